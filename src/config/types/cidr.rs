@@ -1,0 +1,195 @@
+//! Sets of addresses.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::{Invalid, list};
+
+/// A set of addresses of both families, as the fewest CIDRs that cover them, sorted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Cidrs {
+    v4: Vec<Ipv4Net>,
+    v6: Vec<Ipv6Net>,
+}
+
+impl Cidrs {
+    /// Every address of both families, written `*`.
+    pub fn everything() -> Self {
+        Self {
+            v4: vec![Ipv4Net::default()],
+            v6: vec![Ipv6Net::default()],
+        }
+    }
+
+    /// The IPv4 part.
+    pub fn v4(&self) -> &[Ipv4Net] {
+        &self.v4
+    }
+
+    /// The IPv6 part.
+    pub fn v6(&self) -> &[Ipv6Net] {
+        &self.v6
+    }
+
+    /// Whether the set holds no address.
+    pub fn is_empty(&self) -> bool {
+        self.v4.is_empty() && self.v6.is_empty()
+    }
+
+    /// Whether the set holds every address of both families.
+    pub fn is_everything(&self) -> bool {
+        *self == Self::everything()
+    }
+
+    /// The part of the set that lies in the loopback ranges 127.0.0.0/8 and ::1/128.
+    ///
+    /// A range that reaches beyond them was not written with loopback in mind and does not count.
+    #[must_use]
+    pub fn loopback(&self) -> Self {
+        Self {
+            v4: self.v4.iter().filter(|net| is_loopback(net)).copied().collect(),
+            v6: self
+                .v6
+                .iter()
+                .filter(|net| net.prefix_len() == 128 && net.addr().is_loopback())
+                .copied()
+                .collect(),
+        }
+    }
+}
+
+fn is_loopback(net: &Ipv4Net) -> bool {
+    net.prefix_len() >= 8 && net.addr().is_loopback()
+}
+
+/// Host bits are masked; overlapping and mergeable ranges become one.
+impl FromIterator<IpNet> for Cidrs {
+    fn from_iter<I: IntoIterator<Item = IpNet>>(nets: I) -> Self {
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for net in nets {
+            match net.trunc() {
+                IpNet::V4(net) => v4.push(net),
+                IpNet::V6(net) => v6.push(net),
+            }
+        }
+        Self {
+            v4: Ipv4Net::aggregate(&v4),
+            v6: Ipv6Net::aggregate(&v6),
+        }
+    }
+}
+
+/// As options write it: `10.0.0.0/8,fd00::/8`, or `*` for everything.
+impl fmt::Display for Cidrs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_everything() {
+            return f.write_str("*");
+        }
+        let v4 = self.v4.iter().map(ToString::to_string);
+        let v6 = self.v6.iter().map(ToString::to_string);
+        f.write_str(&v4.chain(v6).collect::<Vec<_>>().join(","))
+    }
+}
+
+/// Reads a comma-separated list of CIDRs and addresses, or `*` for all addresses.
+pub fn parse_cidrs(text: &str) -> Result<Cidrs, Vec<Invalid>> {
+    let mut everything = false;
+    let nets: Vec<IpNet> = list(
+        text,
+        || {
+            everything = true;
+            Vec::new()
+        },
+        parse_cidr,
+    )?;
+    Ok(if everything {
+        Cidrs::everything()
+    } else {
+        nets.into_iter().collect()
+    })
+}
+
+fn parse_cidr(item: &str) -> Result<IpNet, Invalid> {
+    let net = item.parse().or_else(|_| item.parse::<IpAddr>().map(IpNet::from));
+    net.map_err(|_| Invalid::new(item, "an address or a CIDR, such as 10.0.0.0/8 or 2001:db8::/32, or *"))
+}
+
+/// The IPv4 addresses that count as loopback: a range inside 127.0.0.0/8.
+///
+/// Some applications answer on a wider range than 127.0.0.1 alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LoopbackCidr(Ipv4Net);
+
+impl LoopbackCidr {
+    /// Reads a CIDR inside 127.0.0.0/8.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let net: Option<Ipv4Net> = text.trim().parse().ok();
+        net.filter(is_loopback)
+            .map(|net| Self(net.trunc()))
+            .ok_or_else(|| Invalid::new(text, "a CIDR inside 127.0.0.0/8, such as 127.0.0.1/32"))
+    }
+
+    /// The range.
+    pub fn net(self) -> Ipv4Net {
+        self.0
+    }
+}
+
+impl Default for LoopbackCidr {
+    fn default() -> Self {
+        Self(Ipv4Net::from(Ipv4Addr::LOCALHOST))
+    }
+}
+
+impl fmt::Display for LoopbackCidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_bits_are_masked_and_overlaps_merged() {
+        let cidrs = parse_cidrs("10.1.2.3/8,10.2.0.0/16,192.168.0.0/24,192.168.1.0/24,fd00::1/8").unwrap();
+        assert_eq!(cidrs.to_string(), "10.0.0.0/8,192.168.0.0/23,fd00::/8");
+    }
+
+    #[test]
+    fn an_address_is_a_cidr_of_one() {
+        assert_eq!(parse_cidrs("1.2.3.4,::1").unwrap().to_string(), "1.2.3.4/32,::1/128");
+    }
+
+    #[test]
+    fn everything_covers_both_families() {
+        assert!(parse_cidrs("*").unwrap().is_everything());
+        assert!(parse_cidrs("0.0.0.0/0,::/0").unwrap().is_everything());
+        assert!(!parse_cidrs("0.0.0.0/0").unwrap().is_everything());
+        assert!(parse_cidrs("*,10.0.0.0/8").unwrap().is_everything());
+    }
+
+    #[test]
+    fn bad_cidrs_are_all_named() {
+        let errors = parse_cidrs("10.0.0.0/33,10.0.0,::/129,x").unwrap_err();
+        assert_eq!(errors.len(), 4);
+    }
+
+    #[test]
+    fn only_what_lies_inside_the_loopback_ranges_is_loopback() {
+        let cidrs = parse_cidrs("127.1.2.3,::1,10.0.0.0/8").unwrap();
+        assert_eq!(cidrs.loopback().to_string(), "127.1.2.3/32,::1/128");
+        assert!(parse_cidrs("*,126.0.0.0/7,::/64").unwrap().loopback().is_empty());
+    }
+
+    #[test]
+    fn the_loopback_range_lies_inside_127_8() {
+        assert_eq!(LoopbackCidr::parse("127.0.0.1/8").unwrap().to_string(), "127.0.0.0/8");
+        for bad in ["126.0.0.0/8", "127.0.0.0/7", "0.0.0.0/0", "::1/128", "127.0.0.1", ""] {
+            assert!(LoopbackCidr::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

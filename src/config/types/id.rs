@@ -1,0 +1,190 @@
+//! Users and groups that own sockets.
+
+use std::fmt;
+
+use super::ranges::{Number, Range, Ranges};
+use super::{Invalid, list};
+
+/// The names of users and groups: what `/etc/passwd` and `/etc/group` say.
+///
+/// Plain look-ups, so that reading options stays free of effects; the kernel room reads the files.
+pub trait Accounts {
+    /// The UID of the user called `name`.
+    ///
+    /// # Errors
+    /// What is wrong with the list of users, in words.
+    fn uid(&self, name: &str) -> Result<Option<u32>, String>;
+    /// The GID of the group called `name`.
+    ///
+    /// # Errors
+    /// What is wrong with the list of groups, in words.
+    fn gid(&self, name: &str) -> Result<Option<u32>, String>;
+}
+
+/// An [`Accounts`] that knows nobody: names are refused.
+pub struct NoAccounts;
+
+impl Accounts for NoAccounts {
+    fn uid(&self, _: &str) -> Result<Option<u32>, String> {
+        Ok(None)
+    }
+
+    fn gid(&self, _: &str) -> Result<Option<u32>, String> {
+        Ok(None)
+    }
+}
+
+/// What [`Uid`] and [`Gid`] have in common.
+pub trait Id: Number {
+    /// What messages call it: `UID` or `GID`.
+    const WHAT: &'static str;
+    /// What a name stands for: `user` or `group`.
+    const NAMED: &'static str;
+
+    /// The ID, or `None` for 4294967295: `(uid_t) -1`, which means "nobody" to the kernel.
+    fn new(number: u32) -> Option<Self>;
+
+    /// The ID's number.
+    fn get(self) -> u32;
+
+    /// The number that `accounts` give for `name`.
+    ///
+    /// # Errors
+    /// What is wrong with the accounts, in words.
+    fn look_up(accounts: &dyn Accounts, name: &str) -> Result<Option<u32>, String>;
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $named:literal, $look_up:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(u32);
+
+        impl Number for $name {
+            const MIN: Self = Self(0);
+            const MAX: Self = Self(u32::MAX - 1);
+
+            fn next(self) -> Option<Self> {
+                <Self as Id>::new(self.0.wrapping_add(1))
+            }
+        }
+
+        impl Id for $name {
+            const WHAT: &'static str = $what;
+            const NAMED: &'static str = $named;
+
+            fn new(number: u32) -> Option<Self> {
+                (number != u32::MAX).then_some(Self(number))
+            }
+
+            fn get(self) -> u32 {
+                self.0
+            }
+
+            fn look_up(accounts: &dyn Accounts, name: &str) -> Result<Option<u32>, String> {
+                accounts.$look_up(name)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+id! {
+    /// A user ID. 32 bits wide: OpenShift's are above 1,000,000,000.
+    Uid, "UID", "user", uid
+}
+id! {
+    /// A group ID.
+    Gid, "GID", "group", gid
+}
+
+/// A set of user IDs.
+pub type Uids = Ranges<Uid>;
+/// A set of group IDs.
+pub type Gids = Ranges<Gid>;
+
+/// Reads a comma-separated list of IDs, ranges `a-b`, and names that `accounts` know.
+pub fn parse_ids<I: Id>(text: &str, accounts: &dyn Accounts) -> Result<Ranges<I>, Vec<Invalid>> {
+    list(text, Ranges::everything, |item| {
+        number_or_range(item)
+            .map(Ok)
+            .or_else(|| named(item, accounts).transpose())
+            .unwrap_or_else(|| Err(Invalid::new(item, expected::<I>())))
+    })
+}
+
+fn expected<I: Id>() -> String {
+    format!(
+        "a {} from 0 to {}, a range a-b, or the name of a {} that exists",
+        I::WHAT,
+        I::MAX,
+        I::NAMED
+    )
+}
+
+fn number_or_range<I: Id>(item: &str) -> Option<Range<I>> {
+    let number = |text: &str| text.trim().parse().ok().and_then(I::new);
+    let (first, last) = item.split_once('-').unwrap_or((item, item));
+    Range::new(number(first)?, number(last)?)
+}
+
+/// Names may hold anything but `:` and `/`, so whoever bears the name decides; numbers never get here.
+fn named<I: Id>(item: &str, accounts: &dyn Accounts) -> Result<Option<Range<I>>, Invalid> {
+    if !item.starts_with(|c: char| c.is_alphabetic() || c == '_') {
+        return Ok(None);
+    }
+    let number =
+        I::look_up(accounts, item).map_err(|reason| Invalid::new(item, format!("{} ({reason})", expected::<I>())))?;
+    Ok(number.and_then(I::new).map(Range::single))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Known;
+
+    impl Accounts for Known {
+        fn uid(&self, name: &str) -> Result<Option<u32>, String> {
+            Ok((name == "envoy-proxy").then_some(1500))
+        }
+
+        fn gid(&self, _: &str) -> Result<Option<u32>, String> {
+            Err("/etc/group is not readable".to_owned())
+        }
+    }
+
+    #[test]
+    fn numbers_ranges_and_names_are_read() {
+        let uids: Uids = parse_ids("1337,2000-2005,envoy-proxy,0", &Known).unwrap();
+        assert_eq!(uids.to_string(), "0,1337,1500,2000-2005");
+    }
+
+    #[test]
+    fn uids_above_65535_are_read() {
+        let uids: Uids = parse_ids("1000680000-1000689999,4294967294", &NoAccounts).unwrap();
+        assert_eq!(uids.to_string(), "1000680000-1000689999,4294967294");
+    }
+
+    #[test]
+    fn unknown_names_and_impossible_numbers_are_refused() {
+        let errors = parse_ids::<Uid>("nosuch,4294967295,-1,5-4", &Known).unwrap_err();
+        let values: Vec<&str> = errors.iter().map(|e| e.value.as_str()).collect();
+        assert_eq!(values, ["nosuch", "4294967295", "-1", "5-4"]);
+    }
+
+    #[test]
+    fn an_unreadable_list_of_groups_is_part_of_the_message() {
+        let errors = parse_ids::<Gid>("envoy", &Known).unwrap_err();
+        assert!(
+            errors[0].expected.contains("/etc/group is not readable"),
+            "{:?}",
+            errors[0]
+        );
+    }
+}

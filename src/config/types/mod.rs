@@ -1,0 +1,62 @@
+//! Values that are valid once they exist. Each type reads its own text and says what would have been valid.
+
+mod choice;
+mod cidr;
+mod id;
+mod interface;
+mod port;
+mod ports_for_uids;
+mod ranges;
+
+pub use choice::{Backend, Choice, IpFamily, LogFormat, LogLevel, Output};
+pub use cidr::{Cidrs, LoopbackCidr, parse_cidrs};
+pub use id::{Accounts, Gid, Gids, Id, NoAccounts, Uid, Uids, parse_ids};
+pub use interface::InterfaceName;
+pub use port::{Port, Ports, parse_ports};
+pub use ports_for_uids::{PortsForUids, parse_ports_for_uids};
+pub use ranges::{Number, Range, Ranges};
+
+/// A text that is not a value of the type it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invalid {
+    /// What was given.
+    pub value: String,
+    /// What would be valid.
+    pub expected: String,
+}
+
+impl Invalid {
+    /// Says that `value` is not `expected`.
+    pub fn new(value: impl Into<String>, expected: impl Into<String>) -> Self {
+        Self {
+            value: value.into(),
+            expected: expected.into(),
+        }
+    }
+}
+
+/// Reads a comma-separated list, blank items left out; an item `*` makes it `everything`.
+///
+/// # Errors
+/// Every item that is not valid.
+fn list<T, C, E>(text: &str, everything: E, mut item: impl FnMut(&str) -> Result<T, Invalid>) -> Result<C, Vec<Invalid>>
+where
+    C: FromIterator<T>,
+    E: FnOnce() -> C,
+{
+    let (mut values, mut errors, mut all) = (Vec::new(), Vec::new(), false);
+    for text in text.split(',').map(str::trim).filter(|text| !text.is_empty()) {
+        match text {
+            "*" => all = true,
+            text => match item(text) {
+                Ok(value) => values.push(value),
+                Err(error) => errors.push(error),
+            },
+        }
+    }
+    match (errors.is_empty(), all) {
+        (false, _) => Err(errors),
+        (true, true) => Ok(everything()),
+        (true, false) => Ok(values.into_iter().collect()),
+    }
+}

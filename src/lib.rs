@@ -1,0 +1,21 @@
+//! sidetrack makes a pod's TCP traffic pass through its sidecar proxy.
+//!
+//! One direction of flow:
+//!
+//! ```text
+//!  flags ─┐                                        ┌─ nft script ─────────── dry run
+//!  env ───┼─ Layer ─ merge ─ Config ─┐             ├─ iptables-restore text ─ dry run, iptables backend
+//!  file ──┘          (validated)     ├─ Plan ──────┼─ JSON ───────────────── machines
+//!                          Facts ────┘ (pure)      └─ netlink messages ───── kernel, one transaction
+//!                 (observed, plain data)
+//! ```
+//!
+//! [`config`] reads and validates options, [`plan`] decides, [`ruleset`] is what was decided, [`render`] writes it
+//! down in the languages of nft, iptables, JSON and netlink. All of them are pure. [`kernel`] alone has effects.
+
+pub mod config;
+pub mod facts;
+pub mod kernel;
+pub mod plan;
+pub mod render;
+pub mod ruleset;

@@ -1,0 +1,3 @@
+//! Pure renderers of a plan.
+
+pub mod iptables;

@@ -1,0 +1,322 @@
+//! The rules, in nftables' terms: one table of chains with hooks and priorities, rules, and named sets.
+//!
+//! The plan writes a [`Ruleset`] once. Every renderer, both kernel backends and the simulator read that same value,
+//! and match on it exhaustively: a new match or action does not compile until each of them knows it.
+
+mod soundness;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::config::types::{Gid, Gids, InterfaceName, Port, Ports, Uid, Uids};
+
+pub use soundness::{ProxyTraffic, Unsound, check};
+
+/// The name of the one table we own; the chains that iptables holds begin with it in capitals.
+pub const TABLE: &str = "sidetrack";
+
+/// The name of a chain or set.
+pub type Name = Cow<'static, str>;
+
+/// A complete set of rules for one network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ruleset {
+    /// The families whose traffic the rules may change. The rules say so themselves where it is one alone; a
+    /// renderer with a program for each family needs none for the other.
+    pub families: Families,
+    /// The named sets.
+    pub sets: Vec<Set>,
+    /// The chains, base chains and others.
+    pub chains: Vec<Chain>,
+}
+
+impl Ruleset {
+    /// The set called `name`.
+    pub fn set(&self, name: &str) -> Option<&Set> {
+        self.sets.iter().find(|set| set.name == name)
+    }
+
+    /// The chain called `name`.
+    pub fn chain(&self, name: &str) -> Option<&Chain> {
+        self.chains.iter().find(|chain| chain.name == name)
+    }
+}
+
+/// An address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both, IPv4 first.
+    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
+    /// Whether `address` is of this family.
+    pub fn is_of(self, address: IpAddr) -> bool {
+        match self {
+            Self::V4 => address.is_ipv4(),
+            Self::V6 => address.is_ipv6(),
+        }
+    }
+
+    /// The other one.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::V4 => Self::V6,
+            Self::V6 => Self::V4,
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
+/// One family or both: never none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Families {
+    /// One alone; the other is left untouched.
+    Only(Family),
+    /// IPv4 and IPv6.
+    Both,
+}
+
+impl Families {
+    /// Whether `family` is one of them.
+    pub fn contains(self, family: Family) -> bool {
+        match self {
+            Self::Only(only) => only == family,
+            Self::Both => true,
+        }
+    }
+
+    /// The families, IPv4 first.
+    pub fn iter(self) -> impl Iterator<Item = Family> {
+        Family::BOTH.into_iter().filter(move |family| self.contains(*family))
+    }
+}
+
+/// A named set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Set {
+    /// Its name, unique in the table.
+    pub name: Name,
+    /// What is in it; never empty.
+    pub elements: Elements,
+}
+
+/// The elements of a set. They never overlap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Elements {
+    /// IPv4 addresses.
+    Ipv4(Vec<Ipv4Net>),
+    /// IPv6 addresses.
+    Ipv6(Vec<Ipv6Net>),
+    /// TCP or UDP ports.
+    Ports(Ports),
+    /// Users.
+    Uids(Uids),
+    /// Groups.
+    Gids(Gids),
+}
+
+/// A chain: rules that are looked at in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// Its name, unique in the table.
+    pub name: Name,
+    /// Where the kernel calls it; `None` for a chain that only rules jump to.
+    pub hook: Option<BaseHook>,
+    /// Its rules.
+    pub rules: Vec<Rule>,
+}
+
+/// Where and when the kernel calls a base chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BaseHook {
+    /// What the chain may do.
+    pub kind: ChainType,
+    /// The place in the packet's way.
+    pub hook: Hook,
+    /// The order among chains at one hook: lower is earlier. A number, as names differ between versions of nft.
+    pub priority: i32,
+}
+
+/// The type of a base chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ChainType {
+    /// Sees the first packet of a connection and may translate its addresses.
+    Nat,
+}
+
+/// A hook that base chains are attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Hook {
+    /// Packets that arrive.
+    Prerouting,
+    /// Packets that local processes send.
+    Output,
+}
+
+/// A rule: where every match holds, the action is taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// The conditions, in the order that they are looked at.
+    pub matches: Vec<Match>,
+    /// What is done.
+    pub action: Action,
+    /// What the rule is for. It is stored with the rule in the kernel.
+    pub comment: Cow<'static, str>,
+}
+
+impl Rule {
+    /// The families whose packets the rule can match: those that its addresses leave.
+    pub fn can_match(&self, family: Family) -> bool {
+        self.matches.iter().filter_map(Match::family).all(|only| only == family)
+    }
+}
+
+/// A condition on a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Match {
+    /// The address family.
+    Family(Family),
+    /// The transport protocol.
+    Protocol(Protocol),
+    /// The interface that the packet arrived on.
+    InInterface(InterfaceName),
+    /// The interface that the packet leaves by.
+    OutInterface(InterfaceName),
+    /// The source address.
+    Source(Addresses),
+    /// The destination address.
+    Destination(Addresses),
+    /// The destination port, of this protocol.
+    DestinationPort(Protocol, PortMatch),
+    /// The user that owns the sending socket. A packet without a socket does not match.
+    Uid(UidMatch),
+    /// The group that owns the sending socket; supplementary groups do not count.
+    Gid(GidMatch),
+}
+
+impl Match {
+    /// The family that the match confines a rule to, if it does.
+    pub fn family(&self) -> Option<Family> {
+        match self {
+            Self::Family(family) => Some(*family),
+            Self::Source(addresses) | Self::Destination(addresses) => Some(addresses.family()),
+            Self::Protocol(_)
+            | Self::InInterface(_)
+            | Self::OutInterface(_)
+            | Self::DestinationPort(..)
+            | Self::Uid(_)
+            | Self::Gid(_) => None,
+        }
+    }
+}
+
+/// A transport protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+}
+
+/// Addresses of one family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Addresses {
+    /// One address.
+    Ip(IpAddr),
+    /// Those of a named set of this family.
+    Set(Family, Name),
+}
+
+impl Addresses {
+    /// The family of the addresses.
+    pub fn family(&self) -> Family {
+        match self {
+            Self::Ip(IpAddr::V4(_)) => Family::V4,
+            Self::Ip(IpAddr::V6(_)) => Family::V6,
+            Self::Set(family, _) => *family,
+        }
+    }
+}
+
+/// One port or a named set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PortMatch {
+    /// One port.
+    Port(Port),
+    /// Those of a named set.
+    Set(Name),
+}
+
+/// One user or a named set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UidMatch {
+    /// One user.
+    Uid(Uid),
+    /// Those of a named set.
+    Set(Name),
+}
+
+/// One group or a named set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GidMatch {
+    /// One group.
+    Gid(Gid),
+    /// Those of a named set.
+    Set(Name),
+}
+
+/// What a rule does with a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Goes back to the calling chain; from a base chain: leaves the packet alone.
+    Return,
+    /// Goes through another chain, and on from here where that one returns.
+    Jump(Name),
+    /// Sends the connection to a port of this host, with the original destination kept.
+    Redirect(Port),
+}
+
+/// Reads like the sets of nftables.
+impl Elements {
+    /// The networks of a set of addresses.
+    pub fn networks(&self) -> Option<Vec<IpNet>> {
+        match self {
+            Self::Ipv4(nets) => Some(nets.iter().copied().map(IpNet::from).collect()),
+            Self::Ipv6(nets) => Some(nets.iter().copied().map(IpNet::from).collect()),
+            Self::Ports(_) | Self::Uids(_) | Self::Gids(_) => None,
+        }
+    }
+
+    /// How many ranges or networks there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Ipv4(nets) => nets.len(),
+            Self::Ipv6(nets) => nets.len(),
+            Self::Ports(ports) => ports.len(),
+            Self::Uids(uids) => uids.len(),
+            Self::Gids(gids) => gids.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

@@ -1,0 +1,241 @@
+//! What must hold for any ruleset before a kernel sees it.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+use thiserror::Error;
+
+use super::{Action, Addresses, Chain, Elements, Family, GidMatch, Hook, Match, PortMatch, Rule, Ruleset, UidMatch};
+use crate::config::types::{Gid, InterfaceName, Uid};
+
+/// A ruleset that must not be installed. It is our mistake, never the user's.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Unsound {
+    /// Two chains or two sets have one name.
+    #[error("the name {0} is used twice")]
+    DuplicateName(String),
+    /// A rule jumps to a chain that is not there, or that the kernel itself calls.
+    #[error("chain {chain}: no chain {target} to jump to")]
+    NoTarget {
+        /// The chain of the rule.
+        chain: String,
+        /// Where it jumps.
+        target: String,
+    },
+    /// A chain can be reached from itself.
+    #[error("chain {0} leads back to itself")]
+    Cycle(String),
+    /// A rule looks into a set that is not there, is empty, or holds other things.
+    #[error("chain {chain}: no set {set} of the kind that the rule looks for")]
+    NoSet {
+        /// The chain of the rule.
+        chain: String,
+        /// The set.
+        set: String,
+    },
+    /// A redirection that would also catch other protocols.
+    #[error("chain {0}: a redirection without a protocol")]
+    RedirectWithoutProtocol(String),
+    /// The proxy's own traffic could be sent back to it: an endless loop.
+    #[error("chain {chain}: {traffic:?} can be captured by the rule '{comment}'")]
+    ProxyCaptured {
+        /// The chain of the rule.
+        chain: String,
+        /// The rule.
+        comment: String,
+        /// Which of the proxy's traffic.
+        traffic: ProxyTraffic,
+    },
+}
+
+/// A kind of traffic that the proxy sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyTraffic {
+    /// By one of the proxy's users, to other hosts.
+    OutboundOf(Uid),
+    /// By one of the proxy's groups, to other hosts.
+    OutboundOfGroup(Gid),
+    /// By any user over loopback, from this address: what the proxy passes on to the application.
+    Passthrough(IpAddr),
+}
+
+/// Checks a ruleset: names, targets, cycles and sets, and that none of the `proxy`'s traffic is captured.
+///
+/// # Errors
+/// The first thing that does not hold.
+pub fn check(ruleset: &Ruleset, proxy: &[ProxyTraffic]) -> Result<(), Unsound> {
+    check_names(ruleset)?;
+    for chain in &ruleset.chains {
+        for rule in &chain.rules {
+            check_rule(ruleset, chain, rule)?;
+        }
+        check_acyclic(ruleset, chain, &mut Vec::new())?;
+    }
+    for traffic in proxy {
+        for chain in &ruleset.chains {
+            if chain.hook.is_some_and(|base| base.hook == Hook::Output) {
+                escapes(ruleset, chain, *traffic)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_names(ruleset: &Ruleset) -> Result<(), Unsound> {
+    let (mut chains, mut sets) = (HashSet::new(), HashSet::new());
+    let repeated = ruleset
+        .chains
+        .iter()
+        .map(|chain| &chain.name)
+        .find(|name| !chains.insert(*name));
+    let repeated = repeated.or_else(|| {
+        ruleset
+            .sets
+            .iter()
+            .map(|set| &set.name)
+            .find(|name| !sets.insert(*name))
+    });
+    match repeated {
+        Some(name) => Err(Unsound::DuplicateName(name.to_string())),
+        None => Ok(()),
+    }
+}
+
+fn check_rule(ruleset: &Ruleset, chain: &Chain, rule: &Rule) -> Result<(), Unsound> {
+    for matcher in &rule.matches {
+        if let Some(set) = missing_set(ruleset, matcher) {
+            return Err(Unsound::NoSet {
+                chain: chain.name.to_string(),
+                set: set.to_owned(),
+            });
+        }
+    }
+    match &rule.action {
+        Action::Return => Ok(()),
+        Action::Jump(target) => match ruleset.chain(target) {
+            Some(Chain { hook: None, .. }) => Ok(()),
+            _ => Err(Unsound::NoTarget {
+                chain: chain.name.to_string(),
+                target: target.to_string(),
+            }),
+        },
+        Action::Redirect(_) => {
+            let has_protocol = |m: &Match| matches!(m, Match::Protocol(_) | Match::DestinationPort(..));
+            if rule.matches.iter().any(has_protocol) {
+                Ok(())
+            } else {
+                Err(Unsound::RedirectWithoutProtocol(chain.name.to_string()))
+            }
+        }
+    }
+}
+
+/// The set that the match looks into, where it is not there as it should be.
+fn missing_set<'m>(ruleset: &Ruleset, matcher: &'m Match) -> Option<&'m str> {
+    let elements = |name: &str| ruleset.set(name).map(|set| &set.elements).filter(|e| !e.is_empty());
+    let (name, fits) = match matcher {
+        Match::Source(Addresses::Set(family, name)) | Match::Destination(Addresses::Set(family, name)) => {
+            let fits = match family {
+                Family::V4 => matches!(elements(name), Some(Elements::Ipv4(_))),
+                Family::V6 => matches!(elements(name), Some(Elements::Ipv6(_))),
+            };
+            (name, fits)
+        }
+        Match::DestinationPort(_, PortMatch::Set(name)) => (name, matches!(elements(name), Some(Elements::Ports(_)))),
+        Match::Uid(UidMatch::Set(name)) => (name, matches!(elements(name), Some(Elements::Uids(_)))),
+        Match::Gid(GidMatch::Set(name)) => (name, matches!(elements(name), Some(Elements::Gids(_)))),
+        Match::Source(Addresses::Ip(_))
+        | Match::Destination(Addresses::Ip(_))
+        | Match::DestinationPort(_, PortMatch::Port(_))
+        | Match::Uid(UidMatch::Uid(_))
+        | Match::Gid(GidMatch::Gid(_))
+        | Match::Family(_)
+        | Match::Protocol(_)
+        | Match::InInterface(_)
+        | Match::OutInterface(_) => return None,
+    };
+    (!fits).then_some(name.as_ref())
+}
+
+fn check_acyclic<'r>(ruleset: &'r Ruleset, chain: &'r Chain, path: &mut Vec<&'r str>) -> Result<(), Unsound> {
+    if path.contains(&chain.name.as_ref()) {
+        return Err(Unsound::Cycle(chain.name.to_string()));
+    }
+    path.push(&chain.name);
+    for rule in &chain.rules {
+        if let Action::Jump(target) = &rule.action
+            && let Some(target) = ruleset.chain(target)
+        {
+            check_acyclic(ruleset, target, path)?;
+        }
+    }
+    path.pop();
+    Ok(())
+}
+
+/// What is known of a match, for traffic of which only some things are known.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Known {
+    Yes,
+    No,
+    Perhaps,
+}
+
+impl From<bool> for Known {
+    fn from(holds: bool) -> Self {
+        if holds { Self::Yes } else { Self::No }
+    }
+}
+
+/// Follows `traffic` through a chain, both ways wherever a match is not known.
+fn escapes(ruleset: &Ruleset, chain: &Chain, traffic: ProxyTraffic) -> Result<(), Unsound> {
+    for rule in &chain.rules {
+        let known = rule.matches.iter().map(|m| holds(ruleset, m, traffic));
+        let applies = known.fold(Known::Yes, |all, one| match (all, one) {
+            (Known::No, _) | (_, Known::No) => Known::No,
+            (Known::Yes, Known::Yes) => Known::Yes,
+            (Known::Yes | Known::Perhaps, Known::Yes | Known::Perhaps) => Known::Perhaps,
+        });
+        match (&rule.action, applies) {
+            (_, Known::No) | (Action::Return, Known::Perhaps) => {}
+            (Action::Return, Known::Yes) => return Ok(()),
+            (Action::Jump(target), Known::Yes | Known::Perhaps) => {
+                if let Some(target) = ruleset.chain(target) {
+                    escapes(ruleset, target, traffic)?;
+                }
+            }
+            (Action::Redirect(_), Known::Yes | Known::Perhaps) => {
+                return Err(Unsound::ProxyCaptured {
+                    chain: chain.name.to_string(),
+                    comment: rule.comment.to_string(),
+                    traffic,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn holds(ruleset: &Ruleset, matcher: &Match, traffic: ProxyTraffic) -> Known {
+    let elements = |name: &str| ruleset.set(name).map(|set| &set.elements);
+    let by_loopback = matches!(traffic, ProxyTraffic::Passthrough(_));
+    match (matcher, traffic) {
+        (Match::OutInterface(name), _) if *name == InterfaceName::loopback() => Known::from(by_loopback),
+        (Match::OutInterface(_), _) if by_loopback => Known::No,
+        (Match::InInterface(_), _) => Known::No,
+        (Match::Uid(UidMatch::Uid(uid)), ProxyTraffic::OutboundOf(own)) => Known::from(*uid == own),
+        (Match::Uid(UidMatch::Set(name)), ProxyTraffic::OutboundOf(own)) => match elements(name) {
+            Some(Elements::Uids(uids)) => Known::from(uids.contains(own)),
+            _ => Known::No,
+        },
+        (Match::Gid(GidMatch::Gid(gid)), ProxyTraffic::OutboundOfGroup(own)) => Known::from(*gid == own),
+        (Match::Gid(GidMatch::Set(name)), ProxyTraffic::OutboundOfGroup(own)) => match elements(name) {
+            Some(Elements::Gids(gids)) => Known::from(gids.contains(own)),
+            _ => Known::No,
+        },
+        (Match::Source(Addresses::Ip(ip)), ProxyTraffic::Passthrough(own)) => Known::from(*ip == own),
+        (matcher, ProxyTraffic::Passthrough(own)) if matcher.family().is_some_and(|f| f.is_of(own)) => Known::Perhaps,
+        (matcher, ProxyTraffic::Passthrough(_)) if matcher.family().is_some() => Known::No,
+        _ => Known::Perhaps,
+    }
+}
