@@ -27,3 +27,97 @@ pub enum Ipv6 {
     /// The kernel has no IPv6 (`ipv6.disable=1`, or not built in).
     Absent,
 }
+
+/// A chain that is installed in the namespace, ours or another tool's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstalledChain {
+    /// Its table, as a person would write it: `ip nat`, `inet sidetrack`, or `nat (legacy iptables)`.
+    pub table: String,
+    /// Its name.
+    pub chain: String,
+}
+
+/// A tool that redirects traffic like we do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redirector {
+    /// What it is called.
+    pub tool: &'static str,
+    /// A table of its.
+    pub table: String,
+    /// A chain of its.
+    pub chain: String,
+}
+
+/// How the chains of other redirectors begin.
+const CHAINS_OF_OTHERS: [(&str, &str); 5] = [
+    ("ISTIO_", "Istio (istio-init or istio-cni)"),
+    ("PROXY_INIT_", "Linkerd (linkerd-init or linkerd-cni)"),
+    ("KUMA_MESH_", "Kuma"),
+    ("CONSUL_", "Consul"),
+    ("OSM_PROXY_", "Open Service Mesh"),
+];
+
+/// How the tables of other redirectors begin.
+const TABLES_OF_OTHERS: [(&str, &str); 2] = [
+    ("inet istio-proxy-", "Istio (native nftables)"),
+    ("inet consul", "Consul"),
+];
+
+/// The other redirectors among these chains, each once.
+pub fn redirectors(chains: &[InstalledChain]) -> Vec<Redirector> {
+    let mut found: Vec<Redirector> = Vec::new();
+    for chain in chains {
+        let by_chain = CHAINS_OF_OTHERS
+            .iter()
+            .find(|(prefix, _)| chain.chain.starts_with(prefix));
+        let by_table = TABLES_OF_OTHERS
+            .iter()
+            .find(|(prefix, _)| chain.table.starts_with(prefix));
+        let Some((_, tool)) = by_chain.or(by_table) else {
+            continue;
+        };
+        if !found.iter().any(|redirector| redirector.tool == *tool) {
+            found.push(Redirector {
+                tool,
+                table: chain.table.clone(),
+                chain: chain.chain.clone(),
+            });
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chain(table: &str, chain: &str) -> InstalledChain {
+        InstalledChain {
+            table: table.to_owned(),
+            chain: chain.to_owned(),
+        }
+    }
+
+    #[test]
+    fn other_redirectors_are_named_once_each() {
+        let chains = [
+            chain("ip nat", "PREROUTING"),
+            chain("ip nat", "ISTIO_OUTPUT"),
+            chain("ip6 nat", "ISTIO_REDIRECT"),
+            chain("nat (legacy iptables)", "PROXY_INIT_OUTPUT"),
+            chain("inet istio-proxy-nat", "output"),
+            chain("inet sidetrack", "output"),
+            chain("ip nat", "SIDETRACK_OUTPUT"),
+            chain("ip nat", "MY_ISTIO_OUTPUT"),
+        ];
+        let tools: Vec<&str> = redirectors(&chains).iter().map(|redirector| redirector.tool).collect();
+        assert_eq!(
+            tools,
+            [
+                "Istio (istio-init or istio-cni)",
+                "Linkerd (linkerd-init or linkerd-cni)",
+                "Istio (native nftables)"
+            ]
+        );
+    }
+}

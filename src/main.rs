@@ -1,2 +1,7 @@
-#![allow(missing_docs)]
-fn main() {}
+//! The program: as which of its personalities it was called, and what it exits with.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sidetrack::cli::run(std::env::args_os())
+}

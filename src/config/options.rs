@@ -96,7 +96,7 @@ options! {
         include_outbound_ports: ports;
     Outbound "exclude-outbound-ports" <"PORTS"> = "", "Leave TCP to these ports alone",
         exclude_outbound_ports: ports;
-    Outbound "include-outbound-cidrs" <"CIDRS"> = "*", "Capture TCP to these addresses [none, if ports are included]",
+    Outbound "include-outbound-cidrs" <"CIDRS"> = "*", "Capture TCP to these addresses; none where only ports are included",
         include_outbound_cidrs: cidrs;
     Outbound "exclude-outbound-cidrs" <"CIDRS"> = "", "Leave TCP to these addresses alone",
         exclude_outbound_cidrs: cidrs;

@@ -27,6 +27,10 @@ pub const PASSTHROUGH_V6: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6);
 /// first table that wants it; at equal priority that would be the one registered last.
 pub const NAT_PRIORITY: i32 = -101;
 
+/// The metric of the addresses that we put on the loopback interface. It is how they are known for ours later, on any
+/// backend and after any crash: the kernel keeps it with the address (`IFA_RT_PRIORITY`, since Linux 4.18).
+pub const LOOPBACK_ADDRESS_METRIC: u32 = 15006;
+
 /// Everything that applying does, and everything that a dry run prints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {

@@ -1,0 +1,88 @@
+//! `sidetrack apply`: redirects the traffic of a network namespace, or prints how.
+
+use std::io::Write as _;
+
+use clap::ArgMatches;
+
+use super::arguments;
+use super::settings::settings;
+use crate::config::Settings;
+use crate::config::types::Output;
+use crate::facts::{self, Facts};
+use crate::kernel::install::{self, Applied};
+use crate::kernel::observe::{self, Observed};
+use crate::kernel::{Change, Namespace, netns};
+use crate::plan::Plan;
+use crate::render;
+
+/// Runs the command.
+pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
+    let settings = settings(matches)?;
+    match arguments::text_or_variable(matches, "netns") {
+        Some(netns) => netns::within(netns::path(&netns), || apply(&settings))?,
+        None => apply(&settings),
+    }
+}
+
+fn apply(settings: &Settings) -> anyhow::Result<()> {
+    if settings.run.dry_run {
+        return dry_run(settings);
+    }
+    let observed = observe::observe()?;
+    warn_of(&observed);
+    let facts = Facts {
+        ipv6: observed.loopback.ipv6,
+    };
+    let plan = Plan::new(&settings.config, &facts)?;
+    let applied = install::apply(&mut Namespace, &plan, settings.run.backend, &observed)?;
+    tell(&plan, &applied);
+    Ok(())
+}
+
+/// Prints the plan. The one thing that it may do besides is to look, and it does without where it cannot.
+fn dry_run(settings: &Settings) -> anyhow::Result<()> {
+    let facts = match observe::loopback() {
+        Ok(loopback) => Facts { ipv6: loopback.ipv6 },
+        Err(error) => {
+            tracing::debug!(%error, "cannot observe this network namespace; planning for an ordinary pod");
+            Facts::default()
+        }
+    };
+    let plan = Plan::new(&settings.config, &facts)?;
+    let text = match settings.run.output {
+        Output::Nft => render::nft::script(&plan),
+        Output::Iptables => render::iptables::script(&plan.ruleset),
+        Output::Json => render::json::document(&plan),
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(())
+}
+
+fn warn_of(observed: &Observed) {
+    for other in facts::redirectors(&observed.chains) {
+        tracing::warn!(
+            tool = other.tool,
+            table = other.table,
+            chain = other.chain,
+            "another tool redirects traffic here too, and the two will fight: remove its rules, or do without sidetrack"
+        );
+    }
+    if !observed.loopback.up {
+        tracing::warn!(
+            "the loopback interface is down: until it is up, redirected connections from here cannot reach the proxy"
+        );
+    }
+}
+
+fn tell(plan: &Plan, applied: &Applied) {
+    let families: Vec<String> = plan.ruleset.families.iter().map(|family| family.to_string()).collect();
+    let (families, backend) = (families.join(" and "), applied.backend);
+    if let Some(reason) = &applied.fallback {
+        tracing::warn!(%backend, reason, "taken instead of nftables");
+    }
+    match applied.change {
+        Change::Created => tracing::info!(%backend, families, "traffic is redirected now"),
+        Change::Replaced => tracing::info!(%backend, families, "the redirection was replaced by this one"),
+        Change::Unchanged => tracing::info!(%backend, families, "traffic was redirected like this already"),
+    }
+}

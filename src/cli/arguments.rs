@@ -1,0 +1,100 @@
+//! What clap knows of the command line; the options come from their table.
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use crate::config::options::{Group, OPTIONS, OptionSpec};
+use crate::config::problem::environment_name;
+
+/// The whole command line.
+pub fn command() -> Command {
+    Command::new("sidetrack")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Puts a pod's TCP traffic through its sidecar proxy")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .disable_help_subcommand(true)
+        .subcommand(apply())
+        .subcommand(cleanup())
+}
+
+fn apply() -> Command {
+    Command::new("apply")
+        .about("Redirects the TCP traffic of a network namespace to its proxy")
+        .after_help(
+            "Each option is also the variable SIDETRACK_… of its name and a key of the file; a flag counts before a \
+             variable, a variable before the file.\n\
+             Example: sidetrack apply --exclude-outbound-ports 3306,6379 --exclude-inbound-ports 22",
+        )
+        .arg(netns())
+        .arg(
+            Arg::new("config")
+                .long("config")
+                .value_name("FILE")
+                .help("Read options from a JSON or YAML file")
+                .help_heading(Group::Run.heading()),
+        )
+        .args(OPTIONS.iter().map(argument))
+        .arg(verbose())
+}
+
+fn cleanup() -> Command {
+    let logging = |option: &&OptionSpec| option.name.starts_with("log-");
+    Command::new("cleanup")
+        .about("Removes everything that sidetrack put into a network namespace, and nothing else")
+        .after_help("Example: sidetrack cleanup --netns pod")
+        .arg(netns())
+        .args(OPTIONS.iter().filter(logging).map(argument))
+        .arg(verbose())
+}
+
+fn netns() -> Arg {
+    Arg::new("netns")
+        .long("netns")
+        .value_name("PATH|NAME")
+        .help("Work in this network namespace [the current one]")
+        .help_heading(Group::Run.heading())
+}
+
+fn verbose() -> Arg {
+    Arg::new("verbose")
+        .short('v')
+        .long("verbose")
+        .action(ArgAction::Count)
+        .help("Log more; twice for even more")
+        .help_heading(Group::Run.heading())
+}
+
+fn argument(option: &'static OptionSpec) -> Arg {
+    let argument = Arg::new(option.name)
+        .long(option.name)
+        .help_heading(option.group.heading());
+    let help = match option.default {
+        "" | "false" => option.help.to_owned(),
+        default => format!("{} [{default}]", option.help),
+    };
+    match option.value_name {
+        Some(value_name) => argument
+            .value_name(value_name)
+            .action(ArgAction::Append)
+            .allow_hyphen_values(true),
+        None => argument.action(ArgAction::SetTrue),
+    }
+    .help(help)
+}
+
+/// The texts that flags give for an option, or none where the flag is absent.
+pub fn texts(matches: &ArgMatches, option: &OptionSpec) -> Option<Vec<String>> {
+    match option.value_name {
+        _ if matches.try_contains_id(option.name).is_err() => None,
+        Some(_) => matches
+            .get_many::<String>(option.name)
+            .map(|texts| texts.cloned().collect()),
+        None => matches.get_flag(option.name).then(|| vec!["true".to_owned()]),
+    }
+}
+
+/// A text from a flag, or else from the variable of the option's name.
+pub fn text_or_variable(matches: &ArgMatches, option: &str) -> Option<String> {
+    let flag = matches.get_one::<String>(option).cloned();
+    flag.or_else(|| std::env::var(environment_name(option)).ok())
+}

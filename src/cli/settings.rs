@@ -1,0 +1,88 @@
+//! From the sources of options to settings, and the start of logging.
+
+use std::path::PathBuf;
+
+use clap::ArgMatches;
+
+use super::failure::Failure;
+use super::{arguments, logging};
+use crate::config::Settings;
+use crate::config::layer::Layer;
+use crate::config::problem::{Problem, Source};
+use crate::config::sources::{self, Parsed};
+use crate::kernel::accounts::AccountFiles;
+
+/// Reads all sources, merges them, and starts logging as they say.
+///
+/// # Errors
+/// All that is wrong with any of them.
+pub fn settings(matches: &ArgMatches) -> Result<Settings, Failure> {
+    read(matches, |_| true)
+}
+
+/// Starts logging as the sources say, for a command that has no other options.
+///
+/// # Errors
+/// What is wrong with the options about logging; variables for other commands are not this one's matter.
+pub fn logging_alone(matches: &ArgMatches) -> Result<(), Failure> {
+    read(matches, |option| option.starts_with("log-")).map(drop)
+}
+
+fn read(matches: &ArgMatches, concerns: fn(&str) -> bool) -> Result<Settings, Failure> {
+    let accounts = &AccountFiles;
+    let sources = [
+        sources::from_flags(|option| arguments::texts(matches, option), accounts),
+        sources::from_environment(environment(), accounts),
+        file(matches),
+    ];
+    let (mut layer, mut problems, mut notes) = (Layer::default(), Vec::new(), Vec::new());
+    for source in sources {
+        layer = layer.over(source.layer);
+        problems.extend(source.problems);
+        notes.extend(source.notes);
+    }
+    let settings = match Settings::from_layer(layer) {
+        Ok(settings) => settings,
+        Err(contradictions) => {
+            problems.extend(contradictions);
+            Settings::default()
+        }
+    };
+    problems.retain(|problem| problem.options().iter().all(|option| concerns(option)));
+    logging::start(settings.logging, matches.get_count("verbose"));
+    for note in notes {
+        tracing::warn!("{note}");
+    }
+    if problems.is_empty() {
+        Ok(settings)
+    } else {
+        Err(problems.into())
+    }
+}
+
+/// The environment. What is not text cannot be an option's value; its replacement characters will be refused.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().map(|(name, value)| {
+        let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+        (text(name), text(value))
+    })
+}
+
+fn file(matches: &ArgMatches) -> Parsed {
+    if matches.try_contains_id("config").is_err() {
+        return Parsed::default();
+    }
+    let Some(path) = arguments::text_or_variable(matches, "config").map(PathBuf::from) else {
+        return Parsed::default();
+    };
+    match std::fs::read_to_string(&path) {
+        Ok(text) => sources::from_file(&path, &text, &AccountFiles),
+        Err(error) => Parsed {
+            problems: vec![Problem::Source {
+                source: Source::File(path),
+                reason: error.to_string(),
+            }],
+            ..Parsed::default()
+        },
+    }
+}

@@ -1,0 +1,213 @@
+//! The iptables backend: runs the `-save` and `-restore` programs of one variant of iptables.
+//!
+//! What is installed is read before anything is written, and only the difference to the plan is: see
+//! [`patch`](crate::render::iptables::patch). Each family is one `iptables-restore`, each table in it one commit.
+
+mod error;
+mod program;
+mod saved;
+#[cfg(test)]
+mod tests;
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+
+pub use error::{Failure, IptablesError};
+
+use self::program::Programs;
+use self::saved::Instantiated;
+use super::Change;
+use crate::render::iptables::{TableName, Tables, lower, patch};
+use crate::ruleset::{Family, Ruleset};
+
+/// The tables that rules of ours may be in, for where only asking for a table by name tells.
+const USED: [TableName; 1] = [TableName::Nat];
+
+/// An implementation of iptables. Rules of one are not seen by the other, though the kernel follows both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Variant {
+    /// Writes its rules to nf_tables.
+    Nft,
+    /// Writes its rules to the kernel's older ip_tables and ip6_tables.
+    Legacy,
+}
+
+/// As `--version` says it.
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nft => "nf_tables",
+            Self::Legacy => "legacy",
+        })
+    }
+}
+
+/// The programs of one variant. They act on the network namespace of the calling thread.
+#[derive(Clone, Debug)]
+pub struct Iptables {
+    variant: Variant,
+    search: OsString,
+    v4: Programs,
+    v6: Option<Programs>,
+}
+
+/// One family's way from what is installed to what is wanted.
+struct Step {
+    family: Family,
+    installed: Tables,
+    wanted: Tables,
+}
+
+impl Step {
+    fn in_sync(&self) -> bool {
+        self.patch().is_none() || self.patch_without_comments().is_none()
+    }
+
+    fn patch(&self) -> Option<String> {
+        patch(&self.installed, &self.wanted)
+    }
+
+    fn patch_without_comments(&self) -> Option<String> {
+        patch(&self.installed, &self.wanted.without_comments())
+    }
+}
+
+impl Iptables {
+    /// Finds the programs of `variant` in `PATH`. Nothing is tried out on the kernel.
+    ///
+    /// # Errors
+    /// The programs for IPv4 are not there. Those for IPv6 are missed when they are needed.
+    pub fn find(variant: Variant) -> Result<Self, IptablesError> {
+        Self::find_in(variant, &env::var_os("PATH").unwrap_or_default())
+    }
+
+    /// Finds the programs of `variant` in the directories of `search`, which is written like `PATH`.
+    ///
+    /// # Errors
+    /// As [`Iptables::find`].
+    pub fn find_in(variant: Variant, search: &OsStr) -> Result<Self, IptablesError> {
+        Ok(Self {
+            variant,
+            search: search.to_owned(),
+            v4: Programs::find(variant, Family::V4, search)
+                .ok_or_else(|| IptablesError::not_found(variant, Family::V4, search))?,
+            v6: Programs::find(variant, Family::V6, search),
+        })
+    }
+
+    /// Makes what is installed what `ruleset` says, in both families or in none. In a family that the ruleset leaves
+    /// alone, rules of ours are removed. Where everything is as it should be already, nothing is written.
+    ///
+    /// # Errors
+    /// A program is missing or fails. What was done until then is undone.
+    pub fn apply(&self, ruleset: &Ruleset) -> Result<Change, IptablesError> {
+        let planned = lower(ruleset);
+        let mut steps = Vec::new();
+        for family in Family::BOTH {
+            let wanted = if ruleset.families.contains(family) {
+                self.programs(family)?;
+                planned.of(family)
+            } else {
+                Tables::default()
+            };
+            let installed = self.read(family)?;
+            steps.push(Step {
+                family,
+                installed,
+                wanted,
+            });
+        }
+        let created = steps.iter().all(|step| step.installed.is_empty());
+        steps.retain(|step| !step.in_sync());
+        if steps.is_empty() {
+            return Ok(Change::Unchanged);
+        }
+        for (number, step) in steps.iter().enumerate() {
+            if let Err(failure) = self.take(step) {
+                return Err(self.undo(&steps[..=number], failure));
+            }
+        }
+        Ok(if created { Change::Created } else { Change::Replaced })
+    }
+
+    /// Removes everything of ours, in both families and all tables, whatever options it was once made with. Says
+    /// whether there was anything.
+    ///
+    /// # Errors
+    /// A program is missing or fails; the other family has been looked at all the same.
+    pub fn remove(&self) -> Result<bool, IptablesError> {
+        let [v4, v6] = Family::BOTH.map(|family| self.remove_family(family));
+        Ok(v4? | v6?)
+    }
+
+    /// What is installed under our names. Reading has no side effects, but for this one: where a process of the
+    /// legacy variant may not see which tables there are, asking for a table makes the kernel set it up.
+    ///
+    /// # Errors
+    /// The program is missing although its tables are in use, or it fails.
+    pub fn read(&self, family: Family) -> Result<Tables, IptablesError> {
+        let text = match (self.variant, self.programs(family)) {
+            // `iptables-nft-save` prints the tables that there are and makes none.
+            (Variant::Nft, Ok(programs)) => programs.save(&[])?,
+            (Variant::Nft, Err(_)) => String::new(),
+            (Variant::Legacy, programs) => match (saved::instantiated(family), programs) {
+                (Instantiated::None, _) | (Instantiated::Unknown, Err(_)) => String::new(),
+                (Instantiated::Some, programs) => programs?.save(&[])?,
+                (Instantiated::Unknown, Ok(programs)) => USED
+                    .iter()
+                    .map(|table| programs.save(&["-t", table.as_str()]))
+                    .collect::<Result<_, _>>()?,
+            },
+        };
+        Ok(saved::parse(&text))
+    }
+
+    fn programs(&self, family: Family) -> Result<&Programs, IptablesError> {
+        match family {
+            Family::V4 => Some(&self.v4),
+            Family::V6 => self.v6.as_ref(),
+        }
+        .ok_or_else(|| IptablesError::not_found(self.variant, family, &self.search))
+    }
+
+    fn remove_family(&self, family: Family) -> Result<bool, IptablesError> {
+        let text = patch(&self.read(family)?, &Tables::default());
+        let found = text.is_some();
+        self.restore(family, text)?;
+        Ok(found)
+    }
+
+    fn restore(&self, family: Family, text: Option<String>) -> Result<(), IptablesError> {
+        match text {
+            Some(text) => self.programs(family)?.restore(text),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes the step, without comments if it cannot be taken with them: some kernels lack xt_comment.
+    fn take(&self, step: &Step) -> Result<(), IptablesError> {
+        let failure = match self.restore(step.family, step.patch()) {
+            Err(failure) if failure.may_be_of_comments() => failure,
+            done => return done,
+        };
+        match self.restore(step.family, step.patch_without_comments()) {
+            Ok(()) => {
+                tracing::warn!(
+                    family = %step.family, %failure,
+                    "the rules were installed without their comments, which were refused"
+                );
+                Ok(())
+            }
+            Err(_) => Err(failure),
+        }
+    }
+
+    /// Puts every family of `steps` back to what it was. The last step is the one that failed: with more than one
+    /// table, it may have got half-way.
+    fn undo(&self, steps: &[Step], failure: IptablesError) -> IptablesError {
+        let back = |step: &Step| self.restore(step.family, patch(&self.read(step.family)?, &step.installed));
+        let failures: Vec<IptablesError> = steps.iter().rev().filter_map(|step| back(step).err()).collect();
+        failures.into_iter().fold(failure, IptablesError::and_not_undone)
+    }
+}

@@ -1,0 +1,281 @@
+//! Netlink sockets (netlink(7)): requests, answers, dumps. Which protocol is spoken over them is the caller's matter.
+
+use std::os::fd::{AsRawFd as _, OwnedFd};
+
+use netlink_packet_core::NetlinkBuffer;
+use nix::errno::Errno;
+use nix::sys::socket::sockopt::{SndBuf, SndBufForce};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recvfrom, sendto, setsockopt, socket,
+};
+use thiserror::Error;
+
+/// A conversation with the kernel that failed.
+#[derive(Debug, Error)]
+pub enum NetlinkError {
+    /// No socket could be had.
+    #[error("opening a netlink socket: {0}")]
+    Open(#[source] Errno),
+    /// A request could not be sent.
+    #[error("sending {length} bytes over netlink: {errno}{}", hint(*errno))]
+    Send {
+        /// How long the request was.
+        length: usize,
+        /// Why not.
+        #[source]
+        errno: Errno,
+    },
+    /// An answer could not be had.
+    #[error("reading the kernel's answer: {0}")]
+    Receive(#[source] Errno),
+    /// The kernel refused a request.
+    #[error("the kernel refused: {0}")]
+    Refused(#[source] Errno),
+    /// A dump was cut short by a change; it must be asked for again.
+    #[error("the kernel's state changed while it was read")]
+    Interrupted,
+    /// An answer could not be understood.
+    #[error("an answer of the kernel that cannot be understood: {0}")]
+    Malformed(String),
+}
+
+fn hint(errno: Errno) -> &'static str {
+    match errno {
+        Errno::EMSGSIZE | Errno::ENOBUFS => {
+            "; all rules must fit into one message: raise net.core.wmem_max, or use fewer ports and CIDRs"
+        }
+        _ => "",
+    }
+}
+
+impl NetlinkError {
+    /// The kernel's error number, where the failure is one.
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Open(errno) | Self::Send { errno, .. } | Self::Receive(errno) | Self::Refused(errno) => Some(*errno),
+            Self::Interrupted | Self::Malformed(_) => None,
+        }
+    }
+}
+
+/// One message of an answer, split into what any netlink protocol has.
+#[derive(Debug)]
+pub enum Answer {
+    /// A message of the protocol: its type, and what follows the header.
+    Message {
+        /// `nlmsg_type`.
+        kind: u16,
+        /// The payload.
+        payload: Vec<u8>,
+    },
+    /// An acknowledgement, or an error, of the request with this sequence number.
+    Status {
+        /// `nlmsg_seq` of the request.
+        sequence: u32,
+        /// 0, or an error number.
+        result: Result<(), Errno>,
+    },
+}
+
+/// Large enough for any datagram of the kernel: a dump fills at most 32 KiB of it.
+const BUFFER: usize = 64 * 1024;
+
+/// The size of a socket's send buffer that needs no asking (`net.core.wmem_default` on any system).
+const DEFAULT_SEND_BUFFER: usize = 100 * 1024;
+
+/// A netlink socket.
+pub struct Socket {
+    fd: OwnedFd,
+    buffer: Vec<u8>,
+}
+
+impl Socket {
+    /// Opens a socket for one protocol, in the network namespace of this thread.
+    ///
+    /// # Errors
+    /// The kernel does not know the protocol, or does not allow it.
+    pub fn open(protocol: SockProtocol) -> Result<Self, NetlinkError> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol).map_err(NetlinkError::Open)?;
+        Ok(Self {
+            fd,
+            buffer: vec![0; BUFFER],
+        })
+    }
+
+    /// Sends a request. The kernel has done all its work on it when this returns.
+    ///
+    /// # Errors
+    /// The request is too large for the socket's buffer, or the socket is broken.
+    pub fn send(&mut self, request: &[u8]) -> Result<(), NetlinkError> {
+        if request.len() > DEFAULT_SEND_BUFFER {
+            self.make_room(request.len());
+        }
+        let kernel = NetlinkAddr::new(0, 0);
+        let sent = retry(|| sendto(self.fd.as_raw_fd(), request, &kernel, MsgFlags::empty()));
+        match sent {
+            Ok(_) => Ok(()),
+            Err(errno) => Err(NetlinkError::Send {
+                length: request.len(),
+                errno,
+            }),
+        }
+    }
+
+    /// Enlarges the send buffer. Going beyond `net.core.wmem_max` takes CAP_NET_ADMIN in the initial user namespace.
+    /// Whether it was enough shows when sending.
+    fn make_room(&self, length: usize) {
+        let wanted = length * 2;
+        let forced = setsockopt(&self.fd, SndBufForce, &wanted).or_else(|_| setsockopt(&self.fd, SndBuf, &wanted));
+        if let Err(errno) = forced {
+            tracing::debug!(wanted, %errno, "the netlink send buffer stays as it is");
+        }
+    }
+
+    /// Reads the answers that wait, if any. It never blocks: the kernel answers while the request is being sent.
+    ///
+    /// # Errors
+    /// The answers do not fit into the socket's buffer (ENOBUFS), or the socket is broken.
+    pub fn receive(&mut self) -> Result<Vec<Answer>, NetlinkError> {
+        let received = retry(|| recvfrom::<NetlinkAddr>(self.fd.as_raw_fd(), &mut self.buffer));
+        let (length, from) = match received {
+            Ok(received) => received,
+            Err(Errno::EAGAIN) => return Ok(Vec::new()),
+            Err(errno) => return Err(NetlinkError::Receive(errno)),
+        };
+        if from.is_some_and(|sender| sender.pid() != 0) {
+            return Ok(Vec::new()); // Not from the kernel.
+        }
+        answers(&self.buffer[..length])
+    }
+
+    /// Sends a dump request and reads its whole answer.
+    ///
+    /// # Errors
+    /// As for sending and receiving; or the kernel refused; or its state changed meanwhile.
+    pub fn dump(&mut self, request: &[u8]) -> Result<Vec<(u16, Vec<u8>)>, NetlinkError> {
+        self.send(request)?;
+        let mut messages = Vec::new();
+        loop {
+            let answers = self.receive()?;
+            if answers.is_empty() {
+                return Err(NetlinkError::Malformed("a dump without an end".to_owned()));
+            }
+            for answer in answers {
+                match answer {
+                    Answer::Message { kind, payload } => messages.push((kind, payload)),
+                    Answer::Status { result: Ok(()), .. } => return Ok(messages),
+                    Answer::Status {
+                        result: Err(Errno::EINTR | Errno::EAGAIN),
+                        ..
+                    } => {
+                        return Err(NetlinkError::Interrupted);
+                    }
+                    Answer::Status { result: Err(errno), .. } => return Err(NetlinkError::Refused(errno)),
+                }
+            }
+        }
+    }
+}
+
+fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            result => return result,
+        }
+    }
+}
+
+/// Splits a datagram into messages. The kernel marks dumps that a change has cut short.
+fn answers(mut datagram: &[u8]) -> Result<Vec<Answer>, NetlinkError> {
+    let malformed = |error: netlink_packet_core::DecodeError| NetlinkError::Malformed(error.to_string());
+    let mut answers = Vec::new();
+    while !datagram.is_empty() {
+        let buffer = NetlinkBuffer::new_checked(datagram).map_err(malformed)?;
+        if i32::from(buffer.flags()) & libc::NLM_F_DUMP_INTR != 0 {
+            return Err(NetlinkError::Interrupted);
+        }
+        let payload = buffer.payload();
+        answers.push(match i32::from(buffer.message_type()) {
+            libc::NLMSG_ERROR | libc::NLMSG_DONE => Answer::Status {
+                sequence: buffer.sequence_number(),
+                result: status(payload)?,
+            },
+            _ => Answer::Message {
+                kind: buffer.message_type(),
+                payload: payload.to_vec(),
+            },
+        });
+        let length = (buffer.length() as usize).next_multiple_of(4).min(datagram.len());
+        datagram = &datagram[length..];
+    }
+    Ok(answers)
+}
+
+/// The first field of an error or done message: 0, or an error number below zero.
+fn status(payload: &[u8]) -> Result<Result<(), Errno>, NetlinkError> {
+    let Some(code) = payload.first_chunk() else {
+        return Err(NetlinkError::Malformed("an error without a number".to_owned()));
+    };
+    Ok(match i32::from_ne_bytes(*code) {
+        0 => Ok(()),
+        code => Err(Errno::from_raw(-code)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(kind: u16, flags: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = (16 + payload.len() as u32).to_ne_bytes().to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(flags.to_ne_bytes());
+        bytes.extend(sequence.to_ne_bytes());
+        bytes.extend(0_u32.to_ne_bytes());
+        bytes.extend(payload);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    #[test]
+    fn a_datagram_holds_many_messages() {
+        let error = (-libc::EPERM).to_ne_bytes();
+        let datagram = [
+            message(7, 0, 1, b"abcde"),
+            message(2, 0, 3, &error),
+            message(3, 0, 4, &[0; 4]),
+        ]
+        .concat();
+        let answers = answers(&datagram).unwrap();
+        assert!(matches!(&answers[0], Answer::Message { kind: 7, payload } if payload == b"abcde"));
+        assert!(matches!(
+            answers[1],
+            Answer::Status {
+                sequence: 3,
+                result: Err(Errno::EPERM)
+            }
+        ));
+        assert!(matches!(
+            answers[2],
+            Answer::Status {
+                sequence: 4,
+                result: Ok(())
+            }
+        ));
+    }
+
+    #[test]
+    fn a_dump_that_a_change_cut_short_is_told() {
+        let datagram = message(7, libc::NLM_F_DUMP_INTR as u16, 1, b"");
+        assert!(matches!(answers(&datagram), Err(NetlinkError::Interrupted)));
+    }
+
+    #[test]
+    fn truncated_datagrams_are_refused() {
+        let datagram = message(2, 0, 1, &[1, 2]);
+        assert!(matches!(answers(&datagram), Err(NetlinkError::Malformed(_))));
+        assert!(matches!(answers(&datagram[..10]), Err(NetlinkError::Malformed(_))));
+    }
+}

@@ -1,0 +1,414 @@
+//! The nftables backend: reads and writes our table over netlink, a transaction at a time.
+
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable as _, NetlinkHeader, NetlinkMessage};
+use netlink_packet_netfilter::nftables::{
+    ChainAttribute, ChainMessage, GenAttribute, GenMessage, NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute,
+    SetElementList, SetElementMessage, SetMessage,
+};
+use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily};
+use nix::errno::Errno;
+use nix::sys::socket::SockProtocol;
+use thiserror::Error;
+
+use super::Change;
+use super::netlink::{Answer, NetlinkError, Socket};
+use crate::facts::InstalledChain;
+use crate::render::netlink::listing::Listing;
+use crate::render::netlink::{self, Object, Step};
+use crate::ruleset::{Ruleset, TABLE};
+
+/// How often a transaction is begun again because somebody else changed the ruleset in between.
+const ATTEMPTS: usize = 32;
+
+/// What nf_tables could not do.
+#[derive(Debug, Error)]
+pub enum NftablesError {
+    /// We may not.
+    #[error("the kernel does not allow changes to nf_tables here ({0})")]
+    NotPermitted(Errno),
+    /// The kernel cannot.
+    #[error(
+        "this kernel cannot do {what} ({errno}). Load or build the module {module}, \
+         or use --backend iptables-legacy where iptables has NAT"
+    )]
+    Unsupported {
+        /// What is missing.
+        what: String,
+        /// The module that has it.
+        module: &'static str,
+        /// How the kernel said so.
+        errno: Errno,
+    },
+    /// The kernel refused a part of the transaction. Nothing was changed.
+    #[error("the kernel refused {object}: {errno}; nothing was changed")]
+    Refused {
+        /// The part.
+        object: Object,
+        /// Why.
+        errno: Errno,
+    },
+    /// Others kept changing the ruleset.
+    #[error(
+        "other programs changed the nftables ruleset during each of {ATTEMPTS} attempts; nothing was changed. \
+         Try again when they are done"
+    )]
+    Busy,
+    /// The conversation itself failed.
+    #[error("speaking to nf_tables: {0}")]
+    Netlink(#[from] NetlinkError),
+}
+
+/// Our table, in the network namespace that the thread was in when it was opened.
+pub struct Nftables {
+    socket: Socket,
+}
+
+impl Nftables {
+    /// Opens the conversation. This changes nothing, and needs no privilege.
+    ///
+    /// # Errors
+    /// The kernel has no netfilter netlink.
+    pub fn open() -> Result<Self, NftablesError> {
+        match Socket::open(SockProtocol::NetlinkNetFilter) {
+            Ok(socket) => Ok(Self { socket }),
+            Err(NetlinkError::Open(errno @ (Errno::EPROTONOSUPPORT | Errno::EAFNOSUPPORT))) => {
+                Err(NftablesError::Unsupported {
+                    what: "netfilter over netlink".to_owned(),
+                    module: "nfnetlink",
+                    errno,
+                })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes our table hold exactly `ruleset`, in one transaction; sends none where it does already.
+    ///
+    /// `installed` says whether our table was seen before. It saves a conversation and need not be right.
+    ///
+    /// # Errors
+    /// The kernel cannot or may not; then nothing was changed.
+    pub fn apply(&mut self, ruleset: &Ruleset, installed: bool) -> Result<Change, NftablesError> {
+        let steps = netlink::create(ruleset);
+        if !installed {
+            match self.commit(&steps, None) {
+                Ok(()) => return Ok(Change::Created),
+                // Any other step that finds its object there would be a mistake.
+                Err(NftablesError::Refused {
+                    object: Object::Table,
+                    errno: Errno::EEXIST,
+                }) => tracing::debug!("our table appeared meanwhile"),
+                Err(error) => return Err(error),
+            }
+        }
+        let planned = Listing::of(steps.iter().map(Step::message));
+        for attempt in 1..=ATTEMPTS {
+            let (generation, present) = match self.read() {
+                Ok(read) => read,
+                Err(NftablesError::Netlink(NetlinkError::Interrupted)) => continue,
+                Err(error) => return Err(error),
+            };
+            if present == planned {
+                return Ok(Change::Unchanged);
+            }
+            match self.commit(&netlink::replace(ruleset, &present), Some(generation)) {
+                Ok(()) => return Ok(Change::Replaced),
+                Err(NftablesError::Netlink(NetlinkError::Refused(Errno::ERESTART))) => {
+                    tracing::debug!(attempt, "another program changed the ruleset; reading it again");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(NftablesError::Busy)
+    }
+
+    /// Removes our table. Returns whether there was one.
+    ///
+    /// # Errors
+    /// The kernel cannot or may not.
+    pub fn remove(&mut self) -> Result<bool, NftablesError> {
+        match self.commit(&netlink::remove(), None) {
+            Ok(()) => Ok(true),
+            Err(NftablesError::Refused {
+                errno: Errno::ENOENT, ..
+            }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The chains of all tables, ours and others'.
+    ///
+    /// # Errors
+    /// They could not be read.
+    pub fn chains(&mut self) -> Result<Vec<InstalledChain>, NftablesError> {
+        let request = NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() });
+        for _ in 0..ATTEMPTS {
+            let messages = match self.dump(NetfilterProtoFamily::Unspec, request.clone()) {
+                Err(NftablesError::Netlink(NetlinkError::Interrupted)) => continue,
+                messages => messages?,
+            };
+            return Ok(messages.iter().filter_map(installed_chain).collect());
+        }
+        Err(NftablesError::Busy)
+    }
+
+    /// What our table holds, and of which generation of the ruleset that is.
+    fn read(&mut self) -> Result<(u32, Listing), NftablesError> {
+        let generation = self.generation()?;
+        let table = || TABLE.to_owned();
+        let inet = NetfilterProtoFamily::Inet;
+        let chains = self.dump(inet, NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() }))?;
+        let ours = |message: &NetfilterMessage| match &message.inner {
+            NetfilterMessageInner::NfTables(NfTablesMessage::NewChain(chain)) => {
+                chain.attributes.contains(&ChainAttribute::Table(table()))
+            }
+            _ => true,
+        };
+        let mut messages: Vec<NetfilterMessage> = chains.into_iter().filter(ours).collect();
+        let attributes = vec![RuleAttribute::Table(table())];
+        messages.extend(self.dump(inet, NfTablesMessage::GetRule(RuleMessage { attributes }))?);
+        let attributes = vec![SetAttribute::Table(table())];
+        let sets = self.dump(inet, NfTablesMessage::GetSet(SetMessage { attributes }))?;
+        let names: Vec<String> = sets.iter().filter_map(set_name).collect();
+        messages.extend(sets);
+        for name in names {
+            let attributes = vec![SetElementList::Table(table()), SetElementList::Set(name)];
+            let elements = NfTablesMessage::GetSetElement(SetElementMessage { attributes });
+            messages.extend(self.dump(inet, elements)?);
+        }
+        let messages = messages.iter().filter_map(|message| match &message.inner {
+            NetfilterMessageInner::NfTables(message) => Some(message),
+            _ => None,
+        });
+        Ok((generation, Listing::of(messages)))
+    }
+
+    /// The number of the current generation of the ruleset. It changes with every transaction of anybody.
+    fn generation(&mut self) -> Result<u32, NftablesError> {
+        let request = NfTablesMessage::GetGen(GenMessage { attributes: Vec::new() });
+        self.socket
+            .send(&self::request(NetfilterProtoFamily::Unspec, request, 0))?;
+        for answer in self.socket.receive()? {
+            match answer {
+                Answer::Message { kind, payload } => {
+                    if let NetfilterMessageInner::NfTables(NfTablesMessage::NewGen(generation)) =
+                        decode(kind, &payload)?.inner
+                        && let Some(id) = generation.attributes.iter().find_map(generation_id)
+                    {
+                        return Ok(id);
+                    }
+                }
+                Answer::Status { result: Err(errno), .. } => return Err(refused(errno, None)),
+                Answer::Status { result: Ok(()), .. } => {}
+            }
+        }
+        Err(NetlinkError::Malformed("no generation of the ruleset".to_owned()).into())
+    }
+
+    fn dump(
+        &mut self,
+        family: NetfilterProtoFamily,
+        message: NfTablesMessage,
+    ) -> Result<Vec<NetfilterMessage>, NftablesError> {
+        match self.socket.dump(&request(family, message, NLM_F_DUMP)) {
+            Ok(messages) => messages.iter().map(|(kind, payload)| decode(*kind, payload)).collect(),
+            Err(NetlinkError::Refused(errno)) => Err(refused(errno, None)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Sends a transaction and waits for its answer.
+    fn commit(&mut self, steps: &[Step], generation: Option<u32>) -> Result<(), NftablesError> {
+        let bytes = netlink::transaction(steps, generation);
+        tracing::debug!(
+            steps = steps.len(),
+            bytes = bytes.len(),
+            "sending a transaction to nf_tables"
+        );
+        self.socket.send(&bytes)?;
+        let mut failure = None;
+        let mut answered = false;
+        loop {
+            // All answers are there when the send returns; the one to the last step comes last.
+            let answers = match self.socket.receive() {
+                Err(NetlinkError::Receive(Errno::ENOBUFS)) if failure.is_some() => break,
+                answers => answers?,
+            };
+            if answers.is_empty() {
+                break;
+            }
+            for answer in answers {
+                let Answer::Status { sequence, result } = answer else {
+                    continue;
+                };
+                answered = true;
+                if let Err(errno) = result
+                    && failure.is_none()
+                {
+                    let step = (sequence as usize).checked_sub(1).and_then(|index| steps.get(index));
+                    failure = Some(refused(errno, step.map(|step| step.object.clone())));
+                }
+            }
+            if failure.is_none() && answered {
+                return Ok(()); // Only the last step asks for an answer.
+            }
+        }
+        Err(failure.unwrap_or_else(|| NetlinkError::Malformed("no answer to a transaction".to_owned()).into()))
+    }
+}
+
+/// Puts a refusal into words. An error of no step in particular is about the transaction as a whole.
+fn refused(errno: Errno, object: Option<Object>) -> NftablesError {
+    match (errno, object) {
+        (Errno::EPERM | Errno::EACCES, _) => NftablesError::NotPermitted(errno),
+        (Errno::EOPNOTSUPP | Errno::EINVAL, None) => NftablesError::Unsupported {
+            what: "nf_tables".to_owned(),
+            module: "nf_tables",
+            errno,
+        },
+        (Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP, Some(Object::Table)) => NftablesError::Unsupported {
+            what: "tables for both IP families in nf_tables".to_owned(),
+            module: "nf_tables (with CONFIG_NF_TABLES_INET)",
+            errno,
+        },
+        // The kernel asks for the module of a chain type or expression by itself; that it is still missing shows here.
+        (Errno::ENOENT | Errno::EOPNOTSUPP, Some(Object::Chain(chain))) => NftablesError::Unsupported {
+            what: format!("NAT in nf_tables (chain {chain})"),
+            module: "nft_chain_nat",
+            errno,
+        },
+        (Errno::ENOENT | Errno::EOPNOTSUPP, Some(Object::Rule { chain, comment })) => NftablesError::Unsupported {
+            what: format!("the rule '{comment}' of chain {chain}"),
+            module: "nft_redir",
+            errno,
+        },
+        (errno, Some(object)) => NftablesError::Refused { object, errno },
+        (errno, None) => NetlinkError::Refused(errno).into(),
+    }
+}
+
+fn request(family: NetfilterProtoFamily, message: NfTablesMessage, flags: u16) -> Vec<u8> {
+    let header = NetfilterHeader::new(family, 0, 0);
+    let mut message = NetlinkMessage::from(NetfilterMessage::new(header, message));
+    message.header.flags = NLM_F_REQUEST | flags;
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    bytes
+}
+
+fn decode(kind: u16, payload: &[u8]) -> Result<NetfilterMessage, NftablesError> {
+    let mut header = NetlinkHeader::default();
+    header.message_type = kind;
+    NetfilterMessage::deserialize(&header, payload).map_err(|error| NetlinkError::Malformed(error.to_string()).into())
+}
+
+fn generation_id(attribute: &GenAttribute) -> Option<u32> {
+    match attribute {
+        GenAttribute::Id(id) => Some(*id),
+        _ => None,
+    }
+}
+
+fn set_name(message: &NetfilterMessage) -> Option<String> {
+    let NetfilterMessageInner::NfTables(NfTablesMessage::NewSet(set)) = &message.inner else {
+        return None;
+    };
+    set.attributes.iter().find_map(|attribute| match attribute {
+        SetAttribute::Name(name) => Some(name.clone()),
+        _ => None,
+    })
+}
+
+fn installed_chain(message: &NetfilterMessage) -> Option<InstalledChain> {
+    let NetfilterMessageInner::NfTables(NfTablesMessage::NewChain(chain)) = &message.inner else {
+        return None;
+    };
+    let (mut table, mut name) = (None, None);
+    for attribute in &chain.attributes {
+        match attribute {
+            ChainAttribute::Table(text) => table = Some(text),
+            ChainAttribute::Name(text) => name = Some(text),
+            _ => {}
+        }
+    }
+    let family = match message.header.family {
+        NetfilterProtoFamily::Inet => "inet",
+        NetfilterProtoFamily::IPv4 => "ip",
+        NetfilterProtoFamily::IPv6 => "ip6",
+        NetfilterProtoFamily::ARP => "arp",
+        NetfilterProtoFamily::Bridge => "bridge",
+        NetfilterProtoFamily::NetDev => "netdev",
+        _ => "other",
+    };
+    Some(InstalledChain {
+        table: format!("{family} {}", table?),
+        chain: name?.clone(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[test]
+    fn quick() {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        let mut s = crate::config::Settings::default();
+        let plan = |s: &crate::config::Settings| crate::plan::Plan::new(&s.config, &Default::default()).unwrap();
+        let mut n = Nftables::open().unwrap();
+        let p = plan(&s);
+        assert_eq!(n.apply(&p.ruleset, false).unwrap(), Change::Created);
+        print!(
+            "{}",
+            String::from_utf8(
+                std::process::Command::new("nft")
+                    .args(["list", "ruleset"])
+                    .output()
+                    .unwrap()
+                    .stdout
+            )
+            .unwrap()
+        );
+        assert_eq!(n.apply(&p.ruleset, true).unwrap(), Change::Unchanged);
+        std::fs::write("/tmp/w/x.nft", crate::render::nft::script(&p)).unwrap();
+        assert!(
+            std::process::Command::new("nft")
+                .args(["-f", "/tmp/w/x.nft"])
+                .status()
+                .unwrap()
+                .success()
+        );
+        assert_eq!(n.apply(&p.ruleset, true).unwrap(), Change::Unchanged);
+        s.config.outbound.exclude_uids =
+            crate::config::types::parse_ids("5,1000-2000", &crate::config::types::NoAccounts).unwrap();
+        s.config.outbound.exclude_cidrs =
+            crate::config::types::parse_cidrs("10.0.0.0/8,11.0.0.0/9,255.0.0.0/8,fd00::/8").unwrap();
+        s.config.inbound.exclude_ports = crate::config::types::parse_ports("7,60000-65535").unwrap();
+        let p = plan(&s);
+        assert_eq!(n.apply(&p.ruleset, true).unwrap(), Change::Replaced);
+        assert_eq!(n.apply(&p.ruleset, true).unwrap(), Change::Unchanged);
+        print!(
+            "{}",
+            String::from_utf8(
+                std::process::Command::new("nft")
+                    .args(["list", "ruleset"])
+                    .output()
+                    .unwrap()
+                    .stdout
+            )
+            .unwrap()
+        );
+        std::fs::write("/tmp/w/x.nft", crate::render::nft::script(&p)).unwrap();
+        assert!(
+            std::process::Command::new("nft")
+                .args(["-f", "/tmp/w/x.nft"])
+                .status()
+                .unwrap()
+                .success()
+        );
+        assert_eq!(n.apply(&p.ruleset, true).unwrap(), Change::Unchanged);
+        assert!(n.remove().unwrap());
+        assert!(!n.remove().unwrap());
+        print!("{:?}", n.chains());
+    }
+}

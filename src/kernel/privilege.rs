@@ -1,0 +1,54 @@
+//! Capabilities: why the kernel said no, and what to do about it (capabilities(7)).
+//!
+//! The kernel's own answer decides, never this: what counts is the capability in the user namespace that owns the
+//! network namespace, which cannot be looked up.
+
+use caps::{CapSet, Capability};
+
+/// What to do when the kernel has refused for lack of CAP_NET_ADMIN.
+pub fn advice() -> String {
+    let has = |set| caps::has_cap(None, set, Capability::CAP_NET_ADMIN).unwrap_or(false);
+    let root = nix::unistd::geteuid().is_root();
+    advise(
+        has(CapSet::Effective),
+        has(CapSet::Permitted),
+        has(CapSet::Bounding),
+        root,
+    )
+    .to_owned()
+}
+
+fn advise(effective: bool, permitted: bool, bounding: bool, root: bool) -> &'static str {
+    match (effective, permitted, bounding, root) {
+        (true, ..) => {
+            "CAP_NET_ADMIN is effective, but not in the user namespace that owns this network namespace: \
+             run in that user namespace, or on the host as root"
+        }
+        (_, true, ..) => "CAP_NET_ADMIN is permitted but not effective: raise it before starting sidetrack",
+        (_, _, true, false) => {
+            "CAP_NET_ADMIN is granted, but as this process is not root it never became effective: container runtimes \
+             such as containerd put an added capability of a non-root user into the bounding set alone. Run as user 0 \
+             with all capabilities dropped but NET_ADMIN, or give the binary the file capability \
+             (setcap cap_net_admin+ep) and allow privilege escalation"
+        }
+        (_, _, true, true) => {
+            "CAP_NET_ADMIN was dropped by this process's parent: let it be inherited, or start sidetrack without that"
+        }
+        (_, _, false, _) => {
+            "CAP_NET_ADMIN is missing: add NET_ADMIN to the container's capabilities \
+             (securityContext.capabilities.add), or use the CNI plugin, which needs none in the pod"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_capability_in_the_bounding_set_alone_is_told_apart_from_none() {
+        assert!(advise(false, false, true, false).contains("bounding set alone"));
+        assert!(advise(false, false, false, false).contains("add NET_ADMIN"));
+        assert!(advise(true, true, true, true).contains("user namespace"));
+    }
+}

@@ -1,0 +1,58 @@
+//! The language of iptables: what a ruleset is in its terms, and `iptables-restore` text.
+//!
+//! The limits of iptables end here: a program for each family, no sets, 15 ports a `multiport` match, chain names of
+//! 28 characters. [`lower()`] turns a ruleset into [`Tables`], and [`patch`] writes the text that turns one state
+//! into another. Every text comes from there: a dry run is the way from nothing to the plan, removal the way from
+//! what is installed to nothing, and undoing the way back. Two states are the same where no text is needed.
+//!
+//! Source: iptables(8), iptables-restore(8), iptables-extensions(8).
+
+mod lower;
+mod patch;
+mod tables;
+#[cfg(test)]
+mod tests;
+
+pub use lower::lower;
+pub use patch::patch;
+pub use tables::{Chain, Jump, PREFIX, Spec, Table, TableName, Tables};
+
+use crate::ruleset::{Families, Family, Ruleset};
+
+/// The ruleset for people, and for `iptables-restore --noflush` and `ip6tables-restore --noflush` by hand.
+///
+/// One text serves both families: rules of one alone are marked `-4` or `-6`, which the other program skips
+/// (iptables(8), "-4, --ipv4"). Loaded in a namespace that has nothing of ours, it gives what applying gives.
+pub fn script(ruleset: &Ruleset) -> String {
+    let text = patch(&Tables::default(), &lower(ruleset)).unwrap_or_default();
+    format!("{}{text}", header(ruleset.families))
+}
+
+fn header(families: Families) -> String {
+    let loading = match families {
+        Families::Both => "\
+# with both programs:
+#   iptables-restore --noflush < FILE && ip6tables-restore --noflush < FILE
+# Rules marked -4 or -6 are of that family alone; the other program skips them.
+"
+        .to_owned(),
+        Families::Only(family) => {
+            let (own, other) = (program(family), program(family.other()));
+            format!(
+                "# with this program alone:\n#   {own} --noflush < FILE\n\
+                 # The rules are for {family} alone. {other} would add empty chains and no rule.\n"
+            )
+        }
+    };
+    format!(
+        "# sidetrack: TCP of this pod goes through its sidecar proxy.\n\
+         # Load it once, in the network namespace of the pod, {loading}"
+    )
+}
+
+fn program(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "iptables-restore",
+        Family::V6 => "ip6tables-restore",
+    }
+}

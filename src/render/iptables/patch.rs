@@ -1,0 +1,67 @@
+//! The text that turns one state of our chains into another.
+
+use super::tables::{Chain, Jump, Table, TableName, Tables};
+
+/// Input for `iptables-restore --noflush` that turns the state `from` into `to`; `None` where they are the same.
+///
+/// Each table is one commit, so that a packet sees the old rules or the new. Only chains that differ are filled anew.
+/// The jumps from a chain stay where they are if they are the right ones, wherever they stand among others' rules;
+/// otherwise all of them are deleted and put in where `to` has them.
+pub fn patch(from: &Tables, to: &Tables) -> Option<String> {
+    let nothing = Table::default();
+    let tables: Vec<String> = TableName::ALL
+        .into_iter()
+        .filter_map(|name| {
+            table(
+                name,
+                from.get(name).unwrap_or(&nothing),
+                to.get(name).unwrap_or(&nothing),
+            )
+        })
+        .collect();
+    (!tables.is_empty()).then(|| tables.concat())
+}
+
+fn table(name: TableName, from: &Table, to: &Table) -> Option<String> {
+    let refilled: Vec<&Chain> = to
+        .chains
+        .iter()
+        .filter(|new| from.chain(&new.name) != Some(new))
+        .collect();
+    let dropped: Vec<&Chain> = from.chains.iter().filter(|old| to.chain(&old.name).is_none()).collect();
+    let differs = |jump: &&Jump| !from.jumps_from(&jump.from).eq(to.jumps_from(&jump.from));
+    let deleted: Vec<&Jump> = from.jumps.iter().filter(differs).collect();
+    let inserted: Vec<&Jump> = to.jumps.iter().filter(differs).collect();
+    if refilled.is_empty() && dropped.is_empty() && deleted.is_empty() && inserted.is_empty() {
+        return None;
+    }
+
+    let mut lines = vec![format!("*{}", name.as_str())];
+    // Creates a chain, or empties it: only an empty chain that nothing jumps to can be deleted.
+    lines.extend(
+        refilled
+            .iter()
+            .chain(&dropped)
+            .map(|chain| format!(":{} - [0:0]", chain.name)),
+    );
+    lines.extend(
+        deleted
+            .iter()
+            .map(|jump| format!("{}-D {} {}", jump.spec.mark(), jump.from, jump.spec)),
+    );
+    lines.extend(inserted.iter().map(|jump| {
+        let Jump { from, position, spec } = jump;
+        format!("{}-I {from} {position} {spec}", spec.mark())
+    }));
+    for chain in &refilled {
+        lines.extend(
+            chain
+                .rules
+                .iter()
+                .map(|spec| format!("{}-A {} {spec}", spec.mark(), chain.name)),
+        );
+    }
+    lines.extend(dropped.iter().map(|chain| format!("-X {}", chain.name)));
+    lines.push("COMMIT\n".to_owned());
+    Some(lines.join("\n"))
+}

@@ -1,0 +1,197 @@
+//! Rules in the terms of iptables: what is planned and what is installed, in the same words.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::ruleset::Family;
+
+/// What the names of our chains begin with: [`crate::ruleset::TABLE`] in capitals. Chains with other names, and rules
+/// that do not jump to ours, are not our business.
+pub const PREFIX: &str = "SIDETRACK_";
+
+/// A table of iptables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TableName {
+    /// Before connection tracking.
+    Raw,
+    /// Changes to packets.
+    Mangle,
+    /// Translation of addresses.
+    Nat,
+    /// Filtering.
+    Filter,
+    /// Labels of mandatory access control.
+    Security,
+}
+
+impl TableName {
+    /// Every table.
+    pub const ALL: [Self; 5] = [Self::Raw, Self::Mangle, Self::Nat, Self::Filter, Self::Security];
+
+    /// The name that iptables knows it by.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Mangle => "mangle",
+            Self::Nat => "nat",
+            Self::Filter => "filter",
+            Self::Security => "security",
+        }
+    }
+}
+
+/// What is ours in the tables: our chains, and the jumps to them from chains that are not ours.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tables(BTreeMap<TableName, Table>);
+
+impl Tables {
+    /// The table called `name`, where something in it is ours.
+    pub fn get(&self, name: TableName) -> Option<&Table> {
+        self.0.get(&name)
+    }
+
+    /// The table called `name`, to put something of ours into.
+    pub fn entry(&mut self, name: TableName) -> &mut Table {
+        self.0.entry(name).or_default()
+    }
+
+    /// Whether nothing is ours.
+    pub fn is_empty(&self) -> bool {
+        self.0.values().all(|table| *table == Table::default())
+    }
+
+    /// What the program of one family makes of it: without the rules of the other, and without the marks.
+    #[must_use]
+    pub fn of(&self, family: Family) -> Self {
+        self.filter_map(|spec| {
+            let concerned = spec.family.is_none_or(|only| only == family);
+            concerned.then(|| Spec::new(None, spec.words.clone()))
+        })
+    }
+
+    /// The same without comments, for where there are none: they need an extension of their own.
+    #[must_use]
+    pub fn without_comments(&self) -> Self {
+        self.filter_map(|spec| Some(spec.without_comment()))
+    }
+
+    fn filter_map(&self, change: impl Fn(&Spec) -> Option<Spec>) -> Self {
+        let chain = |chain: &Chain| Chain {
+            name: chain.name.clone(),
+            rules: chain.rules.iter().filter_map(&change).collect(),
+        };
+        let jump = |jump: &Jump| {
+            let spec = change(&jump.spec)?;
+            Some(Jump { spec, ..jump.clone() })
+        };
+        let table = |table: &Table| Table {
+            chains: table.chains.iter().map(chain).collect(),
+            jumps: table.jumps.iter().filter_map(jump).collect(),
+        };
+        Self(self.0.iter().map(|(name, ours)| (*name, table(ours))).collect())
+    }
+}
+
+/// What is ours in one table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    /// Our chains.
+    pub chains: Vec<Chain>,
+    /// The jumps to them from other chains, in order.
+    pub jumps: Vec<Jump>,
+}
+
+impl Table {
+    /// Our chain called `name`.
+    pub fn chain(&self, name: &str) -> Option<&Chain> {
+        self.chains.iter().find(|chain| chain.name == name)
+    }
+
+    /// The jumps to our chains from the chain called `from`.
+    pub fn jumps_from(&self, from: &str) -> impl Iterator<Item = &Spec> {
+        self.jumps
+            .iter()
+            .filter(move |jump| jump.from == from)
+            .map(|jump| &jump.spec)
+    }
+}
+
+/// A chain of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// Its name.
+    pub name: String,
+    /// Its rules.
+    pub rules: Vec<Spec>,
+}
+
+/// A rule that leads from somebody else's chain to ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Jump {
+    /// The chain that the rule is in.
+    pub from: String,
+    /// Its number among all rules of that chain, from 1.
+    pub position: usize,
+    /// The rule.
+    pub spec: Spec,
+}
+
+/// A rule-specification: the words after `-A CHAIN`, as `iptables-save` prints them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// The family that it is for, where it is not for both.
+    family: Option<Family>,
+    words: Vec<String>,
+}
+
+impl Spec {
+    /// The rule of these words.
+    pub fn new(family: Option<Family>, words: Vec<String>) -> Self {
+        Self { family, words }
+    }
+
+    /// Whether the rule leads to a chain of ours.
+    pub fn leads_to_ours(&self) -> bool {
+        // A jump to a chain has no options, so that it comes last.
+        matches!(self.words.as_slice(), [.., how, target] if is_jump(how) && target.starts_with(PREFIX))
+    }
+
+    /// The mark that makes the program of the other family skip the rule.
+    pub fn mark(&self) -> &'static str {
+        match self.family {
+            None => "",
+            Some(Family::V4) => "-4 ",
+            Some(Family::V6) => "-6 ",
+        }
+    }
+
+    fn without_comment(&self) -> Self {
+        let is_comment = |words: &[String]| matches!(words, [m, name, ..] if m == "-m" && name == "comment");
+        let words = match self.words.windows(4).position(is_comment) {
+            Some(at) => [&self.words[..at], &self.words[at + 4..]].concat(),
+            None => self.words.clone(),
+        };
+        Self::new(self.family, words)
+    }
+}
+
+fn is_jump(word: &str) -> bool {
+    matches!(word, "-j" | "--jump" | "-g" | "--goto")
+}
+
+/// The words as `iptables-restore` reads them.
+impl fmt::Display for Spec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, word) in self.words.iter().enumerate() {
+            if i > 0 {
+                f.write_str(" ")?;
+            }
+            if word.is_empty() || word.contains([' ', '\t', '"', '\'', '\\']) {
+                write!(f, "\"{}\"", word.replace('\\', "\\\\").replace('"', "\\\""))?;
+            } else {
+                f.write_str(word)?;
+            }
+        }
+        Ok(())
+    }
+}

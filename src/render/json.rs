@@ -1,0 +1,118 @@
+//! A plan as JSON, for machines. The schema is described in the README; [`VERSION`] changes when it does.
+
+use serde_json::{Value, json};
+
+use crate::config::types::Id as _;
+use crate::plan::Plan;
+use crate::ruleset::{
+    Action, Addresses, BaseHook, Chain, ChainType, Elements, Family, GidMatch, Hook, Match, PortMatch, Protocol, Rule,
+    Set, TABLE, UidMatch,
+};
+
+/// The version of the schema.
+pub const VERSION: u32 = 1;
+
+/// The whole plan, as one indented object.
+pub fn document(plan: &Plan) -> String {
+    format!("{:#}\n", self::plan(plan))
+}
+
+fn plan(plan: &Plan) -> Value {
+    let ruleset = &plan.ruleset;
+    json!({
+        "version": VERSION,
+        "families": ruleset.families.iter().map(family).collect::<Vec<_>>(),
+        "loopbackAddresses": plan.loopback_addresses.iter().map(|ip| format!("{ip}/128")).collect::<Vec<_>>(),
+        "table": TABLE,
+        "sets": ruleset.sets.iter().map(set).collect::<Vec<_>>(),
+        "chains": ruleset.chains.iter().map(chain).collect::<Vec<_>>(),
+    })
+}
+
+fn family(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ipv4",
+        Family::V6 => "ipv6",
+    }
+}
+
+fn protocol(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+    }
+}
+
+fn set(set: &Set) -> Value {
+    let (kind, elements): (_, Vec<String>) = match &set.elements {
+        Elements::Ipv4(nets) => ("ipv4-addresses", nets.iter().map(ToString::to_string).collect()),
+        Elements::Ipv6(nets) => ("ipv6-addresses", nets.iter().map(ToString::to_string).collect()),
+        Elements::Ports(ports) => ("ports", ports.iter().map(ToString::to_string).collect()),
+        Elements::Uids(uids) => ("uids", uids.iter().map(ToString::to_string).collect()),
+        Elements::Gids(gids) => ("gids", gids.iter().map(ToString::to_string).collect()),
+    };
+    json!({ "name": set.name, "type": kind, "elements": elements })
+}
+
+fn chain(chain: &Chain) -> Value {
+    json!({
+        "name": chain.name,
+        "hook": chain.hook.as_ref().map(base_hook),
+        "rules": chain.rules.iter().map(rule).collect::<Vec<_>>(),
+    })
+}
+
+fn base_hook(base: &BaseHook) -> Value {
+    let kind = match base.kind {
+        ChainType::Nat => "nat",
+    };
+    let hook = match base.hook {
+        Hook::Prerouting => "prerouting",
+        Hook::Output => "output",
+    };
+    json!({ "type": kind, "hook": hook, "priority": base.priority })
+}
+
+fn rule(rule: &Rule) -> Value {
+    json!({
+        "comment": rule.comment,
+        "matches": rule.matches.iter().map(matcher).collect::<Vec<_>>(),
+        "action": action(&rule.action),
+        "nft": super::nft::rule(rule),
+    })
+}
+
+fn matcher(matcher: &Match) -> Value {
+    match matcher {
+        Match::Family(only) => json!({ "family": family(*only) }),
+        Match::Protocol(only) => json!({ "protocol": protocol(*only) }),
+        Match::InInterface(name) => json!({ "inInterface": name.as_str() }),
+        Match::OutInterface(name) => json!({ "outInterface": name.as_str() }),
+        Match::Source(from) => json!({ "source": addresses(from) }),
+        Match::Destination(to) => json!({ "destination": addresses(to) }),
+        Match::DestinationPort(of, PortMatch::Port(port)) => {
+            json!({ "protocol": protocol(*of), "destinationPort": port.get() })
+        }
+        Match::DestinationPort(of, PortMatch::Set(set)) => {
+            json!({ "protocol": protocol(*of), "destinationPort": { "set": set } })
+        }
+        Match::Uid(UidMatch::Uid(uid)) => json!({ "uid": uid.get() }),
+        Match::Uid(UidMatch::Set(set)) => json!({ "uid": { "set": set } }),
+        Match::Gid(GidMatch::Gid(gid)) => json!({ "gid": gid.get() }),
+        Match::Gid(GidMatch::Set(set)) => json!({ "gid": { "set": set } }),
+    }
+}
+
+fn addresses(addresses: &Addresses) -> Value {
+    match addresses {
+        Addresses::Ip(ip) => json!(ip.to_string()),
+        Addresses::Set(of, set) => json!({ "set": set, "family": family(*of) }),
+    }
+}
+
+fn action(action: &Action) -> Value {
+    match action {
+        Action::Return => json!("return"),
+        Action::Jump(chain) => json!({ "jump": chain }),
+        Action::Redirect(port) => json!({ "redirect": port.get() }),
+    }
+}
