@@ -64,7 +64,7 @@ const TABLES_OF_OTHERS: [(&str, &str); 2] = [
 ];
 
 /// The other redirectors among these chains, each once.
-pub fn redirectors(chains: &[InstalledChain]) -> Vec<Redirector> {
+pub fn redirectors<'c>(chains: impl IntoIterator<Item = &'c InstalledChain>) -> Vec<Redirector> {
     let mut found: Vec<Redirector> = Vec::new();
     for chain in chains {
         let by_chain = CHAINS_OF_OTHERS

@@ -10,8 +10,7 @@ use crate::config::Settings;
 use crate::config::types::Output;
 use crate::facts::{self, Facts};
 use crate::kernel::install::{self, Applied};
-use crate::kernel::observe::{self, Observed};
-use crate::kernel::{Change, Namespace, netns};
+use crate::kernel::{Change, Namespace, Observed, netns};
 use crate::plan::Plan;
 use crate::render;
 
@@ -28,20 +27,21 @@ fn apply(settings: &Settings) -> anyhow::Result<()> {
     if settings.run.dry_run {
         return dry_run(settings);
     }
-    let observed = observe::observe()?;
+    let mut namespace = Namespace::default();
+    let observed = namespace.observe()?;
     warn_of(&observed);
     let facts = Facts {
         ipv6: observed.loopback.ipv6,
     };
     let plan = Plan::new(&settings.config, &facts)?;
-    let applied = install::apply(&mut Namespace, &plan, settings.run.backend, &observed)?;
+    let applied = install::apply(&mut namespace, &plan, settings.run.backend, &observed)?;
     tell(&plan, &applied);
     Ok(())
 }
 
 /// Prints the plan. The one thing that it may do besides is to look, and it does without where it cannot.
 fn dry_run(settings: &Settings) -> anyhow::Result<()> {
-    let facts = match observe::loopback() {
+    let facts = match Namespace::default().loopback() {
         Ok(loopback) => Facts { ipv6: loopback.ipv6 },
         Err(error) => {
             tracing::debug!(%error, "cannot observe this network namespace; planning for an ordinary pod");
@@ -59,7 +59,7 @@ fn dry_run(settings: &Settings) -> anyhow::Result<()> {
 }
 
 fn warn_of(observed: &Observed) {
-    for other in facts::redirectors(&observed.chains) {
+    for other in facts::redirectors(observed.all_chains()) {
         tracing::warn!(
             tool = other.tool,
             table = other.table,

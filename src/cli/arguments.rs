@@ -82,14 +82,17 @@ fn argument(option: &'static OptionSpec) -> Arg {
     .help(help)
 }
 
-/// The texts that flags give for an option, or none where the flag is absent.
+/// The texts that flags give for an option, or none where the flag is absent, or the command does not have it.
 pub fn texts(matches: &ArgMatches, option: &OptionSpec) -> Option<Vec<String>> {
     match option.value_name {
-        _ if matches.try_contains_id(option.name).is_err() => None,
-        Some(_) => matches
-            .get_many::<String>(option.name)
-            .map(|texts| texts.cloned().collect()),
-        None => matches.get_flag(option.name).then(|| vec!["true".to_owned()]),
+        Some(_) => {
+            let texts = matches.try_get_many::<String>(option.name).ok().flatten()?;
+            Some(texts.cloned().collect())
+        }
+        None => {
+            let given = matches.try_get_one::<bool>(option.name).ok().flatten();
+            (given == Some(&true)).then(|| vec!["true".to_owned()])
+        }
     }
 }
 

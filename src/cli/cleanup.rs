@@ -5,7 +5,6 @@ use clap::ArgMatches;
 use super::arguments;
 use super::settings::logging_alone;
 use crate::kernel::install::{self, Removed};
-use crate::kernel::observe;
 use crate::kernel::{KernelError, Namespace, netns};
 
 /// Runs the command.
@@ -29,6 +28,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
 }
 
 fn cleanup() -> Result<Removed, KernelError> {
-    let observed = observe::observe()?;
-    install::cleanup(&mut Namespace, &observed)
+    let mut namespace = Namespace::default();
+    let observed = namespace.observe()?;
+    install::cleanup(&mut namespace, &observed)
 }

@@ -17,7 +17,7 @@ use crate::kernel::accounts::AccountFiles;
 /// # Errors
 /// All that is wrong with any of them.
 pub fn settings(matches: &ArgMatches) -> Result<Settings, Failure> {
-    read(matches, |_| true)
+    read(matches, file(matches), |_| true)
 }
 
 /// Starts logging as the sources say, for a command that has no other options.
@@ -25,15 +25,15 @@ pub fn settings(matches: &ArgMatches) -> Result<Settings, Failure> {
 /// # Errors
 /// What is wrong with the options about logging; variables for other commands are not this one's matter.
 pub fn logging_alone(matches: &ArgMatches) -> Result<(), Failure> {
-    read(matches, |option| option.starts_with("log-")).map(drop)
+    read(matches, Parsed::default(), |option| option.starts_with("log-")).map(drop)
 }
 
-fn read(matches: &ArgMatches, concerns: fn(&str) -> bool) -> Result<Settings, Failure> {
+fn read(matches: &ArgMatches, file: Parsed, concerns: fn(&str) -> bool) -> Result<Settings, Failure> {
     let accounts = &AccountFiles;
     let sources = [
         sources::from_flags(|option| arguments::texts(matches, option), accounts),
         sources::from_environment(environment(), accounts),
-        file(matches),
+        file,
     ];
     let (mut layer, mut problems, mut notes) = (Layer::default(), Vec::new(), Vec::new());
     for source in sources {
@@ -69,9 +69,6 @@ fn environment() -> impl Iterator<Item = (String, String)> {
 }
 
 fn file(matches: &ArgMatches) -> Parsed {
-    if matches.try_contains_id("config").is_err() {
-        return Parsed::default();
-    }
     let Some(path) = arguments::text_or_variable(matches, "config").map(PathBuf::from) else {
         return Parsed::default();
     };

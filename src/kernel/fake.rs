@@ -6,9 +6,8 @@ use std::net::Ipv6Addr;
 use nix::errno::Errno;
 
 use super::nftables::NftablesError;
-use super::observe::Observed;
 use super::route::Loopback;
-use super::{Change, Kernel, KernelError, RuleBackend};
+use super::{Change, Kernel, KernelError, Observed, RuleBackend};
 use crate::facts::{InstalledChain, Ipv6};
 use crate::render::netlink::Object;
 use crate::ruleset::Ruleset;
@@ -63,24 +62,23 @@ impl Fake {
     }
 
     pub fn observed(&self) -> Observed {
-        let chain = |backend: &RuleBackend| {
-            let (table, chain) = match backend {
-                RuleBackend::Nftables => ("inet sidetrack", "output"),
-                RuleBackend::IptablesNft => ("ip nat", "SIDETRACK_OUTPUT"),
-                RuleBackend::IptablesLegacy => ("nat (legacy iptables)", "SIDETRACK_OUTPUT"),
-            };
-            InstalledChain {
+        let chain = |backend, table: &str, chain: &str| {
+            self.rules.contains_key(&backend).then(|| InstalledChain {
                 table: table.to_owned(),
                 chain: chain.to_owned(),
-            }
+            })
         };
+        let nftables = chain(RuleBackend::Nftables, "inet sidetrack", "output");
+        let iptables_nft = chain(RuleBackend::IptablesNft, "ip nat", "SIDETRACK_OUTPUT");
+        let legacy = chain(RuleBackend::IptablesLegacy, "nat (legacy iptables)", "SIDETRACK_OUTPUT");
         Observed {
             loopback: Loopback {
                 up: true,
                 ipv6: Ipv6::Usable,
                 our_addresses: self.our_addresses.clone(),
             },
-            chains: self.rules.keys().map(chain).collect(),
+            chains: nftables.into_iter().chain(iptables_nft).collect(),
+            legacy: Some(legacy.into_iter().collect()),
         }
     }
 

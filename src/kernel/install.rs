@@ -2,13 +2,12 @@
 
 use std::net::Ipv6Addr;
 
+use super::iptables::IptablesError;
 use super::nftables::NftablesError;
-use super::observe::Observed;
-use super::{Change, Kernel, KernelError, RuleBackend};
+use super::{Change, Kernel, KernelError, Observed, RuleBackend};
 use crate::config::types::Backend;
-use crate::facts::InstalledChain;
 use crate::plan::Plan;
-use crate::ruleset::{Ruleset, TABLE};
+use crate::ruleset::Ruleset;
 
 /// What applying a plan did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +48,7 @@ pub fn apply(
         Err(cause) => return Err(undo(kernel, &added, cause)),
     };
     for other in RuleBackend::ALL {
-        if other != applied.backend && holds_rules(other, &observed.chains) {
+        if other != applied.backend && observed.holds_rules(other) {
             kernel.remove_rules(other)?;
         }
     }
@@ -68,13 +67,20 @@ pub fn apply(
 pub fn cleanup(kernel: &mut dyn Kernel, observed: &Observed) -> Result<Removed, KernelError> {
     let (mut removed, mut errors) = (Removed::default(), Vec::new());
     for backend in RuleBackend::ALL {
-        // The nftables backend is asked in any case: that costs nothing, and it knows who may not.
-        if backend != RuleBackend::Nftables && !holds_rules(backend, &observed.chains) {
+        let seen = observed.holds_rules(backend);
+        let possible = match backend {
+            // Asking costs nothing, and the kernel knows who may not.
+            RuleBackend::Nftables => true,
+            RuleBackend::IptablesNft => seen,
+            RuleBackend::IptablesLegacy => seen || observed.legacy.is_none(),
+        };
+        if !possible {
             continue;
         }
         match kernel.remove_rules(backend) {
             Ok(true) => removed.rules.push(backend),
             Ok(false) | Err(KernelError::Nftables(NftablesError::Unsupported { .. })) => {}
+            Err(KernelError::Iptables(IptablesError::NotFound { .. })) if !seen => {}
             Err(error) => errors.push(error),
         }
     }
@@ -90,18 +96,6 @@ pub fn cleanup(kernel: &mut dyn Kernel, observed: &Observed) -> Result<Removed, 
         1 => Err(errors.swap_remove(0)),
         _ => Err(KernelError::Several(errors)),
     }
-}
-
-/// Whether rules of ours are among the chains that were observed.
-pub fn holds_rules(backend: RuleBackend, chains: &[InstalledChain]) -> bool {
-    let prefix = format!("{}_", TABLE.to_uppercase());
-    chains.iter().any(|chain| match backend {
-        RuleBackend::Nftables => chain.table == format!("inet {TABLE}"),
-        RuleBackend::IptablesNft => {
-            (chain.table.starts_with("ip ") || chain.table.starts_with("ip6 ")) && chain.chain.starts_with(&prefix)
-        }
-        RuleBackend::IptablesLegacy => chain.table.contains("legacy") && chain.chain.starts_with(&prefix),
-    })
 }
 
 fn add_addresses(kernel: &mut dyn Kernel, plan: &Plan, added: &mut Vec<Ipv6Addr>) -> Result<(), KernelError> {
@@ -124,7 +118,7 @@ fn apply_rules(
         Backend::IptablesNft => RuleBackend::IptablesNft,
         Backend::IptablesLegacy => RuleBackend::IptablesLegacy,
     };
-    let mut apply = |backend| kernel.apply_rules(backend, ruleset, holds_rules(backend, &observed.chains));
+    let mut apply = |backend| kernel.apply_rules(backend, ruleset, observed.holds_rules(backend));
     let unsupported = match apply(wanted) {
         Ok(change) => {
             return Ok(Applied {

@@ -6,6 +6,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
@@ -43,24 +44,30 @@ const IPV6: Layout = Layout {
     target_offset: 140,
 };
 
-/// The chains that users of legacy iptables made, in both families. What cannot be read is left out, and logged.
-pub fn chains() -> Vec<InstalledChain> {
-    Family::BOTH.into_iter().flat_map(chains_of).collect()
+/// The chains that users of legacy iptables made, in both families; `None` where they cannot be seen: without `/proc`,
+/// or for a user who may not read there.
+pub fn chains() -> Option<Vec<InstalledChain>> {
+    let mut chains = Vec::new();
+    for family in Family::BOTH {
+        chains.extend(chains_of(family)?);
+    }
+    Some(chains)
 }
 
-fn chains_of(family: Family) -> Vec<InstalledChain> {
+fn chains_of(family: Family) -> Option<Vec<InstalledChain>> {
     let (layout, program) = match family {
         Family::V4 => (&IPV4, "iptables"),
         Family::V6 => (&IPV6, "ip6tables"),
     };
     let names = match fs::read_to_string(layout.names) {
         Ok(names) => names,
+        // The module is not loaded, so there are no tables.
+        Err(error) if error.kind() == ErrorKind::NotFound && Path::new("/proc/thread-self/net").is_dir() => {
+            return Some(Vec::new());
+        }
         Err(error) => {
-            // No such file: the module is not loaded, so there are no tables. Otherwise we may not know.
-            if error.kind() != ErrorKind::NotFound {
-                tracing::debug!(%family, %error, "cannot see whether legacy iptables has tables");
-            }
-            return Vec::new();
+            tracing::debug!(%family, %error, "cannot see whether legacy iptables has tables");
+            return None;
         }
     };
     let mut chains = Vec::new();
@@ -70,10 +77,13 @@ fn chains_of(family: Family) -> Vec<InstalledChain> {
                 table: format!("{table} (legacy {program})"),
                 chain,
             })),
-            Err(errno) => tracing::debug!(%family, table, %errno, "cannot read a table of legacy iptables"),
+            Err(errno) => {
+                tracing::debug!(%family, table, %errno, "cannot read a table of legacy iptables");
+                return None;
+            }
         }
     }
-    chains
+    Some(chains)
 }
 
 fn read(layout: &Layout, table: &str) -> Result<Vec<String>, Errno> {

@@ -12,7 +12,6 @@ pub mod legacy;
 pub mod netlink;
 pub mod netns;
 pub mod nftables;
-pub mod observe;
 pub mod privilege;
 pub mod route;
 
@@ -23,8 +22,9 @@ use thiserror::Error;
 
 use self::iptables::{Iptables, IptablesError, Variant};
 use self::nftables::{Nftables, NftablesError};
-use self::route::{Route, RouteError};
-use crate::ruleset::Ruleset;
+use self::route::{Loopback, Route, RouteError};
+use crate::facts::InstalledChain;
+use crate::ruleset::{Ruleset, TABLE};
 
 /// What applying a ruleset did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +71,42 @@ impl fmt::Display for RuleBackend {
             Self::IptablesLegacy => "iptables-legacy",
         })
     }
+}
+
+/// What a look at a network namespace shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observed {
+    /// The loopback interface.
+    pub loopback: Loopback,
+    /// The chains of nf_tables, iptables-nft's among them.
+    pub chains: Vec<InstalledChain>,
+    /// The chains of legacy iptables; `None` where they cannot be seen.
+    pub legacy: Option<Vec<InstalledChain>>,
+}
+
+impl Observed {
+    /// All chains that were seen.
+    pub fn all_chains(&self) -> impl Iterator<Item = &InstalledChain> {
+        self.chains.iter().chain(self.legacy.iter().flatten())
+    }
+
+    /// Whether rules of ours were seen.
+    pub fn holds_rules(&self, backend: RuleBackend) -> bool {
+        let (chains, ours): (_, fn(&InstalledChain) -> bool) = match backend {
+            RuleBackend::Nftables => (Some(&self.chains), |chain| chain.table == format!("inet {TABLE}")),
+            RuleBackend::IptablesNft => (Some(&self.chains), |chain| {
+                chain.table.starts_with("ip") && is_iptables_chain(&chain.chain)
+            }),
+            RuleBackend::IptablesLegacy => (self.legacy.as_ref(), |chain| is_iptables_chain(&chain.chain)),
+        };
+        chains.into_iter().flatten().any(ours)
+    }
+}
+
+/// Whether a chain of iptables bears one of our names.
+fn is_iptables_chain(name: &str) -> bool {
+    name.strip_prefix(&TABLE.to_uppercase())
+        .is_some_and(|rest| rest.starts_with('_'))
 }
 
 /// What the system could not do.
@@ -147,21 +183,73 @@ pub trait Kernel {
     fn remove_rules(&mut self, backend: RuleBackend) -> Result<bool, KernelError>;
 }
 
-/// The network namespace of this thread.
-pub struct Namespace;
+/// The network namespace of this thread. Its conversations with the kernel are opened once, when they are needed.
+#[derive(Default)]
+pub struct Namespace {
+    route: Option<Route>,
+    nftables: Option<Nftables>,
+}
+
+impl Namespace {
+    fn route(&mut self) -> Result<&mut Route, RouteError> {
+        match &mut self.route {
+            Some(route) => Ok(route),
+            none => Ok(none.insert(Route::open()?)),
+        }
+    }
+
+    fn nftables(&mut self) -> Result<&mut Nftables, NftablesError> {
+        match &mut self.nftables {
+            Some(nftables) => Ok(nftables),
+            none => Ok(none.insert(Nftables::open()?)),
+        }
+    }
+
+    /// Looks at the loopback interface. Changes nothing, and needs no privilege.
+    ///
+    /// # Errors
+    /// The kernel did not answer.
+    pub fn loopback(&mut self) -> Result<Loopback, KernelError> {
+        Ok(self.route()?.loopback()?)
+    }
+
+    /// Looks at all that matters to us. Changes nothing.
+    ///
+    /// # Errors
+    /// The kernel did not answer.
+    pub fn observe(&mut self) -> Result<Observed, KernelError> {
+        Ok(Observed {
+            loopback: self.loopback()?,
+            chains: self.chains()?,
+            legacy: legacy::chains(),
+        })
+    }
+
+    fn chains(&mut self) -> Result<Vec<InstalledChain>, KernelError> {
+        match self.nftables().and_then(Nftables::chains) {
+            Ok(chains) => Ok(chains),
+            // Whoever is about to write will say so better.
+            Err(error @ (NftablesError::Unsupported { .. } | NftablesError::NotPermitted(_))) => {
+                tracing::debug!(%error, "cannot see the chains of nf_tables");
+                Ok(Vec::new())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
 
 impl Kernel for Namespace {
     fn add_address(&mut self, address: Ipv6Addr) -> Result<bool, KernelError> {
-        Ok(Route::open()?.add_address(address)?)
+        Ok(self.route()?.add_address(address)?)
     }
 
     fn remove_address(&mut self, address: Ipv6Addr) -> Result<bool, KernelError> {
-        Ok(Route::open()?.remove_address(address)?)
+        Ok(self.route()?.remove_address(address)?)
     }
 
     fn apply_rules(&mut self, backend: RuleBackend, ruleset: &Ruleset, installed: bool) -> Result<Change, KernelError> {
         Ok(match backend {
-            RuleBackend::Nftables => Nftables::open()?.apply(ruleset, installed)?,
+            RuleBackend::Nftables => self.nftables()?.apply(ruleset, installed)?,
             RuleBackend::IptablesNft => Iptables::find(Variant::Nft)?.apply(ruleset)?,
             RuleBackend::IptablesLegacy => Iptables::find(Variant::Legacy)?.apply(ruleset)?,
         })
@@ -169,7 +257,7 @@ impl Kernel for Namespace {
 
     fn remove_rules(&mut self, backend: RuleBackend) -> Result<bool, KernelError> {
         Ok(match backend {
-            RuleBackend::Nftables => Nftables::open()?.remove()?,
+            RuleBackend::Nftables => self.nftables()?.remove()?,
             RuleBackend::IptablesNft => Iptables::find(Variant::Nft)?.remove()?,
             RuleBackend::IptablesLegacy => Iptables::find(Variant::Legacy)?.remove()?,
         })

@@ -9,6 +9,7 @@ use std::process::ExitStatus;
 use thiserror::Error;
 
 use super::{Variant, program};
+use crate::render::iptables::{PREFIX, TableName};
 use crate::ruleset::Family;
 
 /// Something that the iptables backend could not do.
@@ -51,6 +52,18 @@ pub enum IptablesError {
     /// A program failed.
     #[error(transparent)]
     Failed(Box<Failure>),
+    /// A table holds rules that iptables cannot read, so that ours cannot be told from others'.
+    #[error(
+        "iptables (nf_tables) cannot read the {family} table {}: another tool put rules into it that only nft can \
+         write. Remove those, or use the nftables backend; `nft list ruleset` shows them and what is ours ({PREFIX}…)",
+        .table.as_str()
+    )]
+    Incompatible {
+        /// The family of the table.
+        family: Family,
+        /// The table.
+        table: TableName,
+    },
     /// Applying failed, and then putting back what was there before.
     #[error(
         "{failure}. What was changed before that could not be undone: {undoing}. Remove the rules, and apply again"
@@ -84,7 +97,11 @@ impl IptablesError {
                 Reason::Other => true,
                 Reason::Permission | Reason::Lock | Reason::LockFile | Reason::NoNfTables | Reason::NoTable => false,
             },
-            Self::NotFound { .. } | Self::CannotRun { .. } | Self::TimedOut { .. } | Self::NotUndone { .. } => false,
+            Self::NotFound { .. }
+            | Self::CannotRun { .. }
+            | Self::TimedOut { .. }
+            | Self::Incompatible { .. }
+            | Self::NotUndone { .. } => false,
         }
     }
 
@@ -132,7 +149,7 @@ impl Failure {
         Self {
             program: program.to_owned(),
             status,
-            message: message.join("; ").replace(":; ", ": "),
+            message: message.join("; ").replace(":; ", ": ").trim_end_matches('.').to_owned(),
             line: line.map(str::to_owned),
             reason: Reason::of(stderr),
         }
@@ -157,10 +174,10 @@ impl std::error::Error for Failure {}
 impl Reason {
     fn of(stderr: &str) -> Self {
         let says = |words: &str| stderr.contains(words);
-        if says("Permission denied") || says("Operation not permitted") {
-            Self::Permission
-        } else if says("can't open lock file") {
+        if says("can't open lock file") {
             Self::LockFile
+        } else if says("Permission denied") || says("Operation not permitted") {
+            Self::Permission
         } else if says("xtables lock") {
             Self::Lock
         } else if says("Failed to initialize nft") || says("Could not fetch rule set generation id") {
@@ -179,10 +196,13 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Permission => f.write_str("Run it as root, with the capabilities NET_ADMIN and NET_RAW"),
+            Self::Permission => f.write_str(
+                "It needs the capabilities NET_ADMIN and, for the variant legacy, NET_RAW: add them to the container's \
+                 capabilities (securityContext.capabilities.add)",
+            ),
             Self::Lock => f.write_str("Another iptables holds the lock: wait for it to end, and try again"),
             Self::LockFile => {
-                f.write_str("Make the directory of the lock file writable, or set XTABLES_LOCKFILE to a file that is")
+                f.write_str("Let this user write to it, or set XTABLES_LOCKFILE to a file where that is so")
             }
             Self::NoNfTables => f.write_str("The kernel has no nf_tables: use the variant legacy"),
             Self::NoTable => f.write_str(

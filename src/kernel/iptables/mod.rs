@@ -1,7 +1,7 @@
 //! The iptables backend: runs the `-save` and `-restore` programs of one variant of iptables.
 //!
 //! What is installed is read before anything is written, and only the difference to the plan is: see
-//! [`patch`](crate::render::iptables::patch). Each family is one `iptables-restore`, each table in it one commit.
+//! [`patch`]. Each family is one `iptables-restore`, each table in it one commit.
 
 mod error;
 mod program;
@@ -21,7 +21,7 @@ use super::Change;
 use crate::render::iptables::{TableName, Tables, lower, patch};
 use crate::ruleset::{Family, Ruleset};
 
-/// The tables that rules of ours may be in, for where only asking for a table by name tells.
+/// The tables that rules of ours go to: these have to be readable, whatever it takes.
 const USED: [TableName; 1] = [TableName::Nat];
 
 /// An implementation of iptables. Rules of one are not seen by the other, though the kernel follows both.
@@ -145,7 +145,7 @@ impl Iptables {
     /// legacy variant may not see which tables there are, asking for a table makes the kernel set it up.
     ///
     /// # Errors
-    /// The program is missing although its tables are in use, or it fails.
+    /// The program is missing although its tables are in use, fails, or cannot read a table.
     pub fn read(&self, family: Family) -> Result<Tables, IptablesError> {
         let text = match (self.variant, self.programs(family)) {
             // `iptables-nft-save` prints the tables that there are and makes none.
@@ -160,7 +160,10 @@ impl Iptables {
                     .collect::<Result<_, _>>()?,
             },
         };
-        Ok(saved::parse(&text))
+        match saved::incompatible(&text, &USED) {
+            Some(table) => Err(IptablesError::Incompatible { family, table }),
+            None => Ok(saved::parse(&text)),
+        }
     }
 
     fn programs(&self, family: Family) -> Result<&Programs, IptablesError> {

@@ -38,6 +38,15 @@ pub fn instantiated(family: Family) -> Instantiated {
     }
 }
 
+/// A table of these that `iptables-nft-save` cannot print: another tool put rules into it that only nft can write.
+pub fn incompatible(text: &str, tables: &[TableName]) -> Option<TableName> {
+    let says_so = |table: &TableName| {
+        let notice = format!("# Table `{}' is incompatible", table.as_str());
+        text.lines().any(|line| line.starts_with(&notice))
+    };
+    tables.iter().copied().find(says_so)
+}
+
 /// Reads the text of `iptables-save`, and keeps what is ours: chains whose names begin with [`PREFIX`], and the jumps
 /// to them from other chains.
 pub fn parse(text: &str) -> Tables {

@@ -30,23 +30,23 @@ pub fn script(ruleset: &Ruleset) -> String {
 
 fn header(families: Families) -> String {
     let loading = match families {
-        Families::Both => "\
-# with both programs:
+        Families::Both => "with both programs:
 #   iptables-restore --noflush < FILE && ip6tables-restore --noflush < FILE
-# Rules marked -4 or -6 are of that family alone; the other program skips them.
-"
-        .to_owned(),
+# Rules marked -4 or -6 are of that family alone; the other program skips them."
+            .to_owned(),
         Families::Only(family) => {
             let (own, other) = (program(family), program(family.other()));
             format!(
-                "# with this program alone:\n#   {own} --noflush < FILE\n\
-                 # The rules are for {family} alone. {other} would add empty chains and no rule.\n"
+                "with this program alone:
+#   {own} --noflush < FILE
+# The rules are for {family} alone: {other} would add empty chains and no rule."
             )
         }
     };
     format!(
-        "# sidetrack: TCP of this pod goes through its sidecar proxy.\n\
-         # Load it once, in the network namespace of the pod, {loading}"
+        "# sidetrack: TCP of this pod goes through its sidecar proxy.
+# Load it once, in the network namespace of the pod, {loading}
+"
     )
 }
 

@@ -1,0 +1,179 @@
+//! The table of cases: options of `sidetrack apply`, and where connections land with them.
+//!
+//! One table feeds every kind of test. Each row is tried over IPv4 and IPv6 unless it names one. Besides its own rows,
+//! each case has those of [`always`].
+
+mod combined;
+mod general;
+mod inbound;
+mod outbound;
+mod owners;
+
+use sidetrack::ruleset::{Families, Family};
+
+use crate::common::{Caller, Owner, To};
+
+/// Options, and what they do.
+pub struct Case {
+    pub name: &'static str,
+    /// The options, without `--backend`.
+    pub args: &'static [&'static str],
+    /// The rows of this case alone.
+    pub expect: &'static [Expect],
+    /// Users and groups that are the proxy, with these options.
+    pub proxy: &'static [Owner],
+    /// Where captured inbound connections go.
+    pub inbound_port: u16,
+    /// Where captured outbound connections go.
+    pub outbound_port: u16,
+    /// The families that are redirected; in the other one nothing is captured.
+    pub families: Families,
+    /// Where the proxy lands when it calls port 8080 of the pod by the pod's address.
+    pub self_call: Landing,
+}
+
+/// A row: a connection, and where it lands.
+#[derive(Clone, Copy, Debug)]
+pub struct Expect {
+    pub what: &'static str,
+    pub caller: Caller,
+    pub to: To,
+    pub landing: Landing,
+    /// The only family that this is true of, if there is one.
+    pub family: Option<Family>,
+}
+
+/// Where a connection lands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Landing {
+    /// At the proxy's inbound port.
+    Inbound,
+    /// At the proxy's outbound port.
+    Outbound,
+    /// Where it was meant to go.
+    Untouched,
+}
+
+/// The options left at their defaults: cases write down what differs.
+const DEFAULT: Case = Case {
+    name: "defaults",
+    args: &[],
+    expect: &[],
+    proxy: &[
+        Owner::PROXY,
+        Owner::new(Owner::PROXY.uid, Owner::APP.gid),
+        Owner::new(Owner::APP.uid, Owner::PROXY.gid),
+    ],
+    inbound_port: 15006,
+    outbound_port: 15001,
+    families: Families::Both,
+    self_call: Landing::Inbound,
+};
+
+/// The ports that both sides listen on: the proxy's, the mesh's, and all that rows dial.
+pub const PORTS: &[u16] = &[
+    22, 53, 80, 443, 3306, 7999, 8000, 8050, 8080, 8100, 8101, 9090, 15001, 15006, 15008, 15020, 15021, 15090, 16001,
+    16006,
+];
+
+/// Every case.
+pub fn all() -> impl Iterator<Item = &'static Case> {
+    [
+        inbound::CASES,
+        outbound::CASES,
+        owners::CASES,
+        general::CASES,
+        combined::CASES,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+const fn row(what: &'static str, caller: Caller, to: To, landing: Landing) -> Expect {
+    Expect {
+        what,
+        caller,
+        to,
+        landing,
+        family: None,
+    }
+}
+
+impl Expect {
+    /// The same row for IPv4 alone.
+    const fn v4(self) -> Self {
+        Self {
+            family: Some(Family::V4),
+            ..self
+        }
+    }
+
+    /// The same row for IPv6 alone.
+    const fn v6(self) -> Self {
+        Self {
+            family: Some(Family::V6),
+            ..self
+        }
+    }
+}
+
+impl Case {
+    /// The rows of a family: the case's own, and those that hold in every case.
+    pub fn rows(&self, family: Family) -> Vec<Expect> {
+        let mut rows = self.always();
+        rows.extend(self.expect);
+        rows.retain(|row| row.family.is_none_or(|only| only == family) && row.to.address(family).is_some());
+        if !self.families.contains(family) {
+            // Nothing of this family is captured. The address that the proxy would pass traffic on from is not needed.
+            rows.retain(|row| family == Family::V4 || !matches!(row.caller, Caller::Passthrough(_)));
+            rows.iter_mut().for_each(|row| row.landing = Landing::Untouched);
+        }
+        rows
+    }
+
+    fn always(&self) -> Vec<Expect> {
+        use Caller::{App, Passthrough, Process};
+        use Landing::Untouched;
+        let mut rows = vec![
+            row(
+                "the app calls itself by the pod's address",
+                App,
+                To::Pod(8080),
+                Untouched,
+            ),
+            row("the app calls itself by loopback", App, To::Loopback(8080), Untouched),
+            row(
+                "root calls the app by loopback",
+                Caller::Root,
+                To::Loopback(8080),
+                Untouched,
+            ),
+        ];
+        for &owner in self.proxy {
+            let proxy = Process(owner.uid, owner.gid);
+            rows.extend([
+                row("the proxy calls a neighbour", proxy, To::Peer(9090), Untouched),
+                row("the proxy calls a host far away", proxy, To::Far(443), Untouched),
+                row(
+                    "the proxy calls the app by loopback",
+                    proxy,
+                    To::Loopback(8080),
+                    Untouched,
+                ),
+                row(
+                    "the proxy calls the pod's address",
+                    proxy,
+                    To::Pod(8080),
+                    self.self_call,
+                ),
+                row(
+                    "the proxy passes a connection on",
+                    Passthrough(owner),
+                    To::Pod(8080),
+                    Untouched,
+                ),
+            ]);
+        }
+        rows
+    }
+}

@@ -1,0 +1,98 @@
+//! Network namespaces without names.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::panic::resume_unwind;
+use std::path::PathBuf;
+use std::process::{self, Command, Stdio};
+use std::sync::Arc;
+use std::thread;
+
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+
+use super::Owner;
+
+/// A network namespace, its loopback interface up. It has no name: the kernel removes it once no handle and no
+/// process is left, even if this process is killed.
+#[derive(Clone)]
+pub struct Netns(Arc<File>);
+
+impl Netns {
+    /// Makes one.
+    pub fn new() -> Self {
+        // On a thread of its own, which takes the change of namespace with it when it ends.
+        let made = thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).expect("run as root: a network namespace needs CAP_SYS_ADMIN");
+            File::open("/proc/thread-self/ns/net").expect("the namespace of this thread")
+        });
+        let netns = Self(Arc::new(made.join().unwrap_or_else(|panic| resume_unwind(panic))));
+        netns.ip("link set lo up");
+        netns
+    }
+
+    /// A path that stands for the namespace as long as this process runs.
+    pub fn path(&self) -> PathBuf {
+        format!("/proc/{}/fd/{}", process::id(), self.0.as_raw_fd()).into()
+    }
+
+    /// Does `work` inside, on a thread of its own: whatever `work` does to the thread ends with it.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let inside = || {
+            setns(&*self.0, CloneFlags::CLONE_NEWNET).expect("run as root: entering a namespace needs CAP_SYS_ADMIN");
+            work()
+        };
+        thread::scope(|scope| scope.spawn(inside).join()).unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    /// A command that runs inside as root.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        self.command_of(Owner::ROOT, program)
+    }
+
+    /// A command that runs inside as `owner`. It is killed when the thread that started it ends.
+    #[expect(unsafe_code, reason = "a namespace is entered between fork and exec")]
+    pub fn command_of(&self, owner: Owner, program: impl AsRef<OsStr>) -> Command {
+        let netns = Arc::clone(&self.0);
+        let enter = move || {
+            setns(&*netns, CloneFlags::CLONE_NEWNET)?;
+            owner.assume()?;
+            // Last, because the kernel forgets it when the user changes.
+            Ok(set_pdeathsig(Signal::SIGKILL)?)
+        };
+        let mut command = Command::new(program);
+        // SAFETY: the closure makes system calls and nothing else: it takes no lock and does not allocate.
+        unsafe { command.pre_exec(enter) };
+        command
+    }
+
+    /// Runs iproute2 commands, one a line, without the leading `ip`.
+    pub fn ip(&self, batch: &str) {
+        let mut command = self.command("ip");
+        command
+            .args(["-batch", "-"])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut ip = command.spawn().expect("ip (iproute2)");
+        ip.stdin
+            .take()
+            .expect("a pipe")
+            .write_all(batch.as_bytes())
+            .expect("ip reads its commands");
+        let output = ip.wait_with_output().expect("the end of ip");
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "ip: {complaint}in\n{batch}");
+    }
+}
+
+/// Runs a command that must succeed, and returns what it prints.
+pub fn output_of(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}\n{complaint}", output.status);
+    String::from_utf8(output.stdout).expect("text")
+}

@@ -1,0 +1,42 @@
+//! Users and groups that own sockets.
+
+use std::io;
+
+/// The user and group that a socket belongs to: what the kernel calls skuid and skgid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+impl Owner {
+    pub const ROOT: Self = Self::new(0, 0);
+    /// An application.
+    pub const APP: Self = Self::new(1000, 1000);
+    /// The proxy, as it runs unless options say otherwise.
+    pub const PROXY: Self = Self::new(1337, 1337);
+
+    pub const fn new(uid: u32, gid: u32) -> Self {
+        Self { uid, gid }
+    }
+
+    /// Makes the calling thread act as this user and group, for good. Sockets belong to whoever the thread acts as
+    /// when they are made.
+    #[expect(unsafe_code, reason = "there is no safe wrapper for one thread alone")]
+    pub fn assume(self) -> io::Result<()> {
+        // The functions of libc change every thread of the process, so these are plain system calls.
+        // SAFETY: they take no pointers, but for the empty list of groups, which is not read.
+        let results = unsafe {
+            [
+                libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<libc::gid_t>()),
+                libc::syscall(libc::SYS_setresgid, self.gid, self.gid, self.gid),
+                libc::syscall(libc::SYS_setresuid, self.uid, self.uid, self.uid),
+            ]
+        };
+        if results == [0; 3] {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Sockets that the standard library cannot make: bound before they connect, or for IPv6 alone.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, connect, getsockopt, listen, setsockopt, socket,
+    sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+use sidetrack::ruleset::Family;
+
+/// How long anything may take; nothing here waits for longer than a moment unless it is lost.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A TCP listener on every address of one family.
+pub fn listener(family: Family, port: u16) -> io::Result<TcpListener> {
+    let socket = new(family, SockType::Stream)?;
+    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    bind(socket.as_raw_fd(), &any(family, port))?;
+    listen(&socket, Backlog::MAXCONN)?;
+    Ok(socket.into())
+}
+
+/// A UDP socket on every address of one family.
+pub fn receiver(family: Family, port: u16) -> io::Result<UdpSocket> {
+    let socket = new(family, SockType::Datagram)?;
+    bind(socket.as_raw_fd(), &any(family, port))?;
+    Ok(socket.into())
+}
+
+/// A TCP connection, from `source` if there is one.
+pub fn stream(source: Option<IpAddr>, to: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::from(connected(SockType::Stream, source, to)?);
+    patient(&stream)?;
+    Ok(stream)
+}
+
+/// Makes reads that get no answer fail.
+pub fn patient(stream: &TcpStream) -> io::Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))
+}
+
+/// A connected UDP socket: it takes answers from `to` alone.
+pub fn sender(source: Option<IpAddr>, to: SocketAddr) -> io::Result<UdpSocket> {
+    let sender = UdpSocket::from(connected(SockType::Datagram, source, to)?);
+    sender.set_read_timeout(Some(PATIENCE))?;
+    Ok(sender)
+}
+
+/// Where the client of an accepted connection wanted to go, before any rule changed it.
+pub fn original_destination(stream: &TcpStream) -> io::Result<SocketAddr> {
+    let local = stream.local_addr()?;
+    let original = match local {
+        SocketAddr::V4(_) => getsockopt(stream, sockopt::OriginalDst).map(|address| {
+            let ip = Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr));
+            SocketAddr::from((ip, u16::from_be(address.sin_port)))
+        }),
+        SocketAddr::V6(_) => getsockopt(stream, sockopt::Ip6tOriginalDst).map(|address| {
+            let ip = Ipv6Addr::from(address.sin6_addr.s6_addr);
+            SocketAddr::from((ip, u16::from_be(address.sin6_port)))
+        }),
+    };
+    match original {
+        // No rule at all in this namespace, so nobody tracks connections.
+        Err(Errno::ENOENT | Errno::ENOPROTOOPT) => Ok(local),
+        original => Ok(original?),
+    }
+}
+
+fn new(family: Family, kind: SockType) -> io::Result<OwnedFd> {
+    let domain = match family {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    };
+    let socket = socket(domain, kind, SockFlag::SOCK_CLOEXEC, None)?;
+    if family == Family::V6 {
+        setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
+    }
+    Ok(socket)
+}
+
+fn any(family: Family, port: u16) -> SockaddrStorage {
+    let address: IpAddr = match family {
+        Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+        Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    SocketAddr::from((address, port)).into()
+}
+
+fn connected(kind: SockType, source: Option<IpAddr>, to: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if to.is_ipv4() { Family::V4 } else { Family::V6 };
+    let socket = new(family, kind)?;
+    // This limits connect() too.
+    setsockopt(
+        &socket,
+        sockopt::SendTimeout,
+        &TimeVal::seconds(PATIENCE.as_secs() as i64),
+    )?;
+    if let Some(source) = source {
+        bind(
+            socket.as_raw_fd(),
+            &SockaddrStorage::from(SocketAddr::from((source, 0))),
+        )?;
+    }
+    connect(socket.as_raw_fd(), &SockaddrStorage::from(to))?;
+    Ok(socket)
+}

@@ -1,0 +1,92 @@
+//! What each renderer writes for each case, word for word.
+//!
+//! Review the files in `tests/golden` like code. `cargo insta review` shows what has changed.
+
+use std::collections::HashMap;
+
+use sidetrack::config::Settings;
+use sidetrack::config::types::NoAccounts;
+use sidetrack::config::{options, sources};
+use sidetrack::facts::Facts;
+use sidetrack::plan::Plan;
+use sidetrack::render;
+
+use crate::cases;
+
+/// The plan that options lead to in an ordinary pod.
+pub fn plan(options: &[&str]) -> Plan {
+    let mut texts: HashMap<&str, Vec<String>> = HashMap::new();
+    let mut words = options.iter();
+    while let Some(name) = words.next() {
+        let name = name
+            .strip_prefix("--")
+            .unwrap_or_else(|| panic!("{name} is not an option"));
+        let value = words.next().unwrap_or_else(|| panic!("--{name} has no value"));
+        texts.entry(name).or_default().push((*value).to_owned());
+    }
+    for name in texts.keys() {
+        assert!(
+            options::find(name).is_some_and(|option| option.name == *name),
+            "no option {name}"
+        );
+    }
+    let parsed = sources::from_flags(|option| texts.get(option.name).cloned(), &NoAccounts);
+    assert!(parsed.problems.is_empty(), "{:?}", parsed.problems);
+    let settings = Settings::from_layer(parsed.layer).expect("no contradictions");
+    Plan::new(&settings.config, &Facts::default()).expect("a plan")
+}
+
+/// Each message of the transaction: what it is about, and its bytes.
+fn netlink(plan: &Plan) -> String {
+    let steps = render::netlink::create(&plan.ruleset);
+    let bytes = render::netlink::transaction(&steps, None);
+    let mut rest = bytes.as_slice();
+    let mut lines = Vec::new();
+    let objects = steps.iter().map(|step| step.object.to_string());
+    for object in ["begin".to_owned()]
+        .into_iter()
+        .chain(objects)
+        .chain(["end".to_owned()])
+    {
+        let length = u32::from_ne_bytes(*rest.first_chunk().expect("a length")) as usize;
+        let (message, next) = rest.split_at(length.next_multiple_of(4));
+        let words: Vec<String> = message
+            .chunks(4)
+            .map(|word| word.iter().map(|b| format!("{b:02x}")).collect())
+            .collect();
+        lines.push(format!(
+            "{object}\n  {}\n",
+            words
+                .chunks(16)
+                .map(|line| line.join(" "))
+                .collect::<Vec<_>>()
+                .join("\n  ")
+        ));
+        rest = next;
+    }
+    assert!(rest.is_empty(), "more bytes than messages");
+    lines.concat()
+}
+
+#[test]
+fn every_renderer_writes_every_case_as_reviewed() {
+    insta::with_settings!({ snapshot_path => "../golden", prepend_module_to_snapshot => false, omit_expression => true }, {
+        for case in cases::all() {
+            let plan = plan(case.args);
+            let name = case.name.replace(|c: char| !c.is_alphanumeric(), "_");
+            insta::assert_snapshot!(format!("{name}.nft"), render::nft::script(&plan));
+            insta::assert_snapshot!(format!("{name}.iptables"), render::iptables::script(&plan.ruleset));
+            insta::assert_snapshot!(format!("{name}.json"), render::json::document(&plan));
+            insta::assert_snapshot!(format!("{name}.netlink"), netlink(&plan));
+        }
+    });
+}
+
+#[test]
+fn case_names_are_unique() {
+    let mut names: Vec<&str> = cases::all().map(|case| case.name).collect();
+    names.sort_unstable();
+    let count = names.len();
+    names.dedup();
+    assert_eq!(names.len(), count);
+}

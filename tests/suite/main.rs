@@ -1,0 +1,20 @@
+//! The tests that meet the kernel. They need root.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on should say so and stop"
+)]
+
+#[path = "../cases/mod.rs"]
+mod cases;
+#[path = "../common/mod.rs"]
+mod common;
+mod envoy;
+mod golden;
+mod lifecycle;
+mod parity;
+mod program;
+mod traffic;
+
+/// The program under test.
+const SIDETRACK: &str = env!("CARGO_BIN_EXE_sidetrack");
