@@ -222,4 +222,18 @@ pub const CASES: &[Case] = &[
         ],
         ..DEFAULT
     },
+    Case {
+        name: "an excluded loopback address within the included loopback network",
+        args: &[
+            "--include-outbound-cidrs",
+            "127.0.0.0/8",
+            "--exclude-outbound-cidrs",
+            "127.0.0.2",
+        ],
+        expect: &[
+            row("the excluded address", App, Loopback2(8080), Untouched),
+            row("anything else", App, ToPeer(9090), Untouched),
+        ],
+        ..DEFAULT
+    },
 ];

@@ -7,13 +7,19 @@
 
 #[path = "../cases/mod.rs"]
 mod cases;
+mod cli;
 #[path = "../common/mod.rs"]
 mod common;
+mod containment;
 mod envoy;
 mod golden;
 mod lifecycle;
+mod load;
 mod parity;
 mod program;
+mod random;
+mod refusal;
+mod sandbox;
 mod traffic;
 
 /// The program under test.

@@ -1,0 +1,155 @@
+//! Much at once: replacing under load, killing in the middle, lists of thousands.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use sidetrack::ruleset::Family;
+
+use crate::SIDETRACK;
+use crate::common::{Caller, Netns, Owner, Pod, Server, To, Transport, call};
+use crate::program::{BACKENDS, apply, sidetrack, state};
+
+/// Two plans that differ, but not for the connections that are made here.
+const PLANS: [&[&str]; 2] = [
+    &["--exclude-outbound-ports", "1-3"],
+    &["--exclude-inbound-cidrs", "192.0.2.0/24,2001:db8:1::/48"],
+];
+
+/// How often the rules are replaced.
+const REPLACEMENTS: usize = 40;
+
+fn no_connection_slips_through(backend: &str) {
+    let pod = Pod::new();
+    let _servers = [
+        Server::start(&pod.netns, "pod", Owner::ROOT, &[15001, 15006, 8080]),
+        Server::start(&pod.peer, "peer", Owner::ROOT, &[9090]),
+    ];
+    apply(&pod.netns, backend, PLANS[0]);
+    let done = AtomicBool::new(false);
+    let connect = |caller, to, port| {
+        let mut connections = 0;
+        while !done.load(Ordering::Relaxed) {
+            for family in Family::BOTH {
+                let made = call(&pod, Transport::Tcp, caller, to, family).expect("a connection");
+                let arrival = made.arrival.expect("an answer");
+                assert_eq!(
+                    (arrival.server.as_str(), arrival.port),
+                    ("pod", port),
+                    "connection {connections}"
+                );
+                connections += 1;
+            }
+        }
+        connections
+    };
+    let connections: [usize; 2] = thread::scope(|scope| {
+        let outbound = scope.spawn(|| connect(Caller::App, To::Peer(9090), 15001));
+        let inbound = scope.spawn(|| connect(Caller::Peer, To::Pod(8080), 15006));
+        for number in 0..REPLACEMENTS {
+            let log = apply(&pod.netns, backend, PLANS[(number + 1) % 2]);
+            assert!(log.contains("replaced"), "{log}");
+        }
+        done.store(true, Ordering::Relaxed);
+        [outbound, inbound].map(|thread| thread.join().expect("every connection is captured"))
+    });
+    assert!(
+        connections.iter().all(|count| *count >= REPLACEMENTS),
+        "too few to tell: {connections:?}"
+    );
+}
+
+#[test]
+fn no_connection_slips_through_while_nftables_rules_are_replaced() {
+    no_connection_slips_through("nftables");
+}
+
+#[test]
+fn no_connection_slips_through_while_iptables_nft_rules_are_replaced() {
+    no_connection_slips_through("iptables-nft");
+}
+
+#[test]
+fn no_connection_slips_through_while_iptables_legacy_rules_are_replaced() {
+    no_connection_slips_through("iptables-legacy");
+}
+
+/// Killed at any point, the pod has the old rules or the new.
+#[test]
+fn an_apply_that_is_killed_leaves_the_old_rules_or_the_new() {
+    let wanted = PLANS.map(|plan| {
+        let netns = Netns::new();
+        apply(&netns, "nftables", plan);
+        state(&netns, "nftables")
+    });
+    let netns = Netns::new();
+    apply(&netns, "nftables", PLANS[0]);
+    let mut seen = [0; 2];
+    for number in 0..60 {
+        let plan = PLANS[(number + 1) % 2];
+        let mut child = netns
+            .command(SIDETRACK)
+            .arg("apply")
+            .args(plan)
+            .spawn()
+            .expect("sidetrack");
+        thread::sleep(Duration::from_micros(50 * number as u64));
+        child.kill().expect("it may be killed");
+        child.wait().expect("its end");
+        let state = state(&netns, "nftables");
+        let which = wanted.iter().position(|wanted| *wanted == state);
+        seen[which.unwrap_or_else(|| panic!("neither: {state}"))] += 1;
+    }
+    assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
+}
+
+#[test]
+fn many_applies_at_once_end_in_one_whole_plan() {
+    let wanted = PLANS.map(|plan| {
+        let netns = Netns::new();
+        apply(&netns, "nftables", plan);
+        state(&netns, "nftables")
+    });
+    for _ in 0..5 {
+        let netns = Netns::new();
+        thread::scope(|scope| {
+            for number in 0..16 {
+                let netns = &netns;
+                scope.spawn(move || apply(netns, "nftables", PLANS[number % 2]));
+            }
+        });
+        let state = state(&netns, "nftables");
+        assert!(wanted.contains(&state), "{state}");
+    }
+}
+
+fn joined(items: impl Iterator<Item = String>) -> String {
+    items.collect::<Vec<_>>().join(",")
+}
+
+/// Lists as long as some clusters have them; more than one socket buffer holds, and more than one attribute.
+#[test]
+fn lists_of_thousands_work_on_every_backend() {
+    let ports = joined((1..4000).map(|number| (10_000 + 2 * number).to_string()));
+    let v4 = (0..5000_u32).map(|number| format!("{}/30", std::net::Ipv4Addr::from(0x0a00_0000 + 16 * number)));
+    let v6 = (0..5000_u128).map(|number| format!("{}/96", std::net::Ipv6Addr::from((0xfd00 << 112) + (number << 33))));
+    let cidrs = joined(v4.chain(v6));
+    let uids = joined((0..3000).map(|number| format!("{}-{}", 100_000 + 10 * number, 100_005 + 10 * number)));
+    let path = std::env::temp_dir().join(format!("sidetrack-{}-thousands.yaml", std::process::id()));
+    let text = format!("exclude-inbound-ports: {ports}\nexclude-outbound-cidrs: \"{cidrs}\"\nexclude-uids: {uids}\n");
+    std::fs::write(&path, text).expect("a file");
+    let options = ["--config", path.to_str().expect("text")];
+    for backend in BACKENDS {
+        let netns = Netns::new();
+        let log = apply(&netns, backend, &options);
+        assert!(log.contains("redirected now"), "{log}");
+        let log = apply(&netns, backend, &options);
+        assert!(log.contains("like this already"), "{backend}: {log}");
+        let state = state(&netns, backend);
+        for last in ["17998", "10.1.56.112", "fd00::270e:0:0"] {
+            assert!(state.contains(last), "{backend}: {last} is missing");
+        }
+        sidetrack(&netns, &["cleanup"]).succeeded();
+    }
+    std::fs::remove_file(path).expect("the file");
+}
