@@ -1,17 +1,36 @@
 //! What was observed of the network namespace: plain data, which a test can write down.
 
+use std::net::IpAddr;
+
 /// Everything that a plan depends on besides the configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// What the namespace can do with IPv6.
     pub ipv6: Ipv6,
+    /// Which families the namespace has addresses of.
+    pub addresses: UsableAddresses,
+    /// The name servers of `/etc/resolv.conf`.
+    pub resolvers: Vec<IpAddr>,
 }
 
 /// The facts of an ordinary pod; what a dry run assumes where it can observe nothing.
 impl Default for Facts {
     fn default() -> Self {
-        Self { ipv6: Ipv6::Usable }
+        Self {
+            ipv6: Ipv6::Usable,
+            addresses: UsableAddresses { v4: true, v6: true },
+            resolvers: Vec::new(),
+        }
     }
+}
+
+/// Whether there are addresses that other hosts could reach: neither loopback nor link-local ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UsableAddresses {
+    /// IPv4 addresses.
+    pub v4: bool,
+    /// IPv6 addresses.
+    pub v6: bool,
 }
 
 /// What a network namespace can do with IPv6.

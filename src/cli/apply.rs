@@ -8,9 +8,10 @@ use super::arguments;
 use super::settings::settings;
 use crate::config::Settings;
 use crate::config::types::Output;
-use crate::facts::{self, Facts};
+use crate::facts::{Facts, redirectors};
 use crate::kernel::install::{self, Applied};
-use crate::kernel::{Change, Namespace, Observed, netns};
+use crate::kernel::route::Loopback;
+use crate::kernel::{Change, Namespace, Observed, netns, resolvers};
 use crate::plan::Plan;
 use crate::render;
 
@@ -30,10 +31,7 @@ fn apply(settings: &Settings) -> anyhow::Result<()> {
     let mut namespace = Namespace::default();
     let observed = namespace.observe()?;
     warn_of(&observed);
-    let facts = Facts {
-        ipv6: observed.loopback.ipv6,
-    };
-    let plan = Plan::new(&settings.config, &facts)?;
+    let plan = Plan::new(&settings.config, &facts(&observed.loopback))?;
     let applied = install::apply(&mut namespace, &plan, settings.run.backend, &observed)?;
     tell(&plan, &applied);
     Ok(())
@@ -42,7 +40,7 @@ fn apply(settings: &Settings) -> anyhow::Result<()> {
 /// Prints the plan. The one thing that it may do besides is to look, and it does without where it cannot.
 fn dry_run(settings: &Settings) -> anyhow::Result<()> {
     let facts = match Namespace::default().loopback() {
-        Ok(loopback) => Facts { ipv6: loopback.ipv6 },
+        Ok(loopback) => facts(&loopback),
         Err(error) => {
             tracing::debug!(%error, "cannot observe this network namespace; planning for an ordinary pod");
             Facts::default()
@@ -58,8 +56,16 @@ fn dry_run(settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn facts(loopback: &Loopback) -> Facts {
+    Facts {
+        ipv6: loopback.ipv6,
+        addresses: loopback.addresses,
+        resolvers: resolvers::read(),
+    }
+}
+
 fn warn_of(observed: &Observed) {
-    for other in facts::redirectors(observed.all_chains()) {
+    for other in redirectors(observed.all_chains()) {
         tracing::warn!(
             tool = other.tool,
             table = other.table,

@@ -1,8 +1,8 @@
 //! What one source says: every option may be missing.
 
 use super::types::{
-    Backend, Cidrs, Gids, InterfaceName, IpFamily, LogFormat, LogLevel, LoopbackCidr, Output, Port, Ports,
-    PortsForUids, Uids,
+    Backend, Cidrs, DnsServers, Gids, InboundMode, InterfaceName, IpFamily, LogFormat, LogLevel, LoopbackCidr, Mark,
+    Output, Port, Ports, PortsForUids, RouteTable, Uids,
 };
 
 macro_rules! layer {
@@ -38,9 +38,18 @@ layer! {
     include_outbound_cidrs: Cidrs,
     exclude_outbound_cidrs: Cidrs,
     exclude_uids: Uids,
+    include_gids: Gids,
     exclude_gids: Gids,
     exclude_outbound_ports_for_uids: Vec<PortsForUids>,
+    redirect_dns: bool,
+    dns_port: Port,
+    dns_servers: DnsServers,
+    inbound_mode: InboundMode,
+    tproxy_mark: Mark,
+    tproxy_route_table: RouteTable,
     exclude_interfaces: Vec<InterfaceName>,
+    reroute_interfaces: Vec<InterfaceName>,
+    drop_invalid: bool,
     loopback_cidr: LoopbackCidr,
     ip_family: IpFamily,
     backend: Backend,

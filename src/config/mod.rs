@@ -9,8 +9,8 @@ pub mod types;
 use self::layer::Layer;
 use self::problem::Problem;
 use self::types::{
-    Backend, Cidrs, Gids, Id, InterfaceName, IpFamily, LogFormat, LogLevel, LoopbackCidr, Number, Output, Port, Ports,
-    PortsForUids, Range, Ranges, Uids,
+    Backend, Cidrs, DnsServers, Gids, Id, InboundMode, InterfaceName, IpFamily, LogFormat, LogLevel, LoopbackCidr,
+    Mark, Number, Output, Port, Ports, PortsForUids, Range, Ranges, RouteTable, Uids,
 };
 
 /// What is to be redirected, grouped by direction.
@@ -22,12 +22,40 @@ pub struct Config {
     pub inbound: Inbound,
     /// Which connections from the pod are captured.
     pub outbound: Outbound,
+    /// Which name lookups are captured.
+    pub dns: Dns,
     /// Interfaces whose traffic is left alone in both directions.
     pub exclude_interfaces: Vec<InterfaceName>,
+    /// Interfaces behind which there are processes of the pod: what arrives there is treated as outbound.
+    pub reroute_interfaces: Vec<InterfaceName>,
+    /// Whether packets that belong to no known connection are dropped.
+    pub drop_invalid: bool,
     /// The IPv4 addresses that count as loopback.
     pub loopback_cidr: LoopbackCidr,
     /// The families to redirect.
     pub ip_family: IpFamily,
+    /// Whose behaviour it is where ours and Istio's differ.
+    pub dialect: Dialect,
+}
+
+/// Whose behaviour the plan has where ours and Istio's differ. What differs is described in `docs/istio-iptables.md`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// Ours.
+    Sidetrack,
+    /// That of Istio's iptables rules, to the letter.
+    Istio,
+}
+
+/// Which name lookups are captured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// Whether any are.
+    pub redirect: bool,
+    /// Where they go.
+    pub port: Port,
+    /// Whose: those to these servers.
+    pub servers: DnsServers,
 }
 
 /// The proxy that traffic goes to.
@@ -54,6 +82,12 @@ pub struct Inbound {
     pub exclude_ports: Ports,
     /// Sources to leave alone.
     pub exclude_cidrs: Cidrs,
+    /// How the connections get to the proxy.
+    pub mode: InboundMode,
+    /// The mark of packets that TPROXY routes to the proxy.
+    pub tproxy_mark: Mark,
+    /// The routing table that they are looked up in.
+    pub tproxy_route_table: RouteTable,
 }
 
 /// Which connections from the pod are captured: to included ports or included addresses, unless excluded.
@@ -69,6 +103,8 @@ pub struct Outbound {
     pub exclude_cidrs: Cidrs,
     /// Users whose connections are left alone.
     pub exclude_uids: Uids,
+    /// Groups whose connections are captured; those of others are left alone.
+    pub include_gids: Gids,
     /// Groups whose connections are left alone.
     pub exclude_gids: Gids,
     /// Ports that are left alone for some users.
@@ -132,6 +168,9 @@ impl Settings {
                     include_ports: layer.include_inbound_ports.unwrap_or(config.inbound.include_ports),
                     exclude_ports: layer.exclude_inbound_ports.unwrap_or(config.inbound.exclude_ports),
                     exclude_cidrs: layer.exclude_inbound_cidrs.unwrap_or(config.inbound.exclude_cidrs),
+                    mode: layer.inbound_mode.unwrap_or(config.inbound.mode),
+                    tproxy_mark: layer.tproxy_mark.unwrap_or(config.inbound.tproxy_mark),
+                    tproxy_route_table: layer.tproxy_route_table.unwrap_or(config.inbound.tproxy_route_table),
                 },
                 outbound: Outbound {
                     include_ports: layer.include_outbound_ports.unwrap_or(config.outbound.include_ports),
@@ -139,14 +178,23 @@ impl Settings {
                     include_cidrs: layer.include_outbound_cidrs.unwrap_or(include_cidrs),
                     exclude_cidrs: layer.exclude_outbound_cidrs.unwrap_or(config.outbound.exclude_cidrs),
                     exclude_uids: layer.exclude_uids.unwrap_or(config.outbound.exclude_uids),
+                    include_gids: layer.include_gids.unwrap_or(config.outbound.include_gids),
                     exclude_gids: layer.exclude_gids.unwrap_or(config.outbound.exclude_gids),
                     exclude_ports_for_uids: layer
                         .exclude_outbound_ports_for_uids
                         .unwrap_or(config.outbound.exclude_ports_for_uids),
                 },
+                dns: Dns {
+                    redirect: layer.redirect_dns.unwrap_or(config.dns.redirect),
+                    port: layer.dns_port.unwrap_or(config.dns.port),
+                    servers: layer.dns_servers.unwrap_or(config.dns.servers),
+                },
                 exclude_interfaces: layer.exclude_interfaces.unwrap_or(config.exclude_interfaces),
+                reroute_interfaces: layer.reroute_interfaces.unwrap_or(config.reroute_interfaces),
+                drop_invalid: layer.drop_invalid.unwrap_or(config.drop_invalid),
                 loopback_cidr: layer.loopback_cidr.unwrap_or(config.loopback_cidr),
                 ip_family: layer.ip_family.unwrap_or(config.ip_family),
+                dialect: config.dialect,
             },
             run: Run {
                 backend: layer.backend.unwrap_or(run.backend),
@@ -183,6 +231,9 @@ impl Default for Settings {
                     include_ports: Ports::everything(),
                     exclude_ports: Ports::default(),
                     exclude_cidrs: Cidrs::default(),
+                    mode: InboundMode::Redirect,
+                    tproxy_mark: TPROXY_MARK,
+                    tproxy_route_table: TPROXY_ROUTE_TABLE,
                 },
                 outbound: Outbound {
                     include_ports: Ports::default(),
@@ -190,12 +241,21 @@ impl Default for Settings {
                     include_cidrs: Cidrs::everything(),
                     exclude_cidrs: Cidrs::default(),
                     exclude_uids: Uids::default(),
+                    include_gids: Gids::everything(),
                     exclude_gids: Gids::default(),
                     exclude_ports_for_uids: Vec::new(),
                 },
+                dns: Dns {
+                    redirect: false,
+                    port: port(15053),
+                    servers: DnsServers::ResolvConf,
+                },
                 exclude_interfaces: Vec::new(),
+                reroute_interfaces: Vec::new(),
+                drop_invalid: false,
                 loopback_cidr: LoopbackCidr::default(),
                 ip_family: IpFamily::Auto,
+                dialect: Dialect::Sidetrack,
             },
             run: Run {
                 backend: Backend::Auto,
@@ -209,6 +269,16 @@ impl Default for Settings {
         }
     }
 }
+
+const TPROXY_MARK: Mark = match Mark::new(1337) {
+    Some(mark) => mark,
+    None => unreachable!(),
+};
+
+const TPROXY_ROUTE_TABLE: RouteTable = match RouteTable::new(133) {
+    Some(table) => table,
+    None => unreachable!(),
+};
 
 /// A default port: a constant above, so never 0.
 fn port(number: u16) -> Port {

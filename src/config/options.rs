@@ -2,8 +2,8 @@
 
 use super::layer::Layer;
 use super::types::{
-    Accounts, Backend, Choice, Cidrs, InterfaceName, Invalid, IpFamily, LogFormat, LogLevel, LoopbackCidr, Output,
-    Port, Ports, parse_cidrs, parse_ids, parse_ports, parse_ports_for_uids,
+    Accounts, Backend, Choice, Cidrs, DnsServers, InboundMode, InterfaceName, Invalid, IpFamily, LogFormat, LogLevel,
+    LoopbackCidr, Mark, Output, Port, Ports, RouteTable, parse_cidrs, parse_ids, parse_ports, parse_ports_for_uids,
 };
 
 /// An option, whatever source it comes from.
@@ -37,6 +37,8 @@ pub enum Group {
     Inbound,
     /// Connections from the pod.
     Outbound,
+    /// Name lookups.
+    Dns,
     /// Both directions.
     General,
     /// How the command works and reports.
@@ -50,6 +52,7 @@ impl Group {
             Self::Proxy => "Proxy",
             Self::Inbound => "Inbound",
             Self::Outbound => "Outbound",
+            Self::Dns => "DNS",
             Self::General => "Both directions",
             Self::Run => "Run",
         }
@@ -92,6 +95,12 @@ options! {
         exclude_inbound_ports: ports;
     Inbound "exclude-inbound-cidrs" <"CIDRS"> = "", "Leave TCP from these addresses alone",
         exclude_inbound_cidrs: cidrs;
+    Inbound "inbound-mode" <"MODE"> = "redirect", "redirect, or tproxy: the app sees the client's own address",
+        inbound_mode: |texts, _| one(texts, InboundMode::parse);
+    Inbound "tproxy-mark" <"MARK"> = "1337", "Mark of the packets that tproxy routes to the proxy",
+        tproxy_mark: |texts, _| one(texts, Mark::parse);
+    Inbound "tproxy-route-table" <"TABLE"> = "133", "Routing table that tproxy may use",
+        tproxy_route_table: |texts, _| one(texts, RouteTable::parse);
     Outbound "include-outbound-ports" <"PORTS"> = "", "Capture TCP to these ports, wherever it goes",
         include_outbound_ports: ports;
     Outbound "exclude-outbound-ports" <"PORTS"> = "", "Leave TCP to these ports alone",
@@ -102,12 +111,24 @@ options! {
         exclude_outbound_cidrs: cidrs;
     Outbound "exclude-uids" <"UIDS"> = "", "Leave TCP of these users alone",
         exclude_uids: |texts, accounts| parse_ids(&joined(texts), accounts);
+    Outbound "include-gids" <"GIDS"> = "*", "Capture traffic of these groups alone",
+        include_gids: |texts, accounts| parse_ids(&joined(texts), accounts);
     Outbound "exclude-gids" <"GIDS"> = "", "Leave TCP of these groups alone",
         exclude_gids: |texts, accounts| parse_ids(&joined(texts), accounts);
     Outbound "exclude-outbound-ports-for-uids" <"PROTO:PORTS:UIDS"> = "", "Leave these ports alone for these users",
         exclude_outbound_ports_for_uids: |texts: &[String], accounts| parse_ports_for_uids(&texts.join(";"), accounts);
+    Dns "redirect-dns" = "false", "Capture DNS, over UDP and TCP",
+        redirect_dns: |texts, _| one(texts, boolean);
+    Dns "dns-port" <"PORT"> = "15053", "Port of the proxy that DNS goes to",
+        dns_port: port;
+    Dns "dns-servers" <"SERVERS"> = "resolv.conf", "Capture queries to these: resolv.conf, all, or addresses",
+        dns_servers: |texts, _| DnsServers::parse(&joined(texts));
     General "exclude-interfaces" <"NAMES"> = "", "Leave traffic of these interfaces alone",
         exclude_interfaces: interfaces;
+    General "reroute-interfaces" <"NAMES"> = "", "Treat what arrives on these as outbound: a VM's tap, a container bridge",
+        reroute_interfaces: interfaces;
+    General "drop-invalid" = "false", "Drop packets that belong to no known connection",
+        drop_invalid: |texts, _| one(texts, boolean);
     General "loopback-cidr" <"CIDR"> = "127.0.0.1/32", "IPv4 addresses that count as loopback",
         loopback_cidr: |texts, _| one(texts, LoopbackCidr::parse);
     General "ip-family" <"FAMILY"> = "auto", "Families to redirect: auto, ipv4, ipv6 or dual",

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use super::nftables::NftablesError;
 use super::route::Loopback;
 use super::{Change, Kernel, KernelError, Observed, RuleBackend};
-use crate::facts::{InstalledChain, Ipv6};
+use crate::facts::{InstalledChain, Ipv6, UsableAddresses};
 use crate::render::netlink::Object;
 use crate::ruleset::Ruleset;
 
@@ -75,6 +75,7 @@ impl Fake {
             loopback: Loopback {
                 up: true,
                 ipv6: Ipv6::Usable,
+                addresses: UsableAddresses { v4: true, v6: true },
                 our_addresses: self.our_addresses.clone(),
             },
             chains: nftables.into_iter().chain(iptables_nft).collect(),

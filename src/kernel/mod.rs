@@ -13,6 +13,7 @@ pub mod netlink;
 pub mod netns;
 pub mod nftables;
 pub mod privilege;
+pub mod resolvers;
 pub mod route;
 
 use std::fmt;

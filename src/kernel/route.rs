@@ -16,8 +16,8 @@ use nix::sys::socket::SockProtocol;
 use thiserror::Error;
 
 use super::netlink::{Answer, NetlinkError, Socket};
-use crate::facts::Ipv6;
-use crate::plan::LOOPBACK_ADDRESS_METRIC;
+use crate::facts::{Ipv6, UsableAddresses};
+use crate::plan::{LOOPBACK_ADDRESS_METRIC, PASSTHROUGH_V6};
 
 /// The loopback interface is the first of any network namespace (`LOOPBACK_IFINDEX`, include/net/flow.h).
 const LOOPBACK_INDEX: u32 = 1;
@@ -60,6 +60,8 @@ pub struct Loopback {
     pub up: bool,
     /// What the namespace can do with IPv6.
     pub ipv6: Ipv6,
+    /// Which families the namespace has addresses of.
+    pub addresses: UsableAddresses,
     /// The addresses on it that we put there.
     pub our_addresses: Vec<Ipv6Addr>,
 }
@@ -90,12 +92,15 @@ impl Route {
             None => Ipv6::Absent,
             Some(true) => Ipv6::Usable,
             Some(false) => Ipv6::OffOnLoopback {
-                used_elsewhere: addresses.iter().any(|address| address.header.index != LOOPBACK_INDEX),
+                used_elsewhere: addresses.iter().any(|address| {
+                    address.header.family == AddressFamily::Inet6 && address.header.index != LOOPBACK_INDEX
+                }),
             },
         };
         Ok(Loopback {
             up,
             ipv6,
+            addresses: usable(addresses.iter().filter_map(ip)),
             our_addresses: addresses.iter().filter_map(ours).collect(),
         })
     }
@@ -162,9 +167,7 @@ impl Route {
     }
 
     fn addresses(&mut self) -> Result<Vec<AddressMessage>, RouteError> {
-        let mut message = AddressMessage::default();
-        message.header.family = AddressFamily::Inet6;
-        let request = request(libc::RTM_GETADDR, NLM_F_DUMP, &message);
+        let request = request(libc::RTM_GETADDR, NLM_F_DUMP, &AddressMessage::default());
         let mut result = Err(NetlinkError::Interrupted);
         for _ in 0..ATTEMPTS {
             result = self.socket.dump(&request);
@@ -172,15 +175,8 @@ impl Route {
                 break;
             }
         }
-        let mut addresses = Vec::new();
-        for (_, payload) in result? {
-            let address = AddressMessage::parse(&payload).map_err(malformed)?;
-            // A kernel without IPv6 answers with the addresses of the families that it has.
-            if address.header.family == AddressFamily::Inet6 {
-                addresses.push(address);
-            }
-        }
-        Ok(addresses)
+        let parse = |(_, payload): (u16, Vec<u8>)| AddressMessage::parse(&payload).map_err(|e| malformed(e).into());
+        result?.into_iter().map(parse).collect()
     }
 
     fn change(&mut self, kind: u16, flags: u16, message: &impl Emitable) -> Result<Result<(), Errno>, RouteError> {
@@ -212,10 +208,29 @@ fn ours(message: &AddressMessage) -> Option<Ipv6Addr> {
     if message.header.index != LOOPBACK_INDEX || !message.attributes.contains(&marked) {
         return None;
     }
+    match ip(message) {
+        Some(IpAddr::V6(address)) => Some(address),
+        _ => None,
+    }
+}
+
+fn ip(message: &AddressMessage) -> Option<IpAddr> {
     message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Address(IpAddr::V6(address)) => Some(*address),
+        AddressAttribute::Address(address) => Some(*address),
         _ => None,
     })
+}
+
+fn usable(addresses: impl Iterator<Item = IpAddr>) -> UsableAddresses {
+    let mut usable = UsableAddresses::default();
+    for address in addresses.filter(|address| !address.is_loopback()) {
+        match address {
+            IpAddr::V4(address) => usable.v4 |= !address.is_link_local(),
+            // ::6 is not loopback by the book, but it is ours.
+            IpAddr::V6(address) => usable.v6 |= !address.is_unicast_link_local() && address != PASSTHROUGH_V6,
+        }
+    }
+    usable
 }
 
 /// Looks for `disable_ipv6` among the attributes of a link: IFLA_AF_SPEC, in it AF_INET6, in it IFLA_INET6_CONF, an

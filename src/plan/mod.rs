@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use thiserror::Error;
 
 use crate::config::Config;
-use crate::config::types::{InterfaceName, IpFamily};
+use crate::config::types::{InterfaceName, IpFamily, Mark, RouteTable};
 use crate::facts::{Facts, Ipv6};
 use crate::ruleset::{
     self, Action, BaseHook, Chain, ChainType, Families, Family, Hook, Match, Protocol, ProxyTraffic, Rule, Ruleset,
@@ -38,6 +38,19 @@ pub struct Plan {
     pub ruleset: Ruleset,
     /// Addresses that the loopback interface needs (prefix length 128).
     pub loopback_addresses: Vec<Ipv6Addr>,
+    /// How marked packets get to the loopback interface, where TPROXY needs that.
+    pub policy_routing: Option<PolicyRouting>,
+}
+
+/// Packets with a mark are local, whatever their destination: a rule leads them to a table whose only route says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PolicyRouting {
+    /// The mark.
+    pub mark: Mark,
+    /// The table.
+    pub table: RouteTable,
+    /// The families whose packets are routed like this.
+    pub families: Families,
 }
 
 /// A plan that cannot be made.
@@ -72,6 +85,7 @@ impl Plan {
         Ok(Self {
             ruleset,
             loopback_addresses: needs_v6_passthrough.then_some(PASSTHROUGH_V6).into_iter().collect(),
+            policy_routing: None,
         })
     }
 }

@@ -59,6 +59,16 @@ choice! {
 }
 
 choice! {
+    /// How inbound connections get to the proxy.
+    InboundMode {
+        /// By translating their destination. The proxy asks the kernel where they were going.
+        Redirect = "redirect",
+        /// As they are, to a transparent socket: the app sees the client's own address.
+        Tproxy = "tproxy",
+    }
+}
+
+choice! {
     /// What the rules are written with.
     Backend {
         /// nftables, or legacy iptables where the kernel has no NAT in nf_tables.

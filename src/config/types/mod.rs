@@ -2,19 +2,23 @@
 
 mod choice;
 mod cidr;
+mod dns;
 mod id;
 mod interface;
 mod port;
 mod ports_for_uids;
 mod ranges;
+mod routing;
 
-pub use choice::{Backend, Choice, IpFamily, LogFormat, LogLevel, Output};
+pub use choice::{Backend, Choice, InboundMode, IpFamily, LogFormat, LogLevel, Output};
 pub use cidr::{Cidrs, LoopbackCidr, parse_cidrs};
+pub use dns::DnsServers;
 pub use id::{Accounts, Gid, Gids, Id, NoAccounts, Uid, Uids, parse_ids};
 pub use interface::InterfaceName;
 pub use port::{Port, Ports, parse_ports};
 pub use ports_for_uids::{PortsForUids, parse_ports_for_uids};
 pub use ranges::{Number, Range, Ranges};
+pub use routing::{Mark, RouteTable};
 
 /// A text that is not a value of the type it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,0 +1,68 @@
+//! Which name servers' traffic is captured.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use super::{Invalid, list};
+
+/// The name servers whose traffic goes to the proxy.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum DnsServers {
+    /// Those of `/etc/resolv.conf`, as the pod sees it.
+    ResolvConf,
+    /// Whatever is asked on port 53.
+    All,
+    /// These; never none.
+    These(Vec<IpAddr>),
+}
+
+impl DnsServers {
+    /// Reads `resolv.conf`, `all`, or a list of addresses.
+    ///
+    /// # Errors
+    /// Every address that is none.
+    pub fn parse(text: &str) -> Result<Self, Vec<Invalid>> {
+        const EXPECTED: &str = "resolv.conf, all, or a list of addresses";
+        match text.trim() {
+            "resolv.conf" => Ok(Self::ResolvConf),
+            "all" | "*" => Ok(Self::All),
+            "" => Err(vec![Invalid::new(text, EXPECTED)]),
+            text => list(text, Vec::new, |item| {
+                item.parse().map_err(|_| Invalid::new(item, EXPECTED))
+            })
+            .map(Self::These),
+        }
+    }
+}
+
+impl fmt::Display for DnsServers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ResolvConf => f.write_str("resolv.conf"),
+            Self::All => f.write_str("all"),
+            Self::These(addresses) => {
+                let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+                f.write_str(&texts.join(","))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keywords_and_lists_are_read_back() {
+        for text in ["resolv.conf", "all", "10.96.0.10", "127.0.0.53,::1"] {
+            assert_eq!(DnsServers::parse(text).unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn names_and_nothing_are_refused() {
+        for text in ["", "dns.example", "10.0.0.1,x", "10.0.0.0/8"] {
+            assert!(DnsServers::parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! The name servers that this file system's processes ask (resolv.conf(5)).
+
+use std::fs;
+use std::net::IpAddr;
+
+/// The name servers of `/etc/resolv.conf`; none where there is no such file.
+pub fn read() -> Vec<IpAddr> {
+    match fs::read_to_string("/etc/resolv.conf") {
+        Ok(text) => name_servers(&text),
+        Err(error) => {
+            tracing::debug!(%error, "no name servers: /etc/resolv.conf cannot be read");
+            Vec::new()
+        }
+    }
+}
+
+/// The addresses in the lines that begin with `nameserver`, each once. The interface of a link-local one is left out.
+fn name_servers(text: &str) -> Vec<IpAddr> {
+    let mut servers = Vec::new();
+    for line in text.lines() {
+        let mut words = line.split_ascii_whitespace();
+        if words.next() != Some("nameserver") {
+            continue;
+        }
+        let address = words
+            .next()
+            .and_then(|word| word.split('%').next())
+            .and_then(|word| word.parse().ok());
+        if let Some(address) = address
+            && !servers.contains(&address)
+        {
+            servers.push(address);
+        }
+    }
+    servers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_servers_are_found_among_other_lines() {
+        let text = "# nameserver 9.9.9.9\nsearch a.b\nnameserver 10.96.0.10\n nameserver\t::1 # no comment\n\
+                    nameserver fe80::1%eth0\nnameserver 10.96.0.10\nnameserver bad\nnameservers 1.1.1.1\n";
+        let servers: Vec<String> = name_servers(text).iter().map(ToString::to_string).collect();
+        assert_eq!(servers, ["10.96.0.10", "::1", "fe80::1"]);
+    }
+}
