@@ -49,7 +49,7 @@ fn dry_run(settings: &Settings) -> anyhow::Result<()> {
     let plan = Plan::new(&settings.config, &facts)?;
     let text = match settings.run.output {
         Output::Nft => render::nft::script(&plan),
-        Output::Iptables => render::iptables::script(&plan.ruleset),
+        Output::Iptables => render::iptables::script(&plan),
         Output::Json => render::json::document(&plan),
     };
     std::io::stdout().write_all(text.as_bytes())?;

@@ -36,8 +36,8 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     }
     let advice = error.downcast_ref().and_then(KernelError::advice);
     match advice {
-        Some(advice) => tracing::error!("{error:#}. {advice}"),
-        None => tracing::error!("{error:#}"),
+        Some(advice) => tracing::error!("{error}. {advice}"),
+        None => tracing::error!("{error}"),
     }
     ExitCode::from(SYSTEM)
 }

@@ -9,8 +9,8 @@ pub mod types;
 use self::layer::Layer;
 use self::problem::Problem;
 use self::types::{
-    Backend, Cidrs, DnsServers, Gids, Id, InboundMode, InterfaceName, IpFamily, LogFormat, LogLevel, LoopbackCidr,
-    Mark, Number, Output, Port, Ports, PortsForUids, Range, Ranges, RouteTable, Uids,
+    Backend, Cidrs, DnsServers, Gid, Gids, Id, InboundMode, InterfaceName, IpFamily, LogFormat, LogLevel, LoopbackCidr,
+    Mark, Number, Output, Port, Ports, PortsForUids, Range, Ranges, RouteTable, Uid, Uids,
 };
 
 /// What is to be redirected, grouped by direction.
@@ -39,12 +39,22 @@ pub struct Config {
 }
 
 /// Whose behaviour the plan has where ours and Istio's differ. What differs is described in `docs/istio-iptables.md`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Dialect {
     /// Ours.
     Sidetrack,
-    /// That of Istio's iptables rules, to the letter.
-    Istio,
+    /// That of Istio's iptables rules, to the letter. They depend on the order in which the proxy's users and groups
+    /// are given.
+    Istio(OwnerOrder),
+}
+
+/// The proxy's users and groups in the order given: the same ones as in [`Proxy`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnerOrder {
+    /// Users.
+    pub uids: Vec<Uid>,
+    /// Groups.
+    pub gids: Vec<Gid>,
 }
 
 /// Which name lookups are captured.

@@ -174,7 +174,13 @@ impl Nftables {
         for name in names {
             let attributes = vec![SetElementList::Table(table()), SetElementList::Set(name)];
             let elements = NfTablesMessage::GetSetElement(SetElementMessage { attributes });
-            messages.extend(self.dump(inet, elements)?);
+            messages.extend(match self.dump(inet, elements) {
+                // Somebody has removed the set since the sets were listed.
+                Err(NftablesError::Netlink(NetlinkError::Refused(Errno::ENOENT))) => {
+                    return Err(NetlinkError::Interrupted.into());
+                }
+                elements => elements?,
+            });
         }
         let messages = messages.iter().filter_map(|message| match &message.inner {
             NetfilterMessageInner::NfTables(message) => Some(message),
@@ -345,70 +351,4 @@ fn installed_chain(message: &NetfilterMessage) -> Option<InstalledChain> {
         table: format!("{family} {}", table?),
         chain: name?.clone(),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    #[test]
-    fn quick() {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-        let mut s = crate::config::Settings::default();
-        let plan = |s: &crate::config::Settings| crate::plan::Plan::new(&s.config, &Default::default()).unwrap();
-        let mut n = Nftables::open().unwrap();
-        let p = plan(&s);
-        assert_eq!(n.apply(&p.ruleset, false).unwrap(), Change::Created);
-        print!(
-            "{}",
-            String::from_utf8(
-                std::process::Command::new("nft")
-                    .args(["list", "ruleset"])
-                    .output()
-                    .unwrap()
-                    .stdout
-            )
-            .unwrap()
-        );
-        assert_eq!(n.apply(&p.ruleset, true).unwrap(), Change::Unchanged);
-        std::fs::write("/tmp/w/x.nft", crate::render::nft::script(&p)).unwrap();
-        assert!(
-            std::process::Command::new("nft")
-                .args(["-f", "/tmp/w/x.nft"])
-                .status()
-                .unwrap()
-                .success()
-        );
-        assert_eq!(n.apply(&p.ruleset, true).unwrap(), Change::Unchanged);
-        s.config.outbound.exclude_uids =
-            crate::config::types::parse_ids("5,1000-2000", &crate::config::types::NoAccounts).unwrap();
-        s.config.outbound.exclude_cidrs =
-            crate::config::types::parse_cidrs("10.0.0.0/8,11.0.0.0/9,255.0.0.0/8,fd00::/8").unwrap();
-        s.config.inbound.exclude_ports = crate::config::types::parse_ports("7,60000-65535").unwrap();
-        let p = plan(&s);
-        assert_eq!(n.apply(&p.ruleset, true).unwrap(), Change::Replaced);
-        assert_eq!(n.apply(&p.ruleset, true).unwrap(), Change::Unchanged);
-        print!(
-            "{}",
-            String::from_utf8(
-                std::process::Command::new("nft")
-                    .args(["list", "ruleset"])
-                    .output()
-                    .unwrap()
-                    .stdout
-            )
-            .unwrap()
-        );
-        std::fs::write("/tmp/w/x.nft", crate::render::nft::script(&p)).unwrap();
-        assert!(
-            std::process::Command::new("nft")
-                .args(["-f", "/tmp/w/x.nft"])
-                .status()
-                .unwrap()
-                .success()
-        );
-        assert_eq!(n.apply(&p.ruleset, true).unwrap(), Change::Unchanged);
-        assert!(n.remove().unwrap());
-        assert!(!n.remove().unwrap());
-        print!("{:?}", n.chains());
-    }
 }

@@ -36,7 +36,7 @@ fn advise(effective: bool, permitted: bool, bounding: bool, root: bool) -> &'sta
         }
         (_, _, false, _) => {
             "CAP_NET_ADMIN is missing: add NET_ADMIN to the container's capabilities \
-             (securityContext.capabilities.add), or use the CNI plugin, which needs none in the pod"
+             (securityContext.capabilities.add), or run as root"
         }
     }
 }

@@ -1,10 +1,8 @@
 //! Connections to the pod.
 
-use crate::config::Config;
-use crate::ruleset::{Action, Chain, Families, Match, Rule};
-
-use super::sets::Sets;
-use super::{rule, tcp};
+use super::context::{Context, leave_alone, rule, tcp};
+use crate::config::types::Ports;
+use crate::ruleset::{Action, Chain, Match, Protocol, Rule};
 
 /// The chain that decides about a connection to the pod.
 pub const CHAIN: &str = "inbound";
@@ -15,36 +13,56 @@ pub fn entry() -> Rule {
 }
 
 /// Decides about a connection to the pod. It also judges what the proxy sends to the pod's own address.
-pub fn chain(config: &Config, families: Families, sets: &mut Sets) -> Chain {
-    let inbound = &config.inbound;
-    let leave_alone = |matched: Match, comment| rule([matched], Action::Return, comment);
-    let mut rules = Vec::new();
-    rules.extend(
-        sets.destination_port("mesh_ports", &config.proxy.mesh_ports)
-            .map(|ports| leave_alone(ports, "ports that the mesh serves itself")),
-    );
-    rules.extend(
-        sets.destination_port("exclude_inbound_ports", &inbound.exclude_ports)
-            .map(|ports| leave_alone(ports, "excluded inbound ports")),
-    );
-    rules.extend(
-        sets.addresses("exclude_inbound", &inbound.exclude_cidrs, families, Match::Source)
-            .into_iter()
-            .map(|source| leave_alone(source, "excluded inbound sources")),
-    );
-    rules.extend(
-        sets.destination_port("include_inbound_ports", &inbound.include_ports)
-            .map(|ports| {
-                rule(
-                    [ports],
-                    Action::Redirect(config.proxy.inbound_port),
-                    "inbound, to the proxy",
-                )
-            }),
-    );
+pub fn chain(context: &mut Context) -> Chain {
+    let mut rules = mesh_ports(context);
+    rules.extend(exclusions(context));
+    let to_proxy = Action::Redirect(context.config.proxy.inbound_port);
+    rules.extend(included(context).map(|ports| rule([ports], to_proxy, "inbound, to the proxy")));
     Chain {
         name: CHAIN.into(),
         hook: None,
         rules,
     }
+}
+
+/// Leaves the mesh's own ports alone.
+pub fn mesh_ports(context: &mut Context) -> Vec<Rule> {
+    let ports = &context.config.proxy.mesh_ports;
+    ports_left_alone(context, "mesh_ports", ports, "ports that the mesh serves itself")
+}
+
+/// Leaves excluded ports and sources alone.
+pub fn exclusions(context: &mut Context) -> Vec<Rule> {
+    let inbound = &context.config.inbound;
+    let mut rules = ports_left_alone(
+        context,
+        "exclude_inbound_ports",
+        &inbound.exclude_ports,
+        "excluded inbound ports",
+    );
+    let sources = context.sets.addresses(
+        "exclude_inbound",
+        &inbound.exclude_cidrs,
+        context.families,
+        Match::Source,
+    );
+    rules.extend(
+        sources
+            .into_iter()
+            .map(|source| leave_alone([source], "excluded inbound sources")),
+    );
+    rules
+}
+
+/// The match for ports that are captured.
+pub fn included(context: &mut Context) -> Option<Match> {
+    let ports = &context.config.inbound.include_ports;
+    context
+        .sets
+        .destination_port("include_inbound_ports", Protocol::Tcp, ports)
+}
+
+fn ports_left_alone(context: &mut Context, set: &'static str, ports: &Ports, comment: &'static str) -> Vec<Rule> {
+    let ports = context.sets.destination_port(set, Protocol::Tcp, ports);
+    ports.map(|ports| leave_alone([ports], comment)).into_iter().collect()
 }

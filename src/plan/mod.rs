@@ -1,21 +1,27 @@
 //! From what is wanted and what was observed to what is done: a pure function.
 
+mod context;
+mod dns;
 mod inbound;
+mod istio;
 mod outbound;
 mod sets;
+mod tproxy;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use thiserror::Error;
 
-use crate::config::Config;
-use crate::config::types::{InterfaceName, IpFamily, Mark, RouteTable};
+use crate::config::types::{InboundMode, InterfaceName, IpFamily, Mark, RouteTable};
+use crate::config::{Config, Dialect};
 use crate::facts::{Facts, Ipv6};
 use crate::ruleset::{
-    self, Action, BaseHook, Chain, ChainType, Families, Family, Hook, Match, Protocol, ProxyTraffic, Rule, Ruleset,
-    Unsound,
+    self, Action, BaseHook, Chain, ChainType, ConntrackState, Families, Family, Hook, Match, ProxyTraffic, Rule,
+    Ruleset, Unsound,
 };
 
+use self::context::{Context, leave_alone, rule};
+use self::dns::Capture;
 use self::sets::Sets;
 
 /// The address that the proxy binds to when it passes an IPv4 connection on to the application.
@@ -26,10 +32,21 @@ pub const PASSTHROUGH_V6: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6);
 /// The priority of our NAT chains: before those of others, which use -100. A connection is translated once, by the
 /// first table that wants it; at equal priority that would be the one registered last.
 pub const NAT_PRIORITY: i32 = -101;
+/// The priority of chains that see packets with their connections: after connection tracking (-200), before NAT.
+pub const MANGLE_PRIORITY: i32 = -150;
+/// The priority of chains that see packets before connection tracking.
+pub const RAW_PRIORITY: i32 = -300;
 
 /// The metric of the addresses that we put on the loopback interface. It is how they are known for ours later, on any
 /// backend and after any crash: the kernel keeps it with the address (`IFA_RT_PRIORITY`, since Linux 4.18).
 pub const LOOPBACK_ADDRESS_METRIC: u32 = 15006;
+
+/// The protocol number of our rules and routes: who put them there. It is how they are known for ours later
+/// (`FRA_PROTOCOL` since Linux 4.17, `rtm_protocol`). Neither the kernel nor iproute2 has a name for this one.
+pub const POLICY_ROUTING_PROTOCOL: u8 = 137;
+
+/// The priority of our rules of policy routing: after that of the local table (0), before that of main (32766).
+pub const POLICY_RULE_PRIORITY: u32 = 15006;
 
 /// Everything that applying does, and everything that a dry run prints.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,14 +95,23 @@ impl Plan {
     /// # Errors
     /// IPv6 is wanted or in use, and cannot be redirected.
     pub fn new(config: &Config, facts: &Facts) -> Result<Self, PlanError> {
-        let families = families(config.ip_family, facts.ipv6)?;
-        let ruleset = ruleset(config, families);
+        let families = match config.dialect {
+            Dialect::Sidetrack => families(config.ip_family, facts.ipv6)?,
+            Dialect::Istio(_) => families_of_istio(config.ip_family, facts)?,
+        };
+        let ruleset = ruleset(config, facts, families);
         ruleset::check(&ruleset, &proxy_traffic(config, families))?;
         let needs_v6_passthrough = families.contains(Family::V6) && facts.ipv6 == Ipv6::Usable;
+        let inbound = &config.inbound;
+        let routes = inbound.mode == InboundMode::Tproxy && !inbound.include_ports.is_empty();
         Ok(Self {
             ruleset,
             loopback_addresses: needs_v6_passthrough.then_some(PASSTHROUGH_V6).into_iter().collect(),
-            policy_routing: None,
+            policy_routing: routes.then_some(PolicyRouting {
+                mark: inbound.tproxy_mark,
+                table: inbound.tproxy_route_table,
+                families,
+            }),
         })
     }
 }
@@ -114,60 +140,126 @@ fn families(wanted: IpFamily, ipv6: Ipv6) -> Result<Families, PlanError> {
     }
 }
 
-fn ruleset(config: &Config, families: Families) -> Ruleset {
-    let mut sets = Sets::default();
-    let mut chains = Vec::new();
-    if !config.inbound.include_ports.is_empty() {
-        let guards = guards(families, &config.exclude_interfaces, Match::InInterface);
-        chains.push(base_chain("prerouting", Hook::Prerouting, guards, inbound::entry()));
-        chains.push(inbound::chain(config, families, &mut sets));
-    }
-    let guards = guards(families, &config.exclude_interfaces, Match::OutInterface);
-    chains.push(base_chain("output", Hook::Output, guards, outbound::entry()));
-    chains.extend(outbound::chains(config, families, &mut sets));
-    Ruleset {
+/// Istio redirects IPv6 where the pod's first address is an IPv6 one, in a dual-stack mesh where any is; IPv4 always.
+fn families_of_istio(wanted: IpFamily, facts: &Facts) -> Result<Families, PlanError> {
+    let addresses = facts.addresses;
+    let v6 = addresses.v6 && (wanted == IpFamily::Dual || !addresses.v4);
+    families(if v6 { IpFamily::Dual } else { IpFamily::Ipv4 }, facts.ipv6)
+}
+
+fn ruleset(config: &Config, facts: &Facts, families: Families) -> Ruleset {
+    let mut context = Context {
+        config,
         families,
-        sets: sets.into_vec(),
+        dns: Capture::new(config, facts),
+        sets: Sets::default(),
+    };
+    let context = &mut context;
+    let mut chains = Vec::new();
+    if context.dns.is_some() {
+        let rules = dns::zones_on_arrival(context);
+        chains.extend(base_chain(
+            context,
+            "raw_prerouting",
+            ChainType::Raw,
+            Hook::Prerouting,
+            rules,
+        ));
+        let rules = dns::zones_on_departure(context);
+        chains.extend(base_chain(context, "raw_output", ChainType::Raw, Hook::Output, rules));
+    }
+    chains.extend(mangle(context));
+    let captures_inbound = !config.inbound.include_ports.is_empty();
+    let mut arriving = outbound::rerouted(context);
+    if captures_inbound && config.inbound.mode == InboundMode::Redirect {
+        arriving.extend(excluded_interfaces(context, Match::InInterface));
+        arriving.push(inbound::entry());
+    }
+    chains.extend(base_chain(
+        context,
+        "prerouting",
+        ChainType::Nat,
+        Hook::Prerouting,
+        arriving,
+    ));
+    if captures_inbound {
+        chains.push(inbound::chain(context));
+    }
+    chains.extend(outbound::rerouted_chain(context));
+    let mut leaving = excluded_interfaces(context, Match::OutInterface);
+    leaving.extend(outbound::entries(context));
+    chains.extend(base_chain(context, "output", ChainType::Nat, Hook::Output, leaving));
+    chains.extend(outbound::chains(context));
+    let mut ruleset = Ruleset {
+        families,
+        sets: std::mem::take(&mut context.sets).into_vec(),
         chains,
-    }
+    };
+    ruleset.remove_unreachable();
+    ruleset
 }
 
-fn base_chain(name: &'static str, hook: Hook, guards: Vec<Rule>, entry: Rule) -> Chain {
-    Chain {
-        name: name.into(),
-        hook: Some(BaseHook {
-            kind: ChainType::Nat,
-            hook,
-            priority: NAT_PRIORITY,
-        }),
-        rules: guards.into_iter().chain([entry]).collect(),
+/// What is marked and dropped.
+fn mangle(context: &mut Context) -> Vec<Chain> {
+    let config = context.config;
+    let tproxy = config.inbound.mode == InboundMode::Tproxy
+        && (config.dialect != Dialect::Sidetrack || !config.inbound.include_ports.is_empty());
+    let mut arriving = Vec::new();
+    if tproxy {
+        arriving.extend(excluded_interfaces(context, Match::InInterface));
     }
+    if config.drop_invalid {
+        let invalid = Match::ConntrackState(ConntrackState::Invalid);
+        arriving.push(rule([invalid], Action::Drop, "of no known connection"));
+    }
+    let mut leaving = Vec::new();
+    if tproxy {
+        arriving.extend(tproxy::on_arrival(context));
+        leaving.extend(excluded_interfaces(context, Match::OutInterface));
+        leaving.extend(tproxy::on_departure(context));
+    }
+    let arriving = base_chain(
+        context,
+        "mangle_prerouting",
+        ChainType::Mangle,
+        Hook::Prerouting,
+        arriving,
+    );
+    let leaving = base_chain(context, "mangle_output", ChainType::Mangle, Hook::Output, leaving);
+    let chains = if tproxy { tproxy::chains(context) } else { Vec::new() };
+    arriving.into_iter().chain(leaving).chain(chains).collect()
 }
 
-/// What never gets as far as the rules of a direction.
-fn guards(families: Families, excluded: &[InterfaceName], on: fn(InterfaceName) -> Match) -> Vec<Rule> {
-    let other_family = match families {
+/// A base chain, unless it has no rules. A family that is not redirected does not get past its first one.
+fn base_chain(context: &Context, name: &'static str, kind: ChainType, hook: Hook, rules: Vec<Rule>) -> Option<Chain> {
+    let other_family = match context.families {
         Families::Both => None,
         Families::Only(Family::V4) => Some((Family::V6, "IPv6 is not redirected")),
         Families::Only(Family::V6) => Some((Family::V4, "IPv4 is not redirected")),
     };
-    let other_family = other_family.map(|(family, comment)| rule([Match::Family(family)], Action::Return, comment));
-    let excluded = excluded
-        .iter()
-        .map(|name| rule([on(name.clone())], Action::Return, "excluded interface"));
-    other_family.into_iter().chain(excluded).collect()
+    let guard = other_family.map(|(family, comment)| leave_alone([Match::Family(family)], comment));
+    let priority = match kind {
+        ChainType::Raw => RAW_PRIORITY,
+        ChainType::Mangle => MANGLE_PRIORITY,
+        ChainType::Nat => NAT_PRIORITY,
+    };
+    (!rules.is_empty()).then(|| Chain {
+        name: name.into(),
+        hook: Some(BaseHook { kind, hook, priority }),
+        rules: guard.into_iter().chain(rules).collect(),
+    })
 }
 
-fn rule(matches: impl IntoIterator<Item = Match>, action: Action, comment: &'static str) -> Rule {
-    Rule {
-        matches: matches.into_iter().collect(),
-        action,
-        comment: comment.into(),
-    }
+fn excluded_interfaces(context: &Context, on: fn(InterfaceName) -> Match) -> Vec<Rule> {
+    let names = context.config.exclude_interfaces.iter().cloned();
+    names
+        .map(|name| leave_alone([on(name)], "excluded interface"))
+        .collect()
 }
 
-fn tcp() -> Match {
-    Match::Protocol(Protocol::Tcp)
+/// What local processes sent to this host.
+fn loopback_in() -> Match {
+    Match::InInterface(InterfaceName::loopback())
 }
 
 /// The address of the family that the proxy passes traffic on from.

@@ -1,95 +1,153 @@
 //! Connections from the pod.
 
-use std::net::{IpAddr, Ipv6Addr};
-
-use ipnet::IpNet;
-
-use crate::config::Config;
-use crate::config::types::{Cidrs, InterfaceName};
-use crate::ruleset::{Action, Addresses, Chain, Families, Match, Rule};
-
-use super::sets::Sets;
-use super::{inbound, passthrough, rule, tcp};
+use super::context::{Context, from_passthrough, leave_alone, over_loopback, rule, tcp};
+use super::{dns, inbound, istio};
+use crate::config::Dialect;
+use crate::config::types::InboundMode;
+use crate::ruleset::{Action, Chain, Match, Protocol, Rule};
 
 /// The chain that decides about a connection from the pod.
 const CHAIN: &str = "outbound";
 /// The chain for what the proxy sends over loopback.
 const SELF_CALLS: &str = "self_calls";
+/// The chain for traffic of the only groups that are captured.
+const INCLUDED_GROUPS: &str = "included_groups";
+/// The chain for what arrives on interfaces behind which there are processes of the pod.
+const REROUTED: &str = "rerouted";
 
-/// The rule that leads to the chain for connections from the pod.
-pub fn entry() -> Rule {
-    rule([tcp()], Action::Jump(CHAIN.into()), "TCP that local processes send")
+/// The rules that lead to the chain for connections from the pod.
+pub fn entries(context: &Context) -> Vec<Rule> {
+    let entry = |matched, comment| rule([matched], Action::Jump(CHAIN.into()), comment);
+    let lookups = context
+        .dns
+        .is_some()
+        .then(|| entry(dns::query(Protocol::Udp), "name lookups over UDP"));
+    [entry(tcp(), "TCP that local processes send")]
+        .into_iter()
+        .chain(lookups)
+        .collect()
 }
 
 /// The chains that decide about a connection from the pod.
-pub fn chains(config: &Config, families: Families, sets: &mut Sets) -> Vec<Chain> {
-    let captures_inbound = !config.inbound.include_ports.is_empty();
-    let mut rules = Vec::new();
-    rules.extend(excluded_ports_and_owners(config, sets));
-    rules.extend(proxy(config, families, sets, captures_inbound));
-    rules.extend(destinations(config, families, sets));
-    let outbound = Chain {
-        name: CHAIN.into(),
+pub fn chains(context: &mut Context) -> Vec<Chain> {
+    let mut rules = excluded_ports(context);
+    let mut chains = Vec::new();
+    match context.config.dialect.clone() {
+        Dialect::Sidetrack => {
+            rules.extend(excluded_owners(context));
+            rules.extend(passthrough(context));
+            rules.extend(proxy(context));
+            chains.extend(captures_inbound(context).then(|| self_calls(context)));
+        }
+        Dialect::Istio(order) => {
+            rules.extend(passthrough(context));
+            rules.extend(istio::proxy(context, &order));
+            rules.extend(excluded_groups(context));
+            chains.extend(istio::chains(context));
+        }
+    }
+    let groups = &context.config.outbound.include_gids;
+    if groups.is_everything() {
+        rules.extend(captured(context));
+    } else {
+        let included = context.sets.gid("include_gids", groups).map(|groups| {
+            rule(
+                [groups],
+                Action::Jump(INCLUDED_GROUPS.into()),
+                "only these groups are captured",
+            )
+        });
+        if included.is_some() {
+            chains.push(chain(INCLUDED_GROUPS, captured(context)));
+        }
+        rules.extend(included);
+    }
+    [chain(CHAIN, rules)].into_iter().chain(chains).collect()
+}
+
+fn chain(name: &'static str, rules: Vec<Rule>) -> Chain {
+    Chain {
+        name: name.into(),
         hook: None,
         rules,
-    };
-    let self_calls = captures_inbound.then(|| self_calls(config, families, sets));
-    [Some(outbound), self_calls].into_iter().flatten().collect()
+    }
 }
 
-fn leave_alone(matches: impl IntoIterator<Item = Match>, comment: &'static str) -> Rule {
-    rule(matches, Action::Return, comment)
+/// Whether the proxy's inbound port takes what the proxy sends to the pod's own address.
+fn captures_inbound(context: &Context) -> bool {
+    !context.config.inbound.include_ports.is_empty()
 }
 
-fn over_loopback() -> Match {
-    Match::OutInterface(InterfaceName::loopback())
+/// Excluded ports are those of TCP, and where lookups are captured those of UDP as well.
+fn excluded_ports(context: &mut Context) -> Vec<Rule> {
+    let ports = &context.config.outbound.exclude_ports;
+    protocols(context)
+        .into_iter()
+        .filter_map(|protocol| context.sets.destination_port("exclude_outbound_ports", protocol, ports))
+        .map(|ports| leave_alone([ports], "excluded outbound ports"))
+        .collect()
 }
 
-fn excluded_ports_and_owners(config: &Config, sets: &mut Sets) -> Vec<Rule> {
-    let outbound = &config.outbound;
-    let ports = sets
-        .destination_port("exclude_outbound_ports", &outbound.exclude_ports)
-        .map(|ports| leave_alone([ports], "excluded outbound ports"));
-    let uids = sets
-        .uid("exclude_uids", &outbound.exclude_uids)
-        .map(|uids| leave_alone([uids], "excluded users"));
-    let gids = sets
-        .gid("exclude_gids", &outbound.exclude_gids)
-        .map(|gids| leave_alone([gids], "excluded groups"));
-    let mut rules: Vec<Rule> = ports.into_iter().chain(uids).chain(gids).collect();
+/// The protocols of which anything is captured.
+fn protocols(context: &Context) -> Vec<Protocol> {
+    let udp = context.dns.is_some().then_some(Protocol::Udp);
+    [Protocol::Tcp].into_iter().chain(udp).collect()
+}
+
+fn excluded_owners(context: &mut Context) -> Vec<Rule> {
+    let outbound = &context.config.outbound;
+    let uids = context.sets.uid("exclude_uids", &outbound.exclude_uids);
+    let mut rules: Vec<Rule> = uids
+        .map(|uids| leave_alone([uids], "excluded users"))
+        .into_iter()
+        .collect();
+    rules.extend(excluded_groups(context));
+    let protocols = protocols(context);
     for (number, entry) in outbound.exclude_ports_for_uids.iter().enumerate() {
-        if !entry.tcp {
-            continue; // Only TCP is captured, so UDP needs no exception.
-        }
-        let uids = sets.uid(format!("exclude_for_uids_{number}"), &entry.uids);
-        let ports = sets.destination_port(format!("exclude_ports_for_uids_{number}"), &entry.ports);
-        if let (Some(uids), Some(ports)) = (uids, ports) {
-            rules.push(leave_alone([uids, ports], "ports excluded for these users"));
+        let Some(uids) = context.sets.uid(format!("exclude_for_uids_{number}"), &entry.uids) else {
+            continue;
+        };
+        for protocol in &protocols {
+            let meant = match protocol {
+                Protocol::Tcp => entry.tcp,
+                Protocol::Udp => entry.udp,
+            };
+            let name = format!("exclude_ports_for_uids_{number}");
+            let ports = meant
+                .then(|| context.sets.destination_port(name, *protocol, &entry.ports))
+                .flatten();
+            rules.extend(ports.map(|ports| leave_alone([uids.clone(), ports], "ports excluded for these users")));
         }
     }
     rules
 }
 
+fn excluded_groups(context: &mut Context) -> Option<Rule> {
+    let gids = context.sets.gid("exclude_gids", &context.config.outbound.exclude_gids);
+    gids.map(|gids| leave_alone([gids], "excluded groups"))
+}
+
+fn passthrough(context: &Context) -> Vec<Rule> {
+    let rule = |family| {
+        leave_alone(
+            [over_loopback(), from_passthrough(family)],
+            "the proxy passes inbound traffic on to the app",
+        )
+    };
+    context.families.iter().map(rule).collect()
+}
+
 /// The proxy's own traffic: left alone, but for what it sends to the pod's own address, which is inbound.
-fn proxy(config: &Config, families: Families, sets: &mut Sets, captures_inbound: bool) -> Vec<Rule> {
-    let owners: Vec<Match> = [
-        sets.uid("proxy_uids", &config.proxy.uids),
-        sets.gid("proxy_gids", &config.proxy.gids),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
-    let mut rules: Vec<Rule> = families
-        .iter()
-        .map(|family| {
-            let source = Match::Source(Addresses::Ip(passthrough(family)));
-            leave_alone(
-                [over_loopback(), source],
-                "the proxy passes inbound traffic on to the app",
-            )
-        })
-        .collect();
-    if captures_inbound {
+fn proxy(context: &mut Context) -> Vec<Rule> {
+    let owners = context.proxy_owners();
+    let mut rules = Vec::new();
+    if captures_inbound(context) {
+        if context.config.inbound.mode == InboundMode::Tproxy {
+            rules.push(leave_alone(
+                [over_loopback(), Match::Mark(context.config.inbound.tproxy_mark)],
+                "the proxy sends this on with the client's address",
+            ));
+        }
         rules.extend(owners.iter().map(|owner| {
             rule(
                 [over_loopback(), owner.clone()],
@@ -106,79 +164,124 @@ fn proxy(config: &Config, families: Families, sets: &mut Sets, captures_inbound:
     rules
 }
 
-/// Which destinations are captured, once ports and owners have been looked at.
-fn destinations(config: &Config, families: Families, sets: &mut Sets) -> Vec<Rule> {
-    let outbound = &config.outbound;
-    let to_proxy = |matches: Vec<Match>, comment| rule(matches, Action::Redirect(config.proxy.outbound_port), comment);
-    let mut rules = to_loopback(config, families, sets, "loopback");
-    rules.extend(
-        sets.addresses(
-            "exclude_outbound",
-            &outbound.exclude_cidrs,
-            families,
-            Match::Destination,
-        )
-        .into_iter()
-        .map(|destination| leave_alone([destination], "excluded outbound destinations")),
-    );
-    rules.extend(
-        sets.addresses(
-            "include_loopback",
-            &outbound.include_cidrs.loopback(),
-            families,
-            Match::Destination,
-        )
-        .into_iter()
-        .map(|destination| {
-            to_proxy(
-                vec![over_loopback(), tcp(), destination],
-                "included loopback destinations, to the proxy",
-            )
-        }),
-    );
-    rules.push(leave_alone([over_loopback()], "the pod calls itself"));
-    rules.extend(
-        sets.destination_port("include_outbound_ports", &outbound.include_ports)
-            .map(|ports| to_proxy(vec![ports], "included outbound ports, to the proxy")),
-    );
-    if outbound.include_cidrs.is_everything() {
-        rules.push(to_proxy(vec![tcp()], "outbound, to the proxy"));
-    } else {
-        rules.extend(
-            sets.addresses(
-                "include_outbound",
-                &outbound.include_cidrs,
-                families,
-                Match::Destination,
-            )
-            .into_iter()
-            .map(|destination| to_proxy(vec![tcp(), destination], "included outbound destinations, to the proxy")),
-        );
-    }
-    rules
-}
-
 /// What the proxy sends to the pod's own address goes the way of any inbound connection.
-fn self_calls(config: &Config, families: Families, sets: &mut Sets) -> Chain {
-    let mut rules = to_loopback(config, families, sets, "loopback");
+fn self_calls(context: &mut Context) -> Chain {
+    let mut rules = context.leave_loopback_alone();
+    if context.dns.is_some() {
+        rules.push(leave_alone(
+            [dns::query(Protocol::Tcp)],
+            "the proxy asks a name server in the pod",
+        ));
+        rules.push(leave_alone(
+            [dns::query(Protocol::Udp)],
+            "the proxy asks a name server in the pod",
+        ));
+    }
     rules.push(rule(
         [tcp()],
         Action::Jump(inbound::CHAIN.into()),
         "the pod's own address: as if it came from outside",
     ));
-    Chain {
-        name: SELF_CALLS.into(),
-        hook: None,
-        rules,
-    }
+    chain(SELF_CALLS, rules)
 }
 
-fn to_loopback(config: &Config, families: Families, sets: &mut Sets, comment: &'static str) -> Vec<Rule> {
-    let v4 = IpNet::from(config.loopback_cidr.net());
-    let v6 = IpNet::from(IpAddr::from(Ipv6Addr::LOCALHOST));
-    let loopback: Cidrs = [v4, v6].into_iter().collect();
-    sets.addresses("loopback", &loopback, families, Match::Destination)
-        .into_iter()
-        .map(|destination| leave_alone([destination], comment))
-        .collect()
+/// What is captured, once ports and owners have been looked at.
+fn captured(context: &mut Context) -> Vec<Rule> {
+    let mut rules = dns::redirections(context);
+    rules.extend(context.leave_loopback_alone());
+    rules.extend(excluded_destinations(context));
+    if context.config.dialect == Dialect::Sidetrack {
+        rules.extend(included_loopback(context));
+        rules.push(leave_alone([over_loopback()], "the pod calls itself"));
+    }
+    rules.extend(included_destinations(context));
+    rules
+}
+
+fn excluded_destinations(context: &mut Context) -> Vec<Rule> {
+    let cidrs = &context.config.outbound.exclude_cidrs;
+    let excluded = context
+        .sets
+        .addresses("exclude_outbound", cidrs, context.families, Match::Destination);
+    let alone = |destination| leave_alone([destination], "excluded outbound destinations");
+    excluded.into_iter().map(alone).collect()
+}
+
+fn to_proxy(context: &Context, matches: impl IntoIterator<Item = Match>, comment: &'static str) -> Rule {
+    rule(matches, Action::Redirect(context.config.proxy.outbound_port), comment)
+}
+
+fn included_loopback(context: &mut Context) -> Vec<Rule> {
+    let cidrs = context.config.outbound.include_cidrs.loopback();
+    let included = context
+        .sets
+        .addresses("include_loopback", &cidrs, context.families, Match::Destination);
+    let captured = |destination| {
+        let matches = [over_loopback(), tcp(), destination];
+        to_proxy(context, matches, "included loopback destinations, to the proxy")
+    };
+    included.into_iter().map(captured).collect()
+}
+
+fn included_destinations(context: &mut Context) -> Vec<Rule> {
+    let outbound = &context.config.outbound;
+    let ports = context
+        .sets
+        .destination_port("include_outbound_ports", Protocol::Tcp, &outbound.include_ports);
+    let ports = ports.map(|ports| to_proxy(context, [ports], "included outbound ports, to the proxy"));
+    ports.into_iter().chain(included_addresses(context)).collect()
+}
+
+fn included_addresses(context: &mut Context) -> Vec<Rule> {
+    let cidrs = &context.config.outbound.include_cidrs;
+    if cidrs.is_everything() {
+        return vec![to_proxy(context, [tcp()], "outbound, to the proxy")];
+    }
+    let included = context
+        .sets
+        .addresses("include_outbound", cidrs, context.families, Match::Destination);
+    let captured = |destination| {
+        to_proxy(
+            context,
+            [tcp(), destination],
+            "included outbound destinations, to the proxy",
+        )
+    };
+    included.into_iter().map(captured).collect()
+}
+
+/// What arrives on rerouted interfaces is outbound traffic, of processes behind them.
+pub fn rerouted(context: &Context) -> Vec<Rule> {
+    let interfaces = &context.config.reroute_interfaces;
+    let on = |name: &crate::config::types::InterfaceName| Match::InInterface(name.clone());
+    let outbound = interfaces.iter().map(|name| {
+        rule(
+            [on(name)],
+            Action::Jump(REROUTED.into()),
+            "from processes behind this interface",
+        )
+    });
+    let alone = interfaces
+        .iter()
+        .map(|name| leave_alone([on(name)], "rerouted interface: not inbound"));
+    outbound.chain(alone).collect()
+}
+
+/// The chain for what arrives on rerouted interfaces. Nothing tells the owners of its sockets.
+pub fn rerouted_chain(context: &mut Context) -> Option<Chain> {
+    if context.config.reroute_interfaces.is_empty() {
+        return None;
+    }
+    let rules = match context.config.dialect {
+        Dialect::Sidetrack => {
+            let mut rules = excluded_ports(context);
+            rules.extend(dns::redirections(context));
+            rules.extend(excluded_destinations(context));
+            rules.extend(included_destinations(context));
+            rules
+        }
+        // Istio's rules know no exclusions here.
+        Dialect::Istio(_) => included_addresses(context),
+    };
+    Some(chain(REROUTED, rules))
 }

@@ -1,5 +1,7 @@
 //! The named sets of a plan: made where a list has more than one element, and matches that look into them.
 
+use std::net::IpAddr;
+
 use crate::config::types::{Cidrs, Gids, Ports, Uids};
 use crate::ruleset::{
     Addresses, Elements, Families, Family, GidMatch, Match, Name, PortMatch, Protocol, Set, UidMatch,
@@ -28,18 +30,18 @@ impl Sets {
 
     /// The match for a destination port in `ports`: none where the list is empty, no condition beyond the protocol
     /// where it holds every port.
-    pub fn destination_port(&mut self, name: impl Into<Name>, ports: &Ports) -> Option<Match> {
+    pub fn destination_port(&mut self, name: impl Into<Name>, protocol: Protocol, ports: &Ports) -> Option<Match> {
         if ports.is_empty() {
             return None;
         }
         if ports.is_everything() {
-            return Some(Match::Protocol(Protocol::Tcp));
+            return Some(Match::Protocol(protocol));
         }
         let matched = match ports.only() {
             Some(port) => PortMatch::Port(port),
             None => PortMatch::Set(self.add(name, Elements::Ports(ports.clone()))),
         };
-        Some(Match::DestinationPort(Protocol::Tcp, matched))
+        Some(Match::DestinationPort(protocol, matched))
     }
 
     /// The match for a socket of one of `uids`, unless the list is empty.
@@ -87,10 +89,17 @@ impl Sets {
         if elements.is_empty() {
             return None;
         }
-        let single = match elements.networks().as_deref() {
-            Some([net]) if net.prefix_len() == net.max_prefix_len() => Some(Addresses::Ip(net.addr())),
-            _ => None,
-        };
-        Some(single.unwrap_or_else(|| Addresses::Set(family, self.add(format!("{name}_{suffix}"), elements))))
+        Some(match single(&elements) {
+            Some(ip) => Addresses::Ip(ip),
+            None => Addresses::Set(family, self.add(format!("{name}_{suffix}"), elements)),
+        })
+    }
+}
+
+/// The address, where there is only one.
+fn single(elements: &Elements) -> Option<IpAddr> {
+    match elements.networks().as_deref() {
+        Some([net]) if net.prefix_len() == net.max_prefix_len() => Some(net.addr()),
+        _ => None,
     }
 }

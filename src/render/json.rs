@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 
 use crate::config::types::Id as _;
-use crate::plan::Plan;
+use crate::plan::{Plan, PolicyRouting};
 use crate::ruleset::{
-    Action, Addresses, BaseHook, Chain, ChainType, Elements, Family, GidMatch, Hook, Match, PortMatch, Protocol, Rule,
-    Set, TABLE, UidMatch,
+    Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, Family, GidMatch, Hook, Match, PortMatch,
+    Protocol, Rule, Set, TABLE, UidMatch, Zone,
 };
 
 /// The version of the schema.
@@ -22,10 +22,19 @@ fn plan(plan: &Plan) -> Value {
     json!({
         "version": VERSION,
         "families": ruleset.families.iter().map(family).collect::<Vec<_>>(),
+        "policyRouting": plan.policy_routing.as_ref().map(routing),
         "loopbackAddresses": plan.loopback_addresses.iter().map(|ip| format!("{ip}/128")).collect::<Vec<_>>(),
         "table": TABLE,
         "sets": ruleset.sets.iter().map(set).collect::<Vec<_>>(),
         "chains": ruleset.chains.iter().map(chain).collect::<Vec<_>>(),
+    })
+}
+
+fn routing(routing: &PolicyRouting) -> Value {
+    json!({
+        "mark": routing.mark.get(),
+        "table": routing.table.get(),
+        "families": routing.families.iter().map(family).collect::<Vec<_>>(),
     })
 }
 
@@ -39,6 +48,7 @@ fn family(family: Family) -> &'static str {
 fn protocol(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
     }
 }
 
@@ -63,6 +73,8 @@ fn chain(chain: &Chain) -> Value {
 
 fn base_hook(base: &BaseHook) -> Value {
     let kind = match base.kind {
+        ChainType::Raw => "raw",
+        ChainType::Mangle => "mangle",
         ChainType::Nat => "nat",
     };
     let hook = match base.hook {
@@ -89,16 +101,24 @@ fn matcher(matcher: &Match) -> Value {
         Match::OutInterface(name) => json!({ "outInterface": name.as_str() }),
         Match::Source(from) => json!({ "source": addresses(from) }),
         Match::Destination(to) => json!({ "destination": addresses(to) }),
-        Match::DestinationPort(of, PortMatch::Port(port)) => {
-            json!({ "protocol": protocol(*of), "destinationPort": port.get() })
-        }
-        Match::DestinationPort(of, PortMatch::Set(set)) => {
-            json!({ "protocol": protocol(*of), "destinationPort": { "set": set } })
-        }
+        Match::SourcePort(of, from) => json!({ "protocol": protocol(*of), "sourcePort": ports(from) }),
+        Match::DestinationPort(of, to) => json!({ "protocol": protocol(*of), "destinationPort": ports(to) }),
         Match::Uid(UidMatch::Uid(uid)) => json!({ "uid": uid.get() }),
         Match::Uid(UidMatch::Set(set)) => json!({ "uid": { "set": set } }),
         Match::Gid(GidMatch::Gid(gid)) => json!({ "gid": gid.get() }),
         Match::Gid(GidMatch::Set(set)) => json!({ "gid": { "set": set } }),
+        Match::Mark(mark) => json!({ "mark": mark.get() }),
+        Match::MarkIsNot(mark) => json!({ "mark": { "not": mark.get() } }),
+        Match::ConntrackMark(mark) => json!({ "conntrackMark": mark.get() }),
+        Match::ConntrackState(ConntrackState::Invalid) => json!({ "conntrackState": ["invalid"] }),
+        Match::ConntrackState(ConntrackState::Established) => json!({ "conntrackState": ["established", "related"] }),
+    }
+}
+
+fn ports(ports: &PortMatch) -> Value {
+    match ports {
+        PortMatch::Port(port) => json!(port.get()),
+        PortMatch::Set(set) => json!({ "set": set }),
     }
 }
 
@@ -113,6 +133,13 @@ fn action(action: &Action) -> Value {
     match action {
         Action::Return => json!("return"),
         Action::Jump(chain) => json!({ "jump": chain }),
+        Action::Accept => json!("accept"),
+        Action::Drop => json!("drop"),
         Action::Redirect(port) => json!({ "redirect": port.get() }),
+        Action::Tproxy { port, mark } => json!({ "tproxy": { "port": port.get(), "mark": mark.get() } }),
+        Action::SetMark(mark) => json!({ "setMark": mark.get() }),
+        Action::SaveMark => json!("saveMark"),
+        Action::RestoreMark => json!("restoreMark"),
+        Action::SetZone(Zone(zone)) => json!({ "setZone": zone }),
     }
 }

@@ -5,11 +5,38 @@ pub mod json;
 pub mod netlink;
 pub mod nft;
 
-use crate::plan::{LOOPBACK_ADDRESS_METRIC, Plan};
+use crate::plan::{LOOPBACK_ADDRESS_METRIC, POLICY_ROUTING_PROTOCOL, POLICY_RULE_PRIORITY, Plan, PolicyRouting};
+use crate::ruleset::Family;
 
-/// The commands that a person would put the plan's loopback addresses in place with (ip-address(8)).
-fn address_commands(plan: &Plan) -> impl Iterator<Item = String> {
-    plan.loopback_addresses
-        .iter()
-        .map(|address| format!("ip address add {address}/128 dev lo metric {LOOPBACK_ADDRESS_METRIC}"))
+/// What is part of the plan and no rule: the commands that a person would type (ip-rule(8), ip-route(8),
+/// ip-address(8)), in order.
+fn other_commands(plan: &Plan) -> Vec<String> {
+    let mut commands = Vec::new();
+    if let Some(PolicyRouting { mark, table, families }) = &plan.policy_routing {
+        for family in families.iter() {
+            let (option, anywhere) = match family {
+                Family::V4 => ("-4", "0.0.0.0/0"),
+                Family::V6 => ("-6", "::/0"),
+            };
+            commands.push(format!(
+                "ip {option} rule add fwmark {mark} lookup {table} \
+                 priority {POLICY_RULE_PRIORITY} protocol {POLICY_ROUTING_PROTOCOL}"
+            ));
+            commands.push(format!(
+                "ip {option} route add local {anywhere} dev lo table {table} proto {POLICY_ROUTING_PROTOCOL}"
+            ));
+        }
+    }
+    for address in &plan.loopback_addresses {
+        commands.push(format!(
+            "ip address add {address}/128 dev lo metric {LOOPBACK_ADDRESS_METRIC}"
+        ));
+    }
+    commands
+}
+
+/// The same as comments, for the head of a script.
+fn comments_on_the_rest(plan: &Plan) -> String {
+    let comment = |command| format!("# Part of the plan too, by hand: {command}\n");
+    other_commands(plan).into_iter().map(comment).collect()
 }

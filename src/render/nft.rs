@@ -4,21 +4,19 @@ use std::fmt::Write as _;
 
 use crate::plan::Plan;
 use crate::ruleset::{
-    Action, Addresses, BaseHook, Chain, ChainType, Elements, Family, GidMatch, Hook, Match, PortMatch, Protocol, Rule,
-    Set, TABLE, UidMatch,
+    Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, Family, GidMatch, Hook, Match, PortMatch,
+    Protocol, Rule, Set, TABLE, UidMatch, Zone,
 };
 
 /// Elements on one line of a set, as nft itself breaks them for reading.
 const ELEMENTS_A_LINE: usize = 8;
 
-/// The whole plan. What nft cannot do, the loopback addresses, stands there as a command in a comment.
+/// The whole plan. What nft cannot do, addresses and routes, stands there as commands in comments.
 ///
 /// Loading the script replaces our table, and nothing else, at one instant.
 pub fn script(plan: &Plan) -> String {
     let mut text = String::from("#!/usr/sbin/nft -f\n");
-    for command in super::address_commands(plan) {
-        text += &format!("# Not for nft to do, but part of the plan: {command}\n");
-    }
+    text += &super::comments_on_the_rest(plan);
     // Adding first makes the deletion succeed where there is no table yet; the script is one transaction.
     text += &format!("table inet {TABLE}\ndelete table inet {TABLE}\n");
     text += &format!("table inet {TABLE} {{\n");
@@ -56,14 +54,22 @@ fn chain(chain: &Chain) -> String {
 }
 
 fn base_hook(base: &BaseHook) -> String {
-    let kind = match base.kind {
-        ChainType::Nat => "nat",
-    };
+    let kind = chain_type(base);
     let hook = match base.hook {
         Hook::Prerouting => "prerouting",
         Hook::Output => "output",
     };
     format!("type {kind} hook {hook} priority {}; policy accept;", base.priority)
+}
+
+/// nft's name for the type of a base chain (nft(8), "CHAINS"). A chain of type route has packets with a new mark
+/// routed anew.
+pub fn chain_type(base: &BaseHook) -> &'static str {
+    match (base.kind, base.hook) {
+        (ChainType::Nat, _) => "nat",
+        (ChainType::Mangle, Hook::Output) => "route",
+        (ChainType::Mangle, Hook::Prerouting) | (ChainType::Raw, _) => "filter",
+    }
 }
 
 /// One rule, as a line of a chain.
@@ -82,17 +88,38 @@ fn matcher(matcher: &Match) -> String {
     match matcher {
         Match::Family(Family::V4) => "meta nfproto ipv4".to_owned(),
         Match::Family(Family::V6) => "meta nfproto ipv6".to_owned(),
-        Match::Protocol(Protocol::Tcp) => "meta l4proto tcp".to_owned(),
+        Match::Protocol(protocol) => format!("meta l4proto {}", self::protocol(*protocol)),
         Match::InInterface(name) => format!("iifname \"{name}\""),
         Match::OutInterface(name) => format!("oifname \"{name}\""),
         Match::Source(addresses) => self::addresses(addresses, "saddr"),
         Match::Destination(addresses) => self::addresses(addresses, "daddr"),
-        Match::DestinationPort(Protocol::Tcp, PortMatch::Port(port)) => format!("tcp dport {port}"),
-        Match::DestinationPort(Protocol::Tcp, PortMatch::Set(set)) => format!("tcp dport @{set}"),
+        Match::SourcePort(protocol, ports) => format!("{} sport {}", self::protocol(*protocol), self::ports(ports)),
+        Match::DestinationPort(protocol, ports) => {
+            format!("{} dport {}", self::protocol(*protocol), self::ports(ports))
+        }
         Match::Uid(UidMatch::Uid(uid)) => format!("meta skuid {uid}"),
         Match::Uid(UidMatch::Set(set)) => format!("meta skuid @{set}"),
         Match::Gid(GidMatch::Gid(gid)) => format!("meta skgid {gid}"),
         Match::Gid(GidMatch::Set(set)) => format!("meta skgid @{set}"),
+        Match::Mark(mark) => format!("meta mark {mark}"),
+        Match::MarkIsNot(mark) => format!("meta mark != {mark}"),
+        Match::ConntrackMark(mark) => format!("ct mark {mark}"),
+        Match::ConntrackState(ConntrackState::Invalid) => "ct state invalid".to_owned(),
+        Match::ConntrackState(ConntrackState::Established) => "ct state established,related".to_owned(),
+    }
+}
+
+fn protocol(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+    }
+}
+
+fn ports(ports: &PortMatch) -> String {
+    match ports {
+        PortMatch::Port(port) => port.to_string(),
+        PortMatch::Set(set) => format!("@{set}"),
     }
 }
 
@@ -111,6 +138,13 @@ fn action(action: &Action) -> String {
     match action {
         Action::Return => "return".to_owned(),
         Action::Jump(chain) => format!("jump {chain}"),
+        Action::Accept => "accept".to_owned(),
+        Action::Drop => "drop".to_owned(),
         Action::Redirect(port) => format!("redirect to :{port}"),
+        Action::Tproxy { port, mark } => format!("tproxy to :{port} meta mark set {mark} accept"),
+        Action::SetMark(mark) => format!("meta mark set {mark}"),
+        Action::SaveMark => "ct mark set meta mark".to_owned(),
+        Action::RestoreMark => "meta mark set ct mark".to_owned(),
+        Action::SetZone(Zone(zone)) => format!("ct zone set {zone}"),
     }
 }

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::config::types::{Gid, Gids, InterfaceName, Port, Ports, Uid, Uids};
+use crate::config::types::{Gid, Gids, InterfaceName, Mark, Port, Ports, Uid, Uids};
 
 pub use soundness::{ProxyTraffic, Unsound, check};
 
@@ -37,6 +37,33 @@ impl Ruleset {
     /// The set called `name`.
     pub fn set(&self, name: &str) -> Option<&Set> {
         self.sets.iter().find(|set| set.name == name)
+    }
+
+    /// Leaves out the chains that no packet gets to, and the sets that no rule looks into.
+    pub fn remove_unreachable(&mut self) {
+        let mut reached: Vec<Name> = Vec::new();
+        let mut next: Vec<Name> = self
+            .chains
+            .iter()
+            .filter(|c| c.hook.is_some())
+            .map(|c| c.name.clone())
+            .collect();
+        while let Some(name) = next.pop() {
+            if reached.contains(&name) {
+                continue;
+            }
+            let rules = self.chain(&name).into_iter().flat_map(|chain| &chain.rules);
+            next.extend(rules.filter_map(|rule| rule.action.target().cloned()));
+            reached.push(name);
+        }
+        self.chains.retain(|chain| reached.contains(&chain.name));
+        let matches = self
+            .chains
+            .iter()
+            .flat_map(|chain| &chain.rules)
+            .flat_map(|rule| &rule.matches);
+        let used: Vec<Name> = matches.filter_map(|matched| matched.set().cloned()).collect();
+        self.sets.retain(|set| used.contains(&set.name));
     }
 
     /// The chain called `name`.
@@ -155,9 +182,14 @@ pub struct BaseHook {
     pub priority: i32,
 }
 
-/// The type of a base chain.
+/// What a base chain is for. It decides which matches and actions make sense there, and when the kernel calls it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ChainType {
+    /// Sees each packet before connection tracking does, and may tell it which zone to look in.
+    Raw,
+    /// Sees each packet once its connection is known, and may mark, drop, or hand it over. At the output hook a packet
+    /// whose mark has changed is routed anew.
+    Mangle,
     /// Sees the first packet of a connection and may translate its addresses.
     Nat,
 }
@@ -204,15 +236,51 @@ pub enum Match {
     Source(Addresses),
     /// The destination address.
     Destination(Addresses),
+    /// The source port, of this protocol.
+    SourcePort(Protocol, PortMatch),
     /// The destination port, of this protocol.
     DestinationPort(Protocol, PortMatch),
     /// The user that owns the sending socket. A packet without a socket does not match.
     Uid(UidMatch),
     /// The group that owns the sending socket; supplementary groups do not count.
     Gid(GidMatch),
+    /// The packet's mark.
+    Mark(Mark),
+    /// Any other mark, or none.
+    MarkIsNot(Mark),
+    /// The mark of the packet's connection.
+    ConntrackMark(Mark),
+    /// What connection tracking knows of the packet.
+    ConntrackState(ConntrackState),
 }
 
 impl Match {
+    /// The set that the match looks into, if it does.
+    pub fn set(&self) -> Option<&Name> {
+        match self {
+            Self::Source(Addresses::Set(_, set))
+            | Self::Destination(Addresses::Set(_, set))
+            | Self::SourcePort(_, PortMatch::Set(set))
+            | Self::DestinationPort(_, PortMatch::Set(set))
+            | Self::Uid(UidMatch::Set(set))
+            | Self::Gid(GidMatch::Set(set)) => Some(set),
+            Self::Family(_)
+            | Self::Protocol(_)
+            | Self::InInterface(_)
+            | Self::OutInterface(_)
+            | Self::Source(Addresses::Ip(_))
+            | Self::Destination(Addresses::Ip(_))
+            | Self::SourcePort(_, PortMatch::Port(_))
+            | Self::DestinationPort(_, PortMatch::Port(_))
+            | Self::Uid(UidMatch::Uid(_))
+            | Self::Gid(GidMatch::Gid(_))
+            | Self::Mark(_)
+            | Self::MarkIsNot(_)
+            | Self::ConntrackMark(_)
+            | Self::ConntrackState(_) => None,
+        }
+    }
+
     /// The family that the match confines a rule to, if it does.
     pub fn family(&self) -> Option<Family> {
         match self {
@@ -221,9 +289,14 @@ impl Match {
             Self::Protocol(_)
             | Self::InInterface(_)
             | Self::OutInterface(_)
+            | Self::SourcePort(..)
             | Self::DestinationPort(..)
             | Self::Uid(_)
-            | Self::Gid(_) => None,
+            | Self::Gid(_)
+            | Self::Mark(_)
+            | Self::MarkIsNot(_)
+            | Self::ConntrackMark(_)
+            | Self::ConntrackState(_) => None,
         }
     }
 }
@@ -233,7 +306,23 @@ impl Match {
 pub enum Protocol {
     /// TCP.
     Tcp,
+    /// UDP.
+    Udp,
 }
+
+/// What connection tracking knows of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ConntrackState {
+    /// It belongs to no connection and cannot begin one.
+    Invalid,
+    /// It belongs to a connection that packets have gone through in both directions, or to one that such a connection
+    /// announced.
+    Established,
+}
+
+/// A conntrack zone: connections of different zones are told apart even where all their addresses are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Zone(pub u16);
 
 /// Addresses of one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -289,11 +378,48 @@ pub enum Action {
     Return,
     /// Goes through another chain, and on from here where that one returns.
     Jump(Name),
+    /// Lets the packet pass; no further rule of this base chain, or those it leads to, is looked at.
+    Accept,
+    /// Throws the packet away.
+    Drop,
     /// Sends the connection to a port of this host, with the original destination kept.
     Redirect(Port),
+    /// Hands the packet, unchanged, to the transparent socket on a port of this host, and marks it. Without such a
+    /// socket the rule does not apply on nftables; on iptables the packet is dropped.
+    Tproxy {
+        /// The port.
+        port: Port,
+        /// The mark.
+        mark: Mark,
+    },
+    /// Marks the packet; the next rule is looked at.
+    SetMark(Mark),
+    /// Gives the connection the packet's mark; the next rule is looked at.
+    SaveMark,
+    /// Gives the packet the connection's mark; the next rule is looked at.
+    RestoreMark,
+    /// Has the connection looked for in a zone, unless an earlier rule has named one; the next rule is looked at.
+    SetZone(Zone),
 }
 
-/// Reads like the sets of nftables.
+impl Action {
+    /// The chain that the action leads to, if it does.
+    pub fn target(&self) -> Option<&Name> {
+        match self {
+            Self::Jump(target) => Some(target),
+            Self::Return
+            | Self::Accept
+            | Self::Drop
+            | Self::Redirect(_)
+            | Self::Tproxy { .. }
+            | Self::SetMark(_)
+            | Self::SaveMark
+            | Self::RestoreMark
+            | Self::SetZone(_) => None,
+        }
+    }
+}
+
 impl Elements {
     /// The networks of a set of addresses.
     pub fn networks(&self) -> Option<Vec<IpNet>> {

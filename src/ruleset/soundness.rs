@@ -111,7 +111,13 @@ fn check_rule(ruleset: &Ruleset, chain: &Chain, rule: &Rule) -> Result<(), Unsou
         }
     }
     match &rule.action {
-        Action::Return => Ok(()),
+        Action::Return
+        | Action::Accept
+        | Action::Drop
+        | Action::SetMark(_)
+        | Action::SaveMark
+        | Action::RestoreMark
+        | Action::SetZone(_) => Ok(()),
         Action::Jump(target) => match ruleset.chain(target) {
             Some(Chain { hook: None, .. }) => Ok(()),
             _ => Err(Unsound::NoTarget {
@@ -119,8 +125,13 @@ fn check_rule(ruleset: &Ruleset, chain: &Chain, rule: &Rule) -> Result<(), Unsou
                 target: target.to_string(),
             }),
         },
-        Action::Redirect(_) => {
-            let has_protocol = |m: &Match| matches!(m, Match::Protocol(_) | Match::DestinationPort(..));
+        Action::Redirect(_) | Action::Tproxy { .. } => {
+            let has_protocol = |m: &Match| {
+                matches!(
+                    m,
+                    Match::Protocol(_) | Match::SourcePort(..) | Match::DestinationPort(..)
+                )
+            };
             if rule.matches.iter().any(has_protocol) {
                 Ok(())
             } else {
@@ -141,18 +152,25 @@ fn missing_set<'m>(ruleset: &Ruleset, matcher: &'m Match) -> Option<&'m str> {
             };
             (name, fits)
         }
-        Match::DestinationPort(_, PortMatch::Set(name)) => (name, matches!(elements(name), Some(Elements::Ports(_)))),
+        Match::SourcePort(_, PortMatch::Set(name)) | Match::DestinationPort(_, PortMatch::Set(name)) => {
+            (name, matches!(elements(name), Some(Elements::Ports(_))))
+        }
         Match::Uid(UidMatch::Set(name)) => (name, matches!(elements(name), Some(Elements::Uids(_)))),
         Match::Gid(GidMatch::Set(name)) => (name, matches!(elements(name), Some(Elements::Gids(_)))),
         Match::Source(Addresses::Ip(_))
         | Match::Destination(Addresses::Ip(_))
+        | Match::SourcePort(_, PortMatch::Port(_))
         | Match::DestinationPort(_, PortMatch::Port(_))
         | Match::Uid(UidMatch::Uid(_))
         | Match::Gid(GidMatch::Gid(_))
         | Match::Family(_)
         | Match::Protocol(_)
         | Match::InInterface(_)
-        | Match::OutInterface(_) => return None,
+        | Match::OutInterface(_)
+        | Match::Mark(_)
+        | Match::MarkIsNot(_)
+        | Match::ConntrackMark(_)
+        | Match::ConntrackState(_) => return None,
     };
     (!fits).then_some(name.as_ref())
 }
@@ -163,9 +181,7 @@ fn check_acyclic<'r>(ruleset: &'r Ruleset, chain: &'r Chain, path: &mut Vec<&'r 
     }
     path.push(&chain.name);
     for rule in &chain.rules {
-        if let Action::Jump(target) = &rule.action
-            && let Some(target) = ruleset.chain(target)
-        {
+        if let Some(target) = rule.action.target().and_then(|target| ruleset.chain(target)) {
             check_acyclic(ruleset, target, path)?;
         }
     }
@@ -197,14 +213,16 @@ fn escapes(ruleset: &Ruleset, chain: &Chain, traffic: ProxyTraffic) -> Result<()
             (Known::Yes | Known::Perhaps, Known::Yes | Known::Perhaps) => Known::Perhaps,
         });
         match (&rule.action, applies) {
-            (_, Known::No) | (Action::Return, Known::Perhaps) => {}
-            (Action::Return, Known::Yes) => return Ok(()),
+            (_, Known::No)
+            | (Action::Return | Action::Accept | Action::Drop, Known::Perhaps)
+            | (Action::SetMark(_) | Action::SaveMark | Action::RestoreMark | Action::SetZone(_), _) => {}
+            (Action::Return | Action::Accept | Action::Drop, Known::Yes) => return Ok(()),
             (Action::Jump(target), Known::Yes | Known::Perhaps) => {
                 if let Some(target) = ruleset.chain(target) {
                     escapes(ruleset, target, traffic)?;
                 }
             }
-            (Action::Redirect(_), Known::Yes | Known::Perhaps) => {
+            (Action::Redirect(_) | Action::Tproxy { .. }, Known::Yes | Known::Perhaps) => {
                 return Err(Unsound::ProxyCaptured {
                     chain: chain.name.to_string(),
                     comment: rule.comment.to_string(),

@@ -76,6 +76,71 @@ pub const PORTS: &[u16] = &[
     16006,
 ];
 
+/// Options whose rules are compared like those of the cases, and whose packets are the matter of other tests.
+const RULES_ALONE: &[(&str, &[&str])] = &[
+    ("tproxy", &["--inbound-mode", "tproxy"]),
+    (
+        "tproxy with other numbers",
+        &[
+            "--inbound-mode",
+            "tproxy",
+            "--tproxy-mark",
+            "0x578",
+            "--tproxy-route-table",
+            "200",
+            "--include-inbound-ports",
+            "80,8000-8080",
+            "--exclude-interfaces",
+            "eth1",
+            "--ip-family",
+            "ipv4",
+        ],
+    ),
+    ("every lookup", &["--redirect-dns", "--dns-servers", "all"]),
+    (
+        "lookups of servers of both families",
+        &[
+            "--redirect-dns",
+            "--dns-servers",
+            "10.96.0.10,10.96.0.11,2001:db8::a",
+            "--dns-port",
+            "5353",
+            "--exclude-uids",
+            "7,9",
+            "--exclude-outbound-ports-for-uids",
+            "udp:53:3000-3010",
+        ],
+    ),
+    (
+        "only two groups",
+        &["--include-gids", "2000,3000", "--exclude-gids", "2000"],
+    ),
+    (
+        "rerouted interfaces",
+        &[
+            "--reroute-interfaces",
+            "tap0,docker0",
+            "--redirect-dns",
+            "--dns-servers",
+            "all",
+            "--exclude-outbound-cidrs",
+            "10.0.0.0/8,fd00::/8",
+        ],
+    ),
+    ("invalid packets", &["--drop-invalid"]),
+    (
+        "invalid packets with tproxy",
+        &["--drop-invalid", "--inbound-mode", "tproxy"],
+    ),
+];
+
+/// The options of every case, and those whose rules alone are compared: each with a name.
+pub fn all_options() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
+    all()
+        .map(|case| (case.name, case.args))
+        .chain(RULES_ALONE.iter().copied())
+}
+
 /// Every case.
 pub fn all() -> impl Iterator<Item = &'static Case> {
     [

@@ -1,6 +1,7 @@
 //! A real Envoy, configured like a sidecar proxy.
 
 use std::env;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, pipe};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -43,6 +44,12 @@ pub struct Accepted {
     pub outbound: u64,
 }
 
+impl fmt::Display for Accepted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in, {} out", self.inbound, self.outbound)
+    }
+}
+
 impl Accepted {
     /// Those that were accepted after `earlier`.
     pub fn since(self, earlier: Self) -> Self {
@@ -65,7 +72,12 @@ impl Envoy {
         // The proxy's user need not be able to reach the checkout: the program is opened here, and the configuration
         // is an argument.
         let binary = binary();
-        let program = File::open(&binary).unwrap_or_else(|error| panic!("{}: {error}", binary.display()));
+        let program = File::open(&binary).unwrap_or_else(|error| {
+            panic!(
+                "{}: {error}: run scripts/setup, or set ENVOY to Envoy's binary",
+                binary.display()
+            )
+        });
         let mut command = netns.command_of(Owner::PROXY, format!("/proc/self/fd/{}", program.as_raw_fd()));
         command
             .arg0("envoy")
@@ -136,7 +148,7 @@ fn binary() -> PathBuf {
     pythons
         .map(|python| python.path().join("site-packages/envoy/_bin/envoy"))
         .find(|binary| binary.exists())
-        .expect("Envoy is missing: run scripts/setup, or set ENVOY to its binary")
+        .unwrap_or_else(|| ".venv".into())
 }
 
 /// Waits until Envoy is about to serve, and goes on emptying its log.

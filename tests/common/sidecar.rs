@@ -139,9 +139,15 @@ impl Sidecar {
     pub fn travel(&self, journey: &Journey, family: Family) -> Result<String, String> {
         let before = self.envoy.accepted();
         let call = call(&self.pod, journey.transport, journey.caller, journey.to, family);
+        // Each connection leaves a line. Envoy may close one that it drops before it counts it, but logs it later.
+        let mut access_log = Vec::new();
+        if matches!(journey.route, Route::Dropped { .. }) {
+            access_log.push(self.envoy.next_access());
+        }
         let accepted = self.envoy.accepted().since(before);
-        // Each connection leaves a line, with the destination that the caller wanted.
-        let access_log: Vec<_> = (0..accepted.total()).map(|_| self.envoy.next_access()).collect();
+        while (access_log.len() as u64) < accepted.total() {
+            access_log.push(self.envoy.next_access());
+        }
 
         let expected = match journey.route {
             Route::Direct => Accepted {
@@ -159,13 +165,13 @@ impl Sidecar {
             Route::Dropped { inbound, outbound } => Accepted { inbound, outbound },
         };
         if accepted != expected {
-            return Err(format!("the proxy accepted {accepted:?}, not {expected:?}"));
+            return Err(format!("Envoy took {accepted}"));
         }
         let wanted = journey.to.address(family);
         for access in access_log {
             let passed_on = access.passed_on_to.is_none_or(|to| Some(to) == wanted);
             if Some(access.original_destination) != wanted || !passed_on {
-                return Err(format!("the proxy's access log tells {access:?}"));
+                return Err(format!("Envoy logged {access:?}"));
             }
         }
         check_arrival(&call.map_err(|error| error.to_string())?, journey, family)

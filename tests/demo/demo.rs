@@ -35,12 +35,12 @@ fn main() -> ExitCode {
         "A pod ({v4}, {v6}) with Envoy and an app; `sidetrack apply` took {} ms.\n",
         applied.as_millis()
     );
-    println!("{:37}{:19}{:27}IPv6", "", "should go", "IPv4");
+    println!("{:37}{:19}{:30}IPv6", "", "should go", "IPv4");
     let mut all_as_they_should = true;
     for journey in JOURNEYS {
         let [v4, v6] = Family::BOTH.map(|family| sidecar.travel(journey, family));
         all_as_they_should &= v4.is_ok() && v6.is_ok();
-        println!("{:37}{:19}{:27}{}", journey.what, way(journey), told(v4), told(v6));
+        println!("{:37}{:19}{:30}{}", journey.what, way(journey), told(v4), told(v6));
     }
 
     println!("\nThe rules, as nft lists them in the pod:\n");

@@ -21,7 +21,7 @@ fn every_journey_takes_its_way(options: &[&str]) {
     let strays = strays(&Sidecar::start(pod));
     let lines: Vec<_> = strays
         .iter()
-        .map(|(family, journey, why)| format!("{family}: {}: {why}", journey.what))
+        .map(|(family, journey, error)| format!("{family}: {} ({:?}): {error}", journey.what, journey.route))
         .collect();
     assert!(lines.is_empty(), "{}", lines.join("\n"));
 }

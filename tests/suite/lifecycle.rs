@@ -9,17 +9,17 @@ use crate::program::{BACKENDS, apply, sidetrack, state};
 fn each_case_gives_way_to_the_next(backend: &str) {
     let netns = Netns::new();
     let untouched = state(&Netns::new(), backend);
-    for case in cases::all() {
+    for (name, options) in cases::all_options() {
         let fresh = Netns::new();
-        let log = apply(&fresh, backend, case.args);
-        assert!(log.contains("is redirected now"), "{}: {log}", case.name);
-        apply(&netns, backend, case.args);
-        assert_eq!(state(&netns, backend), state(&fresh, backend), "{}", case.name);
+        let log = apply(&fresh, backend, options);
+        assert!(log.contains("is redirected now"), "{}: {log}", name);
+        apply(&netns, backend, options);
+        assert_eq!(state(&netns, backend), state(&fresh, backend), "{}", name);
 
         let before = state(&netns, backend);
-        let log = apply(&netns, backend, case.args);
-        assert!(log.contains("like this already"), "{}: {log}", case.name);
-        assert_eq!(state(&netns, backend), before, "{}", case.name);
+        let log = apply(&netns, backend, options);
+        assert!(log.contains("like this already"), "{}: {log}", name);
+        assert_eq!(state(&netns, backend), before, "{}", name);
     }
     let log = sidetrack(&netns, &["cleanup"]).succeeded().stderr;
     assert!(log.contains("the rules were removed"), "{log}");

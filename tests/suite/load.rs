@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::Instant;
 
 use sidetrack::ruleset::Family;
 
@@ -74,6 +74,9 @@ fn no_connection_slips_through_while_iptables_legacy_rules_are_replaced() {
     no_connection_slips_through("iptables-legacy");
 }
 
+/// How often an apply is killed.
+const KILLS: u32 = 60;
+
 /// Killed at any point, the pod has the old rules or the new.
 #[test]
 fn an_apply_that_is_killed_leaves_the_old_rules_or_the_new() {
@@ -83,17 +86,20 @@ fn an_apply_that_is_killed_leaves_the_old_rules_or_the_new() {
         state(&netns, "nftables")
     });
     let netns = Netns::new();
+    let begun = Instant::now();
     apply(&netns, "nftables", PLANS[0]);
+    let duration = begun.elapsed();
     let mut seen = [0; 2];
-    for number in 0..60 {
-        let plan = PLANS[(number + 1) % 2];
+    for number in 0..KILLS {
+        let plan = PLANS[(number as usize + 1) % 2];
         let mut child = netns
             .command(SIDETRACK)
             .arg("apply")
             .args(plan)
             .spawn()
             .expect("sidetrack");
-        thread::sleep(Duration::from_micros(50 * number as u64));
+        // From at once to well after its end.
+        thread::sleep(duration * 3 * number / KILLS);
         child.kill().expect("it may be killed");
         child.wait().expect("its end");
         let state = state(&netns, "nftables");

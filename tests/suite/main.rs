@@ -18,6 +18,7 @@ mod load;
 mod parity;
 mod program;
 mod random;
+mod readme;
 mod refusal;
 mod sandbox;
 mod traffic;

@@ -114,16 +114,27 @@ fn without_handles(value: &mut Value) {
     }
 }
 
-/// The tables of iptables that hold anything: empty ones stay behind when the last rule is gone.
+/// The tables of iptables that hold anything: empty ones stay behind when the last rule is gone. They are printed in
+/// the order in which they came to be, which means nothing.
 fn iptables_state(netns: &Netns, v4: &str, v6: &str) -> String {
-    let saved = [v4, v6].map(|program| output_of(&mut netns.command(program)));
-    let tables = saved.iter().flat_map(|text| text.split_inclusive("COMMIT\n"));
-    let without_comments = tables.map(|table| {
+    [v4, v6]
+        .map(|program| tables_in_use(&output_of(&mut netns.command(program))))
+        .concat()
+}
+
+fn tables_in_use(saved: &str) -> String {
+    let without_comments = |table: &str| {
         let lines = table.lines().filter(|line| !line.starts_with('#'));
         lines.map(|line| format!("{line}\n")).collect::<String>()
-    });
+    };
     let in_use = |table: &String| table.contains("\n-A ") || table.contains(" - [") || table.contains(" DROP [");
-    without_comments.filter(in_use).collect()
+    let mut tables: Vec<String> = saved
+        .split_inclusive("COMMIT\n")
+        .map(without_comments)
+        .filter(in_use)
+        .collect();
+    tables.sort();
+    tables.concat()
 }
 
 /// The backends that every test of rules runs on.

@@ -22,7 +22,7 @@ use crate::render::iptables::{TableName, Tables, lower, patch};
 use crate::ruleset::{Family, Ruleset};
 
 /// The tables that rules of ours go to: these have to be readable, whatever it takes.
-const USED: [TableName; 1] = [TableName::Nat];
+const USED: [TableName; 3] = [TableName::Raw, TableName::Mangle, TableName::Nat];
 
 /// An implementation of iptables. Rules of one are not seen by the other, though the kernel follows both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

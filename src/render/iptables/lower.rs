@@ -3,10 +3,10 @@
 use ipnet::IpNet;
 
 use super::tables::{Chain, Jump, PREFIX, Spec, TableName, Tables};
-use crate::config::types::{Gid, Number, Port, Ports, Range, Ranges, Uid};
+use crate::config::types::{Gid, Mark, Number, Port, Ports, Range, Ranges, Uid};
 use crate::ruleset::{
-    self, Action, Addresses, BaseHook, ChainType, Elements, Families, Family, GidMatch, Hook, Match, PortMatch,
-    Protocol, Rule, Ruleset, UidMatch,
+    self, Action, Addresses, BaseHook, ChainType, ConntrackState, Elements, Families, Family, GidMatch, Hook, Match,
+    PortMatch, Protocol, Rule, Ruleset, UidMatch, Zone,
 };
 
 /// How many ports a `multiport` match holds; a range counts as two (iptables-extensions(8)).
@@ -38,6 +38,8 @@ pub fn lower(ruleset: &Ruleset) -> Tables {
 
 fn table(kind: ChainType) -> TableName {
     match kind {
+        ChainType::Raw => TableName::Raw,
+        ChainType::Mangle => TableName::Mangle,
         ChainType::Nat => TableName::Nat,
     }
 }
@@ -53,14 +55,11 @@ fn tables_of(ruleset: &Ruleset, chain: &ruleset::Chain) -> Vec<TableName> {
 }
 
 fn reaches(ruleset: &Ruleset, from: &ruleset::Chain, name: &str) -> bool {
-    from.rules.iter().any(|rule| match &rule.action {
-        Action::Jump(target) => {
-            target == name
-                || ruleset
-                    .chain(target)
-                    .is_some_and(|target| reaches(ruleset, target, name))
-        }
-        Action::Return | Action::Redirect(_) => false,
+    from.rules.iter().filter_map(|rule| rule.action.target()).any(|target| {
+        target == name
+            || ruleset
+                .chain(target)
+                .is_some_and(|target| reaches(ruleset, target, name))
     })
 }
 
@@ -109,11 +108,6 @@ fn specs(ruleset: &Ruleset, rule: &Rule) -> Vec<Spec> {
         .iter()
         .filter(|family| rule.can_match(*family))
         .collect();
-    let family = match families.as_slice() {
-        [] => return Vec::new(),
-        [only] => Some(*only),
-        _ => None,
-    };
     let mut combinations: Vec<Vec<Part>> = vec![Vec::new()];
     for matched in &rule.matches {
         let alternatives = alternatives(ruleset, matched);
@@ -122,27 +116,85 @@ fn specs(ruleset: &Ruleset, rule: &Rule) -> Vec<Spec> {
             .flat_map(|begun| alternatives.iter().map(|more| [begun.as_slice(), more].concat()))
             .collect();
     }
-    combinations
-        .into_iter()
-        .map(|parts| Spec::new(family, spec_words(parts, rule)))
+    targets(&rule.action, &families)
+        .iter()
+        .flat_map(|(family, target)| {
+            let spec = |parts: &Vec<Part>| Spec::new(*family, spec_words(parts, &rule.comment, target));
+            combinations.iter().map(spec)
+        })
         .collect()
 }
 
-fn spec_words(mut parts: Vec<Part>, rule: &Rule) -> Vec<String> {
+fn spec_words(parts: &[Part], comment: &str, target: &[String]) -> Vec<String> {
+    let mut parts = parts.to_vec();
     parts.sort_by_key(|(place, _)| *place);
     parts.dedup(); // The protocol may come with a port as well as by itself.
-    let comment = words(["-m", "comment", "--comment", &rule.comment]);
-    let action = match &rule.action {
+    let comment = words(["-m", "comment", "--comment", comment]);
+    let parts = parts.into_iter().flat_map(|(_, words)| words);
+    parts.chain(comment).chain(target.iter().cloned()).collect()
+}
+
+/// What an action is called, for the families that a rule concerns: once for both where the words are the same.
+fn targets(action: &Action, families: &[Family]) -> Vec<(Option<Family>, Vec<String>)> {
+    const ALL_BITS: &str = "0xffffffff";
+    let marked = |mark: &Mark| format!("{}/{ALL_BITS}", hexadecimal(*mark));
+    let of_any_family = match action {
         Action::Return => words(["-j", "RETURN"]),
         Action::Jump(chain) => words(["-j", &chain_name(chain)]),
+        Action::Accept => words(["-j", "ACCEPT"]),
+        Action::Drop => words(["-j", "DROP"]),
         Action::Redirect(port) => words(["-j", "REDIRECT", "--to-ports", &port.to_string()]),
+        Action::Tproxy { port, mark } => {
+            let target = |family| {
+                let any = match family {
+                    Family::V4 => "0.0.0.0",
+                    Family::V6 => "::",
+                };
+                let (port, mark) = (port.to_string(), marked(mark));
+                words([
+                    "-j",
+                    "TPROXY",
+                    "--on-port",
+                    &port,
+                    "--on-ip",
+                    any,
+                    "--tproxy-mark",
+                    &mark,
+                ])
+            };
+            return families.iter().map(|family| (Some(*family), target(*family))).collect();
+        }
+        Action::SetMark(mark) => words(["-j", "MARK", "--set-xmark", &marked(mark)]),
+        Action::SaveMark => words([
+            "-j",
+            "CONNMARK",
+            "--save-mark",
+            "--nfmask",
+            ALL_BITS,
+            "--ctmask",
+            ALL_BITS,
+        ]),
+        Action::RestoreMark => words([
+            "-j",
+            "CONNMARK",
+            "--restore-mark",
+            "--nfmask",
+            ALL_BITS,
+            "--ctmask",
+            ALL_BITS,
+        ]),
+        Action::SetZone(Zone(zone)) => words(["-j", "CT", "--zone", &zone.to_string()]),
     };
-    parts
-        .into_iter()
-        .flat_map(|(_, words)| words)
-        .chain(comment)
-        .chain(action)
-        .collect()
+    let family = match families {
+        [] => return Vec::new(),
+        [only] => Some(*only),
+        _ => None,
+    };
+    vec![(family, of_any_family)]
+}
+
+fn hexadecimal(mark: Mark) -> String {
+    format!("{:#x}", mark.get())
 }
 
 /// What a match becomes: any of these. None where it looks into a set that is not there or holds other things.
@@ -156,10 +208,25 @@ fn alternatives(ruleset: &Ruleset, matched: &Match) -> Vec<Vec<Part>> {
         Match::OutInterface(name) => vec![part(Place::OutInterface, words(["-o", name.as_str()]))],
         Match::Source(addresses) => networks(ruleset, addresses, Place::Source, "-s"),
         Match::Destination(addresses) => networks(ruleset, addresses, Place::Destination, "-d"),
-        Match::DestinationPort(protocol, ports) => destination_ports(ruleset, *protocol, ports),
+        Match::SourcePort(protocol, from) => ports(ruleset, *protocol, from, "--sport"),
+        Match::DestinationPort(protocol, to) => ports(ruleset, *protocol, to, "--dport"),
         Match::Uid(uids) => owners("--uid-owner", &users(ruleset, uids)),
         Match::Gid(gids) => owners("--gid-owner", &groups(ruleset, gids)),
+        Match::Mark(mark) => extension(words(["-m", "mark", "--mark", &hexadecimal(*mark)])),
+        Match::MarkIsNot(mark) => extension(words(["-m", "mark", "!", "--mark", &hexadecimal(*mark)])),
+        Match::ConntrackMark(mark) => extension(words(["-m", "connmark", "--mark", &hexadecimal(*mark)])),
+        Match::ConntrackState(state) => {
+            let states = match state {
+                ConntrackState::Invalid => "INVALID",
+                ConntrackState::Established => "RELATED,ESTABLISHED",
+            };
+            extension(words(["-m", "conntrack", "--ctstate", states]))
+        }
     }
+}
+
+fn extension(words: Vec<String>) -> Vec<Vec<Part>> {
+    vec![vec![(Place::Extension, words)]]
 }
 
 fn transport(protocol: Protocol) -> Part {
@@ -169,6 +236,7 @@ fn transport(protocol: Protocol) -> Part {
 fn protocol_name(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
     }
 }
 
@@ -184,13 +252,13 @@ fn networks(ruleset: &Ruleset, addresses: &Addresses, place: Place, option: &str
     networks.into_iter().map(part).collect()
 }
 
-fn destination_ports(ruleset: &Ruleset, protocol: Protocol, ports: &PortMatch) -> Vec<Vec<Part>> {
+fn ports(ruleset: &Ruleset, protocol: Protocol, ports: &PortMatch, option: &str) -> Vec<Vec<Part>> {
     let extensions: Vec<Vec<String>> = match ports {
-        PortMatch::Port(port) => vec![words(["-m", protocol_name(protocol), "--dport", &port.to_string()])],
+        PortMatch::Port(port) => vec![words(["-m", protocol_name(protocol), option, &port.to_string()])],
         PortMatch::Set(name) => match elements(ruleset, name) {
             Some(Elements::Ports(ports)) => multiport(ports)
                 .iter()
-                .map(|ports| words(["-m", "multiport", "--dports", ports]))
+                .map(|ports| words(["-m", "multiport", &format!("{option}s"), ports]))
                 .collect(),
             Some(Elements::Ipv4(_) | Elements::Ipv6(_) | Elements::Uids(_) | Elements::Gids(_)) | None => Vec::new(),
         },

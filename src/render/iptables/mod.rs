@@ -17,15 +17,22 @@ pub use lower::lower;
 pub use patch::patch;
 pub use tables::{Chain, Jump, PREFIX, Spec, Table, TableName, Tables};
 
-use crate::ruleset::{Families, Family, Ruleset};
+use crate::plan::Plan;
+use crate::ruleset::{Families, Family};
 
-/// The ruleset for people, and for `iptables-restore --noflush` and `ip6tables-restore --noflush` by hand.
+/// The plan for people, and for `iptables-restore --noflush` and `ip6tables-restore --noflush` by hand.
 ///
 /// One text serves both families: rules of one alone are marked `-4` or `-6`, which the other program skips
 /// (iptables(8), "-4, --ipv4"). Loaded in a namespace that has nothing of ours, it gives what applying gives.
-pub fn script(ruleset: &Ruleset) -> String {
-    let text = patch(&Tables::default(), &lower(ruleset)).unwrap_or_default();
-    format!("{}{text}", header(ruleset.families))
+///
+/// What iptables cannot do, addresses and routes, stands there as commands in comments.
+pub fn script(plan: &Plan) -> String {
+    let text = patch(&Tables::default(), &lower(&plan.ruleset)).unwrap_or_default();
+    format!(
+        "{}{}{text}",
+        header(plan.ruleset.families),
+        super::comments_on_the_rest(plan)
+    )
 }
 
 fn header(families: Families) -> String {

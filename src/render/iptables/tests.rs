@@ -7,15 +7,15 @@ use crate::facts::Facts;
 use crate::plan::Plan;
 use crate::ruleset::TABLE;
 
-fn ruleset(change: impl FnOnce(&mut Config)) -> Ruleset {
+fn plan(change: impl FnOnce(&mut Config)) -> Plan {
     let mut config = Settings::default().config;
     change(&mut config);
-    Plan::new(&config, &Facts::default()).unwrap().ruleset
+    Plan::new(&config, &Facts::default()).unwrap()
 }
 
 /// The lines of the script that have `word` in them.
 fn lines_with(word: &str, change: impl FnOnce(&mut Config)) -> Vec<String> {
-    let text = script(&ruleset(change));
+    let text = script(&plan(change));
     text.lines()
         .filter(|line| line.contains(word))
         .map(str::to_owned)
@@ -28,6 +28,7 @@ fn the_default_plan() {
 # Load it once, in the network namespace of the pod, with both programs:
 #   iptables-restore --noflush < FILE && ip6tables-restore --noflush < FILE
 # Rules marked -4 or -6 are of that family alone; the other program skips them.
+# Part of the plan too, by hand: ip address add ::6/128 dev lo metric 15006
 *nat
 :SIDETRACK_PREROUTING - [0:0]
 :SIDETRACK_INBOUND - [0:0]
@@ -55,7 +56,7 @@ fn the_default_plan() {
 -A SIDETRACK_SELF_CALLS -p tcp -m comment --comment "the pod's own address: as if it came from outside" -j SIDETRACK_INBOUND
 COMMIT
 "#;
-    assert_eq!(script(&ruleset(|_| {})), expected);
+    assert_eq!(script(&plan(|_| {})), expected);
 }
 
 #[test]
@@ -122,8 +123,7 @@ fn a_network_of_all_addresses_is_no_condition() {
 #[test]
 fn every_rule_of_a_single_family_is_marked() {
     for (family, mark) in [(IpFamily::Ipv4, "-4 "), (IpFamily::Ipv6, "-6 ")] {
-        let ruleset = ruleset(|config| config.ip_family = family);
-        let text = script(&ruleset);
+        let text = script(&plan(|config| config.ip_family = family));
         let unmarked = text
             .lines()
             .find(|line| line.starts_with('-') && !line.starts_with(mark));
@@ -138,7 +138,7 @@ fn every_rule_of_a_single_family_is_marked() {
 
 #[test]
 fn each_family_gets_its_own_rules_without_marks() {
-    let tables = lower(&ruleset(|_| {}));
+    let tables = lower(&plan(|_| {}).ruleset);
     for (family, own, other) in [
         (Family::V4, "127.0.0.1/32", "::1/128"),
         (Family::V6, "::1/128", "127.0.0.1/32"),
@@ -151,10 +151,10 @@ fn each_family_gets_its_own_rules_without_marks() {
 #[test]
 fn names_begin_with_our_prefix_and_fit() {
     assert_eq!(PREFIX, format!("{}_", TABLE.to_uppercase()));
-    let ruleset = ruleset(|config| {
+    let plan = plan(|config| {
         config.outbound.exclude_ports_for_uids = parse_ports_for_uids("22:1;23:2", &NoAccounts).unwrap();
     });
-    let tables = lower(&ruleset);
+    let tables = lower(&plan.ruleset);
     for chain in &tables.get(TableName::Nat).unwrap().chains {
         assert!(
             chain.name.starts_with(PREFIX) && chain.name.len() <= 28,
@@ -166,7 +166,7 @@ fn names_begin_with_our_prefix_and_fit() {
 
 #[test]
 fn a_comment_goes_and_the_rest_stays() {
-    let tables = lower(&ruleset(|_| {})).without_comments();
+    let tables = lower(&plan(|_| {}).ruleset).without_comments();
     let text = patch(&Tables::default(), &tables).unwrap();
     assert!(!text.contains("comment"));
     assert!(text.contains("-A SIDETRACK_OUTBOUND -o lo -m owner --uid-owner 1337 -j SIDETRACK_SELF_CALLS\n"));
@@ -174,17 +174,20 @@ fn a_comment_goes_and_the_rest_stays() {
 
 #[test]
 fn the_way_from_a_state_to_itself_is_empty() {
-    let tables = lower(&ruleset(|_| {}));
+    let tables = lower(&plan(|_| {}).ruleset);
     assert_eq!(patch(&tables, &tables.clone()), None);
     assert_eq!(patch(&Tables::default(), &Tables::default()), None);
 }
 
 #[test]
 fn only_what_differs_is_written() {
-    let before = lower(&ruleset(|_| {})).of(Family::V4);
-    let after = lower(&ruleset(|config| {
-        config.inbound.include_ports = parse_ports("").unwrap();
-    }));
+    let before = lower(&plan(|_| {}).ruleset).of(Family::V4);
+    let after = lower(
+        &plan(|config| {
+            config.inbound.include_ports = parse_ports("").unwrap();
+        })
+        .ruleset,
+    );
     let text = patch(&before, &after.of(Family::V4)).unwrap();
     let expected = "\
 *nat

@@ -6,12 +6,14 @@ use std::net::IpAddr;
 
 use netlink_packet_core::DefaultNla;
 use netlink_packet_netfilter::nftables::{
-    Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute, Lookup, Meta, MetaKey, Operator,
-    Payload, Register, Verdict, VerdictAttribute,
+    Bitwise, Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute, Lookup, Meta, MetaKey,
+    Operator, Payload, Register, Verdict, VerdictAttribute,
 };
 
 use crate::config::types::Id;
-use crate::ruleset::{Action, Addresses, Family, GidMatch, Match, PortMatch, Protocol, Rule, UidMatch};
+use crate::ruleset::{
+    Action, Addresses, ConntrackState, Family, GidMatch, Match, PortMatch, Protocol, Rule, UidMatch, Zone,
+};
 
 /// An expression as an element of a rule's list.
 pub type Element = ListAttribute<ExpressionAttribute>;
@@ -19,6 +21,7 @@ pub type Element = ListAttribute<ExpressionAttribute>;
 const NFPROTO_IPV4: u8 = 2;
 const NFPROTO_IPV6: u8 = 10;
 const IPPROTO_TCP: u8 = 6;
+const IPPROTO_UDP: u8 = 17;
 
 /// Length of an interface name with its terminating zero (`IFNAMSIZ` in linux/if.h).
 const INTERFACE_NAME_LENGTH: usize = 16;
@@ -34,6 +37,24 @@ const BYTEORDER_DREG: u16 = 2;
 const BYTEORDER_OP: u16 = 3;
 const BYTEORDER_LEN: u16 = 4;
 const BYTEORDER_SIZE: u16 = 5;
+
+/// `enum nft_tproxy_attributes`.
+const TPROXY_FAMILY: u16 = 1;
+const TPROXY_REG_PORT: u16 = 3;
+const NFPROTO_UNSPEC: u32 = 0;
+
+/// `enum nft_ct_attributes` and `enum nft_ct_keys`.
+const CT_DREG: u16 = 1;
+const CT_KEY: u16 = 2;
+const CT_SREG: u16 = 4;
+const CT_STATE: u32 = 0;
+const CT_MARK: u32 = 3;
+const CT_ZONE: u32 = 17;
+
+/// `enum ip_conntrack_info` as bits (`NF_CT_STATE_BIT`, linux/netfilter/nf_conntrack_common.h).
+const STATE_INVALID: u32 = 1;
+const STATE_ESTABLISHED: u32 = 2;
+const STATE_RELATED: u32 = 4;
 
 /// `enum nft_redir_attributes`, and the flag that says that a port is given (`NF_NAT_RANGE_PROTO_SPECIFIED`).
 const REDIR_REG_PROTO_MIN: u16 = 1;
@@ -59,19 +80,30 @@ fn push_match(expressions: &mut Vec<Expressions>, matcher: &Match) {
         Match::OutInterface(name) => expressions.extend(interface_is(MetaKey::Oifname, name.as_str())),
         Match::Source(addresses) => push_addresses(expressions, addresses, Side::Source),
         Match::Destination(addresses) => push_addresses(expressions, addresses, Side::Destination),
-        Match::DestinationPort(protocol, port) => {
-            expressions.extend(protocol_is(*protocol));
-            expressions.push(payload(TRANSPORT_HEADER, 2, 2));
-            expressions.push(match port {
-                PortMatch::Port(port) => equals(port.get().to_be_bytes().to_vec()),
-                PortMatch::Set(set) => is_in(set),
-            });
-        }
+        Match::SourcePort(protocol, ports) => push_ports(expressions, *protocol, ports, 0),
+        Match::DestinationPort(protocol, ports) => push_ports(expressions, *protocol, ports, 2),
         Match::Uid(UidMatch::Uid(uid)) => push_owner(expressions, MetaKey::SocketUserId, *uid),
         Match::Uid(UidMatch::Set(set)) => push_owner_set(expressions, MetaKey::SocketUserId, set),
         Match::Gid(GidMatch::Gid(gid)) => push_owner(expressions, MetaKey::SocketGroupId, *gid),
         Match::Gid(GidMatch::Set(set)) => push_owner_set(expressions, MetaKey::SocketGroupId, set),
+        Match::Mark(mark) => expressions.extend([meta(MetaKey::Mark), equals(host_order(mark.get()))]),
+        Match::MarkIsNot(mark) => expressions.extend([meta(MetaKey::Mark), differs(host_order(mark.get()))]),
+        Match::ConntrackMark(mark) => expressions.extend([conntrack(CT_MARK), equals(host_order(mark.get()))]),
+        Match::ConntrackState(ConntrackState::Invalid) => expressions.extend(conntrack_state(STATE_INVALID)),
+        Match::ConntrackState(ConntrackState::Established) => {
+            expressions.extend(conntrack_state(STATE_ESTABLISHED | STATE_RELATED));
+        }
     }
+}
+
+/// Both protocols have the source port first in their header, and then the destination port.
+fn push_ports(expressions: &mut Vec<Expressions>, protocol: Protocol, ports: &PortMatch, offset: u32) {
+    expressions.extend(protocol_is(protocol));
+    expressions.push(payload(TRANSPORT_HEADER, offset, 2));
+    expressions.push(match ports {
+        PortMatch::Port(port) => equals(port.get().to_be_bytes().to_vec()),
+        PortMatch::Set(set) => is_in(set),
+    });
 }
 
 fn push_action(expressions: &mut Vec<Expressions>, action: &Action) {
@@ -81,14 +113,34 @@ fn push_action(expressions: &mut Vec<Expressions>, action: &Action) {
             VerdictAttribute::Code(Verdict::Jump),
             VerdictAttribute::Chain(chain.to_string()),
         ])),
+        Action::Accept => expressions.push(code(NF_ACCEPT)),
+        Action::Drop => expressions.push(code(NF_DROP)),
         Action::Redirect(port) => {
-            expressions.push(Expressions::Immediate(vec![
-                Immediate::DestinationRegister(Register::Reg1),
-                Immediate::Data(DataAttribute::Value(port.get().to_be_bytes().to_vec())),
-            ]));
-            expressions.push(redirect());
+            expressions.extend([immediate(port.get().to_be_bytes().to_vec()), redirect()]);
+        }
+        Action::Tproxy { port, mark } => {
+            expressions.extend([immediate(port.get().to_be_bytes().to_vec()), tproxy()]);
+            expressions.extend([immediate(host_order(mark.get())), set_mark(), code(NF_ACCEPT)]);
+        }
+        Action::SetMark(mark) => expressions.extend([immediate(host_order(mark.get())), set_mark()]),
+        Action::SaveMark => expressions.extend([meta(MetaKey::Mark), set_conntrack(CT_MARK)]),
+        Action::RestoreMark => expressions.extend([conntrack(CT_MARK), set_mark()]),
+        Action::SetZone(Zone(zone)) => {
+            expressions.extend([immediate(zone.to_ne_bytes().to_vec()), set_conntrack(CT_ZONE)]);
         }
     }
+}
+
+/// Verdicts of linux/netfilter.h.
+const NF_DROP: u32 = 0;
+const NF_ACCEPT: u32 = 1;
+
+fn code(code: u32) -> Expressions {
+    verdict(vec![VerdictAttribute::Code(Verdict::Other(code))])
+}
+
+fn host_order(number: u32) -> Vec<u8> {
+    number.to_ne_bytes().to_vec()
 }
 
 #[derive(Clone, Copy)]
@@ -137,6 +189,7 @@ fn family_is(family: Family) -> [Expressions; 2] {
 fn protocol_is(protocol: Protocol) -> [Expressions; 2] {
     let number = match protocol {
         Protocol::Tcp => IPPROTO_TCP,
+        Protocol::Udp => IPPROTO_UDP,
     };
     [meta(MetaKey::L4Proto), equals(vec![number])]
 }
@@ -160,11 +213,50 @@ fn payload(base: u32, offset: u32, length: u32) -> Expressions {
     ])
 }
 
+fn set_mark() -> Expressions {
+    Expressions::Meta(vec![Meta::Key(MetaKey::Mark), Meta::SourceRegister(Register::Reg1)])
+}
+
+fn conntrack(key: u32) -> Expressions {
+    other("ct", &[(CT_DREG, Register::Reg1.into()), (CT_KEY, key)])
+}
+
+fn set_conntrack(key: u32) -> Expressions {
+    other("ct", &[(CT_KEY, key), (CT_SREG, Register::Reg1.into())])
+}
+
+/// Any of these bits is set in the connection's state.
+fn conntrack_state(bits: u32) -> [Expressions; 3] {
+    let masked = Expressions::Bitwise(vec![
+        Bitwise::SourceRegister(Register::Reg1),
+        Bitwise::DestinationRegister(Register::Reg1),
+        Bitwise::Length(4),
+        Bitwise::Mask(DataAttribute::Value(host_order(bits))),
+        Bitwise::Xor(DataAttribute::Value(host_order(0))),
+    ]);
+    [conntrack(CT_STATE), masked, differs(host_order(0))]
+}
+
 fn equals(value: Vec<u8>) -> Expressions {
+    compare(Operator::Equal, value)
+}
+
+fn differs(value: Vec<u8>) -> Expressions {
+    compare(Operator::NotEqual, value)
+}
+
+fn compare(operator: Operator, value: Vec<u8>) -> Expressions {
     Expressions::Cmp(vec![
         Cmp::SourceRegister(Register::Reg1),
-        Cmp::Op(Operator::Equal),
+        Cmp::Op(operator),
         Cmp::Data(DataAttribute::Value(value)),
+    ])
+}
+
+fn immediate(value: Vec<u8>) -> Expressions {
+    Expressions::Immediate(vec![
+        Immediate::DestinationRegister(Register::Reg1),
+        Immediate::Data(DataAttribute::Value(value)),
     ])
 }
 
@@ -192,6 +284,15 @@ fn host_to_network_order() -> Expressions {
             (BYTEORDER_LEN, 4),
             (BYTEORDER_SIZE, 4),
         ],
+    )
+}
+
+fn tproxy() -> Expressions {
+    // Of whichever family the packet is.
+    let family = NFPROTO_UNSPEC;
+    other(
+        "tproxy",
+        &[(TPROXY_FAMILY, family), (TPROXY_REG_PORT, Register::Reg1.into())],
     )
 }
 

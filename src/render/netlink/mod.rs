@@ -17,7 +17,7 @@ use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily};
 
 use self::listing::Listing;
-use crate::ruleset::{BaseHook, Chain, ChainType, Hook, Name, Rule, Ruleset, Set, TABLE};
+use crate::ruleset::{BaseHook, Chain, Hook, Name, Rule, Ruleset, Set, TABLE};
 
 /// One message of a transaction.
 pub struct Step {
@@ -207,9 +207,6 @@ fn chain(chain: &Chain) -> Step {
 
 fn base_hook(base: &BaseHook) -> [ChainAttribute; 3] {
     const ACCEPT: u32 = 1;
-    let kind = match base.kind {
-        ChainType::Nat => "nat",
-    };
     let hook = match base.hook {
         Hook::Prerouting => InetHookNumber::PreRouting,
         Hook::Output => InetHookNumber::LocalOut,
@@ -220,7 +217,7 @@ fn base_hook(base: &BaseHook) -> [ChainAttribute; 3] {
             HookAttribute::Priority(base.priority.cast_unsigned()),
         ]),
         ChainAttribute::Policy(ACCEPT),
-        ChainAttribute::Type(kind.to_owned()),
+        ChainAttribute::Type(super::nft::chain_type(base).to_owned()),
     ]
 }
 

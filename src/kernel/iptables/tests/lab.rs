@@ -30,10 +30,14 @@ pub fn in_namespace(test: fn(Variant)) {
     }
 }
 
-pub fn ruleset(change: impl FnOnce(&mut Config)) -> Ruleset {
+pub fn plan(change: impl FnOnce(&mut Config)) -> Plan {
     let mut config = Settings::default().config;
     change(&mut config);
-    Plan::new(&config, &Facts::default()).unwrap().ruleset
+    Plan::new(&config, &Facts::default()).unwrap()
+}
+
+pub fn ruleset(change: impl FnOnce(&mut Config)) -> Ruleset {
+    plan(change).ruleset
 }
 
 pub fn tool(variant: Variant, family: Family, suffix: &str) -> String {

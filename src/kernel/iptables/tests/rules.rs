@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::lab::{add_foreign_rules, dump, foreign, in_namespace, iptables, ruleset, run, tool};
+use super::lab::{add_foreign_rules, dump, foreign, in_namespace, iptables, plan, ruleset, run, tool};
 use crate::config::types::{IpFamily, NoAccounts, parse_cidrs, parse_ids, parse_ports};
 use crate::kernel::Change;
 use crate::kernel::iptables::{Iptables, Variant};
@@ -162,7 +162,7 @@ COMMIT
 #[test]
 fn the_script_by_hand_gives_what_applying_gives() {
     in_namespace(|variant| {
-        let planned = ruleset(|config| {
+        let planned = plan(|config| {
             config.inbound.exclude_cidrs = parse_cidrs("10.0.0.0/8,2001:db8::1:0,::1.2.3.4,0.0.0.0/32").unwrap();
             config.outbound.exclude_uids = parse_ids("5,1000-2000", &NoAccounts).unwrap();
             config.outbound.exclude_gids = parse_ids("0-4294967294", &NoAccounts).unwrap();
@@ -175,9 +175,9 @@ fn the_script_by_hand_gives_what_applying_gives() {
         }
         let by_hand = dump(variant);
         let backend = Iptables::find(variant).unwrap();
-        assert_eq!(backend.apply(&planned).unwrap(), Change::Unchanged);
+        assert_eq!(backend.apply(&planned.ruleset).unwrap(), Change::Unchanged);
         backend.remove().unwrap();
-        assert_eq!(backend.apply(&planned).unwrap(), Change::Created);
+        assert_eq!(backend.apply(&planned.ruleset).unwrap(), Change::Created);
         assert_eq!(dump(variant), by_hand);
     });
 }
@@ -185,7 +185,7 @@ fn the_script_by_hand_gives_what_applying_gives() {
 #[test]
 fn a_script_for_one_family_does_the_other_no_harm() {
     in_namespace(|variant| {
-        let planned = ruleset(|config| config.ip_family = IpFamily::Ipv6);
+        let planned = plan(|config| config.ip_family = IpFamily::Ipv6);
         let restore = tool(variant, Family::V4, "-restore");
         run(&restore, &["--noflush", "--test"], &script(&planned));
         run(&restore, &["--noflush"], &script(&planned));
@@ -196,7 +196,7 @@ fn a_script_for_one_family_does_the_other_no_harm() {
             &script(&planned),
         );
         assert_eq!(
-            Iptables::find(variant).unwrap().apply(&planned).unwrap(),
+            Iptables::find(variant).unwrap().apply(&planned.ruleset).unwrap(),
             Change::Replaced,
             "the empty chains go"
         );

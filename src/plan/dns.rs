@@ -1,0 +1,163 @@
+//! Name lookups: queries go to the proxy instead of the name server, over UDP and TCP.
+//!
+//! The proxy asks the name server with the same addresses and ports that the application may use. Connection tracking
+//! could then take the answer to one for the answer to the other, so that each side has a zone of its own.
+
+use std::net::IpAddr;
+
+use super::context::{Context, leave_alone, rule};
+use crate::config::types::{Cidrs, DnsServers, Port};
+use crate::config::{Config, Dialect};
+use crate::facts::Facts;
+use crate::ruleset::{Action, Addresses, Match, PortMatch, Protocol, Rule, Zone};
+
+/// Between the proxy and the name servers.
+const UPSTREAM: Zone = Zone(1);
+/// Between the applications and the proxy.
+const DOWNSTREAM: Zone = Zone(2);
+
+/// The port of name servers.
+pub const DNS_PORT: Port = match Port::new(53) {
+    Some(port) => port,
+    None => unreachable!(),
+};
+
+/// The name lookups to capture.
+pub enum Capture {
+    /// All.
+    All,
+    /// Those to these servers; never none.
+    Servers(Cidrs),
+}
+
+impl Capture {
+    /// What is captured, if anything: without a single name server nothing is.
+    pub fn new(config: &Config, facts: &Facts) -> Option<Self> {
+        let servers = |addresses: &[IpAddr]| addresses.iter().map(|address| (*address).into()).collect::<Cidrs>();
+        // Istio's rules go half the way where nothing is to be captured: all queries change their zone nevertheless.
+        let outbound = &config.outbound;
+        let left_alone = outbound.exclude_ports.contains(DNS_PORT) || outbound.include_gids.is_empty();
+        if !config.dns.redirect || left_alone && config.dialect == Dialect::Sidetrack {
+            return None;
+        }
+        let servers = match &config.dns.servers {
+            DnsServers::All => return Some(Self::All),
+            DnsServers::These(addresses) => servers(addresses),
+            DnsServers::ResolvConf => servers(&facts.resolvers),
+        };
+        (!servers.is_empty()).then_some(Self::Servers(servers))
+    }
+}
+
+/// The match for a query to any server.
+pub fn query(protocol: Protocol) -> Match {
+    Match::DestinationPort(protocol, PortMatch::Port(DNS_PORT))
+}
+
+/// Sends captured queries to the proxy.
+pub fn redirections(context: &mut Context) -> Vec<Rule> {
+    let to_proxy = Action::Redirect(context.config.dns.port);
+    let mut rules = Vec::new();
+    for on_server in sides(context, Match::Destination) {
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let matches = [query(protocol)].into_iter().chain(on_server.clone());
+            rules.push(rule(matches, to_proxy.clone(), "name lookup, to the proxy"));
+        }
+    }
+    rules
+}
+
+/// Zones for UDP that local processes send.
+pub fn zones_on_departure(context: &mut Context) -> Vec<Rule> {
+    let answer = Match::SourcePort(Protocol::Udp, PortMatch::Port(context.config.dns.port));
+    let mut rules = Vec::new();
+    for owner in context.proxy_owners() {
+        rules.push(rule(
+            [query(Protocol::Udp), owner.clone()],
+            Action::SetZone(UPSTREAM),
+            "the proxy asks a name server",
+        ));
+        rules.push(rule(
+            [answer.clone(), owner],
+            Action::SetZone(DOWNSTREAM),
+            "the proxy answers an application",
+        ));
+    }
+    let captured = match context.config.dialect {
+        Dialect::Sidetrack => {
+            rules.extend(left_alone(context));
+            included_groups(context)
+        }
+        Dialect::Istio(_) => None,
+    };
+    rules.extend(sides(context, Match::Destination).into_iter().map(|on_server| {
+        let matches = [query(Protocol::Udp)]
+            .into_iter()
+            .chain(on_server)
+            .chain(captured.clone());
+        rule(
+            matches,
+            Action::SetZone(DOWNSTREAM),
+            "an application asks a name server",
+        )
+    }));
+    rules
+}
+
+/// Queries of owners that are left alone must be recognised by the answers that they get from the server itself.
+/// Istio's rules forget about them.
+fn left_alone(context: &mut Context) -> Vec<Rule> {
+    let outbound = &context.config.outbound;
+    let uids = context.sets.uid("exclude_uids", &outbound.exclude_uids);
+    let gids = context.sets.gid("exclude_gids", &outbound.exclude_gids);
+    let mut rules: Vec<Rule> = uids
+        .into_iter()
+        .chain(gids)
+        .map(|owner| leave_alone([owner], "excluded owners"))
+        .collect();
+    for (number, entry) in outbound.exclude_ports_for_uids.iter().enumerate() {
+        if entry.udp && entry.ports.contains(DNS_PORT) {
+            let uids = context.sets.uid(format!("exclude_for_uids_{number}"), &entry.uids);
+            rules.extend(uids.map(|uids| leave_alone([uids], "ports excluded for these users")));
+        }
+    }
+    rules
+}
+
+/// The match for groups that alone are captured, if so.
+fn included_groups(context: &mut Context) -> Option<Match> {
+    let groups = &context.config.outbound.include_gids;
+    if groups.is_everything() {
+        return None;
+    }
+    context.sets.gid("include_gids", groups)
+}
+
+/// Zones for UDP that arrives.
+pub fn zones_on_arrival(context: &mut Context) -> Vec<Rule> {
+    let answer = Match::SourcePort(Protocol::Udp, PortMatch::Port(DNS_PORT));
+    let mut rules = Vec::new();
+    if context.config.dialect == Dialect::Sidetrack {
+        for interface in &context.config.reroute_interfaces {
+            let matches = [Match::InInterface(interface.clone()), query(Protocol::Udp)];
+            rules.push(rule(matches, Action::SetZone(DOWNSTREAM), "a rerouted query"));
+        }
+    }
+    rules.extend(sides(context, Match::Source).into_iter().map(|on_server| {
+        let matches = [answer.clone()].into_iter().chain(on_server);
+        rule(matches, Action::SetZone(UPSTREAM), "a name server answers the proxy")
+    }));
+    rules
+}
+
+/// The condition on the server's address, for each family that has servers; one without condition where all count.
+fn sides(context: &mut Context, on: fn(Addresses) -> Match) -> Vec<Option<Match>> {
+    match &context.dns {
+        None => Vec::new(),
+        Some(Capture::All) => vec![None],
+        Some(Capture::Servers(servers)) => {
+            let matches = context.sets.addresses("dns_servers", servers, context.families, on);
+            matches.into_iter().map(Some).collect()
+        }
+    }
+}

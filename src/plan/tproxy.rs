@@ -1,0 +1,147 @@
+//! Connections to the pod that reach the proxy unchanged, so that the app sees the client's own address.
+//!
+//! What arrives is handed to the proxy's transparent socket. What the proxy sends on bears the client's address and a
+//! mark; the app's answers to it get that mark too, and policy routing brings packets with it back to this host.
+
+use super::context::{Context, from_passthrough, leave_alone, over_loopback, rule, tcp};
+use super::{inbound, loopback_in};
+use crate::config::Dialect;
+use crate::config::types::Mark;
+use crate::ruleset::{Action, Chain, ConntrackState, Match, Rule};
+
+const CHAIN: &str = "tproxy_inbound";
+const DIVERT: &str = "tproxy_divert";
+const HAND_OVER: &str = "tproxy_hand_over";
+const SELF_CALLS: &str = "tproxy_self_calls";
+
+/// What the proxy sends to the pod's own address, where it is to be intercepted rather than translated.
+const SELF_CALL_MARK: Mark = match Mark::new(1338) {
+    Some(mark) => mark,
+    None => unreachable!(),
+};
+
+/// The rules for what arrives.
+pub fn on_arrival(context: &Context) -> Vec<Rule> {
+    let mark = context.config.inbound.tproxy_mark;
+    let entry = rule([tcp()], Action::Jump(CHAIN.into()), "TCP that arrives");
+    let captures = !context.config.inbound.include_ports.is_empty();
+    captures
+        .then_some(entry)
+        .into_iter()
+        .chain([rule(
+            [tcp(), Match::Mark(mark)],
+            Action::SaveMark,
+            "the proxy sends this on with the client's address: its answers too",
+        )])
+        .collect()
+}
+
+/// The rules for what local processes send.
+pub fn on_departure(context: &mut Context) -> Vec<Rule> {
+    let mark = context.config.inbound.tproxy_mark;
+    let mut rules = vec![leave_alone(
+        [tcp(), over_loopback(), Match::Mark(mark)],
+        "the proxy sends this on with the client's address",
+    )];
+    if marks_self_calls(context) {
+        rules.extend(context.proxy_owners().into_iter().map(|owner| {
+            rule(
+                [tcp(), over_loopback(), owner],
+                Action::Jump(SELF_CALLS.into()),
+                "the proxy calls the pod itself",
+            )
+        }));
+    }
+    rules.push(rule(
+        [tcp(), Match::ConntrackMark(mark)],
+        Action::RestoreMark,
+        "an answer to what the proxy sent on: back to the proxy",
+    ));
+    rules
+}
+
+/// In our dialect self-calls are translated, whoever the proxy runs as, so that nothing needs to mark them.
+fn marks_self_calls(context: &Context) -> bool {
+    match context.config.dialect {
+        Dialect::Sidetrack => false,
+        Dialect::Istio(_) => true,
+    }
+}
+
+/// The chains that those rules lead to.
+pub fn chains(context: &mut Context) -> Vec<Chain> {
+    let mut chains = Vec::new();
+    let chain = |name: &'static str, rules| Chain {
+        name: name.into(),
+        hook: None,
+        rules,
+    };
+    if !context.config.inbound.include_ports.is_empty() {
+        chains.push(chain(CHAIN, arriving(context)));
+        chains.push(chain(DIVERT, divert(context)));
+        chains.push(chain(HAND_OVER, hand_over(context)));
+    }
+    if marks_self_calls(context) {
+        let mut rules = context.leave_loopback_alone();
+        let mark = Action::SetMark(SELF_CALL_MARK);
+        rules.push(rule([], mark, "the pod's own address: as if it came from outside"));
+        chains.push(chain(SELF_CALLS, rules));
+    }
+    chains
+}
+
+fn arriving(context: &mut Context) -> Vec<Rule> {
+    let mark = context.config.inbound.tproxy_mark;
+    let mut rules = vec![leave_alone(
+        [Match::Mark(mark)],
+        "the proxy sends this on with the client's address",
+    )];
+    rules.extend(context.families.iter().map(|family| {
+        leave_alone(
+            [loopback_in(), from_passthrough(family)],
+            "the proxy passes inbound traffic on to the app",
+        )
+    }));
+    match context.config.dialect {
+        Dialect::Sidetrack => {
+            rules.push(leave_alone([loopback_in()], "the pod calls itself"));
+            rules.extend(inbound::mesh_ports(context));
+        }
+        // Istio's rules do not spare the mesh's ports here.
+        Dialect::Istio(_) => rules.push(leave_alone(
+            [loopback_in(), Match::MarkIsNot(SELF_CALL_MARK)],
+            "the pod calls itself",
+        )),
+    }
+    rules.extend(inbound::exclusions(context));
+    let established = Match::ConntrackState(ConntrackState::Established);
+    if let Some(ports) = inbound::included(context) {
+        rules.push(rule(
+            [ports.clone(), established],
+            Action::Jump(DIVERT.into()),
+            "of a connection that the proxy has taken",
+        ));
+        rules.push(rule([ports], Action::Jump(HAND_OVER.into()), "inbound, to the proxy"));
+    }
+    rules
+}
+
+fn divert(context: &Context) -> Vec<Rule> {
+    let mark = context.config.inbound.tproxy_mark;
+    vec![
+        rule([], Action::SetMark(mark), "routed to this host"),
+        rule([], Action::Accept, "to the socket that has the connection"),
+    ]
+}
+
+fn hand_over(context: &mut Context) -> Vec<Rule> {
+    let mut rules = context.leave_loopback_alone();
+    let to_proxy = Action::Tproxy {
+        port: context.config.proxy.inbound_port,
+        mark: context.config.inbound.tproxy_mark,
+    };
+    rules.push(rule([tcp()], to_proxy, "inbound, to the proxy as it is"));
+    // On nftables the rule before does not apply while the proxy does not listen.
+    rules.push(rule([], Action::Drop, "no proxy listens: nothing may bypass it"));
+    rules
+}
