@@ -8,7 +8,7 @@ use crate::config::types::{Number as _, Port, Ports, Range};
 use crate::ruleset::{Action, Chain, GidMatch, Match, Protocol, Rule, UidMatch};
 
 const SELF_CALLS: &str = "self_calls";
-const SELF_CALLS_OF_GROUPS: &str = "self_calls_of_groups";
+const SELF_CALLS_OF_GROUPS: &str = "group_self_calls";
 
 /// The rules for each user, then for each group: self-calls go to the inbound port, loopback traffic of everybody
 /// else is left alone, and so is the rest of its own.
