@@ -12,6 +12,10 @@ pub enum Source {
     Flag,
     /// An environment variable.
     Environment,
+    /// An annotation of the pod; the option's name is the annotation's.
+    Annotation,
+    /// The network configuration of the CNI plugin.
+    NetConf,
     /// The configuration file.
     File(PathBuf),
 }
@@ -74,6 +78,8 @@ impl fmt::Display for Problem {
                 match source {
                     Source::Flag => write!(f, "--{option}")?,
                     Source::Environment => f.write_str(&environment_name(option))?,
+                    Source::Annotation => write!(f, "annotation {option}")?,
+                    Source::NetConf => write!(f, "NetConf: {option}")?,
                     Source::File(path) => write!(f, "{}: {option}", path.display())?,
                 }
                 write!(f, ": {:?} is not {}", invalid.value, invalid.expected)
@@ -81,6 +87,8 @@ impl fmt::Display for Problem {
             Self::Source { source, reason } => match source {
                 Source::Flag => write!(f, "command line: {reason}"),
                 Source::Environment => write!(f, "environment: {reason}"),
+                Source::Annotation => write!(f, "annotations: {reason}"),
+                Source::NetConf => write!(f, "NetConf: {reason}"),
                 Source::File(path) => write!(f, "{}: {reason}", path.display()),
             },
             Self::Contradiction { options, reason } => write!(f, "--{}: {reason}", options.join(" and --")),

@@ -80,7 +80,8 @@ pub fn from_file(path: &Path, text: &str, accounts: &dyn Accounts) -> Parsed {
     }
 }
 
-fn from_value(source: Source, value: Value, accounts: &dyn Accounts) -> Parsed {
+/// Reads an object whose keys are the options' names: what a file holds, and the `redirect` object of a NetConf.
+pub fn from_value(source: Source, value: Value, accounts: &dyn Accounts) -> Parsed {
     let mut parsed = Parsed::default();
     let entries = match value {
         Value::Object(entries) => entries,
