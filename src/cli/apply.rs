@@ -6,8 +6,8 @@ use clap::ArgMatches;
 
 use super::arguments;
 use super::settings::settings;
-use crate::config::Settings;
-use crate::config::types::Output;
+use crate::config::types::{DnsServers, Output};
+use crate::config::{Config, Settings};
 use crate::facts::{Facts, redirectors};
 use crate::kernel::install::{self, Applied};
 use crate::kernel::route::Loopback;
@@ -31,7 +31,7 @@ fn apply(settings: &Settings) -> anyhow::Result<()> {
     let mut namespace = Namespace::default();
     let observed = namespace.observe()?;
     warn_of(&observed);
-    let plan = Plan::new(&settings.config, &facts(&observed.loopback))?;
+    let plan = Plan::new(&settings.config, &facts(&settings.config, &observed.loopback))?;
     let applied = install::apply(&mut namespace, &plan, settings.run.backend, &observed)?;
     tell(&plan, &applied);
     Ok(())
@@ -40,7 +40,7 @@ fn apply(settings: &Settings) -> anyhow::Result<()> {
 /// Prints the plan. The one thing that it may do besides is to look, and it does without where it cannot.
 fn dry_run(settings: &Settings) -> anyhow::Result<()> {
     let facts = match Namespace::default().loopback() {
-        Ok(loopback) => facts(&loopback),
+        Ok(loopback) => facts(&settings.config, &loopback),
         Err(error) => {
             tracing::debug!(%error, "cannot observe this network namespace; planning for an ordinary pod");
             Facts::default()
@@ -56,11 +56,13 @@ fn dry_run(settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn facts(loopback: &Loopback) -> Facts {
+/// What the plan depends on. Name servers are looked up only where they matter.
+fn facts(config: &Config, loopback: &Loopback) -> Facts {
+    let asks_file = config.dns.redirect && config.dns.servers == DnsServers::ResolvConf;
     Facts {
         ipv6: loopback.ipv6,
         addresses: loopback.addresses,
-        resolvers: resolvers::read(),
+        resolvers: if asks_file { resolvers::read() } else { Vec::new() },
     }
 }
 

@@ -4,10 +4,10 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::dns::Capture;
 use super::sets::Sets;
-use crate::config::Config;
-use crate::config::types::{Cidrs, InterfaceName};
+use crate::config::types::{Cidrs, DnsServers, InterfaceName, Port};
+use crate::config::{Config, Dialect};
+use crate::facts::Facts;
 use crate::ruleset::{Action, Addresses, Families, Family, Match, Protocol, Rule};
 
 /// The configuration, what follows from it for the whole plan, and the sets made so far.
@@ -17,7 +17,7 @@ pub struct Context<'c> {
     /// The families to redirect.
     pub families: Families,
     /// The name lookups to capture, if any.
-    pub dns: Option<Capture>,
+    pub dns: Option<Lookups>,
     /// The sets made so far.
     pub sets: Sets,
 }
@@ -41,6 +41,39 @@ impl Context<'_> {
         let uids = self.sets.uid("proxy_uids", &proxy.uids);
         let gids = self.sets.gid("proxy_gids", &proxy.gids);
         [uids, gids].into_iter().flatten().collect()
+    }
+}
+
+/// The port of name servers.
+pub const DNS_PORT: Port = match Port::new(53) {
+    Some(port) => port,
+    None => unreachable!(),
+};
+
+/// The name lookups that are captured.
+pub enum Lookups {
+    /// All.
+    All,
+    /// Those to these servers; never none.
+    To(Cidrs),
+}
+
+impl Lookups {
+    /// What is captured, if anything: without a single name server nothing is.
+    pub fn new(config: &Config, facts: &Facts) -> Option<Self> {
+        let servers = |addresses: &[IpAddr]| addresses.iter().map(|address| (*address).into()).collect::<Cidrs>();
+        // Istio's rules go half the way where nothing is to be captured: all queries change their zone nevertheless.
+        let outbound = &config.outbound;
+        let left_alone = outbound.exclude_ports.contains(DNS_PORT) || outbound.include_gids.is_empty();
+        if !config.dns.redirect || left_alone && config.dialect == Dialect::Sidetrack {
+            return None;
+        }
+        let servers = match &config.dns.servers {
+            DnsServers::All => return Some(Self::All),
+            DnsServers::These(addresses) => servers(addresses),
+            DnsServers::ResolvConf => servers(&facts.resolvers),
+        };
+        (!servers.is_empty()).then_some(Self::To(servers))
     }
 }
 

@@ -3,51 +3,14 @@
 //! The proxy asks the name server with the same addresses and ports that the application may use. Connection tracking
 //! could then take the answer to one for the answer to the other, so that each side has a zone of its own.
 
-use std::net::IpAddr;
-
-use super::context::{Context, leave_alone, rule};
-use crate::config::types::{Cidrs, DnsServers, Port};
-use crate::config::{Config, Dialect};
-use crate::facts::Facts;
+use super::context::{Context, DNS_PORT, Lookups, leave_alone, rule};
+use crate::config::Dialect;
 use crate::ruleset::{Action, Addresses, Match, PortMatch, Protocol, Rule, Zone};
 
 /// Between the proxy and the name servers.
 const UPSTREAM: Zone = Zone(1);
 /// Between the applications and the proxy.
 const DOWNSTREAM: Zone = Zone(2);
-
-/// The port of name servers.
-pub const DNS_PORT: Port = match Port::new(53) {
-    Some(port) => port,
-    None => unreachable!(),
-};
-
-/// The name lookups to capture.
-pub enum Capture {
-    /// All.
-    All,
-    /// Those to these servers; never none.
-    Servers(Cidrs),
-}
-
-impl Capture {
-    /// What is captured, if anything: without a single name server nothing is.
-    pub fn new(config: &Config, facts: &Facts) -> Option<Self> {
-        let servers = |addresses: &[IpAddr]| addresses.iter().map(|address| (*address).into()).collect::<Cidrs>();
-        // Istio's rules go half the way where nothing is to be captured: all queries change their zone nevertheless.
-        let outbound = &config.outbound;
-        let left_alone = outbound.exclude_ports.contains(DNS_PORT) || outbound.include_gids.is_empty();
-        if !config.dns.redirect || left_alone && config.dialect == Dialect::Sidetrack {
-            return None;
-        }
-        let servers = match &config.dns.servers {
-            DnsServers::All => return Some(Self::All),
-            DnsServers::These(addresses) => servers(addresses),
-            DnsServers::ResolvConf => servers(&facts.resolvers),
-        };
-        (!servers.is_empty()).then_some(Self::Servers(servers))
-    }
-}
 
 /// The match for a query to any server.
 pub fn query(protocol: Protocol) -> Match {
@@ -154,8 +117,8 @@ pub fn zones_on_arrival(context: &mut Context) -> Vec<Rule> {
 fn sides(context: &mut Context, on: fn(Addresses) -> Match) -> Vec<Option<Match>> {
     match &context.dns {
         None => Vec::new(),
-        Some(Capture::All) => vec![None],
-        Some(Capture::Servers(servers)) => {
+        Some(Lookups::All) => vec![None],
+        Some(Lookups::To(servers)) => {
             let matches = context.sets.addresses("dns_servers", servers, context.families, on);
             matches.into_iter().map(Some).collect()
         }

@@ -1,7 +1,7 @@
 //! What Istio's rules do about the proxy's own traffic and loopback, to the letter: the rules of one of the proxy's
 //! users decide about what those of the next one get to see.
 
-use super::context::{Context, leave_alone, over_loopback, rule, tcp};
+use super::context::{Context, DNS_PORT, leave_alone, over_loopback, rule, tcp};
 use super::dns;
 use crate::config::OwnerOrder;
 use crate::config::types::{Number as _, Port, Ports, Range};
@@ -49,8 +49,8 @@ fn everybody_else_on_loopback(context: &mut Context) -> Option<Rule> {
 }
 
 fn all_but_dns() -> Ports {
-    let before = Port::new(dns::DNS_PORT.get() - 1).and_then(|last| Range::new(Port::MIN, last));
-    let after = dns::DNS_PORT.next().and_then(|first| Range::new(first, Port::MAX));
+    let before = Port::new(DNS_PORT.get() - 1).and_then(|last| Range::new(Port::MIN, last));
+    let after = DNS_PORT.next().and_then(|first| Range::new(first, Port::MAX));
     [before, after].into_iter().flatten().collect()
 }
 

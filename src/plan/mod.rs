@@ -20,8 +20,7 @@ use crate::ruleset::{
     Ruleset, Unsound,
 };
 
-use self::context::{Context, leave_alone, rule};
-use self::dns::Capture;
+use self::context::{Context, Lookups, leave_alone, rule};
 use self::sets::Sets;
 
 /// The address that the proxy binds to when it passes an IPv4 connection on to the application.
@@ -151,7 +150,7 @@ fn ruleset(config: &Config, facts: &Facts, families: Families) -> Ruleset {
     let mut context = Context {
         config,
         families,
-        dns: Capture::new(config, facts),
+        dns: Lookups::new(config, facts),
         sets: Sets::default(),
     };
     let context = &mut context;

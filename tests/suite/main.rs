@@ -13,6 +13,7 @@ mod common;
 mod containment;
 mod envoy;
 mod golden;
+mod layering;
 mod lifecycle;
 mod load;
 mod parity;
