@@ -10,10 +10,12 @@
 //!                 (observed, plain data)
 //! ```
 //!
-//! [`config`] reads and validates options, [`plan`] decides, [`ruleset`] is what was decided, [`render`] writes it
-//! down in the languages of nft, iptables, JSON and netlink. All of them are pure. [`kernel`] alone has effects; [`cli`] is the command line.
+//! [`config`] reads and validates options, [`compat`] those of other tools, [`plan`] decides, [`ruleset`] is what was
+//! decided, [`render`] writes it down in the languages of nft, iptables, JSON and netlink. All of them are pure.
+//! [`kernel`] alone has effects; [`cli`] is the command line.
 
 pub mod cli;
+pub mod compat;
 pub mod config;
 pub mod facts;
 pub mod kernel;

@@ -12,7 +12,7 @@ use crate::facts::{Facts, redirectors};
 use crate::kernel::install::{self, Applied};
 use crate::kernel::route::Loopback;
 use crate::kernel::{Change, Namespace, Observed, netns, resolvers};
-use crate::plan::Plan;
+use crate::plan::{Plan, PlanError};
 use crate::render;
 
 /// Runs the command.
@@ -24,9 +24,13 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     }
 }
 
-fn apply(settings: &Settings) -> anyhow::Result<()> {
+/// Redirects the traffic of this network namespace, or prints how.
+///
+/// # Errors
+/// There is no such plan, or the system cannot or may not put it in place.
+pub fn apply(settings: &Settings) -> anyhow::Result<()> {
     if settings.run.dry_run {
-        return dry_run(settings);
+        return Ok(std::io::stdout().write_all(text(settings)?.as_bytes())?);
     }
     let mut namespace = Namespace::default();
     let observed = namespace.observe()?;
@@ -37,23 +41,32 @@ fn apply(settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints the plan. The one thing that it may do besides is to look, and it does without where it cannot.
-fn dry_run(settings: &Settings) -> anyhow::Result<()> {
+/// What a dry run prints.
+///
+/// # Errors
+/// There is no such plan.
+pub fn text(settings: &Settings) -> anyhow::Result<String> {
+    let plan = plan(&settings.config)?;
+    Ok(match settings.run.output {
+        Output::Nft => render::nft::script(&plan),
+        Output::Iptables => render::iptables::script(&plan),
+        Output::Json => render::json::document(&plan),
+    })
+}
+
+/// The plan for this network namespace. Looks at it and changes nothing; what cannot be seen is as in an ordinary pod.
+///
+/// # Errors
+/// There is no such plan.
+pub fn plan(config: &Config) -> Result<Plan, PlanError> {
     let facts = match Namespace::default().loopback() {
-        Ok(loopback) => facts(&settings.config, &loopback),
+        Ok(loopback) => facts(config, &loopback),
         Err(error) => {
             tracing::debug!(%error, "cannot observe this network namespace; planning for an ordinary pod");
             Facts::default()
         }
     };
-    let plan = Plan::new(&settings.config, &facts)?;
-    let text = match settings.run.output {
-        Output::Nft => render::nft::script(&plan),
-        Output::Iptables => render::iptables::script(&plan),
-        Output::Json => render::json::document(&plan),
-    };
-    std::io::stdout().write_all(text.as_bytes())?;
-    Ok(())
+    Plan::new(config, &facts)
 }
 
 /// What the plan depends on. Name servers are looked up only where they matter.
@@ -92,5 +105,10 @@ fn tell(plan: &Plan, applied: &Applied) {
         Change::Created => tracing::info!(%backend, families, "traffic is redirected now"),
         Change::Replaced => tracing::info!(%backend, families, "the redirection was replaced by this one"),
         Change::Unchanged => tracing::info!(%backend, families, "traffic was redirected like this already"),
+    }
+    if applied.change == Change::Unchanged {
+        for missing in &applied.added {
+            tracing::warn!(%missing, "this was missing and has been put back");
+        }
     }
 }

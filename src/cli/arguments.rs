@@ -2,6 +2,7 @@
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use super::istio_iptables;
 use crate::config::options::{Group, OPTIONS, OptionSpec};
 use crate::config::problem::environment_name;
 
@@ -15,6 +16,7 @@ pub fn command() -> Command {
         .disable_help_subcommand(true)
         .subcommand(apply())
         .subcommand(cleanup())
+        .subcommand(istio_iptables::command())
 }
 
 fn apply() -> Command {
@@ -67,6 +69,7 @@ fn verbose() -> Arg {
 fn argument(option: &'static OptionSpec) -> Arg {
     let argument = Arg::new(option.name)
         .long(option.name)
+        .aliases(option.aliases)
         .help_heading(option.group.heading());
     let help = match option.default {
         "" | "false" => option.help.to_owned(),

@@ -5,15 +5,25 @@ use clap::ArgMatches;
 use super::arguments;
 use super::settings::logging_alone;
 use crate::kernel::install::{self, Removed};
-use crate::kernel::{KernelError, Namespace, netns};
+use crate::kernel::{Namespace, netns};
 
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     logging_alone(matches)?;
-    let removed = match arguments::text_or_variable(matches, "netns") {
-        Some(netns) => netns::within(netns::path(&netns), cleanup)??,
-        None => cleanup()?,
-    };
+    match arguments::text_or_variable(matches, "netns") {
+        Some(netns) => netns::within(netns::path(&netns), cleanup)?,
+        None => cleanup(),
+    }
+}
+
+/// Removes what is ours from this network namespace.
+///
+/// # Errors
+/// The system cannot or may not.
+pub fn cleanup() -> anyhow::Result<()> {
+    let mut namespace = Namespace::default();
+    let observed = namespace.observe()?;
+    let removed = install::cleanup(&mut namespace, &observed)?;
     if removed == Removed::default() {
         tracing::info!("there was nothing of sidetrack's here");
         return Ok(());
@@ -24,11 +34,8 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     for address in removed.addresses {
         tracing::info!(%address, "the address was taken from the loopback interface");
     }
+    for what in removed.policy_routing {
+        tracing::info!(%what, "the policy routing was removed");
+    }
     Ok(())
-}
-
-fn cleanup() -> Result<Removed, KernelError> {
-    let mut namespace = Namespace::default();
-    let observed = namespace.observe()?;
-    install::cleanup(&mut namespace, &observed)
 }

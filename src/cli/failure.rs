@@ -6,18 +6,36 @@ use thiserror::Error;
 
 use crate::config::problem::Problem;
 use crate::kernel::KernelError;
+use crate::kernel::validation::ValidationError;
 
-/// The exit code for input that cannot be used.
-pub const INPUT: u8 = 2;
+/// What a command exits with where its input is at fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExitCodes {
+    /// For flags that are no flags.
+    pub usage: u8,
+    /// For input that cannot be used.
+    pub input: u8,
+}
+
+/// Those of our own commands.
+pub const SIDETRACK: ExitCodes = ExitCodes { usage: 2, input: 2 };
+/// Those of `istio-iptables`.
+pub const ISTIO_IPTABLES: ExitCodes = ExitCodes { usage: 255, input: 1 };
+
 /// The exit code for a system that cannot do what was asked.
 pub const SYSTEM: u8 = 1;
+/// The exit code for traffic that is not redirected. Istio's repair controller waits for it.
+pub const VALIDATION: u8 = 126;
 
 /// Input that cannot be used: all that is wrong with it.
 #[derive(Debug, Error)]
 pub enum Failure {
-    /// Each a sentence.
+    /// Values of options. Each a sentence.
     #[error("{}", .0.join("; "))]
     Input(Vec<String>),
+    /// The way in which a command is used, maybe values too. Each a sentence.
+    #[error("{}", .0.join("; "))]
+    Usage(Vec<String>),
 }
 
 impl From<Vec<Problem>> for Failure {
@@ -27,17 +45,25 @@ impl From<Vec<Problem>> for Failure {
 }
 
 /// Logs an error, a line for each thing that is wrong, and says what to exit with.
-pub fn report(error: &anyhow::Error) -> ExitCode {
-    if let Some(Failure::Input(problems)) = error.downcast_ref() {
+pub fn report(error: &anyhow::Error, codes: ExitCodes) -> ExitCode {
+    if let Some(failure) = error.downcast_ref() {
+        let (code, problems) = match failure {
+            Failure::Input(problems) => (codes.input, problems),
+            Failure::Usage(problems) => (codes.usage, problems),
+        };
         for problem in problems {
             tracing::error!("{problem}");
         }
-        return ExitCode::from(INPUT);
+        return ExitCode::from(code);
     }
     let advice = error.downcast_ref().and_then(KernelError::advice);
     match advice {
         Some(advice) => tracing::error!("{error}. {advice}"),
         None => tracing::error!("{error}"),
     }
-    ExitCode::from(SYSTEM)
+    ExitCode::from(if error.is::<ValidationError>() {
+        VALIDATION
+    } else {
+        SYSTEM
+    })
 }

@@ -4,42 +4,65 @@ mod apply;
 mod arguments;
 mod cleanup;
 mod failure;
+mod istio_iptables;
 mod logging;
 mod settings;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use clap::ArgMatches;
 use clap::error::ErrorKind;
 
-use self::failure::Failure;
+use self::failure::{ExitCodes, Failure};
 use crate::config::types::LogLevel;
 
-/// Runs one command. Errors are logged; the exit code is 0, 1 for the system, 2 for the input.
+/// Runs one command: as `istio-iptables` where the program is called that, else as one of our own.
+///
+/// Errors are logged. The exit code is 0, or what the command has for its failures.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let matches = match arguments::command().try_get_matches_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    match istio_iptables::arguments(&arguments) {
+        Some(arguments) => exit_code(
+            istio_iptables::command().try_get_matches_from(arguments),
+            istio_iptables::run,
+            failure::ISTIO_IPTABLES,
+        ),
+        None => exit_code(
+            arguments::command().try_get_matches_from(arguments),
+            command_of_ours,
+            failure::SIDETRACK,
+        ),
+    }
+}
+
+fn command_of_ours(matches: &ArgMatches) -> anyhow::Result<()> {
+    match matches.subcommand() {
+        Some(("apply", matches)) => apply::run(matches),
+        Some(("cleanup", matches)) => cleanup::run(matches),
+        _ => Err(Failure::Usage(vec!["no such command".to_owned()]).into()),
+    }
+}
+
+fn exit_code(
+    matches: Result<ArgMatches, clap::Error>,
+    run: fn(&ArgMatches) -> anyhow::Result<()>,
+    codes: ExitCodes,
+) -> ExitCode {
+    let matches = match matches {
         Ok(matches) => matches,
         Err(error) => {
             // clap prints help and version to standard output, and what is wrong to standard error.
             let printed = error.print();
             let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            return ExitCode::from(if asked_for && printed.is_ok() {
-                0
-            } else {
-                failure::INPUT
-            });
+            return ExitCode::from(if asked_for && printed.is_ok() { 0 } else { codes.usage });
         }
     };
-    let result = match matches.subcommand() {
-        Some(("apply", matches)) => apply::run(matches),
-        Some(("cleanup", matches)) => cleanup::run(matches),
-        _ => Err(Failure::Input(vec!["no such command".to_owned()]).into()),
-    };
-    match result {
+    match run(&matches) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             logging::start_if_needed(LogLevel::Info);
-            failure::report(&error)
+            failure::report(&error, codes)
         }
     }
 }

@@ -10,6 +10,8 @@ use super::types::{
 pub struct OptionSpec {
     /// Its name: the flag without `--`, the key of the file.
     pub name: &'static str,
+    /// What other tools call the flag, where they mean the same. Not shown in help.
+    pub aliases: &'static [&'static str],
     /// What its value is called in help; `None` for a switch.
     pub value_name: Option<&'static str>,
     /// The default, as one would write it.
@@ -60,10 +62,12 @@ impl Group {
 }
 
 macro_rules! options {
-    ($($group:ident $name:literal $(<$value:literal>)? = $default:literal, $help:literal, $field:ident: $parse:expr;)*) => {
+    ($($group:ident $name:literal $(| $alias:literal)* $(<$value:literal>)? = $default:literal, $help:literal,
+       $field:ident: $parse:expr;)*) => {
         /// Every option, in the order of help and documentation.
         pub const OPTIONS: &[OptionSpec] = &[$(OptionSpec {
             name: $name,
+            aliases: &[$($alias),*],
             value_name: options!(@value $($value)?),
             default: $default,
             help: $help,
@@ -79,21 +83,26 @@ macro_rules! options {
 }
 
 options! {
-    Proxy "proxy-inbound-port" <"PORT"> = "15006", "Port of the proxy that inbound TCP goes to",
+    Proxy "proxy-inbound-port" | "incoming-proxy-port" | "redirect-inbound-port" <"PORT"> = "15006",
+        "Port of the proxy that inbound TCP goes to",
         proxy_inbound_port: port;
-    Proxy "proxy-outbound-port" <"PORT"> = "15001", "Port of the proxy that outbound TCP goes to",
+    Proxy "proxy-outbound-port" | "outgoing-proxy-port" | "redirect-outbound-port" <"PORT"> = "15001",
+        "Port of the proxy that outbound TCP goes to",
         proxy_outbound_port: port;
-    Proxy "proxy-uid" <"UIDS"> = "1337", "Users that the proxy runs as; their traffic is left alone",
+    Proxy "proxy-uid" | "kuma-dp-user" <"UIDS"> = "1337", "Users that the proxy runs as; their traffic is left alone",
         proxy_uid: |texts, accounts| parse_ids(&joined(texts), accounts);
     Proxy "proxy-gid" <"GIDS"> = "1337", "Groups that the proxy runs as; their traffic is left alone",
         proxy_gid: |texts, accounts| parse_ids(&joined(texts), accounts);
     Proxy "mesh-ports" <"PORTS"> = "15008,15020-15021,15090", "Ports that the mesh serves itself; never captured inbound",
         mesh_ports: ports;
-    Inbound "include-inbound-ports" <"PORTS"> = "*", "Capture TCP to these ports of the pod; empty for none",
+    Inbound "include-inbound-ports" | "ports-to-redirect" <"PORTS"> = "*",
+        "Capture TCP to these ports of the pod; empty for none",
         include_inbound_ports: ports;
-    Inbound "exclude-inbound-ports" <"PORTS"> = "", "Leave TCP to these ports of the pod alone",
+    Inbound "exclude-inbound-ports" | "inbound-ports-to-ignore" <"PORTS"> = "",
+        "Leave TCP to these ports of the pod alone",
         exclude_inbound_ports: ports;
-    Inbound "exclude-inbound-cidrs" <"CIDRS"> = "", "Leave TCP from these addresses alone",
+    Inbound "exclude-inbound-cidrs" | "subnets-to-ignore" | "exclude-inbound-ips" <"CIDRS"> = "",
+        "Leave TCP from these addresses alone",
         exclude_inbound_cidrs: cidrs;
     Inbound "inbound-mode" <"MODE"> = "redirect", "redirect, or tproxy: the app sees the client's own address",
         inbound_mode: |texts, _| one(texts, InboundMode::parse);
@@ -103,11 +112,11 @@ options! {
         tproxy_route_table: |texts, _| one(texts, RouteTable::parse);
     Outbound "include-outbound-ports" <"PORTS"> = "", "Capture TCP to these ports, wherever it goes",
         include_outbound_ports: ports;
-    Outbound "exclude-outbound-ports" <"PORTS"> = "", "Leave TCP to these ports alone",
+    Outbound "exclude-outbound-ports" | "outbound-ports-to-ignore" <"PORTS"> = "", "Leave TCP to these ports alone",
         exclude_outbound_ports: ports;
     Outbound "include-outbound-cidrs" <"CIDRS"> = "*", "Capture TCP to these addresses; none where only ports are included",
         include_outbound_cidrs: cidrs;
-    Outbound "exclude-outbound-cidrs" <"CIDRS"> = "", "Leave TCP to these addresses alone",
+    Outbound "exclude-outbound-cidrs" | "exclude-outbound-ips" <"CIDRS"> = "", "Leave TCP to these addresses alone",
         exclude_outbound_cidrs: cidrs;
     Outbound "exclude-uids" <"UIDS"> = "", "Leave TCP of these users alone",
         exclude_uids: |texts, accounts| parse_ids(&joined(texts), accounts);
@@ -119,7 +128,7 @@ options! {
         exclude_outbound_ports_for_uids: |texts: &[String], accounts| parse_ports_for_uids(&texts.join(";"), accounts);
     Dns "redirect-dns" = "false", "Capture DNS, over UDP and TCP",
         redirect_dns: |texts, _| one(texts, boolean);
-    Dns "dns-port" <"PORT"> = "15053", "Port of the proxy that DNS goes to",
+    Dns "dns-port" | "redirect-dns-port" <"PORT"> = "15053", "Port of the proxy that DNS goes to",
         dns_port: port;
     Dns "dns-servers" <"SERVERS"> = "resolv.conf", "Capture queries to these: resolv.conf, all, or addresses",
         dns_servers: |texts, _| DnsServers::parse(&joined(texts));
@@ -127,7 +136,7 @@ options! {
         exclude_interfaces: interfaces;
     General "reroute-interfaces" <"NAMES"> = "", "Treat what arrives on these as outbound: a VM's tap, a container bridge",
         reroute_interfaces: interfaces;
-    General "drop-invalid" = "false", "Drop packets that belong to no known connection",
+    General "drop-invalid" | "drop-invalid-packets" = "false", "Drop packets that belong to no known connection",
         drop_invalid: |texts, _| one(texts, boolean);
     General "loopback-cidr" <"CIDR"> = "127.0.0.1/32", "IPv4 addresses that count as loopback",
         loopback_cidr: |texts, _| one(texts, LoopbackCidr::parse);
@@ -135,7 +144,7 @@ options! {
         ip_family: |texts, _| one(texts, IpFamily::parse);
     Run "backend" <"BACKEND"> = "auto", "auto, nftables, iptables-nft or iptables-legacy",
         backend: |texts, _| one(texts, Backend::parse);
-    Run "dry-run" = "false", "Print the plan and do nothing else",
+    Run "dry-run" | "simulate" = "false", "Print the plan and do nothing else",
         dry_run: |texts, _| one(texts, boolean);
     Run "output" <"FORMAT"> = "nft", "How a dry run prints the plan: nft, iptables or json",
         output: |texts, _| one(texts, Output::parse);
@@ -219,6 +228,16 @@ mod tests {
         }
         assert_eq!(Settings::from_layer(layer).unwrap(), Settings::default());
         assert_eq!(Settings::default().config.outbound.include_cidrs.to_string(), "*");
+    }
+
+    #[test]
+    fn no_two_options_share_a_name_or_an_alias() {
+        let mut names: Vec<&str> = OPTIONS.iter().map(|option| option.name).collect();
+        names.extend(OPTIONS.iter().flat_map(|option| option.aliases));
+        names.sort_unstable();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count);
     }
 
     #[test]

@@ -1,12 +1,11 @@
 //! A network namespace in memory: it holds what was put there, and fails where it is told to.
 
 use std::collections::HashMap;
-use std::net::Ipv6Addr;
 
 use nix::errno::Errno;
 
 use super::nftables::NftablesError;
-use super::route::Loopback;
+use super::route::{Loopback, Prerequisite};
 use super::{Change, Kernel, KernelError, Observed, RuleBackend};
 use crate::facts::{InstalledChain, Ipv6, UsableAddresses};
 use crate::render::netlink::Object;
@@ -15,22 +14,23 @@ use crate::ruleset::Ruleset;
 /// Something done to the namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
-    AddAddress(Ipv6Addr),
-    RemoveAddress(Ipv6Addr),
+    Add(Prerequisite),
+    Remove(Prerequisite),
     ApplyRules(RuleBackend),
     RemoveRules(RuleBackend),
 }
 
 /// What a namespace holds.
-pub type State = (Vec<Ipv6Addr>, Vec<Ipv6Addr>, HashMap<RuleBackend, Ruleset>);
+pub type State = (Vec<Prerequisite>, Vec<Prerequisite>, HashMap<RuleBackend, Ruleset>);
 
 /// The namespace.
 pub struct Fake {
     pub nftables_supported: bool,
-    pub foreign_addresses: Vec<Ipv6Addr>,
+    /// What others have added.
+    pub foreign: Vec<Prerequisite>,
     /// Everything that succeeded, in order.
     pub done: Vec<Operation>,
-    our_addresses: Vec<Ipv6Addr>,
+    ours: Vec<Prerequisite>,
     rules: HashMap<RuleBackend, Ruleset>,
     failing: Vec<Operation>,
 }
@@ -39,9 +39,9 @@ impl Default for Fake {
     fn default() -> Self {
         Self {
             nftables_supported: true,
-            foreign_addresses: Vec::new(),
+            foreign: Vec::new(),
             done: Vec::new(),
-            our_addresses: Vec::new(),
+            ours: Vec::new(),
             rules: HashMap::new(),
             failing: Vec::new(),
         }
@@ -54,11 +54,7 @@ impl Fake {
     }
 
     pub fn state(&self) -> State {
-        (
-            self.foreign_addresses.clone(),
-            self.our_addresses.clone(),
-            self.rules.clone(),
-        )
+        (self.foreign.clone(), self.ours.clone(), self.rules.clone())
     }
 
     pub fn observed(&self) -> Observed {
@@ -70,17 +66,31 @@ impl Fake {
         };
         let nftables = chain(RuleBackend::Nftables, "inet sidetrack", "output");
         let iptables_nft = chain(RuleBackend::IptablesNft, "ip nat", "SIDETRACK_OUTPUT");
+        let addresses = self.ours.iter().filter_map(|what| match what {
+            Prerequisite::Address(address) => Some(*address),
+            Prerequisite::Rule { .. } | Prerequisite::Route { .. } => None,
+        });
+        // As the real one does: the rules, and, where there are any, the routes.
+        let mut policy_routing = self.ours_that(|what| matches!(what, Prerequisite::Rule { .. }));
+        if !policy_routing.is_empty() {
+            policy_routing.extend(self.ours_that(|what| matches!(what, Prerequisite::Route { .. })));
+        }
         let legacy = chain(RuleBackend::IptablesLegacy, "nat (legacy iptables)", "SIDETRACK_OUTPUT");
         Observed {
             loopback: Loopback {
                 up: true,
                 ipv6: Ipv6::Usable,
                 addresses: UsableAddresses { v4: true, v6: true },
-                our_addresses: self.our_addresses.clone(),
+                our_addresses: addresses.collect(),
             },
+            policy_routing,
             chains: nftables.into_iter().chain(iptables_nft).collect(),
             legacy: Some(legacy.into_iter().collect()),
         }
+    }
+
+    fn ours_that(&self, are: fn(&Prerequisite) -> bool) -> Vec<Prerequisite> {
+        self.ours.iter().copied().filter(are).collect()
     }
 
     fn attempt(&mut self, operation: Operation) -> Result<(), KernelError> {
@@ -96,21 +106,25 @@ impl Fake {
 }
 
 impl Kernel for Fake {
-    fn add_address(&mut self, address: Ipv6Addr) -> Result<bool, KernelError> {
-        if self.our_addresses.contains(&address) || self.foreign_addresses.contains(&address) {
+    fn add(&mut self, what: Prerequisite) -> Result<bool, KernelError> {
+        if self.ours.contains(&what) || self.foreign.contains(&what) {
             return Ok(false);
         }
-        self.attempt(Operation::AddAddress(address))?;
-        self.our_addresses.push(address);
+        self.attempt(Operation::Add(what))?;
+        self.ours.push(what);
         Ok(true)
     }
 
-    fn remove_address(&mut self, address: Ipv6Addr) -> Result<bool, KernelError> {
-        self.attempt(Operation::RemoveAddress(address))?;
-        let before = self.our_addresses.len() + self.foreign_addresses.len();
-        self.our_addresses.retain(|own| *own != address);
-        self.foreign_addresses.retain(|foreign| *foreign != address);
-        Ok(self.our_addresses.len() + self.foreign_addresses.len() < before)
+    fn remove(&mut self, what: Prerequisite) -> Result<bool, KernelError> {
+        self.attempt(Operation::Remove(what))?;
+        let before = self.ours.len() + self.foreign.len();
+        self.ours.retain(|own| *own != what);
+        self.foreign.retain(|foreign| *foreign != what);
+        Ok(self.ours.len() + self.foreign.len() < before)
+    }
+
+    fn routes(&mut self) -> Result<Vec<Prerequisite>, KernelError> {
+        Ok(self.ours_that(|what| matches!(what, Prerequisite::Route { .. })))
     }
 
     fn apply_rules(&mut self, backend: RuleBackend, ruleset: &Ruleset, _: bool) -> Result<Change, KernelError> {

@@ -4,6 +4,7 @@ use std::net::Ipv6Addr;
 
 use super::iptables::IptablesError;
 use super::nftables::NftablesError;
+use super::route::Prerequisite;
 use super::{Change, Kernel, KernelError, Observed, RuleBackend};
 use crate::config::types::Backend;
 use crate::plan::Plan;
@@ -16,6 +17,8 @@ pub struct Applied {
     pub backend: RuleBackend,
     /// What was done about them.
     pub change: Change,
+    /// What they need, as far as it was not there yet.
+    pub added: Vec<Prerequisite>,
     /// Why the backend is not the one that is taken first.
     pub fallback: Option<String>,
 }
@@ -27,6 +30,17 @@ pub struct Removed {
     pub rules: Vec<RuleBackend>,
     /// The addresses that we had put on the loopback interface.
     pub addresses: Vec<Ipv6Addr>,
+    /// Our rules of policy routing and their routes.
+    pub policy_routing: Vec<Prerequisite>,
+}
+
+impl Removed {
+    fn push(&mut self, what: Prerequisite) {
+        match what {
+            Prerequisite::Address(address) => self.addresses.push(address),
+            Prerequisite::Rule { .. } | Prerequisite::Route { .. } => self.policy_routing.push(what),
+        }
+    }
 }
 
 /// Puts a plan in place: first what redirected packets will need, then the rules, at one instant; last, what earlier
@@ -40,9 +54,9 @@ pub fn apply(
     backend: Backend,
     observed: &Observed,
 ) -> Result<Applied, KernelError> {
+    let wanted = Prerequisite::of(plan);
     let mut added = Vec::new();
-    let result =
-        add_addresses(kernel, plan, &mut added).and_then(|()| apply_rules(kernel, &plan.ruleset, backend, observed));
+    let result = add(kernel, &wanted, &mut added).and_then(|()| apply_rules(kernel, &plan.ruleset, backend, observed));
     let applied = match result {
         Ok(applied) => applied,
         Err(cause) => return Err(undo(kernel, &added, cause)),
@@ -52,12 +66,12 @@ pub fn apply(
             kernel.remove_rules(other)?;
         }
     }
-    for address in &observed.loopback.our_addresses {
-        if !plan.loopback_addresses.contains(address) {
-            kernel.remove_address(*address)?;
+    for stale in observed.prerequisites().into_iter().rev() {
+        if !wanted.contains(&stale) {
+            kernel.remove(stale)?;
         }
     }
-    Ok(applied)
+    Ok(Applied { added, ..applied })
 }
 
 /// Takes away all that is ours, on every backend: the rules first, then what they needed.
@@ -84,9 +98,18 @@ pub fn cleanup(kernel: &mut dyn Kernel, observed: &Observed) -> Result<Removed, 
             Err(error) => errors.push(error),
         }
     }
-    for address in &observed.loopback.our_addresses {
-        match kernel.remove_address(*address) {
-            Ok(true) => removed.addresses.push(*address),
+    let mut ours = observed.prerequisites();
+    match kernel.routes() {
+        Ok(routes) => ours.extend(
+            routes
+                .into_iter()
+                .filter(|route| !observed.policy_routing.contains(route)),
+        ),
+        Err(error) => errors.push(error),
+    }
+    for what in ours.into_iter().rev() {
+        match kernel.remove(what) {
+            Ok(true) => removed.push(what),
             Ok(false) => {}
             Err(error) => errors.push(error),
         }
@@ -98,10 +121,10 @@ pub fn cleanup(kernel: &mut dyn Kernel, observed: &Observed) -> Result<Removed, 
     }
 }
 
-fn add_addresses(kernel: &mut dyn Kernel, plan: &Plan, added: &mut Vec<Ipv6Addr>) -> Result<(), KernelError> {
-    for address in &plan.loopback_addresses {
-        if kernel.add_address(*address)? {
-            added.push(*address);
+fn add(kernel: &mut dyn Kernel, wanted: &[Prerequisite], added: &mut Vec<Prerequisite>) -> Result<(), KernelError> {
+    for what in wanted {
+        if kernel.add(*what)? {
+            added.push(*what);
         }
     }
     Ok(())
@@ -124,6 +147,7 @@ fn apply_rules(
             return Ok(Applied {
                 backend: wanted,
                 change,
+                added: Vec::new(),
                 fallback: None,
             });
         }
@@ -134,6 +158,7 @@ fn apply_rules(
         Ok(change) => Ok(Applied {
             backend: RuleBackend::IptablesLegacy,
             change,
+            added: Vec::new(),
             fallback: Some(unsupported.to_string()),
         }),
         Err(legacy) => Err(KernelError::NoBackend {
@@ -143,9 +168,9 @@ fn apply_rules(
     }
 }
 
-fn undo(kernel: &mut dyn Kernel, added: &[Ipv6Addr], cause: KernelError) -> KernelError {
-    for address in added {
-        if let Err(undo) = kernel.remove_address(*address) {
+fn undo(kernel: &mut dyn Kernel, added: &[Prerequisite], cause: KernelError) -> KernelError {
+    for what in added.iter().rev() {
+        if let Err(undo) = kernel.remove(*what) {
             return KernelError::NotUndone {
                 cause: Box::new(cause),
                 undo: Box::new(undo),
@@ -160,7 +185,13 @@ mod tests {
     use super::super::fake::{Fake, Operation};
     use super::*;
     use crate::config::Settings;
+    use crate::config::types::{IpFamily, Mark, RouteTable};
     use crate::facts::Facts;
+    use crate::plan::{PASSTHROUGH_V6, PolicyRouting};
+    use crate::ruleset::{Families, Family};
+
+    const ADDRESS: Prerequisite = Prerequisite::Address(PASSTHROUGH_V6);
+    const APPLY_RULES: Operation = Operation::ApplyRules(RuleBackend::Nftables);
 
     fn plan(options: impl FnOnce(&mut Settings)) -> Plan {
         let mut settings = Settings::default();
@@ -173,7 +204,34 @@ mod tests {
     }
 
     fn only_ipv4() -> Plan {
-        plan(|settings| settings.config.ip_family = crate::config::types::IpFamily::Ipv4)
+        plan(|settings| settings.config.ip_family = IpFamily::Ipv4)
+    }
+
+    /// A plan for IPv4 that routes this mark by this table.
+    fn tproxy(mark: u32, table: u32) -> Plan {
+        Plan {
+            policy_routing: Some(PolicyRouting {
+                mark: Mark::new(mark).unwrap(),
+                table: RouteTable::new(table).unwrap(),
+                families: Families::Only(Family::V4),
+            }),
+            ..only_ipv4()
+        }
+    }
+
+    fn rule(mark: u32, table: u32) -> Prerequisite {
+        Prerequisite::Rule {
+            family: Family::V4,
+            mark: Mark::new(mark).unwrap(),
+            table: RouteTable::new(table).unwrap(),
+        }
+    }
+
+    fn route(table: u32) -> Prerequisite {
+        Prerequisite::Route {
+            family: Family::V4,
+            table: RouteTable::new(table).unwrap(),
+        }
     }
 
     fn apply_to(fake: &mut Fake, plan: &Plan, backend: Backend) -> Result<Applied, KernelError> {
@@ -186,19 +244,13 @@ mod tests {
         let mut fake = Fake::default();
         let applied = apply_to(&mut fake, &default_plan(), Backend::Auto).unwrap();
         assert_eq!(applied.backend, RuleBackend::Nftables);
-        assert_eq!(
-            fake.done,
-            [
-                Operation::AddAddress(crate::plan::PASSTHROUGH_V6),
-                Operation::ApplyRules(RuleBackend::Nftables)
-            ]
-        );
+        assert_eq!(fake.done, [Operation::Add(ADDRESS), APPLY_RULES]);
     }
 
     #[test]
     fn a_failed_apply_leaves_everything_as_it_was() {
         let mut fake = Fake::default();
-        fake.fail_at(Operation::ApplyRules(RuleBackend::Nftables));
+        fake.fail_at(APPLY_RULES);
         let before = fake.state();
         apply_to(&mut fake, &default_plan(), Backend::Auto).unwrap_err();
         assert_eq!(fake.state(), before);
@@ -207,17 +259,17 @@ mod tests {
     #[test]
     fn an_address_that_was_there_before_is_not_taken_away_by_a_failure() {
         let mut fake = Fake::default();
-        fake.foreign_addresses.push(crate::plan::PASSTHROUGH_V6);
-        fake.fail_at(Operation::ApplyRules(RuleBackend::Nftables));
+        fake.foreign.push(ADDRESS);
+        fake.fail_at(APPLY_RULES);
         apply_to(&mut fake, &default_plan(), Backend::Auto).unwrap_err();
-        assert_eq!(fake.foreign_addresses, [crate::plan::PASSTHROUGH_V6]);
+        assert_eq!(fake.foreign, [ADDRESS]);
     }
 
     #[test]
     fn a_failure_to_undo_is_part_of_the_error() {
         let mut fake = Fake::default();
-        fake.fail_at(Operation::ApplyRules(RuleBackend::Nftables));
-        fake.fail_at(Operation::RemoveAddress(crate::plan::PASSTHROUGH_V6));
+        fake.fail_at(APPLY_RULES);
+        fake.fail_at(Operation::Remove(ADDRESS));
         let error = apply_to(&mut fake, &default_plan(), Backend::Auto).unwrap_err();
         assert!(matches!(error, KernelError::NotUndone { .. }), "{error}");
     }
@@ -237,7 +289,7 @@ mod tests {
         ));
 
         let mut fake = Fake::default();
-        fake.fail_at(Operation::ApplyRules(RuleBackend::Nftables));
+        fake.fail_at(APPLY_RULES);
         apply_to(&mut fake, &default_plan(), Backend::Auto).unwrap_err();
         assert!(!fake.done.contains(&Operation::ApplyRules(RuleBackend::IptablesLegacy)));
     }
@@ -250,10 +302,7 @@ mod tests {
         apply_to(&mut fake, &default_plan(), Backend::Nftables).unwrap();
         assert_eq!(
             fake.done,
-            [
-                Operation::ApplyRules(RuleBackend::Nftables),
-                Operation::RemoveRules(RuleBackend::IptablesNft)
-            ]
+            [APPLY_RULES, Operation::RemoveRules(RuleBackend::IptablesNft)]
         );
     }
 
@@ -263,13 +312,7 @@ mod tests {
         apply_to(&mut fake, &default_plan(), Backend::Auto).unwrap();
         fake.done.clear();
         apply_to(&mut fake, &only_ipv4(), Backend::Auto).unwrap();
-        assert_eq!(
-            fake.done,
-            [
-                Operation::ApplyRules(RuleBackend::Nftables),
-                Operation::RemoveAddress(crate::plan::PASSTHROUGH_V6)
-            ]
-        );
+        assert_eq!(fake.done, [APPLY_RULES, Operation::Remove(ADDRESS)]);
     }
 
     #[test]
@@ -283,7 +326,7 @@ mod tests {
         let observed = fake.observed();
         let removed = cleanup(&mut fake, &observed).unwrap();
         assert_eq!(removed.rules, RuleBackend::ALL);
-        assert_eq!(removed.addresses, [crate::plan::PASSTHROUGH_V6]);
+        assert_eq!(removed.addresses, [PASSTHROUGH_V6]);
         assert_eq!(fake.state(), untouched);
         let observed = fake.observed();
         assert_eq!(cleanup(&mut fake, &observed).unwrap(), Removed::default());
@@ -296,9 +339,111 @@ mod tests {
         fake.fail_at(Operation::RemoveRules(RuleBackend::Nftables));
         let observed = fake.observed();
         cleanup(&mut fake, &observed).unwrap_err();
-        assert!(
-            fake.done
-                .contains(&Operation::RemoveAddress(crate::plan::PASSTHROUGH_V6))
+        assert!(fake.done.contains(&Operation::Remove(ADDRESS)));
+    }
+
+    #[test]
+    fn routing_comes_before_rules_and_a_rule_before_its_route() {
+        let mut fake = Fake::default();
+        apply_to(&mut fake, &tproxy(1337, 133), Backend::Auto).unwrap();
+        let expected = [Operation::Add(rule(1337, 133)), Operation::Add(route(133)), APPLY_RULES];
+        assert_eq!(fake.done, expected);
+    }
+
+    #[test]
+    fn every_family_has_its_rule_and_its_route() {
+        let mut plan = tproxy(1337, 133);
+        plan.loopback_addresses.push(PASSTHROUGH_V6);
+        plan.policy_routing.as_mut().unwrap().families = Families::Both;
+        let wanted: Vec<String> = Prerequisite::of(&plan).iter().map(ToString::to_string).collect();
+        let expected = [
+            "the IPv4 rule `fwmark 1337 lookup 133`",
+            "the IPv4 route `local default dev lo table 133`",
+            "the IPv6 rule `fwmark 1337 lookup 133`",
+            "the IPv6 route `local default dev lo table 133`",
+            "the address ::6 on the loopback interface",
+        ];
+        assert_eq!(wanted, expected);
+    }
+
+    #[test]
+    fn whatever_fails_routing_is_as_it_was() {
+        for failing in [Operation::Add(route(133)), APPLY_RULES] {
+            let mut fake = Fake::default();
+            fake.fail_at(failing);
+            let before = fake.state();
+            apply_to(&mut fake, &tproxy(1337, 133), Backend::Auto).unwrap_err();
+            assert_eq!(fake.state(), before, "{failing:?}");
+        }
+    }
+
+    #[test]
+    fn a_failure_takes_back_only_what_was_added() {
+        let mut fake = Fake::default();
+        fake.foreign.push(route(133));
+        fake.fail_at(APPLY_RULES);
+        apply_to(&mut fake, &tproxy(1337, 133), Backend::Auto).unwrap_err();
+        assert_eq!(
+            fake.done,
+            [Operation::Add(rule(1337, 133)), Operation::Remove(rule(1337, 133))]
         );
+    }
+
+    #[test]
+    fn applying_again_changes_nothing() {
+        let mut fake = Fake::default();
+        apply_to(&mut fake, &tproxy(1337, 133), Backend::Auto).unwrap();
+        let before = fake.state();
+        let applied = apply_to(&mut fake, &tproxy(1337, 133), Backend::Auto).unwrap();
+        assert_eq!((applied.change, applied.added), (Change::Unchanged, vec![]));
+        assert_eq!(fake.state(), before);
+    }
+
+    #[test]
+    fn a_route_that_was_lost_is_added_again_and_that_is_told() {
+        let mut fake = Fake::default();
+        apply_to(&mut fake, &tproxy(1337, 133), Backend::Auto).unwrap();
+        let before = fake.state();
+        fake.remove(route(133)).unwrap();
+        let applied = apply_to(&mut fake, &tproxy(1337, 133), Backend::Auto).unwrap();
+        assert_eq!((applied.change, applied.added), (Change::Unchanged, vec![route(133)]));
+        assert_eq!(fake.state(), before);
+    }
+
+    #[test]
+    fn stale_routing_goes_after_the_new_rules_are_there_and_a_route_before_its_rule() {
+        let mut fake = Fake::default();
+        apply_to(&mut fake, &tproxy(1337, 133), Backend::Auto).unwrap();
+        fake.done.clear();
+        apply_to(&mut fake, &tproxy(7, 133), Backend::Auto).unwrap();
+        let expected = [
+            Operation::Add(rule(7, 133)),
+            APPLY_RULES,
+            Operation::Remove(rule(1337, 133)),
+        ];
+        assert_eq!(fake.done, expected, "the route is still wanted");
+        fake.done.clear();
+        apply_to(&mut fake, &only_ipv4(), Backend::Auto).unwrap();
+        let expected = [
+            APPLY_RULES,
+            Operation::Remove(route(133)),
+            Operation::Remove(rule(7, 133)),
+        ];
+        assert_eq!(fake.done, expected);
+    }
+
+    #[test]
+    fn cleanup_removes_routing_after_the_rules_also_a_route_without_its_rule() {
+        let mut fake = Fake::default();
+        fake.foreign.extend([rule(9, 9), route(9)]);
+        let untouched = fake.state();
+        apply_to(&mut fake, &tproxy(1337, 133), Backend::Auto).unwrap();
+        fake.add(route(7)).unwrap();
+        fake.remove(rule(1337, 133)).unwrap();
+        let observed = fake.observed();
+        assert_eq!(observed.policy_routing, [], "without a rule nobody looks for routes");
+        let removed = cleanup(&mut fake, &observed).unwrap();
+        assert_eq!(removed.policy_routing, [route(7), route(133)]);
+        assert_eq!(fake.state(), untouched);
     }
 }

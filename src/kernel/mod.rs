@@ -15,15 +15,15 @@ pub mod nftables;
 pub mod privilege;
 pub mod resolvers;
 pub mod route;
+pub mod validation;
 
 use std::fmt;
-use std::net::Ipv6Addr;
 
 use thiserror::Error;
 
 use self::iptables::{Iptables, IptablesError, Variant};
 use self::nftables::{Nftables, NftablesError};
-use self::route::{Loopback, Route, RouteError};
+use self::route::{Loopback, Prerequisite, Route, RouteError};
 use crate::facts::InstalledChain;
 use crate::ruleset::{Ruleset, TABLE};
 
@@ -79,6 +79,8 @@ impl fmt::Display for RuleBackend {
 pub struct Observed {
     /// The loopback interface.
     pub loopback: Loopback,
+    /// Our rules of policy routing; after them, where there are any, our routes.
+    pub policy_routing: Vec<Prerequisite>,
     /// The chains of nf_tables, iptables-nft's among them.
     pub chains: Vec<InstalledChain>,
     /// The chains of legacy iptables; `None` where they cannot be seen.
@@ -89,6 +91,12 @@ impl Observed {
     /// All chains that were seen.
     pub fn all_chains(&self) -> impl Iterator<Item = &InstalledChain> {
         self.chains.iter().chain(self.legacy.iter().flatten())
+    }
+
+    /// What we have added besides rules, as far as it was seen, in the order in which it is added.
+    pub fn prerequisites(&self) -> Vec<Prerequisite> {
+        let addresses = self.loopback.our_addresses.iter().copied().map(Prerequisite::Address);
+        self.policy_routing.iter().copied().chain(addresses).collect()
     }
 
     /// Whether rules of ours were seen.
@@ -119,7 +127,7 @@ pub enum KernelError {
     /// The iptables backend.
     #[error(transparent)]
     Iptables(#[from] IptablesError),
-    /// Addresses.
+    /// Addresses and policy routing.
     #[error(transparent)]
     Route(#[from] RouteError),
     /// Neither the kernel's nf_tables nor legacy iptables will do.
@@ -159,17 +167,23 @@ impl KernelError {
 
 /// What installing a plan needs of a network namespace.
 pub trait Kernel {
-    /// Puts an address on the loopback interface, marked as ours. Returns whether it was not there yet.
+    /// Adds what rules need, marked as ours. Returns whether it was not there yet.
     ///
     /// # Errors
-    /// It cannot or may not be put there.
-    fn add_address(&mut self, address: Ipv6Addr) -> Result<bool, KernelError>;
+    /// It cannot or may not be added.
+    fn add(&mut self, what: Prerequisite) -> Result<bool, KernelError>;
 
-    /// Takes an address from the loopback interface. Returns whether it was there.
+    /// Removes it. Returns whether it was there.
     ///
     /// # Errors
-    /// It cannot or may not be taken away.
-    fn remove_address(&mut self, address: Ipv6Addr) -> Result<bool, KernelError>;
+    /// It cannot or may not be removed.
+    fn remove(&mut self, what: Prerequisite) -> Result<bool, KernelError>;
+
+    /// Our routes, also those whose rule is gone.
+    ///
+    /// # Errors
+    /// They cannot be seen.
+    fn routes(&mut self) -> Result<Vec<Prerequisite>, KernelError>;
 
     /// Makes our rules of this backend exactly `ruleset`, at one instant. `installed`: rules of ours were seen there.
     ///
@@ -221,6 +235,7 @@ impl Namespace {
     pub fn observe(&mut self) -> Result<Observed, KernelError> {
         Ok(Observed {
             loopback: self.loopback()?,
+            policy_routing: self.route()?.policy_routing()?,
             chains: self.chains()?,
             legacy: legacy::chains(),
         })
@@ -240,12 +255,16 @@ impl Namespace {
 }
 
 impl Kernel for Namespace {
-    fn add_address(&mut self, address: Ipv6Addr) -> Result<bool, KernelError> {
-        Ok(self.route()?.add_address(address)?)
+    fn add(&mut self, what: Prerequisite) -> Result<bool, KernelError> {
+        Ok(self.route()?.add(what)?)
     }
 
-    fn remove_address(&mut self, address: Ipv6Addr) -> Result<bool, KernelError> {
-        Ok(self.route()?.remove_address(address)?)
+    fn remove(&mut self, what: Prerequisite) -> Result<bool, KernelError> {
+        Ok(self.route()?.remove(what)?)
+    }
+
+    fn routes(&mut self) -> Result<Vec<Prerequisite>, KernelError> {
+        Ok(self.route()?.routes()?)
     }
 
     fn apply_rules(&mut self, backend: RuleBackend, ruleset: &Ruleset, installed: bool) -> Result<Change, KernelError> {

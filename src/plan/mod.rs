@@ -103,13 +103,17 @@ impl Plan {
         let needs_v6_passthrough = families.contains(Family::V6) && facts.ipv6 == Ipv6::Usable;
         let inbound = &config.inbound;
         let routes = inbound.mode == InboundMode::Tproxy && !inbound.include_ports.is_empty();
+        let routed = match (families, facts.ipv6) {
+            (Families::Both, Ipv6::OffOnLoopback { .. } | Ipv6::Absent) => Families::Only(Family::V4),
+            (families, _) => families,
+        };
         Ok(Self {
             ruleset,
             loopback_addresses: needs_v6_passthrough.then_some(PASSTHROUGH_V6).into_iter().collect(),
             policy_routing: routes.then_some(PolicyRouting {
                 mark: inbound.tproxy_mark,
                 table: inbound.tproxy_route_table,
-                families,
+                families: routed,
             }),
         })
     }

@@ -29,7 +29,7 @@ fn other_commands(plan: &Plan) -> Vec<String> {
     }
     for address in &plan.loopback_addresses {
         commands.push(format!(
-            "ip address add {address}/128 dev lo metric {LOOPBACK_ADDRESS_METRIC}"
+            "ip address add {address}/128 dev lo metric {LOOPBACK_ADDRESS_METRIC} nodad"
         ));
     }
     commands

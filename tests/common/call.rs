@@ -1,7 +1,7 @@
 //! Calls: who opens a connection, where to, and what became of it.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use sidetrack::ruleset::Family;
 
@@ -39,6 +39,14 @@ impl Caller {
         }
     }
 
+    /// Does `work` where the caller is, as the caller.
+    pub fn run<T: Send>(self, pod: &Pod, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+        self.netns(pod).run(|| {
+            self.owner().assume()?;
+            work()
+        })
+    }
+
     fn netns(self, pod: &Pod) -> &Netns {
         match self {
             Self::App | Self::Root | Self::Proxy | Self::Process(..) | Self::Passthrough(_) => &pod.netns,
@@ -47,7 +55,7 @@ impl Caller {
     }
 
     /// The address that the socket is bound to; the kernel chooses for the others.
-    fn source(self, family: Family) -> Option<IpAddr> {
+    pub fn source(self, family: Family) -> Option<SocketAddr> {
         let address = match self {
             Self::App | Self::Root | Self::Proxy | Self::Process(..) => return None,
             Self::Passthrough(_) => Address::PASSTHROUGH,
@@ -55,7 +63,7 @@ impl Caller {
             Self::PeerSecond => Address::PEER_SECOND,
             Self::Far => Address::FAR,
         };
-        Some(address.of(family))
+        Some((address.of(family), 0).into())
     }
 }
 
@@ -140,19 +148,23 @@ pub fn call(pod: &Pod, transport: Transport, caller: Caller, to: To, family: Fam
     let to = to
         .address(family)
         .ok_or_else(|| io::Error::other(format!("{to:?} has no {family} address")))?;
-    caller.netns(pod).run(|| {
-        caller.owner().assume()?;
-        let source = caller.source(family);
-        let (local, answer) = match transport {
-            Transport::Tcp => {
-                let stream = socket::stream(source, to)?;
-                (stream.local_addr()?, http::get(stream, "/")?)
-            }
-            Transport::Udp => ask(&socket::sender(source, to)?)?,
-        };
-        let arrival = (!answer.is_empty()).then(|| answer.parse()).transpose()?;
-        Ok(Call { local, arrival })
-    })
+    caller.run(pod, || call_from(transport, caller.source(family), to))
+}
+
+/// Makes a call as the calling thread.
+///
+/// # Errors
+/// The connection was refused, lost, or could not be tried.
+pub fn call_from(transport: Transport, source: Option<SocketAddr>, to: SocketAddr) -> io::Result<Call> {
+    let (local, answer) = match transport {
+        Transport::Tcp => {
+            let stream = socket::stream(source, to)?;
+            (stream.local_addr()?, http::get(stream, "/")?)
+        }
+        Transport::Udp => ask(&socket::sender(source, to)?)?,
+    };
+    let arrival = (!answer.is_empty()).then(|| answer.parse()).transpose()?;
+    Ok(Call { local, arrival })
 }
 
 fn ask(sender: &std::net::UdpSocket) -> io::Result<(SocketAddr, String)> {

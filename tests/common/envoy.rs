@@ -13,8 +13,10 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
+use caps::Capability;
 use nix::unistd::{Gid, Uid, fchown};
 use serde_json::Value;
+use sidetrack::config::types::InboundMode;
 
 use super::{Netns, Owner, http, socket};
 
@@ -65,10 +67,8 @@ impl Accepted {
 }
 
 impl Envoy {
-    /// Starts Envoy as the proxy's user; it listens when this returns.
-    pub fn start(netns: &Netns) -> Self {
-        let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/envoy/sidecar.yaml");
-        let config = fs::read_to_string(&config).unwrap_or_else(|error| panic!("{}: {error}", config.display()));
+    /// Starts Envoy; it listens when this returns. With TPROXY it gets the capability for transparent sockets.
+    pub fn start(netns: &Netns, owner: Owner, inbound: InboundMode) -> Self {
         // The proxy's user need not be able to reach the checkout: the program is opened here, and the configuration
         // is an argument.
         let binary = binary();
@@ -78,7 +78,12 @@ impl Envoy {
                 binary.display()
             )
         });
-        let mut command = netns.command_of(Owner::PROXY, format!("/proc/self/fd/{}", program.as_raw_fd()));
+        let path = format!("/proc/self/fd/{}", program.as_raw_fd());
+        let mut command = match inbound {
+            InboundMode::Redirect => netns.command_of(owner, path),
+            InboundMode::Tproxy => netns.command_with(owner, Capability::CAP_NET_ADMIN, path),
+        };
+        let config = config(inbound);
         command
             .arg0("envoy")
             .args(["--config-yaml", &config, "--disable-hot-restart", "--concurrency", "1"]);
@@ -86,8 +91,8 @@ impl Envoy {
 
         let (lines, stdout) = pipe().expect("a pipe");
         // Envoy opens /dev/stdout, which is this pipe, anew.
-        let Owner { uid, gid } = Owner::PROXY;
-        fchown(&stdout, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).expect("a pipe that is Envoy's");
+        fchown(&stdout, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))
+            .expect("a pipe that is Envoy's");
         let (log, stderr) = pipe().expect("a pipe");
         let process = command.stdout(stdout).stderr(stderr).spawn().expect("Envoy");
         drop(command); // It holds the pipes' other ends, whose closing tells that Envoy has died.
@@ -149,6 +154,20 @@ fn binary() -> PathBuf {
         .map(|python| python.path().join("site-packages/envoy/_bin/envoy"))
         .find(|binary| binary.exists())
         .unwrap_or_else(|| ".venv".into())
+}
+
+/// The configuration for a way in which connections to the pod come. The file is the one for REDIRECT.
+fn config(inbound: InboundMode) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/envoy/sidecar.yaml");
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    match inbound {
+        InboundMode::Redirect => text,
+        InboundMode::Tproxy => text
+            .lines()
+            .filter(|line| !line.ends_with("# redirect"))
+            .map(|line| format!("{}\n", line.strip_prefix("#tproxy").unwrap_or(line)))
+            .collect(),
+    }
 }
 
 /// Waits until Envoy is about to serve, and goes on emptying its log.

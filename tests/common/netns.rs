@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::panic::resume_unwind;
@@ -11,6 +11,7 @@ use std::process::{self, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 
+use caps::Capability;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
@@ -40,10 +41,16 @@ impl Netns {
         format!("/proc/{}/fd/{}", process::id(), self.0.as_raw_fd()).into()
     }
 
+    /// Takes the calling thread inside, for good.
+    pub(super) fn enter(&self) -> io::Result<()> {
+        Ok(setns(&*self.0, CloneFlags::CLONE_NEWNET)?)
+    }
+
     /// Does `work` inside, on a thread of its own: whatever `work` does to the thread ends with it.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let inside = || {
-            setns(&*self.0, CloneFlags::CLONE_NEWNET).expect("run as root: entering a namespace needs CAP_SYS_ADMIN");
+            self.enter()
+                .expect("run as root: entering a namespace needs CAP_SYS_ADMIN");
             work()
         };
         thread::scope(|scope| scope.spawn(inside).join()).unwrap_or_else(|panic| resume_unwind(panic))
@@ -55,17 +62,33 @@ impl Netns {
     }
 
     /// A command that runs inside as `owner`. It is killed when the thread that started it ends.
-    #[expect(unsafe_code, reason = "a namespace is entered between fork and exec")]
     pub fn command_of(&self, owner: Owner, program: impl AsRef<OsStr>) -> Command {
-        let netns = Arc::clone(&self.0);
+        // System calls and nothing else: this takes no lock and does not allocate.
+        self.command_that(move || owner.assume(), program)
+    }
+
+    /// A command that runs inside as `owner` and may do what this capability allows. It is killed when the thread that
+    /// started it ends.
+    pub fn command_with(&self, owner: Owner, capability: Capability, program: impl AsRef<OsStr>) -> Command {
+        // This allocates, which glibc allows in the child since its allocator takes care of forks.
+        self.command_that(move || owner.assume_with(capability), program)
+    }
+
+    #[expect(unsafe_code, reason = "a namespace is entered between fork and exec")]
+    fn command_that(
+        &self,
+        prepare: impl Fn() -> io::Result<()> + Send + Sync + 'static,
+        program: impl AsRef<OsStr>,
+    ) -> Command {
+        let netns = self.clone();
         let enter = move || {
-            setns(&*netns, CloneFlags::CLONE_NEWNET)?;
-            owner.assume()?;
+            netns.enter()?;
+            prepare()?;
             // Last, because the kernel forgets it when the user changes.
             Ok(set_pdeathsig(Signal::SIGKILL)?)
         };
         let mut command = Command::new(program);
-        // SAFETY: the closure makes system calls and nothing else: it takes no lock and does not allocate.
+        // SAFETY: the closure makes system calls; what it does besides, its makers above answer for.
         unsafe { command.pre_exec(enter) };
         command
     }

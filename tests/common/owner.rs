@@ -2,6 +2,9 @@
 
 use std::io;
 
+use caps::{CapSet, Capability, CapsHashSet};
+use nix::sys::prctl;
+
 /// The user and group that a socket belongs to: what the kernel calls skuid and skgid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
@@ -15,6 +18,8 @@ impl Owner {
     pub const APP: Self = Self::new(1000, 1000);
     /// The proxy, as it runs unless options say otherwise.
     pub const PROXY: Self = Self::new(1337, 1337);
+    /// The proxy, as Istio runs it for TPROXY.
+    pub const PROXY_AS_ROOT: Self = Self::new(0, 1337);
 
     pub const fn new(uid: u32, gid: u32) -> Self {
         Self { uid, gid }
@@ -38,5 +43,28 @@ impl Owner {
         } else {
             Err(io::Error::last_os_error())
         }
+    }
+
+    /// Makes the calling thread act as this user and group, with this capability and no other, now and in whatever it
+    /// executes: what a container runtime does for a container that is given nothing else.
+    pub fn assume_with(self, capability: Capability) -> io::Result<()> {
+        let only = CapsHashSet::from([capability]);
+        for other in caps::all() {
+            if other != capability && caps::has_cap(None, CapSet::Bounding, other).unwrap_or(false) {
+                caps::drop(None, CapSet::Bounding, other).map_err(io::Error::other)?;
+            }
+        }
+        prctl::set_keepcaps(true)?;
+        self.assume()?;
+        // What is effective must be permitted throughout.
+        for set in [
+            CapSet::Effective,
+            CapSet::Permitted,
+            CapSet::Inheritable,
+            CapSet::Ambient,
+        ] {
+            caps::set(None, set, &only).map_err(io::Error::other)?;
+        }
+        Ok(())
     }
 }

@@ -1,15 +1,13 @@
 //! Servers that tell each client what they saw of it.
 
 use std::fmt;
-use std::io::{self, PipeWriter, pipe};
-use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::AsFd;
+use std::io;
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::str::FromStr;
-use std::thread::{self, JoinHandle};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sidetrack::ruleset::Family;
 
+use super::service::{Serve, Service, Sockets};
 use super::{Netns, Owner, http, socket};
 
 /// What a server saw of a client.
@@ -54,84 +52,56 @@ impl FromStr for Arrival {
 
 /// A server on TCP and UDP ports, IPv4 and IPv6. It ends when dropped.
 pub struct Server {
-    stop: Option<PipeWriter>,
-    thread: Option<JoinHandle<()>>,
+    _service: Service,
 }
 
 impl Server {
     /// Starts one; it listens when this returns. One thread serves all ports, a client at a time.
     pub fn start(netns: &Netns, name: &'static str, owner: Owner, ports: &[u16]) -> Self {
-        let bind = |family| move |port: &u16| Ok((socket::listener(family, *port)?, socket::receiver(family, *port)?));
-        let sockets: io::Result<Vec<_>> = netns.run(|| {
-            owner.assume()?;
-            Family::BOTH
-                .into_iter()
-                .flat_map(|family| ports.iter().map(bind(family)))
-                .collect()
-        });
-        let (tcp, udp): (Vec<_>, Vec<_>) = sockets
-            .unwrap_or_else(|error| panic!("{name} listens on {ports:?}: {error}"))
-            .into_iter()
-            .unzip();
-        let (stopped, stop) = pipe().expect("a pipe");
-        let serve = move || {
-            let fds = tcp
-                .iter()
-                .map(AsFd::as_fd)
-                .chain(udp.iter().map(AsFd::as_fd))
-                .chain([stopped.as_fd()]);
-            let mut waiting: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-            loop {
-                poll(&mut waiting, PollTimeout::NONE).expect("poll");
-                let mut ready = waiting.iter().map(|fd| fd.any() == Some(true));
-                for (listener, _) in tcp.iter().zip(&mut ready).filter(|(_, ready)| *ready) {
-                    // A client that gave up is its own affair.
-                    let _ = serve_connection(name, listener);
-                }
-                for (receiver, _) in udp.iter().zip(&mut ready).filter(|(_, ready)| *ready) {
-                    let _ = serve_datagram(name, receiver);
-                }
-                if ready.next() == Some(true) {
-                    return;
-                }
-            }
-        };
+        let ports = ports.to_vec();
         Self {
-            stop: Some(stop),
-            thread: Some(thread::spawn(serve)),
+            _service: Service::start(netns, owner, Telling { name, ports }),
         }
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // If the thread panicked, it has already said why.
-            let _ = thread.join();
+/// Tells each client what was seen of it.
+struct Telling {
+    name: &'static str,
+    ports: Vec<u16>,
+}
+
+impl Serve for Telling {
+    fn bind(&self) -> io::Result<Sockets> {
+        let mut sockets = Sockets::default();
+        for (family, port) in Family::BOTH
+            .into_iter()
+            .flat_map(|family| self.ports.iter().map(move |port| (family, *port)))
+        {
+            sockets.tcp.push(socket::listener(socket::any(family, port))?);
+            sockets.udp.push(socket::receiver(socket::any(family, port))?);
         }
+        Ok(sockets)
     }
-}
 
-fn serve_connection(name: &str, listener: &TcpListener) -> io::Result<()> {
-    let (stream, client) = listener.accept()?;
-    socket::patient(&stream)?;
-    let arrival = Arrival {
-        server: name.to_owned(),
-        port: listener.local_addr()?.port(),
-        original: Some(socket::original_destination(&stream)?),
-        client,
-    };
-    http::answer(stream, &arrival.to_string())
-}
+    fn serve_connection(&self, stream: TcpStream, client: SocketAddr) -> io::Result<()> {
+        let arrival = Arrival {
+            server: self.name.to_owned(),
+            port: stream.local_addr()?.port(),
+            original: Some(socket::original_destination(&stream)?),
+            client,
+        };
+        http::answer(stream, &arrival.to_string())
+    }
 
-fn serve_datagram(name: &str, receiver: &UdpSocket) -> io::Result<()> {
-    let (_, client) = receiver.recv_from(&mut [0; 16])?;
-    let arrival = Arrival {
-        server: name.to_owned(),
-        port: receiver.local_addr()?.port(),
-        original: None,
-        client,
-    };
-    receiver.send_to(arrival.to_string().as_bytes(), client).map(drop)
+    fn serve_datagram(&self, receiver: &UdpSocket) -> io::Result<()> {
+        let (_, client) = receiver.recv_from(&mut [0; 16])?;
+        let arrival = Arrival {
+            server: self.name.to_owned(),
+            port: receiver.local_addr()?.port(),
+            original: None,
+            client,
+        };
+        receiver.send_to(arrival.to_string().as_bytes(), client).map(drop)
+    }
 }

@@ -1,5 +1,6 @@
 //! A pod with a real proxy, and the ways that traffic should take through it.
 
+use sidetrack::config::types::InboundMode;
 use sidetrack::ruleset::Family;
 
 use super::envoy::Accepted;
@@ -7,8 +8,9 @@ use super::{Address, Call, Caller, Envoy, Owner, Pod, Server, To, Transport, cal
 
 /// A pod in which proxy and application run.
 pub struct Sidecar {
-    pod: Pod,
-    envoy: Envoy,
+    pub pod: Pod,
+    pub envoy: Envoy,
+    inbound: InboundMode,
     _servers: [Server; 2],
 }
 
@@ -35,7 +37,8 @@ pub enum Route {
     Dropped { inbound: u64, outbound: u64 },
 }
 
-const fn journey(what: &'static str, transport: Transport, caller: Caller, to: To, route: Route) -> Journey {
+/// A journey in few words.
+pub const fn journey(what: &'static str, transport: Transport, caller: Caller, to: To, route: Route) -> Journey {
     Journey {
         what,
         transport,
@@ -47,6 +50,8 @@ const fn journey(what: &'static str, transport: Transport, caller: Caller, to: T
 
 /// The port of the application in the pod.
 const APP: u16 = 8080;
+/// Its other ports; some are those that the mesh serves itself.
+const OTHER_PORTS: [u16; 5] = [8081, 15008, 15020, 15021, 15090];
 /// The port of the server outside.
 const SERVER: u16 = 9090;
 
@@ -125,14 +130,39 @@ pub const JOURNEYS: &[Journey] = {
 impl Sidecar {
     /// Starts the proxy, then the application, in a pod whose rules are in place, as the containers of a pod start.
     pub fn start(pod: Pod) -> Self {
-        let envoy = Envoy::start(&pod.netns);
-        let app = Server::start(&pod.netns, "app", Owner::APP, &[APP]);
+        Self::start_as(Owner::PROXY, InboundMode::Redirect, pod)
+    }
+
+    /// The same for a proxy that runs as this owner, and that inbound connections reach like this.
+    pub fn start_as(owner: Owner, inbound: InboundMode, pod: Pod) -> Self {
+        let envoy = Envoy::start(&pod.netns, owner, inbound);
+        let app = Server::start(&pod.netns, "app", Owner::APP, &[&[APP], &OTHER_PORTS[..]].concat());
         let server = Server::start(&pod.peer, "server", Owner::ROOT, &[SERVER]);
         Self {
             pod,
             envoy,
+            inbound,
             _servers: [app, server],
         }
+    }
+
+    /// Ends proxy and application, as they end when a pod's containers are restarted.
+    pub fn stop(self) -> Pod {
+        self.pod
+    }
+
+    /// Makes these journeys, over IPv4 and IPv6; each must take its way.
+    #[track_caller]
+    pub fn travel_all(&self, journeys: &[Journey]) {
+        let strays = Family::BOTH.into_iter().flat_map(|family| {
+            let stray = move |journey: &Journey| {
+                let error = self.travel(journey, family).err()?;
+                Some(format!("{family}: {} ({:?}): {error}", journey.what, journey.route))
+            };
+            journeys.iter().filter_map(stray)
+        });
+        let strays: Vec<_> = strays.collect();
+        assert!(strays.is_empty(), "{}", strays.join("\n"));
     }
 
     /// Makes the journey. Returns what the server saw, or in which respect the way was another one.
@@ -174,30 +204,33 @@ impl Sidecar {
                 return Err(format!("Envoy logged {access:?}"));
             }
         }
-        check_arrival(&call.map_err(|error| error.to_string())?, journey, family)
+        self.check_arrival(&call.map_err(|error| error.to_string())?, journey, family)
     }
-}
 
-fn check_arrival(call: &Call, journey: &Journey, family: Family) -> Result<String, String> {
-    let dropped = matches!(journey.route, Route::Dropped { .. });
-    let Some(arrival) = &call.arrival else {
-        return if dropped {
-            Ok("dropped".to_owned())
-        } else {
-            Err("no answer".to_owned())
+    fn check_arrival(&self, call: &Call, journey: &Journey, family: Family) -> Result<String, String> {
+        let dropped = matches!(journey.route, Route::Dropped { .. });
+        let Some(arrival) = &call.arrival else {
+            return if dropped {
+                Ok("dropped".to_owned())
+            } else {
+                Err("no answer".to_owned())
+            };
         };
-    };
-    let server = if journey.to.is_pod() { "app" } else { "server" };
-    let from_caller = match journey.route {
-        Route::Direct => arrival.client == call.local,
-        Route::Inbound => arrival.client.ip() == Address::PASSTHROUGH.of(family),
-        Route::Outbound => arrival.client.ip() == Address::POD.of(family),
-        Route::Dropped { .. } => false,
-    };
-    let seen = format!("{} saw {}", arrival.server, arrival.client.ip());
-    if from_caller && arrival.server == server {
-        Ok(seen)
-    } else {
-        Err(format!("{seen}: {call:?}"))
+        let server = if journey.to.is_pod() { "app" } else { "server" };
+        let from_caller = match journey.route {
+            Route::Direct => arrival.client == call.local,
+            Route::Inbound => match self.inbound {
+                InboundMode::Redirect => arrival.client.ip() == Address::PASSTHROUGH.of(family),
+                InboundMode::Tproxy => arrival.client.ip() == call.local.ip(),
+            },
+            Route::Outbound => arrival.client.ip() == Address::POD.of(family),
+            Route::Dropped { .. } => false,
+        };
+        let seen = format!("{} saw {}", arrival.server, arrival.client.ip());
+        if from_caller && arrival.server == server {
+            Ok(seen)
+        } else {
+            Err(format!("{seen}: {call:?}"))
+        }
     }
 }

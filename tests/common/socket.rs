@@ -16,24 +16,33 @@ use sidetrack::ruleset::Family;
 /// How long anything may take; nothing here waits for longer than a moment unless it is lost.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A TCP listener on every address of one family.
-pub fn listener(family: Family, port: u16) -> io::Result<TcpListener> {
-    let socket = new(family, SockType::Stream)?;
+/// A TCP listener; on an IPv6 address, for IPv6 alone.
+pub fn listener(on: SocketAddr) -> io::Result<TcpListener> {
+    let socket = new(family(on), SockType::Stream)?;
     setsockopt(&socket, sockopt::ReuseAddr, &true)?;
-    bind(socket.as_raw_fd(), &any(family, port))?;
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(on))?;
     listen(&socket, Backlog::MAXCONN)?;
     Ok(socket.into())
 }
 
-/// A UDP socket on every address of one family.
-pub fn receiver(family: Family, port: u16) -> io::Result<UdpSocket> {
-    let socket = new(family, SockType::Datagram)?;
-    bind(socket.as_raw_fd(), &any(family, port))?;
+/// A UDP socket that anybody may send to.
+pub fn receiver(on: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = new(family(on), SockType::Datagram)?;
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(on))?;
     Ok(socket.into())
 }
 
+/// A port on every address of one family.
+pub fn any(family: Family, port: u16) -> SocketAddr {
+    let address: IpAddr = match family {
+        Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+        Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    (address, port).into()
+}
+
 /// A TCP connection, from `source` if there is one.
-pub fn stream(source: Option<IpAddr>, to: SocketAddr) -> io::Result<TcpStream> {
+pub fn stream(source: Option<SocketAddr>, to: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::from(connected(SockType::Stream, source, to)?);
     patient(&stream)?;
     Ok(stream)
@@ -44,8 +53,8 @@ pub fn patient(stream: &TcpStream) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))
 }
 
-/// A connected UDP socket: it takes answers from `to` alone.
-pub fn sender(source: Option<IpAddr>, to: SocketAddr) -> io::Result<UdpSocket> {
+/// A connected UDP socket, from `source` if there is one: it takes answers from `to` alone.
+pub fn sender(source: Option<SocketAddr>, to: SocketAddr) -> io::Result<UdpSocket> {
     let sender = UdpSocket::from(connected(SockType::Datagram, source, to)?);
     sender.set_read_timeout(Some(PATIENCE))?;
     Ok(sender)
@@ -83,17 +92,12 @@ fn new(family: Family, kind: SockType) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-fn any(family: Family, port: u16) -> SockaddrStorage {
-    let address: IpAddr = match family {
-        Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
-        Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    SocketAddr::from((address, port)).into()
+fn family(address: SocketAddr) -> Family {
+    if address.is_ipv4() { Family::V4 } else { Family::V6 }
 }
 
-fn connected(kind: SockType, source: Option<IpAddr>, to: SocketAddr) -> io::Result<OwnedFd> {
-    let family = if to.is_ipv4() { Family::V4 } else { Family::V6 };
-    let socket = new(family, kind)?;
+fn connected(kind: SockType, source: Option<SocketAddr>, to: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = new(family(to), kind)?;
     // This limits connect() too.
     setsockopt(
         &socket,
@@ -101,10 +105,7 @@ fn connected(kind: SockType, source: Option<IpAddr>, to: SocketAddr) -> io::Resu
         &TimeVal::seconds(PATIENCE.as_secs() as i64),
     )?;
     if let Some(source) = source {
-        bind(
-            socket.as_raw_fd(),
-            &SockaddrStorage::from(SocketAddr::from((source, 0))),
-        )?;
+        bind(socket.as_raw_fd(), &SockaddrStorage::from(source))?;
     }
     connect(socket.as_raw_fd(), &SockaddrStorage::from(to))?;
     Ok(socket)

@@ -13,6 +13,7 @@ mod common;
 mod containment;
 mod envoy;
 mod golden;
+mod istio;
 mod layering;
 mod lifecycle;
 mod load;
@@ -21,8 +22,11 @@ mod program;
 mod random;
 mod readme;
 mod refusal;
+mod routing;
 mod sandbox;
+mod tproxy;
 mod traffic;
+mod validation;
 
 /// The program under test.
 const SIDETRACK: &str = env!("CARGO_BIN_EXE_sidetrack");

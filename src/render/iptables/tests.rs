@@ -28,7 +28,7 @@ fn the_default_plan() {
 # Load it once, in the network namespace of the pod, with both programs:
 #   iptables-restore --noflush < FILE && ip6tables-restore --noflush < FILE
 # Rules marked -4 or -6 are of that family alone; the other program skips them.
-# Part of the plan too, by hand: ip address add ::6/128 dev lo metric 15006
+# Part of the plan too, by hand: ip address add ::6/128 dev lo metric 15006 nodad
 *nat
 :SIDETRACK_PREROUTING - [0:0]
 :SIDETRACK_INBOUND - [0:0]

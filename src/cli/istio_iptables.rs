@@ -1,0 +1,153 @@
+//! `istio-iptables`: does what Istio's program of this name does, by its flags and variables.
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Arg, ArgMatches, Command};
+use thiserror::Error;
+
+use super::failure::Failure;
+use super::{apply, cleanup, logging};
+use crate::compat::istio::table::{SETTINGS, Setting};
+use crate::compat::istio::{self, Mistake, Probe, Request, Task};
+use crate::config::Config;
+use crate::kernel::accounts::AccountFiles;
+use crate::kernel::netns;
+use crate::kernel::validation::Validation;
+
+/// The file for a dry run cannot be written.
+#[derive(Debug, Error)]
+#[error("DRY_RUN_FILE_PATH: {}: {reason}", path.display())]
+struct DryRunFile {
+    path: PathBuf,
+    reason: std::io::Error,
+}
+
+const NAME: &str = "istio-iptables";
+
+/// What is to be read as the command line of `istio-iptables`, if that is what the program is called as: by its own
+/// name, as `sidetrack istio-iptables`, or in the place of `pilot-agent`, whose flags may come before the word.
+pub fn arguments(all: &[OsString]) -> Option<Vec<OsString>> {
+    let program = Path::new(all.first()?).file_name()?;
+    let word = all.iter().skip(1).position(|argument| argument == NAME);
+    let without_word = |position: usize| [&all[..=position], &all[position + 2..]].concat();
+    if program == NAME {
+        Some(all.to_vec())
+    } else if program == "pilot-agent" {
+        Some(word.map_or_else(|| all.to_vec(), without_word))
+    } else {
+        word.filter(|position| *position == 0).map(without_word)
+    }
+}
+
+/// What clap knows of the command line.
+pub fn command() -> Command {
+    Command::new(NAME)
+        .about("Does what Istio's program of this name does, with its flags and variables")
+        .after_help("docs/istio-iptables.md says what is different.")
+        .args_override_self(true)
+        .args(SETTINGS.iter().filter(|setting| setting.has_flag()).map(argument))
+}
+
+fn argument(setting: &'static Setting) -> Arg {
+    let argument = Arg::new(setting.name).long(setting.name).help(help(setting));
+    let argument = match setting.short {
+        Some(short) => argument.short(short),
+        None => argument,
+    };
+    match setting.value_name() {
+        Some(value_name) => argument.value_name(value_name).allow_hyphen_values(true),
+        None => argument
+            .value_name("BOOL")
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true"),
+    }
+}
+
+fn help(setting: &Setting) -> String {
+    let default = match setting.default {
+        "" | "false" => String::new(),
+        default => format!(" [{default}]"),
+    };
+    let variables = match setting.variables() {
+        variables if variables.is_empty() => String::new(),
+        variables => format!(" [${}]", variables.join(", $")),
+    };
+    format!("{}{default}{variables}", setting.help)
+}
+
+/// Runs the command.
+pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
+    let flag = |setting: &Setting| matches.get_one::<String>(setting.name).cloned();
+    let variable = |name: &str| std::env::var_os(name).map(|text| text.to_string_lossy().into_owned());
+    let parsed = istio::read(flag, variable, &AccountFiles);
+    logging::start(parsed.logging, 0);
+    for note in parsed.notes {
+        tracing::info!("{note}");
+    }
+    let request = parsed.request.map_err(failure)?;
+    match &request.netns {
+        Some(netns) => netns::within(netns::path(netns), || work(&request))?,
+        None => work(&request),
+    }
+}
+
+/// One wrong use of a flag makes the whole command line one.
+fn failure(mistakes: Vec<Mistake>) -> Failure {
+    let usage = mistakes
+        .iter()
+        .any(|mistake| matches!(mistake, Mistake::Value { usage: true, .. }));
+    let sentences = mistakes.iter().map(ToString::to_string).collect();
+    if usage {
+        Failure::Usage(sentences)
+    } else {
+        Failure::Input(sentences)
+    }
+}
+
+fn work(request: &Request) -> anyhow::Result<()> {
+    if request.settings.run.dry_run {
+        return dry_run(request);
+    }
+    match request.task {
+        Task::Apply => apply::apply(&request.settings)?,
+        Task::Cleanup => cleanup::cleanup()?,
+        Task::Nothing => tracing::debug!("the rules are left as they are"),
+    }
+    match request.probe {
+        Some(probe) => validate(&request.settings.config, probe),
+        None => Ok(()),
+    }
+}
+
+/// Tries whether traffic is redirected, in the families that it should be in.
+fn validate(config: &Config, probe: Probe) -> anyhow::Result<()> {
+    let validation = Validation {
+        inbound_port: config.proxy.inbound_port,
+        outbound_port: config.proxy.outbound_port,
+        probe_port: probe.port,
+        timeout: probe.timeout,
+        families: apply::plan(config)?.ruleset.families,
+    };
+    validation.run()?;
+    tracing::info!("traffic is redirected");
+    Ok(())
+}
+
+/// Prints the rules, whatever else is asked for.
+fn dry_run(request: &Request) -> anyhow::Result<()> {
+    if request.task == Task::Cleanup {
+        tracing::info!("this is a dry run: nothing is removed");
+        return Ok(());
+    }
+    let text = apply::text(&request.settings)?;
+    if let Some(path) = &request.dry_run_file {
+        std::fs::write(path, &text).map_err(|reason| DryRunFile {
+            path: path.clone(),
+            reason,
+        })?;
+    }
+    Ok(std::io::stdout().write_all(text.as_bytes())?)
+}

@@ -1,0 +1,3 @@
+//! The command lines of other tools, in our own terms. Pure: texts in, [`crate::config`] out.
+
+pub mod istio;

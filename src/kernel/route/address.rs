@@ -1,0 +1,147 @@
+//! The loopback interface and its addresses.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use netlink_packet_core::{Emitable as _, NLA_TYPE_MASK, NlasIterator, Parseable as _};
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::link::{LinkFlags, LinkHeader, LinkMessage};
+
+use super::{Answer, LOOPBACK_INDEX, NetlinkError, Route, RouteError, malformed, request};
+use crate::facts::{Ipv6, UsableAddresses};
+use crate::plan::{LOOPBACK_ADDRESS_METRIC, PASSTHROUGH_V6};
+
+/// What the loopback interface is like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loopback {
+    /// Whether it is up. Redirected connections of local processes travel over it.
+    pub up: bool,
+    /// What the namespace can do with IPv6.
+    pub ipv6: Ipv6,
+    /// Which families the namespace has addresses of.
+    pub addresses: UsableAddresses,
+    /// The addresses on it that we put there.
+    pub our_addresses: Vec<Ipv6Addr>,
+}
+
+impl Route {
+    /// Observes the loopback interface, and whether others have IPv6 addresses. Changes nothing.
+    ///
+    /// # Errors
+    /// The kernel did not answer as it should.
+    pub fn loopback(&mut self) -> Result<Loopback, RouteError> {
+        let (up, enabled) = self.link()?;
+        let addresses = self.addresses()?;
+        let ipv6 = match enabled {
+            None => Ipv6::Absent,
+            Some(true) => Ipv6::Usable,
+            Some(false) => Ipv6::OffOnLoopback {
+                used_elsewhere: addresses.iter().any(|address| {
+                    address.header.family == AddressFamily::Inet6 && address.header.index != LOOPBACK_INDEX
+                }),
+            },
+        };
+        Ok(Loopback {
+            up,
+            ipv6,
+            addresses: usable(addresses.iter().filter_map(ip)),
+            our_addresses: addresses.iter().filter_map(ours).collect(),
+        })
+    }
+
+    /// Whether the loopback interface is up, and whether it takes IPv6 addresses (`None`: the kernel has no IPv6).
+    fn link(&mut self) -> Result<(bool, Option<bool>), RouteError> {
+        let mut message = LinkMessage::default();
+        message.header.index = LOOPBACK_INDEX;
+        self.socket.send(&request(libc::RTM_GETLINK, 0, &message))?;
+        for answer in self.socket.receive()? {
+            match answer {
+                Answer::Message { payload, .. } => {
+                    let header = LinkHeader::parse(&payload).map_err(malformed)?;
+                    let attributes = payload.get(header.buffer_len()..).unwrap_or_default();
+                    return Ok((header.flags.contains(LinkFlags::Up), ipv6_enabled(attributes)));
+                }
+                Answer::Status { result: Err(errno), .. } => {
+                    return Err(RouteError::Refused {
+                        what: "reading the loopback interface".to_owned(),
+                        errno,
+                    });
+                }
+                Answer::Status { result: Ok(()), .. } => {}
+            }
+        }
+        Err(NetlinkError::Malformed("no loopback interface".to_owned()).into())
+    }
+
+    fn addresses(&mut self) -> Result<Vec<AddressMessage>, RouteError> {
+        let parse = |payload: Vec<u8>| AddressMessage::parse(&payload).map_err(|error| malformed(error).into());
+        let payloads = self.dump(libc::RTM_GETADDR, &AddressMessage::default())?;
+        payloads.into_iter().map(parse).collect()
+    }
+}
+
+/// An address of the loopback interface, known for ours by its metric. Nobody else can have it, so it is in use at
+/// once, without the detection of duplicates.
+pub fn message(address: Ipv6Addr) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet6;
+    message.header.prefix_len = 128;
+    message.header.index = LOOPBACK_INDEX;
+    message.header.flags = AddressHeaderFlags::Nodad;
+    message.attributes = vec![
+        AddressAttribute::Local(IpAddr::V6(address)),
+        AddressAttribute::RoutePriority(LOOPBACK_ADDRESS_METRIC),
+    ];
+    message
+}
+
+fn ours(message: &AddressMessage) -> Option<Ipv6Addr> {
+    let marked = AddressAttribute::RoutePriority(LOOPBACK_ADDRESS_METRIC);
+    if message.header.index != LOOPBACK_INDEX || !message.attributes.contains(&marked) {
+        return None;
+    }
+    match ip(message) {
+        Some(IpAddr::V6(address)) => Some(address),
+        _ => None,
+    }
+}
+
+fn ip(message: &AddressMessage) -> Option<IpAddr> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Address(address) => Some(*address),
+        _ => None,
+    })
+}
+
+fn usable(addresses: impl Iterator<Item = IpAddr>) -> UsableAddresses {
+    let mut usable = UsableAddresses::default();
+    for address in addresses.filter(|address| !address.is_loopback()) {
+        match address {
+            IpAddr::V4(address) => usable.v4 |= !address.is_link_local(),
+            // ::6 is not loopback by the book, but it is ours.
+            IpAddr::V6(address) => usable.v6 |= !address.is_unicast_link_local() && address != PASSTHROUGH_V6,
+        }
+    }
+    usable
+}
+
+/// Looks for `disable_ipv6` among the attributes of a link: IFLA_AF_SPEC, in it AF_INET6, in it IFLA_INET6_CONF, an
+/// array of 32-bit numbers (linux/if_link.h, linux/ipv6.h).
+fn ipv6_enabled(attributes: &[u8]) -> Option<bool> {
+    const IFLA_INET6_CONF: u16 = 2;
+    const DEVCONF_DISABLE_IPV6: usize = 26;
+    let families = nested(attributes, libc::IFLA_AF_SPEC)?;
+    let ipv6 = nested(&families, libc::AF_INET6 as u16)?;
+    let conf = nested(&ipv6, IFLA_INET6_CONF)?;
+    let (numbers, _) = conf.as_chunks::<4>();
+    numbers
+        .get(DEVCONF_DISABLE_IPV6)
+        .map(|number| i32::from_ne_bytes(*number) == 0)
+}
+
+fn nested(attributes: &[u8], kind: u16) -> Option<Vec<u8>> {
+    NlasIterator::new(attributes)
+        .flatten()
+        .find(|attribute| attribute.kind() & NLA_TYPE_MASK == kind)
+        .map(|attribute| attribute.value().to_vec())
+}

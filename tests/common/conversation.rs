@@ -1,0 +1,76 @@
+//! Connections that last.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::thread;
+
+use sidetrack::ruleset::Family;
+
+use super::service::{Serve, Service, Sockets};
+use super::{Caller, Netns, Owner, Pod, To, socket};
+
+/// Sends back what it gets, on one port, over IPv4 and IPv6. It ends when dropped.
+pub struct Echo {
+    _service: Service,
+}
+
+impl Echo {
+    /// Starts one; it listens when this returns.
+    pub fn start(netns: &Netns, owner: Owner, port: u16) -> Self {
+        Self {
+            _service: Service::start(netns, owner, Echoing { port }),
+        }
+    }
+}
+
+struct Echoing {
+    port: u16,
+}
+
+impl Serve for Echoing {
+    fn bind(&self) -> io::Result<Sockets> {
+        let listener = |family| socket::listener(socket::any(family, self.port));
+        let tcp = Family::BOTH.into_iter().map(listener).collect::<io::Result<_>>()?;
+        Ok(Sockets { tcp, udp: Vec::new() })
+    }
+
+    /// Each connection has a thread, which ends with it or when nothing is said any more.
+    fn serve_connection(&self, stream: TcpStream, _: SocketAddr) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        thread::spawn(move || io::copy(&mut &stream, &mut &stream));
+        Ok(())
+    }
+
+    fn serve_datagram(&self, _: &UdpSocket) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A connection to an [`Echo`].
+pub struct Conversation {
+    pub stream: TcpStream,
+}
+
+impl Conversation {
+    /// Opens it.
+    pub fn begin(pod: &Pod, caller: Caller, to: To, family: Family) -> io::Result<Self> {
+        let to = to.address(family).expect("an address of this family");
+        let stream = caller.run(pod, || socket::stream(caller.source(family), to))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream })
+    }
+
+    /// Says something and hears it again, so many times, each time something else.
+    pub fn go_on(&mut self, times: usize) -> io::Result<()> {
+        for time in 0..times {
+            let said: Vec<u8> = (0..1 + time * 61 % 9000).map(|byte| (time + byte) as u8).collect();
+            let mut heard = vec![0; said.len()];
+            self.stream.write_all(&said)?;
+            self.stream.read_exact(&mut heard)?;
+            if heard != said {
+                return Err(io::Error::other("something else came back"));
+            }
+        }
+        Ok(())
+    }
+}
