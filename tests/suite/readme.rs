@@ -143,8 +143,8 @@ fn every_field_of_the_json_plan_is_described() {
     let readme = readme();
     let schema = between(&readme, "\n## JSON output\n", "\n## ");
     let mut fields = BTreeSet::new();
-    for case in cases::all() {
-        let document = render::json::document(&plan(case.args));
+    for (_, options) in cases::all_options() {
+        let document = render::json::document(&plan(options));
         collect_fields(&serde_json::from_str(&document).expect("JSON"), &mut fields);
     }
     assert!(fields.len() > 20, "{fields:?}");
