@@ -3,5 +3,8 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if std::env::var_os("CNI_COMMAND").is_some() {
+        return sidetrack::cni::main();
+    }
     sidetrack::cli::run(std::env::args_os())
 }

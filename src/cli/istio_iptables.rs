@@ -14,7 +14,8 @@ use crate::compat::istio::{self, Mistake, Probe, Request, Task};
 use crate::config::Config;
 use crate::kernel::accounts::AccountFiles;
 use crate::kernel::netns;
-use crate::kernel::validation::Validation;
+use crate::kernel::validation::{self, Validation};
+use crate::plan::PASSTHROUGH_V4;
 
 /// The file for a dry run cannot be written.
 #[derive(Debug, Error)]
@@ -130,6 +131,7 @@ fn validate(config: &Config, probe: Probe) -> anyhow::Result<()> {
         probe_port: probe.port,
         timeout: probe.timeout,
         families: apply::plan(config)?.ruleset.families,
+        v4_destination: validation::own_address(config.loopback_cidr).unwrap_or(PASSTHROUGH_V4),
     };
     validation.run()?;
     tracing::info!("traffic is redirected");

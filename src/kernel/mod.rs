@@ -4,6 +4,7 @@
 //! real.
 
 pub mod accounts;
+pub mod check;
 #[cfg(test)]
 mod fake;
 pub mod install;
@@ -158,6 +159,7 @@ impl KernelError {
             Self::Nftables(NftablesError::NotPermitted(_)) | Self::Route(RouteError::NotPermitted(_)) => {
                 Some(privilege::advice())
             }
+            Self::Iptables(error) if error.is_refusal() => Some(privilege::advice()),
             Self::NotUndone { cause, .. } => cause.advice(),
             Self::Several(errors) => errors.iter().find_map(Self::advice),
             Self::Nftables(_) | Self::Iptables(_) | Self::Route(_) | Self::NoBackend { .. } => None,

@@ -68,6 +68,8 @@ pub enum Answer {
         /// The payload.
         payload: Vec<u8>,
     },
+    /// What follows is of a dump that a change has cut short.
+    Interrupted,
     /// An acknowledgement, or an error, of the request with this sequence number.
     Status {
         /// `nlmsg_seq` of the request.
@@ -156,6 +158,7 @@ impl Socket {
     pub fn dump(&mut self, request: &[u8]) -> Result<Vec<(u16, Vec<u8>)>, NetlinkError> {
         self.send(request)?;
         let mut messages = Vec::new();
+        let mut interrupted = false;
         loop {
             let answers = self.receive()?;
             if answers.is_empty() {
@@ -164,6 +167,9 @@ impl Socket {
             for answer in answers {
                 match answer {
                     Answer::Message { kind, payload } => messages.push((kind, payload)),
+                    // The kernel goes on all the same, and begins no other dump on this socket meanwhile.
+                    Answer::Interrupted => interrupted = true,
+                    Answer::Status { result: Ok(()), .. } if interrupted => return Err(NetlinkError::Interrupted),
                     Answer::Status { result: Ok(()), .. } => return Ok(messages),
                     Answer::Status {
                         result: Err(Errno::EINTR | Errno::EAGAIN),
@@ -194,7 +200,7 @@ fn answers(mut datagram: &[u8]) -> Result<Vec<Answer>, NetlinkError> {
     while !datagram.is_empty() {
         let buffer = NetlinkBuffer::new_checked(datagram).map_err(malformed)?;
         if i32::from(buffer.flags()) & libc::NLM_F_DUMP_INTR != 0 {
-            return Err(NetlinkError::Interrupted);
+            answers.push(Answer::Interrupted);
         }
         let payload = buffer.payload();
         answers.push(match i32::from(buffer.message_type()) {
@@ -269,7 +275,7 @@ mod tests {
     #[test]
     fn a_dump_that_a_change_cut_short_is_told() {
         let datagram = message(7, libc::NLM_F_DUMP_INTR as u16, 1, b"");
-        assert!(matches!(answers(&datagram), Err(NetlinkError::Interrupted)));
+        assert!(matches!(answers(&datagram).unwrap()[0], Answer::Interrupted));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable as _, NetlinkHeader, NetlinkMessage};
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, GenAttribute, GenMessage, NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute,
-    SetElementList, SetElementMessage, SetMessage,
+    SetElementList, SetElementMessage, SetMessage, TableAttribute, TableMessage,
 };
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily};
 use nix::errno::Errno;
@@ -122,6 +122,30 @@ impl Nftables {
         Err(NftablesError::Busy)
     }
 
+    /// Whether our table holds exactly `ruleset`.
+    ///
+    /// # Errors
+    /// It could not be read.
+    pub fn holds(&mut self, ruleset: &Ruleset) -> Result<bool, NftablesError> {
+        let planned = Listing::of(netlink::create(ruleset).iter().map(Step::message));
+        for _ in 0..ATTEMPTS {
+            match self.read() {
+                Ok((_, present)) => return Ok(present == planned),
+                Err(NftablesError::Netlink(NetlinkError::Interrupted)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(NftablesError::Busy)
+    }
+
+    /// Asks the kernel the least that nf_tables can be asked.
+    ///
+    /// # Errors
+    /// There is no nf_tables, or we may not use it.
+    pub fn answers(&mut self) -> Result<(), NftablesError> {
+        self.generation().map(drop)
+    }
+
     /// Removes our table. Returns whether there was one.
     ///
     /// # Errors
@@ -157,14 +181,18 @@ impl Nftables {
         let generation = self.generation()?;
         let table = || TABLE.to_owned();
         let inet = NetfilterProtoFamily::Inet;
+        let tables = self.dump(inet, NfTablesMessage::GetTable(TableMessage { attributes: Vec::new() }))?;
         let chains = self.dump(inet, NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() }))?;
         let ours = |message: &NetfilterMessage| match &message.inner {
+            NetfilterMessageInner::NfTables(NfTablesMessage::NewTable(one)) => {
+                one.attributes.contains(&TableAttribute::Name(table()))
+            }
             NetfilterMessageInner::NfTables(NfTablesMessage::NewChain(chain)) => {
                 chain.attributes.contains(&ChainAttribute::Table(table()))
             }
-            _ => true,
+            _ => false,
         };
-        let mut messages: Vec<NetfilterMessage> = chains.into_iter().filter(ours).collect();
+        let mut messages: Vec<NetfilterMessage> = tables.into_iter().chain(chains).filter(ours).collect();
         let attributes = vec![RuleAttribute::Table(table())];
         messages.extend(self.dump(inet, NfTablesMessage::GetRule(RuleMessage { attributes }))?);
         let attributes = vec![SetAttribute::Table(table())];
@@ -205,7 +233,7 @@ impl Nftables {
                     }
                 }
                 Answer::Status { result: Err(errno), .. } => return Err(refused(errno, None)),
-                Answer::Status { result: Ok(()), .. } => {}
+                Answer::Interrupted | Answer::Status { result: Ok(()), .. } => {}
             }
         }
         Err(NetlinkError::Malformed("no generation of the ruleset".to_owned()).into())

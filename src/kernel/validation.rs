@@ -9,6 +9,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::ifaddrs::getifaddrs;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, getsockopt, socket, sockopt,
@@ -16,7 +17,7 @@ use nix::sys::socket::{
 use nix::unistd::{Gid, Uid, getegid, geteuid};
 use thiserror::Error;
 
-use crate::config::types::Port;
+use crate::config::types::{LoopbackCidr, Port};
 use crate::plan::{PASSTHROUGH_V4, PASSTHROUGH_V6};
 use crate::ruleset::{Families, Family};
 
@@ -36,6 +37,18 @@ pub struct Validation {
     pub timeout: Duration,
     /// The families that must be redirected.
     pub families: Families,
+    /// The IPv4 address that is called: one of this host's own that the rules do not take for loopback.
+    pub v4_destination: Ipv4Addr,
+}
+
+/// An IPv4 address of this host's own outside `loopback`; 127.0.0.6 where it can be.
+pub fn own_address(loopback: LoopbackCidr) -> Option<Ipv4Addr> {
+    if !loopback.net().contains(&PASSTHROUGH_V4) {
+        return Some(PASSTHROUGH_V4);
+    }
+    let interfaces = getifaddrs().ok()?;
+    let addresses = interfaces.filter_map(|interface| Some(interface.address?.as_sockaddr_in()?.ip()));
+    addresses.into_iter().find(|address| !address.is_loopback())
 }
 
 /// Traffic that is not redirected as it should be, or a probe that cannot be made.
@@ -164,7 +177,7 @@ impl Probe {
     /// Listens on the proxy's ports, where redirected connections arrive: on loopback.
     fn new(validation: &Validation, family: Family) -> Result<Self, ValidationError> {
         let (source, destination): (IpAddr, IpAddr) = match family {
-            Family::V4 => (Ipv4Addr::LOCALHOST.into(), PASSTHROUGH_V4.into()),
+            Family::V4 => (Ipv4Addr::LOCALHOST.into(), validation.v4_destination.into()),
             Family::V6 => (Ipv6Addr::LOCALHOST.into(), PASSTHROUGH_V6.into()),
         };
         let mut ports = vec![validation.inbound_port, validation.outbound_port];

@@ -1,16 +1,19 @@
 //! Name lookups: queries go to the proxy instead of the name server, over UDP and TCP.
 //!
-//! The proxy asks the name server with the same addresses and ports that the application may use. Connection tracking
-//! could then take the answer to one for the answer to the other, so that each side has a zone of its own.
+//! The proxy asks the name server from the same addresses and ports that an application may have used. Connection
+//! tracking would then take its query for that of the application, and send it to the proxy again: so captured queries
+//! and their answers have a zone of their own. Everything else stays in the zone that it would be in without us, where
+//! answers are recognised on every way back, and by firewalls.
 
 use super::context::{Context, DNS_PORT, Lookups, leave_alone, rule};
 use crate::config::Dialect;
 use crate::ruleset::{Action, Addresses, Match, PortMatch, Protocol, Rule, Zone};
 
-/// Between the proxy and the name servers.
-const UPSTREAM: Zone = Zone(1);
 /// Between the applications and the proxy.
 const DOWNSTREAM: Zone = Zone(2);
+/// Between the proxy and the name servers, in Istio's rules. They forget about answers to those who are left alone, and
+/// about servers whose queries are not captured.
+const UPSTREAM: Zone = Zone(1);
 
 /// The match for a query to any server.
 pub fn query(protocol: Protocol) -> Match {
@@ -35,9 +38,13 @@ pub fn zones_on_departure(context: &mut Context) -> Vec<Rule> {
     let answer = Match::SourcePort(Protocol::Udp, PortMatch::Port(context.config.dns.port));
     let mut rules = Vec::new();
     for owner in context.proxy_owners() {
+        let asked = match context.config.dialect {
+            Dialect::Sidetrack => Action::Return,
+            Dialect::Istio(_) => Action::SetZone(UPSTREAM),
+        };
         rules.push(rule(
             [query(Protocol::Udp), owner.clone()],
-            Action::SetZone(UPSTREAM),
+            asked,
             "the proxy asks a name server",
         ));
         rules.push(rule(
@@ -48,6 +55,7 @@ pub fn zones_on_departure(context: &mut Context) -> Vec<Rule> {
     }
     let captured = match context.config.dialect {
         Dialect::Sidetrack => {
+            rules.extend(super::excluded_interfaces(context, Match::OutInterface));
             rules.extend(left_alone(context));
             included_groups(context)
         }
@@ -67,8 +75,7 @@ pub fn zones_on_departure(context: &mut Context) -> Vec<Rule> {
     rules
 }
 
-/// Queries of owners that are left alone must be recognised by the answers that they get from the server itself.
-/// Istio's rules forget about them.
+/// Queries of owners that are left alone.
 fn left_alone(context: &mut Context) -> Vec<Rule> {
     let outbound = &context.config.outbound;
     let uids = context.sets.uid("exclude_uids", &outbound.exclude_uids);
@@ -98,18 +105,26 @@ fn included_groups(context: &mut Context) -> Option<Match> {
 
 /// Zones for UDP that arrives.
 pub fn zones_on_arrival(context: &mut Context) -> Vec<Rule> {
-    let answer = Match::SourcePort(Protocol::Udp, PortMatch::Port(DNS_PORT));
     let mut rules = Vec::new();
-    if context.config.dialect == Dialect::Sidetrack {
-        for interface in &context.config.reroute_interfaces {
-            let matches = [Match::InInterface(interface.clone()), query(Protocol::Udp)];
-            rules.push(rule(matches, Action::SetZone(DOWNSTREAM), "a rerouted query"));
+    match context.config.dialect {
+        Dialect::Sidetrack => {
+            let on_servers = sides(context, Match::Destination);
+            for interface in &context.config.reroute_interfaces {
+                rules.extend(on_servers.iter().cloned().map(|on_server| {
+                    let matches = [Match::InInterface(interface.clone()), query(Protocol::Udp)];
+                    let matches = matches.into_iter().chain(on_server);
+                    rule(matches, Action::SetZone(DOWNSTREAM), "a rerouted query")
+                }));
+            }
+        }
+        Dialect::Istio(_) => {
+            let answer = Match::SourcePort(Protocol::Udp, PortMatch::Port(DNS_PORT));
+            rules.extend(sides(context, Match::Source).into_iter().map(|on_server| {
+                let matches = [answer.clone()].into_iter().chain(on_server);
+                rule(matches, Action::SetZone(UPSTREAM), "a name server answers the proxy")
+            }));
         }
     }
-    rules.extend(sides(context, Match::Source).into_iter().map(|on_server| {
-        let matches = [answer.clone()].into_iter().chain(on_server);
-        rule(matches, Action::SetZone(UPSTREAM), "a name server answers the proxy")
-    }));
     rules
 }
 

@@ -252,19 +252,22 @@ fn included_addresses(context: &mut Context) -> Vec<Rule> {
 
 /// What arrives on rerouted interfaces is outbound traffic, of processes behind them.
 pub fn rerouted(context: &Context) -> Vec<Rule> {
-    let interfaces = &context.config.reroute_interfaces;
-    let on = |name: &crate::config::types::InterfaceName| Match::InInterface(name.clone());
-    let outbound = interfaces.iter().map(|name| {
+    let outbound = context.config.reroute_interfaces.iter().map(|name| {
         rule(
-            [on(name)],
+            [Match::InInterface(name.clone())],
             Action::Jump(REROUTED.into()),
             "from processes behind this interface",
         )
     });
-    let alone = interfaces
-        .iter()
-        .map(|name| leave_alone([on(name)], "rerouted interface: not inbound"));
-    outbound.chain(alone).collect()
+    outbound.chain(not_inbound(context)).collect()
+}
+
+/// What arrives on rerouted interfaces is not inbound.
+pub fn not_inbound(context: &Context) -> Vec<Rule> {
+    let interfaces = context.config.reroute_interfaces.iter().cloned();
+    interfaces
+        .map(|name| leave_alone([Match::InInterface(name)], "rerouted interface: not inbound"))
+        .collect()
 }
 
 /// The chain for what arrives on rerouted interfaces. Nothing tells the owners of its sockets.

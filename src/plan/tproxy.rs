@@ -1,7 +1,8 @@
 //! Connections to the pod that reach the proxy unchanged, so that the app sees the client's own address.
 //!
-//! What arrives is handed to the proxy's transparent socket. What the proxy sends on bears the client's address and a
-//! mark; the app's answers to it get that mark too, and policy routing brings packets with it back to this host.
+//! What arrives is handed to the proxy's transparent socket, and its connection is marked as taken. What the proxy sends
+//! on bears the client's address and a mark; the app's answers to it get that mark too, and so do packets of connections
+//! that were taken. Policy routing brings all of them to this host.
 
 use super::context::{Context, from_passthrough, leave_alone, over_loopback, rule, tcp};
 use super::{inbound, loopback_in};
@@ -15,25 +16,36 @@ const HAND_OVER: &str = "tproxy_hand_over";
 const SELF_CALLS: &str = "tproxy_self_calls";
 
 /// What the proxy sends to the pod's own address, where it is to be intercepted rather than translated.
-const SELF_CALL_MARK: Mark = match Mark::new(1338) {
-    Some(mark) => mark,
-    None => unreachable!(),
-};
+const SELF_CALL_MARK: Mark = mark(1338);
+/// Connections that the proxy has taken.
+const TAKEN: Mark = mark(15006);
+/// The same where packets have that mark already.
+const TAKEN_TOO: Mark = mark(15007);
+
+const fn mark(number: u32) -> Mark {
+    match Mark::new(number) {
+        Some(mark) => mark,
+        None => unreachable!(),
+    }
+}
 
 /// The rules for what arrives.
 pub fn on_arrival(context: &Context) -> Vec<Rule> {
     let mark = context.config.inbound.tproxy_mark;
-    let entry = rule([tcp()], Action::Jump(CHAIN.into()), "TCP that arrives");
-    let captures = !context.config.inbound.include_ports.is_empty();
-    captures
-        .then_some(entry)
-        .into_iter()
-        .chain([rule(
-            [tcp(), Match::Mark(mark)],
-            Action::SaveMark,
-            "the proxy sends this on with the client's address: its answers too",
-        )])
-        .collect()
+    let mut rules = match context.config.dialect {
+        Dialect::Sidetrack => super::outbound::not_inbound(context),
+        // With Istio's rules the inbound port gets what has been translated to the outbound one.
+        Dialect::Istio(_) => Vec::new(),
+    };
+    if !context.config.inbound.include_ports.is_empty() {
+        rules.push(rule([tcp()], Action::Jump(CHAIN.into()), "TCP that arrives"));
+    }
+    rules.push(rule(
+        [tcp(), Match::Mark(mark)],
+        Action::SaveMark,
+        "the proxy sends this on with the client's address: its answers too",
+    ));
+    rules
 }
 
 /// The rules for what local processes send.
@@ -116,14 +128,33 @@ fn arriving(context: &mut Context) -> Vec<Rule> {
     rules.extend(inbound::exclusions(context));
     let established = Match::ConntrackState(ConntrackState::Established);
     if let Some(ports) = inbound::included(context) {
-        rules.push(rule(
-            [ports.clone(), established],
-            Action::Jump(DIVERT.into()),
-            "of a connection that the proxy has taken",
-        ));
+        let divert = |matches: &[Match]| {
+            let matches = [ports.clone(), established.clone()].into_iter().chain(matches.to_vec());
+            rule(
+                matches,
+                Action::Jump(DIVERT.into()),
+                "of a connection that the proxy has taken",
+            )
+        };
+        match context.config.dialect {
+            Dialect::Sidetrack => {
+                rules.push(divert(&[Match::ConntrackMark(taken(mark))]));
+                rules.push(leave_alone(
+                    [established],
+                    "of a connection that the proxy has not taken",
+                ));
+            }
+            // Istio's rules take answers that only pass through for the proxy's.
+            Dialect::Istio(_) => rules.push(divert(&[])),
+        }
         rules.push(rule([ports], Action::Jump(HAND_OVER.into()), "inbound, to the proxy"));
     }
     rules
+}
+
+/// The mark of connections that the proxy has taken: another one than that of packets and of what the proxy sends on.
+fn taken(mark: Mark) -> Mark {
+    if mark == TAKEN { TAKEN_TOO } else { TAKEN }
 }
 
 fn divert(context: &Context) -> Vec<Rule> {
@@ -136,9 +167,18 @@ fn divert(context: &Context) -> Vec<Rule> {
 
 fn hand_over(context: &mut Context) -> Vec<Rule> {
     let mut rules = context.leave_loopback_alone();
+    let mark = context.config.inbound.tproxy_mark;
+    if context.config.dialect == Dialect::Sidetrack {
+        rules.push(rule(
+            [],
+            Action::SetMark(taken(mark)),
+            "a connection that the proxy takes",
+        ));
+        rules.push(rule([], Action::SaveMark, "known by its mark from now on"));
+    }
     let to_proxy = Action::Tproxy {
         port: context.config.proxy.inbound_port,
-        mark: context.config.inbound.tproxy_mark,
+        mark,
     };
     rules.push(rule([tcp()], to_proxy, "inbound, to the proxy as it is"));
     // On nftables the rule before does not apply while the proxy does not listen.

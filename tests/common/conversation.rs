@@ -4,6 +4,7 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::thread;
 
+use nix::sys::socket::{setsockopt, sockopt};
 use sidetrack::ruleset::Family;
 
 use super::service::{Serve, Service, Sockets};
@@ -18,18 +19,44 @@ impl Echo {
     /// Starts one; it listens when this returns.
     pub fn start(netns: &Netns, owner: Owner, port: u16) -> Self {
         Self {
-            _service: Service::start(netns, owner, Echoing { port }),
+            _service: Service::start(
+                netns,
+                owner,
+                Echoing {
+                    port,
+                    transparent: false,
+                },
+            ),
+        }
+    }
+
+    /// One that takes connections to any address, as TPROXY brings them. It runs as root, who may do that.
+    pub fn transparent(netns: &Netns, port: u16) -> Self {
+        Self {
+            _service: Service::start(
+                netns,
+                Owner::ROOT,
+                Echoing {
+                    port,
+                    transparent: true,
+                },
+            ),
         }
     }
 }
 
 struct Echoing {
     port: u16,
+    transparent: bool,
 }
 
 impl Serve for Echoing {
     fn bind(&self) -> io::Result<Sockets> {
-        let listener = |family| socket::listener(socket::any(family, self.port));
+        let listener = |family| {
+            let listener = socket::listener(socket::any(family, self.port))?;
+            setsockopt(&listener, sockopt::IpTransparent, &self.transparent)?;
+            Ok(listener)
+        };
         let tcp = Family::BOTH.into_iter().map(listener).collect::<io::Result<_>>()?;
         Ok(Sockets { tcp, udp: Vec::new() })
     }
@@ -55,7 +82,12 @@ impl Conversation {
     /// Opens it.
     pub fn begin(pod: &Pod, caller: Caller, to: To, family: Family) -> io::Result<Self> {
         let to = to.address(family).expect("an address of this family");
-        let stream = caller.run(pod, || socket::stream(caller.source(family), to))?;
+        caller.run(pod, || Self::begin_from(caller.source(family), to))
+    }
+
+    /// Opens it as the calling thread.
+    pub fn begin_from(source: Option<SocketAddr>, to: SocketAddr) -> io::Result<Self> {
+        let stream = socket::stream(source, to)?;
         stream.set_nodelay(true)?;
         Ok(Self { stream })
     }

@@ -3,25 +3,28 @@
 //! Everything needs root. Nothing is left behind, however the process ends: the namespaces have no names, and the
 //! processes in them die with their parent.
 
-mod call;
-mod conversation;
+pub mod call;
+pub mod conversation;
+pub mod dns;
 mod envoy;
+pub mod files;
 mod http;
 mod netns;
 mod owner;
 mod pod;
-mod segment;
+pub mod segment;
 mod server;
 mod service;
-mod sidecar;
+pub mod sidecar;
 mod socket;
 
+#[allow(unused_imports, reason = "the demo uses less")]
 pub use call::{Call, Caller, To, Transport, call, call_from};
-pub use conversation::{Conversation, Echo};
 pub use envoy::Envoy;
+#[allow(unused_imports, reason = "the demo uses less")]
+pub use files::with_file;
 pub use netns::{Netns, output_of};
 pub use owner::Owner;
 pub use pod::{Address, Pod};
-pub use segment::{Segment, sequence_numbers};
 pub use server::{Arrival, Server};
-pub use sidecar::{JOURNEYS, Journey, Route, Sidecar, journey};
+pub use sidecar::{JOURNEYS, Journey, Route, Sidecar};

@@ -32,7 +32,7 @@ impl Address {
     /// What the proxy binds to when it passes a connection on to the application.
     pub const PASSTHROUGH: Self = Self::new(Ipv4Addr::new(127, 0, 0, 6), Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6));
 
-    const fn new(v4: Ipv4Addr, v6: Ipv6Addr) -> Self {
+    pub const fn new(v4: Ipv4Addr, v6: Ipv6Addr) -> Self {
         Self { v4, v6 }
     }
 

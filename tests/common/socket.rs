@@ -3,7 +3,8 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -20,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub fn listener(on: SocketAddr) -> io::Result<TcpListener> {
     let socket = new(family(on), SockType::Stream)?;
     setsockopt(&socket, sockopt::ReuseAddr, &true)?;
-    bind(socket.as_raw_fd(), &SockaddrStorage::from(on))?;
+    claim(&socket, on)?;
     listen(&socket, Backlog::MAXCONN)?;
     Ok(socket.into())
 }
@@ -28,7 +29,7 @@ pub fn listener(on: SocketAddr) -> io::Result<TcpListener> {
 /// A UDP socket that anybody may send to.
 pub fn receiver(on: SocketAddr) -> io::Result<UdpSocket> {
     let socket = new(family(on), SockType::Datagram)?;
-    bind(socket.as_raw_fd(), &SockaddrStorage::from(on))?;
+    claim(&socket, on)?;
     Ok(socket.into())
 }
 
@@ -92,6 +93,18 @@ fn new(family: Family, kind: SockType) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
+/// Binds a socket. The same address may have been in use a moment ago: a process that another thread forked meanwhile
+/// has a copy of the socket that was closed here, until it executes its program. Nothing tells when that is.
+fn claim(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+    let begun = Instant::now();
+    loop {
+        match bind(socket.as_raw_fd(), &SockaddrStorage::from(address)) {
+            Err(Errno::EADDRINUSE) if begun.elapsed() < PATIENCE => thread::sleep(Duration::from_millis(1)),
+            result => return Ok(result?),
+        }
+    }
+}
+
 fn family(address: SocketAddr) -> Family {
     if address.is_ipv4() { Family::V4 } else { Family::V6 }
 }
@@ -105,7 +118,7 @@ fn connected(kind: SockType, source: Option<SocketAddr>, to: SocketAddr) -> io::
         &TimeVal::seconds(PATIENCE.as_secs() as i64),
     )?;
     if let Some(source) = source {
-        bind(socket.as_raw_fd(), &SockaddrStorage::from(source))?;
+        claim(&socket, source)?;
     }
     connect(socket.as_raw_fd(), &SockaddrStorage::from(to))?;
     Ok(socket)

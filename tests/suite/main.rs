@@ -8,11 +8,14 @@
 #[path = "../cases/mod.rs"]
 mod cases;
 mod cli;
+mod cni;
 #[path = "../common/mod.rs"]
 mod common;
 mod containment;
+mod dns;
 mod envoy;
 mod golden;
+mod groups;
 mod istio;
 mod layering;
 mod lifecycle;
@@ -22,6 +25,8 @@ mod program;
 mod random;
 mod readme;
 mod refusal;
+mod regressions;
+mod reroute;
 mod routing;
 mod sandbox;
 mod tproxy;

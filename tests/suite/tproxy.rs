@@ -7,9 +7,11 @@ use std::time::Duration;
 use sidetrack::config::types::InboundMode;
 use sidetrack::ruleset::Family;
 
+use crate::common::conversation::{Conversation, Echo};
+use crate::common::segment::{Segment, sequence_numbers};
+use crate::common::sidecar::journey;
 use crate::common::{
-    Address, Caller, Conversation, Echo, JOURNEYS, Journey, Netns, Owner, Pod, Route, Segment, Server, Sidecar, To,
-    Transport, call, journey, output_of, sequence_numbers,
+    Address, Caller, JOURNEYS, Journey, Netns, Owner, Pod, Route, Server, Sidecar, To, Transport, call, output_of,
 };
 use crate::program::{BACKENDS, apply, sidetrack, state};
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use sidetrack::config::types::Port;
 use sidetrack::kernel::validation::{Validation, ValidationError};
+use sidetrack::plan::PASSTHROUGH_V4;
 use sidetrack::ruleset::{Families, Family};
 
 use crate::common::{Netns, Owner, Server};
@@ -22,6 +23,7 @@ fn validation(families: Families) -> Validation {
         probe_port: port(15002),
         timeout: SHORT,
         families,
+        v4_destination: PASSTHROUGH_V4,
     }
 }
 

@@ -105,6 +105,15 @@ impl IptablesError {
         }
     }
 
+    /// Whether the kernel did not allow it.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Failed(failure) => failure.reason == Reason::Permission,
+            Self::NotUndone { failure, .. } => failure.is_refusal(),
+            Self::NotFound { .. } | Self::CannotRun { .. } | Self::TimedOut { .. } | Self::Incompatible { .. } => false,
+        }
+    }
+
     /// Adds that undoing failed as well.
     pub(super) fn and_not_undone(self, undoing: Self) -> Self {
         Self::NotUndone {
@@ -196,10 +205,7 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Permission => f.write_str(
-                "It needs the capabilities NET_ADMIN and, for the variant legacy, NET_RAW: add them to the container's \
-                 capabilities (securityContext.capabilities.add)",
-            ),
+            Self::Permission => f.write_str("It needs the capability NET_ADMIN and, for the variant legacy, NET_RAW"),
             Self::Lock => f.write_str("Another iptables holds the lock: wait for it to end, and try again"),
             Self::LockFile => {
                 f.write_str("Let this user write to it, or set XTABLES_LOCKFILE to a file where that is so")

@@ -4,6 +4,7 @@
 //! [`patch`]. Each family is one `iptables-restore`, each table in it one commit.
 
 mod error;
+pub mod isolation;
 mod program;
 mod saved;
 #[cfg(test)]
@@ -102,22 +103,7 @@ impl Iptables {
     /// # Errors
     /// A program is missing or fails. What was done until then is undone.
     pub fn apply(&self, ruleset: &Ruleset) -> Result<Change, IptablesError> {
-        let planned = lower(ruleset);
-        let mut steps = Vec::new();
-        for family in Family::BOTH {
-            let wanted = if ruleset.families.contains(family) {
-                self.programs(family)?;
-                planned.of(family)
-            } else {
-                Tables::default()
-            };
-            let installed = self.read(family)?;
-            steps.push(Step {
-                family,
-                installed,
-                wanted,
-            });
-        }
+        let mut steps = self.steps(ruleset)?;
         let created = steps.iter().all(|step| step.installed.is_empty());
         steps.retain(|step| !step.in_sync());
         if steps.is_empty() {
@@ -129,6 +115,14 @@ impl Iptables {
             }
         }
         Ok(if created { Change::Created } else { Change::Replaced })
+    }
+
+    /// Whether what is installed is what `ruleset` says, in both families.
+    ///
+    /// # Errors
+    /// A program is missing or fails.
+    pub fn holds(&self, ruleset: &Ruleset) -> Result<bool, IptablesError> {
+        Ok(self.steps(ruleset)?.iter().all(Step::in_sync))
     }
 
     /// Removes everything of ours, in both families and all tables, whatever options it was once made with. Says
@@ -164,6 +158,26 @@ impl Iptables {
             Some(table) => Err(IptablesError::Incompatible { family, table }),
             None => Ok(saved::parse(&text)),
         }
+    }
+
+    /// The way to `ruleset` in each family.
+    fn steps(&self, ruleset: &Ruleset) -> Result<Vec<Step>, IptablesError> {
+        let planned = lower(ruleset);
+        let step = |family| {
+            let wanted = if ruleset.families.contains(family) {
+                self.programs(family)?;
+                planned.of(family)
+            } else {
+                Tables::default()
+            };
+            let installed = self.read(family)?;
+            Ok(Step {
+                family,
+                installed,
+                wanted,
+            })
+        };
+        Family::BOTH.into_iter().map(step).collect()
     }
 
     fn programs(&self, family: Family) -> Result<&Programs, IptablesError> {

@@ -67,7 +67,7 @@ impl Route {
                         errno,
                     });
                 }
-                Answer::Status { result: Ok(()), .. } => {}
+                Answer::Interrupted | Answer::Status { result: Ok(()), .. } => {}
             }
         }
         Err(NetlinkError::Malformed("no loopback interface".to_owned()).into())

@@ -5,8 +5,8 @@ use super::tables::{Chain, Jump, Table, TableName, Tables};
 /// Input for `iptables-restore --noflush` that turns the state `from` into `to`; `None` where they are the same.
 ///
 /// Each table is one commit, so that a packet sees the old rules or the new. Only chains that differ are filled anew.
-/// The jumps from a chain stay where they are if they are the right ones, wherever they stand among others' rules;
-/// otherwise all of them are deleted and put in where `to` has them.
+/// The jumps from a chain stay if they are the right ones in the right places: a rule of others before ours would have
+/// the first word. Otherwise all of them are deleted and put in where `to` has them.
 pub fn patch(from: &Tables, to: &Tables) -> Option<String> {
     let nothing = Table::default();
     let tables: Vec<String> = TableName::ALL

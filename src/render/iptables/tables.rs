@@ -108,11 +108,11 @@ impl Table {
     }
 
     /// The jumps to our chains from the chain called `from`.
-    pub fn jumps_from(&self, from: &str) -> impl Iterator<Item = &Spec> {
+    pub fn jumps_from(&self, from: &str) -> impl Iterator<Item = (usize, &Spec)> {
         self.jumps
             .iter()
             .filter(move |jump| jump.from == from)
-            .map(|jump| &jump.spec)
+            .map(|jump| (jump.position, &jump.spec))
     }
 }
 

@@ -7,12 +7,14 @@ use std::collections::BTreeMap;
 use netlink_packet_core::{DefaultNla, Emitable as _, NLA_TYPE_MASK, Nla as _, NlasIterator, Parseable as _};
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, DataAttribute, ExpressionAttribute, Hook, HookNumber, InetHookNumber, ListAttribute,
-    NfTablesMessage, RuleAttribute, SetAttribute, SetElementAttribute, SetElementFlags, SetElementList,
+    NfTablesMessage, RuleAttribute, SetAttribute, SetElementAttribute, SetElementFlags, SetElementList, TableAttribute,
 };
 
 /// The contents of our table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
+    /// `NFT_TABLE_F_…`: a dormant table holds rules that do nothing.
+    flags: u32,
     chains: BTreeMap<String, Chain>,
     sets: BTreeMap<String, Set>,
 }
@@ -61,6 +63,7 @@ impl Listing {
         let mut listing = Self::default();
         for message in messages {
             match message {
+                NfTablesMessage::NewTable(table) => listing.read_table(&table.attributes),
                 NfTablesMessage::NewChain(chain) => listing.read_chain(&chain.attributes),
                 NfTablesMessage::NewRule(rule) => listing.read_rule(&rule.attributes),
                 NfTablesMessage::NewSet(set) => listing.read_set(&set.attributes),
@@ -98,6 +101,14 @@ impl Listing {
         match (self.chains.get(name), other.chains.get(name)) {
             (Some(one), Some(other)) => one.hook == other.hook,
             _ => false,
+        }
+    }
+
+    fn read_table(&mut self, attributes: &[TableAttribute]) {
+        for attribute in attributes {
+            if let TableAttribute::Flags(flags) = attribute {
+                self.flags = flags.bits();
+            }
         }
     }
 

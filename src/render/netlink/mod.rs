@@ -11,7 +11,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, Hook as HookAttribute, InetHookNumber, NfTablesMessage, RuleAttribute, RuleMessage,
-    SetAttribute, SetElementList, SetElementMessage, SetFlags, SetMessage, TableAttribute, TableMessage,
+    SetAttribute, SetElementList, SetElementMessage, SetFlags, SetMessage, TableAttribute, TableFlags, TableMessage,
 };
 use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily};
@@ -83,7 +83,7 @@ const SET_KEY_BYTE_ORDER: u8 = 0;
 /// Nothing is deleted: a transaction that deletes makes the sender wait for an RCU grace period when it closes its
 /// socket, some ten times as long as all the rest.
 pub fn create(ruleset: &Ruleset) -> Vec<Step> {
-    let mut steps = vec![table(NLM_F_CREATE | NLM_F_EXCL)];
+    let mut steps = vec![table(NLM_F_CREATE | NLM_F_EXCL, [])];
     steps.extend(sets(ruleset, |_| true));
     steps.extend(ruleset.chains.iter().map(chain));
     steps.extend(rules(ruleset));
@@ -96,7 +96,9 @@ pub fn replace(ruleset: &Ruleset, installed: &Listing) -> Vec<Step> {
     let planned = Listing::of(create(ruleset).iter().map(Step::message));
     let kept_set = |name: &str| planned.set(name).is_some() && planned.set(name) == installed.set(name);
     let kept_chain = |name: &str| planned.chain_has_same_hook(installed, name);
-    let mut steps = vec![table(NLM_F_CREATE), flush_rules()];
+    // A table that somebody has put to sleep wakes up.
+    let awake = TableAttribute::Flags(TableFlags::empty());
+    let mut steps = vec![table(NLM_F_CREATE, [awake]), flush_rules()];
     steps.extend(installed.set_names().filter(|name| !kept_set(name)).map(delete_set));
     steps.extend(
         installed
@@ -179,9 +181,10 @@ fn batch_header() -> NetfilterHeader {
     NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, libc::NFNL_SUBSYS_NFTABLES as u16)
 }
 
-fn table(flags: u16) -> Step {
+fn table<const N: usize>(flags: u16, more: [TableAttribute; N]) -> Step {
+    let name = TableAttribute::Name(TABLE.to_owned());
     let message = NfTablesMessage::NewTable(TableMessage {
-        attributes: vec![TableAttribute::Name(TABLE.to_owned())],
+        attributes: [name].into_iter().chain(more).collect(),
     });
     Step::new(Object::Table, message, flags)
 }

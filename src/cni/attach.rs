@@ -1,0 +1,199 @@
+//! ADD and CHECK: what is to be done about a pod, and doing it in its network namespace.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use super::annotations;
+use super::environment::{Attachment, Pod};
+use super::error::Error;
+use super::netconf::NetConf;
+use super::policy::{self, Decision, Undecided};
+use crate::config::types::{Backend, DnsServers};
+use crate::config::{Config, Settings};
+use crate::facts::{Facts, redirectors};
+use crate::kernel::check::{self, State};
+use crate::kernel::install::{self, Applied};
+use crate::kernel::iptables::isolation::isolate_this_thread;
+use crate::kernel::nftables::NftablesError;
+use crate::kernel::{KernelError, Namespace, Observed, netns};
+use crate::plan::Plan;
+
+/// What is to be done about a pod, and why.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// Nothing.
+    LetThrough {
+        /// Why.
+        reason: String,
+    },
+    /// Its traffic is redirected.
+    Redirect {
+        /// Why.
+        reason: String,
+        /// How.
+        config: Box<Config>,
+        /// With what the rules are written.
+        backend: Backend,
+    },
+}
+
+/// Decides about a pod: a pure function of the request.
+///
+/// # Errors
+/// The NetConf is not usable, there is no decision, or everything that is wrong with the annotations.
+pub fn verdict(netconf: &NetConf, pod: &Pod) -> Result<Verdict, Error> {
+    if let Some(reason) = policy::exempt(&netconf.policy, pod) {
+        return Ok(Verdict::LetThrough { reason });
+    }
+    netconf.usable()?;
+    let annotations = netconf.annotations.as_ref();
+    let reason = match policy::decide(&netconf.policy, annotations) {
+        Ok(Decision::Redirect(reason)) => reason,
+        Ok(Decision::Skip(reason)) => return Ok(Verdict::LetThrough { reason }),
+        Err(Undecided::Annotation(problem)) => return Err(Error::Options(vec![problem])),
+        Err(Undecided::NoAnnotations) => {
+            let asked = netconf.asks_for_annotations;
+            return Err(Error::NoAnnotations { asked });
+        }
+    };
+    let parsed = annotations.map(annotations::parse).unwrap_or_default();
+    let layer = parsed.over(netconf.redirect.clone()).map_err(Error::Options)?;
+    let Settings { config, run, .. } = Settings::from_layer(layer).map_err(Error::Options)?;
+    Ok(Verdict::Redirect {
+        reason,
+        config: Box::new(config),
+        backend: run.backend,
+    })
+}
+
+/// Redirects the traffic of a pod, where that is to be done. Doing it again changes nothing.
+///
+/// # Errors
+/// See [`Error`]. Nothing was changed then.
+pub fn add(netconf: &NetConf, attachment: &Attachment) -> Result<(), Error> {
+    refuse_host_netns(&attachment.netns)?;
+    match verdict(netconf, &attachment.pod)? {
+        Verdict::LetThrough { reason } => tracing::info!("not redirected: {reason}"),
+        Verdict::Redirect {
+            reason,
+            config,
+            backend,
+        } => {
+            tracing::info!("redirected: {reason}");
+            inside(&attachment.netns, |namespace, observed| {
+                warn_of(observed);
+                let plan = plan(*config, observed, &netconf.resolvers)?;
+                let applied = apply(namespace, &plan, backend, observed)?;
+                if let Some(reason) = &applied.fallback {
+                    tracing::warn!(backend = %applied.backend, reason, "taken instead of nftables");
+                }
+                tracing::debug!(backend = %applied.backend, change = %applied.change, "the rules are in place");
+                Ok(())
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts the plan in place. Programs are run only where there is no other way, and apart from the host: that takes
+/// longer the more file systems are mounted.
+fn apply(namespace: &mut Namespace, plan: &Plan, backend: Backend, observed: &Observed) -> Result<Applied, Error> {
+    if backend == Backend::Auto {
+        match install::apply(namespace, plan, Backend::Nftables, observed) {
+            Err(KernelError::Nftables(NftablesError::Unsupported { .. })) => {}
+            result => return Ok(result?),
+        }
+    }
+    if backend != Backend::Nftables {
+        isolate_this_thread().map_err(Error::Isolation)?;
+    }
+    Ok(install::apply(namespace, plan, backend, observed)?)
+}
+
+/// Looks whether what ADD did is still there.
+///
+/// # Errors
+/// It is not, or what ADD says.
+pub fn check(netconf: &NetConf, attachment: &Attachment) -> Result<(), Error> {
+    refuse_host_netns(&attachment.netns)?;
+    let (config, backend) = match verdict(netconf, &attachment.pod)? {
+        Verdict::LetThrough { .. } => return Ok(()),
+        Verdict::Redirect { config, backend, .. } => (config, backend),
+    };
+    inside(&attachment.netns, |namespace, observed| {
+        let plan = plan(*config, observed, &netconf.resolvers)?;
+        match namespace.check(&plan, backend, observed)? {
+            State::InSync => Ok(()),
+            state => Err(Error::Check {
+                state,
+                netns: attachment.netns.display().to_string(),
+            }),
+        }
+    })
+}
+
+/// Rules in the host's network namespace would redirect the traffic of the whole node.
+fn refuse_host_netns(netns: &Path) -> Result<(), Error> {
+    let wrong = match check::owner_of_host_netns(netns) {
+        Ok(None) => return Ok(()),
+        Ok(Some(owner)) => format!("is {owner}, not a pod's"),
+        Err(error) => format!("cannot be looked at: {error}"),
+    };
+    Err(Error::Environment(vec![format!(
+        "CNI_NETNS: the network namespace {} {wrong}",
+        netns.display()
+    )]))
+}
+
+/// Does `work` in a network namespace, after a look at it.
+fn inside(netns: &Path, work: impl FnOnce(&mut Namespace, &Observed) -> Result<(), Error> + Send) -> Result<(), Error> {
+    let span = tracing::Span::current();
+    netns::within(netns.to_owned(), || {
+        span.in_scope(|| {
+            let mut namespace = Namespace::default();
+            let observed = namespace.observe()?;
+            work(&mut namespace, &observed)
+        })
+    })?
+}
+
+/// The plan for the namespace that was observed. The host's `/etc/resolv.conf` is not the pod's, so where the runtime
+/// does not tell the pod's name servers, lookups of any server are captured.
+fn plan(mut config: Config, observed: &Observed, resolvers: &[IpAddr]) -> Result<Plan, Error> {
+    let servers = &mut config.dns.servers;
+    if config.dns.redirect && *servers == DnsServers::ResolvConf && resolvers.is_empty() {
+        tracing::info!("the runtime does not tell the pod's name servers: lookups of any server are captured");
+        *servers = DnsServers::All;
+    }
+    let facts = Facts {
+        ipv6: observed.loopback.ipv6,
+        addresses: observed.loopback.addresses,
+        resolvers: resolvers.to_vec(),
+    };
+    Ok(Plan::new(&config, &facts)?)
+}
+
+fn warn_of(observed: &Observed) {
+    for other in redirectors(observed.all_chains()) {
+        tracing::warn!(
+            tool = other.tool,
+            table = other.table,
+            chain = other.chain,
+            "another tool redirects the traffic of this pod too, and the two will fight"
+        );
+    }
+}
+
+/// Says whether ADD would work here.
+///
+/// # Errors
+/// What speaks against it.
+pub fn status(netconf: &NetConf) -> Result<(), Error> {
+    netconf.usable()?;
+    if !netconf.asks_for_annotations && netconf.policy.needs_annotations() {
+        let how = super::error::how_to_get_annotations(false);
+        return Err(Error::NotAvailable(format!("no pod could start: {how}")));
+    }
+    let backend = netconf.redirect.backend.unwrap_or(Settings::default().run.backend);
+    check::ready(backend).map_err(Error::NotAvailable)
+}

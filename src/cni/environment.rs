@@ -1,0 +1,227 @@
+//! What a runtime says in the environment (CNI specification 1.1.0, section 2, "Parameters").
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+
+use super::error::Error;
+
+/// Looks up a variable.
+pub type Variables<'v> = &'v dyn Fn(&str) -> Option<OsString>;
+
+/// What is asked for: `CNI_COMMAND`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Redirect the pod's traffic.
+    Add,
+    /// Release what ADD took: nothing outside the pod.
+    Del,
+    /// Look whether the rules are there.
+    Check,
+    /// Release what pods that are gone have left: nothing.
+    Gc,
+    /// Say whether ADD would work.
+    Status,
+    /// Say which versions of the specification are spoken.
+    Version,
+}
+
+impl Verb {
+    /// Each of them, with its name.
+    pub const ALL: [(Self, &'static str); 6] = [
+        (Self::Add, "ADD"),
+        (Self::Del, "DEL"),
+        (Self::Check, "CHECK"),
+        (Self::Gc, "GC"),
+        (Self::Status, "STATUS"),
+        (Self::Version, "VERSION"),
+    ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        let named = Self::ALL.iter().find(|(verb, _)| *verb == self);
+        named.map_or("", |(_, name)| name)
+    }
+
+    /// Reads `CNI_COMMAND`.
+    ///
+    /// # Errors
+    /// It is none of the verbs.
+    pub fn of(variables: Variables) -> Result<Self, Error> {
+        let text = text(variables, "CNI_COMMAND").map_err(|wrong| Error::Environment(vec![wrong]))?;
+        let known = Self::ALL.iter().find(|(_, name)| *name == text);
+        known.map(|(verb, _)| *verb).ok_or_else(|| {
+            let names = Self::ALL.map(|(_, name)| name).join(", ");
+            Error::Environment(vec![format!("CNI_COMMAND: {text:?} is not one of {names}")])
+        })
+    }
+}
+
+/// One container's attachment to one network, for ADD and CHECK.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// `CNI_CONTAINERID`.
+    pub container_id: String,
+    /// `CNI_NETNS`.
+    pub netns: PathBuf,
+    /// `CNI_IFNAME`. There is nothing that depends on it: rules are for all interfaces.
+    pub ifname: String,
+    /// The pod, from `CNI_ARGS`.
+    pub pod: Pod,
+}
+
+/// A pod's names, as far as the runtime tells them. Podman gives no namespace, `ctr` nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pod {
+    /// `K8S_POD_NAMESPACE`.
+    pub namespace: Option<String>,
+    /// `K8S_POD_NAME`.
+    pub name: Option<String>,
+}
+
+impl fmt::Display for Pod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let part = |part: &Option<String>| part.clone().unwrap_or_else(|| "-".to_owned());
+        write!(f, "{}/{}", part(&self.namespace), part(&self.name))
+    }
+}
+
+impl Attachment {
+    /// Reads the variables that ADD and CHECK require, and `CNI_ARGS`.
+    ///
+    /// # Errors
+    /// Every variable that is missing or not valid.
+    pub fn of(variables: Variables) -> Result<Self, Error> {
+        let container_id = valid(variables, "CNI_CONTAINERID", CONTAINER_ID, is_container_id);
+        let ifname = valid(variables, "CNI_IFNAME", IFNAME, is_ifname);
+        let netns = variables("CNI_NETNS")
+            .filter(|path| !path.is_empty())
+            .ok_or_else(|| "CNI_NETNS is missing".to_owned());
+        let pod = pod(variables);
+        match (container_id, netns, ifname, pod) {
+            (Ok(container_id), Ok(netns), Ok(ifname), Ok(pod)) => Ok(Self {
+                container_id,
+                netns: netns.into(),
+                ifname,
+                pod,
+            }),
+            (container_id, netns, ifname, pod) => Err(Error::Environment(
+                [container_id.err(), netns.err(), ifname.err(), pod.err()]
+                    .into_iter()
+                    .flatten()
+                    .collect(),
+            )),
+        }
+    }
+}
+
+const CONTAINER_ID: &str = "a letter or digit, then letters, digits, '_', '.' or '-'";
+const IFNAME: &str = "an interface name: 1 to 15 characters other than '/', ':' and spaces, and neither '.' nor '..'";
+
+fn is_container_id(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
+}
+
+fn is_ifname(text: &str) -> bool {
+    (1..=15).contains(&text.len())
+        && !matches!(text, "." | "..")
+        && !text.contains(|c: char| matches!(c, '/' | ':') || c.is_whitespace() || c.is_control())
+}
+
+fn valid(variables: Variables, name: &str, expected: &str, is_valid: fn(&str) -> bool) -> Result<String, String> {
+    let text = text(variables, name)?;
+    if is_valid(&text) {
+        Ok(text)
+    } else {
+        Err(format!("{name}: {text:?} is not {expected}"))
+    }
+}
+
+fn text(variables: Variables, name: &str) -> Result<String, String> {
+    match variables(name).map(OsString::into_string) {
+        None => Err(format!("{name} is missing")),
+        Some(Ok(text)) if text.is_empty() => Err(format!("{name} is missing")),
+        Some(Ok(text)) => Ok(text),
+        Some(Err(bytes)) => Err(format!("{name}: {bytes:?} is not UTF-8")),
+    }
+}
+
+/// Reads the pairs `KEY=VALUE` of `CNI_ARGS`, in whatever order they come. Keys that mean nothing here are for others.
+fn pod(variables: Variables) -> Result<Pod, String> {
+    let mut pod = Pod::default();
+    let Some(arguments) = variables("CNI_ARGS").filter(|arguments| !arguments.is_empty()) else {
+        return Ok(pod);
+    };
+    let arguments = arguments
+        .into_string()
+        .map_err(|bytes| format!("CNI_ARGS: {bytes:?} is not UTF-8"))?;
+    for pair in arguments.split(';').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair
+            .split_once('=')
+            .ok_or_else(|| format!("CNI_ARGS: {pair:?} is not KEY=VALUE"))?;
+        let value = Some(value.to_owned()).filter(|value| !value.is_empty());
+        match key {
+            "K8S_POD_NAMESPACE" => pod.namespace = value,
+            "K8S_POD_NAME" => pod.name = value,
+            _ => {}
+        }
+    }
+    Ok(pod)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attachment(variables: &[(&str, &str)]) -> Result<Attachment, Error> {
+        let find = |name: &str| {
+            let found = variables.iter().find(|(variable, _)| *variable == name);
+            found.map(|(_, value)| OsString::from(value))
+        };
+        Attachment::of(&find)
+    }
+
+    #[test]
+    fn what_containerd_passes_is_read_in_any_order() {
+        let args =
+            "K8S_POD_UID=1;K8S_POD_NAME=web-0;IgnoreUnknown=1;K8S_POD_INFRA_CONTAINER_ID=c;K8S_POD_NAMESPACE=shop";
+        let read = attachment(&[
+            ("CNI_CONTAINERID", "0f1e"),
+            ("CNI_NETNS", "/run/netns/a"),
+            ("CNI_IFNAME", "eth0"),
+            ("CNI_ARGS", args),
+        ]);
+        let read = read.unwrap();
+        assert_eq!(read.pod.to_string(), "shop/web-0");
+        assert_eq!(read.netns, PathBuf::from("/run/netns/a"));
+    }
+
+    #[test]
+    fn every_invalid_variable_is_named() {
+        let message = attachment(&[("CNI_CONTAINERID", "-a"), ("CNI_IFNAME", "a b"), ("CNI_ARGS", "x")])
+            .unwrap_err()
+            .message();
+        for name in ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS"] {
+            assert!(message.contains(name), "{message}");
+        }
+    }
+
+    #[test]
+    fn names_are_what_the_specification_allows() {
+        for good in ["eth0", "a.b@c", "fifteen-letters", "é"] {
+            assert!(is_ifname(good), "{good}");
+        }
+        for bad in ["", ".", "..", "sixteen-letters1", "a/b", "a:b", "a b", "a\tb", "a\nb"] {
+            assert!(!is_ifname(bad), "{bad:?}");
+        }
+        for good in ["a", "0", "a_b.c-d", "cri-o1"] {
+            assert!(is_container_id(good), "{good}");
+        }
+        for bad in ["", "_a", ".", "-a", "a/b", "a b", "é"] {
+            assert!(!is_container_id(bad), "{bad}");
+        }
+    }
+}

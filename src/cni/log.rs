@@ -1,0 +1,57 @@
+//! Log lines of plugin runs: one an event, on standard error, and at the end of a file.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::sync::Arc;
+
+use tracing::Level;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::fmt::writer::{BoxMakeWriter, MakeWriterExt as _};
+
+use super::netconf::NetConf;
+use crate::config::types::{LogFormat, LogLevel};
+use crate::config::{Logging, Settings};
+
+/// Starts logging as the NetConf says. A file that cannot be written to is no reason to keep a pod from starting.
+pub fn start(netconf: &NetConf) {
+    let file = netconf
+        .log_file
+        .as_ref()
+        .map(|path| OpenOptions::new().append(true).create(true).open(path));
+    match file {
+        Some(Ok(file)) => {
+            // Each line is one write to its end, so that runs at the same time do not cut each other's short.
+            start_to(netconf.logging, BoxMakeWriter::new(io::stderr.and(Arc::new(file))));
+        }
+        Some(Err(error)) => {
+            start_to(netconf.logging, BoxMakeWriter::new(io::stderr));
+            tracing::warn!(%error, "logFile cannot be written to");
+        }
+        None => start_to(netconf.logging, BoxMakeWriter::new(io::stderr)),
+    }
+}
+
+/// Starts logging to standard error, unless it was started before.
+pub fn start_if_needed() {
+    start_to(Settings::default().logging, BoxMakeWriter::new(io::stderr));
+}
+
+fn start_to(logging: Logging, writer: BoxMakeWriter) {
+    let level = match logging.level {
+        LogLevel::Error => Level::ERROR,
+        LogLevel::Warn => Level::WARN,
+        LogLevel::Info => Level::INFO,
+        LogLevel::Debug => Level::DEBUG,
+        LogLevel::Trace => Level::TRACE,
+    };
+    let lines = tracing_subscriber::fmt()
+        .with_max_level(LevelFilter::from_level(level))
+        .with_writer(writer)
+        .with_ansi(false)
+        .with_target(false);
+    // Whoever started logging before keeps it.
+    let _started_now = match logging.format {
+        LogFormat::Text => lines.try_init().is_ok(),
+        LogFormat::Json => lines.json().flatten_event(true).try_init().is_ok(),
+    };
+}

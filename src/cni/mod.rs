@@ -1,0 +1,125 @@
+//! The CNI plugin: last in a chain, it redirects the traffic of pods as the runtime attaches them to their network.
+//!
+//! ```text
+//!  environment ── Verb, Attachment ─┐            ┌─ let through ──────────────┐
+//!  stdin ──────── NetConf ──────────┼─ verdict ──┤                            ├─ Answer ── stdout, exit code
+//!    annotations ─ Layer ───────────┘  (pure)    └─ redirect ─ kernel ────────┘
+//! ```
+//!
+//! Names, texts and codes are those of the CNI specification 1.1.0
+//! (<https://github.com/containernetworking/cni/blob/spec-v1.1.0/SPEC.md>). Everything that is known of a pod comes
+//! from the runtime: there is no request to any server, no name is looked up, and no lock of the host is taken.
+
+pub mod annotations;
+pub mod attach;
+pub mod environment;
+pub mod error;
+mod log;
+pub mod netconf;
+pub mod policy;
+pub mod result;
+#[cfg(test)]
+mod tests;
+pub mod version;
+
+use std::io::{self, Read, Write as _};
+use std::panic;
+use std::process::ExitCode;
+
+use self::environment::{Attachment, Variables, Verb};
+use self::error::Error;
+use self::netconf::NetConf;
+use self::result::Answer;
+use self::version::Version;
+
+/// The plugin as a program: this process's environment, standard input and standard output.
+pub fn main() -> ExitCode {
+    answer_panics();
+    let answer = run(&|name| std::env::var_os(name), io::stdin().lock());
+    match tell(&answer) {
+        Ok(()) => ExitCode::from(answer.code),
+        // There is nobody left to tell.
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// The plugin as a function.
+pub fn run(variables: Variables, mut stdin: impl Read) -> Answer {
+    let mut bytes = Vec::new();
+    let read = stdin.read_to_end(&mut bytes);
+    let asked = netconf::asked_version(&bytes);
+    let result = Verb::of(variables).and_then(|verb| match verb {
+        // A runtime has to get rid of the pod whatever has become of its configuration. Rules end with the namespace.
+        Verb::Del => Ok(Answer::nothing()),
+        Verb::Version => Ok(Answer::versions(asked.as_deref().unwrap_or(Version::NEWEST.as_str()))),
+        Verb::Add | Verb::Check | Verb::Gc | Verb::Status => {
+            read?;
+            request(verb, variables, &bytes)
+        }
+    });
+    result.unwrap_or_else(|error| {
+        log::start_if_needed();
+        tracing::error!(code = error.code().number(), "{}", error.message());
+        let version = asked.as_deref().and_then(Version::parse).unwrap_or(Version::NEWEST);
+        Answer::error(version, &error)
+    })
+}
+
+/// The verbs that take a NetConf.
+fn request(verb: Verb, variables: Variables, stdin: &[u8]) -> Result<Answer, Error> {
+    let netconf = NetConf::parse(stdin)?;
+    let since = match verb {
+        Verb::Check => Version::V0_4_0,
+        Verb::Gc | Verb::Status => Version::V1_1_0,
+        Verb::Add | Verb::Del | Verb::Version => Version::V0_3_0,
+    };
+    if netconf.version < since {
+        let reason = format!("{} has no {}; {since} has", netconf.version, verb.name());
+        return Err(Error::Version(reason));
+    }
+    log::start(&netconf);
+    match verb {
+        Verb::Add => {
+            let attachment = Attachment::of(variables)?;
+            span(verb, &attachment).in_scope(|| attach::add(&netconf, &attachment))?;
+            return Ok(Answer::result(netconf.version, netconf.previous.as_deref()));
+        }
+        Verb::Check => {
+            let attachment = Attachment::of(variables)?;
+            span(verb, &attachment).in_scope(|| attach::check(&netconf, &attachment))?;
+        }
+        Verb::Status => attach::status(&netconf)?,
+        Verb::Gc => netconf.usable()?,
+        Verb::Del | Verb::Version => {}
+    }
+    Ok(Answer::nothing())
+}
+
+/// What log lines say about the attachment.
+fn span(verb: Verb, attachment: &Attachment) -> tracing::Span {
+    let Attachment {
+        container_id,
+        ifname,
+        pod,
+        ..
+    } = attachment;
+    tracing::error_span!("cni", verb = verb.name(), %pod, container_id, ifname)
+}
+
+fn tell(answer: &Answer) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(&answer.stdout)?;
+    stdout.flush()
+}
+
+/// Makes a panic, on any thread, an error like others.
+pub fn answer_panics() {
+    panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(|place| format!(" ({place})")).unwrap_or_default();
+        let reason = panic.payload_as_str().unwrap_or("panic");
+        let error = Error::Internal(format!("{reason}{place}"));
+        let answer = Answer::error(Version::NEWEST, &error);
+        let _told = tell(&answer);
+        std::process::exit(answer.code.into());
+    }));
+}

@@ -1,0 +1,439 @@
+//! The NetConf: what a runtime writes to standard input (CNI specification 1.1.0, section 1 and section 3, "Deriving
+//! execution configuration from plugin configuration").
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use serde_json::{Map, Value};
+
+use super::annotations::Annotations;
+use super::error::Error;
+use super::policy::Policy;
+use super::result::member;
+use super::version::Version;
+use crate::config::layer::Layer;
+use crate::config::options::{Group, OptionSpec};
+use crate::config::problem::{Problem, Source};
+use crate::config::types::{Choice, Invalid, LogFormat, LogLevel, NoAccounts};
+use crate::config::{Logging, Settings, options, sources};
+
+/// The capability by which a runtime hands over the annotations of the pod: containerd since 1.5, CRI-O since 1.28.
+pub const POD_ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
+
+/// Everything that standard input says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NetConf {
+    /// `cniVersion`: that of the answer.
+    pub version: Version,
+    /// `prevResult`, as it was written.
+    pub previous: Option<String>,
+    /// Which pods are redirected.
+    pub policy: Policy,
+    /// `redirect`.
+    pub redirect: Layer,
+    /// `logLevel` and `logFormat`.
+    pub logging: Logging,
+    /// `logFile`.
+    pub log_file: Option<PathBuf>,
+    /// The pod's annotations; `None` where the runtime handed none over.
+    pub annotations: Option<Annotations>,
+    /// Whether they were asked for, in `capabilities`.
+    pub asks_for_annotations: bool,
+    /// The pod's name servers, as far as the runtime tells: by its capability `dns`, or in `prevResult`.
+    pub resolvers: Vec<IpAddr>,
+    unsupported: Option<(String, Value)>,
+    problems: Vec<Problem>,
+}
+
+/// A key of the NetConf that is ours.
+pub struct Key {
+    /// Its name.
+    pub name: &'static str,
+    /// The default, as JSON.
+    pub default: &'static str,
+    /// What it does.
+    pub help: &'static str,
+    read: fn(&mut NetConf, &Value) -> Result<(), Wrong>,
+}
+
+/// What is wrong with the value of a key of ours.
+#[derive(Debug)]
+enum Wrong {
+    /// The value itself.
+    Value(Invalid),
+    /// Things in it.
+    Parts(Vec<Problem>),
+}
+
+/// The keys that are ours.
+pub const KEYS: &[Key] = &[
+    Key {
+        name: "select",
+        default: r#""injected""#,
+        help: "Which pods are redirected: `injected`, those that bear a mesh's mark; `always`, all; `never`, none",
+        read: |netconf, value| choice(value).map(|select| netconf.policy.select = select),
+    },
+    Key {
+        name: "excludeNamespaces",
+        default: r#"["kube-system", "kube-public"]"#,
+        help: "Namespaces whose pods are let through before anything else is looked at",
+        read: |netconf, value| texts(value).map(|names| netconf.policy.exclude_namespaces = names),
+    },
+    Key {
+        name: "installer",
+        default: r#""sidetrack-system/sidetrack-node""#,
+        help: "Namespace and name of the DaemonSet that installs this plugin; its pods are let through as well",
+        read: |netconf, value| installer(value).map(|installer| netconf.policy.installer = installer),
+    },
+    Key {
+        name: "onMissingAnnotations",
+        default: r#""fail""#,
+        help: "Where `select` needs annotations and the runtime hands none over: `fail`, or `pass`, the pod is let through",
+        read: |netconf, value| choice(value).map(|choice| netconf.policy.on_missing_annotations = choice),
+    },
+    Key {
+        name: "redirect",
+        default: "{}",
+        help: "Options, by the names of the flags; the keys are those of the configuration file",
+        read: |netconf, value| redirect(value).map(|layer| netconf.redirect = layer),
+    },
+    Key {
+        name: "logLevel",
+        default: r#""info""#,
+        help: "`error`, `warn`, `info`, `debug` or `trace`",
+        read: |netconf, value| choice::<LogLevel>(value).map(|level| netconf.logging.level = level),
+    },
+    Key {
+        name: "logFormat",
+        default: r#""text""#,
+        help: "`text` or `json`, one line an event",
+        read: |netconf, value| choice::<LogFormat>(value).map(|format| netconf.logging.format = format),
+    },
+    Key {
+        name: "logFile",
+        default: "none",
+        help: "An absolute path; log lines are appended to it besides going to standard error",
+        read: |netconf, value| log_file(value).map(|path| netconf.log_file = Some(path)),
+    },
+];
+
+/// The keys that the specification and its conventions give to every plugin.
+const OF_EVERYBODY: [&str; 12] = [
+    "cniVersion",
+    "cniVersions",
+    "disableCheck",
+    "name",
+    "type",
+    "args",
+    "capabilities",
+    "runtimeConfig",
+    "prevResult",
+    "ipMasq",
+    "ipam",
+    "dns",
+];
+/// Keys of the specification that may come in later versions of it.
+const RESERVED: &str = "cni.dev/";
+
+impl NetConf {
+    /// Reads standard input. What is wrong with keys that only matter to some pods is kept for [`NetConf::usable`].
+    ///
+    /// # Errors
+    /// It is no NetConf of a version that is spoken, or has no result that could be passed on.
+    pub fn parse(stdin: &[u8]) -> Result<Self, Error> {
+        let text = std::str::from_utf8(stdin).map_err(|error| Error::Decoding(error.to_string()))?;
+        let object = object(text)?;
+        let mut netconf = Self::new(version(&object)?);
+        if let Some(previous) = object.get("prevResult").filter(|previous| !previous.is_null()) {
+            if !previous.is_object() {
+                return Err(Error::Options(vec![problem("prevResult is not an object")]));
+            }
+            netconf.previous = member(text, "prevResult").map(str::to_owned);
+        }
+        netconf.problems.extend(name(&object).err().map(problem));
+        for (key, value) in &object {
+            netconf.read(key, value);
+        }
+        netconf.read_runtime_config(&object);
+        Ok(netconf)
+    }
+
+    /// Says that nothing is wrong with the keys.
+    ///
+    /// # Errors
+    /// A key that means nothing here, or everything that is wrong with those that are ours.
+    pub fn usable(&self) -> Result<(), Error> {
+        if let Some((key, value)) = self.unsupported.clone() {
+            return Err(Error::UnsupportedField {
+                key,
+                value: value.to_string(),
+            });
+        }
+        if self.problems.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::Options(self.problems.clone()))
+        }
+    }
+
+    fn read(&mut self, key: &str, value: &Value) {
+        match KEYS.iter().find(|ours| ours.name == key) {
+            Some(_) if value.is_null() => {}
+            Some(ours) => match (ours.read)(self, value) {
+                Ok(()) => {}
+                Err(Wrong::Parts(parts)) => self.problems.extend(parts),
+                Err(Wrong::Value(invalid)) => self.problems.push(Problem::Value {
+                    source: Source::NetConf,
+                    option: key.to_owned(),
+                    invalid,
+                }),
+            },
+            None if OF_EVERYBODY.contains(&key) || key.starts_with(RESERVED) => {}
+            None => self.unsupported = Some((key.to_owned(), value.clone())),
+        }
+    }
+
+    fn read_runtime_config(&mut self, object: &Map<String, Value>) {
+        let config = object.get("runtimeConfig");
+        match config
+            .and_then(|config| config.get(POD_ANNOTATIONS))
+            .map(Annotations::of)
+        {
+            None => {}
+            Some(Ok(annotations)) => self.annotations = Some(annotations),
+            Some(Err(reason)) => self
+                .problems
+                .push(problem(format!("runtimeConfig: {POD_ANNOTATIONS}: {reason}"))),
+        }
+        let asked = object.get("capabilities").and_then(|asked| asked.get(POD_ANNOTATIONS));
+        self.asks_for_annotations = asked == Some(&Value::Bool(true));
+        let of_runtime = config.and_then(|config| config.pointer("/dns/servers"));
+        let of_previous = object
+            .get("prevResult")
+            .and_then(|previous| previous.pointer("/dns/nameservers"));
+        let told = [of_runtime, of_previous].into_iter().flatten().map(addresses);
+        self.resolvers = told.into_iter().find(|told| !told.is_empty()).unwrap_or_default();
+    }
+
+    fn new(version: Version) -> Self {
+        Self {
+            version,
+            previous: None,
+            policy: Policy::default(),
+            redirect: Layer::default(),
+            logging: Settings::default().logging,
+            log_file: None,
+            annotations: None,
+            asks_for_annotations: false,
+            resolvers: Vec::new(),
+            unsupported: None,
+            problems: Vec::new(),
+        }
+    }
+}
+
+fn problem(reason: impl Into<String>) -> Problem {
+    Problem::Source {
+        source: Source::NetConf,
+        reason: reason.into(),
+    }
+}
+
+/// What the text says `cniVersion` is, whatever else it says: what answers to VERSION repeat.
+pub fn asked_version(stdin: &[u8]) -> Option<String> {
+    let object: Map<String, Value> = serde_json::from_slice(stdin).ok()?;
+    object.get("cniVersion")?.as_str().map(str::to_owned)
+}
+
+/// Whether this is an option for pods: not one about how a command of the command line works.
+pub fn is_for_pods(option: &OptionSpec) -> bool {
+    option.group != Group::Run || option.name == "backend"
+}
+
+fn object(text: &str) -> Result<Map<String, Value>, Error> {
+    match serde_json::from_str(text) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(_) => Err(Error::Decoding("it is not a JSON object".to_owned())),
+        Err(error) => Err(Error::Decoding(error.to_string())),
+    }
+}
+
+fn version(object: &Map<String, Value>) -> Result<Version, Error> {
+    let text = match object.get("cniVersion") {
+        Some(Value::String(text)) => text,
+        Some(other) => return Err(Error::Decoding(format!("cniVersion: {other} is not a version"))),
+        None => {
+            let reason = "cniVersion is missing, which stands for 0.1.0";
+            return Err(Error::Version(reason.to_owned()));
+        }
+    };
+    Version::parse(text).ok_or_else(|| Error::Version(format!("{text:?} is not spoken")))
+}
+
+/// The name of the network: "must start with an alphanumeric character, optionally followed by … underscore, dot or
+/// hyphen" (section 1). There is nothing that depends on it.
+fn name(object: &Map<String, Value>) -> Result<(), String> {
+    let usable = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    match object.get("name") {
+        Some(Value::String(name))
+            if name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(usable) =>
+        {
+            Ok(())
+        }
+        Some(other) => Err(format!("name: {other} is not the name of a network")),
+        None => Err("name is missing".to_owned()),
+    }
+}
+
+fn wrong(value: &Value, expected: impl Into<String>) -> Wrong {
+    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    Wrong::Value(Invalid::new(text, expected))
+}
+
+fn choice<C: Choice>(value: &Value) -> Result<C, Wrong> {
+    C::parse(value.as_str().unwrap_or_default()).map_err(|invalid| wrong(value, invalid.expected))
+}
+
+fn texts(value: &Value) -> Result<Vec<String>, Wrong> {
+    let text = |item: &Value| item.as_str().map(str::to_owned);
+    let texts = value.as_array().and_then(|items| items.iter().map(text).collect());
+    texts.ok_or_else(|| wrong(value, "a list of texts"))
+}
+
+fn installer(value: &Value) -> Result<(String, String), Wrong> {
+    match value.as_str().and_then(|text| text.split_once('/')) {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
+            Ok((namespace.to_owned(), name.to_owned()))
+        }
+        _ => Err(wrong(value, "NAMESPACE/NAME of a DaemonSet")),
+    }
+}
+
+fn log_file(value: &Value) -> Result<PathBuf, Wrong> {
+    let path = value.as_str().map(PathBuf::from).filter(|path| path.is_absolute());
+    path.ok_or_else(|| wrong(value, "an absolute path"))
+}
+
+/// Reads `redirect`. Names of users and groups are refused: whose they would be, the plugin cannot know.
+fn redirect(value: &Value) -> Result<Layer, Wrong> {
+    let parsed = sources::from_value(Source::NetConf, value.clone(), &NoAccounts);
+    let mut problems = parsed.problems;
+    for key in value.as_object().into_iter().flat_map(Map::keys) {
+        if options::find(key).is_some_and(|option| !is_for_pods(option)) {
+            let reason = format!("redirect: {key} is an option of the command line; the plugin does not have it");
+            problems.push(problem(reason));
+        }
+    }
+    // What contradicts itself here does so for every pod.
+    if let Err(contradictions) = Settings::from_layer(parsed.layer.clone()) {
+        let reasons = contradictions
+            .iter()
+            .map(|contradiction| format!("redirect: {contradiction}"));
+        problems.extend(reasons.map(problem));
+    }
+    if problems.is_empty() {
+        Ok(parsed.layer)
+    } else {
+        Err(Wrong::Parts(problems))
+    }
+}
+
+/// The addresses in a list of texts. Other texts are left out: whoever resolves names could not use them either.
+fn addresses(value: &Value) -> Vec<IpAddr> {
+    let texts = value.as_array().into_iter().flatten().filter_map(Value::as_str);
+    texts.filter_map(|text| text.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::error::Code;
+    use super::*;
+    use serde_json::json;
+
+    /// A NetConf with these members besides those that it must have.
+    fn parse(members: &Value) -> Result<NetConf, Error> {
+        let mut object = json!({ "cniVersion": "1.0.0", "name": "net", "type": "sidetrack" });
+        object
+            .as_object_mut()
+            .unwrap()
+            .extend(members.as_object().unwrap().clone());
+        let netconf = NetConf::parse(object.to_string().as_bytes())?;
+        netconf.usable().map(|()| netconf)
+    }
+
+    #[test]
+    fn the_defaults_that_are_documented_are_the_defaults() {
+        let plain = parse(&json!({})).unwrap();
+        for key in KEYS.iter().filter(|key| key.name != "logFile") {
+            let default: Value = serde_json::from_str(key.default).unwrap();
+            let mut given = NetConf::new(Version::V1_0_0);
+            (key.read)(&mut given, &default).unwrap();
+            assert_eq!(given, plain, "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn every_key_is_read_and_every_bad_value_refused_with_the_key() {
+        for key in KEYS {
+            for value in [json!(7), json!("nonsense"), json!({"x": 1}), json!([1])] {
+                let mut members = Map::new();
+                members.insert(key.name.to_owned(), value.clone());
+                let error = parse(&Value::Object(members)).unwrap_err();
+                assert_eq!(error.code(), Code::NetConf, "{} {value}: {error}", key.name);
+                let named = error.message().contains(key.name) || key.name == "redirect";
+                assert!(named, "{}: {}", key.name, error.message());
+            }
+        }
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_with_their_value_and_those_of_the_specification_passed_over() {
+        let error = parse(&json!({"selekt": "always"})).unwrap_err();
+        assert_eq!(error.code(), Code::UnsupportedField);
+        assert!(error.message().contains(r#""selekt": "always""#), "{}", error.message());
+        let known = json!({"args": {"x": 1}, "ipam": {}, "dns": {}, "ipMasq": true, "cniVersions": [], "cni.dev/x": 1});
+        assert!(parse(&known).is_ok());
+    }
+
+    #[test]
+    fn annotations_are_told_apart_from_none_handed_over() {
+        let annotations = |config: Value| parse(&json!({ "runtimeConfig": config })).unwrap().annotations;
+        assert_eq!(annotations(json!({})), None);
+        assert_eq!(
+            annotations(json!({ POD_ANNOTATIONS: null })),
+            Some(Annotations::default())
+        );
+        assert!(annotations(json!({ POD_ANNOTATIONS: {"a": "b"} })).is_some());
+        let error = parse(&json!({ "runtimeConfig": { POD_ANNOTATIONS: {"a": 1} } })).unwrap_err();
+        assert_eq!(error.code(), Code::NetConf);
+    }
+
+    #[test]
+    fn name_servers_are_the_runtimes_or_else_those_of_the_plugin_before() {
+        let previous = json!({ "dns": { "nameservers": ["10.0.0.1", "x"] } });
+        let resolvers = |members: Value| parse(&members).unwrap().resolvers;
+        assert_eq!(
+            resolvers(json!({ "prevResult": previous })),
+            [IpAddr::from([10, 0, 0, 1])]
+        );
+        let runtime = json!({ "dns": { "servers": ["10.96.0.10"] } });
+        let both = json!({ "prevResult": previous, "runtimeConfig": runtime });
+        assert_eq!(resolvers(both), [IpAddr::from([10, 96, 0, 10])]);
+        assert!(resolvers(json!({})).is_empty());
+    }
+
+    #[test]
+    fn options_of_the_command_line_and_names_of_users_are_refused() {
+        for (redirect, said) in [
+            (json!({ "dry-run": true }), "dry-run"),
+            (json!({ "logLevel": "debug" }), "logLevel"),
+            (json!({ "proxy-uid": "envoy" }), "envoy"),
+            (json!({ "proxy-uid": "", "proxyGid": "" }), "neither names anyone"),
+        ] {
+            let error = parse(&json!({ "redirect": redirect })).unwrap_err();
+            assert_eq!(error.code(), Code::NetConf);
+            assert!(error.message().contains(said), "{}", error.message());
+        }
+        assert!(parse(&json!({ "redirect": { "backend": "iptables-nft", "excludeUids": [1, 2] } })).is_ok());
+    }
+}
