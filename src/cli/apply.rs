@@ -8,10 +8,10 @@ use super::arguments;
 use super::settings::settings;
 use crate::config::types::{DnsServers, Output};
 use crate::config::{Config, Settings};
-use crate::facts::{Facts, redirectors};
+use crate::facts::Facts;
 use crate::kernel::install::{self, Applied};
 use crate::kernel::route::Loopback;
-use crate::kernel::{Change, Namespace, Observed, netns, resolvers};
+use crate::kernel::{Change, Namespace, netns, resolvers};
 use crate::plan::{Plan, PlanError};
 use crate::render;
 
@@ -34,7 +34,7 @@ pub fn apply(settings: &Settings) -> anyhow::Result<()> {
     }
     let mut namespace = Namespace::default();
     let observed = namespace.observe()?;
-    warn_of(&observed);
+    observed.log_warnings();
     let plan = Plan::new(&settings.config, &facts(&settings.config, &observed.loopback))?;
     let applied = install::apply(&mut namespace, &plan, settings.run.backend, &observed)?;
     tell(&plan, &applied);
@@ -76,22 +76,6 @@ fn facts(config: &Config, loopback: &Loopback) -> Facts {
         ipv6: loopback.ipv6,
         addresses: loopback.addresses,
         resolvers: if asks_file { resolvers::read() } else { Vec::new() },
-    }
-}
-
-fn warn_of(observed: &Observed) {
-    for other in redirectors(observed.all_chains()) {
-        tracing::warn!(
-            tool = other.tool,
-            table = other.table,
-            chain = other.chain,
-            "another tool redirects traffic here too, and the two will fight: remove its rules, or do without sidetrack"
-        );
-    }
-    if !observed.loopback.up {
-        tracing::warn!(
-            "the loopback interface is down: until it is up, redirected connections from here cannot reach the proxy"
-        );
     }
 }
 

@@ -10,7 +10,7 @@ use super::netconf::NetConf;
 use super::policy::{self, Decision, Undecided};
 use crate::config::types::{Backend, DnsServers};
 use crate::config::{Config, Settings};
-use crate::facts::{Facts, redirectors};
+use crate::facts::Facts;
 use crate::kernel::check::{self, State};
 use crate::kernel::install::{self, Applied};
 use crate::kernel::iptables::isolation::isolate_this_thread;
@@ -81,7 +81,7 @@ pub fn add(netconf: &NetConf, attachment: &Attachment) -> Result<(), Error> {
         } => {
             tracing::info!("redirected: {reason}");
             inside(&attachment.netns, |namespace, observed| {
-                warn_of(observed);
+                observed.log_warnings();
                 let plan = plan(*config, observed, &netconf.resolvers)?;
                 let applied = apply(namespace, &plan, backend, observed)?;
                 if let Some(reason) = &applied.fallback {
@@ -171,17 +171,6 @@ fn plan(mut config: Config, observed: &Observed, resolvers: &[IpAddr]) -> Result
         resolvers: resolvers.to_vec(),
     };
     Ok(Plan::new(&config, &facts)?)
-}
-
-fn warn_of(observed: &Observed) {
-    for other in redirectors(observed.all_chains()) {
-        tracing::warn!(
-            tool = other.tool,
-            table = other.table,
-            chain = other.chain,
-            "another tool redirects the traffic of this pod too, and the two will fight"
-        );
-    }
 }
 
 /// Says whether ADD would work here.

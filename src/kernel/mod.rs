@@ -25,7 +25,7 @@ use thiserror::Error;
 use self::iptables::{Iptables, IptablesError, Variant};
 use self::nftables::{Nftables, NftablesError};
 use self::route::{Loopback, Prerequisite, Route, RouteError};
-use crate::facts::InstalledChain;
+use crate::facts::{InstalledChain, redirectors};
 use crate::ruleset::{Ruleset, TABLE};
 
 /// What applying a ruleset did.
@@ -98,6 +98,24 @@ impl Observed {
     pub fn prerequisites(&self) -> Vec<Prerequisite> {
         let addresses = self.loopback.our_addresses.iter().copied().map(Prerequisite::Address);
         self.policy_routing.iter().copied().chain(addresses).collect()
+    }
+
+    /// Logs what will be in the way of any redirection here.
+    pub fn log_warnings(&self) {
+        for other in redirectors(self.all_chains()) {
+            tracing::warn!(
+                tool = other.tool,
+                table = other.table,
+                chain = other.chain,
+                "another tool redirects traffic here too, and the two will fight: remove its rules, or do without \
+                 sidetrack"
+            );
+        }
+        if !self.loopback.up {
+            tracing::warn!(
+                "the loopback interface is down: until it is up, redirected connections from here cannot reach the proxy"
+            );
+        }
     }
 
     /// Whether rules of ours were seen.
