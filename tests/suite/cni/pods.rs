@@ -264,19 +264,22 @@ fn a_pod_with_users_of_its_own_is_redirected_by_its_own_ids() {
 /// has to wait for that.
 #[test]
 fn no_lock_and_no_name_service_of_the_host_is_in_the_way() {
-    let lock = File::options()
+    // Held in the place of the real one, which other tests need.
+    let path = std::env::temp_dir().join(format!("sidetrack-{}-xtables.lock", std::process::id()));
+    let lock = File::create(&path).expect("a lock");
+    lock.lock().expect("it is free");
+    File::options()
         .create(true)
         .append(true)
-        .open("/run/xtables.lock")
-        .expect("the lock");
-    lock.lock().expect("it is free in a moment");
+        .open(XTABLES_LOCK)
+        .expect("a place to put it");
     for backend in ["auto", "iptables-nft", "iptables-legacy"] {
         let netns = Netns::new();
         let begun = Instant::now();
         for verb in ["ADD", "CHECK"] {
             let request = request(verb, &netns.path()).with("redirect", json!({ "backend": backend }));
             let mut command = request.command();
-            with_mute_name_services(&mut command);
+            on_a_stuck_host(&mut command, &path);
             plugin(&mut command, request.netconf.to_string().as_bytes()).succeeded();
         }
         let duration = begun.elapsed();
@@ -288,15 +291,22 @@ fn no_lock_and_no_name_service_of_the_host_is_in_the_way() {
         );
     }
     drop(lock);
+    std::fs::remove_file(path).expect("the lock");
 }
 
-/// Makes `command`, and what it runs, wait for ever when it opens nsswitch.conf(5).
+/// The lock of legacy iptables.
+const XTABLES_LOCK: &str = "/run/xtables.lock";
+
+/// Makes `command`, and what it runs, wait for ever when it opens nsswitch.conf(5), and find this lock for that of
+/// iptables.
 #[expect(unsafe_code, reason = "file systems are mounted between fork and exec")]
-fn with_mute_name_services(command: &mut Command) {
-    let cover = || {
+fn on_a_stuck_host(command: &mut Command, lock: &Path) {
+    let lock = lock.to_owned();
+    let cover = move || {
         let nothing: Option<&str> = None;
         unshare(CloneFlags::CLONE_NEWNS)?;
         mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)?;
+        mount(Some(&lock), XTABLES_LOCK, nothing, MsFlags::MS_BIND, nothing)?;
         mount(nothing, "/mnt", Some("tmpfs"), MsFlags::empty(), nothing)?;
         mkfifo("/mnt/mute", Mode::S_IRUSR)?;
         Ok(mount(
