@@ -4,6 +4,7 @@
 //! real.
 
 pub mod accounts;
+mod attributes;
 pub mod check;
 #[cfg(test)]
 mod fake;

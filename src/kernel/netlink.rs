@@ -194,7 +194,10 @@ fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
 }
 
 /// Splits a datagram into messages. The kernel marks dumps that a change has cut short.
-fn answers(mut datagram: &[u8]) -> Result<Vec<Answer>, NetlinkError> {
+///
+/// # Errors
+/// A message is cut off, or an error has no number.
+pub fn answers(mut datagram: &[u8]) -> Result<Vec<Answer>, NetlinkError> {
     let malformed = |error: netlink_packet_core::DecodeError| NetlinkError::Malformed(error.to_string());
     let mut answers = Vec::new();
     while !datagram.is_empty() {
@@ -226,7 +229,7 @@ fn status(payload: &[u8]) -> Result<Result<(), Errno>, NetlinkError> {
     };
     Ok(match i32::from_ne_bytes(*code) {
         0 => Ok(()),
-        code => Err(Errno::from_raw(-code)),
+        code => Err(Errno::from_raw(code.saturating_neg())),
     })
 }
 
@@ -283,5 +286,18 @@ mod tests {
         let datagram = message(2, 0, 1, &[1, 2]);
         assert!(matches!(answers(&datagram), Err(NetlinkError::Malformed(_))));
         assert!(matches!(answers(&datagram[..10]), Err(NetlinkError::Malformed(_))));
+    }
+
+    #[test]
+    fn the_smallest_of_error_numbers_is_one_too() {
+        let datagram = message(2, 0, 3, &i32::MIN.to_ne_bytes());
+        let answers = answers(&datagram).unwrap();
+        assert!(matches!(
+            answers[0],
+            Answer::Status {
+                result: Err(Errno::UnknownErrno),
+                ..
+            }
+        ));
     }
 }

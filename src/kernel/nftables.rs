@@ -10,8 +10,8 @@ use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 use thiserror::Error;
 
-use super::Change;
 use super::netlink::{Answer, NetlinkError, Socket};
+use super::{Change, attributes};
 use crate::facts::InstalledChain;
 use crate::render::netlink::listing::Listing;
 use crate::render::netlink::{self, Object, Step};
@@ -331,9 +331,16 @@ fn request(family: NetfilterProtoFamily, message: NfTablesMessage, flags: u16) -
     bytes
 }
 
-fn decode(kind: u16, payload: &[u8]) -> Result<NetfilterMessage, NftablesError> {
+/// Reads one message of nf_tables: its type, and what follows the netlink header.
+///
+/// # Errors
+/// It is not what the kernel would send.
+pub fn decode(kind: u16, payload: &[u8]) -> Result<NetfilterMessage, NftablesError> {
     let mut header = NetlinkHeader::default();
     header.message_type = kind;
+    if !attributes::are_whole(kind, payload) {
+        return Err(NetlinkError::Malformed("an attribute is cut off".to_owned()).into());
+    }
     NetfilterMessage::deserialize(&header, payload).map_err(|error| NetlinkError::Malformed(error.to_string()).into())
 }
 
