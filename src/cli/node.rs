@@ -2,31 +2,29 @@
 
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Value, json};
 
+use super::arguments;
 use super::failure::Failure;
-use super::{arguments, logging};
-use crate::config::Settings;
-use crate::config::layer::Layer;
+use super::settings::logging_alone;
+use crate::cni::report::SOCKET;
 use crate::config::options::OPTIONS;
-use crate::config::problem::{Problem, environment_name};
-use crate::config::sources;
-use crate::config::types::NoAccounts;
-use crate::node::layout::{self, Choice, Wanted};
-use crate::node::report::SOCKET;
+use crate::config::problem::environment_name;
+use crate::node::entry::{self, Installer, daemon_set_of};
+use crate::node::layout::{self, Choice, Reason, Wanted};
 use crate::node::service::{self, Service};
-use crate::node::{Look, Node, entry, health};
+use crate::node::{Look, Node, health};
 
 /// What `status` exits with where something is not as wanted.
 const NOT_AS_WANTED: u8 = 3;
 
 /// An option of these commands. It has no key in the file, and its variable begins with `SIDETRACK_NODE_`.
 struct NodeOption {
-    /// The name of the flag after `node-`; the variable's name follows from it.
+    /// `node-`, and the name of the flag.
     id: &'static str,
     /// What its value is called; `None` for a switch.
     value_name: Option<&'static str>,
@@ -36,83 +34,101 @@ struct NodeOption {
     commands: &'static [&'static str],
 }
 
+const ALL: &[&str] = &["install", "uninstall", "status"];
+/// Those that have to know what is wanted.
+const WANTING: &[&str] = &["install", "status"];
+const INSTALL: &[&str] = &["install"];
+const STATUS: &[&str] = &["status"];
+
 const BIN_DIR: NodeOption = NodeOption {
-    id: "node-cni-bin-dir",
-    value_name: Some("DIR"),
     default: "/host/opt/cni/bin",
-    help: "Where the node's runtime looks for plugins",
-    commands: &["install", "uninstall", "status"],
+    ..NodeOption::new(
+        "node-cni-bin-dir",
+        "DIR",
+        "Where the node's runtime looks for plugins",
+        ALL,
+    )
 };
 const CONF_DIR: NodeOption = NodeOption {
-    id: "node-cni-conf-dir",
-    value_name: Some("DIR"),
     default: "/host/etc/cni/net.d",
-    help: "Where the node's runtime looks for network configurations",
-    commands: &["install", "uninstall", "status"],
+    ..NodeOption::new(
+        "node-cni-conf-dir",
+        "DIR",
+        "Where the node's runtime looks for network configurations",
+        ALL,
+    )
 };
-const CONF_NAME: NodeOption = NodeOption {
-    id: "node-cni-conf-name",
-    value_name: Some("NAME"),
-    default: "",
-    help: "Join the configuration with this file name instead of the first valid one",
-    commands: &["install", "status"],
-};
-const STANDALONE: NodeOption = NodeOption {
-    id: "node-standalone",
-    value_name: Some("NAME"),
-    default: "",
-    help: "Join none: write a configuration of our own with this file name, for Multus",
-    commands: &["install", "status"],
-};
+const CONF_NAME: NodeOption = NodeOption::new(
+    "node-cni-conf-name",
+    "NAME",
+    "Join the configuration with this file name instead of the first valid one",
+    WANTING,
+);
+const STANDALONE: NodeOption = NodeOption::new(
+    "node-standalone",
+    "NAME",
+    "Join none: write a configuration of our own with this file name, for Multus",
+    WANTING,
+);
 const PLUGIN_CONF: NodeOption = NodeOption {
-    id: "node-plugin-conf",
-    value_name: Some("FILE|JSON"),
     default: "{}",
-    help: "What the plugin is told: a JSON object, or a file with one",
-    commands: &["install", "status"],
+    ..NodeOption::new(
+        "node-plugin-conf",
+        "FILE|JSON",
+        "What the plugin is told: a JSON object, or a file with one",
+        WANTING,
+    )
 };
+const POD_NAMESPACE: NodeOption = NodeOption::new(
+    "node-pod-namespace",
+    "NAMESPACE",
+    "The namespace of the pod that this runs in, from the downward API",
+    WANTING,
+);
+const POD_NAME: NodeOption = NodeOption::new(
+    "node-pod-name",
+    "NAME",
+    "Its name; the plugin lets the pods of its DaemonSet through",
+    WANTING,
+);
 const SOCKET_PATH: NodeOption = NodeOption {
-    id: "node-socket",
-    value_name: Some("PATH"),
     default: SOCKET,
-    help: "Where the plugin reports its runs",
-    commands: &["install", "uninstall"],
+    ..NodeOption::new(
+        "node-socket",
+        "PATH",
+        "Where the plugin reports its runs, on the node and here",
+        ALL,
+    )
 };
 const HEALTH_ADDRESS: NodeOption = NodeOption {
-    id: "node-health-address",
-    value_name: Some("IP:PORT"),
     default: "127.0.0.1:15014",
-    help: "Where to answer /readyz, /healthz, /metrics and /status",
-    commands: &["install", "status"],
+    ..NodeOption::new(
+        "node-health-address",
+        "IP:PORT",
+        "Where to answer /readyz, /healthz and /metrics",
+        WANTING,
+    )
 };
-const ONCE: NodeOption = NodeOption {
-    id: "node-once",
-    value_name: None,
-    default: "false",
-    help: "Install and exit, instead of staying to watch and repair",
-    commands: &["install"],
-};
-const UNINSTALL_ON_EXIT: NodeOption = NodeOption {
-    id: "node-uninstall-on-exit",
-    value_name: None,
-    default: "false",
-    help: "Uninstall when told to stop; pods that start before the next install bypass their proxy",
-    commands: &["install"],
-};
-const JSON: NodeOption = NodeOption {
-    id: "node-json",
-    value_name: None,
-    default: "false",
-    help: "Print JSON",
-    commands: &["status"],
-};
+const ONCE: NodeOption = NodeOption::switch(
+    "node-once",
+    "Install and exit, instead of staying to watch and repair",
+    INSTALL,
+);
+const UNINSTALL_ON_EXIT: NodeOption = NodeOption::switch(
+    "node-uninstall-on-exit",
+    "Uninstall when told to stop; pods that start before the next install bypass their proxy",
+    INSTALL,
+);
+const JSON: NodeOption = NodeOption::switch("node-json", "Print JSON", STATUS);
 
-const NODE_OPTIONS: [&NodeOption; 10] = [
+const NODE_OPTIONS: [&NodeOption; 12] = [
     &BIN_DIR,
     &CONF_DIR,
     &CONF_NAME,
     &STANDALONE,
     &PLUGIN_CONF,
+    &POD_NAMESPACE,
+    &POD_NAME,
     &SOCKET_PATH,
     &HEALTH_ADDRESS,
     &ONCE,
@@ -121,6 +137,31 @@ const NODE_OPTIONS: [&NodeOption; 10] = [
 ];
 
 impl NodeOption {
+    const fn new(
+        id: &'static str,
+        value_name: &'static str,
+        help: &'static str,
+        commands: &'static [&'static str],
+    ) -> Self {
+        Self {
+            id,
+            value_name: Some(value_name),
+            default: "",
+            help,
+            commands,
+        }
+    }
+
+    const fn switch(id: &'static str, help: &'static str, commands: &'static [&'static str]) -> Self {
+        Self {
+            id,
+            value_name: None,
+            default: "",
+            help,
+            commands,
+        }
+    }
+
     /// The name of the flag.
     fn name(&self) -> &'static str {
         self.id.strip_prefix("node-").unwrap_or(self.id)
@@ -129,7 +170,7 @@ impl NodeOption {
     fn argument(&self) -> Arg {
         let argument = Arg::new(self.id).long(self.name());
         let help = match self.default {
-            "" | "false" => self.help.to_owned(),
+            "" => self.help.to_owned(),
             default => format!("{} [{default}]", self.help),
         };
         match self.value_name {
@@ -145,10 +186,6 @@ impl NodeOption {
         given
             .filter(|text| !text.is_empty())
             .unwrap_or_else(|| self.default.to_owned())
-    }
-
-    fn optional(&self, matches: &ArgMatches) -> Option<String> {
-        Some(self.text(matches)).filter(|text| !text.is_empty())
     }
 
     fn is_set(&self, matches: &ArgMatches) -> Result<bool, String> {
@@ -213,7 +250,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
 }
 
 fn install(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
-    start_logging(matches)?;
+    logging_alone(matches)?;
     let mut problems = Vec::new();
     let node = node(matches, &mut problems);
     let health = take(health_address(matches), &mut problems);
@@ -226,10 +263,9 @@ fn install(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     if once {
         service::once(&node)?;
     } else {
-        let socket = SOCKET_PATH.text(matches).into();
         let service = Service {
             node,
-            socket,
+            socket: SOCKET_PATH.text(matches).into(),
             health,
             uninstall_on_exit,
         };
@@ -239,7 +275,7 @@ fn install(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
 }
 
 fn uninstall(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
-    start_logging(matches)?;
+    logging_alone(matches)?;
     // What was wanted does not matter: what is ours is read from the files.
     let node = Node {
         bin_dir: BIN_DIR.text(matches).into(),
@@ -255,7 +291,7 @@ fn uninstall(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
 }
 
 fn status(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
-    start_logging(matches)?;
+    logging_alone(matches)?;
     let mut problems = Vec::new();
     let node = node(matches, &mut problems);
     let health = take(health_address(matches), &mut problems);
@@ -267,7 +303,7 @@ fn status(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let text = if matches.get_flag(JSON.id) {
         format!("{:#}\n", status_as_json(&node, &look, installer))
     } else {
-        status_as_text(&node, &look, installer.as_ref())
+        status_as_text(&node, &look, installer)
     };
     std::io::stdout().write_all(text.as_bytes())?;
     Ok(match look.missing() {
@@ -276,10 +312,9 @@ fn status(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn status_as_json(node: &Node, look: &Look, installer: Option<Value>) -> Value {
-    let reasons: Vec<&str> = look.reasons().into_iter().map(layout::Reason::name).collect();
+fn status_as_json(node: &Node, look: &Look, installer: Option<String>) -> Value {
+    let reasons: Vec<&str> = look.reasons().into_iter().map(Reason::name).collect();
     json!({
-        "asWanted": look.missing().is_none(),
         "missing": look.missing(),
         "reasons": reasons,
         "binary": node.binary(),
@@ -288,51 +323,26 @@ fn status_as_json(node: &Node, look: &Look, installer: Option<Value>) -> Value {
     })
 }
 
-fn status_as_text(node: &Node, look: &Look, installer: Option<&Value>) -> String {
-    let of = |wrong: Option<&str>| wrong.unwrap_or("as wanted").to_owned();
-    let binary = of(look.binary.map(layout::Reason::name));
-    let (name, configuration) = match &look.layout.target {
-        Ok(name) => {
-            let reasons: Vec<&str> = look.layout.reasons.iter().map(|reason| reason.name()).collect();
-            let wrong = (!reasons.is_empty()).then(|| reasons.join(", "));
-            (node.conf_dir.join(name), of(wrong.as_deref()))
-        }
+fn status_as_text(node: &Node, look: &Look, installer: Option<String>) -> String {
+    let state = |reasons: &[Reason]| match reasons {
+        [] => "as wanted".to_owned(),
+        reasons => reasons
+            .iter()
+            .map(|reason| reason.name())
+            .collect::<Vec<_>>()
+            .join(", "),
+    };
+    let binary = state(look.binary.as_slice());
+    let (path, configuration) = match &look.layout.target {
+        Ok(name) => (node.conf_dir.join(name), state(&look.layout.reasons)),
         Err(waiting) => (node.conf_dir.clone(), waiting.to_string()),
     };
-    let installer = match installer {
-        None => "not running, or not reached at --health-address".to_owned(),
-        Some(state) => match (&state["contended"], state["missing"].as_str()) {
-            (Value::Bool(true), _) => format!(
-                "running, but slowed down: somebody undid {} repairs in a row",
-                state["repairsInARow"]
-            ),
-            (_, Some(missing)) => format!("running, not ready: {missing}"),
-            (_, None) => "running, ready".to_owned(),
-        },
-    };
+    let installer = installer.unwrap_or_else(|| "not running, or not reached at --health-address".to_owned());
     format!(
         "binary         {}: {binary}\nconfiguration  {}: {configuration}\ninstaller      {installer}\n",
         node.binary().display(),
-        name.display(),
+        path.display(),
     )
-}
-
-/// Starts logging. The other variables `SIDETRACK_…` are not about these commands.
-fn start_logging(matches: &ArgMatches) -> Result<(), Failure> {
-    let is_about_logging = |(name, _): &(String, String)| name.starts_with("SIDETRACK_LOG_");
-    let variables =
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let flags = sources::from_flags(|option| arguments::texts(matches, option), &NoAccounts);
-    let variables = sources::from_environment(variables.filter(is_about_logging), &NoAccounts);
-    let layer = Layer::default().over(flags.layer).over(variables.layer);
-    let settings = Settings::from_layer(layer)?;
-    logging::start(settings.logging, matches.get_count("verbose"));
-    let problems: Vec<Problem> = flags.problems.into_iter().chain(variables.problems).collect();
-    if problems.is_empty() {
-        Ok(())
-    } else {
-        Err(problems.into())
-    }
 }
 
 fn take<T>(result: Result<T, String>, problems: &mut Vec<String>) -> Option<T> {
@@ -342,10 +352,13 @@ fn take<T>(result: Result<T, String>, problems: &mut Vec<String>) -> Option<T> {
 fn node(matches: &ArgMatches, problems: &mut Vec<String>) -> Option<Node> {
     let choice = take(choice(matches), problems);
     let conf = take(plugin_conf(&PLUGIN_CONF.text(matches)), problems);
-    let choice = choice?;
+    let daemon_set = take(daemon_set(matches), problems);
+    let socket = take(socket(matches), problems);
+    let (choice, conf, daemon_set, socket) = (choice?, conf?, daemon_set?, socket?);
+    let installer = Installer { daemon_set, socket };
     let entry = match choice {
-        Choice::Standalone(_) => entry::standalone(conf?),
-        Choice::First | Choice::Named(_) => entry::entry(conf?),
+        Choice::Standalone(_) => entry::standalone(conf, &installer),
+        Choice::First | Choice::Named(_) => entry::entry(conf, &installer),
     };
     let entry = take(entry.map_err(|error| format!("--plugin-conf: {error}")), problems)?;
     Some(Node {
@@ -353,6 +366,28 @@ fn node(matches: &ArgMatches, problems: &mut Vec<String>) -> Option<Node> {
         conf_dir: CONF_DIR.text(matches).into(),
         wanted: Wanted { choice, entry },
     })
+}
+
+fn daemon_set(matches: &ArgMatches) -> Result<(String, String), String> {
+    let (namespace, pod) = (POD_NAMESPACE.text(matches), POD_NAME.text(matches));
+    if namespace.is_empty() && pod.is_empty() {
+        return Ok(Installer::default().daemon_set);
+    }
+    daemon_set_of(&namespace, &pod).ok_or_else(|| {
+        format!(
+            "--pod-namespace and --pod-name: {namespace:?} and {pod:?} are not those of a DaemonSet's pod, called \
+             NAME-xxxxx. Give both, or neither and \"installer\" in --plugin-conf"
+        )
+    })
+}
+
+fn socket(matches: &ArgMatches) -> Result<PathBuf, String> {
+    let path = PathBuf::from(SOCKET_PATH.text(matches));
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err(format!("--socket: {path:?} is not an absolute path"))
+    }
 }
 
 fn choice(matches: &ArgMatches) -> Result<Choice, String> {
@@ -365,11 +400,11 @@ fn choice(matches: &ArgMatches) -> Result<Choice, String> {
         }
         Ok(name)
     };
-    match (CONF_NAME.optional(matches), STANDALONE.optional(matches)) {
-        (None, None) => Ok(Choice::First),
-        (Some(name), None) => file_name(&CONF_NAME, name).map(Choice::Named),
-        (None, Some(name)) => file_name(&STANDALONE, name).map(Choice::Standalone),
-        (Some(_), Some(_)) => Err("--cni-conf-name and --standalone: join a configuration, or write one".to_owned()),
+    match (CONF_NAME.text(matches), STANDALONE.text(matches)) {
+        (named, alone) if named.is_empty() && alone.is_empty() => Ok(Choice::First),
+        (named, alone) if alone.is_empty() => file_name(&CONF_NAME, named).map(Choice::Named),
+        (named, alone) if named.is_empty() => file_name(&STANDALONE, alone).map(Choice::Standalone),
+        _ => Err("--cni-conf-name and --standalone: join a configuration, or write one".to_owned()),
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, ErrorKind};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::chain::PLUGIN;
@@ -22,29 +21,17 @@ pub fn path(directory: &Path) -> PathBuf {
 /// # Errors
 /// It cannot be read, or this program cannot.
 pub fn look(path: &Path) -> Result<Option<Reason>, FileError> {
-    let reading = |path: &Path| {
-        let path = path.to_owned();
-        move |reason| FileError::System {
-            doing: "reading",
-            path,
-            reason,
-        }
-    };
+    let reading = |path| FileError::system("reading", path);
     // Not through a link, which somebody might point elsewhere.
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Some(Reason::BinaryMissing)),
         Err(error) => return Err(reading(path)(error)),
     };
-    let wanted = Access::PROGRAM;
-    if !metadata.is_file() || !wanted.allows(metadata.permissions().mode()) {
+    if !metadata.is_file() || !Access::PROGRAM.is_that_of(&metadata) {
         return Ok(Some(Reason::BinaryDifferent));
     }
     let ours = File::open(THIS_PROGRAM).map_err(reading(Path::new(THIS_PROGRAM)))?;
-    let length = ours.metadata().map_err(reading(Path::new(THIS_PROGRAM)))?.len();
-    if metadata.len() != length {
-        return Ok(Some(Reason::BinaryDifferent));
-    }
     let same = File::open(path).and_then(|theirs| same_content(ours, theirs));
     let same = same.map_err(reading(path))?;
     Ok((!same).then_some(Reason::BinaryDifferent))
@@ -75,10 +62,6 @@ fn same_content(one: File, other: File) -> io::Result<bool> {
 /// # Errors
 /// The system did not do it; what was there stays.
 pub fn put(path: &Path) -> Result<(), FileError> {
-    let mut program = File::open(THIS_PROGRAM).map_err(|reason| FileError::System {
-        doing: "reading",
-        path: THIS_PROGRAM.into(),
-        reason,
-    })?;
-    files::put(path, &mut program, Access::PROGRAM)
+    let program = File::open(THIS_PROGRAM).map_err(FileError::system("reading", Path::new(THIS_PROGRAM)));
+    files::put(path, &mut program?, Access::PROGRAM)
 }

@@ -4,13 +4,12 @@
 //! escapes, order and layout: only the bytes of our own entry are put in and taken out. What one edit puts in, the
 //! other takes out to the byte.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
-use serde_json::Value;
-use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 use thiserror::Error;
 
+use crate::cni::verbatim::{elements, member};
 use crate::cni::version::Version;
 
 /// The type of our plugin, which is the name of its binary.
@@ -40,7 +39,7 @@ pub enum NotAChain {
 #[derive(Debug)]
 pub struct Chain<'t> {
     text: &'t str,
-    fields: BTreeMap<String, &'t RawValue>,
+    object: Map<String, Value>,
     /// Where the list of plugins is; `None` in a configuration of a single plugin.
     list: Option<Range<usize>>,
     plugins: Vec<Plugin>,
@@ -81,21 +80,21 @@ impl<'t> Chain<'t> {
     /// # Errors
     /// A runtime would not take it.
     pub fn list(text: &'t str) -> Result<Self, NotAChain> {
-        let fields = fields(text)?;
-        let list = fields.get("plugins").ok_or(NotAChain::NoPlugins)?;
-        let raw: Vec<&RawValue> = serde_json::from_str(list.get()).map_err(|_| NotAChain::NoPlugins)?;
-        let plugins = raw
-            .into_iter()
-            .map(|raw| plugin(text, raw))
-            .collect::<Option<Vec<_>>>()
-            .filter(|plugins| !plugins.is_empty())
-            .ok_or(NotAChain::NoPlugins)?;
-        let list = Some(span(text, list));
+        let object = object(text)?;
+        let list = member(text, "plugins").ok_or(NotAChain::NoPlugins)?;
+        let plugin = |written: &str| {
+            let value: Value = serde_json::from_str(written).ok()?;
+            let at = place(text, written);
+            has_type(&value).then_some(Plugin { at, value })
+        };
+        let plugins: Option<Vec<Plugin>> = elements(list).and_then(|list| list.into_iter().map(plugin).collect());
         Ok(Self {
             text,
-            fields,
-            list,
-            plugins,
+            object,
+            list: Some(place(text, list)),
+            plugins: plugins
+                .filter(|plugins| !plugins.is_empty())
+                .ok_or(NotAChain::NoPlugins)?,
         })
     }
 
@@ -104,15 +103,15 @@ impl<'t> Chain<'t> {
     /// # Errors
     /// A runtime would not take it.
     pub fn single(text: &'t str) -> Result<Self, NotAChain> {
-        let fields = fields(text)?;
-        let value: Value = serde_json::from_str(text).map_err(|error| NotAChain::Json(error.to_string()))?;
+        let object = object(text)?;
+        let value = Value::Object(object.clone());
         if !has_type(&value) {
             return Err(NotAChain::NoType);
         }
         let at = 0..text.len();
         Ok(Self {
             text,
-            fields,
+            object,
             list: None,
             plugins: vec![Plugin { at, value }],
         })
@@ -137,21 +136,14 @@ impl<'t> Chain<'t> {
 
     /// The version of the specification, where it is none that our plugin can be chained in.
     pub fn unsupported_version(&self) -> Option<String> {
-        let read = |key| {
-            let raw = self.fields.get(key)?;
-            serde_json::from_str::<Value>(raw.get()).ok()
-        };
-        let version = read("cniVersion");
-        let versions = match read("cniVersions") {
-            Some(Value::Array(versions)) => versions,
-            _ => Vec::new(),
-        };
+        let version = self.object.get("cniVersion");
+        let versions = self.object.get("cniVersions").and_then(Value::as_array);
         let supported = |version: &Value| version.as_str().and_then(Version::parse).is_some();
-        if version.iter().chain(&versions).any(supported) {
+        if version.into_iter().chain(versions.into_iter().flatten()).any(supported) {
             return None;
         }
         // What a configuration that names no version has, says the specification.
-        let version = version.as_ref().and_then(Value::as_str).unwrap_or("0.1.0");
+        let version = version.and_then(Value::as_str).unwrap_or("0.1.0");
         Some(version.to_owned())
     }
 
@@ -225,58 +217,38 @@ impl<'t> Chain<'t> {
     }
 }
 
-fn fields(text: &str) -> Result<BTreeMap<String, &RawValue>, NotAChain> {
-    let fields: BTreeMap<String, &RawValue> =
-        serde_json::from_str(text).map_err(|error| NotAChain::Json(error.to_string()))?;
-    let name = fields
-        .get("name")
-        .and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
-    match name {
-        Some(name) if !name.is_empty() => Ok(fields),
+fn object(text: &str) -> Result<Map<String, Value>, NotAChain> {
+    let object: Map<String, Value> = serde_json::from_str(text).map_err(|error| NotAChain::Json(error.to_string()))?;
+    match object.get("name").and_then(Value::as_str) {
+        Some(name) if !name.is_empty() => Ok(object),
         _ => Err(NotAChain::NoName),
     }
-}
-
-fn plugin(text: &str, raw: &RawValue) -> Option<Plugin> {
-    let value: Value = serde_json::from_str(raw.get()).ok()?;
-    has_type(&value).then(|| Plugin {
-        at: span(text, raw),
-        value,
-    })
 }
 
 fn has_type(value: &Value) -> bool {
     value["type"].as_str().is_some_and(|name| !name.is_empty())
 }
 
-/// Where a part borrowed from `text` is in it.
-fn span(text: &str, part: &RawValue) -> Range<usize> {
-    let start = part.get().as_ptr().addr() - text.as_ptr().addr();
-    start..start + part.get().len()
+/// Where a part of `text` is in it.
+fn place(text: &str, part: &str) -> Range<usize> {
+    let start = part.as_ptr().addr() - text.as_ptr().addr();
+    start..start + part.len()
 }
 
 /// The conflist that a runtime makes of the configuration of a single plugin: its name, its version, and as the only
 /// plugin the whole of it.
 pub fn list_of(single: &Chain<'_>) -> String {
     let plugin = single.text.trim().replace('\n', "\n    ");
-    let field = |key| {
-        single
-            .fields
-            .get(key)
-            .map(|raw| format!("  \"{key}\": {},\n", raw.get()))
-    };
-    let fields = ["cniVersion", "name"].iter().filter_map(|key| field(*key));
-    format!(
-        "{{\n{}  \"plugins\": [\n    {plugin}\n  ]\n}}\n",
-        fields.collect::<String>()
-    )
+    let field = |key| Some(format!("  \"{key}\": {},\n", member(single.text, key)?));
+    let fields: String = ["cniVersion", "name"].into_iter().filter_map(field).collect();
+    format!("{{\n{fields}  \"plugins\": [\n    {plugin}\n  ]\n}}\n")
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
-    use super::super::entry::entry;
+    use super::super::entry::{Installer, entry};
     use super::*;
 
     const FLANNEL: &str = r#"{
@@ -294,7 +266,7 @@ mod tests {
 "#;
 
     fn ours() -> Value {
-        entry(json!({"select": "injected"})).unwrap()
+        entry(json!({"select": "injected"}), &Installer::default()).unwrap()
     }
 
     fn chain(text: &str) -> Chain<'_> {

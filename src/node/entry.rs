@@ -1,5 +1,7 @@
 //! What the plugin is told: our entry of a chain, or a network of its own.
 
+use std::path::PathBuf;
+
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
@@ -7,6 +9,7 @@ use super::chain::{INSTALLER, PLUGIN};
 use crate::cni::error::Error as CniError;
 use crate::cni::netconf::{NetConf, POD_ANNOTATIONS};
 use crate::cni::policy::Policy;
+use crate::cni::report::SOCKET;
 use crate::cni::version::Version;
 
 /// A configuration for the plugin that cannot be one.
@@ -26,14 +29,41 @@ pub enum EntryError {
     Refused(CniError),
 }
 
+/// What the plugin has to know of the installer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Installer {
+    /// Namespace and name of its DaemonSet, whose pods the plugin lets through.
+    pub daemon_set: (String, String),
+    /// Where it listens for reports: an absolute path.
+    pub socket: PathBuf,
+}
+
+impl Default for Installer {
+    fn default() -> Self {
+        Self {
+            daemon_set: Policy::default().installer,
+            socket: SOCKET.into(),
+        }
+    }
+}
+
+/// Namespace and name of the DaemonSet that a pod belongs to: Kubernetes calls its pods NAME-xxxxx, with five letters and
+/// digits. `None` where the pod is called otherwise.
+pub fn daemon_set_of(namespace: &str, pod: &str) -> Option<(String, String)> {
+    let (name, suffix) = pod.rsplit_once('-')?;
+    let is_suffix = suffix.len() == 5 && suffix.chars().all(|c| c.is_ascii_alphanumeric());
+    let is_one = is_suffix && !name.is_empty() && !namespace.is_empty();
+    is_one.then(|| (namespace.to_owned(), name.to_owned()))
+}
+
 /// Our entry of a chain: what the plugin is to be told, and what the installer adds to it.
 ///
 /// # Errors
 /// `conf` cannot be told to the plugin.
-pub fn entry(conf: Value) -> Result<Value, EntryError> {
+pub fn entry(conf: Value, installer: &Installer) -> Result<Value, EntryError> {
     let mut conf = object(conf)?;
     refuse(&conf, &["name", "cniVersion", "cniVersions"])?;
-    let mut entry = own_fields();
+    let mut entry = own_fields(installer);
     add(&mut entry, &mut conf)?;
     // As a runtime makes a NetConf of it.
     let mut netconf = entry.clone();
@@ -47,14 +77,14 @@ pub fn entry(conf: Value) -> Result<Value, EntryError> {
 ///
 /// # Errors
 /// `conf` cannot be told to the plugin.
-pub fn standalone(conf: Value) -> Result<Value, EntryError> {
+pub fn standalone(conf: Value, installer: &Installer) -> Result<Value, EntryError> {
     let mut conf = object(conf)?;
     let mut network = Map::new();
     for (key, default) in [("cniVersion", Version::V1_0_0.as_str()), ("name", PLUGIN)] {
         let value = conf.shift_remove(key).unwrap_or_else(|| default.into());
         network.insert(key.to_owned(), value);
     }
-    network.extend(own_fields());
+    network.extend(own_fields(installer));
     // The pod is chosen by whoever attaches this network to it.
     if !conf.contains_key("select") {
         network.insert("select".to_owned(), "always".into());
@@ -68,7 +98,7 @@ fn object(conf: Value) -> Result<Map<String, Value>, EntryError> {
     let Value::Object(conf) = conf else {
         return Err(EntryError::NotAnObject);
     };
-    refuse(&conf, &["type", "prevResult", "runtimeConfig", "args"])?;
+    refuse(&conf, &["type", "prevResult", "runtimeConfig", "args", "logSocket"])?;
     Ok(conf)
 }
 
@@ -80,11 +110,13 @@ fn refuse(conf: &Map<String, Value>, reserved: &[&str]) -> Result<(), EntryError
     }
 }
 
-fn own_fields() -> Map<String, Value> {
-    let (namespace, name) = Policy::default().installer;
+/// What the installer says, unless `conf` says otherwise.
+fn own_fields(installer: &Installer) -> Map<String, Value> {
+    let (namespace, name) = &installer.daemon_set;
     let mut fields = Map::new();
     fields.insert("type".to_owned(), PLUGIN.into());
     fields.insert(INSTALLER.to_owned(), format!("{namespace}/{name}").into());
+    fields.insert("logSocket".to_owned(), installer.socket.to_string_lossy().into());
     let capabilities = json!({ POD_ANNOTATIONS: true, "dns": true });
     fields.insert("capabilities".to_owned(), capabilities);
     fields
@@ -114,6 +146,14 @@ mod tests {
     use super::super::chain::Chain;
     use super::*;
 
+    fn entry(conf: Value) -> Result<Value, EntryError> {
+        super::entry(conf, &Installer::default())
+    }
+
+    fn standalone(conf: Value) -> Result<Value, EntryError> {
+        super::standalone(conf, &Installer::default())
+    }
+
     #[test]
     fn the_entry_declares_capabilities_and_keeps_what_it_is_told() {
         let conf = json!({"select": "never", "redirect": {"proxyUid": 7}, "capabilities": {"mac": true, "dns": false}});
@@ -122,6 +162,7 @@ mod tests {
             json!({
                 "type": "sidetrack",
                 "installer": "sidetrack-system/sidetrack-node",
+                "logSocket": "/var/run/sidetrack/log.sock",
                 "capabilities": {"io.kubernetes.cri.pod-annotations": true, "dns": false, "mac": true},
                 "select": "never",
                 "redirect": {"proxyUid": 7},
@@ -150,6 +191,7 @@ mod tests {
             "prevResult",
             "runtimeConfig",
             "args",
+            "logSocket",
             "cni.dev/x",
         ] {
             assert!(
@@ -168,6 +210,26 @@ mod tests {
         assert_eq!(network["select"], "always");
         let text = network.to_string();
         assert!(Chain::single(&text).unwrap().is_managed());
-        assert_eq!(standalone(json!({"select": "never"})).unwrap()["select"], "never");
+        let never = standalone(json!({"select": "never"})).unwrap();
+        assert_eq!(never["select"], "never");
+    }
+
+    #[test]
+    fn the_installer_is_known_by_its_own_pod() {
+        let of = |namespace, pod| daemon_set_of(namespace, pod).map(|(namespace, name)| format!("{namespace}/{name}"));
+        assert_eq!(of("mesh", "agent-x7k2p").as_deref(), Some("mesh/agent"));
+        assert_eq!(of("mesh", "a-b-x7k2p").as_deref(), Some("mesh/a-b"));
+        for other in ["agent", "agent-1", "agent-x7k2pq", "agent-x7.2p", "-x7k2p", ""] {
+            assert_eq!(of("mesh", other), None, "{other}");
+        }
+        assert_eq!(of("", "agent-x7k2p"), None);
+        let installer = Installer {
+            daemon_set: daemon_set_of("mesh", "agent-x7k2p").unwrap(),
+            socket: "/run/log.sock".into(),
+        };
+        let entry = |conf| super::entry(conf, &installer).unwrap();
+        assert_eq!(entry(json!({}))["installer"], "mesh/agent");
+        assert_eq!(entry(json!({}))["logSocket"], "/run/log.sock");
+        assert_eq!(entry(json!({"installer": "a/b"}))["installer"], "a/b");
     }
 }

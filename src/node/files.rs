@@ -35,7 +35,8 @@ pub enum FileError {
 }
 
 impl FileError {
-    fn system(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+    /// An error of the system.
+    pub fn system(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |reason| Self::System { doing, path, reason }
     }
@@ -77,9 +78,10 @@ impl Access {
         owner: None,
     };
 
-    /// Whether a file of this mode can be used as much.
-    pub fn allows(self, mode: u32) -> bool {
-        mode & self.mode == self.mode
+    /// Whether a file has it.
+    pub fn is_that_of(self, metadata: &fs::Metadata) -> bool {
+        metadata.mode() & 0o7777 == self.mode
+            && self.owner.is_none_or(|owner| owner == (metadata.uid(), metadata.gid()))
     }
 
     fn of(path: &Path) -> io::Result<Self> {

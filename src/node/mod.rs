@@ -1,8 +1,8 @@
 //! The node installer: puts the CNI plugin on a node, and keeps it there.
 //!
-//! [`chain`], [`entry`] and [`layout`] decide how files should be, and [`pace`] how fast to insist; they are pure. [`files`] and
-//! [`binary`] change files, each at one instant. [`service`] stays, [`watch`]es and repairs, answers over HTTP
-//! ([`health`], [`metrics`]), and logs the runs of the plugin that [`report()`] tells of.
+//! [`chain`], [`entry`] and [`layout`] decide how files should be, and [`pace`] how fast to insist; they are pure.
+//! [`files`] and [`binary`] change files, each at one instant. [`service`] stays, [`watch`]es and repairs, answers over
+//! HTTP ([`health`], [`metrics`]), and logs the [`reports`] of the plugin's runs.
 
 pub mod binary;
 pub mod chain;
@@ -12,7 +12,7 @@ pub mod health;
 pub mod layout;
 pub mod metrics;
 pub mod pace;
-pub mod report;
+pub mod reports;
 pub mod service;
 pub mod watch;
 
@@ -21,8 +21,6 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 use thiserror::Error;
-
-pub use self::report::{Decision, Run, report};
 
 use self::files::FileError;
 use self::layout::{Layout, Reason, Waiting, Wanted};
@@ -92,12 +90,18 @@ impl Look {
             .collect()
     }
 
+    /// The names of what has to be changed.
+    pub fn reason_names(&self) -> String {
+        let names: Vec<&str> = self.reasons().into_iter().map(Reason::name).collect();
+        names.join(", ")
+    }
+
     /// What keeps a pod that starts now from our plugin, in words; `None` where all is in place.
     pub fn missing(&self) -> Option<String> {
-        let reasons: Vec<&str> = self.reasons().into_iter().map(Reason::name).collect();
+        let reasons = self.reason_names();
         match &self.layout.target {
             Err(waiting) => Some(waiting.to_string()),
-            Ok(target) if !reasons.is_empty() => Some(format!("not as wanted ({target}): {}", reasons.join(", "))),
+            Ok(target) if !reasons.is_empty() => Some(format!("not as wanted ({target}): {reasons}")),
             Ok(_) => None,
         }
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// As many repairs in a row are made at once.
 const AT_ONCE: u32 = 5;
-/// The longest wait before a repair.
+/// The longest wait.
 const LONGEST: Duration = Duration::from_secs(32);
 /// After this long without anybody undoing the last repair, the row is over.
 const PEACE: Duration = Duration::from_secs(60);
@@ -20,20 +20,11 @@ pub struct Pace {
 impl Pace {
     /// How long to wait until the repair that is needed. The first that asks sets the time.
     pub fn wait(&mut self, now: Instant) -> Duration {
-        let due = match self.due {
-            Some(due) => due,
-            None => {
-                if self
-                    .last
-                    .is_some_and(|last| now.saturating_duration_since(last) > PEACE)
-                {
-                    self.in_a_row = 0;
-                }
-                now + delay(self.in_a_row)
-            }
-        };
-        self.due = Some(due);
-        due.saturating_duration_since(now)
+        if self.due.is_none() && !self.is_recent(now) {
+            self.in_a_row = 0;
+        }
+        let delay = self.in_a_row.checked_sub(AT_ONCE).map_or(Duration::ZERO, growing);
+        self.due.get_or_insert(now + delay).saturating_duration_since(now)
     }
 
     /// A repair was made.
@@ -55,42 +46,23 @@ impl Pace {
 
     /// Whether repairs are slowed down, since somebody keeps undoing them.
     pub fn is_contended(&self, now: Instant) -> bool {
-        let recent = self
-            .last
-            .is_some_and(|last| now.saturating_duration_since(last) <= PEACE);
-        self.in_a_row >= AT_ONCE && (recent || self.due.is_some())
+        self.in_a_row >= AT_ONCE && (self.is_waiting() || self.is_recent(now))
     }
 
     /// How many repairs were made in a row.
     pub fn in_a_row(&self) -> u32 {
         self.in_a_row
     }
-}
 
-fn delay(in_a_row: u32) -> Duration {
-    match in_a_row.checked_sub(AT_ONCE) {
-        None => Duration::ZERO,
-        Some(beyond) => Duration::from_secs(1 << beyond.min(16)).min(LONGEST),
+    fn is_recent(&self, now: Instant) -> bool {
+        self.last
+            .is_some_and(|last| now.saturating_duration_since(last) <= PEACE)
     }
 }
 
-/// Waits that grow while something fails.
-#[derive(Debug, Default)]
-pub struct Retry {
-    failures: u32,
-}
-
-impl Retry {
-    /// It failed again; how long to wait before the next try.
-    pub fn failed(&mut self) -> Duration {
-        self.failures += 1;
-        Duration::from_millis(500 << self.failures.min(16)).min(LONGEST)
-    }
-
-    /// It did not fail.
-    pub fn succeeded(&mut self) {
-        self.failures = 0;
-    }
+/// Waits that grow with what went before: 1 second, 2, 4, and so on up to [`LONGEST`].
+pub fn growing(before: u32) -> Duration {
+    Duration::from_secs(1 << before.min(16)).min(LONGEST)
 }
 
 #[cfg(test)]
@@ -148,16 +120,26 @@ mod tests {
         for _ in 0..50 {
             assert_eq!(pace.wait(now), Duration::ZERO);
             pace.repaired(now);
-            now += Duration::from_secs(61);
+            now += PEACE + Duration::from_secs(1);
         }
     }
 
     #[test]
-    fn failures_are_retried_ever_more_slowly() {
-        let mut retry = Retry::default();
-        let waits: Vec<u64> = (0..8).map(|_| retry.failed().as_secs()).collect();
-        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 32, 32]);
-        retry.succeeded();
-        assert_eq!(retry.failed(), Duration::from_secs(1));
+    fn a_repair_that_waits_is_forgotten_where_it_is_not_needed_any_more() {
+        let start = Instant::now();
+        let mut pace = Pace::default();
+        for _ in 0..8 {
+            pace.repaired(start);
+        }
+        assert!(!pace.wait(start).is_zero() && pace.is_waiting());
+        pace.nothing_to_do();
+        assert!(!pace.is_waiting() && pace.is_contended(start));
+        assert!(!pace.is_contended(start + 2 * PEACE));
+    }
+
+    #[test]
+    fn waits_grow_up_to_the_longest() {
+        let waits: Vec<u64> = [0, 1, 2, 5, 6, 60].map(|before| growing(before).as_secs()).to_vec();
+        assert_eq!(waits, [1, 2, 4, 32, 32, 32]);
     }
 }

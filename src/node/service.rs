@@ -6,16 +6,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::files::FileError;
-use super::layout::Reason;
-use super::metrics::{Metrics, Outcome};
-use super::pace::{Pace, Retry};
-use super::report::{self, Place, Receiver};
-use super::watch::Watch;
+use super::metrics::{CONTENDED, FAILURES, Metrics, REPAIRS};
+use super::pace::{Pace, growing};
+use super::reports::{self, Place, Receiver};
+use super::watch::{Pause, Watch};
 use super::{Look, Node, NodeError, health};
 
 /// How long nothing has to happen until we look all the same.
-const RESYNC: Duration = Duration::from_secs(30);
-/// Events within this time after a look lead to one look together.
+const RESYNC: Duration = Duration::from_secs(60);
+/// Changes within this time after a look lead to one look together.
 const TOGETHER: Duration = Duration::from_millis(50);
 /// How long a configuration may be gone, or half written, until the next one is taken instead.
 const SETTLE: Duration = Duration::from_millis(200);
@@ -43,14 +42,13 @@ pub fn once(node: &Node) -> Result<(), NodeError> {
     node.remove_unfinished()?;
     for _ in 0..TRIES {
         let look = node.look()?;
-        let reasons = look.reasons();
-        if reasons.is_empty() {
+        if look.reasons().is_empty() {
             let target = look.layout.target.map_err(NodeError::Waiting)?;
             tracing::info!(target, "in place");
             return Ok(());
         }
         match node.install(&look) {
-            Ok(()) => tell(&look, &reasons, "installed"),
+            Ok(()) => tell(&look),
             Err(FileError::Changed(path)) => tracing::debug!(path = %path.display(), "changed in this moment"),
             Err(error) => return Err(error.into()),
         }
@@ -63,16 +61,15 @@ pub fn once(node: &Node) -> Result<(), NodeError> {
 /// # Errors
 /// Such an installer runs, or something cannot be taken away.
 pub fn uninstall(node: &Node, socket: &Path) -> Result<(), NodeError> {
-    if report::is_answered(socket) {
+    if reports::is_answered(socket) {
         return Err(NodeError::Running(socket.to_owned()));
     }
     node.uninstall()
 }
 
-fn tell(look: &Look, reasons: &[Reason], what: &str) {
+fn tell(look: &Look) {
     let target = look.layout.target.as_ref().map_or("", String::as_str);
-    let reasons: Vec<&str> = reasons.iter().copied().map(Reason::name).collect();
-    tracing::info!(target, reasons = reasons.join(","), "{what}");
+    tracing::info!(target, reasons = look.reason_names(), "put right");
 }
 
 impl Service {
@@ -85,39 +82,20 @@ impl Service {
         let watch = Watch::new(directories).map_err(NodeError::Watch)?;
         let metrics = Arc::new(Metrics::default());
         let health = health::serve(self.health, &metrics)?;
-        tracing::info!(%health, "answering /readyz, /healthz, /metrics and /status");
-        let mut desk = Desk::open(&self.socket);
+        tracing::info!(%health, "answering /readyz, /healthz and /metrics");
+        let mut desk = Desk::open(&self.socket, &metrics);
         self.node.remove_unfinished()?;
-        let mut keeper = Keeper::new(&self.node, Arc::clone(&metrics));
-        let mut retry = Retry::default();
+        let mut keeper = Keeper::new(&self.node, &metrics);
         loop {
             metrics.turned();
             watch.renew().map_err(NodeError::Watch)?;
             let pause = if desk.is_ours() {
-                match keeper.turn(Instant::now()) {
-                    Ok(longest) => {
-                        retry.succeeded();
-                        Pause {
-                            shortest: TOGETHER.min(longest),
-                            longest,
-                        }
-                    }
-                    Err(FileError::Changed(path)) => {
-                        tracing::debug!(path = %path.display(), "changed in this moment");
-                        Pause::fixed(TOGETHER)
-                    }
-                    Err(error) if !keeper.has_begun() => return Err(error.into()),
-                    Err(error) => {
-                        let wait = retry.failed();
-                        tracing::error!(%error, seconds = wait.as_secs(), "trying again later");
-                        Pause::fixed(wait)
-                    }
-                }
+                keeper.turn(Instant::now())?
             } else {
                 metrics.set_missing(Some("an installer that was started later has taken over".to_owned()));
-                Pause::fixed(RESYNC)
+                Pause::of(RESYNC)
             };
-            if desk.wait(&watch, pause, &metrics)? {
+            if watch.wait(pause).map_err(NodeError::Watch)? {
                 break;
             }
         }
@@ -129,36 +107,21 @@ impl Service {
     }
 }
 
-/// How long to wait: until something changes, but for no shorter and no longer than this.
-#[derive(Clone, Copy, Debug)]
-struct Pause {
-    shortest: Duration,
-    longest: Duration,
-}
-
-impl Pause {
-    fn fixed(wait: Duration) -> Self {
-        Self {
-            shortest: wait,
-            longest: wait,
-        }
-    }
-}
-
-/// The place where reports arrive. Who has it is the installer of this node: the one that was started last, so that
-/// two versions do not fight while one takes the other's place.
+/// The place where reports arrive, and whether we have to do with this node: see [`reports`].
 struct Desk<'s> {
     path: &'s Path,
+    metrics: &'s Arc<Metrics>,
     receiver: Option<Receiver>,
     taken_over: bool,
 }
 
 impl<'s> Desk<'s> {
-    fn open(path: &'s Path) -> Self {
-        let receiver = Receiver::bind(path)
+    fn open(path: &'s Path, metrics: &'s Arc<Metrics>) -> Self {
+        let receiver = Receiver::bind(path, metrics)
             .inspect_err(|error| tracing::warn!(%error, "going on without reports of the plugin's runs (--socket)"));
         Self {
             path,
+            metrics,
             receiver: receiver.ok(),
             taken_over: false,
         }
@@ -170,40 +133,20 @@ impl<'s> Desk<'s> {
                 tracing::warn!("an installer that was started later has taken over; leaving everything to it");
                 self.taken_over = true;
             }
-            Some(Place::Nobody) if !self.taken_over => *self = Self::open(self.path),
+            Some(Place::Nobody) if !self.taken_over => *self = Self::open(self.path, self.metrics),
             _ => {}
         }
         !self.taken_over
-    }
-
-    /// Waits, and counts the reports that arrive meanwhile. Returns whether to stop.
-    fn wait(&self, watch: &Watch, pause: Pause, metrics: &Metrics) -> Result<bool, NodeError> {
-        let (start, mut changed) = (Instant::now(), false);
-        loop {
-            let longest = if changed { pause.shortest } else { pause.longest };
-            let left = longest.saturating_sub(start.elapsed());
-            let socket = self.receiver.as_ref().map(Receiver::socket);
-            let woken = watch.wait(socket, left).map_err(NodeError::Watch)?;
-            for run in self.receiver.iter().flat_map(Receiver::receive) {
-                metrics.count_run(&run);
-            }
-            changed |= woken.changed;
-            let longest = if changed { pause.shortest } else { pause.longest };
-            if woken.stop || start.elapsed() >= longest {
-                return Ok(woken.stop);
-            }
-        }
     }
 }
 
 /// Keeps a node as wanted.
 struct Keeper<'n> {
     node: &'n Node,
-    metrics: Arc<Metrics>,
+    metrics: &'n Metrics,
     pace: Pace,
-    begun: bool,
-    /// Whether everything was in place once. What has to be done after that is a repair.
-    installed: bool,
+    /// How many looks and repairs failed in a row; `None` until the first one succeeds.
+    failures: Option<u32>,
     /// The configuration that had our entry at the last look.
     target: Option<String>,
     /// Since when it has been gone.
@@ -211,80 +154,84 @@ struct Keeper<'n> {
 }
 
 impl<'n> Keeper<'n> {
-    fn new(node: &'n Node, metrics: Arc<Metrics>) -> Self {
+    fn new(node: &'n Node, metrics: &'n Metrics) -> Self {
         Self {
             node,
             metrics,
             pace: Pace::default(),
-            begun: false,
-            installed: false,
+            failures: None,
             target: None,
             gone: None,
         }
     }
 
-    /// Whether a look, and what it led to, succeeded once.
-    fn has_begun(&self) -> bool {
-        self.begun
-    }
-
-    /// Looks, and does what is due. Returns how long nothing else is due.
-    fn turn(&mut self, now: Instant) -> Result<Duration, FileError> {
+    /// Looks, and does what is due. Returns for how long nothing else is.
+    ///
+    /// # Errors
+    /// Nothing has succeeded yet, so that somebody should know. What fails later is tried again.
+    fn turn(&mut self, now: Instant) -> Result<Pause, FileError> {
         let result = self.look_and_act(now);
-        match &result {
-            Ok(_) => self.begun = true,
-            Err(FileError::Changed(_)) => {}
+        let contended = self.pace.is_contended(now);
+        self.metrics.set(CONTENDED, &[], f64::from(contended));
+        match result {
+            Ok(longest) => {
+                self.failures = Some(0);
+                let shortest = TOGETHER.min(longest);
+                Ok(Pause { shortest, longest })
+            }
+            Err(FileError::Changed(path)) => {
+                tracing::debug!(path = %path.display(), "changed in this moment");
+                Ok(Pause::of(TOGETHER))
+            }
             Err(error) => {
-                self.metrics.count(Outcome::Failed);
+                self.metrics.add(FAILURES, &[], 1.0);
                 self.metrics.set_missing(Some(error.to_string()));
+                let Some(failures) = &mut self.failures else {
+                    return Err(error);
+                };
+                let wait = growing(*failures);
+                *failures += 1;
+                tracing::error!(%error, seconds = wait.as_secs(), "trying again later");
+                // Not sooner, whatever changes: what fails may itself change something.
+                Ok(Pause::of(wait))
             }
         }
-        self.metrics
-            .set_contended(self.pace.is_contended(now), self.pace.in_a_row());
-        result
     }
 
     fn look_and_act(&mut self, now: Instant) -> Result<Duration, FileError> {
         let look = self.node.look()?;
-        let reasons = look.reasons();
         let news = self.metrics.set_missing(look.missing());
         let settles_in = self.settles_in(&look, now);
         if !settles_in.is_zero() {
             return Ok(settles_in);
         }
+        let reasons = look.reasons();
         if reasons.is_empty() {
-            if !self.begun {
-                self.metrics.count(Outcome::Unchanged);
-            }
             match &look.layout.target {
                 Ok(target) if news => tracing::info!(target, "in place"),
                 Err(waiting) if news => tracing::info!("waiting: {waiting}"),
                 Ok(_) | Err(_) => {}
             }
             self.pace.nothing_to_do();
-            self.installed |= look.layout.target.is_ok();
             self.target = look.layout.target.ok();
             return Ok(RESYNC);
         }
-        if self.installed {
-            let was_waiting = self.pace.is_waiting();
-            let wait = self.pace.wait(now);
-            if !wait.is_zero() {
-                if !was_waiting {
-                    self.warn_of_a_fight(&reasons, wait);
-                }
-                return Ok(wait.min(RESYNC));
+        let was_waiting = self.pace.is_waiting();
+        let wait = self.pace.wait(now);
+        if !wait.is_zero() {
+            if !was_waiting {
+                self.warn_of_a_fight(&look, wait);
             }
+            let slowly = |missing| format!("{missing}; repairs are slowed down, since somebody keeps undoing them");
+            self.metrics.set_missing(look.missing().map(slowly));
+            return Ok(wait);
         }
         self.node.install(&look)?;
-        self.metrics.count(Outcome::Installed);
-        if self.installed {
-            self.pace.repaired(now);
-            self.metrics.count_repairs(&reasons);
-            tell(&look, &reasons, "repaired");
-        } else {
-            tell(&look, &reasons, "installed");
+        self.pace.repaired(now);
+        for reason in reasons {
+            self.metrics.add(REPAIRS, &[("reason", reason.name())], 1.0);
         }
+        tell(&look);
         // To see that it is so.
         Ok(Duration::ZERO)
     }
@@ -301,10 +248,9 @@ impl<'n> Keeper<'n> {
         SETTLE.saturating_sub(now.saturating_duration_since(gone))
     }
 
-    fn warn_of_a_fight(&self, reasons: &[Reason], wait: Duration) {
-        let reasons: Vec<&str> = reasons.iter().copied().map(Reason::name).collect();
+    fn warn_of_a_fight(&self, look: &Look, wait: Duration) {
         tracing::warn!(
-            reasons = reasons.join(","),
+            reasons = look.reason_names(),
             repairs_in_a_row = self.pace.in_a_row(),
             seconds = wait.as_secs(),
             "somebody keeps undoing what is repaired; the next repair waits. Pods that start meanwhile may bypass their \

@@ -1,9 +1,8 @@
-//! Waiting for something to happen: in directories (inotify(7)), to the process (signalfd(2)), on a socket.
+//! Waiting for something to happen: in directories (inotify(7)), or to the process (signalfd(2)).
 
 use std::os::fd::AsFd as _;
-use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -11,13 +10,23 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-/// What woke us.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Woken {
-    /// Something changed in a directory.
-    pub changed: bool,
-    /// We were told to stop.
-    pub stop: bool,
+/// How long to wait: until something changes, but for no shorter and no longer than this.
+#[derive(Clone, Copy, Debug)]
+pub struct Pause {
+    /// Changes within this time lead to one look together.
+    pub shortest: Duration,
+    /// Then we look whether something changed or not.
+    pub longest: Duration,
+}
+
+impl Pause {
+    /// Waits as long as this, whatever changes.
+    pub fn of(wait: Duration) -> Self {
+        Self {
+            shortest: wait,
+            longest: wait,
+        }
+    }
 }
 
 /// Everything that is waited for.
@@ -50,12 +59,12 @@ impl Watch {
     /// # Errors
     /// The kernel does not do it.
     pub fn renew(&self) -> Result<(), Errno> {
-        // What is written in place counts when it is closed; links are made without that. Modes matter for the binary.
+        // What is written in place counts when it is closed; a link is made without that. Modes matter for the binary.
         let events = AddWatchFlags::IN_CLOSE_WRITE
-            | AddWatchFlags::IN_ATTRIB
             | AddWatchFlags::IN_CREATE
             | AddWatchFlags::IN_DELETE
             | AddWatchFlags::IN_MOVE
+            | AddWatchFlags::IN_ATTRIB
             | AddWatchFlags::IN_DELETE_SELF
             | AddWatchFlags::IN_MOVE_SELF
             | AddWatchFlags::IN_ONLYDIR;
@@ -69,27 +78,34 @@ impl Watch {
         Ok(())
     }
 
-    /// Waits until something happens, or `longest` is over.
+    /// Waits. Returns whether we are told to stop.
     ///
     /// # Errors
     /// The kernel does not do it.
-    pub fn wait(&self, socket: Option<&UnixDatagram>, longest: Duration) -> Result<Woken, Errno> {
-        // Rounded up: a wait that ends early would only begin again.
-        let milliseconds = longest.as_millis().saturating_add(1);
-        let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
-        let mut waiting = vec![
-            PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-        ];
-        waiting.extend(socket.map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)));
-        match poll(&mut waiting, timeout) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno),
+    pub fn wait(&self, pause: Pause) -> Result<bool, Errno> {
+        let (start, mut changed) = (Instant::now(), false);
+        loop {
+            let end = if changed { pause.shortest } else { pause.longest };
+            let left = end.saturating_sub(start.elapsed());
+            // Rounded up: a wait that ends early would only begin again.
+            let milliseconds = left.as_micros().div_ceil(1000);
+            let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
+            let mut waiting = [
+                PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut waiting, timeout) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno),
+            }
+            changed |= self.drain()?;
+            if self.signals.read_signal()?.is_some() {
+                return Ok(true);
+            }
+            if left.is_zero() {
+                return Ok(false);
+            }
         }
-        Ok(Woken {
-            changed: self.drain()?,
-            stop: self.signals.read_signal()?.is_some(),
-        })
     }
 
     /// Reads all events. What they are does not matter: whoever is woken looks at everything.

@@ -5,5 +5,6 @@ mod docs;
 mod install;
 mod machine;
 mod refusal;
+mod reports;
 mod service;
 mod watch;

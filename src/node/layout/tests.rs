@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::super::chain;
-use super::super::entry;
+use super::super::entry::{self, Installer};
 use super::*;
 
 const LIST: &str = "{\"cniVersion\":\"1.0.0\",\"name\":\"a\",\"plugins\":[{\"type\":\"bridge\"}]}";
@@ -16,8 +16,8 @@ fn files(files: &[(&str, &str)]) -> Snapshot {
 
 fn wanted(choice: Choice) -> Wanted {
     let entry = match choice {
-        Choice::Standalone(_) => entry::standalone(json!({})),
-        Choice::First | Choice::Named(_) => entry::entry(json!({})),
+        Choice::Standalone(_) => entry::standalone(json!({}), &Installer::default()),
+        Choice::First | Choice::Named(_) => entry::entry(json!({}), &Installer::default()),
     };
     Wanted {
         choice,
@@ -126,7 +126,7 @@ fn the_first_valid_configuration_is_taken() {
     assert_eq!(target(&both), Ok("10-a.conflist".to_owned()));
     assert_eq!(target(&files(&[broken])), Err(Waiting::NoNetwork));
     assert_eq!(target(&files(&[("10-a.conflist.bak", LIST)])), Err(Waiting::NoNetwork));
-    let ours = entry::standalone(json!({})).unwrap().to_string();
+    let ours = entry::standalone(json!({}), &Installer::default()).unwrap().to_string();
     let alone = files(&[("00-sidetrack.conf", &ours), ("10-a.conflist", LIST)]);
     assert_eq!(target(&alone), Ok("10-a.conflist".to_owned()));
 }

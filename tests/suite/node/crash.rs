@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::machine::{FLANNEL, Machine, WEAVE, names, plugins};
-use crate::SIDETRACK;
+use super::machine::{FLANNEL, Machine, WEAVE, names, plugins, program};
 use crate::program::Run;
 
 /// What a node begins with.
@@ -51,7 +50,7 @@ impl Start {
         let binary = fs::read(machine.binary()).ok();
         let is_ours = binary
             .as_ref()
-            .is_some_and(|content| *content == fs::read(SIDETRACK).expect("the program"));
+            .is_some_and(|content| *content == fs::read(program()).expect("the program"));
         let is_old = binary == self.old_binary.then(|| b"old".to_vec());
         let is_gone = binary.is_none();
         assert!(is_ours || is_old || is_gone, "{when}: half a binary");

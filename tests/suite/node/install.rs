@@ -10,6 +10,8 @@ use std::thread;
 use serde_json::{Value, json};
 
 use super::machine::{CILIUM, FLANNEL, Machine, WEAVE, names, plugins};
+use crate::cni::{has_rules, request};
+use crate::common::Netns;
 use crate::program::Run;
 
 /// What tells whether a file was written anew.
@@ -43,8 +45,13 @@ fn the_plugin_is_last_in_the_chain_and_nothing_else_is_changed() {
     let value: Value = serde_json::from_str(&installed).expect("JSON");
     let entry = &value["plugins"][2];
     assert_eq!(
-        entry["capabilities"],
-        json!({"io.kubernetes.cri.pod-annotations": true, "dns": true})
+        *entry,
+        json!({
+            "type": "sidetrack",
+            "installer": "sidetrack-system/sidetrack-node",
+            "logSocket": machine.socket(),
+            "capabilities": {"io.kubernetes.cri.pod-annotations": true, "dns": true},
+        })
     );
     // Byte by byte, what was there is still there: only the entry was put in.
     let (begin, end) = FLANNEL.split_at(FLANNEL.rfind("\n  ]").expect("the end of the list"));
@@ -178,6 +185,35 @@ fn an_entry_that_differs_is_put_right_and_counted_once() {
 }
 
 #[test]
+fn the_plugin_lets_the_installer_s_own_pods_through() {
+    let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
+    let of_pod = |arguments: &[&str]| {
+        let mut command = machine.command(arguments);
+        command
+            .env("SIDETRACK_NODE_POD_NAMESPACE", "mesh")
+            .env("SIDETRACK_NODE_POD_NAME", "agent-x7k2p");
+        Run::of(&mut command)
+    };
+    of_pod(&["install", "--once", "--plugin-conf", "{\"select\": \"always\"}"]).succeeded();
+    of_pod(&["status", "--plugin-conf", "{\"select\": \"always\"}"]).succeeded();
+    let list: Value = serde_json::from_str(&machine.read("10-flannel.conflist")).expect("JSON");
+    assert_eq!(list["plugins"][2]["installer"], "mesh/agent");
+    for (pod, redirected) in [("agent-abcde", false), ("web-abcde", true)] {
+        let netns = Netns::new();
+        let args = format!("K8S_POD_NAMESPACE=mesh;K8S_POD_NAME={pod}");
+        let entry = list["plugins"][2].as_object().expect("our entry").clone();
+        let request = entry
+            .into_iter()
+            .fold(request("ADD", &netns.path()), |request, (key, value)| {
+                request.with(&key, value)
+            });
+        request.variable("CNI_ARGS", &args).succeeds();
+        assert_eq!(has_rules(&netns), redirected, "{pod}");
+    }
+    of_pod(&["install", "--once", "--pod-name", "alone"]).failed(2, &["--pod-name", "\"alone\"", "NAME-xxxxx"]);
+}
+
+#[test]
 fn what_the_plugin_is_told_may_come_from_a_file() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     let file = machine.root().join("plugin.json");
@@ -270,13 +306,12 @@ fn the_status_tells_what_is_missing_and_changes_nothing() {
         serde_json::from_str::<Value>(&json.stdout).unwrap_or_else(|error| panic!("{error}: {json:?}"))
     };
     let json = status(3, &["binary-missing", "entry-missing", "not running"]);
-    assert_eq!(json["asWanted"], false);
     assert_eq!(json["reasons"], json!(["binary-missing", "entry-missing"]));
     assert_eq!((machine.files(), names(&machine.bin()).len()), (before, 0));
 
     machine.install_once();
     let json = status(0, &["as wanted"]);
-    assert_eq!(json["asWanted"], true);
+    assert_eq!((&json["missing"], &json["reasons"]), (&Value::Null, &json!([])));
     assert_eq!(json["configuration"], json!(machine.conf().join("10-flannel.conflist")));
 
     fs::set_permissions(machine.binary(), fs::Permissions::from_mode(0o644)).expect("a mode");

@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,22 @@ use serde_json::Value;
 
 use crate::SIDETRACK;
 use crate::program::Run;
+
+/// The program under test, without what debuggers need: installers copy it, again and again.
+pub fn program() -> &'static Path {
+    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sidetrack");
+        let new = path.with_extension(std::process::id().to_string());
+        let status = Command::new("strip")
+            .arg("-o")
+            .args([&new, Path::new(SIDETRACK)])
+            .status();
+        assert!(status.expect("strip, from binutils").success());
+        fs::rename(new, &path).expect("a file that can be renamed");
+        path
+    });
+    &PROGRAM
+}
 
 /// What a network plugin writes, laid out by hand, with things that do not survive being read and written.
 pub const FLANNEL: &str = r#"{
@@ -86,9 +102,9 @@ impl Machine {
         self.0.join("run/log.sock")
     }
 
-    /// Writes a configuration as careful tools do: whole, by renaming.
+    /// Writes a configuration whole, by renaming one that was made elsewhere: nothing else happens in the directory.
     pub fn write(&self, name: &str, text: &str) {
-        let new = self.conf().join(format!("{name}.tmp"));
+        let new = self.0.join(name);
         fs::write(&new, text).expect("a file");
         fs::rename(&new, self.conf().join(name)).expect("a file that can be renamed");
     }
@@ -115,14 +131,19 @@ impl Machine {
 
     /// Whether the binary is this program, for everybody to execute.
     pub fn has_binary(&self) -> bool {
-        let is_executable = |metadata: fs::Metadata| metadata.is_file() && metadata.mode() & 0o777 == 0o755;
+        self.is_build(program())
+    }
+
+    /// Whether the binary is that build of the program, for everybody to execute.
+    pub fn is_build(&self, program: &Path) -> bool {
+        let is_executable = |metadata: fs::Metadata| metadata.is_file() && metadata.mode() & 0o7777 == 0o755;
         fs::symlink_metadata(self.binary()).is_ok_and(is_executable)
-            && fs::read(self.binary()).is_ok_and(|content| content == fs::read(SIDETRACK).expect("the program"))
+            && fs::read(self.binary()).is_ok_and(|content| content == fs::read(program).expect("the program"))
     }
 
     /// A command of `sidetrack node`, of this program.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        self.command_of(SIDETRACK, arguments)
+        self.command_of(program(), arguments)
     }
 
     /// A command of `sidetrack node`, of a program.
@@ -151,20 +172,16 @@ impl Machine {
         Installer::start(self.command(&[&["install"], options].concat()))
     }
 
-    /// A copy of the program that is another build of it: what follows an executable's end means nothing to it.
+    /// A copy of the program that is another build of it, of the same length: what is at an executable's end means
+    /// nothing to it, and there is one byte more than in the program.
     pub fn other_build(&self, name: &str) -> PathBuf {
         let path = self.0.join(name);
         // By another process: a file that this one has open for writing might be inherited by a child of another
         // thread, and could not be executed.
+        let script = "cp \"$1\" \"$2\"; printf %.1s \"$3\" >>\"$2\"";
         let status = Command::new("sh")
-            .args([
-                "-e",
-                "-c",
-                "cp \"$1\" \"$2\"; printf %s \"$2\" >>\"$2\"",
-                "sh",
-                SIDETRACK,
-            ])
-            .arg(&path)
+            .args(["-e", "-c", script, "sh"])
+            .args([program(), &path, Path::new(name)])
             .status();
         assert!(status.expect("a shell").success());
         path
@@ -196,7 +213,8 @@ pub fn plugins(text: &str) -> Option<Vec<String>> {
     }
 }
 
-/// How long anything may take.
+/// How long anything may take. The installer looks once a minute though nothing has happened, so that whatever happens
+/// sooner was an event's doing.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Waits until something is so.
