@@ -12,7 +12,8 @@
 //!
 //! [`config`] reads and validates options, [`compat`] those of other tools, [`plan`] decides, [`ruleset`] is what was
 //! decided, [`render`] writes it down in the languages of nft, iptables, JSON and netlink. All of them are pure.
-//! [`kernel`] alone has effects; [`cli`] is the command line, [`cni`] the plugin that container runtimes call.
+//! [`kernel`] alone has effects; [`cli`] is the command line, [`cni`] the plugin that container runtimes call,
+//! [`node`] what puts it on a node.
 
 pub mod cli;
 pub mod cni;
@@ -20,6 +21,7 @@ pub mod compat;
 pub mod config;
 pub mod facts;
 pub mod kernel;
+pub mod node;
 pub mod plan;
 pub mod render;
 pub mod ruleset;

@@ -2,7 +2,7 @@
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::istio_iptables;
+use super::{istio_iptables, node};
 use crate::config::options::{Group, OPTIONS, OptionSpec};
 use crate::config::problem::environment_name;
 
@@ -16,6 +16,7 @@ pub fn command() -> Command {
         .disable_help_subcommand(true)
         .subcommand(apply())
         .subcommand(cleanup())
+        .subcommand(node::command())
         .subcommand(istio_iptables::command())
 }
 
@@ -57,7 +58,8 @@ fn netns() -> Arg {
         .help_heading(Group::Run.heading())
 }
 
-fn verbose() -> Arg {
+/// `-v`.
+pub fn verbose() -> Arg {
     Arg::new("verbose")
         .short('v')
         .long("verbose")
@@ -66,7 +68,8 @@ fn verbose() -> Arg {
         .help_heading(Group::Run.heading())
 }
 
-fn argument(option: &'static OptionSpec) -> Arg {
+/// An option of the table, as clap knows it.
+pub fn argument(option: &'static OptionSpec) -> Arg {
     let argument = Arg::new(option.name)
         .long(option.name)
         .aliases(option.aliases)

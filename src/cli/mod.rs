@@ -6,10 +6,11 @@ mod cleanup;
 mod failure;
 mod istio_iptables;
 mod logging;
+mod node;
 mod settings;
 
 use std::ffi::OsString;
-use std::process::ExitCode;
+use std::process::{ExitCode, Termination};
 
 use clap::ArgMatches;
 use clap::error::ErrorKind;
@@ -36,17 +37,19 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn command_of_ours(matches: &ArgMatches) -> anyhow::Result<()> {
+fn command_of_ours(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    let succeeded = |()| ExitCode::SUCCESS;
     match matches.subcommand() {
-        Some(("apply", matches)) => apply::run(matches),
-        Some(("cleanup", matches)) => cleanup::run(matches),
+        Some(("apply", matches)) => apply::run(matches).map(succeeded),
+        Some(("cleanup", matches)) => cleanup::run(matches).map(succeeded),
+        Some(("node", matches)) => node::run(matches),
         _ => Err(Failure::Usage(vec!["no such command".to_owned()]).into()),
     }
 }
 
-fn exit_code(
+fn exit_code<T: Termination>(
     matches: Result<ArgMatches, clap::Error>,
-    run: fn(&ArgMatches) -> anyhow::Result<()>,
+    run: fn(&ArgMatches) -> anyhow::Result<T>,
     codes: ExitCodes,
 ) -> ExitCode {
     let matches = match matches {
@@ -59,7 +62,7 @@ fn exit_code(
         }
     };
     match run(&matches) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(done) => done.report(),
         Err(error) => {
             logging::start_if_needed(LogLevel::Info);
             failure::report(&error, codes)

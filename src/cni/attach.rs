@@ -8,6 +8,7 @@ use super::environment::{Attachment, Pod};
 use super::error::Error;
 use super::netconf::NetConf;
 use super::policy::{self, Decision, Undecided};
+use super::report::Outcome;
 use crate::config::types::{Backend, DnsServers};
 use crate::config::{Config, Settings};
 use crate::facts::Facts;
@@ -66,33 +67,36 @@ pub fn verdict(netconf: &NetConf, pod: &Pod) -> Result<Verdict, Error> {
     })
 }
 
-/// Redirects the traffic of a pod, where that is to be done. Doing it again changes nothing.
+/// Redirects the traffic of a pod, where that is to be done; says whether it was, and why. Doing it again changes
+/// nothing.
 ///
 /// # Errors
 /// See [`Error`]. Nothing was changed then.
-pub fn add(netconf: &NetConf, attachment: &Attachment) -> Result<(), Error> {
+pub fn add(netconf: &NetConf, attachment: &Attachment) -> Result<Outcome, Error> {
     refuse_host_netns(&attachment.netns)?;
-    match verdict(netconf, &attachment.pod)? {
-        Verdict::LetThrough { reason } => tracing::info!("not redirected: {reason}"),
+    let (reason, config, backend) = match verdict(netconf, &attachment.pod)? {
+        Verdict::LetThrough { reason } => {
+            tracing::info!("not redirected: {reason}");
+            return Ok(Outcome::LetThrough(reason));
+        }
         Verdict::Redirect {
             reason,
             config,
             backend,
-        } => {
-            tracing::info!("redirected: {reason}");
-            inside(&attachment.netns, |namespace, observed| {
-                observed.log_warnings();
-                let plan = plan(*config, observed, &netconf.resolvers)?;
-                let applied = apply(namespace, &plan, backend, observed)?;
-                if let Some(reason) = &applied.fallback {
-                    tracing::warn!(backend = %applied.backend, reason, "taken instead of nftables");
-                }
-                tracing::debug!(backend = %applied.backend, change = %applied.change, "the rules are in place");
-                Ok(())
-            })?;
+        } => (reason, config, backend),
+    };
+    tracing::info!("redirected: {reason}");
+    inside(&attachment.netns, |namespace, observed| {
+        observed.log_warnings();
+        let plan = plan(*config, observed, &netconf.resolvers)?;
+        let applied = apply(namespace, &plan, backend, observed)?;
+        if let Some(reason) = &applied.fallback {
+            tracing::warn!(backend = %applied.backend, reason, "taken instead of nftables");
         }
-    }
-    Ok(())
+        tracing::debug!(backend = %applied.backend, change = %applied.change, "the rules are in place");
+        Ok(())
+    })?;
+    Ok(Outcome::Redirected(reason))
 }
 
 /// Puts the plan in place. Programs are run only where there is no other way, and apart from the host: that takes

@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 use super::annotations::Annotations;
 use super::error::Error;
 use super::policy::Policy;
-use super::result::member;
+use super::report::SOCKET;
+use super::verbatim::member;
 use super::version::Version;
 use crate::config::layer::Layer;
 use crate::config::options::{Group, OptionSpec};
@@ -113,7 +114,14 @@ pub const KEYS: &[Key] = &[
         name: "logFile",
         default: "none",
         help: "An absolute path; log lines are appended to it besides going to standard error",
-        read: |netconf, value| log_file(value).map(|path| netconf.log_file = Some(path)),
+        read: |netconf, value| absolute_path(value).map(|path| netconf.log_file = Some(path)),
+    },
+    Key {
+        name: "logSocket",
+        default: r#""/var/run/sidetrack/log.sock""#,
+        help: "An absolute path; the node installer listens there and is told what each run came to",
+        // Whatever is wrong elsewhere, a run is reported: see `Glance`.
+        read: |_, value| absolute_path(value).map(drop),
     },
 ];
 
@@ -239,10 +247,24 @@ fn problem(reason: impl Into<String>) -> Problem {
     }
 }
 
-/// What the text says `cniVersion` is, whatever else it says: what answers to VERSION repeat.
-pub fn asked_version(stdin: &[u8]) -> Option<String> {
-    let object: Map<String, Value> = serde_json::from_slice(stdin).ok()?;
-    object.get("cniVersion")?.as_str().map(str::to_owned)
+/// What standard input says about how to answer, whatever else it says: also where it is no valid NetConf.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Glance {
+    /// `cniVersion`: answers to VERSION repeat it, spoken or not.
+    pub version: Option<String>,
+    /// `logSocket`.
+    pub socket: PathBuf,
+}
+
+impl Glance {
+    /// Looks at standard input.
+    pub fn at(stdin: &[u8]) -> Self {
+        let object: Value = serde_json::from_slice(stdin).unwrap_or_default();
+        Self {
+            version: object["cniVersion"].as_str().map(str::to_owned),
+            socket: absolute_path(&object["logSocket"]).unwrap_or_else(|_| SOCKET.into()),
+        }
+    }
 }
 
 /// Whether this is an option for pods: not one about how a command of the command line works.
@@ -309,7 +331,7 @@ fn installer(value: &Value) -> Result<(String, String), Wrong> {
     }
 }
 
-fn log_file(value: &Value) -> Result<PathBuf, Wrong> {
+fn absolute_path(value: &Value) -> Result<PathBuf, Wrong> {
     let path = value.as_str().map(PathBuf::from).filter(|path| path.is_absolute());
     path.ok_or_else(|| wrong(value, "an absolute path"))
 }

@@ -20,6 +20,7 @@ mod istio;
 mod layering;
 mod lifecycle;
 mod load;
+mod node;
 mod parity;
 mod program;
 mod random;
