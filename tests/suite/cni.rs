@@ -13,7 +13,7 @@ use crate::SIDETRACK;
 use crate::common::Netns;
 use crate::program::{Run, state};
 
-const ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
+pub const ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
 
 /// What a runtime asks for.
 struct Request {
@@ -106,6 +106,6 @@ fn error(run: &Run, code: u32) -> Value {
     error
 }
 
-fn has_rules(netns: &Netns) -> bool {
+pub fn has_rules(netns: &Netns) -> bool {
     state(netns, "nftables").contains("\"table\": \"sidetrack\"")
 }
