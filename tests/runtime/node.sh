@@ -19,7 +19,8 @@ inside() {
     mount --bind "$directory/plugins" /usr/lib/cni
     mount --bind "$directory/net.d" /etc/cni/net.d
 
-    # Images, containers, sockets, locks, addresses that are taken, namespaces that have names.
+    # Images, containers, sockets, locks, addresses that are taken, namespaces that have names. (Nothing that the node
+    # needs may be in these two directories, such as the checkout.)
     mount -t tmpfs tmpfs /var/lib
     mount -t tmpfs tmpfs /run
     mkdir /run/lock

@@ -13,8 +13,6 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-
 use crate::common::{Netns, Owner, Transport, call_from};
 
 /// The network for Kubernetes.
@@ -29,11 +27,10 @@ fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/runtime").join(name)
 }
 
-/// A conflist of `cni-conf`.
-fn conflist(name: &str) -> Value {
+/// A conflist of `cni-conf`, as it is.
+fn conflist(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("cni-conf").join(name);
-    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// Where a call of the app in a namespace arrives: the server and its port.

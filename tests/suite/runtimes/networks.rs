@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::containerd::Containerd;
 use super::node::Node;
@@ -15,7 +15,9 @@ use crate::program::{apply, nft_state};
 #[test]
 fn a_pod_with_two_networks_is_captured_on_both_by_one_set_of_rules() {
     let node = Node::start(&[KUBERNETES]);
-    let ours = conflist(KUBERNETES)["plugins"][2].clone();
+    let first: Value = serde_json::from_str(&conflist(KUBERNETES)).expect("JSON");
+    let ours = &first["plugins"][2];
+    assert_eq!(ours["type"], "sidetrack");
     let second = json!({
         "cniVersion": "1.0.0",
         "name": "second",

@@ -1,6 +1,7 @@
 //! A node: a host for a container runtime, with a host outside.
 
 use std::cell::RefCell;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
@@ -58,9 +59,10 @@ impl Node {
             outside: Netns::new(),
         };
         node.connect();
-        output_of(Command::new(file("busybox.sh")).arg(&node.directory));
+        // Made there so that its maker, too, ends with the node.
+        output_of(node.command(file("busybox.sh")).arg(&node.directory));
         for name in conflists {
-            node.add_network(name, &conflist(name).to_string());
+            node.add_network(name, &conflist(name));
         }
         node
     }
@@ -124,7 +126,7 @@ impl Node {
     }
 
     /// A command that runs on the node.
-    pub fn command(&self, program: &str) -> Command {
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let namespace = |option: &str, name: &str| format!("--{option}=/proc/{}/ns/{name}", self.id);
         let mut command = Command::new("nsenter");
         command.args([

@@ -1,7 +1,10 @@
 //! podman with its CNI backend: containers that all have a proxy, also with users of their own.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::net::IpAddr;
+use std::os::fd::{AsRawFd as _, FromRawFd as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 
 use super::containerd::Program;
@@ -18,12 +21,8 @@ struct Podman {
 impl Podman {
     fn new(node: Node) -> Self {
         let podman = Self { node };
-        podman.run(&[
-            "load",
-            "--quiet",
-            "--input",
-            podman.node.image().to_str().expect("text"),
-        ]);
+        let image = podman.node.image();
+        podman.run(&["load", "--quiet", "--input", image.to_str().expect("text")]);
         podman
     }
 
@@ -42,16 +41,13 @@ impl Podman {
 
     fn start_container(&self, program: &Program, options: &[&str]) {
         let Owner { uid, gid } = program.owner;
-        let log = self.log_of(program.name);
-        let mut command = self.command(&["run", "--detach", "--cap-drop", "all", "--name", program.name]);
+        let user = format!("{uid}:{gid}");
+        let parent = format!("/{}", self.node.name());
+        let path = format!("path={}", self.log_of(program.name));
+        let mut command = self.command(&["run", "--detach", "--name", program.name]);
         command
-            .args([
-                "--user",
-                &format!("{uid}:{gid}"),
-                "--cgroup-parent",
-                &format!("/{}", self.node.name()),
-            ])
-            .args(["--log-driver", "k8s-file", "--log-opt", &format!("path={log}")]);
+            .args(["--user", &user, "--cap-drop", "all", "--cgroup-parent", &parent])
+            .args(["--log-driver", "k8s-file", "--log-opt", &path]);
         for (host, container) in &program.mounts {
             command.args(["--volume", &format!("{host}:{container}:ro")]);
         }
@@ -67,15 +63,27 @@ impl Podman {
     }
 }
 
-fn containers_pass_envoy(users: &[&str], users_of_app: &[&str]) {
+/// Where users are from in a container, and options of podman for that: of one with a network, and of one that joins it.
+struct Users<'u> {
+    are_the_hosts: bool,
+    own: &'u [&'u str],
+    joined: &'u [&'u str],
+}
+
+fn containers_pass_envoy(users: &Users) {
     let podman = Podman::new(Node::start(&[ALL_PROXIED]));
     let (app, proxy) = (app(), proxy());
     let publish = format!("{HOST_PORT}:{APP}");
-    podman.start_container(
-        &app,
-        &[&["--network", "sidetrack", "--publish", &publish], users].concat(),
-    );
-    podman.start_container(&proxy, &[&["--network", "container:app"], users_of_app].concat());
+    let network = ["--network", "sidetrack", "--publish", &publish];
+    podman.start_container(&app, &[&network, users.own].concat());
+    podman.start_container(&proxy, &[&["--network", "container:app"], users.joined].concat());
+
+    let netns = podman.inspect("app", "{{.NetworkSettings.SandboxKey}}");
+    let netns = Netns::open(&podman.node.path(&netns));
+    assert_eq!(is_of_our_user_namespace(&netns), users.are_the_hosts);
+    let addresses = "{{with .NetworkSettings.Networks.sidetrack}}{{.IPAddress}} {{.GlobalIPv6Address}}{{end}}";
+    let addresses = podman.inspect("app", addresses);
+    let addresses = addresses.split(' ').map(|text| text.parse().expect("an address"));
     let exec = |caller, command: &[&str]| {
         let name = match caller {
             Caller::App => "app",
@@ -84,18 +92,14 @@ fn containers_pass_envoy(users: &[&str], users_of_app: &[&str]) {
         };
         Ok(podman.run(&[&["exec", name], command].concat()))
     };
-    let netns = podman.inspect("app", "{{.NetworkSettings.SandboxKey}}");
-    let addresses = "{{with .NetworkSettings.Networks.sidetrack}}{{.IPAddress}} {{.GlobalIPv6Address}}{{end}}";
-    let addresses = podman.inspect("app", addresses);
-    let addresses: Vec<IpAddr> = addresses
-        .split(' ')
-        .map(|text| text.parse().expect("an address"))
-        .collect();
     let log = podman.log_of("proxy");
     Proxied {
         node: &podman.node,
-        netns: Netns::open(&podman.node.path(&netns)),
-        addresses: addresses.try_into().expect("one of each family"),
+        netns,
+        addresses: addresses
+            .collect::<Vec<IpAddr>>()
+            .try_into()
+            .expect("one of each family"),
         exec: &exec,
         log: &|| fs::read_to_string(&log).unwrap_or_default(),
     }
@@ -107,14 +111,38 @@ fn containers_pass_envoy(users: &[&str], users_of_app: &[&str]) {
     assert_eq!(podman.node.leftovers(), [""; 0]);
 }
 
-#[test]
-fn containers_of_podman_pass_envoy() {
-    containers_pass_envoy(&[], &[]);
+/// Whether a network namespace belongs to the user namespace that the tests run in.
+#[expect(unsafe_code, reason = "nix does not know this request")]
+fn is_of_our_user_namespace(netns: &Netns) -> bool {
+    // ioctl_ns(2); libc has no name for it.
+    const NS_GET_USERNS: libc::Ioctl = 0xb701;
+    let file = File::open(netns.path()).expect("a namespace");
+    // SAFETY: the request takes no argument. What it returns is a new descriptor, and nobody else's.
+    let owner = unsafe {
+        let descriptor = libc::ioctl(file.as_raw_fd(), NS_GET_USERNS);
+        assert!(descriptor >= 0, "{}", io::Error::last_os_error());
+        File::from_raw_fd(descriptor)
+    };
+    let [owner, ours] = [owner.metadata(), fs::metadata("/proc/self/ns/user")].map(|file| file.expect("a file"));
+    (owner.dev(), owner.ino()) == (ours.dev(), ours.ino())
 }
 
-/// What `hostUsers: false` is in Kubernetes: the network namespace belongs to another user namespace than the host's.
+#[test]
+fn containers_of_podman_pass_envoy() {
+    containers_pass_envoy(&Users {
+        are_the_hosts: true,
+        own: &[],
+        joined: &[],
+    });
+}
+
+/// As with `hostUsers: false` in Kubernetes, the network namespace belongs to the user namespace of the container.
 #[test]
 fn containers_of_podman_with_users_of_their_own_pass_envoy() {
     let ids = "0:100000:65536";
-    containers_pass_envoy(&["--uidmap", ids, "--gidmap", ids], &["--userns", "container:app"]);
+    containers_pass_envoy(&Users {
+        are_the_hosts: false,
+        own: &["--uidmap", ids, "--gidmap", ids],
+        joined: &["--userns", "container:app"],
+    });
 }

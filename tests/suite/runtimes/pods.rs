@@ -161,11 +161,10 @@ fn an_annotation_with_a_mistake_fails_the_sandbox_with_what_is_wrong_and_leaves_
 #[test]
 fn a_conflist_that_does_not_ask_for_annotations_fails_the_sandbox_with_how_to_mend_it() {
     let node = Node::start(&[]);
-    let mut without = conflist(KUBERNETES);
-    without["plugins"][2]["capabilities"]
-        .as_object_mut()
-        .expect("an object")
-        .remove(ANNOTATIONS)
+    let mut without: Value = serde_json::from_str(&conflist(KUBERNETES)).expect("JSON");
+    let capabilities = without["plugins"][2]["capabilities"].as_object_mut();
+    capabilities
+        .and_then(|asked| asked.remove(ANNOTATIONS))
         .expect("asked for");
     node.add_network(KUBERNETES, &without.to_string());
     let containerd = Containerd::start(node);

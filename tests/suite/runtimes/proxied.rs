@@ -100,15 +100,21 @@ impl Proxied<'_> {
             })
         });
         let strays: Vec<String> = strays.collect();
-        assert!(strays.is_empty(), "{}\n{}", strays.join("\n"), (self.log)());
+        assert!(strays.is_empty(), "{}\n{}", strays.join("\n"), self.end_of_log());
     }
 
     fn wait_for_envoy(&self) {
         let begun = Instant::now();
         while let Err(error) = Accepted::by(&self.netns) {
-            assert!(begun.elapsed() < PATIENCE, "Envoy: {error}\n{}", (self.log)());
+            assert!(begun.elapsed() < PATIENCE, "Envoy: {error}\n{}", self.end_of_log());
             thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    fn end_of_log(&self) -> String {
+        let log = (self.log)();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
     }
 
     fn call(&self, caller: Caller, to: SocketAddr, taken: Accepted, seen: IpAddr) -> Result<(), String> {
