@@ -64,18 +64,21 @@ fn an_injected_pod_passes_envoy_and_leaves_nothing_behind() {
 #[test]
 fn what_containerd_tells_of_a_pod_decides_what_happens_to_it() {
     let containerd = Containerd::start(Node::start(&[KUBERNETES]));
-    let excluding = json!({ STATUS: "{}", "traffic.sidecar.istio.io/excludeOutboundPorts": "3306" });
+    let annotated = |name: &str, value: &str| {
+        let mut annotations = json!({ STATUS: "{}", "traffic.sidecar.istio.io/excludeOutboundPorts": "3306" });
+        annotations[name] = value.into();
+        annotations
+    };
+    let backend = |backend| annotated("traffic.sidetrack.dev/backend", backend);
     let pods = [
-        (true, pod("shop", "proxied", excluding)),
+        (true, pod("shop", "nftables", backend("auto"))),
+        (true, pod("shop", "iptables-nft", backend("iptables-nft"))),
+        (true, pod("shop", "iptables-legacy", backend("iptables-legacy"))),
         (false, pod("shop", "plain", json!({}))),
-        (false, pod("kube-system", "coredns-0", json!({ STATUS: "{}" }))),
+        (false, pod("kube-system", "coredns-0", backend("auto"))),
         (
             false,
-            pod(
-                "shop",
-                "none",
-                json!({ STATUS: "{}", "sidecar.istio.io/interceptionMode": "NONE" }),
-            ),
+            pod("shop", "none", annotated("sidecar.istio.io/interceptionMode", "NONE")),
         ),
     ];
     let configs = pods.iter().map(|(_, config)| config.clone()).collect();
@@ -89,7 +92,8 @@ fn what_containerd_tells_of_a_pod_decides_what_happens_to_it() {
     for ((captured, config), sandbox) in pods.iter().zip(&sandboxes) {
         let name = &config["metadata"]["name"];
         let netns = containerd.netns(sandbox);
-        assert_eq!(has_rules(&netns), *captured, "{name}");
+        let ruleset = output_of(netns.command("nft").args(["list", "ruleset"]));
+        assert!(*captured || ruleset.is_empty(), "{name}: {ruleset}");
         let _servers = [
             Server::start(&netns, "proxy", Owner::PROXY, &[15001, 15006]),
             Server::start(&netns, "app", Owner::APP, &[APP]),
