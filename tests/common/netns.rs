@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::panic::resume_unwind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{self, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
@@ -34,6 +34,12 @@ impl Netns {
         let netns = Self(Arc::new(made.join().unwrap_or_else(|panic| resume_unwind(panic))));
         netns.ip("link set lo up");
         netns
+    }
+
+    /// The one that a file stands for, such as `/proc/PID/ns/net`.
+    pub fn open(path: &Path) -> Self {
+        let file = File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        Self(Arc::new(file))
     }
 
     /// A path that stands for the namespace as long as this process runs.

@@ -29,6 +29,7 @@ mod refusal;
 mod regressions;
 mod reroute;
 mod routing;
+mod runtimes;
 mod sandbox;
 mod tproxy;
 mod traffic;
