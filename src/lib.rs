@@ -25,3 +25,4 @@ pub mod node;
 pub mod plan;
 pub mod render;
 pub mod ruleset;
+pub mod yaml;
