@@ -18,6 +18,7 @@ pub mod cli;
 pub mod cni;
 pub mod compat;
 pub mod config;
+pub mod drift;
 pub mod facts;
 pub mod kernel;
 pub mod plan;
