@@ -2,6 +2,7 @@
 
 mod apply;
 mod arguments;
+mod check;
 mod cleanup;
 mod failure;
 mod istio_iptables;
@@ -19,13 +20,13 @@ use crate::config::types::LogLevel;
 
 /// Runs one command: as `istio-iptables` where the program is called that, else as one of our own.
 ///
-/// Errors are logged. The exit code is 0, or what the command has for its failures.
+/// Errors are logged. The exit code is 0, or what the command has for its failures and findings.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     match istio_iptables::arguments(&arguments) {
         Some(arguments) => exit_code(
             istio_iptables::command().try_get_matches_from(arguments),
-            istio_iptables::run,
+            |matches| istio_iptables::run(matches).map(|()| ExitCode::SUCCESS),
             failure::ISTIO_IPTABLES,
         ),
         None => exit_code(
@@ -36,17 +37,19 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn command_of_ours(matches: &ArgMatches) -> anyhow::Result<()> {
+fn command_of_ours(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     match matches.subcommand() {
-        Some(("apply", matches)) => apply::run(matches),
-        Some(("cleanup", matches)) => cleanup::run(matches),
-        _ => Err(Failure::Usage(vec!["no such command".to_owned()]).into()),
+        Some(("apply", matches)) => apply::run(matches)?,
+        Some(("check", matches)) => return check::run(matches),
+        Some(("cleanup", matches)) => cleanup::run(matches)?,
+        _ => return Err(Failure::Usage(vec!["no such command".to_owned()]).into()),
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn exit_code(
     matches: Result<ArgMatches, clap::Error>,
-    run: fn(&ArgMatches) -> anyhow::Result<()>,
+    run: fn(&ArgMatches) -> anyhow::Result<ExitCode>,
     codes: ExitCodes,
 ) -> ExitCode {
     let matches = match matches {
@@ -59,7 +62,7 @@ fn exit_code(
         }
     };
     match run(&matches) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             logging::start_if_needed(LogLevel::Info);
             failure::report(&error, codes)

@@ -146,6 +146,14 @@ impl Difference {
         self.kind != Kind::Foreign || matches!(self.subject, Subject::Rule { .. })
     }
 
+    /// The backend that holds our rules, where it is another one than planned.
+    pub fn elsewhere(&self) -> Option<&str> {
+        match (self.kind, &self.subject) {
+            (Kind::Changed, Subject::Backend) => self.found.as_deref(),
+            _ => None,
+        }
+    }
+
     /// As an object; docs/check.md describes its fields.
     pub fn json(&self) -> Value {
         let mut object = json!({ "kind": self.kind.name(), "object": self.subject.name() });
@@ -255,7 +263,7 @@ impl fmt::Display for Subject {
         match self {
             Self::Backend | Self::Address | Self::PolicyRule(_) | Self::Route(_) => Ok(()),
             Self::Table { table } => write!(f, "table {table}"),
-            Self::Chain { table, chain } => write!(f, "chain {chain} ({table})"),
+            Self::Chain { table, chain } => write!(f, "chain {chain} in {table}"),
             Self::Rule {
                 table,
                 chain,
@@ -264,7 +272,7 @@ impl fmt::Display for Subject {
                 ..
             } => {
                 let at = expected_at.or(*found_at).unwrap_or_default();
-                write!(f, "rule {at} of chain {chain} ({table})")?;
+                write!(f, "rule {at} of chain {chain} in {table}")?;
                 match (expected_at, found_at) {
                     (Some(expected), Some(found)) if expected != found => write!(f, ", now rule {found}"),
                     _ => Ok(()),
@@ -277,17 +285,17 @@ impl fmt::Display for Subject {
                 priority,
             } => write!(
                 f,
-                "chain {chain} ({table}), at hook {} with priority {priority}",
+                "chain {chain} in {table}, at hook {} with priority {priority},",
                 self::hook(*hook)
             ),
-            Self::Set { table, set } => write!(f, "set {set} ({table})"),
+            Self::Set { table, set } => write!(f, "set {set} in {table}"),
             Self::Elements { table, set, elements } => {
                 let told = elements.iter().take(ELEMENTS).map(String::as_str).collect::<Vec<_>>();
                 write!(f, "{}", told.join(", "))?;
                 if let Some(more) = elements.len().checked_sub(ELEMENTS).filter(|more| *more > 0) {
                     write!(f, " and {more} more")?;
                 }
-                write!(f, " in set {set} ({table})")
+                write!(f, " of set {set} in {table}")
             }
         }
     }
@@ -325,7 +333,7 @@ impl fmt::Display for Difference {
             (Kind::Foreign, Subject::Chain { .. }, text) => {
                 write!(f, " is of {}, which redirects traffic too", text.unwrap_or(nothing))
             }
-            (Kind::Foreign, _, text) => write!(f, ", is before ours: {}", text.unwrap_or(nothing)),
+            (Kind::Foreign, _, text) => write!(f, " comes before ours: {}", text.unwrap_or(nothing)),
             (Kind::Missing | Kind::Extra | Kind::Moved, _, Some(text)) => write!(f, ": {text}"),
             (Kind::Missing | Kind::Extra | Kind::Moved, _, None) => Ok(()),
         }

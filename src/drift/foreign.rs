@@ -2,7 +2,7 @@
 
 use super::{Difference, Subject};
 use crate::facts::{self, InstalledChain};
-use crate::ruleset::{Action, BaseHook, ChainType, Hook, Match, Protocol, Ruleset};
+use crate::ruleset::{Action, BaseHook, ChainType, Family, Hook, Match, Protocol, Ruleset};
 
 /// A base chain of somebody else's, and what its rules, and those that they lead to, can do to a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub struct BaseChain {
     pub table: String,
     /// Its name.
     pub chain: String,
+    /// The family of the packets that it sees, where that is one alone.
+    pub family: Option<Family>,
     /// Where it is called.
     pub place: Place,
     /// What could catch a packet, in order.
@@ -59,6 +61,25 @@ pub enum Catching {
 }
 
 impl Catching {
+    /// What a target of iptables does, by its name and its data.
+    pub fn of_target(name: &str, data: &[u8]) -> Option<Self> {
+        /// `XT_CT_NOTRACK` in the first field of `struct xt_ct_target_info` (linux/netfilter/xt_CT.h).
+        const NOTRACK: u16 = 1;
+        Some(match name {
+            "REDIRECT" => Self::Redirect,
+            "DNAT" => Self::Dnat,
+            "TPROXY" => Self::Tproxy,
+            "REJECT" => Self::Reject,
+            "NFQUEUE" => Self::Queue,
+            "NOTRACK" => Self::Untrack,
+            "CT" => {
+                let flags = data.first_chunk().map(|flags| u16::from_ne_bytes(*flags))?;
+                return (flags & NOTRACK != 0).then_some(Self::Untrack);
+            }
+            _ => return None,
+        })
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Redirect => "redirects",
@@ -73,6 +94,22 @@ impl Catching {
 }
 
 impl Place {
+    /// Whether it comes before the last of `ours` at the same hook; or at the same priority, where the one that was
+    /// registered last comes first.
+    pub fn is_before_the_last_of(self, ours: &[Self]) -> bool {
+        self.last_at_the_hook(ours).is_some_and(|last| self.order() <= last)
+    }
+
+    /// Whether it is at the place of the last of `ours`.
+    fn is_the_last_of(self, ours: &[Self]) -> bool {
+        self.last_at_the_hook(ours) == Some(self.order())
+    }
+
+    fn last_at_the_hook(self, ours: &[Self]) -> Option<(i32, i32)> {
+        let own = ours.iter().filter(|own| own.hook == self.hook);
+        own.map(|own| own.order()).max()
+    }
+
     /// What the order at a hook goes by. All NAT happens at one place (`NF_IP_PRI_NAT_DST`,
     /// linux/netfilter_ipv4.h); the priorities of NAT chains are an order among themselves.
     fn order(self) -> (i32, i32) {
@@ -85,20 +122,14 @@ impl Place {
     }
 }
 
-/// The base chains of others that come before the last of ours at the same hook, or at the same priority, where the
-/// one that was registered last comes first, and that may catch what ours would capture.
+/// The base chains of others that come before ours, and that may catch what ours would capture.
 pub fn in_front(ruleset: &Ruleset, ours: &[Place], others: &[BaseChain]) -> Vec<Difference> {
     let protocols: &[u8] = if captures_udp(ruleset) { &[TCP, UDP] } else { &[TCP] };
-    let is_before = |place: Place| {
-        let own = ours.iter().filter(|own| own.hook == place.hook);
-        own.map(|own| own.order())
-            .max()
-            .is_some_and(|last| place.order() <= last)
-    };
     let concerns_us = |catch: &&Catch| catch.protocol.is_none_or(|protocol| protocols.contains(&protocol));
     others
         .iter()
-        .filter(|other| is_before(other.place))
+        .filter(|other| other.place.is_before_the_last_of(ours))
+        .filter(|other| other.family.is_none_or(|family| ruleset.families.contains(family)))
         .filter_map(|other| {
             let catches: Vec<&Catch> = other.catches.iter().filter(concerns_us).collect();
             let (first, more) = catches.split_first()?;
@@ -117,10 +148,13 @@ pub fn in_front(ruleset: &Ruleset, ours: &[Place], others: &[BaseChain]) -> Vec<
                 0 => String::new(),
                 more => format!(", and {more} more"),
             };
-            Some(Difference::foreign(
-                subject,
-                format!("{place} {}{more}", first.does.name()),
-            ))
+            let perhaps = if other.place.is_the_last_of(ours) {
+                "; of chains with one priority, the one that was registered last comes first"
+            } else {
+                ""
+            };
+            let found = format!("{place} {}{more}{perhaps}", first.does.name());
+            Some(Difference::foreign(subject, found))
         })
         .collect()
 }

@@ -95,6 +95,17 @@ pub fn tables(planned: &[Table], installed: &[Table]) -> Vec<Difference> {
     differences
 }
 
+/// The same for tables that are known to differ: if no words tell how, that is told of the table called `name`.
+pub fn tables_that_differ(name: &str, planned: &[Table], installed: &[Table]) -> Vec<Difference> {
+    let mut differences = tables(planned, installed);
+    if differences.is_empty() {
+        let subject = Subject::Table { table: name.to_owned() };
+        let found = Some("something that sidetrack has no words for".to_owned());
+        differences.push(Difference::changed(subject, None, found));
+    }
+    differences
+}
+
 fn table(differences: &mut Vec<Difference>, expected: &Table, found: &Table) {
     let name = || expected.name.clone();
     if expected.flaw != found.flaw {
@@ -202,6 +213,7 @@ fn elements(differences: &mut Vec<Difference>, table: &str, expected: &Set, foun
             Some(expected.clone()),
             Some(found.clone()),
         ));
+        return;
     }
     let not_in = |one: &Set, other: &Set| -> Vec<String> {
         let others: HashSet<&String> = other.elements.iter().collect();
@@ -238,11 +250,11 @@ impl Set {
     }
 }
 
-/// How what is installed besides rules differs from what is planned. `ours`: what we have added. `there`: whether
-/// something is there all the same, though somebody else has added it.
-pub fn additions(planned: &[Addition], ours: &[Addition], there: impl Fn(&Addition) -> bool) -> Vec<Difference> {
-    let is_missing = |wanted: &&Addition| !ours.contains(wanted) && !there(wanted);
-    let missing = planned.iter().filter(is_missing);
+/// How what is installed besides rules differs from what is planned. `ours` we have added, `others` somebody else.
+pub fn additions(planned: &[Addition], ours: &[Addition], others: &[Addition]) -> Vec<Difference> {
+    let missing = planned
+        .iter()
+        .filter(|wanted| !ours.contains(wanted) && !others.contains(wanted));
     let extra = ours.iter().filter(|found| !planned.contains(found));
     missing
         .map(|wanted| Difference::missing(wanted.what.clone(), wanted.text.clone()))

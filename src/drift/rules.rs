@@ -20,7 +20,7 @@ pub enum Edit<'r> {
 /// The steps from `expected` to `found`, in the order of the rules that are expected; then what is there besides.
 ///
 /// Equal rules are paired, and the longest run of pairs that is in order on both sides has stayed where it is. Of the
-/// rest, rules of one comment, or between the same neighbours, are one rule that was changed.
+/// rest, rules of one comment, or without one between the same neighbours, are one rule that was changed.
 pub fn edits<'r>(expected: &'r [Rule], found: &'r [Rule]) -> Vec<Edit<'r>> {
     let prefix = expected
         .iter()
@@ -77,7 +77,10 @@ fn changed(
         let comment = &expected[number].comment;
         !comment.is_empty() && found[at].comment == *comment
     };
-    let same_gap = |number: usize, at: usize| expected_gaps[number] == found_gaps[at];
+    let same_gap = |number: usize, at: usize| {
+        let nameless = expected[number].comment.is_empty() || found[at].comment.is_empty();
+        nameless && expected_gaps[number] == found_gaps[at]
+    };
     for alike in [&same_comment as &dyn Fn(usize, usize) -> bool, &same_gap] {
         for number in 0..expected.len() {
             if partner_of[number].is_none() && changed[number].is_none() {

@@ -1,11 +1,14 @@
 //! Hand-made drifts in the words that they are told in, and what holds for any drift.
 
+use std::slice::from_ref;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::rules::{Edit, edits};
 use super::*;
 use crate::config::Settings;
+use crate::config::types::{DnsServers, IpFamily};
 use crate::facts::{Facts, InstalledChain};
 use crate::plan::Plan;
 use crate::ruleset::{Family, Hook, Ruleset};
@@ -99,24 +102,24 @@ fn each_difference_is_told_with_where_it_is_and_what_was_planned() {
     let cases: [(Change, &[&str]); 17] = [
         (
             |table| drop(table.chains[1].rules.remove(1)),
-            &["missing: rule 2 of chain outbound (inet sidetrack): meta skgid 1337 return"],
+            &["missing: rule 2 of chain outbound in inet sidetrack: meta skgid 1337 return"],
         ),
         (
             |table| table.chains[1].rules.insert(0, rule("counter accept", "")),
-            &["extra: rule 1 of chain outbound (inet sidetrack): counter accept"],
+            &["extra: rule 1 of chain outbound in inet sidetrack: counter accept"],
         ),
         (
             |table| table.chains[1].rules.swap(2, 3),
-            &["moved: rule 4 of chain outbound (inet sidetrack), now rule 3: meta l4proto tcp redirect to :15001"],
+            &["moved: rule 4 of chain outbound in inet sidetrack, now rule 3: meta l4proto tcp redirect to :15001"],
         ),
         (
             |table| table.chains[1].rules.rotate_left(1),
-            &["moved: rule 1 of chain outbound (inet sidetrack), now rule 4: meta skuid 1337 return"],
+            &["moved: rule 1 of chain outbound in inet sidetrack, now rule 4: meta skuid 1337 return"],
         ),
         (
             |table| table.chains[1].rules[3].text = "meta l4proto tcp redirect to :15009".to_owned(),
             &[
-                "changed: rule 4 of chain outbound (inet sidetrack): expected meta l4proto tcp redirect to :15001, \
+                "changed: rule 4 of chain outbound in inet sidetrack: expected meta l4proto tcp redirect to :15001, \
                found meta l4proto tcp redirect to :15009",
             ],
         ),
@@ -128,40 +131,40 @@ fn each_difference_is_told_with_where_it_is_and_what_was_planned() {
                 table.chains[1].rules.insert(0, changed);
             },
             &[
-                "changed: rule 3 of chain outbound (inet sidetrack), now rule 1: expected ip daddr 127.0.0.1 return, \
+                "changed: rule 3 of chain outbound in inet sidetrack, now rule 1: expected ip daddr 127.0.0.1 return, \
                found ip daddr 127.0.0.0/8 return",
             ],
         ),
         (
             |table| table.chains[1].rules[2] = rule("accept", ""),
-            &["changed: rule 3 of chain outbound (inet sidetrack): expected ip daddr 127.0.0.1 return, found accept"],
+            &["changed: rule 3 of chain outbound in inet sidetrack: expected ip daddr 127.0.0.1 return, found accept"],
         ),
         (
             |table| table.chains[1].rules.clear(),
             &[
-                "missing: rule 1 of chain outbound (inet sidetrack): meta skuid 1337 return",
-                "missing: rule 2 of chain outbound (inet sidetrack): meta skgid 1337 return",
-                "missing: rule 3 of chain outbound (inet sidetrack): ip daddr 127.0.0.1 return",
-                "missing: rule 4 of chain outbound (inet sidetrack): meta l4proto tcp redirect to :15001",
+                "missing: rule 1 of chain outbound in inet sidetrack: meta skuid 1337 return",
+                "missing: rule 2 of chain outbound in inet sidetrack: meta skgid 1337 return",
+                "missing: rule 3 of chain outbound in inet sidetrack: ip daddr 127.0.0.1 return",
+                "missing: rule 4 of chain outbound in inet sidetrack: meta l4proto tcp redirect to :15001",
             ],
         ),
         (
             |table| drop(table.chains.remove(1)),
-            &["missing: chain outbound (inet sidetrack): 4 rules"],
+            &["missing: chain outbound in inet sidetrack: 4 rules"],
         ),
         (
             |table| table.chains.push(chain("more", None, rules("x"))),
-            &["extra: chain more (inet sidetrack): 1 rule"],
+            &["extra: chain more in inet sidetrack: 1 rule"],
         ),
         (
             |table| table.chains[0].hook = Some("type nat hook output priority -101; policy drop;".to_owned()),
-            &["changed: chain output (inet sidetrack): \
+            &["changed: chain output in inet sidetrack: \
                expected type nat hook output priority -101; policy accept;, \
                found type nat hook output priority -101; policy drop;"],
         ),
         (
             |table| table.chains[0].hook = None,
-            &["changed: chain output (inet sidetrack): \
+            &["changed: chain output in inet sidetrack: \
                expected type nat hook output priority -101; policy accept;, found nothing"],
         ),
         (
@@ -170,21 +173,21 @@ fn each_difference_is_told_with_where_it_is_and_what_was_planned() {
         ),
         (
             |table| drop(table.sets[0].elements.remove(2)),
-            &["missing: 15090 in set mesh_ports (inet sidetrack)"],
+            &["missing: 15090 of set mesh_ports in inet sidetrack"],
         ),
         (
             |table| table.sets[0].elements.extend((1..=12).map(|port| port.to_string())),
-            &["extra: 1, 2, 3, 4, 5, 6, 7, 8 and 4 more in set mesh_ports (inet sidetrack)"],
+            &["extra: 1, 2, 3, 4, 5, 6, 7, 8 and 4 more of set mesh_ports in inet sidetrack"],
         ),
         (
             |table| table.sets[0].kind = "inet_service".to_owned(),
-            &["changed: set mesh_ports (inet sidetrack): expected inet_service, interval, found inet_service"],
+            &["changed: set mesh_ports in inet sidetrack: expected inet_service, interval, found inet_service"],
         ),
         (
             |table| table.sets[0].name = "other".to_owned(),
             &[
-                "missing: set mesh_ports (inet sidetrack): inet_service, interval",
-                "extra: set other (inet sidetrack): inet_service, interval",
+                "missing: set mesh_ports in inet sidetrack: inet_service, interval",
+                "extra: set other in inet sidetrack: inet_service, interval",
             ],
         ),
     ];
@@ -221,20 +224,20 @@ fn rules_of_others_before_ours_are_told_and_those_behind_are_not() {
     assert_eq!(told(&planned, vec![jump()]), [""; 0]);
     assert_eq!(
         told(&planned, vec![foreign("-p tcp -j ACCEPT"), jump()]),
-        ["foreign: rule 1 of chain OUTPUT (iptables nat), is before ours: -p tcp -j ACCEPT"]
+        ["foreign: rule 1 of chain OUTPUT in iptables nat comes before ours: -p tcp -j ACCEPT"]
     );
     assert_eq!(
         told(&planned, vec![jump(), jump()]),
-        ["extra: rule 2 of chain OUTPUT (iptables nat): -j SIDETRACK_OUTPUT"]
+        ["extra: rule 2 of chain OUTPUT in iptables nat: -j SIDETRACK_OUTPUT"]
     );
-    let missing = ["missing: rule 1 of chain OUTPUT (iptables nat): -j SIDETRACK_OUTPUT"];
+    let missing = ["missing: rule 1 of chain OUTPUT in iptables nat: -j SIDETRACK_OUTPUT"];
     assert_eq!(told(&planned, vec![]), missing);
     let nothing: Vec<Difference> = tables(&planned, &[]);
     assert_eq!(nothing.iter().map(ToString::to_string).collect::<Vec<_>>(), missing);
     // The planned side has nothing in that chain.
     assert_eq!(
         told(&[], vec![foreign("-p tcp -j ACCEPT"), jump()]),
-        ["extra: rule 2 of chain OUTPUT (iptables nat): -j SIDETRACK_OUTPUT"]
+        ["extra: rule 2 of chain OUTPUT in iptables nat: -j SIDETRACK_OUTPUT"]
     );
 }
 
@@ -249,11 +252,11 @@ fn what_is_needed_besides_rules_is_told_in_its_own_words() {
     let other = addition(Subject::PolicyRule(Family::V6), "the rule");
     let told = |ours: &[Addition], foreign: &[Addition]| -> Vec<String> {
         let planned = [address.clone(), route.clone()];
-        let differences = additions(&planned, ours, |wanted| foreign.contains(wanted));
+        let differences = additions(&planned, ours, foreign);
         differences.iter().map(ToString::to_string).collect()
     };
     assert_eq!(told(&[route.clone(), address.clone()], &[]), [""; 0]);
-    assert_eq!(told(&[route.clone()], &[address.clone()]), [""; 0]);
+    assert_eq!(told(from_ref(&route), from_ref(&address)), [""; 0]);
     assert_eq!(
         told(&[route.clone(), other.clone()], &[]),
         ["missing: the address ::6 on the loopback interface", "extra: the rule"]
@@ -271,6 +274,7 @@ fn other(hook: Hook, priority: i32, nat: bool, does: Catching, protocol: Option<
     BaseChain {
         table: "inet other".to_owned(),
         chain: "theirs".to_owned(),
+        family: None,
         place: Place { hook, priority, nat },
         catches: vec![Catch {
             does,
@@ -285,10 +289,10 @@ fn chains_of_others_count_where_they_come_first_and_may_catch() {
     let ours = ruleset(|_| ());
     let with_dns = ruleset(|settings| {
         settings.config.dns.redirect = true;
-        settings.config.dns.servers = crate::config::types::DnsServers::All;
+        settings.config.dns.servers = DnsServers::All;
     });
     let told = |ruleset: &Ruleset, other: &BaseChain| -> Vec<String> {
-        let differences = in_front(ruleset, &places(ruleset), std::slice::from_ref(other));
+        let differences = in_front(ruleset, &places(ruleset), from_ref(other));
         assert!(!differences.iter().any(Difference::is_repaired_by_apply));
         differences.iter().map(ToString::to_string).collect()
     };
@@ -297,7 +301,9 @@ fn chains_of_others_count_where_they_come_first_and_may_catch() {
     let first = other(output, -200, true, redirect, None);
     assert_eq!(
         told(&ours, &first),
-        ["foreign: chain theirs (inet other), at hook output with priority -200, is before ours: its rule 3 redirects"]
+        [
+            "foreign: chain theirs in inet other, at hook output with priority -200, comes before ours: its rule 3 redirects"
+        ]
     );
     // NAT chains are called by their priorities, and all of them at -100.
     assert!(is_told(&ours, other(output, -101, true, redirect, None)));
@@ -322,6 +328,16 @@ fn chains_of_others_count_where_they_come_first_and_may_catch() {
         }
     ));
 
+    let of_ipv6 = || BaseChain {
+        family: Some(Family::V6),
+        ..first.clone()
+    };
+    assert!(is_told(&ours, of_ipv6()));
+    assert!(!is_told(
+        &ruleset(|settings| settings.config.ip_family = IpFamily::Ipv4),
+        of_ipv6()
+    ));
+
     let mut several = first;
     several.catches[0].rule = Some(("deeper".to_owned(), 1));
     several.catches.push(Catch {
@@ -331,13 +347,12 @@ fn chains_of_others_count_where_they_come_first_and_may_catch() {
     });
     assert!(told(&ours, &several)[0].ends_with("rule 1 of its chain deeper redirects, and 1 more"));
     several.catches.remove(0);
-    assert!(told(&ours, &several)[0].ends_with("is before ours: its policy drops"));
+    assert!(told(&ours, &several)[0].ends_with("comes before ours: its policy drops"));
     // The chains of iptables are called where iptables has them.
     let at_the_same_priority = other(output, -100, true, redirect, None);
-    assert_eq!(
-        in_front(&ours, &places_in_iptables(&ours), &[at_the_same_priority]).len(),
-        1
-    );
+    let told = in_front(&ours, &places_in_iptables(&ours), &[at_the_same_priority]);
+    let perhaps = "its rule 3 redirects; of chains with one priority, the one that was registered last comes first";
+    assert!(told[0].to_string().ends_with(perhaps), "{told:?}");
 }
 
 #[test]
@@ -348,7 +363,7 @@ fn another_redirector_is_told_wherever_it_is() {
     };
     let told: Vec<String> = redirectors(&[chain]).iter().map(ToString::to_string).collect();
     let expected =
-        "foreign: chain ISTIO_OUTPUT (ip nat) is of Istio (istio-init or istio-cni), which redirects traffic too";
+        "foreign: chain ISTIO_OUTPUT in ip nat is of Istio (istio-init or istio-cni), which redirects traffic too";
     assert_eq!(told, [expected]);
 }
 
@@ -369,7 +384,7 @@ fn a_difference_as_json_has_its_words_and_its_parts() {
         "expected": "meta l4proto tcp redirect to :15001",
         "found": "meta l4proto tcp redirect to :15001",
         "repairedByApply": true,
-        "words": "moved: rule 4 of chain outbound (inet sidetrack), now rule 3: meta l4proto tcp redirect to :15001",
+        "words": "moved: rule 4 of chain outbound in inet sidetrack, now rule 3: meta l4proto tcp redirect to :15001",
     });
     assert_eq!(differences[0].json(), expected);
 }

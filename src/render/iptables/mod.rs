@@ -7,6 +7,7 @@
 //!
 //! Source: iptables(8), iptables-restore(8), iptables-extensions(8).
 
+mod contents;
 mod lower;
 mod patch;
 mod raise;
@@ -14,6 +15,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
+pub use contents::{InFront, contents};
 pub use lower::lower;
 pub use patch::patch;
 pub use raise::raise;

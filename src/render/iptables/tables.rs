@@ -75,6 +75,13 @@ impl Tables {
         self.filter_map(|spec| Some(spec.without_comment()))
     }
 
+    /// Whether there are rules in our chains, and none of them bears a comment.
+    pub fn lacks_comments(&self) -> bool {
+        let chains = self.0.values().flat_map(|table| &table.chains);
+        let mut rules = chains.flat_map(|chain| &chain.rules).peekable();
+        rules.peek().is_some() && rules.all(|spec| spec.comment_at().is_none())
+    }
+
     fn filter_map(&self, change: impl Fn(&Spec) -> Option<Spec>) -> Self {
         let chain = |chain: &Chain| Chain {
             name: chain.name.clone(),

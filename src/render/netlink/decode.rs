@@ -10,6 +10,7 @@ use netlink_packet_core::{NLA_TYPE_MASK, NlasIterator};
 use super::listing::{self, Boundary, Expression, Listing};
 use super::{elements, expression};
 use crate::config::types::{Id, InterfaceName, Mark, Number, Port, Range, Ranges};
+use crate::render::nft;
 use crate::ruleset::{
     Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, Families, Family, GidMatch, Hook,
     Installed, Match, Place, PortMatch, Protocol, Rule, Ruleset, Set, UidMatch, Unreadable, Zone,
@@ -121,7 +122,8 @@ fn base_hook(listed: &listing::BaseHook) -> Option<BaseHook> {
     })
 }
 
-fn comment(user_data: &[u8]) -> String {
+/// The comment of a rule, or nothing.
+pub(super) fn comment(user_data: &[u8]) -> String {
     let text = match user_data {
         [super::RULE_COMMENT, length, rest @ ..] => rest.get(..usize::from(*length)).unwrap_or_default(),
         _ => &[],
@@ -198,18 +200,19 @@ fn term((name, attributes): &Expression) -> Option<Term> {
     })
 }
 
-fn nested(attributes: &[u8], kind: u16) -> Option<Vec<u8>> {
+pub(super) fn nested(attributes: &[u8], kind: u16) -> Option<Vec<u8>> {
     let mut attributes = NlasIterator::new(attributes).flatten();
     let found = attributes.find(|attribute| attribute.kind() & NLA_TYPE_MASK == kind)?;
     Some(found.value().to_vec())
 }
 
-fn text(bytes: &[u8]) -> Option<String> {
+pub(super) fn text(bytes: &[u8]) -> Option<String> {
     let bytes = bytes.strip_suffix(&[0]).unwrap_or(bytes);
     String::from_utf8(bytes.to_vec()).ok()
 }
 
-fn rule(listed: &listing::Rule) -> Option<Rule> {
+/// The rule, where our terms have words for all of it.
+pub(super) fn rule(listed: &listing::Rule) -> Option<Rule> {
     let terms: Vec<Term> = listed.expressions.iter().map(term).collect::<Option<_>>()?;
     let (mut rest, mut matches) = (terms.as_slice(), Vec::new());
     let action = loop {
@@ -233,6 +236,31 @@ fn rule(listed: &listing::Rule) -> Option<Rule> {
         .filter_map(listing::expression)
         .eq(listed.expressions.iter().cloned());
     same.then_some(rule)
+}
+
+/// What the rule says, in nft's words; a part that our terms have none for is its expression's name in brackets.
+pub(super) fn words(listed: &listing::Rule) -> String {
+    let mut words = Vec::new();
+    let mut rest = listed.expressions.as_slice();
+    while let [first, after @ ..] = rest {
+        let terms: Vec<Term> = rest.iter().map_while(term).collect();
+        let action = action(&terms).filter(|_| terms.len() == rest.len());
+        if let Some(action) = action {
+            words.push(nft::action(&action));
+            break;
+        }
+        rest = match matcher(&terms) {
+            Some((matched, length)) => {
+                words.push(nft::matcher(&matched));
+                &rest[length..]
+            }
+            None => {
+                words.push(format!("[{}]", first.0));
+                after
+            }
+        };
+    }
+    words.join(" ")
 }
 
 /// The match at the beginning of some terms, and how many of them it takes.
@@ -365,7 +393,7 @@ fn mark(bytes: &[u8]) -> Option<Mark> {
 }
 
 /// The elements of a set, each interval as the networks or the range that it is.
-fn set(listed: &listing::Set) -> Option<Elements> {
+pub(super) fn set(listed: &listing::Set) -> Option<Elements> {
     let intervals = intervals(&listed.boundaries)?;
     let elements = match listed.datatype {
         elements::IPV4_ADDRESS => Elements::Ipv4(networks(&intervals, |first, last| {

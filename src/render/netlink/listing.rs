@@ -49,7 +49,7 @@ pub(super) struct Rule {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Set {
     pub(super) datatype: u32,
-    flags: u32,
+    pub(super) flags: u32,
     /// Sorted by key; at one key an end comes before a beginning.
     pub(super) boundaries: Vec<(Vec<u8>, Boundary)>,
 }
