@@ -19,6 +19,7 @@ pub mod cli;
 pub mod cni;
 pub mod compat;
 pub mod config;
+pub mod drift;
 pub mod facts;
 pub mod kernel;
 pub mod node;

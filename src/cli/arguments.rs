@@ -15,6 +15,7 @@ pub fn command() -> Command {
         .arg_required_else_help(true)
         .disable_help_subcommand(true)
         .subcommand(apply())
+        .subcommand(check())
         .subcommand(cleanup())
         .subcommand(node::command())
         .subcommand(istio_iptables::command())
@@ -29,15 +30,33 @@ fn apply() -> Command {
              Example: sidetrack apply --exclude-outbound-ports 3306,6379 --exclude-inbound-ports 22",
         )
         .arg(netns())
-        .arg(
-            Arg::new("config")
-                .long("config")
-                .value_name("FILE")
-                .help("Read options from a JSON or YAML file")
-                .help_heading(Group::Run.heading()),
-        )
+        .arg(config())
         .args(OPTIONS.iter().map(argument))
         .arg(verbose())
+}
+
+fn check() -> Command {
+    let of_the_plan = |option: &&OptionSpec| !matches!(option.name, "dry-run" | "output");
+    Command::new("check")
+        .about("Says whether what is installed is what apply would install, and what differs")
+        .after_help(
+            "The options are those of apply. It exits with 0 where all is as planned, and with 3 otherwise.\n\
+             Examples: sidetrack check --netns pod --exclude-outbound-ports 3306,6379\n          \
+             sidetrack check istio-iptables -p 15001 -z 15006 -b '*'",
+        )
+        .arg(netns())
+        .arg(config())
+        .args(OPTIONS.iter().filter(of_the_plan).map(argument))
+        .arg(
+            Arg::new("json")
+                .long("json")
+                .action(ArgAction::SetTrue)
+                .global(true)
+                .help("Print the result as JSON")
+                .help_heading(Group::Run.heading()),
+        )
+        .arg(verbose())
+        .subcommand(istio_iptables::command().about("Compares with what istio-iptables with these flags would install"))
 }
 
 fn cleanup() -> Command {
@@ -48,6 +67,14 @@ fn cleanup() -> Command {
         .arg(netns())
         .args(OPTIONS.iter().filter(logging).map(argument))
         .arg(verbose())
+}
+
+fn config() -> Arg {
+    Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .help("Read options from a JSON or YAML file")
+        .help_heading(Group::Run.heading())
 }
 
 fn netns() -> Arg {

@@ -11,8 +11,9 @@ use super::policy::{self, Decision, Undecided};
 use super::report::Outcome;
 use crate::config::types::{Backend, DnsServers};
 use crate::config::{Config, Settings};
+use crate::drift::Difference;
 use crate::facts::Facts;
-use crate::kernel::check::{self, State};
+use crate::kernel::check::{self, Report, State};
 use crate::kernel::install::{self, Applied};
 use crate::kernel::iptables::isolation::isolate_this_thread;
 use crate::kernel::nftables::NftablesError;
@@ -126,13 +127,21 @@ pub fn check(netconf: &NetConf, attachment: &Attachment) -> Result<(), Error> {
     };
     inside(&attachment.netns, |namespace, observed| {
         let plan = plan(*config, observed, &netconf.resolvers)?;
-        match namespace.check(&plan, backend, observed)? {
-            State::InSync => Ok(()),
-            state => Err(Error::Check {
-                state,
-                netns: attachment.netns.display().to_string(),
-            }),
+        let Report { state, differences, .. } = namespace.check(&plan, backend, observed)?;
+        // What is somebody else's is not what ADD did, nor would doing it again help.
+        let (ours, foreign): (Vec<Difference>, Vec<Difference>) =
+            differences.into_iter().partition(Difference::is_repaired_by_apply);
+        for difference in foreign {
+            tracing::warn!("{difference}");
         }
+        if state != State::Absent && ours.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Check {
+            state,
+            netns: attachment.netns.display().to_string(),
+            differences: ours,
+        })
     })
 }
 

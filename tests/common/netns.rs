@@ -94,6 +94,8 @@ impl Netns {
             Ok(set_pdeathsig(Signal::SIGKILL)?)
         };
         let mut command = Command::new(program);
+        // Legacy iptables takes a lock of the whole machine, for which tests would wait until they give up.
+        command.env("XTABLES_LOCKFILE", self.path());
         // SAFETY: the closure makes system calls; what it does besides, its makers above answer for.
         unsafe { command.pre_exec(enter) };
         command

@@ -24,6 +24,7 @@ mod node;
 mod parity;
 mod program;
 mod random;
+mod readback;
 mod readme;
 mod refusal;
 mod regressions;
