@@ -15,6 +15,7 @@ use super::route::Prerequisite;
 use super::{KernelError, Namespace, Observed, RuleBackend};
 use crate::config::types::Backend;
 use crate::plan::Plan;
+use crate::ruleset::{Family, Installed};
 
 /// How what is installed compares with a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +60,20 @@ impl Namespace {
                 RuleBackend::IptablesLegacy => Iptables::find(Variant::Legacy)?.holds(&plan.ruleset)?,
             };
         Ok(if same { State::InSync } else { State::Drifted })
+    }
+}
+
+impl Namespace {
+    /// Our rules of a backend, as packets of `family` meet them; no chains where there are none.
+    ///
+    /// # Errors
+    /// They could not be read.
+    pub fn installed(&mut self, backend: RuleBackend, family: Family) -> Result<Installed, KernelError> {
+        Ok(match backend {
+            RuleBackend::Nftables => self.nftables()?.installed()?,
+            RuleBackend::IptablesNft => Iptables::find(Variant::Nft)?.installed(family)?,
+            RuleBackend::IptablesLegacy => Iptables::find(Variant::Legacy)?.installed(family)?,
+        })
     }
 }
 

@@ -15,7 +15,7 @@ use super::netlink::{Answer, NetlinkError, Socket};
 use crate::facts::InstalledChain;
 use crate::render::netlink::listing::Listing;
 use crate::render::netlink::{self, Object, Step};
-use crate::ruleset::{Ruleset, TABLE};
+use crate::ruleset::{Installed, Ruleset, TABLE};
 
 /// How often a transaction is begun again because somebody else changed the ruleset in between.
 const ATTEMPTS: usize = 32;
@@ -128,9 +128,28 @@ impl Nftables {
     /// It could not be read.
     pub fn holds(&mut self, ruleset: &Ruleset) -> Result<bool, NftablesError> {
         let planned = Listing::of(netlink::create(ruleset).iter().map(Step::message));
+        Ok(self.listing()? == planned)
+    }
+
+    /// What our table holds, as rules; nothing where there is no table of ours.
+    ///
+    /// # Errors
+    /// It could not be read.
+    pub fn installed(&mut self) -> Result<Installed, NftablesError> {
+        match self.listing() {
+            Ok(listing) => Ok(netlink::decode(&listing)),
+            // Rules of a table that is not there are asked for in vain.
+            Err(NftablesError::Netlink(NetlinkError::Refused(Errno::ENOENT))) => {
+                Ok(netlink::decode(&Listing::default()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn listing(&mut self) -> Result<Listing, NftablesError> {
         for _ in 0..ATTEMPTS {
             match self.read() {
-                Ok((_, present)) => return Ok(present == planned),
+                Ok((_, present)) => return Ok(present),
                 Err(NftablesError::Netlink(NetlinkError::Interrupted)) => {}
                 Err(error) => return Err(error),
             }

@@ -3,6 +3,7 @@
 //! The plan writes a [`Ruleset`] once. Every renderer, both kernel backends and the simulator read that same value,
 //! and match on it exhaustively: a new match or action does not compile until each of them knows it.
 
+mod installed;
 mod soundness;
 
 use std::borrow::Cow;
@@ -13,6 +14,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::config::types::{Gid, Gids, InterfaceName, Mark, Port, Ports, Uid, Uids};
 
+pub use installed::{Installed, Place, Unreadable};
 pub use soundness::{ProxyTraffic, Unsound, check};
 
 /// The name of the one table we own; the chains that iptables holds begin with it in capitals.

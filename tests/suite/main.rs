@@ -23,6 +23,7 @@ mod load;
 mod parity;
 mod program;
 mod random;
+mod readback;
 mod readme;
 mod refusal;
 mod regressions;

@@ -97,7 +97,7 @@ fn options() -> impl Strategy<Value = Vec<String>> {
 }
 
 /// Runs `check` on random options, the same ones in each run.
-fn each(cases: u32, check: impl Fn(&[&str])) {
+pub fn each(cases: u32, check: impl Fn(&[&str])) {
     let config = Config {
         cases,
         failure_persistence: None,

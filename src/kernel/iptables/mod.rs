@@ -19,8 +19,8 @@ pub use error::{Failure, IptablesError};
 use self::program::Programs;
 use self::saved::Instantiated;
 use super::Change;
-use crate::render::iptables::{TableName, Tables, lower, patch};
-use crate::ruleset::{Family, Ruleset};
+use crate::render::iptables::{TableName, Tables, lower, patch, raise};
+use crate::ruleset::{Family, Installed, Ruleset};
 
 /// The tables that rules of ours go to: these have to be readable, whatever it takes.
 const USED: [TableName; 3] = [TableName::Raw, TableName::Mangle, TableName::Nat];
@@ -158,6 +158,14 @@ impl Iptables {
             Some(table) => Err(IptablesError::Incompatible { family, table }),
             None => Ok(saved::parse(&text)),
         }
+    }
+
+    /// What is installed under our names, as rules.
+    ///
+    /// # Errors
+    /// As [`Iptables::read`].
+    pub fn installed(&self, family: Family) -> Result<Installed, IptablesError> {
+        Ok(raise(&self.read(family)?, family))
     }
 
     /// The way to `ruleset` in each family.

@@ -9,12 +9,14 @@
 
 mod lower;
 mod patch;
+mod raise;
 mod tables;
 #[cfg(test)]
 mod tests;
 
 pub use lower::lower;
 pub use patch::patch;
+pub use raise::raise;
 pub use tables::{Chain, Jump, PREFIX, Spec, Table, TableName, Tables};
 
 use crate::plan::Plan;

@@ -150,6 +150,11 @@ impl Spec {
         Self { family, words }
     }
 
+    /// Its words.
+    pub fn words(&self) -> &[String] {
+        &self.words
+    }
+
     /// Whether the rule leads to a chain of ours.
     pub fn leads_to_ours(&self) -> bool {
         // A jump to a chain has no options, so that it comes last.
@@ -165,15 +170,27 @@ impl Spec {
         }
     }
 
-    fn without_comment(&self) -> Self {
-        let is_comment = |words: &[String]| matches!(words, [m, name, ..] if m == "-m" && name == "comment");
-        let words = match self.words.windows(4).position(is_comment) {
-            Some(at) => [&self.words[..at], &self.words[at + 4..]].concat(),
+    /// Its comment, or nothing.
+    pub(super) fn comment(&self) -> &str {
+        self.comment_at().map_or("", |at| &self.words[at + COMMENT - 1])
+    }
+
+    pub(super) fn without_comment(&self) -> Self {
+        let words = match self.comment_at() {
+            Some(at) => [&self.words[..at], &self.words[at + COMMENT..]].concat(),
             None => self.words.clone(),
         };
         Self::new(self.family, words)
     }
+
+    fn comment_at(&self) -> Option<usize> {
+        let is_comment = |words: &[String]| matches!(words, [m, name, ..] if m == "-m" && name == "comment");
+        self.words.windows(COMMENT).position(is_comment)
+    }
 }
+
+/// How many words a comment takes: `-m comment --comment TEXT`.
+const COMMENT: usize = 4;
 
 fn is_jump(word: &str) -> bool {
     matches!(word, "-j" | "--jump" | "-g" | "--goto")

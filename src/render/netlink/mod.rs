@@ -1,5 +1,6 @@
 //! A ruleset as nf_tables netlink messages: the steps of one transaction, and their bytes.
 
+mod decode;
 mod elements;
 mod expression;
 pub mod listing;
@@ -16,6 +17,7 @@ use netlink_packet_netfilter::nftables::{
 use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily};
 
+pub use self::decode::decode;
 use self::listing::Listing;
 use crate::ruleset::{BaseHook, Chain, Hook, Name, Rule, Ruleset, Set, TABLE};
 
