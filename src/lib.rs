@@ -23,3 +23,4 @@ pub mod kernel;
 pub mod plan;
 pub mod render;
 pub mod ruleset;
+pub mod simulate;
