@@ -26,4 +26,6 @@ pub mod node;
 pub mod plan;
 pub mod render;
 pub mod ruleset;
+
+pub mod simulate;
 pub mod yaml;

@@ -1,0 +1,3 @@
+//! `sidetrack explain`: what it says, and that it is true.
+
+mod oracle;
