@@ -12,6 +12,7 @@
 //!
 //! [`config`] reads and validates options, [`compat`] those of other tools, [`plan`] decides, [`ruleset`] is what was
 //! decided, [`render`] writes it down in the languages of nft, iptables, JSON and netlink. All of them are pure.
+//! [`probe`] says which connections prove that a plan is in force.
 //! [`kernel`] alone has effects; [`cli`] is the command line, [`cni`] the plugin that container runtimes call.
 
 pub mod cli;
@@ -21,5 +22,6 @@ pub mod config;
 pub mod facts;
 pub mod kernel;
 pub mod plan;
+pub mod probe;
 pub mod render;
 pub mod ruleset;

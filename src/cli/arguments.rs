@@ -16,6 +16,7 @@ pub fn command() -> Command {
         .disable_help_subcommand(true)
         .subcommand(apply())
         .subcommand(cleanup())
+        .subcommand(probe())
         .subcommand(istio_iptables::command())
 }
 
@@ -28,15 +29,48 @@ fn apply() -> Command {
              Example: sidetrack apply --exclude-outbound-ports 3306,6379 --exclude-inbound-ports 22",
         )
         .arg(netns())
-        .arg(
-            Arg::new("config")
-                .long("config")
-                .value_name("FILE")
-                .help("Read options from a JSON or YAML file")
-                .help_heading(Group::Run.heading()),
-        )
+        .arg(config())
         .args(OPTIONS.iter().map(argument))
         .arg(verbose())
+}
+
+fn probe() -> Command {
+    let says_how_to_apply = |option: &&OptionSpec| !matches!(option.name, "backend" | "dry-run" | "output");
+    Command::new("probe")
+        .about("Proves an installed redirection by making connections through it")
+        .after_help(
+            "Give the options that the redirection was applied with. Exit codes: 0 all passed, 3 some failed, 1 some \
+             could not be made.\n\
+             Example: sidetrack probe --netns /proc/4321/ns/net --exclude-outbound-ports 3306,6379",
+        )
+        .arg(netns())
+        .arg(config())
+        .args(OPTIONS.iter().filter(says_how_to_apply).map(argument))
+        .arg(
+            Arg::new("timeout")
+                .long("timeout")
+                .value_name("DURATION")
+                .default_value("5s")
+                .hide_default_value(true)
+                .help("How long to wait for connections that get no answer [5s]")
+                .help_heading(Group::Run.heading()),
+        )
+        .arg(
+            Arg::new("json")
+                .long("json")
+                .action(ArgAction::SetTrue)
+                .help("Print the report as JSON")
+                .help_heading(Group::Run.heading()),
+        )
+        .arg(verbose())
+}
+
+fn config() -> Arg {
+    Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .help("Read options from a JSON or YAML file")
+        .help_heading(Group::Run.heading())
 }
 
 fn cleanup() -> Command {

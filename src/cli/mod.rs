@@ -6,6 +6,7 @@ mod cleanup;
 mod failure;
 mod istio_iptables;
 mod logging;
+mod probe;
 mod settings;
 
 use std::ffi::OsString;
@@ -40,6 +41,7 @@ fn command_of_ours(matches: &ArgMatches) -> anyhow::Result<()> {
     match matches.subcommand() {
         Some(("apply", matches)) => apply::run(matches),
         Some(("cleanup", matches)) => cleanup::run(matches),
+        Some(("probe", matches)) => probe::run(matches),
         _ => Err(Failure::Usage(vec!["no such command".to_owned()]).into()),
     }
 }

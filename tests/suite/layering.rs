@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms from the bottom up. Each may take from those before it, and from itself.
-const ROOMS: [&str; 5] = ["config", "facts", "ruleset", "plan", "render"];
+const ROOMS: [&str; 6] = ["config", "facts", "ruleset", "plan", "probe", "render"];
 
 fn sources(path: &Path) -> Vec<PathBuf> {
     if path.is_file() {
