@@ -18,6 +18,7 @@ pub fn command() -> Command {
         .subcommand(check())
         .subcommand(cleanup())
         .subcommand(node::command())
+        .subcommand(probe())
         .subcommand(istio_iptables::command())
 }
 
@@ -47,14 +48,7 @@ fn check() -> Command {
         .arg(netns())
         .arg(config())
         .args(OPTIONS.iter().filter(of_the_plan).map(argument))
-        .arg(
-            Arg::new("json")
-                .long("json")
-                .action(ArgAction::SetTrue)
-                .global(true)
-                .help("Print the result as JSON")
-                .help_heading(Group::Run.heading()),
-        )
+        .arg(json().global(true))
         .arg(verbose())
         .subcommand(istio_iptables::command().about("Compares with what istio-iptables with these flags would install"))
 }
@@ -67,6 +61,39 @@ fn cleanup() -> Command {
         .arg(netns())
         .args(OPTIONS.iter().filter(logging).map(argument))
         .arg(verbose())
+}
+
+fn probe() -> Command {
+    let says_how_to_apply = |option: &&OptionSpec| !matches!(option.name, "backend" | "dry-run" | "output");
+    Command::new("probe")
+        .about("Proves an installed redirection by making connections through it")
+        .after_help(
+            "Give the options that the redirection was applied with. Exit codes: 0 all passed, 3 some failed, 1 some \
+             could not be made.\n\
+             Example: sidetrack probe --netns /proc/4321/ns/net --exclude-outbound-ports 3306,6379",
+        )
+        .arg(netns())
+        .arg(config())
+        .args(OPTIONS.iter().filter(says_how_to_apply).map(argument))
+        .arg(
+            Arg::new("timeout")
+                .long("timeout")
+                .value_name("DURATION")
+                .default_value("5s")
+                .hide_default_value(true)
+                .help("How long to wait for connections that get no answer [5s]")
+                .help_heading(Group::Run.heading()),
+        )
+        .arg(json())
+        .arg(verbose())
+}
+
+fn json() -> Arg {
+    Arg::new("json")
+        .long("json")
+        .action(ArgAction::SetTrue)
+        .help("Print the result as JSON")
+        .help_heading(Group::Run.heading())
 }
 
 fn config() -> Arg {

@@ -143,6 +143,7 @@ fn validate(config: &Config, probe: Probe) -> anyhow::Result<()> {
         v4_destination: validation::own_address(config.loopback_cidr).unwrap_or(PASSTHROUGH_V4),
     };
     validation.run()?;
+    super::probe::validate(config, probe.port, probe.timeout)?;
     tracing::info!("traffic is redirected");
     Ok(())
 }

@@ -8,6 +8,7 @@ mod failure;
 mod istio_iptables;
 mod logging;
 mod node;
+mod probe;
 mod settings;
 
 use std::ffi::OsString;
@@ -45,6 +46,7 @@ fn command_of_ours(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         Some(("check", matches)) => check::run(matches),
         Some(("cleanup", matches)) => cleanup::run(matches).map(succeeded),
         Some(("node", matches)) => node::run(matches),
+        Some(("probe", matches)) => probe::run(matches).map(succeeded),
         _ => Err(Failure::Usage(vec!["no such command".to_owned()]).into()),
     }
 }

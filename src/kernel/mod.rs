@@ -15,6 +15,7 @@ pub mod netlink;
 pub mod netns;
 pub mod nftables;
 pub mod privilege;
+pub mod probe;
 pub mod resolvers;
 pub mod route;
 pub mod validation;
@@ -93,6 +94,12 @@ impl Observed {
     /// All chains that were seen.
     pub fn all_chains(&self) -> impl Iterator<Item = &InstalledChain> {
         self.chains.iter().chain(self.legacy.iter().flatten())
+    }
+
+    /// The chains that are not ours.
+    pub fn others(&self) -> impl Iterator<Item = &InstalledChain> {
+        let ours = |chain: &InstalledChain| chain.table == format!("inet {TABLE}") || is_iptables_chain(&chain.chain);
+        self.all_chains().filter(move |chain| !ours(chain))
     }
 
     /// What we have added besides rules, as far as it was seen, in the order in which it is added.

@@ -3,6 +3,7 @@
 //! The messages are those of the crate below rtnetlink; a handful of requests needs no asynchronous runtime.
 
 mod address;
+mod link;
 mod policy;
 
 use std::fmt;
