@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms from the bottom up. Each may take from those before it, and from itself.
-const ROOMS: [&str; 9] = ["yaml", "config", "facts", "ruleset", "plan", "drift", "probe", "render", "simulate"];
+const ROOMS: [&str; 9] = [
+    "yaml", "config", "facts", "ruleset", "plan", "drift", "probe", "render", "simulate",
+];
 
 /// Those above them, from the bottom up: the kernel knows none of its users, the plugin nothing of its installer.
 const USERS: [&str; 4] = ["kernel", "cni", "node", "cli"];
