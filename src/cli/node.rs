@@ -17,7 +17,7 @@ use crate::config::problem::environment_name;
 use crate::node::entry::{self, Installer, daemon_set_of};
 use crate::node::layout::{self, Choice, Reason, Wanted};
 use crate::node::service::{self, Service};
-use crate::node::{Look, Node, health};
+use crate::node::{Directories, Look, Node, health};
 
 /// What `status` exits with where something is not as wanted.
 const NOT_AS_WANTED: u8 = 3;
@@ -276,16 +276,7 @@ fn install(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
 
 fn uninstall(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     logging_alone(matches)?;
-    // What was wanted does not matter: what is ours is read from the files.
-    let node = Node {
-        bin_dir: BIN_DIR.text(matches).into(),
-        conf_dir: CONF_DIR.text(matches).into(),
-        wanted: Wanted {
-            choice: Choice::First,
-            entry: Value::Null,
-        },
-    };
-    service::uninstall(&node, Path::new(&SOCKET_PATH.text(matches)))?;
+    service::uninstall(&directories(matches), Path::new(&SOCKET_PATH.text(matches)))?;
     tracing::info!("nothing of sidetrack's is left on this node");
     Ok(ExitCode::SUCCESS)
 }
@@ -317,8 +308,8 @@ fn status_as_json(node: &Node, look: &Look, installer: Option<String>) -> Value 
     json!({
         "missing": look.missing(),
         "reasons": reasons,
-        "binary": node.binary(),
-        "configuration": look.layout.target.as_ref().ok().map(|name| node.conf_dir.join(name)),
+        "binary": node.directories.binary(),
+        "configuration": look.layout.target.as_ref().ok().map(|name| node.directories.conf.join(name)),
         "installer": installer,
     })
 }
@@ -334,13 +325,13 @@ fn status_as_text(node: &Node, look: &Look, installer: Option<String>) -> String
     };
     let binary = state(look.binary.as_slice());
     let (path, configuration) = match &look.layout.target {
-        Ok(name) => (node.conf_dir.join(name), state(&look.layout.reasons)),
-        Err(waiting) => (node.conf_dir.clone(), waiting.to_string()),
+        Ok(name) => (node.directories.conf.join(name), state(&look.layout.reasons)),
+        Err(waiting) => (node.directories.conf.clone(), waiting.to_string()),
     };
     let installer = installer.unwrap_or_else(|| "not running, or not reached at --health-address".to_owned());
     format!(
         "binary         {}: {binary}\nconfiguration  {}: {configuration}\ninstaller      {installer}\n",
-        node.binary().display(),
+        node.directories.binary().display(),
         path.display(),
     )
 }
@@ -362,10 +353,16 @@ fn node(matches: &ArgMatches, problems: &mut Vec<String>) -> Option<Node> {
     };
     let entry = take(entry.map_err(|error| format!("--plugin-conf: {error}")), problems)?;
     Some(Node {
-        bin_dir: BIN_DIR.text(matches).into(),
-        conf_dir: CONF_DIR.text(matches).into(),
+        directories: directories(matches),
         wanted: Wanted { choice, entry },
     })
+}
+
+fn directories(matches: &ArgMatches) -> Directories {
+    Directories {
+        bin: BIN_DIR.text(matches).into(),
+        conf: CONF_DIR.text(matches).into(),
+    }
 }
 
 fn daemon_set(matches: &ArgMatches) -> Result<(String, String), String> {

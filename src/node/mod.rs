@@ -59,13 +59,20 @@ pub enum NodeError {
     ByHand(Vec<String>),
 }
 
+/// The directories of a node that the installer works in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Directories {
+    /// Where runtimes look for plugins.
+    pub bin: PathBuf,
+    /// Where runtimes look for configurations.
+    pub conf: PathBuf,
+}
+
 /// A node, as the installer wants it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
-    /// Where runtimes look for plugins.
-    pub bin_dir: PathBuf,
-    /// Where runtimes look for configurations.
-    pub conf_dir: PathBuf,
+    /// Where.
+    pub directories: Directories,
     /// What is wanted there.
     pub wanted: Wanted,
 }
@@ -108,20 +115,15 @@ impl Look {
 }
 
 impl Node {
-    /// Where the binary is.
-    pub fn binary(&self) -> PathBuf {
-        binary::path(&self.bin_dir)
-    }
-
     /// Looks, and changes nothing.
     ///
     /// # Errors
     /// Something cannot be read.
     pub fn look(&self) -> Result<Look, FileError> {
-        let snapshot = files::snapshot(&self.conf_dir)?;
+        let snapshot = files::snapshot(&self.directories.conf)?;
         let is_valid = |name: &&String| layout::is_valid(&snapshot, name);
         Ok(Look {
-            binary: binary::look(&self.binary())?,
+            binary: binary::look(&self.directories.binary())?,
             layout: layout::install(&snapshot, &self.wanted),
             valid: snapshot.keys().filter(is_valid).cloned().collect(),
         })
@@ -133,10 +135,17 @@ impl Node {
     /// The system did not do something. What was done before it stays, and what comes after it was not begun.
     pub fn install(&self, look: &Look) -> Result<(), FileError> {
         if look.binary.is_some() {
-            binary::put(&self.binary())?;
+            binary::put(&self.directories.binary())?;
         }
         let mut steps = look.layout.steps.iter();
-        steps.try_for_each(|step| files::take(&self.conf_dir, step))
+        steps.try_for_each(|step| files::take(&self.directories.conf, step))
+    }
+}
+
+impl Directories {
+    /// Where the binary is.
+    pub fn binary(&self) -> PathBuf {
+        binary::path(&self.bin)
     }
 
     /// Takes everything of ours away: from the configurations first, since a chain that names a missing binary fails.
@@ -144,10 +153,10 @@ impl Node {
     /// # Errors
     /// The system did not do something, or a configuration names the binary still.
     pub fn uninstall(&self) -> Result<(), NodeError> {
-        let removal = layout::uninstall(&files::snapshot(&self.conf_dir)?);
+        let removal = layout::uninstall(&files::snapshot(&self.conf)?);
         for step in &removal.steps {
-            files::take(&self.conf_dir, step)?;
-            tracing::info!(directory = %self.conf_dir.display(), "{step}");
+            files::take(&self.conf, step)?;
+            tracing::info!(directory = %self.conf.display(), "{step}");
         }
         for original in removal.originals {
             tracing::warn!(
@@ -170,7 +179,7 @@ impl Node {
     /// # Errors
     /// A directory cannot be read, or is none.
     pub fn remove_unfinished(&self) -> Result<(), FileError> {
-        files::remove_unfinished(&self.bin_dir)?;
-        files::remove_unfinished(&self.conf_dir)
+        files::remove_unfinished(&self.bin)?;
+        files::remove_unfinished(&self.conf)
     }
 }

@@ -4,7 +4,7 @@
 use std::fs;
 use std::io;
 use std::net::Shutdown;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +19,26 @@ use crate::cni::report::{LARGEST, Outcome, Report};
 /// Whether an installer listens at the socket.
 pub fn is_answered(socket: &Path) -> bool {
     UnixDatagram::unbound().is_ok_and(|probe| probe.connect(socket).is_ok())
+}
+
+/// Removes the socket of an installer that was killed.
+///
+/// # Errors
+/// The system did not do it, or there is something else.
+pub fn remove(socket: &Path) -> Result<(), FileError> {
+    refuse_others(socket).map_err(FileError::system("removing", socket))?;
+    files::remove(socket).map(drop)
+}
+
+/// Nothing but a socket is replaced or removed, wherever an option leads to.
+fn refuse_others(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.file_type().is_socket() => Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "there is something that is no socket",
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Who has the place where reports arrive.
@@ -48,14 +68,11 @@ impl Receiver {
     /// # Errors
     /// The system did not do it.
     pub fn bind(path: &Path, metrics: &Arc<Metrics>) -> Result<Self, FileError> {
-        let listening = |reason| FileError::System {
-            doing: "listening for reports at",
-            path: path.to_owned(),
-            reason,
-        };
+        let listening = |reason| FileError::system("listening for reports at", path)(reason);
         if let Some(directory) = path.parent() {
             files::make_directory(directory)?;
         }
+        refuse_others(path).map_err(listening)?;
         // Renamed into place, so that there is no moment without a socket, and none with others' rights.
         let new = path.with_extension(format!("{}.new", std::process::id()));
         files::remove(&new)?;
@@ -201,6 +218,12 @@ mod tests {
         let third = Receiver::bind(&path, &metrics).unwrap();
         drop((second, third));
         assert!(!path.exists() && !is_answered(&path));
+        fs::write(&path, "no socket").unwrap();
+        assert!(Receiver::bind(&path, &metrics).is_err() && remove(&path).is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"no socket");
+        let names = fs::read_dir(path.parent().unwrap()).unwrap();
+        assert_eq!(names.count(), 1, "nothing else is left");
+        fs::remove_file(&path).unwrap();
         fs::remove_dir(path.parent().unwrap()).unwrap();
     }
 }

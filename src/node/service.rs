@@ -10,7 +10,7 @@ use super::metrics::{CONTENDED, FAILURES, Metrics, REPAIRS};
 use super::pace::{Pace, growing};
 use super::reports::{self, Place, Receiver};
 use super::watch::{Pause, Watch};
-use super::{Look, Node, NodeError, health};
+use super::{Directories, Look, Node, NodeError, health};
 
 /// How long nothing has to happen until we look all the same.
 const RESYNC: Duration = Duration::from_secs(60);
@@ -39,7 +39,7 @@ pub struct Service {
 /// # Errors
 /// Something cannot be put in place, or there is no configuration to join.
 pub fn once(node: &Node) -> Result<(), NodeError> {
-    node.remove_unfinished()?;
+    node.directories.remove_unfinished()?;
     for _ in 0..TRIES {
         let look = node.look()?;
         if look.reasons().is_empty() {
@@ -53,18 +53,19 @@ pub fn once(node: &Node) -> Result<(), NodeError> {
             Err(error) => return Err(error.into()),
         }
     }
-    Err(FileError::Changed(node.conf_dir.clone()).into())
+    Err(FileError::Changed(node.directories.conf.clone()).into())
 }
 
 /// Takes everything away, unless an installer runs that would put it back.
 ///
 /// # Errors
 /// Such an installer runs, or something cannot be taken away.
-pub fn uninstall(node: &Node, socket: &Path) -> Result<(), NodeError> {
+pub fn uninstall(directories: &Directories, socket: &Path) -> Result<(), NodeError> {
     if reports::is_answered(socket) {
         return Err(NodeError::Running(socket.to_owned()));
     }
-    node.uninstall()
+    directories.uninstall()?;
+    Ok(reports::remove(socket)?)
 }
 
 fn tell(look: &Look) {
@@ -78,13 +79,13 @@ impl Service {
     /// # Errors
     /// It cannot begin: what fails later is tried again.
     pub fn run(&self) -> Result<(), NodeError> {
-        let directories = vec![self.node.bin_dir.clone(), self.node.conf_dir.clone()];
-        let watch = Watch::new(directories).map_err(NodeError::Watch)?;
+        let Directories { bin, conf } = self.node.directories.clone();
+        let watch = Watch::new(vec![bin, conf]).map_err(NodeError::Watch)?;
         let metrics = Arc::new(Metrics::default());
         let health = health::serve(self.health, &metrics)?;
         tracing::info!(%health, "answering /readyz, /healthz and /metrics");
         let mut desk = Desk::open(&self.socket, &metrics);
-        self.node.remove_unfinished()?;
+        self.node.directories.remove_unfinished()?;
         let mut keeper = Keeper::new(&self.node, &metrics);
         loop {
             metrics.turned();
@@ -100,7 +101,7 @@ impl Service {
             }
         }
         if self.uninstall_on_exit && desk.is_ours() {
-            return self.node.uninstall();
+            return self.node.directories.uninstall();
         }
         tracing::info!("stopping; the plugin stays installed");
         Ok(())

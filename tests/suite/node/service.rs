@@ -93,8 +93,11 @@ fn uninstalling_beside_an_installer_is_refused() {
         .run(&["uninstall"])
         .failed(1, &["an installer is running", "stop it first"]);
     assert_eq!(machine.plugins("10-flannel.conflist").expect("a chain"), CHAINED);
+    // Killed, it leaves its socket.
     drop(installer);
+    assert!(machine.socket().exists());
     machine.run(&["uninstall"]).succeeded();
+    assert!(!machine.socket().exists());
 }
 
 #[test]
