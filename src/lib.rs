@@ -11,8 +11,9 @@
 //! ```
 //!
 //! [`config`] reads and validates options, [`compat`] those of other tools, [`plan`] decides, [`ruleset`] is what was
-//! decided, [`render`] writes it down in the languages of nft, iptables, JSON and netlink. All of them are pure.
-//! [`kernel`] alone has effects; [`cli`] is the command line, [`cni`] the plugin that container runtimes call.
+//! decided, [`render`] writes it down in the languages of nft, iptables, JSON and netlink, [`drift`] compares it with what
+//! is installed. All of them are pure. [`kernel`] alone has effects; [`cli`] is the command line, [`cni`] the plugin that
+//! container runtimes call.
 
 pub mod cli;
 pub mod cni;
