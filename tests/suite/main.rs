@@ -7,6 +7,7 @@
 
 #[path = "../cases/mod.rs"]
 mod cases;
+mod check;
 mod cli;
 mod cni;
 #[path = "../common/mod.rs"]

@@ -134,3 +134,114 @@ fn intervals(listed: &Set) -> Vec<String> {
     }
     intervals
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+    use crate::config::types::{DnsServers, InboundMode, NoAccounts, parse_cidrs, parse_ids};
+    use crate::facts::Facts;
+    use crate::plan::Plan;
+    use crate::render::netlink::{Step, create};
+
+    /// A table in which there is a bit of everything.
+    fn listing() -> Listing {
+        let mut settings = Settings::default();
+        let config = &mut settings.config;
+        config.inbound.mode = InboundMode::Tproxy;
+        config.dns.redirect = true;
+        config.dns.servers = DnsServers::All;
+        config.proxy.uids = parse_ids("1337,2000-2009", &NoAccounts).unwrap();
+        config.outbound.exclude_cidrs = parse_cidrs("10.0.0.0/8,192.0.2.1,fd00::/8,ff00::/8").unwrap();
+        let plan = Plan::new(config, &Facts::default()).unwrap();
+        Listing::of(create(&plan.ruleset).iter().map(Step::message))
+    }
+
+    /// Each text that differs from this one in a single byte.
+    fn flipped(bytes: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
+        (0..bytes.len()).map(|at| {
+            let mut flipped = bytes.to_vec();
+            flipped[at] ^= 1;
+            flipped
+        })
+    }
+
+    #[test]
+    fn no_byte_of_a_rule_can_change_without_its_words() {
+        let mut changes = 0;
+        for listed in listing().chains.values().flat_map(|chain| &chain.rules) {
+            let words = rule(1, listed);
+            let mut differs = |changed: &Rule| {
+                assert_ne!(rule(1, changed).text, words.text, "{changed:?}");
+                changes += 1;
+            };
+            for user_data in flipped(&listed.user_data) {
+                differs(&Rule {
+                    user_data,
+                    ..listed.clone()
+                });
+            }
+            for (at, (_, attributes)) in listed.expressions.iter().enumerate() {
+                for (key, value) in attributes {
+                    let mut changed = listed.clone();
+                    changed.expressions[at].1.remove(key);
+                    differs(&changed);
+                    for value in flipped(value) {
+                        changed.expressions[at].1.insert(*key, value);
+                        differs(&changed);
+                    }
+                }
+                let mut changed = listed.clone();
+                changed.expressions.remove(at);
+                differs(&changed);
+            }
+        }
+        assert!(changes > 2000, "{changes}");
+    }
+
+    #[test]
+    fn nothing_else_of_a_table_can_change_without_its_words() {
+        let listing = listing();
+        let words = contents(&listing);
+        let differs = |change: &dyn Fn(&mut Listing)| {
+            let mut changed = listing.clone();
+            change(&mut changed);
+            assert_ne!(contents(&changed), words, "{changed:?}");
+        };
+        differs(&|listing| listing.flags = 1);
+        differs(&|listing| listing.flags = 2);
+        for name in listing.chains.keys() {
+            differs(&|listing| drop(listing.chains.remove(name)));
+            if listing.chains[name].hook.is_some() {
+                let hook = |change: fn(&mut BaseHook)| {
+                    differs(&|listing| {
+                        listing
+                            .chains
+                            .get_mut(name)
+                            .and_then(|chain| chain.hook.as_mut())
+                            .into_iter()
+                            .for_each(change)
+                    })
+                };
+                hook(|hook| hook.kind = "filtered".to_owned());
+                hook(|hook| hook.hook += 1);
+                hook(|hook| hook.priority += 1);
+                hook(|hook| hook.policy = 0);
+                differs(&|listing| listing.chains.get_mut(name).unwrap().hook = None);
+            }
+        }
+        assert!(listing.sets.len() > 2);
+        for (name, set) in &listing.sets {
+            let set_with = |change: &dyn Fn(&mut Set)| differs(&|listing| change(listing.sets.get_mut(name).unwrap()));
+            set_with(&|set| set.datatype += 1);
+            set_with(&|set| set.flags |= 16);
+            set_with(&|set| set.boundaries.clear());
+            for (at, (key, _)) in set.boundaries.iter().enumerate() {
+                set_with(&|set| drop(set.boundaries.remove(at)));
+                for key in flipped(key) {
+                    set_with(&|set| set.boundaries[at].0.clone_from(&key));
+                }
+            }
+        }
+    }
+}
