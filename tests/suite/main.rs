@@ -21,6 +21,7 @@ mod layering;
 mod lifecycle;
 mod load;
 mod parity;
+mod probe;
 mod program;
 mod random;
 mod readme;
