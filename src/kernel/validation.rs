@@ -240,10 +240,11 @@ fn listeners(trial: &Trial) -> Result<Listeners, ValidationError> {
     if let Some((_, address)) = listeners.proxy_listens.first() {
         return Err(ValidationError::Taken(*address));
     }
-    match listeners.failed.pop() {
-        Some((address, reason)) => Err(ValidationError::Listen { address, reason }),
-        None => Ok(listeners),
+    if listeners.failed.is_empty() {
+        return Ok(listeners);
     }
+    let (address, reason) = listeners.failed.swap_remove(0);
+    Err(ValidationError::Listen { address, reason })
 }
 
 fn until(time: Instant) -> Duration {

@@ -14,7 +14,7 @@ mod owner;
 mod pod;
 pub mod segment;
 mod server;
-mod service;
+pub mod service;
 pub mod sidecar;
 pub mod socket;
 

@@ -24,6 +24,7 @@ mod lifecycle;
 mod load;
 mod node;
 mod parity;
+mod probe;
 mod program;
 mod random;
 mod readback;

@@ -1,22 +1,23 @@
 //! One connection, or one name lookup: how it is begun, and what can be told of it from its own end.
 
-use std::io::{self, ErrorKind, IoSliceMut};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, SockaddrStorage, bind, connect, recvmsg,
-    setsockopt, socket, sockopt,
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
 };
 
 use super::link::Link;
 use super::listeners::Listeners;
-use super::lookup;
 use super::owner::made_as;
-use super::sockets::Connection;
-use crate::probe::{Caller, Expected, Finding, Needs, Original, Outcome, Probe, Source, Trial};
+use super::sockets::{Connection, is_transparent};
+use super::{filter, lookup};
+
+use crate::config::types::Port;
+use crate::probe::{Caller, Expected, Finding, Needs, Original, Outcome, Probe, Trial};
 use crate::ruleset::{Family, Protocol};
 
 /// How often in a row something must look the same until it is taken for certain: sockets are listed before they can be
@@ -25,9 +26,6 @@ const CERTAIN: u32 = 4;
 
 /// How long an answer is waited for before a name server is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-
-/// The loopback interface is the first of any network namespace (`LOOPBACK_IFINDEX`, include/net/flow.h).
-const LOOPBACK_INDEX: u32 = 1;
 
 /// A probe that is being made.
 pub struct Attempt<'t> {
@@ -134,7 +132,7 @@ impl<'t> Attempt<'t> {
                     // Whatever is wrong shows when the answer is read.
                     let _ = socket.send(&lookup::query());
                 }
-                self.look_for_answer(socket).map(Outcome::Found)
+                self.look_for_answer(socket)
             }
             None => None,
         };
@@ -168,12 +166,12 @@ impl<'t> Attempt<'t> {
             .find(|connection| Some(connection.remote) == self.local);
         let closed = is_closed(stream);
         let listeners = circumstances.listeners;
-        match arrived.map(|connection| connection.local) {
-            Some(at) if at == self.probe.destination => self.at_destination(circumstances),
+        match arrived {
+            Some(at) if at.local == self.probe.destination => self.at_destination(at, circumstances),
             // It will be accepted.
-            Some(at) if listeners.holds(at) => None,
+            Some(at) if listeners.holds(at.local) => None,
             Some(at) => Some(Outcome::Found(Finding::Redirected {
-                at,
+                at: at.local,
                 original: Original::NotAsked,
             })),
             None if closed => Some(Outcome::Found(self.closed(circumstances))),
@@ -182,27 +180,26 @@ impl<'t> Attempt<'t> {
     }
 
     /// It has its destination for its address; so it has where it was handed to a transparent socket.
-    fn at_destination(&mut self, circumstances: &Circumstances) -> Option<Outcome> {
-        let (listeners, destination) = (circumstances.listeners, self.probe.destination);
-        let handed_over = circumstances
-            .trial
-            .transparent
-            .filter(|_| self.probe.caller == Caller::Neighbour);
-        if !self.is_certain() {
-            return None;
-        }
-        let by_proxy =
-            handed_over.is_some_and(|port| listeners.proxy_listens_on(Protocol::Tcp, self.probe.family(), port.get()));
-        match (by_proxy, listeners.holds(destination)) {
-            (true, true) => Some(Outcome::Found(Finding::HandedOver)),
-            (true, false) => Some(Outcome::NotMade(format!(
-                "both the proxy and somebody else could have it, as port {} is in use: nothing tells them apart. \
-                 Probe before the proxy starts",
-                destination.port()
-            ))),
+    fn at_destination(&mut self, at: &Connection, circumstances: &Circumstances) -> Option<Outcome> {
+        let listeners = circumstances.listeners;
+        let listens = |port: &Port| listeners.proxy_listens_on(Protocol::Tcp, self.probe.family(), port.get());
+        let to_proxy = circumstances.trial.transparent.filter(listens);
+        let transparent = match to_proxy {
+            Some(_) if self.probe.caller == Caller::Neighbour => is_transparent(at),
+            _ => Some(false),
+        };
+        match (transparent, listeners.holds(at.local)) {
+            (Some(true), _) => Some(Outcome::Found(Finding::HandedOver)),
+            (Some(false), false) => Some(Outcome::Found(Finding::Direct)),
             // It will be accepted.
-            (false, true) => None,
-            (false, false) => Some(Outcome::Found(Finding::Direct)),
+            (Some(false), true) => None,
+            (None, _) if !self.is_certain() => None,
+            (None, true) => Some(Outcome::Found(Finding::HandedOver)),
+            (None, false) => Some(Outcome::NotMade(format!(
+                "both the proxy and somebody else could have it, as port {} is in use, and this kernel does not tell \
+                 (tcp_diag). Probe before the proxy starts",
+                at.local.port()
+            ))),
         }
     }
 
@@ -231,21 +228,38 @@ impl<'t> Attempt<'t> {
         }
     }
 
-    fn look_for_answer(&self, socket: &UdpSocket) -> Option<Finding> {
-        match answer(socket) {
-            Ok((answer, _)) if !lookup::is_answer(&answer) => None,
-            Ok((_, interface)) => Some(match self.answered_at {
+    fn look_for_answer(&self, socket: &UdpSocket) -> Option<Outcome> {
+        let mut message = [0; 512];
+        let finding = match socket.recv(&mut message) {
+            Ok(0) => Finding::AnsweredOutside,
+            Ok(length) if !lookup::is_answer(&message[..length]) => return None,
+            Ok(_) => match self.answered_at {
                 Some(at) => Finding::Redirected {
                     at,
                     original: Original::NotAsked,
                 },
-                None if interface == Some(LOOPBACK_INDEX) => Finding::AnsweredInPod,
-                None => Finding::AnsweredOutside,
-            }),
-            Err(Errno::EAGAIN | Errno::EINTR) => None,
-            Err(Errno::ECONNREFUSED) => Some(Finding::Refused),
-            Err(errno) => Some(Finding::Unreachable(errno.to_string())),
-        }
+                None if self.is_within_pod() => {
+                    return Some(Outcome::NotMade(format!(
+                        "{} answered, or the proxy in its place: as both are in the pod, nothing tells them apart. \
+                         Probe before the proxy starts",
+                        self.probe.destination.ip()
+                    )));
+                }
+                None => Finding::AnsweredInPod,
+            },
+            Err(error) => match error.kind() {
+                ErrorKind::WouldBlock | ErrorKind::Interrupted => return None,
+                ErrorKind::ConnectionRefused => Finding::Refused,
+                _ => Finding::Unreachable(error.to_string()),
+            },
+        };
+        Some(Outcome::Found(finding))
+    }
+
+    /// Whether what is called is this host: then it is called from its own address, or it is a loopback address.
+    fn is_within_pod(&self) -> bool {
+        let called = self.probe.destination.ip();
+        called.is_loopback() || self.local.is_some_and(|local| local.ip() == called)
     }
 
     /// What became of it, now that the time is up.
@@ -295,10 +309,14 @@ fn start(probe: &Probe, circumstances: &Circumstances) -> Result<(Client, Socket
             errno => format!("setting a socket up: {errno}"),
         })
     })?;
-    if let Some(Source { address, .. }) = probe.source {
-        bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(address, 0)))
-            .map_err(|errno| Outcome::Found(Finding::NoSource(format!("{address}: {errno}"))))?;
-    }
+    // Bound before it connects, its port is no other's, so that it is known by it.
+    let any: IpAddr = match probe.family() {
+        Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+        Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let address = probe.source.map_or(any, |source| source.address);
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(address, 0)))
+        .map_err(|errno| Outcome::Found(Finding::NoSource(format!("{address}: {errno}"))))?;
     let connected = match connect(socket.as_raw_fd(), &SockaddrStorage::from(probe.destination)) {
         Ok(()) | Err(Errno::EINPROGRESS) => begin(socket, probe.protocol),
         Err(errno) => Err(errno),
@@ -342,10 +360,9 @@ fn prepare(socket: &OwnedFd, probe: &Probe) -> Result<(), Errno> {
         Family::V4 => setsockopt(socket, sockopt::Ipv4Ttl, &HOPS)?,
         Family::V6 => setsockopt(socket, sockopt::Ipv6Ttl, &HOPS)?,
     }
-    match (probe.protocol, probe.family()) {
-        (Protocol::Tcp, _) => reset_on_close(socket)?,
-        (Protocol::Udp, Family::V4) => setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?,
-        (Protocol::Udp, Family::V6) => setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?,
+    match probe.protocol {
+        Protocol::Tcp => reset_on_close(socket)?,
+        Protocol::Udp => filter::empty_what_comes_from_outside(socket)?,
     }
     if let Some(mark) = probe.source.and_then(|source| source.mark) {
         setsockopt(socket, sockopt::Mark, &mark.get())?;
@@ -394,24 +411,4 @@ fn is_closed(stream: &TcpStream) -> bool {
         Ok(length) => length == 0,
         Err(error) => error.kind() != ErrorKind::WouldBlock,
     }
-}
-
-/// The next datagram, and the number of the interface that it came by.
-fn answer(socket: &UdpSocket) -> Result<(Vec<u8>, Option<u32>), Errno> {
-    let mut buffer = [0; 512];
-    let mut slices = [IoSliceMut::new(&mut buffer)];
-    let mut control = nix::cmsg_space!(libc::in6_pktinfo);
-    let message = recvmsg::<()>(
-        socket.as_raw_fd(),
-        &mut slices,
-        Some(&mut control),
-        MsgFlags::MSG_DONTWAIT,
-    )?;
-    let interface = message.cmsgs()?.find_map(|control| match control {
-        ControlMessageOwned::Ipv4PacketInfo(info) => u32::try_from(info.ipi_ifindex).ok(),
-        ControlMessageOwned::Ipv6PacketInfo(info) => Some(info.ipi6_ifindex),
-        _ => None,
-    });
-    let length = message.bytes;
-    Ok((buffer[..length].to_vec(), interface))
 }

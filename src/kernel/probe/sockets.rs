@@ -1,8 +1,14 @@
-//! The kernel's list of TCP sockets (proc_pid_net(5)): where a connection is that somebody else has accepted.
+//! What the kernel tells of TCP sockets: where a connection is that somebody else has accepted (proc_pid_net(5)), and
+//! how it got there (sock_diag(7)).
 
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use netlink_packet_core::{NLA_TYPE_MASK, NLM_F_REQUEST, NlasIterator};
+use nix::sys::socket::SockProtocol;
+
+use crate::kernel::netlink::{Answer, Socket};
 
 /// Both ends of a connection, as the socket at one of them sees them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +66,60 @@ fn address(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, u16::from_str_radix(port, 16).ok()?))
 }
 
+/// `SOCK_DIAG_BY_FAMILY` (linux/sock_diag.h).
+const BY_FAMILY: u16 = 20;
+/// `INET_DIAG_SOCKOPT`, and the bit `transparent` of its first byte (linux/inet_diag.h).
+const SOCKET_OPTIONS: u16 = 22;
+const TRANSPARENT: u8 = 1 << 5;
+/// The length of `struct inet_diag_msg`, which comes before the attributes.
+const HEADER: usize = 72;
+
+/// Whether the socket that has this connection, on its local side, is a transparent one, as its listener then was.
+/// `None` where the kernel does not tell: it has no tcp_diag, is older than 5.10, or the connection has ended.
+pub fn is_transparent(connection: &Connection) -> Option<bool> {
+    let mut socket = Socket::open(SockProtocol::NetlinkSockDiag).ok()?;
+    socket.send(&question(connection)).ok()?;
+    socket.receive().ok()?.into_iter().find_map(|answer| match answer {
+        Answer::Message {
+            kind: BY_FAMILY,
+            payload,
+        } => {
+            let mut attributes = NlasIterator::new(payload.get(HEADER..)?).flatten();
+            let options = attributes.find(|attribute| attribute.kind() & NLA_TYPE_MASK == SOCKET_OPTIONS)?;
+            options.value().first().map(|bits| bits & TRANSPARENT != 0)
+        }
+        _ => None,
+    })
+}
+
+/// A netlink message with `struct inet_diag_req_v2` for exactly this socket.
+fn question(connection: &Connection) -> Vec<u8> {
+    const LENGTH: u32 = 16 + 56;
+    const NO_COOKIE: [u8; 8] = [0xff; 8];
+    let family = if connection.local.is_ipv4() {
+        libc::AF_INET
+    } else {
+        libc::AF_INET6
+    };
+    let address = |address: SocketAddr| match address.ip() {
+        IpAddr::V4(address) => [&address.octets()[..], &[0; 12]].concat(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    };
+    let mut message = LENGTH.to_ne_bytes().to_vec();
+    message.extend(BY_FAMILY.to_ne_bytes());
+    message.extend(NLM_F_REQUEST.to_ne_bytes());
+    message.extend([0; 8]); // sequence number, sender
+    message.extend([family as u8, libc::IPPROTO_TCP as u8, 0, 0]);
+    message.extend(u32::MAX.to_ne_bytes()); // states
+    message.extend(connection.local.port().to_be_bytes());
+    message.extend(connection.remote.port().to_be_bytes());
+    message.extend(address(connection.local));
+    message.extend(address(connection.remote));
+    message.extend([0; 4]); // interface
+    message.extend(NO_COOKIE);
+    message
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream};
@@ -89,7 +149,10 @@ mod tests {
             let (here, there) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
             let found = connections().unwrap();
             for (local, remote) in [(here, there), (there, here)] {
-                assert!(found.contains(&Connection { local, remote }), "{local} {remote}");
+                let connection = Connection { local, remote };
+                assert!(found.contains(&connection), "{local} {remote}");
+                assert_eq!(is_transparent(&connection), Some(false));
+                assert_eq!(question(&connection).len(), 72);
             }
         }
     }
