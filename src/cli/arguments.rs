@@ -6,7 +6,7 @@ use super::istio_iptables;
 use crate::config::options::{Group, OPTIONS, OptionSpec};
 use crate::config::problem::environment_name;
 
-/// The whole command line.
+/// The whole command line. What a subcommand takes is made up only where it is the one that was called.
 pub fn command() -> Command {
     Command::new("sidetrack")
         .version(env!("CARGO_PKG_VERSION"))
@@ -14,14 +14,21 @@ pub fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .disable_help_subcommand(true)
-        .subcommand(apply())
-        .subcommand(cleanup())
+        .subcommand(
+            Command::new("apply")
+                .about("Redirects the TCP traffic of a network namespace to its proxy")
+                .defer(apply),
+        )
+        .subcommand(
+            Command::new("cleanup")
+                .about("Removes everything that sidetrack put into a network namespace, and nothing else")
+                .defer(cleanup),
+        )
         .subcommand(istio_iptables::command())
 }
 
-fn apply() -> Command {
-    Command::new("apply")
-        .about("Redirects the TCP traffic of a network namespace to its proxy")
+fn apply(command: Command) -> Command {
+    command
         .after_help(
             "Each option is also the variable SIDETRACK_… of its name and a key of the file; a flag counts before a \
              variable, a variable before the file.\n\
@@ -39,10 +46,9 @@ fn apply() -> Command {
         .arg(verbose())
 }
 
-fn cleanup() -> Command {
+fn cleanup(command: Command) -> Command {
     let logging = |option: &&OptionSpec| option.name.starts_with("log-");
-    Command::new("cleanup")
-        .about("Removes everything that sidetrack put into a network namespace, and nothing else")
+    command
         .after_help("Example: sidetrack cleanup --netns pod")
         .arg(netns())
         .args(OPTIONS.iter().filter(logging).map(argument))
