@@ -30,8 +30,9 @@ def main():
         bench = Bench(options.sidetrack, programs, folder, options.quick)
         apply.check(bench)
         cni.check(bench)
+        connections.check(bench)
         if options.check:
-            print("every sequence installs what it claims to")
+            print("all that is compared installs its rules")
             return
         _measure(bench, options)
 

@@ -1,5 +1,6 @@
 """Applying where rules are already: the same ones, and others; and what slips through meanwhile."""
 
+import pathlib
 import re
 import tempfile
 import threading
@@ -47,9 +48,9 @@ def _sent(bench, contestant):
     namespace = bench.namespaces.fresh()
     bench.runner.run(contestant.prepare, namespace)
     (step,) = contestant.steps
-    with tempfile.NamedTemporaryFile("r") as trace:
+    with tempfile.NamedTemporaryFile() as trace:
         namespace.output("strace", "-v", "-e", "trace=sendto,sendmsg", "-o", trace.name, *step.command)
-        text = trace.read()
+        text = pathlib.Path(trace.name).read_text()
     return len(re.findall("NFNL_MSG_BATCH_BEGIN", text)), len(re.findall("NFT_MSG_NEWRULE", text))
 
 

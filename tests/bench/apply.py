@@ -86,12 +86,12 @@ def _cost(bench, contestant):
     """How many processes a sequence starts, and how many system calls they make."""
     namespace = bench.namespaces.fresh()
     processes = calls = 0
-    with tempfile.NamedTemporaryFile("r") as counts, namespace.entered():
+    with tempfile.NamedTemporaryFile() as counts, namespace.entered():
         for step in contestant.steps:
             with open(step.stdin) as stdin:
                 text = stdin.read()
             output("strace", "-f", "-c", "-U", "calls,name", "-o", counts.name, *step.command, text=text)
-            counted = re.findall(r"^ *(\d+) +(\w+)$", counts.read(), re.MULTILINE)
+            counted = re.findall(r"^ *(\d+) +(\w+)$", pathlib.Path(counts.name).read_text(), re.MULTILINE)
             by_name = {name: int(count) for count, name in counted}
             calls += by_name.pop("total")
             processes += 1 + sum(by_name.get(name, 0) for name in ("clone", "clone3", "fork", "vfork"))

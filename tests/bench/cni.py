@@ -33,8 +33,8 @@ def measure(bench):
     return Section(
         "As a CNI plugin",
         "An ADD as a container runtime calls it: NetConf with prevResult and annotations on standard input, variables, "
-        "a path to the pod's namespace. Of Istio's plugin, what it has iptables do in the namespace; its own start, its "
-        "requests to the API server and its mount namespaces come on top. For many pods: until the last one is done.",
+        "a path to the pod's namespace. Of Istio's plugin, what it has iptables do in the namespace: its own start, "
+        "its requests to the API server and its mount namespaces come on top. Many pods: until the last one is done.",
         Table(("", "time, ours = 1", "ms, median (min–max)"), rows),
     )
 

@@ -106,6 +106,21 @@ def measure_excluded(bench):
 
 def measure_redirected(bench):
     """Connections from the neighbour to the pod."""
+    costs = _redirected(bench, CALLS, bench.rounds(40))
+    return Section(
+        "What being redirected costs",
+        "Connections from the neighbour to the pod. The default rules redirect them to the proxy's port; without rules "
+        "they arrive at the app's.",
+        Table(COLUMNS, [cost.row(name, costs[NO_RULES]) for name, cost in costs.items()]),
+    )
+
+
+def check(bench):
+    """Connections arrive where the rules send them."""
+    _redirected(bench, calls=10, rounds=1)
+
+
+def _redirected(bench, calls, rounds):
     istio = bench.rules(peers.istio_rules)
     places = {
         NO_RULES: place(bench, ()),
@@ -116,17 +131,11 @@ def measure_redirected(bench):
 
     def one(name):
         pod, peer = places[name]
-        arrived, took = call(bench, CALLS, peer, POD, (pod, SERVICE), (pod, PROXY_INBOUND))
-        _hold(arrived == ((CALLS, 0) if name == NO_RULES else (0, CALLS)), f"{name}: {arrived}")
+        arrived, took = call(bench, calls, peer, POD, (pod, SERVICE), (pod, PROXY_INBOUND))
+        _hold(arrived == ((calls, 0) if name == NO_RULES else (0, calls)), f"{name}: {arrived}")
         return took
 
-    costs = _take_turns(places, one, bench.rounds(40))
-    return Section(
-        "What being redirected costs",
-        "Connections from the neighbour to the pod. The default rules redirect them to the proxy's port; without rules "
-        "they arrive at the app's.",
-        Table(COLUMNS, [cost.row(name, costs[NO_RULES]) for name, cost in costs.items()]),
-    )
+    return _take_turns(places, one, rounds)
 
 
 def _take_turns(places, one, rounds):

@@ -15,12 +15,11 @@ def bars(title, rows, unit="×"):
     values = [value for _, value in rows]
     low = min(0.5, *values)
     scale = (WIDTH - left - 90) / math.log10(max(*values, 2) / low)
-    at = lambda value: left + scale * math.log10(value / low)  # noqa: E731
-    one = at(1)
+    one = left + scale * math.log10(1 / low)
     parts = []
     for index, (name, value) in enumerate(rows):
         y = top + index * (bar + gap)
-        begin, end = sorted((one, at(value)))
+        begin, end = sorted((one, left + scale * math.log10(value / low)))
         colour = COLOURS[0] if index == 0 else COLOURS[2]
         parts.append(_text(left - 8, y + 13, name, "end"))
         parts.append(_box(begin, y, max(end - begin, 1.5), bar, colour))
