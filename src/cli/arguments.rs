@@ -6,7 +6,7 @@ use super::{istio_iptables, node};
 use crate::config::options::{Group, OPTIONS, OptionSpec};
 use crate::config::problem::environment_name;
 
-/// The whole command line.
+/// The whole command line. What a subcommand takes is made up only where it is the one that was called.
 pub fn command() -> Command {
     Command::new("sidetrack")
         .version(env!("CARGO_PKG_VERSION"))
@@ -14,17 +14,36 @@ pub fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .disable_help_subcommand(true)
-        .subcommand(apply())
-        .subcommand(check())
-        .subcommand(cleanup())
+        .subcommand(deferred(
+            "apply",
+            "Redirects the TCP traffic of a network namespace to its proxy",
+            apply,
+        ))
+        .subcommand(deferred(
+            "check",
+            "Says whether what is installed is what apply would install, and what differs",
+            check,
+        ))
+        .subcommand(deferred(
+            "cleanup",
+            "Removes everything that sidetrack put into a network namespace, and nothing else",
+            cleanup,
+        ))
         .subcommand(node::command())
-        .subcommand(probe())
+        .subcommand(deferred(
+            "probe",
+            "Proves an installed redirection by making connections through it",
+            probe,
+        ))
         .subcommand(istio_iptables::command())
 }
 
-fn apply() -> Command {
-    Command::new("apply")
-        .about("Redirects the TCP traffic of a network namespace to its proxy")
+fn deferred(name: &'static str, about: &'static str, arguments: fn(Command) -> Command) -> Command {
+    Command::new(name).about(about).defer(arguments)
+}
+
+fn apply(command: Command) -> Command {
+    command
         .after_help(
             "Each option is also the variable SIDETRACK_… of its name and a key of the file; a flag counts before a \
              variable, a variable before the file.\n\
@@ -36,10 +55,9 @@ fn apply() -> Command {
         .arg(verbose())
 }
 
-fn check() -> Command {
+fn check(command: Command) -> Command {
     let of_the_plan = |option: &&OptionSpec| !matches!(option.name, "dry-run" | "output");
-    Command::new("check")
-        .about("Says whether what is installed is what apply would install, and what differs")
+    command
         .after_help(
             "The options are those of apply. It exits with 0 where all is as planned, and with 3 otherwise.\n\
              Examples: sidetrack check --netns pod --exclude-outbound-ports 3306,6379\n          \
@@ -53,20 +71,18 @@ fn check() -> Command {
         .subcommand(istio_iptables::command().about("Compares with what istio-iptables with these flags would install"))
 }
 
-fn cleanup() -> Command {
+fn cleanup(command: Command) -> Command {
     let logging = |option: &&OptionSpec| option.name.starts_with("log-");
-    Command::new("cleanup")
-        .about("Removes everything that sidetrack put into a network namespace, and nothing else")
+    command
         .after_help("Example: sidetrack cleanup --netns pod")
         .arg(netns())
         .args(OPTIONS.iter().filter(logging).map(argument))
         .arg(verbose())
 }
 
-fn probe() -> Command {
+fn probe(command: Command) -> Command {
     let says_how_to_apply = |option: &&OptionSpec| !matches!(option.name, "backend" | "dry-run" | "output");
-    Command::new("probe")
-        .about("Proves an installed redirection by making connections through it")
+    command
         .after_help(
             "Give the options that the redirection was applied with. Exit codes: 0 all passed, 3 some failed, 1 some \
              could not be made.\n\

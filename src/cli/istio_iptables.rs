@@ -47,9 +47,12 @@ pub fn arguments(all: &[OsString]) -> Option<Vec<OsString>> {
 pub fn command() -> Command {
     Command::new(NAME)
         .about("Does what Istio's program of this name does, with its flags and variables")
-        .after_help("docs/istio-iptables.md says what is different.")
-        .args_override_self(true)
-        .args(SETTINGS.iter().filter(|setting| setting.has_flag()).map(argument))
+        .defer(|command| {
+            command
+                .after_help("docs/istio-iptables.md says what is different.")
+                .args_override_self(true)
+                .args(SETTINGS.iter().filter(|setting| setting.has_flag()).map(argument))
+        })
 }
 
 fn argument(setting: &'static Setting) -> Arg {
