@@ -16,7 +16,7 @@ pub mod segment;
 mod server;
 mod service;
 pub mod sidecar;
-mod socket;
+pub mod socket;
 
 #[allow(unused_imports, reason = "the demo uses less")]
 pub use call::{Call, Caller, To, Transport, call, call_from};
