@@ -29,41 +29,47 @@ pub enum Endless {
 /// Follows a packet through the rules.
 ///
 /// It is assumed that the proxy listens on its ports, and that no rules but these change the packet. A packet of an
-/// established connection is followed after the one that began the connection, since that one has decided its way.
+/// established connection is followed after one like it that began the connection, since that one has decided its way.
 ///
 /// # Errors
 /// The rules go on for ever.
 pub fn simulate<'r>(installed: &'r Installed, pod: &Pod, packet: &Packet) -> Result<Course<'r>, Endless> {
-    let mut connection = Connection::default();
-    if packet.tracking == Tracking::Established {
-        let first = Packet {
-            tracking: Tracking::New,
-            ..packet.clone()
-        };
-        let mut journey = Journey::new(installed, pod, &first, connection);
-        journey.travel(&first.origin)?;
-        connection = Connection {
-            decided: true,
-            ..journey.connection
-        };
+    match packet.tracking {
+        Tracking::New | Tracking::Related | Tracking::Invalid => {
+            Journey::new(installed, pod, packet, Connection::default()).course()
+        }
+        Tracking::Established => {
+            let first = Packet {
+                tracking: Tracking::New,
+                ..packet.clone()
+            };
+            simulate_later(installed, pod, &first, packet.mark)
+        }
     }
-    let mut journey = Journey::new(installed, pod, packet, connection);
-    let end = journey.travel(&packet.origin)?;
-    let verdict = match (&end, journey.connection.handed_over, journey.translated) {
-        (End::Dropped, ..) => Verdict::Drop,
-        (End::Delivered(_), Some(port), _) => Verdict::Tproxy(port),
-        (_, _, Some(port)) => Verdict::Redirect(port),
-        _ => Verdict::Accept,
+}
+
+/// Follows a packet with this mark that belongs to the connection which `first` has begun.
+///
+/// # Errors
+/// The rules go on for ever.
+pub fn simulate_later<'r>(
+    installed: &'r Installed,
+    pod: &Pod,
+    first: &Packet,
+    mark: u32,
+) -> Result<Course<'r>, Endless> {
+    let mut journey = Journey::new(installed, pod, first, Connection::default());
+    journey.travel(&first.origin)?;
+    let connection = Connection {
+        decided: true,
+        ..journey.connection
     };
-    Ok(Course {
-        trace: journey.trace,
-        verdict,
-        end,
-        mark: journey.mark,
-        zone: journey.connection.zone,
-        connection_mark: journey.connection.mark,
-        certain: journey.certain,
-    })
+    let later = Packet {
+        mark,
+        tracking: Tracking::Established,
+        ..first.clone()
+    };
+    Journey::new(installed, pod, &later, connection).course()
 }
 
 /// What connection tracking keeps.
@@ -132,6 +138,25 @@ impl<'r, 'p> Journey<'r, 'p> {
             trace: Vec::new(),
             certain: !installed.unreadable.iter().any(elsewhere),
         }
+    }
+
+    fn course(mut self) -> Result<Course<'r>, Endless> {
+        let end = self.travel(&self.packet.origin)?;
+        let verdict = match (&end, self.connection.handed_over, self.translated) {
+            (End::Dropped, ..) => Verdict::Drop,
+            (End::Delivered(_), Some(port), _) => Verdict::Tproxy(port),
+            (_, _, Some(port)) => Verdict::Redirect(port),
+            (_, _, None) => Verdict::Accept,
+        };
+        Ok(Course {
+            trace: self.trace,
+            verdict,
+            end,
+            mark: self.mark,
+            zone: self.connection.zone,
+            connection_mark: self.connection.mark,
+            certain: self.certain,
+        })
     }
 
     fn family(&self) -> Family {

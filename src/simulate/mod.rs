@@ -10,5 +10,5 @@ mod journey;
 mod packet;
 
 pub use course::{Course, End, Entry, Step, Verdict};
-pub use journey::{Endless, simulate};
+pub use journey::{Endless, simulate, simulate_later};
 pub use packet::{Origin, Packet, Pod};

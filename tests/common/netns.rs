@@ -48,7 +48,7 @@ impl Netns {
     }
 
     /// Takes the calling thread inside, for good.
-    pub(super) fn enter(&self) -> io::Result<()> {
+    pub fn enter(&self) -> io::Result<()> {
         Ok(setns(&*self.0, CloneFlags::CLONE_NEWNET)?)
     }
 

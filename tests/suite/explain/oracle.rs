@@ -14,7 +14,7 @@ use sidetrack::config::types::{Accounts, Gid, Id, InterfaceName, Port, Uid};
 use sidetrack::facts::{Facts, Ipv6, UsableAddresses};
 use sidetrack::plan::Plan;
 use sidetrack::ruleset::{Chain, ChainType, Family, Installed, Protocol, Tracking};
-use sidetrack::simulate::{Course, End, Origin, Packet, Pod, Verdict, simulate};
+use sidetrack::simulate::{Course, End, Origin, Packet, Pod, Verdict, simulate, simulate_later};
 
 #[derive(Deserialize)]
 struct Case {
@@ -449,12 +449,8 @@ fn expected(rules: &Installed, pod: &Pod, probe: &Probe, untouched: &str) -> Vec
         Probe::First(packet) if is_diverted(rules, pod, packet) => as_text(vec![Seen::word("timeout")]),
         Probe::First(packet) => as_text(first(packet)),
         Probe::Marked(packet, mark) => {
-            let later = Packet {
-                mark: *mark,
-                tracking: Tracking::Established,
-                ..packet.clone()
-            };
-            match course(&later).end {
+            let later = simulate_later(rules, pod, packet, *mark).expect("an end");
+            match later.end {
                 End::Delivered(_) => as_text(first(packet)),
                 _ => as_text(vec![Seen::word("timeout")]),
             }
