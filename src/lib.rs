@@ -20,6 +20,7 @@ pub mod compat;
 pub mod config;
 pub mod facts;
 pub mod kernel;
+pub mod lint;
 pub mod plan;
 pub mod render;
 pub mod ruleset;

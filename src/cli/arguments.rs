@@ -16,6 +16,7 @@ pub fn command() -> Command {
         .disable_help_subcommand(true)
         .subcommand(apply())
         .subcommand(cleanup())
+        .subcommand(lint())
         .subcommand(istio_iptables::command())
 }
 
@@ -28,13 +29,7 @@ fn apply() -> Command {
              Example: sidetrack apply --exclude-outbound-ports 3306,6379 --exclude-inbound-ports 22",
         )
         .arg(netns())
-        .arg(
-            Arg::new("config")
-                .long("config")
-                .value_name("FILE")
-                .help("Read options from a JSON or YAML file")
-                .help_heading(Group::Run.heading()),
-        )
+        .arg(config())
         .args(OPTIONS.iter().map(argument))
         .arg(verbose())
 }
@@ -47,6 +42,46 @@ fn cleanup() -> Command {
         .arg(netns())
         .args(OPTIONS.iter().filter(logging).map(argument))
         .arg(verbose())
+}
+
+fn lint() -> Command {
+    Command::new("lint")
+        .about("Looks at Kubernetes manifests for what defeats redirection, before they are deployed")
+        .after_help(
+            "Exit codes: 0 nothing found, 3 findings, 2 a file cannot be read.\n\
+             Example: kubectl get deployments -A -o yaml | sidetrack lint -",
+        )
+        .arg(
+            Arg::new("files")
+                .value_name("FILE")
+                .num_args(1..)
+                .required(true)
+                .help("YAML or JSON, of any number of documents; - is standard input"),
+        )
+        .arg(
+            Arg::new("json")
+                .long("json")
+                .action(ArgAction::SetTrue)
+                .help("Print the findings as JSON"),
+        )
+        .arg(
+            Arg::new("ignore")
+                .long("ignore")
+                .value_name("CODES")
+                .action(ArgAction::Append)
+                .help("Leave out the findings of these codes, such as ST303,ST401"),
+        )
+        .arg(config())
+        .args(OPTIONS.iter().map(argument))
+        .arg(verbose())
+}
+
+fn config() -> Arg {
+    Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .help("Read options from a JSON or YAML file")
+        .help_heading(Group::Run.heading())
 }
 
 fn netns() -> Arg {
@@ -103,4 +138,11 @@ pub fn texts(matches: &ArgMatches, option: &OptionSpec) -> Option<Vec<String>> {
 pub fn text_or_variable(matches: &ArgMatches, option: &str) -> Option<String> {
     let flag = matches.get_one::<String>(option).cloned();
     flag.or_else(|| std::env::var(environment_name(option)).ok())
+}
+
+/// What is wrong with a command line, without the usage that follows it.
+pub fn first_line(error: &clap::Error) -> Vec<String> {
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    vec![line.strip_prefix("error: ").unwrap_or(line).to_owned()]
 }

@@ -27,6 +27,14 @@ pub const SYSTEM: u8 = 1;
 /// The exit code for traffic that is not redirected. Istio's repair controller waits for it.
 pub const VALIDATION: u8 = 126;
 
+/// The exit code for an answer that is not the one hoped for: something was found.
+pub const FOUND: u8 = 3;
+
+/// Something was found, and has been told.
+#[derive(Debug, Error)]
+#[error("something was found")]
+pub struct Found;
+
 /// Input that cannot be used: all that is wrong with it.
 #[derive(Debug, Error)]
 pub enum Failure {
@@ -55,6 +63,9 @@ pub fn report(error: &anyhow::Error, codes: ExitCodes) -> ExitCode {
             tracing::error!("{problem}");
         }
         return ExitCode::from(code);
+    }
+    if error.is::<Found>() {
+        return ExitCode::from(FOUND);
     }
     let advice = error.downcast_ref().and_then(KernelError::advice);
     match advice {

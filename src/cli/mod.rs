@@ -5,6 +5,7 @@ mod arguments;
 mod cleanup;
 mod failure;
 mod istio_iptables;
+mod lint;
 mod logging;
 mod settings;
 
@@ -40,6 +41,7 @@ fn command_of_ours(matches: &ArgMatches) -> anyhow::Result<()> {
     match matches.subcommand() {
         Some(("apply", matches)) => apply::run(matches),
         Some(("cleanup", matches)) => cleanup::run(matches),
+        Some(("lint", matches)) => lint::run(matches),
         _ => Err(Failure::Usage(vec!["no such command".to_owned()]).into()),
     }
 }

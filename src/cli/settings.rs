@@ -17,7 +17,15 @@ use crate::kernel::accounts::AccountFiles;
 /// # Errors
 /// All that is wrong with any of them.
 pub fn settings(matches: &ArgMatches) -> Result<Settings, Failure> {
-    read(matches, file(matches), |_| true)
+    read(matches, file(matches), |_| true).map(|(_, settings)| settings)
+}
+
+/// The same, for a command that has more to say about options: what was given alone.
+///
+/// # Errors
+/// All that is wrong with any of the sources.
+pub fn layer(matches: &ArgMatches) -> Result<Layer, Failure> {
+    read(matches, file(matches), |_| true).map(|(layer, _)| layer)
 }
 
 /// Starts logging as the sources say, for a command that has no other options.
@@ -28,7 +36,7 @@ pub fn logging_alone(matches: &ArgMatches) -> Result<(), Failure> {
     read(matches, Parsed::default(), |option| option.starts_with("log-")).map(drop)
 }
 
-fn read(matches: &ArgMatches, file: Parsed, concerns: fn(&str) -> bool) -> Result<Settings, Failure> {
+fn read(matches: &ArgMatches, file: Parsed, concerns: fn(&str) -> bool) -> Result<(Layer, Settings), Failure> {
     let accounts = &AccountFiles;
     let sources = [
         sources::from_flags(|option| arguments::texts(matches, option), accounts),
@@ -41,7 +49,7 @@ fn read(matches: &ArgMatches, file: Parsed, concerns: fn(&str) -> bool) -> Resul
         problems.extend(source.problems);
         notes.extend(source.notes);
     }
-    let settings = match Settings::from_layer(layer) {
+    let settings = match Settings::from_layer(layer.clone()) {
         Ok(settings) => settings,
         Err(contradictions) => {
             problems.extend(contradictions);
@@ -54,7 +62,7 @@ fn read(matches: &ArgMatches, file: Parsed, concerns: fn(&str) -> bool) -> Resul
         tracing::warn!("{note}");
     }
     if problems.is_empty() {
-        Ok(settings)
+        Ok((layer, settings))
     } else {
         Err(problems.into())
     }
