@@ -23,6 +23,7 @@ pub mod config;
 pub mod drift;
 pub mod facts;
 pub mod kernel;
+pub mod lint;
 pub mod node;
 pub mod plan;
 pub mod probe;

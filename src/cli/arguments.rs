@@ -29,6 +29,11 @@ pub fn command() -> Command {
             "Removes everything that sidetrack put into a network namespace, and nothing else",
             cleanup,
         ))
+        .subcommand(deferred(
+            "lint",
+            "Looks at Kubernetes manifests for what defeats redirection, before they are deployed",
+            lint,
+        ))
         .subcommand(node::command())
         .subcommand(deferred(
             "probe",
@@ -77,6 +82,32 @@ fn cleanup(command: Command) -> Command {
         .after_help("Example: sidetrack cleanup --netns pod")
         .arg(netns())
         .args(OPTIONS.iter().filter(logging).map(argument))
+        .arg(verbose())
+}
+
+fn lint(command: Command) -> Command {
+    command
+        .after_help(
+            "Exit codes: 0 nothing found, 3 findings, 2 a file cannot be read.\n\
+             Example: kubectl get deployments -A -o yaml | sidetrack lint -",
+        )
+        .arg(
+            Arg::new("files")
+                .value_name("FILE")
+                .num_args(1..)
+                .required(true)
+                .help("YAML or JSON, of any number of documents; - is standard input"),
+        )
+        .arg(json())
+        .arg(
+            Arg::new("ignore")
+                .long("ignore")
+                .value_name("CODES")
+                .action(ArgAction::Append)
+                .help("Leave out the findings of these codes, such as ST303,ST401"),
+        )
+        .arg(config())
+        .args(OPTIONS.iter().map(argument))
         .arg(verbose())
 }
 
@@ -176,4 +207,11 @@ pub fn texts(matches: &ArgMatches, option: &OptionSpec) -> Option<Vec<String>> {
 pub fn text_or_variable(matches: &ArgMatches, option: &str) -> Option<String> {
     let flag = matches.get_one::<String>(option).cloned();
     flag.or_else(|| std::env::var(environment_name(option)).ok())
+}
+
+/// What is wrong with a command line, without the usage that follows it.
+pub fn first_line(error: &clap::Error) -> Vec<String> {
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    vec![line.strip_prefix("error: ").unwrap_or(line).to_owned()]
 }

@@ -30,9 +30,6 @@ pub const NEGATIVE: u8 = 3;
 /// The exit code for traffic that is not redirected. Istio's repair controller waits for it.
 pub const VALIDATION: u8 = 126;
 
-/// The exit code for a comparison that found differences.
-pub const DIFFERENT: u8 = 3;
-
 /// Input that cannot be used: all that is wrong with it.
 #[derive(Debug, Error)]
 pub enum Failure {

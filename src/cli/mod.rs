@@ -6,6 +6,7 @@ mod check;
 mod cleanup;
 mod failure;
 mod istio_iptables;
+mod lint;
 mod logging;
 mod node;
 mod probe;
@@ -45,6 +46,7 @@ fn command_of_ours(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         Some(("apply", matches)) => apply::run(matches).map(succeeded),
         Some(("check", matches)) => check::run(matches),
         Some(("cleanup", matches)) => cleanup::run(matches).map(succeeded),
+        Some(("lint", matches)) => lint::run(matches),
         Some(("node", matches)) => node::run(matches),
         Some(("probe", matches)) => probe::run(matches).map(succeeded),
         _ => Err(Failure::Usage(vec!["no such command".to_owned()]).into()),

@@ -17,7 +17,15 @@ use crate::kernel::accounts::AccountFiles;
 /// # Errors
 /// All that is wrong with any of them.
 pub fn settings(matches: &ArgMatches) -> Result<Settings, Failure> {
-    read(matches, environment(), file(matches))
+    read(matches, environment(), file(matches)).map(|(_, settings)| settings)
+}
+
+/// The same, for a command that has more to say about options: what was given alone.
+///
+/// # Errors
+/// All that is wrong with any of the sources.
+pub fn layer(matches: &ArgMatches) -> Result<Layer, Failure> {
+    read(matches, environment(), file(matches)).map(|(layer, _)| layer)
 }
 
 /// Starts logging as the sources say, for a command that has no other options.
@@ -33,7 +41,7 @@ fn read(
     matches: &ArgMatches,
     variables: impl Iterator<Item = (String, String)>,
     file: Parsed,
-) -> Result<Settings, Failure> {
+) -> Result<(Layer, Settings), Failure> {
     let accounts = &AccountFiles;
     let sources = [
         sources::from_flags(|option| arguments::texts(matches, option), accounts),
@@ -46,7 +54,7 @@ fn read(
         problems.extend(source.problems);
         notes.extend(source.notes);
     }
-    let settings = match Settings::from_layer(layer) {
+    let settings = match Settings::from_layer(layer.clone()) {
         Ok(settings) => settings,
         Err(contradictions) => {
             problems.extend(contradictions);
@@ -58,7 +66,7 @@ fn read(
         tracing::warn!("{note}");
     }
     if problems.is_empty() {
-        Ok(settings)
+        Ok((layer, settings))
     } else {
         Err(problems.into())
     }

@@ -62,6 +62,22 @@ fn no_user_of_them_takes_anything_from_one_above_it() {
 }
 
 #[test]
+fn looking_at_manifests_has_no_effects() {
+    for file in sources(&room("lint")) {
+        let text = fs::read_to_string(&file).expect("a source file");
+        for taken in [
+            "crate::kernel",
+            "crate::cli",
+            "std::fs",
+            "std::process",
+            "std::net::Tcp",
+        ] {
+            assert!(!text.contains(taken), "{}: takes {taken}", file.display());
+        }
+    }
+}
+
+#[test]
 fn unsafe_code_is_in_the_kernel_room_alone() {
     let kernel = room("kernel");
     for file in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
