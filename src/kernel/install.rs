@@ -44,7 +44,7 @@ impl Removed {
 }
 
 /// Puts a plan in place: first what redirected packets will need, then the rules, at one instant; last, what earlier
-/// plans have left and this one does not want. On failure everything is as it was.
+/// plans have left and this one does not want. On failure everything is as it was, unless the error says otherwise.
 ///
 /// # Errors
 /// The system cannot or may not.
@@ -59,19 +59,26 @@ pub fn apply(
     let result = add(kernel, &wanted, &mut added).and_then(|()| apply_rules(kernel, &plan.ruleset, backend, observed));
     let applied = match result {
         Ok(applied) => applied,
-        Err(cause) => return Err(undo(kernel, &added, cause)),
+        // Rules that may be in force may need what was added. Where they are not, it does no harm.
+        Err(cause) if cause.may_have_changed_rules() => return Err(cause),
+        Err(cause) => return Err(undo(kernel, &wanted, observed, cause)),
     };
+    let mut left_over = Vec::new();
     for other in RuleBackend::ALL {
         if other != applied.backend && observed.holds_rules(other) {
-            kernel.remove_rules(other)?;
+            left_over.extend(kernel.remove_rules(other).err());
         }
     }
     for stale in observed.prerequisites().into_iter().rev() {
         if !wanted.contains(&stale) {
-            kernel.remove(stale)?;
+            left_over.extend(kernel.remove(stale).err());
         }
     }
-    Ok(Applied { added, ..applied })
+    if left_over.is_empty() {
+        Ok(Applied { added, ..applied })
+    } else {
+        Err(KernelError::LeftOver(left_over))
+    }
 }
 
 /// Takes away all that is ours, on every backend: the rules first, then what they needed.
@@ -98,15 +105,11 @@ pub fn cleanup(kernel: &mut dyn Kernel, observed: &Observed) -> Result<Removed, 
             Err(error) => errors.push(error),
         }
     }
-    let mut ours = observed.prerequisites();
-    match kernel.routes() {
-        Ok(routes) => ours.extend(
-            routes
-                .into_iter()
-                .filter(|route| !observed.policy_routing.contains(route)),
-        ),
-        Err(error) => errors.push(error),
-    }
+    // What is there now, so that nothing is left of what came after the look.
+    let ours = kernel.prerequisites().unwrap_or_else(|error| {
+        errors.push(error);
+        observed.prerequisites()
+    });
     for what in ours.into_iter().rev() {
         match kernel.remove(what) {
             Ok(true) => removed.push(what),
@@ -114,10 +117,14 @@ pub fn cleanup(kernel: &mut dyn Kernel, observed: &Observed) -> Result<Removed, 
             Err(error) => errors.push(error),
         }
     }
+    several(errors).map_or(Ok(removed), Err)
+}
+
+/// All of them as one error.
+fn several(mut errors: Vec<KernelError>) -> Option<KernelError> {
     match errors.len() {
-        0 => Ok(removed),
-        1 => Err(errors.swap_remove(0)),
-        _ => Err(KernelError::Several(errors)),
+        0 | 1 => errors.pop(),
+        _ => Some(KernelError::Several(errors)),
     }
 }
 
@@ -168,16 +175,25 @@ fn apply_rules(
     }
 }
 
-fn undo(kernel: &mut dyn Kernel, added: &[Prerequisite], cause: KernelError) -> KernelError {
-    for what in added.iter().rev() {
-        if let Err(undo) = kernel.remove(*what) {
-            return KernelError::NotUndone {
-                cause: Box::new(cause),
-                undo: Box::new(undo),
-            };
+/// Takes away what is there now of what was wanted, and was not there before. Whether it was added cannot be told from
+/// the answers: one of them may have been lost.
+fn undo(kernel: &mut dyn Kernel, wanted: &[Prerequisite], observed: &Observed, cause: KernelError) -> KernelError {
+    let before = observed.prerequisites();
+    let added = |what: &Prerequisite| wanted.contains(what) && !before.contains(what);
+    let failures = match kernel.prerequisites() {
+        Ok(now) => {
+            let added = now.into_iter().rev().filter(added);
+            added.filter_map(|what| kernel.remove(what).err()).collect()
         }
+        Err(error) => vec![error],
+    };
+    match several(failures) {
+        None => cause,
+        Some(undo) => KernelError::NotUndone {
+            cause: Box::new(cause),
+            undo: Box::new(undo),
+        },
     }
-    cause
 }
 
 #[cfg(test)]
@@ -272,6 +288,54 @@ mod tests {
         fake.fail_at(Operation::Remove(ADDRESS));
         let error = apply_to(&mut fake, &default_plan(), Backend::Auto).unwrap_err();
         assert!(matches!(error, KernelError::NotUndone { .. }), "{error}");
+    }
+
+    #[test]
+    fn what_was_added_without_an_answer_is_taken_back() {
+        let mut fake = Fake::default();
+        fake.lose_answer_to(Operation::Add(route(133)));
+        let before = fake.state();
+        apply_to(&mut fake, &tproxy(1337, 133), Backend::Auto).unwrap_err();
+        assert_eq!(fake.state(), before);
+        assert!(fake.done.contains(&Operation::Remove(route(133))));
+    }
+
+    #[test]
+    fn what_somebody_else_has_is_not_taken_back_where_an_answer_was_lost() {
+        let mut fake = Fake::default();
+        fake.foreign.push(route(133));
+        let before = fake.state();
+        fake.lose_answer_to(Operation::Add(rule(1337, 133)));
+        apply_to(&mut fake, &tproxy(1337, 133), Backend::Auto).unwrap_err();
+        assert_eq!(fake.state(), before);
+    }
+
+    #[test]
+    fn rules_that_may_be_in_force_keep_what_they_need() {
+        let mut fake = Fake::default();
+        fake.lose_answer_to(APPLY_RULES);
+        let error = apply_to(&mut fake, &tproxy(1337, 133), Backend::Auto).unwrap_err();
+        assert!(error.may_have_changed_rules(), "{error}");
+        let (_, ours, rules) = fake.state();
+        assert_eq!(ours, [rule(1337, 133), route(133)]);
+        assert_eq!(rules.len(), 1);
+        apply_to(&mut fake, &only_ipv4(), Backend::Auto).unwrap();
+        assert_eq!(fake.state().1, [], "the next run finds and removes it");
+    }
+
+    #[test]
+    fn everything_stale_is_tried_and_what_stays_is_told_with_the_new_rules_in_force() {
+        let mut fake = Fake::default();
+        apply_to(&mut fake, &tproxy(1337, 133), Backend::IptablesNft).unwrap();
+        fake.fail_at(Operation::RemoveRules(RuleBackend::IptablesNft));
+        fake.fail_at(Operation::Remove(route(133)));
+        let error = apply_to(&mut fake, &only_ipv4(), Backend::Nftables).unwrap_err();
+        assert!(
+            matches!(&error, KernelError::LeftOver(errors) if errors.len() == 2),
+            "{error}"
+        );
+        assert!(error.to_string().contains("the new rules are in force"), "{error}");
+        assert!(fake.done.contains(&APPLY_RULES) && fake.done.contains(&Operation::Remove(rule(1337, 133))));
     }
 
     #[test]

@@ -3,14 +3,16 @@
 //! Looking at a table in the usual way makes the kernel create it, and that empty table then misleads other tools. So
 //! the list of tables that exist is looked at first (`/proc/net/ip_tables_names`), and only one of those is read.
 
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use thiserror::Error;
 
+use super::netlink::attempts;
 use crate::facts::InstalledChain;
 use crate::ruleset::Family;
 
@@ -44,46 +46,91 @@ const IPV6: Layout = Layout {
     target_offset: 140,
 };
 
-/// The chains that users of legacy iptables made, in both families; `None` where they cannot be seen: without `/proc`,
-/// or for a user who may not read there.
-pub fn chains() -> Option<Vec<InstalledChain>> {
-    let mut chains = Vec::new();
-    for family in Family::BOTH {
-        chains.extend(chains_of(family)?);
-    }
-    Some(chains)
+/// A look at legacy iptables that failed, though it is there and may be looked at.
+#[derive(Debug, Error)]
+#[error(
+    "reading the {what}: {error}. Rules of ours could be there and be overlooked, so nothing was changed: try again"
+)]
+pub struct LegacyError {
+    what: String,
+    error: io::Error,
 }
 
-fn chains_of(family: Family) -> Option<Vec<InstalledChain>> {
+/// The chains that users of legacy iptables made, in both families; `None` where they cannot be seen: without `/proc`,
+/// or for a user who may not read there.
+///
+/// # Errors
+/// They could be seen, but not now.
+pub fn chains() -> Result<Option<Vec<InstalledChain>>, LegacyError> {
+    let mut chains = Vec::new();
+    for family in Family::BOTH {
+        match chains_of(family)? {
+            Some(more) => chains.extend(more),
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(chains))
+}
+
+fn chains_of(family: Family) -> Result<Option<Vec<InstalledChain>>, LegacyError> {
     let (layout, program) = match family {
         Family::V4 => (&IPV4, "iptables"),
         Family::V6 => (&IPV6, "ip6tables"),
     };
-    let names = match fs::read_to_string(layout.names) {
+    let names = match names(layout.names) {
         Ok(names) => names,
-        // The module is not loaded, so there are no tables.
-        Err(error) if error.kind() == ErrorKind::NotFound && Path::new("/proc/thread-self/net").is_dir() => {
-            return Some(Vec::new());
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            // Where the rest is there, the module is not loaded, so there are no tables.
+            return Ok(Path::new("/proc/thread-self/net").is_dir().then(Vec::new));
+        }
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            tracing::debug!(%family, %error, "may not see whether legacy iptables has tables");
+            return Ok(None);
         }
         Err(error) => {
-            tracing::debug!(%family, %error, "cannot see whether legacy iptables has tables");
-            return None;
+            let what = format!("names of the tables of legacy {program}");
+            return Err(LegacyError { what, error });
         }
     };
     let mut chains = Vec::new();
     for table in names.lines().filter(|name| TABLES.contains(name)) {
-        match read(layout, table) {
+        match read_undisturbed(layout, table) {
             Ok(names) => chains.extend(names.into_iter().map(|chain| InstalledChain {
                 table: format!("{table} (legacy {program})"),
                 chain,
             })),
+            Err(errno @ (Errno::EPERM | Errno::EACCES)) => {
+                tracing::debug!(%family, table, %errno, "may not read a table of legacy iptables");
+                return Ok(None);
+            }
             Err(errno) => {
-                tracing::debug!(%family, table, %errno, "cannot read a table of legacy iptables");
-                return None;
+                return Err(LegacyError {
+                    what: format!("table {table} of legacy {program}"),
+                    error: errno.into(),
+                });
             }
         }
     }
-    Some(chains)
+    Ok(Some(chains))
+}
+
+/// The text of a list of names. The file does not tell its size, so it is not asked.
+fn names(path: &str) -> io::Result<String> {
+    let mut names = String::new();
+    File::open(path)?.take(u64::MAX).read_to_string(&mut names)?;
+    Ok(names)
+}
+
+/// The chains of a table, whose size others may change between asking for it and reading.
+fn read_undisturbed(layout: &Layout, table: &str) -> Result<Vec<String>, Errno> {
+    let mut result = Err(Errno::EAGAIN);
+    for _ in attempts() {
+        result = read(layout, table);
+        if result != Err(Errno::EAGAIN) {
+            break;
+        }
+    }
+    result
 }
 
 fn read(layout: &Layout, table: &str) -> Result<Vec<String>, Errno> {

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::PathBuf;
+use std::thread;
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
@@ -27,6 +28,17 @@ pub enum NetnsError {
          owns it. Run as root, or run inside the namespace without --netns", .0.display()
     )]
     NotPermitted(PathBuf),
+    /// No thread could be had to enter it with.
+    #[error(
+        "starting a thread to enter the network namespace {}: {reason}. Is there a limit on processes (pids.max, \
+         ulimit -u)?", path.display()
+    )]
+    Thread {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: std::io::Error,
+    },
     /// The kernel refused for another reason.
     #[error("entering the network namespace {}: {errno}", path.display())]
     Enter {
@@ -58,13 +70,19 @@ pub fn within<T: Send>(path: PathBuf, work: impl FnOnce() -> T + Send) -> Result
     };
     let inside = || match setns(&file, CloneFlags::CLONE_NEWNET) {
         Ok(()) => Ok(work()),
-        Err(Errno::EINVAL) => Err(NetnsError::NotANamespace(path)),
-        Err(Errno::EPERM) => Err(NetnsError::NotPermitted(path)),
-        Err(errno) => Err(NetnsError::Enter { path, errno }),
+        Err(Errno::EINVAL) => Err(NetnsError::NotANamespace(path.clone())),
+        Err(Errno::EPERM) => Err(NetnsError::NotPermitted(path.clone())),
+        Err(errno) => Err(NetnsError::Enter {
+            path: path.clone(),
+            errno,
+        }),
     };
-    std::thread::scope(|scope| match scope.spawn(inside).join() {
-        Ok(result) => result,
-        Err(panic) => std::panic::resume_unwind(panic),
+    thread::scope(|scope| match thread::Builder::new().spawn_scoped(scope, inside) {
+        Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+        Err(reason) => Err(NetnsError::Thread {
+            path: path.clone(),
+            reason,
+        }),
     })
 }
 

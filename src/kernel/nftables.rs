@@ -11,14 +11,11 @@ use nix::sys::socket::SockProtocol;
 use thiserror::Error;
 
 use super::Change;
-use super::netlink::{Answer, NetlinkError, Socket};
+use super::netlink::{ATTEMPTS, Answer, NetlinkError, Socket, attempts};
 use crate::facts::InstalledChain;
 use crate::render::netlink::listing::Listing;
 use crate::render::netlink::{self, Object, Step};
 use crate::ruleset::{Ruleset, TABLE};
-
-/// How often a transaction is begun again because somebody else changed the ruleset in between.
-const ATTEMPTS: usize = 32;
 
 /// What nf_tables could not do.
 #[derive(Debug, Error)]
@@ -47,6 +44,12 @@ pub enum NftablesError {
         /// Why.
         errno: Errno,
     },
+    /// The answer to a transaction was lost, and it could not be found out whether the kernel has carried it out.
+    #[error(
+        "the kernel's answer to a transaction of nf_tables was lost ({0}), so our rules may be the old or the new ones, \
+         whole. Run sidetrack again: it looks what is there, and does what is missing"
+    )]
+    Unanswered(#[source] NetlinkError),
     /// Others kept changing the ruleset.
     #[error(
         "other programs changed the nftables ruleset during each of {ATTEMPTS} attempts; nothing was changed. \
@@ -87,8 +90,23 @@ impl Nftables {
     /// `installed` says whether our table was seen before. It saves a conversation and need not be right.
     ///
     /// # Errors
-    /// The kernel cannot or may not; then nothing was changed.
+    /// The kernel cannot or may not; then nothing was changed. The one exception is [`NftablesError::Unanswered`].
     pub fn apply(&mut self, ruleset: &Ruleset, installed: bool) -> Result<Change, NftablesError> {
+        let mut unanswered = None;
+        match self.try_apply(ruleset, installed, &mut unanswered) {
+            Err(error) => Err(unanswered.map_or(error, |(_, lost)| NftablesError::Unanswered(lost))),
+            done => done,
+        }
+    }
+
+    /// The same. A transaction whose answer was lost is left in `unanswered`, with what it has done if it has done
+    /// anything: the next look at the table tells.
+    fn try_apply(
+        &mut self,
+        ruleset: &Ruleset,
+        installed: bool,
+        unanswered: &mut Option<(Change, NetlinkError)>,
+    ) -> Result<Change, NftablesError> {
         let steps = netlink::create(ruleset);
         if !installed {
             match self.commit(&steps, None) {
@@ -98,24 +116,26 @@ impl Nftables {
                     object: Object::Table,
                     errno: Errno::EEXIST,
                 }) => tracing::debug!("our table appeared meanwhile"),
+                Err(NftablesError::Unanswered(lost)) => *unanswered = Some((Change::Created, lost)),
                 Err(error) => return Err(error),
             }
         }
         let planned = Listing::of(steps.iter().map(Step::message));
-        for attempt in 1..=ATTEMPTS {
+        for attempt in attempts() {
             let (generation, present) = match self.read() {
-                Ok(read) => read,
                 Err(NftablesError::Netlink(NetlinkError::Interrupted)) => continue,
-                Err(error) => return Err(error),
+                read => read?,
             };
             if present == planned {
-                return Ok(Change::Unchanged);
+                return Ok(unanswered.take().map_or(Change::Unchanged, |(change, _)| change));
             }
+            *unanswered = None; // It was not carried out.
             match self.commit(&netlink::replace(ruleset, &present), Some(generation)) {
                 Ok(()) => return Ok(Change::Replaced),
                 Err(NftablesError::Netlink(NetlinkError::Refused(Errno::ERESTART))) => {
                     tracing::debug!(attempt, "another program changed the ruleset; reading it again");
                 }
+                Err(NftablesError::Unanswered(lost)) => *unanswered = Some((Change::Replaced, lost)),
                 Err(error) => return Err(error),
             }
         }
@@ -128,14 +148,8 @@ impl Nftables {
     /// It could not be read.
     pub fn holds(&mut self, ruleset: &Ruleset) -> Result<bool, NftablesError> {
         let planned = Listing::of(netlink::create(ruleset).iter().map(Step::message));
-        for _ in 0..ATTEMPTS {
-            match self.read() {
-                Ok((_, present)) => return Ok(present == planned),
-                Err(NftablesError::Netlink(NetlinkError::Interrupted)) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Err(NftablesError::Busy)
+        let (_, present) = undisturbed(|| self.read())?;
+        Ok(present == planned)
     }
 
     /// Asks the kernel the least that nf_tables can be asked.
@@ -149,15 +163,20 @@ impl Nftables {
     /// Removes our table. Returns whether there was one.
     ///
     /// # Errors
-    /// The kernel cannot or may not.
+    /// The kernel cannot or may not; or [`NftablesError::Unanswered`].
     pub fn remove(&mut self) -> Result<bool, NftablesError> {
-        match self.commit(&netlink::remove(), None) {
-            Ok(()) => Ok(true),
-            Err(NftablesError::Refused {
-                errno: Errno::ENOENT, ..
-            }) => Ok(false),
-            Err(error) => Err(error),
+        let mut unanswered = None;
+        for _ in attempts() {
+            match self.commit(&netlink::remove(), None) {
+                Ok(()) => return Ok(true),
+                Err(NftablesError::Refused {
+                    errno: Errno::ENOENT, ..
+                }) => return Ok(unanswered.is_some()),
+                Err(NftablesError::Unanswered(lost)) => unanswered = Some(lost),
+                Err(error) => return Err(unanswered.map_or(error, NftablesError::Unanswered)),
+            }
         }
+        Err(unanswered.map_or(NftablesError::Busy, NftablesError::Unanswered))
     }
 
     /// The chains of all tables, ours and others'.
@@ -166,17 +185,12 @@ impl Nftables {
     /// They could not be read.
     pub fn chains(&mut self) -> Result<Vec<InstalledChain>, NftablesError> {
         let request = NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() });
-        for _ in 0..ATTEMPTS {
-            let messages = match self.dump(NetfilterProtoFamily::Unspec, request.clone()) {
-                Err(NftablesError::Netlink(NetlinkError::Interrupted)) => continue,
-                messages => messages?,
-            };
-            return Ok(messages.iter().filter_map(installed_chain).collect());
-        }
-        Err(NftablesError::Busy)
+        let messages = undisturbed(|| self.dump(NetfilterProtoFamily::Unspec, request.clone()))?;
+        Ok(messages.iter().filter_map(installed_chain).collect())
     }
 
-    /// What our table holds, and of which generation of the ruleset that is.
+    /// What our table holds, and of which generation of the ruleset that is. It takes several questions; where the
+    /// ruleset changes between them, the answers do not belong together, and the reading was interrupted.
     fn read(&mut self) -> Result<(u32, Listing), NftablesError> {
         let generation = self.generation()?;
         let table = || TABLE.to_owned();
@@ -214,7 +228,11 @@ impl Nftables {
             NetfilterMessageInner::NfTables(message) => Some(message),
             _ => None,
         });
-        Ok((generation, Listing::of(messages)))
+        let listing = Listing::of(messages);
+        if self.generation()? != generation {
+            return Err(NetlinkError::Interrupted.into());
+        }
+        Ok((generation, listing))
     }
 
     /// The number of the current generation of the ruleset. It changes with every transaction of anybody.
@@ -251,7 +269,10 @@ impl Nftables {
         }
     }
 
-    /// Sends a transaction and waits for its answer.
+    /// Sends a transaction and reads its answer.
+    ///
+    /// # Errors
+    /// The kernel has not carried it out; or [`NftablesError::Unanswered`].
     fn commit(&mut self, steps: &[Step], generation: Option<u32>) -> Result<(), NftablesError> {
         let bytes = netlink::transaction(steps, generation);
         tracing::debug!(
@@ -265,8 +286,9 @@ impl Nftables {
         loop {
             // All answers are there when the send returns; the one to the last step comes last.
             let answers = match self.socket.receive() {
-                Err(NetlinkError::Receive(Errno::ENOBUFS)) if failure.is_some() => break,
-                answers => answers?,
+                // One error is enough: nothing was changed.
+                Err(_) if failure.is_some() => break,
+                answers => answers.map_err(NftablesError::Unanswered)?,
             };
             if answers.is_empty() {
                 break;
@@ -287,8 +309,20 @@ impl Nftables {
                 return Ok(()); // Only the last step asks for an answer.
             }
         }
-        Err(failure.unwrap_or_else(|| NetlinkError::Malformed("no answer to a transaction".to_owned()).into()))
+        let no_answer = || NftablesError::Unanswered(NetlinkError::Malformed("there is none".to_owned()));
+        Err(failure.unwrap_or_else(no_answer))
     }
+}
+
+/// What `read` gives once nobody disturbs it.
+fn undisturbed<T>(mut read: impl FnMut() -> Result<T, NftablesError>) -> Result<T, NftablesError> {
+    for _ in attempts() {
+        match read() {
+            Err(NftablesError::Netlink(NetlinkError::Interrupted)) => {}
+            read => return read,
+        }
+    }
+    Err(NftablesError::Busy)
 }
 
 /// Puts a refusal into words. An error of no step in particular is about the transaction as a whole.

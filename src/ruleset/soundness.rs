@@ -1,6 +1,6 @@
 //! What must hold for any ruleset before a kernel sees it.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use thiserror::Error;
@@ -82,7 +82,7 @@ pub fn check(ruleset: &Ruleset, proxy: &[ProxyTraffic]) -> Result<(), Unsound> {
 }
 
 fn check_names(ruleset: &Ruleset) -> Result<(), Unsound> {
-    let (mut chains, mut sets) = (HashSet::new(), HashSet::new());
+    let (mut chains, mut sets) = (BTreeSet::new(), BTreeSet::new());
     let repeated = ruleset
         .chains
         .iter()
