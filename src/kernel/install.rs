@@ -69,11 +69,10 @@ pub fn apply(
             left_over.extend(kernel.remove_rules(other).err());
         }
     }
-    for stale in observed.prerequisites().into_iter().rev() {
-        if !wanted.contains(&stale) {
-            left_over.extend(kernel.remove(stale).err());
-        }
-    }
+    let mut stale = observed.prerequisites();
+    stale.retain(|what| !wanted.contains(what));
+    // Routes go before their rules. Where one stays, so does its rule: that is how the next run finds it.
+    left_over.extend(stale.into_iter().rev().find_map(|what| kernel.remove(what).err()));
     if left_over.is_empty() {
         Ok(Applied { added, ..applied })
     } else {
@@ -81,10 +80,10 @@ pub fn apply(
     }
 }
 
-/// Takes away all that is ours, on every backend: the rules first, then what they needed.
+/// Takes away all that is ours, on every backend: the rules first, then what they needed. Rules that stay keep that.
 ///
 /// # Errors
-/// Everything that could not be removed; the rest was.
+/// Everything that could not be removed.
 pub fn cleanup(kernel: &mut dyn Kernel, observed: &Observed) -> Result<Removed, KernelError> {
     let (mut removed, mut errors) = (Removed::default(), Vec::new());
     for backend in RuleBackend::ALL {
@@ -105,6 +104,9 @@ pub fn cleanup(kernel: &mut dyn Kernel, observed: &Observed) -> Result<Removed, 
             Err(error) => errors.push(error),
         }
     }
+    if !errors.is_empty() {
+        return Err(several(errors));
+    }
     // What is there now, so that nothing is left of what came after the look.
     let ours = kernel.prerequisites().unwrap_or_else(|error| {
         errors.push(error);
@@ -117,14 +119,18 @@ pub fn cleanup(kernel: &mut dyn Kernel, observed: &Observed) -> Result<Removed, 
             Err(error) => errors.push(error),
         }
     }
-    several(errors).map_or(Ok(removed), Err)
+    if errors.is_empty() {
+        Ok(removed)
+    } else {
+        Err(several(errors))
+    }
 }
 
 /// All of them as one error.
-fn several(mut errors: Vec<KernelError>) -> Option<KernelError> {
+fn several(mut errors: Vec<KernelError>) -> KernelError {
     match errors.len() {
-        0 | 1 => errors.pop(),
-        _ => Some(KernelError::Several(errors)),
+        1 => errors.swap_remove(0),
+        _ => KernelError::Several(errors),
     }
 }
 
@@ -180,19 +186,19 @@ fn apply_rules(
 fn undo(kernel: &mut dyn Kernel, wanted: &[Prerequisite], observed: &Observed, cause: KernelError) -> KernelError {
     let before = observed.prerequisites();
     let added = |what: &Prerequisite| wanted.contains(what) && !before.contains(what);
-    let failures = match kernel.prerequisites() {
+    let failures: Vec<KernelError> = match kernel.prerequisites() {
         Ok(now) => {
             let added = now.into_iter().rev().filter(added);
             added.filter_map(|what| kernel.remove(what).err()).collect()
         }
         Err(error) => vec![error],
     };
-    match several(failures) {
-        None => cause,
-        Some(undo) => KernelError::NotUndone {
-            cause: Box::new(cause),
-            undo: Box::new(undo),
-        },
+    if failures.is_empty() {
+        return cause;
+    }
+    KernelError::NotUndone {
+        cause: Box::new(cause),
+        undo: Box::new(several(failures)),
     }
 }
 
@@ -335,7 +341,13 @@ mod tests {
             "{error}"
         );
         assert!(error.to_string().contains("the new rules are in force"), "{error}");
-        assert!(fake.done.contains(&APPLY_RULES) && fake.done.contains(&Operation::Remove(rule(1337, 133))));
+        assert!(fake.done.contains(&APPLY_RULES));
+        let (_, ours, _) = fake.state();
+        assert_eq!(
+            ours,
+            [rule(1337, 133), route(133)],
+            "by the rule the next run finds the route"
+        );
     }
 
     #[test]
@@ -399,11 +411,25 @@ mod tests {
     #[test]
     fn cleanup_goes_on_after_a_failure_and_reports_it() {
         let mut fake = Fake::default();
-        apply_to(&mut fake, &default_plan(), Backend::Nftables).unwrap();
+        apply_to(&mut fake, &tproxy(1337, 133), Backend::Nftables).unwrap();
+        fake.fail_at(Operation::Remove(route(133)));
+        let observed = fake.observed();
+        cleanup(&mut fake, &observed).unwrap_err();
+        assert!(fake.done.contains(&Operation::Remove(rule(1337, 133))));
+    }
+
+    #[test]
+    fn rules_that_cleanup_cannot_remove_keep_what_they_need() {
+        let mut fake = Fake::default();
+        let nothing_seen = fake.observed();
+        apply_to(&mut fake, &default_plan(), Backend::IptablesNft).unwrap();
+        apply(&mut fake, &default_plan(), Backend::Nftables, &nothing_seen).unwrap();
         fake.fail_at(Operation::RemoveRules(RuleBackend::Nftables));
         let observed = fake.observed();
         cleanup(&mut fake, &observed).unwrap_err();
-        assert!(fake.done.contains(&Operation::Remove(ADDRESS)));
+        let (_, ours, rules) = fake.state();
+        assert_eq!(ours, [ADDRESS]);
+        assert_eq!(rules.len(), 1, "those of the other backend went");
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub enum NetlinkError {
     #[error("opening a netlink socket: {0}")]
     Open(#[source] Errno),
     /// A request could not be sent.
-    #[error("sending {length} bytes over netlink: {errno}{}", hint(*errno))]
+    #[error("sending {length} bytes over netlink: {errno}{}", hint(*length, *errno))]
     Send {
         /// How long the request was.
         length: usize,
@@ -41,11 +41,12 @@ pub enum NetlinkError {
     Malformed(String),
 }
 
-fn hint(errno: Errno) -> &'static str {
+fn hint(length: usize, errno: Errno) -> &'static str {
     match errno {
-        Errno::EMSGSIZE | Errno::ENOBUFS => {
+        Errno::EMSGSIZE | Errno::ENOBUFS if length > DEFAULT_SEND_BUFFER => {
             "; all rules must fit into one message: raise net.core.wmem_max, or use fewer ports and CIDRs"
         }
+        Errno::ENOBUFS => "; the system is short of memory for sockets (net.core.wmem_max, cgroup limits): try again",
         _ => "",
     }
 }

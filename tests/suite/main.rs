@@ -14,6 +14,7 @@ mod common;
 mod containment;
 mod dns;
 mod envoy;
+mod faults;
 mod golden;
 mod groups;
 mod istio;
