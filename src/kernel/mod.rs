@@ -6,6 +6,8 @@
 pub mod accounts;
 pub mod check;
 #[cfg(test)]
+mod distortion;
+#[cfg(test)]
 mod fake;
 pub mod install;
 pub mod iptables;

@@ -73,7 +73,7 @@ impl Nftables {
     /// The kernel has no netfilter netlink.
     pub fn open() -> Result<Self, NftablesError> {
         match Socket::open(SockProtocol::NetlinkNetFilter) {
-            Ok(socket) => Ok(Self { socket }),
+            Ok(socket) => Ok(Self::over(socket)),
             Err(NetlinkError::Open(errno @ (Errno::EPROTONOSUPPORT | Errno::EAFNOSUPPORT))) => {
                 Err(NftablesError::Unsupported {
                     what: "netfilter over netlink".to_owned(),
@@ -83,6 +83,11 @@ impl Nftables {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The conversation over this socket.
+    pub fn over(socket: Socket) -> Self {
+        Self { socket }
     }
 
     /// Makes our table hold exactly `ruleset`, in one transaction; sends none where it does already.

@@ -143,8 +143,12 @@ impl Route {
     /// # Errors
     /// No netlink socket could be had.
     pub fn open() -> Result<Self, RouteError> {
-        let socket = Socket::open(SockProtocol::NetlinkRoute)?;
-        Ok(Self { socket })
+        Ok(Self::over(Socket::open(SockProtocol::NetlinkRoute)?))
+    }
+
+    /// The conversation over this socket.
+    pub fn over(socket: Socket) -> Self {
+        Self { socket }
     }
 
     /// Adds it, marked as ours. Returns whether it was not there yet, be it ours or somebody else's.
