@@ -2,7 +2,7 @@
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::istio_iptables;
+use super::{graph, istio_iptables};
 use crate::config::options::{Group, OPTIONS, OptionSpec};
 use crate::config::problem::environment_name;
 
@@ -16,6 +16,7 @@ pub fn command() -> Command {
         .disable_help_subcommand(true)
         .subcommand(apply())
         .subcommand(cleanup())
+        .subcommand(graph())
         .subcommand(lint())
         .subcommand(istio_iptables::command())
 }
@@ -41,6 +42,23 @@ fn cleanup() -> Command {
         .after_help("Example: sidetrack cleanup --netns pod")
         .arg(netns())
         .args(OPTIONS.iter().filter(logging).map(argument))
+        .arg(verbose())
+}
+
+fn graph() -> Command {
+    Command::new("graph")
+        .about("Draws the way of packets through the rules that applying would write")
+        .after_help("Example: sidetrack graph --format svg --redirect-dns > graph.svg")
+        .arg(
+            Arg::new("format")
+                .long("format")
+                .value_name("FORMAT")
+                .default_value(graph::FORMATS[0].0)
+                .value_parser(graph::FORMATS.map(|(name, _)| name))
+                .help("mermaid for Markdown, dot for Graphviz, svg for everything else"),
+        )
+        .arg(config())
+        .args(OPTIONS.iter().map(argument))
         .arg(verbose())
 }
 

@@ -4,6 +4,7 @@ mod apply;
 mod arguments;
 mod cleanup;
 mod failure;
+mod graph;
 mod istio_iptables;
 mod lint;
 mod logging;
@@ -41,6 +42,7 @@ fn command_of_ours(matches: &ArgMatches) -> anyhow::Result<()> {
     match matches.subcommand() {
         Some(("apply", matches)) => apply::run(matches),
         Some(("cleanup", matches)) => cleanup::run(matches),
+        Some(("graph", matches)) => graph::run(matches),
         Some(("lint", matches)) => lint::run(matches),
         _ => Err(Failure::Usage(vec!["no such command".to_owned()]).into()),
     }

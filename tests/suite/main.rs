@@ -16,6 +16,7 @@ mod dns;
 mod envoy;
 mod generated;
 mod golden;
+mod graph;
 mod groups;
 mod istio;
 mod layering;
