@@ -30,6 +30,11 @@ pub fn command() -> Command {
             cleanup,
         ))
         .subcommand(deferred(
+            "graph",
+            "Draws the way of packets through the rules that applying would write",
+            graph,
+        ))
+        .subcommand(deferred(
             "lint",
             "Looks at Kubernetes manifests for what defeats redirection, before they are deployed",
             lint,
@@ -82,6 +87,22 @@ fn cleanup(command: Command) -> Command {
         .after_help("Example: sidetrack cleanup --netns pod")
         .arg(netns())
         .args(OPTIONS.iter().filter(logging).map(argument))
+        .arg(verbose())
+}
+
+fn graph(command: Command) -> Command {
+    command
+        .after_help("Example: sidetrack graph --format svg --redirect-dns > graph.svg")
+        .arg(
+            Arg::new("format")
+                .long("format")
+                .value_name("FORMAT")
+                .default_value(super::graph::FORMATS[0].0)
+                .value_parser(super::graph::FORMATS.map(|(name, _)| name))
+                .help("mermaid for Markdown, dot for Graphviz, svg for everything else"),
+        )
+        .arg(config())
+        .args(OPTIONS.iter().map(argument))
         .arg(verbose())
 }
 

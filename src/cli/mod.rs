@@ -5,6 +5,7 @@ mod arguments;
 mod check;
 mod cleanup;
 mod failure;
+mod graph;
 mod istio_iptables;
 mod lint;
 mod logging;
@@ -46,6 +47,7 @@ fn command_of_ours(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         Some(("apply", matches)) => apply::run(matches).map(succeeded),
         Some(("check", matches)) => check::run(matches),
         Some(("cleanup", matches)) => cleanup::run(matches).map(succeeded),
+        Some(("graph", matches)) => graph::run(matches).map(succeeded),
         Some(("lint", matches)) => lint::run(matches),
         Some(("node", matches)) => node::run(matches),
         Some(("probe", matches)) => probe::run(matches).map(succeeded),
