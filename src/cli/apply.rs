@@ -59,18 +59,22 @@ pub fn text(settings: &Settings) -> anyhow::Result<String> {
 /// # Errors
 /// There is no such plan.
 pub fn plan(config: &Config) -> Result<Plan, PlanError> {
-    let facts = match Namespace::default().loopback() {
+    Plan::new(config, &seen(config))
+}
+
+/// What the plan depends on, as far as it can be seen.
+pub fn seen(config: &Config) -> Facts {
+    match Namespace::default().loopback() {
         Ok(loopback) => facts(config, &loopback),
         Err(error) => {
             tracing::debug!(%error, "cannot observe this network namespace; planning for an ordinary pod");
             Facts::default()
         }
-    };
-    Plan::new(config, &facts)
+    }
 }
 
 /// What the plan depends on. Name servers are looked up only where they matter.
-fn facts(config: &Config, loopback: &Loopback) -> Facts {
+pub fn facts(config: &Config, loopback: &Loopback) -> Facts {
     let asks_file = config.dns.redirect && config.dns.servers == DnsServers::ResolvConf;
     Facts {
         ipv6: loopback.ipv6,

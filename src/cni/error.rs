@@ -7,6 +7,7 @@ use thiserror::Error;
 use super::netconf::POD_ANNOTATIONS;
 use super::version::Version;
 use crate::config::problem::{Problem, Source};
+use crate::drift::Difference;
 use crate::kernel::KernelError;
 use crate::kernel::check::State;
 use crate::kernel::iptables::IptablesError;
@@ -103,12 +104,14 @@ pub enum Error {
     #[error("programs of iptables cannot be run apart from the host's locks and name services: {0}")]
     Isolation(io::Error),
     /// CHECK found another state than ADD left.
-    #[error("in the network namespace {netns}")]
+    #[error("in the network namespace {netns}{}", in_short(differences))]
     Check {
         /// Which, [`State::Absent`] or [`State::Drifted`].
         state: State,
         /// Where.
         netns: String,
+        /// In what it differs.
+        differences: Vec<Difference>,
     },
     /// STATUS: ADD would not work here.
     #[error("{0}")]
@@ -168,6 +171,18 @@ impl Error {
             _ => None,
         }
     }
+}
+
+/// The first few differences, and how many there are besides.
+fn in_short(differences: &[Difference]) -> String {
+    const FEW: usize = 3;
+    let told = differences.iter().take(FEW).map(ToString::to_string);
+    let more = differences.len().checked_sub(FEW).filter(|more| *more > 0);
+    let parts: Vec<String> = told.chain(more.map(|more| format!("and {more} more"))).collect();
+    if parts.is_empty() {
+        return String::new();
+    }
+    format!(": {}", parts.join("; "))
 }
 
 /// What to do where a runtime hands over no annotations.

@@ -15,6 +15,7 @@ pub mod netlink;
 pub mod netns;
 pub mod nftables;
 pub mod privilege;
+pub mod probe;
 pub mod resolvers;
 pub mod route;
 pub mod validation;
@@ -95,6 +96,12 @@ impl Observed {
         self.chains.iter().chain(self.legacy.iter().flatten())
     }
 
+    /// The chains that are not ours.
+    pub fn others(&self) -> impl Iterator<Item = &InstalledChain> {
+        let ours = |chain: &InstalledChain| chain.table == format!("inet {TABLE}") || is_iptables_chain(&chain.chain);
+        self.all_chains().filter(move |chain| !ours(chain))
+    }
+
     /// What we have added besides rules, as far as it was seen, in the order in which it is added.
     pub fn prerequisites(&self) -> Vec<Prerequisite> {
         let addresses = self.loopback.our_addresses.iter().copied().map(Prerequisite::Address);
@@ -112,6 +119,11 @@ impl Observed {
                  sidetrack"
             );
         }
+        self.warn_of_loopback();
+    }
+
+    /// Logs it where the loopback interface is down.
+    pub fn warn_of_loopback(&self) {
         if !self.loopback.up {
             tracing::warn!(
                 "the loopback interface is down: until it is up, redirected connections from here cannot reach the proxy"
@@ -158,6 +170,12 @@ pub enum KernelError {
         /// Why not legacy iptables.
         legacy: Box<KernelError>,
     },
+    /// The rules of legacy iptables may be there or not: without a list of its tables, looking would create them.
+    #[error(
+        "cannot see which tables legacy iptables has: /proc/net/ip_tables_names or a table cannot be read here. \
+         Run as root, where /proc is mounted"
+    )]
+    LegacyUnseen,
     /// Something failed, and what had been done before could not be undone.
     #[error("{cause}. Undoing what had been done before failed too: {undo}. Run `sidetrack cleanup` and apply again")]
     NotUndone {
@@ -181,7 +199,9 @@ impl KernelError {
             Self::Iptables(error) if error.is_refusal() => Some(privilege::advice()),
             Self::NotUndone { cause, .. } => cause.advice(),
             Self::Several(errors) => errors.iter().find_map(Self::advice),
-            Self::Nftables(_) | Self::Iptables(_) | Self::Route(_) | Self::NoBackend { .. } => None,
+            Self::Nftables(_) | Self::Iptables(_) | Self::Route(_) | Self::NoBackend { .. } | Self::LegacyUnseen => {
+                None
+            }
         }
     }
 }

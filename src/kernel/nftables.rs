@@ -1,5 +1,7 @@
 //! The nftables backend: reads and writes our table over netlink, a transaction at a time.
 
+mod others;
+
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable as _, NetlinkHeader, NetlinkMessage};
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, GenAttribute, GenMessage, NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute,
@@ -12,10 +14,10 @@ use thiserror::Error;
 
 use super::netlink::{Answer, NetlinkError, Socket};
 use super::{Change, attributes};
-use crate::facts::InstalledChain;
+use crate::drift::{self, Difference};
 use crate::render::netlink::listing::Listing;
 use crate::render::netlink::{self, Object, Step};
-use crate::ruleset::{Ruleset, TABLE};
+use crate::ruleset::{Installed, Ruleset, TABLE};
 
 /// How often a transaction is begun again because somebody else changed the ruleset in between.
 const ATTEMPTS: usize = 32;
@@ -24,7 +26,7 @@ const ATTEMPTS: usize = 32;
 #[derive(Debug, Error)]
 pub enum NftablesError {
     /// We may not.
-    #[error("the kernel does not allow changes to nf_tables here ({0})")]
+    #[error("the kernel does not allow access to nf_tables here ({0})")]
     NotPermitted(Errno),
     /// The kernel cannot.
     #[error(
@@ -122,20 +124,38 @@ impl Nftables {
         Err(NftablesError::Busy)
     }
 
-    /// Whether our table holds exactly `ruleset`.
+    /// How what our table holds differs from `ruleset`.
     ///
     /// # Errors
     /// It could not be read.
-    pub fn holds(&mut self, ruleset: &Ruleset) -> Result<bool, NftablesError> {
+    pub fn differences(&mut self, ruleset: &Ruleset) -> Result<Vec<Difference>, NftablesError> {
         let planned = Listing::of(netlink::create(ruleset).iter().map(Step::message));
-        for _ in 0..ATTEMPTS {
-            match self.read() {
-                Ok((_, present)) => return Ok(present == planned),
-                Err(NftablesError::Netlink(NetlinkError::Interrupted)) => {}
-                Err(error) => return Err(error),
-            }
+        let present = self.listing()?;
+        if present == planned {
+            return Ok(Vec::new());
         }
-        Err(NftablesError::Busy)
+        let (planned, present) = (netlink::contents(&planned), netlink::contents(&present));
+        let name = planned.name.clone();
+        Ok(drift::tables_that_differ(&name, &[planned], &[present]))
+    }
+
+    /// What our table holds, as rules; nothing where there is no table of ours.
+    ///
+    /// # Errors
+    /// It could not be read.
+    pub fn installed(&mut self) -> Result<Installed, NftablesError> {
+        match self.listing() {
+            Ok(listing) => Ok(netlink::decode(&listing)),
+            // Rules of a table that is not there are asked for in vain.
+            Err(NftablesError::Netlink(NetlinkError::Refused(Errno::ENOENT))) => {
+                Ok(netlink::decode(&Listing::default()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn listing(&mut self) -> Result<Listing, NftablesError> {
+        uninterrupted(|| self.read().map(|(_, present)| present))
     }
 
     /// Asks the kernel the least that nf_tables can be asked.
@@ -158,22 +178,6 @@ impl Nftables {
             }) => Ok(false),
             Err(error) => Err(error),
         }
-    }
-
-    /// The chains of all tables, ours and others'.
-    ///
-    /// # Errors
-    /// They could not be read.
-    pub fn chains(&mut self) -> Result<Vec<InstalledChain>, NftablesError> {
-        let request = NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() });
-        for _ in 0..ATTEMPTS {
-            let messages = match self.dump(NetfilterProtoFamily::Unspec, request.clone()) {
-                Err(NftablesError::Netlink(NetlinkError::Interrupted)) => continue,
-                messages => messages?,
-            };
-            return Ok(messages.iter().filter_map(installed_chain).collect());
-        }
-        Err(NftablesError::Busy)
     }
 
     /// What our table holds, and of which generation of the ruleset that is.
@@ -210,11 +214,7 @@ impl Nftables {
                 elements => elements?,
             });
         }
-        let messages = messages.iter().filter_map(|message| match &message.inner {
-            NetfilterMessageInner::NfTables(message) => Some(message),
-            _ => None,
-        });
-        Ok((generation, Listing::of(messages)))
+        Ok((generation, Listing::of(messages.iter().filter_map(nf_tables))))
     }
 
     /// The number of the current generation of the ruleset. It changes with every transaction of anybody.
@@ -361,29 +361,20 @@ fn set_name(message: &NetfilterMessage) -> Option<String> {
     })
 }
 
-fn installed_chain(message: &NetfilterMessage) -> Option<InstalledChain> {
-    let NetfilterMessageInner::NfTables(NfTablesMessage::NewChain(chain)) = &message.inner else {
-        return None;
-    };
-    let (mut table, mut name) = (None, None);
-    for attribute in &chain.attributes {
-        match attribute {
-            ChainAttribute::Table(text) => table = Some(text),
-            ChainAttribute::Name(text) => name = Some(text),
-            _ => {}
+/// Reads until nobody has changed anything meanwhile.
+fn uninterrupted<T>(mut read: impl FnMut() -> Result<T, NftablesError>) -> Result<T, NftablesError> {
+    for _ in 0..ATTEMPTS {
+        match read() {
+            Err(NftablesError::Netlink(NetlinkError::Interrupted)) => {}
+            result => return result,
         }
     }
-    let family = match message.header.family {
-        NetfilterProtoFamily::Inet => "inet",
-        NetfilterProtoFamily::IPv4 => "ip",
-        NetfilterProtoFamily::IPv6 => "ip6",
-        NetfilterProtoFamily::ARP => "arp",
-        NetfilterProtoFamily::Bridge => "bridge",
-        NetfilterProtoFamily::NetDev => "netdev",
-        _ => "other",
-    };
-    Some(InstalledChain {
-        table: format!("{family} {}", table?),
-        chain: name?.clone(),
-    })
+    Err(NftablesError::Busy)
+}
+
+fn nf_tables(message: &NetfilterMessage) -> Option<&NfTablesMessage> {
+    match &message.inner {
+        NetfilterMessageInner::NfTables(message) => Some(message),
+        _ => None,
+    }
 }

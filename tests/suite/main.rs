@@ -8,6 +8,7 @@
 mod bench;
 #[path = "../cases/mod.rs"]
 mod cases;
+mod check;
 mod cli;
 mod cni;
 #[path = "../common/mod.rs"]
@@ -15,20 +16,27 @@ mod common;
 mod containment;
 mod dns;
 mod envoy;
+mod explain;
+mod generated;
 mod golden;
 mod groups;
 mod istio;
 mod layering;
 mod lifecycle;
+mod lint;
 mod load;
+mod node;
 mod parity;
+mod probe;
 mod program;
 mod random;
+mod readback;
 mod readme;
 mod refusal;
 mod regressions;
 mod reroute;
 mod routing;
+mod runtimes;
 mod sandbox;
 mod tproxy;
 mod traffic;

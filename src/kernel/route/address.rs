@@ -11,6 +11,9 @@ use super::{Answer, LOOPBACK_INDEX, NetlinkError, Route, RouteError, malformed, 
 use crate::facts::{Ipv6, UsableAddresses};
 use crate::plan::{LOOPBACK_ADDRESS_METRIC, PASSTHROUGH_V6};
 
+/// Addresses that may turn out to be another host's too (RFC 4862).
+const NOT_IN_USE: AddressHeaderFlags = AddressHeaderFlags::Tentative.union(AddressHeaderFlags::Dadfailed);
+
 /// What the loopback interface is like.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loopback {
@@ -47,6 +50,19 @@ impl Route {
             addresses: usable(addresses.iter().filter_map(ip)),
             our_addresses: addresses.iter().filter_map(ours).collect(),
         })
+    }
+
+    /// The addresses of this host that others could reach: neither loopback nor link-local ones, nor any that are not
+    /// in use yet.
+    ///
+    /// # Errors
+    /// The kernel did not answer as it should.
+    pub fn usable_addresses(&mut self) -> Result<Vec<IpAddr>, RouteError> {
+        let addresses = self.addresses()?;
+        let in_use = addresses
+            .iter()
+            .filter(|address| !address.header.flags.intersects(NOT_IN_USE));
+        Ok(in_use.filter_map(local).filter(|address| is_usable(*address)).collect())
     }
 
     /// Whether the loopback interface is up, and whether it takes IPv6 addresses (`None`: the kernel has no IPv6).
@@ -113,16 +129,34 @@ fn ip(message: &AddressMessage) -> Option<IpAddr> {
     })
 }
 
+/// The host's own address: at a link from point to point, the other one is that of the other end.
+fn local(message: &AddressMessage) -> Option<IpAddr> {
+    let mut attributes = message.attributes.iter();
+    let local = attributes.find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    local.or_else(|| ip(message))
+}
+
 fn usable(addresses: impl Iterator<Item = IpAddr>) -> UsableAddresses {
     let mut usable = UsableAddresses::default();
-    for address in addresses.filter(|address| !address.is_loopback()) {
+    for address in addresses.filter(|address| is_usable(*address)) {
         match address {
-            IpAddr::V4(address) => usable.v4 |= !address.is_link_local(),
-            // ::6 is not loopback by the book, but it is ours.
-            IpAddr::V6(address) => usable.v6 |= !address.is_unicast_link_local() && address != PASSTHROUGH_V6,
+            IpAddr::V4(_) => usable.v4 = true,
+            IpAddr::V6(_) => usable.v6 = true,
         }
     }
     usable
+}
+
+fn is_usable(address: IpAddr) -> bool {
+    let beyond_link = match address {
+        IpAddr::V4(address) => !address.is_link_local(),
+        // ::6 is not loopback by the book, but it is ours.
+        IpAddr::V6(address) => !address.is_unicast_link_local() && address != PASSTHROUGH_V6,
+    };
+    beyond_link && !address.is_loopback()
 }
 
 /// Looks for `disable_ipv6` among the attributes of a link: IFLA_AF_SPEC, in it AF_INET6, in it IFLA_INET6_CONF, an

@@ -3,10 +3,11 @@
 //! The messages are those of the crate below rtnetlink; a handful of requests needs no asynchronous runtime.
 
 mod address;
+mod link;
 mod policy;
 
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{Ipv6Addr, UdpSocket};
 
 use netlink_packet_core::{
     DecodeError, Emitable, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader,
@@ -203,6 +204,20 @@ impl Route {
                 what: format!("removing {what}"),
                 errno,
             }),
+        }
+    }
+
+    /// Whether somebody else has added it, so that adding it would change nothing.
+    ///
+    /// # Errors
+    /// The kernel did not answer as it should.
+    pub fn is_of_others(&mut self, what: Prerequisite) -> Result<bool, RouteError> {
+        match what {
+            // Only an address of this host can be bound to.
+            Prerequisite::Address(address) => Ok(UdpSocket::bind((address, 0)).is_ok()),
+            // The kernel takes ours besides.
+            Prerequisite::Rule { .. } => Ok(false),
+            Prerequisite::Route { family, table } => self.is_local(family, table),
         }
     }
 

@@ -16,17 +16,23 @@ pub struct Key {
     pub byte_order: u32,
 }
 
+pub(super) const IPV4_ADDRESS: u32 = 7;
+pub(super) const IPV6_ADDRESS: u32 = 8;
+pub(super) const PORT: u32 = 13;
+pub(super) const UID: u32 = 24;
+pub(super) const GID: u32 = 25;
+
 const HOST: u32 = 1;
 const BIG_ENDIAN: u32 = 2;
 
 /// The key of a set with these elements.
 pub fn key(elements: &Elements) -> Key {
     let (datatype, length, byte_order) = match elements {
-        Elements::Ipv4(_) => (7, 4, BIG_ENDIAN),
-        Elements::Ipv6(_) => (8, 16, BIG_ENDIAN),
-        Elements::Ports(_) => (13, 2, BIG_ENDIAN),
-        Elements::Uids(_) => (24, 4, HOST),
-        Elements::Gids(_) => (25, 4, HOST),
+        Elements::Ipv4(_) => (IPV4_ADDRESS, 4, BIG_ENDIAN),
+        Elements::Ipv6(_) => (IPV6_ADDRESS, 16, BIG_ENDIAN),
+        Elements::Ports(_) => (PORT, 2, BIG_ENDIAN),
+        Elements::Uids(_) => (UID, 4, HOST),
+        Elements::Gids(_) => (GID, 4, HOST),
     };
     Key {
         datatype,

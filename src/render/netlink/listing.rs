@@ -16,45 +16,48 @@ use super::expression::bytes_of;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
     /// `NFT_TABLE_F_…`: a dormant table holds rules that do nothing.
-    flags: u32,
-    chains: BTreeMap<String, Chain>,
-    sets: BTreeMap<String, Set>,
+    pub(super) flags: u32,
+    pub(super) chains: BTreeMap<String, Chain>,
+    pub(super) sets: BTreeMap<String, Set>,
 }
 
 /// A chain and its rules, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Chain {
-    hook: Option<BaseHook>,
-    rules: Vec<Rule>,
+pub(super) struct Chain {
+    pub(super) hook: Option<BaseHook>,
+    pub(super) rules: Vec<Rule>,
 }
 
 /// Where a base chain is called; numbers as in linux/netfilter.h.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct BaseHook {
-    kind: String,
-    hook: u32,
-    priority: i32,
-    policy: u32,
+pub(super) struct BaseHook {
+    pub(super) kind: String,
+    pub(super) hook: u32,
+    pub(super) priority: i32,
+    pub(super) policy: u32,
 }
+
+/// An expression: its name, and its attributes that are not zero.
+pub(super) type Expression = (String, BTreeMap<u16, Vec<u8>>);
 
 /// The expressions of a rule, each a name and its attributes, and the comment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Rule {
-    expressions: Vec<(String, BTreeMap<u16, Vec<u8>>)>,
-    user_data: Vec<u8>,
+pub(super) struct Rule {
+    pub(super) expressions: Vec<Expression>,
+    pub(super) user_data: Vec<u8>,
 }
 
 /// A set: the type of its keys, and where its intervals begin and end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Set {
-    datatype: u32,
-    flags: u32,
+    pub(super) datatype: u32,
+    pub(super) flags: u32,
     /// Sorted by key; at one key an end comes before a beginning.
-    boundaries: Vec<(Vec<u8>, Boundary)>,
+    pub(super) boundaries: Vec<(Vec<u8>, Boundary)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Boundary {
+pub(super) enum Boundary {
     End,
     Begin,
 }
@@ -199,7 +202,7 @@ where
     elements.filter_map(|nla| ListAttribute::parse(&nla).ok()).collect()
 }
 
-fn expression(element: &ListAttribute<ExpressionAttribute>) -> Option<(String, BTreeMap<u16, Vec<u8>>)> {
+pub(super) fn expression(element: &ListAttribute<ExpressionAttribute>) -> Option<Expression> {
     let ListAttribute::Element(attributes) = element else {
         return None;
     };

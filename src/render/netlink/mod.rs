@@ -1,7 +1,10 @@
 //! A ruleset as nf_tables netlink messages: the steps of one transaction, and their bytes.
 
+mod contents;
+mod decode;
 mod elements;
 mod expression;
+mod foreign;
 pub mod listing;
 
 use std::fmt;
@@ -16,6 +19,9 @@ use netlink_packet_netfilter::nftables::{
 use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily};
 
+pub use self::contents::contents;
+pub use self::decode::decode;
+pub use self::foreign::base_chains;
 use self::listing::Listing;
 use crate::ruleset::{BaseHook, Chain, Hook, Name, Rule, Ruleset, Set, TABLE};
 
@@ -251,7 +257,7 @@ fn rule(chain: &Chain, rule: &Rule) -> Step {
             RuleAttribute::Table(TABLE.to_owned()),
             RuleAttribute::Chain(chain.name.to_string()),
             RuleAttribute::Other(DefaultNla::new(NFTA_RULE_EXPRESSIONS | NLA_F_NESTED, expressions)),
-            RuleAttribute::UserData(user_data(RULE_COMMENT, &terminated(&rule.comment))),
+            RuleAttribute::UserData(rule_user_data(&rule.comment)),
         ],
     });
     let object = Object::Rule {
@@ -311,6 +317,10 @@ fn elements(set: &Set) -> impl Iterator<Item = Step> {
         });
         Step::new(Object::Elements(set.name.clone()), message, NLM_F_CREATE)
     })
+}
+
+fn rule_user_data(comment: &str) -> Vec<u8> {
+    user_data(RULE_COMMENT, &terminated(comment))
 }
 
 /// One entry of what nft keeps beside an object: type, length, value.
