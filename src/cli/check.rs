@@ -70,7 +70,10 @@ fn check(settings: &Settings) -> anyhow::Result<Report> {
     if observed.legacy.is_none() {
         tracing::warn!("the rules of legacy iptables cannot be seen here, and are left out of the comparison");
     }
-    let plan = Plan::new(&settings.config, &apply::facts(&settings.config, &observed.loopback))?;
+    let plan = Plan::new(
+        &settings.config,
+        &apply::facts(&settings.config, Some(&observed.loopback))?,
+    )?;
     Ok(namespace.check(&plan, settings.run.backend, &observed)?)
 }
 

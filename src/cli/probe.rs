@@ -81,7 +81,7 @@ pub fn validate(config: &Config, port: Port, timeout: Duration) -> anyhow::Resul
 /// Makes the probes for a configuration in this network namespace.
 fn prove(config: &Config, port: Port, timeout: Duration) -> anyhow::Result<Report> {
     let mut namespace = Namespace::default();
-    let facts = apply::seen(config);
+    let facts = apply::seen(config)?;
     let families = Plan::new(config, &facts)?.ruleset.families;
     let surroundings = probe::surroundings(&mut namespace)?;
     let mut report = probe::run(&trial(config, &facts, families, &surroundings, port), timeout)?;

@@ -87,7 +87,7 @@ pub fn add(netconf: &NetConf, attachment: &Attachment) -> Result<Outcome, Error>
         } => (reason, config, backend),
     };
     tracing::info!("redirected: {reason}");
-    inside(&attachment.netns, |namespace, observed| {
+    inside(&attachment.netns, Namespace::claim, |namespace, observed| {
         observed.log_warnings();
         let plan = plan(*config, observed, &netconf.resolvers)?;
         let applied = apply(namespace, &plan, backend, observed)?;
@@ -125,7 +125,7 @@ pub fn check(netconf: &NetConf, attachment: &Attachment) -> Result<(), Error> {
         Verdict::LetThrough { .. } => return Ok(()),
         Verdict::Redirect { config, backend, .. } => (config, backend),
     };
-    inside(&attachment.netns, |namespace, observed| {
+    inside(&attachment.netns, Namespace::default, |namespace, observed| {
         let plan = plan(*config, observed, &netconf.resolvers)?;
         let Report { state, differences, .. } = namespace.check(&plan, backend, observed)?;
         // What is somebody else's is not what ADD did, nor would doing it again help.
@@ -159,11 +159,15 @@ fn refuse_host_netns(netns: &Path) -> Result<(), Error> {
 }
 
 /// Does `work` in a network namespace, after a look at it.
-fn inside(netns: &Path, work: impl FnOnce(&mut Namespace, &Observed) -> Result<(), Error> + Send) -> Result<(), Error> {
+fn inside(
+    netns: &Path,
+    open: fn() -> Namespace,
+    work: impl FnOnce(&mut Namespace, &Observed) -> Result<(), Error> + Send,
+) -> Result<(), Error> {
     let span = tracing::Span::current();
     netns::within(netns.to_owned(), || {
         span.in_scope(|| {
-            let mut namespace = Namespace::default();
+            let mut namespace = open();
             let observed = namespace.observe()?;
             work(&mut namespace, &observed)
         })

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::PathBuf;
+use std::thread;
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
@@ -29,6 +30,17 @@ pub enum NetnsError {
          owns it. Run as root, or run inside the namespace without --netns", .0.display()
     )]
     NotPermitted(PathBuf),
+    /// No thread could be had to enter it with.
+    #[error(
+        "starting a thread to enter the network namespace {}: {reason}. Is there a limit on processes (pids.max, \
+         ulimit -u)?", path.display()
+    )]
+    Thread {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: std::io::Error,
+    },
     /// The kernel refused for another reason.
     #[error("entering the network namespace {}: {errno}", path.display())]
     Enter {
@@ -78,7 +90,7 @@ impl Netns {
             let path = PathBuf::from("/proc/thread-self/ns/net");
             let file = File::open(&path)?;
             Ok(Self { file, path })
-        })
+        })?
     }
 
     /// Runs `work` inside, on a thread of its own that ends with it: nothing else of this process is ever inside.
@@ -87,12 +99,13 @@ impl Netns {
     /// The namespace cannot be entered. `work` has not begun then.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
         let path = || self.path.clone();
-        on_thread(|| match setns(&self.file, CloneFlags::CLONE_NEWNET) {
+        let done = on_thread(|| match setns(&self.file, CloneFlags::CLONE_NEWNET) {
             Ok(()) => Ok(work()),
             Err(Errno::EINVAL) => Err(NetnsError::NotANamespace(path())),
             Err(Errno::EPERM) => Err(NetnsError::NotPermitted(path())),
             Err(errno) => Err(NetnsError::Enter { path: path(), errno }),
-        })
+        });
+        done.unwrap_or_else(|reason| Err(NetnsError::Thread { path: path(), reason }))
     }
 }
 
@@ -111,10 +124,13 @@ pub fn within<T: Send>(path: PathBuf, work: impl FnOnce() -> T + Send) -> Result
 }
 
 /// Runs `work` on a thread of its own, and returns when that has ended.
-pub fn on_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| match scope.spawn(work).join() {
-        Ok(result) => result,
-        Err(panic) => std::panic::resume_unwind(panic),
+///
+/// # Errors
+/// There can be no more threads. `work` has not begun then.
+pub fn on_thread<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().spawn_scoped(scope, work)?;
+        Ok(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })
 }
 

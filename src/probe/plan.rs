@@ -336,6 +336,8 @@ impl Author<'_> {
                 };
                 Some(probe(owner, source, address, needs))
             }
+            // Nothing is handed over, so nothing is passed on.
+            InboundMode::Tproxy if self.config.inbound.include_ports.is_empty() => None,
             // The client's address is the source, and the mark says who sends it.
             InboundMode::Tproxy => {
                 let source = Source {

@@ -279,6 +279,13 @@ fn istios_rules_are_proved_as_they_are() {
     });
     has(&found, "passthrough 0:1337@192.0.2.254 192.0.2.253:15002 (link)");
     has_no(&found, "mesh-port");
+    let found = list(|config, _| {
+        istio(config);
+        config.inbound.mode = InboundMode::Tproxy;
+        config.inbound.include_ports = Ports::default();
+    });
+    has(&found, "self-call 1500:1337 10.1.0.5:15002 > 15006");
+    has_no(&found, "passthrough");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What must hold for any ruleset before a kernel sees it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use thiserror::Error;
@@ -79,7 +79,7 @@ pub fn check(ruleset: &Ruleset, proxy: &[ProxyTraffic]) -> Result<(), Unsound> {
             check_rule(ruleset, chain, rule)?;
         }
     }
-    let mut heights = HashMap::new();
+    let mut heights = BTreeMap::new();
     for chain in &ruleset.chains {
         check_acyclic(ruleset, chain, &mut Vec::new(), &mut heights)?;
     }
@@ -94,7 +94,7 @@ pub fn check(ruleset: &Ruleset, proxy: &[ProxyTraffic]) -> Result<(), Unsound> {
 }
 
 fn check_names(ruleset: &Ruleset) -> Result<(), Unsound> {
-    let (mut chains, mut sets) = (HashSet::new(), HashSet::new());
+    let (mut chains, mut sets) = (BTreeSet::new(), BTreeSet::new());
     let repeated = ruleset
         .chains
         .iter()
@@ -193,7 +193,7 @@ fn check_acyclic<'r>(
     ruleset: &'r Ruleset,
     chain: &'r Chain,
     path: &mut Vec<&'r str>,
-    heights: &mut HashMap<&'r str, usize>,
+    heights: &mut BTreeMap<&'r str, usize>,
 ) -> Result<usize, Unsound> {
     let name = chain.name.as_ref();
     if path.contains(&name) {

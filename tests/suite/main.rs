@@ -17,6 +17,7 @@ mod containment;
 mod dns;
 mod envoy;
 mod explain;
+mod faults;
 mod generated;
 mod golden;
 mod groups;

@@ -174,8 +174,9 @@ impl<'t> Attempt<'t> {
                 at: at.local,
                 original: Original::NotAsked,
             })),
+            None if !self.is_certain() => None,
             None if closed => Some(Outcome::Found(self.closed(circumstances))),
-            None => self.is_certain().then_some(Outcome::Found(Finding::AnsweredOutside)),
+            None => Some(Outcome::Found(Finding::AnsweredOutside)),
         }
     }
 

@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use thiserror::Error;
@@ -21,7 +22,7 @@ use crate::ruleset::Family;
 pub const NAME: &str = "sidetrack-probe";
 
 /// How long the link may take until it carries packets.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A link that could not be made.
 #[derive(Debug, Error)]
@@ -126,12 +127,8 @@ impl Link {
         });
         let (mut far_route, far_index) = far??;
         self.route.set_up(own)?.map_err(refused("setting the link up"))?;
-        let begin = Instant::now();
-        while !(self.route.is_running(own)? && far_route.is_running(far_index)?) {
-            if begin.elapsed() > PATIENCE {
-                return Err(LinkError::NotReady);
-            }
-            thread::sleep(Duration::from_millis(1));
+        if !comes_true(|| Ok(self.route.is_running(own)? && far_route.is_running(far_index)?))? {
+            return Err(LinkError::NotReady);
         }
         for ends in ends {
             if let Err(reason) = add_addresses(&mut self.route, own, &mut far_route, far_index, ends) {
@@ -179,14 +176,26 @@ fn add_addresses(
     added
         .map_err(|error| error.to_string())?
         .map_err(|errno| format!("the address {} for a link was refused: {errno}", ends.far))?;
-    // Routes of IPv6 follow their addresses after a moment (addrconf_dad_work, net/ipv6/addrconf.c).
-    let begin = Instant::now();
-    loop {
-        match leads_there(ends) {
-            Err(_) if begin.elapsed() < PATIENCE => thread::sleep(Duration::from_millis(1)),
-            result => return result,
+    // Of IPv6, addresses are in use and routes are there only after a moment (addrconf_dad_work, net/ipv6/addrconf.c).
+    for (route, other) in [(near, ends.far), (far, ends.near)] {
+        let is_there = || route.destinations().map(|nets| nets.contains(&IpNet::from(other)));
+        if !comes_true(is_there).map_err(|error| error.to_string())? {
+            return Err(format!("the route to {other} by a link does not get ready"));
         }
     }
+    leads_there(ends)
+}
+
+/// Waits until something is so.
+fn comes_true(mut condition: impl FnMut() -> Result<bool, RouteError>) -> Result<bool, RouteError> {
+    let begin = Instant::now();
+    while !condition()? {
+        if begin.elapsed() > PATIENCE {
+            return Ok(false);
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(true)
 }
 
 /// Whether the pod's routing sends packets to the far end by the link: rules of policy routing may not.

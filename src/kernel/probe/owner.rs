@@ -19,15 +19,17 @@ pub fn current() -> Option<Owner> {
 /// alone of this process ever acts so, and ends with it.
 ///
 /// # Errors
-/// This process may not act as others (EPERM), or there are no such IDs in its user namespace (EINVAL).
+/// This process may not act as others (EPERM), there are no such IDs in its user namespace (EINVAL), or there can
+/// be no more threads (EAGAIN).
 pub fn made_as<T: Send>(owner: Owner, make: impl FnOnce() -> T + Send) -> Result<T, Errno> {
     if current() == Some(owner) {
         return Ok(make());
     }
-    on_thread(|| {
+    let made = on_thread(|| {
         assume(owner)?;
         Ok(make())
-    })
+    });
+    made.unwrap_or(Err(Errno::EAGAIN)) // pthread_create(3) fails with nothing else here.
 }
 
 /// Makes this thread act as `owner`, for good.

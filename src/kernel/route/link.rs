@@ -96,7 +96,7 @@ impl Route {
     /// # Errors
     /// The kernel did not answer as it should.
     pub fn destinations(&mut self) -> Result<Vec<IpNet>, RouteError> {
-        let payloads = self.dump(libc::RTM_GETROUTE, &RouteMessage::default())?;
+        let payloads = self.list(libc::RTM_GETROUTE, &RouteMessage::default())?;
         Ok(payloads.iter().filter_map(|payload| destination(payload)).collect())
     }
 }

@@ -9,6 +9,7 @@ use sidetrack::ruleset::Family;
 use super::{both, probe};
 use crate::common::service::{Serve, Service, Sockets};
 use crate::common::{Address, JOURNEYS, Netns, Owner, Pod, Server, Sidecar, output_of, socket};
+use crate::parity::feed;
 use crate::program::{BACKENDS, apply};
 
 fn sidecar(backend: &str, owner: Owner, mode: InboundMode, options: &[&str]) -> Sidecar {
@@ -95,8 +96,15 @@ fn an_application_on_the_only_captured_port_is_not_taken_for_the_proxy() {
 fn a_proxy_that_closes_at_once_is_seen_all_the_same() {
     let pod = Pod::new();
     apply(&pod.netns, "nftables", &[]);
-    let _proxy = Service::start(&pod.netns, Owner::PROXY, Closing { ports: &[15001, 15006] });
+    let ports = &[15001, 15006, 9999];
+    let _proxy = Service::start(&pod.netns, Owner::PROXY, Closing { ports });
     probe(&pod.netns, &[]).passed();
+    // So is somebody else who does.
+    let foreign = "table inet foreign { chain catch { type nat hook output priority -150; meta skuid 1000 meta skgid 1000 tcp dport 15002 redirect to :9999; }; }";
+    feed(&pod.netns, "nft", &["-f", "-"], foreign);
+    let probed = probe(&pod.netns, &[]);
+    probed.failed(&["ipv4 tcp outbound", "ipv6 tcp outbound"]);
+    probed.says("ipv4 tcp outbound", "arrived at 127.0.0.1:9999");
 }
 
 #[test]
