@@ -88,14 +88,16 @@ const BUFFER: usize = 64 * 1024;
 /// How often something is begun again that others have disturbed.
 pub const ATTEMPTS: u32 = 32;
 
-/// Attempts at something that others may disturb. Pauses between them grow, and differ between processes, so that each
-/// of many finds a gap.
+/// Attempts at something that others may disturb, numbered from 0, with pauses between them.
 pub fn attempts() -> impl Iterator<Item = u32> {
-    (0..ATTEMPTS).inspect(|attempt| {
-        if *attempt > 0 {
-            thread::sleep(Duration::from_micros(chance(*attempt * 1000).into()));
-        }
-    })
+    (0..ATTEMPTS).inspect(|attempt| pause(*attempt))
+}
+
+/// Waits before an attempt. Pauses grow, and differ between processes, so that each of many finds a gap.
+pub fn pause(attempt: u32) {
+    if attempt > 0 {
+        thread::sleep(Duration::from_micros(chance(attempt * 1000).into()));
+    }
 }
 
 /// Some number below `limit`: the clock's last digits are as good as random between processes.

@@ -60,6 +60,12 @@ impl Tables {
         self.0.values().all(|table| *table == Table::default())
     }
 
+    /// Whether what is ours in the table called `name` is the same in both.
+    pub fn same(&self, name: TableName, other: &Self) -> bool {
+        let nothing = Table::default();
+        self.get(name).unwrap_or(&nothing) == other.get(name).unwrap_or(&nothing)
+    }
+
     /// What the program of one family makes of it: without the rules of the other, and without the marks.
     #[must_use]
     pub fn of(&self, family: Family) -> Self {
@@ -120,6 +126,14 @@ impl Table {
             .iter()
             .filter(move |jump| jump.from == from)
             .map(|jump| (jump.position, &jump.spec))
+    }
+}
+
+impl Table {
+    /// Whether rules here hand connections to a socket as they are, instead of translating them.
+    pub fn intercepts(&self) -> bool {
+        let mut rules = self.chains.iter().flat_map(|chain| &chain.rules);
+        rules.any(|spec| spec.words.windows(2).any(|words| words == ["-j", "TPROXY"]))
     }
 }
 
