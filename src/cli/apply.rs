@@ -70,7 +70,7 @@ pub fn plan(config: &Config) -> Result<Plan, PlanError> {
 }
 
 /// What the plan depends on. Name servers are looked up only where they matter.
-fn facts(config: &Config, loopback: &Loopback) -> Facts {
+pub fn facts(config: &Config, loopback: &Loopback) -> Facts {
     let asks_file = config.dns.redirect && config.dns.servers == DnsServers::ResolvConf;
     Facts {
         ipv6: loopback.ipv6,

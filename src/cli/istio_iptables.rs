@@ -25,7 +25,8 @@ struct DryRunFile {
     reason: std::io::Error,
 }
 
-const NAME: &str = "istio-iptables";
+/// What it is called.
+pub const NAME: &str = "istio-iptables";
 
 /// What is to be read as the command line of `istio-iptables`, if that is what the program is called as: by its own
 /// name, as `sidetrack istio-iptables`, or in the place of `pilot-agent`, whose flags may come before the word.
@@ -81,6 +82,18 @@ fn help(setting: &Setting) -> String {
 
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
+    let request = request(matches)?;
+    match &request.netns {
+        Some(netns) => netns::within(netns::path(netns), || work(&request))?,
+        None => work(&request),
+    }
+}
+
+/// What is asked for. Starts logging as it says.
+///
+/// # Errors
+/// All that is wrong with it.
+pub fn request(matches: &ArgMatches) -> Result<Request, Failure> {
     let flag = |setting: &Setting| matches.get_one::<String>(setting.name).cloned();
     let variable = |name: &str| std::env::var_os(name).map(|text| text.to_string_lossy().into_owned());
     let parsed = istio::read(flag, variable, &AccountFiles);
@@ -88,11 +101,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     for note in parsed.notes {
         tracing::info!("{note}");
     }
-    let request = parsed.request.map_err(failure)?;
-    match &request.netns {
-        Some(netns) => netns::within(netns::path(netns), || work(&request))?,
-        None => work(&request),
-    }
+    parsed.request.map_err(failure)
 }
 
 /// One wrong use of a flag makes the whole command line one.

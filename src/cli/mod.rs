@@ -3,6 +3,7 @@
 mod apply;
 mod arguments;
 mod cleanup;
+mod explain;
 mod failure;
 mod istio_iptables;
 mod logging;
@@ -40,6 +41,7 @@ fn command_of_ours(matches: &ArgMatches) -> anyhow::Result<()> {
     match matches.subcommand() {
         Some(("apply", matches)) => apply::run(matches),
         Some(("cleanup", matches)) => cleanup::run(matches),
+        Some(("explain", matches)) => explain::run(matches),
         _ => Err(Failure::Usage(vec!["no such command".to_owned()]).into()),
     }
 }

@@ -6,6 +6,7 @@ use clap::ArgMatches;
 
 use super::failure::Failure;
 use super::{arguments, logging};
+use crate::cni::annotations::{self, Annotations};
 use crate::config::Settings;
 use crate::config::layer::Layer;
 use crate::config::problem::{Problem, Source};
@@ -18,6 +19,19 @@ use crate::kernel::accounts::AccountFiles;
 /// All that is wrong with any of them.
 pub fn settings(matches: &ArgMatches) -> Result<Settings, Failure> {
     read(matches, file(matches), |_| true)
+}
+
+/// The same for a pod with annotations: they count before the file, and after the environment.
+///
+/// # Errors
+/// All that is wrong with any of them.
+pub fn settings_of_pod(matches: &ArgMatches, annotations: &Annotations) -> Result<Settings, Failure> {
+    let mut below = file(matches);
+    match annotations::parse(annotations).over(std::mem::take(&mut below.layer)) {
+        Ok(layer) => below.layer = layer,
+        Err(problems) => below.problems.extend(problems),
+    }
+    read(matches, below, |_| true)
 }
 
 /// Starts logging as the sources say, for a command that has no other options.

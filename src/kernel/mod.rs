@@ -8,6 +8,7 @@ pub mod check;
 #[cfg(test)]
 mod fake;
 pub mod install;
+pub mod interfaces;
 pub mod iptables;
 pub mod legacy;
 pub mod netlink;
