@@ -11,6 +11,7 @@ mod distortion;
 #[cfg(test)]
 mod fake;
 pub mod install;
+pub mod interfaces;
 pub mod iptables;
 pub mod legacy;
 pub mod lock;
