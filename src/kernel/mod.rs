@@ -5,6 +5,7 @@
 
 pub mod accounts;
 mod attributes;
+pub mod backtrace;
 pub mod check;
 #[cfg(test)]
 mod distortion;
