@@ -19,7 +19,7 @@ pub use error::{Failure, IptablesError};
 use self::program::Programs;
 use self::saved::Instantiated;
 use super::{Change, netlink};
-use crate::render::iptables::{TableName, Tables, lower, patch};
+use crate::render::iptables::{TableName, Tables, lower, patch, same};
 use crate::ruleset::{Family, Ruleset};
 
 /// How often a change is begun again that others have disturbed.
@@ -95,7 +95,7 @@ impl Step {
         let known = |table| {
             [&self.installed, &self.wanted]
                 .iter()
-                .any(|known| known.same(table, found))
+                .any(|known| same(table, known, found))
         };
         !TableName::ALL.into_iter().all(known)
     }

@@ -14,7 +14,7 @@ mod tables;
 mod tests;
 
 pub use lower::lower;
-pub use patch::patch;
+pub use patch::{patch, same};
 pub use tables::{Chain, Jump, PREFIX, Spec, Table, TableName, Tables};
 
 use crate::plan::Plan;
