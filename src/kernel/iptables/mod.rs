@@ -20,7 +20,7 @@ use self::program::Programs;
 use self::saved::Instantiated;
 use super::{Change, netlink};
 use crate::drift::{self, Difference};
-use crate::render::iptables::{InFront, TableName, Tables, contents, lower, patch, raise};
+use crate::render::iptables::{InFront, TableName, Tables, contents, lower, patch, raise, same};
 use crate::ruleset::{Family, Installed, Ruleset};
 
 /// How often a change is begun again that others have disturbed.
@@ -112,7 +112,7 @@ impl Step {
         let known = |table| {
             [&self.installed, &self.wanted]
                 .iter()
-                .any(|known| known.same(table, found))
+                .any(|known| same(table, known, found))
         };
         !TableName::ALL.into_iter().all(known)
     }

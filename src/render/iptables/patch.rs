@@ -27,6 +27,13 @@ pub fn patch(from: &Tables, to: &Tables) -> Option<String> {
     (!tables.is_empty()).then(|| tables.concat())
 }
 
+/// Whether what is ours in the table called `name` is the same in both.
+pub fn same(name: TableName, one: &Tables, other: &Tables) -> bool {
+    let nothing = Table::default();
+    let [one, other] = [one, other].map(|tables| tables.get(name).unwrap_or(&nothing));
+    table(name, one, other).is_none()
+}
+
 fn table(name: TableName, from: &Table, to: &Table) -> Option<String> {
     let refilled: Vec<&Chain> = to
         .chains

@@ -60,12 +60,6 @@ impl Tables {
         self.0.values().all(|table| *table == Table::default())
     }
 
-    /// Whether what is ours in the table called `name` is the same in both.
-    pub fn same(&self, name: TableName, other: &Self) -> bool {
-        let nothing = Table::default();
-        self.get(name).unwrap_or(&nothing) == other.get(name).unwrap_or(&nothing)
-    }
-
     /// What the program of one family makes of it: without the rules of the other, and without the marks.
     #[must_use]
     pub fn of(&self, family: Family) -> Self {

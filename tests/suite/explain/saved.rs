@@ -167,7 +167,7 @@ fn ladder(length: usize, jumps: usize) -> Value {
         let rules = if number + 1 < length {
             vec![jump(number + 1); jumps]
         } else {
-            vec![last.clone(); 0]
+            Vec::new()
         };
         let hook = json!({"type": "mangle", "hook": "output", "priority": -150});
         json!({"name": format!("c{number}"), "hook": if number == 0 { hook } else { Value::Null }, "rules": rules})
