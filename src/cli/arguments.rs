@@ -30,12 +30,11 @@ fn apply() -> Command {
         )
         .arg(netns())
         .arg(config())
-        .args(OPTIONS.iter().map(argument))
+        .args(options(|_| true))
         .arg(verbose())
 }
 
 fn check() -> Command {
-    let of_the_plan = |option: &&OptionSpec| !matches!(option.name, "dry-run" | "output");
     Command::new("check")
         .about("Says whether what is installed is what apply would install, and what differs")
         .after_help(
@@ -45,7 +44,7 @@ fn check() -> Command {
         )
         .arg(netns())
         .arg(config())
-        .args(OPTIONS.iter().filter(of_the_plan).map(argument))
+        .args(options(|name| !matches!(name, "dry-run" | "output")))
         .arg(
             Arg::new("json")
                 .long("json")
@@ -59,13 +58,18 @@ fn check() -> Command {
 }
 
 fn cleanup() -> Command {
-    let logging = |option: &&OptionSpec| option.name.starts_with("log-");
     Command::new("cleanup")
         .about("Removes everything that sidetrack put into a network namespace, and nothing else")
         .after_help("Example: sidetrack cleanup --netns pod")
         .arg(netns())
-        .args(OPTIONS.iter().filter(logging).map(argument))
+        .args(options(|name| name.starts_with("log-")))
         .arg(verbose())
+}
+
+/// The options whose names are `wanted`.
+fn options(wanted: fn(&str) -> bool) -> Vec<Arg> {
+    let options = OPTIONS.iter().filter(|option| wanted(option.name));
+    options.map(argument).collect()
 }
 
 fn config() -> Arg {

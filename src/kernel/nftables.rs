@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use super::Change;
 use super::netlink::{Answer, NetlinkError, Socket};
-use crate::drift::{self, Difference};
+use crate::drift::{Difference, Subject};
 use crate::render::netlink::listing::Listing;
 use crate::render::netlink::{self, Object, Step};
 use crate::ruleset::{Installed, Ruleset, TABLE};
@@ -134,9 +134,10 @@ impl Nftables {
         if present == planned {
             return Ok(Vec::new());
         }
-        let (planned, present) = (netlink::contents(&planned), netlink::contents(&present));
-        let name = planned.name.clone();
-        Ok(drift::tables_that_differ(&name, &[planned], &[present]))
+        let table = format!("inet {TABLE}");
+        let contents = |listing| netlink::contents(&table, listing);
+        let (planned, present) = (contents(&planned), contents(&present));
+        Ok(planned.compare_unequal(&present, Subject::Table { table }))
     }
 
     /// What our table holds, as rules; nothing where there is no table of ours.

@@ -19,7 +19,7 @@ pub use error::{Failure, IptablesError};
 use self::program::Programs;
 use self::saved::Instantiated;
 use super::Change;
-use crate::drift::{self, Difference};
+use crate::drift::{Difference, Subject};
 use crate::render::iptables::{InFront, TableName, Tables, contents, lower, patch, raise};
 use crate::ruleset::{Family, Installed, Ruleset};
 
@@ -87,7 +87,8 @@ impl Step {
         };
         let planned = contents(&wanted, &[], self.family);
         let installed = contents(&self.installed, &self.in_front, self.family);
-        drift::tables_that_differ(&format!("of {} in iptables", self.family), &planned, &installed)
+        let table = format!("of {} in iptables", self.family);
+        planned.compare_unequal(&installed, Subject::Table { table })
     }
 }
 
