@@ -100,43 +100,13 @@ pub struct Difference {
 }
 
 impl Difference {
-    /// Something planned is not there.
-    pub fn missing(subject: Subject, expected: String) -> Self {
+    /// The difference.
+    pub fn new(kind: Kind, subject: Subject, expected: Option<String>, found: Option<String>) -> Self {
         Self {
-            kind: Kind::Missing,
-            subject,
-            expected: Some(expected),
-            found: None,
-        }
-    }
-
-    /// Something is there that was not planned.
-    pub fn extra(subject: Subject, found: String) -> Self {
-        Self {
-            kind: Kind::Extra,
-            subject,
-            expected: None,
-            found: Some(found),
-        }
-    }
-
-    /// Something is not as planned.
-    pub fn changed(subject: Subject, expected: Option<String>, found: Option<String>) -> Self {
-        Self {
-            kind: Kind::Changed,
+            kind,
             subject,
             expected,
             found,
-        }
-    }
-
-    /// Somebody else's rules are in the way.
-    pub fn foreign(subject: Subject, found: String) -> Self {
-        Self {
-            kind: Kind::Foreign,
-            subject,
-            expected: None,
-            found: Some(found),
         }
     }
 
@@ -303,39 +273,23 @@ impl fmt::Display for Subject {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            kind,
-            subject,
-            expected,
-            found,
-        } = self;
+        let Self { kind, subject, .. } = self;
         write!(f, "{}: {subject}", kind.name())?;
-        let nothing = "nothing";
-        let expected = expected.as_deref();
-        let found = found.as_deref();
-        match (kind, subject, expected.or(found)) {
-            (Kind::Changed, Subject::Backend, _) => write!(
-                f,
-                "the rules are in {}, and would be in {}",
-                found.unwrap_or(nothing),
-                expected.unwrap_or(nothing)
-            ),
-            (_, Subject::Backend, text) => write!(f, "rules of ours in {} too", text.unwrap_or(nothing)),
-            (_, Subject::Address | Subject::PolicyRule(_) | Subject::Route(_), text) => {
-                f.write_str(text.unwrap_or(nothing))
+        let or_nothing = |text: &Option<String>| text.clone().unwrap_or_else(|| "nothing".to_owned());
+        let (expected, found) = (or_nothing(&self.expected), or_nothing(&self.found));
+        let text = if self.expected.is_some() { &expected } else { &found };
+        match (kind, subject) {
+            (Kind::Changed, Subject::Backend) => write!(f, "the rules are in {found}, and would be in {expected}"),
+            (_, Subject::Backend) => write!(f, "rules of ours in {text} too"),
+            (Kind::Changed, Subject::Address | Subject::PolicyRule(_) | Subject::Route(_)) => {
+                write!(f, "expected {expected}, found {found}")
             }
-            (Kind::Changed, _, _) => write!(
-                f,
-                ": expected {}, found {}",
-                expected.unwrap_or(nothing),
-                found.unwrap_or(nothing)
-            ),
-            (Kind::Foreign, Subject::Chain { .. }, text) => {
-                write!(f, " is of {}, which redirects traffic too", text.unwrap_or(nothing))
-            }
-            (Kind::Foreign, _, text) => write!(f, " comes before ours: {}", text.unwrap_or(nothing)),
-            (Kind::Missing | Kind::Extra | Kind::Moved, _, Some(text)) => write!(f, ": {text}"),
-            (Kind::Missing | Kind::Extra | Kind::Moved, _, None) => Ok(()),
+            (_, Subject::Address | Subject::PolicyRule(_) | Subject::Route(_)) => f.write_str(text),
+            (Kind::Changed, _) => write!(f, ": expected {expected}, found {found}"),
+            (Kind::Foreign, Subject::Chain { .. }) => write!(f, " is of {text}, which redirects traffic too"),
+            (Kind::Foreign, _) => write!(f, " comes before ours: {text}"),
+            (Kind::Missing | Kind::Extra | Kind::Moved, _) if self.expected.is_none() && self.found.is_none() => Ok(()),
+            (Kind::Missing | Kind::Extra | Kind::Moved, _) => write!(f, ": {text}"),
         }
     }
 }

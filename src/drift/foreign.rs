@@ -1,6 +1,6 @@
 //! Rules of others that get hold of traffic before ours do.
 
-use super::{Difference, Subject};
+use super::{Difference, Kind, Subject};
 use crate::facts::{self, InstalledChain};
 use crate::ruleset::{Action, BaseHook, ChainType, Family, Hook, Match, Protocol, Ruleset};
 
@@ -154,7 +154,7 @@ pub fn in_front(ruleset: &Ruleset, ours: &[Place], others: &[BaseChain]) -> Vec<
                 ""
             };
             let found = format!("{place} {}{more}{perhaps}", first.does.name());
-            Some(Difference::foreign(subject, found))
+            Some(Difference::new(Kind::Foreign, subject, None, Some(found)))
         })
         .collect()
 }
@@ -208,7 +208,7 @@ pub fn redirectors<'c>(chains: impl IntoIterator<Item = &'c InstalledChain>) -> 
                 table: other.table,
                 chain: other.chain,
             };
-            Difference::foreign(subject, other.tool.to_owned())
+            Difference::new(Kind::Foreign, subject, None, Some(other.tool.to_owned()))
         })
         .collect()
 }

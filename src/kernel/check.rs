@@ -14,7 +14,7 @@ use super::nftables::{Nftables, NftablesError};
 use super::route::Prerequisite;
 use super::{KernelError, Namespace, Observed, RuleBackend, legacy};
 use crate::config::types::Backend;
-use crate::drift::{self, Addition, BaseChain, Difference, Place, Subject};
+use crate::drift::{self, BaseChain, Difference, Kind, Place, Subject, Thing};
 use crate::plan::Plan;
 use crate::ruleset::{Family, Installed, Ruleset};
 
@@ -118,18 +118,13 @@ impl Namespace {
                 .into_iter()
                 .filter(|route| !observed.policy_routing.contains(route)),
         );
-        let mut others = Vec::new();
-        for what in wanted.iter().filter(|what| !ours.contains(what)) {
-            if self.route()?.is_of_others(*what)? {
-                others.push(*what);
+        for what in &wanted {
+            if !ours.contains(what) && self.route()?.is_of_others(*what)? {
+                ours.push(*what);
             }
         }
-        let additions = |all: &[Prerequisite]| all.iter().map(addition).collect::<Vec<_>>();
-        Ok(drift::additions(
-            &additions(&wanted),
-            &additions(&ours),
-            &additions(&others),
-        ))
+        let things = |all: &[Prerequisite]| all.iter().map(thing).collect::<Vec<_>>();
+        Ok(drift::things(&things(&wanted), &things(&ours)))
     }
 
     /// The base chains of others that come before ours.
@@ -147,8 +142,13 @@ impl Namespace {
 /// any that would do.
 fn misplaced(wanted: RuleBackend, right: Option<RuleBackend>, found: &[RuleBackend]) -> Vec<Difference> {
     let difference = |backend: &RuleBackend| match right {
-        Some(_) => Difference::extra(Subject::Backend, backend.to_string()),
-        None => Difference::changed(Subject::Backend, Some(wanted.to_string()), Some(backend.to_string())),
+        Some(_) => Difference::new(Kind::Extra, Subject::Backend, None, Some(backend.to_string())),
+        None => Difference::new(
+            Kind::Changed,
+            Subject::Backend,
+            Some(wanted.to_string()),
+            Some(backend.to_string()),
+        ),
     };
     found
         .iter()
@@ -157,8 +157,8 @@ fn misplaced(wanted: RuleBackend, right: Option<RuleBackend>, found: &[RuleBacke
         .collect()
 }
 
-fn addition(what: &Prerequisite) -> Addition {
-    Addition {
+fn thing(what: &Prerequisite) -> Thing {
+    Thing {
         what: match what {
             Prerequisite::Address(_) => Subject::Address,
             Prerequisite::Rule { family, .. } => Subject::PolicyRule(*family),

@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use super::netlink::{ATTEMPTS, Answer, NetlinkError, Socket, attempts};
 use super::{Change, attributes};
-use crate::drift::{self, Difference};
+use crate::drift::{Difference, Subject};
 use crate::render::netlink::listing::Listing;
 use crate::render::netlink::{self, Object, Step};
 use crate::ruleset::{Installed, Ruleset, TABLE};
@@ -159,9 +159,10 @@ impl Nftables {
         if present == planned {
             return Ok(Vec::new());
         }
-        let (planned, present) = (netlink::contents(&planned), netlink::contents(&present));
-        let name = planned.name.clone();
-        Ok(drift::tables_that_differ(&name, &[planned], &[present]))
+        let table = format!("inet {TABLE}");
+        let contents = |listing| netlink::contents(&table, listing);
+        let (planned, present) = (contents(&planned), contents(&present));
+        Ok(planned.compare_unequal(&present, Subject::Table { table }))
     }
 
     /// What our table holds, as rules; nothing where there is no table of ours.

@@ -27,24 +27,19 @@ pub fn script(plan: &Plan) -> String {
 }
 
 fn set(set: &Set) -> String {
-    let (kind, elements) = self::elements(&set.elements);
+    let (kind, elements) = match &set.elements {
+        Elements::Ipv4(nets) => ("ipv4_addr", nets.iter().map(ToString::to_string).collect()),
+        Elements::Ipv6(nets) => ("ipv6_addr", nets.iter().map(ToString::to_string).collect()),
+        Elements::Ports(ports) => ("inet_service", ports.iter().map(ToString::to_string).collect()),
+        Elements::Uids(uids) => ("uid", uids.iter().map(ToString::to_string).collect()),
+        Elements::Gids(gids) => ("gid", gids.iter().map(ToString::to_string).collect::<Vec<_>>()),
+    };
     let lines: Vec<String> = elements.chunks(ELEMENTS_A_LINE).map(|line| line.join(", ")).collect();
     format!(
         "\tset {} {{\n\t\ttype {kind}\n\t\tflags interval\n\t\telements = {{ {} }}\n\t}}\n",
         set.name,
         lines.join(",\n\t\t\t     ")
     )
-}
-
-/// The type of a set, and its elements.
-pub fn elements(elements: &Elements) -> (&'static str, Vec<String>) {
-    match elements {
-        Elements::Ipv4(nets) => ("ipv4_addr", nets.iter().map(ToString::to_string).collect()),
-        Elements::Ipv6(nets) => ("ipv6_addr", nets.iter().map(ToString::to_string).collect()),
-        Elements::Ports(ports) => ("inet_service", ports.iter().map(ToString::to_string).collect()),
-        Elements::Uids(uids) => ("uid", uids.iter().map(ToString::to_string).collect()),
-        Elements::Gids(gids) => ("gid", gids.iter().map(ToString::to_string).collect()),
-    }
 }
 
 fn chain(chain: &Chain) -> String {

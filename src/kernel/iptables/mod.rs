@@ -19,7 +19,7 @@ pub use error::{Failure, IptablesError};
 use self::program::Programs;
 use self::saved::Instantiated;
 use super::{Change, netlink};
-use crate::drift::{self, Difference};
+use crate::drift::{Difference, Subject};
 use crate::render::iptables::{InFront, TableName, Tables, contents, lower, patch, raise, same};
 use crate::ruleset::{Family, Installed, Ruleset};
 
@@ -104,7 +104,8 @@ impl Step {
         };
         let planned = contents(&wanted, &[], self.family);
         let installed = contents(&self.installed, &self.in_front, self.family);
-        drift::tables_that_differ(&format!("of {} in iptables", self.family), &planned, &installed)
+        let table = format!("of {} in iptables", self.family);
+        planned.compare_unequal(&installed, Subject::Table { table })
     }
 
     /// Whether somebody else has changed what the step began with, or ends with.

@@ -1,7 +1,7 @@
 //! What is ours in the tables of one family, in the words of `iptables-save`, for comparing and for people.
 
-use super::tables::{Chain, Spec, TableName, Tables};
-use crate::drift;
+use super::tables::{Chain, Jump, Spec, TableName, Tables};
+use crate::drift::{Contents, Line, List, Subject, Thing};
 use crate::ruleset::Family;
 
 /// A rule of somebody else's before the first of ours, in a chain that is not ours.
@@ -18,58 +18,55 @@ pub struct InFront {
 }
 
 /// The contents of the tables, with the rules of others before ours.
-pub fn contents(tables: &Tables, in_front: &[InFront], family: Family) -> Vec<drift::Table> {
+pub fn contents(tables: &Tables, in_front: &[InFront], family: Family) -> Contents {
     let program = match family {
         Family::V4 => "iptables",
         Family::V6 => "ip6tables",
     };
-    let names = TableName::ALL.into_iter();
-    names
-        .filter_map(|name| {
-            let table = tables.get(name)?;
-            let mut chains: Vec<drift::Chain> = table.chains.iter().map(ours).collect();
-            for jump in &table.jumps {
-                if !chains.iter().any(|chain| chain.name == jump.from) {
-                    let before = in_front
-                        .iter()
-                        .filter(|rule| rule.table == name && rule.chain == jump.from);
-                    let before = before.map(|InFront { position, spec, .. }| rule(*position, spec, true));
-                    let jumps = table.jumps_from(&jump.from);
-                    let jumps = jumps.map(|(position, spec)| rule(position, spec, false));
-                    chains.push(drift::Chain {
-                        name: jump.from.clone(),
-                        ours: false,
-                        hook: None,
-                        rules: before.chain(jumps).collect(),
-                    });
-                }
+    let mut contents = Contents::default();
+    for name in TableName::ALL {
+        let title = format!("{program} {}", name.as_str());
+        let subject = |chain: &str| Subject::Chain {
+            table: title.clone(),
+            chain: chain.to_owned(),
+        };
+        let Some(table) = tables.get(name) else {
+            continue;
+        };
+        for Chain { name, rules } in &table.chains {
+            contents.things.push(Thing {
+                what: subject(name),
+                text: String::new(),
+            });
+            contents.lists.push(List {
+                of: subject(name),
+                lines: rules
+                    .iter()
+                    .zip(1..)
+                    .map(|(spec, position)| line(position, spec, false))
+                    .collect(),
+            });
+        }
+        for Jump { from, .. } in &table.jumps {
+            let of = subject(from);
+            if contents.lists.iter().any(|list| list.of == of) {
+                continue;
             }
-            Some(drift::Table {
-                name: format!("{program} {}", name.as_str()),
-                flaw: None,
-                chains,
-                sets: Vec::new(),
-            })
-        })
-        .collect()
-}
-
-fn ours(chain: &Chain) -> drift::Chain {
-    drift::Chain {
-        name: chain.name.clone(),
-        ours: true,
-        hook: None,
-        rules: chain
-            .rules
-            .iter()
-            .zip(1..)
-            .map(|(spec, position)| rule(position, spec, false))
-            .collect(),
+            let mut lines = Vec::new();
+            for rule in in_front.iter().filter(|rule| rule.table == name && rule.chain == *from) {
+                lines.push(line(rule.position, &rule.spec, true));
+            }
+            for (position, spec) in table.jumps_from(from) {
+                lines.push(line(position, spec, false));
+            }
+            contents.lists.push(List { of, lines });
+        }
     }
+    contents
 }
 
-fn rule(position: usize, spec: &Spec, foreign: bool) -> drift::Rule {
-    drift::Rule {
+fn line(position: usize, spec: &Spec, foreign: bool) -> Line {
+    Line {
         position,
         text: spec.to_string(),
         comment: spec.comment().to_owned(),

@@ -2,45 +2,53 @@
 //!
 //! A plan and what is installed go through the same reading, and different things have different words.
 
-use super::listing::{BaseHook, Boundary, Chain, Listing, Rule, Set};
-use super::{decode, elements};
-use crate::drift;
-use crate::render::nft;
-use crate::ruleset::TABLE;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// The contents of our table.
-pub fn contents(listing: &Listing) -> drift::Table {
+use super::listing::{BaseHook, Boundary, Listing, Rule, Set};
+use super::{decode, elements};
+use crate::drift::{Contents, Line, List, Subject, Thing};
+use crate::render::nft;
+
+/// The contents of a table.
+pub fn contents(table: &str, listing: &Listing) -> Contents {
     /// `NFT_TABLE_F_DORMANT`.
     const DORMANT: u32 = 1;
-    let flaw = match listing.flags {
-        0 => None,
-        DORMANT => Some("dormant, so that its rules do nothing".to_owned()),
-        flags => Some(format!("flags {flags:#x}")),
+    let mut contents = Contents::default();
+    let mut thing = |what: &Subject, text: String| {
+        let what = what.clone();
+        contents.things.push(Thing { what, text });
     };
-    drift::Table {
-        name: format!("inet {TABLE}"),
-        flaw,
-        chains: listing
-            .chains
-            .iter()
-            .map(|(name, listed)| chain(name, listed))
-            .collect(),
-        sets: listing.sets.iter().map(|(name, listed)| set(name, listed)).collect(),
+    let table = table.to_owned();
+    let flags = match listing.flags {
+        0 => String::new(),
+        DORMANT => "dormant, so that its rules do nothing".to_owned(),
+        flags => format!("flags {flags:#x}"),
+    };
+    thing(&Subject::Table { table: table.clone() }, flags);
+    for (name, listed) in &listing.sets {
+        let (table, set) = (table.clone(), name.clone());
+        let of = Subject::Set { table, set };
+        thing(&of, kind(listed));
+        contents.lists.push(List {
+            of,
+            lines: elements_of(listed),
+        });
     }
-}
-
-fn chain(name: &str, listed: &Chain) -> drift::Chain {
-    drift::Chain {
-        name: name.to_owned(),
-        ours: true,
-        hook: listed.hook.as_ref().map(base_hook),
-        rules: listed
-            .rules
-            .iter()
-            .zip(1..)
-            .map(|(listed, position)| rule(position, listed))
-            .collect(),
+    for (name, listed) in &listing.chains {
+        let (table, chain) = (table.clone(), name.clone());
+        let of = Subject::Chain { table, chain };
+        thing(&of, listed.hook.as_ref().map(base_hook).unwrap_or_default());
+        contents.lists.push(List {
+            of,
+            lines: listed
+                .rules
+                .iter()
+                .zip(1..)
+                .map(|(listed, position)| rule(position, listed))
+                .collect(),
+        });
     }
+    contents
 }
 
 fn base_hook(
@@ -62,27 +70,24 @@ fn base_hook(
     format!("type {kind} hook {hook} priority {priority}; policy {policy};")
 }
 
-fn rule(position: usize, listed: &Rule) -> drift::Rule {
+fn rule(position: usize, listed: &Rule) -> Line {
     let comment = decode::comment(&listed.user_data);
-    let as_we_write = listed.user_data == super::rule_user_data(&comment);
+    let as_we_write = listed.user_data.is_empty() || listed.user_data == super::rule_user_data(&comment);
     let text = match decode::rule(listed) {
-        Some(rule) if as_we_write || listed.user_data.is_empty() => nft::rule(&rule),
+        Some(rule) if as_we_write => nft::rule(&rule),
         _ => {
-            let words = decode::words(listed);
+            let mut words = decode::words(listed);
             // The words of a rule of ours may be those of one that is written in another way.
-            let differs = if words.contains('[') {
-                ""
-            } else {
-                " [in another encoding]"
-            };
-            let comment = match comment.as_str() {
-                "" => String::new(),
-                text => format!(" comment \"{text}\""),
-            };
-            format!("{words}{differs}{comment}")
+            if !words.contains('[') {
+                words += " [in another encoding]";
+            }
+            if !comment.is_empty() {
+                words += &format!(" comment \"{comment}\"");
+            }
+            words
         }
     };
-    drift::Rule {
+    Line {
         position,
         text,
         comment,
@@ -90,49 +95,74 @@ fn rule(position: usize, listed: &Rule) -> drift::Rule {
     }
 }
 
-fn set(name: &str, listed: &Set) -> drift::Set {
+fn kind(listed: &Set) -> String {
     /// `NFT_SET_INTERVAL`.
     const INTERVAL: u32 = 4;
     let kind = match listed.datatype {
-        elements::IPV4_ADDRESS => "ipv4_addr".to_owned(),
-        elements::IPV6_ADDRESS => "ipv6_addr".to_owned(),
-        elements::PORT => "inet_service".to_owned(),
-        elements::UID => "uid".to_owned(),
-        elements::GID => "gid".to_owned(),
-        number => format!("number {number}"),
+        elements::IPV4_ADDRESS => "ipv4_addr",
+        elements::IPV6_ADDRESS => "ipv6_addr",
+        elements::PORT => "inet_service",
+        elements::UID => "uid",
+        elements::GID => "gid",
+        number => return format!("type number {number}, flags {:#x}", listed.flags),
     };
-    let flags = match listed.flags {
-        INTERVAL => "flags interval".to_owned(),
-        flags => format!("flags {flags:#x}"),
-    };
-    drift::Set {
-        name: name.to_owned(),
-        kind: format!("type {kind}, {flags}"),
-        elements: intervals(listed),
+    match listed.flags {
+        INTERVAL => format!("type {kind}, flags interval"),
+        flags => format!("type {kind}, flags {flags:#x}"),
     }
 }
 
 /// Each interval, told by itself: those that touch may have come from different hands.
-fn intervals(listed: &Set) -> Vec<String> {
-    let mut intervals = Vec::new();
+fn elements_of(listed: &Set) -> Vec<Line> {
+    let mut lines = Vec::new();
     let mut rest = listed.boundaries.as_slice();
     while !rest.is_empty() {
         let length = match rest {
             [(_, Boundary::Begin), (_, Boundary::End), ..] => 2,
             _ => 1,
         };
-        let (interval, after) = rest.split_at(length);
-        let alone = Set {
-            boundaries: interval.to_vec(),
-            ..*listed
-        };
-        intervals.push(match decode::set(&alone) {
-            Some(element) => nft::elements(&element).1.join(" and "),
-            None => format!("{interval:x?}"),
-        });
+        let (boundaries, after) = rest.split_at(length);
         rest = after;
+        let text = interval(listed.datatype, boundaries).unwrap_or_else(|| format!("{boundaries:x?}"));
+        lines.push(Line {
+            text,
+            ..Line::default()
+        });
     }
-    intervals
+    lines
+}
+
+/// An interval in words: from its beginning to before its end, or to the largest key.
+fn interval(datatype: u32, boundaries: &[(Vec<u8>, Boundary)]) -> Option<String> {
+    let key = |bytes: &[u8]| bytes.iter().fold(0_u128, |key, byte| key << 8 | u128::from(*byte));
+    let (first, bits) = match boundaries {
+        [(begin, Boundary::Begin), ..] => (key(begin), u32::try_from(begin.len()).ok()?.checked_mul(8)?),
+        _ => return None,
+    };
+    let largest = u128::MAX.checked_shr(128_u32.checked_sub(bits)?)?;
+    let last = match boundaries {
+        [_, (end, Boundary::End)] => key(end).checked_sub(1).filter(|last| *last >= first)?,
+        _ => largest,
+    };
+    let name = |key: u128| match datatype {
+        elements::IPV4_ADDRESS => {
+            u32::try_from(key).map_or_else(|_| key.to_string(), |key| Ipv4Addr::from(key).to_string())
+        }
+        elements::IPV6_ADDRESS => Ipv6Addr::from(key).to_string(),
+        _ => key.to_string(),
+    };
+    // How many of the last bits are free, if the interval is a network.
+    let free = (first ^ last).count_ones();
+    let is_network = matches!(datatype, elements::IPV4_ADDRESS | elements::IPV6_ADDRESS)
+        && first ^ last == u128::MAX.checked_shr(128 - free).unwrap_or_default()
+        && first.trailing_zeros() >= free;
+    Some(if first == last {
+        name(first)
+    } else if is_network {
+        format!("{}/{}", name(first), bits - free)
+    } else {
+        format!("{}-{}", name(first), name(last))
+    })
 }
 
 #[cfg(test)]
@@ -202,11 +232,11 @@ mod tests {
     #[test]
     fn nothing_else_of_a_table_can_change_without_its_words() {
         let listing = listing();
-        let words = contents(&listing);
+        let words = contents("t", &listing);
         let differs = |change: &dyn Fn(&mut Listing)| {
             let mut changed = listing.clone();
             change(&mut changed);
-            assert_ne!(contents(&changed), words, "{changed:?}");
+            assert_ne!(contents("t", &changed), words, "{changed:?}");
         };
         differs(&|listing| listing.flags = 1);
         differs(&|listing| listing.flags = 2);

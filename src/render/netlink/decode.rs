@@ -400,7 +400,7 @@ fn mark(bytes: &[u8]) -> Option<Mark> {
 }
 
 /// The elements of a set, each interval as the networks or the range that it is.
-pub(super) fn set(listed: &listing::Set) -> Option<Elements> {
+fn set(listed: &listing::Set) -> Option<Elements> {
     let intervals = intervals(&listed.boundaries)?;
     let elements = match listed.datatype {
         elements::IPV4_ADDRESS => Elements::Ipv4(networks(&intervals, |first, last| {

@@ -77,10 +77,10 @@ const DRIFTS: &[Drift] = &[
             ("iptables", "nat -F SIDETRACK_PREROUTING"),
         ],
         told: &[
+            "extra: chain SIDETRACK_OTHER in iptables mangle",
+            "extra: chain SIDETRACK_MORE in iptables nat",
             "missing: rule 1 of chain SIDETRACK_PREROUTING in iptables nat: -p tcp -m comment --comment \"TCP that \
              arrives\" -j SIDETRACK_INBOUND",
-            "extra: chain SIDETRACK_MORE in iptables nat: 0 rules",
-            "extra: chain SIDETRACK_OTHER in iptables mangle: 0 rules",
         ],
     },
     Drift {
@@ -105,7 +105,7 @@ const DRIFTS: &[Drift] = &[
             "nat :SIDETRACK_OUTPUT - [0:0]\n-A OUTPUT -p udp\n-A OUTPUT -j SIDETRACK_OUTPUT",
         )],
         told: &[
-            "extra: chain SIDETRACK_OUTPUT in ip6tables nat: 0 rules",
+            "extra: chain SIDETRACK_OUTPUT in ip6tables nat",
             "extra: rule 2 of chain OUTPUT in ip6tables nat: -j SIDETRACK_OUTPUT",
         ],
     },
