@@ -27,6 +27,7 @@ mod layering;
 mod lifecycle;
 mod lint;
 mod load;
+mod manifests;
 mod node;
 mod parity;
 mod probe;

@@ -1,0 +1,137 @@
+//! The manifests of `cni-conf`: against the schemas of Kubernetes, and against what the program knows.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::SIDETRACK;
+use crate::common::output_of;
+use crate::program::Run;
+
+/// Variants of the base, each with what it changes.
+const VARIANTS: [&str; 3] = ["k3s", "gke", "openshift"];
+
+fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("cni-conf").join(name)
+}
+
+fn manifest(name: &str) -> Value {
+    let text = fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let document = sidetrack::yaml::document(&text);
+    document
+        .unwrap_or_else(|error| panic!("{name}: {}", error.reason))
+        .to_json()
+}
+
+/// Compares files with the published schemas, and says which do not conform.
+fn validate(files: &[PathBuf]) -> Command {
+    let validator = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/kubernetes-validate");
+    let mut command = Command::new(validator);
+    command.arg("--strict").args(files);
+    command
+}
+
+/// The entries of a list, by name.
+fn named<'v>(list: &'v Value, name: &str) -> Option<&'v Value> {
+    list.as_array()?.iter().find(|entry| entry["name"] == name)
+}
+
+fn installer(daemonset: &Value) -> &Value {
+    &daemonset["spec"]["template"]["spec"]["containers"][0]
+}
+
+#[test]
+fn manifests_conform_to_the_schemas_of_kubernetes() {
+    let files = [
+        "kubernetes/base/namespace.yaml",
+        "kubernetes/base/daemonset.yaml",
+        "kubernetes/gke/quota.yaml",
+        "kubernetes/openshift/privileged.yaml",
+        "examples/plain-envoy.yaml",
+    ];
+    output_of(&mut validate(&files.map(path)));
+
+    let daemonset = fs::read_to_string(path("kubernetes/base/daemonset.yaml")).expect("a manifest");
+    let misspelt = daemonset.replace("hostNetwork:", "hostNetwrk:");
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("misspelt.yaml");
+    fs::write(&file, misspelt).expect("a file");
+    let validated = validate(&[file]).output().expect("scripts/setup installs it");
+    assert!(!validated.status.success(), "a schema that allows anything");
+}
+
+#[test]
+fn kustomizations_name_files_that_there_are_and_change_what_there_is() {
+    let base = manifest("kubernetes/base/daemonset.yaml");
+    let volumes = &base["spec"]["template"]["spec"]["volumes"];
+    for variant in ["base"].into_iter().chain(VARIANTS) {
+        let kustomization = manifest(&format!("kubernetes/{variant}/kustomization.yaml"));
+        let patches = kustomization["patches"].as_array().into_iter().flatten();
+        let resources = kustomization["resources"].as_array().expect("resources");
+        for file in resources.iter().chain(patches.map(|patch| &patch["path"])) {
+            let file = path(&format!("kubernetes/{variant}/{}", file.as_str().expect("a path")));
+            assert!(file.exists(), "{}", file.display());
+        }
+    }
+    for variant in VARIANTS {
+        let patch = manifest(&format!("kubernetes/{variant}/daemonset.yaml"));
+        assert_eq!(patch["metadata"]["name"], base["metadata"]["name"]);
+        let pod = &patch["spec"]["template"]["spec"];
+        for volume in pod["volumes"].as_array().expect("volumes") {
+            let name = volume["name"].as_str().expect("a name");
+            let of_base = named(volumes, name).unwrap_or_else(|| panic!("{variant}: {name} is not in the base"));
+            assert_ne!(
+                volume["hostPath"]["path"], of_base["hostPath"]["path"],
+                "{variant}: {name}"
+            );
+        }
+        if let Some(container) = pod["containers"].get(0) {
+            assert_eq!(container["name"], installer(&base)["name"]);
+        }
+    }
+}
+
+/// What the variables say is an option of the installer, and the defaults of those that are not given fit the mounts.
+#[test]
+fn the_installer_knows_what_the_manifests_tell_it() {
+    let help = output_of(Command::new(SIDETRACK).args(["node", "install", "--help"]));
+    let base = manifest("kubernetes/base/daemonset.yaml");
+    let variants = VARIANTS.map(|variant| manifest(&format!("kubernetes/{variant}/daemonset.yaml")));
+    for daemonset in [&base].into_iter().chain(&variants) {
+        for variable in installer(daemonset)["env"].as_array().into_iter().flatten() {
+            let name = variable["name"].as_str().expect("a name");
+            if let Some(option) = name.strip_prefix("SIDETRACK_NODE_") {
+                let flag = format!("--{}", option.to_lowercase().replace('_', "-"));
+                assert!(help.contains(&flag), "{flag}");
+            }
+            if name == "SIDETRACK_NODE_PLUGIN_CONF" {
+                let text = variable["value"].as_str().expect("a text");
+                serde_json::from_str::<Value>(text).expect("JSON");
+            }
+        }
+    }
+    let mounts = &installer(&base)["volumeMounts"];
+    for (volume, directory) in [
+        ("bin", "/host/opt/cni/bin"),
+        ("conf", "/host/etc/cni/net.d"),
+        ("run", "/var/run/sidetrack"),
+    ] {
+        assert_eq!(named(mounts, volume).expect("a mount")["mountPath"], directory);
+        assert!(help.contains(directory), "{directory}");
+    }
+}
+
+#[test]
+fn nothing_speaks_against_the_example_without_a_mesh() {
+    let file = path("examples/plain-envoy.yaml");
+    let found = Run::of(Command::new(SIDETRACK).arg("lint").arg(&file)).succeeded();
+    assert_eq!(found.stdout, "");
+    let base = Run::of(
+        Command::new(SIDETRACK)
+            .arg("lint")
+            .arg(path("kubernetes/base/daemonset.yaml")),
+    );
+    // It has to be in the node's network, and no proxy is meant for it.
+    base.failed(3, &[]);
+}
