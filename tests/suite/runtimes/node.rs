@@ -7,6 +7,7 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread;
 
 use super::{conflist, file};
 use crate::SIDETRACK;
@@ -181,10 +182,15 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         drop(self.keeper.stdin.take());
-        // It has removed everything when it ends.
-        let _ended = self.keeper.wait();
+        let status = self.keeper.wait();
         for daemon in self.daemons.get_mut() {
             let _ended = daemon.wait();
+        }
+        if !thread::panicking() {
+            assert!(
+                status.is_ok_and(|status| status.success()),
+                "the node left something behind"
+            );
         }
     }
 }
