@@ -46,6 +46,8 @@ directory=$(mktemp --directory --tmpdir sidetrack-runtime-XXXXXX)
 (exec unshare --mount --net --pid --fork --kill-child --mount-proc "$0" inside "$directory" "$1" "$BASHPID") || true
 
 # The mounts are gone with their namespace, and were never seen here. Control groups belong to no namespace: runtimes
-# are told to put theirs below one that is called like the directory.
-find /sys/fs/cgroup -depth -type d -path "*/${directory##*/}*" -delete
+# are told to put theirs below one that is called like the directory, of cgroup v2 or of each controller of v1.
 rm --recursive --force "$directory"
+for group in /sys/fs/cgroup{,/*}/"${directory##*/}"; do
+    [ ! -d "$group" ] || find "$group" -depth -type d -delete
+done

@@ -1,11 +1,11 @@
 //! containerd on a node, and its CRI, called as the kubelet calls it.
 
 use std::cell::RefCell;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::IpAddr;
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{ChildStdin, ChildStdout, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -48,10 +48,13 @@ pub struct Container(String);
 impl Containerd {
     /// Starts it; it can run pods when this returns.
     pub fn start(node: Node) -> Self {
-        let mut containerd = node.command("containerd");
-        node.start_daemon(containerd.arg("--config").arg(file("containerd.toml")), LOG);
+        let log = File::create(node.directory().join(LOG)).expect("a log");
+        let mut daemon = node.command("containerd");
+        daemon.arg("--config").arg(file("containerd.toml"));
+        let stderr = log.try_clone().expect("the log");
+        node.start_daemon(daemon.stdin(Stdio::null()).stdout(log).stderr(stderr));
         let containerd = Self {
-            cri: RefCell::new(Cri::start(&node.path("/run/containerd/containerd.sock"))),
+            cri: RefCell::new(Cri::start(&node)),
             node,
         };
         containerd.wait_until_ready();
@@ -217,27 +220,22 @@ impl Drop for Containerd {
     }
 }
 
-/// A client of a CRI socket. It ends when dropped.
+/// A client of CRI. It ends with the node.
 struct Cri {
-    process: Child,
     calls: ChildStdin,
     answers: BufReader<ChildStdout>,
 }
 
 impl Cri {
-    fn start(socket: &Path) -> Self {
+    fn start(node: &Node) -> Self {
         let python = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python3");
-        let mut process = Command::new(python)
-            .arg(file("cri.py"))
-            .arg(socket)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("run scripts/setup: Python in .venv");
+        assert!(python.exists(), "{}: run scripts/setup", python.display());
+        let mut client = node.command(python);
+        client.arg(file("cri.py")).arg("/run/containerd/containerd.sock");
+        let (calls, answers) = node.start_daemon(client.stdin(Stdio::piped()).stdout(Stdio::piped()));
         Self {
-            calls: process.stdin.take().expect("a pipe"),
-            answers: BufReader::new(process.stdout.take().expect("a pipe")),
-            process,
+            calls: calls.expect("a pipe"),
+            answers: BufReader::new(answers.expect("a pipe")),
         }
     }
 
@@ -252,11 +250,5 @@ impl Cri {
             _ => Ok(answer["answer"].take()),
         });
         answers.collect()
-    }
-}
-
-impl Drop for Cri {
-    fn drop(&mut self) {
-        let _ended = self.process.kill().and_then(|()| self.process.wait());
     }
 }

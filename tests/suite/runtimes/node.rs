@@ -2,11 +2,12 @@
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::thread;
 
 use super::{conflist, file};
 use crate::SIDETRACK;
@@ -20,7 +21,7 @@ use crate::common::{Address, Netns, output_of};
 /// ```
 pub struct Node {
     keeper: Child,
-    /// Runtimes.
+    /// Programs that run on it.
     daemons: RefCell<Vec<Child>>,
     directory: PathBuf,
     /// The ID of a process in its namespaces.
@@ -138,12 +139,12 @@ impl Node {
         command
     }
 
-    /// Starts a program that runs on the node until the node ends; it logs to a file in the directory.
-    pub fn start_daemon(&self, command: &mut Command, log: &str) {
-        let log = File::create(self.directory.join(log)).expect("a log");
-        let stderr = log.try_clone().expect("the log");
-        let started = command.stdin(Stdio::null()).stdout(log).stderr(stderr).spawn();
-        self.daemons.borrow_mut().push(started.expect("nsenter (util-linux)"));
+    /// Starts a program that ends with the node. Returns its standard input and output, where they are pipes.
+    pub fn start_daemon(&self, command: &mut Command) -> (Option<ChildStdin>, Option<ChildStdout>) {
+        let mut daemon = command.spawn().expect("nsenter (util-linux)");
+        let pipes = (daemon.stdin.take(), daemon.stdout.take());
+        self.daemons.borrow_mut().push(daemon);
+        pipes
     }
 
     /// The image of [`IMAGE`](super::IMAGE), as an archive.
@@ -181,10 +182,15 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         drop(self.keeper.stdin.take());
-        // It has removed everything when it ends.
-        let _ended = self.keeper.wait();
+        let status = self.keeper.wait();
         for daemon in self.daemons.get_mut() {
             let _ended = daemon.wait();
+        }
+        if !thread::panicking() {
+            assert!(
+                status.is_ok_and(|status| status.success()),
+                "the node left something behind"
+            );
         }
     }
 }
