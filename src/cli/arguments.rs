@@ -2,11 +2,11 @@
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::istio_iptables;
+use super::{istio_iptables, node};
 use crate::config::options::{Group, OPTIONS, OptionSpec};
 use crate::config::problem::environment_name;
 
-/// The whole command line.
+/// The whole command line. What a subcommand takes is made up only where it is the one that was called.
 pub fn command() -> Command {
     Command::new("sidetrack")
         .version(env!("CARGO_PKG_VERSION"))
@@ -14,15 +14,41 @@ pub fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .disable_help_subcommand(true)
-        .subcommand(apply())
-        .subcommand(check())
-        .subcommand(cleanup())
+        .subcommand(deferred(
+            "apply",
+            "Redirects the TCP traffic of a network namespace to its proxy",
+            apply,
+        ))
+        .subcommand(deferred(
+            "check",
+            "Says whether what is installed is what apply would install, and what differs",
+            check,
+        ))
+        .subcommand(deferred(
+            "cleanup",
+            "Removes everything that sidetrack put into a network namespace, and nothing else",
+            cleanup,
+        ))
+        .subcommand(deferred(
+            "lint",
+            "Looks at Kubernetes manifests for what defeats redirection, before they are deployed",
+            lint,
+        ))
+        .subcommand(node::command())
+        .subcommand(deferred(
+            "probe",
+            "Proves an installed redirection by making connections through it",
+            probe,
+        ))
         .subcommand(istio_iptables::command())
 }
 
-fn apply() -> Command {
-    Command::new("apply")
-        .about("Redirects the TCP traffic of a network namespace to its proxy")
+fn deferred(name: &'static str, about: &'static str, arguments: fn(Command) -> Command) -> Command {
+    Command::new(name).about(about).defer(arguments)
+}
+
+fn apply(command: Command) -> Command {
+    command
         .after_help(
             "Each option is also the variable SIDETRACK_… of its name and a key of the file; a flag counts before a \
              variable, a variable before the file.\n\
@@ -34,9 +60,8 @@ fn apply() -> Command {
         .arg(verbose())
 }
 
-fn check() -> Command {
-    Command::new("check")
-        .about("Says whether what is installed is what apply would install, and what differs")
+fn check(command: Command) -> Command {
+    command
         .after_help(
             "The options are those of apply. It exits with 0 where all is as planned, and with 3 otherwise.\n\
              Examples: sidetrack check --netns pod --exclude-outbound-ports 3306,6379\n          \
@@ -45,31 +70,80 @@ fn check() -> Command {
         .arg(netns())
         .arg(config())
         .args(options(|name| !matches!(name, "dry-run" | "output")))
-        .arg(
-            Arg::new("json")
-                .long("json")
-                .action(ArgAction::SetTrue)
-                .global(true)
-                .help("Print the result as JSON")
-                .help_heading(Group::Run.heading()),
-        )
+        .arg(json().global(true))
         .arg(verbose())
         .subcommand(istio_iptables::command().about("Compares with what istio-iptables with these flags would install"))
 }
 
-fn cleanup() -> Command {
-    Command::new("cleanup")
-        .about("Removes everything that sidetrack put into a network namespace, and nothing else")
+fn cleanup(command: Command) -> Command {
+    command
         .after_help("Example: sidetrack cleanup --netns pod")
         .arg(netns())
         .args(options(|name| name.starts_with("log-")))
         .arg(verbose())
 }
 
-/// The options whose names are `wanted`.
+fn lint(command: Command) -> Command {
+    command
+        .after_help(
+            "Exit codes: 0 nothing found, 3 findings, 2 a file cannot be read.\n\
+             Example: kubectl get deployments -A -o yaml | sidetrack lint -",
+        )
+        .arg(
+            Arg::new("files")
+                .value_name("FILE")
+                .num_args(1..)
+                .required(true)
+                .help("YAML or JSON, of any number of documents; - is standard input"),
+        )
+        .arg(json())
+        .arg(
+            Arg::new("ignore")
+                .long("ignore")
+                .value_name("CODES")
+                .action(ArgAction::Append)
+                .help("Leave out the findings of these codes, such as ST303,ST401"),
+        )
+        .arg(config())
+        .args(options(|_| true))
+        .arg(verbose())
+}
+
+fn probe(command: Command) -> Command {
+    command
+        .after_help(
+            "Give the options that the redirection was applied with. Exit codes: 0 all passed, 3 some failed, 1 some \
+             could not be made.\n\
+             Example: sidetrack probe --netns /proc/4321/ns/net --exclude-outbound-ports 3306,6379",
+        )
+        .arg(netns())
+        .arg(config())
+        .args(options(|name| !matches!(name, "backend" | "dry-run" | "output")))
+        .arg(
+            Arg::new("timeout")
+                .long("timeout")
+                .value_name("DURATION")
+                .default_value("5s")
+                .hide_default_value(true)
+                .help("How long to wait for connections that get no answer [5s]")
+                .help_heading(Group::Run.heading()),
+        )
+        .arg(json())
+        .arg(verbose())
+}
+
+/// The options whose names are wanted.
 fn options(wanted: fn(&str) -> bool) -> Vec<Arg> {
     let options = OPTIONS.iter().filter(|option| wanted(option.name));
     options.map(argument).collect()
+}
+
+fn json() -> Arg {
+    Arg::new("json")
+        .long("json")
+        .action(ArgAction::SetTrue)
+        .help("Print the result as JSON")
+        .help_heading(Group::Run.heading())
 }
 
 fn config() -> Arg {
@@ -88,7 +162,8 @@ fn netns() -> Arg {
         .help_heading(Group::Run.heading())
 }
 
-fn verbose() -> Arg {
+/// `-v`.
+pub fn verbose() -> Arg {
     Arg::new("verbose")
         .short('v')
         .long("verbose")
@@ -97,7 +172,8 @@ fn verbose() -> Arg {
         .help_heading(Group::Run.heading())
 }
 
-fn argument(option: &'static OptionSpec) -> Arg {
+/// An option of the table, as clap knows it.
+pub fn argument(option: &'static OptionSpec) -> Arg {
     let argument = Arg::new(option.name)
         .long(option.name)
         .aliases(option.aliases)
@@ -134,4 +210,11 @@ pub fn texts(matches: &ArgMatches, option: &OptionSpec) -> Option<Vec<String>> {
 pub fn text_or_variable(matches: &ArgMatches, option: &str) -> Option<String> {
     let flag = matches.get_one::<String>(option).cloned();
     flag.or_else(|| std::env::var(environment_name(option)).ok())
+}
+
+/// What is wrong with a command line, without the usage that follows it.
+pub fn first_line(error: &clap::Error) -> Vec<String> {
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    vec![line.strip_prefix("error: ").unwrap_or(line).to_owned()]
 }

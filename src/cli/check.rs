@@ -7,7 +7,7 @@ use clap::ArgMatches;
 use clap::parser::ValueSource;
 use serde_json::json;
 
-use super::failure::{DIFFERENT, Failure};
+use super::failure::{Failure, NEGATIVE};
 use super::settings::settings;
 use super::{apply, arguments, istio_iptables};
 use crate::compat::istio::Task;
@@ -38,7 +38,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     std::io::stdout().write_all(text.as_bytes())?;
     Ok(match report.state {
         State::InSync => ExitCode::SUCCESS,
-        State::Absent | State::Drifted => ExitCode::from(DIFFERENT),
+        State::Absent | State::Drifted => ExitCode::from(NEGATIVE),
     })
 }
 
@@ -70,7 +70,10 @@ fn check(settings: &Settings) -> anyhow::Result<Report> {
     if observed.legacy.is_none() {
         tracing::warn!("the rules of legacy iptables cannot be seen here, and are left out of the comparison");
     }
-    let plan = Plan::new(&settings.config, &apply::facts(&settings.config, &observed.loopback))?;
+    let plan = Plan::new(
+        &settings.config,
+        &apply::facts(&settings.config, Some(&observed.loopback))?,
+    )?;
     Ok(namespace.check(&plan, settings.run.backend, &observed)?)
 }
 

@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use clap::{Arg, ArgMatches, Command};
 use thiserror::Error;
 
+use super::arguments::first_line;
 use super::failure::Failure;
 use super::{apply, cleanup, logging};
 use crate::compat::istio::table::{SETTINGS, Setting};
 use crate::compat::istio::{self, Mistake, Probe, Request, Task};
 use crate::config::Config;
+use crate::config::types::Accounts;
 use crate::kernel::accounts::AccountFiles;
 use crate::kernel::netns;
 use crate::kernel::validation::{self, Validation};
@@ -47,9 +49,12 @@ pub fn arguments(all: &[OsString]) -> Option<Vec<OsString>> {
 pub fn command() -> Command {
     Command::new(NAME)
         .about("Does what Istio's program of this name does, with its flags and variables")
-        .after_help("docs/istio-iptables.md says what is different.")
-        .args_override_self(true)
-        .args(SETTINGS.iter().filter(|setting| setting.has_flag()).map(argument))
+        .defer(|command| {
+            command
+                .after_help("docs/istio-iptables.md says what is different.")
+                .args_override_self(true)
+                .args(SETTINGS.iter().filter(|setting| setting.has_flag()).map(argument))
+        })
 }
 
 fn argument(setting: &'static Setting) -> Arg {
@@ -104,6 +109,28 @@ pub fn request(matches: &ArgMatches) -> Result<Request, Failure> {
     parsed.request.map_err(failure)
 }
 
+/// What a command line and variables ask for, or what is wrong with them. `None` where it is no command to redirect.
+pub fn config(
+    arguments: Vec<OsString>,
+    variables: &[(&str, &str)],
+    accounts: &dyn Accounts,
+) -> Option<Result<Config, Vec<String>>> {
+    let matches = match command().try_get_matches_from(arguments) {
+        Ok(matches) => matches,
+        Err(error) => return Some(Err(first_line(&error))),
+    };
+    let flag = |setting: &Setting| matches.get_one::<String>(setting.name).cloned();
+    let variable = |name: &str| {
+        let found = variables.iter().find(|(variable, _)| *variable == name);
+        found.map(|(_, value)| (*value).to_owned())
+    };
+    match istio::read(flag, variable, accounts).request {
+        Ok(request) if request.task == Task::Apply => Some(Ok(request.settings.config)),
+        Ok(_) => None,
+        Err(mistakes) => Some(Err(mistakes.iter().map(ToString::to_string).collect())),
+    }
+}
+
 /// One wrong use of a flag makes the whole command line one.
 fn failure(mistakes: Vec<Mistake>) -> Failure {
     let usage = mistakes
@@ -143,6 +170,7 @@ fn validate(config: &Config, probe: Probe) -> anyhow::Result<()> {
         v4_destination: validation::own_address(config.loopback_cidr).unwrap_or(PASSTHROUGH_V4),
     };
     validation.run()?;
+    super::probe::validate(config, probe.port, probe.timeout)?;
     tracing::info!("traffic is redirected");
     Ok(())
 }

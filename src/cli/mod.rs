@@ -6,11 +6,14 @@ mod check;
 mod cleanup;
 mod failure;
 mod istio_iptables;
+mod lint;
 mod logging;
+mod node;
+mod probe;
 mod settings;
 
 use std::ffi::OsString;
-use std::process::ExitCode;
+use std::process::{ExitCode, Termination};
 
 use clap::ArgMatches;
 use clap::error::ErrorKind;
@@ -38,18 +41,21 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn command_of_ours(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    let succeeded = |()| ExitCode::SUCCESS;
     match matches.subcommand() {
-        Some(("apply", matches)) => apply::run(matches)?,
-        Some(("check", matches)) => return check::run(matches),
-        Some(("cleanup", matches)) => cleanup::run(matches)?,
-        _ => return Err(Failure::Usage(vec!["no such command".to_owned()]).into()),
+        Some(("apply", matches)) => apply::run(matches).map(succeeded),
+        Some(("check", matches)) => check::run(matches),
+        Some(("cleanup", matches)) => cleanup::run(matches).map(succeeded),
+        Some(("lint", matches)) => lint::run(matches),
+        Some(("node", matches)) => node::run(matches),
+        Some(("probe", matches)) => probe::run(matches).map(succeeded),
+        _ => Err(Failure::Usage(vec!["no such command".to_owned()]).into()),
     }
-    Ok(ExitCode::SUCCESS)
 }
 
-fn exit_code(
+fn exit_code<T: Termination>(
     matches: Result<ArgMatches, clap::Error>,
-    run: fn(&ArgMatches) -> anyhow::Result<ExitCode>,
+    run: fn(&ArgMatches) -> anyhow::Result<T>,
     codes: ExitCodes,
 ) -> ExitCode {
     let matches = match matches {
@@ -62,7 +68,7 @@ fn exit_code(
         }
     };
     match run(&matches) {
-        Ok(code) => code,
+        Ok(done) => done.report(),
         Err(error) => {
             logging::start_if_needed(LogLevel::Info);
             failure::report(&error, codes)

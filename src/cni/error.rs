@@ -11,8 +11,10 @@ use crate::drift::Difference;
 use crate::kernel::KernelError;
 use crate::kernel::check::State;
 use crate::kernel::iptables::IptablesError;
+use crate::kernel::netlink::NetlinkError;
 use crate::kernel::netns::NetnsError;
 use crate::kernel::nftables::NftablesError;
+use crate::kernel::route::RouteError;
 use crate::plan::PlanError;
 
 macro_rules! codes {
@@ -130,7 +132,9 @@ impl Error {
             Self::Environment(_) | Self::Netns(NetnsError::Open { .. } | NetnsError::NotANamespace(_)) => {
                 Code::Environment
             }
-            Self::Netns(NetnsError::NotPermitted(_) | NetnsError::Enter { .. }) => Code::System,
+            Self::Netns(NetnsError::NotPermitted(_) | NetnsError::Enter { .. } | NetnsError::Thread { .. }) => {
+                Code::System
+            }
             Self::Input(_) => Code::Input,
             Self::Decoding(_) => Code::Decoding,
             Self::Options(problems) if problems.iter().any(is_of_netconf) => Code::NetConf,
@@ -205,11 +209,13 @@ fn is_of_netconf(problem: &Problem) -> bool {
     }
 }
 
-/// Whether the same request may succeed in a moment: others were at it.
+/// Whether the same request may succeed in a moment: others were at it, or an answer was lost.
 fn is_transient(error: &KernelError) -> bool {
     matches!(
         error,
-        KernelError::Nftables(NftablesError::Busy) | KernelError::Iptables(IptablesError::TimedOut { .. })
+        KernelError::Nftables(NftablesError::Busy | NftablesError::Unanswered(_))
+            | KernelError::Route(RouteError::Netlink(NetlinkError::Interrupted))
+            | KernelError::Iptables(IptablesError::TimedOut { .. })
     )
 }
 

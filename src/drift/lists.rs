@@ -49,7 +49,7 @@ pub fn partners(expected: &[&Line], found: &[&Line]) -> Vec<Option<usize>> {
         next = number + 1;
         Some(number)
     };
-    found.iter().map(|line| partner(line)).collect()
+    found.iter().map(partner).collect()
 }
 
 /// Which of these numbers, no two of them equal, belong to a longest ascending run.

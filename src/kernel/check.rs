@@ -133,7 +133,7 @@ impl Namespace {
             Err(NftablesError::Unsupported { .. }) => Vec::new(),
             others => others?,
         };
-        others.extend(legacy::base_chains().into_iter().flatten());
+        others.extend(legacy::base_chains()?.into_iter().flatten());
         Ok(others)
     }
 }

@@ -5,15 +5,17 @@
 
 mod entries;
 
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use thiserror::Error;
 
 use self::entries::{BuiltIn, Layout, Table};
+use super::netlink::attempts;
 use crate::drift::BaseChain;
 use crate::facts::InstalledChain;
 use crate::ruleset::{Family, Hook};
@@ -49,66 +51,118 @@ const IPV6: Protocol = Protocol {
     layout: &entries::IPV6,
 };
 
+/// A look at legacy iptables that failed, though it is there and may be looked at.
+#[derive(Debug, Error)]
+#[error(
+    "reading the {what}: {error}. Rules of ours could be there and be overlooked, so nothing was changed: try again"
+)]
+pub struct LegacyError {
+    what: String,
+    error: io::Error,
+}
+
 /// The chains that users of legacy iptables made, in both families; `None` where they cannot be seen: without `/proc`,
 /// or for a user who may not read there.
-pub fn chains() -> Option<Vec<InstalledChain>> {
-    let tables = tables()?;
-    let chains = tables.iter().flat_map(|(title, _, table)| {
-        table.user_chains().into_iter().map(|chain| InstalledChain {
-            table: title.clone(),
-            chain,
-        })
-    });
-    Some(chains.collect())
+///
+/// # Errors
+/// They could be seen, but not now.
+pub fn chains() -> Result<Option<Vec<InstalledChain>>, LegacyError> {
+    Ok(tables()?.map(|tables| {
+        let chains = tables.iter().flat_map(|(title, _, table)| {
+            table.user_chains().into_iter().map(|chain| InstalledChain {
+                table: title.clone(),
+                chain,
+            })
+        });
+        chains.collect()
+    }))
 }
 
 /// The built-in chains that see packets where ours do, but for those that lead to chains of ours; `None` where they
 /// cannot be seen.
-pub fn base_chains() -> Option<Vec<BaseChain>> {
-    let tables = tables()?;
-    let chains = tables
-        .iter()
-        .flat_map(|(title, family, table)| table.base_chains(title, *family));
-    Some(chains.collect())
+///
+/// # Errors
+/// They could be seen, but not now.
+pub fn base_chains() -> Result<Option<Vec<BaseChain>>, LegacyError> {
+    Ok(tables()?.map(|tables| {
+        let chains = tables
+            .iter()
+            .flat_map(|(title, family, table)| table.base_chains(title, *family));
+        chains.collect()
+    }))
 }
 
-/// The tables that exist, each with what it is called and its family.
-fn tables() -> Option<Vec<(String, Family, Table)>> {
+/// A table, with what it is called and its family.
+type Titled = (String, Family, Table);
+
+/// The tables that exist, each with what it is called and its family; `None` where they cannot be seen.
+fn tables() -> Result<Option<Vec<Titled>>, LegacyError> {
     let mut tables = Vec::new();
     for family in Family::BOTH {
         let protocol = match family {
             Family::V4 => &IPV4,
             Family::V6 => &IPV6,
         };
-        for (name, priority) in existing(protocol, family)? {
-            match read(protocol, name, priority) {
+        let Some(existing) = existing(protocol, family)? else {
+            return Ok(None);
+        };
+        for (name, priority) in existing {
+            match read_undisturbed(protocol, name, priority) {
                 Ok(table) => tables.push((format!("{name} (legacy {})", protocol.program), family, table)),
+                Err(errno @ (Errno::EPERM | Errno::EACCES)) => {
+                    tracing::debug!(%family, table = name, %errno, "may not read a table of legacy iptables");
+                    return Ok(None);
+                }
                 Err(errno) => {
-                    tracing::debug!(%family, table = name, %errno, "cannot read a table of legacy iptables");
-                    return None;
+                    return Err(LegacyError {
+                        what: format!("table {name} of legacy {}", protocol.program),
+                        error: errno.into(),
+                    });
                 }
             }
         }
     }
-    Some(tables)
+    Ok(Some(tables))
 }
 
-/// Those of [`TABLES`] that exist.
-fn existing(protocol: &Protocol, family: Family) -> Option<Vec<(&'static str, i32)>> {
-    match fs::read_to_string(protocol.names) {
+/// Those of [`TABLES`] that exist; `None` where that cannot be seen.
+fn existing(protocol: &Protocol, family: Family) -> Result<Option<Vec<(&'static str, i32)>>, LegacyError> {
+    match names(protocol.names) {
         Ok(names) => {
             let exists = |(table, _): &(&str, i32)| names.lines().any(|name| name == *table);
-            Some(TABLES.into_iter().filter(exists).collect())
+            Ok(Some(TABLES.into_iter().filter(exists).collect()))
         }
-        // The module is not loaded, so there are no tables.
-        Err(error) if error.kind() == ErrorKind::NotFound && Path::new("/proc/thread-self/net").is_dir() => {
-            Some(Vec::new())
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            // Where the rest is there, the module is not loaded, so there are no tables.
+            Ok(Path::new("/proc/thread-self/net").is_dir().then(Vec::new))
         }
-        Err(error) => {
-            tracing::debug!(%family, %error, "cannot see whether legacy iptables has tables");
-            None
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            tracing::debug!(%family, %error, "may not see whether legacy iptables has tables");
+            Ok(None)
+        }
+        Err(error) => Err(LegacyError {
+            what: format!("names of the tables of legacy {}", protocol.program),
+            error,
+        }),
+    }
+}
+
+/// The text of a list of names. The file does not tell its size, so it is not asked.
+fn names(path: &str) -> io::Result<String> {
+    let mut names = String::new();
+    File::open(path)?.take(u64::MAX).read_to_string(&mut names)?;
+    Ok(names)
+}
+
+/// A table, whose size others may change between asking for it and reading.
+fn read_undisturbed(protocol: &Protocol, table: &str, priority: i32) -> Result<Table, Errno> {
+    for _ in attempts() {
+        match read(protocol, table, priority) {
+            Err(Errno::EAGAIN) => {}
+            result => return result,
         }
     }
+    Err(Errno::EAGAIN)
 }
 
 fn read(protocol: &Protocol, table: &str, priority: i32) -> Result<Table, Errno> {

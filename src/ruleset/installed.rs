@@ -16,6 +16,16 @@ pub struct Installed {
     pub unreadable: Vec<Unreadable>,
 }
 
+/// A planned ruleset, as if it were installed.
+impl From<Ruleset> for Installed {
+    fn from(ruleset: Ruleset) -> Self {
+        Self {
+            ruleset,
+            unreadable: Vec::new(),
+        }
+    }
+}
+
 /// Something that is installed and that our terms have no words for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {

@@ -5,6 +5,7 @@
     reason = "a test that cannot go on should say so and stop"
 )]
 
+mod bench;
 #[path = "../cases/mod.rs"]
 mod cases;
 mod check;
@@ -15,13 +16,19 @@ mod common;
 mod containment;
 mod dns;
 mod envoy;
+mod explain;
+mod faults;
+mod generated;
 mod golden;
 mod groups;
 mod istio;
 mod layering;
 mod lifecycle;
+mod lint;
 mod load;
+mod node;
 mod parity;
+mod probe;
 mod program;
 mod random;
 mod readback;
@@ -30,6 +37,7 @@ mod refusal;
 mod regressions;
 mod reroute;
 mod routing;
+mod runtimes;
 mod sandbox;
 mod tproxy;
 mod traffic;

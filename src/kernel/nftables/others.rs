@@ -3,7 +3,7 @@
 use netlink_packet_netfilter::nftables::{ChainAttribute, ChainMessage, NfTablesMessage, RuleAttribute, RuleMessage};
 use netlink_packet_netfilter::{NetfilterMessage, NetfilterProtoFamily};
 
-use super::{Nftables, NftablesError, nf_tables, uninterrupted};
+use super::{Nftables, NftablesError, nf_tables, undisturbed};
 use crate::drift::{BaseChain, Place};
 use crate::facts::InstalledChain;
 use crate::render::netlink;
@@ -16,7 +16,7 @@ impl Nftables {
     /// # Errors
     /// They could not be read.
     pub fn in_front(&mut self, ours: &[Place]) -> Result<Vec<BaseChain>, NftablesError> {
-        uninterrupted(|| self.read_in_front(ours))
+        undisturbed(|| self.read_in_front(ours))
     }
 
     /// The chains of all tables, ours and others'.
@@ -24,7 +24,7 @@ impl Nftables {
     /// # Errors
     /// They could not be read.
     pub fn chains(&mut self) -> Result<Vec<InstalledChain>, NftablesError> {
-        let messages = uninterrupted(|| self.all_chains())?;
+        let messages = undisturbed(|| self.all_chains())?;
         Ok(messages.iter().filter_map(installed_chain).collect())
     }
 

@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_core::DefaultNla;
+use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED};
 use netlink_packet_netfilter::nftables::{
     Bitwise, Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute, Lookup, Meta, MetaKey,
     Operator, Payload, Register, Verdict, VerdictAttribute,
@@ -69,7 +69,29 @@ pub fn of_rule(rule: &Rule) -> Vec<Element> {
         push_match(&mut expressions, matcher);
     }
     push_action(&mut expressions, &rule.action);
-    expressions.into_iter().map(Element::from).collect()
+    expressions.into_iter().map(element).collect()
+}
+
+/// `enum nft_expr_attributes`.
+const NFTA_EXPR_DATA: u16 = 2;
+
+/// An expression with its attributes in bytes. The netlink crate counts what is inside an attribute anew for each
+/// level of attributes around it; it need not count bytes.
+fn element(expression: Expressions) -> Element {
+    let data = DefaultNla::new(NFTA_EXPR_DATA | NLA_F_NESTED, bytes_of(&expression));
+    let mut element = Element::from(expression);
+    if let ListAttribute::Element(attributes) = &mut element {
+        attributes.retain(|attribute| !matches!(attribute, ExpressionAttribute::Data(_)));
+        attributes.push(ExpressionAttribute::Other(data));
+    }
+    element
+}
+
+/// Attributes in bytes.
+pub fn bytes_of(attributes: &impl Emitable) -> Vec<u8> {
+    let mut bytes = vec![0; attributes.buffer_len()];
+    attributes.emit(&mut bytes);
+    bytes
 }
 
 fn push_match(expressions: &mut Vec<Expressions>, matcher: &Match) {

@@ -4,11 +4,13 @@
 
 use std::collections::BTreeMap;
 
-use netlink_packet_core::{DefaultNla, Emitable as _, NLA_TYPE_MASK, Nla as _, NlasIterator, Parseable as _};
+use netlink_packet_core::{DefaultNla, NLA_TYPE_MASK, Nla as _, NlasIterator, Parseable as _};
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, DataAttribute, ExpressionAttribute, Hook, HookNumber, InetHookNumber, ListAttribute,
     NfTablesMessage, RuleAttribute, SetAttribute, SetElementAttribute, SetElementFlags, SetElementList, TableAttribute,
 };
+
+use super::expression::bytes_of;
 
 /// The contents of our table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -181,6 +183,14 @@ impl Listing {
             match attribute {
                 SetElementList::Set(text) => name.clone_from(text),
                 SetElementList::Elements(elements) => boundaries = elements.iter().filter_map(boundary).collect(),
+                // A list of ours, in bytes.
+                SetElementList::Other(list) => {
+                    let list = value(list);
+                    let elements = NlasIterator::new(&list).flatten();
+                    boundaries = elements
+                        .filter_map(|nla| boundary(&ListAttribute::parse(&nla).ok()?))
+                        .collect();
+                }
                 _ => {}
             }
         }
@@ -196,21 +206,23 @@ pub(super) fn expression(element: &ListAttribute<ExpressionAttribute>) -> Option
     for attribute in attributes {
         match attribute {
             ExpressionAttribute::Name(text) => name.clone_from(text),
-            ExpressionAttribute::Data(data) => {
-                let mut bytes = vec![0; data.buffer_len()];
-                data.emit(&mut bytes);
-                values = NlasIterator::new(&bytes)
-                    .flatten()
-                    .filter_map(|nla| DefaultNla::parse(&nla).ok())
-                    .map(|nla| (nla.kind() & NLA_TYPE_MASK, value(&nla)))
-                    // The kernel states some zeros that a sender may leave out.
-                    .filter(|(_, value)| value.iter().any(|byte| *byte != 0))
-                    .collect();
-            }
+            ExpressionAttribute::Data(data) => values = self::values(&bytes_of(data)),
+            // One of ours, in bytes.
+            ExpressionAttribute::Other(data) => values = self::values(&value(data)),
             _ => {}
         }
     }
     Some((name, values))
+}
+
+/// Attributes by their numbers, without those that are zero: the kernel states some that a sender may leave out.
+fn values(attributes: &[u8]) -> BTreeMap<u16, Vec<u8>> {
+    NlasIterator::new(attributes)
+        .flatten()
+        .filter_map(|nla| DefaultNla::parse(&nla).ok())
+        .map(|nla| (nla.kind() & NLA_TYPE_MASK, value(&nla)))
+        .filter(|(_, value)| value.iter().any(|byte| *byte != 0))
+        .collect()
 }
 
 fn value(nla: &DefaultNla) -> Vec<u8> {

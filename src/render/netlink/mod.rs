@@ -10,7 +10,7 @@ pub mod listing;
 use std::fmt;
 
 use netlink_packet_core::{
-    DefaultNla, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage,
+    DefaultNla, NLA_F_NESTED, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage,
 };
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, Hook as HookAttribute, InetHookNumber, NfTablesMessage, RuleAttribute, RuleMessage,
@@ -173,8 +173,8 @@ fn append(
     message.header.flags = NLM_F_REQUEST | flags;
     message.header.sequence_number = sequence;
     message.finalize();
-    let start = bytes.len();
-    bytes.resize(start + message.buffer_len().next_multiple_of(4), 0);
+    let (start, length) = (bytes.len(), message.header.length as usize);
+    bytes.resize(start + length.next_multiple_of(4), 0);
     message.serialize(&mut bytes[start..]);
 }
 
@@ -299,13 +299,16 @@ fn delete_set(name: &str) -> Step {
     Step::new(Object::Set(name.to_owned().into()), message, 0)
 }
 
+/// `enum nft_set_elem_list_attributes`.
+const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
+
 fn elements(set: &Set) -> impl Iterator<Item = Step> {
-    elements::messages(&set.elements).map(|elements| {
+    elements::lists(&set.elements).into_iter().map(|list| {
         let message = NfTablesMessage::NewSetElement(SetElementMessage {
             attributes: vec![
                 SetElementList::Table(TABLE.to_owned()),
                 SetElementList::Set(set.name.to_string()),
-                SetElementList::Elements(elements),
+                SetElementList::Other(DefaultNla::new(NFTA_SET_ELEM_LIST_ELEMENTS | NLA_F_NESTED, list)),
             ],
         });
         Step::new(Object::Elements(set.name.clone()), message, NLM_F_CREATE)
