@@ -66,12 +66,11 @@ fn apply(command: Command) -> Command {
         )
         .arg(netns())
         .arg(config())
-        .args(OPTIONS.iter().map(argument))
+        .args(options(|_| true))
         .arg(verbose())
 }
 
 fn check(command: Command) -> Command {
-    let of_the_plan = |option: &&OptionSpec| !matches!(option.name, "dry-run" | "output");
     command
         .after_help(
             "The options are those of apply. It exits with 0 where all is as planned, and with 3 otherwise.\n\
@@ -80,7 +79,7 @@ fn check(command: Command) -> Command {
         )
         .arg(netns())
         .arg(config())
-        .args(OPTIONS.iter().filter(of_the_plan).map(argument))
+        .args(options(|name| !matches!(name, "dry-run" | "output")))
         .arg(json().global(true))
         .arg(verbose())
         .subcommand(istio_iptables::command().about("Compares with what istio-iptables with these flags would install"))
@@ -89,7 +88,6 @@ fn check(command: Command) -> Command {
 fn explain(command: Command) -> Command {
     const PACKET: &str = "Packet";
     const RULES: &str = "Rules";
-    let of_the_plan = |option: &&OptionSpec| !matches!(option.name, "dry-run" | "output");
     let word = |name: &'static str, help: &'static str| Arg::new(name).required(true).help(help);
     let value = |name: &'static str, value: &'static str, heading: &'static str, help: &'static str| {
         let argument = Arg::new(name).long(name).value_name(value);
@@ -163,10 +161,9 @@ fn explain(command: Command) -> Command {
         .arg(netns())
         .arg(config())
         .args(
-            OPTIONS
-                .iter()
-                .filter(of_the_plan)
-                .map(|option| argument(option).hide(true)),
+            options(|name| !matches!(name, "dry-run" | "output"))
+                .into_iter()
+                .map(|option| option.hide(true)),
         )
         .arg(verbose())
         .subcommand(
@@ -177,11 +174,10 @@ fn explain(command: Command) -> Command {
 }
 
 fn cleanup(command: Command) -> Command {
-    let logging = |option: &&OptionSpec| option.name.starts_with("log-");
     command
         .after_help("Example: sidetrack cleanup --netns pod")
         .arg(netns())
-        .args(OPTIONS.iter().filter(logging).map(argument))
+        .args(options(|name| name.starts_with("log-")))
         .arg(verbose())
 }
 
@@ -197,7 +193,7 @@ fn graph(command: Command) -> Command {
                 .help("mermaid for Markdown, dot for Graphviz, svg for everything else"),
         )
         .arg(config())
-        .args(OPTIONS.iter().map(argument))
+        .args(options(|_| true))
         .arg(verbose())
 }
 
@@ -223,12 +219,11 @@ fn lint(command: Command) -> Command {
                 .help("Leave out the findings of these codes, such as ST303,ST401"),
         )
         .arg(config())
-        .args(OPTIONS.iter().map(argument))
+        .args(options(|_| true))
         .arg(verbose())
 }
 
 fn probe(command: Command) -> Command {
-    let says_how_to_apply = |option: &&OptionSpec| !matches!(option.name, "backend" | "dry-run" | "output");
     command
         .after_help(
             "Give the options that the redirection was applied with. Exit codes: 0 all passed, 3 some failed, 1 some \
@@ -237,7 +232,7 @@ fn probe(command: Command) -> Command {
         )
         .arg(netns())
         .arg(config())
-        .args(OPTIONS.iter().filter(says_how_to_apply).map(argument))
+        .args(options(|name| !matches!(name, "backend" | "dry-run" | "output")))
         .arg(
             Arg::new("timeout")
                 .long("timeout")
@@ -249,6 +244,12 @@ fn probe(command: Command) -> Command {
         )
         .arg(json())
         .arg(verbose())
+}
+
+/// The options whose names are `wanted`.
+fn options(wanted: fn(&str) -> bool) -> Vec<Arg> {
+    let options = OPTIONS.iter().filter(|option| wanted(option.name));
+    options.map(argument).collect()
 }
 
 fn json() -> Arg {
