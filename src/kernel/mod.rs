@@ -20,6 +20,8 @@ pub mod privilege;
 pub mod resolvers;
 pub mod route;
 pub mod validation;
+#[cfg(test)]
+mod without_ipv6;
 
 use std::fmt;
 

@@ -21,6 +21,7 @@ mod istio;
 mod layering;
 mod lifecycle;
 mod load;
+mod machines;
 mod parity;
 mod program;
 mod random;
