@@ -24,6 +24,8 @@ pub mod probe;
 pub mod resolvers;
 pub mod route;
 pub mod validation;
+#[cfg(test)]
+mod without_ipv6;
 
 use std::fmt;
 

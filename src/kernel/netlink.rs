@@ -17,7 +17,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum NetlinkError {
     /// No socket could be had.
-    #[error("opening a netlink socket: {0}")]
+    #[error("opening a netlink socket: {}{}", .0, denied(*.0))]
     Open(#[source] Errno),
     /// A request could not be sent.
     #[error("sending {length} bytes over netlink: {errno}{}", hint(*length, *errno))]
@@ -29,7 +29,7 @@ pub enum NetlinkError {
         errno: Errno,
     },
     /// An answer could not be had.
-    #[error("reading the kernel's answer: {0}")]
+    #[error("reading the kernel's answer: {}{}", .0, denied(*.0))]
     Receive(#[source] Errno),
     /// The kernel refused a request.
     #[error("the kernel refused: {0}")]
@@ -48,6 +48,16 @@ fn hint(length: usize, errno: Errno) -> &'static str {
             "; all rules must fit into one message: raise net.core.wmem_max, or use fewer ports and CIDRs"
         }
         Errno::ENOBUFS => "; the system is short of memory for sockets (net.core.wmem_max, cgroup limits): try again",
+        _ => denied(errno),
+    }
+}
+
+/// The kernel itself denies nobody these calls; what netlink requests ask for, it denies in its answers.
+fn denied(errno: Errno) -> &'static str {
+    match errno {
+        Errno::EACCES | Errno::EPERM => {
+            "; a security policy denies it (SELinux, AppArmor or a seccomp filter): the node's audit log says which"
+        }
         _ => "",
     }
 }

@@ -11,7 +11,7 @@ use crate::program::{Run, apply, nft_state, state};
 use crate::sandbox::{Scratch, with_capabilities};
 
 /// The program as it is released.
-fn static_program() -> PathBuf {
+pub fn static_program() -> PathBuf {
     std::env::var_os("STATIC_SIDETRACK")
         .expect("STATIC_SIDETRACK is the path of the static program: run scripts/test, or scripts/build first")
         .into()

@@ -1,13 +1,14 @@
 //! Much at once: replacing under load, killing in the middle, lists of thousands.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io::{Write as _, stdout};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
 use sidetrack::ruleset::Family;
 
 use crate::SIDETRACK;
-use crate::common::{Caller, Netns, Owner, Pod, Server, To, Transport, call};
+use crate::common::{Caller, Netns, Owner, Pod, Server, To, Transport, call_from};
 use crate::program::{BACKENDS, apply, sidetrack, state};
 
 /// Two plans that differ, but not for the connections that are made here.
@@ -16,62 +17,91 @@ const PLANS: [&[&str]; 2] = [
     &["--exclude-inbound-cidrs", "192.0.2.0/24,2001:db8:1::/48"],
 ];
 
-/// How often the rules are replaced.
+/// Two plans by which inbound connections get to the proxy in different ways, and tables.
+const MODES: [&[&str]; 2] = [
+    &["--inbound-mode", "redirect", "--drop-invalid"],
+    &["--inbound-mode", "tproxy", "--drop-invalid"],
+];
+
+/// How often the rules are replaced, at least.
 const REPLACEMENTS: usize = 40;
 
-fn no_connection_slips_through(backend: &str) {
+/// How many connections are made meanwhile, at least. `CONNECTIONS` may say another number.
+fn connections() -> usize {
+    let number = std::env::var("CONNECTIONS").ok();
+    number.map_or(5000, |number| number.parse().expect("CONNECTIONS is a number"))
+}
+
+fn no_connection_slips_through(backend: &str, plans: [&[&str]; 2]) {
     let pod = Pod::new();
     let _servers = [
-        Server::start(&pod.netns, "pod", Owner::ROOT, &[15001, 15006, 8080]),
+        Server::start_transparent(&pod.netns, "proxy", &[15001, 15006]),
+        Server::start(&pod.netns, "app", Owner::APP, &[8080]),
         Server::start(&pod.peer, "peer", Owner::ROOT, &[9090]),
     ];
-    apply(&pod.netns, backend, PLANS[0]);
-    let done = AtomicBool::new(false);
-    let connect = |caller, to, port| {
-        let mut connections = 0;
-        while !done.load(Ordering::Relaxed) {
-            for family in Family::BOTH {
-                let made = call(&pod, Transport::Tcp, caller, to, family).expect("a connection");
-                let arrival = made.arrival.expect("an answer");
-                assert_eq!(
-                    (arrival.server.as_str(), arrival.port),
-                    ("pod", port),
-                    "connection {connections}"
-                );
-                connections += 1;
+    apply(&pod.netns, backend, plans[0]);
+    let (made, done) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let connect = |caller: Caller, to: To| {
+        let connect = || {
+            for family in Family::BOTH.into_iter().cycle() {
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+                let to = to.address(family).expect("an address");
+                let call = call_from(Transport::Tcp, caller.source(family), to)?;
+                let arrival = call.arrival.expect("an answer");
+                assert_eq!(arrival.server, "proxy", "connection {}", made.load(Ordering::Relaxed));
+                made.fetch_add(1, Ordering::Relaxed);
             }
-        }
-        connections
+            Ok(())
+        };
+        caller.run(&pod, connect).expect("every connection is answered");
     };
-    let connections: [usize; 2] = thread::scope(|scope| {
-        let outbound = scope.spawn(|| connect(Caller::App, To::Peer(9090), 15001));
-        let inbound = scope.spawn(|| connect(Caller::Peer, To::Pod(8080), 15006));
-        for number in 0..REPLACEMENTS {
-            let log = apply(&pod.netns, backend, PLANS[(number + 1) % 2]);
+    let replacements = thread::scope(|scope| {
+        let callers = [(Caller::App, To::Peer(9090)), (Caller::Peer, To::Pod(8080))];
+        let callers = callers.map(|(caller, to)| scope.spawn(move || connect(caller, to)));
+        let mut replacements = 0;
+        let enough = |replacements| replacements >= REPLACEMENTS && made.load(Ordering::Relaxed) >= connections();
+        while !enough(replacements) && callers.iter().all(|caller| !caller.is_finished()) {
+            replacements += 1;
+            let log = apply(&pod.netns, backend, plans[replacements % 2]);
             assert!(log.contains("replaced"), "{log}");
         }
         done.store(true, Ordering::Relaxed);
-        [outbound, inbound].map(|thread| thread.join().expect("every connection is captured"))
+        for caller in callers {
+            caller.join().expect("every connection is captured");
+        }
+        replacements
     });
-    assert!(
-        connections.iter().all(|count| *count >= REPLACEMENTS),
-        "too few to tell: {connections:?}"
+    let made = made.into_inner();
+    assert!(made >= connections() && replacements >= REPLACEMENTS);
+    let told = writeln!(
+        stdout(),
+        "{backend}: 0 of {made} connections passed the proxy while rules were replaced {replacements} times"
     );
+    told.expect("standard output");
 }
 
 #[test]
 fn no_connection_slips_through_while_nftables_rules_are_replaced() {
-    no_connection_slips_through("nftables");
+    no_connection_slips_through("nftables", PLANS);
 }
 
 #[test]
 fn no_connection_slips_through_while_iptables_nft_rules_are_replaced() {
-    no_connection_slips_through("iptables-nft");
+    no_connection_slips_through("iptables-nft", PLANS);
 }
 
 #[test]
 fn no_connection_slips_through_while_iptables_legacy_rules_are_replaced() {
-    no_connection_slips_through("iptables-legacy");
+    no_connection_slips_through("iptables-legacy", PLANS);
+}
+
+#[test]
+fn no_connection_slips_through_while_redirect_gives_way_to_tproxy_and_back() {
+    for backend in BACKENDS {
+        no_connection_slips_through(backend, MODES);
+    }
 }
 
 /// How often an apply is killed.

@@ -27,6 +27,7 @@ mod layering;
 mod lifecycle;
 mod lint;
 mod load;
+mod machines;
 mod manifests;
 mod node;
 mod parity;
