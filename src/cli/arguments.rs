@@ -6,7 +6,7 @@ use super::{istio_iptables, node};
 use crate::config::options::{Group, OPTIONS, OptionSpec};
 use crate::config::problem::environment_name;
 
-/// The whole command line.
+/// The whole command line. What a subcommand takes is made up only where it is the one that was called.
 pub fn command() -> Command {
     Command::new("sidetrack")
         .version(env!("CARGO_PKG_VERSION"))
@@ -14,40 +14,257 @@ pub fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .disable_help_subcommand(true)
-        .subcommand(apply())
-        .subcommand(cleanup())
+        .subcommand(deferred(
+            "apply",
+            "Redirects the TCP traffic of a network namespace to its proxy",
+            apply,
+        ))
+        .subcommand(deferred(
+            "check",
+            "Says whether what is installed is what apply would install, and what differs",
+            check,
+        ))
+        .subcommand(deferred(
+            "cleanup",
+            "Removes everything that sidetrack put into a network namespace, and nothing else",
+            cleanup,
+        ))
+        .subcommand(deferred(
+            "explain",
+            "Says what becomes of a packet, and which rules say so; needs neither root nor a kernel",
+            explain,
+        ))
+        .subcommand(deferred(
+            "graph",
+            "Draws the way of packets through the rules that applying would write",
+            graph,
+        ))
+        .subcommand(deferred(
+            "lint",
+            "Looks at Kubernetes manifests for what defeats redirection, before they are deployed",
+            lint,
+        ))
         .subcommand(node::command())
+        .subcommand(deferred(
+            "probe",
+            "Proves an installed redirection by making connections through it",
+            probe,
+        ))
         .subcommand(istio_iptables::command())
 }
 
-fn apply() -> Command {
-    Command::new("apply")
-        .about("Redirects the TCP traffic of a network namespace to its proxy")
+fn deferred(name: &'static str, about: &'static str, arguments: fn(Command) -> Command) -> Command {
+    Command::new(name).about(about).defer(arguments)
+}
+
+fn apply(command: Command) -> Command {
+    command
         .after_help(
             "Each option is also the variable SIDETRACK_… of its name and a key of the file; a flag counts before a \
              variable, a variable before the file.\n\
              Example: sidetrack apply --exclude-outbound-ports 3306,6379 --exclude-inbound-ports 22",
         )
         .arg(netns())
-        .arg(
-            Arg::new("config")
-                .long("config")
-                .value_name("FILE")
-                .help("Read options from a JSON or YAML file")
-                .help_heading(Group::Run.heading()),
-        )
+        .arg(config())
         .args(OPTIONS.iter().map(argument))
         .arg(verbose())
 }
 
-fn cleanup() -> Command {
+fn check(command: Command) -> Command {
+    let of_the_plan = |option: &&OptionSpec| !matches!(option.name, "dry-run" | "output");
+    command
+        .after_help(
+            "The options are those of apply. It exits with 0 where all is as planned, and with 3 otherwise.\n\
+             Examples: sidetrack check --netns pod --exclude-outbound-ports 3306,6379\n          \
+             sidetrack check istio-iptables -p 15001 -z 15006 -b '*'",
+        )
+        .arg(netns())
+        .arg(config())
+        .args(OPTIONS.iter().filter(of_the_plan).map(argument))
+        .arg(json().global(true))
+        .arg(verbose())
+        .subcommand(istio_iptables::command().about("Compares with what istio-iptables with these flags would install"))
+}
+
+fn explain(command: Command) -> Command {
+    const PACKET: &str = "Packet";
+    const RULES: &str = "Rules";
+    let of_the_plan = |option: &&OptionSpec| !matches!(option.name, "dry-run" | "output");
+    let word = |name: &'static str, help: &'static str| Arg::new(name).required(true).help(help);
+    let value = |name: &'static str, value: &'static str, heading: &'static str, help: &'static str| {
+        let argument = Arg::new(name).long(name).value_name(value);
+        argument.allow_hyphen_values(true).help_heading(heading).help(help)
+    };
+    let switch = |name: &'static str, heading: &'static str, help: &'static str| {
+        let argument = Arg::new(name).long(name).action(ArgAction::SetTrue);
+        argument.help_heading(heading).help(help)
+    };
+    command
+        .after_help(
+            "The options of apply say what the plan is; so do the flags of istio-iptables after that word.\n\
+             Examples: sidetrack explain outbound tcp 10.0.0.5:443 --uid 1000 --exclude-outbound-ports 443\n          \
+             sidetrack explain inbound tcp :8080 --from 10.1.2.3 --from-kernel --netns pod\n          \
+             sidetrack explain outbound tcp :8080 --uid 1337 istio-iptables -i '*' -b '*'",
+        )
+        .arg(word(
+            "DIRECTION",
+            "outbound: a process of the pod sends it; inbound: it arrives",
+        ))
+        .arg(word("PROTOCOL", "tcp or udp"))
+        .arg(word("DESTINATION", "ADDRESS:PORT; without the address, the pod's own"))
+        .arg(value("uid", "UID", PACKET, "User that sends it [1000]"))
+        .arg(value("gid", "GID", PACKET, "Group that sends it [as --uid]"))
+        .arg(
+            value(
+                "source",
+                "ADDRESS[:PORT]",
+                PACKET,
+                "Where it comes from [the pod, or some other host]",
+            )
+            .visible_alias("from"),
+        )
+        .arg(value(
+            "interface",
+            "NAME",
+            PACKET,
+            "Where it arrives, or leaves for other hosts [eth0]",
+        ))
+        .arg(value("mark", "MARK", PACKET, "Its mark, or that of the socket [0]"))
+        .arg(value(
+            "connection-state",
+            "STATE",
+            PACKET,
+            "new, established, related or invalid [new]",
+        ))
+        .arg(value("pod-ip", "ADDRESSES", PACKET, "The pod's own addresses").action(ArgAction::Append))
+        .arg(value(
+            "pod",
+            "FILE",
+            RULES,
+            "Take annotations and addresses of this pod, in YAML or JSON; - for standard input",
+        ))
+        .arg(
+            value(
+                "annotation",
+                "NAME=VALUE",
+                RULES,
+                "Take this annotation, too; may be repeated",
+            )
+            .action(ArgAction::Append),
+        )
+        .arg(value(
+            "plan",
+            "FILE",
+            RULES,
+            "Follow the rules of a saved dry run (--output json); - for standard input",
+        ))
+        .arg(switch("from-kernel", RULES, "Follow the rules that are installed"))
+        .arg(json())
+        .arg(netns())
+        .arg(config())
+        .args(
+            OPTIONS
+                .iter()
+                .filter(of_the_plan)
+                .map(|option| argument(option).hide(true)),
+        )
+        .arg(verbose())
+        .subcommand(
+            istio_iptables::command()
+                .about("Explains what istio-iptables with these flags would install")
+                .hide(true),
+        )
+}
+
+fn cleanup(command: Command) -> Command {
     let logging = |option: &&OptionSpec| option.name.starts_with("log-");
-    Command::new("cleanup")
-        .about("Removes everything that sidetrack put into a network namespace, and nothing else")
+    command
         .after_help("Example: sidetrack cleanup --netns pod")
         .arg(netns())
         .args(OPTIONS.iter().filter(logging).map(argument))
         .arg(verbose())
+}
+
+fn graph(command: Command) -> Command {
+    command
+        .after_help("Example: sidetrack graph --format svg --redirect-dns > graph.svg")
+        .arg(
+            Arg::new("format")
+                .long("format")
+                .value_name("FORMAT")
+                .default_value(super::graph::FORMATS[0].0)
+                .value_parser(super::graph::FORMATS.map(|(name, _)| name))
+                .help("mermaid for Markdown, dot for Graphviz, svg for everything else"),
+        )
+        .arg(config())
+        .args(OPTIONS.iter().map(argument))
+        .arg(verbose())
+}
+
+fn lint(command: Command) -> Command {
+    command
+        .after_help(
+            "Exit codes: 0 nothing found, 3 findings, 2 a file cannot be read.\n\
+             Example: kubectl get deployments -A -o yaml | sidetrack lint -",
+        )
+        .arg(
+            Arg::new("files")
+                .value_name("FILE")
+                .num_args(1..)
+                .required(true)
+                .help("YAML or JSON, of any number of documents; - is standard input"),
+        )
+        .arg(json())
+        .arg(
+            Arg::new("ignore")
+                .long("ignore")
+                .value_name("CODES")
+                .action(ArgAction::Append)
+                .help("Leave out the findings of these codes, such as ST303,ST401"),
+        )
+        .arg(config())
+        .args(OPTIONS.iter().map(argument))
+        .arg(verbose())
+}
+
+fn probe(command: Command) -> Command {
+    let says_how_to_apply = |option: &&OptionSpec| !matches!(option.name, "backend" | "dry-run" | "output");
+    command
+        .after_help(
+            "Give the options that the redirection was applied with. Exit codes: 0 all passed, 3 some failed, 1 some \
+             could not be made.\n\
+             Example: sidetrack probe --netns /proc/4321/ns/net --exclude-outbound-ports 3306,6379",
+        )
+        .arg(netns())
+        .arg(config())
+        .args(OPTIONS.iter().filter(says_how_to_apply).map(argument))
+        .arg(
+            Arg::new("timeout")
+                .long("timeout")
+                .value_name("DURATION")
+                .default_value("5s")
+                .hide_default_value(true)
+                .help("How long to wait for connections that get no answer [5s]")
+                .help_heading(Group::Run.heading()),
+        )
+        .arg(json())
+        .arg(verbose())
+}
+
+fn json() -> Arg {
+    Arg::new("json")
+        .long("json")
+        .action(ArgAction::SetTrue)
+        .help("Print the result as JSON")
+        .help_heading(Group::Run.heading())
+}
+
+fn config() -> Arg {
+    Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .help("Read options from a JSON or YAML file")
+        .help_heading(Group::Run.heading())
 }
 
 fn netns() -> Arg {
@@ -106,4 +323,11 @@ pub fn texts(matches: &ArgMatches, option: &OptionSpec) -> Option<Vec<String>> {
 pub fn text_or_variable(matches: &ArgMatches, option: &str) -> Option<String> {
     let flag = matches.get_one::<String>(option).cloned();
     flag.or_else(|| std::env::var(environment_name(option)).ok())
+}
+
+/// What is wrong with a command line, without the usage that follows it.
+pub fn first_line(error: &clap::Error) -> Vec<String> {
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    vec![line.strip_prefix("error: ").unwrap_or(line).to_owned()]
 }

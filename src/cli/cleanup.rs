@@ -11,7 +11,7 @@ use crate::kernel::{Namespace, netns};
 pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     logging_alone(matches)?;
     match arguments::text_or_variable(matches, "netns") {
-        Some(netns) => netns::within(netns::path(&netns), cleanup)?,
+        Some(netns) => netns::administer(netns::path(&netns), cleanup)?,
         None => cleanup(),
     }
 }
@@ -21,7 +21,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
 /// # Errors
 /// The system cannot or may not.
 pub fn cleanup() -> anyhow::Result<()> {
-    let mut namespace = Namespace::default();
+    let mut namespace = Namespace::claim();
     let observed = namespace.observe()?;
     let removed = install::cleanup(&mut namespace, &observed)?;
     if removed == Removed::default() {

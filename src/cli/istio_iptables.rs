@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use clap::{Arg, ArgMatches, Command};
 use thiserror::Error;
 
+use super::arguments::first_line;
 use super::failure::Failure;
 use super::{apply, cleanup, logging};
 use crate::compat::istio::table::{SETTINGS, Setting};
 use crate::compat::istio::{self, Mistake, Probe, Request, Task};
 use crate::config::Config;
+use crate::config::types::Accounts;
 use crate::kernel::accounts::AccountFiles;
 use crate::kernel::netns;
 use crate::kernel::validation::{self, Validation};
@@ -25,7 +27,8 @@ struct DryRunFile {
     reason: std::io::Error,
 }
 
-const NAME: &str = "istio-iptables";
+/// What it is called.
+pub const NAME: &str = "istio-iptables";
 
 /// What is to be read as the command line of `istio-iptables`, if that is what the program is called as: by its own
 /// name, as `sidetrack istio-iptables`, or in the place of `pilot-agent`, whose flags may come before the word.
@@ -46,9 +49,12 @@ pub fn arguments(all: &[OsString]) -> Option<Vec<OsString>> {
 pub fn command() -> Command {
     Command::new(NAME)
         .about("Does what Istio's program of this name does, with its flags and variables")
-        .after_help("docs/istio-iptables.md says what is different.")
-        .args_override_self(true)
-        .args(SETTINGS.iter().filter(|setting| setting.has_flag()).map(argument))
+        .defer(|command| {
+            command
+                .after_help("docs/istio-iptables.md says what is different.")
+                .args_override_self(true)
+                .args(SETTINGS.iter().filter(|setting| setting.has_flag()).map(argument))
+        })
 }
 
 fn argument(setting: &'static Setting) -> Arg {
@@ -81,6 +87,18 @@ fn help(setting: &Setting) -> String {
 
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
+    let request = request(matches)?;
+    match &request.netns {
+        Some(netns) => netns::within(netns::path(netns), || work(&request))?,
+        None => work(&request),
+    }
+}
+
+/// What is asked for. Starts logging as it says.
+///
+/// # Errors
+/// All that is wrong with it.
+pub fn request(matches: &ArgMatches) -> Result<Request, Failure> {
     let flag = |setting: &Setting| matches.get_one::<String>(setting.name).cloned();
     let variable = |name: &str| std::env::var_os(name).map(|text| text.to_string_lossy().into_owned());
     let parsed = istio::read(flag, variable, &AccountFiles);
@@ -88,10 +106,28 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     for note in parsed.notes {
         tracing::info!("{note}");
     }
-    let request = parsed.request.map_err(failure)?;
-    match &request.netns {
-        Some(netns) => netns::within(netns::path(netns), || work(&request))?,
-        None => work(&request),
+    parsed.request.map_err(failure)
+}
+
+/// What a command line and variables ask for, or what is wrong with them. `None` where it is no command to redirect.
+pub fn config(
+    arguments: Vec<OsString>,
+    variables: &[(&str, &str)],
+    accounts: &dyn Accounts,
+) -> Option<Result<Config, Vec<String>>> {
+    let matches = match command().try_get_matches_from(arguments) {
+        Ok(matches) => matches,
+        Err(error) => return Some(Err(first_line(&error))),
+    };
+    let flag = |setting: &Setting| matches.get_one::<String>(setting.name).cloned();
+    let variable = |name: &str| {
+        let found = variables.iter().find(|(variable, _)| *variable == name);
+        found.map(|(_, value)| (*value).to_owned())
+    };
+    match istio::read(flag, variable, accounts).request {
+        Ok(request) if request.task == Task::Apply => Some(Ok(request.settings.config)),
+        Ok(_) => None,
+        Err(mistakes) => Some(Err(mistakes.iter().map(ToString::to_string).collect())),
     }
 }
 
@@ -134,6 +170,7 @@ fn validate(config: &Config, probe: Probe) -> anyhow::Result<()> {
         v4_destination: validation::own_address(config.loopback_cidr).unwrap_or(PASSTHROUGH_V4),
     };
     validation.run()?;
+    super::probe::validate(config, probe.port, probe.timeout)?;
     tracing::info!("traffic is redirected");
     Ok(())
 }

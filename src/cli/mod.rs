@@ -2,11 +2,16 @@
 
 mod apply;
 mod arguments;
+mod check;
 mod cleanup;
+mod explain;
 mod failure;
+mod graph;
 mod istio_iptables;
+mod lint;
 mod logging;
 mod node;
+mod probe;
 mod settings;
 
 use std::ffi::OsString;
@@ -20,13 +25,13 @@ use crate::config::types::LogLevel;
 
 /// Runs one command: as `istio-iptables` where the program is called that, else as one of our own.
 ///
-/// Errors are logged. The exit code is 0, or what the command has for its failures.
+/// Errors are logged. The exit code is 0, or what the command has for its failures and findings.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     match istio_iptables::arguments(&arguments) {
         Some(arguments) => exit_code(
             istio_iptables::command().try_get_matches_from(arguments),
-            istio_iptables::run,
+            |matches| istio_iptables::run(matches).map(|()| ExitCode::SUCCESS),
             failure::ISTIO_IPTABLES,
         ),
         None => exit_code(
@@ -41,8 +46,13 @@ fn command_of_ours(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let succeeded = |()| ExitCode::SUCCESS;
     match matches.subcommand() {
         Some(("apply", matches)) => apply::run(matches).map(succeeded),
+        Some(("check", matches)) => check::run(matches),
         Some(("cleanup", matches)) => cleanup::run(matches).map(succeeded),
+        Some(("explain", matches)) => explain::run(matches).map(succeeded),
+        Some(("graph", matches)) => graph::run(matches).map(succeeded),
+        Some(("lint", matches)) => lint::run(matches),
         Some(("node", matches)) => node::run(matches),
+        Some(("probe", matches)) => probe::run(matches).map(succeeded),
         _ => Err(Failure::Usage(vec!["no such command".to_owned()]).into()),
     }
 }

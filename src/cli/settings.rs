@@ -6,6 +6,7 @@ use clap::ArgMatches;
 
 use super::failure::Failure;
 use super::{arguments, logging};
+use crate::cni::annotations::{self, Annotations};
 use crate::config::Settings;
 use crate::config::layer::Layer;
 use crate::config::problem::{Problem, Source};
@@ -17,7 +18,28 @@ use crate::kernel::accounts::AccountFiles;
 /// # Errors
 /// All that is wrong with any of them.
 pub fn settings(matches: &ArgMatches) -> Result<Settings, Failure> {
-    read(matches, environment(), file(matches))
+    read(matches, environment(), file(matches)).map(|(_, settings)| settings)
+}
+
+/// The same, for a command that has more to say about options: what was given alone.
+///
+/// # Errors
+/// All that is wrong with any of the sources.
+pub fn layer(matches: &ArgMatches) -> Result<Layer, Failure> {
+    read(matches, environment(), file(matches)).map(|(layer, _)| layer)
+}
+
+/// The same for a pod with annotations: they count before the file, and after the environment.
+///
+/// # Errors
+/// All that is wrong with any of them.
+pub fn settings_of_pod(matches: &ArgMatches, annotations: &Annotations) -> Result<Settings, Failure> {
+    let mut below = file(matches);
+    match annotations::parse(annotations).over(std::mem::take(&mut below.layer)) {
+        Ok(layer) => below.layer = layer,
+        Err(problems) => below.problems.extend(problems),
+    }
+    read(matches, environment(), below).map(|(_, settings)| settings)
 }
 
 /// Starts logging as the sources say, for a command that has no other options.
@@ -33,7 +55,7 @@ fn read(
     matches: &ArgMatches,
     variables: impl Iterator<Item = (String, String)>,
     file: Parsed,
-) -> Result<Settings, Failure> {
+) -> Result<(Layer, Settings), Failure> {
     let accounts = &AccountFiles;
     let sources = [
         sources::from_flags(|option| arguments::texts(matches, option), accounts),
@@ -46,7 +68,7 @@ fn read(
         problems.extend(source.problems);
         notes.extend(source.notes);
     }
-    let settings = match Settings::from_layer(layer) {
+    let settings = match Settings::from_layer(layer.clone()) {
         Ok(settings) => settings,
         Err(contradictions) => {
             problems.extend(contradictions);
@@ -58,7 +80,7 @@ fn read(
         tracing::warn!("{note}");
     }
     if problems.is_empty() {
-        Ok(settings)
+        Ok((layer, settings))
     } else {
         Err(problems.into())
     }

@@ -54,7 +54,9 @@ fn start_to(logging: Logging, writer: BoxMakeWriter) {
         .with_max_level(LevelFilter::from_level(level))
         .with_writer(writer)
         .with_ansi(false)
-        .with_target(false);
+        .with_target(false)
+        // A line that cannot be written, on a full disk or to nobody, is no reason to stop half-way.
+        .log_internal_errors(false);
     // Whoever started logging before keeps it.
     let _started_now = match logging.format {
         LogFormat::Text => lines.finish().with(Warnings).try_init().is_ok(),

@@ -215,7 +215,7 @@ impl NetConf {
         }
         let asked = object.get("capabilities").and_then(|asked| asked.get(POD_ANNOTATIONS));
         self.asks_for_annotations = asked == Some(&Value::Bool(true));
-        let of_runtime = config.and_then(|config| config.pointer("/dns/servers"));
+        let of_runtime = config.and_then(servers_of_runtime);
         let of_previous = object
             .get("prevResult")
             .and_then(|previous| previous.pointer("/dns/nameservers"));
@@ -238,6 +238,13 @@ impl NetConf {
             problems: Vec::new(),
         }
     }
+}
+
+/// `servers` of the capability `dns`. containerd writes it with a capital, which to Go is the same.
+fn servers_of_runtime(config: &Value) -> Option<&Value> {
+    let dns = config.get("dns")?.as_object()?;
+    let (_, servers) = dns.iter().find(|(key, _)| key.eq_ignore_ascii_case("servers"))?;
+    Some(servers)
 }
 
 fn problem(reason: impl Into<String>) -> Problem {
@@ -442,6 +449,13 @@ mod tests {
         let both = json!({ "prevResult": previous, "runtimeConfig": runtime });
         assert_eq!(resolvers(both), [IpAddr::from([10, 96, 0, 10])]);
         assert!(resolvers(json!({})).is_empty());
+    }
+
+    #[test]
+    fn name_servers_are_found_where_containerd_writes_them_with_a_capital() {
+        let dns = json!({ "Servers": ["10.96.0.10"], "Searches": null, "Options": null });
+        let netconf = parse(&json!({ "runtimeConfig": { "dns": dns } })).unwrap();
+        assert_eq!(netconf.resolvers, [IpAddr::from([10, 96, 0, 10])]);
     }
 
     #[test]

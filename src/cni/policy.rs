@@ -92,13 +92,15 @@ pub enum Undecided {
 pub const REDIRECT: &str = "traffic.sidetrack.dev/redirect";
 
 /// A mark that lets a pod through, whatever else it bears: what it says, and which value of which annotation it is.
-struct OptOut {
-    annotation: &'static str,
+pub struct OptOut {
+    /// The annotation.
+    pub annotation: &'static str,
     says: fn(&str) -> bool,
     reason: &'static str,
 }
 
-const OPT_OUTS: &[OptOut] = &[
+/// The marks of this kind that are known.
+pub const OPT_OUTS: &[OptOut] = &[
     OptOut {
         annotation: "sidecar.istio.io/inject",
         says: is_false,

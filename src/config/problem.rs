@@ -56,6 +56,15 @@ impl Problem {
             reason: reason.into(),
         }
     }
+
+    /// The options that it is about; none where a source as a whole is.
+    pub fn options(&self) -> &[String] {
+        match self {
+            Self::Value { option, .. } => std::slice::from_ref(option),
+            Self::Source { .. } => &[],
+            Self::Contradiction { options, .. } => options,
+        }
+    }
 }
 
 impl fmt::Display for Problem {

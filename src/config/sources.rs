@@ -8,6 +8,7 @@ use super::layer::Layer;
 use super::options::{self, OPTIONS, OptionSpec};
 use super::problem::{Problem, Source, environment_name};
 use super::types::{Accounts, Invalid};
+use crate::yaml;
 
 /// What was found in one source, and all that is wrong with it.
 #[derive(Debug, Default)]
@@ -66,15 +67,13 @@ const OUTSIDE_THE_TABLE: [&str; 2] = ["SIDETRACK_CONFIG", "SIDETRACK_NETNS"];
 /// Reads the text of a configuration file, JSON or YAML: one object, its keys the options' names.
 pub fn from_file(path: &Path, text: &str, accounts: &dyn Accounts) -> Parsed {
     let source = Source::File(path.to_owned());
-    let value = if text.trim_start().starts_with('{') {
-        serde_json::from_str(text).map_err(|error| error.to_string())
-    } else {
-        yaml_serde::from_str(text).map_err(|error| error.to_string())
-    };
-    match value {
-        Ok(value) => from_value(source, value, accounts),
-        Err(reason) => Parsed {
-            problems: vec![Problem::Source { source, reason }],
+    match yaml::document(text) {
+        Ok(document) => from_value(source, document.to_json(), accounts),
+        Err(error) => Parsed {
+            problems: vec![Problem::Source {
+                source,
+                reason: error.to_string(),
+            }],
             ..Parsed::default()
         },
     }

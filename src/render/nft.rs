@@ -80,11 +80,14 @@ pub fn rule(rule: &Rule) -> String {
         text.push(' ');
     }
     text += &action(&rule.action);
-    let _ = write!(text, " comment \"{}\"", rule.comment);
+    if !rule.comment.is_empty() {
+        let _ = write!(text, " comment \"{}\"", rule.comment);
+    }
     text
 }
 
-fn matcher(matcher: &Match) -> String {
+/// One match, as a part of a rule.
+pub fn matcher(matcher: &Match) -> String {
     match matcher {
         Match::Family(Family::V4) => "meta nfproto ipv4".to_owned(),
         Match::Family(Family::V6) => "meta nfproto ipv6".to_owned(),
@@ -134,7 +137,8 @@ fn addresses(addresses: &Addresses, side: &str) -> String {
     }
 }
 
-fn action(action: &Action) -> String {
+/// An action, as the end of a rule.
+pub fn action(action: &Action) -> String {
     match action {
         Action::Return => "return".to_owned(),
         Action::Jump(chain) => format!("jump {chain}"),

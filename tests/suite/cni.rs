@@ -14,7 +14,7 @@ use crate::SIDETRACK;
 use crate::common::Netns;
 use crate::program::{Run, state};
 
-const ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
+pub const ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
 
 /// What a runtime asks for.
 pub struct Request {

@@ -13,6 +13,7 @@ use crate::config::layer::Layer;
 use crate::config::options::{self, OPTIONS};
 use crate::config::problem::{Problem, Source};
 use crate::config::types::{Invalid, NoAccounts, Port, Ports};
+use crate::yaml;
 
 /// What the annotations that are ours begin with. What follows is the name of an option.
 pub const OURS: &str = "traffic.sidetrack.dev/";
@@ -119,8 +120,8 @@ impl Parsed {
 
     /// Reads the members of a document that mean something here; the others are for the proxy.
     fn document(&mut self, name: &str, members: &[(&str, Meaning)], text: &str) {
-        let document: Value = match yaml_serde::from_str(text) {
-            Ok(document) => document,
+        let document = match yaml::document(text) {
+            Ok(document) => document.to_json(),
             Err(error) => return self.problem(format!("{name}: {error}")),
         };
         for (path, meaning) in members {

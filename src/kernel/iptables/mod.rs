@@ -18,9 +18,13 @@ pub use error::{Failure, IptablesError};
 
 use self::program::Programs;
 use self::saved::Instantiated;
-use super::Change;
-use crate::render::iptables::{TableName, Tables, lower, patch};
-use crate::ruleset::{Family, Ruleset};
+use super::{Change, netlink};
+use crate::drift::{Difference, Subject};
+use crate::render::iptables::{InFront, TableName, Tables, contents, lower, patch, raise, same};
+use crate::ruleset::{Family, Installed, Ruleset};
+
+/// How often a change is begun again that others have disturbed.
+const ATTEMPTS: u32 = 5;
 
 /// The tables that rules of ours go to: these have to be readable, whatever it takes.
 const USED: [TableName; 3] = [TableName::Raw, TableName::Mangle, TableName::Nat];
@@ -57,7 +61,23 @@ pub struct Iptables {
 struct Step {
     family: Family,
     installed: Tables,
+    /// Rules of others, in the way of ours.
+    in_front: Vec<InFront>,
     wanted: Tables,
+}
+
+/// An attempt that changed nothing, unless the error says so.
+struct Failed {
+    error: IptablesError,
+    /// Somebody else was at it: the next attempt may succeed.
+    disturbed: bool,
+}
+
+impl From<IptablesError> for Failed {
+    fn from(error: IptablesError) -> Self {
+        let disturbed = error.is_busy();
+        Self { error, disturbed }
+    }
 }
 
 impl Step {
@@ -71,6 +91,31 @@ impl Step {
 
     fn patch_without_comments(&self) -> Option<String> {
         patch(&self.installed, &self.wanted.without_comments())
+    }
+
+    fn differences(&self) -> Vec<Difference> {
+        if self.in_sync() {
+            return Vec::new();
+        }
+        let wanted = if self.installed.lacks_comments() {
+            self.wanted.without_comments()
+        } else {
+            self.wanted.clone()
+        };
+        let planned = contents(&wanted, &[], self.family);
+        let installed = contents(&self.installed, &self.in_front, self.family);
+        let table = format!("of {} in iptables", self.family);
+        planned.compare_unequal(&installed, Subject::Table { table })
+    }
+
+    /// Whether somebody else has changed what the step began with, or ends with.
+    fn disturbed_by(&self, found: &Tables) -> bool {
+        let known = |table| {
+            [&self.installed, &self.wanted]
+                .iter()
+                .any(|known| same(table, known, found))
+        };
+        !TableName::ALL.into_iter().all(known)
     }
 }
 
@@ -103,6 +148,20 @@ impl Iptables {
     /// # Errors
     /// A program is missing or fails. What was done until then is undone.
     pub fn apply(&self, ruleset: &Ruleset) -> Result<Change, IptablesError> {
+        let mut attempt = 1;
+        loop {
+            match self.attempt(ruleset) {
+                Err(failed) if failed.disturbed && attempt < ATTEMPTS => {
+                    tracing::debug!(error = %failed.error, "another program changes the tables of iptables; once more");
+                    netlink::pause(attempt);
+                    attempt += 1;
+                }
+                result => return result.map_err(|failed| failed.error),
+            }
+        }
+    }
+
+    fn attempt(&self, ruleset: &Ruleset) -> Result<Change, Failed> {
         let mut steps = self.steps(ruleset)?;
         let created = steps.iter().all(|step| step.installed.is_empty());
         steps.retain(|step| !step.in_sync());
@@ -110,19 +169,20 @@ impl Iptables {
             return Ok(Change::Unchanged);
         }
         for (number, step) in steps.iter().enumerate() {
-            if let Err(failure) = self.take(step) {
-                return Err(self.undo(&steps[..=number], failure));
+            if let Err(failed) = self.take(step) {
+                let error = self.undo(&steps[..=number], failed.error)?;
+                return Err(Failed { error, ..failed });
             }
         }
         Ok(if created { Change::Created } else { Change::Replaced })
     }
 
-    /// Whether what is installed is what `ruleset` says, in both families.
+    /// How what is installed differs from `ruleset`, in both families.
     ///
     /// # Errors
     /// A program is missing or fails.
-    pub fn holds(&self, ruleset: &Ruleset) -> Result<bool, IptablesError> {
-        Ok(self.steps(ruleset)?.iter().all(Step::in_sync))
+    pub fn differences(&self, ruleset: &Ruleset) -> Result<Vec<Difference>, IptablesError> {
+        Ok(self.steps(ruleset)?.iter().flat_map(Step::differences).collect())
     }
 
     /// Removes everything of ours, in both families and all tables, whatever options it was once made with. Says
@@ -141,6 +201,10 @@ impl Iptables {
     /// # Errors
     /// The program is missing although its tables are in use, fails, or cannot read a table.
     pub fn read(&self, family: Family) -> Result<Tables, IptablesError> {
+        Ok(saved::parse(&self.save(family)?))
+    }
+
+    fn save(&self, family: Family) -> Result<String, IptablesError> {
         let text = match (self.variant, self.programs(family)) {
             // `iptables-nft-save` prints the tables that there are and makes none.
             (Variant::Nft, Ok(programs)) => programs.save(&[])?,
@@ -156,8 +220,16 @@ impl Iptables {
         };
         match saved::incompatible(&text, &USED) {
             Some(table) => Err(IptablesError::Incompatible { family, table }),
-            None => Ok(saved::parse(&text)),
+            None => Ok(text),
         }
+    }
+
+    /// What is installed under our names, as rules.
+    ///
+    /// # Errors
+    /// As [`Iptables::read`].
+    pub fn installed(&self, family: Family) -> Result<Installed, IptablesError> {
+        Ok(raise(&self.read(family)?, family))
     }
 
     /// The way to `ruleset` in each family.
@@ -170,10 +242,11 @@ impl Iptables {
             } else {
                 Tables::default()
             };
-            let installed = self.read(family)?;
+            let text = self.save(family)?;
             Ok(Step {
                 family,
-                installed,
+                installed: saved::parse(&text),
+                in_front: saved::in_front(&text),
                 wanted,
             })
         };
@@ -203,28 +276,39 @@ impl Iptables {
     }
 
     /// Takes the step, without comments if it cannot be taken with them: some kernels lack xt_comment.
-    fn take(&self, step: &Step) -> Result<(), IptablesError> {
-        let failure = match self.restore(step.family, step.patch()) {
-            Err(failure) if failure.may_be_of_comments() => failure,
-            done => return done,
+    fn take(&self, step: &Step) -> Result<(), Failed> {
+        let Err(failure) = self.restore(step.family, step.patch()) else {
+            return Ok(());
         };
-        match self.restore(step.family, step.patch_without_comments()) {
-            Ok(()) => {
-                tracing::warn!(
-                    family = %step.family, %failure,
-                    "the rules were installed without their comments, which were refused"
-                );
-                Ok(())
-            }
-            Err(_) => Err(failure),
+        // With more than one table, it may have got half-way.
+        let found = match self.read(step.family) {
+            Ok(found) => found,
+            Err(_) => return Err(failure.into()), // It says more.
+        };
+        let disturbed = failure.is_busy() || step.disturbed_by(&found);
+        let without_comments = || self.restore(step.family, patch(&found, &step.wanted.without_comments()));
+        if disturbed || !failure.may_be_of_comments() || without_comments().is_err() {
+            let error = failure;
+            return Err(Failed { error, disturbed });
         }
+        tracing::warn!(
+            family = %step.family, %failure,
+            "the rules were installed without their comments, which were refused"
+        );
+        Ok(())
     }
 
     /// Puts every family of `steps` back to what it was. The last step is the one that failed: with more than one
     /// table, it may have got half-way.
-    fn undo(&self, steps: &[Step], failure: IptablesError) -> IptablesError {
+    ///
+    /// # Errors
+    /// Not everything could be put back.
+    fn undo(&self, steps: &[Step], failure: IptablesError) -> Result<IptablesError, IptablesError> {
         let back = |step: &Step| self.restore(step.family, patch(&self.read(step.family)?, &step.installed));
         let failures: Vec<IptablesError> = steps.iter().rev().filter_map(|step| back(step).err()).collect();
-        failures.into_iter().fold(failure, IptablesError::and_not_undone)
+        if failures.is_empty() {
+            return Ok(failure);
+        }
+        Err(failures.into_iter().fold(failure, IptablesError::and_not_undone))
     }
 }

@@ -94,7 +94,7 @@ fn the_manifest_names_options_and_mounts_that_there_are() {
     let text = text();
     let (_, rest) = text.split_once("```yaml\n").expect("a manifest");
     let (manifest, _) = rest.split_once("```").expect("its end");
-    let manifest: Value = yaml_serde::from_str(manifest).expect("YAML");
+    let manifest = sidetrack::yaml::document(manifest).expect("YAML").to_json();
     let pod = &manifest["spec"]["template"]["spec"];
     let container = &pod["containers"][0];
     assert_eq!(container["args"], serde_json::json!(["node", "install"]));

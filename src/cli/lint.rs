@@ -1,0 +1,155 @@
+//! `sidetrack lint`: looks at manifests for what defeats redirection.
+
+use std::cell::Cell;
+use std::ffi::OsString;
+use std::io::{self, Read as _, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::ArgMatches;
+
+use super::failure::{Failure, NEGATIVE};
+use super::{arguments, istio_iptables, settings};
+use crate::config::types::Accounts;
+use crate::config::{Config, Settings, sources};
+use crate::lint::{self, Code, Context, Invocation, Linted, Report};
+
+/// Runs the command.
+pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    let layer = settings::layer(matches)?;
+    let ignored = ignored(matches)?;
+    let context = Context {
+        settings: &layer,
+        read: &read,
+    };
+    let (mut linted, mut unreadable) = (Vec::new(), Vec::new());
+    for file in matches.get_many::<String>("files").into_iter().flatten() {
+        match look_at(file, &context) {
+            Ok(mut report) => {
+                report.findings.retain(|finding| !ignored.contains(&finding.code));
+                let file = file.clone();
+                linted.push(Linted { file, report });
+            }
+            Err(reason) => unreadable.push(reason),
+        }
+    }
+    let render = if matches.get_flag("json") {
+        lint::json
+    } else {
+        lint::text
+    };
+    io::stdout().write_all(render(&linted).as_bytes())?;
+    let (pods, findings) = (lint::pods(&linted), lint::findings(&linted).count());
+    match (pods, findings) {
+        _ if !unreadable.is_empty() => return Err(Failure::Input(unreadable).into()),
+        (0, 0) => tracing::warn!("there is no pod in there: nothing has a list of containers"),
+        _ => tracing::info!(pods, findings, "looked at"),
+    }
+    Ok(match findings {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::from(NEGATIVE),
+    })
+}
+
+/// What is found in a file, or why it cannot be read.
+fn look_at(file: &str, context: &Context<'_>) -> Result<Report, String> {
+    let mut bytes = Vec::new();
+    let read = match file {
+        "-" => io::stdin().lock().read_to_end(&mut bytes).map(drop),
+        path => std::fs::read(path).map(|read| bytes = read),
+    };
+    read.map_err(|error| format!("{file}: {error}"))?;
+    let text = String::from_utf8(bytes).map_err(|error| format!("{file}: {error}"))?;
+    lint::lint(&text, context)
+        .map_err(|error| format!("{file}:{}:{}: {}", error.at.line, error.at.column, error.reason))
+}
+
+/// The codes that are not wanted.
+fn ignored(matches: &ArgMatches) -> Result<Vec<Code>, Failure> {
+    let texts = matches.get_many::<String>("ignore").into_iter().flatten();
+    let names = texts
+        .flat_map(|text| text.split(','))
+        .map(str::trim)
+        .filter(|name| !name.is_empty());
+    let (mut codes, mut wrong) = (Vec::new(), Vec::new());
+    for name in names {
+        match Code::ALL.iter().find(|code| code.id() == name) {
+            Some(code) => codes.push(*code),
+            None => wrong.push(format!(
+                "--ignore: {name:?} is no code; docs/lint.md lists them, such as ST101"
+            )),
+        }
+    }
+    if wrong.is_empty() {
+        Ok(codes)
+    } else {
+        Err(Failure::Input(wrong))
+    }
+}
+
+/// Reads the command line of an init container, as the program in it would.
+fn read(invocation: &Invocation<'_>) -> Option<Result<Config, Vec<String>>> {
+    let mut words = invocation.words.clone();
+    if !invocation.has_program {
+        words.insert(0, "sidetrack");
+    }
+    let program = Path::new(words.first()?).file_name()?.to_str()?;
+    if !["sidetrack", "istio-iptables", "pilot-agent"].contains(&program) {
+        return None;
+    }
+    let accounts = AccountsOfImage::default();
+    let words: Vec<OsString> = words.into_iter().map(OsString::from).collect();
+    let config = match istio_iptables::arguments(&words) {
+        Some(words) => istio_iptables::config(words, &invocation.variables, &accounts),
+        None => config(words, &invocation.variables, &accounts),
+    };
+    config.filter(|_| !accounts.asked.get())
+}
+
+fn config(
+    words: Vec<OsString>,
+    variables: &[(&str, &str)],
+    accounts: &dyn Accounts,
+) -> Option<Result<Config, Vec<String>>> {
+    let matches = match arguments::command().try_get_matches_from(words) {
+        Ok(matches) => matches,
+        Err(error) => return Some(Err(arguments::first_line(&error))),
+    };
+    let ("apply", matches) = matches.subcommand()? else {
+        return None;
+    };
+    let flags = sources::from_flags(|option| arguments::texts(matches, option), accounts);
+    let variables = variables
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let environment = sources::from_environment(variables, accounts);
+    let problems: Vec<_> = flags.problems.into_iter().chain(environment.problems).collect();
+    let settings = if problems.is_empty() {
+        Settings::from_layer(flags.layer.over(environment.layer))
+    } else {
+        Err(problems)
+    };
+    Some(match settings {
+        Ok(settings) => Ok(settings.config),
+        Err(problems) => Err(problems.iter().map(ToString::to_string).collect()),
+    })
+}
+
+/// The users and groups of an image, which are not known here.
+#[derive(Default)]
+struct AccountsOfImage {
+    /// Whether somebody has asked for one.
+    asked: Cell<bool>,
+}
+
+impl Accounts for AccountsOfImage {
+    fn uid(&self, _: &str) -> Result<Option<u32>, String> {
+        self.asked.set(true);
+        Ok(None)
+    }
+
+    fn gid(&self, _: &str) -> Result<Option<u32>, String> {
+        self.asked.set(true);
+        Ok(None)
+    }
+}

@@ -1,0 +1,523 @@
+//! Hand-made drifts in the words that they are told in, and what holds for any drift.
+
+use std::slice::from_ref;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::lists::edits;
+use super::*;
+use crate::config::Settings;
+use crate::config::types::{DnsServers, IpFamily};
+use crate::facts::{Facts, InstalledChain};
+use crate::plan::Plan;
+use crate::ruleset::{Family, Hook, Ruleset};
+
+fn rule(text: &str, comment: &str) -> Line {
+    Line {
+        text: text.to_owned(),
+        comment: comment.to_owned(),
+        ..Line::default()
+    }
+}
+
+/// The rules, numbered.
+fn numbered(rules: impl IntoIterator<Item = Line>) -> Vec<Line> {
+    rules
+        .into_iter()
+        .zip(1..)
+        .map(|(rule, position)| Line { position, ..rule })
+        .collect()
+}
+
+/// Rules of one letter each.
+fn letters(letters: &str) -> Vec<Line> {
+    numbered(letters.chars().map(|letter| rule(&letter.to_string(), "")))
+}
+
+fn chain(table: &str, chain: &str) -> Subject {
+    let (table, chain) = (table.to_owned(), chain.to_owned());
+    Subject::Chain { table, chain }
+}
+
+fn thing(what: Subject, text: &str) -> Thing {
+    let text = text.to_owned();
+    Thing { what, text }
+}
+
+const OURS: &str = "inet sidetrack";
+
+/// A small table as it is planned: chain output, chain outbound, set mesh_ports.
+fn planned() -> Contents {
+    let set = Subject::Set {
+        table: OURS.to_owned(),
+        set: "mesh_ports".to_owned(),
+    };
+    let things = [
+        (
+            chain(OURS, "output"),
+            "type nat hook output priority -101; policy accept;",
+        ),
+        (chain(OURS, "outbound"), ""),
+        (set.clone(), "type inet_service"),
+        (Subject::Table { table: OURS.to_owned() }, ""),
+    ];
+    let outbound = [
+        rule("meta skuid 1337 return", "the proxy's own traffic"),
+        rule("meta skgid 1337 return", "the proxy's own traffic"),
+        rule("ip daddr 127.0.0.1 return", "loopback"),
+        rule("meta l4proto tcp redirect to :15001", "outbound, to the proxy"),
+    ];
+    let lists = [
+        (
+            chain(OURS, "output"),
+            vec![rule("meta l4proto tcp jump outbound", "TCP")],
+        ),
+        (chain(OURS, "outbound"), outbound.to_vec()),
+        (
+            set,
+            ["15008", "15020-15021", "15090"].map(|text| rule(text, "")).to_vec(),
+        ),
+    ];
+    Contents {
+        things: things.map(|(what, text)| thing(what, text)).to_vec(),
+        lists: lists
+            .map(|(of, lines)| List {
+                of,
+                lines: numbered(lines),
+            })
+            .to_vec(),
+    }
+}
+
+fn words(differences: &[Difference]) -> Vec<String> {
+    differences.iter().map(ToString::to_string).collect()
+}
+
+/// What is told of the table above, changed like this.
+fn told(change: impl FnOnce(&mut Contents)) -> Vec<String> {
+    let mut installed = planned();
+    change(&mut installed);
+    for list in &mut installed.lists {
+        list.lines = numbered(std::mem::take(&mut list.lines));
+    }
+    words(&planned().compare(&installed))
+}
+
+#[test]
+fn nothing_is_told_where_all_is_as_planned() {
+    assert_eq!(told(|_| ()), [""; 0]);
+    let in_another_order = told(|contents| {
+        contents.things.reverse();
+        contents.lists.reverse();
+        contents.lists[0].lines.reverse();
+    });
+    assert_eq!(in_another_order, [""; 0]);
+}
+
+#[test]
+fn each_difference_is_told_with_where_it_is_and_what_was_planned() {
+    type Change = fn(&mut Contents);
+    let cases: [(Change, &[&str]); 17] = [
+        (
+            |contents| drop(contents.lists[1].lines.remove(1)),
+            &["missing: rule 2 of chain outbound in inet sidetrack: meta skgid 1337 return"],
+        ),
+        (
+            |contents| contents.lists[1].lines.insert(0, rule("counter accept", "")),
+            &["extra: rule 1 of chain outbound in inet sidetrack: counter accept"],
+        ),
+        (
+            |contents| contents.lists[1].lines.swap(2, 3),
+            &["moved: rule 4 of chain outbound in inet sidetrack, now rule 3: meta l4proto tcp redirect to :15001"],
+        ),
+        (
+            |contents| contents.lists[1].lines.rotate_left(1),
+            &["moved: rule 1 of chain outbound in inet sidetrack, now rule 4: meta skuid 1337 return"],
+        ),
+        (
+            |contents| contents.lists[1].lines[3].text = "meta l4proto tcp redirect to :15009".to_owned(),
+            &[
+                "changed: rule 4 of chain outbound in inet sidetrack: expected meta l4proto tcp redirect to :15001, \
+                 found meta l4proto tcp redirect to :15009",
+            ],
+        ),
+        (
+            |contents| {
+                // By its comment it is known for the same rule, wherever it is.
+                let mut changed = contents.lists[1].lines.remove(2);
+                changed.text = "ip daddr 127.0.0.0/8 return".to_owned();
+                contents.lists[1].lines.insert(0, changed);
+            },
+            &[
+                "changed: rule 3 of chain outbound in inet sidetrack, now rule 1: expected ip daddr 127.0.0.1 return, \
+                 found ip daddr 127.0.0.0/8 return",
+            ],
+        ),
+        (
+            |contents| contents.lists[1].lines[2] = rule("accept", ""),
+            &["changed: rule 3 of chain outbound in inet sidetrack: expected ip daddr 127.0.0.1 return, found accept"],
+        ),
+        (
+            // It has a name of its own, so that it is another rule.
+            |contents| contents.lists[1].lines[2] = rule("accept", "something else"),
+            &[
+                "missing: rule 3 of chain outbound in inet sidetrack: ip daddr 127.0.0.1 return",
+                "extra: rule 3 of chain outbound in inet sidetrack: accept",
+            ],
+        ),
+        (
+            |contents| contents.lists[1].lines.clear(),
+            &[
+                "missing: rule 1 of chain outbound in inet sidetrack: meta skuid 1337 return",
+                "missing: rule 2 of chain outbound in inet sidetrack: meta skgid 1337 return",
+                "missing: rule 3 of chain outbound in inet sidetrack: ip daddr 127.0.0.1 return",
+                "missing: rule 4 of chain outbound in inet sidetrack: meta l4proto tcp redirect to :15001",
+            ],
+        ),
+        (
+            |contents| {
+                contents.things.remove(1);
+                contents.lists.remove(1);
+            },
+            &["missing: chain outbound in inet sidetrack"],
+        ),
+        (
+            |contents| {
+                let of = chain(OURS, "more");
+                contents.things.push(thing(of.clone(), "type nat hook input"));
+                contents.lists.push(List {
+                    of,
+                    lines: letters("x"),
+                });
+            },
+            &["extra: chain more in inet sidetrack: type nat hook input"],
+        ),
+        (
+            // Its rules are told all the same.
+            |contents| {
+                contents.things[0].text = "type nat hook output priority -101; policy drop;".to_owned();
+                contents.lists[0].lines.clear();
+            },
+            &[
+                "changed: chain output in inet sidetrack: expected type nat hook output priority -101; policy accept;, \
+                 found type nat hook output priority -101; policy drop;",
+                "missing: rule 1 of chain output in inet sidetrack: meta l4proto tcp jump outbound",
+            ],
+        ),
+        (
+            |contents| contents.things[0].text.clear(),
+            &[
+                "changed: chain output in inet sidetrack: expected type nat hook output priority -101; policy accept;, \
+                 found nothing",
+            ],
+        ),
+        (
+            |contents| {
+                contents.things[3].text = "dormant".to_owned();
+            },
+            &["changed: table inet sidetrack: expected nothing, found dormant"],
+        ),
+        (
+            |contents| {
+                contents.lists[2].lines.remove(2);
+                contents.lists[2]
+                    .lines
+                    .extend((1..=12).map(|port| rule(&port.to_string(), "")));
+            },
+            &[
+                "missing: 15090 of set mesh_ports in inet sidetrack",
+                "extra: 1, 2, 3, 4, 5, 6, 7, 8 and 4 more of set mesh_ports in inet sidetrack",
+            ],
+        ),
+        (
+            |contents| {
+                contents.things[2].text = "type mark".to_owned();
+                contents.lists[2].lines.clear();
+            },
+            &["changed: set mesh_ports in inet sidetrack: expected type inet_service, found type mark"],
+        ),
+        (
+            |contents| *contents = Contents::default(),
+            &[
+                "missing: chain output in inet sidetrack: type nat hook output priority -101; policy accept;",
+                "missing: chain outbound in inet sidetrack",
+                "missing: set mesh_ports in inet sidetrack: type inet_service",
+                "missing: table inet sidetrack",
+            ],
+        ),
+    ];
+    for (change, expected) in cases {
+        assert_eq!(told(change), expected);
+    }
+}
+
+#[test]
+fn where_bytes_differ_and_words_do_not_that_is_told() {
+    let table = OURS.to_owned();
+    let told = words(&planned().compare_unequal(&planned(), Subject::Table { table }));
+    let expected = "changed: table inet sidetrack: expected nothing, found something that sidetrack has no words for";
+    assert_eq!(told, [expected]);
+}
+
+/// Of a chain that is not ours, only what concerns our rules is told.
+#[test]
+fn rules_of_others_before_ours_are_told_and_those_behind_are_not() {
+    let builtin = |rules: Vec<Line>| Contents {
+        things: Vec::new(),
+        lists: vec![List {
+            of: chain("iptables nat", "OUTPUT"),
+            lines: numbered(rules),
+        }],
+    };
+    let foreign = |text| Line {
+        foreign: true,
+        ..rule(text, "")
+    };
+    let jump = || rule("-j SIDETRACK_OUTPUT", "");
+    let told = |planned: &Contents, rules: Vec<Line>| {
+        let differences = planned.compare(&builtin(rules));
+        assert!(differences.iter().all(Difference::is_repaired_by_apply));
+        words(&differences)
+    };
+    let planned = builtin(vec![jump()]);
+    assert_eq!(told(&planned, vec![jump()]), [""; 0]);
+    assert_eq!(
+        told(&planned, vec![foreign("-p tcp -j ACCEPT"), jump()]),
+        ["foreign: rule 1 of chain OUTPUT in iptables nat comes before ours: -p tcp -j ACCEPT"]
+    );
+    assert_eq!(
+        told(&planned, vec![jump(), jump()]),
+        ["extra: rule 2 of chain OUTPUT in iptables nat: -j SIDETRACK_OUTPUT"]
+    );
+    let missing = ["missing: rule 1 of chain OUTPUT in iptables nat: -j SIDETRACK_OUTPUT"];
+    assert_eq!(told(&planned, vec![]), missing);
+    assert_eq!(words(&planned.compare(&Contents::default())), missing);
+    // Nothing of ours is planned in that chain.
+    assert_eq!(
+        told(&Contents::default(), vec![foreign("-p tcp -j ACCEPT"), jump()]),
+        ["extra: rule 2 of chain OUTPUT in iptables nat: -j SIDETRACK_OUTPUT"]
+    );
+}
+
+#[test]
+fn what_is_needed_besides_rules_is_told_in_its_own_words() {
+    let address = thing(Subject::Address, "the address ::6 on the loopback interface");
+    let route = thing(Subject::Route(Family::V4), "the route");
+    let other_route = thing(Subject::Route(Family::V4), "the other route");
+    let rule = thing(Subject::PolicyRule(Family::V6), "the rule");
+    let planned = [address.clone(), route.clone()];
+    let told = |ours: &[&Thing]| {
+        let ours: Vec<Thing> = ours.iter().copied().cloned().collect();
+        words(&things(&planned, &ours))
+    };
+    assert_eq!(told(&[&route, &address]), [""; 0]);
+    assert_eq!(
+        told(&[&route, &rule]),
+        ["missing: the address ::6 on the loopback interface", "extra: the rule"]
+    );
+    // One that is right is not taken for one that was changed.
+    assert_eq!(told(&[&other_route, &route, &address]), ["extra: the other route"]);
+    assert_eq!(
+        told(&[&other_route, &address]),
+        ["changed: expected the route, found the other route"]
+    );
+}
+
+fn ruleset(change: impl FnOnce(&mut Settings)) -> Ruleset {
+    let mut settings = Settings::default();
+    change(&mut settings);
+    Plan::new(&settings.config, &Facts::default()).unwrap().ruleset
+}
+
+/// A chain of somebody else's with one rule.
+fn other(hook: Hook, priority: i32, nat: bool, does: Catching, protocol: Option<u8>) -> BaseChain {
+    BaseChain {
+        table: "inet other".to_owned(),
+        chain: "theirs".to_owned(),
+        family: None,
+        place: Place { hook, priority, nat },
+        catches: vec![Catch {
+            does,
+            rule: Some(("theirs".to_owned(), 3)),
+            protocol,
+        }],
+    }
+}
+
+#[test]
+fn chains_of_others_count_where_they_come_first_and_may_catch() {
+    let ours = ruleset(|_| ());
+    let with_dns = ruleset(|settings| {
+        settings.config.dns.redirect = true;
+        settings.config.dns.servers = DnsServers::All;
+    });
+    let told = |ruleset: &Ruleset, other: &BaseChain| -> Vec<String> {
+        let differences = in_front(ruleset, &places(ruleset), from_ref(other));
+        assert!(!differences.iter().any(Difference::is_repaired_by_apply));
+        differences.iter().map(ToString::to_string).collect()
+    };
+    let is_told = |ruleset, other| !told(ruleset, &other).is_empty();
+    let (output, redirect) = (Hook::Output, Catching::Redirect);
+    let first = other(output, -200, true, redirect, None);
+    assert_eq!(
+        told(&ours, &first),
+        [
+            "foreign: chain theirs in inet other, at hook output with priority -200, comes before ours: its rule 3 redirects"
+        ]
+    );
+    // NAT chains are called by their priorities, and all of them at -100.
+    assert!(is_told(&ours, other(output, -101, true, redirect, None)));
+    assert!(!is_told(&ours, other(output, -100, true, redirect, None)));
+    assert!(is_told(&ours, other(output, -100, false, Catching::Drop, None)));
+    assert!(!is_told(&ours, other(output, -99, false, Catching::Drop, None)));
+    // What is about another protocol than ours are does not get in the way.
+    assert!(is_told(&ours, other(output, -200, false, Catching::Drop, Some(6))));
+    assert!(!is_told(&ours, other(output, -200, false, Catching::Drop, Some(17))));
+    assert!(is_told(&with_dns, other(output, -200, false, Catching::Drop, Some(17))));
+    // Nothing of ours is there.
+    let outbound_only = ruleset(|settings| settings.config.inbound.include_ports = Default::default());
+    assert!(!is_told(
+        &outbound_only,
+        other(Hook::Prerouting, -400, false, Catching::Drop, None)
+    ));
+    assert!(!is_told(
+        &ours,
+        BaseChain {
+            catches: Vec::new(),
+            ..first.clone()
+        }
+    ));
+
+    let of_ipv6 = || BaseChain {
+        family: Some(Family::V6),
+        ..first.clone()
+    };
+    assert!(is_told(&ours, of_ipv6()));
+    assert!(!is_told(
+        &ruleset(|settings| settings.config.ip_family = IpFamily::Ipv4),
+        of_ipv6()
+    ));
+
+    let mut several = first;
+    several.catches[0].rule = Some(("deeper".to_owned(), 1));
+    several.catches.push(Catch {
+        does: Catching::Drop,
+        rule: None,
+        protocol: None,
+    });
+    assert!(told(&ours, &several)[0].ends_with("rule 1 of its chain deeper redirects, and 1 more"));
+    several.catches.remove(0);
+    assert!(told(&ours, &several)[0].ends_with("comes before ours: its policy drops"));
+    // The chains of iptables are called where iptables has them.
+    let at_the_same_priority = other(output, -100, true, redirect, None);
+    let told = in_front(&ours, &places_in_iptables(&ours), &[at_the_same_priority]);
+    let perhaps = "its rule 3 redirects; of chains with one priority, the one that was registered last comes first";
+    assert!(told[0].to_string().ends_with(perhaps), "{told:?}");
+}
+
+#[test]
+fn another_redirector_is_told_wherever_it_is() {
+    let chain = InstalledChain {
+        table: "ip nat".to_owned(),
+        chain: "ISTIO_OUTPUT".to_owned(),
+    };
+    let told = words(&redirectors(&[chain]));
+    let expected =
+        "foreign: chain ISTIO_OUTPUT in ip nat is of Istio (istio-init or istio-cni), which redirects traffic too";
+    assert_eq!(told, [expected]);
+}
+
+#[test]
+fn a_difference_as_json_has_its_words_and_its_parts() {
+    let mut installed = planned();
+    installed.lists[1].lines.swap(2, 3);
+    installed.lists[1].lines = numbered(installed.lists[1].lines.clone());
+    let differences = planned().compare(&installed);
+    let expected = serde_json::json!({
+        "kind": "moved",
+        "object": "rule",
+        "table": "inet sidetrack",
+        "chain": "outbound",
+        "expectedPosition": 4,
+        "foundPosition": 3,
+        "comment": "outbound, to the proxy",
+        "expected": "meta l4proto tcp redirect to :15001",
+        "found": "meta l4proto tcp redirect to :15001",
+        "repairedByApply": true,
+        "words": "moved: rule 4 of chain outbound in inet sidetrack, now rule 3: meta l4proto tcp redirect to :15001",
+    });
+    assert_eq!(differences[0].json(), expected);
+}
+
+/// The steps between lists of one letter a rule, shortly.
+fn steps(expected: &str, found: &str) -> String {
+    let (expected, found) = (letters(expected), letters(found));
+    let (expected, found): (Vec<&Line>, Vec<&Line>) = (expected.iter().collect(), found.iter().collect());
+    let steps = edits(&expected, &found).into_iter().map(|edit| match edit {
+        (Some(from), Some(to)) if from.text == to.text => format!("{}{}-{}", from.text, from.position, to.position),
+        (Some(from), Some(to)) => format!("{}>{}", from.text, to.text),
+        (Some(rule), None) => format!("-{}", rule.text),
+        (None, Some(rule)) => format!("+{}", rule.text),
+        (None, None) => panic!("a step from nothing to nothing"),
+    });
+    steps.collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn the_fewest_steps_are_told() {
+    let cases = [
+        ("abcdef", "abcdef", ""),
+        ("abcdef", "bcdef", "-a"),
+        ("abcdef", "abcdexf", "+x"),
+        ("abcdef", "fabcde", "f6-1"),
+        ("abcdef", "abdecf", "c3-5"),
+        ("abcdef", "axcdef", "b>x"),
+        ("abcdef", "axcyef", "b>x d>y"),
+        ("abcdef", "xabcef", "-d +x"),
+        ("abcdef", "", "-a -b -c -d -e -f"),
+        ("", "ab", "+a +b"),
+        ("abc", "cba", "b2-2 c3-1"),
+        // Equal rules are paired in order.
+        ("aba", "ba", "-a"),
+        ("ab", "aba", "+a"),
+        ("ab", "aab", "+a"),
+    ];
+    for (expected, found, wanted) in cases {
+        assert_eq!(steps(expected, found), wanted, "{expected} {found}");
+    }
+}
+
+#[test]
+fn long_lists_are_compared_quickly() {
+    let rules = |shift: usize| numbered((0..4000).map(|n| rule(&format!("rule {}", n + shift), "same")));
+    let (one, other) = (rules(0), rules(2000));
+    let (one, other): (Vec<&Line>, Vec<&Line>) = (one.iter().collect(), other.iter().collect());
+    assert_eq!(edits(&one, &other).len(), 2000);
+    let backwards: Vec<&Line> = one.iter().rev().copied().collect();
+    assert_eq!(edits(&one, &backwards).len(), 3999);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The rules that no step names are the same, in the same order; with the steps, one list becomes the other.
+    #[test]
+    fn the_steps_account_for_every_rule(one in vec(0_u8..9, 0..12), other in vec(0_u8..9, 0..12)) {
+        let list = |numbers: &[u8]| {
+            let comment = |number: u8| if number.is_multiple_of(3) { "three" } else { "" };
+            numbered(numbers.iter().map(|number| rule(&number.to_string(), comment(*number))))
+        };
+        let (expected, found) = (list(&one), list(&other));
+        let (mut kept, mut left): (Vec<&Line>, Vec<&Line>) = (expected.iter().collect(), found.iter().collect());
+        let steps = edits(&kept, &left);
+        prop_assert_eq!(steps.is_empty(), one == other);
+        for (from, to) in steps {
+            prop_assert!(from.is_some() || to.is_some());
+            kept.retain(|rule| Some(*rule) != from);
+            left.retain(|rule| Some(*rule) != to);
+        }
+        let texts = |rules: Vec<&Line>| rules.into_iter().map(|rule| rule.text.clone()).collect::<Vec<_>>();
+        prop_assert_eq!(texts(kept), texts(left));
+    }
+}

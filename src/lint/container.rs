@@ -1,0 +1,180 @@
+//! The containers of a pod, and what each is there for.
+
+use super::manifest::Pod;
+use crate::config::types::{Id, Port};
+use crate::yaml::Node;
+
+/// A container.
+#[derive(Clone, Copy)]
+pub struct Container<'n> {
+    /// Its description.
+    pub node: &'n Node,
+    /// Its name; empty where it has none.
+    pub name: &'n str,
+    /// What it is there for.
+    pub role: Role,
+}
+
+/// What a container is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// To run the application, or a part of it, for as long as the pod lives.
+    App,
+    /// To run the proxy.
+    Proxy,
+    /// To redirect the pod's traffic, before the others start.
+    Redirector,
+    /// To see whether traffic is redirected, before the others start.
+    Validator,
+    /// To prepare something else, before the others start.
+    Init,
+}
+
+/// What injectors call the containers of their proxies.
+const PROXIES: [&str; 6] = [
+    "istio-proxy",
+    "linkerd-proxy",
+    "kuma-sidecar",
+    "consul-dataplane",
+    "envoy-sidecar",
+    "envoy",
+];
+/// The images of proxies, without registry and version.
+const IMAGES_OF_PROXIES: [&str; 4] = ["proxyv2", "envoy", "kuma-dp", "consul-dataplane"];
+/// What the init containers that redirect are called.
+const REDIRECTORS: [&str; 5] = [
+    OURS,
+    "istio-init",
+    "linkerd-init",
+    "kuma-init",
+    "consul-connect-inject-init",
+];
+/// What the program and its image are called.
+const OURS: &str = "sidetrack";
+/// The program of Istio, which does the same.
+const ISTIO_S: &str = "istio-iptables";
+
+/// The containers of a pod in the order in which they start: init containers first.
+pub fn containers<'n>(pod: &Pod<'n>) -> Vec<Container<'n>> {
+    let list = |key| pod.spec.get(key).map(Node::items).unwrap_or_default().iter();
+    let init = list("initContainers").map(|node| {
+        let stays = node.get("restartPolicy").and_then(Node::scalar) == Some("Always");
+        container(node, if stays { Role::App } else { Role::Init })
+    });
+    init.chain(list("containers").map(|node| container(node, Role::App)))
+        .collect()
+}
+
+fn container(node: &Node, role: Role) -> Container<'_> {
+    let name = node.get("name").and_then(Node::scalar).unwrap_or_default();
+    let container = Container { node, name, role };
+    let role = match role {
+        Role::App if PROXIES.contains(&name) || IMAGES_OF_PROXIES.contains(&container.image()) => Role::Proxy,
+        Role::Init if container.redirects() && container.only_looks() => Role::Validator,
+        Role::Init if container.redirects() => Role::Redirector,
+        role => role,
+    };
+    Container { role, ..container }
+}
+
+impl<'n> Container<'n> {
+    /// The image, without registry and version.
+    fn image(&self) -> &'n str {
+        let image = self.node.get("image").and_then(Node::scalar).unwrap_or_default();
+        let name = image.rsplit('/').next().unwrap_or_default();
+        name.split([':', '@']).next().unwrap_or_default()
+    }
+
+    fn redirects(&self) -> bool {
+        REDIRECTORS.contains(&self.name) || self.is_ours() || self.words().contains(&ISTIO_S)
+    }
+
+    /// Beside a CNI plugin, Istio's init container writes no rules.
+    fn only_looks(&self) -> bool {
+        let flags = ["--skip-rule-apply", "--skip-rule-apply=true"];
+        self.words().iter().any(|word| flags.contains(word))
+    }
+
+    /// Whether what it runs is sidetrack.
+    pub fn is_ours(&self) -> bool {
+        let program = self.texts("command").first().and_then(|path| path.rsplit('/').next());
+        self.image() == OURS || program.unwrap_or(self.name) == OURS
+    }
+
+    /// The command and its arguments, as far as the container says. The program itself is part of the image.
+    pub fn words(&self) -> Vec<&'n str> {
+        [self.texts("command"), self.texts("args")].concat()
+    }
+
+    /// Whether it names a program, rather than taking that of the image.
+    pub fn has_command(&self) -> bool {
+        !self.texts("command").is_empty()
+    }
+
+    fn texts(&self, key: &str) -> Vec<&'n str> {
+        let items = self.node.get(key).map(Node::items).unwrap_or_default();
+        items.iter().map(|item| item.scalar().unwrap_or_default()).collect()
+    }
+
+    /// The variables whose values are written down.
+    pub fn variables(&self) -> Vec<(&'n str, &'n str)> {
+        let entries = self.node.get("env").map(Node::items).unwrap_or_default();
+        let variable = |entry: &'n Node| Some((entry.get("name")?.scalar()?, entry.get("value")?.scalar()?));
+        entries.iter().filter_map(variable).collect()
+    }
+
+    /// A field of the security context.
+    pub fn security(&self, key: &str) -> Option<&'n Node> {
+        self.node.get("securityContext")?.get(key)
+    }
+
+    /// Whether capabilities are added, or dropped, that include this one.
+    pub fn capability(&self, change: &str, name: &str) -> Option<&'n Node> {
+        let listed = self.security("capabilities")?.get(change)?.items();
+        listed.iter().find(|item| {
+            let text = item.scalar().unwrap_or_default();
+            text.eq_ignore_ascii_case(name) || text.eq_ignore_ascii_case("ALL")
+        })
+    }
+
+    /// Whether it may do everything.
+    pub fn privileged(&self) -> Option<&'n Node> {
+        self.security("privileged").filter(|node| is_true(node))
+    }
+
+    /// The port that a number, or the name of one of the container's ports, stands for.
+    pub fn port(&self, named: &Node) -> Option<Port> {
+        let text = named.scalar()?;
+        let by_name = || {
+            let ports = self.ports();
+            let port = ports
+                .iter()
+                .find(|port| port.get("name").and_then(Node::scalar) == Some(text))?;
+            Port::parse(port.get("containerPort")?.scalar()?).ok()
+        };
+        Port::parse(text).ok().or_else(by_name)
+    }
+
+    /// The ports that it says it listens on.
+    pub fn ports(&self) -> &'n [Node] {
+        self.node.get("ports").map(Node::items).unwrap_or_default()
+    }
+
+    /// What it is called in a message.
+    pub fn called(&self) -> String {
+        match self.name {
+            "" => "a container without a name".to_owned(),
+            name => format!("container {name}"),
+        }
+    }
+}
+
+/// Whether a field is `true`.
+pub fn is_true(node: &Node) -> bool {
+    node.to_json() == true
+}
+
+/// The user or group that a field names.
+pub fn id<I: Id>(node: &Node) -> Option<I> {
+    I::new(node.scalar()?.parse().ok()?)
+}

@@ -1,0 +1,80 @@
+//! The init container that redirects, and those around it.
+
+use super::Report;
+use super::code::Code;
+use super::container::{Container, Role, id, is_true};
+use super::subject::Subject;
+use crate::config::types::{Gid, Id as _, Uid};
+use crate::yaml::Node;
+
+/// Looks at whether init containers that redirect can, and at what runs before the proxy does.
+pub fn look_at(subject: &Subject<'_>, report: &mut Report) {
+    let redirectors = || {
+        subject
+            .containers
+            .iter()
+            .filter(|container| container.role == Role::Redirector)
+    };
+    for container in redirectors() {
+        capabilities(container, report);
+        root(subject, container, report);
+    }
+    if let (Some(first), Some(second)) = (redirectors().next(), redirectors().nth(1)) {
+        let message = format!("{} redirects, and so does {}", second.called(), first.called());
+        report.add(Code::TwoRedirectors, second.node.at, message);
+    }
+    between(subject, report);
+}
+
+fn capabilities(container: &Container<'_>, report: &mut Report) {
+    if container.privileged().is_some() {
+        return;
+    }
+    let dropped = container.capability("drop", "NET_RAW").is_some();
+    // No runtime gives NET_ADMIN unless it is told to; most give NET_RAW, which only programs of iptables need.
+    let needed = [("NET_ADMIN", true), ("NET_RAW", dropped && !container.is_ours())];
+    for (name, _) in needed.iter().filter(|(_, needed)| *needed) {
+        if container.capability("add", name).is_none() {
+            let at = container
+                .security("capabilities")
+                .or(container.node.get("securityContext"));
+            let message = format!("{} lacks {name}", container.called());
+            report.add(Code::Capability, at.unwrap_or(container.node).at, message);
+        }
+    }
+}
+
+fn root(subject: &Subject<'_>, container: &Container<'_>, report: &mut Report) {
+    let of_pod = |key: &str| subject.pod.spec.get("securityContext")?.get(key);
+    let field = |key: &str| container.security(key).or_else(|| of_pod(key));
+    let not_root = |node: &&Node| id::<Uid>(node).is_some_and(|uid| uid.get() != 0);
+    if let Some(node) = field("runAsUser").filter(not_root) {
+        let message = format!(
+            "{} runs as user {}",
+            container.called(),
+            node.scalar().unwrap_or_default()
+        );
+        report.add(Code::NotRoot, node.at, message);
+    } else if let Some(node) = field("runAsNonRoot").filter(|node| is_true(node)) {
+        let message = format!("{} must not run as root (runAsNonRoot)", container.called());
+        report.add(Code::NotRoot, node.at, message);
+    }
+}
+
+/// Init containers that start after the redirection and before the proxy, unless they pass for the proxy.
+fn between(subject: &Subject<'_>, report: &mut Report) {
+    let proxy = &subject.config.proxy;
+    let started = subject.containers.iter();
+    let after = started
+        .skip_while(|container| container.role != Role::Redirector)
+        .take_while(|container| container.role != Role::Proxy);
+    for container in after.filter(|container| container.role == Role::Init) {
+        let uid = container.security("runAsUser").and_then(id::<Uid>);
+        let gid = container.security("runAsGroup").and_then(id::<Gid>);
+        let passes = uid.is_some_and(|uid| proxy.uids.contains(uid)) || gid.is_some_and(|gid| proxy.gids.contains(gid));
+        if !passes {
+            let message = format!("{} starts before the proxy", container.called());
+            report.add(Code::InitAfter, container.node.at, message);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Whom containers run as, and what they may do.
+
+use super::Report;
+use super::code::Code;
+use super::container::{Container, Role, id};
+use super::subject::Subject;
+use crate::config::types::{Gid, Id, Number, Ranges, Uid};
+use crate::yaml::Node;
+
+/// Looks for applications that pass for the proxy or may change its rules, and for a proxy that is not known for one.
+pub fn look_at(subject: &Subject<'_>, report: &mut Report) {
+    let proxy = &subject.config.proxy;
+    same_owner(subject, report, Code::ProxyUser, "runAsUser", &proxy.uids);
+    same_owner(subject, report, Code::ProxyGroup, "runAsGroup", &proxy.gids);
+    for container in &subject.containers {
+        match container.role {
+            Role::Proxy => unknown_proxy(subject, container, report),
+            Role::App => may_change_rules(container, report),
+            Role::Redirector | Role::Validator | Role::Init => {}
+        }
+    }
+}
+
+/// The field that counts for a container: its own, or else the pod's.
+fn field<'n>(subject: &Subject<'n>, container: &Container<'n>, key: &str) -> Option<&'n Node> {
+    let of_pod = || subject.pod.spec.get("securityContext")?.get(key);
+    container.security(key).or_else(of_pod)
+}
+
+fn same_owner<I: Id>(subject: &Subject<'_>, report: &mut Report, code: Code, key: &str, proxy: &Ranges<I>) {
+    for container in subject.apps() {
+        let Some(node) = field(subject, container, key) else {
+            continue;
+        };
+        if let Some(id) = id::<I>(node).filter(|id| proxy.contains(*id)) {
+            let message = format!("{} runs as {} {id}, like the proxy", container.called(), I::NAMED);
+            report.add(code, node.at, message);
+        }
+    }
+}
+
+fn unknown_proxy(subject: &Subject<'_>, container: &Container<'_>, report: &mut Report) {
+    let (uids, gids) = (&subject.config.proxy.uids, &subject.config.proxy.gids);
+    let gid = field(subject, container, "runAsGroup").map(id::<Gid>);
+    let Some((node, uid)) = field(subject, container, "runAsUser").and_then(|node| Some((node, id::<Uid>(node)?)))
+    else {
+        return;
+    };
+    let known_by_group = gid.is_some_and(|gid| gid.is_none_or(|gid| gids.contains(gid)));
+    if !uids.contains(uid) && !known_by_group {
+        let message = format!(
+            "{} runs as user {uid}; the rules exempt user {}{}",
+            container.called(),
+            list(uids),
+            match gids.is_empty() {
+                true => String::new(),
+                false => format!(" and group {}", list(gids)),
+            }
+        );
+        report.add(Code::ProxyUnknown, node.at, message);
+    }
+}
+
+fn list<N: Number>(ids: &Ranges<N>) -> String {
+    ids.to_string()
+}
+
+fn may_change_rules(container: &Container<'_>, report: &mut Report) {
+    let (node, what) = match (container.privileged(), container.capability("add", "NET_ADMIN")) {
+        (Some(node), _) => (node, "is privileged"),
+        (None, Some(node)) => (node, "has NET_ADMIN"),
+        (None, None) => return,
+    };
+    report.add(Code::MayChangeRules, node.at, format!("{} {what}", container.called()));
+}

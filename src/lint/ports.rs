@@ -1,0 +1,136 @@
+//! Ports: those that belong to the mesh, and those whose protocol a proxy cannot find out.
+
+use super::Report;
+use super::code::Code;
+use super::container::Container;
+use super::subject::Subject;
+use crate::config::types::{Port, parse_ports};
+use crate::yaml::Node;
+
+/// Ports that Istio's proxy and its agent listen on in a pod, from its documentation ("Ports used by Istio").
+const OF_MESH: [(u16, &str); 10] = [
+    (15000, "Envoy's administration"),
+    (15001, "outbound connections"),
+    (15002, "finding out whether rules are in place"),
+    (15004, "debugging"),
+    (15006, "inbound connections"),
+    (15008, "the mesh's tunnel"),
+    (15020, "metrics and probes"),
+    (15021, "health"),
+    (15053, "DNS"),
+    (15090, "Envoy's metrics"),
+];
+
+/// Protocols in which the client waits for the server, or in which proxies that look for HTTP or TLS wait in vain.
+const SERVER_FIRST: [(u16, &str); 8] = [
+    (21, "FTP"),
+    (25, "SMTP"),
+    (53, "DNS"),
+    (110, "POP3"),
+    (143, "IMAP"),
+    (587, "SMTP"),
+    (3306, "MySQL"),
+    (27017, "MongoDB"),
+];
+
+/// What the name of a port may begin with to tell its protocol; what follows comes after a `-`.
+const PROTOCOLS: [&str; 12] = [
+    "grpc", "grpc-web", "http", "http2", "https", "mongo", "mysql", "redis", "tcp", "tls", "udp", "auto",
+];
+
+/// Who listens on a port of the pod that is not the application's.
+pub fn owner(subject: &Subject<'_>, port: Port) -> Option<(Code, String)> {
+    let config = &subject.config;
+    let proxy = [config.proxy.inbound_port, config.proxy.outbound_port];
+    if proxy.contains(&port) || config.dns.redirect && port == config.dns.port {
+        return Some((Code::ProxyPort, "the proxy listens there".to_owned()));
+    }
+    // Other meshes have ports of their own.
+    let of_istio = subject.mesh.is_none_or(|mesh| mesh.name == "Istio");
+    let purpose = OF_MESH.iter().find(|(number, _)| of_istio && *number == port.get());
+    match purpose {
+        Some((_, purpose)) => Some((Code::MeshPort, format!("the mesh uses it for {purpose}"))),
+        None if config.proxy.mesh_ports.contains(port) => Some((Code::MeshPort, "it is one of mesh-ports".to_owned())),
+        None => None,
+    }
+}
+
+/// Looks at the ports that containers say they listen on.
+pub fn look_at(subject: &Subject<'_>, report: &mut Report) {
+    for container in subject.apps() {
+        for port in container.ports().iter().filter(|port| is_tcp(port)) {
+            look_at_one(subject, container, port, report);
+        }
+    }
+}
+
+fn look_at_one(subject: &Subject<'_>, container: &Container<'_>, described: &Node, report: &mut Report) {
+    let Some((node, port)) = number(described, "containerPort") else {
+        return;
+    };
+    if let Some((code, who)) = owner(subject, port) {
+        report.add(code, node.at, format!("port {port} of {}: {who}", container.called()));
+    } else if subject.captures(port) && !is_opaque(subject, port) {
+        server_first(described, node, port, &container.called(), report);
+    }
+}
+
+/// Looks at the ports of a Service: by their names, meshes choose what to do with connections to it.
+pub fn of_service(service: &Node, report: &mut Report) {
+    let annotations = service.get("metadata").and_then(|metadata| metadata.get("annotations"));
+    let opaque = annotations.and_then(|annotations| annotations.get(OPAQUE)?.scalar());
+    let opaque = opaque.unwrap_or_default();
+    let ports = service.get("spec").and_then(|spec| spec.get("ports"));
+    for described in ports.map(Node::items).unwrap_or_default() {
+        match number(described, "port") {
+            Some((node, port)) if is_tcp(described) && !is_listed(opaque, port) => {
+                server_first(described, node, port, "the Service", report);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn server_first(described: &Node, node: &Node, port: Port, whose: &str, report: &mut Report) {
+    let Some((_, protocol)) = SERVER_FIRST.iter().find(|(number, _)| *number == port.get()) else {
+        return;
+    };
+    let name = described.get("name").and_then(Node::scalar);
+    let tells = |name: &str| {
+        let rest = PROTOCOLS.iter().filter_map(|protocol| name.strip_prefix(protocol));
+        rest.into_iter().any(|rest| rest.is_empty() || rest.starts_with('-'))
+    };
+    if described.get("appProtocol").and_then(Node::scalar).is_some() || name.is_some_and(tells) {
+        return;
+    }
+    let named = match name {
+        Some(name) => format!("its name {name} does not tell"),
+        None => "it has no name".to_owned(),
+    };
+    let message = format!("port {port} of {whose} is {protocol}'s, and {named}");
+    report.add(Code::ServerFirst, node.at, message);
+}
+
+fn is_tcp(port: &Node) -> bool {
+    port.get("protocol").and_then(Node::scalar).unwrap_or("TCP") == "TCP"
+}
+
+fn number<'n>(described: &'n Node, key: &str) -> Option<(&'n Node, Port)> {
+    let node = described.get(key)?;
+    Some((node, Port::parse(node.scalar()?).ok()?))
+}
+
+/// The annotation that lists ports whose protocol Linkerd does not look for.
+const OPAQUE: &str = "config.linkerd.io/opaque-ports";
+/// The list without the annotation.
+const OPAQUE_BY_DEFAULT: &str = "25,587,3306,4444,5432,6379,9300,11211";
+
+fn is_opaque(subject: &Subject<'_>, port: Port) -> bool {
+    let linkerd = subject.mesh.is_some_and(|mesh| mesh.name == "Linkerd");
+    let default = if linkerd { OPAQUE_BY_DEFAULT } else { "" };
+    is_listed(subject.said.annotation(OPAQUE).unwrap_or(default), port)
+}
+
+fn is_listed(ports: &str, port: Port) -> bool {
+    parse_ports(ports).is_ok_and(|ports| ports.contains(port))
+}

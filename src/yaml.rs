@@ -1,0 +1,527 @@
+//! YAML, and JSON as a part of it, as trees whose nodes know where in the text they stand.
+//!
+//! What a text can do is bounded: collections nest [`DEEPEST`] levels, and aliases repeat [`MOST_REPEATED`] at most.
+//! Merge keys (`<<`) are applied, as Kubernetes' tools do.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use granit_parser::{Event, Marker, Parser, ScalarStyle, Tag};
+use serde_json::{Number, Value};
+use thiserror::Error;
+
+/// How deep collections may nest, what aliases bring along included.
+const DEEPEST: usize = 256;
+/// How much the aliases of a text may repeat: nodes, and bytes of scalars, together.
+const MOST_REPEATED: usize = 1 << 20;
+
+/// A place in a text. Both numbers begin with 1; columns are characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// The line.
+    pub line: usize,
+    /// The column.
+    pub column: usize,
+}
+
+impl Position {
+    fn of(marker: &Marker) -> Self {
+        Self {
+            line: marker.line(),
+            column: marker.col() + 1,
+        }
+    }
+}
+
+/// A text that cannot be read.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{reason} at line {} column {}", .at.line, .at.column)]
+pub struct Error {
+    /// Where.
+    pub at: Position,
+    /// Why not.
+    pub reason: String,
+}
+
+/// A node of a document. What an alias stands for has the position of the anchor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Where it begins.
+    pub at: Position,
+    /// What it is.
+    pub content: Content,
+}
+
+/// What a node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// A text, a number, true, false or null.
+    Scalar {
+        /// As it was written, without quotes and escapes.
+        text: String,
+        /// Whether the text may mean something else than itself: it has neither quotes nor the tag of texts.
+        plain: bool,
+    },
+    /// Nodes in order.
+    Sequence(Vec<Node>),
+    /// Nodes by their keys, which are unique, in order.
+    Mapping(Vec<Entry>),
+}
+
+/// A key and what it stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The key.
+    pub key: String,
+    /// Where the key begins.
+    pub at: Position,
+    /// The value.
+    pub value: Node,
+}
+
+impl Node {
+    /// The node that a key of this mapping stands for.
+    pub fn get(&self, key: &str) -> Option<&Self> {
+        let entry = self.entries().iter().find(|entry| entry.key == key)?;
+        Some(&entry.value)
+    }
+
+    /// The entries, where this is a mapping.
+    pub fn entries(&self) -> &[Entry] {
+        match &self.content {
+            Content::Mapping(entries) => entries,
+            Content::Scalar { .. } | Content::Sequence(_) => &[],
+        }
+    }
+
+    /// The items, where this is a sequence.
+    pub fn items(&self) -> &[Self] {
+        match &self.content {
+            Content::Sequence(items) => items,
+            Content::Scalar { .. } | Content::Mapping(_) => &[],
+        }
+    }
+
+    /// What was written, where this is a scalar that is not null.
+    pub fn scalar(&self) -> Option<&str> {
+        match &self.content {
+            Content::Scalar { text, plain } if !(*plain && is_null(text)) => Some(text),
+            Content::Scalar { .. } | Content::Sequence(_) | Content::Mapping(_) => None,
+        }
+    }
+
+    /// The same as JSON, without positions.
+    pub fn to_json(&self) -> Value {
+        match &self.content {
+            Content::Scalar { text, plain: true } => resolve(text),
+            Content::Scalar { text, plain: false } => Value::String(text.clone()),
+            Content::Sequence(items) => items.iter().map(Self::to_json).collect(),
+            Content::Mapping(entries) => {
+                let entry = |entry: &Entry| (entry.key.clone(), entry.value.to_json());
+                entries.iter().map(entry).collect()
+            }
+        }
+    }
+
+    /// How much there is of it, in the units of [`MOST_REPEATED`], and how deep it is.
+    fn extent(&self) -> (usize, usize) {
+        let children: Vec<(usize, usize)> = match &self.content {
+            Content::Scalar { text, .. } => return (1 + text.len(), 0),
+            Content::Sequence(items) => items.iter().map(Self::extent).collect(),
+            Content::Mapping(entries) => entries
+                .iter()
+                .map(|entry| (entry.key.len(), 0))
+                .chain(entries.iter().map(|entry| entry.value.extent()))
+                .collect(),
+        };
+        let size: usize = children.iter().map(|(size, _)| size).sum();
+        let depth = children.iter().map(|(_, depth)| *depth).max().unwrap_or_default();
+        (size + 1, depth + 1)
+    }
+}
+
+/// What a scalar without quotes means (YAML 1.2.2, section 10.3.2). Numbers are those of JSON; any other is a text.
+fn resolve(text: &str) -> Value {
+    match text {
+        _ if is_null(text) => Value::Null,
+        "true" | "True" | "TRUE" => Value::Bool(true),
+        "false" | "False" | "FALSE" => Value::Bool(false),
+        _ => text
+            .parse::<Number>()
+            .map_or_else(|_| Value::String(text.to_owned()), Value::Number),
+    }
+}
+
+fn is_null(text: &str) -> bool {
+    matches!(text, "" | "~" | "null" | "Null" | "NULL")
+}
+
+/// Reads every document of a text.
+///
+/// # Errors
+/// The first thing that is not YAML, or goes beyond the bounds.
+pub fn documents(text: &str) -> Result<Vec<Node>, Error> {
+    let mut reader = Reader::default();
+    // Read character by character: the parser's other way, for whole texts, is faster and makes the program larger.
+    for event in Parser::new_from_iter(text.chars()) {
+        let (event, span) = event.map_err(|error| Error {
+            at: Position::of(error.marker()),
+            reason: error.info(),
+        })?;
+        reader.take(event, Position::of(&span.start))?;
+    }
+    Ok(reader.documents)
+}
+
+/// Reads the one document of a text; null where there is none.
+///
+/// # Errors
+/// The first thing that is not YAML, or goes beyond the bounds; or there is another document.
+pub fn document(text: &str) -> Result<Node, Error> {
+    let mut documents = documents(text)?.into_iter();
+    let first = documents.next().unwrap_or(Node {
+        at: Position { line: 1, column: 1 },
+        content: Content::Scalar {
+            text: String::new(),
+            plain: true,
+        },
+    });
+    match documents.next() {
+        Some(second) => Err(failed(second.at, "there is a second document")),
+        None => Ok(first),
+    }
+}
+
+fn failed(at: Position, reason: impl Into<String>) -> Error {
+    Error {
+        at,
+        reason: reason.into(),
+    }
+}
+
+/// What has been read so far.
+#[derive(Default)]
+struct Reader {
+    documents: Vec<Node>,
+    /// The collections that are not complete yet, the innermost last.
+    open: Vec<Open>,
+    /// The nodes that aliases may stand for.
+    anchors: BTreeMap<usize, Node>,
+    repeated: usize,
+}
+
+struct Open {
+    at: Position,
+    anchor: usize,
+    collection: Collection,
+}
+
+enum Collection {
+    Sequence(Vec<Node>),
+    Mapping {
+        entries: Vec<Entry>,
+        /// A key whose value is still to come.
+        key: Option<(String, Position)>,
+        /// What merge keys stand for.
+        merged: Vec<Node>,
+    },
+}
+
+impl Reader {
+    fn take(&mut self, event: Event<'_>, at: Position) -> Result<(), Error> {
+        match event {
+            Event::Scalar(text, style, anchor, tag) => {
+                let plain = match core_tag(tag.as_deref(), at)? {
+                    Some(name) => name != "str",
+                    None => style == ScalarStyle::Plain,
+                };
+                let text = text.into_owned();
+                let node = Node {
+                    at,
+                    content: Content::Scalar { text, plain },
+                };
+                self.complete(node, anchor)
+            }
+            Event::SequenceStart(_, anchor, tag) => {
+                core_tag(tag.as_deref(), at)?;
+                self.begin(at, anchor, Collection::Sequence(Vec::new()))
+            }
+            Event::MappingStart(_, anchor, tag) => {
+                core_tag(tag.as_deref(), at)?;
+                let collection = Collection::Mapping {
+                    entries: Vec::new(),
+                    key: None,
+                    merged: Vec::new(),
+                };
+                self.begin(at, anchor, collection)
+            }
+            Event::SequenceEnd | Event::MappingEnd => self.end(),
+            Event::Alias(anchor) => {
+                let node = self.repeat(anchor, at)?;
+                self.complete(node, 0)
+            }
+            Event::DocumentStart(..) => {
+                self.anchors.clear();
+                Ok(())
+            }
+            // The end of a document, and what only readers of comments and the like ask for.
+            _ => Ok(()),
+        }
+    }
+
+    fn begin(&mut self, at: Position, anchor: usize, collection: Collection) -> Result<(), Error> {
+        if self.open.len() == DEEPEST {
+            return Err(failed(at, format!("collections nest deeper than {DEEPEST} levels")));
+        }
+        self.open.push(Open { at, anchor, collection });
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), Error> {
+        let Some(Open { at, anchor, collection }) = self.open.pop() else {
+            return Ok(());
+        };
+        let content = match collection {
+            Collection::Sequence(items) => Content::Sequence(items),
+            Collection::Mapping {
+                mut entries, merged, ..
+            } => {
+                refuse_duplicates(&entries)?;
+                merge(&mut entries, merged)?;
+                Content::Mapping(entries)
+            }
+        };
+        self.complete(Node { at, content }, anchor)
+    }
+
+    /// Puts a node where it belongs.
+    fn complete(&mut self, node: Node, anchor: usize) -> Result<(), Error> {
+        if anchor != 0 {
+            self.count(node.extent().0, node.at)?;
+            self.anchors.insert(anchor, node.clone());
+        }
+        match self.open.last_mut().map(|open| &mut open.collection) {
+            None => self.documents.push(node),
+            Some(Collection::Sequence(items)) => items.push(node),
+            Some(Collection::Mapping { entries, key, merged }) => match (key.take(), node.content) {
+                (Some((name, _)), content) if name == MERGE => merged.push(Node { at: node.at, content }),
+                (Some((name, at)), content) => entries.push(Entry {
+                    key: name,
+                    at,
+                    value: Node { at: node.at, content },
+                }),
+                (None, Content::Scalar { text, .. }) => *key = Some((text, node.at)),
+                (None, Content::Sequence(_) | Content::Mapping(_)) => {
+                    return Err(failed(node.at, "a key must be a text"));
+                }
+            },
+        }
+        Ok(())
+    }
+
+    /// What an alias stands for.
+    fn repeat(&mut self, anchor: usize, at: Position) -> Result<Node, Error> {
+        let Some(node) = self.anchors.get(&anchor).cloned() else {
+            return Err(failed(at, "the alias is inside of what it stands for"));
+        };
+        let (size, depth) = node.extent();
+        self.count(size, at)?;
+        if self.open.len() + depth > DEEPEST {
+            return Err(failed(at, format!("collections nest deeper than {DEEPEST} levels")));
+        }
+        Ok(node)
+    }
+
+    fn count(&mut self, size: usize, at: Position) -> Result<(), Error> {
+        self.repeated += size;
+        if self.repeated > MOST_REPEATED {
+            let reason = format!("anchors and aliases make more than {MOST_REPEATED} bytes of copies");
+            return Err(failed(at, reason));
+        }
+        Ok(())
+    }
+}
+
+/// The key whose value is merged into the mapping (<https://yaml.org/type/merge.html>).
+const MERGE: &str = "<<";
+
+/// Adds the entries of the merged mappings whose keys are not there yet; of several, the first counts.
+fn merge(entries: &mut Vec<Entry>, merged: Vec<Node>) -> Result<(), Error> {
+    let mut known: BTreeSet<String> = entries.iter().map(|entry| entry.key.clone()).collect();
+    for node in merged {
+        let mappings = match node.content {
+            Content::Sequence(items) => items,
+            content @ (Content::Mapping(_) | Content::Scalar { .. }) => vec![Node { at: node.at, content }],
+        };
+        for mapping in mappings {
+            let Content::Mapping(more) = mapping.content else {
+                return Err(failed(mapping.at, "only a mapping, or a list of them, can be merged"));
+            };
+            entries.extend(more.into_iter().filter(|entry| known.insert(entry.key.clone())));
+        }
+    }
+    Ok(())
+}
+
+fn refuse_duplicates(entries: &[Entry]) -> Result<(), Error> {
+    let mut sorted: Vec<&Entry> = entries.iter().collect();
+    sorted.sort_by(|one, other| one.key.cmp(&other.key));
+    match sorted.windows(2).find(|pair| pair[0].key == pair[1].key) {
+        Some(pair) => Err(failed(pair[1].at, format!("{} is given twice", pair[1].key))),
+        None => Ok(()),
+    }
+}
+
+/// The tag of a node, which is one of YAML's core schema (YAML 1.2.2, section 10.3.1) or none.
+fn core_tag(tag: Option<&Tag>, at: Position) -> Result<Option<&str>, Error> {
+    match tag {
+        None => Ok(None),
+        Some(tag) if tag.is_yaml_core_schema() => Ok(Some(tag.suffix())),
+        Some(tag) => Err(failed(at, format!("the tag {tag} means nothing here"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn json(text: &str) -> Value {
+        document(text).unwrap().to_json()
+    }
+
+    fn reason(text: &str) -> String {
+        documents(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn scalars_mean_what_they_mean_in_kubernetes_or_are_texts() {
+        let text = "[1, -2.5, true, False, null, ~, '', '1', !!str 2, !!int '3', 0x10, 007, on, 1.2.3, 15m, a b]";
+        let value = json!([
+            1, -2.5, true, false, null, null, "", "1", "2", 3, "0x10", "007", "on", "1.2.3", "15m", "a b"
+        ]);
+        assert_eq!(json(text), value);
+        assert_eq!(json(""), Value::Null);
+    }
+
+    #[test]
+    fn json_is_read_as_well() {
+        let text = "{\"a\": [1, {\"b\": \"\\ud83d\\ude00 \\/ \\u00e9\"}],\n\t\"c\": {}, \"d\": null}";
+        assert_eq!(json(text), serde_json::from_str::<Value>(text).unwrap());
+    }
+
+    /// Tools of Kubernetes take these, and people write them.
+    #[test]
+    fn lists_may_end_left_of_where_they_should() {
+        let text = "spec:\n  - args: [\"a\",\n    \"b\"]\n    env: {\n    }\n    cmd: [\n]\n    x:\ty\n";
+        assert_eq!(
+            json(text),
+            json!({"spec": [{"args": ["a", "b"], "env": {}, "cmd": [], "x": "y"}]})
+        );
+    }
+
+    #[test]
+    fn nodes_know_where_they_stand() {
+        let text = "# first\na:\n  - b: é\n    c: &x \"d\"\n---\n{\"e\":\n  [1, 2]}\n";
+        let documents = documents(text).unwrap();
+        let at = |node: &Node| (node.at.line, node.at.column);
+        let item = &documents[0].get("a").unwrap().items()[0];
+        assert_eq!(at(&documents[0]), (2, 1));
+        assert_eq!(at(item), (3, 5));
+        assert_eq!(at(item.get("b").unwrap()), (3, 8));
+        assert_eq!(at(item.get("c").unwrap()), (4, 11));
+        assert_eq!((item.entries()[1].at.line, item.entries()[1].at.column), (4, 5));
+        assert_eq!(at(&documents[1].get("e").unwrap().items()[1]), (7, 7));
+    }
+
+    #[test]
+    fn aliases_and_merge_keys_are_what_they_stand_for() {
+        let text = "base: &b {x: 1, y: 2}\nall: [*b]\none:\n  y: 3\n  <<: *b\ntwo:\n  <<: [{z: 0, x: 9}, *b]\n";
+        let value = json(text);
+        assert_eq!(value["all"], json!([{"x": 1, "y": 2}]));
+        assert_eq!(value["one"], json!({"y": 3, "x": 1}));
+        assert_eq!(value["two"], json!({"z": 0, "x": 9, "y": 2}));
+    }
+
+    #[test]
+    fn what_is_wrong_has_its_place() {
+        let cases = [
+            ("a: 1\nb: 2\na: 3\n", "a is given twice at line 3 column 1"),
+            ("{\"a\": 1, \"a\": 2}", "a is given twice at line 1 column 10"),
+            (
+                "a: b: c",
+                "mapping values are not allowed in this context at line 1 column 5",
+            ),
+            ("? [a]\n: b", "a key must be a text at line 1 column 3"),
+            ("a: !secret b", "the tag !secret means nothing here at line 1 column 12"),
+            ("a: *b", "while parsing node, found unknown anchor at line 1 column 4"),
+            (
+                "a: &b [*b]",
+                "the alias is inside of what it stands for at line 1 column 8",
+            ),
+            (
+                "<<: a",
+                "only a mapping, or a list of them, can be merged at line 1 column 5",
+            ),
+            ("a: [1", "unclosed bracket '[' at line 1 column 4"),
+        ];
+        for (text, said) in cases {
+            assert_eq!(reason(text), said, "{text}");
+        }
+        assert_eq!(
+            document("a: 1\n---\nb: 1\n").unwrap_err().to_string(),
+            "there is a second document at line 3 column 1"
+        );
+    }
+
+    #[test]
+    fn aliases_cannot_make_much_out_of_little() {
+        let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for level in 1..40 {
+            let alias = format!("*a{}", level - 1);
+            bomb += &format!("a{level}: &a{level} [{}]\n", [alias.as_str(); 10].join(", "));
+        }
+        assert!(reason(&bomb).contains("make more than"), "{}", reason(&bomb));
+        let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(10_000), ["*a"; 1000].join(", "));
+        assert!(reason(&long).contains("make more than"));
+        let anchors = (0..200).map(|number| format!("&a{number} [")).collect::<String>();
+        assert!(reason(&format!("{anchors}{}{}", "x".repeat(10_000), "]".repeat(200))).contains("make more than"));
+    }
+
+    #[test]
+    fn nesting_is_bounded_also_by_way_of_aliases() {
+        for open in ["[", "{a: ", "- ", "? ", "[a: "] {
+            assert!(documents(&open.repeat(100_000)).is_err(), "{open}");
+        }
+        let mut tower = "a0: &a0 []\n".to_owned();
+        for level in 1..10 {
+            let (open, close) = ("[".repeat(50), "]".repeat(50));
+            tower += &format!("a{level}: &a{level} {open}*a{}{close}\n", level - 1);
+        }
+        assert!(reason(&tower).contains("nest deeper"), "{}", reason(&tower));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_text_is_too_much(text in "([-?:,\\[\\]{}#&*!|>'\"%@` \\t\\n~<=.0-9a-cé\\\\]|\\*a|&a |- |: |---\n|\n  ){0,60}") {
+            if let Ok(documents) = documents(&text) {
+                for document in documents {
+                    let _ = document.to_json();
+                }
+            }
+        }
+
+        #[test]
+        fn what_serde_json_writes_is_read_as_it_was(
+            texts in proptest::collection::btree_map("[ -~\u{a0}-\u{2fff}😀]{0,8}", "[\t\n -~\u{a0}-\u{2fff}😀]{0,20}", 0..4)
+        ) {
+            let texts: BTreeMap<String, String> = texts.into_iter().filter(|(key, _)| key != MERGE).collect();
+            let value = json!({ "a": [texts, 0, null] });
+            let read = document(&value.to_string());
+            prop_assert_eq!(read.map(|node| node.to_json()), Ok(value));
+        }
+    }
+}

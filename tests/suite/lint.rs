@@ -1,0 +1,270 @@
+//! `sidetrack lint`: what is found in each of `tests/manifests`, and what is said of files that cannot be read.
+//!
+//! Review the files in `tests/golden/lint` like code.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use proptest::prelude::*;
+use proptest::sample::Index;
+use serde_json::Value;
+use sidetrack::config::layer::Layer;
+use sidetrack::lint::code::Explanation;
+use sidetrack::lint::{Code, Context};
+
+use crate::SIDETRACK;
+use crate::generated;
+use crate::program::Run;
+
+const MANIFESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/manifests");
+
+/// Runs `sidetrack lint` among the manifests.
+fn lint(arguments: &[&str]) -> Run {
+    let mut command = Command::new(SIDETRACK);
+    Run::of(command.arg("lint").args(arguments).current_dir(MANIFESTS))
+}
+
+/// The names of the manifests, without `.yaml`.
+fn names() -> Vec<String> {
+    let entries = fs::read_dir(MANIFESTS).expect("manifests");
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    paths.sort();
+    let name = |path: &PathBuf| path.file_stem().expect("a name").to_string_lossy().into_owned();
+    paths.iter().map(name).collect()
+}
+
+/// The codes that JSON output names.
+fn codes(run: &Run) -> BTreeSet<String> {
+    let document: Value = serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {run:?}"));
+    assert_eq!(document["version"], 1);
+    let findings = document["findings"].as_array().expect("findings");
+    findings
+        .iter()
+        .map(|finding| finding["code"].as_str().expect("a code").to_owned())
+        .collect()
+}
+
+#[test]
+fn every_manifest_has_the_findings_that_were_reviewed() {
+    insta::with_settings!({ snapshot_path => "../golden/lint", prepend_module_to_snapshot => false, omit_expression => true }, {
+        for name in names() {
+            let found = lint(&[&format!("{name}.yaml")]).stdout;
+            // The explanations are the same for each code, and are in docs/lint.md.
+            let lines: Vec<&str> = found.lines().filter(|line| !line.starts_with(' ')).collect();
+            insta::assert_snapshot!(name, lines.join("\n"));
+        }
+    });
+}
+
+#[test]
+fn every_code_has_a_manifest_in_which_it_is_found_and_the_clean_ones_have_none() {
+    for code in Code::ALL {
+        let file = format!("{}.yaml", code.id());
+        let run = lint(&["--json", &file]);
+        assert_eq!(run.code, Some(3), "{run:?}");
+        assert!(codes(&run).contains(code.id()), "{run:?}");
+    }
+    for file in ["clean.yaml", "injected.yaml"] {
+        let run = lint(&["--json", file]).succeeded();
+        assert!(codes(&run).is_empty(), "{run:?}");
+    }
+}
+
+#[test]
+fn the_place_in_the_file_is_the_value_s() {
+    let run = lint(&["--json", "ST202.yaml"]);
+    let document: Value = serde_json::from_str(&run.stdout).expect("JSON");
+    let places: Vec<_> = document["findings"].as_array().expect("findings").iter().collect();
+    let text = fs::read_to_string(Path::new(MANIFESTS).join("ST202.yaml")).expect("a manifest");
+    assert_eq!(places.len(), 2);
+    for place in places {
+        let number = |key: &str| usize::try_from(place[key].as_u64().expect("a number")).expect("small");
+        let line = text.lines().nth(number("line") - 1).expect("a line");
+        assert_eq!(&line[number("column") - 1..][..4], "1337", "{place}");
+    }
+}
+
+#[test]
+fn standard_input_and_several_files_are_read() {
+    let mut command = Command::new(SIDETRACK);
+    let mut child = command
+        .args(["lint", "ST101.yaml", "-", "clean.yaml"])
+        .current_dir(MANIFESTS)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("sidetrack");
+    let manifest = fs::read(Path::new(MANIFESTS).join("ST102.yaml")).expect("a manifest");
+    child
+        .stdin
+        .take()
+        .expect("a pipe")
+        .write_all(&manifest)
+        .expect("it is read");
+    let output = child.wait_with_output().expect("its end");
+    let found = String::from_utf8(output.stdout).expect("text");
+    assert_eq!(output.status.code(), Some(3));
+    assert!(
+        found.contains("\n-:4:14: ST102: ") || found.starts_with("-:4:14: ST102: "),
+        "{found}"
+    );
+    assert!(
+        found.starts_with("ST101.yaml:7:20: ST101: DaemonSet infra/agent: "),
+        "{found}"
+    );
+    let log = String::from_utf8(output.stderr).expect("text");
+    assert!(log.contains("pods=8"), "{log}");
+}
+
+#[test]
+fn what_cannot_be_read_is_told_with_its_place_and_the_other_files_are_looked_at() {
+    let run = lint(&["../golden", "ST101.yaml", "no-such-file.yaml", "../../Cargo.toml"]);
+    assert_eq!(run.code, Some(2), "{run:?}");
+    for said in [
+        "../golden: ",
+        "no-such-file.yaml: No such file",
+        "../../Cargo.toml:2:1: ",
+    ] {
+        assert!(run.stderr.contains(said), "{said} is not said in {run:?}");
+    }
+    assert!(run.stdout.contains("ST101.yaml:7:20: ST101"), "{run:?}");
+}
+
+#[test]
+fn codes_that_are_not_wanted_are_left_out() {
+    let run = lint(&["--ignore", "ST201,ST101", "ST201.yaml", "ST101.yaml"]).succeeded();
+    assert_eq!(run.stdout, "");
+    lint(&["--ignore", "ST999", "ST201.yaml"]).failed(2, &["\"ST999\" is no code"]);
+}
+
+#[test]
+fn options_of_the_whole_mesh_count_after_annotations() {
+    let mesh = ["--proxy-uid", "7", "--exclude-inbound-ports", "*"];
+    let found = |file: &str| codes(&lint(&[&["--json", file][..], &mesh].concat()));
+    assert!(found("ST401.yaml").is_empty(), "the ports are excluded");
+    // One of its two pods says whom its proxy runs as; the other one leaves that to the mesh.
+    let run = lint(&[&["ST201.yaml"][..], &mesh].concat());
+    assert!(
+        run.stdout.contains("another-proxy") && !run.stdout.contains("nightly"),
+        "{run:?}"
+    );
+}
+
+#[test]
+fn a_file_without_pods_is_worth_a_warning() {
+    let run = lint(&["--ignore", "ST303", "/dev/null"]).succeeded();
+    assert!(run.stderr.contains("there is no pod"), "{run:?}");
+}
+
+#[test]
+fn the_table_of_codes_is_the_one_in_the_code() {
+    let mut table = "| Code | What is found | Why it matters | What to do |\n|---|---|---|---|\n".to_owned();
+    for code in Code::ALL {
+        let Explanation { id, title, why, fix } = code.explanation();
+        table += &format!("| {id} | {title} | {why} | {fix} |\n");
+    }
+    generated::part("docs/lint.md", "codes", &table);
+}
+
+#[test]
+fn every_field_of_the_json_is_described() {
+    let described = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/lint.md")).expect("docs/lint.md");
+    let document: Value = serde_json::from_str(&lint(&["--json", "ST101.yaml"]).stdout).expect("JSON");
+    let fields = document.as_object().expect("an object").keys();
+    let of_finding = document["findings"][0].as_object().expect("a finding").keys();
+    for field in fields.chain(of_finding) {
+        assert!(
+            described.contains(&format!("`{field}`")),
+            "docs/lint.md says nothing about {field}"
+        );
+    }
+}
+
+/// A text that is small and stands for much, in several ways.
+fn bombs() -> Vec<String> {
+    let laughs: String = (1..60)
+        .map(|n| format!("a{n}: &a{n} [*a{0}, *a{0}, *a{0}]\n", n - 1))
+        .collect();
+    let lists: String = (1..30)
+        .map(|n| format!("- &l{n} {{kind: List, items: [*l{0}, *l{0}, *l{0}, *l{0}]}}\n", n - 1))
+        .collect();
+    let pod = "{kind: Pod, spec: {containers: [{name: a, ports: [{containerPort: 15001}]}]}}";
+    vec![
+        format!("a0: &a0 [x]\n{laughs}"),
+        format!("kind: List\nitems:\n- &l0 {pod}\n{lists}"),
+        "[".repeat(1_000_000),
+        "{a: ".repeat(1_000_000),
+        "- ".repeat(1_000_000),
+        "? ".repeat(1_000_000),
+        "{\"kind\": \"List\", \"items\": [".repeat(100_000),
+    ]
+}
+
+#[test]
+fn texts_that_stand_for_much_are_refused() {
+    let context = Context {
+        settings: &Layer::default(),
+        read: &|_| None,
+    };
+    for bomb in bombs() {
+        let refused = sidetrack::lint::lint(&bomb, &context).expect_err("it is too much");
+        let said = refused.to_string();
+        let bounds = ["make more than", "nest deeper", "recursion limit"];
+        assert!(bounds.iter().any(|bound| said.contains(bound)), "{said}");
+    }
+}
+
+/// What is put into lines.
+const ODDITIES: [&str; 12] = [
+    ": ",
+    "~",
+    "[]",
+    "{}",
+    "*a",
+    "&a ",
+    "<<: *a",
+    "- - -",
+    "\"\\u00e9\"",
+    "-1",
+    "!!str ",
+    "\t",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Manifests with lines left out, repeated and garbled: looking at them never panics.
+    #[test]
+    fn garbled_manifests_are_looked_at_or_refused(
+        file in any::<Index>(),
+        changes in proptest::collection::vec((any::<Index>(), any::<Index>(), any::<Index>(), 0..4), 1..6),
+    ) {
+        let names = names();
+        let path = Path::new(MANIFESTS).join(format!("{}.yaml", file.get(&names)));
+        let mut lines: Vec<String> = fs::read_to_string(path).expect("a manifest").lines().map(str::to_owned).collect();
+        for (from, to, oddity, change) in changes {
+            let (line, at) = (lines[from.index(lines.len())].clone(), to.index(lines.len()));
+            match change {
+                0 if lines.len() > 1 => drop(lines.remove(at)),
+                1 => lines.insert(at, line),
+                2 => lines[at] = line,
+                _ => {
+                    let places: Vec<usize> = lines[at].char_indices().map(|(place, _)| place).collect();
+                    if !places.is_empty() {
+                        lines[at].insert_str(*from.get(&places), ODDITIES[oddity.index(ODDITIES.len())]);
+                    }
+                }
+            }
+        }
+        let context = Context { settings: &Layer::default(), read: &|_| None };
+        if let Ok(report) = sidetrack::lint::lint(&lines.join("\n"), &context) {
+            for finding in report.findings {
+                prop_assert!(finding.at.line <= lines.len() + 1, "{:?}", finding);
+            }
+        }
+    }
+}
