@@ -246,6 +246,8 @@ pub fn list_of(single: &Chain<'_>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::super::entry::{Installer, entry};
@@ -291,6 +293,25 @@ mod tests {
             assert_eq!(chain(&with).find(&ours()), Found::AsWanted, "{with}");
             assert_eq!(chain(&with).with(&ours()), with, "again");
             assert_eq!(chain(&with).without_managed(), text);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_layout_what_is_put_in_is_taken_out_to_the_byte(
+            types in vec("[a-z]{1,8}", 1..6),
+            spaces in vec("[ \t\r\n]{0,6}", 24),
+            before: bool,
+        ) {
+            let types: Vec<String> = types.iter().map(|name| format!("{{ \"type\" : \"{name}\" }}")).collect();
+            let plugins = format!("\"plugins\" : [ {} ]", types.join(" , "));
+            let name = "\"name\" : \"a\"";
+            let members = if before { [&plugins, name] } else { [name, &plugins] };
+            let words = format!("{{ {} }} ", members.join(" , "));
+            let text: String = words.split(' ').zip(spaces.iter().cycle()).flat_map(|(word, space)| [word, space]).collect();
+            let with = chain(&text).with(&ours());
+            prop_assert_eq!(chain(&with).find(&ours()), Found::AsWanted, "{}", with);
+            prop_assert_eq!(chain(&with).without_managed(), text);
         }
     }
 

@@ -89,6 +89,7 @@ impl Service {
         let mut keeper = Keeper::new(&self.node, &metrics);
         loop {
             metrics.turned();
+            tracing::trace!("looking");
             watch.renew().map_err(NodeError::Watch)?;
             let pause = if desk.is_ours() {
                 keeper.turn(Instant::now())?

@@ -60,12 +60,12 @@ impl Watch {
     /// The kernel does not do it.
     pub fn renew(&self) -> Result<(), Errno> {
         // What is written in place counts when it is closed; a link is made without that. Modes matter for the binary.
+        // That a directory was deleted is told without being asked for (IN_IGNORED).
         let events = AddWatchFlags::IN_CLOSE_WRITE
             | AddWatchFlags::IN_CREATE
             | AddWatchFlags::IN_DELETE
             | AddWatchFlags::IN_MOVE
             | AddWatchFlags::IN_ATTRIB
-            | AddWatchFlags::IN_DELETE_SELF
             | AddWatchFlags::IN_MOVE_SELF
             | AddWatchFlags::IN_ONLYDIR;
         for directory in &self.directories {

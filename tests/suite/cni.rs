@@ -67,7 +67,7 @@ impl Request {
         self.command_of(SIDETRACK)
     }
 
-    fn command_of(&self, program: impl AsRef<OsStr>) -> Command {
+    pub fn command_of(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         let given = self.variables.iter().filter(|(_, value)| !value.is_empty());
         command.envs(given.map(|(name, value)| (*name, value.as_str())));
@@ -96,7 +96,7 @@ impl Request {
 }
 
 /// Runs the plugin with this on standard input.
-fn plugin(command: &mut Command, stdin: &[u8]) -> Run {
+pub fn plugin(command: &mut Command, stdin: &[u8]) -> Run {
     command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

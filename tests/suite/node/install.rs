@@ -9,7 +9,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use super::machine::{CILIUM, FLANNEL, Machine, WEAVE, names, plugins};
+use super::machine::{CILIUM, End, FLANNEL, Machine, WEAVE, names, plugins};
 use crate::cni::{has_rules, request};
 use crate::common::Netns;
 use crate::program::Run;
@@ -163,8 +163,9 @@ fn at_every_instant_there_is_a_whole_binary_and_a_whole_conflist() {
             }
             looks
         });
+        let end = End(&done);
         (1..=10).for_each(install);
-        done.store(true, Ordering::Relaxed);
+        drop(end);
         looks.join().expect("whole files")
     });
     assert!(looks > 2, "{looks}");

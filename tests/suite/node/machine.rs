@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -213,6 +213,15 @@ pub fn plugins(text: &str) -> Option<Vec<String>> {
     }
 }
 
+/// Says when it is dropped, so also where a test fails, that another thread is to end.
+pub struct End<'d>(pub &'d AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// How long anything may take. The installer looks once a minute though nothing has happened, so that whatever happens
 /// sooner was an event's doing.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -267,10 +276,6 @@ impl Installer {
             move || collect(stderr, &log)
         });
         Self { child, address, log }
-    }
-
-    pub fn id(&self) -> u32 {
-        self.child.id()
     }
 
     pub fn address(&self) -> SocketAddr {
