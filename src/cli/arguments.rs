@@ -2,7 +2,7 @@
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::{graph, istio_iptables};
+use super::{completions, graph, help, istio_iptables, lint};
 use crate::config::options::{Group, OPTIONS, OptionSpec};
 use crate::config::problem::environment_name;
 
@@ -16,19 +16,18 @@ pub fn command() -> Command {
         .disable_help_subcommand(true)
         .subcommand(apply())
         .subcommand(cleanup())
-        .subcommand(graph())
-        .subcommand(lint())
+        .subcommand(graph::command())
+        .subcommand(lint::command())
         .subcommand(istio_iptables::command())
+        .subcommand(completions::command())
+        .subcommand(help::command())
+        .after_help("Example: sidetrack apply --dry-run")
 }
 
 fn apply() -> Command {
     Command::new("apply")
         .about("Redirects the TCP traffic of a network namespace to its proxy")
-        .after_help(
-            "Each option is also the variable SIDETRACK_… of its name and a key of the file; a flag counts before a \
-             variable, a variable before the file.\n\
-             Example: sidetrack apply --exclude-outbound-ports 3306,6379 --exclude-inbound-ports 22",
-        )
+        .after_help("Example: sidetrack apply --exclude-outbound-ports 3306,6379 --exclude-inbound-ports 22")
         .arg(netns())
         .arg(config())
         .args(OPTIONS.iter().map(argument))
@@ -36,65 +35,28 @@ fn apply() -> Command {
 }
 
 fn cleanup() -> Command {
-    let logging = |option: &&OptionSpec| option.name.starts_with("log-");
     Command::new("cleanup")
         .about("Removes everything that sidetrack put into a network namespace, and nothing else")
         .after_help("Example: sidetrack cleanup --netns pod")
         .arg(netns())
-        .args(OPTIONS.iter().filter(logging).map(argument))
+        .args(about_logging())
         .arg(verbose())
 }
 
-fn graph() -> Command {
-    Command::new("graph")
-        .about("Draws the way of packets through the rules that applying would write")
-        .after_help("Example: sidetrack graph --format svg --redirect-dns > graph.svg")
-        .arg(
-            Arg::new("format")
-                .long("format")
-                .value_name("FORMAT")
-                .default_value(graph::FORMATS[0].0)
-                .value_parser(graph::FORMATS.map(|(name, _)| name))
-                .help("mermaid for Markdown, dot for Graphviz, svg for everything else"),
-        )
-        .arg(config())
-        .args(OPTIONS.iter().map(argument))
-        .arg(verbose())
+/// The options that decide about the rules.
+pub fn about_rules() -> impl Iterator<Item = Arg> {
+    let about_rules = |option: &&OptionSpec| option.group != Group::Run;
+    OPTIONS.iter().filter(about_rules).map(argument)
 }
 
-fn lint() -> Command {
-    Command::new("lint")
-        .about("Looks at Kubernetes manifests for what defeats redirection, before they are deployed")
-        .after_help(
-            "Exit codes: 0 nothing found, 3 findings, 2 a file cannot be read.\n\
-             Example: kubectl get deployments -A -o yaml | sidetrack lint -",
-        )
-        .arg(
-            Arg::new("files")
-                .value_name("FILE")
-                .num_args(1..)
-                .required(true)
-                .help("YAML or JSON, of any number of documents; - is standard input"),
-        )
-        .arg(
-            Arg::new("json")
-                .long("json")
-                .action(ArgAction::SetTrue)
-                .help("Print the findings as JSON"),
-        )
-        .arg(
-            Arg::new("ignore")
-                .long("ignore")
-                .value_name("CODES")
-                .action(ArgAction::Append)
-                .help("Leave out the findings of these codes, such as ST303,ST401"),
-        )
-        .arg(config())
-        .args(OPTIONS.iter().map(argument))
-        .arg(verbose())
+/// The options that decide about the log.
+pub fn about_logging() -> impl Iterator<Item = Arg> {
+    let about_logging = |option: &&OptionSpec| option.name.starts_with("log-");
+    OPTIONS.iter().filter(about_logging).map(argument)
 }
 
-fn config() -> Arg {
+/// `--config`.
+pub fn config() -> Arg {
     Arg::new("config")
         .long("config")
         .value_name("FILE")
@@ -102,7 +64,8 @@ fn config() -> Arg {
         .help_heading(Group::Run.heading())
 }
 
-fn netns() -> Arg {
+/// `--netns`.
+pub fn netns() -> Arg {
     Arg::new("netns")
         .long("netns")
         .value_name("PATH|NAME")
@@ -110,7 +73,8 @@ fn netns() -> Arg {
         .help_heading(Group::Run.heading())
 }
 
-fn verbose() -> Arg {
+/// `--verbose`.
+pub fn verbose() -> Arg {
     Arg::new("verbose")
         .short('v')
         .long("verbose")

@@ -5,13 +5,47 @@ use std::ffi::OsString;
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 
-use clap::ArgMatches;
+use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::failure::{Failure, Found};
 use super::{arguments, istio_iptables, settings};
 use crate::config::types::Accounts;
 use crate::config::{Config, Settings, sources};
 use crate::lint::{self, Code, Context, Invocation, Linted, Report};
+
+/// What clap knows of the command line.
+pub fn command() -> Command {
+    Command::new("lint")
+        .about("Looks at Kubernetes manifests for what defeats redirection, before they are deployed")
+        .after_help(
+            "Exit codes: 0 nothing found, 3 findings, 2 a file cannot be read.\n\
+             Example: kubectl get deployments -A -o yaml | sidetrack lint -",
+        )
+        .arg(
+            Arg::new("files")
+                .value_name("FILE")
+                .num_args(1..)
+                .required(true)
+                .help("YAML or JSON, of any number of documents; - is standard input"),
+        )
+        .arg(
+            Arg::new("json")
+                .long("json")
+                .action(ArgAction::SetTrue)
+                .help("Print the findings as JSON"),
+        )
+        .arg(
+            Arg::new("ignore")
+                .long("ignore")
+                .value_name("CODES")
+                .action(ArgAction::Append)
+                .help("Leave out the findings of these codes, such as ST303,ST401"),
+        )
+        .arg(arguments::config())
+        .args(arguments::about_rules())
+        .args(arguments::about_logging())
+        .arg(arguments::verbose())
+}
 
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {

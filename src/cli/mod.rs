@@ -3,8 +3,10 @@
 mod apply;
 mod arguments;
 mod cleanup;
+mod completions;
 mod failure;
 mod graph;
+mod help;
 mod istio_iptables;
 mod lint;
 mod logging;
@@ -13,8 +15,8 @@ mod settings;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::ArgMatches;
 use clap::error::ErrorKind;
+use clap::{ArgMatches, Command};
 
 use self::failure::{ExitCodes, Failure};
 use crate::config::types::LogLevel;
@@ -26,22 +28,29 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     match istio_iptables::arguments(&arguments) {
         Some(arguments) => exit_code(
-            istio_iptables::command().try_get_matches_from(arguments),
+            help::brief(istio_iptables::command()).try_get_matches_from(arguments),
             istio_iptables::run,
             failure::ISTIO_IPTABLES,
         ),
         None => exit_code(
-            arguments::command().try_get_matches_from(arguments),
+            help::brief(command()).try_get_matches_from(arguments),
             command_of_ours,
             failure::SIDETRACK,
         ),
     }
 }
 
+/// What clap knows of the whole command line: one definition gives flags, help, completions and man pages.
+pub fn command() -> Command {
+    arguments::command()
+}
+
 fn command_of_ours(matches: &ArgMatches) -> anyhow::Result<()> {
     match matches.subcommand() {
         Some(("apply", matches)) => apply::run(matches),
         Some(("cleanup", matches)) => cleanup::run(matches),
+        Some(("completions", matches)) => completions::run(matches),
+        Some(("help", matches)) => help::run(matches),
         Some(("graph", matches)) => graph::run(matches),
         Some(("lint", matches)) => lint::run(matches),
         _ => Err(Failure::Usage(vec!["no such command".to_owned()]).into()),
