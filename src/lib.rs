@@ -12,16 +12,22 @@
 //!
 //! [`config`] reads and validates options, [`compat`] those of other tools, [`plan`] decides, [`ruleset`] is what was
 //! decided, [`render`] writes it down in the languages of nft, iptables, JSON and netlink. All of them are pure.
-//! [`kernel`] alone has effects; [`cli`] is the command line, [`cni`] the plugin that container runtimes call.
+//! [`drift`] says how what is installed differs from a plan, [`simulate`] follows packets through it, [`probe`] says
+//! which connections prove that it is in force. [`kernel`] alone has effects; [`cli`] is the command line, [`cni`] the
+//! plugin that container runtimes call, [`node`] what puts it on a node.
 
 pub mod cli;
 pub mod cni;
 pub mod compat;
 pub mod config;
+pub mod drift;
 pub mod facts;
 pub mod kernel;
 pub mod lint;
+pub mod node;
 pub mod plan;
+pub mod probe;
 pub mod render;
 pub mod ruleset;
+pub mod simulate;
 pub mod yaml;

@@ -10,9 +10,10 @@ use crate::config::types::{DnsServers, Output};
 use crate::config::{Config, Settings};
 use crate::facts::Facts;
 use crate::kernel::install::{self, Applied};
+use crate::kernel::resolvers::{self, ResolversError};
 use crate::kernel::route::Loopback;
-use crate::kernel::{Change, Namespace, netns, resolvers};
-use crate::plan::{Plan, PlanError};
+use crate::kernel::{Change, Namespace, netns};
+use crate::plan::Plan;
 use crate::render;
 
 /// Runs the command.
@@ -32,10 +33,10 @@ pub fn apply(settings: &Settings) -> anyhow::Result<()> {
     if settings.run.dry_run {
         return Ok(std::io::stdout().write_all(text(settings)?.as_bytes())?);
     }
-    let mut namespace = Namespace::default();
+    let mut namespace = Namespace::claim();
     let observed = namespace.observe()?;
     observed.log_warnings();
-    let plan = Plan::new(&settings.config, &facts(&settings.config, &observed.loopback))?;
+    let plan = Plan::new(&settings.config, &facts(&settings.config, Some(&observed.loopback))?)?;
     let applied = install::apply(&mut namespace, &plan, settings.run.backend, &observed)?;
     tell(&plan, &applied);
     Ok(())
@@ -57,26 +58,41 @@ pub fn text(settings: &Settings) -> anyhow::Result<String> {
 /// The plan for this network namespace. Looks at it and changes nothing; what cannot be seen is as in an ordinary pod.
 ///
 /// # Errors
-/// There is no such plan.
-pub fn plan(config: &Config) -> Result<Plan, PlanError> {
-    let facts = match Namespace::default().loopback() {
-        Ok(loopback) => facts(config, &loopback),
-        Err(error) => {
-            tracing::debug!(%error, "cannot observe this network namespace; planning for an ordinary pod");
-            Facts::default()
-        }
-    };
-    Plan::new(config, &facts)
+/// There is no such plan, or a file that it depends on cannot be read.
+pub fn plan(config: &Config) -> anyhow::Result<Plan> {
+    Ok(Plan::new(config, &seen(config)?)?)
+}
+
+/// What the plan depends on, as far as it can be seen.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn seen(config: &Config) -> Result<Facts, ResolversError> {
+    let loopback = Namespace::default().loopback();
+    if let Err(error) = &loopback {
+        tracing::debug!(%error, "cannot observe this network namespace; planning for an ordinary pod");
+    }
+    facts(config, loopback.as_ref().ok())
 }
 
 /// What the plan depends on. Name servers are looked up only where they matter.
-fn facts(config: &Config, loopback: &Loopback) -> Facts {
+///
+/// # Errors
+/// A file cannot be read.
+pub fn facts(config: &Config, loopback: Option<&Loopback>) -> Result<Facts, ResolversError> {
     let asks_file = config.dns.redirect && config.dns.servers == DnsServers::ResolvConf;
-    Facts {
-        ipv6: loopback.ipv6,
-        addresses: loopback.addresses,
-        resolvers: if asks_file { resolvers::read() } else { Vec::new() },
-    }
+    let resolvers = if asks_file { resolvers::read()? } else { Vec::new() };
+    Ok(match loopback {
+        Some(loopback) => Facts {
+            ipv6: loopback.ipv6,
+            addresses: loopback.addresses,
+            resolvers,
+        },
+        None => Facts {
+            resolvers,
+            ..Facts::default()
+        },
+    })
 }
 
 fn tell(plan: &Plan, applied: &Applied) {

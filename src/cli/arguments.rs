@@ -2,11 +2,12 @@
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::{completions, graph, help, istio_iptables, lint};
+use super::help::brief;
+use super::{completions, help, istio_iptables, node};
 use crate::config::options::{Group, OPTIONS, OptionSpec};
 use crate::config::problem::environment_name;
 
-/// The whole command line.
+/// The whole command line. What a subcommand takes is made up only where it is the one that was called.
 pub fn command() -> Command {
     Command::new("sidetrack")
         .version(env!("CARGO_PKG_VERSION"))
@@ -14,49 +15,170 @@ pub fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .disable_help_subcommand(true)
-        .subcommand(apply())
-        .subcommand(cleanup())
-        .subcommand(graph::command())
-        .subcommand(lint::command())
+        .subcommand(deferred(
+            "apply",
+            "Redirects the TCP traffic of a network namespace to its proxy",
+            apply,
+        ))
+        .subcommand(deferred(
+            "check",
+            "Says whether what is installed is what apply would install, and what differs",
+            check,
+        ))
+        .subcommand(deferred(
+            "cleanup",
+            "Removes all that sidetrack put into a network namespace, and nothing else",
+            cleanup,
+        ))
+        .subcommand(deferred(
+            "graph",
+            "Draws the way of packets through the rules that applying would write",
+            graph,
+        ))
+        .subcommand(deferred(
+            "lint",
+            "Looks at Kubernetes manifests for what defeats redirection",
+            lint,
+        ))
+        .subcommand(node::command())
+        .subcommand(deferred(
+            "probe",
+            "Proves an installed redirection by making connections through it",
+            probe,
+        ))
         .subcommand(istio_iptables::command())
         .subcommand(completions::command())
         .subcommand(help::command())
         .after_help("Example: sidetrack apply --dry-run")
 }
 
-fn apply() -> Command {
-    Command::new("apply")
-        .about("Redirects the TCP traffic of a network namespace to its proxy")
+fn deferred(name: &'static str, about: &'static str, arguments: fn(Command) -> Command) -> Command {
+    Command::new(name).about(about).defer(arguments)
+}
+
+fn apply(command: Command) -> Command {
+    let command = command
         .after_help("Example: sidetrack apply --exclude-outbound-ports 3306,6379 --exclude-inbound-ports 22")
         .arg(netns())
         .arg(config())
         .args(OPTIONS.iter().map(argument))
-        .arg(verbose())
+        .arg(verbose());
+    brief(command)
 }
 
-fn cleanup() -> Command {
-    Command::new("cleanup")
-        .about("Removes everything that sidetrack put into a network namespace, and nothing else")
+fn check(command: Command) -> Command {
+    let of_the_plan = |option: &&OptionSpec| !matches!(option.name, "dry-run" | "output");
+    let command = command
+        .disable_help_subcommand(true)
+        .after_help(
+            "The options are those of apply. It exits with 0 where all is as planned, and with 3 otherwise.\n\
+             Examples: sidetrack check --netns pod --exclude-outbound-ports 3306,6379\n          \
+             sidetrack check istio-iptables -p 15001 -z 15006 -b '*'",
+        )
+        .arg(netns())
+        .arg(config())
+        .args(OPTIONS.iter().filter(of_the_plan).map(argument))
+        .arg(json().global(true))
+        .arg(verbose())
+        .subcommand(
+            istio_iptables::command().about("Compares with what istio-iptables with these flags would install"),
+        );
+    brief(command)
+}
+
+fn cleanup(command: Command) -> Command {
+    let logging = |option: &&OptionSpec| option.name.starts_with("log-");
+    command
         .after_help("Example: sidetrack cleanup --netns pod")
         .arg(netns())
-        .args(about_logging())
+        .args(OPTIONS.iter().filter(logging).map(argument))
         .arg(verbose())
 }
 
-/// The options that decide about the rules.
-pub fn about_rules() -> impl Iterator<Item = Arg> {
-    let about_rules = |option: &&OptionSpec| option.group != Group::Run;
-    OPTIONS.iter().filter(about_rules).map(argument)
+fn graph(command: Command) -> Command {
+    let command = command
+        .after_help("Example: sidetrack graph --format svg --redirect-dns > graph.svg")
+        .arg(
+            Arg::new("format")
+                .long("format")
+                .value_name("FORMAT")
+                .default_value(super::graph::FORMATS[0].0)
+                .value_parser(super::graph::FORMATS.map(|(name, _)| name))
+                .hide_default_value(true)
+                .hide_possible_values(true)
+                .help("mermaid for Markdown, dot for Graphviz, or svg [mermaid]"),
+        )
+        .arg(config())
+        .args(OPTIONS.iter().filter(says_nothing_of_applying).map(argument))
+        .arg(verbose());
+    brief(command)
 }
 
-/// The options that decide about the log.
-pub fn about_logging() -> impl Iterator<Item = Arg> {
-    let about_logging = |option: &&OptionSpec| option.name.starts_with("log-");
-    OPTIONS.iter().filter(about_logging).map(argument)
+fn lint(command: Command) -> Command {
+    let command = command
+        .after_help(
+            "Exit codes: 0 nothing found, 3 findings, 2 a file cannot be read.\n\
+             Example: kubectl get deployments -A -o yaml | sidetrack lint -",
+        )
+        .arg(
+            Arg::new("files")
+                .value_name("FILE")
+                .num_args(1..)
+                .required(true)
+                .help("YAML or JSON, of any number of documents; - is standard input"),
+        )
+        .arg(json())
+        .arg(
+            Arg::new("ignore")
+                .long("ignore")
+                .value_name("CODES")
+                .action(ArgAction::Append)
+                .help("Leave out the findings of these codes, such as ST303,ST401"),
+        )
+        .arg(config())
+        .args(OPTIONS.iter().filter(says_nothing_of_applying).map(argument))
+        .arg(verbose());
+    brief(command)
 }
 
-/// `--config`.
-pub fn config() -> Arg {
+fn probe(command: Command) -> Command {
+    let command = command
+        .after_help(
+            "Give the options that the redirection was applied with.\n\
+             Exit codes: 0 all passed, 3 some failed, 1 some could not be made.\n\
+             Example: sidetrack probe --netns /proc/4321/ns/net --exclude-outbound-ports 3306,6379",
+        )
+        .arg(netns())
+        .arg(config())
+        .args(OPTIONS.iter().filter(says_nothing_of_applying).map(argument))
+        .arg(
+            Arg::new("timeout")
+                .long("timeout")
+                .value_name("DURATION")
+                .default_value("5s")
+                .hide_default_value(true)
+                .help("How long to wait for connections that get no answer [5s]")
+                .help_heading(Group::Run.heading()),
+        )
+        .arg(json())
+        .arg(verbose());
+    brief(command)
+}
+
+/// Whether an option matters to commands that only want to know what the rules would be.
+fn says_nothing_of_applying(option: &&OptionSpec) -> bool {
+    !matches!(option.name, "backend" | "dry-run" | "output")
+}
+
+fn json() -> Arg {
+    Arg::new("json")
+        .long("json")
+        .action(ArgAction::SetTrue)
+        .help("Print the result as JSON")
+        .help_heading(Group::Run.heading())
+}
+
+fn config() -> Arg {
     Arg::new("config")
         .long("config")
         .value_name("FILE")
@@ -64,8 +186,7 @@ pub fn config() -> Arg {
         .help_heading(Group::Run.heading())
 }
 
-/// `--netns`.
-pub fn netns() -> Arg {
+fn netns() -> Arg {
     Arg::new("netns")
         .long("netns")
         .value_name("PATH|NAME")
@@ -73,7 +194,7 @@ pub fn netns() -> Arg {
         .help_heading(Group::Run.heading())
 }
 
-/// `--verbose`.
+/// `-v`.
 pub fn verbose() -> Arg {
     Arg::new("verbose")
         .short('v')
@@ -83,7 +204,8 @@ pub fn verbose() -> Arg {
         .help_heading(Group::Run.heading())
 }
 
-fn argument(option: &'static OptionSpec) -> Arg {
+/// An option of the table, as clap knows it.
+pub fn argument(option: &'static OptionSpec) -> Arg {
     let argument = Arg::new(option.name)
         .long(option.name)
         .aliases(option.aliases)

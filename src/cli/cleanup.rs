@@ -21,7 +21,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
 /// # Errors
 /// The system cannot or may not.
 pub fn cleanup() -> anyhow::Result<()> {
-    let mut namespace = Namespace::default();
+    let mut namespace = Namespace::claim();
     let observed = namespace.observe()?;
     let removed = install::cleanup(&mut namespace, &observed)?;
     if removed == Removed::default() {

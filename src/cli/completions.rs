@@ -5,8 +5,6 @@ use std::io::Write as _;
 use clap::{Arg, ArgMatches, Command};
 use clap_complete::{Shell, generate};
 
-use super::arguments;
-
 /// The shells, by name.
 const SHELLS: [(&str, Shell); 3] = [("bash", Shell::Bash), ("fish", Shell::Fish), ("zsh", Shell::Zsh)];
 
@@ -31,7 +29,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     for (name, shell) in SHELLS {
         if wanted.is_some_and(|wanted| wanted == name) {
             let mut script = Vec::new();
-            generate(shell, &mut arguments::command(), "sidetrack", &mut script);
+            generate(shell, &mut super::command(), "sidetrack", &mut script);
             std::io::stdout().write_all(&script)?;
         }
     }

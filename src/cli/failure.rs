@@ -7,6 +7,7 @@ use thiserror::Error;
 use crate::config::problem::Problem;
 use crate::kernel::KernelError;
 use crate::kernel::validation::ValidationError;
+use crate::probe::Tally;
 
 /// What a command exits with where its input is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,16 +25,10 @@ pub const ISTIO_IPTABLES: ExitCodes = ExitCodes { usage: 255, input: 1 };
 
 /// The exit code for a system that cannot do what was asked.
 pub const SYSTEM: u8 = 1;
+/// The exit code where something is not as it should be, and that is the answer to what was asked.
+pub const NEGATIVE: u8 = 3;
 /// The exit code for traffic that is not redirected. Istio's repair controller waits for it.
 pub const VALIDATION: u8 = 126;
-
-/// The exit code for an answer that is not the one hoped for: something was found.
-pub const FOUND: u8 = 3;
-
-/// Something was found, and has been told.
-#[derive(Debug, Error)]
-#[error("something was found")]
-pub struct Found;
 
 /// Input that cannot be used: all that is wrong with it.
 #[derive(Debug, Error)]
@@ -44,6 +39,20 @@ pub enum Failure {
     /// The way in which a command is used, maybe values too. Each a sentence.
     #[error("{}", .0.join("; "))]
     Usage(Vec<String>),
+}
+
+/// Probes that did not all pass.
+#[derive(Debug, Error)]
+pub enum Unproved {
+    /// Some came to something else than they should.
+    #[error("the redirection does not do all that it should: {0}")]
+    Failed(Tally),
+    /// Some could not be made; the others passed.
+    #[error("not everything could be tried: {0}. The report says what each lacks")]
+    Incomplete(Tally),
+    /// Some that Istio's validation would make failed, or others like them.
+    #[error("traffic is not redirected as it should be: {0}")]
+    Validation(Tally),
 }
 
 impl From<Vec<Problem>> for Failure {
@@ -64,17 +73,16 @@ pub fn report(error: &anyhow::Error, codes: ExitCodes) -> ExitCode {
         }
         return ExitCode::from(code);
     }
-    if error.is::<Found>() {
-        return ExitCode::from(FOUND);
-    }
     let advice = error.downcast_ref().and_then(KernelError::advice);
     match advice {
         Some(advice) => tracing::error!("{error}. {advice}"),
         None => tracing::error!("{error}"),
     }
-    ExitCode::from(if error.is::<ValidationError>() {
-        VALIDATION
-    } else {
-        SYSTEM
-    })
+    let unproved = error.downcast_ref().map(|unproved| match unproved {
+        Unproved::Failed(_) => NEGATIVE,
+        Unproved::Incomplete(_) => SYSTEM,
+        Unproved::Validation(_) => VALIDATION,
+    });
+    let validation = error.is::<ValidationError>().then_some(VALIDATION);
+    ExitCode::from(unproved.or(validation).unwrap_or(SYSTEM))
 }

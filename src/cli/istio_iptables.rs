@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::arguments::first_line;
 use super::failure::Failure;
-use super::help::OF_ISTIO;
+use super::help::{OF_ISTIO, brief};
 use super::{apply, cleanup, logging};
 use crate::compat::istio::table::{SETTINGS, Setting};
 use crate::compat::istio::{self, Mistake, Probe, Request, Task};
@@ -28,7 +28,8 @@ struct DryRunFile {
     reason: std::io::Error,
 }
 
-const NAME: &str = "istio-iptables";
+/// What it is called.
+pub const NAME: &str = "istio-iptables";
 
 /// What is to be read as the command line of `istio-iptables`, if that is what the program is called as: by its own
 /// name, as `sidetrack istio-iptables`, or in the place of `pilot-agent`, whose flags may come before the word.
@@ -49,13 +50,16 @@ pub fn arguments(all: &[OsString]) -> Option<Vec<OsString>> {
 pub fn command() -> Command {
     Command::new(NAME)
         .about("Does what Istio's program of this name does, with its flags and variables")
-        .override_usage("sidetrack istio-iptables [OPTIONS]")
-        .after_help(
-            "docs/istio-iptables.md says what is different.\n\
-             Example: sidetrack istio-iptables -p 15001 -z 15006 -u 1337 -m REDIRECT -i '*' -b '*' -d 15090,15021,15020",
-        )
-        .args_override_self(true)
-        .args(SETTINGS.iter().filter(|setting| setting.has_flag()).map(argument))
+        .defer(|command| {
+            let command = command
+                .after_help(
+                    "docs/istio-iptables.md says what is different.\n\
+                     Example: sidetrack istio-iptables -p 15001 -z 15006 -u 1337 -m REDIRECT -i '*' -b '*' -d 15090",
+                )
+                .args_override_self(true)
+                .args(SETTINGS.iter().filter(|setting| setting.has_flag()).map(argument));
+            brief(command)
+        })
 }
 
 fn argument(setting: &'static Setting) -> Arg {
@@ -91,6 +95,18 @@ fn help(setting: &Setting) -> String {
 
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
+    let request = request(matches)?;
+    match &request.netns {
+        Some(netns) => netns::within(netns::path(netns), || work(&request))?,
+        None => work(&request),
+    }
+}
+
+/// What is asked for. Starts logging as it says.
+///
+/// # Errors
+/// All that is wrong with it.
+pub fn request(matches: &ArgMatches) -> Result<Request, Failure> {
     let flag = |setting: &Setting| matches.get_one::<String>(setting.name).cloned();
     let variable = |name: &str| std::env::var_os(name).map(|text| text.to_string_lossy().into_owned());
     let parsed = istio::read(flag, variable, &AccountFiles);
@@ -98,11 +114,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     for note in parsed.notes {
         tracing::info!("{note}");
     }
-    let request = parsed.request.map_err(failure)?;
-    match &request.netns {
-        Some(netns) => netns::within(netns::path(netns), || work(&request))?,
-        None => work(&request),
-    }
+    parsed.request.map_err(failure)
 }
 
 /// What a command line and variables ask for, or what is wrong with them. `None` where it is no command to redirect.
@@ -166,6 +178,7 @@ fn validate(config: &Config, probe: Probe) -> anyhow::Result<()> {
         v4_destination: validation::own_address(config.loopback_cidr).unwrap_or(PASSTHROUGH_V4),
     };
     validation.run()?;
+    super::probe::validate(config, probe.port, probe.timeout)?;
     tracing::info!("traffic is redirected");
     Ok(())
 }

@@ -4,51 +4,18 @@ use std::cell::Cell;
 use std::ffi::OsString;
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
+use std::process::ExitCode;
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::ArgMatches;
 
-use super::failure::{Failure, Found};
+use super::failure::{Failure, NEGATIVE};
 use super::{arguments, istio_iptables, settings};
 use crate::config::types::Accounts;
 use crate::config::{Config, Settings, sources};
 use crate::lint::{self, Code, Context, Invocation, Linted, Report};
 
-/// What clap knows of the command line.
-pub fn command() -> Command {
-    Command::new("lint")
-        .about("Looks at Kubernetes manifests for what defeats redirection, before they are deployed")
-        .after_help(
-            "Exit codes: 0 nothing found, 3 findings, 2 a file cannot be read.\n\
-             Example: kubectl get deployments -A -o yaml | sidetrack lint -",
-        )
-        .arg(
-            Arg::new("files")
-                .value_name("FILE")
-                .num_args(1..)
-                .required(true)
-                .help("YAML or JSON, of any number of documents; - is standard input"),
-        )
-        .arg(
-            Arg::new("json")
-                .long("json")
-                .action(ArgAction::SetTrue)
-                .help("Print the findings as JSON"),
-        )
-        .arg(
-            Arg::new("ignore")
-                .long("ignore")
-                .value_name("CODES")
-                .action(ArgAction::Append)
-                .help("Leave out the findings of these codes, such as ST303,ST401"),
-        )
-        .arg(arguments::config())
-        .args(arguments::about_rules())
-        .args(arguments::about_logging())
-        .arg(arguments::verbose())
-}
-
 /// Runs the command.
-pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
+pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let layer = settings::layer(matches)?;
     let ignored = ignored(matches)?;
     let context = Context {
@@ -78,7 +45,10 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
         (0, 0) => tracing::warn!("there is no pod in there: nothing has a list of containers"),
         _ => tracing::info!(pods, findings, "looked at"),
     }
-    if findings == 0 { Ok(()) } else { Err(Found.into()) }
+    Ok(match findings {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::from(NEGATIVE),
+    })
 }
 
 /// What is found in a file, or why it cannot be read.

@@ -20,7 +20,9 @@ pub fn start(logging: Logging, verbosity: u8) {
     let lines = tracing_subscriber::fmt()
         .with_max_level(LevelFilter::from_level(level))
         .with_writer(io::stderr)
-        .with_target(false);
+        .with_target(false)
+        // A line that cannot be written, on a full disk or to nobody, is no reason to stop half-way.
+        .log_internal_errors(false);
     // Whoever started logging before keeps it.
     let _started_now = match logging.format {
         LogFormat::Text => lines.without_time().try_init().is_ok(),

@@ -2,6 +2,7 @@
 
 mod apply;
 mod arguments;
+mod check;
 mod cleanup;
 mod completions;
 mod failure;
@@ -10,10 +11,12 @@ mod help;
 mod istio_iptables;
 mod lint;
 mod logging;
+mod node;
+mod probe;
 mod settings;
 
 use std::ffi::OsString;
-use std::process::ExitCode;
+use std::process::{ExitCode, Termination};
 
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Command};
@@ -23,43 +26,47 @@ use crate::config::types::LogLevel;
 
 /// Runs one command: as `istio-iptables` where the program is called that, else as one of our own.
 ///
-/// Errors are logged. The exit code is 0, or what the command has for its failures.
+/// Errors are logged. The exit code is 0, or what the command has for its failures and findings.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     match istio_iptables::arguments(&arguments) {
         Some(arguments) => exit_code(
-            help::brief(istio_iptables::command()).try_get_matches_from(arguments),
-            istio_iptables::run,
+            istio_iptables::command().try_get_matches_from(arguments),
+            |matches| istio_iptables::run(matches).map(|()| ExitCode::SUCCESS),
             failure::ISTIO_IPTABLES,
         ),
         None => exit_code(
-            help::brief(command()).try_get_matches_from(arguments),
+            arguments::command().try_get_matches_from(arguments),
             command_of_ours,
             failure::SIDETRACK,
         ),
     }
 }
 
-/// What clap knows of the whole command line: one definition gives flags, help, completions and man pages.
+/// What clap knows of the whole command line, every option of it: for man pages and the like.
 pub fn command() -> Command {
-    arguments::command()
+    help::full(arguments::command())
 }
 
-fn command_of_ours(matches: &ArgMatches) -> anyhow::Result<()> {
+fn command_of_ours(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    let succeeded = |()| ExitCode::SUCCESS;
     match matches.subcommand() {
-        Some(("apply", matches)) => apply::run(matches),
-        Some(("cleanup", matches)) => cleanup::run(matches),
-        Some(("completions", matches)) => completions::run(matches),
-        Some(("help", matches)) => help::run(matches),
-        Some(("graph", matches)) => graph::run(matches),
+        Some(("apply", matches)) => apply::run(matches).map(succeeded),
+        Some(("check", matches)) => check::run(matches),
+        Some(("cleanup", matches)) => cleanup::run(matches).map(succeeded),
+        Some(("completions", matches)) => completions::run(matches).map(succeeded),
+        Some(("help", matches)) => help::run(matches).map(succeeded),
+        Some(("graph", matches)) => graph::run(matches).map(succeeded),
         Some(("lint", matches)) => lint::run(matches),
+        Some(("node", matches)) => node::run(matches),
+        Some(("probe", matches)) => probe::run(matches).map(succeeded),
         _ => Err(Failure::Usage(vec!["no such command".to_owned()]).into()),
     }
 }
 
-fn exit_code(
+fn exit_code<T: Termination>(
     matches: Result<ArgMatches, clap::Error>,
-    run: fn(&ArgMatches) -> anyhow::Result<()>,
+    run: fn(&ArgMatches) -> anyhow::Result<T>,
     codes: ExitCodes,
 ) -> ExitCode {
     let matches = match matches {
@@ -72,7 +79,7 @@ fn exit_code(
         }
     };
     match run(&matches) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(done) => done.report(),
         Err(error) => {
             logging::start_if_needed(LogLevel::Info);
             failure::report(&error, codes)

@@ -17,7 +17,7 @@ use crate::kernel::accounts::AccountFiles;
 /// # Errors
 /// All that is wrong with any of them.
 pub fn settings(matches: &ArgMatches) -> Result<Settings, Failure> {
-    read(matches, file(matches), |_| true).map(|(_, settings)| settings)
+    read(matches, environment(), file(matches)).map(|(_, settings)| settings)
 }
 
 /// The same, for a command that has more to say about options: what was given alone.
@@ -25,7 +25,7 @@ pub fn settings(matches: &ArgMatches) -> Result<Settings, Failure> {
 /// # Errors
 /// All that is wrong with any of the sources.
 pub fn layer(matches: &ArgMatches) -> Result<Layer, Failure> {
-    read(matches, file(matches), |_| true).map(|(layer, _)| layer)
+    read(matches, environment(), file(matches)).map(|(layer, _)| layer)
 }
 
 /// Starts logging as the sources say, for a command that has no other options.
@@ -33,14 +33,19 @@ pub fn layer(matches: &ArgMatches) -> Result<Layer, Failure> {
 /// # Errors
 /// What is wrong with the options about logging; variables for other commands are not this one's matter.
 pub fn logging_alone(matches: &ArgMatches) -> Result<(), Failure> {
-    read(matches, Parsed::default(), |option| option.starts_with("log-")).map(drop)
+    let variables = environment().filter(|(name, _)| name.starts_with("SIDETRACK_LOG_"));
+    read(matches, variables, Parsed::default()).map(drop)
 }
 
-fn read(matches: &ArgMatches, file: Parsed, concerns: fn(&str) -> bool) -> Result<(Layer, Settings), Failure> {
+fn read(
+    matches: &ArgMatches,
+    variables: impl Iterator<Item = (String, String)>,
+    file: Parsed,
+) -> Result<(Layer, Settings), Failure> {
     let accounts = &AccountFiles;
     let sources = [
         sources::from_flags(|option| arguments::texts(matches, option), accounts),
-        sources::from_environment(environment(), accounts),
+        sources::from_environment(variables, accounts),
         file,
     ];
     let (mut layer, mut problems, mut notes) = (Layer::default(), Vec::new(), Vec::new());
@@ -56,7 +61,6 @@ fn read(matches: &ArgMatches, file: Parsed, concerns: fn(&str) -> bool) -> Resul
             Settings::default()
         }
     };
-    problems.retain(|problem| problem.options().iter().all(|option| concerns(option)));
     logging::start(settings.logging, matches.get_count("verbose"));
     for note in notes {
         tracing::warn!("{note}");

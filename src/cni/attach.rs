@@ -8,10 +8,12 @@ use super::environment::{Attachment, Pod};
 use super::error::Error;
 use super::netconf::NetConf;
 use super::policy::{self, Decision, Undecided};
+use super::report::Outcome;
 use crate::config::types::{Backend, DnsServers};
 use crate::config::{Config, Settings};
+use crate::drift::Difference;
 use crate::facts::Facts;
-use crate::kernel::check::{self, State};
+use crate::kernel::check::{self, Report, State};
 use crate::kernel::install::{self, Applied};
 use crate::kernel::iptables::isolation::isolate_this_thread;
 use crate::kernel::nftables::NftablesError;
@@ -66,33 +68,36 @@ pub fn verdict(netconf: &NetConf, pod: &Pod) -> Result<Verdict, Error> {
     })
 }
 
-/// Redirects the traffic of a pod, where that is to be done. Doing it again changes nothing.
+/// Redirects the traffic of a pod, where that is to be done; says whether it was, and why. Doing it again changes
+/// nothing.
 ///
 /// # Errors
 /// See [`Error`]. Nothing was changed then.
-pub fn add(netconf: &NetConf, attachment: &Attachment) -> Result<(), Error> {
+pub fn add(netconf: &NetConf, attachment: &Attachment) -> Result<Outcome, Error> {
     refuse_host_netns(&attachment.netns)?;
-    match verdict(netconf, &attachment.pod)? {
-        Verdict::LetThrough { reason } => tracing::info!("not redirected: {reason}"),
+    let (reason, config, backend) = match verdict(netconf, &attachment.pod)? {
+        Verdict::LetThrough { reason } => {
+            tracing::info!("not redirected: {reason}");
+            return Ok(Outcome::LetThrough(reason));
+        }
         Verdict::Redirect {
             reason,
             config,
             backend,
-        } => {
-            tracing::info!("redirected: {reason}");
-            inside(&attachment.netns, |namespace, observed| {
-                observed.log_warnings();
-                let plan = plan(*config, observed, &netconf.resolvers)?;
-                let applied = apply(namespace, &plan, backend, observed)?;
-                if let Some(reason) = &applied.fallback {
-                    tracing::warn!(backend = %applied.backend, reason, "taken instead of nftables");
-                }
-                tracing::debug!(backend = %applied.backend, change = %applied.change, "the rules are in place");
-                Ok(())
-            })?;
+        } => (reason, config, backend),
+    };
+    tracing::info!("redirected: {reason}");
+    inside(&attachment.netns, Namespace::claim, |namespace, observed| {
+        observed.log_warnings();
+        let plan = plan(*config, observed, &netconf.resolvers)?;
+        let applied = apply(namespace, &plan, backend, observed)?;
+        if let Some(reason) = &applied.fallback {
+            tracing::warn!(backend = %applied.backend, reason, "taken instead of nftables");
         }
-    }
-    Ok(())
+        tracing::debug!(backend = %applied.backend, change = %applied.change, "the rules are in place");
+        Ok(())
+    })?;
+    Ok(Outcome::Redirected(reason))
 }
 
 /// Puts the plan in place. Programs are run only where there is no other way, and apart from the host: that takes
@@ -120,15 +125,23 @@ pub fn check(netconf: &NetConf, attachment: &Attachment) -> Result<(), Error> {
         Verdict::LetThrough { .. } => return Ok(()),
         Verdict::Redirect { config, backend, .. } => (config, backend),
     };
-    inside(&attachment.netns, |namespace, observed| {
+    inside(&attachment.netns, Namespace::default, |namespace, observed| {
         let plan = plan(*config, observed, &netconf.resolvers)?;
-        match namespace.check(&plan, backend, observed)? {
-            State::InSync => Ok(()),
-            state => Err(Error::Check {
-                state,
-                netns: attachment.netns.display().to_string(),
-            }),
+        let Report { state, differences, .. } = namespace.check(&plan, backend, observed)?;
+        // What is somebody else's is not what ADD did, nor would doing it again help.
+        let (ours, foreign): (Vec<Difference>, Vec<Difference>) =
+            differences.into_iter().partition(Difference::is_repaired_by_apply);
+        for difference in foreign {
+            tracing::warn!("{difference}");
         }
+        if state != State::Absent && ours.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Check {
+            state,
+            netns: attachment.netns.display().to_string(),
+            differences: ours,
+        })
     })
 }
 
@@ -146,11 +159,15 @@ fn refuse_host_netns(netns: &Path) -> Result<(), Error> {
 }
 
 /// Does `work` in a network namespace, after a look at it.
-fn inside(netns: &Path, work: impl FnOnce(&mut Namespace, &Observed) -> Result<(), Error> + Send) -> Result<(), Error> {
+fn inside(
+    netns: &Path,
+    open: fn() -> Namespace,
+    work: impl FnOnce(&mut Namespace, &Observed) -> Result<(), Error> + Send,
+) -> Result<(), Error> {
     let span = tracing::Span::current();
     netns::within(netns.to_owned(), || {
         span.in_scope(|| {
-            let mut namespace = Namespace::default();
+            let mut namespace = open();
             let observed = namespace.observe()?;
             work(&mut namespace, &observed)
         })

@@ -79,6 +79,35 @@ pub struct Pod {
     pub name: Option<String>,
 }
 
+impl Pod {
+    /// Reads the pairs `KEY=VALUE` of `CNI_ARGS`, in whatever order they come. Keys that mean nothing here are for
+    /// others.
+    ///
+    /// # Errors
+    /// Something in it is no such pair.
+    pub fn of(variables: Variables) -> Result<Self, String> {
+        let mut pod = Self::default();
+        let Some(arguments) = variables("CNI_ARGS").filter(|arguments| !arguments.is_empty()) else {
+            return Ok(pod);
+        };
+        let arguments = arguments
+            .into_string()
+            .map_err(|bytes| format!("CNI_ARGS: {bytes:?} is not UTF-8"))?;
+        for pair in arguments.split(';').filter(|pair| !pair.is_empty()) {
+            let (key, value) = pair
+                .split_once('=')
+                .ok_or_else(|| format!("CNI_ARGS: {pair:?} is not KEY=VALUE"))?;
+            let value = Some(value.to_owned()).filter(|value| !value.is_empty());
+            match key {
+                "K8S_POD_NAMESPACE" => pod.namespace = value,
+                "K8S_POD_NAME" => pod.name = value,
+                _ => {}
+            }
+        }
+        Ok(pod)
+    }
+}
+
 impl fmt::Display for Pod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let part = |part: &Option<String>| part.clone().unwrap_or_else(|| "-".to_owned());
@@ -97,7 +126,7 @@ impl Attachment {
         let netns = variables("CNI_NETNS")
             .filter(|path| !path.is_empty())
             .ok_or_else(|| "CNI_NETNS is missing".to_owned());
-        let pod = pod(variables);
+        let pod = Pod::of(variables);
         match (container_id, netns, ifname, pod) {
             (Ok(container_id), Ok(netns), Ok(ifname), Ok(pod)) => Ok(Self {
                 container_id,
@@ -147,29 +176,6 @@ fn text(variables: Variables, name: &str) -> Result<String, String> {
         Some(Ok(text)) => Ok(text),
         Some(Err(bytes)) => Err(format!("{name}: {bytes:?} is not UTF-8")),
     }
-}
-
-/// Reads the pairs `KEY=VALUE` of `CNI_ARGS`, in whatever order they come. Keys that mean nothing here are for others.
-fn pod(variables: Variables) -> Result<Pod, String> {
-    let mut pod = Pod::default();
-    let Some(arguments) = variables("CNI_ARGS").filter(|arguments| !arguments.is_empty()) else {
-        return Ok(pod);
-    };
-    let arguments = arguments
-        .into_string()
-        .map_err(|bytes| format!("CNI_ARGS: {bytes:?} is not UTF-8"))?;
-    for pair in arguments.split(';').filter(|pair| !pair.is_empty()) {
-        let (key, value) = pair
-            .split_once('=')
-            .ok_or_else(|| format!("CNI_ARGS: {pair:?} is not KEY=VALUE"))?;
-        let value = Some(value.to_owned()).filter(|value| !value.is_empty());
-        match key {
-            "K8S_POD_NAMESPACE" => pod.namespace = value,
-            "K8S_POD_NAME" => pod.name = value,
-            _ => {}
-        }
-    }
-    Ok(pod)
 }
 
 #[cfg(test)]

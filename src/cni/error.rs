@@ -7,11 +7,14 @@ use thiserror::Error;
 use super::netconf::POD_ANNOTATIONS;
 use super::version::Version;
 use crate::config::problem::{Problem, Source};
+use crate::drift::Difference;
 use crate::kernel::KernelError;
 use crate::kernel::check::State;
 use crate::kernel::iptables::IptablesError;
+use crate::kernel::netlink::NetlinkError;
 use crate::kernel::netns::NetnsError;
 use crate::kernel::nftables::NftablesError;
+use crate::kernel::route::RouteError;
 use crate::plan::PlanError;
 
 macro_rules! codes {
@@ -103,12 +106,14 @@ pub enum Error {
     #[error("programs of iptables cannot be run apart from the host's locks and name services: {0}")]
     Isolation(io::Error),
     /// CHECK found another state than ADD left.
-    #[error("in the network namespace {netns}")]
+    #[error("in the network namespace {netns}{}", in_short(differences))]
     Check {
         /// Which, [`State::Absent`] or [`State::Drifted`].
         state: State,
         /// Where.
         netns: String,
+        /// In what it differs.
+        differences: Vec<Difference>,
     },
     /// STATUS: ADD would not work here.
     #[error("{0}")]
@@ -127,7 +132,9 @@ impl Error {
             Self::Environment(_) | Self::Netns(NetnsError::Open { .. } | NetnsError::NotANamespace(_)) => {
                 Code::Environment
             }
-            Self::Netns(NetnsError::NotPermitted(_) | NetnsError::Enter { .. }) => Code::System,
+            Self::Netns(NetnsError::NotPermitted(_) | NetnsError::Enter { .. } | NetnsError::Thread { .. }) => {
+                Code::System
+            }
             Self::Input(_) => Code::Input,
             Self::Decoding(_) => Code::Decoding,
             Self::Options(problems) if problems.iter().any(is_of_netconf) => Code::NetConf,
@@ -170,6 +177,18 @@ impl Error {
     }
 }
 
+/// The first few differences, and how many there are besides.
+fn in_short(differences: &[Difference]) -> String {
+    const FEW: usize = 3;
+    let told = differences.iter().take(FEW).map(ToString::to_string);
+    let more = differences.len().checked_sub(FEW).filter(|more| *more > 0);
+    let parts: Vec<String> = told.chain(more.map(|more| format!("and {more} more"))).collect();
+    if parts.is_empty() {
+        return String::new();
+    }
+    format!(": {}", parts.join("; "))
+}
+
 /// What to do where a runtime hands over no annotations.
 pub fn how_to_get_annotations(asked: bool) -> String {
     let first = if asked {
@@ -190,11 +209,13 @@ fn is_of_netconf(problem: &Problem) -> bool {
     }
 }
 
-/// Whether the same request may succeed in a moment: others were at it.
+/// Whether the same request may succeed in a moment: others were at it, or an answer was lost.
 fn is_transient(error: &KernelError) -> bool {
     matches!(
         error,
-        KernelError::Nftables(NftablesError::Busy) | KernelError::Iptables(IptablesError::TimedOut { .. })
+        KernelError::Nftables(NftablesError::Busy | NftablesError::Unanswered(_))
+            | KernelError::Route(RouteError::Netlink(NetlinkError::Interrupted))
+            | KernelError::Iptables(IptablesError::TimedOut { .. })
     )
 }
 

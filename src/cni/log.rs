@@ -1,12 +1,18 @@
-//! Log lines of plugin runs: one an event, on standard error, and at the end of a file.
+//! Log lines of plugin runs: one an event, on standard error, and at the end of a file. What is warned of is kept, too:
+//! the node installer is told.
 
+use std::fmt::{Debug, Write as _};
 use std::fs::OpenOptions;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tracing::Level;
+use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Layer;
 use tracing_subscriber::fmt::writer::{BoxMakeWriter, MakeWriterExt as _};
+use tracing_subscriber::layer::{Context, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::netconf::NetConf;
 use crate::config::types::{LogFormat, LogLevel};
@@ -48,10 +54,56 @@ fn start_to(logging: Logging, writer: BoxMakeWriter) {
         .with_max_level(LevelFilter::from_level(level))
         .with_writer(writer)
         .with_ansi(false)
-        .with_target(false);
+        .with_target(false)
+        // A line that cannot be written, on a full disk or to nobody, is no reason to stop half-way.
+        .log_internal_errors(false);
     // Whoever started logging before keeps it.
     let _started_now = match logging.format {
-        LogFormat::Text => lines.try_init().is_ok(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init().is_ok(),
+        LogFormat::Text => lines.finish().with(Warnings).try_init().is_ok(),
+        LogFormat::Json => lines
+            .json()
+            .flatten_event(true)
+            .finish()
+            .with(Warnings)
+            .try_init()
+            .is_ok(),
     };
+}
+
+/// What this process has warned of.
+static WARNINGS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// What was warned of since this was asked for the last time.
+pub fn take_warnings() -> Vec<String> {
+    std::mem::take(&mut WARNINGS.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Keeps the text of each warning.
+struct Warnings;
+
+impl<S: Subscriber> Layer<S> for Warnings {
+    fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
+        if *event.metadata().level() == Level::WARN {
+            let mut text = Text::default();
+            event.record(&mut text);
+            let mut warnings = WARNINGS.lock().unwrap_or_else(PoisonError::into_inner);
+            warnings.push(text.message + &text.fields);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Text {
+    message: String,
+    fields: String,
+}
+
+impl Visit for Text {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        // Writing to a string does not fail.
+        let _written = match field.name() {
+            "message" => write!(self.message, "{value:?}"),
+            name => write!(self.fields, " {name}={value:?}"),
+        };
+    }
 }

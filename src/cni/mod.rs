@@ -17,56 +17,93 @@ pub mod error;
 mod log;
 pub mod netconf;
 pub mod policy;
+pub mod report;
 pub mod result;
 #[cfg(test)]
 mod tests;
+pub mod verbatim;
 pub mod version;
 
 use std::io::{self, Read, Write as _};
 use std::panic;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
-use self::environment::{Attachment, Variables, Verb};
+use self::environment::{Attachment, Pod, Variables, Verb};
 use self::error::Error;
-use self::netconf::NetConf;
+use self::netconf::{Glance, NetConf};
+use self::report::{Outcome, Report};
 use self::result::Answer;
 use self::version::Version;
 
 /// The plugin as a program: this process's environment, standard input and standard output.
 pub fn main() -> ExitCode {
     answer_panics();
-    let answer = run(&|name| std::env::var_os(name), io::stdin().lock());
-    match tell(&answer) {
-        Ok(()) => ExitCode::from(answer.code),
+    let run = run(&|name| std::env::var_os(name), io::stdin().lock());
+    let told = tell(&run.answer);
+    run.report.send(&run.socket);
+    match told {
+        Ok(()) => ExitCode::from(run.answer.code),
         // There is nobody left to tell.
         Err(_) => ExitCode::FAILURE,
     }
 }
 
+/// What a run came to.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// For the runtime.
+    pub answer: Answer,
+    /// For the node installer.
+    pub report: Report,
+    /// Where the installer listens.
+    pub socket: PathBuf,
+}
+
 /// The plugin as a function.
-pub fn run(variables: Variables, mut stdin: impl Read) -> Answer {
+pub fn run(variables: Variables, mut stdin: impl Read) -> Run {
+    let begun = Instant::now();
     let mut bytes = Vec::new();
     let read = stdin.read_to_end(&mut bytes);
-    let asked = netconf::asked_version(&bytes);
+    let glance = Glance::at(&bytes);
     let result = Verb::of(variables).and_then(|verb| match verb {
         // A runtime has to get rid of the pod whatever has become of its configuration. Rules end with the namespace.
-        Verb::Del => Ok(Answer::nothing()),
-        Verb::Version => Ok(Answer::versions(asked.as_deref().unwrap_or(Version::NEWEST.as_str()))),
+        Verb::Del => Ok((Answer::nothing(), Outcome::Done)),
+        Verb::Version => {
+            let asked = glance.version.as_deref().unwrap_or(Version::NEWEST.as_str());
+            Ok((Answer::versions(asked), Outcome::Done))
+        }
         Verb::Add | Verb::Check | Verb::Gc | Verb::Status => {
             read?;
             request(verb, variables, &bytes)
         }
     });
-    result.unwrap_or_else(|error| {
+    let (answer, outcome) = result.unwrap_or_else(|error| {
         log::start_if_needed();
-        tracing::error!(code = error.code().number(), "{}", error.message());
-        let version = asked.as_deref().and_then(Version::parse).unwrap_or(Version::NEWEST);
-        Answer::error(version, &error)
-    })
+        let message = error.message();
+        tracing::error!(code = error.code().number(), "{message}");
+        let version = glance.version.as_deref().and_then(Version::parse);
+        let answer = Answer::error(version.unwrap_or(Version::NEWEST), &error);
+        (answer, Outcome::Failed(message))
+    });
+    let text = |name| variables(name).map_or_else(String::new, |text| text.to_string_lossy().into_owned());
+    Run {
+        answer,
+        report: Report {
+            command: text("CNI_COMMAND"),
+            pod: Pod::of(variables).unwrap_or_default(),
+            container: text("CNI_CONTAINERID"),
+            outcome,
+            warnings: log::take_warnings(),
+            duration: begun.elapsed(),
+        },
+        socket: glance.socket,
+    }
 }
 
 /// The verbs that take a NetConf.
-fn request(verb: Verb, variables: Variables, stdin: &[u8]) -> Result<Answer, Error> {
+fn request(verb: Verb, variables: Variables, stdin: &[u8]) -> Result<(Answer, Outcome), Error> {
     let netconf = NetConf::parse(stdin)?;
     let since = match verb {
         Verb::Check => Version::V0_4_0,
@@ -81,8 +118,8 @@ fn request(verb: Verb, variables: Variables, stdin: &[u8]) -> Result<Answer, Err
     match verb {
         Verb::Add => {
             let attachment = Attachment::of(variables)?;
-            span(verb, &attachment).in_scope(|| attach::add(&netconf, &attachment))?;
-            return Ok(Answer::result(netconf.version, netconf.previous.as_deref()));
+            let outcome = span(verb, &attachment).in_scope(|| attach::add(&netconf, &attachment))?;
+            return Ok((Answer::result(netconf.version, netconf.previous.as_deref()), outcome));
         }
         Verb::Check => {
             let attachment = Attachment::of(variables)?;
@@ -92,7 +129,7 @@ fn request(verb: Verb, variables: Variables, stdin: &[u8]) -> Result<Answer, Err
         Verb::Gc => netconf.usable()?,
         Verb::Del | Verb::Version => {}
     }
-    Ok(Answer::nothing())
+    Ok((Answer::nothing(), Outcome::Done))
 }
 
 /// What log lines say about the attachment.

@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 use super::annotations::Annotations;
 use super::error::Error;
 use super::policy::Policy;
-use super::result::member;
+use super::report::SOCKET;
+use super::verbatim::member;
 use super::version::Version;
 use crate::config::layer::Layer;
 use crate::config::options::{Group, OptionSpec};
@@ -113,7 +114,14 @@ pub const KEYS: &[Key] = &[
         name: "logFile",
         default: "none",
         help: "An absolute path; log lines are appended to it besides going to standard error",
-        read: |netconf, value| log_file(value).map(|path| netconf.log_file = Some(path)),
+        read: |netconf, value| absolute_path(value).map(|path| netconf.log_file = Some(path)),
+    },
+    Key {
+        name: "logSocket",
+        default: r#""/var/run/sidetrack/log.sock""#,
+        help: "An absolute path; the node installer listens there and is told what each run came to",
+        // Whatever is wrong elsewhere, a run is reported: see `Glance`.
+        read: |_, value| absolute_path(value).map(drop),
     },
 ];
 
@@ -207,7 +215,7 @@ impl NetConf {
         }
         let asked = object.get("capabilities").and_then(|asked| asked.get(POD_ANNOTATIONS));
         self.asks_for_annotations = asked == Some(&Value::Bool(true));
-        let of_runtime = config.and_then(|config| config.pointer("/dns/servers"));
+        let of_runtime = config.and_then(servers_of_runtime);
         let of_previous = object
             .get("prevResult")
             .and_then(|previous| previous.pointer("/dns/nameservers"));
@@ -232,6 +240,13 @@ impl NetConf {
     }
 }
 
+/// `servers` of the capability `dns`. containerd writes it with a capital, which to Go is the same.
+fn servers_of_runtime(config: &Value) -> Option<&Value> {
+    let dns = config.get("dns")?.as_object()?;
+    let (_, servers) = dns.iter().find(|(key, _)| key.eq_ignore_ascii_case("servers"))?;
+    Some(servers)
+}
+
 fn problem(reason: impl Into<String>) -> Problem {
     Problem::Source {
         source: Source::NetConf,
@@ -239,10 +254,24 @@ fn problem(reason: impl Into<String>) -> Problem {
     }
 }
 
-/// What the text says `cniVersion` is, whatever else it says: what answers to VERSION repeat.
-pub fn asked_version(stdin: &[u8]) -> Option<String> {
-    let object: Map<String, Value> = serde_json::from_slice(stdin).ok()?;
-    object.get("cniVersion")?.as_str().map(str::to_owned)
+/// What standard input says about how to answer, whatever else it says: also where it is no valid NetConf.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Glance {
+    /// `cniVersion`: answers to VERSION repeat it, spoken or not.
+    pub version: Option<String>,
+    /// `logSocket`.
+    pub socket: PathBuf,
+}
+
+impl Glance {
+    /// Looks at standard input.
+    pub fn at(stdin: &[u8]) -> Self {
+        let object: Value = serde_json::from_slice(stdin).unwrap_or_default();
+        Self {
+            version: object["cniVersion"].as_str().map(str::to_owned),
+            socket: absolute_path(&object["logSocket"]).unwrap_or_else(|_| SOCKET.into()),
+        }
+    }
 }
 
 /// Whether this is an option for pods: not one about how a command of the command line works.
@@ -309,7 +338,7 @@ fn installer(value: &Value) -> Result<(String, String), Wrong> {
     }
 }
 
-fn log_file(value: &Value) -> Result<PathBuf, Wrong> {
+fn absolute_path(value: &Value) -> Result<PathBuf, Wrong> {
     let path = value.as_str().map(PathBuf::from).filter(|path| path.is_absolute());
     path.ok_or_else(|| wrong(value, "an absolute path"))
 }
@@ -420,6 +449,13 @@ mod tests {
         let both = json!({ "prevResult": previous, "runtimeConfig": runtime });
         assert_eq!(resolvers(both), [IpAddr::from([10, 96, 0, 10])]);
         assert!(resolvers(json!({})).is_empty());
+    }
+
+    #[test]
+    fn name_servers_are_found_where_containerd_writes_them_with_a_capital() {
+        let dns = json!({ "Servers": ["10.96.0.10"], "Searches": null, "Options": null });
+        let netconf = parse(&json!({ "runtimeConfig": { "dns": dns } })).unwrap();
+        assert_eq!(netconf.resolvers, [IpAddr::from([10, 96, 0, 10])]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What is answered on standard output (CNI specification 1.1.0, section 5).
 
-use serde_json::{Deserializer, Value, json};
+use serde_json::{Value, json};
 
 use super::error::Error;
 use super::version::Version;
@@ -60,49 +60,9 @@ fn empty(version: Version) -> Value {
     json!({ "cniVersion": version.as_str(), "interfaces": [], "ips": [], "routes": [], "dns": {} })
 }
 
-/// The text of a member of a JSON object, as it was written: spaces, order of keys, and numbers of any size. `None`
-/// where there is no such member, or the text is no object. Of several members of that name, the last one counts.
-pub fn member<'t>(object: &'t str, name: &str) -> Option<&'t str> {
-    let mut rest = object.trim_start().strip_prefix('{')?;
-    let mut found = None;
-    loop {
-        let (key, after) = value(rest.trim_start_matches([',', ' ', '\t', '\r', '\n']))?;
-        let (text, after) = value(after.trim_start().strip_prefix(':')?.trim_start())?;
-        if serde_json::from_str::<String>(key).is_ok_and(|key| key == name) {
-            found = Some(text);
-        }
-        rest = after.trim_start();
-        if rest.starts_with('}') {
-            return found;
-        }
-    }
-}
-
-/// The value that a text begins with, and what follows it.
-fn value(text: &str) -> Option<(&str, &str)> {
-    let mut values = Deserializer::from_str(text).into_iter::<Value>();
-    values.next()?.ok()?;
-    text.split_at_checked(values.byte_offset())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_member_is_found_as_it_was_written() {
-        let previous = "{ \"z\" : 1.0, \"a\":[1e2,\n 12345678901234567890123, \"\\u00e9\"], \"a\": null }";
-        let object = format!(" {{\"x\":1 ,\"prevResult\" :\t{previous}\n, \"y\": true}}");
-        assert_eq!(member(&object, "prevResult"), Some(previous));
-        assert_eq!(member(&object, "x"), Some("1"));
-        assert_eq!(member(&object, "y"), Some("true"));
-        assert_eq!(member(&object, "z"), None);
-        assert_eq!(member(r#"{"a":1,"a":2}"#, "a"), Some("2"));
-        assert_eq!(member(r#"{"\u0061":3}"#, "a"), Some("3"));
-        for text in ["", "{}", "[1]", "{\"a\"", "{\"a\":", "{\"a\":1", "{1:2}"] {
-            assert_eq!(member(text, "a"), None, "{text}");
-        }
-    }
 
     #[test]
     fn an_empty_result_is_of_the_version_asked_for() {

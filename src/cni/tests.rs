@@ -27,7 +27,7 @@ fn run_with(variables: &[(&str, &str)], stdin: &[u8]) -> Answer {
         let found = variables.iter().find(|(variable, _)| *variable == name);
         found.map(|(_, value)| OsString::from(value))
     };
-    run(&find, stdin)
+    run(&find, stdin).answer
 }
 
 /// Asks for something about an attachment, to our own network namespace: whoever gets as far as that is refused.
@@ -79,7 +79,7 @@ fn del_succeeds_whatever_it_is_given() {
         assert_eq!(ask("DEL", stdin), Answer::nothing());
     }
     let del = |name: &str| (name == "CNI_COMMAND").then(|| OsString::from("DEL"));
-    assert_eq!(run(&del, Broken), Answer::nothing());
+    assert_eq!(run(&del, Broken).answer, Answer::nothing());
 }
 
 /// Standard input that cannot be read.
@@ -121,7 +121,7 @@ fn each_error_has_the_code_of_the_specification() {
         assert_eq!(code(&ask(verb, &stdin)), expected, "{verb} {stdin}");
     }
     let add = |name: &str| (name == "CNI_COMMAND").then(|| OsString::from("ADD"));
-    assert_eq!(code(&run(&add, Broken)), 5);
+    assert_eq!(code(&run(&add, Broken).answer), 5);
     assert_eq!(ask("GC", NETCONF), Answer::nothing());
 }
 

@@ -1,9 +1,9 @@
 //! Questions that change nothing: whether what is installed is what was planned, whether it could be, and whose
 //! network namespace a path leads to.
 
+use std::fmt;
 use std::fs;
 use std::io;
-use std::net::UdpSocket;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
@@ -12,9 +12,11 @@ use caps::{CapSet, Capability};
 use super::iptables::{Iptables, Variant};
 use super::nftables::{Nftables, NftablesError};
 use super::route::Prerequisite;
-use super::{KernelError, Namespace, Observed, RuleBackend};
+use super::{KernelError, Namespace, Observed, RuleBackend, legacy};
 use crate::config::types::Backend;
+use crate::drift::{self, Addition, BaseChain, Difference, Place, Subject};
 use crate::plan::Plan;
+use crate::ruleset::{Family, Installed, Ruleset};
 
 /// How what is installed compares with a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,55 +25,161 @@ pub enum State {
     InSync,
     /// There are no rules of ours.
     Absent,
-    /// There are others, or more, or what they need is missing.
+    /// There are others, or more, or what they need is missing; or rules of others are in the way.
     Drifted,
 }
 
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::InSync => "in-sync",
+            Self::Absent => "absent",
+            Self::Drifted => "drifted",
+        })
+    }
+}
+
+/// What comparing found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// How it compares.
+    pub state: State,
+    /// Where rules of ours are: one, where all is well.
+    pub backends: Vec<RuleBackend>,
+    /// Each difference. Where the state is [`State::Absent`], only what is somebody else's.
+    pub differences: Vec<Difference>,
+}
+
 impl Namespace {
-    /// Compares this network namespace with `plan`, as it would be applied with `backend`.
+    /// Compares this network namespace with `plan`, as it would be applied with `backend`. Changes nothing.
     ///
     /// # Errors
-    /// The system did not answer.
-    pub fn check(&mut self, plan: &Plan, backend: Backend, observed: &Observed) -> Result<State, KernelError> {
-        let holding: Vec<RuleBackend> = RuleBackend::ALL
-            .into_iter()
-            .filter(|backend| observed.holds_rules(*backend))
-            .collect();
-        let [holding] = holding.as_slice() else {
-            // On two backends at once, one is left over.
-            return Ok(if holding.is_empty() {
-                State::Absent
-            } else {
-                State::Drifted
-            });
-        };
+    /// The system did not answer, or may not be looked at.
+    pub fn check(&mut self, plan: &Plan, backend: Backend, observed: &Observed) -> Result<Report, KernelError> {
+        // What may not be seen was passed over by whoever observed.
+        match self.nftables().and_then(Nftables::answers) {
+            Ok(()) | Err(NftablesError::Unsupported { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if backend == Backend::IptablesLegacy && observed.legacy.is_none() {
+            return Err(KernelError::LegacyUnseen);
+        }
+        let holds_rules = |backend: &RuleBackend| observed.holds_rules(*backend);
+        let backends: Vec<RuleBackend> = RuleBackend::ALL.into_iter().filter(holds_rules).collect();
         let wanted: &[RuleBackend] = match backend {
             Backend::Auto => &[RuleBackend::Nftables, RuleBackend::IptablesLegacy],
             Backend::Nftables => &[RuleBackend::Nftables],
             Backend::IptablesNft => &[RuleBackend::IptablesNft],
             Backend::IptablesLegacy => &[RuleBackend::IptablesLegacy],
         };
-        let same = wanted.contains(holding)
-            && has_what_rules_need(plan, observed)
-            && match holding {
-                RuleBackend::Nftables => self.nftables()?.holds(&plan.ruleset)?,
-                RuleBackend::IptablesNft => Iptables::find(Variant::Nft)?.holds(&plan.ruleset)?,
-                RuleBackend::IptablesLegacy => Iptables::find(Variant::Legacy)?.holds(&plan.ruleset)?,
-            };
-        Ok(if same { State::InSync } else { State::Drifted })
+        let right = wanted.iter().copied().find(|backend| backends.contains(backend));
+        let mut differences = Vec::new();
+        if !backends.is_empty() {
+            differences.extend(misplaced(wanted[0], right, &backends));
+            differences.extend(match right {
+                Some(backend) => self.differences(backend, &plan.ruleset)?,
+                None => Vec::new(),
+            });
+            differences.extend(self.differences_besides_rules(plan, observed)?);
+        }
+        let places = match right.unwrap_or(wanted[0]) {
+            RuleBackend::Nftables => drift::places(&plan.ruleset),
+            RuleBackend::IptablesNft | RuleBackend::IptablesLegacy => drift::places_in_iptables(&plan.ruleset),
+        };
+        differences.extend(drift::in_front(&plan.ruleset, &places, &self.others_in_front(&places)?));
+        differences.extend(drift::redirectors(observed.all_chains()));
+        let state = match (backends.is_empty(), differences.is_empty()) {
+            (true, _) => State::Absent,
+            (false, true) => State::InSync,
+            (false, false) => State::Drifted,
+        };
+        Ok(Report {
+            state,
+            backends,
+            differences,
+        })
+    }
+
+    fn differences(&mut self, backend: RuleBackend, ruleset: &Ruleset) -> Result<Vec<Difference>, KernelError> {
+        Ok(match backend {
+            RuleBackend::Nftables => self.nftables()?.differences(ruleset)?,
+            RuleBackend::IptablesNft => Iptables::find(Variant::Nft)?.differences(ruleset)?,
+            RuleBackend::IptablesLegacy => Iptables::find(Variant::Legacy)?.differences(ruleset)?,
+        })
+    }
+
+    fn differences_besides_rules(&mut self, plan: &Plan, observed: &Observed) -> Result<Vec<Difference>, KernelError> {
+        let wanted = Prerequisite::of(plan);
+        // Routes whose rule is gone were not looked for by whoever observed.
+        let mut ours = observed.prerequisites();
+        let routes = self.route()?.routes()?;
+        ours.extend(
+            routes
+                .into_iter()
+                .filter(|route| !observed.policy_routing.contains(route)),
+        );
+        let mut others = Vec::new();
+        for what in wanted.iter().filter(|what| !ours.contains(what)) {
+            if self.route()?.is_of_others(*what)? {
+                others.push(*what);
+            }
+        }
+        let additions = |all: &[Prerequisite]| all.iter().map(addition).collect::<Vec<_>>();
+        Ok(drift::additions(
+            &additions(&wanted),
+            &additions(&ours),
+            &additions(&others),
+        ))
+    }
+
+    /// The base chains of others that come before ours.
+    fn others_in_front(&mut self, ours: &[Place]) -> Result<Vec<BaseChain>, KernelError> {
+        let mut others = match self.nftables().and_then(|nftables| nftables.in_front(ours)) {
+            Err(NftablesError::Unsupported { .. }) => Vec::new(),
+            others => others?,
+        };
+        others.extend(legacy::base_chains()?.into_iter().flatten());
+        Ok(others)
     }
 }
 
-/// Whether the addresses and routes that the rules rely on are there, and none of ours besides.
-fn has_what_rules_need(plan: &Plan, observed: &Observed) -> bool {
-    let (wanted, ours) = (Prerequisite::of(plan), observed.prerequisites());
-    let is_there = |what: &Prerequisite| match what {
-        _ if ours.contains(what) => true,
-        // Somebody else may have put it there before us. Only an address of this host can be bound to.
-        Prerequisite::Address(address) => UdpSocket::bind((*address, 0)).is_ok(),
-        Prerequisite::Rule { .. } | Prerequisite::Route { .. } => false,
+/// Rules of ours that are elsewhere than in the `right` place; or in the one that is `wanted`, where there are none in
+/// any that would do.
+fn misplaced(wanted: RuleBackend, right: Option<RuleBackend>, found: &[RuleBackend]) -> Vec<Difference> {
+    let difference = |backend: &RuleBackend| match right {
+        Some(_) => Difference::extra(Subject::Backend, backend.to_string()),
+        None => Difference::changed(Subject::Backend, Some(wanted.to_string()), Some(backend.to_string())),
     };
-    wanted.iter().all(is_there) && ours.iter().all(|what| wanted.contains(what))
+    found
+        .iter()
+        .filter(|backend| Some(**backend) != right)
+        .map(difference)
+        .collect()
+}
+
+fn addition(what: &Prerequisite) -> Addition {
+    Addition {
+        what: match what {
+            Prerequisite::Address(_) => Subject::Address,
+            Prerequisite::Rule { family, .. } => Subject::PolicyRule(*family),
+            Prerequisite::Route { family, .. } => Subject::Route(*family),
+        },
+        text: what.to_string(),
+    }
+}
+
+impl Namespace {
+    /// Our rules of a backend, as packets of `family` meet them; no chains where there are none.
+    ///
+    /// # Errors
+    /// They could not be read.
+    pub fn installed(&mut self, backend: RuleBackend, family: Family) -> Result<Installed, KernelError> {
+        Ok(match backend {
+            RuleBackend::Nftables => self.nftables()?.installed()?,
+            RuleBackend::IptablesNft => Iptables::find(Variant::Nft)?.installed(family)?,
+            RuleBackend::IptablesLegacy => Iptables::find(Variant::Legacy)?.installed(family)?,
+        })
+    }
 }
 
 /// Says whether network namespaces could be programmed from here, as far as that can be told without doing so.

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use nix::errno::Errno;
 
+use super::netlink::NetlinkError;
 use super::nftables::NftablesError;
-use super::route::{Loopback, Prerequisite};
+use super::route::{Loopback, Prerequisite, RouteError};
 use super::{Change, Kernel, KernelError, Observed, RuleBackend};
 use crate::facts::{InstalledChain, Ipv6, UsableAddresses};
 use crate::render::netlink::Object;
@@ -33,6 +34,7 @@ pub struct Fake {
     ours: Vec<Prerequisite>,
     rules: HashMap<RuleBackend, Ruleset>,
     failing: Vec<Operation>,
+    unanswered: Vec<Operation>,
 }
 
 impl Default for Fake {
@@ -44,6 +46,7 @@ impl Default for Fake {
             ours: Vec::new(),
             rules: HashMap::new(),
             failing: Vec::new(),
+            unanswered: Vec::new(),
         }
     }
 }
@@ -51,6 +54,11 @@ impl Default for Fake {
 impl Fake {
     pub fn fail_at(&mut self, operation: Operation) {
         self.failing.push(operation);
+    }
+
+    /// The operation will be done and fail all the same, once.
+    pub fn lose_answer_to(&mut self, operation: Operation) {
+        self.unanswered.push(operation);
     }
 
     pub fn state(&self) -> State {
@@ -103,6 +111,18 @@ impl Fake {
         self.done.push(operation);
         Ok(())
     }
+
+    fn answer<T>(&mut self, operation: Operation, answer: T) -> Result<T, KernelError> {
+        let Some(position) = self.unanswered.iter().position(|lost| *lost == operation) else {
+            return Ok(answer);
+        };
+        self.unanswered.remove(position);
+        let lost = NetlinkError::Receive(Errno::ENOBUFS);
+        Err(match operation {
+            Operation::Add(_) | Operation::Remove(_) => RouteError::from(lost).into(),
+            Operation::ApplyRules(_) | Operation::RemoveRules(_) => NftablesError::Unanswered(lost).into(),
+        })
+    }
 }
 
 impl Kernel for Fake {
@@ -112,7 +132,7 @@ impl Kernel for Fake {
         }
         self.attempt(Operation::Add(what))?;
         self.ours.push(what);
-        Ok(true)
+        self.answer(Operation::Add(what), true)
     }
 
     fn remove(&mut self, what: Prerequisite) -> Result<bool, KernelError> {
@@ -120,11 +140,15 @@ impl Kernel for Fake {
         let before = self.ours.len() + self.foreign.len();
         self.ours.retain(|own| *own != what);
         self.foreign.retain(|foreign| *foreign != what);
-        Ok(self.ours.len() + self.foreign.len() < before)
+        let removed = self.ours.len() + self.foreign.len() < before;
+        self.answer(Operation::Remove(what), removed)
     }
 
-    fn routes(&mut self) -> Result<Vec<Prerequisite>, KernelError> {
-        Ok(self.ours_that(|what| matches!(what, Prerequisite::Route { .. })))
+    fn prerequisites(&mut self) -> Result<Vec<Prerequisite>, KernelError> {
+        let rules = self.ours_that(|what| matches!(what, Prerequisite::Rule { .. }));
+        let routes = self.ours_that(|what| matches!(what, Prerequisite::Route { .. }));
+        let addresses = self.ours_that(|what| matches!(what, Prerequisite::Address(_)));
+        Ok([rules, routes, addresses].concat())
     }
 
     fn apply_rules(&mut self, backend: RuleBackend, ruleset: &Ruleset, _: bool) -> Result<Change, KernelError> {
@@ -136,15 +160,17 @@ impl Kernel for Fake {
             }));
         }
         self.attempt(Operation::ApplyRules(backend))?;
-        Ok(match self.rules.insert(backend, ruleset.clone()) {
+        let change = match self.rules.insert(backend, ruleset.clone()) {
             None => Change::Created,
             Some(before) if before == *ruleset => Change::Unchanged,
             Some(_) => Change::Replaced,
-        })
+        };
+        self.answer(Operation::ApplyRules(backend), change)
     }
 
     fn remove_rules(&mut self, backend: RuleBackend) -> Result<bool, KernelError> {
         self.attempt(Operation::RemoveRules(backend))?;
-        Ok(self.rules.remove(&backend).is_some())
+        let removed = self.rules.remove(&backend).is_some();
+        self.answer(Operation::RemoveRules(backend), removed)
     }
 }

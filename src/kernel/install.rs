@@ -44,7 +44,7 @@ impl Removed {
 }
 
 /// Puts a plan in place: first what redirected packets will need, then the rules, at one instant; last, what earlier
-/// plans have left and this one does not want. On failure everything is as it was.
+/// plans have left and this one does not want. On failure everything is as it was, unless the error says otherwise.
 ///
 /// # Errors
 /// The system cannot or may not.
@@ -59,25 +59,31 @@ pub fn apply(
     let result = add(kernel, &wanted, &mut added).and_then(|()| apply_rules(kernel, &plan.ruleset, backend, observed));
     let applied = match result {
         Ok(applied) => applied,
-        Err(cause) => return Err(undo(kernel, &added, cause)),
+        // Rules that may be in force may need what was added. Where they are not, it does no harm.
+        Err(cause) if cause.may_have_changed_rules() => return Err(cause),
+        Err(cause) => return Err(undo(kernel, &wanted, observed, cause)),
     };
+    let mut left_over = Vec::new();
     for other in RuleBackend::ALL {
         if other != applied.backend && observed.holds_rules(other) {
-            kernel.remove_rules(other)?;
+            left_over.extend(kernel.remove_rules(other).err());
         }
     }
-    for stale in observed.prerequisites().into_iter().rev() {
-        if !wanted.contains(&stale) {
-            kernel.remove(stale)?;
-        }
+    let mut stale = observed.prerequisites();
+    stale.retain(|what| !wanted.contains(what));
+    // Routes go before their rules. Where one stays, so does its rule: that is how the next run finds it.
+    left_over.extend(stale.into_iter().rev().find_map(|what| kernel.remove(what).err()));
+    if left_over.is_empty() {
+        Ok(Applied { added, ..applied })
+    } else {
+        Err(KernelError::LeftOver(left_over))
     }
-    Ok(Applied { added, ..applied })
 }
 
-/// Takes away all that is ours, on every backend: the rules first, then what they needed.
+/// Takes away all that is ours, on every backend: the rules first, then what they needed. Rules that stay keep that.
 ///
 /// # Errors
-/// Everything that could not be removed; the rest was.
+/// Everything that could not be removed.
 pub fn cleanup(kernel: &mut dyn Kernel, observed: &Observed) -> Result<Removed, KernelError> {
     let (mut removed, mut errors) = (Removed::default(), Vec::new());
     for backend in RuleBackend::ALL {
@@ -98,15 +104,14 @@ pub fn cleanup(kernel: &mut dyn Kernel, observed: &Observed) -> Result<Removed, 
             Err(error) => errors.push(error),
         }
     }
-    let mut ours = observed.prerequisites();
-    match kernel.routes() {
-        Ok(routes) => ours.extend(
-            routes
-                .into_iter()
-                .filter(|route| !observed.policy_routing.contains(route)),
-        ),
-        Err(error) => errors.push(error),
+    if !errors.is_empty() {
+        return Err(several(errors));
     }
+    // What is there now, so that nothing is left of what came after the look.
+    let ours = kernel.prerequisites().unwrap_or_else(|error| {
+        errors.push(error);
+        observed.prerequisites()
+    });
     for what in ours.into_iter().rev() {
         match kernel.remove(what) {
             Ok(true) => removed.push(what),
@@ -114,10 +119,18 @@ pub fn cleanup(kernel: &mut dyn Kernel, observed: &Observed) -> Result<Removed, 
             Err(error) => errors.push(error),
         }
     }
+    if errors.is_empty() {
+        Ok(removed)
+    } else {
+        Err(several(errors))
+    }
+}
+
+/// All of them as one error.
+fn several(mut errors: Vec<KernelError>) -> KernelError {
     match errors.len() {
-        0 => Ok(removed),
-        1 => Err(errors.swap_remove(0)),
-        _ => Err(KernelError::Several(errors)),
+        1 => errors.swap_remove(0),
+        _ => KernelError::Several(errors),
     }
 }
 
@@ -168,16 +181,25 @@ fn apply_rules(
     }
 }
 
-fn undo(kernel: &mut dyn Kernel, added: &[Prerequisite], cause: KernelError) -> KernelError {
-    for what in added.iter().rev() {
-        if let Err(undo) = kernel.remove(*what) {
-            return KernelError::NotUndone {
-                cause: Box::new(cause),
-                undo: Box::new(undo),
-            };
+/// Takes away what is there now of what was wanted, and was not there before. Whether it was added cannot be told from
+/// the answers: one of them may have been lost.
+fn undo(kernel: &mut dyn Kernel, wanted: &[Prerequisite], observed: &Observed, cause: KernelError) -> KernelError {
+    let before = observed.prerequisites();
+    let added = |what: &Prerequisite| wanted.contains(what) && !before.contains(what);
+    let failures: Vec<KernelError> = match kernel.prerequisites() {
+        Ok(now) => {
+            let added = now.into_iter().rev().filter(added);
+            added.filter_map(|what| kernel.remove(what).err()).collect()
         }
+        Err(error) => vec![error],
+    };
+    if failures.is_empty() {
+        return cause;
     }
-    cause
+    KernelError::NotUndone {
+        cause: Box::new(cause),
+        undo: Box::new(several(failures)),
+    }
 }
 
 #[cfg(test)]
@@ -275,6 +297,60 @@ mod tests {
     }
 
     #[test]
+    fn what_was_added_without_an_answer_is_taken_back() {
+        let mut fake = Fake::default();
+        fake.lose_answer_to(Operation::Add(route(133)));
+        let before = fake.state();
+        apply_to(&mut fake, &tproxy(1337, 133), Backend::Auto).unwrap_err();
+        assert_eq!(fake.state(), before);
+        assert!(fake.done.contains(&Operation::Remove(route(133))));
+    }
+
+    #[test]
+    fn what_somebody_else_has_is_not_taken_back_where_an_answer_was_lost() {
+        let mut fake = Fake::default();
+        fake.foreign.push(route(133));
+        let before = fake.state();
+        fake.lose_answer_to(Operation::Add(rule(1337, 133)));
+        apply_to(&mut fake, &tproxy(1337, 133), Backend::Auto).unwrap_err();
+        assert_eq!(fake.state(), before);
+    }
+
+    #[test]
+    fn rules_that_may_be_in_force_keep_what_they_need() {
+        let mut fake = Fake::default();
+        fake.lose_answer_to(APPLY_RULES);
+        let error = apply_to(&mut fake, &tproxy(1337, 133), Backend::Auto).unwrap_err();
+        assert!(error.may_have_changed_rules(), "{error}");
+        let (_, ours, rules) = fake.state();
+        assert_eq!(ours, [rule(1337, 133), route(133)]);
+        assert_eq!(rules.len(), 1);
+        apply_to(&mut fake, &only_ipv4(), Backend::Auto).unwrap();
+        assert_eq!(fake.state().1, [], "the next run finds and removes it");
+    }
+
+    #[test]
+    fn everything_stale_is_tried_and_what_stays_is_told_with_the_new_rules_in_force() {
+        let mut fake = Fake::default();
+        apply_to(&mut fake, &tproxy(1337, 133), Backend::IptablesNft).unwrap();
+        fake.fail_at(Operation::RemoveRules(RuleBackend::IptablesNft));
+        fake.fail_at(Operation::Remove(route(133)));
+        let error = apply_to(&mut fake, &only_ipv4(), Backend::Nftables).unwrap_err();
+        assert!(
+            matches!(&error, KernelError::LeftOver(errors) if errors.len() == 2),
+            "{error}"
+        );
+        assert!(error.to_string().contains("the new rules are in force"), "{error}");
+        assert!(fake.done.contains(&APPLY_RULES));
+        let (_, ours, _) = fake.state();
+        assert_eq!(
+            ours,
+            [rule(1337, 133), route(133)],
+            "by the rule the next run finds the route"
+        );
+    }
+
+    #[test]
     fn auto_falls_back_to_legacy_only_where_nf_tables_cannot() {
         let mut fake = Fake::default();
         fake.nftables_supported = false;
@@ -335,11 +411,25 @@ mod tests {
     #[test]
     fn cleanup_goes_on_after_a_failure_and_reports_it() {
         let mut fake = Fake::default();
-        apply_to(&mut fake, &default_plan(), Backend::Nftables).unwrap();
+        apply_to(&mut fake, &tproxy(1337, 133), Backend::Nftables).unwrap();
+        fake.fail_at(Operation::Remove(route(133)));
+        let observed = fake.observed();
+        cleanup(&mut fake, &observed).unwrap_err();
+        assert!(fake.done.contains(&Operation::Remove(rule(1337, 133))));
+    }
+
+    #[test]
+    fn rules_that_cleanup_cannot_remove_keep_what_they_need() {
+        let mut fake = Fake::default();
+        let nothing_seen = fake.observed();
+        apply_to(&mut fake, &default_plan(), Backend::IptablesNft).unwrap();
+        apply(&mut fake, &default_plan(), Backend::Nftables, &nothing_seen).unwrap();
         fake.fail_at(Operation::RemoveRules(RuleBackend::Nftables));
         let observed = fake.observed();
         cleanup(&mut fake, &observed).unwrap_err();
-        assert!(fake.done.contains(&Operation::Remove(ADDRESS)));
+        let (_, ours, rules) = fake.state();
+        assert_eq!(ours, [ADDRESS]);
+        assert_eq!(rules.len(), 1, "those of the other backend went");
     }
 
     #[test]

@@ -4,16 +4,21 @@
 //! real.
 
 pub mod accounts;
+mod attributes;
 pub mod check;
+#[cfg(test)]
+mod distortion;
 #[cfg(test)]
 mod fake;
 pub mod install;
 pub mod iptables;
 pub mod legacy;
+pub mod lock;
 pub mod netlink;
 pub mod netns;
 pub mod nftables;
 pub mod privilege;
+pub mod probe;
 pub mod resolvers;
 pub mod route;
 pub mod validation;
@@ -23,6 +28,8 @@ use std::fmt;
 use thiserror::Error;
 
 use self::iptables::{Iptables, IptablesError, Variant};
+use self::legacy::LegacyError;
+use self::lock::Lock;
 use self::nftables::{Nftables, NftablesError};
 use self::route::{Loopback, Prerequisite, Route, RouteError};
 use crate::facts::{InstalledChain, redirectors};
@@ -94,6 +101,12 @@ impl Observed {
         self.chains.iter().chain(self.legacy.iter().flatten())
     }
 
+    /// The chains that are not ours.
+    pub fn others(&self) -> impl Iterator<Item = &InstalledChain> {
+        let ours = |chain: &InstalledChain| chain.table == format!("inet {TABLE}") || is_iptables_chain(&chain.chain);
+        self.all_chains().filter(move |chain| !ours(chain))
+    }
+
     /// What we have added besides rules, as far as it was seen, in the order in which it is added.
     pub fn prerequisites(&self) -> Vec<Prerequisite> {
         let addresses = self.loopback.our_addresses.iter().copied().map(Prerequisite::Address);
@@ -111,6 +124,11 @@ impl Observed {
                  sidetrack"
             );
         }
+        self.warn_of_loopback();
+    }
+
+    /// Logs it where the loopback interface is down.
+    pub fn warn_of_loopback(&self) {
         if !self.loopback.up {
             tracing::warn!(
                 "the loopback interface is down: until it is up, redirected connections from here cannot reach the proxy"
@@ -157,6 +175,21 @@ pub enum KernelError {
         /// Why not legacy iptables.
         legacy: Box<KernelError>,
     },
+    /// The rules of legacy iptables may be there or not: without a list of its tables, looking would create them.
+    #[error(
+        "cannot see which tables legacy iptables has: /proc/net/ip_tables_names or a table cannot be read here. \
+         Run as root, where /proc is mounted"
+    )]
+    LegacyUnseen,
+    /// The tables of legacy iptables.
+    #[error(transparent)]
+    Legacy(#[from] LegacyError),
+    /// The new rules are in force, and not all that had to go went.
+    #[error(
+        "the new rules are in force, but what was there before could not all be removed: {}. Apply again",
+        listed(.0)
+    )]
+    LeftOver(Vec<KernelError>),
     /// Something failed, and what had been done before could not be undone.
     #[error("{cause}. Undoing what had been done before failed too: {undo}. Run `sidetrack cleanup` and apply again")]
     NotUndone {
@@ -166,8 +199,12 @@ pub enum KernelError {
         undo: Box<KernelError>,
     },
     /// Several things failed; the others were done.
-    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    #[error("{}", listed(.0))]
     Several(Vec<KernelError>),
+}
+
+fn listed(errors: &[KernelError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 impl KernelError {
@@ -179,8 +216,26 @@ impl KernelError {
             }
             Self::Iptables(error) if error.is_refusal() => Some(privilege::advice()),
             Self::NotUndone { cause, .. } => cause.advice(),
-            Self::Several(errors) => errors.iter().find_map(Self::advice),
-            Self::Nftables(_) | Self::Iptables(_) | Self::Route(_) | Self::NoBackend { .. } => None,
+            Self::Several(errors) | Self::LeftOver(errors) => errors.iter().find_map(Self::advice),
+            Self::Nftables(_)
+            | Self::Iptables(_)
+            | Self::Route(_)
+            | Self::Legacy(_)
+            | Self::LegacyUnseen
+            | Self::NoBackend { .. } => None,
+        }
+    }
+
+    /// Whether rules may have been changed all the same. Then they may need what was added for them.
+    pub fn may_have_changed_rules(&self) -> bool {
+        match self {
+            Self::Nftables(error) => matches!(error, NftablesError::Unanswered(_)),
+            Self::Iptables(error) => matches!(error, IptablesError::NotUndone { .. }),
+            Self::NoBackend { legacy, .. } => legacy.may_have_changed_rules(),
+            Self::NotUndone { cause, .. } => cause.may_have_changed_rules(),
+            Self::LeftOver(_) => true,
+            Self::Several(errors) => errors.iter().any(Self::may_have_changed_rules),
+            Self::Route(_) | Self::Legacy(_) | Self::LegacyUnseen => false,
         }
     }
 }
@@ -199,16 +254,16 @@ pub trait Kernel {
     /// It cannot or may not be removed.
     fn remove(&mut self, what: Prerequisite) -> Result<bool, KernelError>;
 
-    /// Our routes, also those whose rule is gone.
+    /// All that is ours besides rules, as it is now, in the order in which it is added: also routes whose rule is gone.
     ///
     /// # Errors
-    /// They cannot be seen.
-    fn routes(&mut self) -> Result<Vec<Prerequisite>, KernelError>;
+    /// It cannot be seen.
+    fn prerequisites(&mut self) -> Result<Vec<Prerequisite>, KernelError>;
 
     /// Makes our rules of this backend exactly `ruleset`, at one instant. `installed`: rules of ours were seen there.
     ///
     /// # Errors
-    /// They cannot or may not be written; nothing was changed then.
+    /// They cannot or may not be written. Nothing was changed then, unless [`KernelError::may_have_changed_rules`].
     fn apply_rules(&mut self, backend: RuleBackend, ruleset: &Ruleset, installed: bool) -> Result<Change, KernelError>;
 
     /// Removes our rules of this backend. Returns whether there were any.
@@ -221,11 +276,21 @@ pub trait Kernel {
 /// The network namespace of this thread. Its conversations with the kernel are opened once, when they are needed.
 #[derive(Default)]
 pub struct Namespace {
+    /// Dropped first: nobody need wait until the kernel has closed the rest.
+    _lock: Option<Lock>,
     route: Option<Route>,
     nftables: Option<Nftables>,
 }
 
 impl Namespace {
+    /// For whoever is going to change it: waits until no other sidetrack is at it, and keeps others waiting.
+    pub fn claim() -> Self {
+        Self {
+            _lock: Lock::wait(),
+            ..Self::default()
+        }
+    }
+
     fn route(&mut self) -> Result<&mut Route, RouteError> {
         match &mut self.route {
             Some(route) => Ok(route),
@@ -257,7 +322,7 @@ impl Namespace {
             loopback: self.loopback()?,
             policy_routing: self.route()?.policy_routing()?,
             chains: self.chains()?,
-            legacy: legacy::chains(),
+            legacy: legacy::chains()?,
         })
     }
 
@@ -283,8 +348,8 @@ impl Kernel for Namespace {
         Ok(self.route()?.remove(what)?)
     }
 
-    fn routes(&mut self) -> Result<Vec<Prerequisite>, KernelError> {
-        Ok(self.route()?.routes()?)
+    fn prerequisites(&mut self) -> Result<Vec<Prerequisite>, KernelError> {
+        Ok(self.route()?.ours()?)
     }
 
     fn apply_rules(&mut self, backend: RuleBackend, ruleset: &Ruleset, installed: bool) -> Result<Change, KernelError> {

@@ -1,6 +1,8 @@
 //! Netlink sockets (netlink(7)): requests, answers, dumps. Which protocol is spoken over them is the caller's matter.
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::thread;
+use std::time::{Duration, SystemTime};
 
 use netlink_packet_core::NetlinkBuffer;
 use nix::errno::Errno;
@@ -17,7 +19,7 @@ pub enum NetlinkError {
     #[error("opening a netlink socket: {0}")]
     Open(#[source] Errno),
     /// A request could not be sent.
-    #[error("sending {length} bytes over netlink: {errno}{}", hint(*errno))]
+    #[error("sending {length} bytes over netlink: {errno}{}", hint(*length, *errno))]
     Send {
         /// How long the request was.
         length: usize,
@@ -32,18 +34,19 @@ pub enum NetlinkError {
     #[error("the kernel refused: {0}")]
     Refused(#[source] Errno),
     /// A dump was cut short by a change; it must be asked for again.
-    #[error("the kernel's state changed while it was read")]
+    #[error("other programs changed what was read, each time. Try again when they are done")]
     Interrupted,
     /// An answer could not be understood.
     #[error("an answer of the kernel that cannot be understood: {0}")]
     Malformed(String),
 }
 
-fn hint(errno: Errno) -> &'static str {
+fn hint(length: usize, errno: Errno) -> &'static str {
     match errno {
-        Errno::EMSGSIZE | Errno::ENOBUFS => {
+        Errno::EMSGSIZE | Errno::ENOBUFS if length > DEFAULT_SEND_BUFFER => {
             "; all rules must fit into one message: raise net.core.wmem_max, or use fewer ports and CIDRs"
         }
+        Errno::ENOBUFS => "; the system is short of memory for sockets (net.core.wmem_max, cgroup limits): try again",
         _ => "",
     }
 }
@@ -82,46 +85,64 @@ pub enum Answer {
 /// Large enough for any datagram of the kernel: a dump fills at most 32 KiB of it.
 const BUFFER: usize = 64 * 1024;
 
+/// How often something is begun again that others have disturbed.
+pub const ATTEMPTS: u32 = 32;
+
+/// Attempts at something that others may disturb. Pauses between them grow, and differ between processes, so that each
+/// of many finds a gap.
+pub fn attempts() -> impl Iterator<Item = u32> {
+    (0..ATTEMPTS).inspect(|attempt| {
+        if *attempt > 0 {
+            thread::sleep(Duration::from_micros(chance(*attempt * 1000).into()));
+        }
+    })
+}
+
+/// Some number below `limit`: the clock's last digits are as good as random between processes.
+pub fn chance(limit: u32) -> u32 {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since_epoch.map_or(0, |time| time.subsec_nanos() % limit)
+}
+
 /// The size of a socket's send buffer that needs no asking (`net.core.wmem_default` on any system).
 const DEFAULT_SEND_BUFFER: usize = 100 * 1024;
 
-/// A netlink socket.
-pub struct Socket {
-    fd: OwnedFd,
-    buffer: Vec<u8>,
+/// What carries datagrams to the kernel and back.
+pub trait Wire: Send {
+    /// Sends one.
+    ///
+    /// # Errors
+    /// It was not sent.
+    fn send(&mut self, datagram: &[u8]) -> nix::Result<()>;
+
+    /// Receives one of the kernel, and says how long it is.
+    ///
+    /// # Errors
+    /// EAGAIN: there is none. What waits may be lost with any other.
+    fn receive(&mut self, buffer: &mut [u8]) -> nix::Result<usize>;
+
+    /// Begins anew: what waits to be received is forgotten.
+    ///
+    /// # Errors
+    /// The wire is as it was.
+    fn reopen(&mut self) -> nix::Result<()>;
 }
 
-impl Socket {
-    /// Opens a socket for one protocol, in the network namespace of this thread.
+/// A wire to the kernel, in the network namespace of the thread that opens it.
+pub struct KernelWire {
+    protocol: SockProtocol,
+    fd: OwnedFd,
+}
+
+impl KernelWire {
+    /// Opens a socket for one protocol.
     ///
     /// # Errors
     /// The kernel does not know the protocol, or does not allow it.
-    pub fn open(protocol: SockProtocol) -> Result<Self, NetlinkError> {
+    pub fn open(protocol: SockProtocol) -> nix::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol).map_err(NetlinkError::Open)?;
-        Ok(Self {
-            fd,
-            buffer: vec![0; BUFFER],
-        })
-    }
-
-    /// Sends a request. The kernel has done all its work on it when this returns.
-    ///
-    /// # Errors
-    /// The request is too large for the socket's buffer, or the socket is broken.
-    pub fn send(&mut self, request: &[u8]) -> Result<(), NetlinkError> {
-        if request.len() > DEFAULT_SEND_BUFFER {
-            self.make_room(request.len());
-        }
-        let kernel = NetlinkAddr::new(0, 0);
-        let sent = retry(|| sendto(self.fd.as_raw_fd(), request, &kernel, MsgFlags::empty()));
-        match sent {
-            Ok(_) => Ok(()),
-            Err(errno) => Err(NetlinkError::Send {
-                length: request.len(),
-                errno,
-            }),
-        }
+        let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
+        Ok(Self { protocol, fd })
     }
 
     /// Enlarges the send buffer. Going beyond `net.core.wmem_max` takes CAP_NET_ADMIN in the initial user namespace.
@@ -133,25 +154,91 @@ impl Socket {
             tracing::debug!(wanted, %errno, "the netlink send buffer stays as it is");
         }
     }
+}
+
+impl Wire for KernelWire {
+    fn send(&mut self, datagram: &[u8]) -> nix::Result<()> {
+        if datagram.len() > DEFAULT_SEND_BUFFER {
+            self.make_room(datagram.len());
+        }
+        let kernel = NetlinkAddr::new(0, 0);
+        sendto(self.fd.as_raw_fd(), datagram, &kernel, MsgFlags::empty()).map(drop)
+    }
+
+    fn receive(&mut self, buffer: &mut [u8]) -> nix::Result<usize> {
+        loop {
+            let (length, sender) = recvfrom::<NetlinkAddr>(self.fd.as_raw_fd(), buffer)?;
+            if sender.is_none_or(|sender| sender.pid() == 0) {
+                return Ok(length);
+            }
+        }
+    }
+
+    fn reopen(&mut self) -> nix::Result<()> {
+        *self = Self::open(self.protocol)?;
+        Ok(())
+    }
+}
+
+/// A netlink socket.
+pub struct Socket {
+    wire: Box<dyn Wire>,
+    /// An exchange failed before its end. What is left of its answers would be taken for those to the next request.
+    broken: bool,
+}
+
+impl Socket {
+    /// Opens a socket for one protocol, in the network namespace of this thread.
+    ///
+    /// # Errors
+    /// The kernel does not know the protocol, or does not allow it.
+    pub fn open(protocol: SockProtocol) -> Result<Self, NetlinkError> {
+        KernelWire::open(protocol)
+            .map(|wire| Self::over(Box::new(wire)))
+            .map_err(NetlinkError::Open)
+    }
+
+    /// The same over another wire.
+    pub fn over(wire: Box<dyn Wire>) -> Self {
+        Self { wire, broken: false }
+    }
+
+    /// Sends a request. The kernel has done all its work on it when this returns.
+    ///
+    /// # Errors
+    /// The request is too large for the socket's buffer, or the socket is broken. The kernel has not seen it then.
+    pub fn send(&mut self, request: &[u8]) -> Result<(), NetlinkError> {
+        if self.broken {
+            self.wire.reopen().map_err(NetlinkError::Open)?;
+            self.broken = false;
+        }
+        retry(|| self.wire.send(request)).map_err(|errno| NetlinkError::Send {
+            length: request.len(),
+            errno,
+        })
+    }
 
     /// Reads the answers that wait, if any. It never blocks: the kernel answers while the request is being sent.
     ///
     /// # Errors
     /// The answers do not fit into the socket's buffer (ENOBUFS), or the socket is broken.
     pub fn receive(&mut self) -> Result<Vec<Answer>, NetlinkError> {
-        let received = retry(|| recvfrom::<NetlinkAddr>(self.fd.as_raw_fd(), &mut self.buffer));
-        let (length, from) = match received {
-            Ok(received) => received,
-            Err(Errno::EAGAIN) => return Ok(Vec::new()),
-            Err(errno) => return Err(NetlinkError::Receive(errno)),
-        };
-        if from.is_some_and(|sender| sender.pid() != 0) {
-            return Ok(Vec::new()); // Not from the kernel.
-        }
-        answers(&self.buffer[..length])
+        let received = self.try_receive();
+        self.broken |= received.is_err();
+        received
     }
 
-    /// Sends a dump request and reads its whole answer.
+    fn try_receive(&mut self) -> Result<Vec<Answer>, NetlinkError> {
+        let mut buffer = [0; BUFFER];
+        match retry(|| self.wire.receive(&mut buffer)) {
+            Ok(BUFFER) => Err(NetlinkError::Malformed("longer than the kernel makes them".to_owned())),
+            Ok(length) => answers(&buffer[..length]),
+            Err(Errno::EAGAIN) => Ok(Vec::new()),
+            Err(errno) => Err(NetlinkError::Receive(errno)),
+        }
+    }
+
+    /// Sends a dump request, maybe after others, and reads all that is answered until the dump ends.
     ///
     /// # Errors
     /// As for sending and receiving; or the kernel refused; or its state changed meanwhile.
@@ -162,6 +249,7 @@ impl Socket {
         loop {
             let answers = self.receive()?;
             if answers.is_empty() {
+                self.broken = true;
                 return Err(NetlinkError::Malformed("a dump without an end".to_owned()));
             }
             for answer in answers {
@@ -177,7 +265,10 @@ impl Socket {
                     } => {
                         return Err(NetlinkError::Interrupted);
                     }
-                    Answer::Status { result: Err(errno), .. } => return Err(NetlinkError::Refused(errno)),
+                    Answer::Status { result: Err(errno), .. } => {
+                        self.broken = true; // There may be more, where more was asked for.
+                        return Err(NetlinkError::Refused(errno));
+                    }
                 }
             }
         }
@@ -194,7 +285,10 @@ fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
 }
 
 /// Splits a datagram into messages. The kernel marks dumps that a change has cut short.
-fn answers(mut datagram: &[u8]) -> Result<Vec<Answer>, NetlinkError> {
+///
+/// # Errors
+/// A message is cut off, or an error has no number.
+pub fn answers(mut datagram: &[u8]) -> Result<Vec<Answer>, NetlinkError> {
     let malformed = |error: netlink_packet_core::DecodeError| NetlinkError::Malformed(error.to_string());
     let mut answers = Vec::new();
     while !datagram.is_empty() {
@@ -226,7 +320,7 @@ fn status(payload: &[u8]) -> Result<Result<(), Errno>, NetlinkError> {
     };
     Ok(match i32::from_ne_bytes(*code) {
         0 => Ok(()),
-        code => Err(Errno::from_raw(-code)),
+        code => Err(Errno::from_raw(code.saturating_neg())),
     })
 }
 
@@ -283,5 +377,18 @@ mod tests {
         let datagram = message(2, 0, 1, &[1, 2]);
         assert!(matches!(answers(&datagram), Err(NetlinkError::Malformed(_))));
         assert!(matches!(answers(&datagram[..10]), Err(NetlinkError::Malformed(_))));
+    }
+
+    #[test]
+    fn the_smallest_of_error_numbers_is_one_too() {
+        let datagram = message(2, 0, 3, &i32::MIN.to_ne_bytes());
+        let answers = answers(&datagram).unwrap();
+        assert!(matches!(
+            answers[0],
+            Answer::Status {
+                result: Err(Errno::UnknownErrno),
+                ..
+            }
+        ));
     }
 }

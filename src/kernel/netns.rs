@@ -1,10 +1,13 @@
-//! Network namespaces: entering one, and leaving it for certain.
+//! Network namespaces: entering one, and leaving it for certain; making one.
 
 use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::PathBuf;
+use std::thread;
 
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
 use thiserror::Error;
 
 /// A network namespace that could not be entered.
@@ -27,6 +30,17 @@ pub enum NetnsError {
          owns it. Run as root, or run inside the namespace without --netns", .0.display()
     )]
     NotPermitted(PathBuf),
+    /// No thread could be had to enter it with.
+    #[error(
+        "starting a thread to enter the network namespace {}: {reason}. Is there a limit on processes (pids.max, \
+         ulimit -u)?", path.display()
+    )]
+    Thread {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: std::io::Error,
+    },
     /// The kernel refused for another reason.
     #[error("entering the network namespace {}: {errno}", path.display())]
     Enter {
@@ -46,25 +60,77 @@ pub fn path(path_or_name: &str) -> PathBuf {
     }
 }
 
-/// Runs `work` inside a network namespace, on a thread of its own that ends with it: nothing else of this process is
-/// ever in that namespace.
+/// A network namespace that is held open: by its file, not by a name.
+pub struct Netns {
+    file: File,
+    path: PathBuf,
+}
+
+impl Netns {
+    /// Opens one.
+    ///
+    /// # Errors
+    /// There is no such file.
+    pub fn open(path: PathBuf) -> Result<Self, NetnsError> {
+        match File::open(&path) {
+            Ok(file) => Ok(Self { file, path }),
+            Err(reason) => Err(NetnsError::Open { path, reason }),
+        }
+    }
+
+    /// Makes one. It has no name: the kernel removes it with this handle and the sockets in it, also if this process is
+    /// killed.
+    ///
+    /// # Errors
+    /// It cannot or may not be made.
+    pub fn make() -> io::Result<Self> {
+        // A thread of its own takes the change of namespace with it when it ends.
+        on_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            let path = PathBuf::from("/proc/thread-self/ns/net");
+            let file = File::open(&path)?;
+            Ok(Self { file, path })
+        })?
+    }
+
+    /// Runs `work` inside, on a thread of its own that ends with it: nothing else of this process is ever inside.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered. `work` has not begun then.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
+        let path = || self.path.clone();
+        let done = on_thread(|| match setns(&self.file, CloneFlags::CLONE_NEWNET) {
+            Ok(()) => Ok(work()),
+            Err(Errno::EINVAL) => Err(NetnsError::NotANamespace(path())),
+            Err(Errno::EPERM) => Err(NetnsError::NotPermitted(path())),
+            Err(errno) => Err(NetnsError::Enter { path: path(), errno }),
+        });
+        done.unwrap_or_else(|reason| Err(NetnsError::Thread { path: path(), reason }))
+    }
+}
+
+impl AsRawFd for Netns {
+    fn as_raw_fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+}
+
+/// Runs `work` inside a network namespace, on a thread of its own.
 ///
 /// # Errors
 /// The namespace cannot be entered. `work` has not begun then.
 pub fn within<T: Send>(path: PathBuf, work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
-    let file = match File::open(&path) {
-        Ok(file) => file,
-        Err(reason) => return Err(NetnsError::Open { path, reason }),
-    };
-    let inside = || match setns(&file, CloneFlags::CLONE_NEWNET) {
-        Ok(()) => Ok(work()),
-        Err(Errno::EINVAL) => Err(NetnsError::NotANamespace(path)),
-        Err(Errno::EPERM) => Err(NetnsError::NotPermitted(path)),
-        Err(errno) => Err(NetnsError::Enter { path, errno }),
-    };
-    std::thread::scope(|scope| match scope.spawn(inside).join() {
-        Ok(result) => result,
-        Err(panic) => std::panic::resume_unwind(panic),
+    Netns::open(path)?.run(work)
+}
+
+/// Runs `work` on a thread of its own, and returns when that has ended.
+///
+/// # Errors
+/// There can be no more threads. `work` has not begun then.
+pub fn on_thread<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().spawn_scoped(scope, work)?;
+        Ok(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })
 }
 

@@ -1,5 +1,7 @@
 //! The nftables backend: reads and writes our table over netlink, a transaction at a time.
 
+mod others;
+
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable as _, NetlinkHeader, NetlinkMessage};
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, GenAttribute, GenMessage, NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute,
@@ -10,21 +12,18 @@ use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 use thiserror::Error;
 
-use super::Change;
-use super::netlink::{Answer, NetlinkError, Socket};
-use crate::facts::InstalledChain;
+use super::netlink::{ATTEMPTS, Answer, NetlinkError, Socket, attempts};
+use super::{Change, attributes};
+use crate::drift::{self, Difference};
 use crate::render::netlink::listing::Listing;
 use crate::render::netlink::{self, Object, Step};
-use crate::ruleset::{Ruleset, TABLE};
-
-/// How often a transaction is begun again because somebody else changed the ruleset in between.
-const ATTEMPTS: usize = 32;
+use crate::ruleset::{Installed, Ruleset, TABLE};
 
 /// What nf_tables could not do.
 #[derive(Debug, Error)]
 pub enum NftablesError {
     /// We may not.
-    #[error("the kernel does not allow changes to nf_tables here ({0})")]
+    #[error("the kernel does not allow access to nf_tables here ({0})")]
     NotPermitted(Errno),
     /// The kernel cannot.
     #[error(
@@ -47,6 +46,12 @@ pub enum NftablesError {
         /// Why.
         errno: Errno,
     },
+    /// The answer to a transaction was lost, and it could not be found out whether the kernel has carried it out.
+    #[error(
+        "the kernel's answer to a transaction of nf_tables was lost ({0}), so our rules may be the old or the new ones, \
+         whole. Run sidetrack again: it looks what is there, and does what is missing"
+    )]
+    Unanswered(#[source] NetlinkError),
     /// Others kept changing the ruleset.
     #[error(
         "other programs changed the nftables ruleset during each of {ATTEMPTS} attempts; nothing was changed. \
@@ -70,7 +75,7 @@ impl Nftables {
     /// The kernel has no netfilter netlink.
     pub fn open() -> Result<Self, NftablesError> {
         match Socket::open(SockProtocol::NetlinkNetFilter) {
-            Ok(socket) => Ok(Self { socket }),
+            Ok(socket) => Ok(Self::over(socket)),
             Err(NetlinkError::Open(errno @ (Errno::EPROTONOSUPPORT | Errno::EAFNOSUPPORT))) => {
                 Err(NftablesError::Unsupported {
                     what: "netfilter over netlink".to_owned(),
@@ -82,13 +87,33 @@ impl Nftables {
         }
     }
 
+    /// The conversation over this socket.
+    pub fn over(socket: Socket) -> Self {
+        Self { socket }
+    }
+
     /// Makes our table hold exactly `ruleset`, in one transaction; sends none where it does already.
     ///
     /// `installed` says whether our table was seen before. It saves a conversation and need not be right.
     ///
     /// # Errors
-    /// The kernel cannot or may not; then nothing was changed.
+    /// The kernel cannot or may not; then nothing was changed. The one exception is [`NftablesError::Unanswered`].
     pub fn apply(&mut self, ruleset: &Ruleset, installed: bool) -> Result<Change, NftablesError> {
+        let mut unanswered = None;
+        match self.try_apply(ruleset, installed, &mut unanswered) {
+            Err(error) => Err(unanswered.map_or(error, |(_, lost)| NftablesError::Unanswered(lost))),
+            done => done,
+        }
+    }
+
+    /// The same. A transaction whose answer was lost is left in `unanswered`, with what it has done if it has done
+    /// anything: the next look at the table tells.
+    fn try_apply(
+        &mut self,
+        ruleset: &Ruleset,
+        installed: bool,
+        unanswered: &mut Option<(Change, NetlinkError)>,
+    ) -> Result<Change, NftablesError> {
         let steps = netlink::create(ruleset);
         if !installed {
             match self.commit(&steps, None) {
@@ -98,44 +123,65 @@ impl Nftables {
                     object: Object::Table,
                     errno: Errno::EEXIST,
                 }) => tracing::debug!("our table appeared meanwhile"),
+                Err(NftablesError::Unanswered(lost)) => *unanswered = Some((Change::Created, lost)),
                 Err(error) => return Err(error),
             }
         }
         let planned = Listing::of(steps.iter().map(Step::message));
-        for attempt in 1..=ATTEMPTS {
+        for attempt in attempts() {
             let (generation, present) = match self.read() {
-                Ok(read) => read,
                 Err(NftablesError::Netlink(NetlinkError::Interrupted)) => continue,
-                Err(error) => return Err(error),
+                read => read?,
             };
             if present == planned {
-                return Ok(Change::Unchanged);
+                return Ok(unanswered.take().map_or(Change::Unchanged, |(change, _)| change));
             }
+            *unanswered = None; // It was not carried out.
             match self.commit(&netlink::replace(ruleset, &present), Some(generation)) {
                 Ok(()) => return Ok(Change::Replaced),
                 Err(NftablesError::Netlink(NetlinkError::Refused(Errno::ERESTART))) => {
                     tracing::debug!(attempt, "another program changed the ruleset; reading it again");
                 }
+                Err(NftablesError::Unanswered(lost)) => *unanswered = Some((Change::Replaced, lost)),
                 Err(error) => return Err(error),
             }
         }
         Err(NftablesError::Busy)
     }
 
-    /// Whether our table holds exactly `ruleset`.
+    /// How what our table holds differs from `ruleset`.
     ///
     /// # Errors
     /// It could not be read.
-    pub fn holds(&mut self, ruleset: &Ruleset) -> Result<bool, NftablesError> {
+    pub fn differences(&mut self, ruleset: &Ruleset) -> Result<Vec<Difference>, NftablesError> {
         let planned = Listing::of(netlink::create(ruleset).iter().map(Step::message));
-        for _ in 0..ATTEMPTS {
-            match self.read() {
-                Ok((_, present)) => return Ok(present == planned),
-                Err(NftablesError::Netlink(NetlinkError::Interrupted)) => {}
-                Err(error) => return Err(error),
-            }
+        let present = self.listing()?;
+        if present == planned {
+            return Ok(Vec::new());
         }
-        Err(NftablesError::Busy)
+        let (planned, present) = (netlink::contents(&planned), netlink::contents(&present));
+        let name = planned.name.clone();
+        Ok(drift::tables_that_differ(&name, &[planned], &[present]))
+    }
+
+    /// What our table holds, as rules; nothing where there is no table of ours.
+    ///
+    /// # Errors
+    /// It could not be read.
+    pub fn installed(&mut self) -> Result<Installed, NftablesError> {
+        match self.listing() {
+            Ok(listing) => Ok(netlink::decode(&listing)),
+            // Rules of a table that is not there are asked for in vain.
+            Err(NftablesError::Netlink(NetlinkError::Refused(Errno::ENOENT))) => {
+                Ok(netlink::decode(&Listing::default()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn listing(&mut self) -> Result<Listing, NftablesError> {
+        let (_, present) = undisturbed(|| self.read())?;
+        Ok(present)
     }
 
     /// Asks the kernel the least that nf_tables can be asked.
@@ -149,34 +195,24 @@ impl Nftables {
     /// Removes our table. Returns whether there was one.
     ///
     /// # Errors
-    /// The kernel cannot or may not.
+    /// The kernel cannot or may not; or [`NftablesError::Unanswered`].
     pub fn remove(&mut self) -> Result<bool, NftablesError> {
-        match self.commit(&netlink::remove(), None) {
-            Ok(()) => Ok(true),
-            Err(NftablesError::Refused {
-                errno: Errno::ENOENT, ..
-            }) => Ok(false),
-            Err(error) => Err(error),
+        let mut unanswered = None;
+        for _ in attempts() {
+            match self.commit(&netlink::remove(), None) {
+                Ok(()) => return Ok(true),
+                Err(NftablesError::Refused {
+                    errno: Errno::ENOENT, ..
+                }) => return Ok(unanswered.is_some()),
+                Err(NftablesError::Unanswered(lost)) => unanswered = Some(lost),
+                Err(error) => return Err(unanswered.map_or(error, NftablesError::Unanswered)),
+            }
         }
+        Err(unanswered.map_or(NftablesError::Busy, NftablesError::Unanswered))
     }
 
-    /// The chains of all tables, ours and others'.
-    ///
-    /// # Errors
-    /// They could not be read.
-    pub fn chains(&mut self) -> Result<Vec<InstalledChain>, NftablesError> {
-        let request = NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() });
-        for _ in 0..ATTEMPTS {
-            let messages = match self.dump(NetfilterProtoFamily::Unspec, request.clone()) {
-                Err(NftablesError::Netlink(NetlinkError::Interrupted)) => continue,
-                messages => messages?,
-            };
-            return Ok(messages.iter().filter_map(installed_chain).collect());
-        }
-        Err(NftablesError::Busy)
-    }
-
-    /// What our table holds, and of which generation of the ruleset that is.
+    /// What our table holds, and of which generation of the ruleset that is. It takes several questions; where the
+    /// ruleset changes between them, the answers do not belong together, and the reading was interrupted.
     fn read(&mut self) -> Result<(u32, Listing), NftablesError> {
         let generation = self.generation()?;
         let table = || TABLE.to_owned();
@@ -210,11 +246,11 @@ impl Nftables {
                 elements => elements?,
             });
         }
-        let messages = messages.iter().filter_map(|message| match &message.inner {
-            NetfilterMessageInner::NfTables(message) => Some(message),
-            _ => None,
-        });
-        Ok((generation, Listing::of(messages)))
+        let listing = Listing::of(messages.iter().filter_map(nf_tables));
+        if self.generation()? != generation {
+            return Err(NetlinkError::Interrupted.into());
+        }
+        Ok((generation, listing))
     }
 
     /// The number of the current generation of the ruleset. It changes with every transaction of anybody.
@@ -251,7 +287,10 @@ impl Nftables {
         }
     }
 
-    /// Sends a transaction and waits for its answer.
+    /// Sends a transaction and reads its answer.
+    ///
+    /// # Errors
+    /// The kernel has not carried it out; or [`NftablesError::Unanswered`].
     fn commit(&mut self, steps: &[Step], generation: Option<u32>) -> Result<(), NftablesError> {
         let bytes = netlink::transaction(steps, generation);
         tracing::debug!(
@@ -265,8 +304,9 @@ impl Nftables {
         loop {
             // All answers are there when the send returns; the one to the last step comes last.
             let answers = match self.socket.receive() {
-                Err(NetlinkError::Receive(Errno::ENOBUFS)) if failure.is_some() => break,
-                answers => answers?,
+                // One error is enough: nothing was changed.
+                Err(_) if failure.is_some() => break,
+                answers => answers.map_err(NftablesError::Unanswered)?,
             };
             if answers.is_empty() {
                 break;
@@ -287,8 +327,20 @@ impl Nftables {
                 return Ok(()); // Only the last step asks for an answer.
             }
         }
-        Err(failure.unwrap_or_else(|| NetlinkError::Malformed("no answer to a transaction".to_owned()).into()))
+        let no_answer = || NftablesError::Unanswered(NetlinkError::Malformed("there is none".to_owned()));
+        Err(failure.unwrap_or_else(no_answer))
     }
+}
+
+/// What `read` gives once nobody disturbs it.
+fn undisturbed<T>(mut read: impl FnMut() -> Result<T, NftablesError>) -> Result<T, NftablesError> {
+    for _ in attempts() {
+        match read() {
+            Err(NftablesError::Netlink(NetlinkError::Interrupted)) => {}
+            read => return read,
+        }
+    }
+    Err(NftablesError::Busy)
 }
 
 /// Puts a refusal into words. An error of no step in particular is about the transaction as a whole.
@@ -331,9 +383,16 @@ fn request(family: NetfilterProtoFamily, message: NfTablesMessage, flags: u16) -
     bytes
 }
 
-fn decode(kind: u16, payload: &[u8]) -> Result<NetfilterMessage, NftablesError> {
+/// Reads one message of nf_tables: its type, and what follows the netlink header.
+///
+/// # Errors
+/// It is not what the kernel would send.
+pub fn decode(kind: u16, payload: &[u8]) -> Result<NetfilterMessage, NftablesError> {
     let mut header = NetlinkHeader::default();
     header.message_type = kind;
+    if !attributes::are_whole(kind, payload) {
+        return Err(NetlinkError::Malformed("an attribute is cut off".to_owned()).into());
+    }
     NetfilterMessage::deserialize(&header, payload).map_err(|error| NetlinkError::Malformed(error.to_string()).into())
 }
 
@@ -354,29 +413,9 @@ fn set_name(message: &NetfilterMessage) -> Option<String> {
     })
 }
 
-fn installed_chain(message: &NetfilterMessage) -> Option<InstalledChain> {
-    let NetfilterMessageInner::NfTables(NfTablesMessage::NewChain(chain)) = &message.inner else {
-        return None;
-    };
-    let (mut table, mut name) = (None, None);
-    for attribute in &chain.attributes {
-        match attribute {
-            ChainAttribute::Table(text) => table = Some(text),
-            ChainAttribute::Name(text) => name = Some(text),
-            _ => {}
-        }
+fn nf_tables(message: &NetfilterMessage) -> Option<&NfTablesMessage> {
+    match &message.inner {
+        NetfilterMessageInner::NfTables(message) => Some(message),
+        _ => None,
     }
-    let family = match message.header.family {
-        NetfilterProtoFamily::Inet => "inet",
-        NetfilterProtoFamily::IPv4 => "ip",
-        NetfilterProtoFamily::IPv6 => "ip6",
-        NetfilterProtoFamily::ARP => "arp",
-        NetfilterProtoFamily::Bridge => "bridge",
-        NetfilterProtoFamily::NetDev => "netdev",
-        _ => "other",
-    };
-    Some(InstalledChain {
-        table: format!("{family} {}", table?),
-        chain: name?.clone(),
-    })
 }

@@ -1,16 +1,31 @@
 //! The name servers that this file system's processes ask (resolv.conf(5)).
 
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 
+use thiserror::Error;
+
+/// The file is there, and cannot be read.
+#[derive(Debug, Error)]
+#[error(
+    "reading /etc/resolv.conf, whose name servers' lookups are to be captured: {0}. \
+     Name the servers with --dns-servers, or pass --dns-servers all"
+)]
+pub struct ResolversError(#[source] io::Error);
+
 /// The name servers of `/etc/resolv.conf`; none where there is no such file.
-pub fn read() -> Vec<IpAddr> {
+///
+/// # Errors
+/// It cannot be read.
+pub fn read() -> Result<Vec<IpAddr>, ResolversError> {
     match fs::read_to_string("/etc/resolv.conf") {
-        Ok(text) => name_servers(&text),
-        Err(error) => {
-            tracing::debug!(%error, "no name servers: /etc/resolv.conf cannot be read");
-            Vec::new()
+        Ok(text) => Ok(name_servers(&text)),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            tracing::debug!("no name servers: there is no /etc/resolv.conf");
+            Ok(Vec::new())
         }
+        Err(error) => Err(ResolversError(error)),
     }
 }
 

@@ -4,22 +4,19 @@
 //! It needs no privilege. It proves the rules of loopback alone, and the kernel's ability to redirect.
 
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, getsockopt, socket, sockopt,
-};
-use nix::unistd::{Gid, Uid, getegid, geteuid};
 use thiserror::Error;
 
+use super::probe::listeners::Listeners;
+use super::probe::{self, ProbeError};
 use crate::config::types::{LoopbackCidr, Port};
 use crate::plan::{PASSTHROUGH_V4, PASSTHROUGH_V6};
-use crate::ruleset::{Families, Family};
+use crate::probe::{Caller, Expected, Finding, Needs, Original, Outcome, Owner, Probe, Source, Subject, Trial};
+use crate::ruleset::{Families, Family, Protocol};
 
 /// How long a call is waited for before the next one is made. Rules may be on their way.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -58,8 +55,9 @@ pub enum ValidationError {
     #[error(
         "traffic is not redirected: no connection to {destination} reached the proxy's ports within {timeout:?} \
          (the last one: {last}). Either the rules are missing, or they leave this process alone: over loopback they \
-         redirect only what the proxy's user or group sends, and this is user {uid} in group {gid}. \
-         See what installs the rules, and run this as the proxy's user"
+         redirect only what the proxy's user or group sends, and this is user {} in group {}. \
+         See what installs the rules, and run this as the proxy's user",
+        caller.uid, caller.gid
     )]
     NothingArrived {
         /// What was called.
@@ -69,13 +67,11 @@ pub enum ValidationError {
         /// What became of the last call.
         last: String,
         /// Who called.
-        uid: Uid,
-        /// In which group.
-        gid: Gid,
+        caller: Owner,
     },
     /// A call arrived, and the kernel does not know where it was meant to go.
     #[error(
-        "a connection to {destination} arrived at {listener} without its original destination ({errno}): something \
+        "a connection to {destination} arrived at {listener} without its original destination ({reason}): something \
          other than these rules has redirected it, and the proxy could not tell where to pass it on to. \
          Remove the other redirection"
     )]
@@ -85,7 +81,7 @@ pub enum ValidationError {
         /// Where it arrived.
         listener: SocketAddr,
         /// How the kernel said so.
-        errno: Errno,
+        reason: String,
     },
     /// A call arrived that the kernel believes to be meant for somewhere else.
     #[error(
@@ -114,9 +110,9 @@ pub enum ValidationError {
         /// Why not.
         reason: io::Error,
     },
-    /// A system call failed that never should.
-    #[error("waiting for redirected connections: {0}")]
-    Wait(#[source] io::Error),
+    /// The call could not be made.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
 }
 
 fn hint(reason: &io::Error) -> &'static str {
@@ -137,181 +133,120 @@ impl Validation {
     /// They are not; or the probe cannot be made.
     pub fn run(&self) -> Result<(), ValidationError> {
         let deadline = Instant::now() + self.timeout;
-        let mut unproved = Vec::new();
-        for family in self.families.iter() {
-            unproved.push(Probe::new(self, family)?);
-        }
-        let mut next_call = Instant::now();
+        let caller = probe::current_owner()?;
+        let mut trial = self.trial(caller);
+        let listeners = listeners(&trial)?;
         loop {
-            if Instant::now() >= next_call {
-                unproved.iter_mut().for_each(Probe::call);
-                next_call = Instant::now() + INTERVAL;
-            }
-            wait(&unproved, next_call.min(deadline)).map_err(ValidationError::Wait)?;
-            let mut still_unproved = Vec::new();
-            for probe in unproved {
-                if !probe.arrived()? {
-                    still_unproved.push(probe);
+            let next_call = deadline.min(Instant::now() + INTERVAL);
+            let report = probe::make(&trial, Err(""), &listeners, until(next_call))?;
+            let mut unproved = Vec::new();
+            for (probe, outcome) in report.outcomes {
+                if let Some(last) = self.fault(probe.destination, outcome)? {
+                    unproved.push((probe, last));
                 }
             }
-            unproved = still_unproved;
-            match unproved.first() {
-                None => return Ok(()),
-                Some(probe) if Instant::now() >= deadline => return Err(probe.nothing_arrived(self.timeout)),
-                Some(_) => {}
+            if unproved.is_empty() {
+                return Ok(());
             }
+            thread::sleep(until(next_call));
+            if next_call == deadline {
+                let (probe, last) = unproved.swap_remove(0);
+                return Err(ValidationError::NothingArrived {
+                    destination: probe.destination,
+                    timeout: self.timeout,
+                    last,
+                    caller,
+                });
+            }
+            trial.probes = unproved.into_iter().map(|(probe, _)| probe).collect();
         }
     }
-}
 
-/// The probe of one family.
-struct Probe {
-    source: IpAddr,
-    destination: SocketAddr,
-    listeners: Vec<TcpListener>,
-    /// The last call. The one before ends with it.
-    call: Result<TcpStream, Errno>,
-}
+    fn trial(&self, caller: Owner) -> Trial {
+        let mut ports = vec![self.inbound_port, self.outbound_port];
+        ports.dedup();
+        Trial {
+            probes: self.families.iter().map(|family| self.probe(family, caller)).collect(),
+            ends: Vec::new(),
+            proxy: caller,
+            ports,
+            transparent: None,
+        }
+    }
 
-impl Probe {
-    /// Listens on the proxy's ports, where redirected connections arrive: on loopback.
-    fn new(validation: &Validation, family: Family) -> Result<Self, ValidationError> {
+    /// A call to an address of this host's own. The source is said, as the kernel would take ::6 to call ::6 from, which
+    /// nobody redirects.
+    fn probe(&self, family: Family, caller: Owner) -> Probe {
         let (source, destination): (IpAddr, IpAddr) = match family {
-            Family::V4 => (Ipv4Addr::LOCALHOST.into(), validation.v4_destination.into()),
+            Family::V4 => (Ipv4Addr::LOCALHOST.into(), self.v4_destination.into()),
             Family::V6 => (Ipv6Addr::LOCALHOST.into(), PASSTHROUGH_V6.into()),
         };
-        let mut ports = vec![validation.inbound_port, validation.outbound_port];
-        ports.dedup();
-        let listen = |port: &Port| {
-            let address = SocketAddr::new(source, port.get());
-            listen(address).map_err(|reason| match reason.kind() {
-                ErrorKind::AddrInUse => ValidationError::Taken(address),
-                _ => ValidationError::Listen { address, reason },
-            })
-        };
-        Ok(Self {
-            source,
-            destination: SocketAddr::new(destination, validation.probe_port.get()),
-            listeners: ports.iter().map(listen).collect::<Result<_, _>>()?,
-            call: Err(Errno::ENOTCONN),
-        })
+        Probe {
+            subject: Subject::SelfCall,
+            protocol: Protocol::Tcp,
+            caller: Caller::Process(caller),
+            source: Some(Source {
+                address: source,
+                mark: None,
+            }),
+            destination: SocketAddr::new(destination, self.probe_port.get()),
+            expected: Expected::Captured(self.inbound_port),
+            needs: Needs::Route,
+        }
     }
 
-    fn call(&mut self) {
-        self.call = call(self.source, self.destination);
-    }
-
-    /// Whether a call has arrived as it should. Connections of others are dropped: the ports are the proxy's.
-    fn arrived(&self) -> Result<bool, ValidationError> {
-        for listener in &self.listeners {
-            loop {
-                let (stream, client) = match listener.accept() {
-                    Ok(accepted) => accepted,
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                    // The client has gone.
-                    Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue,
-                    Err(error) => return Err(ValidationError::Wait(error)),
-                };
-                let original = original_destination(&stream);
-                if original == Ok(self.destination) {
-                    return Ok(true);
+    /// What is wrong with a call, unless it arrived at a port of the proxy.
+    fn fault(&self, destination: SocketAddr, outcome: Outcome) -> Result<Option<String>, ValidationError> {
+        let ports = [self.inbound_port, self.outbound_port].map(Port::get);
+        Ok(Some(match outcome {
+            Outcome::Found(Finding::Redirected { at, original }) if ports.contains(&at.port()) => match original {
+                Original::Known(original) if original == destination => return Ok(None),
+                Original::Known(found) => {
+                    return Err(ValidationError::WrongOriginalDestination {
+                        destination,
+                        listener: at,
+                        found,
+                    });
                 }
-                if self.is_caller(client) {
-                    let listener = listener.local_addr().map_err(ValidationError::Wait)?;
-                    return Err(self.misdirected(listener, original));
+                Original::Unknown(reason) => {
+                    return Err(ValidationError::NoOriginalDestination {
+                        destination,
+                        listener: at,
+                        reason,
+                    });
                 }
+                Original::NotAsked => format!("{at} has it"),
+            },
+            Outcome::Found(Finding::Redirected { at, .. }) => format!("it went to {at}"),
+            Outcome::Found(Finding::Refused) => "Connection refused".to_owned(),
+            Outcome::Found(Finding::Lost | Finding::Unanswered { .. }) => "no answer".to_owned(),
+            Outcome::Found(Finding::Unreachable(reason) | Finding::NoSource(reason)) | Outcome::NotMade(reason) => {
+                reason
             }
-        }
-        Ok(false)
-    }
-
-    fn is_caller(&self, client: SocketAddr) -> bool {
-        let own = self.call.as_ref().ok().and_then(|call| call.local_addr().ok());
-        own == Some(client)
-    }
-
-    fn misdirected(&self, listener: SocketAddr, original: Result<SocketAddr, Errno>) -> ValidationError {
-        let destination = self.destination;
-        match original {
-            Ok(found) => ValidationError::WrongOriginalDestination {
-                destination,
-                listener,
-                found,
-            },
-            Err(errno) => ValidationError::NoOriginalDestination {
-                destination,
-                listener,
-                errno,
-            },
-        }
-    }
-
-    fn nothing_arrived(&self, timeout: Duration) -> ValidationError {
-        let last = match &self.call {
-            Err(errno) => errno.to_string(),
-            Ok(call) => match call.take_error() {
-                Ok(Some(error)) => error.to_string(),
-                _ if call.peer_addr().is_ok() => "something else listens there and took it".to_owned(),
-                _ => "no answer".to_owned(),
-            },
-        };
-        ValidationError::NothingArrived {
-            destination: self.destination,
-            timeout,
-            last,
-            uid: geteuid(),
-            gid: getegid(),
-        }
+            Outcome::Found(
+                Finding::Direct
+                | Finding::HandedOver
+                | Finding::AnsweredInPod
+                | Finding::AnsweredOutside
+                | Finding::Closed { .. },
+            ) => "something else listens there and took it".to_owned(),
+        }))
     }
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let listener = TcpListener::bind(address)?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
+/// Listens in the proxy's place.
+fn listeners(trial: &Trial) -> Result<Listeners, ValidationError> {
+    let mut listeners = Listeners::of_proxy(trial, None);
+    if let Some((_, address)) = listeners.proxy_listens.first() {
+        return Err(ValidationError::Taken(*address));
+    }
+    if listeners.failed.is_empty() {
+        return Ok(listeners);
+    }
+    let (address, reason) = listeners.failed.swap_remove(0);
+    Err(ValidationError::Listen { address, reason })
 }
 
-/// Begins a connection. The source is said, as the kernel would take ::6 to call ::6 from, which nobody redirects.
-fn call(source: IpAddr, destination: SocketAddr) -> Result<TcpStream, Errno> {
-    let domain = match source {
-        IpAddr::V4(_) => AddressFamily::Inet,
-        IpAddr::V6(_) => AddressFamily::Inet6,
-    };
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket(domain, SockType::Stream, flags, None)?;
-    let any_port = SocketAddr::new(source, 0);
-    bind(socket.as_raw_fd(), &SockaddrStorage::from(any_port))?;
-    match connect(socket.as_raw_fd(), &SockaddrStorage::from(destination)) {
-        Ok(()) | Err(Errno::EINPROGRESS) => Ok(socket.into()),
-        Err(errno) => Err(errno),
-    }
-}
-
-/// Where the client wanted to go, as the proxy asks for it: `SO_ORIGINAL_DST` (linux/netfilter_ipv4.h, and
-/// `IP6T_SO_ORIGINAL_DST` in linux/netfilter_ipv6/ip6_tables.h).
-fn original_destination(stream: &TcpStream) -> Result<SocketAddr, Errno> {
-    if stream.local_addr().is_ok_and(|local| local.is_ipv6()) {
-        let address = getsockopt(stream, sockopt::Ip6tOriginalDst)?;
-        let ip = Ipv6Addr::from(address.sin6_addr.s6_addr);
-        return Ok((ip, u16::from_be(address.sin6_port)).into());
-    }
-    let address = getsockopt(stream, sockopt::OriginalDst)?;
-    let ip = Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr));
-    Ok((ip, u16::from_be(address.sin_port)).into())
-}
-
-/// Waits until a connection arrives, or until the time comes.
-fn wait(probes: &[Probe], until: Instant) -> io::Result<()> {
-    let listeners = probes.iter().flat_map(|probe| &probe.listeners);
-    let mut waiting: Vec<PollFd> = listeners
-        .map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN))
-        .collect();
-    // Rounded up, as a wait that ends too early would be one more.
-    let left = until.saturating_duration_since(Instant::now());
-    let milliseconds = left.as_micros().div_ceil(1000);
-    let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
-    match poll(&mut waiting, timeout) {
-        Ok(_) | Err(Errno::EINTR) => Ok(()),
-        Err(errno) => Err(errno.into()),
-    }
+fn until(time: Instant) -> Duration {
+    time.saturating_duration_since(Instant::now())
 }

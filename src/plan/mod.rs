@@ -20,8 +20,10 @@ use crate::ruleset::{
     Ruleset, Unsound,
 };
 
-use self::context::{Context, Lookups, leave_alone, rule};
+use self::context::{Context, leave_alone, rule};
 use self::sets::Sets;
+
+pub use self::context::{DNS_PORT, Lookups};
 
 /// The address that the proxy binds to when it passes an IPv4 connection on to the application.
 pub const PASSTHROUGH_V4: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 6);
@@ -266,7 +268,7 @@ fn loopback_in() -> Match {
 }
 
 /// The address of the family that the proxy passes traffic on from.
-fn passthrough(family: Family) -> IpAddr {
+pub fn passthrough(family: Family) -> IpAddr {
     match family {
         Family::V4 => PASSTHROUGH_V4.into(),
         Family::V6 => PASSTHROUGH_V6.into(),

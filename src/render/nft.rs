@@ -27,19 +27,24 @@ pub fn script(plan: &Plan) -> String {
 }
 
 fn set(set: &Set) -> String {
-    let (kind, elements) = match &set.elements {
-        Elements::Ipv4(nets) => ("ipv4_addr", nets.iter().map(ToString::to_string).collect()),
-        Elements::Ipv6(nets) => ("ipv6_addr", nets.iter().map(ToString::to_string).collect()),
-        Elements::Ports(ports) => ("inet_service", ports.iter().map(ToString::to_string).collect()),
-        Elements::Uids(uids) => ("uid", uids.iter().map(ToString::to_string).collect()),
-        Elements::Gids(gids) => ("gid", gids.iter().map(ToString::to_string).collect::<Vec<_>>()),
-    };
+    let (kind, elements) = self::elements(&set.elements);
     let lines: Vec<String> = elements.chunks(ELEMENTS_A_LINE).map(|line| line.join(", ")).collect();
     format!(
         "\tset {} {{\n\t\ttype {kind}\n\t\tflags interval\n\t\telements = {{ {} }}\n\t}}\n",
         set.name,
         lines.join(",\n\t\t\t     ")
     )
+}
+
+/// The type of a set, and its elements.
+pub fn elements(elements: &Elements) -> (&'static str, Vec<String>) {
+    match elements {
+        Elements::Ipv4(nets) => ("ipv4_addr", nets.iter().map(ToString::to_string).collect()),
+        Elements::Ipv6(nets) => ("ipv6_addr", nets.iter().map(ToString::to_string).collect()),
+        Elements::Ports(ports) => ("inet_service", ports.iter().map(ToString::to_string).collect()),
+        Elements::Uids(uids) => ("uid", uids.iter().map(ToString::to_string).collect()),
+        Elements::Gids(gids) => ("gid", gids.iter().map(ToString::to_string).collect()),
+    }
 }
 
 fn chain(chain: &Chain) -> String {
@@ -80,11 +85,14 @@ pub fn rule(rule: &Rule) -> String {
         text.push(' ');
     }
     text += &action(&rule.action);
-    let _ = write!(text, " comment \"{}\"", rule.comment);
+    if !rule.comment.is_empty() {
+        let _ = write!(text, " comment \"{}\"", rule.comment);
+    }
     text
 }
 
-fn matcher(matcher: &Match) -> String {
+/// One match, as a part of a rule.
+pub fn matcher(matcher: &Match) -> String {
     match matcher {
         Match::Family(Family::V4) => "meta nfproto ipv4".to_owned(),
         Match::Family(Family::V6) => "meta nfproto ipv6".to_owned(),
@@ -134,7 +142,8 @@ fn addresses(addresses: &Addresses, side: &str) -> String {
     }
 }
 
-fn action(action: &Action) -> String {
+/// An action, as the end of a rule.
+pub fn action(action: &Action) -> String {
     match action {
         Action::Return => "return".to_owned(),
         Action::Jump(chain) => format!("jump {chain}"),

@@ -3,6 +3,8 @@
 //! The plan writes a [`Ruleset`] once. Every renderer, both kernel backends and the simulator read that same value,
 //! and match on it exhaustively: a new match or action does not compile until each of them knows it.
 
+mod installed;
+mod matching;
 mod soundness;
 
 use std::borrow::Cow;
@@ -13,7 +15,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::config::types::{Gid, Gids, InterfaceName, Mark, Port, Ports, Uid, Uids};
 
-pub use soundness::{ProxyTraffic, Unsound, check};
+pub use installed::{Installed, Place, Unreadable};
+pub use matching::{Known, Tracking, Value, View, applies, holds};
+pub use soundness::{MAX_DEPTH, ProxyTraffic, Unsound, check};
 
 /// The name of the one table we own; the chains that iptables holds begin with it in capitals.
 pub const TABLE: &str = "sidetrack";
@@ -85,12 +89,17 @@ impl Family {
     /// Both, IPv4 first.
     pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
 
+    /// The one that `address` is of.
+    pub fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+
     /// Whether `address` is of this family.
     pub fn is_of(self, address: IpAddr) -> bool {
-        match self {
-            Self::V4 => address.is_ipv4(),
-            Self::V6 => address.is_ipv6(),
-        }
+        Self::of(address) == self
     }
 
     /// The other one.

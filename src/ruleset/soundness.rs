@@ -1,12 +1,18 @@
 //! What must hold for any ruleset before a kernel sees it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use thiserror::Error;
 
-use super::{Action, Addresses, Chain, Elements, Family, GidMatch, Hook, Match, PortMatch, Rule, Ruleset, UidMatch};
+use super::{
+    Action, Addresses, Chain, Elements, Family, GidMatch, Hook, Known, Match, PortMatch, Rule, Ruleset, UidMatch,
+    Value, View, applies,
+};
 use crate::config::types::{Gid, InterfaceName, Uid};
+
+/// How many chains a packet may be in at once (`NFT_JUMP_STACK_SIZE`, net/netfilter/nf_tables.h).
+pub const MAX_DEPTH: usize = 16;
 
 /// A ruleset that must not be installed. It is our mistake, never the user's.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -25,6 +31,9 @@ pub enum Unsound {
     /// A chain can be reached from itself.
     #[error("chain {0} leads back to itself")]
     Cycle(String),
+    /// More chains follow upon one another than the kernel allows.
+    #[error("more than {MAX_DEPTH} chains jump to one another, at chain {0}")]
+    TooDeep(String),
     /// A rule looks into a set that is not there, is empty, or holds other things.
     #[error("chain {chain}: no set {set} of the kind that the rule looks for")]
     NoSet {
@@ -69,7 +78,10 @@ pub fn check(ruleset: &Ruleset, proxy: &[ProxyTraffic]) -> Result<(), Unsound> {
         for rule in &chain.rules {
             check_rule(ruleset, chain, rule)?;
         }
-        check_acyclic(ruleset, chain, &mut Vec::new())?;
+    }
+    let mut heights = BTreeMap::new();
+    for chain in &ruleset.chains {
+        check_acyclic(ruleset, chain, &mut Vec::new(), &mut heights)?;
     }
     for traffic in proxy {
         for chain in &ruleset.chains {
@@ -82,7 +94,7 @@ pub fn check(ruleset: &Ruleset, proxy: &[ProxyTraffic]) -> Result<(), Unsound> {
 }
 
 fn check_names(ruleset: &Ruleset) -> Result<(), Unsound> {
-    let (mut chains, mut sets) = (HashSet::new(), HashSet::new());
+    let (mut chains, mut sets) = (BTreeSet::new(), BTreeSet::new());
     let repeated = ruleset
         .chains
         .iter()
@@ -175,44 +187,46 @@ fn missing_set<'m>(ruleset: &Ruleset, matcher: &'m Match) -> Option<&'m str> {
     (!fits).then_some(name.as_ref())
 }
 
-fn check_acyclic<'r>(ruleset: &'r Ruleset, chain: &'r Chain, path: &mut Vec<&'r str>) -> Result<(), Unsound> {
-    if path.contains(&chain.name.as_ref()) {
-        return Err(Unsound::Cycle(chain.name.to_string()));
+/// Follows all jumps from a chain, each chain once, and returns how many chains a packet may be in at once from there
+/// on. `heights` are those that are known already.
+fn check_acyclic<'r>(
+    ruleset: &'r Ruleset,
+    chain: &'r Chain,
+    path: &mut Vec<&'r str>,
+    heights: &mut BTreeMap<&'r str, usize>,
+) -> Result<usize, Unsound> {
+    let name = chain.name.as_ref();
+    if path.contains(&name) {
+        return Err(Unsound::Cycle(name.to_owned()));
     }
-    path.push(&chain.name);
-    for rule in &chain.rules {
-        if let Some(target) = rule.action.target().and_then(|target| ruleset.chain(target)) {
-            check_acyclic(ruleset, target, path)?;
+    if let Some(height) = heights.get(name) {
+        return Ok(*height);
+    }
+    path.push(name);
+    let mut height = 1;
+    for target in chain.rules.iter().filter_map(|rule| rule.action.target()) {
+        if let Some(target) = ruleset.chain(target) {
+            // Looked at before going on, so that a hostile ruleset cannot exhaust the stack.
+            if path.len() >= MAX_DEPTH {
+                return Err(Unsound::TooDeep(target.name.to_string()));
+            }
+            height = height.max(1 + check_acyclic(ruleset, target, path, heights)?);
         }
     }
     path.pop();
-    Ok(())
-}
-
-/// What is known of a match, for traffic of which only some things are known.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Known {
-    Yes,
-    No,
-    Perhaps,
-}
-
-impl From<bool> for Known {
-    fn from(holds: bool) -> Self {
-        if holds { Self::Yes } else { Self::No }
+    heights.insert(name, height);
+    if height > MAX_DEPTH {
+        return Err(Unsound::TooDeep(name.to_owned()));
     }
+    Ok(height)
 }
 
 /// Follows `traffic` through a chain, both ways wherever a match is not known.
 fn escapes(ruleset: &Ruleset, chain: &Chain, traffic: ProxyTraffic) -> Result<(), Unsound> {
+    let interface = InterfaceName::loopback();
+    let packet = view(traffic, &interface);
     for rule in &chain.rules {
-        let known = rule.matches.iter().map(|m| holds(ruleset, m, traffic));
-        let applies = known.fold(Known::Yes, |all, one| match (all, one) {
-            (Known::No, _) | (_, Known::No) => Known::No,
-            (Known::Yes, Known::Yes) => Known::Yes,
-            (Known::Yes | Known::Perhaps, Known::Yes | Known::Perhaps) => Known::Perhaps,
-        });
-        match (&rule.action, applies) {
+        match (&rule.action, applies(ruleset, rule, &packet)) {
             (_, Known::No)
             | (Action::Return | Action::Accept | Action::Drop, Known::Perhaps)
             | (Action::SetMark(_) | Action::SaveMark | Action::RestoreMark | Action::SetZone(_), _) => {}
@@ -234,26 +248,27 @@ fn escapes(ruleset: &Ruleset, chain: &Chain, traffic: ProxyTraffic) -> Result<()
     Ok(())
 }
 
-fn holds(ruleset: &Ruleset, matcher: &Match, traffic: ProxyTraffic) -> Known {
-    let elements = |name: &str| ruleset.set(name).map(|set| &set.elements);
-    let by_loopback = matches!(traffic, ProxyTraffic::Passthrough(_));
-    match (matcher, traffic) {
-        (Match::OutInterface(name), _) if *name == InterfaceName::loopback() => Known::from(by_loopback),
-        (Match::OutInterface(_), _) if by_loopback => Known::No,
-        (Match::InInterface(_), _) => Known::No,
-        (Match::Uid(UidMatch::Uid(uid)), ProxyTraffic::OutboundOf(own)) => Known::from(*uid == own),
-        (Match::Uid(UidMatch::Set(name)), ProxyTraffic::OutboundOf(own)) => match elements(name) {
-            Some(Elements::Uids(uids)) => Known::from(uids.contains(own)),
-            _ => Known::No,
+/// What is known of the proxy's traffic where it is sent.
+fn view(traffic: ProxyTraffic, loopback: &InterfaceName) -> View<'_> {
+    let to_others = View {
+        in_interface: Value::Missing,
+        out_interface: Value::IsNot(loopback),
+        ..View::UNKNOWN
+    };
+    match traffic {
+        ProxyTraffic::OutboundOf(uid) => View {
+            uid: Value::Is(uid),
+            ..to_others
         },
-        (Match::Gid(GidMatch::Gid(gid)), ProxyTraffic::OutboundOfGroup(own)) => Known::from(*gid == own),
-        (Match::Gid(GidMatch::Set(name)), ProxyTraffic::OutboundOfGroup(own)) => match elements(name) {
-            Some(Elements::Gids(gids)) => Known::from(gids.contains(own)),
-            _ => Known::No,
+        ProxyTraffic::OutboundOfGroup(gid) => View {
+            gid: Value::Is(gid),
+            ..to_others
         },
-        (Match::Source(Addresses::Ip(ip)), ProxyTraffic::Passthrough(own)) => Known::from(*ip == own),
-        (matcher, ProxyTraffic::Passthrough(own)) if matcher.family().is_some_and(|f| f.is_of(own)) => Known::Perhaps,
-        (matcher, ProxyTraffic::Passthrough(_)) if matcher.family().is_some() => Known::No,
-        _ => Known::Perhaps,
+        ProxyTraffic::Passthrough(address) => View {
+            family: Value::Is(Family::of(address)),
+            source: Value::Is(address),
+            out_interface: Value::Is(loopback),
+            ..to_others
+        },
     }
 }

@@ -64,6 +64,22 @@ impl Accepted {
     pub fn total(self) -> u64 {
         self.inbound + self.outbound
     }
+
+    /// Asks the Envoy in a namespace.
+    pub fn by(netns: &Netns) -> io::Result<Self> {
+        let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, 15000));
+        let path = "/stats?filter=^listener%5C.virtual.*bound%5C.downstream_cx_total$";
+        let stats = netns.run(|| http::get(socket::stream(None, admin)?, path))?;
+        let count = |listener: &str| {
+            let name = format!("listener.{listener}.downstream_cx_total: ");
+            let count = stats.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok());
+            count.ok_or_else(|| io::Error::other(format!("Envoy does not count {listener}: {stats:?}")))
+        };
+        Ok(Self {
+            inbound: count("virtualInbound")?,
+            outbound: count("virtualOutbound")?,
+        })
+    }
 }
 
 impl Envoy {
@@ -83,11 +99,7 @@ impl Envoy {
             InboundMode::Redirect => netns.command_of(owner, path),
             InboundMode::Tproxy => netns.command_with(owner, Capability::CAP_NET_ADMIN, path),
         };
-        let config = config(inbound);
-        command
-            .arg0("envoy")
-            .args(["--config-yaml", &config, "--disable-hot-restart", "--concurrency", "1"]);
-        command.args(["--log-level", "info", "--file-flush-interval-msec", "10"]);
+        command.arg0("envoy").args(arguments(inbound));
 
         let (lines, stdout) = pipe().expect("a pipe");
         // Envoy opens /dev/stdout, which is this pipe, anew.
@@ -110,21 +122,7 @@ impl Envoy {
 
     /// How many connections Envoy has accepted.
     pub fn accepted(&self) -> Accepted {
-        let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, 15000));
-        let path = "/stats?filter=^listener%5C.virtual.*bound%5C.downstream_cx_total$";
-        let stats = self
-            .netns
-            .run(|| http::get(socket::stream(None, admin)?, path))
-            .expect("Envoy's statistics");
-        let count = |listener: &str| {
-            let name = format!("listener.{listener}.downstream_cx_total: ");
-            let count = stats.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok());
-            count.unwrap_or_else(|| panic!("Envoy does not count {listener}: {stats:?}"))
-        };
-        Accepted {
-            inbound: count("virtualInbound"),
-            outbound: count("virtualOutbound"),
-        }
+        Accepted::by(&self.netns).expect("Envoy's statistics")
     }
 
     /// The next line of the access log, once it is there.
@@ -143,8 +141,8 @@ impl Drop for Envoy {
     }
 }
 
-/// What `$ENVOY` says, or else where `scripts/setup` puts it.
-fn binary() -> PathBuf {
+/// Its program: what `$ENVOY` says, or else where `scripts/setup` puts it.
+pub fn binary() -> PathBuf {
     if let Some(binary) = env::var_os("ENVOY") {
         return binary.into();
     }
@@ -154,6 +152,14 @@ fn binary() -> PathBuf {
         .map(|python| python.path().join("site-packages/envoy/_bin/envoy"))
         .find(|binary| binary.exists())
         .unwrap_or_else(|| ".venv".into())
+}
+
+/// The arguments of its program.
+pub fn arguments(inbound: InboundMode) -> Vec<String> {
+    let config = config(inbound);
+    let arguments = ["--config-yaml", &config, "--disable-hot-restart", "--concurrency", "1"];
+    let log = ["--log-level", "info", "--file-flush-interval-msec", "10"];
+    arguments.into_iter().chain(log).map(str::to_owned).collect()
 }
 
 /// The configuration for a way in which connections to the pod come. The file is the one for REDIRECT.

@@ -6,17 +6,17 @@
 pub mod call;
 pub mod conversation;
 pub mod dns;
-mod envoy;
+pub mod envoy;
 pub mod files;
-mod http;
+pub mod http;
 mod netns;
 mod owner;
 mod pod;
 pub mod segment;
 mod server;
-mod service;
+pub mod service;
 pub mod sidecar;
-mod socket;
+pub mod socket;
 
 #[allow(unused_imports, reason = "the demo uses less")]
 pub use call::{Call, Caller, To, Transport, call, call_from};

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::panic::resume_unwind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{self, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
@@ -36,13 +36,19 @@ impl Netns {
         netns
     }
 
+    /// The one that a file stands for, such as `/proc/PID/ns/net`.
+    pub fn open(path: &Path) -> Self {
+        let file = File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        Self(Arc::new(file))
+    }
+
     /// A path that stands for the namespace as long as this process runs.
     pub fn path(&self) -> PathBuf {
         format!("/proc/{}/fd/{}", process::id(), self.0.as_raw_fd()).into()
     }
 
     /// Takes the calling thread inside, for good.
-    pub(super) fn enter(&self) -> io::Result<()> {
+    pub fn enter(&self) -> io::Result<()> {
         Ok(setns(&*self.0, CloneFlags::CLONE_NEWNET)?)
     }
 
@@ -88,6 +94,8 @@ impl Netns {
             Ok(set_pdeathsig(Signal::SIGKILL)?)
         };
         let mut command = Command::new(program);
+        // Legacy iptables takes a lock of the whole machine, for which tests would wait until they give up.
+        command.env("XTABLES_LOCKFILE", self.path());
         // SAFETY: the closure makes system calls; what it does besides, its makers above answer for.
         unsafe { command.pre_exec(enter) };
         command

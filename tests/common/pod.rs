@@ -36,6 +36,11 @@ impl Address {
         Self { v4, v6 }
     }
 
+    /// The IPv4 address, then the IPv6 address.
+    pub fn both(self) -> [IpAddr; 2] {
+        Family::BOTH.map(|family| self.of(family))
+    }
+
     /// The address of one family.
     pub fn of(self, family: Family) -> IpAddr {
         match family {

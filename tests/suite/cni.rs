@@ -3,6 +3,7 @@
 mod pods;
 mod verbs;
 
+use std::ffi::OsStr;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -13,16 +14,16 @@ use crate::SIDETRACK;
 use crate::common::Netns;
 use crate::program::{Run, state};
 
-const ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
+pub const ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
 
 /// What a runtime asks for.
-struct Request {
-    variables: Vec<(&'static str, String)>,
-    netconf: Value,
+pub struct Request {
+    pub variables: Vec<(&'static str, String)>,
+    pub netconf: Value,
 }
 
 /// A request about a pod of the mesh, as containerd makes it.
-fn request(verb: &str, netns: &Path) -> Request {
+pub fn request(verb: &str, netns: &Path) -> Request {
     let args =
         "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0;K8S_POD_INFRA_CONTAINER_ID=0f1e;K8S_POD_UID=1";
     Request {
@@ -46,7 +47,7 @@ fn request(verb: &str, netns: &Path) -> Request {
 }
 
 impl Request {
-    fn with(mut self, key: &str, value: Value) -> Self {
+    pub fn with(mut self, key: &str, value: Value) -> Self {
         self.netconf[key] = value;
         self
     }
@@ -56,25 +57,34 @@ impl Request {
         self
     }
 
-    fn variable(mut self, name: &'static str, value: &str) -> Self {
+    pub fn variable(mut self, name: &'static str, value: &str) -> Self {
         self.variables.retain(|(variable, _)| *variable != name);
         self.variables.push((name, value.to_owned()));
         self
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(SIDETRACK);
+        self.command_of(SIDETRACK)
+    }
+
+    fn command_of(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
         let given = self.variables.iter().filter(|(_, value)| !value.is_empty());
         command.envs(given.map(|(name, value)| (*name, value.as_str())));
         command
     }
 
     fn run(&self) -> Run {
-        plugin(&mut self.command(), self.netconf.to_string().as_bytes())
+        self.run_by(SIDETRACK)
+    }
+
+    /// Asks a copy of the program.
+    pub fn run_by(&self, program: impl AsRef<OsStr>) -> Run {
+        plugin(&mut self.command_of(program), self.netconf.to_string().as_bytes())
     }
 
     #[track_caller]
-    fn succeeds(&self) -> Run {
+    pub fn succeeds(&self) -> Run {
         self.run().succeeded()
     }
 
@@ -106,6 +116,6 @@ fn error(run: &Run, code: u32) -> Value {
     error
 }
 
-fn has_rules(netns: &Netns) -> bool {
+pub fn has_rules(netns: &Netns) -> bool {
     state(netns, "nftables").contains("\"table\": \"sidetrack\"")
 }

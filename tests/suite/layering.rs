@@ -4,7 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms from the bottom up. Each may take from those before it, and from itself.
-const ROOMS: [&str; 6] = ["yaml", "config", "facts", "ruleset", "plan", "render"];
+const ROOMS: [&str; 9] = [
+    "yaml", "config", "facts", "ruleset", "plan", "drift", "probe", "render", "simulate",
+];
+
+/// Those above them, from the bottom up: the kernel knows none of its users, the plugin nothing of its installer.
+const USERS: [&str; 4] = ["kernel", "cni", "node", "cli"];
 
 fn sources(path: &Path) -> Vec<PathBuf> {
     if path.is_file() {
@@ -22,20 +27,36 @@ fn room(name: &str) -> PathBuf {
     if file.exists() { file } else { source.join(name) }
 }
 
+/// What the files of a room take from: which file, and from which room.
+fn taken(name: &str) -> Vec<(PathBuf, String)> {
+    let files = sources(&room(name));
+    assert!(!files.is_empty(), "{name}");
+    let mut all = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(&file).expect("a source file");
+        let words = text.split(|c: char| !(c.is_alphanumeric() || "_:".contains(c)));
+        let taken = words.filter_map(|word| word.strip_prefix("crate::")?.split(':').next());
+        all.extend(taken.map(|taken| (file.clone(), taken.to_owned())));
+    }
+    all
+}
+
 #[test]
 fn no_room_takes_anything_from_one_above_it() {
     for (floor, name) in ROOMS.iter().enumerate() {
-        let files = sources(&room(name));
-        assert!(!files.is_empty(), "{name}");
-        for file in files {
-            let text = fs::read_to_string(&file).expect("a source file");
-            for word in text.split(|c: char| !(c.is_alphanumeric() || "_:".contains(c))) {
-                let Some(taken) = word.strip_prefix("crate::").and_then(|rest| rest.split(':').next()) else {
-                    continue;
-                };
-                let below = ROOMS[..=floor].contains(&taken);
-                assert!(below || taken.is_empty(), "{}: takes from {taken}", file.display());
-            }
+        for (file, taken) in taken(name) {
+            let below = ROOMS[..=floor].contains(&taken.as_str());
+            assert!(below || taken.is_empty(), "{}: takes from {taken}", file.display());
+        }
+    }
+}
+
+#[test]
+fn no_user_of_them_takes_anything_from_one_above_it() {
+    for (floor, name) in USERS.iter().enumerate() {
+        for (file, taken) in taken(name) {
+            let above = USERS[floor + 1..].contains(&taken.as_str());
+            assert!(!above, "{}: takes from {taken}", file.display());
         }
     }
 }

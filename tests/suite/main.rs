@@ -5,8 +5,10 @@
     reason = "a test that cannot go on should say so and stop"
 )]
 
+mod bench;
 #[path = "../cases/mod.rs"]
 mod cases;
+mod check;
 mod cli;
 mod cni;
 #[path = "../common/mod.rs"]
@@ -14,23 +16,30 @@ mod common;
 mod containment;
 mod dns;
 mod envoy;
+mod explain;
+mod faults;
 mod generated;
 mod golden;
 mod graph;
 mod groups;
+mod help;
 mod istio;
 mod layering;
 mod lifecycle;
 mod lint;
 mod load;
+mod node;
 mod parity;
+mod probe;
 mod program;
 mod random;
+mod readback;
 mod readme;
 mod refusal;
 mod regressions;
 mod reroute;
 mod routing;
+mod runtimes;
 mod sandbox;
 mod tproxy;
 mod traffic;

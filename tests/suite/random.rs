@@ -97,7 +97,7 @@ fn options() -> impl Strategy<Value = Vec<String>> {
 }
 
 /// Runs `check` on random options, the same ones in each run.
-fn each(cases: u32, check: impl Fn(&[&str])) {
+pub fn each(cases: u32, check: impl Fn(&[&str])) {
     let config = Config {
         cases,
         failure_persistence: None,
@@ -130,6 +130,7 @@ fn any_options_can_be_applied_and_the_dry_run_says_the_same() {
             assert!(log.contains("redirected now"), "{options:?}: {log}");
             let log = apply(&netns, backend, options);
             assert!(log.contains("like this already"), "{backend}: {options:?}: {log}");
+            sidetrack(&netns, &[&["check", "--backend", backend], options].concat()).succeeded();
         }
         sidetrack(&netns, &["cleanup"]).succeeded();
         let dry_run = [&["apply", "--dry-run"], options].concat();

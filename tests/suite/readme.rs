@@ -77,7 +77,7 @@ fn the_table_of_options_is_the_one_in_the_code() {
 #[test]
 fn every_flag_is_described() {
     let readme = readme();
-    for command in ["apply", "cleanup"] {
+    for command in ["apply", "check", "cleanup"] {
         let help = output_of(Command::new(SIDETRACK).args([command, "--help"]));
         let words = help.lines().flat_map(|line| line.split([' ', ',', '.']));
         let flags: BTreeSet<&str> = words.filter(|word| word.starts_with("--")).collect();

@@ -410,5 +410,5 @@ fn without_tproxy_the_routes_are_not_even_looked_at() {
     assert_eq!(asked(&["apply"]), (1, 0));
     apply(&netns, &tproxy(1337, 133, Families::Both));
     assert_eq!(asked(&["apply"]), (1, 1));
-    assert_eq!(asked(&["cleanup"]), (1, 1));
+    assert_eq!(asked(&["cleanup"]), (2, 1));
 }

@@ -27,8 +27,9 @@ pub fn with_capabilities(command: &mut Command, owner: Owner, effective: &[Capab
         }
         prctl::set_keepcaps(true)?;
         owner.assume()?;
-        caps::set(None, CapSet::Permitted, &effective).map_err(io::Error::other)?;
+        // What is effective must be permitted throughout.
         caps::set(None, CapSet::Effective, &effective).map_err(io::Error::other)?;
+        caps::set(None, CapSet::Permitted, &effective).map_err(io::Error::other)?;
         caps::set(None, CapSet::Inheritable, &effective).map_err(io::Error::other)?;
         caps::set(None, CapSet::Ambient, &effective).map_err(io::Error::other)
     };

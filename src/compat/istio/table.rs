@@ -3,7 +3,9 @@
 use super::draft::Draft;
 use super::values;
 use crate::config::options;
-use crate::config::types::{Accounts, Cidrs, DnsServers, Gid, Gids, Invalid, IpFamily, LogFormat, Port, Ports, Uid};
+use crate::config::types::{
+    Accounts, Cidrs, DnsServers, Gid, Gids, Invalid, IpFamily, LogFormat, Port, Ports, Uid, parse_duration,
+};
 
 /// A setting of `istio-iptables`.
 pub struct Setting {
@@ -189,7 +191,7 @@ settings! {
         |draft, text, _| set(&mut draft.probe_port, Port::parse(text));
     "probe-timeout", FlagOrVariable, Checked("DURATION"), "5s" => "",
         "How long the validation may take",
-        |draft, text, _| set(&mut draft.probe_timeout, values::duration(text));
+        |draft, text, _| set(&mut draft.probe_timeout, parse_duration(text));
     "network-namespace", FlagOrVariable, Text("PATH"), "" => "netns",
         "Work in this network namespace; empty for the current one",
         |draft, text, _| given(&mut draft.netns, text);

@@ -3,6 +3,7 @@
 mod choice;
 mod cidr;
 mod dns;
+mod duration;
 mod id;
 mod interface;
 mod port;
@@ -13,6 +14,7 @@ mod routing;
 pub use choice::{Backend, Choice, InboundMode, IpFamily, LogFormat, LogLevel, Output};
 pub use cidr::{Cidrs, LoopbackCidr, parse_cidrs};
 pub use dns::DnsServers;
+pub use duration::parse_duration;
 pub use id::{Accounts, Gid, Gids, Id, NoAccounts, Uid, Uids, parse_ids};
 pub use interface::InterfaceName;
 pub use port::{Port, Ports, parse_ports};

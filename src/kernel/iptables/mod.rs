@@ -19,8 +19,9 @@ pub use error::{Failure, IptablesError};
 use self::program::Programs;
 use self::saved::Instantiated;
 use super::Change;
-use crate::render::iptables::{TableName, Tables, lower, patch};
-use crate::ruleset::{Family, Ruleset};
+use crate::drift::{self, Difference};
+use crate::render::iptables::{InFront, TableName, Tables, contents, lower, patch, raise};
+use crate::ruleset::{Family, Installed, Ruleset};
 
 /// The tables that rules of ours go to: these have to be readable, whatever it takes.
 const USED: [TableName; 3] = [TableName::Raw, TableName::Mangle, TableName::Nat];
@@ -57,6 +58,8 @@ pub struct Iptables {
 struct Step {
     family: Family,
     installed: Tables,
+    /// Rules of others, in the way of ours.
+    in_front: Vec<InFront>,
     wanted: Tables,
 }
 
@@ -71,6 +74,20 @@ impl Step {
 
     fn patch_without_comments(&self) -> Option<String> {
         patch(&self.installed, &self.wanted.without_comments())
+    }
+
+    fn differences(&self) -> Vec<Difference> {
+        if self.in_sync() {
+            return Vec::new();
+        }
+        let wanted = if self.installed.lacks_comments() {
+            self.wanted.without_comments()
+        } else {
+            self.wanted.clone()
+        };
+        let planned = contents(&wanted, &[], self.family);
+        let installed = contents(&self.installed, &self.in_front, self.family);
+        drift::tables_that_differ(&format!("of {} in iptables", self.family), &planned, &installed)
     }
 }
 
@@ -117,12 +134,12 @@ impl Iptables {
         Ok(if created { Change::Created } else { Change::Replaced })
     }
 
-    /// Whether what is installed is what `ruleset` says, in both families.
+    /// How what is installed differs from `ruleset`, in both families.
     ///
     /// # Errors
     /// A program is missing or fails.
-    pub fn holds(&self, ruleset: &Ruleset) -> Result<bool, IptablesError> {
-        Ok(self.steps(ruleset)?.iter().all(Step::in_sync))
+    pub fn differences(&self, ruleset: &Ruleset) -> Result<Vec<Difference>, IptablesError> {
+        Ok(self.steps(ruleset)?.iter().flat_map(Step::differences).collect())
     }
 
     /// Removes everything of ours, in both families and all tables, whatever options it was once made with. Says
@@ -141,6 +158,10 @@ impl Iptables {
     /// # Errors
     /// The program is missing although its tables are in use, fails, or cannot read a table.
     pub fn read(&self, family: Family) -> Result<Tables, IptablesError> {
+        Ok(saved::parse(&self.save(family)?))
+    }
+
+    fn save(&self, family: Family) -> Result<String, IptablesError> {
         let text = match (self.variant, self.programs(family)) {
             // `iptables-nft-save` prints the tables that there are and makes none.
             (Variant::Nft, Ok(programs)) => programs.save(&[])?,
@@ -156,8 +177,16 @@ impl Iptables {
         };
         match saved::incompatible(&text, &USED) {
             Some(table) => Err(IptablesError::Incompatible { family, table }),
-            None => Ok(saved::parse(&text)),
+            None => Ok(text),
         }
+    }
+
+    /// What is installed under our names, as rules.
+    ///
+    /// # Errors
+    /// As [`Iptables::read`].
+    pub fn installed(&self, family: Family) -> Result<Installed, IptablesError> {
+        Ok(raise(&self.read(family)?, family))
     }
 
     /// The way to `ruleset` in each family.
@@ -170,10 +199,11 @@ impl Iptables {
             } else {
                 Tables::default()
             };
-            let installed = self.read(family)?;
+            let text = self.save(family)?;
             Ok(Step {
                 family,
-                installed,
+                installed: saved::parse(&text),
+                in_front: saved::in_front(&text),
                 wanted,
             })
         };

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
-use crate::render::iptables::{Chain, Jump, PREFIX, Spec, Table, TableName, Tables};
+use crate::render::iptables::{Chain, InFront, Jump, PREFIX, Spec, Table, TableName, Tables};
 use crate::ruleset::Family;
 
 /// Which legacy tables the network namespace has.
@@ -64,6 +64,41 @@ pub fn parse(text: &str) -> Tables {
     tables
 }
 
+/// The rules of others that come before the first jump to one of our chains, in the chain that the jump is in.
+pub fn in_front(text: &str) -> Vec<InFront> {
+    let mut found = Vec::new();
+    let mut current = None;
+    // For each chain, what a jump may still show to be before it; nothing once there was one.
+    let mut waiting: HashMap<&str, Option<Vec<InFront>>> = HashMap::new();
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix('*') {
+            current = TableName::ALL.into_iter().find(|table| table.as_str() == name.trim());
+            waiting.clear();
+        } else if let (Some(table), Some((chain, spec))) = (current, rule(line))
+            && !chain.starts_with(PREFIX)
+        {
+            let before = waiting.entry(chain).or_insert_with(|| Some(Vec::new()));
+            let spec = Spec::new(None, words(spec));
+            if spec.leads_to_ours() {
+                found.extend(before.take().into_iter().flatten());
+            } else if let Some(before) = before {
+                before.push(InFront {
+                    table,
+                    chain: chain.to_owned(),
+                    position: before.len() + 1,
+                    spec,
+                });
+            }
+        }
+    }
+    found
+}
+
+/// The chain and the words of a rule.
+fn rule(line: &str) -> Option<(&str, &str)> {
+    line.strip_prefix("-A ").and_then(|rule| rule.split_once(' '))
+}
+
 fn chain_or_rule<'t, 'l>(line: &'l str, rules_in: &mut HashMap<&'l str, usize>, table: impl FnOnce() -> &'t mut Table) {
     if let Some(chain) = line.strip_prefix(':') {
         let name = chain.split(' ').next().unwrap_or_default();
@@ -73,7 +108,7 @@ fn chain_or_rule<'t, 'l>(line: &'l str, rules_in: &mut HashMap<&'l str, usize>, 
                 rules: Vec::new(),
             });
         }
-    } else if let Some((chain, spec)) = line.strip_prefix("-A ").and_then(|rule| rule.split_once(' ')) {
+    } else if let Some((chain, spec)) = rule(line) {
         let position = rules_in.entry(chain).or_default();
         *position += 1;
         let spec = Spec::new(None, words(spec));

@@ -2,14 +2,17 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use netlink_packet_core::{Emitable as _, NLA_TYPE_MASK, NlasIterator, Parseable as _};
+use netlink_packet_core::{Emitable as _, NLA_TYPE_MASK, NLM_F_DUMP, NlasIterator, Parseable as _};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{LinkFlags, LinkHeader, LinkMessage};
 
-use super::{Answer, LOOPBACK_INDEX, NetlinkError, Route, RouteError, malformed, request};
+use super::{LOOPBACK_INDEX, NetlinkError, Route, RouteError, malformed, request};
 use crate::facts::{Ipv6, UsableAddresses};
 use crate::plan::{LOOPBACK_ADDRESS_METRIC, PASSTHROUGH_V6};
+
+/// Addresses that may turn out to be another host's too (RFC 4862).
+const NOT_IN_USE: AddressHeaderFlags = AddressHeaderFlags::Tentative.union(AddressHeaderFlags::Dadfailed);
 
 /// What the loopback interface is like.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,8 +33,24 @@ impl Route {
     /// # Errors
     /// The kernel did not answer as it should.
     pub fn loopback(&mut self) -> Result<Loopback, RouteError> {
-        let (up, enabled) = self.link()?;
-        let addresses = self.addresses()?;
+        // One datagram asks for both.
+        let mut link = LinkMessage::default();
+        link.header.index = LOOPBACK_INDEX;
+        let requests = [
+            request(libc::RTM_GETLINK, 0, &link),
+            request(libc::RTM_GETADDR, NLM_F_DUMP, &AddressMessage::default()),
+        ];
+        let (mut links, mut addresses) = (Vec::new(), Vec::new());
+        for (kind, payload) in self.dump(&requests.concat())? {
+            match kind {
+                libc::RTM_NEWLINK => links.push(payload),
+                _ => addresses.push(address(&payload)?),
+            }
+        }
+        let [link] = links.as_slice() else {
+            return Err(NetlinkError::Malformed("no loopback interface".to_owned()).into());
+        };
+        let (up, enabled) = parse_link(link)?;
         let ipv6 = match enabled {
             None => Ipv6::Absent,
             Some(true) => Ipv6::Usable,
@@ -49,35 +68,42 @@ impl Route {
         })
     }
 
-    /// Whether the loopback interface is up, and whether it takes IPv6 addresses (`None`: the kernel has no IPv6).
-    fn link(&mut self) -> Result<(bool, Option<bool>), RouteError> {
-        let mut message = LinkMessage::default();
-        message.header.index = LOOPBACK_INDEX;
-        self.socket.send(&request(libc::RTM_GETLINK, 0, &message))?;
-        for answer in self.socket.receive()? {
-            match answer {
-                Answer::Message { payload, .. } => {
-                    let header = LinkHeader::parse(&payload).map_err(malformed)?;
-                    let attributes = payload.get(header.buffer_len()..).unwrap_or_default();
-                    return Ok((header.flags.contains(LinkFlags::Up), ipv6_enabled(attributes)));
-                }
-                Answer::Status { result: Err(errno), .. } => {
-                    return Err(RouteError::Refused {
-                        what: "reading the loopback interface".to_owned(),
-                        errno,
-                    });
-                }
-                Answer::Interrupted | Answer::Status { result: Ok(()), .. } => {}
-            }
-        }
-        Err(NetlinkError::Malformed("no loopback interface".to_owned()).into())
+    /// The addresses of this host that others could reach: neither loopback nor link-local ones, nor any that are not
+    /// in use yet.
+    ///
+    /// # Errors
+    /// The kernel did not answer as it should.
+    pub fn usable_addresses(&mut self) -> Result<Vec<IpAddr>, RouteError> {
+        let addresses = self.addresses()?;
+        let in_use = addresses
+            .iter()
+            .filter(|address| !address.header.flags.intersects(NOT_IN_USE));
+        Ok(in_use.filter_map(local).filter(|address| is_usable(*address)).collect())
+    }
+
+    /// The addresses on the loopback interface that we put there.
+    pub(super) fn our_addresses(&mut self) -> Result<Vec<Ipv6Addr>, RouteError> {
+        Ok(self.addresses()?.iter().filter_map(ours).collect())
     }
 
     fn addresses(&mut self) -> Result<Vec<AddressMessage>, RouteError> {
-        let parse = |payload: Vec<u8>| AddressMessage::parse(&payload).map_err(|error| malformed(error).into());
-        let payloads = self.dump(libc::RTM_GETADDR, &AddressMessage::default())?;
-        payloads.into_iter().map(parse).collect()
+        let payloads = self.list(libc::RTM_GETADDR, &AddressMessage::default())?;
+        Ok(payloads
+            .iter()
+            .map(|payload| address(payload))
+            .collect::<Result<_, _>>()?)
     }
+}
+
+/// Whether the interface is up, and whether it takes IPv6 addresses (`None`: the kernel has no IPv6).
+fn parse_link(payload: &[u8]) -> Result<(bool, Option<bool>), NetlinkError> {
+    let header = LinkHeader::parse(payload).map_err(malformed)?;
+    let attributes = payload.get(header.buffer_len()..).unwrap_or_default();
+    Ok((header.flags.contains(LinkFlags::Up), ipv6_enabled(attributes)))
+}
+
+fn address(payload: &[u8]) -> Result<AddressMessage, NetlinkError> {
+    AddressMessage::parse(payload).map_err(malformed)
 }
 
 /// An address of the loopback interface, known for ours by its metric. Nobody else can have it, so it is in use at
@@ -113,16 +139,34 @@ fn ip(message: &AddressMessage) -> Option<IpAddr> {
     })
 }
 
+/// The host's own address: at a link from point to point, the other one is that of the other end.
+fn local(message: &AddressMessage) -> Option<IpAddr> {
+    let mut attributes = message.attributes.iter();
+    let local = attributes.find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    local.or_else(|| ip(message))
+}
+
 fn usable(addresses: impl Iterator<Item = IpAddr>) -> UsableAddresses {
     let mut usable = UsableAddresses::default();
-    for address in addresses.filter(|address| !address.is_loopback()) {
+    for address in addresses.filter(|address| is_usable(*address)) {
         match address {
-            IpAddr::V4(address) => usable.v4 |= !address.is_link_local(),
-            // ::6 is not loopback by the book, but it is ours.
-            IpAddr::V6(address) => usable.v6 |= !address.is_unicast_link_local() && address != PASSTHROUGH_V6,
+            IpAddr::V4(_) => usable.v4 = true,
+            IpAddr::V6(_) => usable.v6 = true,
         }
     }
     usable
+}
+
+fn is_usable(address: IpAddr) -> bool {
+    let beyond_link = match address {
+        IpAddr::V4(address) => !address.is_link_local(),
+        // ::6 is not loopback by the book, but it is ours.
+        IpAddr::V6(address) => !address.is_unicast_link_local() && address != PASSTHROUGH_V6,
+    };
+    beyond_link && !address.is_loopback()
 }
 
 /// Looks for `disable_ipv6` among the attributes of a link: IFLA_AF_SPEC, in it AF_INET6, in it IFLA_INET6_CONF, an

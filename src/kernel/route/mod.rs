@@ -3,10 +3,11 @@
 //! The messages are those of the crate below rtnetlink; a handful of requests needs no asynchronous runtime.
 
 mod address;
+mod link;
 mod policy;
 
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{Ipv6Addr, UdpSocket};
 
 use netlink_packet_core::{
     DecodeError, Emitable, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader,
@@ -15,7 +16,7 @@ use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 use thiserror::Error;
 
-use super::netlink::{Answer, NetlinkError, Socket};
+use super::netlink::{Answer, NetlinkError, Socket, attempts};
 use crate::config::types::{Mark, RouteTable};
 use crate::plan::Plan;
 use crate::ruleset::Family;
@@ -24,9 +25,6 @@ pub use address::Loopback;
 
 /// The loopback interface is the first of any network namespace (`LOOPBACK_IFINDEX`, include/net/flow.h).
 const LOOPBACK_INDEX: u32 = 1;
-
-/// How often a list that changed while it was read is read again.
-const ATTEMPTS: usize = 32;
 
 /// Something that a plan needs besides its rules. In the kernel it bears a mark of ours, so that it is known for ours
 /// later, on any backend and after any crash.
@@ -146,8 +144,12 @@ impl Route {
     /// # Errors
     /// No netlink socket could be had.
     pub fn open() -> Result<Self, RouteError> {
-        let socket = Socket::open(SockProtocol::NetlinkRoute)?;
-        Ok(Self { socket })
+        Ok(Self::over(Socket::open(SockProtocol::NetlinkRoute)?))
+    }
+
+    /// The conversation over this socket.
+    pub fn over(socket: Socket) -> Self {
+        Self { socket }
     }
 
     /// Adds it, marked as ours. Returns whether it was not there yet, be it ours or somebody else's.
@@ -206,6 +208,20 @@ impl Route {
         }
     }
 
+    /// Whether somebody else has added it, so that adding it would change nothing.
+    ///
+    /// # Errors
+    /// The kernel did not answer as it should.
+    pub fn is_of_others(&mut self, what: Prerequisite) -> Result<bool, RouteError> {
+        match what {
+            // Only an address of this host can be bound to.
+            Prerequisite::Address(address) => Ok(UdpSocket::bind((address, 0)).is_ok()),
+            // The kernel takes ours besides.
+            Prerequisite::Rule { .. } => Ok(false),
+            Prerequisite::Route { family, table } => self.is_local(family, table),
+        }
+    }
+
     fn change(&mut self, kind: u16, flags: u16, message: &impl Emitable) -> Result<Result<(), Errno>, RouteError> {
         self.socket.send(&request(kind, flags | NLM_F_ACK, message))?;
         for answer in self.socket.receive()? {
@@ -217,16 +233,20 @@ impl Route {
     }
 
     /// All objects of a kind, as the payloads of their messages.
-    fn dump(&mut self, kind: u16, message: &impl Emitable) -> Result<Vec<Vec<u8>>, NetlinkError> {
-        let request = request(kind, NLM_F_DUMP, message);
-        let mut result = Err(NetlinkError::Interrupted);
-        for _ in 0..ATTEMPTS {
-            result = self.socket.dump(&request);
-            if !matches!(result, Err(NetlinkError::Interrupted)) {
-                break;
+    fn list(&mut self, kind: u16, message: &impl Emitable) -> Result<Vec<Vec<u8>>, NetlinkError> {
+        let messages = self.dump(&request(kind, NLM_F_DUMP, message))?;
+        Ok(messages.into_iter().map(|(_, payload)| payload).collect())
+    }
+
+    /// The messages that answer a request for a list, once nobody disturbs it.
+    fn dump(&mut self, request: &[u8]) -> Result<Vec<(u16, Vec<u8>)>, NetlinkError> {
+        for _ in attempts() {
+            match self.socket.dump(request) {
+                Err(NetlinkError::Interrupted) => {}
+                messages => return messages,
             }
         }
-        Ok(result?.into_iter().map(|(_, payload)| payload).collect())
+        Err(NetlinkError::Interrupted)
     }
 }
 

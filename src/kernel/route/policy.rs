@@ -30,7 +30,7 @@ impl Route {
 
     /// Our rules of both families.
     fn rules(&mut self) -> Result<Vec<Prerequisite>, RouteError> {
-        match self.dump(libc::RTM_GETRULE, &RuleMessage::default()) {
+        match self.list(libc::RTM_GETRULE, &RuleMessage::default()) {
             Ok(payloads) => Ok(payloads.iter().filter_map(|payload| our_rule(payload)).collect()),
             // A kernel without policy routing. Whoever is about to add a rule will say so better.
             Err(NetlinkError::Refused(Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT)) => Ok(Vec::new()),
@@ -38,12 +38,24 @@ impl Route {
         }
     }
 
+    /// All that is ours, in the order in which it is added: also routes whose rule is gone. Changes nothing, and needs
+    /// no privilege.
+    ///
+    /// # Errors
+    /// The kernel did not answer as it should.
+    pub fn ours(&mut self) -> Result<Vec<Prerequisite>, RouteError> {
+        let mut found = self.rules()?;
+        found.extend(self.routes()?);
+        found.extend(self.our_addresses()?.into_iter().map(Prerequisite::Address));
+        Ok(found)
+    }
+
     /// Our routes of both families, in any table.
     ///
     /// # Errors
     /// The kernel did not answer as it should.
     pub fn routes(&mut self) -> Result<Vec<Prerequisite>, RouteError> {
-        let payloads = self.dump(libc::RTM_GETROUTE, &RouteMessage::default())?;
+        let payloads = self.list(libc::RTM_GETROUTE, &RouteMessage::default())?;
         Ok(payloads.iter().filter_map(|payload| our_route(payload)).collect())
     }
 
@@ -51,7 +63,7 @@ impl Route {
     pub(super) fn is_local(&mut self, family: Family, table: RouteTable) -> Result<bool, RouteError> {
         let mut message = RouteMessage::default();
         message.header.address_family = address_family(family);
-        let payloads = self.dump(libc::RTM_GETROUTE, &message)?;
+        let payloads = self.list(libc::RTM_GETROUTE, &message)?;
         let mut routes = payloads.iter().filter_map(|payload| local_default(payload));
         Ok(routes.any(|(_, found)| found == Prerequisite::Route { family, table }))
     }

@@ -36,7 +36,7 @@ pub fn lower(ruleset: &Ruleset) -> Tables {
     tables
 }
 
-fn table(kind: ChainType) -> TableName {
+pub(super) fn table(kind: ChainType) -> TableName {
     match kind {
         ChainType::Raw => TableName::Raw,
         ChainType::Mangle => TableName::Mangle,
@@ -79,7 +79,7 @@ fn jump(ruleset: &Ruleset, base: BaseHook, chain: &str) -> Jump {
     }
 }
 
-fn chain_name(name: &str) -> String {
+pub(super) fn chain_name(name: &str) -> String {
     format!("{PREFIX}{}", name.to_uppercase())
 }
 
@@ -102,7 +102,7 @@ enum Place {
 type Part = (Place, Vec<String>);
 
 /// The rules that one rule becomes: one for each combination of the alternatives that its matches have.
-fn specs(ruleset: &Ruleset, rule: &Rule) -> Vec<Spec> {
+pub(super) fn specs(ruleset: &Ruleset, rule: &Rule) -> Vec<Spec> {
     let families: Vec<Family> = ruleset
         .families
         .iter()

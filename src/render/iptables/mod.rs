@@ -7,14 +7,18 @@
 //!
 //! Source: iptables(8), iptables-restore(8), iptables-extensions(8).
 
+mod contents;
 mod lower;
 mod patch;
+mod raise;
 mod tables;
 #[cfg(test)]
 mod tests;
 
+pub use contents::{InFront, contents};
 pub use lower::lower;
 pub use patch::patch;
+pub use raise::raise;
 pub use tables::{Chain, Jump, PREFIX, Spec, Table, TableName, Tables};
 
 use crate::plan::Plan;

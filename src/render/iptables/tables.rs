@@ -75,6 +75,13 @@ impl Tables {
         self.filter_map(|spec| Some(spec.without_comment()))
     }
 
+    /// Whether there are rules in our chains, and none of them bears a comment.
+    pub fn lacks_comments(&self) -> bool {
+        let chains = self.0.values().flat_map(|table| &table.chains);
+        let mut rules = chains.flat_map(|chain| &chain.rules).peekable();
+        rules.peek().is_some() && rules.all(|spec| spec.comment_at().is_none())
+    }
+
     fn filter_map(&self, change: impl Fn(&Spec) -> Option<Spec>) -> Self {
         let chain = |chain: &Chain| Chain {
             name: chain.name.clone(),
@@ -150,6 +157,11 @@ impl Spec {
         Self { family, words }
     }
 
+    /// Its words.
+    pub fn words(&self) -> &[String] {
+        &self.words
+    }
+
     /// Whether the rule leads to a chain of ours.
     pub fn leads_to_ours(&self) -> bool {
         // A jump to a chain has no options, so that it comes last.
@@ -165,15 +177,27 @@ impl Spec {
         }
     }
 
-    fn without_comment(&self) -> Self {
-        let is_comment = |words: &[String]| matches!(words, [m, name, ..] if m == "-m" && name == "comment");
-        let words = match self.words.windows(4).position(is_comment) {
-            Some(at) => [&self.words[..at], &self.words[at + 4..]].concat(),
+    /// Its comment, or nothing.
+    pub(super) fn comment(&self) -> &str {
+        self.comment_at().map_or("", |at| &self.words[at + COMMENT - 1])
+    }
+
+    pub(super) fn without_comment(&self) -> Self {
+        let words = match self.comment_at() {
+            Some(at) => [&self.words[..at], &self.words[at + COMMENT..]].concat(),
             None => self.words.clone(),
         };
         Self::new(self.family, words)
     }
+
+    fn comment_at(&self) -> Option<usize> {
+        let is_comment = |words: &[String]| matches!(words, [m, name, ..] if m == "-m" && name == "comment");
+        self.words.windows(COMMENT).position(is_comment)
+    }
 }
+
+/// How many words a comment takes: `-m comment --comment TEXT`.
+const COMMENT: usize = 4;
 
 fn is_jump(word: &str) -> bool {
     matches!(word, "-j" | "--jump" | "-g" | "--goto")

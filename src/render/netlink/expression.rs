@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_core::DefaultNla;
+use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED};
 use netlink_packet_netfilter::nftables::{
     Bitwise, Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute, Lookup, Meta, MetaKey,
     Operator, Payload, Register, Verdict, VerdictAttribute,
@@ -18,10 +18,10 @@ use crate::ruleset::{
 /// An expression as an element of a rule's list.
 pub type Element = ListAttribute<ExpressionAttribute>;
 
-const NFPROTO_IPV4: u8 = 2;
-const NFPROTO_IPV6: u8 = 10;
-const IPPROTO_TCP: u8 = 6;
-const IPPROTO_UDP: u8 = 17;
+pub(super) const NFPROTO_IPV4: u8 = 2;
+pub(super) const NFPROTO_IPV6: u8 = 10;
+pub(super) const IPPROTO_TCP: u8 = 6;
+pub(super) const IPPROTO_UDP: u8 = 17;
 
 /// Length of an interface name with its terminating zero (`IFNAMSIZ` in linux/if.h).
 const INTERFACE_NAME_LENGTH: usize = 16;
@@ -47,12 +47,12 @@ const NFPROTO_UNSPEC: u32 = 0;
 const CT_DREG: u16 = 1;
 const CT_KEY: u16 = 2;
 const CT_SREG: u16 = 4;
-const CT_STATE: u32 = 0;
-const CT_MARK: u32 = 3;
-const CT_ZONE: u32 = 17;
+pub(super) const CT_STATE: u32 = 0;
+pub(super) const CT_MARK: u32 = 3;
+pub(super) const CT_ZONE: u32 = 17;
 
 /// `enum ip_conntrack_info` as bits (`NF_CT_STATE_BIT`, linux/netfilter/nf_conntrack_common.h).
-const STATE_INVALID: u32 = 1;
+pub(super) const STATE_INVALID: u32 = 1;
 const STATE_ESTABLISHED: u32 = 2;
 const STATE_RELATED: u32 = 4;
 
@@ -69,7 +69,29 @@ pub fn of_rule(rule: &Rule) -> Vec<Element> {
         push_match(&mut expressions, matcher);
     }
     push_action(&mut expressions, &rule.action);
-    expressions.into_iter().map(Element::from).collect()
+    expressions.into_iter().map(element).collect()
+}
+
+/// `enum nft_expr_attributes`.
+const NFTA_EXPR_DATA: u16 = 2;
+
+/// An expression with its attributes in bytes. The netlink crate counts what is inside an attribute anew for each
+/// level of attributes around it; it need not count bytes.
+fn element(expression: Expressions) -> Element {
+    let data = DefaultNla::new(NFTA_EXPR_DATA | NLA_F_NESTED, bytes_of(&expression));
+    let mut element = Element::from(expression);
+    if let ListAttribute::Element(attributes) = &mut element {
+        attributes.retain(|attribute| !matches!(attribute, ExpressionAttribute::Data(_)));
+        attributes.push(ExpressionAttribute::Other(data));
+    }
+    element
+}
+
+/// Attributes in bytes.
+pub fn bytes_of(attributes: &impl Emitable) -> Vec<u8> {
+    let mut bytes = vec![0; attributes.buffer_len()];
+    attributes.emit(&mut bytes);
+    bytes
 }
 
 fn push_match(expressions: &mut Vec<Expressions>, matcher: &Match) {

@@ -4,55 +4,60 @@
 
 use std::collections::BTreeMap;
 
-use netlink_packet_core::{DefaultNla, Emitable as _, NLA_TYPE_MASK, Nla as _, NlasIterator, Parseable as _};
+use netlink_packet_core::{DefaultNla, NLA_TYPE_MASK, Nla as _, NlaBuffer, NlasIterator, Parseable};
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, DataAttribute, ExpressionAttribute, Hook, HookNumber, InetHookNumber, ListAttribute,
     NfTablesMessage, RuleAttribute, SetAttribute, SetElementAttribute, SetElementFlags, SetElementList, TableAttribute,
 };
 
+use super::expression::bytes_of;
+
 /// The contents of our table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
     /// `NFT_TABLE_F_…`: a dormant table holds rules that do nothing.
-    flags: u32,
-    chains: BTreeMap<String, Chain>,
-    sets: BTreeMap<String, Set>,
+    pub(super) flags: u32,
+    pub(super) chains: BTreeMap<String, Chain>,
+    pub(super) sets: BTreeMap<String, Set>,
 }
 
 /// A chain and its rules, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Chain {
-    hook: Option<BaseHook>,
-    rules: Vec<Rule>,
+pub(super) struct Chain {
+    pub(super) hook: Option<BaseHook>,
+    pub(super) rules: Vec<Rule>,
 }
 
 /// Where a base chain is called; numbers as in linux/netfilter.h.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct BaseHook {
-    kind: String,
-    hook: u32,
-    priority: i32,
-    policy: u32,
+pub(super) struct BaseHook {
+    pub(super) kind: String,
+    pub(super) hook: u32,
+    pub(super) priority: i32,
+    pub(super) policy: u32,
 }
+
+/// An expression: its name, and its attributes that are not zero.
+pub(super) type Expression = (String, BTreeMap<u16, Vec<u8>>);
 
 /// The expressions of a rule, each a name and its attributes, and the comment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Rule {
-    expressions: Vec<(String, BTreeMap<u16, Vec<u8>>)>,
-    user_data: Vec<u8>,
+pub(super) struct Rule {
+    pub(super) expressions: Vec<Expression>,
+    pub(super) user_data: Vec<u8>,
 }
 
 /// A set: the type of its keys, and where its intervals begin and end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Set {
-    datatype: u32,
-    flags: u32,
+    pub(super) datatype: u32,
+    pub(super) flags: u32,
     /// Sorted by key; at one key an end comes before a beginning.
-    boundaries: Vec<(Vec<u8>, Boundary)>,
+    pub(super) boundaries: Vec<(Vec<u8>, Boundary)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Boundary {
+pub(super) enum Boundary {
     End,
     Begin,
 }
@@ -148,6 +153,7 @@ impl Listing {
             match attribute {
                 RuleAttribute::Chain(name) => chain.clone_from(name),
                 RuleAttribute::Expressions(list) => expressions = list.iter().filter_map(expression).collect(),
+                RuleAttribute::Other(list) => expressions = elements(list).iter().filter_map(expression).collect(),
                 RuleAttribute::UserData(bytes) => user_data.clone_from(bytes),
                 _ => {}
             }
@@ -178,6 +184,7 @@ impl Listing {
             match attribute {
                 SetElementList::Set(text) => name.clone_from(text),
                 SetElementList::Elements(elements) => boundaries = elements.iter().filter_map(boundary).collect(),
+                SetElementList::Other(list) => boundaries = self::elements(list).iter().filter_map(boundary).collect(),
                 _ => {}
             }
         }
@@ -185,7 +192,17 @@ impl Listing {
     }
 }
 
-fn expression(element: &ListAttribute<ExpressionAttribute>) -> Option<(String, BTreeMap<u16, Vec<u8>>)> {
+/// The elements of a list of ours: it is in bytes.
+fn elements<T>(list: &DefaultNla) -> Vec<ListAttribute<T>>
+where
+    for<'b> ListAttribute<T>: Parseable<NlaBuffer<&'b [u8]>>,
+{
+    let list = value(list);
+    let elements = NlasIterator::new(&list).flatten();
+    elements.filter_map(|nla| ListAttribute::parse(&nla).ok()).collect()
+}
+
+pub(super) fn expression(element: &ListAttribute<ExpressionAttribute>) -> Option<Expression> {
     let ListAttribute::Element(attributes) = element else {
         return None;
     };
@@ -193,21 +210,23 @@ fn expression(element: &ListAttribute<ExpressionAttribute>) -> Option<(String, B
     for attribute in attributes {
         match attribute {
             ExpressionAttribute::Name(text) => name.clone_from(text),
-            ExpressionAttribute::Data(data) => {
-                let mut bytes = vec![0; data.buffer_len()];
-                data.emit(&mut bytes);
-                values = NlasIterator::new(&bytes)
-                    .flatten()
-                    .filter_map(|nla| DefaultNla::parse(&nla).ok())
-                    .map(|nla| (nla.kind() & NLA_TYPE_MASK, value(&nla)))
-                    // The kernel states some zeros that a sender may leave out.
-                    .filter(|(_, value)| value.iter().any(|byte| *byte != 0))
-                    .collect();
-            }
+            ExpressionAttribute::Data(data) => values = self::values(&bytes_of(data)),
+            // One of ours, in bytes.
+            ExpressionAttribute::Other(data) => values = self::values(&value(data)),
             _ => {}
         }
     }
     Some((name, values))
+}
+
+/// Attributes by their numbers, without those that are zero: the kernel states some that a sender may leave out.
+fn values(attributes: &[u8]) -> BTreeMap<u16, Vec<u8>> {
+    NlasIterator::new(attributes)
+        .flatten()
+        .filter_map(|nla| DefaultNla::parse(&nla).ok())
+        .map(|nla| (nla.kind() & NLA_TYPE_MASK, value(&nla)))
+        .filter(|(_, value)| value.iter().any(|byte| *byte != 0))
+        .collect()
 }
 
 fn value(nla: &DefaultNla) -> Vec<u8> {

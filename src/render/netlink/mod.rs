@@ -1,13 +1,16 @@
 //! A ruleset as nf_tables netlink messages: the steps of one transaction, and their bytes.
 
+mod contents;
+mod decode;
 mod elements;
 mod expression;
+mod foreign;
 pub mod listing;
 
 use std::fmt;
 
 use netlink_packet_core::{
-    DefaultNla, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage,
+    DefaultNla, NLA_F_NESTED, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage,
 };
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, Hook as HookAttribute, InetHookNumber, NfTablesMessage, RuleAttribute, RuleMessage,
@@ -16,6 +19,9 @@ use netlink_packet_netfilter::nftables::{
 use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily};
 
+pub use self::contents::contents;
+pub use self::decode::decode;
+pub use self::foreign::base_chains;
 use self::listing::Listing;
 use crate::ruleset::{BaseHook, Chain, Hook, Name, Rule, Ruleset, Set, TABLE};
 
@@ -167,8 +173,8 @@ fn append(
     message.header.flags = NLM_F_REQUEST | flags;
     message.header.sequence_number = sequence;
     message.finalize();
-    let start = bytes.len();
-    bytes.resize(start + message.buffer_len().next_multiple_of(4), 0);
+    let (start, length) = (bytes.len(), message.header.length as usize);
+    bytes.resize(start + length.next_multiple_of(4), 0);
     message.serialize(&mut bytes[start..]);
 }
 
@@ -241,13 +247,17 @@ fn rules(ruleset: &Ruleset) -> impl Iterator<Item = Step> {
         .flat_map(|chain| chain.rules.iter().map(|rule| self::rule(chain, rule)))
 }
 
+/// `enum nft_rule_attributes`.
+const NFTA_RULE_EXPRESSIONS: u16 = 4;
+
 fn rule(chain: &Chain, rule: &Rule) -> Step {
+    let expressions = expression::bytes_of(&expression::of_rule(rule).as_slice());
     let message = NfTablesMessage::NewRule(RuleMessage {
         attributes: vec![
             RuleAttribute::Table(TABLE.to_owned()),
             RuleAttribute::Chain(chain.name.to_string()),
-            RuleAttribute::Expressions(expression::of_rule(rule)),
-            RuleAttribute::UserData(user_data(RULE_COMMENT, &terminated(&rule.comment))),
+            RuleAttribute::Other(DefaultNla::new(NFTA_RULE_EXPRESSIONS | NLA_F_NESTED, expressions)),
+            RuleAttribute::UserData(rule_user_data(&rule.comment)),
         ],
     });
     let object = Object::Rule {
@@ -293,17 +303,24 @@ fn delete_set(name: &str) -> Step {
     Step::new(Object::Set(name.to_owned().into()), message, 0)
 }
 
+/// `enum nft_set_elem_list_attributes`.
+const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
+
 fn elements(set: &Set) -> impl Iterator<Item = Step> {
-    elements::messages(&set.elements).map(|elements| {
+    elements::lists(&set.elements).into_iter().map(|list| {
         let message = NfTablesMessage::NewSetElement(SetElementMessage {
             attributes: vec![
                 SetElementList::Table(TABLE.to_owned()),
                 SetElementList::Set(set.name.to_string()),
-                SetElementList::Elements(elements),
+                SetElementList::Other(DefaultNla::new(NFTA_SET_ELEM_LIST_ELEMENTS | NLA_F_NESTED, list)),
             ],
         });
         Step::new(Object::Elements(set.name.clone()), message, NLM_F_CREATE)
     })
+}
+
+fn rule_user_data(comment: &str) -> Vec<u8> {
+    user_data(RULE_COMMENT, &terminated(comment))
 }
 
 /// One entry of what nft keeps beside an object: type, length, value.

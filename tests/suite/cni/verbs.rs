@@ -56,7 +56,9 @@ fn check_tells_rules_in_place_from_missing_and_changed_ones_on_every_backend() {
         of("CHECK").fails(105);
         of("ADD").succeeds();
         netns.ip("address delete ::6/128 dev lo");
-        of("CHECK").fails(105);
+        let error = of("CHECK").fails(105);
+        let missing = ": missing: the address ::6 on the loopback interface";
+        assert!(error["msg"].as_str().expect("text").ends_with(missing), "{error}");
         of("ADD").succeeds();
         match backend {
             "nftables" => feed(&netns, "nft", &["-f", "-"], "insert rule inet sidetrack inbound accept"),
@@ -79,6 +81,38 @@ fn check_tells_rules_in_place_from_missing_and_changed_ones_on_every_backend() {
         of("CHECK").fails(104);
         of("CHECK").with("select", "never".into()).succeeds();
     }
+}
+
+#[test]
+fn check_tells_the_first_few_differences_and_how_many_there_are_besides() {
+    let netns = Netns::new();
+    request("ADD", &netns.path()).succeeds();
+    feed(
+        &netns,
+        "nft",
+        &["-f", "-"],
+        "flush chain inet sidetrack inbound; flush chain inet sidetrack self_calls",
+    );
+    let error = request("CHECK", &netns.path()).fails(105);
+    let message = error["msg"].as_str().expect("text");
+    let first = "missing: rule 1 of chain inbound in inet sidetrack: tcp dport @mesh_ports return";
+    assert!(message.contains(first) && message.ends_with("; and 2 more"), "{error}");
+}
+
+/// ADD would not put them right, and where the plugin was called last they may be a firewall's.
+#[test]
+fn rules_of_others_do_not_fail_check_and_are_in_the_log() {
+    let netns = Netns::new();
+    request("ADD", &netns.path()).succeeds();
+    let theirs = "table ip theirs { chain out { type filter hook output priority -200; tcp dport 25 drop; }; }";
+    feed(&netns, "nft", &["-f", "-"], theirs);
+    let run = request("CHECK", &netns.path()).succeeds();
+    assert!(
+        run.stderr.contains("WARN") && run.stderr.contains("chain out in ip theirs"),
+        "{run:?}"
+    );
+    sidetrack(&netns, &["cleanup"]).succeeded();
+    request("CHECK", &netns.path()).fails(104);
 }
 
 #[test]

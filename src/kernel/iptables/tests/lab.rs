@@ -9,6 +9,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::config::{Config, Settings};
 use crate::facts::Facts;
+use crate::kernel::iptables::isolation::isolate_this_thread;
 use crate::kernel::iptables::{Variant, program};
 use crate::plan::Plan;
 use crate::ruleset::{Family, Ruleset};
@@ -21,6 +22,8 @@ pub fn in_namespace(test: fn(Variant)) {
     for variant in VARIANTS {
         let inside = move || {
             unshare(CloneFlags::CLONE_NEWNET).expect("this test needs root, to make a network namespace");
+            // The lock of the machine would be waited for while other tests hold it.
+            isolate_this_thread().expect("a lock of this namespace's own");
             test(variant);
         };
         let thread = thread::Builder::new().name(format!("{variant} variant"));

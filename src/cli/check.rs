@@ -1,0 +1,116 @@
+//! `sidetrack check`: says whether what is installed is what would be applied, and what differs.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::ArgMatches;
+use clap::parser::ValueSource;
+use serde_json::json;
+
+use super::failure::{Failure, NEGATIVE};
+use super::settings::settings;
+use super::{apply, arguments, istio_iptables};
+use crate::compat::istio::Task;
+use crate::config::Settings;
+use crate::drift::Difference;
+use crate::kernel::check::{Report, State};
+use crate::kernel::{Namespace, netns};
+use crate::plan::Plan;
+
+/// The version of what `--json` prints.
+const VERSION: u32 = 1;
+
+/// Runs the command.
+pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    let (settings, netns) = match matches.subcommand() {
+        Some((_, theirs)) => of_istio_iptables(matches, theirs)?,
+        None => (settings(matches)?, arguments::text_or_variable(matches, "netns")),
+    };
+    let report = match netns {
+        Some(netns) => netns::within(netns::path(&netns), || check(&settings))??,
+        None => check(&settings)?,
+    };
+    let text = if matches.get_flag("json") {
+        json(&report)
+    } else {
+        words(&report)
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(match report.state {
+        State::InSync => ExitCode::SUCCESS,
+        State::Absent | State::Drifted => ExitCode::from(NEGATIVE),
+    })
+}
+
+/// The settings and the network namespace of a command line of `istio-iptables`.
+fn of_istio_iptables(ours: &ArgMatches, theirs: &ArgMatches) -> anyhow::Result<(Settings, Option<String>)> {
+    let given = |id: &&clap::Id| ours.value_source(id.as_str()) == Some(ValueSource::CommandLine);
+    let stray = ours
+        .ids()
+        .filter(given)
+        .filter(|id| *id != "json" && *id != istio_iptables::NAME);
+    let mut mistakes: Vec<String> = stray
+        .map(|id| format!("--{id} means nothing before istio-iptables, whose own flags come after that word"))
+        .collect();
+    let request = istio_iptables::request(theirs)?;
+    if request.task == Task::Cleanup {
+        mistakes.push("--cleanup-only: there is no plan to compare with. Leave it out".to_owned());
+    }
+    if mistakes.is_empty() {
+        Ok((request.settings, request.netns))
+    } else {
+        Err(Failure::Usage(mistakes).into())
+    }
+}
+
+fn check(settings: &Settings) -> anyhow::Result<Report> {
+    let mut namespace = Namespace::default();
+    let observed = namespace.observe()?;
+    observed.warn_of_loopback();
+    if observed.legacy.is_none() {
+        tracing::warn!("the rules of legacy iptables cannot be seen here, and are left out of the comparison");
+    }
+    let plan = Plan::new(
+        &settings.config,
+        &apply::facts(&settings.config, Some(&observed.loopback))?,
+    )?;
+    Ok(namespace.check(&plan, settings.run.backend, &observed)?)
+}
+
+fn words(report: &Report) -> String {
+    let differences = &report.differences;
+    let number = match differences.len() {
+        1 => "1 difference".to_owned(),
+        number => format!("{number} differences"),
+    };
+    let backends: Vec<String> = report.backends.iter().map(ToString::to_string).collect();
+    let mut lines = vec![match report.state {
+        State::InSync => format!("{}: all is as planned, in {}", report.state, backends.join(", ")),
+        State::Absent => format!("{}: there are no rules of sidetrack here", report.state),
+        State::Drifted => format!("{}: {number} from the plan, in {}", report.state, backends.join(", ")),
+    }];
+    lines.extend(differences.iter().map(|difference| format!("  {difference}")));
+    if let Some(elsewhere) = differences.iter().find_map(Difference::elsewhere) {
+        lines.push(format!(
+            "To compare with what is in {elsewhere}, pass --backend {elsewhere}."
+        ));
+    }
+    let ours = differences.iter().any(Difference::is_repaired_by_apply);
+    if ours || report.state == State::Absent {
+        lines.push("Applying with the same options puts it right.".to_owned());
+    }
+    if !differences.iter().all(Difference::is_repaired_by_apply) {
+        lines.push("What is foreign is left as it is: remove what should not be there.".to_owned());
+    }
+    lines.join("\n") + "\n"
+}
+
+fn json(report: &Report) -> String {
+    let document = json!({
+        "version": VERSION,
+        "state": report.state.to_string(),
+        "backends": report.backends.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "differences": report.differences.iter().map(Difference::json).collect::<Vec<_>>(),
+    });
+    format!("{document:#}\n")
+}

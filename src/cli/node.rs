@@ -1,0 +1,463 @@
+//! `sidetrack node`: puts the CNI plugin on a node, takes it away, and says how it is.
+
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use serde_json::{Value, json};
+
+use super::arguments;
+use super::failure::Failure;
+use super::settings::logging_alone;
+use crate::cni::report::SOCKET;
+use crate::config::options::OPTIONS;
+use crate::config::problem::environment_name;
+use crate::node::entry::{self, Installer, daemon_set_of};
+use crate::node::layout::{self, Choice, Reason, Wanted};
+use crate::node::service::{self, Service};
+use crate::node::{Directories, Look, Node, health};
+
+/// What `status` exits with where something is not as wanted.
+const NOT_AS_WANTED: u8 = 3;
+
+/// An option of these commands. It has no key in the file, and its variable begins with `SIDETRACK_NODE_`.
+struct NodeOption {
+    /// `node-`, and the name of the flag.
+    id: &'static str,
+    /// What its value is called; `None` for a switch.
+    value_name: Option<&'static str>,
+    default: &'static str,
+    help: &'static str,
+    /// The commands that know it.
+    commands: &'static [&'static str],
+}
+
+const ALL: &[&str] = &["install", "uninstall", "status"];
+/// Those that have to know what is wanted.
+const WANTING: &[&str] = &["install", "status"];
+const INSTALL: &[&str] = &["install"];
+const STATUS: &[&str] = &["status"];
+
+const BIN_DIR: NodeOption = NodeOption {
+    default: "/host/opt/cni/bin",
+    ..NodeOption::new(
+        "node-cni-bin-dir",
+        "DIR",
+        "Where the node's runtime looks for plugins",
+        ALL,
+    )
+};
+const CONF_DIR: NodeOption = NodeOption {
+    default: "/host/etc/cni/net.d",
+    ..NodeOption::new(
+        "node-cni-conf-dir",
+        "DIR",
+        "Where the node's runtime looks for network configurations",
+        ALL,
+    )
+};
+const CONF_NAME: NodeOption = NodeOption::new(
+    "node-cni-conf-name",
+    "NAME",
+    "Join the configuration with this file name instead of the first valid one",
+    WANTING,
+);
+const STANDALONE: NodeOption = NodeOption::new(
+    "node-standalone",
+    "NAME",
+    "Join none: write a configuration of our own with this file name, for Multus",
+    WANTING,
+);
+const PLUGIN_CONF: NodeOption = NodeOption {
+    default: "{}",
+    ..NodeOption::new(
+        "node-plugin-conf",
+        "FILE|JSON",
+        "What the plugin is told: a JSON object, or a file with one",
+        WANTING,
+    )
+};
+const POD_NAMESPACE: NodeOption = NodeOption::new(
+    "node-pod-namespace",
+    "NAMESPACE",
+    "The namespace of the pod that this runs in, from the downward API",
+    WANTING,
+);
+const POD_NAME: NodeOption = NodeOption::new(
+    "node-pod-name",
+    "NAME",
+    "Its name; the plugin lets the pods of its DaemonSet through",
+    WANTING,
+);
+const SOCKET_PATH: NodeOption = NodeOption {
+    default: SOCKET,
+    ..NodeOption::new(
+        "node-socket",
+        "PATH",
+        "Where the plugin reports its runs, on the node and here",
+        ALL,
+    )
+};
+const HEALTH_ADDRESS: NodeOption = NodeOption {
+    default: "127.0.0.1:15014",
+    ..NodeOption::new(
+        "node-health-address",
+        "IP:PORT",
+        "Where to answer /readyz, /healthz and /metrics",
+        WANTING,
+    )
+};
+const ONCE: NodeOption = NodeOption::switch(
+    "node-once",
+    "Install and exit, instead of staying to watch and repair",
+    INSTALL,
+);
+const UNINSTALL_ON_EXIT: NodeOption = NodeOption::switch(
+    "node-uninstall-on-exit",
+    "Uninstall when told to stop; pods that start before the next install bypass their proxy",
+    INSTALL,
+);
+const JSON: NodeOption = NodeOption::switch("node-json", "Print JSON", STATUS);
+
+const NODE_OPTIONS: [&NodeOption; 12] = [
+    &BIN_DIR,
+    &CONF_DIR,
+    &CONF_NAME,
+    &STANDALONE,
+    &PLUGIN_CONF,
+    &POD_NAMESPACE,
+    &POD_NAME,
+    &SOCKET_PATH,
+    &HEALTH_ADDRESS,
+    &ONCE,
+    &UNINSTALL_ON_EXIT,
+    &JSON,
+];
+
+impl NodeOption {
+    const fn new(
+        id: &'static str,
+        value_name: &'static str,
+        help: &'static str,
+        commands: &'static [&'static str],
+    ) -> Self {
+        Self {
+            id,
+            value_name: Some(value_name),
+            default: "",
+            help,
+            commands,
+        }
+    }
+
+    const fn switch(id: &'static str, help: &'static str, commands: &'static [&'static str]) -> Self {
+        Self {
+            id,
+            value_name: None,
+            default: "",
+            help,
+            commands,
+        }
+    }
+
+    /// The name of the flag.
+    fn name(&self) -> &'static str {
+        self.id.strip_prefix("node-").unwrap_or(self.id)
+    }
+
+    fn argument(&self) -> Arg {
+        let argument = Arg::new(self.id).long(self.name());
+        let help = match self.default {
+            "" => self.help.to_owned(),
+            default => format!("{} [{default}]", self.help),
+        };
+        match self.value_name {
+            Some(value_name) => argument.value_name(value_name),
+            None => argument.action(ArgAction::SetTrue),
+        }
+        .help(help)
+    }
+
+    /// The text of the flag, else of the variable, else the default. Empty means the default: templates write that.
+    fn text(&self, matches: &ArgMatches) -> String {
+        let given = arguments::text_or_variable(matches, self.id);
+        given
+            .filter(|text| !text.is_empty())
+            .unwrap_or_else(|| self.default.to_owned())
+    }
+
+    fn is_set(&self, matches: &ArgMatches) -> Result<bool, String> {
+        if matches.get_flag(self.id) {
+            return Ok(true);
+        }
+        let variable = environment_name(self.id);
+        match std::env::var(&variable).unwrap_or_default().as_str() {
+            "" | "false" => Ok(false),
+            "true" => Ok(true),
+            other => Err(format!("{variable}: {other:?} is not one of true, false")),
+        }
+    }
+}
+
+/// The command and its subcommands.
+pub fn command() -> Command {
+    let subcommand = |name: &'static str, about, examples| {
+        let options = NODE_OPTIONS.iter().filter(|option| option.commands.contains(&name));
+        let logging = OPTIONS.iter().filter(|option| option.name.starts_with("log-"));
+        Command::new(name)
+            .about(about)
+            .after_help(examples)
+            .args(options.map(|option| option.argument()))
+            .args(logging.map(arguments::argument))
+            .arg(arguments::verbose())
+    };
+    Command::new("node")
+        .about("Puts the CNI plugin on a node, and keeps it there")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .disable_help_subcommand(true)
+        .after_help(
+            "Each option is also the variable SIDETRACK_NODE_… of its name.\nExample: sidetrack node status --json",
+        )
+        .subcommand(subcommand(
+            "install",
+            "Puts the plugin in place, stays, and repairs",
+            "Example: sidetrack node install --cni-bin-dir /opt/cni/bin --cni-conf-dir /etc/cni/net.d --once",
+        ))
+        .subcommand(subcommand(
+            "uninstall",
+            "Takes away everything that install did, and nothing else",
+            "Example: sidetrack node uninstall --cni-bin-dir /opt/cni/bin --cni-conf-dir /etc/cni/net.d",
+        ))
+        .subcommand(subcommand(
+            "status",
+            "Says whether everything is in place; exits with 3 where it is not",
+            "Example: sidetrack node status --json",
+        ))
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Options that cannot be used, or something that the system does not do.
+pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    match matches.subcommand() {
+        Some(("install", matches)) => install(matches),
+        Some(("uninstall", matches)) => uninstall(matches),
+        Some(("status", matches)) => status(matches),
+        _ => Err(Failure::Usage(vec!["no such command".to_owned()]).into()),
+    }
+}
+
+fn install(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    logging_alone(matches)?;
+    let mut problems = Vec::new();
+    let node = node(matches, &mut problems);
+    let health = take(health_address(matches), &mut problems);
+    let once = take(ONCE.is_set(matches), &mut problems);
+    let uninstall_on_exit = take(UNINSTALL_ON_EXIT.is_set(matches), &mut problems);
+    let (Some(node), Some(health), Some(once), Some(uninstall_on_exit)) = (node, health, once, uninstall_on_exit)
+    else {
+        return Err(Failure::Input(problems).into());
+    };
+    if once {
+        service::once(&node)?;
+    } else {
+        let service = Service {
+            node,
+            socket: SOCKET_PATH.text(matches).into(),
+            health,
+            uninstall_on_exit,
+        };
+        service.run()?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn uninstall(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    logging_alone(matches)?;
+    service::uninstall(&directories(matches), Path::new(&SOCKET_PATH.text(matches)))?;
+    tracing::info!("nothing of sidetrack's is left on this node");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn status(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    logging_alone(matches)?;
+    let mut problems = Vec::new();
+    let node = node(matches, &mut problems);
+    let health = take(health_address(matches), &mut problems);
+    let (Some(node), Some(health)) = (node, health) else {
+        return Err(Failure::Input(problems).into());
+    };
+    let look = node.look()?;
+    let installer = health::ask(health);
+    let text = if matches.get_flag(JSON.id) {
+        format!("{:#}\n", status_as_json(&node, &look, installer))
+    } else {
+        status_as_text(&node, &look, installer)
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(match look.missing() {
+        None => ExitCode::SUCCESS,
+        Some(_) => ExitCode::from(NOT_AS_WANTED),
+    })
+}
+
+fn status_as_json(node: &Node, look: &Look, installer: Option<String>) -> Value {
+    let reasons: Vec<&str> = look.reasons().into_iter().map(Reason::name).collect();
+    json!({
+        "missing": look.missing(),
+        "reasons": reasons,
+        "binary": node.directories.binary(),
+        "configuration": look.layout.target.as_ref().ok().map(|name| node.directories.conf.join(name)),
+        "installer": installer,
+    })
+}
+
+fn status_as_text(node: &Node, look: &Look, installer: Option<String>) -> String {
+    let state = |reasons: &[Reason]| match reasons {
+        [] => "as wanted".to_owned(),
+        reasons => reasons
+            .iter()
+            .map(|reason| reason.name())
+            .collect::<Vec<_>>()
+            .join(", "),
+    };
+    let binary = state(look.binary.as_slice());
+    let (path, configuration) = match &look.layout.target {
+        Ok(name) => (node.directories.conf.join(name), state(&look.layout.reasons)),
+        Err(waiting) => (node.directories.conf.clone(), waiting.to_string()),
+    };
+    let installer = installer.unwrap_or_else(|| "not running, or not reached at --health-address".to_owned());
+    format!(
+        "binary         {}: {binary}\nconfiguration  {}: {configuration}\ninstaller      {installer}\n",
+        node.directories.binary().display(),
+        path.display(),
+    )
+}
+
+fn take<T>(result: Result<T, String>, problems: &mut Vec<String>) -> Option<T> {
+    result.map_err(|problem| problems.push(problem)).ok()
+}
+
+fn node(matches: &ArgMatches, problems: &mut Vec<String>) -> Option<Node> {
+    let choice = take(choice(matches), problems);
+    let conf = take(plugin_conf(&PLUGIN_CONF.text(matches)), problems);
+    let daemon_set = take(daemon_set(matches), problems);
+    let socket = take(socket(matches), problems);
+    let (choice, conf, daemon_set, socket) = (choice?, conf?, daemon_set?, socket?);
+    let installer = Installer { daemon_set, socket };
+    let entry = match choice {
+        Choice::Standalone(_) => entry::standalone(conf, &installer),
+        Choice::First | Choice::Named(_) => entry::entry(conf, &installer),
+    };
+    let entry = take(entry.map_err(|error| format!("--plugin-conf: {error}")), problems)?;
+    Some(Node {
+        directories: directories(matches),
+        wanted: Wanted { choice, entry },
+    })
+}
+
+fn directories(matches: &ArgMatches) -> Directories {
+    Directories {
+        bin: BIN_DIR.text(matches).into(),
+        conf: CONF_DIR.text(matches).into(),
+    }
+}
+
+fn daemon_set(matches: &ArgMatches) -> Result<(String, String), String> {
+    let (namespace, pod) = (POD_NAMESPACE.text(matches), POD_NAME.text(matches));
+    if namespace.is_empty() && pod.is_empty() {
+        return Ok(Installer::default().daemon_set);
+    }
+    daemon_set_of(&namespace, &pod).ok_or_else(|| {
+        format!(
+            "--pod-namespace and --pod-name: {namespace:?} and {pod:?} are not those of a DaemonSet's pod, called \
+             NAME-xxxxx. Give both, or neither and \"installer\" in --plugin-conf"
+        )
+    })
+}
+
+fn socket(matches: &ArgMatches) -> Result<PathBuf, String> {
+    let path = PathBuf::from(SOCKET_PATH.text(matches));
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err(format!("--socket: {path:?} is not an absolute path"))
+    }
+}
+
+fn choice(matches: &ArgMatches) -> Result<Choice, String> {
+    let file_name = |option: &NodeOption, name: String| {
+        if name.contains('/') || name.ends_with(layout::ORIGINAL) || !layout::concerns_us(&name) {
+            return Err(format!(
+                "--{}: {name:?} is not a file name that ends in .conflist, .conf or .json",
+                option.name()
+            ));
+        }
+        Ok(name)
+    };
+    match (CONF_NAME.text(matches), STANDALONE.text(matches)) {
+        (named, alone) if named.is_empty() && alone.is_empty() => Ok(Choice::First),
+        (named, alone) if alone.is_empty() => file_name(&CONF_NAME, named).map(Choice::Named),
+        (named, alone) if named.is_empty() => file_name(&STANDALONE, alone).map(Choice::Standalone),
+        _ => Err("--cni-conf-name and --standalone: join a configuration, or write one".to_owned()),
+    }
+}
+
+/// What the plugin is to be told.
+fn plugin_conf(given: &str) -> Result<Value, String> {
+    let text = if given.trim_start().starts_with('{') {
+        given.to_owned()
+    } else {
+        std::fs::read_to_string(given).map_err(|error| format!("--plugin-conf: {given}: {error}"))?
+    };
+    serde_json::from_str(&text).map_err(|error| format!("--plugin-conf: {error}"))
+}
+
+fn health_address(matches: &ArgMatches) -> Result<SocketAddr, String> {
+    let text = HEALTH_ADDRESS.text(matches);
+    // Manifests write $(NODE_IP):15014, without the brackets that an IPv6 address would need.
+    let unbracketed = || {
+        let (address, port) = text.rsplit_once(':')?;
+        let address: IpAddr = address.parse().ok()?;
+        Some(SocketAddr::new(address, port.parse().ok()?))
+    };
+    let address = text.parse().ok().or_else(unbracketed);
+    address
+        .ok_or_else(|| format!("--health-address: {text:?} is not an IP address and a port, such as 127.0.0.1:15014"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matches(arguments: &[&str]) -> ArgMatches {
+        let matches = command().try_get_matches_from([&["node", "install"], arguments].concat());
+        matches.unwrap().subcommand().unwrap().1.clone()
+    }
+
+    #[test]
+    fn an_address_may_be_of_either_family() {
+        let address = |text| health_address(&matches(&["--health-address", text])).map(|address| address.to_string());
+        assert_eq!(address("10.0.0.1:80"), Ok("10.0.0.1:80".to_owned()));
+        assert_eq!(address("[fd00::1]:80"), Ok("[fd00::1]:80".to_owned()));
+        assert_eq!(address("fd00::1:80"), Ok("[fd00::1]:80".to_owned()));
+        assert!(address("15014").is_err() && address("node:80").is_err());
+    }
+
+    #[test]
+    fn a_configuration_is_joined_or_written_by_name() {
+        let choice = |arguments: &[&str]| choice(&matches(arguments));
+        assert_eq!(choice(&[]), Ok(Choice::First));
+        assert_eq!(choice(&["--cni-conf-name", ""]), Ok(Choice::First));
+        let named = Choice::Named("a.conflist".to_owned());
+        assert_eq!(choice(&["--cni-conf-name", "a.conflist"]), Ok(named));
+        for name in ["a", "a.yaml", "../a.conf", "a.conf.sidetrack"] {
+            assert!(choice(&["--standalone", name]).is_err(), "{name}");
+        }
+        assert!(choice(&["--standalone", "a.conf", "--cni-conf-name", "b.conf"]).is_err());
+    }
+}

@@ -1,0 +1,124 @@
+//! `sidetrack probe`: proves an installed redirection by making connections through it.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use clap::ArgMatches;
+
+use super::apply;
+use super::arguments;
+use super::failure::{Failure, Unproved};
+use super::settings::settings;
+use crate::config::Config;
+use crate::config::types::{Port, parse_duration};
+use crate::facts::redirectors;
+use crate::kernel::{Namespace, Observed, RuleBackend, netns, probe};
+use crate::plan::Plan;
+use crate::probe::{Report, Verdict, judge, trial};
+
+/// The port that is called where any will do. Nobody is known to listen there.
+const PORT: Port = match Port::new(15002) {
+    Some(port) => port,
+    None => unreachable!(),
+};
+
+/// Runs the command.
+pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
+    let (settings, timeout) = match (settings(matches), timeout(matches)) {
+        (Ok(settings), Ok(timeout)) => (settings, timeout),
+        (Err(failure), Ok(_)) => return Err(failure.into()),
+        (Ok(_), Err(problem)) => return Err(Failure::Input(vec![problem]).into()),
+        (Err(Failure::Input(problems)), Err(problem)) => {
+            return Err(Failure::Input([problems, vec![problem]].concat()).into());
+        }
+        (Err(Failure::Usage(problems)), Err(problem)) => {
+            return Err(Failure::Usage([problems, vec![problem]].concat()).into());
+        }
+    };
+    let prove = || prove(&settings.config, PORT, timeout);
+    let report = match arguments::text_or_variable(matches, "netns") {
+        Some(netns) => netns::within(netns::path(&netns), prove)??,
+        None => prove()?,
+    };
+    let text = if matches.get_flag("json") {
+        report.json()
+    } else {
+        report.text()
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    let tally = report.tally();
+    match (tally.failed, tally.not_made) {
+        (0, 0) => Ok(()),
+        (0, _) => Err(Unproved::Incomplete(tally).into()),
+        _ => Err(Unproved::Failed(tally).into()),
+    }
+}
+
+fn timeout(matches: &ArgMatches) -> Result<Duration, String> {
+    let text = matches.get_one::<String>("timeout").map_or("5s", String::as_str);
+    parse_duration(text).map_err(|invalid| format!("--timeout: {:?} is not {}", invalid.value, invalid.expected))
+}
+
+/// Proves what Istio's validation leaves out, as far as this process may. Failures are logged.
+///
+/// # Errors
+/// Something is not redirected as it should be.
+pub fn validate(config: &Config, port: Port, timeout: Duration) -> anyhow::Result<()> {
+    let report = prove(config, port, timeout)?;
+    for (probe, outcome) in &report.outcomes {
+        let text = Report::line(probe, outcome);
+        match judge(probe, outcome) {
+            Verdict::Passed | Verdict::NotMade => tracing::debug!("{text}"),
+            Verdict::Failed { meaning, advice } => tracing::error!("{text}. It means: {meaning}. To do: {advice}"),
+        }
+    }
+    match report.tally() {
+        tally if tally.failed > 0 => Err(Unproved::Validation(tally).into()),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the probes for a configuration in this network namespace.
+fn prove(config: &Config, port: Port, timeout: Duration) -> anyhow::Result<Report> {
+    let mut namespace = Namespace::default();
+    let facts = apply::seen(config)?;
+    let families = Plan::new(config, &facts)?.ruleset.families;
+    let surroundings = probe::surroundings(&mut namespace)?;
+    let mut report = probe::run(&trial(config, &facts, families, &surroundings, port), timeout)?;
+    if report.tally().failed > 0 {
+        match namespace.observe() {
+            Ok(observed) => report.notes = notes(&observed),
+            Err(error) => tracing::debug!(%error, "cannot see which rules there are"),
+        }
+    }
+    Ok(report)
+}
+
+/// What may explain failures.
+fn notes(observed: &Observed) -> Vec<String> {
+    let mut notes = Vec::new();
+    if probe::may_see_rules()
+        && !RuleBackend::ALL
+            .into_iter()
+            .any(|backend| observed.holds_rules(backend))
+    {
+        notes.push("none of sidetrack's rules are here".to_owned());
+    }
+    if !observed.loopback.up {
+        notes.push("the loopback interface is down, and redirected connections need it".to_owned());
+    }
+    for other in redirectors(observed.all_chains()) {
+        notes.push(format!(
+            "{} redirects traffic here too (chain {} of {})",
+            other.tool, other.chain, other.table
+        ));
+    }
+    let others: Vec<String> = observed
+        .others()
+        .map(|chain| format!("{} {}", chain.table, chain.chain))
+        .collect();
+    if !others.is_empty() {
+        notes.push(format!("chains here that are not sidetrack's: {}", others.join(", ")));
+    }
+    notes
+}

@@ -1,0 +1,185 @@
+//! The node installer: puts the CNI plugin on a node, and keeps it there.
+//!
+//! [`chain`], [`entry`] and [`layout`] decide how files should be, and [`pace`] how fast to insist; they are pure.
+//! [`files`] and [`binary`] change files, each at one instant. [`service`] stays, [`watch`]es and repairs, answers over
+//! HTTP ([`health`], [`metrics`]), and logs the [`reports`] of the plugin's runs.
+
+pub mod binary;
+pub mod chain;
+pub mod entry;
+pub mod files;
+pub mod health;
+pub mod layout;
+pub mod metrics;
+pub mod pace;
+pub mod reports;
+pub mod service;
+pub mod watch;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use thiserror::Error;
+
+use self::files::FileError;
+use self::layout::{Layout, Reason, Waiting, Wanted};
+
+/// What the installer could not do.
+#[derive(Debug, Error)]
+pub enum NodeError {
+    /// Something with a file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// There is no configuration to join, and nobody waits for one.
+    #[error("{0}. Without --once, the installer waits for it")]
+    Waiting(Waiting),
+    /// Files cannot be watched.
+    #[error("watching for changes: {0}. The limits are fs.inotify.max_user_instances and max_user_watches")]
+    Watch(Errno),
+    /// Nobody can be answered.
+    #[error("listening on {address} (--health-address): {reason}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        reason: std::io::Error,
+    },
+    /// Someone would put everything back.
+    #[error(
+        "an installer is running ({} answers), and would put everything back: stop it first, by deleting its DaemonSet",
+        .0.display()
+    )]
+    Running(PathBuf),
+    /// Pods could not start without the binary.
+    #[error(
+        "{} still names sidetrack, in an entry that `node install` did not write: remove that, and run this again. The \
+         binary stays until then, since pods could not start without it", .0.join(", ")
+    )]
+    ByHand(Vec<String>),
+}
+
+/// The directories of a node that the installer works in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Directories {
+    /// Where runtimes look for plugins.
+    pub bin: PathBuf,
+    /// Where runtimes look for configurations.
+    pub conf: PathBuf,
+}
+
+/// A node, as the installer wants it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// Where.
+    pub directories: Directories,
+    /// What is wanted there.
+    pub wanted: Wanted,
+}
+
+/// What a look at a node shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// What is wrong with the binary.
+    pub binary: Option<Reason>,
+    /// How the configurations should be.
+    pub layout: Layout,
+    /// The names of the configurations that a runtime would take.
+    pub valid: Vec<String>,
+}
+
+impl Look {
+    /// All that has to be changed.
+    pub fn reasons(&self) -> Vec<Reason> {
+        self.binary
+            .into_iter()
+            .chain(self.layout.reasons.iter().copied())
+            .collect()
+    }
+
+    /// The names of what has to be changed.
+    pub fn reason_names(&self) -> String {
+        let names: Vec<&str> = self.reasons().into_iter().map(Reason::name).collect();
+        names.join(", ")
+    }
+
+    /// What keeps a pod that starts now from our plugin, in words; `None` where all is in place.
+    pub fn missing(&self) -> Option<String> {
+        let reasons = self.reason_names();
+        match &self.layout.target {
+            Err(waiting) => Some(waiting.to_string()),
+            Ok(target) if !reasons.is_empty() => Some(format!("not as wanted ({target}): {reasons}")),
+            Ok(_) => None,
+        }
+    }
+}
+
+impl Node {
+    /// Looks, and changes nothing.
+    ///
+    /// # Errors
+    /// Something cannot be read.
+    pub fn look(&self) -> Result<Look, FileError> {
+        let snapshot = files::snapshot(&self.directories.conf)?;
+        let is_valid = |name: &&String| layout::is_valid(&snapshot, name);
+        Ok(Look {
+            binary: binary::look(&self.directories.binary())?,
+            layout: layout::install(&snapshot, &self.wanted),
+            valid: snapshot.keys().filter(is_valid).cloned().collect(),
+        })
+    }
+
+    /// Does what a look showed to be missing: the binary first, since without it a chain that names it fails.
+    ///
+    /// # Errors
+    /// The system did not do something. What was done before it stays, and what comes after it was not begun.
+    pub fn install(&self, look: &Look) -> Result<(), FileError> {
+        if look.binary.is_some() {
+            binary::put(&self.directories.binary())?;
+        }
+        let mut steps = look.layout.steps.iter();
+        steps.try_for_each(|step| files::take(&self.directories.conf, step))
+    }
+}
+
+impl Directories {
+    /// Where the binary is.
+    pub fn binary(&self) -> PathBuf {
+        binary::path(&self.bin)
+    }
+
+    /// Takes everything of ours away: from the configurations first, since a chain that names a missing binary fails.
+    ///
+    /// # Errors
+    /// The system did not do something, or a configuration names the binary still.
+    pub fn uninstall(&self) -> Result<(), NodeError> {
+        let removal = layout::uninstall(&files::snapshot(&self.conf)?);
+        for step in &removal.steps {
+            files::take(&self.conf, step)?;
+            tracing::info!(directory = %self.conf.display(), "{step}");
+        }
+        for original in removal.originals {
+            tracing::warn!(
+                original,
+                "kept: what replaced this file was changed or removed by somebody since"
+            );
+        }
+        if !removal.by_hand.is_empty() {
+            return Err(NodeError::ByHand(removal.by_hand));
+        }
+        if files::remove(&self.binary())? {
+            tracing::info!(path = %self.binary().display(), "the binary was removed");
+        }
+        self.remove_unfinished()?;
+        Ok(())
+    }
+
+    /// Removes what installers that were killed left unfinished.
+    ///
+    /// # Errors
+    /// A directory cannot be read, or is none.
+    pub fn remove_unfinished(&self) -> Result<(), FileError> {
+        files::remove_unfinished(&self.bin)?;
+        files::remove_unfinished(&self.conf)
+    }
+}

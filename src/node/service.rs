@@ -1,0 +1,261 @@
+//! The installer at work: once, or for as long as the node is to have the plugin.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::files::FileError;
+use super::metrics::{CONTENDED, FAILURES, Metrics, REPAIRS};
+use super::pace::{Pace, growing};
+use super::reports::{self, Place, Receiver};
+use super::watch::{Pause, Watch};
+use super::{Directories, Look, Node, NodeError, health};
+
+/// How long nothing has to happen until we look all the same.
+const RESYNC: Duration = Duration::from_secs(60);
+/// Changes within this time after a look lead to one look together.
+const TOGETHER: Duration = Duration::from_millis(50);
+/// How long a configuration may be gone, or half written, until the next one is taken instead.
+const SETTLE: Duration = Duration::from_millis(200);
+/// How often to try, where somebody changes a configuration in the same moment.
+const TRIES: usize = 20;
+
+/// The installer that stays.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// What it cares for.
+    pub node: Node,
+    /// Where the plugin reports its runs.
+    pub socket: PathBuf,
+    /// Where probes and Prometheus ask.
+    pub health: SocketAddr,
+    /// Whether everything is taken away when it is told to stop.
+    pub uninstall_on_exit: bool,
+}
+
+/// Installs, and is done.
+///
+/// # Errors
+/// Something cannot be put in place, or there is no configuration to join.
+pub fn once(node: &Node) -> Result<(), NodeError> {
+    node.directories.remove_unfinished()?;
+    for _ in 0..TRIES {
+        let look = node.look()?;
+        if look.reasons().is_empty() {
+            let target = look.layout.target.map_err(NodeError::Waiting)?;
+            tracing::info!(target, "in place");
+            return Ok(());
+        }
+        match node.install(&look) {
+            Ok(()) => tell(&look),
+            Err(FileError::Changed(path)) => tracing::debug!(path = %path.display(), "changed in this moment"),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(FileError::Changed(node.directories.conf.clone()).into())
+}
+
+/// Takes everything away, unless an installer runs that would put it back.
+///
+/// # Errors
+/// Such an installer runs, or something cannot be taken away.
+pub fn uninstall(directories: &Directories, socket: &Path) -> Result<(), NodeError> {
+    if reports::is_answered(socket) {
+        return Err(NodeError::Running(socket.to_owned()));
+    }
+    directories.uninstall()?;
+    Ok(reports::remove(socket)?)
+}
+
+fn tell(look: &Look) {
+    let target = look.layout.target.as_ref().map_or("", String::as_str);
+    tracing::info!(target, reasons = look.reason_names(), "put right");
+}
+
+impl Service {
+    /// Installs, and keeps it so until it is told to stop.
+    ///
+    /// # Errors
+    /// It cannot begin: what fails later is tried again.
+    pub fn run(&self) -> Result<(), NodeError> {
+        let Directories { bin, conf } = self.node.directories.clone();
+        let watch = Watch::new(vec![bin, conf]).map_err(NodeError::Watch)?;
+        let metrics = Arc::new(Metrics::default());
+        let health = health::serve(self.health, &metrics)?;
+        tracing::info!(%health, "answering /readyz, /healthz and /metrics");
+        let mut desk = Desk::open(&self.socket, &metrics);
+        self.node.directories.remove_unfinished()?;
+        let mut keeper = Keeper::new(&self.node, &metrics);
+        loop {
+            metrics.turned();
+            watch.renew().map_err(NodeError::Watch)?;
+            let pause = if desk.is_ours() {
+                keeper.turn(Instant::now())?
+            } else {
+                metrics.set_missing(Some("an installer that was started later has taken over".to_owned()));
+                Pause::of(RESYNC)
+            };
+            if watch.wait(pause).map_err(NodeError::Watch)? {
+                break;
+            }
+        }
+        if self.uninstall_on_exit && desk.is_ours() {
+            return self.node.directories.uninstall();
+        }
+        tracing::info!("stopping; the plugin stays installed");
+        Ok(())
+    }
+}
+
+/// The place where reports arrive, and whether we have to do with this node: see [`reports`].
+struct Desk<'s> {
+    path: &'s Path,
+    metrics: &'s Arc<Metrics>,
+    receiver: Option<Receiver>,
+    taken_over: bool,
+}
+
+impl<'s> Desk<'s> {
+    fn open(path: &'s Path, metrics: &'s Arc<Metrics>) -> Self {
+        let receiver = Receiver::bind(path, metrics)
+            .inspect_err(|error| tracing::warn!(%error, "going on without reports of the plugin's runs (--socket)"));
+        Self {
+            path,
+            metrics,
+            receiver: receiver.ok(),
+            taken_over: false,
+        }
+    }
+
+    fn is_ours(&mut self) -> bool {
+        match self.receiver.as_ref().map(Receiver::place) {
+            Some(Place::Another) if !self.taken_over => {
+                tracing::warn!("an installer that was started later has taken over; leaving everything to it");
+                self.taken_over = true;
+            }
+            Some(Place::Nobody) if !self.taken_over => *self = Self::open(self.path, self.metrics),
+            _ => {}
+        }
+        !self.taken_over
+    }
+}
+
+/// Keeps a node as wanted.
+struct Keeper<'n> {
+    node: &'n Node,
+    metrics: &'n Metrics,
+    pace: Pace,
+    /// How many looks and repairs failed in a row; `None` until the first one succeeds.
+    failures: Option<u32>,
+    /// The configuration that had our entry at the last look.
+    target: Option<String>,
+    /// Since when it has been gone.
+    gone: Option<Instant>,
+}
+
+impl<'n> Keeper<'n> {
+    fn new(node: &'n Node, metrics: &'n Metrics) -> Self {
+        Self {
+            node,
+            metrics,
+            pace: Pace::default(),
+            failures: None,
+            target: None,
+            gone: None,
+        }
+    }
+
+    /// Looks, and does what is due. Returns for how long nothing else is.
+    ///
+    /// # Errors
+    /// Nothing has succeeded yet, so that somebody should know. What fails later is tried again.
+    fn turn(&mut self, now: Instant) -> Result<Pause, FileError> {
+        let result = self.look_and_act(now);
+        let contended = self.pace.is_contended(now);
+        self.metrics.set(CONTENDED, &[], f64::from(contended));
+        match result {
+            Ok(longest) => {
+                self.failures = Some(0);
+                let shortest = TOGETHER.min(longest);
+                Ok(Pause { shortest, longest })
+            }
+            Err(FileError::Changed(path)) => {
+                tracing::debug!(path = %path.display(), "changed in this moment");
+                Ok(Pause::of(TOGETHER))
+            }
+            Err(error) => {
+                self.metrics.add(FAILURES, &[], 1.0);
+                self.metrics.set_missing(Some(error.to_string()));
+                let Some(failures) = &mut self.failures else {
+                    return Err(error);
+                };
+                let wait = growing(*failures);
+                *failures += 1;
+                tracing::error!(%error, seconds = wait.as_secs(), "trying again later");
+                // Not sooner, whatever changes: what fails may itself change something.
+                Ok(Pause::of(wait))
+            }
+        }
+    }
+
+    fn look_and_act(&mut self, now: Instant) -> Result<Duration, FileError> {
+        let look = self.node.look()?;
+        let news = self.metrics.set_missing(look.missing());
+        let settles_in = self.settles_in(&look, now);
+        if !settles_in.is_zero() {
+            return Ok(settles_in);
+        }
+        let reasons = look.reasons();
+        if reasons.is_empty() {
+            match &look.layout.target {
+                Ok(target) if news => tracing::info!(target, "in place"),
+                Err(waiting) if news => tracing::info!("waiting: {waiting}"),
+                Ok(_) | Err(_) => {}
+            }
+            self.pace.nothing_to_do();
+            self.target = look.layout.target.ok();
+            return Ok(RESYNC);
+        }
+        let was_waiting = self.pace.is_waiting();
+        let wait = self.pace.wait(now);
+        if !wait.is_zero() {
+            if !was_waiting {
+                self.warn_of_a_fight(&look, wait);
+            }
+            let slowly = |missing| format!("{missing}; repairs are slowed down, since somebody keeps undoing them");
+            self.metrics.set_missing(look.missing().map(slowly));
+            return Ok(wait);
+        }
+        self.node.install(&look)?;
+        self.pace.repaired(now);
+        for reason in reasons {
+            self.metrics.add(REPAIRS, &[("reason", reason.name())], 1.0);
+        }
+        tell(&look);
+        // To see that it is so.
+        Ok(Duration::ZERO)
+    }
+
+    /// How long to wait, since the configuration that had our entry is gone or half written: its owner may be about
+    /// to put it back.
+    fn settles_in(&mut self, look: &Look, now: Instant) -> Duration {
+        let is_gone = |target: &String| look.layout.target.as_ref() != Ok(target) && !look.valid.contains(target);
+        if !self.target.as_ref().is_some_and(is_gone) {
+            self.gone = None;
+            return Duration::ZERO;
+        }
+        let gone = *self.gone.get_or_insert(now);
+        SETTLE.saturating_sub(now.saturating_duration_since(gone))
+    }
+
+    fn warn_of_a_fight(&self, look: &Look, wait: Duration) {
+        tracing::warn!(
+            reasons = look.reason_names(),
+            repairs_in_a_row = self.pace.in_a_row(),
+            seconds = wait.as_secs(),
+            "somebody keeps undoing what is repaired; the next repair waits. Pods that start meanwhile may bypass their \
+             proxy. Find who else writes there: for Cilium, set cni.exclusive=false"
+        );
+    }
+}

@@ -1,0 +1,141 @@
+//! The link to a host outside: which addresses its ends have.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+use super::{choice, family_of};
+use crate::config::Config;
+use crate::ruleset::Family;
+
+/// The ends of the link in one family. The pod gets a route to the far one, and to no other address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    /// The address in the pod.
+    pub near: IpAddr,
+    /// The address of the neighbour.
+    pub far: IpAddr,
+    /// Whether nothing else in the pod has to do with these addresses, so that the link may be made.
+    pub free: bool,
+}
+
+/// Addresses that are nobody's: TEST-NET-1 to 3 (RFC 5737).
+const NOBODYS_V4: [(Ipv4Addr, Ipv4Addr); 3] = [
+    (Ipv4Addr::new(192, 0, 2, 253), Ipv4Addr::new(192, 0, 2, 254)),
+    (Ipv4Addr::new(198, 51, 100, 253), Ipv4Addr::new(198, 51, 100, 254)),
+    (Ipv4Addr::new(203, 0, 113, 253), Ipv4Addr::new(203, 0, 113, 254)),
+];
+
+/// The same: for documentation (RFC 3849, RFC 9637), and for packets to be discarded (RFC 6666).
+const NOBODYS_V6: [(Ipv6Addr, Ipv6Addr); 3] = [
+    (ipv6(0x2001, 0xdb8, 0xfffd), ipv6(0x2001, 0xdb8, 0xfffe)),
+    (ipv6(0x3fff, 0xfff, 0xfffd), ipv6(0x3fff, 0xfff, 0xfffe)),
+    (ipv6(0x100, 0, 0xfffd), ipv6(0x100, 0, 0xfffe)),
+];
+
+const fn ipv6(first: u16, second: u16, last: u16) -> Ipv6Addr {
+    Ipv6Addr::new(first, second, 0, 0, 0, 0, 0, last)
+}
+
+/// The smallest included networks in which an address is taken for nobody's: one is then routed to the link, for as
+/// long as that is there.
+const LARGE_V4: u8 = 24;
+const LARGE_V6: u8 = 112;
+
+impl Ends {
+    /// The family of both addresses.
+    pub fn family(&self) -> Family {
+        family_of(self.far)
+    }
+
+    /// Chooses the ends: such that connections to the far one are captured, and such that no route of the pod's leads
+    /// to them, as far as there are any.
+    pub fn choose(family: Family, config: &Config, routes: &[IpNet]) -> Self {
+        let candidates = candidates(family);
+        let free = |address: IpAddr| !routes.iter().any(|net| !is_default(net) && net.contains(&address));
+        let ends = |(near, far)| Self {
+            near,
+            far,
+            free: free(near) && free(far),
+        };
+        let captured = |ends: &Self| {
+            let outbound = &config.outbound;
+            choice::holds(&outbound.include_cidrs, ends.far) && !choice::holds(&outbound.exclude_cidrs, ends.far)
+        };
+        let free_ones: Vec<Self> = candidates.into_iter().map(ends).filter(|ends| ends.free).collect();
+        let Some(first) = free_ones.first() else {
+            return ends(candidates[0]);
+        };
+        if let Some(captured) = free_ones.iter().find(|ends| captured(ends)) {
+            return *captured;
+        }
+        let among_included = in_large_network(family, config).map(|far| ends((first.near, far)));
+        among_included.filter(|ends| ends.free).unwrap_or(*first)
+    }
+}
+
+fn candidates(family: Family) -> [(IpAddr, IpAddr); 3] {
+    match family {
+        Family::V4 => NOBODYS_V4.map(|(near, far)| (near.into(), far.into())),
+        Family::V6 => NOBODYS_V6.map(|(near, far)| (near.into(), far.into())),
+    }
+}
+
+/// Whether this is a default route, or one of the two halves that some tools make of it.
+fn is_default(net: &IpNet) -> bool {
+    net.prefix_len() <= 1
+}
+
+fn in_large_network(family: Family, config: &Config) -> Option<IpAddr> {
+    let outbound = &config.outbound;
+    let v4 = outbound.include_cidrs.v4().iter().copied().map(IpNet::from);
+    let v6 = outbound.include_cidrs.v6().iter().copied().map(IpNet::from);
+    let large = v4.chain(v6).filter(|net| {
+        net.prefix_len()
+            <= match net {
+                IpNet::V4(_) => LARGE_V4,
+                IpNet::V6(_) => LARGE_V6,
+            }
+    });
+    choice::address(family, &large.collect(), &outbound.exclude_cidrs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+    use crate::config::types::parse_cidrs;
+
+    fn choose(included: &str, excluded: &str, routes: &[&str]) -> (String, bool) {
+        let mut config = Settings::default().config;
+        config.outbound.include_cidrs = parse_cidrs(included).unwrap();
+        config.outbound.exclude_cidrs = parse_cidrs(excluded).unwrap();
+        let routes: Vec<IpNet> = routes.iter().map(|net| net.parse().unwrap()).collect();
+        let ends = Ends::choose(Family::V4, &config, &routes);
+        assert_ne!(ends.near, ends.far);
+        (ends.far.to_string(), ends.free)
+    }
+
+    #[test]
+    fn addresses_that_the_pod_has_routes_to_are_left_to_it() {
+        let is = |far: &str, free| (far.to_owned(), free);
+        assert_eq!(choose("*", "", &["0.0.0.0/0", "10.0.0.0/8"]), is("192.0.2.254", true));
+        assert_eq!(choose("*", "", &["0.0.0.0/1", "128.0.0.0/1"]), is("192.0.2.254", true));
+        assert_eq!(choose("*", "", &["192.0.2.0/24"]), is("198.51.100.254", true));
+        assert_eq!(
+            choose("*", "", &["192.0.0.0/8", "198.51.100.253/32"]),
+            is("203.0.113.254", true)
+        );
+        assert_eq!(choose("*", "", &["192.0.0.0/2"]), is("192.0.2.254", false));
+    }
+
+    #[test]
+    fn an_address_that_is_captured_comes_first() {
+        let is = |far: &str| (far.to_owned(), true);
+        assert_eq!(choose("*", "192.0.2.0/24", &[]), is("198.51.100.254"));
+        assert_eq!(choose("10.0.0.0/8", "", &[]), is("10.255.255.254"));
+        assert_eq!(choose("10.0.0.0/8", "", &["10.255.0.0/16"]), is("192.0.2.254"));
+        assert_eq!(choose("10.0.0.0/25,10.1.1.1", "", &[]), is("192.0.2.254"));
+        assert_eq!(choose("*", "0.0.0.0/0", &[]), is("192.0.2.254"));
+    }
+}

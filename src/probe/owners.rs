@@ -1,0 +1,109 @@
+//! As whom connections are made.
+
+use super::plan::Author;
+use super::{Owner, choice};
+use crate::config::Dialect;
+use crate::config::types::{Gid, Id, Port, Ranges, Uid};
+use crate::ruleset::Protocol;
+
+/// Whom applications often run as; others are taken where this one is not captured.
+const APPLICATION: u32 = 1000;
+
+impl Author<'_> {
+    /// An owner whose traffic is captured.
+    pub(super) fn application(&self, protocol: Protocol, port: Port) -> Option<Owner> {
+        let (proxy, outbound) = (&self.config.proxy, &self.config.outbound);
+        let of_entries = outbound.exclude_ports_for_uids.iter().map(|entry| &entry.uids);
+        let uid_sets: Vec<_> = [&proxy.uids, &outbound.exclude_uids]
+            .into_iter()
+            .chain(of_entries)
+            .collect();
+        let uid = choice::number(&[self.usual(self.surroundings.caller.uid)], &uid_sets, |uid| {
+            !proxy.uids.contains(uid)
+                && !outbound.exclude_uids.contains(uid)
+                && !self.is_excluded_for(uid, protocol, port)
+        })?;
+        let gid_sets = [&proxy.gids, &outbound.include_gids, &outbound.exclude_gids];
+        let gid = choice::number(&[self.usual(self.surroundings.caller.gid)], &gid_sets, |gid| {
+            !proxy.gids.contains(gid) && outbound.include_gids.contains(gid) && !outbound.exclude_gids.contains(gid)
+        })?;
+        Some(Owner { uid, gid })
+    }
+
+    /// Whom an application would run as: whoever asks, where that cannot be changed.
+    fn usual<I: Id>(&self, caller: I) -> I {
+        let application = I::new(APPLICATION).unwrap_or(caller);
+        if self.surroundings.may_switch {
+            application
+        } else {
+            caller
+        }
+    }
+
+    pub(super) fn is_excluded_for(&self, uid: Uid, protocol: Protocol, port: Port) -> bool {
+        self.config.outbound.exclude_ports_for_uids.iter().any(|entry| {
+            let meant = match protocol {
+                Protocol::Tcp => entry.tcp,
+                Protocol::Udp => entry.udp,
+            };
+            meant && entry.ports.contains(port) && entry.uids.contains(uid)
+        })
+    }
+
+    /// Each of the proxy's users, and each of its groups, alone: otherwise like this application.
+    pub(super) fn exempt(&self, application: Owner) -> impl Iterator<Item = Owner> {
+        let (proxy, caller) = (&self.config.proxy, self.surroundings.caller);
+        let may_switch = self.surroundings.may_switch;
+        let uids = proxy.uids.iter().map(move |range| match range.contains(caller.uid) {
+            true if !may_switch => caller,
+            _ => Owner {
+                uid: range.first(),
+                ..application
+            },
+        });
+        let gids = proxy.gids.iter().map(move |range| match range.contains(caller.gid) {
+            true if !may_switch => caller,
+            _ => Owner {
+                gid: range.first(),
+                ..application
+            },
+        });
+        uids.chain(gids)
+    }
+
+    /// Whom the proxy runs as: with user and group, where both are known.
+    pub(super) fn proxy(&self, uid_will_do: impl Fn(Uid) -> bool, gid_will_do: impl Fn(Gid) -> bool) -> Option<Owner> {
+        let (proxy, caller) = (&self.config.proxy, self.surroundings.caller);
+        let (uids, gids) = match &self.config.dialect {
+            Dialect::Sidetrack => (proxy.uids.clone(), proxy.gids.clone()),
+            // The rules of the first user decide about what those of others get to see.
+            Dialect::Istio(order) => (
+                order.uids.first().copied().into_iter().collect(),
+                order.gids.first().copied().into_iter().collect(),
+            ),
+        };
+        let is_proxy =
+            uids.contains(caller.uid) || gids.contains(caller.gid) && self.config.dialect == Dialect::Sidetrack;
+        if !self.surroundings.may_switch && is_proxy && uid_will_do(caller.uid) && gid_will_do(caller.gid) {
+            return Some(caller);
+        }
+        let uid = choice::number(&[], &[&uids], |uid| uids.contains(uid) && uid_will_do(uid));
+        let gid = choice::number(&[], &[&gids], |gid| gids.contains(gid) && gid_will_do(gid));
+        if uid.is_none() && gid.is_none() {
+            return None;
+        }
+        // One of them is enough for the rules.
+        let other_uid = || choice::number(&[self.usual(caller.uid)], &[&proxy.uids], &uid_will_do);
+        let other_gid = || choice::number(&[self.usual(caller.gid)], &[&proxy.gids], &gid_will_do);
+        Some(Owner {
+            uid: uid.or_else(other_uid)?,
+            gid: gid.or_else(other_gid)?,
+        })
+    }
+
+    /// A member of a set: whoever asks, where that cannot be changed and is one.
+    pub(super) fn one_of<I: Id>(&self, caller: I, set: &Ranges<I>, will_do: impl Fn(I) -> bool) -> Option<I> {
+        let preferred: &[I] = if self.surroundings.may_switch { &[] } else { &[caller] };
+        choice::number(preferred, &[set], |id| set.contains(id) && will_do(id))
+    }
+}

@@ -1,0 +1,394 @@
+//! Which probes prove what a configuration asks for: a pure function.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::{Caller, Ends, Expected, Needs, Owner, Probe, Source, Subject, Surroundings, Trial, choice};
+use crate::config::types::{DnsServers, InboundMode, Number as _, Port, Ports, Uid};
+use crate::config::{Config, Dialect};
+use crate::facts::{Facts, Ipv6};
+use crate::plan::{DNS_PORT, Lookups, passthrough};
+use crate::ruleset::{Families, Family, Protocol};
+
+const NOBODYS_ADDRESS: &str =
+    "all addresses that are captured may be those of other hosts, which are not to be called past the proxy";
+const EXCLUDED_NEIGHBOUR: &str = "connections from the neighbour's address are excluded";
+const EXCLUDED_INTERFACES: &str =
+    "interfaces are excluded, and which one a lookup leaves by decides whether it is captured";
+
+/// The probes for a configuration. `families` are those that its plan redirects. Connections are made to `port` wherever
+/// what happens to it stands for what happens to others.
+pub fn trial(config: &Config, facts: &Facts, families: Families, surroundings: &Surroundings, port: Port) -> Trial {
+    let usable = |family: &Family| *family == Family::V4 || facts.ipv6 == Ipv6::Usable;
+    let ends: Vec<Ends> = families
+        .iter()
+        .filter(usable)
+        .map(|family| Ends::choose(family, config, &surroundings.routes))
+        .collect();
+    let author = Author {
+        config,
+        facts,
+        surroundings,
+        port,
+        captures_lookups: Lookups::new(config, facts).is_some(),
+    };
+    let probes = ends.iter().flat_map(|ends| {
+        let mut probes = author.outbound(ends);
+        probes.extend(author.lookups(ends));
+        probes.extend(author.inbound(ends));
+        probes.extend(author.within_pod(ends));
+        probes
+    });
+    let proxy = &config.proxy;
+    let dns = author.captures_lookups.then_some(config.dns.port);
+    let takes_unchanged = config.inbound.mode == InboundMode::Tproxy;
+    Trial {
+        probes: probes.collect(),
+        proxy: author.proxy(|_| true, |_| true).unwrap_or(surroundings.caller),
+        ports: [proxy.inbound_port, proxy.outbound_port]
+            .into_iter()
+            .chain(dns)
+            .collect(),
+        transparent: takes_unchanged.then_some(proxy.inbound_port),
+        ends,
+    }
+}
+
+/// What probes are written from.
+pub(super) struct Author<'a> {
+    pub(super) config: &'a Config,
+    facts: &'a Facts,
+    pub(super) surroundings: &'a Surroundings,
+    port: Port,
+    captures_lookups: bool,
+}
+
+/// A destination that is captured, and an owner of connections to it that are.
+struct Target {
+    destination: SocketAddr,
+    owner: Owner,
+    needs: Needs,
+}
+
+impl Author<'_> {
+    /// What local processes send to other hosts.
+    fn outbound(&self, ends: &Ends) -> Vec<Probe> {
+        let Some(target) = self.target(ends) else {
+            return Vec::new();
+        };
+        let outbound = &self.config.outbound;
+        let probe = |subject, owner, expected, needs| Probe {
+            subject,
+            protocol: Protocol::Tcp,
+            caller: Caller::Process(owner),
+            source: None,
+            destination: target.destination,
+            expected,
+            needs,
+        };
+        let to_proxy = Expected::Captured(self.config.proxy.outbound_port);
+        let by_any_route = match self.config.exclude_interfaces.as_slice() {
+            [] => Needs::Route,
+            _ => Needs::Link,
+        };
+        let mut probes = vec![probe(Subject::Outbound, target.owner, to_proxy, by_any_route)];
+        let untouched = |subject, owner| probe(subject, owner, Expected::Untouched, target.needs);
+        probes.extend(self.exempt(target.owner).map(|owner| untouched(Subject::Exempt, owner)));
+        let proxy = &self.config.proxy;
+        let user = self.one_of(self.surroundings.caller.uid, &outbound.exclude_uids, |uid| {
+            !proxy.uids.contains(uid)
+        });
+        probes.extend(user.map(|uid| untouched(Subject::ExcludedUser, Owner { uid, ..target.owner })));
+        let group = self.one_of(self.surroundings.caller.gid, &outbound.exclude_gids, |gid| {
+            !proxy.gids.contains(gid)
+        });
+        probes.extend(group.map(|gid| untouched(Subject::ExcludedGroup, Owner { gid, ..target.owner })));
+        let would_be_captured = |port| self.captures_address(ends.far) || outbound.include_ports.contains(port);
+        let port = choice::number(&[], &[&outbound.exclude_ports], |port| {
+            outbound.exclude_ports.contains(port) && would_be_captured(port)
+        });
+        probes.extend(port.map(|port| Probe {
+            destination: at(ends.far, port),
+            needs: Needs::Link,
+            ..untouched(Subject::ExcludedOutboundPort, target.owner)
+        }));
+        probes.dedup();
+        probes
+    }
+
+    /// A connection that is captured on its way out: to the far end of the link if that can be.
+    fn target(&self, ends: &Ends) -> Option<Target> {
+        let outbound = &self.config.outbound;
+        let target = |address, needs| {
+            let (port, owner) = self.captured_port(address)?;
+            Some(Target {
+                destination: at(address, port),
+                owner,
+                needs,
+            })
+        };
+        target(ends.far, Needs::Link).or_else(|| {
+            let address = choice::address(ends.family(), &outbound.include_cidrs, &outbound.exclude_cidrs)?;
+            target(address, Needs::Impossible(NOBODYS_ADDRESS))
+        })
+    }
+
+    fn captured_port(&self, address: IpAddr) -> Option<(Port, Owner)> {
+        let outbound = &self.config.outbound;
+        if choice::holds(&outbound.exclude_cidrs, address) {
+            return None;
+        }
+        let of_uids = outbound.exclude_ports_for_uids.iter().map(|entry| &entry.ports);
+        let sets: Vec<&Ports> = [&outbound.include_ports, &outbound.exclude_ports]
+            .into_iter()
+            .chain(of_uids)
+            .collect();
+        let port = choice::number(&[self.port], &sets, |port| {
+            let included = self.captures_address(address) || outbound.include_ports.contains(port);
+            let lookup = self.captures_lookups && port == DNS_PORT;
+            included
+                && !lookup
+                && !outbound.exclude_ports.contains(port)
+                && self.application(Protocol::Tcp, port).is_some()
+        })?;
+        Some((port, self.application(Protocol::Tcp, port)?))
+    }
+
+    /// Whether connections to this address are captured, unless something else speaks against it.
+    fn captures_address(&self, address: IpAddr) -> bool {
+        let outbound = &self.config.outbound;
+        choice::holds(&outbound.include_cidrs, address) && !choice::holds(&outbound.exclude_cidrs, address)
+    }
+
+    /// The application's name lookups; and the proxy's, where the link can tell what becomes of them.
+    fn lookups(&self, ends: &Ends) -> Vec<Probe> {
+        if !self.captures_lookups || self.config.outbound.exclude_ports.contains(DNS_PORT) {
+            return Vec::new();
+        }
+        let servers: &[IpAddr] = match &self.config.dns.servers {
+            DnsServers::All => &[ends.far],
+            DnsServers::These(servers) => servers,
+            DnsServers::ResolvConf => &self.facts.resolvers,
+        };
+        let of_family = |server: &&IpAddr| ends.family().is_of(**server) && !is_link_local(**server);
+        let Some(server) = servers.iter().find(of_family) else {
+            return Vec::new();
+        };
+        let by_link = *server == ends.far;
+        let needs = match self.config.exclude_interfaces.as_slice() {
+            [] => Needs::Route,
+            _ if by_link => Needs::Link,
+            _ => Needs::Impossible(EXCLUDED_INTERFACES),
+        };
+        let mut probes = Vec::new();
+        for protocol in [Protocol::Udp, Protocol::Tcp] {
+            let Some(owner) = self.application(protocol, DNS_PORT) else {
+                continue;
+            };
+            let lookup = Probe {
+                subject: Subject::Lookup,
+                protocol,
+                caller: Caller::Process(owner),
+                source: None,
+                destination: at(*server, DNS_PORT),
+                expected: Expected::Captured(self.config.dns.port),
+                needs,
+            };
+            let exempt = self.exempt(owner).map(|owner| Probe {
+                subject: Subject::Exempt,
+                caller: Caller::Process(owner),
+                expected: Expected::Untouched,
+                needs: Needs::Link,
+                ..lookup.clone()
+            });
+            let exempt: Vec<Probe> = if by_link { exempt.collect() } else { Vec::new() };
+            probes.push(lookup);
+            probes.extend(exempt);
+        }
+        probes
+    }
+
+    /// What comes from other hosts.
+    fn inbound(&self, ends: &Ends) -> Vec<Probe> {
+        let (inbound, mesh) = (&self.config.inbound, &self.config.proxy.mesh_ports);
+        let probe = |subject, port, expected, needs| Probe {
+            subject,
+            protocol: Protocol::Tcp,
+            caller: Caller::Neighbour,
+            source: None,
+            destination: at(ends.near, port),
+            expected,
+            needs,
+        };
+        let needs = if choice::holds(&inbound.exclude_cidrs, ends.far) {
+            Needs::Impossible(EXCLUDED_NEIGHBOUR)
+        } else {
+            Needs::Link
+        };
+        let to_proxy = Expected::Captured(self.config.proxy.inbound_port);
+        let captured = self.inbound_port(|_| true);
+        let mut probes: Vec<Probe> = captured
+            .map(|port| probe(Subject::Inbound, port, to_proxy, needs))
+            .into_iter()
+            .collect();
+        let untouched = |subject, port| probe(subject, port, Expected::Untouched, needs);
+        if !inbound.include_ports.is_empty() && self.spares_mesh_ports() {
+            let ports = mesh.iter().map(|range| range.first());
+            probes.extend(ports.map(|port| untouched(Subject::MeshPort, port)));
+        }
+        let excluded = choice::number(&[], &[&inbound.exclude_ports, &inbound.include_ports, mesh], |port| {
+            inbound.exclude_ports.contains(port) && inbound.include_ports.contains(port) && !mesh.contains(port)
+        });
+        probes.extend(excluded.map(|port| untouched(Subject::ExcludedInboundPort, port)));
+        probes
+    }
+
+    /// Istio's rules do not spare the mesh's ports where connections are handed over.
+    fn spares_mesh_ports(&self) -> bool {
+        self.config.dialect == Dialect::Sidetrack || self.config.inbound.mode == InboundMode::Redirect
+    }
+
+    /// A port of the pod to which connections are captured.
+    fn inbound_port(&self, will_do: impl Fn(Port) -> bool) -> Option<Port> {
+        let (inbound, proxy) = (&self.config.inbound, &self.config.proxy);
+        let own = Ports::from_iter([proxy.inbound_port, proxy.outbound_port, self.config.dns.port]);
+        let outbound = &self.config.outbound;
+        let sets = [
+            &inbound.include_ports,
+            &inbound.exclude_ports,
+            &proxy.mesh_ports,
+            &outbound.exclude_ports,
+            &own,
+        ];
+        choice::number(&[self.port], &sets, |port| {
+            let left_alone = [&inbound.exclude_ports, &proxy.mesh_ports, &own];
+            inbound.include_ports.contains(port)
+                && !left_alone.iter().any(|ports| ports.contains(port))
+                && will_do(port)
+        })
+    }
+
+    /// What the proxy sends to the pod's own address: as a client, and as the proxy.
+    fn within_pod(&self, ends: &Ends) -> Vec<Probe> {
+        let captures_inbound = !self.config.inbound.include_ports.is_empty();
+        if self.config.dialect == Dialect::Sidetrack && !captures_inbound {
+            return Vec::new();
+        }
+        let call = self.self_call(ends);
+        let port = call.as_ref().map_or(self.port, |call| {
+            Port::new(call.destination.port()).unwrap_or(self.port)
+        });
+        call.into_iter().chain(self.passing_on(ends, port)).collect()
+    }
+
+    fn self_call(&self, ends: &Ends) -> Option<Probe> {
+        let (config, outbound) = (self.config, &self.config.outbound);
+        let (address, source, needs) = self.own_address(ends);
+        let by_loopback = config.exclude_interfaces.iter().any(|name| name.as_str() == "lo");
+        let from = source.unwrap_or(address);
+        if by_loopback || config.dialect == Dialect::Sidetrack && choice::holds(&config.inbound.exclude_cidrs, from) {
+            return None;
+        }
+        let owner = |port| {
+            self.proxy(
+                |uid| !outbound.exclude_uids.contains(uid) && !self.is_excluded_for(uid, Protocol::Tcp, port),
+                |gid| config.dialect != Dialect::Sidetrack || !outbound.exclude_gids.contains(gid),
+            )
+        };
+        let will_do = |port| port != DNS_PORT && !outbound.exclude_ports.contains(port) && owner(port).is_some();
+        let port = match config.dialect {
+            Dialect::Sidetrack => self.inbound_port(will_do),
+            // Istio's rules capture these whatever is captured inbound.
+            Dialect::Istio(_) => {
+                let mesh = &config.proxy.mesh_ports;
+                choice::number(&[self.port], &[mesh, &outbound.exclude_ports], |port| {
+                    will_do(port) && !mesh.contains(port)
+                })
+            }
+        }?;
+        Some(Probe {
+            subject: Subject::SelfCall,
+            protocol: Protocol::Tcp,
+            caller: Caller::Process(owner(port)?),
+            source: source.map(|address| Source { address, mark: None }),
+            destination: at(address, port),
+            expected: Expected::Captured(config.proxy.inbound_port),
+            needs,
+        })
+    }
+
+    fn passing_on(&self, ends: &Ends, port: Port) -> Option<Probe> {
+        let owner = self.proxy(|_| true, |_| true)?;
+        let probe = |owner, source, destination, needs| Probe {
+            subject: Subject::Passthrough,
+            protocol: Protocol::Tcp,
+            caller: Caller::Process(owner),
+            source: Some(source),
+            destination: at(destination, port),
+            expected: Expected::Untouched,
+            needs,
+        };
+        match self.config.inbound.mode {
+            InboundMode::Redirect => {
+                let (address, _, needs) = self.own_address(ends);
+                let source = Source {
+                    address: passthrough(ends.family()),
+                    mark: None,
+                };
+                Some(probe(owner, source, address, needs))
+            }
+            // Nothing is handed over, so nothing is passed on.
+            InboundMode::Tproxy if self.config.inbound.include_ports.is_empty() => None,
+            // The client's address is the source, and the mark says who sends it.
+            InboundMode::Tproxy => {
+                let source = Source {
+                    address: ends.far,
+                    mark: Some(self.config.inbound.tproxy_mark),
+                };
+                let owner = match self.config.dialect {
+                    Dialect::Sidetrack => owner,
+                    // With Istio's rules the proxy can do that only as another user.
+                    Dialect::Istio(_) => {
+                        let uids = &self.config.proxy.uids;
+                        let uid = choice::number(&[Uid::MIN], &[uids], |uid| !uids.contains(uid))?;
+                        Owner { uid, ..owner }
+                    }
+                };
+                Some(probe(owner, source, ends.near, Needs::Link))
+            }
+        }
+    }
+
+    /// An address of the pod that is not loopback to the rules, where connections to it must come from so that they are
+    /// not taken for the proxy's own, and what that takes.
+    fn own_address(&self, ends: &Ends) -> (IpAddr, Option<IpAddr>, Needs) {
+        let family = ends.family();
+        let mut addresses = self.surroundings.addresses.iter();
+        if let Some(address) = addresses.find(|address| family.is_of(**address)) {
+            return (*address, None, Needs::Route);
+        }
+        let is_loopback = |address| match address {
+            IpAddr::V4(address) => self.config.loopback_cidr.net().contains(&address),
+            IpAddr::V6(address) => address.is_loopback(),
+        };
+        let (address, loopback): (_, IpAddr) = match family {
+            Family::V4 => (passthrough(family), Ipv4Addr::LOCALHOST.into()),
+            Family::V6 => (passthrough(family), Ipv6Addr::LOCALHOST.into()),
+        };
+        if is_loopback(address) {
+            (ends.near, None, Needs::Link)
+        } else {
+            (address, Some(loopback), Needs::Route)
+        }
+    }
+}
+
+fn at(address: IpAddr, port: Port) -> SocketAddr {
+    SocketAddr::new(address, port.get())
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}

@@ -1,0 +1,208 @@
+//! Whether a match holds, for a packet of which everything is known or only some things.
+
+use std::net::IpAddr;
+
+use super::{
+    Addresses, ConntrackState, Elements, Family, GidMatch, Match, Name, PortMatch, Protocol, Rule, Ruleset, UidMatch,
+};
+use crate::config::types::{Gid, InterfaceName, Port, Uid};
+
+/// What is known of something about a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value<T> {
+    /// It is this.
+    Is(T),
+    /// It is anything but this.
+    IsNot(T),
+    /// The packet has none, so that no match on it holds.
+    Missing,
+    /// It could be anything.
+    Unknown,
+}
+
+/// A packet as matches see it, at one place on its way.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'p> {
+    /// The address family.
+    pub family: Value<Family>,
+    /// The transport protocol.
+    pub protocol: Value<Protocol>,
+    /// The interface that it arrived on.
+    pub in_interface: Value<&'p InterfaceName>,
+    /// The interface that it leaves by.
+    pub out_interface: Value<&'p InterfaceName>,
+    /// The source address.
+    pub source: Value<IpAddr>,
+    /// The destination address.
+    pub destination: Value<IpAddr>,
+    /// The source port.
+    pub source_port: Value<Port>,
+    /// The destination port.
+    pub destination_port: Value<Port>,
+    /// The user that owns its socket.
+    pub uid: Value<Uid>,
+    /// The group that owns its socket.
+    pub gid: Value<Gid>,
+    /// Its mark; 0 for none.
+    pub mark: Value<u32>,
+    /// The mark of its connection; 0 for none.
+    pub conntrack_mark: Value<u32>,
+    /// What connection tracking knows of it.
+    pub tracking: Value<Tracking>,
+}
+
+impl View<'_> {
+    /// A packet of which nothing is known.
+    pub const UNKNOWN: Self = Self {
+        family: Value::Unknown,
+        protocol: Value::Unknown,
+        in_interface: Value::Unknown,
+        out_interface: Value::Unknown,
+        source: Value::Unknown,
+        destination: Value::Unknown,
+        source_port: Value::Unknown,
+        destination_port: Value::Unknown,
+        uid: Value::Unknown,
+        gid: Value::Unknown,
+        mark: Value::Unknown,
+        conntrack_mark: Value::Unknown,
+        tracking: Value::Unknown,
+    };
+}
+
+/// What connection tracking knows of a packet (nf_conntrack; conntrack(8), "ctstate").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tracking {
+    /// It is the first one of its connection.
+    New,
+    /// Packets of its connection have gone through in both directions.
+    Established,
+    /// It begins a connection that another one has announced.
+    Related,
+    /// It belongs to no connection and cannot begin one.
+    Invalid,
+}
+
+/// Whether something holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// It does.
+    Yes,
+    /// It does not.
+    No,
+    /// What is known does not tell.
+    Perhaps,
+}
+
+impl Known {
+    /// Whether both hold.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::No, _) | (_, Self::No) => Self::No,
+            (Self::Yes, Self::Yes) => Self::Yes,
+            (Self::Yes | Self::Perhaps, Self::Yes | Self::Perhaps) => Self::Perhaps,
+        }
+    }
+}
+
+impl From<bool> for Known {
+    fn from(holds: bool) -> Self {
+        if holds { Self::Yes } else { Self::No }
+    }
+}
+
+/// Whether every match of a rule holds.
+pub fn applies(ruleset: &Ruleset, rule: &Rule, packet: &View) -> Known {
+    let matches = rule.matches.iter();
+    matches.fold(Known::Yes, |all, matcher| all.and(holds(ruleset, matcher, packet)))
+}
+
+/// Whether a match holds. A set that the ruleset does not have may hold anything.
+pub fn holds(ruleset: &Ruleset, matcher: &Match, packet: &View) -> Known {
+    let family_and = |family: Family, rest: Known| is(packet.family, family).and(rest);
+    let protocol_and = |protocol: Protocol, rest: Known| is(packet.protocol, protocol).and(rest);
+    match matcher {
+        Match::Family(family) => is(packet.family, *family),
+        Match::Protocol(protocol) => is(packet.protocol, *protocol),
+        Match::InInterface(name) => is(packet.in_interface, name),
+        Match::OutInterface(name) => is(packet.out_interface, name),
+        Match::Source(addresses) => family_and(addresses.family(), is_address(ruleset, packet.source, addresses)),
+        Match::Destination(addresses) => {
+            family_and(addresses.family(), is_address(ruleset, packet.destination, addresses))
+        }
+        Match::SourcePort(protocol, ports) => protocol_and(*protocol, is_port(ruleset, packet.source_port, ports)),
+        Match::DestinationPort(protocol, ports) => {
+            protocol_and(*protocol, is_port(ruleset, packet.destination_port, ports))
+        }
+        Match::Uid(UidMatch::Uid(uid)) => is(packet.uid, *uid),
+        Match::Uid(UidMatch::Set(set)) => is_in(ruleset, set, packet.uid, |elements, uid| match elements {
+            Elements::Uids(uids) => Some(uids.contains(uid)),
+            Elements::Ipv4(_) | Elements::Ipv6(_) | Elements::Ports(_) | Elements::Gids(_) => None,
+        }),
+        Match::Gid(GidMatch::Gid(gid)) => is(packet.gid, *gid),
+        Match::Gid(GidMatch::Set(set)) => is_in(ruleset, set, packet.gid, |elements, gid| match elements {
+            Elements::Gids(gids) => Some(gids.contains(gid)),
+            Elements::Ipv4(_) | Elements::Ipv6(_) | Elements::Ports(_) | Elements::Uids(_) => None,
+        }),
+        Match::Mark(mark) => is(packet.mark, mark.get()),
+        Match::MarkIsNot(mark) => match is(packet.mark, mark.get()) {
+            Known::Yes => Known::No,
+            Known::No => Known::Yes,
+            Known::Perhaps => Known::Perhaps,
+        },
+        Match::ConntrackMark(mark) => is(packet.conntrack_mark, mark.get()),
+        Match::ConntrackState(ConntrackState::Invalid) => is(packet.tracking, Tracking::Invalid),
+        Match::ConntrackState(ConntrackState::Established) => test(packet.tracking, |tracking| {
+            Some(matches!(tracking, Tracking::Established | Tracking::Related))
+        }),
+    }
+}
+
+fn is<T: Copy + PartialEq>(value: Value<T>, wanted: T) -> Known {
+    match value {
+        Value::IsNot(other) if other == wanted => Known::No,
+        value => test(value, |value| Some(value == wanted)),
+    }
+}
+
+/// Whether a value passes a test; `None` from the test is for one that cannot be made.
+fn test<T>(value: Value<T>, passes: impl FnOnce(T) -> Option<bool>) -> Known {
+    match value {
+        Value::Is(value) => passes(value).map_or(Known::Perhaps, Known::from),
+        Value::Missing => Known::No,
+        Value::IsNot(_) | Value::Unknown => Known::Perhaps,
+    }
+}
+
+/// Whether a value is in a set; `contains` gives `None` for elements that are of another kind.
+fn is_in<T>(
+    ruleset: &Ruleset,
+    set: &Name,
+    value: Value<T>,
+    contains: impl FnOnce(&Elements, T) -> Option<bool>,
+) -> Known {
+    test(value, |value| contains(&ruleset.set(set)?.elements, value))
+}
+
+fn is_address(ruleset: &Ruleset, value: Value<IpAddr>, addresses: &Addresses) -> Known {
+    match addresses {
+        Addresses::Ip(ip) => is(value, *ip),
+        Addresses::Set(_, set) => is_in(ruleset, set, value, |elements, ip| match (elements, ip) {
+            (Elements::Ipv4(nets), IpAddr::V4(ip)) => Some(nets.iter().any(|net| net.contains(&ip))),
+            (Elements::Ipv6(nets), IpAddr::V6(ip)) => Some(nets.iter().any(|net| net.contains(&ip))),
+            (Elements::Ipv4(_), IpAddr::V6(_)) | (Elements::Ipv6(_), IpAddr::V4(_)) => Some(false),
+            (Elements::Ports(_) | Elements::Uids(_) | Elements::Gids(_), _) => None,
+        }),
+    }
+}
+
+fn is_port(ruleset: &Ruleset, value: Value<Port>, ports: &PortMatch) -> Known {
+    match ports {
+        PortMatch::Port(port) => is(value, *port),
+        PortMatch::Set(set) => is_in(ruleset, set, value, |elements, port| match elements {
+            Elements::Ports(ports) => Some(ports.contains(port)),
+            Elements::Ipv4(_) | Elements::Ipv6(_) | Elements::Uids(_) | Elements::Gids(_) => None,
+        }),
+    }
+}

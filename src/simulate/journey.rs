@@ -1,0 +1,418 @@
+//! The way of one packet, hook by hook.
+
+use std::net::{IpAddr, SocketAddr};
+
+use thiserror::Error;
+
+use super::course::{Course, End, Entry, Step, Verdict};
+use super::packet::{Origin, Packet, Pod, loopback};
+use crate::config::types::{Gid, InterfaceName, Port, Uid};
+use crate::ruleset::{
+    Action, BaseHook, Chain, ChainType, Family, Hook, Installed, Known, MAX_DEPTH, Place, Rule, Tracking, Unreadable,
+    Value, View, Zone, applies, holds,
+};
+
+/// More than any plan leads through; rules that somebody made up could go on for ever.
+const MOST_ENTRIES: usize = 100_000;
+
+/// Rules that nobody could follow.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Endless {
+    /// Chains lead to chains, and so on.
+    #[error("chain {0} is reached by more than {MAX_DEPTH} jumps in a row: no kernel takes such rules")]
+    TooDeep(String),
+    /// There are too many.
+    #[error("the packet would pass more than {MOST_ENTRIES} rules; simplify them")]
+    TooMany,
+}
+
+/// Follows a packet through the rules.
+///
+/// It is assumed that the proxy listens on its ports, and that no rules but these change the packet. A packet of an
+/// established connection is followed after one like it that began the connection, since that one has decided its way.
+///
+/// # Errors
+/// The rules go on for ever.
+pub fn simulate<'r>(installed: &'r Installed, pod: &Pod, packet: &Packet) -> Result<Course<'r>, Endless> {
+    match packet.tracking {
+        Tracking::New | Tracking::Related | Tracking::Invalid => {
+            Journey::new(installed, pod, packet, Connection::default()).course()
+        }
+        Tracking::Established => {
+            let first = Packet {
+                tracking: Tracking::New,
+                ..packet.clone()
+            };
+            simulate_later(installed, pod, &first, packet.mark)
+        }
+    }
+}
+
+/// Follows a packet with this mark that belongs to the connection which `first` has begun.
+///
+/// # Errors
+/// The rules go on for ever.
+pub fn simulate_later<'r>(
+    installed: &'r Installed,
+    pod: &Pod,
+    first: &Packet,
+    mark: u32,
+) -> Result<Course<'r>, Endless> {
+    let mut journey = Journey::new(installed, pod, first, Connection::default());
+    journey.travel(&first.origin)?;
+    let connection = Connection {
+        decided: true,
+        ..journey.connection
+    };
+    let later = Packet {
+        mark,
+        tracking: Tracking::Established,
+        ..first.clone()
+    };
+    Journey::new(installed, pod, &later, connection).course()
+}
+
+/// What connection tracking keeps.
+#[derive(Clone, Debug, Default)]
+struct Connection {
+    mark: u32,
+    zone: Option<Zone>,
+    /// Whether its way is decided: that is done once.
+    decided: bool,
+    /// Where the first packet was translated, and to what.
+    translation: Option<(Hook, IpAddr, Port)>,
+    /// The port of the transparent socket that has it.
+    handed_over: Option<Port>,
+}
+
+struct Journey<'r, 'p> {
+    installed: &'r Installed,
+    pod: &'p Pod,
+    packet: &'p Packet,
+    destination: IpAddr,
+    port: Port,
+    mark: u32,
+    connection: Connection,
+    /// Whether connection tracking has seen the packet.
+    tracked: bool,
+    /// The port that the packet has been translated to.
+    translated: Option<Port>,
+    trace: Vec<Entry<'r>>,
+    certain: bool,
+}
+
+/// Where a packet is: at a hook, with what can be seen there.
+struct At {
+    hook: Hook,
+    interface: InterfaceName,
+    owner: Option<(Uid, Gid)>,
+}
+
+/// How a chain was left.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// By its end, or a return.
+    Returned,
+    /// The base chain is done with the packet.
+    Done,
+    /// The packet is dropped.
+    Dropped,
+}
+
+impl<'r, 'p> Journey<'r, 'p> {
+    fn new(installed: &'r Installed, pod: &'p Pod, packet: &'p Packet, connection: Connection) -> Self {
+        let elsewhere = |unreadable: &Unreadable| match unreadable.place {
+            Place::Table | Place::Hook(_) => true,
+            Place::Set(_) | Place::Rule { .. } => false, // These are noticed on the way.
+        };
+        Self {
+            installed,
+            pod,
+            packet,
+            destination: packet.destination,
+            port: packet.destination_port,
+            mark: packet.mark,
+            connection,
+            tracked: false,
+            translated: None,
+            trace: Vec::new(),
+            certain: !installed.unreadable.iter().any(elsewhere),
+        }
+    }
+
+    fn course(mut self) -> Result<Course<'r>, Endless> {
+        let end = self.travel(&self.packet.origin)?;
+        let verdict = match (&end, self.connection.handed_over, self.translated) {
+            (End::Dropped, ..) => Verdict::Drop,
+            (End::Delivered(_), Some(port), _) => Verdict::Tproxy(port),
+            (_, _, Some(port)) => Verdict::Redirect(port),
+            (_, _, None) => Verdict::Accept,
+        };
+        Ok(Course {
+            trace: self.trace,
+            verdict,
+            end,
+            mark: self.mark,
+            zone: self.connection.zone,
+            connection_mark: self.connection.mark,
+            certain: self.certain,
+        })
+    }
+
+    fn family(&self) -> Family {
+        self.packet.family()
+    }
+
+    fn to(&self) -> SocketAddr {
+        (self.destination, self.port.get()).into()
+    }
+
+    fn is_local(&self) -> bool {
+        self.pod.is_local(self.destination, self.mark)
+    }
+
+    fn travel(&mut self, origin: &Origin) -> Result<End, Endless> {
+        let interface = match origin {
+            Origin::Interface(interface) => interface.clone(),
+            Origin::Process { uid, gid, interface } => {
+                // The route that is taken before the hook is the one that its rules see.
+                let out = if self.is_local() {
+                    InterfaceName::loopback()
+                } else {
+                    interface.clone()
+                };
+                let at = At {
+                    hook: Hook::Output,
+                    interface: out,
+                    owner: Some((*uid, *gid)),
+                };
+                if self.hook(&at)? == Left::Dropped {
+                    return Ok(End::Dropped);
+                }
+                // A new mark or a new destination has the packet routed anew.
+                if !self.is_local() {
+                    return Ok(End::Sent {
+                        to: self.to(),
+                        interface: interface.clone(),
+                    });
+                }
+                self.connection.decided = true;
+                InterfaceName::loopback()
+            }
+        };
+        // The loopback interface forgets the socket that a packet came from, and keeps its connection.
+        let at = At {
+            hook: Hook::Prerouting,
+            interface,
+            owner: None,
+        };
+        if self.hook(&at)? == Left::Dropped {
+            return Ok(End::Dropped);
+        }
+        Ok(if self.is_local() {
+            End::Delivered(self.to())
+        } else {
+            End::PassedThrough(self.to())
+        })
+    }
+
+    /// Passes a hook: its chains in the order of their priorities.
+    fn hook(&mut self, at: &At) -> Result<Left, Endless> {
+        let installed = self.installed;
+        let at_hook = |chain: &'r Chain| Some((chain.hook.filter(|base| base.hook == at.hook)?, chain));
+        let mut chains: Vec<(BaseHook, &Chain)> = installed.ruleset.chains.iter().filter_map(at_hook).collect();
+        chains.sort_by_key(|(base, _)| base.priority);
+        for (base, chain) in chains {
+            let left = match base.kind {
+                ChainType::Raw => self.chain(at, base, chain, 0)?,
+                ChainType::Mangle => {
+                    self.tracked = true;
+                    self.chain(at, base, chain, 0)?
+                }
+                ChainType::Nat => {
+                    self.tracked = true;
+                    self.translation(at, base, chain)?
+                }
+            };
+            if left == Left::Dropped {
+                return Ok(left);
+            }
+        }
+        self.tracked = true;
+        self.translate_as_before(at.hook);
+        Ok(Left::Done)
+    }
+
+    /// Passes a chain that decides about translation, unless that is decided.
+    fn translation(&mut self, at: &At, base: BaseHook, chain: &'r Chain) -> Result<Left, Endless> {
+        let step = match (self.packet.tracking, self.connection.decided) {
+            (Tracking::Invalid, _) => Step::Untracked,
+            (Tracking::Established, _) | (Tracking::New | Tracking::Related, true) => Step::Decided,
+            (Tracking::New | Tracking::Related, false) => return self.chain(at, base, chain, 0),
+        };
+        self.note(at, base, chain, 0, step)?;
+        Ok(Left::Done)
+    }
+
+    /// Gives a later packet of a connection the translation of the first one.
+    fn translate_as_before(&mut self, hook: Hook) {
+        if self.packet.tracking != Tracking::Established {
+            return;
+        }
+        if let Some((_, destination, port)) = self.connection.translation.filter(|(at, ..)| *at == hook) {
+            (self.destination, self.port, self.translated) = (destination, port, Some(port));
+        }
+    }
+
+    fn chain(&mut self, at: &At, base: BaseHook, chain: &'r Chain, depth: usize) -> Result<Left, Endless> {
+        if depth > MAX_DEPTH {
+            return Err(Endless::TooDeep(chain.name.to_string()));
+        }
+        let mut rules = chain.rules.iter();
+        for position in 0.. {
+            if let Some(unreadable) = self.unreadable(chain, position) {
+                self.certain = false;
+                self.note(at, base, chain, depth, Step::Unreadable(unreadable))?;
+                continue;
+            }
+            let Some(rule) = rules.next() else {
+                break;
+            };
+            if let Some(left) = self.rule(at, base, chain, rule, depth)? {
+                return Ok(left);
+            }
+        }
+        self.note(at, base, chain, depth, Step::End)?;
+        Ok(Left::Returned)
+    }
+
+    fn unreadable(&self, chain: &Chain, position: usize) -> Option<&'r Unreadable> {
+        let there = |unreadable: &&Unreadable| match &unreadable.place {
+            Place::Rule {
+                chain: name,
+                position: at,
+            } => *name == chain.name && *at == position,
+            Place::Table | Place::Hook(_) | Place::Set(_) => false,
+        };
+        self.installed.unreadable.iter().find(there)
+    }
+
+    /// Looks at a rule. Returns how it leaves its chain, if it does.
+    fn rule(
+        &mut self,
+        at: &At,
+        base: BaseHook,
+        chain: &'r Chain,
+        rule: &'r Rule,
+        depth: usize,
+    ) -> Result<Option<Left>, Endless> {
+        let ruleset = &self.installed.ruleset;
+        let view = self.view(at);
+        let step = match applies(ruleset, rule, &view) {
+            Known::Yes => Step::Taken(rule),
+            Known::Perhaps => Step::Unknown(rule),
+            Known::No => {
+                let fails = rule
+                    .matches
+                    .iter()
+                    .find(|matcher| holds(ruleset, matcher, &view) == Known::No);
+                fails.map_or(Step::Unknown(rule), |matcher| Step::NoMatch(rule, matcher))
+            }
+        };
+        if !matches!(step, Step::Taken(_)) {
+            self.certain &= !matches!(step, Step::Unknown(_));
+            self.note(at, base, chain, depth, step)?;
+            return Ok(None);
+        }
+        let redirected_to = match at.hook {
+            Hook::Output => Some(loopback(self.family())),
+            Hook::Prerouting => self.pod.address(&at.interface, self.family()),
+        };
+        if matches!(rule.action, Action::Redirect(_)) && redirected_to.is_none() {
+            self.note(at, base, chain, depth, Step::NowhereToRedirect(rule))?;
+            return Ok(Some(Left::Dropped));
+        }
+        self.note(at, base, chain, depth, step)?;
+        match &rule.action {
+            Action::Return => return Ok(Some(Left::Returned)),
+            Action::Accept => return Ok(Some(Left::Done)),
+            Action::Drop => return Ok(Some(Left::Dropped)),
+            Action::Jump(target) => {
+                let Some(target) = ruleset.chain(target) else {
+                    self.certain = false;
+                    return Ok(None);
+                };
+                return Ok(match self.chain(at, base, target, depth + 1)? {
+                    Left::Returned => None,
+                    left => Some(left),
+                });
+            }
+            Action::Redirect(port) => {
+                if let Some(address) = redirected_to {
+                    (self.destination, self.port, self.translated) = (address, *port, Some(*port));
+                    self.connection.translation = Some((at.hook, address, *port));
+                    self.connection.decided = true;
+                }
+                return Ok(Some(Left::Done));
+            }
+            Action::Tproxy { port, mark } => {
+                self.connection.handed_over = Some(*port);
+                self.mark = mark.get();
+                return Ok(Some(Left::Done));
+            }
+            Action::SetMark(mark) => self.mark = mark.get(),
+            Action::SaveMark if self.packet.tracking == Tracking::Invalid => {}
+            Action::SaveMark => self.connection.mark = self.mark,
+            Action::RestoreMark if self.packet.tracking == Tracking::Invalid => {}
+            Action::RestoreMark => self.mark = self.connection.mark,
+            Action::SetZone(zone) => {
+                if !self.tracked && self.connection.zone.is_none() {
+                    self.connection.zone = Some(*zone);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// What the packet looks like at a hook.
+    fn view<'v>(&self, at: &'v At) -> View<'v> {
+        let interface = Value::Is(&at.interface);
+        let (in_interface, out_interface) = match at.hook {
+            Hook::Prerouting => (interface, Value::Missing),
+            Hook::Output => (Value::Missing, interface),
+        };
+        View {
+            family: Value::Is(self.family()),
+            protocol: Value::Is(self.packet.protocol),
+            in_interface,
+            out_interface,
+            source: Value::Is(self.packet.source),
+            destination: Value::Is(self.destination),
+            source_port: Value::Is(self.packet.source_port),
+            destination_port: Value::Is(self.port),
+            uid: at.owner.map_or(Value::Missing, |(uid, _)| Value::Is(uid)),
+            gid: at.owner.map_or(Value::Missing, |(_, gid)| Value::Is(gid)),
+            mark: Value::Is(self.mark),
+            conntrack_mark: match self.packet.tracking {
+                Tracking::Invalid => Value::Missing,
+                Tracking::New | Tracking::Established | Tracking::Related => Value::Is(self.connection.mark),
+            },
+            tracking: Value::Is(self.packet.tracking),
+        }
+    }
+
+    fn note(&mut self, at: &At, base: BaseHook, chain: &'r Chain, depth: usize, step: Step<'r>) -> Result<(), Endless> {
+        if self.trace.len() >= MOST_ENTRIES {
+            return Err(Endless::TooMany);
+        }
+        let interface = at.interface.clone();
+        self.trace.push(Entry {
+            base,
+            interface,
+            chain: &chain.name,
+            depth,
+            step,
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,14 @@
+//! What becomes of a packet: the rules followed hook by hook, without a kernel.
+//!
+//! The model is that of netfilter for one network namespace, as far as our rules reach: at each hook the chains in the
+//! order of their priorities; connection tracking between raw and mangle; translation decided once, by the first packet
+//! of a connection; routing by destination and mark; the way back in by the loopback interface. Tests compare it with
+//! kernels, packet by packet.
+
+mod course;
+mod journey;
+mod packet;
+
+pub use course::{Course, End, Entry, Step, Verdict};
+pub use journey::{Endless, simulate, simulate_later};
+pub use packet::{Origin, Packet, Pod};

@@ -1,0 +1,93 @@
+"""Measures sidetrack against what one would run instead. See scripts/bench."""
+
+import argparse
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+import again
+import apply
+import cni
+import connections
+import lists
+import machine
+import report
+from bench import Bench
+from lab import leave_the_host
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+
+def main():
+    options = _options()
+    leave_the_host()
+    with tempfile.TemporaryDirectory(prefix="sidetrack-bench-") as folder:
+        os.environ["XTABLES_LOCKFILE"] = f"{folder}/xtables.lock"
+        programs = _compiled(pathlib.Path(folder))
+        bench = Bench(options.sidetrack, programs, folder, options.quick)
+        apply.check(bench)
+        cni.check(bench)
+        connections.check(bench)
+        if options.check:
+            print("all that is compared installs its rules")
+            return
+        _measure(bench, options)
+
+
+def _measure(bench, options):
+    begin, load = time.monotonic(), machine.load()
+    sections = []
+    for measure in MEASUREMENTS:
+        sections.append(measure(bench))
+        print(sections[-1].text(), flush=True)
+    targets = report.targets(sections)
+    print(f"\nAims\n\n{targets.text()}")
+    facts = machine.facts(options.sidetrack, load, time.monotonic() - begin, bench.quick)
+    if options.output:
+        _write(options.output, targets, facts, sections)
+
+
+def _write(docs, targets, facts, sections):
+    folder = docs / "bench"
+    folder.mkdir(parents=True, exist_ok=True)
+    for section in sections:
+        for name, plot in section.plots.items():
+            (folder / f"{name}.svg").write_text(plot)
+    introduction = (HERE / "introduction.md").read_text()
+    parts = [introduction, facts.markdown(), "## Aims\n", targets.markdown()]
+    (docs / "bench.md").write_text("\n".join(parts + [section.markdown() for section in sections]))
+
+
+def _compiled(folder):
+    programs = folder / "programs"
+    programs.mkdir()
+    for source in HERE.glob("*.c"):
+        flags = ("-O2", "-Wall", "-Wextra", "-Werror", "-static", "-pthread")
+        subprocess.run(["cc", *flags, "-o", programs / source.stem, source], check=True)
+    return programs
+
+
+def _options():
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument("sidetrack", type=os.path.abspath, help="the static binary")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the rounds, and shorter lists")
+    parser.add_argument("--check", action="store_true", help="only see that all that is compared installs its rules")
+    parser.add_argument("--output", type=pathlib.Path, help="write bench.md and its plots into this folder")
+    return parser.parse_args()
+
+
+MEASUREMENTS = (
+    apply.measure,
+    again.measure,
+    again.measure_leaks,
+    lists.measure,
+    connections.measure_excluded,
+    connections.measure_redirected,
+    cni.measure,
+)
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""Applying the default plan in a fresh namespace: how long, and at what cost."""
+
+import os
+import pathlib
+import re
+import tempfile
+
+import peers
+import svg
+from lab import Step, output
+from report import Section, Table, at_least, at_most
+from sample import Contestant, compete, factor, memory, number, processor_times, walls
+
+OURS = "`sidetrack apply`"
+START = "`sidetrack --version`: its start"
+NOTHING = "a static program that does nothing"
+SENDER = "a bare sender of the same bytes"
+NFT = "`nft -f` of the same rules"
+ISTIO = "Istio, iptables-nft"
+
+
+def near(bench):
+    """What costs about as much as we do."""
+    plan = bench.plan()
+    return [
+        Contestant(OURS, (plan.apply,)),
+        Contestant(START, (Step((bench.sidetrack, "--version")),)),
+        Contestant(NOTHING, (Step((bench.runner.program("nothing"),)),)),
+        Contestant(SENDER, (bench.send(plan),)),
+        Contestant(NFT, (plan.nft,)),
+    ]
+
+
+def far(bench):
+    """What others do."""
+    istio, kuma = bench.rules(peers.istio_rules), bench.rules(peers.kuma_rules)
+    return [
+        Contestant(ISTIO, tuple(peers.istio("nft", istio))),
+        Contestant("Istio, iptables-legacy", tuple(peers.istio("legacy", istio))),
+        Contestant("Linkerd, iptables-nft", tuple(peers.linkerd("nft"))),
+        Contestant("Linkerd, iptables-legacy", tuple(peers.linkerd("legacy"))),
+        Contestant("Kuma, iptables-nft", tuple(peers.kuma(kuma))),
+    ]
+
+
+def measure(bench):
+    rows, ratios = [], {}
+    for compared, rounds in ((near(bench), 150), ([near(bench)[0], *far(bench)], 30)):
+        runs = compete(bench.runner, compared, bench.rounds(rounds), bench.namespaces)
+        times, busy = walls(runs), processor_times(runs)
+        for contestant in compared:
+            name = contestant.name
+            if name in ratios:
+                continue
+            processes, calls = _cost(bench, contestant)
+            ratios[name] = times[name].times(times[OURS])
+            processor = factor(busy[name].times(busy[OURS]))
+            rows.append(
+                (
+                    *(name, factor(ratios[name]), processor, processes, f"{calls:,}"),
+                    *(number(memory(runs[name])), times[name]),
+                )
+            )
+    _, _, _, processes, calls, mebibytes, _ = rows[0]
+    size = os.stat(bench.sidetrack).st_size
+    return Section(
+        "Applying",
+        "The default plan, dual-stack, in a fresh network namespace. CPU is processor time, ours = 1. Processes and "
+        "system calls are counted by strace, of all programs of a sequence; memory is the resident set of the largest.",
+        Table(("", "time, ours = 1", "CPU", "processes", "system calls", "MiB", "ms, median (min–max)"), rows),
+        {"apply": svg.bars("Time to apply the default plan, sidetrack = 1", list(ratios.items())[1:])},
+        [
+            at_least("faster than Istio's 22 programs", ratios[ISTIO], 25),
+            at_least("faster than `nft -f` of the same rules", ratios[NFT], 3.5),
+            at_most("time of a bare sender of the same bytes", 1 / ratios[SENDER], 1.5, factor),
+            at_most("time of a static program that does nothing", 1 / ratios[NOTHING], 2.2, factor),
+            at_most("child processes", processes - 1, 0),
+            at_most("system calls", int(calls), 60),
+            at_most("memory, MiB", float(mebibytes), 2.5),
+            at_most("size of the binary, bytes", size, 3 << 20, "{:,}".format),
+        ],
+        "`nft -f` gets the dry run's script without the two lines that make it take the place of an older table: with "
+        "them it would wait for the kernel's grace period.",
+    )
+
+
+def _cost(bench, contestant):
+    """How many processes a sequence starts, and how many system calls they make."""
+    namespace = bench.namespaces.fresh()
+    processes = calls = 0
+    with tempfile.NamedTemporaryFile() as counts, namespace.entered():
+        for step in contestant.steps:
+            with open(step.stdin) as stdin:
+                text = stdin.read()
+            output("strace", "-f", "-c", "-U", "calls,name", "-o", counts.name, *step.command, text=text)
+            counted = re.findall(r"^ *(\d+) +(\w+)$", pathlib.Path(counts.name).read_text(), re.MULTILINE)
+            by_name = {name: int(count) for count, name in counted}
+            calls += by_name.pop("total")
+            processes += 1 + sum(by_name.get(name, 0) for name in ("clone", "clone3", "fork", "vfork"))
+    return processes, calls
+
+
+def check(bench):
+    """Every sequence installs what it claims to: the same rules as ours, or as many as its text has."""
+    listings = {}
+    texts = {"Istio": bench.rules(peers.istio_rules), "Kuma": bench.rules(peers.kuma_rules)}
+    for contestant in near(bench) + far(bench):
+        namespace = bench.namespaces.fresh()
+        bench.runner.run(contestant.steps, namespace)
+        peer, _, variant = contestant.name.partition(", iptables-")
+        if variant:
+            for family in peers.FAMILIES:
+                saved = namespace.output(f"{family}-{variant}-save", "-t", "nat").count("\n-A ")
+                wanted = 8 if peer == "Linkerd" else pathlib.Path(texts[peer][family]).read_text().count("\n-A ")
+                _hold(saved == wanted, f"{contestant.name}: {saved} rules of {family} instead of {wanted}")
+        else:
+            listings[contestant.name] = namespace.output("nft", "list", "ruleset")
+    for name in (START, NOTHING):
+        _hold(listings.pop(name) == "", f"{name} left rules")
+    _hold("redirect to :15001" in listings[OURS], "ours are not there")
+    for name, listing in listings.items():
+        _hold(listing == listings[OURS], f"{name}: other rules than ours")
+    bench.namespaces.end()
+
+
+def _hold(condition, complaint):
+    if not condition:
+        raise RuntimeError(complaint)

@@ -1,0 +1,65 @@
+"""Our binary, and the rules that it writes in the forms that other programs take."""
+
+import json
+import pathlib
+import re
+
+from lab import Step, output
+
+CNI_VARIABLES = {
+    "CNI_COMMAND": "ADD",
+    "CNI_CONTAINERID": "bench",
+    "CNI_IFNAME": "eth0",
+    "CNI_PATH": "/opt/cni/bin",
+    "CNI_ARGS": "IgnoreUnknown=1;K8S_POD_NAMESPACE=bench;K8S_POD_NAME=bench",
+}
+
+NETCONF = {
+    "cniVersion": "1.1.0",
+    "name": "pods",
+    "type": "sidetrack",
+    "capabilities": {"io.kubernetes.cri.pod-annotations": True},
+    "runtimeConfig": {"io.kubernetes.cri.pod-annotations": {"sidecar.istio.io/status": "{}"}},
+    "prevResult": {
+        "cniVersion": "1.1.0",
+        "interfaces": [{"name": "eth0", "sandbox": "/var/run/netns/bench"}],
+        "ips": [{"address": "10.99.0.2/24", "gateway": "10.99.0.1", "interface": 0}],
+    },
+}
+
+
+def cni_add(sidetrack, folder):
+    """A call of the plugin; the variables come on top."""
+    return Step((sidetrack,), _written(pathlib.Path(folder) / "netconf.json", json.dumps(NETCONF)))
+
+
+class Plan:
+    """A plan: the options as a file, and the rules as files for nft and for `send`."""
+
+    def __init__(self, sidetrack, namespace, folder, **options):
+        folder = pathlib.Path(folder)
+        folder.mkdir()
+        config = _written(folder / "config.json", json.dumps(options))
+        arguments = ("--config", config) if options else ()
+        self.apply = Step((sidetrack, "apply", *arguments))
+        script = output(sidetrack, "apply", "--dry-run", *arguments)
+        self.nft_dry_run = Step(("nft", "-f", _written(folder / "dry-run.nft", script)))
+        # Without what makes it take the place of an older table, for which nft would have to wait.
+        script = re.sub(r"(?m)^(delete )?table inet \w+$", "", script)
+        self.nft = Step(("nft", "-f", _written(folder / "create.nft", script)))
+        trace = str(folder / "trace")
+        namespace.output("strace", "-e", "trace=sendto", "-e", "write=all", "-o", trace, *self.apply.command)
+        self.transaction = str(folder / "transaction")
+        pathlib.Path(self.transaction).write_bytes(_transaction(pathlib.Path(trace).read_text()))
+
+
+def _transaction(trace):
+    """The bytes that were sent to nf_tables: strace dumps them after the call, 16 a line."""
+    _, _, after = trace.partition("NFNL_MSG_BATCH_BEGIN")
+    dumped = re.findall(r"^ \| [0-9a-f]+ ((?: {1,2}[0-9a-f]{2})+)  ", after, re.MULTILINE)
+    return bytes.fromhex("".join(dumped))
+
+
+def _written(path, text):
+    path.write_text(text)
+    return str(path)

@@ -1,0 +1,90 @@
+"""Small plots."""
+
+import math
+from xml.sax.saxutils import escape
+
+WIDTH = 720
+COLOURS = ("#0b6e4f", "#c1440e", "#3b5b92", "#8a6d3b", "#6b4c9a", "#555555", "#b8336a", "#2e8b9a")
+FONT = 'font-family="sans-serif" font-size="12"'
+
+
+def bars(title, rows, unit="×"):
+    """Horizontal bars on a logarithmic scale: `rows` are pairs of a name and a number."""
+    left, bar, gap, top = 230, 18, 8, 40
+    height = top + len(rows) * (bar + gap) + 10
+    values = [value for _, value in rows]
+    low = min(0.5, *values)
+    scale = (WIDTH - left - 90) / math.log10(max(*values, 2) / low)
+    one = left + scale * math.log10(1 / low)
+    parts = []
+    for index, (name, value) in enumerate(rows):
+        y = top + index * (bar + gap)
+        begin, end = sorted((one, left + scale * math.log10(value / low)))
+        colour = COLOURS[0] if index == 0 else COLOURS[2]
+        parts.append(_text(left - 8, y + 13, name, "end"))
+        parts.append(_box(begin, y, max(end - begin, 1.5), bar, colour))
+        parts.append(_text(end + 6, y + 13, f"{value:.3g}{unit}"))
+    parts.append(_line(one, top - 6, one, height - 6, "#000"))
+    return _document(title, height, parts)
+
+
+def lines(title, x_label, y_label, series):
+    """Lines on logarithmic scales: `series` maps a name to pairs of x and y."""
+    left, right, top, bottom, height = 70, 200, 40, 45, 380
+    xs = [x for points in series.values() for x, _ in points]
+    ys = [y for points in series.values() for _, y in points]
+    x_at = _axis(xs, left, WIDTH - right)
+    y_at = _axis(ys, height - bottom, top)
+    parts = []
+    for tick in _ticks(xs):
+        parts.append(_line(x_at(tick), top, x_at(tick), height - bottom, "#ddd"))
+        parts.append(_text(x_at(tick), height - bottom + 16, f"{tick:,.0f}", "middle"))
+    for tick in _ticks(ys):
+        parts.append(_line(left, y_at(tick), WIDTH - right, y_at(tick), "#ddd"))
+        parts.append(_text(left - 6, y_at(tick) + 4, f"{tick:g}", "end"))
+    for index, (name, points) in enumerate(series.items()):
+        colour = COLOURS[index % len(COLOURS)]
+        path = " ".join(f"{x_at(x):.1f},{y_at(y):.1f}" for x, y in points)
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        parts += [f'<circle cx="{x_at(x):.1f}" cy="{y_at(y):.1f}" r="3" fill="{colour}"/>' for x, y in points]
+        y = top + 8 + index * 18
+        parts.append(_box(WIDTH - right + 14, y - 9, 10, 10, colour))
+        parts.append(_text(WIDTH - right + 30, y, name))
+    parts.append(_text((left + WIDTH - right) / 2, height - 8, x_label, "middle"))
+    middle = (top + height - bottom) / 2
+    parts.append(f'<g transform="translate(16 {middle}) rotate(-90)">{_text(0, 0, y_label, "middle")}</g>')
+    return _document(title, height, parts)
+
+
+def _axis(values, begin, end):
+    low, high = math.log10(min(values)), math.log10(max(values))
+    margin = max((high - low) * 0.05, 0.05)
+    low, high = low - margin, high + margin
+    return lambda value: begin + (math.log10(value) - low) / (high - low) * (end - begin)
+
+
+def _ticks(values):
+    low, high = min(values), max(values)
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    decades = [10**exponent for exponent in range(first, last + 1)]
+    steps = (1, 2, 5) if last - first <= 2 else (1,)
+    return [tick for decade in decades for step in steps if low * 0.9 <= (tick := decade * step) <= high * 1.1]
+
+
+def _text(x, y, text, anchor="start"):
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(str(text))}</text>'
+
+
+def _line(x1, y1, x2, y2, colour):
+    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}"/>'
+
+
+def _box(x, y, width, height, colour):
+    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" fill="{colour}"/>'
+
+
+def _document(title, height, parts):
+    heading = f'<text x="12" y="20" font-weight="bold">{escape(title)}</text>'
+    body = "\n".join((f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>', heading, *parts))
+    size = f'width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {FONT}>\n{body}\n</svg>\n'

@@ -1,0 +1,26 @@
+//! Standard input of the CNI plugin: any bytes. What is accepted leads to a sound plan.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sidetrack::cni::attach::{Verdict, verdict};
+use sidetrack::cni::environment::Pod;
+use sidetrack::cni::netconf::NetConf;
+use sidetrack::cni::result::Answer;
+use sidetrack::cni::version::Version;
+use sidetrack_fuzz::plan_and_render;
+
+fuzz_target!(|data: &[u8]| {
+    let pod = Pod {
+        namespace: Some("shop".to_owned()),
+        name: Some("web-0".to_owned()),
+    };
+    match NetConf::parse(data).and_then(|netconf| verdict(&netconf, &pod)) {
+        Ok(Verdict::Redirect { config, .. }) => plan_and_render(&config),
+        Ok(Verdict::LetThrough { reason }) => assert!(!reason.is_empty()),
+        Err(error) => {
+            let answer = Answer::error(Version::NEWEST, &error);
+            let told: serde_json::Value = serde_json::from_slice(&answer.stdout).expect("JSON");
+            assert!(told["code"].is_u64() && told["msg"].is_string());
+        }
+    }
+});

@@ -1,0 +1,64 @@
+//! What must hold for every configuration that was accepted, wherever it came from.
+
+use netlink_packet_netfilter::nftables::NfTablesMessage;
+use sidetrack::config::{Config, Settings};
+use sidetrack::config::sources::Parsed;
+use sidetrack::facts::{Facts, Ipv6};
+use sidetrack::plan::{Plan, PlanError};
+use sidetrack::render;
+use sidetrack::render::netlink::listing::Listing;
+
+/// Plans and renders `config` for each kind of namespace.
+///
+/// # Panics
+/// The plan is not sound, or a renderer writes something that is not what was planned.
+pub fn plan_and_render(config: &Config) {
+    let used_elsewhere = true;
+    for ipv6 in [Ipv6::Usable, Ipv6::OffOnLoopback { used_elsewhere }, Ipv6::Absent] {
+        let facts = Facts {
+            ipv6,
+            resolvers: vec!["10.96.0.10".parse().expect("an address")],
+            ..Facts::default()
+        };
+        match Plan::new(config, &facts) {
+            Ok(plan) => render(&plan),
+            Err(PlanError::Ipv6 { .. }) => {}
+            Err(error @ PlanError::Unsound(_)) => panic!("{error}: {config:?}"),
+        }
+    }
+}
+
+fn render(plan: &Plan) {
+    let json: serde_json::Value = serde_json::from_str(&render::json::document(plan)).expect("JSON");
+    assert_eq!(json["version"], 1);
+    assert!(render::nft::script(plan).contains("table inet sidetrack"));
+    render::iptables::script(plan);
+
+    let steps = render::netlink::create(&plan.ruleset);
+    let listing = Listing::of(steps.iter().map(|step| step.message()));
+    let names: Vec<&str> = plan.ruleset.chains.iter().map(|chain| &*chain.name).collect();
+    assert!(listing.chain_names().all(|name| names.contains(&name)));
+    assert!(!render::netlink::transaction(&steps, None).is_empty());
+    let created = |message: &&NfTablesMessage| matches!(message, NfTablesMessage::NewRule(_));
+    let rules: usize = plan.ruleset.chains.iter().map(|chain| chain.rules.len()).sum();
+    assert_eq!(steps.iter().map(|step| step.message()).filter(created).count(), rules);
+}
+
+/// Goes on with what a source said, if it is valid.
+pub fn plan_and_render_parsed(parsed: Parsed) {
+    if parsed.problems.is_empty() {
+        if let Ok(settings) = Settings::from_layer(parsed.layer) {
+            plan_and_render(&settings.config);
+        }
+    } else {
+        for problem in &parsed.problems {
+            assert!(!problem.to_string().is_empty());
+        }
+    }
+}
+
+/// Splits bytes into texts at zero bytes: how arguments and variables are given.
+pub fn texts(data: &[u8]) -> impl Iterator<Item = String> {
+    data.split(|byte| *byte == 0)
+        .map(|text| String::from_utf8_lossy(text).into_owned())
+}

@@ -1,0 +1,13 @@
+//! What the benchmark compares does what the benchmark says it does.
+
+use std::process::Command;
+
+use crate::SIDETRACK;
+use crate::common::output_of;
+
+#[test]
+fn every_sequence_that_the_benchmark_compares_installs_its_rules() {
+    let arguments = ["tests/bench", SIDETRACK, "--check"];
+    let printed = output_of(Command::new("python3").args(arguments));
+    assert_eq!(printed, "all that is compared installs its rules\n");
+}

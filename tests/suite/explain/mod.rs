@@ -1,0 +1,5 @@
+//! `sidetrack explain`: what it says, and that it is true.
+
+mod lab;
+mod oracle;
+mod truth;

@@ -1,0 +1,5 @@
+//! Whatever fails, and wherever a run is killed: the pod has the old plan or the new one, whole, and a rerun repairs
+//! the rest.
+
+mod injection;
+mod system_calls;

@@ -1,0 +1,219 @@
+//! Each system call of a run fails once, and the run is killed once at each.
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::process::Stdio;
+
+use super::injection::{Fault, Point, points, run_with_fault};
+use crate::common::Netns;
+use crate::program::{Run, nft_state, sidetrack};
+
+const DEFAULT: &[&str] = &["apply", "--exclude-inbound-ports", "22"];
+const OTHER: &[&str] = &["apply", "--exclude-outbound-ports", "1-3,7", "--drop-invalid"];
+const TPROXY: &[&str] = &[
+    "apply",
+    "--inbound-mode",
+    "tproxy",
+    "--redirect-dns",
+    "--dns-servers",
+    "10.0.0.10",
+];
+const OTHER_TPROXY: &[&str] = &[
+    "apply",
+    "--inbound-mode",
+    "tproxy",
+    "--tproxy-mark",
+    "7",
+    "--tproxy-route-table",
+    "134",
+    "--ip-family",
+    "ipv4",
+];
+const CLEANUP: &[&str] = &["cleanup"];
+
+/// What a network namespace holds: the rules, and beside them addresses, rules of policy routing and routes, a line
+/// each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Snapshot {
+    rules: String,
+    beside: BTreeSet<String>,
+}
+
+impl Snapshot {
+    fn of(netns: &Netns) -> Self {
+        let v4 = ["rule show", "route show table all"];
+        let v6 = ["address show dev lo", "rule show", "route show table all"];
+        let lists = [list(netns, "-4", &v4), list(netns, "-6", &v6)];
+        // Routes of the kernel's own follow addresses some time later.
+        let lines = lists.iter().zip(["-4", "-6"]).flat_map(|(list, family)| {
+            let lines = list.lines().filter(|line| !line.contains("proto kernel"));
+            lines.map(move |line| format!("{family} {line}"))
+        });
+        Self {
+            rules: nft_state(netns),
+            beside: lines.collect(),
+        }
+    }
+
+    /// Whether this is the plan of `whole`: its rules, and all that they need; maybe more, of `other`.
+    fn holds(&self, whole: &Self, other: &Self) -> bool {
+        let known = whole.beside.union(&other.beside).cloned().collect();
+        self.rules == whole.rules && self.beside.is_superset(&whole.beside) && self.beside.is_subset(&known)
+    }
+}
+
+/// What `ip` answers to these commands in one family.
+fn list(netns: &Netns, family: &str, commands: &[&str]) -> String {
+    let mut command = netns.command("ip");
+    command.args([family, "-oneline", "-batch", "-"]);
+    let mut ip = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("ip (iproute2)");
+    let mut input = ip.stdin.take().expect("a pipe");
+    input
+        .write_all(commands.join("\n").as_bytes())
+        .expect("ip reads its commands");
+    drop(input);
+    let output = ip.wait_with_output().expect("the end of ip");
+    assert!(output.status.success(), "{commands:?}: {}", output.status);
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// What a system call fails with; the kernel says so where it lacks memory, descriptors or rights.
+fn error_of(call: &str) -> &'static str {
+    match call {
+        "sendto" | "recvfrom" => "ENOBUFS",
+        "socket" | "openat" => "EMFILE",
+        "read" | "close" => "EIO",
+        "write" => "ENOSPC",
+        "brk" | "mmap" | "munmap" | "mprotect" => "ENOMEM",
+        _ => "EPERM",
+    }
+}
+
+/// Runs `arguments` on what `before` has made, with every fault at every point. `None`: an untouched namespace.
+fn every_fault(before: Option<&[&str]>, arguments: &[&str]) {
+    let netns = Netns::new();
+    let untouched = Snapshot::of(&netns);
+    let prepare = || {
+        sidetrack(&netns, before.unwrap_or(CLEANUP)).succeeded();
+    };
+    prepare();
+    let old = Snapshot::of(&netns);
+    let points = points(&netns, arguments);
+    let new = Snapshot::of(&netns);
+    assert_ne!(old, new);
+
+    let mut now = new.clone();
+    for point in &points {
+        for fault in [Fault::Kill, Fault::Error(error_of(&point.call))] {
+            if now != old {
+                prepare();
+            }
+            let run = run_with_fault(&netns, arguments, point, fault);
+            now = Snapshot::of(&netns);
+            let what = format!("{point:?} {fault:?} of {}: {run:#?}", points.len());
+            check(&run, point, fault, &now, &old, &new)
+                .unwrap_or_else(|wrong| panic!("{wrong}\n{what}\nold {old:#?}\nnew {new:#?}\nfound {now:#?}"));
+            if now != old && now != new {
+                sidetrack(&netns, arguments).succeeded();
+                now = Snapshot::of(&netns);
+                assert!(now == new, "a rerun does not repair everything\n{what}\n{now:#?}");
+            }
+        }
+    }
+    sidetrack(&netns, CLEANUP).succeeded();
+    assert_eq!(Snapshot::of(&netns), untouched);
+}
+
+/// Whether a run with a fault has ended as it may. Otherwise says what is wrong.
+fn check(
+    run: &Run,
+    point: &Point,
+    fault: Fault,
+    found: &Snapshot,
+    old: &Snapshot,
+    new: &Snapshot,
+) -> Result<(), &'static str> {
+    let (old_and_more, new_and_more) = (found.holds(old, new), found.holds(new, old));
+    let of_memory = ["brk", "mmap"].contains(&point.call.as_str());
+    let (fine, otherwise) = match (fault, run.code) {
+        (Fault::Kill, None) => (old_and_more || new_and_more, "neither plan is whole"),
+        // Where there is no memory, a process ends as if it was killed.
+        (Fault::Error("ENOMEM"), None) if of_memory => (old_and_more || new_and_more, "neither plan is whole"),
+        (Fault::Error(_), Some(0)) => (found == new, "it claims to have done what it has not"),
+        (Fault::Error(errno), Some(1)) => {
+            let cause = run.stderr.contains("ERROR") && run.stderr.contains(text(errno));
+            // Of a cleanup, what has gone has gone; an apply is undone, unless it says that it is not.
+            let may_stay = !new.rules.contains("sidetrack") || run.stderr.contains("the new rules are in force");
+            (
+                cause && (found == old || (new_and_more && may_stay)),
+                "what was done is neither undone nor told, or the cause is not told",
+            )
+        }
+        _ => (false, "it ended in another way than it may"),
+    };
+    if fine { Ok(()) } else { Err(otherwise) }
+}
+
+fn text(errno: &str) -> &'static str {
+    match errno {
+        "ENOBUFS" => "No buffer space available",
+        "EMFILE" => "Too many open files",
+        "EIO" => "Input/output error",
+        "EPERM" => "Operation not permitted",
+        other => panic!("{other} is not in this table"),
+    }
+}
+
+#[test]
+fn at_every_system_call_of_a_first_apply() {
+    every_fault(None, DEFAULT);
+}
+
+#[test]
+fn at_every_system_call_of_an_apply_that_replaces_another_plan() {
+    every_fault(Some(DEFAULT), OTHER);
+}
+
+#[test]
+fn at_every_system_call_of_a_first_apply_with_routes() {
+    every_fault(None, TPROXY);
+}
+
+#[test]
+fn at_every_system_call_of_an_apply_that_replaces_the_routes() {
+    every_fault(Some(TPROXY), OTHER_TPROXY);
+}
+
+#[test]
+fn at_every_system_call_of_a_cleanup() {
+    every_fault(Some(TPROXY), CLEANUP);
+}
+
+/// A signal may come at any time, such as when the process is stopped and goes on.
+#[test]
+fn a_system_call_that_a_signal_interrupts_is_made_again() {
+    let netns = Netns::new();
+    sidetrack(&netns, TPROXY).succeeded();
+    for (arguments, call) in [
+        (TPROXY, "sendto"),
+        (TPROXY, "recvfrom"),
+        (CLEANUP, "sendto"),
+        (CLEANUP, "recvfrom"),
+    ] {
+        sidetrack(&netns, CLEANUP).succeeded();
+        if arguments == CLEANUP {
+            sidetrack(&netns, TPROXY).succeeded();
+        }
+        let points = points(&netns, arguments);
+        let after = Snapshot::of(&netns);
+        for point in points.iter().filter(|point| point.call == call) {
+            sidetrack(&netns, if arguments == CLEANUP { TPROXY } else { CLEANUP }).succeeded();
+            run_with_fault(&netns, arguments, point, Fault::Error("EINTR")).succeeded();
+            assert_eq!(Snapshot::of(&netns), after, "{point:?}");
+        }
+    }
+}

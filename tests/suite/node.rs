@@ -1,0 +1,10 @@
+//! The node installer: real processes, real files in a directory of their own, real events.
+
+mod crash;
+mod docs;
+mod install;
+mod machine;
+mod refusal;
+mod reports;
+mod service;
+mod watch;

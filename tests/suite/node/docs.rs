@@ -1,0 +1,124 @@
+//! What docs/node.md says is what the code has.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+
+use serde_json::Value;
+use sidetrack::cni::environment::Verb;
+use sidetrack::cni::report::{Outcome, Report, SOCKET};
+use sidetrack::node::layout::Reason;
+use sidetrack::node::metrics::METRICS;
+
+use crate::SIDETRACK;
+use crate::common::output_of;
+
+fn text() -> String {
+    fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/node.md")).expect("docs/node.md")
+}
+
+/// The first column of the table rows that begin like this.
+fn rows<'t>(text: &'t str, begin: &str) -> BTreeSet<&'t str> {
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `"));
+    rows.filter(|row| row.starts_with(begin))
+        .filter_map(|row| row.split(['`', ' ', '{']).next())
+        .collect()
+}
+
+#[test]
+fn every_option_is_described_and_no_other() {
+    let text = text();
+    let mut flags = BTreeSet::new();
+    for command in ["install", "uninstall", "status"] {
+        let help = output_of(Command::new(SIDETRACK).args(["node", command, "--help"]));
+        let words = help.split([' ', ',', '\n']).filter(|word| word.starts_with("--"));
+        let of_every_command = ["--help", "--verbose...", "--log-level", "--log-format"];
+        let words = words.filter(|word| !of_every_command.contains(word));
+        flags.extend(words.map(str::to_owned));
+        for line in help
+            .lines()
+            .filter(|line| line.trim_start().starts_with("--") && line.contains(" ["))
+        {
+            let default = line.rsplit('[').next().expect("a default").trim_end_matches(']');
+            let known = ["text", "info"].contains(&default);
+            assert!(
+                known || text.contains(&format!("`{default}`")),
+                "the default {default} of {line}"
+            );
+        }
+    }
+    assert!(flags.len() >= 12, "{flags:?}");
+    let flags: BTreeSet<&str> = flags.iter().map(String::as_str).collect();
+    assert_eq!(rows(&text, "--"), flags);
+}
+
+#[test]
+fn every_metric_is_described_and_no_other() {
+    let text = text();
+    let metrics: BTreeSet<&str> = METRICS.iter().map(|metric| metric.name).collect();
+    assert_eq!(rows(&text, "sidetrack_"), metrics);
+    for metric in METRICS {
+        let row = text
+            .lines()
+            .find(|line| line.starts_with(&format!("| `{}", metric.name)))
+            .expect("a row");
+        assert!(
+            row.contains(metric.kind) && row.contains(metric.help),
+            "{row}\n{metric:?}"
+        );
+    }
+    for reason in Reason::ALL {
+        assert!(text.contains(&format!("`{}`", reason.name())), "{reason:?}");
+    }
+}
+
+#[test]
+fn the_report_of_a_run_is_described() {
+    let text = text();
+    let commands = Verb::ALL.map(|(_, name)| name);
+    for word in commands.into_iter().chain(Outcome::NAMES).chain([SOCKET]) {
+        assert!(text.contains(&format!("`{word}`")), "{word}");
+    }
+    let (_, rest) = text.split_once("```json\n").expect("a report");
+    let (example, _) = rest.split_once("```").expect("its end");
+    let report = Report::parse(example.as_bytes()).expect("a report");
+    assert_eq!(report.pod.to_string(), "shop/web-0");
+    let members: Value = serde_json::from_str(example).expect("JSON");
+    for key in members.as_object().expect("an object").keys() {
+        assert!(text.contains(&format!("`{key}`")), "{key}");
+    }
+}
+
+#[test]
+fn the_manifest_names_options_and_mounts_that_there_are() {
+    let text = text();
+    let (_, rest) = text.split_once("```yaml\n").expect("a manifest");
+    let (manifest, _) = rest.split_once("```").expect("its end");
+    let manifest = sidetrack::yaml::document(manifest).expect("YAML").to_json();
+    let pod = &manifest["spec"]["template"]["spec"];
+    let container = &pod["containers"][0];
+    assert_eq!(container["args"], serde_json::json!(["node", "install"]));
+    let flags = rows(&text, "--");
+    let variables = container["env"].as_array().expect("variables");
+    assert!(
+        variables
+            .iter()
+            .filter(|variable| variable["valueFrom"]["fieldRef"].is_object())
+            .count()
+            == 2
+    );
+    for variable in variables {
+        let name = variable["name"].as_str().expect("a name");
+        let flag = name.strip_prefix("SIDETRACK_NODE_").expect("a variable of ours");
+        let flag = format!("--{}", flag.to_lowercase().replace('_', "-"));
+        assert!(flags.contains(flag.as_str()), "{name}");
+    }
+    let mounts = container["volumeMounts"].as_array().expect("mounts");
+    let paths: Vec<&str> = mounts.iter().filter_map(|mount| mount["mountPath"].as_str()).collect();
+    assert_eq!(
+        paths,
+        ["/host/opt/cni/bin", "/host/etc/cni/net.d", "/var/run/sidetrack"]
+    );
+    assert!(paths.iter().all(|path| text.contains(&format!("`{path}"))));
+    assert_eq!(pod["volumes"].as_array().map(Vec::len), Some(paths.len()));
+}

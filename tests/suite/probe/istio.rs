@@ -1,0 +1,150 @@
+//! `istio-iptables --run-validation`: what it proves where it may do more than Istio's.
+
+use caps::Capability::{CAP_NET_ADMIN, CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN};
+
+use crate::SIDETRACK;
+use crate::common::{Netns, Owner, Pod, output_of};
+use crate::program::Run;
+use crate::sandbox::with_capabilities;
+
+/// Options as injectors and users write them.
+const CONFIGURATIONS: &[&[&str]] = &[
+    &[
+        "-u",
+        "1337",
+        "-m",
+        "REDIRECT",
+        "-i",
+        "*",
+        "-b",
+        "*",
+        "-d",
+        "15090,15021,15020",
+        "--dual-stack",
+    ],
+    &[
+        "-m",
+        "TPROXY",
+        "-i",
+        "*",
+        "-b",
+        "*",
+        "-d",
+        "15090,15021,15020",
+        "--dual-stack",
+    ],
+    &[
+        "-i",
+        "10.0.0.0/8,fd00::/8",
+        "-x",
+        "10.1.0.0/16",
+        "-b",
+        "8080,9090",
+        "-o",
+        "3306",
+        "-q",
+        "443",
+        "--dual-stack",
+    ],
+    &[
+        "-u",
+        "1337,1500",
+        "-g",
+        "1337",
+        "-i",
+        "*",
+        "-b",
+        "*",
+        "--redirect-dns",
+        "--capture-all-dns",
+        "--dual-stack",
+    ],
+    &[
+        "-m",
+        "TPROXY",
+        "-i",
+        "*",
+        "-b",
+        "80",
+        "--redirect-dns",
+        "--capture-all-dns",
+        "--drop-invalid",
+        "--dual-stack",
+    ],
+    &["-i", "*", "-b", "", "-k", "tap0", "-c", "eth9"],
+    &["-i", "127.0.0.0/8,10.0.0.0/8", "-b", "*"],
+    &[],
+];
+
+fn istio_iptables(netns: &Netns, flags: &[&str]) -> Run {
+    Run::of(netns.command(SIDETRACK).arg("istio-iptables").args(flags))
+}
+
+/// Validates as the proxy's user, who may do everything that probes take.
+fn validate(netns: &Netns, flags: &[&str]) -> Run {
+    let mut command = netns.command(SIDETRACK);
+    command.arg("istio-iptables").args(flags);
+    command.args([
+        "--run-validation",
+        "--skip-rule-apply",
+        "--log_output_level",
+        "default:debug",
+    ]);
+    command.args(["--probe-timeout", "2s"]);
+    let needed = [CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_SETUID, CAP_SETGID];
+    with_capabilities(&mut command, Owner::PROXY, &needed, &[]);
+    Run::of(&mut command)
+}
+
+#[test]
+fn rules_of_every_configuration_pass_on_every_backend() {
+    let backends: [&[&str]; 3] = [
+        &[],
+        &["--force-iptables-binary", "nft"],
+        &["--force-iptables-binary", "legacy"],
+    ];
+    for configuration in CONFIGURATIONS {
+        let pod = Pod::new();
+        for backend in backends {
+            let flags = [configuration, backend].concat();
+            istio_iptables(&pod.netns, &flags).succeeded();
+            let run = validate(&pod.netns, configuration);
+            assert_eq!(run.code, Some(0), "{flags:?}: {run:#?}");
+            assert!(run.stderr.contains("IPv4 TCP self-call"), "{flags:?}: {run:#?}");
+        }
+    }
+}
+
+#[test]
+fn what_istios_validation_does_not_see_fails_with_its_exit_code() {
+    let flags = ["-i", "*", "-b", "*", "--dual-stack"];
+    for (missing, said) in [
+        (&["-b", "*", "--dual-stack"][..], "IPv4 TCP outbound"),
+        (&["-i", "*", "--dual-stack"], "IPv6 TCP inbound"),
+        (
+            &["-i", "*", "-b", "*", "--dual-stack", "-u", "1337,1500", "-g", "7"],
+            "exempt: user 1000, group 1337",
+        ),
+    ] {
+        let pod = Pod::new();
+        istio_iptables(&pod.netns, missing).succeeded();
+        let run = validate(&pod.netns, &flags);
+        run.failed(126, &[said, "traffic is not redirected as it should be"]);
+    }
+}
+
+#[test]
+fn missing_rules_of_ipv6_are_found() {
+    let flags = ["-i", "*", "-b", "*", "--dual-stack", "--force-iptables-binary", "nft"];
+    let pod = Pod::new();
+    istio_iptables(&pod.netns, &flags).succeeded();
+    validate(&pod.netns, &flags).succeeded();
+    output_of(
+        pod.netns
+            .command("ip6tables-nft")
+            .args(["-t", "nat", "-F", "PREROUTING"]),
+    );
+    validate(&pod.netns, &flags).failed(126, &["IPv6 TCP inbound"]);
+    output_of(pod.netns.command("ip6tables-nft").args(["-t", "nat", "-F", "OUTPUT"]));
+    validate(&pod.netns, &flags).failed(126, &["no connection to [::6]:15002 reached the proxy's ports"]);
+}

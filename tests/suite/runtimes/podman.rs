@@ -1,0 +1,148 @@
+//! podman with its CNI backend: containers that all have a proxy, also with users of their own.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd as _, FromRawFd as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::process::Command;
+
+use super::containerd::Program;
+use super::node::Node;
+use super::proxied::{APP, Caller, HOST_PORT, Proxied, app, proxy};
+use super::{ALL_PROXIED, IMAGE, file};
+use crate::common::{Netns, Owner, output_of};
+
+/// podman on a node.
+struct Podman {
+    node: Node,
+}
+
+impl Podman {
+    fn new(node: Node) -> Self {
+        let podman = Self { node };
+        let image = podman.node.image();
+        podman.run(&["load", "--quiet", "--input", image.to_str().expect("text")]);
+        podman
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.node.command("podman");
+        command
+            .env("CONTAINERS_CONF", file("containers.conf"))
+            .env("CONTAINERS_STORAGE_CONF", file("storage.conf"))
+            .args(arguments);
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> String {
+        output_of(&mut self.command(arguments))
+    }
+
+    fn start_container(&self, program: &Program, options: &[&str]) {
+        let Owner { uid, gid } = program.owner;
+        let user = format!("{uid}:{gid}");
+        let parent = format!("/{}", self.node.name());
+        let path = format!("path={}", self.log_of(program.name));
+        let mut command = self.command(&["run", "--detach", "--name", program.name]);
+        command
+            .args(["--user", &user, "--cap-drop", "all", "--cgroup-parent", &parent])
+            .args(["--log-driver", "k8s-file", "--log-opt", &path]);
+        for (host, container) in &program.mounts {
+            command.args(["--volume", &format!("{host}:{container}:ro")]);
+        }
+        output_of(command.args(options).arg(IMAGE).args(&program.command));
+    }
+
+    fn log_of(&self, name: &str) -> String {
+        format!("{}/{name}.log", self.node.directory().display())
+    }
+
+    fn inspect(&self, container: &str, format: &str) -> String {
+        self.run(&["inspect", "--format", format, container]).trim().to_owned()
+    }
+}
+
+/// Where users are from in a container, and options of podman for that: of one with a network, and of one that joins it.
+struct Users<'u> {
+    are_the_hosts: bool,
+    own: &'u [&'u str],
+    joined: &'u [&'u str],
+}
+
+fn containers_pass_envoy(users: &Users) {
+    let podman = Podman::new(Node::start(&[ALL_PROXIED]));
+    let (app, proxy) = (app(), proxy());
+    let publish = format!("{HOST_PORT}:{APP}");
+    let network = ["--network", "sidetrack", "--publish", &publish];
+    podman.start_container(&app, &[&network, users.own].concat());
+    podman.start_container(&proxy, &[&["--network", "container:app"], users.joined].concat());
+
+    let netns = podman.inspect("app", "{{.NetworkSettings.SandboxKey}}");
+    let netns = Netns::open(&podman.node.path(&netns));
+    assert_eq!(is_of_our_user_namespace(&netns), users.are_the_hosts);
+    let addresses = "{{with .NetworkSettings.Networks.sidetrack}}{{.IPAddress}} {{.GlobalIPv6Address}}{{end}}";
+    let addresses = podman.inspect("app", addresses);
+    let addresses = addresses.split(' ').map(|text| text.parse().expect("an address"));
+    let exec = |caller, command: &[&str]| {
+        let name = match caller {
+            Caller::App => "app",
+            Caller::Proxy => "proxy",
+            Caller::Outside => unreachable!("it is no container"),
+        };
+        Ok(podman.run(&[&["exec", name], command].concat()))
+    };
+    let log = podman.log_of("proxy");
+    Proxied {
+        node: &podman.node,
+        netns,
+        addresses: addresses
+            .collect::<Vec<IpAddr>>()
+            .try_into()
+            .expect("one of each family"),
+        exec: &exec,
+        log: &|| fs::read_to_string(&log).unwrap_or_default(),
+    }
+    .check();
+    assert_ne!(podman.node.leftovers(), [""; 0], "what is left could not be seen");
+    for name in ["proxy", "app"] {
+        podman.run(&["rm", "--force", "--time", "0", name]);
+    }
+    assert_eq!(podman.node.leftovers(), [""; 0]);
+}
+
+/// Whether a network namespace belongs to the user namespace that the tests run in.
+#[expect(unsafe_code, reason = "nix does not know this request")]
+fn is_of_our_user_namespace(netns: &Netns) -> bool {
+    // ioctl_ns(2); libc has no name for it.
+    const NS_GET_USERNS: libc::Ioctl = 0xb701;
+    let file = File::open(netns.path()).expect("a namespace");
+    // SAFETY: the request takes no argument. What it returns is a new descriptor, and nobody else's.
+    let owner = unsafe {
+        let descriptor = libc::ioctl(file.as_raw_fd(), NS_GET_USERNS);
+        assert!(descriptor >= 0, "{}", io::Error::last_os_error());
+        File::from_raw_fd(descriptor)
+    };
+    let [owner, ours] = [owner.metadata(), fs::metadata("/proc/self/ns/user")].map(|file| file.expect("a file"));
+    (owner.dev(), owner.ino()) == (ours.dev(), ours.ino())
+}
+
+#[test]
+fn containers_of_podman_pass_envoy() {
+    containers_pass_envoy(&Users {
+        are_the_hosts: true,
+        own: &[],
+        joined: &[],
+    });
+}
+
+/// As with `hostUsers: false` in Kubernetes, the network namespace belongs to the user namespace of the container.
+#[test]
+fn containers_of_podman_with_users_of_their_own_pass_envoy() {
+    let ids = "0:100000:65536";
+    containers_pass_envoy(&Users {
+        are_the_hosts: false,
+        own: &["--uidmap", ids, "--gidmap", ids],
+        joined: &["--userns", "container:app"],
+    });
+}
