@@ -2,7 +2,8 @@
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::{istio_iptables, node};
+use super::help::brief;
+use super::{completions, help, istio_iptables, node};
 use crate::config::options::{Group, OPTIONS, OptionSpec};
 use crate::config::problem::environment_name;
 
@@ -26,7 +27,7 @@ pub fn command() -> Command {
         ))
         .subcommand(deferred(
             "cleanup",
-            "Removes everything that sidetrack put into a network namespace, and nothing else",
+            "Removes all that sidetrack put into a network namespace, and nothing else",
             cleanup,
         ))
         .subcommand(deferred(
@@ -41,7 +42,7 @@ pub fn command() -> Command {
         ))
         .subcommand(deferred(
             "lint",
-            "Looks at Kubernetes manifests for what defeats redirection, before they are deployed",
+            "Looks at Kubernetes manifests for what defeats redirection",
             lint,
         ))
         .subcommand(node::command())
@@ -51,6 +52,9 @@ pub fn command() -> Command {
             probe,
         ))
         .subcommand(istio_iptables::command())
+        .subcommand(completions::command())
+        .subcommand(help::command())
+        .after_help("Example: sidetrack apply --dry-run")
 }
 
 fn deferred(name: &'static str, about: &'static str, arguments: fn(Command) -> Command) -> Command {
@@ -58,20 +62,18 @@ fn deferred(name: &'static str, about: &'static str, arguments: fn(Command) -> C
 }
 
 fn apply(command: Command) -> Command {
-    command
-        .after_help(
-            "Each option is also the variable SIDETRACK_… of its name and a key of the file; a flag counts before a \
-             variable, a variable before the file.\n\
-             Example: sidetrack apply --exclude-outbound-ports 3306,6379 --exclude-inbound-ports 22",
-        )
+    let command = command
+        .after_help("Example: sidetrack apply --exclude-outbound-ports 3306,6379 --exclude-inbound-ports 22")
         .arg(netns())
         .arg(config())
         .args(options(|_| true))
-        .arg(verbose())
+        .arg(verbose());
+    brief(command)
 }
 
 fn check(command: Command) -> Command {
-    command
+    let command = command
+        .disable_help_subcommand(true)
         .after_help(
             "The options are those of apply. It exits with 0 where all is as planned, and with 3 otherwise.\n\
              Examples: sidetrack check --netns pod --exclude-outbound-ports 3306,6379\n          \
@@ -82,7 +84,10 @@ fn check(command: Command) -> Command {
         .args(options(|name| !matches!(name, "dry-run" | "output")))
         .arg(json().global(true))
         .arg(verbose())
-        .subcommand(istio_iptables::command().about("Compares with what istio-iptables with these flags would install"))
+        .subcommand(
+            istio_iptables::command().about("Compares with what istio-iptables with these flags would install"),
+        );
+    brief(command)
 }
 
 fn explain(command: Command) -> Command {
@@ -182,7 +187,7 @@ fn cleanup(command: Command) -> Command {
 }
 
 fn graph(command: Command) -> Command {
-    command
+    let command = command
         .after_help("Example: sidetrack graph --format svg --redirect-dns > graph.svg")
         .arg(
             Arg::new("format")
@@ -190,15 +195,18 @@ fn graph(command: Command) -> Command {
                 .value_name("FORMAT")
                 .default_value(super::graph::FORMATS[0].0)
                 .value_parser(super::graph::FORMATS.map(|(name, _)| name))
-                .help("mermaid for Markdown, dot for Graphviz, svg for everything else"),
+                .hide_default_value(true)
+                .hide_possible_values(true)
+                .help("mermaid for Markdown, dot for Graphviz, or svg [mermaid]"),
         )
         .arg(config())
-        .args(options(|_| true))
-        .arg(verbose())
+        .args(options(says_nothing_of_applying))
+        .arg(verbose());
+    brief(command)
 }
 
 fn lint(command: Command) -> Command {
-    command
+    let command = command
         .after_help(
             "Exit codes: 0 nothing found, 3 findings, 2 a file cannot be read.\n\
              Example: kubectl get deployments -A -o yaml | sidetrack lint -",
@@ -219,20 +227,21 @@ fn lint(command: Command) -> Command {
                 .help("Leave out the findings of these codes, such as ST303,ST401"),
         )
         .arg(config())
-        .args(options(|_| true))
-        .arg(verbose())
+        .args(options(says_nothing_of_applying))
+        .arg(verbose());
+    brief(command)
 }
 
 fn probe(command: Command) -> Command {
-    command
+    let command = command
         .after_help(
-            "Give the options that the redirection was applied with. Exit codes: 0 all passed, 3 some failed, 1 some \
-             could not be made.\n\
+            "Give the options that the redirection was applied with.\n\
+             Exit codes: 0 all passed, 3 some failed, 1 some could not be made.\n\
              Example: sidetrack probe --netns /proc/4321/ns/net --exclude-outbound-ports 3306,6379",
         )
         .arg(netns())
         .arg(config())
-        .args(options(|name| !matches!(name, "backend" | "dry-run" | "output")))
+        .args(options(says_nothing_of_applying))
         .arg(
             Arg::new("timeout")
                 .long("timeout")
@@ -243,7 +252,13 @@ fn probe(command: Command) -> Command {
                 .help_heading(Group::Run.heading()),
         )
         .arg(json())
-        .arg(verbose())
+        .arg(verbose());
+    brief(command)
+}
+
+/// Whether an option matters to commands that only want to know what the rules would be.
+fn says_nothing_of_applying(name: &str) -> bool {
+    !matches!(name, "backend" | "dry-run" | "output")
 }
 
 /// The options whose names are `wanted`.

@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use super::arguments::first_line;
 use super::failure::Failure;
+use super::help::{OF_ISTIO, brief};
 use super::{apply, cleanup, logging};
 use crate::compat::istio::table::{SETTINGS, Setting};
 use crate::compat::istio::{self, Mistake, Probe, Request, Task};
@@ -50,15 +51,22 @@ pub fn command() -> Command {
     Command::new(NAME)
         .about("Does what Istio's program of this name does, with its flags and variables")
         .defer(|command| {
-            command
-                .after_help("docs/istio-iptables.md says what is different.")
+            let command = command
+                .after_help(
+                    "docs/istio-iptables.md says what is different.\n\
+                     Example: sidetrack istio-iptables -p 15001 -z 15006 -u 1337 -m REDIRECT -i '*' -b '*' -d 15090",
+                )
                 .args_override_self(true)
-                .args(SETTINGS.iter().filter(|setting| setting.has_flag()).map(argument))
+                .args(SETTINGS.iter().filter(|setting| setting.has_flag()).map(argument));
+            brief(command)
         })
 }
 
 fn argument(setting: &'static Setting) -> Arg {
-    let argument = Arg::new(setting.name).long(setting.name).help(help(setting));
+    let argument = Arg::new(setting.name)
+        .long(setting.name)
+        .help(help(setting))
+        .help_heading(OF_ISTIO);
     let argument = match setting.short {
         Some(short) => argument.short(short),
         None => argument,

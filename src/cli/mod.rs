@@ -4,9 +4,11 @@ mod apply;
 mod arguments;
 mod check;
 mod cleanup;
+mod completions;
 mod explain;
 mod failure;
 mod graph;
+mod help;
 mod istio_iptables;
 mod lint;
 mod logging;
@@ -17,8 +19,8 @@ mod settings;
 use std::ffi::OsString;
 use std::process::{ExitCode, Termination};
 
-use clap::ArgMatches;
 use clap::error::ErrorKind;
+use clap::{ArgMatches, Command};
 
 use self::failure::{ExitCodes, Failure};
 use crate::config::types::LogLevel;
@@ -42,13 +44,20 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// What clap knows of the whole command line, every option of it: for man pages and the like.
+pub fn command() -> Command {
+    help::full(arguments::command())
+}
+
 fn command_of_ours(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let succeeded = |()| ExitCode::SUCCESS;
     match matches.subcommand() {
         Some(("apply", matches)) => apply::run(matches).map(succeeded),
         Some(("check", matches)) => check::run(matches),
         Some(("cleanup", matches)) => cleanup::run(matches).map(succeeded),
+        Some(("completions", matches)) => completions::run(matches).map(succeeded),
         Some(("explain", matches)) => explain::run(matches).map(succeeded),
+        Some(("help", matches)) => help::run(matches).map(succeeded),
         Some(("graph", matches)) => graph::run(matches).map(succeeded),
         Some(("lint", matches)) => lint::run(matches),
         Some(("node", matches)) => node::run(matches),

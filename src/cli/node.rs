@@ -223,7 +223,9 @@ fn subcommands(command: Command) -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .disable_help_subcommand(true)
-        .after_help("Each option is also the variable SIDETRACK_NODE_… of its name.")
+        .after_help(
+            "Each option is also the variable SIDETRACK_NODE_… of its name.\nExample: sidetrack node status --json",
+        )
         .subcommand(subcommand(
             "install",
             "Puts the plugin in place, stays, and repairs",

@@ -49,7 +49,7 @@ pub enum Group {
 
 impl Group {
     /// The heading in help and documentation.
-    pub fn heading(self) -> &'static str {
+    pub const fn heading(self) -> &'static str {
         match self {
             Self::Proxy => "Proxy",
             Self::Inbound => "Inbound",

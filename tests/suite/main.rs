@@ -22,6 +22,7 @@ mod generated;
 mod golden;
 mod graph;
 mod groups;
+mod help;
 mod istio;
 mod layering;
 mod lifecycle;

@@ -4,41 +4,41 @@ use super::{Graph, Kind, Node};
 use crate::ruleset::Hook;
 
 /// Sizes, in pixels.
-pub const ROW: f64 = 40.0;
-pub const HEADER: f64 = 30.0;
-const PLACE: f64 = 32.0;
-const GAP: f64 = 28.0;
-pub const MARGIN: f64 = 24.0;
+pub const ROW: i32 = 40;
+pub const HEADER: i32 = 30;
+const PLACE: i32 = 32;
+const GAP: i32 = 28;
+pub const MARGIN: i32 = 24;
 /// Room for a line of text below everything.
-const NOTE: f64 = 24.0;
-const LANE: f64 = 14.0;
+const NOTE: i32 = 24;
+const LANE: i32 = 14;
 /// Space between cards and their first lane.
-const APPROACH: f64 = 18.0;
+const APPROACH: i32 = 18;
 /// The narrowest card, and the room that a card has besides its texts.
-const NARROWEST: f64 = 300.0;
-const PADDING: f64 = 44.0;
-/// What a character takes: of conditions, of outcomes, of comments. Wide enough for any common font.
-const CHARACTER: (f64, f64, f64) = (6.6, 6.4, 5.8);
+const NARROWEST: i32 = 300;
+const PADDING: i32 = 44;
+/// What a character takes, in tenths: of conditions, of outcomes, of comments. Wide enough for any common font.
+const CHARACTER: (i32, i32, i32) = (66, 64, 58);
 
 /// A card: what a node looks like.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Card {
-    pub x: f64,
-    pub y: f64,
-    pub width: f64,
-    pub height: f64,
+    pub x: i32,
+    pub y: i32,
+    pub width: i32,
+    pub height: i32,
 }
 
 /// A way: from the side of one card along a lane to the side of another, or straight down.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// Down to the next chain of the hook.
-    Down { x: f64, from: f64, to: f64 },
+    Down { x: i32, from: i32, to: i32 },
     /// Beside the column.
     Around {
-        begin: (f64, f64),
-        lane: f64,
-        end: (f64, f64),
+        begin: (i32, i32),
+        lane: i32,
+        end: (i32, i32),
     },
 }
 
@@ -49,15 +49,15 @@ pub struct Layout {
     /// A way for each edge.
     pub ways: Vec<Way>,
     /// The size of the picture.
-    pub size: (f64, f64),
+    pub size: (i32, i32),
 }
 
 /// A way that goes beside a column.
 struct Detour {
     hook: Hook,
     to: usize,
-    top: f64,
-    bottom: f64,
+    top: i32,
+    bottom: i32,
 }
 
 impl Layout {
@@ -65,25 +65,25 @@ impl Layout {
     pub fn new(graph: &Graph) -> Self {
         let mut cards = vec![
             Card {
-                x: 0.0,
-                y: 0.0,
-                width: 0.0,
-                height: 0.0
+                x: 0,
+                y: 0,
+                width: 0,
+                height: 0
             };
             graph.nodes.len()
         ];
-        let mut bottom: f64 = 0.0;
+        let mut bottom: i32 = 0;
         for hook in [Hook::Prerouting, Hook::Output] {
             bottom = bottom.max(stack(graph, hook, &mut cards));
         }
         let detours = detours(graph, &cards);
         let lanes = lanes(&detours);
         let mut x = MARGIN;
-        let mut first_lane = [0.0; 2];
+        let mut first_lane = [0; 2];
         for (column, hook) in [Hook::Prerouting, Hook::Output].into_iter().enumerate() {
             let of_hook = |index: &usize| graph.nodes[*index].hook == hook;
             let indices: Vec<usize> = (0..cards.len()).filter(of_hook).collect();
-            let width = indices.iter().map(|index| cards[*index].width).fold(0.0, f64::max);
+            let width = indices.iter().map(|index| cards[*index].width).fold(0, i32::max);
             for index in indices {
                 cards[index].x = x;
                 cards[index].width = width;
@@ -95,8 +95,8 @@ impl Layout {
                 .filter(|(detour, _)| detour.hook == hook)
                 .map(|(_, lane)| lane + 1);
             let count = count.max().unwrap_or_default();
-            if width > 0.0 {
-                x += width + 2.0 * APPROACH + LANE * count as f64;
+            if width > 0 {
+                x += width + 2 * APPROACH + times(count, LANE);
             }
         }
         let lane_of = |hook: Hook, to: usize| {
@@ -105,7 +105,7 @@ impl Layout {
                 .zip(&lanes)
                 .find(|(detour, _)| detour.hook == hook && detour.to == to);
             let number = found.map(|(_, lane)| *lane).unwrap_or_default();
-            first_lane[column(hook)] + LANE * number as f64
+            first_lane[column(hook)] + times(number, LANE)
         };
         let ways = graph
             .edges
@@ -120,6 +120,11 @@ impl Layout {
     }
 }
 
+/// So many of a size.
+pub fn times(count: usize, size: i32) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX).saturating_mul(size)
+}
+
 fn column(hook: Hook) -> usize {
     match hook {
         Hook::Prerouting => 0,
@@ -128,7 +133,7 @@ fn column(hook: Hook) -> usize {
 }
 
 /// Puts the cards of a hook below each other, and returns where the last one ends.
-fn stack(graph: &Graph, hook: Hook, cards: &mut [Card]) -> f64 {
+fn stack(graph: &Graph, hook: Hook, cards: &mut [Card]) -> i32 {
     let mut y = MARGIN;
     for (node, card) in graph.nodes.iter().zip(cards).filter(|(node, _)| node.hook == hook) {
         card.y = y;
@@ -138,27 +143,27 @@ fn stack(graph: &Graph, hook: Hook, cards: &mut [Card]) -> f64 {
     y - GAP
 }
 
-fn size(node: &Node) -> (f64, f64) {
-    let length = |text: &str| text.chars().count() as f64;
+fn size(node: &Node) -> (i32, i32) {
+    let length = |text: &str, character| times(text.chars().count(), character) / 10;
     let width = node.rows.iter().map(|row| {
-        let rule = length(&row.condition) * CHARACTER.0 + length(&row.outcome) * CHARACTER.1 + PADDING;
-        rule.max(length(&row.comment) * CHARACTER.2 + PADDING)
+        let rule = length(&row.condition, CHARACTER.0) + length(&row.outcome, CHARACTER.1) + PADDING;
+        rule.max(length(&row.comment, CHARACTER.2) + PADDING)
     });
     let height = match node.kind {
-        Kind::BaseChain | Kind::Chain => HEADER + ROW * node.rows.len() as f64,
+        Kind::BaseChain | Kind::Chain => HEADER + times(node.rows.len(), ROW),
         Kind::Entry | Kind::Untouched | Kind::Proxy | Kind::Dropped => PLACE,
     };
-    (width.fold(NARROWEST, f64::max).ceil(), height)
+    (width.fold(NARROWEST, i32::max), height)
 }
 
 /// The height at which a way leaves a rule.
-fn leaves(card: &Card, row: usize) -> f64 {
-    card.y + HEADER + ROW * row as f64 + 15.0
+fn leaves(card: &Card, row: usize) -> i32 {
+    card.y + HEADER + times(row, ROW) + 15
 }
 
 /// The height at which ways arrive at a card; those from the other column a little higher.
-fn arrives(card: &Card, across: bool) -> f64 {
-    card.y + HEADER / 2.0 + if across { -3.0 } else { 0.0 }
+fn arrives(card: &Card, across: bool) -> i32 {
+    card.y + HEADER / 2 + if across { -3 } else { 0 }
 }
 
 /// The ways beside the columns. Those of one column to one card are one.
@@ -196,7 +201,7 @@ fn lanes(detours: &[Detour]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..detours.len()).collect();
     order.sort_by(|one, other| {
         let length = |index: &usize| detours[*index].bottom - detours[*index].top;
-        length(one).total_cmp(&length(other))
+        length(one).cmp(&length(other))
     });
     for index in order {
         let this = &detours[index];
@@ -214,10 +219,10 @@ fn lanes(detours: &[Detour]) -> Vec<usize> {
     lanes
 }
 
-fn way(graph: &Graph, cards: &[Card], edge: &super::Edge, lane_of: impl Fn(Hook, usize) -> f64) -> Way {
+fn way(graph: &Graph, cards: &[Card], edge: &super::Edge, lane_of: impl Fn(Hook, usize) -> i32) -> Way {
     let (from, to) = (&cards[edge.from], &cards[edge.to]);
     let Some(row) = edge.row else {
-        let x = from.x + from.width / 2.0;
+        let x = from.x + from.width / 2;
         return Way::Down {
             x,
             from: from.y + from.height,

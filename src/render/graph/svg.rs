@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::layout::{Card, HEADER, Layout, MARGIN, ROW, Way};
+use super::layout::{Card, HEADER, Layout, MARGIN, ROW, Way, times};
 use super::{Edge, Effect, Graph, Kind, Node, Row};
 
 const STYLE: &str = "text{font-family:system-ui,'Segoe UI','Liberation Sans','DejaVu Sans',sans-serif;font-size:12px;\
@@ -17,7 +17,7 @@ stroke:#16a34a}.pill.drops{fill:#fecaca;stroke:#dc2626}";
 const NOTE: &str = "return: back to the rule after the jump. What no rule takes goes on to where it was sent.";
 
 /// How round the corners of ways are.
-const ROUND: f64 = 6.0;
+const ROUND: i32 = 6;
 
 /// The whole picture.
 pub fn document(graph: &Graph) -> String {
@@ -56,7 +56,7 @@ pub fn document(graph: &Graph) -> String {
     let _ = writeln!(
         text,
         "<text class=\"sub\" x=\"{MARGIN}\" y=\"{}\">{NOTE}</text>",
-        height - MARGIN + 4.0
+        height - MARGIN + 4
     );
     text + "</svg>\n"
 }
@@ -71,8 +71,8 @@ fn pill(node: &Node, card: &Card) -> String {
     format!(
         "<rect class=\"pill{class}\" x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\" rx=\"16\"/>\
          <text class=\"place\" x=\"{}\" y=\"{}\">{}</text>\n",
-        x + width / 2.0,
-        y + 20.5,
+        x + width / 2,
+        y + 20,
         escape(&node.title)
     )
 }
@@ -86,31 +86,31 @@ fn card(node: &Node, card: &Card) -> String {
          <text class=\"title\" x=\"{3}\" y=\"{4}\">{5}</text><text class=\"sub\" x=\"{6}\" y=\"{4}\" \
          text-anchor=\"end\">{7}</text>\n",
         y + HEADER,
-        HEADER - 6.0,
-        width - 12.0,
-        x + 12.0,
-        y + 20.0,
+        HEADER - 6,
+        width - 12,
+        x + 12,
+        y + 20,
         escape(&node.title),
-        x + width - 12.0,
+        x + width - 12,
         escape(&node.subtitle)
     );
     for (number, row) in node.rows.iter().enumerate() {
-        text += &self::row(row, *x, y + HEADER + ROW * number as f64, *width);
+        text += &self::row(row, *x, y + HEADER + times(number, ROW), *width);
     }
     text
 }
 
-fn row(row: &Row, x: f64, y: f64, width: f64) -> String {
+fn row(row: &Row, x: i32, y: i32, width: i32) -> String {
     let class = class(row.effect);
     format!(
         "<path class=\"line\" d=\"M{x} {y}h{width}\"/><text x=\"{0}\" y=\"{1}\">{2}</text>\
          <text class=\"out {class}\" x=\"{3}\" y=\"{1}\">{4}</text><text class=\"why\" x=\"{0}\" y=\"{5}\">{6}</text>\n",
-        x + 12.0,
-        y + 17.0,
+        x + 12,
+        y + 17,
         escape(&row.condition),
-        x + width - 12.0,
+        x + width - 12,
         escape(&row.outcome),
-        y + 32.0,
+        y + 32,
         escape(&row.comment)
     )
 }

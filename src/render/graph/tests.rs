@@ -108,12 +108,12 @@ fn nothing_in_the_picture_covers_anything() {
         let Layout { cards, ways, size } = Layout::new(&graph);
         for (index, card) in cards.iter().enumerate() {
             assert!(
-                card.x >= 0.0 && card.x + card.width < size.0 && card.y + card.height < size.1,
+                card.x >= 0 && card.x + card.width < size.0 && card.y + card.height < size.1,
                 "{card:?}"
             );
             assert!(!cards[..index].iter().any(|other| overlap(card, other)), "{card:?}");
         }
-        let mut lanes: Vec<(f64, f64, f64, usize)> = Vec::new();
+        let mut lanes: Vec<(i32, i32, i32, usize)> = Vec::new();
         for (edge, way) in graph.edges.iter().zip(&ways) {
             if let Way::Around { begin, lane, end } = *way {
                 assert!(lane < size.0);
@@ -123,7 +123,7 @@ fn nothing_in_the_picture_covers_anything() {
             }
         }
         for (index, (lane, top, bottom, to)) in lanes.iter().enumerate() {
-            let meets = |(other, other_top, other_bottom, other_to): &(f64, f64, f64, usize)| {
+            let meets = |(other, other_top, other_bottom, other_to): &(i32, i32, i32, usize)| {
                 lane == other && to != other_to && top < other_bottom && other_top < bottom
             };
             assert!(!lanes[..index].iter().any(meets), "two ways on one lane");

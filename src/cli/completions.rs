@@ -1,0 +1,37 @@
+//! `sidetrack completions`: what shells complete, from the same definition as everything else.
+
+use std::io::Write as _;
+
+use clap::{Arg, ArgMatches, Command};
+use clap_complete::{Shell, generate};
+
+/// The shells, by name.
+const SHELLS: [(&str, Shell); 3] = [("bash", Shell::Bash), ("fish", Shell::Fish), ("zsh", Shell::Zsh)];
+
+/// What clap knows of the command line.
+pub fn command() -> Command {
+    Command::new("completions")
+        .about("Prints what a shell needs to complete commands and options")
+        .after_help("Example: sidetrack completions bash > /etc/bash_completion.d/sidetrack")
+        .arg(
+            Arg::new("shell")
+                .value_name("SHELL")
+                .value_parser(SHELLS.map(|(name, _)| name))
+                .hide_possible_values(true)
+                .required(true)
+                .help("bash, fish or zsh"),
+        )
+}
+
+/// Runs the command.
+pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
+    let wanted = matches.get_one::<String>("shell");
+    for (name, shell) in SHELLS {
+        if wanted.is_some_and(|wanted| wanted == name) {
+            let mut script = Vec::new();
+            generate(shell, &mut super::command(), "sidetrack", &mut script);
+            std::io::stdout().write_all(&script)?;
+        }
+    }
+    Ok(())
+}
