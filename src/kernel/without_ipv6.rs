@@ -1,9 +1,8 @@
 //! A kernel booted with `ipv6.disable=1`, as far as rtnetlink(7) shows it: links have no settings of IPv6, nothing of
 //! IPv6 can be asked for.
 
-use std::cell::RefCell;
 use std::process::Command;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use netlink_packet_core::{NLA_TYPE_MASK, NlaBuffer};
@@ -26,14 +25,14 @@ const HEADERS: [usize; 2] = [16, 16];
 struct KernelWithoutIpv6 {
     wire: KernelWire,
     /// Requests about IPv6.
-    refused: Rc<RefCell<Vec<u16>>>,
+    refused: Arc<Mutex<Vec<u16>>>,
 }
 
 impl Wire for KernelWithoutIpv6 {
     fn send(&mut self, datagram: &[u8]) -> nix::Result<()> {
         let kind = u16::from_ne_bytes([datagram[4], datagram[5]]);
         if i32::from(datagram[HEADERS[0]]) == libc::AF_INET6 {
-            self.refused.borrow_mut().push(kind);
+            self.refused.lock().unwrap().push(kind);
         }
         self.wire.send(datagram)
     }
@@ -95,10 +94,10 @@ fn a_kernel_without_ipv6_has_ipv4_redirected_and_is_asked_for_nothing_else() {
                 .unwrap()
                 .success()
         );
-        let refused = Rc::new(RefCell::default());
+        let refused = Arc::new(Mutex::default());
         let wire = KernelWithoutIpv6 {
             wire: KernelWire::open(SockProtocol::NetlinkRoute).unwrap(),
-            refused: Rc::clone(&refused),
+            refused: Arc::clone(&refused),
         };
         let mut namespace = Namespace {
             route: Some(Route::over(Socket::over(Box::new(wire)))),
@@ -116,7 +115,7 @@ fn a_kernel_without_ipv6_has_ipv4_redirected_and_is_asked_for_nothing_else() {
         let observed = namespace.observe().unwrap();
         install::cleanup(&mut namespace, &observed).unwrap();
         assert_eq!(namespace.prerequisites().unwrap(), []);
-        assert_eq!(*refused.borrow(), Vec::<u16>::new());
+        assert_eq!(*refused.lock().unwrap(), Vec::<u16>::new());
 
         for family in [IpFamily::Ipv6, IpFamily::Dual] {
             let error = plan(&observed.loopback, |settings| settings.config.ip_family = family).unwrap_err();
