@@ -3,6 +3,9 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // Where panics abort, nothing unwinds.
+    #[cfg(panic = "abort")]
+    sidetrack::kernel::backtrace::switch_off();
     if std::env::var_os("CNI_COMMAND").is_some() {
         return sidetrack::cni::main();
     }

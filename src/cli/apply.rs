@@ -20,7 +20,7 @@ use crate::render;
 pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     let settings = settings(matches)?;
     match arguments::text_or_variable(matches, "netns") {
-        Some(netns) => netns::within(netns::path(&netns), || apply(&settings))?,
+        Some(netns) => netns::administer(netns::path(&netns), || apply(&settings))?,
         None => apply(&settings),
     }
 }

@@ -30,6 +30,16 @@ pub fn command() -> Command {
             cleanup,
         ))
         .subcommand(deferred(
+            "explain",
+            "Says what becomes of a packet, and which rules say so; needs neither root nor a kernel",
+            explain,
+        ))
+        .subcommand(deferred(
+            "graph",
+            "Draws the way of packets through the rules that applying would write",
+            graph,
+        ))
+        .subcommand(deferred(
             "lint",
             "Looks at Kubernetes manifests for what defeats redirection, before they are deployed",
             lint,
@@ -56,11 +66,12 @@ fn apply(command: Command) -> Command {
         )
         .arg(netns())
         .arg(config())
-        .args(options(|_| true))
+        .args(OPTIONS.iter().map(argument))
         .arg(verbose())
 }
 
 fn check(command: Command) -> Command {
+    let of_the_plan = |option: &&OptionSpec| !matches!(option.name, "dry-run" | "output");
     command
         .after_help(
             "The options are those of apply. It exits with 0 where all is as planned, and with 3 otherwise.\n\
@@ -69,17 +80,124 @@ fn check(command: Command) -> Command {
         )
         .arg(netns())
         .arg(config())
-        .args(options(|name| !matches!(name, "dry-run" | "output")))
+        .args(OPTIONS.iter().filter(of_the_plan).map(argument))
         .arg(json().global(true))
         .arg(verbose())
         .subcommand(istio_iptables::command().about("Compares with what istio-iptables with these flags would install"))
 }
 
+fn explain(command: Command) -> Command {
+    const PACKET: &str = "Packet";
+    const RULES: &str = "Rules";
+    let of_the_plan = |option: &&OptionSpec| !matches!(option.name, "dry-run" | "output");
+    let word = |name: &'static str, help: &'static str| Arg::new(name).required(true).help(help);
+    let value = |name: &'static str, value: &'static str, heading: &'static str, help: &'static str| {
+        let argument = Arg::new(name).long(name).value_name(value);
+        argument.allow_hyphen_values(true).help_heading(heading).help(help)
+    };
+    let switch = |name: &'static str, heading: &'static str, help: &'static str| {
+        let argument = Arg::new(name).long(name).action(ArgAction::SetTrue);
+        argument.help_heading(heading).help(help)
+    };
+    command
+        .after_help(
+            "The options of apply say what the plan is; so do the flags of istio-iptables after that word.\n\
+             Examples: sidetrack explain outbound tcp 10.0.0.5:443 --uid 1000 --exclude-outbound-ports 443\n          \
+             sidetrack explain inbound tcp :8080 --from 10.1.2.3 --from-kernel --netns pod\n          \
+             sidetrack explain outbound tcp :8080 --uid 1337 istio-iptables -i '*' -b '*'",
+        )
+        .arg(word(
+            "DIRECTION",
+            "outbound: a process of the pod sends it; inbound: it arrives",
+        ))
+        .arg(word("PROTOCOL", "tcp or udp"))
+        .arg(word("DESTINATION", "ADDRESS:PORT; without the address, the pod's own"))
+        .arg(value("uid", "UID", PACKET, "User that sends it [1000]"))
+        .arg(value("gid", "GID", PACKET, "Group that sends it [as --uid]"))
+        .arg(
+            value(
+                "source",
+                "ADDRESS[:PORT]",
+                PACKET,
+                "Where it comes from [the pod, or some other host]",
+            )
+            .visible_alias("from"),
+        )
+        .arg(value(
+            "interface",
+            "NAME",
+            PACKET,
+            "Where it arrives, or leaves for other hosts [eth0]",
+        ))
+        .arg(value("mark", "MARK", PACKET, "Its mark, or that of the socket [0]"))
+        .arg(value(
+            "connection-state",
+            "STATE",
+            PACKET,
+            "new, established, related or invalid [new]",
+        ))
+        .arg(value("pod-ip", "ADDRESSES", PACKET, "The pod's own addresses").action(ArgAction::Append))
+        .arg(value(
+            "pod",
+            "FILE",
+            RULES,
+            "Take annotations and addresses of this pod, in YAML or JSON; - for standard input",
+        ))
+        .arg(
+            value(
+                "annotation",
+                "NAME=VALUE",
+                RULES,
+                "Take this annotation, too; may be repeated",
+            )
+            .action(ArgAction::Append),
+        )
+        .arg(value(
+            "plan",
+            "FILE",
+            RULES,
+            "Follow the rules of a saved dry run (--output json); - for standard input",
+        ))
+        .arg(switch("from-kernel", RULES, "Follow the rules that are installed"))
+        .arg(json())
+        .arg(netns())
+        .arg(config())
+        .args(
+            OPTIONS
+                .iter()
+                .filter(of_the_plan)
+                .map(|option| argument(option).hide(true)),
+        )
+        .arg(verbose())
+        .subcommand(
+            istio_iptables::command()
+                .about("Explains what istio-iptables with these flags would install")
+                .hide(true),
+        )
+}
+
 fn cleanup(command: Command) -> Command {
+    let logging = |option: &&OptionSpec| option.name.starts_with("log-");
     command
         .after_help("Example: sidetrack cleanup --netns pod")
         .arg(netns())
-        .args(options(|name| name.starts_with("log-")))
+        .args(OPTIONS.iter().filter(logging).map(argument))
+        .arg(verbose())
+}
+
+fn graph(command: Command) -> Command {
+    command
+        .after_help("Example: sidetrack graph --format svg --redirect-dns > graph.svg")
+        .arg(
+            Arg::new("format")
+                .long("format")
+                .value_name("FORMAT")
+                .default_value(super::graph::FORMATS[0].0)
+                .value_parser(super::graph::FORMATS.map(|(name, _)| name))
+                .help("mermaid for Markdown, dot for Graphviz, svg for everything else"),
+        )
+        .arg(config())
+        .args(OPTIONS.iter().map(argument))
         .arg(verbose())
 }
 
@@ -105,11 +223,12 @@ fn lint(command: Command) -> Command {
                 .help("Leave out the findings of these codes, such as ST303,ST401"),
         )
         .arg(config())
-        .args(options(|_| true))
+        .args(OPTIONS.iter().map(argument))
         .arg(verbose())
 }
 
 fn probe(command: Command) -> Command {
+    let says_how_to_apply = |option: &&OptionSpec| !matches!(option.name, "backend" | "dry-run" | "output");
     command
         .after_help(
             "Give the options that the redirection was applied with. Exit codes: 0 all passed, 3 some failed, 1 some \
@@ -118,7 +237,7 @@ fn probe(command: Command) -> Command {
         )
         .arg(netns())
         .arg(config())
-        .args(options(|name| !matches!(name, "backend" | "dry-run" | "output")))
+        .args(OPTIONS.iter().filter(says_how_to_apply).map(argument))
         .arg(
             Arg::new("timeout")
                 .long("timeout")
@@ -130,12 +249,6 @@ fn probe(command: Command) -> Command {
         )
         .arg(json())
         .arg(verbose())
-}
-
-/// The options whose names are wanted.
-fn options(wanted: fn(&str) -> bool) -> Vec<Arg> {
-    let options = OPTIONS.iter().filter(|option| wanted(option.name));
-    options.map(argument).collect()
 }
 
 fn json() -> Arg {

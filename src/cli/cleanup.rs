@@ -11,7 +11,7 @@ use crate::kernel::{Namespace, netns};
 pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     logging_alone(matches)?;
     match arguments::text_or_variable(matches, "netns") {
-        Some(netns) => netns::within(netns::path(&netns), cleanup)?,
+        Some(netns) => netns::administer(netns::path(&netns), cleanup)?,
         None => cleanup(),
     }
 }

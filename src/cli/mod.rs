@@ -4,7 +4,9 @@ mod apply;
 mod arguments;
 mod check;
 mod cleanup;
+mod explain;
 mod failure;
+mod graph;
 mod istio_iptables;
 mod lint;
 mod logging;
@@ -46,6 +48,8 @@ fn command_of_ours(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         Some(("apply", matches)) => apply::run(matches).map(succeeded),
         Some(("check", matches)) => check::run(matches),
         Some(("cleanup", matches)) => cleanup::run(matches).map(succeeded),
+        Some(("explain", matches)) => explain::run(matches).map(succeeded),
+        Some(("graph", matches)) => graph::run(matches).map(succeeded),
         Some(("lint", matches)) => lint::run(matches),
         Some(("node", matches)) => node::run(matches),
         Some(("probe", matches)) => probe::run(matches).map(succeeded),

@@ -203,6 +203,12 @@ impl NodeOption {
 
 /// The command and its subcommands.
 pub fn command() -> Command {
+    Command::new("node")
+        .about("Puts the CNI plugin on a node, and keeps it there")
+        .defer(subcommands)
+}
+
+fn subcommands(command: Command) -> Command {
     let subcommand = |name: &'static str, about, examples| {
         let options = NODE_OPTIONS.iter().filter(|option| option.commands.contains(&name));
         let logging = OPTIONS.iter().filter(|option| option.name.starts_with("log-"));
@@ -213,8 +219,7 @@ pub fn command() -> Command {
             .args(logging.map(arguments::argument))
             .arg(arguments::verbose())
     };
-    Command::new("node")
-        .about("Puts the CNI plugin on a node, and keeps it there")
+    command
         .subcommand_required(true)
         .arg_required_else_help(true)
         .disable_help_subcommand(true)

@@ -6,6 +6,7 @@ use clap::ArgMatches;
 
 use super::failure::Failure;
 use super::{arguments, logging};
+use crate::cni::annotations::{self, Annotations};
 use crate::config::Settings;
 use crate::config::layer::Layer;
 use crate::config::problem::{Problem, Source};
@@ -26,6 +27,19 @@ pub fn settings(matches: &ArgMatches) -> Result<Settings, Failure> {
 /// All that is wrong with any of the sources.
 pub fn layer(matches: &ArgMatches) -> Result<Layer, Failure> {
     read(matches, environment(), file(matches)).map(|(layer, _)| layer)
+}
+
+/// The same for a pod with annotations: they count before the file, and after the environment.
+///
+/// # Errors
+/// All that is wrong with any of them.
+pub fn settings_of_pod(matches: &ArgMatches, annotations: &Annotations) -> Result<Settings, Failure> {
+    let mut below = file(matches);
+    match annotations::parse(annotations).over(std::mem::take(&mut below.layer)) {
+        Ok(layer) => below.layer = layer,
+        Err(problems) => below.problems.extend(problems),
+    }
+    read(matches, environment(), below).map(|(_, settings)| settings)
 }
 
 /// Starts logging as the sources say, for a command that has no other options.

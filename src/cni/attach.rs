@@ -14,10 +14,10 @@ use crate::config::{Config, Settings};
 use crate::drift::Difference;
 use crate::facts::Facts;
 use crate::kernel::check::{self, Report, State};
-use crate::kernel::install::{self, Applied};
+use crate::kernel::install;
 use crate::kernel::iptables::isolation::isolate_this_thread;
 use crate::kernel::nftables::NftablesError;
-use crate::kernel::{KernelError, Namespace, Observed, netns};
+use crate::kernel::{KernelError, Namespace, Observed, netns, privilege};
 use crate::plan::Plan;
 
 /// What is to be done about a pod, and why.
@@ -87,32 +87,39 @@ pub fn add(netconf: &NetConf, attachment: &Attachment) -> Result<Outcome, Error>
         } => (reason, config, backend),
     };
     tracing::info!("redirected: {reason}");
-    inside(&attachment.netns, Namespace::claim, |namespace, observed| {
-        observed.log_warnings();
-        let plan = plan(*config, observed, &netconf.resolvers)?;
-        let applied = apply(namespace, &plan, backend, observed)?;
-        if let Some(reason) = &applied.fallback {
-            tracing::warn!(backend = %applied.backend, reason, "taken instead of nftables");
-        }
-        tracing::debug!(backend = %applied.backend, change = %applied.change, "the rules are in place");
-        Ok(())
-    })?;
+    let attempt = |backend, programs| {
+        inside(&attachment.netns, programs, Namespace::claim, |namespace, observed| {
+            observed.log_warnings();
+            let plan = plan(&config, observed, &netconf.resolvers)?;
+            let applied = install::apply(namespace, &plan, backend, observed)?;
+            if let Some(reason) = &applied.fallback {
+                tracing::warn!(backend = %applied.backend, reason, "taken instead of nftables");
+            }
+            tracing::debug!(backend = %applied.backend, change = %applied.change, "the rules are in place");
+            Ok(())
+        })
+    };
+    match backend {
+        Backend::Nftables => attempt(backend, Programs::None)?,
+        Backend::IptablesNft | Backend::IptablesLegacy => attempt(backend, Programs::Isolated)?,
+        Backend::Auto => match attempt(Backend::Nftables, Programs::None) {
+            Err(Error::System(KernelError::Nftables(NftablesError::Unsupported { .. }))) => {
+                attempt(backend, Programs::Isolated)?;
+            }
+            result => result?,
+        },
+    }
     Ok(Outcome::Redirected(reason))
 }
 
-/// Puts the plan in place. Programs are run only where there is no other way, and apart from the host: that takes
-/// longer the more file systems are mounted.
-fn apply(namespace: &mut Namespace, plan: &Plan, backend: Backend, observed: &Observed) -> Result<Applied, Error> {
-    if backend == Backend::Auto {
-        match install::apply(namespace, plan, Backend::Nftables, observed) {
-            Err(KernelError::Nftables(NftablesError::Unsupported { .. })) => {}
-            result => return Ok(result?),
-        }
-    }
-    if backend != Backend::Nftables {
-        isolate_this_thread().map_err(Error::Isolation)?;
-    }
-    Ok(install::apply(namespace, plan, backend, observed)?)
+/// Whether programs may be run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Programs {
+    /// There is no need to.
+    None,
+    /// Apart from the host. That takes longer the more file systems are mounted, so it is done only where there is no
+    /// other way.
+    Isolated,
 }
 
 /// Looks whether what ADD did is still there.
@@ -125,24 +132,29 @@ pub fn check(netconf: &NetConf, attachment: &Attachment) -> Result<(), Error> {
         Verdict::LetThrough { .. } => return Ok(()),
         Verdict::Redirect { config, backend, .. } => (config, backend),
     };
-    inside(&attachment.netns, Namespace::default, |namespace, observed| {
-        let plan = plan(*config, observed, &netconf.resolvers)?;
-        let Report { state, differences, .. } = namespace.check(&plan, backend, observed)?;
-        // What is somebody else's is not what ADD did, nor would doing it again help.
-        let (ours, foreign): (Vec<Difference>, Vec<Difference>) =
-            differences.into_iter().partition(Difference::is_repaired_by_apply);
-        for difference in foreign {
-            tracing::warn!("{difference}");
-        }
-        if state != State::Absent && ours.is_empty() {
-            return Ok(());
-        }
-        Err(Error::Check {
-            state,
-            netns: attachment.netns.display().to_string(),
-            differences: ours,
-        })
-    })
+    inside(
+        &attachment.netns,
+        Programs::None,
+        Namespace::default,
+        |namespace, observed| {
+            let plan = plan(&config, observed, &netconf.resolvers)?;
+            let Report { state, differences, .. } = namespace.check(&plan, backend, observed)?;
+            // What is somebody else's is not what ADD did, nor would doing it again help.
+            let (ours, foreign): (Vec<Difference>, Vec<Difference>) =
+                differences.into_iter().partition(Difference::is_repaired_by_apply);
+            for difference in foreign {
+                tracing::warn!("{difference}");
+            }
+            if state != State::Absent && ours.is_empty() {
+                return Ok(());
+            }
+            Err(Error::Check {
+                state,
+                netns: attachment.netns.display().to_string(),
+                differences: ours,
+            })
+        },
+    )
 }
 
 /// Rules in the host's network namespace would redirect the traffic of the whole node.
@@ -158,15 +170,20 @@ fn refuse_host_netns(netns: &Path) -> Result<(), Error> {
     )]))
 }
 
-/// Does `work` in a network namespace, after a look at it.
+/// Does `work` in a network namespace, after a look at it, with the privileges that this takes.
 fn inside(
     netns: &Path,
+    programs: Programs,
     open: fn() -> Namespace,
     work: impl FnOnce(&mut Namespace, &Observed) -> Result<(), Error> + Send,
 ) -> Result<(), Error> {
     let span = tracing::Span::current();
     netns::within(netns.to_owned(), || {
         span.in_scope(|| {
+            if programs == Programs::Isolated {
+                isolate_this_thread().map_err(Error::Isolation)?;
+            }
+            privilege::keep_those_of_the_network();
             let mut namespace = open();
             let observed = namespace.observe()?;
             work(&mut namespace, &observed)
@@ -176,11 +193,11 @@ fn inside(
 
 /// The plan for the namespace that was observed. The host's `/etc/resolv.conf` is not the pod's, so where the runtime
 /// does not tell the pod's name servers, lookups of any server are captured.
-fn plan(mut config: Config, observed: &Observed, resolvers: &[IpAddr]) -> Result<Plan, Error> {
-    let servers = &mut config.dns.servers;
-    if config.dns.redirect && *servers == DnsServers::ResolvConf && resolvers.is_empty() {
+fn plan(config: &Config, observed: &Observed, resolvers: &[IpAddr]) -> Result<Plan, Error> {
+    let mut config = config.clone();
+    if config.dns.redirect && config.dns.servers == DnsServers::ResolvConf && resolvers.is_empty() {
         tracing::info!("the runtime does not tell the pod's name servers: lookups of any server are captured");
-        *servers = DnsServers::All;
+        config.dns.servers = DnsServers::All;
     }
     let facts = Facts {
         ipv6: observed.loopback.ipv6,

@@ -42,7 +42,7 @@ pub fn edits<'l>(expected: &[&'l Line], found: &[&'l Line]) -> Vec<Edit<'l>> {
 pub fn partners(expected: &[&Line], found: &[&Line]) -> Vec<Option<usize>> {
     let mut taken = vec![false; expected.len()];
     let mut next = 0;
-    let mut partner = |line: &&Line| {
+    let partner = |line: &&Line| {
         let mut numbers = (next..expected.len()).chain(0..next);
         let number = numbers.find(|number| !taken[*number] && expected[*number].text == line.text)?;
         taken[number] = true;

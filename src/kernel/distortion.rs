@@ -1,7 +1,7 @@
 //! Conversations with the real kernel in which one datagram goes wrong, at each place in turn: lost, cut short, marked as
 //! interrupted, late; or somebody else changes the ruleset just then.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -66,7 +66,7 @@ struct DistortedWire {
     fault: Arc<Fault>,
     exchange: usize,
     /// How often the fault has been met in this exchange.
-    met: RefCell<u32>,
+    met: Cell<u32>,
 }
 
 impl DistortedWire {
@@ -76,24 +76,24 @@ impl DistortedWire {
             wire: KernelWire::open(protocol).unwrap(),
             fault: fault.clone(),
             exchange: 0,
-            met: RefCell::default(),
+            met: Cell::new(0),
         }))
     }
 
     /// Whether the fault is met now, the first `times` times in its exchange.
     fn meets(&self, times: u32) -> bool {
-        let mut met = self.met.borrow_mut();
-        let meets = self.fault.hits(self.exchange) && *met < times;
-        *met += u32::from(meets);
+        let meets = self.fault.hits(self.exchange) && self.met.get() < times;
+        self.met.update(|met| met + u32::from(meets));
         meets
     }
 }
 
 impl Wire for DistortedWire {
     fn send(&mut self, datagram: &[u8]) -> nix::Result<()> {
-        if self.fault.distortion != Signals || *self.met.borrow() == 0 {
+        let sent_again = self.fault.distortion == Signals && self.met.get() == 1;
+        if !sent_again {
             self.exchange = self.fault.exchanges.fetch_add(1, Ordering::Relaxed);
-            *self.met.borrow_mut() = 0;
+            self.met.set(0);
         }
         match self.fault.distortion {
             Signals if self.meets(1) => return Err(Errno::EINTR),

@@ -5,12 +5,14 @@
 
 pub mod accounts;
 mod attributes;
+pub mod backtrace;
 pub mod check;
 #[cfg(test)]
 mod distortion;
 #[cfg(test)]
 mod fake;
 pub mod install;
+pub mod interfaces;
 pub mod iptables;
 pub mod legacy;
 pub mod lock;

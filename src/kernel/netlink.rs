@@ -1,6 +1,7 @@
 //! Netlink sockets (netlink(7)): requests, answers, dumps. Which protocol is spoken over them is the caller's matter.
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -83,19 +84,25 @@ pub enum Answer {
 }
 
 /// Large enough for any datagram of the kernel: a dump fills at most 32 KiB of it.
-const BUFFER: usize = 64 * 1024;
+const BUFFER_LENGTH: usize = 64 * 1024;
+
+/// Where datagrams are received. It is not on the stack or the heap because nobody has to zero it here, and no page of
+/// it is touched that no datagram gets to.
+static BUFFER: Mutex<[u8; BUFFER_LENGTH]> = Mutex::new([0; BUFFER_LENGTH]);
 
 /// How often something is begun again that others have disturbed.
 pub const ATTEMPTS: u32 = 32;
 
-/// Attempts at something that others may disturb. Pauses between them grow, and differ between processes, so that each
-/// of many finds a gap.
+/// Attempts at something that others may disturb, numbered from 0, with pauses between them.
 pub fn attempts() -> impl Iterator<Item = u32> {
-    (0..ATTEMPTS).inspect(|attempt| {
-        if *attempt > 0 {
-            thread::sleep(Duration::from_micros(chance(*attempt * 1000).into()));
-        }
-    })
+    (0..ATTEMPTS).inspect(|attempt| pause(*attempt))
+}
+
+/// Waits before an attempt. Pauses grow, and differ between processes, so that each of many finds a gap.
+pub fn pause(attempt: u32) {
+    if attempt > 0 {
+        thread::sleep(Duration::from_micros(chance(attempt * 1000).into()));
+    }
 }
 
 /// Some number below `limit`: the clock's last digits are as good as random between processes.
@@ -229,9 +236,9 @@ impl Socket {
     }
 
     fn try_receive(&mut self) -> Result<Vec<Answer>, NetlinkError> {
-        let mut buffer = [0; BUFFER];
-        match retry(|| self.wire.receive(&mut buffer)) {
-            Ok(BUFFER) => Err(NetlinkError::Malformed("longer than the kernel makes them".to_owned())),
+        let mut buffer = BUFFER.lock().unwrap_or_else(PoisonError::into_inner);
+        match retry(|| self.wire.receive(&mut buffer[..])) {
+            Ok(BUFFER_LENGTH) => Err(NetlinkError::Malformed("longer than the kernel makes them".to_owned())),
             Ok(length) => answers(&buffer[..length]),
             Err(Errno::EAGAIN) => Ok(Vec::new()),
             Err(errno) => Err(NetlinkError::Receive(errno)),

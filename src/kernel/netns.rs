@@ -10,6 +10,8 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 use thiserror::Error;
 
+use super::privilege;
+
 /// A network namespace that could not be entered.
 #[derive(Debug, Error)]
 pub enum NetnsError {
@@ -121,6 +123,17 @@ impl AsRawFd for Netns {
 /// The namespace cannot be entered. `work` has not begun then.
 pub fn within<T: Send>(path: PathBuf, work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
     Netns::open(path)?.run(work)
+}
+
+/// The same for work that changes the namespace: of its capabilities the thread keeps those that this takes.
+///
+/// # Errors
+/// See [`within`].
+pub fn administer<T: Send>(path: PathBuf, work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
+    within(path, || {
+        privilege::keep_those_of_the_network();
+        work()
+    })
 }
 
 /// Runs `work` on a thread of its own, and returns when that has ended.

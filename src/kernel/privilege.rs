@@ -1,9 +1,37 @@
-//! Capabilities: why the kernel said no, and what to do about it (capabilities(7)).
+//! Capabilities (capabilities(7)): giving up those that are not needed; why the kernel said no, and what to do about it.
 //!
 //! The kernel's own answer decides, never this: what counts is the capability in the user namespace that owns the
 //! network namespace, which cannot be looked up.
 
-use caps::{CapSet, Capability};
+use caps::errors::CapsError;
+use caps::{CapSet, Capability, CapsHashSet};
+
+/// What writing rules takes: CAP_NET_RAW is for legacy iptables.
+const OF_THE_NETWORK: [Capability; 2] = [Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW];
+
+/// Gives up, for this thread and the programs that it starts, every other capability and the way to new ones
+/// (`no_new_privs`). There is no way back.
+pub fn keep_those_of_the_network() {
+    // A thread that keeps more than it needs does its work all the same.
+    if let Err(errno) = nix::sys::prctl::set_no_new_privs() {
+        tracing::debug!(%errno, "new privileges could not be ruled out");
+    }
+    if let Err(error) = drop_others() {
+        tracing::debug!(%error, "not all capabilities could be dropped");
+    }
+}
+
+fn drop_others() -> Result<(), CapsError> {
+    // Effective ones first: they must be permitted.
+    for set in [CapSet::Effective, CapSet::Inheritable, CapSet::Permitted] {
+        let kept: CapsHashSet = caps::read(None, set)?
+            .into_iter()
+            .filter(|capability| OF_THE_NETWORK.contains(capability))
+            .collect();
+        caps::set(None, set, &kept)?;
+    }
+    Ok(())
+}
 
 /// What to do when the kernel has refused for lack of CAP_NET_ADMIN.
 pub fn advice() -> String {
@@ -44,6 +72,26 @@ fn advise(effective: bool, permitted: bool, bounding: bool, root: bool) -> &'sta
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_needed_is_given_up_by_one_thread_alone() {
+        let held = |set| caps::read(None, set).unwrap();
+        let before = held(CapSet::Permitted);
+        assert!(before.len() > OF_THE_NETWORK.len(), "this test needs root");
+        let inside = std::thread::spawn(move || {
+            keep_those_of_the_network();
+            let sets = [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable].map(held);
+            (sets, nix::sys::prctl::get_no_new_privs().unwrap())
+        });
+        let (sets, no_new_privileges) = inside.join().unwrap();
+        for kept in &sets[..2] {
+            assert_eq!(*kept, OF_THE_NETWORK.into_iter().collect());
+        }
+        assert!(sets[2].is_subset(&sets[1]));
+        assert!(no_new_privileges);
+        assert_eq!(held(CapSet::Permitted), before);
+        assert!(!nix::sys::prctl::get_no_new_privs().unwrap());
+    }
 
     #[test]
     fn a_capability_in_the_bounding_set_alone_is_told_apart_from_none() {

@@ -1,5 +1,9 @@
 //! A plan as JSON, for machines. The schema is described in the README; [`VERSION`] changes when it does.
 
+mod read;
+
+pub use read::{ReadError, Wrong, read};
+
 use serde_json::{Value, json};
 
 use crate::config::types::Id as _;

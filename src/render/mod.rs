@@ -1,5 +1,6 @@
 //! Pure renderers of a plan.
 
+pub mod graph;
 pub mod iptables;
 pub mod json;
 pub mod netlink;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Name, Ruleset};
+use super::{Families, Name, Ruleset};
 
 /// What is installed under our names.
 ///
@@ -14,6 +14,17 @@ pub struct Installed {
     pub ruleset: Ruleset,
     /// What could not be read, in the order in which it was found.
     pub unreadable: Vec<Unreadable>,
+}
+
+impl Installed {
+    /// No rules at all.
+    pub fn nothing() -> Self {
+        Self::from(Ruleset {
+            families: Families::Both,
+            sets: Vec::new(),
+            chains: Vec::new(),
+        })
+    }
 }
 
 /// A planned ruleset, as if it were installed.

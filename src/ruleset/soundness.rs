@@ -1,6 +1,6 @@
 //! What must hold for any ruleset before a kernel sees it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use thiserror::Error;
@@ -73,15 +73,15 @@ pub enum ProxyTraffic {
 /// # Errors
 /// The first thing that does not hold.
 pub fn check(ruleset: &Ruleset, proxy: &[ProxyTraffic]) -> Result<(), Unsound> {
-    check_names(ruleset)?;
+    let index = Index::of(ruleset)?;
     for chain in &ruleset.chains {
         for rule in &chain.rules {
-            check_rule(ruleset, chain, rule)?;
+            check_rule(&index, chain, rule)?;
         }
     }
     let mut heights = BTreeMap::new();
     for chain in &ruleset.chains {
-        check_acyclic(ruleset, chain, &mut Vec::new(), &mut heights)?;
+        check_acyclic(&index, chain, &mut Vec::new(), &mut heights)?;
     }
     for traffic in proxy {
         for chain in &ruleset.chains {
@@ -93,29 +93,33 @@ pub fn check(ruleset: &Ruleset, proxy: &[ProxyTraffic]) -> Result<(), Unsound> {
     Ok(())
 }
 
-fn check_names(ruleset: &Ruleset) -> Result<(), Unsound> {
-    let (mut chains, mut sets) = (BTreeSet::new(), BTreeSet::new());
-    let repeated = ruleset
-        .chains
-        .iter()
-        .map(|chain| &chain.name)
-        .find(|name| !chains.insert(*name));
-    let repeated = repeated.or_else(|| {
-        ruleset
-            .sets
-            .iter()
-            .map(|set| &set.name)
-            .find(|name| !sets.insert(*name))
-    });
-    match repeated {
-        Some(name) => Err(Unsound::DuplicateName(name.to_string())),
-        None => Ok(()),
+/// Chains and sets by their names. A ruleset that somebody made up may have very many.
+struct Index<'r> {
+    chains: BTreeMap<&'r str, &'r Chain>,
+    sets: BTreeMap<&'r str, &'r Elements>,
+}
+
+impl<'r> Index<'r> {
+    fn of(ruleset: &'r Ruleset) -> Result<Self, Unsound> {
+        let twice = |name: &str| Err(Unsound::DuplicateName(name.to_owned()));
+        let (mut chains, mut sets) = (BTreeMap::new(), BTreeMap::new());
+        for chain in &ruleset.chains {
+            if chains.insert(chain.name.as_ref(), chain).is_some() {
+                return twice(&chain.name);
+            }
+        }
+        for set in &ruleset.sets {
+            if sets.insert(set.name.as_ref(), &set.elements).is_some() {
+                return twice(&set.name);
+            }
+        }
+        Ok(Self { chains, sets })
     }
 }
 
-fn check_rule(ruleset: &Ruleset, chain: &Chain, rule: &Rule) -> Result<(), Unsound> {
+fn check_rule(index: &Index, chain: &Chain, rule: &Rule) -> Result<(), Unsound> {
     for matcher in &rule.matches {
-        if let Some(set) = missing_set(ruleset, matcher) {
+        if let Some(set) = missing_set(index, matcher) {
             return Err(Unsound::NoSet {
                 chain: chain.name.to_string(),
                 set: set.to_owned(),
@@ -130,7 +134,7 @@ fn check_rule(ruleset: &Ruleset, chain: &Chain, rule: &Rule) -> Result<(), Unsou
         | Action::SaveMark
         | Action::RestoreMark
         | Action::SetZone(_) => Ok(()),
-        Action::Jump(target) => match ruleset.chain(target) {
+        Action::Jump(target) => match index.chains.get(target.as_ref()) {
             Some(Chain { hook: None, .. }) => Ok(()),
             _ => Err(Unsound::NoTarget {
                 chain: chain.name.to_string(),
@@ -154,8 +158,8 @@ fn check_rule(ruleset: &Ruleset, chain: &Chain, rule: &Rule) -> Result<(), Unsou
 }
 
 /// The set that the match looks into, where it is not there as it should be.
-fn missing_set<'m>(ruleset: &Ruleset, matcher: &'m Match) -> Option<&'m str> {
-    let elements = |name: &str| ruleset.set(name).map(|set| &set.elements).filter(|e| !e.is_empty());
+fn missing_set<'m>(index: &Index, matcher: &'m Match) -> Option<&'m str> {
+    let elements = |name: &str| index.sets.get(name).copied().filter(|elements| !elements.is_empty());
     let (name, fits) = match matcher {
         Match::Source(Addresses::Set(family, name)) | Match::Destination(Addresses::Set(family, name)) => {
             let fits = match family {
@@ -190,7 +194,7 @@ fn missing_set<'m>(ruleset: &Ruleset, matcher: &'m Match) -> Option<&'m str> {
 /// Follows all jumps from a chain, each chain once, and returns how many chains a packet may be in at once from there
 /// on. `heights` are those that are known already.
 fn check_acyclic<'r>(
-    ruleset: &'r Ruleset,
+    index: &Index<'r>,
     chain: &'r Chain,
     path: &mut Vec<&'r str>,
     heights: &mut BTreeMap<&'r str, usize>,
@@ -205,12 +209,12 @@ fn check_acyclic<'r>(
     path.push(name);
     let mut height = 1;
     for target in chain.rules.iter().filter_map(|rule| rule.action.target()) {
-        if let Some(target) = ruleset.chain(target) {
+        if let Some(target) = index.chains.get(target.as_ref()) {
             // Looked at before going on, so that a hostile ruleset cannot exhaust the stack.
             if path.len() >= MAX_DEPTH {
                 return Err(Unsound::TooDeep(target.name.to_string()));
             }
-            height = height.max(1 + check_acyclic(ruleset, target, path, heights)?);
+            height = height.max(1 + check_acyclic(index, target, path, heights)?);
         }
     }
     path.pop();

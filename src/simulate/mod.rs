@@ -7,8 +7,29 @@
 
 mod course;
 mod journey;
+pub mod json;
 mod packet;
+mod phrase;
+pub mod text;
+pub mod words;
 
 pub use course::{Course, End, Entry, Step, Verdict};
 pub use journey::{Endless, simulate, simulate_later};
 pub use packet::{Origin, Packet, Pod};
+
+use crate::ruleset::{Ruleset, Unreadable};
+
+/// All that is told of a packet's way.
+#[derive(Clone, Copy, Debug)]
+pub struct Explanation<'e> {
+    /// Whose rules were followed: a phrase.
+    pub rules: &'e str,
+    /// The rules.
+    pub ruleset: &'e Ruleset,
+    /// What could not be read of them.
+    pub unreadable: &'e [Unreadable],
+    /// The packet.
+    pub packet: &'e Packet,
+    /// Its way.
+    pub course: &'e Course<'e>,
+}

@@ -40,7 +40,7 @@ def measure(bench):
 
 
 def _other(bench):
-    return bench.plan("other", excludeOutboundPorts=(3306, 6379), excludeInboundPorts=(9090,))
+    return bench.plan("other", exclude_outbound_ports=(3306, 6379), exclude_inbound_ports=(9090,))
 
 
 def _sent(bench, contestant):

@@ -12,6 +12,7 @@ from report import Section, Table, at_least, at_most
 from sample import Contestant, compete, factor, memory, number, processor_times, walls
 
 OURS = "`sidetrack apply`"
+START = "`sidetrack --version`: its start"
 NOTHING = "a static program that does nothing"
 SENDER = "a bare sender of the same bytes"
 NFT = "`nft -f` of the same rules"
@@ -23,6 +24,7 @@ def near(bench):
     plan = bench.plan()
     return [
         Contestant(OURS, (plan.apply,)),
+        Contestant(START, (Step((bench.sidetrack, "--version")),)),
         Contestant(NOTHING, (Step((bench.runner.program("nothing"),)),)),
         Contestant(SENDER, (bench.send(plan),)),
         Contestant(NFT, (plan.nft,)),
@@ -113,7 +115,8 @@ def check(bench):
                 _hold(saved == wanted, f"{contestant.name}: {saved} rules of {family} instead of {wanted}")
         else:
             listings[contestant.name] = namespace.output("nft", "list", "ruleset")
-    _hold(listings.pop(NOTHING) == "", "a program that does nothing left rules")
+    for name in (START, NOTHING):
+        _hold(listings.pop(name) == "", f"{name} left rules")
     _hold("redirect to :15001" in listings[OURS], "ours are not there")
     for name, listing in listings.items():
         _hold(listing == listings[OURS], f"{name}: other rules than ours")

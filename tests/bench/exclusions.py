@@ -17,7 +17,7 @@ class Exclusions(NamedTuple):
         return f"{len(self.elements):,} {self.kind}"
 
     def plan(self, bench):
-        option = "excludeOutboundCidrs" if self.kind == "CIDRs" else "excludeOutboundPorts"
+        option = "exclude_outbound_cidrs" if self.kind == "CIDRs" else "exclude_outbound_ports"
         return bench.plan(str(self), **{option: self.elements})
 
     def istio_rules(self, bench):

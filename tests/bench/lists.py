@@ -36,8 +36,8 @@ def measure(bench):
         ]
     return Section(
         "Long lists",
-        "The default plan with so many excluded outbound, IPv4 networks or ports, in a fresh namespace. Ours come from "
-        "a JSON file. iptables-restore gets Istio's rules, for both families.",
+        "The default plan with so many excluded outbound, IPv4 networks or ports, in a fresh namespace. Ours are "
+        "flags; iptables-restore gets Istio's rules, for both families.",
         Table(("", "time, ours = 1", "CPU", "MiB", "ms, median (min–max)"), rows),
         plots,
         targets,

@@ -34,15 +34,14 @@ def cni_add(sidetrack, folder):
 
 
 class Plan:
-    """A plan: the options as a file, and the rules as files for nft and for `send`."""
+    """A plan: the command that applies it, and the rules as files for nft and for `send`. Options are lists."""
 
     def __init__(self, sidetrack, namespace, folder, **options):
         folder = pathlib.Path(folder)
         folder.mkdir()
-        config = _written(folder / "config.json", json.dumps(options))
-        arguments = ("--config", config) if options else ()
-        self.apply = Step((sidetrack, "apply", *arguments))
-        script = output(sidetrack, "apply", "--dry-run", *arguments)
+        flags = [word for option, elements in options.items() for word in _flags(option, elements)]
+        self.apply = Step((sidetrack, "apply", *flags))
+        script = output(sidetrack, "apply", "--dry-run", *flags)
         self.nft_dry_run = Step(("nft", "-f", _written(folder / "dry-run.nft", script)))
         # Without what makes it take the place of an older table, for which nft would have to wait.
         script = re.sub(r"(?m)^(delete )?table inet \w+$", "", script)
@@ -51,6 +50,13 @@ class Plan:
         namespace.output("strace", "-e", "trace=sendto", "-e", "write=all", "-o", trace, *self.apply.command)
         self.transaction = str(folder / "transaction")
         pathlib.Path(self.transaction).write_bytes(_transaction(pathlib.Path(trace).read_text()))
+
+
+def _flags(option, elements):
+    """The kernel takes no argument of more than 128 KiB, so that a long list is given in parts."""
+    for begin in range(0, len(elements), 5000):
+        yield f"--{option.replace('_', '-')}"
+        yield ",".join(map(str, elements[begin : begin + 5000]))
 
 
 def _transaction(trace):

@@ -5,6 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::str::FromStr;
 
+use nix::sys::socket::{setsockopt, sockopt};
 use sidetrack::ruleset::Family;
 
 use super::service::{Serve, Service, Sockets};
@@ -58,9 +59,19 @@ pub struct Server {
 impl Server {
     /// Starts one; it listens when this returns. One thread serves all ports, a client at a time.
     pub fn start(netns: &Netns, name: &'static str, owner: Owner, ports: &[u16]) -> Self {
-        let ports = ports.to_vec();
         Self {
-            _service: Service::start(netns, owner, Telling { name, ports }),
+            _service: Service::start(netns, owner, Telling::new(name, ports)),
+        }
+    }
+
+    /// Starts one as root, which also gets connections that TPROXY hands over; whose they were does not matter.
+    pub fn start_transparent(netns: &Netns, name: &'static str, ports: &[u16]) -> Self {
+        let service = Telling {
+            transparent: true,
+            ..Telling::new(name, ports)
+        };
+        Self {
+            _service: Service::start(netns, Owner::ROOT, service),
         }
     }
 }
@@ -69,6 +80,17 @@ impl Server {
 struct Telling {
     name: &'static str,
     ports: Vec<u16>,
+    transparent: bool,
+}
+
+impl Telling {
+    fn new(name: &'static str, ports: &[u16]) -> Self {
+        Self {
+            name,
+            ports: ports.to_vec(),
+            transparent: false,
+        }
+    }
 }
 
 impl Serve for Telling {
@@ -78,7 +100,11 @@ impl Serve for Telling {
             .into_iter()
             .flat_map(|family| self.ports.iter().map(move |port| (family, *port)))
         {
-            sockets.tcp.push(socket::listener(socket::any(family, port))?);
+            let listener = socket::listener(socket::any(family, port))?;
+            if self.transparent {
+                setsockopt(&listener, sockopt::IpTransparent, &true)?;
+            }
+            sockets.tcp.push(listener);
             sockets.udp.push(socket::receiver(socket::any(family, port))?);
         }
         Ok(sockets)

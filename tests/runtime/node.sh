@@ -25,6 +25,9 @@ inside() {
     mount -t tmpfs tmpfs /run
     mkdir /run/lock
 
+    # As on a host: podman leaves it to a process in a mount namespace of its own to clean up after a container.
+    mount --make-rshared /
+
     ip link set lo up
     echo "$directory $id"
     # The shell waits for the first process to end, and so buries those whose parents have left them.

@@ -7,16 +7,16 @@ use crate::common::{Netns, Owner};
 use crate::program::{Run, sidetrack, state};
 
 /// A file that is removed when the test is over.
-struct Temporary(std::path::PathBuf);
+pub struct Temporary(std::path::PathBuf);
 
 impl Temporary {
-    fn new(name: &str, text: &str) -> Self {
+    pub fn new(name: &str, text: &str) -> Self {
         let path = std::env::temp_dir().join(format!("sidetrack-{}-{name}", std::process::id()));
         fs::write(&path, text).expect("a temporary file");
         Self(path)
     }
 
-    fn path(&self) -> &str {
+    pub fn path(&self) -> &str {
         self.0.to_str().expect("text")
     }
 }

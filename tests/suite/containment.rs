@@ -17,6 +17,16 @@ fn static_program() -> PathBuf {
         .into()
 }
 
+/// The released program has no tables to unwind by: whoever asked for a backtrace got an abort instead of the error.
+#[test]
+fn an_error_is_told_also_where_backtraces_are_asked_for() {
+    let mut command = Command::new(static_program());
+    command
+        .args(["cleanup", "--netns", "/nonexistent"])
+        .env("RUST_BACKTRACE", "full");
+    Run::of(&mut command).failed(1, &["/nonexistent"]);
+}
+
 #[test]
 fn in_an_empty_read_only_image_as_a_user_with_one_capability() {
     let scratch = Scratch::with(&static_program());

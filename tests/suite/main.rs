@@ -20,6 +20,7 @@ mod explain;
 mod faults;
 mod generated;
 mod golden;
+mod graph;
 mod groups;
 mod istio;
 mod layering;

@@ -14,8 +14,9 @@ use sidetrack::render;
 
 use crate::SIDETRACK;
 use crate::cases;
-use crate::common::output_of;
+use crate::common::{Netns, output_of};
 use crate::golden::plan;
+use crate::program::Run;
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
 const BEGIN: &str = "<!-- options -->\n";
@@ -77,7 +78,7 @@ fn the_table_of_options_is_the_one_in_the_code() {
 #[test]
 fn every_flag_is_described() {
     let readme = readme();
-    for command in ["apply", "check", "cleanup"] {
+    for command in ["apply", "check", "cleanup", "probe"] {
         let help = output_of(Command::new(SIDETRACK).args([command, "--help"]));
         let words = help.lines().flat_map(|line| line.split([' ', ',', '.']));
         let flags: BTreeSet<&str> = words.filter(|word| word.starts_with("--")).collect();
@@ -153,6 +154,33 @@ fn every_field_of_the_json_plan_is_described() {
         assert!(
             described.iter().any(|words| schema.contains(words)),
             "README.md says nothing about the field {field}"
+        );
+    }
+}
+
+/// The field names of the report, in `docs/probe.md`.
+#[test]
+fn every_field_of_the_report_of_probes_is_described() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/probe.md");
+    let text = fs::read_to_string(path).expect("docs/probe.md");
+    let mut command = Netns::new().command(SIDETRACK);
+    let run = Run::of(command.args(["probe", "--json"]));
+    let mut fields = BTreeSet::new();
+    collect_fields(&serde_json::from_str(&run.stdout).expect("JSON"), &mut fields);
+    assert!(fields.len() > 15, "{fields:?}");
+    for field in fields {
+        let described = [format!("`{field}`"), format!("\"{field}\":")];
+        assert!(
+            described.iter().any(|words| text.contains(words)),
+            "docs/probe.md says nothing about the field {field}"
+        );
+    }
+    let report: Value = serde_json::from_str(&run.stdout).expect("JSON");
+    for probe in report["probes"].as_array().expect("probes") {
+        let name = probe["name"].as_str().expect("a name");
+        assert!(
+            text.contains(&format!("`{name}`")),
+            "docs/probe.md says nothing about {name}"
         );
     }
 }

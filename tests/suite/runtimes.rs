@@ -3,6 +3,7 @@
 
 mod containerd;
 mod ctr;
+mod image;
 mod networks;
 mod node;
 mod podman;

@@ -38,6 +38,14 @@ pub enum IptablesError {
         /// Why not.
         source: io::Error,
     },
+    /// What a program was told or said did not come through.
+    #[error("the exchange with {program} broke off: {source}. Try again")]
+    BrokenOff {
+        /// The program.
+        program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// A program did not come to an end, and was stopped.
     #[error(
         "{program} did not end within {seconds} seconds and was stopped. \
@@ -91,14 +99,23 @@ impl IptablesError {
     /// Whether the rules might be accepted without comments.
     pub(super) fn may_be_of_comments(&self) -> bool {
         match self {
+            // It did not even come to an end.
+            Self::Failed(failure) if failure.status.code().is_none() => false,
             Self::Failed(failure) => match &failure.reason {
                 Reason::Extension(name) => name == "comment",
                 // Kernels do not say which extension they lack.
                 Reason::Other => true,
-                Reason::Permission | Reason::Lock | Reason::LockFile | Reason::NoNfTables | Reason::NoTable => false,
+                Reason::Permission
+                | Reason::Lock
+                | Reason::LockFile
+                | Reason::Busy
+                | Reason::Memory
+                | Reason::NoNfTables
+                | Reason::NoTable => false,
             },
             Self::NotFound { .. }
             | Self::CannotRun { .. }
+            | Self::BrokenOff { .. }
             | Self::TimedOut { .. }
             | Self::Incompatible { .. }
             | Self::NotUndone { .. } => false,
@@ -110,8 +127,17 @@ impl IptablesError {
         match self {
             Self::Failed(failure) => failure.reason == Reason::Permission,
             Self::NotUndone { failure, .. } => failure.is_refusal(),
-            Self::NotFound { .. } | Self::CannotRun { .. } | Self::TimedOut { .. } | Self::Incompatible { .. } => false,
+            Self::NotFound { .. }
+            | Self::CannotRun { .. }
+            | Self::BrokenOff { .. }
+            | Self::TimedOut { .. }
+            | Self::Incompatible { .. } => false,
         }
+    }
+
+    /// Whether somebody else was at the same tables just then.
+    pub(super) fn is_busy(&self) -> bool {
+        matches!(self, Self::Failed(failure) if failure.reason == Reason::Busy)
     }
 
     /// Adds that undoing failed as well.
@@ -141,6 +167,8 @@ enum Reason {
     Permission,
     Lock,
     LockFile,
+    Busy,
+    Memory,
     NoNfTables,
     NoTable,
     Extension(String),
@@ -189,6 +217,10 @@ impl Reason {
             Self::Permission
         } else if says("xtables lock") {
             Self::Lock
+        } else if says("Resource temporarily unavailable") || says("Device or resource busy") {
+            Self::Busy
+        } else if says("Memory allocation problem") || says("Cannot allocate memory") || says("No buffer space") {
+            Self::Memory
         } else if says("Failed to initialize nft") || says("Could not fetch rule set generation id") {
             Self::NoNfTables
         } else if says("initialize table") || says("initialize iptables table") || says("initialize ip6tables table") {
@@ -210,6 +242,11 @@ impl fmt::Display for Reason {
             Self::LockFile => {
                 f.write_str("Let this user write to it, or set XTABLES_LOCKFILE to a file where that is so")
             }
+            Self::Busy => f.write_str(
+                "Another program may be changing the same tables: try again. Or one of its rules leads to a chain of ours \
+                 (SIDETRACK_…): remove that",
+            ),
+            Self::Memory => f.write_str("The system is short of memory: try again"),
             Self::NoNfTables => f.write_str("The kernel has no nf_tables: use the variant legacy"),
             Self::NoTable => f.write_str(
                 "Load the module of the table on the node (modprobe iptable_nat, ip6table_nat), and check that the \

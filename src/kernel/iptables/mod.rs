@@ -18,10 +18,13 @@ pub use error::{Failure, IptablesError};
 
 use self::program::Programs;
 use self::saved::Instantiated;
-use super::Change;
+use super::{Change, netlink};
 use crate::drift::{Difference, Subject};
-use crate::render::iptables::{InFront, TableName, Tables, contents, lower, patch, raise};
+use crate::render::iptables::{InFront, TableName, Tables, contents, lower, patch, raise, same};
 use crate::ruleset::{Family, Installed, Ruleset};
+
+/// How often a change is begun again that others have disturbed.
+const ATTEMPTS: u32 = 5;
 
 /// The tables that rules of ours go to: these have to be readable, whatever it takes.
 const USED: [TableName; 3] = [TableName::Raw, TableName::Mangle, TableName::Nat];
@@ -63,6 +66,20 @@ struct Step {
     wanted: Tables,
 }
 
+/// An attempt that changed nothing, unless the error says so.
+struct Failed {
+    error: IptablesError,
+    /// Somebody else was at it: the next attempt may succeed.
+    disturbed: bool,
+}
+
+impl From<IptablesError> for Failed {
+    fn from(error: IptablesError) -> Self {
+        let disturbed = error.is_busy();
+        Self { error, disturbed }
+    }
+}
+
 impl Step {
     fn in_sync(&self) -> bool {
         self.patch().is_none() || self.patch_without_comments().is_none()
@@ -89,6 +106,16 @@ impl Step {
         let installed = contents(&self.installed, &self.in_front, self.family);
         let table = format!("of {} in iptables", self.family);
         planned.compare_unequal(&installed, Subject::Table { table })
+    }
+
+    /// Whether somebody else has changed what the step began with, or ends with.
+    fn disturbed_by(&self, found: &Tables) -> bool {
+        let known = |table| {
+            [&self.installed, &self.wanted]
+                .iter()
+                .any(|known| same(table, known, found))
+        };
+        !TableName::ALL.into_iter().all(known)
     }
 }
 
@@ -121,6 +148,20 @@ impl Iptables {
     /// # Errors
     /// A program is missing or fails. What was done until then is undone.
     pub fn apply(&self, ruleset: &Ruleset) -> Result<Change, IptablesError> {
+        let mut attempt = 1;
+        loop {
+            match self.attempt(ruleset) {
+                Err(failed) if failed.disturbed && attempt < ATTEMPTS => {
+                    tracing::debug!(error = %failed.error, "another program changes the tables of iptables; once more");
+                    netlink::pause(attempt);
+                    attempt += 1;
+                }
+                result => return result.map_err(|failed| failed.error),
+            }
+        }
+    }
+
+    fn attempt(&self, ruleset: &Ruleset) -> Result<Change, Failed> {
         let mut steps = self.steps(ruleset)?;
         let created = steps.iter().all(|step| step.installed.is_empty());
         steps.retain(|step| !step.in_sync());
@@ -128,8 +169,9 @@ impl Iptables {
             return Ok(Change::Unchanged);
         }
         for (number, step) in steps.iter().enumerate() {
-            if let Err(failure) = self.take(step) {
-                return Err(self.undo(&steps[..=number], failure));
+            if let Err(failed) = self.take(step) {
+                let error = self.undo(&steps[..=number], failed.error)?;
+                return Err(Failed { error, ..failed });
             }
         }
         Ok(if created { Change::Created } else { Change::Replaced })
@@ -234,28 +276,39 @@ impl Iptables {
     }
 
     /// Takes the step, without comments if it cannot be taken with them: some kernels lack xt_comment.
-    fn take(&self, step: &Step) -> Result<(), IptablesError> {
-        let failure = match self.restore(step.family, step.patch()) {
-            Err(failure) if failure.may_be_of_comments() => failure,
-            done => return done,
+    fn take(&self, step: &Step) -> Result<(), Failed> {
+        let Err(failure) = self.restore(step.family, step.patch()) else {
+            return Ok(());
         };
-        match self.restore(step.family, step.patch_without_comments()) {
-            Ok(()) => {
-                tracing::warn!(
-                    family = %step.family, %failure,
-                    "the rules were installed without their comments, which were refused"
-                );
-                Ok(())
-            }
-            Err(_) => Err(failure),
+        // With more than one table, it may have got half-way.
+        let found = match self.read(step.family) {
+            Ok(found) => found,
+            Err(_) => return Err(failure.into()), // It says more.
+        };
+        let disturbed = failure.is_busy() || step.disturbed_by(&found);
+        let without_comments = || self.restore(step.family, patch(&found, &step.wanted.without_comments()));
+        if disturbed || !failure.may_be_of_comments() || without_comments().is_err() {
+            let error = failure;
+            return Err(Failed { error, disturbed });
         }
+        tracing::warn!(
+            family = %step.family, %failure,
+            "the rules were installed without their comments, which were refused"
+        );
+        Ok(())
     }
 
     /// Puts every family of `steps` back to what it was. The last step is the one that failed: with more than one
     /// table, it may have got half-way.
-    fn undo(&self, steps: &[Step], failure: IptablesError) -> IptablesError {
+    ///
+    /// # Errors
+    /// Not everything could be put back.
+    fn undo(&self, steps: &[Step], failure: IptablesError) -> Result<IptablesError, IptablesError> {
         let back = |step: &Step| self.restore(step.family, patch(&self.read(step.family)?, &step.installed));
         let failures: Vec<IptablesError> = steps.iter().rev().filter_map(|step| back(step).err()).collect();
-        failures.into_iter().fold(failure, IptablesError::and_not_undone)
+        if failures.is_empty() {
+            return Ok(failure);
+        }
+        Err(failures.into_iter().fold(failure, IptablesError::and_not_undone))
     }
 }

@@ -129,45 +129,90 @@ pub fn run(
         .stderr(Stdio::piped())
         .spawn()
         .map_err(cannot_run)?;
-    // Threads of their own, so that neither side waits for the other with a pipe full.
-    let stdin = child.stdin.take();
-    let fed = input.clone();
-    thread::spawn(move || stdin.map(|mut pipe| pipe.write_all(fed.as_bytes())));
-    let stdout = drain(child.stdout.take());
-    let stderr = drain(child.stderr.take());
-
+    let exchange = match Exchange::begin(&mut child, input.clone()) {
+        Ok(exchange) => exchange,
+        Err(source) => {
+            // It has been fed nothing yet; that it cannot be stopped would be one more thing to say, and no help.
+            let _stopped = child.kill().and_then(|()| child.wait());
+            return Err(cannot_run(source));
+        }
+    };
     let deadline = started + timeout;
-    let ended = |output: &Receiver<_>| output.recv_timeout(deadline.saturating_duration_since(Instant::now()));
-    let (stdout, stderr) = (ended(&stdout), ended(&stderr));
+    let exchanged = exchange.end(deadline);
     let status = wait(&mut child, deadline).map_err(cannot_run)?;
     tracing::debug!(
         program = %program.display(), %family, duration = ?started.elapsed(),
         status = status.map(tracing::field::display), "ran",
     );
-    let (Some(status), Ok(stdout), Ok(stderr)) = (status, stdout, stderr) else {
+    let (Some(status), Some(exchanged)) = (status, exchanged) else {
         return Err(IptablesError::TimedOut {
             program: program.to_owned(),
             seconds: timeout.as_secs(),
         });
     };
-    if status.success() {
-        return Ok(stdout);
+    if !status.success() {
+        let stderr = exchanged.stderr.unwrap_or_default();
+        let failure = Failure::new(program, status, &stderr, &input);
+        return Err(IptablesError::Failed(Box::new(failure)));
     }
-    Err(IptablesError::Failed(Box::new(Failure::new(
-        program, status, &stderr, &input,
-    ))))
+    // Half of the rules must not pass for all of them.
+    let whole = exchanged.fed.and(exchanged.stdout);
+    whole.map_err(|source| IptablesError::BrokenOff {
+        program: program.to_owned(),
+        source,
+    })
 }
 
-/// Reads all of a stream, and sends it when the stream ends.
-fn drain(stream: Option<impl Read + Send + 'static>) -> Receiver<String> {
+/// What goes to a program and comes from it, on threads of their own: neither side waits for the other with a pipe full.
+struct Exchange {
+    fed: Receiver<io::Result<()>>,
+    stdout: Receiver<io::Result<String>>,
+    stderr: Receiver<io::Result<String>>,
+}
+
+/// How that went.
+struct Exchanged {
+    fed: io::Result<()>,
+    stdout: io::Result<String>,
+    stderr: io::Result<String>,
+}
+
+impl Exchange {
+    fn begin(child: &mut Child, input: String) -> io::Result<Self> {
+        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        Ok(Self {
+            stdout: in_background(move || all_of(stdout))?,
+            stderr: in_background(move || all_of(stderr))?,
+            fed: in_background(move || stdin.map_or(Ok(()), |mut pipe| pipe.write_all(input.as_bytes())))?,
+        })
+    }
+
+    /// `None`: it has not ended at the deadline.
+    fn end(self, deadline: Instant) -> Option<Exchanged> {
+        fn ended<T>(of: &Receiver<T>, deadline: Instant) -> Option<T> {
+            of.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
+        }
+        Some(Exchanged {
+            stdout: ended(&self.stdout, deadline)?,
+            stderr: ended(&self.stderr, deadline)?,
+            fed: ended(&self.fed, deadline)?,
+        })
+    }
+}
+
+fn in_background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<Receiver<T>> {
     let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        // What came before an error is all there is to tell.
-        let _: Option<io::Result<usize>> = stream.map(|mut stream| stream.read_to_end(&mut bytes));
-        sender.send(String::from_utf8_lossy(&bytes).into_owned())
-    });
-    receiver
+    thread::Builder::new().spawn(move || sender.send(work()))?;
+    Ok(receiver)
+}
+
+/// Reads a stream to its end.
+fn all_of(stream: Option<impl Read>) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    if let Some(mut stream) = stream {
+        stream.read_to_end(&mut bytes)?;
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// The exit status, or `None` for a child that had to be killed.

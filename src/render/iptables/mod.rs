@@ -17,7 +17,7 @@ mod tests;
 
 pub use contents::{InFront, contents};
 pub use lower::lower;
-pub use patch::patch;
+pub use patch::{patch, same};
 pub use raise::raise;
 pub use tables::{Chain, Jump, PREFIX, Spec, Table, TableName, Tables};
 

@@ -4,12 +4,17 @@ use super::tables::{Chain, Jump, Table, TableName, Tables};
 
 /// Input for `iptables-restore --noflush` that turns the state `from` into `to`; `None` where they are the same.
 ///
-/// Each table is one commit, so that a packet sees the old rules or the new. Only chains that differ are filled anew.
+/// Each table is one commit, so that a packet sees the old rules or the new. Between two commits inbound connections must
+/// be captured by one of the tables: the one that gives that up comes last. Only chains that differ are filled anew.
 /// The jumps from a chain stay if they are the right ones in the right places: a rule of others before ours would have
 /// the first word. Otherwise all of them are deleted and put in where `to` has them.
 pub fn patch(from: &Tables, to: &Tables) -> Option<String> {
     let nothing = Table::default();
-    let tables: Vec<String> = TableName::ALL
+    let intercepts = |tables: &Tables, name| tables.get(name).is_some_and(Table::intercepts);
+    let gives_up = |name: &TableName| intercepts(from, *name) && !intercepts(to, *name);
+    let mut names = TableName::ALL;
+    names.sort_by_key(gives_up);
+    let tables: Vec<String> = names
         .into_iter()
         .filter_map(|name| {
             table(
@@ -20,6 +25,13 @@ pub fn patch(from: &Tables, to: &Tables) -> Option<String> {
         })
         .collect();
     (!tables.is_empty()).then(|| tables.concat())
+}
+
+/// Whether what is ours in the table called `name` is the same in both.
+pub fn same(name: TableName, one: &Tables, other: &Tables) -> bool {
+    let nothing = Table::default();
+    let [one, other] = [one, other].map(|tables| tables.get(name).unwrap_or(&nothing));
+    table(name, one, other).is_none()
 }
 
 fn table(name: TableName, from: &Table, to: &Table) -> Option<String> {

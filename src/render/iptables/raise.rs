@@ -71,7 +71,12 @@ struct Draft {
 
 impl Installed {
     fn report(&mut self, place: Place, spec: &Spec) {
-        let (text, comment) = (spec.without_comment().to_string(), spec.comment().to_owned());
+        // Without what would do something to a terminal.
+        let printable = |text: &str| text.replace(char::is_control, "\u{fffd}");
+        let (text, comment) = (
+            printable(&spec.without_comment().to_string()),
+            printable(spec.comment()),
+        );
         self.unreadable.push(Unreadable { place, text, comment });
     }
 

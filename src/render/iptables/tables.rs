@@ -123,6 +123,14 @@ impl Table {
     }
 }
 
+impl Table {
+    /// Whether rules here hand connections to a socket as they are, instead of translating them.
+    pub fn intercepts(&self) -> bool {
+        let mut rules = self.chains.iter().flat_map(|chain| &chain.rules);
+        rules.any(|spec| spec.words.windows(2).any(|words| words == ["-j", "TPROXY"]))
+    }
+}
+
 /// A chain of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain {

@@ -1,7 +1,9 @@
 //! What a ruleset looks like in the language of iptables.
 
 use super::*;
-use crate::config::types::{IpFamily, NoAccounts, parse_cidrs, parse_ids, parse_ports, parse_ports_for_uids};
+use crate::config::types::{
+    InboundMode, IpFamily, NoAccounts, parse_cidrs, parse_ids, parse_ports, parse_ports_for_uids,
+};
 use crate::config::{Config, Settings};
 use crate::facts::Facts;
 use crate::plan::Plan;
@@ -208,4 +210,28 @@ fn words_are_quoted_where_the_program_would_split_them() {
     let words = ["-m", "comment", "--comment", r#"a "b" \c"#, ""].map(str::to_owned);
     let spec = Spec::new(None, words.to_vec());
     assert_eq!(spec.to_string(), r#"-m comment --comment "a \"b\" \\c" """#);
+}
+
+/// Between two commits one of the tables has to capture inbound connections.
+#[test]
+fn the_table_that_gives_up_capturing_inbound_connections_comes_last() {
+    let tables = |mode| {
+        let plan = plan(|config| {
+            config.inbound.mode = mode;
+            config.drop_invalid = true;
+        });
+        lower(&plan.ruleset).of(Family::V4)
+    };
+    let (redirect, tproxy) = (tables(InboundMode::Redirect), tables(InboundMode::Tproxy));
+    let order = |from, to| {
+        let text = patch(from, to).unwrap();
+        let names: Vec<String> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix('*'))
+            .map(str::to_owned)
+            .collect();
+        names
+    };
+    assert_eq!(order(&redirect, &tproxy), ["mangle", "nat"]);
+    assert_eq!(order(&tproxy, &redirect), ["nat", "mangle"]);
 }

@@ -30,6 +30,7 @@ pub fn decode(listing: &Listing) -> Installed {
     }
     let mut sets = Vec::new();
     for (name, listed) in &listing.sets {
+        let name = printable(name);
         match set(listed) {
             Some(elements) => sets.push(Set {
                 name: name.clone().into(),
@@ -44,6 +45,7 @@ pub fn decode(listing: &Listing) -> Installed {
     }
     let mut chains = Vec::new();
     for (name, listed) in &listing.chains {
+        let name = printable(name);
         let hook = listed.hook.as_ref().map(|hook| base_hook(hook).ok_or(hook));
         if let Some(Err(listing::BaseHook {
             kind,
@@ -128,7 +130,12 @@ pub(super) fn comment(user_data: &[u8]) -> String {
         [super::RULE_COMMENT, length, rest @ ..] => rest.get(..usize::from(*length)).unwrap_or_default(),
         _ => &[],
     };
-    String::from_utf8_lossy(text).trim_end_matches('\0').to_owned()
+    printable(String::from_utf8_lossy(text).trim_end_matches('\0'))
+}
+
+/// The text without what would do something to a terminal. A name that is not the same afterwards is not one of ours.
+fn printable(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
 }
 
 /// What an expression says; which registers it uses shows when it is encoded again.

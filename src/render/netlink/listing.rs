@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use netlink_packet_core::{DefaultNla, NLA_TYPE_MASK, Nla as _, NlasIterator, Parseable as _};
+use netlink_packet_core::{DefaultNla, NLA_TYPE_MASK, Nla as _, NlaBuffer, NlasIterator, Parseable};
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, DataAttribute, ExpressionAttribute, Hook, HookNumber, InetHookNumber, ListAttribute,
     NfTablesMessage, RuleAttribute, SetAttribute, SetElementAttribute, SetElementFlags, SetElementList, TableAttribute,
@@ -153,6 +153,7 @@ impl Listing {
             match attribute {
                 RuleAttribute::Chain(name) => chain.clone_from(name),
                 RuleAttribute::Expressions(list) => expressions = list.iter().filter_map(expression).collect(),
+                RuleAttribute::Other(list) => expressions = elements(list).iter().filter_map(expression).collect(),
                 RuleAttribute::UserData(bytes) => user_data.clone_from(bytes),
                 _ => {}
             }
@@ -183,19 +184,22 @@ impl Listing {
             match attribute {
                 SetElementList::Set(text) => name.clone_from(text),
                 SetElementList::Elements(elements) => boundaries = elements.iter().filter_map(boundary).collect(),
-                // A list of ours, in bytes.
-                SetElementList::Other(list) => {
-                    let list = value(list);
-                    let elements = NlasIterator::new(&list).flatten();
-                    boundaries = elements
-                        .filter_map(|nla| boundary(&ListAttribute::parse(&nla).ok()?))
-                        .collect();
-                }
+                SetElementList::Other(list) => boundaries = self::elements(list).iter().filter_map(boundary).collect(),
                 _ => {}
             }
         }
         self.sets.entry(name).or_default().boundaries.extend(boundaries);
     }
+}
+
+/// The elements of a list of ours: it is in bytes.
+fn elements<T>(list: &DefaultNla) -> Vec<ListAttribute<T>>
+where
+    for<'b> ListAttribute<T>: Parseable<NlaBuffer<&'b [u8]>>,
+{
+    let list = value(list);
+    let elements = NlasIterator::new(&list).flatten();
+    elements.filter_map(|nla| ListAttribute::parse(&nla).ok()).collect()
 }
 
 pub(super) fn expression(element: &ListAttribute<ExpressionAttribute>) -> Option<Expression> {

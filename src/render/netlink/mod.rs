@@ -247,12 +247,16 @@ fn rules(ruleset: &Ruleset) -> impl Iterator<Item = Step> {
         .flat_map(|chain| chain.rules.iter().map(|rule| self::rule(chain, rule)))
 }
 
+/// `enum nft_rule_attributes`.
+const NFTA_RULE_EXPRESSIONS: u16 = 4;
+
 fn rule(chain: &Chain, rule: &Rule) -> Step {
+    let expressions = expression::bytes_of(&expression::of_rule(rule).as_slice());
     let message = NfTablesMessage::NewRule(RuleMessage {
         attributes: vec![
             RuleAttribute::Table(TABLE.to_owned()),
             RuleAttribute::Chain(chain.name.to_string()),
-            RuleAttribute::Expressions(expression::of_rule(rule)),
+            RuleAttribute::Other(DefaultNla::new(NFTA_RULE_EXPRESSIONS | NLA_F_NESTED, expressions)),
             RuleAttribute::UserData(rule_user_data(&rule.comment)),
         ],
     });

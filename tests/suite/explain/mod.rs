@@ -1,5 +1,7 @@
 //! `sidetrack explain`: what it says, and that it is true.
 
+mod command;
 mod lab;
 mod oracle;
+mod saved;
 mod truth;

@@ -2,4 +2,6 @@
 //! the rest.
 
 mod injection;
+mod programs;
+mod snapshot;
 mod system_calls;

@@ -1,12 +1,9 @@
 //! Each system call of a run fails once, and the run is killed once at each.
 
-use std::collections::BTreeSet;
-use std::io::Write as _;
-use std::process::Stdio;
-
 use super::injection::{Fault, Point, points, run_with_fault};
+use super::snapshot::Snapshot;
 use crate::common::Netns;
-use crate::program::{Run, nft_state, sidetrack};
+use crate::program::{Run, sidetrack};
 
 const DEFAULT: &[&str] = &["apply", "--exclude-inbound-ports", "22"];
 const OTHER: &[&str] = &["apply", "--exclude-outbound-ports", "1-3,7", "--drop-invalid"];
@@ -30,56 +27,6 @@ const OTHER_TPROXY: &[&str] = &[
     "ipv4",
 ];
 const CLEANUP: &[&str] = &["cleanup"];
-
-/// What a network namespace holds: the rules, and beside them addresses, rules of policy routing and routes, a line
-/// each.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Snapshot {
-    rules: String,
-    beside: BTreeSet<String>,
-}
-
-impl Snapshot {
-    fn of(netns: &Netns) -> Self {
-        let v4 = ["rule show", "route show table all"];
-        let v6 = ["address show dev lo", "rule show", "route show table all"];
-        let lists = [list(netns, "-4", &v4), list(netns, "-6", &v6)];
-        // Routes of the kernel's own follow addresses some time later.
-        let lines = lists.iter().zip(["-4", "-6"]).flat_map(|(list, family)| {
-            let lines = list.lines().filter(|line| !line.contains("proto kernel"));
-            lines.map(move |line| format!("{family} {line}"))
-        });
-        Self {
-            rules: nft_state(netns),
-            beside: lines.collect(),
-        }
-    }
-
-    /// Whether this is the plan of `whole`: its rules, and all that they need; maybe more, of `other`.
-    fn holds(&self, whole: &Self, other: &Self) -> bool {
-        let known = whole.beside.union(&other.beside).cloned().collect();
-        self.rules == whole.rules && self.beside.is_superset(&whole.beside) && self.beside.is_subset(&known)
-    }
-}
-
-/// What `ip` answers to these commands in one family.
-fn list(netns: &Netns, family: &str, commands: &[&str]) -> String {
-    let mut command = netns.command("ip");
-    command.args([family, "-oneline", "-batch", "-"]);
-    let mut ip = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("ip (iproute2)");
-    let mut input = ip.stdin.take().expect("a pipe");
-    input
-        .write_all(commands.join("\n").as_bytes())
-        .expect("ip reads its commands");
-    drop(input);
-    let output = ip.wait_with_output().expect("the end of ip");
-    assert!(output.status.success(), "{commands:?}: {}", output.status);
-    String::from_utf8(output.stdout).expect("text")
-}
 
 /// What a system call fails with; the kernel says so where it lacks memory, descriptors or rights.
 fn error_of(call: &str) -> &'static str {

@@ -131,34 +131,34 @@ fn assert_same(found: &str, expected: &str, what: &str) {
 }
 
 /// The programs of iptables of a backend, for IPv4 and IPv6, with this suffix.
-fn iptables(backend: &str, suffix: &str) -> [String; 2] {
+pub fn iptables(backend: &str, suffix: &str) -> [String; 2] {
     let variant = backend.strip_prefix("iptables-").expect("a backend of iptables");
     ["iptables", "ip6tables"].map(|program| format!("{program}-{variant}{suffix}"))
 }
 
 /// A directory with programs of our own. It goes with the value.
-struct Programs(PathBuf);
+pub struct Programs(PathBuf);
 
 impl Programs {
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let directory = std::env::temp_dir().join(format!("sidetrack-regressions-{}-{name}", std::process::id()));
         fs::create_dir(&directory).expect("a temporary directory");
         Self(directory)
     }
 
     /// Puts a shell script there.
-    fn put(&self, name: &str, script: &str) {
+    pub fn put(&self, name: &str, script: &str) {
         let program = self.0.join(name);
         fs::write(&program, format!("#!/bin/sh\n{script}\n")).expect("a script");
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("an executable");
     }
 
-    fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.0
     }
 
     /// A `PATH` on which they take the place of others of the same names.
-    fn before_others(&self) -> String {
+    pub fn before_others(&self) -> String {
         let path = std::env::var("PATH").expect("PATH");
         format!("{}:{path}", self.0.display())
     }

@@ -14,19 +14,19 @@ use super::{ALL_PROXIED, IMAGE, file};
 use crate::common::{Netns, Owner, output_of};
 
 /// podman on a node.
-struct Podman {
-    node: Node,
+pub struct Podman {
+    pub node: Node,
 }
 
 impl Podman {
-    fn new(node: Node) -> Self {
+    pub fn new(node: Node) -> Self {
         let podman = Self { node };
         let image = podman.node.image();
         podman.run(&["load", "--quiet", "--input", image.to_str().expect("text")]);
         podman
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.node.command("podman");
         command
             .env("CONTAINERS_CONF", file("containers.conf"))
@@ -35,11 +35,11 @@ impl Podman {
         command
     }
 
-    fn run(&self, arguments: &[&str]) -> String {
+    pub fn run(&self, arguments: &[&str]) -> String {
         output_of(&mut self.command(arguments))
     }
 
-    fn start_container(&self, program: &Program, options: &[&str]) {
+    pub fn start_container(&self, program: &Program, options: &[&str]) {
         let Owner { uid, gid } = program.owner;
         let user = format!("{uid}:{gid}");
         let parent = format!("/{}", self.node.name());
@@ -58,7 +58,40 @@ impl Podman {
         format!("{}/{name}.log", self.node.directory().display())
     }
 
-    fn inspect(&self, container: &str, format: &str) -> String {
+    fn netns_of(&self, container: &str) -> Netns {
+        let netns = self.inspect(container, "{{.NetworkSettings.SandboxKey}}");
+        Netns::open(&self.node.path(&netns))
+    }
+
+    /// Checks the containers `app` and `proxy`, in the network namespace of one that has a network of this name.
+    pub fn check_that_envoy_is_passed(&self, container: &str, network: &str) {
+        let of_network = format!("{{{{with .NetworkSettings.Networks.{network}}}}}");
+        let addresses = format!("{of_network}{{{{.IPAddress}}}} {{{{.GlobalIPv6Address}}}}{{{{end}}}}");
+        let addresses = self.inspect(container, &addresses);
+        let addresses = addresses.split(' ').map(|text| text.parse().expect("an address"));
+        let exec = |caller, command: &[&str]| {
+            let name = match caller {
+                Caller::App => "app",
+                Caller::Proxy => "proxy",
+                Caller::Outside => unreachable!("it is no container"),
+            };
+            Ok(self.run(&[&["exec", name], command].concat()))
+        };
+        let log = self.log_of("proxy");
+        Proxied {
+            node: &self.node,
+            netns: self.netns_of(container),
+            addresses: addresses
+                .collect::<Vec<IpAddr>>()
+                .try_into()
+                .expect("one of each family"),
+            exec: &exec,
+            log: &|| fs::read_to_string(&log).unwrap_or_default(),
+        }
+        .check();
+    }
+
+    pub fn inspect(&self, container: &str, format: &str) -> String {
         self.run(&["inspect", "--format", format, container]).trim().to_owned()
     }
 }
@@ -78,32 +111,8 @@ fn containers_pass_envoy(users: &Users) {
     podman.start_container(&app, &[&network, users.own].concat());
     podman.start_container(&proxy, &[&["--network", "container:app"], users.joined].concat());
 
-    let netns = podman.inspect("app", "{{.NetworkSettings.SandboxKey}}");
-    let netns = Netns::open(&podman.node.path(&netns));
-    assert_eq!(is_of_our_user_namespace(&netns), users.are_the_hosts);
-    let addresses = "{{with .NetworkSettings.Networks.sidetrack}}{{.IPAddress}} {{.GlobalIPv6Address}}{{end}}";
-    let addresses = podman.inspect("app", addresses);
-    let addresses = addresses.split(' ').map(|text| text.parse().expect("an address"));
-    let exec = |caller, command: &[&str]| {
-        let name = match caller {
-            Caller::App => "app",
-            Caller::Proxy => "proxy",
-            Caller::Outside => unreachable!("it is no container"),
-        };
-        Ok(podman.run(&[&["exec", name], command].concat()))
-    };
-    let log = podman.log_of("proxy");
-    Proxied {
-        node: &podman.node,
-        netns,
-        addresses: addresses
-            .collect::<Vec<IpAddr>>()
-            .try_into()
-            .expect("one of each family"),
-        exec: &exec,
-        log: &|| fs::read_to_string(&log).unwrap_or_default(),
-    }
-    .check();
+    assert_eq!(is_of_our_user_namespace(&podman.netns_of("app")), users.are_the_hosts);
+    podman.check_that_envoy_is_passed("app", "sidetrack");
     assert_ne!(podman.node.leftovers(), [""; 0], "what is left could not be seen");
     for name in ["proxy", "app"] {
         podman.run(&["rm", "--force", "--time", "0", name]);

@@ -261,7 +261,7 @@ fn a_plugin_that_is_killed_leaves_nothing_and_the_next_one_succeeds() {
     let containerd = Containerd::start(Node::start(&[KUBERNETES]));
     let deaths = [
         // When it is about to commit the rules; there is an address of ours by then.
-        r#"strace -f -o /dev/null -e trace=sendto -e inject=sendto:signal=KILL:when=6 "$sidetrack""#,
+        r#"strace -f -o /dev/null -e trace=sendto -e inject=sendto:signal=KILL:when=5 "$sidetrack""#,
         // When it has committed them and not yet answered.
         r#""$sidetrack" >/dev/null"#,
     ];

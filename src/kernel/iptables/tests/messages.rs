@@ -44,6 +44,15 @@ fn every_known_failure_comes_with_advice() {
             "NET_ADMIN",
         ),
         (
+            "iptables-restore: line 7 failed: Resource temporarily unavailable.",
+            "try again",
+        ),
+        (
+            "line 3: CHAIN_DEL failed (Device or resource busy): chain SIDETRACK_INBOUND",
+            "leads to a chain of ours",
+        ),
+        ("iptables-restore: Memory allocation problem.", "short of memory"),
+        (
             "Failed to initialize nft: Protocol not supported",
             "use the variant legacy",
         ),

@@ -9,7 +9,7 @@ use std::process;
 use std::time::{Duration, Instant};
 
 use super::lab::{VARIANTS, dump, in_namespace, iptables, ruleset, tool};
-use crate::config::types::{IpFamily, parse_ports};
+use crate::config::types::{IpFamily, parse_cidrs, parse_ports};
 use crate::kernel::Change;
 use crate::kernel::iptables::{Iptables, IptablesError, Variant, program};
 use crate::ruleset::Family;
@@ -133,6 +133,32 @@ echo \"$input\" | $real \"$@\"";
     });
 }
 
+/// The first table was changed before the second was refused.
+#[test]
+fn rules_that_go_without_comments_are_not_there_twice() {
+    in_namespace(|variant| {
+        let programs = Programs::new(variant, "half-comments");
+        for family in Family::BOTH {
+            let refuse = "input=$(cat)
+case $input in *--comment*) echo \"$input\" | sed /COMMIT/q | $real \"$@\"
+echo \"Couldn't load match \\`comment':No such file or directory\" >&2; exit 2;; esac
+echo \"$input\" | $real \"$@\"";
+            programs.replace(&tool(variant, family, "-restore"), refuse);
+        }
+        let backend = Iptables::find_in(variant, &programs.search()).unwrap();
+        let two_tables = ruleset(|config| config.drop_invalid = true);
+        assert_eq!(backend.apply(&two_tables).unwrap(), Change::Created);
+        let dump = dump(variant);
+        assert_eq!(
+            dump.matches("-A PREROUTING -j SIDETRACK_MANGLE_PREROUTING").count(),
+            2,
+            "{dump}"
+        );
+        assert!(!dump.contains("comment"), "{dump}");
+        assert_eq!(backend.apply(&two_tables).unwrap(), Change::Unchanged);
+    });
+}
+
 #[test]
 fn programs_are_found_by_their_own_name_or_by_what_they_say_they_are() {
     for variant in VARIANTS {
@@ -189,4 +215,56 @@ fn a_program_that_hangs_is_stopped() {
     );
     assert!(matches!(error, Err(IptablesError::TimedOut { .. })), "{error:?}");
     assert!(started.elapsed() < Duration::from_secs(5));
+}
+
+/// More than a pipe holds, so that whoever writes it sees how far it was read.
+#[test]
+fn rules_of_which_a_program_has_not_read_all_are_not_taken_for_applied() {
+    in_namespace(|variant| {
+        let programs = Programs::new(variant, "half-read");
+        programs.replace(
+            &tool(variant, Family::V4, "-restore"),
+            "head -n 5 >/dev/null; exec <&-; exit 0",
+        );
+        let cidrs: Vec<String> = (0..4000)
+            .map(|number| format!("10.{}.{}.0/30", number / 250, number % 250))
+            .collect();
+        let long = ruleset(|config| config.outbound.exclude_cidrs = parse_cidrs(&cidrs.join(",")).unwrap());
+        let error = Iptables::find_in(variant, &programs.search())
+            .unwrap()
+            .apply(&long)
+            .unwrap_err();
+        assert!(matches!(error, IptablesError::BrokenOff { .. }), "{error}");
+        assert!(error.to_string().contains("Broken pipe"), "{error}");
+        assert!(!dump(variant).contains("SIDETRACK"));
+    });
+}
+
+#[test]
+fn what_others_change_between_reading_and_writing_is_looked_at_again() {
+    in_namespace(|variant| {
+        for (disturbances, succeeds) in [(1, true), (9, false)] {
+            let programs = Programs::new(variant, &format!("disturbed-{disturbances}"));
+            let (good, planned) = (Iptables::find(variant).unwrap(), ruleset(|_| {}));
+            let drifted = ruleset(|config| config.inbound.include_ports = parse_ports("80").unwrap());
+            good.apply(&drifted).unwrap();
+            // What the patch is to change, somebody else has replaced by something that the patch cannot change.
+            let disturbing = format!(
+                "n=$(cat {0} 2>/dev/null || echo 0); n=$((n + 1)); echo $n >{0}
+[ $n -gt {disturbances} ] || {1} -t nat -I SIDETRACK_OUTBOUND -p tcp --dport $n -j RETURN
+[ $n -gt {disturbances} ] || {{ echo no such chain >&2; exit 1; }}
+exec $real \"$@\"",
+                programs.0.join("runs").display(),
+                tool(variant, Family::V4, ""),
+            );
+            programs.replace(&tool(variant, Family::V4, "-restore"), &disturbing);
+            let backend = Iptables::find_in(variant, &programs.search()).unwrap();
+            match backend.apply(&planned) {
+                Ok(change) => assert_eq!((change, succeeds), (Change::Replaced, true)),
+                Err(error) => assert!(!succeeds && error.to_string().contains("no such chain"), "{error}"),
+            }
+            assert_eq!(good.differences(&planned).unwrap().is_empty(), succeeds);
+            good.remove().unwrap();
+        }
+    });
 }

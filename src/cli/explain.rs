@@ -1,0 +1,366 @@
+//! `sidetrack explain`: says what becomes of a packet, and which rules say so.
+
+use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use clap::ArgMatches;
+use clap::parser::ValueSource;
+use serde_json::{Map, Value};
+
+use super::failure::Failure;
+use super::settings::settings_of_pod;
+use super::{apply, arguments, istio_iptables};
+use crate::cni::annotations::Annotations;
+use crate::config::options::{Group, OPTIONS};
+use crate::config::types::{Backend, InterfaceName};
+use crate::config::{Config, Settings};
+use crate::kernel::accounts::AccountFiles;
+use crate::kernel::route::Prerequisite;
+use crate::kernel::{Namespace, Observed, RuleBackend, interfaces, netns};
+use crate::plan::{Plan, PolicyRouting};
+use crate::render;
+use crate::ruleset::{Families, Family, Installed};
+use crate::simulate::words::{self, Description, Words};
+use crate::simulate::{Explanation, Packet, Pod, json, simulate, text};
+use crate::yaml;
+
+/// The addresses of a pod of which nothing is known: of those that documentation uses (RFC 5737, RFC 3849).
+const PLACEHOLDERS: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 10)),
+];
+
+/// What is asked: a packet, whose rules it meets, and in which pod.
+struct Question {
+    packet: Description,
+    rules: Source,
+    /// The pod's addresses, where they were said.
+    addresses: Vec<IpAddr>,
+    netns: Option<String>,
+}
+
+/// Whose rules are followed.
+enum Source {
+    Config(Box<Config>),
+    Saved(Plan),
+    Kernel(Backend),
+}
+
+/// Rules, and the pod that they are in.
+struct Scene {
+    rules: String,
+    installed: Installed,
+    pod: Pod,
+}
+
+/// Runs the command.
+pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
+    let question = question(matches)?;
+    let answer = |coloured| answer(&question, matches.get_flag("json"), coloured);
+    let stdout = std::io::stdout();
+    let coloured = stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let text = match &question.netns {
+        Some(netns) => netns::within(netns::path(netns), || answer(coloured))??,
+        None => answer(coloured)?,
+    };
+    Ok(stdout.lock().write_all(text.as_bytes())?)
+}
+
+/// Reads everything that was given.
+///
+/// # Errors
+/// All that is wrong with it.
+fn question(matches: &ArgMatches) -> Result<Question, Failure> {
+    let mut mistakes = Vec::new();
+    let text = |name: &str| matches.get_one::<String>(name).cloned();
+    let pod = note(pod_of(text("pod"), matches), &mut mistakes).unwrap_or_default();
+    let (settings, netns) = match matches.subcommand() {
+        Some((_, theirs)) => match istio_iptables::request(theirs) {
+            Ok(request) => (Ok(request.settings), request.netns),
+            Err(failure) => (Err(failure), None),
+        },
+        None => (settings_of_pod(matches, &pod.annotations), None),
+    };
+    let settings = match settings {
+        Ok(settings) => settings,
+        Err(Failure::Input(wrong) | Failure::Usage(wrong)) => {
+            mistakes.extend(wrong);
+            Settings::default()
+        }
+    };
+    let words = Words {
+        direction: text("DIRECTION").unwrap_or_default(),
+        protocol: text("PROTOCOL").unwrap_or_default(),
+        destination: text("DESTINATION").unwrap_or_default(),
+        source: text("source"),
+        uid: text("uid"),
+        gid: text("gid"),
+        mark: text("mark"),
+        interface: text("interface"),
+        connection_state: text("connection-state"),
+    };
+    let packet = match words::read(&words, &AccountFiles) {
+        Ok(packet) => Some(packet),
+        Err(wrong) => {
+            mistakes.extend(wrong.iter().map(ToString::to_string));
+            None
+        }
+    };
+    let given: Vec<&String> = matches.get_many("pod-ip").into_iter().flatten().collect();
+    let mut addresses = pod.addresses;
+    for text in given
+        .iter()
+        .flat_map(|text| text.split(','))
+        .map(str::trim)
+        .filter(|text| !text.is_empty())
+    {
+        match text.parse() {
+            Ok(address) => addresses.push(address),
+            Err(_) => mistakes.push(format!("--pod-ip: {text:?} is not an address")),
+        }
+    }
+    mistakes.extend(contradictions(matches));
+    let rules = match text("plan") {
+        Some(path) => note(saved(&path), &mut mistakes).map(Source::Saved),
+        None if matches.get_flag("from-kernel") => Some(Source::Kernel(settings.run.backend)),
+        None => Some(Source::Config(Box::new(settings.config))),
+    };
+    match (packet, rules) {
+        (Some(packet), Some(rules)) if mistakes.is_empty() => Ok(Question {
+            packet,
+            rules,
+            addresses,
+            netns: netns.or_else(|| arguments::text_or_variable(matches, "netns")),
+        }),
+        _ => Err(Failure::Input(mistakes)),
+    }
+}
+
+fn note<T>(result: Result<T, String>, mistakes: &mut Vec<String>) -> Option<T> {
+    result.map_err(|mistake| mistakes.push(mistake)).ok()
+}
+
+/// What a manifest says of a pod.
+#[derive(Default)]
+struct ManifestPod {
+    annotations: Annotations,
+    addresses: Vec<IpAddr>,
+}
+
+/// The pod of a manifest, or the pods' template in it, and of annotations that were given besides.
+fn pod_of(path: Option<String>, matches: &ArgMatches) -> Result<ManifestPod, String> {
+    let manifest: Value = match &path {
+        Some(path) => yaml::document(&contents(path)?)
+            .map_err(|error| format!("--pod: {path}:{}:{}: {}", error.at.line, error.at.column, error.reason))?
+            .to_json(),
+        None => Value::Null,
+    };
+    let template = manifest.pointer("/spec/template");
+    let metadata = template.unwrap_or(&manifest).pointer("/metadata/annotations");
+    let mut annotations = match metadata {
+        Some(Value::Object(annotations)) => annotations.clone(),
+        _ => Map::new(),
+    };
+    for given in matches.get_many::<String>("annotation").into_iter().flatten() {
+        let Some((name, value)) = given.split_once('=') else {
+            return Err(format!("--annotation: {given:?} is not NAME=VALUE"));
+        };
+        annotations.insert(name.to_owned(), value.into());
+    }
+    let addresses = manifest
+        .pointer("/status/podIPs")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
+    let address = |entry: &Value| entry.get("ip")?.as_str()?.parse().ok();
+    Ok(ManifestPod {
+        addresses: addresses.filter_map(address).collect(),
+        annotations: Annotations::of(&Value::Object(annotations))
+            .map_err(|error| format!("--pod: annotations: {error}"))?,
+    })
+}
+
+fn saved(path: &str) -> Result<Plan, String> {
+    render::json::read(&contents(path)?).map_err(|error| format!("--plan: {path}: {error}"))
+}
+
+/// The text of a file, or of standard input.
+fn contents(path: &str) -> Result<String, String> {
+    let mut text = String::new();
+    let read = match path {
+        "-" => std::io::stdin().read_to_string(&mut text).map(drop),
+        path => std::fs::read_to_string(path).map(|contents| text = contents),
+    };
+    read.map(|()| text).map_err(|error| format!("{path}: {error}"))
+}
+
+/// Sources of rules that exclude each other.
+fn contradictions(matches: &ArgMatches) -> Vec<String> {
+    let given = |name: &str| {
+        let source = matches.try_contains_id(name).ok().filter(|known| *known);
+        source.and_then(|_| matches.value_source(name)) == Some(ValueSource::CommandLine)
+    };
+    let of_the_plan = OPTIONS
+        .iter()
+        .filter(|option| option.group != Group::Run)
+        .map(|option| option.name);
+    let mut sources: Vec<&str> = ["plan", "from-kernel"].into_iter().filter(|name| given(name)).collect();
+    let described: Vec<&str> = of_the_plan
+        .chain(["pod", "annotation"])
+        .filter(|name| given(name))
+        .collect();
+    // The addresses of a pod are of use in any case.
+    sources.extend(described.iter().find(|name| **name != "pod"));
+    if matches.subcommand().is_some() {
+        sources.push("istio-iptables");
+    }
+    match sources.as_slice() {
+        [] | [_] => Vec::new(),
+        [first, second, ..] => vec![format!(
+            "--{first} and {}{second}: each of them says whose rules to follow; give one",
+            if *second == "istio-iptables" { "" } else { "--" }
+        )],
+    }
+}
+
+fn answer(question: &Question, as_json: bool, coloured: bool) -> anyhow::Result<String> {
+    let scene = scene(question)?;
+    let packet = described_packet(question, &scene.pod)?;
+    let course = simulate(&scene.installed, &scene.pod, &packet)?;
+    let explanation = Explanation {
+        rules: &scene.rules,
+        ruleset: &scene.installed.ruleset,
+        unreadable: &scene.installed.unreadable,
+        packet: &packet,
+        course: &course,
+    };
+    Ok(if as_json {
+        json::document(&explanation)
+    } else {
+        let style = if coloured {
+            text::Style::Coloured
+        } else {
+            text::Style::Plain
+        };
+        text::document(&explanation, style)
+    })
+}
+
+/// The packet. Where the pod is there to be looked at, its routes say by which interface it leaves.
+fn described_packet(question: &Question, pod: &Pod) -> Result<Packet, Failure> {
+    let routed = match (&question.rules, &question.netns) {
+        (Source::Kernel(_), _) | (_, Some(_)) => question.packet.destination(),
+        (Source::Config(_) | Source::Saved(_), None) => None,
+    };
+    let interface = routed.and_then(|destination| interfaces::leading_to(destination, pod));
+    let packet = question.packet.clone().by_default_on(interface);
+    packet
+        .packet(pod)
+        .map_err(|mistake| Failure::Input(vec![mistake.to_string()]))
+}
+
+fn scene(question: &Question) -> anyhow::Result<Scene> {
+    Ok(match &question.rules {
+        Source::Config(config) => planned("the plan of these options", apply::plan(config)?, question),
+        Source::Saved(plan) => planned("the saved plan", plan.clone(), question),
+        Source::Kernel(backend) => installed(*backend, question)?,
+    })
+}
+
+fn planned(rules: &str, plan: Plan, question: &Question) -> Scene {
+    let mut pod = match &question.netns {
+        Some(_) => interfaces::pod().unwrap_or_default(),
+        None => Pod::default(),
+    };
+    if !question.addresses.is_empty() || pod.addresses.is_empty() {
+        let given = Some(&question.addresses[..]).filter(|given| !given.is_empty());
+        pod = described(given.unwrap_or(&PLACEHOLDERS), question);
+    }
+    let added = plan.loopback_addresses.iter().copied().map(IpAddr::from);
+    let missing: Vec<IpAddr> = added.filter(|address| !pod.has(*address)).collect();
+    pod.addresses
+        .extend(missing.into_iter().map(|address| (InterfaceName::loopback(), address)));
+    pod.routing = plan.policy_routing;
+    Scene {
+        rules: rules.to_owned(),
+        installed: plan.ruleset.into(),
+        pod,
+    }
+}
+
+/// A pod with these addresses, on the interface that the packet is about.
+fn described(addresses: &[IpAddr], question: &Question) -> Pod {
+    let interface = question.packet.interface().cloned();
+    let interface = interface
+        .or_else(|| InterfaceName::parse("eth0").ok())
+        .unwrap_or_else(InterfaceName::loopback);
+    let addresses = addresses.iter().map(|address| (interface.clone(), *address));
+    Pod {
+        addresses: addresses.collect(),
+        routing: None,
+    }
+}
+
+/// What is really installed in this network namespace.
+fn installed(wanted: Backend, question: &Question) -> anyhow::Result<Scene> {
+    let mut namespace = Namespace::default();
+    let observed = namespace.observe()?;
+    observed.log_warnings();
+    let mut pod = match question.addresses.as_slice() {
+        [] => interfaces::pod()?,
+        given => described(given, question),
+    };
+    pod.routing = routing(&observed);
+    let family = described_packet(question, &pod)?.family();
+    let (rules, installed) = match holding(wanted, &observed) {
+        None => ("none of ours are installed".to_owned(), Installed::nothing()),
+        Some(backend) => (
+            format!("those installed with {backend}"),
+            namespace.installed(backend, family)?,
+        ),
+    };
+    Ok(Scene { rules, installed, pod })
+}
+
+/// The backend that has rules of ours: the first, where several have.
+fn holding(wanted: Backend, observed: &Observed) -> Option<RuleBackend> {
+    let is_wanted = |backend: &RuleBackend| match wanted {
+        Backend::Auto => true,
+        Backend::Nftables => *backend == RuleBackend::Nftables,
+        Backend::IptablesNft => *backend == RuleBackend::IptablesNft,
+        Backend::IptablesLegacy => *backend == RuleBackend::IptablesLegacy,
+    };
+    let holding: Vec<RuleBackend> = RuleBackend::ALL
+        .into_iter()
+        .filter(|backend| observed.holds_rules(*backend))
+        .collect();
+    let followed = holding.iter().copied().find(is_wanted);
+    for left_out in holding.iter().filter(|backend| Some(**backend) != followed) {
+        tracing::warn!(backend = %left_out, "there are rules of ours here too, and they are not followed; see --backend");
+    }
+    followed
+}
+
+/// Our policy routing, where both its rule and its route are there.
+fn routing(observed: &Observed) -> Option<PolicyRouting> {
+    let of_family = |family| {
+        observed.policy_routing.iter().find_map(|what| match what {
+            Prerequisite::Rule {
+                family: of,
+                mark,
+                table,
+            } if *of == family => {
+                let route = Prerequisite::Route { family, table: *table };
+                observed.policy_routing.contains(&route).then_some((*mark, *table))
+            }
+            Prerequisite::Rule { .. } | Prerequisite::Route { .. } | Prerequisite::Address(_) => None,
+        })
+    };
+    let (families, (mark, table)) = match (of_family(Family::V4), of_family(Family::V6)) {
+        (Some(v4), Some(_)) => (Families::Both, v4),
+        (Some(v4), None) => (Families::Only(Family::V4), v4),
+        (None, Some(v6)) => (Families::Only(Family::V6), v6),
+        (None, None) => return None,
+    };
+    Some(PolicyRouting { mark, table, families })
+}

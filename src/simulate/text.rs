@@ -1,0 +1,229 @@
+//! An explanation for people: the verdict first, in a sentence, then the way hook by hook.
+
+use std::net::SocketAddr;
+
+use super::course::{Course, End, Entry, Step, Verdict};
+use super::packet::{Origin, Packet};
+use super::{Explanation, phrase};
+use crate::ruleset::{Action, ChainType, Hook, Protocol, Tracking, Zone};
+
+/// How an explanation is emphasised: by colours of a terminal, or not at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// As it is.
+    Plain,
+    /// With escape sequences (ECMA-48, "SGR").
+    Coloured,
+}
+
+#[derive(Clone, Copy)]
+enum Emphasis {
+    Bold,
+    Faint,
+    Green,
+    Yellow,
+    Red,
+}
+
+impl Style {
+    fn emphasise(self, text: &str, emphasis: Emphasis) -> String {
+        let code = match emphasis {
+            Emphasis::Bold => "1",
+            Emphasis::Faint => "2",
+            Emphasis::Green => "1;32",
+            Emphasis::Yellow => "1;33",
+            Emphasis::Red => "1;31",
+        };
+        match self {
+            Self::Plain => text.to_owned(),
+            Self::Coloured => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
+        }
+    }
+}
+
+/// The explanation as lines of text.
+pub fn document(explanation: &Explanation, style: Style) -> String {
+    let course = explanation.course;
+    let emphasis = match course.verdict {
+        Verdict::Redirect(_) | Verdict::Tproxy(_) => Emphasis::Green,
+        Verdict::Accept => Emphasis::Yellow,
+        Verdict::Drop => Emphasis::Red,
+    };
+    let mut lines = vec![style.emphasise(&verdict(explanation), emphasis)];
+    if !course.certain {
+        lines.push("This is not certain: not all rules could be read. They were taken not to apply.".to_owned());
+    }
+    lines.push(String::new());
+    lines.push(format!("Packet  {}", packet(explanation.packet)));
+    lines.push(format!("Rules   {}", explanation.rules));
+    lines.extend(
+        explanation
+            .unreadable
+            .iter()
+            .map(|what| format!("        cannot be read: {what}")),
+    );
+    let mut before: Option<&Entry> = None;
+    for entry in &course.trace {
+        let hook = |entry: &Entry| (entry.base.hook, entry.interface.clone());
+        if before.map(hook) != Some(hook(entry)) {
+            lines.push(String::new());
+            lines.push(style.emphasise(&heading(entry), Emphasis::Bold));
+        }
+        if entry.depth == 0 && before.is_none_or(|before| before.base != entry.base || hook(before) != hook(entry)) {
+            lines.push(format!("  {}", chain(entry)));
+        }
+        lines.push(step(explanation, entry, style));
+        before = Some(entry);
+    }
+    if course.trace.is_empty() {
+        lines.push(String::new());
+        lines.push("No rule looks at it.".to_owned());
+    }
+    lines.push(String::new());
+    lines.push(end(course));
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+/// What the rules do, and the rule that says why.
+fn verdict(explanation: &Explanation) -> String {
+    let course = explanation.course;
+    let what = match (explanation.packet.protocol, explanation.packet.tracking) {
+        (Protocol::Tcp, Tracking::New) => "The connection",
+        _ => "The packet",
+    };
+    let why = |decides: fn(&Action) -> bool| {
+        let taken = course.trace.iter().rev().filter_map(|entry| match entry.step {
+            Step::Taken(rule) | Step::NowhereToRedirect(rule) if decides(&rule.action) => Some(&rule.comment),
+            _ => None,
+        });
+        let comment = taken.into_iter().find(|comment| !comment.is_empty());
+        comment.map_or(String::new(), |comment| format!(": {comment}"))
+    };
+    match course.verdict {
+        Verdict::Redirect(port) => {
+            let why = why(|action| matches!(action, Action::Redirect(_)));
+            format!("{what} is redirected to port {port} of the pod{why}.")
+        }
+        Verdict::Tproxy(port) => {
+            let why = why(|action| matches!(action, Action::Tproxy { .. }));
+            format!("{what} is handed, as it is, to the transparent socket on port {port} of the pod{why}.")
+        }
+        Verdict::Accept => match why(|action| matches!(action, Action::Return | Action::Accept)).as_str() {
+            "" => format!("{what} is left alone: no rule is about it."),
+            why => format!("{what} is left alone{why}."),
+        },
+        Verdict::Drop => {
+            let why = why(|action| matches!(action, Action::Drop | Action::Redirect(_)));
+            format!("{what} is dropped{why}.")
+        }
+    }
+}
+
+fn packet(packet: &Packet) -> String {
+    let endpoint = |address, port: crate::config::types::Port| SocketAddr::new(address, port.get());
+    let mut text = format!(
+        "{} from {} to {}",
+        phrase::protocol(packet.protocol),
+        endpoint(packet.source, packet.source_port),
+        endpoint(packet.destination, packet.destination_port),
+    );
+    text += &match &packet.origin {
+        Origin::Process { uid, gid, .. } => format!(", sent by user {uid}, group {gid}"),
+        Origin::Interface(interface) => format!(", arriving on {interface}"),
+    };
+    if packet.mark != 0 {
+        text += &format!(", with the mark {}", packet.mark);
+    }
+    text + match packet.tracking {
+        Tracking::New => ", the first one of its connection",
+        Tracking::Established => ", of an established connection",
+        Tracking::Related => ", of a connection that another one has announced",
+        Tracking::Invalid => ", of no known connection",
+    }
+}
+
+fn heading(entry: &Entry) -> String {
+    match entry.base.hook {
+        Hook::Output => format!("Where the pod sends (hook output), leaving by {}", entry.interface),
+        Hook::Prerouting => format!("Where packets arrive (hook prerouting), on {}", entry.interface),
+    }
+}
+
+fn chain(entry: &Entry) -> String {
+    let purpose = match entry.base.kind {
+        ChainType::Raw => "raw: before connection tracking",
+        ChainType::Mangle => "mangle: marks, drops and hands over",
+        ChainType::Nat => "nat: translates connections",
+    };
+    format!("chain {} ({purpose}; priority {})", entry.chain, entry.base.priority)
+}
+
+fn step(explanation: &Explanation, entry: &Entry, style: Style) -> String {
+    let indent = " ".repeat(4 + 2 * entry.depth);
+    let faint = |text: String| style.emphasise(&text, Emphasis::Faint);
+    let what_for = |comment: &str| {
+        if comment.is_empty() {
+            String::new()
+        } else {
+            format!("{comment}: ")
+        }
+    };
+    match &entry.step {
+        Step::NoMatch(rule, failing) => {
+            let only = phrase::matching(explanation.ruleset, failing);
+            faint(format!("{indent}no   {}only {only}", what_for(&rule.comment)))
+        }
+        Step::Unknown(rule) => format!(
+            "{indent}?    {}looks into what could not be read",
+            what_for(&rule.comment)
+        ),
+        Step::Unreadable(unreadable) => {
+            format!(
+                "{indent}?    {}cannot be read ({})",
+                what_for(&unreadable.comment),
+                unreadable.text
+            )
+        }
+        Step::Taken(rule) => {
+            let action = phrase::acting(&rule.action, entry.depth == 0);
+            let yes = style.emphasise("yes", Emphasis::Green);
+            format!("{indent}{yes}  {}{action}", what_for(&rule.comment))
+        }
+        Step::NowhereToRedirect(rule) => {
+            let yes = style.emphasise("yes", Emphasis::Red);
+            let interface = &entry.interface;
+            format!(
+                "{indent}{yes}  {}dropped, as {interface} has no address to redirect to",
+                what_for(&rule.comment)
+            )
+        }
+        Step::End if entry.depth == 0 => faint(format!("{indent}end  no rule is left: it goes on")),
+        Step::End => faint(format!("{indent}end  no rule is left: back from this chain")),
+        Step::Decided => faint(format!(
+            "{indent}not looked at: the connection's way is decided already"
+        )),
+        Step::Untracked => faint(format!(
+            "{indent}not looked at: what belongs to no connection is never translated"
+        )),
+    }
+}
+
+fn end(course: &Course) -> String {
+    let mut text = match &course.end {
+        End::Delivered(to) => format!("It gets to a socket of the pod, by {to}"),
+        End::Sent { to, interface } => format!("It leaves the pod by {interface}, for {to}"),
+        End::PassedThrough(to) => format!("It is for another host, {to}: the pod forwards it, if it forwards at all"),
+        End::Dropped => "It gets nowhere".to_owned(),
+    };
+    if course.mark != 0 {
+        text += &format!(", with the mark {}", course.mark);
+    }
+    if let Some(Zone(zone)) = course.zone {
+        text += &format!("; its connection is in zone {zone}");
+    }
+    if course.connection_mark != 0 {
+        text += &format!("; its connection has the mark {}", course.connection_mark);
+    }
+    text + "."
+}

@@ -1,0 +1,470 @@
+//! Packets in words, such as `outbound tcp 10.0.0.5:443 --uid 1000`.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::packet::{Origin, Packet, Pod, is_loopback};
+use crate::config::types::{Accounts, Gid, Id, InterfaceName, Invalid, Number as _, Port, Uid, parse_ids};
+use crate::ruleset::{Family, Protocol, Tracking};
+
+/// The user and the group that send what nobody says the sender of: an application's, as most images have it.
+const OWNER: u32 = 1000;
+/// The port that packets come from where nobody says so: one of those that the kernel gives to clients.
+const SOURCE_PORT: Port = match Port::new(40000) {
+    Some(port) => port,
+    None => unreachable!(),
+};
+/// The host that calls the pod where nobody says which: of those that documentation uses (RFC 5737, RFC 3849).
+const CALLER_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+/// The same for IPv6.
+const CALLER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1);
+/// The interface of a pod of which nothing is known.
+const INTERFACE: &str = "eth0";
+
+/// The words as they were given: what is not there was left out.
+#[derive(Clone, Debug, Default)]
+pub struct Words {
+    /// `outbound` or `inbound`.
+    pub direction: String,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// An address and a port; without the address, the pod's own.
+    pub destination: String,
+    /// The source address, perhaps with a port.
+    pub source: Option<String>,
+    /// The user that sends.
+    pub uid: Option<String>,
+    /// The group that sends.
+    pub gid: Option<String>,
+    /// The mark.
+    pub mark: Option<String>,
+    /// The interface that it arrives on, or that other hosts are reached by.
+    pub interface: Option<String>,
+    /// What connection tracking says.
+    pub connection_state: Option<String>,
+}
+
+/// A word that says nothing, or that contradicts another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mistake {
+    /// It is not valid.
+    Value {
+        /// What the word is called in the help.
+        word: &'static str,
+        /// The word, and what would be valid.
+        invalid: Invalid,
+    },
+    /// Words that are valid alone do not go together: a sentence.
+    Contradiction(String),
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Value { word, invalid } => write!(f, "{word}: {:?} is not {}", invalid.value, invalid.expected),
+            Self::Contradiction(reason) => f.write_str(reason),
+        }
+    }
+}
+
+/// A packet as far as words say; the pod says the rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    outbound: bool,
+    protocol: Protocol,
+    destination: (Option<IpAddr>, Port),
+    source: (Option<IpAddr>, Option<Port>),
+    uid: Uid,
+    gid: Gid,
+    mark: u32,
+    interface: Option<InterfaceName>,
+    tracking: Tracking,
+}
+
+/// Reads a packet in words.
+///
+/// # Errors
+/// Everything that is wrong with them.
+pub fn read(words: &Words, accounts: &dyn Accounts) -> Result<Description, Vec<Mistake>> {
+    let mut mistakes = Vec::new();
+    let mut reader = Reader(&mut mistakes);
+    let outbound = reader.word("DIRECTION", &words.direction, &[("outbound", true), ("inbound", false)]);
+    let protocol = reader.word(
+        "PROTOCOL",
+        &words.protocol,
+        &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)],
+    );
+    let destination = reader.parse("DESTINATION", Some(&words.destination), destination);
+    let source = reader.parse("--source", words.source.as_deref(), source);
+    let uid = reader.parse("--uid", words.uid.as_deref(), |text| owner(text, accounts));
+    let gid = reader.parse("--gid", words.gid.as_deref(), |text| owner(text, accounts));
+    let mark = reader.parse("--mark", words.mark.as_deref(), mark);
+    let interface = reader.parse("--interface", words.interface.as_deref(), InterfaceName::parse);
+    let tracking = words.connection_state.as_ref().and_then(|text| {
+        let states = [
+            ("new", Tracking::New),
+            ("established", Tracking::Established),
+            ("related", Tracking::Related),
+            ("invalid", Tracking::Invalid),
+        ];
+        reader.word("--connection-state", text, &states)
+    });
+    if outbound == Some(false) && (words.uid.is_some() || words.gid.is_some()) {
+        mistakes.push(Mistake::Contradiction(
+            "--uid and --gid say who in the pod sends a packet, and nobody does who is inbound: leave them out"
+                .to_owned(),
+        ));
+    }
+    if let (Some((Some(to), _)), Some((Some(from), _))) = (destination, source)
+        && Family::of(to) != Family::of(from)
+    {
+        mistakes.push(Mistake::Contradiction(format!(
+            "a packet from {from} cannot go to {to}: name two addresses of one family"
+        )));
+    }
+    match (outbound, protocol, destination) {
+        (Some(outbound), Some(protocol), Some(destination)) if mistakes.is_empty() => {
+            let uid = uid.or(Uid::new(OWNER)).unwrap_or(Uid::MIN);
+            // A user without a group is one that has a group of the same number, as most have.
+            let of_same_number = words.uid.as_ref().and_then(|_| Gid::new(uid.get()));
+            Ok(Description {
+                outbound,
+                protocol,
+                destination,
+                source: source.unwrap_or_default(),
+                uid,
+                gid: gid.or(of_same_number).or(Gid::new(OWNER)).unwrap_or(Gid::MIN),
+                mark: mark.unwrap_or(0),
+                interface,
+                tracking: tracking.unwrap_or(Tracking::New),
+            })
+        }
+        _ => Err(mistakes),
+    }
+}
+
+/// Collects mistakes.
+struct Reader<'m>(&'m mut Vec<Mistake>);
+
+impl Reader<'_> {
+    fn parse<T>(
+        &mut self,
+        word: &'static str,
+        text: Option<&str>,
+        parse: impl Fn(&str) -> Result<T, Invalid>,
+    ) -> Option<T> {
+        match parse(text?) {
+            Ok(value) => Some(value),
+            Err(invalid) => {
+                self.0.push(Mistake::Value { word, invalid });
+                None
+            }
+        }
+    }
+
+    fn word<T: Copy>(&mut self, word: &'static str, text: &str, known: &[(&str, T)]) -> Option<T> {
+        self.parse(word, Some(text), |text| {
+            match known.iter().find(|(name, _)| *name == text) {
+                Some((_, value)) => Ok(*value),
+                None => {
+                    let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+                    Err(Invalid::new(text, names.join(" or ")))
+                }
+            }
+        })
+    }
+}
+
+fn destination(text: &str) -> Result<(Option<IpAddr>, Port), Invalid> {
+    let parsed = match text.strip_prefix(':') {
+        Some(port) => Port::parse(port).ok().map(|port| (None, port)),
+        None => endpoint(text),
+    };
+    parsed.ok_or_else(|| {
+        Invalid::new(
+            text,
+            "an address and a port, such as 10.0.0.5:443, [2001:db8::5]:443, or :443 of the pod itself",
+        )
+    })
+}
+
+fn endpoint(text: &str) -> Option<(Option<IpAddr>, Port)> {
+    let address: SocketAddr = text.parse().ok()?;
+    Some((Some(address.ip()), Port::new(address.port())?))
+}
+
+fn source(text: &str) -> Result<(Option<IpAddr>, Option<Port>), Invalid> {
+    let alone = || {
+        text.trim_matches(['[', ']'])
+            .parse()
+            .ok()
+            .map(|address| (Some(address), None))
+    };
+    let with_port = || endpoint(text).map(|(address, port)| (address, Some(port)));
+    with_port()
+        .or_else(alone)
+        .ok_or_else(|| Invalid::new(text, "an address, or an address and a port"))
+}
+
+fn owner<I: Id>(text: &str, accounts: &dyn Accounts) -> Result<I, Invalid> {
+    let ids = parse_ids::<I>(text, accounts).map_err(|mut invalid| invalid.remove(0))?;
+    ids.only().ok_or_else(|| Invalid::new(text, format!("one {}", I::WHAT)))
+}
+
+fn mark(text: &str) -> Result<u32, Invalid> {
+    let number = match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    number.map_err(|_| Invalid::new(text, "a mark from 0 to 4294967295"))
+}
+
+impl Description {
+    /// The interface that was named.
+    pub fn interface(&self) -> Option<&InterfaceName> {
+        self.interface.as_ref()
+    }
+
+    /// The same on this interface, if there is one and none was named.
+    #[must_use]
+    pub fn by_default_on(mut self, interface: Option<InterfaceName>) -> Self {
+        self.interface = self.interface.or(interface);
+        self
+    }
+
+    /// Where it goes, where that was said and is for others to find the way to: of what is outbound.
+    pub fn destination(&self) -> Option<SocketAddr> {
+        let (address, port) = self.destination;
+        address
+            .filter(|_| self.outbound)
+            .map(|address| (address, port.get()).into())
+    }
+
+    /// The packet, in this pod.
+    ///
+    /// # Errors
+    /// The pod has no address that it could have.
+    pub fn packet(&self, pod: &Pod) -> Result<Packet, Mistake> {
+        let first = pod
+            .addresses
+            .iter()
+            .map(|(name, _)| name)
+            .find(|name| !is_loopback(name));
+        let interface = self.interface.clone().or_else(|| first.cloned());
+        let interface = match interface {
+            Some(interface) => interface,
+            None => InterfaceName::parse(INTERFACE).unwrap_or_else(|_| InterfaceName::loopback()),
+        };
+        let (address, destination_port) = self.destination;
+        let destination = match (address, self.source.0) {
+            (Some(address), _) => address,
+            (None, Some(source)) => own_address(pod, &interface, &[Family::of(source)])?,
+            (None, None) => own_address(pod, &interface, &Family::BOTH)?,
+        };
+        let caller = || match destination {
+            IpAddr::V4(_) => Some(CALLER_V4.into()),
+            IpAddr::V6(_) => Some(CALLER_V6.into()),
+        };
+        let (source, source_port) = self.source;
+        let usual = || {
+            if self.outbound {
+                pod.source(destination, self.mark, &interface)
+            } else {
+                caller()
+            }
+        };
+        let source = source.or_else(usual).ok_or_else(|| {
+            Mistake::Contradiction(format!(
+                "the pod has no address to call {destination} from; name one with --source, or the pod's own with --pod-ip"
+            ))
+        })?;
+        Ok(Packet {
+            origin: if self.outbound {
+                Origin::Process {
+                    uid: self.uid,
+                    gid: self.gid,
+                    interface,
+                }
+            } else {
+                Origin::Interface(interface)
+            },
+            protocol: self.protocol,
+            source,
+            source_port: source_port.unwrap_or(SOURCE_PORT),
+            destination,
+            destination_port,
+            mark: self.mark,
+            tracking: self.tracking,
+        })
+    }
+}
+
+fn own_address(pod: &Pod, interface: &InterfaceName, families: &[Family]) -> Result<IpAddr, Mistake> {
+    let address = families.iter().find_map(|family| pod.address(interface, *family));
+    address.ok_or_else(|| {
+        let families: Vec<String> = families.iter().map(ToString::to_string).collect();
+        let families = families.join(" or ");
+        Mistake::Contradiction(format!(
+            "the pod has no {families} address on {interface}; name its addresses with --pod-ip"
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::types::NoAccounts;
+
+    fn words(direction: &str, protocol: &str, destination: &str) -> Words {
+        Words {
+            direction: direction.to_owned(),
+            protocol: protocol.to_owned(),
+            destination: destination.to_owned(),
+            ..Words::default()
+        }
+    }
+
+    fn pod() -> Pod {
+        let eth0 = InterfaceName::parse("eth0").unwrap();
+        let addresses = ["10.1.0.7", "2001:db8:1::7"].map(|address| (eth0.clone(), address.parse().unwrap()));
+        Pod {
+            addresses: addresses.into(),
+            routing: None,
+        }
+    }
+
+    fn packet(words: &Words) -> Packet {
+        read(words, &NoAccounts).unwrap().packet(&pod()).unwrap()
+    }
+
+    #[test]
+    fn what_is_left_out_is_as_in_an_ordinary_pod() {
+        let packet = packet(&words("outbound", "tcp", "10.0.0.5:443"));
+        assert_eq!(
+            (packet.source, packet.mark, packet.tracking),
+            ("10.1.0.7".parse().unwrap(), 0, Tracking::New)
+        );
+        let (uid, gid) = (Uid::new(1000).unwrap(), Gid::new(1000).unwrap());
+        assert_eq!(
+            packet.origin,
+            Origin::Process {
+                uid,
+                gid,
+                interface: InterfaceName::parse("eth0").unwrap()
+            }
+        );
+    }
+
+    #[test]
+    fn a_group_goes_with_its_user_and_a_user_alone_has_a_group_of_its_number() {
+        let owner = |uid: Option<&str>, gid: Option<&str>| {
+            let words = Words {
+                uid: uid.map(str::to_owned),
+                gid: gid.map(str::to_owned),
+                ..words("outbound", "tcp", "10.0.0.5:443")
+            };
+            match packet(&words).origin {
+                Origin::Process { uid, gid, .. } => (uid.get(), gid.get()),
+                Origin::Interface(_) => unreachable!(),
+            }
+        };
+        assert_eq!(owner(Some("1337"), None), (1337, 1337));
+        assert_eq!(owner(None, Some("1337")), (1000, 1337));
+        assert_eq!(owner(Some("0"), Some("1337")), (0, 1337));
+    }
+
+    #[test]
+    fn a_port_alone_is_the_pods_in_the_family_of_the_source() {
+        let inbound = words("inbound", "tcp", ":8080");
+        assert_eq!(packet(&inbound).destination, "10.1.0.7".parse::<IpAddr>().unwrap());
+        assert_eq!(packet(&inbound).source, IpAddr::from(CALLER_V4));
+        let from = Words {
+            source: Some("2001:db8::9".to_owned()),
+            ..inbound
+        };
+        assert_eq!(packet(&from).destination, "2001:db8:1::7".parse::<IpAddr>().unwrap());
+    }
+
+    #[test]
+    fn a_call_of_the_pod_itself_comes_from_the_address_that_is_called() {
+        assert_eq!(
+            packet(&words("outbound", "udp", "[2001:db8:1::7]:53")).source,
+            "2001:db8:1::7".parse::<IpAddr>().unwrap()
+        );
+        assert_eq!(
+            packet(&words("outbound", "tcp", "127.0.0.9:80")).source,
+            IpAddr::from(Ipv4Addr::LOCALHOST)
+        );
+        assert_eq!(
+            packet(&words("outbound", "tcp", "[::1]:80")).source,
+            IpAddr::from(Ipv6Addr::LOCALHOST)
+        );
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once() {
+        let words = Words {
+            source: Some("here".to_owned()),
+            uid: Some("1-5".to_owned()),
+            gid: Some("-1".to_owned()),
+            mark: Some("0xg".to_owned()),
+            interface: Some("eth 0".to_owned()),
+            connection_state: Some("open".to_owned()),
+            ..words("out", "icmp", "10.0.0.5")
+        };
+        let mistakes = read(&words, &NoAccounts).unwrap_err();
+        let told: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+        let names = [
+            "DIRECTION",
+            "PROTOCOL",
+            "DESTINATION",
+            "--source",
+            "--uid",
+            "--gid",
+            "--mark",
+            "--interface",
+            "--connection-state",
+        ];
+        assert_eq!(told.len(), names.len(), "{told:#?}");
+        for (told, name) in told.iter().zip(names) {
+            assert!(told.starts_with(&format!("{name}: ")), "{told}");
+        }
+    }
+
+    #[test]
+    fn words_that_contradict_each_other_are_refused() {
+        let inbound = Words {
+            uid: Some("1".to_owned()),
+            ..words("inbound", "tcp", ":80")
+        };
+        let families = Words {
+            source: Some("::1".to_owned()),
+            ..words("outbound", "tcp", "10.0.0.5:80")
+        };
+        for words in [inbound, families] {
+            let mistakes = read(&words, &NoAccounts).unwrap_err();
+            assert!(
+                matches!(mistakes.as_slice(), [Mistake::Contradiction(_)]),
+                "{mistakes:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_pod_without_such_an_address_is_told() {
+        let v4_alone = Pod {
+            addresses: pod().addresses[..1].to_vec(),
+            routing: None,
+        };
+        for words in [
+            words("outbound", "tcp", "[2001:db8::5]:443"),
+            Words {
+                source: Some("2001:db8::9".to_owned()),
+                ..words("inbound", "tcp", ":8080")
+            },
+        ] {
+            let mistake = read(&words, &NoAccounts).unwrap().packet(&v4_alone).unwrap_err();
+            assert!(mistake.to_string().contains("--pod-ip"), "{mistake}");
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! Manifests for `sidetrack lint`: each finding has a place in the text.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sidetrack::config::layer::Layer;
+use sidetrack::lint::{Context, Invocation, Linted, json, lint, text};
+
+fuzz_target!(|manifest: &str| {
+    let settings = Layer::default();
+    let context = Context {
+        settings: &settings,
+        read: &|_: &Invocation<'_>| None,
+    };
+    let Ok(report) = lint(manifest, &context) else {
+        return;
+    };
+    let lines = manifest.lines().count();
+    assert!(report.findings.iter().all(|finding| (1..=lines.max(1)).contains(&finding.at.line)));
+    let linted = [Linted {
+        file: "pod.yaml".to_owned(),
+        report,
+    }];
+    assert!(serde_json::from_str::<serde_json::Value>(&json(&linted)).is_ok());
+    text(&linted);
+});
