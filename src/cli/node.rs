@@ -54,20 +54,20 @@ const CONF_DIR: NodeOption = NodeOption {
     ..NodeOption::new(
         "node-cni-conf-dir",
         "DIR",
-        "Where the node's runtime looks for network configurations",
+        "Where it looks for network configurations",
         ALL,
     )
 };
 const CONF_NAME: NodeOption = NodeOption::new(
     "node-cni-conf-name",
     "NAME",
-    "Join the configuration with this file name instead of the first valid one",
+    "Join the configuration with this name instead of the first one",
     WANTING,
 );
 const STANDALONE: NodeOption = NodeOption::new(
     "node-standalone",
     "NAME",
-    "Join none: write a configuration of our own with this file name, for Multus",
+    "Join none: write one of our own with this name, for Multus",
     WANTING,
 );
 const PLUGIN_CONF: NodeOption = NodeOption {
@@ -93,12 +93,7 @@ const POD_NAME: NodeOption = NodeOption::new(
 );
 const SOCKET_PATH: NodeOption = NodeOption {
     default: SOCKET,
-    ..NodeOption::new(
-        "node-socket",
-        "PATH",
-        "Where the plugin reports its runs, on the node and here",
-        ALL,
-    )
+    ..NodeOption::new("node-socket", "PATH", "Where the plugin reports its runs", ALL)
 };
 const HEALTH_ADDRESS: NodeOption = NodeOption {
     default: "127.0.0.1:15014",
@@ -116,7 +111,7 @@ const ONCE: NodeOption = NodeOption::switch(
 );
 const UNINSTALL_ON_EXIT: NodeOption = NodeOption::switch(
     "node-uninstall-on-exit",
-    "Uninstall when told to stop; pods that start before the next install bypass their proxy",
+    "Uninstall when told to stop; until the next install, pods bypass",
     INSTALL,
 );
 const JSON: NodeOption = NodeOption::switch("node-json", "Print JSON", STATUS);
