@@ -32,7 +32,7 @@ pub fn command() -> Command {
         ))
         .subcommand(deferred(
             "explain",
-            "Says what becomes of a packet, and which rules say so; needs neither root nor a kernel",
+            "Says what becomes of a packet, and which rules say so",
             explain,
         ))
         .subcommand(deferred(
@@ -102,7 +102,8 @@ fn explain(command: Command) -> Command {
         let argument = Arg::new(name).long(name).action(ArgAction::SetTrue);
         argument.help_heading(heading).help(help)
     };
-    command
+    let command = command
+        .disable_help_subcommand(true)
         .after_help(
             "The options of apply say what the plan is; so do the flags of istio-iptables after that word.\n\
              Examples: sidetrack explain outbound tcp 10.0.0.5:443 --uid 1000 --exclude-outbound-ports 443\n          \
@@ -165,17 +166,10 @@ fn explain(command: Command) -> Command {
         .arg(json())
         .arg(netns())
         .arg(config())
-        .args(
-            options(|name| !matches!(name, "dry-run" | "output"))
-                .into_iter()
-                .map(|option| option.hide(true)),
-        )
+        .args(options(|name| !matches!(name, "dry-run" | "output")))
         .arg(verbose())
-        .subcommand(
-            istio_iptables::command()
-                .about("Explains what istio-iptables with these flags would install")
-                .hide(true),
-        )
+        .subcommand(istio_iptables::command().about("Explains what istio-iptables with these flags would install"));
+    brief(command)
 }
 
 fn cleanup(command: Command) -> Command {

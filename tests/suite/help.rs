@@ -23,7 +23,10 @@ fn commands() -> Vec<(Vec<String>, Vec<String>)> {
 }
 
 fn collect(command: &clap::Command, words: &[String], found: &mut Vec<(Vec<String>, Vec<String>)>) {
-    let flags = command.get_arguments().filter_map(clap::Arg::get_long);
+    let flags = command
+        .get_arguments()
+        .filter_map(clap::Arg::get_long_and_visible_aliases)
+        .flatten();
     found.push((words.to_vec(), flags.map(|flag| format!("--{flag}")).collect()));
     for inner in command.get_subcommands() {
         collect(inner, &[words, &[inner.get_name().to_owned()]].concat(), found);
