@@ -168,7 +168,11 @@ fn explain(command: Command) -> Command {
         .arg(config())
         .args(options(|name| !matches!(name, "dry-run" | "output")))
         .arg(verbose())
-        .subcommand(istio_iptables::command().about("Explains what istio-iptables with these flags would install"));
+        .subcommand(
+            istio_iptables::command()
+                .about("Explains what istio-iptables with these flags would install")
+                .hide(true),
+        );
     brief(command)
 }
 
