@@ -139,26 +139,6 @@ fn an_apply_that_is_killed_leaves_the_old_rules_or_the_new() {
     assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
 }
 
-#[test]
-fn many_applies_at_once_end_in_one_whole_plan() {
-    let wanted = PLANS.map(|plan| {
-        let netns = Netns::new();
-        apply(&netns, "nftables", plan);
-        state(&netns, "nftables")
-    });
-    for _ in 0..5 {
-        let netns = Netns::new();
-        thread::scope(|scope| {
-            for number in 0..16 {
-                let netns = &netns;
-                scope.spawn(move || apply(netns, "nftables", PLANS[number % 2]));
-            }
-        });
-        let state = state(&netns, "nftables");
-        assert!(wanted.contains(&state), "{state}");
-    }
-}
-
 fn joined(items: impl Iterator<Item = String>) -> String {
     items.collect::<Vec<_>>().join(",")
 }

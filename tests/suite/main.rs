@@ -13,6 +13,7 @@ mod cli;
 mod cni;
 #[path = "../common/mod.rs"]
 mod common;
+mod concurrency;
 mod containment;
 mod dns;
 mod envoy;

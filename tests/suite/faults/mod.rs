@@ -3,5 +3,5 @@
 
 mod injection;
 mod programs;
-mod snapshot;
+pub mod snapshot;
 mod system_calls;

@@ -422,7 +422,7 @@ pub const REGRESSIONS: &[Regression] = &[
         "a list of the kernel's that changed while it was read was an error",
         &[
             "tests/suite/regressions/systems.rs::istio_55707_a_namespace_in_motion_can_be_looked_at",
-            "tests/suite/load.rs::many_applies_at_once_end_in_one_whole_plan",
+            "tests/suite/concurrency.rs::sixty_four_applies_at_once_end_in_one_consistent_plan",
         ],
     ),
     row(
