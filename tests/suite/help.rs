@@ -11,7 +11,7 @@ use crate::generated;
 use crate::program::Run;
 
 /// What fits one screen.
-const LINES: usize = 30;
+const LINES: usize = 45;
 const COLUMNS: usize = 100;
 
 /// Every command, by its words, with its flags; that of no word is the program itself.
