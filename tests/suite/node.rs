@@ -3,7 +3,7 @@
 mod crash;
 mod docs;
 mod install;
-mod machine;
+pub mod machine;
 mod refusal;
 mod reports;
 mod service;

@@ -4,6 +4,7 @@
 mod containerd;
 mod ctr;
 mod image;
+mod installed;
 mod networks;
 mod node;
 mod podman;

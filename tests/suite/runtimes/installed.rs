@@ -1,0 +1,86 @@
+//! A node whose plugin the node installer puts in place, while containerd runs.
+
+use std::cell::Cell;
+
+use serde_json::Value;
+
+use super::containerd::{Containerd, Sandbox};
+use super::node::Node;
+use super::pods::injected;
+use super::{KUBERNETES, conflist};
+use crate::cni::has_rules;
+use crate::node::machine::{Installer, eventually, program};
+use crate::program::Run;
+
+/// The network of `cni-conf` without our plugin: as the cluster's network plugin writes it.
+fn without_us() -> String {
+    let mut list: Value = serde_json::from_str(&conflist(KUBERNETES)).expect("JSON");
+    let plugins = list["plugins"].as_array_mut().expect("a list");
+    plugins.pop();
+    format!("{list:#}\n")
+}
+
+const DIRECTORIES: [&str; 4] = ["--cni-bin-dir", "/usr/lib/cni", "--cni-conf-dir", "/etc/cni/net.d"];
+
+fn install(node: &Node) -> Installer {
+    // It is to end with nsenter, which is its parent.
+    let mut command = node.command("setpriv");
+    command.args(["--pdeathsig", "KILL"]).arg(program());
+    command.args(["node", "install", "--health-address", "127.0.0.1:0"]);
+    command.args(DIRECTORIES);
+    let installer = Installer::start(command);
+    installer.eventually_logs("in place");
+    installer
+}
+
+#[test]
+fn containerd_runs_what_is_installed_beside_it_and_what_it_runs_is_told() {
+    let node = Node::start(&[]);
+    node.add_network(KUBERNETES, &without_us());
+    let containerd = Containerd::start(node);
+    let count = Cell::new(0);
+    let run = || -> Sandbox {
+        count.set(count.get() + 1);
+        containerd
+            .run(injected(&format!("web-{}", count.get())))
+            .expect("a sandbox")
+    };
+    // containerd takes a conflist soon after it was changed.
+    let eventually_redirects = |redirects: bool| {
+        eventually("pods", || {
+            let sandbox = run();
+            let is_so = has_rules(&containerd.netns(&sandbox)) == redirects;
+            containerd.remove(&[sandbox]);
+            if is_so { Ok(()) } else { Err(count.get()) }
+        });
+    };
+    eventually_redirects(false);
+
+    let installer = install(&containerd.node);
+    eventually_redirects(true);
+    let pod = format!("pod=\"shop/web-{}\"", count.get());
+    installer.eventually_logs(&pod);
+    assert!(
+        installer.log().contains("outcome=\"redirected\""),
+        "{}",
+        installer.log()
+    );
+
+    // The cluster's network plugin writes its file again: no pod stays without us for long.
+    containerd.node.add_network(KUBERNETES, &without_us());
+    installer.eventually_logs("reasons=\"entry-missing\"\n INFO in place");
+    eventually_redirects(true);
+
+    // Nobody watches, nobody listens: what was installed works all the same.
+    drop(installer);
+    for _ in 0..3 {
+        let sandbox = run();
+        assert!(has_rules(&containerd.netns(&sandbox)));
+        containerd.remove(&[sandbox]);
+    }
+
+    let mut command = containerd.node.command(program());
+    Run::of(command.args(["node", "uninstall"]).args(DIRECTORIES)).succeeded();
+    eventually_redirects(false);
+    assert_eq!(containerd.node.leftovers(), [""; 0]);
+}
