@@ -125,13 +125,10 @@ impl Metrics {
         self.state().samples.insert((metric.name, written(labels)), value);
     }
 
-    /// What is not in place, in words; `None` where all is. Returns whether that is news.
-    pub fn set_missing(&self, missing: Option<String>) -> bool {
+    /// Says what is not in place, in words; `None` where all is.
+    pub fn set_missing(&self, missing: Option<String>) {
         self.set(READY, &[], f64::from(missing.is_none()));
-        let mut state = self.state();
-        let news = state.missing != missing;
-        state.missing = missing;
-        news
+        self.state().missing = missing;
     }
 
     /// What is not in place, in words; `None` where all is.
@@ -196,7 +193,7 @@ mod tests {
         ] {
             assert!(text.contains(said), "{said} in {text}");
         }
-        assert!(metrics.set_missing(None) && !metrics.set_missing(None));
+        metrics.set_missing(None);
         assert!(metrics.exposition().contains("\nsidetrack_node_ready 1\n"));
     }
 }

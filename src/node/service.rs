@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::files::FileError;
+use super::layout::Waiting;
 use super::metrics::{CONTENDED, FAILURES, Metrics, REPAIRS};
 use super::pace::{Pace, growing};
 use super::reports::{self, Place, Receiver};
@@ -149,6 +150,8 @@ struct Keeper<'n> {
     pace: Pace,
     /// How many looks and repairs failed in a row; `None` until the first one succeeds.
     failures: Option<u32>,
+    /// What was logged of a node in order, unless it was changed since.
+    told: Option<Result<String, Waiting>>,
     /// The configuration that had our entry at the last look.
     target: Option<String>,
     /// Since when it has been gone.
@@ -162,6 +165,7 @@ impl<'n> Keeper<'n> {
             metrics,
             pace: Pace::default(),
             failures: None,
+            told: None,
             target: None,
             gone: None,
         }
@@ -188,6 +192,7 @@ impl<'n> Keeper<'n> {
             Err(error) => {
                 self.metrics.add(FAILURES, &[], 1.0);
                 self.metrics.set_missing(Some(error.to_string()));
+                self.told = None;
                 let Some(failures) = &mut self.failures else {
                     return Err(error);
                 };
@@ -202,17 +207,19 @@ impl<'n> Keeper<'n> {
 
     fn look_and_act(&mut self, now: Instant) -> Result<Duration, FileError> {
         let look = self.node.look()?;
-        let news = self.metrics.set_missing(look.missing());
+        self.metrics.set_missing(look.missing());
         let settles_in = self.settles_in(&look, now);
         if !settles_in.is_zero() {
             return Ok(settles_in);
         }
         let reasons = look.reasons();
         if reasons.is_empty() {
-            match &look.layout.target {
-                Ok(target) if news => tracing::info!(target, "in place"),
-                Err(waiting) if news => tracing::info!("waiting: {waiting}"),
-                Ok(_) | Err(_) => {}
+            if self.told.as_ref() != Some(&look.layout.target) {
+                match &look.layout.target {
+                    Ok(target) => tracing::info!(target, "in place"),
+                    Err(waiting) => tracing::info!("waiting: {waiting}"),
+                }
+                self.told = Some(look.layout.target.clone());
             }
             self.pace.nothing_to_do();
             self.target = look.layout.target.ok();
@@ -234,6 +241,7 @@ impl<'n> Keeper<'n> {
             self.metrics.add(REPAIRS, &[("reason", reason.name())], 1.0);
         }
         tell(&look);
+        self.told = None;
         // To see that it is so.
         Ok(Duration::ZERO)
     }

@@ -345,7 +345,13 @@ impl Installer {
     /// Tells it to stop, and waits until it has.
     pub fn stop(mut self, signal: Signal) -> ExitStatus {
         self.signal(signal);
-        self.child.wait().expect("its end")
+        let (child, log) = (&mut self.child, &self.log);
+        let mut end = None;
+        eventually("its end", || {
+            end = child.try_wait().expect("its state");
+            end.map(drop).ok_or(log)
+        });
+        end.expect("its end")
     }
 }
 

@@ -239,7 +239,7 @@ fn a_single_configuration_that_its_owner_writes_again_is_converted_again() {
 fn a_configuration_that_is_linked_into_place_is_seen() {
     let machine = Machine::new();
     let installer = machine.start(&[]);
-    installer.eventually_not_ready("no valid network configuration yet");
+    installer.eventually_logs("waiting: there is no valid network configuration yet");
     let real = machine.root().join("net.conflist");
     fs::write(&real, FLANNEL).expect("a file");
     symlink(&real, machine.conf().join("10-flannel.conflist")).expect("a link");
