@@ -3,6 +3,7 @@
 import argparse
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -59,6 +60,9 @@ def _write(docs, targets, facts, sections):
     introduction = (HERE / "introduction.md").read_text()
     parts = [introduction, facts.markdown(), "## Aims\n", targets.markdown()]
     (docs / "bench.md").write_text("\n".join(parts + [section.markdown() for section in sections]))
+    readme = docs.parent / "README.md"
+    summary = f"<!-- bench -->\n{report.summary(sections)}\n<!-- /bench -->"
+    readme.write_text(re.sub("(?s)<!-- bench -->.*<!-- /bench -->", lambda _: summary, readme.read_text()))
 
 
 def _compiled(folder):
@@ -75,7 +79,11 @@ def _options():
     parser.add_argument("sidetrack", type=os.path.abspath, help="the static binary")
     parser.add_argument("--quick", action="store_true", help="a tenth of the rounds, and shorter lists")
     parser.add_argument("--check", action="store_true", help="only see that all that is compared installs its rules")
-    parser.add_argument("--output", type=pathlib.Path, help="write bench.md and its plots into this folder")
+    parser.add_argument(
+        "--output",
+        type=pathlib.Path,
+        help="write bench.md and its plots into this folder, and what it comes to into the README beside it",
+    )
     return parser.parse_args()
 
 
