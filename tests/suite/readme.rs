@@ -178,7 +178,10 @@ fn every_field_of_the_report_of_probes_is_described() {
     let report: Value = serde_json::from_str(&run.stdout).expect("JSON");
     for probe in report["probes"].as_array().expect("probes") {
         let name = probe["name"].as_str().expect("a name");
-        assert!(text.contains(&format!("`{name}`")), "docs/probe.md says nothing about {name}");
+        assert!(
+            text.contains(&format!("`{name}`")),
+            "docs/probe.md says nothing about {name}"
+        );
     }
 }
 

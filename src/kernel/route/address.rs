@@ -2,11 +2,11 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use netlink_packet_core::{Emitable as _, NLA_TYPE_MASK, NlasIterator, Parseable as _};
+use netlink_packet_core::{NLA_TYPE_MASK, NlasIterator, Parseable as _};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
-use netlink_packet_route::link::{LinkFlags, LinkHeader, LinkMessage};
 
+use super::link::{LINK_HEADER, LinkRequest, has_flag};
 use super::{Answer, LOOPBACK_INDEX, NetlinkError, Route, RouteError, malformed, request};
 use crate::facts::{Ipv6, UsableAddresses};
 use crate::plan::{LOOPBACK_ADDRESS_METRIC, PASSTHROUGH_V6};
@@ -67,15 +67,13 @@ impl Route {
 
     /// Whether the loopback interface is up, and whether it takes IPv6 addresses (`None`: the kernel has no IPv6).
     fn link(&mut self) -> Result<(bool, Option<bool>), RouteError> {
-        let mut message = LinkMessage::default();
-        message.header.index = LOOPBACK_INDEX;
+        let message = LinkRequest::about(LOOPBACK_INDEX);
         self.socket.send(&request(libc::RTM_GETLINK, 0, &message))?;
         for answer in self.socket.receive()? {
             match answer {
                 Answer::Message { payload, .. } => {
-                    let header = LinkHeader::parse(&payload).map_err(malformed)?;
-                    let attributes = payload.get(header.buffer_len()..).unwrap_or_default();
-                    return Ok((header.flags.contains(LinkFlags::Up), ipv6_enabled(attributes)));
+                    let attributes = payload.get(LINK_HEADER..).unwrap_or_default();
+                    return Ok((has_flag(&payload, libc::IFF_UP)?, ipv6_enabled(attributes)));
                 }
                 Answer::Status { result: Err(errno), .. } => {
                     return Err(RouteError::Refused {
