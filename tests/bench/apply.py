@@ -68,7 +68,7 @@ def measure(bench):
         "`nft -f` gets the dry run's script without the two lines that make it take the place of an older table: with "
         "them it would wait for the kernel's grace period.\n\n"
         "Where our own time goes, as perf samples it (Linux 6.18, AMD EPYC, virtual): user code 34 %, page faults "
-        "26 %, the transaction in the kernel 13 %, execve 5 %, the rest in other system calls. A tenth of it all are CPUID "
+        "26 %, the transaction in the kernel 13 %, execve 5 %, other system calls the rest. A tenth of all are CPUID "
         "instructions, by which the C library looks at the processor before main, and which a virtual machine traps: a "
         "static program that does nothing spends two fifths of its time on them. That the program can be loaded at any "
         "address costs 6 %.",
