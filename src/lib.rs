@@ -6,13 +6,14 @@
 //!  flags ─┐                                        ┌─ nft script ─────────── dry run
 //!  env ───┼─ Layer ─ merge ─ Config ─┐             ├─ iptables-restore text ─ dry run, iptables backend
 //!  file ──┘          (validated)     ├─ Plan ──────┼─ JSON ───────────────── machines
-//!                          Facts ────┘ (pure)      └─ netlink messages ───── kernel, one transaction
-//!                 (observed, plain data)
+//!                          Facts ────┘ (pure)      ├─ netlink messages ───── kernel, one transaction
+//!                 (observed, plain data)           └─ simulate ───────────── explain
 //! ```
 //!
 //! [`config`] reads and validates options, [`compat`] those of other tools, [`plan`] decides, [`ruleset`] is what was
-//! decided, [`render`] writes it down in the languages of nft, iptables, JSON and netlink. All of them are pure.
-//! [`kernel`] alone has effects; [`cli`] is the command line, [`cni`] the plugin that container runtimes call.
+//! decided, [`render`] writes it down in the languages of nft, iptables, JSON and netlink, and [`simulate`] follows a
+//! packet through it. All of them are pure. [`kernel`] alone has effects; [`cli`] is the command line, [`cni`] the plugin
+//! that container runtimes call.
 
 pub mod cli;
 pub mod cni;

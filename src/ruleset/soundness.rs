@@ -93,27 +93,43 @@ pub fn check(ruleset: &Ruleset, proxy: &[ProxyTraffic]) -> Result<(), Unsound> {
     Ok(())
 }
 
-/// Chains and sets by their names. A ruleset that somebody made up may have very many.
+/// Chains and sets by their names: a ruleset that somebody made up may have very many.
 struct Index<'r> {
-    chains: HashMap<&'r str, &'r Chain>,
-    sets: HashMap<&'r str, &'r Elements>,
+    ruleset: &'r Ruleset,
+    chains: HashMap<&'r str, usize>,
+    sets: HashMap<&'r str, usize>,
 }
 
 impl<'r> Index<'r> {
     fn of(ruleset: &'r Ruleset) -> Result<Self, Unsound> {
-        let twice = |name: &str| Err(Unsound::DuplicateName(name.to_owned()));
-        let (mut chains, mut sets) = (HashMap::new(), HashMap::new());
-        for chain in &ruleset.chains {
-            if chains.insert(chain.name.as_ref(), chain).is_some() {
-                return twice(&chain.name);
-            }
+        let mut index = Self {
+            ruleset,
+            chains: HashMap::new(),
+            sets: HashMap::new(),
+        };
+        let chains = ruleset.chains.iter().map(|chain| chain.name.as_ref());
+        let sets = ruleset.sets.iter().map(|set| set.name.as_ref());
+        let mut twice = chains
+            .enumerate()
+            .find(|(place, name)| index.chains.insert(name, *place).is_some());
+        twice = twice.or_else(|| {
+            sets.enumerate()
+                .find(|(place, name)| index.sets.insert(name, *place).is_some())
+        });
+        match twice {
+            Some((_, name)) => Err(Unsound::DuplicateName(name.to_owned())),
+            None => Ok(index),
         }
-        for set in &ruleset.sets {
-            if sets.insert(set.name.as_ref(), &set.elements).is_some() {
-                return twice(&set.name);
-            }
-        }
-        Ok(Self { chains, sets })
+    }
+
+    fn chain(&self, name: &str) -> Option<&'r Chain> {
+        Some(&self.ruleset.chains[*self.chains.get(name)?])
+    }
+
+    /// The elements of a set that has any.
+    fn elements(&self, name: &str) -> Option<&'r Elements> {
+        let elements = &self.ruleset.sets[*self.sets.get(name)?].elements;
+        (!elements.is_empty()).then_some(elements)
     }
 }
 
@@ -134,7 +150,7 @@ fn check_rule(index: &Index, chain: &Chain, rule: &Rule) -> Result<(), Unsound> 
         | Action::SaveMark
         | Action::RestoreMark
         | Action::SetZone(_) => Ok(()),
-        Action::Jump(target) => match index.chains.get(target.as_ref()) {
+        Action::Jump(target) => match index.chain(target) {
             Some(Chain { hook: None, .. }) => Ok(()),
             _ => Err(Unsound::NoTarget {
                 chain: chain.name.to_string(),
@@ -159,7 +175,7 @@ fn check_rule(index: &Index, chain: &Chain, rule: &Rule) -> Result<(), Unsound> 
 
 /// The set that the match looks into, where it is not there as it should be.
 fn missing_set<'m>(index: &Index, matcher: &'m Match) -> Option<&'m str> {
-    let elements = |name: &str| index.sets.get(name).copied().filter(|elements| !elements.is_empty());
+    let elements = |name: &str| index.elements(name);
     let (name, fits) = match matcher {
         Match::Source(Addresses::Set(family, name)) | Match::Destination(Addresses::Set(family, name)) => {
             let fits = match family {
@@ -209,7 +225,7 @@ fn check_acyclic<'r>(
     path.push(name);
     let mut height = 1;
     for target in chain.rules.iter().filter_map(|rule| rule.action.target()) {
-        if let Some(target) = index.chains.get(target.as_ref()) {
+        if let Some(target) = index.chain(target) {
             // Looked at before going on, so that a hostile ruleset cannot exhaust the stack.
             if path.len() >= MAX_DEPTH {
                 return Err(Unsound::TooDeep(target.name.to_string()));
@@ -274,5 +290,85 @@ fn view(traffic: ProxyTraffic, loopback: &InterfaceName) -> View<'_> {
             out_interface: Value::Is(loopback),
             ..to_others
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::types::{Id as _, Port};
+    use crate::ruleset::{BaseHook, ChainType, Families, Protocol};
+
+    const TCP: Match = Match::Protocol(Protocol::Tcp);
+
+    /// A ruleset with one chain, in which these rules come before one that captures all TCP.
+    fn capturing(before: Vec<(Vec<Match>, Action)>) -> Ruleset {
+        let redirect = (vec![TCP], Action::Redirect(Port::new(15001).unwrap()));
+        let rule = |(matches, action)| Rule {
+            matches,
+            action,
+            comment: "a rule".into(),
+        };
+        let hook = BaseHook {
+            kind: ChainType::Nat,
+            hook: Hook::Output,
+            priority: -101,
+        };
+        let rules = before.into_iter().chain([redirect]).map(rule).collect();
+        Ruleset {
+            families: Families::Both,
+            sets: Vec::new(),
+            chains: vec![Chain {
+                name: "output".into(),
+                hook: Some(hook),
+                rules,
+            }],
+        }
+    }
+
+    fn uid(uid: u32) -> Match {
+        Match::Uid(UidMatch::Uid(Uid::new(uid).unwrap()))
+    }
+
+    fn loopback() -> Match {
+        Match::OutInterface(InterfaceName::loopback())
+    }
+
+    #[test]
+    fn traffic_of_the_proxy_that_could_be_captured_is_noticed() {
+        let of_user = ProxyTraffic::OutboundOf(Uid::new(1337).unwrap());
+        let of_group = ProxyTraffic::OutboundOfGroup(Gid::new(1337).unwrap());
+        let passed_on = ProxyTraffic::Passthrough([127, 0, 0, 6].into());
+        let from = Match::Source(Addresses::Ip([127, 0, 0, 6].into()));
+        for (before, escaping) in [
+            (vec![], None),
+            (vec![(vec![uid(1337)], Action::Return)], Some(of_user)),
+            (vec![(vec![uid(1338)], Action::Return)], None),
+            // Not all that the proxy sends is TCP, or goes there.
+            (vec![(vec![uid(1337), TCP], Action::Return)], None),
+            (vec![(vec![uid(1337), loopback()], Action::Return)], None),
+            (vec![(vec![loopback(), from.clone()], Action::Return)], Some(passed_on)),
+            (vec![(vec![Match::Family(Family::V4)], Action::Return)], Some(passed_on)),
+            (vec![(vec![Match::Family(Family::V6)], Action::Return)], None),
+        ] {
+            let ruleset = capturing(before);
+            for traffic in [of_user, of_group, passed_on] {
+                let found = check(&ruleset, &[traffic]);
+                assert_eq!(
+                    found.is_ok(),
+                    escaping == Some(traffic),
+                    "{traffic:?}: {found:?}: {ruleset:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_captured_on_loopback_alone_does_not_concern_what_leaves() {
+        let mut ruleset = capturing(vec![]);
+        ruleset.chains[0].rules[0].matches.push(loopback());
+        let check = |traffic| check(&ruleset, &[traffic]);
+        assert_eq!(check(ProxyTraffic::OutboundOf(Uid::new(1337).unwrap())), Ok(()));
+        assert!(check(ProxyTraffic::Passthrough([127, 0, 0, 6].into())).is_err());
     }
 }

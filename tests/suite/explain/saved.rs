@@ -162,12 +162,11 @@ fn every_mistake_is_told_but_not_without_end() {
 fn ladder(length: usize, jumps: usize) -> Value {
     let mut document = value(&[]);
     let jump = |to: usize| json!({"comment": "on", "matches": [], "action": {"jump": format!("c{to}")}, "nft": ""});
-    let last = json!({"comment": "end", "matches": [], "action": "accept", "nft": ""});
     let chain = |number: usize| {
         let rules = if number + 1 < length {
             vec![jump(number + 1); jumps]
         } else {
-            vec![last.clone(); 0]
+            Vec::new()
         };
         let hook = json!({"type": "mangle", "hook": "output", "priority": -150});
         json!({"name": format!("c{number}"), "hook": if number == 0 { hook } else { Value::Null }, "rules": rules})
