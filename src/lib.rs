@@ -6,8 +6,8 @@
 //!  flags ─┐                                        ┌─ nft script ─────────── dry run
 //!  env ───┼─ Layer ─ merge ─ Config ─┐             ├─ iptables-restore text ─ dry run, iptables backend
 //!  file ──┘          (validated)     ├─ Plan ──────┼─ JSON ───────────────── machines
-//!                          Facts ────┘ (pure)      └─ netlink messages ───── kernel, one transaction
-//!                 (observed, plain data)
+//!                          Facts ────┘ (pure)      ├─ netlink messages ───── kernel, one transaction
+//!                 (observed, plain data)           └─ simulate ───────────── explain
 //! ```
 //!
 //! [`config`] reads and validates options, [`compat`] those of other tools, [`plan`] decides, [`ruleset`] is what was

@@ -145,7 +145,7 @@ fn explain(command: Command) -> Command {
             "pod",
             "FILE",
             RULES,
-            "Take annotations and addresses of this pod, in YAML or JSON; - for standard input",
+            "Take annotations and addresses of this pod; - is standard input",
         ))
         .arg(
             value(
@@ -160,7 +160,7 @@ fn explain(command: Command) -> Command {
             "plan",
             "FILE",
             RULES,
-            "Follow the rules of a saved dry run (--output json); - for standard input",
+            "Follow the rules of a saved dry run in JSON; - is standard input",
         ))
         .arg(switch("from-kernel", RULES, "Follow the rules that are installed"))
         .arg(json())

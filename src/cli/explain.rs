@@ -1,6 +1,6 @@
 //! `sidetrack explain`: says what becomes of a packet, and which rules say so.
 
-use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::io::{IsTerminal as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use clap::ArgMatches;
@@ -186,12 +186,8 @@ fn saved(path: &str) -> Result<Plan, String> {
 
 /// The text of a file, or of standard input.
 fn contents(path: &str) -> Result<String, String> {
-    let mut text = String::new();
-    let read = match path {
-        "-" => std::io::stdin().read_to_string(&mut text).map(drop),
-        path => std::fs::read_to_string(path).map(|contents| text = contents),
-    };
-    read.map(|()| text).map_err(|error| format!("{path}: {error}"))
+    let file = if path == "-" { "/dev/stdin" } else { path };
+    std::fs::read_to_string(file).map_err(|error| format!("{path}: {error}"))
 }
 
 /// Sources of rules that exclude each other.

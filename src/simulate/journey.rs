@@ -14,6 +14,8 @@ use crate::ruleset::{
 
 /// More than any plan leads through; rules that somebody made up could go on for ever.
 const MOST_ENTRIES: usize = 100_000;
+/// The same for chains at one hook.
+const MOST_BASE_CHAINS: usize = 1000;
 
 /// Rules that nobody could follow.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -221,8 +223,12 @@ impl<'r, 'p> Journey<'r, 'p> {
         let installed = self.installed;
         let at_hook = |chain: &'r Chain| Some((chain.hook.filter(|base| base.hook == at.hook)?, chain));
         let mut chains: Vec<(BaseHook, &Chain)> = installed.ruleset.chains.iter().filter_map(at_hook).collect();
-        chains.sort_by_key(|(base, _)| base.priority);
-        for (base, chain) in chains {
+        if chains.len() > MOST_BASE_CHAINS {
+            return Err(Endless::TooMany);
+        }
+        // Of the same priority, the first one.
+        while let Some(next) = (0..chains.len()).min_by_key(|index| chains[*index].0.priority) {
+            let (base, chain) = chains.remove(next);
             let left = match base.kind {
                 ChainType::Raw => self.chain(at, base, chain, 0)?,
                 ChainType::Mangle => {

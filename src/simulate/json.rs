@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::course::{End, Entry, Step, Verdict};
 use super::packet::{Origin, Packet};
@@ -29,20 +29,55 @@ pub fn document(explanation: &Explanation) -> String {
         End::PassedThrough(to) => ("passed-through", Some(to), None),
         End::Dropped => ("dropped", None, None),
     };
-    let value = json!({
-        "version": VERSION,
-        "rules": explanation.rules,
-        "packet": packet(explanation.packet),
-        "verdict": { "action": action, "port": port.or(to.map(SocketAddr::port)) },
-        "end": { "what": what, "to": to.map(ToString::to_string), "interface": interface },
-        "mark": course.mark,
-        "zone": course.zone.map(|zone| zone.0),
-        "connectionMark": course.connection_mark,
-        "certain": course.certain,
-        "unreadable": explanation.unreadable.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "trace": course.trace.iter().map(|entry| self::entry(explanation, entry)).collect::<Vec<_>>(),
-    });
+    let value = object([
+        ("version", VERSION.into()),
+        ("rules", explanation.rules.into()),
+        ("packet", packet(explanation.packet)),
+        (
+            "verdict",
+            object([
+                ("action", action.into()),
+                ("port", port.or(to.map(SocketAddr::port)).into()),
+            ]),
+        ),
+        (
+            "end",
+            object([
+                ("what", what.into()),
+                ("to", to.map(ToString::to_string).into()),
+                ("interface", interface.into()),
+            ]),
+        ),
+        ("mark", course.mark.into()),
+        ("zone", course.zone.map(|zone| zone.0).into()),
+        ("connectionMark", course.connection_mark.into()),
+        ("certain", course.certain.into()),
+        (
+            "unreadable",
+            explanation
+                .unreadable
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .into(),
+        ),
+        (
+            "trace",
+            course
+                .trace
+                .iter()
+                .map(|entry| self::entry(explanation, entry))
+                .collect::<Vec<_>>()
+                .into(),
+        ),
+    ]);
     format!("{value:#}\n")
+}
+
+/// Members in this order.
+fn object<const N: usize>(members: [(&str, Value); N]) -> Value {
+    let member = |(name, value): (&str, Value)| (name.to_owned(), value);
+    Value::Object(members.into_iter().map(member).collect())
 }
 
 fn packet(packet: &Packet) -> Value {
@@ -61,17 +96,20 @@ fn packet(packet: &Packet) -> Value {
         Tracking::Related => "related",
         Tracking::Invalid => "invalid",
     };
-    json!({
-        "direction": direction,
-        "protocol": protocol,
-        "source": endpoint(packet.source, packet.source_port),
-        "destination": endpoint(packet.destination, packet.destination_port),
-        "interface": interface.as_str(),
-        "uid": owner.map(|(uid, _)| uid),
-        "gid": owner.map(|(_, gid)| gid),
-        "mark": packet.mark,
-        "connectionState": state,
-    })
+    object([
+        ("direction", direction.into()),
+        ("protocol", protocol.into()),
+        ("source", endpoint(packet.source, packet.source_port).into()),
+        (
+            "destination",
+            endpoint(packet.destination, packet.destination_port).into(),
+        ),
+        ("interface", interface.as_str().into()),
+        ("uid", owner.map(|(uid, _)| uid).into()),
+        ("gid", owner.map(|(_, gid)| gid).into()),
+        ("mark", packet.mark.into()),
+        ("connectionState", state.into()),
+    ])
 }
 
 fn entry(explanation: &Explanation, entry: &Entry) -> Value {
@@ -96,18 +134,23 @@ fn entry(explanation: &Explanation, entry: &Entry) -> Value {
         Step::NoMatch(_, failing) => Some(phrase::matching(explanation.ruleset, failing)),
         _ => None,
     };
-    json!({
-        "hook": hook,
-        "type": kind,
-        "priority": entry.base.priority,
-        "interface": entry.interface.as_str(),
-        "chain": entry.chain,
-        "depth": entry.depth,
-        "rule": rule.map(render::nft::rule).or(unreadable.map(|what| what.text.clone())),
-        "comment": comment.filter(|comment| !comment.is_empty()),
-        "outcome": outcome(&entry.step),
-        "only": only,
-    })
+    object([
+        ("hook", hook.into()),
+        ("type", kind.into()),
+        ("priority", entry.base.priority.into()),
+        ("interface", entry.interface.as_str().into()),
+        ("chain", entry.chain.as_ref().into()),
+        ("depth", entry.depth.into()),
+        (
+            "rule",
+            rule.map(render::nft::rule)
+                .or(unreadable.map(|what| what.text.clone()))
+                .into(),
+        ),
+        ("comment", comment.filter(|comment| !comment.is_empty()).into()),
+        ("outcome", outcome(&entry.step).into()),
+        ("only", only.into()),
+    ])
 }
 
 fn outcome(step: &Step) -> &'static str {

@@ -53,8 +53,8 @@ impl Packet {
 /// What routing depends on in a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pod {
-    /// The addresses of its interfaces, other than 127.0.0.0/8 and ::1. The first one of an interface and family is
-    /// the one that connections are redirected to which arrive there.
+    /// The addresses of its interfaces, other than 127.0.0.0/8 and ::1. Connections that are redirected where they
+    /// arrive get the first one of their interface and family for their destination.
     pub addresses: Vec<(InterfaceName, IpAddr)>,
     /// How marked packets are routed, where they are routed in a way of their own.
     pub routing: Option<PolicyRouting>,
@@ -83,16 +83,28 @@ impl Pod {
             // The mark makes somebody else's address one of this host: IPv4 would take that for the source too.
             IpAddr::V4(_) if self.is_local(to, mark) => None,
             IpAddr::V6(_) if self.is_local(to, mark) => self.address(&InterfaceName::loopback(), Family::V6),
-            to => self.address(interface, Family::of(to)),
+            to => self.own_address(interface, Family::of(to)),
         }
     }
 
-    /// The address of an interface; for one that is not known, any.
+    /// The first address of an interface and family.
     pub fn address(&self, interface: &InterfaceName, family: Family) -> Option<IpAddr> {
-        let known = self.addresses.iter().any(|(name, _)| name == interface);
-        let of_family = self.addresses.iter().filter(|(_, address)| family.is_of(*address));
-        let mut candidates = of_family.filter(|(name, _)| if known { name == interface } else { !is_loopback(name) });
-        candidates.next().map(|(_, address)| *address)
+        let found = self.addresses.iter();
+        let mut found = found.filter(|(name, address)| name == interface && family.is_of(*address));
+        found.next().map(|(_, address)| *address)
+    }
+
+    /// An address that the pod is known by to others: of this interface, or else of another one.
+    pub fn own_address(&self, interface: &InterfaceName, family: Family) -> Option<IpAddr> {
+        let others = self
+            .addresses
+            .iter()
+            .map(|(name, _)| name)
+            .filter(|name| !is_loopback(name));
+        [interface]
+            .into_iter()
+            .chain(others)
+            .find_map(|name| self.address(name, family))
     }
 }
 

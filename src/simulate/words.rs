@@ -300,7 +300,7 @@ impl Description {
 }
 
 fn own_address(pod: &Pod, interface: &InterfaceName, families: &[Family]) -> Result<IpAddr, Mistake> {
-    let address = families.iter().find_map(|family| pod.address(interface, *family));
+    let address = families.iter().find_map(|family| pod.own_address(interface, *family));
     address.ok_or_else(|| {
         let families: Vec<String> = families.iter().map(ToString::to_string).collect();
         let families = families.join(" or ");

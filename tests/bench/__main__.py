@@ -3,6 +3,7 @@
 import argparse
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -47,10 +48,12 @@ def _measure(bench, options):
     print(f"\nAims\n\n{targets.text()}")
     facts = machine.facts(options.sidetrack, load, time.monotonic() - begin, bench.quick)
     if options.output:
-        _write(options.output, targets, facts, sections)
+        _write_page(options.output, targets, facts, sections)
+        if not bench.quick:
+            _write_summary(options.output.absolute().parent / "README.md", sections)
 
 
-def _write(docs, targets, facts, sections):
+def _write_page(docs, targets, facts, sections):
     folder = docs / "bench"
     folder.mkdir(parents=True, exist_ok=True)
     for section in sections:
@@ -59,6 +62,11 @@ def _write(docs, targets, facts, sections):
     introduction = (HERE / "introduction.md").read_text()
     parts = [introduction, facts.markdown(), "## Aims\n", targets.markdown()]
     (docs / "bench.md").write_text("\n".join(parts + [section.markdown() for section in sections]))
+
+
+def _write_summary(readme, sections):
+    summary = f"<!-- bench -->\n{report.summary(sections)}\n<!-- /bench -->"
+    readme.write_text(re.sub("(?s)<!-- bench -->.*<!-- /bench -->", lambda _: summary, readme.read_text()))
 
 
 def _compiled(folder):
@@ -75,7 +83,11 @@ def _options():
     parser.add_argument("sidetrack", type=os.path.abspath, help="the static binary")
     parser.add_argument("--quick", action="store_true", help="a tenth of the rounds, and shorter lists")
     parser.add_argument("--check", action="store_true", help="only see that all that is compared installs its rules")
-    parser.add_argument("--output", type=pathlib.Path, help="write bench.md and its plots into this folder")
+    parser.add_argument(
+        "--output",
+        type=pathlib.Path,
+        help="write bench.md and its plots into this folder, and what a full run comes to into the README beside it",
+    )
     return parser.parse_args()
 
 

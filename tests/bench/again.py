@@ -73,6 +73,8 @@ def measure_leaks(bench):
         "pause. All should be redirected to the proxy's port.",
         Table(("", "connections", "replacements", "past the proxy"), rows),
         targets=[at_most("connections past the proxy", int(rows[0][3].replace(",", "")), 0)],
+        summary=f"{rows[0][3]} of {rows[0][1]} connections got past the proxy while the rules were replaced "
+        f"{rows[0][2]} times",
     )
 
 

@@ -19,22 +19,14 @@ NFT = "`nft -f` of the same rules"
 ISTIO = "Istio, iptables-nft"
 
 
-def near(bench):
-    """What costs about as much as we do."""
-    plan = bench.plan()
+def contestants(bench):
+    plan, istio, kuma = bench.plan(), bench.rules(peers.istio_rules), bench.rules(peers.kuma_rules)
     return [
         Contestant(OURS, (plan.apply,)),
         Contestant(START, (Step((bench.sidetrack, "--version")),)),
         Contestant(NOTHING, (Step((bench.runner.program("nothing"),)),)),
         Contestant(SENDER, (bench.send(plan),)),
         Contestant(NFT, (plan.nft,)),
-    ]
-
-
-def far(bench):
-    """What others do."""
-    istio, kuma = bench.rules(peers.istio_rules), bench.rules(peers.kuma_rules)
-    return [
         Contestant(ISTIO, tuple(peers.istio("nft", istio))),
         Contestant("Istio, iptables-legacy", tuple(peers.istio("legacy", istio))),
         Contestant("Linkerd, iptables-nft", tuple(peers.linkerd("nft"))),
@@ -44,23 +36,17 @@ def far(bench):
 
 
 def measure(bench):
+    compared = contestants(bench)
+    runs = compete(bench.runner, compared, bench.rounds(60), bench.namespaces)
+    times, busy = walls(runs), processor_times(runs)
     rows, ratios = [], {}
-    for compared, rounds in ((near(bench), 150), ([near(bench)[0], *far(bench)], 30)):
-        runs = compete(bench.runner, compared, bench.rounds(rounds), bench.namespaces)
-        times, busy = walls(runs), processor_times(runs)
-        for contestant in compared:
-            name = contestant.name
-            if name in ratios:
-                continue
-            processes, calls = _cost(bench, contestant)
-            ratios[name] = times[name].times(times[OURS])
-            processor = factor(busy[name].times(busy[OURS]))
-            rows.append(
-                (
-                    *(name, factor(ratios[name]), processor, processes, f"{calls:,}"),
-                    *(number(memory(runs[name])), times[name]),
-                )
-            )
+    for contestant in compared:
+        name = contestant.name
+        processes, calls = _cost(bench, contestant)
+        ratios[name] = times[name].times(times[OURS])
+        processor = factor(busy[name].times(busy[OURS]))
+        mebibytes = number(memory(runs[name]))
+        rows.append((name, factor(ratios[name]), processor, processes, f"{calls:,}", mebibytes, times[name]))
     _, _, _, processes, calls, mebibytes, _ = rows[0]
     size = os.stat(bench.sidetrack).st_size
     return Section(
@@ -80,7 +66,14 @@ def measure(bench):
             at_most("size of the binary, bytes", size, 3 << 20, "{:,}".format),
         ],
         "`nft -f` gets the dry run's script without the two lines that make it take the place of an older table: with "
-        "them it would wait for the kernel's grace period.",
+        "them it would wait for the kernel's grace period.\n\n"
+        "Where our own time goes, as perf samples it (Linux 6.18, AMD EPYC, virtual): user code 34 %, page faults "
+        "26 %, the transaction in the kernel 13 %, execve 5 %, other system calls the rest. A tenth of all are CPUID "
+        "instructions, by which the C library looks at the processor before main, and which a virtual machine traps: a "
+        "static program that does nothing spends two fifths of its time on them. That the program can be loaded at any "
+        "address costs 6 %.",
+        f"applying the default plan is {factor(ratios[ISTIO])} faster than the 22 programs that Istio runs, and "
+        f"{factor(ratios[NFT])} faster than `nft -f` of the same rules",
     )
 
 
@@ -104,7 +97,7 @@ def check(bench):
     """Every sequence installs what it claims to: the same rules as ours, or as many as its text has."""
     listings = {}
     texts = {"Istio": bench.rules(peers.istio_rules), "Kuma": bench.rules(peers.kuma_rules)}
-    for contestant in near(bench) + far(bench):
+    for contestant in contestants(bench):
         namespace = bench.namespaces.fresh()
         bench.runner.run(contestant.steps, namespace)
         peer, _, variant = contestant.name.partition(", iptables-")

@@ -21,10 +21,7 @@ def measure(bench):
     plots, targets = {}, []
     for kind in ("CIDRs", "ports"):
         of_kind = [excluded for excluded in lists if excluded.kind == kind]
-        lines = {
-            name.replace("`", ""): [(len(one.elements), times[one][name].median) for one in of_kind]
-            for name in times[of_kind[0]]
-        }
+        lines = {name: [(len(one.elements), times[one][name].median) for one in of_kind] for name in times[of_kind[0]]}
         title = f"Time to apply by the number of excluded {kind}"
         plots[f"lists-{kind.lower()}"] = svg.lines(title, f"excluded {kind}", "milliseconds", lines)
         few, many = of_kind[-2:]

@@ -1,6 +1,7 @@
 """What was found, as tables for the terminal and for the page."""
 
 import re
+import textwrap
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -52,6 +53,7 @@ class Section:
     plots: dict = field(default_factory=dict)
     targets: list = field(default_factory=list)
     notes: str = ""
+    summary: str = ""
 
     def markdown(self):
         parts = [f"## {self.title}\n", self.about + "\n", self.table.markdown()]
@@ -62,6 +64,13 @@ class Section:
 
     def text(self):
         return f"\n{self.title}\n\n{self.table.text()}"
+
+
+def summary(sections):
+    """One paragraph for the README."""
+    found = "; ".join(section.summary for section in sections if section.summary)
+    text = f"In the run that [docs/bench.md](docs/bench.md) shows: {found}."
+    return textwrap.fill(text, 120, break_on_hyphens=False, break_long_words=False)
 
 
 def targets(sections):

@@ -20,9 +20,8 @@ def bars(title, rows, unit="×"):
     for index, (name, value) in enumerate(rows):
         y = top + index * (bar + gap)
         begin, end = sorted((one, left + scale * math.log10(value / low)))
-        colour = COLOURS[0] if index == 0 else COLOURS[2]
         parts.append(_text(left - 8, y + 13, name, "end"))
-        parts.append(_box(begin, y, max(end - begin, 1.5), bar, colour))
+        parts.append(_box(begin, y, max(end - begin, 1.5), bar, COLOURS[0]))
         parts.append(_text(end + 6, y + 13, f"{value:.3g}{unit}"))
     parts.append(_line(one, top - 6, one, height - 6, "#000"))
     return _document(title, height, parts)
@@ -30,7 +29,7 @@ def bars(title, rows, unit="×"):
 
 def lines(title, x_label, y_label, series):
     """Lines on logarithmic scales: `series` maps a name to pairs of x and y."""
-    left, right, top, bottom, height = 70, 200, 40, 45, 380
+    left, right, top, bottom, height = 70, 240, 40, 45, 380
     xs = [x for points in series.values() for x, _ in points]
     ys = [y for points in series.values() for _, y in points]
     x_at = _axis(xs, left, WIDTH - right)
@@ -72,7 +71,7 @@ def _ticks(values):
 
 
 def _text(x, y, text, anchor="start"):
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(str(text))}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text.replace("`", ""))}</text>'
 
 
 def _line(x1, y1, x2, y2, colour):

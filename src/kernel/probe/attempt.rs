@@ -80,8 +80,8 @@ impl<'t> Attempt<'t> {
     }
 
     /// Whether a connection or a lookup from `client` is this one.
-    pub fn is_from(&self, client: SocketAddr) -> bool {
-        self.local == Some(client)
+    pub fn is_from(&self, protocol: Protocol, client: SocketAddr) -> bool {
+        self.probe.protocol == protocol && self.local == Some(client)
     }
 
     /// Says what became of it, unless that is known already.

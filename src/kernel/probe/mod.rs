@@ -147,7 +147,7 @@ pub fn make(
 fn accept(listeners: &Listeners, attempts: &mut [Attempt], kept: &mut Vec<TcpStream>) -> io::Result<()> {
     for listener in &listeners.tcp {
         while let Some((stream, client)) = listener.next()? {
-            match attempts.iter_mut().find(|attempt| attempt.is_from(client)) {
+            match of(attempts, Protocol::Tcp, client) {
                 Some(attempt) => {
                     attempt.found(listener.finding(&stream));
                     kept.push(stream);
@@ -161,7 +161,7 @@ fn accept(listeners: &Listeners, attempts: &mut [Attempt], kept: &mut Vec<TcpStr
     for receiver in &listeners.udp {
         let mut message = [0; 512];
         while let Some((length, client)) = received(receiver.socket.recv_from(&mut message))? {
-            let Some(attempt) = attempts.iter_mut().find(|attempt| attempt.is_from(client)) else {
+            let Some(attempt) = of(attempts, Protocol::Udp, client) else {
                 continue;
             };
             match receiver.role {
@@ -176,6 +176,11 @@ fn accept(listeners: &Listeners, attempts: &mut [Attempt], kept: &mut Vec<TcpStr
         }
     }
     Ok(())
+}
+
+/// Whose connection or lookup this is.
+fn of<'a, 't>(attempts: &'a mut [Attempt<'t>], protocol: Protocol, client: SocketAddr) -> Option<&'a mut Attempt<'t>> {
+    attempts.iter_mut().find(|attempt| attempt.is_from(protocol, client))
 }
 
 fn received(result: io::Result<(usize, SocketAddr)>) -> io::Result<Option<(usize, SocketAddr)>> {

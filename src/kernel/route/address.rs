@@ -2,11 +2,11 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use netlink_packet_core::{Emitable as _, NLA_TYPE_MASK, NLM_F_DUMP, NlasIterator, Parseable as _};
+use netlink_packet_core::{NLA_TYPE_MASK, NLM_F_DUMP, NlasIterator, Parseable as _};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
-use netlink_packet_route::link::{LinkFlags, LinkHeader, LinkMessage};
 
+use super::link::{LINK_HEADER, LinkRequest, has_flag};
 use super::{LOOPBACK_INDEX, NetlinkError, Route, RouteError, malformed, request};
 use crate::facts::{Ipv6, UsableAddresses};
 use crate::plan::{LOOPBACK_ADDRESS_METRIC, PASSTHROUGH_V6};
@@ -34,8 +34,7 @@ impl Route {
     /// The kernel did not answer as it should.
     pub fn loopback(&mut self) -> Result<Loopback, RouteError> {
         // One datagram asks for both.
-        let mut link = LinkMessage::default();
-        link.header.index = LOOPBACK_INDEX;
+        let link = LinkRequest::about(LOOPBACK_INDEX);
         let requests = [
             request(libc::RTM_GETLINK, 0, &link),
             request(libc::RTM_GETADDR, NLM_F_DUMP, &AddressMessage::default()),
@@ -97,9 +96,8 @@ impl Route {
 
 /// Whether the interface is up, and whether it takes IPv6 addresses (`None`: the kernel has no IPv6).
 fn parse_link(payload: &[u8]) -> Result<(bool, Option<bool>), NetlinkError> {
-    let header = LinkHeader::parse(payload).map_err(malformed)?;
-    let attributes = payload.get(header.buffer_len()..).unwrap_or_default();
-    Ok((header.flags.contains(LinkFlags::Up), ipv6_enabled(attributes)))
+    let attributes = payload.get(LINK_HEADER..).unwrap_or_default();
+    Ok((has_flag(payload, libc::IFF_UP)?, ipv6_enabled(attributes)))
 }
 
 fn address(payload: &[u8]) -> Result<AddressMessage, NetlinkError> {

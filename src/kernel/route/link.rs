@@ -1,19 +1,75 @@
 //! Links and routes in general: the pair of interfaces that joins two namespaces (veth(4)), and where routes lead.
+//!
+//! The messages about links are written by hand: the crate that has the others knows every kind of link, and would add
+//! a hundred kilobytes for this one.
 
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 
 use ipnet::IpNet;
-use netlink_packet_core::Parseable as _;
+use netlink_packet_core::{Emitable, Parseable as _};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
-use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkHeader, LinkInfo, LinkMessage,
-};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use nix::errno::Errno;
 
-use super::{Answer, NLM_F_CREATE, NLM_F_EXCL, NetlinkError, Route, RouteError, malformed, request};
+use super::{Answer, NLM_F_CREATE, NLM_F_EXCL, NetlinkError, Route, RouteError, request};
+
+/// The attribute of a veth's data that describes its other end (linux/veth.h).
+const VETH_INFO_PEER: u16 = 1;
+
+/// The length of `struct ifinfomsg`, which comes before the attributes.
+pub const LINK_HEADER: usize = 16;
+
+/// A message about a link: `struct ifinfomsg` and attributes (rtnetlink(7)).
+pub struct LinkRequest(Vec<u8>);
+
+impl LinkRequest {
+    /// About the interface with this number; 0 for one that is yet to be made.
+    pub fn about(index: u32) -> Self {
+        Self::with_flags(index, 0)
+    }
+
+    /// The same, which sets these flags.
+    fn with_flags(index: u32, flags: u32) -> Self {
+        const FAMILY_AND_TYPE: u32 = 0;
+        let fields = [FAMILY_AND_TYPE, index, flags, flags];
+        Self(fields.iter().flat_map(|field| field.to_ne_bytes()).collect())
+    }
+
+    fn with(mut self, kind: u16, value: &[u8]) -> Self {
+        const HEADER: usize = 4;
+        self.0.extend(((HEADER + value.len()) as u16).to_ne_bytes());
+        self.0.extend(kind.to_ne_bytes());
+        self.0.extend(value);
+        self.0.resize(self.0.len().next_multiple_of(4), 0);
+        self
+    }
+}
+
+impl Emitable for LinkRequest {
+    fn buffer_len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn emit(&self, buffer: &mut [u8]) {
+        buffer[..self.0.len()].copy_from_slice(&self.0);
+    }
+}
+
+/// A list of attributes alone.
+fn attributes() -> LinkRequest {
+    LinkRequest(Vec::new())
+}
+
+/// Whether the header of an answer about a link has this flag.
+pub fn has_flag(payload: &[u8], flag: libc::c_int) -> Result<bool, NetlinkError> {
+    const FLAGS: usize = 8;
+    match payload.get(FLAGS..).and_then(|rest| rest.first_chunk()) {
+        Some(flags) => Ok(u32::from_ne_bytes(*flags) & flag as u32 != 0),
+        None => Err(NetlinkError::Malformed("a link without flags".to_owned())),
+    }
+}
 
 /// What the kernel says to a change.
 type Change = Result<Result<(), Errno>, RouteError>;
@@ -24,18 +80,17 @@ impl Route {
     /// # Errors
     /// The conversation failed; within: the kernel refused.
     pub fn add_pair(&mut self, name: &str, peer: &impl AsRawFd) -> Change {
-        let named = || {
-            let mut message = LinkMessage::default();
-            message.attributes.push(LinkAttribute::IfName(name.to_owned()));
-            message
-        };
-        let mut other = named();
-        other.attributes.push(LinkAttribute::NetNsFd(peer.as_raw_fd()));
-        let mut message = named();
-        message.attributes.push(LinkAttribute::LinkInfo(vec![
-            LinkInfo::Kind(InfoKind::Veth),
-            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(other))),
-        ]));
+        let name = [name.as_bytes(), b"\0"].concat();
+        let other = LinkRequest::about(0)
+            .with(libc::IFLA_IFNAME, &name)
+            .with(libc::IFLA_NET_NS_FD, &peer.as_raw_fd().to_ne_bytes());
+        let data = attributes().with(VETH_INFO_PEER, &other.0);
+        let info = attributes()
+            .with(libc::IFLA_INFO_KIND, b"veth")
+            .with(libc::IFLA_INFO_DATA, &data.0);
+        let message = LinkRequest::about(0)
+            .with(libc::IFLA_IFNAME, &name)
+            .with(libc::IFLA_LINKINFO, &info.0);
         self.change(libc::RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &message)
     }
 
@@ -44,9 +99,7 @@ impl Route {
     /// # Errors
     /// As above.
     pub fn set_up(&mut self, index: u32) -> Change {
-        let mut message = link(index);
-        message.header.flags = LinkFlags::Up;
-        message.header.change_mask = LinkFlags::Up;
+        let message = LinkRequest::with_flags(index, libc::IFF_UP as u32);
         self.change(libc::RTM_NEWLINK, 0, &message)
     }
 
@@ -55,7 +108,7 @@ impl Route {
     /// # Errors
     /// As above.
     pub fn remove_link(&mut self, index: u32) -> Change {
-        self.change(libc::RTM_DELLINK, 0, &link(index))
+        self.change(libc::RTM_DELLINK, 0, &LinkRequest::about(index))
     }
 
     /// Whether an interface is ready to send.
@@ -63,11 +116,11 @@ impl Route {
     /// # Errors
     /// The kernel did not answer as it should.
     pub fn is_running(&mut self, index: u32) -> Result<bool, RouteError> {
-        self.socket.send(&request(libc::RTM_GETLINK, 0, &link(index)))?;
+        self.socket
+            .send(&request(libc::RTM_GETLINK, 0, &LinkRequest::about(index)))?;
         for answer in self.socket.receive()? {
             if let Answer::Message { payload, .. } = answer {
-                let header = LinkHeader::parse(&payload).map_err(malformed)?;
-                return Ok(header.flags.contains(LinkFlags::Running));
+                return Ok(has_flag(&payload, libc::IFF_RUNNING)?);
             }
         }
         Err(NetlinkError::Malformed("no interface".to_owned()).into())
@@ -99,12 +152,6 @@ impl Route {
         let payloads = self.list(libc::RTM_GETROUTE, &RouteMessage::default())?;
         Ok(payloads.iter().filter_map(|payload| destination(payload)).collect())
     }
-}
-
-fn link(index: u32) -> LinkMessage {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    message
 }
 
 /// The destination of a route, unless it is a default route, which has none, or another protocol's.

@@ -38,11 +38,16 @@ pub fn raise(tables: &Tables, family: Family) -> Installed {
             }
         }
         // In the order in which they are called; those that are only jumped to come last.
-        let place = |name: &str| called.iter().position(|(chain, _)| chain == name).unwrap_or(usize::MAX);
-        let mut chains: Vec<_> = table.chains.iter().collect();
-        chains.sort_by_key(|chain| place(&chain.name));
-        for chain in chains {
-            let hook = called.get(place(&chain.name)).map(|(_, hook)| *hook);
+        let is_called = |chain: &&super::Chain| called.iter().any(|(name, _)| *name == chain.name);
+        let in_order = called
+            .iter()
+            .filter_map(|(name, hook)| Some((table.chain(name)?, Some(*hook))));
+        let others = table
+            .chains
+            .iter()
+            .filter(|chain| !is_called(chain))
+            .map(|chain| (chain, None));
+        for (chain, hook) in in_order.chain(others) {
             let name = Name::from(plan_name(&chain.name));
             let rules = chain.rules.iter().enumerate();
             let rules = rules
@@ -284,7 +289,7 @@ fn action(words: &[&str]) -> Option<Action> {
 
 /// What a chain is called in a plan; its own name where no plan would call it so.
 fn plan_name(chain: &str) -> String {
-    let name = chain.strip_prefix(PREFIX).unwrap_or(chain).to_lowercase();
+    let name = chain.strip_prefix(PREFIX).unwrap_or(chain).to_ascii_lowercase();
     if chain_name(&name) == chain {
         name
     } else {

@@ -4,13 +4,14 @@
 
 use std::collections::BTreeMap;
 
-use netlink_packet_core::{DefaultNla, NLA_TYPE_MASK, Nla as _, NlaBuffer, NlasIterator, Parseable};
+use netlink_packet_core::{DefaultNla, NLA_F_NESTED, NLA_TYPE_MASK, Nla as _, NlaBuffer, NlasIterator, Parseable};
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, DataAttribute, ExpressionAttribute, Hook, HookNumber, InetHookNumber, ListAttribute,
     NfTablesMessage, RuleAttribute, SetAttribute, SetElementAttribute, SetElementFlags, SetElementList, TableAttribute,
 };
 
 use super::expression::bytes_of;
+use super::{NFTA_RULE_EXPRESSIONS, NFTA_SET_ELEM_LIST_ELEMENTS};
 
 /// The contents of our table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -153,7 +154,9 @@ impl Listing {
             match attribute {
                 RuleAttribute::Chain(name) => chain.clone_from(name),
                 RuleAttribute::Expressions(list) => expressions = list.iter().filter_map(expression).collect(),
-                RuleAttribute::Other(list) => expressions = elements(list).iter().filter_map(expression).collect(),
+                RuleAttribute::Other(list) if list.kind() == NFTA_RULE_EXPRESSIONS | NLA_F_NESTED => {
+                    expressions = elements(list).iter().filter_map(expression).collect();
+                }
                 RuleAttribute::UserData(bytes) => user_data.clone_from(bytes),
                 _ => {}
             }
@@ -184,7 +187,9 @@ impl Listing {
             match attribute {
                 SetElementList::Set(text) => name.clone_from(text),
                 SetElementList::Elements(elements) => boundaries = elements.iter().filter_map(boundary).collect(),
-                SetElementList::Other(list) => boundaries = self::elements(list).iter().filter_map(boundary).collect(),
+                SetElementList::Other(list) if list.kind() == NFTA_SET_ELEM_LIST_ELEMENTS | NLA_F_NESTED => {
+                    boundaries = self::elements(list).iter().filter_map(boundary).collect();
+                }
                 _ => {}
             }
         }
@@ -192,7 +197,8 @@ impl Listing {
     }
 }
 
-/// The elements of a list of ours: it is in bytes.
+/// The elements of a list of ours: it is in bytes. The crate leaves the flag out of the kinds of what it has read, so
+/// none of the kernel's is taken for one.
 fn elements<T>(list: &DefaultNla) -> Vec<ListAttribute<T>>
 where
     for<'b> ListAttribute<T>: Parseable<NlaBuffer<&'b [u8]>>,

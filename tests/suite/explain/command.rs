@@ -12,11 +12,11 @@ use crate::cli::Temporary;
 use crate::common::{Netns, Pod, output_of};
 use crate::program::{BACKENDS, Run, apply, sidetrack};
 
-fn explain(netns: &Netns, arguments: &[&str]) -> Run {
+pub fn explain(netns: &Netns, arguments: &[&str]) -> Run {
     sidetrack(netns, &[&["explain"], arguments].concat())
 }
 
-fn json(netns: &Netns, arguments: &[&str]) -> Value {
+pub fn json(netns: &Netns, arguments: &[&str]) -> Value {
     let run = explain(netns, &[&["--json"], arguments].concat()).succeeded();
     serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {run:?}"))
 }
@@ -36,7 +36,7 @@ fn is(action: &str, port: u64) -> (String, u64) {
 }
 
 /// Questions whose answers are kept word for word.
-const REVIEWED: &[(&str, &[&str])] = &[
+pub const REVIEWED: &[(&str, &[&str])] = &[
     (
         "an app calls another host",
         &["outbound", "tcp", "10.0.0.5:443", "--uid", "1000"],
@@ -97,6 +97,10 @@ const REVIEWED: &[(&str, &[&str])] = &[
             "invalid",
             "--drop-invalid",
         ],
+    ),
+    (
+        "the same where it is not dropped",
+        &["inbound", "tcp", ":8080", "--connection-state", "invalid"],
     ),
     (
         "a port of a long list",

@@ -176,17 +176,27 @@ fn is_beyond_proof(probe: &Value) -> bool {
         .any(|known| reason.contains(known))
 }
 
-fn all_cases_pass(backend: &str) {
+/// Those that should have passed.
+fn wrong(probed: &Probed) -> Vec<&Value> {
+    let probes = probed.probes().iter();
+    let wrong = probes.filter(|probe| probe["result"] != "passed" && !is_beyond_proof(probe));
+    wrong.collect()
+}
+
+/// The options of every so many cases pass: all rules of iptables are made from the same ruleset, and slowly.
+fn cases_pass(backend: &str, every: usize) {
     let pod = Pod::new();
-    for (case, options) in cases::all_options() {
+    for (case, options) in cases::all_options().step_by(every) {
         apply(&pod.netns, backend, options);
-        let probed = probe(&pod.netns, options);
-        let wrong: Vec<_> = probed
-            .probes()
-            .iter()
-            .filter(|probe| probe["result"] != "passed" && !is_beyond_proof(probe))
-            .collect();
-        assert!(wrong.is_empty(), "{case}: {wrong:#?}");
+        let mut probed = probe(&pod.netns, options);
+        // On a busy machine a connection may take longer than a probe waits.
+        for _ in 0..2 {
+            if wrong(&probed).is_empty() {
+                break;
+            }
+            probed = probe(&pod.netns, options);
+        }
+        assert!(wrong(&probed).is_empty(), "{case}: {:#?}", wrong(&probed));
         let passed = probed.with_result("passed").len();
         assert!(passed > 0 || case == "nothing at all", "{case}: {probed:#?}");
     }
@@ -194,17 +204,17 @@ fn all_cases_pass(backend: &str) {
 
 #[test]
 fn the_options_of_every_case_pass_on_nftables() {
-    all_cases_pass("nftables");
+    cases_pass("nftables", 1);
 }
 
 #[test]
-fn the_options_of_every_case_pass_on_iptables_nft() {
-    all_cases_pass("iptables-nft");
+fn the_options_of_some_cases_pass_on_iptables_nft() {
+    cases_pass("iptables-nft", 5);
 }
 
 #[test]
-fn the_options_of_every_case_pass_on_iptables_legacy() {
-    all_cases_pass("iptables-legacy");
+fn the_options_of_some_cases_pass_on_iptables_legacy() {
+    cases_pass("iptables-legacy", 5);
 }
 
 #[test]

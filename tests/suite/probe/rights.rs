@@ -1,5 +1,7 @@
 //! Processes with few rights: they make the probes that they may make, and say what the others take.
 
+use std::process::Command;
+
 use caps::Capability;
 use caps::Capability::{CAP_NET_ADMIN, CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN};
 
@@ -100,4 +102,15 @@ fn without_a_route_there_is_nothing_to_see() {
     let probed = probe_as(&netns, Owner::APP, &[]);
     let reason = probed.texts("ipv4 tcp outbound", "reason").concat();
     assert!(reason.contains("no route to 192.0.2.254"), "{probed:#?}");
+}
+
+#[test]
+fn users_that_a_user_namespace_does_not_have_are_told() {
+    let mut command = Command::new("unshare");
+    let script = "ip link set lo up && \"$0\" apply && exec \"$0\" probe --json";
+    command.args(["--user", "--map-root-user", "--net", "sh", "-c", script, SIDETRACK]);
+    let probed = Probed::of(&mut command);
+    only_these_were_made(&probed, &["tcp inbound", "tcp mesh-port"]);
+    let reason = probed.texts("ipv4 tcp outbound", "reason").concat();
+    assert!(reason.contains("the user namespace has no such IDs"), "{reason}");
 }

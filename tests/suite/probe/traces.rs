@@ -65,6 +65,18 @@ fn nothing_is_left_when_a_probe_is_killed() {
     assert_eq!(configuration(&pod.netns), before);
 }
 
+#[test]
+fn the_link_is_gone_when_a_probe_has_ended() {
+    let pod = Pod::new();
+    apply(&pod.netns, "nftables", &[]);
+    let script =
+        "for i in 1 2 3 4 5 6 7 8; do \"$0\" probe || exit; [ ! -e /sys/class/net/sidetrack-probe ] || exit 9; done";
+    // Of /sys, each mount shows one namespace.
+    let mount = format!("mount -t sysfs sysfs /sys && {script}");
+    let mut command = pod.netns.command("unshare");
+    Run::of(command.args(["--mount", "sh", "-c", &mount, SIDETRACK])).succeeded();
+}
+
 fn wait_until(condition: impl Fn() -> bool) {
     for _ in 0..2000 {
         if condition() {
@@ -82,6 +94,14 @@ fn one_probe_at_a_time() {
     Run::of(netns.command(SIDETRACK).arg("probe")).failed(1, &["another probe is running"]);
     let links = output_of(netns.command("ip").arg("link"));
     assert!(links.contains("sidetrack-probe"), "it is somebody else's: {links}");
+}
+
+#[test]
+fn a_probe_waits_for_another_to_end() {
+    let pod = Pod::new();
+    apply(&pod.netns, "nftables", &[]);
+    let script = "\"$0\" probe > /dev/null & \"$0\" probe > /dev/null && wait $!";
+    Run::of(pod.netns.command("sh").args(["-c", script, SIDETRACK])).succeeded();
 }
 
 #[test]
