@@ -5,6 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
+use sidetrack::config::Settings;
+use sidetrack::config::types::parse_ports;
+use sidetrack::facts::Facts;
+use sidetrack::kernel::nftables::Nftables;
+use sidetrack::plan::Plan;
 use sidetrack::ruleset::Family;
 
 use crate::SIDETRACK;
@@ -33,6 +38,14 @@ fn connections() -> usize {
 }
 
 fn no_connection_slips_through(backend: &str, plans: [&[&str]; 2]) {
+    no_connection_slips_through_while(backend, plans, |netns, number| {
+        let log = apply(netns, backend, plans[number % 2]);
+        assert!(log.contains("replaced"), "{log}");
+    });
+}
+
+/// Makes connections while rules are replaced, again and again; `replace` is told how often it was done.
+fn no_connection_slips_through_while(backend: &str, plans: [&[&str]; 2], replace: impl Fn(&Netns, usize)) {
     let pod = Pod::new();
     let _servers = [
         Server::start_transparent(&pod.netns, "proxy", &[15001, 15006]),
@@ -64,8 +77,7 @@ fn no_connection_slips_through(backend: &str, plans: [&[&str]; 2]) {
         let enough = |replacements| replacements >= REPLACEMENTS && made.load(Ordering::Relaxed) >= connections();
         while !enough(replacements) && callers.iter().all(|caller| !caller.is_finished()) {
             replacements += 1;
-            let log = apply(&pod.netns, backend, plans[replacements % 2]);
-            assert!(log.contains("replaced"), "{log}");
+            replace(&pod.netns, replacements);
         }
         done.store(true, Ordering::Relaxed);
         for caller in callers {
@@ -102,6 +114,21 @@ fn no_connection_slips_through_while_redirect_gives_way_to_tproxy_and_back() {
     for backend in BACKENDS {
         no_connection_slips_through(backend, MODES);
     }
+}
+
+/// As it happens where others never leave the ruleset alone for long enough to compare it.
+#[test]
+fn no_connection_slips_through_while_nftables_rules_are_put_in_place_without_a_look() {
+    let ruleset = |number: u16| {
+        let mut config = Settings::default().config;
+        config.outbound.exclude_ports = parse_ports(&number.to_string()).expect("a port");
+        Plan::new(&config, &Facts::default()).expect("a plan").ruleset
+    };
+    let rulesets = [ruleset(1), ruleset(2)];
+    no_connection_slips_through_while("nftables", PLANS, |netns, number| {
+        let renew = || Nftables::open()?.renew(&rulesets[number % 2]);
+        netns.run(renew).expect("renewed");
+    });
 }
 
 /// How often an apply is killed.
