@@ -56,12 +56,15 @@ fn no_connection_slips_through_while(backend: &str, plans: [&[&str]; 2], replace
     let (made, done) = (AtomicUsize::new(0), AtomicBool::new(false));
     let connect = |caller: Caller, to: To| {
         let connect = || {
-            for family in Family::BOTH.into_iter().cycle() {
+            // Each has a port of its own: who uses one twice within a minute meets what is left of the connection before.
+            let ports = (10_000..u16::MAX).flat_map(|port| Family::BOTH.map(|family| (family, port)));
+            for (family, port) in ports.cycle() {
                 if done.load(Ordering::Relaxed) {
                     break;
                 }
+                let source = caller.source(family).map(|source| (source.ip(), port).into());
                 let to = to.address(family).expect("an address");
-                let call = call_from(Transport::Tcp, caller.source(family), to)?;
+                let call = call_from(Transport::Tcp, source, to)?;
                 let arrival = call.arrival.expect("an answer");
                 assert_eq!(arrival.server, "proxy", "connection {}", made.load(Ordering::Relaxed));
                 made.fetch_add(1, Ordering::Relaxed);
