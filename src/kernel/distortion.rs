@@ -375,11 +375,34 @@ fn a_transaction_that_cannot_be_looked_up_is_told_so_and_what_it_may_need_stays(
 }
 
 #[test]
-fn who_is_always_disturbed_gives_up_and_says_so() {
-    let disturbed = |distortion| fault(distortion, 0, usize::MAX);
+fn who_is_always_disturbed_puts_the_rules_in_place_without_looking() {
+    in_namespace(|| {
+        apply(&mut Namespace::default(), &redirect()).unwrap();
+        let wanted = state();
+        for old in [None, Some(tproxy())] {
+            cleanup(&mut Namespace::default()).unwrap();
+            if let Some(old) = &old {
+                apply(&mut Namespace::default(), old).unwrap();
+            }
+            let fault = fault(Disturbed, 0, usize::MAX);
+            let applied = apply(&mut distorted(&fault), &redirect()).unwrap();
+            let change = if old.is_some() {
+                Change::Replaced
+            } else {
+                Change::Created
+            };
+            assert_eq!(applied.change, change);
+            assert_eq!(state(), wanted);
+        }
+    });
+}
+
+#[test]
+fn who_can_never_read_undisturbed_gives_up_and_says_so() {
     in_namespace(|| {
         apply(&mut Namespace::default(), &tproxy()).unwrap();
         let before = state();
+<<<<<<< HEAD
 
         let fault = disturbed(Disturbed);
         let mut nftables = Nftables::over(DistortedWire::open(SockProtocol::NetlinkNetFilter, &fault));
@@ -401,6 +424,27 @@ fn who_is_always_disturbed_gives_up_and_says_so() {
         ));
         let mut route = Route::over(DistortedWire::open(SockProtocol::NetlinkRoute, &fault));
         let error = route.loopback().unwrap_err();
+=======
+        let open = |distortion, protocol| {
+            let fault = fault(distortion, 0, usize::MAX);
+            (DistortedWire::open(protocol, &fault), fault)
+        };
+        for distortion in [Disturbed, Interrupted] {
+            let (socket, fault) = open(distortion, SockProtocol::NetlinkNetFilter);
+            let error = Nftables::over(socket).holds(&redirect().ruleset).unwrap_err();
+            assert!(matches!(error, NftablesError::Busy), "{error}");
+            assert!(error.to_string().contains("Try again"), "{error}");
+            assert!(
+                fault.exchanges.get() <= 16 * ATTEMPTS as usize,
+                "{}",
+                fault.exchanges.get()
+            );
+        }
+        let (socket, _) = open(Interrupted, SockProtocol::NetlinkNetFilter);
+        assert!(matches!(Nftables::over(socket).chains(), Err(NftablesError::Busy)));
+        let (socket, _) = open(Interrupted, SockProtocol::NetlinkRoute);
+        let error = Route::over(socket).loopback().unwrap_err();
+>>>>>>> w/faults
         assert!(
             matches!(error, RouteError::Netlink(NetlinkError::Interrupted)),
             "{error}"

@@ -19,6 +19,9 @@ use crate::render::netlink::listing::Listing;
 use crate::render::netlink::{self, Object, Step};
 use crate::ruleset::{Installed, Ruleset, TABLE};
 
+/// How often what is installed is compared with what is wanted, before it is simply put in place.
+const CAREFUL_ATTEMPTS: usize = 8;
+
 /// What nf_tables could not do.
 #[derive(Debug, Error)]
 pub enum NftablesError {
@@ -54,7 +57,7 @@ pub enum NftablesError {
     Unanswered(#[source] NetlinkError),
     /// Others kept changing the ruleset.
     #[error(
-        "other programs changed the nftables ruleset during each of {ATTEMPTS} attempts; nothing was changed. \
+        "other programs changed the nftables ruleset during each of {ATTEMPTS} attempts to read it. \
          Try again when they are done"
     )]
     Busy,
@@ -128,7 +131,7 @@ impl Nftables {
             }
         }
         let planned = Listing::of(steps.iter().map(Step::message));
-        for attempt in attempts() {
+        for attempt in attempts().take(CAREFUL_ATTEMPTS) {
             let (generation, present) = match self.read() {
                 Err(NftablesError::Netlink(NetlinkError::Interrupted)) => continue,
                 read => read?,
@@ -146,7 +149,17 @@ impl Nftables {
                 Err(error) => return Err(error),
             }
         }
-        Err(NftablesError::Busy)
+        tracing::debug!("other programs keep changing the ruleset; putting ours in place without having looked");
+        self.renew(ruleset)?;
+        Ok(Change::Replaced)
+    }
+
+    /// Puts `ruleset` in the place of whatever our table holds, in one transaction, which nobody can disturb.
+    ///
+    /// # Errors
+    /// The kernel cannot or may not; then nothing was changed. The one exception is [`NftablesError::Unanswered`].
+    pub fn renew(&mut self, ruleset: &Ruleset) -> Result<(), NftablesError> {
+        self.commit(&netlink::renew(ruleset), None)
     }
 
     /// How what our table holds differs from `ruleset`.

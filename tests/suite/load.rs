@@ -5,6 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
+use sidetrack::config::Settings;
+use sidetrack::config::types::parse_ports;
+use sidetrack::facts::Facts;
+use sidetrack::kernel::nftables::Nftables;
+use sidetrack::plan::Plan;
 use sidetrack::ruleset::Family;
 
 use crate::SIDETRACK;
@@ -33,6 +38,14 @@ fn connections() -> usize {
 }
 
 fn no_connection_slips_through(backend: &str, plans: [&[&str]; 2]) {
+    no_connection_slips_through_while(backend, plans, |netns, number| {
+        let log = apply(netns, backend, plans[number % 2]);
+        assert!(log.contains("replaced"), "{log}");
+    });
+}
+
+/// Makes connections while rules are replaced, again and again; `replace` is told how often it was done.
+fn no_connection_slips_through_while(backend: &str, plans: [&[&str]; 2], replace: impl Fn(&Netns, usize)) {
     let pod = Pod::new();
     let _servers = [
         Server::start_transparent(&pod.netns, "proxy", &[15001, 15006]),
@@ -43,12 +56,15 @@ fn no_connection_slips_through(backend: &str, plans: [&[&str]; 2]) {
     let (made, done) = (AtomicUsize::new(0), AtomicBool::new(false));
     let connect = |caller: Caller, to: To| {
         let connect = || {
-            for family in Family::BOTH.into_iter().cycle() {
+            // Each has a port of its own: who uses one twice within a minute meets what is left of the connection before.
+            let ports = (10_000..u16::MAX).flat_map(|port| Family::BOTH.map(|family| (family, port)));
+            for (family, port) in ports.cycle() {
                 if done.load(Ordering::Relaxed) {
                     break;
                 }
+                let source = caller.source(family).map(|source| (source.ip(), port).into());
                 let to = to.address(family).expect("an address");
-                let call = call_from(Transport::Tcp, caller.source(family), to)?;
+                let call = call_from(Transport::Tcp, source, to)?;
                 let arrival = call.arrival.expect("an answer");
                 assert_eq!(arrival.server, "proxy", "connection {}", made.load(Ordering::Relaxed));
                 made.fetch_add(1, Ordering::Relaxed);
@@ -64,8 +80,7 @@ fn no_connection_slips_through(backend: &str, plans: [&[&str]; 2]) {
         let enough = |replacements| replacements >= REPLACEMENTS && made.load(Ordering::Relaxed) >= connections();
         while !enough(replacements) && callers.iter().all(|caller| !caller.is_finished()) {
             replacements += 1;
-            let log = apply(&pod.netns, backend, plans[replacements % 2]);
-            assert!(log.contains("replaced"), "{log}");
+            replace(&pod.netns, replacements);
         }
         done.store(true, Ordering::Relaxed);
         for caller in callers {
@@ -102,6 +117,21 @@ fn no_connection_slips_through_while_redirect_gives_way_to_tproxy_and_back() {
     for backend in BACKENDS {
         no_connection_slips_through(backend, MODES);
     }
+}
+
+/// As it happens where others never leave the ruleset alone for long enough to compare it.
+#[test]
+fn no_connection_slips_through_while_nftables_rules_are_put_in_place_without_a_look() {
+    let ruleset = |number: u16| {
+        let mut config = Settings::default().config;
+        config.outbound.exclude_ports = parse_ports(&number.to_string()).expect("a port");
+        Plan::new(&config, &Facts::default()).expect("a plan").ruleset
+    };
+    let rulesets = [ruleset(1), ruleset(2)];
+    no_connection_slips_through_while("nftables", PLANS, |netns, number| {
+        let renew = || Nftables::open()?.renew(&rulesets[number % 2]);
+        netns.run(renew).expect("renewed");
+    });
 }
 
 /// How often an apply is killed.

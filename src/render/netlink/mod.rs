@@ -118,6 +118,15 @@ pub fn replace(ruleset: &Ruleset, installed: &Listing) -> Vec<Step> {
     steps
 }
 
+/// The steps that put everything in the place of whatever is installed, without having looked. The new base chains are
+/// there before the old ones go, but those go; and deleting costs time, see [`create`].
+pub fn renew(ruleset: &Ruleset) -> Vec<Step> {
+    let mut steps = vec![table(NLM_F_CREATE, [])];
+    steps.extend(remove());
+    steps.extend(create(ruleset));
+    steps
+}
+
 /// The step that removes our table, with all that is in it.
 pub fn remove() -> Vec<Step> {
     let message = NfTablesMessage::DeleteTable(TableMessage {

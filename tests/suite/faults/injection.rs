@@ -1,8 +1,7 @@
 //! Runs in which one system call fails, or in which the process is killed as it makes it (strace(1), "Tampering").
 
 use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::SIDETRACK;
@@ -28,7 +27,7 @@ pub enum Fault {
 /// The system calls that a run makes, from its first socket on: before, the program starts and reads its options, and
 /// there is nothing that it could have done to the network namespace.
 pub fn points(netns: &Netns, arguments: &[&str]) -> Vec<Point> {
-    let (run, trace) = traced(netns, &[], arguments);
+    let (run, trace) = traced(netns, &[], SIDETRACK.as_ref(), arguments);
     run.succeeded();
     let mut points: Vec<Point> = Vec::new();
     for line in trace.lines() {
@@ -59,7 +58,7 @@ pub fn run_with_fault(netns: &Netns, arguments: &[&str], point: &Point, fault: F
         format!("inject={call}:{tampering}:when={number}"),
     ];
     let options: Vec<&str> = options.iter().flat_map(|option| ["-e", option]).collect();
-    let (run, trace) = traced(netns, &options, arguments);
+    let (run, trace) = traced(netns, &options, SIDETRACK.as_ref(), arguments);
     match fault {
         Fault::Kill => assert_eq!(run.code, None, "{point:?} was not reached: {run:?}"),
         Fault::Error(_) => assert!(
@@ -70,16 +69,16 @@ pub fn run_with_fault(netns: &Netns, arguments: &[&str], point: &Point, fault: F
     run
 }
 
-/// A run, and what strace tells of it.
-fn traced(netns: &Netns, options: &[&str], arguments: &[&str]) -> (Run, String) {
+/// A run of a program, and what strace tells of it with these options.
+pub fn traced(netns: &Netns, options: &[&str], program: &Path, arguments: &[&str]) -> (Run, String) {
     let path = scratch_file();
-    let mut command: Command = netns.command("strace");
+    let mut command = netns.command("strace");
     command
         .arg("-qq")
         .arg("-o")
         .arg(&path)
         .args(options)
-        .arg(SIDETRACK)
+        .arg(program)
         .args(arguments);
     let run = Run::of(&mut command);
     let trace = fs::read_to_string(&path).expect("the trace");

@@ -1,7 +1,7 @@
 //! Whatever fails, and wherever a run is killed: the pod has the old plan or the new one, whole, and a rerun repairs
 //! the rest.
 
-mod injection;
+pub mod injection;
 mod programs;
 pub mod snapshot;
 mod system_calls;
