@@ -52,7 +52,7 @@ boot() {
 inside() {
     local directory=$1 sidetrack=$2 root=$1/root running=''
     mount -t tmpfs -o mode=755 tmpfs "$directory"
-    mkdir -p "$root"/{dev,etc/systemd/system,proc,root,run,sys,tmp,usr,var/lib/dpkg}
+    mkdir -p "$root"/{dev,etc/systemd/system,proc,root,run,sys,tmp,usr,var/lib/dpkg/{info,updates}}
     cp "$sidetrack" "$root/bin-of-sidetrack"
     for link in bin lib lib64 sbin; do
         ln -s "usr/$link" "$root/$link"

@@ -1,6 +1,7 @@
 //! A host that systemd boots: what `--persist` puts there, what comes of it, and the Debian package.
 
 mod machine;
+mod package;
 
 use crate::common::Netns;
 use crate::program::{BACKENDS, apply, state};
