@@ -65,6 +65,7 @@ fn apply(command: Command) -> Command {
     let command = command
         .after_help("Example: sidetrack apply --exclude-outbound-ports 3306,6379 --exclude-inbound-ports 22")
         .arg(netns())
+        .arg(persist("Apply at every boot, too: on a host with systemd"))
         .arg(config())
         .args(options(|_| true))
         .arg(verbose());
@@ -180,6 +181,7 @@ fn cleanup(command: Command) -> Command {
     command
         .after_help("Example: sidetrack cleanup --netns pod")
         .arg(netns())
+        .arg(persist("Apply at no boot any more, too"))
         .args(options(|name| name.starts_with("log-")))
         .arg(verbose())
 }
@@ -287,6 +289,11 @@ fn netns() -> Arg {
         .value_name("PATH|NAME")
         .help("Work in this network namespace [the current one]")
         .help_heading(Group::Run.heading())
+}
+
+fn persist(help: &'static str) -> Arg {
+    let argument = Arg::new("persist").long("persist").action(ArgAction::SetTrue);
+    argument.help(help).help_heading(Group::Run.heading())
 }
 
 /// `-v`.

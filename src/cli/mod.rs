@@ -13,6 +13,7 @@ mod istio_iptables;
 mod lint;
 mod logging;
 mod node;
+mod persist;
 mod probe;
 mod settings;
 
