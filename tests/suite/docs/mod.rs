@@ -175,7 +175,11 @@ fn run(page: &Page) -> Vec<String> {
         .filter(|(_, number)| ended[number].code != 0)
         .map(|(text, number)| format!("{}: before a command, {text}: {}", page.name, ended[number].output))
         .collect();
-    wrong.extend(waiting.iter().filter_map(|(command, number)| compare(command, &ended[number])));
+    wrong.extend(
+        waiting
+            .iter()
+            .filter_map(|(command, number)| compare(command, &ended[number])),
+    );
     if wrong.is_empty() || std::env::var_os("UPDATE_README").is_some() {
         generated::file(&page.name, &updated(page, &waiting, &ended));
     }
@@ -195,7 +199,11 @@ fn compare(command: &Command, ended: &Ended) -> Option<String> {
     if ended.code != command.exit {
         let _ = write!(wrong, "ended with {}, not {}. ", ended.code, command.exit);
     }
-    if command.shown.as_ref().is_some_and(|shown| !is_like(shown, &ended.output)) {
+    if command
+        .shown
+        .as_ref()
+        .is_some_and(|shown| !is_like(shown, &ended.output))
+    {
         wrong += "printed something else than the page shows. ";
     }
     (!wrong.is_empty()).then(|| {
