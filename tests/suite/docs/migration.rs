@@ -24,7 +24,7 @@ fn option_of(flag: &str) -> Option<String> {
 
 /// The cells of the rows of tables, without the marks of code.
 fn rows(text: &str) -> impl Iterator<Item = Vec<&str>> {
-    let rows = text.lines().filter_map(|line| line.strip_prefix('|'));
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| "));
     rows.map(|row| row.split('|').map(|cell| cell.trim().trim_matches('`')).collect())
 }
 

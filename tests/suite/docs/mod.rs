@@ -188,7 +188,10 @@ fn run(page: &Page) -> Vec<String> {
 
 fn prepare(room: &mut Room, preparing: &mut Vec<(String, usize)>, command: Option<String>) {
     if let Some(command) = command {
-        let number = room.add(&command);
+        // Each part of it has to succeed.
+        let number = room.add(&format!(
+            "failed=0; trap 'failed=1' ERR\n{command}\ntrap - ERR; [ $failed = 0 ]"
+        ));
         preparing.push((command, number));
     }
 }
@@ -306,6 +309,29 @@ fn commands_that_run_elsewhere_exist() {
             );
         }
     }
+}
+
+/// Tests that the page about what was tested names are some.
+#[test]
+fn tests_that_are_named_exist() {
+    let sources = sources(&Path::new(ROOT).join("tests"));
+    let pages = page::all();
+    let page = pages.iter().find(|page| page.name == "docs/compatibility.md");
+    let names = page
+        .expect("docs/compatibility.md")
+        .inline
+        .iter()
+        .filter(|(_, text)| text.contains("::"));
+    let mut count = 0;
+    for (line, text) in names {
+        count += 1;
+        for part in text.split("::") {
+            let named = [format!("fn {part}("), format!("mod {part};")];
+            let exists = named.iter().any(|named| sources.contains(named));
+            assert!(exists, "docs/compatibility.md:{line}: {text}: there is no {part}");
+        }
+    }
+    assert!(count > 5, "{count}");
 }
 
 /// What other changes are about to add.

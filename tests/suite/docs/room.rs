@@ -35,7 +35,6 @@ const PROGRAMS: &[&str] = &[
     "iptables-nft-restore",
     "iptables-nft-save",
     "ip6tables-nft",
-    "jq",
     "kill",
     "ls",
     "mkdir",
