@@ -148,6 +148,8 @@ def kubectl(*words):
                 fail("there is no such DaemonSet")
         case ("rollout", "restart", workload) if workload.startswith("deployment/"):
             start(injected())
+        case ("describe", "pod"):
+            print(yaml.safe_dump(recall("pod", injected())))
         case ("get", "pod", _, "-o", "yaml"):
             print(yaml.safe_dump(recall("pod", injected())))
         case ("get", "pods", "-A", "-o", "yaml"):

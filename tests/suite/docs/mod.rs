@@ -43,6 +43,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("podman ", "the test of the image runs it"),
     ("apt-get ", "installs packages: `scripts/setup` does"),
     ("git clone", "asks another host"),
+    ("dpkg ", "installs a package: the test of the package does"),
     ("systemctl ", "needs systemd"),
 ];
 
@@ -246,18 +247,21 @@ fn is_like(shown: &str, printed: &str) -> bool {
     rest.ends_with(last.trim_start_matches('\n'))
 }
 
-/// Whether code in the text is a whole command of ours that one could type, not the name of one.
+/// Whether code in the text is a whole command that one could type, not the name of one.
 fn is_instruction(text: &str) -> bool {
     let is_placeholder =
-        |word: &str| word.contains('…') || word.len() > 1 && word.chars().all(|c| c.is_ascii_uppercase());
-    let stays = text.starts_with("sidetrack node install") && !text.contains("--once");
+        |word: &&str| word.contains('…') || word.len() > 1 && word.chars().all(|c| c.is_ascii_uppercase());
     let words: Vec<&str> = text.split(' ').collect();
-    words.first() == Some(&"sidetrack")
-        && words
+    let is_whole = match words[0] {
+        // Without --once, the installer stays.
+        "sidetrack" if text.starts_with("sidetrack node install") => words.contains(&"--once"),
+        "sidetrack" => words
             .iter()
-            .any(|word| word.starts_with("--") || word.contains(['.', ':']))
-        && !words.iter().any(|word| is_placeholder(word))
-        && !stays
+            .any(|word| word.starts_with("--") || word.contains(['.', ':'])),
+        "crictl" | "helm" | "install" | "kubectl" | "nft" => words.len() > 2,
+        _ => false,
+    };
+    is_whole && !words.iter().any(is_placeholder)
 }
 
 #[test]
