@@ -14,6 +14,7 @@ mod room;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::thread;
 
@@ -268,13 +269,15 @@ fn is_instruction(text: &str) -> bool {
 fn every_command_runs_and_prints_what_is_shown() {
     let pages = page::all();
     assert!(pages.len() > 8, "{}", pages.len());
+    // On a busy machine a probe may run out of time: what fails is tried again in a fresh room.
+    let twice = |page| Some(run(page)).filter(Vec::is_empty).unwrap_or_else(|| run(page));
     let mut wrong = Vec::new();
     for pages in pages.chunks(4) {
         wrong.extend(thread::scope(|scope| {
-            let runs: Vec<_> = pages.iter().map(|page| scope.spawn(|| run(page))).collect();
+            let runs: Vec<_> = pages.iter().map(|page| scope.spawn(|| twice(page))).collect();
             let joined = runs
                 .into_iter()
-                .map(|run| run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+                .map(|run| run.join().unwrap_or_else(|panic| resume_unwind(panic)));
             joined.flatten().collect::<Vec<_>>()
         }));
     }

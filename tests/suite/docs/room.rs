@@ -167,16 +167,25 @@ impl Room {
 
     /// Runs all commands in one shell, and returns how each ended.
     pub fn run(&self) -> BTreeMap<usize, Ended> {
-        let mut command = self.node.netns.command("unshare");
+        // One that never ends is told from others by what it has not left.
+        let mut command = self.node.netns.command("timeout");
         command
-            .args(["--mount", "--propagation", "private", "bash", "-c", SHELL])
+            .args([
+                "300",
+                "unshare",
+                "--mount",
+                "--propagation",
+                "private",
+                "bash",
+                "-c",
+                SHELL,
+            ])
             .env("ROOM", &self.directory)
             .env("ROOT", ROOT)
             .env("HOME", self.directory.join("home"))
             .env("POD_PID", self.pod.id().to_string())
             .env("NO_COLOR", "1")
             .stdin(Stdio::null());
-        // The lock file that tests give to iptables is told by a path of this process, which other namespaces lack.
         let output = command.output().expect("unshare (util-linux)");
         let complaint = String::from_utf8_lossy(&output.stderr);
         let ended = |number: usize| {
