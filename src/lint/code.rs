@@ -53,8 +53,8 @@ codes! {
         "Move the pod to another namespace, or take this one from excludeNamespaces.";
     DnsPolicy "ST103" "The DNS policy goes past the cluster's name servers while DNS is captured",
         "What the proxy does not know itself goes on to servers that do not know the cluster's names. Lookups of a server \
-         on a loopback address, or of one that dns-servers does not list, are not captured at all.",
-        "Use dnsPolicy ClusterFirst, or list the pod's servers in dns-servers, none of them on loopback.";
+         that dns-servers does not list are not captured at all.",
+        "Use dnsPolicy ClusterFirst, or list the pod's servers in dns-servers.";
     ProxyUser "ST201" "An application runs as the proxy's user",
         "Traffic of the proxy's user is left alone, or it would come back to the proxy for ever. All that this container \
          sends bypasses the proxy.",

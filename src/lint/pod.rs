@@ -59,8 +59,8 @@ pub fn dns_policy(subject: &Subject<'_>, report: &mut Report) {
     let servers = servers.map(Node::items).unwrap_or_default().iter();
     let servers = servers.filter_map(|server| server.scalar()?.parse::<IpAddr>().ok());
     let passed_by = |server: &IpAddr| match &subject.config.dns.servers {
-        DnsServers::ResolvConf | DnsServers::All => server.is_loopback(),
-        DnsServers::These(listed) => server.is_loopback() || !listed.contains(server),
+        DnsServers::ResolvConf | DnsServers::All => false,
+        DnsServers::These(listed) => !listed.contains(server),
     };
     match node.scalar() {
         Some("Default") => report.add(

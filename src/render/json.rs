@@ -1,4 +1,4 @@
-//! A plan as JSON, for machines. The schema is described in the README; [`VERSION`] changes when it does.
+//! A plan as JSON, for machines. The schema is described in docs/reference.md; [`VERSION`] changes when it does.
 
 mod read;
 

@@ -35,8 +35,14 @@ fn pictures_are_drawn_as_reviewed() {
 }
 
 #[test]
-fn the_picture_in_the_documentation_is_that_of_the_defaults() {
-    generated::file("docs/graph.svg", &svg::document(&graph(&[])));
+fn the_pictures_in_the_documentation_are_drawn_by_the_program() {
+    for (name, options) in PICTURES {
+        let path = match name {
+            "default" => "docs/graph.svg".to_owned(),
+            name => format!("docs/graph-{name}.svg"),
+        };
+        generated::file(&path, &svg::document(&graph(options)));
+    }
 }
 
 /// Writes to a program's standard input, and returns whether it was satisfied, and what it said.

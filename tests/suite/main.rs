@@ -17,6 +17,7 @@ mod concurrency;
 mod containment;
 mod costs;
 mod dns;
+mod docs;
 mod envoy;
 mod explain;
 mod faults;

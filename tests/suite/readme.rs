@@ -1,4 +1,4 @@
-//! What the README says of options, output and dependencies is what the code has.
+//! What the README says of rules and dependencies, and docs/probe.md of reports, is what the code has.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,20 +7,17 @@ use std::process::Command;
 
 use serde::Deserialize;
 use serde_json::Value;
-use sidetrack::config::options::{Group, OPTIONS, OptionSpec};
 use sidetrack::config::sources;
 use sidetrack::config::types::NoAccounts;
 use sidetrack::render;
 
 use crate::SIDETRACK;
-use crate::cases;
 use crate::common::{Netns, output_of};
+use crate::docs::reference::collect_fields;
 use crate::golden::plan;
 use crate::program::Run;
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
-const BEGIN: &str = "<!-- options -->\n";
-const END: &str = "<!-- /options -->\n";
 
 fn readme() -> String {
     fs::read_to_string(PATH).expect("README.md")
@@ -33,64 +30,6 @@ fn between<'t>(text: &'t str, begin: &str, end: &str) -> &'t str {
         .split_once(end)
         .unwrap_or_else(|| panic!("no {end:?} after {begin:?}"));
     found
-}
-
-/// The options as the README lists them: a line for each, under the heading of its group.
-fn table() -> String {
-    let mut table = "| Flag | Default | Meaning |\n|---|---|---|\n".to_owned();
-    let mut group: Option<Group> = None;
-    for option in OPTIONS {
-        if group != Some(option.group) {
-            table += &format!("| **{}** | | |\n", option.group.heading());
-            group = Some(option.group);
-        }
-        table += &line(option);
-    }
-    table
-}
-
-fn line(option: &OptionSpec) -> String {
-    let value = option.value_name.map(|name| format!(" {name}")).unwrap_or_default();
-    let default = match option.default {
-        "" => String::new(),
-        default => format!(" `{default}`"),
-    };
-    format!("| `--{}{value}` |{default} | {} |\n", option.name, option.help)
-}
-
-#[test]
-fn the_table_of_options_is_the_one_in_the_code() {
-    let readme = readme();
-    let (written, table) = (between(&readme, BEGIN, END), table());
-    if written == table {
-        return;
-    }
-    if std::env::var_os("UPDATE_README").is_some_and(|value| value == "1") {
-        let updated = readme.replace(&format!("{BEGIN}{written}{END}"), &format!("{BEGIN}{table}{END}"));
-        return fs::write(PATH, updated).expect("README.md can be written");
-    }
-    panic!(
-        "README.md lists other options than the code has. `UPDATE_README=1 cargo test --test suite table_of_options` \
-         writes what it should list:\n\n{table}"
-    );
-}
-
-#[test]
-fn every_flag_is_described() {
-    let readme = readme();
-    for command in ["apply", "check", "cleanup", "probe"] {
-        let help = output_of(Command::new(SIDETRACK).args([command, "--help"]));
-        let words = help.lines().flat_map(|line| line.split([' ', ',', '.']));
-        let flags: BTreeSet<&str> = words.filter(|word| word.starts_with("--")).collect();
-        assert!(flags.contains("--netns"), "{help}");
-        for flag in flags.iter().filter(|flag| **flag != "--help") {
-            let described = [format!("`{flag}`"), format!("`{flag} ")];
-            assert!(
-                described.iter().any(|words| readme.contains(words)),
-                "README.md says nothing about {flag} of {command}"
-            );
-        }
-    }
 }
 
 /// What `cargo metadata` says, as far as it matters here.
@@ -139,25 +78,6 @@ fn every_dependency_has_its_reason() {
     }
 }
 
-#[test]
-fn every_field_of_the_json_plan_is_described() {
-    let readme = readme();
-    let schema = between(&readme, "\n## JSON output\n", "\n## ");
-    let mut fields = BTreeSet::new();
-    for (_, options) in cases::all_options() {
-        let document = render::json::document(&plan(options));
-        collect_fields(&serde_json::from_str(&document).expect("JSON"), &mut fields);
-    }
-    assert!(fields.len() > 20, "{fields:?}");
-    for field in fields {
-        let described = [format!("`{field}`"), format!("\"{field}\":")];
-        assert!(
-            described.iter().any(|words| schema.contains(words)),
-            "README.md says nothing about the field {field}"
-        );
-    }
-}
-
 /// The field names of the report, in `docs/probe.md`.
 #[test]
 fn every_field_of_the_report_of_probes_is_described() {
@@ -185,17 +105,6 @@ fn every_field_of_the_report_of_probes_is_described() {
     }
 }
 
-fn collect_fields(value: &Value, fields: &mut BTreeSet<String>) {
-    match value {
-        Value::Object(entries) => {
-            fields.extend(entries.keys().cloned());
-            entries.values().for_each(|value| collect_fields(value, fields));
-        }
-        Value::Array(items) => items.iter().for_each(|item| collect_fields(item, fields)),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-    }
-}
-
 #[test]
 fn the_examples_are_true() {
     let readme = readme();
@@ -208,12 +117,4 @@ fn the_examples_are_true() {
     for line in between(&readme, "```nft\n", "```").lines() {
         assert!(script.contains(line), "not a rule: {line}");
     }
-
-    let rule: Value = serde_json::from_str(between(&readme, "```json\n", "```")).expect("JSON");
-    let document: Value = serde_json::from_str(&render::json::document(&defaults)).expect("JSON");
-    let chains = document["chains"].as_array().expect("chains");
-    let mut rules = chains
-        .iter()
-        .flat_map(|chain| chain["rules"].as_array().expect("rules"));
-    assert!(rules.any(|one| *one == rule), "not a rule: {rule}");
 }

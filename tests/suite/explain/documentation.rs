@@ -1,4 +1,4 @@
-//! What README.md and docs/explain.md say is so.
+//! What docs/explain.md says is so; that it shows what is printed is tested with all pages.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,24 +12,6 @@ use crate::common::Netns;
 fn read(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-#[test]
-fn what_the_documents_show_is_what_is_printed() {
-    let netns = Netns::new();
-    let shown = |question: &[&str]| explain(&netns, question).succeeded().stdout;
-    let documentation = read("docs/explain.md");
-    assert!(documentation.contains(&shown(&["outbound", "tcp", ":8080", "--uid", "1337"])));
-    let question = [
-        "outbound",
-        "tcp",
-        "10.0.0.5:443",
-        "--uid",
-        "1000",
-        "--exclude-outbound-ports",
-        "443",
-    ];
-    assert!(read("README.md").contains(&shown(&question)));
 }
 
 #[test]
