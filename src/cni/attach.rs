@@ -87,29 +87,58 @@ pub fn add(netconf: &NetConf, attachment: &Attachment) -> Result<Outcome, Error>
         } => (reason, config, backend),
     };
     tracing::info!("redirected: {reason}");
+    writing(&attachment.netns, backend, |backend, namespace, observed| {
+        observed.log_warnings();
+        put_in_place(netconf, &config, backend, namespace, observed)
+    })?;
+    Ok(Outcome::Redirected(reason))
+}
+
+/// Does `work` in a network namespace that it changes, while no other sidetrack is at it. It is done again where the
+/// backend shall be the one that works, and the first one does not.
+///
+/// # Errors
+/// The namespace cannot be entered, or `work` failed.
+pub(super) fn writing<T: Send>(
+    netns: &Path,
+    backend: Backend,
+    work: impl Fn(Backend, &mut Namespace, &Observed) -> Result<T, Error> + Sync,
+) -> Result<T, Error> {
     let attempt = |backend, programs| {
-        inside(&attachment.netns, programs, Namespace::claim, |namespace, observed| {
-            observed.log_warnings();
-            let plan = plan(&config, observed, &netconf.resolvers)?;
-            let applied = install::apply(namespace, &plan, backend, observed)?;
-            if let Some(reason) = &applied.fallback {
-                tracing::warn!(backend = %applied.backend, reason, "taken instead of nftables");
-            }
-            tracing::debug!(backend = %applied.backend, change = %applied.change, "the rules are in place");
-            Ok(())
+        inside(netns, programs, Namespace::claim, |namespace, observed| {
+            work(backend, namespace, observed)
         })
     };
     match backend {
-        Backend::Nftables => attempt(backend, Programs::None)?,
-        Backend::IptablesNft | Backend::IptablesLegacy => attempt(backend, Programs::Isolated)?,
+        Backend::Nftables => attempt(backend, Programs::None),
+        Backend::IptablesNft | Backend::IptablesLegacy => attempt(backend, Programs::Isolated),
         Backend::Auto => match attempt(Backend::Nftables, Programs::None) {
             Err(Error::System(KernelError::Nftables(NftablesError::Unsupported { .. }))) => {
-                attempt(backend, Programs::Isolated)?;
+                attempt(backend, Programs::Isolated)
             }
-            result => result?,
+            result => result,
         },
     }
-    Ok(Outcome::Redirected(reason))
+}
+
+/// Redirects the traffic of the namespace that was observed.
+///
+/// # Errors
+/// There is no plan for it, or the system cannot or may not.
+pub(super) fn put_in_place(
+    netconf: &NetConf,
+    config: &Config,
+    backend: Backend,
+    namespace: &mut Namespace,
+    observed: &Observed,
+) -> Result<(), Error> {
+    let plan = plan(config, observed, &netconf.resolvers)?;
+    let applied = install::apply(namespace, &plan, backend, observed)?;
+    if let Some(reason) = &applied.fallback {
+        tracing::warn!(backend = %applied.backend, reason, "taken instead of nftables");
+    }
+    tracing::debug!(backend = %applied.backend, change = %applied.change, "the rules are in place");
+    Ok(())
 }
 
 /// Whether programs may be run.
@@ -158,7 +187,7 @@ pub fn check(netconf: &NetConf, attachment: &Attachment) -> Result<(), Error> {
 }
 
 /// Rules in the host's network namespace would redirect the traffic of the whole node.
-fn refuse_host_netns(netns: &Path) -> Result<(), Error> {
+pub(super) fn refuse_host_netns(netns: &Path) -> Result<(), Error> {
     let wrong = match check::owner_of_host_netns(netns) {
         Ok(None) => return Ok(()),
         Ok(Some(owner)) => format!("is {owner}, not a pod's"),
@@ -171,12 +200,12 @@ fn refuse_host_netns(netns: &Path) -> Result<(), Error> {
 }
 
 /// Does `work` in a network namespace, after a look at it, with the privileges that this takes.
-fn inside(
+fn inside<T: Send>(
     netns: &Path,
     programs: Programs,
     open: fn() -> Namespace,
-    work: impl FnOnce(&mut Namespace, &Observed) -> Result<(), Error> + Send,
-) -> Result<(), Error> {
+    work: impl FnOnce(&mut Namespace, &Observed) -> Result<T, Error> + Send,
+) -> Result<T, Error> {
     let span = tracing::Span::current();
     netns::within(netns.to_owned(), || {
         span.in_scope(|| {
@@ -194,6 +223,12 @@ fn inside(
 /// The plan for the namespace that was observed. The host's `/etc/resolv.conf` is not the pod's, so where the runtime
 /// does not tell the pod's name servers, lookups of any server are captured.
 fn plan(config: &Config, observed: &Observed, resolvers: &[IpAddr]) -> Result<Plan, Error> {
+    let (config, facts) = seen(config, observed, resolvers);
+    Ok(Plan::new(&config, &facts)?)
+}
+
+/// The configuration and the facts that the plan is made of.
+pub(super) fn seen(config: &Config, observed: &Observed, resolvers: &[IpAddr]) -> (Config, Facts) {
     let mut config = config.clone();
     if config.dns.redirect && config.dns.servers == DnsServers::ResolvConf && resolvers.is_empty() {
         tracing::info!("the runtime does not tell the pod's name servers: lookups of any server are captured");
@@ -204,7 +239,7 @@ fn plan(config: &Config, observed: &Observed, resolvers: &[IpAddr]) -> Result<Pl
         addresses: observed.loopback.addresses,
         resolvers: resolvers.to_vec(),
     };
-    Ok(Plan::new(&config, &facts)?)
+    (config, facts)
 }
 
 /// Says whether ADD would work here.
