@@ -5,6 +5,7 @@ mod docs;
 mod install;
 pub mod machine;
 mod refusal;
+mod repair;
 mod reports;
 mod service;
 mod watch;

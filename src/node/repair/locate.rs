@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 
@@ -63,31 +64,21 @@ impl<'p> Namespaces<'p> {
 
     /// Where the file of a pod's namespace leads; `None` where the cache knows of none.
     pub fn by_file(&mut self, sandbox: &Sandbox) -> Option<Located> {
-        let mut files = sandbox
-            .netns
-            .iter()
-            .filter_map(|path| self.places.here(path))
-            .peekable();
-        files.peek()?;
-        let Some((path, namespace)) = files
-            .find_map(|path| Some((identity(&path)?, path)))
-            .map(|(id, path)| (path, id))
-        else {
-            return Some(Located::Gone("the file of its network namespace is gone".to_owned()));
-        };
-        self.claimed.push(namespace);
-        Some(match late::look(&path) {
-            Ok(seen) if is_its(&seen, &sandbox.addresses) => Located::At(path, seen),
-            Ok(_) => Located::Gone(format!(
-                "{} has none of its addresses: it is another's by now",
-                path.display()
-            )),
-            // It may have gone since.
-            Err(_) if identity(&path).is_none() => {
-                Located::Gone("the file of its network namespace is gone".to_owned())
+        let gone = || Located::Gone("the file of its network namespace is gone".to_owned());
+        let mut located = None;
+        for path in sandbox.netns.iter().filter_map(|path| self.places.here(path)) {
+            match identity(&path) {
+                Ok(namespace) => {
+                    self.claimed.push(namespace);
+                    return Some(look(path, &sandbox.addresses).unwrap_or_else(gone));
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    located.get_or_insert_with(gone);
+                }
+                Err(error) => located = Some(Located::Unknown(format!("{}: {error}", path.display()))),
             }
-            Err(error) => Located::Unknown(error.message()),
-        })
+        }
+        located
     }
 
     /// The one namespace that has a pod's addresses. To be asked once the files of all others are known.
@@ -113,7 +104,7 @@ impl<'p> Namespaces<'p> {
             paths.extend(self.processes().iter().map(|process| process.netns.clone()));
             let mut unclaimed = BTreeMap::new();
             for path in paths {
-                let Some(namespace) = identity(&path) else { continue };
+                let Ok(namespace) = identity(&path) else { continue };
                 if self.claimed.contains(&namespace) || unclaimed.contains_key(&namespace) {
                     continue;
                 }
@@ -134,10 +125,23 @@ impl<'p> Namespaces<'p> {
 
     /// The user among these as whom a process runs in a namespace.
     pub fn runs_as(&mut self, netns: &Path, uids: &Uids) -> Option<Uid> {
-        let namespace = identity(netns)?;
+        let namespace = identity(netns).ok()?;
         let mut inside = self.processes().iter().filter(|process| process.identity == namespace);
         inside.find_map(|process| Uid::new(process.uid?).filter(|uid| uids.contains(*uid)))
     }
+}
+
+/// What a look at the namespace of a pod with these addresses shows; `None` where it has gone meanwhile.
+fn look(path: PathBuf, addresses: &[IpAddr]) -> Option<Located> {
+    Some(match late::look(&path) {
+        Ok(seen) if is_its(&seen, addresses) => Located::At(path, seen),
+        Ok(_) => Located::Gone(format!(
+            "{} has none of its addresses: it is another's by now",
+            path.display()
+        )),
+        Err(_) if identity(&path).is_err() => return None,
+        Err(error) => Located::Unknown(error.message()),
+    })
 }
 
 /// Whether it is the pod's. Where addresses are not known, its file has to do.

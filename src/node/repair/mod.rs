@@ -101,7 +101,7 @@ pub fn look(node: &Node, places: &Places) -> Result<Vec<Found>, RepairError> {
 /// Two pods in one network namespace: one of them has left its file in the cache, and nobody knows which.
 fn tell_apart(found: &mut [Found]) {
     let place = |found: &Found| match &found.state {
-        State::Lacking { netns, .. } => processes::identity(netns),
+        State::Lacking { netns, .. } => processes::identity(netns).ok(),
         _ => None,
     };
     let places: Vec<_> = found.iter().map(place).collect();

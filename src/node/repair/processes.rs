@@ -4,16 +4,20 @@
 //! Processes that may not be looked at are passed over: without CAP_SYS_PTRACE those are all that run as another user.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// What identifies a namespace: the device and the inode of its file.
 pub type Identity = (u64, u64);
 
-/// The identity of the namespace that a path leads to; `None` where it leads nowhere, or may not be followed.
-pub fn identity(path: &Path) -> Option<Identity> {
-    let metadata = fs::metadata(path).ok()?;
-    Some((metadata.dev(), metadata.ino()))
+/// The identity of the namespace that a path leads to.
+///
+/// # Errors
+/// It leads nowhere, or may not be followed.
+pub fn identity(path: &Path) -> io::Result<Identity> {
+    let metadata = fs::metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
 }
 
 /// A process.
@@ -38,7 +42,7 @@ fn process(directory: &Path) -> Option<Process> {
     let netns = directory.join("ns/net");
     let read = |name: &str| fs::read_to_string(directory.join(name)).ok();
     Some(Process {
-        identity: identity(&netns)?,
+        identity: identity(&netns).ok()?,
         uid: read("status")
             .zip(read("uid_map"))
             .and_then(|(status, map)| uid(&status, &map)),
@@ -79,7 +83,7 @@ mod tests {
             .into_iter()
             .find(|process| process.netns.starts_with(format!("/proc/{}", std::process::id())));
         let ours = ours.expect("this process");
-        assert_eq!(Some(ours.identity), identity(Path::new("/proc/self/ns/net")));
+        assert_eq!(ours.identity, identity(Path::new("/proc/self/ns/net")).unwrap());
         assert_eq!(ours.uid, Some(nix::unistd::geteuid().as_raw()));
         assert_eq!(processes(Path::new("/no/such/proc")), []);
     }

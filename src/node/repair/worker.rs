@@ -76,7 +76,7 @@ impl Worker {
                 let wait = if ours.load(Ordering::Acquire) {
                     worker.turn()
                 } else {
-                    INTERVAL
+                    SOON
                 };
                 thread::sleep(wait);
             }
