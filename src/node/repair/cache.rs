@@ -109,9 +109,11 @@ pub fn parse(text: &str) -> Result<Cached, &'static str> {
             netns.push(path);
         }
     }
+    // The loopback interface is a network to containerd, and every pod's is the same.
     let address = |ip: &Value| {
         let text = ip["address"].as_str()?;
-        text.split('/').next()?.parse().ok()
+        let address: IpAddr = text.split('/').next()?.parse().ok()?;
+        (!address.is_loopback()).then_some(address)
     };
     Ok(Cached {
         container: member("containerId").ok_or("it has no containerId")?,
@@ -148,7 +150,7 @@ mod tests {
             "result": {
                 "cniVersion": "1.0.0",
                 "interfaces": [{ "name": "br0" }, { "name": "eth0", "sandbox": "/var/run/netns/cni-1" }],
-                "ips": [{ "address": "10.88.0.2/16", "interface": 1 }, { "address": "fd88::2/64" }],
+                "ips": [{ "address": "10.88.0.2/16", "interface": 1 }, { "address": "fd88::2/64" }, { "address": "127.0.0.1/8" }],
             },
         })
     }
