@@ -129,7 +129,7 @@ const MODE: NodeOption = NodeOption {
     ..NodeOption::new(
         "node-repair",
         "MODE",
-        "What to do about pods that started before: off, report, in-place",
+        "About pods that started before: off, report, in-place",
         INSTALL,
     )
 };
@@ -138,7 +138,7 @@ const CACHE_DIR: NodeOption = NodeOption {
     ..NodeOption::new(
         "node-cni-cache-dir",
         "DIR",
-        "Where the node's runtime keeps results of plugins",
+        "Where it keeps the results of plugins",
         REPAIRING,
     )
 };

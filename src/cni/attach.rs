@@ -87,25 +87,24 @@ pub fn add(netconf: &NetConf, attachment: &Attachment) -> Result<Outcome, Error>
         } => (reason, config, backend),
     };
     tracing::info!("redirected: {reason}");
-    writing(&attachment.netns, backend, |backend, namespace, observed| {
+    writing(&attachment.netns, backend, &mut |backend, namespace, observed| {
         observed.log_warnings();
         put_in_place(netconf, &config, backend, namespace, observed)
     })?;
     Ok(Outcome::Redirected(reason))
 }
 
+/// What is done in a network namespace, with a backend.
+pub(super) type Work<'w> = dyn FnMut(Backend, &mut Namespace, &Observed) -> Result<(), Error> + Send + 'w;
+
 /// Does `work` in a network namespace that it changes, while no other sidetrack is at it. It is done again where the
 /// backend shall be the one that works, and the first one does not.
 ///
 /// # Errors
 /// The namespace cannot be entered, or `work` failed.
-pub(super) fn writing<T: Send>(
-    netns: &Path,
-    backend: Backend,
-    work: impl Fn(Backend, &mut Namespace, &Observed) -> Result<T, Error> + Sync,
-) -> Result<T, Error> {
-    let attempt = |backend, programs| {
-        inside(netns, programs, Namespace::claim, |namespace, observed| {
+pub(super) fn writing(netns: &Path, backend: Backend, work: &mut Work) -> Result<(), Error> {
+    let mut attempt = |backend, programs| {
+        inside(netns, programs, Namespace::claim, &mut |namespace, observed| {
             work(backend, namespace, observed)
         })
     };
@@ -165,7 +164,7 @@ pub fn check(netconf: &NetConf, attachment: &Attachment) -> Result<(), Error> {
         &attachment.netns,
         Programs::None,
         Namespace::default,
-        |namespace, observed| {
+        &mut |namespace, observed| {
             let plan = plan(&config, observed, &netconf.resolvers)?;
             let Report { state, differences, .. } = namespace.check(&plan, backend, observed)?;
             // What is somebody else's is not what ADD did, nor would doing it again help.
@@ -200,12 +199,12 @@ pub(super) fn refuse_host_netns(netns: &Path) -> Result<(), Error> {
 }
 
 /// Does `work` in a network namespace, after a look at it, with the privileges that this takes.
-fn inside<T: Send>(
+fn inside(
     netns: &Path,
     programs: Programs,
     open: fn() -> Namespace,
-    work: impl FnOnce(&mut Namespace, &Observed) -> Result<T, Error> + Send,
-) -> Result<T, Error> {
+    work: &mut (dyn FnMut(&mut Namespace, &Observed) -> Result<(), Error> + Send),
+) -> Result<(), Error> {
     let span = tracing::Span::current();
     netns::within(netns.to_owned(), || {
         span.in_scope(|| {

@@ -88,9 +88,10 @@ pub fn add(netconf: &NetConf, attachment: &Attachment, proc: &[&Path]) -> Result
         Verdict::LetThrough { .. } => return Ok(None),
         Verdict::Redirect { config, backend, .. } => (config, backend),
     };
-    writing(&attachment.netns, backend, |backend, namespace, observed| {
+    let mut late = None;
+    writing(&attachment.netns, backend, &mut |backend, namespace, observed| {
         if namespace.holder(observed)? != Holder::Nobody {
-            return Ok(None);
+            return Ok(());
         }
         let census = probe::census().unwrap_or_default();
         // Before there are rules; or at once after them, where they are what makes the kernel load conntrack.
@@ -103,12 +104,14 @@ pub fn add(netconf: &NetConf, attachment: &Attachment, proc: &[&Path]) -> Result
             Ok(()) => None,
             Err(error) => Some(format!("nf_conntrack_tcp_loose cannot be set to 0: {error}")),
         };
-        Ok(Some(Late {
+        late = Some(Late {
             open: census.open,
             disturbed,
             proof: prove(&config, netconf, namespace, observed),
-        }))
-    })
+        });
+        Ok(())
+    })?;
+    Ok(late)
 }
 
 /// Proves what can be proved beside the pod's processes, in the network namespace of this thread.
