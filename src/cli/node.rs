@@ -129,7 +129,7 @@ const MODE: NodeOption = NodeOption {
     ..NodeOption::new(
         "node-repair",
         "MODE",
-        "About pods that started before: off, report, in-place",
+        "Pods from before the plugin: off, report, in-place",
         INSTALL,
     )
 };

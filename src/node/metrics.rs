@@ -60,11 +60,11 @@ pub const PODS: Metric = Metric {
     kind: "gauge",
     help: "The pods of the node at the last look for pods that lack their rules, by state",
 };
-/// Without labels.
+/// One for the mode.
 pub const POD_REPAIRS: Metric = Metric {
     name: "sidetrack_node_pod_repairs_total",
     kind: "counter",
-    help: "Pods that lacked their rules and were repaired in place",
+    help: "Pods that lacked their rules and were treated as the mode says",
 };
 /// One for each reason.
 pub const POD_REPAIR_FAILURES: Metric = Metric {

@@ -3,6 +3,8 @@
 mod crash;
 mod docs;
 mod install;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 pub mod machine;
 mod refusal;
 mod repair;

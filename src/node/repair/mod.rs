@@ -11,6 +11,8 @@
 //! [`state`] decides, [`worker`] does it again and again.
 
 pub mod cache;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 pub mod locate;
 pub mod processes;
 pub mod sandbox;
@@ -133,7 +135,9 @@ fn network(node: &Node) -> Result<String, RepairError> {
 pub enum Outcome {
     /// The rules are in place.
     Repaired(Late),
-    /// Somebody else was there first, or the pod has gone.
+    /// Somebody else was asked for it, who did this.
+    Asked(&'static str),
+    /// It is as it should be, or the pod has gone: why nothing was done.
     NotNeeded(&'static str),
 }
 
@@ -147,7 +151,7 @@ pub struct Failure {
 }
 
 /// Each kind of failure.
-pub const FAILURES: [&str; 5] = ["netns", "configuration", "plan", "rules", "unproved"];
+pub const FAILURES: [&str; 6] = ["netns", "configuration", "plan", "rules", "unproved", "api"];
 
 /// Puts the rules of a pod in place that lacks them.
 ///

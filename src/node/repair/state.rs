@@ -17,6 +17,32 @@ pub enum Mode {
     Report,
     /// The rules are put in place.
     InPlace,
+    /// They are labelled.
+    #[cfg(feature = "kubernetes")]
+    Label,
+    /// They are evicted, or labelled where nobody would make them anew.
+    #[cfg(feature = "kubernetes")]
+    Delete,
+}
+
+impl Mode {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        let named = Self::ALL.iter().find(|(mode, _)| *mode == self);
+        named.map_or("", |(_, name)| name)
+    }
+
+    /// How many pods are treated at once: those that start anew take the load of a node with them.
+    pub fn at_once(self) -> usize {
+        match self {
+            Self::Off | Self::Report => 0,
+            Self::InPlace => 30,
+            #[cfg(feature = "kubernetes")]
+            Self::Label => 30,
+            #[cfg(feature = "kubernetes")]
+            Self::Delete => 1,
+        }
+    }
 }
 
 impl Choice for Mode {
@@ -24,6 +50,10 @@ impl Choice for Mode {
         (Self::Off, "off"),
         (Self::Report, "report"),
         (Self::InPlace, "in-place"),
+        #[cfg(feature = "kubernetes")]
+        (Self::Label, "label"),
+        #[cfg(feature = "kubernetes")]
+        (Self::Delete, "delete"),
     ];
 }
 

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "kubernetes")]
+use super::kubernetes;
 use super::locate::Places;
 use super::sandbox::Sandbox;
 use super::state::{Mode, State};
@@ -20,8 +22,6 @@ use crate::node::{Node, NodeError};
 const INTERVAL: Duration = Duration::from_secs(30);
 /// Until the installer has put the plugin in place, and after a look that failed.
 const SOON: Duration = Duration::from_secs(2);
-/// As many repairs are made after a look.
-const AT_ONCE: usize = 30;
 /// A repair that failed waits [`growing`] times as many seconds: half a minute, a minute, up to a quarter of an hour.
 const PATIENCE: u32 = 30;
 
@@ -41,6 +41,8 @@ pub struct Worker {
 struct Memory {
     /// How it was when it was told.
     told: Option<State>,
+    /// Whether what can be done was done.
+    done: bool,
     failures: u32,
     not_before: Option<Instant>,
 }
@@ -70,7 +72,7 @@ impl Worker {
         for reason in FAILURES {
             metrics.add(POD_REPAIR_FAILURES, &[("reason", reason)], 0.0);
         }
-        metrics.add(POD_REPAIRS, &[], 0.0);
+        metrics.add(POD_REPAIRS, &[("mode", mode.name())], 0.0);
         let work = move || {
             loop {
                 let wait = if ours.load(Ordering::Acquire) {
@@ -106,23 +108,34 @@ impl Worker {
         }
         self.memory
             .retain(|container, _| found.iter().any(|one| one.sandbox.container == *container));
-        let (mut left, mut repaired) = (AT_ONCE, false);
+        let (mut left, mut repaired) = (self.mode.at_once(), false);
         for Found { sandbox, state } in found {
             let memory = self.memory.entry(sandbox.container.clone()).or_default();
             if memory.told.as_ref() != Some(&state) {
                 tell(&sandbox, &state);
                 memory.told = Some(state.clone());
             }
-            let State::Lacking { netns, .. } = state else { continue };
+            let State::Lacking { netns, .. } = state else {
+                memory.done = false;
+                continue;
+            };
             let is_due = memory.not_before.is_none_or(|time| time <= Instant::now());
-            if self.mode == Mode::InPlace && is_due && left > 0 {
-                left -= 1;
-                let outcome = repair(&sandbox, netns, &self.places);
-                repaired |= outcome.is_ok();
-                memory.learn(&outcome);
-                count(&self.metrics, &outcome);
-                tell_outcome(&sandbox, &outcome);
+            if memory.done || !is_due || left == 0 {
+                continue;
             }
+            left -= 1;
+            let outcome = match self.mode {
+                Mode::Off | Mode::Report => continue,
+                Mode::InPlace => repair(&sandbox, netns, &self.places),
+                #[cfg(feature = "kubernetes")]
+                Mode::Label => kubernetes::act(&sandbox, kubernetes::Wish::Label),
+                #[cfg(feature = "kubernetes")]
+                Mode::Delete => kubernetes::act(&sandbox, kubernetes::Wish::Delete),
+            };
+            repaired |= matches!(outcome, Ok(Outcome::Repaired(_)));
+            memory.learn(&outcome);
+            count(&self.metrics, self.mode, &outcome);
+            tell_outcome(&sandbox, &outcome);
         }
         // To see that it is so, and to go on with the others.
         if repaired { SOON } else { INTERVAL }
@@ -147,11 +160,10 @@ impl Worker {
 impl Memory {
     fn learn(&mut self, outcome: &Result<Outcome, Failure>) {
         match outcome {
-            Ok(_) => {
-                *self = Self {
-                    told: self.told.take(),
-                    ..Self::default()
-                }
+            Ok(outcome) => {
+                (self.failures, self.not_before) = (0, None);
+                // What was repaired shows at the next look. Others take their time, and are not asked twice.
+                self.done = matches!(outcome, Outcome::Asked(_) | Outcome::NotNeeded(_));
             }
             Err(_) => {
                 self.not_before = Some(Instant::now() + growing(self.failures) * PATIENCE);
@@ -161,9 +173,9 @@ impl Memory {
     }
 }
 
-fn count(metrics: &Metrics, outcome: &Result<Outcome, Failure>) {
+fn count(metrics: &Metrics, mode: Mode, outcome: &Result<Outcome, Failure>) {
     match outcome {
-        Ok(Outcome::Repaired(_)) => metrics.add(POD_REPAIRS, &[], 1.0),
+        Ok(Outcome::Repaired(_) | Outcome::Asked(_)) => metrics.add(POD_REPAIRS, &[("mode", mode.name())], 1.0),
         Ok(Outcome::NotNeeded(_)) => {}
         Err(Failure { reason, .. }) => metrics.add(POD_REPAIR_FAILURES, &[("reason", reason)], 1.0),
     }
@@ -210,6 +222,7 @@ pub fn tell_outcome(sandbox: &Sandbox, outcome: &Result<Outcome, Failure>) {
                 None => {}
             }
         }
+        Ok(Outcome::Asked(done)) => tracing::info!(pod, container, done, "the API server was asked"),
         Ok(Outcome::NotNeeded(why)) => tracing::info!(pod, container, why, "no repair was needed"),
         Err(Failure { reason, message }) => {
             tracing::error!(pod, container, reason, error = message, "the repair failed");

@@ -19,16 +19,18 @@ use crate::common::{Address, Netns, Owner, Pod, Server, Transport, call_from};
 use crate::program::{Run, apply, nft_state};
 use crate::sandbox::with_capabilities;
 
+/// The UID of the pods, which is that of the one in `tests/kubernetes`.
+pub const UID: &str = "d00c432f-6d6e-45f2-badc-4b1742a43bba";
 const ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
 
 /// A node whose runtime has attached pods to the network of [`FLANNEL`], when that had no plugin of ours yet.
-struct Attached {
-    machine: Machine,
+pub struct Attached {
+    pub machine: Machine,
     count: Cell<usize>,
 }
 
 impl Attached {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let attached = Self {
             machine: Machine::with(&[("10-flannel.conflist", FLANNEL)]),
             count: Cell::default(),
@@ -45,14 +47,14 @@ impl Attached {
     }
 
     /// Gives a network namespace a file, as the runtime does. Returns where that is on the node.
-    fn file(&self, netns: &Path) -> String {
+    pub fn file(&self, netns: &Path) -> String {
         let name = self.next();
         symlink(netns, self.machine.root().join("netns").join(&name)).expect("a link");
         format!("/var/run/netns/{name}")
     }
 
     /// Writes what libcni would have in its cache of a pod, with this changed.
-    fn attach(&self, name: &str, netns: &str, changes: &[(&str, Value)]) {
+    pub fn attach(&self, name: &str, netns: &str, changes: &[(&str, Value)]) {
         let mut written = json!({
             "kind": "cniCacheV1",
             "containerId": format!("id-{name}"),
@@ -60,7 +62,7 @@ impl Attached {
             "ifName": "eth0",
             "networkName": "cbr0",
             "netns": netns,
-            "cniArgs": [["IgnoreUnknown", "1"], ["K8S_POD_NAMESPACE", "shop"], ["K8S_POD_NAME", name]],
+            "cniArgs": [["K8S_POD_UID", UID], ["K8S_POD_NAMESPACE", "shop"], ["K8S_POD_NAME", name]],
             "capabilityArgs": { ANNOTATIONS: { "sidecar.istio.io/status": "{}" } },
             "result": {
                 "cniVersion": "1.0.0",
@@ -82,7 +84,7 @@ impl Attached {
         command.env("SIDETRACK_NODE_PROC_DIR", "/proc");
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.machine.command(arguments);
         self.variables(&mut command);
         command
@@ -302,7 +304,8 @@ fn a_pod_whose_namespace_the_cache_does_not_name_is_found_by_its_addresses() {
     attached.attach("nothing", "", &[nowhere.clone(), ("/result/ips", json!([]))]);
     let interfaces = json!({ "ips": of_third, "interfaces": [{ "name": "eth0", "sandbox": files[2] }] });
     attached.attach("by-answer", "", &[nowhere, ("/result", interfaces)]);
-    let run = attached.repair(&[]);
+    // Other tests have pods with the same addresses.
+    let run = attached.repair(&["--proc-dir", "/nonexistent"]);
     let states = states(&run);
     let found = |name: &str| states[name].0.as_str();
     assert_eq!(found("by-address"), "lacking", "{run:?}");
@@ -440,7 +443,10 @@ fn the_installer_repairs_what_it_finds_and_counts_it() {
         let counts = ["redirected", "lacking"].map(count);
         if counts == [1.0, 1.0] { Ok(()) } else { Err(counts) }
     });
-    assert_eq!(repairs.metric("sidetrack_node_pod_repairs_total"), 1.0);
+    assert_eq!(
+        repairs.metric("sidetrack_node_pod_repairs_total{mode=\"in-place\"}"),
+        1.0
+    );
     let failed = |reason: &str| format!("sidetrack_node_pod_repair_failures_total{{reason=\"{reason}\"}}");
     // It waits until it tries again, though looks go on.
     assert_eq!(repairs.metric(&failed("plan")), 1.0);
