@@ -225,7 +225,7 @@ fn look(netns: &Netns, mode: InboundMode, backend: Backend) -> State {
     let mut looks = (0..20)
         .map(|_| netns.run(look))
         .skip_while(|look| matches!(look, Err(KernelError::Nftables(NftablesError::Busy))));
-    looks.next().expect("a moment for a look").expect("an answer")
+    looks.next().expect("a moment for a look").expect("an answer").state
 }
 
 struct OnDrop<F: Fn()>(F);
