@@ -52,5 +52,8 @@ fn a_first_apply_takes_at_most_2_5_mib_of_memory() {
     };
     // Busybox takes the KiB of getrusage(2) for pages of 4 KiB.
     let taken = run.stderr.lines().find_map(largest).expect("what time says") / 4;
-    assert!((1000..=2560).contains(&taken), "{taken} KiB; after many changes, run scripts/link-order");
+    assert!(
+        (1000..=2560).contains(&taken),
+        "{taken} KiB; after many changes, run scripts/link-order"
+    );
 }
