@@ -108,16 +108,16 @@ fn push_element(list: &mut Vec<u8>, key: &[u8], ends_interval: bool) {
     );
     if ends_interval {
         push_header(list, NFTA_SET_ELEM_FLAGS, 4);
-        list.extend(SetElementFlags::IntervalEnd.bits().to_be_bytes());
+        list.extend_from_slice(&SetElementFlags::IntervalEnd.bits().to_be_bytes());
     }
     push_header(list, NFTA_SET_ELEM_KEY | NLA_F_NESTED, key_length);
     push_header(list, NFTA_DATA_VALUE, key.len());
-    list.extend(key);
+    list.extend_from_slice(key);
     list.resize(list.len().next_multiple_of(NLA_ALIGNTO), 0);
 }
 
 /// The header of an attribute whose value has this length.
 fn push_header(list: &mut Vec<u8>, kind: u16, length: usize) {
-    list.extend(((NLA_HEADER_SIZE + length) as u16).to_ne_bytes());
-    list.extend(kind.to_ne_bytes());
+    let header = [(NLA_HEADER_SIZE + length) as u16, kind];
+    list.extend_from_slice(header.map(u16::to_ne_bytes).as_flattened());
 }
