@@ -108,7 +108,7 @@ fn the_unit_has_the_rights_that_each_backend_needs_and_hardly_more() {
         persist(&host, &options(backend));
         let wanted = in_force(&host, backend);
         assert!(wanted.to_lowercase().contains("tproxy"), "{wanted}");
-        host.shell("systemctl daemon-reload; sidetrack cleanup; systemctl start sidetrack")
+        host.shell("systemctl daemon-reload; sidetrack cleanup; rm -f /run/xtables.lock; systemctl start sidetrack")
             .succeeded();
         assert_eq!(in_force(&host, backend), wanted, "{backend}");
         host.shell("systemctl stop sidetrack").succeeded();
