@@ -43,9 +43,7 @@ pub fn apply(matches: &ArgMatches) -> anyhow::Result<()> {
         files.take_back();
         return Err(error);
     }
-    for path in files.changing() {
-        tracing::info!(path, "written");
-    }
+    files.tell();
     tracing::info!(
         "sidetrack.service applies this at every boot; it counts as started after \
          `systemctl daemon-reload && systemctl start sidetrack`, or the next boot"
@@ -61,9 +59,7 @@ pub fn cleanup(matches: &ArgMatches) -> anyhow::Result<()> {
     here(matches)?;
     let files = Files::none()?;
     files.put()?;
-    for path in files.changing() {
-        tracing::info!(path, "removed");
-    }
+    files.tell();
     cleanup::cleanup()
 }
 

@@ -211,9 +211,14 @@ impl Files {
         self.0.iter().filter(|change| change.was != change.becomes)
     }
 
-    /// The paths at which something changes.
-    pub fn changing(&self) -> Vec<&'static str> {
-        self.changes().map(|change| change.path).collect()
+    /// Logs what has changed.
+    pub fn tell(&self) {
+        for Change { path, becomes, .. } in self.changes() {
+            match becomes {
+                Content::Nothing => tracing::info!(path, "removed"),
+                Content::Text(_) | Content::Link(_) => tracing::info!(path, "written"),
+            }
+        }
     }
 
     /// Puts them in place, each at one instant. Where one of them fails, those before it are taken back.

@@ -3,6 +3,9 @@
 mod machine;
 mod package;
 
+use std::fs;
+use std::path::Path;
+
 use crate::common::Netns;
 use crate::program::{BACKENDS, apply, state};
 
@@ -105,7 +108,7 @@ fn the_unit_has_the_rights_that_each_backend_needs_and_hardly_more() {
         persist(&host, &options(backend));
         let wanted = in_force(&host, backend);
         assert!(wanted.to_lowercase().contains("tproxy"), "{wanted}");
-        host.shell("systemctl daemon-reload; sidetrack cleanup; systemctl start sidetrack")
+        host.shell("systemctl daemon-reload; sidetrack cleanup; rm -f /run/xtables.lock; systemctl start sidetrack")
             .succeeded();
         assert_eq!(in_force(&host, backend), wanted, "{backend}");
         host.shell("systemctl stop sidetrack").succeeded();
@@ -227,4 +230,26 @@ fn a_dry_run_prints_the_plan_and_the_files_and_a_host_that_locks_its_users_out_i
     assert!(run.stderr.contains("--exclude-inbound-ports 22"), "{}", run.stderr);
     host.shell("sidetrack apply --persist --dry-run --output json")
         .failed(2, &["--output json"]);
+}
+
+/// What `docs/vm.md` tells to run does what it says, from the first line to the last.
+#[test]
+fn the_commands_of_the_documentation_run_in_their_order() {
+    let host = Host::boot();
+    let nothing = in_force(&host, "nftables");
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/vm.md");
+    let page = fs::read_to_string(page).expect("docs/vm.md");
+    let scripts = page
+        .split("```sh\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next());
+    let commands: Vec<&str> = scripts.flat_map(str::lines).collect();
+    assert!(commands.len() > 5, "{commands:?}");
+    for command in &commands {
+        host.shell(command).succeeded();
+        let redirected = in_force(&host, "nftables") != nothing;
+        let ends = command.contains("stop") || command.contains("cleanup");
+        assert_eq!(redirected, !ends, "{command}");
+    }
+    assert!(!host.path(CONFIG).exists());
 }
