@@ -14,7 +14,8 @@
 //! decided, [`render`] writes it down in the languages of nft, iptables, JSON and netlink. All of them are pure.
 //! [`drift`] says how what is installed differs from a plan, [`simulate`] follows packets through it, [`probe`] says
 //! which connections prove that it is in force. [`kernel`] alone has effects; [`cli`] is the command line, [`cni`] the
-//! plugin that container runtimes call, [`node`] what puts it on a node.
+//! plugin that container runtimes call, [`node`] what puts it on a node,
+//! [`host`] what makes it last on a host with systemd.
 
 pub mod cli;
 pub mod cni;
@@ -22,6 +23,7 @@ pub mod compat;
 pub mod config;
 pub mod drift;
 pub mod facts;
+pub mod host;
 pub mod kernel;
 pub mod lint;
 pub mod node;

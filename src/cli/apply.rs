@@ -4,8 +4,8 @@ use std::io::Write as _;
 
 use clap::ArgMatches;
 
-use super::arguments;
 use super::settings::settings;
+use super::{arguments, persist};
 use crate::config::types::{DnsServers, Output};
 use crate::config::{Config, Settings};
 use crate::facts::Facts;
@@ -18,6 +18,9 @@ use crate::render;
 
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
+    if matches.get_flag("persist") {
+        return persist::apply(matches);
+    }
     let settings = settings(matches)?;
     match arguments::text_or_variable(matches, "netns") {
         Some(netns) => netns::administer(netns::path(&netns), || apply(&settings))?,

@@ -2,7 +2,6 @@
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::help::brief;
 use super::{completions, help, istio_iptables, node};
 use crate::config::options::{Group, OPTIONS, OptionSpec};
 use crate::config::problem::environment_name;
@@ -62,17 +61,17 @@ fn deferred(name: &'static str, about: &'static str, arguments: fn(Command) -> C
 }
 
 fn apply(command: Command) -> Command {
-    let command = command
+    command
         .after_help("Example: sidetrack apply --exclude-outbound-ports 3306,6379 --exclude-inbound-ports 22")
         .arg(netns())
+        .arg(persist("Apply at every boot, too: on a host with systemd"))
         .arg(config())
         .args(options(|_| true))
-        .arg(verbose());
-    brief(command)
+        .arg(verbose())
 }
 
 fn check(command: Command) -> Command {
-    let command = command
+    command
         .disable_help_subcommand(true)
         .after_help(
             "The options are those of apply. It exits with 0 where all is as planned, and with 3 otherwise.\n\
@@ -84,10 +83,7 @@ fn check(command: Command) -> Command {
         .args(options(|name| !matches!(name, "dry-run" | "output")))
         .arg(json().global(true))
         .arg(verbose())
-        .subcommand(
-            istio_iptables::command().about("Compares with what istio-iptables with these flags would install"),
-        );
-    brief(command)
+        .subcommand(istio_iptables::command().about("Compares with what istio-iptables with these flags would install"))
 }
 
 fn explain(command: Command) -> Command {
@@ -102,7 +98,7 @@ fn explain(command: Command) -> Command {
         let argument = Arg::new(name).long(name).action(ArgAction::SetTrue);
         argument.help_heading(heading).help(help)
     };
-    let command = command
+    command
         .disable_help_subcommand(true)
         .after_help(
             "The options of apply say what the plan is; so do the flags of istio-iptables after that word.\n\
@@ -172,20 +168,20 @@ fn explain(command: Command) -> Command {
             istio_iptables::command()
                 .about("Explains what istio-iptables with these flags would install")
                 .hide(true),
-        );
-    brief(command)
+        )
 }
 
 fn cleanup(command: Command) -> Command {
     command
         .after_help("Example: sidetrack cleanup --netns pod")
         .arg(netns())
+        .arg(persist("Apply at no boot any more, too"))
         .args(options(|name| name.starts_with("log-")))
         .arg(verbose())
 }
 
 fn graph(command: Command) -> Command {
-    let command = command
+    command
         .after_help("Example: sidetrack graph --format svg --redirect-dns > graph.svg")
         .arg(
             Arg::new("format")
@@ -199,12 +195,11 @@ fn graph(command: Command) -> Command {
         )
         .arg(config())
         .args(options(says_nothing_of_applying))
-        .arg(verbose());
-    brief(command)
+        .arg(verbose())
 }
 
 fn lint(command: Command) -> Command {
-    let command = command
+    command
         .after_help(
             "Exit codes: 0 nothing found, 3 findings, 2 a file cannot be read.\n\
              Example: kubectl get deployments -A -o yaml | sidetrack lint -",
@@ -226,12 +221,11 @@ fn lint(command: Command) -> Command {
         )
         .arg(config())
         .args(options(says_nothing_of_applying))
-        .arg(verbose());
-    brief(command)
+        .arg(verbose())
 }
 
 fn probe(command: Command) -> Command {
-    let command = command
+    command
         .after_help(
             "Give the options that the redirection was applied with.\n\
              Exit codes: 0 all passed, 3 some failed, 1 some could not be made.\n\
@@ -250,8 +244,7 @@ fn probe(command: Command) -> Command {
                 .help_heading(Group::Run.heading()),
         )
         .arg(json())
-        .arg(verbose());
-    brief(command)
+        .arg(verbose())
 }
 
 /// Whether an option matters to commands that only want to know what the rules would be.
@@ -260,9 +253,9 @@ fn says_nothing_of_applying(name: &str) -> bool {
 }
 
 /// The options whose names are `wanted`.
-fn options(wanted: fn(&str) -> bool) -> Vec<Arg> {
-    let options = OPTIONS.iter().filter(|option| wanted(option.name));
-    options.map(argument).collect()
+fn options(wanted: fn(&str) -> bool) -> impl Iterator<Item = Arg> {
+    let options = OPTIONS.iter().filter(move |option| wanted(option.name));
+    options.map(argument)
 }
 
 fn json() -> Arg {
@@ -287,6 +280,11 @@ fn netns() -> Arg {
         .value_name("PATH|NAME")
         .help("Work in this network namespace [the current one]")
         .help_heading(Group::Run.heading())
+}
+
+fn persist(help: &'static str) -> Arg {
+    let argument = Arg::new("persist").long("persist").action(ArgAction::SetTrue);
+    argument.help(help).help_heading(Group::Run.heading())
 }
 
 /// `-v`.

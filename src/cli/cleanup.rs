@@ -2,14 +2,17 @@
 
 use clap::ArgMatches;
 
-use super::arguments;
 use super::settings::logging_alone;
+use super::{arguments, persist};
 use crate::kernel::install::{self, Removed};
 use crate::kernel::{Namespace, netns};
 
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     logging_alone(matches)?;
+    if matches.get_flag("persist") {
+        return persist::cleanup(matches);
+    }
     match arguments::text_or_variable(matches, "netns") {
         Some(netns) => netns::administer(netns::path(&netns), cleanup)?,
         None => cleanup(),

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 
+use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Command};
 
 use super::arguments;
@@ -49,41 +50,49 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     Ok(std::io::stdout().write_all(help.as_bytes())?)
 }
 
-/// The end of what stands for options that are named alone.
-const EXPLAINED: &str = " explains these.\n";
+/// Whether clap has help to print, rather than matches or a mistake.
+pub fn is_help(error: &clap::Error) -> bool {
+    use ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand};
+    matches!(error.kind(), DisplayHelp | DisplayHelpOnMissingArgumentOrSubcommand)
+}
 
-/// The same command with help that fits one screen.
+/// The same command, built, with help that fits one screen. Only runs that are asked for help pay for it.
 pub fn brief(command: Command) -> Command {
+    options_named_alone(full(command))
+}
+
+fn options_named_alone(command: Command) -> Command {
+    let command = command.mut_subcommands(options_named_alone);
     let listing = listing(&command);
+    if listing.is_empty() {
+        return command;
+    }
     let after = after_help(&command);
-    let explained = format!("`sidetrack help {}`{EXPLAINED}", command.get_name());
+    let name = command.get_name().to_owned();
     command
         .mut_args(|argument| {
-            let heading = heading(&argument);
-            argument.hide(heading.is_some()).help_heading(heading)
+            let named_alone = heading(&argument).is_some();
+            argument.hide(named_alone)
         })
-        .after_help(format!("{listing}{explained}{after}"))
+        .after_help(format!("{listing}`sidetrack help {name}` explains these.\n{after}"))
 }
 
 /// The same command, built, with help that explains every option.
 pub fn full(mut command: Command) -> Command {
     command.build();
-    every_option_shown(command)
+    grouped(command)
 }
 
-fn every_option_shown(command: Command) -> Command {
-    let after = after_help(&command);
-    let after = after
-        .split_once(EXPLAINED)
-        .map(|(_, after)| after.to_owned())
-        .unwrap_or(after);
-    command
-        .mut_args(|argument| {
-            let hidden = argument.is_hide_set() && heading(&argument).is_none();
-            argument.hide(hidden)
-        })
-        .after_help(after)
-        .mut_subcommands(every_option_shown)
+/// Of the headings, those alone that have many options stay; the rest is below one.
+fn grouped(command: Command) -> Command {
+    let command = command.mut_subcommands(grouped);
+    if command.get_arguments().all(|argument| heading(argument).is_none()) {
+        return command;
+    }
+    command.mut_args(|argument| {
+        let heading = heading(&argument);
+        argument.help_heading(heading)
+    })
 }
 
 fn after_help(command: &Command) -> String {

@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::arguments::first_line;
 use super::failure::Failure;
-use super::help::{OF_ISTIO, brief};
+use super::help::OF_ISTIO;
 use super::{apply, cleanup, logging};
 use crate::compat::istio::table::{SETTINGS, Setting};
 use crate::compat::istio::{self, Mistake, Probe, Request, Task};
@@ -51,14 +51,13 @@ pub fn command() -> Command {
     Command::new(NAME)
         .about("Does what Istio's program of this name does, with its flags and variables")
         .defer(|command| {
-            let command = command
+            command
                 .after_help(
                     "docs/istio-iptables.md says what is different.\n\
                      Example: sidetrack istio-iptables -p 15001 -z 15006 -u 1337 -m REDIRECT -i '*' -b '*' -d 15090",
                 )
                 .args_override_self(true)
-                .args(SETTINGS.iter().filter(|setting| setting.has_flag()).map(argument));
-            brief(command)
+                .args(SETTINGS.iter().filter(|setting| setting.has_flag()).map(argument))
         })
 }
 

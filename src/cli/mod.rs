@@ -13,6 +13,7 @@ mod istio_iptables;
 mod lint;
 mod logging;
 mod node;
+mod persist;
 mod probe;
 mod settings;
 
@@ -32,15 +33,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     match istio_iptables::arguments(&arguments) {
         Some(arguments) => exit_code(
-            istio_iptables::command().try_get_matches_from(arguments),
+            istio_iptables::command,
+            &arguments,
             |matches| istio_iptables::run(matches).map(|()| ExitCode::SUCCESS),
             failure::ISTIO_IPTABLES,
         ),
-        None => exit_code(
-            arguments::command().try_get_matches_from(arguments),
-            command_of_ours,
-            failure::SIDETRACK,
-        ),
+        None => exit_code(arguments::command, &arguments, command_of_ours, failure::SIDETRACK),
     }
 }
 
@@ -67,10 +65,15 @@ fn command_of_ours(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
 }
 
 fn exit_code<T: Termination>(
-    matches: Result<ArgMatches, clap::Error>,
+    command: fn() -> Command,
+    arguments: &[OsString],
     run: fn(&ArgMatches) -> anyhow::Result<T>,
     codes: ExitCodes,
 ) -> ExitCode {
+    let matches = match command().try_get_matches_from(arguments) {
+        Err(error) if help::is_help(&error) => help::brief(command()).try_get_matches_from(arguments),
+        matches => matches,
+    };
     let matches = match matches {
         Ok(matches) => matches,
         Err(error) => {

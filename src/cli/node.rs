@@ -9,13 +9,17 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Value, json};
 
 use super::arguments;
-use super::failure::Failure;
+use super::failure::{Failure, SYSTEM};
 use super::settings::logging_alone;
 use crate::cni::report::SOCKET;
 use crate::config::options::OPTIONS;
 use crate::config::problem::environment_name;
+use crate::config::types::Choice as _;
 use crate::node::entry::{self, Installer, daemon_set_of};
 use crate::node::layout::{self, Choice, Reason, Wanted};
+use crate::node::repair::locate::Places;
+use crate::node::repair::state::{Mode, State};
+use crate::node::repair::{self, Found, RepairError, worker};
 use crate::node::service::{self, Service};
 use crate::node::{Directories, Look, Node, health};
 
@@ -34,10 +38,14 @@ struct NodeOption {
     commands: &'static [&'static str],
 }
 
-const ALL: &[&str] = &["install", "uninstall", "status"];
+const ALL: &[&str] = &["install", "uninstall", "status", "repair"];
 /// Those that have to know what is wanted.
-const WANTING: &[&str] = &["install", "status"];
+const WANTING: &[&str] = &["install", "status", "repair"];
+const ASKING: &[&str] = &["install", "status"];
 const INSTALL: &[&str] = &["install"];
+/// Those that look for pods.
+const REPAIRING: &[&str] = &["install", "repair"];
+const REPAIR: &[&str] = &["repair"];
 const STATUS: &[&str] = &["status"];
 
 const BIN_DIR: NodeOption = NodeOption {
@@ -101,7 +109,7 @@ const HEALTH_ADDRESS: NodeOption = NodeOption {
         "node-health-address",
         "IP:PORT",
         "Where to answer /readyz, /healthz and /metrics",
-        WANTING,
+        ASKING,
     )
 };
 const ONCE: NodeOption = NodeOption::switch(
@@ -116,7 +124,40 @@ const UNINSTALL_ON_EXIT: NodeOption = NodeOption::switch(
 );
 const JSON: NodeOption = NodeOption::switch("node-json", "Print JSON", STATUS);
 
-const NODE_OPTIONS: [&NodeOption; 12] = [
+const MODE: NodeOption = NodeOption {
+    default: "off",
+    ..NodeOption::new(
+        "node-repair",
+        "MODE",
+        "Pods from before the plugin: off, report, in-place",
+        INSTALL,
+    )
+};
+const CACHE_DIR: NodeOption = NodeOption {
+    default: "/host/var/lib/cni/results",
+    ..NodeOption::new(
+        "node-cni-cache-dir",
+        "DIR",
+        "Where it keeps the results of plugins",
+        REPAIRING,
+    )
+};
+const NETNS_DIR: NodeOption = NodeOption {
+    default: "/host/var/run/netns",
+    ..NodeOption::new(
+        "node-netns-dir",
+        "DIR",
+        "Where it keeps the files of network namespaces",
+        REPAIRING,
+    )
+};
+const PROC_DIR: NodeOption = NodeOption {
+    default: "/host/proc",
+    ..NodeOption::new("node-proc-dir", "DIR", "The node's proc file system", REPAIRING)
+};
+const DRY_RUN: NodeOption = NodeOption::switch("node-dry-run", "Repair nothing, only say what would be", REPAIR);
+
+const NODE_OPTIONS: [&NodeOption; 17] = [
     &BIN_DIR,
     &CONF_DIR,
     &CONF_NAME,
@@ -129,6 +170,11 @@ const NODE_OPTIONS: [&NodeOption; 12] = [
     &ONCE,
     &UNINSTALL_ON_EXIT,
     &JSON,
+    &MODE,
+    &CACHE_DIR,
+    &NETNS_DIR,
+    &PROC_DIR,
+    &DRY_RUN,
 ];
 
 impl NodeOption {
@@ -236,6 +282,11 @@ fn subcommands(command: Command) -> Command {
             "Says whether everything is in place; exits with 3 where it is not",
             "Example: sidetrack node status --json",
         ))
+        .subcommand(subcommand(
+            "repair",
+            "Puts rules into running pods that lack them; exits with 3 where some still do",
+            "Example: sidetrack node repair --dry-run",
+        ))
 }
 
 /// Runs the command.
@@ -247,6 +298,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         Some(("install", matches)) => install(matches),
         Some(("uninstall", matches)) => uninstall(matches),
         Some(("status", matches)) => status(matches),
+        Some(("repair", matches)) => repair(matches),
         _ => Err(Failure::Usage(vec!["no such command".to_owned()]).into()),
     }
 }
@@ -258,7 +310,9 @@ fn install(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let health = take(health_address(matches), &mut problems);
     let once = take(ONCE.is_set(matches), &mut problems);
     let uninstall_on_exit = take(UNINSTALL_ON_EXIT.is_set(matches), &mut problems);
-    let (Some(node), Some(health), Some(once), Some(uninstall_on_exit)) = (node, health, once, uninstall_on_exit)
+    let repair = take(mode(matches), &mut problems);
+    let (Some(node), Some(health), Some(once), Some(uninstall_on_exit), Some(repair)) =
+        (node, health, once, uninstall_on_exit, repair)
     else {
         return Err(Failure::Input(problems).into());
     };
@@ -270,6 +324,8 @@ fn install(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
             socket: SOCKET_PATH.text(matches).into(),
             health,
             uninstall_on_exit,
+            repair,
+            places: places(matches),
         };
         service.run()?;
     }
@@ -302,6 +358,36 @@ fn status(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     Ok(match look.missing() {
         None => ExitCode::SUCCESS,
         Some(_) => ExitCode::from(NOT_AS_WANTED),
+    })
+}
+
+fn repair(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    logging_alone(matches)?;
+    let mut problems = Vec::new();
+    let node = node(matches, &mut problems);
+    let dry_run = take(DRY_RUN.is_set(matches), &mut problems);
+    let (Some(node), Some(dry_run)) = (node, dry_run) else {
+        return Err(Failure::Input(problems).into());
+    };
+    let places = places(matches);
+    let (mut left, mut failed) = (false, false);
+    for Found { sandbox, state } in repair::look(&node, &places)? {
+        let (name, reason, pod) = (state.name(), state.reason(), sandbox.pod.to_string());
+        let line = json!({ "pod": pod, "container": sandbox.container, "state": name, "reason": reason });
+        writeln!(std::io::stdout(), "{line}")?;
+        match state {
+            State::Lacking { netns, .. } if !dry_run => {
+                let outcome = repair::repair(&sandbox, netns, &places);
+                failed |= outcome.is_err();
+                worker::tell_outcome(&sandbox, &outcome);
+            }
+            state => left |= state.is_wrong(),
+        }
+    }
+    Ok(match (failed, left) {
+        (true, _) => ExitCode::from(SYSTEM),
+        (false, true) => ExitCode::from(NOT_AS_WANTED),
+        (false, false) => ExitCode::SUCCESS,
     })
 }
 
@@ -365,6 +451,23 @@ fn directories(matches: &ArgMatches) -> Directories {
         bin: BIN_DIR.text(matches).into(),
         conf: CONF_DIR.text(matches).into(),
     }
+}
+
+fn places(matches: &ArgMatches) -> Places {
+    Places {
+        cache: CACHE_DIR.text(matches).into(),
+        netns: NETNS_DIR.text(matches).into(),
+        proc: PROC_DIR.text(matches).into(),
+    }
+}
+
+fn mode(matches: &ArgMatches) -> Result<Mode, String> {
+    let mode = Mode::parse(&MODE.text(matches));
+    let mode = mode.map_err(|invalid| format!("--repair: {:?} is not {}", invalid.value, invalid.expected))?;
+    if mode != Mode::Off && !STANDALONE.text(matches).is_empty() {
+        return Err(format!("--repair: {}", RepairError::Standalone));
+    }
+    Ok(mode)
 }
 
 fn daemon_set(matches: &ArgMatches) -> Result<(String, String), String> {

@@ -1,5 +1,7 @@
 //! From the sources of options to settings, and the start of logging.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use clap::ArgMatches;
@@ -86,10 +88,12 @@ fn read(
     }
 }
 
-/// The environment. What is not text cannot be an option's value; its replacement characters will be refused.
+/// The variables that may be options. What is not text cannot be an option's value; its replacement characters will be
+/// refused.
 fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os().map(|(name, value)| {
-        let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+    let ours = |(name, _): &(OsString, OsString)| name.as_bytes().starts_with(b"SIDETRACK_");
+    std::env::vars_os().filter(ours).map(|(name, value)| {
+        let text = |text: OsString| text.to_string_lossy().into_owned();
         (text(name), text(value))
     })
 }

@@ -87,29 +87,57 @@ pub fn add(netconf: &NetConf, attachment: &Attachment) -> Result<Outcome, Error>
         } => (reason, config, backend),
     };
     tracing::info!("redirected: {reason}");
-    let attempt = |backend, programs| {
-        inside(&attachment.netns, programs, Namespace::claim, |namespace, observed| {
-            observed.log_warnings();
-            let plan = plan(&config, observed, &netconf.resolvers)?;
-            let applied = install::apply(namespace, &plan, backend, observed)?;
-            if let Some(reason) = &applied.fallback {
-                tracing::warn!(backend = %applied.backend, reason, "taken instead of nftables");
-            }
-            tracing::debug!(backend = %applied.backend, change = %applied.change, "the rules are in place");
-            Ok(())
+    writing(&attachment.netns, backend, &mut |backend, namespace, observed| {
+        observed.log_warnings();
+        put_in_place(netconf, &config, backend, namespace, observed)
+    })?;
+    Ok(Outcome::Redirected(reason))
+}
+
+/// What is done in a network namespace, with a backend.
+pub(super) type Work<'w> = dyn FnMut(Backend, &mut Namespace, &Observed) -> Result<(), Error> + Send + 'w;
+
+/// Does `work` in a network namespace that it changes, while no other sidetrack is at it. It is done again where the
+/// backend shall be the one that works, and the first one does not.
+///
+/// # Errors
+/// The namespace cannot be entered, or `work` failed.
+pub(super) fn writing(netns: &Path, backend: Backend, work: &mut Work) -> Result<(), Error> {
+    let mut attempt = |backend, programs| {
+        inside(netns, programs, Namespace::claim, &mut |namespace, observed| {
+            work(backend, namespace, observed)
         })
     };
     match backend {
-        Backend::Nftables => attempt(backend, Programs::None)?,
-        Backend::IptablesNft | Backend::IptablesLegacy => attempt(backend, Programs::Isolated)?,
+        Backend::Nftables => attempt(backend, Programs::None),
+        Backend::IptablesNft | Backend::IptablesLegacy => attempt(backend, Programs::Isolated),
         Backend::Auto => match attempt(Backend::Nftables, Programs::None) {
             Err(Error::System(KernelError::Nftables(NftablesError::Unsupported { .. }))) => {
-                attempt(backend, Programs::Isolated)?;
+                attempt(backend, Programs::Isolated)
             }
-            result => result?,
+            result => result,
         },
     }
-    Ok(Outcome::Redirected(reason))
+}
+
+/// Redirects the traffic of the namespace that was observed.
+///
+/// # Errors
+/// There is no plan for it, or the system cannot or may not.
+pub(super) fn put_in_place(
+    netconf: &NetConf,
+    config: &Config,
+    backend: Backend,
+    namespace: &mut Namespace,
+    observed: &Observed,
+) -> Result<(), Error> {
+    let plan = plan(config, observed, &netconf.resolvers)?;
+    let applied = install::apply(namespace, &plan, backend, observed)?;
+    if let Some(reason) = &applied.fallback {
+        tracing::warn!(backend = %applied.backend, reason, "taken instead of nftables");
+    }
+    tracing::debug!(backend = %applied.backend, change = %applied.change, "the rules are in place");
+    Ok(())
 }
 
 /// Whether programs may be run.
@@ -136,7 +164,7 @@ pub fn check(netconf: &NetConf, attachment: &Attachment) -> Result<(), Error> {
         &attachment.netns,
         Programs::None,
         Namespace::default,
-        |namespace, observed| {
+        &mut |namespace, observed| {
             let plan = plan(&config, observed, &netconf.resolvers)?;
             let Report { state, differences, .. } = namespace.check(&plan, backend, observed)?;
             // What is somebody else's is not what ADD did, nor would doing it again help.
@@ -158,7 +186,7 @@ pub fn check(netconf: &NetConf, attachment: &Attachment) -> Result<(), Error> {
 }
 
 /// Rules in the host's network namespace would redirect the traffic of the whole node.
-fn refuse_host_netns(netns: &Path) -> Result<(), Error> {
+pub(super) fn refuse_host_netns(netns: &Path) -> Result<(), Error> {
     let wrong = match check::owner_of_host_netns(netns) {
         Ok(None) => return Ok(()),
         Ok(Some(owner)) => format!("is {owner}, not a pod's"),
@@ -175,7 +203,7 @@ fn inside(
     netns: &Path,
     programs: Programs,
     open: fn() -> Namespace,
-    work: impl FnOnce(&mut Namespace, &Observed) -> Result<(), Error> + Send,
+    work: &mut (dyn FnMut(&mut Namespace, &Observed) -> Result<(), Error> + Send),
 ) -> Result<(), Error> {
     let span = tracing::Span::current();
     netns::within(netns.to_owned(), || {
@@ -194,6 +222,12 @@ fn inside(
 /// The plan for the namespace that was observed. The host's `/etc/resolv.conf` is not the pod's, so where the runtime
 /// does not tell the pod's name servers, lookups of any server are captured.
 fn plan(config: &Config, observed: &Observed, resolvers: &[IpAddr]) -> Result<Plan, Error> {
+    let (config, facts) = seen(config, observed, resolvers);
+    Ok(Plan::new(&config, &facts)?)
+}
+
+/// The configuration and the facts that the plan is made of.
+pub(super) fn seen(config: &Config, observed: &Observed, resolvers: &[IpAddr]) -> (Config, Facts) {
     let mut config = config.clone();
     if config.dns.redirect && config.dns.servers == DnsServers::ResolvConf && resolvers.is_empty() {
         tracing::info!("the runtime does not tell the pod's name servers: lookups of any server are captured");
@@ -204,7 +238,7 @@ fn plan(config: &Config, observed: &Observed, resolvers: &[IpAddr]) -> Result<Pl
         addresses: observed.loopback.addresses,
         resolvers: resolvers.to_vec(),
     };
-    Ok(Plan::new(&config, &facts)?)
+    (config, facts)
 }
 
 /// Says whether ADD would work here.

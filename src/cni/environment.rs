@@ -97,14 +97,19 @@ impl Pod {
             let (key, value) = pair
                 .split_once('=')
                 .ok_or_else(|| format!("CNI_ARGS: {pair:?} is not KEY=VALUE"))?;
-            let value = Some(value.to_owned()).filter(|value| !value.is_empty());
-            match key {
-                "K8S_POD_NAMESPACE" => pod.namespace = value,
-                "K8S_POD_NAME" => pod.name = value,
-                _ => {}
-            }
+            pod.learn(key, value);
         }
         Ok(pod)
+    }
+
+    /// Takes what one of the pairs says. Keys that mean nothing here are for others.
+    pub fn learn(&mut self, key: &str, value: &str) {
+        let value = Some(value.to_owned()).filter(|value| !value.is_empty());
+        match key {
+            "K8S_POD_NAMESPACE" => self.namespace = value,
+            "K8S_POD_NAME" => self.name = value,
+            _ => {}
+        }
     }
 }
 

@@ -14,6 +14,7 @@ pub mod annotations;
 pub mod attach;
 pub mod environment;
 pub mod error;
+pub mod late;
 mod log;
 pub mod netconf;
 pub mod policy;

@@ -1,5 +1,6 @@
 //! What is to be redirected: merged from every source, and valid by type.
 
+pub mod file;
 pub mod layer;
 pub mod options;
 pub mod problem;

@@ -2,8 +2,9 @@
 
 use super::layer::Layer;
 use super::types::{
-    Accounts, Backend, Choice, Cidrs, DnsServers, InboundMode, InterfaceName, Invalid, IpFamily, LogFormat, LogLevel,
-    LoopbackCidr, Mark, Output, Port, Ports, RouteTable, parse_cidrs, parse_ids, parse_ports, parse_ports_for_uids,
+    Accounts, Backend, Choice, Cidrs, DnsServers, Gids, InboundMode, InterfaceName, Invalid, IpFamily, LogFormat,
+    LogLevel, LoopbackCidr, Mark, Output, Port, Ports, PortsForUids, RouteTable, Uids, parse_cidrs, parse_ids,
+    parse_ports, parse_ports_for_uids,
 };
 
 /// An option, whatever source it comes from.
@@ -22,6 +23,8 @@ pub struct OptionSpec {
     pub group: Group,
     /// Reads the value into a layer.
     pub read: Reader,
+    /// Writes the value that a layer has, as one text that is read back.
+    pub write: fn(&Layer) -> Option<String>,
 }
 
 /// Reads the texts given for an option (a flag may be repeated) into a layer.
@@ -61,6 +64,47 @@ impl Group {
     }
 }
 
+/// A value as one text, which its option reads back.
+trait Written {
+    fn written(&self) -> String;
+}
+
+macro_rules! written {
+    ($($type:ty),*) => {
+        $(impl Written for $type {
+            fn written(&self) -> String {
+                self.to_string()
+            }
+        })*
+    };
+}
+
+written!(
+    bool,
+    Port,
+    Ports,
+    Uids,
+    Gids,
+    Cidrs,
+    LoopbackCidr,
+    Mark,
+    RouteTable,
+    DnsServers
+);
+written!(InboundMode, IpFamily, Backend, Output, LogLevel, LogFormat);
+
+impl Written for Vec<InterfaceName> {
+    fn written(&self) -> String {
+        self.iter().map(InterfaceName::as_str).collect::<Vec<_>>().join(",")
+    }
+}
+
+impl Written for Vec<PortsForUids> {
+    fn written(&self) -> String {
+        self.iter().map(ToString::to_string).collect::<Vec<_>>().join(";")
+    }
+}
+
 macro_rules! options {
     ($($group:ident $name:literal $(| $alias:literal)* $(<$value:literal>)? = $default:literal, $help:literal,
        $field:ident: $parse:expr;)*) => {
@@ -76,6 +120,7 @@ macro_rules! options {
                 layer.$field = Some($parse(texts, accounts)?);
                 Ok(())
             },
+            write: |layer| layer.$field.as_ref().map(Written::written),
         },)*];
     };
     (@value) => { None };

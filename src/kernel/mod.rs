@@ -23,6 +23,7 @@ pub mod privilege;
 pub mod probe;
 pub mod resolvers;
 pub mod route;
+pub mod running;
 pub mod validation;
 #[cfg(test)]
 mod without_ipv6;

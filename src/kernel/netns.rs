@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::thread;
 
@@ -145,6 +146,15 @@ pub fn on_thread<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
         let thread = thread::Builder::new().spawn_scoped(scope, work)?;
         Ok(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })
+}
+
+/// Whether this thread is in the network namespace of the first process, which is the host's unless this is a container.
+///
+/// # Errors
+/// It cannot be seen.
+pub fn is_that_of_the_first_process() -> io::Result<bool> {
+    let identity = |path: &str| std::fs::metadata(path).map(|file| (file.dev(), file.ino()));
+    Ok(identity("/proc/thread-self/ns/net")? == identity("/proc/1/ns/net")?)
 }
 
 #[cfg(test)]

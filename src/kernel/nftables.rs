@@ -183,14 +183,7 @@ impl Nftables {
     /// # Errors
     /// It could not be read.
     pub fn installed(&mut self) -> Result<Installed, NftablesError> {
-        match self.listing() {
-            Ok(listing) => Ok(netlink::decode(&listing)),
-            // Rules of a table that is not there are asked for in vain.
-            Err(NftablesError::Netlink(NetlinkError::Refused(Errno::ENOENT))) => {
-                Ok(netlink::decode(&Listing::default()))
-            }
-            Err(error) => Err(error),
-        }
+        Ok(netlink::decode(&self.listing()?))
     }
 
     fn listing(&mut self) -> Result<Listing, NftablesError> {
@@ -246,7 +239,11 @@ impl Nftables {
         let attributes = vec![RuleAttribute::Table(table())];
         messages.extend(self.dump(inet, NfTablesMessage::GetRule(RuleMessage { attributes }))?);
         let attributes = vec![SetAttribute::Table(table())];
-        let sets = self.dump(inet, NfTablesMessage::GetSet(SetMessage { attributes }))?;
+        let sets = match self.dump(inet, NfTablesMessage::GetSet(SetMessage { attributes })) {
+            // The kernel says so where there is no such table; then there are no sets either.
+            Err(NftablesError::Netlink(NetlinkError::Refused(Errno::ENOENT))) => Vec::new(),
+            sets => sets?,
+        };
         let names: Vec<String> = sets.iter().filter_map(set_name).collect();
         messages.extend(sets);
         for name in names {

@@ -117,6 +117,11 @@ impl<'t> Chain<'t> {
         })
     }
 
+    /// The name of the network.
+    pub fn name(&self) -> Option<&str> {
+        self.object.get("name")?.as_str()
+    }
+
     /// Whether each plugin is ours, so that it is not a network that we could join.
     pub fn is_ours_alone(&self) -> bool {
         self.plugins.iter().all(Plugin::is_ours)

@@ -2,7 +2,9 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown, symlink,
+};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -73,7 +75,7 @@ impl Access {
     };
 
     /// That of a configuration: for everybody to read.
-    const CONFIGURATION: Self = Self {
+    pub const CONFIGURATION: Self = Self {
         mode: 0o644,
         owner: None,
     };
@@ -104,6 +106,13 @@ impl Access {
     }
 }
 
+/// Where what is to replace `target` is made.
+fn unfinished(target: &Path) -> PathBuf {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let unique = now.map_or(0, |now| now.as_nanos());
+    target.with_file_name(format!("{UNFINISHED}{}-{unique}", std::process::id()))
+}
+
 /// A new file that is not in its place yet. Unless it is put there, nothing of it stays.
 struct Unfinished {
     path: PathBuf,
@@ -113,9 +122,7 @@ struct Unfinished {
 
 impl Unfinished {
     fn beside(target: &Path) -> Result<Self, FileError> {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let unique = now.map_or(0, |now| now.as_nanos());
-        let path = target.with_file_name(format!("{UNFINISHED}{}-{unique}", std::process::id()));
+        let path = unfinished(target);
         let file = OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -167,6 +174,20 @@ pub fn put(path: &Path, content: &mut impl Read, access: Access) -> Result<(), F
         .fill(content, access)
         .map_err(FileError::system("writing", path))?;
     unfinished.put(path)
+}
+
+/// Puts a symbolic link in place, at one instant.
+///
+/// # Errors
+/// The system did not do it.
+pub fn link(path: &Path, target: &Path) -> Result<(), FileError> {
+    let new = unfinished(path);
+    symlink(target, &new).map_err(FileError::system("writing", path))?;
+    if let Err(error) = fs::rename(&new, path) {
+        remove(&new)?;
+        return Err(FileError::system("replacing", path)(error));
+    }
+    sync_directory_of(path)
 }
 
 /// Removes a file; returns whether there was one.

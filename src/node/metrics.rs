@@ -54,6 +54,24 @@ pub const PLUGIN_RUN_SECONDS: Metric = Metric {
     kind: "counter",
     help: "The time that these runs took, by command",
 };
+/// One for each state.
+pub const PODS: Metric = Metric {
+    name: "sidetrack_node_pods",
+    kind: "gauge",
+    help: "The pods of the node at the last look for pods that lack their rules, by state",
+};
+/// One for the mode.
+pub const POD_REPAIRS: Metric = Metric {
+    name: "sidetrack_node_pod_repairs_total",
+    kind: "counter",
+    help: "Pods that lacked their rules and were treated as the mode says",
+};
+/// One for each reason.
+pub const POD_REPAIR_FAILURES: Metric = Metric {
+    name: "sidetrack_node_pod_repair_failures_total",
+    kind: "counter",
+    help: "Repairs of pods that failed, by reason",
+};
 /// One for the version.
 pub const BUILD: Metric = Metric {
     name: "sidetrack_build_info",
@@ -62,13 +80,16 @@ pub const BUILD: Metric = Metric {
 };
 
 /// All metrics.
-pub const METRICS: [Metric; 7] = [
+pub const METRICS: [Metric; 10] = [
     REPAIRS,
     FAILURES,
     READY,
     CONTENDED,
     PLUGIN_RUNS,
     PLUGIN_RUN_SECONDS,
+    PODS,
+    POD_REPAIRS,
+    POD_REPAIR_FAILURES,
     BUILD,
 ];
 

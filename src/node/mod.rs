@@ -2,7 +2,8 @@
 //!
 //! [`chain`], [`entry`] and [`layout`] decide how files should be, and [`pace`] how fast to insist; they are pure.
 //! [`files`] and [`binary`] change files, each at one instant. [`service`] stays, [`watch`]es and repairs, answers over
-//! HTTP ([`health`], [`metrics`]), and logs the [`reports`] of the plugin's runs.
+//! HTTP ([`health`], [`metrics`]), and logs the [`reports`] of the plugin's runs. [`repair`] finds pods that started
+//! before the plugin was there.
 
 pub mod binary;
 pub mod chain;
@@ -12,6 +13,7 @@ pub mod health;
 pub mod layout;
 pub mod metrics;
 pub mod pace;
+pub mod repair;
 pub mod reports;
 pub mod service;
 pub mod watch;
@@ -45,6 +47,9 @@ pub enum NodeError {
         /// Why not.
         reason: std::io::Error,
     },
+    /// There can be no more threads.
+    #[error("starting a thread: {0}. Is there a limit on processes (pids.max, ulimit -u)?")]
+    Thread(std::io::Error),
     /// Someone would put everything back.
     #[error(
         "an installer is running ({} answers), and would put everything back: stop it first, by deleting its DaemonSet",

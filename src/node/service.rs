@@ -3,12 +3,16 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::files::FileError;
 use super::layout::Waiting;
 use super::metrics::{CONTENDED, FAILURES, Metrics, REPAIRS};
 use super::pace::{Pace, growing};
+use super::repair::locate::Places;
+use super::repair::state::Mode;
+use super::repair::worker::Worker;
 use super::reports::{self, Place, Receiver};
 use super::watch::{Pause, Watch};
 use super::{Directories, Look, Node, NodeError, health};
@@ -33,6 +37,10 @@ pub struct Service {
     pub health: SocketAddr,
     /// Whether everything is taken away when it is told to stop.
     pub uninstall_on_exit: bool,
+    /// What is done about pods that lack their rules.
+    pub repair: Mode,
+    /// Where such pods are found.
+    pub places: Places,
 }
 
 /// Installs, and is done.
@@ -88,11 +96,17 @@ impl Service {
         let mut desk = Desk::open(&self.socket, &metrics);
         self.node.directories.remove_unfinished()?;
         let mut keeper = Keeper::new(&self.node, &metrics);
+        let ours = Arc::new(AtomicBool::new(false));
+        if self.repair != Mode::Off {
+            Worker::start(&self.node, &self.places, self.repair, &metrics, &ours)?;
+        }
         loop {
             metrics.turned();
             tracing::trace!("looking");
             watch.renew().map_err(NodeError::Watch)?;
-            let pause = if desk.is_ours() {
+            let is_ours = desk.is_ours();
+            ours.store(is_ours, Ordering::Release);
+            let pause = if is_ours {
                 keeper.turn(Instant::now())?
             } else {
                 metrics.set_missing(Some("an installer that was started later has taken over".to_owned()));

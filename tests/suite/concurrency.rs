@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use sidetrack::config::Settings;
 use sidetrack::config::types::{Backend, InboundMode};
 use sidetrack::facts::Facts;
+use sidetrack::kernel::lock::Lock;
 use sidetrack::kernel::{Change, Namespace, install};
 use sidetrack::plan::Plan;
 
@@ -56,15 +57,19 @@ fn start(netns: &Netns, arguments: &[&str]) -> Child {
 
 /// Starts all of them, then waits for all. Each must succeed.
 fn at_once(netns: &Netns, runs: impl Iterator<Item = Vec<&'static str>>) {
+    for log in logs_of(netns, runs) {
+        assert!(!log.contains("WARN"), "{log}");
+    }
+}
+
+/// The same; what each has logged.
+fn logs_of(netns: &Netns, runs: impl Iterator<Item = Vec<&'static str>>) -> Vec<String> {
     let children: Vec<Child> = runs.map(|arguments| start(netns, &arguments)).collect();
     let ended: Vec<Run> = children
         .into_iter()
         .map(|child| Run::from(child.wait_with_output().expect("its end")))
         .collect();
-    for run in ended {
-        let log = run.succeeded().stderr;
-        assert!(!log.contains("WARN"), "{log}");
-    }
+    ended.into_iter().map(|run| run.succeeded().stderr).collect()
 }
 
 fn apply(backend: &'static str, plan: &[&'static str]) -> Vec<&'static str> {
@@ -137,6 +142,22 @@ fn applies_and_cleanups_at_once_end_in_one_plan_or_in_nothing() {
     at_once(&netns, runs);
     let found = everything(&netns);
     assert!(wanted.contains(&found), "{found:#?}");
+}
+
+/// Anybody in the pod can hold the lock for ever. Then runs find tables and sets gone that they saw a moment before.
+#[test]
+fn without_turns_applies_and_cleanups_succeed_too_and_one_more_puts_all_right() {
+    let netns = Netns::new();
+    let _kept = netns.run(|| Lock::wait().expect("the lock"));
+    let runs = (0..32).map(|number| match number % 2 {
+        0 => apply("nftables", PLANS[number / 2 % PLANS.len()]),
+        _ => vec!["cleanup"],
+    });
+    for log in logs_of(&netns, runs) {
+        assert!(log.contains("waited for another sidetrack"), "{log}");
+    }
+    sidetrack(&netns, &apply("nftables", PLANS[5])).succeeded();
+    assert_eq!(everything(&netns), alone("nftables")[5]);
 }
 
 #[test]

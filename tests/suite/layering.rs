@@ -9,7 +9,7 @@ const ROOMS: [&str; 9] = [
 ];
 
 /// Those above them, from the bottom up: the kernel knows none of its users, the plugin nothing of its installer.
-const USERS: [&str; 4] = ["kernel", "cni", "node", "cli"];
+const USERS: [&str; 5] = ["kernel", "cni", "node", "host", "cli"];
 
 fn sources(path: &Path) -> Vec<PathBuf> {
     if path.is_file() {

@@ -26,6 +26,7 @@ mod golden;
 mod graph;
 mod groups;
 mod help;
+mod host;
 mod istio;
 mod layering;
 mod lifecycle;

@@ -92,6 +92,40 @@ fn kustomizations_name_files_that_there_are_and_change_what_there_is() {
     }
 }
 
+/// What the component adds fits the base, and what the program looks for.
+#[test]
+fn the_component_for_repair_mounts_what_repairing_takes() {
+    let component = manifest("kubernetes/repair/kustomization.yaml");
+    assert_eq!(component["kind"], "Component");
+    assert_eq!(component["patches"][0]["path"], "daemonset.yaml");
+    let base = manifest("kubernetes/base/daemonset.yaml");
+    let patch = manifest("kubernetes/repair/daemonset.yaml");
+    for name in ["kind", "apiVersion"] {
+        assert_eq!(patch[name], base[name]);
+    }
+    assert_eq!(patch["metadata"]["name"], base["metadata"]["name"]);
+    assert_eq!(installer(&patch)["name"], installer(&base)["name"]);
+    let help = output_of(Command::new(SIDETRACK).args(["node", "install", "--help"]));
+    let volumes = &patch["spec"]["template"]["spec"]["volumes"];
+    let mounts = installer(&patch)["volumeMounts"].as_array().expect("mounts");
+    for mount in mounts {
+        let name = mount["name"].as_str().expect("a name");
+        let host = named(volumes, name).expect("a volume")["hostPath"]["path"]
+            .as_str()
+            .expect("a path");
+        let path = mount["mountPath"].as_str().expect("a path");
+        assert_eq!(path.strip_prefix("/host"), Some(host));
+        assert!(help.contains(path.trim_end_matches("/sys/net")), "{path}");
+    }
+    assert_eq!(volumes.as_array().map(Vec::len), Some(mounts.len()));
+    let propagation =
+        |name: &str| named(&installer(&patch)["volumeMounts"], name).expect("a mount")["mountPropagation"].clone();
+    assert_eq!(propagation("netns"), "HostToContainer");
+    let variable = &installer(&patch)["env"][0];
+    assert_eq!(variable["name"], "SIDETRACK_NODE_REPAIR");
+    assert!(help.contains(variable["value"].as_str().expect("a mode")));
+}
+
 /// What the variables say is an option of the installer, and the defaults of those that are not given fit the mounts.
 #[test]
 fn the_installer_knows_what_the_manifests_tell_it() {

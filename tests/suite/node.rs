@@ -3,8 +3,11 @@
 mod crash;
 mod docs;
 mod install;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 pub mod machine;
 mod refusal;
+mod repair;
 mod reports;
 mod service;
 mod watch;

@@ -24,6 +24,7 @@ use thiserror::Error;
 use self::attempt::{Attempt, Circumstances};
 use self::link::{Link, LinkError};
 use self::listeners::{Listeners, Role};
+pub use self::sockets::{Census, census};
 use super::Namespace;
 use super::route::RouteError;
 use crate::probe::{Finding, Owner, Report, Surroundings, Trial};

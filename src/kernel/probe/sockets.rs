@@ -24,26 +24,69 @@ pub struct Connection {
 /// # Errors
 /// There is no /proc.
 pub fn connections() -> io::Result<Vec<Connection>> {
-    let mut connections = parse(&fs::read_to_string("/proc/thread-self/net/tcp")?);
+    Ok(sockets()?.into_iter().map(|(connection, _)| connection).collect())
+}
+
+/// The TCP sockets that a pod's processes have, as far as they matter to whoever comes later.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Where somebody listens.
+    pub listening: Vec<SocketAddr>,
+    /// How many connections there are that do not stay within the pod.
+    pub open: usize,
+}
+
+/// Counts the TCP sockets in the network namespace of this thread.
+///
+/// # Errors
+/// There is no /proc.
+pub fn census() -> io::Result<Census> {
+    let mut census = Census::default();
+    for (connection, state) in sockets()? {
+        match state {
+            State::Listening => census.listening.push(connection.local),
+            State::Established if !connection.remote.ip().is_loopback() => census.open += 1,
+            State::Established | State::Other => {}
+        }
+    }
+    Ok(census)
+}
+
+/// The state of a socket (`enum` in net/tcp_states.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Established,
+    Listening,
+    Other,
+}
+
+fn sockets() -> io::Result<Vec<(Connection, State)>> {
+    let mut sockets = parse(&fs::read_to_string("/proc/thread-self/net/tcp")?);
     match fs::read_to_string("/proc/thread-self/net/tcp6") {
-        Ok(text) => connections.extend(parse(&text)),
+        Ok(text) => sockets.extend(parse(&text)),
         // A kernel without IPv6.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    Ok(connections)
+    Ok(sockets)
 }
 
-/// The lines after the headings: a number, then the socket's own address and port, then the other end's.
-fn parse(text: &str) -> Vec<Connection> {
-    let connection = |line: &str| {
+/// The lines after the headings: a number, then the socket's own address and port, then the other end's, then its state.
+fn parse(text: &str) -> Vec<(Connection, State)> {
+    let socket = |line: &str| {
         let mut words = line.split_ascii_whitespace().skip(1);
-        Some(Connection {
+        let connection = Connection {
             local: address(words.next()?)?,
             remote: address(words.next()?)?,
-        })
+        };
+        let state = match words.next()? {
+            "01" => State::Established,
+            "0A" => State::Listening,
+            _ => State::Other,
+        };
+        Some((connection, state))
     };
-    text.lines().skip(1).filter_map(connection).collect()
+    text.lines().skip(1).filter_map(socket).collect()
 }
 
 /// `0100007F:3A99`: the address as 32-bit numbers in the order of this machine, the port as a number.
@@ -136,8 +179,12 @@ mod tests {
             local: local.parse().unwrap(),
             remote: remote.parse().unwrap(),
         };
-        assert_eq!(parse(v4), [pair("127.0.0.1:15001", "99.99.0.2:45298")]);
-        assert_eq!(parse(v6), [pair("127.0.0.1:15006", "[fe80::1]:1")]);
+        let other = "  sl\n   1: 0100007F:3A99 00000000:0000 0A\n   2: 0100007F:3A99 0100007F:0001 06\n";
+        let established = |local, remote| (pair(local, remote), State::Established);
+        assert_eq!(parse(v4), [established("127.0.0.1:15001", "99.99.0.2:45298")]);
+        assert_eq!(parse(v6), [established("127.0.0.1:15006", "[fe80::1]:1")]);
+        let states: Vec<State> = parse(other).into_iter().map(|(_, state)| state).collect();
+        assert_eq!(states, [State::Listening, State::Other]);
         assert_eq!(parse("heading\n 0: nonsense more\n\n"), []);
     }
 

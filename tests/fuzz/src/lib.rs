@@ -1,8 +1,12 @@
 //! What must hold for every configuration that was accepted, wherever it came from.
 
+use std::path::Path;
+
 use netlink_packet_netfilter::nftables::NfTablesMessage;
-use sidetrack::config::{Config, Settings};
-use sidetrack::config::sources::Parsed;
+use sidetrack::config::layer::Layer;
+use sidetrack::config::sources::{self, Parsed};
+use sidetrack::config::types::NoAccounts;
+use sidetrack::config::{Config, Settings, file};
 use sidetrack::facts::{Facts, Ipv6};
 use sidetrack::plan::{Plan, PlanError};
 use sidetrack::render;
@@ -47,6 +51,7 @@ fn render(plan: &Plan) {
 /// Goes on with what a source said, if it is valid.
 pub fn plan_and_render_parsed(parsed: Parsed) {
     if parsed.problems.is_empty() {
+        write_and_read_back(&parsed.layer);
         if let Ok(settings) = Settings::from_layer(parsed.layer) {
             plan_and_render(&settings.config);
         }
@@ -55,6 +60,18 @@ pub fn plan_and_render_parsed(parsed: Parsed) {
             assert!(!problem.to_string().is_empty());
         }
     }
+}
+
+/// What is written into a configuration file is read back from it.
+fn write_and_read_back(layer: &Layer) {
+    let read = sources::from_file(Path::new("config.yaml"), &file::text(layer), &NoAccounts);
+    assert_eq!(read.problems, []);
+    let lasting = Layer {
+        dry_run: None,
+        output: None,
+        ..layer.clone()
+    };
+    assert_eq!(read.layer, lasting);
 }
 
 /// Splits bytes into texts at zero bytes: how arguments and variables are given.

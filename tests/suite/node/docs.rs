@@ -9,6 +9,8 @@ use sidetrack::cni::environment::Verb;
 use sidetrack::cni::report::{Outcome, Report, SOCKET};
 use sidetrack::node::layout::Reason;
 use sidetrack::node::metrics::METRICS;
+use sidetrack::node::repair::FAILURES;
+use sidetrack::node::repair::state::State;
 
 use crate::SIDETRACK;
 use crate::common::output_of;
@@ -29,7 +31,7 @@ fn rows<'t>(text: &'t str, begin: &str) -> BTreeSet<&'t str> {
 fn every_option_is_described_and_no_other() {
     let text = text();
     let mut flags = BTreeSet::new();
-    for command in ["install", "uninstall", "status"] {
+    for command in ["install", "uninstall", "status", "repair"] {
         let help = output_of(Command::new(SIDETRACK).args(["node", command, "--help"]));
         let words = help.split([' ', ',', '\n']).filter(|word| word.starts_with("--"));
         let of_every_command = ["--help", "--verbose...", "--log-level", "--log-format"];
@@ -67,8 +69,9 @@ fn every_metric_is_described_and_no_other() {
             "{row}\n{metric:?}"
         );
     }
-    for reason in Reason::ALL {
-        assert!(text.contains(&format!("`{}`", reason.name())), "{reason:?}");
+    let reasons = Reason::ALL.map(Reason::name);
+    for name in reasons.into_iter().chain(State::NAMES).chain(FAILURES) {
+        assert!(text.contains(&format!("`{name}`")), "{name}");
     }
 }
 

@@ -2,15 +2,16 @@
 
 use std::cell::Cell;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::containerd::{Containerd, Sandbox};
 use super::node::Node;
-use super::pods::injected;
+use super::pods::{injected, pod};
+use super::proxied::{APP, Caller, HOST_PORT, Proxied, app, proxy};
 use super::{KUBERNETES, conflist};
 use crate::cni::has_rules;
 use crate::node::machine::{Installer, eventually, program};
-use crate::program::Run;
+use crate::program::{Run, nft_state};
 
 /// The network of `cni-conf` without our plugin: as the cluster's network plugin writes it.
 fn without_us() -> String {
@@ -22,12 +23,22 @@ fn without_us() -> String {
 
 const DIRECTORIES: [&str; 4] = ["--cni-bin-dir", "/usr/lib/cni", "--cni-conf-dir", "/etc/cni/net.d"];
 
-fn install(node: &Node) -> Installer {
+/// Where containerd and its plugins leave what the installer needs to find pods.
+const PLACES: [&str; 6] = [
+    "--cni-cache-dir",
+    "/var/lib/cni/results",
+    "--netns-dir",
+    "/run/netns",
+    "--proc-dir",
+    "/proc",
+];
+
+fn install(node: &Node, options: &[&str]) -> Installer {
     // It is to end with nsenter, which is its parent.
     let mut command = node.command("setpriv");
     command.args(["--pdeathsig", "KILL"]).arg(program());
     command.args(["node", "install", "--health-address", "127.0.0.1:0"]);
-    command.args(DIRECTORIES);
+    command.args(DIRECTORIES).args(options);
     let installer = Installer::start(command);
     installer.eventually_logs("in place");
     installer
@@ -56,7 +67,7 @@ fn containerd_runs_what_is_installed_beside_it_and_what_it_runs_is_told() {
     };
     eventually_redirects(false);
 
-    let installer = install(&containerd.node);
+    let installer = install(&containerd.node, &[]);
     eventually_redirects(true);
     let pod = format!("pod=\"shop/web-{}\"", count.get());
     installer.eventually_logs(&pod);
@@ -82,5 +93,51 @@ fn containerd_runs_what_is_installed_beside_it_and_what_it_runs_is_told() {
     let mut command = containerd.node.command(program());
     Run::of(command.args(["node", "uninstall"]).args(DIRECTORIES)).succeeded();
     eventually_redirects(false);
+    assert_eq!(containerd.node.leftovers(), [""; 0]);
+}
+
+/// Pods that started before the plugin was there: the one with a sidecar passes it from then on, the other is left alone.
+#[test]
+fn a_pod_from_before_the_plugin_is_repaired_and_then_passes_envoy() {
+    let node = Node::start(&[]);
+    node.add_network(KUBERNETES, &without_us());
+    let containerd = Containerd::start(node);
+    let mut config = injected("web-0");
+    config["portMappings"] = json!([{ "containerPort": APP, "hostPort": HOST_PORT }]);
+    let sandbox = containerd.run(config).expect("a sandbox");
+    let plain = containerd.run(pod("shop", "plain", json!({}))).expect("a sandbox");
+    let (app, proxy) = (app(), proxy());
+    let containers = [&app, &proxy].map(|program| containerd.start_container(&sandbox, program));
+    let netns = containerd.netns(&sandbox);
+    assert!(!has_rules(&netns));
+
+    let installer = install(&containerd.node, &[&["--repair", "in-place"], &PLACES[..]].concat());
+    installer.eventually_logs("INFO repaired pod=\"shop/web-0\"");
+    let rules = nft_state(&netns);
+    let exec = |caller, command: &[&str]| match caller {
+        Caller::App => containerd.exec(&containers[0], command),
+        Caller::Proxy => containerd.exec(&containers[1], command),
+        Caller::Outside => unreachable!("it is no container"),
+    };
+    Proxied {
+        node: &containerd.node,
+        netns,
+        addresses: containerd.addresses(&sandbox),
+        exec: &exec,
+        log: &|| containerd.log(&proxy),
+    }
+    .check();
+    assert!(!has_rules(&containerd.netns(&plain)));
+
+    // As the plugin does it for the next pod of the same kind.
+    let next = containerd.run(injected("web-1")).expect("a sandbox");
+    eventually("the same rules", || {
+        let found = nft_state(&containerd.netns(&next));
+        if found == rules { Ok(()) } else { Err(found) }
+    });
+    containerd.remove(&[sandbox, plain, next]);
+    let mut repair = containerd.node.command(program());
+    let run = Run::of(repair.args(["node", "repair"]).args(&DIRECTORIES[2..]).args(PLACES)).succeeded();
+    assert_eq!(run.stdout, "", "no pod is left");
     assert_eq!(containerd.node.leftovers(), [""; 0]);
 }

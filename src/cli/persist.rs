@@ -1,0 +1,121 @@
+//! `--persist`: a redirection that lasts on a host with systemd, and its end.
+
+use std::io::Write as _;
+
+use clap::ArgMatches;
+
+use super::failure::Failure;
+use super::{apply, arguments, cleanup, settings};
+use crate::config::types::{DnsServers, Output, Port};
+use crate::config::{Config, Settings};
+use crate::host::{self, Files};
+
+/// The port of ssh.
+const SSH: Option<Port> = Port::new(22);
+
+/// Redirects the traffic of this host, now and after every boot, or prints how.
+///
+/// # Errors
+/// The options do not go together; this is no such host; or a file or the rules cannot be put in place. Then both are
+/// as they were.
+pub fn apply(matches: &ArgMatches) -> anyhow::Result<()> {
+    let layer = settings::layer(matches)?;
+    let settings = Settings::from_layer(layer.clone()).map_err(Failure::from)?;
+    here(matches)?;
+    for warning in warnings(&settings.config) {
+        tracing::warn!("{warning}");
+    }
+    if settings.run.dry_run {
+        if settings.run.output == Output::Json {
+            let reason = "--persist and --output json: JSON is the plan alone; leave one of them out".to_owned();
+            return Err(Failure::Usage(vec![reason]).into());
+        }
+        if let Err(error) = host::check() {
+            tracing::warn!("without --dry-run this would fail: {error}");
+        }
+        let text = format!("{}{}", apply::text(&settings)?, Files::lasting(&layer)?);
+        return Ok(std::io::stdout().write_all(text.as_bytes())?);
+    }
+    host::check()?;
+    let files = Files::lasting(&layer)?;
+    files.put()?;
+    if let Err(error) = apply::apply(&settings) {
+        files.take_back();
+        return Err(error);
+    }
+    for path in files.changing() {
+        tracing::info!(path, "written");
+    }
+    tracing::info!(
+        "sidetrack.service applies this at every boot; it counts as started after \
+         `systemctl daemon-reload && systemctl start sidetrack`, or the next boot"
+    );
+    Ok(())
+}
+
+/// Takes away the files that make a redirection last, and the redirection.
+///
+/// # Errors
+/// The system cannot or may not.
+pub fn cleanup(matches: &ArgMatches) -> anyhow::Result<()> {
+    here(matches)?;
+    let files = Files::none()?;
+    files.put()?;
+    for path in files.changing() {
+        tracing::info!(path, "removed");
+    }
+    cleanup::cleanup()
+}
+
+/// What lasts is about this host.
+fn here(matches: &ArgMatches) -> Result<(), Failure> {
+    match arguments::text_or_variable(matches, "netns") {
+        None => Ok(()),
+        Some(_) => Err(Failure::Usage(vec![
+            "--persist and --netns: what lasts is the redirection of the host's own network namespace; leave one of \
+             them out"
+                .to_owned(),
+        ])),
+    }
+}
+
+/// What defaults that suit a pod do to a host.
+fn warnings(config: &Config) -> Vec<&'static str> {
+    let mut warnings = Vec::new();
+    let inbound = &config.inbound;
+    let captured = |port| inbound.include_ports.contains(port) && !inbound.exclude_ports.contains(port);
+    if SSH.is_some_and(captured) {
+        warnings.push(
+            "new ssh connections to this host go to the proxy, too: where it does not listen, nobody gets in. \
+             --exclude-inbound-ports 22 leaves them alone",
+        );
+    }
+    if config.dns.redirect && config.dns.servers == DnsServers::ResolvConf {
+        warnings.push(
+            "the name servers in /etc/resolv.conf are read at boot, before the network has told any: \
+             name them with --dns-servers, or `all`",
+        );
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::types::parse_ports;
+
+    #[test]
+    fn a_host_that_would_lock_its_users_out_is_warned_of() {
+        let mut config = Settings::default().config;
+        assert!(warnings(&config)[0].contains("--exclude-inbound-ports 22"));
+        config.inbound.exclude_ports = parse_ports("20-25").unwrap();
+        assert_eq!(warnings(&config), Vec::<&str>::new());
+        config.inbound.exclude_ports = parse_ports("").unwrap();
+        config.inbound.include_ports = parse_ports("80,443").unwrap();
+        assert_eq!(warnings(&config), Vec::<&str>::new());
+        config.dns.redirect = true;
+        assert!(warnings(&config)[0].contains("/etc/resolv.conf"));
+        config.dns.servers = DnsServers::All;
+        assert_eq!(warnings(&config), Vec::<&str>::new());
+    }
+}

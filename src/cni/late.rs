@@ -1,0 +1,158 @@
+//! ADD for a pod that runs already: the plugin was not there when the pod was attached to its network.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use super::attach::{Verdict, put_in_place, refuse_host_netns, seen, verdict, writing};
+use super::environment::Attachment;
+use super::error::Error;
+use super::netconf::NetConf;
+use crate::config::Config;
+use crate::config::types::Port;
+use crate::kernel::probe::listeners::Listeners;
+use crate::kernel::running::{Holder, leave_open_connections_alone};
+use crate::kernel::{KernelError, Namespace, Observed, netns, probe};
+use crate::plan::Plan;
+use crate::probe::{Report, Tally, Verdict as Judged, judge, trial};
+
+/// A port like any other, for probes.
+const PORT: Port = match Port::new(15002) {
+    Some(port) => port,
+    None => unreachable!(),
+};
+
+/// How long probes may take.
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What a look at a pod's network namespace shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Who redirects its traffic.
+    pub holder: Holder,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// Looks at a network namespace. Changes nothing.
+///
+/// # Errors
+/// It cannot be entered, is the host's, or does not tell whether there are rules.
+pub fn look(path: &Path) -> Result<Seen, Error> {
+    refuse_host_netns(path)?;
+    let seen = netns::within(path.to_owned(), || {
+        let mut namespace = Namespace::default();
+        let observed = namespace.observe()?;
+        let holder = namespace.holder(&observed)?;
+        if holder == Holder::Nobody && observed.legacy.is_none() {
+            return Err(KernelError::LegacyUnseen);
+        }
+        Ok(Seen {
+            holder,
+            addresses: namespace.addresses()?,
+        })
+    })?;
+    Ok(seen?)
+}
+
+/// What putting the rules in place came to.
+#[derive(Debug)]
+pub struct Late {
+    /// How many TCP connections were open.
+    pub open: usize,
+    /// Why those connections may not go on as they were, if so.
+    pub disturbed: Option<String>,
+    /// What probes then showed.
+    pub proof: Proof,
+}
+
+/// Whether it is proved that the application's connections go to the proxy.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// They do.
+    Proved(Tally),
+    /// Not yet: why.
+    None(String),
+    /// They do not: what went wrong, and what to do.
+    Refuted(String),
+}
+
+/// Does what ADD does, where nobody redirects the pod's traffic: `None` where somebody does meanwhile, or where the
+/// plugin lets the pod through. `proc` are places where a proc file system may be mounted.
+///
+/// # Errors
+/// See [`Error`]. Nothing was changed then.
+pub fn add(netconf: &NetConf, attachment: &Attachment, proc: &[&Path]) -> Result<Option<Late>, Error> {
+    refuse_host_netns(&attachment.netns)?;
+    let (config, backend) = match verdict(netconf, &attachment.pod)? {
+        Verdict::LetThrough { .. } => return Ok(None),
+        Verdict::Redirect { config, backend, .. } => (config, backend),
+    };
+    let mut late = None;
+    writing(&attachment.netns, backend, &mut |backend, namespace, observed| {
+        if namespace.holder(observed)? != Holder::Nobody {
+            return Ok(());
+        }
+        let census = probe::census().unwrap_or_default();
+        // Before there are rules; or at once after them, where they are what makes the kernel load conntrack.
+        let before = leave_open_connections_alone(proc);
+        put_in_place(netconf, &config, backend, namespace, observed)?;
+        let left_alone = before.or_else(|_| leave_open_connections_alone(proc));
+        let disturbed = match left_alone {
+            _ if census.open == 0 => None,
+            Ok(()) if config.drop_invalid => Some("--drop-invalid drops their packets".to_owned()),
+            Ok(()) => None,
+            Err(error) => Some(format!("nf_conntrack_tcp_loose cannot be set to 0: {error}")),
+        };
+        late = Some(Late {
+            open: census.open,
+            disturbed,
+            proof: prove(&config, netconf, namespace, observed),
+        });
+        Ok(())
+    })?;
+    Ok(late)
+}
+
+/// Proves what can be proved beside the pod's processes, in the network namespace of this thread.
+fn prove(config: &Config, netconf: &NetConf, namespace: &mut Namespace, observed: &Observed) -> Proof {
+    let (config, facts) = seen(config, observed, &netconf.resolvers);
+    let none = |why: &dyn std::fmt::Display| Proof::None(why.to_string());
+    let families = match Plan::new(&config, &facts) {
+        Ok(plan) => plan.ruleset.families,
+        Err(error) => return none(&error),
+    };
+    let surroundings = match probe::surroundings(namespace) {
+        Ok(surroundings) => surroundings,
+        Err(error) => return none(&error),
+    };
+    let census = match probe::census() {
+        Ok(census) => census,
+        Err(error) => return none(&error),
+    };
+    let trial = trial(&config, &facts, families, &surroundings, PORT).beside(&census.listening);
+    if trial.probes.is_empty() {
+        return none(&"the proxy does not listen yet");
+    }
+    let listeners = Listeners::of_proxy(&trial, None);
+    match probe::make(&trial, Err("no link is made in a pod at work"), &listeners, TIMEOUT) {
+        Ok(report) => proof(&report),
+        Err(error) => none(&error),
+    }
+}
+
+fn proof(report: &Report) -> Proof {
+    let tally = report.tally();
+    let lines = report.outcomes.iter().map(|(probe, outcome)| {
+        let line = Report::line(probe, outcome);
+        match judge(probe, outcome) {
+            Judged::Failed { meaning, advice } => format!("{line}. It means: {meaning}. To do: {advice}"),
+            Judged::Passed | Judged::NotMade => line,
+        }
+    });
+    match (tally.passed, tally.failed) {
+        (0, 0) => Proof::None(lines.collect::<Vec<_>>().join("; ")),
+        (_, 0) => Proof::Proved(tally),
+        _ => Proof::Refuted(lines.collect::<Vec<_>>().join("; ")),
+    }
+}

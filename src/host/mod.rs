@@ -1,0 +1,320 @@
+//! A host with systemd, such as a virtual machine: the files that make a redirection last there.
+//!
+//! A unit that applies a configuration at boot, that configuration, and the link that enables the unit, as
+//! `systemctl enable` would make it (systemd.unit(5)). Nothing else of the host is touched, and no program is run.
+
+mod trust;
+
+use std::fmt;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::config::file;
+use crate::config::layer::Layer;
+use crate::kernel::netns;
+use crate::node::files::{self, Access, FileError};
+
+/// The configuration that the unit applies.
+pub const CONFIG: &str = "/etc/sidetrack/config.yaml";
+/// The unit, where no package has brought it.
+pub const UNIT: &str = "/etc/systemd/system/sidetrack.service";
+/// The unit of a package.
+const PACKAGED: &str = "/usr/lib/systemd/system/sidetrack.service";
+/// What enables the unit.
+pub const LINK: &str = "/etc/systemd/system/multi-user.target.wants/sidetrack.service";
+
+/// The unit as packages bring it.
+const TEMPLATE: &str = include_str!("sidetrack.service");
+/// The program of that unit.
+const PACKAGED_PROGRAM: &str = "/usr/bin/sidetrack";
+/// How a unit begins that was written here. One that does not is somebody else's, and stays.
+const MARK: &str = "# Written by `sidetrack apply --persist`; `sidetrack cleanup --persist` removes it.\n";
+const CONFIG_HEAD: &str = "# Written by `sidetrack apply --persist`, and replaced by the next one.\n\
+                           # `systemctl reload sidetrack` puts in force what is changed here.\n";
+
+/// Why a redirection cannot be made to last here.
+#[derive(Debug, Error)]
+pub enum HostError {
+    /// sd_booted(3) says no.
+    #[error(
+        "systemd does not run this machine (there is no /run/systemd/system): leave --persist out, and have whatever \
+         starts the machine run `sidetrack apply --config FILE` before its network"
+    )]
+    NoSystemd,
+    /// Units run in another network namespace.
+    #[error(
+        "this is not the network namespace of the host, in which units run: leave --persist out, or run this on the \
+         host itself"
+    )]
+    OtherNamespace,
+    /// Which network namespace this is cannot be seen.
+    #[error("the host's network namespace, /proc/1/ns/net: {0}. Run as root on the host itself")]
+    Unseen(io::Error),
+    /// The unit is masked (systemctl(1)).
+    #[error("{UNIT} is a link, as of a unit that is masked: `systemctl unmask sidetrack.service`, then run this again")]
+    Masked,
+    /// Somebody but root decides what the program is, or the unit cannot name it.
+    #[error(
+        "the unit would run {} as root at every boot, {reason}: have it where root alone can write, by \
+         `install -m 755 sidetrack /usr/local/bin/`, and run that one", path.display()
+    )]
+    Program {
+        /// Its path.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The system did not do something with a file.
+    #[error("{doing} {}: {reason}{}", path.display(), advice(reason))]
+    File {
+        /// What was to be done.
+        doing: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// Why it was not.
+        reason: io::Error,
+    },
+    /// Somebody else changed a file meanwhile.
+    #[error(transparent)]
+    Changed(FileError),
+}
+
+impl HostError {
+    fn file(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |reason| Self::File { doing, path, reason }
+    }
+}
+
+impl From<FileError> for HostError {
+    fn from(error: FileError) -> Self {
+        match error {
+            FileError::System { doing, path, reason } => Self::File { doing, path, reason },
+            changed @ FileError::Changed(_) => Self::Changed(changed),
+        }
+    }
+}
+
+fn advice(reason: &io::Error) -> &'static str {
+    match reason.kind() {
+        ErrorKind::ReadOnlyFilesystem => {
+            ". The file system is read-only: put what `sidetrack apply --persist --dry-run` prints into the image that \
+             this host is made from, and leave --persist out here"
+        }
+        ErrorKind::PermissionDenied => ". Run as root",
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => ". Make room on that file system, and run this again",
+        _ => "",
+    }
+}
+
+/// What there is at a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Content {
+    Nothing,
+    Text(String),
+    Link(PathBuf),
+}
+
+impl Content {
+    fn read(path: &str) -> Result<Self, HostError> {
+        let read = |path: &Path| {
+            if fs::symlink_metadata(path)?.is_symlink() {
+                return fs::read_link(path).map(Self::Link);
+            }
+            fs::read_to_string(path).map(Self::Text)
+        };
+        match read(Path::new(path)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::Nothing),
+            content => content.map_err(HostError::file("reading", path)),
+        }
+    }
+
+    fn put(&self, path: &str) -> Result<(), HostError> {
+        let path = Path::new(path);
+        if let (Self::Text(_) | Self::Link(_), Some(directory)) = (self, path.parent()) {
+            fs::create_dir_all(directory).map_err(HostError::file("making the directory", directory))?;
+        }
+        match self {
+            Self::Nothing => files::remove(path).map(drop),
+            Self::Text(text) => files::put(path, &mut text.as_bytes(), Access::CONFIGURATION),
+            Self::Link(target) => files::link(path, target),
+        }
+        .map_err(HostError::from)
+    }
+
+    fn is_ours(&self) -> bool {
+        matches!(self, Self::Text(text) if text.starts_with(MARK))
+    }
+}
+
+/// One file of the host: as it is, and as it is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Change {
+    path: &'static str,
+    was: Content,
+    becomes: Content,
+}
+
+impl Change {
+    fn to(path: &'static str, becomes: Content) -> Result<Self, HostError> {
+        let was = Content::read(path)?;
+        Ok(Self { path, was, becomes })
+    }
+}
+
+/// The files of the host as they are to be, in the order in which they come into place: at every moment, what is
+/// enabled is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Files(Vec<Change>);
+
+impl Files {
+    /// Those that make the redirection with these options last.
+    ///
+    /// # Errors
+    /// The unit is masked, the program cannot be trusted, or a file cannot be read.
+    pub fn lasting(layer: &Layer) -> Result<Self, HostError> {
+        let (packaged, unit) = (Path::new(PACKAGED).exists(), Content::read(UNIT)?);
+        let (wanted, enabled) = match (&unit, packaged) {
+            (Content::Link(_), _) => return Err(HostError::Masked),
+            (Content::Text(_), _) if !unit.is_ours() => (unit, UNIT),
+            (Content::Nothing | Content::Text(_), true) => (Content::Nothing, PACKAGED),
+            (Content::Nothing | Content::Text(_), false) => (Content::Text(written_unit(&trust::program()?)), UNIT),
+        };
+        let config = Content::Text(format!("{CONFIG_HEAD}{}", file::text(layer)));
+        Ok(Self(vec![
+            Change::to(CONFIG, config)?,
+            Change::to(UNIT, wanted)?,
+            Change::to(LINK, Content::Link(enabled.into()))?,
+        ]))
+    }
+
+    /// None of ours any more. What packages bring stays, and so does a unit that somebody else has written.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn none() -> Result<Self, HostError> {
+        let mut unit = Change::to(UNIT, Content::Nothing)?;
+        if !unit.was.is_ours() {
+            unit.becomes = unit.was.clone();
+        }
+        Ok(Self(vec![
+            Change::to(LINK, Content::Nothing)?,
+            unit,
+            Change::to(CONFIG, Content::Nothing)?,
+        ]))
+    }
+
+    fn changes(&self) -> impl DoubleEndedIterator<Item = &Change> {
+        self.0.iter().filter(|change| change.was != change.becomes)
+    }
+
+    /// The paths at which something changes.
+    pub fn changing(&self) -> Vec<&'static str> {
+        self.changes().map(|change| change.path).collect()
+    }
+
+    /// Puts them in place, each at one instant. Where one of them fails, those before it are taken back.
+    ///
+    /// # Errors
+    /// The system did not do it.
+    pub fn put(&self) -> Result<(), HostError> {
+        for (done, change) in self.changes().enumerate() {
+            if let Err(error) = change.becomes.put(change.path) {
+                take_back(self.changes().take(done).collect());
+                return Err(error);
+            }
+        }
+        remove_empty_directories();
+        Ok(())
+    }
+
+    /// Puts everything back as it was. What cannot be put back is logged.
+    pub fn take_back(&self) {
+        take_back(self.changes().collect());
+    }
+}
+
+fn take_back(changes: Vec<&Change>) {
+    for change in changes.into_iter().rev() {
+        if let Err(error) = change.was.put(change.path) {
+            tracing::warn!(path = change.path, %error, "this could not be put back as it was");
+        }
+    }
+    remove_empty_directories();
+}
+
+/// Removes the directories that are made for files of ours, unless somebody keeps something there.
+fn remove_empty_directories() {
+    for directory in [CONFIG, LINK].into_iter().filter_map(|path| Path::new(path).parent()) {
+        match fs::remove_dir(directory) {
+            Ok(()) => {}
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => {}
+            Err(error) => tracing::warn!(path = %directory.display(), %error, "an empty directory stays"),
+        }
+    }
+}
+
+/// The files as comments for the end of a script.
+impl fmt::Display for Files {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Change { path, becomes, .. } in &self.0 {
+            match becomes {
+                Content::Nothing => {}
+                Content::Link(target) => writeln!(f, "\n# The link {path} to {}", target.display())?,
+                Content::Text(text) => {
+                    writeln!(f, "\n# The file {path}:")?;
+                    for line in text.lines() {
+                        writeln!(f, "#   {line}")?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The unit that runs this program.
+fn written_unit(program: &str) -> String {
+    format!("{MARK}{}", TEMPLATE.replace(PACKAGED_PROGRAM, program))
+}
+
+/// Whether units can apply anything here, and do so where this process would.
+///
+/// # Errors
+/// Why not.
+pub fn check() -> Result<(), HostError> {
+    if !Path::new("/run/systemd/system").is_dir() {
+        return Err(HostError::NoSystemd);
+    }
+    match netns::is_that_of_the_first_process() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(HostError::OtherNamespace),
+        Err(error) => Err(HostError::Unseen(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_unit_runs_the_program_that_wrote_it() {
+        let unit = written_unit("/opt/bin/sidetrack");
+        assert!(unit.starts_with(MARK));
+        assert!(unit.contains("\nExecStart=/opt/bin/sidetrack apply --config /etc/sidetrack/config.yaml\n"));
+        assert!(unit.contains("\nExecStop=/opt/bin/sidetrack cleanup\n"));
+        assert!(!unit.contains(PACKAGED_PROGRAM));
+        assert!(TEMPLATE.contains(CONFIG));
+    }
+
+    #[test]
+    fn what_failed_is_told_with_what_to_do() {
+        let said = |errno| HostError::file("writing", CONFIG)(io::Error::from_raw_os_error(errno)).to_string();
+        assert!(said(libc::EROFS).contains("into the image"));
+        assert!(said(libc::EACCES).ends_with("Run as root"));
+        assert!(said(libc::EIO).ends_with("(os error 5)"));
+    }
+}

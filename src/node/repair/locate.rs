@@ -1,0 +1,211 @@
+//! Finding the network namespace of a pod.
+//!
+//! The cache says where its file is on the node: as newer versions of libcni write it, and as plugins answer it
+//! (`sandbox` of an interface). Where it says nothing, the addresses that it tells have to do. In any case the namespace
+//! must have one of them: files and numbers of processes are used again.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::net::IpAddr;
+use std::path::{Component, Path, PathBuf};
+
+use super::processes::{Identity, Process, identity, processes};
+use super::sandbox::Sandbox;
+use crate::cni::late::{self, Seen};
+use crate::config::types::{Id as _, Uid, Uids};
+use crate::node::files::FileError;
+
+/// The directories of a node that matter for finding pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// The result cache of libcni.
+    pub cache: PathBuf,
+    /// The files of network namespaces.
+    pub netns: PathBuf,
+    /// The proc file system of the node; need not be there.
+    pub proc: PathBuf,
+}
+
+/// Where a pod is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Located {
+    /// Here, and what a look showed.
+    At(PathBuf, Seen),
+    /// Nowhere any more: why.
+    Gone(String),
+    /// It cannot be told: why.
+    Unknown(String),
+}
+
+/// All namespaces that there are, found out when they are needed.
+pub struct Namespaces<'p> {
+    places: &'p Places,
+    processes: Option<Vec<Process>>,
+    /// Those that nobody's file leads to, with their addresses.
+    unclaimed: Option<BTreeMap<Identity, (PathBuf, Seen)>>,
+    claimed: Vec<Identity>,
+}
+
+impl<'p> Namespaces<'p> {
+    /// Those of the node.
+    ///
+    /// # Errors
+    /// The directory of their files cannot be read: every pod would seem to be gone.
+    pub fn of(places: &'p Places) -> Result<Self, FileError> {
+        fs::read_dir(&places.netns).map_err(FileError::system("reading the directory", &places.netns))?;
+        Ok(Self {
+            places,
+            processes: None,
+            unclaimed: None,
+            claimed: Vec::new(),
+        })
+    }
+
+    /// Where the file of a pod's namespace leads; `None` where the cache knows of none.
+    pub fn by_file(&mut self, sandbox: &Sandbox) -> Option<Located> {
+        let gone = || Located::Gone("the file of its network namespace is gone".to_owned());
+        let mut located = None;
+        for path in sandbox.netns.iter().filter_map(|path| self.places.here(path)) {
+            match identity(&path) {
+                Ok(namespace) => {
+                    self.claimed.push(namespace);
+                    return Some(look(path, &sandbox.addresses).unwrap_or_else(gone));
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    located.get_or_insert_with(gone);
+                }
+                Err(error) => located = Some(Located::Unknown(format!("{}: {error}", path.display()))),
+            }
+        }
+        located
+    }
+
+    /// The one namespace that has a pod's addresses. To be asked once the files of all others are known.
+    pub fn by_address(&mut self, sandbox: &Sandbox) -> Located {
+        if sandbox.addresses.is_empty() {
+            return Located::Unknown("the cache tells neither its network namespace nor its addresses".to_owned());
+        }
+        let mut found = self
+            .unclaimed()
+            .values()
+            .filter(|(_, seen)| holds_any(seen, &sandbox.addresses));
+        match (found.next(), found.next()) {
+            (Some((path, seen)), None) => Located::At(path.clone(), seen.clone()),
+            (Some(_), Some(_)) => Located::Unknown("several network namespaces have its addresses".to_owned()),
+            (None, _) => Located::Gone("no network namespace has its addresses".to_owned()),
+        }
+    }
+
+    fn unclaimed(&mut self) -> &BTreeMap<Identity, (PathBuf, Seen)> {
+        if self.unclaimed.is_none() {
+            let entries = fs::read_dir(&self.places.netns).into_iter().flatten().flatten();
+            let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+            paths.extend(self.processes().iter().map(|process| process.netns.clone()));
+            let mut unclaimed = BTreeMap::new();
+            for path in paths {
+                let Ok(namespace) = identity(&path) else { continue };
+                if self.claimed.contains(&namespace) || unclaimed.contains_key(&namespace) {
+                    continue;
+                }
+                // Neither the host's nor what is no namespace.
+                if let Ok(seen) = late::look(&path) {
+                    unclaimed.insert(namespace, (path, seen));
+                }
+            }
+            self.unclaimed = Some(unclaimed);
+        }
+        self.unclaimed.get_or_insert_default()
+    }
+
+    fn processes(&mut self) -> &[Process] {
+        let proc = &self.places.proc;
+        self.processes.get_or_insert_with(|| processes(proc))
+    }
+
+    /// The user among these as whom a process runs in a namespace.
+    pub fn runs_as(&mut self, netns: &Path, uids: &Uids) -> Option<Uid> {
+        let namespace = identity(netns).ok()?;
+        let mut inside = self.processes().iter().filter(|process| process.identity == namespace);
+        inside.find_map(|process| Uid::new(process.uid?).filter(|uid| uids.contains(*uid)))
+    }
+}
+
+/// What a look at the namespace of a pod with these addresses shows; `None` where it has gone meanwhile.
+fn look(path: PathBuf, addresses: &[IpAddr]) -> Option<Located> {
+    Some(match late::look(&path) {
+        Ok(seen) if is_its(&seen, addresses) => Located::At(path, seen),
+        Ok(_) => Located::Gone(format!(
+            "{} has none of its addresses: it is another's by now",
+            path.display()
+        )),
+        Err(_) if identity(&path).is_err() => return None,
+        Err(error) => Located::Unknown(error.message()),
+    })
+}
+
+/// Whether it is the pod's. Where addresses are not known, its file has to do.
+fn is_its(seen: &Seen, addresses: &[IpAddr]) -> bool {
+    addresses.is_empty() || holds_any(seen, addresses)
+}
+
+fn holds_any(seen: &Seen, addresses: &[IpAddr]) -> bool {
+    addresses.iter().any(|address| seen.addresses.contains(address))
+}
+
+impl Places {
+    /// Where a file of the node is here: one in a directory `netns`, or that of a process.
+    fn here(&self, path: &Path) -> Option<PathBuf> {
+        let parts: Vec<Component> = path.components().collect();
+        let text = |part: &Component| part.as_os_str().to_str().map(str::to_owned);
+        let texts: Vec<String> = parts.iter().map(text).collect::<Option<_>>()?;
+        match texts.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+            ["/", "proc", process, "ns", "net"] if process.parse::<u32>().is_ok() => {
+                Some(self.proc.join(process).join("ns/net"))
+            }
+            ["/", "run", "netns", name] | ["/", "var", "run", "netns", name] if *name != ".." => {
+                Some(self.netns.join(name))
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_the_node_are_found_where_it_is_mounted() {
+        let places = Places {
+            cache: "/host/cache".into(),
+            netns: "/host/netns".into(),
+            proc: "/host/proc".into(),
+        };
+        let here = |path: &str| places.here(Path::new(path));
+        assert_eq!(here("/var/run/netns/cni-1"), Some("/host/netns/cni-1".into()));
+        assert_eq!(here("/run/netns/cni-1"), Some("/host/netns/cni-1".into()));
+        assert_eq!(here("/proc/77/ns/net"), Some("/host/proc/77/ns/net".into()));
+        for elsewhere in [
+            "/var/run/netns/..",
+            "/var/run/netns",
+            "/proc/self/ns/net",
+            "/etc/passwd",
+            "x",
+        ] {
+            assert_eq!(here(elsewhere), None, "{elsewhere}");
+        }
+    }
+
+    #[test]
+    fn a_namespace_is_a_pods_that_has_one_of_its_addresses() {
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let seen = Seen {
+            holder: crate::kernel::running::Holder::Nobody,
+            addresses: vec![address("10.0.0.2"), address("fd00::2")],
+        };
+        assert!(is_its(&seen, &[address("fd00::2"), address("10.9.9.9")]));
+        assert!(!is_its(&seen, &[address("10.0.0.3")]));
+        assert!(is_its(&seen, &[]));
+    }
+}

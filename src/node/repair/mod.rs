@@ -1,0 +1,194 @@
+//! Pods that started before the plugin was there: finding those of this node that lack the rules they should have, and
+//! putting the rules in place.
+//!
+//! ```text
+//!  cache of the runtime ─ Sandbox ─ what the plugin says ─┐
+//!                                                          ├─ State (pure) ─ lacking? ─ ADD, late
+//!  network namespaces ─── Located ─ who redirects ────────┘
+//! ```
+//!
+//! [`cache`] reads what the runtime remembers, [`sandbox`] asks the plugin's own code, [`locate`] finds and looks,
+//! [`state`] decides, [`worker`] does it again and again.
+
+pub mod cache;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
+pub mod locate;
+pub mod processes;
+pub mod sandbox;
+pub mod state;
+pub mod worker;
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use self::locate::{Located, Namespaces, Places};
+use self::sandbox::Sandbox;
+use self::state::State;
+use super::Node;
+use super::chain::Chain;
+use super::files::{self, FileError};
+use super::layout::{self, Choice, Waiting};
+use crate::cni::error::Error as CniError;
+use crate::cni::late::{self, Late, Proof};
+use crate::kernel::netns::NetnsError;
+
+/// Why pods cannot be looked at.
+#[derive(Debug, Error)]
+pub enum RepairError {
+    /// A directory cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// There is no chain that could have our plugin.
+    #[error("{0}")]
+    Waiting(Waiting),
+    /// The chain that is to have our plugin is not there yet.
+    #[error("{} is not in place yet", .0.display())]
+    NotInPlace(PathBuf),
+    /// Nobody knows which pods would be attached.
+    #[error("with --standalone, whoever attaches a pod decides whether it is redirected: there is nothing to repair")]
+    Standalone,
+}
+
+/// A pod, and how it is.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The pod.
+    pub sandbox: Sandbox,
+    /// How it is.
+    pub state: State,
+}
+
+/// Looks at all pods of a node that are attached to the network of our plugin. Changes nothing.
+///
+/// # Errors
+/// They cannot be found.
+pub fn look(node: &Node, places: &Places) -> Result<Vec<Found>, RepairError> {
+    let network = network(node)?;
+    let (cached, unusable) = cache::read(&places.cache)?;
+    if unusable > 0 {
+        tracing::warn!(directory = %places.cache.display(), files = unusable, "passed over: no attachments of pods");
+    }
+    let mut namespaces = Namespaces::of(places)?;
+    let sandboxes = sandbox::sandboxes(cached, &network, &node.wanted.entry);
+    // Those whose file is known first: what is left then are the namespaces of the others.
+    let looked_at: Vec<(Sandbox, Result<_, State>)> = sandboxes
+        .into_iter()
+        .map(|sandbox| {
+            let wanted = State::unless_through(sandbox.wanted());
+            let wanted = wanted.map(|wanted| (wanted, namespaces.by_file(&sandbox)));
+            (sandbox, wanted)
+        })
+        .collect();
+    let found = looked_at.into_iter().map(|(sandbox, wanted)| {
+        let state = match wanted {
+            Err(state) => state,
+            Ok((wanted, located)) => {
+                let located = located.unwrap_or_else(|| namespaces.by_address(&sandbox));
+                let netns = match &located {
+                    Located::At(netns, _) => netns.clone(),
+                    Located::Gone(_) | Located::Unknown(_) => PathBuf::new(),
+                };
+                State::of(wanted, located, |uids| namespaces.runs_as(&netns, uids))
+            }
+        };
+        Found { sandbox, state }
+    });
+    let mut found: Vec<Found> = found.collect();
+    tell_apart(&mut found);
+    Ok(found)
+}
+
+/// Two pods in one network namespace: one of them has left its file in the cache, and nobody knows which.
+fn tell_apart(found: &mut [Found]) {
+    let place = |found: &Found| match &found.state {
+        State::Lacking { netns, .. } => processes::identity(netns).ok(),
+        _ => None,
+    };
+    let places: Vec<_> = found.iter().map(place).collect();
+    for (index, one) in found.iter_mut().enumerate() {
+        let others = places.iter().enumerate().filter(|(other, _)| *other != index);
+        if places[index].is_some() && others.into_iter().any(|(_, place)| *place == places[index]) {
+            one.state = State::Undecided("the cache has another pod with the same network namespace".to_owned());
+        }
+    }
+}
+
+/// The name of the network whose chain has our plugin.
+fn network(node: &Node) -> Result<String, RepairError> {
+    if matches!(node.wanted.choice, Choice::Standalone(_)) {
+        return Err(RepairError::Standalone);
+    }
+    let snapshot = files::snapshot(&node.directories.conf)?;
+    let target = layout::install(&snapshot, &node.wanted)
+        .target
+        .map_err(RepairError::Waiting)?;
+    let chain = snapshot.get(&target).and_then(|text| Chain::list(text).ok());
+    chain
+        .and_then(|chain| chain.name().map(str::to_owned))
+        .ok_or_else(|| RepairError::NotInPlace(node.directories.conf.join(target)))
+}
+
+/// What a repair came to.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The rules are in place.
+    Repaired(Late),
+    /// Somebody else was asked for it, who did this.
+    Asked(&'static str),
+    /// It is as it should be, or the pod has gone: why nothing was done.
+    NotNeeded(&'static str),
+}
+
+/// A repair that failed. Nothing was changed, unless probes then showed that it is of no use.
+#[derive(Debug)]
+pub struct Failure {
+    /// What kind of failure it is, for metrics.
+    pub reason: &'static str,
+    /// What happened.
+    pub message: String,
+}
+
+/// Each kind of failure.
+pub const FAILURES: [&str; 6] = ["netns", "configuration", "plan", "rules", "unproved", "api"];
+
+/// Puts the rules of a pod in place that lacks them.
+///
+/// # Errors
+/// What went wrong.
+pub fn repair(sandbox: &Sandbox, netns: PathBuf, places: &Places) -> Result<Outcome, Failure> {
+    let attachment = sandbox.attachment(netns);
+    let late = sandbox
+        .netconf()
+        .and_then(|netconf| late::add(&netconf, &attachment, &[&places.proc, "/proc".as_ref()]));
+    match late {
+        Ok(None) => Ok(Outcome::NotNeeded("somebody else redirects its traffic by now")),
+        Err(CniError::Netns(NetnsError::Open { .. })) => Ok(Outcome::NotNeeded("it has gone")),
+        Ok(Some(Late {
+            proof: Proof::Refuted(message),
+            ..
+        })) => Err(Failure {
+            reason: "unproved",
+            message: format!("the rules are in place, but do not do what they should: {message}"),
+        }),
+        Ok(Some(late)) => Ok(Outcome::Repaired(late)),
+        Err(error) => Err(Failure {
+            reason: match &error {
+                CniError::Netns(_) | CniError::Environment(_) => "netns",
+                CniError::Plan(_) => "plan",
+                CniError::System(_) | CniError::Isolation(_) => "rules",
+                CniError::Version(_)
+                | CniError::UnsupportedField { .. }
+                | CniError::Input(_)
+                | CniError::Decoding(_)
+                | CniError::Options(_)
+                | CniError::NoAnnotations { .. }
+                | CniError::Check { .. }
+                | CniError::NotAvailable(_)
+                | CniError::Internal(_) => "configuration",
+            },
+            message: error.message(),
+        }),
+    }
+}

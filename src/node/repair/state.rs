@@ -1,0 +1,198 @@
+//! What a look at a pod means: pure decisions.
+
+use std::path::PathBuf;
+
+use super::locate::Located;
+use super::sandbox::Wanted;
+use crate::cni::late::Seen;
+use crate::config::types::{Choice, Uid, Uids};
+use crate::kernel::running::Holder;
+
+/// What is done about pods that lack their rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Nobody looks for them.
+    Off,
+    /// They are logged and counted.
+    Report,
+    /// The rules are put in place.
+    InPlace,
+    /// They are labelled.
+    #[cfg(feature = "kubernetes")]
+    Label,
+    /// They are evicted, or labelled where nobody would make them anew.
+    #[cfg(feature = "kubernetes")]
+    Delete,
+}
+
+impl Mode {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        let named = Self::ALL.iter().find(|(mode, _)| *mode == self);
+        named.map_or("", |(_, name)| name)
+    }
+
+    /// How many pods are treated at once: those that start anew take the load of a node with them.
+    pub fn at_once(self) -> usize {
+        match self {
+            Self::Off | Self::Report => 0,
+            Self::InPlace => 30,
+            #[cfg(feature = "kubernetes")]
+            Self::Label => 30,
+            #[cfg(feature = "kubernetes")]
+            Self::Delete => 1,
+        }
+    }
+}
+
+impl Choice for Mode {
+    const ALL: &'static [(Self, &'static str)] = &[
+        (Self::Off, "off"),
+        (Self::Report, "report"),
+        (Self::InPlace, "in-place"),
+        #[cfg(feature = "kubernetes")]
+        (Self::Label, "label"),
+        #[cfg(feature = "kubernetes")]
+        (Self::Delete, "delete"),
+    ];
+}
+
+/// How a pod is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Its traffic is redirected, whatever the rules say: by whom.
+    Redirected(String),
+    /// The plugin would let it through: why.
+    LetThrough(String),
+    /// The plugin would redirect its traffic, and nobody does.
+    Lacking {
+        /// Why the plugin would.
+        reason: String,
+        /// Where its network namespace is.
+        netns: PathBuf,
+    },
+    /// Its annotations are not known; a process of the proxy's user runs in it, and nobody redirects its traffic.
+    Suspected(String),
+    /// It cannot be told: why.
+    Undecided(String),
+    /// It has gone since the cache was read, or it left its file there: how that is known.
+    Gone(String),
+}
+
+impl State {
+    /// The name of each, in metrics.
+    pub const NAMES: [&'static str; 6] = ["redirected", "let-through", "lacking", "suspected", "undecided", "gone"];
+
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        let [redirected, let_through, lacking, suspected, undecided, gone] = Self::NAMES;
+        match self {
+            Self::Redirected(_) => redirected,
+            Self::LetThrough(_) => let_through,
+            Self::Lacking { .. } => lacking,
+            Self::Suspected(_) => suspected,
+            Self::Undecided(_) => undecided,
+            Self::Gone(_) => gone,
+        }
+    }
+
+    /// The reason, in words.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Redirected(reason)
+            | Self::LetThrough(reason)
+            | Self::Lacking { reason, .. }
+            | Self::Suspected(reason)
+            | Self::Undecided(reason)
+            | Self::Gone(reason) => reason,
+        }
+    }
+
+    /// Whether the pod may bypass its proxy.
+    pub fn is_wrong(&self) -> bool {
+        match self {
+            Self::Lacking { .. } | Self::Suspected(_) | Self::Undecided(_) => true,
+            Self::Redirected(_) | Self::LetThrough(_) | Self::Gone(_) => false,
+        }
+    }
+
+    /// Whether more has to be known of a pod than what is wanted of it.
+    ///
+    /// # Errors
+    /// No: its state.
+    pub fn unless_through(wanted: Wanted) -> Result<Wanted, Self> {
+        match wanted {
+            Wanted::Through(reason) => Err(Self::LetThrough(reason)),
+            wanted => Ok(wanted),
+        }
+    }
+
+    /// What a look at a pod means. `runs_as` says as which of these users a process runs in it.
+    pub fn of(wanted: Wanted, located: Located, runs_as: impl FnOnce(&Uids) -> Option<Uid>) -> Self {
+        let (netns, holder) = match located {
+            Located::At(netns, Seen { holder, .. }) => (netns, holder),
+            Located::Gone(reason) => return Self::Gone(reason),
+            Located::Unknown(reason) => return Self::Undecided(reason),
+        };
+        match (wanted, holder) {
+            (Wanted::Through(reason), _) => Self::LetThrough(reason),
+            (_, Holder::Ours(backend)) => Self::Redirected(format!("sidetrack, with {backend}")),
+            (_, Holder::Other(tool)) => Self::Redirected(tool.to_owned()),
+            (Wanted::Redirected(reason), Holder::Nobody) => Self::Lacking { reason, netns },
+            (Wanted::Refused(reason), Holder::Nobody) => Self::Undecided(reason),
+            (Wanted::Unknown(uids), Holder::Nobody) => match runs_as(&uids) {
+                Some(uid) => Self::Suspected(format!(
+                    "the runtime's cache has no annotations of it, and a process runs in it as the proxy's user {uid}"
+                )),
+                None => Self::Undecided("the runtime's cache has no annotations of it".to_owned()),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::types::Id as _;
+    use crate::kernel::RuleBackend;
+
+    fn at(holder: Holder) -> Located {
+        let addresses = Vec::new();
+        Located::At("/host/netns/cni-1".into(), Seen { holder, addresses })
+    }
+
+    fn uids() -> Uids {
+        [Uid::new(1337).unwrap()].into_iter().collect()
+    }
+
+    fn name(wanted: Wanted, located: Located, proxy: bool) -> &'static str {
+        State::of(wanted, located, |_| proxy.then(|| Uid::new(1337).unwrap())).name()
+    }
+
+    #[test]
+    fn a_pod_lacks_its_rules_where_it_should_be_redirected_and_nobody_does() {
+        let redirected = || Wanted::Redirected("select is always".to_owned());
+        let ours = Holder::Ours(RuleBackend::IptablesNft);
+        assert_eq!(name(redirected(), at(Holder::Nobody), false), "lacking");
+        assert_eq!(name(redirected(), at(ours), false), "redirected");
+        assert_eq!(name(redirected(), at(Holder::Other("Istio")), false), "redirected");
+        assert_eq!(name(redirected(), Located::Gone(String::new()), false), "gone");
+        assert_eq!(name(redirected(), Located::Unknown(String::new()), false), "undecided");
+    }
+
+    #[test]
+    fn where_nothing_is_known_a_proxy_is_a_suspicion_and_no_more() {
+        for (wanted, proxy, found) in [
+            (Wanted::Unknown(uids()), true, "suspected"),
+            (Wanted::Unknown(uids()), false, "undecided"),
+            (Wanted::Refused(String::new()), true, "undecided"),
+            (Wanted::Through(String::new()), true, "let-through"),
+        ] {
+            assert_eq!(name(wanted.clone(), at(Holder::Nobody), proxy), found, "{wanted:?}");
+        }
+        assert_eq!(
+            name(Wanted::Unknown(uids()), at(Holder::Other("Kuma")), true),
+            "redirected"
+        );
+    }
+}

@@ -1,0 +1,238 @@
+//! Looks at the pods of the node again and again, and repairs at a pace that a mistake could be seen at.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+#[cfg(feature = "kubernetes")]
+use super::kubernetes;
+use super::locate::Places;
+use super::sandbox::Sandbox;
+use super::state::{Mode, State};
+use super::{FAILURES, Failure, Found, Outcome, RepairError, look, repair};
+use crate::cni::late::{Late, Proof};
+use crate::node::metrics::{Metrics, POD_REPAIR_FAILURES, POD_REPAIRS, PODS};
+use crate::node::pace::growing;
+use crate::node::{Node, NodeError};
+
+/// How long between two looks. Pods that start after the first one have the plugin.
+const INTERVAL: Duration = Duration::from_secs(30);
+/// Until the installer has put the plugin in place, and after a look that failed.
+const SOON: Duration = Duration::from_secs(2);
+/// A repair that failed waits [`growing`] times as many seconds: half a minute, a minute, up to a quarter of an hour.
+const PATIENCE: u32 = 30;
+
+/// Who looks for pods that lack their rules.
+pub struct Worker {
+    node: Node,
+    places: Places,
+    mode: Mode,
+    metrics: Arc<Metrics>,
+    memory: BTreeMap<String, Memory>,
+    /// The last error of a look, once it was told.
+    error: String,
+}
+
+/// What is remembered of a pod, by the ID of its sandbox.
+#[derive(Default)]
+struct Memory {
+    /// How it was when it was told.
+    told: Option<State>,
+    /// Whether what can be done was done.
+    done: bool,
+    failures: u32,
+    not_before: Option<Instant>,
+}
+
+impl Worker {
+    /// Starts one that works for as long as the process runs, while `ours` says that the node is ours.
+    ///
+    /// # Errors
+    /// There can be no thread.
+    pub fn start(
+        node: &Node,
+        places: &Places,
+        mode: Mode,
+        metrics: &Arc<Metrics>,
+        ours: &Arc<AtomicBool>,
+    ) -> Result<(), NodeError> {
+        let mut worker = Self {
+            node: node.clone(),
+            places: places.clone(),
+            mode,
+            metrics: Arc::clone(metrics),
+            memory: BTreeMap::new(),
+            error: String::new(),
+        };
+        let ours = Arc::clone(ours);
+        warn_of_missing(&places.proc);
+        for reason in FAILURES {
+            metrics.add(POD_REPAIR_FAILURES, &[("reason", reason)], 0.0);
+        }
+        metrics.add(POD_REPAIRS, &[("mode", mode.name())], 0.0);
+        let work = move || {
+            loop {
+                let wait = if ours.load(Ordering::Acquire) {
+                    worker.turn()
+                } else {
+                    SOON
+                };
+                thread::sleep(wait);
+            }
+        };
+        let thread = thread::Builder::new().name("repair".to_owned()).spawn(work);
+        thread.map(drop).map_err(NodeError::Thread)
+    }
+
+    /// Looks, and repairs what is due. Returns for how long to rest.
+    fn turn(&mut self) -> Duration {
+        // Until then, pods keep coming without their rules.
+        if self.metrics.missing().is_some() && self.memory.is_empty() {
+            return SOON;
+        }
+        let found = match look(&self.node, &self.places) {
+            Ok(found) => found,
+            Err(error) => return self.tell_error(&error),
+        };
+        self.error.clear();
+        let mut counts = State::NAMES.map(|name| (name, 0_u32));
+        for Found { state, .. } in &found {
+            let count = counts.iter_mut().find(|(name, _)| *name == state.name());
+            count.into_iter().for_each(|(_, count)| *count += 1);
+        }
+        for (name, count) in counts {
+            self.metrics.set(PODS, &[("state", name)], count.into());
+        }
+        self.memory
+            .retain(|container, _| found.iter().any(|one| one.sandbox.container == *container));
+        let (mut left, mut repaired) = (self.mode.at_once(), false);
+        for Found { sandbox, state } in found {
+            let memory = self.memory.entry(sandbox.container.clone()).or_default();
+            if memory.told.as_ref() != Some(&state) {
+                tell(&sandbox, &state);
+                memory.told = Some(state.clone());
+            }
+            let State::Lacking { netns, .. } = state else {
+                memory.done = false;
+                continue;
+            };
+            let is_due = memory.not_before.is_none_or(|time| time <= Instant::now());
+            if memory.done || !is_due || left == 0 {
+                continue;
+            }
+            left -= 1;
+            let outcome = match self.mode {
+                Mode::Off | Mode::Report => continue,
+                Mode::InPlace => repair(&sandbox, netns, &self.places),
+                #[cfg(feature = "kubernetes")]
+                Mode::Label => kubernetes::act(&sandbox, kubernetes::Wish::Label),
+                #[cfg(feature = "kubernetes")]
+                Mode::Delete => kubernetes::act(&sandbox, kubernetes::Wish::Delete),
+            };
+            repaired |= matches!(outcome, Ok(Outcome::Repaired(_)));
+            memory.learn(&outcome);
+            count(&self.metrics, self.mode, &outcome);
+            tell_outcome(&sandbox, &outcome);
+        }
+        // To see that it is so, and to go on with the others.
+        if repaired { SOON } else { INTERVAL }
+    }
+
+    fn tell_error(&mut self, error: &RepairError) -> Duration {
+        let text = error.to_string();
+        if self.error != text {
+            tracing::warn!(
+                error = text,
+                "pods that lack their rules cannot be looked for; trying again"
+            );
+            self.error = text;
+        }
+        match error {
+            RepairError::Waiting(_) | RepairError::NotInPlace(_) => SOON,
+            RepairError::File(_) | RepairError::Standalone => INTERVAL,
+        }
+    }
+}
+
+impl Memory {
+    fn learn(&mut self, outcome: &Result<Outcome, Failure>) {
+        match outcome {
+            Ok(outcome) => {
+                (self.failures, self.not_before) = (0, None);
+                // What was repaired shows at the next look. Others take their time, and are not asked twice.
+                self.done = matches!(outcome, Outcome::Asked(_) | Outcome::NotNeeded(_));
+            }
+            Err(_) => {
+                self.not_before = Some(Instant::now() + growing(self.failures) * PATIENCE);
+                self.failures += 1;
+            }
+        }
+    }
+}
+
+fn count(metrics: &Metrics, mode: Mode, outcome: &Result<Outcome, Failure>) {
+    match outcome {
+        Ok(Outcome::Repaired(_) | Outcome::Asked(_)) => metrics.add(POD_REPAIRS, &[("mode", mode.name())], 1.0),
+        Ok(Outcome::NotNeeded(_)) => {}
+        Err(Failure { reason, .. }) => metrics.add(POD_REPAIR_FAILURES, &[("reason", reason)], 1.0),
+    }
+}
+
+/// Logs how a pod is. Texts are quoted: they come from elsewhere, and must not make lines of their own.
+fn tell(sandbox: &Sandbox, state: &State) {
+    let (pod, container) = (sandbox.pod.to_string(), sandbox.container.as_str());
+    let (name, reason) = (state.name(), state.reason());
+    if state.is_wrong() {
+        tracing::warn!(pod, container, state = name, reason, "a pod may bypass its proxy");
+    } else {
+        tracing::debug!(pod, container, state = name, reason, "a pod");
+    }
+}
+
+/// Logs what a repair came to.
+pub fn tell_outcome(sandbox: &Sandbox, outcome: &Result<Outcome, Failure>) {
+    let (pod, container) = (sandbox.pod.to_string(), sandbox.container.as_str());
+    match outcome {
+        Ok(Outcome::Repaired(Late { open, disturbed, proof })) => {
+            let proof = match proof {
+                Proof::Proved(tally) => tally.to_string(),
+                Proof::None(why) => format!("none: {why}"),
+                Proof::Refuted(wrong) => wrong.clone(),
+            };
+            tracing::info!(pod, container, probes = proof, open_connections = *open, "repaired");
+            match disturbed {
+                Some(why) => {
+                    tracing::warn!(
+                        pod,
+                        container,
+                        open_connections = *open,
+                        why,
+                        "open connections do not go on"
+                    );
+                }
+                None if *open > 0 => tracing::info!(
+                    pod,
+                    container,
+                    open_connections = *open,
+                    "connections that are open go on past the proxy until they end"
+                ),
+                None => {}
+            }
+        }
+        Ok(Outcome::Asked(done)) => tracing::info!(pod, container, done, "the API server was asked"),
+        Ok(Outcome::NotNeeded(why)) => tracing::info!(pod, container, why, "no repair was needed"),
+        Err(Failure { reason, message }) => {
+            tracing::error!(pod, container, reason, error = message, "the repair failed");
+        }
+    }
+}
+
+/// Says where a proc file system of the node would be of use.
+fn warn_of_missing(proc: &Path) {
+    if !proc.is_dir() {
+        tracing::info!(directory = %proc.display(), "not there: processes of the node are not seen (--proc-dir)");
+    }
+}
