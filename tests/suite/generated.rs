@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 /// Compares a file of the repository with what it should be. With `UPDATE_README=1` it is written instead.
 #[track_caller]
@@ -25,6 +26,9 @@ pub fn file(path: &str, wanted: &str) {
 /// The same for the part of a file between `<!-- name -->` and `<!-- /name -->`.
 #[track_caller]
 pub fn part(path: &str, name: &str, wanted: &str) {
+    // A file may have several parts, and be written by several tests at once.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->\n"));
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path))
         .unwrap_or_else(|error| panic!("{path}: {error}"));

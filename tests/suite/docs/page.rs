@@ -35,12 +35,12 @@ pub struct Block {
     pub exit: i32,
 }
 
-/// Every page: README.md, and all of `docs`.
+/// Every page: those at the top, and all of `docs`.
 pub fn all() -> Vec<Page> {
     let docs = fs::read_dir(Path::new(ROOT).join("docs")).expect("docs");
     let mut names: Vec<PathBuf> = docs.map(|entry| entry.expect("an entry").path()).collect();
     names.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
-    names.push(Path::new(ROOT).join("README.md"));
+    names.extend(["README.md", "CONTRIBUTING.md", "SECURITY.md"].map(|name| Path::new(ROOT).join(name)));
     names.sort();
     names.iter().map(|path| Page::read(path)).collect()
 }

@@ -72,7 +72,8 @@ mount --bind "$ROOM/etc" /etc
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /opt
 mount -t tmpfs tmpfs /usr/local/bin
-mkdir -p /opt/cni/bin /run/netns
+mount -t tmpfs tmpfs /var/lib
+mkdir -p /opt/cni/bin /run/netns /var/lib/cni/results
 touch /run/netns/pod
 mount --bind "/proc/$POD_PID/ns/net" /run/netns/pod
 cd "$ROOM/home"
