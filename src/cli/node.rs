@@ -144,12 +144,7 @@ const CACHE_DIR: NodeOption = NodeOption {
 };
 const NETNS_DIR: NodeOption = NodeOption {
     default: "/host/var/run/netns",
-    ..NodeOption::new(
-        "node-netns-dir",
-        "DIR",
-        "Where it keeps the files of network namespaces",
-        REPAIRING,
-    )
+    ..NodeOption::new("node-netns-dir", "DIR", "Where it keeps network namespaces", REPAIRING)
 };
 const PROC_DIR: NodeOption = NodeOption {
     default: "/host/proc",
