@@ -17,7 +17,8 @@ fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("cni-conf").join(name)
 }
 
-fn manifest(name: &str) -> Value {
+/// One of them.
+pub fn manifest(name: &str) -> Value {
     let text = fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
     let document = sidetrack::yaml::document(&text);
     document
