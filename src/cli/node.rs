@@ -1,19 +1,23 @@
 //! `sidetrack node`: puts the CNI plugin on a node, takes it away, and says how it is.
 
+mod options;
+
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{ArgMatches, Command};
 use serde_json::{Value, json};
 
+use self::options::{
+    BIN_DIR, CACHE_DIR, CONF_DIR, CONF_NAME, DRY_RUN, HEALTH_ADDRESS, JSON, MODE, NETNS_DIR, NODE_OPTIONS, NodeOption,
+    ONCE, PLUGIN_CONF, POD_NAME, POD_NAMESPACE, PROC_DIR, SOCKET_PATH, STANDALONE, UNINSTALL_ON_EXIT,
+};
 use super::arguments;
 use super::failure::{Failure, SYSTEM};
 use super::settings::logging_alone;
-use crate::cni::report::SOCKET;
 use crate::config::options::OPTIONS;
-use crate::config::problem::environment_name;
 use crate::config::types::Choice as _;
 use crate::node::entry::{self, Installer, daemon_set_of};
 use crate::node::layout::{self, Choice, Reason, Wanted};
@@ -25,222 +29,6 @@ use crate::node::{Directories, Look, Node, health};
 
 /// What `status` exits with where something is not as wanted.
 const NOT_AS_WANTED: u8 = 3;
-
-/// An option of these commands. It has no key in the file, and its variable begins with `SIDETRACK_NODE_`.
-struct NodeOption {
-    /// `node-`, and the name of the flag.
-    id: &'static str,
-    /// What its value is called; `None` for a switch.
-    value_name: Option<&'static str>,
-    default: &'static str,
-    help: &'static str,
-    /// The commands that know it.
-    commands: &'static [&'static str],
-}
-
-const ALL: &[&str] = &["install", "uninstall", "status", "repair"];
-/// Those that have to know what is wanted.
-const WANTING: &[&str] = &["install", "status", "repair"];
-const ASKING: &[&str] = &["install", "status"];
-const INSTALL: &[&str] = &["install"];
-/// Those that look for pods.
-const REPAIRING: &[&str] = &["install", "repair"];
-const REPAIR: &[&str] = &["repair"];
-const STATUS: &[&str] = &["status"];
-
-const BIN_DIR: NodeOption = NodeOption {
-    default: "/host/opt/cni/bin",
-    ..NodeOption::new(
-        "node-cni-bin-dir",
-        "DIR",
-        "Where the node's runtime looks for plugins",
-        ALL,
-    )
-};
-const CONF_DIR: NodeOption = NodeOption {
-    default: "/host/etc/cni/net.d",
-    ..NodeOption::new(
-        "node-cni-conf-dir",
-        "DIR",
-        "Where it looks for network configurations",
-        ALL,
-    )
-};
-const CONF_NAME: NodeOption = NodeOption::new(
-    "node-cni-conf-name",
-    "NAME",
-    "Join the configuration with this name instead of the first one",
-    WANTING,
-);
-const STANDALONE: NodeOption = NodeOption::new(
-    "node-standalone",
-    "NAME",
-    "Join none: write one of our own with this name, for Multus",
-    WANTING,
-);
-const PLUGIN_CONF: NodeOption = NodeOption {
-    default: "{}",
-    ..NodeOption::new(
-        "node-plugin-conf",
-        "FILE|JSON",
-        "What the plugin is told: a JSON object, or a file with one",
-        WANTING,
-    )
-};
-const POD_NAMESPACE: NodeOption = NodeOption::new(
-    "node-pod-namespace",
-    "NAMESPACE",
-    "The namespace of the pod that this runs in, from the downward API",
-    WANTING,
-);
-const POD_NAME: NodeOption = NodeOption::new(
-    "node-pod-name",
-    "NAME",
-    "Its name; the plugin lets the pods of its DaemonSet through",
-    WANTING,
-);
-const SOCKET_PATH: NodeOption = NodeOption {
-    default: SOCKET,
-    ..NodeOption::new("node-socket", "PATH", "Where the plugin reports its runs", ALL)
-};
-const HEALTH_ADDRESS: NodeOption = NodeOption {
-    default: "127.0.0.1:15014",
-    ..NodeOption::new(
-        "node-health-address",
-        "IP:PORT",
-        "Where to answer /readyz, /healthz and /metrics",
-        ASKING,
-    )
-};
-const ONCE: NodeOption = NodeOption::switch(
-    "node-once",
-    "Install and exit, instead of staying to watch and repair",
-    INSTALL,
-);
-const UNINSTALL_ON_EXIT: NodeOption = NodeOption::switch(
-    "node-uninstall-on-exit",
-    "Uninstall when told to stop; until the next install, pods bypass",
-    INSTALL,
-);
-const JSON: NodeOption = NodeOption::switch("node-json", "Print JSON", STATUS);
-
-const MODE: NodeOption = NodeOption {
-    default: "off",
-    ..NodeOption::new(
-        "node-repair",
-        "MODE",
-        "Pods from before the plugin: off, report, in-place",
-        INSTALL,
-    )
-};
-const CACHE_DIR: NodeOption = NodeOption {
-    default: "/host/var/lib/cni/results",
-    ..NodeOption::new(
-        "node-cni-cache-dir",
-        "DIR",
-        "Where it keeps the results of plugins",
-        REPAIRING,
-    )
-};
-const NETNS_DIR: NodeOption = NodeOption {
-    default: "/host/var/run/netns",
-    ..NodeOption::new(
-        "node-netns-dir",
-        "DIR",
-        "Where it keeps the files of network namespaces",
-        REPAIRING,
-    )
-};
-const PROC_DIR: NodeOption = NodeOption {
-    default: "/host/proc",
-    ..NodeOption::new("node-proc-dir", "DIR", "The node's proc file system", REPAIRING)
-};
-const DRY_RUN: NodeOption = NodeOption::switch("node-dry-run", "Repair nothing, only say what would be", REPAIR);
-
-const NODE_OPTIONS: [&NodeOption; 17] = [
-    &BIN_DIR,
-    &CONF_DIR,
-    &CONF_NAME,
-    &STANDALONE,
-    &PLUGIN_CONF,
-    &POD_NAMESPACE,
-    &POD_NAME,
-    &SOCKET_PATH,
-    &HEALTH_ADDRESS,
-    &ONCE,
-    &UNINSTALL_ON_EXIT,
-    &JSON,
-    &MODE,
-    &CACHE_DIR,
-    &NETNS_DIR,
-    &PROC_DIR,
-    &DRY_RUN,
-];
-
-impl NodeOption {
-    const fn new(
-        id: &'static str,
-        value_name: &'static str,
-        help: &'static str,
-        commands: &'static [&'static str],
-    ) -> Self {
-        Self {
-            id,
-            value_name: Some(value_name),
-            default: "",
-            help,
-            commands,
-        }
-    }
-
-    const fn switch(id: &'static str, help: &'static str, commands: &'static [&'static str]) -> Self {
-        Self {
-            id,
-            value_name: None,
-            default: "",
-            help,
-            commands,
-        }
-    }
-
-    /// The name of the flag.
-    fn name(&self) -> &'static str {
-        self.id.strip_prefix("node-").unwrap_or(self.id)
-    }
-
-    fn argument(&self) -> Arg {
-        let argument = Arg::new(self.id).long(self.name());
-        let help = match self.default {
-            "" => self.help.to_owned(),
-            default => format!("{} [{default}]", self.help),
-        };
-        match self.value_name {
-            Some(value_name) => argument.value_name(value_name),
-            None => argument.action(ArgAction::SetTrue),
-        }
-        .help(help)
-    }
-
-    /// The text of the flag, else of the variable, else the default. Empty means the default: templates write that.
-    fn text(&self, matches: &ArgMatches) -> String {
-        let given = arguments::text_or_variable(matches, self.id);
-        given
-            .filter(|text| !text.is_empty())
-            .unwrap_or_else(|| self.default.to_owned())
-    }
-
-    fn is_set(&self, matches: &ArgMatches) -> Result<bool, String> {
-        if matches.get_flag(self.id) {
-            return Ok(true);
-        }
-        let variable = environment_name(self.id);
-        match std::env::var(&variable).unwrap_or_default().as_str() {
-            "" | "false" => Ok(false),
-            "true" => Ok(true),
-            other => Err(format!("{variable}: {other:?} is not one of true, false")),
-        }
-    }
-}
 
 /// The command and its subcommands.
 pub fn command() -> Command {
@@ -371,7 +159,9 @@ fn repair(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     };
     let places = places(matches);
     let (mut left, mut failed) = (false, false);
-    for Found { sandbox, state } in repair::look(&node, &places)? {
+    let look = repair::look(&node, &places)?;
+    look.warn_of_unusable(&places);
+    for Found { sandbox, state } in look.found {
         let (name, reason, pod) = (state.name(), state.reason(), sandbox.pod.to_string());
         let line = json!({ "pod": pod, "container": sandbox.container, "state": name, "reason": reason });
         writeln!(std::io::stdout(), "{line}")?;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::SIDETRACK;
 use crate::common::output_of;
@@ -17,7 +17,8 @@ fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("cni-conf").join(name)
 }
 
-fn manifest(name: &str) -> Value {
+/// One of them.
+pub fn manifest(name: &str) -> Value {
     let text = fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
     let document = sidetrack::yaml::document(&text);
     document
@@ -49,6 +50,9 @@ fn manifests_conform_to_the_schemas_of_kubernetes() {
         "kubernetes/base/daemonset.yaml",
         "kubernetes/gke/quota.yaml",
         "kubernetes/openshift/privileged.yaml",
+        "kubernetes/restart/serviceaccount.yaml",
+        "kubernetes/restart/role.yaml",
+        "kubernetes/restart/rolebinding.yaml",
         "examples/plain-envoy.yaml",
     ];
     output_of(&mut validate(&files.map(path)));
@@ -124,6 +128,34 @@ fn the_component_for_repair_mounts_what_repairing_takes() {
     let variable = &installer(&patch)["env"][0];
     assert_eq!(variable["name"], "SIDETRACK_NODE_REPAIR");
     assert!(help.contains(variable["value"].as_str().expect("a mode")));
+}
+
+/// The account of the component that evicts may do what the program asks for, and no more.
+#[test]
+fn the_component_for_restarts_has_the_account_that_it_takes() {
+    let component = manifest("kubernetes/restart/kustomization.yaml");
+    let patch = manifest("kubernetes/restart/daemonset.yaml");
+    let listed = component["resources"].as_array().expect("resources").iter();
+    let [account, role, binding] = listed
+        .map(|file| manifest(&format!("kubernetes/restart/{}", file.as_str().expect("a name"))))
+        .collect::<Vec<_>>()
+        .try_into()
+        .expect("three files");
+    let pod = &patch["spec"]["template"]["spec"];
+    assert_eq!(pod["serviceAccountName"], account["metadata"]["name"]);
+    assert_eq!(pod["automountServiceAccountToken"], true);
+    assert_eq!(installer(&patch)["env"][0]["value"], "delete");
+    assert_eq!(binding["roleRef"]["name"], role["metadata"]["name"]);
+    assert_eq!(binding["subjects"][0]["name"], account["metadata"]["name"]);
+    assert_eq!(binding["subjects"][0]["namespace"], account["metadata"]["namespace"]);
+    let rules = role["rules"].as_array().expect("rules").iter();
+    let granted: Vec<(&Value, &Value)> = rules.map(|rule| (&rule["resources"], &rule["verbs"])).collect();
+    let wanted = [
+        (json!(["pods"]), json!(["get", "patch"])),
+        (json!(["pods/eviction"]), json!(["create"])),
+        (json!(["events"]), json!(["create"])),
+    ];
+    assert_eq!(granted, wanted.each_ref().map(|(resources, verbs)| (resources, verbs)));
 }
 
 /// What the variables say is an option of the installer, and the defaults of those that are not given fit the mounts.

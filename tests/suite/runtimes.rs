@@ -1,6 +1,7 @@
 //! The CNI plugin as container runtimes run it: containerd, whose CRI is called as the kubelet calls it, `ctr`, and
 //! podman. They are those of Debian, each on a node of its own, with the conflists of `cni-conf` as they are.
 
+mod agent;
 mod containerd;
 mod ctr;
 mod image;

@@ -60,16 +60,32 @@ pub struct Found {
     pub state: State,
 }
 
+/// What a look at a node shows.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// The pods that are attached to the network of our plugin.
+    pub found: Vec<Found>,
+    /// How many files of the cache are no attachments of pods.
+    pub unusable: usize,
+}
+
+impl Look {
+    /// Logs it where something was passed over.
+    pub fn warn_of_unusable(&self, places: &Places) {
+        if self.unusable > 0 {
+            let directory = places.cache.display();
+            tracing::warn!(%directory, files = self.unusable, "passed over: no attachments of pods");
+        }
+    }
+}
+
 /// Looks at all pods of a node that are attached to the network of our plugin. Changes nothing.
 ///
 /// # Errors
 /// They cannot be found.
-pub fn look(node: &Node, places: &Places) -> Result<Vec<Found>, RepairError> {
+pub fn look(node: &Node, places: &Places) -> Result<Look, RepairError> {
     let network = network(node)?;
     let (cached, unusable) = cache::read(&places.cache)?;
-    if unusable > 0 {
-        tracing::warn!(directory = %places.cache.display(), files = unusable, "passed over: no attachments of pods");
-    }
     let mut namespaces = Namespaces::of(places)?;
     let sandboxes = sandbox::sandboxes(cached, &network, &node.wanted.entry);
     // Those whose file is known first: what is left then are the namespaces of the others.
@@ -97,7 +113,7 @@ pub fn look(node: &Node, places: &Places) -> Result<Vec<Found>, RepairError> {
     });
     let mut found: Vec<Found> = found.collect();
     tell_apart(&mut found);
-    Ok(found)
+    Ok(Look { found, unusable })
 }
 
 /// Two pods in one network namespace: one of them has left its file in the cache, and nobody knows which.

@@ -34,6 +34,8 @@ pub struct Worker {
     memory: BTreeMap<String, Memory>,
     /// The last error of a look, once it was told.
     error: String,
+    /// How many files were passed over when that was told.
+    unusable: usize,
 }
 
 /// What is remembered of a pod, by the ID of its sandbox.
@@ -66,6 +68,7 @@ impl Worker {
             metrics: Arc::clone(metrics),
             memory: BTreeMap::new(),
             error: String::new(),
+            unusable: 0,
         };
         let ours = Arc::clone(ours);
         warn_of_missing(&places.proc);
@@ -93,11 +96,16 @@ impl Worker {
         if self.metrics.missing().is_some() && self.memory.is_empty() {
             return SOON;
         }
-        let found = match look(&self.node, &self.places) {
-            Ok(found) => found,
+        let look = match look(&self.node, &self.places) {
+            Ok(look) => look,
             Err(error) => return self.tell_error(&error),
         };
         self.error.clear();
+        if self.unusable != look.unusable {
+            look.warn_of_unusable(&self.places);
+            self.unusable = look.unusable;
+        }
+        let found = look.found;
         let mut counts = State::NAMES.map(|name| (name, 0_u32));
         for Found { state, .. } in &found {
             let count = counts.iter_mut().find(|(name, _)| *name == state.name());

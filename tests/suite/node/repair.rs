@@ -295,7 +295,7 @@ fn a_pod_whose_namespace_the_cache_does_not_name_is_found_by_its_addresses() {
     let of_third = json!([{ "address": "10.99.0.4/24" }]);
     let files = [&pod, &other, &third].map(|pod| attached.file(&pod.netns.path()));
     let nowhere = ("/netns", json!(""));
-    attached.attach("by-address", "", &[nowhere.clone()]);
+    attached.attach("by-address", "", std::slice::from_ref(&nowhere));
     attached.attach(
         "unheard-of",
         "",

@@ -167,12 +167,16 @@ impl Containerd {
 
     /// Creates and starts a container.
     pub fn start_container(&self, sandbox: &Sandbox, program: &Program) -> Container {
+        self.start_configured(sandbox, Self::config(program))
+    }
+
+    fn config(program: &Program) -> Value {
         let Owner { uid, gid } = program.owner;
         let mounts = program
             .mounts
             .iter()
             .map(|(host, container)| json!({ "hostPath": host, "containerPath": container, "readonly": true }));
-        let config = json!({
+        json!({
             "metadata": { "name": program.name },
             "image": { "image": IMAGE },
             "command": program.command,
@@ -183,7 +187,11 @@ impl Containerd {
                 "runAsGroup": { "value": gid },
                 "capabilities": { "dropCapabilities": ["ALL"] },
             } },
-        });
+        })
+    }
+
+    /// The same, as the kubelet says what it is to be.
+    pub fn start_configured(&self, sandbox: &Sandbox, config: Value) -> Container {
         let request = json!({ "podSandboxId": sandbox.id, "config": config, "sandboxConfig": sandbox.config });
         let created = self.call("CreateContainer", request).expect("a container");
         let id = created["containerId"].as_str().expect("an ID").to_owned();

@@ -14,7 +14,7 @@ use crate::node::machine::{Installer, eventually, program};
 use crate::program::{Run, nft_state};
 
 /// The network of `cni-conf` without our plugin: as the cluster's network plugin writes it.
-fn without_us() -> String {
+pub fn without_us() -> String {
     let mut list: Value = serde_json::from_str(&conflist(KUBERNETES)).expect("JSON");
     let plugins = list["plugins"].as_array_mut().expect("a list");
     plugins.pop();

@@ -1,0 +1,218 @@
+//! The options of `sidetrack node`.
+
+use clap::{Arg, ArgAction, ArgMatches};
+
+use crate::cli::arguments;
+use crate::cni::report::SOCKET;
+use crate::config::problem::environment_name;
+
+/// An option of these commands. It has no key in the file, and its variable begins with `SIDETRACK_NODE_`.
+pub struct NodeOption {
+    /// `node-`, and the name of the flag.
+    pub id: &'static str,
+    /// What its value is called; `None` for a switch.
+    value_name: Option<&'static str>,
+    default: &'static str,
+    help: &'static str,
+    /// The commands that know it.
+    pub commands: &'static [&'static str],
+}
+
+const ALL: &[&str] = &["install", "uninstall", "status", "repair"];
+/// Those that have to know what is wanted.
+const WANTING: &[&str] = &["install", "status", "repair"];
+const ASKING: &[&str] = &["install", "status"];
+const INSTALL: &[&str] = &["install"];
+/// Those that look for pods.
+const REPAIRING: &[&str] = &["install", "repair"];
+const REPAIR: &[&str] = &["repair"];
+const STATUS: &[&str] = &["status"];
+
+pub const BIN_DIR: NodeOption = NodeOption {
+    default: "/host/opt/cni/bin",
+    ..NodeOption::new(
+        "node-cni-bin-dir",
+        "DIR",
+        "Where the node's runtime looks for plugins",
+        ALL,
+    )
+};
+pub const CONF_DIR: NodeOption = NodeOption {
+    default: "/host/etc/cni/net.d",
+    ..NodeOption::new(
+        "node-cni-conf-dir",
+        "DIR",
+        "Where it looks for network configurations",
+        ALL,
+    )
+};
+pub const CONF_NAME: NodeOption = NodeOption::new(
+    "node-cni-conf-name",
+    "NAME",
+    "Join the configuration with this name instead of the first one",
+    WANTING,
+);
+pub const STANDALONE: NodeOption = NodeOption::new(
+    "node-standalone",
+    "NAME",
+    "Join none: write one of our own with this name, for Multus",
+    WANTING,
+);
+pub const PLUGIN_CONF: NodeOption = NodeOption {
+    default: "{}",
+    ..NodeOption::new(
+        "node-plugin-conf",
+        "FILE|JSON",
+        "What the plugin is told: a JSON object, or a file with one",
+        WANTING,
+    )
+};
+pub const POD_NAMESPACE: NodeOption = NodeOption::new(
+    "node-pod-namespace",
+    "NAMESPACE",
+    "The namespace of the pod that this runs in, from the downward API",
+    WANTING,
+);
+pub const POD_NAME: NodeOption = NodeOption::new(
+    "node-pod-name",
+    "NAME",
+    "Its name; the plugin lets the pods of its DaemonSet through",
+    WANTING,
+);
+pub const SOCKET_PATH: NodeOption = NodeOption {
+    default: SOCKET,
+    ..NodeOption::new("node-socket", "PATH", "Where the plugin reports its runs", ALL)
+};
+pub const HEALTH_ADDRESS: NodeOption = NodeOption {
+    default: "127.0.0.1:15014",
+    ..NodeOption::new(
+        "node-health-address",
+        "IP:PORT",
+        "Where to answer /readyz, /healthz and /metrics",
+        ASKING,
+    )
+};
+pub const ONCE: NodeOption = NodeOption::switch(
+    "node-once",
+    "Install and exit, instead of staying to watch and repair",
+    INSTALL,
+);
+pub const UNINSTALL_ON_EXIT: NodeOption = NodeOption::switch(
+    "node-uninstall-on-exit",
+    "Uninstall when told to stop; until the next install, pods bypass",
+    INSTALL,
+);
+pub const JSON: NodeOption = NodeOption::switch("node-json", "Print JSON", STATUS);
+
+pub const MODE: NodeOption = NodeOption {
+    default: "off",
+    ..NodeOption::new(
+        "node-repair",
+        "MODE",
+        "Pods from before the plugin: off, report, in-place",
+        INSTALL,
+    )
+};
+pub const CACHE_DIR: NodeOption = NodeOption {
+    default: "/host/var/lib/cni/results",
+    ..NodeOption::new(
+        "node-cni-cache-dir",
+        "DIR",
+        "Where it keeps the results of plugins",
+        REPAIRING,
+    )
+};
+pub const NETNS_DIR: NodeOption = NodeOption {
+    default: "/host/var/run/netns",
+    ..NodeOption::new("node-netns-dir", "DIR", "Where it keeps network namespaces", REPAIRING)
+};
+pub const PROC_DIR: NodeOption = NodeOption {
+    default: "/host/proc",
+    ..NodeOption::new("node-proc-dir", "DIR", "The node's proc file system", REPAIRING)
+};
+pub const DRY_RUN: NodeOption = NodeOption::switch("node-dry-run", "Repair nothing, only say what would be", REPAIR);
+
+pub const NODE_OPTIONS: [&NodeOption; 17] = [
+    &BIN_DIR,
+    &CONF_DIR,
+    &CONF_NAME,
+    &STANDALONE,
+    &PLUGIN_CONF,
+    &POD_NAMESPACE,
+    &POD_NAME,
+    &SOCKET_PATH,
+    &HEALTH_ADDRESS,
+    &ONCE,
+    &UNINSTALL_ON_EXIT,
+    &JSON,
+    &MODE,
+    &CACHE_DIR,
+    &NETNS_DIR,
+    &PROC_DIR,
+    &DRY_RUN,
+];
+
+impl NodeOption {
+    const fn new(
+        id: &'static str,
+        value_name: &'static str,
+        help: &'static str,
+        commands: &'static [&'static str],
+    ) -> Self {
+        Self {
+            id,
+            value_name: Some(value_name),
+            default: "",
+            help,
+            commands,
+        }
+    }
+
+    const fn switch(id: &'static str, help: &'static str, commands: &'static [&'static str]) -> Self {
+        Self {
+            id,
+            value_name: None,
+            default: "",
+            help,
+            commands,
+        }
+    }
+
+    /// The name of the flag.
+    pub fn name(&self) -> &'static str {
+        self.id.strip_prefix("node-").unwrap_or(self.id)
+    }
+
+    pub fn argument(&self) -> Arg {
+        let argument = Arg::new(self.id).long(self.name());
+        let help = match self.default {
+            "" => self.help.to_owned(),
+            default => format!("{} [{default}]", self.help),
+        };
+        match self.value_name {
+            Some(value_name) => argument.value_name(value_name),
+            None => argument.action(ArgAction::SetTrue),
+        }
+        .help(help)
+    }
+
+    /// The text of the flag, else of the variable, else the default. Empty means the default: templates write that.
+    pub fn text(&self, matches: &ArgMatches) -> String {
+        let given = arguments::text_or_variable(matches, self.id);
+        given
+            .filter(|text| !text.is_empty())
+            .unwrap_or_else(|| self.default.to_owned())
+    }
+
+    pub fn is_set(&self, matches: &ArgMatches) -> Result<bool, String> {
+        if matches.get_flag(self.id) {
+            return Ok(true);
+        }
+        let variable = environment_name(self.id);
+        match std::env::var(&variable).unwrap_or_default().as_str() {
+            "" | "false" => Ok(false),
+            "true" => Ok(true),
+            other => Err(format!("{variable}: {other:?} is not one of true, false")),
+        }
+    }
+}
