@@ -172,7 +172,7 @@ impl Room {
         let mut command = self.node.netns.command("timeout");
         command
             .args([
-                "300",
+                "600",
                 "unshare",
                 "--mount",
                 "--propagation",
