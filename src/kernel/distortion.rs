@@ -408,9 +408,7 @@ fn who_can_never_read_undisturbed_gives_up_and_says_so() {
         };
         for distortion in [Disturbed, Interrupted] {
             let (socket, fault) = open(distortion, SockProtocol::NetlinkNetFilter);
-            let error = Nftables::over(socket)
-                .differences(&redirect().ruleset)
-                .unwrap_err();
+            let error = Nftables::over(socket).differences(&redirect().ruleset).unwrap_err();
             assert!(matches!(error, NftablesError::Busy), "{error}");
             assert!(error.to_string().contains("Try again"), "{error}");
             let exchanges = fault.exchanges.load(Ordering::Relaxed);
