@@ -158,7 +158,10 @@ fn a_pod_that_lacks_its_rules_gets_them_and_what_it_has_open_goes_on() {
     assert_eq!(states(&dry)["web-0"].0, "lacking");
     assert!(!has_rules(&pod.netns));
 
+    // Where nothing is said for long, the other side hangs up.
+    go_on(&mut open);
     let run = attached.repair(&[]).succeeded();
+    go_on(&mut open);
     // The ends in the pod: those of its own connections, and those of the others.
     for said in [
         "repaired",
@@ -172,7 +175,6 @@ fn a_pod_that_lacks_its_rules_gets_them_and_what_it_has_open_goes_on() {
     let alone = Netns::new();
     apply(&alone, "nftables", &[]);
     assert_eq!(nft_state(&pod.netns), nft_state(&alone), "as ADD would have done it");
-    go_on(&mut open);
     for family in Family::BOTH {
         assert_eq!(lands(&pod, family), "proxy 15001");
     }

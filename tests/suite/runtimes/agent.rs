@@ -108,17 +108,16 @@ fn what_the_manifests_give_the_installer_is_enough_to_repair_a_pod_and_leave_its
         Server::start(&netns, "proxy", Owner::PROXY, &[15001, 15006]),
         Server::start(&containerd.node.outside, "outside", Owner::ROOT, &[9090]),
     ];
+    let mut agent = pod("sidetrack-system", "sidetrack-node-x7k2p", json!({}));
+    agent["linux"]["securityContext"]["namespaceOptions"]["network"] = "NODE".into();
+    agent["hostname"] = "".into(); // that of the node
+    let agent = containerd.run(agent).expect("a sandbox");
     let _echo = Echo::start(&netns, Owner::APP, 7001);
     let mut open: Vec<Conversation> = Vec::new();
     for address in containerd.addresses(&sandbox) {
         let begin = || Conversation::begin_from(None, SocketAddr::from((address, 7001)));
         open.push(containerd.node.outside.run(begin).expect("a connection"));
     }
-
-    let mut agent = pod("sidetrack-system", "sidetrack-node-x7k2p", json!({}));
-    agent["linux"]["securityContext"]["namespaceOptions"]["network"] = "NODE".into();
-    agent["hostname"] = "".into(); // that of the node
-    let agent = containerd.run(agent).expect("a sandbox");
     containerd.start_configured(&agent, container(&directory));
     let said = || {
         containerd.log(&Program {
@@ -129,6 +128,10 @@ fn what_the_manifests_give_the_installer_is_enough_to_repair_a_pod_and_leave_its
         })
     };
     eventually("a repair", || {
+        // Where nothing is said for long, the other side hangs up.
+        for conversation in &mut open {
+            conversation.go_on(1).expect("it goes on");
+        }
         let log = said();
         if log.contains("connections that are open go on past the proxy") {
             Ok(())
