@@ -3,6 +3,7 @@
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::thread;
+use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use sidetrack::ruleset::Family;
@@ -64,6 +65,7 @@ impl Serve for Echoing {
     /// Each connection has a thread, which ends with it or when nothing is said any more.
     fn serve_connection(&self, stream: TcpStream, _: SocketAddr) -> io::Result<()> {
         stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PAUSE))?;
         thread::spawn(move || io::copy(&mut &stream, &mut &stream));
         Ok(())
     }
@@ -72,6 +74,9 @@ impl Serve for Echoing {
         Ok(())
     }
 }
+
+/// How long a conversation may pause: for as long as it takes a busy machine to replace rules.
+const PAUSE: Duration = Duration::from_secs(60);
 
 /// A connection to an [`Echo`].
 pub struct Conversation {

@@ -156,8 +156,9 @@ fn a_socket_that_somebody_removes_comes_back() {
     fs::remove_dir_all(machine.socket().parent().expect("a directory")).expect("a directory");
     // Something happens, so that it looks.
     machine.write("10-flannel.conflist", FLANNEL);
-    eventually("a socket", || {
-        if machine.socket().exists() {
+    let has_our_entry = || machine.read("10-flannel.conflist").contains("sidetrack");
+    eventually("a socket, and our entry", || {
+        if machine.socket().exists() && has_our_entry() {
             Ok(())
         } else {
             Err(installer.log())

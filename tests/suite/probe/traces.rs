@@ -12,7 +12,13 @@ use crate::program::{Run, apply, state};
 
 /// Links, addresses, routes and rules, as iproute2 tells them, but for those that come and go by themselves.
 fn configuration(netns: &Netns) -> String {
-    let mut text = output_of(netns.command("ip").args(["-oneline", "link"]));
+    let links = output_of(netns.command("ip").args(["-brief", "link"]));
+    // Without their state: a new link is not up at once on a busy machine.
+    let name_and_address = |link: &str| {
+        let words: Vec<&str> = link.split_whitespace().collect();
+        format!("{} {}\n", words[0], words[2])
+    };
+    let mut text: String = links.lines().map(name_and_address).collect();
     text += &output_of(netns.command("ip").args(["-oneline", "address"]));
     for family in ["-4", "-6"] {
         text += &output_of(netns.command("ip").args([family, "route", "show", "table", "all"]));
