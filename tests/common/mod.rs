@@ -23,7 +23,8 @@ pub use call::{Call, Caller, To, Transport, call, call_from};
 pub use envoy::Envoy;
 #[allow(unused_imports, reason = "the demo uses less")]
 pub use files::with_file;
-pub use netns::{Netns, output_of};
+#[allow(unused_imports, reason = "the demo uses less")]
+pub use netns::{Netns, inside, output_of};
 pub use owner::Owner;
 pub use pod::{Address, Pod};
 pub use server::{Arrival, Server};

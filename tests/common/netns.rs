@@ -120,6 +120,18 @@ impl Netns {
     }
 }
 
+/// A command that runs in these namespaces of a process, each an option of nsenter(1) and its name in `/proc/ID/ns`.
+pub fn inside(id: &str, namespaces: &[(&str, &str)], program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("nsenter");
+    command.args(
+        namespaces
+            .iter()
+            .map(|(option, name)| format!("--{option}=/proc/{id}/ns/{name}")),
+    );
+    command.arg(program);
+    command
+}
+
 /// Runs a command that must succeed, and returns what it prints.
 pub fn output_of(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));

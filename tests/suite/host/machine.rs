@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use crate::common::{Netns, output_of};
+use crate::common::{Netns, inside, output_of};
 use crate::containment::static_program;
 use crate::program::Run;
 
@@ -110,18 +110,15 @@ impl Host {
 
     /// A command that runs on it.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        let namespace = |option: &str, name: &str| format!("--{option}=/proc/{}/ns/{name}", self.id);
-        let mut command = Command::new("nsenter");
-        command.args([
-            namespace("mount", "mnt"),
-            namespace("net", "net"),
-            namespace("pid", "pid_for_children"),
-            namespace("uts", "uts"),
-            namespace("ipc", "ipc"),
-            namespace("cgroup", "cgroup"),
-        ]);
-        command.arg(program);
-        command
+        let namespaces = [
+            ("mount", "mnt"),
+            ("net", "net"),
+            ("pid", "pid_for_children"),
+            ("uts", "uts"),
+            ("ipc", "ipc"),
+            ("cgroup", "cgroup"),
+        ];
+        inside(&self.id, &namespaces, program)
     }
 
     /// Runs a program on it.

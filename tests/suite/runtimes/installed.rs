@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::containerd::{Containerd, Sandbox};
 use super::node::Node;
-use super::pods::{injected, pod};
-use super::proxied::{APP, Caller, HOST_PORT, Proxied, app, proxy};
+use super::pods::{check_proxied, injected, pod};
+use super::proxied::{APP, HOST_PORT, app, proxy};
 use super::{KUBERNETES, conflist};
 use crate::cni::has_rules;
 use crate::node::machine::{Installer, eventually, program};
@@ -114,19 +114,7 @@ fn a_pod_from_before_the_plugin_is_repaired_and_then_passes_envoy() {
     let installer = install(&containerd.node, &[&["--repair", "in-place"], &PLACES[..]].concat());
     installer.eventually_logs("INFO repaired pod=\"shop/web-0\"");
     let rules = nft_state(&netns);
-    let exec = |caller, command: &[&str]| match caller {
-        Caller::App => containerd.exec(&containers[0], command),
-        Caller::Proxy => containerd.exec(&containers[1], command),
-        Caller::Outside => unreachable!("it is no container"),
-    };
-    Proxied {
-        node: &containerd.node,
-        netns,
-        addresses: containerd.addresses(&sandbox),
-        exec: &exec,
-        log: &|| containerd.log(&proxy),
-    }
-    .check();
+    check_proxied(&containerd, &sandbox, &containers, &proxy);
     assert!(!has_rules(&containerd.netns(&plain)));
 
     // As the plugin does it for the next pod of the same kind.

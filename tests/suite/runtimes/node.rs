@@ -11,7 +11,7 @@ use std::thread;
 
 use super::{conflist, file};
 use crate::SIDETRACK;
-use crate::common::{Address, Netns, output_of};
+use crate::common::{Address, Netns, inside, output_of};
 
 /// Network, mount and PID namespaces, and a directory. They end when this is dropped, or with the tests, and with them
 /// everything that runs there.
@@ -128,15 +128,8 @@ impl Node {
 
     /// A command that runs on the node.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        let namespace = |option: &str, name: &str| format!("--{option}=/proc/{}/ns/{name}", self.id);
-        let mut command = Command::new("nsenter");
-        command.args([
-            namespace("mount", "mnt"),
-            namespace("net", "net"),
-            namespace("pid", "pid_for_children"),
-        ]);
-        command.arg(program);
-        command
+        let namespaces = [("mount", "mnt"), ("net", "net"), ("pid", "pid_for_children")];
+        inside(&self.id, &namespaces, program)
     }
 
     /// Starts a program that ends with the node. Returns its standard input and output, where they are pipes.

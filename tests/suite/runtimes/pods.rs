@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use serde_json::{Value, json};
 use sidetrack::ruleset::Family;
 
-use super::containerd::{Containerd, Sandbox};
+use super::containerd::{Container, Containerd, Program, Sandbox};
 use super::node::Node;
 use super::proxied::{APP, Caller, HOST_PORT, Proxied, app, of_family, proxy};
 use super::{KUBERNETES, conflist, landing};
@@ -35,6 +35,23 @@ pub fn injected(name: &str) -> Value {
     pod("shop", name, json!({ STATUS: "{}" }))
 }
 
+/// Checks the connections of a pod whose containers are an app and a real Envoy.
+pub fn check_proxied(containerd: &Containerd, sandbox: &Sandbox, containers: &[Container; 2], proxy: &Program) {
+    let exec = |caller, command: &[&str]| match caller {
+        Caller::App => containerd.exec(&containers[0], command),
+        Caller::Proxy => containerd.exec(&containers[1], command),
+        Caller::Outside => unreachable!("it is no container"),
+    };
+    Proxied {
+        node: &containerd.node,
+        netns: containerd.netns(sandbox),
+        addresses: containerd.addresses(sandbox),
+        exec: &exec,
+        log: &|| containerd.log(proxy),
+    }
+    .check();
+}
+
 #[test]
 fn an_injected_pod_passes_envoy_and_leaves_nothing_behind() {
     let containerd = Containerd::start(Node::start(&[KUBERNETES]));
@@ -43,19 +60,7 @@ fn an_injected_pod_passes_envoy_and_leaves_nothing_behind() {
     let sandbox = containerd.run(config).expect("a sandbox");
     let (app, proxy) = (app(), proxy());
     let containers = [&app, &proxy].map(|program| containerd.start_container(&sandbox, program));
-    let exec = |caller, command: &[&str]| match caller {
-        Caller::App => containerd.exec(&containers[0], command),
-        Caller::Proxy => containerd.exec(&containers[1], command),
-        Caller::Outside => unreachable!("it is no container"),
-    };
-    Proxied {
-        node: &containerd.node,
-        netns: containerd.netns(&sandbox),
-        addresses: containerd.addresses(&sandbox),
-        exec: &exec,
-        log: &|| containerd.log(&proxy),
-    }
-    .check();
+    check_proxied(&containerd, &sandbox, &containers, &proxy);
     assert_ne!(containerd.node.leftovers(), [""; 0], "what is left could not be seen");
     containerd.remove(&[sandbox]);
     assert_eq!(containerd.node.leftovers(), [""; 0]);
