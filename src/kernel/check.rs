@@ -2,14 +2,13 @@
 //! network namespace a path leads to.
 
 use std::fmt;
-use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use caps::{CapSet, Capability};
 
 use super::iptables::{Iptables, Variant};
+use super::netns::identity;
 use super::nftables::{Nftables, NftablesError};
 use super::route::Prerequisite;
 use super::{KernelError, Namespace, Observed, RuleBackend, legacy};
@@ -217,7 +216,6 @@ pub fn owner_of_host_netns(netns: &Path) -> io::Result<Option<&'static str>> {
         ("/proc/thread-self/ns/net", "the one that this plugin runs in"),
         ("/proc/1/ns/net", "the host's"),
     ];
-    let identity = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino()));
     let wanted = identity(netns)?;
     let same = |(path, _): &&(&str, &str)| identity(Path::new(path)).is_ok_and(|host| host == wanted);
     Ok(HOSTS.iter().find(same).map(|(_, owner)| *owner))

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use nix::errno::Errno;
@@ -148,13 +148,24 @@ pub fn on_thread<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
     })
 }
 
+/// What identifies a namespace: the device and the inode of its file (namespaces(7)).
+pub type Identity = (u64, u64);
+
+/// The identity of the namespace that a path leads to.
+///
+/// # Errors
+/// It leads nowhere, or may not be followed.
+pub fn identity(path: &Path) -> io::Result<Identity> {
+    let metadata = std::fs::metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
 /// Whether this thread is in the network namespace of the first process, which is the host's unless this is a container.
 ///
 /// # Errors
 /// It cannot be seen.
 pub fn is_that_of_the_first_process() -> io::Result<bool> {
-    let identity = |path: &str| std::fs::metadata(path).map(|file| (file.dev(), file.ino()));
-    Ok(identity("/proc/thread-self/ns/net")? == identity("/proc/1/ns/net")?)
+    Ok(identity(Path::new("/proc/thread-self/ns/net"))? == identity(Path::new("/proc/1/ns/net"))?)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use sidetrack::render;
 
 use crate::SIDETRACK;
 use crate::common::{Netns, output_of};
-use crate::docs::reference::collect_fields;
+use crate::docs::reference::{assert_are_described, collect_fields};
 use crate::golden::plan;
 use crate::program::Run;
 
@@ -88,13 +88,7 @@ fn every_field_of_the_report_of_probes_is_described() {
     let mut fields = BTreeSet::new();
     collect_fields(&serde_json::from_str(&run.stdout).expect("JSON"), &mut fields);
     assert!(fields.len() > 15, "{fields:?}");
-    for field in fields {
-        let described = [format!("`{field}`"), format!("\"{field}\":")];
-        assert!(
-            described.iter().any(|words| text.contains(words)),
-            "docs/probe.md says nothing about the field {field}"
-        );
-    }
+    assert_are_described(&fields, "docs/probe.md", &text);
     let report: Value = serde_json::from_str(&run.stdout).expect("JSON");
     for probe in report["probes"].as_array().expect("probes") {
         let name = probe["name"].as_str().expect("a name");

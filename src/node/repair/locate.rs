@@ -10,10 +10,11 @@ use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 
-use super::processes::{Identity, Process, identity, processes};
+use super::processes::{Process, processes};
 use super::sandbox::Sandbox;
 use crate::cni::late::{self, Seen};
 use crate::config::types::{Id as _, Uid, Uids};
+use crate::kernel::netns::{Identity, identity};
 use crate::node::files::FileError;
 
 /// The directories of a node that matter for finding pods.

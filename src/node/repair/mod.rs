@@ -32,7 +32,7 @@ use super::files::{self, FileError};
 use super::layout::{self, Choice, Waiting};
 use crate::cni::error::Error as CniError;
 use crate::cni::late::{self, Late, Proof};
-use crate::kernel::netns::NetnsError;
+use crate::kernel::netns::{NetnsError, identity};
 
 /// Why pods cannot be looked at.
 #[derive(Debug, Error)]
@@ -119,7 +119,7 @@ pub fn look(node: &Node, places: &Places) -> Result<Look, RepairError> {
 /// Two pods in one network namespace: one of them has left its file in the cache, and nobody knows which.
 fn tell_apart(found: &mut [Found]) {
     let place = |found: &Found| match &found.state {
-        State::Lacking { netns, .. } => processes::identity(netns).ok(),
+        State::Lacking { netns, .. } => identity(netns).ok(),
         _ => None,
     };
     let places: Vec<_> = found.iter().map(place).collect();

@@ -4,21 +4,9 @@
 //! Processes that may not be looked at are passed over: without CAP_SYS_PTRACE those are all that run as another user.
 
 use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// What identifies a namespace: the device and the inode of its file.
-pub type Identity = (u64, u64);
-
-/// The identity of the namespace that a path leads to.
-///
-/// # Errors
-/// It leads nowhere, or may not be followed.
-pub fn identity(path: &Path) -> io::Result<Identity> {
-    let metadata = fs::metadata(path)?;
-    Ok((metadata.dev(), metadata.ino()))
-}
+use crate::kernel::netns::{Identity, identity};
 
 /// A process.
 #[derive(Clone, Debug, PartialEq, Eq)]
