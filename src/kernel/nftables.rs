@@ -130,7 +130,7 @@ impl Nftables {
                 Err(error) => return Err(error),
             }
         }
-        let planned = Listing::of(steps.iter().map(Step::message));
+        let planned = Listing::of_steps(&steps);
         for attempt in attempts().take(CAREFUL_ATTEMPTS) {
             let (generation, present) = match self.read() {
                 Err(NftablesError::Netlink(NetlinkError::Interrupted)) => continue,
@@ -167,7 +167,7 @@ impl Nftables {
     /// # Errors
     /// It could not be read.
     pub fn differences(&mut self, ruleset: &Ruleset) -> Result<Vec<Difference>, NftablesError> {
-        let planned = Listing::of(netlink::create(ruleset).iter().map(Step::message));
+        let planned = Listing::of_steps(&netlink::create(ruleset));
         let present = self.listing()?;
         if present == planned {
             return Ok(Vec::new());

@@ -3,8 +3,8 @@
 use sidetrack::config::types::parse_ports;
 use sidetrack::kernel::{Namespace, RuleBackend};
 use sidetrack::render::iptables::{self, lower, patch};
+use sidetrack::render::netlink;
 use sidetrack::render::netlink::listing::Listing;
-use sidetrack::render::netlink::{self, Step};
 use sidetrack::ruleset::{Action, Elements, Families, Family, Installed, Match, Place, Ruleset};
 
 use crate::cases;
@@ -50,7 +50,7 @@ fn assert_raised_from(installed: &Installed, planned: &Ruleset, family: Family) 
 
 fn check(options: &[&str]) {
     let planned = plan(options).ruleset;
-    let listing = Listing::of(netlink::create(&planned).iter().map(Step::message));
+    let listing = Listing::of_steps(&netlink::create(&planned));
     assert_reads_back_as(&netlink::decode(&listing), &planned);
     for family in planned.families.iter() {
         assert_raised_from(&iptables::raise(&lower(&planned).of(family), family), &planned, family);

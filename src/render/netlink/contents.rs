@@ -172,7 +172,7 @@ mod tests {
     use crate::config::types::{DnsServers, InboundMode, NoAccounts, parse_cidrs, parse_ids};
     use crate::facts::Facts;
     use crate::plan::Plan;
-    use crate::render::netlink::{Step, create};
+    use crate::render::netlink::create;
 
     /// A table in which there is a bit of everything.
     fn listing() -> Listing {
@@ -184,7 +184,7 @@ mod tests {
         config.proxy.uids = parse_ids("1337,2000-2009", &NoAccounts).unwrap();
         config.outbound.exclude_cidrs = parse_cidrs("10.0.0.0/8,192.0.2.1,fd00::/8,ff00::/8").unwrap();
         let plan = Plan::new(config, &Facts::default()).unwrap();
-        Listing::of(create(&plan.ruleset).iter().map(Step::message))
+        Listing::of_steps(&create(&plan.ruleset))
     }
 
     /// Each text that differs from this one in a single byte.

@@ -7,7 +7,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{Ipv4Subnets, Ipv6Subnets};
 use netlink_packet_core::{NLA_TYPE_MASK, NlasIterator};
 
+use super::attributes::Attributes;
 use super::listing::{self, Boundary, Expression, Listing};
+use super::uapi::*;
 use super::{elements, expression};
 use crate::config::types::{Id, InterfaceName, Mark, Number, Port, Range, Ranges};
 use crate::render::nft;
@@ -104,7 +106,6 @@ fn families(chains: &[Chain]) -> Families {
 fn base_hook(listed: &listing::BaseHook) -> Option<BaseHook> {
     /// Where connection tracking sees packets (`NF_IP_PRI_CONNTRACK`, linux/netfilter_ipv4.h).
     const CONNTRACK: i32 = -200;
-    const ACCEPT: u32 = 1;
     let hook = match listed.hook {
         0 => Hook::Prerouting,
         3 => Hook::Output,
@@ -117,7 +118,7 @@ fn base_hook(listed: &listing::BaseHook) -> Option<BaseHook> {
         ("filter", Hook::Prerouting) => ChainType::Mangle,
         _ => return None,
     };
-    (listed.policy == ACCEPT).then_some(BaseHook {
+    (listed.policy == NF_ACCEPT).then_some(BaseHook {
         kind,
         hook,
         priority: listed.priority,
@@ -157,48 +158,35 @@ enum Term {
     Tproxy,
 }
 
-/// `enum nft_meta_keys`.
-const META_MARK: u32 = 3;
-const META_IIFNAME: u32 = 6;
-const META_OIFNAME: u32 = 7;
-const META_SKUID: u32 = 10;
-const META_SKGID: u32 = 11;
-const META_NFPROTO: u32 = 15;
-const META_L4PROTO: u32 = 16;
-
-/// `enum nft_verdicts`, and those of linux/netfilter.h.
-const JUMP: u32 = (-3_i32).cast_unsigned();
-const RETURN: u32 = (-5_i32).cast_unsigned();
-const DROP: u32 = 0;
-const ACCEPT: u32 = 1;
-
-/// Reads an expression by its name and the numbers of its attributes (linux/netfilter/nf_tables.h).
+/// Reads an expression by its name and the numbers of its attributes.
 fn term((name, attributes): &Expression) -> Option<Term> {
     // An attribute that is zero is not listed.
     let number = |attribute: u16| match attributes.get(&attribute) {
         None => Some(0),
         Some(bytes) => bytes.as_array().map(|bytes| u32::from_be_bytes(*bytes)),
     };
-    let data = |attribute: u16| nested(attributes.get(&attribute)?, 1);
+    let data = |attribute: u16| nested(attributes.get(&attribute)?, NFTA_DATA_VALUE);
     Some(match name.as_str() {
-        "meta" if attributes.contains_key(&3) => Term::SetMeta(number(2)?),
-        "meta" => Term::Meta(number(2)?),
-        "ct" if attributes.contains_key(&4) => Term::SetConntrack(number(2)?),
-        "ct" => Term::Conntrack(number(2)?),
-        "payload" => Term::Payload(number(3)?),
-        "cmp" => match number(2)? {
-            0 => Term::Is(data(3)?),
-            1 => Term::IsNot(data(3)?),
+        "meta" if attributes.contains_key(&NFTA_META_SREG) => Term::SetMeta(number(NFTA_META_KEY)?),
+        "meta" => Term::Meta(number(NFTA_META_KEY)?),
+        "ct" if attributes.contains_key(&NFTA_CT_SREG) => Term::SetConntrack(number(NFTA_CT_KEY)?),
+        "ct" => Term::Conntrack(number(NFTA_CT_KEY)?),
+        "payload" => Term::Payload(number(NFTA_PAYLOAD_OFFSET)?),
+        "cmp" => match number(NFTA_CMP_OP)? {
+            NFT_CMP_EQ => Term::Is(data(NFTA_CMP_DATA)?),
+            NFT_CMP_NEQ => Term::IsNot(data(NFTA_CMP_DATA)?),
             _ => return None,
         },
-        "bitwise" => Term::Masked(data(4)?),
+        "bitwise" => Term::Masked(data(NFTA_BITWISE_MASK)?),
         "byteorder" => Term::HostToNetworkOrder,
-        "lookup" => Term::In(text(attributes.get(&1)?)?),
-        "immediate" => match nested(attributes.get(&2)?, 2) {
-            None => Term::Immediate(data(2)?),
+        "lookup" => Term::In(text(attributes.get(&NFTA_LOOKUP_SET)?)?),
+        "immediate" => match nested(attributes.get(&NFTA_IMMEDIATE_DATA)?, NFTA_DATA_VERDICT) {
+            None => Term::Immediate(data(NFTA_IMMEDIATE_DATA)?),
             Some(verdict) => Term::Verdict {
-                code: u32::from_be_bytes(*nested(&verdict, 1)?.as_array()?),
-                chain: nested(&verdict, 2).and_then(|name| text(&name)).unwrap_or_default(),
+                code: u32::from_be_bytes(*nested(&verdict, NFTA_VERDICT_CODE)?.as_array()?),
+                chain: nested(&verdict, NFTA_VERDICT_CHAIN)
+                    .and_then(|name| text(&name))
+                    .unwrap_or_default(),
             },
         },
         "redir" => Term::Redirect,
@@ -237,12 +225,9 @@ pub(super) fn rule(listed: &listing::Rule) -> Option<Rule> {
         action,
         comment: comment(&listed.user_data).into(),
     };
-    let encoded = expression::of_rule(&rule);
-    let same = encoded
-        .iter()
-        .filter_map(listing::expression)
-        .eq(listed.expressions.iter().cloned());
-    same.then_some(rule)
+    let mut encoded = Attributes::default();
+    expression::write_rule(&mut encoded, &rule);
+    (listing::expressions(&encoded) == listed.expressions).then_some(rule)
 }
 
 /// What the rule says, in nft's words; a part that our terms have none for is its expression's name in brackets.
@@ -274,34 +259,34 @@ pub(super) fn words(listed: &listing::Rule) -> String {
 fn matcher(terms: &[Term]) -> Option<(Match, usize)> {
     use Term::{Conntrack, HostToNetworkOrder, In, Is, IsNot, Masked, Meta, Payload};
     Some(match terms {
-        [Meta(META_NFPROTO), Is(family), Payload(offset), Is(address), ..] => (
+        [Meta(NFT_META_NFPROTO), Is(family), Payload(offset), Is(address), ..] => (
             side(self::family(family)?, *offset)?(Addresses::Ip(self::address(address)?)),
             4,
         ),
-        [Meta(META_NFPROTO), Is(family), Payload(offset), In(set), ..] => {
+        [Meta(NFT_META_NFPROTO), Is(family), Payload(offset), In(set), ..] => {
             let family = self::family(family)?;
             (side(family, *offset)?(Addresses::Set(family, set.clone().into())), 4)
         }
-        [Meta(META_NFPROTO), Is(family), ..] => (Match::Family(self::family(family)?), 2),
-        [Meta(META_L4PROTO), Is(protocol), Payload(offset), Is(port), ..] => {
+        [Meta(NFT_META_NFPROTO), Is(family), ..] => (Match::Family(self::family(family)?), 2),
+        [Meta(NFT_META_L4PROTO), Is(protocol), Payload(offset), Is(port), ..] => {
             (port_of(protocol, *offset, PortMatch::Port(self::port(port)?))?, 4)
         }
-        [Meta(META_L4PROTO), Is(protocol), Payload(offset), In(set), ..] => {
+        [Meta(NFT_META_L4PROTO), Is(protocol), Payload(offset), In(set), ..] => {
             (port_of(protocol, *offset, PortMatch::Set(set.clone().into()))?, 4)
         }
-        [Meta(META_L4PROTO), Is(protocol), ..] => (Match::Protocol(self::protocol(protocol)?), 2),
-        [Meta(META_IIFNAME), Is(name), ..] => (Match::InInterface(interface(name)?), 2),
-        [Meta(META_OIFNAME), Is(name), ..] => (Match::OutInterface(interface(name)?), 2),
-        [Meta(META_SKUID), Is(id), ..] => (Match::Uid(UidMatch::Uid(self::id(id)?)), 2),
-        [Meta(META_SKUID), HostToNetworkOrder, In(set), ..] => (Match::Uid(UidMatch::Set(set.clone().into())), 3),
-        [Meta(META_SKGID), Is(id), ..] => (Match::Gid(GidMatch::Gid(self::id(id)?)), 2),
-        [Meta(META_SKGID), HostToNetworkOrder, In(set), ..] => (Match::Gid(GidMatch::Set(set.clone().into())), 3),
-        [Meta(META_MARK), Is(mark), ..] => (Match::Mark(self::mark(mark)?), 2),
-        [Meta(META_MARK), IsNot(mark), ..] => (Match::MarkIsNot(self::mark(mark)?), 2),
-        [Conntrack(expression::CT_MARK), Is(mark), ..] => (Match::ConntrackMark(self::mark(mark)?), 2),
-        [Conntrack(expression::CT_STATE), Masked(states), IsNot(_), ..] => {
+        [Meta(NFT_META_L4PROTO), Is(protocol), ..] => (Match::Protocol(self::protocol(protocol)?), 2),
+        [Meta(NFT_META_IIFNAME), Is(name), ..] => (Match::InInterface(interface(name)?), 2),
+        [Meta(NFT_META_OIFNAME), Is(name), ..] => (Match::OutInterface(interface(name)?), 2),
+        [Meta(NFT_META_SKUID), Is(id), ..] => (Match::Uid(UidMatch::Uid(self::id(id)?)), 2),
+        [Meta(NFT_META_SKUID), HostToNetworkOrder, In(set), ..] => (Match::Uid(UidMatch::Set(set.clone().into())), 3),
+        [Meta(NFT_META_SKGID), Is(id), ..] => (Match::Gid(GidMatch::Gid(self::id(id)?)), 2),
+        [Meta(NFT_META_SKGID), HostToNetworkOrder, In(set), ..] => (Match::Gid(GidMatch::Set(set.clone().into())), 3),
+        [Meta(NFT_META_MARK), Is(mark), ..] => (Match::Mark(self::mark(mark)?), 2),
+        [Meta(NFT_META_MARK), IsNot(mark), ..] => (Match::MarkIsNot(self::mark(mark)?), 2),
+        [Conntrack(NFT_CT_MARK), Is(mark), ..] => (Match::ConntrackMark(self::mark(mark)?), 2),
+        [Conntrack(NFT_CT_STATE), Masked(states), IsNot(_), ..] => {
             let state = match host_order(states)? {
-                expression::STATE_INVALID => ConntrackState::Invalid,
+                NF_CT_STATE_INVALID => ConntrackState::Invalid,
                 _ => ConntrackState::Established,
             };
             (Match::ConntrackState(state), 3)
@@ -314,27 +299,25 @@ fn matcher(terms: &[Term]) -> Option<(Match, usize)> {
 fn action(terms: &[Term]) -> Option<Action> {
     use Term::{Conntrack, Immediate, Meta, Redirect, SetConntrack, SetMeta, Tproxy, Verdict};
     Some(match terms {
-        [Verdict { code: RETURN, .. }] => Action::Return,
-        [Verdict { code: JUMP, chain }] => Action::Jump(chain.clone().into()),
-        [Verdict { code: ACCEPT, .. }] => Action::Accept,
-        [Verdict { code: DROP, .. }] => Action::Drop,
+        [Verdict { code: NFT_RETURN, .. }] => Action::Return,
+        [Verdict { code: NFT_JUMP, chain }] => Action::Jump(chain.clone().into()),
+        [Verdict { code: NF_ACCEPT, .. }] => Action::Accept,
+        [Verdict { code: NF_DROP, .. }] => Action::Drop,
         [Immediate(port), Redirect] => Action::Redirect(self::port(port)?),
         [
             Immediate(port),
             Tproxy,
             Immediate(mark),
-            SetMeta(META_MARK),
+            SetMeta(NFT_META_MARK),
             Verdict { .. },
         ] => Action::Tproxy {
             port: self::port(port)?,
             mark: self::mark(mark)?,
         },
-        [Immediate(mark), SetMeta(META_MARK)] => Action::SetMark(self::mark(mark)?),
-        [Meta(META_MARK), SetConntrack(expression::CT_MARK)] => Action::SaveMark,
-        [Conntrack(expression::CT_MARK), SetMeta(META_MARK)] => Action::RestoreMark,
-        [Immediate(zone), SetConntrack(expression::CT_ZONE)] => {
-            Action::SetZone(Zone(u16::from_ne_bytes(*zone.as_array()?)))
-        }
+        [Immediate(mark), SetMeta(NFT_META_MARK)] => Action::SetMark(self::mark(mark)?),
+        [Meta(NFT_META_MARK), SetConntrack(NFT_CT_MARK)] => Action::SaveMark,
+        [Conntrack(NFT_CT_MARK), SetMeta(NFT_META_MARK)] => Action::RestoreMark,
+        [Immediate(zone), SetConntrack(NFT_CT_ZONE)] => Action::SetZone(Zone(u16::from_ne_bytes(*zone.as_array()?))),
         _ => return None,
     })
 }
@@ -359,16 +342,16 @@ fn port_of(protocol: &[u8], offset: u32, ports: PortMatch) -> Option<Match> {
 
 fn family(number: &[u8]) -> Option<Family> {
     match number {
-        [expression::NFPROTO_IPV4] => Some(Family::V4),
-        [expression::NFPROTO_IPV6] => Some(Family::V6),
+        [NFPROTO_IPV4] => Some(Family::V4),
+        [NFPROTO_IPV6] => Some(Family::V6),
         _ => None,
     }
 }
 
 fn protocol(number: &[u8]) -> Option<Protocol> {
     match number {
-        [expression::IPPROTO_TCP] => Some(Protocol::Tcp),
-        [expression::IPPROTO_UDP] => Some(Protocol::Udp),
+        [IPPROTO_TCP] => Some(Protocol::Tcp),
+        [IPPROTO_UDP] => Some(Protocol::Udp),
         _ => None,
     }
 }

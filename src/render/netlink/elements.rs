@@ -1,8 +1,7 @@
 //! The elements of interval sets.
 
-use netlink_packet_core::{NLA_ALIGNTO, NLA_F_NESTED, NLA_HEADER_SIZE};
-use netlink_packet_netfilter::nftables::SetElementFlags;
-
+use super::attributes::Attributes;
+use super::uapi::*;
 use crate::config::types::{Id, Range};
 use crate::ruleset::Elements;
 
@@ -49,8 +48,8 @@ const RANGES_A_MESSAGE: usize = 800;
 /// where the interval reaches to the largest key.
 type Interval<const LENGTH: usize> = ([u8; LENGTH], Option<[u8; LENGTH]>);
 
-/// The elements in lists of attributes, each short enough for one message.
-pub fn lists(elements: &Elements) -> Vec<Vec<u8>> {
+/// The elements in lists, each short enough for one message.
+pub fn lists(elements: &Elements) -> Vec<Attributes> {
     match elements {
         Elements::Ipv4(nets) => lists_of(nets.iter().map(|net| {
             let after = u32::from(net.broadcast()).checked_add(1);
@@ -74,50 +73,27 @@ fn id_interval<I: Id>(range: &Range<I>) -> Interval<4> {
     (range.first().get().to_be_bytes(), after.map(u32::to_be_bytes))
 }
 
-fn lists_of<const LENGTH: usize>(intervals: impl Iterator<Item = Interval<LENGTH>>) -> Vec<Vec<u8>> {
-    let intervals: Vec<_> = intervals.collect();
-    intervals.chunks(RANGES_A_MESSAGE).map(list).collect()
-}
-
-fn list<const LENGTH: usize>(intervals: &[Interval<LENGTH>]) -> Vec<u8> {
-    let mut list = Vec::with_capacity(64 * intervals.len());
-    for (first, after) in intervals {
-        push_element(&mut list, first, false);
-        if let Some(after) = after {
-            push_element(&mut list, after, true);
+fn lists_of<const LENGTH: usize>(intervals: impl Iterator<Item = Interval<LENGTH>>) -> Vec<Attributes> {
+    let mut lists = Vec::new();
+    let mut intervals = intervals.peekable();
+    while intervals.peek().is_some() {
+        let mut list = Attributes::default();
+        for (first, after) in intervals.by_ref().take(RANGES_A_MESSAGE) {
+            write_element(&mut list, &first, false);
+            if let Some(after) = after {
+                write_element(&mut list, &after, true);
+            }
         }
+        lists.push(list);
     }
-    list
+    lists
 }
 
-/// `enum nft_list_attributes`, `enum nft_set_elem_attributes` and `enum nft_data_attributes`.
-const NFTA_LIST_ELEM: u16 = 1;
-const NFTA_SET_ELEM_KEY: u16 = 1;
-const NFTA_SET_ELEM_FLAGS: u16 = 3;
-const NFTA_DATA_VALUE: u16 = 1;
-
-/// Writes an element in bytes at once. There may be tens of thousands of them, and values of the netlink crate's types
-/// would take many times as long.
-fn push_element(list: &mut Vec<u8>, key: &[u8], ends_interval: bool) {
-    let key_length = NLA_HEADER_SIZE + key.len().next_multiple_of(NLA_ALIGNTO);
-    let flags_length = if ends_interval { NLA_HEADER_SIZE + 4 } else { 0 };
-    push_header(
-        list,
-        NFTA_LIST_ELEM | NLA_F_NESTED,
-        flags_length + NLA_HEADER_SIZE + key_length,
-    );
-    if ends_interval {
-        push_header(list, NFTA_SET_ELEM_FLAGS, 4);
-        list.extend_from_slice(&SetElementFlags::IntervalEnd.bits().to_be_bytes());
-    }
-    push_header(list, NFTA_SET_ELEM_KEY | NLA_F_NESTED, key_length);
-    push_header(list, NFTA_DATA_VALUE, key.len());
-    list.extend_from_slice(key);
-    list.resize(list.len().next_multiple_of(NLA_ALIGNTO), 0);
-}
-
-/// The header of an attribute whose value has this length.
-fn push_header(list: &mut Vec<u8>, kind: u16, length: usize) {
-    let header = [(NLA_HEADER_SIZE + length) as u16, kind];
-    list.extend_from_slice(header.map(u16::to_ne_bytes).as_flattened());
+fn write_element(list: &mut Attributes, key: &[u8], ends_interval: bool) {
+    list.nest(NFTA_LIST_ELEM, |element| {
+        if ends_interval {
+            element.number(NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END);
+        }
+        element.nest(NFTA_SET_ELEM_KEY, |key_data| key_data.bytes(NFTA_DATA_VALUE, key));
+    });
 }

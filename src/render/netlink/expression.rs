@@ -1,168 +1,126 @@
-//! The expressions that rules are made of, as nf_tables takes them (linux/netfilter/nf_tables.h).
+//! The expressions that rules are made of, as nf_tables takes them.
 //!
 //! They are the ones that nft itself generates, so that a listing by nft reads like the dry run.
 
 use std::net::IpAddr;
 
-use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED};
-use netlink_packet_netfilter::nftables::{
-    Bitwise, Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute, Lookup, Meta, MetaKey,
-    Operator, Payload, Register, Verdict, VerdictAttribute,
-};
-
+use super::attributes::Attributes;
+use super::uapi::*;
 use crate::config::types::Id;
 use crate::ruleset::{
     Action, Addresses, ConntrackState, Family, GidMatch, Match, PortMatch, Protocol, Rule, UidMatch, Zone,
 };
 
-/// An expression as an element of a rule's list.
-pub type Element = ListAttribute<ExpressionAttribute>;
-
-pub(super) const NFPROTO_IPV4: u8 = 2;
-pub(super) const NFPROTO_IPV6: u8 = 10;
-pub(super) const IPPROTO_TCP: u8 = 6;
-pub(super) const IPPROTO_UDP: u8 = 17;
-
 /// Length of an interface name with its terminating zero (`IFNAMSIZ` in linux/if.h).
 const INTERFACE_NAME_LENGTH: usize = 16;
 
-/// `enum nft_payload_bases`.
-const NETWORK_HEADER: u32 = 1;
-const TRANSPORT_HEADER: u32 = 2;
-
-/// `enum nft_byteorder_ops` and `enum nft_byteorder_attributes`.
-const BYTEORDER_HTON: u32 = 1;
-const BYTEORDER_SREG: u16 = 1;
-const BYTEORDER_DREG: u16 = 2;
-const BYTEORDER_OP: u16 = 3;
-const BYTEORDER_LEN: u16 = 4;
-const BYTEORDER_SIZE: u16 = 5;
-
-/// `enum nft_tproxy_attributes`.
-const TPROXY_FAMILY: u16 = 1;
-const TPROXY_REG_PORT: u16 = 3;
-const NFPROTO_UNSPEC: u32 = 0;
-
-/// `enum nft_ct_attributes` and `enum nft_ct_keys`.
-const CT_DREG: u16 = 1;
-const CT_KEY: u16 = 2;
-const CT_SREG: u16 = 4;
-pub(super) const CT_STATE: u32 = 0;
-pub(super) const CT_MARK: u32 = 3;
-pub(super) const CT_ZONE: u32 = 17;
-
-/// `enum ip_conntrack_info` as bits (`NF_CT_STATE_BIT`, linux/netfilter/nf_conntrack_common.h).
-pub(super) const STATE_INVALID: u32 = 1;
-const STATE_ESTABLISHED: u32 = 2;
-const STATE_RELATED: u32 = 4;
-
-/// `enum nft_redir_attributes`, and the flag that says that a port is given (`NF_NAT_RANGE_PROTO_SPECIFIED`).
-const REDIR_REG_PROTO_MIN: u16 = 1;
-const REDIR_REG_PROTO_MAX: u16 = 2;
-const REDIR_FLAGS: u16 = 3;
-const RANGE_PROTO_SPECIFIED: u32 = 2;
-
-/// The expressions of a rule: its matches, then its action.
-pub fn of_rule(rule: &Rule) -> Vec<Element> {
-    let mut expressions = Vec::new();
+/// Writes the list of a rule's expressions: its matches, then its action.
+pub fn write_rule(list: &mut Attributes, rule: &Rule) {
     for matcher in &rule.matches {
-        push_match(&mut expressions, matcher);
+        write_match(list, matcher);
     }
-    push_action(&mut expressions, &rule.action);
-    expressions.into_iter().map(element).collect()
+    write_action(list, &rule.action);
 }
 
-/// `enum nft_expr_attributes`.
-const NFTA_EXPR_DATA: u16 = 2;
-
-/// An expression with its attributes in bytes. The netlink crate counts what is inside an attribute anew for each
-/// level of attributes around it; it need not count bytes.
-fn element(expression: Expressions) -> Element {
-    let data = DefaultNla::new(NFTA_EXPR_DATA | NLA_F_NESTED, bytes_of(&expression));
-    let mut element = Element::from(expression);
-    if let ListAttribute::Element(attributes) = &mut element {
-        attributes.retain(|attribute| !matches!(attribute, ExpressionAttribute::Data(_)));
-        attributes.push(ExpressionAttribute::Other(data));
-    }
-    element
-}
-
-/// Attributes in bytes.
-pub fn bytes_of(attributes: &impl Emitable) -> Vec<u8> {
-    let mut bytes = vec![0; attributes.buffer_len()];
-    attributes.emit(&mut bytes);
-    bytes
-}
-
-fn push_match(expressions: &mut Vec<Expressions>, matcher: &Match) {
-    match matcher {
-        Match::Family(family) => expressions.extend(family_is(*family)),
-        Match::Protocol(protocol) => expressions.extend(protocol_is(*protocol)),
-        Match::InInterface(name) => expressions.extend(interface_is(MetaKey::Iifname, name.as_str())),
-        Match::OutInterface(name) => expressions.extend(interface_is(MetaKey::Oifname, name.as_str())),
-        Match::Source(addresses) => push_addresses(expressions, addresses, Side::Source),
-        Match::Destination(addresses) => push_addresses(expressions, addresses, Side::Destination),
-        Match::SourcePort(protocol, ports) => push_ports(expressions, *protocol, ports, 0),
-        Match::DestinationPort(protocol, ports) => push_ports(expressions, *protocol, ports, 2),
-        Match::Uid(UidMatch::Uid(uid)) => push_owner(expressions, MetaKey::SocketUserId, *uid),
-        Match::Uid(UidMatch::Set(set)) => push_owner_set(expressions, MetaKey::SocketUserId, set),
-        Match::Gid(GidMatch::Gid(gid)) => push_owner(expressions, MetaKey::SocketGroupId, *gid),
-        Match::Gid(GidMatch::Set(set)) => push_owner_set(expressions, MetaKey::SocketGroupId, set),
-        Match::Mark(mark) => expressions.extend([meta(MetaKey::Mark), equals(host_order(mark.get()))]),
-        Match::MarkIsNot(mark) => expressions.extend([meta(MetaKey::Mark), differs(host_order(mark.get()))]),
-        Match::ConntrackMark(mark) => expressions.extend([conntrack(CT_MARK), equals(host_order(mark.get()))]),
-        Match::ConntrackState(ConntrackState::Invalid) => expressions.extend(conntrack_state(STATE_INVALID)),
-        Match::ConntrackState(ConntrackState::Established) => {
-            expressions.extend(conntrack_state(STATE_ESTABLISHED | STATE_RELATED));
-        }
-    }
-}
-
-/// Both protocols have the source port first in their header, and then the destination port.
-fn push_ports(expressions: &mut Vec<Expressions>, protocol: Protocol, ports: &PortMatch, offset: u32) {
-    expressions.extend(protocol_is(protocol));
-    expressions.push(payload(TRANSPORT_HEADER, offset, 2));
-    expressions.push(match ports {
-        PortMatch::Port(port) => equals(port.get().to_be_bytes().to_vec()),
-        PortMatch::Set(set) => is_in(set),
+fn expression(list: &mut Attributes, name: &str, write_data: impl FnOnce(&mut Attributes)) {
+    list.nest(NFTA_LIST_ELEM, |element| {
+        element.text(NFTA_EXPR_NAME, name);
+        element.nest(NFTA_EXPR_DATA, write_data);
     });
 }
 
-fn push_action(expressions: &mut Vec<Expressions>, action: &Action) {
-    match action {
-        Action::Return => expressions.push(verdict(vec![VerdictAttribute::Code(Verdict::Return)])),
-        Action::Jump(chain) => expressions.push(verdict(vec![
-            VerdictAttribute::Code(Verdict::Jump),
-            VerdictAttribute::Chain(chain.to_string()),
-        ])),
-        Action::Accept => expressions.push(code(NF_ACCEPT)),
-        Action::Drop => expressions.push(code(NF_DROP)),
-        Action::Redirect(port) => {
-            expressions.extend([immediate(port.get().to_be_bytes().to_vec()), redirect()]);
+fn write_match(list: &mut Attributes, matcher: &Match) {
+    match matcher {
+        Match::Family(family) => family_is(list, *family),
+        Match::Protocol(protocol) => protocol_is(list, *protocol),
+        Match::InInterface(name) => interface_is(list, NFT_META_IIFNAME, name.as_str()),
+        Match::OutInterface(name) => interface_is(list, NFT_META_OIFNAME, name.as_str()),
+        Match::Source(addresses) => addresses_are(list, addresses, Side::Source),
+        Match::Destination(addresses) => addresses_are(list, addresses, Side::Destination),
+        Match::SourcePort(protocol, ports) => port_is(list, *protocol, ports, 0),
+        Match::DestinationPort(protocol, ports) => port_is(list, *protocol, ports, 2),
+        Match::Uid(UidMatch::Uid(uid)) => owner_is(list, NFT_META_SKUID, *uid),
+        Match::Uid(UidMatch::Set(set)) => owner_is_in(list, NFT_META_SKUID, set),
+        Match::Gid(GidMatch::Gid(gid)) => owner_is(list, NFT_META_SKGID, *gid),
+        Match::Gid(GidMatch::Set(set)) => owner_is_in(list, NFT_META_SKGID, set),
+        Match::Mark(mark) => {
+            meta(list, NFT_META_MARK);
+            compare(list, NFT_CMP_EQ, &mark.get().to_ne_bytes());
         }
-        Action::Tproxy { port, mark } => {
-            expressions.extend([immediate(port.get().to_be_bytes().to_vec()), tproxy()]);
-            expressions.extend([immediate(host_order(mark.get())), set_mark(), code(NF_ACCEPT)]);
+        Match::MarkIsNot(mark) => {
+            meta(list, NFT_META_MARK);
+            compare(list, NFT_CMP_NEQ, &mark.get().to_ne_bytes());
         }
-        Action::SetMark(mark) => expressions.extend([immediate(host_order(mark.get())), set_mark()]),
-        Action::SaveMark => expressions.extend([meta(MetaKey::Mark), set_conntrack(CT_MARK)]),
-        Action::RestoreMark => expressions.extend([conntrack(CT_MARK), set_mark()]),
-        Action::SetZone(Zone(zone)) => {
-            expressions.extend([immediate(zone.to_ne_bytes().to_vec()), set_conntrack(CT_ZONE)]);
+        Match::ConntrackMark(mark) => {
+            conntrack(list, NFT_CT_MARK);
+            compare(list, NFT_CMP_EQ, &mark.get().to_ne_bytes());
+        }
+        Match::ConntrackState(ConntrackState::Invalid) => conntrack_state(list, NF_CT_STATE_INVALID),
+        Match::ConntrackState(ConntrackState::Established) => {
+            conntrack_state(list, NF_CT_STATE_ESTABLISHED | NF_CT_STATE_RELATED);
         }
     }
 }
 
-/// Verdicts of linux/netfilter.h.
-const NF_DROP: u32 = 0;
-const NF_ACCEPT: u32 = 1;
-
-fn code(code: u32) -> Expressions {
-    verdict(vec![VerdictAttribute::Code(Verdict::Other(code))])
+fn write_action(list: &mut Attributes, action: &Action) {
+    match action {
+        Action::Return => verdict(list, NFT_RETURN, None),
+        Action::Jump(chain) => verdict(list, NFT_JUMP, Some(chain)),
+        Action::Accept => verdict(list, NF_ACCEPT, None),
+        Action::Drop => verdict(list, NF_DROP, None),
+        Action::Redirect(port) => {
+            immediate(list, &port.get().to_be_bytes());
+            redirect(list);
+        }
+        Action::Tproxy { port, mark } => {
+            immediate(list, &port.get().to_be_bytes());
+            tproxy(list);
+            immediate(list, &mark.get().to_ne_bytes());
+            set_mark(list);
+            verdict(list, NF_ACCEPT, None);
+        }
+        Action::SetMark(mark) => {
+            immediate(list, &mark.get().to_ne_bytes());
+            set_mark(list);
+        }
+        Action::SaveMark => {
+            meta(list, NFT_META_MARK);
+            set_conntrack(list, NFT_CT_MARK);
+        }
+        Action::RestoreMark => {
+            conntrack(list, NFT_CT_MARK);
+            set_mark(list);
+        }
+        Action::SetZone(Zone(zone)) => {
+            immediate(list, &zone.to_ne_bytes());
+            set_conntrack(list, NFT_CT_ZONE);
+        }
+    }
 }
 
-fn host_order(number: u32) -> Vec<u8> {
-    number.to_ne_bytes().to_vec()
+fn family_is(list: &mut Attributes, family: Family) {
+    let number = match family {
+        Family::V4 => NFPROTO_IPV4,
+        Family::V6 => NFPROTO_IPV6,
+    };
+    meta(list, NFT_META_NFPROTO);
+    compare(list, NFT_CMP_EQ, &[number]);
+}
+
+fn protocol_is(list: &mut Attributes, protocol: Protocol) {
+    let number = match protocol {
+        Protocol::Tcp => IPPROTO_TCP,
+        Protocol::Udp => IPPROTO_UDP,
+    };
+    meta(list, NFT_META_L4PROTO);
+    compare(list, NFT_CMP_EQ, &[number]);
+}
+
+fn interface_is(list: &mut Attributes, key: u32, name: &str) {
+    let mut padded = [0; INTERFACE_NAME_LENGTH];
+    padded[..name.len()].copy_from_slice(name.as_bytes());
+    meta(list, key);
+    compare(list, NFT_CMP_EQ, &padded);
 }
 
 #[derive(Clone, Copy)]
@@ -171,171 +129,160 @@ enum Side {
     Destination,
 }
 
-fn push_addresses(expressions: &mut Vec<Expressions>, addresses: &Addresses, side: Side) {
+fn addresses_are(list: &mut Attributes, addresses: &Addresses, side: Side) {
     let family = addresses.family();
-    expressions.extend(family_is(family));
+    family_is(list, family);
     // Offsets of the address in the IPv4 (RFC 791) and IPv6 (RFC 8200) headers.
-    expressions.push(match (family, side) {
-        (Family::V4, Side::Source) => payload(NETWORK_HEADER, 12, 4),
-        (Family::V4, Side::Destination) => payload(NETWORK_HEADER, 16, 4),
-        (Family::V6, Side::Source) => payload(NETWORK_HEADER, 8, 16),
-        (Family::V6, Side::Destination) => payload(NETWORK_HEADER, 24, 16),
-    });
-    expressions.push(match addresses {
-        Addresses::Ip(IpAddr::V4(ip)) => equals(ip.octets().to_vec()),
-        Addresses::Ip(IpAddr::V6(ip)) => equals(ip.octets().to_vec()),
-        Addresses::Set(_, set) => is_in(set),
-    });
+    let (offset, length) = match (family, side) {
+        (Family::V4, Side::Source) => (12, 4),
+        (Family::V4, Side::Destination) => (16, 4),
+        (Family::V6, Side::Source) => (8, 16),
+        (Family::V6, Side::Destination) => (24, 16),
+    };
+    payload(list, NFT_PAYLOAD_NETWORK_HEADER, offset, length);
+    match addresses {
+        Addresses::Ip(IpAddr::V4(ip)) => compare(list, NFT_CMP_EQ, &ip.octets()),
+        Addresses::Ip(IpAddr::V6(ip)) => compare(list, NFT_CMP_EQ, &ip.octets()),
+        Addresses::Set(_, set) => is_in(list, set),
+    }
 }
 
-fn push_owner(expressions: &mut Vec<Expressions>, key: MetaKey, id: impl Id) {
-    expressions.push(meta(key));
-    expressions.push(equals(id.get().to_ne_bytes().to_vec()));
+/// Both protocols have the source port first in their header, and then the destination port.
+fn port_is(list: &mut Attributes, protocol: Protocol, ports: &PortMatch, offset: u32) {
+    protocol_is(list, protocol);
+    payload(list, NFT_PAYLOAD_TRANSPORT_HEADER, offset, 2);
+    match ports {
+        PortMatch::Port(port) => compare(list, NFT_CMP_EQ, &port.get().to_be_bytes()),
+        PortMatch::Set(set) => is_in(list, set),
+    }
+}
+
+fn owner_is(list: &mut Attributes, key: u32, id: impl Id) {
+    meta(list, key);
+    compare(list, NFT_CMP_EQ, &id.get().to_ne_bytes());
 }
 
 /// Interval sets compare bytes from the left, so IDs are big-endian there; the packet's is in the host's order.
-fn push_owner_set(expressions: &mut Vec<Expressions>, key: MetaKey, set: &str) {
-    expressions.push(meta(key));
-    expressions.push(host_to_network_order());
-    expressions.push(is_in(set));
-}
-
-fn family_is(family: Family) -> [Expressions; 2] {
-    let number = match family {
-        Family::V4 => NFPROTO_IPV4,
-        Family::V6 => NFPROTO_IPV6,
-    };
-    [meta(MetaKey::Nfproto), equals(vec![number])]
-}
-
-fn protocol_is(protocol: Protocol) -> [Expressions; 2] {
-    let number = match protocol {
-        Protocol::Tcp => IPPROTO_TCP,
-        Protocol::Udp => IPPROTO_UDP,
-    };
-    [meta(MetaKey::L4Proto), equals(vec![number])]
-}
-
-fn interface_is(key: MetaKey, name: &str) -> [Expressions; 2] {
-    let mut padded = name.as_bytes().to_vec();
-    padded.resize(INTERFACE_NAME_LENGTH, 0);
-    [meta(key), equals(padded)]
-}
-
-fn meta(key: MetaKey) -> Expressions {
-    Expressions::Meta(vec![Meta::DestinationRegister(Register::Reg1), Meta::Key(key)])
-}
-
-fn payload(base: u32, offset: u32, length: u32) -> Expressions {
-    Expressions::Payload(vec![
-        Payload::DestinationRegister(Register::Reg1),
-        Payload::Base(base),
-        Payload::Offset(offset),
-        Payload::Len(length),
-    ])
-}
-
-fn set_mark() -> Expressions {
-    Expressions::Meta(vec![Meta::Key(MetaKey::Mark), Meta::SourceRegister(Register::Reg1)])
-}
-
-fn conntrack(key: u32) -> Expressions {
-    other("ct", &[(CT_DREG, Register::Reg1.into()), (CT_KEY, key)])
-}
-
-fn set_conntrack(key: u32) -> Expressions {
-    other("ct", &[(CT_KEY, key), (CT_SREG, Register::Reg1.into())])
+fn owner_is_in(list: &mut Attributes, key: u32, set: &str) {
+    meta(list, key);
+    host_to_network_order(list);
+    is_in(list, set);
 }
 
 /// Any of these bits is set in the connection's state.
-fn conntrack_state(bits: u32) -> [Expressions; 3] {
-    let masked = Expressions::Bitwise(vec![
-        Bitwise::SourceRegister(Register::Reg1),
-        Bitwise::DestinationRegister(Register::Reg1),
-        Bitwise::Length(4),
-        Bitwise::Mask(DataAttribute::Value(host_order(bits))),
-        Bitwise::Xor(DataAttribute::Value(host_order(0))),
-    ]);
-    [conntrack(CT_STATE), masked, differs(host_order(0))]
+fn conntrack_state(list: &mut Attributes, bits: u32) {
+    const NONE: [u8; 4] = [0; 4];
+    conntrack(list, NFT_CT_STATE);
+    expression(list, "bitwise", |data| {
+        data.number(NFTA_BITWISE_SREG, NFT_REG_1);
+        data.number(NFTA_BITWISE_DREG, NFT_REG_1);
+        data.number(NFTA_BITWISE_LEN, 4);
+        value(data, NFTA_BITWISE_MASK, &bits.to_ne_bytes());
+        value(data, NFTA_BITWISE_XOR, &NONE);
+    });
+    compare(list, NFT_CMP_NEQ, &NONE);
 }
 
-fn equals(value: Vec<u8>) -> Expressions {
-    compare(Operator::Equal, value)
+fn meta(list: &mut Attributes, key: u32) {
+    expression(list, "meta", |data| {
+        data.number(NFTA_META_DREG, NFT_REG_1);
+        data.number(NFTA_META_KEY, key);
+    });
 }
 
-fn differs(value: Vec<u8>) -> Expressions {
-    compare(Operator::NotEqual, value)
+fn set_mark(list: &mut Attributes) {
+    expression(list, "meta", |data| {
+        data.number(NFTA_META_KEY, NFT_META_MARK);
+        data.number(NFTA_META_SREG, NFT_REG_1);
+    });
 }
 
-fn compare(operator: Operator, value: Vec<u8>) -> Expressions {
-    Expressions::Cmp(vec![
-        Cmp::SourceRegister(Register::Reg1),
-        Cmp::Op(operator),
-        Cmp::Data(DataAttribute::Value(value)),
-    ])
+fn conntrack(list: &mut Attributes, key: u32) {
+    expression(list, "ct", |data| {
+        data.number(NFTA_CT_DREG, NFT_REG_1);
+        data.number(NFTA_CT_KEY, key);
+    });
 }
 
-fn immediate(value: Vec<u8>) -> Expressions {
-    Expressions::Immediate(vec![
-        Immediate::DestinationRegister(Register::Reg1),
-        Immediate::Data(DataAttribute::Value(value)),
-    ])
+fn set_conntrack(list: &mut Attributes, key: u32) {
+    expression(list, "ct", |data| {
+        data.number(NFTA_CT_KEY, key);
+        data.number(NFTA_CT_SREG, NFT_REG_1);
+    });
 }
 
-fn is_in(set: &str) -> Expressions {
-    Expressions::Lookup(vec![
-        Lookup::Set(set.to_owned()),
-        Lookup::SourceRegister(Register::Reg1),
-    ])
+fn payload(list: &mut Attributes, base: u32, offset: u32, length: u32) {
+    expression(list, "payload", |data| {
+        data.number(NFTA_PAYLOAD_DREG, NFT_REG_1);
+        data.number(NFTA_PAYLOAD_BASE, base);
+        data.number(NFTA_PAYLOAD_OFFSET, offset);
+        data.number(NFTA_PAYLOAD_LEN, length);
+    });
 }
 
-fn verdict(attributes: Vec<VerdictAttribute>) -> Expressions {
-    Expressions::Immediate(vec![
-        Immediate::DestinationRegister(Register::Verdict),
-        Immediate::Data(DataAttribute::Verdict(attributes)),
-    ])
+fn compare(list: &mut Attributes, operator: u32, with: &[u8]) {
+    expression(list, "cmp", |data| {
+        data.number(NFTA_CMP_SREG, NFT_REG_1);
+        data.number(NFTA_CMP_OP, operator);
+        value(data, NFTA_CMP_DATA, with);
+    });
 }
 
-fn host_to_network_order() -> Expressions {
-    other(
-        "byteorder",
-        &[
-            (BYTEORDER_SREG, Register::Reg1.into()),
-            (BYTEORDER_DREG, Register::Reg1.into()),
-            (BYTEORDER_OP, BYTEORDER_HTON),
-            (BYTEORDER_LEN, 4),
-            (BYTEORDER_SIZE, 4),
-        ],
-    )
+fn is_in(list: &mut Attributes, set: &str) {
+    expression(list, "lookup", |data| {
+        data.text(NFTA_LOOKUP_SET, set);
+        data.number(NFTA_LOOKUP_SREG, NFT_REG_1);
+    });
 }
 
-fn tproxy() -> Expressions {
-    // Of whichever family the packet is.
-    let family = NFPROTO_UNSPEC;
-    other(
-        "tproxy",
-        &[(TPROXY_FAMILY, family), (TPROXY_REG_PORT, Register::Reg1.into())],
-    )
+fn immediate(list: &mut Attributes, bytes: &[u8]) {
+    expression(list, "immediate", |data| {
+        data.number(NFTA_IMMEDIATE_DREG, NFT_REG_1);
+        value(data, NFTA_IMMEDIATE_DATA, bytes);
+    });
 }
 
-fn redirect() -> Expressions {
-    other(
-        "redir",
-        &[
-            (REDIR_REG_PROTO_MIN, Register::Reg1.into()),
-            (REDIR_REG_PROTO_MAX, Register::Reg1.into()),
-            (REDIR_FLAGS, RANGE_PROTO_SPECIFIED),
-        ],
-    )
+fn verdict(list: &mut Attributes, code: u32, chain: Option<&str>) {
+    expression(list, "immediate", |data| {
+        data.number(NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT);
+        data.nest(NFTA_IMMEDIATE_DATA, |data| {
+            data.nest(NFTA_DATA_VERDICT, |verdict| {
+                verdict.number(NFTA_VERDICT_CODE, code);
+                if let Some(chain) = chain {
+                    verdict.text(NFTA_VERDICT_CHAIN, chain);
+                }
+            });
+        });
+    });
 }
 
-/// An expression that the netlink crate has no type for. All the ones we need have 32-bit attributes alone.
-fn other(name: &str, attributes: &[(u16, u32)]) -> Expressions {
-    Expressions::Other {
-        expression_type: name.to_owned(),
-        attributes: attributes
-            .iter()
-            .map(|(kind, value)| DefaultNla::new(*kind, value.to_be_bytes().to_vec()))
-            .collect(),
-    }
+fn host_to_network_order(list: &mut Attributes) {
+    expression(list, "byteorder", |data| {
+        data.number(NFTA_BYTEORDER_SREG, NFT_REG_1);
+        data.number(NFTA_BYTEORDER_DREG, NFT_REG_1);
+        data.number(NFTA_BYTEORDER_OP, NFT_BYTEORDER_HTON);
+        data.number(NFTA_BYTEORDER_LEN, 4);
+        data.number(NFTA_BYTEORDER_SIZE, 4);
+    });
+}
+
+fn tproxy(list: &mut Attributes) {
+    expression(list, "tproxy", |data| {
+        // Of whichever family the packet is.
+        data.number(NFTA_TPROXY_FAMILY, NFPROTO_UNSPEC.into());
+        data.number(NFTA_TPROXY_REG_PORT, NFT_REG_1);
+    });
+}
+
+fn redirect(list: &mut Attributes) {
+    expression(list, "redir", |data| {
+        data.number(NFTA_REDIR_REG_PROTO_MIN, NFT_REG_1);
+        data.number(NFTA_REDIR_REG_PROTO_MAX, NFT_REG_1);
+        data.number(NFTA_REDIR_FLAGS, NF_NAT_RANGE_PROTO_SPECIFIED);
+    });
+}
+
+/// A value, of the kind of attribute that can hold a verdict, too.
+fn value(data: &mut Attributes, kind: u16, bytes: &[u8]) {
+    data.nest(kind, |data| data.bytes(NFTA_DATA_VALUE, bytes));
 }

@@ -4,14 +4,14 @@
 
 use std::collections::BTreeMap;
 
-use netlink_packet_core::{DefaultNla, NLA_F_NESTED, NLA_TYPE_MASK, Nla as _, NlaBuffer, NlasIterator, Parseable};
+use netlink_packet_core::{DefaultNla, Emitable as _, NLA_TYPE_MASK, Nla as _, NlasIterator, Parseable as _};
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, DataAttribute, ExpressionAttribute, Hook, HookNumber, InetHookNumber, ListAttribute,
     NfTablesMessage, RuleAttribute, SetAttribute, SetElementAttribute, SetElementFlags, SetElementList, TableAttribute,
 };
 
-use super::expression::bytes_of;
-use super::{NFTA_RULE_EXPRESSIONS, NFTA_SET_ELEM_LIST_ELEMENTS};
+use super::Step;
+use super::attributes::Attributes;
 
 /// The contents of our table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,6 +64,12 @@ pub(super) enum Boundary {
 }
 
 impl Listing {
+    /// What a table holds that these steps have made from nothing.
+    pub fn of_steps(steps: &[Step]) -> Self {
+        let messages: Vec<NfTablesMessage> = steps.iter().flat_map(Step::message).collect();
+        Self::of(&messages)
+    }
+
     /// Reads messages that create things. Others are passed over.
     pub fn of<'m>(messages: impl IntoIterator<Item = &'m NfTablesMessage>) -> Self {
         let mut listing = Self::default();
@@ -154,9 +160,6 @@ impl Listing {
             match attribute {
                 RuleAttribute::Chain(name) => chain.clone_from(name),
                 RuleAttribute::Expressions(list) => expressions = list.iter().filter_map(expression).collect(),
-                RuleAttribute::Other(list) if list.kind() == NFTA_RULE_EXPRESSIONS | NLA_F_NESTED => {
-                    expressions = elements(list).iter().filter_map(expression).collect();
-                }
                 RuleAttribute::UserData(bytes) => user_data.clone_from(bytes),
                 _ => {}
             }
@@ -187,9 +190,6 @@ impl Listing {
             match attribute {
                 SetElementList::Set(text) => name.clone_from(text),
                 SetElementList::Elements(elements) => boundaries = elements.iter().filter_map(boundary).collect(),
-                SetElementList::Other(list) if list.kind() == NFTA_SET_ELEM_LIST_ELEMENTS | NLA_F_NESTED => {
-                    boundaries = self::elements(list).iter().filter_map(boundary).collect();
-                }
                 _ => {}
             }
         }
@@ -197,18 +197,14 @@ impl Listing {
     }
 }
 
-/// The elements of a list of ours: it is in bytes. The crate leaves the flag out of the kinds of what it has read, so
-/// none of the kernel's is taken for one.
-fn elements<T>(list: &DefaultNla) -> Vec<ListAttribute<T>>
-where
-    for<'b> ListAttribute<T>: Parseable<NlaBuffer<&'b [u8]>>,
-{
-    let list = value(list);
-    let elements = NlasIterator::new(&list).flatten();
-    elements.filter_map(|nla| ListAttribute::parse(&nla).ok()).collect()
+/// The expressions of a list that is in bytes.
+pub(super) fn expressions(list: &Attributes) -> Vec<Expression> {
+    let elements = NlasIterator::new(list.as_bytes()).flatten();
+    let elements = elements.filter_map(|element| ListAttribute::parse(&element).ok());
+    elements.filter_map(|element| expression(&element)).collect()
 }
 
-pub(super) fn expression(element: &ListAttribute<ExpressionAttribute>) -> Option<Expression> {
+fn expression(element: &ListAttribute<ExpressionAttribute>) -> Option<Expression> {
     let ListAttribute::Element(attributes) = element else {
         return None;
     };
@@ -216,9 +212,11 @@ pub(super) fn expression(element: &ListAttribute<ExpressionAttribute>) -> Option
     for attribute in attributes {
         match attribute {
             ExpressionAttribute::Name(text) => name.clone_from(text),
-            ExpressionAttribute::Data(data) => values = self::values(&bytes_of(data)),
-            // One of ours, in bytes.
-            ExpressionAttribute::Other(data) => values = self::values(&value(data)),
+            ExpressionAttribute::Data(data) => {
+                let mut bytes = vec![0; data.buffer_len()];
+                data.emit(&mut bytes);
+                values = self::values(&bytes);
+            }
             _ => {}
         }
     }

@@ -1,46 +1,62 @@
 //! A ruleset as nf_tables netlink messages: the steps of one transaction, and their bytes.
 
+mod attributes;
 mod contents;
 mod decode;
 mod elements;
 mod expression;
 mod foreign;
 pub mod listing;
+mod uapi;
 
 use std::fmt;
 
+use libc::{
+    NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES, NFT_MSG_DELCHAIN, NFT_MSG_DELRULE, NFT_MSG_DELSET,
+    NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFT_MSG_NEWSET, NFT_MSG_NEWSETELEM, NFT_MSG_NEWTABLE,
+};
 use netlink_packet_core::{
-    DefaultNla, NLA_F_NESTED, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage,
+    DecodeError, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, ParseableParametrized as _,
 };
-use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, Hook as HookAttribute, InetHookNumber, NfTablesMessage, RuleAttribute, RuleMessage,
-    SetAttribute, SetElementList, SetElementMessage, SetFlags, SetMessage, TableAttribute, TableFlags, TableMessage,
-};
-use netlink_packet_netfilter::none::ControlMessage;
-use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily};
+use netlink_packet_netfilter::nftables::NfTablesMessage;
 
+use self::attributes::Attributes;
 pub use self::contents::contents;
 pub use self::decode::decode;
 pub use self::foreign::base_chains;
-use self::listing::Listing;
+pub use self::listing::Listing;
+use self::uapi::*;
 use crate::ruleset::{BaseHook, Chain, Hook, Name, Rule, Ruleset, Set, TABLE};
 
 /// One message of a transaction.
 pub struct Step {
     /// What the message is about; an error of the kernel is told in these terms.
     pub object: Object,
-    message: NfTablesMessage,
+    /// `enum nf_tables_msg_types`.
+    kind: u8,
     flags: u16,
+    attributes: Attributes,
 }
 
 impl Step {
-    fn new(object: Object, message: NfTablesMessage, flags: u16) -> Self {
-        Self { object, message, flags }
+    fn new(object: Object, kind: i32, flags: u16, write: impl FnOnce(&mut Attributes)) -> Self {
+        let mut attributes = Attributes::with_capacity(256);
+        write(&mut attributes);
+        let kind = kind as u8; // There are some thirty.
+        Self {
+            object,
+            kind,
+            flags,
+            attributes,
+        }
     }
 
-    /// The message.
-    pub fn message(&self) -> &NfTablesMessage {
-        &self.message
+    /// The message, read as those of the kernel are.
+    ///
+    /// # Errors
+    /// It cannot be read, and the kernel would not understand it either.
+    pub fn message(&self) -> Result<NfTablesMessage, DecodeError> {
+        NfTablesMessage::parse_with_param(self.attributes.as_bytes(), self.kind)
     }
 }
 
@@ -89,7 +105,7 @@ const SET_KEY_BYTE_ORDER: u8 = 0;
 /// Nothing is deleted: a transaction that deletes makes the sender wait for an RCU grace period when it closes its
 /// socket, some ten times as long as all the rest.
 pub fn create(ruleset: &Ruleset) -> Vec<Step> {
-    let mut steps = vec![table(NLM_F_CREATE | NLM_F_EXCL, [])];
+    let mut steps = vec![table(NLM_F_CREATE | NLM_F_EXCL, |_| {})];
     steps.extend(sets(ruleset, |_| true));
     steps.extend(ruleset.chains.iter().map(chain));
     steps.extend(rules(ruleset));
@@ -99,12 +115,12 @@ pub fn create(ruleset: &Ruleset) -> Vec<Step> {
 /// The steps that turn what is installed into `ruleset`. Base chains stay where they are, so no packet ever finds
 /// their hooks empty; what is of no more use goes.
 pub fn replace(ruleset: &Ruleset, installed: &Listing) -> Vec<Step> {
-    let planned = Listing::of(create(ruleset).iter().map(Step::message));
+    let planned = Listing::of_steps(&create(ruleset));
     let kept_set = |name: &str| planned.set(name).is_some() && planned.set(name) == installed.set(name);
     let kept_chain = |name: &str| planned.chain_has_same_hook(installed, name);
     // A table that somebody has put to sleep wakes up.
-    let awake = TableAttribute::Flags(TableFlags::empty());
-    let mut steps = vec![table(NLM_F_CREATE, [awake]), flush_rules()];
+    let awake = |table: &mut Attributes| table.number(NFTA_TABLE_FLAGS, 0);
+    let mut steps = vec![table(NLM_F_CREATE, awake), flush_rules()];
     steps.extend(installed.set_names().filter(|name| !kept_set(name)).map(delete_set));
     steps.extend(
         installed
@@ -121,7 +137,7 @@ pub fn replace(ruleset: &Ruleset, installed: &Listing) -> Vec<Step> {
 /// The steps that put everything in the place of whatever is installed, without having looked. The new base chains are
 /// there before the old ones go, but those go; and deleting costs time, see [`create`].
 pub fn renew(ruleset: &Ruleset) -> Vec<Step> {
-    let mut steps = vec![table(NLM_F_CREATE, [])];
+    let mut steps = vec![table(NLM_F_CREATE, |_| {})];
     steps.extend(remove());
     steps.extend(create(ruleset));
     steps
@@ -129,124 +145,110 @@ pub fn renew(ruleset: &Ruleset) -> Vec<Step> {
 
 /// The step that removes our table, with all that is in it.
 pub fn remove() -> Vec<Step> {
-    let message = NfTablesMessage::DeleteTable(TableMessage {
-        attributes: vec![TableAttribute::Name(TABLE.to_owned())],
-    });
-    vec![Step::new(Object::Table, message, 0)]
+    let named = |table: &mut Attributes| table.text(NFTA_TABLE_NAME, TABLE);
+    vec![Step::new(Object::Table, NFT_MSG_DELTABLE, 0, named)]
 }
 
 /// The bytes of a transaction. Step `i` has the sequence number `i + 1`; the last step asks for an answer.
 ///
 /// With a `generation`, the kernel refuses the transaction (ERESTART) where the ruleset has changed since that one.
 pub fn transaction(steps: &[Step], generation: Option<u32>) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(256 * (steps.len() + 2));
-    let begin = ControlMessage::Other {
-        message_type: libc::NFNL_MSG_BATCH_BEGIN as u8,
-        attributes: generation
-            .map(|id| DefaultNla::new(NFNL_BATCH_GENID, id.to_be_bytes().to_vec()))
-            .into_iter()
-            .collect(),
-    };
-    append(&mut bytes, batch_header(), begin, 0, 0);
+    let attributes: usize = steps.iter().map(|step| step.attributes.as_bytes().len()).sum();
+    let mut bytes = Vec::with_capacity(attributes + HEADERS_LENGTH * (steps.len() + 2) + 8);
+
+    let mut batch = Attributes::default();
+    if let Some(id) = generation {
+        batch.number(NFNL_BATCH_GENID, id);
+    }
+    append(&mut bytes, Kind::Batch(NFNL_MSG_BATCH_BEGIN), 0, 0, &batch);
     for (step, sequence) in steps.iter().zip(1..) {
         let acknowledge = if sequence as usize == steps.len() { NLM_F_ACK } else { 0 };
-        append(
-            &mut bytes,
-            table_header(),
-            step.message.clone(),
-            step.flags | acknowledge,
-            sequence,
-        );
+        let flags = step.flags | acknowledge;
+        append(&mut bytes, Kind::NfTables(step.kind), flags, sequence, &step.attributes);
     }
+    let end = steps.len() as u32 + 1;
     append(
         &mut bytes,
-        batch_header(),
-        ControlMessage::BatchEnd,
+        Kind::Batch(NFNL_MSG_BATCH_END),
         0,
-        steps.len() as u32 + 1,
+        end,
+        &Attributes::default(),
     );
     bytes
 }
 
-/// `enum nfnl_batch_attributes`.
-const NFNL_BATCH_GENID: u16 = 1;
-
-fn append(
-    bytes: &mut Vec<u8>,
-    header: NetfilterHeader,
-    inner: impl Into<NetfilterMessageInner>,
-    flags: u16,
-    sequence: u32,
-) {
-    let mut message = NetlinkMessage::from(NetfilterMessage::new(header, inner));
-    message.header.flags = NLM_F_REQUEST | flags;
-    message.header.sequence_number = sequence;
-    message.finalize();
-    let (start, length) = (bytes.len(), message.header.length as usize);
-    bytes.resize(start + length.next_multiple_of(4), 0);
-    message.serialize(&mut bytes[start..]);
+enum Kind {
+    /// What begins and ends a transaction.
+    Batch(i32),
+    /// `enum nf_tables_msg_types`.
+    NfTables(u8),
 }
 
-/// The header of messages about our table.
-pub fn table_header() -> NetfilterHeader {
-    NetfilterHeader::new(NetfilterProtoFamily::Inet, 0, 0)
+/// Of a message: `struct nlmsghdr` of linux/netlink.h, and `struct nfgenmsg` of linux/netfilter/nfnetlink.h.
+const HEADERS_LENGTH: usize = 16 + 4;
+
+fn append(bytes: &mut Vec<u8>, kind: Kind, flags: u16, sequence: u32, attributes: &Attributes) {
+    let subsystem = NFNL_SUBSYS_NFTABLES as u16;
+    let (kind, family, resource) = match kind {
+        Kind::Batch(kind) => (kind as u16, NFPROTO_UNSPEC, subsystem),
+        Kind::NfTables(kind) => (subsystem << 8 | u16::from(kind), NFPROTO_INET, 0),
+    };
+    let attributes = attributes.as_bytes();
+    let length = (HEADERS_LENGTH + attributes.len()) as u32;
+    bytes.extend_from_slice(&length.to_ne_bytes());
+    bytes.extend_from_slice(&kind.to_ne_bytes());
+    bytes.extend_from_slice(&(NLM_F_REQUEST | flags).to_ne_bytes());
+    bytes.extend_from_slice(&sequence.to_ne_bytes());
+    bytes.extend_from_slice(&[0; 4]); // To the kernel, by whoever sends it.
+    bytes.extend_from_slice(&[family, libc::NFNETLINK_V0 as u8]);
+    bytes.extend_from_slice(&resource.to_be_bytes());
+    bytes.extend_from_slice(attributes);
 }
 
-fn batch_header() -> NetfilterHeader {
-    NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, libc::NFNL_SUBSYS_NFTABLES as u16)
-}
-
-fn table<const N: usize>(flags: u16, more: [TableAttribute; N]) -> Step {
-    let name = TableAttribute::Name(TABLE.to_owned());
-    let message = NfTablesMessage::NewTable(TableMessage {
-        attributes: [name].into_iter().chain(more).collect(),
-    });
-    Step::new(Object::Table, message, flags)
+fn table(flags: u16, write_more: impl FnOnce(&mut Attributes)) -> Step {
+    Step::new(Object::Table, NFT_MSG_NEWTABLE, flags, |table| {
+        table.text(NFTA_TABLE_NAME, TABLE);
+        write_more(table);
+    })
 }
 
 fn flush_rules() -> Step {
-    let message = NfTablesMessage::DeleteRule(RuleMessage {
-        attributes: vec![RuleAttribute::Table(TABLE.to_owned())],
-    });
-    Step::new(Object::AllRules, message, 0)
+    Step::new(Object::AllRules, NFT_MSG_DELRULE, 0, |rules| {
+        rules.text(NFTA_RULE_TABLE, TABLE);
+    })
 }
 
 fn chain(chain: &Chain) -> Step {
-    let mut attributes = vec![
-        ChainAttribute::Table(TABLE.to_owned()),
-        ChainAttribute::Name(chain.name.to_string()),
-    ];
-    if let Some(base) = &chain.hook {
-        attributes.extend(base_hook(base));
-    }
-    let message = NfTablesMessage::NewChain(ChainMessage { attributes });
-    Step::new(Object::Chain(chain.name.clone()), message, NLM_F_CREATE)
+    let object = Object::Chain(chain.name.clone());
+    Step::new(object, NFT_MSG_NEWCHAIN, NLM_F_CREATE, |attributes| {
+        attributes.text(NFTA_CHAIN_TABLE, TABLE);
+        attributes.text(NFTA_CHAIN_NAME, &chain.name);
+        if let Some(base) = &chain.hook {
+            write_base_hook(attributes, base);
+        }
+    })
 }
 
-fn base_hook(base: &BaseHook) -> [ChainAttribute; 3] {
-    const ACCEPT: u32 = 1;
-    let hook = match base.hook {
-        Hook::Prerouting => InetHookNumber::PreRouting,
-        Hook::Output => InetHookNumber::LocalOut,
+fn write_base_hook(chain: &mut Attributes, base: &BaseHook) {
+    // `enum nf_inet_hooks` of linux/netfilter.h.
+    let number = match base.hook {
+        Hook::Prerouting => libc::NF_INET_PRE_ROUTING,
+        Hook::Output => libc::NF_INET_LOCAL_OUT,
     };
-    [
-        ChainAttribute::Hook(vec![
-            HookAttribute::Number(hook.into()),
-            HookAttribute::Priority(base.priority.cast_unsigned()),
-        ]),
-        ChainAttribute::Policy(ACCEPT),
-        ChainAttribute::Type(super::nft::chain_type(base).to_owned()),
-    ]
+    chain.nest(NFTA_CHAIN_HOOK, |hook| {
+        hook.number(NFTA_HOOK_HOOKNUM, number.cast_unsigned());
+        hook.number(NFTA_HOOK_PRIORITY, base.priority.cast_unsigned());
+    });
+    chain.number(NFTA_CHAIN_POLICY, NF_ACCEPT);
+    chain.text(NFTA_CHAIN_TYPE, super::nft::chain_type(base));
 }
 
 fn delete_chain(name: &str) -> Step {
-    let message = NfTablesMessage::DeleteChain(ChainMessage {
-        attributes: vec![
-            ChainAttribute::Table(TABLE.to_owned()),
-            ChainAttribute::Name(name.to_owned()),
-        ],
-    });
-    Step::new(Object::Chain(name.to_owned().into()), message, 0)
+    let object = Object::Chain(name.to_owned().into());
+    Step::new(object, NFT_MSG_DELCHAIN, 0, |chain| {
+        chain.text(NFTA_CHAIN_TABLE, TABLE);
+        chain.text(NFTA_CHAIN_NAME, name);
+    })
 }
 
 fn rules(ruleset: &Ruleset) -> impl Iterator<Item = Step> {
@@ -256,24 +258,17 @@ fn rules(ruleset: &Ruleset) -> impl Iterator<Item = Step> {
         .flat_map(|chain| chain.rules.iter().map(|rule| self::rule(chain, rule)))
 }
 
-/// `enum nft_rule_attributes`.
-const NFTA_RULE_EXPRESSIONS: u16 = 4;
-
 fn rule(chain: &Chain, rule: &Rule) -> Step {
-    let expressions = expression::bytes_of(&expression::of_rule(rule).as_slice());
-    let message = NfTablesMessage::NewRule(RuleMessage {
-        attributes: vec![
-            RuleAttribute::Table(TABLE.to_owned()),
-            RuleAttribute::Chain(chain.name.to_string()),
-            RuleAttribute::Other(DefaultNla::new(NFTA_RULE_EXPRESSIONS | NLA_F_NESTED, expressions)),
-            RuleAttribute::UserData(rule_user_data(&rule.comment)),
-        ],
-    });
     let object = Object::Rule {
         chain: chain.name.clone(),
         comment: rule.comment.clone(),
     };
-    Step::new(object, message, NLM_F_CREATE | NLM_F_APPEND)
+    Step::new(object, NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, |attributes| {
+        attributes.text(NFTA_RULE_TABLE, TABLE);
+        attributes.text(NFTA_RULE_CHAIN, &chain.name);
+        attributes.nest(NFTA_RULE_EXPRESSIONS, |list| expression::write_rule(list, rule));
+        attributes.bytes(NFTA_RULE_USERDATA, &rule_user_data(&rule.comment));
+    })
 }
 
 fn sets<'r>(ruleset: &'r Ruleset, wanted: impl Fn(&Set) -> bool + 'r) -> impl Iterator<Item = Step> + 'r {
@@ -288,43 +283,35 @@ fn sets<'r>(ruleset: &'r Ruleset, wanted: impl Fn(&Set) -> bool + 'r) -> impl It
 /// The kernel wants an `id` for each set, unique in the transaction.
 fn set(set: &Set, id: u32) -> Step {
     let key = elements::key(&set.elements);
-    let message = NfTablesMessage::NewSet(SetMessage {
-        attributes: vec![
-            SetAttribute::Table(TABLE.to_owned()),
-            SetAttribute::Name(set.name.to_string()),
-            SetAttribute::Flags(SetFlags::Interval),
-            SetAttribute::KeyType(key.datatype),
-            SetAttribute::KeyLen(key.length),
-            SetAttribute::Id(id),
-            SetAttribute::UserData(user_data(SET_KEY_BYTE_ORDER, &key.byte_order.to_ne_bytes())),
-        ],
-    });
-    Step::new(Object::Set(set.name.clone()), message, NLM_F_CREATE)
+    let object = Object::Set(set.name.clone());
+    Step::new(object, NFT_MSG_NEWSET, NLM_F_CREATE, |attributes| {
+        attributes.text(NFTA_SET_TABLE, TABLE);
+        attributes.text(NFTA_SET_NAME, &set.name);
+        attributes.number(NFTA_SET_FLAGS, NFT_SET_INTERVAL);
+        attributes.number(NFTA_SET_KEY_TYPE, key.datatype);
+        attributes.number(NFTA_SET_KEY_LEN, key.length);
+        attributes.number(NFTA_SET_ID, id);
+        let user_data = user_data(SET_KEY_BYTE_ORDER, &key.byte_order.to_ne_bytes());
+        attributes.bytes(NFTA_SET_USERDATA, &user_data);
+    })
 }
 
 fn delete_set(name: &str) -> Step {
-    let message = NfTablesMessage::DeleteSet(SetMessage {
-        attributes: vec![
-            SetAttribute::Table(TABLE.to_owned()),
-            SetAttribute::Name(name.to_owned()),
-        ],
-    });
-    Step::new(Object::Set(name.to_owned().into()), message, 0)
+    let object = Object::Set(name.to_owned().into());
+    Step::new(object, NFT_MSG_DELSET, 0, |set| {
+        set.text(NFTA_SET_TABLE, TABLE);
+        set.text(NFTA_SET_NAME, name);
+    })
 }
-
-/// `enum nft_set_elem_list_attributes`.
-const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 
 fn elements(set: &Set) -> impl Iterator<Item = Step> {
     elements::lists(&set.elements).into_iter().map(|list| {
-        let message = NfTablesMessage::NewSetElement(SetElementMessage {
-            attributes: vec![
-                SetElementList::Table(TABLE.to_owned()),
-                SetElementList::Set(set.name.to_string()),
-                SetElementList::Other(DefaultNla::new(NFTA_SET_ELEM_LIST_ELEMENTS | NLA_F_NESTED, list)),
-            ],
-        });
-        Step::new(Object::Elements(set.name.clone()), message, NLM_F_CREATE)
+        let object = Object::Elements(set.name.clone());
+        Step::new(object, NFT_MSG_NEWSETELEM, NLM_F_CREATE, |attributes| {
+            attributes.text(NFTA_SET_ELEM_LIST_TABLE, TABLE);
+            attributes.text(NFTA_SET_ELEM_LIST_SET, &set.name);
+            attributes.list(NFTA_SET_ELEM_LIST_ELEMENTS, &list);
+        })
     })
 }
 

@@ -39,13 +39,13 @@ fn render(plan: &Plan) {
     render::iptables::script(plan);
 
     let steps = render::netlink::create(&plan.ruleset);
-    let listing = Listing::of(steps.iter().map(|step| step.message()));
+    let listing = Listing::of_steps(&steps);
     let names: Vec<&str> = plan.ruleset.chains.iter().map(|chain| &*chain.name).collect();
     assert!(listing.chain_names().all(|name| names.contains(&name)));
     assert!(!render::netlink::transaction(&steps, None).is_empty());
-    let created = |message: &&NfTablesMessage| matches!(message, NfTablesMessage::NewRule(_));
+    let created = |step: &&Step| matches!(step.message(), Ok(NfTablesMessage::NewRule(_)));
     let rules: usize = plan.ruleset.chains.iter().map(|chain| chain.rules.len()).sum();
-    assert_eq!(steps.iter().map(|step| step.message()).filter(created).count(), rules);
+    assert_eq!(steps.iter().filter(created).count(), rules);
 }
 
 /// Goes on with what a source said, if it is valid.

@@ -1,0 +1,168 @@
+//! Numbers of the kernel's interface (linux/netfilter/nf_tables.h, linux/netfilter/nfnetlink.h), by the kernel's names.
+
+/// `enum nfnl_batch_attributes`.
+pub const NFNL_BATCH_GENID: u16 = 1;
+
+/// `enum nft_list_attributes`.
+pub const NFTA_LIST_ELEM: u16 = 1;
+
+/// `enum nft_table_attributes`.
+pub const NFTA_TABLE_NAME: u16 = 1;
+pub const NFTA_TABLE_FLAGS: u16 = 2;
+
+/// `enum nft_chain_attributes`.
+pub const NFTA_CHAIN_TABLE: u16 = 1;
+pub const NFTA_CHAIN_NAME: u16 = 3;
+pub const NFTA_CHAIN_HOOK: u16 = 4;
+pub const NFTA_CHAIN_POLICY: u16 = 5;
+pub const NFTA_CHAIN_TYPE: u16 = 7;
+
+/// `enum nft_hook_attributes`.
+pub const NFTA_HOOK_HOOKNUM: u16 = 1;
+pub const NFTA_HOOK_PRIORITY: u16 = 2;
+
+/// `enum nft_rule_attributes`.
+pub const NFTA_RULE_TABLE: u16 = 1;
+pub const NFTA_RULE_CHAIN: u16 = 2;
+pub const NFTA_RULE_EXPRESSIONS: u16 = 4;
+pub const NFTA_RULE_USERDATA: u16 = 7;
+
+/// `enum nft_set_attributes`.
+pub const NFTA_SET_TABLE: u16 = 1;
+pub const NFTA_SET_NAME: u16 = 2;
+pub const NFTA_SET_FLAGS: u16 = 3;
+pub const NFTA_SET_KEY_TYPE: u16 = 4;
+pub const NFTA_SET_KEY_LEN: u16 = 5;
+pub const NFTA_SET_ID: u16 = 10;
+pub const NFTA_SET_USERDATA: u16 = 13;
+
+/// `enum nft_set_elem_list_attributes`.
+pub const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
+pub const NFTA_SET_ELEM_LIST_SET: u16 = 2;
+pub const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
+
+/// `enum nft_set_elem_attributes`.
+pub const NFTA_SET_ELEM_KEY: u16 = 1;
+pub const NFTA_SET_ELEM_FLAGS: u16 = 3;
+
+/// `enum nft_data_attributes`.
+pub const NFTA_DATA_VALUE: u16 = 1;
+pub const NFTA_DATA_VERDICT: u16 = 2;
+
+/// `enum nft_verdict_attributes`.
+pub const NFTA_VERDICT_CODE: u16 = 1;
+pub const NFTA_VERDICT_CHAIN: u16 = 2;
+
+/// `enum nft_expr_attributes`.
+pub const NFTA_EXPR_NAME: u16 = 1;
+pub const NFTA_EXPR_DATA: u16 = 2;
+
+/// `enum nft_immediate_attributes`.
+pub const NFTA_IMMEDIATE_DREG: u16 = 1;
+pub const NFTA_IMMEDIATE_DATA: u16 = 2;
+
+/// `enum nft_bitwise_attributes`.
+pub const NFTA_BITWISE_SREG: u16 = 1;
+pub const NFTA_BITWISE_DREG: u16 = 2;
+pub const NFTA_BITWISE_LEN: u16 = 3;
+pub const NFTA_BITWISE_MASK: u16 = 4;
+pub const NFTA_BITWISE_XOR: u16 = 5;
+
+/// `enum nft_byteorder_attributes`.
+pub const NFTA_BYTEORDER_SREG: u16 = 1;
+pub const NFTA_BYTEORDER_DREG: u16 = 2;
+pub const NFTA_BYTEORDER_OP: u16 = 3;
+pub const NFTA_BYTEORDER_LEN: u16 = 4;
+pub const NFTA_BYTEORDER_SIZE: u16 = 5;
+
+/// `enum nft_byteorder_ops`.
+pub const NFT_BYTEORDER_HTON: u32 = 1;
+
+/// `enum nft_cmp_attributes`.
+pub const NFTA_CMP_SREG: u16 = 1;
+pub const NFTA_CMP_OP: u16 = 2;
+pub const NFTA_CMP_DATA: u16 = 3;
+
+/// `enum nft_cmp_ops`.
+pub const NFT_CMP_EQ: u32 = 0;
+pub const NFT_CMP_NEQ: u32 = 1;
+
+/// `enum nft_lookup_attributes`.
+pub const NFTA_LOOKUP_SET: u16 = 1;
+pub const NFTA_LOOKUP_SREG: u16 = 2;
+
+/// `enum nft_payload_attributes`.
+pub const NFTA_PAYLOAD_DREG: u16 = 1;
+pub const NFTA_PAYLOAD_BASE: u16 = 2;
+pub const NFTA_PAYLOAD_OFFSET: u16 = 3;
+pub const NFTA_PAYLOAD_LEN: u16 = 4;
+
+/// `enum nft_payload_bases`.
+pub const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
+pub const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
+
+/// `enum nft_meta_attributes`.
+pub const NFTA_META_DREG: u16 = 1;
+pub const NFTA_META_KEY: u16 = 2;
+pub const NFTA_META_SREG: u16 = 3;
+
+/// `enum nft_meta_keys`.
+pub const NFT_META_MARK: u32 = 3;
+pub const NFT_META_IIFNAME: u32 = 6;
+pub const NFT_META_OIFNAME: u32 = 7;
+pub const NFT_META_SKUID: u32 = 10;
+pub const NFT_META_SKGID: u32 = 11;
+pub const NFT_META_NFPROTO: u32 = 15;
+pub const NFT_META_L4PROTO: u32 = 16;
+
+/// `enum nft_ct_attributes`.
+pub const NFTA_CT_DREG: u16 = 1;
+pub const NFTA_CT_KEY: u16 = 2;
+pub const NFTA_CT_SREG: u16 = 4;
+
+/// `enum nft_ct_keys`.
+pub const NFT_CT_STATE: u32 = 0;
+pub const NFT_CT_MARK: u32 = 3;
+pub const NFT_CT_ZONE: u32 = 17;
+
+/// `enum nft_redir_attributes`.
+pub const NFTA_REDIR_REG_PROTO_MIN: u16 = 1;
+pub const NFTA_REDIR_REG_PROTO_MAX: u16 = 2;
+pub const NFTA_REDIR_FLAGS: u16 = 3;
+
+/// `enum nft_tproxy_attributes`.
+pub const NFTA_TPROXY_FAMILY: u16 = 1;
+pub const NFTA_TPROXY_REG_PORT: u16 = 3;
+
+/// `enum nft_registers`.
+pub const NFT_REG_VERDICT: u32 = 0;
+pub const NFT_REG_1: u32 = 1;
+
+/// `enum nft_verdicts`, and those of linux/netfilter.h.
+pub const NF_DROP: u32 = 0;
+pub const NF_ACCEPT: u32 = 1;
+pub const NFT_JUMP: u32 = (-3_i32).cast_unsigned();
+pub const NFT_RETURN: u32 = (-5_i32).cast_unsigned();
+
+/// `enum nft_set_flags`.
+pub const NFT_SET_INTERVAL: u32 = 4;
+/// `enum nft_set_elem_flags`.
+pub const NFT_SET_ELEM_INTERVAL_END: u32 = 1;
+
+/// Protocol families of netfilter (linux/netfilter.h).
+pub const NFPROTO_UNSPEC: u8 = 0;
+pub const NFPROTO_INET: u8 = 1;
+pub const NFPROTO_IPV4: u8 = 2;
+pub const NFPROTO_IPV6: u8 = 10;
+
+/// Protocols of IP (linux/in.h).
+pub const IPPROTO_TCP: u8 = 6;
+pub const IPPROTO_UDP: u8 = 17;
+
+/// `enum ip_conntrack_info` as bits (`NF_CT_STATE_BIT`, linux/netfilter/nf_conntrack_common.h).
+pub const NF_CT_STATE_INVALID: u32 = 1;
+pub const NF_CT_STATE_ESTABLISHED: u32 = 2;
+pub const NF_CT_STATE_RELATED: u32 = 4;
+
+/// That a port is given (linux/netfilter/nf_nat.h).
+pub const NF_NAT_RANGE_PROTO_SPECIFIED: u32 = 2;
