@@ -1,76 +1,110 @@
 //! What clap knows of the command line; the options come from their table.
 
+use std::ffi::OsString;
+
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::{completions, help, istio_iptables, node};
 use crate::config::options::{Group, OPTIONS, OptionSpec};
 use crate::config::problem::environment_name;
 
-/// The whole command line. What a subcommand takes is made up only where it is the one that was called.
-pub fn command() -> Command {
+/// How much of the command line is made up: clap takes longer to make up an option than to read one.
+#[derive(Clone, Copy)]
+pub enum Extent<'w> {
+    /// All of it.
+    Whole,
+    /// The commands and options that these words name. Whatever clap finds wrong with them, it may find for the sake
+    /// of what is missing.
+    NamedIn(&'w [OsString]),
+}
+
+impl Extent<'_> {
+    fn has_command(self, name: &str) -> bool {
+        match self {
+            Self::Whole => true,
+            Self::NamedIn(words) => words.iter().any(|word| word == name),
+        }
+    }
+
+    fn has_option(self, option: &OptionSpec) -> bool {
+        let Self::NamedIn(words) = self else {
+            return true;
+        };
+        let names = words.iter().filter_map(|word| word.to_str()?.strip_prefix("--"));
+        let mut names = names.map(|name| name.split_once('=').map_or(name, |(name, _)| name));
+        names.any(|name| name == option.name || option.aliases.contains(&name))
+    }
+}
+
+/// The command line.
+pub fn command(extent: Extent) -> Command {
+    let ours = |name: &'static str, about: &'static str, arguments: fn(Command, Extent) -> Command| {
+        let command = || arguments(Command::new(name).about(about), extent);
+        extent.has_command(name).then(command)
+    };
+    let others = |name: &str, command: fn() -> Command| extent.has_command(name).then(command);
+    let commands = [
+        ours(
+            "apply",
+            "Redirects the TCP traffic of a network namespace to its proxy",
+            apply,
+        ),
+        ours(
+            "check",
+            "Says whether what is installed is what apply would install, and what differs",
+            check,
+        ),
+        ours(
+            "cleanup",
+            "Removes all that sidetrack put into a network namespace, and nothing else",
+            cleanup,
+        ),
+        ours(
+            "explain",
+            "Says what becomes of a packet, and which rules say so",
+            explain,
+        ),
+        ours(
+            "graph",
+            "Draws the way of packets through the rules that applying would write",
+            graph,
+        ),
+        ours(
+            "lint",
+            "Looks at Kubernetes manifests for what defeats redirection",
+            lint,
+        ),
+        others(node::NAME, node::command),
+        ours(
+            "probe",
+            "Proves an installed redirection by making connections through it",
+            probe,
+        ),
+        others(istio_iptables::NAME, istio_iptables::command),
+        others(completions::NAME, completions::command),
+        others(help::NAME, help::command),
+    ];
     Command::new("sidetrack")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Puts a pod's TCP traffic through its sidecar proxy")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .disable_help_subcommand(true)
-        .subcommand(deferred(
-            "apply",
-            "Redirects the TCP traffic of a network namespace to its proxy",
-            apply,
-        ))
-        .subcommand(deferred(
-            "check",
-            "Says whether what is installed is what apply would install, and what differs",
-            check,
-        ))
-        .subcommand(deferred(
-            "cleanup",
-            "Removes all that sidetrack put into a network namespace, and nothing else",
-            cleanup,
-        ))
-        .subcommand(deferred(
-            "explain",
-            "Says what becomes of a packet, and which rules say so",
-            explain,
-        ))
-        .subcommand(deferred(
-            "graph",
-            "Draws the way of packets through the rules that applying would write",
-            graph,
-        ))
-        .subcommand(deferred(
-            "lint",
-            "Looks at Kubernetes manifests for what defeats redirection",
-            lint,
-        ))
-        .subcommand(node::command())
-        .subcommand(deferred(
-            "probe",
-            "Proves an installed redirection by making connections through it",
-            probe,
-        ))
-        .subcommand(istio_iptables::command())
-        .subcommand(completions::command())
-        .subcommand(help::command())
+        .subcommands(commands.into_iter().flatten())
         .after_help("Example: sidetrack apply --dry-run")
 }
 
-fn deferred(name: &'static str, about: &'static str, arguments: fn(Command) -> Command) -> Command {
-    Command::new(name).about(about).defer(arguments)
-}
-
-fn apply(command: Command) -> Command {
+fn apply(command: Command, extent: Extent) -> Command {
     command
         .after_help("Example: sidetrack apply --exclude-outbound-ports 3306,6379 --exclude-inbound-ports 22")
         .arg(netns())
         .arg(persist("Apply at every boot, too: on a host with systemd"))
         .arg(config())
-        .args(options(|_| true))
+        .args(options(extent, |_| true))
         .arg(verbose())
 }
 
-fn check(command: Command) -> Command {
+fn check(command: Command, extent: Extent) -> Command {
     command
         .disable_help_subcommand(true)
         .after_help(
@@ -80,13 +114,13 @@ fn check(command: Command) -> Command {
         )
         .arg(netns())
         .arg(config())
-        .args(options(|name| !matches!(name, "dry-run" | "output")))
+        .args(options(extent, |name| !matches!(name, "dry-run" | "output")))
         .arg(json().global(true))
         .arg(verbose())
         .subcommand(istio_iptables::command().about("Compares with what istio-iptables with these flags would install"))
 }
 
-fn explain(command: Command) -> Command {
+fn explain(command: Command, extent: Extent) -> Command {
     const PACKET: &str = "Packet";
     const RULES: &str = "Rules";
     let word = |name: &'static str, help: &'static str| Arg::new(name).required(true).help(help);
@@ -162,7 +196,7 @@ fn explain(command: Command) -> Command {
         .arg(json())
         .arg(netns())
         .arg(config())
-        .args(options(|name| !matches!(name, "dry-run" | "output")))
+        .args(options(extent, |name| !matches!(name, "dry-run" | "output")))
         .arg(verbose())
         .subcommand(
             istio_iptables::command()
@@ -171,16 +205,16 @@ fn explain(command: Command) -> Command {
         )
 }
 
-fn cleanup(command: Command) -> Command {
+fn cleanup(command: Command, extent: Extent) -> Command {
     command
         .after_help("Example: sidetrack cleanup --netns pod")
         .arg(netns())
         .arg(persist("Apply at no boot any more, too"))
-        .args(options(|name| name.starts_with("log-")))
+        .args(options(extent, |name| name.starts_with("log-")))
         .arg(verbose())
 }
 
-fn graph(command: Command) -> Command {
+fn graph(command: Command, extent: Extent) -> Command {
     command
         .after_help("Example: sidetrack graph --format svg --redirect-dns > graph.svg")
         .arg(
@@ -194,11 +228,11 @@ fn graph(command: Command) -> Command {
                 .help("mermaid for Markdown, dot for Graphviz, or svg [mermaid]"),
         )
         .arg(config())
-        .args(options(says_nothing_of_applying))
+        .args(options(extent, says_nothing_of_applying))
         .arg(verbose())
 }
 
-fn lint(command: Command) -> Command {
+fn lint(command: Command, extent: Extent) -> Command {
     command
         .after_help(
             "Exit codes: 0 nothing found, 3 findings, 2 a file cannot be read.\n\
@@ -220,11 +254,11 @@ fn lint(command: Command) -> Command {
                 .help("Leave out the findings of these codes, such as ST303,ST401"),
         )
         .arg(config())
-        .args(options(says_nothing_of_applying))
+        .args(options(extent, says_nothing_of_applying))
         .arg(verbose())
 }
 
-fn probe(command: Command) -> Command {
+fn probe(command: Command, extent: Extent) -> Command {
     command
         .after_help(
             "Give the options that the redirection was applied with.\n\
@@ -233,7 +267,7 @@ fn probe(command: Command) -> Command {
         )
         .arg(netns())
         .arg(config())
-        .args(options(says_nothing_of_applying))
+        .args(options(extent, says_nothing_of_applying))
         .arg(
             Arg::new("timeout")
                 .long("timeout")
@@ -252,10 +286,10 @@ fn says_nothing_of_applying(name: &str) -> bool {
     !matches!(name, "backend" | "dry-run" | "output")
 }
 
-/// The options whose names are `wanted`.
-fn options(wanted: fn(&str) -> bool) -> impl Iterator<Item = Arg> {
+/// The options whose names are `wanted`, as far as they are made up.
+fn options(extent: Extent, wanted: fn(&str) -> bool) -> impl Iterator<Item = Arg> {
     let options = OPTIONS.iter().filter(move |option| wanted(option.name));
-    options.map(argument)
+    options.filter(move |option| extent.has_option(option)).map(argument)
 }
 
 fn json() -> Arg {

@@ -8,9 +8,12 @@ use clap_complete::{Shell, generate};
 /// The shells, by name.
 const SHELLS: [(&str, Shell); 3] = [("bash", Shell::Bash), ("fish", Shell::Fish), ("zsh", Shell::Zsh)];
 
+/// What it is called.
+pub const NAME: &str = "completions";
+
 /// What clap knows of the command line.
 pub fn command() -> Command {
-    Command::new("completions")
+    Command::new(NAME)
         .about("Prints what a shell needs to complete commands and options")
         .after_help("Example: sidetrack completions bash > /etc/bash_completion.d/sidetrack")
         .arg(

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Command};
 
-use super::arguments;
+use super::arguments::{self, Extent};
 use super::failure::Failure;
 use crate::config::options::Group;
 
@@ -25,9 +25,12 @@ const NAMED: [&str; 6] = [
 /// How wide help is.
 const WIDTH: usize = 100;
 
+/// What it is called.
+pub const NAME: &str = "help";
+
 /// What clap knows of the command line.
 pub fn command() -> Command {
-    Command::new("help")
+    Command::new(NAME)
         .about("Explains a command and every option of it")
         .after_help("Example: sidetrack help apply")
         .arg(
@@ -40,7 +43,7 @@ pub fn command() -> Command {
 
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
-    let mut command = full(arguments::command());
+    let mut command = full(arguments::command(Extent::Whole));
     let mut names = matches.get_many::<String>("command").into_iter().flatten();
     let Some(found) = names.try_fold(&mut command, |command, name| command.find_subcommand_mut(name)) else {
         let reason = "there is no such command; sidetrack --help lists them".to_owned();

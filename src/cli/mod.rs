@@ -23,6 +23,7 @@ use std::process::{ExitCode, Termination};
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Command};
 
+use self::arguments::Extent;
 use self::failure::{ExitCodes, Failure};
 use crate::config::types::LogLevel;
 
@@ -33,7 +34,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     match istio_iptables::arguments(&arguments) {
         Some(arguments) => exit_code(
-            istio_iptables::command,
+            |_| istio_iptables::command(),
             &arguments,
             |matches| istio_iptables::run(matches).map(|()| ExitCode::SUCCESS),
             failure::ISTIO_IPTABLES,
@@ -44,7 +45,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// What clap knows of the whole command line, every option of it: for man pages and the like.
 pub fn command() -> Command {
-    help::full(arguments::command())
+    help::full(arguments::command(Extent::Whole))
 }
 
 fn command_of_ours(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
@@ -65,15 +66,17 @@ fn command_of_ours(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
 }
 
 fn exit_code<T: Termination>(
-    command: fn() -> Command,
+    command: fn(Extent) -> Command,
     arguments: &[OsString],
     run: fn(&ArgMatches) -> anyhow::Result<T>,
     codes: ExitCodes,
 ) -> ExitCode {
-    let matches = match command().try_get_matches_from(arguments) {
-        Err(error) if help::is_help(&error) => help::brief(command()).try_get_matches_from(arguments),
+    let named = command(Extent::NamedIn(arguments)).try_get_matches_from(arguments);
+    let whole = || command(Extent::Whole);
+    let matches = named.or_else(|_| match whole().try_get_matches_from(arguments) {
+        Err(error) if help::is_help(&error) => help::brief(whole()).try_get_matches_from(arguments),
         matches => matches,
-    };
+    });
     let matches = match matches {
         Ok(matches) => matches,
         Err(error) => {

@@ -30,14 +30,11 @@ use crate::node::{Directories, Look, Node, health};
 /// What `status` exits with where something is not as wanted.
 const NOT_AS_WANTED: u8 = 3;
 
+/// What the command is called.
+pub const NAME: &str = "node";
+
 /// The command and its subcommands.
 pub fn command() -> Command {
-    Command::new("node")
-        .about("Puts the CNI plugin on a node, and keeps it there")
-        .defer(subcommands)
-}
-
-fn subcommands(command: Command) -> Command {
     let subcommand = |name: &'static str, about, examples| {
         let options = NODE_OPTIONS.iter().filter(|option| option.commands.contains(&name));
         let logging = OPTIONS.iter().filter(|option| option.name.starts_with("log-"));
@@ -48,7 +45,8 @@ fn subcommands(command: Command) -> Command {
             .args(logging.map(arguments::argument))
             .arg(arguments::verbose())
     };
-    command
+    Command::new(NAME)
+        .about("Puts the CNI plugin on a node, and keeps it there")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .disable_help_subcommand(true)
