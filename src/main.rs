@@ -2,6 +2,11 @@
 
 use std::process::ExitCode;
 
+/// The allocator of musl asks the kernel for each handful of pages, a hundred times in a run.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 fn main() -> ExitCode {
     // Where panics abort, nothing unwinds.
     #[cfg(panic = "abort")]

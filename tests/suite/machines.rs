@@ -149,17 +149,16 @@ fn a_lock_that_a_security_policy_denies_is_done_without() {
 /// What may not be read, such as the list of legacy tables, is done without; what was asked for is not.
 #[test]
 fn files_that_a_security_policy_denies() {
-    let files = Denial::Call {
-        number: libc::SYS_openat,
-        errno: libc::EACCES,
-    };
     // The dynamic linker opens files.
     let program = crate::containment::static_program();
     let run = |netns: &Netns, arguments: &[&str]| {
         let mut command = netns.command(&program);
         // Programs of iptables need files.
         command.args(arguments).env("PATH", "/nonexistent");
-        deny(&mut command, files);
+        for number in [libc::SYS_open, libc::SYS_openat] {
+            let errno = libc::EACCES;
+            deny(&mut command, Denial::Call { number, errno });
+        }
         Run::of(&mut command)
     };
     let (netns, reference) = (Netns::new(), Netns::new());
