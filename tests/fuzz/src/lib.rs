@@ -10,6 +10,7 @@ use sidetrack::config::{Config, Settings, file};
 use sidetrack::facts::{Facts, Ipv6};
 use sidetrack::plan::{Plan, PlanError};
 use sidetrack::render;
+use sidetrack::render::netlink::Step;
 use sidetrack::render::netlink::listing::Listing;
 
 /// Plans and renders `config` for each kind of namespace.
