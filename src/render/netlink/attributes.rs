@@ -17,7 +17,9 @@ impl Attributes {
 
     /// An attribute with these bytes as its value.
     pub fn bytes(&mut self, kind: u16, value: &[u8]) {
-        self.attribute(kind, |attributes| attributes.0.extend_from_slice(value));
+        self.header(kind, value.len());
+        self.0.extend_from_slice(value);
+        self.pad();
     }
 
     /// A number, in the network's order of bytes as nf_tables wants it.
@@ -27,15 +29,19 @@ impl Attributes {
 
     /// A text, with a zero at its end.
     pub fn text(&mut self, kind: u16, value: &str) {
-        self.attribute(kind, |attributes| {
-            attributes.0.extend_from_slice(value.as_bytes());
-            attributes.0.push(0);
-        });
+        self.header(kind, value.len() + 1);
+        self.0.extend_from_slice(value.as_bytes());
+        self.0.push(0);
+        self.pad();
     }
 
     /// An attribute whose value are attributes.
     pub fn nest(&mut self, kind: u16, write: impl FnOnce(&mut Self)) {
-        self.attribute(kind | NLA_F_NESTED, write);
+        let start = self.0.len();
+        self.header(kind | NLA_F_NESTED, 0);
+        write(self);
+        let length = length(self.0.len() - start);
+        self.0[start..start + length.len()].copy_from_slice(&length);
     }
 
     /// An attribute whose value are these attributes.
@@ -48,14 +54,19 @@ impl Attributes {
         &self.0
     }
 
-    fn attribute(&mut self, kind: u16, write_value: impl FnOnce(&mut Self)) {
-        let start = self.0.len();
-        self.0.extend_from_slice(&[0; NLA_HEADER_SIZE]);
-        write_value(self);
-        // No list of ours is as long as 64 KiB: see `elements`.
-        let length = (self.0.len() - start) as u16;
-        self.0[start..start + 2].copy_from_slice(&length.to_ne_bytes());
-        self.0[start + 2..start + NLA_HEADER_SIZE].copy_from_slice(&kind.to_ne_bytes());
-        self.0.resize(self.0.len().next_multiple_of(NLA_ALIGNTO), 0);
+    fn header(&mut self, kind: u16, value_length: usize) {
+        let length = length(NLA_HEADER_SIZE + value_length);
+        self.0.extend_from_slice([length, kind.to_ne_bytes()].as_flattened());
     }
+
+    fn pad(&mut self) {
+        while !self.0.len().is_multiple_of(NLA_ALIGNTO) {
+            self.0.push(0);
+        }
+    }
+}
+
+/// The length of an attribute. None of ours is as long as 64 KiB: see `elements`.
+fn length(bytes: usize) -> [u8; 2] {
+    (bytes as u16).to_ne_bytes()
 }
