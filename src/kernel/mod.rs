@@ -4,7 +4,6 @@
 //! real.
 
 pub mod accounts;
-mod attributes;
 pub mod backtrace;
 pub mod check;
 #[cfg(test)]

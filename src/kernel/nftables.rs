@@ -2,21 +2,15 @@
 
 mod others;
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable as _, NetlinkHeader, NetlinkMessage};
-use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, GenAttribute, GenMessage, NfTablesMessage, RuleAttribute, RuleMessage, SetAttribute,
-    SetElementList, SetElementMessage, SetMessage, TableAttribute, TableMessage,
-};
-use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily};
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 use thiserror::Error;
 
+use super::Change;
 use super::netlink::{ATTEMPTS, Answer, NetlinkError, Socket, attempts};
-use super::{Change, attributes};
 use crate::drift::{Difference, Subject};
 use crate::render::netlink::listing::Listing;
-use crate::render::netlink::{self, Object, Step};
+use crate::render::netlink::{self, Malformed, Message, Object, Step, question};
 use crate::ruleset::{Installed, Ruleset, TABLE};
 
 /// How often what is installed is compared with what is wanted, before it is simply put in place.
@@ -222,34 +216,20 @@ impl Nftables {
     /// ruleset changes between them, the answers do not belong together, and the reading was interrupted.
     fn read(&mut self) -> Result<(u32, Listing), NftablesError> {
         let generation = self.generation()?;
-        let table = || TABLE.to_owned();
-        let inet = NetfilterProtoFamily::Inet;
-        let tables = self.dump(inet, NfTablesMessage::GetTable(TableMessage { attributes: Vec::new() }))?;
-        let chains = self.dump(inet, NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() }))?;
-        let ours = |message: &NetfilterMessage| match &message.inner {
-            NetfilterMessageInner::NfTables(NfTablesMessage::NewTable(one)) => {
-                one.attributes.contains(&TableAttribute::Name(table()))
-            }
-            NetfilterMessageInner::NfTables(NfTablesMessage::NewChain(chain)) => {
-                chain.attributes.contains(&ChainAttribute::Table(table()))
-            }
-            _ => false,
-        };
-        let mut messages: Vec<NetfilterMessage> = tables.into_iter().chain(chains).filter(ours).collect();
-        let attributes = vec![RuleAttribute::Table(table())];
-        messages.extend(self.dump(inet, NfTablesMessage::GetRule(RuleMessage { attributes }))?);
-        let attributes = vec![SetAttribute::Table(table())];
-        let sets = match self.dump(inet, NfTablesMessage::GetSet(SetMessage { attributes })) {
+        let tables = self.dump(&question::tables())?;
+        let chains = self.dump(&question::chains())?;
+        let mut messages: Vec<Message> = tables.into_iter().chain(chains).collect();
+        messages.retain(|message| message.table().is_some_and(|table| table == TABLE));
+        messages.extend(self.dump(&question::rules(TABLE))?);
+        let sets = match self.dump(&question::sets(TABLE)) {
             // The kernel says so where there is no such table; then there are no sets either.
             Err(NftablesError::Netlink(NetlinkError::Refused(Errno::ENOENT))) => Vec::new(),
             sets => sets?,
         };
-        let names: Vec<String> = sets.iter().filter_map(set_name).collect();
+        let names: Vec<String> = sets.iter().filter_map(Message::set).collect();
         messages.extend(sets);
         for name in names {
-            let attributes = vec![SetElementList::Table(table()), SetElementList::Set(name)];
-            let elements = NfTablesMessage::GetSetElement(SetElementMessage { attributes });
-            messages.extend(match self.dump(inet, elements) {
+            messages.extend(match self.dump(&question::elements(TABLE, &name)) {
                 // Somebody has removed the set since the sets were listed.
                 Err(NftablesError::Netlink(NetlinkError::Refused(Errno::ENOENT))) => {
                     return Err(NetlinkError::Interrupted.into());
@@ -257,7 +237,7 @@ impl Nftables {
                 elements => elements?,
             });
         }
-        let listing = Listing::of(messages.iter().filter_map(nf_tables));
+        let listing = Listing::of(&messages).map_err(malformed)?;
         if self.generation()? != generation {
             return Err(NetlinkError::Interrupted.into());
         }
@@ -266,16 +246,11 @@ impl Nftables {
 
     /// The number of the current generation of the ruleset. It changes with every transaction of anybody.
     fn generation(&mut self) -> Result<u32, NftablesError> {
-        let request = NfTablesMessage::GetGen(GenMessage { attributes: Vec::new() });
-        self.socket
-            .send(&self::request(NetfilterProtoFamily::Unspec, request, 0))?;
+        self.socket.send(&question::generation())?;
         for answer in self.socket.receive()? {
             match answer {
                 Answer::Message { kind, payload } => {
-                    if let NetfilterMessageInner::NfTables(NfTablesMessage::NewGen(generation)) =
-                        decode(kind, &payload)?.inner
-                        && let Some(id) = generation.attributes.iter().find_map(generation_id)
-                    {
+                    if let Some(id) = read_message(kind, &payload)?.generation() {
                         return Ok(id);
                     }
                 }
@@ -286,13 +261,12 @@ impl Nftables {
         Err(NetlinkError::Malformed("no generation of the ruleset".to_owned()).into())
     }
 
-    fn dump(
-        &mut self,
-        family: NetfilterProtoFamily,
-        message: NfTablesMessage,
-    ) -> Result<Vec<NetfilterMessage>, NftablesError> {
-        match self.socket.dump(&request(family, message, NLM_F_DUMP)) {
-            Ok(messages) => messages.iter().map(|(kind, payload)| decode(*kind, payload)).collect(),
+    fn dump(&mut self, question: &[u8]) -> Result<Vec<Message>, NftablesError> {
+        match self.socket.dump(question) {
+            Ok(answers) => answers
+                .iter()
+                .map(|(kind, payload)| read_message(*kind, payload))
+                .collect(),
             Err(NetlinkError::Refused(errno)) => Err(refused(errno, None)),
             Err(error) => Err(error.into()),
         }
@@ -384,49 +358,10 @@ fn refused(errno: Errno, object: Option<Object>) -> NftablesError {
     }
 }
 
-fn request(family: NetfilterProtoFamily, message: NfTablesMessage, flags: u16) -> Vec<u8> {
-    let header = NetfilterHeader::new(family, 0, 0);
-    let mut message = NetlinkMessage::from(NetfilterMessage::new(header, message));
-    message.header.flags = NLM_F_REQUEST | flags;
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    bytes
+fn read_message(kind: u16, payload: &[u8]) -> Result<Message, NftablesError> {
+    Message::read(kind, payload).map_err(malformed)
 }
 
-/// Reads one message of nf_tables: its type, and what follows the netlink header.
-///
-/// # Errors
-/// It is not what the kernel would send.
-pub fn decode(kind: u16, payload: &[u8]) -> Result<NetfilterMessage, NftablesError> {
-    let mut header = NetlinkHeader::default();
-    header.message_type = kind;
-    if !attributes::are_whole(kind, payload) {
-        return Err(NetlinkError::Malformed("an attribute is cut off".to_owned()).into());
-    }
-    NetfilterMessage::deserialize(&header, payload).map_err(|error| NetlinkError::Malformed(error.to_string()).into())
-}
-
-fn generation_id(attribute: &GenAttribute) -> Option<u32> {
-    match attribute {
-        GenAttribute::Id(id) => Some(*id),
-        _ => None,
-    }
-}
-
-fn set_name(message: &NetfilterMessage) -> Option<String> {
-    let NetfilterMessageInner::NfTables(NfTablesMessage::NewSet(set)) = &message.inner else {
-        return None;
-    };
-    set.attributes.iter().find_map(|attribute| match attribute {
-        SetAttribute::Name(name) => Some(name.clone()),
-        _ => None,
-    })
-}
-
-fn nf_tables(message: &NetfilterMessage) -> Option<&NfTablesMessage> {
-    match &message.inner {
-        NetfilterMessageInner::NfTables(message) => Some(message),
-        _ => None,
-    }
+fn malformed(message: Malformed) -> NftablesError {
+    NetlinkError::Malformed(message.to_string()).into()
 }

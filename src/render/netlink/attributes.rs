@@ -1,9 +1,17 @@
-//! Writes netlink attributes (linux/netlink.h, `struct nlattr`): a length, a kind, a value, and zeros up to the next
-//! multiple of four bytes.
+//! Writes and reads netlink attributes (linux/netlink.h, `struct nlattr`): a length, a kind, a value, and zeros up to the
+//! next multiple of four bytes.
 //!
 //! They are written in place, once. There may be tens of thousands of them.
 
-use netlink_packet_core::{NLA_ALIGNTO, NLA_F_NESTED, NLA_HEADER_SIZE};
+use std::iter;
+
+use netlink_packet_core::{NLA_ALIGNTO, NLA_F_NESTED, NLA_HEADER_SIZE, NLA_TYPE_MASK};
+use thiserror::Error;
+
+/// A message that the kernel would not write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("it is none of nf_tables, or an attribute is cut off")]
+pub struct Malformed;
 
 /// Attributes, one after another.
 #[derive(Clone, Default)]
@@ -69,4 +77,88 @@ impl Attributes {
 /// The length of an attribute. None of ours is as long as 64 KiB: see `elements`.
 fn length(bytes: usize) -> [u8; 2] {
     (bytes as u16).to_ne_bytes()
+}
+
+/// Reads attributes: of each its kind, without flags, and its value. Nothing comes after an error.
+pub fn read(mut bytes: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), Malformed>> {
+    iter::from_fn(move || {
+        let rest = Some(bytes).filter(|rest| !rest.is_empty())?;
+        let first = split_first(rest);
+        bytes = first.map_or(&[], |(_, _, after)| after);
+        Some(first.map(|(kind, value, _)| (kind, value)))
+    })
+}
+
+/// The kind and the value of the first attribute, and what comes after it.
+fn split_first(bytes: &[u8]) -> Result<(u16, &[u8], &[u8]), Malformed> {
+    let [low, high, kind @ ..] = bytes.first_chunk::<NLA_HEADER_SIZE>().ok_or(Malformed)?;
+    let length = usize::from(u16::from_ne_bytes([*low, *high]));
+    let value = bytes.get(NLA_HEADER_SIZE..length).ok_or(Malformed)?;
+    let after = bytes.get(length.next_multiple_of(NLA_ALIGNTO)..);
+    Ok((
+        u16::from_ne_bytes(*kind) & NLA_TYPE_MASK,
+        value,
+        after.unwrap_or_default(),
+    ))
+}
+
+/// A number, in the network's order of bytes.
+///
+/// # Errors
+/// It is cut off.
+pub fn number(value: &[u8]) -> Result<u32, Malformed> {
+    value
+        .as_array()
+        .map(|bytes| u32::from_be_bytes(*bytes))
+        .ok_or(Malformed)
+}
+
+/// A text, up to the zero at its end.
+pub fn text(value: &[u8]) -> String {
+    let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
+    String::from_utf8_lossy(&value[..end]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written() -> Attributes {
+        let mut attributes = Attributes::default();
+        attributes.number(1, 0x0102_0304);
+        attributes.text(2, "abcd");
+        attributes.nest(3, |inner| inner.bytes(4, &[7]));
+        attributes
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let attributes = written();
+        let read: Vec<_> = read(attributes.as_bytes()).collect::<Result<_, _>>().unwrap();
+        let [(1, first), (2, second), (3, third)] = read[..] else {
+            panic!("{read:?}");
+        };
+        assert_eq!((number(first), text(second)), (Ok(0x0102_0304), "abcd".to_owned()));
+        assert_eq!(super::read(third).collect::<Vec<_>>(), [Ok((4, &[7][..]))]);
+    }
+
+    #[test]
+    fn every_cut_is_noticed_but_between_attributes() {
+        let attributes = written();
+        let bytes = attributes.as_bytes();
+        // Padding may be missing at the end: the last byte of the text is the 17th.
+        let whole = [0, 8, 17, 18, 19, 20, 32];
+        for end in 0..=bytes.len() {
+            let is_whole = read(&bytes[..end]).all(|attribute| attribute.is_ok());
+            assert_eq!(is_whole, whole.contains(&end), "{end}");
+        }
+    }
+
+    #[test]
+    fn a_length_below_that_of_the_header_ends_the_reading() {
+        for length in 0..4 {
+            let bytes = [[length, 0, 1, 0], [4, 0, 1, 0]].concat();
+            assert_eq!(read(&bytes).collect::<Vec<_>>(), [Err(Malformed)]);
+        }
+    }
 }

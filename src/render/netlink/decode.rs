@@ -5,9 +5,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Subnets, Ipv6Subnets};
-use netlink_packet_core::{NLA_TYPE_MASK, NlasIterator};
 
-use super::attributes::Attributes;
+use super::attributes::{Attributes, read};
 use super::listing::{self, Boundary, Expression, Listing};
 use super::uapi::*;
 use super::{elements, expression};
@@ -196,9 +195,10 @@ fn term((name, attributes): &Expression) -> Option<Term> {
 }
 
 pub(super) fn nested(attributes: &[u8], kind: u16) -> Option<Vec<u8>> {
-    let mut attributes = NlasIterator::new(attributes).flatten();
-    let found = attributes.find(|attribute| attribute.kind() & NLA_TYPE_MASK == kind)?;
-    Some(found.value().to_vec())
+    let mut attributes = read(attributes).flatten();
+    attributes
+        .find(|(found, _)| *found == kind)
+        .map(|(_, value)| value.to_vec())
 }
 
 pub(super) fn text(bytes: &[u8]) -> Option<String> {

@@ -4,14 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use netlink_packet_core::{DefaultNla, Emitable as _, NLA_TYPE_MASK, Nla as _, NlasIterator, Parseable as _};
-use netlink_packet_netfilter::nftables::{
-    ChainAttribute, DataAttribute, ExpressionAttribute, Hook, HookNumber, InetHookNumber, ListAttribute,
-    NfTablesMessage, RuleAttribute, SetAttribute, SetElementAttribute, SetElementFlags, SetElementList, TableAttribute,
-};
+use libc::{NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFT_MSG_NEWSET, NFT_MSG_NEWSETELEM, NFT_MSG_NEWTABLE};
 
-use super::Step;
-use super::attributes::Attributes;
+use super::attributes::{Attributes, Malformed, number, read, text};
+use super::uapi::*;
+use super::{Message, Step};
 
 /// The contents of our table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -66,20 +63,28 @@ pub(super) enum Boundary {
 impl Listing {
     /// What a table holds that these steps have made from nothing.
     pub fn of_steps(steps: &[Step]) -> Self {
-        let messages: Vec<NfTablesMessage> = steps.iter().flat_map(Step::message).collect();
-        Self::of(&messages)
+        let messages = steps.iter().map(|step| (step.kind, step.attributes.as_bytes()));
+        Self::read(messages).unwrap_or_default() // Nothing of ours is cut off.
     }
 
     /// Reads messages that create things. Others are passed over.
-    pub fn of<'m>(messages: impl IntoIterator<Item = &'m NfTablesMessage>) -> Self {
+    ///
+    /// # Errors
+    /// An attribute is cut off.
+    pub fn of<'m>(messages: impl IntoIterator<Item = &'m Message>) -> Result<Self, Malformed> {
+        let messages = messages.into_iter();
+        Self::read(messages.map(|message| (message.kind, message.attributes.as_slice())))
+    }
+
+    fn read<'m>(messages: impl Iterator<Item = (u8, &'m [u8])>) -> Result<Self, Malformed> {
         let mut listing = Self::default();
-        for message in messages {
-            match message {
-                NfTablesMessage::NewTable(table) => listing.read_table(&table.attributes),
-                NfTablesMessage::NewChain(chain) => listing.read_chain(&chain.attributes),
-                NfTablesMessage::NewRule(rule) => listing.read_rule(&rule.attributes),
-                NfTablesMessage::NewSet(set) => listing.read_set(&set.attributes),
-                NfTablesMessage::NewSetElement(elements) => listing.read_elements(&elements.attributes),
+        for (kind, attributes) in messages {
+            match i32::from(kind) {
+                NFT_MSG_NEWTABLE => listing.read_table(attributes)?,
+                NFT_MSG_NEWCHAIN => listing.read_chain(attributes)?,
+                NFT_MSG_NEWRULE => listing.read_rule(attributes)?,
+                NFT_MSG_NEWSET => listing.read_set(attributes)?,
+                NFT_MSG_NEWSETELEM => listing.read_elements(attributes)?,
                 _ => {}
             }
         }
@@ -90,7 +95,7 @@ impl Listing {
                 set.boundaries.remove(0);
             }
         }
-        listing
+        Ok(listing)
     }
 
     /// The names of the chains.
@@ -116,142 +121,161 @@ impl Listing {
         }
     }
 
-    fn read_table(&mut self, attributes: &[TableAttribute]) {
-        for attribute in attributes {
-            if let TableAttribute::Flags(flags) = attribute {
-                self.flags = flags.bits();
+    fn read_table(&mut self, attributes: &[u8]) -> Result<(), Malformed> {
+        for attribute in read(attributes) {
+            if let (NFTA_TABLE_FLAGS, value) = attribute? {
+                self.flags = number(value)?;
             }
         }
+        Ok(())
     }
 
-    fn read_chain(&mut self, attributes: &[ChainAttribute]) {
-        let (mut name, mut kind, mut policy, mut hook) = (String::new(), String::new(), 0, None);
-        for attribute in attributes {
-            match attribute {
-                ChainAttribute::Name(text) => name.clone_from(text),
-                ChainAttribute::Type(text) => kind.clone_from(text),
-                ChainAttribute::Policy(number) => policy = *number,
-                ChainAttribute::Hook(attributes) => hook = Some(attributes),
+    fn read_chain(&mut self, attributes: &[u8]) -> Result<(), Malformed> {
+        let (mut name, mut kind, mut policy, mut place) = (String::new(), String::new(), 0, None);
+        for attribute in read(attributes) {
+            match attribute? {
+                (NFTA_CHAIN_NAME, value) => name = text(value),
+                (NFTA_CHAIN_TYPE, value) => kind = text(value),
+                (NFTA_CHAIN_POLICY, value) => policy = number(value)?,
+                (NFTA_CHAIN_HOOK, value) => place = Some(hook_and_priority(value)?),
                 _ => {}
             }
         }
-        let hook = hook.map(|attributes| {
-            let (mut hook, mut priority) = (HookNumber::Inet(InetHookNumber::Other(u32::MAX)), 0);
-            for attribute in attributes {
-                match attribute {
-                    Hook::Number(number) => hook = *number,
-                    Hook::Priority(number) => priority = number.cast_signed(),
-                    _ => {}
-                }
-            }
-            BaseHook {
-                kind,
-                hook: hook.into(),
-                priority,
-                policy,
-            }
+        let hook = place.map(|(hook, priority)| BaseHook {
+            kind,
+            hook,
+            priority,
+            policy,
         });
         self.chains.entry(name).or_default().hook = hook;
+        Ok(())
     }
 
-    fn read_rule(&mut self, attributes: &[RuleAttribute]) {
+    fn read_rule(&mut self, attributes: &[u8]) -> Result<(), Malformed> {
         let (mut chain, mut expressions, mut user_data) = (String::new(), Vec::new(), Vec::new());
-        for attribute in attributes {
-            match attribute {
-                RuleAttribute::Chain(name) => chain.clone_from(name),
-                RuleAttribute::Expressions(list) => expressions = list.iter().filter_map(expression).collect(),
-                RuleAttribute::UserData(bytes) => user_data.clone_from(bytes),
+        for attribute in read(attributes) {
+            match attribute? {
+                (NFTA_RULE_CHAIN, value) => chain = text(value),
+                (NFTA_RULE_EXPRESSIONS, list) => expressions = expressions_of(list)?,
+                (NFTA_RULE_USERDATA, value) => user_data = value.to_vec(),
                 _ => {}
             }
         }
-        self.chains
-            .entry(chain)
-            .or_default()
-            .rules
-            .push(Rule { expressions, user_data });
+        let rule = Rule { expressions, user_data };
+        self.chains.entry(chain).or_default().rules.push(rule);
+        Ok(())
     }
 
-    fn read_set(&mut self, attributes: &[SetAttribute]) {
+    fn read_set(&mut self, attributes: &[u8]) -> Result<(), Malformed> {
         let (mut name, mut set) = (String::new(), Set::default());
-        for attribute in attributes {
-            match attribute {
-                SetAttribute::Name(text) => name.clone_from(text),
-                SetAttribute::KeyType(number) => set.datatype = *number,
-                SetAttribute::Flags(flags) => set.flags = flags.bits(),
+        for attribute in read(attributes) {
+            match attribute? {
+                (NFTA_SET_NAME, value) => name = text(value),
+                (NFTA_SET_KEY_TYPE, value) => set.datatype = number(value)?,
+                (NFTA_SET_FLAGS, value) => set.flags = number(value)?,
                 _ => {}
             }
         }
         self.sets.insert(name, set);
+        Ok(())
     }
 
-    fn read_elements(&mut self, attributes: &[SetElementList]) {
+    fn read_elements(&mut self, attributes: &[u8]) -> Result<(), Malformed> {
         let (mut name, mut boundaries) = (String::new(), Vec::new());
-        for attribute in attributes {
-            match attribute {
-                SetElementList::Set(text) => name.clone_from(text),
-                SetElementList::Elements(elements) => boundaries = elements.iter().filter_map(boundary).collect(),
+        for attribute in read(attributes) {
+            match attribute? {
+                (NFTA_SET_ELEM_LIST_SET, value) => name = text(value),
+                (NFTA_SET_ELEM_LIST_ELEMENTS, list) => {
+                    for element in read(list) {
+                        boundaries.extend(boundary(element?.1)?);
+                    }
+                }
                 _ => {}
             }
         }
         self.sets.entry(name).or_default().boundaries.extend(boundaries);
+        Ok(())
     }
 }
 
-/// The expressions of a list that is in bytes.
-pub(super) fn expressions(list: &Attributes) -> Vec<Expression> {
-    let elements = NlasIterator::new(list.as_bytes()).flatten();
-    let elements = elements.filter_map(|element| ListAttribute::parse(&element).ok());
-    elements.filter_map(|element| expression(&element)).collect()
-}
-
-fn expression(element: &ListAttribute<ExpressionAttribute>) -> Option<Expression> {
-    let ListAttribute::Element(attributes) = element else {
-        return None;
-    };
-    let (mut name, mut values) = (String::new(), BTreeMap::new());
-    for attribute in attributes {
-        match attribute {
-            ExpressionAttribute::Name(text) => name.clone_from(text),
-            ExpressionAttribute::Data(data) => {
-                let mut bytes = vec![0; data.buffer_len()];
-                data.emit(&mut bytes);
-                values = self::values(&bytes);
-            }
+fn hook_and_priority(attributes: &[u8]) -> Result<(u32, i32), Malformed> {
+    let (mut hook, mut priority) = (u32::MAX, 0);
+    for attribute in read(attributes) {
+        match attribute? {
+            (NFTA_HOOK_HOOKNUM, value) => hook = number(value)?,
+            (NFTA_HOOK_PRIORITY, value) => priority = number(value)?.cast_signed(),
             _ => {}
         }
     }
-    Some((name, values))
+    Ok((hook, priority))
+}
+
+/// The expressions of a rule as it would be listed.
+pub(super) fn expressions(list: &Attributes) -> Vec<Expression> {
+    expressions_of(list.as_bytes()).unwrap_or_default() // Nothing of ours is cut off.
+}
+
+fn expressions_of(list: &[u8]) -> Result<Vec<Expression>, Malformed> {
+    read(list).map(|element| expression(element?.1)).collect()
+}
+
+fn expression(attributes: &[u8]) -> Result<Expression, Malformed> {
+    let (mut name, mut data) = (String::new(), &[][..]);
+    for attribute in read(attributes) {
+        match attribute? {
+            (NFTA_EXPR_NAME, value) => name = text(value),
+            (NFTA_EXPR_DATA, value) => data = value,
+            _ => {}
+        }
+    }
+    let values = values(&name, data)?;
+    Ok((name, values))
 }
 
 /// Attributes by their numbers, without those that are zero: the kernel states some that a sender may leave out.
-fn values(attributes: &[u8]) -> BTreeMap<u16, Vec<u8>> {
-    NlasIterator::new(attributes)
-        .flatten()
-        .filter_map(|nla| DefaultNla::parse(&nla).ok())
-        .map(|nla| (nla.kind() & NLA_TYPE_MASK, value(&nla)))
-        .filter(|(_, value)| value.iter().any(|byte| *byte != 0))
-        .collect()
+fn values(expression: &str, attributes: &[u8]) -> Result<BTreeMap<u16, Vec<u8>>, Malformed> {
+    let mut values = BTreeMap::new();
+    for attribute in read(attributes) {
+        let (kind, value) = attribute?;
+        let value = match (expression, kind) {
+            ("cmp", NFTA_CMP_DATA)
+            | ("bitwise", NFTA_BITWISE_MASK | NFTA_BITWISE_XOR | NFTA_BITWISE_DATA)
+            | ("immediate", NFTA_IMMEDIATE_DATA) => without_flags(value)?,
+            _ => value.to_vec(),
+        };
+        if value.iter().any(|byte| *byte != 0) {
+            values.insert(kind, value);
+        }
+    }
+    Ok(values)
 }
 
-fn value(nla: &DefaultNla) -> Vec<u8> {
-    let mut bytes = vec![0; nla.value_len()];
-    nla.emit_value(&mut bytes);
-    bytes
+/// Attributes again. The kernel does not say which of them hold others.
+fn without_flags(attributes: &[u8]) -> Result<Vec<u8>, Malformed> {
+    let mut same = Attributes::default();
+    for attribute in read(attributes) {
+        let (kind, value) = attribute?;
+        same.bytes(kind, value);
+    }
+    Ok(same.as_bytes().to_vec())
 }
 
-fn boundary(element: &ListAttribute<SetElementAttribute>) -> Option<(Vec<u8>, Boundary)> {
-    let ListAttribute::Element(attributes) = element else {
-        return None;
-    };
+fn boundary(element: &[u8]) -> Result<Option<(Vec<u8>, Boundary)>, Malformed> {
     let (mut key, mut boundary) = (None, Boundary::Begin);
-    for attribute in attributes {
-        match attribute {
-            SetElementAttribute::Key(DataAttribute::Value(bytes)) => key = Some(bytes.clone()),
-            SetElementAttribute::Flags(flags) if flags.contains(SetElementFlags::IntervalEnd) => {
+    for attribute in read(element) {
+        match attribute? {
+            (NFTA_SET_ELEM_KEY, data) => {
+                for value in read(data) {
+                    if let (NFTA_DATA_VALUE, value) = value? {
+                        key = Some(value.to_vec());
+                    }
+                }
+            }
+            (NFTA_SET_ELEM_FLAGS, value) if number(value)? & NFT_SET_ELEM_INTERVAL_END != 0 => {
                 boundary = Boundary::End;
             }
             _ => {}
         }
     }
-    key.map(|key| (key, boundary))
+    Ok(key.map(|key| (key, boundary)))
 }

@@ -7,6 +7,8 @@ mod elements;
 mod expression;
 mod foreign;
 pub mod listing;
+mod message;
+pub mod question;
 mod uapi;
 
 use std::fmt;
@@ -15,16 +17,15 @@ use libc::{
     NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES, NFT_MSG_DELCHAIN, NFT_MSG_DELRULE, NFT_MSG_DELSET,
     NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFT_MSG_NEWSET, NFT_MSG_NEWSETELEM, NFT_MSG_NEWTABLE,
 };
-use netlink_packet_core::{
-    DecodeError, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, ParseableParametrized as _,
-};
-use netlink_packet_netfilter::nftables::NfTablesMessage;
+use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
 
 use self::attributes::Attributes;
+pub use self::attributes::Malformed;
 pub use self::contents::contents;
 pub use self::decode::decode;
 pub use self::foreign::base_chains;
 pub use self::listing::Listing;
+pub use self::message::Message;
 use self::uapi::*;
 use crate::ruleset::{BaseHook, Chain, Hook, Name, Rule, Ruleset, Set, TABLE};
 
@@ -49,14 +50,6 @@ impl Step {
             flags,
             attributes,
         }
-    }
-
-    /// The message, read as those of the kernel are.
-    ///
-    /// # Errors
-    /// It cannot be read, and the kernel would not understand it either.
-    pub fn message(&self) -> Result<NfTablesMessage, DecodeError> {
-        NfTablesMessage::parse_with_param(self.attributes.as_bytes(), self.kind)
     }
 }
 
@@ -164,7 +157,11 @@ pub fn transaction(steps: &[Step], generation: Option<u32>) -> Vec<u8> {
     for (step, sequence) in steps.iter().zip(1..) {
         let acknowledge = if sequence as usize == steps.len() { NLM_F_ACK } else { 0 };
         let flags = step.flags | acknowledge;
-        append(&mut bytes, Kind::NfTables(step.kind), flags, sequence, &step.attributes);
+        let kind = Kind::NfTables {
+            kind: step.kind,
+            family: NFPROTO_INET,
+        };
+        append(&mut bytes, kind, flags, sequence, &step.attributes);
     }
     let end = steps.len() as u32 + 1;
     append(
@@ -180,8 +177,8 @@ pub fn transaction(steps: &[Step], generation: Option<u32>) -> Vec<u8> {
 enum Kind {
     /// What begins and ends a transaction.
     Batch(i32),
-    /// `enum nf_tables_msg_types`.
-    NfTables(u8),
+    /// `enum nf_tables_msg_types`, about tables of this family.
+    NfTables { kind: u8, family: u8 },
 }
 
 /// Of a message: `struct nlmsghdr` of linux/netlink.h, and `struct nfgenmsg` of linux/netfilter/nfnetlink.h.
@@ -191,7 +188,7 @@ fn append(bytes: &mut Vec<u8>, kind: Kind, flags: u16, sequence: u32, attributes
     let subsystem = NFNL_SUBSYS_NFTABLES as u16;
     let (kind, family, resource) = match kind {
         Kind::Batch(kind) => (kind as u16, NFPROTO_UNSPEC, subsystem),
-        Kind::NfTables(kind) => (subsystem << 8 | u16::from(kind), NFPROTO_INET, 0),
+        Kind::NfTables { kind, family } => (subsystem << 8 | u16::from(kind), family, 0),
     };
     let attributes = attributes.as_bytes();
     let length = (HEADERS_LENGTH + attributes.len()) as u32;

@@ -3,6 +3,9 @@
 /// `enum nfnl_batch_attributes`.
 pub const NFNL_BATCH_GENID: u16 = 1;
 
+/// `enum nft_gen_attributes`.
+pub const NFTA_GEN_ID: u16 = 1;
+
 /// `enum nft_list_attributes`.
 pub const NFTA_LIST_ELEM: u16 = 1;
 
@@ -67,6 +70,7 @@ pub const NFTA_BITWISE_DREG: u16 = 2;
 pub const NFTA_BITWISE_LEN: u16 = 3;
 pub const NFTA_BITWISE_MASK: u16 = 4;
 pub const NFTA_BITWISE_XOR: u16 = 5;
+pub const NFTA_BITWISE_DATA: u16 = 7;
 
 /// `enum nft_byteorder_attributes`.
 pub const NFTA_BYTEORDER_SREG: u16 = 1;

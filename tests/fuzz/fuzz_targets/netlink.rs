@@ -1,26 +1,24 @@
-//! A datagram of the kernel: split into messages, decoded, listed.
+//! A datagram of the kernel: split into messages, listed, read back as rules.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner};
 use sidetrack::kernel::netlink::{Answer, answers};
-use sidetrack::kernel::nftables::decode;
 use sidetrack::render::netlink::listing::Listing;
+use sidetrack::render::netlink::{Message, decode};
 
 fuzz_target!(|datagram: &[u8]| {
     let Ok(answers) = answers(datagram) else {
         return;
     };
-    let messages: Vec<NetfilterMessage> = answers
+    let messages: Vec<Message> = answers
         .iter()
         .filter_map(|answer| match answer {
-            Answer::Message { kind, payload } => decode(*kind, payload).ok(),
+            Answer::Message { kind, payload } => Message::read(*kind, payload).ok(),
             Answer::Interrupted | Answer::Status { .. } => None,
         })
         .collect();
-    let listing = Listing::of(messages.iter().filter_map(|message| match &message.inner {
-        NetfilterMessageInner::NfTables(message) => Some(message),
-        _ => None,
-    }));
-    assert!(listing.set_names().all(|name| listing.set(name).is_some()));
+    if let Ok(listing) = Listing::of(&messages) {
+        assert!(listing.set_names().all(|name| listing.set(name).is_some()));
+        decode(&listing);
+    }
 });

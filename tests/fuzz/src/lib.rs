@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use netlink_packet_netfilter::nftables::NfTablesMessage;
 use sidetrack::config::layer::Layer;
 use sidetrack::config::sources::{self, Parsed};
 use sidetrack::config::types::NoAccounts;
@@ -10,7 +9,7 @@ use sidetrack::config::{Config, Settings, file};
 use sidetrack::facts::{Facts, Ipv6};
 use sidetrack::plan::{Plan, PlanError};
 use sidetrack::render;
-use sidetrack::render::netlink::Step;
+use sidetrack::render::netlink::Object;
 use sidetrack::render::netlink::listing::Listing;
 
 /// Plans and renders `config` for each kind of namespace.
@@ -44,9 +43,9 @@ fn render(plan: &Plan) {
     let names: Vec<&str> = plan.ruleset.chains.iter().map(|chain| &*chain.name).collect();
     assert!(listing.chain_names().all(|name| names.contains(&name)));
     assert!(!render::netlink::transaction(&steps, None).is_empty());
-    let created = |step: &&Step| matches!(step.message(), Ok(NfTablesMessage::NewRule(_)));
     let rules: usize = plan.ruleset.chains.iter().map(|chain| chain.rules.len()).sum();
-    assert_eq!(steps.iter().filter(created).count(), rules);
+    let created = steps.iter().filter(|step| matches!(step.object, Object::Rule { .. }));
+    assert_eq!(created.count(), rules);
 }
 
 /// Goes on with what a source said, if it is valid.

@@ -1,0 +1,69 @@
+//! Messages of nf_tables, and what they say: which answers there are to the questions of [`super::question`].
+
+use libc::{NFNL_SUBSYS_NFTABLES, NFT_MSG_NEWCHAIN, NFT_MSG_NEWGEN, NFT_MSG_NEWSET};
+
+use super::attributes::{Malformed, number, read, text};
+use super::uapi::*;
+
+/// The fixed part before the attributes: `struct nfgenmsg` (linux/netfilter/nfnetlink.h).
+const HEADER_LENGTH: usize = 4;
+
+/// A message of nf_tables.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Which family the table is of: `NFPROTO_…` (linux/netfilter.h).
+    pub family: u8,
+    /// `enum nf_tables_msg_types`.
+    pub(super) kind: u8,
+    pub(super) attributes: Vec<u8>,
+}
+
+impl Message {
+    /// Reads one: its type (`nlmsg_type`), and what follows the netlink header.
+    ///
+    /// # Errors
+    /// It is of another subsystem, or an attribute is cut off.
+    pub fn read(kind: u16, payload: &[u8]) -> Result<Self, Malformed> {
+        let [subsystem, kind] = kind.to_be_bytes();
+        let ([family, ..], attributes) = payload
+            .split_first_chunk::<HEADER_LENGTH>()
+            .filter(|_| i32::from(subsystem) == NFNL_SUBSYS_NFTABLES)
+            .ok_or(Malformed)?;
+        read(attributes).try_for_each(|attribute| attribute.map(drop))?;
+        Ok(Self {
+            family: *family,
+            kind,
+            attributes: attributes.to_vec(),
+        })
+    }
+
+    /// The number of the current generation of the ruleset, where this says so.
+    pub fn generation(&self) -> Option<u32> {
+        number(self.of(NFT_MSG_NEWGEN)?.attribute(NFTA_GEN_ID)?).ok()
+    }
+
+    /// The table that this is about.
+    pub fn table(&self) -> Option<String> {
+        // Of everything that is in a table, this attribute names the table; and so it does of tables.
+        self.attribute(NFTA_TABLE_NAME).map(text)
+    }
+
+    /// The name of the chain that this is about, if it is about one.
+    pub fn chain(&self) -> Option<String> {
+        self.of(NFT_MSG_NEWCHAIN)?.attribute(NFTA_CHAIN_NAME).map(text)
+    }
+
+    /// The name of the set that this is about, if it is about one.
+    pub fn set(&self) -> Option<String> {
+        self.of(NFT_MSG_NEWSET)?.attribute(NFTA_SET_NAME).map(text)
+    }
+
+    fn of(&self, kind: i32) -> Option<&Self> {
+        (i32::from(self.kind) == kind).then_some(self)
+    }
+
+    fn attribute(&self, kind: u16) -> Option<&[u8]> {
+        let mut attributes = read(&self.attributes).flatten();
+        attributes.find(|(found, _)| *found == kind).map(|(_, value)| value)
+    }
+}
