@@ -73,10 +73,14 @@ fn exit_code<T: Termination>(
 ) -> ExitCode {
     let named = command(Extent::NamedIn(arguments)).try_get_matches_from(arguments);
     let whole = || command(Extent::Whole);
-    let matches = named.or_else(|_| match whole().try_get_matches_from(arguments) {
+    let matches = named.or_else(|error| match error.kind() {
+        ErrorKind::DisplayVersion => Err(error),
+        _ => whole().try_get_matches_from(arguments),
+    });
+    let matches = match matches {
         Err(error) if help::is_help(&error) => help::brief(whole()).try_get_matches_from(arguments),
         matches => matches,
-    });
+    };
     let matches = match matches {
         Ok(matches) => matches,
         Err(error) => {
