@@ -34,9 +34,16 @@ fn set(set: &Set) -> String {
         Elements::Uids(uids) => ("uid", uids.iter().map(ToString::to_string).collect()),
         Elements::Gids(gids) => ("gid", gids.iter().map(ToString::to_string).collect::<Vec<_>>()),
     };
+    let (properties, elements) = match set.elements.single_addresses() {
+        Some(addresses) => (
+            format!("size {}", addresses.len()),
+            addresses.iter().map(ToString::to_string).collect(),
+        ),
+        None => ("flags interval".to_owned(), elements),
+    };
     let lines: Vec<String> = elements.chunks(ELEMENTS_A_LINE).map(|line| line.join(", ")).collect();
     format!(
-        "\tset {} {{\n\t\ttype {kind}\n\t\tflags interval\n\t\telements = {{ {} }}\n\t}}\n",
+        "\tset {} {{\n\t\ttype {kind}\n\t\t{properties}\n\t\telements = {{ {} }}\n\t}}\n",
         set.name,
         lines.join(",\n\t\t\t     ")
     )

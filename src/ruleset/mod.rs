@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4AddrRange, Ipv4Net, Ipv6AddrRange, Ipv6Net};
 
 use crate::config::types::{Gid, Gids, InterfaceName, Mark, Port, Ports, Uid, Uids};
 
@@ -167,6 +167,41 @@ pub enum Elements {
     Uids(Uids),
     /// Groups.
     Gids(Gids),
+}
+
+impl Elements {
+    /// Each address by itself, where a set has those instead of intervals: where there are many, and no more of them
+    /// than these intervals have ends. The kernel keeps single addresses in a hash table and intervals in a tree, which
+    /// takes twice as long to fill.
+    pub fn single_addresses(&self) -> Option<Vec<IpAddr>> {
+        const MANY: usize = 256;
+        let no_more_than_ends = |intervals: usize, addresses: u128| {
+            let ends = 2 * intervals;
+            intervals >= MANY && addresses <= ends as u128
+        };
+        match self {
+            Self::Ipv4(nets) => {
+                let addresses = nets.iter().map(|net| 1_u128 << (32 - net.prefix_len())).sum();
+                let each = nets
+                    .iter()
+                    .flat_map(|net| Ipv4AddrRange::new(net.network(), net.broadcast()));
+                no_more_than_ends(nets.len(), addresses).then(|| each.map(IpAddr::V4).collect())
+            }
+            Self::Ipv6(nets) => {
+                let size = |net: &Ipv6Net| {
+                    1_u128
+                        .checked_shl(128 - u32::from(net.prefix_len()))
+                        .unwrap_or(u128::MAX)
+                };
+                let addresses = nets.iter().map(size).fold(0, u128::saturating_add);
+                let each = nets
+                    .iter()
+                    .flat_map(|net| Ipv6AddrRange::new(net.network(), net.broadcast()));
+                no_more_than_ends(nets.len(), addresses).then(|| each.map(IpAddr::V6).collect())
+            }
+            Self::Ports(_) | Self::Uids(_) | Self::Gids(_) => None,
+        }
+    }
 }
 
 /// A chain: rules that are looked at in order.
@@ -453,5 +488,34 @@ impl Elements {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::types::parse_cidrs;
+
+    fn count(cidrs: impl Iterator<Item = String>) -> [Option<usize>; 2] {
+        let cidrs = parse_cidrs(&cidrs.collect::<Vec<_>>().join(",")).unwrap();
+        let elements = [Elements::Ipv4(cidrs.v4().to_vec()), Elements::Ipv6(cidrs.v6().to_vec())];
+        elements.map(|elements| elements.single_addresses().map(|addresses| addresses.len()))
+    }
+
+    #[test]
+    fn many_hosts_and_pairs_are_single_addresses() {
+        let v4 = |number| format!("10.0.{}.{}/31", number / 64, number % 64 * 4);
+        let v6 = |number| format!("fd00::{number:x}:0");
+        assert_eq!(count((0..256).map(v4).chain((0..300).map(v6))), [Some(512), Some(300)]);
+        assert_eq!(count((0..255).map(v4).chain((0..255).map(v6))), [None, None]);
+    }
+
+    #[test]
+    fn one_network_that_is_larger_makes_all_of_them_intervals() {
+        let hosts = (0..300).map(|number| format!("10.0.{}.{}", number / 64, number % 64 * 4));
+        assert_eq!(count(hosts.clone()), [Some(300), None]);
+        assert_eq!(count(hosts.chain(["128.0.0.0/1".to_owned()])), [None, None]);
+        let hosts = (0..300).map(|number| format!("fd00::{number:x}:0"));
+        assert_eq!(count(hosts.chain(["8000::/1".to_owned()])), [None, None]);
     }
 }

@@ -1,6 +1,7 @@
 //! Much at once: replacing under load, killing in the middle, lists of thousands.
 
 use std::io::{Write as _, stdout};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
@@ -8,13 +9,16 @@ use std::time::Instant;
 use sidetrack::config::Settings;
 use sidetrack::config::types::parse_ports;
 use sidetrack::facts::Facts;
+use sidetrack::kernel::RuleBackend;
 use sidetrack::kernel::nftables::Nftables;
 use sidetrack::plan::Plan;
 use sidetrack::ruleset::Family;
 
-use crate::SIDETRACK;
-use crate::common::{Caller, Netns, Owner, Pod, Server, To, Transport, call_from};
+use crate::common::{Address, Caller, Netns, Owner, Pod, Server, To, Transport, call_from};
+use crate::dns::Way::{Direct, Envoy};
+use crate::dns::{Lab, both, lookup};
 use crate::program::{BACKENDS, apply, sidetrack, state};
+use crate::{SIDETRACK, parity, readback};
 
 /// Two plans that differ, but not for the connections that are made here.
 const PLANS: [&[&str]; 2] = [
@@ -198,4 +202,62 @@ fn lists_of_thousands_work_on_every_backend() {
         sidetrack(&netns, &["cleanup"]).succeeded();
     }
     std::fs::remove_file(path).expect("the file");
+}
+
+/// Hosts and pairs of them: as many addresses as intervals would have ends, or fewer.
+fn many_addresses() -> String {
+    let v4 = (0..300_u32).map(|number| format!("{}/31", Ipv4Addr::from(0x6440_0000 + 4 * number)));
+    let v6 = (0..300_u128).map(|number| Ipv6Addr::from((0xfd77 << 112) + 2 * number).to_string());
+    joined(v4.chain(v6).chain([both(Address::PEER)]))
+}
+
+#[test]
+fn many_single_addresses_are_a_hash_table_that_means_the_same() {
+    let lab = Lab::new();
+    let netns = &lab.pod.netns;
+    let addresses = many_addresses();
+    let options = ["--exclude-outbound-cidrs", &addresses];
+    apply(netns, "nftables", &options);
+    let whole = state(netns, "nftables");
+    assert!(
+        whole.contains(r#""size": 601"#) && whole.contains(r#""size": 301"#),
+        "{whole}"
+    );
+    let calls = [
+        lookup(
+            "an address of the list",
+            Transport::Tcp,
+            Caller::App,
+            Address::PEER,
+            Direct,
+        ),
+        lookup("any other", Transport::Tcp, Caller::App, Address::FAR, Envoy),
+    ];
+    lab.look_all_up(&Family::BOTH, &calls);
+
+    let log = apply(netns, "nftables", &options);
+    assert!(log.contains("like this already"), "{log}");
+    let check = [&["check"], &options[..]].concat();
+    sidetrack(netns, &check).succeeded();
+    let without = "delete element inet sidetrack exclude_outbound_v4 { 100.64.0.5 }\n";
+    parity::feed(netns, "nft", &["-f", "-"], without);
+    let report = sidetrack(netns, &check);
+    assert!(
+        report.code == Some(3) && report.stdout.contains("100.64.0.5"),
+        "{report:?}"
+    );
+    let log = apply(netns, "nftables", &options);
+    assert!(log.contains("replaced"), "{log}");
+    assert_eq!(state(netns, "nftables"), whole);
+}
+
+#[test]
+fn many_single_addresses_are_the_same_by_a_dry_run_and_are_read_back() {
+    let addresses = many_addresses();
+    let options = ["--exclude-outbound-cidrs", &addresses];
+    let (applied, loaded) = (Netns::new(), Netns::new());
+    apply(&applied, "nftables", &options);
+    parity::load(&loaded, "nftables", &options);
+    assert_eq!(state(&applied, "nftables"), state(&loaded, "nftables"));
+    readback::what_is_installed_is_read_back(RuleBackend::Nftables, [("", &options[..])].into_iter());
 }

@@ -29,7 +29,7 @@ fn dry_run(netns: &Netns, output: &str, options: &[&str]) -> String {
 }
 
 /// Loads a dry run as a person would who read it.
-fn load(netns: &Netns, backend: &str, options: &[&str]) {
+pub fn load(netns: &Netns, backend: &str, options: &[&str]) {
     let nft = dry_run(netns, "nft", options);
     for command in nft
         .lines()

@@ -75,7 +75,7 @@ fn installed(netns: &Netns, backend: RuleBackend, family: Family) -> Installed {
         .expect("rules that can be read")
 }
 
-fn what_is_installed_is_read_back<'c>(backend: RuleBackend, cases: impl Iterator<Item = (&'c str, &'c [&'c str])>) {
+pub fn what_is_installed_is_read_back<'c>(backend: RuleBackend, cases: impl Iterator<Item = (&'c str, &'c [&'c str])>) {
     for (_, options) in cases {
         let netns = Netns::new();
         let planned = plan(options).ruleset;

@@ -107,6 +107,7 @@ fn kind(listed: &Set) -> String {
         number => return format!("type number {number}, flags {:#x}", listed.flags),
     };
     match listed.flags {
+        0 => format!("type {kind}"),
         INTERVAL => format!("type {kind}, flags interval"),
         flags => format!("type {kind}, flags {flags:#x}"),
     }
@@ -123,7 +124,8 @@ fn elements_of(listed: &Set) -> Vec<Line> {
         };
         let (boundaries, after) = rest.split_at(length);
         rest = after;
-        let text = interval(listed.datatype, boundaries).unwrap_or_else(|| format!("{boundaries:x?}"));
+        let single = listed.flags == 0;
+        let text = interval(listed.datatype, boundaries, single).unwrap_or_else(|| format!("{boundaries:x?}"));
         lines.push(Line {
             text,
             ..Line::default()
@@ -132,8 +134,8 @@ fn elements_of(listed: &Set) -> Vec<Line> {
     lines
 }
 
-/// An interval in words: from its beginning to before its end, or to the largest key.
-fn interval(datatype: u32, boundaries: &[(Vec<u8>, Boundary)]) -> Option<String> {
+/// An interval in words: from its beginning to before its end, or to the largest key; or a single key.
+fn interval(datatype: u32, boundaries: &[(Vec<u8>, Boundary)], single: bool) -> Option<String> {
     let key = |bytes: &[u8]| bytes.iter().fold(0_u128, |key, byte| key << 8 | u128::from(*byte));
     let (first, bits) = match boundaries {
         [(begin, Boundary::Begin), ..] => (key(begin), u32::try_from(begin.len()).ok()?.checked_mul(8)?),
@@ -141,6 +143,7 @@ fn interval(datatype: u32, boundaries: &[(Vec<u8>, Boundary)]) -> Option<String>
     };
     let largest = u128::MAX.checked_shr(128_u32.checked_sub(bits)?)?;
     let last = match boundaries {
+        _ if single => first,
         [_, (end, Boundary::End)] => key(end).checked_sub(1).filter(|last| *last >= first)?,
         _ => largest,
     };

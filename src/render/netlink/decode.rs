@@ -384,7 +384,10 @@ fn mark(bytes: &[u8]) -> Option<Mark> {
 
 /// The elements of a set, each interval as the networks or the range that it is.
 fn set(listed: &listing::Set) -> Option<Elements> {
-    let intervals = intervals(&listed.boundaries)?;
+    let intervals = match listed.flags {
+        0 => runs(&listed.boundaries)?,
+        _ => intervals(&listed.boundaries)?,
+    };
     let elements = match listed.datatype {
         elements::IPV4_ADDRESS => Elements::Ipv4(networks(&intervals, |first, last| {
             let address = |key| Some(Ipv4Addr::from(u32::try_from(key).ok()?));
@@ -422,6 +425,19 @@ fn intervals(boundaries: &[(Vec<u8>, Boundary)]) -> Option<Vec<Interval>> {
     let open = intervals.iter().filter(|(_, last)| last.is_none()).count();
     let only_the_last = open == 0 || open == 1 && intervals.last().is_some_and(|(_, last)| last.is_none());
     (rest.is_empty() && only_the_last).then_some(intervals)
+}
+
+/// Single keys, those that follow each other as one interval.
+fn runs(keys: &[(Vec<u8>, Boundary)]) -> Option<Vec<Interval>> {
+    let mut runs: Vec<Interval> = Vec::new();
+    for (bytes, _) in keys {
+        let key = key(bytes)?;
+        match runs.last_mut() {
+            Some((_, Some(last))) if last.checked_add(1) == Some(key) => *last = key,
+            _ => runs.push((key, Some(key))),
+        }
+    }
+    Some(runs)
 }
 
 fn key(bytes: &[u8]) -> Option<u128> {

@@ -1,4 +1,6 @@
-//! The elements of interval sets.
+//! The elements of sets: intervals, or single addresses.
+
+use std::net::IpAddr;
 
 use super::attributes::Attributes;
 use super::uapi::*;
@@ -44,49 +46,57 @@ pub fn key(elements: &Elements) -> Key {
 /// addresses takes 64 of them.
 const RANGES_A_MESSAGE: usize = 800;
 
-/// An interval as the kernel wants it: the first key that is in it, and the first one after it. That one is left out
-/// where the interval reaches to the largest key.
-type Interval<const LENGTH: usize> = ([u8; LENGTH], Option<[u8; LENGTH]>);
-
 /// The elements in lists, each short enough for one message.
 pub fn lists(elements: &Elements) -> Vec<Attributes> {
+    if let Some(addresses) = elements.single_addresses() {
+        return lists_of(&addresses, |list, address| match address {
+            IpAddr::V4(address) => write_element(list, &address.octets(), false),
+            IpAddr::V6(address) => write_element(list, &address.octets(), false),
+        });
+    }
     match elements {
-        Elements::Ipv4(nets) => lists_of(nets.iter().map(|net| {
+        Elements::Ipv4(nets) => lists_of(nets, |list, net| {
             let after = u32::from(net.broadcast()).checked_add(1);
-            (net.network().octets(), after.map(u32::to_be_bytes))
-        })),
-        Elements::Ipv6(nets) => lists_of(nets.iter().map(|net| {
+            write_interval(list, net.network().octets(), after.map(u32::to_be_bytes));
+        }),
+        Elements::Ipv6(nets) => lists_of(nets, |list, net| {
             let after = u128::from(net.broadcast()).checked_add(1);
-            (net.network().octets(), after.map(u128::to_be_bytes))
-        })),
-        Elements::Ports(ports) => lists_of(ports.iter().map(|range| {
+            write_interval(list, net.network().octets(), after.map(u128::to_be_bytes));
+        }),
+        Elements::Ports(ports) => lists_of(ports.iter(), |list, range| {
             let after = range.last().get().checked_add(1);
-            (range.first().get().to_be_bytes(), after.map(u16::to_be_bytes))
-        })),
-        Elements::Uids(uids) => lists_of(uids.iter().map(id_interval)),
-        Elements::Gids(gids) => lists_of(gids.iter().map(id_interval)),
+            write_interval(list, range.first().get().to_be_bytes(), after.map(u16::to_be_bytes));
+        }),
+        Elements::Uids(uids) => lists_of(uids.iter(), write_ids),
+        Elements::Gids(gids) => lists_of(gids.iter(), write_ids),
     }
 }
 
-fn id_interval<I: Id>(range: &Range<I>) -> Interval<4> {
-    let after = range.last().get().checked_add(1);
-    (range.first().get().to_be_bytes(), after.map(u32::to_be_bytes))
-}
-
-fn lists_of<const LENGTH: usize>(intervals: impl Iterator<Item = Interval<LENGTH>>) -> Vec<Attributes> {
+fn lists_of<E>(elements: impl IntoIterator<Item = E>, write: impl Fn(&mut Attributes, E)) -> Vec<Attributes> {
     let mut lists = Vec::new();
-    let mut intervals = intervals.peekable();
-    while intervals.peek().is_some() {
+    let mut elements = elements.into_iter().peekable();
+    while elements.peek().is_some() {
         let mut list = Attributes::default();
-        for (first, after) in intervals.by_ref().take(RANGES_A_MESSAGE) {
-            write_element(&mut list, &first, false);
-            if let Some(after) = after {
-                write_element(&mut list, &after, true);
-            }
+        for element in elements.by_ref().take(RANGES_A_MESSAGE) {
+            write(&mut list, element);
         }
         lists.push(list);
     }
     lists
+}
+
+fn write_ids<I: Id>(list: &mut Attributes, range: &Range<I>) {
+    let after = range.last().get().checked_add(1);
+    write_interval(list, range.first().get().to_be_bytes(), after.map(u32::to_be_bytes));
+}
+
+/// Writes an interval as the kernel wants it: the first key that is in it, and the first one after it. That one is left
+/// out where the interval reaches to the largest key.
+fn write_interval<const LENGTH: usize>(list: &mut Attributes, first: [u8; LENGTH], after: Option<[u8; LENGTH]>) {
+    write_element(list, &first, false);
+    if let Some(after) = after {
+        write_element(list, &after, true);
+    }
 }
 
 fn write_element(list: &mut Attributes, key: &[u8], ends_interval: bool) {

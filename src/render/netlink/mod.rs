@@ -284,9 +284,17 @@ fn set(set: &Set, id: u32) -> Step {
     Step::new(object, NFT_MSG_NEWSET, NLM_F_CREATE, |attributes| {
         attributes.text(NFTA_SET_TABLE, TABLE);
         attributes.text(NFTA_SET_NAME, &set.name);
-        attributes.number(NFTA_SET_FLAGS, NFT_SET_INTERVAL);
+        let singles = set.elements.single_addresses();
+        let flags = if singles.is_some() { 0 } else { NFT_SET_INTERVAL };
+        attributes.number(NFTA_SET_FLAGS, flags);
         attributes.number(NFTA_SET_KEY_TYPE, key.datatype);
         attributes.number(NFTA_SET_KEY_LEN, key.length);
+        if let Some(singles) = singles {
+            // The kernel takes a table of this size then, and not one that grows.
+            attributes.nest(NFTA_SET_DESC, |set| {
+                set.number(NFTA_SET_DESC_SIZE, singles.len() as u32)
+            });
+        }
         attributes.number(NFTA_SET_ID, id);
         let user_data = user_data(SET_KEY_BYTE_ORDER, &key.byte_order.to_ne_bytes());
         attributes.bytes(NFTA_SET_USERDATA, &user_data);

@@ -36,8 +36,12 @@ pub const NFTA_SET_NAME: u16 = 2;
 pub const NFTA_SET_FLAGS: u16 = 3;
 pub const NFTA_SET_KEY_TYPE: u16 = 4;
 pub const NFTA_SET_KEY_LEN: u16 = 5;
+pub const NFTA_SET_DESC: u16 = 9;
 pub const NFTA_SET_ID: u16 = 10;
 pub const NFTA_SET_USERDATA: u16 = 13;
+
+/// `enum nft_set_desc_attributes`.
+pub const NFTA_SET_DESC_SIZE: u16 = 1;
 
 /// `enum nft_set_elem_list_attributes`.
 pub const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
