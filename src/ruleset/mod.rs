@@ -169,41 +169,6 @@ pub enum Elements {
     Gids(Gids),
 }
 
-impl Elements {
-    /// Each address by itself, where a set has those instead of intervals: where there are many, and no more of them
-    /// than these intervals have ends. The kernel keeps single addresses in a hash table and intervals in a tree, which
-    /// takes twice as long to fill.
-    pub fn single_addresses(&self) -> Option<Vec<IpAddr>> {
-        const MANY: usize = 256;
-        let no_more_than_ends = |intervals: usize, addresses: u128| {
-            let ends = 2 * intervals;
-            intervals >= MANY && addresses <= ends as u128
-        };
-        match self {
-            Self::Ipv4(nets) => {
-                let addresses = nets.iter().map(|net| 1_u128 << (32 - net.prefix_len())).sum();
-                let each = nets
-                    .iter()
-                    .flat_map(|net| Ipv4AddrRange::new(net.network(), net.broadcast()));
-                no_more_than_ends(nets.len(), addresses).then(|| each.map(IpAddr::V4).collect())
-            }
-            Self::Ipv6(nets) => {
-                let size = |net: &Ipv6Net| {
-                    1_u128
-                        .checked_shl(128 - u32::from(net.prefix_len()))
-                        .unwrap_or(u128::MAX)
-                };
-                let addresses = nets.iter().map(size).fold(0, u128::saturating_add);
-                let each = nets
-                    .iter()
-                    .flat_map(|net| Ipv6AddrRange::new(net.network(), net.broadcast()));
-                no_more_than_ends(nets.len(), addresses).then(|| each.map(IpAddr::V6).collect())
-            }
-            Self::Ports(_) | Self::Uids(_) | Self::Gids(_) => None,
-        }
-    }
-}
-
 /// A chain: rules that are looked at in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain {
@@ -465,6 +430,39 @@ impl Action {
 }
 
 impl Elements {
+    /// Each address by itself, where a set has those instead of intervals: where there are many, and no more of them
+    /// than these intervals have ends. The kernel keeps single addresses in a hash table and intervals in a tree, which
+    /// takes twice as long to fill.
+    pub fn single_addresses(&self) -> Option<Vec<IpAddr>> {
+        const MANY: usize = 256;
+        let no_more_than_ends = |intervals: usize, addresses: u128| {
+            let ends = 2 * intervals;
+            intervals >= MANY && addresses <= ends as u128
+        };
+        match self {
+            Self::Ipv4(nets) => {
+                let addresses = nets.iter().map(|net| 1_u128 << (32 - net.prefix_len())).sum();
+                let each = nets
+                    .iter()
+                    .flat_map(|net| Ipv4AddrRange::new(net.network(), net.broadcast()));
+                no_more_than_ends(nets.len(), addresses).then(|| each.map(IpAddr::V4).collect())
+            }
+            Self::Ipv6(nets) => {
+                let size = |net: &Ipv6Net| {
+                    1_u128
+                        .checked_shl(128 - u32::from(net.prefix_len()))
+                        .unwrap_or(u128::MAX)
+                };
+                let addresses = nets.iter().map(size).fold(0, u128::saturating_add);
+                let each = nets
+                    .iter()
+                    .flat_map(|net| Ipv6AddrRange::new(net.network(), net.broadcast()));
+                no_more_than_ends(nets.len(), addresses).then(|| each.map(IpAddr::V6).collect())
+            }
+            Self::Ports(_) | Self::Uids(_) | Self::Gids(_) => None,
+        }
+    }
+
     /// The networks of a set of addresses.
     pub fn networks(&self) -> Option<Vec<IpNet>> {
         match self {

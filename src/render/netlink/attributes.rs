@@ -89,6 +89,12 @@ pub fn read(mut bytes: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), Malfo
     })
 }
 
+/// The value of the first attribute of this kind, if there is one before something that is cut off.
+pub fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
+    let mut attributes = read(bytes).flatten();
+    attributes.find(|(found, _)| *found == kind).map(|(_, value)| value)
+}
+
 /// The kind and the value of the first attribute, and what comes after it.
 fn split_first(bytes: &[u8]) -> Result<(u16, &[u8], &[u8]), Malformed> {
     let [low, high, kind @ ..] = bytes.first_chunk::<NLA_HEADER_SIZE>().ok_or(Malformed)?;

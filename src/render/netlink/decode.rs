@@ -2,11 +2,12 @@
 //!
 //! Nothing is taken on trust: what was read is encoded again, and counts only where that gives what was listed.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Subnets, Ipv6Subnets};
 
-use super::attributes::{Attributes, read};
+use super::attributes::{self, Attributes, find};
 use super::listing::{self, Boundary, Expression, Listing};
 use super::uapi::*;
 use super::{elements, expression};
@@ -159,11 +160,7 @@ enum Term {
 
 /// Reads an expression by its name and the numbers of its attributes.
 fn term((name, attributes): &Expression) -> Option<Term> {
-    // An attribute that is zero is not listed.
-    let number = |attribute: u16| match attributes.get(&attribute) {
-        None => Some(0),
-        Some(bytes) => bytes.as_array().map(|bytes| u32::from_be_bytes(*bytes)),
-    };
+    let number = |attribute: u16| number(attributes, attribute);
     let data = |attribute: u16| nested(attributes.get(&attribute)?, NFTA_DATA_VALUE);
     Some(match name.as_str() {
         "meta" if attributes.contains_key(&NFTA_META_SREG) => Term::SetMeta(number(NFTA_META_KEY)?),
@@ -195,10 +192,15 @@ fn term((name, attributes): &Expression) -> Option<Term> {
 }
 
 pub(super) fn nested(attributes: &[u8], kind: u16) -> Option<Vec<u8>> {
-    let mut attributes = read(attributes).flatten();
-    attributes
-        .find(|(found, _)| *found == kind)
-        .map(|(_, value)| value.to_vec())
+    find(attributes, kind).map(<[u8]>::to_vec)
+}
+
+/// The number that an attribute of an expression is. One that is zero is not listed.
+pub(super) fn number(attributes: &BTreeMap<u16, Vec<u8>>, attribute: u16) -> Option<u32> {
+    match attributes.get(&attribute) {
+        None => Some(0),
+        Some(bytes) => attributes::number(bytes).ok(),
+    }
 }
 
 pub(super) fn text(bytes: &[u8]) -> Option<String> {

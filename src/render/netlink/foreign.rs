@@ -1,6 +1,6 @@
 //! What the rules of other tables can do to a packet, as far as their expressions tell.
 
-use super::decode::{nested, text};
+use super::decode::{nested, number, text};
 use super::listing::{Expression, Listing, Rule};
 use crate::drift::{BaseChain, Catch, Catching, Place};
 use crate::render::iptables::PREFIX;
@@ -120,10 +120,6 @@ fn catching(expression: &Expression) -> Option<Catching> {
 
 /// The transport protocol that a rule is about, where that is one alone.
 fn protocol(rule: &Rule) -> Option<u8> {
-    let number = |attributes: &std::collections::BTreeMap<u16, Vec<u8>>, attribute| match attributes.get(&attribute) {
-        None => Some(0),
-        Some(bytes) => bytes.as_array().map(|bytes| u32::from_be_bytes(*bytes)),
-    };
     rule.expressions.windows(2).find_map(|pair| {
         let [(loads, from), (compares, with)] = pair else {
             return None;

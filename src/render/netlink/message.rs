@@ -2,7 +2,7 @@
 
 use libc::{NFNL_SUBSYS_NFTABLES, NFT_MSG_NEWCHAIN, NFT_MSG_NEWGEN, NFT_MSG_NEWSET};
 
-use super::attributes::{Malformed, number, read, text};
+use super::attributes::{Malformed, find, number, read, text};
 use super::uapi::*;
 
 /// The fixed part before the attributes: `struct nfgenmsg` (linux/netfilter/nfnetlink.h).
@@ -63,7 +63,6 @@ impl Message {
     }
 
     fn attribute(&self, kind: u16) -> Option<&[u8]> {
-        let mut attributes = read(&self.attributes).flatten();
-        attributes.find(|(found, _)| *found == kind).map(|(_, value)| value)
+        find(&self.attributes, kind)
     }
 }
