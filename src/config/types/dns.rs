@@ -23,14 +23,15 @@ impl DnsServers {
     /// Every address that is none.
     pub fn parse(text: &str) -> Result<Self, Vec<Invalid>> {
         const EXPECTED: &str = "resolv.conf, all, or a list of addresses";
+        let address = |item: &str| item.parse().map(Some).map_err(|_| Invalid::new(item, EXPECTED));
         match text.trim() {
             "resolv.conf" => Ok(Self::ResolvConf),
-            "all" | "*" => Ok(Self::All),
-            "" => Err(vec![Invalid::new(text, EXPECTED)]),
-            text => list(text, Vec::new, |item| {
-                item.parse().map_err(|_| Invalid::new(item, EXPECTED))
-            })
-            .map(Self::These),
+            "all" => Ok(Self::All),
+            items => match list::<_, Option<Vec<_>>, _>(items, || None, address)? {
+                None => Ok(Self::All),
+                Some(none) if none.is_empty() => Err(vec![Invalid::new(text, EXPECTED)]),
+                Some(addresses) => Ok(Self::These(addresses)),
+            },
         }
     }
 }
@@ -51,6 +52,16 @@ impl fmt::Display for DnsServers {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_without_an_address_is_refused_rather_than_none_captured() {
+        for text in [",", " , ,"] {
+            assert!(DnsServers::parse(text).is_err(), "{text}");
+        }
+        for text in ["*", "*,10.96.0.10", "10.96.0.10,*"] {
+            assert_eq!(DnsServers::parse(text), Ok(DnsServers::All), "{text}");
+        }
+    }
 
     #[test]
     fn keywords_and_lists_are_read_back() {
