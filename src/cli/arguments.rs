@@ -1,6 +1,7 @@
 //! What clap knows of the command line; the options come from their table.
 
 use std::ffi::OsString;
+use std::iter;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
@@ -30,9 +31,15 @@ impl Extent<'_> {
         let Self::NamedIn(words) = self else {
             return true;
         };
-        let names = words.iter().filter_map(|word| word.to_str()?.strip_prefix("--"));
-        let mut names = names.map(|name| name.split_once('=').map_or(name, |(name, _)| name));
-        names.any(|name| name == option.name || option.aliases.contains(&name))
+        // In bytes: a value may be long, and need not be looked at.
+        let flags = words
+            .iter()
+            .filter_map(|word| word.as_encoded_bytes().strip_prefix(b"--"));
+        let mut flags = flags.filter_map(|flag| flag.split(|byte| *byte == b'=').next());
+        flags.any(|flag| {
+            let mut names = iter::once(option.name).chain(option.aliases.iter().copied());
+            names.any(|name| name.as_bytes() == flag)
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::plan::Plan;
 use crate::ruleset::{
     Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, Family, GidMatch, Hook, Match, PortMatch,
-    Protocol, Rule, Set, TABLE, UidMatch, Zone,
+    Protocol, Rule, Set, TABLE, UidMatch, Zone, ipv4_addresses, ipv6_addresses,
 };
 
 /// Elements on one line of a set, as nft itself breaks them for reading.
@@ -27,26 +27,27 @@ pub fn script(plan: &Plan) -> String {
 }
 
 fn set(set: &Set) -> String {
+    let singles = set.elements.single_addresses();
     let (kind, elements) = match &set.elements {
-        Elements::Ipv4(nets) => ("ipv4_addr", nets.iter().map(ToString::to_string).collect()),
-        Elements::Ipv6(nets) => ("ipv6_addr", nets.iter().map(ToString::to_string).collect()),
-        Elements::Ports(ports) => ("inet_service", ports.iter().map(ToString::to_string).collect()),
-        Elements::Uids(uids) => ("uid", uids.iter().map(ToString::to_string).collect()),
-        Elements::Gids(gids) => ("gid", gids.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        Elements::Ipv4(nets) if singles.is_some() => ("ipv4_addr", words(nets.iter().flat_map(ipv4_addresses))),
+        Elements::Ipv6(nets) if singles.is_some() => ("ipv6_addr", words(nets.iter().flat_map(ipv6_addresses))),
+        Elements::Ipv4(nets) => ("ipv4_addr", words(nets)),
+        Elements::Ipv6(nets) => ("ipv6_addr", words(nets)),
+        Elements::Ports(ports) => ("inet_service", words(ports)),
+        Elements::Uids(uids) => ("uid", words(uids)),
+        Elements::Gids(gids) => ("gid", words(gids)),
     };
-    let (properties, elements) = match set.elements.single_addresses() {
-        Some(addresses) => (
-            format!("size {}", addresses.len()),
-            addresses.iter().map(ToString::to_string).collect(),
-        ),
-        None => ("flags interval".to_owned(), elements),
-    };
+    let properties = singles.map_or("flags interval".to_owned(), |addresses| format!("size {addresses}"));
     let lines: Vec<String> = elements.chunks(ELEMENTS_A_LINE).map(|line| line.join(", ")).collect();
     format!(
         "\tset {} {{\n\t\ttype {kind}\n\t\t{properties}\n\t\telements = {{ {} }}\n\t}}\n",
         set.name,
         lines.join(",\n\t\t\t     ")
     )
+}
+
+fn words<E: ToString>(elements: impl IntoIterator<Item = E>) -> Vec<String> {
+    elements.into_iter().map(|element| element.to_string()).collect()
 }
 
 fn chain(chain: &Chain) -> String {

@@ -9,9 +9,9 @@ mod soundness;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::{IpNet, Ipv4AddrRange, Ipv4Net, Ipv6AddrRange, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::config::types::{Gid, Gids, InterfaceName, Mark, Port, Ports, Uid, Uids};
 
@@ -167,6 +167,16 @@ pub enum Elements {
     Uids(Uids),
     /// Groups.
     Gids(Gids),
+}
+
+/// Every address of a network, the first and the last ones included.
+pub fn ipv4_addresses(net: &Ipv4Net) -> impl Iterator<Item = Ipv4Addr> + use<> {
+    (net.network().to_bits()..=net.broadcast().to_bits()).map(Ipv4Addr::from_bits)
+}
+
+/// Every address of a network, the first and the last ones included.
+pub fn ipv6_addresses(net: &Ipv6Net) -> impl Iterator<Item = Ipv6Addr> + use<> {
+    (net.network().to_bits()..=net.broadcast().to_bits()).map(Ipv6Addr::from_bits)
 }
 
 /// A chain: rules that are looked at in order.
@@ -430,37 +440,22 @@ impl Action {
 }
 
 impl Elements {
-    /// Each address by itself, where a set has those instead of intervals: where there are many, and no more of them
-    /// than these intervals have ends. The kernel keeps single addresses in a hash table and intervals in a tree, which
-    /// takes twice as long to fill.
-    pub fn single_addresses(&self) -> Option<Vec<IpAddr>> {
+    /// How many addresses there are, where a set has each by itself instead of intervals: where there are many, and no
+    /// more of them than these intervals have ends. The kernel keeps single addresses in a hash table and intervals in
+    /// a tree, which takes twice as long to fill.
+    pub fn single_addresses(&self) -> Option<usize> {
         const MANY: usize = 256;
-        let no_more_than_ends = |intervals: usize, addresses: u128| {
-            let ends = 2 * intervals;
-            intervals >= MANY && addresses <= ends as u128
-        };
-        match self {
-            Self::Ipv4(nets) => {
-                let addresses = nets.iter().map(|net| 1_u128 << (32 - net.prefix_len())).sum();
-                let each = nets
-                    .iter()
-                    .flat_map(|net| Ipv4AddrRange::new(net.network(), net.broadcast()));
-                no_more_than_ends(nets.len(), addresses).then(|| each.map(IpAddr::V4).collect())
-            }
-            Self::Ipv6(nets) => {
-                let size = |net: &Ipv6Net| {
-                    1_u128
-                        .checked_shl(128 - u32::from(net.prefix_len()))
-                        .unwrap_or(u128::MAX)
-                };
-                let addresses = nets.iter().map(size).fold(0, u128::saturating_add);
-                let each = nets
-                    .iter()
-                    .flat_map(|net| Ipv6AddrRange::new(net.network(), net.broadcast()));
-                no_more_than_ends(nets.len(), addresses).then(|| each.map(IpAddr::V6).collect())
-            }
-            Self::Ports(_) | Self::Uids(_) | Self::Gids(_) => None,
+        fn addresses(bits: u8, prefix_lengths: impl Iterator<Item = u8>) -> usize {
+            prefix_lengths
+                .map(|length| 1_usize.checked_shl((bits - length).into()).unwrap_or(usize::MAX))
+                .fold(0, usize::saturating_add)
         }
+        let addresses = match self {
+            Self::Ipv4(nets) => addresses(32, nets.iter().map(Ipv4Net::prefix_len)),
+            Self::Ipv6(nets) => addresses(128, nets.iter().map(Ipv6Net::prefix_len)),
+            Self::Ports(_) | Self::Uids(_) | Self::Gids(_) => return None,
+        };
+        (self.len() >= MANY && addresses <= 2 * self.len()).then_some(addresses)
     }
 
     /// The networks of a set of addresses.
@@ -497,7 +492,7 @@ mod tests {
     fn count(cidrs: impl Iterator<Item = String>) -> [Option<usize>; 2] {
         let cidrs = parse_cidrs(&cidrs.collect::<Vec<_>>().join(",")).unwrap();
         let elements = [Elements::Ipv4(cidrs.v4().to_vec()), Elements::Ipv6(cidrs.v6().to_vec())];
-        elements.map(|elements| elements.single_addresses().map(|addresses| addresses.len()))
+        elements.map(|elements| elements.single_addresses())
     }
 
     #[test]

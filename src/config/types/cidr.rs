@@ -111,9 +111,19 @@ pub fn parse_cidrs(text: &str) -> Result<Cidrs, Vec<Invalid>> {
     })
 }
 
+/// By the standard library's reader of addresses: in a list of thousands it is several times faster than that of ipnet.
 fn parse_cidr(item: &str) -> Result<IpNet, Invalid> {
-    let net = item.parse().or_else(|_| item.parse::<IpAddr>().map(IpNet::from));
-    net.map_err(|_| Invalid::new(item, "an address or a CIDR, such as 10.0.0.0/8 or 2001:db8::/32, or *"))
+    let net = match item.split_once('/') {
+        None => item.parse().ok().map(IpAddr::into),
+        Some((address, length)) => network(address, length),
+    };
+    net.ok_or_else(|| Invalid::new(item, "an address or a CIDR, such as 10.0.0.0/8 or 2001:db8::/32, or *"))
+}
+
+fn network(address: &str, length: &str) -> Option<IpNet> {
+    let digits = length.bytes().all(|byte| byte.is_ascii_digit());
+    let length = length.parse().ok().filter(|_| digits)?;
+    IpNet::new(address.parse().ok()?, length).ok()
 }
 
 /// The IPv4 addresses that count as loopback: a range inside 127.0.0.0/8.

@@ -1,7 +1,8 @@
 //! Writes and reads netlink attributes (linux/netlink.h, `struct nlattr`): a length, a kind, a value, and zeros up to the
 //! next multiple of four bytes.
 //!
-//! They are written in place, once. There may be tens of thousands of them.
+//! They are written in place, once. Those that there may be tens of thousands of are copied from one: see
+//! [`Attributes::copy`].
 
 use std::iter;
 
@@ -55,6 +56,13 @@ impl Attributes {
     /// An attribute whose value are these attributes.
     pub fn list(&mut self, kind: u16, list: &Self) {
         self.bytes(kind | NLA_F_NESTED, list.as_bytes());
+    }
+
+    /// A copy of these attributes in which the innermost value at the end is this one, of the same length.
+    pub fn copy<const LENGTH: usize>(&mut self, attributes: &Self, value: &[u8; LENGTH]) {
+        self.0.extend_from_slice(&attributes.0);
+        let start = self.0.len() - LENGTH.next_multiple_of(NLA_ALIGNTO);
+        self.0[start..start + LENGTH].copy_from_slice(value);
     }
 
     /// All of them in bytes.

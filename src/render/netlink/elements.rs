@@ -1,11 +1,9 @@
 //! The elements of sets: intervals, or single addresses.
 
-use std::net::IpAddr;
-
 use super::attributes::Attributes;
 use super::uapi::*;
 use crate::config::types::{Id, Range};
-use crate::ruleset::Elements;
+use crate::ruleset::{Elements, ipv4_addresses, ipv6_addresses};
 
 /// What the key of a set is, in nft's terms.
 pub struct Key {
@@ -48,62 +46,61 @@ const RANGES_A_MESSAGE: usize = 800;
 
 /// The elements in lists, each short enough for one message.
 pub fn lists(elements: &Elements) -> Vec<Attributes> {
-    if let Some(addresses) = elements.single_addresses() {
-        return lists_of(&addresses, |list, address| match address {
-            IpAddr::V4(address) => write_element(list, &address.octets(), false),
-            IpAddr::V6(address) => write_element(list, &address.octets(), false),
-        });
-    }
+    let singles = elements.single_addresses().is_some();
     match elements {
-        Elements::Ipv4(nets) => lists_of(nets, |list, net| {
+        Elements::Ipv4(nets) if singles => lists_of(nets.iter().flat_map(ipv4_addresses).map(|a| (a.octets(), None))),
+        Elements::Ipv6(nets) if singles => lists_of(nets.iter().flat_map(ipv6_addresses).map(|a| (a.octets(), None))),
+        Elements::Ipv4(nets) => lists_of(nets.iter().map(|net| {
             let after = u32::from(net.broadcast()).checked_add(1);
-            write_interval(list, net.network().octets(), after.map(u32::to_be_bytes));
-        }),
-        Elements::Ipv6(nets) => lists_of(nets, |list, net| {
+            (net.network().octets(), after.map(u32::to_be_bytes))
+        })),
+        Elements::Ipv6(nets) => lists_of(nets.iter().map(|net| {
             let after = u128::from(net.broadcast()).checked_add(1);
-            write_interval(list, net.network().octets(), after.map(u128::to_be_bytes));
-        }),
-        Elements::Ports(ports) => lists_of(ports.iter(), |list, range| {
+            (net.network().octets(), after.map(u128::to_be_bytes))
+        })),
+        Elements::Ports(ports) => lists_of(ports.iter().map(|range| {
             let after = range.last().get().checked_add(1);
-            write_interval(list, range.first().get().to_be_bytes(), after.map(u16::to_be_bytes));
-        }),
-        Elements::Uids(uids) => lists_of(uids.iter(), write_ids),
-        Elements::Gids(gids) => lists_of(gids.iter(), write_ids),
+            (range.first().get().to_be_bytes(), after.map(u16::to_be_bytes))
+        })),
+        Elements::Uids(uids) => lists_of(uids.iter().map(ids)),
+        Elements::Gids(gids) => lists_of(gids.iter().map(ids)),
     }
 }
 
-fn lists_of<E>(elements: impl IntoIterator<Item = E>, write: impl Fn(&mut Attributes, E)) -> Vec<Attributes> {
+/// What is in a set, as the kernel wants it: of an interval the first key that is in it, and the first one after it. That
+/// one is left out where the interval reaches to the largest key, and where the set has no intervals.
+type Keys<const LENGTH: usize> = ([u8; LENGTH], Option<[u8; LENGTH]>);
+
+fn ids<I: Id>(range: &Range<I>) -> Keys<4> {
+    let after = range.last().get().checked_add(1);
+    (range.first().get().to_be_bytes(), after.map(u32::to_be_bytes))
+}
+
+fn lists_of<const LENGTH: usize>(ranges: impl Iterator<Item = Keys<LENGTH>>) -> Vec<Attributes> {
+    let (begins, ends) = (element::<LENGTH>(0), element::<LENGTH>(NFT_SET_ELEM_INTERVAL_END));
     let mut lists = Vec::new();
-    let mut elements = elements.into_iter().peekable();
-    while elements.peek().is_some() {
+    let mut ranges = ranges.peekable();
+    while ranges.peek().is_some() {
         let mut list = Attributes::default();
-        for element in elements.by_ref().take(RANGES_A_MESSAGE) {
-            write(&mut list, element);
+        for (first, after) in ranges.by_ref().take(RANGES_A_MESSAGE) {
+            list.copy(&begins, &first);
+            if let Some(after) = after {
+                list.copy(&ends, &after);
+            }
         }
         lists.push(list);
     }
     lists
 }
 
-fn write_ids<I: Id>(list: &mut Attributes, range: &Range<I>) {
-    let after = range.last().get().checked_add(1);
-    write_interval(list, range.first().get().to_be_bytes(), after.map(u32::to_be_bytes));
-}
-
-/// Writes an interval as the kernel wants it: the first key that is in it, and the first one after it. That one is left
-/// out where the interval reaches to the largest key.
-fn write_interval<const LENGTH: usize>(list: &mut Attributes, first: [u8; LENGTH], after: Option<[u8; LENGTH]>) {
-    write_element(list, &first, false);
-    if let Some(after) = after {
-        write_element(list, &after, true);
-    }
-}
-
-fn write_element(list: &mut Attributes, key: &[u8], ends_interval: bool) {
+/// An element that is copied for each key.
+fn element<const LENGTH: usize>(flags: u32) -> Attributes {
+    let mut list = Attributes::default();
     list.nest(NFTA_LIST_ELEM, |element| {
-        if ends_interval {
-            element.number(NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END);
+        if flags != 0 {
+            element.number(NFTA_SET_ELEM_FLAGS, flags);
         }
-        element.nest(NFTA_SET_ELEM_KEY, |key_data| key_data.bytes(NFTA_DATA_VALUE, key));
+        element.nest(NFTA_SET_ELEM_KEY, |key| key.bytes(NFTA_DATA_VALUE, &[0; LENGTH]));
     });
+    list
 }

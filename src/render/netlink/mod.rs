@@ -291,9 +291,7 @@ fn set(set: &Set, id: u32) -> Step {
         attributes.number(NFTA_SET_KEY_LEN, key.length);
         if let Some(singles) = singles {
             // The kernel takes a table of this size then, and not one that grows.
-            attributes.nest(NFTA_SET_DESC, |set| {
-                set.number(NFTA_SET_DESC_SIZE, singles.len() as u32)
-            });
+            attributes.nest(NFTA_SET_DESC, |set| set.number(NFTA_SET_DESC_SIZE, singles as u32));
         }
         attributes.number(NFTA_SET_ID, id);
         let user_data = user_data(SET_KEY_BYTE_ORDER, &key.byte_order.to_ne_bytes());
