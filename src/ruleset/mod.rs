@@ -442,7 +442,8 @@ impl Action {
 impl Elements {
     /// How many addresses there are, where a set has each by itself instead of intervals: where there are many, and no
     /// more of them than these intervals have ends. The kernel keeps single addresses in a hash table and intervals in
-    /// a tree, which takes twice as long to fill.
+    /// a tree, which takes twice as long to fill. Ports stay intervals: single ones it keeps in a bitmap and a list, and
+    /// walks through the list for each that is added (`nft_bitmap_insert` in net/netfilter/nft_set_bitmap.c).
     pub fn single_addresses(&self) -> Option<usize> {
         const MANY: usize = 256;
         fn addresses(bits: u8, prefix_lengths: impl Iterator<Item = u8>) -> usize {
