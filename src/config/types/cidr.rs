@@ -135,10 +135,14 @@ pub struct LoopbackCidr(Ipv4Net);
 impl LoopbackCidr {
     /// Reads a CIDR inside 127.0.0.0/8.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
-        let net: Option<Ipv4Net> = text.trim().parse().ok();
-        net.filter(is_loopback)
-            .map(|net| Self(net.trunc()))
-            .ok_or_else(|| Invalid::new(text, "a CIDR inside 127.0.0.0/8, such as 127.0.0.1/32"))
+        let net = text
+            .trim()
+            .split_once('/')
+            .and_then(|(address, length)| network(address, length));
+        match net {
+            Some(IpNet::V4(net)) if is_loopback(&net) => Ok(Self(net.trunc())),
+            _ => Err(Invalid::new(text, "a CIDR inside 127.0.0.0/8, such as 127.0.0.1/32")),
+        }
     }
 
     /// The range.
@@ -183,6 +187,21 @@ mod tests {
     }
 
     #[test]
+    fn what_others_may_read_as_octal_or_signed_is_refused() {
+        for bad in [
+            "010.0.0.0/8",
+            "010.0.0.1",
+            "10.0.0.0/+8",
+            "10.0.0.0/",
+            "10.0.0.0/-0",
+            "10.0.0.0/8/8",
+            "/8",
+        ] {
+            assert!(parse_cidrs(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn bad_cidrs_are_all_named() {
         let errors = parse_cidrs("10.0.0.0/33,10.0.0,::/129,x").unwrap_err();
         assert_eq!(errors.len(), 4);
@@ -198,7 +217,15 @@ mod tests {
     #[test]
     fn the_loopback_range_lies_inside_127_8() {
         assert_eq!(LoopbackCidr::parse("127.0.0.1/8").unwrap().to_string(), "127.0.0.0/8");
-        for bad in ["126.0.0.0/8", "127.0.0.0/7", "0.0.0.0/0", "::1/128", "127.0.0.1", ""] {
+        for bad in [
+            "126.0.0.0/8",
+            "127.0.0.0/7",
+            "0.0.0.0/0",
+            "::1/128",
+            "127.0.0.1",
+            "0127.0.0.0/8",
+            "",
+        ] {
             assert!(LoopbackCidr::parse(bad).is_err(), "{bad}");
         }
     }
