@@ -121,7 +121,7 @@ fn check(command: Command, extent: Extent) -> Command {
         )
         .arg(netns())
         .arg(config())
-        .args(options(extent, |name| !matches!(name, "dry-run" | "output")))
+        .args(options(extent, |option| !option.is_of_dry_run()))
         .arg(json().global(true))
         .arg(verbose())
         .subcommand(istio_iptables::command().about("Compares with what istio-iptables with these flags would install"))
@@ -203,7 +203,7 @@ fn explain(command: Command, extent: Extent) -> Command {
         .arg(json())
         .arg(netns())
         .arg(config())
-        .args(options(extent, |name| !matches!(name, "dry-run" | "output")))
+        .args(options(extent, |option| !option.is_of_dry_run()))
         .arg(verbose())
         .subcommand(
             istio_iptables::command()
@@ -217,7 +217,7 @@ fn cleanup(command: Command, extent: Extent) -> Command {
         .after_help("Example: sidetrack cleanup --netns pod")
         .arg(netns())
         .arg(persist("Apply at no boot any more, too"))
-        .args(options(extent, |name| name.starts_with("log-")))
+        .args(options(extent, |option| option.name.starts_with("log-")))
         .arg(verbose())
 }
 
@@ -289,13 +289,13 @@ fn probe(command: Command, extent: Extent) -> Command {
 }
 
 /// Whether an option matters to commands that only want to know what the rules would be.
-fn says_nothing_of_applying(name: &str) -> bool {
-    !matches!(name, "backend" | "dry-run" | "output")
+fn says_nothing_of_applying(option: &OptionSpec) -> bool {
+    option.name != "backend" && !option.is_of_dry_run()
 }
 
-/// The options whose names are `wanted`, as far as they are made up.
-fn options(extent: Extent, wanted: fn(&str) -> bool) -> impl Iterator<Item = Arg> {
-    let options = OPTIONS.iter().filter(move |option| wanted(option.name));
+/// The options that are `wanted`, as far as they are made up.
+fn options(extent: Extent, wanted: fn(&OptionSpec) -> bool) -> impl Iterator<Item = Arg> {
+    let options = OPTIONS.iter().filter(move |option| wanted(option));
     options.filter(move |option| extent.has_option(option)).map(argument)
 }
 

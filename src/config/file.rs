@@ -3,11 +3,9 @@
 use super::layer::Layer;
 use super::options::OPTIONS;
 
-/// The options that `layer` has, one a line. A dry run is a matter of the moment, so its options are left out.
+/// The options that `layer` has, one a line. Those of a dry run are left out.
 pub fn text(layer: &Layer) -> String {
-    let lasting = OPTIONS
-        .iter()
-        .filter(|option| !matches!(option.name, "dry-run" | "output"));
+    let lasting = OPTIONS.iter().filter(|option| !option.is_of_dry_run());
     let lines = lasting.filter_map(|option| {
         let value = (option.write)(layer)?;
         // No value has a character that would have to be escaped.
@@ -20,13 +18,14 @@ pub fn text(layer: &Layer) -> String {
 mod tests {
     use std::path::Path;
 
+    use super::super::options::OptionSpec;
     use super::super::sources::{from_file, from_flags};
     use super::super::types::{NoAccounts, Output};
     use super::*;
 
     /// Reads what was written, with a value of each option.
-    fn read_back(values: impl Fn(&str) -> Option<Vec<String>>) -> (Layer, Layer) {
-        let given = from_flags(|option| values(option.name), &NoAccounts);
+    fn read_back(values: impl Fn(&OptionSpec) -> Option<Vec<String>>) -> (Layer, Layer) {
+        let given = from_flags(values, &NoAccounts);
         assert_eq!(given.problems, []);
         let read = from_file(Path::new("c.yaml"), &text(&given.layer), &NoAccounts);
         assert_eq!(read.problems, []);
@@ -55,17 +54,18 @@ mod tests {
 
     #[test]
     fn every_option_is_read_back() {
-        let lasting = |name: &str| !matches!(name, "dry-run" | "output");
-        let (given, read) = read_back(|name| lasting(name).then(|| vec![value(name).to_owned()]));
+        let lasting = |option: &OptionSpec| !option.is_of_dry_run();
+        let (given, read) = read_back(|option| lasting(option).then(|| vec![value(option.name).to_owned()]));
         assert_eq!(read, given);
         let missing = OPTIONS.iter().filter(|option| (option.write)(&given).is_none());
-        assert_eq!(missing.filter(|option| lasting(option.name)).count(), 0);
+        assert_eq!(missing.filter(|option| lasting(option)).count(), 0);
     }
 
     #[test]
     fn each_list_is_read_back_where_it_is_empty_or_everything() {
         for text in ["", "*"] {
-            let list = |name: &str| {
+            let list = |option: &OptionSpec| {
+                let name = option.name;
                 let plural = name.ends_with('s') || matches!(name, "proxy-uid" | "proxy-gid");
                 let plural =
                     plural && !matches!(name, "redirect-dns" | "exclude-outbound-ports-for-uids" | "dns-servers");

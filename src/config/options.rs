@@ -27,6 +27,13 @@ pub struct OptionSpec {
     pub write: fn(&Layer) -> Option<String>,
 }
 
+impl OptionSpec {
+    /// Whether it is about a dry run: a matter of the moment, and of `apply` alone.
+    pub fn is_of_dry_run(&self) -> bool {
+        matches!(self.name, "dry-run" | "output")
+    }
+}
+
 /// Reads the texts given for an option (a flag may be repeated) into a layer.
 ///
 /// # Errors
