@@ -79,6 +79,22 @@ mod tests {
     }
 
     #[test]
+    fn odd_lists_are_refused_or_read_back() {
+        const ODD: [&str; 12] = ["", " ", ",", " , ,", "*", "*,", ",*", "*,1", "1,,1", "0", ";", "; ;"];
+        for option in OPTIONS.iter().filter(|option| !option.is_of_dry_run()) {
+            for text in ODD.into_iter().chain([value(option.name)]) {
+                let of = |other: &OptionSpec| (other.name == option.name).then(|| vec![text.to_owned()]);
+                if from_flags(of, &NoAccounts).problems.is_empty() {
+                    let (given, read) = read_back(of);
+                    assert_eq!(read, given, "{}: {text:?}", option.name);
+                } else {
+                    assert_ne!(text, value(option.name), "{}", option.name);
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_file_says_what_was_given_and_nothing_of_dry_runs() {
         let layer = Layer {
             dry_run: Some(true),
