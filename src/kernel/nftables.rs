@@ -134,7 +134,7 @@ impl Nftables {
                 return Ok(unanswered.take().map_or(Change::Unchanged, |(change, _)| change));
             }
             *unanswered = None; // It was not carried out.
-            match self.commit(&netlink::replace(ruleset, &present), Some(generation)) {
+            match self.commit(&netlink::replace(ruleset, &planned, &present), Some(generation)) {
                 Ok(()) => return Ok(Change::Replaced),
                 Err(NftablesError::Netlink(NetlinkError::Refused(Errno::ERESTART))) => {
                     tracing::debug!(attempt, "another program changed the ruleset; reading it again");

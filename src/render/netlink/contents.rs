@@ -5,6 +5,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::listing::{BaseHook, Boundary, Listing, Rule, Set};
+use super::uapi::NFT_SET_INTERVAL;
 use super::{decode, elements};
 use crate::drift::{Contents, Line, List, Subject, Thing};
 use crate::render::nft;
@@ -96,8 +97,6 @@ fn rule(position: usize, listed: &Rule) -> Line {
 }
 
 fn kind(listed: &Set) -> String {
-    /// `NFT_SET_INTERVAL`.
-    const INTERVAL: u32 = 4;
     let kind = match listed.datatype {
         elements::IPV4_ADDRESS => "ipv4_addr",
         elements::IPV6_ADDRESS => "ipv6_addr",
@@ -108,7 +107,7 @@ fn kind(listed: &Set) -> String {
     };
     match listed.flags {
         0 => format!("type {kind}"),
-        INTERVAL => format!("type {kind}, flags interval"),
+        NFT_SET_INTERVAL => format!("type {kind}, flags interval"),
         flags => format!("type {kind}, flags {flags:#x}"),
     }
 }
@@ -124,8 +123,7 @@ fn elements_of(listed: &Set) -> Vec<Line> {
         };
         let (boundaries, after) = rest.split_at(length);
         rest = after;
-        let single = listed.flags == 0;
-        let text = interval(listed.datatype, boundaries, single).unwrap_or_else(|| format!("{boundaries:x?}"));
+        let text = interval(listed, boundaries).unwrap_or_else(|| format!("{boundaries:x?}"));
         lines.push(Line {
             text,
             ..Line::default()
@@ -135,19 +133,18 @@ fn elements_of(listed: &Set) -> Vec<Line> {
 }
 
 /// An interval in words: from its beginning to before its end, or to the largest key; or a single key.
-fn interval(datatype: u32, boundaries: &[(Vec<u8>, Boundary)], single: bool) -> Option<String> {
-    let key = |bytes: &[u8]| bytes.iter().fold(0_u128, |key, byte| key << 8 | u128::from(*byte));
+fn interval(listed: &Set, boundaries: &[(Vec<u8>, Boundary)]) -> Option<String> {
     let (first, bits) = match boundaries {
-        [(begin, Boundary::Begin), ..] => (key(begin), u32::try_from(begin.len()).ok()?.checked_mul(8)?),
+        [(begin, Boundary::Begin), ..] => (decode::key(begin)?, u32::try_from(begin.len()).ok()?.checked_mul(8)?),
         _ => return None,
     };
     let largest = u128::MAX.checked_shr(128_u32.checked_sub(bits)?)?;
     let last = match boundaries {
-        _ if single => first,
-        [_, (end, Boundary::End)] => key(end).checked_sub(1).filter(|last| *last >= first)?,
+        _ if listed.holds_single_keys() => first,
+        [_, (end, Boundary::End)] => decode::key(end)?.checked_sub(1).filter(|last| *last >= first)?,
         _ => largest,
     };
-    let name = |key: u128| match datatype {
+    let name = |key: u128| match listed.datatype {
         elements::IPV4_ADDRESS => {
             u32::try_from(key).map_or_else(|_| key.to_string(), |key| Ipv4Addr::from(key).to_string())
         }
@@ -156,7 +153,7 @@ fn interval(datatype: u32, boundaries: &[(Vec<u8>, Boundary)], single: bool) -> 
     };
     // How many of the last bits are free, if the interval is a network.
     let free = (first ^ last).count_ones();
-    let is_network = matches!(datatype, elements::IPV4_ADDRESS | elements::IPV6_ADDRESS)
+    let is_network = matches!(listed.datatype, elements::IPV4_ADDRESS | elements::IPV6_ADDRESS)
         && first ^ last == u128::MAX.checked_shr(128 - free).unwrap_or_default()
         && first.trailing_zeros() >= free;
     Some(if first == last {

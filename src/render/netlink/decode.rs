@@ -386,9 +386,10 @@ fn mark(bytes: &[u8]) -> Option<Mark> {
 
 /// The elements of a set, each interval as the networks or the range that it is.
 fn set(listed: &listing::Set) -> Option<Elements> {
-    let intervals = match listed.flags {
-        0 => runs(&listed.boundaries)?,
-        _ => intervals(&listed.boundaries)?,
+    let intervals = if listed.holds_single_keys() {
+        runs(&listed.boundaries)?
+    } else {
+        intervals(&listed.boundaries)?
     };
     let elements = match listed.datatype {
         elements::IPV4_ADDRESS => Elements::Ipv4(networks(&intervals, |first, last| {
@@ -442,7 +443,8 @@ fn runs(keys: &[(Vec<u8>, Boundary)]) -> Option<Vec<Interval>> {
     Some(runs)
 }
 
-fn key(bytes: &[u8]) -> Option<u128> {
+/// The bytes of a key as a number.
+pub(super) fn key(bytes: &[u8]) -> Option<u128> {
     let shift = |number: u128, byte: &u8| number << 8 | u128::from(*byte);
     (bytes.len() <= 16).then(|| bytes.iter().fold(0, shift))
 }

@@ -54,6 +54,13 @@ pub struct Set {
     pub(super) boundaries: Vec<(Vec<u8>, Boundary)>,
 }
 
+impl Set {
+    /// Whether each key is in it by itself: then none of them ends an interval.
+    pub(super) fn holds_single_keys(&self) -> bool {
+        self.flags == 0
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Boundary {
     End,
@@ -76,10 +83,10 @@ impl Listing {
         Self::read(messages.map(|message| (message.kind, message.attributes.as_slice())))
     }
 
-    fn read<'m>(messages: impl Iterator<Item = (u8, &'m [u8])>) -> Result<Self, Malformed> {
+    fn read<'m>(messages: impl Iterator<Item = (i32, &'m [u8])>) -> Result<Self, Malformed> {
         let mut listing = Self::default();
         for (kind, attributes) in messages {
-            match i32::from(kind) {
+            match kind {
                 NFT_MSG_NEWTABLE => listing.read_table(attributes)?,
                 NFT_MSG_NEWCHAIN => listing.read_chain(attributes)?,
                 NFT_MSG_NEWRULE => listing.read_rule(attributes)?,

@@ -14,7 +14,7 @@ pub struct Message {
     /// Which family the table is of: `NFPROTO_…` (linux/netfilter.h).
     pub family: u8,
     /// `enum nf_tables_msg_types`.
-    pub(super) kind: u8,
+    pub(super) kind: i32,
     pub(super) attributes: Vec<u8>,
 }
 
@@ -32,7 +32,7 @@ impl Message {
         read(attributes).try_for_each(|attribute| attribute.map(drop))?;
         Ok(Self {
             family: *family,
-            kind,
+            kind: kind.into(),
             attributes: attributes.to_vec(),
         })
     }
@@ -59,7 +59,7 @@ impl Message {
     }
 
     fn of(&self, kind: i32) -> Option<&Self> {
-        (i32::from(self.kind) == kind).then_some(self)
+        (self.kind == kind).then_some(self)
     }
 
     fn attribute(&self, kind: u16) -> Option<&[u8]> {

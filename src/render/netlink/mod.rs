@@ -34,7 +34,7 @@ pub struct Step {
     /// What the message is about; an error of the kernel is told in these terms.
     pub object: Object,
     /// `enum nf_tables_msg_types`.
-    kind: u8,
+    kind: i32,
     flags: u16,
     attributes: Attributes,
 }
@@ -43,7 +43,6 @@ impl Step {
     fn new(object: Object, kind: i32, flags: u16, write: impl FnOnce(&mut Attributes)) -> Self {
         let mut attributes = Attributes::with_capacity(256);
         write(&mut attributes);
-        let kind = kind as u8; // There are some thirty.
         Self {
             object,
             kind,
@@ -105,10 +104,9 @@ pub fn create(ruleset: &Ruleset) -> Vec<Step> {
     steps
 }
 
-/// The steps that turn what is installed into `ruleset`. Base chains stay where they are, so no packet ever finds
-/// their hooks empty; what is of no more use goes.
-pub fn replace(ruleset: &Ruleset, installed: &Listing) -> Vec<Step> {
-    let planned = Listing::of_steps(&create(ruleset));
+/// The steps that turn what is installed into `ruleset`, which is listed as `planned`. Base chains stay where they are, so
+/// no packet ever finds their hooks empty; what is of no more use goes.
+pub fn replace(ruleset: &Ruleset, planned: &Listing, installed: &Listing) -> Vec<Step> {
     let kept_set = |name: &str| planned.set(name).is_some() && planned.set(name) == installed.set(name);
     let kept_chain = |name: &str| planned.chain_has_same_hook(installed, name);
     // A table that somebody has put to sleep wakes up.
@@ -178,7 +176,7 @@ enum Kind {
     /// What begins and ends a transaction.
     Batch(i32),
     /// `enum nf_tables_msg_types`, about tables of this family.
-    NfTables { kind: u8, family: u8 },
+    NfTables { kind: i32, family: u8 },
 }
 
 /// Of a message: `struct nlmsghdr` of linux/netlink.h, and `struct nfgenmsg` of linux/netfilter/nfnetlink.h.
@@ -188,7 +186,7 @@ fn append(bytes: &mut Vec<u8>, kind: Kind, flags: u16, sequence: u32, attributes
     let subsystem = NFNL_SUBSYS_NFTABLES as u16;
     let (kind, family, resource) = match kind {
         Kind::Batch(kind) => (kind as u16, NFPROTO_UNSPEC, subsystem),
-        Kind::NfTables { kind, family } => (subsystem << 8 | u16::from(kind), family, 0),
+        Kind::NfTables { kind, family } => (subsystem << 8 | kind as u16, family, 0),
     };
     let attributes = attributes.as_bytes();
     let length = (HEADERS_LENGTH + attributes.len()) as u32;

@@ -58,8 +58,6 @@ fn request(kind: i32, family: u8, flags: u16, write: impl FnOnce(&mut Attributes
     let mut attributes = Attributes::default();
     write(&mut attributes);
     let mut bytes = Vec::new();
-    let kind = kind as u8; // There are some thirty.
-    let kind = Kind::NfTables { kind, family };
-    append(&mut bytes, kind, flags, 0, &attributes);
+    append(&mut bytes, Kind::NfTables { kind, family }, flags, 0, &attributes);
     bytes
 }
