@@ -1,7 +1,6 @@
 //! What clap knows of the command line; the options come from their table.
 
 use std::ffi::OsString;
-use std::iter;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
@@ -31,15 +30,12 @@ impl Extent<'_> {
         let Self::NamedIn(words) = self else {
             return true;
         };
-        // In bytes: a value may be long, and need not be looked at.
         let flags = words
             .iter()
             .filter_map(|word| word.as_encoded_bytes().strip_prefix(b"--"));
-        let mut flags = flags.filter_map(|flag| flag.split(|byte| *byte == b'=').next());
-        flags.any(|flag| {
-            let mut names = iter::once(option.name).chain(option.aliases.iter().copied());
-            names.any(|name| name.as_bytes() == flag)
-        })
+        // Only names become texts: a value may be long.
+        let mut names = flags.filter_map(|flag| str::from_utf8(flag.split(|byte| *byte == b'=').next()?).ok());
+        names.any(|name| name == option.name || option.aliases.contains(&name))
     }
 }
 

@@ -181,8 +181,8 @@ fn joined(items: impl Iterator<Item = String>) -> String {
 #[test]
 fn lists_of_thousands_work_on_every_backend() {
     let ports = joined((1..4000).map(|number| (10_000 + 2 * number).to_string()));
-    let v4 = (0..5000_u32).map(|number| format!("{}/30", std::net::Ipv4Addr::from(0x0a00_0000 + 16 * number)));
-    let v6 = (0..5000_u128).map(|number| format!("{}/96", std::net::Ipv6Addr::from((0xfd00 << 112) + (number << 33))));
+    let v4 = (0..5000_u32).map(|number| format!("{}/30", Ipv4Addr::from(0x0a00_0000 + 16 * number)));
+    let v6 = (0..5000_u128).map(|number| format!("{}/96", Ipv6Addr::from((0xfd00 << 112) + (number << 33))));
     let cidrs = joined(v4.chain(v6));
     let uids = joined((0..3000).map(|number| format!("{}-{}", 100_000 + 10 * number, 100_005 + 10 * number)));
     let path = std::env::temp_dir().join(format!("sidetrack-{}-thousands.yaml", std::process::id()));
