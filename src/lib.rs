@@ -17,19 +17,21 @@
 //! plugin that container runtimes call, [`node`] what puts it on a node,
 //! [`host`] what makes it last on a host with systemd.
 
+pub mod backend;
 pub mod cli;
 pub mod cni;
-pub mod compat;
-pub mod config;
 pub mod drift;
 pub mod facts;
 pub mod host;
-pub mod kernel;
 pub mod lint;
+pub mod linux;
+pub mod mesh;
 pub mod node;
+pub mod options;
 pub mod plan;
 pub mod probe;
 pub mod render;
 pub mod ruleset;
 pub mod simulate;
+pub mod types;
 pub mod yaml;

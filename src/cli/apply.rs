@@ -6,15 +6,19 @@ use clap::ArgMatches;
 
 use super::settings::settings;
 use super::{arguments, persist};
-use crate::config::types::{DnsServers, Output};
-use crate::config::{Config, Settings};
+use crate::backend::install;
+use crate::backend::install::Applied;
+use crate::backend::iptables;
+use crate::backend::{Change, Namespace};
 use crate::facts::Facts;
-use crate::kernel::install::{self, Applied};
-use crate::kernel::resolvers::{self, ResolversError};
-use crate::kernel::route::Loopback;
-use crate::kernel::{Change, Namespace, netns};
+use crate::linux::netns;
+use crate::linux::resolvers;
+use crate::linux::resolvers::ResolversError;
+use crate::linux::route::Loopback;
+use crate::options::{Config, Settings};
 use crate::plan::Plan;
 use crate::render;
+use crate::types::{DnsServers, Output};
 
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
@@ -53,7 +57,7 @@ pub fn text(settings: &Settings) -> anyhow::Result<String> {
     let plan = plan(&settings.config)?;
     Ok(match settings.run.output {
         Output::Nft => render::nft::script(&plan),
-        Output::Iptables => render::iptables::script(&plan),
+        Output::Iptables => iptables::script(&plan),
         Output::Json => render::json::document(&plan),
     })
 }

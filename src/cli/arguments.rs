@@ -5,8 +5,8 @@ use std::ffi::OsString;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::{completions, help, istio_iptables, node};
-use crate::config::options::{Group, OPTIONS, OptionSpec};
-use crate::config::problem::environment_name;
+use crate::options::problem::environment_name;
+use crate::options::table::{Group, OPTIONS, OptionSpec};
 
 /// How much of the command line is made up: clap takes longer to make up an option than to read one.
 #[derive(Clone, Copy)]

@@ -10,11 +10,12 @@ use serde_json::json;
 use super::failure::{Failure, NEGATIVE};
 use super::settings::settings;
 use super::{apply, arguments, istio_iptables};
-use crate::compat::istio::Task;
-use crate::config::Settings;
+use crate::backend::Namespace;
+use crate::backend::check::{Report, State};
 use crate::drift::Difference;
-use crate::kernel::check::{Report, State};
-use crate::kernel::{Namespace, netns};
+use crate::linux::netns;
+use crate::mesh::istio::front_end::Task;
+use crate::options::Settings;
 use crate::plan::Plan;
 
 /// The version of what `--json` prints.

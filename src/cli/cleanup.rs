@@ -4,8 +4,10 @@ use clap::ArgMatches;
 
 use super::settings::logging_alone;
 use super::{arguments, persist};
-use crate::kernel::install::{self, Removed};
-use crate::kernel::{Namespace, netns};
+use crate::backend::Namespace;
+use crate::backend::install;
+use crate::backend::install::Removed;
+use crate::linux::netns;
 
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {

@@ -10,18 +10,20 @@ use serde_json::{Map, Value};
 use super::failure::Failure;
 use super::settings::settings_of_pod;
 use super::{apply, arguments, istio_iptables};
-use crate::cni::annotations::Annotations;
-use crate::config::options::{Group, OPTIONS};
-use crate::config::types::{Backend, InterfaceName};
-use crate::config::{Config, Settings};
-use crate::kernel::accounts::AccountFiles;
-use crate::kernel::route::Prerequisite;
-use crate::kernel::{Namespace, Observed, RuleBackend, interfaces, netns};
+use crate::backend::{Namespace, Observed, RuleBackend};
+use crate::linux::accounts::AccountFiles;
+use crate::linux::route::Prerequisite;
+use crate::linux::{interfaces, netns};
+use crate::mesh::annotations::Annotations;
+use crate::options::table::{Group, OPTIONS};
+use crate::options::{Config, Settings};
 use crate::plan::{Plan, PolicyRouting};
 use crate::render;
 use crate::ruleset::{Families, Family, Installed};
-use crate::simulate::words::{self, Description, Words};
+use crate::simulate::words;
+use crate::simulate::words::{Description, Words};
 use crate::simulate::{Explanation, Packet, Pod, json, simulate, text};
+use crate::types::{Backend, InterfaceName};
 use crate::yaml;
 
 /// The addresses of a pod of which nothing is known: of those that documentation uses (RFC 5737, RFC 3849).

@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use thiserror::Error;
 
-use crate::config::problem::Problem;
-use crate::kernel::KernelError;
-use crate::kernel::validation::ValidationError;
+use crate::backend::KernelError;
+use crate::options::problem::Problem;
 use crate::probe::Tally;
+use crate::probe::validation::ValidationError;
 
 /// What a command exits with where its input is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

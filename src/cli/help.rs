@@ -5,9 +5,10 @@ use std::io::Write as _;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Command};
 
-use super::arguments::{self, Extent};
+use super::arguments;
+use super::arguments::Extent;
 use super::failure::Failure;
-use crate::config::options::Group;
+use crate::options::table::Group;
 
 /// The heading of the flags that are another program's.
 pub const OF_ISTIO: &str = "As in Istio";

@@ -11,14 +11,16 @@ use super::arguments::first_line;
 use super::failure::Failure;
 use super::help::OF_ISTIO;
 use super::{apply, cleanup, logging};
-use crate::compat::istio::table::{SETTINGS, Setting};
-use crate::compat::istio::{self, Mistake, Probe, Request, Task};
-use crate::config::Config;
-use crate::config::types::Accounts;
-use crate::kernel::accounts::AccountFiles;
-use crate::kernel::netns;
-use crate::kernel::validation::{self, Validation};
+use crate::linux::accounts::AccountFiles;
+use crate::linux::netns;
+use crate::mesh::istio::front_end;
+use crate::mesh::istio::front_end::table::{SETTINGS, Setting};
+use crate::mesh::istio::front_end::{Mistake, Probe, Request, Task};
+use crate::options::Config;
 use crate::plan::PASSTHROUGH_V4;
+use crate::probe::validation;
+use crate::probe::validation::Validation;
+use crate::types::Accounts;
 
 /// The file for a dry run cannot be written.
 #[derive(Debug, Error)]
@@ -108,7 +110,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
 pub fn request(matches: &ArgMatches) -> Result<Request, Failure> {
     let flag = |setting: &Setting| matches.get_one::<String>(setting.name).cloned();
     let variable = |name: &str| std::env::var_os(name).map(|text| text.to_string_lossy().into_owned());
-    let parsed = istio::read(flag, variable, &AccountFiles);
+    let parsed = front_end::read(flag, variable, &AccountFiles);
     logging::start(parsed.logging, 0);
     for note in parsed.notes {
         tracing::info!("{note}");
@@ -131,7 +133,7 @@ pub fn config(
         let found = variables.iter().find(|(variable, _)| *variable == name);
         found.map(|(_, value)| (*value).to_owned())
     };
-    match istio::read(flag, variable, accounts).request {
+    match front_end::read(flag, variable, accounts).request {
         Ok(request) if request.task == Task::Apply => Some(Ok(request.settings.config)),
         Ok(_) => None,
         Err(mistakes) => Some(Err(mistakes.iter().map(ToString::to_string).collect())),

@@ -8,12 +8,14 @@ use std::process::ExitCode;
 
 use clap::ArgMatches;
 
-use super::arguments::{self, Extent};
+use super::arguments;
+use super::arguments::Extent;
 use super::failure::{Failure, NEGATIVE};
 use super::{istio_iptables, settings};
-use crate::config::types::Accounts;
-use crate::config::{Config, Settings, sources};
-use crate::lint::{self, Code, Context, Invocation, Linted, Report};
+use crate::lint;
+use crate::lint::{Code, Context, Invocation, Linted, Report};
+use crate::options::{Config, Settings, sources};
+use crate::types::Accounts;
 
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {

@@ -10,8 +10,8 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::{Data, LookupSpan};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::config::Logging;
-use crate::config::types::{LogFormat, LogLevel};
+use crate::options::Logging;
+use crate::types::{LogFormat, LogLevel};
 
 /// Starts logging. `verbosity` counts the times that `-v` was given; it can only make the level finer.
 pub fn start(logging: Logging, verbosity: u8) {

@@ -25,7 +25,7 @@ use clap::{ArgMatches, Command};
 
 use self::arguments::Extent;
 use self::failure::{ExitCodes, Failure};
-use crate::config::types::LogLevel;
+use crate::types::LogLevel;
 
 /// Runs one command: as `istio-iptables` where the program is called that, else as one of our own.
 ///

@@ -17,15 +17,19 @@ use self::options::{
 use super::arguments;
 use super::failure::{Failure, SYSTEM};
 use super::settings::logging_alone;
-use crate::config::options::OPTIONS;
-use crate::config::types::Choice as _;
-use crate::node::entry::{self, Installer, daemon_set_of};
-use crate::node::layout::{self, Choice, Reason, Wanted};
+use crate::node::entry;
+use crate::node::entry::{Installer, daemon_set_of};
+use crate::node::layout;
+use crate::node::layout::{Choice, Reason, Wanted};
+use crate::node::repair;
 use crate::node::repair::locate::Places;
 use crate::node::repair::state::{Mode, State};
-use crate::node::repair::{self, Found, RepairError, worker};
-use crate::node::service::{self, Service};
+use crate::node::repair::{Found, RepairError, worker};
+use crate::node::service;
+use crate::node::service::Service;
 use crate::node::{Directories, Look, Node, health};
+use crate::options::table::OPTIONS;
+use crate::types::Choice as _;
 
 /// What `status` exits with where something is not as wanted.
 const NOT_AS_WANTED: u8 = 3;

@@ -6,9 +6,10 @@ use clap::ArgMatches;
 
 use super::failure::Failure;
 use super::{apply, arguments, cleanup, settings};
-use crate::config::types::{DnsServers, Output, Port};
-use crate::config::{Config, Settings};
-use crate::host::{self, Files};
+use crate::host;
+use crate::host::Files;
+use crate::options::{Config, Settings};
+use crate::types::{DnsServers, Output, Port};
 
 /// The port of ssh.
 const SSH: Option<Port> = Port::new(22);
@@ -98,7 +99,7 @@ fn warnings(config: &Config) -> Vec<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::types::parse_ports;
+    use crate::types::parse_ports;
 
     #[test]
     fn a_host_that_would_lock_its_users_out_is_warned_of() {

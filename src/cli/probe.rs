@@ -9,12 +9,14 @@ use super::apply;
 use super::arguments;
 use super::failure::{Failure, Unproved};
 use super::settings::settings;
-use crate::config::Config;
-use crate::config::types::{Port, parse_duration};
+use crate::backend::{Namespace, Observed, RuleBackend};
 use crate::facts::redirectors;
-use crate::kernel::{Namespace, Observed, RuleBackend, netns, probe};
+use crate::linux::netns;
+use crate::options::Config;
 use crate::plan::Plan;
+use crate::probe::run;
 use crate::probe::{Report, Verdict, judge, trial};
+use crate::types::{Port, parse_duration};
 
 /// The port that is called where any will do. Nobody is known to listen there.
 const PORT: Port = match Port::new(15002) {
@@ -83,8 +85,8 @@ fn prove(config: &Config, port: Port, timeout: Duration) -> anyhow::Result<Repor
     let mut namespace = Namespace::default();
     let facts = apply::seen(config)?;
     let families = Plan::new(config, &facts)?.ruleset.families;
-    let surroundings = probe::surroundings(&mut namespace)?;
-    let mut report = probe::run(&trial(config, &facts, families, &surroundings, port), timeout)?;
+    let surroundings = run::surroundings(&mut namespace)?;
+    let mut report = run::run(&trial(config, &facts, families, &surroundings, port), timeout)?;
     if report.tally().failed > 0 {
         match namespace.observe() {
             Ok(observed) => report.notes = notes(&observed),
@@ -97,7 +99,7 @@ fn prove(config: &Config, port: Port, timeout: Duration) -> anyhow::Result<Repor
 /// What may explain failures.
 fn notes(observed: &Observed) -> Vec<String> {
     let mut notes = Vec::new();
-    if probe::may_see_rules()
+    if run::may_see_rules()
         && !RuleBackend::ALL
             .into_iter()
             .any(|backend| observed.holds_rules(backend))

@@ -8,12 +8,14 @@ use clap::ArgMatches;
 
 use super::failure::Failure;
 use super::{arguments, logging};
-use crate::cni::annotations::{self, Annotations};
-use crate::config::Settings;
-use crate::config::layer::Layer;
-use crate::config::problem::{Problem, Source};
-use crate::config::sources::{self, Parsed};
-use crate::kernel::accounts::AccountFiles;
+use crate::linux::accounts::AccountFiles;
+use crate::mesh::annotations;
+use crate::mesh::annotations::Annotations;
+use crate::options::Settings;
+use crate::options::layer::Layer;
+use crate::options::problem::{Problem, Source};
+use crate::options::sources;
+use crate::options::sources::Parsed;
 
 /// Reads all sources, merges them, and starts logging as they say.
 ///

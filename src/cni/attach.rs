@@ -3,22 +3,25 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::annotations;
 use super::environment::{Attachment, Pod};
 use super::error::Error;
 use super::netconf::NetConf;
-use super::policy::{self, Decision, Undecided};
 use super::report::Outcome;
-use crate::config::types::{Backend, DnsServers};
-use crate::config::{Config, Settings};
+use crate::backend::check;
+use crate::backend::check::{Report, State};
+use crate::backend::install;
+use crate::backend::iptables::isolation::isolate_this_thread;
+use crate::backend::nftables::transaction::NftablesError;
+use crate::backend::{KernelError, Namespace, Observed};
 use crate::drift::Difference;
 use crate::facts::Facts;
-use crate::kernel::check::{self, Report, State};
-use crate::kernel::install;
-use crate::kernel::iptables::isolation::isolate_this_thread;
-use crate::kernel::nftables::NftablesError;
-use crate::kernel::{KernelError, Namespace, Observed, netns, privilege};
+use crate::linux::{netns, privilege};
+use crate::mesh::annotations;
+use crate::mesh::policy;
+use crate::mesh::policy::{Decision, Undecided};
+use crate::options::{Config, Settings};
 use crate::plan::Plan;
+use crate::types::{Backend, DnsServers};
 
 /// What is to be done about a pod, and why.
 #[derive(Clone, Debug, PartialEq)]

@@ -6,15 +6,15 @@ use thiserror::Error;
 
 use super::netconf::POD_ANNOTATIONS;
 use super::version::Version;
-use crate::config::problem::{Problem, Source};
+use crate::backend::KernelError;
+use crate::backend::check::State;
+use crate::backend::iptables::IptablesError;
+use crate::backend::nftables::transaction::NftablesError;
 use crate::drift::Difference;
-use crate::kernel::KernelError;
-use crate::kernel::check::State;
-use crate::kernel::iptables::IptablesError;
-use crate::kernel::netlink::NetlinkError;
-use crate::kernel::netns::NetnsError;
-use crate::kernel::nftables::NftablesError;
-use crate::kernel::route::RouteError;
+use crate::linux::netlink::NetlinkError;
+use crate::linux::netns::NetnsError;
+use crate::linux::route::RouteError;
+use crate::options::problem::{Problem, Source};
 use crate::plan::PlanError;
 
 macro_rules! codes {

@@ -8,13 +8,14 @@ use super::attach::{Verdict, put_in_place, refuse_host_netns, seen, verdict, wri
 use super::environment::Attachment;
 use super::error::Error;
 use super::netconf::NetConf;
-use crate::config::Config;
-use crate::config::types::Port;
-use crate::kernel::probe::listeners::Listeners;
-use crate::kernel::running::{Holder, leave_open_connections_alone};
-use crate::kernel::{KernelError, Namespace, Observed, netns, probe};
+use crate::backend::running::{Holder, leave_open_connections_alone};
+use crate::backend::{KernelError, Namespace, Observed};
+use crate::linux::netns;
+use crate::options::Config;
 use crate::plan::Plan;
+use crate::probe::run::{self, listeners::Listeners};
 use crate::probe::{Report, Tally, Verdict as Judged, judge, trial};
+use crate::types::Port;
 
 /// A port like any other, for probes.
 const PORT: Port = match Port::new(15002) {
@@ -93,7 +94,7 @@ pub fn add(netconf: &NetConf, attachment: &Attachment, proc: &[&Path]) -> Result
         if namespace.holder(observed)? != Holder::Nobody {
             return Ok(());
         }
-        let census = probe::census().unwrap_or_default();
+        let census = run::census().unwrap_or_default();
         // Before there are rules; or at once after them, where they are what makes the kernel load conntrack.
         let before = leave_open_connections_alone(proc);
         put_in_place(netconf, &config, backend, namespace, observed)?;
@@ -122,11 +123,11 @@ fn prove(config: &Config, netconf: &NetConf, namespace: &mut Namespace, observed
         Ok(plan) => plan.ruleset.families,
         Err(error) => return none(&error),
     };
-    let surroundings = match probe::surroundings(namespace) {
+    let surroundings = match run::surroundings(namespace) {
         Ok(surroundings) => surroundings,
         Err(error) => return none(&error),
     };
-    let census = match probe::census() {
+    let census = match run::census() {
         Ok(census) => census,
         Err(error) => return none(&error),
     };
@@ -135,7 +136,7 @@ fn prove(config: &Config, netconf: &NetConf, namespace: &mut Namespace, observed
         return none(&"the proxy does not listen yet");
     }
     let listeners = Listeners::of_proxy(&trial, None);
-    match probe::make(&trial, Err("no link is made in a pod at work"), &listeners, TIMEOUT) {
+    match run::make(&trial, Err("no link is made in a pod at work"), &listeners, TIMEOUT) {
         Ok(report) => proof(&report),
         Err(error) => none(&error),
     }

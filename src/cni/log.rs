@@ -15,8 +15,8 @@ use tracing_subscriber::layer::{Context, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::netconf::NetConf;
-use crate::config::types::{LogFormat, LogLevel};
-use crate::config::{Logging, Settings};
+use crate::options::{Logging, Settings};
+use crate::types::{LogFormat, LogLevel};
 
 /// Starts logging as the NetConf says. A file that cannot be written to is no reason to keep a pod from starting.
 pub fn start(netconf: &NetConf) {

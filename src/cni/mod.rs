@@ -10,14 +10,12 @@
 //! (<https://github.com/containernetworking/cni/blob/spec-v1.1.0/SPEC.md>). Everything that is known of a pod comes
 //! from the runtime: there is no request to any server, no name is looked up, and no lock of the host is taken.
 
-pub mod annotations;
 pub mod attach;
 pub mod environment;
 pub mod error;
 pub mod late;
 mod log;
 pub mod netconf;
-pub mod policy;
 pub mod report;
 pub mod result;
 #[cfg(test)]

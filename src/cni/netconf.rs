@@ -6,17 +6,17 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
-use super::annotations::Annotations;
 use super::error::Error;
-use super::policy::Policy;
 use super::report::SOCKET;
 use super::verbatim::member;
 use super::version::Version;
-use crate::config::layer::Layer;
-use crate::config::options::{Group, OptionSpec};
-use crate::config::problem::{Problem, Source};
-use crate::config::types::{Choice, Invalid, LogFormat, LogLevel, NoAccounts};
-use crate::config::{Logging, Settings, options, sources};
+use crate::mesh::annotations::Annotations;
+use crate::mesh::policy::Policy;
+use crate::options::layer::Layer;
+use crate::options::problem::{Problem, Source};
+use crate::options::table::{Group, OptionSpec};
+use crate::options::{Logging, Settings, sources, table};
+use crate::types::{Choice, Invalid, LogFormat, LogLevel, NoAccounts};
 
 /// The capability by which a runtime hands over the annotations of the pod: containerd since 1.5, CRI-O since 1.28.
 pub const POD_ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
@@ -348,7 +348,7 @@ fn redirect(value: &Value) -> Result<Layer, Wrong> {
     let parsed = sources::from_value(Source::NetConf, value.clone(), &NoAccounts);
     let mut problems = parsed.problems;
     for key in value.as_object().into_iter().flat_map(Map::keys) {
-        if options::find(key).is_some_and(|option| !is_for_pods(option)) {
+        if table::find(key).is_some_and(|option| !is_for_pods(option)) {
             let reason = format!("redirect: {key} is an option of the command line; the plugin does not have it");
             problems.push(problem(reason));
         }
@@ -375,8 +375,8 @@ fn addresses(value: &Value) -> Vec<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::error::Code;
     use super::*;
+    use crate::cni::error::Code;
     use serde_json::json;
 
     /// A NetConf with these members besides those that it must have.

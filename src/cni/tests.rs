@@ -7,16 +7,16 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::annotations::OURS;
-use super::annotations::table::TABLE;
 use super::attach::{Verdict, verdict};
 use super::environment::Pod;
 use super::error::Code;
 use super::netconf::{KEYS, POD_ANNOTATIONS};
-use super::policy::MARKS;
 use super::*;
-use crate::config::options::OPTIONS;
 use crate::facts::Facts;
+use crate::mesh::annotations::OURS;
+use crate::mesh::annotations::table::TABLE;
+use crate::mesh::policy::MARKS;
+use crate::options::table::OPTIONS;
 use crate::plan::Plan;
 use crate::render;
 
@@ -169,7 +169,7 @@ fn what_annotations_say_is_refused_with_a_code_of_ours_and_together_with_the_net
     let port = format!("{OURS}proxy-inbound-port");
     let error = pod(json!({ port: "15101" }), json!({ "proxy-outbound-port": 15101 })).unwrap_err();
     assert_eq!(error.code(), Code::Annotations);
-    let error = pod(json!({ policy::REDIRECT: "maybe" }), json!({})).unwrap_err();
+    let error = pod(json!({ crate::mesh::policy::REDIRECT: "maybe" }), json!({})).unwrap_err();
     assert_eq!(error.code(), Code::Annotations);
 }
 
@@ -267,7 +267,7 @@ fn script(netconf: &NetConf) -> Option<String> {
     match verdict(netconf, &Pod::default()) {
         Ok(Verdict::Redirect { config, .. }) => {
             let plan = Plan::new(&config, &Facts::default()).ok()?;
-            Some(render::nft::script(&plan) + &render::iptables::script(&plan))
+            Some(render::nft::script(&plan) + &crate::backend::iptables::script(&plan))
         }
         Ok(Verdict::LetThrough { .. }) | Err(_) => None,
     }

@@ -1,7 +1,8 @@
 //! Rules of others that get hold of traffic before ours do.
 
 use super::{Difference, Kind, Subject};
-use crate::facts::{self, InstalledChain};
+use crate::facts;
+use crate::facts::InstalledChain;
 use crate::ruleset::{Action, BaseHook, ChainType, Family, Hook, Match, Protocol, Ruleset};
 
 /// A base chain of somebody else's, and what its rules, and those that they lead to, can do to a packet.

@@ -7,11 +7,11 @@ use proptest::prelude::*;
 
 use super::lists::edits;
 use super::*;
-use crate::config::Settings;
-use crate::config::types::{DnsServers, IpFamily};
 use crate::facts::{Facts, InstalledChain};
+use crate::options::Settings;
 use crate::plan::Plan;
 use crate::ruleset::{Family, Hook, Ruleset};
+use crate::types::{DnsServers, IpFamily};
 
 fn rule(text: &str, comment: &str) -> Line {
     Line {

@@ -12,10 +12,11 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::config::file;
-use crate::config::layer::Layer;
-use crate::kernel::netns;
-use crate::node::files::{self, Access, FileError};
+use crate::linux::files;
+use crate::linux::files::{Access, FileError};
+use crate::linux::netns;
+use crate::options::file;
+use crate::options::layer::Layer;
 
 /// The configuration that the unit applies.
 pub const CONFIG: &str = "/etc/sidetrack/config.yaml";

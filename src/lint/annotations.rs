@@ -4,11 +4,11 @@ use super::Report;
 use super::code::Code;
 use super::manifest::Pod;
 use super::subject::{Said, Subject, find};
-use crate::cni::annotations::OURS;
-use crate::cni::annotations::table::{Annotation, Meaning, TABLE};
-use crate::cni::policy::{OPT_OUTS, REDIRECT};
-use crate::config::options;
-use crate::config::types::{Number, Range, Ranges};
+use crate::mesh::annotations::OURS;
+use crate::mesh::annotations::table::{Annotation, Meaning, TABLE};
+use crate::mesh::policy::{OPT_OUTS, REDIRECT};
+use crate::options::table;
+use crate::types::{Number, Range, Ranges};
 use crate::yaml::{Content, Entry, Node, Position};
 
 /// The annotations whose values say how pods are redirected begin like this in Istio; it knows no others.
@@ -131,7 +131,7 @@ fn labels(said: &Said<'_>, report: &mut Report) {
 fn same_option(said: &Said<'_>, report: &mut Report) {
     let mut seen: Vec<(&str, &Entry)> = Vec::new();
     let ours = said.annotations.iter().filter_map(|entry| {
-        let option = entry.key.strip_prefix(OURS).and_then(options::find)?;
+        let option = entry.key.strip_prefix(OURS).and_then(table::find)?;
         Some((option.name, entry))
     });
     let of_meshes = TABLE.iter().filter_map(|known| match known.meaning {

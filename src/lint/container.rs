@@ -1,7 +1,7 @@
 //! The containers of a pod, and what each is there for.
 
 use super::manifest::Pod;
-use crate::config::types::{Id, Port};
+use crate::types::{Id, Port};
 use crate::yaml::Node;
 
 /// A container.

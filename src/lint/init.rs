@@ -4,7 +4,7 @@ use super::Report;
 use super::code::Code;
 use super::container::{Container, Role, id, is_true};
 use super::subject::Subject;
-use crate::config::types::{Gid, Id as _, Uid};
+use crate::types::{Gid, Id as _, Uid};
 use crate::yaml::Node;
 
 /// Looks at whether init containers that redirect can, and at what runs before the proxy does.

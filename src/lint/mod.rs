@@ -19,9 +19,10 @@ pub use self::code::Code;
 use self::manifest::Object;
 pub use self::render::{Linted, VERSION, findings, json, pods, text};
 use self::subject::{Subject, opt_out};
-use crate::config::Config;
-use crate::config::layer::Layer;
-use crate::yaml::{self, Position};
+use crate::options::Config;
+use crate::options::layer::Layer;
+use crate::yaml;
+use crate::yaml::Position;
 
 /// What is known besides the manifests.
 pub struct Context<'c> {

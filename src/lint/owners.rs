@@ -4,7 +4,7 @@ use super::Report;
 use super::code::Code;
 use super::container::{Container, Role, id};
 use super::subject::Subject;
-use crate::config::types::{Gid, Id, Number, Ranges, Uid};
+use crate::types::{Gid, Id, Number, Ranges, Uid};
 use crate::yaml::Node;
 
 /// Looks for applications that pass for the proxy or may change its rules, and for a proxy that is not known for one.

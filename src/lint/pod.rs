@@ -6,8 +6,8 @@ use super::Report;
 use super::code::Code;
 use super::container::is_true;
 use super::subject::Subject;
-use crate::cni::policy::Policy;
-use crate::config::types::DnsServers;
+use crate::mesh::policy::Policy;
+use crate::types::DnsServers;
 use crate::yaml::Node;
 
 /// Whether nothing of the pod is ever redirected.

@@ -4,7 +4,7 @@ use super::Report;
 use super::code::Code;
 use super::container::Container;
 use super::subject::Subject;
-use crate::config::types::{Port, parse_ports};
+use crate::types::{Port, parse_ports};
 use crate::yaml::Node;
 
 /// Ports that Istio's proxy and its agent listen on in a pod, from its documentation ("Ports used by Istio").

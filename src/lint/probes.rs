@@ -5,7 +5,7 @@ use super::code::Code;
 use super::container::Container;
 use super::ports;
 use super::subject::Subject;
-use crate::config::types::Port;
+use crate::types::Port;
 use crate::yaml::Node;
 
 /// Where a container may have handlers of the kubelet.

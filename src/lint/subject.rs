@@ -6,12 +6,14 @@ use super::code::Code;
 use super::container::{Container, Role, containers, id};
 use super::manifest::Pod;
 use super::{Context, Invocation, Report};
-use crate::cni::annotations::{self, Annotations, OURS};
-use crate::cni::policy::{self, Decision, MARKS, Policy, Select, Undecided};
-use crate::config::layer::Layer;
-use crate::config::problem::Problem;
-use crate::config::types::{Gid, NoAccounts, Port, Uid};
-use crate::config::{Config, Settings, options};
+use crate::mesh::annotations;
+use crate::mesh::annotations::{Annotations, OURS};
+use crate::mesh::policy;
+use crate::mesh::policy::{Decision, MARKS, Policy, Select, Undecided};
+use crate::options::layer::Layer;
+use crate::options::problem::Problem;
+use crate::options::{Config, Settings, table};
+use crate::types::{Gid, NoAccounts, Port, Uid};
 use crate::yaml::{Entry, Node, Position};
 
 /// A pod that is to be redirected.
@@ -226,7 +228,7 @@ impl Mesh {
     fn layer(&self) -> Layer {
         let mut layer = Layer::default();
         for (name, text) in self.options {
-            let read = options::find(name).map(|option| (option.read)(&mut layer, &[(*text).to_owned()], &NoAccounts));
+            let read = table::find(name).map(|option| (option.read)(&mut layer, &[(*text).to_owned()], &NoAccounts));
             debug_assert!(matches!(read, Some(Ok(()))), "{name}");
         }
         layer

@@ -5,8 +5,9 @@ use std::io::{self, BufRead, BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use super::chain::PLUGIN;
-use super::files::{self, Access, FileError};
 use super::layout::Reason;
+use crate::linux::files;
+use crate::linux::files::{Access, FileError};
 
 /// This program, also where its file was replaced or removed since it was started.
 const THIS_PROGRAM: &str = "/proc/self/exe";

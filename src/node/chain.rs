@@ -255,8 +255,8 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    use super::super::entry::{Installer, entry};
     use super::*;
+    use crate::node::entry::{Installer, entry};
 
     const FLANNEL: &str = r#"{
   "name": "cbr0",

@@ -8,9 +8,9 @@ use thiserror::Error;
 use super::chain::{INSTALLER, PLUGIN};
 use crate::cni::error::Error as CniError;
 use crate::cni::netconf::{NetConf, POD_ANNOTATIONS};
-use crate::cni::policy::Policy;
 use crate::cni::report::SOCKET;
 use crate::cni::version::Version;
+use crate::mesh::policy::Policy;
 
 /// A configuration for the plugin that cannot be one.
 #[derive(Debug, Error)]
@@ -143,8 +143,8 @@ fn accepted(netconf: Map<String, Value>) -> Result<(), EntryError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::chain::Chain;
     use super::*;
+    use crate::node::chain::Chain;
 
     fn entry(conf: Value) -> Result<Value, EntryError> {
         super::entry(conf, &Installer::default())

@@ -8,7 +8,6 @@
 pub mod binary;
 pub mod chain;
 pub mod entry;
-pub mod files;
 pub mod health;
 pub mod layout;
 pub mod metrics;
@@ -24,8 +23,8 @@ use std::path::PathBuf;
 use nix::errno::Errno;
 use thiserror::Error;
 
-use self::files::FileError;
 use self::layout::{Layout, Reason, Waiting, Wanted};
+use crate::linux::files::{self, FileError};
 
 /// What the installer could not do.
 #[derive(Debug, Error)]

@@ -11,10 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use super::files::{self, FileError};
 use super::metrics::{Metrics, PLUGIN_RUN_SECONDS, PLUGIN_RUNS};
 use crate::cni::environment::Verb;
 use crate::cni::report::{LARGEST, Outcome, Report};
+use crate::linux::files;
+use crate::linux::files::FileError;
 
 /// Whether an installer listens at the socket.
 pub fn is_answered(socket: &Path) -> bool {

@@ -6,16 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::files::FileError;
 use super::layout::Waiting;
 use super::metrics::{CONTENDED, FAILURES, Metrics, REPAIRS};
 use super::pace::{Pace, growing};
 use super::repair::locate::Places;
 use super::repair::state::Mode;
 use super::repair::worker::Worker;
-use super::reports::{self, Place, Receiver};
+use super::reports;
+use super::reports::{Place, Receiver};
 use super::watch::{Pause, Watch};
 use super::{Directories, Look, Node, NodeError, health};
+use crate::linux::files::FileError;
 
 /// How long nothing has to happen until we look all the same.
 const RESYNC: Duration = Duration::from_secs(60);

@@ -5,10 +5,10 @@ use std::net::{IpAddr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::sets::Sets;
-use crate::config::types::{Cidrs, DnsServers, InterfaceName, Port};
-use crate::config::{Config, Dialect};
 use crate::facts::Facts;
+use crate::options::{Config, Dialect};
 use crate::ruleset::{Action, Addresses, Families, Family, Match, Protocol, Rule};
+use crate::types::{Cidrs, DnsServers, InterfaceName, Port};
 
 /// The configuration, what follows from it for the whole plan, and the sets made so far.
 pub struct Context<'c> {

@@ -6,7 +6,7 @@
 //! answers are recognised on every way back, and by firewalls.
 
 use super::context::{Context, DNS_PORT, Lookups, leave_alone, rule};
-use crate::config::Dialect;
+use crate::options::Dialect;
 use crate::ruleset::{Action, Addresses, Match, PortMatch, Protocol, Rule, Zone};
 
 /// Between the applications and the proxy.

@@ -1,8 +1,8 @@
 //! Connections to the pod.
 
 use super::context::{Context, leave_alone, rule, tcp};
-use crate::config::types::Ports;
 use crate::ruleset::{Action, Chain, Match, Protocol, Rule};
+use crate::types::Ports;
 
 /// The chain that decides about a connection to the pod.
 pub const CHAIN: &str = "inbound";

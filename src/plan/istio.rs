@@ -3,9 +3,9 @@
 
 use super::context::{Context, DNS_PORT, leave_alone, over_loopback, rule, tcp};
 use super::dns;
-use crate::config::OwnerOrder;
-use crate::config::types::{Number as _, Port, Ports, Range};
+use crate::options::OwnerOrder;
 use crate::ruleset::{Action, Chain, GidMatch, Match, Protocol, Rule, UidMatch};
+use crate::types::{Number as _, Port, Ports, Range};
 
 const SELF_CALLS: &str = "self_calls";
 const SELF_CALLS_OF_GROUPS: &str = "group_self_calls";

@@ -12,13 +12,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use thiserror::Error;
 
-use crate::config::types::{InboundMode, InterfaceName, IpFamily, Mark, RouteTable};
-use crate::config::{Config, Dialect};
 use crate::facts::{Facts, Ipv6};
+use crate::options::{Config, Dialect};
+use crate::ruleset;
 use crate::ruleset::{
-    self, Action, BaseHook, Chain, ChainType, ConntrackState, Families, Family, Hook, Match, ProxyTraffic, Rule,
-    Ruleset, Unsound,
+    Action, BaseHook, Chain, ChainType, ConntrackState, Families, Family, Hook, Match, ProxyTraffic, Rule, Ruleset,
+    Unsound,
 };
+use crate::types::{InboundMode, InterfaceName, IpFamily, Mark, RouteTable};
 
 use self::context::{Context, leave_alone, rule};
 use self::sets::Sets;

@@ -2,9 +2,9 @@
 
 use super::context::{Context, from_passthrough, leave_alone, over_loopback, rule, tcp};
 use super::{dns, inbound, istio};
-use crate::config::Dialect;
-use crate::config::types::InboundMode;
+use crate::options::Dialect;
 use crate::ruleset::{Action, Chain, Match, Protocol, Rule};
+use crate::types::InboundMode;
 
 /// The chain that decides about a connection from the pod.
 const CHAIN: &str = "outbound";

@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use crate::config::types::{Cidrs, Gids, Ports, Uids};
 use crate::ruleset::{
     Addresses, Elements, Families, Family, GidMatch, Match, Name, PortMatch, Protocol, Set, UidMatch,
 };
+use crate::types::{Cidrs, Gids, Ports, Uids};
 
 /// The sets made so far.
 #[derive(Default)]

@@ -6,9 +6,9 @@
 
 use super::context::{Context, from_passthrough, leave_alone, over_loopback, rule, tcp};
 use super::{inbound, loopback_in};
-use crate::config::Dialect;
-use crate::config::types::Mark;
+use crate::options::Dialect;
 use crate::ruleset::{Action, Chain, ConntrackState, Match, Rule};
+use crate::types::Mark;
 
 const CHAIN: &str = "tproxy_inbound";
 const DIVERT: &str = "tproxy_divert";

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{Expected, Subject, Trial};
-use crate::config::types::Port;
+use crate::types::Port;
 
 impl Trial {
     /// The probes that only take what is there: the application's connections to other hosts, where the proxy already
@@ -35,11 +35,11 @@ impl Trial {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::Settings;
-    use crate::config::types::{Gid, Id as _, Port, Uid};
     use crate::facts::Facts;
+    use crate::options::Settings;
     use crate::plan::Plan;
     use crate::probe::{Owner, Subject, Surroundings, Trial, trial};
+    use crate::types::{Gid, Id as _, Port, Uid};
 
     fn all() -> Trial {
         let (config, facts) = (Settings::default().config, Facts::default());

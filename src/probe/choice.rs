@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use crate::config::types::{Cidrs, Number, Ranges};
 use crate::ruleset::Family;
+use crate::types::{Cidrs, Number, Ranges};
 
 /// The first number that will do: one of those preferred, or else the least of any stretch within which every set holds
 /// either all numbers or none. So if the answer depends on the sets alone, a number is found wherever there is one.
@@ -78,7 +78,7 @@ fn is_ordinary(address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::types::{Port, Ports, parse_cidrs, parse_ports};
+    use crate::types::{Port, Ports, parse_cidrs, parse_ports};
 
     fn port(number: u16) -> Port {
         Port::new(number).unwrap()

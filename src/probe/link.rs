@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::{choice, family_of};
-use crate::config::Config;
+use crate::options::Config;
 use crate::ruleset::Family;
 
 /// The ends of the link in one family. The pod gets a route to the far one, and to no other address.
@@ -103,8 +103,8 @@ fn in_large_network(family: Family, config: &Config) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Settings;
-    use crate::config::types::parse_cidrs;
+    use crate::options::Settings;
+    use crate::types::parse_cidrs;
 
     fn choose(included: &str, excluded: &str, routes: &[&str]) -> (String, bool) {
         let mut config = Settings::default().config;

@@ -8,16 +8,18 @@ mod link;
 mod owners;
 mod plan;
 mod report;
+pub mod run;
 #[cfg(test)]
 mod tests;
+pub mod validation;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use crate::config::types::{Gid, Mark, Port, Uid};
 use crate::ruleset::{Family, Protocol};
+use crate::types::{Gid, Mark, Port, Uid};
 
 pub use judge::{Verdict, judge};
 pub use link::Ends;

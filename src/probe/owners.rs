@@ -2,9 +2,9 @@
 
 use super::plan::Author;
 use super::{Owner, choice};
-use crate::config::Dialect;
-use crate::config::types::{Gid, Id, Port, Ranges, Uid};
+use crate::options::Dialect;
 use crate::ruleset::Protocol;
+use crate::types::{Gid, Id, Port, Ranges, Uid};
 
 /// Whom applications often run as; others are taken where this one is not captured.
 const APPLICATION: u32 = 1000;

@@ -3,11 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{Caller, Ends, Expected, Needs, Owner, Probe, Source, Subject, Surroundings, Trial, choice};
-use crate::config::types::{DnsServers, InboundMode, Number as _, Port, Ports, Uid};
-use crate::config::{Config, Dialect};
 use crate::facts::{Facts, Ipv6};
+use crate::options::{Config, Dialect};
 use crate::plan::{DNS_PORT, Lookups, passthrough};
 use crate::ruleset::{Families, Family, Protocol};
+use crate::types::{DnsServers, InboundMode, Number as _, Port, Ports, Uid};
 
 const NOBODYS_ADDRESS: &str =
     "all addresses that are captured may be those of other hosts, which are not to be called past the proxy";

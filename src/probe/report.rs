@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::judge::{expectation, words};
 use super::{Caller, Expected, Outcome, Probe, Verdict, judge};
-use crate::config::types::Id as _;
 use crate::ruleset::{Family, Protocol};
+use crate::types::Id as _;
 
 /// The version of the schema.
 const VERSION: u32 = 1;

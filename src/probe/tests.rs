@@ -1,12 +1,12 @@
 use super::*;
-use crate::config::types::{
+use crate::facts::{Facts, Ipv6};
+use crate::options::{Config, Dialect, OwnerOrder, Settings};
+use crate::ruleset::Families;
+use crate::types::{
     Cidrs, DnsServers, Id as _, InboundMode, InterfaceName, LoopbackCidr, Ports, parse_cidrs, parse_ids, parse_ports,
     parse_ports_for_uids,
 };
-use crate::config::types::{Gids, NoAccounts, Uids};
-use crate::config::{Config, Dialect, OwnerOrder, Settings};
-use crate::facts::{Facts, Ipv6};
-use crate::ruleset::Families;
+use crate::types::{Gids, NoAccounts, Uids};
 
 fn port(number: u16) -> Port {
     Port::new(number).unwrap()

@@ -6,12 +6,12 @@ pub use read::{ReadError, Wrong, read};
 
 use serde_json::{Value, json};
 
-use crate::config::types::Id as _;
 use crate::plan::{Plan, PolicyRouting};
 use crate::ruleset::{
     Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, Family, GidMatch, Hook, Match, PortMatch,
     Protocol, Rule, Set, TABLE, UidMatch, Zone,
 };
+use crate::types::Id as _;
 
 /// The version of the schema.
 pub const VERSION: u32 = 1;

@@ -1,9 +1,7 @@
 //! Pure renderers of a plan.
 
 pub mod graph;
-pub mod iptables;
 pub mod json;
-pub mod netlink;
 pub mod nft;
 
 use crate::plan::{LOOPBACK_ADDRESS_METRIC, POLICY_ROUTING_PROTOCOL, POLICY_RULE_PRIORITY, Plan, PolicyRouting};
@@ -37,7 +35,7 @@ fn other_commands(plan: &Plan) -> Vec<String> {
 }
 
 /// The same as comments, for the head of a script.
-fn comments_on_the_rest(plan: &Plan) -> String {
+pub fn comments_on_the_rest(plan: &Plan) -> String {
     let comment = |command| format!("# Part of the plan too, by hand: {command}\n");
     other_commands(plan).into_iter().map(comment).collect()
 }

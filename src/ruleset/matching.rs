@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::{
     Addresses, ConntrackState, Elements, Family, GidMatch, Match, Name, PortMatch, Protocol, Rule, Ruleset, UidMatch,
 };
-use crate::config::types::{Gid, InterfaceName, Port, Uid};
+use crate::types::{Gid, InterfaceName, Port, Uid};
 
 /// What is known of something about a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

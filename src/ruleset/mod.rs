@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::config::types::{Gid, Gids, InterfaceName, Mark, Port, Ports, Uid, Uids};
+use crate::types::{Gid, Gids, InterfaceName, Mark, Port, Ports, Uid, Uids};
 
 pub use installed::{Installed, Place, Unreadable};
 pub use matching::{Known, Tracking, Value, View, applies, holds};
@@ -488,7 +488,7 @@ impl Elements {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::types::parse_cidrs;
+    use crate::types::parse_cidrs;
 
     fn count(cidrs: impl Iterator<Item = String>) -> [Option<usize>; 2] {
         let cidrs = parse_cidrs(&cidrs.collect::<Vec<_>>().join(",")).unwrap();

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use crate::config::types::{InterfaceName, Port};
 use crate::ruleset::{BaseHook, Match, Name, Rule, Unreadable, Zone};
+use crate::types::{InterfaceName, Port};
 
 /// The way of a packet, to the end.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,9 +7,9 @@ use serde_json::Value;
 use super::course::{End, Entry, Step, Verdict};
 use super::packet::{Origin, Packet};
 use super::{Explanation, phrase};
-use crate::config::types::Id as _;
 use crate::render;
 use crate::ruleset::{Action, ChainType, Hook, Protocol, Tracking};
+use crate::types::Id as _;
 
 /// The version of the schema.
 pub const VERSION: u32 = 1;
@@ -81,7 +81,7 @@ fn object<const N: usize>(members: [(&str, Value); N]) -> Value {
 }
 
 fn packet(packet: &Packet) -> Value {
-    let endpoint = |address, port: crate::config::types::Port| SocketAddr::new(address, port.get()).to_string();
+    let endpoint = |address, port: crate::types::Port| SocketAddr::new(address, port.get()).to_string();
     let (direction, interface, owner) = match &packet.origin {
         Origin::Process { uid, gid, interface } => ("outbound", interface, Some((uid.get(), gid.get()))),
         Origin::Interface(interface) => ("inbound", interface, None),

@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::config::types::{Gid, InterfaceName, Port, Uid};
 use crate::plan::PolicyRouting;
 use crate::ruleset::{Family, Protocol, Tracking};
+use crate::types::{Gid, InterfaceName, Port, Uid};
 
 /// The first packet of a connection, or a later one in the same direction.
 #[derive(Clone, Debug, PartialEq, Eq)]

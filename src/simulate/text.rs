@@ -121,7 +121,7 @@ fn verdict(explanation: &Explanation) -> String {
 }
 
 fn packet(packet: &Packet) -> String {
-    let endpoint = |address, port: crate::config::types::Port| SocketAddr::new(address, port.get());
+    let endpoint = |address, port: crate::types::Port| SocketAddr::new(address, port.get());
     let mut text = format!(
         "{} from {} to {}",
         phrase::protocol(packet.protocol),

@@ -4,8 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::packet::{Origin, Packet, Pod, is_loopback};
-use crate::config::types::{Accounts, Gid, Id, InterfaceName, Invalid, Number as _, Port, Uid, parse_ids};
 use crate::ruleset::{Family, Protocol, Tracking};
+use crate::types::{Accounts, Gid, Id, InterfaceName, Invalid, Number as _, Port, Uid, parse_ids};
 
 /// The user and the group that send what nobody says the sender of: an application's, as most images have it.
 const OWNER: u32 = 1000;
@@ -313,7 +313,7 @@ fn own_address(pod: &Pod, interface: &InterfaceName, families: &[Family]) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::types::NoAccounts;
+    use crate::types::NoAccounts;
 
     fn words(direction: &str, protocol: &str, destination: &str) -> Words {
         Words {

@@ -16,7 +16,7 @@ use std::time::Duration;
 use caps::Capability;
 use nix::unistd::{Gid, Uid, fchown};
 use serde_json::Value;
-use sidetrack::config::types::InboundMode;
+use sidetrack::types::InboundMode;
 
 use super::{Netns, Owner, http, socket};
 

@@ -1,7 +1,7 @@
 //! A pod with a real proxy, and the ways that traffic should take through it.
 
-use sidetrack::config::types::InboundMode;
 use sidetrack::ruleset::Family;
+use sidetrack::types::InboundMode;
 
 use super::envoy::Accepted;
 use super::{Address, Call, Caller, Envoy, Owner, Pod, Server, To, Transport, call};

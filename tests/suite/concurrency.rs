@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::{Child, Command, Stdio};
 
-use sidetrack::config::Settings;
-use sidetrack::config::types::{Backend, InboundMode};
+use sidetrack::backend::{Change, Namespace, install};
 use sidetrack::facts::Facts;
-use sidetrack::kernel::lock::Lock;
-use sidetrack::kernel::{Change, Namespace, install};
+use sidetrack::linux::lock::Lock;
+use sidetrack::options::Settings;
 use sidetrack::plan::Plan;
+use sidetrack::types::{Backend, InboundMode};
 
 use crate::SIDETRACK;
 use crate::common::{Netns, output_of};

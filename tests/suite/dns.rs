@@ -85,11 +85,7 @@ impl Lab {
         // As container runtimes have it.
         set(&pod.netns, "ip_unprivileged_port_start", "0");
         Self {
-            _envoy: Envoy::start(
-                &pod.netns,
-                Owner::PROXY,
-                sidetrack::config::types::InboundMode::Redirect,
-            ),
+            _envoy: Envoy::start(&pod.netns, Owner::PROXY, sidetrack::types::InboundMode::Redirect),
             _resolvers: [
                 Resolver::name_server(&pod.peer, Owner::ROOT, addresses.as_flattened()),
                 Resolver::forwarder(&pod.netns, Owner::PROXY, &forwarder, upstream),

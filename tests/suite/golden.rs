@@ -4,12 +4,13 @@
 
 use std::collections::HashMap;
 
-use sidetrack::config::Settings;
-use sidetrack::config::types::NoAccounts;
-use sidetrack::config::{options, sources};
+use sidetrack::backend::{iptables, nftables};
 use sidetrack::facts::Facts;
+use sidetrack::options::Settings;
+use sidetrack::options::{sources, table};
 use sidetrack::plan::Plan;
 use sidetrack::render;
+use sidetrack::types::NoAccounts;
 
 use crate::cases;
 
@@ -21,7 +22,7 @@ pub fn plan(options: &[&str]) -> Plan {
         let name = name
             .strip_prefix("--")
             .unwrap_or_else(|| panic!("{name} is not an option"));
-        let option = options::find(name).filter(|option| option.name == name);
+        let option = table::find(name).filter(|option| option.name == name);
         let option = option.unwrap_or_else(|| panic!("no option {name}"));
         let value = match option.value_name {
             Some(_) => words.next().unwrap_or_else(|| panic!("--{name} has no value")),
@@ -37,8 +38,8 @@ pub fn plan(options: &[&str]) -> Plan {
 
 /// Each message of the transaction: what it is about, and its bytes.
 fn netlink(plan: &Plan) -> String {
-    let steps = render::netlink::create(&plan.ruleset);
-    let bytes = render::netlink::transaction(&steps, None);
+    let steps = nftables::create(&plan.ruleset);
+    let bytes = nftables::transaction(&steps, None);
     let mut rest = bytes.as_slice();
     let mut lines = Vec::new();
     let objects = steps.iter().map(|step| step.object.to_string());
@@ -74,7 +75,7 @@ fn every_renderer_writes_every_case_as_reviewed() {
             let plan = plan(options);
             let name = name.replace(|c: char| !c.is_alphanumeric(), "_");
             insta::assert_snapshot!(format!("{name}.nft"), render::nft::script(&plan));
-            insta::assert_snapshot!(format!("{name}.iptables"), render::iptables::script(&plan));
+            insta::assert_snapshot!(format!("{name}.iptables"), iptables::script(&plan));
             insta::assert_snapshot!(format!("{name}.json"), render::json::document(&plan));
             insta::assert_snapshot!(format!("{name}.netlink"), netlink(&plan));
         }

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde::Deserialize;
-use sidetrack::compat::istio::table::{SETTINGS, Setting};
-use sidetrack::compat::istio::{self, Parsed};
-use sidetrack::config::types::{Accounts, InboundMode};
-use sidetrack::config::{Dialect, OwnerOrder};
+use sidetrack::mesh::istio::front_end;
+use sidetrack::mesh::istio::front_end::Parsed;
+use sidetrack::mesh::istio::front_end::table::{SETTINGS, Setting};
+use sidetrack::options::{Dialect, OwnerOrder};
+use sidetrack::types::{Accounts, InboundMode};
 
 use crate::SIDETRACK;
 use crate::common::{Netns, Owner};
@@ -448,7 +449,7 @@ fn read(case: &Case) -> Parsed {
         flags.insert(setting.name, text);
     }
     let flag = |setting: &Setting| flags.get(setting.name).map(|text| (*text).to_owned());
-    istio::read(flag, |name| case.env.get(name).cloned(), &OraclePod)
+    front_end::read(flag, |name| case.env.get(name).cloned(), &OraclePod)
 }
 
 #[test]

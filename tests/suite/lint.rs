@@ -11,9 +11,9 @@ use std::process::{Command, Stdio};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::Value;
-use sidetrack::config::layer::Layer;
 use sidetrack::lint::code::Explanation;
 use sidetrack::lint::{Code, Context};
+use sidetrack::options::layer::Layer;
 
 use crate::SIDETRACK;
 use crate::generated;

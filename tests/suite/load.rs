@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use sidetrack::config::Settings;
-use sidetrack::config::types::parse_ports;
+use sidetrack::backend::RuleBackend;
+use sidetrack::backend::nftables::transaction::Nftables;
 use sidetrack::facts::Facts;
-use sidetrack::kernel::RuleBackend;
-use sidetrack::kernel::nftables::Nftables;
+use sidetrack::options::Settings;
 use sidetrack::plan::Plan;
 use sidetrack::ruleset::Family;
+use sidetrack::types::parse_ports;
 
 use crate::common::{Address, Caller, Netns, Owner, Pod, Server, To, Transport, call_from};
 use crate::dns::Way::{Direct, Envoy};

@@ -3,7 +3,7 @@
 
 use std::process::{Command, Stdio};
 
-use sidetrack::kernel::lock::Lock;
+use sidetrack::linux::lock::Lock;
 
 use crate::SIDETRACK;
 use crate::common::{Netns, Owner, Pod, output_of};

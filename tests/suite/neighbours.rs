@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use sidetrack::config::Settings;
-use sidetrack::config::types::{Backend, InboundMode};
+use sidetrack::backend::check::State;
+use sidetrack::backend::nftables::transaction::NftablesError;
+use sidetrack::backend::{KernelError, Namespace};
 use sidetrack::facts::Facts;
-use sidetrack::kernel::check::State;
-use sidetrack::kernel::nftables::NftablesError;
-use sidetrack::kernel::{KernelError, Namespace};
+use sidetrack::options::Settings;
 use sidetrack::plan::Plan;
+use sidetrack::types::{Backend, InboundMode};
 
 use crate::SIDETRACK;
 use crate::common::{Netns, output_of};

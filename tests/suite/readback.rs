@@ -1,11 +1,12 @@
 //! What is installed is read back as the rules that were planned, and what somebody added is named.
 
-use sidetrack::config::types::parse_ports;
-use sidetrack::kernel::{Namespace, RuleBackend};
-use sidetrack::render::iptables::{self, lower, patch};
-use sidetrack::render::netlink;
-use sidetrack::render::netlink::listing::Listing;
+use sidetrack::backend::iptables;
+use sidetrack::backend::iptables::{lower, patch};
+use sidetrack::backend::nftables;
+use sidetrack::backend::nftables::listing::Listing;
+use sidetrack::backend::{Namespace, RuleBackend};
 use sidetrack::ruleset::{Action, Elements, Families, Family, Installed, Match, Place, Ruleset};
+use sidetrack::types::parse_ports;
 
 use crate::cases;
 use crate::common::{Netns, output_of};
@@ -50,8 +51,8 @@ fn assert_raised_from(installed: &Installed, planned: &Ruleset, family: Family) 
 
 fn check(options: &[&str]) {
     let planned = plan(options).ruleset;
-    let listing = Listing::of_steps(&netlink::create(&planned));
-    assert_reads_back_as(&netlink::decode(&listing), &planned);
+    let listing = Listing::of_steps(&nftables::create(&planned));
+    assert_reads_back_as(&nftables::decode(&listing), &planned);
     for family in planned.families.iter() {
         assert_raised_from(&iptables::raise(&lower(&planned).of(family), family), &planned, family);
     }

@@ -7,9 +7,9 @@ use std::process::Command;
 
 use serde::Deserialize;
 use serde_json::Value;
-use sidetrack::config::sources;
-use sidetrack::config::types::NoAccounts;
+use sidetrack::options::sources;
 use sidetrack::render;
+use sidetrack::types::NoAccounts;
 
 use crate::SIDETRACK;
 use crate::common::{Netns, output_of};

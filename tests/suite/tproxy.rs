@@ -4,8 +4,8 @@ use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use sidetrack::config::types::InboundMode;
 use sidetrack::ruleset::Family;
+use sidetrack::types::InboundMode;
 
 use crate::common::conversation::{Conversation, Echo};
 use crate::common::segment::{Segment, sequence_numbers};

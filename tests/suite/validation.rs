@@ -4,10 +4,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sidetrack::config::types::Port;
-use sidetrack::kernel::validation::{Validation, ValidationError};
 use sidetrack::plan::PASSTHROUGH_V4;
+use sidetrack::probe::validation::{Validation, ValidationError};
 use sidetrack::ruleset::{Families, Family};
+use sidetrack::types::Port;
 
 use crate::common::{Netns, Owner, Server};
 use crate::parity::feed;

@@ -4,7 +4,7 @@ use clap::{Arg, ArgAction, ArgMatches};
 
 use crate::cli::arguments;
 use crate::cni::report::SOCKET;
-use crate::config::problem::environment_name;
+use crate::options::problem::environment_name;
 
 /// An option of these commands. It has no key in the file, and its variable begins with `SIDETRACK_NODE_`.
 pub struct NodeOption {

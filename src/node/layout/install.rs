@@ -2,12 +2,13 @@
 
 use serde_json::Value;
 
-use super::super::chain::{self, Chain, Found};
 use super::uninstall::release;
 use super::{
     Choice, Form, Layout, ORIGINAL, Reason, Snapshot, Step, Waiting, Wanted, form, list_form, managed, read,
     same_value, single_form,
 };
+use crate::node::chain;
+use crate::node::chain::{Chain, Found};
 
 /// Decides how the directory becomes as wanted.
 pub fn install(snapshot: &Snapshot, wanted: &Wanted) -> Layout {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use crate::cni::environment::Pod;
-use crate::node::files::FileError;
+use crate::linux::files::FileError;
 
 /// The largest file that is read, in bytes: annotations alone may take 256 KiB.
 const LARGEST: u64 = 1 << 20;

@@ -12,10 +12,11 @@ use std::path::{Component, Path, PathBuf};
 
 use super::processes::{Process, processes};
 use super::sandbox::Sandbox;
-use crate::cni::late::{self, Seen};
-use crate::config::types::{Id as _, Uid, Uids};
-use crate::kernel::netns::{Identity, identity};
-use crate::node::files::FileError;
+use crate::cni::late;
+use crate::cni::late::Seen;
+use crate::linux::files::FileError;
+use crate::linux::netns::{Identity, identity};
+use crate::types::{Id as _, Uid, Uids};
 
 /// The directories of a node that matter for finding pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -202,7 +203,7 @@ mod tests {
     fn a_namespace_is_a_pods_that_has_one_of_its_addresses() {
         let address = |text: &str| text.parse::<IpAddr>().unwrap();
         let seen = Seen {
-            holder: crate::kernel::running::Holder::Nobody,
+            holder: crate::backend::running::Holder::Nobody,
             addresses: vec![address("10.0.0.2"), address("fd00::2")],
         };
         assert!(is_its(&seen, &[address("fd00::2"), address("10.9.9.9")]));

@@ -28,11 +28,14 @@ use self::sandbox::Sandbox;
 use self::state::State;
 use super::Node;
 use super::chain::Chain;
-use super::files::{self, FileError};
-use super::layout::{self, Choice, Waiting};
+use super::layout;
+use super::layout::{Choice, Waiting};
 use crate::cni::error::Error as CniError;
-use crate::cni::late::{self, Late, Proof};
-use crate::kernel::netns::{NetnsError, identity};
+use crate::cni::late;
+use crate::cni::late::{Late, Proof};
+use crate::linux::files;
+use crate::linux::files::FileError;
+use crate::linux::netns::{NetnsError, identity};
 
 /// Why pods cannot be looked at.
 #[derive(Debug, Error)]

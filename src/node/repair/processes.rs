@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::kernel::netns::{Identity, identity};
+use crate::linux::netns::{Identity, identity};
 
 /// A process.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,8 +12,8 @@ use crate::cni::environment::{Attachment, Pod};
 use crate::cni::error::Error;
 use crate::cni::netconf::{NetConf, POD_ANNOTATIONS};
 use crate::cni::version::Version;
-use crate::config::Settings;
-use crate::config::types::Uids;
+use crate::options::Settings;
+use crate::types::Uids;
 
 /// A pod, as far as the cache tells.
 #[derive(Clone, Debug, PartialEq)]
@@ -130,9 +130,9 @@ impl Sandbox {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cache;
     use super::*;
-    use crate::config::types::{Id as _, Uid};
+    use crate::node::repair::cache;
+    use crate::types::{Id as _, Uid};
 
     fn cached(network: &str, ifname: &str, annotations: Option<Value>) -> Cached {
         let mut told = json!({ "dns": { "Servers": ["10.96.0.10"] } });

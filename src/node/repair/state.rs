@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use super::locate::Located;
 use super::sandbox::Wanted;
+use crate::backend::running::Holder;
 use crate::cni::late::Seen;
-use crate::config::types::{Choice, Uid, Uids};
-use crate::kernel::running::Holder;
+use crate::types::{Choice, Uid, Uids};
 
 /// What is done about pods that lack their rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,8 +153,8 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::types::Id as _;
-    use crate::kernel::RuleBackend;
+    use crate::backend::RuleBackend;
+    use crate::types::Id as _;
 
     fn at(holder: Holder) -> Located {
         let addresses = Vec::new();

@@ -2,13 +2,13 @@ use std::net::IpAddr;
 
 use super::layout::{Card, Layout, Way};
 use super::*;
-use crate::config::Settings;
-use crate::config::layer::Layer;
-use crate::config::options::OPTIONS;
-use crate::config::types::NoAccounts;
 use crate::facts::Facts;
+use crate::options::Settings;
+use crate::options::layer::Layer;
+use crate::options::table::OPTIONS;
 use crate::plan::Plan;
 use crate::ruleset::{ChainType, Families};
+use crate::types::NoAccounts;
 
 /// The rules that options lead to.
 fn ruleset(options: &[(&str, &str)]) -> Ruleset {

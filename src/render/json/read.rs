@@ -10,12 +10,13 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 use super::VERSION;
-use crate::config::types::{Id, InterfaceName, Mark, Number, Port, Range, Ranges, RouteTable};
 use crate::plan::{Plan, PolicyRouting};
+use crate::ruleset;
 use crate::ruleset::{
-    self, Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, Families, Family, GidMatch, Hook,
-    Match, Name, PortMatch, Protocol, Rule, Ruleset, Set, TABLE, UidMatch, Unsound, Zone,
+    Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, Families, Family, GidMatch, Hook, Match,
+    Name, PortMatch, Protocol, Rule, Ruleset, Set, TABLE, UidMatch, Unsound, Zone,
 };
+use crate::types::{Id, InterfaceName, Mark, Number, Port, Range, Ranges, RouteTable};
 
 /// A text that is no saved plan.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]

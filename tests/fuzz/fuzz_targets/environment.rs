@@ -2,8 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sidetrack::config::sources::from_environment;
-use sidetrack::config::types::NoAccounts;
+use sidetrack::options::sources::from_environment;
+use sidetrack::types::NoAccounts;
 use sidetrack_fuzz::{plan_and_render_parsed, texts};
 
 fuzz_target!(|data: &[u8]| {

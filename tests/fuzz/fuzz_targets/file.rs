@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use sidetrack::config::sources::from_file;
-use sidetrack::config::types::NoAccounts;
+use sidetrack::options::sources::from_file;
+use sidetrack::types::NoAccounts;
 use sidetrack_fuzz::plan_and_render_parsed;
 
 fuzz_target!(|text: &str| {

@@ -2,8 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sidetrack::config::sources::from_flags;
-use sidetrack::config::types::NoAccounts;
+use sidetrack::options::sources::from_flags;
+use sidetrack::types::NoAccounts;
 use sidetrack_fuzz::{plan_and_render_parsed, texts};
 
 fuzz_target!(|data: &[u8]| {

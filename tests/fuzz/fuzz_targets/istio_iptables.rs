@@ -2,8 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sidetrack::compat::istio;
-use sidetrack::config::types::NoAccounts;
+use sidetrack::mesh::istio::front_end;
+use sidetrack::types::NoAccounts;
 use sidetrack_fuzz::{plan_and_render, texts};
 
 fuzz_target!(|data: &[u8]| {

@@ -2,9 +2,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sidetrack::kernel::netlink::{Answer, answers};
-use sidetrack::render::netlink::listing::Listing;
-use sidetrack::render::netlink::{Message, decode};
+use sidetrack::linux::netlink::{Answer, answers};
+use sidetrack::backend::nftables::listing::Listing;
+use sidetrack::backend::nftables::Message;
+use sidetrack::backend::nftables::decode;
 
 fuzz_target!(|datagram: &[u8]| {
     let Ok(answers) = answers(datagram) else {

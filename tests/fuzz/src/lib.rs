@@ -2,15 +2,16 @@
 
 use std::path::Path;
 
-use sidetrack::config::layer::Layer;
-use sidetrack::config::sources::{self, Parsed};
-use sidetrack::config::types::NoAccounts;
-use sidetrack::config::{Config, Settings, file};
+use sidetrack::options::layer::Layer;
+use sidetrack::options::sources;
+use sidetrack::options::sources::Parsed;
+use sidetrack::types::NoAccounts;
+use sidetrack::options::{Config, Settings, file};
 use sidetrack::facts::{Facts, Ipv6};
 use sidetrack::plan::{Plan, PlanError};
 use sidetrack::render;
-use sidetrack::render::netlink::Object;
-use sidetrack::render::netlink::listing::Listing;
+use sidetrack::backend::nftables::Object;
+use sidetrack::backend::nftables::listing::Listing;
 
 /// Plans and renders `config` for each kind of namespace.
 ///

@@ -14,11 +14,12 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::{Map, Value, json};
-use sidetrack::cni::attach::{self, Verdict};
+use sidetrack::cni::attach;
+use sidetrack::cni::attach::Verdict;
 use sidetrack::cni::environment;
 use sidetrack::cni::netconf::NetConf;
-use sidetrack::config::options;
 use sidetrack::facts::Facts;
+use sidetrack::options::table;
 use sidetrack::plan::Plan;
 use sidetrack::ruleset::Family;
 
@@ -387,7 +388,7 @@ fn what_an_init_container_can_be_told_annotations_and_the_netconf_can_say() {
         let mut words = options.iter();
         while let Some(flag) = words.next() {
             let option = flag.trim_start_matches("--");
-            let known = options::find(option).expect("an option");
+            let known = table::find(option).expect("an option");
             let value = known.value_name.map_or("true", |_| words.next().expect("a value"));
             annotated = annotated.annotated(&format!("traffic.sidetrack.dev/{option}"), value);
             configured.netconf["redirect"][option] = value.into();

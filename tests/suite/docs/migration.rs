@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sidetrack::config::options::OPTIONS;
+use sidetrack::options::table::OPTIONS;
 
 use super::page;
 

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use serde_json::Value;
-use sidetrack::config::options::{Group, OPTIONS, OptionSpec};
-use sidetrack::config::problem::environment_name;
+use sidetrack::options::problem::environment_name;
+use sidetrack::options::table::{Group, OPTIONS, OptionSpec};
 use sidetrack::render;
 
 use super::page;

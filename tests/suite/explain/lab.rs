@@ -19,9 +19,9 @@ use nix::sys::socket::{
     socket, sockopt,
 };
 use nix::unistd::{Gid, Pid, Uid, setfsgid, setfsuid};
-use sidetrack::config::types::{Id as _, Port};
 use sidetrack::ruleset::{Family, Protocol, Tracking};
 use sidetrack::simulate::{Origin, Packet};
+use sidetrack::types::{Id as _, Port};
 
 use crate::common::segment::Segment;
 use crate::common::socket::original_destination;

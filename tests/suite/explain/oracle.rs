@@ -9,12 +9,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use sidetrack::compat::istio::{self, table::Setting};
-use sidetrack::config::types::{Accounts, Gid, Id, InterfaceName, Port, Uid};
 use sidetrack::facts::{Facts, Ipv6, UsableAddresses};
+use sidetrack::mesh::istio::front_end;
+use sidetrack::mesh::istio::front_end::table::Setting;
 use sidetrack::plan::Plan;
 use sidetrack::ruleset::{Chain, ChainType, Family, Installed, Protocol, Tracking};
 use sidetrack::simulate::{Course, End, Origin, Packet, Pod, Verdict, simulate, simulate_later};
+use sidetrack::types::{Accounts, Gid, Id, InterfaceName, Port, Uid};
 
 #[derive(Deserialize)]
 struct Case {
@@ -156,7 +157,7 @@ impl Case {
 
     fn plan(&self) -> Plan {
         let variable = |name: &str| self.env.get(name).cloned();
-        let request = istio::read(|setting| self.flag(setting), variable, &Names)
+        let request = front_end::read(|setting| self.flag(setting), variable, &Names)
             .request
             .expect("valid flags");
         let resolvers = self

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use sidetrack::plan::Plan;
 use sidetrack::render::json::{ReadError, document, read};
 use sidetrack::ruleset::Unsound;
-use sidetrack::simulate::words::{self, Words};
+use sidetrack::simulate::words;
+use sidetrack::simulate::words::Words;
 use sidetrack::simulate::{Pod, simulate};
 
 use crate::cases;
@@ -209,7 +210,7 @@ fn follow(plan: &Plan) -> Result<(), String> {
         source: Some("10.0.0.1".to_owned()),
         ..Words::default()
     };
-    let packet = words::read(&words, &sidetrack::config::types::NoAccounts).expect("words");
+    let packet = words::read(&words, &sidetrack::types::NoAccounts).expect("words");
     let packet = packet.packet(&Pod::default()).expect("a packet");
     let rules = plan.ruleset.clone().into();
     simulate(&rules, &Pod::default(), &packet)

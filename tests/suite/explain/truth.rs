@@ -15,11 +15,11 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use sidetrack::config::types::{Gid, Id as _, InterfaceName, Number as _, Port, Uid};
-use sidetrack::kernel::{Namespace, RuleBackend};
+use sidetrack::backend::{Namespace, RuleBackend};
 use sidetrack::plan::{PASSTHROUGH_V4, PASSTHROUGH_V6, Plan};
 use sidetrack::ruleset::{Elements, Family, Installed, Protocol, Ruleset, Tracking};
 use sidetrack::simulate::{End, Origin, Packet, Pod, Verdict, simulate, simulate_later};
+use sidetrack::types::{Gid, Id as _, InterfaceName, Number as _, Port, Uid};
 
 use super::lab::{Lab, Landing, Outcome, Shot, interface_to, is_usable};
 use crate::common::Address;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
 
-use sidetrack::kernel::lock::Lock;
+use sidetrack::linux::lock::Lock;
 use sidetrack::ruleset::Family;
 
 use super::injection::{Fault, Point, points, run_with_fault};

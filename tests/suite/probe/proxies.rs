@@ -3,8 +3,8 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 
-use sidetrack::config::types::InboundMode;
 use sidetrack::ruleset::Family;
+use sidetrack::types::InboundMode;
 
 use super::{both, probe};
 use crate::common::service::{Serve, Service, Sockets};

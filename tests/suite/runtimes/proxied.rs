@@ -6,7 +6,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sidetrack::config::types::InboundMode;
+use sidetrack::types::InboundMode;
 
 use super::containerd::Program;
 use super::node::Node;

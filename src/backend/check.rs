@@ -1,0 +1,238 @@
+//! Questions that change nothing: whether what is installed is what was planned, whether it could be, and whose
+//! network namespace a path leads to.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use caps::{CapSet, Capability};
+
+use super::iptables::legacy;
+use super::iptables::{Iptables, Variant};
+use super::nftables::transaction::{Nftables, NftablesError};
+use super::{KernelError, Namespace, Observed, RuleBackend};
+use crate::drift;
+use crate::drift::{BaseChain, Difference, Kind, Place, Subject, Thing};
+use crate::linux::netns::identity;
+use crate::linux::route::Prerequisite;
+use crate::plan::Plan;
+use crate::ruleset::{Family, Installed, Ruleset};
+use crate::types::Backend;
+
+/// How what is installed compares with a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It is the same.
+    InSync,
+    /// There are no rules of ours.
+    Absent,
+    /// There are others, or more, or what they need is missing; or rules of others are in the way.
+    Drifted,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::InSync => "in-sync",
+            Self::Absent => "absent",
+            Self::Drifted => "drifted",
+        })
+    }
+}
+
+/// What comparing found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// How it compares.
+    pub state: State,
+    /// Where rules of ours are: one, where all is well.
+    pub backends: Vec<RuleBackend>,
+    /// Each difference. Where the state is [`State::Absent`], only what is somebody else's.
+    pub differences: Vec<Difference>,
+}
+
+impl Namespace {
+    /// Compares this network namespace with `plan`, as it would be applied with `backend`. Changes nothing.
+    ///
+    /// # Errors
+    /// The system did not answer, or may not be looked at.
+    pub fn check(&mut self, plan: &Plan, backend: Backend, observed: &Observed) -> Result<Report, KernelError> {
+        // What may not be seen was passed over by whoever observed.
+        match self.nftables().and_then(Nftables::answers) {
+            Ok(()) | Err(NftablesError::Unsupported { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if backend == Backend::IptablesLegacy && observed.legacy.is_none() {
+            return Err(KernelError::LegacyUnseen);
+        }
+        let holds_rules = |backend: &RuleBackend| observed.holds_rules(*backend);
+        let backends: Vec<RuleBackend> = RuleBackend::ALL.into_iter().filter(holds_rules).collect();
+        let wanted: &[RuleBackend] = match backend {
+            Backend::Auto => &[RuleBackend::Nftables, RuleBackend::IptablesLegacy],
+            Backend::Nftables => &[RuleBackend::Nftables],
+            Backend::IptablesNft => &[RuleBackend::IptablesNft],
+            Backend::IptablesLegacy => &[RuleBackend::IptablesLegacy],
+        };
+        let right = wanted.iter().copied().find(|backend| backends.contains(backend));
+        let mut differences = Vec::new();
+        if !backends.is_empty() {
+            differences.extend(misplaced(wanted[0], right, &backends));
+            differences.extend(match right {
+                Some(backend) => self.differences(backend, &plan.ruleset)?,
+                None => Vec::new(),
+            });
+            differences.extend(self.differences_besides_rules(plan, observed)?);
+        }
+        let places = match right.unwrap_or(wanted[0]) {
+            RuleBackend::Nftables => drift::places(&plan.ruleset),
+            RuleBackend::IptablesNft | RuleBackend::IptablesLegacy => drift::places_in_iptables(&plan.ruleset),
+        };
+        differences.extend(drift::in_front(&plan.ruleset, &places, &self.others_in_front(&places)?));
+        differences.extend(drift::redirectors(observed.all_chains()));
+        let state = match (backends.is_empty(), differences.is_empty()) {
+            (true, _) => State::Absent,
+            (false, true) => State::InSync,
+            (false, false) => State::Drifted,
+        };
+        Ok(Report {
+            state,
+            backends,
+            differences,
+        })
+    }
+
+    fn differences(&mut self, backend: RuleBackend, ruleset: &Ruleset) -> Result<Vec<Difference>, KernelError> {
+        Ok(match backend {
+            RuleBackend::Nftables => self.nftables()?.differences(ruleset)?,
+            RuleBackend::IptablesNft => Iptables::find(Variant::Nft)?.differences(ruleset)?,
+            RuleBackend::IptablesLegacy => Iptables::find(Variant::Legacy)?.differences(ruleset)?,
+        })
+    }
+
+    fn differences_besides_rules(&mut self, plan: &Plan, observed: &Observed) -> Result<Vec<Difference>, KernelError> {
+        let wanted = Prerequisite::of(plan);
+        // Routes whose rule is gone were not looked for by whoever observed.
+        let mut ours = observed.prerequisites();
+        let routes = self.route()?.routes()?;
+        ours.extend(
+            routes
+                .into_iter()
+                .filter(|route| !observed.policy_routing.contains(route)),
+        );
+        for what in &wanted {
+            if !ours.contains(what) && self.route()?.is_of_others(*what)? {
+                ours.push(*what);
+            }
+        }
+        let things = |all: &[Prerequisite]| all.iter().map(thing).collect::<Vec<_>>();
+        Ok(drift::things(&things(&wanted), &things(&ours)))
+    }
+
+    /// The base chains of others that come before ours.
+    fn others_in_front(&mut self, ours: &[Place]) -> Result<Vec<BaseChain>, KernelError> {
+        let mut others = match self.nftables().and_then(|nftables| nftables.in_front(ours)) {
+            Err(NftablesError::Unsupported { .. }) => Vec::new(),
+            others => others?,
+        };
+        others.extend(legacy::base_chains()?.into_iter().flatten());
+        Ok(others)
+    }
+}
+
+/// Rules of ours that are elsewhere than in the `right` place; or in the one that is `wanted`, where there are none in
+/// any that would do.
+fn misplaced(wanted: RuleBackend, right: Option<RuleBackend>, found: &[RuleBackend]) -> Vec<Difference> {
+    let difference = |backend: &RuleBackend| match right {
+        Some(_) => Difference::new(Kind::Extra, Subject::Backend, None, Some(backend.to_string())),
+        None => Difference::new(
+            Kind::Changed,
+            Subject::Backend,
+            Some(wanted.to_string()),
+            Some(backend.to_string()),
+        ),
+    };
+    found
+        .iter()
+        .filter(|backend| Some(**backend) != right)
+        .map(difference)
+        .collect()
+}
+
+fn thing(what: &Prerequisite) -> Thing {
+    Thing {
+        what: match what {
+            Prerequisite::Address(_) => Subject::Address,
+            Prerequisite::Rule { family, .. } => Subject::PolicyRule(*family),
+            Prerequisite::Route { family, .. } => Subject::Route(*family),
+        },
+        text: what.to_string(),
+    }
+}
+
+impl Namespace {
+    /// Our rules of a backend, as packets of `family` meet them; no chains where there are none.
+    ///
+    /// # Errors
+    /// They could not be read.
+    pub fn installed(&mut self, backend: RuleBackend, family: Family) -> Result<Installed, KernelError> {
+        Ok(match backend {
+            RuleBackend::Nftables => self.nftables()?.installed()?,
+            RuleBackend::IptablesNft => Iptables::find(Variant::Nft)?.installed(family)?,
+            RuleBackend::IptablesLegacy => Iptables::find(Variant::Legacy)?.installed(family)?,
+        })
+    }
+}
+
+/// Says whether network namespaces could be programmed from here, as far as that can be told without doing so.
+///
+/// # Errors
+/// What is missing, in words.
+pub fn ready(backend: Backend) -> Result<(), String> {
+    for capability in [Capability::CAP_SYS_ADMIN, Capability::CAP_NET_ADMIN] {
+        if !caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false) {
+            return Err(format!("{capability} is missing: the runtime has to run as root"));
+        }
+    }
+    let nftables = || Nftables::open().and_then(|mut nftables| nftables.answers());
+    let iptables = |variant| Iptables::find(variant).map(drop);
+    match backend {
+        Backend::Auto => nftables().or_else(|error| match error {
+            NftablesError::Unsupported { .. } => {
+                iptables(Variant::Legacy).map_err(|legacy| format!("no backend: {error}. {legacy}"))
+            }
+            error => Err(error.to_string()),
+        }),
+        Backend::Nftables => nftables().map_err(|error| error.to_string()),
+        Backend::IptablesNft => iptables(Variant::Nft).map_err(|error| error.to_string()),
+        Backend::IptablesLegacy => iptables(Variant::Legacy).map_err(|error| error.to_string()),
+    }
+}
+
+/// Whose network namespace a path leads to, where it is not a pod's: this process's own, or that of the host's first
+/// process, where that may be seen.
+///
+/// # Errors
+/// The path leads nowhere.
+pub fn owner_of_host_netns(netns: &Path) -> io::Result<Option<&'static str>> {
+    const HOSTS: [(&str, &str); 2] = [
+        ("/proc/thread-self/ns/net", "the one that this plugin runs in"),
+        ("/proc/1/ns/net", "the host's"),
+    ];
+    let wanted = identity(netns)?;
+    let same = |(path, _): &&(&str, &str)| identity(Path::new(path)).is_ok_and(|host| host == wanted);
+    Ok(HOSTS.iter().find(same).map(|(_, owner)| *owner))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_network_namespace_is_known() {
+        for path in ["/proc/self/ns/net", "/proc/thread-self/ns/net"] {
+            assert!(owner_of_host_netns(Path::new(path)).unwrap().is_some(), "{path}");
+        }
+        assert_eq!(owner_of_host_netns(Path::new("/proc/self/status")).unwrap(), None);
+        assert!(owner_of_host_netns(Path::new("/no/such/namespace")).is_err());
+    }
+}

@@ -1,0 +1,176 @@
+//! A network namespace in memory: it holds what was put there, and fails where it is told to.
+
+use std::collections::HashMap;
+
+use nix::errno::Errno;
+
+use super::nftables::Object;
+use super::nftables::transaction::NftablesError;
+use super::{Change, Kernel, KernelError, Observed, RuleBackend};
+use crate::facts::{InstalledChain, Ipv6, UsableAddresses};
+use crate::linux::netlink::NetlinkError;
+use crate::linux::route::{Loopback, Prerequisite, RouteError};
+use crate::ruleset::Ruleset;
+
+/// Something done to the namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    Add(Prerequisite),
+    Remove(Prerequisite),
+    ApplyRules(RuleBackend),
+    RemoveRules(RuleBackend),
+}
+
+/// What a namespace holds.
+pub type State = (Vec<Prerequisite>, Vec<Prerequisite>, HashMap<RuleBackend, Ruleset>);
+
+/// The namespace.
+pub struct Fake {
+    pub nftables_supported: bool,
+    /// What others have added.
+    pub foreign: Vec<Prerequisite>,
+    /// Everything that succeeded, in order.
+    pub done: Vec<Operation>,
+    ours: Vec<Prerequisite>,
+    rules: HashMap<RuleBackend, Ruleset>,
+    failing: Vec<Operation>,
+    unanswered: Vec<Operation>,
+}
+
+impl Default for Fake {
+    fn default() -> Self {
+        Self {
+            nftables_supported: true,
+            foreign: Vec::new(),
+            done: Vec::new(),
+            ours: Vec::new(),
+            rules: HashMap::new(),
+            failing: Vec::new(),
+            unanswered: Vec::new(),
+        }
+    }
+}
+
+impl Fake {
+    pub fn fail_at(&mut self, operation: Operation) {
+        self.failing.push(operation);
+    }
+
+    /// The operation will be done and fail all the same, once.
+    pub fn lose_answer_to(&mut self, operation: Operation) {
+        self.unanswered.push(operation);
+    }
+
+    pub fn state(&self) -> State {
+        (self.foreign.clone(), self.ours.clone(), self.rules.clone())
+    }
+
+    pub fn observed(&self) -> Observed {
+        let chain = |backend, table: &str, chain: &str| {
+            self.rules.contains_key(&backend).then(|| InstalledChain {
+                table: table.to_owned(),
+                chain: chain.to_owned(),
+            })
+        };
+        let nftables = chain(RuleBackend::Nftables, "inet sidetrack", "output");
+        let iptables_nft = chain(RuleBackend::IptablesNft, "ip nat", "SIDETRACK_OUTPUT");
+        let addresses = self.ours.iter().filter_map(|what| match what {
+            Prerequisite::Address(address) => Some(*address),
+            Prerequisite::Rule { .. } | Prerequisite::Route { .. } => None,
+        });
+        // As the real one does: the rules, and, where there are any, the routes.
+        let mut policy_routing = self.ours_that(|what| matches!(what, Prerequisite::Rule { .. }));
+        if !policy_routing.is_empty() {
+            policy_routing.extend(self.ours_that(|what| matches!(what, Prerequisite::Route { .. })));
+        }
+        let legacy = chain(RuleBackend::IptablesLegacy, "nat (legacy iptables)", "SIDETRACK_OUTPUT");
+        Observed {
+            loopback: Loopback {
+                up: true,
+                ipv6: Ipv6::Usable,
+                addresses: UsableAddresses { v4: true, v6: true },
+                our_addresses: addresses.collect(),
+            },
+            policy_routing,
+            chains: nftables.into_iter().chain(iptables_nft).collect(),
+            legacy: Some(legacy.into_iter().collect()),
+        }
+    }
+
+    fn ours_that(&self, are: fn(&Prerequisite) -> bool) -> Vec<Prerequisite> {
+        self.ours.iter().copied().filter(are).collect()
+    }
+
+    fn attempt(&mut self, operation: Operation) -> Result<(), KernelError> {
+        if self.failing.contains(&operation) {
+            return Err(KernelError::Nftables(NftablesError::Refused {
+                object: Object::Table,
+                errno: Errno::ENOMEM,
+            }));
+        }
+        self.done.push(operation);
+        Ok(())
+    }
+
+    fn answer<T>(&mut self, operation: Operation, answer: T) -> Result<T, KernelError> {
+        let Some(position) = self.unanswered.iter().position(|lost| *lost == operation) else {
+            return Ok(answer);
+        };
+        self.unanswered.remove(position);
+        let lost = NetlinkError::Receive(Errno::ENOBUFS);
+        Err(match operation {
+            Operation::Add(_) | Operation::Remove(_) => RouteError::from(lost).into(),
+            Operation::ApplyRules(_) | Operation::RemoveRules(_) => NftablesError::Unanswered(lost).into(),
+        })
+    }
+}
+
+impl Kernel for Fake {
+    fn add(&mut self, what: Prerequisite) -> Result<bool, KernelError> {
+        if self.ours.contains(&what) || self.foreign.contains(&what) {
+            return Ok(false);
+        }
+        self.attempt(Operation::Add(what))?;
+        self.ours.push(what);
+        self.answer(Operation::Add(what), true)
+    }
+
+    fn remove(&mut self, what: Prerequisite) -> Result<bool, KernelError> {
+        self.attempt(Operation::Remove(what))?;
+        let before = self.ours.len() + self.foreign.len();
+        self.ours.retain(|own| *own != what);
+        self.foreign.retain(|foreign| *foreign != what);
+        let removed = self.ours.len() + self.foreign.len() < before;
+        self.answer(Operation::Remove(what), removed)
+    }
+
+    fn prerequisites(&mut self) -> Result<Vec<Prerequisite>, KernelError> {
+        let rules = self.ours_that(|what| matches!(what, Prerequisite::Rule { .. }));
+        let routes = self.ours_that(|what| matches!(what, Prerequisite::Route { .. }));
+        let addresses = self.ours_that(|what| matches!(what, Prerequisite::Address(_)));
+        Ok([rules, routes, addresses].concat())
+    }
+
+    fn apply_rules(&mut self, backend: RuleBackend, ruleset: &Ruleset, _: bool) -> Result<Change, KernelError> {
+        if backend == RuleBackend::Nftables && !self.nftables_supported {
+            return Err(KernelError::Nftables(NftablesError::Unsupported {
+                what: "NAT in nf_tables".to_owned(),
+                module: "nft_chain_nat",
+                errno: Errno::ENOENT,
+            }));
+        }
+        self.attempt(Operation::ApplyRules(backend))?;
+        let change = match self.rules.insert(backend, ruleset.clone()) {
+            None => Change::Created,
+            Some(before) if before == *ruleset => Change::Unchanged,
+            Some(_) => Change::Replaced,
+        };
+        self.answer(Operation::ApplyRules(backend), change)
+    }
+
+    fn remove_rules(&mut self, backend: RuleBackend) -> Result<bool, KernelError> {
+        self.attempt(Operation::RemoveRules(backend))?;
+        let removed = self.rules.remove(&backend).is_some();
+        self.answer(Operation::RemoveRules(backend), removed)
+    }
+}

@@ -1,0 +1,224 @@
+//! What legacy iptables holds, read without any program and without a side effect.
+//!
+//! Looking at a table in the usual way makes the kernel create it, and that empty table then misleads other tools. So
+//! the list of tables that exist is looked at first (`/proc/net/ip_tables_names`), and only one of those is read.
+
+mod entries;
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use thiserror::Error;
+
+use self::entries::{BuiltIn, Layout, Table};
+use crate::drift::BaseChain;
+use crate::facts::InstalledChain;
+use crate::linux::netlink::attempts;
+use crate::ruleset::{Family, Hook};
+
+/// The tables that rules like ours could be in, and their priorities (linux/netfilter_ipv4.h).
+const TABLES: [(&str, i32); 3] = [("nat", -100), ("mangle", -150), ("raw", -300)];
+
+/// How much space a table's name takes (`XT_TABLE_MAXNAMELEN`, linux/netfilter/x_tables.h).
+const NAME_LENGTH: usize = 32;
+
+/// How a family is spoken to.
+struct Protocol {
+    program: &'static str,
+    level: libc::c_int,
+    domain: AddressFamily,
+    names: &'static str,
+    layout: &'static Layout,
+}
+
+const IPV4: Protocol = Protocol {
+    program: "iptables",
+    level: libc::IPPROTO_IP,
+    domain: AddressFamily::Inet,
+    names: "/proc/thread-self/net/ip_tables_names",
+    layout: &entries::IPV4,
+};
+
+const IPV6: Protocol = Protocol {
+    program: "ip6tables",
+    level: libc::IPPROTO_IPV6,
+    domain: AddressFamily::Inet6,
+    names: "/proc/thread-self/net/ip6_tables_names",
+    layout: &entries::IPV6,
+};
+
+/// A look at legacy iptables that failed, though it is there and may be looked at.
+#[derive(Debug, Error)]
+#[error(
+    "reading the {what}: {error}. Rules of ours could be there and be overlooked, so nothing was changed: try again"
+)]
+pub struct LegacyError {
+    what: String,
+    error: io::Error,
+}
+
+/// The chains that users of legacy iptables made, in both families; `None` where they cannot be seen: without `/proc`,
+/// or for a user who may not read there.
+///
+/// # Errors
+/// They could be seen, but not now.
+pub fn chains() -> Result<Option<Vec<InstalledChain>>, LegacyError> {
+    Ok(tables()?.map(|tables| {
+        let chains = tables.iter().flat_map(|(title, _, table)| {
+            table.user_chains().into_iter().map(|chain| InstalledChain {
+                table: title.clone(),
+                chain,
+            })
+        });
+        chains.collect()
+    }))
+}
+
+/// The built-in chains that see packets where ours do, but for those that lead to chains of ours; `None` where they
+/// cannot be seen.
+///
+/// # Errors
+/// They could be seen, but not now.
+pub fn base_chains() -> Result<Option<Vec<BaseChain>>, LegacyError> {
+    Ok(tables()?.map(|tables| {
+        let chains = tables
+            .iter()
+            .flat_map(|(title, family, table)| table.base_chains(title, *family));
+        chains.collect()
+    }))
+}
+
+/// A table, with what it is called and its family.
+type Titled = (String, Family, Table);
+
+/// The tables that exist, each with what it is called and its family; `None` where they cannot be seen.
+fn tables() -> Result<Option<Vec<Titled>>, LegacyError> {
+    let mut tables = Vec::new();
+    for family in Family::BOTH {
+        let protocol = match family {
+            Family::V4 => &IPV4,
+            Family::V6 => &IPV6,
+        };
+        let Some(existing) = existing(protocol, family)? else {
+            return Ok(None);
+        };
+        for (name, priority) in existing {
+            match read_undisturbed(protocol, name, priority) {
+                Ok(table) => tables.push((format!("{name} (legacy {})", protocol.program), family, table)),
+                Err(errno @ (Errno::EPERM | Errno::EACCES)) => {
+                    tracing::debug!(%family, table = name, %errno, "may not read a table of legacy iptables");
+                    return Ok(None);
+                }
+                Err(errno) => {
+                    return Err(LegacyError {
+                        what: format!("table {name} of legacy {}", protocol.program),
+                        error: errno.into(),
+                    });
+                }
+            }
+        }
+    }
+    Ok(Some(tables))
+}
+
+/// Those of [`TABLES`] that exist; `None` where that cannot be seen.
+fn existing(protocol: &Protocol, family: Family) -> Result<Option<Vec<(&'static str, i32)>>, LegacyError> {
+    match names(protocol.names) {
+        Ok(names) => {
+            let exists = |(table, _): &(&str, i32)| names.lines().any(|name| name == *table);
+            Ok(Some(TABLES.into_iter().filter(exists).collect()))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            // Where the rest is there, the module is not loaded, so there are no tables.
+            Ok(Path::new("/proc/thread-self/net").is_dir().then(Vec::new))
+        }
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            tracing::debug!(%family, %error, "may not see whether legacy iptables has tables");
+            Ok(None)
+        }
+        Err(error) => Err(LegacyError {
+            what: format!("names of the tables of legacy {}", protocol.program),
+            error,
+        }),
+    }
+}
+
+/// The text of a list of names. The file does not tell its size, so it is not asked.
+fn names(path: &str) -> io::Result<String> {
+    let mut names = String::new();
+    File::open(path)?.take(u64::MAX).read_to_string(&mut names)?;
+    Ok(names)
+}
+
+/// A table, whose size others may change between asking for it and reading.
+fn read_undisturbed(protocol: &Protocol, table: &str, priority: i32) -> Result<Table, Errno> {
+    for _ in attempts() {
+        match read(protocol, table, priority) {
+            Err(Errno::EAGAIN) => {}
+            result => return result,
+        }
+    }
+    Err(Errno::EAGAIN)
+}
+
+fn read(protocol: &Protocol, table: &str, priority: i32) -> Result<Table, Errno> {
+    /// `IPT_SO_GET_INFO` and `IPT_SO_GET_ENTRIES`; those of IPv6 have the same numbers.
+    const GET_INFO: libc::c_int = 64;
+    const GET_ENTRIES: libc::c_int = 65;
+    /// `struct ipt_getinfo`: the name, valid_hooks, hook_entry[5], underflow[5], num_entries, size.
+    const HOOK_ENTRIES: usize = NAME_LENGTH + 4;
+    const UNDERFLOWS: usize = HOOK_ENTRIES + 5 * 4;
+    const INFO_LENGTH: usize = NAME_LENGTH + 13 * 4;
+    /// `struct ipt_get_entries`: the name, size, then the entries, aligned to 8.
+    const ENTRIES_START: usize = NAME_LENGTH + 8;
+
+    let socket = socket(protocol.domain, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    let mut info = vec![0; INFO_LENGTH];
+    info[..table.len()].copy_from_slice(table.as_bytes());
+    get_option(&socket, protocol.level, GET_INFO, &mut info)?;
+    let number = |at| {
+        entries::number(&info, at)
+            .map(|number| number as usize)
+            .ok_or(Errno::EBADMSG)
+    };
+    let size = number(INFO_LENGTH - 4)?;
+    let hooks = [Hook::Prerouting, Hook::Output].map(|hook| {
+        // `enum nf_inet_hooks`.
+        let at = match hook {
+            Hook::Prerouting => 0,
+            Hook::Output => 3 * 4,
+        };
+        let (first, policy) = (number(HOOK_ENTRIES + at)?, number(UNDERFLOWS + at)?);
+        Ok(BuiltIn { hook, first, policy })
+    });
+
+    let mut entries = vec![0; ENTRIES_START + size];
+    entries[..table.len()].copy_from_slice(table.as_bytes());
+    entries[NAME_LENGTH..NAME_LENGTH + 4].copy_from_slice(&(size as u32).to_ne_bytes());
+    get_option(&socket, protocol.level, GET_ENTRIES, &mut entries)?;
+    let built_in = hooks.into_iter().collect::<Result<_, Errno>>()?;
+    let entries = entries.get(ENTRIES_START..).unwrap_or_default();
+    let nat = table == "nat";
+    Ok(Table::new(protocol.layout, entries, built_in, priority, nat))
+}
+
+#[expect(unsafe_code, reason = "these socket options have no safe binding")]
+fn get_option(socket: &OwnedFd, level: libc::c_int, name: libc::c_int, value: &mut [u8]) -> Result<(), Errno> {
+    let mut length = value.len() as libc::socklen_t;
+    // SAFETY: the pointer and the length are those of a slice that lives through the call; the kernel writes at most
+    // `length` bytes, and any bytes are valid in it.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            value.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    Errno::result(result).map(drop)
+}

@@ -1,0 +1,216 @@
+//! The entries of a table of legacy iptables (linux/netfilter/x_tables.h, linux/netfilter_ipv4/ip_tables.h and its
+//! twin for IPv6).
+
+use crate::backend::iptables::PREFIX;
+use crate::drift::{BaseChain, Catch, Catching, Place};
+use crate::ruleset::{Family, Hook};
+
+/// Where things are in `struct ipt_entry` or `struct ip6t_entry`, as the compilers of 64-bit and 32-bit systems lay
+/// them out alike.
+pub struct Layout {
+    /// Offset of `__u16 proto`.
+    protocol: usize,
+    /// Offset of `__u8 invflags`.
+    inverted: usize,
+    /// Offset of `__u16 target_offset`, directly followed by `__u16 next_offset`.
+    target_offset: usize,
+}
+
+pub const IPV4: Layout = Layout {
+    protocol: 80,
+    inverted: 83,
+    target_offset: 88,
+};
+
+pub const IPV6: Layout = Layout {
+    protocol: 128,
+    inverted: 132,
+    target_offset: 140,
+};
+
+/// The target of the entry that a chain begins with, whose data is the name of the chain, and of the last entry.
+const ERROR: &str = "ERROR";
+/// What the last entry has for a name.
+const END_OF_TABLE: &str = "ERROR";
+
+/// A chain that the kernel calls.
+pub struct BuiltIn {
+    /// Where it is called.
+    pub hook: Hook,
+    /// Offset of its first entry.
+    pub first: usize,
+    /// Offset of its last, which is its policy.
+    pub policy: usize,
+}
+
+/// A table.
+pub struct Table {
+    entries: Vec<Entry>,
+    built_in: Vec<BuiltIn>,
+    priority: i32,
+    nat: bool,
+}
+
+struct Entry {
+    offset: usize,
+    protocol: Option<u8>,
+    target: Target,
+}
+
+enum Target {
+    /// Here a chain begins that a user made.
+    Chain(String),
+    /// `XT_STANDARD_TARGET`: a verdict, or the offset of the entry that is next.
+    Standard(i32),
+    /// An extension, and what it does to packets that ours would want.
+    Extension(Option<Catching>),
+}
+
+impl Table {
+    /// Reads the entries of a table.
+    pub fn new(layout: &Layout, bytes: &[u8], built_in: Vec<BuiltIn>, priority: i32, nat: bool) -> Self {
+        let mut entries = Vec::new();
+        let mut offset = 0;
+        while let Some((entry, next)) = bytes.get(offset..).and_then(|rest| entry(layout, rest, offset)) {
+            entries.push(entry);
+            offset += next;
+        }
+        Self {
+            entries,
+            built_in,
+            priority,
+            nat,
+        }
+    }
+
+    /// The chains that users made.
+    pub fn user_chains(&self) -> Vec<String> {
+        let names = self.entries.iter().filter_map(|entry| match &entry.target {
+            Target::Chain(name) => Some(name.clone()),
+            Target::Standard(_) | Target::Extension(_) => None,
+        });
+        names.filter(|name| name != END_OF_TABLE).collect()
+    }
+
+    /// The chains that the kernel calls where ours are too, but for those that lead to chains of ours.
+    pub fn base_chains(&self, title: &str, family: Family) -> Vec<BaseChain> {
+        let base_chain = |built_in: &BuiltIn| {
+            let name = match built_in.hook {
+                Hook::Prerouting => "PREROUTING",
+                Hook::Output => "OUTPUT",
+            };
+            let (mut seen, mut catches) = (Vec::new(), Vec::new());
+            self.follow(name, built_in.first, Some(built_in.policy), &mut seen, &mut catches);
+            let leads_to_ours = seen.iter().any(|chain| chain.starts_with(PREFIX));
+            (!leads_to_ours).then(|| BaseChain {
+                table: title.to_owned(),
+                chain: name.to_owned(),
+                family: Some(family),
+                place: Place {
+                    hook: built_in.hook,
+                    priority: self.priority,
+                    nat: self.nat,
+                },
+                catches,
+            })
+        };
+        self.built_in.iter().filter_map(base_chain).collect()
+    }
+
+    /// Looks at the rules of a chain, from its first entry on, and of those that it leads to.
+    fn follow(
+        &self,
+        name: &str,
+        first: usize,
+        policy: Option<usize>,
+        seen: &mut Vec<String>,
+        catches: &mut Vec<Catch>,
+    ) {
+        /// `NF_DROP` and `NF_QUEUE` as verdicts: -x - 1.
+        const DROP: i32 = -1;
+        const QUEUE: i32 = -4;
+        if seen.iter().any(|seen| seen == name) {
+            return;
+        }
+        seen.push(name.to_owned());
+        let start = self.entries.partition_point(|entry| entry.offset < first);
+        for (entry, number) in self.entries[start..].iter().zip(1..) {
+            let does = match &entry.target {
+                Target::Chain(_) => return,
+                Target::Extension(does) => *does,
+                Target::Standard(DROP) => Some(Catching::Drop),
+                Target::Standard(QUEUE) => Some(Catching::Queue),
+                Target::Standard(verdict) => {
+                    if let Some((name, first)) = usize::try_from(*verdict).ok().and_then(|to| self.chain_at(to)) {
+                        self.follow(name, first, None, seen, catches);
+                    }
+                    None
+                }
+            };
+            let is_policy = policy == Some(entry.offset);
+            catches.extend(does.map(|does| Catch {
+                does,
+                rule: (!is_policy).then(|| (name.to_owned(), number)),
+                protocol: entry.protocol,
+            }));
+            if is_policy {
+                return;
+            }
+        }
+    }
+
+    /// The chain whose first rule is at this offset.
+    fn chain_at(&self, offset: usize) -> Option<(&str, usize)> {
+        let at = self.entries.partition_point(|entry| entry.offset < offset);
+        match &self.entries.get(at.checked_sub(1)?)?.target {
+            Target::Chain(name) => Some((name, offset)),
+            Target::Standard(_) | Target::Extension(_) => None,
+        }
+    }
+}
+
+/// The entry that some bytes begin with, and where the next one is.
+fn entry(layout: &Layout, bytes: &[u8], offset: usize) -> Option<(Entry, usize)> {
+    /// `struct xt_entry_target`: its size, its name, its revision; then its data.
+    const TARGET_NAME: usize = 2;
+    const TARGET_DATA: usize = 32;
+    /// `IPT_INV_PROTO` and `IP6T_INV_PROTO`.
+    const NOT_THIS_PROTOCOL: u8 = 0x40;
+    let (target, next) = (
+        short(bytes, layout.target_offset)?,
+        short(bytes, layout.target_offset + 2)?,
+    );
+    if next == 0 {
+        return None;
+    }
+    let target = bytes.get(usize::from(target)..).unwrap_or_default();
+    let data = target.get(TARGET_DATA..).unwrap_or_default();
+    let target = match text(target, TARGET_NAME)? {
+        ERROR => Target::Chain(text(data, 0).unwrap_or_default().to_owned()),
+        "" => Target::Standard(number(data, 0)?.cast_signed()),
+        name => Target::Extension(Catching::of_target(name, data)),
+    };
+    let inverted = bytes.get(layout.inverted)? & NOT_THIS_PROTOCOL != 0;
+    let protocol = short(bytes, layout.protocol).filter(|number| *number != 0 && !inverted);
+    let entry = Entry {
+        offset,
+        protocol: protocol.and_then(|number| number.try_into().ok()),
+        target,
+    };
+    Some((entry, next.into()))
+}
+
+fn short(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..)?.first_chunk().map(|bytes| u16::from_ne_bytes(*bytes))
+}
+
+/// The 32-bit number at a place.
+pub fn number(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
+}
+
+fn text(bytes: &[u8], at: usize) -> Option<&str> {
+    let bytes = bytes.get(at..)?;
+    let end = bytes.iter().position(|byte| *byte == 0)?;
+    std::str::from_utf8(&bytes[..end]).ok()
+}

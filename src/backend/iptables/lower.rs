@@ -1,0 +1,331 @@
+//! From a ruleset to the rules of iptables.
+
+use ipnet::IpNet;
+
+use super::tables::{Chain, Jump, PREFIX, Spec, TableName, Tables};
+use crate::ruleset;
+use crate::ruleset::{
+    Action, Addresses, BaseHook, ChainType, ConntrackState, Elements, Families, Family, GidMatch, Hook, Match,
+    PortMatch, Protocol, Rule, Ruleset, UidMatch, Zone,
+};
+use crate::types::{Gid, Mark, Number, Port, Ports, Range, Ranges, Uid};
+
+/// How many ports a `multiport` match holds; a range counts as two (iptables-extensions(8)).
+const MULTIPORT: usize = 15;
+
+/// The ruleset in the terms of iptables, rules of one family alone marked as such.
+///
+/// A base chain becomes a chain of ours and a jump to it, first in the built-in chain. A rule that looks into sets
+/// becomes one for each address, user and group, and for every 15 ports; where it looks into several sets, one for
+/// each combination.
+pub fn lower(ruleset: &Ruleset) -> Tables {
+    let mut tables = Tables::default();
+    for chain in &ruleset.chains {
+        for table in tables_of(ruleset, chain) {
+            tables.entry(table).chains.push(Chain {
+                name: chain_name(&chain.name),
+                rules: chain.rules.iter().flat_map(|rule| specs(ruleset, rule)).collect(),
+            });
+        }
+        if let Some(base) = chain.hook {
+            tables
+                .entry(table(base.kind))
+                .jumps
+                .push(jump(ruleset, base, &chain.name));
+        }
+    }
+    tables
+}
+
+pub(super) fn table(kind: ChainType) -> TableName {
+    match kind {
+        ChainType::Raw => TableName::Raw,
+        ChainType::Mangle => TableName::Mangle,
+        ChainType::Nat => TableName::Nat,
+    }
+}
+
+/// The tables that a chain is needed in: its own, or those of the base chains that lead to it.
+fn tables_of(ruleset: &Ruleset, chain: &ruleset::Chain) -> Vec<TableName> {
+    let leads_here = |from: &ruleset::Chain| from.name == chain.name || reaches(ruleset, from, &chain.name);
+    let tables = |name: &TableName| {
+        let of_table = |base: &ruleset::Chain| base.hook.is_some_and(|hook| table(hook.kind) == *name);
+        ruleset.chains.iter().any(|base| of_table(base) && leads_here(base))
+    };
+    TableName::ALL.into_iter().filter(tables).collect()
+}
+
+fn reaches(ruleset: &Ruleset, from: &ruleset::Chain, name: &str) -> bool {
+    from.rules.iter().filter_map(|rule| rule.action.target()).any(|target| {
+        target == name
+            || ruleset
+                .chain(target)
+                .is_some_and(|target| reaches(ruleset, target, name))
+    })
+}
+
+fn jump(ruleset: &Ruleset, base: BaseHook, chain: &str) -> Jump {
+    let from = match base.hook {
+        Hook::Prerouting => "PREROUTING",
+        Hook::Output => "OUTPUT",
+    };
+    let family = match ruleset.families {
+        Families::Only(family) => Some(family),
+        Families::Both => None,
+    };
+    Jump {
+        from: from.to_owned(),
+        position: 1,
+        spec: Spec::new(family, words(["-j", &chain_name(chain)])),
+    }
+}
+
+pub(super) fn chain_name(name: &str) -> String {
+    format!("{PREFIX}{}", name.to_uppercase())
+}
+
+fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
+    words.map(str::to_owned).to_vec()
+}
+
+/// Where a part of a rule stands. `iptables-save` prints these first, in this order, and then the extensions.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Source,
+    Destination,
+    InInterface,
+    OutInterface,
+    Protocol,
+    Extension,
+}
+
+/// Words that belong together.
+type Part = (Place, Vec<String>);
+
+/// The rules that one rule becomes: one for each combination of the alternatives that its matches have.
+pub(super) fn specs(ruleset: &Ruleset, rule: &Rule) -> Vec<Spec> {
+    let families: Vec<Family> = ruleset
+        .families
+        .iter()
+        .filter(|family| rule.can_match(*family))
+        .collect();
+    let mut combinations: Vec<Vec<Part>> = vec![Vec::new()];
+    for matched in &rule.matches {
+        let alternatives = alternatives(ruleset, matched);
+        combinations = combinations
+            .iter()
+            .flat_map(|begun| alternatives.iter().map(|more| [begun.as_slice(), more].concat()))
+            .collect();
+    }
+    targets(&rule.action, &families)
+        .iter()
+        .flat_map(|(family, target)| {
+            let spec = |parts: &Vec<Part>| Spec::new(*family, spec_words(parts, &rule.comment, target));
+            combinations.iter().map(spec)
+        })
+        .collect()
+}
+
+fn spec_words(parts: &[Part], comment: &str, target: &[String]) -> Vec<String> {
+    let mut parts = parts.to_vec();
+    parts.sort_by_key(|(place, _)| *place);
+    parts.dedup(); // The protocol may come with a port as well as by itself.
+    let comment = words(["-m", "comment", "--comment", comment]);
+    let parts = parts.into_iter().flat_map(|(_, words)| words);
+    parts.chain(comment).chain(target.iter().cloned()).collect()
+}
+
+/// What an action is called, for the families that a rule concerns: once for both where the words are the same.
+fn targets(action: &Action, families: &[Family]) -> Vec<(Option<Family>, Vec<String>)> {
+    const ALL_BITS: &str = "0xffffffff";
+    let marked = |mark: &Mark| format!("{}/{ALL_BITS}", hexadecimal(*mark));
+    let of_any_family = match action {
+        Action::Return => words(["-j", "RETURN"]),
+        Action::Jump(chain) => words(["-j", &chain_name(chain)]),
+        Action::Accept => words(["-j", "ACCEPT"]),
+        Action::Drop => words(["-j", "DROP"]),
+        Action::Redirect(port) => words(["-j", "REDIRECT", "--to-ports", &port.to_string()]),
+        Action::Tproxy { port, mark } => {
+            let target = |family| {
+                let any = match family {
+                    Family::V4 => "0.0.0.0",
+                    Family::V6 => "::",
+                };
+                let (port, mark) = (port.to_string(), marked(mark));
+                words([
+                    "-j",
+                    "TPROXY",
+                    "--on-port",
+                    &port,
+                    "--on-ip",
+                    any,
+                    "--tproxy-mark",
+                    &mark,
+                ])
+            };
+            return families.iter().map(|family| (Some(*family), target(*family))).collect();
+        }
+        Action::SetMark(mark) => words(["-j", "MARK", "--set-xmark", &marked(mark)]),
+        Action::SaveMark => words([
+            "-j",
+            "CONNMARK",
+            "--save-mark",
+            "--nfmask",
+            ALL_BITS,
+            "--ctmask",
+            ALL_BITS,
+        ]),
+        Action::RestoreMark => words([
+            "-j",
+            "CONNMARK",
+            "--restore-mark",
+            "--nfmask",
+            ALL_BITS,
+            "--ctmask",
+            ALL_BITS,
+        ]),
+        Action::SetZone(Zone(zone)) => words(["-j", "CT", "--zone", &zone.to_string()]),
+    };
+    let family = match families {
+        [] => return Vec::new(),
+        [only] => Some(*only),
+        _ => None,
+    };
+    vec![(family, of_any_family)]
+}
+
+fn hexadecimal(mark: Mark) -> String {
+    format!("{:#x}", mark.get())
+}
+
+/// What a match becomes: any of these. None where it looks into a set that is not there or holds other things.
+fn alternatives(ruleset: &Ruleset, matched: &Match) -> Vec<Vec<Part>> {
+    let part = |place, words| vec![(place, words)];
+    match matched {
+        // The rule goes to the program of that family alone.
+        Match::Family(_) => vec![Vec::new()],
+        Match::Protocol(protocol) => vec![vec![transport(*protocol)]],
+        Match::InInterface(name) => vec![part(Place::InInterface, words(["-i", name.as_str()]))],
+        Match::OutInterface(name) => vec![part(Place::OutInterface, words(["-o", name.as_str()]))],
+        Match::Source(addresses) => networks(ruleset, addresses, Place::Source, "-s"),
+        Match::Destination(addresses) => networks(ruleset, addresses, Place::Destination, "-d"),
+        Match::SourcePort(protocol, from) => ports(ruleset, *protocol, from, "--sport"),
+        Match::DestinationPort(protocol, to) => ports(ruleset, *protocol, to, "--dport"),
+        Match::Uid(uids) => owners("--uid-owner", &users(ruleset, uids)),
+        Match::Gid(gids) => owners("--gid-owner", &groups(ruleset, gids)),
+        Match::Mark(mark) => extension(words(["-m", "mark", "--mark", &hexadecimal(*mark)])),
+        Match::MarkIsNot(mark) => extension(words(["-m", "mark", "!", "--mark", &hexadecimal(*mark)])),
+        Match::ConntrackMark(mark) => extension(words(["-m", "connmark", "--mark", &hexadecimal(*mark)])),
+        Match::ConntrackState(state) => {
+            let states = match state {
+                ConntrackState::Invalid => "INVALID",
+                ConntrackState::Established => "RELATED,ESTABLISHED",
+            };
+            extension(words(["-m", "conntrack", "--ctstate", states]))
+        }
+    }
+}
+
+fn extension(words: Vec<String>) -> Vec<Vec<Part>> {
+    vec![vec![(Place::Extension, words)]]
+}
+
+fn transport(protocol: Protocol) -> Part {
+    (Place::Protocol, words(["-p", protocol_name(protocol)]))
+}
+
+fn protocol_name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+    }
+}
+
+fn networks(ruleset: &Ruleset, addresses: &Addresses, place: Place, option: &str) -> Vec<Vec<Part>> {
+    let networks = match addresses {
+        Addresses::Ip(address) => vec![IpNet::from(*address)],
+        Addresses::Set(_, name) => elements(ruleset, name).and_then(Elements::networks).unwrap_or_default(),
+    };
+    let part = |network: IpNet| match network.prefix_len() {
+        0 => Vec::new(), // Every address is no condition, and is not printed.
+        _ => vec![(place, words([option, &network.to_string()]))],
+    };
+    networks.into_iter().map(part).collect()
+}
+
+fn ports(ruleset: &Ruleset, protocol: Protocol, ports: &PortMatch, option: &str) -> Vec<Vec<Part>> {
+    let extensions: Vec<Vec<String>> = match ports {
+        PortMatch::Port(port) => vec![words(["-m", protocol_name(protocol), option, &port.to_string()])],
+        PortMatch::Set(name) => match elements(ruleset, name) {
+            Some(Elements::Ports(ports)) => multiport(ports)
+                .iter()
+                .map(|ports| words(["-m", "multiport", &format!("{option}s"), ports]))
+                .collect(),
+            Some(Elements::Ipv4(_) | Elements::Ipv6(_) | Elements::Uids(_) | Elements::Gids(_)) | None => Vec::new(),
+        },
+    };
+    extensions
+        .into_iter()
+        .map(|words| vec![transport(protocol), (Place::Extension, words)])
+        .collect()
+}
+
+/// The ports in lists that a `multiport` match holds.
+fn multiport(ports: &Ports) -> Vec<String> {
+    let mut lists: Vec<(usize, String)> = Vec::new();
+    for range in ports {
+        let (size, text) = port_range(range);
+        match lists.last_mut() {
+            Some((filled, list)) if *filled + size <= MULTIPORT => {
+                *filled += size;
+                list.push(',');
+                list.push_str(&text);
+            }
+            _ => lists.push((size, text)),
+        }
+    }
+    lists.into_iter().map(|(_, list)| list).collect()
+}
+
+fn port_range(range: &Range<Port>) -> (usize, String) {
+    if range.first() == range.last() {
+        (1, range.first().to_string())
+    } else {
+        (2, format!("{}:{}", range.first(), range.last()))
+    }
+}
+
+fn owners<N: Number>(option: &str, ranges: &Ranges<N>) -> Vec<Vec<Part>> {
+    ranges
+        .iter()
+        .map(|range| vec![(Place::Extension, words(["-m", "owner", option, &range.to_string()]))])
+        .collect()
+}
+
+fn users(ruleset: &Ruleset, uids: &UidMatch) -> Ranges<Uid> {
+    match uids {
+        UidMatch::Uid(uid) => [*uid].into_iter().collect(),
+        UidMatch::Set(name) => match elements(ruleset, name) {
+            Some(Elements::Uids(uids)) => uids.clone(),
+            Some(Elements::Ipv4(_) | Elements::Ipv6(_) | Elements::Ports(_) | Elements::Gids(_)) | None => {
+                Ranges::default()
+            }
+        },
+    }
+}
+
+fn groups(ruleset: &Ruleset, gids: &GidMatch) -> Ranges<Gid> {
+    match gids {
+        GidMatch::Gid(gid) => [*gid].into_iter().collect(),
+        GidMatch::Set(name) => match elements(ruleset, name) {
+            Some(Elements::Gids(gids)) => gids.clone(),
+            Some(Elements::Ipv4(_) | Elements::Ipv6(_) | Elements::Ports(_) | Elements::Uids(_)) | None => {
+                Ranges::default()
+            }
+        },
+    }
+}
+
+fn elements<'r>(ruleset: &'r Ruleset, name: &str) -> Option<&'r Elements> {
+    ruleset.set(name).map(|set| &set.elements)
+}

@@ -1,0 +1,32 @@
+//! The language of iptables: what a ruleset is in its terms, and `iptables-restore` text.
+//!
+//! The limits of iptables end here: a program for each family, no sets, 15 ports a `multiport` match, chain names of
+//! 28 characters. [`lower()`] turns a ruleset into [`Tables`], and [`patch`] writes the text that turns one state
+//! into another. Every text comes from there: a dry run is the way from nothing to the plan, removal the way from
+//! what is installed to nothing, and undoing the way back. Two states are the same where no text is needed.
+//!
+//! Source: iptables(8), iptables-restore(8), iptables-extensions(8).
+
+mod contents;
+mod error;
+pub mod isolation;
+pub mod legacy;
+mod lower;
+mod patch;
+mod program;
+mod raise;
+pub mod restore;
+mod saved;
+mod script;
+mod tables;
+#[cfg(test)]
+mod tests;
+
+pub use contents::{InFront, contents};
+pub use error::{Failure, IptablesError};
+pub use lower::lower;
+pub use patch::{patch, same};
+pub use raise::raise;
+pub use restore::{Iptables, Variant};
+pub use script::script;
+pub use tables::{Chain, Jump, PREFIX, Spec, Table, TableName, Tables};

@@ -1,0 +1,232 @@
+//! Finding and running the programs of iptables.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::error::{Failure, IptablesError};
+use super::restore::Variant;
+use crate::ruleset::Family;
+
+/// How long a program may take in all. Waiting for the lock is part of it.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the legacy variant waits for the lock that it shares with other runs of iptables.
+const LOCK_WAIT: &str = "--wait=10";
+
+/// The programs of one family.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    variant: Variant,
+    family: Family,
+    save: PathBuf,
+    restore: PathBuf,
+}
+
+impl Programs {
+    /// Finds the programs of a variant and family: by their own names, or by the plain ones where these stand for the
+    /// variant.
+    pub fn find(variant: Variant, family: Family, search: &OsStr) -> Option<Self> {
+        names(variant, family).into_iter().find_map(|name| {
+            let programs = Self {
+                variant,
+                family,
+                save: find_program(&format!("{name}-save"), search)?,
+                restore: find_program(&format!("{name}-restore"), search)?,
+            };
+            let right = name != plain_name(family) || plain_variant(family, search) == Some(variant);
+            right.then_some(programs)
+        })
+    }
+
+    /// The text of `iptables-save`.
+    ///
+    /// # Errors
+    /// The program cannot be run, or fails.
+    pub fn save(&self, arguments: &[&str]) -> Result<String, IptablesError> {
+        run(&self.save, self.family, arguments, String::new(), TIMEOUT)
+    }
+
+    /// Feeds `text` to `iptables-restore`.
+    ///
+    /// # Errors
+    /// The program cannot be run, or fails. Tables before the one it failed at are changed.
+    pub fn restore(&self, text: String) -> Result<(), IptablesError> {
+        let arguments: &[&str] = match self.variant {
+            Variant::Nft => &["--noflush"], // It takes no lock.
+            Variant::Legacy => &["--noflush", LOCK_WAIT],
+        };
+        run(&self.restore, self.family, arguments, text, TIMEOUT).map(drop)
+    }
+}
+
+/// What the names of programs begin with, in the order that they are looked for.
+pub fn names(variant: Variant, family: Family) -> [String; 2] {
+    let plain = plain_name(family);
+    let suffix = match variant {
+        Variant::Nft => "nft",
+        Variant::Legacy => "legacy",
+    };
+    [format!("{plain}-{suffix}"), plain.to_owned()]
+}
+
+fn plain_name(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "iptables",
+        Family::V6 => "ip6tables",
+    }
+}
+
+/// The variant that the plain names stand for. `iptables` is asked, since old versions of the other programs do not
+/// know `--version`.
+fn plain_variant(family: Family, search: &OsStr) -> Option<Variant> {
+    let program = find_program(plain_name(family), search)?;
+    let version = run(&program, family, &["--version"], String::new(), TIMEOUT).ok()?;
+    // Versions before 1.8 were all legacy, and did not say so.
+    Some(if version.contains("(nf_tables)") {
+        Variant::Nft
+    } else {
+        Variant::Legacy
+    })
+}
+
+fn find_program(name: &str, search: &OsStr) -> Option<PathBuf> {
+    env::split_paths(search)
+        .map(|directory| directory.join(name))
+        .find(|path| is_executable(path))
+}
+
+fn is_executable(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+}
+
+/// Runs a program and gives back what it printed. It inherits the network namespace of this thread.
+///
+/// # Errors
+/// The program cannot be started, does not end within `timeout`, or fails.
+pub fn run(
+    program: &Path,
+    family: Family,
+    arguments: &[&str],
+    input: String,
+    timeout: Duration,
+) -> Result<String, IptablesError> {
+    let started = Instant::now();
+    let cannot_run = |source| IptablesError::CannotRun {
+        program: program.to_owned(),
+        source,
+    };
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(cannot_run)?;
+    let exchange = match Exchange::begin(&mut child, input.clone()) {
+        Ok(exchange) => exchange,
+        Err(source) => {
+            // It has been fed nothing yet; that it cannot be stopped would be one more thing to say, and no help.
+            let _stopped = child.kill().and_then(|()| child.wait());
+            return Err(cannot_run(source));
+        }
+    };
+    let deadline = started + timeout;
+    let exchanged = exchange.end(deadline);
+    let status = wait(&mut child, deadline).map_err(cannot_run)?;
+    tracing::debug!(
+        program = %program.display(), %family, duration = ?started.elapsed(),
+        status = status.map(tracing::field::display), "ran",
+    );
+    let (Some(status), Some(exchanged)) = (status, exchanged) else {
+        return Err(IptablesError::TimedOut {
+            program: program.to_owned(),
+            seconds: timeout.as_secs(),
+        });
+    };
+    if !status.success() {
+        let stderr = exchanged.stderr.unwrap_or_default();
+        let failure = Failure::new(program, status, &stderr, &input);
+        return Err(IptablesError::Failed(Box::new(failure)));
+    }
+    // Half of the rules must not pass for all of them.
+    let whole = exchanged.fed.and(exchanged.stdout);
+    whole.map_err(|source| IptablesError::BrokenOff {
+        program: program.to_owned(),
+        source,
+    })
+}
+
+/// What goes to a program and comes from it, on threads of their own: neither side waits for the other with a pipe full.
+struct Exchange {
+    fed: Receiver<io::Result<()>>,
+    stdout: Receiver<io::Result<String>>,
+    stderr: Receiver<io::Result<String>>,
+}
+
+/// How that went.
+struct Exchanged {
+    fed: io::Result<()>,
+    stdout: io::Result<String>,
+    stderr: io::Result<String>,
+}
+
+impl Exchange {
+    fn begin(child: &mut Child, input: String) -> io::Result<Self> {
+        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        Ok(Self {
+            stdout: in_background(move || all_of(stdout))?,
+            stderr: in_background(move || all_of(stderr))?,
+            fed: in_background(move || stdin.map_or(Ok(()), |mut pipe| pipe.write_all(input.as_bytes())))?,
+        })
+    }
+
+    /// `None`: it has not ended at the deadline.
+    fn end(self, deadline: Instant) -> Option<Exchanged> {
+        fn ended<T>(of: &Receiver<T>, deadline: Instant) -> Option<T> {
+            of.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
+        }
+        Some(Exchanged {
+            stdout: ended(&self.stdout, deadline)?,
+            stderr: ended(&self.stderr, deadline)?,
+            fed: ended(&self.fed, deadline)?,
+        })
+    }
+}
+
+fn in_background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<Receiver<T>> {
+    let (sender, receiver) = mpsc::channel();
+    thread::Builder::new().spawn(move || sender.send(work()))?;
+    Ok(receiver)
+}
+
+/// Reads a stream to its end.
+fn all_of(stream: Option<impl Read>) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    if let Some(mut stream) = stream {
+        stream.read_to_end(&mut bytes)?;
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The exit status, or `None` for a child that had to be killed.
+fn wait(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() >= deadline {
+            child.kill()?;
+            child.wait()?;
+            return Ok(None);
+        }
+        // Its output has ended already, so this is a matter of microseconds.
+        thread::sleep(Duration::from_micros(200));
+    }
+}

@@ -1,0 +1,312 @@
+//! From the rules of iptables back to a ruleset: the counterpart of [`lower()`](super::lower()).
+//!
+//! Nothing is taken on trust: what was read is lowered again, and counts only where that gives the words that were read.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::lower::{chain_name, specs, table};
+use super::tables::{Jump, PREFIX, Spec, TableName, Tables};
+use crate::ruleset::{
+    Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, Families, Family, GidMatch, Hook,
+    Installed, Match, Name, Place, PortMatch, Protocol, Rule, Ruleset, Set, UidMatch, Unreadable, Zone,
+};
+use crate::types::{Id, InterfaceName, Mark, Port, Ports, Range, Ranges};
+
+/// What is installed of ours in the tables of one family.
+///
+/// Chains have the names that they have in a plan. A list that a rule holds is a set whose name is the list. The
+/// priorities are those of the tables of iptables.
+pub fn raise(tables: &Tables, family: Family) -> Installed {
+    let mut raised = Installed {
+        ruleset: nothing(family),
+        unreadable: Vec::new(),
+    };
+    for kind in [ChainType::Raw, ChainType::Mangle, ChainType::Nat] {
+        let Some(table) = tables.get(self::table(kind)) else {
+            continue;
+        };
+        let mut called: Vec<(String, BaseHook)> = Vec::new();
+        for jump in &table.jumps {
+            match call(kind, jump) {
+                Some(call) if called.iter().all(|(chain, _)| *chain != call.0) => called.push(call),
+                _ => {
+                    let (chain, position) = (jump.from.clone().into(), jump.position - 1);
+                    raised.report(Place::Rule { chain, position }, &jump.spec);
+                }
+            }
+        }
+        // In the order in which they are called; those that are only jumped to come last.
+        let is_called = |chain: &&super::Chain| called.iter().any(|(name, _)| *name == chain.name);
+        let in_order = called
+            .iter()
+            .filter_map(|(name, hook)| Some((table.chain(name)?, Some(*hook))));
+        let others = table
+            .chains
+            .iter()
+            .filter(|chain| !is_called(chain))
+            .map(|chain| (chain, None));
+        for (chain, hook) in in_order.chain(others) {
+            let name = Name::from(plan_name(&chain.name));
+            let rules = chain.rules.iter().enumerate();
+            let rules = rules
+                .filter_map(|(position, spec)| raised.rule(&name, position, spec, family))
+                .collect();
+            raised.ruleset.chains.push(Chain { name, hook, rules });
+        }
+    }
+    for name in [TableName::Filter, TableName::Security] {
+        for chain in tables.get(name).into_iter().flat_map(|table| &table.chains) {
+            raised.unreadable.push(Unreadable {
+                place: Place::Hook(plan_name(&chain.name).into()),
+                text: format!("in table {}", name.as_str()),
+                comment: String::new(),
+            });
+        }
+    }
+    raised
+}
+
+/// Half-way between a rule and the ruleset that it becomes part of.
+struct Draft {
+    matches: Vec<Match>,
+    sets: Vec<Set>,
+}
+
+impl Installed {
+    fn report(&mut self, place: Place, spec: &Spec) {
+        // Without what would do something to a terminal.
+        let printable = |text: &str| text.replace(char::is_control, "\u{fffd}");
+        let (text, comment) = (
+            printable(&spec.without_comment().to_string()),
+            printable(spec.comment()),
+        );
+        self.unreadable.push(Unreadable { place, text, comment });
+    }
+
+    fn rule(&mut self, chain: &Name, position: usize, spec: &Spec, family: Family) -> Option<Rule> {
+        let mut draft = Draft {
+            matches: Vec::new(),
+            sets: Vec::new(),
+        };
+        match draft.read(spec, family) {
+            Some(rule) => {
+                for set in draft.sets {
+                    if self.ruleset.set(&set.name).is_none() {
+                        self.ruleset.sets.push(set);
+                    }
+                }
+                Some(rule)
+            }
+            None => {
+                let place = Place::Rule {
+                    chain: chain.clone(),
+                    position,
+                };
+                self.report(place, spec);
+                None
+            }
+        }
+    }
+}
+
+fn nothing(family: Family) -> Ruleset {
+    Ruleset {
+        families: Families::Only(family),
+        sets: Vec::new(),
+        chains: Vec::new(),
+    }
+}
+
+/// The chain that a jump from a built-in chain calls whatever the packet, and where.
+fn call(kind: ChainType, jump: &Jump) -> Option<(String, BaseHook)> {
+    let hook = match jump.from.as_str() {
+        "PREROUTING" => Hook::Prerouting,
+        "OUTPUT" => Hook::Output,
+        _ => return None,
+    };
+    // NF_IP_PRI_RAW, NF_IP_PRI_MANGLE and NF_IP_PRI_NAT_DST (linux/netfilter_ipv4.h; the same for IPv6).
+    let priority = match kind {
+        ChainType::Raw => -300,
+        ChainType::Mangle => -150,
+        ChainType::Nat => -100,
+    };
+    match jump.spec.without_comment().words() {
+        [how, chain] if how == "-j" => Some((chain.clone(), BaseHook { kind, hook, priority })),
+        _ => None,
+    }
+}
+
+impl Draft {
+    fn read(&mut self, spec: &Spec, family: Family) -> Option<Rule> {
+        let words: Vec<&str> = spec.words().iter().map(String::as_str).collect();
+        let mut rest = words.as_slice();
+        let action = loop {
+            match rest {
+                ["-j", target @ ..] => break action(target),
+                _ => rest = &rest[self.condition(rest)?..],
+            }
+        };
+        let rule = Rule {
+            matches: std::mem::take(&mut self.matches),
+            action: action?,
+            comment: spec.comment().to_owned().into(),
+        };
+        let sets = self.sets.clone();
+        let lowered = specs(
+            &Ruleset {
+                sets,
+                ..nothing(family)
+            },
+            &rule,
+        );
+        let same = |one: &Spec| one.words() == spec.words() || one.without_comment().words() == spec.words();
+        matches!(lowered.as_slice(), [one] if same(one)).then_some(rule)
+    }
+
+    /// Reads the condition that comes first. Returns how many words it takes.
+    fn condition(&mut self, words: &[&str]) -> Option<usize> {
+        let (matched, length) = match words {
+            ["-s", network, ..] => (Match::Source(self.addresses(network)?), 2),
+            ["-d", network, ..] => (Match::Destination(self.addresses(network)?), 2),
+            ["-i", name, ..] => (Match::InInterface(InterfaceName::parse(name).ok()?), 2),
+            ["-o", name, ..] => (Match::OutInterface(InterfaceName::parse(name).ok()?), 2),
+            ["-p", name, ..] => (Match::Protocol(protocol(name)?), 2),
+            ["-m", "tcp" | "udp", "--sport", port, ..] => {
+                let ports = PortMatch::Port(Port::parse(port).ok()?);
+                (Match::SourcePort(self.take_protocol()?, ports), 4)
+            }
+            ["-m", "tcp" | "udp", "--dport", port, ..] => {
+                let ports = PortMatch::Port(Port::parse(port).ok()?);
+                (Match::DestinationPort(self.take_protocol()?, ports), 4)
+            }
+            ["-m", "multiport", "--sports", list, ..] => {
+                let ports = PortMatch::Set(self.ports(list)?);
+                (Match::SourcePort(self.take_protocol()?, ports), 4)
+            }
+            ["-m", "multiport", "--dports", list, ..] => {
+                let ports = PortMatch::Set(self.ports(list)?);
+                (Match::DestinationPort(self.take_protocol()?, ports), 4)
+            }
+            ["-m", "owner", "--uid-owner", id, ..] => {
+                let uids = ids(id)?;
+                let matched = match uids.only() {
+                    Some(uid) => UidMatch::Uid(uid),
+                    None => UidMatch::Set(self.set(format!("uids_{id}"), Elements::Uids(uids))),
+                };
+                (Match::Uid(matched), 4)
+            }
+            ["-m", "owner", "--gid-owner", id, ..] => {
+                let gids = ids(id)?;
+                let matched = match gids.only() {
+                    Some(gid) => GidMatch::Gid(gid),
+                    None => GidMatch::Set(self.set(format!("gids_{id}"), Elements::Gids(gids))),
+                };
+                (Match::Gid(matched), 4)
+            }
+            ["-m", "mark", "--mark", mark, ..] => (Match::Mark(Mark::parse(mark).ok()?), 4),
+            ["-m", "mark", "!", "--mark", mark, ..] => (Match::MarkIsNot(Mark::parse(mark).ok()?), 5),
+            ["-m", "connmark", "--mark", mark, ..] => (Match::ConntrackMark(Mark::parse(mark).ok()?), 4),
+            ["-m", "conntrack", "--ctstate", "INVALID", ..] => (Match::ConntrackState(ConntrackState::Invalid), 4),
+            ["-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED", ..] => {
+                (Match::ConntrackState(ConntrackState::Established), 4)
+            }
+            ["-m", "comment", "--comment", _, ..] => return Some(4),
+            _ => return None,
+        };
+        self.matches.push(matched);
+        Some(length)
+    }
+
+    /// The protocol that was read before the ports that it belongs to.
+    fn take_protocol(&mut self) -> Option<Protocol> {
+        let at = self
+            .matches
+            .iter()
+            .rposition(|matched| matches!(matched, Match::Protocol(_)))?;
+        match self.matches.remove(at) {
+            Match::Protocol(protocol) => Some(protocol),
+            _ => None,
+        }
+    }
+
+    fn set(&mut self, name: String, elements: Elements) -> Name {
+        let name = Name::from(name);
+        self.sets.push(Set {
+            name: name.clone(),
+            elements,
+        });
+        name
+    }
+
+    fn addresses(&mut self, network: &str) -> Option<Addresses> {
+        let network: IpNet = network.parse().ok()?;
+        if network.prefix_len() == network.max_prefix_len() {
+            return Some(Addresses::Ip(network.addr()));
+        }
+        let (family, elements) = match network {
+            IpNet::V4(net) => (Family::V4, Elements::Ipv4(vec![net])),
+            IpNet::V6(net) => (Family::V6, Elements::Ipv6(vec![net])),
+        };
+        Some(Addresses::Set(family, self.set(network.to_string(), elements)))
+    }
+
+    fn ports(&mut self, list: &str) -> Option<Name> {
+        let port = |text: &str| Port::parse(text).ok();
+        let range = |item: &str| {
+            let (first, last) = item.split_once(':').unwrap_or((item, item));
+            Range::new(port(first)?, port(last)?)
+        };
+        let ports: Ports = list.split(',').map(range).collect::<Option<_>>()?;
+        Some(self.set(format!("ports_{ports}"), Elements::Ports(ports)))
+    }
+}
+
+fn action(words: &[&str]) -> Option<Action> {
+    let mark = |text: &str| Mark::parse(text.strip_suffix("/0xffffffff")?).ok();
+    let port = |text: &str| Port::parse(text).ok();
+    Some(match words {
+        ["RETURN"] => Action::Return,
+        ["ACCEPT"] => Action::Accept,
+        ["DROP"] => Action::Drop,
+        ["REDIRECT", "--to-ports", to] => Action::Redirect(port(to)?),
+        ["TPROXY", "--on-port", on, "--on-ip", any, "--tproxy-mark", with] => {
+            any.parse::<IpAddr>().ok().filter(IpAddr::is_unspecified)?;
+            Action::Tproxy {
+                port: port(on)?,
+                mark: mark(with)?,
+            }
+        }
+        ["MARK", "--set-xmark", with] => Action::SetMark(mark(with)?),
+        ["CONNMARK", "--save-mark", ..] => Action::SaveMark,
+        ["CONNMARK", "--restore-mark", ..] => Action::RestoreMark,
+        ["CT", "--zone", zone] => Action::SetZone(Zone(zone.parse().ok()?)),
+        [chain] if chain.starts_with(PREFIX) => Action::Jump(plan_name(chain).into()),
+        _ => return None,
+    })
+}
+
+/// What a chain is called in a plan; its own name where no plan would call it so.
+fn plan_name(chain: &str) -> String {
+    let name = chain.strip_prefix(PREFIX).unwrap_or(chain).to_ascii_lowercase();
+    if chain_name(&name) == chain {
+        name
+    } else {
+        chain.to_owned()
+    }
+}
+
+fn protocol(name: &str) -> Option<Protocol> {
+    match name {
+        "tcp" => Some(Protocol::Tcp),
+        "udp" => Some(Protocol::Udp),
+        _ => None,
+    }
+}
+
+fn ids<I: Id>(text: &str) -> Option<Ranges<I>> {
+    let id = |text: &str| I::new(text.parse().ok()?);
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    Range::new(id(first)?, id(last)?).map(|range| [range].into_iter().collect())
+}

@@ -1,0 +1,309 @@
+//! The iptables backend: runs the `-save` and `-restore` programs of one variant of iptables.
+//!
+//! What is installed is read before anything is written, and only the difference to the plan is: see
+//! [`patch`]. Each family is one `iptables-restore`, each table in it one commit.
+
+#[cfg(test)]
+mod tests;
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+
+use super::program::Programs;
+use super::saved::{self, Instantiated};
+use super::{InFront, IptablesError, TableName, Tables, contents, lower, patch, raise, same};
+use crate::backend::Change;
+use crate::drift::{Difference, Subject};
+use crate::linux::netlink;
+use crate::ruleset::{Family, Installed, Ruleset};
+
+/// How often a change is begun again that others have disturbed.
+const ATTEMPTS: u32 = 5;
+
+/// The tables that rules of ours go to: these have to be readable, whatever it takes.
+const USED: [TableName; 3] = [TableName::Raw, TableName::Mangle, TableName::Nat];
+
+/// An implementation of iptables. Rules of one are not seen by the other, though the kernel follows both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Variant {
+    /// Writes its rules to nf_tables.
+    Nft,
+    /// Writes its rules to the kernel's older ip_tables and ip6_tables.
+    Legacy,
+}
+
+/// As `--version` says it.
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nft => "nf_tables",
+            Self::Legacy => "legacy",
+        })
+    }
+}
+
+/// The programs of one variant. They act on the network namespace of the calling thread.
+#[derive(Clone, Debug)]
+pub struct Iptables {
+    variant: Variant,
+    search: OsString,
+    v4: Programs,
+    v6: Option<Programs>,
+}
+
+/// One family's way from what is installed to what is wanted.
+struct Step {
+    family: Family,
+    installed: Tables,
+    /// Rules of others, in the way of ours.
+    in_front: Vec<InFront>,
+    wanted: Tables,
+}
+
+/// An attempt that changed nothing, unless the error says so.
+struct Failed {
+    error: IptablesError,
+    /// Somebody else was at it: the next attempt may succeed.
+    disturbed: bool,
+}
+
+impl From<IptablesError> for Failed {
+    fn from(error: IptablesError) -> Self {
+        let disturbed = error.is_busy();
+        Self { error, disturbed }
+    }
+}
+
+impl Step {
+    fn in_sync(&self) -> bool {
+        self.patch().is_none() || self.patch_without_comments().is_none()
+    }
+
+    fn patch(&self) -> Option<String> {
+        patch(&self.installed, &self.wanted)
+    }
+
+    fn patch_without_comments(&self) -> Option<String> {
+        patch(&self.installed, &self.wanted.without_comments())
+    }
+
+    fn differences(&self) -> Vec<Difference> {
+        if self.in_sync() {
+            return Vec::new();
+        }
+        let wanted = if self.installed.lacks_comments() {
+            self.wanted.without_comments()
+        } else {
+            self.wanted.clone()
+        };
+        let planned = contents(&wanted, &[], self.family);
+        let installed = contents(&self.installed, &self.in_front, self.family);
+        let table = format!("of {} in iptables", self.family);
+        planned.compare_unequal(&installed, Subject::Table { table })
+    }
+
+    /// Whether somebody else has changed what the step began with, or ends with.
+    fn disturbed_by(&self, found: &Tables) -> bool {
+        let known = |table| {
+            [&self.installed, &self.wanted]
+                .iter()
+                .any(|known| same(table, known, found))
+        };
+        !TableName::ALL.into_iter().all(known)
+    }
+}
+
+impl Iptables {
+    /// Finds the programs of `variant` in `PATH`. Nothing is tried out on the kernel.
+    ///
+    /// # Errors
+    /// The programs for IPv4 are not there. Those for IPv6 are missed when they are needed.
+    pub fn find(variant: Variant) -> Result<Self, IptablesError> {
+        Self::find_in(variant, &env::var_os("PATH").unwrap_or_default())
+    }
+
+    /// Finds the programs of `variant` in the directories of `search`, which is written like `PATH`.
+    ///
+    /// # Errors
+    /// As [`Iptables::find`].
+    pub fn find_in(variant: Variant, search: &OsStr) -> Result<Self, IptablesError> {
+        Ok(Self {
+            variant,
+            search: search.to_owned(),
+            v4: Programs::find(variant, Family::V4, search)
+                .ok_or_else(|| IptablesError::not_found(variant, Family::V4, search))?,
+            v6: Programs::find(variant, Family::V6, search),
+        })
+    }
+
+    /// Makes what is installed what `ruleset` says, in both families or in none. In a family that the ruleset leaves
+    /// alone, rules of ours are removed. Where everything is as it should be already, nothing is written.
+    ///
+    /// # Errors
+    /// A program is missing or fails. What was done until then is undone.
+    pub fn apply(&self, ruleset: &Ruleset) -> Result<Change, IptablesError> {
+        let mut attempt = 1;
+        loop {
+            match self.attempt(ruleset) {
+                Err(failed) if failed.disturbed && attempt < ATTEMPTS => {
+                    tracing::debug!(error = %failed.error, "another program changes the tables of iptables; once more");
+                    netlink::pause(attempt);
+                    attempt += 1;
+                }
+                result => return result.map_err(|failed| failed.error),
+            }
+        }
+    }
+
+    fn attempt(&self, ruleset: &Ruleset) -> Result<Change, Failed> {
+        let mut steps = self.steps(ruleset)?;
+        let created = steps.iter().all(|step| step.installed.is_empty());
+        steps.retain(|step| !step.in_sync());
+        if steps.is_empty() {
+            return Ok(Change::Unchanged);
+        }
+        for (number, step) in steps.iter().enumerate() {
+            if let Err(failed) = self.take(step) {
+                let error = self.undo(&steps[..=number], failed.error)?;
+                return Err(Failed { error, ..failed });
+            }
+        }
+        Ok(if created { Change::Created } else { Change::Replaced })
+    }
+
+    /// How what is installed differs from `ruleset`, in both families.
+    ///
+    /// # Errors
+    /// A program is missing or fails.
+    pub fn differences(&self, ruleset: &Ruleset) -> Result<Vec<Difference>, IptablesError> {
+        Ok(self.steps(ruleset)?.iter().flat_map(Step::differences).collect())
+    }
+
+    /// Removes everything of ours, in both families and all tables, whatever options it was once made with. Says
+    /// whether there was anything.
+    ///
+    /// # Errors
+    /// A program is missing or fails; the other family has been looked at all the same.
+    pub fn remove(&self) -> Result<bool, IptablesError> {
+        let [v4, v6] = Family::BOTH.map(|family| self.remove_family(family));
+        Ok(v4? | v6?)
+    }
+
+    /// What is installed under our names. Reading has no side effects, but for this one: where a process of the
+    /// legacy variant may not see which tables there are, asking for a table makes the kernel set it up.
+    ///
+    /// # Errors
+    /// The program is missing although its tables are in use, fails, or cannot read a table.
+    pub fn read(&self, family: Family) -> Result<Tables, IptablesError> {
+        Ok(saved::parse(&self.save(family)?))
+    }
+
+    fn save(&self, family: Family) -> Result<String, IptablesError> {
+        let text = match (self.variant, self.programs(family)) {
+            // `iptables-nft-save` prints the tables that there are and makes none.
+            (Variant::Nft, Ok(programs)) => programs.save(&[])?,
+            (Variant::Nft, Err(_)) => String::new(),
+            (Variant::Legacy, programs) => match (saved::instantiated(family), programs) {
+                (Instantiated::None, _) | (Instantiated::Unknown, Err(_)) => String::new(),
+                (Instantiated::Some, programs) => programs?.save(&[])?,
+                (Instantiated::Unknown, Ok(programs)) => USED
+                    .iter()
+                    .map(|table| programs.save(&["-t", table.as_str()]))
+                    .collect::<Result<_, _>>()?,
+            },
+        };
+        match saved::incompatible(&text, &USED) {
+            Some(table) => Err(IptablesError::Incompatible { family, table }),
+            None => Ok(text),
+        }
+    }
+
+    /// What is installed under our names, as rules.
+    ///
+    /// # Errors
+    /// As [`Iptables::read`].
+    pub fn installed(&self, family: Family) -> Result<Installed, IptablesError> {
+        Ok(raise(&self.read(family)?, family))
+    }
+
+    /// The way to `ruleset` in each family.
+    fn steps(&self, ruleset: &Ruleset) -> Result<Vec<Step>, IptablesError> {
+        let planned = lower(ruleset);
+        let step = |family| {
+            let wanted = if ruleset.families.contains(family) {
+                self.programs(family)?;
+                planned.of(family)
+            } else {
+                Tables::default()
+            };
+            let text = self.save(family)?;
+            Ok(Step {
+                family,
+                installed: saved::parse(&text),
+                in_front: saved::in_front(&text),
+                wanted,
+            })
+        };
+        Family::BOTH.into_iter().map(step).collect()
+    }
+
+    fn programs(&self, family: Family) -> Result<&Programs, IptablesError> {
+        match family {
+            Family::V4 => Some(&self.v4),
+            Family::V6 => self.v6.as_ref(),
+        }
+        .ok_or_else(|| IptablesError::not_found(self.variant, family, &self.search))
+    }
+
+    fn remove_family(&self, family: Family) -> Result<bool, IptablesError> {
+        let text = patch(&self.read(family)?, &Tables::default());
+        let found = text.is_some();
+        self.restore(family, text)?;
+        Ok(found)
+    }
+
+    fn restore(&self, family: Family, text: Option<String>) -> Result<(), IptablesError> {
+        match text {
+            Some(text) => self.programs(family)?.restore(text),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes the step, without comments if it cannot be taken with them: some kernels lack xt_comment.
+    fn take(&self, step: &Step) -> Result<(), Failed> {
+        let Err(failure) = self.restore(step.family, step.patch()) else {
+            return Ok(());
+        };
+        // With more than one table, it may have got half-way.
+        let found = match self.read(step.family) {
+            Ok(found) => found,
+            Err(_) => return Err(failure.into()), // It says more.
+        };
+        let disturbed = failure.is_busy() || step.disturbed_by(&found);
+        let without_comments = || self.restore(step.family, patch(&found, &step.wanted.without_comments()));
+        if disturbed || !failure.may_be_of_comments() || without_comments().is_err() {
+            let error = failure;
+            return Err(Failed { error, disturbed });
+        }
+        tracing::warn!(
+            family = %step.family, %failure,
+            "the rules were installed without their comments, which were refused"
+        );
+        Ok(())
+    }
+
+    /// Puts every family of `steps` back to what it was. The last step is the one that failed: with more than one
+    /// table, it may have got half-way.
+    ///
+    /// # Errors
+    /// Not everything could be put back.
+    fn undo(&self, steps: &[Step], failure: IptablesError) -> Result<IptablesError, IptablesError> {
+        let back = |step: &Step| self.restore(step.family, patch(&self.read(step.family)?, &step.installed));
+        let failures: Vec<IptablesError> = steps.iter().rev().filter_map(|step| back(step).err()).collect();
+        if failures.is_empty() {
+            return Ok(failure);
+        }
+        Err(failures.into_iter().fold(failure, IptablesError::and_not_undone))
+    }
+}

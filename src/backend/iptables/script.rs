@@ -1,0 +1,50 @@
+//! A plan as text for `iptables-restore`: what a dry run prints.
+
+use super::{Tables, lower, patch};
+use crate::plan::Plan;
+use crate::render;
+use crate::ruleset::{Families, Family};
+
+/// The plan for people, and for `iptables-restore --noflush` and `ip6tables-restore --noflush` by hand.
+///
+/// One text serves both families: rules of one alone are marked `-4` or `-6`, which the other program skips
+/// (iptables(8), "-4, --ipv4"). Loaded in a namespace that has nothing of ours, it gives what applying gives.
+///
+/// What iptables cannot do, addresses and routes, stands there as commands in comments.
+pub fn script(plan: &Plan) -> String {
+    let text = patch(&Tables::default(), &lower(&plan.ruleset)).unwrap_or_default();
+    format!(
+        "{}{}{text}",
+        header(plan.ruleset.families),
+        render::comments_on_the_rest(plan)
+    )
+}
+
+fn header(families: Families) -> String {
+    let loading = match families {
+        Families::Both => "with both programs:
+#   iptables-restore --noflush < FILE && ip6tables-restore --noflush < FILE
+# Rules marked -4 or -6 are of that family alone; the other program skips them."
+            .to_owned(),
+        Families::Only(family) => {
+            let (own, other) = (program(family), program(family.other()));
+            format!(
+                "with this program alone:
+#   {own} --noflush < FILE
+# The rules are for {family} alone: {other} would add empty chains and no rule."
+            )
+        }
+    };
+    format!(
+        "# sidetrack: TCP of this pod goes through its sidecar proxy.
+# Load it once, in the network namespace of the pod, {loading}
+"
+    )
+}
+
+fn program(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "iptables-restore",
+        Family::V6 => "ip6tables-restore",
+    }
+}

@@ -1,0 +1,235 @@
+//! What a ruleset looks like in the language of iptables.
+
+use super::*;
+use crate::facts::Facts;
+use crate::options::{Config, Settings};
+use crate::plan::Plan;
+use crate::ruleset::{Family, TABLE};
+use crate::types::{InboundMode, IpFamily, NoAccounts, parse_cidrs, parse_ids, parse_ports, parse_ports_for_uids};
+
+fn plan(change: impl FnOnce(&mut Config)) -> Plan {
+    let mut config = Settings::default().config;
+    change(&mut config);
+    Plan::new(&config, &Facts::default()).unwrap()
+}
+
+/// The lines of the script that have `word` in them.
+fn lines_with(word: &str, change: impl FnOnce(&mut Config)) -> Vec<String> {
+    let text = script(&plan(change));
+    text.lines()
+        .filter(|line| line.contains(word))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn the_default_plan() {
+    let expected = r#"# sidetrack: TCP of this pod goes through its sidecar proxy.
+# Load it once, in the network namespace of the pod, with both programs:
+#   iptables-restore --noflush < FILE && ip6tables-restore --noflush < FILE
+# Rules marked -4 or -6 are of that family alone; the other program skips them.
+# Part of the plan too, by hand: ip address add ::6/128 dev lo metric 15006 nodad
+*nat
+:SIDETRACK_PREROUTING - [0:0]
+:SIDETRACK_INBOUND - [0:0]
+:SIDETRACK_OUTPUT - [0:0]
+:SIDETRACK_OUTBOUND - [0:0]
+:SIDETRACK_SELF_CALLS - [0:0]
+-I PREROUTING 1 -j SIDETRACK_PREROUTING
+-I OUTPUT 1 -j SIDETRACK_OUTPUT
+-A SIDETRACK_PREROUTING -p tcp -m comment --comment "TCP that arrives" -j SIDETRACK_INBOUND
+-A SIDETRACK_INBOUND -p tcp -m multiport --dports 15008,15020:15021,15090 -m comment --comment "ports that the mesh serves itself" -j RETURN
+-A SIDETRACK_INBOUND -p tcp -m comment --comment "inbound, to the proxy" -j REDIRECT --to-ports 15006
+-A SIDETRACK_OUTPUT -p tcp -m comment --comment "TCP that local processes send" -j SIDETRACK_OUTBOUND
+-4 -A SIDETRACK_OUTBOUND -s 127.0.0.6/32 -o lo -m comment --comment "the proxy passes inbound traffic on to the app" -j RETURN
+-6 -A SIDETRACK_OUTBOUND -s ::6/128 -o lo -m comment --comment "the proxy passes inbound traffic on to the app" -j RETURN
+-A SIDETRACK_OUTBOUND -o lo -m owner --uid-owner 1337 -m comment --comment "the proxy calls the pod itself" -j SIDETRACK_SELF_CALLS
+-A SIDETRACK_OUTBOUND -o lo -m owner --gid-owner 1337 -m comment --comment "the proxy calls the pod itself" -j SIDETRACK_SELF_CALLS
+-A SIDETRACK_OUTBOUND -m owner --uid-owner 1337 -m comment --comment "the proxy's own traffic" -j RETURN
+-A SIDETRACK_OUTBOUND -m owner --gid-owner 1337 -m comment --comment "the proxy's own traffic" -j RETURN
+-4 -A SIDETRACK_OUTBOUND -d 127.0.0.1/32 -m comment --comment loopback -j RETURN
+-6 -A SIDETRACK_OUTBOUND -d ::1/128 -m comment --comment loopback -j RETURN
+-A SIDETRACK_OUTBOUND -o lo -m comment --comment "the pod calls itself" -j RETURN
+-A SIDETRACK_OUTBOUND -p tcp -m comment --comment "outbound, to the proxy" -j REDIRECT --to-ports 15001
+-4 -A SIDETRACK_SELF_CALLS -d 127.0.0.1/32 -m comment --comment loopback -j RETURN
+-6 -A SIDETRACK_SELF_CALLS -d ::1/128 -m comment --comment loopback -j RETURN
+-A SIDETRACK_SELF_CALLS -p tcp -m comment --comment "the pod's own address: as if it came from outside" -j SIDETRACK_INBOUND
+COMMIT
+"#;
+    assert_eq!(script(&plan(|_| {})), expected);
+}
+
+#[test]
+fn a_multiport_match_holds_fifteen_ports_and_a_range_counts_twice() {
+    let lines = lines_with("excluded inbound ports", |config| {
+        config.inbound.exclude_ports = parse_ports("1,3,5,7,9,11,13,15,17,19,21,23,25,27-28,30,32-33").unwrap();
+    });
+    let ports: Vec<&str> = lines.iter().map(|line| line.split(' ').nth(7).unwrap()).collect();
+    assert_eq!(ports, ["1,3,5,7,9,11,13,15,17,19,21,23,25,27:28", "30,32:33"]);
+}
+
+#[test]
+fn one_port_needs_no_list() {
+    let lines = lines_with("excluded outbound ports", |config| {
+        config.outbound.exclude_ports = parse_ports("22").unwrap();
+    });
+    let expected =
+        "-A SIDETRACK_OUTBOUND -p tcp -m tcp --dport 22 -m comment --comment \"excluded outbound ports\" -j RETURN";
+    assert_eq!(lines, [expected]);
+}
+
+#[test]
+fn every_element_of_a_set_of_owners_or_addresses_is_a_rule() {
+    let uids = lines_with("excluded users", |config| {
+        config.outbound.exclude_uids = parse_ids("0,1000-2000", &NoAccounts).unwrap();
+    });
+    assert!(uids[0].contains("-m owner --uid-owner 0 ") && uids[1].contains("-m owner --uid-owner 1000-2000 "));
+    let addresses = lines_with("excluded outbound destinations", |config| {
+        config.outbound.exclude_cidrs = parse_cidrs("10.0.0.0/8,192.0.2.1,2001:db8::/32,::ffff:1.2.3.4").unwrap();
+    });
+    let starts: Vec<&str> = addresses.iter().map(|line| line.split(" -m").next().unwrap()).collect();
+    let expected = [
+        "-4 -A SIDETRACK_OUTBOUND -d 10.0.0.0/8",
+        "-4 -A SIDETRACK_OUTBOUND -d 192.0.2.1/32",
+        "-6 -A SIDETRACK_OUTBOUND -d ::ffff:1.2.3.4/128",
+        "-6 -A SIDETRACK_OUTBOUND -d 2001:db8::/32",
+    ];
+    assert_eq!(starts, expected);
+}
+
+#[test]
+fn a_rule_with_two_sets_becomes_every_combination() {
+    let ports: Vec<String> = (1..=31).step_by(2).map(|port| port.to_string()).collect();
+    let entries = format!("tcp:{}:1,3,5-6", ports.join(","));
+    let lines = lines_with("ports excluded for these users", |config| {
+        config.outbound.exclude_ports_for_uids = parse_ports_for_uids(&entries, &NoAccounts).unwrap();
+    });
+    assert_eq!(lines.len(), 3 * 2);
+    let first = "-A SIDETRACK_OUTBOUND -p tcp -m owner --uid-owner 1 -m multiport --dports 1,3,5,7,";
+    assert!(lines[0].starts_with(first), "{}", lines[0]);
+    let last = "-A SIDETRACK_OUTBOUND -p tcp -m owner --uid-owner 5-6 -m multiport --dports 31 ";
+    assert!(lines[5].starts_with(last), "{}", lines[5]);
+}
+
+#[test]
+fn a_network_of_all_addresses_is_no_condition() {
+    let lines = lines_with("excluded inbound sources", |config| {
+        config.inbound.exclude_cidrs = parse_cidrs("0.0.0.0/0").unwrap();
+    });
+    let expected = "-4 -A SIDETRACK_INBOUND -m comment --comment \"excluded inbound sources\" -j RETURN";
+    assert_eq!(lines, [expected]);
+}
+
+#[test]
+fn every_rule_of_a_single_family_is_marked() {
+    for (family, mark) in [(IpFamily::Ipv4, "-4 "), (IpFamily::Ipv6, "-6 ")] {
+        let text = script(&plan(|config| config.ip_family = family));
+        let unmarked = text
+            .lines()
+            .find(|line| line.starts_with('-') && !line.starts_with(mark));
+        assert_eq!(unmarked, None);
+        assert!(text.contains(&format!("{mark}-I OUTPUT 1 -j SIDETRACK_OUTPUT")));
+        assert!(
+            !text.contains("is not redirected"),
+            "the rule for the other family has gone with it"
+        );
+    }
+}
+
+#[test]
+fn each_family_gets_its_own_rules_without_marks() {
+    let tables = lower(&plan(|_| {}).ruleset);
+    for (family, own, other) in [
+        (Family::V4, "127.0.0.1/32", "::1/128"),
+        (Family::V6, "::1/128", "127.0.0.1/32"),
+    ] {
+        let text = patch(&Tables::default(), &tables.of(family)).unwrap();
+        assert!(text.contains(own) && !text.contains(other) && !text.contains("\n-4") && !text.contains("\n-6"));
+    }
+}
+
+#[test]
+fn names_begin_with_our_prefix_and_fit() {
+    assert_eq!(PREFIX, format!("{}_", TABLE.to_uppercase()));
+    let plan = plan(|config| {
+        config.outbound.exclude_ports_for_uids = parse_ports_for_uids("22:1;23:2", &NoAccounts).unwrap();
+    });
+    let tables = lower(&plan.ruleset);
+    for chain in &tables.get(TableName::Nat).unwrap().chains {
+        assert!(
+            chain.name.starts_with(PREFIX) && chain.name.len() <= 28,
+            "{}",
+            chain.name
+        );
+    }
+}
+
+#[test]
+fn a_comment_goes_and_the_rest_stays() {
+    let tables = lower(&plan(|_| {}).ruleset).without_comments();
+    let text = patch(&Tables::default(), &tables).unwrap();
+    assert!(!text.contains("comment"));
+    assert!(text.contains("-A SIDETRACK_OUTBOUND -o lo -m owner --uid-owner 1337 -j SIDETRACK_SELF_CALLS\n"));
+}
+
+#[test]
+fn the_way_from_a_state_to_itself_is_empty() {
+    let tables = lower(&plan(|_| {}).ruleset);
+    assert_eq!(patch(&tables, &tables.clone()), None);
+    assert_eq!(patch(&Tables::default(), &Tables::default()), None);
+}
+
+#[test]
+fn only_what_differs_is_written() {
+    let before = lower(&plan(|_| {}).ruleset).of(Family::V4);
+    let after = lower(
+        &plan(|config| {
+            config.inbound.include_ports = parse_ports("").unwrap();
+        })
+        .ruleset,
+    );
+    let text = patch(&before, &after.of(Family::V4)).unwrap();
+    let expected = "\
+*nat
+:SIDETRACK_OUTBOUND - [0:0]
+:SIDETRACK_PREROUTING - [0:0]
+:SIDETRACK_INBOUND - [0:0]
+:SIDETRACK_SELF_CALLS - [0:0]
+-D PREROUTING -j SIDETRACK_PREROUTING
+-A SIDETRACK_OUTBOUND ";
+    assert!(text.starts_with(expected), "{text}");
+    let end = "-X SIDETRACK_PREROUTING\n-X SIDETRACK_INBOUND\n-X SIDETRACK_SELF_CALLS\nCOMMIT\n";
+    assert!(text.ends_with(end), "{text}");
+    assert!(!text.contains("OUTPUT"), "{text}");
+}
+
+#[test]
+fn words_are_quoted_where_the_program_would_split_them() {
+    let words = ["-m", "comment", "--comment", r#"a "b" \c"#, ""].map(str::to_owned);
+    let spec = Spec::new(None, words.to_vec());
+    assert_eq!(spec.to_string(), r#"-m comment --comment "a \"b\" \\c" """#);
+}
+
+/// Between two commits one of the tables has to capture inbound connections.
+#[test]
+fn the_table_that_gives_up_capturing_inbound_connections_comes_last() {
+    let tables = |mode| {
+        let plan = plan(|config| {
+            config.inbound.mode = mode;
+            config.drop_invalid = true;
+        });
+        lower(&plan.ruleset).of(Family::V4)
+    };
+    let (redirect, tproxy) = (tables(InboundMode::Redirect), tables(InboundMode::Tproxy));
+    let order = |from, to| {
+        let text = patch(from, to).unwrap();
+        let names: Vec<String> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix('*'))
+            .map(str::to_owned)
+            .collect();
+        names
+    };
+    assert_eq!(order(&redirect, &tproxy), ["mangle", "nat"]);
+    assert_eq!(order(&tproxy, &redirect), ["nat", "mangle"]);
+}

@@ -1,0 +1,468 @@
+//! From a listing of nf_tables back to rules: the counterpart of the encoder.
+//!
+//! Nothing is taken on trust: what was read is encoded again, and counts only where that gives what was listed.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{Ipv4Subnets, Ipv6Subnets};
+
+use super::attributes;
+use super::attributes::{Attributes, find};
+use super::listing;
+use super::listing::{Boundary, Expression, Listing};
+use super::uapi::*;
+use super::{elements, expression};
+use crate::render::nft;
+use crate::ruleset::{
+    Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, Families, Family, GidMatch, Hook,
+    Installed, Match, Place, PortMatch, Protocol, Rule, Ruleset, Set, UidMatch, Unreadable, Zone,
+};
+use crate::types::{Id, InterfaceName, Mark, Number, Port, Range, Ranges};
+
+/// What a listing holds. Chains and sets are in the order of their names, rules in their own.
+pub fn decode(listing: &Listing) -> Installed {
+    const DORMANT: u32 = 1;
+    let mut unreadable = Vec::new();
+    let mut report = |place, text: String, comment: String| {
+        unreadable.push(Unreadable { place, text, comment });
+    };
+    match listing.flags {
+        0 => {}
+        DORMANT => report(Place::Table, "dormant: its rules do nothing".to_owned(), String::new()),
+        flags => report(Place::Table, format!("flags {flags:#x}"), String::new()),
+    }
+    let mut sets = Vec::new();
+    for (name, listed) in &listing.sets {
+        let name = printable(name);
+        match set(listed) {
+            Some(elements) => sets.push(Set {
+                name: name.clone().into(),
+                elements,
+            }),
+            None => report(
+                Place::Set(name.clone().into()),
+                format!("{} boundaries of type {}", listed.boundaries.len(), listed.datatype),
+                String::new(),
+            ),
+        }
+    }
+    let mut chains = Vec::new();
+    for (name, listed) in &listing.chains {
+        let name = printable(name);
+        let hook = listed.hook.as_ref().map(|hook| base_hook(hook).ok_or(hook));
+        if let Some(Err(listing::BaseHook {
+            kind,
+            hook,
+            priority,
+            policy,
+        })) = hook
+        {
+            let text = format!("type {kind} hook {hook} priority {priority} policy {policy}");
+            report(Place::Hook(name.clone().into()), text, String::new());
+        }
+        let mut rules = Vec::new();
+        for (position, listed) in listed.rules.iter().enumerate() {
+            match rule(listed) {
+                Some(rule) => rules.push(rule),
+                None => {
+                    let names: Vec<&str> = listed.expressions.iter().map(|(name, _)| name.as_str()).collect();
+                    let place = Place::Rule {
+                        chain: name.clone().into(),
+                        position,
+                    };
+                    report(place, names.join(" "), comment(&listed.user_data));
+                }
+            }
+        }
+        chains.push(Chain {
+            name: name.clone().into(),
+            hook: hook.and_then(Result::ok),
+            rules,
+        });
+    }
+    Installed {
+        ruleset: Ruleset {
+            families: families(&chains),
+            sets,
+            chains,
+        },
+        unreadable,
+    }
+}
+
+/// A family that is not redirected does not get past the first rule of any base chain.
+fn families(chains: &[Chain]) -> Families {
+    let turned_away = |family: Family| {
+        let base = chains.iter().filter(|chain| chain.hook.is_some());
+        let mut first = base.map(|chain| chain.rules.first()).peekable();
+        let away = |rule: &Rule| rule.matches == [Match::Family(family)] && rule.action == Action::Return;
+        first.peek().is_some() && first.all(|rule| rule.is_some_and(away))
+    };
+    match Family::BOTH.into_iter().find(|family| turned_away(*family)) {
+        Some(family) => Families::Only(family.other()),
+        None => Families::Both,
+    }
+}
+
+fn base_hook(listed: &listing::BaseHook) -> Option<BaseHook> {
+    /// Where connection tracking sees packets (`NF_IP_PRI_CONNTRACK`, linux/netfilter_ipv4.h).
+    const CONNTRACK: i32 = -200;
+    let hook = match listed.hook {
+        0 => Hook::Prerouting,
+        3 => Hook::Output,
+        _ => return None,
+    };
+    let kind = match (listed.kind.as_str(), hook) {
+        ("nat", _) => ChainType::Nat,
+        ("route", Hook::Output) => ChainType::Mangle,
+        ("filter", _) if listed.priority < CONNTRACK => ChainType::Raw,
+        ("filter", Hook::Prerouting) => ChainType::Mangle,
+        _ => return None,
+    };
+    (listed.policy == NF_ACCEPT).then_some(BaseHook {
+        kind,
+        hook,
+        priority: listed.priority,
+    })
+}
+
+/// The comment of a rule, or nothing.
+pub(super) fn comment(user_data: &[u8]) -> String {
+    let text = match user_data {
+        [super::encode::RULE_COMMENT, length, rest @ ..] => rest.get(..usize::from(*length)).unwrap_or_default(),
+        _ => &[],
+    };
+    printable(String::from_utf8_lossy(text).trim_end_matches('\0'))
+}
+
+/// The text without what would do something to a terminal. A name that is not the same afterwards is not one of ours.
+fn printable(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
+}
+
+/// What an expression says; which registers it uses shows when it is encoded again.
+#[derive(Debug)]
+enum Term {
+    Meta(u32),
+    SetMeta(u32),
+    Conntrack(u32),
+    SetConntrack(u32),
+    Payload(u32),
+    Is(Vec<u8>),
+    IsNot(Vec<u8>),
+    Masked(Vec<u8>),
+    HostToNetworkOrder,
+    In(String),
+    Immediate(Vec<u8>),
+    Verdict { code: u32, chain: String },
+    Redirect,
+    Tproxy,
+}
+
+/// Reads an expression by its name and the numbers of its attributes.
+fn term((name, attributes): &Expression) -> Option<Term> {
+    let number = |attribute: u16| number(attributes, attribute);
+    let data = |attribute: u16| nested(attributes.get(&attribute)?, NFTA_DATA_VALUE);
+    Some(match name.as_str() {
+        "meta" if attributes.contains_key(&NFTA_META_SREG) => Term::SetMeta(number(NFTA_META_KEY)?),
+        "meta" => Term::Meta(number(NFTA_META_KEY)?),
+        "ct" if attributes.contains_key(&NFTA_CT_SREG) => Term::SetConntrack(number(NFTA_CT_KEY)?),
+        "ct" => Term::Conntrack(number(NFTA_CT_KEY)?),
+        "payload" => Term::Payload(number(NFTA_PAYLOAD_OFFSET)?),
+        "cmp" => match number(NFTA_CMP_OP)? {
+            NFT_CMP_EQ => Term::Is(data(NFTA_CMP_DATA)?),
+            NFT_CMP_NEQ => Term::IsNot(data(NFTA_CMP_DATA)?),
+            _ => return None,
+        },
+        "bitwise" => Term::Masked(data(NFTA_BITWISE_MASK)?),
+        "byteorder" => Term::HostToNetworkOrder,
+        "lookup" => Term::In(text(attributes.get(&NFTA_LOOKUP_SET)?)?),
+        "immediate" => match nested(attributes.get(&NFTA_IMMEDIATE_DATA)?, NFTA_DATA_VERDICT) {
+            None => Term::Immediate(data(NFTA_IMMEDIATE_DATA)?),
+            Some(verdict) => Term::Verdict {
+                code: u32::from_be_bytes(*nested(&verdict, NFTA_VERDICT_CODE)?.as_array()?),
+                chain: nested(&verdict, NFTA_VERDICT_CHAIN)
+                    .and_then(|name| text(&name))
+                    .unwrap_or_default(),
+            },
+        },
+        "redir" => Term::Redirect,
+        "tproxy" => Term::Tproxy,
+        _ => return None,
+    })
+}
+
+pub(super) fn nested(attributes: &[u8], kind: u16) -> Option<Vec<u8>> {
+    find(attributes, kind).map(<[u8]>::to_vec)
+}
+
+/// The number that an attribute of an expression is. One that is zero is not listed.
+pub(super) fn number(attributes: &BTreeMap<u16, Vec<u8>>, attribute: u16) -> Option<u32> {
+    match attributes.get(&attribute) {
+        None => Some(0),
+        Some(bytes) => attributes::number(bytes).ok(),
+    }
+}
+
+pub(super) fn text(bytes: &[u8]) -> Option<String> {
+    let bytes = bytes.strip_suffix(&[0]).unwrap_or(bytes);
+    String::from_utf8(bytes.to_vec()).ok()
+}
+
+/// The rule, where our terms have words for all of it.
+pub(super) fn rule(listed: &listing::Rule) -> Option<Rule> {
+    let terms: Vec<Term> = listed.expressions.iter().map(term).collect::<Option<_>>()?;
+    let (mut rest, mut matches) = (terms.as_slice(), Vec::new());
+    let action = loop {
+        match action(rest) {
+            Some(action) => break action,
+            None => {
+                let (matched, length) = matcher(rest)?;
+                matches.push(matched);
+                rest = &rest[length..];
+            }
+        }
+    };
+    let rule = Rule {
+        matches,
+        action,
+        comment: comment(&listed.user_data).into(),
+    };
+    let mut encoded = Attributes::default();
+    expression::write_rule(&mut encoded, &rule);
+    (listing::expressions(&encoded) == listed.expressions).then_some(rule)
+}
+
+/// What the rule says, in nft's words; a part that our terms have none for is its expression's name in brackets.
+pub(super) fn words(listed: &listing::Rule) -> String {
+    let mut words = Vec::new();
+    let mut rest = listed.expressions.as_slice();
+    while let [first, after @ ..] = rest {
+        let terms: Vec<Term> = rest.iter().map_while(term).collect();
+        let action = action(&terms).filter(|_| terms.len() == rest.len());
+        if let Some(action) = action {
+            words.push(nft::action(&action));
+            break;
+        }
+        rest = match matcher(&terms) {
+            Some((matched, length)) => {
+                words.push(nft::matcher(&matched));
+                &rest[length..]
+            }
+            None => {
+                words.push(format!("[{}]", first.0));
+                after
+            }
+        };
+    }
+    words.join(" ")
+}
+
+/// The match at the beginning of some terms, and how many of them it takes.
+fn matcher(terms: &[Term]) -> Option<(Match, usize)> {
+    use Term::{Conntrack, HostToNetworkOrder, In, Is, IsNot, Masked, Meta, Payload};
+    Some(match terms {
+        [Meta(NFT_META_NFPROTO), Is(family), Payload(offset), Is(address), ..] => (
+            side(self::family(family)?, *offset)?(Addresses::Ip(self::address(address)?)),
+            4,
+        ),
+        [Meta(NFT_META_NFPROTO), Is(family), Payload(offset), In(set), ..] => {
+            let family = self::family(family)?;
+            (side(family, *offset)?(Addresses::Set(family, set.clone().into())), 4)
+        }
+        [Meta(NFT_META_NFPROTO), Is(family), ..] => (Match::Family(self::family(family)?), 2),
+        [Meta(NFT_META_L4PROTO), Is(protocol), Payload(offset), Is(port), ..] => {
+            (port_of(protocol, *offset, PortMatch::Port(self::port(port)?))?, 4)
+        }
+        [Meta(NFT_META_L4PROTO), Is(protocol), Payload(offset), In(set), ..] => {
+            (port_of(protocol, *offset, PortMatch::Set(set.clone().into()))?, 4)
+        }
+        [Meta(NFT_META_L4PROTO), Is(protocol), ..] => (Match::Protocol(self::protocol(protocol)?), 2),
+        [Meta(NFT_META_IIFNAME), Is(name), ..] => (Match::InInterface(interface(name)?), 2),
+        [Meta(NFT_META_OIFNAME), Is(name), ..] => (Match::OutInterface(interface(name)?), 2),
+        [Meta(NFT_META_SKUID), Is(id), ..] => (Match::Uid(UidMatch::Uid(self::id(id)?)), 2),
+        [Meta(NFT_META_SKUID), HostToNetworkOrder, In(set), ..] => (Match::Uid(UidMatch::Set(set.clone().into())), 3),
+        [Meta(NFT_META_SKGID), Is(id), ..] => (Match::Gid(GidMatch::Gid(self::id(id)?)), 2),
+        [Meta(NFT_META_SKGID), HostToNetworkOrder, In(set), ..] => (Match::Gid(GidMatch::Set(set.clone().into())), 3),
+        [Meta(NFT_META_MARK), Is(mark), ..] => (Match::Mark(self::mark(mark)?), 2),
+        [Meta(NFT_META_MARK), IsNot(mark), ..] => (Match::MarkIsNot(self::mark(mark)?), 2),
+        [Conntrack(NFT_CT_MARK), Is(mark), ..] => (Match::ConntrackMark(self::mark(mark)?), 2),
+        [Conntrack(NFT_CT_STATE), Masked(states), IsNot(_), ..] => {
+            let state = match host_order(states)? {
+                NF_CT_STATE_INVALID => ConntrackState::Invalid,
+                _ => ConntrackState::Established,
+            };
+            (Match::ConntrackState(state), 3)
+        }
+        _ => return None,
+    })
+}
+
+/// The action that these terms are, all of them.
+fn action(terms: &[Term]) -> Option<Action> {
+    use Term::{Conntrack, Immediate, Meta, Redirect, SetConntrack, SetMeta, Tproxy, Verdict};
+    Some(match terms {
+        [Verdict { code: NFT_RETURN, .. }] => Action::Return,
+        [Verdict { code: NFT_JUMP, chain }] => Action::Jump(chain.clone().into()),
+        [Verdict { code: NF_ACCEPT, .. }] => Action::Accept,
+        [Verdict { code: NF_DROP, .. }] => Action::Drop,
+        [Immediate(port), Redirect] => Action::Redirect(self::port(port)?),
+        [
+            Immediate(port),
+            Tproxy,
+            Immediate(mark),
+            SetMeta(NFT_META_MARK),
+            Verdict { .. },
+        ] => Action::Tproxy {
+            port: self::port(port)?,
+            mark: self::mark(mark)?,
+        },
+        [Immediate(mark), SetMeta(NFT_META_MARK)] => Action::SetMark(self::mark(mark)?),
+        [Meta(NFT_META_MARK), SetConntrack(NFT_CT_MARK)] => Action::SaveMark,
+        [Conntrack(NFT_CT_MARK), SetMeta(NFT_META_MARK)] => Action::RestoreMark,
+        [Immediate(zone), SetConntrack(NFT_CT_ZONE)] => Action::SetZone(Zone(u16::from_ne_bytes(*zone.as_array()?))),
+        _ => return None,
+    })
+}
+
+/// Which address of the header is at this place, in bytes.
+fn side(family: Family, offset: u32) -> Option<fn(Addresses) -> Match> {
+    match (family, offset) {
+        (Family::V4, 12) | (Family::V6, 8) => Some(Match::Source),
+        (Family::V4, 16) | (Family::V6, 24) => Some(Match::Destination),
+        _ => None,
+    }
+}
+
+fn port_of(protocol: &[u8], offset: u32, ports: PortMatch) -> Option<Match> {
+    let protocol = self::protocol(protocol)?;
+    match offset {
+        0 => Some(Match::SourcePort(protocol, ports)),
+        2 => Some(Match::DestinationPort(protocol, ports)),
+        _ => None,
+    }
+}
+
+fn family(number: &[u8]) -> Option<Family> {
+    match number {
+        [NFPROTO_IPV4] => Some(Family::V4),
+        [NFPROTO_IPV6] => Some(Family::V6),
+        _ => None,
+    }
+}
+
+fn protocol(number: &[u8]) -> Option<Protocol> {
+    match number {
+        [IPPROTO_TCP] => Some(Protocol::Tcp),
+        [IPPROTO_UDP] => Some(Protocol::Udp),
+        _ => None,
+    }
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = bytes.as_array().map(|bytes: &[u8; 4]| Ipv4Addr::from(*bytes).into());
+    v4.or_else(|| bytes.as_array().map(|bytes: &[u8; 16]| Ipv6Addr::from(*bytes).into()))
+}
+
+fn interface(padded: &[u8]) -> Option<InterfaceName> {
+    let name = padded.split(|byte| *byte == 0).next()?;
+    InterfaceName::parse(std::str::from_utf8(name).ok()?).ok()
+}
+
+fn port(bytes: &[u8]) -> Option<Port> {
+    Port::new(u16::from_be_bytes(*bytes.as_array()?))
+}
+
+fn host_order(bytes: &[u8]) -> Option<u32> {
+    bytes.as_array().map(|bytes| u32::from_ne_bytes(*bytes))
+}
+
+fn id<I: Id>(bytes: &[u8]) -> Option<I> {
+    I::new(host_order(bytes)?)
+}
+
+fn mark(bytes: &[u8]) -> Option<Mark> {
+    Mark::new(host_order(bytes)?)
+}
+
+/// The elements of a set, each interval as the networks or the range that it is.
+fn set(listed: &listing::Set) -> Option<Elements> {
+    let intervals = if listed.holds_single_keys() {
+        runs(&listed.boundaries)?
+    } else {
+        intervals(&listed.boundaries)?
+    };
+    let elements = match listed.datatype {
+        elements::IPV4_ADDRESS => Elements::Ipv4(networks(&intervals, |first, last| {
+            let address = |key| Some(Ipv4Addr::from(u32::try_from(key).ok()?));
+            Some(Ipv4Subnets::new(
+                address(first)?,
+                address(last.unwrap_or(u32::MAX.into()))?,
+                0,
+            ))
+        })?),
+        elements::IPV6_ADDRESS => Elements::Ipv6(networks(&intervals, |first, last| {
+            Some(Ipv6Subnets::new(first.into(), last.unwrap_or(u128::MAX).into(), 0))
+        })?),
+        elements::PORT => Elements::Ports(ranges(&intervals, |key| Port::new(u16::try_from(key).ok()?))?),
+        elements::UID => Elements::Uids(ranges(&intervals, |key| Id::new(u32::try_from(key).ok()?))?),
+        elements::GID => Elements::Gids(ranges(&intervals, |key| Id::new(u32::try_from(key).ok()?))?),
+        _ => return None,
+    };
+    (!elements.is_empty()).then_some(elements)
+}
+
+/// The first and the last key of an interval; no last one where it reaches to the largest key.
+type Interval = (u128, Option<u128>);
+
+fn intervals(boundaries: &[(Vec<u8>, Boundary)]) -> Option<Vec<Interval>> {
+    let mut intervals = Vec::new();
+    let mut rest = boundaries;
+    while let [(first, Boundary::Begin), after @ ..] = rest {
+        let (last, after) = match after {
+            [(end, Boundary::End), after @ ..] => (Some(key(end)?.checked_sub(1)?), after),
+            after => (None, after),
+        };
+        intervals.push((key(first)?, last));
+        rest = after;
+    }
+    let open = intervals.iter().filter(|(_, last)| last.is_none()).count();
+    let only_the_last = open == 0 || open == 1 && intervals.last().is_some_and(|(_, last)| last.is_none());
+    (rest.is_empty() && only_the_last).then_some(intervals)
+}
+
+/// Single keys, those that follow each other as one interval.
+fn runs(keys: &[(Vec<u8>, Boundary)]) -> Option<Vec<Interval>> {
+    let mut runs: Vec<Interval> = Vec::new();
+    for (bytes, _) in keys {
+        let key = key(bytes)?;
+        match runs.last_mut() {
+            Some((_, Some(last))) if last.checked_add(1) == Some(key) => *last = key,
+            _ => runs.push((key, Some(key))),
+        }
+    }
+    Some(runs)
+}
+
+/// The bytes of a key as a number.
+pub(super) fn key(bytes: &[u8]) -> Option<u128> {
+    let shift = |number: u128, byte: &u8| number << 8 | u128::from(*byte);
+    (bytes.len() <= 16).then(|| bytes.iter().fold(0, shift))
+}
+
+fn networks<S: Iterator>(
+    intervals: &[Interval],
+    subnets: impl Fn(u128, Option<u128>) -> Option<S>,
+) -> Option<Vec<S::Item>> {
+    let subnets: Option<Vec<S>> = intervals.iter().map(|(first, last)| subnets(*first, *last)).collect();
+    Some(subnets?.into_iter().flatten().collect())
+}
+
+fn ranges<N: Number>(intervals: &[Interval], number: impl Fn(u128) -> Option<N>) -> Option<Ranges<N>> {
+    let range = |(first, last): &Interval| {
+        let last = last.map_or(Some(N::MAX), &number);
+        Range::new(number(*first)?, last?)
+    };
+    intervals.iter().map(range).collect()
+}

@@ -1,0 +1,317 @@
+//! A ruleset as nf_tables netlink messages: the steps of one transaction, and their bytes.
+
+use std::fmt;
+
+use libc::{
+    NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES, NFT_MSG_DELCHAIN, NFT_MSG_DELRULE, NFT_MSG_DELSET,
+    NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFT_MSG_NEWSET, NFT_MSG_NEWSETELEM, NFT_MSG_NEWTABLE,
+};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
+
+use super::Listing;
+use super::attributes::Attributes;
+use super::uapi::*;
+use super::{elements, expression};
+use crate::ruleset::{BaseHook, Chain, Hook, Name, Rule, Ruleset, Set, TABLE};
+
+/// One message of a transaction.
+pub struct Step {
+    /// What the message is about; an error of the kernel is told in these terms.
+    pub object: Object,
+    /// `enum nf_tables_msg_types`.
+    pub(super) kind: i32,
+    flags: u16,
+    pub(super) attributes: Attributes,
+}
+
+impl Step {
+    fn new(object: Object, kind: i32, flags: u16, write: impl FnOnce(&mut Attributes)) -> Self {
+        let mut attributes = Attributes::with_capacity(256);
+        write(&mut attributes);
+        Self {
+            object,
+            kind,
+            flags,
+            attributes,
+        }
+    }
+}
+
+/// What a message is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Object {
+    /// Our table.
+    Table,
+    /// The rules of our table, all of them.
+    AllRules,
+    /// A chain.
+    Chain(Name),
+    /// A set.
+    Set(Name),
+    /// Elements of a set.
+    Elements(Name),
+    /// A rule.
+    Rule {
+        /// The chain it is in.
+        chain: Name,
+        /// What it is for.
+        comment: Name,
+    },
+}
+
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Table => write!(f, "table inet {TABLE}"),
+            Self::AllRules => write!(f, "the rules of table inet {TABLE}"),
+            Self::Chain(name) => write!(f, "chain {name}"),
+            Self::Set(name) => write!(f, "set {name}"),
+            Self::Elements(name) => write!(f, "elements of set {name}"),
+            Self::Rule { chain, comment } => write!(f, "rule '{comment}' of chain {chain}"),
+        }
+    }
+}
+
+/// `enum nft_userdata` of nft: a comment on a rule.
+pub(super) const RULE_COMMENT: u8 = 0;
+/// `enum nft_set_userdata`: in which byte order the keys of a set are shown.
+const SET_KEY_BYTE_ORDER: u8 = 0;
+
+/// The steps that make everything anew. They fail where the table exists already.
+///
+/// Nothing is deleted: a transaction that deletes makes the sender wait for an RCU grace period when it closes its
+/// socket, some ten times as long as all the rest.
+pub fn create(ruleset: &Ruleset) -> Vec<Step> {
+    let mut steps = vec![table(NLM_F_CREATE | NLM_F_EXCL, |_| {})];
+    steps.extend(sets(ruleset, |_| true));
+    steps.extend(ruleset.chains.iter().map(chain));
+    steps.extend(rules(ruleset));
+    steps
+}
+
+/// The steps that turn what is installed into `ruleset`, which is listed as `planned`. Base chains stay where they are, so
+/// no packet ever finds their hooks empty; what is of no more use goes.
+pub fn replace(ruleset: &Ruleset, planned: &Listing, installed: &Listing) -> Vec<Step> {
+    let kept_set = |name: &str| planned.set(name).is_some() && planned.set(name) == installed.set(name);
+    let kept_chain = |name: &str| planned.chain_has_same_hook(installed, name);
+    // A table that somebody has put to sleep wakes up.
+    let awake = |table: &mut Attributes| table.number(NFTA_TABLE_FLAGS, 0);
+    let mut steps = vec![table(NLM_F_CREATE, awake), flush_rules()];
+    steps.extend(installed.set_names().filter(|name| !kept_set(name)).map(delete_set));
+    steps.extend(
+        installed
+            .chain_names()
+            .filter(|name| !kept_chain(name))
+            .map(delete_chain),
+    );
+    steps.extend(sets(ruleset, |set| !kept_set(&set.name)));
+    steps.extend(ruleset.chains.iter().filter(|c| !kept_chain(&c.name)).map(chain));
+    steps.extend(rules(ruleset));
+    steps
+}
+
+/// The steps that put everything in the place of whatever is installed, without having looked. The new base chains are
+/// there before the old ones go, but those go; and deleting costs time, see [`create`].
+pub fn renew(ruleset: &Ruleset) -> Vec<Step> {
+    let mut steps = vec![table(NLM_F_CREATE, |_| {})];
+    steps.extend(remove());
+    steps.extend(create(ruleset));
+    steps
+}
+
+/// The step that removes our table, with all that is in it.
+pub fn remove() -> Vec<Step> {
+    let named = |table: &mut Attributes| table.text(NFTA_TABLE_NAME, TABLE);
+    vec![Step::new(Object::Table, NFT_MSG_DELTABLE, 0, named)]
+}
+
+/// The bytes of a transaction. Step `i` has the sequence number `i + 1`; the last step asks for an answer.
+///
+/// With a `generation`, the kernel refuses the transaction (ERESTART) where the ruleset has changed since that one.
+pub fn transaction(steps: &[Step], generation: Option<u32>) -> Vec<u8> {
+    let attributes: usize = steps.iter().map(|step| step.attributes.as_bytes().len()).sum();
+    let mut bytes = Vec::with_capacity(attributes + HEADERS_LENGTH * (steps.len() + 2) + 8);
+
+    let mut batch = Attributes::default();
+    if let Some(id) = generation {
+        batch.number(NFNL_BATCH_GENID, id);
+    }
+    append(&mut bytes, Kind::Batch(NFNL_MSG_BATCH_BEGIN), 0, 0, &batch);
+    for (step, sequence) in steps.iter().zip(1..) {
+        let acknowledge = if sequence as usize == steps.len() { NLM_F_ACK } else { 0 };
+        let flags = step.flags | acknowledge;
+        let kind = Kind::NfTables {
+            kind: step.kind,
+            family: NFPROTO_INET,
+        };
+        append(&mut bytes, kind, flags, sequence, &step.attributes);
+    }
+    let end = steps.len() as u32 + 1;
+    append(
+        &mut bytes,
+        Kind::Batch(NFNL_MSG_BATCH_END),
+        0,
+        end,
+        &Attributes::default(),
+    );
+    bytes
+}
+
+pub(super) enum Kind {
+    /// What begins and ends a transaction.
+    Batch(i32),
+    /// `enum nf_tables_msg_types`, about tables of this family.
+    NfTables { kind: i32, family: u8 },
+}
+
+/// Of a message: `struct nlmsghdr` of linux/netlink.h, and `struct nfgenmsg` of linux/netfilter/nfnetlink.h.
+const HEADERS_LENGTH: usize = 16 + 4;
+
+pub(super) fn append(bytes: &mut Vec<u8>, kind: Kind, flags: u16, sequence: u32, attributes: &Attributes) {
+    let subsystem = NFNL_SUBSYS_NFTABLES as u16;
+    let (kind, family, resource) = match kind {
+        Kind::Batch(kind) => (kind as u16, NFPROTO_UNSPEC, subsystem),
+        Kind::NfTables { kind, family } => (subsystem << 8 | kind as u16, family, 0),
+    };
+    let attributes = attributes.as_bytes();
+    let length = (HEADERS_LENGTH + attributes.len()) as u32;
+    bytes.extend_from_slice(&length.to_ne_bytes());
+    bytes.extend_from_slice(&kind.to_ne_bytes());
+    bytes.extend_from_slice(&(NLM_F_REQUEST | flags).to_ne_bytes());
+    bytes.extend_from_slice(&sequence.to_ne_bytes());
+    bytes.extend_from_slice(&[0; 4]); // To the kernel, by whoever sends it.
+    bytes.extend_from_slice(&[family, libc::NFNETLINK_V0 as u8]);
+    bytes.extend_from_slice(&resource.to_be_bytes());
+    bytes.extend_from_slice(attributes);
+}
+
+fn table(flags: u16, write_more: impl FnOnce(&mut Attributes)) -> Step {
+    Step::new(Object::Table, NFT_MSG_NEWTABLE, flags, |table| {
+        table.text(NFTA_TABLE_NAME, TABLE);
+        write_more(table);
+    })
+}
+
+fn flush_rules() -> Step {
+    Step::new(Object::AllRules, NFT_MSG_DELRULE, 0, |rules| {
+        rules.text(NFTA_RULE_TABLE, TABLE);
+    })
+}
+
+fn chain(chain: &Chain) -> Step {
+    let object = Object::Chain(chain.name.clone());
+    Step::new(object, NFT_MSG_NEWCHAIN, NLM_F_CREATE, |attributes| {
+        attributes.text(NFTA_CHAIN_TABLE, TABLE);
+        attributes.text(NFTA_CHAIN_NAME, &chain.name);
+        if let Some(base) = &chain.hook {
+            write_base_hook(attributes, base);
+        }
+    })
+}
+
+fn write_base_hook(chain: &mut Attributes, base: &BaseHook) {
+    // `enum nf_inet_hooks` of linux/netfilter.h.
+    let number = match base.hook {
+        Hook::Prerouting => libc::NF_INET_PRE_ROUTING,
+        Hook::Output => libc::NF_INET_LOCAL_OUT,
+    };
+    chain.nest(NFTA_CHAIN_HOOK, |hook| {
+        hook.number(NFTA_HOOK_HOOKNUM, number.cast_unsigned());
+        hook.number(NFTA_HOOK_PRIORITY, base.priority.cast_unsigned());
+    });
+    chain.number(NFTA_CHAIN_POLICY, NF_ACCEPT);
+    chain.text(NFTA_CHAIN_TYPE, crate::render::nft::chain_type(base));
+}
+
+fn delete_chain(name: &str) -> Step {
+    let object = Object::Chain(name.to_owned().into());
+    Step::new(object, NFT_MSG_DELCHAIN, 0, |chain| {
+        chain.text(NFTA_CHAIN_TABLE, TABLE);
+        chain.text(NFTA_CHAIN_NAME, name);
+    })
+}
+
+fn rules(ruleset: &Ruleset) -> impl Iterator<Item = Step> {
+    ruleset
+        .chains
+        .iter()
+        .flat_map(|chain| chain.rules.iter().map(|rule| self::rule(chain, rule)))
+}
+
+fn rule(chain: &Chain, rule: &Rule) -> Step {
+    let object = Object::Rule {
+        chain: chain.name.clone(),
+        comment: rule.comment.clone(),
+    };
+    Step::new(object, NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, |attributes| {
+        attributes.text(NFTA_RULE_TABLE, TABLE);
+        attributes.text(NFTA_RULE_CHAIN, &chain.name);
+        attributes.nest(NFTA_RULE_EXPRESSIONS, |list| expression::write_rule(list, rule));
+        attributes.bytes(NFTA_RULE_USERDATA, &rule_user_data(&rule.comment));
+    })
+}
+
+fn sets<'r>(ruleset: &'r Ruleset, wanted: impl Fn(&Set) -> bool + 'r) -> impl Iterator<Item = Step> + 'r {
+    ruleset
+        .sets
+        .iter()
+        .zip(1..)
+        .filter(move |(set, _)| wanted(set))
+        .flat_map(|(set, id)| [self::set(set, id)].into_iter().chain(self::elements(set)))
+}
+
+/// The kernel wants an `id` for each set, unique in the transaction.
+fn set(set: &Set, id: u32) -> Step {
+    let key = elements::key(&set.elements);
+    let object = Object::Set(set.name.clone());
+    Step::new(object, NFT_MSG_NEWSET, NLM_F_CREATE, |attributes| {
+        attributes.text(NFTA_SET_TABLE, TABLE);
+        attributes.text(NFTA_SET_NAME, &set.name);
+        let singles = set.elements.single_addresses();
+        let flags = if singles.is_some() { 0 } else { NFT_SET_INTERVAL };
+        attributes.number(NFTA_SET_FLAGS, flags);
+        attributes.number(NFTA_SET_KEY_TYPE, key.datatype);
+        attributes.number(NFTA_SET_KEY_LEN, key.length);
+        if let Some(singles) = singles {
+            // The kernel takes a table of this size then, and not one that grows.
+            attributes.nest(NFTA_SET_DESC, |set| set.number(NFTA_SET_DESC_SIZE, singles as u32));
+        }
+        attributes.number(NFTA_SET_ID, id);
+        let user_data = user_data(SET_KEY_BYTE_ORDER, &key.byte_order.to_ne_bytes());
+        attributes.bytes(NFTA_SET_USERDATA, &user_data);
+    })
+}
+
+fn delete_set(name: &str) -> Step {
+    let object = Object::Set(name.to_owned().into());
+    Step::new(object, NFT_MSG_DELSET, 0, |set| {
+        set.text(NFTA_SET_TABLE, TABLE);
+        set.text(NFTA_SET_NAME, name);
+    })
+}
+
+fn elements(set: &Set) -> impl Iterator<Item = Step> {
+    elements::lists(&set.elements).into_iter().map(|list| {
+        let object = Object::Elements(set.name.clone());
+        Step::new(object, NFT_MSG_NEWSETELEM, NLM_F_CREATE, |attributes| {
+            attributes.text(NFTA_SET_ELEM_LIST_TABLE, TABLE);
+            attributes.text(NFTA_SET_ELEM_LIST_SET, &set.name);
+            attributes.list(NFTA_SET_ELEM_LIST_ELEMENTS, &list);
+        })
+    })
+}
+
+pub(super) fn rule_user_data(comment: &str) -> Vec<u8> {
+    user_data(RULE_COMMENT, &terminated(comment))
+}
+
+/// One entry of what nft keeps beside an object: type, length, value.
+fn user_data(kind: u8, value: &[u8]) -> Vec<u8> {
+    // Comments are constants of ours, far below the 128 bytes that nft allows.
+    let length = value.len() as u8;
+    [&[kind, length], value].concat()
+}
+
+fn terminated(text: &str) -> Vec<u8> {
+    [text.as_bytes(), &[0]].concat()
+}

@@ -1,0 +1,288 @@
+//! The expressions that rules are made of, as nf_tables takes them.
+//!
+//! They are the ones that nft itself generates, so that a listing by nft reads like the dry run.
+
+use std::net::IpAddr;
+
+use super::attributes::Attributes;
+use super::uapi::*;
+use crate::ruleset::{
+    Action, Addresses, ConntrackState, Family, GidMatch, Match, PortMatch, Protocol, Rule, UidMatch, Zone,
+};
+use crate::types::Id;
+
+/// Length of an interface name with its terminating zero (`IFNAMSIZ` in linux/if.h).
+const INTERFACE_NAME_LENGTH: usize = 16;
+
+/// Writes the list of a rule's expressions: its matches, then its action.
+pub fn write_rule(list: &mut Attributes, rule: &Rule) {
+    for matcher in &rule.matches {
+        write_match(list, matcher);
+    }
+    write_action(list, &rule.action);
+}
+
+fn expression(list: &mut Attributes, name: &str, write_data: impl FnOnce(&mut Attributes)) {
+    list.nest(NFTA_LIST_ELEM, |element| {
+        element.text(NFTA_EXPR_NAME, name);
+        element.nest(NFTA_EXPR_DATA, write_data);
+    });
+}
+
+fn write_match(list: &mut Attributes, matcher: &Match) {
+    match matcher {
+        Match::Family(family) => family_is(list, *family),
+        Match::Protocol(protocol) => protocol_is(list, *protocol),
+        Match::InInterface(name) => interface_is(list, NFT_META_IIFNAME, name.as_str()),
+        Match::OutInterface(name) => interface_is(list, NFT_META_OIFNAME, name.as_str()),
+        Match::Source(addresses) => addresses_are(list, addresses, Side::Source),
+        Match::Destination(addresses) => addresses_are(list, addresses, Side::Destination),
+        Match::SourcePort(protocol, ports) => port_is(list, *protocol, ports, 0),
+        Match::DestinationPort(protocol, ports) => port_is(list, *protocol, ports, 2),
+        Match::Uid(UidMatch::Uid(uid)) => owner_is(list, NFT_META_SKUID, *uid),
+        Match::Uid(UidMatch::Set(set)) => owner_is_in(list, NFT_META_SKUID, set),
+        Match::Gid(GidMatch::Gid(gid)) => owner_is(list, NFT_META_SKGID, *gid),
+        Match::Gid(GidMatch::Set(set)) => owner_is_in(list, NFT_META_SKGID, set),
+        Match::Mark(mark) => {
+            meta(list, NFT_META_MARK);
+            compare(list, NFT_CMP_EQ, &mark.get().to_ne_bytes());
+        }
+        Match::MarkIsNot(mark) => {
+            meta(list, NFT_META_MARK);
+            compare(list, NFT_CMP_NEQ, &mark.get().to_ne_bytes());
+        }
+        Match::ConntrackMark(mark) => {
+            conntrack(list, NFT_CT_MARK);
+            compare(list, NFT_CMP_EQ, &mark.get().to_ne_bytes());
+        }
+        Match::ConntrackState(ConntrackState::Invalid) => conntrack_state(list, NF_CT_STATE_INVALID),
+        Match::ConntrackState(ConntrackState::Established) => {
+            conntrack_state(list, NF_CT_STATE_ESTABLISHED | NF_CT_STATE_RELATED);
+        }
+    }
+}
+
+fn write_action(list: &mut Attributes, action: &Action) {
+    match action {
+        Action::Return => verdict(list, NFT_RETURN, None),
+        Action::Jump(chain) => verdict(list, NFT_JUMP, Some(chain)),
+        Action::Accept => verdict(list, NF_ACCEPT, None),
+        Action::Drop => verdict(list, NF_DROP, None),
+        Action::Redirect(port) => {
+            immediate(list, &port.get().to_be_bytes());
+            redirect(list);
+        }
+        Action::Tproxy { port, mark } => {
+            immediate(list, &port.get().to_be_bytes());
+            tproxy(list);
+            immediate(list, &mark.get().to_ne_bytes());
+            set_mark(list);
+            verdict(list, NF_ACCEPT, None);
+        }
+        Action::SetMark(mark) => {
+            immediate(list, &mark.get().to_ne_bytes());
+            set_mark(list);
+        }
+        Action::SaveMark => {
+            meta(list, NFT_META_MARK);
+            set_conntrack(list, NFT_CT_MARK);
+        }
+        Action::RestoreMark => {
+            conntrack(list, NFT_CT_MARK);
+            set_mark(list);
+        }
+        Action::SetZone(Zone(zone)) => {
+            immediate(list, &zone.to_ne_bytes());
+            set_conntrack(list, NFT_CT_ZONE);
+        }
+    }
+}
+
+fn family_is(list: &mut Attributes, family: Family) {
+    let number = match family {
+        Family::V4 => NFPROTO_IPV4,
+        Family::V6 => NFPROTO_IPV6,
+    };
+    meta(list, NFT_META_NFPROTO);
+    compare(list, NFT_CMP_EQ, &[number]);
+}
+
+fn protocol_is(list: &mut Attributes, protocol: Protocol) {
+    let number = match protocol {
+        Protocol::Tcp => IPPROTO_TCP,
+        Protocol::Udp => IPPROTO_UDP,
+    };
+    meta(list, NFT_META_L4PROTO);
+    compare(list, NFT_CMP_EQ, &[number]);
+}
+
+fn interface_is(list: &mut Attributes, key: u32, name: &str) {
+    let mut padded = [0; INTERFACE_NAME_LENGTH];
+    padded[..name.len()].copy_from_slice(name.as_bytes());
+    meta(list, key);
+    compare(list, NFT_CMP_EQ, &padded);
+}
+
+#[derive(Clone, Copy)]
+enum Side {
+    Source,
+    Destination,
+}
+
+fn addresses_are(list: &mut Attributes, addresses: &Addresses, side: Side) {
+    let family = addresses.family();
+    family_is(list, family);
+    // Offsets of the address in the IPv4 (RFC 791) and IPv6 (RFC 8200) headers.
+    let (offset, length) = match (family, side) {
+        (Family::V4, Side::Source) => (12, 4),
+        (Family::V4, Side::Destination) => (16, 4),
+        (Family::V6, Side::Source) => (8, 16),
+        (Family::V6, Side::Destination) => (24, 16),
+    };
+    payload(list, NFT_PAYLOAD_NETWORK_HEADER, offset, length);
+    match addresses {
+        Addresses::Ip(IpAddr::V4(ip)) => compare(list, NFT_CMP_EQ, &ip.octets()),
+        Addresses::Ip(IpAddr::V6(ip)) => compare(list, NFT_CMP_EQ, &ip.octets()),
+        Addresses::Set(_, set) => is_in(list, set),
+    }
+}
+
+/// Both protocols have the source port first in their header, and then the destination port.
+fn port_is(list: &mut Attributes, protocol: Protocol, ports: &PortMatch, offset: u32) {
+    protocol_is(list, protocol);
+    payload(list, NFT_PAYLOAD_TRANSPORT_HEADER, offset, 2);
+    match ports {
+        PortMatch::Port(port) => compare(list, NFT_CMP_EQ, &port.get().to_be_bytes()),
+        PortMatch::Set(set) => is_in(list, set),
+    }
+}
+
+fn owner_is(list: &mut Attributes, key: u32, id: impl Id) {
+    meta(list, key);
+    compare(list, NFT_CMP_EQ, &id.get().to_ne_bytes());
+}
+
+/// Interval sets compare bytes from the left, so IDs are big-endian there; the packet's is in the host's order.
+fn owner_is_in(list: &mut Attributes, key: u32, set: &str) {
+    meta(list, key);
+    host_to_network_order(list);
+    is_in(list, set);
+}
+
+/// Any of these bits is set in the connection's state.
+fn conntrack_state(list: &mut Attributes, bits: u32) {
+    const NONE: [u8; 4] = [0; 4];
+    conntrack(list, NFT_CT_STATE);
+    expression(list, "bitwise", |data| {
+        data.number(NFTA_BITWISE_SREG, NFT_REG_1);
+        data.number(NFTA_BITWISE_DREG, NFT_REG_1);
+        data.number(NFTA_BITWISE_LEN, 4);
+        value(data, NFTA_BITWISE_MASK, &bits.to_ne_bytes());
+        value(data, NFTA_BITWISE_XOR, &NONE);
+    });
+    compare(list, NFT_CMP_NEQ, &NONE);
+}
+
+fn meta(list: &mut Attributes, key: u32) {
+    expression(list, "meta", |data| {
+        data.number(NFTA_META_DREG, NFT_REG_1);
+        data.number(NFTA_META_KEY, key);
+    });
+}
+
+fn set_mark(list: &mut Attributes) {
+    expression(list, "meta", |data| {
+        data.number(NFTA_META_KEY, NFT_META_MARK);
+        data.number(NFTA_META_SREG, NFT_REG_1);
+    });
+}
+
+fn conntrack(list: &mut Attributes, key: u32) {
+    expression(list, "ct", |data| {
+        data.number(NFTA_CT_DREG, NFT_REG_1);
+        data.number(NFTA_CT_KEY, key);
+    });
+}
+
+fn set_conntrack(list: &mut Attributes, key: u32) {
+    expression(list, "ct", |data| {
+        data.number(NFTA_CT_KEY, key);
+        data.number(NFTA_CT_SREG, NFT_REG_1);
+    });
+}
+
+fn payload(list: &mut Attributes, base: u32, offset: u32, length: u32) {
+    expression(list, "payload", |data| {
+        data.number(NFTA_PAYLOAD_DREG, NFT_REG_1);
+        data.number(NFTA_PAYLOAD_BASE, base);
+        data.number(NFTA_PAYLOAD_OFFSET, offset);
+        data.number(NFTA_PAYLOAD_LEN, length);
+    });
+}
+
+fn compare(list: &mut Attributes, operator: u32, with: &[u8]) {
+    expression(list, "cmp", |data| {
+        data.number(NFTA_CMP_SREG, NFT_REG_1);
+        data.number(NFTA_CMP_OP, operator);
+        value(data, NFTA_CMP_DATA, with);
+    });
+}
+
+fn is_in(list: &mut Attributes, set: &str) {
+    expression(list, "lookup", |data| {
+        data.text(NFTA_LOOKUP_SET, set);
+        data.number(NFTA_LOOKUP_SREG, NFT_REG_1);
+    });
+}
+
+fn immediate(list: &mut Attributes, bytes: &[u8]) {
+    expression(list, "immediate", |data| {
+        data.number(NFTA_IMMEDIATE_DREG, NFT_REG_1);
+        value(data, NFTA_IMMEDIATE_DATA, bytes);
+    });
+}
+
+fn verdict(list: &mut Attributes, code: u32, chain: Option<&str>) {
+    expression(list, "immediate", |data| {
+        data.number(NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT);
+        data.nest(NFTA_IMMEDIATE_DATA, |data| {
+            data.nest(NFTA_DATA_VERDICT, |verdict| {
+                verdict.number(NFTA_VERDICT_CODE, code);
+                if let Some(chain) = chain {
+                    verdict.text(NFTA_VERDICT_CHAIN, chain);
+                }
+            });
+        });
+    });
+}
+
+fn host_to_network_order(list: &mut Attributes) {
+    expression(list, "byteorder", |data| {
+        data.number(NFTA_BYTEORDER_SREG, NFT_REG_1);
+        data.number(NFTA_BYTEORDER_DREG, NFT_REG_1);
+        data.number(NFTA_BYTEORDER_OP, NFT_BYTEORDER_HTON);
+        data.number(NFTA_BYTEORDER_LEN, 4);
+        data.number(NFTA_BYTEORDER_SIZE, 4);
+    });
+}
+
+fn tproxy(list: &mut Attributes) {
+    expression(list, "tproxy", |data| {
+        // Of whichever family the packet is.
+        data.number(NFTA_TPROXY_FAMILY, NFPROTO_UNSPEC.into());
+        data.number(NFTA_TPROXY_REG_PORT, NFT_REG_1);
+    });
+}
+
+fn redirect(list: &mut Attributes) {
+    expression(list, "redir", |data| {
+        data.number(NFTA_REDIR_REG_PROTO_MIN, NFT_REG_1);
+        data.number(NFTA_REDIR_REG_PROTO_MAX, NFT_REG_1);
+        data.number(NFTA_REDIR_FLAGS, NF_NAT_RANGE_PROTO_SPECIFIED);
+    });
+}
+
+/// A value, of the kind of attribute that can hold a verdict, too.
+fn value(data: &mut Attributes, kind: u16, bytes: &[u8]) {
+    data.nest(kind, |data| data.bytes(NFTA_DATA_VALUE, bytes));
+}

@@ -1,0 +1,87 @@
+//! The tables of others: what there is, and what of it comes before ours.
+
+use super::transaction::{Nftables, NftablesError, malformed, undisturbed};
+use super::{Listing, Message, question};
+use crate::drift::{BaseChain, Place};
+use crate::facts::InstalledChain;
+use crate::ruleset::{Family, TABLE};
+
+impl Nftables {
+    /// The base chains of other tables that come before `ours`, and what could catch a packet there.
+    ///
+    /// # Errors
+    /// They could not be read.
+    pub fn in_front(&mut self, ours: &[Place]) -> Result<Vec<BaseChain>, NftablesError> {
+        undisturbed(|| self.read_in_front(ours))
+    }
+
+    /// The chains of all tables, ours and others'.
+    ///
+    /// # Errors
+    /// They could not be read.
+    pub fn chains(&mut self) -> Result<Vec<InstalledChain>, NftablesError> {
+        let messages = undisturbed(|| self.all_chains())?;
+        Ok(messages.iter().filter_map(installed_chain).collect())
+    }
+
+    fn all_chains(&mut self) -> Result<Vec<Message>, NftablesError> {
+        self.dump(&question::chains_of_all_families())
+    }
+
+    fn read_in_front(&mut self, ours: &[Place]) -> Result<Vec<BaseChain>, NftablesError> {
+        let mut tables: Vec<(u8, String, Vec<Message>)> = Vec::new();
+        for message in self.all_chains()? {
+            let (Some(name), Some(_)) = (message.table(), message.chain()) else {
+                continue;
+            };
+            let family = message.family;
+            match tables.iter_mut().find(|(of, table, _)| (*of, table) == (family, &name)) {
+                Some((_, _, chains)) => chains.push(message),
+                None => tables.push((family, name, vec![message])),
+            }
+        }
+        let mut found = Vec::new();
+        for (family, name, mut messages) in tables {
+            let of_family = match i32::from(family) {
+                libc::NFPROTO_IPV4 => Some(Family::V4),
+                libc::NFPROTO_IPV6 => Some(Family::V6),
+                libc::NFPROTO_INET if name != TABLE => None,
+                _ => continue,
+            };
+            let table = table_name(family, &name);
+            let read = |messages: &[Message]| {
+                let listing = Listing::of(messages).map_err(malformed)?;
+                let mut chains = super::base_chains(&table, of_family, &listing);
+                chains.retain(|chain| chain.place.is_before_the_last_of(ours));
+                Ok::<_, NftablesError>(chains)
+            };
+            // Rules are read only where they may matter.
+            if !read(&messages)?.is_empty() {
+                messages.extend(self.dump(&question::rules_of_family(family, &name))?);
+                found.extend(read(&messages)?);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// A table as a person would write it.
+fn table_name(family: u8, name: &str) -> String {
+    let family = match i32::from(family) {
+        libc::NFPROTO_INET => "inet",
+        libc::NFPROTO_IPV4 => "ip",
+        libc::NFPROTO_IPV6 => "ip6",
+        libc::NFPROTO_ARP => "arp",
+        libc::NFPROTO_BRIDGE => "bridge",
+        libc::NFPROTO_NETDEV => "netdev",
+        _ => "other",
+    };
+    format!("{family} {name}")
+}
+
+fn installed_chain(message: &Message) -> Option<InstalledChain> {
+    Some(InstalledChain {
+        table: table_name(message.family, &message.table()?),
+        chain: message.chain()?,
+    })
+}

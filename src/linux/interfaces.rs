@@ -1,0 +1,42 @@
+//! The addresses of the network namespace, and which of them a call would come from.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+use nix::ifaddrs::getifaddrs;
+
+use crate::simulate::Pod;
+use crate::types::InterfaceName;
+
+/// The pod that this network namespace is: the addresses of its interfaces, in the kernel's order, other than
+/// 127.0.0.0/8, ::1 and link-local ones.
+///
+/// # Errors
+/// The kernel did not tell them.
+pub fn pod() -> io::Result<Pod> {
+    let address = |interface: nix::ifaddrs::InterfaceAddress| {
+        let name = InterfaceName::parse(&interface.interface_name).ok()?;
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        let ip = v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))?;
+        let of_the_link = matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        (!ip.is_loopback() && !of_the_link).then_some((name, ip))
+    };
+    Ok(Pod {
+        addresses: getifaddrs()?.filter_map(address).collect(),
+        routing: None,
+    })
+}
+
+/// The interface that a call to `destination` leaves by, as far as its source address tells. Nothing is sent.
+pub fn leading_to(destination: SocketAddr, pod: &Pod) -> Option<InterfaceName> {
+    let any: SocketAddr = match destination {
+        SocketAddr::V4(_) => ([0; 4], 0).into(),
+        SocketAddr::V6(_) => ([0; 16], 0).into(),
+    };
+    let socket = UdpSocket::bind(any).ok()?;
+    socket.connect(destination).ok()?;
+    let source = socket.local_addr().ok()?.ip();
+    let has_it = pod.addresses.iter().find(|(_, address)| *address == source);
+    has_it.map(|(name, _)| name.clone())
+}

@@ -1,0 +1,266 @@
+//! What redirected packets need besides the rules, over rtnetlink(7): an address, and routing by mark.
+//!
+//! The messages are those of the crate below rtnetlink; a handful of requests needs no asynchronous runtime.
+
+mod address;
+mod link;
+mod policy;
+
+use std::fmt;
+use std::net::{Ipv6Addr, UdpSocket};
+
+use netlink_packet_core::{
+    DecodeError, Emitable, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader,
+};
+use nix::errno::Errno;
+use nix::sys::socket::SockProtocol;
+use thiserror::Error;
+
+use super::netlink::{Answer, NetlinkError, Socket, attempts};
+use crate::plan::Plan;
+use crate::ruleset::Family;
+use crate::types::{Mark, RouteTable};
+
+pub use address::Loopback;
+
+/// The loopback interface is the first of any network namespace (`LOOPBACK_IFINDEX`, include/net/flow.h).
+const LOOPBACK_INDEX: u32 = 1;
+
+/// Something that a plan needs besides its rules. In the kernel it bears a mark of ours, so that it is known for ours
+/// later, on any backend and after any crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prerequisite {
+    /// An address of the loopback interface.
+    Address(Ipv6Addr),
+    /// A rule of policy routing (ip-rule(8)): packets with this mark are routed by this table.
+    Rule {
+        /// The family of the packets.
+        family: Family,
+        /// The mark.
+        mark: Mark,
+        /// The table.
+        table: RouteTable,
+    },
+    /// The table's route (ip-route(8)): whatever is routed by it is delivered to this host.
+    Route {
+        /// The family of the packets.
+        family: Family,
+        /// The table.
+        table: RouteTable,
+    },
+}
+
+impl Prerequisite {
+    /// What a plan needs, in the order in which it is added. A rule comes before its route: an apply that is cut short
+    /// between the two leaves what a list of the rules shows.
+    pub fn of(plan: &Plan) -> Vec<Self> {
+        let routing = plan.policy_routing.iter().flat_map(|routing| {
+            let (mark, table) = (routing.mark, routing.table);
+            let of_family = move |family| [Self::Rule { family, mark, table }, Self::Route { family, table }];
+            routing.families.iter().flat_map(of_family)
+        });
+        let addresses = plan.loopback_addresses.iter().copied().map(Self::Address);
+        routing.chain(addresses).collect()
+    }
+}
+
+/// In the words of iproute2.
+impl fmt::Display for Prerequisite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "the address {address} on the loopback interface"),
+            Self::Rule { family, mark, table } => write!(f, "the {family} rule `fwmark {mark} lookup {table}`"),
+            Self::Route { family, table } => write!(f, "the {family} route `local default dev lo table {table}`"),
+        }
+    }
+}
+
+/// What could not be done about addresses, rules of policy routing and routes.
+#[derive(Debug, Error)]
+pub enum RouteError {
+    /// We may not.
+    #[error("the kernel does not allow changes to addresses and routing here ({0})")]
+    NotPermitted(Errno),
+    /// IPv6 is switched off.
+    #[error(
+        "{what} cannot be added: IPv6 is switched off on that interface. \
+         Set net.ipv6.conf.lo.disable_ipv6 to 0, or pass --ip-family ipv4 to leave IPv6 alone"
+    )]
+    Ipv6Off {
+        /// What was to be added.
+        what: Prerequisite,
+    },
+    /// The loopback interface is down, and routes need it.
+    #[error("{what} cannot be added: the loopback interface is down. Set it up (`ip link set lo up`)")]
+    LoopbackDown {
+        /// What was to be added.
+        what: Prerequisite,
+    },
+    /// The kernel has no policy routing.
+    #[error(
+        "this kernel has no policy routing for {family} ({errno}), and tproxy needs it to deliver packets to the proxy. \
+         Use a kernel with {option}, or --inbound-mode redirect"
+    )]
+    Unsupported {
+        /// The family.
+        family: Family,
+        /// The option of the kernel's configuration that has it.
+        option: &'static str,
+        /// How the kernel said so.
+        errno: Errno,
+    },
+    /// Somebody else routes by the table that was to be ours.
+    #[error(
+        "the routing table {table} has another default route for {family} already. \
+         Remove that, or choose an unused table with --tproxy-route-table"
+    )]
+    TableInUse {
+        /// The table.
+        table: RouteTable,
+        /// The family of the route.
+        family: Family,
+    },
+    /// The kernel refused.
+    #[error("{what} was refused by the kernel: {errno}")]
+    Refused {
+        /// What was asked for.
+        what: String,
+        /// Why.
+        errno: Errno,
+    },
+    /// The conversation itself failed.
+    #[error("speaking to rtnetlink: {0}")]
+    Netlink(#[from] NetlinkError),
+}
+
+/// A conversation about the network namespace that the thread was in when it was opened.
+pub struct Route {
+    socket: Socket,
+}
+
+impl Route {
+    /// Opens the conversation.
+    ///
+    /// # Errors
+    /// No netlink socket could be had.
+    pub fn open() -> Result<Self, RouteError> {
+        Ok(Self::over(Socket::open(SockProtocol::NetlinkRoute)?))
+    }
+
+    /// The conversation over this socket.
+    pub fn over(socket: Socket) -> Self {
+        Self { socket }
+    }
+
+    /// Adds it, marked as ours. Returns whether it was not there yet, be it ours or somebody else's.
+    ///
+    /// # Errors
+    /// The kernel cannot or may not; or another route stands in the way.
+    pub fn add(&mut self, what: Prerequisite) -> Result<bool, RouteError> {
+        use Prerequisite::{Address, Route, Rule};
+        // Never NLM_F_REPLACE: for rules it means one more.
+        let flags = NLM_F_CREATE | NLM_F_EXCL;
+        let result = match what {
+            Address(address) => self.change(libc::RTM_NEWADDR, flags, &address::message(address)),
+            Rule { family, mark, table } => self.change(libc::RTM_NEWRULE, flags, &policy::rule(family, mark, table)),
+            Route { family, table } => self.change(libc::RTM_NEWROUTE, flags, &policy::route(family, table)),
+        };
+        match (result?, what) {
+            (Ok(()), _) => Ok(true),
+            (Err(Errno::EEXIST), Route { family, table }) if !self.is_local(family, table)? => {
+                Err(RouteError::TableInUse { table, family })
+            }
+            (Err(Errno::EEXIST), _) => Ok(false),
+            (Err(errno @ Errno::EPERM), _) => Err(RouteError::NotPermitted(errno)),
+            // IPv4 has no such switch.
+            (Err(Errno::EACCES), _) => Err(RouteError::Ipv6Off { what }),
+            (Err(Errno::ENETDOWN), Route { .. }) => Err(RouteError::LoopbackDown { what }),
+            (Err(errno @ (Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT)), Rule { family, .. }) => {
+                Err(policy::unsupported(family, errno))
+            }
+            (Err(errno), _) => Err(RouteError::Refused {
+                what: format!("adding {what}"),
+                errno,
+            }),
+        }
+    }
+
+    /// Removes it. Rules and routes are removed only where they bear our mark. Returns whether it was there.
+    ///
+    /// # Errors
+    /// The kernel cannot or may not.
+    pub fn remove(&mut self, what: Prerequisite) -> Result<bool, RouteError> {
+        use Prerequisite::{Address, Route, Rule};
+        let result = match what {
+            Address(address) => self.change(libc::RTM_DELADDR, 0, &address::message(address)),
+            Rule { family, mark, table } => self.change(libc::RTM_DELRULE, 0, &policy::rule(family, mark, table)),
+            Route { family, table } => self.change(libc::RTM_DELROUTE, 0, &policy::route(family, table)),
+        };
+        match result? {
+            Ok(()) => Ok(true),
+            // Of an address, a rule, a route.
+            Err(Errno::EADDRNOTAVAIL | Errno::ENOENT | Errno::ESRCH) => Ok(false),
+            Err(Errno::EPERM) => Err(RouteError::NotPermitted(Errno::EPERM)),
+            Err(errno) => Err(RouteError::Refused {
+                what: format!("removing {what}"),
+                errno,
+            }),
+        }
+    }
+
+    /// Whether somebody else has added it, so that adding it would change nothing.
+    ///
+    /// # Errors
+    /// The kernel did not answer as it should.
+    pub fn is_of_others(&mut self, what: Prerequisite) -> Result<bool, RouteError> {
+        match what {
+            // Only an address of this host can be bound to.
+            Prerequisite::Address(address) => Ok(UdpSocket::bind((address, 0)).is_ok()),
+            // The kernel takes ours besides.
+            Prerequisite::Rule { .. } => Ok(false),
+            Prerequisite::Route { family, table } => self.is_local(family, table),
+        }
+    }
+
+    fn change(&mut self, kind: u16, flags: u16, message: &impl Emitable) -> Result<Result<(), Errno>, RouteError> {
+        self.socket.send(&request(kind, flags | NLM_F_ACK, message))?;
+        for answer in self.socket.receive()? {
+            if let Answer::Status { result, .. } = answer {
+                return Ok(result);
+            }
+        }
+        Err(NetlinkError::Malformed("no answer to a change".to_owned()).into())
+    }
+
+    /// All objects of a kind, as the payloads of their messages.
+    fn list(&mut self, kind: u16, message: &impl Emitable) -> Result<Vec<Vec<u8>>, NetlinkError> {
+        let messages = self.dump(&request(kind, NLM_F_DUMP, message))?;
+        Ok(messages.into_iter().map(|(_, payload)| payload).collect())
+    }
+
+    /// The messages that answer a request for a list, once nobody disturbs it.
+    fn dump(&mut self, request: &[u8]) -> Result<Vec<(u16, Vec<u8>)>, NetlinkError> {
+        for _ in attempts() {
+            match self.socket.dump(request) {
+                Err(NetlinkError::Interrupted) => {}
+                messages => return messages,
+            }
+        }
+        Err(NetlinkError::Interrupted)
+    }
+}
+
+fn malformed(error: DecodeError) -> NetlinkError {
+    NetlinkError::Malformed(error.to_string())
+}
+
+fn request(kind: u16, flags: u16, message: &impl Emitable) -> Vec<u8> {
+    let mut header = NetlinkHeader::default();
+    header.message_type = kind;
+    header.flags = NLM_F_REQUEST | flags;
+    header.length = (header.buffer_len() + message.buffer_len()) as u32;
+    let mut bytes = vec![0; header.length as usize];
+    header.emit(&mut bytes);
+    message.emit(&mut bytes[header.buffer_len()..]);
+    bytes
+}

@@ -1,0 +1,242 @@
+//! Routing by mark (ip-rule(8), ip-route(8)): a rule that leads marked packets to a table, and the table's one route,
+//! which delivers them to this host whatever their destination.
+
+use netlink_packet_core::Parseable as _;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use nix::errno::Errno;
+
+use super::{LOOPBACK_INDEX, NetlinkError, Prerequisite, Route, RouteError};
+use crate::plan::{POLICY_ROUTING_PROTOCOL, POLICY_RULE_PRIORITY};
+use crate::ruleset::Family;
+use crate::types::{Mark, RouteTable};
+
+/// What our rules and routes are known by.
+const OURS: RouteProtocol = RouteProtocol::Other(POLICY_ROUTING_PROTOCOL);
+
+impl Route {
+    /// Our rules; after them, where there are any, our routes. Changes nothing, and needs no privilege.
+    ///
+    /// # Errors
+    /// The kernel did not answer as it should.
+    pub fn policy_routing(&mut self) -> Result<Vec<Prerequisite>, RouteError> {
+        let mut found = self.rules()?;
+        if !found.is_empty() {
+            found.extend(self.routes()?);
+        }
+        Ok(found)
+    }
+
+    /// Our rules of both families.
+    fn rules(&mut self) -> Result<Vec<Prerequisite>, RouteError> {
+        match self.list(libc::RTM_GETRULE, &RuleMessage::default()) {
+            Ok(payloads) => Ok(payloads.iter().filter_map(|payload| our_rule(payload)).collect()),
+            // A kernel without policy routing. Whoever is about to add a rule will say so better.
+            Err(NetlinkError::Refused(Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT)) => Ok(Vec::new()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// All that is ours, in the order in which it is added: also routes whose rule is gone. Changes nothing, and needs
+    /// no privilege.
+    ///
+    /// # Errors
+    /// The kernel did not answer as it should.
+    pub fn ours(&mut self) -> Result<Vec<Prerequisite>, RouteError> {
+        let mut found = self.rules()?;
+        found.extend(self.routes()?);
+        found.extend(self.our_addresses()?.into_iter().map(Prerequisite::Address));
+        Ok(found)
+    }
+
+    /// Our routes of both families, in any table.
+    ///
+    /// # Errors
+    /// The kernel did not answer as it should.
+    pub fn routes(&mut self) -> Result<Vec<Prerequisite>, RouteError> {
+        let payloads = self.list(libc::RTM_GETROUTE, &RouteMessage::default())?;
+        Ok(payloads.iter().filter_map(|payload| our_route(payload)).collect())
+    }
+
+    /// Whether the table has a route like ours, whoever has added it.
+    pub(super) fn is_local(&mut self, family: Family, table: RouteTable) -> Result<bool, RouteError> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = address_family(family);
+        let payloads = self.list(libc::RTM_GETROUTE, &message)?;
+        let mut routes = payloads.iter().filter_map(|payload| local_default(payload));
+        Ok(routes.any(|(_, found)| found == Prerequisite::Route { family, table }))
+    }
+}
+
+/// The rule `fwmark MARK lookup TABLE`.
+pub fn rule(family: Family, mark: Mark, table: RouteTable) -> RuleMessage {
+    let mut message = RuleMessage::default();
+    message.header.family = address_family(family);
+    message.header.action = RuleAction::ToTable;
+    message.attributes = vec![
+        RuleAttribute::Priority(POLICY_RULE_PRIORITY),
+        RuleAttribute::FwMark(mark.get()),
+        RuleAttribute::FwMask(u32::MAX),
+        // The table's field in the header has 8 bits only.
+        RuleAttribute::Table(table.get()),
+        RuleAttribute::Protocol(OURS),
+    ];
+    message
+}
+
+/// The route `local default dev lo table TABLE`.
+pub fn route(family: Family, table: RouteTable) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = address_family(family);
+    message.header.kind = RouteType::Local;
+    message.header.scope = RouteScope::Host;
+    message.header.protocol = OURS;
+    message.attributes = vec![RouteAttribute::Table(table.get()), RouteAttribute::Oif(LOOPBACK_INDEX)];
+    message
+}
+
+/// The error of a kernel that was built without one of the families' rules.
+pub fn unsupported(family: Family, errno: Errno) -> RouteError {
+    let option = match family {
+        Family::V4 => "CONFIG_IP_MULTIPLE_TABLES",
+        Family::V6 => "CONFIG_IPV6_MULTIPLE_TABLES",
+    };
+    RouteError::Unsupported { family, option, errno }
+}
+
+/// The rule of a message, if it is one that we add. Others may hold what cannot be parsed.
+fn our_rule(payload: &[u8]) -> Option<Prerequisite> {
+    let found = RuleMessage::parse(payload).ok()?;
+    let family = family(found.header.family)?;
+    let (mut mark, mut table) = (None, None);
+    for attribute in &found.attributes {
+        match attribute {
+            RuleAttribute::FwMark(number) => mark = Mark::new(*number),
+            RuleAttribute::Table(number) => table = RouteTable::new(*number),
+            _ => {}
+        }
+    }
+    let (mark, table) = (mark?, table?);
+    let ours = rule(family, mark, table);
+    let same = ours
+        .attributes
+        .iter()
+        .all(|attribute| found.attributes.contains(attribute));
+    same.then_some(Prerequisite::Rule { family, mark, table })
+}
+
+/// The route of a message, if it is one that we add.
+fn our_route(payload: &[u8]) -> Option<Prerequisite> {
+    local_default(payload).and_then(|(protocol, route)| (protocol == OURS).then_some(route))
+}
+
+/// The route of a message and the protocol that it is known by, if it is like ours.
+fn local_default(payload: &[u8]) -> Option<(RouteProtocol, Prerequisite)> {
+    let found = RouteMessage::parse(payload).ok()?;
+    let family = family(found.header.address_family)?;
+    let table = found.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Table(number) => RouteTable::new(*number),
+        _ => None,
+    })?;
+    let ours = route(family, table);
+    let same = found.header.kind == ours.header.kind
+        && found.header.destination_prefix_length == 0
+        && ours
+            .attributes
+            .iter()
+            .all(|attribute| found.attributes.contains(attribute));
+    same.then_some((found.header.protocol, Prerequisite::Route { family, table }))
+}
+
+fn address_family(family: Family) -> AddressFamily {
+    match family {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    }
+}
+
+/// The family, unless it is another protocol's, such as multicast routing.
+fn family(family: AddressFamily) -> Option<Family> {
+    match family {
+        AddressFamily::Inet => Some(Family::V4),
+        AddressFamily::Inet6 => Some(Family::V6),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_core::Emitable;
+
+    use super::*;
+
+    fn bytes(message: &impl Emitable) -> Vec<u8> {
+        let mut bytes = vec![0; message.buffer_len()];
+        message.emit(&mut bytes);
+        bytes
+    }
+
+    fn numbers() -> (Mark, RouteTable) {
+        (Mark::new(1337).unwrap(), RouteTable::new(100_000).unwrap())
+    }
+
+    #[test]
+    fn what_we_add_is_known_for_ours() {
+        let (mark, table) = numbers();
+        for family in Family::BOTH {
+            let added = bytes(&rule(family, mark, table));
+            assert_eq!(our_rule(&added), Some(Prerequisite::Rule { family, mark, table }));
+            let added = bytes(&route(family, table));
+            assert_eq!(our_route(&added), Some(Prerequisite::Route { family, table }));
+        }
+    }
+
+    #[test]
+    fn what_differs_in_anything_is_not_ours() {
+        let (mark, table) = numbers();
+        for number in 0..rule(Family::V4, mark, table).attributes.len() {
+            let mut foreign = rule(Family::V4, mark, table);
+            foreign.attributes.remove(number);
+            assert_eq!(our_rule(&bytes(&foreign)), None, "{foreign:?}");
+        }
+        let changes: [fn(&mut RouteMessage); 4] = [
+            |route| route.header.protocol = RouteProtocol::Static,
+            |route| route.header.kind = RouteType::Unicast,
+            |route| route.header.destination_prefix_length = 8,
+            |route| route.attributes = vec![RouteAttribute::Table(133), RouteAttribute::Oif(2)],
+        ];
+        for change in changes {
+            let mut foreign = route(Family::V4, table);
+            change(&mut foreign);
+            assert_eq!(our_route(&bytes(&foreign)), None, "{foreign:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_parsed_is_not_ours() {
+        let (mark, table) = numbers();
+        let (rule, route) = (bytes(&rule(Family::V6, mark, table)), bytes(&route(Family::V6, table)));
+        // The last attribute is one byte, and three that fill up.
+        for length in 0..rule.len() - 3 {
+            assert_eq!(our_rule(&rule[..length]), None, "{length}");
+        }
+        for length in 0..route.len() {
+            assert_eq!(our_route(&route[..length]), None, "{length}");
+        }
+    }
+
+    #[test]
+    fn a_kernel_without_policy_routing_is_told_with_the_option_that_it_lacks() {
+        for (family, option) in [
+            (Family::V4, "CONFIG_IP_MULTIPLE_TABLES"),
+            (Family::V6, "CONFIG_IPV6_MULTIPLE_TABLES"),
+        ] {
+            let error = unsupported(family, Errno::EOPNOTSUPP).to_string();
+            assert!(
+                error.contains(option) && error.contains("--inbound-mode redirect"),
+                "{error}"
+            );
+        }
+    }
+}

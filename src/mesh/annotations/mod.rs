@@ -1,0 +1,213 @@
+//! Annotations of the pod: those that say how it is redirected, read into a [`Layer`] by the table of them.
+
+pub mod table;
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use self::table::{Annotation, Meaning, Said, TABLE};
+use super::policy::REDIRECT;
+use crate::cni::netconf::is_for_pods;
+use crate::options::layer::Layer;
+use crate::options::problem::{Problem, Source};
+use crate::options::table::{self as options, OPTIONS};
+use crate::types::{Invalid, NoAccounts, Port, Ports};
+use crate::yaml;
+
+/// What the annotations that are ours begin with. What follows is the name of an option.
+pub const OURS: &str = "traffic.sidetrack.dev/";
+
+/// The annotations of a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Annotations(BTreeMap<String, String>);
+
+impl Annotations {
+    /// Reads what a runtime hands over. For a pod without any, that may be null.
+    ///
+    /// # Errors
+    /// It is no object of texts; which part is not.
+    pub fn of(value: &Value) -> Result<Self, String> {
+        let entries = match value {
+            Value::Null => return Ok(Self::default()),
+            Value::Object(entries) => entries,
+            _ => return Err("not an object".to_owned()),
+        };
+        let entry = |(name, value): (&String, &Value)| match value {
+            Value::String(text) => Ok((name.clone(), text.clone())),
+            _ => Err(format!("the value of {name} is not a text")),
+        };
+        entries.iter().map(entry).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The value of an annotation.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+}
+
+/// What annotations say.
+#[derive(Debug, Default, PartialEq)]
+pub struct Parsed {
+    /// Options, to count before those of the NetConf.
+    layer: Layer,
+    /// Inbound ports to leave alone besides those that are left alone anyway.
+    exclude_inbound_ports: Vec<Port>,
+    /// Options that are implied, to count where nobody says otherwise.
+    implied: Layer,
+    /// What is wrong.
+    problems: Vec<Problem>,
+}
+
+impl Parsed {
+    /// All options of the pod, those of the NetConf included.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the annotations.
+    pub fn over(self, netconf: Layer) -> Result<Layer, Vec<Problem>> {
+        if !self.problems.is_empty() {
+            return Err(self.problems);
+        }
+        let mut layer = self.layer.over(netconf).over(self.implied);
+        if !self.exclude_inbound_ports.is_empty() {
+            let more: Ports = self.exclude_inbound_ports.into_iter().collect();
+            let ports = layer.exclude_inbound_ports.unwrap_or_default();
+            layer.exclude_inbound_ports = Some(ports.union(&more));
+        }
+        Ok(layer)
+    }
+
+    /// Reads an annotation, or a part of one, that is called `name`.
+    fn read(&mut self, name: &str, meaning: &Meaning, texts: &[String]) {
+        let text = texts.join(",");
+        match meaning {
+            Meaning::Option(option) => self.option(name, option, texts),
+            Meaning::Switch { on, off } => match text.trim().to_ascii_lowercase().as_str() {
+                "true" | "t" | "1" | "yes" | "y" | "on" | "enabled" => self.said(name, on),
+                "false" | "f" | "0" | "no" | "n" | "off" | "disabled" => self.said(name, off),
+                _ => self.invalid(name, Invalid::new(text, "true or false")),
+            },
+            Meaning::Word(words) => match words.iter().find(|(word, _)| *word == text.trim()) {
+                Some((_, said)) => self.said(name, said),
+                None => {
+                    let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+                    self.invalid(name, Invalid::new(text, format!("one of {}", words.join(", "))));
+                }
+            },
+            Meaning::AlsoExcludedInbound => match Port::parse(&text) {
+                _ if text.trim() == "0" => {}
+                Ok(port) => self.exclude_inbound_ports.push(port),
+                Err(invalid) => self.invalid(name, invalid),
+            },
+            Meaning::Document(members) => self.document(name, members, &text),
+        }
+    }
+
+    fn said(&mut self, name: &str, said: &Said) {
+        for (option, text) in said {
+            self.option(name, option, &[(*text).to_owned()]);
+        }
+    }
+
+    /// Reads the texts of an option, unless one that counts before has said something about it.
+    fn option(&mut self, name: &str, option: &str, texts: &[String]) {
+        let mut layer = Layer::default();
+        match read_option(&mut layer, option, texts) {
+            Ok(()) => self.layer = std::mem::take(&mut self.layer).over(layer),
+            Err(invalid) => invalid.into_iter().for_each(|invalid| self.invalid(name, invalid)),
+        }
+    }
+
+    /// Reads the members of a document that mean something here; the others are for the proxy.
+    fn document(&mut self, name: &str, members: &[(&str, Meaning)], text: &str) {
+        let document = match yaml::document(text) {
+            Ok(document) => document.to_json(),
+            Err(error) => return self.problem(format!("{name}: {error}")),
+        };
+        for (path, meaning) in members {
+            let member = path.split('.').try_fold(&document, |value, key| value.get(key));
+            match member.map(texts) {
+                None | Some(Ok(None)) => {}
+                Some(Ok(Some(texts))) => self.read(&format!("{name}: {path}"), meaning, &texts),
+                Some(Err(invalid)) => self.invalid(&format!("{name}: {path}"), invalid),
+            }
+        }
+    }
+
+    fn invalid(&mut self, name: &str, invalid: Invalid) {
+        self.problems.push(Problem::Value {
+            source: Source::Annotation,
+            option: name.to_owned(),
+            invalid,
+        });
+    }
+
+    fn problem(&mut self, reason: String) {
+        self.problems.push(Problem::Source {
+            source: Source::Annotation,
+            reason,
+        });
+    }
+}
+
+/// Reads annotations: ours first, then those of the table in its order. What says nothing about redirection is passed
+/// over, but for a name of ours that is no option.
+pub fn parse(annotations: &Annotations) -> Parsed {
+    let mut parsed = Parsed::default();
+    for (name, text) in &annotations.0 {
+        let Some(option) = name.strip_prefix(OURS).filter(|_| name != REDIRECT) else {
+            continue;
+        };
+        match OPTIONS.iter().find(|known| known.name == option && is_for_pods(known)) {
+            Some(known) => parsed.option(name, known.name, std::slice::from_ref(text)),
+            None => parsed.problem(format!("{name}: {option} is not an option of pods")),
+        }
+    }
+    for Annotation { name, meaning, implies } in TABLE {
+        let Some(text) = annotations.get(name) else {
+            continue;
+        };
+        parsed.read(name, meaning, &[text.to_owned()]);
+        for (option, text) in *implies {
+            let mut layer = Layer::default();
+            match read_option(&mut layer, option, &[(*text).to_owned()]) {
+                Ok(()) => parsed.implied = std::mem::take(&mut parsed.implied).over(layer),
+                Err(invalid) => invalid.into_iter().for_each(|invalid| parsed.invalid(name, invalid)),
+            }
+        }
+    }
+    parsed
+}
+
+/// Reads an option as its flag would be. Names of users and groups are refused: the pod's are not known here, and the
+/// host's are not meant.
+fn read_option(layer: &mut Layer, option: &str, texts: &[String]) -> Result<(), Vec<Invalid>> {
+    match options::find(option) {
+        Some(option) => (option.read)(layer, texts, &NoAccounts),
+        None => Err(vec![Invalid::new(option, "an option")]),
+    }
+}
+
+/// The member of a document as texts. What encoders write where nothing was given says nothing: null, "", 0, an empty
+/// list.
+fn texts(value: &Value) -> Result<Option<Vec<String>>, Invalid> {
+    let scalar = |value: &Value| match value {
+        Value::String(text) => Ok(text.clone()),
+        Value::Number(_) | Value::Bool(_) => Ok(value.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => Err(Invalid::new(
+            value.to_string(),
+            "a text, a number, true, false, or a list of these",
+        )),
+    };
+    match value {
+        Value::Null => Ok(None),
+        Value::String(text) if text.is_empty() => Ok(None),
+        Value::Number(number) if number.as_u64() == Some(0) => Ok(None),
+        Value::Array(items) if items.is_empty() => Ok(None),
+        Value::Array(items) => items.iter().map(scalar).collect::<Result<_, _>>().map(Some),
+        value => scalar(value).map(|text| Some(vec![text])),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+//! From single settings to what they mean together.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Probe, Request, Task};
+use crate::options::layer::Layer;
+use crate::options::problem::Problem;
+use crate::options::{Dialect, Logging, OwnerOrder, Settings};
+use crate::types::{Accounts, Backend, Gid, Id, Output, Port, Uid};
+
+/// The proxy's user where nothing names it.
+const DEFAULT_UID: u32 = 1337;
+
+/// What the settings say one by one.
+#[derive(Debug, Default)]
+pub struct Draft {
+    pub(super) layer: Layer,
+    pub(super) order: OwnerOrder,
+    pub(super) envoy_user: Option<String>,
+    pub(super) native_nftables: bool,
+    pub(super) skip_rule_apply: bool,
+    pub(super) cleanup_only: bool,
+    pub(super) run_validation: bool,
+    pub(super) probe_port: Option<Port>,
+    pub(super) probe_timeout: Duration,
+    pub(super) netns: Option<String>,
+    pub(super) dry_run_file: Option<String>,
+}
+
+impl Draft {
+    /// How to log.
+    pub(super) fn logging(&self) -> Logging {
+        let defaults = Settings::default().logging;
+        Logging {
+            level: self.layer.log_level.unwrap_or(defaults.level),
+            format: self.layer.log_format.unwrap_or(defaults.format),
+        }
+    }
+
+    /// Makes of the single settings what they mean together.
+    ///
+    /// # Errors
+    /// Every contradiction between them.
+    pub(super) fn request(mut self, accounts: &dyn Accounts) -> Result<Request, Vec<Problem>> {
+        self.name_owners(accounts);
+        let layer = &mut self.layer;
+        if layer
+            .include_inbound_ports
+            .as_ref()
+            .is_some_and(|ports| !ports.is_everything())
+        {
+            layer.exclude_inbound_ports = None;
+        }
+        if layer.include_gids.as_ref().is_some_and(|gids| !gids.is_everything()) {
+            layer.exclude_gids = None;
+        }
+        layer.output = Some(Output::Iptables);
+        if self.native_nftables {
+            (layer.backend, layer.output) = (Some(Backend::Auto), Some(Output::Nft));
+        }
+        let mut settings = Settings::from_layer(self.layer)?;
+        settings.config.dialect = Dialect::Istio(self.order);
+        let task = match (self.skip_rule_apply, self.cleanup_only) {
+            (true, _) => Task::Nothing,
+            (false, true) => Task::Cleanup,
+            (false, false) => Task::Apply,
+        };
+        let timeout = self.probe_timeout;
+        let probe = self.probe_port.filter(|_| self.run_validation);
+        Ok(Request {
+            settings,
+            task,
+            probe: probe.map(|port| Probe { port, timeout }),
+            netns: self.netns,
+            dry_run_file: self.dry_run_file.map(PathBuf::from),
+        })
+    }
+
+    /// Fills in who the proxy is.
+    fn name_owners(&mut self, accounts: &dyn Accounts) {
+        let OwnerOrder { uids, gids } = &mut self.order;
+        if uids.is_empty() {
+            let named = self
+                .envoy_user
+                .as_deref()
+                .and_then(|name| accounts.uid(name).ok().flatten());
+            uids.extend(Uid::new(named.unwrap_or(DEFAULT_UID)));
+        }
+        if gids.is_empty() {
+            gids.extend(uids.iter().filter_map(|uid| Gid::new(uid.get())));
+        }
+        self.layer.proxy_uid = Some(uids.iter().copied().collect());
+        self.layer.proxy_gid = Some(gids.iter().copied().collect());
+    }
+}

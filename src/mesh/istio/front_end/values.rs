@@ -1,0 +1,233 @@
+//! How `istio-iptables` writes values: as Go reads them, and with the liberties that iptables allows.
+
+use crate::types::{
+    Accounts, Backend, Cidrs, Gids, Id, InboundMode, Invalid, LogLevel, Ports, parse_cidrs, parse_ids, parse_ports,
+};
+
+/// The most groups that Istio takes.
+const MAX_GROUPS: usize = 64;
+
+/// Reads what Go's `strconv.ParseBool` does.
+pub fn boolean(text: &str) -> Result<bool, Invalid> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(Invalid::new(text, "true or false")),
+    }
+}
+
+/// Reads `LEVEL` or `SCOPE:LEVEL,…`. Ours are the lines of the scope `default`; other scopes are parts of Istio.
+pub fn log_level(text: &str) -> Result<LogLevel, Invalid> {
+    let mut ours = LogLevel::Info;
+    for item in text.split(',') {
+        let (scope, level) = item.split_once(':').unwrap_or(("default", item));
+        let level = match level {
+            "none" | "fatal" | "error" => LogLevel::Error,
+            "warn" => LogLevel::Warn,
+            "info" => LogLevel::Info,
+            "debug" => LogLevel::Debug,
+            _ => {
+                return Err(Invalid::new(
+                    item,
+                    "LEVEL or SCOPE:LEVEL, with a level of none, error, warn, info, debug",
+                ));
+            }
+        };
+        if matches!(scope, "default" | "all") {
+            ours = level;
+        }
+    }
+    Ok(ours)
+}
+
+/// Reads how inbound connections get to the proxy.
+pub fn mode(text: &str) -> Result<InboundMode, Invalid> {
+    match text {
+        "REDIRECT" => Ok(InboundMode::Redirect),
+        "TPROXY" => Ok(InboundMode::Tproxy),
+        _ => Err(Invalid::new(text, "REDIRECT or TPROXY")),
+    }
+}
+
+/// Reads which iptables is to be taken.
+pub fn backend(text: &str) -> Result<Backend, Invalid> {
+    match text {
+        "" => Ok(Backend::Auto),
+        "legacy" => Ok(Backend::IptablesLegacy),
+        "nft" => Ok(Backend::IptablesNft),
+        _ => Err(Invalid::new(text, "legacy or nft")),
+    }
+}
+
+/// Reads `*`, which means everything, or a list.
+pub fn or_all<T>(
+    text: &str,
+    everything: fn() -> T,
+    list: impl FnOnce(&str) -> Result<T, Vec<Invalid>>,
+) -> Result<T, Vec<Invalid>> {
+    if text.trim() == "*" {
+        Ok(everything())
+    } else {
+        list(text)
+    }
+}
+
+/// Reads ports and ranges, `a-b` or, like iptables, `a:b`.
+pub fn ports(text: &str) -> Result<Ports, Vec<Invalid>> {
+    let items = each(text, |item| {
+        parse_ports(&item.replace(':', "-"))
+            .map_err(|_| vec![Invalid::new(item, "a port from 1 to 65535, or a range a-b")])
+    })?;
+    Ok(items.iter().flatten().copied().collect())
+}
+
+/// Reads addresses and CIDRs.
+pub fn cidrs(text: &str) -> Result<Cidrs, Vec<Invalid>> {
+    each(text, |item| parse_cidrs(item).map(drop))?;
+    parse_cidrs(text)
+}
+
+/// Reads IDs and names, each of one user or group, in the order given: Istio's rules depend on it.
+pub fn ids<I: Id>(text: &str, accounts: &dyn Accounts) -> Result<Vec<I>, Vec<Invalid>> {
+    let mut ids = each(text, |item| {
+        let range = parse_ids::<I>(item, accounts)?;
+        let expected = || format!("a single {}; list the {}s one by one", I::WHAT, I::NAMED);
+        range.only().ok_or_else(|| vec![Invalid::new(item, expected())])
+    })?;
+    let mut seen = Vec::new();
+    ids.retain(|id| {
+        let new = !seen.contains(id);
+        seen.push(*id);
+        new
+    });
+    Ok(ids)
+}
+
+/// Reads groups: GIDs, ranges and names.
+pub fn groups(text: &str, accounts: &dyn Accounts) -> Result<Gids, Vec<Invalid>> {
+    let items: Vec<Gids> = each(text, |item| parse_ids(item, accounts))?;
+    Ok(items.iter().flatten().copied().collect())
+}
+
+/// The same for the groups to redirect, of which there may be [`MAX_GROUPS`].
+pub fn included_groups(text: &str, accounts: &dyn Accounts) -> Result<Gids, Vec<Invalid>> {
+    match items(text).count() {
+        0..=MAX_GROUPS => groups(text, accounts),
+        count => Err(vec![Invalid::new(
+            text,
+            format!("a list of at most {MAX_GROUPS} groups, but of {count}"),
+        )]),
+    }
+}
+
+fn items(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty())
+}
+
+/// Reads each item of a list, blank ones left out.
+fn each<T>(text: &str, read: impl Fn(&str) -> Result<T, Vec<Invalid>>) -> Result<Vec<T>, Vec<Invalid>> {
+    const ALONE: &str = "an item of this list: it means everything, alone and where it says what to redirect";
+    let (mut values, mut errors) = (Vec::new(), Vec::new());
+    for item in items(text) {
+        match item {
+            "*" => errors.push(Invalid::new(item, ALONE)),
+            item => match read(item) {
+                Ok(value) => values.push(value),
+                Err(invalid) => errors.extend(invalid),
+            },
+        }
+    }
+    if errors.is_empty() { Ok(values) } else { Err(errors) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Gid, NoAccounts, Uid};
+
+    struct Known;
+
+    impl Accounts for Known {
+        fn uid(&self, name: &str) -> Result<Option<u32>, String> {
+            Ok((name == "envoy").then_some(1500))
+        }
+
+        fn gid(&self, name: &str) -> Result<Option<u32>, String> {
+            Ok((name == "java").then_some(2201))
+        }
+    }
+
+    fn values(errors: Vec<Invalid>) -> Vec<String> {
+        errors.into_iter().map(|invalid| invalid.value).collect()
+    }
+
+    #[test]
+    fn booleans_are_those_of_go() {
+        for (text, expected) in [("t", true), ("TRUE", true), ("1", true), ("False", false), ("0", false)] {
+            assert_eq!(boolean(text), Ok(expected));
+        }
+        for text in ["", "yes", "tRUE", "on", " true"] {
+            assert!(boolean(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_level_of_the_scope_default_is_ours() {
+        for (text, level) in [
+            ("debug", LogLevel::Debug),
+            ("default:warn", LogLevel::Warn),
+            ("xds:debug", LogLevel::Info),
+            ("xds:error,all:debug", LogLevel::Debug),
+            ("none", LogLevel::Error),
+        ] {
+            assert_eq!(log_level(text), Ok(level), "{text}");
+        }
+        for text in ["", "default:", "loud", "a:b:info"] {
+            assert!(log_level(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn ports_may_be_ranges_of_either_spelling() {
+        assert_eq!(
+            ports(" 80, 8000:8080,9000-9001,,").unwrap().to_string(),
+            "80,8000-8080,9000-9001"
+        );
+        assert!(ports("").unwrap().is_empty());
+        assert_eq!(
+            values(ports("0,http,80:,*,1:2:3").unwrap_err()),
+            ["0", "http", "80:", "*", "1:2:3"]
+        );
+    }
+
+    #[test]
+    fn everything_stands_alone() {
+        assert!(or_all("*", Ports::everything, ports).unwrap().is_everything());
+        assert_eq!(values(or_all("*,80", Ports::everything, ports).unwrap_err()), ["*"]);
+        assert_eq!(values(cidrs("10.0.0.0/8,*,x").unwrap_err()), ["*", "x"]);
+        assert_eq!(cidrs("10.1.2.3/8,::1").unwrap().to_string(), "10.0.0.0/8,::1/128");
+    }
+
+    #[test]
+    fn users_keep_their_order() {
+        let uids = ids::<Uid>("4,envoy,3,4", &Known).unwrap();
+        assert_eq!(
+            uids.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["4", "1500", "3"]
+        );
+        assert_eq!(
+            values(ids::<Gid>("1-2,*,nobody-here", &Known).unwrap_err()),
+            ["1-2", "*", "nobody-here"]
+        );
+    }
+
+    #[test]
+    fn at_most_64_groups_are_included() {
+        let list = |count: u32| (1..=count).map(|gid| gid.to_string()).collect::<Vec<_>>().join(",");
+        assert_eq!(included_groups("java,202", &Known).unwrap().to_string(), "202,2201");
+        assert!(included_groups(&list(64), &NoAccounts).is_ok());
+        let error = included_groups(&list(65), &NoAccounts).unwrap_err();
+        assert!(error[0].expected.contains("at most 64"), "{error:?}");
+        assert!(groups(&list(65), &NoAccounts).is_ok());
+    }
+}

@@ -1,0 +1,3 @@
+//! Istio.
+
+pub mod front_end;

@@ -1,0 +1,5 @@
+//! What is known of service meshes.
+
+pub mod annotations;
+pub mod istio;
+pub mod policy;

@@ -1,0 +1,46 @@
+//! Sockets that belong to another user and group, as the kernel's rules see them: to whoever makes the call socket(2).
+
+use nix::errno::Errno;
+use nix::unistd::{getegid, geteuid};
+
+use crate::linux::netns::on_thread;
+use crate::probe::Owner;
+use crate::types::{Gid, Id as _, Uid};
+
+/// As whom this thread acts.
+pub fn current() -> Option<Owner> {
+    Some(Owner {
+        uid: Uid::new(geteuid().as_raw())?,
+        gid: Gid::new(getegid().as_raw())?,
+    })
+}
+
+/// Makes something as `owner`: here, where this thread acts as that one already; else on a thread of its own, which
+/// alone of this process ever acts so, and ends with it.
+///
+/// # Errors
+/// This process may not act as others (EPERM), there are no such IDs in its user namespace (EINVAL), or there can
+/// be no more threads (EAGAIN).
+pub fn made_as<T: Send>(owner: Owner, make: impl FnOnce() -> T + Send) -> Result<T, Errno> {
+    if current() == Some(owner) {
+        return Ok(make());
+    }
+    let made = on_thread(|| {
+        assume(owner)?;
+        Ok(make())
+    });
+    made.unwrap_or(Err(Errno::EAGAIN)) // pthread_create(3) fails with nothing else here.
+}
+
+/// Makes this thread act as `owner`, for good.
+#[expect(unsafe_code, reason = "there is no safe wrapper for one thread alone")]
+fn assume(owner: Owner) -> Result<(), Errno> {
+    let (uid, gid) = (owner.uid.get(), owner.gid.get());
+    // The functions of libc change every thread of the process, so these are plain system calls. The group comes first:
+    // changing it takes a capability that is lost with the user.
+    // SAFETY: the call takes numbers only, and changes the credentials of the calling thread alone.
+    Errno::result(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) })?;
+    // SAFETY: as above.
+    Errno::result(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) })?;
+    Ok(())
+}
