@@ -226,7 +226,7 @@ mod tests {
     }
 
     fn only_ipv4() -> Plan {
-        plan(|settings| settings.config.ip_family = IpFamily::Ipv4)
+        plan(|settings| settings.config.general.ip_family = IpFamily::Ipv4)
     }
 
     /// A plan for IPv4 that routes this mark by this table.

@@ -118,7 +118,10 @@ fn a_kernel_without_ipv6_has_ipv4_redirected_and_is_asked_for_nothing_else() {
         assert_eq!(*refused.lock().unwrap(), Vec::<u16>::new());
 
         for family in [IpFamily::Ipv6, IpFamily::Dual] {
-            let error = plan(&observed.loopback, |settings| settings.config.ip_family = family).unwrap_err();
+            let error = plan(&observed.loopback, |settings| {
+                settings.config.general.ip_family = family
+            })
+            .unwrap_err();
             let error = error.to_string();
             assert!(
                 error.contains("ipv6.disable=1") && error.contains("--ip-family ipv4"),

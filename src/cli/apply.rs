@@ -37,14 +37,14 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
 /// # Errors
 /// There is no such plan, or the system cannot or may not put it in place.
 pub fn apply(settings: &Settings) -> anyhow::Result<()> {
-    if settings.run.dry_run {
+    if settings.dry_run.requested {
         return Ok(std::io::stdout().write_all(text(settings)?.as_bytes())?);
     }
     let mut namespace = Namespace::claim();
     let observed = namespace.observe()?;
     observed.log_warnings();
     let plan = Plan::new(&settings.config, &facts(&settings.config, Some(&observed.loopback))?)?;
-    let applied = install::apply(&mut namespace, &plan, settings.run.backend, &observed)?;
+    let applied = install::apply(&mut namespace, &plan, settings.install.backend, &observed)?;
     tell(&plan, &applied);
     Ok(())
 }
@@ -55,7 +55,7 @@ pub fn apply(settings: &Settings) -> anyhow::Result<()> {
 /// There is no such plan.
 pub fn text(settings: &Settings) -> anyhow::Result<String> {
     let plan = plan(&settings.config)?;
-    Ok(match settings.run.output {
+    Ok(match settings.dry_run.output {
         Output::Nft => render::nft::script(&plan),
         Output::Iptables => iptables::script(&plan),
         Output::Json => render::json::document(&plan),

@@ -6,7 +6,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::{completions, help, istio_iptables, node};
 use crate::options::problem::environment_name;
-use crate::options::table::{Group, OPTIONS, OptionSpec};
+use crate::options::table::{Group, OPTIONS, OptionSpec, Scope};
 
 /// How much of the command line is made up: clap takes longer to make up an option than to read one.
 #[derive(Clone, Copy)]
@@ -117,7 +117,7 @@ fn check(command: Command, extent: Extent) -> Command {
         )
         .arg(netns())
         .arg(config())
-        .args(options(extent, |option| !option.is_of_dry_run()))
+        .args(options(extent, |option| option.scope != Scope::DryRun))
         .arg(json().global(true))
         .arg(verbose())
         .subcommand(istio_iptables::command().about("Compares with what istio-iptables with these flags would install"))
@@ -199,7 +199,7 @@ fn explain(command: Command, extent: Extent) -> Command {
         .arg(json())
         .arg(netns())
         .arg(config())
-        .args(options(extent, |option| !option.is_of_dry_run()))
+        .args(options(extent, |option| option.scope != Scope::DryRun))
         .arg(verbose())
         .subcommand(
             istio_iptables::command()
@@ -213,7 +213,7 @@ fn cleanup(command: Command, extent: Extent) -> Command {
         .after_help("Example: sidetrack cleanup --netns pod")
         .arg(netns())
         .arg(persist("Apply at no boot any more, too"))
-        .args(options(extent, |option| option.name.starts_with("log-")))
+        .args(options(extent, |option| option.scope == Scope::Logging))
         .arg(verbose())
 }
 
@@ -286,7 +286,7 @@ fn probe(command: Command, extent: Extent) -> Command {
 
 /// Whether an option matters to commands that only want to know what the rules would be.
 fn says_nothing_of_applying(option: &OptionSpec) -> bool {
-    option.name != "backend" && !option.is_of_dry_run()
+    matches!(option.scope, Scope::Pod | Scope::Logging)
 }
 
 /// The options that are `wanted`, as far as they are made up.
@@ -340,7 +340,7 @@ pub fn argument(option: &'static OptionSpec) -> Arg {
         .long(option.name)
         .aliases(option.aliases)
         .help_heading(option.group.heading());
-    let help = match option.default {
+    let help = match (option.default)().as_str() {
         "" | "false" => option.help.to_owned(),
         default => format!("{} [{default}]", option.help),
     };

@@ -75,7 +75,7 @@ fn check(settings: &Settings) -> anyhow::Result<Report> {
         &settings.config,
         &apply::facts(&settings.config, Some(&observed.loopback))?,
     )?;
-    Ok(namespace.check(&plan, settings.run.backend, &observed)?)
+    Ok(namespace.check(&plan, settings.install.backend, &observed)?)
 }
 
 fn words(report: &Report) -> String {

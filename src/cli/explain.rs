@@ -15,7 +15,7 @@ use crate::linux::accounts::AccountFiles;
 use crate::linux::route::Prerequisite;
 use crate::linux::{interfaces, netns};
 use crate::mesh::annotations::Annotations;
-use crate::options::table::{Group, OPTIONS};
+use crate::options::table::{OPTIONS, Scope};
 use crate::options::{Config, Settings};
 use crate::plan::{Plan, PolicyRouting};
 use crate::render;
@@ -124,7 +124,7 @@ fn question(matches: &ArgMatches) -> Result<Question, Failure> {
     mistakes.extend(contradictions(matches));
     let rules = match text("plan") {
         Some(path) => note(saved(&path), &mut mistakes).map(Source::Saved),
-        None if matches.get_flag("from-kernel") => Some(Source::Kernel(settings.run.backend)),
+        None if matches.get_flag("from-kernel") => Some(Source::Kernel(settings.install.backend)),
         None => Some(Source::Config(Box::new(settings.config))),
     };
     match (packet, rules) {
@@ -200,7 +200,7 @@ fn contradictions(matches: &ArgMatches) -> Vec<String> {
     };
     let of_the_plan = OPTIONS
         .iter()
-        .filter(|option| option.group != Group::Run)
+        .filter(|option| option.scope == Scope::Pod)
         .map(|option| option.name);
     let mut sources: Vec<&str> = ["plan", "from-kernel"].into_iter().filter(|name| given(name)).collect();
     let described: Vec<&str> = of_the_plan

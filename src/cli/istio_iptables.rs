@@ -154,7 +154,7 @@ fn failure(mistakes: Vec<Mistake>) -> Failure {
 }
 
 fn work(request: &Request) -> anyhow::Result<()> {
-    if request.settings.run.dry_run {
+    if request.settings.dry_run.requested {
         return dry_run(request);
     }
     match request.task {
@@ -176,7 +176,7 @@ fn validate(config: &Config, probe: Probe) -> anyhow::Result<()> {
         probe_port: probe.port,
         timeout: probe.timeout,
         families: apply::plan(config)?.ruleset.families,
-        v4_destination: validation::own_address(config.loopback_cidr).unwrap_or(PASSTHROUGH_V4),
+        v4_destination: validation::own_address(config.general.loopback_cidr).unwrap_or(PASSTHROUGH_V4),
     };
     validation.run()?;
     super::probe::validate(config, probe.port, probe.timeout)?;

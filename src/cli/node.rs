@@ -28,7 +28,7 @@ use crate::node::repair::{Found, RepairError, worker};
 use crate::node::service;
 use crate::node::service::Service;
 use crate::node::{Directories, Look, Node, health};
-use crate::options::table::OPTIONS;
+use crate::options::table::{OPTIONS, Scope};
 use crate::types::Choice as _;
 
 /// What `status` exits with where something is not as wanted.
@@ -41,7 +41,7 @@ pub const NAME: &str = "node";
 pub fn command() -> Command {
     let subcommand = |name: &'static str, about, examples| {
         let options = NODE_OPTIONS.iter().filter(|option| option.commands.contains(&name));
-        let logging = OPTIONS.iter().filter(|option| option.name.starts_with("log-"));
+        let logging = OPTIONS.iter().filter(|option| option.scope == Scope::Logging);
         Command::new(name)
             .about(about)
             .after_help(examples)

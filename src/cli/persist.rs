@@ -26,8 +26,8 @@ pub fn apply(matches: &ArgMatches) -> anyhow::Result<()> {
     for warning in warnings(&settings.config) {
         tracing::warn!("{warning}");
     }
-    if settings.run.dry_run {
-        if settings.run.output == Output::Json {
+    if settings.dry_run.requested {
+        if settings.dry_run.output == Output::Json {
             let reason = "--persist and --output json: JSON is the plan alone; leave one of them out".to_owned();
             return Err(Failure::Usage(vec![reason]).into());
         }

@@ -63,11 +63,11 @@ pub fn verdict(netconf: &NetConf, pod: &Pod) -> Result<Verdict, Error> {
     };
     let parsed = annotations.map(annotations::parse).unwrap_or_default();
     let layer = parsed.over(netconf.redirect.clone()).map_err(Error::Options)?;
-    let Settings { config, run, .. } = Settings::from_layer(layer).map_err(Error::Options)?;
+    let Settings { config, install, .. } = Settings::from_layer(layer).map_err(Error::Options)?;
     Ok(Verdict::Redirect {
         reason,
         config: Box::new(config),
-        backend: run.backend,
+        backend: install.backend,
     })
 }
 
@@ -254,6 +254,6 @@ pub fn status(netconf: &NetConf) -> Result<(), Error> {
         let how = super::error::how_to_get_annotations(false);
         return Err(Error::NotAvailable(format!("no pod could start: {how}")));
     }
-    let backend = netconf.redirect.backend.unwrap_or(Settings::default().run.backend);
+    let backend = netconf.redirect.backend.unwrap_or(Settings::default().install.backend);
     check::ready(backend).map_err(Error::NotAvailable)
 }

@@ -101,7 +101,7 @@ pub fn add(netconf: &NetConf, attachment: &Attachment, proc: &[&Path]) -> Result
         let left_alone = before.or_else(|_| leave_open_connections_alone(proc));
         let disturbed = match left_alone {
             _ if census.open == 0 => None,
-            Ok(()) if config.drop_invalid => Some("--drop-invalid drops their packets".to_owned()),
+            Ok(()) if config.general.drop_invalid => Some("--drop-invalid drops their packets".to_owned()),
             Ok(()) => None,
             Err(error) => Some(format!("nf_conntrack_tcp_loose cannot be set to 0: {error}")),
         };

@@ -12,9 +12,8 @@ use super::verbatim::member;
 use super::version::Version;
 use crate::mesh::annotations::Annotations;
 use crate::mesh::policy::Policy;
-use crate::options::layer::Layer;
+use crate::options::Layer;
 use crate::options::problem::{Problem, Source};
-use crate::options::table::{Group, OptionSpec};
 use crate::options::{Logging, Settings, sources, table};
 use crate::types::{Choice, Invalid, LogFormat, LogLevel, NoAccounts};
 
@@ -274,11 +273,6 @@ impl Glance {
     }
 }
 
-/// Whether this is an option for pods: not one about how a command of the command line works.
-pub fn is_for_pods(option: &OptionSpec) -> bool {
-    option.group != Group::Run || option.name == "backend"
-}
-
 fn object(text: &str) -> Result<Map<String, Value>, Error> {
     match serde_json::from_str(text) {
         Ok(Value::Object(object)) => Ok(object),
@@ -348,7 +342,7 @@ fn redirect(value: &Value) -> Result<Layer, Wrong> {
     let parsed = sources::from_value(Source::NetConf, value.clone(), &NoAccounts);
     let mut problems = parsed.problems;
     for key in value.as_object().into_iter().flat_map(Map::keys) {
-        if table::find(key).is_some_and(|option| !is_for_pods(option)) {
+        if table::find(key).is_some_and(|option| !option.scope.is_of_redirection()) {
             let reason = format!("redirect: {key} is an option of the command line; the plugin does not have it");
             problems.push(problem(reason));
         }

@@ -395,7 +395,7 @@ fn chains_of_others_count_where_they_come_first_and_may_catch() {
     };
     assert!(is_told(&ours, of_ipv6()));
     assert!(!is_told(
-        &ruleset(|settings| settings.config.ip_family = IpFamily::Ipv4),
+        &ruleset(|settings| settings.config.general.ip_family = IpFamily::Ipv4),
         of_ipv6()
     ));
 

@@ -15,8 +15,8 @@ use thiserror::Error;
 use crate::linux::files;
 use crate::linux::files::{Access, FileError};
 use crate::linux::netns;
+use crate::options::Layer;
 use crate::options::file;
-use crate::options::layer::Layer;
 
 /// The configuration that the unit applies.
 pub const CONFIG: &str = "/etc/sidetrack/config.yaml";

@@ -20,7 +20,7 @@ use self::manifest::Object;
 pub use self::render::{Linted, VERSION, findings, json, pods, text};
 use self::subject::{Subject, opt_out};
 use crate::options::Config;
-use crate::options::layer::Layer;
+use crate::options::Layer;
 use crate::yaml;
 use crate::yaml::Position;
 

@@ -10,7 +10,7 @@ use crate::mesh::annotations;
 use crate::mesh::annotations::{Annotations, OURS};
 use crate::mesh::policy;
 use crate::mesh::policy::{Decision, MARKS, Policy, Select, Undecided};
-use crate::options::layer::Layer;
+use crate::options::Layer;
 use crate::options::problem::Problem;
 use crate::options::{Config, Settings, table};
 use crate::types::{Gid, NoAccounts, Port, Uid};

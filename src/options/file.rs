@@ -1,11 +1,11 @@
 //! A layer as the text of a configuration file: what [`super::sources::from_file`] reads back.
 
-use super::layer::Layer;
-use super::table::OPTIONS;
+use super::table::Layer;
+use super::table::{OPTIONS, Scope};
 
 /// The options that `layer` has, one a line. Those of a dry run are left out.
 pub fn text(layer: &Layer) -> String {
-    let lasting = OPTIONS.iter().filter(|option| !option.is_of_dry_run());
+    let lasting = OPTIONS.iter().filter(|option| option.scope != Scope::DryRun);
     let lines = lasting.filter_map(|option| {
         let value = (option.write)(layer)?;
         // No value has a character that would have to be escaped.
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn every_option_is_read_back() {
-        let lasting = |option: &OptionSpec| !option.is_of_dry_run();
+        let lasting = |option: &OptionSpec| option.scope != Scope::DryRun;
         let (given, read) = read_back(|option| lasting(option).then(|| vec![value(option.name).to_owned()]));
         assert_eq!(read, given);
         let missing = OPTIONS.iter().filter(|option| (option.write)(&given).is_none());
@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn odd_lists_are_refused_or_read_back() {
         const ODD: [&str; 12] = ["", " ", ",", " , ,", "*", "*,", ",*", "*,1", "1,,1", "0", ";", "; ;"];
-        for option in OPTIONS.iter().filter(|option| !option.is_of_dry_run()) {
+        for option in OPTIONS.iter().filter(|option| option.scope != Scope::DryRun) {
             for text in ODD.into_iter().chain([value(option.name)]) {
                 let of = |other: &OptionSpec| (other.name == option.name).then(|| vec![text.to_owned()]);
                 if from_flags(of, &NoAccounts).problems.is_empty() {

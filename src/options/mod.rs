@@ -1,17 +1,14 @@
 //! What is to be redirected: merged from every source, and valid by type.
 
 pub mod file;
-pub mod layer;
 pub mod problem;
 pub mod sources;
 pub mod table;
+mod value;
 
-use self::layer::Layer;
 use self::problem::Problem;
-use crate::types::{
-    Backend, Cidrs, DnsServers, Gid, Gids, Id, InboundMode, InterfaceName, IpFamily, LogFormat, LogLevel, LoopbackCidr,
-    Mark, Number, Output, Port, Ports, PortsForUids, Range, Ranges, RouteTable, Uid, Uids,
-};
+pub use self::table::{Dns, DryRun, General, Inbound, Installation, Layer, Logging, Outbound, Proxy};
+use crate::types::{Cidrs, Gid, Uid};
 
 /// What is to be redirected, grouped by direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,16 +21,8 @@ pub struct Config {
     pub outbound: Outbound,
     /// Which name lookups are captured.
     pub dns: Dns,
-    /// Interfaces whose traffic is left alone in both directions.
-    pub exclude_interfaces: Vec<InterfaceName>,
-    /// Interfaces behind which there are processes of the pod: what arrives there is treated as outbound.
-    pub reroute_interfaces: Vec<InterfaceName>,
-    /// Whether packets that belong to no known connection are dropped.
-    pub drop_invalid: bool,
-    /// The IPv4 addresses that count as loopback.
-    pub loopback_cidr: LoopbackCidr,
-    /// The families to redirect.
-    pub ip_family: IpFamily,
+    /// What holds in both directions.
+    pub general: General,
     /// Whose behaviour it is where ours and Istio's differ.
     pub dialect: Dialect,
 }
@@ -57,97 +46,15 @@ pub struct OwnerOrder {
     pub gids: Vec<Gid>,
 }
 
-/// Which name lookups are captured.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dns {
-    /// Whether any are.
-    pub redirect: bool,
-    /// Where they go.
-    pub port: Port,
-    /// Whose: those to these servers.
-    pub servers: DnsServers,
-}
-
-/// The proxy that traffic goes to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Proxy {
-    /// Where inbound connections go.
-    pub inbound_port: Port,
-    /// Where outbound connections go.
-    pub outbound_port: Port,
-    /// The users that the proxy runs as.
-    pub uids: Uids,
-    /// The groups that the proxy runs as.
-    pub gids: Gids,
-    /// Ports that the mesh serves itself in the pod: never captured on the way in.
-    pub mesh_ports: Ports,
-}
-
-/// Which connections to the pod are captured: to included ports, unless excluded.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Inbound {
-    /// Ports to capture.
-    pub include_ports: Ports,
-    /// Ports to leave alone.
-    pub exclude_ports: Ports,
-    /// Sources to leave alone.
-    pub exclude_cidrs: Cidrs,
-    /// How the connections get to the proxy.
-    pub mode: InboundMode,
-    /// The mark of packets that TPROXY routes to the proxy.
-    pub tproxy_mark: Mark,
-    /// The routing table that they are looked up in.
-    pub tproxy_route_table: RouteTable,
-}
-
-/// Which connections from the pod are captured: to included ports or included addresses, unless excluded.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outbound {
-    /// Ports to capture, whatever the address.
-    pub include_ports: Ports,
-    /// Ports to leave alone.
-    pub exclude_ports: Ports,
-    /// Destinations to capture, whatever the port.
-    pub include_cidrs: Cidrs,
-    /// Destinations to leave alone.
-    pub exclude_cidrs: Cidrs,
-    /// Users whose connections are left alone.
-    pub exclude_uids: Uids,
-    /// Groups whose connections are captured; those of others are left alone.
-    pub include_gids: Gids,
-    /// Groups whose connections are left alone.
-    pub exclude_gids: Gids,
-    /// Ports that are left alone for some users.
-    pub exclude_ports_for_uids: Vec<PortsForUids>,
-}
-
-/// How a command goes about its work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Run {
-    /// What the rules are written with.
-    pub backend: Backend,
-    /// Whether to print the plan, and do nothing else.
-    pub dry_run: bool,
-    /// How the plan is printed.
-    pub output: Output,
-}
-
-/// How a command logs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Logging {
-    /// How much.
-    pub level: LogLevel,
-    /// In which form.
-    pub format: LogFormat,
-}
-
 /// Everything that the options say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// What is to be redirected.
     pub config: Config,
-    /// How to go about it.
-    pub run: Run,
+    /// How rules are installed.
+    pub install: Installation,
+    /// Whether the plan is only printed, and how.
+    pub dry_run: DryRun,
     /// How to log.
     pub logging: Logging,
 }
@@ -158,64 +65,7 @@ impl Settings {
     /// # Errors
     /// Every contradiction between values.
     pub fn from_layer(layer: Layer) -> Result<Self, Vec<Problem>> {
-        let defaults = Self::default();
-        let (config, run, logging) = (defaults.config, defaults.run, defaults.logging);
-        let include_cidrs = match &layer.include_outbound_ports {
-            // Whoever lists ports does not mean "and everything else".
-            Some(ports) if !ports.is_empty() => Cidrs::default(),
-            _ => config.outbound.include_cidrs,
-        };
-        let settings = Self {
-            config: Config {
-                proxy: Proxy {
-                    inbound_port: layer.proxy_inbound_port.unwrap_or(config.proxy.inbound_port),
-                    outbound_port: layer.proxy_outbound_port.unwrap_or(config.proxy.outbound_port),
-                    uids: layer.proxy_uid.unwrap_or(config.proxy.uids),
-                    gids: layer.proxy_gid.unwrap_or(config.proxy.gids),
-                    mesh_ports: layer.mesh_ports.unwrap_or(config.proxy.mesh_ports),
-                },
-                inbound: Inbound {
-                    include_ports: layer.include_inbound_ports.unwrap_or(config.inbound.include_ports),
-                    exclude_ports: layer.exclude_inbound_ports.unwrap_or(config.inbound.exclude_ports),
-                    exclude_cidrs: layer.exclude_inbound_cidrs.unwrap_or(config.inbound.exclude_cidrs),
-                    mode: layer.inbound_mode.unwrap_or(config.inbound.mode),
-                    tproxy_mark: layer.tproxy_mark.unwrap_or(config.inbound.tproxy_mark),
-                    tproxy_route_table: layer.tproxy_route_table.unwrap_or(config.inbound.tproxy_route_table),
-                },
-                outbound: Outbound {
-                    include_ports: layer.include_outbound_ports.unwrap_or(config.outbound.include_ports),
-                    exclude_ports: layer.exclude_outbound_ports.unwrap_or(config.outbound.exclude_ports),
-                    include_cidrs: layer.include_outbound_cidrs.unwrap_or(include_cidrs),
-                    exclude_cidrs: layer.exclude_outbound_cidrs.unwrap_or(config.outbound.exclude_cidrs),
-                    exclude_uids: layer.exclude_uids.unwrap_or(config.outbound.exclude_uids),
-                    include_gids: layer.include_gids.unwrap_or(config.outbound.include_gids),
-                    exclude_gids: layer.exclude_gids.unwrap_or(config.outbound.exclude_gids),
-                    exclude_ports_for_uids: layer
-                        .exclude_outbound_ports_for_uids
-                        .unwrap_or(config.outbound.exclude_ports_for_uids),
-                },
-                dns: Dns {
-                    redirect: layer.redirect_dns.unwrap_or(config.dns.redirect),
-                    port: layer.dns_port.unwrap_or(config.dns.port),
-                    servers: layer.dns_servers.unwrap_or(config.dns.servers),
-                },
-                exclude_interfaces: layer.exclude_interfaces.unwrap_or(config.exclude_interfaces),
-                reroute_interfaces: layer.reroute_interfaces.unwrap_or(config.reroute_interfaces),
-                drop_invalid: layer.drop_invalid.unwrap_or(config.drop_invalid),
-                loopback_cidr: layer.loopback_cidr.unwrap_or(config.loopback_cidr),
-                ip_family: layer.ip_family.unwrap_or(config.ip_family),
-                dialect: config.dialect,
-            },
-            run: Run {
-                backend: layer.backend.unwrap_or(run.backend),
-                dry_run: layer.dry_run.unwrap_or(run.dry_run),
-                output: layer.output.unwrap_or(run.output),
-            },
-            logging: Logging {
-                level: layer.log_level.unwrap_or(logging.level),
-                format: layer.log_format.unwrap_or(logging.format),
-            },
-        };
+        let settings = Self::merged(layer);
         let problems = contradictions(&settings.config);
         if problems.is_empty() {
             Ok(settings)
@@ -223,81 +73,37 @@ impl Settings {
             Err(problems)
         }
     }
+
+    fn merged(mut layer: Layer) -> Self {
+        // Whoever lists ports does not mean "and everything else".
+        if layer
+            .include_outbound_ports
+            .as_ref()
+            .is_some_and(|ports| !ports.is_empty())
+        {
+            layer.include_outbound_cidrs.get_or_insert_with(Cidrs::default);
+        }
+        Self {
+            config: Config {
+                proxy: Proxy::from_layer(&mut layer),
+                inbound: Inbound::from_layer(&mut layer),
+                outbound: Outbound::from_layer(&mut layer),
+                dns: Dns::from_layer(&mut layer),
+                general: General::from_layer(&mut layer),
+                dialect: Dialect::Sidetrack,
+            },
+            install: Installation::from_layer(&mut layer),
+            dry_run: DryRun::from_layer(&mut layer),
+            logging: Logging::from_layer(&mut layer),
+        }
+    }
 }
 
 /// What happens with no options at all.
 impl Default for Settings {
     fn default() -> Self {
-        Self {
-            config: Config {
-                proxy: Proxy {
-                    inbound_port: port(15006),
-                    outbound_port: port(15001),
-                    uids: id(1337),
-                    gids: id(1337),
-                    mesh_ports: [15008, 15020, 15021, 15090].map(port).into_iter().collect(),
-                },
-                inbound: Inbound {
-                    include_ports: Ports::everything(),
-                    exclude_ports: Ports::default(),
-                    exclude_cidrs: Cidrs::default(),
-                    mode: InboundMode::Redirect,
-                    tproxy_mark: TPROXY_MARK,
-                    tproxy_route_table: TPROXY_ROUTE_TABLE,
-                },
-                outbound: Outbound {
-                    include_ports: Ports::default(),
-                    exclude_ports: Ports::default(),
-                    include_cidrs: Cidrs::everything(),
-                    exclude_cidrs: Cidrs::default(),
-                    exclude_uids: Uids::default(),
-                    include_gids: Gids::everything(),
-                    exclude_gids: Gids::default(),
-                    exclude_ports_for_uids: Vec::new(),
-                },
-                dns: Dns {
-                    redirect: false,
-                    port: port(15053),
-                    servers: DnsServers::ResolvConf,
-                },
-                exclude_interfaces: Vec::new(),
-                reroute_interfaces: Vec::new(),
-                drop_invalid: false,
-                loopback_cidr: LoopbackCidr::default(),
-                ip_family: IpFamily::Auto,
-                dialect: Dialect::Sidetrack,
-            },
-            run: Run {
-                backend: Backend::Auto,
-                dry_run: false,
-                output: Output::Nft,
-            },
-            logging: Logging {
-                level: LogLevel::Info,
-                format: LogFormat::Text,
-            },
-        }
+        Self::merged(Layer::default())
     }
-}
-
-const TPROXY_MARK: Mark = match Mark::new(1337) {
-    Some(mark) => mark,
-    None => unreachable!(),
-};
-
-const TPROXY_ROUTE_TABLE: RouteTable = match RouteTable::new(133) {
-    Some(table) => table,
-    None => unreachable!(),
-};
-
-/// A default port: a constant above, so never 0.
-fn port(number: u16) -> Port {
-    Port::new(number).unwrap_or(Port::MAX)
-}
-
-/// A default ID: a constant above, so never 4294967295.
-fn id<I: Id>(number: u32) -> Ranges<I> {
-    I::new(number).map(Range::single).into_iter().collect()
 }
 
 fn contradictions(config: &Config) -> Vec<Problem> {
@@ -330,6 +136,7 @@ fn contradictions(config: &Config) -> Vec<Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::{Gids, Port, Uids};
 
     #[test]
     fn an_empty_layer_gives_the_defaults() {

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::layer::Layer;
 use super::problem::{Problem, Source, environment_name};
 use super::table;
+use super::table::Layer;
 use super::table::{OPTIONS, OptionSpec};
 use crate::types::{Accounts, Invalid};
 use crate::yaml;

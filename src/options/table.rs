@@ -1,10 +1,12 @@
-//! The table of options: one definition gives flags, environment variables, file keys, help and documentation.
+//! The table of options. A row is all there is to an option: the field and its default, the flag with its aliases,
+//! environment variable and file key (from the name), help and documentation, and where it may be given.
+//!
+//! From the rows come the groups of [`Config`] and [`Settings`], and the [`Layer`] that one source fills.
 
-use super::layer::Layer;
+use super::value::Value;
 use crate::types::{
-    Accounts, Backend, Choice, Cidrs, DnsServers, Gids, InboundMode, InterfaceName, Invalid, IpFamily, LogFormat,
-    LogLevel, LoopbackCidr, Mark, Output, Port, Ports, PortsForUids, RouteTable, Uids, parse_cidrs, parse_ids,
-    parse_ports, parse_ports_for_uids,
+    Accounts, Backend, Cidrs, DnsServers, Gid, Gids, Id, InboundMode, InterfaceName, Invalid, IpFamily, LogFormat,
+    LogLevel, LoopbackCidr, Mark, Number as _, Output, Port, Ports, PortsForUids, Range, Ranges, RouteTable, Uid, Uids,
 };
 
 /// An option, whatever source it comes from.
@@ -15,23 +17,18 @@ pub struct OptionSpec {
     pub aliases: &'static [&'static str],
     /// What its value is called in help; `None` for a switch.
     pub value_name: Option<&'static str>,
-    /// The default, as one would write it.
-    pub default: &'static str,
     /// One line of help.
     pub help: &'static str,
     /// The heading that help and documentation list it under.
     pub group: Group,
+    /// Who may set it.
+    pub scope: Scope,
     /// Reads the value into a layer.
     pub read: Reader,
     /// Writes the value that a layer has, as one text that is read back.
     pub write: fn(&Layer) -> Option<String>,
-}
-
-impl OptionSpec {
-    /// Whether it is about a dry run: a matter of the moment, and of `apply` alone.
-    pub fn is_of_dry_run(&self) -> bool {
-        matches!(self.name, "dry-run" | "output")
-    }
+    /// The default, as one text.
+    pub default: fn() -> String,
 }
 
 /// Reads the texts given for an option (a flag may be repeated) into a layer.
@@ -39,6 +36,26 @@ impl OptionSpec {
 /// # Errors
 /// Every text, or part of one, that is not valid.
 pub type Reader = fn(&mut Layer, &[String], &dyn Accounts) -> Result<(), Vec<Invalid>>;
+
+/// Who may set an option, and which commands know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// What is redirected: a matter of the pod, known to every command that works out a plan.
+    Pod,
+    /// How rules are installed: a matter of whoever runs the program.
+    Host,
+    /// How one dry run of `apply` prints its plan; never kept.
+    DryRun,
+    /// How the program logs.
+    Logging,
+}
+
+impl Scope {
+    /// Whether it is about the redirection, rather than about one run of a command.
+    pub fn is_of_redirection(self) -> bool {
+        matches!(self, Self::Pod | Self::Host)
+    }
+}
 
 /// What an option is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,139 +88,252 @@ impl Group {
     }
 }
 
-/// A value as one text, which its option reads back.
-trait Written {
-    fn written(&self) -> String;
-}
-
-macro_rules! written {
-    ($($type:ty),*) => {
-        $(impl Written for $type {
-            fn written(&self) -> String {
-                self.to_string()
-            }
-        })*
-    };
-}
-
-written!(
-    bool,
-    Port,
-    Ports,
-    Uids,
-    Gids,
-    Cidrs,
-    LoopbackCidr,
-    Mark,
-    RouteTable,
-    DnsServers
-);
-written!(InboundMode, IpFamily, Backend, Output, LogLevel, LogFormat);
-
-impl Written for Vec<InterfaceName> {
-    fn written(&self) -> String {
-        self.iter().map(InterfaceName::as_str).collect::<Vec<_>>().join(",")
-    }
-}
-
-impl Written for Vec<PortsForUids> {
-    fn written(&self) -> String {
-        self.iter().map(ToString::to_string).collect::<Vec<_>>().join(";")
-    }
-}
-
 macro_rules! options {
-    ($($group:ident $name:literal $(| $alias:literal)* $(<$value:literal>)? = $default:literal, $help:literal,
-       $field:ident: $parse:expr;)*) => {
+    ($(
+        $(#[$group_meta:meta])*
+        $group:ident $scope:ident $struct:ident {
+            $(
+                $(#[$meta:meta])*
+                $field:ident: $type:ty = $default:expr,
+                $option:ident $name:literal $(| $alias:literal)* $(<$value:literal>)?, $help:literal;
+            )*
+        }
+    )*) => {
+        $(
+            $(#[$group_meta])*
+            #[derive(Clone, Debug, PartialEq, Eq)]
+            pub struct $struct { $( $(#[$meta])* pub $field: $type, )* }
+
+            impl $struct {
+                /// What `layer` says, and the defaults where it is silent.
+                pub(super) fn from_layer(layer: &mut Layer) -> Self {
+                    Self { $($field: layer.$option.take().unwrap_or_else(|| $default),)* }
+                }
+            }
+        )*
+
+        /// What one source says of the options: the fields are their names.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct Layer { $($( $(#[$meta])* pub $option: Option<$type>, )*)* }
+
+        impl Layer {
+            /// This layer, and below it another one that speaks where this one is silent.
+            #[must_use]
+            pub fn over(self, lower: Self) -> Self {
+                Self { $($($option: self.$option.or(lower.$option),)*)* }
+            }
+        }
+
         /// Every option, in the order of help and documentation.
-        pub const OPTIONS: &[OptionSpec] = &[$(OptionSpec {
+        pub const OPTIONS: &[OptionSpec] = &[$($(OptionSpec {
             name: $name,
             aliases: &[$($alias),*],
             value_name: options!(@value $($value)?),
-            default: $default,
             help: $help,
             group: Group::$group,
+            scope: Scope::$scope,
             read: |layer, texts, accounts| {
-                layer.$field = Some($parse(texts, accounts)?);
+                layer.$option = Some(Value::read(texts, accounts)?);
                 Ok(())
             },
-            write: |layer| layer.$field.as_ref().map(Written::written),
-        },)*];
+            write: |layer| layer.$option.as_ref().map(Value::written),
+            default: || {
+                let default: $type = $default;
+                default.written()
+            },
+        },)*)*];
     };
     (@value) => { None };
     (@value $value:literal) => { Some($value) };
 }
 
 options! {
-    Proxy "proxy-inbound-port" | "incoming-proxy-port" | "redirect-inbound-port" <"PORT"> = "15006",
-        "Port of the proxy that inbound TCP goes to",
-        proxy_inbound_port: port;
-    Proxy "proxy-outbound-port" | "outgoing-proxy-port" | "redirect-outbound-port" <"PORT"> = "15001",
-        "Port of the proxy that outbound TCP goes to",
-        proxy_outbound_port: port;
-    Proxy "proxy-uid" | "kuma-dp-user" <"UIDS"> = "1337", "Users that the proxy runs as; their traffic is left alone",
-        proxy_uid: |texts, accounts| parse_ids(&joined(texts), accounts);
-    Proxy "proxy-gid" <"GIDS"> = "1337", "Groups that the proxy runs as; their traffic is left alone",
-        proxy_gid: |texts, accounts| parse_ids(&joined(texts), accounts);
-    Proxy "mesh-ports" <"PORTS"> = "15008,15020-15021,15090", "Ports that the mesh serves itself; never captured inbound",
-        mesh_ports: ports;
-    Inbound "include-inbound-ports" | "ports-to-redirect" <"PORTS"> = "*",
-        "Capture TCP to these ports of the pod; empty for none",
-        include_inbound_ports: ports;
-    Inbound "exclude-inbound-ports" | "inbound-ports-to-ignore" <"PORTS"> = "",
-        "Leave TCP to these ports of the pod alone",
-        exclude_inbound_ports: ports;
-    Inbound "exclude-inbound-cidrs" | "subnets-to-ignore" | "exclude-inbound-ips" <"CIDRS"> = "",
-        "Leave TCP from these addresses alone",
-        exclude_inbound_cidrs: cidrs;
-    Inbound "inbound-mode" <"MODE"> = "redirect", "redirect, or tproxy: the app sees the client's own address",
-        inbound_mode: |texts, _| one(texts, InboundMode::parse);
-    Inbound "tproxy-mark" <"MARK"> = "1337", "Mark of the packets that tproxy routes to the proxy",
-        tproxy_mark: |texts, _| one(texts, Mark::parse);
-    Inbound "tproxy-route-table" <"TABLE"> = "133", "Routing table that tproxy may use",
-        tproxy_route_table: |texts, _| one(texts, RouteTable::parse);
-    Outbound "include-outbound-ports" <"PORTS"> = "", "Capture TCP to these ports, wherever it goes",
-        include_outbound_ports: ports;
-    Outbound "exclude-outbound-ports" | "outbound-ports-to-ignore" <"PORTS"> = "", "Leave TCP to these ports alone",
-        exclude_outbound_ports: ports;
-    Outbound "include-outbound-cidrs" <"CIDRS"> = "*", "Capture TCP to these addresses; none where only ports are included",
-        include_outbound_cidrs: cidrs;
-    Outbound "exclude-outbound-cidrs" | "exclude-outbound-ips" <"CIDRS"> = "", "Leave TCP to these addresses alone",
-        exclude_outbound_cidrs: cidrs;
-    Outbound "exclude-uids" <"UIDS"> = "", "Leave TCP of these users alone",
-        exclude_uids: |texts, accounts| parse_ids(&joined(texts), accounts);
-    Outbound "include-gids" <"GIDS"> = "*", "Capture traffic of these groups alone",
-        include_gids: |texts, accounts| parse_ids(&joined(texts), accounts);
-    Outbound "exclude-gids" <"GIDS"> = "", "Leave TCP of these groups alone",
-        exclude_gids: |texts, accounts| parse_ids(&joined(texts), accounts);
-    Outbound "exclude-outbound-ports-for-uids" <"PROTO:PORTS:UIDS"> = "", "Leave these ports alone for these users",
-        exclude_outbound_ports_for_uids: |texts: &[String], accounts| parse_ports_for_uids(&texts.join(";"), accounts);
-    Dns "redirect-dns" = "false", "Capture DNS, over UDP and TCP",
-        redirect_dns: |texts, _| one(texts, boolean);
-    Dns "dns-port" | "redirect-dns-port" <"PORT"> = "15053", "Port of the proxy that DNS goes to",
-        dns_port: port;
-    Dns "dns-servers" <"SERVERS"> = "resolv.conf", "Capture queries to these: resolv.conf, all, or addresses",
-        dns_servers: |texts, _| DnsServers::parse(&joined(texts));
-    General "exclude-interfaces" <"NAMES"> = "", "Leave traffic of these interfaces alone",
-        exclude_interfaces: interfaces;
-    General "reroute-interfaces" <"NAMES"> = "", "Treat what arrives on these as outbound: a VM's tap, a container bridge",
-        reroute_interfaces: interfaces;
-    General "drop-invalid" | "drop-invalid-packets" = "false", "Drop packets that belong to no known connection",
-        drop_invalid: |texts, _| one(texts, boolean);
-    General "loopback-cidr" <"CIDR"> = "127.0.0.1/32", "IPv4 addresses that count as loopback",
-        loopback_cidr: |texts, _| one(texts, LoopbackCidr::parse);
-    General "ip-family" <"FAMILY"> = "auto", "Families to redirect: auto, ipv4, ipv6 or dual",
-        ip_family: |texts, _| one(texts, IpFamily::parse);
-    Run "backend" <"BACKEND"> = "auto", "auto, nftables, iptables-nft or iptables-legacy",
-        backend: |texts, _| one(texts, Backend::parse);
-    Run "dry-run" | "simulate" = "false", "Print the plan and do nothing else",
-        dry_run: |texts, _| one(texts, boolean);
-    Run "output" <"FORMAT"> = "nft", "How a dry run prints the plan: nft, iptables or json",
-        output: |texts, _| one(texts, Output::parse);
-    Run "log-level" <"LEVEL"> = "info", "error, warn, info, debug or trace; -v is debug, -vv trace",
-        log_level: |texts, _| one(texts, LogLevel::parse);
-    Run "log-format" <"FORMAT"> = "text", "text or json, one line an event, on standard error",
-        log_format: |texts, _| one(texts, LogFormat::parse);
+    /// The proxy that traffic goes to.
+    Proxy Pod Proxy {
+        /// Where inbound connections go.
+        inbound_port: Port = port(15006),
+        proxy_inbound_port "proxy-inbound-port" | "incoming-proxy-port" | "redirect-inbound-port" <"PORT">,
+        "Port of the proxy that inbound TCP goes to";
+
+        /// Where outbound connections go.
+        outbound_port: Port = port(15001),
+        proxy_outbound_port "proxy-outbound-port" | "outgoing-proxy-port" | "redirect-outbound-port" <"PORT">,
+        "Port of the proxy that outbound TCP goes to";
+
+        /// The users that the proxy runs as.
+        uids: Uids = id::<Uid>(1337),
+        proxy_uid "proxy-uid" | "kuma-dp-user" <"UIDS">,
+        "Users that the proxy runs as; their traffic is left alone";
+
+        /// The groups that the proxy runs as.
+        gids: Gids = id::<Gid>(1337),
+        proxy_gid "proxy-gid" <"GIDS">,
+        "Groups that the proxy runs as; their traffic is left alone";
+
+        /// Ports that the mesh serves itself in the pod: never captured on the way in.
+        mesh_ports: Ports = [15008, 15020, 15021, 15090].map(port).into_iter().collect(),
+        mesh_ports "mesh-ports" <"PORTS">,
+        "Ports that the mesh serves itself; never captured inbound";
+    }
+
+    /// Which connections to the pod are captured: to included ports, unless excluded.
+    Inbound Pod Inbound {
+        /// Ports to capture.
+        include_ports: Ports = Ports::everything(),
+        include_inbound_ports "include-inbound-ports" | "ports-to-redirect" <"PORTS">,
+        "Capture TCP to these ports of the pod; empty for none";
+
+        /// Ports to leave alone.
+        exclude_ports: Ports = Ports::default(),
+        exclude_inbound_ports "exclude-inbound-ports" | "inbound-ports-to-ignore" <"PORTS">,
+        "Leave TCP to these ports of the pod alone";
+
+        /// Sources to leave alone.
+        exclude_cidrs: Cidrs = Cidrs::default(),
+        exclude_inbound_cidrs "exclude-inbound-cidrs" | "subnets-to-ignore" | "exclude-inbound-ips" <"CIDRS">,
+        "Leave TCP from these addresses alone";
+
+        /// How the connections get to the proxy.
+        mode: InboundMode = InboundMode::Redirect,
+        inbound_mode "inbound-mode" <"MODE">,
+        "redirect, or tproxy: the app sees the client's own address";
+
+        /// The mark of packets that TPROXY routes to the proxy.
+        tproxy_mark: Mark = TPROXY_MARK,
+        tproxy_mark "tproxy-mark" <"MARK">,
+        "Mark of the packets that tproxy routes to the proxy";
+
+        /// The routing table that they are looked up in.
+        tproxy_route_table: RouteTable = TPROXY_ROUTE_TABLE,
+        tproxy_route_table "tproxy-route-table" <"TABLE">,
+        "Routing table that tproxy may use";
+    }
+
+    /// Which connections from the pod are captured: to included ports or included addresses, unless excluded.
+    Outbound Pod Outbound {
+        /// Ports to capture, whatever the address.
+        include_ports: Ports = Ports::default(),
+        include_outbound_ports "include-outbound-ports" <"PORTS">,
+        "Capture TCP to these ports, wherever it goes";
+
+        /// Ports to leave alone.
+        exclude_ports: Ports = Ports::default(),
+        exclude_outbound_ports "exclude-outbound-ports" | "outbound-ports-to-ignore" <"PORTS">,
+        "Leave TCP to these ports alone";
+
+        /// Destinations to capture, whatever the port.
+        include_cidrs: Cidrs = Cidrs::everything(),
+        include_outbound_cidrs "include-outbound-cidrs" <"CIDRS">,
+        "Capture TCP to these addresses; none where only ports are included";
+
+        /// Destinations to leave alone.
+        exclude_cidrs: Cidrs = Cidrs::default(),
+        exclude_outbound_cidrs "exclude-outbound-cidrs" | "exclude-outbound-ips" <"CIDRS">,
+        "Leave TCP to these addresses alone";
+
+        /// Users whose connections are left alone.
+        exclude_uids: Uids = Uids::default(),
+        exclude_uids "exclude-uids" <"UIDS">,
+        "Leave TCP of these users alone";
+
+        /// Groups whose connections are captured; those of others are left alone.
+        include_gids: Gids = Gids::everything(),
+        include_gids "include-gids" <"GIDS">,
+        "Capture traffic of these groups alone";
+
+        /// Groups whose connections are left alone.
+        exclude_gids: Gids = Gids::default(),
+        exclude_gids "exclude-gids" <"GIDS">,
+        "Leave TCP of these groups alone";
+
+        /// Ports that are left alone for some users.
+        exclude_ports_for_uids: Vec<PortsForUids> = Vec::new(),
+        exclude_outbound_ports_for_uids "exclude-outbound-ports-for-uids" <"PROTO:PORTS:UIDS">,
+        "Leave these ports alone for these users";
+    }
+
+    /// Which name lookups are captured.
+    Dns Pod Dns {
+        /// Whether any are.
+        redirect: bool = false,
+        redirect_dns "redirect-dns",
+        "Capture DNS, over UDP and TCP";
+
+        /// Where they go.
+        port: Port = port(15053),
+        dns_port "dns-port" | "redirect-dns-port" <"PORT">,
+        "Port of the proxy that DNS goes to";
+
+        /// Whose: those to these servers.
+        servers: DnsServers = DnsServers::ResolvConf,
+        dns_servers "dns-servers" <"SERVERS">,
+        "Capture queries to these: resolv.conf, all, or addresses";
+    }
+
+    /// What holds in both directions.
+    General Pod General {
+        /// Interfaces whose traffic is left alone in both directions.
+        exclude_interfaces: Vec<InterfaceName> = Vec::new(),
+        exclude_interfaces "exclude-interfaces" <"NAMES">,
+        "Leave traffic of these interfaces alone";
+
+        /// Interfaces behind which there are processes of the pod: what arrives there is treated as outbound.
+        reroute_interfaces: Vec<InterfaceName> = Vec::new(),
+        reroute_interfaces "reroute-interfaces" <"NAMES">,
+        "Treat what arrives on these as outbound: a VM's tap, a container bridge";
+
+        /// Whether packets that belong to no known connection are dropped.
+        drop_invalid: bool = false,
+        drop_invalid "drop-invalid" | "drop-invalid-packets",
+        "Drop packets that belong to no known connection";
+
+        /// The IPv4 addresses that count as loopback.
+        loopback_cidr: LoopbackCidr = LoopbackCidr::default(),
+        loopback_cidr "loopback-cidr" <"CIDR">,
+        "IPv4 addresses that count as loopback";
+
+        /// The families to redirect.
+        ip_family: IpFamily = IpFamily::Auto,
+        ip_family "ip-family" <"FAMILY">,
+        "Families to redirect: auto, ipv4, ipv6 or dual";
+    }
+
+    /// How rules are installed.
+    #[derive(Copy)]
+    Run Host Installation {
+        /// What the rules are written with.
+        backend: Backend = Backend::Auto,
+        backend "backend" <"BACKEND">,
+        "auto, nftables, iptables-nft or iptables-legacy";
+    }
+
+    /// How a dry run goes.
+    #[derive(Copy)]
+    Run DryRun DryRun {
+        /// Whether to print the plan, and do nothing else.
+        requested: bool = false,
+        dry_run "dry-run" | "simulate",
+        "Print the plan and do nothing else";
+
+        /// How the plan is printed.
+        output: Output = Output::Nft,
+        output "output" <"FORMAT">,
+        "How a dry run prints the plan: nft, iptables or json";
+    }
+
+    /// How a command logs.
+    #[derive(Copy)]
+    Run Logging Logging {
+        /// How much.
+        level: LogLevel = LogLevel::Info,
+        log_level "log-level" <"LEVEL">,
+        "error, warn, info, debug or trace; -v is debug, -vv trace";
+
+        /// In which form.
+        format: LogFormat = LogFormat::Text,
+        log_format "log-format" <"FORMAT">,
+        "text or json, one line an event, on standard error";
+    }
 }
 
 /// The option called `name`. Files may also write it in camelCase or with underscores.
@@ -213,57 +343,24 @@ pub fn find(name: &str) -> Option<&'static OptionSpec> {
     OPTIONS.iter().find(|option| bare(option.name) == wanted)
 }
 
-fn joined(texts: &[String]) -> String {
-    texts.join(",")
+const TPROXY_MARK: Mark = match Mark::new(1337) {
+    Some(mark) => mark,
+    None => unreachable!(),
+};
+
+const TPROXY_ROUTE_TABLE: RouteTable = match RouteTable::new(133) {
+    Some(table) => table,
+    None => unreachable!(),
+};
+
+/// A default port: a constant above, so never 0.
+fn port(number: u16) -> Port {
+    Port::new(number).unwrap_or(Port::MAX)
 }
 
-fn ports(texts: &[String], _: &dyn Accounts) -> Result<Ports, Vec<Invalid>> {
-    parse_ports(&joined(texts))
-}
-
-fn cidrs(texts: &[String], _: &dyn Accounts) -> Result<Cidrs, Vec<Invalid>> {
-    parse_cidrs(&joined(texts))
-}
-
-fn port(texts: &[String], _: &dyn Accounts) -> Result<Port, Vec<Invalid>> {
-    one(texts, Port::parse)
-}
-
-fn interfaces(texts: &[String], _: &dyn Accounts) -> Result<Vec<InterfaceName>, Vec<Invalid>> {
-    let texts = joined(texts);
-    let (mut names, mut errors) = (Vec::new(), Vec::new());
-    for text in texts.split(',').map(str::trim).filter(|text| !text.is_empty()) {
-        match InterfaceName::parse(text) {
-            Ok(name) if names.contains(&name) => {}
-            Ok(name) => names.push(name),
-            Err(error) => errors.push(error),
-        }
-    }
-    if errors.is_empty() { Ok(names) } else { Err(errors) }
-}
-
-fn boolean(text: &str) -> Result<bool, Invalid> {
-    match text.trim() {
-        "true" | "1" | "yes" => Ok(true),
-        "false" | "0" | "no" => Ok(false),
-        _ => Err(Invalid::new(text, "true or false")),
-    }
-}
-
-/// Reads an option that has one value: where a flag is repeated, each text must be valid, and the last one counts.
-fn one<T>(texts: &[String], parse: impl Fn(&str) -> Result<T, Invalid>) -> Result<T, Vec<Invalid>> {
-    let (mut last, mut errors) = (None, Vec::new());
-    for text in texts {
-        match parse(text) {
-            Ok(value) => last = Some(value),
-            Err(error) => errors.push(error),
-        }
-    }
-    match last {
-        Some(value) if errors.is_empty() => Ok(value),
-        None if errors.is_empty() => Err(vec![Invalid::new("", "a value")]),
-        _ => Err(errors),
-    }
+/// A default ID: a constant above, so never 4294967295.
+fn id<I: Id>(number: u32) -> Ranges<I> {
+    I::new(number).map(Range::single).into_iter().collect()
 }
 
 #[cfg(test)]
@@ -275,11 +372,10 @@ mod tests {
     #[test]
     fn the_defaults_that_help_shows_are_the_defaults() {
         let mut layer = Layer::default();
-        for option in OPTIONS.iter().filter(|option| option.name != "include-outbound-cidrs") {
-            (option.read)(&mut layer, &[option.default.to_owned()], &NoAccounts).unwrap();
+        for option in OPTIONS {
+            (option.read)(&mut layer, &[(option.default)()], &NoAccounts).unwrap();
         }
         assert_eq!(Settings::from_layer(layer).unwrap(), Settings::default());
-        assert_eq!(Settings::default().config.outbound.include_cidrs.to_string(), "*");
     }
 
     #[test]
@@ -298,5 +394,21 @@ mod tests {
             assert_eq!(find(name).unwrap().name, "proxy-inbound-port");
         }
         assert!(find("proxy-inbound").is_none());
+    }
+
+    #[test]
+    fn the_upper_layer_wins_and_the_lower_one_fills_in() {
+        let upper = Layer {
+            proxy_inbound_port: Port::new(1),
+            ..Layer::default()
+        };
+        let lower = Layer {
+            proxy_inbound_port: Port::new(2),
+            proxy_outbound_port: Port::new(3),
+            ..Layer::default()
+        };
+        let merged = upper.over(lower);
+        assert_eq!(merged.proxy_inbound_port, Port::new(1));
+        assert_eq!(merged.proxy_outbound_port, Port::new(3));
     }
 }

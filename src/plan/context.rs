@@ -25,7 +25,7 @@ pub struct Context<'c> {
 impl Context<'_> {
     /// Leaves traffic to loopback addresses alone.
     pub fn leave_loopback_alone(&mut self) -> Vec<Rule> {
-        let v4 = IpNet::from(self.config.loopback_cidr.net());
+        let v4 = IpNet::from(self.config.general.loopback_cidr.net());
         let v6 = IpNet::from(IpAddr::from(Ipv6Addr::LOCALHOST));
         let loopback: Cidrs = [v4, v6].into_iter().collect();
         self.sets

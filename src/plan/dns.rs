@@ -109,7 +109,7 @@ pub fn zones_on_arrival(context: &mut Context) -> Vec<Rule> {
     match context.config.dialect {
         Dialect::Sidetrack => {
             let on_servers = sides(context, Match::Destination);
-            for interface in &context.config.reroute_interfaces {
+            for interface in &context.config.general.reroute_interfaces {
                 rules.extend(on_servers.iter().cloned().map(|on_server| {
                     let matches = [Match::InInterface(interface.clone()), query(Protocol::Udp)];
                     let matches = matches.into_iter().chain(on_server);

@@ -98,8 +98,8 @@ impl Plan {
     /// IPv6 is wanted or in use, and cannot be redirected.
     pub fn new(config: &Config, facts: &Facts) -> Result<Self, PlanError> {
         let families = match config.dialect {
-            Dialect::Sidetrack => families(config.ip_family, facts.ipv6)?,
-            Dialect::Istio(_) => families_of_istio(config.ip_family, facts)?,
+            Dialect::Sidetrack => families(config.general.ip_family, facts.ipv6)?,
+            Dialect::Istio(_) => families_of_istio(config.general.ip_family, facts)?,
         };
         let ruleset = ruleset(config, facts, families);
         ruleset::check(&ruleset, &proxy_traffic(config, families))?;
@@ -214,7 +214,7 @@ fn mangle(context: &mut Context) -> Vec<Chain> {
     if tproxy {
         arriving.extend(excluded_interfaces(context, Match::InInterface));
     }
-    if config.drop_invalid {
+    if config.general.drop_invalid {
         let invalid = Match::ConntrackState(ConntrackState::Invalid);
         arriving.push(rule([invalid], Action::Drop, "of no known connection"));
     }
@@ -257,7 +257,7 @@ fn base_chain(context: &Context, name: &'static str, kind: ChainType, hook: Hook
 }
 
 fn excluded_interfaces(context: &Context, on: fn(InterfaceName) -> Match) -> Vec<Rule> {
-    let names = context.config.exclude_interfaces.iter().cloned();
+    let names = context.config.general.exclude_interfaces.iter().cloned();
     names
         .map(|name| leave_alone([on(name)], "excluded interface"))
         .collect()

@@ -252,7 +252,7 @@ fn included_addresses(context: &mut Context) -> Vec<Rule> {
 
 /// What arrives on rerouted interfaces is outbound traffic, of processes behind them.
 pub fn rerouted(context: &Context) -> Vec<Rule> {
-    let outbound = context.config.reroute_interfaces.iter().map(|name| {
+    let outbound = context.config.general.reroute_interfaces.iter().map(|name| {
         rule(
             [Match::InInterface(name.clone())],
             Action::Jump(REROUTED.into()),
@@ -264,7 +264,7 @@ pub fn rerouted(context: &Context) -> Vec<Rule> {
 
 /// What arrives on rerouted interfaces is not inbound.
 pub fn not_inbound(context: &Context) -> Vec<Rule> {
-    let interfaces = context.config.reroute_interfaces.iter().cloned();
+    let interfaces = context.config.general.reroute_interfaces.iter().cloned();
     interfaces
         .map(|name| leave_alone([Match::InInterface(name)], "rerouted interface: not inbound"))
         .collect()
@@ -272,7 +272,7 @@ pub fn not_inbound(context: &Context) -> Vec<Rule> {
 
 /// The chain for what arrives on rerouted interfaces. Nothing tells the owners of its sockets.
 pub fn rerouted_chain(context: &mut Context) -> Option<Chain> {
-    if context.config.reroute_interfaces.is_empty() {
+    if context.config.general.reroute_interfaces.is_empty() {
         return None;
     }
     let rules = match context.config.dialect {

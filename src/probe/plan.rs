@@ -86,7 +86,7 @@ impl Author<'_> {
             needs,
         };
         let to_proxy = Expected::Captured(self.config.proxy.outbound_port);
-        let by_any_route = match self.config.exclude_interfaces.as_slice() {
+        let by_any_route = match self.config.general.exclude_interfaces.as_slice() {
             [] => Needs::Route,
             _ => Needs::Link,
         };
@@ -174,7 +174,7 @@ impl Author<'_> {
             return Vec::new();
         };
         let by_link = *server == ends.far;
-        let needs = match self.config.exclude_interfaces.as_slice() {
+        let needs = match self.config.general.exclude_interfaces.as_slice() {
             [] => Needs::Route,
             _ if by_link => Needs::Link,
             _ => Needs::Impossible(EXCLUDED_INTERFACES),
@@ -283,7 +283,11 @@ impl Author<'_> {
     fn self_call(&self, ends: &Ends) -> Option<Probe> {
         let (config, outbound) = (self.config, &self.config.outbound);
         let (address, source, needs) = self.own_address(ends);
-        let by_loopback = config.exclude_interfaces.iter().any(|name| name.as_str() == "lo");
+        let by_loopback = config
+            .general
+            .exclude_interfaces
+            .iter()
+            .any(|name| name.as_str() == "lo");
         let from = source.unwrap_or(address);
         if by_loopback || config.dialect == Dialect::Sidetrack && choice::holds(&config.inbound.exclude_cidrs, from) {
             return None;
@@ -367,7 +371,7 @@ impl Author<'_> {
             return (*address, None, Needs::Route);
         }
         let is_loopback = |address| match address {
-            IpAddr::V4(address) => self.config.loopback_cidr.net().contains(&address),
+            IpAddr::V4(address) => self.config.general.loopback_cidr.net().contains(&address),
             IpAddr::V6(address) => address.is_loopback(),
         };
         let (address, loopback): (_, IpAddr) = match family {

@@ -204,7 +204,7 @@ fn lookups_go_to_servers_that_are_captured() {
     // Which interface it leaves by cannot be foretold.
     let found = list(|config, _| {
         config.dns.redirect = true;
-        config.exclude_interfaces = vec![InterfaceName::parse("eth0").unwrap()];
+        config.general.exclude_interfaces = vec![InterfaceName::parse("eth0").unwrap()];
     });
     has(&found, "lookup 1000:1000 10.96.0.10:53 > 15053 (impossible)");
     has(&found, "outbound 1000:1000 192.0.2.254:15002 > 15001 (link)");
@@ -232,7 +232,7 @@ fn a_pod_without_addresses_is_called_by_that_of_passed_on_traffic_or_of_the_link
     has(&found, "passthrough 1337:1337@127.0.0.6 127.0.0.6:15002");
     let found = list(|config, surroundings| {
         surroundings.addresses.clear();
-        config.loopback_cidr = LoopbackCidr::parse("127.0.0.0/8").unwrap();
+        config.general.loopback_cidr = LoopbackCidr::parse("127.0.0.0/8").unwrap();
     });
     has(&found, "self-call 1337:1337 192.0.2.253:15002 > 15006 (link)");
 }
@@ -243,7 +243,7 @@ fn excluded_sources_and_interfaces_say_nothing_about_the_rules_for_others() {
     has(&found, "inbound neighbour 192.0.2.253:15002 > 15006 (impossible)");
     has_no(&found, "self-call");
     has_no(
-        &list(|config, _| config.exclude_interfaces = vec![InterfaceName::loopback()]),
+        &list(|config, _| config.general.exclude_interfaces = vec![InterfaceName::loopback()]),
         "self-call",
     );
 }

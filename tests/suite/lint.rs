@@ -13,7 +13,7 @@ use proptest::sample::Index;
 use serde_json::Value;
 use sidetrack::lint::code::Explanation;
 use sidetrack::lint::{Code, Context};
-use sidetrack::options::layer::Layer;
+use sidetrack::options::Layer;
 
 use crate::SIDETRACK;
 use crate::generated;

@@ -123,7 +123,7 @@ fn a_network_of_all_addresses_is_no_condition() {
 #[test]
 fn every_rule_of_a_single_family_is_marked() {
     for (family, mark) in [(IpFamily::Ipv4, "-4 "), (IpFamily::Ipv6, "-6 ")] {
-        let text = script(&plan(|config| config.ip_family = family));
+        let text = script(&plan(|config| config.general.ip_family = family));
         let unmarked = text
             .lines()
             .find(|line| line.starts_with('-') && !line.starts_with(mark));
@@ -216,7 +216,7 @@ fn the_table_that_gives_up_capturing_inbound_connections_comes_last() {
     let tables = |mode| {
         let plan = plan(|config| {
             config.inbound.mode = mode;
-            config.drop_invalid = true;
+            config.general.drop_invalid = true;
         });
         lower(&plan.ruleset).of(Family::V4)
     };

@@ -8,8 +8,7 @@ use serde_json::Value;
 
 use self::table::{Annotation, Meaning, Said, TABLE};
 use super::policy::REDIRECT;
-use crate::cni::netconf::is_for_pods;
-use crate::options::layer::Layer;
+use crate::options::Layer;
 use crate::options::problem::{Problem, Source};
 use crate::options::table::{self as options, OPTIONS};
 use crate::types::{Invalid, NoAccounts, Port, Ports};
@@ -158,7 +157,10 @@ pub fn parse(annotations: &Annotations) -> Parsed {
         let Some(option) = name.strip_prefix(OURS).filter(|_| name != REDIRECT) else {
             continue;
         };
-        match OPTIONS.iter().find(|known| known.name == option && is_for_pods(known)) {
+        match OPTIONS
+            .iter()
+            .find(|known| known.name == option && known.scope.is_of_redirection())
+        {
             Some(known) => parsed.option(name, known.name, std::slice::from_ref(text)),
             None => parsed.problem(format!("{name}: {option} is not an option of pods")),
         }

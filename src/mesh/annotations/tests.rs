@@ -316,7 +316,7 @@ fn every_option_is_an_annotation_of_ours() {
     for option in OPTIONS {
         let name = format!("{OURS}{}", option.name);
         let read = layer(&[(&name, value(option.name))], Layer::default());
-        if is_for_pods(option) {
+        if option.scope.is_of_redirection() {
             assert_eq!(read.unwrap(), flags(&[(option.name, value(option.name))]), "{name}");
         } else {
             let problems = read.unwrap_err();

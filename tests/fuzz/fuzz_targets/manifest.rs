@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sidetrack::options::layer::Layer;
+use sidetrack::options::Layer;
 use sidetrack::lint::{Context, Invocation, Linted, json, lint, text};
 
 fuzz_target!(|manifest: &str| {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use sidetrack::options::layer::Layer;
+use sidetrack::options::Layer;
 use sidetrack::options::sources;
 use sidetrack::options::sources::Parsed;
 use sidetrack::types::NoAccounts;

@@ -32,7 +32,7 @@ fn the_table_of_options_is_the_one_in_the_code() {
             group = Some(option.group);
         }
         let value = option.value_name.map(|name| format!(" {name}")).unwrap_or_default();
-        let default = match option.default {
+        let default = match (option.default)().as_str() {
             "" => String::new(),
             default => format!(" `{default}`"),
         };

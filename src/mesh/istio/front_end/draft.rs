@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Probe, Request, Task};
-use crate::options::layer::Layer;
+use crate::options::Layer;
 use crate::options::problem::Problem;
 use crate::options::{Dialect, Logging, OwnerOrder, Settings};
 use crate::types::{Accounts, Backend, Gid, Id, Output, Port, Uid};

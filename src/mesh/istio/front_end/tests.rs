@@ -89,13 +89,13 @@ fn without_settings_nothing_but_the_proxy_is_known() {
     assert!(config.inbound.include_ports.is_empty() && config.inbound.exclude_ports.is_empty());
     assert!(config.outbound.include_cidrs.is_empty() && config.outbound.include_ports.is_empty());
     assert!(config.outbound.include_gids.is_everything() && config.outbound.exclude_gids.is_empty());
-    assert!(!config.dns.redirect && !config.drop_invalid);
+    assert!(!config.dns.redirect && !config.general.drop_invalid);
     assert_eq!(config.dns.port, Port::new(15053).unwrap());
-    assert_eq!(config.ip_family, IpFamily::Auto);
+    assert_eq!(config.general.ip_family, IpFamily::Auto);
     assert_eq!(config.inbound.mode, InboundMode::Redirect);
-    assert_eq!(request.settings.run.backend, Backend::Auto);
-    assert_eq!(request.settings.run.output, Output::Iptables);
-    assert!(!request.settings.run.dry_run);
+    assert_eq!(request.settings.install.backend, Backend::Auto);
+    assert_eq!(request.settings.dry_run.output, Output::Iptables);
+    assert!(!request.settings.dry_run.requested);
     assert_eq!((request.task, request.probe), (Task::Apply, None));
     assert_eq!((request.netns, request.dry_run_file), (None, None));
 }
@@ -165,12 +165,12 @@ fn each_setting_becomes_what_the_table_says() {
         ],
         &[("ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR", "127.0.0.1/8")],
     );
-    assert_eq!(general.exclude_interfaces, interfaces(&["eth1", "eth2"]));
-    assert_eq!(general.reroute_interfaces, interfaces(&["tap0"]));
-    assert!(general.drop_invalid && general.dns.redirect);
+    assert_eq!(general.general.exclude_interfaces, interfaces(&["eth1", "eth2"]));
+    assert_eq!(general.general.reroute_interfaces, interfaces(&["tap0"]));
+    assert!(general.general.drop_invalid && general.dns.redirect);
     assert_eq!(general.dns.servers, DnsServers::All);
-    assert_eq!(general.ip_family, IpFamily::Dual);
-    assert_eq!(general.loopback_cidr.to_string(), "127.0.0.0/8");
+    assert_eq!(general.general.ip_family, IpFamily::Dual);
+    assert_eq!(general.general.loopback_cidr.to_string(), "127.0.0.0/8");
 }
 
 #[test]
@@ -332,8 +332,8 @@ fn the_task_and_the_tools_follow_from_several_switches() {
         Task::Nothing
     );
     let run = |flags: &[(&str, &str)]| {
-        let run = request(flags, &[]).settings.run;
-        (run.backend, run.output)
+        let settings = request(flags, &[]).settings;
+        (settings.install.backend, settings.dry_run.output)
     };
     assert_eq!(run(&[("native-nftables", "true")]), (Backend::Auto, Output::Nft));
     assert_eq!(

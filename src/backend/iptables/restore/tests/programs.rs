@@ -147,7 +147,7 @@ echo \"$input\" | $real \"$@\"";
             programs.replace(&tool(variant, family, "-restore"), refuse);
         }
         let backend = Iptables::find_in(variant, &programs.search()).unwrap();
-        let two_tables = ruleset(|config| config.drop_invalid = true);
+        let two_tables = ruleset(|config| config.general.drop_invalid = true);
         assert_eq!(backend.apply(&two_tables).unwrap(), Change::Created);
         let dump = dump(variant);
         assert_eq!(
@@ -195,7 +195,7 @@ fn ipv6_programs_are_missed_only_when_needed() {
         let error = backend.apply(&ruleset(|_| {})).unwrap_err().to_string();
         assert!(error.contains("ip6tables-restore"), "{error}");
         assert!(backend.read(Family::V4).unwrap().is_empty(), "nothing was written");
-        let v4 = ruleset(|config| config.ip_family = IpFamily::Ipv4);
+        let v4 = ruleset(|config| config.general.ip_family = IpFamily::Ipv4);
         assert_eq!(backend.apply(&v4).unwrap(), Change::Created);
         assert!(backend.remove().unwrap());
     });

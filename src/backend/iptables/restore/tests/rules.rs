@@ -124,7 +124,7 @@ fn a_family_left_out_of_the_plan_loses_its_rules() {
     in_namespace(|variant| {
         let backend = Iptables::find(variant).unwrap();
         backend.apply(&ruleset(|_| {})).unwrap();
-        let v4 = ruleset(|config| config.ip_family = IpFamily::Ipv4);
+        let v4 = ruleset(|config| config.general.ip_family = IpFamily::Ipv4);
         assert_eq!(backend.apply(&v4).unwrap(), Change::Replaced);
         assert!(backend.read(Family::V6).unwrap().is_empty());
         assert!(!backend.read(Family::V4).unwrap().is_empty());
@@ -185,7 +185,7 @@ fn the_script_by_hand_gives_what_applying_gives() {
 #[test]
 fn a_script_for_one_family_does_the_other_no_harm() {
     in_namespace(|variant| {
-        let planned = plan(|config| config.ip_family = IpFamily::Ipv6);
+        let planned = plan(|config| config.general.ip_family = IpFamily::Ipv6);
         let restore = tool(variant, Family::V4, "-restore");
         run(&restore, &["--noflush", "--test"], &script(&planned));
         run(&restore, &["--noflush"], &script(&planned));

@@ -1,0 +1,110 @@
+//! How the value of an option is read from texts, and written as one.
+
+use crate::types::{
+    Accounts, Backend, Choice, Cidrs, DnsServers, Gids, InboundMode, InterfaceName, Invalid, IpFamily, LogFormat,
+    LogLevel, LoopbackCidr, Mark, Output, Port, Ports, PortsForUids, RouteTable, Uids, parse_cidrs, parse_ids,
+    parse_ports, parse_ports_for_uids,
+};
+
+/// The value of an option.
+pub trait Value: Sized {
+    /// Reads the texts given for the option: a flag may be repeated.
+    ///
+    /// # Errors
+    /// Every text, or part of one, that is not valid.
+    fn read(texts: &[String], accounts: &dyn Accounts) -> Result<Self, Vec<Invalid>>;
+
+    /// The value as one text, which is read back as the same value.
+    fn written(&self) -> String;
+}
+
+macro_rules! value {
+    ($($type:ty: $read:expr;)*) => {
+        $(impl Value for $type {
+            fn read(texts: &[String], accounts: &dyn Accounts) -> Result<Self, Vec<Invalid>> {
+                let read: fn(&[String], &dyn Accounts) -> Result<Self, Vec<Invalid>> = $read;
+                read(texts, accounts)
+            }
+
+            fn written(&self) -> String {
+                self.to_string()
+            }
+        })*
+    };
+}
+
+value! {
+    bool: |texts, _| one(texts, boolean);
+    Port: |texts, _| one(texts, Port::parse);
+    Ports: |texts, _| parse_ports(&joined(texts));
+    Uids: |texts, accounts| parse_ids(&joined(texts), accounts);
+    Gids: |texts, accounts| parse_ids(&joined(texts), accounts);
+    Cidrs: |texts, _| parse_cidrs(&joined(texts));
+    LoopbackCidr: |texts, _| one(texts, LoopbackCidr::parse);
+    Mark: |texts, _| one(texts, Mark::parse);
+    RouteTable: |texts, _| one(texts, RouteTable::parse);
+    DnsServers: |texts, _| DnsServers::parse(&joined(texts));
+    InboundMode: |texts, _| one(texts, InboundMode::parse);
+    IpFamily: |texts, _| one(texts, IpFamily::parse);
+    Backend: |texts, _| one(texts, Backend::parse);
+    Output: |texts, _| one(texts, Output::parse);
+    LogLevel: |texts, _| one(texts, LogLevel::parse);
+    LogFormat: |texts, _| one(texts, LogFormat::parse);
+}
+
+impl Value for Vec<InterfaceName> {
+    fn read(texts: &[String], _: &dyn Accounts) -> Result<Self, Vec<Invalid>> {
+        let texts = joined(texts);
+        let (mut names, mut errors) = (Vec::new(), Vec::new());
+        for text in texts.split(',').map(str::trim).filter(|text| !text.is_empty()) {
+            match InterfaceName::parse(text) {
+                Ok(name) if names.contains(&name) => {}
+                Ok(name) => names.push(name),
+                Err(error) => errors.push(error),
+            }
+        }
+        if errors.is_empty() { Ok(names) } else { Err(errors) }
+    }
+
+    fn written(&self) -> String {
+        self.iter().map(InterfaceName::as_str).collect::<Vec<_>>().join(",")
+    }
+}
+
+impl Value for Vec<PortsForUids> {
+    fn read(texts: &[String], accounts: &dyn Accounts) -> Result<Self, Vec<Invalid>> {
+        parse_ports_for_uids(&texts.join(";"), accounts)
+    }
+
+    fn written(&self) -> String {
+        self.iter().map(ToString::to_string).collect::<Vec<_>>().join(";")
+    }
+}
+
+fn joined(texts: &[String]) -> String {
+    texts.join(",")
+}
+
+fn boolean(text: &str) -> Result<bool, Invalid> {
+    match text.trim() {
+        "true" | "1" | "yes" => Ok(true),
+        "false" | "0" | "no" => Ok(false),
+        _ => Err(Invalid::new(text, "true or false")),
+    }
+}
+
+/// Reads an option that has one value: where a flag is repeated, each text must be valid, and the last one counts.
+fn one<T>(texts: &[String], parse: impl Fn(&str) -> Result<T, Invalid>) -> Result<T, Vec<Invalid>> {
+    let (mut last, mut errors) = (None, Vec::new());
+    for text in texts {
+        match parse(text) {
+            Ok(value) => last = Some(value),
+            Err(error) => errors.push(error),
+        }
+    }
+    match last {
+        Some(value) if errors.is_empty() => Ok(value),
+        None if errors.is_empty() => Err(vec![Invalid::new("", "a value")]),
+        _ => Err(errors),
+    }
+}
