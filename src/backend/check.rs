@@ -11,13 +11,13 @@ use super::iptables::legacy;
 use super::iptables::{Iptables, Variant};
 use super::nftables::transaction::{Nftables, NftablesError};
 use super::{KernelError, Namespace, Observed, RuleBackend};
-use crate::drift;
-use crate::drift::{BaseChain, Difference, Kind, Place, Subject, Thing};
+use crate::drift::{self, BaseChain, Difference, Kind, Place, Subject, Thing};
 use crate::linux::netns::identity;
-use crate::linux::route::Prerequisite;
 use crate::plan::Plan;
-use crate::ruleset::{Family, Installed, Ruleset};
+use crate::plan::Prerequisite;
+use crate::ruleset::{Installed, Ruleset};
 use crate::types::Backend;
+use crate::types::Family;
 
 /// How what is installed compares with a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

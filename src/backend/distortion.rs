@@ -11,15 +11,15 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::SockProtocol;
 
-use super::install;
-use super::install::{Applied, Removed};
+use super::install::{self, Applied, Removed};
 use super::nftables::transaction::{Nftables, NftablesError};
 use super::{Change, Kernel as _, KernelError, Namespace};
 use crate::facts::Facts;
 use crate::linux::netlink::{ATTEMPTS, KernelWire, NetlinkError, Socket, Wire};
-use crate::linux::route::{Prerequisite, Route, RouteError};
+use crate::linux::route::{Route, RouteError};
 use crate::options::Settings;
 use crate::plan::Plan;
+use crate::plan::Prerequisite;
 use crate::types::{Backend, InboundMode, Port};
 
 /// What goes wrong.

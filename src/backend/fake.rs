@@ -9,7 +9,8 @@ use super::nftables::transaction::NftablesError;
 use super::{Change, Kernel, KernelError, Observed, RuleBackend};
 use crate::facts::{InstalledChain, Ipv6, UsableAddresses};
 use crate::linux::netlink::NetlinkError;
-use crate::linux::route::{Loopback, Prerequisite, RouteError};
+use crate::linux::route::{Loopback, RouteError};
+use crate::plan::Prerequisite;
 use crate::ruleset::Ruleset;
 
 /// Something done to the namespace.

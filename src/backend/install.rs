@@ -5,8 +5,8 @@ use std::net::Ipv6Addr;
 use super::iptables::IptablesError;
 use super::nftables::transaction::NftablesError;
 use super::{Change, Kernel, KernelError, Observed, RuleBackend};
-use crate::linux::route::Prerequisite;
 use crate::plan::Plan;
+use crate::plan::Prerequisite;
 use crate::ruleset::Ruleset;
 use crate::types::Backend;
 
@@ -209,7 +209,7 @@ mod tests {
     use crate::facts::Facts;
     use crate::options::Settings;
     use crate::plan::{PASSTHROUGH_V6, PolicyRouting};
-    use crate::ruleset::{Families, Family};
+    use crate::types::{Families, Family};
     use crate::types::{IpFamily, Mark, RouteTable};
 
     const ADDRESS: Prerequisite = Prerequisite::Address(PASSTHROUGH_V6);

@@ -25,7 +25,8 @@ use self::nftables::transaction::{Nftables, NftablesError};
 use crate::facts::{InstalledChain, redirectors};
 use crate::linux::lock::Lock;
 use crate::linux::privilege;
-use crate::linux::route::{Loopback, Prerequisite, Route, RouteError};
+use crate::linux::route::{Loopback, Route, RouteError};
+use crate::plan::Prerequisite;
 use crate::ruleset::{Ruleset, TABLE};
 
 /// What applying a ruleset did.

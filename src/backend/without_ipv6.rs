@@ -15,8 +15,8 @@ use crate::linux::netlink::{KernelWire, Socket, Wire};
 use crate::linux::route::{Loopback, Route};
 use crate::options::Settings;
 use crate::plan::{Plan, PlanError};
-use crate::ruleset::{Families, Family};
 use crate::types::{Backend, InboundMode, IpFamily};
+use crate::types::{Families, Family};
 
 /// The length of `struct nlmsghdr`, and of `struct ifinfomsg` after it.
 const HEADERS: [usize; 2] = [16, 16];

@@ -6,14 +6,12 @@ use clap::ArgMatches;
 
 use super::settings::settings;
 use super::{arguments, persist};
-use crate::backend::install;
-use crate::backend::install::Applied;
+use crate::backend::install::{self, Applied};
 use crate::backend::iptables;
 use crate::backend::{Change, Namespace};
 use crate::facts::Facts;
 use crate::linux::netns;
-use crate::linux::resolvers;
-use crate::linux::resolvers::ResolversError;
+use crate::linux::resolvers::{self, ResolversError};
 use crate::linux::route::Loopback;
 use crate::options::{Config, Settings};
 use crate::plan::Plan;

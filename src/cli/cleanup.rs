@@ -5,8 +5,7 @@ use clap::ArgMatches;
 use super::settings::logging_alone;
 use super::{arguments, persist};
 use crate::backend::Namespace;
-use crate::backend::install;
-use crate::backend::install::Removed;
+use crate::backend::install::{self, Removed};
 use crate::linux::netns;
 
 /// Runs the command.

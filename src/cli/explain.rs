@@ -12,18 +12,18 @@ use super::settings::settings_of_pod;
 use super::{apply, arguments, istio_iptables};
 use crate::backend::{Namespace, Observed, RuleBackend};
 use crate::linux::accounts::AccountFiles;
-use crate::linux::route::Prerequisite;
 use crate::linux::{interfaces, netns};
 use crate::mesh::annotations::Annotations;
 use crate::options::table::{OPTIONS, Scope};
 use crate::options::{Config, Settings};
+use crate::plan::Prerequisite;
 use crate::plan::{Plan, PolicyRouting};
 use crate::render;
-use crate::ruleset::{Families, Family, Installed};
-use crate::simulate::words;
-use crate::simulate::words::{Description, Words};
+use crate::ruleset::Installed;
+use crate::simulate::words::{self, Description, Words};
 use crate::simulate::{Explanation, Packet, Pod, json, simulate, text};
 use crate::types::{Backend, InterfaceName};
+use crate::types::{Families, Family};
 use crate::yaml;
 
 /// The addresses of a pod of which nothing is known: of those that documentation uses (RFC 5737, RFC 3849).

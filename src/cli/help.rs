@@ -5,8 +5,7 @@ use std::io::Write as _;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Command};
 
-use super::arguments;
-use super::arguments::Extent;
+use super::arguments::{self, Extent};
 use super::failure::Failure;
 use crate::options::table::Group;
 

@@ -13,13 +13,11 @@ use super::help::OF_ISTIO;
 use super::{apply, cleanup, logging};
 use crate::linux::accounts::AccountFiles;
 use crate::linux::netns;
-use crate::mesh::istio::front_end;
 use crate::mesh::istio::front_end::table::{SETTINGS, Setting};
-use crate::mesh::istio::front_end::{Mistake, Probe, Request, Task};
+use crate::mesh::istio::front_end::{self, Mistake, Probe, Request, Task};
 use crate::options::Config;
 use crate::plan::PASSTHROUGH_V4;
-use crate::probe::validation;
-use crate::probe::validation::Validation;
+use crate::probe::validation::{self, Validation};
 use crate::types::Accounts;
 
 /// The file for a dry run cannot be written.

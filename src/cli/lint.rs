@@ -8,12 +8,10 @@ use std::process::ExitCode;
 
 use clap::ArgMatches;
 
-use super::arguments;
-use super::arguments::Extent;
+use super::arguments::{self, Extent};
 use super::failure::{Failure, NEGATIVE};
 use super::{istio_iptables, settings};
-use crate::lint;
-use crate::lint::{Code, Context, Invocation, Linted, Report};
+use crate::lint::{self, Code, Context, Invocation, Linted, Report};
 use crate::options::{Config, Settings, sources};
 use crate::types::Accounts;
 

@@ -6,8 +6,7 @@ use clap::ArgMatches;
 
 use super::failure::Failure;
 use super::{apply, arguments, cleanup, settings};
-use crate::host;
-use crate::host::Files;
+use crate::host::{self, Files};
 use crate::options::{Config, Settings};
 use crate::types::{DnsServers, Output, Port};
 

@@ -9,13 +9,11 @@ use clap::ArgMatches;
 use super::failure::Failure;
 use super::{arguments, logging};
 use crate::linux::accounts::AccountFiles;
-use crate::mesh::annotations;
-use crate::mesh::annotations::Annotations;
+use crate::mesh::annotations::{self, Annotations};
 use crate::options::Layer;
 use crate::options::Settings;
 use crate::options::problem::{Problem, Source};
-use crate::options::sources;
-use crate::options::sources::Parsed;
+use crate::options::sources::{self, Parsed};
 
 /// Reads all sources, merges them, and starts logging as they say.
 ///

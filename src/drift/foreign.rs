@@ -1,9 +1,9 @@
 //! Rules of others that get hold of traffic before ours do.
 
 use super::{Difference, Kind, Subject};
-use crate::facts;
-use crate::facts::InstalledChain;
-use crate::ruleset::{Action, BaseHook, ChainType, Family, Hook, Match, Protocol, Ruleset};
+use crate::facts::{self, InstalledChain};
+use crate::ruleset::{Action, BaseHook, ChainType, Hook, Match, Protocol, Ruleset};
+use crate::types::Family;
 
 /// A base chain of somebody else's, and what its rules, and those that they lead to, can do to a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]

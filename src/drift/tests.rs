@@ -10,7 +10,8 @@ use super::*;
 use crate::facts::{Facts, InstalledChain};
 use crate::options::Settings;
 use crate::plan::Plan;
-use crate::ruleset::{Family, Hook, Ruleset};
+use crate::ruleset::{Hook, Ruleset};
+use crate::types::Family;
 use crate::types::{DnsServers, IpFamily};
 
 fn rule(text: &str, comment: &str) -> Line {

@@ -12,8 +12,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::linux::files;
-use crate::linux::files::{Access, FileError};
+use crate::linux::files::{self, Access, FileError};
 use crate::linux::netns;
 use crate::options::Layer;
 use crate::options::file;

@@ -21,8 +21,7 @@ pub use self::render::{Linted, VERSION, findings, json, pods, text};
 use self::subject::{Subject, opt_out};
 use crate::options::Config;
 use crate::options::Layer;
-use crate::yaml;
-use crate::yaml::Position;
+use crate::yaml::{self, Position};
 
 /// What is known besides the manifests.
 pub struct Context<'c> {

@@ -10,14 +10,8 @@ use std::time::SystemTime;
 
 use thiserror::Error;
 
-use crate::node::layout;
-use crate::node::layout::{Snapshot, Step};
-
 /// What the names of unfinished files begin with. No runtime takes them for configurations or plugins.
 const UNFINISHED: &str = ".sidetrack-unfinished-";
-
-/// A network configuration is a few kilobytes; what is larger than this is none.
-const MAX_CONFIGURATION: u64 = 1 << 20;
 
 /// Something that could not be done with a file.
 #[derive(Debug, Error)]
@@ -87,7 +81,11 @@ impl Access {
             && self.owner.is_none_or(|owner| owner == (metadata.uid(), metadata.gid()))
     }
 
-    fn of(path: &Path) -> io::Result<Self> {
+    /// That of a file.
+    ///
+    /// # Errors
+    /// It cannot be seen.
+    pub fn of(path: &Path) -> io::Result<Self> {
         let metadata = fs::metadata(path)?;
         Ok(Self {
             mode: metadata.mode() & 0o7777,
@@ -170,11 +168,37 @@ fn sync_directory_of(path: &Path) -> Result<(), FileError> {
 /// # Errors
 /// The system did not do it.
 pub fn put(path: &Path, content: &mut impl Read, access: Access) -> Result<(), FileError> {
+    replace(path, content, access, || Ok(true))
+}
+
+/// The same where the file is still as it was: `is_unchanged` is asked late, so that little time is left in which a
+/// change by another process would be lost.
+///
+/// # Errors
+/// The system did not do it, or the file has changed.
+pub fn replace(
+    path: &Path,
+    content: &mut impl Read,
+    access: Access,
+    is_unchanged: impl FnOnce() -> Result<bool, FileError>,
+) -> Result<(), FileError> {
     let mut unfinished = Unfinished::beside(path)?;
     unfinished
         .fill(content, access)
         .map_err(FileError::system("writing", path))?;
+    if !is_unchanged()? {
+        return Err(FileError::Changed(path.to_owned()));
+    }
     unfinished.put(path)
+}
+
+/// Renames a file, over another one of the new name.
+///
+/// # Errors
+/// The system did not do it.
+pub fn rename(from: &Path, to: &Path) -> Result<(), FileError> {
+    fs::rename(from, to).map_err(FileError::system("renaming", from))?;
+    sync_directory_of(to)
 }
 
 /// Puts a symbolic link in place, at one instant.
@@ -221,7 +245,11 @@ pub fn remove_unfinished(directory: &Path) -> Result<(), FileError> {
     Ok(())
 }
 
-fn entries(directory: &Path) -> Result<Vec<fs::DirEntry>, FileError> {
+/// What is in a directory.
+///
+/// # Errors
+/// It cannot be read, or is none.
+pub fn entries(directory: &Path) -> Result<Vec<fs::DirEntry>, FileError> {
     fs::read_dir(directory)
         .and_then(Iterator::collect)
         .map_err(FileError::system("reading the directory", directory))
@@ -237,81 +265,6 @@ pub fn make_directory(path: &Path) -> Result<(), FileError> {
         .mode(0o700)
         .create(path)
         .map_err(FileError::system("making the directory", path))
-}
-
-/// Reads the configurations in a directory, and the originals that we keep there.
-///
-/// # Errors
-/// The directory cannot be read, or is none.
-pub fn snapshot(directory: &Path) -> Result<Snapshot, FileError> {
-    let mut snapshot = Snapshot::new();
-    for entry in entries(directory)? {
-        let Ok(name) = entry.file_name().into_string() else {
-            continue;
-        };
-        if layout::concerns_us(&name)
-            && let Some(text) = read_configuration(&entry.path())?
-        {
-            snapshot.insert(name, text);
-        }
-    }
-    Ok(snapshot)
-}
-
-/// The text of a configuration; `None` where there is no file, or nothing that could be a text.
-fn read_configuration(path: &Path) -> Result<Option<String>, FileError> {
-    // Only files are opened: opening a pipe would wait for a writer.
-    let text = match fs::metadata(path) {
-        Ok(metadata) if metadata.is_file() && metadata.len() <= MAX_CONFIGURATION => fs::read_to_string(path),
-        Ok(_) => return Ok(None),
-        Err(error) => Err(error),
-    };
-    match text {
-        Ok(text) => Ok(Some(text)),
-        // Gone since the directory was read, a link to nowhere, or no text.
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidData) => Ok(None),
-        Err(error) => Err(FileError::system("reading", path)(error)),
-    }
-}
-
-/// Does one step in a directory.
-///
-/// # Errors
-/// The system did not do it, or the file is no longer as the step expects it.
-pub fn take(directory: &Path, step: &Step) -> Result<(), FileError> {
-    match step {
-        Step::Write { name, was, text, like } => write(directory, name, was.as_deref(), text, like),
-        Step::Rename { from, to } => {
-            let (from, to) = (directory.join(from), directory.join(to));
-            fs::rename(&from, &to).map_err(FileError::system("renaming", &from))?;
-            sync_directory_of(&to)
-        }
-        Step::Remove { name } => remove(&directory.join(name)).map(drop),
-    }
-}
-
-fn write(directory: &Path, name: &str, was: Option<&str>, text: &str, like: &str) -> Result<(), FileError> {
-    let path = directory.join(name);
-    // A link stays a link: the file that it leads to is replaced.
-    let path = match fs::canonicalize(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => path,
-        Err(error) => return Err(FileError::system("reading", &path)(error)),
-    };
-    let access = match Access::of(&directory.join(like)) {
-        Ok(access) => access,
-        Err(error) if error.kind() == ErrorKind::NotFound => Access::CONFIGURATION,
-        Err(error) => return Err(FileError::system("reading", &path)(error)),
-    };
-    let mut unfinished = Unfinished::beside(&path)?;
-    unfinished
-        .fill(&mut text.as_bytes(), access)
-        .map_err(FileError::system("writing", &path))?;
-    // Late, so that little time is left in which a change by somebody else would be lost.
-    if read_configuration(&path)?.as_deref() != was {
-        return Err(FileError::Changed(path));
-    }
-    unfinished.put(&path)
 }
 
 #[cfg(test)]
@@ -330,27 +283,5 @@ mod tests {
         assert!(advice_of(libc::ENOSPC).contains("Make room"));
         assert!(advice_of(libc::EFBIG).contains("still in place"));
         assert!(advice_of(libc::EIO).ends_with("(os error 5)"));
-    }
-
-    #[test]
-    fn a_file_that_somebody_changed_meanwhile_stays_theirs() {
-        let directory = std::env::temp_dir().join(format!("sidetrack-files-{}", std::process::id()));
-        make_directory(&directory).unwrap();
-        fs::write(directory.join("a.conflist"), "theirs").unwrap();
-        for was in [None, Some("another".to_owned())] {
-            let step = Step::Write {
-                name: "a.conflist".to_owned(),
-                was,
-                text: "ours".to_owned(),
-                like: "a.conflist".to_owned(),
-            };
-            assert!(matches!(take(&directory, &step), Err(FileError::Changed(_))));
-        }
-        assert_eq!(
-            snapshot(&directory).unwrap(),
-            Snapshot::from([("a.conflist".to_owned(), "theirs".to_owned())])
-        );
-        assert_eq!(entries(&directory).unwrap().len(), 1, "nothing unfinished stays");
-        fs::remove_dir_all(directory).unwrap();
     }
 }

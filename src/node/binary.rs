@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::chain::PLUGIN;
 use super::layout::Reason;
-use crate::linux::files;
-use crate::linux::files::{Access, FileError};
+use crate::linux::files::{self, Access, FileError};
 
 /// This program, also where its file was replaced or removed since it was started.
 const THIS_PROGRAM: &str = "/proc/self/exe";

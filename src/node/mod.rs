@@ -1,12 +1,13 @@
 //! The node installer: puts the CNI plugin on a node, and keeps it there.
 //!
 //! [`chain`], [`entry`] and [`layout`] decide how files should be, and [`pace`] how fast to insist; they are pure.
-//! [`files`] and [`binary`] change files, each at one instant. [`service`] stays, [`watch`]es and repairs, answers over
+//! [`conf_dir`] and [`binary`] change files, each at one instant. [`service`] stays, [`watch`]es and repairs, answers over
 //! HTTP ([`health`], [`metrics`]), and logs the [`reports`] of the plugin's runs. [`repair`] finds pods that started
 //! before the plugin was there.
 
 pub mod binary;
 pub mod chain;
+pub mod conf_dir;
 pub mod entry;
 pub mod health;
 pub mod layout;
@@ -124,7 +125,7 @@ impl Node {
     /// # Errors
     /// Something cannot be read.
     pub fn look(&self) -> Result<Look, FileError> {
-        let snapshot = files::snapshot(&self.directories.conf)?;
+        let snapshot = conf_dir::snapshot(&self.directories.conf)?;
         let is_valid = |name: &&String| layout::is_valid(&snapshot, name);
         Ok(Look {
             binary: binary::look(&self.directories.binary())?,
@@ -142,7 +143,7 @@ impl Node {
             binary::put(&self.directories.binary())?;
         }
         let mut steps = look.layout.steps.iter();
-        steps.try_for_each(|step| files::take(&self.directories.conf, step))
+        steps.try_for_each(|step| conf_dir::take(&self.directories.conf, step))
     }
 }
 
@@ -157,9 +158,9 @@ impl Directories {
     /// # Errors
     /// The system did not do something, or a configuration names the binary still.
     pub fn uninstall(&self) -> Result<(), NodeError> {
-        let removal = layout::uninstall(&files::snapshot(&self.conf)?);
+        let removal = layout::uninstall(&conf_dir::snapshot(&self.conf)?);
         for step in &removal.steps {
-            files::take(&self.conf, step)?;
+            conf_dir::take(&self.conf, step)?;
             tracing::info!(directory = %self.conf.display(), "{step}");
         }
         for original in removal.originals {

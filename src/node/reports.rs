@@ -14,8 +14,7 @@ use std::thread;
 use super::metrics::{Metrics, PLUGIN_RUN_SECONDS, PLUGIN_RUNS};
 use crate::cni::environment::Verb;
 use crate::cni::report::{LARGEST, Outcome, Report};
-use crate::linux::files;
-use crate::linux::files::FileError;
+use crate::linux::files::{self, FileError};
 
 /// Whether an installer listens at the socket.
 pub fn is_answered(socket: &Path) -> bool {

@@ -7,8 +7,9 @@ use ipnet::IpNet;
 use super::sets::Sets;
 use crate::facts::Facts;
 use crate::options::{Config, Dialect};
-use crate::ruleset::{Action, Addresses, Families, Family, Match, Protocol, Rule};
+use crate::ruleset::{Action, Addresses, Match, Protocol, Rule};
 use crate::types::{Cidrs, DnsServers, InterfaceName, Port};
+use crate::types::{Families, Family};
 
 /// The configuration, what follows from it for the whole plan, and the sets made so far.
 pub struct Context<'c> {

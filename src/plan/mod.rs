@@ -5,6 +5,7 @@ mod dns;
 mod inbound;
 mod istio;
 mod outbound;
+mod prerequisite;
 mod sets;
 mod tproxy;
 
@@ -14,17 +15,17 @@ use thiserror::Error;
 
 use crate::facts::{Facts, Ipv6};
 use crate::options::{Config, Dialect};
-use crate::ruleset;
 use crate::ruleset::{
-    Action, BaseHook, Chain, ChainType, ConntrackState, Families, Family, Hook, Match, ProxyTraffic, Rule, Ruleset,
-    Unsound,
+    self, Action, BaseHook, Chain, ChainType, ConntrackState, Hook, Match, ProxyTraffic, Rule, Ruleset, Unsound,
 };
+use crate::types::{Families, Family};
 use crate::types::{InboundMode, InterfaceName, IpFamily, Mark, RouteTable};
 
 use self::context::{Context, leave_alone, rule};
 use self::sets::Sets;
 
 pub use self::context::{DNS_PORT, Lookups};
+pub use self::prerequisite::Prerequisite;
 
 /// The address that the proxy binds to when it passes an IPv4 connection on to the application.
 pub const PASSTHROUGH_V4: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 6);

@@ -2,10 +2,9 @@
 
 use std::net::IpAddr;
 
-use crate::ruleset::{
-    Addresses, Elements, Families, Family, GidMatch, Match, Name, PortMatch, Protocol, Set, UidMatch,
-};
+use crate::ruleset::{Addresses, Elements, GidMatch, Match, Name, PortMatch, Protocol, Set, UidMatch};
 use crate::types::{Cidrs, Gids, Ports, Uids};
+use crate::types::{Families, Family};
 
 /// The sets made so far.
 #[derive(Default)]

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use crate::ruleset::Family;
+use crate::types::Family;
 use crate::types::{Cidrs, Number, Ranges};
 
 /// The first number that will do: one of those preferred, or else the least of any stretch within which every set holds

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{choice, family_of};
 use crate::options::Config;
-use crate::ruleset::Family;
+use crate::types::Family;
 
 /// The ends of the link in one family. The pod gets a route to the far one, and to no other address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,7 +18,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use crate::ruleset::{Family, Protocol};
+use crate::ruleset::Protocol;
+use crate::types::Family;
 use crate::types::{Gid, Mark, Port, Uid};
 
 pub use judge::{Verdict, judge};

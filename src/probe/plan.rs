@@ -6,8 +6,9 @@ use super::{Caller, Ends, Expected, Needs, Owner, Probe, Source, Subject, Surrou
 use crate::facts::{Facts, Ipv6};
 use crate::options::{Config, Dialect};
 use crate::plan::{DNS_PORT, Lookups, passthrough};
-use crate::ruleset::{Families, Family, Protocol};
+use crate::ruleset::Protocol;
 use crate::types::{DnsServers, InboundMode, Number as _, Port, Ports, Uid};
+use crate::types::{Families, Family};
 
 const NOBODYS_ADDRESS: &str =
     "all addresses that are captured may be those of other hosts, which are not to be called past the proxy";

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::judge::{expectation, words};
 use super::{Caller, Expected, Outcome, Probe, Verdict, judge};
-use crate::ruleset::{Family, Protocol};
+use crate::ruleset::Protocol;
+use crate::types::Family;
 use crate::types::Id as _;
 
 /// The version of the schema.

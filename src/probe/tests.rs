@@ -1,7 +1,7 @@
 use super::*;
 use crate::facts::{Facts, Ipv6};
 use crate::options::{Config, Dialect, OwnerOrder, Settings};
-use crate::ruleset::Families;
+use crate::types::Families;
 use crate::types::{
     Cidrs, DnsServers, Id as _, InboundMode, InterfaceName, LoopbackCidr, Ports, parse_cidrs, parse_ids, parse_ports,
     parse_ports_for_uids,

@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use nix::ifaddrs::getifaddrs;
 use thiserror::Error;
 
-use super::run;
-use super::run::ProbeError;
 use super::run::listeners::Listeners;
+use super::run::{self, ProbeError};
 use super::{Caller, Expected, Finding, Needs, Original, Outcome, Owner, Probe, Source, Subject, Trial};
 use crate::plan::{PASSTHROUGH_V4, PASSTHROUGH_V6};
-use crate::ruleset::{Families, Family, Protocol};
+use crate::ruleset::Protocol;
+use crate::types::{Families, Family};
 use crate::types::{LoopbackCidr, Port};
 
 /// How long a call is waited for before the next one is made. Rules may be on their way.

@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 
 use crate::plan::{Plan, PolicyRouting};
 use crate::ruleset::{
-    Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, Family, GidMatch, Hook, Match, PortMatch,
+    Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Match, PortMatch,
     Protocol, Rule, Set, TABLE, UidMatch, Zone,
 };
+use crate::types::Family;
 use crate::types::Id as _;
 
 /// The version of the schema.

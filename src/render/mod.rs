@@ -5,7 +5,7 @@ pub mod json;
 pub mod nft;
 
 use crate::plan::{LOOPBACK_ADDRESS_METRIC, POLICY_ROUTING_PROTOCOL, POLICY_RULE_PRIORITY, Plan, PolicyRouting};
-use crate::ruleset::Family;
+use crate::types::Family;
 
 /// What is part of the plan and no rule: the commands that a person would type (ip-rule(8), ip-route(8),
 /// ip-address(8)), in order.

@@ -4,9 +4,10 @@ use std::fmt::Write as _;
 
 use crate::plan::Plan;
 use crate::ruleset::{
-    Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, Family, GidMatch, Hook, Match, PortMatch,
+    Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Match, PortMatch,
     Protocol, Rule, Set, TABLE, UidMatch, Zone, ipv4_addresses, ipv6_addresses,
 };
+use crate::types::Family;
 
 /// Elements on one line of a set, as nft itself breaks them for reading.
 const ELEMENTS_A_LINE: usize = 8;

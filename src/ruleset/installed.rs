@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::{Families, Name, Ruleset};
+use super::{Name, Ruleset};
+use crate::types::Families;
 
 /// What is installed under our names.
 ///

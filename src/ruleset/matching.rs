@@ -2,9 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::{
-    Addresses, ConntrackState, Elements, Family, GidMatch, Match, Name, PortMatch, Protocol, Rule, Ruleset, UidMatch,
-};
+use super::{Addresses, ConntrackState, Elements, GidMatch, Match, Name, PortMatch, Protocol, Rule, Ruleset, UidMatch};
+use crate::types::Family;
 use crate::types::{Gid, InterfaceName, Port, Uid};
 
 /// What is known of something about a packet.

@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use thiserror::Error;
 
 use super::{
-    Action, Addresses, Chain, Elements, Family, GidMatch, Hook, Known, Match, PortMatch, Rule, Ruleset, UidMatch,
-    Value, View, applies,
+    Action, Addresses, Chain, Elements, GidMatch, Hook, Known, Match, PortMatch, Rule, Ruleset, UidMatch, Value, View,
+    applies,
 };
+use crate::types::Family;
 use crate::types::{Gid, InterfaceName, Uid};
 
 /// How many chains a packet may be in at once (`NFT_JUMP_STACK_SIZE`, net/netfilter/nf_tables.h).

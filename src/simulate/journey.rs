@@ -7,9 +7,10 @@ use thiserror::Error;
 use super::course::{Course, End, Entry, Step, Verdict};
 use super::packet::{Origin, Packet, Pod, loopback};
 use crate::ruleset::{
-    Action, BaseHook, Chain, ChainType, Family, Hook, Installed, Known, MAX_DEPTH, Place, Rule, Tracking, Unreadable,
-    Value, View, Zone, applies, holds,
+    Action, BaseHook, Chain, ChainType, Hook, Installed, Known, MAX_DEPTH, Place, Rule, Tracking, Unreadable, Value,
+    View, Zone, applies, holds,
 };
+use crate::types::Family;
 use crate::types::{Gid, InterfaceName, Port, Uid};
 
 /// More than any plan leads through; rules that somebody made up could go on for ever.

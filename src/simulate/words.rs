@@ -4,7 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::packet::{Origin, Packet, Pod, is_loopback};
-use crate::ruleset::{Family, Protocol, Tracking};
+use crate::ruleset::{Protocol, Tracking};
+use crate::types::Family;
 use crate::types::{Accounts, Gid, Id, InterfaceName, Invalid, Number as _, Port, Uid, parse_ids};
 
 /// The user and the group that send what nobody says the sender of: an application's, as most images have it.

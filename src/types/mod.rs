@@ -4,6 +4,7 @@ mod choice;
 mod cidr;
 mod dns;
 mod duration;
+mod family;
 mod id;
 mod interface;
 mod port;
@@ -15,6 +16,7 @@ pub use choice::{Backend, Choice, InboundMode, IpFamily, LogFormat, LogLevel, Ou
 pub use cidr::{Cidrs, LoopbackCidr, parse_cidrs};
 pub use dns::DnsServers;
 pub use duration::parse_duration;
+pub use family::{Families, Family};
 pub use id::{Accounts, Gid, Gids, Id, NoAccounts, Uid, Uids, parse_ids};
 pub use interface::InterfaceName;
 pub use port::{Port, Ports, parse_ports};

@@ -1,6 +1,6 @@
 //! The proxy's ports, interfaces, loopback and families.
 
-use sidetrack::ruleset::{Families, Family};
+use sidetrack::types::{Families, Family};
 
 use super::{Case, DEFAULT, row};
 use crate::cases::Landing::{Inbound, Outbound, Untouched};

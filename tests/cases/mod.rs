@@ -9,7 +9,7 @@ mod inbound;
 mod outbound;
 mod owners;
 
-use sidetrack::ruleset::{Families, Family};
+use sidetrack::types::{Families, Family};
 
 use crate::common::{Caller, Owner, To};
 

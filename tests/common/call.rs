@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use sidetrack::ruleset::Family;
+use sidetrack::types::Family;
 
 use super::{Address, Arrival, Netns, Owner, Pod, http, socket};
 

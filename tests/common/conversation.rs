@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
-use sidetrack::ruleset::Family;
+use sidetrack::types::Family;
 
 use super::service::{Serve, Service, Sockets};
 use super::{Caller, Netns, Owner, Pod, To, socket};

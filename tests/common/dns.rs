@@ -4,7 +4,7 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use sidetrack::ruleset::Family;
+use sidetrack::types::Family;
 
 use super::service::{Serve, Service, Sockets};
 use super::{Address, Netns, Owner, Transport, socket};

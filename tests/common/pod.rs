@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use sidetrack::ruleset::Family;
+use sidetrack::types::Family;
 
 use super::Netns;
 

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::str::FromStr;
 
 use nix::sys::socket::{setsockopt, sockopt};
-use sidetrack::ruleset::Family;
+use sidetrack::types::Family;
 
 use super::service::{Serve, Service, Sockets};
 use super::{Netns, Owner, http, socket};

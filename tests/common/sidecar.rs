@@ -1,6 +1,6 @@
 //! A pod with a real proxy, and the ways that traffic should take through it.
 
-use sidetrack::ruleset::Family;
+use sidetrack::types::Family;
 use sidetrack::types::InboundMode;
 
 use super::envoy::Accepted;

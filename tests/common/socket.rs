@@ -12,7 +12,7 @@ use nix::sys::socket::{
     sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
-use sidetrack::ruleset::Family;
+use sidetrack::types::Family;
 
 /// How long anything may take; nothing here waits for longer than a moment unless it is lost.
 const PATIENCE: Duration = Duration::from_secs(5);

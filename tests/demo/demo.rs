@@ -16,7 +16,7 @@ use std::env;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use sidetrack::ruleset::Family;
+use sidetrack::types::Family;
 
 use common::{Address, JOURNEYS, Journey, Pod, Route, Sidecar, output_of};
 

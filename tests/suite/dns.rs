@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use sidetrack::ruleset::Family;
+use sidetrack::types::Family;
 
 use crate::SIDETRACK;
 use crate::common::Caller::{App, Process, Proxy, Root};

@@ -1,6 +1,6 @@
 //! End to end: a pod with a real Envoy, and the rules that sidetrack wrote.
 
-use sidetrack::ruleset::Family;
+use sidetrack::types::Family;
 
 use crate::SIDETRACK;
 use crate::common::{JOURNEYS, Journey, Pod, Route, Sidecar, output_of};

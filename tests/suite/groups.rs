@@ -1,6 +1,6 @@
 //! Groups that alone are captured, and groups that are not: their connections and their name lookups.
 
-use sidetrack::ruleset::Family;
+use sidetrack::types::Family;
 
 use crate::SIDETRACK;
 use crate::common::Caller::{self, App, Peer, Process, Proxy, Root};

@@ -11,7 +11,7 @@ use sidetrack::backend::nftables::transaction::Nftables;
 use sidetrack::facts::Facts;
 use sidetrack::options::Settings;
 use sidetrack::plan::Plan;
-use sidetrack::ruleset::Family;
+use sidetrack::types::Family;
 use sidetrack::types::parse_ports;
 
 use crate::common::{Address, Caller, Netns, Owner, Pod, Server, To, Transport, call_from};

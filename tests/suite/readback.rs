@@ -1,12 +1,12 @@
 //! What is installed is read back as the rules that were planned, and what somebody added is named.
 
-use sidetrack::backend::iptables;
-use sidetrack::backend::iptables::{lower, patch};
+use sidetrack::backend::iptables::{self, lower, patch};
 use sidetrack::backend::nftables;
 use sidetrack::backend::nftables::listing::Listing;
 use sidetrack::backend::{Namespace, RuleBackend};
-use sidetrack::ruleset::{Action, Elements, Families, Family, Installed, Match, Place, Ruleset};
+use sidetrack::ruleset::{Action, Elements, Installed, Match, Place, Ruleset};
 use sidetrack::types::parse_ports;
+use sidetrack::types::{Families, Family};
 
 use crate::cases;
 use crate::common::{Netns, output_of};

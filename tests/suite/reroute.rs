@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use sidetrack::ruleset::Family;
+use sidetrack::types::Family;
 
 use crate::common::Transport::{Tcp, Udp};
 use crate::common::call::call_from;

@@ -1,15 +1,15 @@
 //! Routing by mark, as TPROXY needs it: installed, replaced, undone and cleaned up.
 
 use serde_json::{Value, json};
-use sidetrack::backend::install;
-use sidetrack::backend::install::{Applied, Removed};
+use sidetrack::backend::install::{self, Applied, Removed};
 use sidetrack::backend::{Change, KernelError, Namespace};
 use sidetrack::facts::Facts;
-use sidetrack::linux::route::Prerequisite;
 use sidetrack::options::Settings;
+use sidetrack::plan::Prerequisite;
 use sidetrack::plan::{Plan, PolicyRouting};
-use sidetrack::ruleset::{Action, Families, Family};
+use sidetrack::ruleset::Action;
 use sidetrack::types::{Backend, Mark, RouteTable};
+use sidetrack::types::{Families, Family};
 
 use crate::common::{Netns, Owner, output_of};
 use crate::program::{sidetrack, state};

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use sidetrack::ruleset::Family;
+use sidetrack::types::Family;
 use sidetrack::types::InboundMode;
 
 use crate::common::conversation::{Conversation, Echo};

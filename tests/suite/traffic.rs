@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use sidetrack::ruleset::Family;
+use sidetrack::types::Family;
 
 use crate::SIDETRACK;
 use crate::cases::{self, Case, Expect, Landing};

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use sidetrack::plan::PASSTHROUGH_V4;
 use sidetrack::probe::validation::{Validation, ValidationError};
-use sidetrack::ruleset::{Families, Family};
 use sidetrack::types::Port;
+use sidetrack::types::{Families, Family};
 
 use crate::common::{Netns, Owner, Server};
 use crate::parity::feed;

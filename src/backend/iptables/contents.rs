@@ -2,7 +2,7 @@
 
 use super::tables::{Chain, Jump, Spec, TableName, Tables};
 use crate::drift::{Contents, Line, List, Subject, Thing};
-use crate::ruleset::Family;
+use crate::types::Family;
 
 /// A rule of somebody else's before the first of ours, in a chain that is not ours.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use thiserror::Error;
 use super::program;
 use super::restore::Variant;
 use super::{PREFIX, TableName};
-use crate::ruleset::Family;
+use crate::types::Family;
 
 /// Something that the iptables backend could not do.
 #[derive(Debug, Error)]

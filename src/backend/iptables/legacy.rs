@@ -18,7 +18,8 @@ use self::entries::{BuiltIn, Layout, Table};
 use crate::drift::BaseChain;
 use crate::facts::InstalledChain;
 use crate::linux::netlink::attempts;
-use crate::ruleset::{Family, Hook};
+use crate::ruleset::Hook;
+use crate::types::Family;
 
 /// The tables that rules like ours could be in, and their priorities (linux/netfilter_ipv4.h).
 const TABLES: [(&str, i32); 3] = [("nat", -100), ("mangle", -150), ("raw", -300)];

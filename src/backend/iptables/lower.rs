@@ -3,11 +3,11 @@
 use ipnet::IpNet;
 
 use super::tables::{Chain, Jump, PREFIX, Spec, TableName, Tables};
-use crate::ruleset;
 use crate::ruleset::{
-    Action, Addresses, BaseHook, ChainType, ConntrackState, Elements, Families, Family, GidMatch, Hook, Match,
-    PortMatch, Protocol, Rule, Ruleset, UidMatch, Zone,
+    self, Action, Addresses, BaseHook, ChainType, ConntrackState, Elements, GidMatch, Hook, Match, PortMatch, Protocol,
+    Rule, Ruleset, UidMatch, Zone,
 };
+use crate::types::{Families, Family};
 use crate::types::{Gid, Mark, Number, Port, Ports, Range, Ranges, Uid};
 
 /// How many ports a `multiport` match holds; a range counts as two (iptables-extensions(8)).

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::error::{Failure, IptablesError};
 use super::restore::Variant;
-use crate::ruleset::Family;
+use crate::types::Family;
 
 /// How long a program may take in all. Waiting for the lock is part of it.
 const TIMEOUT: Duration = Duration::from_secs(30);

@@ -9,9 +9,10 @@ use ipnet::IpNet;
 use super::lower::{chain_name, specs, table};
 use super::tables::{Jump, PREFIX, Spec, TableName, Tables};
 use crate::ruleset::{
-    Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, Families, Family, GidMatch, Hook,
-    Installed, Match, Name, Place, PortMatch, Protocol, Rule, Ruleset, Set, UidMatch, Unreadable, Zone,
+    Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Installed, Match, Name,
+    Place, PortMatch, Protocol, Rule, Ruleset, Set, UidMatch, Unreadable, Zone,
 };
+use crate::types::{Families, Family};
 use crate::types::{Id, InterfaceName, Mark, Port, Ports, Range, Ranges};
 
 /// What is installed of ours in the tables of one family.

@@ -16,7 +16,8 @@ use super::{InFront, IptablesError, TableName, Tables, contents, lower, patch, r
 use crate::backend::Change;
 use crate::drift::{Difference, Subject};
 use crate::linux::netlink;
-use crate::ruleset::{Family, Installed, Ruleset};
+use crate::ruleset::{Installed, Ruleset};
+use crate::types::Family;
 
 /// How often a change is begun again that others have disturbed.
 const ATTEMPTS: u32 = 5;

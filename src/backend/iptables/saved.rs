@@ -8,7 +8,7 @@ use std::path::Path;
 use ipnet::IpNet;
 
 use super::{Chain, InFront, Jump, PREFIX, Spec, Table, TableName, Tables};
-use crate::ruleset::Family;
+use crate::types::Family;
 
 /// Which legacy tables the network namespace has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

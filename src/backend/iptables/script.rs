@@ -3,7 +3,7 @@
 use super::{Tables, lower, patch};
 use crate::plan::Plan;
 use crate::render;
-use crate::ruleset::{Families, Family};
+use crate::types::{Families, Family};
 
 /// The plan for people, and for `iptables-restore --noflush` and `ip6tables-restore --noflush` by hand.
 ///

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::ruleset::Family;
+use crate::types::Family;
 
 /// What the names of our chains begin with: [`crate::ruleset::TABLE`] in capitals. Chains with other names, and rules
 /// that do not jump to ours, are not our business.

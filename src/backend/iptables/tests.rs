@@ -4,7 +4,8 @@ use super::*;
 use crate::facts::Facts;
 use crate::options::{Config, Settings};
 use crate::plan::Plan;
-use crate::ruleset::{Family, TABLE};
+use crate::ruleset::TABLE;
+use crate::types::Family;
 use crate::types::{InboundMode, IpFamily, NoAccounts, parse_cidrs, parse_ids, parse_ports, parse_ports_for_uids};
 
 fn plan(change: impl FnOnce(&mut Config)) -> Plan {

@@ -7,17 +7,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Subnets, Ipv6Subnets};
 
-use super::attributes;
-use super::attributes::{Attributes, find};
-use super::listing;
-use super::listing::{Boundary, Expression, Listing};
+use super::attributes::{self, Attributes, find};
+use super::listing::{self, Boundary, Expression, Listing};
 use super::uapi::*;
 use super::{elements, expression};
 use crate::render::nft;
 use crate::ruleset::{
-    Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, Families, Family, GidMatch, Hook,
-    Installed, Match, Place, PortMatch, Protocol, Rule, Ruleset, Set, UidMatch, Unreadable, Zone,
+    Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Installed, Match, Place,
+    PortMatch, Protocol, Rule, Ruleset, Set, UidMatch, Unreadable, Zone,
 };
+use crate::types::{Families, Family};
 use crate::types::{Id, InterfaceName, Mark, Number, Port, Range, Ranges};
 
 /// What a listing holds. Chains and sets are in the order of their names, rules in their own.

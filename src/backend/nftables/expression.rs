@@ -6,9 +6,8 @@ use std::net::IpAddr;
 
 use super::attributes::Attributes;
 use super::uapi::*;
-use crate::ruleset::{
-    Action, Addresses, ConntrackState, Family, GidMatch, Match, PortMatch, Protocol, Rule, UidMatch, Zone,
-};
+use crate::ruleset::{Action, Addresses, ConntrackState, GidMatch, Match, PortMatch, Protocol, Rule, UidMatch, Zone};
+use crate::types::Family;
 use crate::types::Id;
 
 /// Length of an interface name with its terminating zero (`IFNAMSIZ` in linux/if.h).

@@ -4,7 +4,8 @@ use super::decode::{nested, number, text};
 use super::listing::{Expression, Listing, Rule};
 use crate::backend::iptables::PREFIX;
 use crate::drift::{BaseChain, Catch, Catching, Place};
-use crate::ruleset::{Family, Hook};
+use crate::ruleset::Hook;
+use crate::types::Family;
 
 /// The base chains of a table that see packets where ours do, but for those that lead to chains of ours: where these
 /// are is a matter of comparing.

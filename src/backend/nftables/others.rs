@@ -4,7 +4,8 @@ use super::transaction::{Nftables, NftablesError, malformed, undisturbed};
 use super::{Listing, Message, question};
 use crate::drift::{BaseChain, Place};
 use crate::facts::InstalledChain;
-use crate::ruleset::{Family, TABLE};
+use crate::ruleset::TABLE;
+use crate::types::Family;
 
 impl Nftables {
     /// The base chains of other tables that come before `ours`, and what could catch a packet there.

@@ -6,8 +6,7 @@ mod address;
 mod link;
 mod policy;
 
-use std::fmt;
-use std::net::{Ipv6Addr, UdpSocket};
+use std::net::UdpSocket;
 
 use netlink_packet_core::{
     DecodeError, Emitable, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader,
@@ -17,63 +16,14 @@ use nix::sys::socket::SockProtocol;
 use thiserror::Error;
 
 use super::netlink::{Answer, NetlinkError, Socket, attempts};
-use crate::plan::Plan;
-use crate::ruleset::Family;
-use crate::types::{Mark, RouteTable};
+use crate::plan::Prerequisite;
+use crate::types::Family;
+use crate::types::RouteTable;
 
 pub use address::Loopback;
 
 /// The loopback interface is the first of any network namespace (`LOOPBACK_IFINDEX`, include/net/flow.h).
 const LOOPBACK_INDEX: u32 = 1;
-
-/// Something that a plan needs besides its rules. In the kernel it bears a mark of ours, so that it is known for ours
-/// later, on any backend and after any crash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Prerequisite {
-    /// An address of the loopback interface.
-    Address(Ipv6Addr),
-    /// A rule of policy routing (ip-rule(8)): packets with this mark are routed by this table.
-    Rule {
-        /// The family of the packets.
-        family: Family,
-        /// The mark.
-        mark: Mark,
-        /// The table.
-        table: RouteTable,
-    },
-    /// The table's route (ip-route(8)): whatever is routed by it is delivered to this host.
-    Route {
-        /// The family of the packets.
-        family: Family,
-        /// The table.
-        table: RouteTable,
-    },
-}
-
-impl Prerequisite {
-    /// What a plan needs, in the order in which it is added. A rule comes before its route: an apply that is cut short
-    /// between the two leaves what a list of the rules shows.
-    pub fn of(plan: &Plan) -> Vec<Self> {
-        let routing = plan.policy_routing.iter().flat_map(|routing| {
-            let (mark, table) = (routing.mark, routing.table);
-            let of_family = move |family| [Self::Rule { family, mark, table }, Self::Route { family, table }];
-            routing.families.iter().flat_map(of_family)
-        });
-        let addresses = plan.loopback_addresses.iter().copied().map(Self::Address);
-        routing.chain(addresses).collect()
-    }
-}
-
-/// In the words of iproute2.
-impl fmt::Display for Prerequisite {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Address(address) => write!(f, "the address {address} on the loopback interface"),
-            Self::Rule { family, mark, table } => write!(f, "the {family} rule `fwmark {mark} lookup {table}`"),
-            Self::Route { family, table } => write!(f, "the {family} route `local default dev lo table {table}`"),
-        }
-    }
-}
 
 /// What could not be done about addresses, rules of policy routing and routes.
 #[derive(Debug, Error)]

@@ -7,9 +7,10 @@ use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, R
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use nix::errno::Errno;
 
-use super::{LOOPBACK_INDEX, NetlinkError, Prerequisite, Route, RouteError};
+use super::{LOOPBACK_INDEX, NetlinkError, Route, RouteError};
+use crate::plan::Prerequisite;
 use crate::plan::{POLICY_ROUTING_PROTOCOL, POLICY_RULE_PRIORITY};
-use crate::ruleset::Family;
+use crate::types::Family;
 use crate::types::{Mark, RouteTable};
 
 /// What our rules and routes are known by.

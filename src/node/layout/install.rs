@@ -7,8 +7,7 @@ use super::{
     Choice, Form, Layout, ORIGINAL, Reason, Snapshot, Step, Waiting, Wanted, form, list_form, managed, read,
     same_value, single_form,
 };
-use crate::node::chain;
-use crate::node::chain::{Chain, Found};
+use crate::node::chain::{self, Chain, Found};
 
 /// Decides how the directory becomes as wanted.
 pub fn install(snapshot: &Snapshot, wanted: &Wanted) -> Layout {

@@ -2,8 +2,7 @@ use serde_json::json;
 
 use super::*;
 use crate::node::chain;
-use crate::node::entry;
-use crate::node::entry::Installer;
+use crate::node::entry::{self, Installer};
 
 const LIST: &str = "{\"cniVersion\":\"1.0.0\",\"name\":\"a\",\"plugins\":[{\"type\":\"bridge\"}]}";
 const OTHER: &str = "{\"cniVersion\":\"0.4.0\",\"name\":\"b\",\"plugins\":[{\"type\":\"ptp\"}]}";

@@ -1,8 +1,7 @@
 //! How everything of ours goes from a directory.
 
 use super::{ORIGINAL, Removal, Snapshot, Step, managed, read, same_value, single_form};
-use crate::node::chain;
-use crate::node::chain::Chain;
+use crate::node::chain::{self, Chain};
 
 /// Decides how everything of ours goes from the directory, and nothing else.
 pub fn uninstall(snapshot: &Snapshot) -> Removal {

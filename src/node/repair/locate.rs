@@ -12,8 +12,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::processes::{Process, processes};
 use super::sandbox::Sandbox;
-use crate::cni::late;
-use crate::cni::late::Seen;
+use crate::cni::late::{self, Seen};
 use crate::linux::files::FileError;
 use crate::linux::netns::{Identity, identity};
 use crate::types::{Id as _, Uid, Uids};

@@ -28,12 +28,10 @@ use self::sandbox::Sandbox;
 use self::state::State;
 use super::Node;
 use super::chain::Chain;
-use super::layout;
-use super::layout::{Choice, Waiting};
+use super::conf_dir;
+use super::layout::{self, Choice, Waiting};
 use crate::cni::error::Error as CniError;
-use crate::cni::late;
-use crate::cni::late::{Late, Proof};
-use crate::linux::files;
+use crate::cni::late::{self, Late, Proof};
 use crate::linux::files::FileError;
 use crate::linux::netns::{NetnsError, identity};
 
@@ -139,7 +137,7 @@ fn network(node: &Node) -> Result<String, RepairError> {
     if matches!(node.wanted.choice, Choice::Standalone(_)) {
         return Err(RepairError::Standalone);
     }
-    let snapshot = files::snapshot(&node.directories.conf)?;
+    let snapshot = conf_dir::snapshot(&node.directories.conf)?;
     let target = layout::install(&snapshot, &node.wanted)
         .target
         .map_err(RepairError::Waiting)?;

@@ -17,7 +17,8 @@ use super::sockets::{Connection, is_transparent};
 use super::{filter, lookup};
 
 use crate::probe::{Caller, Expected, Finding, Needs, Original, Outcome, Probe, Trial};
-use crate::ruleset::{Family, Protocol};
+use crate::ruleset::Protocol;
+use crate::types::Family;
 use crate::types::Port;
 
 /// How often in a row something must look the same until it is taken for certain: sockets are listed before they can be

@@ -16,7 +16,7 @@ use thiserror::Error;
 use crate::linux::netns::{Netns, NetnsError};
 use crate::linux::route::{Route, RouteError};
 use crate::probe::Ends;
-use crate::ruleset::Family;
+use crate::types::Family;
 
 /// What both interfaces are called: nobody else has such a one, so that there is one link at a time.
 pub const NAME: &str = "sidetrack-probe";

@@ -11,7 +11,8 @@ use super::attempt::{open, reset_on_close};
 use super::link::Link;
 use super::owner::made_as;
 use crate::probe::{Expected, Finding, Original, Probe, Trial};
-use crate::ruleset::{Family, Protocol};
+use crate::ruleset::Protocol;
+use crate::types::Family;
 
 /// In whose place it is listened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,8 @@ use crate::options::Layer;
 use crate::options::Settings;
 use crate::options::table::OPTIONS;
 use crate::plan::Plan;
-use crate::ruleset::{ChainType, Families};
+use crate::ruleset::ChainType;
+use crate::types::Families;
 use crate::types::NoAccounts;
 
 /// The rules that options lead to.

@@ -3,9 +3,10 @@
 use super::Effect;
 use crate::render::nft;
 use crate::ruleset::{
-    Action, Addresses, BaseHook, ConntrackState, Elements, Family, GidMatch, Match, Name, PortMatch, Protocol, Rule,
-    Ruleset, UidMatch, Zone,
+    Action, Addresses, BaseHook, ConntrackState, Elements, GidMatch, Match, Name, PortMatch, Protocol, Rule, Ruleset,
+    UidMatch, Zone,
 };
+use crate::types::Family;
 
 /// How many elements of a set are shown.
 const SHOWN: usize = 4;

@@ -11,11 +11,11 @@ use thiserror::Error;
 
 use super::VERSION;
 use crate::plan::{Plan, PolicyRouting};
-use crate::ruleset;
 use crate::ruleset::{
-    Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, Families, Family, GidMatch, Hook, Match,
-    Name, PortMatch, Protocol, Rule, Ruleset, Set, TABLE, UidMatch, Unsound, Zone,
+    self, Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Match, Name,
+    PortMatch, Protocol, Rule, Ruleset, Set, TABLE, UidMatch, Unsound, Zone,
 };
+use crate::types::{Families, Family};
 use crate::types::{Id, InterfaceName, Mark, Number, Port, Range, Ranges, RouteTable};
 
 /// A text that is no saved plan.

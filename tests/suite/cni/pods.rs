@@ -14,14 +14,13 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::{Map, Value, json};
-use sidetrack::cni::attach;
-use sidetrack::cni::attach::Verdict;
+use sidetrack::cni::attach::{self, Verdict};
 use sidetrack::cni::environment;
 use sidetrack::cni::netconf::NetConf;
 use sidetrack::facts::Facts;
 use sidetrack::options::table;
 use sidetrack::plan::Plan;
-use sidetrack::ruleset::Family;
+use sidetrack::types::Family;
 
 use super::{ANNOTATIONS, Request, has_rules, plugin, request};
 use crate::cases;

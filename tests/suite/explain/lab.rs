@@ -19,8 +19,9 @@ use nix::sys::socket::{
     socket, sockopt,
 };
 use nix::unistd::{Gid, Pid, Uid, setfsgid, setfsuid};
-use sidetrack::ruleset::{Family, Protocol, Tracking};
+use sidetrack::ruleset::{Protocol, Tracking};
 use sidetrack::simulate::{Origin, Packet};
+use sidetrack::types::Family;
 use sidetrack::types::{Id as _, Port};
 
 use crate::common::segment::Segment;

@@ -13,8 +13,9 @@ use sidetrack::facts::{Facts, Ipv6, UsableAddresses};
 use sidetrack::mesh::istio::front_end;
 use sidetrack::mesh::istio::front_end::table::Setting;
 use sidetrack::plan::Plan;
-use sidetrack::ruleset::{Chain, ChainType, Family, Installed, Protocol, Tracking};
+use sidetrack::ruleset::{Chain, ChainType, Installed, Protocol, Tracking};
 use sidetrack::simulate::{Course, End, Origin, Packet, Pod, Verdict, simulate, simulate_later};
+use sidetrack::types::Family;
 use sidetrack::types::{Accounts, Gid, Id, InterfaceName, Port, Uid};
 
 #[derive(Deserialize)]

@@ -17,8 +17,9 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use sidetrack::backend::{Namespace, RuleBackend};
 use sidetrack::plan::{PASSTHROUGH_V4, PASSTHROUGH_V6, Plan};
-use sidetrack::ruleset::{Elements, Family, Installed, Protocol, Ruleset, Tracking};
+use sidetrack::ruleset::{Elements, Installed, Protocol, Ruleset, Tracking};
 use sidetrack::simulate::{End, Origin, Packet, Pod, Verdict, simulate, simulate_later};
+use sidetrack::types::Family;
 use sidetrack::types::{Gid, Id as _, InterfaceName, Number as _, Port, Uid};
 
 use super::lab::{Lab, Landing, Outcome, Shot, interface_to, is_usable};

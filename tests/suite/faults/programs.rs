@@ -8,7 +8,7 @@ use std::fs;
 use std::process::Command;
 
 use sidetrack::linux::lock::Lock;
-use sidetrack::ruleset::Family;
+use sidetrack::types::Family;
 
 use super::injection::{Fault, Point, points, run_with_fault};
 use super::snapshot::beside_rules;

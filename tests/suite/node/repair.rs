@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 
 use caps::Capability::{CAP_NET_ADMIN, CAP_SYS_ADMIN};
 use serde_json::{Value, json};
-use sidetrack::ruleset::Family;
+use sidetrack::types::Family;
 
 use super::machine::{FLANNEL, Machine};
 use crate::cni::has_rules;

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 
-use sidetrack::ruleset::Family;
+use sidetrack::types::Family;
 use sidetrack::types::InboundMode;
 
 use super::{both, probe};

@@ -2,8 +2,7 @@
 
 use std::process::Command;
 
-use caps::Capability;
-use caps::Capability::{CAP_NET_ADMIN, CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN};
+use caps::Capability::{self, CAP_NET_ADMIN, CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN};
 
 use super::{Probed, both};
 use crate::SIDETRACK;

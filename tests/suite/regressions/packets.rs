@@ -1,6 +1,6 @@
 //! Connections and lookups that went somewhere else than they should.
 
-use sidetrack::ruleset::Family;
+use sidetrack::types::Family;
 
 use super::{INJECTED, everything, istio_iptables, run};
 use crate::common::Transport::{Tcp, Udp};

@@ -1,6 +1,6 @@
 //! Rules that are there already: of the run before, of a run that ended half-way, of somebody else.
 
-use sidetrack::ruleset::Family;
+use sidetrack::types::Family;
 
 use super::{EVERYTHING, INJECTED, Programs, assert_same, everything, iptables, istio_iptables, run};
 use crate::SIDETRACK;

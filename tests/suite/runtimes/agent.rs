@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use sidetrack::ruleset::Family;
+use sidetrack::types::Family;
 
 use super::containerd::{Containerd, Program};
 use super::installed::without_us;

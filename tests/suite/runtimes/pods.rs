@@ -4,7 +4,7 @@ use std::fs;
 use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
-use sidetrack::ruleset::Family;
+use sidetrack::types::Family;
 
 use super::containerd::{Container, Containerd, Program, Sandbox};
 use super::node::Node;

@@ -3,7 +3,8 @@
 
 use crate::backend::iptables::PREFIX;
 use crate::drift::{BaseChain, Catch, Catching, Place};
-use crate::ruleset::{Family, Hook};
+use crate::ruleset::Hook;
+use crate::types::Family;
 
 /// Where things are in `struct ipt_entry` or `struct ip6t_entry`, as the compilers of 64-bit and 32-bit systems lay
 /// them out alike.

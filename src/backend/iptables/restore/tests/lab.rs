@@ -13,7 +13,8 @@ use crate::backend::iptables::program;
 use crate::facts::Facts;
 use crate::options::{Config, Settings};
 use crate::plan::Plan;
-use crate::ruleset::{Family, Ruleset};
+use crate::ruleset::Ruleset;
+use crate::types::Family;
 
 /// Every variant.
 pub const VARIANTS: [Variant; 2] = [Variant::Nft, Variant::Legacy];

@@ -12,7 +12,7 @@ use super::lab::{VARIANTS, dump, in_namespace, iptables, ruleset, tool};
 use crate::backend::Change;
 use crate::backend::iptables::program;
 use crate::backend::iptables::{Iptables, IptablesError, Variant};
-use crate::ruleset::Family;
+use crate::types::Family;
 use crate::types::{IpFamily, parse_cidrs, parse_ports};
 
 /// A directory of links to the real programs of a variant. It goes with the value.

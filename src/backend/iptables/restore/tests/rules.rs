@@ -7,7 +7,7 @@ use super::lab::{add_foreign_rules, dump, foreign, in_namespace, iptables, plan,
 use crate::backend::Change;
 use crate::backend::iptables::script;
 use crate::backend::iptables::{Iptables, Variant};
-use crate::ruleset::Family;
+use crate::types::Family;
 use crate::types::{IpFamily, NoAccounts, parse_cidrs, parse_ids, parse_ports};
 
 #[test]

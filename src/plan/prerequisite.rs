@@ -1,0 +1,56 @@
+//! What a plan needs besides its rules.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+
+use super::Plan;
+use crate::types::{Family, Mark, RouteTable};
+
+/// Something that a plan needs besides its rules. In the kernel it bears a mark of ours, so that it is known for ours
+/// later, on any backend and after any crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prerequisite {
+    /// An address of the loopback interface.
+    Address(Ipv6Addr),
+    /// A rule of policy routing (ip-rule(8)): packets with this mark are routed by this table.
+    Rule {
+        /// The family of the packets.
+        family: Family,
+        /// The mark.
+        mark: Mark,
+        /// The table.
+        table: RouteTable,
+    },
+    /// The table's route (ip-route(8)): whatever is routed by it is delivered to this host.
+    Route {
+        /// The family of the packets.
+        family: Family,
+        /// The table.
+        table: RouteTable,
+    },
+}
+
+impl Prerequisite {
+    /// What a plan needs, in the order in which it is added. A rule comes before its route: an apply that is cut short
+    /// between the two leaves what a list of the rules shows.
+    pub fn of(plan: &Plan) -> Vec<Self> {
+        let routing = plan.policy_routing.iter().flat_map(|routing| {
+            let (mark, table) = (routing.mark, routing.table);
+            let of_family = move |family| [Self::Rule { family, mark, table }, Self::Route { family, table }];
+            routing.families.iter().flat_map(of_family)
+        });
+        let addresses = plan.loopback_addresses.iter().copied().map(Self::Address);
+        routing.chain(addresses).collect()
+    }
+}
+
+/// In the words of iproute2.
+impl fmt::Display for Prerequisite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "the address {address} on the loopback interface"),
+            Self::Rule { family, mark, table } => write!(f, "the {family} rule `fwmark {mark} lookup {table}`"),
+            Self::Route { family, table } => write!(f, "the {family} route `local default dev lo table {table}`"),
+        }
+    }
+}
