@@ -22,10 +22,11 @@ use thiserror::Error;
 use self::iptables::legacy::{self, LegacyError};
 use self::iptables::{Iptables, IptablesError, Variant};
 use self::nftables::transaction::{Nftables, NftablesError};
-use crate::facts::{InstalledChain, redirectors};
+use crate::facts::InstalledChain;
 use crate::linux::lock::Lock;
 use crate::linux::privilege;
 use crate::linux::route::{Loopback, Route, RouteError};
+use crate::mesh::redirectors::redirectors;
 use crate::plan::Prerequisite;
 use crate::ruleset::{Ruleset, TABLE};
 

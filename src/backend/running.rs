@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::nftables::transaction::{Nftables, NftablesError};
 use super::{KernelError, Namespace, Observed, RuleBackend};
-use crate::facts::redirectors;
+use crate::mesh::redirectors::redirectors;
 
 /// Who redirects the traffic of a network namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

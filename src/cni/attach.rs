@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::environment::{Attachment, Pod};
+use super::environment::Attachment;
 use super::error::Error;
 use super::netconf::NetConf;
 use super::report::Outcome;
@@ -16,6 +16,7 @@ use crate::drift::Difference;
 use crate::facts::Facts;
 use crate::linux::{netns, privilege};
 use crate::mesh::annotations;
+use crate::mesh::pod::PodName;
 use crate::mesh::policy::{self, Decision, Undecided};
 use crate::options::{Config, Settings};
 use crate::plan::Plan;
@@ -44,7 +45,7 @@ pub enum Verdict {
 ///
 /// # Errors
 /// The NetConf is not usable, there is no decision, or everything that is wrong with the annotations.
-pub fn verdict(netconf: &NetConf, pod: &Pod) -> Result<Verdict, Error> {
+pub fn verdict(netconf: &NetConf, pod: &PodName) -> Result<Verdict, Error> {
     if let Some(reason) = policy::exempt(&netconf.policy, pod) {
         return Ok(Verdict::LetThrough { reason });
     }

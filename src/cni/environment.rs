@@ -1,10 +1,10 @@
 //! What a runtime says in the environment (CNI specification 1.1.0, section 2, "Parameters").
 
 use std::ffi::OsString;
-use std::fmt;
 use std::path::PathBuf;
 
 use super::error::Error;
+use crate::mesh::pod::PodName;
 
 /// Looks up a variable.
 pub type Variables<'v> = &'v dyn Fn(&str) -> Option<OsString>;
@@ -67,57 +67,7 @@ pub struct Attachment {
     /// `CNI_IFNAME`. There is nothing that depends on it: rules are for all interfaces.
     pub ifname: String,
     /// The pod, from `CNI_ARGS`.
-    pub pod: Pod,
-}
-
-/// A pod's names, as far as the runtime tells them. Podman gives no namespace, `ctr` nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pod {
-    /// `K8S_POD_NAMESPACE`.
-    pub namespace: Option<String>,
-    /// `K8S_POD_NAME`.
-    pub name: Option<String>,
-}
-
-impl Pod {
-    /// Reads the pairs `KEY=VALUE` of `CNI_ARGS`, in whatever order they come. Keys that mean nothing here are for
-    /// others.
-    ///
-    /// # Errors
-    /// Something in it is no such pair.
-    pub fn of(variables: Variables) -> Result<Self, String> {
-        let mut pod = Self::default();
-        let Some(arguments) = variables("CNI_ARGS").filter(|arguments| !arguments.is_empty()) else {
-            return Ok(pod);
-        };
-        let arguments = arguments
-            .into_string()
-            .map_err(|bytes| format!("CNI_ARGS: {bytes:?} is not UTF-8"))?;
-        for pair in arguments.split(';').filter(|pair| !pair.is_empty()) {
-            let (key, value) = pair
-                .split_once('=')
-                .ok_or_else(|| format!("CNI_ARGS: {pair:?} is not KEY=VALUE"))?;
-            pod.learn(key, value);
-        }
-        Ok(pod)
-    }
-
-    /// Takes what one of the pairs says. Keys that mean nothing here are for others.
-    pub fn learn(&mut self, key: &str, value: &str) {
-        let value = Some(value.to_owned()).filter(|value| !value.is_empty());
-        match key {
-            "K8S_POD_NAMESPACE" => self.namespace = value,
-            "K8S_POD_NAME" => self.name = value,
-            _ => {}
-        }
-    }
-}
-
-impl fmt::Display for Pod {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let part = |part: &Option<String>| part.clone().unwrap_or_else(|| "-".to_owned());
-        write!(f, "{}/{}", part(&self.namespace), part(&self.name))
-    }
+    pub pod: PodName,
 }
 
 impl Attachment {
@@ -131,7 +81,7 @@ impl Attachment {
         let netns = variables("CNI_NETNS")
             .filter(|path| !path.is_empty())
             .ok_or_else(|| "CNI_NETNS is missing".to_owned());
-        let pod = Pod::of(variables);
+        let pod = pod_name(variables);
         match (container_id, netns, ifname, pod) {
             (Ok(container_id), Ok(netns), Ok(ifname), Ok(pod)) => Ok(Self {
                 container_id,
@@ -147,6 +97,28 @@ impl Attachment {
             )),
         }
     }
+}
+
+/// Reads the pairs `KEY=VALUE` of `CNI_ARGS`, in whatever order they come. Keys that mean nothing here are for
+/// others.
+///
+/// # Errors
+/// Something in it is no such pair.
+pub fn pod_name(variables: Variables) -> Result<PodName, String> {
+    let mut pod = PodName::default();
+    let Some(arguments) = variables("CNI_ARGS").filter(|arguments| !arguments.is_empty()) else {
+        return Ok(pod);
+    };
+    let arguments = arguments
+        .into_string()
+        .map_err(|bytes| format!("CNI_ARGS: {bytes:?} is not UTF-8"))?;
+    for pair in arguments.split(';').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair
+            .split_once('=')
+            .ok_or_else(|| format!("CNI_ARGS: {pair:?} is not KEY=VALUE"))?;
+        pod.learn(key, value);
+    }
+    Ok(pod)
 }
 
 const CONTAINER_ID: &str = "a letter or digit, then letters, digits, '_', '.' or '-'";

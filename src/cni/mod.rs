@@ -29,7 +29,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use self::environment::{Attachment, Pod, Variables, Verb};
+use self::environment::{Attachment, Variables, Verb, pod_name};
 use self::error::Error;
 use self::netconf::{Glance, NetConf};
 use self::report::{Outcome, Report};
@@ -91,7 +91,7 @@ pub fn run(variables: Variables, mut stdin: impl Read) -> Run {
         answer,
         report: Report {
             command: text("CNI_COMMAND"),
-            pod: Pod::of(variables).unwrap_or_default(),
+            pod: pod_name(variables).unwrap_or_default(),
             container: text("CNI_CONTAINERID"),
             outcome,
             warnings: log::take_warnings(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::environment::Pod;
+use crate::mesh::pod::PodName;
 
 /// Where the installer listens, unless told otherwise: the same path on the node and in the installer's container.
 pub const SOCKET: &str = "/var/run/sidetrack/log.sock";
@@ -74,7 +74,7 @@ pub struct Report {
     /// `CNI_COMMAND`, whatever it was.
     pub command: String,
     /// The pod, as far as the runtime tells.
-    pub pod: Pod,
+    pub pod: PodName,
     /// `CNI_CONTAINERID`; empty where there is none.
     pub container: String,
     /// What the run came to.
@@ -123,7 +123,7 @@ impl Report {
         let name = |key| Some(member(key)?).map(|name| Some(name).filter(|name| !name.is_empty()));
         Some(Self {
             command: member("command")?,
-            pod: Pod {
+            pod: PodName {
                 namespace: name("namespace")?,
                 name: name("pod")?,
             },
@@ -142,7 +142,7 @@ mod tests {
     fn report(outcome: Outcome) -> Report {
         Report {
             command: "ADD".to_owned(),
-            pod: Pod {
+            pod: PodName {
                 namespace: Some("shop".to_owned()),
                 name: None,
             },
@@ -174,7 +174,7 @@ mod tests {
         let mut report = report(Outcome::Failed(endless.clone()));
         report.warnings = vec![endless.clone(); 100];
         (report.command, report.container) = (endless.clone(), endless.clone());
-        report.pod = Pod {
+        report.pod = PodName {
             namespace: Some(endless.clone()),
             name: Some(endless),
         };

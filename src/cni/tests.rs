@@ -8,14 +8,14 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::attach::{Verdict, verdict};
-use super::environment::Pod;
 use super::error::Code;
 use super::netconf::{KEYS, POD_ANNOTATIONS};
 use super::*;
 use crate::facts::Facts;
+use crate::mesh::MESHES;
 use crate::mesh::annotations::OURS;
-use crate::mesh::annotations::table::TABLE;
-use crate::mesh::policy::MARKS;
+use crate::mesh::annotations::table::all;
+use crate::mesh::pod::PodName;
 use crate::options::table::OPTIONS;
 use crate::plan::Plan;
 use crate::render;
@@ -137,14 +137,14 @@ fn parsed(members: &Value) -> NetConf {
 #[test]
 fn without_annotations_the_error_says_how_to_get_them() {
     let netconf = |capabilities: Value| parsed(&json!({ "capabilities": capabilities }));
-    let error = verdict(&netconf(json!({})), &Pod::default()).unwrap_err();
+    let error = verdict(&netconf(json!({})), &PodName::default()).unwrap_err();
     assert_eq!(error.code(), Code::NoAnnotations);
     let details = error.details().unwrap();
     assert!(
         details.contains(r#"add "capabilities": {"io.kubernetes.cri.pod-annotations": true}"#),
         "{details}"
     );
-    let error = verdict(&netconf(json!({ POD_ANNOTATIONS: true })), &Pod::default()).unwrap_err();
+    let error = verdict(&netconf(json!({ POD_ANNOTATIONS: true })), &PodName::default()).unwrap_err();
     assert!(
         error.details().unwrap().contains("containerd 1.5, CRI-O 1.28"),
         "{error:?}"
@@ -157,7 +157,7 @@ fn what_annotations_say_is_refused_with_a_code_of_ours_and_together_with_the_net
         let netconf = parsed(&json!({
             "select": "always", "redirect": redirect, "runtimeConfig": { POD_ANNOTATIONS: annotations },
         }));
-        verdict(&netconf, &Pod::default())
+        verdict(&netconf, &PodName::default())
     };
     let error = pod(
         json!({ "traffic.sidecar.istio.io/excludeInboundPorts": "x" }),
@@ -178,7 +178,7 @@ fn a_netconf_with_mistakes_stops_no_pod_that_keeps_the_cluster_going() {
     let netconf = parsed(
         &json!({ "selekt": 1, "redirect": { "proxy-inbound-port": 0 }, "runtimeConfig": { POD_ANNOTATIONS: 3 } }),
     );
-    let pod = |namespace: &str| Pod {
+    let pod = |namespace: &str| PodName {
         namespace: Some(namespace.to_owned()),
         name: None,
     };
@@ -242,8 +242,8 @@ fn name() -> impl Strategy<Value = String> {
     let names = KEYS
         .iter()
         .map(|key| key.name)
-        .chain(TABLE.iter().map(|annotation| annotation.name));
-    let marks = MARKS.iter().flat_map(|mark| mark.annotations).map(|(name, _)| *name);
+        .chain(all().map(|annotation| annotation.name));
+    let marks = MESHES.iter().flat_map(|mesh| mesh.mark).map(|(name, _)| *name);
     let others = [
         "cniVersion",
         "name",
@@ -264,7 +264,7 @@ fn name() -> impl Strategy<Value = String> {
 
 /// What a verdict would install, as a script. A verdict that no plan can be made of installs nothing.
 fn script(netconf: &NetConf) -> Option<String> {
-    match verdict(netconf, &Pod::default()) {
+    match verdict(netconf, &PodName::default()) {
         Ok(Verdict::Redirect { config, .. }) => {
             let plan = Plan::new(&config, &Facts::default()).ok()?;
             Some(render::nft::script(&plan) + &crate::backend::iptables::script(&plan))
@@ -344,7 +344,7 @@ fn a_document_that_repeats_itself_is_no_burden() {
     let annotations = json!({ "proxy.istio.io/config": yaml });
     let netconf = parsed(&json!({ "select": "always", "runtimeConfig": { POD_ANNOTATIONS: annotations } }));
     assert_eq!(
-        verdict(&netconf, &Pod::default()).unwrap_err().code(),
+        verdict(&netconf, &PodName::default()).unwrap_err().code(),
         Code::Annotations
     );
 }
@@ -361,7 +361,7 @@ fn what_is_nested_without_end_is_refused() {
         let annotations = json!({ annotation: deep[..50_000], "sidecar.istio.io/status": deep });
         let netconf = parsed(&json!({ "runtimeConfig": { POD_ANNOTATIONS: annotations } }));
         assert_eq!(
-            verdict(&netconf, &Pod::default()).unwrap_err().code(),
+            verdict(&netconf, &PodName::default()).unwrap_err().code(),
             Code::Annotations
         );
     }
@@ -373,18 +373,18 @@ fn the_documentation_has_what_the_code_has() {
     let keys = KEYS
         .iter()
         .map(|key| format!("| `{}` | `{}` | {} |\n", key.name, key.default, key.help));
-    let marks = MARKS.iter().map(|mark| {
-        let annotations = mark.annotations.iter().map(|(name, value)| match value {
+    let marks = MESHES.iter().map(|mesh| {
+        let annotations = mesh.mark.iter().map(|(name, value)| match value {
             Some(value) => format!("`{name}: {value}`"),
             None => format!("`{name}`"),
         });
         format!(
             "| {} | {} |\n",
-            mark.mesh,
+            mesh.name,
             annotations.collect::<Vec<_>>().join(" and ")
         )
     });
-    let annotations = TABLE.iter().map(|annotation| {
+    let annotations = all().map(|annotation| {
         let implied = annotation
             .implies
             .iter()

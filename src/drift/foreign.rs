@@ -1,7 +1,8 @@
 //! Rules of others that get hold of traffic before ours do.
 
 use super::{Difference, Kind, Subject};
-use crate::facts::{self, InstalledChain};
+use crate::facts::InstalledChain;
+use crate::mesh::redirectors;
 use crate::ruleset::{Action, BaseHook, ChainType, Hook, Match, Protocol, Ruleset};
 use crate::types::Family;
 
@@ -202,7 +203,7 @@ fn places_by(ruleset: &Ruleset, priority: impl Fn(BaseHook) -> i32) -> Vec<Place
 
 /// Other tools that redirect traffic too, before ours or after: each takes what the other has left alone.
 pub fn redirectors<'c>(chains: impl IntoIterator<Item = &'c InstalledChain>) -> Vec<Difference> {
-    let found = facts::redirectors(chains).into_iter();
+    let found = redirectors::redirectors(chains).into_iter();
     found
         .map(|other| {
             let subject = Subject::Chain {

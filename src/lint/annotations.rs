@@ -5,8 +5,9 @@ use super::code::Code;
 use super::manifest::Pod;
 use super::subject::{Said, Subject, find};
 use crate::mesh::annotations::OURS;
-use crate::mesh::annotations::table::{Annotation, Meaning, TABLE};
-use crate::mesh::policy::{OPT_OUTS, REDIRECT};
+use crate::mesh::annotations::table::{self as mesh_annotations, Annotation, Meaning};
+use crate::mesh::policy::REDIRECT;
+use crate::mesh::{MESHES, OptOut};
 use crate::options::table;
 use crate::types::{Number, Range, Ranges};
 use crate::yaml::{Content, Entry, Node, Position};
@@ -45,12 +46,17 @@ pub fn of_opted_out(pod: &Pod<'_>, reason: &str, report: &mut Report) {
 
 /// Whether an annotation says how a pod is redirected.
 fn says_how(name: &str) -> bool {
-    (name.starts_with(OURS) && name != REDIRECT) || TABLE.iter().any(|known| known.name == name)
+    (name.starts_with(OURS) && name != REDIRECT) || mesh_annotations::all().any(|known| known.name == name)
 }
 
 /// Whether an annotation says how, or whether, a pod is redirected.
 fn is_about_redirection(name: &str) -> bool {
-    says_how(name) || name == REDIRECT || OPT_OUTS.iter().any(|known| known.annotation == name)
+    says_how(name) || name == REDIRECT || opt_outs().any(|known| known.annotation == name)
+}
+
+/// Every annotation of a mesh that keeps a pod from being redirected.
+fn opt_outs() -> impl Iterator<Item = &'static OptOut> {
+    MESHES.iter().flat_map(|mesh| mesh.opt_outs)
 }
 
 fn texts(annotations: &[Entry], report: &mut Report) {
@@ -76,15 +82,14 @@ fn texts(annotations: &[Entry], report: &mut Report) {
 fn names(annotations: &[Entry], report: &mut Report) {
     for Entry { key, at, .. } in annotations.iter().filter(|entry| !is_about_redirection(&entry.key)) {
         let (domain, name) = key.split_once('/').unwrap_or_default();
-        let alike = || TABLE.iter().filter(|known| is_alike(known.name, name));
+        let alike = || mesh_annotations::all().filter(|known| is_alike(known.name, name));
         let meant = alike()
             .find(|known| known.name.starts_with(domain))
             .or_else(|| alike().next());
         if let Some(Annotation { name, .. }) = meant {
             report.add(Code::UnknownAnnotation, *at, format!("{key}: did you mean {name}?"));
         } else if key.starts_with(OF_ISTIO) {
-            let known: Vec<&str> = TABLE
-                .iter()
+            let known: Vec<&str> = mesh_annotations::all()
                 .filter_map(|known| known.name.strip_prefix(OF_ISTIO))
                 .collect();
             let message = format!("{key}: {name} is none of {}", known.join(", "));
@@ -134,7 +139,7 @@ fn same_option(said: &Said<'_>, report: &mut Report) {
         let option = entry.key.strip_prefix(OURS).and_then(table::find)?;
         Some((option.name, entry))
     });
-    let of_meshes = TABLE.iter().filter_map(|known| match known.meaning {
+    let of_meshes = mesh_annotations::all().filter_map(|known| match known.meaning {
         Meaning::Option(option) => Some((option, find(said.annotations, known.name)?)),
         Meaning::Switch { .. } | Meaning::Word(_) | Meaning::AlsoExcludedInbound | Meaning::Document(_) => None,
     });
@@ -186,8 +191,7 @@ fn no_effect(subject: &Subject<'_>, report: &mut Report) {
 fn place(said: &Said<'_>, option: &str) -> Option<Position> {
     let means = |name: &str| {
         name.strip_prefix(OURS) == Some(option)
-            || TABLE
-                .iter()
+            || mesh_annotations::all()
                 .any(|known| known.name == name && matches!(known.meaning, Meaning::Option(of) if of == option))
     };
     said.annotations

@@ -1,6 +1,7 @@
 //! The containers of a pod, and what each is there for.
 
 use super::manifest::Pod;
+use crate::mesh::{MESHES, Mesh};
 use crate::types::{Id, Port};
 use crate::yaml::Node;
 
@@ -30,25 +31,8 @@ pub enum Role {
     Init,
 }
 
-/// What injectors call the containers of their proxies.
-const PROXIES: [&str; 6] = [
-    "istio-proxy",
-    "linkerd-proxy",
-    "kuma-sidecar",
-    "consul-dataplane",
-    "envoy-sidecar",
-    "envoy",
-];
-/// The images of proxies, without registry and version.
-const IMAGES_OF_PROXIES: [&str; 4] = ["proxyv2", "envoy", "kuma-dp", "consul-dataplane"];
-/// What the init containers that redirect are called.
-const REDIRECTORS: [&str; 5] = [
-    OURS,
-    "istio-init",
-    "linkerd-init",
-    "kuma-init",
-    "consul-connect-inject-init",
-];
+/// What proxies are called besides, and their images, where somebody writes their container by hand.
+const BY_HAND: &str = "envoy";
 /// What the program and its image are called.
 const OURS: &str = "sidetrack";
 /// The program of Istio, which does the same.
@@ -69,7 +53,7 @@ fn container(node: &Node, role: Role) -> Container<'_> {
     let name = node.get("name").and_then(Node::scalar).unwrap_or_default();
     let container = Container { node, name, role };
     let role = match role {
-        Role::App if PROXIES.contains(&name) || IMAGES_OF_PROXIES.contains(&container.image()) => Role::Proxy,
+        Role::App if container.is_proxy() => Role::Proxy,
         Role::Init if container.redirects() && container.only_looks() => Role::Validator,
         Role::Init if container.redirects() => Role::Redirector,
         role => role,
@@ -85,8 +69,14 @@ impl<'n> Container<'n> {
         name.split([':', '@']).next().unwrap_or_default()
     }
 
+    fn is_proxy(&self) -> bool {
+        let of = |mesh: &Mesh| mesh.proxies.contains(&self.name) || mesh.proxy_images.contains(&self.image());
+        self.name == BY_HAND || self.image() == BY_HAND || MESHES.iter().any(of)
+    }
+
     fn redirects(&self) -> bool {
-        REDIRECTORS.contains(&self.name) || self.is_ours() || self.words().contains(&ISTIO_S)
+        let of = |mesh: &Mesh| mesh.init_containers.contains(&self.name);
+        self.name == OURS || MESHES.iter().any(of) || self.is_ours() || self.words().contains(&ISTIO_S)
     }
 
     /// Beside a CNI plugin, Istio's init container writes no rules.

@@ -4,22 +4,9 @@ use super::Report;
 use super::code::Code;
 use super::container::Container;
 use super::subject::Subject;
+use crate::mesh::istio::ISTIO;
 use crate::types::{Port, parse_ports};
 use crate::yaml::Node;
-
-/// Ports that Istio's proxy and its agent listen on in a pod, from its documentation ("Ports used by Istio").
-const OF_MESH: [(u16, &str); 10] = [
-    (15000, "Envoy's administration"),
-    (15001, "outbound connections"),
-    (15002, "finding out whether rules are in place"),
-    (15004, "debugging"),
-    (15006, "inbound connections"),
-    (15008, "the mesh's tunnel"),
-    (15020, "metrics and probes"),
-    (15021, "health"),
-    (15053, "DNS"),
-    (15090, "Envoy's metrics"),
-];
 
 /// Protocols in which the client waits for the server, or in which proxies that look for HTTP or TLS wait in vain.
 const SERVER_FIRST: [(u16, &str); 8] = [
@@ -45,9 +32,9 @@ pub fn owner(subject: &Subject<'_>, port: Port) -> Option<(Code, String)> {
     if proxy.contains(&port) || config.dns.redirect && port == config.dns.port {
         return Some((Code::ProxyPort, "the proxy listens there".to_owned()));
     }
-    // Other meshes have ports of their own.
-    let of_istio = subject.mesh.is_none_or(|mesh| mesh.name == "Istio");
-    let purpose = OF_MESH.iter().find(|(number, _)| of_istio && *number == port.get());
+    // Where no mesh is named, the options are Istio's.
+    let mesh = subject.mesh.unwrap_or(&ISTIO);
+    let purpose = mesh.ports.iter().find(|(number, _)| *number == port.get());
     match purpose {
         Some((_, purpose)) => Some((Code::MeshPort, format!("the mesh uses it for {purpose}"))),
         None if config.proxy.mesh_ports.contains(port) => Some((Code::MeshPort, "it is one of mesh-ports".to_owned())),

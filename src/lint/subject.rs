@@ -7,11 +7,12 @@ use super::container::{Container, Role, containers, id};
 use super::manifest::Pod;
 use super::{Context, Invocation, Report};
 use crate::mesh::annotations::{self, Annotations, OURS};
-use crate::mesh::policy::{self, Decision, MARKS, Policy, Select, Undecided};
+use crate::mesh::policy::{self, Decision, Policy, Select, Undecided};
+use crate::mesh::{MESHES, Mesh};
 use crate::options::Layer;
 use crate::options::problem::Problem;
-use crate::options::{Config, Settings, table};
-use crate::types::{Gid, NoAccounts, Port, Uid};
+use crate::options::{Config, Settings};
+use crate::types::{Gid, Port, Uid};
 use crate::yaml::{Entry, Node, Position};
 
 /// A pod that is to be redirected.
@@ -27,58 +28,6 @@ pub struct Subject<'n> {
     /// How it is redirected, as far as that is known.
     pub config: Config,
 }
-
-/// What is known of a mesh: how its injector sets redirection up unless it is told otherwise.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Mesh {
-    /// What it is called.
-    pub name: &'static str,
-    /// How the domains of its annotations and labels end.
-    domain: &'static str,
-    /// Options, where they are not our defaults.
-    options: &'static [(&'static str, &'static str)],
-    /// Whether its injector rewrites every probe of a captured port. The others take care of HTTP alone: Consul
-    /// rewrites those probes, and Linkerd's proxy lets them through.
-    pub rewrites_probes: bool,
-}
-
-const MESHES: [Mesh; 4] = [
-    Mesh {
-        name: "Istio",
-        domain: "istio.io",
-        options: &[],
-        rewrites_probes: true,
-    },
-    Mesh {
-        name: "Linkerd",
-        domain: "linkerd.io",
-        options: &[
-            ("proxy-inbound-port", "4143"),
-            ("proxy-outbound-port", "4140"),
-            ("proxy-uid", "2102"),
-            ("proxy-gid", ""),
-            ("mesh-ports", "4190,4191,4567,4568"),
-        ],
-        rewrites_probes: false,
-    },
-    Mesh {
-        name: "Kuma",
-        domain: "kuma.io",
-        options: &[("proxy-uid", "5678"), ("proxy-gid", ""), ("mesh-ports", "")],
-        rewrites_probes: true,
-    },
-    Mesh {
-        name: "Consul",
-        domain: "consul.hashicorp.com",
-        options: &[
-            ("proxy-inbound-port", "20000"),
-            ("proxy-uid", "5995"),
-            ("proxy-gid", ""),
-            ("mesh-ports", ""),
-        ],
-        rewrites_probes: false,
-    },
-];
 
 /// What is written at a pod, by annotations and labels.
 #[derive(Clone, Copy)]
@@ -104,13 +53,7 @@ impl<'n> Said<'n> {
 
     /// Whether the injector of a mesh has left its mark: what it does is done.
     pub fn injected(&self) -> bool {
-        MARKS.iter().any(|mark| {
-            let bears = |(name, value): &(&str, Option<&str>)| {
-                let found = self.annotation(name).filter(|found| !found.is_empty());
-                found.is_some_and(|found| value.is_none_or(|value| value == found))
-            };
-            mark.annotations.iter().all(bears)
-        })
+        MESHES.iter().any(|mesh| mesh.injected(|name| self.annotation(name)))
     }
 
     /// The annotations as a plugin would be handed them; `labels` count before annotations of the same name.
@@ -219,17 +162,6 @@ impl<'n> Subject<'n> {
         inbound.include_ports.contains(port)
             && !inbound.exclude_ports.contains(port)
             && !self.config.proxy.mesh_ports.contains(port)
-    }
-}
-
-impl Mesh {
-    fn layer(&self) -> Layer {
-        let mut layer = Layer::default();
-        for (name, text) in self.options {
-            let read = table::find(name).map(|option| (option.read)(&mut layer, &[(*text).to_owned()], &NoAccounts));
-            debug_assert!(matches!(read, Some(Ok(()))), "{name}");
-        }
-        layer
     }
 }
 

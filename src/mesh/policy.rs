@@ -1,9 +1,8 @@
 //! Which pods are redirected: a pure function of the NetConf, the pod's names and its annotations.
 
-use serde_json::Value;
-
 use super::annotations::Annotations;
-use crate::cni::environment::Pod;
+use super::pod::PodName;
+use super::{MESHES, OptOut};
 use crate::options::problem::{Problem, Source};
 use crate::types::{Choice, Invalid};
 
@@ -91,88 +90,9 @@ pub enum Undecided {
 /// The annotation that is ours alone: `"true"` redirects the pod, `"false"` lets it through.
 pub const REDIRECT: &str = "traffic.sidetrack.dev/redirect";
 
-/// A mark that lets a pod through, whatever else it bears: what it says, and which value of which annotation it is.
-pub struct OptOut {
-    /// The annotation.
-    pub annotation: &'static str,
-    says: fn(&str) -> bool,
-    reason: &'static str,
-}
-
-/// The marks of this kind that are known.
-pub const OPT_OUTS: &[OptOut] = &[
-    OptOut {
-        annotation: "sidecar.istio.io/inject",
-        says: is_false,
-        reason: "Istio's injector is told to leave it alone",
-    },
-    OptOut {
-        annotation: "sidecar.istio.io/interceptionMode",
-        says: |mode| mode == "NONE",
-        reason: "Istio is told to intercept nothing",
-    },
-    OptOut {
-        annotation: "inject.istio.io/templates",
-        says: |templates| !templates.split(',').any(|template| template.trim() == "sidecar"),
-        reason: "it is an Istio gateway or gRPC agent: what was injected is not a sidecar",
-    },
-    OptOut {
-        annotation: "sidecar.istio.io/status",
-        says: has_istio_init,
-        reason: "its init container istio-init redirects it",
-    },
-    OptOut {
-        annotation: "linkerd.io/inject",
-        says: |inject| inject == "disabled",
-        reason: "Linkerd's injector is told to leave it alone",
-    },
-    OptOut {
-        annotation: "kuma.io/transparent-proxying",
-        says: |proxying| proxying == "disabled" || is_false(proxying),
-        reason: "Kuma is told to intercept nothing",
-    },
-    OptOut {
-        annotation: "consul.hashicorp.com/transparent-proxy",
-        says: is_false,
-        reason: "Consul is told to intercept nothing",
-    },
-];
-
-/// What the injector of a mesh leaves on a pod with a sidecar: all of these annotations, with such values.
-pub struct Mark {
-    /// The mesh.
-    pub mesh: &'static str,
-    /// The annotations: name, and value where it matters.
-    pub annotations: &'static [(&'static str, Option<&'static str>)],
-}
-
-/// The marks that are known.
-pub const MARKS: &[Mark] = &[
-    Mark {
-        mesh: "Istio",
-        annotations: &[("sidecar.istio.io/status", None)],
-    },
-    Mark {
-        mesh: "Linkerd",
-        annotations: &[("linkerd.io/proxy-version", None)],
-    },
-    Mark {
-        mesh: "Kuma",
-        annotations: &[("kuma.io/sidecar-injected", Some("true"))],
-    },
-    Mark {
-        mesh: "Consul",
-        // The second one tells pods whose traffic the CNI plugin is to redirect from those that do it otherwise.
-        annotations: &[
-            ("consul.hashicorp.com/connect-inject-status", Some("injected")),
-            ("consul.hashicorp.com/transparent-proxy-status", None),
-        ],
-    },
-];
-
 /// Why a pod is let through by its names alone, before anything else is looked at: what keeps the cluster going must
 /// not depend on whether anything else is in order.
-pub fn exempt(policy: &Policy, pod: &Pod) -> Option<String> {
+pub fn exempt(policy: &Policy, pod: &PodName) -> Option<String> {
     if is_installer(policy, pod) {
         return Some("it is the installer of this plugin".to_owned());
     }
@@ -215,24 +135,19 @@ pub fn decide(policy: &Policy, annotations: Option<&Annotations>) -> Result<Deci
         annotation,
         says,
         reason,
-    } in OPT_OUTS
+    } in MESHES.iter().flat_map(|mesh| mesh.opt_outs)
     {
         if annotations.get(annotation).is_some_and(says) {
             return Ok(Decision::Skip(format!("{reason} ({annotation})")));
         }
     }
-    let bears = |mark: &&Mark| {
-        mark.annotations.iter().all(|(name, value)| {
-            let found = annotations.get(name).filter(|found| !found.is_empty());
-            found.is_some_and(|found| value.is_none_or(|value| value == found))
-        })
-    };
-    match MARKS.iter().find(bears) {
+    match MESHES.iter().find(|mesh| mesh.injected(|name| annotations.get(name))) {
         _ if always => Ok(Decision::Redirect("select is always".to_owned())),
-        Some(Mark { mesh, annotations }) => {
-            let names: Vec<&str> = annotations.iter().map(|(name, _)| *name).collect();
+        Some(mesh) => {
+            let names: Vec<&str> = mesh.mark.iter().map(|(name, _)| *name).collect();
             Ok(Decision::Redirect(format!(
-                "{mesh} injected a sidecar ({})",
+                "{} injected a sidecar ({})",
+                mesh.name,
                 names.join(", ")
             )))
         }
@@ -242,7 +157,7 @@ pub fn decide(policy: &Policy, annotations: Option<&Annotations>) -> Result<Deci
 
 /// Whether this is a pod of the installer's DaemonSet: its namespace, its name, and the five characters that
 /// Kubernetes adds. Nobody else's pod gets through by being called like that elsewhere.
-fn is_installer(policy: &Policy, pod: &Pod) -> bool {
+fn is_installer(policy: &Policy, pod: &PodName) -> bool {
     let (namespace, name) = &policy.installer;
     let suffix = pod
         .name
@@ -252,26 +167,13 @@ fn is_installer(policy: &Policy, pod: &Pod) -> bool {
         && suffix.is_some_and(|suffix| suffix.len() == 5 && suffix.chars().all(|c| c.is_ascii_alphanumeric()))
 }
 
-fn is_false(text: &str) -> bool {
-    matches!(text, "false" | "False" | "FALSE" | "f" | "F" | "0")
-}
-
-/// Whether the injector says that it put the init container there.
-fn has_istio_init(status: &str) -> bool {
-    let status: Option<Value> = serde_json::from_str(status).ok();
-    let containers = status
-        .as_ref()
-        .and_then(|status| status.get("initContainers")?.as_array());
-    containers.is_some_and(|containers| containers.iter().any(|name| name == "istio-init"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
-    fn pod(namespace: &str, name: &str) -> Pod {
-        Pod {
+    fn pod(namespace: &str, name: &str) -> PodName {
+        PodName {
             namespace: Some(namespace.to_owned()),
             name: Some(name.to_owned()),
         }

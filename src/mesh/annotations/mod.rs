@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use self::table::{Annotation, Meaning, Said, TABLE};
+use self::table::{Annotation, Meaning, Said};
 use super::policy::REDIRECT;
 use crate::options::Layer;
 use crate::options::problem::{Problem, Source};
@@ -165,7 +165,7 @@ pub fn parse(annotations: &Annotations) -> Parsed {
             None => parsed.problem(format!("{name}: {option} is not an option of pods")),
         }
     }
-    for Annotation { name, meaning, implies } in TABLE {
+    for Annotation { name, meaning, implies } in table::all() {
         let Some(text) = annotations.get(name) else {
             continue;
         };

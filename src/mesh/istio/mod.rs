@@ -1,3 +1,145 @@
-//! Istio.
+//! Istio: <https://istio.io>.
 
 pub mod front_end;
+
+use serde_json::Value;
+
+use super::annotations::table::{
+    ALL_DNS_SERVERS, Annotation, DROP_INVALID, Meaning, NOTHING, REDIRECT_DNS, annotation, option,
+};
+use super::{Mesh, OptOut, is_false};
+
+/// What is known of it. Its numbers are our defaults.
+pub const ISTIO: Mesh = Mesh {
+    name: "Istio",
+    domain: "istio.io",
+    options: &[],
+    rewrites_probes: true,
+    mark: &[("sidecar.istio.io/status", None)],
+    opt_outs: &[
+        OptOut {
+            annotation: "sidecar.istio.io/inject",
+            says: is_false,
+            reason: "Istio's injector is told to leave it alone",
+        },
+        OptOut {
+            annotation: "sidecar.istio.io/interceptionMode",
+            says: |mode| mode == "NONE",
+            reason: "Istio is told to intercept nothing",
+        },
+        OptOut {
+            annotation: "inject.istio.io/templates",
+            says: |templates| !templates.split(',').any(|template| template.trim() == "sidecar"),
+            reason: "it is an Istio gateway or gRPC agent: what was injected is not a sidecar",
+        },
+        OptOut {
+            annotation: "sidecar.istio.io/status",
+            says: has_istio_init,
+            reason: "its init container istio-init redirects it",
+        },
+    ],
+    annotations: ANNOTATIONS,
+    proxies: &["istio-proxy"],
+    proxy_images: &["proxyv2"],
+    init_containers: &["istio-init"],
+    chains: &[("ISTIO_", "Istio (istio-init or istio-cni)")],
+    tables: &[("inet istio-proxy-", "Istio (native nftables)")],
+    ports: &[
+        (15000, "Envoy's administration"),
+        (15001, "outbound connections"),
+        (PROBE_PORT, "finding out whether rules are in place"),
+        (15004, "debugging"),
+        (15006, "inbound connections"),
+        (15008, "the mesh's tunnel"),
+        (15020, "metrics and probes"),
+        (15021, "health"),
+        (15053, "DNS"),
+        (15090, "Envoy's metrics"),
+    ],
+};
+
+const ANNOTATIONS: &[Annotation] = &[
+    option("traffic.sidecar.istio.io/includeInboundPorts", "include-inbound-ports"),
+    option("traffic.sidecar.istio.io/excludeInboundPorts", "exclude-inbound-ports"),
+    annotation("status.sidecar.istio.io/port", Meaning::AlsoExcludedInbound),
+    Annotation {
+        name: "traffic.sidecar.istio.io/includeOutboundPorts",
+        meaning: Meaning::Option("include-outbound-ports"),
+        // Its init container is always told to include addresses as well, all of them unless others are given.
+        implies: &[("include-outbound-cidrs", "*")],
+    },
+    option(
+        "traffic.sidecar.istio.io/excludeOutboundPorts",
+        "exclude-outbound-ports",
+    ),
+    option(
+        "traffic.sidecar.istio.io/includeOutboundIPRanges",
+        "include-outbound-cidrs",
+    ),
+    option(
+        "traffic.sidecar.istio.io/excludeOutboundIPRanges",
+        "exclude-outbound-cidrs",
+    ),
+    option("traffic.sidecar.istio.io/excludeInterfaces", "exclude-interfaces"),
+    option("istio.io/reroute-virtual-interfaces", "reroute-interfaces"),
+    option("traffic.sidecar.istio.io/kubevirtInterfaces", "reroute-interfaces"),
+    annotation(
+        "sidecar.istio.io/interceptionMode",
+        Meaning::Word(&[
+            ("REDIRECT", &[("inbound-mode", "redirect")]),
+            ("TPROXY", &[("inbound-mode", "tproxy")]),
+            ("NONE", NOTHING), // Such a pod is let through.
+        ]),
+    ),
+    annotation("proxy.istio.io/config", Meaning::Document(PROXY_METADATA)),
+];
+
+/// The port that Istio's own validation of its rules connects to.
+pub const PROBE_PORT: u16 = 15002;
+
+/// `auto` redirects IPv6 wherever a pod could use it, and not where there is none.
+const DUAL_STACK: Meaning = Meaning::Switch {
+    on: &[("ip-family", "auto")],
+    off: NOTHING,
+};
+
+/// Variables that Istio's injector gives to its init container, and that decide about its rules.
+const PROXY_METADATA: &[(&str, Meaning)] = &[
+    ("proxyMetadata.ISTIO_META_DNS_CAPTURE", REDIRECT_DNS),
+    ("proxyMetadata.REDIRECT_DNS", REDIRECT_DNS),
+    ("proxyMetadata.CAPTURE_ALL_DNS", ALL_DNS_SERVERS),
+    ("proxyMetadata.ISTIO_DUAL_STACK", DUAL_STACK),
+    ("proxyMetadata.DUAL_STACK", DUAL_STACK),
+    ("proxyMetadata.INVALID_DROP", DROP_INVALID),
+    ("proxyMetadata.DROP_INVALID", DROP_INVALID),
+    ("proxyMetadata.PROXY_GID", Meaning::Option("proxy-gid")),
+    (
+        "proxyMetadata.ISTIO_INBOUND_TPROXY_MARK",
+        Meaning::Option("tproxy-mark"),
+    ),
+    (
+        "proxyMetadata.ISTIO_INBOUND_TPROXY_ROUTE_TABLE",
+        Meaning::Option("tproxy-route-table"),
+    ),
+    (
+        "proxyMetadata.ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR",
+        Meaning::Option("loopback-cidr"),
+    ),
+    (
+        "proxyMetadata.ISTIO_OUTBOUND_OWNER_GROUPS",
+        Meaning::Option("include-gids"),
+    ),
+    (
+        "proxyMetadata.ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE",
+        Meaning::Option("exclude-gids"),
+    ),
+];
+
+/// Whether the injector says that it put the init container there.
+fn has_istio_init(status: &str) -> bool {
+    let status: Option<Value> = serde_json::from_str(status).ok();
+    let containers = status
+        .as_ref()
+        .and_then(|status| status.get("initContainers")?.as_array());
+    containers.is_some_and(|containers| containers.iter().any(|name| name == "istio-init"))
+}

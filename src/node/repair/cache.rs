@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::cni::environment::Pod;
 use crate::linux::files::FileError;
+use crate::mesh::pod::PodName;
 
 /// The largest file that is read, in bytes: annotations alone may take 256 KiB.
 const LARGEST: u64 = 1 << 20;
@@ -30,7 +30,7 @@ pub struct Cached {
     /// The files of its network namespace, on the node: what the runtime said, and what plugins answered.
     pub netns: Vec<PathBuf>,
     /// The pod's names.
-    pub pod: Pod,
+    pub pod: PodName,
     /// `K8S_POD_UID`: pods of the same name have different ones.
     pub uid: Option<String>,
     /// What the runtime told of it: the `runtimeConfig` that a plugin with all capabilities would have got.
@@ -90,7 +90,7 @@ fn text(path: &Path) -> io::Result<String> {
 pub fn parse(text: &str) -> Result<Cached, &'static str> {
     let value: Value = serde_json::from_str(text).map_err(|_| "it is no JSON, or half written")?;
     let member = |name: &str| value[name].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
-    let (mut pod, mut uid) = (Pod::default(), None);
+    let (mut pod, mut uid) = (PodName::default(), None);
     for pair in value["cniArgs"].as_array().into_iter().flatten() {
         if let (Some(key), Some(value)) = (pair[0].as_str(), pair[1].as_str()) {
             pod.learn(key, value);
@@ -198,7 +198,7 @@ mod tests {
         let cached = parse(&odd.to_string()).unwrap();
         assert_eq!(
             (cached.pod, cached.addresses, cached.netns),
-            (Pod::default(), vec![], vec![])
+            (PodName::default(), vec![], vec![])
         );
     }
 

@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 
 use super::cache::Cached;
 use crate::cni::attach::{Verdict, verdict};
-use crate::cni::environment::{Attachment, Pod};
+use crate::cni::environment::Attachment;
 use crate::cni::error::Error;
 use crate::cni::netconf::{NetConf, POD_ANNOTATIONS};
 use crate::cni::version::Version;
+use crate::mesh::pod::PodName;
 use crate::options::Settings;
 use crate::types::Uids;
 
@@ -23,7 +24,7 @@ pub struct Sandbox {
     /// Its interface in the network of our plugin.
     pub ifname: String,
     /// Its names.
-    pub pod: Pod,
+    pub pod: PodName,
     /// Its UID: pods of the same name have different ones.
     pub uid: Option<String>,
     /// The files of its network namespace, on the node.

@@ -15,9 +15,10 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::{Map, Value, json};
 use sidetrack::cni::attach::{self, Verdict};
-use sidetrack::cni::environment;
+
 use sidetrack::cni::netconf::NetConf;
 use sidetrack::facts::Facts;
+use sidetrack::mesh::pod::PodName;
 use sidetrack::options::table;
 use sidetrack::plan::Plan;
 use sidetrack::types::Family;
@@ -394,7 +395,7 @@ fn what_an_init_container_can_be_told_annotations_and_the_netconf_can_say() {
         }
         for request in [annotated, configured] {
             let netconf = NetConf::parse(request.netconf.to_string().as_bytes()).expect("a NetConf");
-            let verdict = attach::verdict(&netconf, &environment::Pod::default()).expect("a verdict");
+            let verdict = attach::verdict(&netconf, &PodName::default()).expect("a verdict");
             let Verdict::Redirect { config, .. } = verdict else {
                 panic!("{name}: {verdict:?}");
             };

@@ -1,0 +1,43 @@
+//! Linkerd: <https://linkerd.io>.
+
+use super::annotations::table::{Annotation, Meaning, annotation, option};
+use super::{Mesh, OptOut};
+
+/// What is known of it.
+pub const LINKERD: Mesh = Mesh {
+    name: "Linkerd",
+    domain: "linkerd.io",
+    options: &[
+        ("proxy-inbound-port", "4143"),
+        ("proxy-outbound-port", "4140"),
+        ("proxy-uid", "2102"),
+        ("proxy-gid", ""),
+        ("mesh-ports", "4190,4191,4567,4568"),
+    ],
+    rewrites_probes: false,
+    mark: &[("linkerd.io/proxy-version", None)],
+    opt_outs: &[OptOut {
+        annotation: "linkerd.io/inject",
+        says: |inject| inject == "disabled",
+        reason: "Linkerd's injector is told to leave it alone",
+    }],
+    annotations: ANNOTATIONS,
+    proxies: &["linkerd-proxy"],
+    proxy_images: &[],
+    init_containers: &["linkerd-init"],
+    chains: &[("PROXY_INIT_", "Linkerd (linkerd-init or linkerd-cni)")],
+    tables: &[],
+    ports: &[],
+};
+
+const ANNOTATIONS: &[Annotation] = &[
+    option("config.linkerd.io/skip-inbound-ports", "exclude-inbound-ports"),
+    option("config.linkerd.io/skip-outbound-ports", "exclude-outbound-ports"),
+    option("config.linkerd.io/skip-subnets", "exclude-inbound-cidrs"),
+    option("config.linkerd.io/proxy-uid", "proxy-uid"),
+    option("config.linkerd.io/proxy-gid", "proxy-gid"),
+    option("config.linkerd.io/inbound-port", "proxy-inbound-port"),
+    option("config.linkerd.io/outbound-port", "proxy-outbound-port"),
+    annotation("config.linkerd.io/control-port", Meaning::AlsoExcludedInbound),
+    annotation("config.linkerd.io/admin-port", Meaning::AlsoExcludedInbound),
+];
