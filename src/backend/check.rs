@@ -1,23 +1,14 @@
-//! Questions that change nothing: whether what is installed is what was planned, whether it could be, and whose
-//! network namespace a path leads to.
+//! Comparing what is installed with a plan. Changes nothing.
 
 use std::fmt;
-use std::io;
-use std::path::Path;
 
-use caps::{CapSet, Capability};
-
+use super::choice::candidates;
 use super::iptables::legacy;
-use super::iptables::{Iptables, Variant};
-use super::nftables::transaction::{Nftables, NftablesError};
+use super::nftables::{Nftables, NftablesError};
 use super::{KernelError, Namespace, Observed, RuleBackend};
 use crate::drift::{self, BaseChain, Difference, Kind, Place, Subject, Thing};
-use crate::linux::netns::identity;
-use crate::plan::Plan;
-use crate::plan::Prerequisite;
-use crate::ruleset::{Installed, Ruleset};
+use crate::plan::{Plan, Prerequisite};
 use crate::types::Backend;
-use crate::types::Family;
 
 /// How what is installed compares with a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,18 +58,13 @@ impl Namespace {
         }
         let holds_rules = |backend: &RuleBackend| observed.holds_rules(*backend);
         let backends: Vec<RuleBackend> = RuleBackend::ALL.into_iter().filter(holds_rules).collect();
-        let wanted: &[RuleBackend] = match backend {
-            Backend::Auto => &[RuleBackend::Nftables, RuleBackend::IptablesLegacy],
-            Backend::Nftables => &[RuleBackend::Nftables],
-            Backend::IptablesNft => &[RuleBackend::IptablesNft],
-            Backend::IptablesLegacy => &[RuleBackend::IptablesLegacy],
-        };
+        let wanted = candidates(backend);
         let right = wanted.iter().copied().find(|backend| backends.contains(backend));
         let mut differences = Vec::new();
         if !backends.is_empty() {
             differences.extend(misplaced(wanted[0], right, &backends));
             differences.extend(match right {
-                Some(backend) => self.differences(backend, &plan.ruleset)?,
+                Some(backend) => self.rules(backend)?.differences(&plan.ruleset)?,
                 None => Vec::new(),
             });
             differences.extend(self.differences_besides_rules(plan, observed)?);
@@ -98,14 +84,6 @@ impl Namespace {
             state,
             backends,
             differences,
-        })
-    }
-
-    fn differences(&mut self, backend: RuleBackend, ruleset: &Ruleset) -> Result<Vec<Difference>, KernelError> {
-        Ok(match backend {
-            RuleBackend::Nftables => self.nftables()?.differences(ruleset)?,
-            RuleBackend::IptablesNft => Iptables::find(Variant::Nft)?.differences(ruleset)?,
-            RuleBackend::IptablesLegacy => Iptables::find(Variant::Legacy)?.differences(ruleset)?,
         })
     }
 
@@ -166,73 +144,5 @@ fn thing(what: &Prerequisite) -> Thing {
             Prerequisite::Route { family, .. } => Subject::Route(*family),
         },
         text: what.to_string(),
-    }
-}
-
-impl Namespace {
-    /// Our rules of a backend, as packets of `family` meet them; no chains where there are none.
-    ///
-    /// # Errors
-    /// They could not be read.
-    pub fn installed(&mut self, backend: RuleBackend, family: Family) -> Result<Installed, KernelError> {
-        Ok(match backend {
-            RuleBackend::Nftables => self.nftables()?.installed()?,
-            RuleBackend::IptablesNft => Iptables::find(Variant::Nft)?.installed(family)?,
-            RuleBackend::IptablesLegacy => Iptables::find(Variant::Legacy)?.installed(family)?,
-        })
-    }
-}
-
-/// Says whether network namespaces could be programmed from here, as far as that can be told without doing so.
-///
-/// # Errors
-/// What is missing, in words.
-pub fn ready(backend: Backend) -> Result<(), String> {
-    for capability in [Capability::CAP_SYS_ADMIN, Capability::CAP_NET_ADMIN] {
-        if !caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false) {
-            return Err(format!("{capability} is missing: the runtime has to run as root"));
-        }
-    }
-    let nftables = || Nftables::open().and_then(|mut nftables| nftables.answers());
-    let iptables = |variant| Iptables::find(variant).map(drop);
-    match backend {
-        Backend::Auto => nftables().or_else(|error| match error {
-            NftablesError::Unsupported { .. } => {
-                iptables(Variant::Legacy).map_err(|legacy| format!("no backend: {error}. {legacy}"))
-            }
-            error => Err(error.to_string()),
-        }),
-        Backend::Nftables => nftables().map_err(|error| error.to_string()),
-        Backend::IptablesNft => iptables(Variant::Nft).map_err(|error| error.to_string()),
-        Backend::IptablesLegacy => iptables(Variant::Legacy).map_err(|error| error.to_string()),
-    }
-}
-
-/// Whose network namespace a path leads to, where it is not a pod's: this process's own, or that of the host's first
-/// process, where that may be seen.
-///
-/// # Errors
-/// The path leads nowhere.
-pub fn owner_of_host_netns(netns: &Path) -> io::Result<Option<&'static str>> {
-    const HOSTS: [(&str, &str); 2] = [
-        ("/proc/thread-self/ns/net", "the one that this plugin runs in"),
-        ("/proc/1/ns/net", "the host's"),
-    ];
-    let wanted = identity(netns)?;
-    let same = |(path, _): &&(&str, &str)| identity(Path::new(path)).is_ok_and(|host| host == wanted);
-    Ok(HOSTS.iter().find(same).map(|(_, owner)| *owner))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn our_own_network_namespace_is_known() {
-        for path in ["/proc/self/ns/net", "/proc/thread-self/ns/net"] {
-            assert!(owner_of_host_netns(Path::new(path)).unwrap().is_some(), "{path}");
-        }
-        assert_eq!(owner_of_host_netns(Path::new("/proc/self/status")).unwrap(), None);
-        assert!(owner_of_host_netns(Path::new("/no/such/namespace")).is_err());
     }
 }

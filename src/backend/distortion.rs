@@ -13,14 +13,14 @@ use nix::sys::socket::SockProtocol;
 
 use super::install::{self, Applied, Removed};
 use super::nftables::transaction::{Nftables, NftablesError};
-use super::{Change, Kernel as _, KernelError, Namespace};
+use super::{Change, Kernel as _, KernelError, Namespace, RuleBackend};
 use crate::facts::Facts;
 use crate::linux::netlink::{ATTEMPTS, KernelWire, NetlinkError, Socket, Wire};
 use crate::linux::route::{Route, RouteError};
 use crate::options::Settings;
 use crate::plan::Plan;
 use crate::plan::Prerequisite;
-use crate::types::{Backend, InboundMode, Port};
+use crate::types::{InboundMode, Port};
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,6 +185,7 @@ fn distorted(fault: &Arc<Fault>) -> Namespace {
             SockProtocol::NetlinkNetFilter,
             fault,
         ))),
+        iptables: None,
     }
 }
 
@@ -199,7 +200,7 @@ fn fault(distortion: Distortion, first: usize, end: usize) -> Arc<Fault> {
 
 fn apply(namespace: &mut Namespace, plan: &Plan) -> Result<Applied, KernelError> {
     let observed = namespace.observe()?;
-    install::apply(namespace, plan, Backend::Nftables, &observed)
+    install::apply_with(namespace, plan, RuleBackend::Nftables, &observed)
 }
 
 fn cleanup(namespace: &mut Namespace) -> Result<Removed, KernelError> {

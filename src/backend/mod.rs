@@ -1,34 +1,37 @@
-//! The only room with effects: netlink, programs, namespaces, capabilities and the file system.
+//! The rules of a network namespace, in whichever language the kernel takes them: [`nftables`] or [`iptables`].
 //!
-//! [`install`] says in which order things are done and undone, over the [`Kernel`] trait; [`Namespace`] does them for
-//! real.
+//! [`choice`] says which, [`install`] in which order things are done and undone, over the [`Kernel`] trait;
+//! [`Namespace`] does them for real. [`check`] compares what is installed with a plan.
 
 pub mod check;
+pub mod choice;
 #[cfg(test)]
 mod distortion;
+mod error;
 #[cfg(test)]
 mod fake;
 pub mod install;
 pub mod iptables;
 pub mod nftables;
+mod observed;
 pub mod running;
 #[cfg(test)]
 mod without_ipv6;
 
 use std::fmt;
 
-use thiserror::Error;
-
-use self::iptables::legacy::{self, LegacyError};
-use self::iptables::{Iptables, IptablesError, Variant};
-use self::nftables::transaction::{Nftables, NftablesError};
+pub use self::choice::RuleBackend;
+pub use self::error::KernelError;
+use self::iptables::{Iptables, Variant, legacy};
+use self::nftables::{Nftables, NftablesError};
+pub use self::observed::Observed;
+use crate::drift::Difference;
 use crate::facts::InstalledChain;
 use crate::linux::lock::Lock;
-use crate::linux::privilege;
 use crate::linux::route::{Loopback, Route, RouteError};
-use crate::mesh::redirectors::redirectors;
 use crate::plan::Prerequisite;
-use crate::ruleset::{Ruleset, TABLE};
+use crate::ruleset::{Installed, Ruleset};
+use crate::types::Family;
 
 /// What applying a ruleset did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,190 +51,6 @@ impl fmt::Display for Change {
             Self::Replaced => "replaced",
             Self::Unchanged => "unchanged",
         })
-    }
-}
-
-/// Where rules can be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RuleBackend {
-    /// Our own table of nf_tables.
-    Nftables,
-    /// The tables that iptables-nft shares with others.
-    IptablesNft,
-    /// The tables of legacy iptables.
-    IptablesLegacy,
-}
-
-impl RuleBackend {
-    /// Each of them.
-    pub const ALL: [Self; 3] = [Self::Nftables, Self::IptablesNft, Self::IptablesLegacy];
-}
-
-impl fmt::Display for RuleBackend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Nftables => "nftables",
-            Self::IptablesNft => "iptables-nft",
-            Self::IptablesLegacy => "iptables-legacy",
-        })
-    }
-}
-
-/// What a look at a network namespace shows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Observed {
-    /// The loopback interface.
-    pub loopback: Loopback,
-    /// Our rules of policy routing; after them, where there are any, our routes.
-    pub policy_routing: Vec<Prerequisite>,
-    /// The chains of nf_tables, iptables-nft's among them.
-    pub chains: Vec<InstalledChain>,
-    /// The chains of legacy iptables; `None` where they cannot be seen.
-    pub legacy: Option<Vec<InstalledChain>>,
-}
-
-impl Observed {
-    /// All chains that were seen.
-    pub fn all_chains(&self) -> impl Iterator<Item = &InstalledChain> {
-        self.chains.iter().chain(self.legacy.iter().flatten())
-    }
-
-    /// The chains that are not ours.
-    pub fn others(&self) -> impl Iterator<Item = &InstalledChain> {
-        let ours = |chain: &InstalledChain| chain.table == format!("inet {TABLE}") || is_iptables_chain(&chain.chain);
-        self.all_chains().filter(move |chain| !ours(chain))
-    }
-
-    /// What we have added besides rules, as far as it was seen, in the order in which it is added.
-    pub fn prerequisites(&self) -> Vec<Prerequisite> {
-        let addresses = self.loopback.our_addresses.iter().copied().map(Prerequisite::Address);
-        self.policy_routing.iter().copied().chain(addresses).collect()
-    }
-
-    /// Logs what will be in the way of any redirection here.
-    pub fn log_warnings(&self) {
-        for other in redirectors(self.all_chains()) {
-            tracing::warn!(
-                tool = other.tool,
-                table = other.table,
-                chain = other.chain,
-                "another tool redirects traffic here too, and the two will fight: remove its rules, or do without \
-                 sidetrack"
-            );
-        }
-        self.warn_of_loopback();
-    }
-
-    /// Logs it where the loopback interface is down.
-    pub fn warn_of_loopback(&self) {
-        if !self.loopback.up {
-            tracing::warn!(
-                "the loopback interface is down: until it is up, redirected connections from here cannot reach the proxy"
-            );
-        }
-    }
-
-    /// Whether rules of ours were seen.
-    pub fn holds_rules(&self, backend: RuleBackend) -> bool {
-        let (chains, ours): (_, fn(&InstalledChain) -> bool) = match backend {
-            RuleBackend::Nftables => (Some(&self.chains), |chain| chain.table == format!("inet {TABLE}")),
-            RuleBackend::IptablesNft => (Some(&self.chains), |chain| {
-                chain.table.starts_with("ip") && is_iptables_chain(&chain.chain)
-            }),
-            RuleBackend::IptablesLegacy => (self.legacy.as_ref(), |chain| is_iptables_chain(&chain.chain)),
-        };
-        chains.into_iter().flatten().any(ours)
-    }
-}
-
-/// Whether a chain of iptables bears one of our names.
-fn is_iptables_chain(name: &str) -> bool {
-    name.strip_prefix(&TABLE.to_uppercase())
-        .is_some_and(|rest| rest.starts_with('_'))
-}
-
-/// What the system could not do.
-#[derive(Debug, Error)]
-pub enum KernelError {
-    /// The nftables backend.
-    #[error(transparent)]
-    Nftables(#[from] NftablesError),
-    /// The iptables backend.
-    #[error(transparent)]
-    Iptables(#[from] IptablesError),
-    /// Addresses and policy routing.
-    #[error(transparent)]
-    Route(#[from] RouteError),
-    /// Neither the kernel's nf_tables nor legacy iptables will do.
-    #[error("no backend can write the rules. nftables: {nftables}. iptables-legacy: {legacy}")]
-    NoBackend {
-        /// Why not nf_tables.
-        nftables: NftablesError,
-        /// Why not legacy iptables.
-        legacy: Box<KernelError>,
-    },
-    /// The rules of legacy iptables may be there or not: without a list of its tables, looking would create them.
-    #[error(
-        "cannot see which tables legacy iptables has: /proc/net/ip_tables_names or a table cannot be read here. \
-         Run as root, where /proc is mounted"
-    )]
-    LegacyUnseen,
-    /// The tables of legacy iptables.
-    #[error(transparent)]
-    Legacy(#[from] LegacyError),
-    /// The new rules are in force, and not all that had to go went.
-    #[error(
-        "the new rules are in force, but what was there before could not all be removed: {}. Apply again",
-        listed(.0)
-    )]
-    LeftOver(Vec<KernelError>),
-    /// Something failed, and what had been done before could not be undone.
-    #[error("{cause}. Undoing what had been done before failed too: {undo}. Run `sidetrack cleanup` and apply again")]
-    NotUndone {
-        /// What failed first.
-        cause: Box<KernelError>,
-        /// What failed then.
-        undo: Box<KernelError>,
-    },
-    /// Several things failed; the others were done.
-    #[error("{}", listed(.0))]
-    Several(Vec<KernelError>),
-}
-
-fn listed(errors: &[KernelError]) -> String {
-    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-}
-
-impl KernelError {
-    /// What to do where privileges are missing.
-    pub fn advice(&self) -> Option<String> {
-        match self {
-            Self::Nftables(NftablesError::NotPermitted(_)) | Self::Route(RouteError::NotPermitted(_)) => {
-                Some(privilege::advice())
-            }
-            Self::Iptables(error) if error.is_refusal() => Some(privilege::advice()),
-            Self::NotUndone { cause, .. } => cause.advice(),
-            Self::Several(errors) | Self::LeftOver(errors) => errors.iter().find_map(Self::advice),
-            Self::Nftables(_)
-            | Self::Iptables(_)
-            | Self::Route(_)
-            | Self::Legacy(_)
-            | Self::LegacyUnseen
-            | Self::NoBackend { .. } => None,
-        }
-    }
-
-    /// Whether rules may have been changed all the same. Then they may need what was added for them.
-    pub fn may_have_changed_rules(&self) -> bool {
-        match self {
-            Self::Nftables(error) => matches!(error, NftablesError::Unanswered(_)),
-            Self::Iptables(error) => matches!(error, IptablesError::NotUndone { .. }),
-            Self::NoBackend { legacy, .. } => legacy.may_have_changed_rules(),
-            Self::NotUndone { cause, .. } => cause.may_have_changed_rules(),
-            Self::LeftOver(_) => true,
-            Self::Several(errors) => errors.iter().any(Self::may_have_changed_rules),
-            Self::Route(_) | Self::Legacy(_) | Self::LegacyUnseen => false,
-        }
     }
 }
 
@@ -268,6 +87,33 @@ pub trait Kernel {
     fn remove_rules(&mut self, backend: RuleBackend) -> Result<bool, KernelError>;
 }
 
+/// Our rules as one backend has them.
+pub trait Rules {
+    /// Makes them exactly `ruleset`, at one instant. `installed`: rules of ours were seen there.
+    ///
+    /// # Errors
+    /// They cannot or may not be written. Nothing was changed then, unless [`KernelError::may_have_changed_rules`].
+    fn apply(&mut self, ruleset: &Ruleset, installed: bool) -> Result<Change, KernelError>;
+
+    /// Removes them. Returns whether there were any.
+    ///
+    /// # Errors
+    /// They cannot or may not be removed.
+    fn remove(&mut self) -> Result<bool, KernelError>;
+
+    /// Reads them, as packets of `family` meet them; no chains where there are none.
+    ///
+    /// # Errors
+    /// They could not be read.
+    fn installed(&mut self, family: Family) -> Result<Installed, KernelError>;
+
+    /// Compares them with `ruleset`.
+    ///
+    /// # Errors
+    /// They could not be read.
+    fn differences(&mut self, ruleset: &Ruleset) -> Result<Vec<Difference>, KernelError>;
+}
+
 /// The network namespace of this thread. Its conversations with the kernel are opened once, when they are needed.
 #[derive(Default)]
 pub struct Namespace {
@@ -275,6 +121,7 @@ pub struct Namespace {
     _lock: Option<Lock>,
     route: Option<Route>,
     nftables: Option<Nftables>,
+    iptables: Option<Iptables>,
 }
 
 impl Namespace {
@@ -298,6 +145,18 @@ impl Namespace {
             Some(nftables) => Ok(nftables),
             none => Ok(none.insert(Nftables::open()?)),
         }
+    }
+
+    /// Our rules in this backend.
+    ///
+    /// # Errors
+    /// There is no such backend here, or no netlink socket could be had.
+    pub fn rules(&mut self, backend: RuleBackend) -> Result<&mut dyn Rules, KernelError> {
+        Ok(match backend {
+            RuleBackend::Nftables => self.nftables()?,
+            RuleBackend::IptablesNft => self.iptables.insert(Iptables::find(Variant::Nft)?),
+            RuleBackend::IptablesLegacy => self.iptables.insert(Iptables::find(Variant::Legacy)?),
+        })
     }
 
     /// Looks at the loopback interface. Changes nothing, and needs no privilege.
@@ -348,18 +207,10 @@ impl Kernel for Namespace {
     }
 
     fn apply_rules(&mut self, backend: RuleBackend, ruleset: &Ruleset, installed: bool) -> Result<Change, KernelError> {
-        Ok(match backend {
-            RuleBackend::Nftables => self.nftables()?.apply(ruleset, installed)?,
-            RuleBackend::IptablesNft => Iptables::find(Variant::Nft)?.apply(ruleset)?,
-            RuleBackend::IptablesLegacy => Iptables::find(Variant::Legacy)?.apply(ruleset)?,
-        })
+        self.rules(backend)?.apply(ruleset, installed)
     }
 
     fn remove_rules(&mut self, backend: RuleBackend) -> Result<bool, KernelError> {
-        Ok(match backend {
-            RuleBackend::Nftables => self.nftables()?.remove()?,
-            RuleBackend::IptablesNft => Iptables::find(Variant::Nft)?.remove()?,
-            RuleBackend::IptablesLegacy => Iptables::find(Variant::Legacy)?.remove()?,
-        })
+        self.rules(backend)?.remove()
     }
 }

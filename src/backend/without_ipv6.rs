@@ -9,14 +9,14 @@ use netlink_packet_core::{NLA_TYPE_MASK, NlaBuffer};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::SockProtocol;
 
-use super::{Change, Kernel as _, Namespace, install};
+use super::{Change, Kernel as _, Namespace, RuleBackend, install};
 use crate::facts::{Facts, Ipv6};
 use crate::linux::netlink::{KernelWire, Socket, Wire};
 use crate::linux::route::{Loopback, Route};
 use crate::options::Settings;
 use crate::plan::{Plan, PlanError};
-use crate::types::{Backend, InboundMode, IpFamily};
 use crate::types::{Families, Family};
+use crate::types::{InboundMode, IpFamily};
 
 /// The length of `struct nlmsghdr`, and of `struct ifinfomsg` after it.
 const HEADERS: [usize; 2] = [16, 16];
@@ -109,7 +109,7 @@ fn a_kernel_without_ipv6_has_ipv4_redirected_and_is_asked_for_nothing_else() {
         for mode in [InboundMode::Redirect, InboundMode::Tproxy] {
             let plan = plan(&observed.loopback, |settings| settings.config.inbound.mode = mode).unwrap();
             assert_eq!(plan.ruleset.families, Families::Only(Family::V4));
-            let applied = install::apply(&mut namespace, &plan, Backend::Nftables, &observed).unwrap();
+            let applied = install::apply_with(&mut namespace, &plan, RuleBackend::Nftables, &observed).unwrap();
             assert_ne!(applied.change, Change::Unchanged);
         }
         let observed = namespace.observe().unwrap();

@@ -6,6 +6,7 @@ use clap::ArgMatches;
 
 use super::settings::settings;
 use super::{arguments, persist};
+use crate::backend::choice::Chosen;
 use crate::backend::install::{self, Applied};
 use crate::backend::iptables;
 use crate::backend::{Change, Namespace};
@@ -100,10 +101,11 @@ pub fn facts(config: &Config, loopback: Option<&Loopback>) -> Result<Facts, Reso
     })
 }
 
-fn tell(plan: &Plan, applied: &Applied) {
+fn tell(plan: &Plan, chosen: &Chosen<Applied>) {
+    let applied = &chosen.done;
     let families: Vec<String> = plan.ruleset.families.iter().map(|family| family.to_string()).collect();
-    let (families, backend) = (families.join(" and "), applied.backend);
-    if let Some(reason) = &applied.fallback {
+    let (families, backend) = (families.join(" and "), chosen.backend);
+    if let Some(reason) = &chosen.fallback {
         tracing::warn!(%backend, reason, "taken instead of nftables");
     }
     match applied.change {

@@ -314,7 +314,7 @@ fn installed(wanted: Backend, question: &Question) -> anyhow::Result<Scene> {
         None => ("none of ours are installed".to_owned(), Installed::nothing()),
         Some(backend) => (
             format!("those installed with {backend}"),
-            namespace.installed(backend, family)?,
+            namespace.rules(backend)?.installed(family)?,
         ),
     };
     Ok(Scene { rules, installed, pod })

@@ -7,11 +7,11 @@ use super::environment::Attachment;
 use super::error::Error;
 use super::netconf::NetConf;
 use super::report::Outcome;
-use crate::backend::check::{self, Report, State};
+use crate::backend::check::{Report, State};
+use crate::backend::choice::{self, choose};
 use crate::backend::install;
 use crate::backend::iptables::isolation::isolate_this_thread;
-use crate::backend::nftables::transaction::NftablesError;
-use crate::backend::{KernelError, Namespace, Observed};
+use crate::backend::{Namespace, Observed, RuleBackend};
 use crate::drift::Difference;
 use crate::facts::Facts;
 use crate::linux::{netns, privilege};
@@ -97,7 +97,7 @@ pub fn add(netconf: &NetConf, attachment: &Attachment) -> Result<Outcome, Error>
 }
 
 /// What is done in a network namespace, with a backend.
-pub(super) type Work<'w> = dyn FnMut(Backend, &mut Namespace, &Observed) -> Result<(), Error> + Send + 'w;
+pub(super) type Work<'w> = dyn FnMut(RuleBackend, &mut Namespace, &Observed) -> Result<(), Error> + Send + 'w;
 
 /// Does `work` in a network namespace that it changes, while no other sidetrack is at it. It is done again where the
 /// backend shall be the one that works, and the first one does not.
@@ -105,21 +105,23 @@ pub(super) type Work<'w> = dyn FnMut(Backend, &mut Namespace, &Observed) -> Resu
 /// # Errors
 /// The namespace cannot be entered, or `work` failed.
 pub(super) fn writing(netns: &Path, backend: Backend, work: &mut Work) -> Result<(), Error> {
-    let mut attempt = |backend, programs| {
+    let kernel_error = |error| match error {
+        Error::System(error) => Ok(error),
+        error => Err(error),
+    };
+    let chosen = choose(backend, kernel_error, |backend| {
+        let programs = match backend {
+            RuleBackend::Nftables => Programs::None,
+            RuleBackend::IptablesNft | RuleBackend::IptablesLegacy => Programs::Isolated,
+        };
         inside(netns, programs, Namespace::claim, &mut |namespace, observed| {
             work(backend, namespace, observed)
         })
-    };
-    match backend {
-        Backend::Nftables => attempt(backend, Programs::None),
-        Backend::IptablesNft | Backend::IptablesLegacy => attempt(backend, Programs::Isolated),
-        Backend::Auto => match attempt(Backend::Nftables, Programs::None) {
-            Err(Error::System(KernelError::Nftables(NftablesError::Unsupported { .. }))) => {
-                attempt(backend, Programs::Isolated)
-            }
-            result => result,
-        },
+    })?;
+    if let Some(reason) = &chosen.fallback {
+        tracing::warn!(backend = %chosen.backend, reason, "taken instead of nftables");
     }
+    Ok(())
 }
 
 /// Redirects the traffic of the namespace that was observed.
@@ -129,16 +131,13 @@ pub(super) fn writing(netns: &Path, backend: Backend, work: &mut Work) -> Result
 pub(super) fn put_in_place(
     netconf: &NetConf,
     config: &Config,
-    backend: Backend,
+    backend: RuleBackend,
     namespace: &mut Namespace,
     observed: &Observed,
 ) -> Result<(), Error> {
     let plan = plan(config, observed, &netconf.resolvers)?;
-    let applied = install::apply(namespace, &plan, backend, observed)?;
-    if let Some(reason) = &applied.fallback {
-        tracing::warn!(backend = %applied.backend, reason, "taken instead of nftables");
-    }
-    tracing::debug!(backend = %applied.backend, change = %applied.change, "the rules are in place");
+    let applied = install::apply_with(namespace, &plan, backend, observed)?;
+    tracing::debug!(%backend, change = %applied.change, "the rules are in place");
     Ok(())
 }
 
@@ -188,15 +187,15 @@ pub fn check(netconf: &NetConf, attachment: &Attachment) -> Result<(), Error> {
 }
 
 /// Rules in the host's network namespace would redirect the traffic of the whole node.
-pub(super) fn refuse_host_netns(netns: &Path) -> Result<(), Error> {
-    let wrong = match check::owner_of_host_netns(netns) {
+pub(super) fn refuse_host_netns(path: &Path) -> Result<(), Error> {
+    let wrong = match netns::owner_of_host_netns(path) {
         Ok(None) => return Ok(()),
         Ok(Some(owner)) => format!("is {owner}, not a pod's"),
         Err(error) => format!("cannot be looked at: {error}"),
     };
     Err(Error::Environment(vec![format!(
         "CNI_NETNS: the network namespace {} {wrong}",
-        netns.display()
+        path.display()
     )]))
 }
 
@@ -254,5 +253,5 @@ pub fn status(netconf: &NetConf) -> Result<(), Error> {
         return Err(Error::NotAvailable(format!("no pod could start: {how}")));
     }
     let backend = netconf.redirect.backend.unwrap_or(Settings::default().install.backend);
-    check::ready(backend).map_err(Error::NotAvailable)
+    choice::ready(backend).map_err(Error::NotAvailable)
 }

@@ -168,6 +168,21 @@ pub fn is_that_of_the_first_process() -> io::Result<bool> {
     Ok(identity(Path::new("/proc/thread-self/ns/net"))? == identity(Path::new("/proc/1/ns/net"))?)
 }
 
+/// Whose network namespace a path leads to, where it is not a pod's: this process's own, or that of the host's first
+/// process, where that may be seen.
+///
+/// # Errors
+/// The path leads nowhere.
+pub fn owner_of_host_netns(netns: &Path) -> io::Result<Option<&'static str>> {
+    const HOSTS: [(&str, &str); 2] = [
+        ("/proc/thread-self/ns/net", "the one that this plugin runs in"),
+        ("/proc/1/ns/net", "the host's"),
+    ];
+    let wanted = identity(netns)?;
+    let same = |(path, _): &&(&str, &str)| identity(Path::new(path)).is_ok_and(|host| host == wanted);
+    Ok(HOSTS.iter().find(same).map(|(_, owner)| *owner))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,5 +199,14 @@ mod tests {
         let error = within(path("no-such-namespace"), || ()).unwrap_err().to_string();
         assert!(error.contains("/run/netns/no-such-namespace"), "{error}");
         assert!(error.contains("ip netns"), "{error}");
+    }
+
+    #[test]
+    fn our_own_network_namespace_is_known() {
+        for path in ["/proc/self/ns/net", "/proc/thread-self/ns/net"] {
+            assert!(owner_of_host_netns(Path::new(path)).unwrap().is_some(), "{path}");
+        }
+        assert_eq!(owner_of_host_netns(Path::new("/proc/self/status")).unwrap(), None);
+        assert!(owner_of_host_netns(Path::new("/no/such/namespace")).is_err());
     }
 }

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::{Child, Command, Stdio};
 
-use sidetrack::backend::{Change, Namespace, install};
+use sidetrack::backend::{Change, Namespace, RuleBackend, install};
 use sidetrack::facts::Facts;
 use sidetrack::linux::lock::Lock;
 use sidetrack::options::Settings;
 use sidetrack::plan::Plan;
-use sidetrack::types::{Backend, InboundMode};
+use sidetrack::types::InboundMode;
 
 use crate::SIDETRACK;
 use crate::common::{Netns, output_of};
@@ -230,7 +230,7 @@ fn cycles_in_this_process() {
         let cycle = |number: usize| {
             let mut namespace = Namespace::claim();
             let observed = namespace.observe().expect("a look");
-            let applied = install::apply(&mut namespace, &plans[number % 2], Backend::Nftables, &observed);
+            let applied = install::apply_with(&mut namespace, &plans[number % 2], RuleBackend::Nftables, &observed);
             assert_eq!(applied.expect("applied").change, Change::Created);
             let observed = namespace.observe().expect("a look");
             let removed = install::cleanup(&mut namespace, &observed).expect("cleaned up");

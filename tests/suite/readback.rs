@@ -72,7 +72,7 @@ fn what_is_written_for_any_options_is_read_back() {
 
 fn installed(netns: &Netns, backend: RuleBackend, family: Family) -> Installed {
     netns
-        .run(|| Namespace::default().installed(backend, family))
+        .run(|| Namespace::default().rules(backend)?.installed(family))
         .expect("rules that can be read")
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use sidetrack::backend::install::{self, Applied, Removed};
-use sidetrack::backend::{Change, KernelError, Namespace};
+use sidetrack::backend::{Change, KernelError, Namespace, RuleBackend};
 use sidetrack::facts::Facts;
 use sidetrack::options::Settings;
 use sidetrack::plan::Prerequisite;
@@ -41,7 +41,7 @@ fn try_apply(netns: &Netns, plan: &Plan) -> Result<Applied, KernelError> {
     netns.run(|| {
         let mut namespace = Namespace::default();
         let observed = namespace.observe()?;
-        install::apply(&mut namespace, plan, Backend::Nftables, &observed)
+        install::apply_with(&mut namespace, plan, RuleBackend::Nftables, &observed)
     })
 }
 

@@ -8,8 +8,7 @@ use std::process::ExitStatus;
 
 use thiserror::Error;
 
-use super::program;
-use super::restore::Variant;
+use super::Variant;
 use super::{PREFIX, TableName};
 use crate::types::Family;
 
@@ -88,7 +87,9 @@ pub enum IptablesError {
 impl IptablesError {
     /// Says which programs were looked for in `search`.
     pub(super) fn not_found(variant: Variant, family: Family, search: &OsStr) -> Self {
-        let programs = program::names(variant, family).map(|name| format!("{name}-save and {name}-restore"));
+        let programs = variant
+            .programs(family)
+            .map(|name| format!("{name}-save and {name}-restore"));
         Self::NotFound {
             variant,
             family,

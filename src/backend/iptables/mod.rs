@@ -21,12 +21,14 @@ mod script;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod variant;
 
 pub use contents::{InFront, contents};
 pub use error::{Failure, IptablesError};
 pub use lower::lower;
 pub use patch::{patch, same};
 pub use raise::raise;
-pub use restore::{Iptables, Variant};
+pub use restore::Iptables;
 pub use script::script;
 pub use tables::{Chain, Jump, PREFIX, Spec, Table, TableName, Tables};
+pub use variant::Variant;

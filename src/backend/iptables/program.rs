@@ -11,8 +11,9 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::Variant;
 use super::error::{Failure, IptablesError};
-use super::restore::Variant;
+use super::variant::plain_name;
 use crate::types::Family;
 
 /// How long a program may take in all. Waiting for the lock is part of it.
@@ -33,7 +34,7 @@ impl Programs {
     /// Finds the programs of a variant and family: by their own names, or by the plain ones where these stand for the
     /// variant.
     pub fn find(variant: Variant, family: Family, search: &OsStr) -> Option<Self> {
-        names(variant, family).into_iter().find_map(|name| {
+        variant.programs(family).into_iter().find_map(|name| {
             let programs = Self {
                 variant,
                 family,
@@ -63,23 +64,6 @@ impl Programs {
             Variant::Legacy => &["--noflush", LOCK_WAIT],
         };
         run(&self.restore, self.family, arguments, text, TIMEOUT).map(drop)
-    }
-}
-
-/// What the names of programs begin with, in the order that they are looked for.
-pub fn names(variant: Variant, family: Family) -> [String; 2] {
-    let plain = plain_name(family);
-    let suffix = match variant {
-        Variant::Nft => "nft",
-        Variant::Legacy => "legacy",
-    };
-    [format!("{plain}-{suffix}"), plain.to_owned()]
-}
-
-fn plain_name(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "iptables",
-        Family::V6 => "ip6tables",
     }
 }
 

@@ -8,12 +8,12 @@ mod tests;
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 
+use super::Variant;
 use super::program::Programs;
 use super::saved::{self, Instantiated};
 use super::{InFront, IptablesError, TableName, Tables, contents, lower, patch, raise, same};
-use crate::backend::Change;
+use crate::backend::{Change, KernelError, Rules};
 use crate::drift::{Difference, Subject};
 use crate::linux::netlink;
 use crate::ruleset::{Installed, Ruleset};
@@ -24,25 +24,6 @@ const ATTEMPTS: u32 = 5;
 
 /// The tables that rules of ours go to: these have to be readable, whatever it takes.
 const USED: [TableName; 3] = [TableName::Raw, TableName::Mangle, TableName::Nat];
-
-/// An implementation of iptables. Rules of one are not seen by the other, though the kernel follows both.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Variant {
-    /// Writes its rules to nf_tables.
-    Nft,
-    /// Writes its rules to the kernel's older ip_tables and ip6_tables.
-    Legacy,
-}
-
-/// As `--version` says it.
-impl fmt::Display for Variant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Nft => "nf_tables",
-            Self::Legacy => "legacy",
-        })
-    }
-}
 
 /// The programs of one variant. They act on the network namespace of the calling thread.
 #[derive(Clone, Debug)]
@@ -306,5 +287,23 @@ impl Iptables {
             return Ok(failure);
         }
         Err(failures.into_iter().fold(failure, IptablesError::and_not_undone))
+    }
+}
+
+impl Rules for Iptables {
+    fn apply(&mut self, ruleset: &Ruleset, _: bool) -> Result<Change, KernelError> {
+        Ok(Self::apply(self, ruleset)?)
+    }
+
+    fn remove(&mut self) -> Result<bool, KernelError> {
+        Ok(Self::remove(self)?)
+    }
+
+    fn installed(&mut self, family: Family) -> Result<Installed, KernelError> {
+        Ok(Self::installed(self, family)?)
+    }
+
+    fn differences(&mut self, ruleset: &Ruleset) -> Result<Vec<Difference>, KernelError> {
+        Ok(Self::differences(self, ruleset)?)
     }
 }

@@ -6,10 +6,11 @@ use thiserror::Error;
 
 use super::{Listing, Malformed, Message, Object, Step};
 use super::{encode, question};
-use crate::backend::Change;
+use crate::backend::{Change, KernelError, Rules};
 use crate::drift::{Difference, Subject};
 use crate::linux::netlink::{ATTEMPTS, Answer, NetlinkError, Socket, attempts};
 use crate::ruleset::{Installed, Ruleset, TABLE};
+use crate::types::Family;
 
 /// How often what is installed is compared with what is wanted, before it is simply put in place.
 const CAREFUL_ATTEMPTS: usize = 8;
@@ -362,4 +363,22 @@ fn read_message(kind: u16, payload: &[u8]) -> Result<Message, NftablesError> {
 
 pub(super) fn malformed(message: Malformed) -> NftablesError {
     NetlinkError::Malformed(message.to_string()).into()
+}
+
+impl Rules for Nftables {
+    fn apply(&mut self, ruleset: &Ruleset, installed: bool) -> Result<Change, KernelError> {
+        Ok(Self::apply(self, ruleset, installed)?)
+    }
+
+    fn remove(&mut self) -> Result<bool, KernelError> {
+        Ok(Self::remove(self)?)
+    }
+
+    fn installed(&mut self, _: Family) -> Result<Installed, KernelError> {
+        Ok(Self::installed(self)?)
+    }
+
+    fn differences(&mut self, ruleset: &Ruleset) -> Result<Vec<Difference>, KernelError> {
+        Ok(Self::differences(self, ruleset)?)
+    }
 }

@@ -6,14 +6,13 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
-};
+use nix::sys::socket::{SockType, SockaddrStorage, bind, connect, setsockopt, sockopt};
 
 use super::link::Link;
 use super::listeners::Listeners;
 use super::owner::made_as;
-use super::sockets::{Connection, is_transparent};
+use super::sock_diag::{Connection, is_transparent};
+use super::socket::{open, reset_on_close};
 use super::{filter, lookup};
 
 use crate::probe::{Caller, Expected, Finding, Needs, Original, Outcome, Probe, Trial};
@@ -388,24 +387,6 @@ fn begin(socket: OwnedFd, protocol: Protocol) -> Result<(Client, SocketAddr), Er
             Ok((Client::Udp(socket), local))
         }
     }
-}
-
-/// Opens a socket for an address's family, which does not block.
-pub fn open(address: SocketAddr, kind: SockType) -> Result<OwnedFd, Errno> {
-    let domain = match address {
-        SocketAddr::V4(_) => AddressFamily::Inet,
-        SocketAddr::V6(_) => AddressFamily::Inet6,
-    };
-    socket(domain, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)
-}
-
-/// Makes a connection end at once when it is closed, so that nothing of it waits (TIME_WAIT) on a port of the proxy.
-pub fn reset_on_close(stream: &impl std::os::fd::AsFd) -> Result<(), Errno> {
-    let linger = libc::linger {
-        l_onoff: 1,
-        l_linger: 0,
-    };
-    setsockopt(stream, sockopt::Linger, &linger)
 }
 
 fn is_closed(stream: &TcpStream) -> bool {

@@ -7,9 +7,9 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use nix::errno::Errno;
 use nix::sys::socket::{Backlog, SockType, SockaddrStorage, bind, getsockopt, listen, setsockopt, sockopt};
 
-use super::attempt::{open, reset_on_close};
 use super::link::Link;
 use super::owner::made_as;
+use super::socket::{open, reset_on_close};
 use crate::probe::{Expected, Finding, Original, Probe, Trial};
 use crate::ruleset::Protocol;
 use crate::types::Family;

@@ -9,7 +9,8 @@ pub mod link;
 pub mod listeners;
 mod lookup;
 mod owner;
-mod sockets;
+mod sock_diag;
+mod socket;
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -24,7 +25,7 @@ use thiserror::Error;
 use self::attempt::{Attempt, Circumstances};
 use self::link::{Link, LinkError};
 use self::listeners::{Listeners, Role};
-pub use self::sockets::{Census, census};
+pub use self::sock_diag::{Census, census};
 use super::{Finding, Owner, Report, Surroundings, Trial};
 use crate::backend::Namespace;
 use crate::linux::route::RouteError;
@@ -120,7 +121,7 @@ pub fn make(
     let mut kept: Vec<TcpStream> = Vec::new();
     loop {
         let connections = if attempts.iter().any(Attempt::is_open) {
-            sockets::connections()
+            sock_diag::connections()
         } else {
             Ok(Vec::new())
         };

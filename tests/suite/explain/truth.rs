@@ -507,7 +507,11 @@ fn simulator_nftables_and_iptables_agree() {
         }
         for backend in RuleBackend::ALL {
             apply(&lab.pod.netns, &backend.to_string(), &options);
-            let read = |family| lab.pod.netns.run(|| Namespace::default().installed(backend, family));
+            let read = |family| {
+                lab.pod
+                    .netns
+                    .run(|| Namespace::default().rules(backend)?.installed(family))
+            };
             let installed = Family::BOTH.map(|family| read(family).expect("rules that can be read"));
             let outcomes = lab.send(&listening, &shots);
             sent += shots.len();

@@ -9,7 +9,6 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::backend::iptables::Variant;
 use crate::backend::iptables::isolation::isolate_this_thread;
-use crate::backend::iptables::program;
 use crate::facts::Facts;
 use crate::options::{Config, Settings};
 use crate::plan::Plan;
@@ -46,7 +45,7 @@ pub fn ruleset(change: impl FnOnce(&mut Config)) -> Ruleset {
 }
 
 pub fn tool(variant: Variant, family: Family, suffix: &str) -> String {
-    let [name, _] = program::names(variant, family);
+    let [name, _] = variant.programs(family);
     format!("{name}{suffix}")
 }
 

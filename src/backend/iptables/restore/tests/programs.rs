@@ -172,7 +172,7 @@ fn programs_are_found_by_their_own_name_or_by_what_they_say_they_are() {
         assert!(error.contains("Install the package iptables"), "{error}");
 
         for family in Family::BOTH {
-            let [own, plain] = program::names(variant, family);
+            let [own, plain] = variant.programs(family);
             for suffix in ["", "-save", "-restore"] {
                 fs::rename(
                     programs.0.join(format!("{own}{suffix}")),

@@ -1,0 +1,81 @@
+//! What is in a network namespace.
+
+use super::RuleBackend;
+use crate::facts::InstalledChain;
+use crate::linux::route::Loopback;
+use crate::mesh::redirectors::redirectors;
+use crate::plan::Prerequisite;
+use crate::ruleset::TABLE;
+
+/// What a look at a network namespace shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observed {
+    /// The loopback interface.
+    pub loopback: Loopback,
+    /// Our rules of policy routing; after them, where there are any, our routes.
+    pub policy_routing: Vec<Prerequisite>,
+    /// The chains of nf_tables, iptables-nft's among them.
+    pub chains: Vec<InstalledChain>,
+    /// The chains of legacy iptables; `None` where they cannot be seen.
+    pub legacy: Option<Vec<InstalledChain>>,
+}
+
+impl Observed {
+    /// All chains that were seen.
+    pub fn all_chains(&self) -> impl Iterator<Item = &InstalledChain> {
+        self.chains.iter().chain(self.legacy.iter().flatten())
+    }
+
+    /// The chains that are not ours.
+    pub fn others(&self) -> impl Iterator<Item = &InstalledChain> {
+        let ours = |chain: &InstalledChain| chain.table == format!("inet {TABLE}") || is_iptables_chain(&chain.chain);
+        self.all_chains().filter(move |chain| !ours(chain))
+    }
+
+    /// What we have added besides rules, as far as it was seen, in the order in which it is added.
+    pub fn prerequisites(&self) -> Vec<Prerequisite> {
+        let addresses = self.loopback.our_addresses.iter().copied().map(Prerequisite::Address);
+        self.policy_routing.iter().copied().chain(addresses).collect()
+    }
+
+    /// Logs what will be in the way of any redirection here.
+    pub fn log_warnings(&self) {
+        for other in redirectors(self.all_chains()) {
+            tracing::warn!(
+                tool = other.tool,
+                table = other.table,
+                chain = other.chain,
+                "another tool redirects traffic here too, and the two will fight: remove its rules, or do without \
+                 sidetrack"
+            );
+        }
+        self.warn_of_loopback();
+    }
+
+    /// Logs it where the loopback interface is down.
+    pub fn warn_of_loopback(&self) {
+        if !self.loopback.up {
+            tracing::warn!(
+                "the loopback interface is down: until it is up, redirected connections from here cannot reach the proxy"
+            );
+        }
+    }
+
+    /// Whether rules of ours were seen.
+    pub fn holds_rules(&self, backend: RuleBackend) -> bool {
+        let (chains, ours): (_, fn(&InstalledChain) -> bool) = match backend {
+            RuleBackend::Nftables => (Some(&self.chains), |chain| chain.table == format!("inet {TABLE}")),
+            RuleBackend::IptablesNft => (Some(&self.chains), |chain| {
+                chain.table.starts_with("ip") && is_iptables_chain(&chain.chain)
+            }),
+            RuleBackend::IptablesLegacy => (self.legacy.as_ref(), |chain| is_iptables_chain(&chain.chain)),
+        };
+        chains.into_iter().flatten().any(ours)
+    }
+}
+
+/// Whether a chain of iptables bears one of our names.
+fn is_iptables_chain(name: &str) -> bool {
+    name.strip_prefix(&TABLE.to_uppercase())
+        .is_some_and(|rest| rest.starts_with('_'))
+}
