@@ -4,7 +4,7 @@ use std::io;
 
 use thiserror::Error;
 
-use super::netconf::POD_ANNOTATIONS;
+use super::capability::POD_ANNOTATIONS;
 use super::version::Version;
 use crate::backend::KernelError;
 use crate::backend::check::State;

@@ -11,6 +11,7 @@
 //! from the runtime: there is no request to any server, no name is looked up, and no lock of the host is taken.
 
 pub mod attach;
+pub mod capability;
 pub mod environment;
 pub mod error;
 pub mod late;

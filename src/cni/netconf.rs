@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
+use super::capability::POD_ANNOTATIONS;
 use super::error::Error;
 use super::report::SOCKET;
 use super::verbatim::member;
@@ -16,9 +17,6 @@ use crate::options::Layer;
 use crate::options::problem::{Problem, Source};
 use crate::options::{Logging, Settings, sources, table};
 use crate::types::{Choice, Invalid, LogFormat, LogLevel, NoAccounts};
-
-/// The capability by which a runtime hands over the annotations of the pod: containerd since 1.5, CRI-O since 1.28.
-pub const POD_ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
 
 /// Everything that standard input says.
 #[derive(Clone, Debug, PartialEq)]

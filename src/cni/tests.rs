@@ -8,8 +8,9 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::attach::{Verdict, verdict};
+use super::capability::POD_ANNOTATIONS;
 use super::error::Code;
-use super::netconf::{KEYS, POD_ANNOTATIONS};
+use super::netconf::KEYS;
 use super::*;
 use crate::facts::Facts;
 use crate::mesh::MESHES;
@@ -169,7 +170,7 @@ fn what_annotations_say_is_refused_with_a_code_of_ours_and_together_with_the_net
     let port = format!("{OURS}proxy-inbound-port");
     let error = pod(json!({ port: "15101" }), json!({ "proxy-outbound-port": 15101 })).unwrap_err();
     assert_eq!(error.code(), Code::Annotations);
-    let error = pod(json!({ crate::mesh::policy::REDIRECT: "maybe" }), json!({})).unwrap_err();
+    let error = pod(json!({ crate::mesh::annotations::REDIRECT: "maybe" }), json!({})).unwrap_err();
     assert_eq!(error.code(), Code::Annotations);
 }
 

@@ -1,6 +1,6 @@
 //! Which pods are redirected: a pure function of the NetConf, the pod's names and its annotations.
 
-use super::annotations::Annotations;
+use super::annotations::{Annotations, REDIRECT};
 use super::pod::PodName;
 use super::{MESHES, OptOut};
 use crate::options::problem::{Problem, Source};
@@ -86,9 +86,6 @@ pub enum Undecided {
     /// An annotation that decides has a value that says nothing.
     Annotation(Problem),
 }
-
-/// The annotation that is ours alone: `"true"` redirects the pod, `"false"` lets it through.
-pub const REDIRECT: &str = "traffic.sidetrack.dev/redirect";
 
 /// Why a pod is let through by its names alone, before anything else is looked at: what keeps the cluster going must
 /// not depend on whether anything else is in order.

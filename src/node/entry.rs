@@ -6,8 +6,9 @@ use serde_json::{Map, Value, json};
 use thiserror::Error;
 
 use super::chain::{INSTALLER, PLUGIN};
+use crate::cni::capability::POD_ANNOTATIONS;
 use crate::cni::error::Error as CniError;
-use crate::cni::netconf::{NetConf, POD_ANNOTATIONS};
+use crate::cni::netconf::NetConf;
 use crate::cni::report::SOCKET;
 use crate::cni::version::Version;
 use crate::mesh::policy::Policy;

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use self::table::{Annotation, Meaning, Said};
-use super::policy::REDIRECT;
 use crate::options::Layer;
 use crate::options::problem::{Problem, Source};
 use crate::options::table::{self as options, OPTIONS};
@@ -16,6 +15,9 @@ use crate::yaml;
 
 /// What the annotations that are ours begin with. What follows is the name of an option.
 pub const OURS: &str = "traffic.sidetrack.dev/";
+
+/// The annotation that is ours alone: `"true"` redirects the pod, `"false"` lets it through.
+pub const REDIRECT: &str = "traffic.sidetrack.dev/redirect";
 
 /// The annotations of a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

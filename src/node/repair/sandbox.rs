@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 
 use super::cache::Cached;
 use crate::cni::attach::{Verdict, verdict};
+use crate::cni::capability::POD_ANNOTATIONS;
 use crate::cni::environment::Attachment;
 use crate::cni::error::Error;
-use crate::cni::netconf::{NetConf, POD_ANNOTATIONS};
+use crate::cni::netconf::NetConf;
 use crate::cni::version::Version;
 use crate::mesh::pod::PodName;
 use crate::options::Settings;
