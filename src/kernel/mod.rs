@@ -4,7 +4,6 @@
 //! real.
 
 pub mod accounts;
-pub mod backtrace;
 pub mod check;
 #[cfg(test)]
 mod distortion;
