@@ -5,7 +5,7 @@ use std::io::Write as _;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Command};
 
-use super::arguments::{self, Extent};
+use super::arguments;
 use super::failure::Failure;
 use crate::config::options::Group;
 
@@ -43,7 +43,7 @@ pub fn command() -> Command {
 
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
-    let mut command = full(arguments::command(Extent::Whole));
+    let mut command = full(arguments::command());
     let mut names = matches.get_many::<String>("command").into_iter().flatten();
     let Some(found) = names.try_fold(&mut command, |command, name| command.find_subcommand_mut(name)) else {
         let reason = "there is no such command; sidetrack --help lists them".to_owned();

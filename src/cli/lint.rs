@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::ArgMatches;
 
-use super::arguments::{self, Extent};
+use super::arguments;
 use super::failure::{Failure, NEGATIVE};
 use super::{istio_iptables, settings};
 use crate::config::types::Accounts;
@@ -112,7 +112,7 @@ fn config(
     variables: &[(&str, &str)],
     accounts: &dyn Accounts,
 ) -> Option<Result<Config, Vec<String>>> {
-    let matches = match arguments::command(Extent::Whole).try_get_matches_from(words) {
+    let matches = match arguments::command().try_get_matches_from(words) {
         Ok(matches) => matches,
         Err(error) => return Some(Err(arguments::first_line(&error))),
     };

@@ -23,7 +23,6 @@ use std::process::{ExitCode, Termination};
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Command};
 
-use self::arguments::Extent;
 use self::failure::{ExitCodes, Failure};
 use crate::config::types::LogLevel;
 
@@ -34,7 +33,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     match istio_iptables::arguments(&arguments) {
         Some(arguments) => exit_code(
-            |_| istio_iptables::command(),
+            istio_iptables::command,
             &arguments,
             |matches| istio_iptables::run(matches).map(|()| ExitCode::SUCCESS),
             failure::ISTIO_IPTABLES,
@@ -45,7 +44,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// What clap knows of the whole command line, every option of it: for man pages and the like.
 pub fn command() -> Command {
-    help::full(arguments::command(Extent::Whole))
+    help::full(arguments::command())
 }
 
 fn command_of_ours(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
@@ -66,19 +65,13 @@ fn command_of_ours(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
 }
 
 fn exit_code<T: Termination>(
-    command: fn(Extent) -> Command,
+    command: fn() -> Command,
     arguments: &[OsString],
     run: fn(&ArgMatches) -> anyhow::Result<T>,
     codes: ExitCodes,
 ) -> ExitCode {
-    let named = command(Extent::NamedIn(arguments)).try_get_matches_from(arguments);
-    let whole = || command(Extent::Whole);
-    let matches = named.or_else(|error| match error.kind() {
-        ErrorKind::DisplayVersion => Err(error),
-        _ => whole().try_get_matches_from(arguments),
-    });
-    let matches = match matches {
-        Err(error) if help::is_help(&error) => help::brief(whole()).try_get_matches_from(arguments),
+    let matches = match command().try_get_matches_from(arguments) {
+        Err(error) if help::is_help(&error) => help::brief(command()).try_get_matches_from(arguments),
         matches => matches,
     };
     let matches = match matches {

@@ -35,6 +35,12 @@ pub const NAME: &str = "node";
 
 /// The command and its subcommands.
 pub fn command() -> Command {
+    Command::new(NAME)
+        .about("Puts the CNI plugin on a node, and keeps it there")
+        .defer(subcommands)
+}
+
+fn subcommands(command: Command) -> Command {
     let subcommand = |name: &'static str, about, examples| {
         let options = NODE_OPTIONS.iter().filter(|option| option.commands.contains(&name));
         let logging = OPTIONS.iter().filter(|option| option.name.starts_with("log-"));
@@ -45,8 +51,7 @@ pub fn command() -> Command {
             .args(logging.map(arguments::argument))
             .arg(arguments::verbose())
     };
-    Command::new(NAME)
-        .about("Puts the CNI plugin on a node, and keeps it there")
+    command
         .subcommand_required(true)
         .arg_required_else_help(true)
         .disable_help_subcommand(true)
