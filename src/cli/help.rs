@@ -1,12 +1,11 @@
 //! Help that fits one screen: options of which there are many are named alone. `sidetrack help COMMAND` explains them.
 
-use std::io::Write as _;
-
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Command};
 
 use super::arguments;
 use super::failure::Failure;
+use super::output;
 use crate::config::options::Group;
 
 /// The heading of the flags that are another program's.
@@ -50,7 +49,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
         return Err(Failure::Usage(vec![reason]).into());
     };
     let help = found.render_help().to_string();
-    Ok(std::io::stdout().write_all(help.as_bytes())?)
+    Ok(output::print(&help)?)
 }
 
 /// Whether clap has help to print, rather than matches or a mistake.

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::ffi::OsString;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -10,7 +10,7 @@ use clap::ArgMatches;
 
 use super::arguments;
 use super::failure::{Failure, NEGATIVE};
-use super::{istio_iptables, settings};
+use super::{istio_iptables, output, settings};
 use crate::config::types::Accounts;
 use crate::config::{Config, Settings, sources};
 use crate::lint::{self, Code, Context, Invocation, Linted, Report};
@@ -39,7 +39,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     } else {
         lint::text
     };
-    io::stdout().write_all(render(&linted).as_bytes())?;
+    output::print(&render(&linted))?;
     let (pods, findings) = (lint::pods(&linted), lint::findings(&linted).count());
     match (pods, findings) {
         _ if !unreadable.is_empty() => return Err(Failure::Input(unreadable).into()),

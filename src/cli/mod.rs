@@ -13,6 +13,7 @@ mod istio_iptables;
 mod lint;
 mod logging;
 mod node;
+mod output;
 mod persist;
 mod probe;
 mod settings;
@@ -24,6 +25,7 @@ use clap::error::ErrorKind;
 use clap::{ArgMatches, Command};
 
 use self::failure::{ExitCodes, Failure};
+use self::output::OutputError;
 use crate::config::types::LogLevel;
 
 /// Runs one command: as `istio-iptables` where the program is called that, else as one of our own.
@@ -77,10 +79,18 @@ fn exit_code<T: Termination>(
     let matches = match matches {
         Ok(matches) => matches,
         Err(error) => {
-            // clap prints help and version to standard output, and what is wrong to standard error.
-            let printed = error.print();
-            let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            return ExitCode::from(if asked_for && printed.is_ok() { 0 } else { codes.usage });
+            let printed = match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => output::print(&error.render().to_string()),
+                _ => {
+                    // What is wrong goes to standard error, where maybe nobody reads it.
+                    let _printed = error.print();
+                    return ExitCode::from(codes.usage);
+                }
+            };
+            return match printed {
+                Ok(()) | Err(OutputError::Closed) => ExitCode::SUCCESS,
+                Err(OutputError::Failed(_)) => ExitCode::from(codes.usage),
+            };
         }
     };
     match run(&matches) {

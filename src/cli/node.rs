@@ -2,7 +2,6 @@
 
 mod options;
 
-use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,6 +15,7 @@ use self::options::{
 };
 use super::arguments;
 use super::failure::{Failure, SYSTEM};
+use super::output::{self, OutputError};
 use super::settings::logging_alone;
 use crate::config::options::OPTIONS;
 use crate::config::types::Choice as _;
@@ -145,7 +145,7 @@ fn status(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     } else {
         status_as_text(&node, &look, installer)
     };
-    std::io::stdout().write_all(text.as_bytes())?;
+    output::print(&text)?;
     Ok(match look.missing() {
         None => ExitCode::SUCCESS,
         Some(_) => ExitCode::from(NOT_AS_WANTED),
@@ -167,7 +167,11 @@ fn repair(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     for Found { sandbox, state } in look.found {
         let (name, reason, pod) = (state.name(), state.reason(), sandbox.pod.to_string());
         let line = json!({ "pod": pod, "container": sandbox.container, "state": name, "reason": reason });
-        writeln!(std::io::stdout(), "{line}")?;
+        match output::print(&format!("{line}\n")) {
+            // Pods are repaired, whether or not anybody reads about it.
+            Ok(()) | Err(OutputError::Closed) => {}
+            Err(failed) => return Err(failed.into()),
+        }
         match state {
             State::Lacking { netns, .. } if !dry_run => {
                 let outcome = repair::repair(&sandbox, netns, &places);
