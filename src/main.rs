@@ -8,9 +8,6 @@ use std::process::ExitCode;
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 fn main() -> ExitCode {
-    // Where panics abort, nothing unwinds.
-    #[cfg(panic = "abort")]
-    sidetrack::kernel::backtrace::switch_off();
     if std::env::var_os("CNI_COMMAND").is_some() {
         return sidetrack::cni::main();
     }

@@ -1,11 +1,9 @@
 //! `sidetrack apply`: redirects the traffic of a network namespace, or prints how.
 
-use std::io::Write as _;
-
 use clap::ArgMatches;
 
 use super::settings::settings;
-use super::{arguments, persist};
+use super::{arguments, output, persist};
 use crate::backend::choice::Chosen;
 use crate::backend::install::{self, Applied};
 use crate::backend::iptables;
@@ -37,7 +35,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
 /// There is no such plan, or the system cannot or may not put it in place.
 pub fn apply(settings: &Settings) -> anyhow::Result<()> {
     if settings.dry_run.requested {
-        return Ok(std::io::stdout().write_all(text(settings)?.as_bytes())?);
+        return Ok(output::print(&text(settings)?)?);
     }
     let mut namespace = Namespace::claim();
     let observed = namespace.observe()?;

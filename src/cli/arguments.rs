@@ -1,91 +1,56 @@
 //! What clap knows of the command line; the options come from their table.
 
-use std::ffi::OsString;
-
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::{completions, help, istio_iptables, node};
 use crate::options::problem::environment_name;
 use crate::options::table::{Group, OPTIONS, OptionSpec, Scope};
 
-/// How much of the command line is made up: clap takes longer to make up an option than to read one.
-#[derive(Clone, Copy)]
-pub enum Extent<'w> {
-    /// All of it.
-    Whole,
-    /// The commands and options that these words name. Whatever clap finds wrong with them, it may find for the sake
-    /// of what is missing.
-    NamedIn(&'w [OsString]),
-}
-
-impl Extent<'_> {
-    fn has_command(self, name: &str) -> bool {
-        match self {
-            Self::Whole => true,
-            Self::NamedIn(words) => words.iter().any(|word| word == name),
-        }
-    }
-
-    fn has_option(self, option: &OptionSpec) -> bool {
-        let Self::NamedIn(words) = self else {
-            return true;
-        };
-        let flags = words
-            .iter()
-            .filter_map(|word| word.as_encoded_bytes().strip_prefix(b"--"));
-        // Only names become texts: a value may be long.
-        let mut names = flags.filter_map(|flag| str::from_utf8(flag.split(|byte| *byte == b'=').next()?).ok());
-        names.any(|name| name == option.name || option.aliases.contains(&name))
-    }
-}
-
-/// The command line.
-pub fn command(extent: Extent) -> Command {
-    let ours = |name: &'static str, about: &'static str, arguments: fn(Command, Extent) -> Command| {
-        let command = || arguments(Command::new(name).about(about), extent);
-        extent.has_command(name).then(command)
+/// The command line. The arguments of a command are built only once it is the one that was typed, or help is wanted.
+pub fn command() -> Command {
+    let deferred = |name: &'static str, about: &'static str, arguments: fn(Command) -> Command| {
+        Command::new(name).about(about).defer(arguments)
     };
-    let others = |name: &str, command: fn() -> Command| extent.has_command(name).then(command);
     let commands = [
-        ours(
+        deferred(
             "apply",
             "Redirects the TCP traffic of a network namespace to its proxy",
             apply,
         ),
-        ours(
+        deferred(
             "check",
             "Says whether what is installed is what apply would install, and what differs",
             check,
         ),
-        ours(
+        deferred(
             "cleanup",
             "Removes all that sidetrack put into a network namespace, and nothing else",
             cleanup,
         ),
-        ours(
+        deferred(
             "explain",
             "Says what becomes of a packet, and which rules say so",
             explain,
         ),
-        ours(
+        deferred(
             "graph",
             "Draws the way of packets through the rules that applying would write",
             graph,
         ),
-        ours(
+        deferred(
             "lint",
             "Looks at Kubernetes manifests for what defeats redirection",
             lint,
         ),
-        others(node::NAME, node::command),
-        ours(
+        node::command(),
+        deferred(
             "probe",
             "Proves an installed redirection by making connections through it",
             probe,
         ),
-        others(istio_iptables::NAME, istio_iptables::command),
-        others(completions::NAME, completions::command),
-        others(help::NAME, help::command),
+        istio_iptables::command(),
+        completions::command(),
+        help::command(),
     ];
     Command::new("sidetrack")
         .version(env!("CARGO_PKG_VERSION"))
@@ -93,21 +58,21 @@ pub fn command(extent: Extent) -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .disable_help_subcommand(true)
-        .subcommands(commands.into_iter().flatten())
+        .subcommands(commands)
         .after_help("Example: sidetrack apply --dry-run")
 }
 
-fn apply(command: Command, extent: Extent) -> Command {
+fn apply(command: Command) -> Command {
     command
         .after_help("Example: sidetrack apply --exclude-outbound-ports 3306,6379 --exclude-inbound-ports 22")
         .arg(netns())
         .arg(persist("Apply at every boot, too: on a host with systemd"))
         .arg(config())
-        .args(options(extent, |_| true))
+        .args(options(|_| true))
         .arg(verbose())
 }
 
-fn check(command: Command, extent: Extent) -> Command {
+fn check(command: Command) -> Command {
     command
         .disable_help_subcommand(true)
         .after_help(
@@ -117,13 +82,13 @@ fn check(command: Command, extent: Extent) -> Command {
         )
         .arg(netns())
         .arg(config())
-        .args(options(extent, |option| option.scope != Scope::DryRun))
+        .args(options(|option| option.scope != Scope::DryRun))
         .arg(json().global(true))
         .arg(verbose())
         .subcommand(istio_iptables::command().about("Compares with what istio-iptables with these flags would install"))
 }
 
-fn explain(command: Command, extent: Extent) -> Command {
+fn explain(command: Command) -> Command {
     const PACKET: &str = "Packet";
     const RULES: &str = "Rules";
     let word = |name: &'static str, help: &'static str| Arg::new(name).required(true).help(help);
@@ -199,7 +164,7 @@ fn explain(command: Command, extent: Extent) -> Command {
         .arg(json())
         .arg(netns())
         .arg(config())
-        .args(options(extent, |option| option.scope != Scope::DryRun))
+        .args(options(|option| option.scope != Scope::DryRun))
         .arg(verbose())
         .subcommand(
             istio_iptables::command()
@@ -208,16 +173,16 @@ fn explain(command: Command, extent: Extent) -> Command {
         )
 }
 
-fn cleanup(command: Command, extent: Extent) -> Command {
+fn cleanup(command: Command) -> Command {
     command
         .after_help("Example: sidetrack cleanup --netns pod")
         .arg(netns())
         .arg(persist("Apply at no boot any more, too"))
-        .args(options(extent, |option| option.scope == Scope::Logging))
+        .args(options(|option| option.scope == Scope::Logging))
         .arg(verbose())
 }
 
-fn graph(command: Command, extent: Extent) -> Command {
+fn graph(command: Command) -> Command {
     command
         .after_help("Example: sidetrack graph --format svg --redirect-dns > graph.svg")
         .arg(
@@ -231,11 +196,11 @@ fn graph(command: Command, extent: Extent) -> Command {
                 .help("mermaid for Markdown, dot for Graphviz, or svg [mermaid]"),
         )
         .arg(config())
-        .args(options(extent, says_nothing_of_applying))
+        .args(options(says_nothing_of_applying))
         .arg(verbose())
 }
 
-fn lint(command: Command, extent: Extent) -> Command {
+fn lint(command: Command) -> Command {
     command
         .after_help(
             "Exit codes: 0 nothing found, 3 findings, 2 a file cannot be read.\n\
@@ -257,11 +222,11 @@ fn lint(command: Command, extent: Extent) -> Command {
                 .help("Leave out the findings of these codes, such as ST303,ST401"),
         )
         .arg(config())
-        .args(options(extent, says_nothing_of_applying))
+        .args(options(says_nothing_of_applying))
         .arg(verbose())
 }
 
-fn probe(command: Command, extent: Extent) -> Command {
+fn probe(command: Command) -> Command {
     command
         .after_help(
             "Give the options that the redirection was applied with.\n\
@@ -270,7 +235,7 @@ fn probe(command: Command, extent: Extent) -> Command {
         )
         .arg(netns())
         .arg(config())
-        .args(options(extent, says_nothing_of_applying))
+        .args(options(says_nothing_of_applying))
         .arg(
             Arg::new("timeout")
                 .long("timeout")
@@ -289,10 +254,9 @@ fn says_nothing_of_applying(option: &OptionSpec) -> bool {
     matches!(option.scope, Scope::Pod | Scope::Logging)
 }
 
-/// The options that are `wanted`, as far as they are made up.
-fn options(extent: Extent, wanted: fn(&OptionSpec) -> bool) -> impl Iterator<Item = Arg> {
-    let options = OPTIONS.iter().filter(move |option| wanted(option));
-    options.filter(move |option| extent.has_option(option)).map(argument)
+/// The options that are `wanted`.
+fn options(wanted: fn(&OptionSpec) -> bool) -> impl Iterator<Item = Arg> {
+    OPTIONS.iter().filter(move |option| wanted(option)).map(argument)
 }
 
 fn json() -> Arg {

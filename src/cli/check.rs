@@ -1,6 +1,5 @@
 //! `sidetrack check`: says whether what is installed is what would be applied, and what differs.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::ArgMatches;
@@ -9,7 +8,7 @@ use serde_json::json;
 
 use super::failure::{Failure, NEGATIVE};
 use super::settings::settings;
-use super::{apply, arguments, istio_iptables};
+use super::{apply, arguments, istio_iptables, output};
 use crate::backend::Namespace;
 use crate::backend::check::{Report, State};
 use crate::drift::Difference;
@@ -36,7 +35,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     } else {
         words(&report)
     };
-    std::io::stdout().write_all(text.as_bytes())?;
+    output::print(&text)?;
     Ok(match report.state {
         State::InSync => ExitCode::SUCCESS,
         State::Absent | State::Drifted => ExitCode::from(NEGATIVE),

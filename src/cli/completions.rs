@@ -1,9 +1,9 @@
 //! `sidetrack completions`: what shells complete, from the same definition as everything else.
 
-use std::io::Write as _;
-
 use clap::{Arg, ArgMatches, Command};
 use clap_complete::{Shell, generate};
+
+use super::output;
 
 /// The shells, by name.
 const SHELLS: [(&str, Shell); 3] = [("bash", Shell::Bash), ("fish", Shell::Fish), ("zsh", Shell::Zsh)];
@@ -33,7 +33,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
         if wanted.is_some_and(|wanted| wanted == name) {
             let mut script = Vec::new();
             generate(shell, &mut super::command(), "sidetrack", &mut script);
-            std::io::stdout().write_all(&script)?;
+            output::print(&String::from_utf8(script)?)?;
         }
     }
     Ok(())

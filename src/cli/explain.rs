@@ -1,6 +1,6 @@
 //! `sidetrack explain`: says what becomes of a packet, and which rules say so.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use clap::ArgMatches;
@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::failure::Failure;
 use super::settings::settings_of_pod;
-use super::{apply, arguments, istio_iptables};
+use super::{apply, arguments, istio_iptables, output};
 use crate::backend::{Namespace, Observed, RuleBackend};
 use crate::linux::accounts::AccountFiles;
 use crate::linux::{interfaces, netns};
@@ -59,13 +59,12 @@ struct Scene {
 pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     let question = question(matches)?;
     let answer = |coloured| answer(&question, matches.get_flag("json"), coloured);
-    let stdout = std::io::stdout();
-    let coloured = stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let coloured = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let text = match &question.netns {
         Some(netns) => netns::within(netns::path(netns), || answer(coloured))??,
         None => answer(coloured)?,
     };
-    Ok(stdout.lock().write_all(text.as_bytes())?)
+    Ok(output::print(&text)?)
 }
 
 /// Reads everything that was given.
@@ -188,8 +187,11 @@ fn saved(path: &str) -> Result<Plan, String> {
 
 /// The text of a file, or of standard input.
 fn contents(path: &str) -> Result<String, String> {
-    let file = if path == "-" { "/dev/stdin" } else { path };
-    std::fs::read_to_string(file).map_err(|error| format!("{path}: {error}"))
+    let read = match path {
+        "-" => io::read_to_string(io::stdin()),
+        path => std::fs::read_to_string(path),
+    };
+    read.map_err(|error| format!("{path}: {error}"))
 }
 
 /// Sources of rules that exclude each other.

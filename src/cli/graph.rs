@@ -1,11 +1,9 @@
 //! `sidetrack graph`: the packet's way through the rules as a picture.
 
-use std::io::Write as _;
-
 use clap::ArgMatches;
 
-use super::apply;
 use super::settings::settings;
+use super::{apply, output};
 use crate::render::graph::{Graph, dot, mermaid, svg};
 
 /// Draws a picture.
@@ -25,7 +23,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     let wanted = matches.get_one::<String>("format");
     for (name, document) in FORMATS {
         if wanted.is_some_and(|wanted| wanted == name) {
-            std::io::stdout().write_all(document(&graph).as_bytes())?;
+            output::print(&document(&graph))?;
         }
     }
     Ok(())

@@ -1,12 +1,11 @@
 //! Help that fits one screen: options of which there are many are named alone. `sidetrack help COMMAND` explains them.
 
-use std::io::Write as _;
-
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Command};
 
-use super::arguments::{self, Extent};
+use super::arguments;
 use super::failure::Failure;
+use super::output;
 use crate::options::table::Group;
 
 /// The heading of the flags that are another program's.
@@ -43,14 +42,14 @@ pub fn command() -> Command {
 
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
-    let mut command = full(arguments::command(Extent::Whole));
+    let mut command = full(arguments::command());
     let mut names = matches.get_many::<String>("command").into_iter().flatten();
     let Some(found) = names.try_fold(&mut command, |command, name| command.find_subcommand_mut(name)) else {
         let reason = "there is no such command; sidetrack --help lists them".to_owned();
         return Err(Failure::Usage(vec![reason]).into());
     };
     let help = found.render_help().to_string();
-    Ok(std::io::stdout().write_all(help.as_bytes())?)
+    Ok(output::print(&help)?)
 }
 
 /// Whether clap has help to print, rather than matches or a mistake.

@@ -1,7 +1,6 @@
 //! `istio-iptables`: does what Istio's program of this name does, by its flags and variables.
 
 use std::ffi::OsString;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgMatches, Command};
@@ -10,7 +9,7 @@ use thiserror::Error;
 use super::arguments::first_line;
 use super::failure::Failure;
 use super::help::OF_ISTIO;
-use super::{apply, cleanup, logging};
+use super::{apply, cleanup, logging, output};
 use crate::linux::accounts::AccountFiles;
 use crate::linux::netns;
 use crate::mesh::istio::front_end::table::{SETTINGS, Setting};
@@ -195,5 +194,5 @@ fn dry_run(request: &Request) -> anyhow::Result<()> {
             reason,
         })?;
     }
-    Ok(std::io::stdout().write_all(text.as_bytes())?)
+    Ok(output::print(&text)?)
 }

@@ -2,15 +2,15 @@
 
 use std::cell::Cell;
 use std::ffi::OsString;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::ArgMatches;
 
-use super::arguments::{self, Extent};
+use super::arguments;
 use super::failure::{Failure, NEGATIVE};
-use super::{istio_iptables, settings};
+use super::{istio_iptables, output, settings};
 use crate::lint::{self, Code, Context, Invocation, Linted, Report};
 use crate::options::{Config, Settings, sources};
 use crate::types::Accounts;
@@ -39,7 +39,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     } else {
         lint::text
     };
-    io::stdout().write_all(render(&linted).as_bytes())?;
+    output::print(&render(&linted))?;
     let (pods, findings) = (lint::pods(&linted), lint::findings(&linted).count());
     match (pods, findings) {
         _ if !unreadable.is_empty() => return Err(Failure::Input(unreadable).into()),
@@ -112,7 +112,7 @@ fn config(
     variables: &[(&str, &str)],
     accounts: &dyn Accounts,
 ) -> Option<Result<Config, Vec<String>>> {
-    let matches = match arguments::command(Extent::Whole).try_get_matches_from(words) {
+    let matches = match arguments::command().try_get_matches_from(words) {
         Ok(matches) => matches,
         Err(error) => return Some(Err(arguments::first_line(&error))),
     };

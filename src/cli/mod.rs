@@ -13,6 +13,7 @@ mod istio_iptables;
 mod lint;
 mod logging;
 mod node;
+mod output;
 mod persist;
 mod probe;
 mod settings;
@@ -23,8 +24,8 @@ use std::process::{ExitCode, Termination};
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Command};
 
-use self::arguments::Extent;
 use self::failure::{ExitCodes, Failure};
+use self::output::OutputError;
 use crate::types::LogLevel;
 
 /// Runs one command: as `istio-iptables` where the program is called that, else as one of our own.
@@ -34,7 +35,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     match istio_iptables::arguments(&arguments) {
         Some(arguments) => exit_code(
-            |_| istio_iptables::command(),
+            istio_iptables::command,
             &arguments,
             |matches| istio_iptables::run(matches).map(|()| ExitCode::SUCCESS),
             failure::ISTIO_IPTABLES,
@@ -45,7 +46,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// What clap knows of the whole command line, every option of it: for man pages and the like.
 pub fn command() -> Command {
-    help::full(arguments::command(Extent::Whole))
+    help::full(arguments::command())
 }
 
 fn command_of_ours(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
@@ -66,28 +67,30 @@ fn command_of_ours(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
 }
 
 fn exit_code<T: Termination>(
-    command: fn(Extent) -> Command,
+    command: fn() -> Command,
     arguments: &[OsString],
     run: fn(&ArgMatches) -> anyhow::Result<T>,
     codes: ExitCodes,
 ) -> ExitCode {
-    let named = command(Extent::NamedIn(arguments)).try_get_matches_from(arguments);
-    let whole = || command(Extent::Whole);
-    let matches = named.or_else(|error| match error.kind() {
-        ErrorKind::DisplayVersion => Err(error),
-        _ => whole().try_get_matches_from(arguments),
-    });
-    let matches = match matches {
-        Err(error) if help::is_help(&error) => help::brief(whole()).try_get_matches_from(arguments),
+    let matches = match command().try_get_matches_from(arguments) {
+        Err(error) if help::is_help(&error) => help::brief(command()).try_get_matches_from(arguments),
         matches => matches,
     };
     let matches = match matches {
         Ok(matches) => matches,
         Err(error) => {
-            // clap prints help and version to standard output, and what is wrong to standard error.
-            let printed = error.print();
-            let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            return ExitCode::from(if asked_for && printed.is_ok() { 0 } else { codes.usage });
+            let printed = match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => output::print(&error.render().to_string()),
+                _ => {
+                    // What is wrong goes to standard error, where maybe nobody reads it.
+                    let _printed = error.print();
+                    return ExitCode::from(codes.usage);
+                }
+            };
+            return match printed {
+                Ok(()) | Err(OutputError::Closed) => ExitCode::SUCCESS,
+                Err(OutputError::Failed(_)) => ExitCode::from(codes.usage),
+            };
         }
     };
     match run(&matches) {

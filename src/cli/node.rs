@@ -2,7 +2,6 @@
 
 mod options;
 
-use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,6 +15,7 @@ use self::options::{
 };
 use super::arguments;
 use super::failure::{Failure, SYSTEM};
+use super::output::{self, OutputError};
 use super::settings::logging_alone;
 use crate::node::entry::{self, Installer, daemon_set_of};
 use crate::node::layout::{self, Choice, Reason, Wanted};
@@ -35,6 +35,12 @@ pub const NAME: &str = "node";
 
 /// The command and its subcommands.
 pub fn command() -> Command {
+    Command::new(NAME)
+        .about("Puts the CNI plugin on a node, and keeps it there")
+        .defer(subcommands)
+}
+
+fn subcommands(command: Command) -> Command {
     let subcommand = |name: &'static str, about, examples| {
         let options = NODE_OPTIONS.iter().filter(|option| option.commands.contains(&name));
         let logging = OPTIONS.iter().filter(|option| option.scope == Scope::Logging);
@@ -45,8 +51,7 @@ pub fn command() -> Command {
             .args(logging.map(arguments::argument))
             .arg(arguments::verbose())
     };
-    Command::new(NAME)
-        .about("Puts the CNI plugin on a node, and keeps it there")
+    command
         .subcommand_required(true)
         .arg_required_else_help(true)
         .disable_help_subcommand(true)
@@ -140,7 +145,7 @@ fn status(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     } else {
         status_as_text(&node, &look, installer)
     };
-    std::io::stdout().write_all(text.as_bytes())?;
+    output::print(&text)?;
     Ok(match look.missing() {
         None => ExitCode::SUCCESS,
         Some(_) => ExitCode::from(NOT_AS_WANTED),
@@ -162,7 +167,11 @@ fn repair(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     for Found { sandbox, state } in look.found {
         let (name, reason, pod) = (state.name(), state.reason(), sandbox.pod.to_string());
         let line = json!({ "pod": pod, "container": sandbox.container, "state": name, "reason": reason });
-        writeln!(std::io::stdout(), "{line}")?;
+        match output::print(&format!("{line}\n")) {
+            // Pods are repaired, whether or not anybody reads about it.
+            Ok(()) | Err(OutputError::Closed) => {}
+            Err(failed) => return Err(failed.into()),
+        }
         match state {
             State::Lacking { netns, .. } if !dry_run => {
                 let outcome = repair::repair(&sandbox, netns, &places);

@@ -1,11 +1,9 @@
 //! `--persist`: a redirection that lasts on a host with systemd, and its end.
 
-use std::io::Write as _;
-
 use clap::ArgMatches;
 
 use super::failure::Failure;
-use super::{apply, arguments, cleanup, settings};
+use super::{apply, arguments, cleanup, output, settings};
 use crate::host::{self, Files};
 use crate::options::{Config, Settings};
 use crate::types::{DnsServers, Output, Port};
@@ -34,7 +32,7 @@ pub fn apply(matches: &ArgMatches) -> anyhow::Result<()> {
             tracing::warn!("without --dry-run this would fail: {error}");
         }
         let text = format!("{}{}", apply::text(&settings)?, Files::lasting(&layer)?);
-        return Ok(std::io::stdout().write_all(text.as_bytes())?);
+        return Ok(output::print(&text)?);
     }
     host::check()?;
     let files = Files::lasting(&layer)?;

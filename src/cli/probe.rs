@@ -1,14 +1,12 @@
 //! `sidetrack probe`: proves an installed redirection by making connections through it.
 
-use std::io::Write as _;
 use std::time::Duration;
 
 use clap::ArgMatches;
 
-use super::apply;
-use super::arguments;
 use super::failure::{Failure, Unproved};
 use super::settings::settings;
+use super::{apply, arguments, output};
 use crate::backend::{Namespace, Observed, RuleBackend};
 use crate::linux::netns;
 use crate::mesh::redirectors::redirectors;
@@ -47,7 +45,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     } else {
         report.text()
     };
-    std::io::stdout().write_all(text.as_bytes())?;
+    output::print(&text)?;
     let tally = report.tally();
     match (tally.failed, tally.not_made) {
         (0, 0) => Ok(()),

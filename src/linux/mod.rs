@@ -1,7 +1,6 @@
 //! What the kernel is asked for.
 
 pub mod accounts;
-pub mod backtrace;
 pub mod files;
 pub mod interfaces;
 pub mod lock;

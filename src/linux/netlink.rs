@@ -1,7 +1,6 @@
 //! Netlink sockets (netlink(7)): requests, answers, dumps. Which protocol is spoken over them is the caller's matter.
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -95,10 +94,6 @@ pub enum Answer {
 
 /// Large enough for any datagram of the kernel: a dump fills at most 32 KiB of it.
 const BUFFER_LENGTH: usize = 64 * 1024;
-
-/// Where datagrams are received. It is not on the stack or the heap because nobody has to zero it here, and no page of
-/// it is touched that no datagram gets to.
-static BUFFER: Mutex<[u8; BUFFER_LENGTH]> = Mutex::new([0; BUFFER_LENGTH]);
 
 /// How often something is begun again that others have disturbed.
 pub const ATTEMPTS: u32 = 32;
@@ -246,8 +241,8 @@ impl Socket {
     }
 
     fn try_receive(&mut self) -> Result<Vec<Answer>, NetlinkError> {
-        let mut buffer = BUFFER.lock().unwrap_or_else(PoisonError::into_inner);
-        match retry(|| self.wire.receive(&mut buffer[..])) {
+        let mut buffer = [0; BUFFER_LENGTH];
+        match retry(|| self.wire.receive(&mut buffer)) {
             Ok(BUFFER_LENGTH) => Err(NetlinkError::Malformed("longer than the kernel makes them".to_owned())),
             Ok(length) => answers(&buffer[..length]),
             Err(Errno::EAGAIN) => Ok(Vec::new()),

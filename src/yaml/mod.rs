@@ -164,8 +164,7 @@ fn is_null(text: &str) -> bool {
 /// The first thing that is not YAML, or goes beyond the bounds.
 pub fn documents(text: &str) -> Result<Vec<Node>, Error> {
     let mut reader = Reader::default();
-    // Read character by character: the parser's other way, for whole texts, is faster and makes the program larger.
-    for event in Parser::new_from_iter(text.chars()) {
+    for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|error| Error {
             at: Position::of(error.marker()),
             reason: error.info(),

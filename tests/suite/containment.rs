@@ -17,7 +17,6 @@ pub fn static_program() -> PathBuf {
         .into()
 }
 
-/// The released program has no tables to unwind by: whoever asked for a backtrace got an abort instead of the error.
 #[test]
 fn an_error_is_told_also_where_backtraces_are_asked_for() {
     let mut command = Command::new(static_program());

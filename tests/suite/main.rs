@@ -36,6 +36,7 @@ mod machines;
 mod manifests;
 mod neighbours;
 mod node;
+mod output;
 mod parity;
 mod probe;
 mod program;

@@ -5,8 +5,8 @@
 
 mod entries;
 
-use std::fs::File;
-use std::io::{self, ErrorKind, Read as _};
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 
@@ -128,7 +128,7 @@ fn tables() -> Result<Option<Vec<Titled>>, LegacyError> {
 
 /// Those of [`TABLES`] that exist; `None` where that cannot be seen.
 fn existing(protocol: &Protocol, family: Family) -> Result<Option<Vec<(&'static str, i32)>>, LegacyError> {
-    match names(protocol.names) {
+    match fs::read_to_string(protocol.names) {
         Ok(names) => {
             let exists = |(table, _): &(&str, i32)| names.lines().any(|name| name == *table);
             Ok(Some(TABLES.into_iter().filter(exists).collect()))
@@ -146,13 +146,6 @@ fn existing(protocol: &Protocol, family: Family) -> Result<Option<Vec<(&'static 
             error,
         }),
     }
-}
-
-/// The text of a list of names. The file does not tell its size, so it is not asked.
-fn names(path: &str) -> io::Result<String> {
-    let mut names = String::new();
-    File::open(path)?.take(u64::MAX).read_to_string(&mut names)?;
-    Ok(names)
 }
 
 /// A table, whose size others may change between asking for it and reading.

@@ -16,6 +16,7 @@ use super::machine::{FLANNEL, Machine};
 use crate::cni::has_rules;
 use crate::common::conversation::{Conversation, Echo};
 use crate::common::{Address, Netns, Owner, Pod, Server, Transport, call_from};
+use crate::output::closed_pipe;
 use crate::program::{Run, apply, nft_state};
 use crate::sandbox::with_capabilities;
 
@@ -120,6 +121,19 @@ fn lands(pod: &Pod, family: Family) -> String {
     });
     let arrival = call.expect("a call").arrival.expect("an answer");
     format!("{} {}", arrival.server, arrival.port)
+}
+
+#[test]
+fn repair_goes_on_when_nobody_reads_its_report() {
+    let attached = Attached::new();
+    let pods = [Pod::new(), Pod::new()];
+    for (pod, name) in pods.iter().zip(["web-0", "web-1"]) {
+        attached.attach(name, &attached.file(&pod.netns.path()), &[]);
+    }
+    let status = Run::of(attached.command(&["status"]).stdout(closed_pipe()));
+    assert_eq!((status.code, status.stderr.as_str()), (Some(0), ""));
+    Run::of(attached.command(&["repair"]).stdout(closed_pipe())).succeeded();
+    assert!(pods.iter().all(|pod| has_rules(&pod.netns)));
 }
 
 #[test]
