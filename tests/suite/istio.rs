@@ -453,7 +453,7 @@ fn read(case: &Case) -> Parsed {
 
 #[test]
 fn every_case_of_the_behaviour_oracle_is_understood() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/oracle/cases");
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/cases");
     let files = fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
     let mut count = 0;
     for file in files {

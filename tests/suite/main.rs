@@ -45,6 +45,7 @@ mod readback;
 mod readme;
 mod refusal;
 mod regressions;
+mod repository;
 mod reroute;
 mod routing;
 mod runtimes;

@@ -1,4 +1,4 @@
-//! What the README says of rules and dependencies, and docs/probe.md of reports, is what the code has.
+//! What the README says of rules, docs/design.md of dependencies and docs/probe.md of reports, is what the code has.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -50,9 +50,9 @@ struct Dependency {
 
 #[test]
 fn every_dependency_has_its_reason() {
-    let readme = readme();
-    let notes = between(&readme, "\n## Design notes\n", "\n## ");
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let notes = fs::read_to_string(root.join("docs/design.md")).expect("docs/design.md");
+    let manifest = root.join("Cargo.toml");
     let mut command = Command::new(env!("CARGO"));
     command
         .args([
@@ -73,7 +73,7 @@ fn every_dependency_has_its_reason() {
     for Dependency { name } in dependencies {
         assert!(
             notes.contains(&format!("`{name}`")),
-            "the design notes of README.md do not say what {name} is for"
+            "docs/design.md does not say what {name} is for"
         );
     }
 }

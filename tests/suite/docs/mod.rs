@@ -33,7 +33,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("scripts/bench", "takes minutes; `.ci/run` runs a quick round of it"),
     ("scripts/build", "`scripts/test` begins with it"),
     ("scripts/deb", "a test of its own installs the package"),
-    ("scripts/demo", "shows what tests with Envoy show"),
+    ("scripts/demo", "`.ci/run` runs it"),
     ("scripts/fuzz", "`.ci/run` runs it"),
     ("scripts/image", "the test of the image runs it"),
     ("scripts/oracle", "`scripts/test` runs it"),

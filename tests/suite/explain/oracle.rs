@@ -39,7 +39,7 @@ struct Recorded {
 }
 
 fn directory() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/oracle")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle")
 }
 
 fn read<T: for<'d> Deserialize<'d>>(path: &Path) -> T {
