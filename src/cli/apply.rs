@@ -1,21 +1,30 @@
 //! `sidetrack apply`: redirects the traffic of a network namespace, or prints how.
 
-use clap::ArgMatches;
+use clap::{ArgMatches, Command};
 
 use super::settings::settings;
-use super::{arguments, output, persist};
-use crate::backend::choice::Chosen;
-use crate::backend::install::{self, Applied};
-use crate::backend::iptables;
-use crate::backend::{Change, Namespace};
-use crate::facts::Facts;
+use super::{args, persist, redirection};
 use crate::linux::netns;
-use crate::linux::resolvers::{self, ResolversError};
-use crate::linux::route::Loopback;
-use crate::options::{Config, Settings};
-use crate::plan::Plan;
-use crate::render;
-use crate::types::{DnsServers, Output};
+
+/// What it is called.
+pub const NAME: &str = "apply";
+
+/// What clap knows of the command line.
+pub fn command() -> Command {
+    Command::new(NAME)
+        .about("Redirects the TCP traffic of a network namespace to its proxy")
+        .defer(arguments)
+}
+
+fn arguments(command: Command) -> Command {
+    command
+        .after_help("Example: sidetrack apply --exclude-outbound-ports 3306,6379 --exclude-inbound-ports 22")
+        .arg(args::netns())
+        .arg(args::persist("Apply at every boot, too: on a host with systemd"))
+        .arg(args::config())
+        .args(args::options(|_| true))
+        .arg(args::verbose())
+}
 
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
@@ -23,97 +32,8 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
         return persist::apply(matches);
     }
     let settings = settings(matches)?;
-    match arguments::text_or_variable(matches, "netns") {
-        Some(netns) => netns::administer(netns::path(&netns), || apply(&settings))?,
-        None => apply(&settings),
-    }
-}
-
-/// Redirects the traffic of this network namespace, or prints how.
-///
-/// # Errors
-/// There is no such plan, or the system cannot or may not put it in place.
-pub fn apply(settings: &Settings) -> anyhow::Result<()> {
-    if settings.dry_run.requested {
-        return Ok(output::print(&text(settings)?)?);
-    }
-    let mut namespace = Namespace::claim();
-    let observed = namespace.observe()?;
-    observed.log_warnings();
-    let plan = Plan::new(&settings.config, &facts(&settings.config, Some(&observed.loopback))?)?;
-    let applied = install::apply(&mut namespace, &plan, settings.install.backend, &observed)?;
-    tell(&plan, &applied);
-    Ok(())
-}
-
-/// What a dry run prints.
-///
-/// # Errors
-/// There is no such plan.
-pub fn text(settings: &Settings) -> anyhow::Result<String> {
-    let plan = plan(&settings.config)?;
-    Ok(match settings.dry_run.output {
-        Output::Nft => render::nft::script(&plan),
-        Output::Iptables => iptables::script(&plan),
-        Output::Json => render::json::document(&plan),
-    })
-}
-
-/// The plan for this network namespace. Looks at it and changes nothing; what cannot be seen is as in an ordinary pod.
-///
-/// # Errors
-/// There is no such plan, or a file that it depends on cannot be read.
-pub fn plan(config: &Config) -> anyhow::Result<Plan> {
-    Ok(Plan::new(config, &seen(config)?)?)
-}
-
-/// What the plan depends on, as far as it can be seen.
-///
-/// # Errors
-/// A file cannot be read.
-pub fn seen(config: &Config) -> Result<Facts, ResolversError> {
-    let loopback = Namespace::default().loopback();
-    if let Err(error) = &loopback {
-        tracing::debug!(%error, "cannot observe this network namespace; planning for an ordinary pod");
-    }
-    facts(config, loopback.as_ref().ok())
-}
-
-/// What the plan depends on. Name servers are looked up only where they matter.
-///
-/// # Errors
-/// A file cannot be read.
-pub fn facts(config: &Config, loopback: Option<&Loopback>) -> Result<Facts, ResolversError> {
-    let asks_file = config.dns.redirect && config.dns.servers == DnsServers::ResolvConf;
-    let resolvers = if asks_file { resolvers::read()? } else { Vec::new() };
-    Ok(match loopback {
-        Some(loopback) => Facts {
-            ipv6: loopback.ipv6,
-            addresses: loopback.addresses,
-            resolvers,
-        },
-        None => Facts {
-            resolvers,
-            ..Facts::default()
-        },
-    })
-}
-
-fn tell(plan: &Plan, chosen: &Chosen<Applied>) {
-    let applied = &chosen.done;
-    let families: Vec<String> = plan.ruleset.families.iter().map(|family| family.to_string()).collect();
-    let (families, backend) = (families.join(" and "), chosen.backend);
-    if let Some(reason) = &chosen.fallback {
-        tracing::warn!(%backend, reason, "taken instead of nftables");
-    }
-    match applied.change {
-        Change::Created => tracing::info!(%backend, families, "traffic is redirected now"),
-        Change::Replaced => tracing::info!(%backend, families, "the redirection was replaced by this one"),
-        Change::Unchanged => tracing::info!(%backend, families, "traffic was redirected like this already"),
-    }
-    if applied.change == Change::Unchanged {
-        for missing in &applied.added {
-            tracing::warn!(%missing, "this was missing and has been put back");
-        }
+    match args::text_or_variable(matches, "netns") {
+        Some(netns) => netns::administer(netns::path(&netns), || redirection::apply(&settings))?,
+        None => redirection::apply(&settings),
     }
 }

@@ -2,29 +2,56 @@
 
 use std::process::ExitCode;
 
-use clap::ArgMatches;
 use clap::parser::ValueSource;
+use clap::{ArgMatches, Command};
 use serde_json::json;
 
 use super::failure::{Failure, NEGATIVE};
 use super::settings::settings;
-use super::{apply, arguments, istio_iptables, output};
+use super::{args, istio_iptables, output, redirection};
 use crate::backend::Namespace;
 use crate::backend::check::{Report, State};
 use crate::drift::Difference;
 use crate::linux::netns;
 use crate::mesh::istio::front_end::Task;
 use crate::options::Settings;
+use crate::options::table::Scope;
 use crate::plan::Plan;
 
 /// The version of what `--json` prints.
 const VERSION: u32 = 1;
 
+/// What it is called.
+pub const NAME: &str = "check";
+
+/// What clap knows of the command line.
+pub fn command() -> Command {
+    Command::new(NAME)
+        .about("Says whether what is installed is what apply would install, and what differs")
+        .defer(arguments)
+}
+
+fn arguments(command: Command) -> Command {
+    command
+        .disable_help_subcommand(true)
+        .after_help(
+            "The options are those of apply. It exits with 0 where all is as planned, and with 3 otherwise.\n\
+             Examples: sidetrack check --netns pod --exclude-outbound-ports 3306,6379\n          \
+             sidetrack check istio-iptables -p 15001 -z 15006 -b '*'",
+        )
+        .arg(args::netns())
+        .arg(args::config())
+        .args(args::options(|option| option.scope != Scope::DryRun))
+        .arg(args::json().global(true))
+        .arg(args::verbose())
+        .subcommand(istio_iptables::command().about("Compares with what istio-iptables with these flags would install"))
+}
+
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let (settings, netns) = match matches.subcommand() {
         Some((_, theirs)) => of_istio_iptables(matches, theirs)?,
-        None => (settings(matches)?, arguments::text_or_variable(matches, "netns")),
+        None => (settings(matches)?, args::text_or_variable(matches, "netns")),
     };
     let report = match netns {
         Some(netns) => netns::within(netns::path(&netns), || check(&settings))??,
@@ -72,7 +99,7 @@ fn check(settings: &Settings) -> anyhow::Result<Report> {
     }
     let plan = Plan::new(
         &settings.config,
-        &apply::facts(&settings.config, Some(&observed.loopback))?,
+        &redirection::facts(&settings.config, Some(&observed.loopback))?,
     )?;
     Ok(namespace.check(&plan, settings.install.backend, &observed)?)
 }

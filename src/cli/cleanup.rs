@@ -1,12 +1,30 @@
 //! `sidetrack cleanup`: removes what is ours from a network namespace.
 
-use clap::ArgMatches;
+use clap::{ArgMatches, Command};
 
 use super::settings::logging_alone;
-use super::{arguments, persist};
-use crate::backend::Namespace;
-use crate::backend::install::{self, Removed};
+use super::{args, persist, redirection};
 use crate::linux::netns;
+use crate::options::table::Scope;
+
+/// What it is called.
+pub const NAME: &str = "cleanup";
+
+/// What clap knows of the command line.
+pub fn command() -> Command {
+    Command::new(NAME)
+        .about("Removes all that sidetrack put into a network namespace, and nothing else")
+        .defer(arguments)
+}
+
+fn arguments(command: Command) -> Command {
+    command
+        .after_help("Example: sidetrack cleanup --netns pod")
+        .arg(args::netns())
+        .arg(args::persist("Apply at no boot any more, too"))
+        .args(args::options(|option| option.scope == Scope::Logging))
+        .arg(args::verbose())
+}
 
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
@@ -14,32 +32,8 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     if matches.get_flag("persist") {
         return persist::cleanup(matches);
     }
-    match arguments::text_or_variable(matches, "netns") {
-        Some(netns) => netns::administer(netns::path(&netns), cleanup)?,
-        None => cleanup(),
+    match args::text_or_variable(matches, "netns") {
+        Some(netns) => netns::administer(netns::path(&netns), redirection::cleanup)?,
+        None => redirection::cleanup(),
     }
-}
-
-/// Removes what is ours from this network namespace.
-///
-/// # Errors
-/// The system cannot or may not.
-pub fn cleanup() -> anyhow::Result<()> {
-    let mut namespace = Namespace::claim();
-    let observed = namespace.observe()?;
-    let removed = install::cleanup(&mut namespace, &observed)?;
-    if removed == Removed::default() {
-        tracing::info!("there was nothing of sidetrack's here");
-        return Ok(());
-    }
-    for backend in removed.rules {
-        tracing::info!(%backend, "the rules were removed");
-    }
-    for address in removed.addresses {
-        tracing::info!(%address, "the address was taken from the loopback interface");
-    }
-    for what in removed.policy_routing {
-        tracing::info!(%what, "the policy routing was removed");
-    }
-    Ok(())
 }

@@ -26,13 +26,16 @@ pub fn command() -> Command {
         )
 }
 
-/// Runs the command.
-pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
+/// Runs the command. `command` is the whole command line.
+///
+/// # Errors
+/// Standard output takes no more.
+pub fn run(matches: &ArgMatches, mut command: Command) -> anyhow::Result<()> {
     let wanted = matches.get_one::<String>("shell");
     for (name, shell) in SHELLS {
         if wanted.is_some_and(|wanted| wanted == name) {
             let mut script = Vec::new();
-            generate(shell, &mut super::command(), "sidetrack", &mut script);
+            generate(shell, &mut command, "sidetrack", &mut script);
             output::print(&String::from_utf8(script)?)?;
         }
     }

@@ -3,13 +3,13 @@
 use std::io::{self, IsTerminal as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use clap::ArgMatches;
 use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Map, Value};
 
 use super::failure::Failure;
 use super::settings::settings_of_pod;
-use super::{apply, arguments, istio_iptables, output};
+use super::{args, istio_iptables, output, redirection};
 use crate::backend::{Namespace, Observed, RuleBackend};
 use crate::linux::accounts::AccountFiles;
 use crate::linux::{interfaces, netns};
@@ -53,6 +53,101 @@ struct Scene {
     rules: String,
     installed: Installed,
     pod: Pod,
+}
+
+/// What it is called.
+pub const NAME: &str = "explain";
+
+/// What clap knows of the command line.
+pub fn command() -> Command {
+    Command::new(NAME)
+        .about("Says what becomes of a packet, and which rules say so")
+        .defer(arguments)
+}
+
+fn arguments(command: Command) -> Command {
+    const PACKET: &str = "Packet";
+    const RULES: &str = "Rules";
+    let word = |name: &'static str, help: &'static str| Arg::new(name).required(true).help(help);
+    let value = |name: &'static str, value: &'static str, heading: &'static str, help: &'static str| {
+        let argument = Arg::new(name).long(name).value_name(value);
+        argument.allow_hyphen_values(true).help_heading(heading).help(help)
+    };
+    let switch = |name: &'static str, heading: &'static str, help: &'static str| {
+        let argument = Arg::new(name).long(name).action(ArgAction::SetTrue);
+        argument.help_heading(heading).help(help)
+    };
+    command
+        .disable_help_subcommand(true)
+        .after_help(
+            "The options of apply say what the plan is; so do the flags of istio-iptables after that word.\n\
+             Examples: sidetrack explain outbound tcp 10.0.0.5:443 --uid 1000 --exclude-outbound-ports 443\n          \
+             sidetrack explain inbound tcp :8080 --from 10.1.2.3 --from-kernel --netns pod\n          \
+             sidetrack explain outbound tcp :8080 --uid 1337 istio-iptables -i '*' -b '*'",
+        )
+        .arg(word(
+            "DIRECTION",
+            "outbound: a process of the pod sends it; inbound: it arrives",
+        ))
+        .arg(word("PROTOCOL", "tcp or udp"))
+        .arg(word("DESTINATION", "ADDRESS:PORT; without the address, the pod's own"))
+        .arg(value("uid", "UID", PACKET, "User that sends it [1000]"))
+        .arg(value("gid", "GID", PACKET, "Group that sends it [as --uid]"))
+        .arg(
+            value(
+                "source",
+                "ADDRESS[:PORT]",
+                PACKET,
+                "Where it comes from [the pod, or some other host]",
+            )
+            .visible_alias("from"),
+        )
+        .arg(value(
+            "interface",
+            "NAME",
+            PACKET,
+            "Where it arrives, or leaves for other hosts [eth0]",
+        ))
+        .arg(value("mark", "MARK", PACKET, "Its mark, or that of the socket [0]"))
+        .arg(value(
+            "connection-state",
+            "STATE",
+            PACKET,
+            "new, established, related or invalid [new]",
+        ))
+        .arg(value("pod-ip", "ADDRESSES", PACKET, "The pod's own addresses").action(ArgAction::Append))
+        .arg(value(
+            "pod",
+            "FILE",
+            RULES,
+            "Take annotations and addresses of this pod; - is standard input",
+        ))
+        .arg(
+            value(
+                "annotation",
+                "NAME=VALUE",
+                RULES,
+                "Take this annotation, too; may be repeated",
+            )
+            .action(ArgAction::Append),
+        )
+        .arg(value(
+            "plan",
+            "FILE",
+            RULES,
+            "Follow the rules of a saved dry run in JSON; - is standard input",
+        ))
+        .arg(switch("from-kernel", RULES, "Follow the rules that are installed"))
+        .arg(args::json())
+        .arg(args::netns())
+        .arg(args::config())
+        .args(args::options(|option| option.scope != Scope::DryRun))
+        .arg(args::verbose())
+        .subcommand(
+            istio_iptables::command()
+                .about("Explains what istio-iptables with these flags would install")
+                .hide(true),
+        )
 }
 
 /// Runs the command.
@@ -131,7 +226,7 @@ fn question(matches: &ArgMatches) -> Result<Question, Failure> {
             packet,
             rules,
             addresses,
-            netns: netns.or_else(|| arguments::text_or_variable(matches, "netns")),
+            netns: netns.or_else(|| args::text_or_variable(matches, "netns")),
         }),
         _ => Err(Failure::Input(mistakes)),
     }
@@ -261,7 +356,7 @@ fn described_packet(question: &Question, pod: &Pod) -> Result<Packet, Failure> {
 
 fn scene(question: &Question) -> anyhow::Result<Scene> {
     Ok(match &question.rules {
-        Source::Config(config) => planned("the plan of these options", apply::plan(config)?, question),
+        Source::Config(config) => planned("the plan of these options", redirection::plan(config)?, question),
         Source::Saved(plan) => planned("the saved plan", plan.clone(), question),
         Source::Kernel(backend) => installed(*backend, question)?,
     })

@@ -1,9 +1,9 @@
 //! `sidetrack graph`: the packet's way through the rules as a picture.
 
-use clap::ArgMatches;
+use clap::{Arg, ArgMatches, Command};
 
 use super::settings::settings;
-use super::{apply, output};
+use super::{args, output, redirection};
 use crate::render::graph::{Graph, dot, mermaid, svg};
 
 /// Draws a picture.
@@ -16,10 +16,38 @@ pub const FORMATS: [(&str, Writer); 3] = [
     ("svg", svg::document),
 ];
 
+/// What it is called.
+pub const NAME: &str = "graph";
+
+/// What clap knows of the command line.
+pub fn command() -> Command {
+    Command::new(NAME)
+        .about("Draws the way of packets through the rules that applying would write")
+        .defer(arguments)
+}
+
+fn arguments(command: Command) -> Command {
+    command
+        .after_help("Example: sidetrack graph --format svg --redirect-dns > graph.svg")
+        .arg(
+            Arg::new("format")
+                .long("format")
+                .value_name("FORMAT")
+                .default_value(FORMATS[0].0)
+                .value_parser(FORMATS.map(|(name, _)| name))
+                .hide_default_value(true)
+                .hide_possible_values(true)
+                .help("mermaid for Markdown, dot for Graphviz, or svg [mermaid]"),
+        )
+        .arg(args::config())
+        .args(args::options(args::is_about_rules))
+        .arg(args::verbose())
+}
+
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     let settings = settings(matches)?;
-    let graph = Graph::new(&apply::plan(&settings.config)?.ruleset);
+    let graph = Graph::new(&redirection::plan(&settings.config)?.ruleset);
     let wanted = matches.get_one::<String>("format");
     for (name, document) in FORMATS {
         if wanted.is_some_and(|wanted| wanted == name) {

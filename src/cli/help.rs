@@ -3,7 +3,6 @@
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Command};
 
-use super::arguments;
 use super::failure::Failure;
 use super::output;
 use crate::options::table::Group;
@@ -40,9 +39,11 @@ pub fn command() -> Command {
         )
 }
 
-/// Runs the command.
-pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
-    let mut command = full(arguments::command());
+/// Runs the command. `command` is the whole command line, built by [`full`].
+///
+/// # Errors
+/// There is no such command.
+pub fn run(matches: &ArgMatches, mut command: Command) -> anyhow::Result<()> {
     let mut names = matches.get_many::<String>("command").into_iter().flatten();
     let Some(found) = names.try_fold(&mut command, |command, name| command.find_subcommand_mut(name)) else {
         let reason = "there is no such command; sidetrack --help lists them".to_owned();

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use clap::{Arg, ArgMatches, Command};
 use thiserror::Error;
 
-use super::arguments::first_line;
+use super::args::first_line;
 use super::failure::Failure;
 use super::help::OF_ISTIO;
-use super::{apply, cleanup, logging, output};
+use super::{logging, output, redirection};
 use crate::linux::accounts::AccountFiles;
 use crate::linux::netns;
 use crate::mesh::istio::front_end::table::{SETTINGS, Setting};
@@ -155,8 +155,8 @@ fn work(request: &Request) -> anyhow::Result<()> {
         return dry_run(request);
     }
     match request.task {
-        Task::Apply => apply::apply(&request.settings)?,
-        Task::Cleanup => cleanup::cleanup()?,
+        Task::Apply => redirection::apply(&request.settings)?,
+        Task::Cleanup => redirection::cleanup()?,
         Task::Nothing => tracing::debug!("the rules are left as they are"),
     }
     match request.probe {
@@ -172,7 +172,7 @@ fn validate(config: &Config, probe: Probe) -> anyhow::Result<()> {
         outbound_port: config.proxy.outbound_port,
         probe_port: probe.port,
         timeout: probe.timeout,
-        families: apply::plan(config)?.ruleset.families,
+        families: redirection::plan(config)?.ruleset.families,
         v4_destination: validation::own_address(config.general.loopback_cidr).unwrap_or(PASSTHROUGH_V4),
     };
     validation.run()?;
@@ -187,7 +187,7 @@ fn dry_run(request: &Request) -> anyhow::Result<()> {
         tracing::info!("this is a dry run: nothing is removed");
         return Ok(());
     }
-    let text = apply::text(&request.settings)?;
+    let text = redirection::text(&request.settings)?;
     if let Some(path) = &request.dry_run_file {
         std::fs::write(path, &text).map_err(|reason| DryRunFile {
             path: path.clone(),

@@ -6,14 +6,49 @@ use std::io::{self, Read as _};
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::ArgMatches;
+use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::arguments;
 use super::failure::{Failure, NEGATIVE};
-use super::{istio_iptables, output, settings};
+use super::{apply, args, istio_iptables, output, settings};
 use crate::lint::{self, Code, Context, Invocation, Linted, Report};
 use crate::options::{Config, Settings, sources};
 use crate::types::Accounts;
+
+/// What it is called.
+pub const NAME: &str = "lint";
+
+/// What clap knows of the command line.
+pub fn command() -> Command {
+    Command::new(NAME)
+        .about("Looks at Kubernetes manifests for what defeats redirection")
+        .defer(arguments)
+}
+
+fn arguments(command: Command) -> Command {
+    command
+        .after_help(
+            "Exit codes: 0 nothing found, 3 findings, 2 a file cannot be read.\n\
+             Example: kubectl get deployments -A -o yaml | sidetrack lint -",
+        )
+        .arg(
+            Arg::new("files")
+                .value_name("FILE")
+                .num_args(1..)
+                .required(true)
+                .help("YAML or JSON, of any number of documents; - is standard input"),
+        )
+        .arg(args::json())
+        .arg(
+            Arg::new("ignore")
+                .long("ignore")
+                .value_name("CODES")
+                .action(ArgAction::Append)
+                .help("Leave out the findings of these codes, such as ST303,ST401"),
+        )
+        .arg(args::config())
+        .args(args::options(args::is_about_rules))
+        .arg(args::verbose())
+}
 
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
@@ -112,14 +147,17 @@ fn config(
     variables: &[(&str, &str)],
     accounts: &dyn Accounts,
 ) -> Option<Result<Config, Vec<String>>> {
-    let matches = match arguments::command().try_get_matches_from(words) {
+    let matches = match Command::new("sidetrack")
+        .subcommand(apply::command())
+        .try_get_matches_from(words)
+    {
         Ok(matches) => matches,
-        Err(error) => return Some(Err(arguments::first_line(&error))),
+        Err(error) => return Some(Err(args::first_line(&error))),
     };
-    let ("apply", matches) = matches.subcommand()? else {
+    let (apply::NAME, matches) = matches.subcommand()? else {
         return None;
     };
-    let flags = sources::from_flags(|option| arguments::texts(matches, option), accounts);
+    let flags = sources::from_flags(|option| args::texts(matches, option), accounts);
     let variables = variables
         .iter()
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));

@@ -13,7 +13,7 @@ use self::options::{
     BIN_DIR, CACHE_DIR, CONF_DIR, CONF_NAME, DRY_RUN, HEALTH_ADDRESS, JSON, MODE, NETNS_DIR, NODE_OPTIONS, NodeOption,
     ONCE, PLUGIN_CONF, POD_NAME, POD_NAMESPACE, PROC_DIR, SOCKET_PATH, STANDALONE, UNINSTALL_ON_EXIT,
 };
-use super::arguments;
+use super::args;
 use super::failure::{Failure, SYSTEM};
 use super::output::{self, OutputError};
 use super::settings::logging_alone;
@@ -48,8 +48,8 @@ fn subcommands(command: Command) -> Command {
             .about(about)
             .after_help(examples)
             .args(options.map(|option| option.argument()))
-            .args(logging.map(arguments::argument))
-            .arg(arguments::verbose())
+            .args(logging.map(args::argument))
+            .arg(args::verbose())
     };
     command
         .subcommand_required(true)

@@ -3,7 +3,7 @@
 use clap::ArgMatches;
 
 use super::failure::Failure;
-use super::{apply, arguments, cleanup, output, settings};
+use super::{args, output, redirection, settings};
 use crate::host::{self, Files};
 use crate::options::{Config, Settings};
 use crate::types::{DnsServers, Output, Port};
@@ -31,13 +31,13 @@ pub fn apply(matches: &ArgMatches) -> anyhow::Result<()> {
         if let Err(error) = host::check() {
             tracing::warn!("without --dry-run this would fail: {error}");
         }
-        let text = format!("{}{}", apply::text(&settings)?, Files::lasting(&layer)?);
+        let text = format!("{}{}", redirection::text(&settings)?, Files::lasting(&layer)?);
         return Ok(output::print(&text)?);
     }
     host::check()?;
     let files = Files::lasting(&layer)?;
     files.put()?;
-    if let Err(error) = apply::apply(&settings) {
+    if let Err(error) = redirection::apply(&settings) {
         files.take_back();
         return Err(error);
     }
@@ -58,12 +58,12 @@ pub fn cleanup(matches: &ArgMatches) -> anyhow::Result<()> {
     let files = Files::none()?;
     files.put()?;
     files.tell();
-    cleanup::cleanup()
+    redirection::cleanup()
 }
 
 /// What lasts is about this host.
 fn here(matches: &ArgMatches) -> Result<(), Failure> {
-    match arguments::text_or_variable(matches, "netns") {
+    match args::text_or_variable(matches, "netns") {
         None => Ok(()),
         Some(_) => Err(Failure::Usage(vec![
             "--persist and --netns: what lasts is the redirection of the host's own network namespace; leave one of \

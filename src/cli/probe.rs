@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use clap::ArgMatches;
+use clap::{Arg, ArgMatches, Command};
 
 use super::failure::{Failure, Unproved};
 use super::settings::settings;
-use super::{apply, arguments, output};
+use super::{args, output, redirection};
 use crate::backend::{Namespace, Observed, RuleBackend};
 use crate::linux::netns;
 use crate::mesh::redirectors::redirectors;
 use crate::options::Config;
+use crate::options::table::Group;
 use crate::plan::Plan;
 use crate::probe::run;
 use crate::probe::{Report, Verdict, judge, trial};
@@ -21,6 +22,39 @@ const PORT: Port = match Port::new(15002) {
     Some(port) => port,
     None => unreachable!(),
 };
+
+/// What it is called.
+pub const NAME: &str = "probe";
+
+/// What clap knows of the command line.
+pub fn command() -> Command {
+    Command::new(NAME)
+        .about("Proves an installed redirection by making connections through it")
+        .defer(arguments)
+}
+
+fn arguments(command: Command) -> Command {
+    command
+        .after_help(
+            "Give the options that the redirection was applied with.\n\
+             Exit codes: 0 all passed, 3 some failed, 1 some could not be made.\n\
+             Example: sidetrack probe --netns /proc/4321/ns/net --exclude-outbound-ports 3306,6379",
+        )
+        .arg(args::netns())
+        .arg(args::config())
+        .args(args::options(args::is_about_rules))
+        .arg(
+            Arg::new("timeout")
+                .long("timeout")
+                .value_name("DURATION")
+                .default_value("5s")
+                .hide_default_value(true)
+                .help("How long to wait for connections that get no answer [5s]")
+                .help_heading(Group::Run.heading()),
+        )
+        .arg(args::json())
+        .arg(args::verbose())
+}
 
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
@@ -36,7 +70,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
         }
     };
     let prove = || prove(&settings.config, PORT, timeout);
-    let report = match arguments::text_or_variable(matches, "netns") {
+    let report = match args::text_or_variable(matches, "netns") {
         Some(netns) => netns::within(netns::path(&netns), prove)??,
         None => prove()?,
     };
@@ -81,7 +115,7 @@ pub fn validate(config: &Config, port: Port, timeout: Duration) -> anyhow::Resul
 /// Makes the probes for a configuration in this network namespace.
 fn prove(config: &Config, port: Port, timeout: Duration) -> anyhow::Result<Report> {
     let mut namespace = Namespace::default();
-    let facts = apply::seen(config)?;
+    let facts = redirection::seen(config)?;
     let families = Plan::new(config, &facts)?.ruleset.families;
     let surroundings = run::surroundings(&mut namespace)?;
     let mut report = run::run(&trial(config, &facts, families, &surroundings, port), timeout)?;

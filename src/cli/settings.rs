@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::ArgMatches;
 
 use super::failure::Failure;
-use super::{arguments, logging};
+use super::{args, logging};
 use crate::linux::accounts::AccountFiles;
 use crate::mesh::annotations::{self, Annotations};
 use crate::options::Layer;
@@ -60,7 +60,7 @@ fn read(
 ) -> Result<(Layer, Settings), Failure> {
     let accounts = &AccountFiles;
     let sources = [
-        sources::from_flags(|option| arguments::texts(matches, option), accounts),
+        sources::from_flags(|option| args::texts(matches, option), accounts),
         sources::from_environment(variables, accounts),
         file,
     ];
@@ -99,7 +99,7 @@ fn environment() -> impl Iterator<Item = (String, String)> {
 }
 
 fn file(matches: &ArgMatches) -> Parsed {
-    let Some(path) = arguments::text_or_variable(matches, "config").map(PathBuf::from) else {
+    let Some(path) = args::text_or_variable(matches, "config").map(PathBuf::from) else {
         return Parsed::default();
     };
     match std::fs::read_to_string(&path) {

@@ -234,11 +234,7 @@ pub(super) fn seen(config: &Config, observed: &Observed, resolvers: &[IpAddr]) -
         tracing::info!("the runtime does not tell the pod's name servers: lookups of any server are captured");
         config.dns.servers = DnsServers::All;
     }
-    let facts = Facts {
-        ipv6: observed.loopback.ipv6,
-        addresses: observed.loopback.addresses,
-        resolvers: resolvers.to_vec(),
-    };
+    let facts = observed.loopback.facts(resolvers.to_vec());
     (config, facts)
 }
 

@@ -11,13 +11,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Relative paths that are data, such as invalid names in tests, or that are relative to something else than a file
 /// here: a compiler's folder, a file system that a script builds.
-const NOT_OURS: &[&str] = &[
-    "../../etc",
-    "../a.conf",
-    "../bin/busybox",
-    "../real/net.json",
-    "../x",
-];
+const NOT_OURS: &[&str] = &["../../etc", "../a.conf", "../bin/busybox", "../real/net.json", "../x"];
 
 /// Files of the repository, tracked by git or about to be: paths from its root.
 fn files() -> BTreeSet<String> {

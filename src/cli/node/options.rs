@@ -2,7 +2,7 @@
 
 use clap::{Arg, ArgAction, ArgMatches};
 
-use crate::cli::arguments;
+use crate::cli::args;
 use crate::cni::report::SOCKET;
 use crate::options::problem::environment_name;
 
@@ -198,7 +198,7 @@ impl NodeOption {
 
     /// The text of the flag, else of the variable, else the default. Empty means the default: templates write that.
     pub fn text(&self, matches: &ArgMatches) -> String {
-        let given = arguments::text_or_variable(matches, self.id);
+        let given = args::text_or_variable(matches, self.id);
         given
             .filter(|text| !text.is_empty())
             .unwrap_or_else(|| self.default.to_owned())

@@ -8,7 +8,7 @@ use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, Addres
 
 use super::link::{LINK_HEADER, LinkRequest, has_flag};
 use super::{LOOPBACK_INDEX, NetlinkError, Route, RouteError, malformed, request};
-use crate::facts::{Ipv6, UsableAddresses};
+use crate::facts::{Facts, Ipv6, UsableAddresses};
 use crate::plan::{LOOPBACK_ADDRESS_METRIC, PASSTHROUGH_V6};
 
 /// Addresses that may turn out to be another host's too (RFC 4862).
@@ -25,6 +25,17 @@ pub struct Loopback {
     pub addresses: UsableAddresses,
     /// The addresses on it that we put there.
     pub our_addresses: Vec<Ipv6Addr>,
+}
+
+impl Loopback {
+    /// The facts that this observation gives, with the name servers that count in this namespace.
+    pub fn facts(&self, resolvers: Vec<IpAddr>) -> Facts {
+        Facts {
+            ipv6: self.ipv6,
+            addresses: self.addresses,
+            resolvers,
+        }
+    }
 }
 
 impl Route {

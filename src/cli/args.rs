@@ -1,0 +1,106 @@
+//! The arguments that commands share, as clap knows them; the options come from their table.
+
+use clap::{Arg, ArgAction, ArgMatches};
+
+use crate::options::problem::environment_name;
+use crate::options::table::{Group, OPTIONS, OptionSpec, Scope};
+
+/// Whether an option matters to commands that only want to know what the rules would be.
+pub fn is_about_rules(option: &OptionSpec) -> bool {
+    matches!(option.scope, Scope::Pod | Scope::Logging)
+}
+
+/// The options that are `wanted`.
+pub fn options(wanted: fn(&OptionSpec) -> bool) -> impl Iterator<Item = Arg> {
+    OPTIONS.iter().filter(move |option| wanted(option)).map(argument)
+}
+
+/// `--json`.
+pub fn json() -> Arg {
+    Arg::new("json")
+        .long("json")
+        .action(ArgAction::SetTrue)
+        .help("Print the result as JSON")
+        .help_heading(Group::Run.heading())
+}
+
+/// `--config`.
+pub fn config() -> Arg {
+    Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .help("Read options from a JSON or YAML file")
+        .help_heading(Group::Run.heading())
+}
+
+/// `--netns`.
+pub fn netns() -> Arg {
+    Arg::new("netns")
+        .long("netns")
+        .value_name("PATH|NAME")
+        .help("Work in this network namespace [the current one]")
+        .help_heading(Group::Run.heading())
+}
+
+/// `--persist`, and what it does with the command.
+pub fn persist(help: &'static str) -> Arg {
+    let argument = Arg::new("persist").long("persist").action(ArgAction::SetTrue);
+    argument.help(help).help_heading(Group::Run.heading())
+}
+
+/// `-v`.
+pub fn verbose() -> Arg {
+    Arg::new("verbose")
+        .short('v')
+        .long("verbose")
+        .action(ArgAction::Count)
+        .help("Log more; twice for even more")
+        .help_heading(Group::Run.heading())
+}
+
+/// An option of the table, as clap knows it.
+pub fn argument(option: &'static OptionSpec) -> Arg {
+    let argument = Arg::new(option.name)
+        .long(option.name)
+        .aliases(option.aliases)
+        .help_heading(option.group.heading());
+    let help = match (option.default)().as_str() {
+        "" | "false" => option.help.to_owned(),
+        default => format!("{} [{default}]", option.help),
+    };
+    match option.value_name {
+        Some(value_name) => argument
+            .value_name(value_name)
+            .action(ArgAction::Append)
+            .allow_hyphen_values(true),
+        None => argument.action(ArgAction::SetTrue),
+    }
+    .help(help)
+}
+
+/// The texts that flags give for an option, or none where the flag is absent, or the command does not have it.
+pub fn texts(matches: &ArgMatches, option: &OptionSpec) -> Option<Vec<String>> {
+    match option.value_name {
+        Some(_) => {
+            let texts = matches.try_get_many::<String>(option.name).ok().flatten()?;
+            Some(texts.cloned().collect())
+        }
+        None => {
+            let given = matches.try_get_one::<bool>(option.name).ok().flatten();
+            (given == Some(&true)).then(|| vec!["true".to_owned()])
+        }
+    }
+}
+
+/// A text from a flag, or else from the variable of the option's name.
+pub fn text_or_variable(matches: &ArgMatches, option: &str) -> Option<String> {
+    let flag = matches.get_one::<String>(option).cloned();
+    flag.or_else(|| std::env::var(environment_name(option)).ok())
+}
+
+/// What is wrong with a command line, without the usage that follows it.
+pub fn first_line(error: &clap::Error) -> Vec<String> {
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    vec![line.strip_prefix("error: ").unwrap_or(line).to_owned()]
+}

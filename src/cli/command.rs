@@ -1,0 +1,112 @@
+//! The tree of commands, and running the one that was typed.
+
+use std::ffi::OsString;
+use std::process::{ExitCode, Termination};
+
+use clap::error::ErrorKind;
+use clap::{ArgMatches, Command};
+
+use super::failure::{self, ExitCodes, Failure};
+use super::output::{self, OutputError};
+use super::{apply, check, cleanup, completions, explain, graph, help, istio_iptables, lint, logging, node, probe};
+use crate::types::LogLevel;
+
+/// Runs one command: as `istio-iptables` where the program is called that, else as one of our own.
+///
+/// Errors are logged. The exit code is 0, or what the command has for its failures and findings.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    match istio_iptables::arguments(&arguments) {
+        Some(arguments) => exit_code(
+            istio_iptables::command,
+            &arguments,
+            |matches| istio_iptables::run(matches).map(|()| ExitCode::SUCCESS),
+            failure::ISTIO_IPTABLES,
+        ),
+        None => exit_code(ours, &arguments, command_of_ours, failure::SIDETRACK),
+    }
+}
+
+/// What clap knows of the whole command line, every option of it: for man pages and the like.
+pub fn command() -> Command {
+    help::full(ours())
+}
+
+/// The command line of our own commands. The arguments of a command are built only once it is the one that was typed, or
+/// help is wanted.
+fn ours() -> Command {
+    let commands = [
+        apply::command(),
+        check::command(),
+        cleanup::command(),
+        explain::command(),
+        graph::command(),
+        lint::command(),
+        node::command(),
+        probe::command(),
+        istio_iptables::command(),
+        completions::command(),
+        help::command(),
+    ];
+    Command::new("sidetrack")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Puts a pod's TCP traffic through its sidecar proxy")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .disable_help_subcommand(true)
+        .subcommands(commands)
+        .after_help("Example: sidetrack apply --dry-run")
+}
+
+fn command_of_ours(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    let succeeded = |()| ExitCode::SUCCESS;
+    match matches.subcommand() {
+        Some((apply::NAME, matches)) => apply::run(matches).map(succeeded),
+        Some((check::NAME, matches)) => check::run(matches),
+        Some((cleanup::NAME, matches)) => cleanup::run(matches).map(succeeded),
+        Some((completions::NAME, matches)) => completions::run(matches, command()).map(succeeded),
+        Some((explain::NAME, matches)) => explain::run(matches).map(succeeded),
+        Some((help::NAME, matches)) => help::run(matches, command()).map(succeeded),
+        Some((graph::NAME, matches)) => graph::run(matches).map(succeeded),
+        Some((lint::NAME, matches)) => lint::run(matches),
+        Some((node::NAME, matches)) => node::run(matches),
+        Some((probe::NAME, matches)) => probe::run(matches).map(succeeded),
+        _ => Err(Failure::Usage(vec!["no such command".to_owned()]).into()),
+    }
+}
+
+fn exit_code<T: Termination>(
+    command: fn() -> Command,
+    arguments: &[OsString],
+    run: fn(&ArgMatches) -> anyhow::Result<T>,
+    codes: ExitCodes,
+) -> ExitCode {
+    let matches = match command().try_get_matches_from(arguments) {
+        Err(error) if help::is_help(&error) => help::brief(command()).try_get_matches_from(arguments),
+        matches => matches,
+    };
+    let matches = match matches {
+        Ok(matches) => matches,
+        Err(error) => {
+            let printed = match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => output::print(&error.render().to_string()),
+                _ => {
+                    // What is wrong goes to standard error, where maybe nobody reads it.
+                    let _printed = error.print();
+                    return ExitCode::from(codes.usage);
+                }
+            };
+            return match printed {
+                Ok(()) | Err(OutputError::Closed) => ExitCode::SUCCESS,
+                Err(OutputError::Failed(_)) => ExitCode::from(codes.usage),
+            };
+        }
+    };
+    match run(&matches) {
+        Ok(done) => done.report(),
+        Err(error) => {
+            logging::start_if_needed(LogLevel::Info);
+            failure::report(&error, codes)
+        }
+    }
+}
