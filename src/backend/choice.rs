@@ -4,9 +4,9 @@ use std::fmt;
 
 use caps::{CapSet, Capability};
 
-use super::KernelError;
 use super::iptables::{Iptables, Variant};
 use super::nftables::{Nftables, NftablesError};
+use super::{KernelError, Observed};
 use crate::types::Backend;
 
 /// Where rules can be.
@@ -43,6 +43,21 @@ pub fn candidates(wanted: Backend) -> &'static [RuleBackend] {
         Backend::IptablesNft => &[RuleBackend::IptablesNft],
         Backend::IptablesLegacy => &[RuleBackend::IptablesLegacy],
     }
+}
+
+/// The backend whose rules count, of those that hold some: the first, where an option does not name one. The others are
+/// logged.
+pub fn holding(wanted: Backend, observed: &Observed) -> Option<RuleBackend> {
+    let holding: Vec<RuleBackend> = RuleBackend::ALL
+        .into_iter()
+        .filter(|backend| observed.holds_rules(*backend))
+        .collect();
+    let is_wanted = |backend: &RuleBackend| wanted == Backend::Auto || candidates(wanted).contains(backend);
+    let followed = holding.iter().copied().find(is_wanted);
+    for left_out in holding.iter().filter(|backend| Some(**backend) != followed) {
+        tracing::warn!(backend = %left_out, "there are rules of ours here too, and they are not followed; see --backend");
+    }
+    followed
 }
 
 /// What was done with the backend that was chosen.

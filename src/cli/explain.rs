@@ -1,7 +1,7 @@
 //! `sidetrack explain`: says what becomes of a packet, and which rules say so.
 
 use std::io::{self, IsTerminal as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -10,27 +10,19 @@ use serde_json::{Map, Value};
 use super::failure::Failure;
 use super::settings::settings_of_pod;
 use super::{args, istio_iptables, output, redirection};
-use crate::backend::{Namespace, Observed, RuleBackend};
+use crate::backend::{Namespace, choice};
 use crate::linux::accounts::AccountFiles;
 use crate::linux::{interfaces, netns};
-use crate::mesh::annotations::Annotations;
+use crate::mesh::pod::ManifestPod;
 use crate::options::table::{OPTIONS, Scope};
 use crate::options::{Config, Settings};
-use crate::plan::Prerequisite;
 use crate::plan::{Plan, PolicyRouting};
 use crate::render;
 use crate::ruleset::Installed;
 use crate::simulate::words::{self, Description, Words};
-use crate::simulate::{Explanation, Packet, Pod, json, simulate, text};
-use crate::types::{Backend, InterfaceName};
-use crate::types::{Families, Family};
+use crate::simulate::{Explanation, Packet, Pod, Scene, json, simulate, text};
+use crate::types::Backend;
 use crate::yaml;
-
-/// The addresses of a pod of which nothing is known: of those that documentation uses (RFC 5737, RFC 3849).
-const PLACEHOLDERS: [IpAddr; 2] = [
-    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10)),
-    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 10)),
-];
 
 /// What is asked: a packet, whose rules it meets, and in which pod.
 struct Question {
@@ -46,13 +38,6 @@ enum Source {
     Config(Box<Config>),
     Saved(Plan),
     Kernel(Backend),
-}
-
-/// Rules, and the pod that they are in.
-struct Scene {
-    rules: String,
-    installed: Installed,
-    pod: Pod,
 }
 
 /// What it is called.
@@ -236,14 +221,7 @@ fn note<T>(result: Result<T, String>, mistakes: &mut Vec<String>) -> Option<T> {
     result.map_err(|mistake| mistakes.push(mistake)).ok()
 }
 
-/// What a manifest says of a pod.
-#[derive(Default)]
-struct ManifestPod {
-    annotations: Annotations,
-    addresses: Vec<IpAddr>,
-}
-
-/// The pod of a manifest, or the pods' template in it, and of annotations that were given besides.
+/// The pod of a manifest, where there is one, and annotations that were given besides.
 fn pod_of(path: Option<String>, matches: &ArgMatches) -> Result<ManifestPod, String> {
     let manifest: Value = match &path {
         Some(path) => yaml::document(&contents(path)?)
@@ -251,29 +229,14 @@ fn pod_of(path: Option<String>, matches: &ArgMatches) -> Result<ManifestPod, Str
             .to_json(),
         None => Value::Null,
     };
-    let template = manifest.pointer("/spec/template");
-    let metadata = template.unwrap_or(&manifest).pointer("/metadata/annotations");
-    let mut annotations = match metadata {
-        Some(Value::Object(annotations)) => annotations.clone(),
-        _ => Map::new(),
-    };
+    let mut more = Map::new();
     for given in matches.get_many::<String>("annotation").into_iter().flatten() {
         let Some((name, value)) = given.split_once('=') else {
             return Err(format!("--annotation: {given:?} is not NAME=VALUE"));
         };
-        annotations.insert(name.to_owned(), value.into());
+        more.insert(name.to_owned(), value.into());
     }
-    let addresses = manifest
-        .pointer("/status/podIPs")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten();
-    let address = |entry: &Value| entry.get("ip")?.as_str()?.parse().ok();
-    Ok(ManifestPod {
-        addresses: addresses.filter_map(address).collect(),
-        annotations: Annotations::of(&Value::Object(annotations))
-            .map_err(|error| format!("--pod: annotations: {error}"))?,
-    })
+    ManifestPod::of(&manifest, more).map_err(|error| format!("--pod: annotations: {error}"))
 }
 
 fn saved(path: &str) -> Result<Plan, String> {
@@ -347,7 +310,7 @@ fn described_packet(question: &Question, pod: &Pod) -> Result<Packet, Failure> {
         (Source::Kernel(_), _) | (_, Some(_)) => question.packet.destination(),
         (Source::Config(_) | Source::Saved(_), None) => None,
     };
-    let interface = routed.and_then(|destination| interfaces::leading_to(destination, pod));
+    let interface = routed.and_then(|destination| interfaces::leading_to(destination, &pod.addresses));
     let packet = question.packet.clone().by_default_on(interface);
     packet
         .packet(pod)
@@ -363,37 +326,21 @@ fn scene(question: &Question) -> anyhow::Result<Scene> {
 }
 
 fn planned(rules: &str, plan: Plan, question: &Question) -> Scene {
-    let mut pod = match &question.netns {
-        Some(_) => interfaces::pod().unwrap_or_default(),
-        None => Pod::default(),
+    let interface = question.packet.interface();
+    let pod = match (question.addresses.as_slice(), &question.netns) {
+        ([], Some(_)) => observed_pod().unwrap_or_default(),
+        ([], None) => Pod::default(),
+        (given, _) => Pod::with_addresses(given, interface),
     };
-    if !question.addresses.is_empty() || pod.addresses.is_empty() {
-        let given = Some(&question.addresses[..]).filter(|given| !given.is_empty());
-        pod = described(given.unwrap_or(&PLACEHOLDERS), question);
-    }
-    let added = plan.loopback_addresses.iter().copied().map(IpAddr::from);
-    let missing: Vec<IpAddr> = added.filter(|address| !pod.has(*address)).collect();
-    pod.addresses
-        .extend(missing.into_iter().map(|address| (InterfaceName::loopback(), address)));
-    pod.routing = plan.policy_routing;
-    Scene {
-        rules: rules.to_owned(),
-        installed: plan.ruleset.into(),
-        pod,
-    }
+    Scene::planned(rules, plan, pod, interface)
 }
 
-/// A pod with these addresses, on the interface that the packet is about.
-fn described(addresses: &[IpAddr], question: &Question) -> Pod {
-    let interface = question.packet.interface().cloned();
-    let interface = interface
-        .or_else(|| InterfaceName::parse("eth0").ok())
-        .unwrap_or_else(InterfaceName::loopback);
-    let addresses = addresses.iter().map(|address| (interface.clone(), *address));
-    Pod {
-        addresses: addresses.collect(),
+/// The pod that this network namespace is.
+fn observed_pod() -> io::Result<Pod> {
+    Ok(Pod {
+        addresses: interfaces::addresses()?,
         routing: None,
-    }
+    })
 }
 
 /// What is really installed in this network namespace.
@@ -402,12 +349,12 @@ fn installed(wanted: Backend, question: &Question) -> anyhow::Result<Scene> {
     let observed = namespace.observe()?;
     observed.log_warnings();
     let mut pod = match question.addresses.as_slice() {
-        [] => interfaces::pod()?,
-        given => described(given, question),
+        [] => observed_pod()?,
+        given => Pod::with_addresses(given, question.packet.interface()),
     };
-    pod.routing = routing(&observed);
+    pod.routing = PolicyRouting::of(&observed.policy_routing);
     let family = described_packet(question, &pod)?.family();
-    let (rules, installed) = match holding(wanted, &observed) {
+    let (rules, installed) = match choice::holding(wanted, &observed) {
         None => ("none of ours are installed".to_owned(), Installed::nothing()),
         Some(backend) => (
             format!("those installed with {backend}"),
@@ -415,47 +362,4 @@ fn installed(wanted: Backend, question: &Question) -> anyhow::Result<Scene> {
         ),
     };
     Ok(Scene { rules, installed, pod })
-}
-
-/// The backend that has rules of ours: the first, where several have.
-fn holding(wanted: Backend, observed: &Observed) -> Option<RuleBackend> {
-    let is_wanted = |backend: &RuleBackend| match wanted {
-        Backend::Auto => true,
-        Backend::Nftables => *backend == RuleBackend::Nftables,
-        Backend::IptablesNft => *backend == RuleBackend::IptablesNft,
-        Backend::IptablesLegacy => *backend == RuleBackend::IptablesLegacy,
-    };
-    let holding: Vec<RuleBackend> = RuleBackend::ALL
-        .into_iter()
-        .filter(|backend| observed.holds_rules(*backend))
-        .collect();
-    let followed = holding.iter().copied().find(is_wanted);
-    for left_out in holding.iter().filter(|backend| Some(**backend) != followed) {
-        tracing::warn!(backend = %left_out, "there are rules of ours here too, and they are not followed; see --backend");
-    }
-    followed
-}
-
-/// Our policy routing, where both its rule and its route are there.
-fn routing(observed: &Observed) -> Option<PolicyRouting> {
-    let of_family = |family| {
-        observed.policy_routing.iter().find_map(|what| match what {
-            Prerequisite::Rule {
-                family: of,
-                mark,
-                table,
-            } if *of == family => {
-                let route = Prerequisite::Route { family, table: *table };
-                observed.policy_routing.contains(&route).then_some((*mark, *table))
-            }
-            Prerequisite::Rule { .. } | Prerequisite::Route { .. } | Prerequisite::Address(_) => None,
-        })
-    };
-    let (families, (mark, table)) = match (of_family(Family::V4), of_family(Family::V6)) {
-        (Some(v4), Some(_)) => (Families::Both, v4),
-        (Some(v4), None) => (Families::Only(Family::V4), v4),
-        (None, Some(v6)) => (Families::Only(Family::V6), v6),
-        (None, None) => return None,
-    };
-    Some(PolicyRouting { mark, table, families })
 }

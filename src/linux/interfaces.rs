@@ -5,15 +5,14 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use nix::ifaddrs::getifaddrs;
 
-use crate::simulate::Pod;
 use crate::types::InterfaceName;
 
-/// The pod that this network namespace is: the addresses of its interfaces, in the kernel's order, other than
-/// 127.0.0.0/8, ::1 and link-local ones.
+/// The addresses of the interfaces of this network namespace, in the kernel's order, other than 127.0.0.0/8, ::1 and
+/// link-local ones.
 ///
 /// # Errors
 /// The kernel did not tell them.
-pub fn pod() -> io::Result<Pod> {
+pub fn addresses() -> io::Result<Vec<(InterfaceName, IpAddr)>> {
     let address = |interface: nix::ifaddrs::InterfaceAddress| {
         let name = InterfaceName::parse(&interface.interface_name).ok()?;
         let address = interface.address?;
@@ -22,14 +21,11 @@ pub fn pod() -> io::Result<Pod> {
         let of_the_link = matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
         (!ip.is_loopback() && !of_the_link).then_some((name, ip))
     };
-    Ok(Pod {
-        addresses: getifaddrs()?.filter_map(address).collect(),
-        routing: None,
-    })
+    Ok(getifaddrs()?.filter_map(address).collect())
 }
 
-/// The interface that a call to `destination` leaves by, as far as its source address tells. Nothing is sent.
-pub fn leading_to(destination: SocketAddr, pod: &Pod) -> Option<InterfaceName> {
+/// Of the interfaces with these addresses, the one that a call to `destination` leaves by, as far as its source tells. Nothing is sent.
+pub fn leading_to(destination: SocketAddr, addresses: &[(InterfaceName, IpAddr)]) -> Option<InterfaceName> {
     let any: SocketAddr = match destination {
         SocketAddr::V4(_) => ([0; 4], 0).into(),
         SocketAddr::V6(_) => ([0; 16], 0).into(),
@@ -37,6 +33,6 @@ pub fn leading_to(destination: SocketAddr, pod: &Pod) -> Option<InterfaceName> {
     let socket = UdpSocket::bind(any).ok()?;
     socket.connect(destination).ok()?;
     let source = socket.local_addr().ok()?.ip();
-    let has_it = pod.addresses.iter().find(|(_, address)| *address == source);
+    let has_it = addresses.iter().find(|(_, address)| *address == source);
     has_it.map(|(name, _)| name.clone())
 }

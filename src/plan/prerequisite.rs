@@ -3,8 +3,8 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 
-use super::Plan;
-use crate::types::{Family, Mark, RouteTable};
+use super::{Plan, PolicyRouting};
+use crate::types::{Families, Family, Mark, RouteTable};
 
 /// Something that a plan needs besides its rules. In the kernel it bears a mark of ours, so that it is known for ours
 /// later, on any backend and after any crash.
@@ -52,5 +52,31 @@ impl fmt::Display for Prerequisite {
             Self::Rule { family, mark, table } => write!(f, "the {family} rule `fwmark {mark} lookup {table}`"),
             Self::Route { family, table } => write!(f, "the {family} route `local default dev lo table {table}`"),
         }
+    }
+}
+
+impl PolicyRouting {
+    /// What these of a namespace make of it: a mark's routing counts where both its rule and its route are there.
+    pub fn of(there: &[Prerequisite]) -> Option<Self> {
+        let of_family = |family| {
+            there.iter().find_map(|what| match what {
+                Prerequisite::Rule {
+                    family: of,
+                    mark,
+                    table,
+                } if *of == family => {
+                    let route = Prerequisite::Route { family, table: *table };
+                    there.contains(&route).then_some((*mark, *table))
+                }
+                Prerequisite::Rule { .. } | Prerequisite::Route { .. } | Prerequisite::Address(_) => None,
+            })
+        };
+        let (families, (mark, table)) = match (of_family(Family::V4), of_family(Family::V6)) {
+            (Some(v4), Some(_)) => (Families::Both, v4),
+            (Some(v4), None) => (Families::Only(Family::V4), v4),
+            (None, Some(v6)) => (Families::Only(Family::V6), v6),
+            (None, None) => return None,
+        };
+        Some(Self { mark, table, families })
     }
 }

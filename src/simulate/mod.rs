@@ -10,12 +10,14 @@ mod journey;
 pub mod json;
 mod packet;
 mod phrase;
+mod scene;
 pub mod text;
 pub mod words;
 
 pub use course::{Course, End, Entry, Step, Verdict};
 pub use journey::{Endless, simulate, simulate_later};
 pub use packet::{Origin, Packet, Pod};
+pub use scene::Scene;
 
 use crate::ruleset::{Ruleset, Unreadable};
 

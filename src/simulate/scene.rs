@@ -1,0 +1,59 @@
+//! What a packet meets: rules, and the pod that they are in.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::Pod;
+use crate::plan::Plan;
+use crate::ruleset::Installed;
+use crate::types::InterfaceName;
+
+/// The addresses of a pod of which nothing is known: of those that documentation uses (RFC 5737, RFC 3849).
+const PLACEHOLDERS: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 10)),
+];
+
+/// Rules, and the pod that they are in.
+#[derive(Clone, Debug)]
+pub struct Scene {
+    /// Whose rules they are: a phrase.
+    pub rules: String,
+    /// The rules.
+    pub installed: Installed,
+    /// The pod.
+    pub pod: Pod,
+}
+
+impl Scene {
+    /// A pod with a plan applied to it. Without addresses it gets some that documentation uses, on `interface`.
+    pub fn planned(rules: &str, plan: Plan, mut pod: Pod, interface: Option<&InterfaceName>) -> Self {
+        if pod.addresses.is_empty() {
+            pod = Pod::with_addresses(&PLACEHOLDERS, interface);
+        }
+        let added = plan.loopback_addresses.iter().copied().map(IpAddr::from);
+        let missing: Vec<IpAddr> = added.filter(|address| !pod.has(*address)).collect();
+        pod.addresses
+            .extend(missing.into_iter().map(|address| (InterfaceName::loopback(), address)));
+        pod.routing = plan.policy_routing;
+        Self {
+            rules: rules.to_owned(),
+            installed: plan.ruleset.into(),
+            pod,
+        }
+    }
+}
+
+impl Pod {
+    /// A pod with these addresses, all on one interface: eth0 unless another is named.
+    pub fn with_addresses(addresses: &[IpAddr], interface: Option<&InterfaceName>) -> Self {
+        let interface = interface
+            .cloned()
+            .or_else(|| InterfaceName::parse("eth0").ok())
+            .unwrap_or_else(InterfaceName::loopback);
+        let addresses = addresses.iter().map(|address| (interface.clone(), *address));
+        Self {
+            addresses: addresses.collect(),
+            routing: None,
+        }
+    }
+}
