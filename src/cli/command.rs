@@ -7,8 +7,9 @@ use clap::error::ErrorKind;
 use clap::{ArgMatches, Command};
 
 use super::failure::{self, ExitCodes, Failure};
-use super::output::{self, OutputError};
-use super::{apply, check, cleanup, completions, explain, graph, help, istio_iptables, lint, logging, node, probe};
+use super::{
+    apply, check, cleanup, completions, explain, graph, help, istio_iptables, lint, logging, node, output, probe,
+};
 use crate::types::LogLevel;
 
 /// Runs one command: as `istio-iptables` where the program is called that, else as one of our own.
@@ -97,8 +98,8 @@ fn exit_code<T: Termination>(
                 }
             };
             return match printed {
-                Ok(()) | Err(OutputError::Closed) => ExitCode::SUCCESS,
-                Err(OutputError::Failed(_)) => ExitCode::from(codes.usage),
+                Ok(()) => ExitCode::SUCCESS,
+                Err(_) => ExitCode::from(codes.usage),
             };
         }
     };

@@ -4,7 +4,6 @@ use std::process::ExitCode;
 
 use thiserror::Error;
 
-use super::output::OutputError;
 use crate::backend::KernelError;
 use crate::options::problem::Problem;
 use crate::probe::Tally;
@@ -64,9 +63,6 @@ impl From<Vec<Problem>> for Failure {
 
 /// Logs an error, a line for each thing that is wrong, and says what to exit with.
 pub fn report(error: &anyhow::Error, codes: ExitCodes) -> ExitCode {
-    if let Some(OutputError::Closed) = error.downcast_ref() {
-        return ExitCode::SUCCESS;
-    }
     if let Some(failure) = error.downcast_ref() {
         let (code, problems) = match failure {
             Failure::Input(problems) => (codes.input, problems),

@@ -15,7 +15,7 @@ use self::options::{
 };
 use super::args;
 use super::failure::{Failure, SYSTEM};
-use super::output::{self, OutputError};
+use super::output;
 use super::settings::logging_alone;
 use crate::node::entry::{self, Installer, daemon_set_of};
 use crate::node::layout::{self, Choice, Reason, Wanted};
@@ -167,11 +167,7 @@ fn repair(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     for Found { sandbox, state } in look.found {
         let (name, reason, pod) = (state.name(), state.reason(), sandbox.pod.to_string());
         let line = json!({ "pod": pod, "container": sandbox.container, "state": name, "reason": reason });
-        match output::print(&format!("{line}\n")) {
-            // Pods are repaired, whether or not anybody reads about it.
-            Ok(()) | Err(OutputError::Closed) => {}
-            Err(failed) => return Err(failed.into()),
-        }
+        output::print(&format!("{line}\n"))?;
         match state {
             State::Lacking { netns, .. } if !dry_run => {
                 let outcome = repair::repair(&sandbox, netns, &places);

@@ -2,28 +2,16 @@
 
 use std::io::{self, ErrorKind, Write as _};
 
-use thiserror::Error;
-
-/// Standard output that takes no more.
-#[derive(Debug, Error)]
-pub enum OutputError {
-    /// Whoever read it has seen enough, such as `head`. That is no failure.
-    #[error("nobody reads standard output any more")]
-    Closed,
-    /// It cannot be written to.
-    #[error(transparent)]
-    Failed(io::Error),
-}
-
-/// Prints a text.
+/// Prints a text. A reader that has seen enough, such as `head`, is no error: what is left is not printed, and the
+/// command goes on to its exit code.
 ///
 /// # Errors
-/// It was not printed, or not all of it.
-pub fn print(text: &str) -> Result<(), OutputError> {
+/// Standard output cannot be written to.
+pub fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     let printed = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
-    printed.map_err(|error| match error.kind() {
-        ErrorKind::BrokenPipe => OutputError::Closed,
-        _ => OutputError::Failed(error),
-    })
+    match printed {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        printed => printed,
+    }
 }

@@ -57,7 +57,7 @@ fn commands_end_quietly_when_nobody_reads_their_output() {
         let read = run(Stdio::piped());
         assert!(!read.stdout.is_empty(), "{arguments:?} prints something: {read:?}");
         let unread = run(closed_pipe());
-        assert_eq!((unread.code, unread.stderr.as_str()), (Some(0), ""), "{arguments:?}");
+        assert_eq!((unread.code, unread.stderr), (read.code, read.stderr), "{arguments:?}");
     }
 }
 
