@@ -7,8 +7,6 @@ pub mod accounts;
 pub mod backtrace;
 pub mod check;
 #[cfg(test)]
-mod distortion;
-#[cfg(test)]
 mod fake;
 pub mod install;
 pub mod interfaces;
@@ -24,8 +22,6 @@ pub mod resolvers;
 pub mod route;
 pub mod running;
 pub mod validation;
-#[cfg(test)]
-mod without_ipv6;
 
 use std::fmt;
 
@@ -292,6 +288,15 @@ impl Namespace {
         Self {
             _lock: Lock::wait(),
             ..Self::default()
+        }
+    }
+
+    /// Over these sockets; those that are missing are opened when they are needed.
+    pub fn over(route: Option<Route>, nftables: Option<Nftables>) -> Self {
+        Self {
+            _lock: None,
+            route,
+            nftables,
         }
     }
 

@@ -9,7 +9,7 @@ use sidetrack::render::graph::{Graph, dot, mermaid, svg};
 use crate::cases;
 use crate::common::{Netns, output_of};
 use crate::generated;
-use crate::golden::plan;
+use crate::plans::plan;
 use crate::program::sidetrack;
 
 fn graph(options: &[&str]) -> Graph {

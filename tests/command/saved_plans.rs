@@ -11,7 +11,7 @@ use sidetrack::simulate::words::{self, Words};
 use sidetrack::simulate::{Pod, simulate};
 
 use crate::cases;
-use crate::golden::plan;
+use crate::plans::plan;
 use crate::random;
 
 #[test]

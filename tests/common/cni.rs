@@ -1,8 +1,5 @@
 //! The CNI plugin as a runtime runs it: variables, a NetConf on standard input, the program itself, real namespaces.
 
-mod pods;
-mod verbs;
-
 use std::ffi::OsStr;
 use std::io::Write as _;
 use std::path::Path;
@@ -52,7 +49,7 @@ impl Request {
         self
     }
 
-    fn annotated(mut self, name: &str, text: &str) -> Self {
+    pub fn annotated(mut self, name: &str, text: &str) -> Self {
         self.netconf["runtimeConfig"][ANNOTATIONS][name] = text.into();
         self
     }
@@ -63,7 +60,7 @@ impl Request {
         self
     }
 
-    fn command(&self) -> Command {
+    pub fn command(&self) -> Command {
         self.command_of(SIDETRACK)
     }
 
@@ -74,7 +71,7 @@ impl Request {
         command
     }
 
-    fn run(&self) -> Run {
+    pub fn run(&self) -> Run {
         self.run_by(SIDETRACK)
     }
 
@@ -90,7 +87,7 @@ impl Request {
 
     /// The run must fail with this code; returns the error.
     #[track_caller]
-    fn fails(&self, code: u32) -> Value {
+    pub fn fails(&self, code: u32) -> Value {
         error(&self.run(), code)
     }
 }
@@ -108,7 +105,7 @@ pub fn plugin(command: &mut Command, stdin: &[u8]) -> Run {
 }
 
 #[track_caller]
-fn error(run: &Run, code: u32) -> Value {
+pub fn error(run: &Run, code: u32) -> Value {
     assert_eq!(run.code, Some(1), "{run:?}");
     let error: Value = serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {run:?}"));
     assert_eq!(error["code"], code, "{run:?}");

@@ -18,7 +18,7 @@ pub fn file(path: &str, wanted: &str) {
         return;
     }
     panic!(
-        "{} is not what the code says. `UPDATE_README=1 cargo test --test suite` writes what it should be.",
+        "{} is not what the code says. `UPDATE_README=1 cargo test --test command --test docs` writes what it should be.",
         path.display()
     );
 }

@@ -1,11 +1,20 @@
 //! The program under test, run inside a network namespace.
 
+use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
 use crate::SIDETRACK;
 use crate::common::{Netns, output_of};
+
+/// The program as it is released.
+pub fn static_program() -> PathBuf {
+    std::env::var_os("STATIC_SIDETRACK")
+        .expect("STATIC_SIDETRACK is the path of the static program: run scripts/test, or scripts/build first")
+        .into()
+}
 
 /// What a run of the program gave.
 #[derive(Debug)]
@@ -64,6 +73,22 @@ pub fn sidetrack(netns: &Netns, arguments: &[&str]) -> Run {
 pub fn apply(netns: &Netns, backend: &str, options: &[&str]) -> String {
     let arguments = [&["apply", "--backend", backend], options].concat();
     sidetrack(netns, &arguments).succeeded().stderr
+}
+
+/// Feeds a text to a program inside.
+pub fn feed(netns: &Netns, program: &str, arguments: &[&str], text: &str) {
+    let mut command = netns.command(program);
+    command.args(arguments).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("{program}: {error}"));
+    child
+        .stdin
+        .take()
+        .expect("a pipe")
+        .write_all(text.as_bytes())
+        .expect("the program reads");
+    let output = child.wait_with_output().expect("the end of the program");
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program}: {complaint}in\n{text}");
 }
 
 /// What the kernel holds, in the words of the backend's own tools, without what differs from one run to the next.

@@ -6,21 +6,15 @@
 //! that its options would write; `<!-- exit: CODE -->`, how its commands end. A block in
 //! `yaml` that begins with `# NAME.yaml` is a file there. `UPDATE_README=1` writes what is printed.
 
-mod links;
-mod migration;
-mod page;
-pub mod reference;
-mod room;
-
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::panic::resume_unwind;
 use std::path::Path;
 use std::thread;
 
-use self::page::{Block, Page, ROOT};
-use self::room::{Ended, Room, is_whole};
 use crate::generated;
+use crate::page::{self, Block, Page, ROOT};
+use crate::shell::{Ended, Shell, is_whole};
 
 /// Commands that are not run here, by what they begin with, and why. Scripts must be there all the same, and names of
 /// tests must be some.
@@ -144,18 +138,18 @@ fn elsewhere(command: &str) -> Option<&'static str> {
 
 /// What is wrong with a page's commands.
 fn run(page: &Page) -> Vec<String> {
-    let mut room = Room::of(page);
+    let mut shell = Shell::of(page);
     let (mut waiting, mut preparing) = (Vec::new(), Vec::new());
     for block in &page.blocks {
-        prepare(&mut room, &mut preparing, block.lab.clone());
+        prepare(&mut shell, &mut preparing, block.lab.clone());
         for command in commands(page, block) {
             if elsewhere(&command.text).is_some() {
                 continue;
             }
             if block.finds_rules {
-                prepare(&mut room, &mut preparing, applied_before(&command.text));
+                prepare(&mut shell, &mut preparing, applied_before(&command.text));
             }
-            let number = room.add(&command.text);
+            let number = shell.add(&command.text);
             waiting.push((command, number));
         }
     }
@@ -168,15 +162,15 @@ fn run(page: &Page) -> Vec<String> {
                 exit: 0,
                 shown: None,
             };
-            prepare(&mut room, &mut preparing, applied_before(text));
-            let number = room.add(text);
+            prepare(&mut shell, &mut preparing, applied_before(text));
+            let number = shell.add(text);
             waiting.push((command, number));
         }
     }
     if waiting.is_empty() {
         return Vec::new();
     }
-    let ended = room.run();
+    let ended = shell.run();
     let mut wrong: Vec<String> = preparing
         .iter()
         .filter(|(_, number)| ended[number].code != 0)
@@ -194,10 +188,10 @@ fn run(page: &Page) -> Vec<String> {
     wrong
 }
 
-fn prepare(room: &mut Room, preparing: &mut Vec<(String, usize)>, command: Option<String>) {
+fn prepare(shell: &mut Shell, preparing: &mut Vec<(String, usize)>, command: Option<String>) {
     if let Some(command) = command {
         // Each part of it has to succeed.
-        let number = room.add(&format!(
+        let number = shell.add(&format!(
             "failed=0; trap 'failed=1' ERR\n{command}\ntrap - ERR; [ $failed = 0 ]"
         ));
         preparing.push((command, number));
@@ -275,7 +269,7 @@ fn is_instruction(text: &str) -> bool {
 fn every_command_runs_and_prints_what_is_shown() {
     let pages = page::all();
     assert!(pages.len() > 8, "{}", pages.len());
-    // On a busy machine a probe may run out of time: what fails is tried again in a fresh room.
+    // On a busy machine a probe may run out of time: what fails is tried again in a fresh shell.
     let twice = |page| Some(run(page)).filter(Vec::is_empty).unwrap_or_else(|| run(page));
     let mut wrong = Vec::new();
     for pages in pages.chunks(4) {

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::command::{REVIEWED, explain, json};
 use crate::common::Netns;
+use crate::questions::{REVIEWED, explain, json};
 
 fn read(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);

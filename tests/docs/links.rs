@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::page::{self, Page, ROOT};
+use crate::page::{self, Page, ROOT};
 
 /// What a heading is linked by: its letters, digits and hyphens, spaces as hyphens.
 fn anchor(heading: &str) -> String {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sidetrack::config::options::OPTIONS;
 
-use super::page;
+use crate::page;
 
 /// The option of `sidetrack apply` that a flag is, if it is one.
 fn option_of(flag: &str) -> Option<String> {

@@ -13,9 +13,9 @@ use sidetrack::render;
 
 use crate::SIDETRACK;
 use crate::common::{Netns, output_of};
-use crate::docs::reference::{assert_are_described, collect_fields};
-use crate::golden::plan;
+use crate::plans::plan;
 use crate::program::Run;
+use crate::reference::{assert_are_described, collect_fields};
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
 

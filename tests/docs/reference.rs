@@ -8,12 +8,12 @@ use sidetrack::config::options::{Group, OPTIONS, OptionSpec};
 use sidetrack::config::problem::environment_name;
 use sidetrack::render;
 
-use super::page;
 use crate::SIDETRACK;
 use crate::cases;
 use crate::common::output_of;
 use crate::generated;
-use crate::golden::plan;
+use crate::page;
+use crate::plans::plan;
 
 const PAGE: &str = "docs/reference.md";
 

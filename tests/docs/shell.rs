@@ -6,9 +6,9 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use super::page::{Page, ROOT};
 use crate::SIDETRACK;
 use crate::common::Pod;
+use crate::page::{Page, ROOT};
 
 /// Programs that commands may call. Any other one is not found, so that its command fails.
 const PROGRAMS: &[&str] = &[
@@ -61,14 +61,14 @@ const PROGRAMS: &[&str] = &[
 /// What stands in for programs that ask a cluster.
 const CLUSTER: &[&str] = &["kubectl", "helm", "crictl"];
 
-/// Makes the file systems of the room, then runs the commands, each with its output and its code in files.
+/// Makes the file systems of the shell, then runs the commands, each with its output and its code in files.
 const SHELL: &str = r#"
 set -euo pipefail
-cp -a /etc "$ROOM/etc"
-rm -rf "$ROOM/etc/cni/net.d"
-mkdir -p "$ROOM/etc/cni/net.d" "$ROOM/etc/bash_completion.d"
-cp "$ROOT/tests/docs/10-pods.conflist" "$ROOM/etc/cni/net.d"
-mount --bind "$ROOM/etc" /etc
+cp -a /etc "$WORK/etc"
+rm -rf "$WORK/etc/cni/net.d"
+mkdir -p "$WORK/etc/cni/net.d" "$WORK/etc/bash_completion.d"
+cp "$ROOT/tests/docs/files/10-pods.conflist" "$WORK/etc/cni/net.d"
+mount --bind "$WORK/etc" /etc
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /opt
 mount -t tmpfs tmpfs /usr/local/bin
@@ -76,18 +76,18 @@ mount -t tmpfs tmpfs /var/lib
 mkdir -p /opt/cni/bin /run/netns /var/lib/cni/results
 touch /run/netns/pod
 mount --bind "/proc/$POD_PID/ns/net" /run/netns/pod
-cd "$ROOM/home"
-PATH=$ROOM/bin
+cd "$WORK/home"
+PATH=$WORK/bin
 set +eu
-for file in "$ROOM"/commands/*; do
+for file in "$WORK"/commands/*; do
     number=${file##*/}
-    eval "$(<"$file")" >"$ROOM/output/$number" 2>&1 </dev/null
-    echo $? >"$ROOM/code/$number"
+    eval "$(<"$file")" >"$WORK/output/$number" 2>&1 </dev/null
+    echo $? >"$WORK/code/$number"
 done
 "#;
 
-/// A room.
-pub struct Room {
+/// A shell.
+pub struct Shell {
     directory: PathBuf,
     node: Pod,
     pod: Child,
@@ -101,7 +101,7 @@ pub struct Ended {
     pub output: String,
 }
 
-impl Room {
+impl Shell {
     /// One for a page. The files that the page shows by name, or README.md, are there.
     pub fn of(page: &Page) -> Self {
         let name = page.name.replace('/', "-");
@@ -111,15 +111,15 @@ impl Room {
         }
         let (node, pod) = (Pod::new(), Pod::new());
         let sleeper = pod.netns.command("sleep").arg("1000").spawn().expect("sleep");
-        let room = Self {
+        let shell = Self {
             directory,
             node,
             pod: sleeper,
             commands: 0,
             _pod: pod,
         };
-        room.furnish(page);
-        room
+        shell.furnish(page);
+        shell
     }
 
     fn furnish(&self, page: &Page) {
@@ -131,7 +131,7 @@ impl Room {
             }
         }
         for program in CLUSTER {
-            symlink(Path::new(ROOT).join("tests/docs/cluster.py"), bin.join(program)).expect("a link");
+            symlink(Path::new(ROOT).join("tests/docs/files/cluster.py"), bin.join(program)).expect("a link");
         }
         let home = self.directory.join("home");
         for place in [bin.join("sidetrack"), home.join("sidetrack")] {
@@ -139,7 +139,7 @@ impl Room {
         }
         symlink(Path::new(ROOT).join("cni-conf"), home.join("cni-conf")).expect("a link");
         fs::copy(
-            Path::new(ROOT).join("tests/docs/web.yaml"),
+            Path::new(ROOT).join("tests/docs/files/web.yaml"),
             home.join("deploy/web.yaml"),
         )
         .expect("a manifest");
@@ -181,7 +181,7 @@ impl Room {
                 "-c",
                 SHELL,
             ])
-            .env("ROOM", &self.directory)
+            .env("WORK", &self.directory)
             .env("ROOT", ROOT)
             .env("HOME", self.directory.join("home"))
             .env("POD_PID", self.pod.id().to_string())
@@ -201,7 +201,7 @@ impl Room {
     }
 }
 
-impl Drop for Room {
+impl Drop for Shell {
     fn drop(&mut self) {
         let _ = self.pod.kill();
         let _ = self.pod.wait();

@@ -10,10 +10,10 @@ use sidetrack::ruleset::Family;
 use crate::SIDETRACK;
 use crate::common::Caller::{App, Process, Proxy, Root};
 use crate::common::Transport::{Tcp, Udp};
-use crate::common::dns::{Message, Reply, Resolver, look_up, receive_from, reply};
+use crate::common::dns::{FORWARDER, Message, Reply, Resolver, look_up, receive_from, reply};
 use crate::common::files::with_file;
 use crate::common::{Address, Caller, Envoy, Netns, Owner, Pod, Transport, output_of};
-use crate::parity::feed;
+use crate::program::feed;
 use crate::program::{BACKENDS, apply};
 
 /// The way that a lookup takes.
@@ -48,12 +48,6 @@ pub const fn lookup(what: &'static str, transport: Transport, caller: Caller, se
         way,
     }
 }
-
-/// The forwarder's sockets. On every address it would answer from another one than was asked.
-pub const FORWARDER: [SocketAddr; 2] = [
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15053),
-    SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 15053),
-];
 
 /// A pod with a proxy: Envoy and a forwarder, which asks the neighbour. The name servers are all the neighbour's.
 ///

@@ -1,27 +1,8 @@
 //! What a dry run prints, loaded by hand, is what applying does.
 
-use std::io::Write as _;
-use std::process::Stdio;
-
 use crate::cases;
 use crate::common::{Netns, output_of};
-use crate::program::{BACKENDS, apply, sidetrack, state};
-
-/// Feeds a text to a program inside.
-pub fn feed(netns: &Netns, program: &str, arguments: &[&str], text: &str) {
-    let mut command = netns.command(program);
-    command.args(arguments).stdin(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap_or_else(|error| panic!("{program}: {error}"));
-    child
-        .stdin
-        .take()
-        .expect("a pipe")
-        .write_all(text.as_bytes())
-        .expect("the program reads");
-    let output = child.wait_with_output().expect("the end of the program");
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program}: {complaint}in\n{text}");
-}
+use crate::program::{BACKENDS, apply, feed, sidetrack, state};
 
 fn dry_run(netns: &Netns, output: &str, options: &[&str]) -> String {
     let arguments = [&["apply", "--dry-run", "--output", output], options].concat();
@@ -70,17 +51,17 @@ fn a_dry_run_loaded_by_hand_is_what_apply_does(backend: &str) {
 }
 
 #[test]
-fn with_nftables() {
+fn a_dry_run_loaded_by_hand_is_what_apply_does_with_nftables() {
     a_dry_run_loaded_by_hand_is_what_apply_does("nftables");
 }
 
 #[test]
-fn with_iptables_nft() {
+fn a_dry_run_loaded_by_hand_is_what_apply_does_with_iptables_nft() {
     a_dry_run_loaded_by_hand_is_what_apply_does("iptables-nft");
 }
 
 #[test]
-fn with_iptables_legacy() {
+fn a_dry_run_loaded_by_hand_is_what_apply_does_with_iptables_legacy() {
     a_dry_run_loaded_by_hand_is_what_apply_does("iptables-legacy");
 }
 

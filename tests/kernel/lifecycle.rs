@@ -2,7 +2,7 @@
 
 use crate::cases;
 use crate::common::{Netns, output_of};
-use crate::parity::feed;
+use crate::program::feed;
 use crate::program::{BACKENDS, apply, sidetrack, state};
 
 /// Each case is applied twice, then the next one takes its place.

@@ -17,8 +17,8 @@ use sidetrack::ruleset::Family;
 use crate::common::{Address, Caller, Netns, Owner, Pod, Server, To, Transport, call_from};
 use crate::dns::Way::{Direct, Envoy};
 use crate::dns::{Lab, both, lookup};
-use crate::program::{BACKENDS, apply, sidetrack, state};
-use crate::{SIDETRACK, parity, readback};
+use crate::program::{BACKENDS, apply, feed, sidetrack, state};
+use crate::{SIDETRACK, dry_run, readback};
 
 /// Two plans that differ, but not for the connections that are made here.
 const PLANS: [&[&str]; 2] = [
@@ -240,7 +240,7 @@ fn many_single_addresses_are_a_hash_table_that_means_the_same() {
     let check = [&["check"], &options[..]].concat();
     sidetrack(netns, &check).succeeded();
     let without = "delete element inet sidetrack exclude_outbound_v4 { 100.64.0.5 }\n";
-    parity::feed(netns, "nft", &["-f", "-"], without);
+    feed(netns, "nft", &["-f", "-"], without);
     let report = sidetrack(netns, &check);
     assert!(
         report.code == Some(3) && report.stdout.contains("100.64.0.5"),
@@ -257,7 +257,7 @@ fn many_single_addresses_are_the_same_by_a_dry_run_and_are_read_back() {
     let options = ["--exclude-outbound-cidrs", &addresses];
     let (applied, loaded) = (Netns::new(), Netns::new());
     apply(&applied, "nftables", &options);
-    parity::load(&loaded, "nftables", &options);
+    dry_run::load(&loaded, "nftables", &options);
     assert_eq!(state(&applied, "nftables"), state(&loaded, "nftables"));
     readback::what_is_installed_is_read_back(RuleBackend::Nftables, [("", &options[..])].into_iter());
 }

@@ -1,56 +1,65 @@
-//! The tests that meet the kernel. They need root.
+//! Rules and traffic, in the kernel of this machine. Needs root.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     reason = "a test that cannot go on should say so and stop"
 )]
 
-mod bench;
+// Shared with other targets, each of which uses a part of it.
 #[path = "../cases/mod.rs"]
 mod cases;
+#[expect(dead_code, unused_imports, reason = "other targets use the rest")]
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../common/plans.rs"]
+mod plans;
+#[path = "../common/program.rs"]
+mod program;
+#[path = "../common/questions.rs"]
+mod questions;
+#[path = "../common/random.rs"]
+mod random;
+#[path = "../common/rules.rs"]
+mod rules;
+#[path = "../common/sandbox.rs"]
+mod sandbox;
+#[path = "../common/temporary.rs"]
+mod temporary;
+
+mod benchmark;
 mod check;
 mod cli;
 mod cni;
-#[path = "../common/mod.rs"]
-mod common;
 mod concurrency;
-mod containment;
-mod costs;
 mod dns;
-mod docs;
+mod dry_run;
 mod envoy;
 mod explain;
 mod faults;
-mod generated;
-mod golden;
-mod graph;
+mod foreign_writers;
 mod groups;
-mod help;
-mod host;
+mod iptables;
 mod istio;
-mod layering;
 mod lifecycle;
-mod lint;
 mod load;
-mod machines;
-mod manifests;
-mod neighbours;
-mod node;
-mod parity;
+mod lock;
+mod minimal_container;
+mod netlink_faults;
+mod privilege;
 mod probe;
-mod program;
-mod random;
+mod random_options;
 mod readback;
-mod readme;
 mod refusal;
 mod regressions;
 mod reroute;
+mod restricted_environment;
 mod routing;
-mod runtimes;
-mod sandbox;
+mod running;
+mod system_calls;
 mod tproxy;
 mod traffic;
 mod validation;
+mod without_ipv6;
 
 /// The program under test.
 const SIDETRACK: &str = env!("CARGO_BIN_EXE_sidetrack");

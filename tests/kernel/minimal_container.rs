@@ -1,21 +1,13 @@
 //! The places that the program is made for: an image with nothing in it, one capability, no root, user namespaces.
 
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use caps::Capability::CAP_NET_ADMIN;
 
 use crate::SIDETRACK;
 use crate::common::{Netns, Owner, output_of};
-use crate::program::{Run, apply, nft_state, state};
+use crate::program::{Run, apply, nft_state, state, static_program};
 use crate::sandbox::{Scratch, with_capabilities};
-
-/// The program as it is released.
-pub fn static_program() -> PathBuf {
-    std::env::var_os("STATIC_SIDETRACK")
-        .expect("STATIC_SIDETRACK is the path of the static program: run scripts/test, or scripts/build first")
-        .into()
-}
 
 /// The released program has no tables to unwind by: whoever asked for a backtrace got an abort instead of the error.
 #[test]

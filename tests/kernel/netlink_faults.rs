@@ -11,15 +11,15 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::SockProtocol;
 
-use super::install::{self, Applied, Removed};
-use super::netlink::{ATTEMPTS, KernelWire, NetlinkError, Socket, Wire};
-use super::nftables::{Nftables, NftablesError};
-use super::route::{Prerequisite, Route, RouteError};
-use super::{Change, Kernel as _, KernelError, Namespace};
-use crate::config::Settings;
-use crate::config::types::{Backend, InboundMode, Port};
-use crate::facts::Facts;
-use crate::plan::Plan;
+use sidetrack::config::Settings;
+use sidetrack::config::types::{Backend, InboundMode, Port};
+use sidetrack::facts::Facts;
+use sidetrack::kernel::install::{self, Applied, Removed};
+use sidetrack::kernel::netlink::{ATTEMPTS, KernelWire, NetlinkError, Socket, Wire};
+use sidetrack::kernel::nftables::{Nftables, NftablesError};
+use sidetrack::kernel::route::{Prerequisite, Route, RouteError};
+use sidetrack::kernel::{Change, Kernel as _, KernelError, Namespace};
+use sidetrack::plan::Plan;
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,14 +177,11 @@ fn tproxy() -> Plan {
 
 /// A namespace in which the exchange `first` goes wrong.
 fn distorted(fault: &Arc<Fault>) -> Namespace {
-    Namespace {
-        _lock: None,
-        route: Some(Route::over(DistortedWire::open(SockProtocol::NetlinkRoute, fault))),
-        nftables: Some(Nftables::over(DistortedWire::open(
-            SockProtocol::NetlinkNetFilter,
-            fault,
-        ))),
-    }
+    let open = |protocol| DistortedWire::open(protocol, fault);
+    Namespace::over(
+        Some(Route::over(open(SockProtocol::NetlinkRoute))),
+        Some(Nftables::over(open(SockProtocol::NetlinkNetFilter))),
+    )
 }
 
 fn fault(distortion: Distortion, first: usize, end: usize) -> Arc<Fault> {

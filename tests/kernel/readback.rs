@@ -2,72 +2,13 @@
 
 use sidetrack::config::types::parse_ports;
 use sidetrack::kernel::{Namespace, RuleBackend};
-use sidetrack::render::iptables::{self, lower, patch};
-use sidetrack::render::netlink;
-use sidetrack::render::netlink::listing::Listing;
-use sidetrack::ruleset::{Action, Elements, Families, Family, Installed, Match, Place, Ruleset};
+use sidetrack::ruleset::{Action, Elements, Family, Installed, Match, Place};
 
 use crate::cases;
 use crate::common::{Netns, output_of};
-use crate::golden::plan;
+use crate::plans::plan;
 use crate::program::apply;
-use crate::random;
-
-/// The ruleset with chains and sets in the order of their names.
-fn sorted(ruleset: &Ruleset) -> Ruleset {
-    let mut ruleset = ruleset.clone();
-    ruleset.chains.sort_by(|one, other| one.name.cmp(&other.name));
-    ruleset.sets.sort_by(|one, other| one.name.cmp(&other.name));
-    ruleset
-}
-
-#[track_caller]
-fn assert_reads_back_as(installed: &Installed, planned: &Ruleset) {
-    assert_eq!(installed.unreadable, []);
-    assert_eq!(sorted(&installed.ruleset), sorted(planned));
-}
-
-/// Iptables has no sets and a program for each family, so the same rules are those that are written the same.
-#[track_caller]
-fn assert_raised_from(installed: &Installed, planned: &Ruleset, family: Family) {
-    assert_eq!(installed.unreadable, []);
-    assert_eq!(installed.ruleset.families, Families::Only(family));
-    let written = lower(&installed.ruleset).of(family);
-    assert_eq!(
-        patch(&written, &lower(planned).of(family)),
-        None,
-        "{:#?}",
-        installed.ruleset
-    );
-    for chain in &installed.ruleset.chains {
-        let planned = planned.chain(&chain.name).expect("the name of a planned chain");
-        assert_eq!(
-            chain.hook.map(|base| (base.kind, base.hook)),
-            planned.hook.map(|base| (base.kind, base.hook))
-        );
-    }
-}
-
-fn check(options: &[&str]) {
-    let planned = plan(options).ruleset;
-    let listing = Listing::of_steps(&netlink::create(&planned));
-    assert_reads_back_as(&netlink::decode(&listing), &planned);
-    for family in planned.families.iter() {
-        assert_raised_from(&iptables::raise(&lower(&planned).of(family), family), &planned, family);
-    }
-}
-
-#[test]
-fn what_is_written_for_each_case_is_read_back() {
-    for (_, options) in cases::all_options() {
-        check(options);
-    }
-}
-
-#[test]
-fn what_is_written_for_any_options_is_read_back() {
-    random::each(500, check);
-}
+use crate::rules::{assert_raised_from, assert_reads_back_as};
 
 fn installed(netns: &Netns, backend: RuleBackend, family: Family) -> Installed {
     netns

@@ -10,12 +10,12 @@ use sidetrack::ruleset::Family;
 use crate::common::Transport::{Tcp, Udp};
 use crate::common::call::call_from;
 use crate::common::conversation::{Conversation, Echo};
-use crate::common::dns::{Reply, Resolver, look_up};
+use crate::common::dns::{FORWARDER, Reply, Resolver, look_up};
 use crate::common::{Address, Arrival, Call, Caller, Netns, Owner, Pod, Server, To, Transport, call};
 use crate::dns::Way::Forwarder;
-use crate::dns::{FORWARDER, both, way};
-use crate::parity::feed;
+use crate::dns::{both, way};
 use crate::program::apply;
+use crate::program::feed;
 
 /// The machine's address, and the pod's on the link to it.
 const MACHINE: Address = Address::new(Ipv4Addr::new(10, 99, 2, 2), Ipv6Addr::new(0xfd99, 2, 0, 0, 0, 0, 0, 2));

@@ -150,7 +150,7 @@ fn a_lock_that_a_security_policy_denies_is_done_without() {
 #[test]
 fn files_that_a_security_policy_denies() {
     // The dynamic linker opens files.
-    let program = crate::containment::static_program();
+    let program = crate::program::static_program();
     let run = |netns: &Netns, arguments: &[&str]| {
         let mut command = netns.command(&program);
         // Programs of iptables need files.

@@ -1,9 +1,9 @@
 //! What a run costs, as far as it can be counted.
 
 use crate::common::{Netns, Pod};
-use crate::containment::static_program;
 use crate::faults::injection::traced;
 use crate::program::Run;
+use crate::program::static_program;
 
 /// The system calls of a run of the program as it is released, and of whatever it starts, in order.
 fn calls(netns: &Netns, arguments: &[&str]) -> Vec<String> {

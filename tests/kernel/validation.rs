@@ -10,7 +10,7 @@ use sidetrack::plan::PASSTHROUGH_V4;
 use sidetrack::ruleset::{Families, Family};
 
 use crate::common::{Netns, Owner, Server};
-use crate::parity::feed;
+use crate::program::feed;
 use crate::program::{BACKENDS, apply};
 
 const SHORT: Duration = Duration::from_millis(300);

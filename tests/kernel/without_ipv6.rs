@@ -9,14 +9,14 @@ use netlink_packet_core::{NLA_TYPE_MASK, NlaBuffer};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::SockProtocol;
 
-use super::netlink::{KernelWire, Socket, Wire};
-use super::route::{Loopback, Route};
-use super::{Change, Kernel as _, Namespace, install};
-use crate::config::Settings;
-use crate::config::types::{Backend, InboundMode, IpFamily};
-use crate::facts::{Facts, Ipv6};
-use crate::plan::{Plan, PlanError};
-use crate::ruleset::{Families, Family};
+use sidetrack::config::Settings;
+use sidetrack::config::types::{Backend, InboundMode, IpFamily};
+use sidetrack::facts::{Facts, Ipv6};
+use sidetrack::kernel::netlink::{KernelWire, Socket, Wire};
+use sidetrack::kernel::route::{Loopback, Route};
+use sidetrack::kernel::{Change, Kernel as _, Namespace, install};
+use sidetrack::plan::{Plan, PlanError};
+use sidetrack::ruleset::{Families, Family};
 
 /// The length of `struct nlmsghdr`, and of `struct ifinfomsg` after it.
 const HEADERS: [usize; 2] = [16, 16];
@@ -99,10 +99,8 @@ fn a_kernel_without_ipv6_has_ipv4_redirected_and_is_asked_for_nothing_else() {
             wire: KernelWire::open(SockProtocol::NetlinkRoute).unwrap(),
             refused: Arc::clone(&refused),
         };
-        let mut namespace = Namespace {
-            route: Some(Route::over(Socket::over(Box::new(wire)))),
-            ..Namespace::default()
-        };
+        let route = Route::over(Socket::over(Box::new(wire)));
+        let mut namespace = Namespace::over(Some(route), None);
         let observed = namespace.observe().unwrap();
         assert_eq!(observed.loopback.ipv6, Ipv6::Absent);
 

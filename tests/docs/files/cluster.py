@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT, STATE = Path(os.environ["ROOT"]), Path(os.environ["ROOM"]) / "state"
+ROOT, STATE = Path(os.environ["ROOT"]), Path(os.environ["WORK"]) / "state"
 try:
     import yaml
 except ImportError:  # it comes with the validator of scripts/setup
@@ -28,7 +28,7 @@ CHARTS = {
 
 
 def fail(why):
-    sys.exit(f"{Path(sys.argv[0]).name}: tests/docs/cluster.py: {why}: {sys.argv[1:]}")
+    sys.exit(f"{Path(sys.argv[0]).name}: tests/docs/files/cluster.py: {why}: {sys.argv[1:]}")
 
 
 def documents(path):
@@ -126,7 +126,7 @@ def add(pod):
 
 def injected():
     """The pod as the injector of the mesh that was last spoken of leaves it."""
-    return documents(ROOT / f"tests/docs/pods/{recall('mesh', 'istio')}.yaml")[0]
+    return documents(ROOT / f"tests/docs/files/pods/{recall('mesh', 'istio')}.yaml")[0]
 
 
 def kubectl(*words):

@@ -9,7 +9,7 @@ use std::fs;
 
 use crate::cases;
 use crate::common::{Netns, output_of};
-use crate::parity::feed;
+use crate::program::feed;
 use crate::program::{BACKENDS, Run, apply, sidetrack, state};
 
 /// What can be told from the plan of these options.

@@ -25,7 +25,7 @@ use sidetrack::ruleset::Family;
 use super::{ANNOTATIONS, Request, has_rules, plugin, request};
 use crate::cases;
 use crate::common::{Caller, Netns, Owner, Pod, Server, To, Transport, call, output_of};
-use crate::golden;
+use crate::plans;
 use crate::program::state;
 
 #[test]
@@ -399,7 +399,7 @@ fn what_an_init_container_can_be_told_annotations_and_the_netconf_can_say() {
                 panic!("{name}: {verdict:?}");
             };
             let plan = Plan::new(&config, &Facts::default()).expect("a plan");
-            assert_eq!(plan, golden::plan(options), "{name}");
+            assert_eq!(plan, plans::plan(options), "{name}");
         }
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{ANNOTATIONS, error, has_rules, plugin, request};
 use crate::common::{Netns, Owner, output_of};
-use crate::parity::feed;
+use crate::program::feed;
 use crate::program::{BACKENDS, Run, sidetrack, state};
 use crate::sandbox::with_capabilities;
 
@@ -259,7 +259,7 @@ fn a_panic_is_an_error_like_others() {
         error["msg"]
             .as_str()
             .expect("text")
-            .contains("a test that 1 panics (tests/suite/cni/verbs.rs:"),
+            .contains("a test that 1 panics (tests/kernel/cni/verbs.rs:"),
         "{error}"
     );
 }

@@ -4,7 +4,7 @@
 //! A few thousand packets are sent whenever the tests run, always the same ones. More, and others:
 //!
 //! ```sh
-//! PACKETS=60000 SEED=7 cargo test --test suite -- explain::truth --nocapture
+//! PACKETS=60000 SEED=7 cargo test --test kernel -- explain::against_kernel --nocapture
 //! ```
 
 use std::collections::BTreeMap;
@@ -21,9 +21,9 @@ use sidetrack::plan::{PASSTHROUGH_V4, PASSTHROUGH_V6, Plan};
 use sidetrack::ruleset::{Elements, Family, Installed, Protocol, Ruleset, Tracking};
 use sidetrack::simulate::{End, Origin, Packet, Pod, Verdict, simulate, simulate_later};
 
-use super::lab::{Lab, Landing, Outcome, Shot, interface_to, is_usable};
+use super::packets::{Lab, Landing, Outcome, Shot, interface_to, is_usable};
 use crate::common::Address;
-use crate::golden::plan;
+use crate::plans::plan;
 use crate::program::apply;
 
 /// How many packets the tests send unless they are told otherwise, on all backends together.

@@ -1,8 +1,5 @@
 //! `sidetrack explain`: what it says, and that it is true.
 
+mod against_kernel;
 mod command;
-mod documentation;
-mod lab;
-mod oracle;
-mod saved;
-mod truth;
+mod packets;

@@ -26,7 +26,7 @@ use sidetrack::simulate::{Origin, Packet};
 use crate::common::segment::Segment;
 use crate::common::socket::original_destination;
 use crate::common::{Address, Netns, Pod, output_of};
-use crate::parity::feed;
+use crate::program::feed;
 
 /// A packet to send.
 #[derive(Clone, Debug)]

@@ -1,4 +1,7 @@
-//! Namespaces to test in, and what is in them.
+//! The iptables backend against this machine's kernel and programs, each test in a network namespace of its own.
+
+mod programs;
+mod rules;
 
 use std::io::Write;
 use std::panic;
@@ -7,18 +10,18 @@ use std::thread;
 
 use nix::sched::{CloneFlags, unshare};
 
-use crate::config::{Config, Settings};
-use crate::facts::Facts;
-use crate::kernel::iptables::isolation::isolate_this_thread;
-use crate::kernel::iptables::{Variant, program};
-use crate::plan::Plan;
-use crate::ruleset::{Family, Ruleset};
+use sidetrack::config::{Config, Settings};
+use sidetrack::facts::Facts;
+use sidetrack::kernel::iptables::Variant;
+use sidetrack::kernel::iptables::isolation::isolate_this_thread;
+use sidetrack::plan::Plan;
+use sidetrack::ruleset::{Family, Ruleset};
 
 /// Every variant.
-pub const VARIANTS: [Variant; 2] = [Variant::Nft, Variant::Legacy];
+const VARIANTS: [Variant; 2] = [Variant::Nft, Variant::Legacy];
 
 /// Runs `test` once for each variant, in a thread with a fresh network namespace, which dies with the thread.
-pub fn in_namespace(test: fn(Variant)) {
+fn in_namespace(test: fn(Variant)) {
     for variant in VARIANTS {
         let inside = move || {
             unshare(CloneFlags::CLONE_NEWNET).expect("this test needs root, to make a network namespace");
@@ -33,23 +36,35 @@ pub fn in_namespace(test: fn(Variant)) {
     }
 }
 
-pub fn plan(change: impl FnOnce(&mut Config)) -> Plan {
+fn plan(change: impl FnOnce(&mut Config)) -> Plan {
     let mut config = Settings::default().config;
     change(&mut config);
     Plan::new(&config, &Facts::default()).unwrap()
 }
 
-pub fn ruleset(change: impl FnOnce(&mut Config)) -> Ruleset {
+fn ruleset(change: impl FnOnce(&mut Config)) -> Ruleset {
     plan(change).ruleset
 }
 
-pub fn tool(variant: Variant, family: Family, suffix: &str) -> String {
-    let [name, _] = program::names(variant, family);
-    format!("{name}{suffix}")
+fn tool(variant: Variant, family: Family, suffix: &str) -> String {
+    let plain = plain_name(family);
+    let variant = match variant {
+        Variant::Nft => "nft",
+        Variant::Legacy => "legacy",
+    };
+    format!("{plain}-{variant}{suffix}")
+}
+
+/// What the programs are called of the variant that the system prefers.
+fn plain_name(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "iptables",
+        Family::V6 => "ip6tables",
+    }
 }
 
 /// Runs a program of iptables, which must succeed.
-pub fn run(program: &str, arguments: &[&str], input: &str) -> String {
+fn run(program: &str, arguments: &[&str], input: &str) -> String {
     let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::piped())
@@ -63,7 +78,7 @@ pub fn run(program: &str, arguments: &[&str], input: &str) -> String {
 }
 
 /// Runs `iptables` with these arguments in both families.
-pub fn iptables(variant: Variant, arguments: &str) {
+fn iptables(variant: Variant, arguments: &str) {
     for family in Family::BOTH {
         run(
             &tool(variant, family, ""),
@@ -74,7 +89,7 @@ pub fn iptables(variant: Variant, arguments: &str) {
 }
 
 /// All rules of both families, without dates and counters.
-pub fn dump(variant: Variant) -> String {
+fn dump(variant: Variant) -> String {
     let texts = Family::BOTH.map(|family| run(&tool(variant, family, "-save"), &[], ""));
     let lines = texts
         .iter()
@@ -86,7 +101,7 @@ pub fn dump(variant: Variant) -> String {
 }
 
 /// Those lines of a dump that are not ours.
-pub fn foreign(dump: &str) -> String {
+fn foreign(dump: &str) -> String {
     let ours = |line: &str| {
         let target = line.rsplit(' ').next().unwrap_or_default();
         line.starts_with(":SIDETRACK_") || line.starts_with("-A SIDETRACK_") || target.starts_with("SIDETRACK_")
@@ -98,7 +113,7 @@ pub fn foreign(dump: &str) -> String {
 }
 
 /// Rules of somebody else, in names close to ours, in every table that we might look at.
-pub fn add_foreign_rules(variant: Variant) {
+fn add_foreign_rules(variant: Variant) {
     let text: String = ["raw", "mangle", "nat", "filter"]
         .map(|table| {
             format!(

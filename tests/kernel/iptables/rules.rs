@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use super::lab::{add_foreign_rules, dump, foreign, in_namespace, iptables, plan, ruleset, run, tool};
-use crate::config::types::{IpFamily, NoAccounts, parse_cidrs, parse_ids, parse_ports};
-use crate::kernel::Change;
-use crate::kernel::iptables::{Iptables, Variant};
-use crate::render::iptables::script;
-use crate::ruleset::Family;
+use super::{add_foreign_rules, dump, foreign, in_namespace, iptables, plan, ruleset, run, tool};
+use sidetrack::config::types::{IpFamily, NoAccounts, parse_cidrs, parse_ids, parse_ports};
+use sidetrack::kernel::Change;
+use sidetrack::kernel::iptables::{Iptables, Variant};
+use sidetrack::render::iptables::script;
+use sidetrack::ruleset::Family;
 
 #[test]
 fn rules_are_created_left_alone_replaced_and_removed() {

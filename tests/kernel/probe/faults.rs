@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::{EVERYTHING, Probed, both, probe};
 use crate::common::{Netns, Owner, Pod, Server, output_of};
-use crate::parity::feed;
 use crate::program::apply;
+use crate::program::feed;
 
 /// Deletes the rules of our table that nft shows with all of these words.
 #[track_caller]

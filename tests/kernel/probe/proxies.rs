@@ -9,7 +9,7 @@ use sidetrack::ruleset::Family;
 use super::{both, probe};
 use crate::common::service::{Serve, Service, Sockets};
 use crate::common::{Address, JOURNEYS, Netns, Owner, Pod, Server, Sidecar, output_of, socket};
-use crate::parity::feed;
+use crate::program::feed;
 use crate::program::{BACKENDS, apply};
 
 fn sidecar(backend: &str, owner: Owner, mode: InboundMode, options: &[&str]) -> Sidecar {

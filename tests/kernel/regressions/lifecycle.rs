@@ -5,7 +5,7 @@ use sidetrack::ruleset::Family;
 use super::{EVERYTHING, INJECTED, Programs, assert_same, everything, iptables, istio_iptables, run};
 use crate::SIDETRACK;
 use crate::common::{Caller, Netns, Owner, Pod, Server, To, Transport, call, output_of};
-use crate::parity::feed;
+use crate::program::feed;
 use crate::program::{BACKENDS, Run, state};
 
 const IPTABLES: [&str; 2] = ["iptables-nft", "iptables-legacy"];

@@ -2,11 +2,11 @@
 //!
 //! [`table`] says for each what it was and which tests show it; those that no other file has are in this folder.
 
+mod environments;
+mod lifecycle;
+mod option_values;
 mod packets;
-mod reruns;
-mod systems;
 mod table;
-mod values;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -210,8 +210,8 @@ fn every_test_of_this_folder_is_in_the_table() {
         .flat_map(|regression| regression.shown_by)
         .copied()
         .collect();
-    for file in ["packets", "reruns", "systems", "values"] {
-        let path = format!("tests/suite/regressions/{file}.rs");
+    for file in ["environments", "lifecycle", "option_values", "packets"] {
+        let path = format!("tests/kernel/regressions/{file}.rs");
         let tests = tests_in(&path);
         assert!(!tests.is_empty(), "{path}");
         for test in tests {

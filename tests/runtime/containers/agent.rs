@@ -15,9 +15,9 @@ use super::{IMAGE, KUBERNETES, landing};
 use crate::cni::has_rules;
 use crate::common::conversation::{Conversation, Echo};
 use crate::common::{Owner, Server, Transport};
-use crate::containment::static_program;
-use crate::manifests::manifest;
-use crate::node::machine::eventually;
+use crate::installer::fixture::eventually;
+use crate::manifest::manifest;
+use crate::program::static_program;
 
 /// The container that the kubelet would make of the base with the component for repair.
 fn container(directory: &Path) -> Value {

@@ -10,7 +10,7 @@ use super::pods::{check_proxied, injected, pod};
 use super::proxied::{APP, HOST_PORT, app, proxy};
 use super::{KUBERNETES, conflist};
 use crate::cni::has_rules;
-use crate::node::machine::{Installer, eventually, program};
+use crate::installer::fixture::{Installer, eventually, program};
 use crate::program::{Run, nft_state};
 
 /// The network of `cni-conf` without our plugin: as the cluster's network plugin writes it.

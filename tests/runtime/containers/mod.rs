@@ -27,7 +27,9 @@ const IMAGE: &str = "localhost/busybox:latest";
 
 /// A file that the runtimes, or what stands in for the kubelet, are run with.
 fn file(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/runtime").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/runtime/files")
+        .join(name)
 }
 
 /// A conflist of `cni-conf`, as it is.

@@ -11,9 +11,8 @@ use super::node::Node;
 use super::proxied::{APP, Caller, HOST_PORT, Proxied, app, of_family, proxy};
 use super::{KUBERNETES, conflist, landing};
 use crate::cni::{ANNOTATIONS, has_rules};
-use crate::common::dns::{Resolver, look_up};
+use crate::common::dns::{FORWARDER, Resolver, look_up};
 use crate::common::{Owner, Server, Transport, output_of};
-use crate::dns::FORWARDER;
 
 const STATUS: &str = "sidecar.istio.io/status";
 /// A name server that pods are told of.

@@ -9,8 +9,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::common::{Netns, inside, output_of};
-use crate::containment::static_program;
 use crate::program::Run;
+use crate::program::static_program;
 
 /// A host with namespaces of its own for everything, an `/etc` and a `/var` that outlive its boots, and the released
 /// program in `/usr/local/bin`. It ends with this, or with the tests.
@@ -24,7 +24,7 @@ pub struct Host {
 impl Host {
     /// One that has been booted.
     pub fn boot() -> Self {
-        let mut keeper = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/runtime/host.sh"))
+        let mut keeper = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/runtime/files/host.sh"))
             .arg(static_program())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -1,6 +1,6 @@
 //! A host that systemd boots: what `--persist` puts there, what comes of it, and the Debian package.
 
-mod machine;
+mod boot;
 mod package;
 
 use std::fs;
@@ -9,7 +9,7 @@ use std::path::Path;
 use crate::common::Netns;
 use crate::program::{BACKENDS, apply, state};
 
-use self::machine::Host;
+use self::boot::Host;
 
 const CONFIG: &str = "/etc/sidetrack/config.yaml";
 const UNIT: &str = "/etc/systemd/system/sidetrack.service";

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::machine::Host;
+use super::boot::Host;
 use super::{CONFIG, LINK, OPTIONS, UNIT, in_force, reference};
 use crate::common::output_of;
 use crate::program::Run;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::machine::{FLANNEL, Machine, WEAVE, names, plugins, program};
+use super::fixture::{FLANNEL, Machine, WEAVE, names, plugins, program};
 use crate::program::Run;
 
 /// What a node begins with.

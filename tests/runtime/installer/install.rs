@@ -9,7 +9,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use super::machine::{CILIUM, End, FLANNEL, Machine, WEAVE, names, plugins};
+use super::fixture::{CILIUM, End, FLANNEL, Machine, WEAVE, names, plugins};
 use crate::cni::{has_rules, request};
 use crate::common::Netns;
 use crate::program::Run;

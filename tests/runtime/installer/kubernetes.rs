@@ -10,7 +10,7 @@ use std::thread;
 
 use serde_json::{Map, Value, json};
 
-use super::machine::{Installer, eventually};
+use super::fixture::{Installer, eventually};
 use super::repair::{Attached, UID};
 use crate::cni::has_rules;
 use crate::common::{Pod, output_of};

@@ -1,11 +1,10 @@
 //! The node installer: real processes, real files in a directory of their own, real events.
 
 mod crash;
-mod docs;
+pub mod fixture;
 mod install;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;
-pub mod machine;
 mod refusal;
 mod repair;
 mod reports;

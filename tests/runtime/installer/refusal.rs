@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-use super::machine::{CILIUM, FLANNEL, Machine, WEAVE, names};
+use super::fixture::{CILIUM, FLANNEL, Machine, WEAVE, names};
 use crate::program::Run;
 
 /// A command of `sidetrack node`, after a script has changed the world for it alone.

@@ -12,7 +12,7 @@ use caps::Capability::{CAP_NET_ADMIN, CAP_SYS_ADMIN};
 use serde_json::{Value, json};
 use sidetrack::ruleset::Family;
 
-use super::machine::{FLANNEL, Machine};
+use super::fixture::{FLANNEL, Machine};
 use crate::cni::has_rules;
 use crate::common::conversation::{Conversation, Echo};
 use crate::common::{Address, Netns, Owner, Pod, Server, Transport, call_from};
@@ -353,7 +353,7 @@ fn a_pod_with_users_of_its_own_is_repaired_with_two_capabilities() {
             .args(["-oneline", "addr"])
             .output()
     };
-    super::machine::eventually("an address", || {
+    super::fixture::eventually("an address", || {
         let addresses = String::from_utf8(is_up().expect("ip").stdout).expect("text");
         if addresses.contains("10.99.0.2") {
             Ok(())
@@ -423,7 +423,7 @@ fn the_installer_repairs_what_it_finds_and_counts_it() {
         .status();
     assert!(sysctl.expect("sysctl (procps)").success());
     attached.attach("broken", &attached.file(&broken.netns.path()), &[]);
-    let start = |mode: &str| super::machine::Installer::start(attached.command(&["install", "--repair", mode]));
+    let start = |mode: &str| super::fixture::Installer::start(attached.command(&["install", "--repair", mode]));
 
     let reports = start("report");
     reports.eventually_logs("pod=\"shop/web-0\"");
@@ -440,7 +440,7 @@ fn the_installer_repairs_what_it_finds_and_counts_it() {
     repairs.eventually_logs("pod=\"shop/web-0\" container=\"id-web-0\" probes=");
     repairs.eventually_logs("the repair failed pod=\"shop/broken\" container=\"id-broken\" reason=\"plan\"");
     assert!(has_rules(&pod.netns) && !has_rules(&broken.netns));
-    super::machine::eventually("all is counted", || {
+    super::fixture::eventually("all is counted", || {
         let count = |state: &str| repairs.metric(&format!("sidetrack_node_pods{{state=\"{state}\"}}"));
         let counts = ["redirected", "lacking"].map(count);
         if counts == [1.0, 1.0] { Ok(()) } else { Err(counts) }

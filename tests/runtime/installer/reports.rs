@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::machine::{FLANNEL, Installer, Machine, eventually};
+use super::fixture::{FLANNEL, Installer, Machine, eventually};
 use crate::SIDETRACK;
 use crate::cni::{Request, has_rules, plugin, request};
 use crate::common::Netns;

@@ -4,7 +4,7 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 
-use super::machine::{FLANNEL, Installer, Machine, eventually_runs, names};
+use super::fixture::{FLANNEL, Installer, Machine, eventually_runs, names};
 
 const CHAINED: [&str; 3] = ["flannel", "portmap", "sidetrack"];
 

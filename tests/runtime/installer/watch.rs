@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde_json::Value;
 
-use super::machine::{CILIUM, End, FLANNEL, Installer, Machine, WEAVE, eventually, eventually_runs, names, program};
+use super::fixture::{CILIUM, End, FLANNEL, Installer, Machine, WEAVE, eventually, eventually_runs, names, program};
 
 const CHAINED: [&str; 3] = ["flannel", "portmap", "sidetrack"];
 /// The same network as [`FLANNEL`], as its owner writes it after a change.
