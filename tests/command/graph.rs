@@ -7,10 +7,8 @@ use std::process::{Command, Stdio};
 use sidetrack::render::graph::{Graph, dot, mermaid, svg};
 
 use crate::cases;
-use crate::common::{Netns, output_of};
 use crate::generated;
 use crate::plans::plan;
-use crate::program::sidetrack;
 
 fn graph(options: &[&str]) -> Graph {
     Graph::new(&plan(options).ruleset)
@@ -119,24 +117,4 @@ fn pictures_for_markdown_keep_to_the_language() {
         }
         assert!(nodes.len() > 2 && ways.len() > 1, "{name}: {text}");
     }
-}
-
-#[test]
-fn the_command_draws_what_it_is_asked_for() {
-    let netns = Netns::new();
-    let begins = |arguments: &[&str], begin: &str| {
-        let run = sidetrack(&netns, &[&["graph"], arguments].concat()).succeeded();
-        assert!(run.stdout.starts_with(begin), "{run:?}");
-        run.stdout
-    };
-    begins(&[], "flowchart TB\n");
-    begins(&["--format", "dot"], "digraph sidetrack {\n");
-    let drawn = begins(&["--format", "svg", "--proxy-inbound-port", "4143"], "<svg ");
-    assert!(drawn.contains("The proxy, port 4143"));
-    sidetrack(&netns, &["graph", "--format", "png"]).failed(2, &["mermaid, dot, svg"]);
-    assert_eq!(
-        output_of(netns.command("nft").args(["list", "ruleset"])),
-        "",
-        "nothing is applied"
-    );
 }

@@ -25,15 +25,19 @@ mod program;
 mod random;
 #[path = "../common/rules.rs"]
 mod rules;
+#[path = "../common/temporary.rs"]
+mod temporary;
 
 mod golden;
 mod graph;
 mod help;
 mod istio_cases;
+mod istio_iptables;
 mod istio_verdicts;
 mod layering;
 mod lint;
 mod manifests;
+mod options;
 mod random_options;
 mod readback;
 mod saved_plans;

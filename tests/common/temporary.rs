@@ -1,9 +1,10 @@
-//! Files that do not outlive their test.
+//! Files and directories that do not outlive their test.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 /// A file that is removed when the test is over.
-pub struct Temporary(std::path::PathBuf);
+pub struct Temporary(PathBuf);
 
 impl Temporary {
     pub fn new(name: &str, text: &str) -> Self {
@@ -20,5 +21,26 @@ impl Temporary {
 impl Drop for Temporary {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// A directory that is removed with all that is in it when the test is over.
+pub struct Directory(PathBuf);
+
+impl Directory {
+    pub fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("sidetrack-{}-{name}", std::process::id()));
+        fs::create_dir(&path).expect("a temporary directory");
+        Self(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
     }
 }

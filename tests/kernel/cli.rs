@@ -1,50 +1,9 @@
 //! The command line: where options come from, what is wrong with them, and how it is told.
 
 use crate::SIDETRACK;
-use crate::common::{Netns, Owner};
+use crate::common::{Netns, Owner, output_of};
 use crate::program::{Run, sidetrack, state};
 use crate::temporary::Temporary;
-
-/// The ports that a dry run redirects to: inbound, outbound.
-fn ports(run: &Run) -> (String, String) {
-    let port = |comment| {
-        let line = run
-            .stdout
-            .lines()
-            .find(|line| line.contains(comment))
-            .unwrap_or_else(|| panic!("{run:?}"));
-        line.split_once("redirect to :")
-            .expect("a redirection")
-            .1
-            .chars()
-            .take_while(char::is_ascii_digit)
-            .collect()
-    };
-    (port("inbound, to the proxy"), port("outbound, to the proxy"))
-}
-
-#[test]
-fn a_flag_counts_before_a_variable_before_the_file_before_the_default() {
-    let file = Temporary::new("precedence.yaml", "proxyInboundPort: 3\nproxy-outbound-port: 4\n");
-    let netns = Netns::new();
-    let run = |flags: &[&str], variables: &[(&str, &str)]| {
-        let mut command = netns.command(SIDETRACK);
-        command
-            .args(["apply", "--dry-run"])
-            .args(flags)
-            .envs(variables.iter().copied());
-        ports(&Run::of(&mut command).succeeded())
-    };
-    let variable = ("SIDETRACK_PROXY_INBOUND_PORT", "2");
-    let config = ["--config", file.path()];
-    let flag = ["--proxy-inbound-port", "1"];
-    let is = |one: &str, other: &str| (one.to_owned(), other.to_owned());
-    assert_eq!(run(&[], &[]), is("15006", "15001"));
-    assert_eq!(run(&config, &[]), is("3", "4"));
-    assert_eq!(run(&config, &[variable]), is("2", "4"));
-    assert_eq!(run(&[config, flag].concat(), &[variable]), is("1", "4"));
-    assert_eq!(run(&[], &[variable, ("SIDETRACK_CONFIG", file.path())]), is("2", "4"));
-}
 
 #[test]
 fn all_mistakes_of_all_sources_are_told_at_once() {
@@ -77,15 +36,6 @@ fn all_mistakes_of_all_sources_are_told_at_once() {
 }
 
 #[test]
-fn a_malformed_value_is_an_error_even_where_another_source_would_win() {
-    let mut command = Netns::new().command(SIDETRACK);
-    command
-        .args(["apply", "--dry-run", "--proxy-uid", "5"])
-        .env("SIDETRACK_PROXY_UID", "five");
-    Run::of(&mut command).failed(2, &["SIDETRACK_PROXY_UID"]);
-}
-
-#[test]
 fn unknown_flags_and_commands_are_input_errors() {
     let netns = Netns::new();
     for arguments in [
@@ -96,21 +46,6 @@ fn unknown_flags_and_commands_are_input_errors() {
     ] {
         sidetrack(&netns, arguments).failed(2, &["error"]);
     }
-}
-
-#[test]
-fn users_and_groups_may_be_given_by_name() {
-    let netns = Netns::new();
-    let run = sidetrack(
-        &netns,
-        &["apply", "--dry-run", "--proxy-uid", "daemon", "--proxy-gid", "daemon"],
-    )
-    .succeeded();
-    assert!(
-        run.stdout.contains("meta skuid 1 return") && run.stdout.contains("meta skgid 1 return"),
-        "{run:?}"
-    );
-    sidetrack(&netns, &["apply", "--dry-run", "--proxy-uid", "no-such-user"]).failed(2, &["no-such-user"]);
 }
 
 #[test]
@@ -187,4 +122,24 @@ fn cleanup_does_not_mind_options_of_others() {
     let mut command = Netns::new().command(SIDETRACK);
     command.arg("cleanup").env("SIDETRACK_PROXY_UID", "nonsense");
     Run::of(&mut command).succeeded();
+}
+
+#[test]
+fn graph_draws_what_it_is_asked_for_and_applies_nothing() {
+    let netns = Netns::new();
+    let begins = |arguments: &[&str], begin: &str| {
+        let run = sidetrack(&netns, &[&["graph"], arguments].concat()).succeeded();
+        assert!(run.stdout.starts_with(begin), "{run:?}");
+        run.stdout
+    };
+    begins(&[], "flowchart TB\n");
+    begins(&["--format", "dot"], "digraph sidetrack {\n");
+    let drawn = begins(&["--format", "svg", "--proxy-inbound-port", "4143"], "<svg ");
+    assert!(drawn.contains("The proxy, port 4143"));
+    sidetrack(&netns, &["graph", "--format", "png"]).failed(2, &["mermaid, dot, svg"]);
+    assert_eq!(
+        output_of(netns.command("nft").args(["list", "ruleset"])),
+        "",
+        "nothing is applied"
+    );
 }

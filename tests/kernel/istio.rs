@@ -1,15 +1,14 @@
 //! `istio-iptables`: what Istio's injector and its users write is understood, and done.
 
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::PathBuf;
 use std::process::Command;
 
 use sidetrack::compat::istio::table::SETTINGS;
 
 use crate::SIDETRACK;
 use crate::common::{Netns, Owner};
-use crate::program::{BACKENDS, Run, sidetrack, state};
+use crate::program::{BACKENDS, Run, state};
+use crate::temporary::Directory;
 
 /// What Istio's injection template writes, its values the defaults.
 const INJECTED: &[&str] = &[
@@ -51,30 +50,6 @@ fn pod() -> Netns {
     netns
 }
 
-/// A directory that is removed when the test is over.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("sidetrack-istio-{}-{name}", std::process::id()));
-        fs::create_dir(&path).expect("a temporary directory");
-        Self(path)
-    }
-
-    /// The program by another name.
-    fn link(&self, name: &str) -> PathBuf {
-        let link = self.0.join(name);
-        symlink(SIDETRACK, &link).expect("a link");
-        link
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 #[test]
 fn what_the_injector_writes_is_applied() {
     let annotated = [
@@ -90,80 +65,6 @@ fn what_the_injector_writes_is_applied() {
         run(&pod, &[arguments, &["--cleanup-only"]].concat()).succeeded();
         assert!(!state(&pod, "nftables").contains("sidetrack"));
     }
-}
-
-#[test]
-fn flags_are_read_in_every_form_that_go_reads() {
-    let pod = pod();
-    let plan = |arguments: &[&str]| {
-        run(&pod, &[arguments, &["-n", "--native-nftables"]].concat())
-            .succeeded()
-            .stdout
-    };
-    let expected = plan(&["--inbound-capture-port", "16001", "--redirect-dns", "--capture-all-dns"]);
-    assert!(expected.contains(":16001") && expected.contains(":15053"), "{expected}");
-    for arguments in [
-        &[
-            "--inbound-capture-port=16001",
-            "--redirect-dns=true",
-            "--capture-all-dns=1",
-        ][..],
-        &["-z", "16001", "--redirect-dns=T", "--capture-all-dns=TRUE"],
-        &["-z16001", "--redirect-dns", "--capture-all-dns"],
-        &["-z=16001", "--redirect-dns", "--capture-all-dns"],
-        &["-nz", "16001", "--redirect-dns", "--capture-all-dns"],
-        &[
-            "-z",
-            "16002",
-            "-z",
-            "16001",
-            "--redirect-dns=false",
-            "--redirect-dns",
-            "--capture-all-dns",
-        ],
-    ] {
-        assert_eq!(plan(arguments), expected, "{arguments:?}");
-    }
-}
-
-#[test]
-fn variables_of_the_environment_are_read() {
-    let pod = pod();
-    let by_flag = run(
-        &pod,
-        &["-n", "-z", "16006", "-b", "*", "--redirect-dns", "--capture-all-dns"],
-    )
-    .succeeded();
-    let mut command = istio_iptables(&pod, &[]);
-    command.envs([
-        ("DRY_RUN", "true"),
-        ("INBOUND_CAPTURE_PORT", "16006"),
-        ("ISTIO_INBOUND_PORTS", "*"),
-        ("ISTIO_META_DNS_CAPTURE", "true"),
-        ("CAPTURE_ALL_DNS", "1"),
-    ]);
-    assert_eq!(Run::of(&mut command).succeeded().stdout, by_flag.stdout);
-}
-
-#[test]
-fn the_name_of_the_program_may_say_it() {
-    let directory = Directory::new("names");
-    let pod = pod();
-    let expected = run(&pod, &[INJECTED, &["--dry-run"]].concat()).succeeded().stdout;
-    let mut by_name = pod.command(directory.link("istio-iptables"));
-    by_name.args(INJECTED).arg("--dry-run");
-    let agent = directory.link("pilot-agent");
-    let mut in_place = pod.command(&agent);
-    in_place.arg("istio-iptables").args(INJECTED).arg("--dry-run");
-    let mut flag_first = pod.command(&agent);
-    flag_first
-        .args(["--log_as_json", "istio-iptables"])
-        .args(INJECTED)
-        .arg("--dry-run");
-    for command in [&mut by_name, &mut in_place, &mut flag_first] {
-        assert_eq!(Run::of(command).succeeded().stdout, expected);
-    }
-    Run::of(pod.command(&agent).args(["proxy", "sidecar"])).failed(255, &["unexpected argument 'proxy'"]);
 }
 
 #[test]
@@ -225,7 +126,7 @@ fn all_mistakes_are_told_at_once() {
 #[test]
 fn a_dry_run_prints_and_does_nothing() {
     let directory = Directory::new("dry-run");
-    let file = directory.0.join("rules");
+    let file = directory.path().join("rules");
     let pod = pod();
     let everything = [
         INJECTED,
@@ -252,7 +153,7 @@ fn a_dry_run_prints_and_does_nothing() {
     let mut as_nobody = pod.command_of(Owner::new(65534, 65534), SIDETRACK);
     as_nobody.arg("istio-iptables").args(&everything);
     assert_eq!(Run::of(&mut as_nobody).succeeded().stdout, iptables.stdout);
-    let nowhere = directory.0.join("no/such/directory");
+    let nowhere = directory.path().join("no/such/directory");
     Run::of(istio_iptables(&pod, &everything).env("DRY_RUN_FILE_PATH", nowhere)).failed(1, &["DRY_RUN_FILE_PATH"]);
 }
 
@@ -359,37 +260,4 @@ fn the_log_is_as_the_flags_say() {
         &[INJECTED, &["--log_output_level", "all:none", "--log_target", "stdout"]].concat(),
     );
     assert_eq!(quiet.succeeded().stderr, "");
-}
-
-#[test]
-fn names_of_linkerd_and_kuma_are_taken_by_apply() {
-    let netns = Netns::new();
-    let plan = |options: &str| {
-        let words = ["apply", "--dry-run", "--redirect-dns", "--dns-servers", "all"].into_iter();
-        let arguments: Vec<&str> = words.chain(options.split_whitespace()).collect();
-        sidetrack(&netns, &arguments).succeeded().stdout
-    };
-    let ours = plan(
-        "--proxy-inbound-port 1 --proxy-outbound-port 2 --proxy-uid 3 --include-inbound-ports 5-9 \
-         --exclude-inbound-ports 6 --exclude-outbound-ports 7 --exclude-inbound-cidrs 10.0.0.0/8 --dns-port 10",
-    );
-    let linkerd = plan(
-        "--incoming-proxy-port 1 --outgoing-proxy-port 2 --proxy-uid 3 --ports-to-redirect 5-9 \
-         --inbound-ports-to-ignore 6 --outbound-ports-to-ignore 7 --subnets-to-ignore 10.0.0.0/8 --dns-port 10",
-    );
-    let kuma = plan(
-        "--redirect-inbound-port 1 --redirect-outbound-port 2 --kuma-dp-user 3 --include-inbound-ports 5-9 \
-         --exclude-inbound-ports 6 --exclude-outbound-ports 7 --exclude-inbound-ips 10.0.0.0/8 --redirect-dns-port 10",
-    );
-    assert_eq!(linkerd, ours);
-    assert_eq!(kuma, ours);
-    let excluding = "--exclude-outbound-cidrs 10.0.0.0/8 --drop-invalid";
-    assert_eq!(
-        plan("--exclude-outbound-ips 10.0.0.0/8 --drop-invalid-packets"),
-        plan(excluding)
-    );
-    let simulated = sidetrack(&netns, &["apply", "--simulate"]).succeeded().stdout;
-    assert_eq!(simulated, sidetrack(&netns, &["apply", "--dry-run"]).succeeded().stdout);
-    let help = sidetrack(&netns, &["apply", "--help"]).succeeded().stdout;
-    assert!(!help.contains("kuma") && !help.contains("simulate"), "{help}");
 }
