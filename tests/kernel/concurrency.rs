@@ -198,16 +198,6 @@ fn open() -> [usize; 3] {
     ]
 }
 
-/// Kilobytes of memory that this process has.
-fn memory() -> usize {
-    let status = fs::read_to_string("/proc/self/status").expect("our status");
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .expect("VmRSS");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
-}
-
 fn plan(mode: InboundMode) -> Plan {
     let mut settings = Settings::default();
     settings.config.inbound.mode = mode;
@@ -236,13 +226,11 @@ fn cycles_in_this_process() {
             let removed = install::cleanup(&mut namespace, &observed).expect("cleaned up");
             assert_eq!(removed.rules.len(), 1);
         };
-        // What is allocated once and kept is no leak.
-        (0..50).for_each(cycle);
-        let (before, memory_before) = (open(), memory());
+        // What is opened once and kept is no leak.
+        (0..2).for_each(cycle);
+        let before = open();
         (0..CYCLES).for_each(cycle);
         assert_eq!(open(), before, "open files, netlink sockets, Unix sockets");
-        let grown = memory().saturating_sub(memory_before);
-        assert!(grown < CYCLES / 4, "{grown} kB in {CYCLES} cycles");
     });
     let connections = netns.run(|| fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count"));
     assert_eq!(
@@ -255,7 +243,7 @@ fn cycles_in_this_process() {
 }
 
 #[test]
-fn a_thousand_cycles_leave_no_memory_file_table_set_route_or_zone() {
+fn a_thousand_cycles_leave_no_file_table_set_route_or_zone() {
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     command.args(["--ignored", "--exact", "concurrency::cycles_in_this_process"]);
     let printed = output_of(&mut command);

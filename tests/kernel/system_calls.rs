@@ -1,8 +1,7 @@
-//! What a run costs, as far as it can be counted.
+//! How many system calls and transactions a run makes.
 
 use crate::common::{Netns, Pod};
 use crate::faults::injection::traced;
-use crate::program::Run;
 use crate::program::static_program;
 
 /// The system calls of a run of the program as it is released, and of whatever it starts, in order.
@@ -25,7 +24,7 @@ fn a_first_apply_makes_at_most_60_system_calls() {
     let pod = Pod::new();
     let calls = calls(&pod.netns, &["apply"]);
     assert!(calls.len() <= 60, "{}: {calls:#?}", calls.len());
-    assert!(calls.len() > 30 && calls[0].contains("execve("), "{calls:#?}");
+    assert!(calls[0].contains("execve("), "{calls:#?}");
     assert_eq!(transactions(&calls), 1);
 }
 
@@ -37,23 +36,4 @@ fn each_apply_is_one_transaction_and_that_of_the_same_again_is_none() {
         assert_eq!(transactions(options), 1, "{options:?}");
         assert_eq!(transactions(options), 0, "{options:?} again");
     }
-}
-
-/// Were the functions that are called not next to each other (`scripts/link`), two thirds more would be in memory.
-#[test]
-fn a_first_apply_takes_at_most_2_mib_of_memory() {
-    let pod = Pod::new();
-    // What starts it must be small: its memory counts, too.
-    let mut command = pod.netns.command("/bin/busybox");
-    let run = Run::of(command.args(["time", "-v"]).arg(static_program()).arg("apply")).succeeded();
-    let largest = |line: &str| -> Option<u32> {
-        let (_, number) = line.split_once("Maximum resident set size (kbytes): ")?;
-        number.parse().ok()
-    };
-    // Busybox takes the KiB of getrusage(2) for pages of 4 KiB.
-    let taken = run.stderr.lines().find_map(largest).expect("what time says") / 4;
-    assert!(
-        (1000..=2048).contains(&taken),
-        "{taken} KiB; after many changes, run scripts/link-order"
-    );
 }

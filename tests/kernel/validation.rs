@@ -80,9 +80,7 @@ fn the_same_port_for_both_directions_will_do() {
 #[test]
 fn without_rules_it_fails_when_the_time_is_up() {
     let netns = Netns::new();
-    let start = Instant::now();
     let result = run(&netns, Families::Both);
-    let took = start.elapsed();
     fails(
         result,
         &[
@@ -93,7 +91,6 @@ fn without_rules_it_fails_when_the_time_is_up() {
             "user 1337 in group 1337",
         ],
     );
-    assert!((SHORT..10 * SHORT).contains(&took), "{took:?}");
 }
 
 #[test]

