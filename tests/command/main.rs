@@ -14,8 +14,6 @@ mod cases;
 mod common;
 #[path = "../common/generated.rs"]
 mod generated;
-#[path = "../common/manifest.rs"]
-mod manifest;
 #[path = "../common/plans.rs"]
 mod plans;
 #[expect(dead_code, reason = "other targets use the rest")]
@@ -36,7 +34,6 @@ mod istio_iptables;
 mod istio_verdicts;
 mod layering;
 mod lint;
-mod manifests;
 mod options;
 mod random_options;
 mod readback;

@@ -12,8 +12,6 @@ mod cni;
 #[expect(dead_code, unused_imports, reason = "other targets use the rest")]
 #[path = "../common/mod.rs"]
 mod common;
-#[path = "../common/manifest.rs"]
-mod manifest;
 #[expect(dead_code, reason = "other targets use the rest")]
 #[path = "../common/program.rs"]
 mod program;
@@ -24,6 +22,7 @@ mod sandbox;
 mod containers;
 mod host;
 mod installer;
+mod manifests;
 
 /// The program under test.
 const SIDETRACK: &str = env!("CARGO_BIN_EXE_sidetrack");

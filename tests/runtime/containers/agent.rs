@@ -16,7 +16,7 @@ use crate::cni::has_rules;
 use crate::common::conversation::{Conversation, Echo};
 use crate::common::{Owner, Server, Transport};
 use crate::installer::fixture::eventually;
-use crate::manifest::manifest;
+use crate::manifests::manifest;
 use crate::program::static_program;
 
 /// The container that the kubelet would make of the base with the component for repair.

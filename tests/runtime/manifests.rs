@@ -8,11 +8,23 @@ use serde_json::{Value, json};
 
 use crate::SIDETRACK;
 use crate::common::output_of;
-use crate::manifest::{manifest, path};
 use crate::program::Run;
 
 /// Variants of the base, each with what it changes.
 const VARIANTS: [&str; 3] = ["k3s", "gke", "openshift"];
+
+fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("cni-conf").join(name)
+}
+
+/// One of them.
+pub fn manifest(name: &str) -> Value {
+    let text = fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let document = sidetrack::yaml::document(&text);
+    document
+        .unwrap_or_else(|error| panic!("{name}: {}", error.reason))
+        .to_json()
+}
 
 /// Compares files with the published schemas, and says which do not conform.
 fn validate(files: &[PathBuf]) -> Command {
