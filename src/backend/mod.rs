@@ -5,8 +5,6 @@
 
 pub mod check;
 pub mod choice;
-#[cfg(test)]
-mod distortion;
 mod error;
 #[cfg(test)]
 mod fake;
@@ -15,8 +13,6 @@ pub mod iptables;
 pub mod nftables;
 mod observed;
 pub mod running;
-#[cfg(test)]
-mod without_ipv6;
 
 use std::fmt;
 
@@ -125,6 +121,15 @@ pub struct Namespace {
 }
 
 impl Namespace {
+    /// Over these sockets; those that are missing are opened when they are needed.
+    pub fn over(route: Option<Route>, nftables: Option<Nftables>) -> Self {
+        Self {
+            route,
+            nftables,
+            ..Self::default()
+        }
+    }
+
     /// For whoever is going to change it: waits until no other sidetrack is at it, and keeps others waiting.
     pub fn claim() -> Self {
         Self {

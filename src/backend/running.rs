@@ -75,23 +75,7 @@ pub fn leave_open_connections_alone(proc: &[&Path]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use nix::sched::{CloneFlags, unshare};
-
     use super::*;
-
-    #[test]
-    fn an_empty_namespace_is_nobodys_and_has_no_addresses() {
-        let inside = || {
-            unshare(CloneFlags::CLONE_NEWNET).expect("this test needs root, to make a network namespace");
-            let mut namespace = Namespace::default();
-            let observed = namespace.observe().unwrap();
-            (namespace.holder(&observed).unwrap(), namespace.addresses().unwrap())
-        };
-        assert_eq!(
-            std::thread::spawn(inside).join().unwrap(),
-            (Holder::Nobody, Vec::<IpAddr>::new())
-        );
-    }
 
     #[test]
     fn a_setting_that_is_nowhere_is_told() {

@@ -65,29 +65,3 @@ impl Lock {
         Ok(Self { _socket: socket })
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use nix::sched::{CloneFlags, unshare};
-
-    use super::*;
-
-    #[test]
-    fn there_is_one_lock_a_network_namespace_and_who_waits_long_goes_on_without() {
-        let inside = || {
-            unshare(CloneFlags::CLONE_NEWNET).expect("this test needs root, to make a network namespace");
-            let lock = Lock::take().unwrap();
-            assert_eq!(Lock::take().err(), Some(Errno::EADDRINUSE));
-            assert!(Lock::wait_at_most(Duration::from_millis(20)).is_none());
-            thread::scope(|scope| {
-                let waiting = scope.spawn(|| Lock::wait_at_most(PATIENCE).is_some());
-                thread::sleep(Duration::from_millis(20));
-                drop(lock);
-                assert!(waiting.join().unwrap());
-            });
-            Lock::take().map(drop)
-        };
-        let [one, other] = [(); 2].map(|()| thread::spawn(inside));
-        assert_eq!([one.join().unwrap(), other.join().unwrap()], [Ok(()), Ok(())]);
-    }
-}

@@ -74,26 +74,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_needed_is_given_up_by_one_thread_alone() {
-        let held = |set| caps::read(None, set).unwrap();
-        let before = held(CapSet::Permitted);
-        assert!(before.len() > OF_THE_NETWORK.len(), "this test needs root");
-        let inside = std::thread::spawn(move || {
-            keep_those_of_the_network();
-            let sets = [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable].map(held);
-            (sets, nix::sys::prctl::get_no_new_privs().unwrap())
-        });
-        let (sets, no_new_privileges) = inside.join().unwrap();
-        for kept in &sets[..2] {
-            assert_eq!(*kept, OF_THE_NETWORK.into_iter().collect());
-        }
-        assert!(sets[2].is_subset(&sets[1]));
-        assert!(no_new_privileges);
-        assert_eq!(held(CapSet::Permitted), before);
-        assert!(!nix::sys::prctl::get_no_new_privs().unwrap());
-    }
-
-    #[test]
     fn a_capability_in_the_bounding_set_alone_is_told_apart_from_none() {
         assert!(advise(false, false, true, false).contains("bounding set alone"));
         assert!(advise(false, false, false, false).contains("add NET_ADMIN"));

@@ -10,12 +10,12 @@ import sys
 import tempfile
 import time
 
-import again
 import apply
 import cni
 import connections
 import lists
 import machine
+import reapply
 import report
 from bench import Bench
 from lab import leave_the_host
@@ -96,8 +96,8 @@ def _options():
 
 MEASUREMENTS = (
     apply.measure,
-    again.measure,
-    again.measure_leaks,
+    reapply.measure,
+    reapply.measure_leaks,
     lists.measure,
     connections.measure_excluded,
     connections.measure_redirected,

@@ -1,13 +1,19 @@
 //! Name lookups: servers that tell who asked them, and a forwarder as a proxy has one.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use sidetrack::types::Family;
 
 use super::service::{Serve, Service, Sockets};
 use super::{Address, Netns, Owner, Transport, socket};
+
+/// The forwarder's sockets. On every address it would answer from another one than was asked.
+pub const FORWARDER: [SocketAddr; 2] = [
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15053),
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 15053),
+];
 
 /// The port of name servers.
 pub const DNS_PORT: u16 = 53;

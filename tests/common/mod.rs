@@ -18,12 +18,9 @@ pub mod service;
 pub mod sidecar;
 pub mod socket;
 
-#[allow(unused_imports, reason = "the demo uses less")]
 pub use call::{Call, Caller, To, Transport, call, call_from};
 pub use envoy::Envoy;
-#[allow(unused_imports, reason = "the demo uses less")]
 pub use files::with_file;
-#[allow(unused_imports, reason = "the demo uses less")]
 pub use netns::{Netns, inside, output_of};
 pub use owner::Owner;
 pub use pod::{Address, Pod};

@@ -8,7 +8,7 @@
 )]
 #![allow(clippy::print_stdout, reason = "it is there to be read")]
 
-#[expect(dead_code, reason = "the tests use the rest")]
+#[expect(dead_code, unused_imports, reason = "the tests use the rest")]
 #[path = "../common/mod.rs"]
 mod common;
 

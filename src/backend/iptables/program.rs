@@ -214,3 +214,29 @@ fn wait(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> 
         thread::sleep(Duration::from_micros(200));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::signal::kill;
+    use nix::unistd::Pid;
+
+    use super::*;
+
+    #[test]
+    fn a_program_that_hangs_is_stopped() {
+        let directory = env::temp_dir().join(format!("sidetrack-{}-hang", std::process::id()));
+        fs::create_dir(&directory).unwrap();
+        let (program, id) = (directory.join("iptables-save"), directory.join("id"));
+        fs::write(
+            &program,
+            format!("#!/bin/sh\necho $$ >{}\nexec sleep 60\n", id.display()),
+        )
+        .unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let error = run(&program, Family::V4, &[], String::new(), Duration::from_secs(1));
+        let id = fs::read_to_string(&id).unwrap().trim().parse().unwrap();
+        fs::remove_dir_all(&directory).unwrap();
+        assert!(matches!(error, Err(IptablesError::TimedOut { .. })), "{error:?}");
+        assert_eq!(kill(Pid::from_raw(id), None), Err(nix::errno::Errno::ESRCH));
+    }
+}

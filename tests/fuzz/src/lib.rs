@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use sidetrack::options::Layer;
-use sidetrack::options::sources::{self, Parsed};
+use sidetrack::options::sources;
+use sidetrack::options::sources::Parsed;
 use sidetrack::types::NoAccounts;
 use sidetrack::options::{Config, Settings, file};
 use sidetrack::facts::{Facts, Ipv6};

@@ -1,0 +1,32 @@
+//! What is written for the kernel and for iptables-restore is read back as the rules that were planned.
+
+use sidetrack::backend::iptables;
+use sidetrack::backend::iptables::lower;
+use sidetrack::backend::nftables;
+use sidetrack::backend::nftables::listing::Listing;
+
+use crate::cases;
+use crate::plans::plan;
+use crate::random;
+use crate::rules::{assert_raised_from, assert_reads_back_as};
+
+fn check(options: &[&str]) {
+    let planned = plan(options).ruleset;
+    let listing = Listing::of_steps(&nftables::create(&planned));
+    assert_reads_back_as(&nftables::decode(&listing), &planned);
+    for family in planned.families.iter() {
+        assert_raised_from(&iptables::raise(&lower(&planned).of(family), family), &planned, family);
+    }
+}
+
+#[test]
+fn what_is_written_for_each_case_is_read_back() {
+    for (_, options) in cases::all_options() {
+        check(options);
+    }
+}
+
+#[test]
+fn what_is_written_for_any_options_is_read_back() {
+    random::each(500, check);
+}

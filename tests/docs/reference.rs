@@ -1,0 +1,191 @@
+//! docs/reference.md: its tables of options and commands are written from the code, the others compared with it.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use serde_json::Value;
+use sidetrack::options::problem::environment_name;
+use sidetrack::options::table::{Group, OPTIONS, OptionSpec};
+use sidetrack::render;
+
+use crate::SIDETRACK;
+use crate::cases;
+use crate::common::output_of;
+use crate::generated;
+use crate::page;
+use crate::plans::plan;
+
+const PAGE: &str = "docs/reference.md";
+
+fn text() -> String {
+    std::fs::read_to_string(std::path::Path::new(page::ROOT).join(PAGE)).expect("docs/reference.md")
+}
+
+/// The options: a line for each, under the heading of its group.
+#[test]
+fn the_table_of_options_is_the_one_in_the_code() {
+    let mut table = "| Flag | Variable | Key | Default | Meaning |\n|---|---|---|---|---|\n".to_owned();
+    let mut group: Option<Group> = None;
+    for option in OPTIONS {
+        if group != Some(option.group) {
+            table += &format!("| **{}** | | | | |\n", option.group.heading());
+            group = Some(option.group);
+        }
+        let value = option.value_name.map(|name| format!(" {name}")).unwrap_or_default();
+        let default = match (option.default)().as_str() {
+            "" => String::new(),
+            default => format!(" `{default}`"),
+        };
+        let OptionSpec { name, help, .. } = option;
+        let variable = environment_name(name);
+        table += &format!(
+            "| `--{name}{value}` | `{variable}` | `{}` |{default} | {help} |\n",
+            key(name)
+        );
+    }
+    generated::part(PAGE, "options", &table);
+}
+
+/// What the file calls an option.
+fn key(name: &str) -> String {
+    let (first, rest) = name.split_once('-').unwrap_or((name, ""));
+    let capital = |word: &str| word.get(..1).unwrap_or_default().to_uppercase() + word.get(1..).unwrap_or_default();
+    first.to_owned() + &rest.split('-').map(capital).collect::<String>()
+}
+
+#[test]
+fn the_table_of_other_names_is_the_one_in_the_code() {
+    let mut table = "| Flag | Is |\n|---|---|\n".to_owned();
+    for option in OPTIONS.iter().filter(|option| !option.aliases.is_empty()) {
+        let aliases: Vec<String> = option.aliases.iter().map(|alias| format!("`--{alias}`")).collect();
+        table += &format!("| {} | `--{}` |\n", aliases.join(", "), option.name);
+    }
+    generated::part(PAGE, "aliases", &table);
+}
+
+/// Every command, what it is for, and its flags that are no options of `apply`.
+#[test]
+fn the_table_of_commands_is_the_one_in_the_code() {
+    let mut table = "| Command | What it does | Options of `apply` | Its own |\n|---|---|---|---|\n".to_owned();
+    let root = sidetrack::cli::command();
+    for command in root.get_subcommands() {
+        rows(command, "sidetrack", &mut table);
+    }
+    generated::part(PAGE, "commands", &table);
+}
+
+fn rows(command: &clap::Command, before: &str, table: &mut String) {
+    let name = format!("{before} {}", command.get_name());
+    if command.get_name() == "istio-iptables" {
+        let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+        *table += &format!("| `{name}` | {about} | | [flags of its own](istio-iptables.md#flags-and-variables) |\n");
+        return;
+    }
+    let is_option = |name: &str| OPTIONS.iter().any(|option| option.name == name);
+    let flags: BTreeSet<&str> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
+    let options = flags.iter().filter(|name| is_option(name)).count();
+    let options = match (options, OPTIONS.len()) {
+        (0, _) => "none".to_owned(),
+        (some, all) if some == all => "all".to_owned(),
+        (some, _) if some < 5 => {
+            let listed: Vec<String> = flags
+                .iter()
+                .filter(|name| is_option(name))
+                .map(|name| format!("`--{name}`"))
+                .collect();
+            listed.join(", ")
+        }
+        (_, _) => {
+            let missing = OPTIONS.iter().filter(|option| !flags.contains(option.name));
+            let missing: Vec<String> = missing.map(|option| format!("`--{}`", option.name)).collect();
+            format!("all but {}", missing.join(", "))
+        }
+    };
+    let own = command.get_arguments().filter(|argument| {
+        argument
+            .get_long()
+            .is_none_or(|name| !is_option(name) && name != "help")
+    });
+    let own: Vec<String> = own
+        .map(|argument| match argument.get_long() {
+            Some(flag) => format!("`--{flag}`"),
+            None => format!("`{}`", argument.get_id()),
+        })
+        .collect();
+    if !command.has_subcommands() || command.get_name() != "node" {
+        let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+        *table += &format!("| `{name}` | {about} | {options} | {} |\n", own.join(", "));
+    }
+    for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
+        rows(inner, &name, table);
+    }
+}
+
+#[test]
+fn every_flag_is_described() {
+    let text = text();
+    for command in ["apply", "check", "cleanup", "probe"] {
+        let help = output_of(Command::new(SIDETRACK).args([command, "--help"]));
+        let words = help.lines().flat_map(|line| line.split([' ', ',', '.']));
+        let flags: BTreeSet<&str> = words.filter(|word| word.starts_with("--")).collect();
+        assert!(flags.contains("--netns"), "{help}");
+        for flag in flags.iter().filter(|flag| **flag != "--help") {
+            let described = [format!("`{flag}`"), format!("`{flag} ")];
+            assert!(
+                described.iter().any(|words| text.contains(words)),
+                "{PAGE} says nothing about {flag} of {command}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_field_of_the_json_plan_is_described() {
+    let text = text();
+    let (_, schema) = text.split_once("\n## JSON output\n").expect("the schema");
+    let (schema, _) = schema.split_once("\n## ").expect("its end");
+    let mut fields = BTreeSet::new();
+    for (_, options) in cases::all_options() {
+        let document = render::json::document(&plan(options));
+        collect_fields(&serde_json::from_str(&document).expect("JSON"), &mut fields);
+    }
+    assert!(fields.len() > 20, "{fields:?}");
+    assert_are_described(&fields, PAGE, schema);
+}
+
+/// A part of a page says something about each of these fields.
+pub fn assert_are_described(fields: &BTreeSet<String>, page: &str, text: &str) {
+    for field in fields {
+        let described = [format!("`{field}`"), format!("\"{field}\":")];
+        assert!(
+            described.iter().any(|words| text.contains(words)),
+            "{page} says nothing about the field {field}"
+        );
+    }
+}
+
+/// The names of all fields of an object, and of those in it.
+pub fn collect_fields(value: &Value, fields: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(entries) => {
+            fields.extend(entries.keys().cloned());
+            entries.values().for_each(|value| collect_fields(value, fields));
+        }
+        Value::Array(items) => items.iter().for_each(|item| collect_fields(item, fields)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+#[test]
+fn the_rule_that_is_shown_is_one() {
+    let text = text();
+    let (_, rest) = text.split_once("```json\n").expect("a rule");
+    let (rule, _) = rest.split_once("```").expect("its end");
+    let rule: Value = serde_json::from_str(rule).expect("JSON");
+    let document: Value = serde_json::from_str(&render::json::document(&plan(&[]))).expect("JSON");
+    let chains = document["chains"].as_array().expect("chains");
+    let mut rules = chains
+        .iter()
+        .flat_map(|chain| chain["rules"].as_array().expect("rules"));
+    assert!(rules.any(|one| *one == rule), "not a rule: {rule}");
+}

@@ -1,0 +1,145 @@
+//! The command line: where options come from, what is wrong with them, and how it is told.
+
+use crate::SIDETRACK;
+use crate::common::{Netns, Owner, output_of};
+use crate::program::{Run, sidetrack, state};
+use crate::temporary::Temporary;
+
+#[test]
+fn all_mistakes_of_all_sources_are_told_at_once() {
+    let file = Temporary::new(
+        "mistakes.json",
+        r#"{"exclude-uids": "x", "nonsense": 1, "loopbackCidr": "10.0.0.0/8"}"#,
+    );
+    let netns = Netns::new();
+    let before = state(&netns, "nftables");
+    let mut command = netns.command(SIDETRACK);
+    command
+        .args(["apply", "--config", file.path(), "--proxy-inbound-port", "0"])
+        .args(["--exclude-outbound-cidrs", "10.0.0.0/8,10.0.0.0/33", "--proxy-uid", ""])
+        .env("SIDETRACK_IP_FAMILY", "both")
+        .env("SIDETRACK_PROXY_GID", "");
+    let run = Run::of(&mut command).failed(
+        2,
+        &[
+            "--proxy-inbound-port: \"0\" is not a port from 1 to 65535",
+            "--exclude-outbound-cidrs: \"10.0.0.0/33\" is not an address or a CIDR",
+            "SIDETRACK_IP_FAMILY: \"both\" is not one of auto, ipv4, ipv6, dual",
+            "exclude-uids: \"x\" is not a UID from 0 to 4294967294",
+            "nonsense is not an option",
+            "loopback-cidr: \"10.0.0.0/8\" is not a CIDR inside 127.0.0.0/8",
+            "--proxy-uid and --proxy-gid: neither names anyone",
+        ],
+    );
+    assert_eq!(run.stderr.lines().count(), 7, "{run:?}");
+    assert_eq!(state(&netns, "nftables"), before);
+}
+
+#[test]
+fn unknown_flags_and_commands_are_input_errors() {
+    let netns = Netns::new();
+    for arguments in [
+        &["apply", "--nonsense"][..],
+        &["nonsense"],
+        &["apply", "extra"],
+        &["cleanup", "--proxy-uid", "1"],
+    ] {
+        sidetrack(&netns, arguments).failed(2, &["error"]);
+    }
+}
+
+#[test]
+fn a_namespace_is_entered_by_path_and_by_name() {
+    let host = Netns::new();
+    let pod = Netns::new();
+    let path = pod.path();
+    sidetrack(&host, &["apply", "--netns", path.to_str().expect("text")]).succeeded();
+    assert!(state(&pod, "nftables").contains("sidetrack"));
+    assert!(!state(&host, "nftables").contains("sidetrack"));
+    sidetrack(&host, &["cleanup", "--netns", path.to_str().expect("text")]).succeeded();
+    assert!(!state(&pod, "nftables").contains("sidetrack"));
+}
+
+#[test]
+fn a_namespace_that_is_none_is_told_apart() {
+    let netns = Netns::new();
+    sidetrack(&netns, &["apply", "--netns", "no-such"]).failed(1, &["/run/netns/no-such", "ip netns"]);
+    sidetrack(&netns, &["apply", "--netns", "/etc/passwd"]).failed(1, &["/etc/passwd is not a network namespace"]);
+    sidetrack(&netns, &["cleanup", "--netns", "/proc/self/ns/mnt"]).failed(1, &["not a network namespace"]);
+}
+
+#[test]
+fn a_dry_run_needs_no_privilege() {
+    let nobody = Owner::new(65534, 65534);
+    let netns = Netns::new();
+    for output in ["nft", "iptables", "json"] {
+        let as_root = sidetrack(&netns, &["apply", "--dry-run", "--output", output]).succeeded();
+        let mut command = netns.command_of(nobody, SIDETRACK);
+        let as_nobody = Run::of(command.args(["apply", "--dry-run", "--output", output])).succeeded();
+        assert_eq!(as_nobody.stdout, as_root.stdout);
+        assert_eq!(as_nobody.stderr, "");
+    }
+}
+
+#[test]
+fn log_lines_are_one_an_event_in_text_and_json() {
+    let netns = Netns::new();
+    let text = sidetrack(&netns, &["apply"]).succeeded();
+    assert_eq!(text.stderr.lines().count(), 1, "{text:?}");
+    assert_eq!(text.stdout, "");
+    let json = sidetrack(&netns, &["cleanup", "--log-format", "json", "-vv"]).succeeded();
+    for line in json.stderr.lines() {
+        let event: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        assert!(event["level"].is_string() && event["message"].is_string(), "{line}");
+    }
+    assert!(json.stderr.contains("DEBUG"), "{json:?}");
+    let quiet = sidetrack(&netns, &["apply", "--log-level", "error"]).succeeded();
+    assert_eq!(quiet.stderr, "");
+}
+
+#[test]
+fn the_json_plan_says_what_each_rule_is_for() {
+    let run = sidetrack(&Netns::new(), &["apply", "--dry-run", "--output", "json"]).succeeded();
+    let plan: serde_json::Value = serde_json::from_str(&run.stdout).expect("JSON");
+    assert_eq!(plan["version"], 1);
+    assert_eq!(plan["loopbackAddresses"], serde_json::json!(["::6/128"]));
+    let rules: Vec<_> = plan["chains"]
+        .as_array()
+        .expect("chains")
+        .iter()
+        .flat_map(|chain| chain["rules"].as_array().expect("rules").iter())
+        .collect();
+    assert!(rules.len() > 10);
+    assert!(
+        rules
+            .iter()
+            .all(|rule| rule["comment"].as_str().is_some_and(|comment| !comment.is_empty()))
+    );
+}
+
+#[test]
+fn cleanup_does_not_mind_options_of_others() {
+    let mut command = Netns::new().command(SIDETRACK);
+    command.arg("cleanup").env("SIDETRACK_PROXY_UID", "nonsense");
+    Run::of(&mut command).succeeded();
+}
+
+#[test]
+fn graph_draws_what_it_is_asked_for_and_applies_nothing() {
+    let netns = Netns::new();
+    let begins = |arguments: &[&str], begin: &str| {
+        let run = sidetrack(&netns, &[&["graph"], arguments].concat()).succeeded();
+        assert!(run.stdout.starts_with(begin), "{run:?}");
+        run.stdout
+    };
+    begins(&[], "flowchart TB\n");
+    begins(&["--format", "dot"], "digraph sidetrack {\n");
+    let drawn = begins(&["--format", "svg", "--proxy-inbound-port", "4143"], "<svg ");
+    assert!(drawn.contains("The proxy, port 4143"));
+    sidetrack(&netns, &["graph", "--format", "png"]).failed(2, &["mermaid, dot, svg"]);
+    assert_eq!(
+        output_of(netns.command("nft").args(["list", "ruleset"])),
+        "",
+        "nothing is applied"
+    );
+}

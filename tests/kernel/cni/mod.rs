@@ -1,0 +1,8 @@
+//! The CNI plugin as a runtime runs it: variables, a NetConf on standard input, the program itself, real namespaces.
+
+mod pods;
+#[path = "../../common/cni.rs"]
+mod request;
+mod verbs;
+
+use self::request::{ANNOTATIONS, Request, error, has_rules, plugin, request};

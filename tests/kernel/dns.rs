@@ -1,0 +1,659 @@
+//! Captured name lookups: a name server outside, a forwarder in the pod, a real Envoy beside it.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use sidetrack::types::Family;
+
+use crate::SIDETRACK;
+use crate::common::Caller::{App, Process, Proxy, Root};
+use crate::common::Transport::{Tcp, Udp};
+use crate::common::dns::{FORWARDER, Message, Reply, Resolver, look_up, receive_from, reply};
+use crate::common::files::with_file;
+use crate::common::{Address, Caller, Envoy, Netns, Owner, Pod, Transport, output_of};
+use crate::program::feed;
+use crate::program::{BACKENDS, apply};
+
+/// The way that a lookup takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Through the forwarder.
+    Forwarder,
+    /// Through Envoy, as any connection would.
+    Envoy,
+    /// Straight to the name server.
+    Direct,
+}
+use Way::{Direct, Envoy as ThroughEnvoy, Forwarder};
+
+/// A lookup, and the way that it takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Lookup {
+    what: &'static str,
+    transport: Transport,
+    caller: Caller,
+    server: Address,
+    way: Way,
+}
+
+/// A lookup in few words.
+pub const fn lookup(what: &'static str, transport: Transport, caller: Caller, server: Address, way: Way) -> Lookup {
+    Lookup {
+        what,
+        transport,
+        caller,
+        server,
+        way,
+    }
+}
+
+/// A pod with a proxy: Envoy and a forwarder, which asks the neighbour. The name servers are all the neighbour's.
+///
+/// The pod's firewall takes no answer that does not belong to a question: what is translated or sorted into zones on
+/// one way only is lost.
+pub struct Lab {
+    pub pod: Pod,
+    _envoy: Envoy,
+    _resolvers: [Resolver; 2],
+}
+
+const FIREWALL: &str = "table inet firewall {
+    chain input {
+        type filter hook input priority 0
+        udp sport { 53, 15053 } ct state != { established, related } drop
+    }
+}";
+
+impl Lab {
+    pub fn new() -> Self {
+        Self::asking(Address::PEER, FORWARDER)
+    }
+
+    fn asking(upstream: Address, forwarder: [SocketAddr; 2]) -> Self {
+        let pod = Pod::new();
+        let addresses = [Address::PEER, Address::PEER_SECOND, Address::FAR];
+        let addresses = Family::BOTH.map(|family| addresses.map(|address| address.of(family)));
+        feed(&pod.netns, "nft", &["-f", "-"], FIREWALL);
+        // As container runtimes have it.
+        set(&pod.netns, "ip_unprivileged_port_start", "0");
+        Self {
+            _envoy: Envoy::start(&pod.netns, Owner::PROXY, sidetrack::types::InboundMode::Redirect),
+            _resolvers: [
+                Resolver::name_server(&pod.peer, Owner::ROOT, addresses.as_flattened()),
+                Resolver::forwarder(&pod.netns, Owner::PROXY, &forwarder, upstream),
+            ],
+            pod,
+        }
+    }
+
+    fn apply(&self, backend: &str, options: &[&str]) -> String {
+        apply(&self.pod.netns, backend, &[&["--redirect-dns"], options].concat())
+    }
+
+    fn look_up(&self, lookup: &Lookup, family: Family) -> io::Result<Reply> {
+        let name = format!("{}.example", lookup.what.replace(' ', "-"));
+        let server = lookup.server.of(family);
+        lookup
+            .caller
+            .run(&self.pod, || look_up(lookup.transport, None, server, &name))
+    }
+
+    /// Every lookup takes its way, in these families.
+    #[track_caller]
+    pub fn look_all_up(&self, families: &[Family], lookups: &[Lookup]) {
+        let mut strays = Vec::new();
+        for (family, lookup) in families
+            .iter()
+            .flat_map(|family| lookups.iter().map(move |lookup| (*family, lookup)))
+        {
+            let way = self.look_up(lookup, family).map(|reply| way(&reply));
+            if way.as_ref().ok() != Some(&lookup.way) {
+                strays.push(format!("{family}: {lookup:?}: {way:?}"));
+            }
+        }
+        assert!(strays.is_empty(), "{}", strays.join("\n"));
+    }
+}
+
+/// The way that a lookup took. The forwarder must have seen who asked, if not always from which port: the kernel changes
+/// it where one port asks several servers, all of which are the forwarder.
+pub fn way(reply: &Reply) -> Way {
+    match reply.forwarded_for {
+        Some(client) if client.ip() == reply.local.ip() => Forwarder,
+        Some(_) => panic!("the forwarder saw somebody else: {reply:?}"),
+        None if reply.client == reply.local => Direct,
+        None => ThroughEnvoy,
+    }
+}
+
+/// The addresses of a host in both families, as an option names them.
+pub fn both(address: Address) -> String {
+    Family::BOTH.map(|family| address.of(family).to_string()).join(",")
+}
+
+/// What holds whenever the neighbour's lookups are captured.
+const ALWAYS: &[Lookup] = &[
+    lookup("the app, UDP", Udp, App, Address::PEER, Forwarder),
+    lookup("the app, TCP", Tcp, App, Address::PEER, Forwarder),
+    lookup("root, UDP", Udp, Root, Address::PEER, Forwarder),
+    lookup("root, TCP", Tcp, Root, Address::PEER, Forwarder),
+    lookup("the proxy, UDP", Udp, Proxy, Address::PEER, Direct),
+    lookup("the proxy, TCP", Tcp, Proxy, Address::PEER, Direct),
+    lookup("the proxy's user, UDP", Udp, Process(1337, 1000), Address::PEER, Direct),
+    lookup("the proxy's user, TCP", Tcp, Process(1337, 1000), Address::PEER, Direct),
+    lookup(
+        "the proxy's group, UDP",
+        Udp,
+        Process(1000, 1337),
+        Address::PEER,
+        Direct,
+    ),
+    lookup(
+        "the proxy's group, TCP",
+        Tcp,
+        Process(1000, 1337),
+        Address::PEER,
+        Direct,
+    ),
+    lookup("the proxy, another server, UDP", Udp, Proxy, Address::FAR, Direct),
+    lookup("the proxy, another server, TCP", Tcp, Proxy, Address::FAR, Direct),
+];
+
+/// What holds besides where only the neighbour's are.
+const OTHERS: &[Lookup] = &[
+    lookup("another server, UDP", Udp, App, Address::PEER_SECOND, Direct),
+    lookup("another server, TCP", Tcp, App, Address::PEER_SECOND, ThroughEnvoy),
+    lookup("a server far away, UDP", Udp, App, Address::FAR, Direct),
+    lookup("a server far away, TCP", Tcp, App, Address::FAR, ThroughEnvoy),
+];
+
+/// What holds besides where all are.
+const ALL: &[Lookup] = &[
+    lookup("another server, UDP", Udp, App, Address::PEER_SECOND, Forwarder),
+    lookup("another server, TCP", Tcp, App, Address::PEER_SECOND, Forwarder),
+    lookup("a server far away, UDP", Udp, App, Address::FAR, Forwarder),
+    lookup("a server far away, TCP", Tcp, App, Address::FAR, Forwarder),
+];
+
+fn lookups_of_some_servers_pass_the_forwarder(backend: &str) {
+    let lab = Lab::new();
+    lab.apply(backend, &["--dns-servers", &both(Address::PEER)]);
+    lab.look_all_up(&Family::BOTH, ALWAYS);
+    lab.look_all_up(&Family::BOTH, OTHERS);
+}
+
+#[test]
+fn lookups_of_some_servers_pass_the_forwarder_with_nftables() {
+    lookups_of_some_servers_pass_the_forwarder("nftables");
+}
+
+#[test]
+fn lookups_of_some_servers_pass_the_forwarder_with_iptables_nft() {
+    lookups_of_some_servers_pass_the_forwarder("iptables-nft");
+}
+
+#[test]
+fn lookups_of_some_servers_pass_the_forwarder_with_iptables_legacy() {
+    lookups_of_some_servers_pass_the_forwarder("iptables-legacy");
+}
+
+/// Also beside TPROXY, which marks packets too.
+fn all_lookups_pass_the_forwarder(backend: &str) {
+    let lab = Lab::new();
+    for mode in ["redirect", "tproxy"] {
+        lab.apply(backend, &["--dns-servers", "all", "--inbound-mode", mode]);
+        lab.look_all_up(&Family::BOTH, ALWAYS);
+        lab.look_all_up(&Family::BOTH, ALL);
+    }
+}
+
+#[test]
+fn all_lookups_pass_the_forwarder_with_nftables() {
+    all_lookups_pass_the_forwarder("nftables");
+}
+
+#[test]
+fn all_lookups_pass_the_forwarder_with_iptables_nft() {
+    all_lookups_pass_the_forwarder("iptables-nft");
+}
+
+#[test]
+fn all_lookups_pass_the_forwarder_with_iptables_legacy() {
+    all_lookups_pass_the_forwarder("iptables-legacy");
+}
+
+/// Lookups that are left alone get their answers from the name server itself.
+fn excluded_lookups_go_straight_to_the_server(backend: &str) {
+    let lab = Lab::new();
+    for servers in [both(Address::PEER).as_str(), "all"] {
+        let by_owner = [
+            "--dns-servers",
+            servers,
+            "--exclude-uids",
+            "1500",
+            "--exclude-gids",
+            "1600",
+            "--exclude-outbound-ports-for-uids",
+            "udp:53:1700;tcp:53:1800",
+        ];
+        lab.apply(backend, &by_owner);
+        lab.look_all_up(&Family::BOTH, ALWAYS);
+        lab.look_all_up(
+            &Family::BOTH,
+            &[
+                lookup("a user, UDP", Udp, Process(1500, 1000), Address::PEER, Direct),
+                lookup("a user, TCP", Tcp, Process(1500, 1000), Address::PEER, Direct),
+                lookup("a group, UDP", Udp, Process(1000, 1600), Address::PEER, Direct),
+                lookup("a group, TCP", Tcp, Process(1000, 1600), Address::PEER, Direct),
+                lookup(
+                    "a user, UDP alone, UDP",
+                    Udp,
+                    Process(1700, 1000),
+                    Address::PEER,
+                    Direct,
+                ),
+                lookup(
+                    "a user, UDP alone, TCP",
+                    Tcp,
+                    Process(1700, 1000),
+                    Address::PEER,
+                    Forwarder,
+                ),
+                lookup(
+                    "a user, TCP alone, UDP",
+                    Udp,
+                    Process(1800, 1000),
+                    Address::PEER,
+                    Forwarder,
+                ),
+                lookup(
+                    "a user, TCP alone, TCP",
+                    Tcp,
+                    Process(1800, 1000),
+                    Address::PEER,
+                    Direct,
+                ),
+            ],
+        );
+
+        lab.apply(backend, &["--dns-servers", servers, "--exclude-outbound-ports", "53"]);
+        lab.look_all_up(
+            &Family::BOTH,
+            &[
+                lookup("an excluded port, UDP", Udp, App, Address::PEER, Direct),
+                lookup("an excluded port, TCP", Tcp, App, Address::PEER, Direct),
+                lookup("an excluded port, the proxy", Udp, Proxy, Address::PEER, Direct),
+            ],
+        );
+    }
+    let server = both(Address::PEER_SECOND);
+    lab.apply(backend, &["--dns-servers", &server, "--exclude-interfaces", "eth1"]);
+    lab.look_all_up(
+        &Family::BOTH,
+        &[
+            lookup("an excluded link, UDP", Udp, App, Address::PEER_SECOND, Direct),
+            lookup("an excluded link, TCP", Tcp, App, Address::PEER_SECOND, Direct),
+            lookup(
+                "an excluded link, the proxy, UDP",
+                Udp,
+                Proxy,
+                Address::PEER_SECOND,
+                Direct,
+            ),
+        ],
+    );
+    // What is excluded by its address is TCP that is not DNS.
+    let server = both(Address::PEER);
+    lab.apply(
+        backend,
+        &["--dns-servers", &server, "--exclude-outbound-cidrs", &server],
+    );
+    lab.look_all_up(&Family::BOTH, ALWAYS);
+}
+
+#[test]
+fn excluded_lookups_go_straight_to_the_server_with_nftables() {
+    excluded_lookups_go_straight_to_the_server("nftables");
+}
+
+#[test]
+fn excluded_lookups_go_straight_to_the_server_with_iptables_nft() {
+    excluded_lookups_go_straight_to_the_server("iptables-nft");
+}
+
+#[test]
+fn excluded_lookups_go_straight_to_the_server_with_iptables_legacy() {
+    excluded_lookups_go_straight_to_the_server("iptables-legacy");
+}
+
+/// The way of the app where lookups of its family's server are not captured.
+const NOT_CAPTURED: &[Lookup] = &[
+    lookup("the app, UDP", Udp, App, Address::PEER, Direct),
+    lookup("the app, TCP", Tcp, App, Address::PEER, ThroughEnvoy),
+    lookup("the proxy, UDP", Udp, Proxy, Address::PEER, Direct),
+    lookup("the proxy, TCP", Tcp, Proxy, Address::PEER, Direct),
+];
+
+/// The servers of resolv.conf, where no others are named; a family that has none is left alone.
+fn the_servers_are_those_of_resolv_conf(backend: &str) {
+    let lab = Lab::new();
+    let cases = [
+        ("nameserver 10.99.0.1\n", &[Family::V4][..]),
+        ("nameserver fd99::1\n", &[Family::V6][..]),
+        (
+            "search a.b\n# nameserver 1.1.1.1\nnameserver 10.99.0.1\nnameserver fd99::1\noptions ndots:5\n",
+            &Family::BOTH,
+        ),
+        ("nameserver 192.0.2.1\nnameserver 10.99.0.1\n", &[Family::V4][..]),
+        ("search a.b\n", &[]),
+    ];
+    for (text, captured) in cases {
+        let mut command = lab.pod.netns.command(SIDETRACK);
+        command.args(["apply", "--backend", backend, "--redirect-dns"]);
+        with_file(&mut command, "/etc/resolv.conf", text);
+        output_of(&mut command);
+        let others: Vec<_> = Family::BOTH
+            .into_iter()
+            .filter(|family| !captured.contains(family))
+            .collect();
+        lab.look_all_up(captured, ALWAYS);
+        lab.look_all_up(&others, NOT_CAPTURED);
+    }
+}
+
+#[test]
+fn the_servers_are_those_of_resolv_conf_with_nftables() {
+    the_servers_are_those_of_resolv_conf("nftables");
+}
+
+#[test]
+fn the_servers_are_those_of_resolv_conf_with_iptables_nft() {
+    the_servers_are_those_of_resolv_conf("iptables-nft");
+}
+
+#[test]
+fn the_servers_are_those_of_resolv_conf_with_iptables_legacy() {
+    the_servers_are_those_of_resolv_conf("iptables-legacy");
+}
+
+/// A family that is not redirected is left alone altogether.
+#[test]
+fn a_family_that_is_not_redirected_is_left_alone() {
+    let lab = Lab::new();
+    for backend in BACKENDS {
+        for (option, captured, other) in [("ipv4", Family::V4, Family::V6), ("ipv6", Family::V6, Family::V4)] {
+            lab.apply(backend, &["--dns-servers", "all", "--ip-family", option]);
+            lab.look_all_up(&[captured], ALWAYS);
+            lab.look_all_up(
+                &[other],
+                &[
+                    lookup("the app, UDP", Udp, App, Address::PEER, Direct),
+                    lookup("the app, TCP", Tcp, App, Address::PEER, Direct),
+                ],
+            );
+        }
+    }
+}
+
+#[test]
+fn the_forwarder_may_listen_on_another_port() {
+    let forwarder = FORWARDER.map(|on| (on.ip(), 5353).into());
+    let lab = Lab::asking(Address::PEER, forwarder);
+    for backend in BACKENDS {
+        lab.apply(backend, &["--dns-servers", &both(Address::PEER), "--dns-port", "5353"]);
+        lab.look_all_up(&Family::BOTH, ALWAYS);
+        lab.look_all_up(&Family::BOTH, OTHERS);
+    }
+}
+
+/// A resolver in the pod, as systemd has one. It asks others itself.
+#[test]
+fn a_resolver_on_loopback_is_captured_too() {
+    const STUB: Address = Address::new(Ipv4Addr::new(127, 0, 0, 53), Ipv6Addr::LOCALHOST);
+    const RESOLVE: Owner = Owner::new(101, 101);
+    let lab = Lab::asking(STUB, FORWARDER);
+    let stub = Family::BOTH.map(|family| STUB.of(family));
+    let _stub = Resolver::name_server(&lab.pod.netns, RESOLVE, &stub);
+    for backend in BACKENDS {
+        lab.apply(backend, &["--dns-servers", &both(STUB)]);
+        lab.look_all_up(
+            &Family::BOTH,
+            &[
+                lookup("the app, UDP", Udp, App, STUB, Forwarder),
+                lookup("the app, TCP", Tcp, App, STUB, Forwarder),
+                lookup("the proxy, UDP", Udp, Proxy, STUB, Direct),
+                lookup("the proxy, TCP", Tcp, Proxy, STUB, Direct),
+                lookup(
+                    "the resolver itself, UDP",
+                    Udp,
+                    Process(RESOLVE.uid, RESOLVE.gid),
+                    Address::PEER,
+                    Direct,
+                ),
+                lookup(
+                    "the resolver itself, TCP",
+                    Tcp,
+                    Process(RESOLVE.uid, RESOLVE.gid),
+                    Address::PEER,
+                    ThroughEnvoy,
+                ),
+            ],
+        );
+    }
+}
+
+/// Changes a setting of the namespace's IP, both versions.
+pub fn set(netns: &Netns, name: &str, value: &str) {
+    let written = netns.run(|| fs::write(format!("/proc/sys/net/ipv4/{name}"), value));
+    written.unwrap_or_else(|error| panic!("{name}: {error}"));
+}
+
+/// One socket asks all servers at once, as musl's resolver does, and each answer comes from the server that was asked.
+fn one_socket_may_ask_several_servers(backend: &str) {
+    let lab = Lab::new();
+    lab.apply(backend, &["--dns-servers", "all"]);
+    for (family, caller) in Family::BOTH
+        .into_iter()
+        .flat_map(|family| [(family, App), (family, Proxy)])
+    {
+        let socket = caller
+            .run(&lab.pod, || UdpSocket::bind((Address::POD.of(family), 0)))
+            .expect("a socket");
+        socket.set_read_timeout(Some(Duration::from_secs(5))).expect("patience");
+        let servers = [Address::PEER, Address::PEER_SECOND, Address::FAR].map(|server| server.of(family));
+        let mut open: Vec<_> = servers
+            .map(|server| (server, Message::question("several.example")))
+            .into();
+        for (server, question) in &open {
+            socket
+                .send_to(&question.bytes(), (*server, 53))
+                .expect("a question that leaves");
+        }
+        while !open.is_empty() {
+            let (from, answer) = receive_from(&socket).expect("an answer to each question");
+            let place = open
+                .iter()
+                .position(|(server, question)| from.ip() == *server && answer.id == question.id);
+            open.swap_remove(place.unwrap_or_else(|| panic!("{backend}, {caller:?}: {from} says {answer:?}")));
+        }
+    }
+}
+
+#[test]
+fn one_socket_may_ask_several_servers_with_nftables() {
+    one_socket_may_ask_several_servers("nftables");
+}
+
+#[test]
+fn one_socket_may_ask_several_servers_with_iptables_nft() {
+    one_socket_may_ask_several_servers("iptables-nft");
+}
+
+#[test]
+fn one_socket_may_ask_several_servers_with_iptables_legacy() {
+    one_socket_may_ask_several_servers("iptables-legacy");
+}
+
+/// How many lookups are made where it is about many.
+const MANY: usize = 600;
+/// How many of them wait for an answer at a time: no socket's buffer is too small for that.
+const AT_A_TIME: usize = 100;
+
+fn socket(pod: &Pod, caller: Caller, server: IpAddr) -> UdpSocket {
+    let any = caller.run(pod, || {
+        let unspecified: IpAddr = if server.is_ipv4() {
+            Ipv4Addr::UNSPECIFIED.into()
+        } else {
+            Ipv6Addr::UNSPECIFIED.into()
+        };
+        let socket = UdpSocket::bind((unspecified, 0))?;
+        socket.connect((server, 53))?;
+        socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+        Ok(socket)
+    });
+    any.expect("a socket")
+}
+
+fn ask(socket: &UdpSocket, number: usize) -> Message {
+    let question = Message::question(&format!("number-{number}.example"));
+    socket.send(&question.bytes()).expect("a question that leaves");
+    question
+}
+
+/// Each question gets the answer to itself, whatever the order.
+fn answers(socket: &UdpSocket, questions: Vec<Message>) -> Vec<Reply> {
+    let local = socket.local_addr().expect("an address");
+    let mut open = questions;
+    let mut replies = Vec::new();
+    while !open.is_empty() {
+        let (_, answer) = receive_from(socket).expect("an answer to each question");
+        let place = open.iter().position(|question| question.id == answer.id);
+        let question = open.swap_remove(place.unwrap_or_else(|| panic!("nobody asked for {answer:?}")));
+        replies.push(reply(local, &question, &answer).expect("the answer to this question"));
+    }
+    replies
+}
+
+fn many_lookups_from_one_port(pod: &Pod, family: Family) {
+    let socket = socket(pod, App, Address::PEER.of(family));
+    for start in (0..MANY).step_by(AT_A_TIME) {
+        let questions = (start..start + AT_A_TIME).map(|number| ask(&socket, number)).collect();
+        for reply in answers(&socket, questions) {
+            assert_eq!(way(&reply), Forwarder, "{family}: {reply:?}");
+        }
+    }
+}
+
+/// The app and the proxy take turns, with few ports between them: each port serves the one, then the other.
+fn many_lookups_from_many_ports(pod: &Pod, family: Family) {
+    let server = Address::PEER.of(family);
+    for start in (0..MANY).step_by(AT_A_TIME) {
+        let caller = |number: usize| {
+            if number.is_multiple_of(3) {
+                (Proxy, Direct)
+            } else {
+                (App, Forwarder)
+            }
+        };
+        let asked: Vec<_> = (start..start + AT_A_TIME)
+            .map(|number| {
+                let (caller, way) = caller(number);
+                let socket = socket(pod, caller, server);
+                let question = ask(&socket, number);
+                (socket, question, way)
+            })
+            .collect();
+        for (socket, question, expected) in asked {
+            for reply in answers(&socket, vec![question]) {
+                assert_eq!(way(&reply), expected, "{family}: {reply:?}");
+            }
+        }
+    }
+}
+
+fn many_lookups_are_not_mixed_up(backend: &str) {
+    let lab = Lab::new();
+    lab.apply(backend, &["--dns-servers", &both(Address::PEER)]);
+    set(&lab.pod.netns, "ip_local_port_range", "40000 40299");
+    for family in Family::BOTH {
+        many_lookups_from_one_port(&lab.pod, family);
+        many_lookups_from_many_ports(&lab.pod, family);
+    }
+}
+
+#[test]
+fn many_lookups_are_not_mixed_up_with_nftables() {
+    many_lookups_are_not_mixed_up("nftables");
+}
+
+#[test]
+fn many_lookups_are_not_mixed_up_with_iptables_nft() {
+    many_lookups_are_not_mixed_up("iptables-nft");
+}
+
+#[test]
+fn many_lookups_are_not_mixed_up_with_iptables_legacy() {
+    many_lookups_are_not_mixed_up("iptables-legacy");
+}
+
+/// The ways of three lookups from one port, one after the other: the app's, the proxy's, the app's.
+fn ways_of_one_port(pod: &Pod, family: Family, port: u16) -> [Way; 3] {
+    [App, Proxy, App].map(|caller| {
+        let source = Some((Address::POD.of(family), port).into());
+        let reply = caller.run(pod, || {
+            look_up(Udp, source, Address::PEER.of(family), "one.port.example")
+        });
+        way(&reply.expect("an answer"))
+    })
+}
+
+/// The kernel remembers connections for longer than sockets live, and the rules keep those of the app and those of
+/// the proxy apart.
+fn a_port_may_serve_the_app_and_then_the_proxy(backend: &str) {
+    let lab = Lab::new();
+    lab.apply(backend, &["--dns-servers", &both(Address::PEER)]);
+    for family in Family::BOTH {
+        assert_eq!(
+            ways_of_one_port(&lab.pod, family, 30000),
+            [Forwarder, Direct, Forwarder],
+            "{family}"
+        );
+    }
+    // Without that the proxy would ask itself.
+    forget_zones(&lab.pod.netns, backend);
+    for family in Family::BOTH {
+        assert_eq!(ways_of_one_port(&lab.pod, family, 30001), [Forwarder; 3], "{family}");
+    }
+}
+
+fn forget_zones(netns: &Netns, backend: &str) {
+    match backend.strip_prefix("iptables-") {
+        Some(variant) => {
+            for program in ["iptables", "ip6tables"] {
+                let program = format!("{program}-{variant}");
+                output_of(netns.command(program).args(["-t", "raw", "-F"]));
+            }
+        }
+        None => {
+            let chain = ["flush", "chain", "inet", "sidetrack", "raw_output"];
+            output_of(netns.command("nft").args(chain));
+        }
+    }
+}
+
+#[test]
+fn a_port_may_serve_the_app_and_then_the_proxy_with_nftables() {
+    a_port_may_serve_the_app_and_then_the_proxy("nftables");
+}
+
+#[test]
+fn a_port_may_serve_the_app_and_then_the_proxy_with_iptables_nft() {
+    a_port_may_serve_the_app_and_then_the_proxy("iptables-nft");
+}
+
+#[test]
+fn a_port_may_serve_the_app_and_then_the_proxy_with_iptables_legacy() {
+    a_port_may_serve_the_app_and_then_the_proxy("iptables-legacy");
+}

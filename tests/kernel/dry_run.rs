@@ -1,0 +1,78 @@
+//! What a dry run prints, loaded by hand, is what applying does.
+
+use crate::cases;
+use crate::common::{Netns, output_of};
+use crate::program::{BACKENDS, apply, feed, sidetrack, state};
+
+fn dry_run(netns: &Netns, output: &str, options: &[&str]) -> String {
+    let arguments = [&["apply", "--dry-run", "--output", output], options].concat();
+    sidetrack(netns, &arguments).succeeded().stdout
+}
+
+/// Loads a dry run as a person would who read it.
+pub fn load(netns: &Netns, backend: &str, options: &[&str]) {
+    let nft = dry_run(netns, "nft", options);
+    for command in nft
+        .lines()
+        .filter_map(|line| line.strip_prefix("# Part of the plan too, by hand: ip "))
+    {
+        output_of(netns.command("ip").args(command.split(' ')));
+    }
+    let iptables = dry_run(netns, "iptables", options);
+    let only = |family| options.windows(2).any(|pair| pair == ["--ip-family", family]);
+    match backend {
+        "nftables" => {
+            feed(netns, "nft", &["-c", "-f", "-"], &nft);
+            feed(netns, "nft", &["-f", "-"], &nft);
+        }
+        backend => {
+            let variant = backend.strip_prefix("iptables-").expect("a variant");
+            for (program, other) in [("iptables", "ipv6"), ("ip6tables", "ipv4")] {
+                if !only(other) {
+                    let restore = format!("{program}-{variant}-restore");
+                    feed(netns, &restore, &["--noflush", "--test"], &iptables);
+                    feed(netns, &restore, &["--noflush"], &iptables);
+                }
+            }
+        }
+    }
+}
+
+fn a_dry_run_loaded_by_hand_is_what_apply_does(backend: &str) {
+    for (name, options) in cases::all_options() {
+        let applied = Netns::new();
+        apply(&applied, backend, options);
+        let loaded = Netns::new();
+        load(&loaded, backend, options);
+        assert_eq!(state(&applied, backend), state(&loaded, backend), "{}", name);
+        let log = apply(&loaded, backend, options);
+        assert!(log.contains("like this already"), "{}: {log}", name);
+    }
+}
+
+#[test]
+fn a_dry_run_loaded_by_hand_is_what_apply_does_with_nftables() {
+    a_dry_run_loaded_by_hand_is_what_apply_does("nftables");
+}
+
+#[test]
+fn a_dry_run_loaded_by_hand_is_what_apply_does_with_iptables_nft() {
+    a_dry_run_loaded_by_hand_is_what_apply_does("iptables-nft");
+}
+
+#[test]
+fn a_dry_run_loaded_by_hand_is_what_apply_does_with_iptables_legacy() {
+    a_dry_run_loaded_by_hand_is_what_apply_does("iptables-legacy");
+}
+
+#[test]
+fn a_dry_run_changes_nothing() {
+    let netns = Netns::new();
+    let before = BACKENDS.map(|backend| state(&netns, backend));
+    for output in ["nft", "iptables", "json"] {
+        for backend in ["auto", "nftables", "iptables-nft", "iptables-legacy"] {
+            dry_run(&netns, output, &["--backend", backend, "--ip-family", "dual"]);
+        }
+    }
+    assert_eq!(BACKENDS.map(|backend| state(&netns, backend)), before);
+}

@@ -1,0 +1,66 @@
+//! Rules and traffic, in the kernel of this machine. Needs root.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on should say so and stop"
+)]
+
+// Shared with other targets, each of which uses a part of it.
+#[path = "../cases/mod.rs"]
+mod cases;
+#[expect(dead_code, unused_imports, reason = "other targets use the rest")]
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../common/plans.rs"]
+mod plans;
+#[path = "../common/program.rs"]
+mod program;
+#[path = "../common/questions.rs"]
+mod questions;
+#[path = "../common/random.rs"]
+mod random;
+#[path = "../common/rules.rs"]
+mod rules;
+#[path = "../common/sandbox.rs"]
+mod sandbox;
+#[path = "../common/temporary.rs"]
+mod temporary;
+
+mod benchmark;
+mod check;
+mod cli;
+mod cni;
+mod concurrency;
+mod dns;
+mod dry_run;
+mod envoy;
+mod explain;
+mod faults;
+mod foreign_writers;
+mod groups;
+mod iptables;
+mod istio;
+mod lifecycle;
+mod load;
+mod lock;
+mod minimal_container;
+mod netlink_faults;
+mod output;
+mod privilege;
+mod probe;
+mod random_options;
+mod readback;
+mod refusal;
+mod regressions;
+mod reroute;
+mod restricted_environment;
+mod routing;
+mod running;
+mod system_calls;
+mod tproxy;
+mod traffic;
+mod validation;
+mod without_ipv6;
+
+/// The program under test.
+const SIDETRACK: &str = env!("CARGO_BIN_EXE_sidetrack");

@@ -1,0 +1,29 @@
+//! Random options: applying succeeds, and what is installed is what is printed.
+
+use crate::common::Netns;
+use crate::program::{BACKENDS, apply, feed, sidetrack};
+use crate::random;
+
+#[test]
+fn any_options_can_be_applied_and_the_dry_run_says_the_same() {
+    random::each(48, |options| {
+        let netns = Netns::new();
+        for backend in BACKENDS {
+            let log = apply(&netns, backend, options);
+            assert!(log.contains("redirected now"), "{options:?}: {log}");
+            let log = apply(&netns, backend, options);
+            assert!(log.contains("like this already"), "{backend}: {options:?}: {log}");
+            sidetrack(&netns, &[&["check", "--backend", backend], options].concat()).succeeded();
+        }
+        sidetrack(&netns, &["cleanup"]).succeeded();
+        let dry_run = [&["apply", "--dry-run"], options].concat();
+        feed(
+            &netns,
+            "nft",
+            &["-f", "-"],
+            &sidetrack(&netns, &dry_run).succeeded().stdout,
+        );
+        let log = apply(&netns, "nftables", options);
+        assert!(log.contains("like this already"), "{options:?}: {log}");
+    });
+}

@@ -1,0 +1,448 @@
+//! What went wrong elsewhere, and the tests that show that it does not here.
+
+/// Something that went wrong with the rules of another redirector, or with their application.
+pub struct Regression {
+    /// Who had it, and the numbers under which it was told: Istio's, or those of the tool that is named.
+    pub numbers: &'static str,
+    /// What it was.
+    pub broke: &'static str,
+    /// Tests: `path::name`, or `path::start*` for one on each backend, or the name of a case whose connections are
+    /// tried on each backend.
+    pub shown_by: &'static [&'static str],
+}
+
+const fn row(numbers: &'static str, broke: &'static str, shown_by: &'static [&'static str]) -> Regression {
+    Regression {
+        numbers,
+        broke,
+        shown_by,
+    }
+}
+
+/// All of them, by what they are about.
+pub const REGRESSIONS: &[Regression] = &[
+    // Where traffic goes.
+    row(
+        "Istio, nftables",
+        "rules for IPv4 caught IPv6 too, and sent it to a port where nobody listens",
+        &[
+            "tests/kernel/regressions/packets.rs::istio_nft_ipv6_that_is_not_redirected_goes_where_it_was_meant_to",
+            "tests/kernel/dns.rs::a_family_that_is_not_redirected_is_left_alone",
+            "IPv4 alone",
+        ],
+    ),
+    row(
+        "Istio, nftables",
+        "name servers of IPv6 alone led to a chain that there is none of, and nothing was applied",
+        &[
+            "tests/kernel/regressions/packets.rs::istio_nft_name_servers_of_ipv6_alone_do_no_harm_where_ipv6_is_not_redirected",
+        ],
+    ),
+    row(
+        "Istio, nftables",
+        "interfaces called bridge, meta or set broke the syntax",
+        &[
+            "tests/kernel/regressions/packets.rs::istio_nft_interfaces_may_bear_names_that_are_keywords",
+            "src/config/types/interface.rs::names_that_are_keywords_elsewhere_are_names_here",
+        ],
+    ),
+    row(
+        "46935",
+        "answers to lookups were in another zone of connection tracking than the questions",
+        &[
+            "tests/kernel/dns.rs::many_lookups_are_not_mixed_up_with_*",
+            "tests/kernel/dns.rs::a_port_may_serve_the_app_and_then_the_proxy_with_*",
+        ],
+    ),
+    row(
+        "50915, 51352",
+        "chains were rearranged, and lookups over UDP were lost",
+        &[
+            "tests/kernel/dns.rs::lookups_of_some_servers_pass_the_forwarder_with_*",
+            "tests/kernel/dns.rs::all_lookups_pass_the_forwarder_with_*",
+        ],
+    ),
+    row(
+        "44996",
+        "lookups of virtual machines were not captured",
+        &["tests/kernel/reroute.rs::lookups_of_the_machine_pass_the_forwarder_with_*"],
+    ),
+    row(
+        "57662, linkerd2 6758, 3107",
+        "what processes behind an interface of the pod send was not outbound",
+        &[
+            "tests/kernel/regressions/packets.rs::istio_57662_what_a_virtual_machine_sends_is_outbound",
+            "tests/kernel/reroute.rs::what_the_machine_calls_is_outbound_with_*",
+        ],
+    ),
+    row(
+        "46625",
+        "the IPv6 of dual-stack pods was not redirected",
+        &[
+            "tests/kernel/regressions/packets.rs::istio_46625_both_families_of_a_dual_stack_pod_are_redirected",
+            "both families",
+        ],
+    ),
+    row(
+        "linkerd2-proxy-init 388, Kuma",
+        "IPv6 that could not be redirected bypassed the proxy, with a warning at most",
+        &[
+            "tests/kernel/refusal.rs::ipv6_that_is_in_use_and_cannot_be_redirected_is_an_error",
+            "tests/kernel/iptables/programs.rs::ipv6_programs_are_missed_only_when_needed",
+        ],
+    ),
+    row(
+        "57199",
+        "kernels without IPv6 failed",
+        &["tests/kernel/regressions/packets.rs::istio_57199_a_pod_without_ipv6_has_ipv4_redirected"],
+    ),
+    row(
+        "linkerd2-proxy-init 696",
+        "a network of one family broke the rules of the other",
+        &[
+            "included destinations of one family",
+            "an excluded inbound source of one family",
+            "lists of both families where one is redirected",
+        ],
+    ),
+    row(
+        "58135, 54288",
+        "no inbound ports were a failure with TPROXY, or all ports",
+        &[
+            "tests/kernel/regressions/packets.rs::istio_58135_54288_no_inbound_ports_are_none_in_either_mode",
+            "no inbound ports",
+        ],
+    ),
+    row(
+        "4286",
+        "an application that runs as 1337 bypassed the proxy",
+        &[
+            "tests/kernel/regressions/packets.rs::istio_4286_an_app_of_uid_1337_is_captured_where_the_proxy_is_another_user",
+            "another proxy user and group",
+            "a proxy known by its group alone",
+        ],
+    ),
+    row(
+        "23802, linkerd2 4788",
+        "init containers had no network while the proxy was not there yet, and no way around it",
+        &["excluded users", "excluded groups", "ports excluded for some users"],
+    ),
+    row(
+        "Kuma",
+        "users above 65535 could not be excluded",
+        &[
+            "tests/kernel/regressions/packets.rs::kuma_ports_are_excluded_for_uids_above_65535",
+            "src/config/types/id.rs::uids_above_65535_are_read",
+            "ranges of proxy users and groups, up to the largest ID",
+        ],
+    ),
+    row(
+        "Kuma, App Mesh",
+        "lists of more than 15 ports failed, or the rest was left out",
+        &[
+            "more ports than one multiport match of iptables holds",
+            "tests/kernel/load.rs::lists_of_thousands_work_on_every_backend",
+        ],
+    ),
+    row(
+        "linkerd2 10726, linkerd2-proxy-init 336, 792",
+        "a list of networks said nothing about its direction, and was half of what was meant",
+        &["excluded inbound sources", "excluded destinations"],
+    ),
+    // Rules that are there already.
+    row(
+        "40169, 42792, 21030, 38036, 50328",
+        "an init container that was restarted failed for ever where rules had changed",
+        &[
+            "tests/kernel/regressions/lifecycle.rs::istio_40169_a_restarted_init_container_succeeds_whatever_is_there",
+            "tests/kernel/istio.rs::a_rerun_replaces_what_is_different_and_keeps_what_is_not",
+            "tests/kernel/istio.rs::what_the_injector_writes_is_applied",
+            "tests/kernel/lifecycle.rs::drift_of_every_kind_is_repaired",
+            "tests/kernel/iptables/rules.rs::every_kind_of_drift_is_repaired",
+        ],
+    ),
+    row(
+        "linkerd2 7767, 5786, 9267, linkerd2-proxy-init 164",
+        "an application that ended half-way left chains, and the next one failed: they exist already",
+        &[
+            "tests/kernel/regressions/lifecycle.rs::linkerd_7767_chains_that_exist_already_are_taken_over",
+            "tests/kernel/regressions/lifecycle.rs::istio_53147_a_run_that_is_killed_between_the_families_is_completed_by_the_next",
+            "tests/kernel/load.rs::an_apply_that_is_killed_leaves_the_old_rules_or_the_new",
+            "tests/kernel/routing.rs::cleanup_removes_what_an_apply_that_was_cut_short_has_left",
+        ],
+    ),
+    row(
+        "53147",
+        "IPv4 succeeded, IPv6 failed, and every later run failed on what the first had left",
+        &[
+            "tests/kernel/regressions/lifecycle.rs::istio_53147_a_family_that_fails_does_not_leave_the_other_half",
+            "tests/kernel/iptables/programs.rs::a_family_that_fails_undoes_the_other",
+            "tests/kernel/iptables/programs.rs::what_cannot_be_undone_is_said",
+        ],
+    ),
+    row(
+        "56587",
+        "rules of IPv6 that were as they should be hid that those of IPv4 were not",
+        &["tests/kernel/regressions/lifecycle.rs::istio_56587_the_rules_of_one_family_do_not_pass_for_those_of_both"],
+    ),
+    row(
+        "Istio, verification",
+        "the order of rules was not looked at",
+        &[
+            "tests/kernel/regressions/lifecycle.rs::istio_verification_the_same_rules_in_another_order_are_drift",
+            "tests/kernel/iptables/rules.rs::two_rules_that_changed_places_are_drift",
+        ],
+    ),
+    row(
+        "Istio, verification",
+        "rules of others before those that lead to its own were not looked at",
+        &[
+            "tests/kernel/regressions/lifecycle.rs::istio_verification_rules_of_others_in_builtin_chains_do_not_come_before_ours",
+            "tests/kernel/iptables/rules.rs::our_jumps_come_first",
+        ],
+    ),
+    row(
+        "Istio, reconciliation",
+        "killed in the middle of it, the pod was left with rules that drop everything",
+        &[
+            "tests/kernel/load.rs::an_apply_that_is_killed_leaves_the_old_rules_or_the_new",
+            "tests/kernel/load.rs::no_connection_slips_through_while_*",
+        ],
+    ),
+    row(
+        "30385",
+        "each rerun with TPROXY added a rule of routing, or failed: File exists",
+        &[
+            "tests/kernel/routing.rs::a_rerun_adds_nothing_twice",
+            "tests/kernel/tproxy.rs::the_modes_take_turns_with_*",
+            "tests/kernel/regressions/lifecycle.rs::istio_40169_a_restarted_init_container_succeeds_whatever_is_there",
+        ],
+    ),
+    row(
+        "Istio, nftables",
+        "the tables of TPROXY stayed when the mode became REDIRECT",
+        &[
+            "tests/kernel/tproxy.rs::the_modes_take_turns_with_*",
+            "tests/kernel/routing.rs::without_tproxy_nothing_of_it_is_left_and_it_can_come_back",
+        ],
+    ),
+    row(
+        "Istio, detection",
+        "looking for the right iptables woke the legacy tables, and the second run installed everything twice",
+        &[
+            "tests/kernel/regressions/lifecycle.rs::istio_detection_legacy_tables_that_wake_up_do_not_install_the_rules_twice",
+            "tests/kernel/lifecycle.rs::the_nftables_backend_does_not_wake_legacy_iptables",
+            "tests/kernel/lifecycle.rs::another_backend_leaves_nothing_of_the_one_before",
+            "tests/kernel/iptables/rules.rs::looking_leaves_no_trace",
+        ],
+    ),
+    row(
+        "52835, 48368, 47957",
+        "cleanup removed what the flags of the day would have installed, and left chains, rules of interfaces and of DNS",
+        &[
+            "tests/kernel/regressions/lifecycle.rs::istio_52835_cleanup_removes_what_other_flags_have_installed",
+            "tests/kernel/tproxy.rs::cleanup_leaves_nothing_of_*",
+            "tests/kernel/iptables/rules.rs::everything_of_ours_is_removed_from_every_table",
+        ],
+    ),
+    row(
+        "Istio, cleanup",
+        "cleanup added addresses and rules of routing, and never removed any",
+        &[
+            "tests/kernel/regressions/lifecycle.rs::istio_cleanup_adds_nothing",
+            "tests/kernel/routing.rs::cleanup_removes_everything_and_says_what",
+            "tests/kernel/lifecycle.rs::cleanup_takes_the_address_away_that_apply_put_there",
+        ],
+    ),
+    row(
+        "Kuma, cleanup",
+        "cleanup removed whatever had its name in it, and put an older state of the rest back",
+        &[
+            "tests/kernel/lifecycle.rs::foreign_rules_are_byte_identical_before_and_after",
+            "tests/kernel/lifecycle.rs::foreign_tables_of_nftables_are_identical_while_ours_is_there",
+            "tests/kernel/lifecycle.rs::cleanup_leaves_an_address_that_somebody_else_put_there",
+        ],
+    ),
+    row(
+        "54610",
+        "tables of others were an error, or drift",
+        &["tests/kernel/regressions/lifecycle.rs::istio_54610_custom_tables_are_neither_touched_nor_taken_for_drift"],
+    ),
+    row(
+        "Istio, nftables; Kuma; Linkerd",
+        "a dry run applied the rules, added an address, or set a sysctl",
+        &[
+            "tests/kernel/regressions/lifecycle.rs::istio_dry_run_leaves_routing_as_it_is",
+            "tests/kernel/istio.rs::a_dry_run_prints_and_does_nothing",
+            "tests/kernel/dry_run.rs::a_dry_run_changes_nothing",
+        ],
+    ),
+    // What is asked for.
+    row(
+        "58781, 58836",
+        "the name of an interface could add rules and arguments",
+        &[
+            "tests/kernel/regressions/option_values.rs::istio_58781_names_that_look_like_flags_are_names",
+            "tests/kernel/regressions/option_values.rs::istio_58781_58836_the_name_of_an_interface_never_becomes_part_of_a_rule",
+            "src/config/types/interface.rs::wildcards_quotes_and_spaces_are_refused",
+        ],
+    ),
+    row(
+        "Istio",
+        "* was taken for ports to exclude, and iptables refused it half-way",
+        &["tests/kernel/regressions/option_values.rs::istio_everything_cannot_be_excluded_by_a_star"],
+    ),
+    row(
+        "Linkerd, App Mesh",
+        "a port that is none was logged and left out",
+        &[
+            "tests/kernel/regressions/option_values.rs::linkerd_a_bad_port_among_good_ones_is_refused_and_not_left_out",
+            "src/config/types/port.rs::every_bad_item_of_a_list_is_named",
+        ],
+    ),
+    // What the system has.
+    row(
+        "57978, 48746, linkerd2 14538",
+        "images without iptables, nft, sh or mount",
+        &[
+            "tests/kernel/regressions/environments.rs::istio_57978_no_program_of_the_image_is_needed",
+            "tests/kernel/minimal_container.rs::in_an_empty_read_only_image_as_a_user_with_one_capability",
+            "tests/kernel/minimal_container.rs::the_nftables_backend_starts_no_other_program",
+        ],
+    ),
+    row(
+        "28897, 44118, 13986, 57380, linkerd2 7749, 8596, 13171, Kuma 12658, 8413, 5663",
+        "kernels without iptable_nat or another module, and messages that say nothing",
+        &[
+            "src/kernel/iptables/tests/messages.rs::every_known_failure_comes_with_advice",
+            "tests/kernel/refusal.rs::a_kernel_without_netfilter_netlink_falls_back_to_legacy_iptables_and_says_why",
+            "tests/kernel/refusal.rs::a_kernel_without_netfilter_netlink_is_told_with_the_module_to_load",
+            "tests/kernel/refusal.rs::no_backend_at_all_is_told_with_both_reasons",
+            "src/kernel/install.rs::auto_falls_back_to_legacy_only_where_nf_tables_cannot",
+        ],
+    ),
+    row(
+        "57679",
+        "kernels without the module for comments",
+        &["tests/kernel/iptables/programs.rs::rules_go_without_comments_where_these_are_refused"],
+    ),
+    row(
+        "49279, 49850, 49871, Kuma 10794",
+        "the wrong iptables was taken, or none, where an old one did not say what it is",
+        &[
+            "tests/kernel/regressions/environments.rs::istio_49850_an_old_iptables_that_says_nothing_of_its_variant_is_legacy",
+            "tests/kernel/iptables/programs.rs::programs_are_found_by_their_own_name_or_by_what_they_say_they_are",
+        ],
+    ),
+    row(
+        "47821, linkerd2 8732, Kuma 8293",
+        "no nftables",
+        &["tests/kernel/envoy.rs::traffic_passes_envoy_with_nftables"],
+    ),
+    row(
+        "58492",
+        "what a newer nft wrote crashed the older one of the host",
+        &[
+            "tests/kernel/regressions/environments.rs::istio_58492_the_nft_of_the_host_reads_what_was_written_without_it",
+            "tests/kernel/dry_run.rs::a_dry_run_loaded_by_hand_is_what_apply_does_with_*",
+        ],
+    ),
+    row(
+        "iptables",
+        "tables that nft had written to looked empty",
+        &[
+            "tests/kernel/regressions/environments.rs::tables_of_iptables_that_nft_has_written_to_are_no_empty_tables",
+            "tests/kernel/iptables/rules.rs::a_table_that_cannot_be_read_is_an_error_and_not_an_empty_table",
+        ],
+    ),
+    row(
+        "48416, Kuma 11038",
+        "names were looked up by services that hang for a minute in a half-built pod",
+        &["tests/kernel/regressions/environments.rs::istio_48416_kuma_11038_names_are_looked_up_in_files_alone"],
+    ),
+    row(
+        "56569",
+        "mounts in a namespace of its own were blocked, or made noise",
+        &["tests/kernel/regressions/environments.rs::istio_56569_nothing_is_mounted_or_unshared"],
+    ),
+    row(
+        "42485",
+        "files in /tmp could not be written",
+        &["tests/kernel/minimal_container.rs::the_nftables_backend_starts_no_other_program"],
+    ),
+    row(
+        "47002, 58507, linkerd2-proxy-init 1, Kuma 7141, 7823, 11113",
+        "another iptables held the lock, and it was not waited for, or for hours",
+        &[
+            "tests/kernel/regressions/environments.rs::kuma_7141_another_iptables_that_holds_the_lock_is_waited_for",
+            "tests/kernel/minimal_container.rs::the_lock_of_iptables_is_neither_needed_nor_taken",
+            "src/kernel/iptables/program.rs::a_program_that_hangs_is_stopped",
+        ],
+    ),
+    row(
+        "58750",
+        "pods with user namespaces of their own",
+        &[
+            "tests/kernel/minimal_container.rs::inside_a_network_namespace_of_another_user_namespace",
+            "tests/kernel/minimal_container.rs::from_the_host_into_a_network_namespace_of_another_user_namespace",
+        ],
+    ),
+    row(
+        "consul-k8s 1604",
+        "the rules of the host were looked at instead of the pod's",
+        &[
+            "tests/kernel/istio.rs::the_network_namespace_is_entered",
+            "tests/kernel/cli.rs::a_namespace_is_entered_by_path_and_by_name",
+        ],
+    ),
+    row(
+        "linkerd2 6254",
+        "NET_RAW was needed, and pods are not given it",
+        &["tests/kernel/minimal_container.rs::in_an_empty_read_only_image_as_a_user_with_one_capability"],
+    ),
+    row(
+        "Kuma 8412",
+        "who may not do it was told something else",
+        &[
+            "tests/kernel/refusal.rs::without_any_privilege",
+            "tests/kernel/refusal.rs::with_the_capability_in_the_bounding_set_alone",
+            "tests/kernel/routing.rs::missing_privilege_is_told_with_what_to_do",
+        ],
+    ),
+    row(
+        "Istio, validation",
+        "one family alone was tried",
+        &[
+            "tests/kernel/validation.rs::a_family_that_is_not_redirected_fails_alone",
+            "tests/kernel/validation.rs::the_rules_of_every_backend_and_mode_pass",
+        ],
+    ),
+    row(
+        "55707",
+        "a list of the kernel's that changed while it was read was an error",
+        &[
+            "tests/kernel/regressions/environments.rs::istio_55707_a_namespace_in_motion_can_be_looked_at",
+            "tests/kernel/concurrency.rs::sixty_four_applies_at_once_end_in_one_consistent_plan",
+        ],
+    ),
+    row(
+        "Istio, validation",
+        "where all of 127.0.0.0/8 counts as loopback, it never passed",
+        &["tests/kernel/regressions/environments.rs::istio_validation_under_loopback_8_finds_redirected_traffic"],
+    ),
+    row(
+        "Istio, verification",
+        "rules of others before ours, and a table that sleeps, counted as in order",
+        &[
+            "tests/kernel/regressions/lifecycle.rs::istio_verification_a_rule_before_ours_in_a_builtin_chain_does_not_stay_there",
+            "tests/kernel/regressions/lifecycle.rs::istio_verification_a_table_that_sleeps_is_drift",
+        ],
+    ),
+    row(
+        "Kuma 8412, iptables",
+        "a missing capability was told in other words by each backend",
+        &[
+            "tests/kernel/regressions/environments.rs::kuma_8412_who_has_the_capability_in_the_bounding_set_alone_is_told_so_on_every_backend",
+        ],
+    ),
+];

@@ -1,0 +1,259 @@
+//! Machines that are unlike others: hidden file systems, filters and policies that deny system calls, half-built network
+//! namespaces. Each either works, or fails with a message that names the cause and what to do; then nothing is changed.
+
+use std::process::{Command, Stdio};
+
+use sidetrack::linux::lock::Lock;
+
+use crate::SIDETRACK;
+use crate::common::{Netns, Owner, Pod, output_of};
+use crate::program::{BACKENDS, Run, apply, nft_state, sidetrack, state};
+use crate::sandbox::{Denial, deny, deny_all, hide, like_docker, with_capabilities};
+
+const TPROXY: &[&str] = &[
+    "--inbound-mode",
+    "tproxy",
+    "--redirect-dns",
+    "--dns-servers",
+    "10.0.0.10",
+];
+const OTHER: &[&str] = &["--exclude-uids", "7"];
+
+/// A life of rules on such a machine: they come, are found unchanged, are replaced, and go.
+fn works(backend: &str, restrict: impl Fn(&mut Command)) {
+    let (netns, reference) = (Netns::new(), Netns::new());
+    let untouched = state(&netns, backend);
+    let run = |arguments: &[&str]| {
+        let mut command = netns.command(SIDETRACK);
+        command.args(arguments);
+        restrict(&mut command);
+        Run::of(&mut command).succeeded().stderr
+    };
+    for (options, said) in [
+        (TPROXY, "redirected now"),
+        (TPROXY, "like this already"),
+        (OTHER, "was replaced"),
+    ] {
+        let log = run(&[&["apply", "--backend", backend], options].concat());
+        assert!(log.contains(said), "{backend}: {log}");
+        apply(&reference, backend, options);
+        assert_eq!(state(&netns, backend), state(&reference, backend), "{backend}");
+    }
+    run(&["cleanup"]);
+    assert_eq!(state(&netns, backend), untouched, "{backend}");
+}
+
+fn every_backend_works(restrict: impl Fn(&mut Command)) {
+    BACKENDS.iter().for_each(|backend| works(backend, &restrict));
+}
+
+#[test]
+fn neither_proc_nor_sys_is_needed() {
+    every_backend_works(|command| {
+        command.env_remove("XTABLES_LOCKFILE"); // It is in /proc.
+        hide(command, &["/proc", "/sys"]);
+    });
+}
+
+#[test]
+fn a_filter_like_that_of_docker_denies_nothing_that_is_needed() {
+    every_backend_works(|command| deny_all(command, &like_docker()));
+}
+
+/// Entering another namespace takes what no container has by default.
+#[test]
+fn a_filter_like_that_of_docker_denies_other_namespaces_and_that_is_told() {
+    let (own, other) = (Netns::new(), Netns::new());
+    let mut command = own.command(SIDETRACK);
+    command.args(["apply", "--netns", &other.path().display().to_string()]);
+    deny_all(&mut command, &like_docker());
+    Run::of(&mut command).failed(1, &["not allowed", "CAP_SYS_ADMIN", "without --netns"]);
+    for netns in [own, other] {
+        assert!(!nft_state(&netns).contains("sidetrack"));
+    }
+}
+
+/// What a pod is like before its network is set up.
+#[test]
+fn a_namespace_without_an_address_a_route_or_a_link_that_is_up() {
+    for backend in BACKENDS {
+        let (bare, reference) = (Netns::new(), Netns::new());
+        bare.ip("link set lo down");
+        let log = apply(&bare, backend, &[]);
+        assert!(
+            log.contains("WARN") && log.contains("loopback interface is down"),
+            "{log}"
+        );
+        bare.ip("link set lo up");
+        let log = apply(&bare, backend, &[]);
+        assert!(log.contains("like this already"), "{log}");
+        apply(&reference, backend, &[]);
+        assert_eq!(state(&bare, backend), state(&reference, backend), "{backend}");
+    }
+}
+
+#[test]
+fn the_loopback_interface_that_is_down_is_named_where_routes_need_it() {
+    let netns = Netns::new();
+    netns.ip("link set lo down");
+    let before = BACKENDS.map(|backend| state(&netns, backend));
+    for backend in BACKENDS {
+        let arguments = [&["apply", "--backend", backend], TPROXY].concat();
+        sidetrack(&netns, &arguments).failed(1, &["the loopback interface is down", "ip link set lo up"]);
+        assert_eq!(BACKENDS.map(|backend| state(&netns, backend)), before, "{backend}");
+    }
+}
+
+/// Security policies say EACCES where the kernel itself would say EPERM, or nothing.
+#[test]
+fn sockets_that_a_security_policy_denies_are_told_with_whose_doing_it_is() {
+    let [route, netfilter] = [libc::NETLINK_ROUTE, libc::NETLINK_NETFILTER].map(|protocol| Denial::Socket {
+        protocol: protocol as u32,
+        errno: libc::EACCES,
+    });
+    let (send, receive) = (
+        Denial::Send { errno: libc::EACCES },
+        Denial::Receive { errno: libc::EACCES },
+    );
+    for denial in [route, netfilter, send, receive] {
+        for arguments in [&["apply"][..], &["cleanup"]] {
+            let netns = Netns::new();
+            apply(&netns, "nftables", TPROXY);
+            let before = state(&netns, "nftables");
+            let mut command = netns.command(SIDETRACK);
+            command.args(arguments);
+            deny(&mut command, denial);
+            let said = ["Permission denied", "SELinux", "AppArmor", "audit"];
+            Run::of(&mut command).failed(1, &said);
+            assert_eq!(state(&netns, "nftables"), before, "{denial:?} {arguments:?}");
+        }
+    }
+}
+
+/// The lock is for two runs at once, and a run alone does without.
+#[test]
+fn a_lock_that_a_security_policy_denies_is_done_without() {
+    let unix_sockets = Denial::With {
+        number: libc::SYS_socket,
+        argument: libc::AF_UNIX as u32,
+        errno: libc::EACCES,
+    };
+    let names = Denial::Call {
+        number: libc::SYS_bind,
+        errno: libc::EACCES,
+    };
+    every_backend_works(|command| deny(command, unix_sockets));
+    works("nftables", |command| deny(command, names)); // Programs of iptables bind sockets, too.
+}
+
+/// What may not be read, such as the list of legacy tables, is done without; what was asked for is not.
+#[test]
+fn files_that_a_security_policy_denies() {
+    // The dynamic linker opens files.
+    let program = crate::program::static_program();
+    let run = |netns: &Netns, arguments: &[&str]| {
+        let mut command = netns.command(&program);
+        // Programs of iptables need files.
+        command.args(arguments).env("PATH", "/nonexistent");
+        for number in [libc::SYS_open, libc::SYS_openat] {
+            let errno = libc::EACCES;
+            deny(&mut command, Denial::Call { number, errno });
+        }
+        Run::of(&mut command)
+    };
+    let (netns, reference) = (Netns::new(), Netns::new());
+    run(&netns, &[&["apply"], TPROXY].concat()).succeeded();
+    apply(&reference, "nftables", TPROXY);
+    assert_eq!(state(&netns, "nftables"), state(&reference, "nftables"));
+    for (arguments, said) in [
+        (&["apply", "--redirect-dns"][..], ["/etc/resolv.conf", "--dns-servers"]),
+        (&["apply", "--proxy-uid", "envoy"], ["/etc/passwd", "Permission denied"]),
+        (
+            &["apply", "--config", "/etc/hosts"],
+            ["/etc/hosts", "Permission denied"],
+        ),
+        (
+            &["apply", "--netns", "/proc/self/ns/net"],
+            ["/proc/self/ns/net", "Permission denied"],
+        ),
+    ] {
+        let run = run(&netns, arguments);
+        assert!(run.code == Some(1) || run.code == Some(2), "{run:?}");
+        assert!(said.iter().all(|text| run.stderr.contains(text)), "{run:?}");
+        assert_eq!(state(&netns, "nftables"), state(&reference, "nftables"));
+    }
+    run(&netns, &["cleanup"]).succeeded();
+    assert!(!state(&netns, "nftables").contains("sidetrack"));
+}
+
+/// A user who may write rules, and may not read what is root's: legacy tables cannot be looked at.
+#[test]
+fn a_user_with_the_capability_alone_works_without_seeing_legacy_tables() {
+    let (netns, reference) = (Netns::new(), Netns::new());
+    let mut command = netns.command(SIDETRACK);
+    command.arg("apply").args(TPROXY);
+    with_capabilities(&mut command, Owner::APP, &[caps::Capability::CAP_NET_ADMIN], &[]);
+    Run::of(&mut command).succeeded();
+    apply(&reference, "nftables", TPROXY);
+    assert_eq!(state(&netns, "nftables"), state(&reference, "nftables"));
+}
+
+/// Nobody reads what is logged, the disk is full, or there is no standard error at all.
+#[test]
+fn a_log_that_cannot_be_written_is_no_reason_to_stop_half_way() {
+    let full = || {
+        Stdio::from(
+            std::fs::OpenOptions::new()
+                .write(true)
+                .open("/dev/full")
+                .expect("/dev/full"),
+        )
+    };
+    let nobody_reads = || Stdio::from(std::io::pipe().expect("a pipe").1);
+    for backend in BACKENDS {
+        let (netns, reference) = (Netns::new(), Netns::new());
+        for options in [TPROXY, OTHER] {
+            apply(&reference, backend, options);
+            for stderr in [full(), nobody_reads()] {
+                let mut command = netns.command(SIDETRACK);
+                command
+                    .args(["apply", "-v", "--backend", backend])
+                    .args(options)
+                    .stderr(stderr);
+                assert_eq!(command.status().expect("sidetrack").code(), Some(0), "{backend}");
+            }
+            assert_eq!(state(&netns, backend), state(&reference, backend), "{backend}");
+        }
+        let mut closed = netns.command("sh");
+        closed.args([
+            "-c",
+            "exec \"$0\" \"$@\" 2>&-",
+            SIDETRACK,
+            "apply",
+            "--backend",
+            backend,
+        ]);
+        assert_eq!(closed.status().expect("sidetrack").code(), Some(0), "{backend}");
+    }
+}
+
+/// Somebody in the pod takes the name that runs take turns by.
+#[test]
+fn who_keeps_the_lock_does_not_keep_rules_from_being_repaired() {
+    let pod = Pod::new();
+    apply(&pod.netns, "nftables", &[]);
+    let wanted = state(&pod.netns, "nftables");
+    output_of(
+        pod.netns
+            .command("nft")
+            .args(["flush", "chain", "inet", "sidetrack", "output"]),
+    );
+    let kept = pod.netns.run(|| {
+        Owner::APP.assume().expect("another user");
+        Lock::wait().expect("the lock")
+    });
+    let log = apply(&pod.netns, "nftables", &[]);
+    assert!(log.contains("WARN") && log.contains("@sidetrack"), "{log}");
+    drop(kept);
+    assert_eq!(state(&pod.netns, "nftables"), wanted);
+}

@@ -1,0 +1,225 @@
+//! The proof that the rules redirect, as the proxy's user makes it from inside a pod.
+
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sidetrack::plan::PASSTHROUGH_V4;
+use sidetrack::probe::validation::{Validation, ValidationError};
+use sidetrack::types::Port;
+use sidetrack::types::{Families, Family};
+
+use crate::common::{Netns, Owner, Server};
+use crate::program::feed;
+use crate::program::{BACKENDS, apply};
+
+const SHORT: Duration = Duration::from_millis(300);
+
+fn validation(families: Families) -> Validation {
+    let port = |number| Port::new(number).expect("a port");
+    Validation {
+        inbound_port: port(15006),
+        outbound_port: port(15001),
+        probe_port: port(15002),
+        timeout: SHORT,
+        families,
+        v4_destination: PASSTHROUGH_V4,
+    }
+}
+
+fn run_as(netns: &Netns, owner: Owner, validation: &Validation) -> Result<(), ValidationError> {
+    netns.run(|| {
+        owner.assume().expect("another user");
+        for _ in 0..20 {
+            match validation.run() {
+                // Processes that other tests fork hold the listeners of the run before until they execute a program.
+                Err(ValidationError::Taken(_)) => thread::sleep(Duration::from_millis(10)),
+                result => return result,
+            }
+        }
+        validation.run()
+    })
+}
+
+fn run(netns: &Netns, families: Families) -> Result<(), ValidationError> {
+    run_as(netns, Owner::PROXY, &validation(families))
+}
+
+#[track_caller]
+fn fails(result: Result<(), ValidationError>, said: &[&str]) {
+    let error = result.expect_err("a failure").to_string();
+    for text in said {
+        assert!(error.contains(text), "{text:?} is not said in {error}");
+    }
+}
+
+#[test]
+fn the_rules_of_every_backend_and_mode_pass() {
+    let modes: [&[&str]; 2] = [&[], &["--inbound-mode", "tproxy"]];
+    for (backend, mode) in BACKENDS.iter().flat_map(|backend| modes.map(|mode| (backend, mode))) {
+        let netns = Netns::new();
+        apply(&netns, backend, mode);
+        for families in [Families::Both, Families::Only(Family::V4), Families::Only(Family::V6)] {
+            run(&netns, families).unwrap_or_else(|error| panic!("{backend} {mode:?}: {error}"));
+        }
+    }
+}
+
+#[test]
+fn the_same_port_for_both_directions_will_do() {
+    let netns = Netns::new();
+    apply(&netns, "nftables", &[]);
+    let both = validation(Families::Both);
+    let one_port = Validation {
+        outbound_port: both.inbound_port,
+        ..both
+    };
+    run_as(&netns, Owner::PROXY, &one_port).expect("redirected");
+}
+
+#[test]
+fn without_rules_it_fails_when_the_time_is_up() {
+    let netns = Netns::new();
+    let result = run(&netns, Families::Both);
+    fails(
+        result,
+        &[
+            "127.0.0.6:15002",
+            "300ms",
+            "Connection refused",
+            "rules are missing",
+            "user 1337 in group 1337",
+        ],
+    );
+}
+
+#[test]
+fn rules_that_come_late_are_waited_for() {
+    let netns = Netns::new();
+    let patient = Validation {
+        timeout: Duration::from_secs(10),
+        ..validation(Families::Both)
+    };
+    thread::scope(|scope| {
+        let result = scope.spawn(|| run_as(&netns, Owner::PROXY, &patient));
+        thread::sleep(SHORT);
+        apply(&netns, "nftables", &[]);
+        result.join().expect("no panic").expect("redirected");
+    });
+}
+
+#[test]
+fn another_user_is_told_that_only_the_proxys_is_redirected() {
+    let netns = Netns::new();
+    apply(&netns, "nftables", &[]);
+    let result = run_as(&netns, Owner::APP, &validation(Families::Both));
+    fails(result, &["user 1000 in group 1000", "run this as the proxy's user"]);
+}
+
+#[test]
+fn a_family_that_is_not_redirected_fails_alone() {
+    let netns = Netns::new();
+    apply(&netns, "nftables", &["--ip-family", "ipv4"]);
+    run(&netns, Families::Only(Family::V4)).expect("redirected");
+    fails(run(&netns, Families::Both), &["[::6]:15002"]);
+    let netns = Netns::new();
+    apply(&netns, "nftables", &["--ip-family", "ipv6"]);
+    run(&netns, Families::Only(Family::V6)).expect("redirected");
+    fails(run(&netns, Families::Both), &["127.0.0.6:15002"]);
+}
+
+#[test]
+fn a_proxy_that_listens_already_is_told() {
+    let netns = Netns::new();
+    apply(&netns, "nftables", &[]);
+    for (port, families, address) in [
+        (15001, Families::Both, "127.0.0.1:15001 is taken"),
+        (15006, Families::Both, "127.0.0.1:15006 is taken"),
+        (15006, Families::Only(Family::V6), "[::1]:15006 is taken"),
+    ] {
+        let _proxy = Server::start(&netns, "proxy", Owner::PROXY, &[port]);
+        fails(run(&netns, families), &[address, "before the proxy starts"]);
+    }
+}
+
+#[test]
+fn a_family_that_is_switched_off_is_told() {
+    let netns = Netns::new();
+    netns
+        .run(|| std::fs::write("/proc/sys/net/ipv6/conf/lo/disable_ipv6", "1"))
+        .expect("a sysctl");
+    fails(run(&netns, Families::Both), &["[::1]:15006", "leave the family out"]);
+}
+
+#[test]
+fn whoever_listens_on_the_probes_port_does_not_make_it_pass() {
+    let netns = Netns::new();
+    let _app = Server::start(&netns, "app", Owner::APP, &[15002]);
+    fails(
+        run(&netns, Families::Only(Family::V4)),
+        &["something else listens there"],
+    );
+}
+
+#[test]
+fn a_firewall_that_drops_the_calls_is_told_apart_from_missing_rules() {
+    let netns = Netns::new();
+    let drop = "table inet firewall { chain output { type filter hook output priority 0; tcp dport 15002 drop; }; }";
+    feed(&netns, "nft", &["-f", "-"], drop);
+    fails(run(&netns, Families::Both), &["no answer"]);
+}
+
+#[test]
+fn connections_of_others_to_the_proxys_ports_neither_pass_nor_fail() {
+    let netns = Netns::new();
+    let stranger = || {
+        let start = Instant::now();
+        let mut connections = 0;
+        while start.elapsed() < SHORT {
+            let proxy = SocketAddr::from(([127, 0, 0, 1], 15006));
+            connections += usize::from(TcpStream::connect(proxy).is_ok());
+            thread::sleep(Duration::from_millis(10));
+        }
+        connections
+    };
+    thread::scope(|scope| {
+        let connections = scope.spawn(|| netns.run(stranger));
+        fails(run(&netns, Families::Both), &["no connection to 127.0.0.6:15002"]);
+        assert!(connections.join().expect("no panic") > 0);
+    });
+}
+
+/// Rewrites packets on their own, as a program at the socket layer could, so that connections are not known to be
+/// redirected.
+fn rewrite(priority: i32) -> String {
+    format!(
+        "table ip other {{ chain output {{ type filter hook output priority {priority};
+            ip daddr 127.0.0.6 tcp dport 15002 ip daddr set 127.0.0.1 tcp dport set 15006
+            ip saddr 127.0.0.1 tcp sport 15006 ip saddr set 127.0.0.6 tcp sport set 15002
+        }}; }}"
+    )
+}
+
+#[test]
+fn a_redirection_without_the_original_destination_is_told() {
+    let netns = Netns::new();
+    feed(&netns, "nft", &["-f", "-"], &rewrite(-301));
+    fails(
+        run(&netns, Families::Only(Family::V4)),
+        &[
+            "127.0.0.1:15006 without its original destination",
+            "Remove the other redirection",
+        ],
+    );
+}
+
+#[test]
+fn a_redirection_with_another_original_destination_is_told() {
+    let netns = Netns::new();
+    let tracked = "table ip tracking { chain output { type filter hook output priority 0; ct state new accept; }; }\n";
+    feed(&netns, "nft", &["-f", "-"], &[tracked, &rewrite(-301)].concat());
+    fails(
+        run(&netns, Families::Only(Family::V4)),
+        &["as if it was meant for 127.0.0.1:15006", "Remove the other redirection"],
+    );
+}

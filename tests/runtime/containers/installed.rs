@@ -1,0 +1,131 @@
+//! A node whose plugin the node installer puts in place, while containerd runs.
+
+use std::cell::Cell;
+
+use serde_json::{Value, json};
+
+use super::containerd::{Containerd, Sandbox};
+use super::node::Node;
+use super::pods::{check_proxied, injected, pod};
+use super::proxied::{APP, HOST_PORT, app, proxy};
+use super::{KUBERNETES, conflist};
+use crate::cni::has_rules;
+use crate::installer::fixture::{Installer, eventually, program};
+use crate::program::{Run, nft_state};
+
+/// The network of `cni-conf` without our plugin: as the cluster's network plugin writes it.
+pub fn without_us() -> String {
+    let mut list: Value = serde_json::from_str(&conflist(KUBERNETES)).expect("JSON");
+    let plugins = list["plugins"].as_array_mut().expect("a list");
+    plugins.pop();
+    format!("{list:#}\n")
+}
+
+const DIRECTORIES: [&str; 4] = ["--cni-bin-dir", "/usr/lib/cni", "--cni-conf-dir", "/etc/cni/net.d"];
+
+/// Where containerd and its plugins leave what the installer needs to find pods.
+const PLACES: [&str; 6] = [
+    "--cni-cache-dir",
+    "/var/lib/cni/results",
+    "--netns-dir",
+    "/run/netns",
+    "--proc-dir",
+    "/proc",
+];
+
+fn install(node: &Node, options: &[&str]) -> Installer {
+    // It is to end with nsenter, which is its parent.
+    let mut command = node.command("setpriv");
+    command.args(["--pdeathsig", "KILL"]).arg(program());
+    command.args(["node", "install", "--health-address", "127.0.0.1:0"]);
+    command.args(DIRECTORIES).args(options);
+    let installer = Installer::start(command);
+    installer.eventually_logs("in place");
+    installer
+}
+
+#[test]
+fn containerd_runs_what_is_installed_beside_it_and_what_it_runs_is_told() {
+    let node = Node::start(&[]);
+    node.add_network(KUBERNETES, &without_us());
+    let containerd = Containerd::start(node);
+    let count = Cell::new(0);
+    let run = || -> Sandbox {
+        count.set(count.get() + 1);
+        containerd
+            .run(injected(&format!("web-{}", count.get())))
+            .expect("a sandbox")
+    };
+    // containerd takes a conflist soon after it was changed.
+    let eventually_redirects = |redirects: bool| {
+        eventually("pods", || {
+            let sandbox = run();
+            let is_so = has_rules(&containerd.netns(&sandbox)) == redirects;
+            containerd.remove(&[sandbox]);
+            if is_so { Ok(()) } else { Err(count.get()) }
+        });
+    };
+    eventually_redirects(false);
+
+    let installer = install(&containerd.node, &[]);
+    eventually_redirects(true);
+    let pod = format!("pod=\"shop/web-{}\"", count.get());
+    installer.eventually_logs(&pod);
+    assert!(
+        installer.log().contains("outcome=\"redirected\""),
+        "{}",
+        installer.log()
+    );
+
+    // The cluster's network plugin writes its file again: no pod stays without us for long.
+    containerd.node.add_network(KUBERNETES, &without_us());
+    installer.eventually_logs("reasons=\"entry-missing\"\n INFO in place");
+    eventually_redirects(true);
+
+    // Nobody watches, nobody listens: what was installed works all the same.
+    drop(installer);
+    for _ in 0..3 {
+        let sandbox = run();
+        assert!(has_rules(&containerd.netns(&sandbox)));
+        containerd.remove(&[sandbox]);
+    }
+
+    let mut command = containerd.node.command(program());
+    Run::of(command.args(["node", "uninstall"]).args(DIRECTORIES)).succeeded();
+    eventually_redirects(false);
+    assert_eq!(containerd.node.leftovers(), [""; 0]);
+}
+
+/// Pods that started before the plugin was there: the one with a sidecar passes it from then on, the other is left alone.
+#[test]
+fn a_pod_from_before_the_plugin_is_repaired_and_then_passes_envoy() {
+    let node = Node::start(&[]);
+    node.add_network(KUBERNETES, &without_us());
+    let containerd = Containerd::start(node);
+    let mut config = injected("web-0");
+    config["portMappings"] = json!([{ "containerPort": APP, "hostPort": HOST_PORT }]);
+    let sandbox = containerd.run(config).expect("a sandbox");
+    let plain = containerd.run(pod("shop", "plain", json!({}))).expect("a sandbox");
+    let (app, proxy) = (app(), proxy());
+    let containers = [&app, &proxy].map(|program| containerd.start_container(&sandbox, program));
+    let netns = containerd.netns(&sandbox);
+    assert!(!has_rules(&netns));
+
+    let installer = install(&containerd.node, &[&["--repair", "in-place"], &PLACES[..]].concat());
+    installer.eventually_logs("INFO repaired pod=\"shop/web-0\"");
+    let rules = nft_state(&netns);
+    check_proxied(&containerd, &sandbox, &containers, &proxy);
+    assert!(!has_rules(&containerd.netns(&plain)));
+
+    // As the plugin does it for the next pod of the same kind.
+    let next = containerd.run(injected("web-1")).expect("a sandbox");
+    eventually("the same rules", || {
+        let found = nft_state(&containerd.netns(&next));
+        if found == rules { Ok(()) } else { Err(found) }
+    });
+    containerd.remove(&[sandbox, plain, next]);
+    let mut repair = containerd.node.command(program());
+    let run = Run::of(repair.args(["node", "repair"]).args(&DIRECTORIES[2..]).args(PLACES)).succeeded();
+    assert_eq!(run.stdout, "", "no pod is left");
+    assert_eq!(containerd.node.leftovers(), [""; 0]);
+}

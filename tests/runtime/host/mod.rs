@@ -1,0 +1,255 @@
+//! A host that systemd boots: what `--persist` puts there, what comes of it, and the Debian package.
+
+mod boot;
+mod package;
+
+use std::fs;
+use std::path::Path;
+
+use crate::common::Netns;
+use crate::program::{BACKENDS, apply, state};
+
+use self::boot::Host;
+
+const CONFIG: &str = "/etc/sidetrack/config.yaml";
+const UNIT: &str = "/etc/systemd/system/sidetrack.service";
+const LINK: &str = "/etc/systemd/system/multi-user.target.wants/sidetrack.service";
+const OPTIONS: &[&str] = &["--exclude-inbound-ports", "22,9100-9199", "--exclude-uids", "7"];
+
+/// What applying these options gives, in a namespace of its own.
+fn reference(backend: &str, options: &[&str]) -> String {
+    let netns = Netns::new();
+    apply(&netns, backend, options);
+    state(&netns, backend)
+}
+
+/// What is in force on a host. Only systemd writes `noprefixroute` when it makes the loopback interface ready.
+fn in_force(host: &Host, backend: &str) -> String {
+    state(&host.netns(), backend).replace(" noprefixroute", "")
+}
+
+fn persist(host: &Host, options: &[&str]) -> String {
+    let arguments = [&["apply", "--persist"], options].concat();
+    host.sidetrack(&arguments).succeeded().stderr
+}
+
+#[test]
+fn what_persists_is_in_force_before_the_network_is_up_until_it_is_down_and_after_a_reboot() {
+    let mut host = Host::boot();
+    // Stands for what brings the network up and down.
+    host.write(
+        "/etc/systemd/system/network-of-test.service",
+        "[Unit]\nAfter=network-pre.target\nBefore=network.target\nWants=network.target\n\
+         [Service]\nType=oneshot\nRemainAfterExit=yes\n\
+         ExecStart=sh -c 'nft list ruleset >/var/at-start'\nExecStop=sh -c 'nft list ruleset >/var/at-stop'\n",
+    );
+    host.shell("systemctl daemon-reload; systemctl --quiet add-wants multi-user.target network-of-test.service")
+        .succeeded();
+    let before = host.etc();
+    let wanted = reference("nftables", OPTIONS);
+    let nothing = in_force(&host, "nftables");
+
+    persist(&host, OPTIONS);
+    assert_eq!(in_force(&host, "nftables"), wanted);
+    let persisted = host.etc();
+    let ours = |line: &&str| !before.lines().any(|before| before == *line);
+    let new: Vec<&str> = persisted.lines().filter(ours).collect();
+    assert_eq!(new.len(), 4, "two files, a link and a directory: {new:#?}");
+    assert!(before.lines().all(|line| persisted.contains(line)), "{persisted}");
+
+    host.reboot();
+    assert_eq!(in_force(&host, "nftables"), wanted);
+    assert!(host.read("/var/at-start").contains("table inet sidetrack"));
+    host.shell("systemctl stop sidetrack").succeeded();
+    assert_eq!(in_force(&host, "nftables"), nothing);
+    host.shell("systemctl start sidetrack").succeeded();
+
+    // What is edited by hand is put in force without a stop.
+    let config = host.read(CONFIG);
+    host.write(CONFIG, &config.replace("exclude-uids: \"7\"", "exclude-uids: [8]"));
+    host.shell("systemctl reload sidetrack").succeeded();
+    let edited = reference(
+        "nftables",
+        &["--exclude-inbound-ports", "22,9100-9199", "--exclude-uids", "8"],
+    );
+    assert_eq!(in_force(&host, "nftables"), edited);
+    host.reboot();
+    assert!(host.read("/var/at-stop").contains("table inet sidetrack"));
+
+    // Other options replace them, whole.
+    persist(&host, &["--exclude-inbound-ports", "22"]);
+    assert!(!host.read(CONFIG).contains("exclude-uids"));
+    let other = reference("nftables", &["--exclude-inbound-ports", "22"]);
+    assert_eq!(in_force(&host, "nftables"), other);
+
+    for said in ["the rules were removed", "nothing of sidetrack's here"] {
+        let log = host.sidetrack(&["cleanup", "--persist"]).succeeded().stderr;
+        assert!(log.contains(said), "{log}");
+        assert_eq!(
+            (host.etc(), in_force(&host, "nftables")),
+            (before.clone(), nothing.clone())
+        );
+    }
+    host.reboot();
+    assert_eq!(in_force(&host, "nftables"), nothing);
+}
+
+/// What the unit forbids is nothing that is needed, whatever rules are written with.
+#[test]
+fn the_unit_has_the_rights_that_each_backend_needs_and_hardly_more() {
+    let host = Host::boot();
+    let options = |backend| {
+        let mut options = vec!["--backend", backend, "--exclude-inbound-ports", "22"];
+        options.extend(["--inbound-mode", "tproxy", "--redirect-dns", "--dns-servers", "all"]);
+        options
+    };
+    for backend in BACKENDS {
+        let nothing = in_force(&host, backend);
+        persist(&host, &options(backend));
+        let wanted = in_force(&host, backend);
+        assert!(wanted.to_lowercase().contains("tproxy"), "{wanted}");
+        host.shell("systemctl daemon-reload; sidetrack cleanup; rm -f /run/xtables.lock; systemctl start sidetrack")
+            .succeeded();
+        assert_eq!(in_force(&host, backend), wanted, "{backend}");
+        host.shell("systemctl stop sidetrack").succeeded();
+        assert_eq!(in_force(&host, backend), nothing, "{backend}");
+    }
+    let verified = host.run("systemd-analyze", &["verify", UNIT]).succeeded();
+    assert_eq!(verified.stderr, "");
+    // From 0 (nothing is open to it) to 10; a unit that says nothing has 9.6.
+    host.run(
+        "systemd-analyze",
+        &["security", "--no-pager", "--threshold=30", "sidetrack.service"],
+    )
+    .succeeded();
+}
+
+#[test]
+fn where_it_could_not_last_nothing_is_done_and_the_reason_is_told() {
+    let host = Host::boot();
+    let (etc, nothing) = (host.etc(), in_force(&host, "nftables"));
+    let refused = |script: &str, code: i32, said: &[&str]| {
+        host.shell(script).failed(code, said);
+        assert_eq!(in_force(&host, "nftables"), nothing, "{script}");
+    };
+    refused(
+        "sidetrack apply --persist --netns /proc/1/ns/net",
+        2,
+        &["--persist and --netns"],
+    );
+    refused("sidetrack cleanup --persist --netns x", 2, &["--persist and --netns"]);
+    refused("sidetrack apply --persist --exclude-uids x", 2, &["--exclude-uids"]);
+    refused(
+        "unshare --net sidetrack apply --persist",
+        1,
+        &["not the network namespace of the host"],
+    );
+    refused(
+        "unshare --mount sh -c 'mount -t tmpfs tmpfs /run; sidetrack apply --persist'",
+        1,
+        &["there is no /run/systemd/system", "sidetrack apply --config FILE"],
+    );
+    refused(
+        "unshare --mount sh -c 'mount --bind /etc /etc; mount -o remount,bind,ro /etc; sidetrack apply --persist'",
+        1,
+        &["/etc/sidetrack", "read-only", "--persist --dry-run"],
+    );
+    refused(
+        "cp /usr/local/bin/sidetrack /tmp/; /tmp/sidetrack apply --persist",
+        1,
+        &[
+            "/tmp/sidetrack as root at every boot",
+            "others than root can write to /tmp",
+            "/usr/local/bin",
+        ],
+    );
+    // Files come first. Where the rules then cannot be had, they are taken back.
+    refused(
+        "PATH= /usr/local/bin/sidetrack apply --persist --backend iptables-nft",
+        1,
+        &["iptables"],
+    );
+    assert_eq!(host.etc(), etc);
+
+    persist(&host, OPTIONS);
+    let persisted = host.etc();
+    host.shell("PATH= /usr/local/bin/sidetrack apply --persist --backend iptables-nft")
+        .failed(1, &["iptables"]);
+    assert_eq!(host.etc(), persisted, "what lasted before is what lasts");
+    host.sidetrack(&["cleanup", "--persist"]).succeeded();
+
+    host.shell("systemctl --quiet mask sidetrack").succeeded();
+    refused("sidetrack apply --persist", 1, &["systemctl unmask sidetrack.service"]);
+    host.shell("systemctl --quiet unmask sidetrack").succeeded();
+    assert_eq!(host.etc(), etc);
+}
+
+#[test]
+fn a_unit_that_somebody_wrote_is_used_as_it_is_and_stays() {
+    let host = Host::boot();
+    let theirs = "[Service]\nExecStart=/usr/local/bin/sidetrack apply --config /etc/sidetrack/config.yaml -v\n";
+    host.write(UNIT, theirs);
+    persist(&host, OPTIONS);
+    assert_eq!(host.read(UNIT), theirs);
+    host.shell(&format!(
+        "systemctl is-enabled sidetrack; test $(readlink {LINK}) = {UNIT}"
+    ))
+    .succeeded();
+    host.sidetrack(&["cleanup", "--persist"]).succeeded();
+    assert_eq!(host.read(UNIT), theirs);
+    assert!(!host.path(CONFIG).exists() && host.path(LINK).symlink_metadata().is_err());
+}
+
+#[test]
+fn a_dry_run_prints_the_plan_and_the_files_and_a_host_that_locks_its_users_out_is_warned_of() {
+    let host = Host::boot();
+    let (etc, nothing) = (host.etc(), in_force(&host, "nftables"));
+    let run = host
+        .shell("sidetrack apply --persist --dry-run --exclude-uids 7")
+        .succeeded();
+    assert_eq!((host.etc(), in_force(&host, "nftables")), (etc, nothing));
+    let plan = host
+        .sidetrack(&["apply", "--dry-run", "--exclude-uids", "7"])
+        .succeeded()
+        .stdout;
+    let files = run.stdout.strip_prefix(&plan).expect("the plan comes first");
+    assert!(
+        files.lines().all(|line| line.is_empty() || line.starts_with('#')),
+        "{files}"
+    );
+    let expected = [
+        CONFIG,
+        "#   exclude-uids: \"7\"",
+        UNIT,
+        "#   ExecStop=/usr/local/bin/sidetrack cleanup",
+        LINK,
+    ];
+    for text in expected {
+        assert!(files.contains(text), "{text:?} is not in {files}");
+    }
+    assert!(run.stderr.contains("--exclude-inbound-ports 22"), "{}", run.stderr);
+    host.shell("sidetrack apply --persist --dry-run --output json")
+        .failed(2, &["--output json"]);
+}
+
+/// What `docs/vm.md` tells to run does what it says, from the first line to the last.
+#[test]
+fn the_commands_of_the_documentation_run_in_their_order() {
+    let host = Host::boot();
+    let nothing = in_force(&host, "nftables");
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/vm.md");
+    let page = fs::read_to_string(page).expect("docs/vm.md");
+    let scripts = page
+        .split("```sh\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next());
+    let commands: Vec<&str> = scripts.flat_map(str::lines).collect();
+    assert!(commands.len() > 5, "{commands:?}");
+    for command in &commands {
+        host.shell(command).succeeded();
+        let redirected = in_force(&host, "nftables") != nothing;
+        let ends = command.contains("stop") || command.contains("cleanup");
+        assert_eq!(redirected, !ends, "{command}");
+    }
+    assert!(!host.path(CONFIG).exists());
+}

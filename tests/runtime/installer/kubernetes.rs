@@ -1,0 +1,301 @@
+//! Pods that lack their rules, by way of the API server: a server on loopback that gives the recorded answers of a real
+//! one, and those that nobody recorded as its documentation has them.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use serde_json::{Map, Value, json};
+
+use super::fixture::{Installer, eventually};
+use super::repair::{Attached, UID};
+use crate::cni::has_rules;
+use crate::common::{Pod, output_of};
+
+/// The token of the service account.
+const TOKEN: &str = "a.service.account";
+/// The label of pods that bypass their proxy.
+const LABEL: &str = "traffic.sidetrack.dev/bypasses-proxy";
+
+fn recorded(name: &str) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/kubernetes")
+        .join(name);
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// The recorded pod, as one that runs and that a ReplicaSet would make anew.
+fn pod(name: &str) -> Value {
+    let mut pod = recorded("pod-200.json");
+    assert_eq!(pod["metadata"]["uid"], UID);
+    pod["metadata"]["name"] = name.into();
+    pod["metadata"]["ownerReferences"] = json!([{ "kind": "ReplicaSet", "name": "web", "controller": true }]);
+    pod["status"]["phase"] = "Running".into();
+    pod
+}
+
+fn path(name: &str) -> String {
+    format!("/api/v1/namespaces/shop/pods/{name}")
+}
+
+/// The API server.
+struct Server {
+    child: Child,
+    port: String,
+    account: PathBuf,
+    requests: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Server {
+    /// One with these answers.
+    fn start(root: &Path, answers: Map<String, Value>) -> Self {
+        let account = root.join("account");
+        fs::create_dir(&account).expect("a directory");
+        fs::write(account.join("token"), format!("{TOKEN}\n")).expect("a file");
+        certificate(&account.join("ca.crt"), &root.join("key"));
+        let file = root.join("answers");
+        fs::write(&file, Value::Object(answers).to_string()).expect("a file");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kubernetes/server.py");
+        let mut child = Command::new("python3")
+            .arg(script)
+            .args([&account.join("ca.crt"), &root.join("key"), &file])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3");
+        let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        let port = lines.next().expect("a port").expect("text");
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&requests);
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let request = serde_json::from_str(&line).expect("JSON");
+                seen.lock().expect("requests").push(request);
+            }
+        });
+        Self {
+            child,
+            port,
+            account,
+            requests,
+        }
+    }
+
+    fn requests(&self) -> Vec<Value> {
+        self.requests.lock().expect("requests").clone()
+    }
+
+    /// Requests of this method, or to this path, by their beginning.
+    fn requests_to(&self, begin: &str) -> Vec<Value> {
+        let mut requests = self.requests();
+        requests.retain(|request| request["request"].as_str().expect("a text").starts_with(begin));
+        requests
+    }
+
+    /// The installer in a pod of the cluster.
+    fn installer(&self, attached: &Attached, mode: &str) -> Installer {
+        let mut command = attached.command(&["install", "--repair", mode]);
+        command
+            .env("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+            .env("KUBERNETES_SERVICE_PORT", &self.port)
+            .env("SIDETRACK_NODE_SERVICE_ACCOUNT_DIR", &self.account);
+        Installer::start(command)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _gone = self.child.kill().and_then(|()| self.child.wait());
+    }
+}
+
+/// A certificate for 127.0.0.1 that vouches for itself.
+fn certificate(path: &Path, key: &Path) {
+    let arguments = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=kube-apiserver \
+                     -addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE";
+    let mut openssl = Command::new("openssl");
+    openssl.args(arguments.split_whitespace()).stderr(Stdio::null());
+    output_of(openssl.arg("-keyout").arg(key).arg("-out").arg(path));
+}
+
+/// Attaches a pod that lacks its rules.
+fn attach(attached: &Attached, name: &str) -> Pod {
+    let pod = Pod::new();
+    attached.attach(name, &attached.file(&pod.netns.path()), &[]);
+    pod
+}
+
+fn failures(installer: &Installer) -> f64 {
+    installer.metric("sidetrack_node_pod_repair_failures_total{reason=\"api\"}")
+}
+
+fn treated(installer: &Installer, mode: &str) -> f64 {
+    installer.metric(&format!("sidetrack_node_pod_repairs_total{{mode=\"{mode}\"}}"))
+}
+
+/// Each pod has another answer. What goes wrong with one is told, and says nothing about the others.
+#[test]
+fn pods_are_labelled_by_their_uid_and_each_refusal_is_told() {
+    let attached = Attached::new();
+    let mut other = pod("other");
+    other["metadata"]["uid"] = "another".into();
+    let refused = |code: u16, message: &str| json!({ "kind": "Status", "code": code, "message": message });
+    let answers = [
+        ("GET", "web-0", 200, pod("web-0")),
+        ("PATCH", "web-0", 200, pod("web-0")),
+        ("GET", "conflict", 200, pod("conflict")),
+        (
+            "PATCH",
+            "conflict",
+            409,
+            refused(409, "the UID in the precondition does not match"),
+        ),
+        ("GET", "unauthorized", 401, recorded("unauthorized-401.json")),
+        ("GET", "forbidden", 403, recorded("forbidden-403.json")),
+        ("GET", "gone", 404, recorded("pod-404.json")),
+        ("GET", "busy", 429, refused(429, "too many requests")),
+        ("GET", "broken", 500, Value::Null),
+        ("GET", "other", 200, other),
+    ];
+    let mut pods: Vec<Pod> = Vec::new();
+    for (_, name, ..) in answers.iter().filter(|(method, ..)| *method == "GET") {
+        pods.push(attach(&attached, name));
+    }
+    let answers = answers.into_iter().map(|(method, name, status, body)| {
+        let key = format!("{method} {}", path(name));
+        (key, json!([status, body]))
+    });
+    let event = ("POST /api/v1/namespaces/shop/events".to_owned(), json!([201, {}]));
+    let server = Server::start(attached.machine.root(), answers.chain([event]).collect());
+    let installer = server.installer(&attached, "label");
+    for said in [
+        "the API server was asked pod=\"shop/web-0\" container=\"id-web-0\" done=\"labelled\"",
+        "409: the UID in the precondition does not match. Another pod has its name by now",
+        "401: Unauthorized. The token is not taken",
+        "403: nodes is forbidden",
+        "no repair was needed pod=\"shop/gone\" container=\"id-gone\" why=\"it has gone\"",
+        "429: too many requests",
+        "500: no reason is given",
+        "no repair was needed pod=\"shop/other\" container=\"id-other\" why=\"another pod has its name by now\"",
+    ] {
+        installer.eventually_logs(said);
+    }
+    eventually("all is counted", || {
+        match (treated(&installer, "label"), failures(&installer)) {
+            (1.0, 5.0) => Ok(()),
+            other => Err(other),
+        }
+    });
+    installer.eventually_ready();
+    assert!(!installer.log().contains(TOKEN));
+
+    let requests = server.requests();
+    assert!(
+        requests
+            .iter()
+            .all(|request| request["authorization"] == format!("Bearer {TOKEN}"))
+    );
+    let patched = server.requests_to(&format!("PATCH {}", path("web-0")));
+    assert_eq!(patched.len(), 1, "{requests:#?}");
+    assert_eq!(patched[0]["type"], "application/merge-patch+json");
+    let patch = json!({ "metadata": { "uid": UID, "labels": { LABEL: "true" } } });
+    assert_eq!(patched[0]["body"], patch);
+    assert_eq!(server.requests_to(&format!("PATCH {}", path("other"))).len(), 0);
+    let events = server.requests_to("POST");
+    assert_eq!(events.len(), 1, "{events:#?}");
+    let event = &events[0]["body"];
+    assert_eq!(
+        (&event["reason"], &event["type"]),
+        (&json!("BypassesProxy"), &json!("Warning"))
+    );
+    let about = json!({ "apiVersion": "v1", "kind": "Pod", "namespace": "shop", "name": "web-0", "uid": UID });
+    assert_eq!(event["involvedObject"], about);
+    assert!(event["lastTimestamp"].as_str().is_some_and(|time| time.ends_with('Z')));
+    assert!(pods.iter().all(|pod| !has_rules(&pod.netns)));
+}
+
+#[test]
+fn a_pod_that_is_made_anew_is_evicted_and_one_that_is_not_is_labelled() {
+    for (restart, expected) in [("Always", "evicted"), ("Never", "labelled")] {
+        let attached = Attached::new();
+        let _netns = attach(&attached, "web-0");
+        let mut found = pod("web-0");
+        found["spec"]["restartPolicy"] = restart.into();
+        let eviction = format!("{}/eviction", path("web-0"));
+        let answers = [
+            (format!("GET {}", path("web-0")), json!([200, found])),
+            (format!("PATCH {}", path("web-0")), json!([200, found])),
+            (
+                format!("POST {eviction}"),
+                json!([201, { "kind": "Status", "status": "Success" }]),
+            ),
+            // Who may not write events does the rest all the same.
+            (
+                "POST /api/v1/namespaces/shop/events".to_owned(),
+                json!([403, recorded("forbidden-403.json")]),
+            ),
+        ];
+        let server = Server::start(attached.machine.root(), answers.into_iter().collect());
+        let installer = server.installer(&attached, "delete");
+        installer.eventually_logs(&format!(
+            "the API server was asked pod=\"shop/web-0\" container=\"id-web-0\" done=\"{expected}\""
+        ));
+        assert!(
+            installer
+                .log()
+                .contains("the event that tells of it could not be written")
+        );
+        assert_eq!(failures(&installer), 0.0);
+        let evictions = server.requests_to(&format!("POST {eviction}"));
+        let events = server.requests_to("POST /api/v1/namespaces/shop/events");
+        let reason = events[0]["body"]["message"].as_str().expect("a message").to_owned();
+        if expected == "evicted" {
+            assert_eq!(evictions.len(), 1);
+            let body = json!({
+                "apiVersion": "policy/v1",
+                "kind": "Eviction",
+                "metadata": { "namespace": "shop", "name": "web-0" },
+                "deleteOptions": { "preconditions": { "uid": UID } },
+            });
+            assert_eq!(evictions[0]["body"], body);
+            assert_eq!(server.requests_to("PATCH").len(), 0);
+        } else {
+            assert_eq!((evictions.len(), server.requests_to("PATCH").len()), (0, 1));
+            assert!(reason.contains("its restart policy is Never"), "{reason}");
+        }
+        assert_eq!(server.requests_to("DELETE").len(), 0);
+    }
+}
+
+/// Nobody there, somebody else there, no account: told and counted, and the installer goes on.
+#[test]
+fn an_api_server_that_cannot_be_asked_harms_nothing_else() {
+    let attached = Attached::new();
+    let _netns = attach(&attached, "web-0");
+    let answers = || {
+        [(format!("GET {}", path("web-0")), json!([200, pod("web-0")]))]
+            .into_iter()
+            .collect()
+    };
+    let mut server = Server::start(attached.machine.root(), answers());
+    let fails = |server: &Server, said: &str| {
+        let installer = server.installer(&attached, "label");
+        installer.eventually_logs("the repair failed pod=\"shop/web-0\" container=\"id-web-0\" reason=\"api\"");
+        assert!(installer.log().contains(said), "{said}: {}", installer.log());
+        assert_eq!(failures(&installer), 1.0);
+        installer.eventually_ready();
+        assert_eq!(server.requests(), [Value::Null; 0], "nobody else gets the token");
+    };
+    let root = attached.machine.root();
+    certificate(&server.account.join("ca.crt"), &root.join("other-key"));
+    fails(&server, "certificate");
+    fs::remove_file(server.account.join("token")).expect("a file");
+    fails(&server, "automountServiceAccountToken");
+    fs::write(server.account.join("token"), TOKEN).expect("a file");
+    server.child.kill().expect("it ends");
+    server.child.wait().expect("its end");
+    fails(&server, "Connection refused");
+}

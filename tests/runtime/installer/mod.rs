@@ -1,0 +1,12 @@
+//! The node installer: real processes, real files in a directory of their own, real events.
+
+mod crash;
+pub mod fixture;
+mod install;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
+mod refusal;
+mod repair;
+mod reports;
+mod service;
+mod watch;

@@ -1,0 +1,471 @@
+//! Pods that started before the plugin was there: which lack their rules, and what repairing them does.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use caps::Capability::{CAP_NET_ADMIN, CAP_SYS_ADMIN};
+use serde_json::{Value, json};
+use sidetrack::types::Family;
+
+use super::fixture::{FLANNEL, Machine};
+use crate::cni::has_rules;
+use crate::common::conversation::{Conversation, Echo};
+use crate::common::{Address, Netns, Owner, Pod, Server, Transport, call_from};
+use crate::program::closed_pipe;
+use crate::program::{Run, apply, nft_state};
+use crate::sandbox::with_capabilities;
+
+/// The UID of the pods, which is that of the one in `tests/kubernetes`.
+pub const UID: &str = "d00c432f-6d6e-45f2-badc-4b1742a43bba";
+const ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
+
+/// A node whose runtime has attached pods to the network of [`FLANNEL`], when that had no plugin of ours yet.
+pub struct Attached {
+    pub machine: Machine,
+    count: Cell<usize>,
+}
+
+impl Attached {
+    pub fn new() -> Self {
+        let attached = Self {
+            machine: Machine::with(&[("10-flannel.conflist", FLANNEL)]),
+            count: Cell::default(),
+        };
+        for directory in ["cache", "netns"] {
+            fs::create_dir(attached.machine.root().join(directory)).expect("a directory");
+        }
+        attached
+    }
+
+    fn next(&self) -> String {
+        self.count.set(self.count.get() + 1);
+        format!("cni-{}", self.count.get())
+    }
+
+    /// Gives a network namespace a file, as the runtime does. Returns where that is on the node.
+    pub fn file(&self, netns: &Path) -> String {
+        let name = self.next();
+        symlink(netns, self.machine.root().join("netns").join(&name)).expect("a link");
+        format!("/var/run/netns/{name}")
+    }
+
+    /// Writes what libcni would have in its cache of a pod, with this changed.
+    pub fn attach(&self, name: &str, netns: &str, changes: &[(&str, Value)]) {
+        let mut written = json!({
+            "kind": "cniCacheV1",
+            "containerId": format!("id-{name}"),
+            "config": "e30=",
+            "ifName": "eth0",
+            "networkName": "cbr0",
+            "netns": netns,
+            "cniArgs": [["K8S_POD_UID", UID], ["K8S_POD_NAMESPACE", "shop"], ["K8S_POD_NAME", name]],
+            "capabilityArgs": { ANNOTATIONS: { "sidecar.istio.io/status": "{}" } },
+            "result": {
+                "cniVersion": "1.0.0",
+                "ips": Address::POD.both().map(|address| json!({ "address": format!("{address}/24") })),
+            },
+        });
+        for (pointer, value) in changes {
+            *written.pointer_mut(pointer).unwrap_or_else(|| panic!("{pointer}")) = value.clone();
+        }
+        let file = self.machine.root().join("cache").join(format!("cbr0-id-{name}-eth0"));
+        fs::write(file, written.to_string()).expect("a file");
+    }
+
+    fn variables(&self, command: &mut Command) {
+        for (name, directory) in [("CNI_CACHE_DIR", "cache"), ("NETNS_DIR", "netns")] {
+            let path = self.machine.root().join(directory);
+            command.env(format!("SIDETRACK_NODE_{name}"), path);
+        }
+        command.env("SIDETRACK_NODE_PROC_DIR", "/proc");
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.machine.command(arguments);
+        self.variables(&mut command);
+        command
+    }
+
+    fn repair(&self, options: &[&str]) -> Run {
+        Run::of(&mut self.command(&[&["repair"], options].concat()))
+    }
+
+    /// The states of all pods, by name, and the reasons.
+    fn states(&self) -> BTreeMap<String, (String, String)> {
+        states(&self.repair(&["--dry-run"]))
+    }
+}
+
+fn states(run: &Run) -> BTreeMap<String, (String, String)> {
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    let lines = run.stdout.lines().map(|line| {
+        let line: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {run:?}"));
+        let pod = text(&line["pod"]);
+        let name = pod.rsplit('/').next().expect("a name").to_owned();
+        (name, (text(&line["state"]), text(&line["reason"])))
+    });
+    lines.collect()
+}
+
+/// Where a new connection of the application to the neighbour arrives.
+fn lands(pod: &Pod, family: Family) -> String {
+    let to = SocketAddr::new(Address::PEER.of(family), 9090);
+    let call = pod.netns.run(|| {
+        Owner::APP.assume()?;
+        call_from(Transport::Tcp, None, to)
+    });
+    let arrival = call.expect("a call").arrival.expect("an answer");
+    format!("{} {}", arrival.server, arrival.port)
+}
+
+#[test]
+fn repair_goes_on_when_nobody_reads_its_report() {
+    let attached = Attached::new();
+    let pods = [Pod::new(), Pod::new()];
+    for (pod, name) in pods.iter().zip(["web-0", "web-1"]) {
+        attached.attach(name, &attached.file(&pod.netns.path()), &[]);
+    }
+    let status = Run::of(attached.command(&["status"]).stdout(closed_pipe()));
+    assert_eq!((status.code, status.stderr.as_str()), (Some(0), ""));
+    Run::of(attached.command(&["repair"]).stdout(closed_pipe())).succeeded();
+    assert!(pods.iter().all(|pod| has_rules(&pod.netns)));
+}
+
+#[test]
+fn a_pod_that_lacks_its_rules_gets_them_and_what_it_has_open_goes_on() {
+    let attached = Attached::new();
+    let pod = Pod::new();
+    attached.attach("web-0", &attached.file(&pod.netns.path()), &[]);
+    let _outside = [
+        Echo::start(&pod.peer, Owner::ROOT, 7000),
+        Echo::start(&pod.netns, Owner::APP, 7001),
+    ];
+    let _servers = [
+        Server::start(&pod.peer, "outside", Owner::ROOT, &[9090]),
+        Server::start(&pod.netns, "proxy", Owner::PROXY, &[15001, 15006]),
+    ];
+    let mut open: Vec<Conversation> = Vec::new();
+    for family in Family::BOTH {
+        let to = |address: Address, port| SocketAddr::new(address.of(family), port);
+        let outbound = || Conversation::begin_from(None, to(Address::PEER, 7000));
+        let inbound = || Conversation::begin_from(None, to(Address::POD, 7001));
+        open.push(pod.netns.run(outbound).expect("a connection"));
+        open.push(pod.peer.run(inbound).expect("a connection"));
+        assert_eq!(lands(&pod, family), "outside 9090");
+    }
+    let go_on = |open: &mut [Conversation]| {
+        for (number, conversation) in open.iter_mut().enumerate() {
+            conversation
+                .go_on(3)
+                .unwrap_or_else(|error| panic!("connection {number}: {error}"));
+        }
+    };
+    go_on(&mut open);
+
+    let dry = attached.repair(&["--dry-run"]);
+    assert_eq!(dry.code, Some(3), "{dry:?}");
+    assert_eq!(states(&dry)["web-0"].0, "lacking");
+    assert!(!has_rules(&pod.netns));
+
+    // Where nothing is said for long, the other side hangs up.
+    go_on(&mut open);
+    let run = attached.repair(&[]).succeeded();
+    go_on(&mut open);
+    // The ends in the pod: those of its own connections, and those of the others.
+    for said in [
+        "repaired",
+        "pod=\"shop/web-0\"",
+        "open_connections=4",
+        "2 passed, 0 failed",
+        "go on past the proxy",
+    ] {
+        assert!(run.stderr.contains(said), "{said}: {run:?}");
+    }
+    let alone = Netns::new();
+    apply(&alone, "nftables", &[]);
+    assert_eq!(nft_state(&pod.netns), nft_state(&alone), "as ADD would have done it");
+    for family in Family::BOTH {
+        assert_eq!(lands(&pod, family), "proxy 15001");
+    }
+    assert_eq!(attached.states()["web-0"].0, "redirected");
+    attached.repair(&[]).succeeded();
+}
+
+/// Each of these pods is left as it is, and why is said.
+#[test]
+fn pods_that_are_not_to_be_repaired_are_not_touched() {
+    let attached = Attached::new();
+    let pods: Vec<Pod> = (0..9).map(|_| Pod::new()).collect();
+    let file = |index: usize| attached.file(&pods[index].netns.path());
+    let names = |namespace: &str, name: &str| {
+        let pairs = json!([["K8S_POD_NAMESPACE", namespace], ["K8S_POD_NAME", name]]);
+        vec![("/cniArgs", pairs)]
+    };
+    let annotations = |value: Value| vec![("/capabilityArgs", json!({ ANNOTATIONS: value }))];
+    attached.attach("excluded", &file(0), &names("kube-system", "excluded"));
+    let installer = "sidetrack-node-x7k2p";
+    attached.attach(installer, &file(1), &names("sidetrack-system", installer));
+    attached.attach("plain", &file(2), &annotations(json!({})));
+    attached.attach("unknown", &file(3), &[("/capabilityArgs", json!({}))]);
+    attached.attach(
+        "mistaken",
+        &file(4),
+        &annotations(json!({ "traffic.sidetrack.dev/redirect": "maybe" })),
+    );
+    apply(&pods[5].netns, "nftables", &["--exclude-inbound-ports", "22"]);
+    attached.attach("other-options", &file(5), &[]);
+    let mesh = "add table ip nat; add chain ip nat ISTIO_OUTPUT";
+    assert!(pods[6].netns.command("nft").arg(mesh).status().expect("nft").success());
+    attached.attach("other-mesh", &file(6), &[]);
+    // Another pod has the number or the file by now.
+    let elsewhere = json!([{ "address": "10.99.0.77/24" }]);
+    attached.attach("reused", &file(7), &[("/result/ips", elsewhere)]);
+    attached.attach("gone", "/var/run/netns/gone", &[]);
+    // As a pod with hostNetwork would have it.
+    let own = PathBuf::from(format!("/proc/{}/ns/net", std::process::id()));
+    attached.attach("host", &attached.file(&own), &[]);
+    attached.attach("other-network", &file(8), &[("/networkName", "podman".into())]);
+    let cache = attached.machine.root().join("cache");
+    fs::write(cache.join("half"), "{\"containerId\": \"").expect("a file");
+    let before: Vec<String> = pods.iter().map(|pod| nft_state(&pod.netns)).collect();
+
+    let run = attached.repair(&[]);
+    assert_eq!(run.code, Some(3), "{run:?}");
+    assert!(
+        run.stderr.contains("passed over") && run.stderr.contains("files=1"),
+        "{run:?}"
+    );
+    let found = states(&run);
+    let expected = [
+        ("excluded", "let-through", "excludeNamespaces"),
+        (installer, "let-through", "installer"),
+        ("plain", "let-through", "no mark"),
+        ("unknown", "undecided", "no annotations"),
+        ("mistaken", "undecided", "maybe"),
+        ("other-options", "redirected", "sidetrack, with nftables"),
+        ("other-mesh", "redirected", "Istio"),
+        ("reused", "gone", "none of its addresses"),
+        ("gone", "gone", "is gone"),
+        ("host", "undecided", "not a pod's"),
+    ];
+    for (name, state, said) in expected {
+        let (found, reason) = found.get(name).unwrap_or_else(|| panic!("{name}: {run:?}"));
+        assert!(found == state && reason.contains(said), "{name}: {found}: {reason}");
+    }
+    assert_eq!(found.len(), expected.len(), "{found:?}");
+    let after: Vec<String> = pods.iter().map(|pod| nft_state(&pod.netns)).collect();
+    assert_eq!(after, before);
+}
+
+/// A process that is in a network namespace.
+struct Process(Child);
+
+impl Process {
+    fn start(command: &mut Command) -> Self {
+        Self(command.stdin(Stdio::null()).spawn().expect("a process"))
+    }
+
+    fn netns(&self) -> PathBuf {
+        format!("/proc/{}/ns/net", self.0.id()).into()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _gone = self.0.kill().and_then(|()| self.0.wait());
+    }
+}
+
+#[test]
+fn where_annotations_are_not_known_a_proxy_that_runs_is_told_and_nothing_is_done() {
+    let attached = Attached::new();
+    let pod = Pod::new();
+    attached.attach(
+        "web-0",
+        &attached.file(&pod.netns.path()),
+        &[("/capabilityArgs", json!({}))],
+    );
+    let _app = Process::start(pod.netns.command_of(Owner::APP, "sleep").arg("60"));
+    assert_eq!(attached.states()["web-0"].0, "undecided");
+    let _proxy = Process::start(pod.netns.command_of(Owner::PROXY, "sleep").arg("60"));
+    let run = attached.repair(&[]);
+    assert_eq!(run.code, Some(3), "{run:?}");
+    let (state, reason) = &states(&run)["web-0"];
+    assert!(state == "suspected" && reason.contains("1337"), "{state}: {reason}");
+    assert!(!has_rules(&pod.netns));
+}
+
+/// Runtimes with an older libcni: the file of the namespace is in the plugins' answer, or nowhere.
+#[test]
+fn a_pod_whose_namespace_the_cache_does_not_name_is_found_by_its_addresses() {
+    let attached = Attached::new();
+    let [pod, other, third] = [(); 3].map(|()| Pod::new());
+    for (netns, address) in [(&other.netns, "10.99.0.3/24"), (&third.netns, "10.99.0.4/24")] {
+        netns.ip(&format!("addr flush dev eth0\naddr add {address} dev eth0\n"));
+    }
+    let of_third = json!([{ "address": "10.99.0.4/24" }]);
+    let files = [&pod, &other, &third].map(|pod| attached.file(&pod.netns.path()));
+    let nowhere = ("/netns", json!(""));
+    attached.attach("by-address", "", std::slice::from_ref(&nowhere));
+    attached.attach(
+        "unheard-of",
+        "",
+        &[nowhere.clone(), ("/result/ips", json!([{ "address": "10.1.1.1/24" }]))],
+    );
+    attached.attach("nothing", "", &[nowhere.clone(), ("/result/ips", json!([]))]);
+    let interfaces = json!({ "ips": of_third, "interfaces": [{ "name": "eth0", "sandbox": files[2] }] });
+    attached.attach("by-answer", "", &[nowhere, ("/result", interfaces)]);
+    // Other tests have pods with the same addresses.
+    let run = attached.repair(&["--proc-dir", "/nonexistent"]);
+    let states = states(&run);
+    let found = |name: &str| states[name].0.as_str();
+    assert_eq!(found("by-address"), "lacking", "{run:?}");
+    assert_eq!(found("by-answer"), "lacking", "{run:?}");
+    assert_eq!(found("unheard-of"), "gone");
+    assert_eq!(found("nothing"), "undecided");
+    let rules = [&pod, &other, &third].map(|pod| has_rules(&pod.netns));
+    assert_eq!(rules, [true, false, true]);
+}
+
+/// A pod that was killed without DEL leaves its file in the cache, and its addresses are used again.
+#[test]
+fn two_pods_with_one_namespace_are_not_told_apart() {
+    let attached = Attached::new();
+    let pod = Pod::new();
+    let file = attached.file(&pod.netns.path());
+    attached.attach("one", &file, &[]);
+    attached.attach("two", &file, &[]);
+    let run = attached.repair(&[]);
+    assert_eq!(run.code, Some(3), "{run:?}");
+    for name in ["one", "two"] {
+        let (state, reason) = &states(&run)[name];
+        assert!(
+            state == "undecided" && reason.contains("another pod"),
+            "{state}: {reason}"
+        );
+    }
+    assert!(!has_rules(&pod.netns));
+}
+
+/// As with `hostUsers: false`; by an agent that has no right besides those that its manifest gives it.
+#[test]
+fn a_pod_with_users_of_its_own_is_repaired_with_two_capabilities() {
+    let attached = Attached::new();
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--user", "--map-root-user", "--net", "sh", "-c"]);
+    let setup = "ip link set lo up; ip link add eth0 type veth peer name far; ip addr add 10.99.0.2/24 dev eth0; \
+                 ip link set far up; ip link set eth0 up; exec sleep 60";
+    let pod = Process::start(unshare.arg(setup));
+    let is_up = || {
+        Netns::open(&pod.netns())
+            .command("ip")
+            .args(["-oneline", "addr"])
+            .output()
+    };
+    super::fixture::eventually("an address", || {
+        let addresses = String::from_utf8(is_up().expect("ip").stdout).expect("text");
+        if addresses.contains("10.99.0.2") {
+            Ok(())
+        } else {
+            Err(addresses)
+        }
+    });
+    attached.attach("web-0", &attached.file(&pod.netns()), &[]);
+    let mut command = attached.command(&["repair"]);
+    with_capabilities(&mut command, Owner::ROOT, &[CAP_SYS_ADMIN, CAP_NET_ADMIN], &[]);
+    let run = Run::of(&mut command).succeeded();
+    assert!(run.stderr.contains("repaired"), "{run:?}");
+    assert!(has_rules(&Netns::open(&pod.netns())));
+}
+
+#[test]
+fn rights_that_are_missing_are_told_and_nothing_is_done() {
+    let attached = Attached::new();
+    let pod = Pod::new();
+    // Without rights of its own, so that nobody needs more to look at it.
+    let mut sleep = pod.netns.command("sleep");
+    with_capabilities(sleep.arg("60"), Owner::ROOT, &[], &[]);
+    let process = Process::start(&mut sleep);
+    attached.attach("web-0", &attached.file(&process.netns()), &[]);
+    for (capability, said) in [
+        (CAP_SYS_ADMIN, "Operation not permitted"),
+        (CAP_NET_ADMIN, "CAP_SYS_ADMIN"),
+    ] {
+        let mut command = attached.command(&["repair"]);
+        with_capabilities(&mut command, Owner::ROOT, &[capability], &[]);
+        let run = Run::of(&mut command);
+        assert_eq!(run.code, Some(3), "{run:?}");
+        let (state, reason) = &states(&run)["web-0"];
+        assert!(
+            state == "undecided" && reason.contains(said),
+            "{capability}: {state}: {reason}"
+        );
+    }
+    assert!(!has_rules(&pod.netns));
+}
+
+#[test]
+fn what_cannot_be_looked_at_is_told() {
+    let attached = Attached::new();
+    attached.machine.write("10-flannel.conflist", FLANNEL);
+    fs::remove_dir(attached.machine.root().join("netns")).expect("a directory");
+    attached.repair(&[]).failed(1, &["netns"]);
+    fs::create_dir(attached.machine.root().join("netns")).expect("a directory");
+    fs::remove_dir(attached.machine.root().join("cache")).expect("a directory");
+    attached.repair(&[]).failed(1, &["cache"]);
+    attached
+        .repair(&["--standalone", "mesh.conf"])
+        .failed(1, &["whoever attaches a pod decides"]);
+    let run = Run::of(&mut attached.command(&["install", "--once", "--repair", "everything"]));
+    run.failed(2, &["--repair", "everything", "in-place"]);
+}
+
+#[test]
+fn the_installer_repairs_what_it_finds_and_counts_it() {
+    let attached = Attached::new();
+    let [pod, broken] = [(); 2].map(|()| Pod::new());
+    attached.attach("web-0", &attached.file(&pod.netns.path()), &[]);
+    let sysctl = broken
+        .netns
+        .command("sysctl")
+        .args(["-qw", "net.ipv6.conf.lo.disable_ipv6=1"])
+        .status();
+    assert!(sysctl.expect("sysctl (procps)").success());
+    attached.attach("broken", &attached.file(&broken.netns.path()), &[]);
+    let start = |mode: &str| super::fixture::Installer::start(attached.command(&["install", "--repair", mode]));
+
+    let reports = start("report");
+    reports.eventually_logs("pod=\"shop/web-0\"");
+    assert!(
+        reports.log().contains("a pod may bypass its proxy"),
+        "{}",
+        reports.log()
+    );
+    assert_eq!(reports.metric("sidetrack_node_pods{state=\"lacking\"}"), 2.0);
+    assert!(!has_rules(&pod.netns));
+    drop(reports);
+
+    let repairs = start("in-place");
+    repairs.eventually_logs("pod=\"shop/web-0\" container=\"id-web-0\" probes=");
+    repairs.eventually_logs("the repair failed pod=\"shop/broken\" container=\"id-broken\" reason=\"plan\"");
+    assert!(has_rules(&pod.netns) && !has_rules(&broken.netns));
+    super::fixture::eventually("all is counted", || {
+        let count = |state: &str| repairs.metric(&format!("sidetrack_node_pods{{state=\"{state}\"}}"));
+        let counts = ["redirected", "lacking"].map(count);
+        if counts == [1.0, 1.0] { Ok(()) } else { Err(counts) }
+    });
+    assert_eq!(
+        repairs.metric("sidetrack_node_pod_repairs_total{mode=\"in-place\"}"),
+        1.0
+    );
+    let failed = |reason: &str| format!("sidetrack_node_pod_repair_failures_total{{reason=\"{reason}\"}}");
+    // It waits until it tries again, though looks go on.
+    assert_eq!(repairs.metric(&failed("plan")), 1.0);
+    assert_eq!(repairs.metric(&failed("rules")), 0.0);
+    repairs.eventually_ready();
+}

@@ -1,0 +1,203 @@
+//! What the plugin tells the installer: real runs of the plugin in real namespaces.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::fixture::{FLANNEL, Installer, Machine, eventually};
+use crate::SIDETRACK;
+use crate::cni::{Request, has_rules, plugin, request};
+use crate::common::Netns;
+
+/// A request as a runtime derives it from the conflist that was installed.
+fn installed_request(machine: &Machine, verb: &str, netns: &Path) -> Request {
+    let list: Value = serde_json::from_str(&machine.read("10-flannel.conflist")).expect("JSON");
+    let entry = list["plugins"][2].as_object().expect("our entry").clone();
+    entry
+        .into_iter()
+        .fold(request(verb, netns), |request, (key, value)| request.with(&key, value))
+}
+
+fn runs(command: &str, outcome: &str) -> String {
+    format!("sidetrack_node_plugin_runs_total{{command=\"{command}\",outcome=\"{outcome}\"}}")
+}
+
+/// Waits for a line of the log with all of these.
+#[track_caller]
+fn eventually_says(installer: &Installer, said: &[&str]) {
+    eventually("a line", || {
+        let log = installer.log();
+        let says_all = |line: &str| said.iter().all(|text| line.contains(text));
+        if log.lines().any(says_all) {
+            Ok(())
+        } else {
+            Err((said, log))
+        }
+    });
+}
+
+#[test]
+fn each_run_of_the_installed_plugin_is_logged_and_counted() {
+    let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
+    let installer = machine.start(&["-v"]);
+    installer.eventually_ready();
+    let mode = fs::metadata(machine.socket()).expect("a socket").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let netns = Netns::new();
+    let ask = |verb, netns: &Path| installed_request(&machine, verb, netns);
+
+    ask("ADD", &netns.path()).run_by(machine.binary()).succeeded();
+    let redirected = "reason=\"Istio injected a sidecar (sidecar.istio.io/status)\"";
+    eventually_says(
+        &installer,
+        &[
+            "INFO",
+            "pod=\"shop/web-0\"",
+            "container=\"0f1e\"",
+            redirected,
+            "milliseconds=",
+        ],
+    );
+    assert!(has_rules(&netns));
+    assert_eq!(installer.metric(&runs("ADD", "redirected")), 1.0);
+    assert!(installer.metric("sidetrack_node_plugin_run_seconds_total{command=\"ADD\"}") > 0.0);
+
+    let exempt = ask("ADD", &netns.path()).variable("CNI_ARGS", "K8S_POD_NAMESPACE=kube-system;K8S_POD_NAME=dns");
+    exempt.run_by(machine.binary()).succeeded();
+    eventually_says(
+        &installer,
+        &["INFO", "pod=\"kube-system/dns\"", "let-through", "excludeNamespaces"],
+    );
+
+    // The error is told, also where the NetConf is none, and makes no lines of its own.
+    let hosts = ask("ADD", Path::new("/proc/1/ns/net")).variable("CNI_ARGS", "K8S_POD_NAME=a\nforged=line");
+    assert_eq!(hosts.run_by(machine.binary()).code, Some(1));
+    eventually_says(
+        &installer,
+        &["ERROR", "pod=\"-/a\\nforged=line\"", "outcome=\"failed\"", "CNI_NETNS"],
+    );
+    ask("ADD", &netns.path())
+        .with("cniVersion", "9.0.0".into())
+        .run_by(machine.binary());
+    eventually_says(&installer, &["ERROR", "incompatible CNI version", "9.0.0"]);
+    assert_eq!(installer.metric(&runs("ADD", "failed")), 2.0);
+
+    for verb in ["CHECK", "STATUS", "GC", "DEL", "VERSION"] {
+        ask(verb, &netns.path()).run_by(machine.binary()).succeeded();
+        let command = format!("command=\"{verb}\"");
+        eventually_says(&installer, &["DEBUG", &command, "outcome=\"done\""]);
+        assert_eq!(installer.metric(&runs(verb, "done")), 1.0);
+    }
+    let log = installer.log();
+    assert!(!log.lines().any(|line| line.starts_with("forged")), "{log}");
+}
+
+#[test]
+fn what_the_plugin_warns_of_is_logged_too() {
+    let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
+    let installer = machine.start(&[]);
+    installer.eventually_ready();
+    let netns = Netns::new();
+    netns.ip("link set lo down");
+    installed_request(&machine, "ADD", &netns.path())
+        .run_by(machine.binary())
+        .succeeded();
+    eventually_says(
+        &installer,
+        &["WARN", "pod=\"shop/web-0\"", "the loopback interface is down"],
+    );
+}
+
+#[test]
+fn only_reports_are_counted() {
+    let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
+    let installer = machine.start(&[]);
+    installer.eventually_ready();
+    let sender = UnixDatagram::unbound().expect("a socket");
+    let report = |command: &str| {
+        format!(
+            "{{\"command\":{command:?},\"namespace\":\"\",\"pod\":\"\",\"container\":\"\",\"outcome\":\"failed\",\
+             \"reason\":\"because\",\"warnings\":[],\"seconds\":0.25}}"
+        )
+    };
+    // An empty datagram, too, does not end the reading.
+    for datagram in ["", "no report", "{}", &report("made up\"} 1\nx"), &report("ADD")] {
+        sender
+            .send_to(datagram.as_bytes(), machine.socket())
+            .expect("a datagram");
+    }
+    eventually_says(
+        &installer,
+        &["ERROR", "command=\"ADD\"", "reason=\"because\"", "milliseconds=250"],
+    );
+    let (_, metrics) = installer.get("/metrics");
+    let counted: Vec<&str> = metrics
+        .lines()
+        .filter(|line| line.starts_with("sidetrack_node_plugin_"))
+        .collect();
+    let expected = [
+        &format!("{} 1", runs("ADD", "failed")),
+        &format!("{} 1", runs("other", "failed")),
+        "sidetrack_node_plugin_run_seconds_total{command=\"ADD\"} 0.25",
+        "sidetrack_node_plugin_run_seconds_total{command=\"other\"} 0.25",
+    ];
+    assert_eq!(counted, expected);
+}
+
+#[test]
+fn a_socket_that_somebody_removes_comes_back() {
+    let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
+    let installer = machine.start(&[]);
+    installer.eventually_ready();
+    fs::remove_dir_all(machine.socket().parent().expect("a directory")).expect("a directory");
+    // Something happens, so that it looks.
+    machine.write("10-flannel.conflist", FLANNEL);
+    let has_our_entry = || machine.read("10-flannel.conflist").contains("sidetrack");
+    eventually("a socket, and our entry", || {
+        if machine.socket().exists() && has_our_entry() {
+            Ok(())
+        } else {
+            Err(installer.log())
+        }
+    });
+    let netns = Netns::new();
+    installed_request(&machine, "ADD", &netns.path())
+        .run_by(machine.binary())
+        .succeeded();
+    eventually_says(&installer, &["redirected", "shop/web-0"]);
+}
+
+#[test]
+fn pods_start_where_nobody_listens_or_nobody_reads() {
+    let machine = Machine::new();
+    let path = machine.root().join("log.sock");
+    let add = || {
+        let netns = Netns::new();
+        let request = request("ADD", &netns.path()).with("logSocket", path.to_str().into());
+        // Where it waits for ever, so would the test.
+        let mut command = request.command_of("timeout");
+        command.args(["30", SIDETRACK]);
+        plugin(&mut command, request.netconf.to_string().as_bytes()).succeeded();
+        assert!(has_rules(&netns));
+    };
+    add();
+    fs::write(&path, "no socket").expect("a file");
+    add();
+    fs::remove_file(&path).expect("a file");
+    let listener = UnixDatagram::bind(&path).expect("a socket");
+    let sender = UnixDatagram::unbound().expect("a socket");
+    sender.set_nonblocking(true).expect("a socket");
+    let full = loop {
+        if let Err(error) = sender.send_to(b"x", &path) {
+            break error;
+        }
+    };
+    assert_eq!(full.kind(), ErrorKind::WouldBlock);
+    add();
+    drop(listener);
+    add();
+}

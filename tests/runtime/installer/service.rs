@@ -1,0 +1,140 @@
+//! The installer that stays: probes, metrics, reports of the plugin, signals, and one that takes another's place.
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+
+use super::fixture::{FLANNEL, Installer, Machine, eventually_runs, names};
+
+const CHAINED: [&str; 3] = ["flannel", "portmap", "sidetrack"];
+
+#[test]
+fn it_is_ready_once_there_is_a_network_that_it_has_joined() {
+    let machine = Machine::new();
+    let installer = machine.start(&[]);
+    installer.eventually_not_ready("no valid network configuration yet");
+    assert_eq!(installer.get("/healthz").0, 200);
+    assert_eq!(installer.metric("sidetrack_node_ready"), 0.0);
+    machine.write("10-flannel.conflist", FLANNEL);
+    installer.eventually_ready();
+    assert_eq!(machine.plugins("10-flannel.conflist").expect("a chain"), CHAINED);
+    assert_eq!(installer.metric("sidetrack_node_ready"), 1.0);
+    assert_eq!(
+        installer.metric("sidetrack_node_repairs_total{reason=\"binary-missing\"}"),
+        1.0
+    );
+    assert_eq!(
+        installer.metric("sidetrack_node_repairs_total{reason=\"entry-missing\"}"),
+        1.0
+    );
+    assert_eq!(
+        installer.metric("sidetrack_node_repairs_total{reason=\"entry-different\"}"),
+        0.0
+    );
+    assert_eq!(installer.metric("sidetrack_node_contended"), 0.0);
+    let asked = machine.run(&["status", "--health-address", &installer.address().to_string()]);
+    assert!(asked.succeeded().stdout.contains("installer      ok\n"));
+}
+
+#[test]
+fn a_signal_to_stop_leaves_everything_installed() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
+        let installer = machine.start(&[]);
+        installer.eventually_ready();
+        assert!(installer.stop(signal).success());
+        assert!(machine.has_binary());
+        assert_eq!(machine.plugins("10-flannel.conflist").expect("a chain"), CHAINED);
+        assert!(!machine.socket().exists());
+        machine.run(&["status"]).succeeded();
+    }
+}
+
+#[test]
+fn a_restart_finds_its_work_and_leaves_it_alone() {
+    let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
+    let first = machine.start(&[]);
+    first.eventually_ready();
+    drop(first);
+    let files = machine.files();
+    let second = machine.start(&[]);
+    second.eventually_ready();
+    let (_, metrics) = second.get("/metrics");
+    let repairs: Vec<&str> = metrics
+        .lines()
+        .filter(|line| line.starts_with("sidetrack_node_repairs_total{"))
+        .collect();
+    assert!(
+        repairs.len() >= 6 && repairs.iter().all(|line| line.ends_with(" 0")),
+        "{metrics}"
+    );
+    assert_eq!(machine.files(), files);
+}
+
+#[test]
+fn uninstalling_on_exit_takes_everything_away() {
+    let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
+    let installer = machine.start(&["--uninstall-on-exit"]);
+    installer.eventually_ready();
+    assert!(installer.stop(Signal::SIGTERM).success());
+    assert_eq!(
+        machine.files(),
+        [("10-flannel.conflist".to_owned(), FLANNEL.to_owned())]
+    );
+    assert_eq!(names(&machine.bin()), Vec::<String>::new());
+}
+
+#[test]
+fn uninstalling_beside_an_installer_is_refused() {
+    let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
+    let installer = machine.start(&[]);
+    installer.eventually_ready();
+    machine
+        .run(&["uninstall"])
+        .failed(1, &["an installer is running", "stop it first"]);
+    assert_eq!(machine.plugins("10-flannel.conflist").expect("a chain"), CHAINED);
+    // Killed, it leaves its socket.
+    drop(installer);
+    assert!(machine.socket().exists());
+    machine.run(&["uninstall"]).succeeded();
+    assert!(!machine.socket().exists());
+}
+
+#[test]
+fn the_installer_that_was_started_last_has_the_node() {
+    let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
+    let old = machine.start(&["--uninstall-on-exit"]);
+    old.eventually_ready();
+    let newer = machine.other_build("newer");
+    let new = Installer::start(machine.command_of(&newer, &["install"]));
+    new.eventually_ready();
+    let is_newer = || fs::read(machine.binary()).expect("a file") == fs::read(&newer).expect("a file");
+    assert!(is_newer());
+    // The old one sees the other binary, and leaves it.
+    old.eventually_not_ready("has taken over");
+    assert!(old.stop(Signal::SIGTERM).success());
+    assert!(is_newer());
+    assert_eq!(machine.plugins("10-flannel.conflist").expect("a chain"), CHAINED);
+    assert_eq!(
+        new.metric("sidetrack_node_repairs_total{reason=\"binary-different\"}"),
+        1.0,
+        "by its start"
+    );
+    assert!(machine.socket().exists(), "the new one's");
+    machine.write("10-flannel.conflist", FLANNEL);
+    eventually_runs(&machine, "10-flannel.conflist", &CHAINED);
+}
+
+#[test]
+fn without_a_place_for_the_socket_it_works_all_the_same() {
+    let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
+    let mut command = machine.command(&["install"]);
+    command.env("SIDETRACK_NODE_SOCKET", "/proc/nowhere/log.sock");
+    let installer = Installer::start(command);
+    installer.eventually_ready();
+    assert!(
+        installer.log().contains("without reports of the plugin's runs"),
+        "{}",
+        installer.log()
+    );
+}
