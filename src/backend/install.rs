@@ -6,8 +6,7 @@ use super::choice::{Chosen, choose};
 use super::iptables::IptablesError;
 use super::nftables::NftablesError;
 use super::{Change, Kernel, KernelError, Observed, RuleBackend};
-use crate::plan::Plan;
-use crate::plan::Prerequisite;
+use crate::plan::{Plan, Prerequisite};
 use crate::types::Backend;
 
 /// What applying a plan did.

@@ -13,15 +13,8 @@ use crate::mesh::redirectors::redirectors;
 use crate::options::Config;
 use crate::options::table::Group;
 use crate::plan::Plan;
-use crate::probe::run;
-use crate::probe::{Report, Verdict, judge, trial};
+use crate::probe::{PORT, Report, Verdict, judge, run, trial};
 use crate::types::{Port, parse_duration};
-
-/// The port that is called where any will do. Nobody is known to listen there.
-const PORT: Port = match Port::new(15002) {
-    Some(port) => port,
-    None => unreachable!(),
-};
 
 /// What it is called.
 pub const NAME: &str = "probe";

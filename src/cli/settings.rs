@@ -10,10 +10,9 @@ use super::failure::Failure;
 use super::{args, logging};
 use crate::linux::accounts::AccountFiles;
 use crate::mesh::annotations::{self, Annotations};
-use crate::options::Layer;
-use crate::options::Settings;
 use crate::options::problem::{Problem, Source};
 use crate::options::sources::{self, Parsed};
+use crate::options::{Layer, Settings};
 
 /// Reads all sources, merges them, and starts logging as they say.
 ///

@@ -14,14 +14,7 @@ use crate::linux::netns;
 use crate::options::Config;
 use crate::plan::Plan;
 use crate::probe::run::{self, listeners::Listeners};
-use crate::probe::{Report, Tally, Verdict as Judged, judge, trial};
-use crate::types::Port;
-
-/// A port like any other, for probes.
-const PORT: Port = match Port::new(15002) {
-    Some(port) => port,
-    None => unreachable!(),
-};
+use crate::probe::{PORT, Report, Tally, Verdict as Judged, judge, trial};
 
 /// How long probes may take.
 const TIMEOUT: Duration = Duration::from_secs(3);

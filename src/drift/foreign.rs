@@ -3,7 +3,7 @@
 use super::{Difference, Kind, Subject};
 use crate::facts::InstalledChain;
 use crate::mesh::redirectors;
-use crate::ruleset::{Action, BaseHook, ChainType, Hook, Match, Protocol, Ruleset};
+use crate::ruleset::{Action, BaseHook, ChainType, Hook, Match, Protocol, Ruleset, priority};
 use crate::types::Family;
 
 /// A base chain of somebody else's, and what its rules, and those that they lead to, can do to a packet.
@@ -112,12 +112,10 @@ impl Place {
         own.map(|own| own.order()).max()
     }
 
-    /// What the order at a hook goes by. All NAT happens at one place (`NF_IP_PRI_NAT_DST`,
-    /// linux/netfilter_ipv4.h); the priorities of NAT chains are an order among themselves.
+    /// What the order at a hook goes by: NAT chains have one among themselves.
     fn order(self) -> (i32, i32) {
-        const NAT: i32 = -100;
         if self.nat {
-            (NAT, self.priority)
+            (priority::NAT, self.priority)
         } else {
             (self.priority, i32::MIN)
         }
@@ -182,12 +180,7 @@ pub fn places(ruleset: &Ruleset) -> Vec<Place> {
 
 /// Where the chains of iptables are called that lead to ours.
 pub fn places_in_iptables(ruleset: &Ruleset) -> Vec<Place> {
-    // NF_IP_PRI_RAW, NF_IP_PRI_MANGLE and NF_IP_PRI_NAT_DST (linux/netfilter_ipv4.h; the same for IPv6).
-    places_by(ruleset, |base| match base.kind {
-        ChainType::Raw => -300,
-        ChainType::Mangle => -150,
-        ChainType::Nat => -100,
-    })
+    places_by(ruleset, |base| priority::in_iptables(base.kind))
 }
 
 fn places_by(ruleset: &Ruleset, priority: impl Fn(BaseHook) -> i32) -> Vec<Place> {

@@ -11,8 +11,7 @@ use crate::facts::{Facts, InstalledChain};
 use crate::options::Settings;
 use crate::plan::Plan;
 use crate::ruleset::{Hook, Ruleset};
-use crate::types::Family;
-use crate::types::{DnsServers, IpFamily};
+use crate::types::{DnsServers, Family, IpFamily};
 
 fn rule(text: &str, comment: &str) -> Line {
     Line {

@@ -14,8 +14,7 @@ use thiserror::Error;
 
 use crate::linux::files::{self, Access, FileError};
 use crate::linux::netns;
-use crate::options::Layer;
-use crate::options::file;
+use crate::options::{Layer, file};
 
 /// The configuration that the unit applies.
 pub const CONFIG: &str = "/etc/sidetrack/config.yaml";

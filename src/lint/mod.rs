@@ -19,8 +19,7 @@ pub use self::code::Code;
 use self::manifest::Object;
 pub use self::render::{Linted, VERSION, findings, json, pods, text};
 use self::subject::{Subject, opt_out};
-use crate::options::Config;
-use crate::options::Layer;
+use crate::options::{Config, Layer};
 use crate::yaml::{self, Position};
 
 /// What is known besides the manifests.

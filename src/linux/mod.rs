@@ -1,6 +1,8 @@
-//! What the kernel is asked for.
+//! Linux as everything with effects needs it: netlink, network namespaces, capabilities, sockets, files. The one place with
+//! `unsafe` code, and the lowest of those with effects: nothing here knows of rules or pods.
 
 pub mod accounts;
+pub mod credentials;
 pub mod files;
 pub mod interfaces;
 pub mod lock;
@@ -9,3 +11,4 @@ pub mod netns;
 pub mod privilege;
 pub mod resolvers;
 pub mod route;
+pub mod socket_options;

@@ -1,7 +1,6 @@
 //! A layer as the text of a configuration file: what [`super::sources::from_file`] reads back.
 
-use super::table::Layer;
-use super::table::{OPTIONS, Scope};
+use super::table::{Layer, OPTIONS, Scope};
 
 /// The options that `layer` has, one a line. Those of a dry run are left out.
 pub fn text(layer: &Layer) -> String {

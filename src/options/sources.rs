@@ -5,8 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::problem::{Problem, Source, environment_name};
-use super::table::{self, Layer};
-use super::table::{OPTIONS, OptionSpec};
+use super::table::{self, Layer, OPTIONS, OptionSpec};
 use crate::types::{Accounts, Invalid};
 use crate::yaml;
 

@@ -8,8 +8,7 @@ use super::sets::Sets;
 use crate::facts::Facts;
 use crate::options::{Config, Dialect};
 use crate::ruleset::{Action, Addresses, Match, Protocol, Rule};
-use crate::types::{Cidrs, DnsServers, InterfaceName, Port};
-use crate::types::{Families, Family};
+use crate::types::{Cidrs, DnsServers, Families, Family, InterfaceName, Port};
 
 /// The configuration, what follows from it for the whole plan, and the sets made so far.
 pub struct Context<'c> {

@@ -17,9 +17,9 @@ use crate::facts::{Facts, Ipv6};
 use crate::options::{Config, Dialect};
 use crate::ruleset::{
     self, Action, BaseHook, Chain, ChainType, ConntrackState, Hook, Match, ProxyTraffic, Rule, Ruleset, Unsound,
+    priority,
 };
-use crate::types::{Families, Family};
-use crate::types::{InboundMode, InterfaceName, IpFamily, Mark, RouteTable};
+use crate::types::{Families, Family, InboundMode, InterfaceName, IpFamily, Mark, RouteTable};
 
 use self::context::{Context, leave_alone, rule};
 use self::sets::Sets;
@@ -32,13 +32,9 @@ pub const PASSTHROUGH_V4: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 6);
 /// The same for IPv6. Unlike 127.0.0.6 it must be put on the loopback interface.
 pub const PASSTHROUGH_V6: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6);
 
-/// The priority of our NAT chains: before those of others, which use -100. A connection is translated once, by the
-/// first table that wants it; at equal priority that would be the one registered last.
-pub const NAT_PRIORITY: i32 = -101;
-/// The priority of chains that see packets with their connections: after connection tracking (-200), before NAT.
-pub const MANGLE_PRIORITY: i32 = -150;
-/// The priority of chains that see packets before connection tracking.
-pub const RAW_PRIORITY: i32 = -300;
+/// The priority of our NAT chains: before those of others. A connection is translated once, by the first table that wants
+/// it; at equal priority that would be the one registered last.
+pub const NAT_PRIORITY: i32 = priority::NAT - 1;
 
 /// The metric of the addresses that we put on the loopback interface. It is how they are known for ours later, on any
 /// backend and after any crash: the kernel keeps it with the address (`IFA_RT_PRIORITY`, since Linux 4.18).
@@ -246,8 +242,8 @@ fn base_chain(context: &Context, name: &'static str, kind: ChainType, hook: Hook
     };
     let guard = other_family.map(|(family, comment)| leave_alone([Match::Family(family)], comment));
     let priority = match kind {
-        ChainType::Raw => RAW_PRIORITY,
-        ChainType::Mangle => MANGLE_PRIORITY,
+        ChainType::Raw => priority::RAW,
+        ChainType::Mangle => priority::MANGLE,
         ChainType::Nat => NAT_PRIORITY,
     };
     (!rules.is_empty()).then(|| Chain {

@@ -3,8 +3,7 @@
 use std::net::IpAddr;
 
 use crate::ruleset::{Addresses, Elements, GidMatch, Match, Name, PortMatch, Protocol, Set, UidMatch};
-use crate::types::{Cidrs, Gids, Ports, Uids};
-use crate::types::{Families, Family};
+use crate::types::{Cidrs, Families, Family, Gids, Ports, Uids};
 
 /// The sets made so far.
 #[derive(Default)]

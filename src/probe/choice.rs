@@ -4,8 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use crate::types::Family;
-use crate::types::{Cidrs, Number, Ranges};
+use crate::types::{Cidrs, Family, Number, Ranges};
 
 /// The first number that will do: one of those preferred, or else the least of any stretch within which every set holds
 /// either all numbers or none. So if the answer depends on the sets alone, a number is found wherever there is one.

@@ -18,14 +18,21 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
+use crate::mesh::istio::PROBE_PORT;
 use crate::ruleset::Protocol;
-use crate::types::Family;
-use crate::types::{Gid, Mark, Port, Uid};
+use crate::types::{Family, Gid, Mark, Port, Uid};
 
 pub use judge::{Verdict, judge};
 pub use link::Ends;
 pub use plan::trial;
 pub use report::{Report, Tally};
+
+/// The port that is called where any will do. Nothing is known to listen there: it is the one that Istio's own validation
+/// calls.
+pub const PORT: Port = match Port::new(PROBE_PORT) {
+    Some(port) => port,
+    None => unreachable!(),
+};
 
 /// What was observed of a namespace for probing it, besides the facts that the rules depend on.
 #[derive(Clone, Debug, PartialEq, Eq)]

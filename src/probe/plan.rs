@@ -7,8 +7,7 @@ use crate::facts::{Facts, Ipv6};
 use crate::options::{Config, Dialect};
 use crate::plan::{DNS_PORT, Lookups, passthrough};
 use crate::ruleset::Protocol;
-use crate::types::{DnsServers, InboundMode, Number as _, Port, Ports, Uid};
-use crate::types::{Families, Family};
+use crate::types::{DnsServers, Families, Family, InboundMode, Number as _, Port, Ports, Uid};
 
 const NOBODYS_ADDRESS: &str =
     "all addresses that are captured may be those of other hosts, which are not to be called past the proxy";

@@ -1,12 +1,10 @@
 use super::*;
 use crate::facts::{Facts, Ipv6};
 use crate::options::{Config, Dialect, OwnerOrder, Settings};
-use crate::types::Families;
 use crate::types::{
-    Cidrs, DnsServers, Id as _, InboundMode, InterfaceName, LoopbackCidr, Ports, parse_cidrs, parse_ids, parse_ports,
-    parse_ports_for_uids,
+    Cidrs, DnsServers, Families, Gids, Id as _, InboundMode, InterfaceName, LoopbackCidr, NoAccounts, Ports, Uids,
+    parse_cidrs, parse_ids, parse_ports, parse_ports_for_uids,
 };
-use crate::types::{Gids, NoAccounts, Uids};
 
 fn port(number: u16) -> Port {
     Port::new(number).unwrap()

@@ -16,8 +16,7 @@ use super::run::{self, ProbeError};
 use super::{Caller, Expected, Finding, Needs, Original, Outcome, Owner, Probe, Source, Subject, Trial};
 use crate::plan::{PASSTHROUGH_V4, PASSTHROUGH_V6};
 use crate::ruleset::Protocol;
-use crate::types::{Families, Family};
-use crate::types::{LoopbackCidr, Port};
+use crate::types::{Families, Family, LoopbackCidr, Port};
 
 /// How long a call is waited for before the next one is made. Rules may be on their way.
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -3,8 +3,7 @@
 use std::net::IpAddr;
 
 use super::{Addresses, ConntrackState, Elements, GidMatch, Match, Name, PortMatch, Protocol, Rule, Ruleset, UidMatch};
-use crate::types::Family;
-use crate::types::{Gid, InterfaceName, Port, Uid};
+use crate::types::{Family, Gid, InterfaceName, Port, Uid};
 
 /// What is known of something about a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@
 
 mod installed;
 mod matching;
+pub mod priority;
 mod soundness;
 
 use std::borrow::Cow;

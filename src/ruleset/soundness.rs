@@ -9,8 +9,7 @@ use super::{
     Action, Addresses, Chain, Elements, GidMatch, Hook, Known, Match, PortMatch, Rule, Ruleset, UidMatch, Value, View,
     applies,
 };
-use crate::types::Family;
-use crate::types::{Gid, InterfaceName, Uid};
+use crate::types::{Family, Gid, InterfaceName, Uid};
 
 /// How many chains a packet may be in at once (`NFT_JUMP_STACK_SIZE`, net/netfilter/nf_tables.h).
 pub const MAX_DEPTH: usize = 16;

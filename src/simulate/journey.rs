@@ -10,8 +10,7 @@ use crate::ruleset::{
     Action, BaseHook, Chain, ChainType, Hook, Installed, Known, MAX_DEPTH, Place, Rule, Tracking, Unreadable, Value,
     View, Zone, applies, holds,
 };
-use crate::types::Family;
-use crate::types::{Gid, InterfaceName, Port, Uid};
+use crate::types::{Family, Gid, InterfaceName, Port, Uid};
 
 /// More than any plan leads through; rules that somebody made up could go on for ever.
 const MOST_ENTRIES: usize = 100_000;

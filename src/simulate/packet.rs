@@ -4,8 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::plan::PolicyRouting;
 use crate::ruleset::{Protocol, Tracking};
-use crate::types::Family;
-use crate::types::{Gid, InterfaceName, Port, Uid};
+use crate::types::{Family, Gid, InterfaceName, Port, Uid};
 
 /// The first packet of a connection, or a later one in the same direction.
 #[derive(Clone, Debug, PartialEq, Eq)]

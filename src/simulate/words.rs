@@ -5,8 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::packet::{Origin, Packet, Pod, is_loopback};
 use crate::ruleset::{Protocol, Tracking};
-use crate::types::Family;
-use crate::types::{Accounts, Gid, Id, InterfaceName, Invalid, Number as _, Port, Uid, parse_ids};
+use crate::types::{Accounts, Family, Gid, Id, InterfaceName, Invalid, Number as _, Port, Uid, parse_ids};
 
 /// The user and the group that send what nobody says the sender of: an application's, as most images have it.
 const OWNER: u32 = 1000;

@@ -6,9 +6,8 @@ use std::process::{Command, Stdio};
 
 use sidetrack::render::graph::{Graph, dot, mermaid, svg};
 
-use crate::cases;
-use crate::generated;
 use crate::plans::plan;
+use crate::{cases, generated};
 
 fn graph(options: &[&str]) -> Graph {
     Graph::new(&plan(options).ruleset)

@@ -15,8 +15,7 @@ use sidetrack::mesh::istio::front_end::table::Setting;
 use sidetrack::plan::Plan;
 use sidetrack::ruleset::{Chain, ChainType, Installed, Protocol, Tracking};
 use sidetrack::simulate::{Course, End, Origin, Packet, Pod, Verdict, simulate, simulate_later};
-use sidetrack::types::Family;
-use sidetrack::types::{Accounts, Gid, Id, InterfaceName, Port, Uid};
+use sidetrack::types::{Accounts, Family, Gid, Id, InterfaceName, Port, Uid};
 
 #[derive(Deserialize)]
 struct Case {

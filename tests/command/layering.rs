@@ -1,19 +1,64 @@
-//! Arrows point one way: nothing that is pure knows anything that has effects, or anything above it.
+//! What each module may use: imports point one way, and what is pure has no effects.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The rooms from the bottom up. Each may take from those before it, and from itself.
-const ROOMS: [&str; 9] = [
-    "yaml", "config", "facts", "ruleset", "plan", "drift", "probe", "render", "simulate",
+/// The modules of the library from the bottom up. Each may use those above it in this list, and itself.
+const LAYERS: [&str; 18] = [
+    "yaml", "types", "facts", "ruleset", "options", "mesh", "plan", "drift", "render", "simulate", "lint", "linux",
+    "backend", "probe", "host", "cni", "node", "cli",
 ];
 
-/// Those above them, from the bottom up: the kernel knows none of its users, the plugin nothing of its installer.
-const USERS: [&str; 5] = ["kernel", "cni", "node", "host", "cli"];
+/// Files and directories without effects: no sockets, no files, no programs, no clock.
+const PURE: [&str; 24] = [
+    "yaml",
+    "types",
+    "facts.rs",
+    "ruleset",
+    "options",
+    "mesh",
+    "plan",
+    "drift",
+    "render",
+    "simulate",
+    "lint",
+    "backend/iptables/contents.rs",
+    "backend/iptables/lower.rs",
+    "backend/iptables/patch.rs",
+    "backend/iptables/raise.rs",
+    "backend/iptables/script.rs",
+    "backend/iptables/tables.rs",
+    "backend/nftables/contents.rs",
+    "backend/nftables/decode.rs",
+    "backend/nftables/encode.rs",
+    "backend/nftables/expression.rs",
+    "backend/nftables/foreign.rs",
+    "backend/nftables/listing.rs",
+    "probe/plan.rs",
+];
 
-fn sources(path: &Path) -> Vec<PathBuf> {
+/// What has effects, or leads to what has.
+const EFFECTS: [&str; 10] = [
+    "crate::linux",
+    "std::fs",
+    "std::process",
+    "std::thread",
+    "std::env",
+    "std::time::Instant",
+    "std::time::SystemTime",
+    "std::net::Tcp",
+    "std::net::Udp",
+    "nix::",
+];
+
+fn src() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+/// The source files at or below a path, and their texts.
+fn sources(path: &Path) -> Vec<(PathBuf, String)> {
     if path.is_file() {
-        return vec![path.to_owned()];
+        return vec![(path.to_owned(), fs::read_to_string(path).expect("a source file"))];
     }
     let entries = fs::read_dir(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     entries
@@ -21,71 +66,51 @@ fn sources(path: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-fn room(name: &str) -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let file = source.join(format!("{name}.rs"));
-    if file.exists() { file } else { source.join(name) }
-}
-
-/// What the files of a room take from: which file, and from which room.
-fn taken(name: &str) -> Vec<(PathBuf, String)> {
-    let files = sources(&room(name));
-    assert!(!files.is_empty(), "{name}");
-    let mut all = Vec::new();
-    for file in files {
-        let text = fs::read_to_string(&file).expect("a source file");
-        let words = text.split(|c: char| !(c.is_alphanumeric() || "_:".contains(c)));
-        let taken = words.filter_map(|word| word.strip_prefix("crate::")?.split(':').next());
-        all.extend(taken.map(|taken| (file.clone(), taken.to_owned())));
-    }
-    all
+fn module(name: &str) -> PathBuf {
+    let file = src().join(format!("{name}.rs"));
+    if file.exists() { file } else { src().join(name) }
 }
 
 #[test]
-fn no_room_takes_anything_from_one_above_it() {
-    for (floor, name) in ROOMS.iter().enumerate() {
-        for (file, taken) in taken(name) {
-            let below = ROOMS[..=floor].contains(&taken.as_str());
-            assert!(below || taken.is_empty(), "{}: takes from {taken}", file.display());
+fn every_module_has_a_layer() {
+    for entry in fs::read_dir(src()).expect("sources") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_stem().and_then(|name| name.to_str()).expect("a name");
+        assert!(LAYERS.contains(&name) || ["lib", "main"].contains(&name), "{name}");
+    }
+}
+
+#[test]
+fn modules_use_only_modules_below_them() {
+    for (layer, name) in LAYERS.iter().enumerate() {
+        let files = sources(&module(name));
+        assert!(!files.is_empty(), "{name}");
+        for (file, text) in files {
+            let words = text.split(|c: char| !(c.is_alphanumeric() || "_:".contains(c)));
+            for used in words.filter_map(|word| word.strip_prefix("crate::")?.split(':').next()) {
+                let below = LAYERS[..=layer].contains(&used);
+                assert!(below || used.is_empty(), "{}: uses {used}", file.display());
+            }
         }
     }
 }
 
 #[test]
-fn no_user_of_them_takes_anything_from_one_above_it() {
-    for (floor, name) in USERS.iter().enumerate() {
-        for (file, taken) in taken(name) {
-            let above = USERS[floor + 1..].contains(&taken.as_str());
-            assert!(!above, "{}: takes from {taken}", file.display());
+fn pure_files_have_no_effects() {
+    for (file, text) in PURE.iter().flat_map(|path| sources(&src().join(path))) {
+        // Tests of these files may read files and take time.
+        let is_tests = file.file_name().is_some_and(|name| name == "tests.rs");
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for effect in EFFECTS {
+            assert!(is_tests || !code.contains(effect), "{}: uses {effect}", file.display());
         }
     }
 }
 
 #[test]
-fn looking_at_manifests_has_no_effects() {
-    for file in sources(&room("lint")) {
-        let text = fs::read_to_string(&file).expect("a source file");
-        for taken in [
-            "crate::kernel",
-            "crate::cli",
-            "std::fs",
-            "std::process",
-            "std::net::Tcp",
-        ] {
-            assert!(!text.contains(taken), "{}: takes {taken}", file.display());
-        }
-    }
-}
-
-#[test]
-fn unsafe_code_is_in_the_kernel_room_alone() {
-    let kernel = room("kernel");
-    for file in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
-        let text = fs::read_to_string(&file).expect("a source file");
-        assert!(
-            file.starts_with(&kernel) || !text.contains("unsafe {"),
-            "{}",
-            file.display()
-        );
+fn unsafe_code_is_in_linux_alone() {
+    for (file, text) in sources(&src()) {
+        let allowed = file.starts_with(module("linux"));
+        assert!(allowed || !text.contains("unsafe {"), "{}", file.display());
     }
 }

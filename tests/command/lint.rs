@@ -15,9 +15,8 @@ use sidetrack::lint::code::Explanation;
 use sidetrack::lint::{Code, Context};
 use sidetrack::options::Layer;
 
-use crate::SIDETRACK;
-use crate::generated;
 use crate::program::Run;
+use crate::{SIDETRACK, generated};
 
 const MANIFESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/manifests");
 

@@ -3,8 +3,7 @@
 use std::collections::HashMap;
 
 use sidetrack::facts::Facts;
-use sidetrack::options::Settings;
-use sidetrack::options::{sources, table};
+use sidetrack::options::{Settings, sources, table};
 use sidetrack::plan::Plan;
 use sidetrack::types::NoAccounts;
 

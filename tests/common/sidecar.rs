@@ -1,7 +1,6 @@
 //! A pod with a real proxy, and the ways that traffic should take through it.
 
-use sidetrack::types::Family;
-use sidetrack::types::InboundMode;
+use sidetrack::types::{Family, InboundMode};
 
 use super::envoy::Accepted;
 use super::{Address, Call, Caller, Envoy, Owner, Pod, Server, To, Transport, call};

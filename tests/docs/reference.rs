@@ -8,12 +8,10 @@ use sidetrack::options::problem::environment_name;
 use sidetrack::options::table::{Group, OPTIONS, OptionSpec};
 use sidetrack::render;
 
-use crate::SIDETRACK;
-use crate::cases;
 use crate::common::output_of;
-use crate::generated;
-use crate::page;
 use crate::plans::plan;
+use crate::{SIDETRACK, cases};
+use crate::{generated, page};
 
 const PAGE: &str = "docs/reference.md";
 

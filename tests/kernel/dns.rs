@@ -13,8 +13,7 @@ use crate::common::Transport::{Tcp, Udp};
 use crate::common::dns::{FORWARDER, Message, Reply, Resolver, look_up, receive_from, reply};
 use crate::common::files::with_file;
 use crate::common::{Address, Caller, Envoy, Netns, Owner, Pod, Transport, output_of};
-use crate::program::feed;
-use crate::program::{BACKENDS, apply};
+use crate::program::{BACKENDS, apply, feed};
 
 /// The way that a lookup takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,8 +2,7 @@
 
 use crate::cases;
 use crate::common::{Netns, output_of};
-use crate::program::feed;
-use crate::program::{BACKENDS, apply, sidetrack, state};
+use crate::program::{BACKENDS, apply, feed, sidetrack, state};
 
 /// Each case is applied twice, then the next one takes its place.
 fn each_case_gives_way_to_the_next(backend: &str) {

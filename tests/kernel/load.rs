@@ -11,8 +11,7 @@ use sidetrack::backend::nftables::transaction::Nftables;
 use sidetrack::facts::Facts;
 use sidetrack::options::Settings;
 use sidetrack::plan::Plan;
-use sidetrack::types::Family;
-use sidetrack::types::parse_ports;
+use sidetrack::types::{Family, parse_ports};
 
 use crate::common::{Address, Caller, Netns, Owner, Pod, Server, To, Transport, call_from};
 use crate::dns::Way::{Direct, Envoy};

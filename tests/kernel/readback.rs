@@ -2,8 +2,7 @@
 
 use sidetrack::backend::{Namespace, RuleBackend};
 use sidetrack::ruleset::{Action, Elements, Installed, Match, Place};
-use sidetrack::types::Family;
-use sidetrack::types::parse_ports;
+use sidetrack::types::{Family, parse_ports};
 
 use crate::cases;
 use crate::common::{Netns, output_of};

@@ -14,8 +14,7 @@ use crate::common::dns::{FORWARDER, Reply, Resolver, look_up};
 use crate::common::{Address, Arrival, Call, Caller, Netns, Owner, Pod, Server, To, Transport, call};
 use crate::dns::Way::Forwarder;
 use crate::dns::{both, way};
-use crate::program::apply;
-use crate::program::feed;
+use crate::program::{apply, feed};
 
 /// The machine's address, and the pod's on the link to it.
 const MACHINE: Address = Address::new(Ipv4Addr::new(10, 99, 2, 2), Ipv6Addr::new(0xfd99, 2, 0, 0, 0, 0, 0, 2));

@@ -6,11 +6,9 @@ use sidetrack::backend::install::{Applied, Removed};
 use sidetrack::backend::{Change, KernelError, Namespace, RuleBackend};
 use sidetrack::facts::Facts;
 use sidetrack::options::Settings;
-use sidetrack::plan::Prerequisite;
-use sidetrack::plan::{Plan, PolicyRouting};
+use sidetrack::plan::{Plan, PolicyRouting, Prerequisite};
 use sidetrack::ruleset::Action;
-use sidetrack::types::{Backend, Mark, RouteTable};
-use sidetrack::types::{Families, Family};
+use sidetrack::types::{Backend, Families, Family, Mark, RouteTable};
 
 use crate::common::{Netns, Owner, output_of};
 use crate::program::{sidetrack, state};

@@ -4,8 +4,7 @@ use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use sidetrack::types::Family;
-use sidetrack::types::InboundMode;
+use sidetrack::types::{Family, InboundMode};
 
 use crate::common::conversation::{Conversation, Echo};
 use crate::common::segment::{Segment, sequence_numbers};

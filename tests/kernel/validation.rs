@@ -6,12 +6,10 @@ use std::time::{Duration, Instant};
 
 use sidetrack::plan::PASSTHROUGH_V4;
 use sidetrack::probe::validation::{Validation, ValidationError};
-use sidetrack::types::Port;
-use sidetrack::types::{Families, Family};
+use sidetrack::types::{Families, Family, Port};
 
 use crate::common::{Netns, Owner, Server};
-use crate::program::feed;
-use crate::program::{BACKENDS, apply};
+use crate::program::{BACKENDS, apply, feed};
 
 const SHORT: Duration = Duration::from_millis(300);
 

@@ -15,8 +15,7 @@ use sidetrack::linux::netlink::{KernelWire, Socket, Wire};
 use sidetrack::linux::route::{Loopback, Route};
 use sidetrack::options::Settings;
 use sidetrack::plan::{Plan, PlanError};
-use sidetrack::types::{Families, Family};
-use sidetrack::types::{InboundMode, IpFamily};
+use sidetrack::types::{Families, Family, InboundMode, IpFamily};
 
 /// The length of `struct nlmsghdr`, and of `struct ifinfomsg` after it.
 const HEADERS: [usize; 2] = [16, 16];

@@ -5,8 +5,7 @@ use crate::backend::fake::{Fake, Operation};
 use crate::facts::Facts;
 use crate::options::Settings;
 use crate::plan::{PASSTHROUGH_V6, PolicyRouting};
-use crate::types::{Families, Family};
-use crate::types::{IpFamily, Mark, RouteTable};
+use crate::types::{Families, Family, IpFamily, Mark, RouteTable};
 
 const ADDRESS: Prerequisite = Prerequisite::Address(PASSTHROUGH_V6);
 const APPLY_RULES: Operation = Operation::ApplyRules(RuleBackend::Nftables);

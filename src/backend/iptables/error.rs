@@ -8,8 +8,7 @@ use std::process::ExitStatus;
 
 use thiserror::Error;
 
-use super::Variant;
-use super::{PREFIX, TableName};
+use super::{PREFIX, TableName, Variant};
 use crate::types::Family;
 
 /// Something that the iptables backend could not do.

@@ -7,7 +7,7 @@ mod entries;
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -18,11 +18,16 @@ use self::entries::{BuiltIn, Layout, Table};
 use crate::drift::BaseChain;
 use crate::facts::InstalledChain;
 use crate::linux::netlink::attempts;
-use crate::ruleset::Hook;
+use crate::linux::socket_options;
+use crate::ruleset::{Hook, priority};
 use crate::types::Family;
 
-/// The tables that rules like ours could be in, and their priorities (linux/netfilter_ipv4.h).
-const TABLES: [(&str, i32); 3] = [("nat", -100), ("mangle", -150), ("raw", -300)];
+/// The tables that rules like ours could be in, and their priorities.
+const TABLES: [(&str, i32); 3] = [
+    ("nat", priority::NAT),
+    ("mangle", priority::MANGLE),
+    ("raw", priority::RAW),
+];
 
 /// How much space a table's name takes (`XT_TABLE_MAXNAMELEN`, linux/netfilter/x_tables.h).
 const NAME_LENGTH: usize = 32;
@@ -173,7 +178,7 @@ fn read(protocol: &Protocol, table: &str, priority: i32) -> Result<Table, Errno>
     let socket = socket(protocol.domain, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     let mut info = vec![0; INFO_LENGTH];
     info[..table.len()].copy_from_slice(table.as_bytes());
-    get_option(&socket, protocol.level, GET_INFO, &mut info)?;
+    socket_options::get(&socket, protocol.level, GET_INFO, &mut info)?;
     let number = |at| {
         entries::number(&info, at)
             .map(|number| number as usize)
@@ -193,26 +198,9 @@ fn read(protocol: &Protocol, table: &str, priority: i32) -> Result<Table, Errno>
     let mut entries = vec![0; ENTRIES_START + size];
     entries[..table.len()].copy_from_slice(table.as_bytes());
     entries[NAME_LENGTH..NAME_LENGTH + 4].copy_from_slice(&(size as u32).to_ne_bytes());
-    get_option(&socket, protocol.level, GET_ENTRIES, &mut entries)?;
+    socket_options::get(&socket, protocol.level, GET_ENTRIES, &mut entries)?;
     let built_in = hooks.into_iter().collect::<Result<_, Errno>>()?;
     let entries = entries.get(ENTRIES_START..).unwrap_or_default();
     let nat = table == "nat";
     Ok(Table::new(protocol.layout, entries, built_in, priority, nat))
-}
-
-#[expect(unsafe_code, reason = "these socket options have no safe binding")]
-fn get_option(socket: &OwnedFd, level: libc::c_int, name: libc::c_int, value: &mut [u8]) -> Result<(), Errno> {
-    let mut length = value.len() as libc::socklen_t;
-    // SAFETY: the pointer and the length are those of a slice that lives through the call; the kernel writes at most
-    // `length` bytes, and any bytes are valid in it.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            level,
-            name,
-            value.as_mut_ptr().cast(),
-            &raw mut length,
-        )
-    };
-    Errno::result(result).map(drop)
 }

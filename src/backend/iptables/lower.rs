@@ -7,8 +7,7 @@ use crate::ruleset::{
     self, Action, Addresses, BaseHook, ChainType, ConntrackState, Elements, GidMatch, Hook, Match, PortMatch, Protocol,
     Rule, Ruleset, UidMatch, Zone,
 };
-use crate::types::{Families, Family};
-use crate::types::{Gid, Mark, Number, Port, Ports, Range, Ranges, Uid};
+use crate::types::{Families, Family, Gid, Mark, Number, Port, Ports, Range, Ranges, Uid};
 
 /// How many ports a `multiport` match holds; a range counts as two (iptables-extensions(8)).
 const MULTIPORT: usize = 15;

@@ -10,10 +10,9 @@ use super::lower::{chain_name, specs, table};
 use super::tables::{Jump, PREFIX, Spec, TableName, Tables};
 use crate::ruleset::{
     Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Installed, Match, Name,
-    Place, PortMatch, Protocol, Rule, Ruleset, Set, UidMatch, Unreadable, Zone,
+    Place, PortMatch, Protocol, Rule, Ruleset, Set, UidMatch, Unreadable, Zone, priority,
 };
-use crate::types::{Families, Family};
-use crate::types::{Id, InterfaceName, Mark, Port, Ports, Range, Ranges};
+use crate::types::{Families, Family, Id, InterfaceName, Mark, Port, Ports, Range, Ranges};
 
 /// What is installed of ours in the tables of one family.
 ///
@@ -127,12 +126,7 @@ fn call(kind: ChainType, jump: &Jump) -> Option<(String, BaseHook)> {
         "OUTPUT" => Hook::Output,
         _ => return None,
     };
-    // NF_IP_PRI_RAW, NF_IP_PRI_MANGLE and NF_IP_PRI_NAT_DST (linux/netfilter_ipv4.h; the same for IPv6).
-    let priority = match kind {
-        ChainType::Raw => -300,
-        ChainType::Mangle => -150,
-        ChainType::Nat => -100,
-    };
+    let priority = priority::in_iptables(kind);
     match jump.spec.without_comment().words() {
         [how, chain] if how == "-j" => Some((chain.clone(), BaseHook { kind, hook, priority })),
         _ => None,

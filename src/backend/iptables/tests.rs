@@ -5,8 +5,9 @@ use crate::facts::Facts;
 use crate::options::{Config, Settings};
 use crate::plan::Plan;
 use crate::ruleset::TABLE;
-use crate::types::Family;
-use crate::types::{InboundMode, IpFamily, NoAccounts, parse_cidrs, parse_ids, parse_ports, parse_ports_for_uids};
+use crate::types::{
+    Family, InboundMode, IpFamily, NoAccounts, parse_cidrs, parse_ids, parse_ports, parse_ports_for_uids,
+};
 
 fn plan(change: impl FnOnce(&mut Config)) -> Plan {
     let mut config = Settings::default().config;

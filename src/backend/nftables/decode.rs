@@ -14,10 +14,9 @@ use super::{elements, expression};
 use crate::render::nft;
 use crate::ruleset::{
     Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Installed, Match, Place,
-    PortMatch, Protocol, Rule, Ruleset, Set, UidMatch, Unreadable, Zone,
+    PortMatch, Protocol, Rule, Ruleset, Set, UidMatch, Unreadable, Zone, priority,
 };
-use crate::types::{Families, Family};
-use crate::types::{Id, InterfaceName, Mark, Number, Port, Range, Ranges};
+use crate::types::{Families, Family, Id, InterfaceName, Mark, Number, Port, Range, Ranges};
 
 /// What a listing holds. Chains and sets are in the order of their names, rules in their own.
 pub fn decode(listing: &Listing) -> Installed {
@@ -105,8 +104,6 @@ fn families(chains: &[Chain]) -> Families {
 }
 
 fn base_hook(listed: &listing::BaseHook) -> Option<BaseHook> {
-    /// Where connection tracking sees packets (`NF_IP_PRI_CONNTRACK`, linux/netfilter_ipv4.h).
-    const CONNTRACK: i32 = -200;
     let hook = match listed.hook {
         0 => Hook::Prerouting,
         3 => Hook::Output,
@@ -115,7 +112,7 @@ fn base_hook(listed: &listing::BaseHook) -> Option<BaseHook> {
     let kind = match (listed.kind.as_str(), hook) {
         ("nat", _) => ChainType::Nat,
         ("route", Hook::Output) => ChainType::Mangle,
-        ("filter", _) if listed.priority < CONNTRACK => ChainType::Raw,
+        ("filter", _) if listed.priority < priority::CONNTRACK => ChainType::Raw,
         ("filter", Hook::Prerouting) => ChainType::Mangle,
         _ => return None,
     };

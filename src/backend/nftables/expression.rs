@@ -7,8 +7,7 @@ use std::net::IpAddr;
 use super::attributes::Attributes;
 use super::uapi::*;
 use crate::ruleset::{Action, Addresses, ConntrackState, GidMatch, Match, PortMatch, Protocol, Rule, UidMatch, Zone};
-use crate::types::Family;
-use crate::types::Id;
+use crate::types::{Family, Id};
 
 /// Length of an interface name with its terminating zero (`IFNAMSIZ` in linux/if.h).
 const INTERFACE_NAME_LENGTH: usize = 16;

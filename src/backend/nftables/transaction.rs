@@ -4,8 +4,7 @@ use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 use thiserror::Error;
 
-use super::{Listing, Malformed, Message, Object, Step};
-use super::{encode, question};
+use super::{Listing, Malformed, Message, Object, Step, encode, question};
 use crate::backend::{Change, KernelError, Rules};
 use crate::drift::{Difference, Subject};
 use crate::linux::netlink::{ATTEMPTS, Answer, NetlinkError, Socket, attempts};

@@ -17,13 +17,12 @@ use thiserror::Error;
 
 use super::netlink::{Answer, NetlinkError, Socket, attempts};
 use crate::plan::Prerequisite;
-use crate::types::Family;
-use crate::types::RouteTable;
+use crate::types::{Family, RouteTable};
 
 pub use address::Loopback;
 
 /// The loopback interface is the first of any network namespace (`LOOPBACK_IFINDEX`, include/net/flow.h).
-const LOOPBACK_INDEX: u32 = 1;
+pub const LOOPBACK_INDEX: u32 = 1;
 
 /// What could not be done about addresses, rules of policy routing and routes.
 #[derive(Debug, Error)]

@@ -8,10 +8,8 @@ use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use nix::errno::Errno;
 
 use super::{LOOPBACK_INDEX, NetlinkError, Route, RouteError};
-use crate::plan::Prerequisite;
-use crate::plan::{POLICY_ROUTING_PROTOCOL, POLICY_RULE_PRIORITY};
-use crate::types::Family;
-use crate::types::{Mark, RouteTable};
+use crate::plan::{POLICY_ROUTING_PROTOCOL, POLICY_RULE_PRIORITY, Prerequisite};
+use crate::types::{Family, Mark, RouteTable};
 
 /// What our rules and routes are known by.
 const OURS: RouteProtocol = RouteProtocol::Other(POLICY_ROUTING_PROTOCOL);

@@ -10,15 +10,15 @@ use nix::sys::socket::{SockType, SockaddrStorage, bind, connect, setsockopt, soc
 
 use super::link::Link;
 use super::listeners::Listeners;
+use super::lookup;
 use super::owner::made_as;
 use super::sock_diag::{Connection, is_transparent};
 use super::socket::{open, reset_on_close};
-use super::{filter, lookup};
+use crate::linux::socket_options;
 
 use crate::probe::{Caller, Expected, Finding, Needs, Original, Outcome, Probe, Trial};
 use crate::ruleset::Protocol;
-use crate::types::Family;
-use crate::types::Port;
+use crate::types::{Family, Port};
 
 /// How often in a row something must look the same until it is taken for certain: sockets are listed before they can be
 /// accepted.
@@ -363,7 +363,7 @@ fn prepare(socket: &OwnedFd, probe: &Probe) -> Result<(), Errno> {
     }
     match probe.protocol {
         Protocol::Tcp => reset_on_close(socket)?,
-        Protocol::Udp => filter::empty_what_comes_from_outside(socket)?,
+        Protocol::Udp => socket_options::empty_what_comes_from_outside(socket)?,
     }
     if let Some(mark) = probe.source.and_then(|source| source.mark) {
         setsockopt(socket, sockopt::Mark, &mark.get())?;

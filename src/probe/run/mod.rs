@@ -4,7 +4,6 @@
 //! with that namespace the link, its addresses and its routes.
 
 mod attempt;
-mod filter;
 pub mod link;
 pub mod listeners;
 mod lookup;

@@ -3,6 +3,7 @@
 use nix::errno::Errno;
 use nix::unistd::{getegid, geteuid};
 
+use crate::linux::credentials;
 use crate::linux::netns::on_thread;
 use crate::probe::Owner;
 use crate::types::{Gid, Id as _, Uid};
@@ -26,21 +27,8 @@ pub fn made_as<T: Send>(owner: Owner, make: impl FnOnce() -> T + Send) -> Result
         return Ok(make());
     }
     let made = on_thread(|| {
-        assume(owner)?;
+        credentials::assume(owner.uid, owner.gid)?;
         Ok(make())
     });
     made.unwrap_or(Err(Errno::EAGAIN)) // pthread_create(3) fails with nothing else here.
-}
-
-/// Makes this thread act as `owner`, for good.
-#[expect(unsafe_code, reason = "there is no safe wrapper for one thread alone")]
-fn assume(owner: Owner) -> Result<(), Errno> {
-    let (uid, gid) = (owner.uid.get(), owner.gid.get());
-    // The functions of libc change every thread of the process, so these are plain system calls. The group comes first:
-    // changing it takes a capability that is lost with the user.
-    // SAFETY: the call takes numbers only, and changes the credentials of the calling thread alone.
-    Errno::result(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) })?;
-    // SAFETY: as above.
-    Errno::result(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) })?;
-    Ok(())
 }

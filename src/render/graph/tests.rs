@@ -3,13 +3,11 @@ use std::net::IpAddr;
 use super::layout::{Card, Layout, Way};
 use super::*;
 use crate::facts::Facts;
-use crate::options::Layer;
-use crate::options::Settings;
 use crate::options::table::OPTIONS;
+use crate::options::{Layer, Settings};
 use crate::plan::Plan;
 use crate::ruleset::ChainType;
-use crate::types::Families;
-use crate::types::NoAccounts;
+use crate::types::{Families, NoAccounts};
 
 /// The rules that options lead to.
 fn ruleset(options: &[(&str, &str)]) -> Ruleset {

@@ -15,8 +15,7 @@ use crate::ruleset::{
     self, Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Match, Name,
     PortMatch, Protocol, Rule, Ruleset, Set, TABLE, UidMatch, Unsound, Zone,
 };
-use crate::types::{Families, Family};
-use crate::types::{Id, InterfaceName, Mark, Number, Port, Range, Ranges, RouteTable};
+use crate::types::{Families, Family, Id, InterfaceName, Mark, Number, Port, Range, Ranges, RouteTable};
 
 /// A text that is no saved plan.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]

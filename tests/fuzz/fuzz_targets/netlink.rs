@@ -4,8 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use sidetrack::linux::netlink::{Answer, answers};
 use sidetrack::backend::nftables::listing::Listing;
-use sidetrack::backend::nftables::Message;
-use sidetrack::backend::nftables::decode;
+use sidetrack::backend::nftables::{Message, decode};
 
 fuzz_target!(|datagram: &[u8]| {
     let Ok(answers) = answers(datagram) else {

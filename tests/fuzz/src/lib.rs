@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use sidetrack::options::Layer;
-use sidetrack::options::sources;
+use sidetrack::options::{Layer, sources};
 use sidetrack::options::sources::Parsed;
 use sidetrack::types::NoAccounts;
 use sidetrack::options::{Config, Settings, file};

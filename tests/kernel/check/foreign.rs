@@ -2,8 +2,7 @@
 
 use super::{TPROXY_AND_DNS, check, in_sync, told};
 use crate::common::Netns;
-use crate::program::apply;
-use crate::program::feed;
+use crate::program::{apply, feed};
 
 /// What others have installed, and what is told of it.
 struct Others {

@@ -9,8 +9,7 @@ use std::fs;
 
 use crate::cases;
 use crate::common::{Netns, output_of};
-use crate::program::feed;
-use crate::program::{BACKENDS, Run, apply, sidetrack, state};
+use crate::program::{BACKENDS, Run, apply, feed, sidetrack, state};
 
 /// What can be told from the plan of these options.
 const TPROXY_AND_DNS: &[&str] = &["--inbound-mode", "tproxy", "--redirect-dns", "--dns-servers", "all"];

@@ -9,8 +9,7 @@ use serde_json::Value;
 use super::{check, in_sync, run, told};
 use crate::SIDETRACK;
 use crate::common::{Netns, Owner};
-use crate::program::feed;
-use crate::program::{BACKENDS, Run, apply, sidetrack};
+use crate::program::{BACKENDS, Run, apply, feed, sidetrack};
 use crate::sandbox::with_capabilities;
 
 fn json(netns: &Netns, arguments: &[&str]) -> Value {

@@ -7,8 +7,7 @@ use serde_json::{Value, json};
 
 use super::{ANNOTATIONS, error, has_rules, plugin, request};
 use crate::common::{Netns, Owner, output_of};
-use crate::program::feed;
-use crate::program::{BACKENDS, Run, sidetrack, state};
+use crate::program::{BACKENDS, Run, feed, sidetrack, state};
 use crate::sandbox::with_capabilities;
 
 #[test]

@@ -19,8 +19,7 @@ use sidetrack::backend::{Namespace, RuleBackend};
 use sidetrack::plan::{PASSTHROUGH_V4, PASSTHROUGH_V6, Plan};
 use sidetrack::ruleset::{Elements, Installed, Protocol, Ruleset, Tracking};
 use sidetrack::simulate::{End, Origin, Packet, Pod, Verdict, simulate, simulate_later};
-use sidetrack::types::Family;
-use sidetrack::types::{Gid, Id as _, InterfaceName, Number as _, Port, Uid};
+use sidetrack::types::{Family, Gid, Id as _, InterfaceName, Number as _, Port, Uid};
 
 use super::packets::{Lab, Landing, Outcome, Shot, interface_to, is_usable};
 use crate::common::Address;

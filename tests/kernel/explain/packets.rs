@@ -21,8 +21,7 @@ use nix::sys::socket::{
 use nix::unistd::{Gid, Pid, Uid, setfsgid, setfsuid};
 use sidetrack::ruleset::{Protocol, Tracking};
 use sidetrack::simulate::{Origin, Packet};
-use sidetrack::types::Family;
-use sidetrack::types::{Id as _, Port};
+use sidetrack::types::{Family, Id as _, Port};
 
 use crate::common::segment::Segment;
 use crate::common::socket::original_destination;

@@ -10,8 +10,7 @@ use std::process;
 use super::{VARIANTS, dump, in_namespace, iptables, plain_name, ruleset, tool};
 use sidetrack::backend::Change;
 use sidetrack::backend::iptables::{Iptables, IptablesError, Variant};
-use sidetrack::types::Family;
-use sidetrack::types::{IpFamily, parse_cidrs, parse_ports};
+use sidetrack::types::{Family, IpFamily, parse_cidrs, parse_ports};
 
 /// A directory of links to the real programs of a variant. It goes with the value.
 struct Programs(PathBuf);

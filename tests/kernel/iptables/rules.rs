@@ -5,10 +5,8 @@ use std::path::Path;
 
 use super::{add_foreign_rules, dump, foreign, in_namespace, iptables, plan, ruleset, run, tool};
 use sidetrack::backend::Change;
-use sidetrack::backend::iptables::script;
-use sidetrack::backend::iptables::{Iptables, Variant};
-use sidetrack::types::Family;
-use sidetrack::types::{IpFamily, NoAccounts, parse_cidrs, parse_ids, parse_ports};
+use sidetrack::backend::iptables::{Iptables, Variant, script};
+use sidetrack::types::{Family, IpFamily, NoAccounts, parse_cidrs, parse_ids, parse_ports};
 
 #[test]
 fn rules_are_created_left_alone_replaced_and_removed() {

@@ -2,8 +2,7 @@
 
 use super::{EVERYTHING, Probed, both, probe};
 use crate::common::{Netns, Owner, Pod, Server, output_of};
-use crate::program::apply;
-use crate::program::feed;
+use crate::program::{apply, feed};
 
 /// Deletes the rules of our table that nft shows with all of these words.
 #[track_caller]

@@ -12,10 +12,9 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::SIDETRACK;
-use crate::cases;
 use crate::common::{Netns, Pod};
 use crate::program::{BACKENDS, Run, apply};
+use crate::{SIDETRACK, cases};
 
 /// What a run of `sidetrack probe --json` gave.
 struct Probed {

@@ -3,14 +3,12 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 
-use sidetrack::types::Family;
-use sidetrack::types::InboundMode;
+use sidetrack::types::{Family, InboundMode};
 
 use super::{both, probe};
 use crate::common::service::{Serve, Service, Sockets};
 use crate::common::{Address, JOURNEYS, Netns, Owner, Pod, Server, Sidecar, output_of, socket};
-use crate::program::feed;
-use crate::program::{BACKENDS, apply};
+use crate::program::{BACKENDS, apply, feed};
 
 fn sidecar(backend: &str, owner: Owner, mode: InboundMode, options: &[&str]) -> Sidecar {
     let pod = Pod::new();

@@ -7,8 +7,7 @@ use std::time::Duration;
 use super::{EVERYTHING, probe};
 use crate::SIDETRACK;
 use crate::common::{Netns, Pod, output_of};
-use crate::program::feed;
-use crate::program::{Run, apply, state};
+use crate::program::{Run, apply, feed, state};
 
 /// Links, addresses, routes and rules, as iproute2 tells them, but for those that come and go by themselves.
 fn configuration(netns: &Netns) -> String {

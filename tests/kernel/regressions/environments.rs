@@ -12,8 +12,7 @@ use nix::fcntl::{Flock, FlockArg};
 use super::{EVERYTHING, INJECTED, Programs, assert_same, everything, istio_iptables, run};
 use crate::SIDETRACK;
 use crate::common::{Netns, Owner, Pod, output_of};
-use crate::program::feed;
-use crate::program::{BACKENDS, Run, nft_state, sidetrack, state};
+use crate::program::{BACKENDS, Run, feed, nft_state, sidetrack, state};
 use crate::sandbox::with_capabilities;
 
 /// Whether somebody waits for a lock on this file (proc_locks(5)).

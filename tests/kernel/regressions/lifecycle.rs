@@ -5,8 +5,7 @@ use sidetrack::types::Family;
 use super::{EVERYTHING, INJECTED, Programs, assert_same, everything, iptables, istio_iptables, run};
 use crate::SIDETRACK;
 use crate::common::{Caller, Netns, Owner, Pod, Server, To, Transport, call, output_of};
-use crate::program::feed;
-use crate::program::{BACKENDS, Run, state};
+use crate::program::{BACKENDS, Run, feed, state};
 
 const IPTABLES: [&str; 2] = ["iptables-nft", "iptables-legacy"];
 

@@ -14,10 +14,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use self::table::REGRESSIONS;
-use crate::SIDETRACK;
-use crate::cases;
 use crate::common::{Netns, output_of};
 use crate::program::{BACKENDS, Run, state};
+use crate::{SIDETRACK, cases};
 
 /// What Istio's injection template writes, its values the defaults.
 const INJECTED: &[&str] = &[

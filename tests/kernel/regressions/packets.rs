@@ -5,8 +5,7 @@ use sidetrack::types::Family;
 use super::{INJECTED, everything, istio_iptables, run};
 use crate::common::Transport::{Tcp, Udp};
 use crate::common::{Address, Caller, Netns, Owner, Pod, Server, To, Transport, call, call_from, output_of, with_file};
-use crate::program::feed;
-use crate::program::{BACKENDS, apply};
+use crate::program::{BACKENDS, apply, feed};
 
 /// A pod and its neighbour. The proxy listens on all that could be redirected to it.
 struct Lab {

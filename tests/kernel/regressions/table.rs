@@ -43,7 +43,7 @@ pub const REGRESSIONS: &[Regression] = &[
         "interfaces called bridge, meta or set broke the syntax",
         &[
             "tests/kernel/regressions/packets.rs::istio_nft_interfaces_may_bear_names_that_are_keywords",
-            "src/config/types/interface.rs::names_that_are_keywords_elsewhere_are_names_here",
+            "src/types/interface.rs::names_that_are_keywords_elsewhere_are_names_here",
         ],
     ),
     row(
@@ -132,7 +132,7 @@ pub const REGRESSIONS: &[Regression] = &[
         "users above 65535 could not be excluded",
         &[
             "tests/kernel/regressions/packets.rs::kuma_ports_are_excluded_for_uids_above_65535",
-            "src/config/types/id.rs::uids_above_65535_are_read",
+            "src/types/id.rs::uids_above_65535_are_read",
             "ranges of proxy users and groups, up to the largest ID",
         ],
     ),
@@ -284,7 +284,7 @@ pub const REGRESSIONS: &[Regression] = &[
         &[
             "tests/kernel/regressions/option_values.rs::istio_58781_names_that_look_like_flags_are_names",
             "tests/kernel/regressions/option_values.rs::istio_58781_58836_the_name_of_an_interface_never_becomes_part_of_a_rule",
-            "src/config/types/interface.rs::wildcards_quotes_and_spaces_are_refused",
+            "src/types/interface.rs::wildcards_quotes_and_spaces_are_refused",
         ],
     ),
     row(
@@ -297,7 +297,7 @@ pub const REGRESSIONS: &[Regression] = &[
         "a port that is none was logged and left out",
         &[
             "tests/kernel/regressions/option_values.rs::linkerd_a_bad_port_among_good_ones_is_refused_and_not_left_out",
-            "src/config/types/port.rs::every_bad_item_of_a_list_is_named",
+            "src/types/port.rs::every_bad_item_of_a_list_is_named",
         ],
     ),
     // What the system has.
@@ -314,11 +314,11 @@ pub const REGRESSIONS: &[Regression] = &[
         "28897, 44118, 13986, 57380, linkerd2 7749, 8596, 13171, Kuma 12658, 8413, 5663",
         "kernels without iptable_nat or another module, and messages that say nothing",
         &[
-            "src/kernel/iptables/tests/messages.rs::every_known_failure_comes_with_advice",
+            "src/backend/iptables/restore/tests/messages.rs::every_known_failure_comes_with_advice",
             "tests/kernel/refusal.rs::a_kernel_without_netfilter_netlink_falls_back_to_legacy_iptables_and_says_why",
             "tests/kernel/refusal.rs::a_kernel_without_netfilter_netlink_is_told_with_the_module_to_load",
             "tests/kernel/refusal.rs::no_backend_at_all_is_told_with_both_reasons",
-            "src/kernel/install.rs::auto_falls_back_to_legacy_only_where_nf_tables_cannot",
+            "src/backend/install/tests.rs::auto_falls_back_to_legacy_only_where_nf_tables_cannot",
         ],
     ),
     row(
@@ -376,7 +376,7 @@ pub const REGRESSIONS: &[Regression] = &[
         &[
             "tests/kernel/regressions/environments.rs::kuma_7141_another_iptables_that_holds_the_lock_is_waited_for",
             "tests/kernel/minimal_container.rs::the_lock_of_iptables_is_neither_needed_nor_taken",
-            "src/kernel/iptables/program.rs::a_program_that_hangs_is_stopped",
+            "src/backend/iptables/program.rs::a_program_that_hangs_is_stopped",
         ],
     ),
     row(

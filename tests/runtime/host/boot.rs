@@ -9,8 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::common::{Netns, inside, output_of};
-use crate::program::Run;
-use crate::program::static_program;
+use crate::program::{Run, static_program};
 
 /// A host with namespaces of its own for everything, an `/etc` and a `/var` that outlive its boots, and the released
 /// program in `/usr/local/bin`. It ends with this, or with the tests.

@@ -16,8 +16,7 @@ use super::fixture::{FLANNEL, Machine};
 use crate::cni::has_rules;
 use crate::common::conversation::{Conversation, Echo};
 use crate::common::{Address, Netns, Owner, Pod, Server, Transport, call_from};
-use crate::program::closed_pipe;
-use crate::program::{Run, apply, nft_state};
+use crate::program::{Run, apply, closed_pipe, nft_state};
 use crate::sandbox::with_capabilities;
 
 /// The UID of the pods, which is that of the one in `tests/kubernetes`.

@@ -1,14 +1,16 @@
-//! Telling answers that come from this host, over the loopback interface, from those of other hosts (socket(7),
-//! `SO_ATTACH_FILTER`).
+//! Socket options that no library wraps (getsockopt(2), socket(7)).
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use nix::errno::Errno;
 
-/// The loopback interface is the first of any network namespace (`LOOPBACK_IFINDEX`, include/net/flow.h).
-const LOOPBACK_INDEX: u32 = 1;
+use super::route::LOOPBACK_INDEX;
 
-/// Makes datagrams that reach the socket from another host empty.
+/// Makes datagrams that reach the socket from another host empty, which tells answers of this host from those of others
+/// (`SO_ATTACH_FILTER`).
+///
+/// # Errors
+/// The kernel takes no filter.
 #[expect(unsafe_code, reason = "there is no safe wrapper for this socket option")]
 pub fn empty_what_comes_from_outside(socket: &OwnedFd) -> Result<(), Errno> {
     let filter = filter();
@@ -46,4 +48,25 @@ fn filter() -> [libc::sock_filter; 4] {
         instruction(libc::BPF_RET | libc::BPF_K, ALL, 0),
         instruction(libc::BPF_RET | libc::BPF_K, HEADER, 0),
     ]
+}
+
+/// Reads a socket option into `value`, of which the kernel fills as much as it has.
+///
+/// # Errors
+/// The kernel does not know the option, or the value is too short for it.
+#[expect(unsafe_code, reason = "there is no safe wrapper for any socket option")]
+pub fn get(socket: &OwnedFd, level: libc::c_int, name: libc::c_int, value: &mut [u8]) -> Result<(), Errno> {
+    let mut length = value.len() as libc::socklen_t;
+    // SAFETY: the pointer and the length are those of a slice that lives through the call; the kernel writes at most
+    // `length` bytes, and any bytes are valid in it.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            value.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    Errno::result(result).map(drop)
 }

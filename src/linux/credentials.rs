@@ -1,0 +1,21 @@
+//! The user and group that a thread acts as (credentials(7)).
+
+use nix::errno::Errno;
+
+use crate::types::{Gid, Id as _, Uid};
+
+/// Makes the calling thread act as this user and group, for good; the others of the process stay who they are.
+///
+/// # Errors
+/// This process may not act as others (EPERM), or there are no such IDs in its user namespace (EINVAL).
+#[expect(unsafe_code, reason = "there is no safe wrapper for one thread alone")]
+pub fn assume(uid: Uid, gid: Gid) -> Result<(), Errno> {
+    let (uid, gid) = (uid.get(), gid.get());
+    // The functions of libc change every thread of the process, so these are plain system calls. The group comes first:
+    // changing it takes a capability that is lost with the user.
+    // SAFETY: the call takes numbers only, and changes the credentials of the calling thread alone.
+    Errno::result(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) })?;
+    // SAFETY: as above.
+    Errno::result(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) })?;
+    Ok(())
+}
