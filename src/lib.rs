@@ -10,12 +10,14 @@
 //!                 (observed, plain data)           └─ simulate ───────────── explain
 //! ```
 //!
-//! [`config`] reads and validates options, [`compat`] those of other tools, [`plan`] decides, [`ruleset`] is what was
-//! decided, [`render`] writes it down in the languages of nft, iptables, JSON and netlink. All of them are pure.
-//! [`drift`] says how what is installed differs from a plan, [`simulate`] follows packets through it, [`probe`] says
-//! which connections prove that it is in force. [`kernel`] alone has effects; [`cli`] is the command line, [`cni`] the
-//! plugin that container runtimes call, [`node`] what puts it on a node,
-//! [`host`] what makes it last on a host with systemd.
+//! Pure, from the bottom up: [`types`] are values that cannot be wrong; [`options`] reads and validates what is to be
+//! redirected, [`mesh`] knows what each service mesh does and takes other tools' flags and annotations; [`plan`] decides,
+//! [`ruleset`] is what was decided; [`render`] writes it for people and machines, [`drift`] compares it with what is
+//! installed, [`simulate`] follows packets through it, [`lint`] reads manifests.
+//!
+//! With effects: [`linux`] is netlink, namespaces, capabilities and files; [`backend`] reads and writes rules by nftables
+//! or iptables; [`probe`] makes connections that prove them. [`cli`] is the command line, [`cni`] the plugin that container
+//! runtimes call, [`node`] its installer, [`host`] what makes a redirection last on a host with systemd.
 
 pub mod backend;
 pub mod cli;

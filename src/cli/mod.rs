@@ -1,4 +1,4 @@
-//! The command line: a file for each command, what they share in [`args`], and the tree of commands in [`command`](mod@command).
+//! The command line: a file for each command, what they share in `args.rs`, the tree of commands in `command.rs`.
 
 mod apply;
 mod args;

@@ -60,7 +60,7 @@ impl Pace {
     }
 }
 
-/// Waits that grow with what went before: 1 second, 2, 4, and so on up to [`LONGEST`].
+/// Waits that grow with what went before: 1 second, 2, 4, and so on up to `LONGEST`.
 pub fn growing(before: u32) -> Duration {
     Duration::from_secs(1 << before.min(16)).min(LONGEST)
 }

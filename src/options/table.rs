@@ -1,7 +1,8 @@
 //! The table of options. A row is all there is to an option: the field and its default, the flag with its aliases,
 //! environment variable and file key (from the name), help and documentation, and where it may be given.
 //!
-//! From the rows come the groups of [`Config`] and [`Settings`], and the [`Layer`] that one source fills.
+//! From the rows come the groups of [`Config`](super::Config) and [`Settings`](super::Settings), and the [`Layer`] that one
+//! source fills.
 
 use super::value::Value;
 use crate::types::{

@@ -1,6 +1,6 @@
 //! YAML, and JSON as a part of it, as trees whose nodes know where in the text they stand.
 //!
-//! What a text can do is bounded: collections nest [`DEEPEST`] levels, and aliases repeat [`MOST_REPEATED`] at most.
+//! What a text can do is bounded: collections nest `DEEPEST` levels, and aliases repeat `MOST_REPEATED` at most.
 //! Merge keys (`<<`) are applied, as Kubernetes' tools do.
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The iptables backend: runs the `-save` and `-restore` programs of one variant of iptables.
 //!
 //! What is installed is read before anything is written, and only the difference to the plan is: see
-//! [`patch`]. Each family is one `iptables-restore`, each table in it one commit.
+//! [`patch()`]. Each family is one `iptables-restore`, each table in it one commit.
 
 #[cfg(test)]
 mod tests;

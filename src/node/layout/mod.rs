@@ -172,7 +172,7 @@ pub struct Layout {
     pub reasons: Vec<Reason>,
 }
 
-/// What is left of us in a directory after the steps of [`uninstall`].
+/// What is left of us in a directory after the steps of [`uninstall()`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Removal {
     /// What has to be done, in order.

@@ -5,8 +5,8 @@
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Map, Value, json};
 use sidetrack::cni::attach::{Verdict, verdict};
-use sidetrack::cni::environment::Pod;
 use sidetrack::cni::netconf::NetConf;
+use sidetrack::mesh::pod::PodName;
 use sidetrack_fuzz::{plan_and_render, texts};
 
 fuzz_target!(|data: &[u8]| {
@@ -22,7 +22,7 @@ fuzz_target!(|data: &[u8]| {
         "select": "always",
         "runtimeConfig": {"io.kubernetes.cri.pod-annotations": annotations},
     });
-    let pod = Pod {
+    let pod = PodName {
         namespace: Some("shop".to_owned()),
         name: Some("web-0".to_owned()),
     };

@@ -2,8 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sidetrack::options::Layer;
 use sidetrack::lint::{Context, Invocation, Linted, json, lint, text};
+use sidetrack::options::Layer;
 
 fuzz_target!(|manifest: &str| {
     let settings = Layer::default();
@@ -15,7 +15,12 @@ fuzz_target!(|manifest: &str| {
         return;
     };
     let lines = 1 + manifest.matches(['\r', '\n']).count();
-    assert!(report.findings.iter().all(|finding| (1..=lines).contains(&finding.at.line)));
+    assert!(
+        report
+            .findings
+            .iter()
+            .all(|finding| (1..=lines).contains(&finding.at.line))
+    );
     let linted = [Linted {
         file: "pod.yaml".to_owned(),
         report,

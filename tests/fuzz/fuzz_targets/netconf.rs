@@ -3,14 +3,14 @@
 
 use libfuzzer_sys::fuzz_target;
 use sidetrack::cni::attach::{Verdict, verdict};
-use sidetrack::cni::environment::Pod;
 use sidetrack::cni::netconf::NetConf;
 use sidetrack::cni::result::Answer;
 use sidetrack::cni::version::Version;
+use sidetrack::mesh::pod::PodName;
 use sidetrack_fuzz::plan_and_render;
 
 fuzz_target!(|data: &[u8]| {
-    let pod = Pod {
+    let pod = PodName {
         namespace: Some("shop".to_owned()),
         name: Some("web-0".to_owned()),
     };

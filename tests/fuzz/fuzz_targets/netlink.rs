@@ -2,9 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sidetrack::linux::netlink::{Answer, answers};
 use sidetrack::backend::nftables::listing::Listing;
 use sidetrack::backend::nftables::{Message, decode};
+use sidetrack::linux::netlink::{Answer, answers};
 
 fuzz_target!(|datagram: &[u8]| {
     let Ok(answers) = answers(datagram) else {

@@ -2,15 +2,16 @@
 
 use std::path::Path;
 
-use sidetrack::options::{Layer, sources};
-use sidetrack::options::sources::Parsed;
-use sidetrack::types::NoAccounts;
-use sidetrack::options::{Config, Settings, file};
+use sidetrack::backend::iptables;
+use sidetrack::backend::nftables::listing::Listing;
+use sidetrack::backend::nftables::{self, Object};
 use sidetrack::facts::{Facts, Ipv6};
+use sidetrack::options::sources::Parsed;
+use sidetrack::options::{Config, Settings, file};
+use sidetrack::options::{Layer, sources};
 use sidetrack::plan::{Plan, PlanError};
 use sidetrack::render;
-use sidetrack::backend::nftables::Object;
-use sidetrack::backend::nftables::listing::Listing;
+use sidetrack::types::NoAccounts;
 
 /// Plans and renders `config` for each kind of namespace.
 ///
@@ -36,13 +37,13 @@ fn render(plan: &Plan) {
     let json: serde_json::Value = serde_json::from_str(&render::json::document(plan)).expect("JSON");
     assert_eq!(json["version"], 1);
     assert!(render::nft::script(plan).contains("table inet sidetrack"));
-    render::iptables::script(plan);
+    iptables::script(plan);
 
-    let steps = render::netlink::create(&plan.ruleset);
+    let steps = nftables::create(&plan.ruleset);
     let listing = Listing::of_steps(&steps);
     let names: Vec<&str> = plan.ruleset.chains.iter().map(|chain| &*chain.name).collect();
     assert!(listing.chain_names().all(|name| names.contains(&name)));
-    assert!(!render::netlink::transaction(&steps, None).is_empty());
+    assert!(!nftables::transaction(&steps, None).is_empty());
     let rules: usize = plan.ruleset.chains.iter().map(|chain| chain.rules.len()).sum();
     let created = steps.iter().filter(|step| matches!(step.object, Object::Rule { .. }));
     assert_eq!(created.count(), rules);
