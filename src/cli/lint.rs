@@ -11,7 +11,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use super::failure::{Failure, NEGATIVE};
 use super::{apply, args, istio_iptables, output, settings};
 use crate::lint::{self, Code, Context, Invocation, Linted, Report};
-use crate::options::{Config, Settings, sources};
+use crate::mesh;
+use crate::options::{Config, sources};
 use crate::types::Accounts;
 
 /// What it is called.
@@ -164,7 +165,7 @@ fn config(
     let environment = sources::from_environment(variables, accounts);
     let problems: Vec<_> = flags.problems.into_iter().chain(environment.problems).collect();
     let settings = if problems.is_empty() {
-        Settings::from_layer(flags.layer.over(environment.layer))
+        mesh::settings(flags.layer.over(environment.layer))
     } else {
         Err(problems)
     };

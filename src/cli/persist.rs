@@ -5,7 +5,8 @@ use clap::ArgMatches;
 use super::failure::Failure;
 use super::{args, output, redirection, settings};
 use crate::host::{self, Files};
-use crate::options::{Config, Settings};
+use crate::mesh;
+use crate::options::Config;
 use crate::types::{DnsServers, Output, Port};
 
 /// The port of ssh.
@@ -18,7 +19,7 @@ const SSH: Option<Port> = Port::new(22);
 /// as they were.
 pub fn apply(matches: &ArgMatches) -> anyhow::Result<()> {
     let layer = settings::layer(matches)?;
-    let settings = Settings::from_layer(layer.clone()).map_err(Failure::from)?;
+    let settings = mesh::settings(layer.clone()).map_err(Failure::from)?;
     here(matches)?;
     for warning in warnings(&settings.config) {
         tracing::warn!("{warning}");
@@ -96,6 +97,7 @@ fn warnings(config: &Config) -> Vec<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::Settings;
     use crate::types::parse_ports;
 
     #[test]

@@ -9,6 +9,7 @@ use clap::ArgMatches;
 use super::failure::Failure;
 use super::{args, logging};
 use crate::linux::accounts::AccountFiles;
+use crate::mesh;
 use crate::mesh::annotations::{self, Annotations};
 use crate::options::problem::{Problem, Source};
 use crate::options::sources::{self, Parsed};
@@ -69,7 +70,7 @@ fn read(
         problems.extend(source.problems);
         notes.extend(source.notes);
     }
-    let settings = match Settings::from_layer(layer.clone()) {
+    let settings = match mesh::settings(layer.clone()) {
         Ok(settings) => settings,
         Err(contradictions) => {
             problems.extend(contradictions);

@@ -15,9 +15,9 @@ use crate::backend::{Namespace, Observed, RuleBackend};
 use crate::drift::Difference;
 use crate::facts::Facts;
 use crate::linux::{netns, privilege};
-use crate::mesh::annotations;
 use crate::mesh::pod::PodName;
 use crate::mesh::policy::{self, Decision, Undecided};
+use crate::mesh::{self, annotations};
 use crate::options::{Config, Settings};
 use crate::plan::Plan;
 use crate::types::{Backend, DnsServers};
@@ -61,8 +61,11 @@ pub fn verdict(netconf: &NetConf, pod: &PodName) -> Result<Verdict, Error> {
         }
     };
     let parsed = annotations.map(annotations::parse).unwrap_or_default();
-    let layer = parsed.over(netconf.redirect.clone()).map_err(Error::Options)?;
-    let Settings { config, install, .. } = Settings::from_layer(layer).map_err(Error::Options)?;
+    let mut layer = parsed.over(netconf.redirect.clone()).map_err(Error::Options)?;
+    // Whose sidecar it is says whose numbers count.
+    let mesh = annotations.and_then(mesh::injected).map(|mesh| mesh.option);
+    layer.mesh = layer.mesh.or(mesh);
+    let Settings { config, install, .. } = mesh::settings(layer).map_err(Error::Options)?;
     Ok(Verdict::Redirect {
         reason,
         config: Box::new(config),

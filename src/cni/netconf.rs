@@ -11,6 +11,7 @@ use super::error::Error;
 use super::report::SOCKET;
 use super::verbatim::member;
 use super::version::Version;
+use crate::mesh;
 use crate::mesh::annotations::Annotations;
 use crate::mesh::policy::Policy;
 use crate::options::Layer;
@@ -346,7 +347,7 @@ fn redirect(value: &Value) -> Result<Layer, Wrong> {
         }
     }
     // What contradicts itself here does so for every pod.
-    if let Err(contradictions) = Settings::from_layer(parsed.layer.clone()) {
+    if let Err(contradictions) = mesh::settings(parsed.layer.clone()) {
         let reasons = contradictions
             .iter()
             .map(|contradiction| format!("redirect: {contradiction}"));

@@ -8,10 +8,10 @@ use super::manifest::Pod;
 use super::{Context, Invocation, Report};
 use crate::mesh::annotations::{self, Annotations, OURS};
 use crate::mesh::policy::{self, Decision, Policy, Select, Undecided};
-use crate::mesh::{MESHES, Mesh};
+use crate::mesh::{self, MESHES, Mesh};
+use crate::options::Config;
 use crate::options::Layer;
 use crate::options::problem::Problem;
-use crate::options::{Config, Settings};
 use crate::types::{Gid, Port, Uid};
 use crate::yaml::{Entry, Node, Position};
 
@@ -169,7 +169,7 @@ impl<'n> Subject<'n> {
 fn annotated(said: &Said<'_>, mesh_wide: Layer, report: &mut Report) -> Config {
     let annotations = said.as_handed_over(&[], "");
     let layer = annotations::parse(&annotations).over(mesh_wide.clone());
-    let settings = layer.and_then(Settings::from_layer).unwrap_or_else(|problems| {
+    let settings = layer.and_then(mesh::settings).unwrap_or_else(|problems| {
         for problem in problems {
             let code = match problem {
                 Problem::Contradiction { .. } => Code::Contradiction,
@@ -177,7 +177,7 @@ fn annotated(said: &Said<'_>, mesh_wide: Layer, report: &mut Report) -> Config {
             };
             report.add(code, place(said, &problem), problem.to_string());
         }
-        Settings::from_layer(mesh_wide).unwrap_or_default()
+        mesh::settings(mesh_wide).unwrap_or_default()
     });
     settings.config
 }

@@ -1,11 +1,15 @@
 //! Consul: <https://www.consul.io>.
 
 use super::annotations::table::{Annotation, Meaning, annotation, option};
-use super::{Mesh, OptOut, is_false};
+use super::{Delivery, Mesh, OptOut, is_false};
+use crate::types::MeshName;
 
 /// What is known of it.
 pub const CONSUL: Mesh = Mesh {
     name: "Consul",
+    option: MeshName::Consul,
+    delivery: Delivery::ToLoopback,
+    dns_over_tcp: true,
     domain: "consul.hashicorp.com",
     options: &[
         ("proxy-inbound-port", "20000"),

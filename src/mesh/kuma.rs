@@ -3,11 +3,15 @@
 use super::annotations::table::{
     ALL_DNS_SERVERS, Annotation, DROP_INVALID, Meaning, NO_INBOUND, NOTHING, REDIRECT_DNS, annotation, option,
 };
-use super::{Mesh, OptOut, is_false};
+use super::{Delivery, Mesh, OptOut, is_false};
+use crate::types::MeshName;
 
 /// What is known of it.
 pub const KUMA: Mesh = Mesh {
     name: "Kuma",
+    option: MeshName::Kuma,
+    delivery: Delivery::FromPassthrough,
+    dns_over_tcp: false,
     domain: "kuma.io",
     options: &[("proxy-uid", "5678"), ("proxy-gid", ""), ("mesh-ports", "")],
     rewrites_probes: true,

@@ -1,11 +1,15 @@
 //! Linkerd: <https://linkerd.io>.
 
 use super::annotations::table::{Annotation, Meaning, annotation, option};
-use super::{Mesh, OptOut};
+use super::{Delivery, Mesh, OptOut};
+use crate::types::MeshName;
 
 /// What is known of it.
 pub const LINKERD: Mesh = Mesh {
     name: "Linkerd",
+    option: MeshName::Linkerd,
+    delivery: Delivery::ToOriginalDestination,
+    dns_over_tcp: true,
     domain: "linkerd.io",
     options: &[
         ("proxy-inbound-port", "4143"),

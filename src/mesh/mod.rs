@@ -9,15 +9,23 @@ pub mod pod;
 pub mod policy;
 pub mod redirectors;
 
+use self::annotations::Annotations;
 use self::annotations::table::{Annotation, Said};
-use crate::options::{Layer, table};
-use crate::types::NoAccounts;
+use crate::options::problem::Problem;
+use crate::options::{Layer, Settings, table};
+use crate::types::{InboundMode, MeshName, NoAccounts, Ports};
 
 /// What is known of a mesh.
 #[derive(Debug)]
 pub struct Mesh {
     /// What it is called.
     pub name: &'static str,
+    /// What the option calls it.
+    pub option: MeshName,
+    /// How its proxy hands connections to the application.
+    pub delivery: Delivery,
+    /// Whether its proxy answers name lookups over TCP too. Where it does not, they are left alone.
+    pub dns_over_tcp: bool,
     /// How the domains of its annotations and labels end.
     pub domain: &'static str,
     /// The options that its injector sets redirection up with unless it is told otherwise, where they are not our
@@ -49,6 +57,61 @@ pub struct Mesh {
 /// The meshes. What several know is taken from the first.
 pub static MESHES: [Mesh; 4] = [istio::ISTIO, linkerd::LINKERD, kuma::KUMA, consul::CONSUL];
 
+/// How a proxy connects to the application, which decides what its calls of the pod's own address are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// From 127.0.0.6 or ::6, as Envoy does for Istio and Kuma: a call from any other address is a new connection to the
+    /// pod, and goes the way of inbound traffic.
+    FromPassthrough,
+    /// To the address that the client called, unbound, as Linkerd's proxy does: a call of the pod's own address is a
+    /// delivery, and would come back for ever if it were redirected.
+    ToOriginalDestination,
+    /// To 127.0.0.1, as Envoy does for Consul. What else it sends to the pod's own address is left alone.
+    ToLoopback,
+}
+
+/// The mesh of this name, unless it is none.
+pub fn named(name: MeshName) -> Option<&'static Mesh> {
+    MESHES.iter().find(|mesh| mesh.option == name)
+}
+
+/// The mesh whose injector has left its mark on a pod.
+pub fn injected(annotations: &Annotations) -> Option<&'static Mesh> {
+    MESHES.iter().find(|mesh| mesh.injected(|name| annotations.get(name)))
+}
+
+/// How the proxy of this mesh hands connections to the application; without a mesh, as Istio's does.
+pub fn delivery(name: MeshName) -> Delivery {
+    named(name).map_or(Delivery::FromPassthrough, |mesh| mesh.delivery)
+}
+
+/// The settings that `layer` leads to: where it is silent its mesh decides, and then the defaults.
+///
+/// # Errors
+/// Every contradiction between values.
+pub fn settings(layer: Layer) -> Result<Settings, Vec<Problem>> {
+    let name = layer.mesh.unwrap_or(MeshName::Istio);
+    let settings = Settings::from_layer(layer.over(defaults(name)))?;
+    let tproxy = settings.config.inbound.mode == InboundMode::Tproxy;
+    if tproxy && delivery(name) != Delivery::FromPassthrough {
+        let reason = format!("the proxy of {name} does not take connections by TPROXY; leave one of them out");
+        return Err(vec![Problem::between(&["mesh", "inbound-mode"], reason)]);
+    }
+    Ok(settings)
+}
+
+/// The options of a mesh. Without one there are no ports that a mesh serves.
+fn defaults(name: MeshName) -> Layer {
+    match named(name) {
+        Some(mesh) => mesh.layer(),
+        None => Layer {
+            mesh: Some(MeshName::None),
+            mesh_ports: Some(Ports::default()),
+            ..Layer::default()
+        },
+    }
+}
+
 /// An annotation that keeps a pod from being redirected where it has certain values.
 #[derive(Debug)]
 pub struct OptOut {
@@ -63,7 +126,10 @@ pub struct OptOut {
 impl Mesh {
     /// Its options, to count where nothing else says otherwise.
     pub fn layer(&self) -> Layer {
-        let mut layer = Layer::default();
+        let mut layer = Layer {
+            mesh: Some(self.option),
+            ..Layer::default()
+        };
         for (name, text) in self.options {
             let read = table::find(name).map(|option| (option.read)(&mut layer, &[(*text).to_owned()], &NoAccounts));
             debug_assert!(matches!(read, Some(Ok(()))), "{name}");

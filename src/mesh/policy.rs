@@ -138,7 +138,7 @@ pub fn decide(policy: &Policy, annotations: Option<&Annotations>) -> Result<Deci
             return Ok(Decision::Skip(format!("{reason} ({annotation})")));
         }
     }
-    match MESHES.iter().find(|mesh| mesh.injected(|name| annotations.get(name))) {
+    match super::injected(annotations) {
         _ if always => Ok(Decision::Redirect("select is always".to_owned())),
         Some(mesh) => {
             let names: Vec<&str> = mesh.mark.iter().map(|(name, _)| *name).collect();

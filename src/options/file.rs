@@ -39,6 +39,7 @@ mod tests {
             "exclude-outbound-ports-for-uids" => "tcp:22,80-90:*;udp:53:7;*:1000-1999",
             "redirect-dns" | "drop-invalid" => "true",
             "dns-servers" => "10.0.0.10,fd00::a",
+            "mesh" => "linkerd",
             "inbound-mode" => "tproxy",
             "exclude-interfaces" | "reroute-interfaces" => "eth0.7,tap_1-a",
             "loopback-cidr" => "127.0.0.0/8",

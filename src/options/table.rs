@@ -7,7 +7,8 @@
 use super::value::Value;
 use crate::types::{
     Accounts, Backend, Cidrs, DnsServers, Gid, Gids, Id, InboundMode, InterfaceName, Invalid, IpFamily, LogFormat,
-    LogLevel, LoopbackCidr, Mark, Number as _, Output, Port, Ports, PortsForUids, Range, Ranges, RouteTable, Uid, Uids,
+    LogLevel, LoopbackCidr, Mark, MeshName, Number as _, Output, Port, Ports, PortsForUids, Range, Ranges, RouteTable,
+    Uid, Uids,
 };
 
 /// An option, whatever source it comes from.
@@ -151,6 +152,11 @@ macro_rules! options {
 options! {
     /// The proxy that traffic goes to.
     Proxy Pod Proxy {
+        /// The mesh that the proxy belongs to: it decides about what options leave open.
+        mesh: MeshName = MeshName::Istio,
+        mesh "mesh" <"MESH">,
+        "istio, kuma, linkerd, consul or none: whose ports, users and behaviour, unless options say otherwise";
+
         /// Where inbound connections go.
         inbound_port: Port = port(15006),
         proxy_inbound_port "proxy-inbound-port" | "incoming-proxy-port" | "redirect-inbound-port" <"PORT">,

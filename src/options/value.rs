@@ -2,8 +2,8 @@
 
 use crate::types::{
     Accounts, Backend, Choice, Cidrs, DnsServers, Gids, InboundMode, InterfaceName, Invalid, IpFamily, LogFormat,
-    LogLevel, LoopbackCidr, Mark, Output, Port, Ports, PortsForUids, RouteTable, Uids, parse_cidrs, parse_ids,
-    parse_ports, parse_ports_for_uids,
+    LogLevel, LoopbackCidr, Mark, MeshName, Output, Port, Ports, PortsForUids, RouteTable, Uids, parse_cidrs,
+    parse_ids, parse_ports, parse_ports_for_uids,
 };
 
 /// The value of an option.
@@ -44,6 +44,7 @@ value! {
     Mark: |texts, _| one(texts, Mark::parse);
     RouteTable: |texts, _| one(texts, RouteTable::parse);
     DnsServers: |texts, _| DnsServers::parse(&joined(texts));
+    MeshName: |texts, _| one(texts, MeshName::parse);
     InboundMode: |texts, _| one(texts, InboundMode::parse);
     IpFamily: |texts, _| one(texts, IpFamily::parse);
     Backend: |texts, _| one(texts, Backend::parse);

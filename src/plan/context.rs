@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use super::sets::Sets;
 use crate::facts::Facts;
+use crate::mesh::{self, Delivery};
 use crate::options::{Config, Dialect};
 use crate::ruleset::{Action, Addresses, Match, Protocol, Rule};
 use crate::types::{Cidrs, DnsServers, Families, Family, InterfaceName, Port};
@@ -33,6 +34,16 @@ impl Context<'_> {
             .into_iter()
             .map(|destination| leave_alone([destination], "loopback"))
             .collect()
+    }
+
+    /// How the proxy hands connections to the application.
+    pub fn delivery(&self) -> Delivery {
+        mesh::delivery(self.config.proxy.mesh)
+    }
+
+    /// Whether the proxy takes name lookups over TCP.
+    pub fn dns_over_tcp(&self) -> bool {
+        mesh::named(self.config.proxy.mesh).is_none_or(|mesh| mesh.dns_over_tcp)
     }
 
     /// The matches for the proxy's users, and for its groups.

@@ -27,7 +27,11 @@ pub fn redirections(context: &mut Context) -> Vec<Rule> {
     for on_server in sides(context, Match::Destination) {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             let matches = [query(protocol)].into_iter().chain(on_server.clone());
-            rules.push(rule(matches, to_proxy.clone(), "name lookup, to the proxy"));
+            rules.push(if protocol == Protocol::Udp || context.dns_over_tcp() {
+                rule(matches, to_proxy.clone(), "name lookup, to the proxy")
+            } else {
+                leave_alone(matches, "name lookup over TCP, which the proxy does not take")
+            });
         }
     }
     rules

@@ -14,6 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use thiserror::Error;
 
 use crate::facts::{Facts, Ipv6};
+use crate::mesh::{self, Delivery};
 use crate::options::{Config, Dialect};
 use crate::ruleset::{
     self, Action, BaseHook, Chain, ChainType, ConntrackState, Hook, Match, ProxyTraffic, Rule, Ruleset, Unsound,
@@ -100,7 +101,9 @@ impl Plan {
         };
         let ruleset = ruleset(config, facts, families);
         ruleset::check(&ruleset, &proxy_traffic(config, families))?;
-        let needs_v6_passthrough = families.contains(Family::V6) && facts.ipv6 == Ipv6::Usable;
+        let delivery = mesh::delivery(config.proxy.mesh);
+        let needs_v6_passthrough =
+            delivery == Delivery::FromPassthrough && families.contains(Family::V6) && facts.ipv6 == Ipv6::Usable;
         let inbound = &config.inbound;
         let routes = inbound.mode == InboundMode::Tproxy && !inbound.include_ports.is_empty();
         let routed = match (families, facts.ipv6) {
@@ -277,12 +280,17 @@ pub fn passthrough(family: Family) -> IpAddr {
 fn proxy_traffic(config: &Config, families: Families) -> Vec<ProxyTraffic> {
     let uids = config.proxy.uids.iter().flat_map(|range| [range.first(), range.last()]);
     let gids = config.proxy.gids.iter().flat_map(|range| [range.first(), range.last()]);
-    uids.map(ProxyTraffic::OutboundOf)
-        .chain(gids.map(ProxyTraffic::OutboundOfGroup))
-        .chain(
-            families
-                .iter()
-                .map(|family| ProxyTraffic::Passthrough(passthrough(family))),
-        )
-        .collect()
+    if mesh::delivery(config.proxy.mesh) == Delivery::FromPassthrough {
+        let passthrough = families
+            .iter()
+            .map(|family| ProxyTraffic::Passthrough(passthrough(family)));
+        uids.map(ProxyTraffic::OutboundOf)
+            .chain(gids.map(ProxyTraffic::OutboundOfGroup))
+            .chain(passthrough)
+            .collect()
+    } else {
+        uids.map(ProxyTraffic::AllOf)
+            .chain(gids.map(ProxyTraffic::AllOfGroup))
+            .collect()
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::context::{Context, from_passthrough, leave_alone, over_loopback, rule, tcp};
 use super::{dns, inbound, istio};
+use crate::mesh::Delivery;
 use crate::options::Dialect;
 use crate::ruleset::{Action, Chain, Match, Protocol, Rule};
 use crate::types::InboundMode;
@@ -35,9 +36,11 @@ pub fn chains(context: &mut Context) -> Vec<Chain> {
     match context.config.dialect.clone() {
         Dialect::Sidetrack => {
             rules.extend(excluded_owners(context));
-            rules.extend(passthrough(context));
+            if context.delivery() == Delivery::FromPassthrough {
+                rules.extend(passthrough(context));
+            }
             rules.extend(proxy(context));
-            chains.extend(captures_inbound(context).then(|| self_calls(context)));
+            chains.extend(redirects_self_calls(context).then(|| self_calls(context)));
         }
         Dialect::Istio(order) => {
             rules.extend(passthrough(context));
@@ -74,8 +77,8 @@ fn chain(name: &'static str, rules: Vec<Rule>) -> Chain {
 }
 
 /// Whether the proxy's inbound port takes what the proxy sends to the pod's own address.
-fn captures_inbound(context: &Context) -> bool {
-    !context.config.inbound.include_ports.is_empty()
+fn redirects_self_calls(context: &Context) -> bool {
+    context.delivery() == Delivery::FromPassthrough && !context.config.inbound.include_ports.is_empty()
 }
 
 /// Excluded ports are those of TCP, and where lookups are captured those of UDP as well.
@@ -141,7 +144,7 @@ fn passthrough(context: &Context) -> Vec<Rule> {
 fn proxy(context: &mut Context) -> Vec<Rule> {
     let owners = context.proxy_owners();
     let mut rules = Vec::new();
-    if captures_inbound(context) {
+    if redirects_self_calls(context) {
         if context.config.inbound.mode == InboundMode::Tproxy {
             rules.push(leave_alone(
                 [over_loopback(), Match::Mark(context.config.inbound.tproxy_mark)],

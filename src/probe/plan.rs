@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{Caller, Ends, Expected, Needs, Owner, Probe, Source, Subject, Surroundings, Trial, choice};
 use crate::facts::{Facts, Ipv6};
+use crate::mesh::{self, Delivery};
 use crate::options::{Config, Dialect};
 use crate::plan::{DNS_PORT, Lookups, passthrough};
 use crate::ruleset::Protocol;
@@ -273,11 +274,29 @@ impl Author<'_> {
         if self.config.dialect == Dialect::Sidetrack && !captures_inbound {
             return Vec::new();
         }
+        if mesh::delivery(self.config.proxy.mesh) != Delivery::FromPassthrough {
+            return self.unbound_delivery(ends).into_iter().collect();
+        }
         let call = self.self_call(ends);
         let port = call.as_ref().map_or(self.port, |call| {
             Port::new(call.destination.port()).unwrap_or(self.port)
         });
         call.into_iter().chain(self.passing_on(ends, port)).collect()
+    }
+
+    /// A connection of the proxy to the pod's own address, as it hands one to the application.
+    fn unbound_delivery(&self, ends: &Ends) -> Option<Probe> {
+        let (address, source, needs) = self.own_address(ends);
+        let port = self.inbound_port(|_| true)?;
+        Some(Probe {
+            subject: Subject::Passthrough,
+            protocol: Protocol::Tcp,
+            caller: Caller::Process(self.proxy(|_| true, |_| true)?),
+            source: source.map(|address| Source { address, mark: None }),
+            destination: at(address, port),
+            expected: Expected::Untouched,
+            needs,
+        })
     }
 
     fn self_call(&self, ends: &Ends) -> Option<Probe> {

@@ -64,6 +64,10 @@ pub enum ProxyTraffic {
     OutboundOf(Uid),
     /// By one of the proxy's groups, to other hosts.
     OutboundOfGroup(Gid),
+    /// By one of the proxy's users, to other hosts and to the pod's own addresses.
+    AllOf(Uid),
+    /// By one of the proxy's groups, to other hosts and to the pod's own addresses.
+    AllOfGroup(Gid),
     /// By any user over loopback, from this address: what the proxy passes on to the application.
     Passthrough(IpAddr),
 }
@@ -267,6 +271,16 @@ fn view(traffic: ProxyTraffic, loopback: &InterfaceName) -> View<'_> {
         ProxyTraffic::OutboundOfGroup(gid) => View {
             gid: Value::Is(gid),
             ..to_others
+        },
+        ProxyTraffic::AllOf(uid) => View {
+            uid: Value::Is(uid),
+            in_interface: Value::Missing,
+            ..View::UNKNOWN
+        },
+        ProxyTraffic::AllOfGroup(gid) => View {
+            gid: Value::Is(gid),
+            in_interface: Value::Missing,
+            ..View::UNKNOWN
         },
         ProxyTraffic::Passthrough(address) => View {
             family: Value::Is(Family::of(address)),

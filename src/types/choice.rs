@@ -45,6 +45,22 @@ macro_rules! choice {
 }
 
 choice! {
+    /// Whose proxy redirected traffic goes to.
+    MeshName {
+        /// Istio's, or one that is set up like it.
+        Istio = "istio",
+        /// Kuma's.
+        Kuma = "kuma",
+        /// Linkerd's.
+        Linkerd = "linkerd",
+        /// Consul's.
+        Consul = "consul",
+        /// That of no mesh: an Envoy with a configuration of one's own.
+        None = "none",
+    }
+}
+
+choice! {
     /// Which IP families are redirected.
     IpFamily {
         /// IPv4, and IPv6 wherever the pod could use it.

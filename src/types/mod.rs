@@ -12,7 +12,7 @@ mod ports_for_uids;
 mod ranges;
 mod routing;
 
-pub use choice::{Backend, Choice, InboundMode, IpFamily, LogFormat, LogLevel, Output};
+pub use choice::{Backend, Choice, InboundMode, IpFamily, LogFormat, LogLevel, MeshName, Output};
 pub use cidr::{Cidrs, LoopbackCidr, parse_cidrs};
 pub use dns::DnsServers;
 pub use duration::parse_duration;

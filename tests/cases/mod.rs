@@ -30,6 +30,8 @@ pub struct Case {
     pub families: Families,
     /// Where the proxy lands when it calls port 8080 of the pod by the pod's address.
     pub self_call: Landing,
+    /// Whether the proxy connects to the app from 127.0.0.6 and ::6.
+    pub passthrough: bool,
 }
 
 /// A row: a connection, and where it lands.
@@ -68,12 +70,13 @@ const DEFAULT: Case = Case {
     outbound_port: 15001,
     families: Families::Both,
     self_call: Landing::Inbound,
+    passthrough: true,
 };
 
 /// The ports that both sides listen on: the proxy's, the mesh's, and all that rows dial.
 pub const PORTS: &[u16] = &[
-    22, 53, 80, 443, 3306, 7999, 8000, 8050, 8080, 8100, 8101, 9090, 15001, 15006, 15008, 15020, 15021, 15090, 16001,
-    16006,
+    22, 53, 80, 443, 3306, 4140, 4143, 4191, 7999, 8000, 8050, 8080, 8100, 8101, 9090, 15001, 15006, 15008, 15020,
+    15021, 15090, 16001, 16006, 20000,
 ];
 
 /// Options whose rules are compared like those of the cases, and whose packets are the matter of other tests.
@@ -231,13 +234,14 @@ impl Case {
                     To::Pod(8080),
                     self.self_call,
                 ),
-                row(
-                    "the proxy passes a connection on",
-                    Passthrough(owner),
-                    To::Pod(8080),
-                    Untouched,
-                ),
             ]);
+            let passed_on = row(
+                "the proxy passes a connection on",
+                Passthrough(owner),
+                To::Pod(8080),
+                Untouched,
+            );
+            rows.extend(self.passthrough.then_some(passed_on));
         }
         rows
     }

@@ -8,6 +8,52 @@ use crate::common::To::{Far, Peer as ToPeer, Pod};
 
 pub const CASES: &[Case] = &[
     Case {
+        name: "Linkerd",
+        args: &["--mesh", "linkerd"],
+        expect: &[
+            row("a port that Linkerd serves", Peer, Pod(4191), Untouched),
+            row("a port that Istio serves", Peer, Pod(15021), Inbound),
+            row("the user of Istio's proxy", Proxy, ToPeer(9090), Outbound),
+        ],
+        proxy: &[Owner::new(2102, 1000), Owner::new(2102, 2102)],
+        inbound_port: 4143,
+        outbound_port: 4140,
+        self_call: Untouched,
+        passthrough: false,
+        ..DEFAULT
+    },
+    Case {
+        name: "Kuma, with another user",
+        args: &["--mesh", "kuma", "--proxy-uid", "5679"],
+        expect: &[
+            row("a port that Istio serves", Peer, Pod(15021), Inbound),
+            row(
+                "the user that counts without the option",
+                Process(5678, 5678),
+                ToPeer(9090),
+                Outbound,
+            ),
+        ],
+        proxy: &[Owner::new(5679, 1000)],
+        ..DEFAULT
+    },
+    Case {
+        name: "Consul",
+        args: &["--mesh", "consul"],
+        expect: &[row("a port that Istio serves", Peer, Pod(15021), Inbound)],
+        proxy: &[Owner::new(5995, 1000)],
+        inbound_port: 20000,
+        self_call: Untouched,
+        passthrough: false,
+        ..DEFAULT
+    },
+    Case {
+        name: "no mesh",
+        args: &["--mesh", "none"],
+        expect: &[row("a port that Istio serves", Peer, Pod(15021), Inbound)],
+        ..DEFAULT
+    },
+    Case {
         name: "another proxy user and group",
         args: &["--proxy-uid", "1500", "--proxy-gid", "1600"],
         expect: &[

@@ -5,9 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use serde::Deserialize;
-use sidetrack::mesh::istio::front_end;
-use sidetrack::mesh::istio::front_end::Parsed;
 use sidetrack::mesh::istio::front_end::table::{SETTINGS, Setting};
+use sidetrack::mesh::istio::front_end::{self, Parsed};
 use sidetrack::options::{Dialect, OwnerOrder};
 use sidetrack::types::{Accounts, InboundMode};
 

@@ -1,7 +1,6 @@
 //! What is written for the kernel and for iptables-restore is read back as the rules that were planned.
 
-use sidetrack::backend::iptables;
-use sidetrack::backend::iptables::lower;
+use sidetrack::backend::iptables::{self, lower};
 use sidetrack::backend::nftables;
 use sidetrack::backend::nftables::listing::Listing;
 

@@ -7,8 +7,7 @@ use serde_json::{Value, json};
 use sidetrack::plan::Plan;
 use sidetrack::render::json::{ReadError, document, read};
 use sidetrack::ruleset::Unsound;
-use sidetrack::simulate::words;
-use sidetrack::simulate::words::Words;
+use sidetrack::simulate::words::{self, Words};
 use sidetrack::simulate::{Pod, simulate};
 
 use crate::cases;

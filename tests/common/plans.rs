@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use sidetrack::facts::Facts;
-use sidetrack::options::{Settings, sources, table};
+use sidetrack::mesh;
+use sidetrack::options::{sources, table};
 use sidetrack::plan::Plan;
 use sidetrack::types::NoAccounts;
 
@@ -25,6 +26,6 @@ pub fn plan(options: &[&str]) -> Plan {
     }
     let parsed = sources::from_flags(|option| texts.get(option.name).cloned(), &NoAccounts);
     assert!(parsed.problems.is_empty(), "{:?}", parsed.problems);
-    let settings = Settings::from_layer(parsed.layer).expect("no contradictions");
+    let settings = mesh::settings(parsed.layer).expect("no contradictions");
     Plan::new(&settings.config, &Facts::default()).expect("a plan")
 }

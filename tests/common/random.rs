@@ -49,7 +49,15 @@ fn options() -> impl Strategy<Value = Vec<String>> {
     let all_or = |items: BoxedStrategy<String>| prop_oneof![3 => items, 1 => Just("*".to_owned())];
     let for_uids = (prop_oneof![Just("tcp:"), Just("udp:"), Just("")], port(), id())
         .prop_map(|(protocol, ports, uids)| format!("{protocol}{ports}:{uids}"));
+    let mesh = prop_oneof![
+        Just("istio"),
+        Just("kuma"),
+        Just("linkerd"),
+        Just("consul"),
+        Just("none")
+    ];
     vec![
+        option("--mesh", mesh.prop_map(str::to_owned)),
         option(
             "--proxy-inbound-port",
             (1_u16..=15000).prop_map(|port| port.to_string()),

@@ -11,8 +11,7 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::SockProtocol;
 
-use sidetrack::backend::install;
-use sidetrack::backend::install::{Applied, Removed};
+use sidetrack::backend::install::{self, Applied, Removed};
 use sidetrack::backend::nftables::transaction::{Nftables, NftablesError};
 use sidetrack::backend::{Change, Kernel as _, KernelError, Namespace, RuleBackend};
 use sidetrack::facts::Facts;

@@ -1,8 +1,7 @@
 //! Routing by mark, as TPROXY needs it: installed, replaced, undone and cleaned up.
 
 use serde_json::{Value, json};
-use sidetrack::backend::install;
-use sidetrack::backend::install::{Applied, Removed};
+use sidetrack::backend::install::{self, Applied, Removed};
 use sidetrack::backend::{Change, KernelError, Namespace, RuleBackend};
 use sidetrack::facts::Facts;
 use sidetrack::options::Settings;

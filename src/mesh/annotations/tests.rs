@@ -303,6 +303,7 @@ fn annotations_say_what_flags_say() {
 fn every_option_is_an_annotation_of_ours() {
     let value = |name: &str| match name {
         "backend" => "iptables-nft",
+        "mesh" => "linkerd",
         "inbound-mode" => "tproxy",
         "ip-family" => "ipv4",
         "loopback-cidr" => "127.0.0.0/8",

@@ -7,11 +7,15 @@ use serde_json::Value;
 use super::annotations::table::{
     ALL_DNS_SERVERS, Annotation, DROP_INVALID, Meaning, NOTHING, REDIRECT_DNS, annotation, option,
 };
-use super::{Mesh, OptOut, is_false};
+use super::{Delivery, Mesh, OptOut, is_false};
+use crate::types::MeshName;
 
 /// What is known of it. Its numbers are our defaults.
 pub const ISTIO: Mesh = Mesh {
     name: "Istio",
+    option: MeshName::Istio,
+    delivery: Delivery::FromPassthrough,
+    dns_over_tcp: true,
     domain: "istio.io",
     options: &[],
     rewrites_probes: true,

@@ -13,8 +13,8 @@ use crate::cni::environment::Attachment;
 use crate::cni::error::Error;
 use crate::cni::netconf::NetConf;
 use crate::cni::version::Version;
+use crate::mesh;
 use crate::mesh::pod::PodName;
-use crate::options::Settings;
 use crate::types::Uids;
 
 /// A pod, as far as the cache tells.
@@ -121,7 +121,7 @@ impl Sandbox {
         match verdict(&netconf, &self.pod) {
             Ok(Verdict::LetThrough { reason }) => Wanted::Through(reason),
             Ok(Verdict::Redirect { reason, .. }) => Wanted::Redirected(reason),
-            Err(Error::NoAnnotations { .. }) => match Settings::from_layer(netconf.redirect) {
+            Err(Error::NoAnnotations { .. }) => match mesh::settings(netconf.redirect) {
                 Ok(settings) => Wanted::Unknown(settings.config.proxy.uids),
                 Err(problems) => Wanted::Refused(Error::Options(problems).message()),
             },

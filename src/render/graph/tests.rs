@@ -3,8 +3,8 @@ use std::net::IpAddr;
 use super::layout::{Card, Layout, Way};
 use super::*;
 use crate::facts::Facts;
+use crate::options::Layer;
 use crate::options::table::OPTIONS;
-use crate::options::{Layer, Settings};
 use crate::plan::Plan;
 use crate::ruleset::ChainType;
 use crate::types::{Families, NoAccounts};
@@ -16,7 +16,7 @@ fn ruleset(options: &[(&str, &str)]) -> Ruleset {
         let option = OPTIONS.iter().find(|option| option.name == *name).unwrap();
         (option.read)(&mut layer, &[(*text).to_owned()], &NoAccounts).unwrap();
     }
-    let settings = Settings::from_layer(layer).unwrap();
+    let settings = crate::mesh::settings(layer).unwrap();
     Plan::new(&settings.config, &Facts::default()).unwrap().ruleset
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use sidetrack::mesh;
 use sidetrack::backend::iptables;
 use sidetrack::backend::nftables::listing::Listing;
 use sidetrack::backend::nftables::{self, Object};
@@ -53,7 +54,7 @@ fn render(plan: &Plan) {
 pub fn plan_and_render_parsed(parsed: Parsed) {
     if parsed.problems.is_empty() {
         write_and_read_back(&parsed.layer);
-        if let Ok(settings) = Settings::from_layer(parsed.layer) {
+        if let Ok(settings) = mesh::settings(parsed.layer) {
             plan_and_render(&settings.config);
         }
     } else {

@@ -14,8 +14,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::{Map, Value, json};
-use sidetrack::cni::attach;
-use sidetrack::cni::attach::Verdict;
+use sidetrack::cni::attach::{self, Verdict};
 
 use sidetrack::cni::netconf::NetConf;
 use sidetrack::facts::Facts;
