@@ -8,7 +8,7 @@ use sidetrack::backend::nftables::listing::Listing;
 use sidetrack::backend::nftables::{self, Object};
 use sidetrack::facts::{Facts, Ipv6};
 use sidetrack::options::sources::Parsed;
-use sidetrack::options::{Config, Settings, file};
+use sidetrack::options::{Config, file};
 use sidetrack::options::{Layer, sources};
 use sidetrack::plan::{Plan, PlanError};
 use sidetrack::render;
