@@ -1,6 +1,8 @@
 //! The installer that stays: probes, metrics, reports of the plugin, signals, and one that takes another's place.
 
 use std::fs;
+use std::io::Read as _;
+use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 
@@ -34,6 +36,52 @@ fn it_is_ready_once_there_is_a_network_that_it_has_joined() {
     assert_eq!(installer.metric("sidetrack_node_contended"), 0.0);
     let asked = machine.run(&["status", "--health-address", &installer.address().to_string()]);
     assert!(asked.succeeded().stdout.contains("installer      ok\n"));
+}
+
+/// Holds 1,000 connections open to the address: every second one sends a byte now and then, the others nothing. What is
+/// closed is opened again.
+const CROWD: &str = r#"
+import resource, socket, sys, time
+resource.setrlimit(resource.RLIMIT_NOFILE, (2048, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+address = (sys.argv[1], int(sys.argv[2]))
+open_ = [socket.create_connection(address) for _ in range(1000)]
+print("there", flush=True)
+while True:
+    for number, connection in enumerate(open_):
+        try:
+            connection.setblocking(False)
+            if number % 2:
+                connection.send(b"G")
+            if connection.recv(1) == b"":
+                raise ConnectionError
+        except BlockingIOError:
+            pass
+        except OSError:
+            connection.close()
+            open_[number] = socket.create_connection(address)
+    time.sleep(0.05)
+"#;
+
+#[test]
+fn a_thousand_idle_and_slow_connections_do_not_starve_probes() {
+    let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
+    let installer = machine.start(&[]);
+    installer.eventually_ready();
+    let address = installer.address();
+    let mut crowd = Command::new("python3");
+    crowd.args(["-c", CROWD, &address.ip().to_string(), &address.port().to_string()]);
+    let mut crowd = crowd.stdout(Stdio::piped()).spawn().expect("python3");
+    let mut said = [0; 6];
+    crowd
+        .stdout
+        .take()
+        .expect("its output")
+        .read_exact(&mut said)
+        .expect("a word");
+    let answers: Vec<u16> = (0..50).map(|_| installer.get("/healthz").0).collect();
+    crowd.kill().expect("killed");
+    crowd.wait().expect("its end");
+    assert_eq!(answers, [200; 50]);
 }
 
 #[test]
