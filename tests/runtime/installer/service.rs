@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Read as _;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::Signal;
 
@@ -62,6 +62,15 @@ while True:
     time.sleep(0.05)
 "#;
 
+/// A process that ends with the test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ended = self.0.kill().and_then(|()| self.0.wait());
+    }
+}
+
 #[test]
 fn a_thousand_idle_and_slow_connections_do_not_starve_probes() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
@@ -70,17 +79,11 @@ fn a_thousand_idle_and_slow_connections_do_not_starve_probes() {
     let address = installer.address();
     let mut crowd = Command::new("python3");
     crowd.args(["-c", CROWD, &address.ip().to_string(), &address.port().to_string()]);
-    let mut crowd = crowd.stdout(Stdio::piped()).spawn().expect("python3");
+    let mut crowd = Ended(crowd.stdout(Stdio::piped()).spawn().expect("python3"));
     let mut said = [0; 6];
-    crowd
-        .stdout
-        .take()
-        .expect("its output")
-        .read_exact(&mut said)
-        .expect("a word");
+    let mut stdout = crowd.0.stdout.take().expect("its output");
+    stdout.read_exact(&mut said).expect("a word");
     let answers: Vec<u16> = (0..50).map(|_| installer.get("/healthz").0).collect();
-    crowd.kill().expect("killed");
-    crowd.wait().expect("its end");
     assert_eq!(answers, [200; 50]);
 }
 
