@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::io::Read as _;
+use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::thread;
 
 use nix::sys::signal::Signal;
 
@@ -188,4 +190,48 @@ fn without_a_place_for_the_socket_it_works_all_the_same() {
         "{}",
         installer.log()
     );
+}
+
+/// Istio's agent may have the port; then nothing was installed on the node.
+#[test]
+fn a_health_address_that_is_taken_does_not_keep_the_plugin_from_being_installed() {
+    let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let address = taken.local_addr().expect("an address");
+    let installer = thread::scope(|scope| {
+        scope.spawn(|| {
+            eventually_runs(&machine, "10-flannel.conflist", &CHAINED);
+            drop(taken);
+            // Any change is a reason to try again.
+            machine.write(
+                "99-loopback.conf",
+                r#"{"cniVersion": "1.0.0", "name": "lo", "type": "loopback"}"#,
+            );
+        });
+        // By this thread: the installer ends with the one that started it.
+        machine.start(&["--health-address", &address.to_string()])
+    });
+    assert_eq!(installer.address(), address);
+    installer.eventually_ready();
+    assert_eq!(installer.metric("sidetrack_node_degraded{part=\"health\"}"), 0.0);
+}
+
+/// A node without an inotify instance left got no plugin.
+#[test]
+fn without_inotify_the_plugin_is_installed_and_changes_are_found_by_polling() {
+    let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
+    let install = machine.command(&["install"]);
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "sh", "-ec"]);
+    command.args(["echo 0 > /proc/sys/user/max_inotify_instances; exec \"$@\"", "sh"]);
+    command.arg(install.get_program()).args(install.get_args());
+    for (name, value) in install.get_envs() {
+        command.env(name, value.expect("a value"));
+    }
+    let installer = Installer::start(command);
+    installer.eventually_ready();
+    assert_eq!(installer.metric("sidetrack_node_degraded{part=\"inotify\"}"), 1.0);
+    machine.write("10-flannel.conflist", FLANNEL);
+    eventually_runs(&machine, "10-flannel.conflist", &CHAINED);
+    assert!(installer.log().contains("fs.inotify.max_user_instances"));
 }
