@@ -2,6 +2,7 @@
 
 pub mod annotations;
 pub mod consul;
+pub mod go;
 pub mod istio;
 pub mod kuma;
 pub mod linkerd;
