@@ -9,15 +9,18 @@ use crate::options::table::Group;
 
 /// The heading of the flags that are another program's.
 pub const OF_ISTIO: &str = "As in Istio";
+/// The same for flags of Kuma.
+pub const OF_KUMA: &str = "As in Kuma";
 
 /// The headings whose options are named alone.
-const NAMED: [&str; 6] = [
+const NAMED: [&str; 7] = [
     Group::Proxy.heading(),
     Group::Inbound.heading(),
     Group::Outbound.heading(),
     Group::Dns.heading(),
     Group::General.heading(),
     OF_ISTIO,
+    OF_KUMA,
 ];
 
 /// How wide help is.
