@@ -85,7 +85,7 @@ fn flags_are_read_in_every_form_that_go_reads() {
 
 #[test]
 fn the_injectors_file_is_read_by_path_and_from_standard_input() {
-    let directory = Directory::new("kuma");
+    let directory = Directory::new("kuma-file");
     let path = of_file(&directory, INJECTED);
     let by_path = Run::of(&mut kuma_init(&["--dry-run", &format!("--config={path}")])).succeeded();
     for expected in [

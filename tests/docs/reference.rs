@@ -74,9 +74,14 @@ fn the_table_of_commands_is_the_one_in_the_code() {
 
 fn rows(command: &clap::Command, before: &str, table: &mut String) {
     let name = format!("{before} {}", command.get_name());
-    if command.get_name() == "istio-iptables" {
+    let page = match command.get_name() {
+        "istio-iptables" => Some("istio-iptables.md#flags-and-variables"),
+        "kuma-init" => Some("kuma-init.md#flags-configuration-and-variables"),
+        _ => None,
+    };
+    if let Some(page) = page {
         let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-        *table += &format!("| `{name}` | {about} | | [flags of its own](istio-iptables.md#flags-and-variables) |\n");
+        *table += &format!("| `{name}` | {about} | | [flags of its own]({page}) |\n");
         return;
     }
     let is_option = |name: &str| OPTIONS.iter().any(|option| option.name == name);
