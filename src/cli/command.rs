@@ -8,16 +8,20 @@ use clap::{ArgMatches, Command};
 
 use super::failure::{self, ExitCodes, Failure};
 use super::{
-    apply, check, cleanup, completions, explain, graph, help, istio_iptables, linkerd_proxy_init, lint, logging, node,
-    output, probe,
+    apply, check, cleanup, completions, explain, graph, help, istio_iptables, kuma_init, linkerd_proxy_init, lint,
+    logging, node, output, probe,
 };
 use crate::types::LogLevel;
 
-/// Runs one command: as `istio-iptables` or `proxy-init` where the program is called that, else as one of our own.
+/// Runs one command: as `istio-iptables`, `proxy-init` or `kumactl` where the program is called that, else as one of our
+/// own.
 ///
 /// Errors are logged. The exit code is 0, or what the command has for its failures and findings.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if let Some(called) = kuma_init::called(&arguments) {
+        return exit_code(called.command, &called.arguments, called.run, failure::KUMACTL);
+    }
     if let Some(arguments) = istio_iptables::arguments(&arguments) {
         return exit_code(
             istio_iptables::command,
@@ -55,6 +59,7 @@ fn ours() -> Command {
         node::command(),
         probe::command(),
         istio_iptables::command(),
+        kuma_init::command(),
         linkerd_proxy_init::command(),
         completions::command(),
         help::command(),

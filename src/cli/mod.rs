@@ -11,6 +11,7 @@ mod failure;
 mod graph;
 mod help;
 mod istio_iptables;
+mod kuma_init;
 mod linkerd_proxy_init;
 mod lint;
 mod logging;

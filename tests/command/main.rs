@@ -32,6 +32,7 @@ mod help;
 mod istio_cases;
 mod istio_iptables;
 mod istio_verdicts;
+mod kuma_init;
 mod layering;
 mod linkerd_proxy_init;
 mod lint;

@@ -40,6 +40,7 @@ mod foreign_writers;
 mod groups;
 mod iptables;
 mod istio;
+mod kuma;
 mod lifecycle;
 mod linkerd;
 mod load;

@@ -160,8 +160,10 @@ fn local(message: &AddressMessage) -> Option<IpAddr> {
 
 fn usable(addresses: impl Iterator<Item = IpAddr>) -> UsableAddresses {
     let mut usable = UsableAddresses::default();
-    for address in addresses.filter(|address| is_usable(*address)) {
+    for address in addresses {
         match address {
+            IpAddr::V6(address) if address.is_unicast_link_local() => usable.v6_link_local = true,
+            address if !is_usable(address) => {}
             IpAddr::V4(_) => usable.v4 = true,
             IpAddr::V6(_) => usable.v6 = true,
         }

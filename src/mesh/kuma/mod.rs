@@ -1,5 +1,7 @@
 //! Kuma: <https://kuma.io>.
 
+pub mod front_end;
+
 use super::annotations::table::{
     ALL_DNS_SERVERS, Annotation, DROP_INVALID, Meaning, NO_INBOUND, NOTHING, REDIRECT_DNS, annotation, option,
 };
