@@ -147,6 +147,11 @@ impl Mesh {
     }
 }
 
+/// What Go's `strconv.ParseBool` takes for true.
+fn is_true(text: &str) -> bool {
+    matches!(text, "true" | "True" | "TRUE" | "t" | "T" | "1")
+}
+
 /// What Go's `strconv.ParseBool` takes for false.
 fn is_false(text: &str) -> bool {
     matches!(text, "false" | "False" | "FALSE" | "f" | "F" | "0")

@@ -2,7 +2,7 @@
 
 use super::annotations::{Annotations, REDIRECT};
 use super::pod::PodName;
-use super::{MESHES, OptOut};
+use super::{MESHES, OptOut, consul};
 use crate::options::problem::{Problem, Source};
 use crate::types::{Choice, Invalid};
 
@@ -138,6 +138,9 @@ pub fn decide(policy: &Policy, annotations: Option<&Annotations>) -> Result<Deci
             return Ok(Decision::Skip(format!("{reason} ({annotation})")));
         }
     }
+    if consul::init_container_redirects(annotations) {
+        return skip("Consul's init container redirects it (there is no consul.hashicorp.com/redirect-traffic-config)");
+    }
     match super::injected(annotations) {
         _ if always => Ok(Decision::Redirect("select is always".to_owned())),
         Some(mesh) => {
@@ -199,20 +202,22 @@ mod tests {
     );
     const LINKERD: (&str, &str) = ("linkerd.io/proxy-version", "edge-26.7.1");
     const KUMA: (&str, &str) = ("kuma.io/sidecar-injected", "true");
-    const CONSUL: [(&str, &str); 2] = [
+    const CONSUL: [(&str, &str); 3] = [
         ("consul.hashicorp.com/connect-inject-status", "injected"),
         ("consul.hashicorp.com/transparent-proxy-status", "enabled"),
+        ("consul.hashicorp.com/redirect-traffic-config", "{}"),
     ];
 
     #[test]
     fn injected_pods_of_each_mesh_are_redirected() {
         type Case<'c> = (&'c [(&'c str, &'c str)], bool, &'c str);
-        let cases: [Case; 8] = [
+        let cases: [Case; 9] = [
             (&[STATUS], true, "Istio"),
             (&[("sidecar.istio.io/status", "not JSON")], true, "Istio"),
             (&[LINKERD], true, "Linkerd"),
             (&[KUMA], true, "Kuma"),
             (&CONSUL, true, "Consul"),
+            (&CONSUL[..2], false, "init container"),
             (&CONSUL[..1], false, "no mark"),
             (&[("kuma.io/sidecar-injected", "false")], false, "no mark"),
             (&[("sidecar.istio.io/status", "")], false, "no mark"),
@@ -253,6 +258,18 @@ mod tests {
             .0
         );
         assert!(decided(Select::Injected, &[STATUS, ("sidecar.istio.io/inject", "true")]).0);
+    }
+
+    #[test]
+    fn pods_that_consuls_init_container_redirects_are_let_through_even_where_all_are_redirected() {
+        for select in [Select::Injected, Select::Always] {
+            let (redirected, reason) = decided(select, &CONSUL[..2]);
+            assert!(!redirected && reason.contains("redirect-traffic-config"), "{reason}");
+            assert!(decided(select, &CONSUL).0);
+        }
+        let mut asked = CONSUL[..2].to_vec();
+        asked.push((REDIRECT, "true"));
+        assert!(decided(Select::Injected, &asked).0);
     }
 
     #[test]

@@ -31,6 +31,7 @@ mod graph;
 mod help;
 mod istio_cases;
 mod istio_iptables;
+mod istio_template;
 mod istio_verdicts;
 mod kuma_init;
 mod layering;

@@ -1,12 +1,11 @@
 //! Istio: <https://istio.io>.
 
 pub mod front_end;
+mod overrides;
 
 use serde_json::Value;
 
-use super::annotations::table::{
-    ALL_DNS_SERVERS, Annotation, DROP_INVALID, Meaning, NOTHING, REDIRECT_DNS, annotation, option,
-};
+use super::annotations::table::{Annotation, Meaning, NOTHING, annotation, option};
 use super::{Delivery, Mesh, OptOut, is_false};
 use crate::types::MeshName;
 
@@ -95,6 +94,8 @@ const ANNOTATIONS: &[Annotation] = &[
             ("NONE", NOTHING), // Such a pod is let through.
         ]),
     ),
+    // The container that the pod's author has laid over the template's: its environment counts before ProxyMetadata.
+    annotation("proxy.istio.io/overrides", overrides::MEANING),
     annotation("proxy.istio.io/config", Meaning::Document(PROXY_METADATA)),
 ];
 
@@ -102,9 +103,24 @@ const ANNOTATIONS: &[Annotation] = &[
 pub const PROBE_PORT: u16 = 15002;
 
 /// `auto` redirects IPv6 wherever a pod could use it, and not where there is none.
-const DUAL_STACK: Meaning = Meaning::Switch {
+const DUAL_STACK: Meaning = Meaning::GoBoolean {
     on: &[("ip-family", "auto")],
     off: NOTHING,
+};
+
+const REDIRECT_DNS: Meaning = Meaning::GoBoolean {
+    on: &[("redirect-dns", "true")],
+    off: &[("redirect-dns", "false")],
+};
+
+const ALL_DNS_SERVERS: Meaning = Meaning::GoBoolean {
+    on: &[("dns-servers", "all")],
+    off: NOTHING,
+};
+
+const DROP_INVALID: Meaning = Meaning::GoBoolean {
+    on: &[("drop-invalid", "true")],
+    off: &[("drop-invalid", "false")],
 };
 
 /// Variables that Istio's injector gives to its init container, and that decide about its rules.
