@@ -24,7 +24,8 @@ impl Default for Facts {
     }
 }
 
-/// Whether there are addresses that other hosts could reach: neither loopback nor link-local ones.
+/// Whether there are addresses that other hosts could reach: neither loopback nor link-local ones. Where there is no
+/// other, `::6` on the loopback interface counts for one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UsableAddresses {
     /// IPv4 addresses.
