@@ -8,6 +8,7 @@ pub mod choice;
 mod error;
 #[cfg(test)]
 mod fake;
+mod foreign;
 pub mod install;
 pub mod iptables;
 pub mod nftables;
@@ -18,6 +19,7 @@ use std::fmt;
 
 pub use self::choice::RuleBackend;
 pub use self::error::KernelError;
+pub use self::foreign::RemovedForeign;
 use self::iptables::{Iptables, Variant, legacy};
 use self::nftables::{Nftables, NftablesError};
 pub use self::observed::Observed;

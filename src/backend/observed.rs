@@ -41,15 +41,31 @@ impl Observed {
     /// Logs what will be in the way of any redirection here.
     pub fn log_warnings(&self) {
         for other in redirectors(self.all_chains()) {
+            let remove = other.removal();
             tracing::warn!(
                 tool = other.tool,
                 table = other.table,
                 chain = other.chain,
+                remove,
                 "another tool redirects traffic here too, and the two will fight: remove its rules, or do without \
                  sidetrack"
             );
         }
         self.warn_of_loopback();
+    }
+
+    /// Logs which rules of other tools there are, where ours are removed.
+    pub fn warn_of_foreign_rules(&self) {
+        for other in redirectors(self.all_chains()) {
+            let remove = other.removal();
+            tracing::warn!(
+                tool = other.tool,
+                table = other.table,
+                chain = other.chain,
+                remove,
+                "another tool's rules are here, and stay"
+            );
+        }
     }
 
     /// Logs it where the loopback interface is down.

@@ -3,10 +3,11 @@
 use super::output;
 use crate::backend::choice::Chosen;
 use crate::backend::install::{self, Applied, Removed};
-use crate::backend::{Change, Namespace, iptables};
+use crate::backend::{Change, Namespace, RemovedForeign, iptables};
 use crate::facts::Facts;
 use crate::linux::resolvers::{self, ResolversError};
 use crate::linux::route::Loopback;
+use crate::mesh::Mesh;
 use crate::options::{Config, Settings};
 use crate::plan::Plan;
 use crate::render;
@@ -104,6 +105,7 @@ fn tell(plan: &Plan, chosen: &Chosen<Applied>) {
 pub fn cleanup() -> anyhow::Result<()> {
     let mut namespace = Namespace::claim();
     let observed = namespace.observe()?;
+    observed.warn_of_foreign_rules();
     let removed = install::cleanup(&mut namespace, &observed)?;
     if removed == Removed::default() {
         tracing::info!("there was nothing of sidetrack's here");
@@ -118,5 +120,32 @@ pub fn cleanup() -> anyhow::Result<()> {
     for what in removed.policy_routing {
         tracing::info!(%what, "the policy routing was removed");
     }
+    Ok(())
+}
+
+/// Removes the rules of other meshes' own programs from this network namespace, and nothing else.
+///
+/// # Errors
+/// The system cannot or may not.
+pub fn cleanup_foreign(meshes: &[&Mesh]) -> anyhow::Result<()> {
+    let mut namespace = Namespace::claim();
+    let observed = namespace.observe()?;
+    for mesh in meshes {
+        let removed = namespace.remove_rules_of(mesh, &observed)?;
+        let mesh = mesh.name;
+        if removed == RemovedForeign::default() {
+            tracing::info!(mesh, "there was nothing of this mesh here");
+        }
+        for (variant, family) in removed.iptables {
+            tracing::info!(mesh, iptables = %variant, %family, "the mesh's rules were removed");
+        }
+        for table in removed.tables {
+            tracing::info!(mesh, table, "the mesh's table was removed");
+        }
+        for what in removed.policy_routing {
+            tracing::info!(mesh, %what, "the mesh's policy routing was removed");
+        }
+    }
+    namespace.observe()?.warn_of_foreign_rules();
     Ok(())
 }

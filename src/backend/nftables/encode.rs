@@ -42,6 +42,8 @@ impl Step {
 pub enum Object {
     /// Our table.
     Table,
+    /// A table of others, of our family.
+    TableOfOthers(String),
     /// The rules of our table, all of them.
     AllRules,
     /// A chain.
@@ -63,6 +65,7 @@ impl fmt::Display for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Table => write!(f, "table inet {TABLE}"),
+            Self::TableOfOthers(name) => write!(f, "table inet {name}"),
             Self::AllRules => write!(f, "the rules of table inet {TABLE}"),
             Self::Chain(name) => write!(f, "chain {name}"),
             Self::Set(name) => write!(f, "set {name}"),
@@ -123,6 +126,12 @@ pub fn renew(ruleset: &Ruleset) -> Vec<Step> {
 pub fn remove() -> Vec<Step> {
     let named = |table: &mut Attributes| table.text(NFTA_TABLE_NAME, TABLE);
     vec![Step::new(Object::Table, NFT_MSG_DELTABLE, 0, named)]
+}
+
+/// The step that removes a table of others, of our family, with all that is in it.
+pub fn remove_table_of_others(name: &str) -> Step {
+    let object = Object::TableOfOthers(name.to_owned());
+    Step::new(object, NFT_MSG_DELTABLE, 0, |table| table.text(NFTA_TABLE_NAME, name))
 }
 
 /// The bytes of a transaction. Step `i` has the sequence number `i + 1`; the last step asks for an answer.

@@ -210,6 +210,20 @@ impl Nftables {
         Err(unanswered.map_or(NftablesError::Busy, NftablesError::Unanswered))
     }
 
+    /// Removes a table of others, of our family. Returns whether there was one.
+    ///
+    /// # Errors
+    /// The kernel cannot or may not; or [`NftablesError::Unanswered`].
+    pub fn remove_table_of_others(&mut self, name: &str) -> Result<bool, NftablesError> {
+        match self.commit(&[encode::remove_table_of_others(name)], None) {
+            Ok(()) => Ok(true),
+            Err(NftablesError::Refused {
+                errno: Errno::ENOENT, ..
+            }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// What our table holds, and of which generation of the ruleset that is. It takes several questions; where the
     /// ruleset changes between them, the answers do not belong together, and the reading was interrupted.
     fn read(&mut self) -> Result<(u32, Listing), NftablesError> {
