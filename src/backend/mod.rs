@@ -3,6 +3,7 @@
 //! [`choice`] says which, [`install`] in which order things are done and undone, over the [`Kernel`] trait;
 //! [`Namespace`] does them for real. [`check`] compares what is installed with a plan.
 
+pub mod applied;
 pub mod check;
 pub mod choice;
 mod error;

@@ -1,9 +1,8 @@
 //! What commands do in the network namespace of this thread: plan, apply, clean up.
 
 use super::output;
-use crate::backend::choice::Chosen;
-use crate::backend::install::{self, Applied, Removed};
-use crate::backend::{Change, Namespace, RemovedForeign, iptables};
+use crate::backend::install::{self, Removed};
+use crate::backend::{Namespace, RemovedForeign, applied, iptables};
 use crate::facts::Facts;
 use crate::linux::resolvers::{self, ResolversError};
 use crate::linux::route::Loopback;
@@ -24,9 +23,14 @@ pub fn apply(settings: &Settings) -> anyhow::Result<()> {
     let mut namespace = Namespace::claim();
     let observed = namespace.observe()?;
     observed.log_warnings();
-    let plan = Plan::new(&settings.config, &facts(&settings.config, Some(&observed.loopback))?)?;
-    let applied = install::apply(&mut namespace, &plan, settings.install.backend, &observed)?;
-    tell(&plan, &applied);
+    let facts = facts(&settings.config, Some(&observed.loopback))?;
+    let plan = Plan::new(&settings.config, &facts)?;
+    let chosen = install::apply(&mut namespace, &plan, settings.install.backend, &observed)?;
+    let backend = chosen.backend;
+    if let Some(reason) = &chosen.fallback {
+        tracing::warn!(%backend, reason, "taken instead of nftables");
+    }
+    applied::log(&settings.config, &facts, &plan, backend, &chosen.done);
     Ok(())
 }
 
@@ -77,25 +81,6 @@ pub fn facts(config: &Config, loopback: Option<&Loopback>) -> Result<Facts, Reso
             ..Facts::default()
         },
     })
-}
-
-fn tell(plan: &Plan, chosen: &Chosen<Applied>) {
-    let applied = &chosen.done;
-    let families: Vec<String> = plan.ruleset.families.iter().map(|family| family.to_string()).collect();
-    let (families, backend) = (families.join(" and "), chosen.backend);
-    if let Some(reason) = &chosen.fallback {
-        tracing::warn!(%backend, reason, "taken instead of nftables");
-    }
-    match applied.change {
-        Change::Created => tracing::info!(%backend, families, "traffic is redirected now"),
-        Change::Replaced => tracing::info!(%backend, families, "the redirection was replaced by this one"),
-        Change::Unchanged => tracing::info!(%backend, families, "traffic was redirected like this already"),
-    }
-    if applied.change == Change::Unchanged {
-        for missing in &applied.added {
-            tracing::warn!(%missing, "this was missing and has been put back");
-        }
-    }
 }
 
 /// Removes what is ours from this network namespace.
