@@ -5,6 +5,7 @@ pub mod consul;
 pub mod istio;
 pub mod kuma;
 pub mod linkerd;
+pub mod peers;
 pub mod pod;
 pub mod policy;
 pub mod redirectors;
