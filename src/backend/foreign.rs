@@ -47,16 +47,30 @@ impl Namespace {
                 Err(error) => return Err(error.into()),
             }
         }
-        for table in mesh.own_tables(&observed.chains) {
-            let name = table.split_once(' ').map_or(table.as_str(), |(_, name)| name);
-            if self.nftables()?.remove_table_of_others(name)? {
-                removed.tables.push(table);
-            }
+        let tables = mesh.own_tables(&observed.chains);
+        if !tables.is_empty() {
+            removed.tables = self.nftables()?.remove_tables_of_others(&tables)?;
+        }
+        if removed.iptables.iter().any(|(variant, _)| *variant == Variant::Nft) {
+            let shared = observed.tables_of_iptables(|chain| mesh.owns_chain(chain));
+            self.remove_empty_tables(&shared);
         }
         let numbers = mesh.policy_routing;
         if let Some((mark, table)) = numbers.and_then(|(mark, table)| Mark::new(mark).zip(RouteTable::new(table))) {
             removed.policy_routing = self.route()?.remove_of_others(mark, table)?;
         }
         Ok(removed)
+    }
+
+    /// Removes those of the tables of iptables-nft of these names that have become empty: iptables makes them when they are
+    /// needed. One that was there before and empty goes too; nobody can tell the two apart, and neither does anything.
+    pub fn remove_empty_tables(&mut self, tables: &[String]) {
+        let result = self
+            .nftables()
+            .and_then(|nftables| nftables.remove_empty_tables(tables));
+        match result {
+            Ok(removed) => tracing::debug!(tables = removed.join(", "), "empty tables of iptables were removed"),
+            Err(error) => tracing::debug!(%error, "empty tables of iptables stay"),
+        }
     }
 }

@@ -38,6 +38,23 @@ impl Observed {
         self.policy_routing.iter().copied().chain(addresses).collect()
     }
 
+    /// The tables of iptables-nft that have chains like these.
+    pub fn tables_of_iptables(&self, is_meant: impl Fn(&str) -> bool) -> Vec<String> {
+        let mut tables: Vec<String> = Vec::new();
+        for chain in self.chains.iter().filter(|chain| is_meant(&chain.chain)) {
+            let of_iptables = chain.table.starts_with("ip ") || chain.table.starts_with("ip6 ");
+            if of_iptables && !tables.contains(&chain.table) {
+                tables.push(chain.table.clone());
+            }
+        }
+        tables
+    }
+
+    /// The tables of iptables-nft that have chains of ours.
+    pub fn our_tables_of_iptables(&self) -> Vec<String> {
+        self.tables_of_iptables(is_iptables_chain)
+    }
+
     /// Logs what will be in the way of any redirection here.
     pub fn log_warnings(&self) {
         for other in redirectors(self.all_chains()) {

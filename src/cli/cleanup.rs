@@ -36,7 +36,7 @@ fn arguments(command: Command) -> Command {
                 .value_delimiter(',')
                 .value_parser(PossibleValuesParser::new(MESHES.iter().map(|mesh| name(mesh))))
                 .hide_possible_values(true)
-                .help("Remove the rules that this mesh's own program wrote, not ours: istio, linkerd, kuma or consul")
+                .help("Remove this mesh's rules, not ours: istio, kuma, linkerd, consul")
                 .help_heading(Group::Run.heading()),
         )
         .arg(args::persist("Apply at no boot any more, too"))

@@ -30,8 +30,7 @@ fn arguments(command: Command) -> Command {
     command
         .disable_help_subcommand(true)
         .after_help(
-            "Give the options that the redirection was applied with; or the flags of istio-iptables after that word, also \
-             for rules that Istio itself wrote.\n\
+            "Give the options that the redirection was applied with, or Istio's flags after istio-iptables.\n\
              Exit codes: 0 all passed, 3 some failed, 1 some could not be made.\n\
              Examples: sidetrack probe --netns /proc/4321/ns/net --exclude-outbound-ports 3306,6379\n          \
              sidetrack probe istio-iptables -p 15001 -z 15006 -i '*' -b '*'",

@@ -2,7 +2,7 @@
 
 use super::output;
 use crate::backend::install::{self, Removed};
-use crate::backend::{Namespace, RemovedForeign, applied, iptables};
+use crate::backend::{Namespace, RemovedForeign, RuleBackend, applied, iptables};
 use crate::facts::Facts;
 use crate::linux::resolvers::{self, ResolversError};
 use crate::linux::route::Loopback;
@@ -98,6 +98,13 @@ pub fn cleanup() -> anyhow::Result<()> {
     }
     for backend in removed.rules {
         tracing::info!(%backend, "the rules were removed");
+        match backend {
+            RuleBackend::Nftables => {}
+            RuleBackend::IptablesNft => namespace.remove_empty_tables(&observed.our_tables_of_iptables()),
+            RuleBackend::IptablesLegacy => {
+                tracing::info!(%backend, "its tables stay, as the kernel removes them with the network namespace alone");
+            }
+        }
     }
     for address in removed.addresses {
         tracing::info!(%address, "the address was taken from the loopback interface");

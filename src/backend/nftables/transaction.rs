@@ -210,20 +210,6 @@ impl Nftables {
         Err(unanswered.map_or(NftablesError::Busy, NftablesError::Unanswered))
     }
 
-    /// Removes a table of others, of our family. Returns whether there was one.
-    ///
-    /// # Errors
-    /// The kernel cannot or may not; or [`NftablesError::Unanswered`].
-    pub fn remove_table_of_others(&mut self, name: &str) -> Result<bool, NftablesError> {
-        match self.commit(&[encode::remove_table_of_others(name)], None) {
-            Ok(()) => Ok(true),
-            Err(NftablesError::Refused {
-                errno: Errno::ENOENT, ..
-            }) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
     /// What our table holds, and of which generation of the ruleset that is. It takes several questions; where the
     /// ruleset changes between them, the answers do not belong together, and the reading was interrupted.
     fn read(&mut self) -> Result<(u32, Listing), NftablesError> {
@@ -257,7 +243,7 @@ impl Nftables {
     }
 
     /// The number of the current generation of the ruleset. It changes with every transaction of anybody.
-    fn generation(&mut self) -> Result<u32, NftablesError> {
+    pub(super) fn generation(&mut self) -> Result<u32, NftablesError> {
         self.socket.send(&question::generation())?;
         for answer in self.socket.receive()? {
             match answer {
@@ -288,7 +274,7 @@ impl Nftables {
     ///
     /// # Errors
     /// The kernel has not carried it out; or [`NftablesError::Unanswered`].
-    fn commit(&mut self, steps: &[Step], generation: Option<u32>) -> Result<(), NftablesError> {
+    pub(super) fn commit(&mut self, steps: &[Step], generation: Option<u32>) -> Result<(), NftablesError> {
         let bytes = encode::transaction(steps, generation);
         tracing::debug!(
             steps = steps.len(),
