@@ -28,7 +28,8 @@ impl Default for Facts {
     }
 }
 
-/// Whether there are addresses that other hosts could reach: no loopback ones, and link-local ones apart.
+/// Whether there are addresses that other hosts could reach: no loopback ones, and link-local ones apart. Where there is no
+/// other, `::6` on the loopback interface counts for one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UsableAddresses {
     /// IPv4 addresses.

@@ -41,6 +41,8 @@ pub const CONSUL: Mesh = Mesh {
     init_containers: &["consul-connect-inject-init"],
     chains: &[("CONSUL_", "Consul")],
     tables: &[("inet consul", "Consul")],
+    traces: &[],
+    policy_routing: None,
     ports: &[
         (8600, "DNS"),
         (15001, "outbound connections"),

@@ -36,6 +36,7 @@ mod dry_run;
 mod envoy;
 mod explain;
 mod faults;
+mod foreign_cleanup;
 mod foreign_writers;
 mod groups;
 mod iptables;

@@ -47,6 +47,14 @@ pub const ISTIO: Mesh = Mesh {
     init_containers: &["istio-init"],
     chains: &[("ISTIO_", "Istio (istio-init or istio-cni)")],
     tables: &[("inet istio-proxy-", "Istio (native nftables)")],
+    // Those of TPROXY: 0x539 is 1337, the mark of packets to the proxy; 0x53a that of its own.
+    traces: &[
+        &["-p", "tcp", "mark", "0x539", "CONNMARK", "--save-mark"],
+        &["-p", "tcp", "-o", "lo", "mark", "0x539", "RETURN"],
+        &["-p", "tcp", "-o", "lo", "owner", "MARK", "0x53a/0xffffffff"],
+        &["-p", "tcp", "connmark", "0x539", "CONNMARK", "--restore-mark"],
+    ],
+    policy_routing: Some((1337, 133)),
     ports: &[
         (15000, "Envoy's administration"),
         (15001, "outbound connections"),

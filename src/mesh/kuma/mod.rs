@@ -29,6 +29,8 @@ pub const KUMA: Mesh = Mesh {
     init_containers: &["kuma-init"],
     chains: &[("KUMA_MESH_", "Kuma")],
     tables: &[],
+    traces: &[&["--comment", "kuma/mesh/transparent/proxy/"]],
+    policy_routing: None,
     ports: &[],
 };
 
