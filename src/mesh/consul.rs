@@ -130,3 +130,47 @@ const DNS_ADDRESS: Meaning = Meaning::Read(Reader {
         )),
     },
 });
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mesh;
+    use crate::options::{Layer, Settings};
+
+    fn settings(layer: Layer) -> Settings {
+        let mesh = Some(MeshName::Consul);
+        mesh::settings(Layer { mesh, ..layer }).unwrap()
+    }
+
+    /// Consul's DNS answers on its own port for the first name server of a pod; what it sends on goes to the second one.
+    #[test]
+    fn only_lookups_of_the_name_server_in_the_pod_are_captured() {
+        let redirect_dns = Some(true);
+        let dns = settings(Layer {
+            redirect_dns,
+            ..Layer::default()
+        })
+        .config
+        .dns;
+        assert!(dns.redirect);
+        assert_eq!(dns.port.get(), 8600);
+        assert_eq!(dns.servers.to_string(), "127.0.0.1,::1");
+        assert!(!settings(Layer::default()).config.dns.redirect);
+    }
+
+    #[test]
+    fn nomads_configuration_is_marked_as_an_injected_pod_is() {
+        let annotations = nomad(r#"{"ProxyUserID":"101","ProxyInboundPort":9999}"#);
+        assert_eq!(
+            mesh::injected(&annotations).map(|mesh| mesh.option),
+            Some(MeshName::Consul)
+        );
+        assert!(!init_container_redirects(&annotations));
+        let layer = mesh::annotations::parse(&annotations).over(Layer::default()).unwrap();
+        let proxy = settings(layer).config.proxy;
+        assert_eq!(
+            (proxy.uids.to_string(), proxy.inbound_port.get()),
+            ("101".to_owned(), 9999)
+        );
+    }
+}

@@ -19,7 +19,7 @@ pub fn load(netns: &Netns, backend: &str, options: &[&str]) {
         output_of(netns.command("ip").args(command.split(' ')));
     }
     let iptables = dry_run(netns, "iptables", options);
-    let only = |family| options.windows(2).any(|pair| pair == ["--ip-family", family]);
+    let only = |family| iptables.contains(&format!("# The rules are for {family} alone"));
     match backend {
         "nftables" => {
             feed(netns, "nft", &["-c", "-f", "-"], &nft);
@@ -27,7 +27,7 @@ pub fn load(netns: &Netns, backend: &str, options: &[&str]) {
         }
         backend => {
             let variant = backend.strip_prefix("iptables-").expect("a variant");
-            for (program, other) in [("iptables", "ipv6"), ("ip6tables", "ipv4")] {
+            for (program, other) in [("iptables", "IPv6"), ("ip6tables", "IPv4")] {
                 if !only(other) {
                     let restore = format!("{program}-{variant}-restore");
                     feed(netns, &restore, &["--noflush", "--test"], &iptables);
