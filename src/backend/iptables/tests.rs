@@ -91,9 +91,9 @@ fn every_element_of_a_set_of_owners_or_addresses_is_a_rule() {
     });
     let starts: Vec<&str> = addresses.iter().map(|line| line.split(" -m").next().unwrap()).collect();
     let expected = [
+        "-4 -A SIDETRACK_OUTBOUND -d 1.2.3.4/32",
         "-4 -A SIDETRACK_OUTBOUND -d 10.0.0.0/8",
         "-4 -A SIDETRACK_OUTBOUND -d 192.0.2.1/32",
-        "-6 -A SIDETRACK_OUTBOUND -d ::ffff:1.2.3.4/128",
         "-6 -A SIDETRACK_OUTBOUND -d 2001:db8::/32",
     ];
     assert_eq!(starts, expected);
