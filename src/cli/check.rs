@@ -56,10 +56,11 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         Some(netns) => netns::within(netns::path(netns), || check(&settings))??,
         None => check(&settings)?,
     };
+    let removals = removals(&others, netns.as_deref());
     let text = if matches.get_flag("json") {
-        json(&report)
+        json(&report, &removals)
     } else {
-        words(&report) + &removals(&others, netns.as_deref())
+        words(&report, &removals)
     };
     output::print(&text)?;
     Ok(match report.state {
@@ -83,18 +84,16 @@ fn check(settings: &Settings) -> anyhow::Result<(Report, Vec<Redirector>)> {
     Ok((report, redirectors(observed.all_chains())))
 }
 
-/// What removes the rules of other tools that redirect.
-fn removals(others: &[Redirector], netns: Option<&str>) -> String {
+/// What removes the rules of other tools that redirect: each tool and a command.
+fn removals(others: &[Redirector], netns: Option<&str>) -> Vec<(&'static str, String)> {
     let netns = netns.map(|netns| format!(" --netns {netns}")).unwrap_or_default();
-    let mut lines: Vec<String> = Vec::new();
-    for other in others.iter().filter(|other| other.mesh.is_some()) {
-        let line = format!("To remove the rules of {}: {}{netns}\n", other.tool, other.removal());
-        lines.push(line);
-    }
-    lines.concat()
+    let known = others.iter().filter(|other| other.mesh.is_some());
+    known
+        .map(|other| (other.tool, format!("{}{netns}", other.removal())))
+        .collect()
 }
 
-fn words(report: &Report) -> String {
+fn words(report: &Report, removals: &[(&str, String)]) -> String {
     let differences = &report.differences;
     let number = match differences.len() {
         1 => "1 difference".to_owned(),
@@ -119,15 +118,18 @@ fn words(report: &Report) -> String {
     if !differences.iter().all(Difference::is_repaired_by_apply) {
         lines.push("What is foreign is left as it is: remove what should not be there.".to_owned());
     }
+    let removals = removals.iter();
+    lines.extend(removals.map(|(tool, command)| format!("To remove the rules of {tool}: {command}")));
     lines.join("\n") + "\n"
 }
 
-fn json(report: &Report) -> String {
+fn json(report: &Report, removals: &[(&str, String)]) -> String {
     let document = json!({
         "version": VERSION,
         "state": report.state.to_string(),
         "backends": report.backends.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "differences": report.differences.iter().map(Difference::json).collect::<Vec<_>>(),
+        "remove": removals.iter().map(|(_, command)| command).collect::<Vec<_>>(),
     });
     format!("{document:#}\n")
 }

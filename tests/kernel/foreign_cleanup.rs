@@ -271,6 +271,9 @@ fn whoever_finds_rules_of_a_mesh_prints_what_removes_them() {
     ];
     let apply = sidetrack(&netns, &["apply"]).succeeded().stderr;
     let check = sidetrack(&netns, &["check"]).stdout;
+    let json = sidetrack(&netns, &["check", "--json"]).stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(json["remove"].as_array().expect("a list").len(), 2, "{json}");
     let of_istio = sidetrack(&netns, &["istio-iptables", "--cleanup-only"])
         .succeeded()
         .stderr;
