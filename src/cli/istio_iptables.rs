@@ -14,7 +14,7 @@ use crate::linux::accounts::AccountFiles;
 use crate::linux::netns;
 use crate::mesh::istio::front_end::table::{SETTINGS, Setting};
 use crate::mesh::istio::front_end::{self, Mistake, Probe, Request, Task};
-use crate::options::Config;
+use crate::options::{Config, Settings};
 use crate::plan::PASSTHROUGH_V4;
 use crate::probe::validation::{self, Validation};
 use crate::types::Accounts;
@@ -116,11 +116,11 @@ pub fn request(matches: &ArgMatches) -> Result<Request, Failure> {
 }
 
 /// What a command line and variables ask for, or what is wrong with them. `None` where it is no command to redirect.
-pub fn config(
+pub fn settings(
     arguments: Vec<OsString>,
     variables: &[(&str, &str)],
     accounts: &dyn Accounts,
-) -> Option<Result<Config, Vec<String>>> {
+) -> Option<Result<Settings, Vec<String>>> {
     let matches = match command().try_get_matches_from(arguments) {
         Ok(matches) => matches,
         Err(error) => return Some(Err(first_line(&error))),
@@ -131,7 +131,7 @@ pub fn config(
         found.map(|(_, value)| (*value).to_owned())
     };
     match front_end::read(flag, variable, accounts).request {
-        Ok(request) if request.task == Task::Apply => Some(Ok(request.settings.config)),
+        Ok(request) if request.task == Task::Apply => Some(Ok(request.settings)),
         Ok(_) => None,
         Err(mistakes) => Some(Err(mistakes.iter().map(ToString::to_string).collect())),
     }

@@ -2,12 +2,16 @@
 
 pub mod annotations;
 pub mod consul;
+pub mod container;
+pub mod invocation;
 pub mod istio;
 pub mod kuma;
 pub mod linkerd;
+pub mod manifest;
 pub mod pod;
 pub mod policy;
 pub mod redirectors;
+pub mod verdict;
 
 use self::annotations::Annotations;
 use self::annotations::table::{Annotation, Said};

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::cache::Cached;
-use crate::cni::attach::{Verdict, verdict};
+use crate::cni::attach::verdict;
 use crate::cni::capability::POD_ANNOTATIONS;
 use crate::cni::environment::Attachment;
 use crate::cni::error::Error;
@@ -15,6 +15,7 @@ use crate::cni::netconf::NetConf;
 use crate::cni::version::Version;
 use crate::mesh;
 use crate::mesh::pod::PodName;
+use crate::mesh::verdict::Verdict;
 use crate::types::Uids;
 
 /// A pod, as far as the cache tells.
@@ -119,8 +120,8 @@ impl Sandbox {
             Err(error) => return Wanted::Refused(error.message()),
         };
         match verdict(&netconf, &self.pod) {
-            Ok(Verdict::LetThrough { reason }) => Wanted::Through(reason),
-            Ok(Verdict::Redirect { reason, .. }) => Wanted::Redirected(reason),
+            Ok(Verdict::Left(left)) => Wanted::Through(left.reason),
+            Ok(Verdict::Redirected(redirected)) => Wanted::Redirected(redirected.reason),
             Err(Error::NoAnnotations { .. }) => match mesh::settings(netconf.redirect) {
                 Ok(settings) => Wanted::Unknown(settings.config.proxy.uids),
                 Err(problems) => Wanted::Refused(Error::Options(problems).message()),
