@@ -108,8 +108,7 @@ fn pod(verdict: &verdict::Verdict) -> Value {
         (
             "mesh",
             redirected
-                .and_then(|redirected| redirected.mesh)
-                .map(|mesh| mesh.to_string())
+                .map(|redirected| redirected.settings.config.proxy.mesh.to_string())
                 .into(),
         ),
         ("unseen", unseen.collect::<Vec<_>>().into()),

@@ -59,8 +59,6 @@ pub struct Redirected {
     pub by: By,
     /// Why.
     pub reason: String,
-    /// The mesh that the pod speaks of, or that was asked for.
-    pub mesh: Option<MeshName>,
     /// How, as far as that is known.
     pub settings: Settings,
     /// What its manifest says and the plugin is not told.
@@ -191,7 +189,6 @@ pub fn verdict(pod: &Pod<'_>, given: &Given<'_>) -> Result<Verdict, Undecided> {
     Ok(Verdict::Redirected(Box::new(Redirected {
         by: By::Plugin,
         reason,
-        mesh: mesh(pod, given),
         unseen: unseen(pod, given, &settings),
         settings,
     })))
@@ -379,7 +376,6 @@ fn by_init_container(pod: &Pod<'_>, container: &Container<'_>, given: &Given<'_>
             is_told,
         },
         reason: format!("its init container {} redirects it{where_}", container.name),
-        mesh: mesh(pod, given),
         settings,
         unseen: Vec::new(),
     })))
@@ -393,7 +389,6 @@ pub fn by_unknown_init_container(pod: &Pod<'_>, given: &Given<'_>, left: &Left) 
             is_told: false,
         },
         reason: left.reason.clone(),
-        mesh: mesh(pod, given),
         settings: usual(pod, given, None),
         unseen: Vec::new(),
     }))

@@ -252,41 +252,41 @@ fn a_template_is_taken_for_one_that_will_be_injected() {
         (
             "labels: {sidecar.istio.io/inject: 'true'}",
             "Istio's injector is told to",
-            Some(MeshName::Istio),
+            MeshName::Istio,
             15006,
         ),
         (
             "annotations: {linkerd.io/inject: enabled}",
             "Linkerd's injector is told to",
-            Some(MeshName::Linkerd),
+            MeshName::Linkerd,
             4143,
         ),
         (
             "labels: {kuma.io/sidecar-injection: enabled}",
             "Kuma's injector is told to",
-            Some(MeshName::Kuma),
+            MeshName::Kuma,
             15006,
         ),
         (
             "annotations: {consul.hashicorp.com/connect-inject: 'true'}",
             "Consul's injector is told to",
-            Some(MeshName::Consul),
+            MeshName::Consul,
             20000,
         ),
         (
             "annotations: {config.linkerd.io/skip-outbound-ports: '25'}",
             "taken as if",
-            Some(MeshName::Linkerd),
+            MeshName::Linkerd,
             4143,
         ),
-        ("name: plain", "taken as if", None, 15006),
+        ("name: plain", "taken as if", MeshName::Istio, 15006),
     ] {
         let text = format!(
             "kind: Job\nspec: {{template: {{metadata: {{{metadata}}}, spec: {{containers: [{{name: app}}]}}}}}}"
         );
         let found = redirected(&text);
         assert!(found.reason.contains(reason), "{metadata}: {}", found.reason);
-        assert_eq!(found.mesh, mesh, "{metadata}");
+        assert_eq!(found.settings.config.proxy.mesh, mesh, "{metadata}");
         assert_eq!(found.settings.config.proxy.inbound_port.get(), inbound, "{metadata}");
     }
 }
