@@ -8,24 +8,33 @@ use clap::{ArgMatches, Command};
 
 use super::failure::{self, ExitCodes, Failure};
 use super::{
-    apply, check, cleanup, completions, explain, graph, help, istio_iptables, lint, logging, node, output, probe,
+    apply, check, cleanup, completions, explain, graph, help, istio_iptables, linkerd_proxy_init, lint, logging, node,
+    output, probe,
 };
 use crate::types::LogLevel;
 
-/// Runs one command: as `istio-iptables` where the program is called that, else as one of our own.
+/// Runs one command: as `istio-iptables` or `proxy-init` where the program is called that, else as one of our own.
 ///
 /// Errors are logged. The exit code is 0, or what the command has for its failures and findings.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    match istio_iptables::arguments(&arguments) {
-        Some(arguments) => exit_code(
+    if let Some(arguments) = istio_iptables::arguments(&arguments) {
+        return exit_code(
             istio_iptables::command,
             &arguments,
             |matches| istio_iptables::run(matches).map(|()| ExitCode::SUCCESS),
             failure::ISTIO_IPTABLES,
-        ),
-        None => exit_code(ours, &arguments, command_of_ours, failure::SIDETRACK),
+        );
     }
+    if let Some(arguments) = linkerd_proxy_init::arguments(&arguments) {
+        return exit_code(
+            linkerd_proxy_init::command,
+            &arguments,
+            |matches| linkerd_proxy_init::run(matches).map(|()| ExitCode::SUCCESS),
+            failure::LINKERD_PROXY_INIT,
+        );
+    }
+    exit_code(ours, &arguments, command_of_ours, failure::SIDETRACK)
 }
 
 /// What clap knows of the whole command line, every option of it: for man pages and the like.
@@ -46,6 +55,7 @@ fn ours() -> Command {
         node::command(),
         probe::command(),
         istio_iptables::command(),
+        linkerd_proxy_init::command(),
         completions::command(),
         help::command(),
     ];

@@ -20,6 +20,8 @@ pub struct ExitCodes {
 
 /// Those of our own commands.
 pub const SIDETRACK: ExitCodes = ExitCodes { usage: 2, input: 2 };
+/// Those of `linkerd-proxy-init`.
+pub const LINKERD_PROXY_INIT: ExitCodes = ExitCodes { usage: 1, input: 1 };
 /// Those of `istio-iptables`.
 pub const ISTIO_IPTABLES: ExitCodes = ExitCodes { usage: 255, input: 1 };
 

@@ -9,15 +9,18 @@ use crate::options::table::Group;
 
 /// The heading of the flags that are another program's.
 pub const OF_ISTIO: &str = "As in Istio";
+/// The heading of those that are Linkerd's.
+pub const OF_LINKERD: &str = "As in Linkerd";
 
 /// The headings whose options are named alone.
-const NAMED: [&str; 6] = [
+const NAMED: [&str; 7] = [
     Group::Proxy.heading(),
     Group::Inbound.heading(),
     Group::Outbound.heading(),
     Group::Dns.heading(),
     Group::General.heading(),
     OF_ISTIO,
+    OF_LINKERD,
 ];
 
 /// How wide help is.
@@ -74,8 +77,8 @@ fn options_named_alone(command: Command) -> Command {
     let name = command.get_name().to_owned();
     command
         .mut_args(|argument| {
-            let named_alone = heading(&argument).is_some();
-            argument.hide(named_alone)
+            let hidden = argument.is_hide_set() || heading(&argument).is_some();
+            argument.hide(hidden)
         })
         .after_help(format!("{listing}`sidetrack help {name}` explains these.\n{after}"))
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use clap::Command;
 
-use super::{apply, args, istio_iptables};
+use super::{apply, args, istio_iptables, linkerd_proxy_init};
 use crate::mesh;
 use crate::mesh::invocation::Invocation;
 use crate::options::{Settings, sources};
@@ -29,12 +29,20 @@ struct FrontEnd {
 }
 
 /// The programs of others that sidetrack takes the flags of. Others' front ends come here.
-const FRONT_ENDS: &[FrontEnd] = &[FrontEnd {
-    programs: &["istio-iptables", "pilot-agent"],
-    containers: &[],
-    arguments: istio_iptables::arguments,
-    settings: istio_iptables::settings,
-}];
+const FRONT_ENDS: &[FrontEnd] = &[
+    FrontEnd {
+        programs: &["istio-iptables", "pilot-agent"],
+        containers: &[],
+        arguments: istio_iptables::arguments,
+        settings: istio_iptables::settings,
+    },
+    FrontEnd {
+        programs: &linkerd_proxy_init::NAMES,
+        containers: &["linkerd-init"],
+        arguments: linkerd_proxy_init::arguments,
+        settings: linkerd_proxy_init::settings,
+    },
+];
 
 /// What the program is called.
 const OURS: &str = "sidetrack";

@@ -31,8 +31,9 @@ const TEMPLATE: &str = include_str!("sidetrack.service");
 const PACKAGED_PROGRAM: &str = "/usr/bin/sidetrack";
 /// How a unit begins that was written here. One that does not is somebody else's, and stays.
 const MARK: &str = "# Written by `sidetrack apply --persist`; `sidetrack cleanup --persist` removes it.\n";
-const CONFIG_HEAD: &str = "# Written by `sidetrack apply --persist`, and replaced by the next one.\n\
-                           # `systemctl reload sidetrack` puts in force what is changed here.\n";
+/// How a configuration begins that was written here. Another one belongs to whoever wrote it.
+const CONFIG_MARK: &str = "# Written by `sidetrack apply --persist`, and replaced by the next one.\n";
+const CONFIG_HINT: &str = "# `systemctl reload sidetrack` puts in force what is changed here.\n";
 
 /// Why a redirection cannot be made to last here.
 #[derive(Debug, Error)]
@@ -55,6 +56,12 @@ pub enum HostError {
     /// The unit is masked (systemctl(1)).
     #[error("{UNIT} is a link, as of a unit that is masked: `systemctl unmask sidetrack.service`, then run this again")]
     Masked,
+    /// The configuration is not one that was written here.
+    #[error(
+        "{CONFIG} was not written by `sidetrack apply --persist`, and would be overwritten. To keep it, leave the options \
+         out and enable the unit (`systemctl enable sidetrack`), which applies it; else move it away and run this again"
+    )]
+    ForeignConfig,
     /// Somebody but root decides what the program is, or the unit cannot name it.
     #[error(
         "the unit would run {} as root at every boot, {reason}: have it where root alone can write, by \
@@ -144,8 +151,9 @@ impl Content {
         .map_err(HostError::from)
     }
 
-    fn is_ours(&self) -> bool {
-        matches!(self, Self::Text(text) if text.starts_with(MARK))
+    /// Whether it is a file that was written here: it begins with this mark.
+    fn has_mark(&self, mark: &str) -> bool {
+        matches!(self, Self::Text(text) if text.starts_with(mark))
     }
 }
 
@@ -178,31 +186,38 @@ impl Files {
         let (packaged, unit) = (Path::new(PACKAGED).exists(), Content::read(UNIT)?);
         let (wanted, enabled) = match (&unit, packaged) {
             (Content::Link(_), _) => return Err(HostError::Masked),
-            (Content::Text(_), _) if !unit.is_ours() => (unit, UNIT),
+            (Content::Text(_), _) if !unit.has_mark(MARK) => (unit, UNIT),
             (Content::Nothing | Content::Text(_), true) => (Content::Nothing, PACKAGED),
             (Content::Nothing | Content::Text(_), false) => (Content::Text(written_unit(&trust::program()?)), UNIT),
         };
-        let config = Content::Text(format!("{CONFIG_HEAD}{}", file::text(layer)));
+        let config = Content::Text(format!("{CONFIG_MARK}{CONFIG_HINT}{}", file::text(layer)));
+        let config = Change::to(CONFIG, config)?;
+        if config.was != Content::Nothing && !config.was.has_mark(CONFIG_MARK) {
+            return Err(HostError::ForeignConfig);
+        }
         Ok(Self(vec![
-            Change::to(CONFIG, config)?,
+            config,
             Change::to(UNIT, wanted)?,
             Change::to(LINK, Content::Link(enabled.into()))?,
         ]))
     }
 
-    /// None of ours any more. What packages bring stays, and so does a unit that somebody else has written.
+    /// None of ours any more. What packages bring stays, and so do a unit and a configuration that were not written here.
     ///
     /// # Errors
     /// A file cannot be read.
     pub fn none() -> Result<Self, HostError> {
-        let mut unit = Change::to(UNIT, Content::Nothing)?;
-        if !unit.was.is_ours() {
-            unit.becomes = unit.was.clone();
-        }
+        let removed = |path, mark| -> Result<Change, HostError> {
+            let mut change = Change::to(path, Content::Nothing)?;
+            if !change.was.has_mark(mark) {
+                change.becomes = change.was.clone();
+            }
+            Ok(change)
+        };
         Ok(Self(vec![
             Change::to(LINK, Content::Nothing)?,
-            unit,
-            Change::to(CONFIG, Content::Nothing)?,
+            removed(UNIT, MARK)?,
+            removed(CONFIG, CONFIG_MARK)?,
         ]))
     }
 

@@ -12,3 +12,4 @@ pub mod privilege;
 pub mod resolvers;
 pub mod route;
 pub mod socket_options;
+pub mod sysctl;

@@ -40,7 +40,8 @@ fn name_servers(text: &str) -> Vec<IpAddr> {
         let address = words
             .next()
             .and_then(|word| word.split('%').next())
-            .and_then(|word| word.parse().ok());
+            .and_then(|word| word.parse::<IpAddr>().ok())
+            .map(|address| address.to_canonical());
         if let Some(address) = address
             && !servers.contains(&address)
         {
@@ -57,7 +58,7 @@ mod tests {
     #[test]
     fn name_servers_are_found_among_other_lines() {
         let text = "# nameserver 9.9.9.9\nsearch a.b\nnameserver 10.96.0.10\n nameserver\t::1 # no comment\n\
-                    nameserver fe80::1%eth0\nnameserver 10.96.0.10\nnameserver bad\nnameservers 1.1.1.1\n";
+                    nameserver fe80::1%eth0\nnameserver ::ffff:10.96.0.10\nnameserver bad\nnameservers 1.1.1.1\n";
         let servers: Vec<String> = name_servers(text).iter().map(ToString::to_string).collect();
         assert_eq!(servers, ["10.96.0.10", "::1", "fe80::1"]);
     }

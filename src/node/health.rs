@@ -1,20 +1,28 @@
 //! The answers for probes and Prometheus: as much HTTP (RFC 9112) as that takes, one request a connection.
 //!
-//! A few threads, so that a few connections at most are open; the kernel keeps the others waiting. Each has a short
-//! time for all of its request.
+//! One thread waits for all connections, so that none keeps another one waiting. Each has a short time for all of its
+//! request and answer; where too many are open, the oldest is closed.
 
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
 use super::NodeError;
 use super::metrics::Metrics;
 
-const THREADS: usize = 4;
+/// How many connections may be open.
+const MAX_CONNECTIONS: usize = 64;
+/// How many are accepted between two looks at those that are open.
+const MAX_ACCEPTED: usize = 16;
 /// The longest request, in bytes.
-const LONGEST: usize = 8192;
+const MAX_REQUEST: usize = 8192;
 /// The time that a connection has.
 const TIME: Duration = Duration::from_secs(2);
 
@@ -25,60 +33,182 @@ const TIME: Duration = Duration::from_secs(2);
 pub fn serve(address: SocketAddr, metrics: &Arc<Metrics>) -> Result<SocketAddr, NodeError> {
     let failed = |reason| NodeError::Listen { address, reason };
     let listener = TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
-    for _ in 0..THREADS {
-        let listener = listener.try_clone().map_err(failed)?;
-        let metrics = Arc::clone(metrics);
-        let accept = move || {
-            loop {
-                let served = listener.accept().and_then(|(stream, _)| serve_one(stream, &metrics));
-                if let Err(error) = served {
-                    tracing::debug!(%error, "a connection for health or metrics");
-                    // Where accepting itself fails, as without file descriptors, it fails again at once.
-                    thread::sleep(Duration::from_millis(10));
-                }
-            }
-        };
-        thread::Builder::new()
-            .name("health".to_owned())
-            .spawn(accept)
-            .map_err(failed)?;
-    }
+    let server = Server {
+        listener,
+        connections: VecDeque::new(),
+        metrics: Arc::clone(metrics),
+    };
+    thread::Builder::new()
+        .name("health".to_owned())
+        .spawn(move || server.run())
+        .map_err(failed)?;
     Ok(bound)
 }
 
-fn serve_one(mut stream: TcpStream, metrics: &Metrics) -> io::Result<()> {
-    let request = read_request(&mut stream)?;
-    let (status, body) = match request.lines().next().and_then(path) {
-        Some(path) => answer(path, metrics),
-        None => ("400 Bad Request", "only GET of HTTP/1\n".to_owned()),
-    };
-    let length = body.len();
-    let answer = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: {length}\r\n\
-         Connection: close\r\n\r\n{body}"
-    );
-    stream.set_write_timeout(Some(TIME))?;
-    stream.write_all(answer.as_bytes())
+/// The listener and its connections, the oldest first.
+struct Server {
+    listener: TcpListener,
+    connections: VecDeque<Connection>,
+    metrics: Arc<Metrics>,
 }
 
-/// Reads a request up to the empty line, or as much of it as there may be: whoever gets an answer before having sent
-/// everything might miss it.
-fn read_request(stream: &mut TcpStream) -> io::Result<String> {
-    let deadline = Instant::now() + TIME;
-    let (mut request, mut chunk) = (Vec::new(), [0; 1024]);
-    while !request.windows(4).any(|end| end == b"\r\n\r\n") && request.len() < LONGEST {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(ErrorKind::TimedOut.into());
-        }
-        stream.set_read_timeout(Some(left))?;
-        match stream.read(&mut chunk)? {
-            0 => return Err(ErrorKind::UnexpectedEof.into()),
-            length => request.extend_from_slice(&chunk[..length]),
+impl Server {
+    fn run(mut self) -> ! {
+        loop {
+            // What is ready goes before what is new: no crowd of newcomers takes a connection's place before it was read.
+            let ready = match self.wait() {
+                Ok(ready) => ready,
+                Err(error) => {
+                    tracing::debug!(%error, "waiting for connections for health or metrics");
+                    thread::sleep(Duration::from_millis(10));
+                    continue;
+                }
+            };
+            let (mut number, now, metrics) = (0, Instant::now(), &self.metrics);
+            self.connections.retain_mut(|connection| {
+                let is_ready = ready.connections[number];
+                number += 1;
+                let is_open = !is_ready || connection.go_on(metrics);
+                is_open && now < connection.deadline
+            });
+            if ready.listener {
+                self.accept();
+            }
         }
     }
-    Ok(String::from_utf8_lossy(&request).into_owned())
+
+    /// Waits until something is ready, or a connection has had its time.
+    fn wait(&self) -> io::Result<Ready> {
+        let now = Instant::now();
+        let deadline = self.connections.front().map(|oldest| oldest.deadline);
+        let timeout = match deadline.map(|deadline| deadline.saturating_duration_since(now)) {
+            // Rounded up: an early end would only be waited out again.
+            Some(left) => PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX),
+            None => PollTimeout::NONE,
+        };
+        let waited_for = self.connections.iter().map(Connection::waited_for);
+        let mut polled: Vec<PollFd> = vec![PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
+        polled.extend(waited_for);
+        match poll(&mut polled, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let mut ready = polled.iter().map(|fd| fd.any().unwrap_or(true));
+        Ok(Ready {
+            listener: ready.next().unwrap_or(false),
+            connections: ready.collect(),
+        })
+    }
+
+    fn accept(&mut self) {
+        for _ in 0..MAX_ACCEPTED {
+            match self.listener.accept() {
+                Ok((stream, _)) if stream.set_nonblocking(true).is_ok() => {
+                    if self.connections.len() == MAX_CONNECTIONS {
+                        self.connections.pop_front();
+                    }
+                    self.connections.push_back(Connection::new(stream));
+                }
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    tracing::debug!(%error, "a connection for health or metrics");
+                    // Where accepting itself fails, as without file descriptors, it fails again at once.
+                    self.connections.pop_front();
+                    thread::sleep(Duration::from_millis(10));
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// What can be gone on with.
+struct Ready {
+    listener: bool,
+    /// In the order of the connections.
+    connections: Vec<bool>,
+}
+
+/// A connection: first its request is read, then the answer is written.
+struct Connection {
+    stream: TcpStream,
+    request: Vec<u8>,
+    /// What is left of the answer, once there is one.
+    answer: Option<Vec<u8>>,
+    deadline: Instant,
+}
+
+impl Connection {
+    fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            request: Vec::new(),
+            answer: None,
+            deadline: Instant::now() + TIME,
+        }
+    }
+
+    fn waited_for(&self) -> PollFd<'_> {
+        let what = match self.answer {
+            None => PollFlags::POLLIN,
+            Some(_) => PollFlags::POLLOUT,
+        };
+        PollFd::new(self.stream.as_fd(), what)
+    }
+
+    /// Reads and writes as much as there is. Returns whether there is more to come.
+    fn go_on(&mut self, metrics: &Metrics) -> bool {
+        let gone_on = match self.answer {
+            None => self.read(metrics),
+            Some(_) => self.write(),
+        };
+        match gone_on {
+            Ok(is_open) => is_open,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => true,
+            Err(error) => {
+                tracing::debug!(%error, "a connection for health or metrics");
+                false
+            }
+        }
+    }
+
+    /// Reads a request up to the empty line, or as much of it as there may be: whoever gets an answer before having sent
+    /// everything might miss it.
+    fn read(&mut self, metrics: &Metrics) -> io::Result<bool> {
+        let mut chunk = [0; 1024];
+        while !self.request.windows(4).any(|end| end == b"\r\n\r\n") && self.request.len() < MAX_REQUEST {
+            match self.stream.read(&mut chunk)? {
+                0 => return Ok(false),
+                length => self.request.extend_from_slice(&chunk[..length]),
+            }
+        }
+        let request = String::from_utf8_lossy(&self.request);
+        let (status, body) = match request.lines().next().and_then(path) {
+            Some(path) => answer(path, metrics),
+            None => ("400 Bad Request", "only GET of HTTP/1\n".to_owned()),
+        };
+        let length = body.len();
+        let answer = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: {length}\r\n\
+             Connection: close\r\n\r\n{body}"
+        );
+        self.answer = Some(answer.into_bytes());
+        self.write()
+    }
+
+    fn write(&mut self) -> io::Result<bool> {
+        let Some(answer) = &mut self.answer else {
+            return Ok(true);
+        };
+        while !answer.is_empty() {
+            let written = self.stream.write(answer)?;
+            answer.drain(..written);
+        }
+        Ok(false)
+    }
 }
 
 /// The path that a request line asks for.
@@ -110,7 +240,7 @@ pub fn ask(address: SocketAddr) -> Option<String> {
         stream.set_read_timeout(Some(TIME))?;
         stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: node\r\n\r\n")?;
         let mut answer = String::new();
-        stream.take(LONGEST as u64).read_to_string(&mut answer)?;
+        stream.take(MAX_REQUEST as u64).read_to_string(&mut answer)?;
         Ok(answer)
     };
     let answer = ask().ok()?;
@@ -143,20 +273,21 @@ mod tests {
             ("GET /metrics\r\n\r\n", "400 Bad Request"),
             ("GET /metrics HTTP/2\r\n\r\n", "400 Bad Request"),
             ("\u{1}\r\n\r\n", "400 Bad Request"),
-            (&format!("GET /{}", "x".repeat(LONGEST - 5)), "400 Bad Request"),
+            (&format!("GET /{}", "x".repeat(MAX_REQUEST - 5)), "400 Bad Request"),
         ] {
             assert_eq!(status(request), format!("HTTP/1.1 {expected}"), "{request}");
         }
     }
 
     #[test]
-    fn connections_that_say_nothing_do_not_keep_others_out_for_long() {
+    fn connections_that_say_nothing_do_not_keep_others_out() {
         let metrics = Arc::new(Metrics::default());
         let address = serve(SocketAddr::from(([127, 0, 0, 1], 0)), &metrics).unwrap();
-        let idle: Vec<_> = (0..THREADS).map(|_| TcpStream::connect(address).unwrap()).collect();
-        let started = Instant::now();
-        while ask(address).is_none() {
-            assert!(started.elapsed() < 10 * TIME);
+        let idle: Vec<_> = (0..4 * MAX_CONNECTIONS)
+            .map(|_| TcpStream::connect(address).unwrap())
+            .collect();
+        for _ in 0..10 {
+            assert!(ask(address).is_some());
         }
         drop(idle);
     }

@@ -42,6 +42,12 @@ pub const CONTENDED: Metric = Metric {
     kind: "gauge",
     help: "1 if repairs are slowed down, since somebody keeps undoing them",
 };
+/// One for each of [`PARTS`].
+pub const DEGRADED: Metric = Metric {
+    name: "sidetrack_node_degraded",
+    kind: "gauge",
+    help: "1 if the installer goes on without this part: inotify (it polls), health (nothing answers probes and scrapes)",
+};
 /// One for each command and outcome.
 pub const PLUGIN_RUNS: Metric = Metric {
     name: "sidetrack_node_plugin_runs_total",
@@ -80,11 +86,12 @@ pub const BUILD: Metric = Metric {
 };
 
 /// All metrics.
-pub const METRICS: [Metric; 10] = [
+pub const METRICS: [Metric; 11] = [
     REPAIRS,
     FAILURES,
     READY,
     CONTENDED,
+    DEGRADED,
     PLUGIN_RUNS,
     PLUGIN_RUN_SECONDS,
     PODS,
@@ -92,6 +99,9 @@ pub const METRICS: [Metric; 10] = [
     POD_REPAIR_FAILURES,
     BUILD,
 ];
+
+/// What the installer can go on without.
+pub const PARTS: [&str; 2] = ["inotify", "health"];
 
 /// Names and values of a metric's labels. None of them is made up by others.
 pub type Labels<'l> = &'l [(&'static str, &'static str)];
@@ -126,6 +136,9 @@ impl Default for Metrics {
         metrics.add(FAILURES, &[], 0.0);
         metrics.set(READY, &[], 0.0);
         metrics.set(CONTENDED, &[], 0.0);
+        for part in PARTS {
+            metrics.set(DEGRADED, &[("part", part)], 0.0);
+        }
         metrics.set(BUILD, &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
         metrics
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::layout::Waiting;
-use super::metrics::{CONTENDED, FAILURES, Metrics, REPAIRS};
+use super::metrics::{CONTENDED, DEGRADED, FAILURES, Metrics, REPAIRS};
 use super::pace::{Pace, growing};
 use super::repair::locate::Places;
 use super::repair::state::Mode;
@@ -89,10 +89,9 @@ impl Service {
     /// It cannot begin: what fails later is tried again.
     pub fn run(&self) -> Result<(), NodeError> {
         let Directories { bin, conf } = self.node.directories.clone();
-        let watch = Watch::new(vec![bin, conf]).map_err(NodeError::Watch)?;
+        let mut watch = Watch::new(vec![bin, conf]).map_err(NodeError::Watch)?;
         let metrics = Arc::new(Metrics::default());
-        let health = health::serve(self.health, &metrics)?;
-        tracing::info!(%health, "answering /readyz, /healthz and /metrics");
+        let mut secondary = Secondary::new(&metrics);
         let mut desk = Desk::open(&self.socket, &metrics);
         self.node.directories.remove_unfinished()?;
         let mut keeper = Keeper::new(&self.node, &metrics);
@@ -103,7 +102,7 @@ impl Service {
         loop {
             metrics.turned();
             tracing::trace!("looking");
-            watch.renew().map_err(NodeError::Watch)?;
+            secondary.watch(&mut watch);
             let is_ours = desk.is_ours();
             ours.store(is_ours, Ordering::Release);
             let pause = if is_ours {
@@ -112,6 +111,8 @@ impl Service {
                 metrics.set_missing(Some("an installer that was started later has taken over".to_owned()));
                 Pause::of(RESYNC)
             };
+            // After the first turn: what probes and scrapes need is no reason not to install.
+            secondary.serve(self.health);
             if watch.wait(pause).map_err(NodeError::Watch)? {
                 break;
             }
@@ -121,6 +122,60 @@ impl Service {
         }
         tracing::info!("stopping; the plugin stays installed");
         Ok(())
+    }
+}
+
+/// What the installer goes on without, where the node does not have it: tried again at each turn, told when it changes.
+struct Secondary<'s> {
+    metrics: &'s Arc<Metrics>,
+    is_polling: bool,
+    is_served: bool,
+    is_refused: bool,
+}
+
+impl<'s> Secondary<'s> {
+    fn new(metrics: &'s Arc<Metrics>) -> Self {
+        Self {
+            metrics,
+            is_polling: false,
+            is_served: false,
+            is_refused: false,
+        }
+    }
+
+    fn watch(&mut self, watch: &mut Watch) {
+        let renewed = watch.renew();
+        match &renewed {
+            Err(error) if !self.is_polling => tracing::warn!(
+                %error,
+                "changes of directories are not told, so they are looked at every second: the node has no inotify \
+                 instance or watch left. Raise fs.inotify.max_user_instances and fs.inotify.max_user_watches"
+            ),
+            Ok(()) if self.is_polling => tracing::info!("changes of directories are told again"),
+            _ => {}
+        }
+        self.is_polling = renewed.is_err();
+        let polling = f64::from(u8::from(self.is_polling));
+        self.metrics.set(DEGRADED, &[("part", "inotify")], polling);
+    }
+
+    fn serve(&mut self, address: SocketAddr) {
+        if self.is_served {
+            return;
+        }
+        match health::serve(address, self.metrics) {
+            Ok(health) => {
+                tracing::info!(%health, "answering /readyz, /healthz and /metrics");
+                self.is_served = true;
+            }
+            Err(error) if !self.is_refused => {
+                tracing::error!(%error, "going on without answers for probes and scrapes; trying again");
+                self.is_refused = true;
+            }
+            Err(_) => {}
+        }
+        let refused = f64::from(u8::from(!self.is_served));
+        self.metrics.set(DEGRADED, &[("part", "health")], refused);
     }
 }
 

@@ -29,10 +29,14 @@ impl Pause {
     }
 }
 
+/// How often directories are looked at where changes of them are not told.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Everything that is waited for.
 #[derive(Debug)]
 pub struct Watch {
-    inotify: Inotify,
+    /// `None` where the node has none left for us: then directories are looked at every [`POLL_INTERVAL`].
+    inotify: Option<Inotify>,
     signals: SignalFd,
     directories: Vec<PathBuf>,
 }
@@ -47,18 +51,23 @@ impl Watch {
         let stop: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
         stop.thread_block()?;
         Ok(Self {
-            inotify: Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?,
+            inotify: None,
             signals: SignalFd::with_flags(&stop, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?,
             directories,
         })
     }
 
     /// Watches the directories that are there now. Must be called before each look: a directory may have been made
-    /// anew. One that is watched already is not watched twice.
+    /// anew. One that is watched already is not watched twice. Where that fails, the next call tries again.
     ///
     /// # Errors
-    /// The kernel does not do it.
-    pub fn renew(&self) -> Result<(), Errno> {
+    /// The node has no inotify instance or no watch left (inotify(7), `/proc/sys/fs/inotify`). Changes are not told then;
+    /// [`wait`](Self::wait) ends soon instead.
+    pub fn renew(&mut self) -> Result<(), Errno> {
+        let inotify = match self.inotify.take() {
+            Some(inotify) => inotify,
+            None => Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?,
+        };
         // What is written in place counts when it is closed; a link is made without that. Modes matter for the binary.
         // That a directory was deleted is told without being asked for (IN_IGNORED).
         let events = AddWatchFlags::IN_CLOSE_WRITE
@@ -69,12 +78,13 @@ impl Watch {
             | AddWatchFlags::IN_MOVE_SELF
             | AddWatchFlags::IN_ONLYDIR;
         for directory in &self.directories {
-            match self.inotify.add_watch(directory, events) {
+            match inotify.add_watch(directory, events) {
                 // Whoever looks there next will tell.
                 Ok(_) | Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES) => {}
                 Err(errno) => return Err(errno),
             }
         }
+        self.inotify = Some(inotify);
         Ok(())
     }
 
@@ -84,16 +94,19 @@ impl Watch {
     /// The kernel does not do it.
     pub fn wait(&self, pause: Pause) -> Result<bool, Errno> {
         let (start, mut changed) = (Instant::now(), false);
+        let longest = match self.inotify {
+            Some(_) => pause.longest,
+            None => pause.longest.min(POLL_INTERVAL.max(pause.shortest)),
+        };
         loop {
-            let end = if changed { pause.shortest } else { pause.longest };
+            let end = if changed { pause.shortest } else { longest };
             let left = end.saturating_sub(start.elapsed());
             // Rounded up: a wait that ends early would only begin again.
             let milliseconds = left.as_micros().div_ceil(1000);
             let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
-            let mut waiting = [
-                PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-            ];
+            let mut waiting = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+            let inotify = self.inotify.as_ref();
+            waiting.extend(inotify.map(|inotify| PollFd::new(inotify.as_fd(), PollFlags::POLLIN)));
             match poll(&mut waiting, timeout) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(errno) => return Err(errno),
@@ -113,7 +126,10 @@ impl Watch {
         let mut any = false;
         // Not for ever, should they come as fast as they are read: what is left wakes us again.
         for _ in 0..64 {
-            match self.inotify.read_events() {
+            let Some(inotify) = &self.inotify else {
+                break;
+            };
+            match inotify.read_events() {
                 Ok(_) => any = true,
                 Err(Errno::EAGAIN) => break,
                 Err(errno) => return Err(errno),

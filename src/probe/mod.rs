@@ -1,5 +1,5 @@
 //! Probes: connections whose course proves that a redirection is in force. Which are made, what each should come to,
-//! and what it means where one comes to something else; the kernel room makes them.
+//! and what it means where one comes to something else; [`run`] makes them.
 
 mod beside;
 mod choice;

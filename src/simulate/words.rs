@@ -190,7 +190,17 @@ fn destination(text: &str) -> Result<(Option<IpAddr>, Port), Invalid> {
 
 fn endpoint(text: &str) -> Option<(Option<IpAddr>, Port)> {
     let address: SocketAddr = text.parse().ok()?;
-    Some((Some(address.ip()), Port::new(address.port())?))
+    Some((Some(as_sent(address.ip())), Port::new(address.port())?))
+}
+
+/// The address as it stands in packets. The kernel takes the unspecified one for loopback (`ip_route_output_key_hash_rcu`
+/// and `tcp_v6_connect`, net/ipv4/route.c and net/ipv6/tcp_ipv6.c), and sends IPv4 to IPv4-mapped ones.
+fn as_sent(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        address => address,
+    }
 }
 
 fn source(text: &str) -> Result<(Option<IpAddr>, Option<Port>), Invalid> {
@@ -198,7 +208,7 @@ fn source(text: &str) -> Result<(Option<IpAddr>, Option<Port>), Invalid> {
         text.trim_matches(['[', ']'])
             .parse()
             .ok()
-            .map(|address| (Some(address), None))
+            .map(|address| (Some(as_sent(address)), None))
     };
     let with_port = || endpoint(text).map(|(address, port)| (address, Some(port)));
     with_port()

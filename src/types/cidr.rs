@@ -64,12 +64,13 @@ fn is_loopback(net: &Ipv4Net) -> bool {
     net.prefix_len() >= 8 && net.addr().is_loopback()
 }
 
-/// Host bits are masked; overlapping and mergeable ranges become one.
+/// Host bits are masked; overlapping and mergeable ranges become one. IPv4-mapped ranges (`::ffff:10.0.0.0/104`) are those
+/// of IPv4: packets to such an address are IPv4 packets (RFC 4291, section 2.5.5.2).
 impl FromIterator<IpNet> for Cidrs {
     fn from_iter<I: IntoIterator<Item = IpNet>>(nets: I) -> Self {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for net in nets {
-            match net.trunc() {
+            match as_sent(net.trunc()) {
                 IpNet::V4(net) => v4.push(net),
                 IpNet::V6(net) => v6.push(net),
             }
@@ -78,6 +79,20 @@ impl FromIterator<IpNet> for Cidrs {
             v4: Ipv4Net::aggregate(&v4),
             v6: Ipv6Net::aggregate(&v6),
         }
+    }
+}
+
+/// How many bits of an IPv4-mapped address come before the IPv4 address.
+const MAPPED_BITS: u8 = 96;
+
+fn as_sent(net: IpNet) -> IpNet {
+    let mapped = |net: Ipv6Net| {
+        let length = net.prefix_len().checked_sub(MAPPED_BITS)?;
+        Ipv4Net::new(net.addr().to_ipv4_mapped()?, length).ok()
+    };
+    match net {
+        IpNet::V6(v6) => mapped(v6).map_or(net, IpNet::V4),
+        IpNet::V4(_) => net,
     }
 }
 
@@ -228,5 +243,15 @@ mod tests {
         ] {
             assert!(LoopbackCidr::parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn ipv4_mapped_ranges_are_those_of_ipv4() {
+        let text = |list: &str| parse_cidrs(list).unwrap().to_string();
+        assert_eq!(text("::ffff:10.1.2.3"), "10.1.2.3/32");
+        assert_eq!(text("::ffff:10.0.0.0/104"), "10.0.0.0/8");
+        assert_eq!(text("::ffff:0:0/96"), "0.0.0.0/0");
+        assert_eq!(text("::ffff:0:0/95"), "::fffe:0:0/95");
+        assert_eq!(text("::10.1.2.3"), "::a01:203/128");
     }
 }

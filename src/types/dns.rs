@@ -23,7 +23,11 @@ impl DnsServers {
     /// Every address that is none.
     pub fn parse(text: &str) -> Result<Self, Vec<Invalid>> {
         const EXPECTED: &str = "resolv.conf, all, or a list of addresses";
-        let address = |item: &str| item.parse().map(Some).map_err(|_| Invalid::new(item, EXPECTED));
+        let address = |item: &str| match item.parse::<IpAddr>() {
+            // A query to an IPv4-mapped address is an IPv4 packet.
+            Ok(address) => Ok(Some(address.to_canonical())),
+            Err(_) => Err(Invalid::new(item, EXPECTED)),
+        };
         match text.trim() {
             "resolv.conf" => Ok(Self::ResolvConf),
             "all" => Ok(Self::All),

@@ -7,7 +7,7 @@ use super::{Invalid, list};
 
 /// The names of users and groups: what `/etc/passwd` and `/etc/group` say.
 ///
-/// Plain look-ups, so that reading options stays free of effects; the kernel room reads the files.
+/// Plain look-ups, so that reading options stays free of effects; `linux::accounts` reads the files.
 pub trait Accounts {
     /// The UID of the user called `name`.
     ///

@@ -34,6 +34,7 @@ mod istio_cases;
 mod istio_iptables;
 mod istio_verdicts;
 mod layering;
+mod linkerd_proxy_init;
 mod lint;
 mod options;
 mod random_options;

@@ -385,8 +385,8 @@ fn is_known(command: &clap::Command, words: &str) -> bool {
                 .filter_map(clap::Arg::get_long_and_visible_aliases)
                 .flatten();
             known &= ["help", "version"].contains(&name) || flags.any(|flag| flag == name);
-        } else if word == "istio-iptables" {
-            return known; // its flags are read as Go reads them
+        } else if ["istio-iptables", "linkerd-proxy-init"].contains(&word) {
+            return known; // their flags are read as Go reads them
         } else {
             known &= command.get_positionals().next().is_some()
                 || word.chars().any(|c| !c.is_ascii_lowercase())

@@ -74,9 +74,13 @@ fn the_table_of_commands_is_the_one_in_the_code() {
 
 fn rows(command: &clap::Command, before: &str, table: &mut String) {
     let name = format!("{before} {}", command.get_name());
-    if command.get_name() == "istio-iptables" {
+    let of_others = [
+        ("istio-iptables", "flags-and-variables"),
+        ("linkerd-proxy-init", "flags"),
+    ];
+    if let Some((page, part)) = of_others.iter().find(|(page, _)| command.get_name() == *page) {
         let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-        *table += &format!("| `{name}` | {about} | | [flags of its own](istio-iptables.md#flags-and-variables) |\n");
+        *table += &format!("| `{name}` | {about} | | [flags of its own]({page}.md#{part}) |\n");
         return;
     }
     let is_option = |name: &str| OPTIONS.iter().any(|option| option.name == name);

@@ -41,6 +41,7 @@ mod groups;
 mod iptables;
 mod istio;
 mod lifecycle;
+mod linkerd;
 mod load;
 mod lock;
 mod minimal_container;

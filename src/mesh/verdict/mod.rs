@@ -16,7 +16,7 @@ use super::container::Container;
 use super::invocation::ReadInvocation;
 use super::pod::{Described, Pod};
 use super::policy::{self, OnMissing, Policy, Select};
-use super::{MESHES, Mesh, OptOut};
+use super::{MESHES, Mesh, OptOut, go};
 use crate::options::problem::{Problem, Source};
 use crate::options::{Layer, Settings};
 use crate::types::{Invalid, MeshName};
@@ -157,7 +157,7 @@ const ASKS: [Asks; 5] = [
         mesh: MeshName::Consul,
         label: false,
         name: "consul.hashicorp.com/connect-inject",
-        yes: unseen::is_true,
+        yes: |value| go::boolean(value) == Ok(true),
     },
 ];
 

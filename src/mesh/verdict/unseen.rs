@@ -4,6 +4,7 @@
 use super::super::annotations::table::Meaning;
 use super::super::annotations::{OURS, parse};
 use super::super::container::{Container, Role, id};
+use super::super::go::boolean;
 use super::super::pod::Pod;
 use super::super::{Mesh, named, settings};
 use super::{Given, ISTIO_INJECT, merged};
@@ -60,7 +61,7 @@ fn label(pod: &Pod<'_>) -> Option<Unseen> {
     let label = pod.label(ISTIO_INJECT).filter(|label| *label == "true")?;
     let annotation = pod
         .annotation(ISTIO_INJECT)
-        .filter(|value| super::super::is_false(value))?;
+        .filter(|value| boolean(value) == Ok(false))?;
     let labels = pod.described.as_ref()?.labels;
     let entry = labels.iter().find(|entry| entry.key == ISTIO_INJECT)?;
     Some(Unseen {
@@ -142,10 +143,15 @@ fn variable(mesh: &Mesh, name: &str) -> Option<&'static Meaning> {
 fn said(meaning: &'static Meaning, value: &str) -> Vec<(&'static str, String)> {
     let texts = match meaning {
         Meaning::Option(option) if !value.is_empty() => return vec![(option, value.to_owned())],
-        Meaning::Switch { on, .. } if is_true(value) => *on,
-        Meaning::Switch { off, .. } if super::super::is_false(value) => *off,
         // What is no boolean to Go says nothing.
-        _ => return Vec::new(),
+        Meaning::Switch { on, off } => match boolean(value) {
+            Ok(true) => *on,
+            Ok(false) => *off,
+            Err(_) => return Vec::new(),
+        },
+        Meaning::Option(_) | Meaning::Word(_) | Meaning::AlsoExcludedInbound | Meaning::Document(_) => {
+            return Vec::new();
+        }
     };
     texts
         .iter()
@@ -160,9 +166,4 @@ fn makes_a_difference(pod: &Pod<'_>, given: &Given<'_>, settings: &Settings, opt
     let Some(Ok(())) = read else { return false };
     let with = merged(pod, given, layer).and_then(self::settings);
     with.is_ok_and(|with| with.config != settings.config)
-}
-
-/// What Go's `strconv.ParseBool` takes for true.
-pub(super) fn is_true(text: &str) -> bool {
-    matches!(text, "true" | "True" | "TRUE" | "t" | "T" | "1")
 }

@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::process::Stdio;
 
 use nix::pty::openpty;
 use serde_json::Value;
 
 use crate::SIDETRACK;
-use crate::common::{Netns, Pod, output_of};
+use crate::common::{Netns, Owner, Pod, Server, output_of};
 use crate::program::{BACKENDS, Run, apply, sidetrack};
 use crate::questions::{REVIEWED, explain, json};
 use crate::temporary::Temporary;
@@ -40,6 +41,32 @@ fn answers_are_as_reviewed() {
         let answer = explain(&netns, &[&["--json"], question].concat()).succeeded().stdout;
         insta::assert_snapshot!(format!("{name}.json"), answer);
     });
+}
+
+/// What the kernel makes of them, shown by a connection to each.
+#[test]
+fn addresses_are_what_the_kernel_takes_them_for() {
+    let pod = Pod::new();
+    apply(&pod.netns, "nftables", &[]);
+    let _app = Server::start(&pod.netns, "app", Owner::APP, &[8080]);
+    for (unspecified, loopback) in [("0.0.0.0:8080", "127.0.0.1:8080"), ("[::]:8080", "[::1]:8080")] {
+        let peer = pod
+            .netns
+            .run(|| TcpStream::connect(unspecified).and_then(|stream| stream.peer_addr()));
+        assert_eq!(peer.expect("a connection").to_string(), loopback);
+        assert_eq!(
+            verdict(&pod.netns, &["outbound", "tcp", unspecified]),
+            is("accept", 8080),
+            "{unspecified}"
+        );
+    }
+    let excluding = ["--exclude-outbound-cidrs", "10.0.0.5"];
+    let question = ["outbound", "tcp", "[::ffff:10.0.0.5]:443"];
+    assert_eq!(verdict(&pod.netns, &question), is("redirect", 15001));
+    assert_eq!(
+        verdict(&pod.netns, &[&question[..], &excluding].concat()),
+        is("accept", 443)
+    );
 }
 
 #[test]

@@ -202,6 +202,27 @@ fn kuma_ports_are_excluded_for_uids_above_65535() {
     }
 }
 
+/// Packets to an IPv4-mapped address are IPv4 packets: a rule for IPv6 with that address matches nothing.
+#[test]
+fn ipv4_mapped_destinations_are_excluded_as_what_they_are() {
+    let lab = Lab::new();
+    let neighbour = To::Peer(9090).address(Family::V4).expect("an address");
+    let excluded = format!("::ffff:{}", neighbour.ip());
+    for backend in BACKENDS {
+        apply(&lab.pod.netns, backend, &["--exclude-outbound-cidrs", &excluded]);
+        assert_eq!(
+            lab.landing(Tcp, Caller::App, To::Peer(9090), Family::V4),
+            "peer 9090",
+            "{backend}"
+        );
+        assert_eq!(
+            lab.landing(Tcp, Caller::App, To::Peer(9090), Family::V6),
+            OUTBOUND,
+            "{backend}"
+        );
+    }
+}
+
 #[test]
 fn istio_4286_an_app_of_uid_1337_is_captured_where_the_proxy_is_another_user() {
     let lab = Lab::new();

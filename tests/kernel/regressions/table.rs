@@ -27,7 +27,7 @@ pub const REGRESSIONS: &[Regression] = &[
         "rules for IPv4 caught IPv6 too, and sent it to a port where nobody listens",
         &[
             "tests/kernel/regressions/packets.rs::istio_nft_ipv6_that_is_not_redirected_goes_where_it_was_meant_to",
-            "tests/kernel/dns.rs::a_family_that_is_not_redirected_is_left_alone",
+            "tests/kernel/dns/mod.rs::a_family_that_is_not_redirected_is_left_alone",
             "IPv4 alone",
         ],
     ),
@@ -50,16 +50,16 @@ pub const REGRESSIONS: &[Regression] = &[
         "46935",
         "answers to lookups were in another zone of connection tracking than the questions",
         &[
-            "tests/kernel/dns.rs::many_lookups_are_not_mixed_up_with_*",
-            "tests/kernel/dns.rs::a_port_may_serve_the_app_and_then_the_proxy_with_*",
+            "tests/kernel/dns/shared_ports.rs::many_lookups_are_not_mixed_up_with_*",
+            "tests/kernel/dns/shared_ports.rs::a_port_may_serve_the_app_and_then_the_proxy_with_*",
         ],
     ),
     row(
         "50915, 51352",
         "chains were rearranged, and lookups over UDP were lost",
         &[
-            "tests/kernel/dns.rs::lookups_of_some_servers_pass_the_forwarder_with_*",
-            "tests/kernel/dns.rs::all_lookups_pass_the_forwarder_with_*",
+            "tests/kernel/dns/mod.rs::lookups_of_some_servers_pass_the_forwarder_with_*",
+            "tests/kernel/dns/mod.rs::all_lookups_pass_the_forwarder_with_*",
         ],
     ),
     row(

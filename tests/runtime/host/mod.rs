@@ -253,3 +253,17 @@ fn the_commands_of_the_documentation_run_in_their_order() {
     }
     assert!(!host.path(CONFIG).exists());
 }
+
+#[test]
+fn a_configuration_that_somebody_wrote_is_neither_overwritten_nor_removed() {
+    let host = Host::boot();
+    let theirs = "exclude-inbound-ports: \"22\"\n";
+    host.shell("mkdir /etc/sidetrack").succeeded();
+    host.write(CONFIG, theirs);
+    host.sidetrack(&[&["apply", "--persist"], OPTIONS].concat())
+        .failed(1, &[CONFIG, "systemctl enable sidetrack", "move it away"]);
+    assert_eq!(host.read(CONFIG), theirs);
+    assert!(!host.path(UNIT).exists());
+    host.sidetrack(&["cleanup", "--persist"]).succeeded();
+    assert_eq!(host.read(CONFIG), theirs);
+}

@@ -289,6 +289,10 @@ impl Installer {
     /// The status and the body of an answer.
     pub fn get(&self, path: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.address).expect("a connection");
+        // Longer than a kubelet waits, so that an answer that never comes ends the test.
+        stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .expect("a timeout");
         write!(stream, "GET {path} HTTP/1.1\r\nHost: node\r\n\r\n").expect("a request");
         let mut answer = String::new();
         match stream.read_to_string(&mut answer) {

@@ -214,13 +214,3 @@ fn an_entry_written_by_hand_keeps_the_binary() {
     machine.run(&["uninstall"]).succeeded();
     assert_eq!(names(&machine.bin()), Vec::<String>::new());
 }
-
-#[test]
-fn an_address_that_is_taken() {
-    let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
-    let address = taken.local_addr().expect("an address").to_string();
-    machine
-        .run(&["install", "--health-address", &address])
-        .failed(1, &[&address, "--health-address", "in use"]);
-}

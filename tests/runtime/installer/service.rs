@@ -1,6 +1,10 @@
 //! The installer that stays: probes, metrics, reports of the plugin, signals, and one that takes another's place.
 
 use std::fs;
+use std::io::Read as _;
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::thread;
 
 use nix::sys::signal::Signal;
 
@@ -34,6 +38,55 @@ fn it_is_ready_once_there_is_a_network_that_it_has_joined() {
     assert_eq!(installer.metric("sidetrack_node_contended"), 0.0);
     let asked = machine.run(&["status", "--health-address", &installer.address().to_string()]);
     assert!(asked.succeeded().stdout.contains("installer      ok\n"));
+}
+
+/// Holds 1,000 connections open to the address: every second one sends a byte now and then, the others nothing. What is
+/// closed is opened again.
+const CROWD: &str = r#"
+import resource, socket, sys, time
+resource.setrlimit(resource.RLIMIT_NOFILE, (2048, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+address = (sys.argv[1], int(sys.argv[2]))
+open_ = [socket.create_connection(address) for _ in range(1000)]
+print("there", flush=True)
+while True:
+    for number, connection in enumerate(open_):
+        try:
+            connection.setblocking(False)
+            if number % 2:
+                connection.send(b"G")
+            if connection.recv(1) == b"":
+                raise ConnectionError
+        except BlockingIOError:
+            pass
+        except OSError:
+            connection.close()
+            open_[number] = socket.create_connection(address)
+    time.sleep(0.05)
+"#;
+
+/// A process that ends with the test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ended = self.0.kill().and_then(|()| self.0.wait());
+    }
+}
+
+#[test]
+fn a_thousand_idle_and_slow_connections_do_not_starve_probes() {
+    let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
+    let installer = machine.start(&[]);
+    installer.eventually_ready();
+    let address = installer.address();
+    let mut crowd = Command::new("python3");
+    crowd.args(["-c", CROWD, &address.ip().to_string(), &address.port().to_string()]);
+    let mut crowd = Ended(crowd.stdout(Stdio::piped()).spawn().expect("python3"));
+    let mut said = [0; 6];
+    let mut stdout = crowd.0.stdout.take().expect("its output");
+    stdout.read_exact(&mut said).expect("a word");
+    let answers: Vec<u16> = (0..50).map(|_| installer.get("/healthz").0).collect();
+    assert_eq!(answers, [200; 50]);
 }
 
 #[test]
@@ -137,4 +190,48 @@ fn without_a_place_for_the_socket_it_works_all_the_same() {
         "{}",
         installer.log()
     );
+}
+
+/// Istio's agent may have the port; then nothing was installed on the node.
+#[test]
+fn a_health_address_that_is_taken_does_not_keep_the_plugin_from_being_installed() {
+    let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let address = taken.local_addr().expect("an address");
+    let installer = thread::scope(|scope| {
+        scope.spawn(|| {
+            eventually_runs(&machine, "10-flannel.conflist", &CHAINED);
+            drop(taken);
+            // Any change is a reason to try again.
+            machine.write(
+                "99-loopback.conf",
+                r#"{"cniVersion": "1.0.0", "name": "lo", "type": "loopback"}"#,
+            );
+        });
+        // By this thread: the installer ends with the one that started it.
+        machine.start(&["--health-address", &address.to_string()])
+    });
+    assert_eq!(installer.address(), address);
+    installer.eventually_ready();
+    assert_eq!(installer.metric("sidetrack_node_degraded{part=\"health\"}"), 0.0);
+}
+
+/// A node without an inotify instance left got no plugin.
+#[test]
+fn without_inotify_the_plugin_is_installed_and_changes_are_found_by_polling() {
+    let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
+    let install = machine.command(&["install"]);
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "sh", "-ec"]);
+    command.args(["echo 0 > /proc/sys/user/max_inotify_instances; exec \"$@\"", "sh"]);
+    command.arg(install.get_program()).args(install.get_args());
+    for (name, value) in install.get_envs() {
+        command.env(name, value.expect("a value"));
+    }
+    let installer = Installer::start(command);
+    installer.eventually_ready();
+    assert_eq!(installer.metric("sidetrack_node_degraded{part=\"inotify\"}"), 1.0);
+    machine.write("10-flannel.conflist", FLANNEL);
+    eventually_runs(&machine, "10-flannel.conflist", &CHAINED);
+    assert!(installer.log().contains("fs.inotify.max_user_instances"));
 }

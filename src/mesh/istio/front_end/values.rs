@@ -1,20 +1,12 @@
 //! How `istio-iptables` writes values: as Go reads them, and with the liberties that iptables allows.
 
+pub use crate::mesh::go::boolean;
 use crate::types::{
     Accounts, Backend, Cidrs, Gids, Id, InboundMode, Invalid, LogLevel, Ports, parse_cidrs, parse_ids, parse_ports,
 };
 
 /// The most groups that Istio takes.
 const MAX_GROUPS: usize = 64;
-
-/// Reads what Go's `strconv.ParseBool` does.
-pub fn boolean(text: &str) -> Result<bool, Invalid> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err(Invalid::new(text, "true or false")),
-    }
-}
 
 /// Reads `LEVEL` or `SCOPE:LEVEL,…`. Ours are the lines of the scope `default`; other scopes are parts of Istio.
 pub fn log_level(text: &str) -> Result<LogLevel, Invalid> {

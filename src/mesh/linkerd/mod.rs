@@ -1,5 +1,7 @@
 //! Linkerd: <https://linkerd.io>.
 
+pub mod front_end;
+
 use super::annotations::table::{Annotation, Meaning, annotation, option};
 use super::{Delivery, Mesh, OptOut};
 use crate::types::MeshName;
@@ -16,7 +18,12 @@ pub const LINKERD: Mesh = Mesh {
         ("proxy-outbound-port", "4140"),
         ("proxy-uid", "2102"),
         ("proxy-gid", ""),
-        ("mesh-ports", "4190,4191,4567,4568"),
+        ("mesh-ports", "4190,4191"),
+        // What its init container is told to leave alone; its annotations replace that.
+        ("exclude-inbound-ports", "4567,4568"),
+        ("exclude-outbound-ports", "4567,4568"),
+        // Its proxy has no listener on IPv6 unless `disableIPv6` is false, which nothing on a pod says.
+        ("ip-family", "ipv4"),
     ],
     rewrites_probes: false,
     mark: &[("linkerd.io/proxy-version", None)],

@@ -1,0 +1,132 @@
+//! `linkerd-proxy-init`: does what Linkerd's `proxy-init` does, by its flags.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use super::args::first_line;
+use super::failure::Failure;
+use super::help::OF_LINKERD;
+use super::{logging, redirection};
+use crate::linux::{netns, sysctl};
+use crate::mesh::linkerd::front_end::table::{SETTINGS, Setting};
+use crate::mesh::linkerd::front_end::{self, Request};
+use crate::options::Settings;
+use crate::types::Accounts;
+
+/// What it is called.
+pub const NAME: &str = "linkerd-proxy-init";
+
+/// What Linkerd's program is called: in its images, in those of the proxy, and by people.
+pub const NAMES: [&str; 3] = ["proxy-init", "linkerd2-proxy-init", NAME];
+
+/// What Linkerd sets where it is told to, in seconds.
+const CLOSE_WAIT: &str = "net.netfilter.nf_conntrack_tcp_timeout_close_wait";
+
+/// What is to be read as the command line of `proxy-init`, if that is what the program is called as: by a name of its, or
+/// as `sidetrack linkerd-proxy-init`.
+pub fn arguments(all: &[OsString]) -> Option<Vec<OsString>> {
+    let program = Path::new(all.first()?).file_name()?;
+    if NAMES.iter().any(|name| program == *name) {
+        return Some(all.to_vec());
+    }
+    let is_word = all.get(1).is_some_and(|word| word == NAME);
+    is_word.then(|| all.iter().skip(1).cloned().collect())
+}
+
+/// What clap knows of the command line.
+pub fn command() -> Command {
+    Command::new(NAME)
+        .about("Does what Linkerd's proxy-init does, with its flags")
+        .defer(|command| {
+            command
+                .after_help(
+                    "docs/linkerd-proxy-init.md says what is different.\n\
+                     Example: sidetrack linkerd-proxy-init -p 4143 -o 4140 -u 2102 --inbound-ports-to-ignore 4190,4191",
+                )
+                .args(SETTINGS.iter().map(argument))
+                .arg(Arg::new("ignored").num_args(0..).hide(true))
+        })
+}
+
+fn argument(setting: &'static Setting) -> Arg {
+    let default = match setting.default {
+        "" | "false" => String::new(),
+        default => format!(" [{default}]"),
+    };
+    let argument = Arg::new(setting.name)
+        .long(setting.name)
+        .help(format!("{}{default}", setting.help))
+        .help_heading(OF_LINKERD)
+        .action(ArgAction::Append);
+    let argument = match setting.short {
+        Some(short) => argument.short(short),
+        None => argument,
+    };
+    match setting.value_name() {
+        Some(value_name) => argument.value_name(value_name).allow_hyphen_values(true),
+        None => argument
+            .value_name("BOOL")
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true"),
+    }
+}
+
+/// Runs the command.
+pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
+    let request = request(matches)?;
+    match &request.netns {
+        Some(netns) => netns::within(netns::path(netns), || work(&request))?,
+        None => work(&request),
+    }
+}
+
+/// What is asked for. Starts logging as it says.
+///
+/// # Errors
+/// All that is wrong with it.
+fn request(matches: &ArgMatches) -> Result<Request, Failure> {
+    let parsed = front_end::read(|setting| given(matches, setting));
+    logging::start(parsed.logging, 0);
+    for note in parsed.notes {
+        tracing::info!("{note}");
+    }
+    for item in parsed.left_out {
+        tracing::error!("{item}");
+    }
+    parsed
+        .request
+        .map_err(|mistakes| Failure::Input(mistakes.iter().map(ToString::to_string).collect()))
+}
+
+/// What a command line asks for, or what is wrong with it. Its program reads neither variables nor names of users.
+pub fn settings(
+    arguments: Vec<OsString>,
+    _variables: &[(&str, &str)],
+    _accounts: &dyn Accounts,
+) -> Option<Result<Settings, Vec<String>>> {
+    let matches = match command().try_get_matches_from(arguments) {
+        Ok(matches) => matches,
+        Err(error) => return Some(Err(first_line(&error))),
+    };
+    let parsed = front_end::read(|setting| given(&matches, setting));
+    Some(match parsed.request {
+        Ok(request) => Ok(request.settings),
+        Err(mistakes) => Err(mistakes.iter().map(ToString::to_string).collect()),
+    })
+}
+
+fn given(matches: &ArgMatches, setting: &Setting) -> Vec<String> {
+    let texts = matches.get_many::<String>(setting.name);
+    texts.into_iter().flatten().cloned().collect()
+}
+
+fn work(request: &Request) -> anyhow::Result<()> {
+    if let (Some(seconds), false) = (request.close_wait, request.settings.dry_run.requested) {
+        sysctl::write(CLOSE_WAIT, &seconds.to_string())?;
+        tracing::info!("{CLOSE_WAIT} = {seconds}");
+    }
+    redirection::apply(&request.settings)
+}

@@ -1,0 +1,64 @@
+//! Settings of the kernel under `/proc/sys`. Those of networks are those of the network namespace of this thread.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+/// A setting that could not be written.
+#[derive(Debug, Error)]
+#[error("{name} could not be set to {value:?}: {reason}.{}", hint(.reason.kind()))]
+pub struct SysctlError {
+    name: String,
+    value: String,
+    reason: io::Error,
+}
+
+fn hint(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::ReadOnlyFilesystem => " /proc/sys is read-only in a container that is not privileged",
+        io::ErrorKind::PermissionDenied => " It takes root, or NET_ADMIN for a setting of networks",
+        io::ErrorKind::NotFound => " Is its kernel module loaded?",
+        _ => "",
+    }
+}
+
+/// Sets `name`, whose parts are separated by dots, to `value`.
+///
+/// # Errors
+/// There is no such setting, or it must not be written, or not to this value.
+pub fn write(name: &str, value: &str) -> Result<(), SysctlError> {
+    fs::write(path(name), value).map_err(|reason| SysctlError {
+        name: name.to_owned(),
+        value: value.to_owned(),
+        reason,
+    })
+}
+
+fn path(name: &str) -> PathBuf {
+    Path::new("/proc/sys").join(name.replace('.', "/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_a_path_below_proc() {
+        let path = path("net.netfilter.nf_conntrack_tcp_timeout_close_wait");
+        assert_eq!(
+            path,
+            Path::new("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close_wait")
+        );
+    }
+
+    #[test]
+    fn a_setting_that_does_not_exist_is_named() {
+        let error = write("net.netfilter.no_such_setting", "1").unwrap_err().to_string();
+        assert!(
+            error.contains("net.netfilter.no_such_setting could not be set to \"1\""),
+            "{error}"
+        );
+    }
+}

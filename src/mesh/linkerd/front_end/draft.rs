@@ -1,0 +1,108 @@
+//! From single flags to what they mean together.
+
+use super::table::SETTINGS;
+use super::values::MODES;
+use super::{Request, Unusable};
+use crate::options::problem::{Problem, Source};
+use crate::options::{Layer, Logging, Settings};
+use crate::types::{Backend, Invalid, MeshName, Output, Ports};
+
+/// What the flags say one by one.
+#[derive(Debug, Default)]
+pub struct Draft {
+    pub(super) layer: Layer,
+    /// Items of lists that are not valid, and that are left out.
+    pub(super) left_out: Vec<Invalid>,
+    pub(super) netns: Option<String>,
+    pub(super) close_wait: Option<i64>,
+    pub(super) mode: Option<String>,
+    pub(super) program: Option<String>,
+}
+
+impl Draft {
+    /// How to log.
+    pub(super) fn logging(&self) -> Logging {
+        let defaults = Settings::default().logging;
+        Logging {
+            level: self.layer.log_level.unwrap_or(defaults.level),
+            format: self.layer.log_format.unwrap_or(defaults.format),
+        }
+    }
+
+    /// Makes of the single flags what they mean together.
+    ///
+    /// # Errors
+    /// What is missing, and every contradiction between them.
+    pub(super) fn request(mut self) -> Result<Request, Vec<Unusable>> {
+        let mut mistakes = Vec::new();
+        for (name, given) in [
+            ("incoming-proxy-port", self.layer.proxy_inbound_port),
+            ("outgoing-proxy-port", self.layer.proxy_outbound_port),
+        ] {
+            if given.is_none() {
+                mistakes.push(Unusable::Missing(name));
+            }
+        }
+        let backend = self
+            .backend()
+            .map_err(|problem| mistakes.push(Unusable::Problem(problem)));
+        let layer = &mut self.layer;
+        layer.mesh = Some(MeshName::Linkerd);
+        // What the defaults of its charts leave alone comes as flags.
+        layer.mesh_ports = Some(Ports::default());
+        layer.proxy_uid.get_or_insert_default();
+        layer.proxy_gid.get_or_insert_default();
+        layer.backend = backend.ok();
+        layer.output = Some(match layer.backend {
+            Some(Backend::IptablesLegacy) => Output::Iptables,
+            _ => Output::Nft,
+        });
+        let settings = Settings::from_layer(self.layer);
+        let contradictions = settings.as_ref().err().cloned().unwrap_or_default();
+        mistakes.extend(
+            contradictions
+                .into_iter()
+                .map(|problem| Unusable::Problem(in_linkerd_s_words(problem))),
+        );
+        match settings {
+            Ok(settings) if mistakes.is_empty() => Ok(Request {
+                settings,
+                netns: self.netns.filter(|path| !path.is_empty()),
+                close_wait: self.close_wait.filter(|seconds| *seconds != 0),
+            }),
+            _ => Err(mistakes),
+        }
+    }
+
+    /// Where neither is given, Linkerd takes legacy iptables; its chart gives neither for that mode alone. Ours takes what
+    /// the kernel has.
+    fn backend(&self) -> Result<Backend, Problem> {
+        let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let (name, text, names) = match (given(&self.mode), given(&self.program)) {
+            (Some(mode), _) => ("iptables-mode", mode, MODES.map(|(mode, ..)| mode)),
+            (None, Some(program)) => ("firewall-bin-path", program, MODES.map(|(_, program, _)| program)),
+            (None, None) => return Ok(Backend::Auto),
+        };
+        let known = names.iter().zip(MODES).find(|(name, _)| **name == text);
+        known.map(|(_, (.., backend))| backend).ok_or_else(|| Problem::Value {
+            source: Source::Flag,
+            option: name.to_owned(),
+            invalid: Invalid::new(text, names.join(", ")),
+        })
+    }
+}
+
+/// A contradiction between our options, told as one between the flags that they come from.
+fn in_linkerd_s_words(problem: Problem) -> Problem {
+    let name = |option: String| match SETTINGS.iter().find(|setting| setting.option == option) {
+        Some(setting) => setting.name.to_owned(),
+        None => option,
+    };
+    match problem {
+        Problem::Contradiction { options, reason } => Problem::Contradiction {
+            options: options.into_iter().map(name).collect(),
+            reason,
+        },
+        other @ (Problem::Value { .. } | Problem::Source { .. }) => other,
+    }
+}

@@ -1,0 +1,128 @@
+//! What the values of `proxy-init` mean.
+
+use crate::mesh::go;
+use crate::types::{
+    Backend, Cidrs, Id, Invalid, IpFamily, LogFormat, LogLevel, Port, Ports, Range, Ranges, parse_cidrs,
+};
+
+/// Where `--iptables-mode` and `--firewall-bin-path` lead. `nft` and `plain` say with which iptables rules are written;
+/// here nftables needs none.
+pub const MODES: [(&str, &str, Backend); 3] = [
+    ("legacy", "iptables-legacy", Backend::IptablesLegacy),
+    ("nft", "iptables-nft", Backend::Auto),
+    ("plain", "iptables", Backend::Auto),
+];
+
+/// A port of the proxy.
+pub fn port(text: &str, number: i64) -> Result<Port, Invalid> {
+    let port = u16::try_from(number).ok().and_then(Port::new);
+    port.ok_or_else(|| Invalid::new(text, "a port from 1 to 65535"))
+}
+
+/// The user or group of the proxy; nobody where the number is not above 0.
+pub fn owner<I: Id>(text: &str, number: i64) -> Result<Ranges<I>, Invalid> {
+    if number <= 0 {
+        return Ok(Ranges::default());
+    }
+    let id = u32::try_from(number).ok().and_then(I::new);
+    let expected = || format!("a {} from 1 to 4294967294", I::WHAT);
+    Ok([id.ok_or_else(|| Invalid::new(text, expected()))?]
+        .into_iter()
+        .collect())
+}
+
+/// The families that rules are written for.
+#[expect(clippy::unnecessary_wraps, reason = "a meaning of values like the others")]
+pub fn families(_: &str, both: bool) -> Result<IpFamily, Invalid> {
+    Ok(if both { IpFamily::Auto } else { IpFamily::Ipv4 })
+}
+
+/// How lines of the log look.
+#[expect(clippy::unnecessary_wraps, reason = "a meaning of values like the others")]
+pub fn log_format(text: &str, _: String) -> Result<LogFormat, Invalid> {
+    Ok(if text == "json" {
+        LogFormat::Json
+    } else {
+        LogFormat::Text
+    })
+}
+
+/// A level of logrus.
+pub fn log_level(text: &str, _: String) -> Result<LogLevel, Invalid> {
+    match text.to_lowercase().as_str() {
+        "panic" | "fatal" | "error" => Ok(LogLevel::Error),
+        "warn" | "warning" => Ok(LogLevel::Warn),
+        "info" => Ok(LogLevel::Info),
+        "debug" => Ok(LogLevel::Debug),
+        "trace" => Ok(LogLevel::Trace),
+        _ => Err(Invalid::new(text, "panic, fatal, error, warn, info, debug or trace")),
+    }
+}
+
+/// The only ports that are redirected; all where there are none.
+pub fn ports_to_redirect(texts: &[String]) -> Result<Ports, Vec<Invalid>> {
+    let items = texts.iter().flat_map(|text| text.split(','));
+    let ports = each(items, |item| port(item, go::decimal(item)?))?;
+    Ok(if ports.is_empty() {
+        Ports::everything()
+    } else {
+        ports.into_iter().collect()
+    })
+}
+
+/// Ports and ranges that are left alone. What is neither is named in `left_out`, as long as something else is left.
+pub fn ignored_ports(texts: &[String], left_out: &mut Vec<Invalid>) -> Result<Ports, Vec<Invalid>> {
+    let items = items(texts)?;
+    let (ranges, bad): (Vec<_>, Vec<_>) = items.iter().map(|item| range(item)).partition(Result::is_ok);
+    let bad: Vec<Invalid> = bad.into_iter().filter_map(Result::err).collect();
+    if ranges.is_empty() && !bad.is_empty() {
+        return Err(bad);
+    }
+    left_out.extend(bad);
+    Ok(ranges.into_iter().flatten().flatten().collect())
+}
+
+/// A port or a range; `None` for port 0 alone, which no packet is sent to.
+fn range(item: &str) -> Result<Option<Range<Port>>, Invalid> {
+    let number = |text: &str| {
+        let number = go::decimal(text).ok()?;
+        u16::try_from(number).ok()
+    };
+    let (first, last) = item.split_once('-').unwrap_or((item, item));
+    let bounds = number(first).zip(number(last)).filter(|(first, last)| first <= last);
+    let (first, last) = bounds.ok_or_else(|| Invalid::new(item, "a port from 0 to 65535 or a range a-b of them"))?;
+    Ok(Port::new(first.max(1))
+        .zip(Port::new(last))
+        .and_then(|(first, last)| Range::new(first, last)))
+}
+
+/// Sources that are left alone.
+pub fn subnets(texts: &[String]) -> Result<Cidrs, Vec<Invalid>> {
+    let items = items(texts)?;
+    each(items.iter().map(|item| item.trim()), |item| {
+        // Here an address alone, `*` and a list within an item are nothing.
+        let is_one = item.contains('/') && !item.contains(',') && parse_cidrs(item).is_ok();
+        let expected = "a CIDR, such as 10.0.0.0/8 or 2001:db8::/32";
+        is_one.then_some(()).ok_or_else(|| Invalid::new(item, expected))
+    })?;
+    parse_cidrs(&items.join(","))
+}
+
+fn items(texts: &[String]) -> Result<Vec<String>, Vec<Invalid>> {
+    Ok(each(texts.iter().map(String::as_str), go::list)?.concat())
+}
+
+/// Reads every item, and says which are not valid.
+fn each<'t, T>(
+    items: impl Iterator<Item = &'t str>,
+    read: impl Fn(&str) -> Result<T, Invalid>,
+) -> Result<Vec<T>, Vec<Invalid>> {
+    let (mut values, mut errors) = (Vec::new(), Vec::new());
+    for item in items {
+        match read(item) {
+            Ok(value) => values.push(value),
+            Err(invalid) => errors.push(invalid),
+        }
+    }
+    if errors.is_empty() { Ok(values) } else { Err(errors) }
+}

@@ -1,0 +1,268 @@
+//! Linkerd: a proxy that goes on to the original destination, as its own does, and the flags of its `proxy-init`.
+
+use serde_json::Value;
+use sidetrack::types::Family;
+
+use crate::SIDETRACK;
+use crate::common::envoy::Accepted;
+use crate::common::linkerd::{INBOUND, OUTBOUND};
+use crate::common::{Caller, LinkerdProxy, Netns, Owner, Pod, Server, To, Transport, call};
+use crate::program::{BACKENDS, Run, apply, sidetrack, state};
+
+/// What Linkerd's chart writes, but for what says whether IPv6 is redirected.
+const CHART: &[&str] = &[
+    "linkerd-proxy-init",
+    "--incoming-proxy-port",
+    "4143",
+    "--outgoing-proxy-port",
+    "4140",
+    "--proxy-uid",
+    "2102",
+    "--inbound-ports-to-ignore",
+    "4190,4191,4567,4568",
+    "--outbound-ports-to-ignore",
+    "4567,4568",
+];
+
+const APP: u16 = 8080;
+const SERVER: u16 = 9090;
+
+/// A pod with Linkerd's proxy and an application, whose rules are in place, and a server outside.
+struct Meshed {
+    pod: Pod,
+    proxy: LinkerdProxy,
+    _servers: [Server; 2],
+}
+
+impl Meshed {
+    fn start(pod: Pod, families: &'static [Family]) -> Self {
+        let app = Server::start(&pod.netns, "app", Owner::APP, &[APP, 4191, 4567]);
+        let server = Server::start(&pod.peer, "server", Owner::ROOT, &[SERVER, 4567]);
+        Self {
+            proxy: LinkerdProxy::start(&pod, families),
+            pod,
+            _servers: [app, server],
+        }
+    }
+
+    /// Makes a call, which must be answered by whoever is called, after so many connections at the proxy.
+    #[track_caller]
+    fn passes(&self, caller: Caller, to: To, family: Family, inbound: u64, outbound: u64) {
+        let before = self.proxy.accepted();
+        let call = call(&self.pod, Transport::Tcp, caller, to, family);
+        let place = format!("{caller:?} to {to:?}, {family}");
+        let call = call.unwrap_or_else(|error| panic!("{place}: {error}"));
+        let arrival = call
+            .arrival
+            .unwrap_or_else(|| panic!("{place}: no answer after {}", self.proxy.accepted()));
+        assert_eq!(arrival.server, if to.is_pod() { "app" } else { "server" }, "{place}");
+        let accepted = self.proxy.accepted().since(before);
+        assert_eq!(accepted, Accepted { inbound, outbound }, "{place}");
+    }
+
+    /// Requests go in and out through the proxy once each, and what is left alone goes past it.
+    #[track_caller]
+    fn carries_requests(&self, families: &[Family]) {
+        for family in families {
+            let passes = |caller, to, inbound, outbound| self.passes(caller, to, *family, inbound, outbound);
+            passes(Caller::Peer, To::Pod(APP), 1, 0);
+            passes(Caller::Far, To::Pod(APP), 1, 0);
+            passes(Caller::App, To::Peer(SERVER), 0, 1);
+            passes(Caller::Root, To::Far(SERVER), 0, 1);
+            passes(Caller::App, To::Pod(APP), 0, 0);
+            passes(Caller::App, To::Loopback(APP), 0, 0);
+            // The proxy's own way to the application, and to others.
+            passes(Caller::Process(2102, 0), To::Pod(APP), 0, 0);
+            passes(Caller::Process(2102, 0), To::Peer(SERVER), 0, 0);
+            // Its metrics, and what Linkerd leaves alone by default.
+            passes(Caller::Peer, To::Pod(4191), 0, 0);
+            passes(Caller::Peer, To::Pod(4567), 0, 0);
+            passes(Caller::App, To::Peer(4567), 0, 0);
+        }
+    }
+}
+
+#[track_caller]
+fn run(netns: &Netns, arguments: &[&str]) -> Run {
+    sidetrack(netns, &[CHART, arguments].concat())
+}
+
+/// A run of `sidetrack probe` with these options.
+fn probe(netns: &Netns, options: &[&str]) -> (Option<i32>, Value) {
+    let run = sidetrack(netns, &[&["probe", "--json"], options].concat());
+    let report = serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {run:?}"));
+    (run.code, report)
+}
+
+#[test]
+fn requests_go_in_and_out_through_linkerd_s_proxy_on_every_backend() {
+    for backend in BACKENDS {
+        let pod = Pod::new();
+        apply(&pod.netns, backend, &["--mesh", "linkerd", "--ip-family", "auto"]);
+        let meshed = Meshed::start(pod, &Family::BOTH);
+        meshed.carries_requests(&Family::BOTH);
+        let (code, report) = probe(&meshed.pod.netns, &["--mesh", "linkerd", "--ip-family", "auto"]);
+        assert_eq!(code, Some(0), "{report:#}");
+    }
+}
+
+#[test]
+fn requests_go_in_and_out_with_the_flags_of_linkerd_s_chart() {
+    for mode in [
+        &["--iptables-mode", "legacy"][..],
+        &["--firewall-bin-path", "iptables-nft"],
+        &[],
+    ] {
+        let pod = Pod::new();
+        run(&pod.netns, mode).succeeded();
+        Meshed::start(pod, &Family::BOTH).carries_requests(&Family::BOTH);
+    }
+}
+
+/// Where Linkerd's proxy listens on IPv4 alone, captured IPv6 would be refused.
+#[test]
+fn ipv6_is_left_alone_where_linkerd_s_proxy_does_not_listen_on_it() {
+    let by_flag: (&[&str], &[&str]) = (CHART, &["--ipv6=false"]);
+    let by_mesh: (&[&str], &[&str]) = (&["apply", "--mesh", "linkerd"], &[]);
+    for (command, flags) in [by_flag, by_mesh] {
+        let pod = Pod::new();
+        sidetrack(&pod.netns, &[command, flags].concat()).succeeded();
+        let meshed = Meshed::start(pod, &[Family::V4]);
+        meshed.carries_requests(&[Family::V4]);
+        meshed.passes(Caller::Peer, To::Pod(APP), Family::V6, 0, 0);
+        meshed.passes(Caller::App, To::Peer(SERVER), Family::V6, 0, 0);
+    }
+}
+
+/// The proxy connects to the pod's own address as its own user. Rules for a proxy that binds 127.0.0.6 send that back to
+/// it, for ever.
+#[test]
+fn a_rule_for_calls_of_the_pod_itself_is_a_loop_for_linkerd_s_proxy_and_probe_finds_it() {
+    let numbers = [
+        "--mesh",
+        "istio",
+        "--proxy-inbound-port",
+        "4143",
+        "--proxy-outbound-port",
+        "4140",
+        "--proxy-uid",
+        "2102",
+        "--proxy-gid",
+        "",
+        "--mesh-ports",
+        "4190,4191",
+        "--exclude-inbound-ports",
+        "4567,4568",
+        "--exclude-outbound-ports",
+        "4567,4568",
+    ];
+    let pods = BACKENDS
+        .iter()
+        .flat_map(|backend| Family::BOTH.map(|family| (backend, family)));
+    for (backend, family) in pods {
+        let pod = Pod::new();
+        apply(&pod.netns, backend, &numbers);
+        let meshed = Meshed::start(pod, &Family::BOTH);
+        let answer = call(&meshed.pod, Transport::Tcp, Caller::Peer, To::Pod(APP), family);
+        assert!(
+            answer.is_err() || answer.is_ok_and(|call| call.arrival.is_none()),
+            "{family}"
+        );
+        let inbound = meshed.proxy.accepted().inbound;
+        assert!(inbound > 1, "{family}: {inbound} connections");
+        let (code, report) = probe(&meshed.pod.netns, &["--mesh", "linkerd", "--ip-family", "auto"]);
+        assert_eq!(code, Some(3), "{report:#}");
+        let probes = report["probes"].as_array().expect("probes");
+        let failed: Vec<&Value> = probes.iter().filter(|probe| probe["result"] == "failed").collect();
+        assert_eq!(failed.len(), 2, "{report:#}");
+        for (probe, family) in failed.iter().zip(Family::BOTH) {
+            assert_eq!(probe["name"], "passthrough", "{probe:#}");
+            let found = probe["found"].to_string();
+            assert!(found.contains(&format!(":{INBOUND}")), "{family}: {found}");
+        }
+    }
+}
+
+/// Connections that are not for the pod, or for the proxy alone, go no further.
+#[test]
+fn what_linkerd_s_proxy_must_not_pass_on_ends_there() {
+    let pod = Pod::new();
+    run(&pod.netns, &[]).succeeded();
+    let meshed = Meshed::start(pod, &Family::BOTH);
+    for family in Family::BOTH {
+        let before = meshed.proxy.accepted();
+        let dialled = call(&meshed.pod, Transport::Tcp, Caller::Peer, To::Pod(INBOUND), family);
+        assert!(dialled.is_ok_and(|call| call.arrival.is_none()), "{family}");
+        let dialled = call(&meshed.pod, Transport::Tcp, Caller::App, To::Loopback(OUTBOUND), family);
+        assert!(dialled.is_ok_and(|call| call.arrival.is_none()), "{family}");
+        let accepted = meshed.proxy.accepted().since(before);
+        assert_eq!((accepted.inbound, accepted.outbound), (1, 1), "{family}");
+    }
+}
+
+#[test]
+fn a_rerun_with_the_same_flags_changes_nothing_and_cleanup_removes_all() {
+    let pod = Pod::new();
+    let before = BACKENDS.map(|backend| state(&pod.netns, backend));
+    run(&pod.netns, &[]).succeeded();
+    let first = state(&pod.netns, "nftables");
+    assert!(run(&pod.netns, &[]).succeeded().stderr.contains("already"));
+    assert_eq!(state(&pod.netns, "nftables"), first);
+    assert!(!first.contains("::6"), "{first}");
+    sidetrack(&pod.netns, &["cleanup"]).succeeded();
+    assert_eq!(BACKENDS.map(|backend| state(&pod.netns, backend)), before);
+}
+
+#[test]
+fn nothing_is_changed_where_a_flag_is_wrong() {
+    let pod = Pod::new();
+    let before = state(&pod.netns, "nftables");
+    for wrong in [
+        &["--outgoing-proxy-port", "4143"][..],
+        &["--subnets-to-ignore", "10.0.0.1"],
+        &["--proxy-uid", "0"],
+        &["--netns", "/nowhere/at/all"],
+        &["--ports-to-redirect", "80, 443"],
+    ] {
+        run(&pod.netns, wrong).failed(1, &["ERROR"]);
+    }
+    assert_eq!(state(&pod.netns, "nftables"), before);
+}
+
+#[test]
+fn the_network_namespace_is_entered() {
+    let (host, pod) = (Netns::new(), Pod::new());
+    let path = pod.netns.path();
+    run(&host, &["--netns", path.to_str().expect("text")]).succeeded();
+    assert!(state(&pod.netns, "nftables").contains("sidetrack"));
+    assert!(!state(&host, "nftables").contains("sidetrack"));
+}
+
+#[test]
+fn the_close_wait_timeout_is_set_before_any_rule() {
+    let path = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close_wait";
+    let pod = Pod::new();
+    let read = || Run::of(pod.netns.command("cat").arg(path)).succeeded().stdout;
+    let simulated = run(&pod.netns, &["--timeout-close-wait-secs", "3600", "--simulate"]).succeeded();
+    assert!(simulated.stdout.contains("4143") && read() != "3600\n");
+    let set = run(&pod.netns, &["--timeout-close-wait-secs", "3600"]).succeeded();
+    assert!(set.stderr.contains("nf_conntrack_tcp_timeout_close_wait"), "{set:?}");
+    assert_eq!(read(), "3600\n");
+    // Where it cannot be set there are no rules either.
+    let other = Pod::new();
+    let too_much = ["--timeout-close-wait-secs", "9223372036854775807"];
+    run(&other.netns, &too_much).failed(1, &["nf_conntrack_tcp_timeout_close_wait could not be set to"]);
+    assert!(!state(&other.netns, "nftables").contains("sidetrack"));
+}
+
+/// As the chart runs it: a user with one capability.
+#[test]
+fn net_admin_alone_is_enough() {
+    let pod = Pod::new();
+    let nobody = Owner::new(65534, 65534);
+    let mut command = pod
+        .netns
+        .command_with(nobody, caps::Capability::CAP_NET_ADMIN, SIDETRACK);
+    Run::of(command.args(CHART)).succeeded();
+    Meshed::start(pod, &Family::BOTH).carries_requests(&Family::BOTH);
+}
