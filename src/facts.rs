@@ -18,19 +18,26 @@ impl Default for Facts {
     fn default() -> Self {
         Self {
             ipv6: Ipv6::Usable,
-            addresses: UsableAddresses { v4: true, v6: true },
+            addresses: UsableAddresses {
+                v4: true,
+                v6: true,
+                v6_link_local: true,
+            },
             resolvers: Vec::new(),
         }
     }
 }
 
-/// Whether there are addresses that other hosts could reach: neither loopback nor link-local ones.
+/// Whether there are addresses that other hosts could reach: no loopback ones, and link-local ones apart. Where there is no
+/// other, `::6` on the loopback interface counts for one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UsableAddresses {
     /// IPv4 addresses.
     pub v4: bool,
     /// IPv6 addresses.
     pub v6: bool,
+    /// IPv6 addresses of the link, which only its neighbours could reach.
+    pub v6_link_local: bool,
 }
 
 /// What a network namespace can do with IPv6.

@@ -1,5 +1,7 @@
 //! The program: as which of its personalities it was called, and what it exits with.
 
+use std::ffi::OsString;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 /// The allocator of musl asks the kernel for each handful of pages, a hundred times in a run.
@@ -11,5 +13,12 @@ fn main() -> ExitCode {
     if std::env::var_os("CNI_COMMAND").is_some() {
         return sidetrack::cni::main();
     }
-    sidetrack::cli::run(std::env::args_os())
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    match sidetrack::cni::nomad::announcement(&arguments) {
+        Some(line) => match io::stdout().write_all(line.as_bytes()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        },
+        None => sidetrack::cli::run(arguments),
+    }
 }

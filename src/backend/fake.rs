@@ -89,7 +89,11 @@ impl Fake {
             loopback: Loopback {
                 up: true,
                 ipv6: Ipv6::Usable,
-                addresses: UsableAddresses { v4: true, v6: true },
+                addresses: UsableAddresses {
+                    v4: true,
+                    v6: true,
+                    v6_link_local: true,
+                },
                 our_addresses: addresses.collect(),
             },
             policy_routing,

@@ -3,11 +3,13 @@
 //! [`choice`] says which, [`install`] in which order things are done and undone, over the [`Kernel`] trait;
 //! [`Namespace`] does them for real. [`check`] compares what is installed with a plan.
 
+pub mod applied;
 pub mod check;
 pub mod choice;
 mod error;
 #[cfg(test)]
 mod fake;
+mod foreign;
 pub mod install;
 pub mod iptables;
 pub mod nftables;
@@ -18,6 +20,7 @@ use std::fmt;
 
 pub use self::choice::RuleBackend;
 pub use self::error::KernelError;
+pub use self::foreign::RemovedForeign;
 use self::iptables::{Iptables, Variant, legacy};
 use self::nftables::{Nftables, NftablesError};
 pub use self::observed::Observed;

@@ -38,18 +38,51 @@ impl Observed {
         self.policy_routing.iter().copied().chain(addresses).collect()
     }
 
+    /// The tables of iptables-nft that have chains like these.
+    pub fn tables_of_iptables(&self, is_meant: impl Fn(&str) -> bool) -> Vec<String> {
+        let mut tables: Vec<String> = Vec::new();
+        for chain in self.chains.iter().filter(|chain| is_meant(&chain.chain)) {
+            let of_iptables = chain.table.starts_with("ip ") || chain.table.starts_with("ip6 ");
+            if of_iptables && !tables.contains(&chain.table) {
+                tables.push(chain.table.clone());
+            }
+        }
+        tables
+    }
+
+    /// The tables of iptables-nft that have chains of ours.
+    pub fn our_tables_of_iptables(&self) -> Vec<String> {
+        self.tables_of_iptables(is_iptables_chain)
+    }
+
     /// Logs what will be in the way of any redirection here.
     pub fn log_warnings(&self) {
         for other in redirectors(self.all_chains()) {
+            let remove = other.removal();
             tracing::warn!(
                 tool = other.tool,
                 table = other.table,
                 chain = other.chain,
+                remove,
                 "another tool redirects traffic here too, and the two will fight: remove its rules, or do without \
                  sidetrack"
             );
         }
         self.warn_of_loopback();
+    }
+
+    /// Logs which rules of other tools there are, where ours are removed.
+    pub fn warn_of_foreign_rules(&self) {
+        for other in redirectors(self.all_chains()) {
+            let remove = other.removal();
+            tracing::warn!(
+                tool = other.tool,
+                table = other.table,
+                chain = other.chain,
+                remove,
+                "another tool's rules are here, and stay"
+            );
+        }
     }
 
     /// Logs it where the loopback interface is down.

@@ -2,18 +2,17 @@
 
 use std::process::ExitCode;
 
-use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
 use serde_json::json;
 
-use super::failure::{Failure, NEGATIVE};
+use super::failure::NEGATIVE;
 use super::settings::settings;
 use super::{args, istio_iptables, output, redirection};
 use crate::backend::Namespace;
 use crate::backend::check::{Report, State};
 use crate::drift::Difference;
 use crate::linux::netns;
-use crate::mesh::istio::front_end::Task;
+use crate::mesh::redirectors::{Redirector, redirectors};
 use crate::options::Settings;
 use crate::options::table::Scope;
 use crate::plan::Plan;
@@ -50,17 +49,17 @@ fn arguments(command: Command) -> Command {
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let (settings, netns) = match matches.subcommand() {
-        Some((_, theirs)) => of_istio_iptables(matches, theirs)?,
+        Some((_, theirs)) => istio_iptables::plan_of(matches, theirs, &["json"])?,
         None => (settings(matches)?, args::text_or_variable(matches, "netns")),
     };
-    let report = match netns {
-        Some(netns) => netns::within(netns::path(&netns), || check(&settings))??,
+    let (report, others) = match &netns {
+        Some(netns) => netns::within(netns::path(netns), || check(&settings))??,
         None => check(&settings)?,
     };
     let text = if matches.get_flag("json") {
         json(&report)
     } else {
-        words(&report)
+        words(&report) + &removals(&others, netns.as_deref())
     };
     output::print(&text)?;
     Ok(match report.state {
@@ -69,28 +68,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// The settings and the network namespace of a command line of `istio-iptables`.
-fn of_istio_iptables(ours: &ArgMatches, theirs: &ArgMatches) -> anyhow::Result<(Settings, Option<String>)> {
-    let given = |id: &&clap::Id| ours.value_source(id.as_str()) == Some(ValueSource::CommandLine);
-    let stray = ours
-        .ids()
-        .filter(given)
-        .filter(|id| *id != "json" && *id != istio_iptables::NAME);
-    let mut mistakes: Vec<String> = stray
-        .map(|id| format!("--{id} means nothing before istio-iptables, whose own flags come after that word"))
-        .collect();
-    let request = istio_iptables::request(theirs)?;
-    if request.task == Task::Cleanup {
-        mistakes.push("--cleanup-only: there is no plan to compare with. Leave it out".to_owned());
-    }
-    if mistakes.is_empty() {
-        Ok((request.settings, request.netns))
-    } else {
-        Err(Failure::Usage(mistakes).into())
-    }
-}
-
-fn check(settings: &Settings) -> anyhow::Result<Report> {
+fn check(settings: &Settings) -> anyhow::Result<(Report, Vec<Redirector>)> {
     let mut namespace = Namespace::default();
     let observed = namespace.observe()?;
     observed.warn_of_loopback();
@@ -101,7 +79,19 @@ fn check(settings: &Settings) -> anyhow::Result<Report> {
         &settings.config,
         &redirection::facts(&settings.config, Some(&observed.loopback))?,
     )?;
-    Ok(namespace.check(&plan, settings.install.backend, &observed)?)
+    let report = namespace.check(&plan, settings.install.backend, &observed)?;
+    Ok((report, redirectors(observed.all_chains())))
+}
+
+/// What removes the rules of other tools that redirect.
+fn removals(others: &[Redirector], netns: Option<&str>) -> String {
+    let netns = netns.map(|netns| format!(" --netns {netns}")).unwrap_or_default();
+    let mut lines: Vec<String> = Vec::new();
+    for other in others.iter().filter(|other| other.mesh.is_some()) {
+        let line = format!("To remove the rules of {}: {}{netns}\n", other.tool, other.removal());
+        lines.push(line);
+    }
+    lines.concat()
 }
 
 fn words(report: &Report) -> String {

@@ -1,11 +1,15 @@
 //! `sidetrack cleanup`: removes what is ours from a network namespace.
 
-use clap::{ArgMatches, Command};
+use clap::builder::PossibleValuesParser;
+use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use super::failure::Failure;
 use super::settings::logging_alone;
 use super::{args, persist, redirection};
 use crate::linux::netns;
-use crate::options::table::Scope;
+use crate::mesh::{MESHES, Mesh};
+use crate::options::table::{Group, Scope};
+use crate::types::{Choice as _, MeshName};
 
 /// What it is called.
 pub const NAME: &str = "cleanup";
@@ -19,21 +23,54 @@ pub fn command() -> Command {
 
 fn arguments(command: Command) -> Command {
     command
-        .after_help("Example: sidetrack cleanup --netns pod")
+        .after_help(
+            "Examples: sidetrack cleanup --netns pod\n          \
+             sidetrack cleanup --foreign istio,linkerd",
+        )
         .arg(args::netns())
+        .arg(
+            Arg::new("foreign")
+                .long("foreign")
+                .value_name("MESH")
+                .action(ArgAction::Append)
+                .value_delimiter(',')
+                .value_parser(PossibleValuesParser::new(MESHES.iter().map(|mesh| name(mesh))))
+                .hide_possible_values(true)
+                .help("Remove this mesh's rules, not ours: istio, kuma, linkerd, consul")
+                .help_heading(Group::Run.heading()),
+        )
         .arg(args::persist("Apply at no boot any more, too"))
         .args(args::options(|option| option.scope == Scope::Logging))
         .arg(args::verbose())
 }
 
+/// What the option calls a mesh.
+fn name(mesh: &Mesh) -> &'static str {
+    let named = MeshName::ALL.iter().find(|(name, _)| *name == mesh.option);
+    named.map_or("", |(_, name)| name)
+}
+
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     logging_alone(matches)?;
+    let foreign: Vec<&Mesh> = {
+        let given: Vec<&String> = matches.get_many("foreign").into_iter().flatten().collect();
+        let is_given = |mesh: &&Mesh| given.iter().any(|given| *given == name(mesh));
+        MESHES.iter().filter(is_given).collect()
+    };
+    let remove = || match foreign.as_slice() {
+        [] => redirection::cleanup(),
+        meshes => redirection::cleanup_foreign(meshes),
+    };
     if matches.get_flag("persist") {
+        if !foreign.is_empty() {
+            let reason = "--persist and --foreign: what lasts is ours; leave one of them out".to_owned();
+            return Err(Failure::Usage(vec![reason]).into());
+        }
         return persist::cleanup(matches);
     }
     match args::text_or_variable(matches, "netns") {
-        Some(netns) => netns::administer(netns::path(&netns), redirection::cleanup)?,
-        None => redirection::cleanup(),
+        Some(netns) => netns::administer(netns::path(&netns), remove)?,
+        None => remove(),
     }
 }

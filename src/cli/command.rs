@@ -1,23 +1,29 @@
 //! The tree of commands, and running the one that was typed.
 
 use std::ffi::OsString;
+use std::io::{self, Write as _};
 use std::process::{ExitCode, Termination};
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, Command};
 
 use super::failure::{self, ExitCodes, Failure};
 use super::{
-    apply, check, cleanup, completions, explain, graph, help, istio_iptables, linkerd_proxy_init, lint, logging, node,
-    output, probe,
+    apply, check, cleanup, completions, explain, graph, help, istio_iptables, kuma_init, linkerd_proxy_init, lint,
+    logging, node, output, probe,
 };
+use crate::mesh::peers::{self, PeerFlag};
 use crate::types::LogLevel;
 
-/// Runs one command: as `istio-iptables` or `proxy-init` where the program is called that, else as one of our own.
+/// Runs one command: as `istio-iptables`, `proxy-init` or `kumactl` where the program is called that, else as one of our
+/// own.
 ///
 /// Errors are logged. The exit code is 0, or what the command has for its failures and findings.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if let Some(called) = kuma_init::called(&arguments) {
+        return exit_code(called.command, &called.arguments, called.run, failure::KUMACTL);
+    }
     if let Some(arguments) = istio_iptables::arguments(&arguments) {
         return exit_code(
             istio_iptables::command,
@@ -55,6 +61,7 @@ fn ours() -> Command {
         node::command(),
         probe::command(),
         istio_iptables::command(),
+        kuma_init::command(),
         linkerd_proxy_init::command(),
         completions::command(),
         help::command(),
@@ -101,6 +108,9 @@ fn exit_code<T: Termination>(
         Err(error) => {
             let printed = match error.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => output::print(&error.render().to_string()),
+                ErrorKind::UnknownArgument if codes == failure::SIDETRACK && explain_peers(&error, arguments) => {
+                    return ExitCode::from(codes.usage);
+                }
                 _ => {
                     // What is wrong goes to standard error, where maybe nobody reads it.
                     let _printed = error.print();
@@ -120,4 +130,27 @@ fn exit_code<T: Termination>(
             failure::report(&error, codes)
         }
     }
+}
+
+/// Says of flags of other tools what they are and what to use here, where one is what is wrong with the command line.
+fn explain_peers(error: &clap::Error, arguments: &[OsString]) -> bool {
+    let Some(ContextValue::String(unknown)) = error.get(ContextKind::InvalidArg) else {
+        return false;
+    };
+    let flags = arguments.iter().skip(1).filter_map(|argument| {
+        let text = argument.to_str()?;
+        Some(text.split_once('=').map_or(text, |(flag, _)| flag))
+    });
+    let found: Vec<(&str, PeerFlag)> = flags.filter_map(|flag| Some((flag, peers::find(flag)?))).collect();
+    // Of a word with one hyphen, the first letter is what is unknown.
+    let is_unknown = |flag: &str| flag == unknown || flag.starts_with(unknown.as_str()) && !flag.starts_with("--");
+    if !found.iter().any(|(flag, _)| is_unknown(flag)) {
+        return false;
+    }
+    for (flag, peer) in found {
+        let (what, hint) = peer.advice(flag);
+        // What is wrong goes to standard error, where maybe nobody reads it.
+        let _printed = writeln!(io::stderr(), "error: {what}, and none of this command\nhint: {hint}");
+    }
+    true
 }

@@ -17,7 +17,7 @@ use crate::mesh::annotations::Annotations;
 use crate::mesh::manifest;
 use crate::mesh::pod::Pod;
 use crate::mesh::policy::Policy;
-use crate::mesh::verdict::{self, Because, By, Given, Undecided, Unseen, Verdict};
+use crate::mesh::verdict::{self, Because, By, Given, Left, Undecided, Unseen, Verdict};
 use crate::options::table::{OPTIONS, Scope};
 use crate::options::{Config, Settings};
 use crate::plan::{Plan, PolicyRouting};
@@ -289,9 +289,10 @@ fn verdict_of(pod: &Manifest, matches: &ArgMatches) -> Result<Verdict, Failure> 
         read: &invocation::read,
     };
     let verdict = match verdict::verdict(&facts, &given) {
-        Ok(Verdict::Left(left)) if left.because == Because::InitContainer => {
-            verdict::by_unknown_init_container(&facts, &given, &left)
-        }
+        Ok(Verdict::Left(Left {
+            because: Because::InitContainer(name),
+            reason,
+        })) => verdict::by_unknown_init_container(&facts, &given, name, &reason),
         Ok(verdict) => verdict,
         Err(Undecided::NoAnnotations) => return Err(mistake("--pod: its annotations are not known".to_owned())),
         Err(Undecided::Invalid(problems)) => return Err(problems.into()),

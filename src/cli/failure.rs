@@ -25,6 +25,9 @@ pub const LINKERD_PROXY_INIT: ExitCodes = ExitCodes { usage: 1, input: 1 };
 /// Those of `istio-iptables`.
 pub const ISTIO_IPTABLES: ExitCodes = ExitCodes { usage: 255, input: 1 };
 
+/// Those of `kumactl`.
+pub const KUMACTL: ExitCodes = ExitCodes { usage: 1, input: 1 };
+
 /// The exit code for a system that cannot do what was asked.
 pub const SYSTEM: u8 = 1;
 /// The exit code where something is not as it should be, and that is the answer to what was asked.

@@ -11,9 +11,11 @@ use crate::options::table::Group;
 pub const OF_ISTIO: &str = "As in Istio";
 /// The heading of those that are Linkerd's.
 pub const OF_LINKERD: &str = "As in Linkerd";
+/// The same for flags of Kuma.
+pub const OF_KUMA: &str = "As in Kuma";
 
 /// The headings whose options are named alone.
-const NAMED: [&str; 7] = [
+const NAMED: [&str; 8] = [
     Group::Proxy.heading(),
     Group::Inbound.heading(),
     Group::Outbound.heading(),
@@ -21,6 +23,7 @@ const NAMED: [&str; 7] = [
     Group::General.heading(),
     OF_ISTIO,
     OF_LINKERD,
+    OF_KUMA,
 ];
 
 /// How wide help is.

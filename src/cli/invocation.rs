@@ -7,7 +7,7 @@ use std::path::Path;
 
 use clap::Command;
 
-use super::{apply, args, istio_iptables, linkerd_proxy_init};
+use super::{apply, args, istio_iptables, kuma_init, linkerd_proxy_init};
 use crate::mesh;
 use crate::mesh::invocation::Invocation;
 use crate::options::{Settings, sources};
@@ -42,6 +42,12 @@ const FRONT_ENDS: &[FrontEnd] = &[
         arguments: linkerd_proxy_init::arguments,
         settings: linkerd_proxy_init::settings,
     },
+    FrontEnd {
+        programs: &[kuma_init::KUMACTL],
+        containers: &[],
+        arguments: kuma_init::arguments,
+        settings: kuma_init::settings_of,
+    },
 ];
 
 /// What the program is called.
@@ -58,7 +64,7 @@ pub fn read(invocation: &Invocation<'_>) -> Option<Result<Settings, Vec<String>>
             .and_then(|found| found.programs.first());
         words.insert(0, of_image.unwrap_or(&OURS));
     }
-    let program = Path::new(words.first()?).file_name()?.to_str()?;
+    let program = Path::new(*words.first()?).file_name()?.to_str()?;
     if program != OURS && !FRONT_ENDS.iter().any(|known| known.programs.contains(&program)) {
         return None;
     }
@@ -70,7 +76,8 @@ pub fn read(invocation: &Invocation<'_>) -> Option<Result<Settings, Vec<String>>
         .find_map(|front_end| Some((front_end, (front_end.arguments)(&words)?)));
     let settings = match theirs {
         Some((front_end, words)) => (front_end.settings)(words, variables, &accounts),
-        None => ours(words, variables, &accounts),
+        None if program == OURS => ours(words, variables, &accounts),
+        None => None,
     };
     settings.filter(|_| !accounts.asked.get())
 }

@@ -3,13 +3,16 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::{Arg, ArgMatches, Command};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Command, Id};
 use thiserror::Error;
 
 use super::args::first_line;
 use super::failure::Failure;
 use super::help::OF_ISTIO;
 use super::{logging, output, redirection};
+use crate::backend::Namespace;
+use crate::facts::UsableAddresses;
 use crate::linux::accounts::AccountFiles;
 use crate::linux::netns;
 use crate::mesh::istio::front_end::table::{SETTINGS, Setting};
@@ -26,6 +29,14 @@ struct DryRunFile {
     path: PathBuf,
     reason: std::io::Error,
 }
+
+/// Nothing says whether IPv6 is to be redirected.
+#[derive(Debug, Error)]
+#[error(
+    "no valid local IP address found: this network namespace has none but those of loopback and of links, and the first \
+     one says whether IPv6 is redirected. Set up the network first; sidetrack apply and sidetrack cleanup need no address"
+)]
+struct NoAddress;
 
 /// What it is called.
 pub const NAME: &str = "istio-iptables";
@@ -115,6 +126,31 @@ pub fn request(matches: &ArgMatches) -> Result<Request, Failure> {
     parsed.request.map_err(failure)
 }
 
+/// The settings and the network namespace that the flags after `istio-iptables` give for a command of ours. Of that
+/// command's own arguments, those that are `meant` may come before the word.
+///
+/// # Errors
+/// All that is wrong with either.
+pub fn plan_of(ours: &ArgMatches, theirs: &ArgMatches, meant: &[&str]) -> Result<(Settings, Option<String>), Failure> {
+    let given = |id: &&Id| ours.value_source(id.as_str()) == Some(ValueSource::CommandLine);
+    let stray = ours
+        .ids()
+        .filter(given)
+        .filter(|id| !meant.contains(&id.as_str()) && *id != NAME);
+    let mut mistakes: Vec<String> = stray
+        .map(|id| format!("--{id} means nothing before istio-iptables, whose own flags come after that word"))
+        .collect();
+    let request = request(theirs)?;
+    if request.task == Task::Cleanup {
+        mistakes.push("--cleanup-only: there is no plan to compare with. Leave it out".to_owned());
+    }
+    if mistakes.is_empty() {
+        Ok((request.settings, request.netns))
+    } else {
+        Err(Failure::Usage(mistakes))
+    }
+}
+
 /// What a command line and variables ask for, or what is wrong with them. `None` where it is no command to redirect.
 pub fn settings(
     arguments: Vec<OsString>,
@@ -151,6 +187,13 @@ fn failure(mistakes: Vec<Mistake>) -> Failure {
 }
 
 fn work(request: &Request) -> anyhow::Result<()> {
+    // As Istio does, first of all and whatever is asked for. Rules for IPv4 alone would let IPv6 bypass the proxy where
+    // its addresses come later.
+    if let Ok(loopback) = Namespace::default().loopback()
+        && loopback.addresses == UsableAddresses::default()
+    {
+        return Err(NoAddress.into());
+    }
     if request.settings.dry_run.requested {
         return dry_run(request);
     }

@@ -12,6 +12,7 @@ mod graph;
 mod help;
 mod invocation;
 mod istio_iptables;
+mod kuma_init;
 mod linkerd_proxy_init;
 mod lint;
 mod logging;

@@ -6,7 +6,7 @@ use clap::{Arg, ArgMatches, Command};
 
 use super::failure::{Failure, Unproved};
 use super::settings::settings;
-use super::{args, output, redirection};
+use super::{args, istio_iptables, output, redirection};
 use crate::backend::{Namespace, Observed, RuleBackend};
 use crate::linux::netns;
 use crate::mesh::redirectors::redirectors;
@@ -28,10 +28,12 @@ pub fn command() -> Command {
 
 fn arguments(command: Command) -> Command {
     command
+        .disable_help_subcommand(true)
         .after_help(
-            "Give the options that the redirection was applied with.\n\
+            "Give the options that the redirection was applied with, or Istio's flags after istio-iptables.\n\
              Exit codes: 0 all passed, 3 some failed, 1 some could not be made.\n\
-             Example: sidetrack probe --netns /proc/4321/ns/net --exclude-outbound-ports 3306,6379",
+             Examples: sidetrack probe --netns /proc/4321/ns/net --exclude-outbound-ports 3306,6379\n          \
+             sidetrack probe istio-iptables -p 15001 -z 15006 -i '*' -b '*'",
         )
         .arg(args::netns())
         .arg(args::config())
@@ -45,13 +47,18 @@ fn arguments(command: Command) -> Command {
                 .help("How long to wait for connections that get no answer [5s]")
                 .help_heading(Group::Run.heading()),
         )
-        .arg(args::json())
+        .arg(args::json().global(true))
         .arg(args::verbose())
+        .subcommand(istio_iptables::command().about("Proves what istio-iptables with these flags would redirect"))
 }
 
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
-    let (settings, timeout) = match (settings(matches), timeout(matches)) {
+    let settings = match matches.subcommand() {
+        Some((_, theirs)) => istio_iptables::plan_of(matches, theirs, &["json", "timeout"]),
+        None => settings(matches).map(|settings| (settings, args::text_or_variable(matches, "netns"))),
+    };
+    let ((settings, netns), timeout) = match (settings, timeout(matches)) {
         (Ok(settings), Ok(timeout)) => (settings, timeout),
         (Err(failure), Ok(_)) => return Err(failure.into()),
         (Ok(_), Err(problem)) => return Err(Failure::Input(vec![problem]).into()),
@@ -63,7 +70,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
         }
     };
     let prove = || prove(&settings.config, PORT, timeout);
-    let report = match args::text_or_variable(matches, "netns") {
+    let report = match netns {
         Some(netns) => netns::within(netns::path(&netns), prove)??,
         None => prove()?,
     };

@@ -1,12 +1,12 @@
 //! What commands do in the network namespace of this thread: plan, apply, clean up.
 
 use super::output;
-use crate::backend::choice::Chosen;
-use crate::backend::install::{self, Applied, Removed};
-use crate::backend::{Change, Namespace, iptables};
+use crate::backend::install::{self, Removed};
+use crate::backend::{Namespace, RemovedForeign, RuleBackend, applied, iptables};
 use crate::facts::Facts;
 use crate::linux::resolvers::{self, ResolversError};
 use crate::linux::route::Loopback;
+use crate::mesh::Mesh;
 use crate::options::{Config, Settings};
 use crate::plan::Plan;
 use crate::render;
@@ -23,9 +23,14 @@ pub fn apply(settings: &Settings) -> anyhow::Result<()> {
     let mut namespace = Namespace::claim();
     let observed = namespace.observe()?;
     observed.log_warnings();
-    let plan = Plan::new(&settings.config, &facts(&settings.config, Some(&observed.loopback))?)?;
-    let applied = install::apply(&mut namespace, &plan, settings.install.backend, &observed)?;
-    tell(&plan, &applied);
+    let facts = facts(&settings.config, Some(&observed.loopback))?;
+    let plan = Plan::new(&settings.config, &facts)?;
+    let chosen = install::apply(&mut namespace, &plan, settings.install.backend, &observed)?;
+    let backend = chosen.backend;
+    if let Some(reason) = &chosen.fallback {
+        tracing::warn!(%backend, reason, "taken instead of nftables");
+    }
+    applied::log(&settings.config, &facts, &plan, backend, &chosen.done);
     Ok(())
 }
 
@@ -78,25 +83,6 @@ pub fn facts(config: &Config, loopback: Option<&Loopback>) -> Result<Facts, Reso
     })
 }
 
-fn tell(plan: &Plan, chosen: &Chosen<Applied>) {
-    let applied = &chosen.done;
-    let families: Vec<String> = plan.ruleset.families.iter().map(|family| family.to_string()).collect();
-    let (families, backend) = (families.join(" and "), chosen.backend);
-    if let Some(reason) = &chosen.fallback {
-        tracing::warn!(%backend, reason, "taken instead of nftables");
-    }
-    match applied.change {
-        Change::Created => tracing::info!(%backend, families, "traffic is redirected now"),
-        Change::Replaced => tracing::info!(%backend, families, "the redirection was replaced by this one"),
-        Change::Unchanged => tracing::info!(%backend, families, "traffic was redirected like this already"),
-    }
-    if applied.change == Change::Unchanged {
-        for missing in &applied.added {
-            tracing::warn!(%missing, "this was missing and has been put back");
-        }
-    }
-}
-
 /// Removes what is ours from this network namespace.
 ///
 /// # Errors
@@ -104,6 +90,7 @@ fn tell(plan: &Plan, chosen: &Chosen<Applied>) {
 pub fn cleanup() -> anyhow::Result<()> {
     let mut namespace = Namespace::claim();
     let observed = namespace.observe()?;
+    observed.warn_of_foreign_rules();
     let removed = install::cleanup(&mut namespace, &observed)?;
     if removed == Removed::default() {
         tracing::info!("there was nothing of sidetrack's here");
@@ -111,6 +98,13 @@ pub fn cleanup() -> anyhow::Result<()> {
     }
     for backend in removed.rules {
         tracing::info!(%backend, "the rules were removed");
+        match backend {
+            RuleBackend::Nftables => {}
+            RuleBackend::IptablesNft => namespace.remove_empty_tables(&observed.our_tables_of_iptables()),
+            RuleBackend::IptablesLegacy => {
+                tracing::info!(%backend, "its tables stay, as the kernel removes them with the network namespace alone");
+            }
+        }
     }
     for address in removed.addresses {
         tracing::info!(%address, "the address was taken from the loopback interface");
@@ -118,5 +112,32 @@ pub fn cleanup() -> anyhow::Result<()> {
     for what in removed.policy_routing {
         tracing::info!(%what, "the policy routing was removed");
     }
+    Ok(())
+}
+
+/// Removes the rules of other meshes' own programs from this network namespace, and nothing else.
+///
+/// # Errors
+/// The system cannot or may not.
+pub fn cleanup_foreign(meshes: &[&Mesh]) -> anyhow::Result<()> {
+    let mut namespace = Namespace::claim();
+    let observed = namespace.observe()?;
+    for mesh in meshes {
+        let removed = namespace.remove_rules_of(mesh, &observed)?;
+        let mesh = mesh.name;
+        if removed == RemovedForeign::default() {
+            tracing::info!(mesh, "there was nothing of this mesh here");
+        }
+        for (variant, family) in removed.iptables {
+            tracing::info!(mesh, iptables = %variant, %family, "the mesh's rules were removed");
+        }
+        for table in removed.tables {
+            tracing::info!(mesh, table, "the mesh's table was removed");
+        }
+        for what in removed.policy_routing {
+            tracing::info!(mesh, %what, "the mesh's policy routing was removed");
+        }
+    }
+    namespace.observe()?.warn_of_foreign_rules();
     Ok(())
 }

@@ -11,7 +11,7 @@ use crate::backend::check::{Report, State};
 use crate::backend::choice::{self, choose};
 use crate::backend::install;
 use crate::backend::iptables::isolation::isolate_this_thread;
-use crate::backend::{Namespace, Observed, RuleBackend};
+use crate::backend::{Namespace, Observed, RuleBackend, applied};
 use crate::drift::Difference;
 use crate::facts::Facts;
 use crate::linux::{netns, privilege};
@@ -113,9 +113,10 @@ pub(super) fn put_in_place(
     namespace: &mut Namespace,
     observed: &Observed,
 ) -> Result<(), Error> {
-    let plan = plan(config, observed, &netconf.resolvers)?;
-    let applied = install::apply_with(namespace, &plan, backend, observed)?;
-    tracing::debug!(%backend, change = %applied.change, "the rules are in place");
+    let (config, facts) = seen(config, observed, &netconf.resolvers);
+    let plan = Plan::new(&config, &facts)?;
+    let done = install::apply_with(namespace, &plan, backend, observed)?;
+    applied::log(&config, &facts, &plan, backend, &done);
     Ok(())
 }
 

@@ -68,7 +68,12 @@ pub struct Attachment {
     pub ifname: String,
     /// The pod, from `CNI_ARGS`.
     pub pod: PodName,
+    /// What Nomad wants, from `CNI_ARGS`: [`CONSUL_CONFIG`].
+    pub consul_config: Option<String>,
 }
+
+/// The argument by which Nomad tells Consul's plugin what it is to do, as JSON: what an annotation says in Kubernetes.
+pub const CONSUL_CONFIG: &str = "CONSUL_IPTABLES_CONFIG";
 
 impl Attachment {
     /// Reads the variables that ADD and CHECK require, and `CNI_ARGS`.
@@ -81,16 +86,21 @@ impl Attachment {
         let netns = variables("CNI_NETNS")
             .filter(|path| !path.is_empty())
             .ok_or_else(|| "CNI_NETNS is missing".to_owned());
-        let pod = pod_name(variables);
-        match (container_id, netns, ifname, pod) {
-            (Ok(container_id), Ok(netns), Ok(ifname), Ok(pod)) => Ok(Self {
+        let arguments = arguments(variables);
+        match (container_id, netns, ifname, arguments) {
+            (Ok(container_id), Ok(netns), Ok(ifname), Ok(arguments)) => Ok(Self {
                 container_id,
                 netns: netns.into(),
                 ifname,
-                pod,
+                pod: named(&arguments),
+                consul_config: arguments
+                    .into_iter()
+                    .rev()
+                    .find(|(key, value)| key == CONSUL_CONFIG && !value.is_empty())
+                    .map(|(_, value)| value),
             }),
-            (container_id, netns, ifname, pod) => Err(Error::Environment(
-                [container_id.err(), netns.err(), ifname.err(), pod.err()]
+            (container_id, netns, ifname, arguments) => Err(Error::Environment(
+                [container_id.err(), netns.err(), ifname.err(), arguments.err()]
                     .into_iter()
                     .flatten()
                     .collect(),
@@ -99,26 +109,38 @@ impl Attachment {
     }
 }
 
-/// Reads the pairs `KEY=VALUE` of `CNI_ARGS`, in whatever order they come. Keys that mean nothing here are for
-/// others.
+/// The pod that `CNI_ARGS` names.
+///
+/// # Errors
+/// It is not made of pairs.
+pub fn pod_name(variables: Variables) -> Result<PodName, String> {
+    arguments(variables).map(|arguments| named(&arguments))
+}
+
+fn named(arguments: &[(String, String)]) -> PodName {
+    let mut pod = PodName::default();
+    arguments.iter().for_each(|(key, value)| pod.learn(key, value));
+    pod
+}
+
+/// Reads the pairs `KEY=VALUE` of `CNI_ARGS`, in whatever order they come. A value ends at a semicolon, and there is no
+/// way to quote one. Keys that mean nothing here are for others.
 ///
 /// # Errors
 /// Something in it is no such pair.
-pub fn pod_name(variables: Variables) -> Result<PodName, String> {
-    let mut pod = PodName::default();
+fn arguments(variables: Variables) -> Result<Vec<(String, String)>, String> {
     let Some(arguments) = variables("CNI_ARGS").filter(|arguments| !arguments.is_empty()) else {
-        return Ok(pod);
+        return Ok(Vec::new());
     };
     let arguments = arguments
         .into_string()
         .map_err(|bytes| format!("CNI_ARGS: {bytes:?} is not UTF-8"))?;
-    for pair in arguments.split(';').filter(|pair| !pair.is_empty()) {
-        let (key, value) = pair
-            .split_once('=')
-            .ok_or_else(|| format!("CNI_ARGS: {pair:?} is not KEY=VALUE"))?;
-        pod.learn(key, value);
-    }
-    Ok(pod)
+    let pairs = arguments.split(';').filter(|pair| !pair.is_empty());
+    let read = |pair: &str| match pair.split_once('=') {
+        Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
+        None => Err(format!("CNI_ARGS: {pair:?} is not KEY=VALUE")),
+    };
+    pairs.map(read).collect()
 }
 
 const CONTAINER_ID: &str = "a letter or digit, then letters, digits, '_', '.' or '-'";
@@ -180,6 +202,24 @@ mod tests {
         let read = read.unwrap();
         assert_eq!(read.pod.to_string(), "shop/web-0");
         assert_eq!(read.netns, PathBuf::from("/run/netns/a"));
+    }
+
+    #[test]
+    fn what_nomad_passes_is_read_as_it_is_in_any_order() {
+        let json = r#"{"ProxyUserID":"101","ProxyInboundPort":9999,"NetNS":"/a=b"}"#;
+        let nomad = "IgnoreUnknown=true;NOMAD_JOB_ID=web";
+        for args in [
+            format!("{nomad};CONSUL_IPTABLES_CONFIG={json}"),
+            format!("CONSUL_IPTABLES_CONFIG={json};{nomad}"),
+        ] {
+            let read = attachment(&[
+                ("CNI_CONTAINERID", "0f1e"),
+                ("CNI_NETNS", "/run/netns/a"),
+                ("CNI_IFNAME", "eth0"),
+                ("CNI_ARGS", &args),
+            ]);
+            assert_eq!(read.unwrap().consul_config.as_deref(), Some(json));
+        }
     }
 
     #[test]

@@ -196,7 +196,7 @@ pub fn how_to_get_annotations(asked: bool) -> String {
     } else {
         format!(
             "add \"capabilities\": {{\"{POD_ANNOTATIONS}\": true}} to this plugin in the conflist \
-             (containerd 1.5, CRI-O 1.28 or later)"
+             (containerd 1.5, CRI-O 1.28 or later), or with Multus, which hands none on, \"cni-args\" to the pod's network"
         )
     };
     format!("{first}; or let such pods through with \"onMissingAnnotations\": \"pass\"")

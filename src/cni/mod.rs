@@ -16,7 +16,9 @@ pub mod environment;
 pub mod error;
 pub mod late;
 mod log;
+mod multus;
 pub mod netconf;
+pub mod nomad;
 pub mod report;
 pub mod result;
 #[cfg(test)]
@@ -104,7 +106,7 @@ pub fn run(variables: Variables, mut stdin: impl Read) -> Run {
 
 /// The verbs that take a NetConf.
 fn request(verb: Verb, variables: Variables, stdin: &[u8]) -> Result<(Answer, Outcome), Error> {
-    let netconf = NetConf::parse(stdin)?;
+    let mut netconf = NetConf::parse(stdin)?;
     let since = match verb {
         Verb::Check => Version::V0_4_0,
         Verb::Gc | Verb::Status => Version::V1_1_0,
@@ -118,11 +120,13 @@ fn request(verb: Verb, variables: Variables, stdin: &[u8]) -> Result<(Answer, Ou
     match verb {
         Verb::Add => {
             let attachment = Attachment::of(variables)?;
+            netconf.learn(&attachment);
             let outcome = span(verb, &attachment).in_scope(|| attach::add(&netconf, &attachment))?;
             return Ok((Answer::result(netconf.version, netconf.previous.as_deref()), outcome));
         }
         Verb::Check => {
             let attachment = Attachment::of(variables)?;
+            netconf.learn(&attachment);
             span(verb, &attachment).in_scope(|| attach::check(&netconf, &attachment))?;
         }
         Verb::Status => attach::status(&netconf)?,

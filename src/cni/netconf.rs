@@ -7,10 +7,12 @@ use std::path::PathBuf;
 use serde_json::{Map, Value};
 
 use super::capability::POD_ANNOTATIONS;
+use super::environment::Attachment;
 use super::error::Error;
 use super::report::SOCKET;
 use super::verbatim::member;
 use super::version::Version;
+use super::{multus, nomad};
 use crate::mesh;
 use crate::mesh::annotations::Annotations;
 use crate::mesh::policy::Policy;
@@ -34,7 +36,7 @@ pub struct NetConf {
     pub logging: Logging,
     /// `logFile`.
     pub log_file: Option<PathBuf>,
-    /// The pod's annotations; `None` where the runtime handed none over.
+    /// The pod's annotations; `None` where the runtime handed none over. Where it has not, `args.cni` may say the same.
     pub annotations: Option<Annotations>,
     /// Whether they were asked for, in `capabilities`.
     pub asks_for_annotations: bool,
@@ -157,8 +159,16 @@ impl NetConf {
             netconf.previous = member(text, "prevResult").map(str::to_owned);
         }
         netconf.problems.extend(name(&object).err().map(problem));
+        let in_place_of_consul = object.get("type").is_some_and(|of| of == nomad::PLUGIN);
         for (key, value) in &object {
-            netconf.read(key, value);
+            match key.as_str() {
+                "log_level" if in_place_of_consul => {
+                    // Levels that are not ours are none to stop a pod for.
+                    let _read = choice::<LogLevel>(value).map(|level| netconf.logging.level = level);
+                }
+                key if in_place_of_consul && nomad::KEYS.contains(&key) => {}
+                key => netconf.read(key, value),
+            }
         }
         netconf.read_runtime_config(&object);
         Ok(netconf)
@@ -179,6 +189,13 @@ impl NetConf {
             Ok(())
         } else {
             Err(Error::Options(self.problems.clone()))
+        }
+    }
+
+    /// Takes what Nomad hands over with the attachment for annotations, where the runtime has none.
+    pub fn learn(&mut self, attachment: &Attachment) {
+        if let (None, Some(config)) = (&self.annotations, &attachment.consul_config) {
+            self.annotations = Some(mesh::consul::nomad(config));
         }
     }
 
@@ -210,6 +227,11 @@ impl NetConf {
             Some(Err(reason)) => self
                 .problems
                 .push(problem(format!("runtimeConfig: {POD_ANNOTATIONS}: {reason}"))),
+        }
+        if self.annotations.is_none() {
+            self.annotations = object
+                .get("args")
+                .and_then(|args| multus::annotations(args.get("cni")?));
         }
         let asked = object.get("capabilities").and_then(|asked| asked.get(POD_ANNOTATIONS));
         self.asks_for_annotations = asked == Some(&Value::Bool(true));

@@ -8,37 +8,57 @@ use std::io::ErrorKind;
 
 use crate::types::Accounts;
 
+const PASSWD: &str = "/etc/passwd";
+
 /// The accounts of the file system that this process sees.
 pub struct AccountFiles;
 
 impl Accounts for AccountFiles {
     fn uid(&self, name: &str) -> Result<Option<u32>, String> {
-        look_up("/etc/passwd", name)
+        look_up(PASSWD, name)
     }
 
     fn gid(&self, name: &str) -> Result<Option<u32>, String> {
         look_up("/etc/group", name)
     }
+
+    fn has_uid(&self, uid: u32) -> Result<bool, String> {
+        read(PASSWD, |bytes| has_number(bytes, uid))
+    }
 }
 
 fn look_up(file: &str, name: &str) -> Result<Option<u32>, String> {
+    read(file, |bytes| number(bytes, name))
+}
+
+fn read<T>(file: &str, look: impl Fn(&[u8]) -> T) -> Result<T, String> {
     match fs::read(file) {
-        Ok(bytes) => Ok(number(&bytes, name)),
+        Ok(bytes) => Ok(look(&bytes)),
         Err(error) if error.kind() == ErrorKind::NotFound => Err(format!("there is no {file} here; give the number")),
         Err(error) => Err(format!("{file}: {error}")),
     }
 }
 
-/// Both files have the name first and the number third. What else is in a line, such as the name of a person, may be in
-/// any encoding.
+/// The fields of each line. What they hold, such as the name of a person, may be in any encoding.
+fn lines(bytes: &[u8]) -> impl Iterator<Item = impl Iterator<Item = &[u8]>> {
+    let lines = bytes.split(|byte| *byte == b'\n');
+    lines.map(|line| line.split(|byte| *byte == b':'))
+}
+
+fn parsed(field: &[u8]) -> Option<u32> {
+    str::from_utf8(field).ok()?.trim().parse().ok()
+}
+
+/// Both files have the name first and the number third.
 fn number(bytes: &[u8], name: &str) -> Option<u32> {
-    bytes.split(|byte| *byte == b'\n').find_map(|line| {
-        let mut fields = line.split(|byte| *byte == b':');
-        if fields.next() != Some(name.as_bytes()) {
-            return None;
-        }
-        str::from_utf8(fields.nth(1)?).ok()?.trim().parse().ok()
+    lines(bytes).find_map(|mut fields| {
+        let is_meant = fields.next() == Some(name.as_bytes());
+        fields.nth(1).filter(|_| is_meant).and_then(parsed)
     })
+}
+
+fn has_number(bytes: &[u8], number: u32) -> bool {
+    lines(bytes).any(|mut fields| fields.nth(2).and_then(parsed) == Some(number))
 }
 
 #[cfg(test)]
@@ -52,6 +72,7 @@ mod tests {
         assert_eq!(number(text, "envoy2"), Some(1501));
         assert_eq!(number(text, "env"), None);
         assert_eq!(number(text, "bad"), None);
+        assert!(has_number(text, 1501) && !has_number(text, 150) && !has_number(b"# kuma\n", 0));
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Consul: <https://www.consul.io>.
 
-use super::annotations::table::{Annotation, Meaning, annotation, option};
+use super::annotations::Annotations;
+use super::annotations::table::{Annotation, Meaning, Reader, annotation, option};
 use super::{Delivery, Mesh, OptOut, is_false};
-use crate::types::MeshName;
+use crate::types::{Invalid, MeshName};
 
 /// What is known of it.
 pub const CONSUL: Mesh = Mesh {
@@ -16,12 +17,18 @@ pub const CONSUL: Mesh = Mesh {
         ("proxy-uid", "5995"),
         ("proxy-gid", ""),
         ("mesh-ports", ""),
+        // Its proxy listens on 127.0.0.1 and the pod's first address; see DUAL_STACK.
+        ("ip-family", "ipv4"),
+        ("dns-port", "8600"),
+        // Lookups that its DNS cannot answer go to the cluster's name server, which is the pod's second one: they must
+        // not come back.
+        ("dns-servers", "127.0.0.1,::1"),
     ],
     rewrites_probes: false,
     mark: &[
         ("consul.hashicorp.com/connect-inject-status", Some("injected")),
-        // Tells pods whose traffic the CNI plugin is to redirect from those that do it otherwise.
-        ("consul.hashicorp.com/transparent-proxy-status", None),
+        // Written for a CNI plugin alone. Without one, the init container redirects.
+        (TRAFFIC_CONFIG, None),
     ],
     opt_outs: &[OptOut {
         annotation: "consul.hashicorp.com/transparent-proxy",
@@ -34,21 +41,48 @@ pub const CONSUL: Mesh = Mesh {
     init_containers: &["consul-connect-inject-init"],
     chains: &[("CONSUL_", "Consul")],
     tables: &[("inet consul", "Consul")],
-    ports: &[],
+    traces: &[],
+    policy_routing: None,
+    ports: &[
+        (8600, "DNS"),
+        (15001, "outbound connections"),
+        (19000, "Envoy's administration"),
+        (20000, "inbound connections"),
+        (20100, "merged metrics"),
+        (20101, "merged metrics"),
+        (20200, "Envoy's metrics"),
+        (20600, "graceful shutdown"),
+        (21000, "health"),
+    ],
 };
 
+/// What the injector wants its CNI plugin to do; Nomad hands the same over by another way.
+const TRAFFIC_CONFIG: &str = "consul.hashicorp.com/redirect-traffic-config";
+
+/// The mark of a pod with transparent proxying, whoever redirects it.
+const TRANSPARENT: &str = "consul.hashicorp.com/transparent-proxy-status";
+
+/// Whether the init container of a pod redirects it: the injector has written nothing for a CNI plugin.
+pub fn init_container_redirects(annotations: &Annotations) -> bool {
+    annotations.get(TRANSPARENT).is_some_and(|status| !status.is_empty()) && annotations.get(TRAFFIC_CONFIG).is_none()
+}
+
+/// What annotations would say of an allocation of Nomad, for which there are none.
+pub fn nomad(config: &str) -> Annotations {
+    let mark = CONSUL.mark.iter().map(|(name, value)| (*name, value.unwrap_or(config)));
+    mark.collect()
+}
+
 const ANNOTATIONS: &[Annotation] = &[
+    annotation(TRAFFIC_CONFIG, Meaning::Document(CONFIG)),
+    annotation("consul.hashicorp.com/dual-stack", DUAL_STACK),
     annotation(
-        "consul.hashicorp.com/redirect-traffic-config",
-        Meaning::Document(CONFIG),
-    ),
-    option(
         "consul.hashicorp.com/transparent-proxy-exclude-inbound-ports",
-        "exclude-inbound-ports",
+        Meaning::IptablesPorts("exclude-inbound-ports"),
     ),
-    option(
+    annotation(
         "consul.hashicorp.com/transparent-proxy-exclude-outbound-ports",
-        "exclude-outbound-ports",
+        Meaning::IptablesPorts("exclude-outbound-ports"),
     ),
     option(
         "consul.hashicorp.com/transparent-proxy-exclude-outbound-cidrs",
@@ -57,19 +91,42 @@ const ANNOTATIONS: &[Annotation] = &[
     option("consul.hashicorp.com/transparent-proxy-exclude-uids", "exclude-uids"),
 ];
 
-/// What Consul's injector writes for its own plugin. Its name server must be one in the pod: redirection cannot send a
-/// query to another host.
+/// Consul's own rules are for IPv4, and with dual stack for both families. What it writes is `true` or `false`; its
+/// plugin takes anything but `true` for the latter.
+const DUAL_STACK: Meaning = Meaning::Read(Reader {
+    help: "`true`: `ip-family: auto`; else `ip-family: ipv4`",
+    read: |text, _| {
+        Ok(vec![(
+            "ip-family",
+            if text == "true" { "auto" } else { "ipv4" }.to_owned(),
+        )])
+    },
+});
+
+/// What Consul's injector writes for its own plugin.
 const CONFIG: &[(&str, Meaning)] = &[
     ("ProxyUserID", Meaning::Option("proxy-uid")),
     ("ProxyInboundPort", Meaning::Option("proxy-inbound-port")),
     ("ProxyOutboundPort", Meaning::Option("proxy-outbound-port")),
-    ("ExcludeInboundPorts", Meaning::Option("exclude-inbound-ports")),
-    ("ExcludeOutboundPorts", Meaning::Option("exclude-outbound-ports")),
+    ("ExcludeInboundPorts", Meaning::IptablesPorts("exclude-inbound-ports")),
+    ("ExcludeOutboundPorts", Meaning::IptablesPorts("exclude-outbound-ports")),
     ("ExcludeOutboundCIDRs", Meaning::Option("exclude-outbound-cidrs")),
     ("ExcludeUIDs", Meaning::Option("exclude-uids")),
-    (
-        "ConsulDNSIP",
-        Meaning::Word(&[("127.0.0.1", &[("redirect-dns", "true"), ("dns-servers", "all")])]),
-    ),
+    ("ConsulDNSIP", DNS_ADDRESS),
     ("ConsulDNSPort", Meaning::Option("dns-port")),
 ];
+
+/// Lookups of this one address are captured. It must be in the pod: redirection sends nothing to another host.
+const DNS_ADDRESS: Meaning = Meaning::Read(Reader {
+    help: "`127.0.0.1` or `::1`: `redirect-dns: true` and `dns-servers` with it",
+    read: |text, _| match text.trim() {
+        address @ ("127.0.0.1" | "::1") => Ok(vec![
+            ("redirect-dns", "true".to_owned()),
+            ("dns-servers", address.to_owned()),
+        ]),
+        other => Err(Invalid::new(
+            other,
+            "127.0.0.1 or ::1, and redirection reaches no name server on another host (Nomad: set no_dns)",
+        )),
+    },
+});

@@ -9,6 +9,7 @@ pub mod istio;
 pub mod kuma;
 pub mod linkerd;
 pub mod manifest;
+pub mod peers;
 pub mod pod;
 pub mod policy;
 pub mod redirectors;
@@ -55,6 +56,11 @@ pub struct Mesh {
     pub chains: &'static [(&'static str, &'static str)],
     /// How the nf_tables tables of its own rules begin, and who writes those.
     pub tables: &'static [(&'static str, &'static str)],
+    /// Its rules in built-in chains that do not lead to its chains: each has all of these words. A word that ends with
+    /// `/` is the beginning of one.
+    pub traces: &'static [&'static [&'static str]],
+    /// The mark and the routing table of its policy routing, unless they were changed.
+    pub policy_routing: Option<(u32, u32)>,
     /// Ports that its proxy and agent listen on in a pod, and what for.
     pub ports: &'static [(u16, &'static str)],
 }
@@ -171,6 +177,11 @@ impl Mesh {
             found.is_some_and(|found| value.is_none_or(|value| value == found))
         })
     }
+}
+
+/// What Go's `strconv.ParseBool` takes for true.
+fn is_true(text: &str) -> bool {
+    matches!(text, "true" | "True" | "TRUE" | "t" | "T" | "1")
 }
 
 /// What Go's `strconv.ParseBool` takes for false.

@@ -1,13 +1,16 @@
 //! Other tools that redirect, known by the names of their chains and tables.
 
-use super::MESHES;
+use super::{MESHES, Mesh};
 use crate::facts::InstalledChain;
+use crate::types::MeshName;
 
 /// A tool that redirects traffic like we do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redirector {
     /// What it is called.
     pub tool: &'static str,
+    /// The mesh that it belongs to, where more is known of that.
+    pub mesh: Option<MeshName>,
     /// A table of its.
     pub table: String,
     /// A chain of its.
@@ -17,20 +20,32 @@ pub struct Redirector {
 /// How the chains of a redirector begin that is no longer developed, and of which no more is known.
 const OPEN_SERVICE_MESH: (&str, &str) = ("OSM_PROXY_", "Open Service Mesh");
 
+impl Redirector {
+    /// What removes its rules.
+    pub fn removal(&self) -> String {
+        match self.mesh {
+            Some(mesh) => format!("sidetrack cleanup --foreign {mesh}"),
+            None => "its own program".to_owned(),
+        }
+    }
+}
+
 /// The other redirectors among these chains, each once.
 pub fn redirectors<'c>(chains: impl IntoIterator<Item = &'c InstalledChain>) -> Vec<Redirector> {
     let mut found: Vec<Redirector> = Vec::new();
     for chain in chains {
-        let chains = MESHES.iter().flat_map(|mesh| mesh.chains).chain([&OPEN_SERVICE_MESH]);
-        let tables = MESHES.iter().flat_map(|mesh| mesh.tables);
-        let by_chain = chains.into_iter().find(|(prefix, _)| chain.chain.starts_with(prefix));
-        let by_table = || tables.into_iter().find(|(prefix, _)| chain.table.starts_with(prefix));
-        let Some((_, tool)) = by_chain.or_else(by_table) else {
+        let of_mesh = MESHES
+            .iter()
+            .find_map(|mesh| Some((mesh.writer(chain)?, Some(mesh.option))));
+        let (prefix, tool) = OPEN_SERVICE_MESH;
+        let of_others = || chain.chain.starts_with(prefix).then_some((tool, None));
+        let Some((tool, mesh)) = of_mesh.or_else(of_others) else {
             continue;
         };
-        if !found.iter().any(|redirector| redirector.tool == *tool) {
+        if !found.iter().any(|redirector| redirector.tool == tool) {
             found.push(Redirector {
                 tool,
+                mesh,
                 table: chain.table.clone(),
                 chain: chain.chain.clone(),
             });
@@ -39,8 +54,36 @@ pub fn redirectors<'c>(chains: impl IntoIterator<Item = &'c InstalledChain>) -> 
     found
 }
 
+impl Mesh {
+    /// Whether a chain bears one of the names of its rules.
+    pub fn owns_chain(&self, name: &str) -> bool {
+        self.chains.iter().any(|(prefix, _)| name.starts_with(prefix))
+    }
+
+    /// Who of the mesh has written a chain, if somebody of it has.
+    fn writer(&self, chain: &InstalledChain) -> Option<&'static str> {
+        let by_chain = self.chains.iter().find(|(prefix, _)| chain.chain.starts_with(prefix));
+        let by_table = || self.tables.iter().find(|(prefix, _)| chain.table.starts_with(prefix));
+        by_chain.or_else(by_table).map(|(_, tool)| *tool)
+    }
+
+    /// The tables of nf_tables that hold nothing but its rules, as `FAMILY NAME`. Those of iptables-nft are not among them.
+    pub fn own_tables(&self, chains: &[InstalledChain]) -> Vec<String> {
+        let mut tables: Vec<String> = Vec::new();
+        for InstalledChain { table, .. } in chains {
+            let mut inside = chains.iter().filter(|chain| chain.table == *table);
+            let own = table.starts_with("inet ") && inside.all(|chain| self.writer(chain).is_some());
+            if own && !tables.contains(table) {
+                tables.push(table.clone());
+            }
+        }
+        tables
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::named;
     use super::*;
 
     fn chain(table: &str, chain: &str) -> InstalledChain {
@@ -71,5 +114,22 @@ mod tests {
                 "Istio (native nftables)"
             ]
         );
+    }
+
+    #[test]
+    fn a_table_that_others_share_is_not_a_meshs_own() {
+        let chains = [
+            chain("inet istio-proxy-nat", "output"),
+            chain("inet istio-proxy-nat", "istio-output"),
+            chain("inet consul_tproxy", "CONSUL_NAT_OUTPUT"),
+            chain("inet nat", "CONSUL_PROXY_OUTPUT"),
+            chain("inet nat", "postrouting"),
+            chain("ip nat", "CONSUL_PROXY_OUTPUT"),
+            chain("inet other", "CONSUL_PROXY_OUTPUT"),
+        ];
+        let own = |name| named(name).unwrap().own_tables(&chains);
+        assert_eq!(own(MeshName::Istio), ["inet istio-proxy-nat"]);
+        assert_eq!(own(MeshName::Consul), ["inet consul_tproxy", "inet other"]);
+        assert_eq!(own(MeshName::Linkerd), Vec::<String>::new());
     }
 }

@@ -6,9 +6,11 @@ pub mod sources;
 pub mod table;
 mod value;
 
+use ipnet::IpNet;
+
 use self::problem::Problem;
 pub use self::table::{Dns, DryRun, General, Inbound, Installation, Layer, Logging, Outbound, Proxy};
-use crate::types::{Cidrs, Gid, Uid};
+use crate::types::{Cidrs, Family, Gid, InterfaceName, Uid};
 
 /// What is to be redirected, grouped by direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,11 +25,11 @@ pub struct Config {
     pub dns: Dns,
     /// What holds in both directions.
     pub general: General,
-    /// Whose behaviour it is where ours and Istio's differ.
+    /// Whose behaviour it is where ours and a mesh's differ.
     pub dialect: Dialect,
 }
 
-/// Whose behaviour the plan has where ours and Istio's differ. What differs is described in `docs/istio-iptables.md`.
+/// Whose behaviour the plan has where ours and a mesh's differ. What differs is described in `docs/istio-iptables.md`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Dialect {
     /// Ours.
@@ -35,6 +37,53 @@ pub enum Dialect {
     /// That of Istio's iptables rules, to the letter. They depend on the order in which the proxy's users and groups
     /// are given.
     Istio(OwnerOrder),
+    /// That of Kuma's iptables rules, to the letter. What differs is described in `docs/kuma-init.md`.
+    Kuma(KumaRules),
+}
+
+impl Config {
+    /// Whether anything is captured on its way out, lookups aside.
+    pub fn captures_outbound(&self) -> bool {
+        !self.outbound.include_ports.is_empty() || !self.outbound.include_cidrs.is_empty()
+    }
+}
+
+/// What Kuma's rules depend on besides options.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KumaRules {
+    /// Whether lookups over TCP are captured like any other connection. They are left alone otherwise, where lookups
+    /// over UDP are captured.
+    pub captures_lookups_over_tcp: bool,
+    /// Whether captured lookups have zones of connection tracking of their own.
+    pub splits_zones: bool,
+    /// Virtual networks whose traffic passes through this host.
+    pub networks: Vec<VirtualNetwork>,
+}
+
+impl Default for KumaRules {
+    fn default() -> Self {
+        Self {
+            captures_lookups_over_tcp: false,
+            splits_zones: true,
+            networks: Vec::new(),
+        }
+    }
+}
+
+/// A network of virtual machines or containers behind an interface of this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtualNetwork {
+    /// The interface.
+    pub interface: InterfaceName,
+    /// The addresses of the network.
+    pub cidr: IpNet,
+}
+
+impl VirtualNetwork {
+    /// The family of its addresses.
+    pub fn family(&self) -> Family {
+        Family::of(self.cidr.addr())
+    }
 }
 
 /// The proxy's users and groups in the order given: the same ones as in [`Proxy`].

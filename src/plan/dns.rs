@@ -6,14 +6,15 @@
 //! answers are recognised on every way back, and by firewalls.
 
 use super::context::{Context, DNS_PORT, Lookups, leave_alone, rule};
+use super::kuma;
 use crate::options::Dialect;
 use crate::ruleset::{Action, Addresses, Match, PortMatch, Protocol, Rule, Zone};
 
 /// Between the applications and the proxy.
-const DOWNSTREAM: Zone = Zone(2);
-/// Between the proxy and the name servers, in Istio's rules. They forget about answers to those who are left alone, and
+pub const DOWNSTREAM: Zone = Zone(2);
+/// Between the proxy and the name servers, in Istio's and Kuma's rules. They forget about answers to those who are left alone, and
 /// about servers whose queries are not captured.
-const UPSTREAM: Zone = Zone(1);
+pub const UPSTREAM: Zone = Zone(1);
 
 /// The match for a query to any server.
 pub fn query(protocol: Protocol) -> Match {
@@ -39,12 +40,15 @@ pub fn redirections(context: &mut Context) -> Vec<Rule> {
 
 /// Zones for UDP that local processes send.
 pub fn zones_on_departure(context: &mut Context) -> Vec<Rule> {
+    if let Dialect::Kuma(_) = context.config.dialect {
+        return kuma::zones_on_departure(context);
+    }
     let answer = Match::SourcePort(Protocol::Udp, PortMatch::Port(context.config.dns.port));
     let mut rules = Vec::new();
     for owner in context.proxy_owners() {
         let asked = match context.config.dialect {
             Dialect::Sidetrack => Action::Return,
-            Dialect::Istio(_) => Action::SetZone(UPSTREAM),
+            Dialect::Istio(_) | Dialect::Kuma(_) => Action::SetZone(UPSTREAM),
         };
         rules.push(rule(
             [query(Protocol::Udp), owner.clone()],
@@ -63,7 +67,7 @@ pub fn zones_on_departure(context: &mut Context) -> Vec<Rule> {
             rules.extend(left_alone(context));
             included_groups(context)
         }
-        Dialect::Istio(_) => None,
+        Dialect::Istio(_) | Dialect::Kuma(_) => None,
     };
     rules.extend(sides(context, Match::Destination).into_iter().map(|on_server| {
         let matches = [query(Protocol::Udp)]
@@ -121,6 +125,7 @@ pub fn zones_on_arrival(context: &mut Context) -> Vec<Rule> {
                 }));
             }
         }
+        Dialect::Kuma(_) => rules.extend(kuma::zones_on_arrival(context)),
         Dialect::Istio(_) => {
             let answer = Match::SourcePort(Protocol::Udp, PortMatch::Port(DNS_PORT));
             rules.extend(sides(context, Match::Source).into_iter().map(|on_server| {
@@ -133,7 +138,7 @@ pub fn zones_on_arrival(context: &mut Context) -> Vec<Rule> {
 }
 
 /// The condition on the server's address, for each family that has servers; one without condition where all count.
-fn sides(context: &mut Context, on: fn(Addresses) -> Match) -> Vec<Option<Match>> {
+pub fn sides(context: &mut Context, on: fn(Addresses) -> Match) -> Vec<Option<Match>> {
     match &context.dns {
         None => Vec::new(),
         Some(Lookups::All) => vec![None],

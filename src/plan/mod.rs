@@ -4,6 +4,7 @@ mod context;
 mod dns;
 mod inbound;
 mod istio;
+mod kuma;
 mod outbound;
 mod prerequisite;
 mod sets;
@@ -98,6 +99,7 @@ impl Plan {
         let families = match config.dialect {
             Dialect::Sidetrack => families(config.general.ip_family, facts.ipv6)?,
             Dialect::Istio(_) => families_of_istio(config.general.ip_family, facts)?,
+            Dialect::Kuma(_) => families_of_kuma(config.general.ip_family, facts)?,
         };
         let ruleset = ruleset(config, facts, families);
         ruleset::check(&ruleset, &proxy_traffic(config, families))?;
@@ -153,6 +155,13 @@ fn families_of_istio(wanted: IpFamily, facts: &Facts) -> Result<Families, PlanEr
     families(if v6 { IpFamily::Dual } else { IpFamily::Ipv4 }, facts.ipv6)
 }
 
+/// Kuma redirects IPv6 where the pod has any IPv6 address that is not loopback, unless it is told not to; IPv4 always.
+fn families_of_kuma(wanted: IpFamily, facts: &Facts) -> Result<Families, PlanError> {
+    let addresses = facts.addresses;
+    let v6 = wanted != IpFamily::Ipv4 && (addresses.v6 || addresses.v6_link_local);
+    families(if v6 { IpFamily::Dual } else { IpFamily::Ipv4 }, facts.ipv6)
+}
+
 fn ruleset(config: &Config, facts: &Facts, families: Families) -> Ruleset {
     let mut context = Context {
         config,
@@ -162,7 +171,11 @@ fn ruleset(config: &Config, facts: &Facts, families: Families) -> Ruleset {
     };
     let context = &mut context;
     let mut chains = Vec::new();
-    if context.dns.is_some() {
+    let splits_zones = match &config.dialect {
+        Dialect::Sidetrack | Dialect::Istio(_) => true,
+        Dialect::Kuma(kuma) => kuma.splits_zones,
+    };
+    if context.dns.is_some() && splits_zones {
         let rules = dns::zones_on_arrival(context);
         chains.extend(base_chain(
             context,
@@ -191,7 +204,7 @@ fn ruleset(config: &Config, facts: &Facts, families: Families) -> Ruleset {
     if captures_inbound {
         chains.push(inbound::chain(context));
     }
-    chains.extend(outbound::rerouted_chain(context));
+    chains.extend(outbound::rerouted_chains(context));
     let mut leaving = excluded_interfaces(context, Match::OutInterface);
     leaving.extend(outbound::entries(context));
     chains.extend(base_chain(context, "output", ChainType::Nat, Hook::Output, leaving));
@@ -281,8 +294,11 @@ fn proxy_traffic(config: &Config, families: Families) -> Vec<ProxyTraffic> {
     let uids = config.proxy.uids.iter().flat_map(|range| [range.first(), range.last()]);
     let gids = config.proxy.gids.iter().flat_map(|range| [range.first(), range.last()]);
     if mesh::delivery(config.proxy.mesh) == Delivery::FromPassthrough {
+        // Kuma's rules capture lookups from there, too.
+        let is_exempt = !(matches!(config.dialect, Dialect::Kuma(_)) && config.dns.redirect);
         let passthrough = families
             .iter()
+            .filter(|_| is_exempt)
             .map(|family| ProxyTraffic::Passthrough(passthrough(family)));
         uids.map(ProxyTraffic::OutboundOf)
             .chain(gids.map(ProxyTraffic::OutboundOfGroup))

@@ -1,14 +1,14 @@
 //! Connections from the pod.
 
 use super::context::{Context, from_passthrough, leave_alone, over_loopback, rule, tcp};
-use super::{dns, inbound, istio};
+use super::{dns, inbound, istio, kuma};
 use crate::mesh::Delivery;
 use crate::options::Dialect;
 use crate::ruleset::{Action, Chain, Match, Protocol, Rule};
 use crate::types::InboundMode;
 
 /// The chain that decides about a connection from the pod.
-const CHAIN: &str = "outbound";
+pub const CHAIN: &str = "outbound";
 /// The chain for what the proxy sends over loopback.
 const SELF_CALLS: &str = "self_calls";
 /// The chain for traffic of the only groups that are captured.
@@ -31,10 +31,13 @@ pub fn entries(context: &Context) -> Vec<Rule> {
 
 /// The chains that decide about a connection from the pod.
 pub fn chains(context: &mut Context) -> Vec<Chain> {
+    if let Dialect::Kuma(kuma) = &context.config.dialect {
+        return kuma::chains(context, kuma);
+    }
     let mut rules = excluded_ports(context);
     let mut chains = Vec::new();
     match context.config.dialect.clone() {
-        Dialect::Sidetrack => {
+        Dialect::Sidetrack | Dialect::Kuma(_) => {
             rules.extend(excluded_owners(context));
             if context.delivery() == Delivery::FromPassthrough {
                 rules.extend(passthrough(context));
@@ -68,7 +71,7 @@ pub fn chains(context: &mut Context) -> Vec<Chain> {
     [chain(CHAIN, rules)].into_iter().chain(chains).collect()
 }
 
-fn chain(name: &'static str, rules: Vec<Rule>) -> Chain {
+pub fn chain(name: &'static str, rules: Vec<Rule>) -> Chain {
     Chain {
         name: name.into(),
         hook: None,
@@ -105,7 +108,15 @@ fn excluded_owners(context: &mut Context) -> Vec<Rule> {
         .into_iter()
         .collect();
     rules.extend(excluded_groups(context));
+    rules.extend(excluded_ports_for_uids(context));
+    rules
+}
+
+/// Ports that are left alone for some users.
+pub fn excluded_ports_for_uids(context: &mut Context) -> Vec<Rule> {
+    let outbound = &context.config.outbound;
     let protocols = protocols(context);
+    let mut rules = Vec::new();
     for (number, entry) in outbound.exclude_ports_for_uids.iter().enumerate() {
         let Some(uids) = context.sets.uid(format!("exclude_for_uids_{number}"), &entry.uids) else {
             continue;
@@ -201,7 +212,7 @@ fn captured(context: &mut Context) -> Vec<Rule> {
     rules
 }
 
-fn excluded_destinations(context: &mut Context) -> Vec<Rule> {
+pub fn excluded_destinations(context: &mut Context) -> Vec<Rule> {
     let cidrs = &context.config.outbound.exclude_cidrs;
     let excluded = context
         .sets
@@ -226,7 +237,7 @@ fn included_loopback(context: &mut Context) -> Vec<Rule> {
     included.into_iter().map(captured).collect()
 }
 
-fn included_destinations(context: &mut Context) -> Vec<Rule> {
+pub fn included_destinations(context: &mut Context) -> Vec<Rule> {
     let outbound = &context.config.outbound;
     let ports = context
         .sets
@@ -255,6 +266,9 @@ fn included_addresses(context: &mut Context) -> Vec<Rule> {
 
 /// What arrives on rerouted interfaces is outbound traffic, of processes behind them.
 pub fn rerouted(context: &Context) -> Vec<Rule> {
+    if let Dialect::Kuma(kuma) = &context.config.dialect {
+        return kuma::rerouted(context, &kuma.networks);
+    }
     let outbound = context.config.general.reroute_interfaces.iter().map(|name| {
         rule(
             [Match::InInterface(name.clone())],
@@ -273,13 +287,16 @@ pub fn not_inbound(context: &Context) -> Vec<Rule> {
         .collect()
 }
 
-/// The chain for what arrives on rerouted interfaces. Nothing tells the owners of its sockets.
-pub fn rerouted_chain(context: &mut Context) -> Option<Chain> {
+/// The chains for what arrives on rerouted interfaces. Nothing tells the owners of its sockets.
+pub fn rerouted_chains(context: &mut Context) -> Vec<Chain> {
+    if let Dialect::Kuma(kuma) = &context.config.dialect {
+        return kuma::network_chains(context, &kuma.networks);
+    }
     if context.config.general.reroute_interfaces.is_empty() {
-        return None;
+        return Vec::new();
     }
     let rules = match context.config.dialect {
-        Dialect::Sidetrack => {
+        Dialect::Sidetrack | Dialect::Kuma(_) => {
             let mut rules = excluded_ports(context);
             rules.extend(dns::redirections(context));
             rules.extend(excluded_destinations(context));
@@ -289,5 +306,5 @@ pub fn rerouted_chain(context: &mut Context) -> Option<Chain> {
         // Istio's rules know no exclusions here.
         Dialect::Istio(_) => included_addresses(context),
     };
-    Some(chain(REROUTED, rules))
+    vec![chain(REROUTED, rules)]
 }

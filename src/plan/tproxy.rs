@@ -33,7 +33,7 @@ const fn mark(number: u32) -> Mark {
 pub fn on_arrival(context: &Context) -> Vec<Rule> {
     let mark = context.config.inbound.tproxy_mark;
     let mut rules = match context.config.dialect {
-        Dialect::Sidetrack => super::outbound::not_inbound(context),
+        Dialect::Sidetrack | Dialect::Kuma(_) => super::outbound::not_inbound(context),
         // With Istio's rules the inbound port gets what has been translated to the outbound one.
         Dialect::Istio(_) => Vec::new(),
     };
@@ -75,7 +75,7 @@ pub fn on_departure(context: &mut Context) -> Vec<Rule> {
 /// In our dialect self-calls are translated, whoever the proxy runs as, so that nothing needs to mark them.
 fn marks_self_calls(context: &Context) -> bool {
     match context.config.dialect {
-        Dialect::Sidetrack => false,
+        Dialect::Sidetrack | Dialect::Kuma(_) => false,
         Dialect::Istio(_) => true,
     }
 }
@@ -115,7 +115,7 @@ fn arriving(context: &mut Context) -> Vec<Rule> {
         )
     }));
     match context.config.dialect {
-        Dialect::Sidetrack => {
+        Dialect::Sidetrack | Dialect::Kuma(_) => {
             rules.push(leave_alone([loopback_in()], "the pod calls itself"));
             rules.extend(inbound::mesh_ports(context));
         }
@@ -137,7 +137,7 @@ fn arriving(context: &mut Context) -> Vec<Rule> {
             )
         };
         match context.config.dialect {
-            Dialect::Sidetrack => {
+            Dialect::Sidetrack | Dialect::Kuma(_) => {
                 rules.push(divert(&[Match::ConntrackMark(taken(mark))]));
                 rules.push(leave_alone(
                     [established],

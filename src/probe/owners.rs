@@ -75,7 +75,7 @@ impl Author<'_> {
     pub(super) fn proxy(&self, uid_will_do: impl Fn(Uid) -> bool, gid_will_do: impl Fn(Gid) -> bool) -> Option<Owner> {
         let (proxy, caller) = (&self.config.proxy, self.surroundings.caller);
         let (uids, gids) = match &self.config.dialect {
-            Dialect::Sidetrack => (proxy.uids.clone(), proxy.gids.clone()),
+            Dialect::Sidetrack | Dialect::Kuma(_) => (proxy.uids.clone(), proxy.gids.clone()),
             // The rules of the first user decide about what those of others get to see.
             Dialect::Istio(order) => (
                 order.uids.first().copied().into_iter().collect(),

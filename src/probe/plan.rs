@@ -180,8 +180,15 @@ impl Author<'_> {
             _ if by_link => Needs::Link,
             _ => Needs::Impossible(EXCLUDED_INTERFACES),
         };
+        let is_kuma = matches!(self.config.dialect, Dialect::Kuma(_));
+        if is_kuma && choice::holds(&self.config.outbound.exclude_cidrs, *server) {
+            return Vec::new();
+        }
+        // Where the proxy does not take them, lookups over TCP are not captured.
+        let takes_tcp = mesh::named(self.config.proxy.mesh).is_none_or(|mesh| mesh.dns_over_tcp);
+        let protocols = [Some(Protocol::Udp), takes_tcp.then_some(Protocol::Tcp)];
         let mut probes = Vec::new();
-        for protocol in [Protocol::Udp, Protocol::Tcp] {
+        for protocol in protocols.into_iter().flatten() {
             let Some(owner) = self.application(protocol, DNS_PORT) else {
                 continue;
             };
@@ -308,7 +315,10 @@ impl Author<'_> {
             .iter()
             .any(|name| name.as_str() == "lo");
         let from = source.unwrap_or(address);
-        if by_loopback || config.dialect == Dialect::Sidetrack && choice::holds(&config.inbound.exclude_cidrs, from) {
+        let kuma_leaves_alone = matches!(config.dialect, Dialect::Kuma(_))
+            && (!config.captures_outbound() || choice::holds(&outbound.exclude_cidrs, address));
+        let is_excluded = config.dialect == Dialect::Sidetrack && choice::holds(&config.inbound.exclude_cidrs, from);
+        if by_loopback || is_excluded || kuma_leaves_alone {
             return None;
         }
         let owner = |port| {
@@ -320,8 +330,8 @@ impl Author<'_> {
         let will_do = |port| port != DNS_PORT && !outbound.exclude_ports.contains(port) && owner(port).is_some();
         let port = match config.dialect {
             Dialect::Sidetrack => self.inbound_port(will_do),
-            // Istio's rules capture these whatever is captured inbound.
-            Dialect::Istio(_) => {
+            // The rules of Istio and Kuma capture these whatever is captured inbound.
+            Dialect::Istio(_) | Dialect::Kuma(_) => {
                 let mesh = &config.proxy.mesh_ports;
                 choice::number(&[self.port], &[mesh, &outbound.exclude_ports], |port| {
                     will_do(port) && !mesh.contains(port)
@@ -368,7 +378,7 @@ impl Author<'_> {
                     mark: Some(self.config.inbound.tproxy_mark),
                 };
                 let owner = match self.config.dialect {
-                    Dialect::Sidetrack => owner,
+                    Dialect::Sidetrack | Dialect::Kuma(_) => owner,
                     // With Istio's rules the proxy can do that only as another user.
                     Dialect::Istio(_) => {
                         let uids = &self.config.proxy.uids;

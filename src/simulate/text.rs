@@ -96,7 +96,9 @@ fn pod(verdict: &verdict::Verdict) -> String {
             By::Plugin => format!("redirected by the CNI plugin: {reason}"),
             By::InitContainer { is_told: true, .. } => format!("redirected: {reason}"),
             By::InitContainer { is_told: false, .. } => {
-                format!("redirected: {reason}; its arguments are not known, so this is what its mesh usually does")
+                format!(
+                    "redirected: {reason}; its arguments are not known, so the plan is that of its annotations and its mesh"
+                )
             }
         },
     }

@@ -9,14 +9,17 @@ pub trait Choice: Copy + 'static {
     /// The values in the order that help shows them, each with its name.
     const ALL: &'static [(Self, &'static str)];
 
+    /// What other tools call values. Not shown in help.
+    const ALIASES: &'static [(Self, &'static str)] = &[];
+
     /// Reads a name.
     ///
     /// # Errors
     /// The text is none of the names.
     fn parse(text: &str) -> Result<Self, Invalid> {
         let text = text.trim();
-        Self::ALL
-            .iter()
+        let mut names = Self::ALL.iter().chain(Self::ALIASES);
+        names
             .find(|(_, name)| *name == text)
             .map(|(choice, _)| *choice)
             .ok_or_else(|| {
@@ -27,13 +30,14 @@ pub trait Choice: Copy + 'static {
 }
 
 macro_rules! choice {
-    ($(#[$doc:meta])* $name:ident { $($(#[$value_doc:meta])* $value:ident = $text:literal,)* }) => {
+    ($(#[$doc:meta])* $name:ident { $($(#[$value_doc:meta])* $value:ident = $text:literal $(| $alias:literal)*,)* }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum $name { $($(#[$value_doc])* $value,)* }
 
         impl Choice for $name {
             const ALL: &'static [(Self, &'static str)] = &[$((Self::$value, $text),)*];
+            const ALIASES: &'static [(Self, &'static str)] = &[$($((Self::$value, $alias),)*)*];
         }
 
         impl fmt::Display for $name {
@@ -114,9 +118,9 @@ choice! {
     /// How much is logged.
     LogLevel {
         /// What failed.
-        Error = "error",
+        Error = "error" | "fatal" | "panic",
         /// What needs attention.
-        Warn = "warn",
+        Warn = "warn" | "warning",
         /// What was done.
         Info = "info",
         /// How it was done.
@@ -130,7 +134,7 @@ choice! {
     /// How log lines look.
     LogFormat {
         /// For people.
-        Text = "text",
+        Text = "text" | "plain",
         /// One JSON object a line.
         Json = "json",
     }
@@ -146,6 +150,13 @@ mod tests {
             assert_eq!(Backend::parse(name).unwrap(), *backend);
             assert_eq!(backend.to_string(), *name);
         }
+    }
+
+    #[test]
+    fn names_of_other_tools_are_read() {
+        assert_eq!(LogFormat::parse("plain"), Ok(LogFormat::Text));
+        assert_eq!(LogLevel::parse("warning"), Ok(LogLevel::Warn));
+        assert_eq!(LogLevel::parse("panic"), Ok(LogLevel::Error));
     }
 
     #[test]

@@ -19,6 +19,13 @@ pub trait Accounts {
     /// # Errors
     /// What is wrong with the list of groups, in words.
     fn gid(&self, name: &str) -> Result<Option<u32>, String>;
+    /// Whether there is a user with this UID.
+    ///
+    /// # Errors
+    /// What is wrong with the list of users, in words.
+    fn has_uid(&self, _uid: u32) -> Result<bool, String> {
+        Err("there is no list of users".to_owned())
+    }
 }
 
 /// An [`Accounts`] that knows nobody: names are refused.

@@ -5,6 +5,7 @@ use crate::cases::Landing::{Inbound, Outbound, Untouched};
 use crate::common::Caller::{App, Peer, Process, Proxy, Root};
 use crate::common::Owner;
 use crate::common::To::{Far, Peer as ToPeer, Pod};
+use sidetrack::types::{Families, Family};
 
 pub const CASES: &[Case] = &[
     Case {
@@ -43,6 +44,7 @@ pub const CASES: &[Case] = &[
         expect: &[row("a port that Istio serves", Peer, Pod(15021), Inbound)],
         proxy: &[Owner::new(5995, 1000)],
         inbound_port: 20000,
+        families: Families::Only(Family::V4),
         self_call: Untouched,
         passthrough: false,
         ..DEFAULT

@@ -169,6 +169,7 @@ impl Case {
             addresses: UsableAddresses {
                 v4: self.families.contains(&4),
                 v6: self.families.contains(&6),
+                v6_link_local: self.families.contains(&6),
             },
             resolvers: resolvers.map(|address| ip(address.trim())).collect(),
         };

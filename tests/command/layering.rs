@@ -10,7 +10,7 @@ const LAYERS: [&str; 18] = [
 ];
 
 /// Files and directories without effects: no sockets, no files, no programs, no clock.
-const PURE: [&str; 24] = [
+const PURE: [&str; 25] = [
     "yaml",
     "types",
     "facts.rs",
@@ -26,6 +26,7 @@ const PURE: [&str; 24] = [
     "backend/iptables/lower.rs",
     "backend/iptables/patch.rs",
     "backend/iptables/raise.rs",
+    "backend/iptables/removal.rs",
     "backend/iptables/script.rs",
     "backend/iptables/tables.rs",
     "backend/nftables/contents.rs",

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use sidetrack::mesh::peers::PEER_FLAGS;
 use sidetrack::options::table::OPTIONS;
 
 use crate::page;
@@ -95,4 +96,32 @@ fn flags_of_the_installer_exist() {
             "--{flag}"
         );
     }
+}
+
+/// What the error says of a flag that is not taken is what the page says.
+#[test]
+fn flags_that_are_not_taken_are_told_as_the_page_tells_them() {
+    let pages = page::all();
+    let page = pages
+        .iter()
+        .find(|page| page.name == "docs/migration.md")
+        .expect("docs/migration.md");
+    let mut program = "";
+    let mut told = Vec::new();
+    for line in page.text.lines().filter_map(|line| line.strip_prefix("| ")) {
+        let cells: Vec<&str> = line.trim_end_matches(" |").split('|').map(str::trim).collect();
+        let bare = |cell: usize| cells[cell].trim_matches('`');
+        match cells.get(1..3) {
+            Some(["`sidetrack apply`", "Taken as it is"]) => program = bare(0),
+            Some([_, "no"]) if bare(0).starts_with('-') => {
+                told.push((program, bare(0), bare(1), cells.get(3).copied().unwrap_or_default()));
+            }
+            _ => {}
+        }
+    }
+    let known = PEER_FLAGS.iter();
+    let known: Vec<_> = known
+        .map(|peer| (peer.program, peer.flag, peer.instead, peer.note))
+        .collect();
+    assert_eq!(told, known);
 }

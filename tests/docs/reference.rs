@@ -76,6 +76,7 @@ fn rows(command: &clap::Command, before: &str, table: &mut String) {
     let name = format!("{before} {}", command.get_name());
     let of_others = [
         ("istio-iptables", "flags-and-variables"),
+        ("kuma-init", "flags-configuration-and-variables"),
         ("linkerd-proxy-init", "flags"),
     ];
     if let Some((page, part)) = of_others.iter().find(|(page, _)| command.get_name() == *page) {

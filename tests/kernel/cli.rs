@@ -143,3 +143,104 @@ fn graph_draws_what_it_is_asked_for_and_applies_nothing() {
         "nothing is applied"
     );
 }
+
+#[test]
+fn what_was_applied_is_logged_once_and_in_full() {
+    let netns = Netns::new();
+    let options = [
+        "--mesh",
+        "kuma",
+        "--ip-family",
+        "ipv4",
+        "--exclude-outbound-ports",
+        "3306,6379",
+        "--exclude-uids",
+        "7-9",
+        "--redirect-dns",
+        "--dns-servers",
+        "10.96.0.10",
+        "--exclude-outbound-ports-for-uids",
+        "tcp:22:1000",
+    ];
+    let text = sidetrack(&netns, &[&["apply"], &options[..]].concat())
+        .succeeded()
+        .stderr;
+    assert_eq!(text.lines().count(), 1, "{text}");
+    for said in [
+        " INFO traffic is redirected now backend=nftables families=\"IPv4\" why=\"as asked for\" mesh=kuma proxy_uid=5678 ",
+        " proxy_inbound_port=15006 proxy_outbound_port=15001 include_inbound_ports=* include_outbound_cidrs=* ",
+        " exclude_outbound_ports=\"3306,6379\" exclude_outbound_ports_for_uids=\"tcp:22:1000\" exclude_uids=\"7-9\" ",
+        " dns_port=15053 dns_servers=\"10.96.0.10\" ",
+    ] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    let json = [&["apply", "--log-format", "json", "-v"], &options[..]].concat();
+    let json = sidetrack(&netns, &json).succeeded().stderr;
+    let events: Vec<serde_json::Value> = json
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}")))
+        .collect();
+    let event = |message: &str| {
+        let found = events.iter().filter(|event| event["message"] == message);
+        let found: Vec<_> = found.collect();
+        assert_eq!(found.len(), 1, "{message}: {json}");
+        found[0].clone()
+    };
+    let applied = event("traffic was redirected like this already");
+    assert_eq!(applied["exclude_uids"], "7-9", "{applied}");
+    assert_eq!(applied["level"], "INFO");
+    assert!(applied.get("exclude_gids").is_none(), "{applied}");
+    let rules = event("the rules");
+    assert!(
+        rules["nft"].as_str().expect("text").contains("table inet sidetrack {"),
+        "{rules}"
+    );
+}
+
+#[test]
+fn flags_of_other_tools_are_told_with_what_to_use_here() {
+    let netns = Netns::new();
+    for (flags, said) in [
+        (
+            &["--ipv6=false"][..],
+            &["--ipv6 is a flag of linkerd2-proxy-init", "use --ip-family"][..],
+        ),
+        (
+            &[
+                "--proxy-uid",
+                "2102",
+                "--firewall-bin-path",
+                "iptables-nft",
+                "--use-wait-flag",
+            ],
+            &[
+                "--firewall-bin-path is a flag of",
+                "PATH",
+                "--use-wait-flag is a flag of",
+                "leave it out",
+            ],
+        ),
+        (&["--iptables-mode", "nft"], &["use --backend", "iptables-legacy"]),
+        (
+            &["--vnet", "docker0:172.17.0.0/16"],
+            &["kumactl install transparent-proxy", "--reroute-interfaces"],
+        ),
+        (&["--redirect-all-dns-traffic"], &["--redirect-dns --dns-servers all"]),
+        (
+            &["-proxy-uid", "5995"],
+            &["-proxy-uid is a flag of consul connect redirect-traffic", "two hyphens"],
+        ),
+        (&["--istio-inbound-ports", "*"], &["use sidetrack istio-iptables"]),
+    ] {
+        let run = sidetrack(&netns, &[&["apply"], flags].concat()).failed(2, said);
+        assert!(run.stderr.starts_with("error: "), "{run:?}");
+    }
+    for unknown in ["--ipv66", "--nonsense"] {
+        sidetrack(&netns, &["apply", unknown]).failed(2, &["unexpected argument"]);
+    }
+    sidetrack(
+        &netns,
+        &["apply", "--log-format", "plain", "--log-level", "warning", "--dry-run"],
+    )
+    .succeeded();
+}

@@ -102,6 +102,53 @@ fn exit_codes_are_those_of_istio() {
     }
 }
 
+/// Rules for IPv4 alone were written where there was no address yet, and IPv6 that came later bypassed the proxy.
+#[test]
+fn a_namespace_without_addresses_is_refused_before_ipv6_can_bypass() {
+    let netns = Netns::new();
+    netns.ip("link add eth0 type veth peer name host0\nlink set eth0 up\nlink set host0 up\naddress add 169.254.1.2/16 dev eth0\n");
+    let before = state(&netns, "nftables");
+    for flags in [
+        &["--dual-stack"][..],
+        &["--dry-run"],
+        &["--cleanup-only"],
+        &["--skip-rule-apply"],
+        &["--run-validation", "--skip-rule-apply"],
+    ] {
+        run(&netns, &[INJECTED, flags].concat()).failed(1, &["no valid local IP address found"]);
+    }
+    assert_eq!(state(&netns, "nftables"), before);
+    // To Istio, ::6 is an address, and the first one.
+    netns.ip("address add ::6/128 dev lo");
+    let both = run(&netns, INJECTED).succeeded().stderr;
+    assert!(both.contains("IPv4 and IPv6"), "{both}");
+}
+
+/// What iptables takes, and the lists that Istio does not look at.
+#[test]
+fn numbers_and_ranges_of_iptables_are_taken() {
+    let mut command = istio_iptables(
+        &pod(),
+        &["-n", "-p", "0x3a99", "-i", "*", "-b", "*", "-d", "0x50,8000:8080"],
+    );
+    command.env("ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE", "200:210,0x1f5");
+    let text = Run::of(&mut command).succeeded().stdout;
+    for taken in [
+        "--gid-owner 200-210",
+        "--gid-owner 501",
+        "--to-ports 15001",
+        "8000:8080",
+    ] {
+        assert!(text.contains(taken), "{taken}: {text}");
+    }
+    let mut command = istio_iptables(&pod(), INJECTED);
+    command.envs([
+        ("ISTIO_OUTBOUND_OWNER_GROUPS", "200:210"),
+        ("ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE", "no-such-group"),
+    ]);
+    Run::of(&mut command).succeeded();
+}
+
 #[test]
 fn all_mistakes_are_told_at_once() {
     let mut command = istio_iptables(&pod(), &["-p", "0", "-i", "10.0.0.0/8,x", "-k", "tap+", "-m", "NONE"]);

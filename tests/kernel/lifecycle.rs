@@ -240,3 +240,43 @@ fn drift_of_every_kind_is_repaired() {
         assert_eq!(state(&netns, "nftables"), wanted, "{drift}");
     }
 }
+
+#[test]
+fn cleanup_of_iptables_nft_leaves_no_empty_tables_behind() {
+    let options = ["--inbound-mode", "tproxy", "--redirect-dns", "--dns-servers", "all"];
+    for (theirs, expected) in [
+        ("", ""),
+        // A rule, a chain, a policy, a set: whatever is in a table keeps it.
+        (
+            "table ip nat {
+                chain OUTPUT { type nat hook output priority -100; tcp dport 9 accept; }
+            }
+            table ip6 raw {
+                chain mine { }
+            }
+            table ip mangle {
+                chain OUTPUT { type route hook output priority -150; policy drop; }
+            }
+            table ip6 nat {
+                set mine { type inet_service; }
+            }
+            table ip filter {
+                chain INPUT { type filter hook input priority 0; }
+            }",
+            "table ip filter\ntable ip mangle\ntable ip nat\ntable ip6 nat\ntable ip6 raw\n",
+        ),
+    ] {
+        let netns = Netns::new();
+        feed(&netns, "nft", &["-f", "-"], theirs);
+        let tables = || {
+            let listed = output_of(netns.command("nft").args(["list", "tables"]));
+            let mut lines: Vec<&str> = listed.lines().collect();
+            lines.sort_unstable();
+            lines.iter().map(|line| format!("{line}\n")).collect::<String>()
+        };
+        apply(&netns, "iptables-nft", &options);
+        assert!(tables().lines().count() >= 6, "{}", tables());
+        sidetrack(&netns, &["cleanup"]).succeeded();
+        assert_eq!(tables(), expected);
+    }
+}

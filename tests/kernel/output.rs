@@ -15,6 +15,7 @@ const MANIFESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/manifests");
 #[test]
 fn commands_end_quietly_when_nobody_reads_their_output() {
     let netns = Netns::new();
+    netns.ip("address add 10.0.0.2/32 dev lo");
     let manifest = format!("{MANIFESTS}/ST101.yaml");
     let question = ["outbound", "tcp", "10.0.0.5:443"];
     let commands: [&[&str]; 21] = [

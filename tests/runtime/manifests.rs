@@ -5,6 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
+use sidetrack::cni::attach;
+use sidetrack::cni::netconf::NetConf;
+use sidetrack::mesh::pod::PodName;
+use sidetrack::mesh::verdict::Verdict;
 
 use crate::SIDETRACK;
 use crate::common::output_of;
@@ -94,6 +98,43 @@ fn kustomizations_name_files_that_there_are_and_change_what_there_is() {
             assert_eq!(container["name"], installer(&base)["name"]);
         }
     }
+}
+
+/// What OpenShift's Multus lets pods of every namespace name is in `default`, and istiod names one network by itself.
+#[test]
+fn networks_of_openshift_can_be_named_by_every_pod() {
+    let networks = ["sidetrack", "istio-cni"].map(|name| {
+        let file = if name == "istio-cni" {
+            "network-istio"
+        } else {
+            "network"
+        };
+        let network = manifest(&format!("kubernetes/openshift/{file}.yaml"));
+        assert_eq!(network["apiVersion"], "k8s.cni.cncf.io/v1");
+        assert_eq!(network["kind"], "NetworkAttachmentDefinition");
+        assert_eq!(network["metadata"], json!({ "name": name, "namespace": "default" }));
+        network
+    });
+    // Without a configuration Multus takes the file of that name, which the installer writes.
+    assert_eq!(networks[0].get("spec"), None);
+    let config = networks[1]["spec"]["config"].as_str().expect("a configuration");
+    let mut config: Value = serde_json::from_str(config).expect("JSON");
+    assert_eq!(config["name"], "istio-cni");
+    let verdict = |config: &Value| {
+        let netconf = NetConf::parse(config.to_string().as_bytes()).expect("a NetConf");
+        attach::verdict(&netconf, &PodName::default())
+    };
+    let error = verdict(&config).expect_err("no pod of the mesh without its proxy's user");
+    assert!(
+        error.details().is_some_and(|details| details.contains("cni-args")),
+        "{error:?}"
+    );
+    config["args"] =
+        json!({ "cni": { "sidecar.istio.io/status": "{}", "traffic.sidetrack.dev/proxy-uid": "1000659999" } });
+    let Ok(Verdict::Redirected(redirected)) = verdict(&config) else {
+        panic!("not redirected");
+    };
+    assert_eq!(redirected.settings.config.proxy.uids.to_string(), "1000659999");
 }
 
 /// What the component adds fits the base, and what the program looks for.

@@ -12,10 +12,11 @@ use std::ffi::{OsStr, OsString};
 use super::Variant;
 use super::program::Programs;
 use super::saved::{self, Instantiated};
-use super::{InFront, IptablesError, TableName, Tables, contents, lower, patch, raise, same};
+use super::{InFront, IptablesError, TableName, Tables, contents, lower, patch, raise, removal, same};
 use crate::backend::{Change, KernelError, Rules};
 use crate::drift::{Difference, Subject};
 use crate::linux::netlink;
+use crate::mesh::Mesh;
 use crate::ruleset::{Installed, Ruleset};
 use crate::types::Family;
 
@@ -170,6 +171,35 @@ impl Iptables {
     pub fn remove(&self) -> Result<bool, IptablesError> {
         let [v4, v6] = Family::BOTH.map(|family| self.remove_family(family));
         Ok(v4? | v6?)
+    }
+
+    /// Removes what is `mesh`'s, in both families and all tables. Returns the families that had something.
+    ///
+    /// # Errors
+    /// A program is missing or fails.
+    pub fn remove_rules_of(&self, mesh: &Mesh) -> Result<Vec<Family>, IptablesError> {
+        let mut found = Vec::new();
+        for family in Family::BOTH {
+            let mut attempt = 1;
+            let removed = loop {
+                match self.remove_rules_of_in(mesh, family) {
+                    Err(error) if error.is_busy() && attempt < ATTEMPTS => {
+                        netlink::pause(attempt);
+                        attempt += 1;
+                    }
+                    result => break result?,
+                }
+            };
+            found.extend(removed.then_some(family));
+        }
+        Ok(found)
+    }
+
+    fn remove_rules_of_in(&self, mesh: &Mesh, family: Family) -> Result<bool, IptablesError> {
+        let text = removal(&self.save(family)?, mesh);
+        let found = text.is_some();
+        self.restore(family, text)?;
+        Ok(found)
     }
 
     /// What is installed under our names. Reading has no side effects, but for this one: where a process of the

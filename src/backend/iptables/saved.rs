@@ -95,7 +95,7 @@ pub fn in_front(text: &str) -> Vec<InFront> {
 }
 
 /// The chain and the words of a rule.
-fn rule(line: &str) -> Option<(&str, &str)> {
+pub(super) fn rule(line: &str) -> Option<(&str, &str)> {
     line.strip_prefix("-A ").and_then(|rule| rule.split_once(' '))
 }
 
@@ -127,7 +127,7 @@ fn chain_or_rule<'t, 'l>(line: &'l str, rules_in: &mut HashMap<&'l str, usize>, 
 
 /// Splits a rule into words: the quoting of `iptables-save`, and addresses in one form, as C libraries differ in how
 /// they write IPv6.
-fn words(rule: &str) -> Vec<String> {
+pub(super) fn words(rule: &str) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     let (mut quoted, mut between) = (false, true);
     let mut chars = rule.chars();

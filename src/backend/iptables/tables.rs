@@ -172,8 +172,16 @@ impl Spec {
 
     /// Whether the rule leads to a chain of ours.
     pub fn leads_to_ours(&self) -> bool {
+        self.target_chain().is_some_and(|chain| chain.starts_with(PREFIX))
+    }
+
+    /// The chain that the rule leads to, or a target that takes no options.
+    pub fn target_chain(&self) -> Option<&str> {
         // A jump to a chain has no options, so that it comes last.
-        matches!(self.words.as_slice(), [.., how, target] if is_jump(how) && target.starts_with(PREFIX))
+        match self.words.as_slice() {
+            [.., how, target] if is_jump(how) => Some(target),
+            _ => None,
+        }
     }
 
     /// The mark that makes the program of the other family skip the rule.

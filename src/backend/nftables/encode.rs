@@ -20,6 +20,8 @@ pub struct Step {
     pub object: Object,
     /// `enum nf_tables_msg_types`.
     pub(super) kind: i32,
+    /// The family of the table: `NFPROTO_…` (linux/netfilter.h).
+    family: u8,
     flags: u16,
     pub(super) attributes: Attributes,
 }
@@ -31,6 +33,7 @@ impl Step {
         Self {
             object,
             kind,
+            family: NFPROTO_INET,
             flags,
             attributes,
         }
@@ -42,6 +45,8 @@ impl Step {
 pub enum Object {
     /// Our table.
     Table,
+    /// A table of others, as a person would write it.
+    TableOfOthers(String),
     /// The rules of our table, all of them.
     AllRules,
     /// A chain.
@@ -63,6 +68,7 @@ impl fmt::Display for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Table => write!(f, "table inet {TABLE}"),
+            Self::TableOfOthers(name) => write!(f, "table {name}"),
             Self::AllRules => write!(f, "the rules of table inet {TABLE}"),
             Self::Chain(name) => write!(f, "chain {name}"),
             Self::Set(name) => write!(f, "set {name}"),
@@ -125,6 +131,17 @@ pub fn remove() -> Vec<Step> {
     vec![Step::new(Object::Table, NFT_MSG_DELTABLE, 0, named)]
 }
 
+/// The step that removes a table of others with all that is in it. `family` is one of `NFPROTO_…`, and `title` what a
+/// person would write.
+pub fn remove_table_of_others(family: u8, name: &str, title: &str) -> Step {
+    let object = Object::TableOfOthers(title.to_owned());
+    let named = |table: &mut Attributes| table.text(NFTA_TABLE_NAME, name);
+    Step {
+        family,
+        ..Step::new(object, NFT_MSG_DELTABLE, 0, named)
+    }
+}
+
 /// The bytes of a transaction. Step `i` has the sequence number `i + 1`; the last step asks for an answer.
 ///
 /// With a `generation`, the kernel refuses the transaction (ERESTART) where the ruleset has changed since that one.
@@ -142,7 +159,7 @@ pub fn transaction(steps: &[Step], generation: Option<u32>) -> Vec<u8> {
         let flags = step.flags | acknowledge;
         let kind = Kind::NfTables {
             kind: step.kind,
-            family: NFPROTO_INET,
+            family: step.family,
         };
         append(&mut bytes, kind, flags, sequence, &step.attributes);
     }

@@ -1,6 +1,6 @@
 //! Messages of nf_tables, and what they say: which answers there are to the questions of [`super::question`].
 
-use libc::{NFNL_SUBSYS_NFTABLES, NFT_MSG_NEWCHAIN, NFT_MSG_NEWGEN, NFT_MSG_NEWSET};
+use libc::{NFNL_SUBSYS_NFTABLES, NFT_MSG_NEWCHAIN, NFT_MSG_NEWGEN, NFT_MSG_NEWSET, NFT_MSG_NEWTABLE};
 
 use super::attributes::{Malformed, find, number, read, text};
 use super::uapi::*;
@@ -51,6 +51,24 @@ impl Message {
     /// The name of the chain that this is about, if it is about one.
     pub fn chain(&self) -> Option<String> {
         self.of(NFT_MSG_NEWCHAIN)?.attribute(NFTA_CHAIN_NAME).map(text)
+    }
+
+    /// Whether this is a base chain that does nothing to any packet, and that nothing refers to: without rules, and with the
+    /// policy to accept.
+    pub fn is_empty_base_chain(&self) -> bool {
+        let Some(chain) = self.of(NFT_MSG_NEWCHAIN) else {
+            return false;
+        };
+        let number = |kind| chain.attribute(kind).map(number).and_then(Result::ok);
+        chain.attribute(NFTA_CHAIN_HOOK).is_some()
+            && number(NFTA_CHAIN_USE) == Some(0)
+            && number(NFTA_CHAIN_POLICY) == Some(libc::NF_ACCEPT as u32)
+    }
+
+    /// How many chains, sets and other objects a table holds, if this is about a table.
+    pub fn objects(&self) -> Option<usize> {
+        let objects = self.of(NFT_MSG_NEWTABLE)?.attribute(NFTA_TABLE_USE)?;
+        number(objects).ok().map(|objects| objects as usize)
     }
 
     /// The name of the set that this is about, if it is about one.

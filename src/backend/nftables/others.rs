@@ -1,9 +1,12 @@
 //! The tables of others: what there is, and what of it comes before ours.
 
+use nix::errno::Errno;
+
 use super::transaction::{Nftables, NftablesError, malformed, undisturbed};
-use super::{Listing, Message, question};
+use super::{Listing, Message, encode, question};
 use crate::drift::{BaseChain, Place};
 use crate::facts::InstalledChain;
+use crate::linux::netlink::NetlinkError;
 use crate::ruleset::TABLE;
 use crate::types::Family;
 
@@ -23,6 +26,67 @@ impl Nftables {
     pub fn chains(&mut self) -> Result<Vec<InstalledChain>, NftablesError> {
         let messages = undisturbed(|| self.all_chains())?;
         Ok(messages.iter().filter_map(installed_chain).collect())
+    }
+
+    /// Removes tables of others of these names (`FAMILY NAME`), with all that is in them. Returns those that were there.
+    ///
+    /// # Errors
+    /// The kernel cannot or may not; or [`NftablesError::Unanswered`].
+    pub fn remove_tables_of_others(&mut self, titles: &[String]) -> Result<Vec<String>, NftablesError> {
+        let mut removed = Vec::new();
+        for table in undisturbed(|| self.dump(&question::tables_of_all_families()))? {
+            let (family, Some(name)) = (table.family, table.table()) else {
+                continue;
+            };
+            let title = table_name(family, &name);
+            if !titles.contains(&title) {
+                continue;
+            }
+            match self.commit(&[encode::remove_table_of_others(family, &name, &title)], None) {
+                Ok(()) => removed.push(title),
+                Err(NftablesError::Refused {
+                    errno: Errno::ENOENT, ..
+                }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Removes those of the tables of these names (`FAMILY NAME`) that hold nothing but base chains without effect, as
+    /// iptables-nft leaves them behind. Where the ruleset changes meanwhile, nothing is removed. Returns those removed.
+    ///
+    /// # Errors
+    /// The kernel did not answer, or may not be asked.
+    pub fn remove_empty_tables(&mut self, titles: &[String]) -> Result<Vec<String>, NftablesError> {
+        let generation = self.generation()?;
+        let tables = self.dump(&question::tables_of_all_families())?;
+        let chains = self.all_chains()?;
+        let (mut steps, mut removed) = (Vec::new(), Vec::new());
+        for table in &tables {
+            let (family, Some(name)) = (table.family, table.table()) else {
+                continue;
+            };
+            let title = table_name(family, &name);
+            let inside = chains
+                .iter()
+                .filter(|chain| (chain.family, chain.table().as_deref()) == (family, Some(&name)));
+            let (count, empty) = inside.fold((0, true), |(count, empty), chain| {
+                (count + 1, empty && chain.is_empty_base_chain())
+            });
+            if titles.contains(&title) && empty && table.objects() == Some(count) {
+                steps.push(encode::remove_table_of_others(family, &name, &title));
+                removed.push(title);
+            }
+        }
+        if steps.is_empty() {
+            return Ok(removed);
+        }
+        match self.commit(&steps, Some(generation)) {
+            Ok(()) => Ok(removed),
+            Err(NftablesError::Netlink(NetlinkError::Refused(Errno::ERESTART))) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
     }
 
     fn all_chains(&mut self) -> Result<Vec<Message>, NftablesError> {

@@ -17,6 +17,11 @@ pub fn tables() -> Vec<u8> {
     request(NFT_MSG_GETTABLE, NFPROTO_INET, NLM_F_DUMP, |_| {})
 }
 
+/// All tables there are.
+pub fn tables_of_all_families() -> Vec<u8> {
+    request(NFT_MSG_GETTABLE, NFPROTO_UNSPEC, NLM_F_DUMP, |_| {})
+}
+
 /// All chains of our family.
 pub fn chains() -> Vec<u8> {
     request(NFT_MSG_GETCHAIN, NFPROTO_INET, NLM_F_DUMP, |_| {})

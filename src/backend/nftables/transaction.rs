@@ -243,7 +243,7 @@ impl Nftables {
     }
 
     /// The number of the current generation of the ruleset. It changes with every transaction of anybody.
-    fn generation(&mut self) -> Result<u32, NftablesError> {
+    pub(super) fn generation(&mut self) -> Result<u32, NftablesError> {
         self.socket.send(&question::generation())?;
         for answer in self.socket.receive()? {
             match answer {
@@ -274,7 +274,7 @@ impl Nftables {
     ///
     /// # Errors
     /// The kernel has not carried it out; or [`NftablesError::Unanswered`].
-    fn commit(&mut self, steps: &[Step], generation: Option<u32>) -> Result<(), NftablesError> {
+    pub(super) fn commit(&mut self, steps: &[Step], generation: Option<u32>) -> Result<(), NftablesError> {
         let bytes = encode::transaction(steps, generation);
         tracing::debug!(
             steps = steps.len(),

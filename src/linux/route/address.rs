@@ -159,13 +159,19 @@ fn local(message: &AddressMessage) -> Option<IpAddr> {
 }
 
 fn usable(addresses: impl Iterator<Item = IpAddr>) -> UsableAddresses {
-    let mut usable = UsableAddresses::default();
-    for address in addresses.filter(|address| is_usable(*address)) {
+    let (mut usable, mut passthrough) = (UsableAddresses::default(), false);
+    for address in addresses {
         match address {
+            address if address == PASSTHROUGH_V6 => passthrough = true,
+            IpAddr::V6(address) if address.is_unicast_link_local() => usable.v6_link_local = true,
+            address if !is_usable(address) => {}
             IpAddr::V4(_) => usable.v4 = true,
             IpAddr::V6(_) => usable.v6 = true,
         }
     }
+    // To Istio, whose rules alone depend on this, ::6 is an address like any other. Where it is the only one, somebody
+    // has redirected IPv6 here.
+    usable.v6 |= passthrough && !usable.v4;
     usable
 }
 

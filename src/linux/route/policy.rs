@@ -1,7 +1,7 @@
 //! Routing by mark (ip-rule(8), ip-route(8)): a rule that leads marked packets to a table, and the table's one route,
 //! which delivers them to this host whatever their destination.
 
-use netlink_packet_core::Parseable as _;
+use netlink_packet_core::{Emitable, Parseable as _};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType};
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
@@ -56,6 +56,57 @@ impl Route {
     pub fn routes(&mut self) -> Result<Vec<Prerequisite>, RouteError> {
         let payloads = self.list(libc::RTM_GETROUTE, &RouteMessage::default())?;
         Ok(payloads.iter().filter_map(|payload| our_route(payload)).collect())
+    }
+
+    /// Removes the rules and routes of others that are like ours for this mark and table. Where a rule of ours leads to the
+    /// table, the route comes back as ours. Returns what was removed.
+    ///
+    /// # Errors
+    /// The kernel cannot or may not.
+    pub fn remove_of_others(&mut self, mark: Mark, table: RouteTable) -> Result<Vec<Prerequisite>, RouteError> {
+        let ours = self.rules()?;
+        let mut removed = Vec::new();
+        let rules = match self.list(libc::RTM_GETRULE, &RuleMessage::default()) {
+            Err(NetlinkError::Refused(Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT)) => Vec::new(),
+            rules => rules?,
+        };
+        for payload in rules.iter().filter(|payload| our_rule(payload).is_none()) {
+            if let Some((family, message)) = rule_of_others(payload, mark, table) {
+                let what = Prerequisite::Rule { family, mark, table };
+                self.remove_message(libc::RTM_DELRULE, &message, what)?;
+                removed.push(what);
+            }
+        }
+        for payload in self.list(libc::RTM_GETROUTE, &RouteMessage::default())? {
+            let Some((protocol, what @ Prerequisite::Route { family, table: of })) = local_default(&payload) else {
+                continue;
+            };
+            if protocol == OURS || of != table {
+                continue;
+            }
+            let mut message = route(family, table);
+            message.header.protocol = protocol;
+            message.header.scope = RouteScope::NoWhere; // Whichever it has.
+            self.remove_message(libc::RTM_DELROUTE, &message, what)?;
+            removed.push(what);
+            let needed = |rule: &Prerequisite| matches!(rule, Prerequisite::Rule { family: of, table: to, .. } if *of == family && *to == table);
+            if ours.iter().any(needed) {
+                self.add(what)?;
+            }
+        }
+        Ok(removed)
+    }
+
+    fn remove_message(&mut self, kind: u16, message: &impl Emitable, what: Prerequisite) -> Result<(), RouteError> {
+        match self.change(kind, 0, message)? {
+            // Somebody else was faster.
+            Ok(()) | Err(Errno::ENOENT | Errno::ESRCH) => Ok(()),
+            Err(errno @ Errno::EPERM) => Err(RouteError::NotPermitted(errno)),
+            Err(errno) => Err(RouteError::Refused {
+                what: format!("removing {what}"),
+                errno,
+            }),
+        }
     }
 
     /// Whether the table has a route like ours, whoever has added it.
@@ -123,6 +174,15 @@ fn our_rule(payload: &[u8]) -> Option<Prerequisite> {
         .iter()
         .all(|attribute| found.attributes.contains(attribute));
     same.then_some(Prerequisite::Rule { family, mark, table })
+}
+
+/// The rule of a message, as it is, where it leads packets with this mark to this table.
+fn rule_of_others(payload: &[u8], mark: Mark, table: RouteTable) -> Option<(Family, RuleMessage)> {
+    let found = RuleMessage::parse(payload).ok()?;
+    let family = family(found.header.family)?;
+    let wanted = [RuleAttribute::FwMark(mark.get()), RuleAttribute::Table(table.get())];
+    let same = wanted.iter().all(|attribute| found.attributes.contains(attribute));
+    (same && found.header.action == RuleAction::ToTable).then_some((family, found))
 }
 
 /// The route of a message, if it is one that we add.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use self::table::{Annotation, Meaning, Said};
+use super::is_true;
 use crate::options::Layer;
 use crate::options::problem::{Problem, Source};
 use crate::options::table::{self as options, OPTIONS};
@@ -52,6 +53,13 @@ impl Annotations {
     }
 }
 
+impl<N: Into<String>, T: Into<String>> FromIterator<(N, T)> for Annotations {
+    fn from_iter<I: IntoIterator<Item = (N, T)>>(annotations: I) -> Self {
+        let owned = |(name, text): (N, T)| (name.into(), text.into());
+        Self(annotations.into_iter().map(owned).collect())
+    }
+}
+
 /// What annotations say.
 #[derive(Debug, Default, PartialEq)]
 pub struct Parsed {
@@ -84,10 +92,12 @@ impl Parsed {
     }
 
     /// Reads an annotation, or a part of one, that is called `name`.
-    fn read(&mut self, name: &str, meaning: &Meaning, texts: &[String]) {
+    fn read(&mut self, annotations: &Annotations, name: &str, meaning: &Meaning, texts: &[String]) {
         let text = texts.join(",");
         match meaning {
             Meaning::Option(option) => self.option(name, option, texts),
+            Meaning::IptablesPorts(option) => self.option(name, option, &[iptables_ports(&text)]),
+            Meaning::GoBoolean { on, off } => self.said(name, if is_true(text.trim()) { on } else { off }),
             Meaning::Switch { on, off } => match text.trim().to_ascii_lowercase().as_str() {
                 "true" | "t" | "1" | "yes" | "y" | "on" | "enabled" => self.said(name, on),
                 "false" | "f" | "0" | "no" | "n" | "off" | "disabled" => self.said(name, off),
@@ -105,7 +115,15 @@ impl Parsed {
                 Ok(port) => self.exclude_inbound_ports.push(port),
                 Err(invalid) => self.invalid(name, invalid),
             },
-            Meaning::Document(members) => self.document(name, members, &text),
+            Meaning::Document(members) => self.document(annotations, name, members, &text),
+            Meaning::Read(reader) => match (reader.read)(&text, annotations) {
+                Ok(said) => {
+                    for (option, text) in said {
+                        self.option(name, option, &[text]);
+                    }
+                }
+                Err(invalid) => self.invalid(name, invalid),
+            },
         }
     }
 
@@ -125,7 +143,7 @@ impl Parsed {
     }
 
     /// Reads the members of a document that mean something here; the others are for the proxy.
-    fn document(&mut self, name: &str, members: &[(&str, Meaning)], text: &str) {
+    fn document(&mut self, annotations: &Annotations, name: &str, members: &[(&str, Meaning)], text: &str) {
         let document = match yaml::document(text) {
             Ok(document) => document.to_json(),
             Err(error) => return self.problem(format!("{name}: {error}")),
@@ -134,7 +152,7 @@ impl Parsed {
             let member = path.split('.').try_fold(&document, |value, key| value.get(key));
             match member.map(texts) {
                 None | Some(Ok(None)) => {}
-                Some(Ok(Some(texts))) => self.read(&format!("{name}: {path}"), meaning, &texts),
+                Some(Ok(Some(texts))) => self.read(annotations, &format!("{name}: {path}"), meaning, &texts),
                 Some(Err(invalid)) => self.invalid(&format!("{name}: {path}"), invalid),
             }
         }
@@ -176,7 +194,7 @@ pub fn parse(annotations: &Annotations) -> Parsed {
         let Some(text) = annotations.get(name) else {
             continue;
         };
-        parsed.read(name, meaning, &[text.to_owned()]);
+        parsed.read(annotations, name, meaning, &[text.to_owned()]);
         for (option, text) in *implies {
             let mut layer = Layer::default();
             match read_option(&mut layer, option, &[(*text).to_owned()]) {
@@ -195,6 +213,20 @@ fn read_option(layer: &mut Layer, option: &str, texts: &[String]) -> Result<(), 
         Some(option) => (option.read)(layer, texts, &NoAccounts),
         None => Err(vec![Invalid::new(option, "an option")]),
     }
+}
+
+/// A list of ports as options have it: iptables writes a range `a:b`, where a bound that is left out is the smallest or
+/// largest port.
+fn iptables_ports(list: &str) -> String {
+    let item = |item: &str| match item.trim().split_once(':') {
+        Some((first, last)) => {
+            let first = if matches!(first, "" | "0") { "1" } else { first };
+            let last = if last.is_empty() { "65535" } else { last };
+            format!("{first}-{last}")
+        }
+        None => item.to_owned(),
+    };
+    list.split(',').map(item).collect::<Vec<_>>().join(",")
 }
 
 /// The member of a document as texts. What encoders write where nothing was given says nothing: null, "", 0, an empty

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
+use super::Annotations;
 use crate::mesh::MESHES;
+use crate::types::Invalid;
 
 /// An annotation, and what it says in our terms.
 #[derive(Debug)]
@@ -23,11 +25,20 @@ pub type Said = [(&'static str, &'static str)];
 pub enum Meaning {
     /// The texts of this option.
     Option(&'static str),
-    /// Yes or no.
+    /// Ports of this option in a list as iptables takes it: `80`, `9000:9100`, `:80`.
+    IptablesPorts(&'static str),
+    /// True or false in one of these spellings; any other text is refused.
     Switch {
         /// What yes says.
         on: &'static Said,
         /// What no says.
+        off: &'static Said,
+    },
+    /// A boolean as Go's `strconv.ParseBool` reads it, for meshes that take any other text for false.
+    GoBoolean {
+        /// What true says.
+        on: &'static Said,
+        /// What false says.
         off: &'static Said,
     },
     /// One of these words, and what each says.
@@ -36,6 +47,20 @@ pub enum Meaning {
     AlsoExcludedInbound,
     /// YAML or JSON: members by their paths, and what each means.
     Document(&'static [(&'static str, Meaning)]),
+    /// Whatever this function makes of it.
+    Read(Reader),
+}
+
+/// Options, each with a text that depends on a value.
+pub type Options = Vec<(&'static str, String)>;
+
+/// A value that a function reads.
+#[derive(Debug)]
+pub struct Reader {
+    /// What it means, for the documentation.
+    pub help: &'static str,
+    /// The options that it names, each with its text as a flag would have it.
+    pub read: fn(&str, &Annotations) -> Result<Options, Invalid>,
 }
 
 impl fmt::Display for Meaning {
@@ -54,7 +79,9 @@ impl fmt::Display for Meaning {
         };
         match self {
             Self::Option(option) => write!(f, "`{option}`"),
+            Self::IptablesPorts(option) => write!(f, "`{option}`; a range is `a:b` or `a-b`"),
             Self::Switch { on, off } => write!(f, "true: {}; false: {}", said(on), said(off)),
+            Self::GoBoolean { on, off } => write!(f, "true: {}; else: {}", said(on), said(off)),
             Self::Word(words) => {
                 let words: Vec<String> = words
                     .iter()
@@ -70,6 +97,7 @@ impl fmt::Display for Meaning {
                     .collect();
                 f.write_str(&members.join("<br>"))
             }
+            Self::Read(reader) => f.write_str(reader.help),
         }
     }
 }

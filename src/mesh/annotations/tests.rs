@@ -137,6 +137,25 @@ const CASES: &[(Pairs, Pairs)] = &[
         ],
     ),
     (&[("proxy.istio.io/config", "")], &[]),
+    // What Go's `strconv.ParseBool` does not read is false to Istio.
+    (
+        &[(
+            "proxy.istio.io/config",
+            "proxyMetadata: {ISTIO_META_DNS_CAPTURE: \"yes\", CAPTURE_ALL_DNS: on, INVALID_DROP: enabled}",
+        )],
+        &[("redirect-dns", "false"), ("drop-invalid", "false")],
+    ),
+    (
+        &[
+            (
+                "proxy.istio.io/overrides",
+                r#"{"containers": [{"name": "istio-proxy", "image": "auto", "env": [{"name": "INVALID_DROP", "value": "1"}],
+                    "securityContext": {"runAsUser": 2000, "runAsGroup": 3000}}]}"#,
+            ),
+            ("proxy.istio.io/config", "proxyMetadata: {INVALID_DROP: \"false\"}"),
+        ],
+        &[("proxy-uid", "2000"), ("proxy-gid", "3000"), ("drop-invalid", "true")],
+    ),
     (
         &[
             ("config.linkerd.io/skip-inbound-ports", "25,8000-8010"),
@@ -234,8 +253,14 @@ const CASES: &[(Pairs, Pairs)] = &[
     ),
     (
         &[
-            ("consul.hashicorp.com/transparent-proxy-exclude-inbound-ports", "9102"),
-            ("consul.hashicorp.com/transparent-proxy-exclude-outbound-ports", "8200"),
+            (
+                "consul.hashicorp.com/transparent-proxy-exclude-inbound-ports",
+                "9102, 9000:9100,:80",
+            ),
+            (
+                "consul.hashicorp.com/transparent-proxy-exclude-outbound-ports",
+                "8200,65000:,90-91",
+            ),
             (
                 "consul.hashicorp.com/transparent-proxy-exclude-outbound-cidrs",
                 "10.96.0.1/32",
@@ -243,8 +268,8 @@ const CASES: &[(Pairs, Pairs)] = &[
             ("consul.hashicorp.com/transparent-proxy-exclude-uids", "1000,2000"),
         ],
         &[
-            ("exclude-inbound-ports", "9102"),
-            ("exclude-outbound-ports", "8200"),
+            ("exclude-inbound-ports", "1-80,9000-9100,9102"),
+            ("exclude-outbound-ports", "90-91,8200,65000-65535"),
             ("exclude-outbound-cidrs", "10.96.0.1/32"),
             ("exclude-uids", "1000,2000"),
         ],
@@ -254,19 +279,19 @@ const CASES: &[(Pairs, Pairs)] = &[
             (
                 "consul.hashicorp.com/redirect-traffic-config",
                 r#"{"ConsulDNSIP":"127.0.0.1","ConsulDNSPort":8600,"ProxyUserID":"5995","ProxyInboundPort":20000,
-                    "ProxyOutboundPort":15001,"ExcludeInboundPorts":["9102","20200"],"ExcludeOutboundPorts":null,
+                    "ProxyOutboundPort":15001,"ExcludeInboundPorts":["9102","20200","9000:9100"],"ExcludeOutboundPorts":null,
                     "ExcludeOutboundCIDRs":["10.96.0.1/32"],"ExcludeUIDs":["5996"],"NetNS":"","IptablesProvider":null}"#,
             ),
             ("consul.hashicorp.com/transparent-proxy-exclude-inbound-ports", "9102"),
         ],
         &[
             ("redirect-dns", "true"),
-            ("dns-servers", "all"),
+            ("dns-servers", "127.0.0.1"),
             ("dns-port", "8600"),
             ("proxy-uid", "5995"),
             ("proxy-inbound-port", "20000"),
             ("proxy-outbound-port", "15001"),
-            ("exclude-inbound-ports", "9102,20200"),
+            ("exclude-inbound-ports", "9000-9100,9102,20200"),
             ("exclude-outbound-cidrs", "10.96.0.1/32"),
             ("exclude-uids", "5996"),
         ],
@@ -278,6 +303,27 @@ const CASES: &[(Pairs, Pairs)] = &[
         )],
         &[("exclude-outbound-ports", "8200")],
     ),
+    (
+        &[
+            (
+                "consul.hashicorp.com/redirect-traffic-config",
+                r#"{"ConsulDNSIP":"::1","ConsulDNSPort":8600,"ProxyUserID":"1000699998"}"#,
+            ),
+            ("consul.hashicorp.com/dual-stack", "true"),
+        ],
+        &[
+            ("redirect-dns", "true"),
+            ("dns-servers", "::1"),
+            ("dns-port", "8600"),
+            ("proxy-uid", "1000699998"),
+            ("ip-family", "auto"),
+        ],
+    ),
+    (
+        &[("consul.hashicorp.com/dual-stack", "false")],
+        &[("ip-family", "ipv4")],
+    ),
+    (&[("consul.hashicorp.com/dual-stack", "T")], &[("ip-family", "ipv4")]),
     (
         &[
             ("traffic.sidetrack.dev/exclude-inbound-ports", "1"),
@@ -326,6 +372,35 @@ fn every_option_is_an_annotation_of_ours() {
     }
 }
 
+/// Each mesh has its own way to write one, and we have ours.
+#[test]
+fn booleans_are_read_as_whoever_they_are_for_reads_them() {
+    let captured = |name: &str, text: &str| {
+        layer(&[(name, text)], Layer::default())
+            .map(|layer| config(layer).dns.redirect)
+            .ok()
+    };
+    let istio = |text: &str| {
+        let metadata = format!("proxyMetadata: {{ISTIO_META_DNS_CAPTURE: \"{text}\"}}");
+        captured("proxy.istio.io/config", &metadata)
+    };
+    let ours = |text: &str| captured("traffic.sidetrack.dev/redirect-dns", text);
+    for (text, istio_reads, we_read) in [
+        ("true", true, Some(true)),
+        ("1", true, Some(true)),
+        ("T", true, None),
+        ("yes", false, Some(true)),
+        ("on", false, None),
+        ("enabled", false, None),
+        ("no", false, Some(false)),
+        ("0", false, Some(false)),
+        ("maybe", false, None),
+    ] {
+        assert_eq!(istio(text), Some(istio_reads), "{text}");
+        assert_eq!(ours(text), we_read, "{text}");
+    }
+}
+
 #[test]
 fn every_annotation_of_the_table_has_a_case() {
     for Annotation { name, meaning, .. } in table::all() {
@@ -351,10 +426,14 @@ fn all_that_the_table_says_can_be_said() {
             }
         };
         match meaning {
-            Meaning::Option(option) => assert!(options::find(option).is_some_and(|found| found.name == *option)),
-            Meaning::Switch { on, off } => [on, off].into_iter().for_each(|said| all(said)),
+            Meaning::Option(option) | Meaning::IptablesPorts(option) => {
+                assert!(options::find(option).is_some_and(|found| found.name == *option));
+            }
+            Meaning::Switch { on, off } | Meaning::GoBoolean { on, off } => {
+                [on, off].into_iter().for_each(|said| all(said))
+            }
             Meaning::Word(words) => words.iter().for_each(|(_, said)| all(said)),
-            Meaning::AlsoExcludedInbound => {}
+            Meaning::AlsoExcludedInbound | Meaning::Read(_) => {}
             Meaning::Document(members) => members.iter().for_each(|(_, meaning)| check(meaning)),
         }
     }
@@ -395,9 +474,11 @@ fn everything_wrong_with_annotations_is_told_with_their_names() {
             ("traffic.sidecar.istio.io/excludeOutboundIPRanges", "10.0.0.0/33"),
             ("traffic.sidecar.istio.io/excludeInterfaces", "eth0\" accept"),
             ("sidecar.istio.io/interceptionMode", "tproxy"),
+            ("proxy.istio.io/config", "proxyMetadata: {PROXY_GID: [[1]]}"),
+            ("kuma.io/builtin-dns", "maybe"),
             (
-                "proxy.istio.io/config",
-                "proxyMetadata: {ISTIO_META_DNS_CAPTURE: maybe, PROXY_GID: [[1]]}",
+                "consul.hashicorp.com/redirect-traffic-config",
+                r#"{"ConsulDNSIP": "192.168.1.117", "ExcludeInboundPorts": ["ssh", "90:80"]}"#,
             ),
             ("traffic.kuma.io/transparent-proxy-config", "a: b: c"),
             ("config.linkerd.io/proxy-uid", "linkerd"),
@@ -415,7 +496,10 @@ fn everything_wrong_with_annotations_is_told_with_their_names() {
         "annotation traffic.sidecar.istio.io/excludeOutboundIPRanges: \"10.0.0.0/33\"",
         "annotation traffic.sidecar.istio.io/excludeInterfaces: \"eth0\\\" accept\"",
         "annotation sidecar.istio.io/interceptionMode: \"tproxy\" is not one of REDIRECT, TPROXY, NONE",
-        "annotation proxy.istio.io/config: proxyMetadata.ISTIO_META_DNS_CAPTURE: \"maybe\" is not true or false",
+        "annotation kuma.io/builtin-dns: \"maybe\" is not true or false",
+        "redirect-traffic-config: ConsulDNSIP: \"192.168.1.117\" is not 127.0.0.1 or ::1",
+        "redirect-traffic-config: ExcludeInboundPorts: \"ssh\" is not a port",
+        "redirect-traffic-config: ExcludeInboundPorts: \"90-80\" is not a port",
         "annotation proxy.istio.io/config: proxyMetadata.PROXY_GID: \"[1]\" is not a text",
         "annotation config.linkerd.io/proxy-uid: \"linkerd\" is not a UID",
         "annotations: traffic.kuma.io/transparent-proxy-config:",

@@ -1,12 +1,11 @@
 //! Istio: <https://istio.io>.
 
 pub mod front_end;
+mod overrides;
 
 use serde_json::Value;
 
-use super::annotations::table::{
-    ALL_DNS_SERVERS, Annotation, DROP_INVALID, Meaning, NOTHING, REDIRECT_DNS, annotation, option,
-};
+use super::annotations::table::{Annotation, Meaning, NOTHING, annotation, option};
 use super::{Delivery, Mesh, OptOut, is_false};
 use crate::types::MeshName;
 
@@ -48,6 +47,14 @@ pub const ISTIO: Mesh = Mesh {
     init_containers: &["istio-init"],
     chains: &[("ISTIO_", "Istio (istio-init or istio-cni)")],
     tables: &[("inet istio-proxy-", "Istio (native nftables)")],
+    // Those of TPROXY: 0x539 is 1337, the mark of packets to the proxy; 0x53a that of its own.
+    traces: &[
+        &["-p", "tcp", "mark", "0x539", "CONNMARK", "--save-mark"],
+        &["-p", "tcp", "-o", "lo", "mark", "0x539", "RETURN"],
+        &["-p", "tcp", "-o", "lo", "owner", "MARK", "0x53a/0xffffffff"],
+        &["-p", "tcp", "connmark", "0x539", "CONNMARK", "--restore-mark"],
+    ],
+    policy_routing: Some((1337, 133)),
     ports: &[
         (15000, "Envoy's administration"),
         (15001, "outbound connections"),
@@ -95,6 +102,8 @@ const ANNOTATIONS: &[Annotation] = &[
             ("NONE", NOTHING), // Such a pod is let through.
         ]),
     ),
+    // The container that the pod's author has laid over the template's: its environment counts before ProxyMetadata.
+    annotation("proxy.istio.io/overrides", overrides::MEANING),
     annotation("proxy.istio.io/config", Meaning::Document(PROXY_METADATA)),
 ];
 
@@ -102,9 +111,24 @@ const ANNOTATIONS: &[Annotation] = &[
 pub const PROBE_PORT: u16 = 15002;
 
 /// `auto` redirects IPv6 wherever a pod could use it, and not where there is none.
-const DUAL_STACK: Meaning = Meaning::Switch {
+const DUAL_STACK: Meaning = Meaning::GoBoolean {
     on: &[("ip-family", "auto")],
     off: NOTHING,
+};
+
+const REDIRECT_DNS: Meaning = Meaning::GoBoolean {
+    on: &[("redirect-dns", "true")],
+    off: &[("redirect-dns", "false")],
+};
+
+const ALL_DNS_SERVERS: Meaning = Meaning::GoBoolean {
+    on: &[("dns-servers", "all")],
+    off: NOTHING,
+};
+
+const DROP_INVALID: Meaning = Meaning::GoBoolean {
+    on: &[("drop-invalid", "true")],
+    off: &[("drop-invalid", "false")],
 };
 
 /// Variables that Istio's injector gives to its init container, and that decide about its rules.

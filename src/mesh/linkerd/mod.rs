@@ -38,6 +38,8 @@ pub const LINKERD: Mesh = Mesh {
     init_containers: &["linkerd-init"],
     chains: &[("PROXY_INIT_", "Linkerd (linkerd-init or linkerd-cni)")],
     tables: &[],
+    traces: &[],
+    policy_routing: None,
     ports: &[],
 };
 

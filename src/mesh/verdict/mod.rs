@@ -16,7 +16,7 @@ use super::container::Container;
 use super::invocation::ReadInvocation;
 use super::pod::{Described, Pod};
 use super::policy::{self, OnMissing, Policy, Select};
-use super::{MESHES, Mesh, OptOut, go};
+use super::{MESHES, Mesh, OptOut, consul, go};
 use crate::options::problem::{Problem, Source};
 use crate::options::{Layer, Settings};
 use crate::types::{Invalid, MeshName};
@@ -97,8 +97,8 @@ pub enum Because {
     Exempt,
     /// It, or the plugin, is told so.
     Told,
-    /// An init container redirects it, of which no more is known.
-    InitContainer,
+    /// The init container of this name redirects it, of which no more is known.
+    InitContainer(&'static str),
     /// Nobody injected a sidecar.
     NotInjected,
 }
@@ -167,6 +167,8 @@ const ISTIO_INJECT: &str = "sidecar.istio.io/inject";
 const ISTIO_STATUS: &str = "sidecar.istio.io/status";
 /// The init container that it names.
 const ISTIO_INIT: &str = "istio-init";
+/// The one of Consul.
+const CONSUL_INIT: &str = "consul-connect-inject-init";
 /// A label; Kuma reads no annotation of this name.
 const KUMA_INJECTION: &str = "kuma.io/sidecar-injection";
 
@@ -251,9 +253,18 @@ pub fn opt_out(pod: &Pod<'_>) -> Result<Option<Left>, Problem> {
     };
     let mut opt_outs = MESHES.iter().flat_map(|mesh| mesh.opt_outs);
     let found = opt_outs.find(|OptOut { annotation, says, .. }| said(annotation).is_some_and(says));
+    let consul_s = || pod.annotations.as_deref().is_some_and(consul::init_container_redirects);
+    if found.is_none() && consul_s() {
+        let reason = "Consul's init container redirects it (there is no consul.hashicorp.com/redirect-traffic-config)"
+            .to_owned();
+        return Ok(Some(Left {
+            because: Because::InitContainer(CONSUL_INIT),
+            reason,
+        }));
+    }
     Ok(found.map(|OptOut { annotation, reason, .. }| Left {
         because: match *annotation {
-            ISTIO_STATUS => Because::InitContainer,
+            ISTIO_STATUS => Because::InitContainer(ISTIO_INIT),
             _ => Because::Told,
         },
         reason: format!("{reason} ({annotation})"),
@@ -382,13 +393,13 @@ fn by_init_container(pod: &Pod<'_>, container: &Container<'_>, given: &Given<'_>
 }
 
 /// A pod that the plugin is told to leave to an init container, of which no more is known.
-pub fn by_unknown_init_container(pod: &Pod<'_>, given: &Given<'_>, left: &Left) -> Verdict {
+pub fn by_unknown_init_container(pod: &Pod<'_>, given: &Given<'_>, name: &str, reason: &str) -> Verdict {
     Verdict::Redirected(Box::new(Redirected {
         by: By::InitContainer {
-            name: ISTIO_INIT.to_owned(),
+            name: name.to_owned(),
             is_told: false,
         },
-        reason: left.reason.clone(),
+        reason: reason.to_owned(),
         settings: usual(pod, given, None),
         unseen: Vec::new(),
     }))

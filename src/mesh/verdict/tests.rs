@@ -44,20 +44,22 @@ const STATUS: (&str, &str) = (
 );
 const LINKERD: (&str, &str) = ("linkerd.io/proxy-version", "edge-26.7.1");
 const KUMA: (&str, &str) = ("kuma.io/sidecar-injected", "true");
-const CONSUL: [(&str, &str); 2] = [
+const CONSUL: [(&str, &str); 3] = [
     ("consul.hashicorp.com/connect-inject-status", "injected"),
     ("consul.hashicorp.com/transparent-proxy-status", "enabled"),
+    ("consul.hashicorp.com/redirect-traffic-config", "{}"),
 ];
 
 #[test]
 fn injected_pods_of_each_mesh_are_redirected() {
     type Case<'c> = (&'c [(&'c str, &'c str)], bool, &'c str);
-    let cases: [Case; 8] = [
+    let cases: [Case; 9] = [
         (&[STATUS], true, "Istio"),
         (&[("sidecar.istio.io/status", "not JSON")], true, "Istio"),
         (&[LINKERD], true, "Linkerd"),
         (&[KUMA], true, "Kuma"),
         (&CONSUL, true, "Consul"),
+        (&CONSUL[..2], false, "init container"),
         (&CONSUL[..1], false, "no mark"),
         (&[("kuma.io/sidecar-injected", "false")], false, "no mark"),
         (&[("sidecar.istio.io/status", "")], false, "no mark"),
@@ -98,6 +100,18 @@ fn whoever_opts_out_is_let_through_even_where_all_are_redirected() {
         .0
     );
     assert!(decided(Select::Injected, &[STATUS, ("sidecar.istio.io/inject", "true")]).0);
+}
+
+#[test]
+fn pods_that_consuls_init_container_redirects_are_let_through_even_where_all_are_redirected() {
+    for select in [Select::Injected, Select::Always] {
+        let (redirected, reason) = decided(select, &CONSUL[..2]);
+        assert!(!redirected && reason.contains("redirect-traffic-config"), "{reason}");
+        assert!(decided(select, &CONSUL).0);
+    }
+    let mut asked = CONSUL[..2].to_vec();
+    asked.push((REDIRECT, "true"));
+    assert!(decided(Select::Injected, &asked).0);
 }
 
 #[test]
@@ -222,7 +236,7 @@ fn every_reason_not_to_redirect_is_told() {
                 "sidecar.istio.io/status",
                 "{\\\"initContainers\\\":[\\\"istio-init\\\"]}",
             ),
-            Because::InitContainer,
+            Because::InitContainer("istio-init"),
             "istio-init",
         ),
     ];

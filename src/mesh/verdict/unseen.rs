@@ -132,7 +132,7 @@ fn variable(mesh: &Mesh, name: &str) -> Option<&'static Meaning> {
     let mesh = named(mesh.option)?;
     let documents = mesh.annotations.iter().filter_map(|known| match &known.meaning {
         Meaning::Document(members) => Some(*members),
-        Meaning::Option(_) | Meaning::Switch { .. } | Meaning::Word(_) | Meaning::AlsoExcludedInbound => None,
+        _ => None,
     });
     let mut members = documents.flatten();
     let found = members.find(|(path, _)| path.strip_prefix(METADATA) == Some(name));
@@ -144,14 +144,18 @@ fn said(meaning: &'static Meaning, value: &str) -> Vec<(&'static str, String)> {
     let texts = match meaning {
         Meaning::Option(option) if !value.is_empty() => return vec![(option, value.to_owned())],
         // What is no boolean to Go says nothing.
-        Meaning::Switch { on, off } => match boolean(value) {
+        Meaning::Switch { on, off } | Meaning::GoBoolean { on, off } => match boolean(value) {
             Ok(true) => *on,
             Ok(false) => *off,
             Err(_) => return Vec::new(),
         },
-        Meaning::Option(_) | Meaning::Word(_) | Meaning::AlsoExcludedInbound | Meaning::Document(_) => {
-            return Vec::new();
-        }
+        // No variable means one of these.
+        Meaning::Option(_)
+        | Meaning::IptablesPorts(_)
+        | Meaning::Word(_)
+        | Meaning::AlsoExcludedInbound
+        | Meaning::Document(_)
+        | Meaning::Read(_) => return Vec::new(),
     };
     texts
         .iter()

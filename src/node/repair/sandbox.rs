@@ -116,6 +116,7 @@ impl Sandbox {
             netns,
             ifname: self.ifname.clone(),
             pod: self.pod.clone(),
+            consul_config: None,
         }
     }
 

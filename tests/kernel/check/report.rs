@@ -172,6 +172,7 @@ fn plans_of_istio_iptables_are_compared_by_its_own_flags() {
     ];
     for (more, backend) in backends {
         let netns = Netns::new();
+        netns.ip("address add 10.0.0.2/32 dev lo");
         let flags = [&flags, more].concat();
         let apply = || sidetrack(&netns, &[&["istio-iptables"], flags.as_slice()].concat()).succeeded();
         let check = |json: &[&str]| check(&netns, &[json, &["istio-iptables"], &flags].concat());

@@ -1,5 +1,6 @@
 //! The CNI plugin as a runtime runs it: variables, a NetConf on standard input, the program itself, real namespaces.
 
+mod nomad;
 mod pods;
 #[path = "../../common/cni.rs"]
 mod request;

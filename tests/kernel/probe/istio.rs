@@ -4,7 +4,7 @@ use caps::Capability::{CAP_NET_ADMIN, CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN};
 
 use crate::SIDETRACK;
 use crate::common::{Netns, Owner, Pod, output_of};
-use crate::program::Run;
+use crate::program::{Run, feed};
 use crate::sandbox::with_capabilities;
 
 /// Options as injectors and users write them.
@@ -131,6 +131,47 @@ fn what_istios_validation_does_not_see_fails_with_its_exit_code() {
         let run = validate(&pod.netns, &flags);
         run.failed(126, &[said, "traffic is not redirected as it should be"]);
     }
+}
+
+/// Rules that Istio's own program writes for `-i '*' -b '*' -d 15090`, in IPv4: another tool's, proved by packets.
+#[test]
+fn probe_takes_the_flags_of_istio_and_proves_foreign_rules() {
+    let flags = ["istio-iptables", "-i", "*", "-b", "*", "-d", "15090", "--dual-stack"];
+    let pod = Pod::new();
+    let probe = |before: &[&str]| {
+        let mut command = pod.netns.command(SIDETRACK);
+        Run::of(command.arg("probe").args(before).args(flags))
+    };
+    assert_eq!(probe(&["--timeout", "300ms"]).code, Some(3));
+    for (program, loopback, passthrough) in [
+        ("iptables-nft-restore", "127.0.0.1/32", "127.0.0.6/32"),
+        ("ip6tables-nft-restore", "::1/128", "::6/128"),
+    ] {
+        let text = format!(
+            "*nat\n-N ISTIO_INBOUND\n-N ISTIO_REDIRECT\n-N ISTIO_IN_REDIRECT\n-N ISTIO_OUTPUT\n\
+             -A ISTIO_INBOUND -p tcp --dport 15008 -j RETURN\n-A ISTIO_REDIRECT -p tcp -j REDIRECT --to-ports 15001\n\
+             -A ISTIO_IN_REDIRECT -p tcp -j REDIRECT --to-ports 15006\n-A PREROUTING -p tcp -j ISTIO_INBOUND\n\
+             -A ISTIO_INBOUND -p tcp --dport 15090 -j RETURN\n-A ISTIO_INBOUND -p tcp -j ISTIO_IN_REDIRECT\n\
+             -A OUTPUT -j ISTIO_OUTPUT\n-A ISTIO_OUTPUT -o lo -s {passthrough} -j RETURN\n\
+             -A ISTIO_OUTPUT -o lo ! -d {loopback} -p tcp ! --dport 15008 -m owner --uid-owner 1337 -j ISTIO_IN_REDIRECT\n\
+             -A ISTIO_OUTPUT -o lo -m owner ! --uid-owner 1337 -j RETURN\n-A ISTIO_OUTPUT -m owner --uid-owner 1337 -j RETURN\n\
+             -A ISTIO_OUTPUT -o lo ! -d {loopback} -p tcp ! --dport 15008 -m owner --gid-owner 1337 -j ISTIO_IN_REDIRECT\n\
+             -A ISTIO_OUTPUT -o lo -m owner ! --gid-owner 1337 -j RETURN\n-A ISTIO_OUTPUT -m owner --gid-owner 1337 -j RETURN\n\
+             -A ISTIO_OUTPUT -d {loopback} -j RETURN\n-A ISTIO_OUTPUT -j ISTIO_REDIRECT\nCOMMIT\n"
+        );
+        feed(&pod.netns, program, &["--noflush"], &text);
+    }
+    pod.netns.ip("address add ::6/128 dev lo");
+    probe(&[]).succeeded();
+    output_of(
+        pod.netns
+            .command("iptables-nft")
+            .args(["-t", "nat", "-F", "ISTIO_OUTPUT"]),
+    );
+    let run = probe(&["--json", "--timeout", "300ms"]);
+    assert_eq!(run.code, Some(3), "{run:?}");
+    assert!(run.stdout.starts_with('{'), "{run:?}");
+    assert_eq!(probe(&["--exclude-uids", "7"]).code, Some(2));
 }
 
 #[test]

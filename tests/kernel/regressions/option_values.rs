@@ -51,6 +51,9 @@ fn istio_58781_names_that_look_like_flags_are_names() {
     let names = "-j,--help,-,accept,eth0.5,0";
     for backend in BACKENDS {
         let (netns, reference) = (Netns::new(), Netns::new());
+        for netns in [&netns, &reference] {
+            netns.ip("address add 10.0.0.2/32 dev lo");
+        }
         let arguments = |names| [INJECTED, &["-c", names, "-k", names]].concat();
         run(&reference, backend, &arguments("a,b,c,d,e,f"));
         run(&netns, backend, &arguments(names));

@@ -113,12 +113,14 @@ use Kind::{Checked, Ignored, List, Switch, Text};
 
 settings! {
     "envoy-port" 'p', Flag, Text("PORT"), "15001" => "proxy-outbound-port",
-        "Port of the proxy that outbound TCP goes to";
+        "Port of the proxy that outbound TCP goes to",
+        |draft, text, _| set(&mut draft.layer.proxy_outbound_port, values::port(text));
     "inbound-capture-port" 'z', FlagOrVariable, Text("PORT"), "15006" => "proxy-inbound-port",
-        "Port of the proxy that inbound TCP goes to";
+        "Port of the proxy that inbound TCP goes to",
+        |draft, text, _| set(&mut draft.layer.proxy_inbound_port, values::port(text));
     "inbound-tunnel-port" 'e', FlagOrVariable, Text("PORT"), "15008" => "mesh-ports",
         "Port of the mesh's tunnel; not redirected",
-        |draft, text, _| set(&mut draft.layer.mesh_ports, Port::parse(text).map(|port| Ports::from_iter([port])));
+        |draft, text, _| set(&mut draft.layer.mesh_ports, values::port(text).map(|port| Ports::from_iter([port])));
     "proxy-uid" 'u', FlagOrVariable, List("UIDS"), "" => "proxy-uid",
         "Users that the proxy runs as; empty for the one that ENVOY_USER names",
         |draft, text, accounts| set_list(&mut draft.order.uids, values::ids::<Uid>(text, accounts));
@@ -213,7 +215,11 @@ settings! {
             values::or_all(text, Gids::everything, |text| values::included_groups(text, accounts)));
     "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE", Variable, List("GROUPS"), "" => "exclude-gids",
         "Leave outbound traffic of these groups alone; counts only where all groups are redirected",
-        |draft, text, accounts| set_list(&mut draft.layer.exclude_gids, values::groups(text, accounts));
+        |draft, text, accounts| match &draft.layer.include_gids {
+            // Nobody looks at them then, not even at whether they exist.
+            Some(included) if !included.is_everything() => Ok(()),
+            _ => set_list(&mut draft.layer.exclude_gids, values::groups(text, accounts)),
+        };
     "DRY_RUN_FILE_PATH", Variable, Text("FILE"), "" => "",
         "Write what a dry run prints to this file, too",
         |draft, text, _| given(&mut draft.dry_run_file, text);

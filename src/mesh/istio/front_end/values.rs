@@ -2,7 +2,8 @@
 
 pub use crate::mesh::go::boolean;
 use crate::types::{
-    Accounts, Backend, Cidrs, Gids, Id, InboundMode, Invalid, LogLevel, Ports, parse_cidrs, parse_ids, parse_ports,
+    Accounts, Backend, Cidrs, Gids, Id, InboundMode, Invalid, LogLevel, Port, Ports, Ranges, parse_cidrs, parse_ids,
+    parse_ports,
 };
 
 /// The most groups that Istio takes.
@@ -64,11 +65,52 @@ pub fn or_all<T>(
     }
 }
 
+/// Reads a port as iptables does: decimal, hexadecimal or octal.
+pub fn port(text: &str) -> Result<Port, Invalid> {
+    match decimal(text.trim()) {
+        Some(decimal) => Port::parse(&decimal).map_err(|invalid| Invalid::new(text, invalid.expected)),
+        None => Err(Invalid::new(text, "a port from 1 to 65535")),
+    }
+}
+
+/// A number of C (`0x1f90`, `017`) in decimal; any other text as it is. Nothing where it begins like one and is none.
+fn decimal(text: &str) -> Option<String> {
+    let number = match text.strip_prefix('0') {
+        None | Some("") => return Some(text.to_owned()),
+        Some(digits) => match digits.strip_prefix(['x', 'X']) {
+            Some(digits) => u32::from_str_radix(digits, 16),
+            None => u32::from_str_radix(digits, 8),
+        },
+    };
+    number.ok().map(|number| number.to_string())
+}
+
+/// A number, or a range of iptables, `a:b` or `a-b`, as we write it, its numbers in decimal.
+fn range(item: &str) -> Option<String> {
+    let item = item.replace(':', "-");
+    let numbers: Option<Vec<String>> = item.split('-').map(|end| decimal(end.trim())).collect();
+    numbers.map(|numbers| numbers.join("-"))
+}
+
+/// Reads IDs: numbers and ranges as iptables does, and names, which no digit begins.
+fn range_of_ids<I: Id>(item: &str, accounts: &dyn Accounts) -> Result<Ranges<I>, Vec<Invalid>> {
+    let text = match item.starts_with(|first: char| first.is_ascii_digit()) {
+        true => range(item),
+        false => Some(item.to_owned()),
+    };
+    // What is wrong is told of the item as it was given.
+    let expected = |invalid: Vec<Invalid>| invalid.into_iter().map(|invalid| Invalid::new(item, invalid.expected));
+    match text {
+        Some(text) => parse_ids(&text, accounts).map_err(|invalid| expected(invalid).collect()),
+        None => Err(vec![Invalid::new(item, format!("a {}", I::WHAT))]),
+    }
+}
+
 /// Reads ports and ranges, `a-b` or, like iptables, `a:b`.
 pub fn ports(text: &str) -> Result<Ports, Vec<Invalid>> {
     let items = each(text, |item| {
-        parse_ports(&item.replace(':', "-"))
-            .map_err(|_| vec![Invalid::new(item, "a port from 1 to 65535, or a range a-b")])
+        let read = range(item).and_then(|range| parse_ports(&range).ok());
+        read.ok_or_else(|| vec![Invalid::new(item, "a port from 1 to 65535, or a range a-b")])
     })?;
     Ok(items.iter().flatten().copied().collect())
 }
@@ -82,7 +124,7 @@ pub fn cidrs(text: &str) -> Result<Cidrs, Vec<Invalid>> {
 /// Reads IDs and names, each of one user or group, in the order given: Istio's rules depend on it.
 pub fn ids<I: Id>(text: &str, accounts: &dyn Accounts) -> Result<Vec<I>, Vec<Invalid>> {
     let mut ids = each(text, |item| {
-        let range = parse_ids::<I>(item, accounts)?;
+        let range = range_of_ids::<I>(item, accounts)?;
         let expected = || format!("a single {}; list the {}s one by one", I::WHAT, I::NAMED);
         range.only().ok_or_else(|| vec![Invalid::new(item, expected())])
     })?;
@@ -95,9 +137,9 @@ pub fn ids<I: Id>(text: &str, accounts: &dyn Accounts) -> Result<Vec<I>, Vec<Inv
     Ok(ids)
 }
 
-/// Reads groups: GIDs, ranges and names.
+/// Reads groups: GIDs, names, and ranges, `a-b` or, like iptables, `a:b`.
 pub fn groups(text: &str, accounts: &dyn Accounts) -> Result<Gids, Vec<Invalid>> {
-    let items: Vec<Gids> = each(text, |item| parse_ids(item, accounts))?;
+    let items: Vec<Gids> = each(text, |item| range_of_ids(item, accounts))?;
     Ok(items.iter().flatten().copied().collect())
 }
 
@@ -189,6 +231,23 @@ mod tests {
         assert_eq!(
             values(ports("0,http,80:,*,1:2:3").unwrap_err()),
             ["0", "http", "80:", "*", "1:2:3"]
+        );
+    }
+
+    #[test]
+    fn numbers_are_those_of_iptables() {
+        assert_eq!(ports("0x50,010,0x1F90:0x1f92").unwrap().to_string(), "8,80,8080-8082");
+        assert_eq!(port("0x3a99").unwrap().get(), 15001);
+        for text in ["0", "0x", "08", "0x10000", "-1", "http"] {
+            assert_eq!(port(text).unwrap_err().value, text);
+        }
+        assert_eq!(
+            groups("200:210,java,0xc8-0xc9,300-301", &Known).unwrap().to_string(),
+            "200-210,300-301,2201"
+        );
+        assert_eq!(
+            values(groups("210:200,1:2:3,200:,no:body", &Known).unwrap_err()),
+            ["210:200", "1:2:3", "200:", "no:body"]
         );
     }
 

@@ -1,5 +1,7 @@
 //! Kuma: <https://kuma.io>.
 
+pub mod front_end;
+
 use super::annotations::table::{
     ALL_DNS_SERVERS, Annotation, DROP_INVALID, Meaning, NO_INBOUND, NOTHING, REDIRECT_DNS, annotation, option,
 };
@@ -27,6 +29,8 @@ pub const KUMA: Mesh = Mesh {
     init_containers: &["kuma-init"],
     chains: &[("KUMA_MESH_", "Kuma")],
     tables: &[],
+    traces: &[&["--comment", "kuma/mesh/transparent/proxy/"]],
+    policy_routing: None,
     ports: &[],
 };
 

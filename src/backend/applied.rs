@@ -1,0 +1,113 @@
+//! Logging what was applied: once, in full. Whoever reads an init container's log has nothing else.
+
+use std::fmt::Display;
+
+use tracing::Level;
+
+use super::install::Applied;
+use super::{Change, RuleBackend};
+use crate::facts::{Facts, Ipv6};
+use crate::options::{Config, Dialect};
+use crate::plan::Plan;
+use crate::render;
+use crate::types::{DnsServers, Families, Family, InboundMode, IpFamily, Number, Ranges};
+
+/// Logs a plan that was put in place, with what it was made from: one event. The rules follow at level `debug`.
+pub fn log(config: &Config, facts: &Facts, plan: &Plan, backend: RuleBackend, applied: &Applied) {
+    let Config {
+        proxy,
+        inbound,
+        outbound,
+        dns,
+        general,
+        dialect,
+    } = config;
+    let message = match applied.change {
+        Change::Created => "traffic is redirected now",
+        Change::Replaced => "the redirection was replaced by this one",
+        Change::Unchanged => "traffic was redirected like this already",
+    };
+    let families: Vec<String> = plan.ruleset.families.iter().map(|family| family.to_string()).collect();
+    let tproxy = inbound.mode == InboundMode::Tproxy;
+    let is_istio_s = *dialect != Dialect::Sidetrack;
+    tracing::info!(
+        %backend,
+        families = families.join(" and "),
+        why = why(config, facts, plan.ruleset.families),
+        mesh = %proxy.mesh,
+        rules_as = is_istio_s.then_some("istio-iptables"),
+        proxy_uid = %proxy.uids,
+        proxy_gid = %proxy.gids,
+        inbound_mode = %inbound.mode,
+        proxy_inbound_port = %proxy.inbound_port,
+        proxy_outbound_port = %proxy.outbound_port,
+        include_inbound_ports = %inbound.include_ports,
+        mesh_ports = ranges(&proxy.mesh_ports),
+        exclude_inbound_ports = ranges(&inbound.exclude_ports),
+        exclude_inbound_cidrs = list([&inbound.exclude_cidrs]),
+        include_outbound_cidrs = %outbound.include_cidrs,
+        include_outbound_ports = ranges(&outbound.include_ports),
+        exclude_outbound_cidrs = list([&outbound.exclude_cidrs]),
+        exclude_outbound_ports = ranges(&outbound.exclude_ports),
+        exclude_outbound_ports_for_uids = list(&outbound.exclude_ports_for_uids),
+        exclude_uids = ranges(&outbound.exclude_uids),
+        include_gids = (!outbound.include_gids.is_everything()).then(|| outbound.include_gids.to_string()),
+        exclude_gids = ranges(&outbound.exclude_gids),
+        dns_port = dns.redirect.then(|| dns.port.get()),
+        dns_servers = dns.redirect.then(|| servers(&dns.servers, facts)),
+        exclude_interfaces = list(&general.exclude_interfaces),
+        reroute_interfaces = list(&general.reroute_interfaces),
+        drop_invalid = general.drop_invalid.then_some(true),
+        loopback_cidr = %general.loopback_cidr,
+        tproxy_mark = tproxy.then(|| inbound.tproxy_mark.get()),
+        tproxy_route_table = tproxy.then(|| inbound.tproxy_route_table.get()),
+        "{message}"
+    );
+    if applied.change == Change::Unchanged {
+        for missing in &applied.added {
+            tracing::warn!(%missing, "this was missing and has been put back");
+        }
+    }
+    if tracing::enabled!(Level::DEBUG) {
+        tracing::debug!(nft = render::nft::script(plan), "the rules");
+    }
+}
+
+/// Why these families are redirected.
+fn why(config: &Config, facts: &Facts, families: Families) -> &'static str {
+    let wanted = config.general.ip_family;
+    let v6 = families.contains(Family::V6);
+    if matches!(config.dialect, Dialect::Istio(_)) {
+        return match (wanted, v6) {
+            (IpFamily::Dual, true) => "dual-stack, and there is an IPv6 address",
+            (IpFamily::Dual, false) => "dual-stack, and there is no IPv6 address",
+            (_, true) => "the first address is an IPv6 one",
+            (_, false) => "the first address is an IPv4 one",
+        };
+    }
+    match (wanted, facts.ipv6) {
+        (IpFamily::Auto, Ipv6::Usable) => "auto, and the pod can use IPv6",
+        (IpFamily::Auto, Ipv6::OffOnLoopback { .. }) => "auto, and IPv6 may be switched on later",
+        (IpFamily::Auto, Ipv6::Absent) => "auto, and the kernel has no IPv6",
+        (IpFamily::Ipv4 | IpFamily::Ipv6 | IpFamily::Dual, _) => "as asked for",
+    }
+}
+
+fn servers(servers: &DnsServers, facts: &Facts) -> String {
+    match servers {
+        DnsServers::ResolvConf => list(&facts.resolvers).unwrap_or_else(|| "none are known".to_owned()),
+        DnsServers::All | DnsServers::These(_) => servers.to_string(),
+    }
+}
+
+/// A set of numbers; nothing where it is empty.
+fn ranges<N: Number>(ranges: &Ranges<N>) -> Option<String> {
+    (!ranges.is_empty()).then(|| ranges.to_string())
+}
+
+/// The items of a list; nothing where none has a text.
+fn list(items: impl IntoIterator<Item = impl Display>) -> Option<String> {
+    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+    let text = items.join(",");
+    (!text.is_empty()).then_some(text)
+}

@@ -1,0 +1,171 @@
+//! `kuma-init`: the flags, configuration and variables of `kumactl install transparent-proxy`.
+//!
+//! Where sidetrack takes them in another way than Kuma does, `docs/kuma-init.md` says so, and why.
+
+mod draft;
+pub mod table;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use serde_json::Value;
+
+use self::draft::Draft;
+use self::table::{Kind, SETTINGS, Setting};
+use crate::options::Settings;
+use crate::options::problem::Problem;
+use crate::types::{Accounts, Invalid};
+use crate::yaml;
+
+/// What the names of variables begin with.
+pub const VARIABLES: &str = "KUMA_TRANSPARENT_PROXY_";
+
+/// A file that `--config` names: how it is called in messages, and its text.
+pub type Document = (String, String);
+
+/// What was found in flags, files and variables.
+#[derive(Debug)]
+pub struct Parsed {
+    /// The settings in our own terms, or all that is wrong, each a sentence.
+    pub settings: Result<Settings, Vec<String>>,
+    /// Things that mean nothing here.
+    pub notes: Vec<String>,
+    /// Things that mean more than they seem to.
+    pub warnings: Vec<String>,
+}
+
+/// Reads every setting: a flag counts before a variable before the last file before the default. Variables count only
+/// beside a file.
+///
+/// `flag` gives the texts of a setting's flag, `variable` that of a variable by name.
+pub fn read(
+    flag: impl Fn(&Setting) -> Option<Vec<String>>,
+    documents: &[Document],
+    variable: impl Fn(&str) -> Option<String>,
+    accounts: &dyn Accounts,
+) -> Parsed {
+    let (mut draft, mut mistakes) = (Draft::default(), Vec::new());
+    let mut files = Vec::new();
+    for (name, text) in documents {
+        match yaml::document(text) {
+            Ok(document) => files.push((name.as_str(), document.to_json())),
+            Err(error) => mistakes.push(format!("{name}: {error}")),
+        }
+    }
+    let variable = |setting: &Setting| match documents {
+        [] => None,
+        _ => variable(&setting.variable()?),
+    };
+    for setting in SETTINGS {
+        let given = match find(setting, &flag, &files, variable) {
+            Ok(given) => given,
+            Err(mistake) => {
+                mistakes.push(mistake);
+                continue;
+            }
+        };
+        let ignored = matches!(setting.kind, Kind::Ignored(_) | Kind::IgnoredSwitch);
+        // The injector writes every default.
+        if let Some((origin, texts)) = &given
+            && ignored
+            && *texts != setting.default_texts()
+        {
+            draft.notes.push(format!("{origin} is accepted, but does nothing"));
+        }
+        let (origin, texts) = given.unwrap_or_else(|| (format!("--{}", setting.name), setting.default_texts()));
+        if let Err(invalid) = (setting.read)(&mut draft, &texts, accounts) {
+            let sentence = |invalid: Invalid| format!("{origin}: {:?} is not {}", invalid.value, invalid.expected);
+            mistakes.extend(invalid.into_iter().map(sentence));
+        }
+    }
+    if flag_says_true(&flag, "redirect-dns") && flag_says_true(&flag, "redirect-all-dns-traffic") {
+        mistakes.push("only one of --redirect-dns and --redirect-all-dns-traffic should be specified".to_owned());
+    }
+    let (notes, warnings) = (std::mem::take(&mut draft.notes), std::mem::take(&mut draft.warnings));
+    let settings = if mistakes.is_empty() {
+        draft.settings(accounts)
+    } else {
+        Err(mistakes)
+    };
+    Parsed {
+        settings,
+        notes,
+        warnings,
+    }
+}
+
+/// The texts that count, and where they come from; `None` where the default does.
+fn find(
+    setting: &Setting,
+    flag: impl Fn(&Setting) -> Option<Vec<String>>,
+    files: &[(&str, Value)],
+    variable: impl Fn(&Setting) -> Option<String>,
+) -> Result<Option<(String, Vec<String>)>, String> {
+    if let Some(texts) = setting.has_flag().then(|| flag(setting)).flatten() {
+        return Ok(Some((format!("--{}", setting.name), texts)));
+    }
+    if let (Some(text), Some(name)) = (variable(setting), setting.variable()) {
+        let texts = match setting.kind {
+            Kind::Many(_) if text.is_empty() => Vec::new(),
+            Kind::Many(_) => text.split(',').map(str::to_owned).collect(),
+            _ => vec![text],
+        };
+        return Ok(Some((name, texts)));
+    }
+    for (file, document) in files.iter().rev().filter(|_| !setting.key.is_empty()) {
+        let origin = format!("{file}: {}", setting.key);
+        let member = setting.key.split('.').try_fold(document, |value, key| value.get(key));
+        match member.map(texts) {
+            None | Some(Some(None)) => {}
+            Some(Some(Some(texts))) => {
+                let texts = match setting.kind {
+                    Kind::Many(_) => texts,
+                    _ => vec![texts.join(",")],
+                };
+                return Ok(Some((origin, texts)));
+            }
+            Some(None) => return Err(format!("{origin}: neither a value nor a list of values")),
+        }
+    }
+    Ok(None)
+}
+
+/// The member of a document as texts, a mapping as `NAME:VALUE`; none where it is null, nothing where it is none of them.
+fn texts(value: &Value) -> Option<Option<Vec<String>>> {
+    let scalar = |value: &Value| match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    };
+    match value {
+        Value::Null => Some(None),
+        Value::Array(items) => items.iter().map(scalar).collect::<Option<_>>().map(Some),
+        Value::Object(entries) => {
+            let pair = |(name, value)| Some(format!("{name}:{}", scalar(value)?));
+            entries.iter().map(pair).collect::<Option<_>>().map(Some)
+        }
+        value => scalar(value).map(|text| Some(vec![text])),
+    }
+}
+
+fn flag_says_true(flag: impl Fn(&Setting) -> Option<Vec<String>>, name: &str) -> bool {
+    let texts = SETTINGS.iter().find(|setting| setting.name == name).and_then(flag);
+    let last = texts.and_then(|mut texts| texts.pop());
+    last.is_some_and(|text| values::boolean(&text) == Ok(true))
+}
+
+/// A contradiction between our options, told as one between the settings that they come from.
+fn in_kuma_s_words(problem: Problem) -> String {
+    let name = |option: String| match SETTINGS.iter().find(|setting| setting.option == option) {
+        Some(setting) => setting.name.to_owned(),
+        None => option,
+    };
+    match problem {
+        Problem::Contradiction { options, reason } => Problem::Contradiction {
+            options: options.into_iter().map(name).collect(),
+            reason,
+        },
+        other @ (Problem::Value { .. } | Problem::Source { .. }) => other,
+    }
+    .to_string()
+}

@@ -1,0 +1,219 @@
+//! Values as Kuma reads them.
+
+use crate::options::VirtualNetwork;
+use crate::types::{
+    Backend, Cidrs, Id as _, InterfaceName, Invalid, IpFamily, Number as _, Port, Ports, PortsForUids, Range, Uid,
+    Uids, parse_cidrs,
+};
+
+/// Reads what Go's `strconv.ParseBool` does.
+pub fn boolean(text: &str) -> Result<bool, Invalid> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(Invalid::new(text, "true or false")),
+    }
+}
+
+/// Reads a port: digits alone.
+pub fn port(text: &str) -> Result<Port, Invalid> {
+    number(text)
+        .and_then(Port::new)
+        .ok_or_else(|| Invalid::new(text, "a port from 1 to 65535"))
+}
+
+fn number(text: &str) -> Option<u16> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| digits)
+}
+
+/// Reads `NAME:PATH` items: which iptables they are, by the names of their files.
+pub fn executables(text: &str) -> Result<Backend, Invalid> {
+    const NAMES: [&str; 6] = [
+        "iptables",
+        "iptables-save",
+        "iptables-restore",
+        "ip6tables",
+        "ip6tables-save",
+        "ip6tables-restore",
+    ];
+    let mut backend = Backend::Auto;
+    for item in items(text) {
+        let invalid = || {
+            Invalid::new(
+                item,
+                "NAME:PATH, with a name of iptables, iptables-save, iptables-restore or of ip6tables",
+            )
+        };
+        let (name, path) = item.split_once(':').ok_or_else(invalid)?;
+        if !NAMES.contains(&name) {
+            return Err(invalid());
+        }
+        let file = path.rsplit('/').next().unwrap_or(path);
+        if file.contains("legacy") {
+            backend = Backend::IptablesLegacy;
+        } else if file.contains("nft") && backend == Backend::Auto {
+            backend = Backend::IptablesNft;
+        }
+    }
+    Ok(backend)
+}
+
+/// Reads a list of ports, without ranges.
+pub fn ports(text: &str) -> Result<Ports, Vec<Invalid>> {
+    let (mut ports, mut errors) = (Vec::new(), Vec::new());
+    for item in items(text) {
+        match port(item) {
+            Ok(port) => ports.push(port),
+            Err(invalid) => errors.push(invalid),
+        }
+    }
+    if errors.is_empty() {
+        Ok(ports.into_iter().collect())
+    } else {
+        Err(errors)
+    }
+}
+
+fn items(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty())
+}
+
+/// Reads which families are redirected.
+pub fn family_mode(text: &str) -> Result<IpFamily, Invalid> {
+    match text {
+        "" | "dualstack" => Ok(IpFamily::Auto),
+        "ipv4" => Ok(IpFamily::Ipv4),
+        _ => Err(Invalid::new(text, "dualstack or ipv4")),
+    }
+}
+
+/// Reads addresses and CIDRs from each of some lists.
+pub fn cidrs(texts: &[String]) -> Result<Cidrs, Vec<Invalid>> {
+    const EXPECTED: &str = "an address or a CIDR, such as 10.0.0.1 or fd00::/8";
+    let (mut all, mut errors) = (Vec::new(), Vec::new());
+    for text in texts {
+        if text.is_empty() {
+            errors.push(Invalid::new(text, EXPECTED));
+        }
+        for item in items(text) {
+            match parse_cidrs(item) {
+                Ok(cidrs) if item != "*" => all.push(cidrs),
+                _ => errors.push(Invalid::new(item, EXPECTED)),
+            }
+        }
+    }
+    if errors.is_empty() {
+        let nets = |cidrs: &Cidrs| {
+            let v4 = cidrs.v4().iter().copied().map(Into::into);
+            v4.chain(cidrs.v6().iter().copied().map(Into::into)).collect::<Vec<_>>()
+        };
+        Ok(all.iter().flat_map(nets).collect())
+    } else {
+        Err(errors)
+    }
+}
+
+/// Reads `[PROTOCOLS:][PORTS:]USERS`. Whatever is left out or empty means all.
+pub fn ports_for_uids(text: &str) -> Result<PortsForUids, Invalid> {
+    let parts: Vec<&str> = text.split(':').collect();
+    let (protocols, ports, uids) = match parts.as_slice() {
+        [uids] => ("", "", *uids),
+        [ports, uids] => ("", *ports, *uids),
+        [protocols, ports, uids] => (*protocols, *ports, *uids),
+        _ => {
+            return Err(Invalid::new(
+                text,
+                "[PROTOCOLS:][PORTS:]USERS, such as tcp:22:1000-2000",
+            ));
+        }
+    };
+    let (tcp, udp) = protocols_of(protocols)?;
+    Ok(PortsForUids {
+        tcp,
+        udp,
+        ports: ports_of(ports)?,
+        uids: uids_of(uids)?,
+    })
+}
+
+fn protocols_of(text: &str) -> Result<(bool, bool), Invalid> {
+    if matches!(text, "" | "*") {
+        return Ok((true, true));
+    }
+    let (mut tcp, mut udp) = (false, false);
+    for item in items(text) {
+        match item.to_ascii_lowercase().as_str() {
+            "tcp" => tcp = true,
+            "udp" => udp = true,
+            _ => return Err(Invalid::new(item, "tcp or udp")),
+        }
+    }
+    Ok((tcp, udp))
+}
+
+/// Port 0 may be named. Nobody listens there, so it is left out.
+fn ports_of(text: &str) -> Result<Ports, Invalid> {
+    if matches!(text, "" | "*") {
+        return Ok(Ports::everything());
+    }
+    let mut ports = Vec::new();
+    for item in items(text) {
+        let (first, last) = range(item).ok_or_else(|| Invalid::new(item, "a port, a range a-b, or *"))?;
+        let first = Port::new(first).unwrap_or(Port::MIN);
+        ports.extend(Port::new(last).and_then(|last| Range::new(first, last)));
+    }
+    Ok(ports.into_iter().collect())
+}
+
+fn uids_of(text: &str) -> Result<Uids, Invalid> {
+    if text.is_empty() {
+        return Ok(Uids::everything());
+    }
+    let ends = range(text).map(|(first, last)| (Uid::new(first.into()), Uid::new(last.into())));
+    let range = match ends {
+        Some((Some(first), Some(last))) => Range::new(first, last),
+        _ => None,
+    };
+    let expected = "a UID from 0 to 65535, or one range a-b";
+    range
+        .map(|range| Uids::from_iter([range]))
+        .ok_or_else(|| Invalid::new(text, expected))
+}
+
+fn range(text: &str) -> Option<(u16, u16)> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (number(first)?, number(last)?);
+    (first <= last).then_some((first, last))
+}
+
+/// Reads `INTERFACE:CIDR` entries. Of several for one interface and family, the last one counts.
+pub fn networks(texts: &[String]) -> Result<Vec<VirtualNetwork>, Vec<Invalid>> {
+    let (mut networks, mut errors): (Vec<VirtualNetwork>, Vec<Invalid>) = (Vec::new(), Vec::new());
+    for text in texts {
+        match network(text) {
+            Ok(network) => {
+                networks.retain(|other| other.interface != network.interface || other.family() != network.family());
+                networks.push(network);
+            }
+            Err(invalid) => errors.push(invalid),
+        }
+    }
+    if errors.is_empty() { Ok(networks) } else { Err(errors) }
+}
+
+fn network(text: &str) -> Result<VirtualNetwork, Invalid> {
+    let invalid = || Invalid::new(text, "INTERFACE:CIDR, such as docker0:172.17.0.0/16, without wildcards");
+    let (interface, cidr) = text.split_once(':').ok_or_else(invalid)?;
+    let cidr = Some(cidr)
+        .filter(|cidr| cidr.contains('/'))
+        .and_then(|cidr| parse_cidrs(cidr).ok());
+    let cidr = cidr.ok_or_else(invalid)?;
+    let cidr = match (cidr.v4(), cidr.v6()) {
+        ([net], []) => (*net).into(),
+        ([], [net]) => (*net).into(),
+        _ => return Err(invalid()),
+    };
+    let interface = InterfaceName::parse(interface).map_err(|_| invalid())?;
+    Ok(VirtualNetwork { interface, cidr })
+}

@@ -1,0 +1,254 @@
+//! What Kuma's rules do about name lookups, exclusions and the proxy's own traffic, by packets.
+//!
+//! Their rules of the chain OUTPUT decide before those about TCP, whatever the protocol: excluded users and addresses,
+//! then name lookups over UDP. Name lookups over TCP are left alone, since the proxy did not always take them.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::context::{Context, DNS_PORT, Lookups, from_passthrough, leave_alone, over_loopback, rule, tcp};
+use super::{dns, outbound};
+use crate::options::{KumaRules, VirtualNetwork};
+use crate::ruleset::{Action, Addresses, Chain, Match, PortMatch, Protocol, Rule};
+use crate::types::{Cidrs, Families, Family};
+
+/// The chain for what the proxy sends to the pod's own address.
+const SELF_CALLS: &str = "self_calls";
+
+/// The chains that decide about a connection from the pod.
+pub fn chains(context: &mut Context, kuma: &KumaRules) -> Vec<Chain> {
+    // Without anything to capture, the proxy's calls of the pod itself are left alone, too.
+    let captures = context.config.captures_outbound();
+    let mut rules = outbound::excluded_ports_for_uids(context);
+    rules.extend(outbound::excluded_destinations(context));
+    if captures {
+        rules.extend(tcp_left_alone(context));
+    }
+    for owner in context.proxy_owners() {
+        if captures {
+            rules.push(rule(
+                [tcp(), over_loopback(), owner.clone()],
+                Action::Jump(SELF_CALLS.into()),
+                "the proxy calls the pod itself",
+            ));
+        }
+        rules.push(leave_alone([owner], "the proxy's own traffic"));
+    }
+    rules.extend(lookups(context));
+    if captures {
+        rules.extend(tcp_captured(context, kuma));
+    }
+    let mut chains = vec![outbound::chain(outbound::CHAIN, rules)];
+    chains.extend(captures.then(|| self_calls(context)));
+    chains
+}
+
+/// TCP that is left alone whoever sends it.
+fn tcp_left_alone(context: &mut Context) -> Vec<Rule> {
+    let ports = &context.config.outbound.exclude_ports;
+    let excluded = context
+        .sets
+        .destination_port("exclude_outbound_ports", Protocol::Tcp, ports);
+    let mut rules: Vec<Rule> = excluded
+        .map(|ports| leave_alone([ports], "excluded outbound ports"))
+        .into_iter()
+        .collect();
+    // Lookups over UDP from there are captured.
+    let of_tcp = context.dns.is_some().then(tcp);
+    rules.extend(context.families.iter().map(|family| {
+        let matches = [over_loopback(), from_passthrough(family)];
+        let matches = of_tcp.clone().into_iter().chain(matches);
+        leave_alone(matches, "the proxy passes inbound traffic on to the app")
+    }));
+    rules
+}
+
+/// Lookups over UDP of everybody but the proxy.
+fn lookups(context: &mut Context) -> Vec<Rule> {
+    let to_proxy = Action::Redirect(context.config.dns.port);
+    let lookup = |on_server: Option<Match>| {
+        let matches = [dns::query(Protocol::Udp)].into_iter().chain(on_server);
+        rule(matches, to_proxy.clone(), "name lookup, to the proxy")
+    };
+    let on_servers = dns::sides(context, Match::Destination);
+    on_servers.into_iter().map(lookup).collect()
+}
+
+/// What is left of TCP, and where it goes.
+fn tcp_captured(context: &mut Context, kuma: &KumaRules) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    if !kuma.captures_lookups_over_tcp {
+        for family in lookup_families(context) {
+            let matches = [dns::query(Protocol::Tcp)].into_iter().chain(family);
+            rules.push(leave_alone(matches, "name lookup over TCP"));
+        }
+    }
+    rules.push(leave_alone([over_loopback()], "the pod calls itself"));
+    rules.extend(context.leave_loopback_alone());
+    rules.extend(outbound::included_destinations(context));
+    rules
+}
+
+/// They go to the inbound port whatever is captured inbound.
+fn self_calls(context: &mut Context) -> Chain {
+    let mut rules = context.leave_loopback_alone();
+    let to_proxy = Action::Redirect(context.config.proxy.inbound_port);
+    rules.push(rule([tcp()], to_proxy, "the pod's own address, to the proxy"));
+    outbound::chain(SELF_CALLS, rules)
+}
+
+/// The families that lookups are captured in, as conditions: a family without a name server has none. One without
+/// condition where that is every family.
+fn lookup_families(context: &Context) -> Vec<Option<Match>> {
+    match &context.dns {
+        None => Vec::new(),
+        Some(Lookups::All) => vec![None],
+        Some(Lookups::To(servers)) => {
+            let has_server = |family: &Family| match family {
+                Family::V4 => !servers.v4().is_empty(),
+                Family::V6 => !servers.v6().is_empty(),
+            };
+            let families: Vec<Family> = context.families.iter().filter(has_server).collect();
+            match (families.as_slice(), context.families) {
+                ([only], Families::Both) => vec![Some(Match::Family(*only))],
+                ([], _) => Vec::new(),
+                _ => vec![None],
+            }
+        }
+    }
+}
+
+/// Zones for UDP that local processes send: queries of the proxy and of everybody else never share one.
+pub fn zones_on_departure(context: &mut Context) -> Vec<Rule> {
+    let answer = Match::SourcePort(Protocol::Udp, PortMatch::Port(context.config.dns.port));
+    let mut rules = Vec::new();
+    for family in lookup_families(context) {
+        for owner in context.proxy_owners() {
+            let zone = |matched: Match, zone, comment| {
+                let matches = [matched, owner.clone()].into_iter().chain(family.clone());
+                rule(matches, Action::SetZone(zone), comment)
+            };
+            rules.push(zone(
+                dns::query(Protocol::Udp),
+                dns::UPSTREAM,
+                "the proxy asks a name server",
+            ));
+            rules.push(zone(
+                answer.clone(),
+                dns::DOWNSTREAM,
+                "the proxy answers an application",
+            ));
+        }
+    }
+    let asks = |on_server: Option<Match>| {
+        let matches = [dns::query(Protocol::Udp)].into_iter().chain(on_server);
+        rule(
+            matches,
+            Action::SetZone(dns::DOWNSTREAM),
+            "an application asks a name server",
+        )
+    };
+    rules.extend(dns::sides(context, Match::Destination).into_iter().map(asks));
+    rules.extend(loopback_servers(context).into_iter().map(|server| {
+        let loopback: IpAddr = match server {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        };
+        let matches = [
+            Match::Protocol(Protocol::Udp),
+            Match::Source(Addresses::Ip(server)),
+            Match::Destination(Addresses::Ip(loopback)),
+        ];
+        rule(
+            matches,
+            Action::SetZone(dns::UPSTREAM),
+            "a name server in the pod answers the proxy",
+        )
+    }));
+    rules
+}
+
+/// Zones for UDP that arrives.
+pub fn zones_on_arrival(context: &mut Context) -> Vec<Rule> {
+    let answer = Match::SourcePort(Protocol::Udp, PortMatch::Port(DNS_PORT));
+    let answers = |on_server: Option<Match>| {
+        let matches = [answer.clone()].into_iter().chain(on_server);
+        rule(
+            matches,
+            Action::SetZone(dns::UPSTREAM),
+            "a name server answers the proxy",
+        )
+    };
+    dns::sides(context, Match::Source).into_iter().map(answers).collect()
+}
+
+fn loopback_servers(context: &Context) -> Vec<IpAddr> {
+    let Some(Lookups::To(servers)) = &context.dns else {
+        return Vec::new();
+    };
+    let v4 = servers.v4().iter().map(|net| IpAddr::from(net.addr()));
+    let v6 = servers.v6().iter().map(|net| IpAddr::from(net.addr()));
+    let of_family = |server: &IpAddr| context.families.contains(Family::of(*server));
+    v4.chain(v6)
+        .filter(|server| server.is_loopback() && of_family(server))
+        .collect()
+}
+
+/// What arrives from virtual networks: their lookups go to the proxy whether lookups of the pod are captured or not, and
+/// connections to addresses outside of the network are outbound ones.
+pub fn rerouted(context: &Context, networks: &[VirtualNetwork]) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    for (number, network) in networks_of(context, networks) {
+        let on_interface = [
+            Match::InInterface(network.interface.clone()),
+            Match::Family(network.family()),
+        ];
+        let lookup = on_interface.iter().cloned().chain([dns::query(Protocol::Udp)]);
+        let to_proxy = Action::Redirect(context.config.dns.port);
+        rules.push(rule(
+            lookup,
+            to_proxy,
+            "name lookup from a virtual network, to the proxy",
+        ));
+        let matches = on_interface.into_iter().chain([tcp()]);
+        let target = Action::Jump(network_chain(number).into());
+        rules.push(rule(matches, target, "from a virtual network"));
+    }
+    rules
+}
+
+/// The chains that those rules lead to. What they leave goes on as inbound traffic.
+pub fn network_chains(context: &mut Context, networks: &[VirtualNetwork]) -> Vec<Chain> {
+    let mut chains = Vec::new();
+    for (number, network) in networks_of(context, networks) {
+        let name = network_chain(number);
+        let cidr: Cidrs = [network.cidr].into_iter().collect();
+        let inside = context
+            .sets
+            .addresses(&name, &cidr, context.families, Match::Destination);
+        let inside = inside
+            .into_iter()
+            .map(|inside| leave_alone([inside], "within the virtual network: inbound"));
+        let mut rules: Vec<Rule> = inside.collect();
+        let to_proxy = Action::Redirect(context.config.proxy.outbound_port);
+        rules.push(rule([tcp()], to_proxy, "outbound, to the proxy"));
+        chains.push(Chain {
+            name: name.into(),
+            hook: None,
+            rules,
+        });
+    }
+    chains
+}
+
+fn networks_of<'n>(
+    context: &Context,
+    networks: &'n [VirtualNetwork],
+) -> impl Iterator<Item = (usize, &'n VirtualNetwork)> + use<'n> {
+    let families = context.families;
+    let redirected = move |(_, network): &(usize, &VirtualNetwork)| families.contains(network.family());
+    networks.iter().enumerate().filter(redirected)
+}
+
+fn network_chain(number: usize) -> String {
+    format!("virtual_network_{number}")
+}

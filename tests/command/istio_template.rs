@@ -1,0 +1,192 @@
+//! The template for Istio's injector in `cni-conf/examples/istio-cni.yaml`: what the plugin makes of pods that were
+//! injected with it.
+//!
+//! `tests/istio/injected.json` has what istiod made of some pods (istio/istio at 86c9f01, 2026-08-22: the chart rendered
+//! with that file, then `injectPod` of `pkg/kube/inject`): the annotations, shortened to those that are about
+//! redirection, the proxy's user and group, and the template that they were rendered from.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+use sidetrack::cni::attach;
+use sidetrack::cni::netconf::NetConf;
+use sidetrack::mesh::pod::PodName;
+use sidetrack::mesh::verdict::Verdict;
+use sidetrack::options::Config;
+use sidetrack::types::{DnsServers, Gid, Id as _, InboundMode, Uid};
+use sidetrack::yaml;
+
+fn injected() -> Value {
+    serde_json::from_str(include_str!("../istio/injected.json")).expect("JSON")
+}
+
+fn pods() -> Map<String, Value> {
+    injected()["pods"].as_object().expect("pods").clone()
+}
+
+fn annotations_of(pod: &str) -> Value {
+    pods()[pod]["annotations"].clone()
+}
+
+fn verdict(members: &Value) -> Verdict {
+    let mut netconf = json!({ "cniVersion": "1.0.0", "name": "net", "type": "sidetrack" });
+    let members = members.as_object().expect("members").clone();
+    netconf.as_object_mut().expect("an object").extend(members);
+    let netconf = NetConf::parse(netconf.to_string().as_bytes()).expect("a NetConf");
+    attach::verdict(&netconf, &PodName::default()).unwrap_or_else(|error| panic!("{}", error.message()))
+}
+
+/// What becomes of a pod whose runtime hands annotations over.
+fn by_runtime(annotations: &Value) -> Verdict {
+    verdict(&json!({ "runtimeConfig": { "io.kubernetes.cri.pod-annotations": annotations } }))
+}
+
+/// What Multus hands over for Istio's network: nothing but its arguments.
+fn by_multus(annotations: &Value) -> Verdict {
+    let networks = annotations["k8s.v1.cni.cncf.io/networks"].as_str().expect("networks");
+    let networks: Vec<Value> = serde_json::from_str(networks).expect("JSON");
+    let ours: Vec<&Value> = networks
+        .iter()
+        .filter(|network| network["name"] == "istio-cni" && network["namespace"] == "default")
+        .collect();
+    let [ours] = ours.as_slice() else {
+        panic!("not attached once: {networks:?}");
+    };
+    verdict(&json!({ "args": { "cni": ours["cni-args"] } }))
+}
+
+fn config(verdict: Verdict) -> Config {
+    match verdict {
+        Verdict::Redirected(redirected) => redirected.settings.config,
+        Verdict::Left(left) => panic!("let through: {left:?}"),
+    }
+}
+
+fn config_of(pod: &str) -> Config {
+    config(by_runtime(&annotations_of(pod)))
+}
+
+#[test]
+fn the_pods_were_injected_with_the_template_that_is_shipped() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("cni-conf/examples/istio-cni.yaml");
+    let values = yaml::document(&std::fs::read_to_string(file).expect("the values")).expect("YAML");
+    let webhook = values.to_json()["sidecarInjectorWebhook"].clone();
+    let lines = injected()["template"].clone();
+    let lines: Vec<&str> = lines
+        .as_array()
+        .expect("lines")
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    assert_eq!(webhook["templates"]["sidetrack"], lines.join("\n"));
+    assert_eq!(webhook["defaultTemplates"], json!(["sidecar", "sidetrack"]));
+}
+
+/// Whoever the proxy runs as is exempt, so that nothing of it comes back to it.
+#[test]
+fn the_user_or_group_that_the_proxy_runs_as_is_exempt() {
+    let not_ours = ["none", "gateway", "multus-none"];
+    // Root is never exempt, in Istio's own rules neither.
+    let unusable = ["overridden-root"];
+    for (name, pod) in pods() {
+        if not_ours.contains(&name.as_str()) || unusable.contains(&name.as_str()) {
+            continue;
+        }
+        let id = |key: &str| u32::try_from(pod[key].as_u64().expect("an id")).expect("an id");
+        let config = config_of(&name);
+        if name == "own-annotation" {
+            assert_eq!(config.proxy.uids.to_string(), "4000");
+            continue;
+        }
+        let group = config.proxy.gids.contains(Gid::new(id("group")).expect("a group"));
+        let user = config.proxy.uids.contains(Uid::new(id("user")).expect("a user"));
+        assert!(group && (user || id("user") == 0), "{name}: {:?}", config.proxy);
+    }
+    assert_eq!(config_of("overridden-root").proxy.uids.to_string(), "1337");
+}
+
+#[test]
+fn what_no_annotation_of_istio_says_comes_from_the_template() {
+    let owners = |pod| {
+        let proxy = config_of(pod).proxy;
+        (proxy.uids.to_string(), proxy.gids.to_string())
+    };
+    let pair = |uid: &str, gid: &str| (uid.to_owned(), gid.to_owned());
+    assert_eq!(owners("plain"), pair("1337", "1337"));
+    assert_eq!(owners("overridden-user"), pair("2000", "3000"));
+    assert_eq!(owners("openshift-range"), pair("1000659999", "1000659999"));
+    assert_eq!(owners("trace"), pair("1337", "1000659999"));
+    assert_eq!(owners("low-ports"), pair("1337", "1337"));
+    for (pod, captured) in [
+        ("plain", false),
+        ("dns-of-the-mesh", true),
+        ("dns-of-the-container", true),
+        ("dns-of-the-pod", false),
+        ("no-boolean", false),
+        ("own-annotation", false),
+    ] {
+        assert_eq!(config_of(pod).dns.redirect, captured, "{pod}");
+    }
+    let all = config_of("everything-of-the-mesh");
+    assert!(all.dns.redirect && all.general.drop_invalid);
+    assert_eq!(all.dns.servers, DnsServers::All);
+    assert_eq!(all.inbound.tproxy_mark.to_string(), "1400");
+    assert_eq!(all.inbound.tproxy_route_table.to_string(), "200");
+    assert_eq!(all.outbound.exclude_gids.to_string(), "2000");
+    for pod in ["tproxy", "tproxy-of-the-mesh"] {
+        assert_eq!(config_of(pod).inbound.mode, InboundMode::Tproxy, "{pod}");
+    }
+    let ports = config_of("ports").proxy;
+    assert_eq!((ports.inbound_port.get(), ports.outbound_port.get()), (16006, 16001));
+}
+
+/// `proxy.istio.io/overrides` alone, for pods that choose another template or meshes without ours.
+#[test]
+fn an_overridden_user_is_known_without_the_template() {
+    for name in ["overridden-user", "overridden-user-native"] {
+        let mut annotations = annotations_of(name);
+        let members = annotations.as_object_mut().expect("annotations");
+        members.retain(|name, _| !name.starts_with("traffic.sidetrack.dev/"));
+        let proxy = config(by_runtime(&annotations)).proxy;
+        assert_eq!(
+            (proxy.uids.to_string(), proxy.gids.to_string()),
+            ("2000".into(), "3000".into())
+        );
+    }
+}
+
+#[test]
+fn gateways_and_pods_without_interception_get_nothing_and_keep_their_annotations() {
+    for name in ["gateway", "none"] {
+        let annotations = annotations_of(name);
+        let members = annotations.as_object().expect("annotations");
+        assert!(
+            !members.keys().any(|name| name.starts_with("traffic.sidetrack.dev/")),
+            "{members:?}"
+        );
+        assert!(matches!(by_runtime(&annotations), Verdict::Left(_)), "{name}");
+    }
+    assert_eq!(annotations_of("none")["a"], "b");
+    assert!(annotations_of("tproxy")["sidecar.istio.io/interceptionMode"] == "TPROXY");
+}
+
+#[test]
+fn arguments_that_multus_hands_over_say_what_the_annotations_say() {
+    for (name, pod) in pods() {
+        if !name.starts_with("multus") {
+            continue;
+        }
+        let of_multus = by_multus(&pod["annotations"]);
+        match by_runtime(&pod["annotations"]) {
+            Verdict::Left(left) => assert_eq!(of_multus, Verdict::Left(left), "{name}"),
+            redirected => assert_eq!(config(of_multus), config(redirected), "{name}"),
+        }
+    }
+    let networks = annotations_of("multus-list")["k8s.v1.cni.cncf.io/networks"].clone();
+    let networks: Value = serde_json::from_str(networks.as_str().expect("text")).expect("JSON");
+    assert_eq!(networks[0], json!({ "name": "macvlan" }));
+    assert_eq!(
+        networks[1],
+        json!({ "name": "net", "namespace": "other", "interface": "net5" })
+    );
+}
