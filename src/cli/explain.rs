@@ -110,7 +110,7 @@ fn arguments(command: Command) -> Command {
             "pod",
             "FILE",
             RULES,
-            "Take annotations and addresses of this pod; - is standard input",
+            "Explain the pod of this manifest; - is standard input",
         ))
         .arg(
             value(
