@@ -8,21 +8,25 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Map, Value};
 
 use super::failure::Failure;
-use super::settings::settings_of_pod;
-use super::{args, istio_iptables, output, redirection};
+use super::settings::{Around, around_pod, settings};
+use super::{args, invocation, istio_iptables, output, redirection};
 use crate::backend::{Namespace, choice};
 use crate::linux::accounts::AccountFiles;
 use crate::linux::{interfaces, netns};
-use crate::mesh::pod::ManifestPod;
+use crate::mesh::annotations::Annotations;
+use crate::mesh::manifest;
+use crate::mesh::pod::Pod;
+use crate::mesh::policy::Policy;
+use crate::mesh::verdict::{self, Because, By, Given, Left, Undecided, Unseen, Verdict};
 use crate::options::table::{OPTIONS, Scope};
 use crate::options::{Config, Settings};
 use crate::plan::{Plan, PolicyRouting};
 use crate::render;
 use crate::ruleset::Installed;
 use crate::simulate::words::{self, Description, Words};
-use crate::simulate::{Explanation, Packet, Pod, Scene, json, simulate, text};
+use crate::simulate::{self, Explanation, Packet, Scene, json, text};
 use crate::types::Backend;
-use crate::yaml;
+use crate::yaml::{self, Node};
 
 /// What is asked: a packet, whose rules it meets, and in which pod.
 struct Question {
@@ -35,7 +39,8 @@ struct Question {
 
 /// Whose rules are followed.
 enum Source {
-    Config(Box<Config>),
+    Options(Box<Config>),
+    Pod(Verdict),
     Saved(Plan),
     Kernel(Backend),
 }
@@ -105,7 +110,7 @@ fn arguments(command: Command) -> Command {
             "pod",
             "FILE",
             RULES,
-            "Take annotations and addresses of this pod; - is standard input",
+            "Explain the pod of this manifest; - is standard input",
         ))
         .arg(
             value(
@@ -154,19 +159,21 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
 fn question(matches: &ArgMatches) -> Result<Question, Failure> {
     let mut mistakes = Vec::new();
     let text = |name: &str| matches.get_one::<String>(name).cloned();
-    let pod = note(pod_of(text("pod"), matches), &mut mistakes).unwrap_or_default();
-    let (settings, netns) = match matches.subcommand() {
-        Some((_, theirs)) => match istio_iptables::request(theirs) {
-            Ok(request) => (Ok(request.settings), request.netns),
+    let pod = note(manifest_of(text("pod").as_deref(), matches), &mut mistakes);
+    let rules_are_elsewhere = text("plan").is_some() || matches.get_flag("from-kernel");
+    let (rules, netns) = match (matches.subcommand(), pod.as_ref().filter(|pod| pod.is_given)) {
+        (Some((_, theirs)), _) => match istio_iptables::request(theirs) {
+            Ok(request) => (Ok(Source::Options(Box::new(request.settings.config))), request.netns),
             Err(failure) => (Err(failure), None),
         },
-        None => (settings_of_pod(matches, &pod.annotations), None),
+        (None, Some(pod)) if !rules_are_elsewhere => (verdict_of(pod, matches).map(Source::Pod), None),
+        (None, _) => (settings(matches).map(|settings| options(settings, matches)), None),
     };
-    let settings = match settings {
-        Ok(settings) => settings,
+    let rules = match rules {
+        Ok(rules) => Some(rules),
         Err(Failure::Input(wrong) | Failure::Usage(wrong)) => {
             mistakes.extend(wrong);
-            Settings::default()
+            None
         }
     };
     let words = Words {
@@ -188,7 +195,7 @@ fn question(matches: &ArgMatches) -> Result<Question, Failure> {
         }
     };
     let given: Vec<&String> = matches.get_many("pod-ip").into_iter().flatten().collect();
-    let mut addresses = pod.addresses;
+    let mut addresses = pod.map(|pod| pod.addresses).unwrap_or_default();
     for text in given
         .iter()
         .flat_map(|text| text.split(','))
@@ -203,8 +210,7 @@ fn question(matches: &ArgMatches) -> Result<Question, Failure> {
     mistakes.extend(contradictions(matches));
     let rules = match text("plan") {
         Some(path) => note(saved(&path), &mut mistakes).map(Source::Saved),
-        None if matches.get_flag("from-kernel") => Some(Source::Kernel(settings.install.backend)),
-        None => Some(Source::Config(Box::new(settings.config))),
+        None => rules,
     };
     match (packet, rules) {
         (Some(packet), Some(rules)) if mistakes.is_empty() => Ok(Question {
@@ -221,22 +227,98 @@ fn note<T>(result: Result<T, String>, mistakes: &mut Vec<String>) -> Option<T> {
     result.map_err(|mistake| mistakes.push(mistake)).ok()
 }
 
-/// The pod of a manifest, where there is one, and annotations that were given besides.
-fn pod_of(path: Option<String>, matches: &ArgMatches) -> Result<ManifestPod, String> {
-    let manifest: Value = match &path {
+/// The rules of options alone.
+fn options(settings: Settings, matches: &ArgMatches) -> Source {
+    match matches.get_flag("from-kernel") {
+        true => Source::Kernel(settings.install.backend),
+        false => Source::Options(Box::new(settings.config)),
+    }
+}
+
+/// A pod that was described.
+struct Manifest {
+    /// Whether it was: by a file, or by annotations.
+    is_given: bool,
+    document: Node,
+    annotations: Annotations,
+    addresses: Vec<IpAddr>,
+}
+
+/// The manifest, where there is one, and annotations that were given besides, which count before its own.
+fn manifest_of(path: Option<&str>, matches: &ArgMatches) -> Result<Manifest, String> {
+    let document = match path {
         Some(path) => yaml::document(&contents(path)?)
-            .map_err(|error| format!("--pod: {path}:{}:{}: {}", error.at.line, error.at.column, error.reason))?
-            .to_json(),
-        None => Value::Null,
+            .map_err(|error| format!("--pod: {path}:{}:{}: {}", error.at.line, error.at.column, error.reason))?,
+        None => Node::empty(),
     };
-    let mut more = Map::new();
+    let pod = manifest::only_pod(&document).map_err(|error| format!("--pod: {error}"))?;
+    let mut annotations = match pod.annotations().map(Node::to_json) {
+        Some(Value::Object(annotations)) => annotations,
+        _ => Map::new(),
+    };
+    let mut is_given = path.is_some();
     for given in matches.get_many::<String>("annotation").into_iter().flatten() {
         let Some((name, value)) = given.split_once('=') else {
             return Err(format!("--annotation: {given:?} is not NAME=VALUE"));
         };
-        more.insert(name.to_owned(), value.into());
+        annotations.insert(name.to_owned(), value.into());
+        is_given = true;
     }
-    ManifestPod::of(&manifest, more).map_err(|error| format!("--pod: annotations: {error}"))
+    let status = document.get("status").and_then(|status| status.get("podIPs"));
+    let addresses = status.map(Node::items).unwrap_or_default().iter();
+    let addresses = addresses.filter_map(|entry| entry.get("ip")?.scalar()?.parse().ok());
+    Ok(Manifest {
+        is_given,
+        addresses: addresses.collect(),
+        annotations: Annotations::of(&Value::Object(annotations))
+            .map_err(|error| format!("--pod: annotations: {error}"))?,
+        document,
+    })
+}
+
+/// What becomes of a pod.
+fn verdict_of(pod: &Manifest, matches: &ArgMatches) -> Result<Verdict, Failure> {
+    let mistake = |text: String| Failure::Input(vec![text]);
+    let Around { before, after } = around_pod(matches)?;
+    let described = manifest::only_pod(&pod.document).map_err(mistake)?;
+    let facts = Pod::of_manifest(&described, pod.annotations.clone());
+    let given = Given {
+        policy: &Policy::default(),
+        before: &before,
+        after: &after,
+        read: &invocation::read,
+    };
+    let verdict = match verdict::verdict(&facts, &given) {
+        Ok(Verdict::Left(Left {
+            because: Because::InitContainer(name),
+            reason,
+        })) => verdict::by_unknown_init_container(&facts, &given, name, &reason),
+        Ok(verdict) => verdict,
+        Err(Undecided::NoAnnotations) => return Err(mistake("--pod: its annotations are not known".to_owned())),
+        Err(Undecided::Invalid(problems)) => return Err(problems.into()),
+        Err(Undecided::Arguments { container, mistakes }) => {
+            let mistakes = mistakes.iter().map(|text| format!("--pod: {container}: {text}"));
+            return Err(Failure::Input(mistakes.collect()));
+        }
+    };
+    if let Verdict::Redirected(redirected) = &verdict {
+        if let (By::InitContainer { name, is_told: true }, Some(flag)) = (&redirected.by, described_by(matches).first())
+        {
+            let reason =
+                format!("--{flag} does nothing: the arguments of the init container {name} say what the rules are");
+            return Err(mistake(reason));
+        }
+        for Unseen {
+            what,
+            annotation,
+            value,
+            ..
+        } in &redirected.unseen
+        {
+            tracing::warn!("the plugin is not told that {what}; set {annotation}: {value:?}");
+        }
+    }
+    Ok(verdict)
 }
 
 fn saved(path: &str) -> Result<Plan, String> {
@@ -254,21 +336,12 @@ fn contents(path: &str) -> Result<String, String> {
 
 /// Sources of rules that exclude each other.
 fn contradictions(matches: &ArgMatches) -> Vec<String> {
-    let given = |name: &str| {
-        let source = matches.try_contains_id(name).ok().filter(|known| *known);
-        source.and_then(|_| matches.value_source(name)) == Some(ValueSource::CommandLine)
-    };
-    let of_the_plan = OPTIONS
-        .iter()
-        .filter(|option| option.scope == Scope::Pod)
-        .map(|option| option.name);
-    let mut sources: Vec<&str> = ["plan", "from-kernel"].into_iter().filter(|name| given(name)).collect();
-    let described: Vec<&str> = of_the_plan
-        .chain(["pod", "annotation"])
-        .filter(|name| given(name))
+    let mut sources: Vec<&str> = ["plan", "from-kernel"]
+        .into_iter()
+        .filter(|name| is_given(matches, name))
         .collect();
-    // The addresses of a pod are of use in any case.
-    sources.extend(described.iter().find(|name| **name != "pod"));
+    // The addresses of a pod are of use in any case, so that --pod is not among them.
+    sources.extend(described_by(matches).first());
     if matches.subcommand().is_some() {
         sources.push("istio-iptables");
     }
@@ -281,12 +354,28 @@ fn contradictions(matches: &ArgMatches) -> Vec<String> {
     }
 }
 
+fn is_given(matches: &ArgMatches, name: &str) -> bool {
+    let source = matches.try_contains_id(name).ok().filter(|known| *known);
+    source.and_then(|_| matches.value_source(name)) == Some(ValueSource::CommandLine)
+}
+
+/// The flags that say something about the plan.
+fn described_by(matches: &ArgMatches) -> Vec<&'static str> {
+    let options = OPTIONS.iter().filter(|option| option.scope == Scope::Pod);
+    let names = options.map(|option| option.name).chain(["annotation"]);
+    names.filter(|name| is_given(matches, name)).collect()
+}
+
 fn answer(question: &Question, as_json: bool, coloured: bool) -> anyhow::Result<String> {
     let scene = scene(question)?;
     let packet = described_packet(question, &scene.pod)?;
-    let course = simulate(&scene.installed, &scene.pod, &packet)?;
+    let course = simulate::simulate(&scene.installed, &scene.pod, &packet)?;
     let explanation = Explanation {
         rules: &scene.rules,
+        pod: match &question.rules {
+            Source::Pod(verdict) => Some(verdict),
+            Source::Options(_) | Source::Saved(_) | Source::Kernel(_) => None,
+        },
         ruleset: &scene.installed.ruleset,
         unreadable: &scene.installed.unreadable,
         packet: &packet,
@@ -305,10 +394,10 @@ fn answer(question: &Question, as_json: bool, coloured: bool) -> anyhow::Result<
 }
 
 /// The packet. Where the pod is there to be looked at, its routes say by which interface it leaves.
-fn described_packet(question: &Question, pod: &Pod) -> Result<Packet, Failure> {
+fn described_packet(question: &Question, pod: &simulate::Pod) -> Result<Packet, Failure> {
     let routed = match (&question.rules, &question.netns) {
         (Source::Kernel(_), _) | (_, Some(_)) => question.packet.destination(),
-        (Source::Config(_) | Source::Saved(_), None) => None,
+        (Source::Options(_) | Source::Pod(_) | Source::Saved(_), None) => None,
     };
     let interface = routed.and_then(|destination| interfaces::leading_to(destination, &pod.addresses));
     let packet = question.packet.clone().by_default_on(interface);
@@ -319,25 +408,36 @@ fn described_packet(question: &Question, pod: &Pod) -> Result<Packet, Failure> {
 
 fn scene(question: &Question) -> anyhow::Result<Scene> {
     Ok(match &question.rules {
-        Source::Config(config) => planned("the plan of these options", redirection::plan(config)?, question),
+        Source::Options(config) => planned("the plan of these options", redirection::plan(config)?, question),
+        Source::Pod(Verdict::Left(_)) => Scene::without_rules(described_pod(question), question.packet.interface()),
+        Source::Pod(Verdict::Redirected(redirected)) => {
+            let rules = match &redirected.by {
+                By::InitContainer { name, is_told: true } => format!("the plan of the arguments of container {name}"),
+                By::InitContainer { is_told: false, .. } | By::Plugin => "the plan for this pod".to_owned(),
+            };
+            planned(&rules, redirection::plan(&redirected.settings.config)?, question)
+        }
         Source::Saved(plan) => planned("the saved plan", plan.clone(), question),
         Source::Kernel(backend) => installed(*backend, question)?,
     })
 }
 
 fn planned(rules: &str, plan: Plan, question: &Question) -> Scene {
-    let interface = question.packet.interface();
-    let pod = match (question.addresses.as_slice(), &question.netns) {
+    Scene::planned(rules, plan, described_pod(question), question.packet.interface())
+}
+
+/// The pod, as far as it was described.
+fn described_pod(question: &Question) -> simulate::Pod {
+    match (question.addresses.as_slice(), &question.netns) {
         ([], Some(_)) => observed_pod().unwrap_or_default(),
-        ([], None) => Pod::default(),
-        (given, _) => Pod::with_addresses(given, interface),
-    };
-    Scene::planned(rules, plan, pod, interface)
+        ([], None) => simulate::Pod::default(),
+        (given, _) => simulate::Pod::with_addresses(given, question.packet.interface()),
+    }
 }
 
 /// The pod that this network namespace is.
-fn observed_pod() -> io::Result<Pod> {
-    Ok(Pod {
+fn observed_pod() -> io::Result<simulate::Pod> {
+    Ok(simulate::Pod {
         addresses: interfaces::addresses()?,
         routing: None,
     })
@@ -350,7 +450,7 @@ fn installed(wanted: Backend, question: &Question) -> anyhow::Result<Scene> {
     observed.log_warnings();
     let mut pod = match question.addresses.as_slice() {
         [] => observed_pod()?,
-        given => Pod::with_addresses(given, question.packet.interface()),
+        given => simulate::Pod::with_addresses(given, question.packet.interface()),
     };
     pod.routing = PolicyRouting::of(&observed.policy_routing);
     let family = described_packet(question, &pod)?.family();

@@ -152,11 +152,11 @@ pub fn plan_of(ours: &ArgMatches, theirs: &ArgMatches, meant: &[&str]) -> Result
 }
 
 /// What a command line and variables ask for, or what is wrong with them. `None` where it is no command to redirect.
-pub fn config(
+pub fn settings(
     arguments: Vec<OsString>,
     variables: &[(&str, &str)],
     accounts: &dyn Accounts,
-) -> Option<Result<Config, Vec<String>>> {
+) -> Option<Result<Settings, Vec<String>>> {
     let matches = match command().try_get_matches_from(arguments) {
         Ok(matches) => matches,
         Err(error) => return Some(Err(first_line(&error))),
@@ -167,7 +167,7 @@ pub fn config(
         found.map(|(_, value)| (*value).to_owned())
     };
     match front_end::read(flag, variable, accounts).request {
-        Ok(request) if request.task == Task::Apply => Some(Ok(request.settings.config)),
+        Ok(request) if request.task == Task::Apply => Some(Ok(request.settings)),
         Ok(_) => None,
         Err(mistakes) => Some(Err(mistakes.iter().map(ToString::to_string).collect())),
     }

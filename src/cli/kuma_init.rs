@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use super::args::first_line;
 use super::failure::Failure;
 use super::help::OF_KUMA;
 use super::{logging, redirection};
@@ -19,10 +20,13 @@ use crate::mesh::kuma::front_end::{self, Document};
 use crate::options::Settings;
 use crate::plan::PASSTHROUGH_V4;
 use crate::probe::validation::Validation;
-use crate::types::Port;
+use crate::types::{Accounts, Port};
 
 /// What it is called.
 pub const NAME: &str = "kuma-init";
+
+/// The program of Kuma that it stands in for.
+pub const KUMACTL: &str = "kumactl";
 
 /// Flags of every command of `kumactl`, for those that are not in the table. None means anything here.
 const GLOBAL: [&str; 4] = ["config-file", "context", "log-level", "api-timeout"];
@@ -48,7 +52,7 @@ pub struct Called {
 /// What is asked for, if it is one of Kuma's commands: as `sidetrack kuma-init`, or in the place of `kumactl`.
 pub fn called(all: &[OsString]) -> Option<Called> {
     let program = Path::new(all.first()?).file_name()?;
-    if program != "kumactl" {
+    if program != KUMACTL {
         let is_first = all.get(1).is_some_and(|word| word == NAME);
         let called = || Called::new(command, |matches| run(matches).map(done));
         return is_first.then(|| called().with([&all[..1], &all[2..]].concat()));
@@ -63,6 +67,39 @@ pub fn called(all: &[OsString]) -> Option<Called> {
         Some(called.with([&all[..at], &all[at + 2..]].concat()))
     });
     Some(found.unwrap_or_else(|| Called::new(others, |_| Ok(ExitCode::SUCCESS)).with(all.to_vec())))
+}
+
+/// What is to be read as the command line that redirects, if one is.
+pub fn arguments(all: &[OsString]) -> Option<Vec<OsString>> {
+    let program = Path::new(all.first()?).file_name()?;
+    if program != KUMACTL {
+        let is_first = all.get(1).is_some_and(|word| word == NAME);
+        return is_first.then(|| [&all[..1], &all[2..]].concat());
+    }
+    let is_it = |pair: &[OsString]| pair == ["install", "transparent-proxy"];
+    let at = all.windows(2).position(is_it)?;
+    Some([&all[..at], &all[at + 2..]].concat())
+}
+
+/// What a command line asks for, or what is wrong with it. `None` where files say more, which are not known here.
+pub fn settings_of(
+    arguments: Vec<OsString>,
+    variables: &[(&str, &str)],
+    accounts: &dyn Accounts,
+) -> Option<Result<Settings, Vec<String>>> {
+    let matches = match command().try_get_matches_from(arguments) {
+        Ok(matches) => matches,
+        Err(error) => return Some(Err(first_line(&error))),
+    };
+    let texts = |name: &str| Some(matches.get_many::<String>(name)?.cloned().collect::<Vec<_>>());
+    if texts("config").is_some() {
+        return None;
+    }
+    let variable = |name: &str| {
+        let found = variables.iter().find(|(variable, _)| *variable == name);
+        found.map(|(_, value)| (*value).to_owned())
+    };
+    Some(front_end::read(|setting| texts(setting.name), &[], variable, accounts).settings)
 }
 
 fn done(_: ()) -> ExitCode {

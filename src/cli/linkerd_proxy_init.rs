@@ -5,18 +5,21 @@ use std::path::Path;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use super::args::first_line;
 use super::failure::Failure;
 use super::help::OF_LINKERD;
 use super::{logging, redirection};
 use crate::linux::{netns, sysctl};
 use crate::mesh::linkerd::front_end::table::{SETTINGS, Setting};
 use crate::mesh::linkerd::front_end::{self, Request};
+use crate::options::Settings;
+use crate::types::Accounts;
 
 /// What it is called.
 pub const NAME: &str = "linkerd-proxy-init";
 
 /// What Linkerd's program is called: in its images, in those of the proxy, and by people.
-const NAMES: [&str; 3] = ["proxy-init", "linkerd2-proxy-init", NAME];
+pub const NAMES: [&str; 3] = ["proxy-init", "linkerd2-proxy-init", NAME];
 
 /// What Linkerd sets where it is told to, in seconds.
 const CLOSE_WAIT: &str = "net.netfilter.nf_conntrack_tcp_timeout_close_wait";
@@ -85,11 +88,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
 /// # Errors
 /// All that is wrong with it.
 fn request(matches: &ArgMatches) -> Result<Request, Failure> {
-    let given = |setting: &Setting| {
-        let texts = matches.get_many::<String>(setting.name);
-        texts.into_iter().flatten().cloned().collect()
-    };
-    let parsed = front_end::read(given);
+    let parsed = front_end::read(|setting| given(matches, setting));
     logging::start(parsed.logging, 0);
     for note in parsed.notes {
         tracing::info!("{note}");
@@ -100,6 +99,28 @@ fn request(matches: &ArgMatches) -> Result<Request, Failure> {
     parsed
         .request
         .map_err(|mistakes| Failure::Input(mistakes.iter().map(ToString::to_string).collect()))
+}
+
+/// What a command line asks for, or what is wrong with it. Its program reads neither variables nor names of users.
+pub fn settings(
+    arguments: Vec<OsString>,
+    _variables: &[(&str, &str)],
+    _accounts: &dyn Accounts,
+) -> Option<Result<Settings, Vec<String>>> {
+    let matches = match command().try_get_matches_from(arguments) {
+        Ok(matches) => matches,
+        Err(error) => return Some(Err(first_line(&error))),
+    };
+    let parsed = front_end::read(|setting| given(&matches, setting));
+    Some(match parsed.request {
+        Ok(request) => Ok(request.settings),
+        Err(mistakes) => Err(mistakes.iter().map(ToString::to_string).collect()),
+    })
+}
+
+fn given(matches: &ArgMatches, setting: &Setting) -> Vec<String> {
+    let texts = matches.get_many::<String>(setting.name);
+    texts.into_iter().flatten().cloned().collect()
 }
 
 fn work(request: &Request) -> anyhow::Result<()> {

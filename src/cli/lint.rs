@@ -1,19 +1,13 @@
 //! `sidetrack lint`: looks at manifests for what defeats redirection.
 
-use std::cell::Cell;
-use std::ffi::OsString;
 use std::io::{self, Read as _};
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::failure::{Failure, NEGATIVE};
-use super::{apply, args, istio_iptables, output, settings};
-use crate::lint::{self, Code, Context, Invocation, Linted, Report};
-use crate::mesh;
-use crate::options::{Config, sources};
-use crate::types::Accounts;
+use super::{args, invocation, output, settings};
+use crate::lint::{self, Code, Context, Linted, Report};
 
 /// What it is called.
 pub const NAME: &str = "lint";
@@ -57,7 +51,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let ignored = ignored(matches)?;
     let context = Context {
         settings: &layer,
-        read: &read,
+        read: &invocation::read,
     };
     let (mut linted, mut unreadable) = (Vec::new(), Vec::new());
     for file in matches.get_many::<String>("files").into_iter().flatten() {
@@ -121,75 +115,5 @@ fn ignored(matches: &ArgMatches) -> Result<Vec<Code>, Failure> {
         Ok(codes)
     } else {
         Err(Failure::Input(wrong))
-    }
-}
-
-/// Reads the command line of an init container, as the program in it would.
-fn read(invocation: &Invocation<'_>) -> Option<Result<Config, Vec<String>>> {
-    let mut words = invocation.words.clone();
-    if !invocation.has_program {
-        words.insert(0, "sidetrack");
-    }
-    let program = Path::new(words.first()?).file_name()?.to_str()?;
-    if !["sidetrack", "istio-iptables", "pilot-agent"].contains(&program) {
-        return None;
-    }
-    let accounts = AccountsOfImage::default();
-    let words: Vec<OsString> = words.into_iter().map(OsString::from).collect();
-    let config = match istio_iptables::arguments(&words) {
-        Some(words) => istio_iptables::config(words, &invocation.variables, &accounts),
-        None => config(words, &invocation.variables, &accounts),
-    };
-    config.filter(|_| !accounts.asked.get())
-}
-
-fn config(
-    words: Vec<OsString>,
-    variables: &[(&str, &str)],
-    accounts: &dyn Accounts,
-) -> Option<Result<Config, Vec<String>>> {
-    let matches = match Command::new("sidetrack")
-        .subcommand(apply::command())
-        .try_get_matches_from(words)
-    {
-        Ok(matches) => matches,
-        Err(error) => return Some(Err(args::first_line(&error))),
-    };
-    let (apply::NAME, matches) = matches.subcommand()? else {
-        return None;
-    };
-    let flags = sources::from_flags(|option| args::texts(matches, option), accounts);
-    let variables = variables
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    let environment = sources::from_environment(variables, accounts);
-    let problems: Vec<_> = flags.problems.into_iter().chain(environment.problems).collect();
-    let settings = if problems.is_empty() {
-        mesh::settings(flags.layer.over(environment.layer))
-    } else {
-        Err(problems)
-    };
-    Some(match settings {
-        Ok(settings) => Ok(settings.config),
-        Err(problems) => Err(problems.iter().map(ToString::to_string).collect()),
-    })
-}
-
-/// The users and groups of an image, which are not known here.
-#[derive(Default)]
-struct AccountsOfImage {
-    /// Whether somebody has asked for one.
-    asked: Cell<bool>,
-}
-
-impl Accounts for AccountsOfImage {
-    fn uid(&self, _: &str) -> Result<Option<u32>, String> {
-        self.asked.set(true);
-        Ok(None)
-    }
-
-    fn gid(&self, _: &str) -> Result<Option<u32>, String> {
-        self.asked.set(true);
-        Ok(None)
     }
 }

@@ -10,6 +10,7 @@ mod explain;
 mod failure;
 mod graph;
 mod help;
+mod invocation;
 mod istio_iptables;
 mod kuma_init;
 mod linkerd_proxy_init;

@@ -164,7 +164,13 @@ fn repair(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let (mut left, mut failed) = (false, false);
     let look = repair::look(&node, &places)?;
     look.warn_of_unusable(&places);
-    for Found { sandbox, state } in look.found {
+    for Found {
+        sandbox,
+        state,
+        warning,
+    } in look.found
+    {
+        worker::warn(&sandbox, warning.as_deref());
         let (name, reason, pod) = (state.name(), state.reason(), sandbox.pod.to_string());
         let line = json!({ "pod": pod, "container": sandbox.container, "state": name, "reason": reason });
         output::print(&format!("{line}\n"))?;

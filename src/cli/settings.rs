@@ -10,7 +10,6 @@ use super::failure::Failure;
 use super::{args, logging};
 use crate::linux::accounts::AccountFiles;
 use crate::mesh;
-use crate::mesh::annotations::{self, Annotations};
 use crate::options::problem::{Problem, Source};
 use crate::options::sources::{self, Parsed};
 use crate::options::{Layer, Settings};
@@ -31,17 +30,25 @@ pub fn layer(matches: &ArgMatches) -> Result<Layer, Failure> {
     read(matches, environment(), file(matches)).map(|(layer, _)| layer)
 }
 
-/// The same for a pod with annotations: they count before the file, and after the environment.
+/// What was given before and after what is known of a pod: flags and variables, and the file.
+pub struct Around {
+    /// Flags and variables.
+    pub before: Layer,
+    /// The file.
+    pub after: Layer,
+}
+
+/// Reads all sources for a pod, and starts logging as they say.
 ///
 /// # Errors
-/// All that is wrong with any of them.
-pub fn settings_of_pod(matches: &ArgMatches, annotations: &Annotations) -> Result<Settings, Failure> {
-    let mut below = file(matches);
-    match annotations::parse(annotations).over(std::mem::take(&mut below.layer)) {
-        Ok(layer) => below.layer = layer,
-        Err(problems) => below.problems.extend(problems),
+/// All that is wrong with any of them alone.
+pub fn around_pod(matches: &ArgMatches) -> Result<Around, Failure> {
+    let (around, problems) = gathered(matches, environment(), file(matches));
+    if problems.is_empty() {
+        Ok(around)
+    } else {
+        Err(problems.into())
     }
-    read(matches, environment(), below).map(|(_, settings)| settings)
 }
 
 /// Starts logging as the sources say, for a command that has no other options.
@@ -58,34 +65,43 @@ fn read(
     variables: impl Iterator<Item = (String, String)>,
     file: Parsed,
 ) -> Result<(Layer, Settings), Failure> {
-    let accounts = &AccountFiles;
-    let sources = [
-        sources::from_flags(|option| args::texts(matches, option), accounts),
-        sources::from_environment(variables, accounts),
-        file,
-    ];
-    let (mut layer, mut problems, mut notes) = (Layer::default(), Vec::new(), Vec::new());
-    for source in sources {
-        layer = layer.over(source.layer);
-        problems.extend(source.problems);
-        notes.extend(source.notes);
-    }
-    let settings = match mesh::settings(layer.clone()) {
-        Ok(settings) => settings,
+    let (Around { before, after }, mut problems) = gathered(matches, variables, file);
+    let layer = before.over(after);
+    match mesh::settings(layer.clone()) {
+        Ok(settings) if problems.is_empty() => Ok((layer, settings)),
+        Ok(_) => Err(problems.into()),
         Err(contradictions) => {
             problems.extend(contradictions);
-            Settings::default()
+            Err(problems.into())
         }
+    }
+}
+
+/// Reads all sources, and starts logging as they say.
+fn gathered(
+    matches: &ArgMatches,
+    variables: impl Iterator<Item = (String, String)>,
+    file: Parsed,
+) -> (Around, Vec<Problem>) {
+    let accounts = &AccountFiles;
+    let flags = sources::from_flags(|option| args::texts(matches, option), accounts);
+    let variables = sources::from_environment(variables, accounts);
+    let around = Around {
+        before: flags.layer.over(variables.layer),
+        after: file.layer,
     };
+    let all = around.before.clone().over(around.after.clone());
+    let settings = mesh::settings(all).unwrap_or_default();
     logging::start(settings.logging, matches.get_count("verbose"));
+    let (mut problems, mut notes) = (flags.problems, flags.notes);
+    for source in [(variables.problems, variables.notes), (file.problems, file.notes)] {
+        problems.extend(source.0);
+        notes.extend(source.1);
+    }
     for note in notes {
         tracing::warn!("{note}");
     }
-    if problems.is_empty() {
-        Ok((layer, settings))
-    } else {
-        Err(problems.into())
-    }
+    (around, problems)
 }
 
 /// The variables that may be options. What is not text cannot be an option's value; its replacement characters will be

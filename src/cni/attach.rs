@@ -15,61 +15,36 @@ use crate::backend::{Namespace, Observed, RuleBackend, applied};
 use crate::drift::Difference;
 use crate::facts::Facts;
 use crate::linux::{netns, privilege};
-use crate::mesh::pod::PodName;
-use crate::mesh::policy::{self, Decision, Undecided};
-use crate::mesh::{self, annotations};
-use crate::options::{Config, Settings};
+use crate::mesh::pod::{Pod, PodName};
+use crate::mesh::policy;
+use crate::mesh::verdict::{self, Given, Left, Undecided, Verdict};
+use crate::options::{Config, Layer, Settings};
 use crate::plan::Plan;
 use crate::types::{Backend, DnsServers};
 
-/// What is to be done about a pod, and why.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Verdict {
-    /// Nothing.
-    LetThrough {
-        /// Why.
-        reason: String,
-    },
-    /// Its traffic is redirected.
-    Redirect {
-        /// Why.
-        reason: String,
-        /// How.
-        config: Box<Config>,
-        /// With what the rules are written.
-        backend: Backend,
-    },
-}
-
-/// Decides about a pod: a pure function of the request.
+/// What becomes of a pod: a pure function of the request.
 ///
 /// # Errors
-/// The NetConf is not usable, there is no decision, or everything that is wrong with the annotations.
+/// The NetConf is not usable, there is no verdict, or everything that is wrong with the annotations.
 pub fn verdict(netconf: &NetConf, pod: &PodName) -> Result<Verdict, Error> {
-    if let Some(reason) = policy::exempt(&netconf.policy, pod) {
-        return Ok(Verdict::LetThrough { reason });
+    // What is exempt must not depend on whether the NetConf is in order.
+    if policy::exempt(&netconf.policy, pod).is_none() {
+        netconf.usable()?;
     }
-    netconf.usable()?;
-    let annotations = netconf.annotations.as_ref();
-    let reason = match policy::decide(&netconf.policy, annotations) {
-        Ok(Decision::Redirect(reason)) => reason,
-        Ok(Decision::Skip(reason)) => return Ok(Verdict::LetThrough { reason }),
-        Err(Undecided::Annotation(problem)) => return Err(Error::Options(vec![problem])),
-        Err(Undecided::NoAnnotations) => {
-            let asked = netconf.asks_for_annotations;
-            return Err(Error::NoAnnotations { asked });
-        }
+    let pod = Pod::of_runtime(pod, netconf.annotations.as_ref());
+    let given = Given {
+        policy: &netconf.policy,
+        before: &Layer::default(),
+        after: &netconf.redirect,
+        read: &|_| None,
     };
-    let parsed = annotations.map(annotations::parse).unwrap_or_default();
-    let mut layer = parsed.over(netconf.redirect.clone()).map_err(Error::Options)?;
-    // Whose sidecar it is says whose numbers count.
-    let mesh = annotations.and_then(mesh::injected).map(|mesh| mesh.option);
-    layer.mesh = layer.mesh.or(mesh);
-    let Settings { config, install, .. } = mesh::settings(layer).map_err(Error::Options)?;
-    Ok(Verdict::Redirect {
-        reason,
-        config: Box::new(config),
-        backend: install.backend,
+    verdict::verdict(&pod, &given).map_err(|undecided| match undecided {
+        Undecided::NoAnnotations => Error::NoAnnotations {
+            asked: netconf.asks_for_annotations,
+        },
+        Undecided::Invalid(problems) => Error::Options(problems),
+        // No runtime tells them.
+        Undecided::Arguments { mistakes, .. } => Error::Internal(mistakes.join("; ")),
     })
 }
 
@@ -80,22 +55,22 @@ pub fn verdict(netconf: &NetConf, pod: &PodName) -> Result<Verdict, Error> {
 /// See [`Error`]. Nothing was changed then.
 pub fn add(netconf: &NetConf, attachment: &Attachment) -> Result<Outcome, Error> {
     refuse_host_netns(&attachment.netns)?;
-    let (reason, config, backend) = match verdict(netconf, &attachment.pod)? {
-        Verdict::LetThrough { reason } => {
+    let (reason, Settings { config, install, .. }) = match verdict(netconf, &attachment.pod)? {
+        Verdict::Left(Left { reason, .. }) => {
             tracing::info!("not redirected: {reason}");
             return Ok(Outcome::LetThrough(reason));
         }
-        Verdict::Redirect {
-            reason,
-            config,
-            backend,
-        } => (reason, config, backend),
+        Verdict::Redirected(redirected) => (redirected.reason, redirected.settings),
     };
     tracing::info!("redirected: {reason}");
-    writing(&attachment.netns, backend, &mut |backend, namespace, observed| {
-        observed.log_warnings();
-        put_in_place(netconf, &config, backend, namespace, observed)
-    })?;
+    writing(
+        &attachment.netns,
+        install.backend,
+        &mut |backend, namespace, observed| {
+            observed.log_warnings();
+            put_in_place(netconf, &config, backend, namespace, observed)
+        },
+    )?;
     Ok(Outcome::Redirected(reason))
 }
 
@@ -161,9 +136,9 @@ enum Programs {
 /// It is not, or what ADD says.
 pub fn check(netconf: &NetConf, attachment: &Attachment) -> Result<(), Error> {
     refuse_host_netns(&attachment.netns)?;
-    let (config, backend) = match verdict(netconf, &attachment.pod)? {
-        Verdict::LetThrough { .. } => return Ok(()),
-        Verdict::Redirect { config, backend, .. } => (config, backend),
+    let Settings { config, install, .. } = match verdict(netconf, &attachment.pod)? {
+        Verdict::Left(_) => return Ok(()),
+        Verdict::Redirected(redirected) => redirected.settings,
     };
     inside(
         &attachment.netns,
@@ -171,7 +146,7 @@ pub fn check(netconf: &NetConf, attachment: &Attachment) -> Result<(), Error> {
         Namespace::default,
         &mut |namespace, observed| {
             let plan = plan(&config, observed, &netconf.resolvers)?;
-            let Report { state, differences, .. } = namespace.check(&plan, backend, observed)?;
+            let Report { state, differences, .. } = namespace.check(&plan, install.backend, observed)?;
             // What is somebody else's is not what ADD did, nor would doing it again help.
             let (ours, foreign): (Vec<Difference>, Vec<Difference>) =
                 differences.into_iter().partition(Difference::is_repaired_by_apply);

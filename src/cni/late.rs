@@ -4,14 +4,15 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use super::attach::{Verdict, put_in_place, refuse_host_netns, seen, verdict, writing};
+use super::attach::{put_in_place, refuse_host_netns, seen, verdict, writing};
 use super::environment::Attachment;
 use super::error::Error;
 use super::netconf::NetConf;
 use crate::backend::running::{Holder, leave_open_connections_alone};
 use crate::backend::{KernelError, Namespace, Observed};
 use crate::linux::netns;
-use crate::options::Config;
+use crate::mesh::verdict::Verdict;
+use crate::options::{Config, Settings};
 use crate::plan::Plan;
 use crate::probe::run::{self, listeners::Listeners};
 use crate::probe::{PORT, Report, Tally, Verdict as Judged, judge, trial};
@@ -78,33 +79,37 @@ pub enum Proof {
 /// See [`Error`]. Nothing was changed then.
 pub fn add(netconf: &NetConf, attachment: &Attachment, proc: &[&Path]) -> Result<Option<Late>, Error> {
     refuse_host_netns(&attachment.netns)?;
-    let (config, backend) = match verdict(netconf, &attachment.pod)? {
-        Verdict::LetThrough { .. } => return Ok(None),
-        Verdict::Redirect { config, backend, .. } => (config, backend),
+    let Settings { config, install, .. } = match verdict(netconf, &attachment.pod)? {
+        Verdict::Left(_) => return Ok(None),
+        Verdict::Redirected(redirected) => redirected.settings,
     };
     let mut late = None;
-    writing(&attachment.netns, backend, &mut |backend, namespace, observed| {
-        if namespace.holder(observed)? != Holder::Nobody {
-            return Ok(());
-        }
-        let census = run::census().unwrap_or_default();
-        // Before there are rules; or at once after them, where they are what makes the kernel load conntrack.
-        let before = leave_open_connections_alone(proc);
-        put_in_place(netconf, &config, backend, namespace, observed)?;
-        let left_alone = before.or_else(|_| leave_open_connections_alone(proc));
-        let disturbed = match left_alone {
-            _ if census.open == 0 => None,
-            Ok(()) if config.general.drop_invalid => Some("--drop-invalid drops their packets".to_owned()),
-            Ok(()) => None,
-            Err(error) => Some(format!("nf_conntrack_tcp_loose cannot be set to 0: {error}")),
-        };
-        late = Some(Late {
-            open: census.open,
-            disturbed,
-            proof: prove(&config, netconf, namespace, observed),
-        });
-        Ok(())
-    })?;
+    writing(
+        &attachment.netns,
+        install.backend,
+        &mut |backend, namespace, observed| {
+            if namespace.holder(observed)? != Holder::Nobody {
+                return Ok(());
+            }
+            let census = run::census().unwrap_or_default();
+            // Before there are rules; or at once after them, where they are what makes the kernel load conntrack.
+            let before = leave_open_connections_alone(proc);
+            put_in_place(netconf, &config, backend, namespace, observed)?;
+            let left_alone = before.or_else(|_| leave_open_connections_alone(proc));
+            let disturbed = match left_alone {
+                _ if census.open == 0 => None,
+                Ok(()) if config.general.drop_invalid => Some("--drop-invalid drops their packets".to_owned()),
+                Ok(()) => None,
+                Err(error) => Some(format!("nf_conntrack_tcp_loose cannot be set to 0: {error}")),
+            };
+            late = Some(Late {
+                open: census.open,
+                disturbed,
+                proof: prove(&config, netconf, namespace, observed),
+            });
+            Ok(())
+        },
+    )?;
     Ok(late)
 }
 

@@ -7,7 +7,7 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::attach::{Verdict, verdict};
+use super::attach::verdict;
 use super::capability::POD_ANNOTATIONS;
 use super::error::Code;
 use super::netconf::KEYS;
@@ -17,6 +17,7 @@ use crate::mesh::MESHES;
 use crate::mesh::annotations::OURS;
 use crate::mesh::annotations::table::all;
 use crate::mesh::pod::PodName;
+use crate::mesh::verdict::Verdict;
 use crate::options::table::OPTIONS;
 use crate::plan::Plan;
 use crate::render;
@@ -183,10 +184,7 @@ fn a_netconf_with_mistakes_stops_no_pod_that_keeps_the_cluster_going() {
         namespace: Some(namespace.to_owned()),
         name: None,
     };
-    assert!(matches!(
-        verdict(&netconf, &pod("kube-system")),
-        Ok(Verdict::LetThrough { .. })
-    ));
+    assert!(matches!(verdict(&netconf, &pod("kube-system")), Ok(Verdict::Left(_))));
     assert_eq!(
         verdict(&netconf, &pod("shop")).unwrap_err().code(),
         Code::UnsupportedField
@@ -266,11 +264,11 @@ fn name() -> impl Strategy<Value = String> {
 /// What a verdict would install, as a script. A verdict that no plan can be made of installs nothing.
 fn script(netconf: &NetConf) -> Option<String> {
     match verdict(netconf, &PodName::default()) {
-        Ok(Verdict::Redirect { config, .. }) => {
-            let plan = Plan::new(&config, &Facts::default()).ok()?;
+        Ok(Verdict::Redirected(redirected)) => {
+            let plan = Plan::new(&redirected.settings.config, &Facts::default()).ok()?;
             Some(render::nft::script(&plan) + &crate::backend::iptables::script(&plan))
         }
-        Ok(Verdict::LetThrough { .. }) | Err(_) => None,
+        Ok(Verdict::Left(_)) | Err(_) => None,
     }
 }
 

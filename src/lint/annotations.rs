@@ -2,10 +2,10 @@
 
 use super::Report;
 use super::code::Code;
-use super::manifest::Pod;
 use super::subject::{Said, Subject, find};
 use crate::mesh::annotations::table::{self as mesh_annotations, Annotation, Meaning};
 use crate::mesh::annotations::{OURS, REDIRECT};
+use crate::mesh::manifest::Pod;
 use crate::mesh::{MESHES, OptOut};
 use crate::options::table;
 use crate::types::{Number, Range, Ranges};

@@ -111,6 +111,10 @@ codes! {
     NoEffect "ST506" "An inclusion without effect",
         "Exclusion wins over inclusion, and what is included twice is included once.",
         "Take it from one of the lists.";
+    Unseen "ST507" "The manifest says something that a CNI plugin is not told",
+        "Runtimes hand the annotations of a pod to CNI plugins, but neither its containers nor their environment: \
+         sidetrack's plugin redirects the pod as if this were not there.",
+        "Set the annotation, or let an init container redirect the pod, which is told by its arguments.";
     Capability "ST601" "The init container lacks a capability",
         "Without it the rules cannot be written, and the pod does not start.",
         "Add it to securityContext.capabilities.add.";

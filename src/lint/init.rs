@@ -2,8 +2,8 @@
 
 use super::Report;
 use super::code::Code;
-use super::container::{Container, Role, id, is_true};
 use super::subject::Subject;
+use crate::mesh::container::{Container, Role, id, is_true};
 use crate::types::{Gid, Id as _, Uid};
 use crate::yaml::Node;
 

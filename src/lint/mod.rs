@@ -1,25 +1,24 @@
 //! Looks at manifests before they are deployed, for what defeats redirection: documents in, findings out.
 //!
-//! Every pod is taken for one that is to be redirected, unless it opts out. How it is redirected is known from the
-//! options of the mesh, its annotations, or the arguments of its init container.
+//! Whether and how a pod is redirected is for [`crate::mesh::verdict`] to say.
 
 mod annotations;
 pub mod code;
-mod container;
 mod init;
-mod manifest;
 mod owners;
 mod pod;
 mod ports;
 mod probes;
 mod render;
 mod subject;
+mod unseen;
 
 pub use self::code::Code;
-use self::manifest::Object;
 pub use self::render::{Linted, VERSION, findings, json, pods, text};
-use self::subject::{Subject, opt_out};
-use crate::options::{Config, Layer};
+use self::subject::Subject;
+pub use crate::mesh::invocation::{Invocation, ReadInvocation};
+use crate::mesh::manifest::{self, Object};
+use crate::options::Layer;
 use crate::yaml::{self, Position};
 
 /// What is known besides the manifests.
@@ -28,19 +27,6 @@ pub struct Context<'c> {
     pub settings: &'c Layer,
     /// Reads the command line of an init container.
     pub read: &'c ReadInvocation,
-}
-
-/// What a command line asks for, or all that is wrong with it; `None` where it is not known.
-pub type ReadInvocation = dyn Fn(&Invocation<'_>) -> Option<Result<Config, Vec<String>>>;
-
-/// The command line of an init container.
-pub struct Invocation<'n> {
-    /// The words: the program, if [`Self::has_program`], and its arguments.
-    pub words: Vec<&'n str>,
-    /// Whether the program is among the words, rather than part of the image.
-    pub has_program: bool,
-    /// The variables whose values are known.
-    pub variables: Vec<(&'n str, &'n str)>,
 }
 
 /// One thing that was found.
@@ -107,16 +93,16 @@ pub fn lint(text: &str, context: &Context<'_>) -> Result<Report, yaml::Error> {
 }
 
 fn look_at(pod: manifest::Pod<'_>, context: &Context<'_>, report: &mut Report) {
-    if let Some(reason) = opt_out(&pod, report) {
-        return annotations::of_opted_out(&pod, &reason, report);
-    }
-    let subject = Subject::new(pod, context, report);
+    let Some(subject) = Subject::new(pod, context, report) else {
+        return;
+    };
     annotations::look_at(&subject, report);
     if pod::never_redirected(&subject, report) {
         return;
     }
     pod::dns_policy(&subject, report);
     owners::look_at(&subject, report);
+    unseen::look_at(&subject, report);
     ports::look_at(&subject, report);
     probes::look_at(&subject, report);
     init::look_at(&subject, report);

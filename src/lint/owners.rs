@@ -2,8 +2,8 @@
 
 use super::Report;
 use super::code::Code;
-use super::container::{Container, Role, id};
 use super::subject::Subject;
+use crate::mesh::container::{Container, Role, id};
 use crate::types::{Gid, Id, Number, Ranges, Uid};
 use crate::yaml::Node;
 

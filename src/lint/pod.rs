@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use super::Report;
 use super::code::Code;
-use super::container::is_true;
 use super::subject::Subject;
-use crate::mesh::policy::Policy;
+use crate::mesh::container::is_true;
+use crate::mesh::verdict::Because;
 use crate::types::DnsServers;
 use crate::yaml::Node;
 
@@ -21,24 +21,16 @@ pub fn never_redirected(subject: &Subject<'_>, report: &mut Report) -> bool {
         report.add(Code::HostNetwork, node.at, message);
         return true;
     }
-    let excluded = Policy::default().exclude_namespaces;
-    let namespace = subject
-        .pod
-        .namespace()
-        .filter(|name| excluded.iter().any(|excluded| excluded == name));
-    let place = subject
-        .pod
-        .object
-        .get("metadata")
-        .and_then(|metadata| metadata.get("namespace"));
-    match (namespace, place, redirector) {
-        (Some(namespace), Some(place), None) => {
-            let message = format!("pods of the namespace {namespace} are not redirected");
-            report.add(Code::ExcludedNamespace, place.at, message);
-            true
-        }
-        _ => false,
+    if subject.left != Some(Because::Exempt) {
+        return false;
     }
+    let metadata = subject.pod.object.get("metadata");
+    let place = metadata.and_then(|metadata| metadata.get("namespace"));
+    if let (Some(namespace), Some(place)) = (subject.pod.namespace(), place) {
+        let message = format!("pods of the namespace {namespace} are not redirected");
+        report.add(Code::ExcludedNamespace, place.at, message);
+    }
+    true
 }
 
 /// Whether lookups go where they are captured, and answered.

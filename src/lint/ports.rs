@@ -2,8 +2,8 @@
 
 use super::Report;
 use super::code::Code;
-use super::container::Container;
 use super::subject::Subject;
+use crate::mesh::container::Container;
 use crate::mesh::istio::ISTIO;
 use crate::types::{Port, parse_ports};
 use crate::yaml::Node;

@@ -2,9 +2,9 @@
 
 use super::Report;
 use super::code::Code;
-use super::container::Container;
 use super::ports;
 use super::subject::Subject;
+use crate::mesh::container::Container;
 use crate::types::Port;
 use crate::yaml::Node;
 

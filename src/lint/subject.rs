@@ -3,15 +3,16 @@
 use serde_json::{Map, Value};
 
 use super::code::Code;
-use super::container::{Container, Role, containers, id};
-use super::manifest::Pod;
-use super::{Context, Invocation, Report};
-use crate::mesh::annotations::{self, Annotations, OURS};
-use crate::mesh::policy::{self, Decision, Policy, Select, Undecided};
+use super::{Context, Report, annotations};
+use crate::mesh::annotations::{Annotations, OURS};
+use crate::mesh::container::{Container, Role, id};
+use crate::mesh::manifest::Pod;
+use crate::mesh::pod::Pod as Facts;
+use crate::mesh::policy::Policy;
+use crate::mesh::verdict::{self, Because, Given, Left, Undecided, Unseen, Verdict};
 use crate::mesh::{self, MESHES, Mesh};
-use crate::options::Config;
-use crate::options::Layer;
 use crate::options::problem::Problem;
+use crate::options::{Config, Layer};
 use crate::types::{Gid, Port, Uid};
 use crate::yaml::{Entry, Node, Position};
 
@@ -27,6 +28,10 @@ pub struct Subject<'n> {
     pub said: Said<'n>,
     /// How it is redirected, as far as that is known.
     pub config: Config,
+    /// What a plugin that redirects it is not told.
+    pub unseen: Vec<Unseen>,
+    /// Why nobody redirects it, if so.
+    pub left: Option<Because>,
 }
 
 /// What is written at a pod, by annotations and labels.
@@ -56,10 +61,11 @@ impl<'n> Said<'n> {
         MESHES.iter().any(|mesh| mesh.injected(|name| self.annotation(name)))
     }
 
-    /// The annotations as a plugin would be handed them; `labels` count before annotations of the same name.
-    fn as_handed_over(&self, labels: &'n [Entry], but: &str) -> Annotations {
-        let entries = self.annotations.iter().chain(labels).filter(|entry| entry.key != but);
-        let texts: Map<String, Value> = entries
+    /// The annotations as a plugin would be handed them.
+    fn as_handed_over(&self) -> Annotations {
+        let texts: Map<String, Value> = self
+            .annotations
+            .iter()
             .filter_map(|entry| Some((entry.key.clone(), entry.value.scalar()?.into())))
             .collect();
         // Texts are what annotations are made of.
@@ -72,58 +78,61 @@ pub fn find<'n>(entries: &'n [Entry], name: &str) -> Option<&'n Entry> {
     entries.iter().find(|entry| entry.key == name)
 }
 
-/// What says that an init container redirects the pod: to the plugin a reason to keep away, not so here.
-const STATUS: &str = "sidecar.istio.io/status";
-
-/// Whether the pod keeps out of its mesh, and why. An annotation that says neither yes nor no is reported.
-pub fn opt_out(pod: &Pod<'_>, report: &mut Report) -> Option<String> {
-    let said = Said::of(pod);
-    if find(said.labels, "kuma.io/sidecar-injection").and_then(|entry| entry.value.scalar()) == Some("disabled") {
-        return Some("Kuma's injector is told to leave it alone (kuma.io/sidecar-injection)".to_owned());
-    }
-    let policy = Policy {
-        select: Select::Always,
-        ..Policy::default()
-    };
-    match policy::decide(&policy, Some(&said.as_handed_over(said.labels, STATUS))) {
-        Ok(Decision::Skip(reason)) => Some(reason),
-        Ok(Decision::Redirect(_)) | Err(Undecided::NoAnnotations) => None,
-        Err(Undecided::Annotation(problem)) => {
+impl<'n> Subject<'n> {
+    /// Puts together what is known of a pod that is looked at. What is wrong with the sources of it is reported.
+    pub fn new(pod: Pod<'n>, context: &Context<'_>, report: &mut Report) -> Option<Self> {
+        let said = Said::of(&pod);
+        let facts = Facts::of_manifest(&pod, said.as_handed_over());
+        let given = Given {
+            policy: &Policy::default(),
+            before: &Layer::default(),
+            after: context.settings,
+            read: context.read,
+        };
+        let keeps_out = verdict::opt_out(&facts).unwrap_or_else(|problem| {
             report.add(Code::InvalidAnnotation, place(&said, &problem), problem.to_string());
             None
-        }
-    }
-}
-
-impl<'n> Subject<'n> {
-    /// Puts together what is known. What is wrong with the sources of it is reported.
-    pub fn new(pod: Pod<'n>, context: &Context<'_>, report: &mut Report) -> Self {
-        let said = Said::of(&pod);
-        let domains = || {
-            said.annotations
-                .iter()
-                .chain(said.labels)
-                .filter_map(|entry| entry.key.split_once('/'))
+        });
+        let keeps_out = keeps_out.filter(|left| left.because == Because::Told);
+        let found = verdict::verdict(&facts, &given);
+        let (redirected, left) = match found {
+            Ok(Verdict::Redirected(redirected)) => (Some(redirected), None),
+            Ok(Verdict::Left(left)) => match (left.because, keeps_out) {
+                (_, Some(Left { reason, .. })) => {
+                    annotations::of_opted_out(&pod, &reason, report);
+                    return None;
+                }
+                // Nobody redirects it, nor is that a mistake.
+                (Because::NotInjected, None) => return None,
+                (because, None) => (None, Some(because)),
+            },
+            Err(Undecided::Arguments { mistakes, .. }) => {
+                arguments(&facts, &mistakes, report);
+                (None, None)
+            }
+            // Reported by whoever reads the annotations.
+            Err(Undecided::NoAnnotations | Undecided::Invalid(_)) => (None, None),
         };
-        let mesh = MESHES
-            .iter()
-            .find(|mesh| domains().any(|(domain, _)| domain.ends_with(mesh.domain)));
-        let containers = containers(&pod);
-        let mesh_wide = context.settings.clone().over(mesh.map(Mesh::layer).unwrap_or_default());
-        let by_annotations = annotated(&said, mesh_wide, report);
-        let redirector = containers.iter().find(|container| container.role == Role::Redirector);
-        let config = redirector
-            .and_then(|container| by_arguments(container, context, report))
-            .unwrap_or(by_annotations);
+        let by_annotations = annotated(&facts, &given, &said, report);
+        let mesh = verdict::mesh(&facts, &given).and_then(mesh::named);
+        let (config, unseen) = match redirected {
+            Some(redirected) => (redirected.settings.config, redirected.unseen),
+            None => (by_annotations, Vec::new()),
+        };
         let mut subject = Self {
             pod,
-            containers,
+            containers: facts
+                .described
+                .map(|described| described.containers)
+                .unwrap_or_default(),
             mesh,
             said,
             config,
+            unseen,
+            left,
         };
         subject.recognise_proxy();
-        subject
+        Some(subject)
     }
 
     /// Who redirects a pod by hand names its proxy as they like: it is the one that runs as the proxy's user.
@@ -166,10 +175,8 @@ impl<'n> Subject<'n> {
 }
 
 /// The options that annotations lead to; those of the whole mesh, where an annotation is wrong.
-fn annotated(said: &Said<'_>, mesh_wide: Layer, report: &mut Report) -> Config {
-    let annotations = said.as_handed_over(&[], "");
-    let layer = annotations::parse(&annotations).over(mesh_wide.clone());
-    let settings = layer.and_then(mesh::settings).unwrap_or_else(|problems| {
+fn annotated(facts: &Facts<'_>, given: &Given<'_>, said: &Said<'_>, report: &mut Report) -> Config {
+    let settings = verdict::by_annotations(facts, given).unwrap_or_else(|problems| {
         for problem in problems {
             let code = match problem {
                 Problem::Contradiction { .. } => Code::Contradiction,
@@ -177,7 +184,11 @@ fn annotated(said: &Said<'_>, mesh_wide: Layer, report: &mut Report) -> Config {
             };
             report.add(code, place(said, &problem), problem.to_string());
         }
-        mesh::settings(mesh_wide).unwrap_or_default()
+        let layer = Layer {
+            mesh: verdict::mesh(facts, given),
+            ..given.after.clone()
+        };
+        mesh::settings(layer).unwrap_or_default()
     });
     settings.config
 }
@@ -202,30 +213,15 @@ fn place(said: &Said<'_>, problem: &Problem) -> Position {
     entry.map_or(Position { line: 1, column: 1 }, |entry| entry.value.at)
 }
 
-/// The options that the arguments of an init container lead to, where it is one whose arguments are known.
-fn by_arguments(container: &Container<'_>, context: &Context<'_>, report: &mut Report) -> Option<Config> {
-    let words = container.words();
-    // What the image says, and what Kubernetes puts in there, is not known here.
-    let says = words.len() > usize::from(container.has_command());
-    if !says || words.iter().any(|word| word.contains("$(")) {
-        return None;
-    }
-    let invocation = Invocation {
-        words,
-        has_program: container.has_command(),
-        variables: container.variables(),
+/// What is wrong with the arguments of the init container that redirects. Those of other programs are not ours to judge.
+fn arguments(facts: &Facts<'_>, mistakes: &[String], report: &mut Report) {
+    let Some(container) = facts.redirector().filter(|container| container.is_ours()) else {
+        return;
     };
-    match (context.read)(&invocation)? {
-        Ok(config) => Some(config),
-        Err(problems) => {
-            let at = container.node.get("args").or_else(|| container.node.get("command"));
-            let at = at.unwrap_or(container.node).at;
-            if container.is_ours() {
-                for problem in problems {
-                    report.add(Code::InvalidArguments, at, format!("{}: {problem}", container.called()));
-                }
-            }
-            None
-        }
+    let at = container.node.get("args").or_else(|| container.node.get("command"));
+    let at = at.unwrap_or(container.node).at;
+    for mistake in mistakes {
+        let message = format!("{}: {mistake}", container.called());
+        report.add(Code::InvalidArguments, at, message);
     }
 }

@@ -2,20 +2,24 @@
 
 pub mod annotations;
 pub mod consul;
+pub mod container;
 pub mod go;
+pub mod invocation;
 pub mod istio;
 pub mod kuma;
 pub mod linkerd;
+pub mod manifest;
 pub mod peers;
 pub mod pod;
 pub mod policy;
 pub mod redirectors;
+pub mod verdict;
 
 use self::annotations::Annotations;
 use self::annotations::table::{Annotation, Said};
 use crate::options::problem::Problem;
 use crate::options::{Layer, Settings, table};
-use crate::types::{InboundMode, MeshName, NoAccounts, Ports};
+use crate::types::{InboundMode, MeshName, NoAccounts, Ports, Uids};
 
 /// What is known of a mesh.
 #[derive(Debug)]
@@ -106,6 +110,28 @@ pub fn settings(layer: Layer) -> Result<Settings, Vec<Problem>> {
     }
     Ok(settings)
 }
+
+/// The users that a proxy may run as where these options are all that is known.
+///
+/// # Errors
+/// Every contradiction between the options.
+pub fn proxy_users(layer: &Layer) -> Result<Uids, Vec<Problem>> {
+    let users = settings(layer.clone())?.config.proxy.uids;
+    if layer.mesh.is_some() {
+        return Ok(users);
+    }
+    let others = MESHES.iter().filter_map(|mesh| {
+        let layer = Layer {
+            mesh: Some(mesh.option),
+            ..layer.clone()
+        };
+        settings(layer).ok()
+    });
+    Ok(others.fold(users, |users, settings| users.union(&settings.config.proxy.uids)))
+}
+
+/// The programs of proxies and their agents, of every mesh.
+pub const PROXY_PROGRAMS: [&str; 5] = ["envoy", "pilot-agent", "linkerd2-proxy", "kuma-dp", "consul-dataplane"];
 
 /// The options of a mesh. Without one there are no ports that a mesh serves.
 fn defaults(name: MeshName) -> Layer {

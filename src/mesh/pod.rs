@@ -1,11 +1,12 @@
 //! What is known of a pod.
 
+use std::borrow::Cow;
 use std::fmt;
-use std::net::IpAddr;
-
-use serde_json::{Map, Value};
 
 use super::annotations::Annotations;
+use super::container::{Container, Role, containers, is_true};
+use super::manifest;
+use crate::yaml::{Entry, Node};
 
 /// A pod's names, as far as the runtime tells them. Podman gives no namespace, `ctr` nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,37 +36,84 @@ impl fmt::Display for PodName {
     }
 }
 
-/// What a manifest says of a pod.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ManifestPod {
-    /// Its annotations.
-    pub annotations: Annotations,
-    /// Its addresses, where it has been given some.
-    pub addresses: Vec<IpAddr>,
+/// A pod, as far as it is known.
+pub struct Pod<'p> {
+    /// Its names.
+    pub name: PodName,
+    /// Its annotations; `None` where the runtime handed none over.
+    pub annotations: Option<Cow<'p, Annotations>>,
+    /// What its manifest says besides, where there is one.
+    pub described: Option<Described<'p>>,
 }
 
-impl ManifestPod {
-    /// The pod of a manifest, or the pods' template in it; `more` annotations count before its own.
-    ///
-    /// # Errors
-    /// An annotation is not a text.
-    pub fn of(manifest: &Value, more: Map<String, Value>) -> Result<Self, String> {
-        let template = manifest.pointer("/spec/template");
-        let metadata = template.unwrap_or(manifest).pointer("/metadata/annotations");
-        let mut annotations = match metadata {
-            Some(Value::Object(annotations)) => annotations.clone(),
-            _ => Map::new(),
+/// What only a manifest says of a pod.
+pub struct Described<'n> {
+    /// Its labels.
+    pub labels: &'n [Entry],
+    /// Whether it is in the node's network.
+    pub host_network: bool,
+    /// Whether it has been created: injectors have had their turn.
+    pub is_created: bool,
+    /// The security context that its containers share.
+    pub security: Option<&'n Node>,
+    /// Its containers in the order in which they start.
+    pub containers: Vec<Container<'n>>,
+}
+
+impl<'p> Pod<'p> {
+    /// What a runtime tells of a pod.
+    pub fn of_runtime(name: &PodName, annotations: Option<&'p Annotations>) -> Self {
+        Self {
+            name: name.clone(),
+            annotations: annotations.map(Cow::Borrowed),
+            described: None,
+        }
+    }
+
+    /// What a manifest says of a pod, whose annotations are these.
+    pub fn of_manifest(pod: &manifest::Pod<'p>, annotations: Annotations) -> Self {
+        let created = || {
+            let uid = pod.object.get("metadata").and_then(|metadata| metadata.get("uid"));
+            let status = pod.object.get("status").map(Node::entries).unwrap_or_default();
+            uid.is_some() || !status.is_empty()
         };
-        annotations.extend(more);
-        let addresses = manifest
-            .pointer("/status/podIPs")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten();
-        let address = |entry: &Value| entry.get("ip")?.as_str()?.parse().ok();
-        Ok(Self {
-            addresses: addresses.filter_map(address).collect(),
-            annotations: Annotations::of(&Value::Object(annotations))?,
-        })
+        let is_pod = std::ptr::eq(pod.object, pod.template);
+        Self {
+            name: PodName {
+                namespace: pod.namespace().map(str::to_owned),
+                // What is around a template is called otherwise than its pods.
+                name: is_pod.then(|| pod.name()).flatten().map(str::to_owned),
+            },
+            annotations: Some(Cow::Owned(annotations)),
+            described: Some(Described {
+                labels: pod.labels().map(Node::entries).unwrap_or_default(),
+                host_network: pod.spec.get("hostNetwork").is_some_and(is_true),
+                is_created: is_pod && created(),
+                security: pod.spec.get("securityContext"),
+                containers: containers(pod),
+            }),
+        }
+    }
+
+    /// An annotation.
+    pub(super) fn annotation(&self, name: &str) -> Option<&str> {
+        self.annotations.as_ref()?.get(name)
+    }
+
+    /// A label, where a manifest tells.
+    pub(super) fn label(&self, name: &str) -> Option<&'p str> {
+        let labels = self.described.as_ref()?.labels;
+        labels.iter().find(|entry| entry.key == name)?.value.scalar()
+    }
+
+    /// Its containers, as far as they are known.
+    pub fn containers(&self) -> &[Container<'p>] {
+        self.described.as_ref().map_or(&[], |described| &described.containers)
+    }
+
+    /// The init container that redirects it, where a manifest shows one.
+    pub fn redirector(&self) -> Option<&Container<'p>> {
+        let mut containers = self.containers().iter();
+        containers.find(|container| container.role == Role::Redirector)
     }
 }

@@ -1,10 +1,7 @@
-//! Which pods are redirected: a pure function of the NetConf, the pod's names and its annotations.
+//! What a NetConf says about which pods are redirected.
 
-use super::annotations::{Annotations, REDIRECT};
 use super::pod::PodName;
-use super::{MESHES, OptOut, consul};
-use crate::options::problem::{Problem, Source};
-use crate::types::{Choice, Invalid};
+use crate::types::Choice;
 
 /// What the NetConf says about which pods are redirected.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,24 +66,6 @@ impl Choice for OnMissing {
     const ALL: &'static [(Self, &'static str)] = &[(Self::Fail, "fail"), (Self::Pass, "pass")];
 }
 
-/// What happens to a pod, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// It is redirected.
-    Redirect(String),
-    /// It is let through.
-    Skip(String),
-}
-
-/// Why there is no decision.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Undecided {
-    /// The annotations are needed and were not handed over.
-    NoAnnotations,
-    /// An annotation that decides has a value that says nothing.
-    Annotation(Problem),
-}
-
 /// Why a pod is let through by its names alone, before anything else is looked at: what keeps the cluster going must
 /// not depend on whether anything else is in order.
 pub fn exempt(policy: &Policy, pod: &PodName) -> Option<String> {
@@ -96,63 +75,6 @@ pub fn exempt(policy: &Policy, pod: &PodName) -> Option<String> {
     let namespace = pod.namespace.as_ref()?;
     let listed = policy.exclude_namespaces.contains(namespace);
     listed.then(|| format!("excludeNamespaces lists its namespace {namespace}"))
-}
-
-/// Decides about a pod that is not exempt.
-///
-/// # Errors
-/// The annotations are needed and not known, or one of them says neither yes nor no.
-pub fn decide(policy: &Policy, annotations: Option<&Annotations>) -> Result<Decision, Undecided> {
-    let skip = |reason: &str| Ok(Decision::Skip(reason.to_owned()));
-    let always = match policy.select {
-        Select::Never => return skip("select is never"),
-        Select::Always => true,
-        Select::Injected => false,
-    };
-    let Some(annotations) = annotations else {
-        return match policy.on_missing_annotations {
-            _ if always => Ok(Decision::Redirect("select is always".to_owned())),
-            OnMissing::Pass => skip("its annotations are not known, and onMissingAnnotations is pass"),
-            OnMissing::Fail => Err(Undecided::NoAnnotations),
-        };
-    };
-    match annotations.get(REDIRECT) {
-        Some("true") => return Ok(Decision::Redirect(format!("{REDIRECT} is true"))),
-        Some("false") => return Ok(Decision::Skip(format!("{REDIRECT} is false"))),
-        Some(other) => {
-            return Err(Undecided::Annotation(Problem::Value {
-                source: Source::Annotation,
-                option: REDIRECT.to_owned(),
-                invalid: Invalid::new(other, "true or false"),
-            }));
-        }
-        None => {}
-    }
-    for OptOut {
-        annotation,
-        says,
-        reason,
-    } in MESHES.iter().flat_map(|mesh| mesh.opt_outs)
-    {
-        if annotations.get(annotation).is_some_and(says) {
-            return Ok(Decision::Skip(format!("{reason} ({annotation})")));
-        }
-    }
-    if consul::init_container_redirects(annotations) {
-        return skip("Consul's init container redirects it (there is no consul.hashicorp.com/redirect-traffic-config)");
-    }
-    match super::injected(annotations) {
-        _ if always => Ok(Decision::Redirect("select is always".to_owned())),
-        Some(mesh) => {
-            let names: Vec<&str> = mesh.mark.iter().map(|(name, _)| *name).collect();
-            Ok(Decision::Redirect(format!(
-                "{} injected a sidecar ({})",
-                mesh.name,
-                names.join(", ")
-            )))
-        }
-        None => skip("it bears no mark of an injected sidecar"),
-    }
 }
 
 /// Whether this is a pod of the installer's DaemonSet: its namespace, its name, and the five characters that
@@ -170,144 +92,20 @@ fn is_installer(policy: &Policy, pod: &PodName) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
-
-    fn pod(namespace: &str, name: &str) -> PodName {
-        PodName {
-            namespace: Some(namespace.to_owned()),
-            name: Some(name.to_owned()),
-        }
-    }
-
-    fn policy(select: Select) -> Policy {
-        Policy {
-            select,
-            ..Policy::default()
-        }
-    }
-
-    /// Whether a pod with these annotations is redirected, and why.
-    fn decided(select: Select, annotations: &[(&str, &str)]) -> (bool, String) {
-        let object: Value = annotations.iter().map(|(name, value)| (*name, *value)).collect();
-        let annotations = Annotations::of(&object).unwrap();
-        match decide(&policy(select), Some(&annotations)).unwrap() {
-            Decision::Redirect(reason) => (true, reason),
-            Decision::Skip(reason) => (false, reason),
-        }
-    }
-
-    const STATUS: (&str, &str) = (
-        "sidecar.istio.io/status",
-        r#"{"initContainers":["istio-validation"],"containers":["istio-proxy"]}"#,
-    );
-    const LINKERD: (&str, &str) = ("linkerd.io/proxy-version", "edge-26.7.1");
-    const KUMA: (&str, &str) = ("kuma.io/sidecar-injected", "true");
-    const CONSUL: [(&str, &str); 3] = [
-        ("consul.hashicorp.com/connect-inject-status", "injected"),
-        ("consul.hashicorp.com/transparent-proxy-status", "enabled"),
-        ("consul.hashicorp.com/redirect-traffic-config", "{}"),
-    ];
-
-    #[test]
-    fn injected_pods_of_each_mesh_are_redirected() {
-        type Case<'c> = (&'c [(&'c str, &'c str)], bool, &'c str);
-        let cases: [Case; 9] = [
-            (&[STATUS], true, "Istio"),
-            (&[("sidecar.istio.io/status", "not JSON")], true, "Istio"),
-            (&[LINKERD], true, "Linkerd"),
-            (&[KUMA], true, "Kuma"),
-            (&CONSUL, true, "Consul"),
-            (&CONSUL[..2], false, "init container"),
-            (&CONSUL[..1], false, "no mark"),
-            (&[("kuma.io/sidecar-injected", "false")], false, "no mark"),
-            (&[("sidecar.istio.io/status", "")], false, "no mark"),
-        ];
-        for (annotations, redirected, reason) in cases {
-            let decided = decided(Select::Injected, annotations);
-            assert_eq!(decided.0, redirected, "{annotations:?}: {}", decided.1);
-            assert!(decided.1.contains(reason), "{annotations:?}: {}", decided.1);
-        }
-    }
-
-    #[test]
-    fn whoever_opts_out_is_let_through_even_where_all_are_redirected() {
-        let cases = [
-            ("sidecar.istio.io/inject", "false"),
-            ("sidecar.istio.io/interceptionMode", "NONE"),
-            ("inject.istio.io/templates", "gateway"),
-            ("sidecar.istio.io/status", r#"{"initContainers":["a","istio-init"]}"#),
-            ("linkerd.io/inject", "disabled"),
-            ("kuma.io/transparent-proxying", "disabled"),
-            ("consul.hashicorp.com/transparent-proxy", "false"),
-            (REDIRECT, "false"),
-        ];
-        for (name, value) in cases {
-            for select in [Select::Injected, Select::Always] {
-                let mut annotations = vec![STATUS, LINKERD, KUMA];
-                annotations.retain(|(other, _)| *other != name);
-                annotations.push((name, value));
-                let (redirected, reason) = decided(select, &annotations);
-                assert!(!redirected && reason.contains(name), "{name}: {reason}");
-            }
-        }
-        assert!(
-            decided(
-                Select::Injected,
-                &[STATUS, ("inject.istio.io/templates", "sidecar, mine")]
-            )
-            .0
-        );
-        assert!(decided(Select::Injected, &[STATUS, ("sidecar.istio.io/inject", "true")]).0);
-    }
-
-    #[test]
-    fn pods_that_consuls_init_container_redirects_are_let_through_even_where_all_are_redirected() {
-        for select in [Select::Injected, Select::Always] {
-            let (redirected, reason) = decided(select, &CONSUL[..2]);
-            assert!(!redirected && reason.contains("redirect-traffic-config"), "{reason}");
-            assert!(decided(select, &CONSUL).0);
-        }
-        let mut asked = CONSUL[..2].to_vec();
-        asked.push((REDIRECT, "true"));
-        assert!(decided(Select::Injected, &asked).0);
-    }
-
-    #[test]
-    fn our_own_annotation_counts_before_those_of_meshes() {
-        assert!(REDIRECT.starts_with(crate::mesh::annotations::OURS));
-        assert!(
-            decided(
-                Select::Injected,
-                &[(REDIRECT, "true"), ("sidecar.istio.io/inject", "false")]
-            )
-            .0
-        );
-        assert!(!decided(Select::Never, &[(REDIRECT, "true")]).0);
-        let annotations = Annotations::of(&json!({ REDIRECT: "yes" })).unwrap();
-        let undecided = decide(&policy(Select::Always), Some(&annotations)).unwrap_err();
-        assert!(matches!(undecided, Undecided::Annotation(_)), "{undecided:?}");
-    }
 
     #[test]
     fn what_keeps_the_cluster_going_is_let_through_by_its_names() {
-        let through = |namespace, name| exempt(&policy(Select::Always), &pod(namespace, name)).is_some();
+        let through = |namespace: &str, name: &str| {
+            let pod = PodName {
+                namespace: Some(namespace.to_owned()),
+                name: Some(name.to_owned()),
+            };
+            exempt(&Policy::default(), &pod).is_some()
+        };
         assert!(through("kube-system", "coredns-0"));
         assert!(through("sidetrack-system", "sidetrack-node-x7k2p"));
         assert!(!through("shop", "sidetrack-node-x7k2p"));
         assert!(!through("sidetrack-system", "sidetrack-node-x7k2p-evil"));
         assert!(!through("sidetrack-system", "sidetrack-node"));
-    }
-
-    #[test]
-    fn without_annotations_it_is_the_policy_that_decides() {
-        let decide = |policy: &Policy| decide(policy, None);
-        assert_eq!(decide(&policy(Select::Injected)), Err(Undecided::NoAnnotations));
-        assert!(matches!(decide(&policy(Select::Always)), Ok(Decision::Redirect(_))));
-        assert!(matches!(decide(&policy(Select::Never)), Ok(Decision::Skip(_))));
-        let pass = Policy {
-            on_missing_annotations: OnMissing::Pass,
-            ..Policy::default()
-        };
-        assert!(matches!(decide(&pass), Ok(Decision::Skip(_))));
     }
 }

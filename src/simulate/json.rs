@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::course::{End, Entry, Step, Verdict};
 use super::packet::{Origin, Packet};
 use super::{Explanation, phrase};
+use crate::mesh::verdict::{self, By};
 use crate::render;
 use crate::ruleset::{Action, ChainType, Hook, Protocol, Tracking};
 use crate::types::Id as _;
@@ -32,6 +33,7 @@ pub fn document(explanation: &Explanation) -> String {
     let value = object([
         ("version", VERSION.into()),
         ("rules", explanation.rules.into()),
+        ("pod", explanation.pod.map_or(Value::Null, pod)),
         ("packet", packet(explanation.packet)),
         (
             "verdict",
@@ -78,6 +80,39 @@ pub fn document(explanation: &Explanation) -> String {
 fn object<const N: usize>(members: [(&str, Value); N]) -> Value {
     let member = |(name, value): (&str, Value)| (name.to_owned(), value);
     Value::Object(members.into_iter().map(member).collect())
+}
+
+fn pod(verdict: &verdict::Verdict) -> Value {
+    let redirected = match verdict {
+        verdict::Verdict::Redirected(redirected) => Some(redirected),
+        verdict::Verdict::Left(_) => None,
+    };
+    let (by, container) = match redirected.map(|redirected| &redirected.by) {
+        Some(By::Plugin) => (Some("plugin"), None),
+        Some(By::InitContainer { name, .. }) => (Some("init-container"), Some(name.as_str())),
+        None => (None, None),
+    };
+    let unseen = redirected.into_iter().flat_map(|redirected| &redirected.unseen);
+    let unseen = unseen.map(|unseen| {
+        object([
+            ("what", unseen.what.as_str().into()),
+            ("annotation", unseen.annotation.as_str().into()),
+            ("value", unseen.value.as_str().into()),
+        ])
+    });
+    object([
+        ("redirected", redirected.is_some().into()),
+        ("by", by.into()),
+        ("container", container.into()),
+        ("reason", verdict.reason().into()),
+        (
+            "mesh",
+            redirected
+                .map(|redirected| redirected.settings.config.proxy.mesh.to_string())
+                .into(),
+        ),
+        ("unseen", unseen.collect::<Vec<_>>().into()),
+    ])
 }
 
 fn packet(packet: &Packet) -> Value {

@@ -19,6 +19,7 @@ pub use journey::{Endless, simulate, simulate_later};
 pub use packet::{Origin, Packet, Pod};
 pub use scene::Scene;
 
+use crate::mesh::verdict;
 use crate::ruleset::{Ruleset, Unreadable};
 
 /// All that is told of a packet's way.
@@ -26,6 +27,8 @@ use crate::ruleset::{Ruleset, Unreadable};
 pub struct Explanation<'e> {
     /// Whose rules were followed: a phrase.
     pub rules: &'e str,
+    /// What becomes of the pod, where one was described.
+    pub pod: Option<&'e verdict::Verdict>,
     /// The rules.
     pub ruleset: &'e Ruleset,
     /// What could not be read of them.

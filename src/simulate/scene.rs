@@ -26,10 +26,8 @@ pub struct Scene {
 
 impl Scene {
     /// A pod with a plan applied to it. Without addresses it gets some that documentation uses, on `interface`.
-    pub fn planned(rules: &str, plan: Plan, mut pod: Pod, interface: Option<&InterfaceName>) -> Self {
-        if pod.addresses.is_empty() {
-            pod = Pod::with_addresses(&PLACEHOLDERS, interface);
-        }
+    pub fn planned(rules: &str, plan: Plan, pod: Pod, interface: Option<&InterfaceName>) -> Self {
+        let mut pod = pod.or_placeholders(interface);
         let added = plan.loopback_addresses.iter().copied().map(IpAddr::from);
         let missing: Vec<IpAddr> = added.filter(|address| !pod.has(*address)).collect();
         pod.addresses
@@ -41,9 +39,25 @@ impl Scene {
             pod,
         }
     }
+
+    /// A pod that nobody redirects; its addresses are as in [`Self::planned`].
+    pub fn without_rules(pod: Pod, interface: Option<&InterfaceName>) -> Self {
+        Self {
+            rules: "none".to_owned(),
+            installed: Installed::nothing(),
+            pod: pod.or_placeholders(interface),
+        }
+    }
 }
 
 impl Pod {
+    fn or_placeholders(self, interface: Option<&InterfaceName>) -> Self {
+        match self.addresses.as_slice() {
+            [] => Self::with_addresses(&PLACEHOLDERS, interface),
+            [_, ..] => self,
+        }
+    }
+
     /// A pod with these addresses, all on one interface: eth0 unless another is named.
     pub fn with_addresses(addresses: &[IpAddr], interface: Option<&InterfaceName>) -> Self {
         let interface = interface

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::course::{Course, End, Entry, Step, Verdict};
 use super::packet::{Origin, Packet};
 use super::{Explanation, phrase};
+use crate::mesh::verdict::{self, By};
 use crate::ruleset::{Action, ChainType, Hook, Protocol, Tracking, Zone};
 
 /// How an explanation is emphasised: by colours of a terminal, or not at all.
@@ -55,6 +56,7 @@ pub fn document(explanation: &Explanation, style: Style) -> String {
     }
     lines.push(String::new());
     lines.push(format!("Packet  {}", packet(explanation.packet)));
+    lines.extend(explanation.pod.map(|verdict| format!("Pod     {}", pod(verdict))));
     lines.push(format!("Rules   {}", explanation.rules));
     lines.extend(
         explanation
@@ -85,6 +87,23 @@ pub fn document(explanation: &Explanation, style: Style) -> String {
     lines.join("\n")
 }
 
+/// What becomes of the pod.
+fn pod(verdict: &verdict::Verdict) -> String {
+    let reason = verdict.reason();
+    match verdict {
+        verdict::Verdict::Left(_) => format!("not redirected: {reason}"),
+        verdict::Verdict::Redirected(redirected) => match &redirected.by {
+            By::Plugin => format!("redirected by the CNI plugin: {reason}"),
+            By::InitContainer { is_told: true, .. } => format!("redirected: {reason}"),
+            By::InitContainer { is_told: false, .. } => {
+                format!(
+                    "redirected: {reason}; its arguments are not known, so the plan is that of its annotations and its mesh"
+                )
+            }
+        },
+    }
+}
+
 /// What the rules do, and the rule that says why.
 fn verdict(explanation: &Explanation) -> String {
     let course = explanation.course;
@@ -110,7 +129,12 @@ fn verdict(explanation: &Explanation) -> String {
             format!("{what} is handed, as it is, to the transparent socket on port {port} of the pod{why}.")
         }
         Verdict::Accept => match why(|action| matches!(action, Action::Return | Action::Accept)).as_str() {
-            "" => format!("{what} is left alone: no rule is about it."),
+            "" => match explanation.pod {
+                Some(verdict::Verdict::Left(left)) => {
+                    format!("{what} is left alone, as is all of the pod's traffic: {}.", left.reason)
+                }
+                _ => format!("{what} is left alone: no rule is about it."),
+            },
             why => format!("{what} is left alone{why}."),
         },
         Verdict::Drop => {

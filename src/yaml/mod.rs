@@ -82,6 +82,14 @@ pub struct Entry {
 }
 
 impl Node {
+    /// A mapping without entries, at the beginning of a text.
+    pub fn empty() -> Self {
+        Self {
+            at: Position { line: 1, column: 1 },
+            content: Content::Mapping(Vec::new()),
+        }
+    }
+
     /// The node that a key of this mapping stands for.
     pub fn get(&self, key: &str) -> Option<&Self> {
         let entry = self.entries().iter().find(|entry| entry.key == key)?;

@@ -8,9 +8,10 @@
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
-use sidetrack::cni::attach::{self, Verdict};
+use sidetrack::cni::attach;
 use sidetrack::cni::netconf::NetConf;
 use sidetrack::mesh::pod::PodName;
+use sidetrack::mesh::verdict::Verdict;
 use sidetrack::options::Config;
 use sidetrack::types::{DnsServers, Gid, Id as _, InboundMode, Uid};
 use sidetrack::yaml;
@@ -56,8 +57,8 @@ fn by_multus(annotations: &Value) -> Verdict {
 
 fn config(verdict: Verdict) -> Config {
     match verdict {
-        Verdict::Redirect { config, .. } => *config,
-        Verdict::LetThrough { reason } => panic!("let through: {reason}"),
+        Verdict::Redirected(redirected) => redirected.settings.config,
+        Verdict::Left(left) => panic!("let through: {left:?}"),
     }
 }
 
@@ -163,7 +164,7 @@ fn gateways_and_pods_without_interception_get_nothing_and_keep_their_annotations
             !members.keys().any(|name| name.starts_with("traffic.sidetrack.dev/")),
             "{members:?}"
         );
-        assert!(matches!(by_runtime(&annotations), Verdict::LetThrough { .. }), "{name}");
+        assert!(matches!(by_runtime(&annotations), Verdict::Left(_)), "{name}");
     }
     assert_eq!(annotations_of("none")["a"], "b");
     assert!(annotations_of("tproxy")["sidecar.istio.io/interceptionMode"] == "TPROXY");
@@ -177,7 +178,7 @@ fn arguments_that_multus_hands_over_say_what_the_annotations_say() {
         }
         let of_multus = by_multus(&pod["annotations"]);
         match by_runtime(&pod["annotations"]) {
-            Verdict::LetThrough { reason } => assert_eq!(of_multus, Verdict::LetThrough { reason }, "{name}"),
+            Verdict::Left(left) => assert_eq!(of_multus, Verdict::Left(left), "{name}"),
             redirected => assert_eq!(config(of_multus), config(redirected), "{name}"),
         }
     }

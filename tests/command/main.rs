@@ -26,6 +26,7 @@ mod rules;
 #[path = "../common/temporary.rs"]
 mod temporary;
 
+mod explain_pod;
 mod golden;
 mod graph;
 mod help;

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
-use sidetrack::cni::attach::{self, Verdict};
+use sidetrack::cni::attach;
 use sidetrack::cni::netconf::NetConf;
 use sidetrack::mesh::pod::PodName;
+use sidetrack::mesh::verdict::Verdict;
 
 use crate::SIDETRACK;
 use crate::common::output_of;
@@ -130,10 +131,10 @@ fn networks_of_openshift_can_be_named_by_every_pod() {
     );
     config["args"] =
         json!({ "cni": { "sidecar.istio.io/status": "{}", "traffic.sidetrack.dev/proxy-uid": "1000659999" } });
-    let Ok(Verdict::Redirect { config, .. }) = verdict(&config) else {
+    let Ok(Verdict::Redirected(redirected)) = verdict(&config) else {
         panic!("not redirected");
     };
-    assert_eq!(config.proxy.uids.to_string(), "1000659999");
+    assert_eq!(redirected.settings.config.proxy.uids.to_string(), "1000659999");
 }
 
 /// What the component adds fits the base, and what the program looks for.

@@ -42,6 +42,11 @@ impl Annotations {
         entries.iter().map(entry).collect::<Result<_, _>>().map(Self)
     }
 
+    /// The names of all.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     /// The value of an annotation.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)

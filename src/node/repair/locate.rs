@@ -15,7 +15,10 @@ use super::sandbox::Sandbox;
 use crate::cni::late::{self, Seen};
 use crate::linux::files::FileError;
 use crate::linux::netns::{Identity, identity};
-use crate::types::{Id as _, Uid, Uids};
+use crate::mesh::PROXY_PROGRAMS;
+use crate::mesh::annotations::OURS;
+use crate::options::Proxy;
+use crate::types::{Gid, Id as _, Uid, Uids};
 
 /// The directories of a node that matter for finding pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,6 +132,31 @@ impl<'p> Namespaces<'p> {
         let namespace = identity(netns).ok()?;
         let mut inside = self.processes().iter().filter(|process| process.identity == namespace);
         inside.find_map(|process| Uid::new(process.uid?).filter(|uid| uids.contains(*uid)))
+    }
+
+    /// A proxy that runs in a namespace as somebody whom the rules do not exempt, in words. Where one runs as they
+    /// expect, others are the application's.
+    pub fn unknown_proxy(&mut self, netns: &Path, exempt: &Proxy) -> Option<String> {
+        let namespace = identity(netns).ok()?;
+        let proxies = self.processes().iter().filter(|process| {
+            let is_proxy = PROXY_PROGRAMS.iter().any(|program| process.is_called(program));
+            process.identity == namespace && is_proxy
+        });
+        let proxies: Vec<&Process> = proxies.collect();
+        let is_exempt = |process: &&&Process| {
+            let uid = process.uid.and_then(Uid::new);
+            let gid = process.gid.and_then(Gid::new);
+            uid.is_some_and(|uid| exempt.uids.contains(uid)) || gid.is_some_and(|gid| exempt.gids.contains(gid))
+        };
+        if proxies.iter().find(is_exempt).is_some() {
+            return None;
+        }
+        let (process, uid) = proxies.iter().find_map(|process| Some((process, process.uid?)))?;
+        Some(format!(
+            "the proxy {} runs as user {uid}, whom the rules do not exempt: what it sends comes back to it; set \
+             {OURS}proxy-uid",
+            process.name
+        ))
     }
 }
 

@@ -24,12 +24,13 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use self::locate::{Located, Namespaces, Places};
-use self::sandbox::Sandbox;
+use self::sandbox::{Sandbox, Wanted};
 use self::state::State;
 use super::Node;
 use super::chain::Chain;
 use super::conf_dir;
 use super::layout::{self, Choice, Waiting};
+use crate::backend::running::Holder;
 use crate::cni::error::Error as CniError;
 use crate::cni::late::{self, Late, Proof};
 use crate::linux::files::FileError;
@@ -59,6 +60,8 @@ pub struct Found {
     pub sandbox: Sandbox,
     /// How it is.
     pub state: State,
+    /// What is wrong with it besides: our rules would not let its proxy work.
+    pub warning: Option<String>,
 }
 
 /// What a look at a node shows.
@@ -99,6 +102,7 @@ pub fn look(node: &Node, places: &Places) -> Result<Look, RepairError> {
         })
         .collect();
     let found = looked_at.into_iter().map(|(sandbox, wanted)| {
+        let mut warning = None;
         let state = match wanted {
             Err(state) => state,
             Ok((wanted, located)) => {
@@ -107,10 +111,19 @@ pub fn look(node: &Node, places: &Places) -> Result<Look, RepairError> {
                     Located::At(netns, _) => netns.clone(),
                     Located::Gone(_) | Located::Unknown(_) => PathBuf::new(),
                 };
+                // Rules of others are for their proxies.
+                let are_ours = matches!(&located, Located::At(_, seen) if !matches!(seen.holder, Holder::Other(_)));
+                if let (Wanted::Redirected { proxy, .. }, true) = (&wanted, are_ours) {
+                    warning = namespaces.unknown_proxy(&netns, proxy);
+                }
                 State::of(wanted, located, |uids| namespaces.runs_as(&netns, uids))
             }
         };
-        Found { sandbox, state }
+        Found {
+            sandbox,
+            state,
+            warning,
+        }
     });
     let mut found: Vec<Found> = found.collect();
     tell_apart(&mut found);

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::cache::Cached;
-use crate::cni::attach::{Verdict, verdict};
+use crate::cni::attach::verdict;
 use crate::cni::capability::POD_ANNOTATIONS;
 use crate::cni::environment::Attachment;
 use crate::cni::error::Error;
@@ -15,6 +15,8 @@ use crate::cni::netconf::NetConf;
 use crate::cni::version::Version;
 use crate::mesh;
 use crate::mesh::pod::PodName;
+use crate::mesh::verdict::Verdict;
+use crate::options::Proxy;
 use crate::types::Uids;
 
 /// A pod, as far as the cache tells.
@@ -41,8 +43,13 @@ pub struct Sandbox {
 pub enum Wanted {
     /// Let it through: why.
     Through(String),
-    /// Redirect its traffic: why.
-    Redirected(String),
+    /// Redirect its traffic.
+    Redirected {
+        /// Why.
+        reason: String,
+        /// Whom its rules take for the proxy.
+        proxy: Box<Proxy>,
+    },
     /// It needs annotations to tell, and there are none. The users that the proxy would run as.
     Unknown(Uids),
     /// Refuse to start it: why.
@@ -120,10 +127,13 @@ impl Sandbox {
             Err(error) => return Wanted::Refused(error.message()),
         };
         match verdict(&netconf, &self.pod) {
-            Ok(Verdict::LetThrough { reason }) => Wanted::Through(reason),
-            Ok(Verdict::Redirect { reason, .. }) => Wanted::Redirected(reason),
-            Err(Error::NoAnnotations { .. }) => match mesh::settings(netconf.redirect) {
-                Ok(settings) => Wanted::Unknown(settings.config.proxy.uids),
+            Ok(Verdict::Left(left)) => Wanted::Through(left.reason),
+            Ok(Verdict::Redirected(redirected)) => Wanted::Redirected {
+                reason: redirected.reason,
+                proxy: Box::new(redirected.settings.config.proxy),
+            },
+            Err(Error::NoAnnotations { .. }) => match mesh::proxy_users(&netconf.redirect) {
+                Ok(users) => Wanted::Unknown(users),
                 Err(problems) => Wanted::Refused(Error::Options(problems).message()),
             },
             Err(error) => Wanted::Refused(error.message()),
@@ -166,7 +176,10 @@ mod tests {
     fn the_plugins_own_code_decides() {
         let entry = json!({ "type": "sidetrack" });
         let pod = |annotations| vec![cached("pods", "eth0", annotations)];
-        assert!(matches!(wanted(pod(injected()), entry.clone()), Wanted::Redirected(_)));
+        assert!(matches!(
+            wanted(pod(injected()), entry.clone()),
+            Wanted::Redirected { .. }
+        ));
         assert!(matches!(
             wanted(pod(Some(json!({}))), entry.clone()),
             Wanted::Through(_)
@@ -176,7 +189,7 @@ mod tests {
         let pass = json!({ "type": "sidetrack", "onMissingAnnotations": "pass" });
         assert!(matches!(wanted(pod(None), pass), Wanted::Through(_)));
         let always = json!({ "type": "sidetrack", "select": "always" });
-        assert!(matches!(wanted(pod(None), always), Wanted::Redirected(_)));
+        assert!(matches!(wanted(pod(None), always), Wanted::Redirected { .. }));
         let mistake = Some(json!({ "traffic.sidetrack.dev/redirect": "maybe" }));
         assert!(matches!(wanted(pod(mistake), entry), Wanted::Refused(_)));
     }
@@ -188,6 +201,14 @@ mod tests {
             Wanted::Unknown(uids) => assert!(uids.contains(Uid::new(101).unwrap())),
             other => panic!("{other:?}"),
         }
+        // It may be of any mesh, unless one is given.
+        for (redirect, linkerd_s) in [(json!({}), true), (json!({ "mesh": "kuma" }), false)] {
+            let entry = json!({ "type": "sidetrack", "redirect": redirect });
+            match wanted(vec![cached("pods", "eth0", None)], entry) {
+                Wanted::Unknown(uids) => assert_eq!(uids.contains(Uid::new(2102).unwrap()), linkerd_s),
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     #[test]
@@ -196,7 +217,7 @@ mod tests {
         let found = sandboxes(both.clone(), "pods", &json!({ "type": "sidetrack" }));
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].ifname, "eth0");
-        assert!(matches!(found[0].wanted(), Wanted::Redirected(_)));
+        assert!(matches!(found[0].wanted(), Wanted::Redirected { .. }));
         assert_eq!(
             found[0].netconf().unwrap().resolvers,
             ["10.96.0.10".parse::<IpAddr>().unwrap()]

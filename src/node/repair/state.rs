@@ -138,7 +138,7 @@ impl State {
             (Wanted::Through(reason), _) => Self::LetThrough(reason),
             (_, Holder::Ours(backend)) => Self::Redirected(format!("sidetrack, with {backend}")),
             (_, Holder::Other(tool)) => Self::Redirected(tool.to_owned()),
-            (Wanted::Redirected(reason), Holder::Nobody) => Self::Lacking { reason, netns },
+            (Wanted::Redirected { reason, .. }, Holder::Nobody) => Self::Lacking { reason, netns },
             (Wanted::Refused(reason), Holder::Nobody) => Self::Undecided(reason),
             (Wanted::Unknown(uids), Holder::Nobody) => match runs_as(&uids) {
                 Some(uid) => Self::Suspected(format!(
@@ -154,6 +154,7 @@ impl State {
 mod tests {
     use super::*;
     use crate::backend::RuleBackend;
+    use crate::options::Settings;
     use crate::types::Id as _;
 
     fn at(holder: Holder) -> Located {
@@ -171,7 +172,10 @@ mod tests {
 
     #[test]
     fn a_pod_lacks_its_rules_where_it_should_be_redirected_and_nobody_does() {
-        let redirected = || Wanted::Redirected("select is always".to_owned());
+        let redirected = || Wanted::Redirected {
+            reason: "select is always".to_owned(),
+            proxy: Box::new(Settings::default().config.proxy),
+        };
         let ours = Holder::Ours(RuleBackend::IptablesNft);
         assert_eq!(name(redirected(), at(Holder::Nobody), false), "lacking");
         assert_eq!(name(redirected(), at(ours), false), "redirected");

@@ -43,6 +43,8 @@ pub struct Worker {
 struct Memory {
     /// How it was when it was told.
     told: Option<State>,
+    /// The warning that was told.
+    warned: Option<String>,
     /// Whether what can be done was done.
     done: bool,
     failures: u32,
@@ -117,8 +119,17 @@ impl Worker {
         self.memory
             .retain(|container, _| found.iter().any(|one| one.sandbox.container == *container));
         let (mut left, mut repaired) = (self.mode.at_once(), false);
-        for Found { sandbox, state } in found {
+        for Found {
+            sandbox,
+            state,
+            warning,
+        } in found
+        {
             let memory = self.memory.entry(sandbox.container.clone()).or_default();
+            if memory.warned != warning {
+                warn(&sandbox, warning.as_deref());
+                memory.warned = warning;
+            }
             if memory.told.as_ref() != Some(&state) {
                 tell(&sandbox, &state);
                 memory.told = Some(state.clone());
@@ -197,6 +208,14 @@ fn tell(sandbox: &Sandbox, state: &State) {
         tracing::warn!(pod, container, state = name, reason, "a pod may bypass its proxy");
     } else {
         tracing::debug!(pod, container, state = name, reason, "a pod");
+    }
+}
+
+/// Logs what is wrong with a pod that its rules do not cure.
+pub fn warn(sandbox: &Sandbox, warning: Option<&str>) {
+    if let Some(reason) = warning {
+        let (pod, container) = (sandbox.pod.to_string(), sandbox.container.as_str());
+        tracing::warn!(pod, container, reason, "a pod's proxy is redirected to itself");
     }
 }
 

@@ -4,9 +4,10 @@
 
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Map, Value, json};
-use sidetrack::cni::attach::{Verdict, verdict};
+use sidetrack::cni::attach::verdict;
 use sidetrack::cni::netconf::NetConf;
 use sidetrack::mesh::pod::PodName;
+use sidetrack::mesh::verdict::Verdict;
 use sidetrack_fuzz::{plan_and_render, texts};
 
 fuzz_target!(|data: &[u8]| {
@@ -27,7 +28,7 @@ fuzz_target!(|data: &[u8]| {
         name: Some("web-0".to_owned()),
     };
     let netconf = NetConf::parse(netconf.to_string().as_bytes()).expect("a NetConf");
-    if let Ok(Verdict::Redirect { config, .. }) = verdict(&netconf, &pod) {
-        plan_and_render(&config);
+    if let Ok(Verdict::Redirected(redirected)) = verdict(&netconf, &pod) {
+        plan_and_render(&redirected.settings.config);
     }
 });

@@ -2,11 +2,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sidetrack::cni::attach::{Verdict, verdict};
+use sidetrack::cni::attach::verdict;
 use sidetrack::cni::netconf::NetConf;
 use sidetrack::cni::result::Answer;
 use sidetrack::cni::version::Version;
 use sidetrack::mesh::pod::PodName;
+use sidetrack::mesh::verdict::Verdict;
 use sidetrack_fuzz::plan_and_render;
 
 fuzz_target!(|data: &[u8]| {
@@ -15,8 +16,8 @@ fuzz_target!(|data: &[u8]| {
         name: Some("web-0".to_owned()),
     };
     match NetConf::parse(data).and_then(|netconf| verdict(&netconf, &pod)) {
-        Ok(Verdict::Redirect { config, .. }) => plan_and_render(&config),
-        Ok(Verdict::LetThrough { reason }) => assert!(!reason.is_empty()),
+        Ok(Verdict::Redirected(redirected)) => plan_and_render(&redirected.settings.config),
+        Ok(Verdict::Left(left)) => assert!(!left.reason.is_empty()),
         Err(error) => {
             let answer = Answer::error(Version::NEWEST, &error);
             let told: serde_json::Value = serde_json::from_slice(&answer.stdout).expect("JSON");

@@ -14,11 +14,12 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::{Map, Value, json};
-use sidetrack::cni::attach::{self, Verdict};
+use sidetrack::cni::attach;
 
 use sidetrack::cni::netconf::NetConf;
 use sidetrack::facts::Facts;
 use sidetrack::mesh::pod::PodName;
+use sidetrack::mesh::verdict::Verdict;
 use sidetrack::options::table;
 use sidetrack::plan::Plan;
 use sidetrack::types::Family;
@@ -377,10 +378,10 @@ fn what_an_init_container_can_be_told_annotations_and_the_netconf_can_say() {
         for request in [annotated, configured] {
             let netconf = NetConf::parse(request.netconf.to_string().as_bytes()).expect("a NetConf");
             let verdict = attach::verdict(&netconf, &PodName::default()).expect("a verdict");
-            let Verdict::Redirect { config, .. } = verdict else {
+            let Verdict::Redirected(redirected) = verdict else {
                 panic!("{name}: {verdict:?}");
             };
-            let plan = Plan::new(&config, &Facts::default()).expect("a plan");
+            let plan = Plan::new(&redirected.settings.config, &Facts::default()).expect("a plan");
             assert_eq!(plan, plans::plan(options), "{name}");
         }
     }

@@ -257,6 +257,7 @@ fn annotations_of_a_pod_count_like_its_flags_would() {
         "kind: Pod
 metadata:
   annotations:
+    sidecar.istio.io/status: '{}'
     traffic.sidecar.istio.io/excludeOutboundPorts: '3306'
     unrelated: 'yes'
 status:
@@ -268,20 +269,21 @@ status:
         r#"{"kind": "Deployment", "metadata": {"annotations": {"config.linkerd.io/skip-outbound-ports": "80"}},
             "spec": {"template": {"metadata": {"annotations": {"config.linkerd.io/skip-outbound-ports": "3306"}}}}}"#,
     );
-    for source in [
-        ["--pod", pod.path()],
-        ["--pod", deployment.path()],
-        ["--annotation", "traffic.sidecar.istio.io/excludeOutboundPorts=3306"],
+    let annotation = "traffic.sidecar.istio.io/excludeOutboundPorts=3306";
+    for (source, proxy) in [
+        (["--pod", pod.path()], 15001),
+        (["--pod", deployment.path()], 4140),
+        (["--annotation", annotation], 15001),
     ] {
         let calls = |port: &str, more: &[&str]| {
             let to = format!("10.0.0.5:{port}");
             verdict(&netns, &[&["outbound", "tcp", &to], &source[..], more].concat())
         };
         assert_eq!(calls("3306", &[]), is("accept", 3306), "{source:?}");
-        assert_eq!(calls("80", &[]), is("redirect", 15001), "{source:?}");
+        assert_eq!(calls("80", &[]), is("redirect", proxy), "{source:?}");
         assert_eq!(
             calls("3306", &["--exclude-outbound-ports", "80"]),
-            is("redirect", 15001),
+            is("redirect", proxy),
             "a flag counts before"
         );
     }
@@ -292,6 +294,20 @@ status:
     .succeeded()
     .stdout;
     assert!(own.contains("to [fd00:244::9]:80"), "{own}");
+}
+
+/// Istio redirects IPv6 only in a pod whose first address is one, or with dual stack.
+#[test]
+fn the_rules_of_an_init_container_are_those_of_its_program() {
+    let pod = Pod::new();
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pods/istio-init.yaml");
+    let question = ["outbound", "tcp", "[2001:db8::5]:443", "--pod", manifest];
+    assert_eq!(verdict(&pod.netns, &question), is("accept", 443));
+    let said = explain(&pod.netns, &question).succeeded().stdout;
+    assert!(
+        said.contains("the plan of the arguments of container istio-init"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -12,7 +12,7 @@ use caps::Capability::{CAP_NET_ADMIN, CAP_SYS_ADMIN};
 use serde_json::{Value, json};
 use sidetrack::types::Family;
 
-use super::fixture::{FLANNEL, Machine};
+use super::fixture::{FLANNEL, Machine, eventually};
 use crate::cni::has_rules;
 use crate::common::conversation::{Conversation, Echo};
 use crate::common::{Address, Netns, Owner, Pod, Server, Transport, call_from};
@@ -298,6 +298,31 @@ fn where_annotations_are_not_known_a_proxy_that_runs_is_told_and_nothing_is_done
     let (state, reason) = &states(&run)["web-0"];
     assert!(state == "suspected" && reason.contains("1337"), "{state}: {reason}");
     assert!(!has_rules(&pod.netns));
+}
+
+/// On OpenShift, a proxy runs as a user of its namespace's range, which no annotation tells.
+#[test]
+fn a_proxy_that_the_rules_do_not_exempt_is_found_among_the_processes() {
+    let attached = Attached::new();
+    let pod = Pod::new();
+    attached.attach("web-0", &attached.file(&pod.netns.path()), &[]);
+    let is_warned_of = |expected: bool| {
+        let run = attached.repair(&["--dry-run"]);
+        let warned = run.stderr.contains("redirected to itself") && run.stderr.contains("envoy runs as user");
+        if warned == expected { Ok(()) } else { Err(run) }
+    };
+    let program = attached.machine.root().join("envoy");
+    fs::copy("/bin/sleep", &program).expect("a program");
+    let program = program.to_str().expect("text");
+    is_warned_of(false).expect("nothing runs there");
+    let _others = Process::start(pod.netns.command_of(Owner::APP, program).arg("60"));
+    // A process has the name of its program once that runs.
+    eventually("the proxy of another user is found", || is_warned_of(true));
+    let _proxy = Process::start(pod.netns.command_of(Owner::PROXY, program).arg("60"));
+    eventually(
+        "where the proxy runs as it should, the other is the application's",
+        || is_warned_of(false),
+    );
 }
 
 /// Runtimes with an older libcni: the file of the namespace is in the plugins' answer, or nowhere.

@@ -62,10 +62,41 @@ fn pod<'n>(object: &'n Node, kind: &'n str) -> Option<Pod<'n>> {
     })
 }
 
+/// The one pod, or template of pods, in a document, however little it says.
+///
+/// # Errors
+/// There are several.
+pub fn only_pod(document: &Node) -> Result<Pod<'_>, String> {
+    let pods = objects(document).into_iter().filter_map(|object| match object {
+        Object::Pod(pod) => Some(pod),
+        Object::Service(_) => None,
+    });
+    let pods: Vec<Pod<'_>> = pods.collect();
+    match pods.as_slice() {
+        [one] => Ok(*one),
+        [] => {
+            let template = document.get("spec").and_then(|spec| spec.get("template"));
+            let template = template.unwrap_or(document);
+            Ok(Pod {
+                object: document,
+                kind: document.get("kind").and_then(Node::scalar).unwrap_or_default(),
+                template,
+                spec: template.get("spec").unwrap_or(template),
+            })
+        }
+        several => Err(format!("there are {} pods in there; give one", several.len())),
+    }
+}
+
 impl<'n> Pod<'n> {
     /// The namespace, where the object says.
     pub fn namespace(&self) -> Option<&'n str> {
         metadata(self.object, "namespace").and_then(Node::scalar)
+    }
+
+    /// The name of the object, where it says.
+    pub fn name(&self) -> Option<&'n str> {
+        metadata(self.object, "name").and_then(Node::scalar)
     }
 
     /// The annotations of the pod.

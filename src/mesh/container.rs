@@ -1,7 +1,8 @@
 //! The containers of a pod, and what each is there for.
 
+use super::invocation::Invocation;
 use super::manifest::Pod;
-use crate::mesh::{MESHES, Mesh};
+use super::{MESHES, Mesh};
 use crate::types::{Id, Port};
 use crate::yaml::Node;
 
@@ -35,6 +36,20 @@ pub enum Role {
 const BY_HAND: &str = "envoy";
 /// What the program and its image are called.
 const OURS: &str = "sidetrack";
+/// Its commands that write no rules.
+const OTHER_COMMANDS: [&str; 9] = [
+    "check",
+    "cleanup",
+    "completions",
+    "explain",
+    "graph",
+    "help",
+    "lint",
+    "node",
+    "probe",
+];
+/// Consul's init container, and the variable that tells it to redirect.
+const CONSUL_S: (&str, &str) = ("consul-connect-inject-init", "CONSUL_REDIRECT_TRAFFIC_CONFIG");
 /// The program of Istio, which does the same.
 const ISTIO_S: &str = "istio-iptables";
 
@@ -75,8 +90,30 @@ impl<'n> Container<'n> {
     }
 
     fn redirects(&self) -> bool {
-        let of = |mesh: &Mesh| mesh.init_containers.contains(&self.name);
-        self.name == OURS || MESHES.iter().any(of) || self.is_ours() || self.words().contains(&ISTIO_S)
+        if self.is_ours() {
+            return !self.does_something_else();
+        }
+        let by_name = self.name == OURS || self.mesh().is_some_and(|_| !self.is_consul_s_beside_a_plugin());
+        by_name || self.words().contains(&ISTIO_S)
+    }
+
+    /// Consul's init container has other tasks, too, and bears the same name where a plugin redirects the pod.
+    fn is_consul_s_beside_a_plugin(&self) -> bool {
+        let (name, variable) = CONSUL_S;
+        self.name == name && !self.variables().iter().any(|(known, _)| *known == variable)
+    }
+
+    /// Whether it runs sidetrack for something else than writing rules.
+    fn does_something_else(&self) -> bool {
+        let mut words = self.words().into_iter().skip(usize::from(self.has_command()));
+        words
+            .find(|word| !word.starts_with('-'))
+            .is_some_and(|word| OTHER_COMMANDS.contains(&word))
+    }
+
+    /// The mesh that this is an init container of, by its name.
+    pub fn mesh(&self) -> Option<&'static Mesh> {
+        MESHES.iter().find(|mesh| mesh.init_containers.contains(&self.name))
     }
 
     /// Beside a CNI plugin, Istio's init container writes no rules.
@@ -89,6 +126,20 @@ impl<'n> Container<'n> {
     pub fn is_ours(&self) -> bool {
         let program = self.texts("command").first().and_then(|path| path.rsplit('/').next());
         self.image() == OURS || program.unwrap_or(self.name) == OURS
+    }
+
+    /// What it is told, as far as that says how the pod is redirected: what the image says, and what Kubernetes puts in
+    /// there, is not known.
+    pub fn invocation(&self) -> Option<Invocation<'n>> {
+        let words = self.words();
+        let says = words.len() > usize::from(self.has_command());
+        let known = says && !words.iter().any(|word| word.contains("$("));
+        known.then(|| Invocation {
+            container: self.name,
+            words,
+            has_program: self.has_command(),
+            variables: self.variables(),
+        })
     }
 
     /// The command and its arguments, as far as the container says. The program itself is part of the image.

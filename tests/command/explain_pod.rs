@@ -1,0 +1,111 @@
+//! `sidetrack explain --pod`: what it says of each pod in `tests/pods`, none of which is anywhere.
+//!
+//! Review the files in `tests/golden/explain-pod` like code.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::SIDETRACK;
+use crate::program::Run;
+
+const PODS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pods");
+
+/// What is asked of every pod.
+const QUESTIONS: [&[&str]; 5] = [
+    &["outbound", "tcp", "10.0.0.5:443"],
+    &["outbound", "tcp", "10.0.0.5:443", "--uid", "1000659999"],
+    &["outbound", "tcp", "10.0.0.5:443", "--uid", "2102"],
+    &["outbound", "udp", "10.96.0.10:53"],
+    &["inbound", "tcp", ":8080"],
+];
+
+fn explain(arguments: &[&str]) -> Run {
+    Run::of(Command::new(SIDETRACK).arg("explain").args(arguments).current_dir(PODS))
+}
+
+fn json(arguments: &[&str]) -> Value {
+    let run = explain(&[arguments, &["--json"]].concat()).succeeded();
+    serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {run:?}"))
+}
+
+fn names() -> Vec<String> {
+    let entries = fs::read_dir(PODS).expect("pods");
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    paths.sort();
+    let name = |path: &PathBuf| path.file_stem().expect("a name").to_string_lossy().into_owned();
+    paths.iter().map(name).collect()
+}
+
+#[test]
+fn every_pod_has_the_verdict_that_was_reviewed() {
+    insta::with_settings!({ snapshot_path => "../golden/explain-pod", prepend_module_to_snapshot => false, omit_expression => true }, {
+        for name in names() {
+            let file = format!("{name}.yaml");
+            let of_pod = ["--pod", file.as_str()];
+            let said = explain(&[QUESTIONS[0], &of_pod].concat()).succeeded().stdout;
+            let lines = said.lines().filter(|line| line.starts_with("Pod ") || line.starts_with("Rules "));
+            let mut found = lines.collect::<Vec<_>>().join("\n") + "\n";
+            for question in QUESTIONS {
+                let answer = json(&[question, &of_pod].concat());
+                let verdict = &answer["verdict"];
+                let _ = writeln!(found, "{}: {} {}", question.join(" "), verdict["action"], verdict["port"]);
+            }
+            let _ = writeln!(found, "{:#}", json(&[QUESTIONS[0], &of_pod].concat())["pod"]);
+            insta::assert_snapshot!(name, found);
+        }
+    });
+}
+
+#[test]
+fn what_the_plugin_is_not_told_is_a_warning() {
+    let run = explain(&[QUESTIONS[0], &["--pod", "istio-plugin.yaml"]].concat()).succeeded();
+    for said in [
+        "container istio-proxy runs as user 1000659999; set traffic.sidetrack.dev/proxy-uid",
+        "ISTIO_META_DNS_CAPTURE of container istio-proxy is true; set traffic.sidetrack.dev/redirect-dns",
+    ] {
+        assert!(run.stderr.contains(said), "{said}: {run:?}");
+    }
+}
+
+#[test]
+fn annotations_alone_describe_a_pod_too() {
+    let annotated = |annotation: &str| json(&[QUESTIONS[0], &["--annotation", annotation]].concat());
+    let left = annotated("sidecar.istio.io/inject=false");
+    assert_eq!(left["pod"]["redirected"], false);
+    assert_eq!(left["verdict"]["action"], "accept");
+    assert_eq!(annotated("linkerd.io/inject=enabled")["verdict"]["port"], 4140);
+    assert_eq!(json(QUESTIONS[0])["pod"], Value::Null, "no pod was described");
+}
+
+#[test]
+fn options_that_the_init_container_s_arguments_leave_no_room_for_are_refused() {
+    let refused = |options: &[&str], said: &str| {
+        let pod = ["--pod", "istio-init.yaml"];
+        explain(&[QUESTIONS[0], &pod, options].concat()).failed(2, &[said, "init container istio-init"]);
+    };
+    refused(
+        &["--exclude-outbound-ports", "443"],
+        "--exclude-outbound-ports does nothing",
+    );
+    refused(&["--annotation", "a=b"], "--annotation does nothing");
+}
+
+#[test]
+fn what_is_wrong_with_a_pod_is_told() {
+    let explain = |pod: &str| {
+        let file = crate::temporary::Temporary::new("pod.yaml", pod);
+        explain(&[QUESTIONS[0], &["--pod", file.path()]].concat())
+    };
+    let init = "kind: Pod\nspec:\n  initContainers: [{name: sidetrack, args: [apply, --proxy-uid=-1]}]\n  \
+                containers: [{name: app}]\n";
+    explain(init).failed(2, &["--pod: container sidetrack: --proxy-uid"]);
+    let annotations = "metadata: {annotations: {traffic.sidetrack.dev/redirect: maybe}}\n";
+    explain(annotations).failed(2, &["\"maybe\" is not true or false"]);
+    let several = "{kind: List, items: [{kind: Pod, spec: {containers: [{name: a}]}}, \
+                   {kind: Pod, spec: {containers: [{name: b}]}}]}";
+    explain(several).failed(2, &["there are 2 pods in there"]);
+}
