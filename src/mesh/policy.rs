@@ -2,7 +2,7 @@
 
 use super::annotations::{Annotations, REDIRECT};
 use super::pod::PodName;
-use super::{MESHES, OptOut};
+use super::{MESHES, OptOut, kuma};
 use crate::options::problem::{Problem, Source};
 use crate::types::{Choice, Invalid};
 
@@ -138,6 +138,9 @@ pub fn decide(policy: &Policy, annotations: Option<&Annotations>) -> Result<Deci
             return Ok(Decision::Skip(format!("{reason} ({annotation})")));
         }
     }
+    if let Some(reason) = kuma::redirects_by_init_container(annotations) {
+        return Ok(Decision::Skip(reason));
+    }
     match super::injected(annotations) {
         _ if always => Ok(Decision::Redirect("select is always".to_owned())),
         Some(mesh) => {
@@ -199,6 +202,8 @@ mod tests {
     );
     const LINKERD: (&str, &str) = ("linkerd.io/proxy-version", "edge-26.7.1");
     const KUMA: (&str, &str) = ("kuma.io/sidecar-injected", "true");
+    const KUMA_CNI: (&str, &str) = ("k8s.v1.cni.cncf.io/networks", "kuma-cni");
+    const KUMA_CONFIG: (&str, &str) = ("traffic.kuma.io/transparent-proxy-config", "cniMode: true\nwait: 5");
     const CONSUL: [(&str, &str); 2] = [
         ("consul.hashicorp.com/connect-inject-status", "injected"),
         ("consul.hashicorp.com/transparent-proxy-status", "enabled"),
@@ -207,11 +212,29 @@ mod tests {
     #[test]
     fn injected_pods_of_each_mesh_are_redirected() {
         type Case<'c> = (&'c [(&'c str, &'c str)], bool, &'c str);
-        let cases: [Case; 8] = [
+        let cases: [Case; 14] = [
             (&[STATUS], true, "Istio"),
             (&[("sidecar.istio.io/status", "not JSON")], true, "Istio"),
             (&[LINKERD], true, "Linkerd"),
-            (&[KUMA], true, "Kuma"),
+            (&[KUMA, KUMA_CNI], true, "Kuma"),
+            (
+                &[KUMA, ("k8s.v1.cni.cncf.io/networks", "a, shop/kuma-cni@eth1")],
+                true,
+                "Kuma",
+            ),
+            (&[KUMA, KUMA_CONFIG], true, "Kuma"),
+            (
+                &[KUMA, KUMA_CNI, ("kuma.io/transparent-proxying", "disabled")],
+                true,
+                "Kuma",
+            ),
+            (&[KUMA], false, "kuma-init"),
+            (
+                &[KUMA, ("k8s.v1.cni.cncf.io/networks", "kuma-cni-2")],
+                false,
+                "kuma-init",
+            ),
+            (&[KUMA, (KUMA_CONFIG.0, "cniMode: false")], false, "kuma-init"),
             (&CONSUL, true, "Consul"),
             (&CONSUL[..1], false, "no mark"),
             (&[("kuma.io/sidecar-injected", "false")], false, "no mark"),
@@ -232,13 +255,12 @@ mod tests {
             ("inject.istio.io/templates", "gateway"),
             ("sidecar.istio.io/status", r#"{"initContainers":["a","istio-init"]}"#),
             ("linkerd.io/inject", "disabled"),
-            ("kuma.io/transparent-proxying", "disabled"),
             ("consul.hashicorp.com/transparent-proxy", "false"),
             (REDIRECT, "false"),
         ];
         for (name, value) in cases {
             for select in [Select::Injected, Select::Always] {
-                let mut annotations = vec![STATUS, LINKERD, KUMA];
+                let mut annotations = vec![STATUS, LINKERD, KUMA, KUMA_CNI];
                 annotations.retain(|(other, _)| *other != name);
                 annotations.push((name, value));
                 let (redirected, reason) = decided(select, &annotations);

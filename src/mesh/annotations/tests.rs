@@ -177,10 +177,10 @@ const CASES: &[(Pairs, Pairs)] = &[
             ("kuma.io/builtin-dns", "enabled"),
             ("kuma.io/builtin-dns-port", "15153"),
             ("kuma.io/application-probe-proxy-port", "9001"),
-            ("kuma.io/virtual-probes-port", "9000"),
+            ("kuma.io/virtual-probes-port", "9000"), // Its listener is reached through the redirection.
         ],
         &[
-            ("exclude-inbound-ports", "1234,9000,9001"),
+            ("exclude-inbound-ports", "1234,9001"),
             ("exclude-outbound-ports", "5678,8900"),
             ("exclude-outbound-ports-for-uids", "tcp:22:1000;udp:53:1000680000"),
             ("exclude-inbound-cidrs", "10.0.0.1"),
@@ -194,6 +194,53 @@ const CASES: &[(Pairs, Pairs)] = &[
             ("dns-servers", "all"),
             ("dns-port", "15153"),
         ],
+    ),
+    (
+        &[
+            (
+                "traffic.kuma.io/exclude-outbound-tcp-ports-for-uids",
+                "22,80:1000;443:7;",
+            ),
+            ("traffic.kuma.io/exclude-outbound-udp-ports-for-uids", "*:106-108"),
+            (
+                "traffic.kuma.io/exclude-outbound-ports-for-uids",
+                "1000; :1001 ; tcp::1002;*:*:1003",
+            ),
+        ],
+        &[(
+            "exclude-outbound-ports-for-uids",
+            "*:1000;*:1001;tcp:*:1002;*:1003;tcp:22,80:1000;tcp:443:7;udp:*:106-108",
+        )],
+    ),
+    (
+        &[("kuma.io/sidecar-injected", "true")],
+        &[
+            ("exclude-inbound-ports", "9001,9901"),
+            ("exclude-outbound-ports", "9901"),
+        ],
+    ),
+    (
+        &[
+            ("kuma.io/sidecar-injected", "true"),
+            ("traffic.kuma.io/exclude-inbound-ports", "80"),
+            ("traffic.kuma.io/exclude-outbound-ports", "81"),
+            ("kuma.io/application-probe-proxy-port", "0"),
+        ],
+        &[("exclude-inbound-ports", "80"), ("exclude-outbound-ports", "81")],
+    ),
+    (
+        &[
+            ("kuma.io/sidecar-injected", "true"),
+            ("traffic.kuma.io/exclude-inbound-ports", "1234"),
+            ("kuma.io/builtin-dns", "disabled"),
+            ("kuma.io/gateway", "enabled"),
+            ("kuma.io/application-probe-proxy-port", "9000"),
+            (
+                "traffic.kuma.io/transparent-proxy-config",
+                "cniMode: true\nredirect: {inbound: {excludePorts: [1234, 9001, 9902]}}",
+            ),
+        ],
+        &[("exclude-inbound-ports", "1234,9001,9902")],
     ),
     (&[("kuma.io/gateway", "enabled")], &[("include-inbound-ports", "")]),
     (&[("kuma.io/gateway", "disabled")], &[]),
@@ -354,7 +401,7 @@ fn all_that_the_table_says_can_be_said() {
             Meaning::Option(option) => assert!(options::find(option).is_some_and(|found| found.name == *option)),
             Meaning::Switch { on, off } => [on, off].into_iter().for_each(|said| all(said)),
             Meaning::Word(words) => words.iter().for_each(|(_, said)| all(said)),
-            Meaning::AlsoExcludedInbound => {}
+            Meaning::AlsoExcludedInbound | Meaning::KumaPortsForUids(_) => {}
             Meaning::Document(members) => members.iter().for_each(|(_, meaning)| check(meaning)),
         }
     }
