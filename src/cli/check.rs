@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::failure::{Failure, NEGATIVE};
 use super::settings::settings;
-use super::{args, istio_iptables, output, redirection};
+use super::{args, istio_iptables, kuma_init, output, redirection};
 use crate::backend::Namespace;
 use crate::backend::check::{Report, State};
 use crate::drift::Difference;
@@ -37,7 +37,8 @@ fn arguments(command: Command) -> Command {
         .after_help(
             "The options are those of apply. It exits with 0 where all is as planned, and with 3 otherwise.\n\
              Examples: sidetrack check --netns pod --exclude-outbound-ports 3306,6379\n          \
-             sidetrack check istio-iptables -p 15001 -z 15006 -b '*'",
+             sidetrack check istio-iptables -p 15001 -z 15006 -b '*'\n          \
+             sidetrack check kuma-init --redirect-all-dns-traffic",
         )
         .arg(args::netns())
         .arg(args::config())
@@ -45,11 +46,19 @@ fn arguments(command: Command) -> Command {
         .arg(args::json().global(true))
         .arg(args::verbose())
         .subcommand(istio_iptables::command().about("Compares with what istio-iptables with these flags would install"))
+        .subcommand(kuma_init::command().about("Compares with what kuma-init with these flags would install"))
 }
 
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let (settings, netns) = match matches.subcommand() {
+        Some((kuma_init::NAME, theirs)) => {
+            let mistakes = stray(matches, kuma_init::NAME);
+            if !mistakes.is_empty() {
+                return Err(Failure::Usage(mistakes).into());
+            }
+            (kuma_init::settings(theirs)?, args::text_or_variable(matches, "netns"))
+        }
         Some((_, theirs)) => of_istio_iptables(matches, theirs)?,
         None => (settings(matches)?, args::text_or_variable(matches, "netns")),
     };
@@ -71,14 +80,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
 
 /// The settings and the network namespace of a command line of `istio-iptables`.
 fn of_istio_iptables(ours: &ArgMatches, theirs: &ArgMatches) -> anyhow::Result<(Settings, Option<String>)> {
-    let given = |id: &&clap::Id| ours.value_source(id.as_str()) == Some(ValueSource::CommandLine);
-    let stray = ours
-        .ids()
-        .filter(given)
-        .filter(|id| *id != "json" && *id != istio_iptables::NAME);
-    let mut mistakes: Vec<String> = stray
-        .map(|id| format!("--{id} means nothing before istio-iptables, whose own flags come after that word"))
-        .collect();
+    let mut mistakes = stray(ours, istio_iptables::NAME);
     let request = istio_iptables::request(theirs)?;
     if request.task == Task::Cleanup {
         mistakes.push("--cleanup-only: there is no plan to compare with. Leave it out".to_owned());
@@ -88,6 +90,16 @@ fn of_istio_iptables(ours: &ArgMatches, theirs: &ArgMatches) -> anyhow::Result<(
     } else {
         Err(Failure::Usage(mistakes).into())
     }
+}
+
+/// What is wrong with our own flags before the word of another program. Kuma's has none for a network namespace.
+fn stray(ours: &ArgMatches, program: &str) -> Vec<String> {
+    let given = |id: &&clap::Id| ours.value_source(id.as_str()) == Some(ValueSource::CommandLine);
+    let meant = |id: &str| id == "json" || id == program || id == "netns" && program == kuma_init::NAME;
+    let stray = ours.ids().filter(given).filter(|id| !meant(id.as_str()));
+    stray
+        .map(|id| format!("--{id} means nothing before {program}, whose own flags come after that word"))
+        .collect()
 }
 
 fn check(settings: &Settings) -> anyhow::Result<Report> {
