@@ -1,6 +1,7 @@
 //! The arguments that commands share, as clap knows them; the options come from their table.
 
-use clap::{Arg, ArgAction, ArgMatches};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Id};
 
 use crate::options::problem::environment_name;
 use crate::options::table::{Group, OPTIONS, OptionSpec, Scope};
@@ -103,4 +104,14 @@ pub fn first_line(error: &clap::Error) -> Vec<String> {
     let text = error.to_string();
     let line = text.lines().next().unwrap_or_default();
     vec![line.strip_prefix("error: ").unwrap_or(line).to_owned()]
+}
+
+/// What is wrong with arguments of a command of ours before the word of another program. Those `meant` may be there.
+pub fn stray(ours: &ArgMatches, program: &str, meant: &[&str]) -> Vec<String> {
+    let given = |id: &&Id| ours.value_source(id.as_str()) == Some(ValueSource::CommandLine);
+    let stray = ours.ids().filter(given);
+    let stray = stray.filter(|id| *id != program && !meant.contains(&id.as_str()));
+    stray
+        .map(|id| format!("--{id} means nothing before {program}, whose own flags come after that word"))
+        .collect()
 }

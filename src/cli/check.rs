@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Command};
 use serde_json::json;
 
-use super::failure::NEGATIVE;
+use super::failure::{Failure, NEGATIVE};
 use super::settings::settings;
-use super::{args, istio_iptables, output, redirection};
+use super::{args, istio_iptables, kuma_init, output, redirection};
 use crate::backend::Namespace;
 use crate::backend::check::{Report, State};
 use crate::drift::Difference;
@@ -36,7 +36,8 @@ fn arguments(command: Command) -> Command {
         .after_help(
             "The options are those of apply. It exits with 0 where all is as planned, and with 3 otherwise.\n\
              Examples: sidetrack check --netns pod --exclude-outbound-ports 3306,6379\n          \
-             sidetrack check istio-iptables -p 15001 -z 15006 -b '*'",
+             sidetrack check istio-iptables -p 15001 -z 15006 -b '*'\n          \
+             sidetrack check kuma-init --redirect-all-dns-traffic",
         )
         .arg(args::netns())
         .arg(args::config())
@@ -44,11 +45,20 @@ fn arguments(command: Command) -> Command {
         .arg(args::json().global(true))
         .arg(args::verbose())
         .subcommand(istio_iptables::command().about("Compares with what istio-iptables with these flags would install"))
+        .subcommand(kuma_init::command().about("Compares with what kuma-init with these flags would install"))
 }
 
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let (settings, netns) = match matches.subcommand() {
+        Some((kuma_init::NAME, theirs)) => {
+            // Kuma's flags name no network namespace.
+            let mistakes = args::stray(matches, kuma_init::NAME, &["json", "netns"]);
+            if !mistakes.is_empty() {
+                return Err(Failure::Usage(mistakes).into());
+            }
+            (kuma_init::settings(theirs)?, args::text_or_variable(matches, "netns"))
+        }
         Some((_, theirs)) => istio_iptables::plan_of(matches, theirs, &["json"])?,
         None => (settings(matches)?, args::text_or_variable(matches, "netns")),
     };

@@ -3,14 +3,13 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, Command, Id};
+use clap::{Arg, ArgMatches, Command};
 use thiserror::Error;
 
 use super::args::first_line;
 use super::failure::Failure;
 use super::help::OF_ISTIO;
-use super::{logging, output, redirection};
+use super::{args, logging, output, redirection};
 use crate::backend::Namespace;
 use crate::facts::UsableAddresses;
 use crate::linux::accounts::AccountFiles;
@@ -132,14 +131,7 @@ pub fn request(matches: &ArgMatches) -> Result<Request, Failure> {
 /// # Errors
 /// All that is wrong with either.
 pub fn plan_of(ours: &ArgMatches, theirs: &ArgMatches, meant: &[&str]) -> Result<(Settings, Option<String>), Failure> {
-    let given = |id: &&Id| ours.value_source(id.as_str()) == Some(ValueSource::CommandLine);
-    let stray = ours
-        .ids()
-        .filter(given)
-        .filter(|id| !meant.contains(&id.as_str()) && *id != NAME);
-    let mut mistakes: Vec<String> = stray
-        .map(|id| format!("--{id} means nothing before istio-iptables, whose own flags come after that word"))
-        .collect();
+    let mut mistakes = args::stray(ours, NAME, meant);
     let request = request(theirs)?;
     if request.task == Task::Cleanup {
         mistakes.push("--cleanup-only: there is no plan to compare with. Leave it out".to_owned());

@@ -184,7 +184,7 @@ fn run(matches: &ArgMatches) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// All that is wrong with it.
-fn settings(matches: &ArgMatches) -> Result<Settings, Failure> {
+pub fn settings(matches: &ArgMatches) -> Result<Settings, Failure> {
     logging::start(Settings::default().logging, 0);
     let texts = |name: &str| {
         let texts = matches.get_many::<String>(name)?;

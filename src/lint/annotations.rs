@@ -144,6 +144,7 @@ fn same_option(said: &Said<'_>, report: &mut Report) {
         | Meaning::GoBoolean { .. }
         | Meaning::Word(_)
         | Meaning::AlsoExcludedInbound
+        | Meaning::KumaPortsForUids(_)
         | Meaning::Document(_)
         | Meaning::Read(_) => None,
     });

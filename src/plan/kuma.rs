@@ -250,5 +250,5 @@ fn networks_of<'n>(
 }
 
 fn network_chain(number: usize) -> String {
-    format!("virtual_network_{number}")
+    format!("network_{number}")
 }

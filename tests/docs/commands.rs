@@ -112,6 +112,9 @@ fn applied_before(command: &str) -> Option<String> {
     if let Some(flags) = options.strip_prefix("istio-iptables") {
         return Some(format!("sidetrack istio-iptables{flags}"));
     }
+    if options.starts_with("kuma-init") {
+        return Some(format!("sidetrack {options}"));
+    }
     let mut kept = Vec::new();
     let mut words = options.split_whitespace();
     while let Some(word) = words.next() {
@@ -385,7 +388,7 @@ fn is_known(command: &clap::Command, words: &str) -> bool {
                 .filter_map(clap::Arg::get_long_and_visible_aliases)
                 .flatten();
             known &= ["help", "version"].contains(&name) || flags.any(|flag| flag == name);
-        } else if ["istio-iptables", "linkerd-proxy-init"].contains(&word) {
+        } else if ["istio-iptables", "linkerd-proxy-init", "kuma-init"].contains(&word) {
             return known; // their flags are read as Go reads them
         } else {
             known &= command.get_positionals().next().is_some()

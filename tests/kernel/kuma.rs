@@ -35,6 +35,16 @@ fn rules_are_applied_again_and_removed_in_the_place_of_kumactl() {
         Run::of(pod.command(&kumactl).args(install)).succeeded();
         assert!(state(&pod, "nftables").contains("sidetrack"));
     }
+    let check = |flags: &[&str]| {
+        Run::of(
+            pod.command(SIDETRACK)
+                .args(["check", "kuma-init", "--kuma-dp-user=5678"])
+                .args(flags),
+        )
+    };
+    check(&["--redirect-all-dns-traffic"]).succeeded();
+    let other = check(&[]);
+    assert!(other.stdout.starts_with("drifted"), "{other:?}");
     Run::of(
         pod.command(&kumactl)
             .args(["uninstall", "transparent-proxy", "--dry-run"]),

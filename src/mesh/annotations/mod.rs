@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use self::table::{Annotation, Meaning, Said};
-use super::is_true;
+use super::{is_true, kuma};
 use crate::options::Layer;
 use crate::options::problem::{Problem, Source};
 use crate::options::table::{self as options, OPTIONS};
-use crate::types::{Invalid, NoAccounts, Port, Ports};
+use crate::types::{Invalid, NoAccounts, Port, Ports, PortsForUids};
 use crate::yaml;
 
 /// What the annotations that are ours begin with. What follows is the name of an option.
@@ -67,6 +67,8 @@ pub struct Parsed {
     layer: Layer,
     /// Inbound ports to leave alone besides those that are left alone anyway.
     exclude_inbound_ports: Vec<Port>,
+    /// Ports of users to leave alone, where no option that counts before says which.
+    exclude_ports_for_uids: Vec<PortsForUids>,
     /// Options that are implied, to count where nobody says otherwise.
     implied: Layer,
     /// What is wrong.
@@ -82,7 +84,13 @@ impl Parsed {
         if !self.problems.is_empty() {
             return Err(self.problems);
         }
-        let mut layer = self.layer.over(netconf).over(self.implied);
+        let mut layer = self.layer;
+        if !self.exclude_ports_for_uids.is_empty() {
+            layer
+                .exclude_outbound_ports_for_uids
+                .get_or_insert(self.exclude_ports_for_uids);
+        }
+        layer = layer.over(netconf).over(self.implied);
         if !self.exclude_inbound_ports.is_empty() {
             let more: Ports = self.exclude_inbound_ports.into_iter().collect();
             let ports = layer.exclude_inbound_ports.unwrap_or_default();
@@ -124,6 +132,7 @@ impl Parsed {
                 }
                 Err(invalid) => self.invalid(name, invalid),
             },
+            Meaning::KumaPortsForUids(protocol) => self.kuma_ports_for_uids(name, protocol, texts),
         }
     }
 
@@ -139,6 +148,21 @@ impl Parsed {
         match read_option(&mut layer, option, texts) {
             Ok(()) => self.layer = std::mem::take(&mut self.layer).over(layer),
             Err(invalid) => invalid.into_iter().for_each(|invalid| self.invalid(name, invalid)),
+        }
+    }
+
+    /// Reads entries as Kuma does, but for empty ones, which would leave everybody's traffic alone.
+    fn kuma_ports_for_uids(&mut self, name: &str, protocol: &str, texts: &[String]) {
+        let entries = texts.iter().flat_map(|text| text.split(';'));
+        for entry in entries.map(str::trim).filter(|entry| !entry.is_empty()) {
+            let entry = match protocol {
+                "" => entry.to_owned(),
+                protocol => format!("{protocol}:{entry}"),
+            };
+            match kuma::front_end::ports_for_uids(&entry) {
+                Ok(entry) => self.exclude_ports_for_uids.push(entry),
+                Err(invalid) => self.invalid(name, invalid),
+            }
         }
     }
 
@@ -190,8 +214,13 @@ pub fn parse(annotations: &Annotations) -> Parsed {
             None => parsed.problem(format!("{name}: {option} is not an option of pods")),
         }
     }
+    if let Some(defaults) = kuma::defaults(annotations) {
+        parsed.implied = defaults.layer;
+        parsed.exclude_inbound_ports.extend(defaults.probe_proxy_port);
+    }
     for Annotation { name, meaning, implies } in table::all() {
-        let Some(text) = annotations.get(name) else {
+        let counts = kuma::counts(name, annotations);
+        let Some(text) = annotations.get(name).filter(|_| counts) else {
             continue;
         };
         parsed.read(annotations, name, meaning, &[text.to_owned()]);

@@ -45,6 +45,8 @@ pub enum Meaning {
     Word(&'static [(&'static str, &'static Said)]),
     /// A port that is left alone inbound besides all others; 0 for none.
     AlsoExcludedInbound,
+    /// Kuma's entries of ports and users, separated by `;`, of this protocol unless it is empty. They add up.
+    KumaPortsForUids(&'static str),
     /// YAML or JSON: members by their paths, and what each means.
     Document(&'static [(&'static str, Meaning)]),
     /// Whatever this function makes of it.
@@ -90,6 +92,11 @@ impl fmt::Display for Meaning {
                 f.write_str(&words.join("; "))
             }
             Self::AlsoExcludedInbound => f.write_str("added to `exclude-inbound-ports`; 0 is none"),
+            Self::KumaPortsForUids("") => f.write_str("added to `exclude-outbound-ports-for-uids`"),
+            Self::KumaPortsForUids(protocol) => {
+                let protocol = protocol.to_uppercase();
+                write!(f, "added to `exclude-outbound-ports-for-uids`, {protocol} alone")
+            }
             Self::Document(members) => {
                 let members: Vec<String> = members
                     .iter()

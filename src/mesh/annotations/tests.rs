@@ -196,10 +196,10 @@ const CASES: &[(Pairs, Pairs)] = &[
             ("kuma.io/builtin-dns", "enabled"),
             ("kuma.io/builtin-dns-port", "15153"),
             ("kuma.io/application-probe-proxy-port", "9001"),
-            ("kuma.io/virtual-probes-port", "9000"),
+            ("kuma.io/virtual-probes-port", "9000"), // Its listener is reached through the redirection.
         ],
         &[
-            ("exclude-inbound-ports", "1234,9000,9001"),
+            ("exclude-inbound-ports", "1234,9001"),
             ("exclude-outbound-ports", "5678,8900"),
             ("exclude-outbound-ports-for-uids", "tcp:22:1000;udp:53:1000680000"),
             ("exclude-inbound-cidrs", "10.0.0.1"),
@@ -213,6 +213,53 @@ const CASES: &[(Pairs, Pairs)] = &[
             ("dns-servers", "all"),
             ("dns-port", "15153"),
         ],
+    ),
+    (
+        &[
+            (
+                "traffic.kuma.io/exclude-outbound-tcp-ports-for-uids",
+                "22,80:1000;443:7;",
+            ),
+            ("traffic.kuma.io/exclude-outbound-udp-ports-for-uids", "*:106-108"),
+            (
+                "traffic.kuma.io/exclude-outbound-ports-for-uids",
+                "1000; :1001 ; tcp::1002;*:*:1003",
+            ),
+        ],
+        &[(
+            "exclude-outbound-ports-for-uids",
+            "*:1000;*:1001;tcp:*:1002;*:1003;tcp:22,80:1000;tcp:443:7;udp:*:106-108",
+        )],
+    ),
+    (
+        &[("kuma.io/sidecar-injected", "true")],
+        &[
+            ("exclude-inbound-ports", "9001,9901"),
+            ("exclude-outbound-ports", "9901"),
+        ],
+    ),
+    (
+        &[
+            ("kuma.io/sidecar-injected", "true"),
+            ("traffic.kuma.io/exclude-inbound-ports", "80"),
+            ("traffic.kuma.io/exclude-outbound-ports", "81"),
+            ("kuma.io/application-probe-proxy-port", "0"),
+        ],
+        &[("exclude-inbound-ports", "80"), ("exclude-outbound-ports", "81")],
+    ),
+    (
+        &[
+            ("kuma.io/sidecar-injected", "true"),
+            ("traffic.kuma.io/exclude-inbound-ports", "1234"),
+            ("kuma.io/builtin-dns", "disabled"),
+            ("kuma.io/gateway", "enabled"),
+            ("kuma.io/application-probe-proxy-port", "9000"),
+            (
+                "traffic.kuma.io/transparent-proxy-config",
+                "cniMode: true\nredirect: {inbound: {excludePorts: [1234, 9001, 9902]}}",
+            ),
+        ],
+        &[("exclude-inbound-ports", "1234,9001,9902")],
     ),
     (&[("kuma.io/gateway", "enabled")], &[("include-inbound-ports", "")]),
     (&[("kuma.io/gateway", "disabled")], &[]),
@@ -433,7 +480,7 @@ fn all_that_the_table_says_can_be_said() {
                 [on, off].into_iter().for_each(|said| all(said))
             }
             Meaning::Word(words) => words.iter().for_each(|(_, said)| all(said)),
-            Meaning::AlsoExcludedInbound | Meaning::Read(_) => {}
+            Meaning::AlsoExcludedInbound | Meaning::KumaPortsForUids(_) | Meaning::Read(_) => {}
             Meaning::Document(members) => members.iter().for_each(|(_, meaning)| check(meaning)),
         }
     }
@@ -475,7 +522,6 @@ fn everything_wrong_with_annotations_is_told_with_their_names() {
             ("traffic.sidecar.istio.io/excludeInterfaces", "eth0\" accept"),
             ("sidecar.istio.io/interceptionMode", "tproxy"),
             ("proxy.istio.io/config", "proxyMetadata: {PROXY_GID: [[1]]}"),
-            ("kuma.io/builtin-dns", "maybe"),
             (
                 "consul.hashicorp.com/redirect-traffic-config",
                 r#"{"ConsulDNSIP": "192.168.1.117", "ExcludeInboundPorts": ["ssh", "90:80"]}"#,
@@ -496,7 +542,6 @@ fn everything_wrong_with_annotations_is_told_with_their_names() {
         "annotation traffic.sidecar.istio.io/excludeOutboundIPRanges: \"10.0.0.0/33\"",
         "annotation traffic.sidecar.istio.io/excludeInterfaces: \"eth0\\\" accept\"",
         "annotation sidecar.istio.io/interceptionMode: \"tproxy\" is not one of REDIRECT, TPROXY, NONE",
-        "annotation kuma.io/builtin-dns: \"maybe\" is not true or false",
         "redirect-traffic-config: ConsulDNSIP: \"192.168.1.117\" is not 127.0.0.1 or ::1",
         "redirect-traffic-config: ExcludeInboundPorts: \"ssh\" is not a port",
         "redirect-traffic-config: ExcludeInboundPorts: \"90-80\" is not a port",
@@ -511,6 +556,17 @@ fn everything_wrong_with_annotations_is_told_with_their_names() {
             "{text}: {messages:#?}"
         );
     }
+}
+
+#[test]
+fn a_switch_that_is_neither_on_nor_off_is_refused() {
+    let problems = layer(&[("kuma.io/builtin-dns", "maybe")], Layer::default()).unwrap_err();
+    let messages: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(messages.len(), 1, "{messages:?}");
+    assert!(
+        messages[0].contains("annotation kuma.io/builtin-dns: \"maybe\" is not true or false"),
+        "{messages:?}"
+    );
 }
 
 #[test]

@@ -2,11 +2,16 @@
 
 pub mod front_end;
 
+use serde_json::Value;
+
+use super::annotations::Annotations;
 use super::annotations::table::{
     ALL_DNS_SERVERS, Annotation, DROP_INVALID, Meaning, NO_INBOUND, NOTHING, REDIRECT_DNS, annotation, option,
 };
-use super::{Delivery, Mesh, OptOut, is_false};
-use crate::types::MeshName;
+use super::{Delivery, Mesh};
+use crate::options::Layer;
+use crate::types::{MeshName, Port, parse_ports};
+use crate::yaml;
 
 /// What is known of it.
 pub const KUMA: Mesh = Mesh {
@@ -18,11 +23,8 @@ pub const KUMA: Mesh = Mesh {
     options: &[("proxy-uid", "5678"), ("proxy-gid", ""), ("mesh-ports", "")],
     rewrites_probes: true,
     mark: &[("kuma.io/sidecar-injected", Some("true"))],
-    opt_outs: &[OptOut {
-        annotation: "kuma.io/transparent-proxying",
-        says: |proxying| proxying == "disabled" || is_false(proxying),
-        reason: "Kuma is told to intercept nothing",
-    }],
+    // Kuma redirects pods with `kuma.io/transparent-proxying: disabled`, too.
+    opt_outs: &[],
     annotations: ANNOTATIONS,
     proxies: &["kuma-sidecar"],
     proxy_images: &["kuma-dp"],
@@ -35,11 +37,20 @@ pub const KUMA: Mesh = Mesh {
 };
 
 const ANNOTATIONS: &[Annotation] = &[
-    option("traffic.kuma.io/exclude-inbound-ports", "exclude-inbound-ports"),
-    option("traffic.kuma.io/exclude-outbound-ports", "exclude-outbound-ports"),
-    option(
+    option(EXCLUDE_INBOUND_PORTS, "exclude-inbound-ports"),
+    option(EXCLUDE_OUTBOUND_PORTS, "exclude-outbound-ports"),
+    annotation(
         "traffic.kuma.io/exclude-outbound-ports-for-uids",
-        "exclude-outbound-ports-for-uids",
+        Meaning::KumaPortsForUids(""),
+    ),
+    // Those of Kuma 2.8 and before.
+    annotation(
+        "traffic.kuma.io/exclude-outbound-tcp-ports-for-uids",
+        Meaning::KumaPortsForUids("tcp"),
+    ),
+    annotation(
+        "traffic.kuma.io/exclude-outbound-udp-ports-for-uids",
+        Meaning::KumaPortsForUids("udp"),
     ),
     option("traffic.kuma.io/exclude-inbound-ips", "exclude-inbound-cidrs"),
     option("traffic.kuma.io/exclude-outbound-ips", "exclude-outbound-cidrs"),
@@ -66,10 +77,80 @@ const ANNOTATIONS: &[Annotation] = &[
             ("false", NOTHING),
         ]),
     ),
-    annotation("kuma.io/application-probe-proxy-port", Meaning::AlsoExcludedInbound),
-    annotation("kuma.io/virtual-probes-port", Meaning::AlsoExcludedInbound),
-    annotation("traffic.kuma.io/transparent-proxy-config", Meaning::Document(CONFIG)),
+    annotation(PROBE_PROXY_PORT, Meaning::AlsoExcludedInbound),
+    annotation(WHOLE_CONFIG, Meaning::Document(CONFIG)),
 ];
+
+const EXCLUDE_INBOUND_PORTS: &str = "traffic.kuma.io/exclude-inbound-ports";
+const EXCLUDE_OUTBOUND_PORTS: &str = "traffic.kuma.io/exclude-outbound-ports";
+const PROBE_PROXY_PORT: &str = "kuma.io/application-probe-proxy-port";
+/// Kuma's whole configuration of a pod's redirection, as Kuma 3 leaves it there. It holds what other annotations wish.
+const WHOLE_CONFIG: &str = "traffic.kuma.io/transparent-proxy-config";
+/// The networks of a pod: those of a cluster where a CNI plugin is to redirect have this one.
+const NETWORKS: &str = "k8s.v1.cni.cncf.io/networks";
+const CNI_NETWORK: &str = "kuma-cni";
+
+/// Where Kuma 2 is not told otherwise: the administration of Envoy, in both directions.
+const ADMIN_PORT: &str = "9901";
+/// The proxy of an application's probes.
+const DEFAULT_PROBE_PROXY_PORT: Option<Port> = Port::new(9001);
+
+/// Whether an annotation of this name says anything: beside the whole configuration, others of Kuma's do not.
+pub fn counts(name: &str, annotations: &Annotations) -> bool {
+    name == WHOLE_CONFIG
+        || annotations.get(WHOLE_CONFIG).is_none()
+        || !ANNOTATIONS.iter().any(|annotation| annotation.name == name)
+}
+
+/// What counts for an injected pod where its annotations are silent.
+pub struct Defaults {
+    /// Options that count where nothing else says otherwise.
+    pub layer: Layer,
+    /// A port that is left alone besides others.
+    pub probe_proxy_port: Option<Port>,
+}
+
+/// What Kuma 2's plugin takes for a pod without the whole configuration.
+pub fn defaults(annotations: &Annotations) -> Option<Defaults> {
+    if !KUMA.injected(|name| annotations.get(name)) || annotations.get(WHOLE_CONFIG).is_some() {
+        return None;
+    }
+    let ports = parse_ports(ADMIN_PORT).ok();
+    let silent = |name: &str| annotations.get(name).is_none();
+    Some(Defaults {
+        layer: Layer {
+            exclude_inbound_ports: ports.clone().filter(|_| silent(EXCLUDE_INBOUND_PORTS)),
+            exclude_outbound_ports: ports.filter(|_| silent(EXCLUDE_OUTBOUND_PORTS)),
+            ..Layer::default()
+        },
+        probe_proxy_port: DEFAULT_PROBE_PROXY_PORT.filter(|_| silent(PROBE_PROXY_PORT)),
+    })
+}
+
+/// Why a plugin has nothing to do for an injected pod: without a network for Kuma's plugin, and without `cniMode` in the
+/// whole configuration, Kuma gives it the init container `kuma-init`.
+pub fn redirects_by_init_container(annotations: &Annotations) -> Option<String> {
+    if !KUMA.injected(|name| annotations.get(name)) {
+        return None;
+    }
+    let networks = annotations.get(NETWORKS).unwrap_or_default();
+    let names = networks
+        .split(',')
+        .map(|name| name.trim().rsplit('/').next().unwrap_or_default());
+    let is_listed = names
+        .map(|name| name.split('@').next())
+        .any(|name| name == Some(CNI_NETWORK));
+    let cni_mode = annotations.get(WHOLE_CONFIG).is_some_and(|config| {
+        let config = yaml::document(config).map(|config| config.to_json());
+        config.is_ok_and(|config| config.get("cniMode") == Some(&Value::Bool(true)))
+    });
+    (!is_listed && !cni_mode).then(|| {
+        format!(
+            "its init container kuma-init redirects it: neither does {NETWORKS} name {CNI_NETWORK}, nor is cniMode \
+             true in {WHOLE_CONFIG}"
+        )
+    })
+}
 
 /// `auto` redirects IPv6 wherever a pod could use it, and not where there is none.
 const IP_FAMILY: Meaning = Meaning::Word(&[
@@ -123,10 +204,7 @@ const CONFIG: &[(&str, Meaning)] = &[
         "redirect.outbound.excludePortsForIPs",
         Meaning::Option("exclude-outbound-cidrs"),
     ),
-    (
-        "redirect.outbound.excludePortsForUIDs",
-        Meaning::Option("exclude-outbound-ports-for-uids"),
-    ),
+    ("redirect.outbound.excludePortsForUIDs", Meaning::KumaPortsForUids("")),
     ("redirect.dns.enabled", REDIRECT_DNS),
     ("redirect.dns.port", Meaning::Option("dns-port")),
     ("redirect.dns.captureAll", ALL_DNS_SERVERS),

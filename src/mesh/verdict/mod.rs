@@ -16,7 +16,7 @@ use super::container::Container;
 use super::invocation::ReadInvocation;
 use super::pod::{Described, Pod};
 use super::policy::{self, OnMissing, Policy, Select};
-use super::{MESHES, Mesh, OptOut, consul, go};
+use super::{MESHES, Mesh, OptOut, consul, go, kuma};
 use crate::options::problem::{Problem, Source};
 use crate::options::{Layer, Settings};
 use crate::types::{Invalid, MeshName};
@@ -169,6 +169,8 @@ const ISTIO_STATUS: &str = "sidecar.istio.io/status";
 const ISTIO_INIT: &str = "istio-init";
 /// The one of Consul.
 const CONSUL_INIT: &str = "consul-connect-inject-init";
+/// The one of Kuma.
+const KUMA_INIT: &str = "kuma-init";
 /// A label; Kuma reads no annotation of this name.
 const KUMA_INJECTION: &str = "kuma.io/sidecar-injection";
 
@@ -253,22 +255,27 @@ pub fn opt_out(pod: &Pod<'_>) -> Result<Option<Left>, Problem> {
     };
     let mut opt_outs = MESHES.iter().flat_map(|mesh| mesh.opt_outs);
     let found = opt_outs.find(|OptOut { annotation, says, .. }| said(annotation).is_some_and(says));
-    let consul_s = || pod.annotations.as_deref().is_some_and(consul::init_container_redirects);
-    if found.is_none() && consul_s() {
-        let reason = "Consul's init container redirects it (there is no consul.hashicorp.com/redirect-traffic-config)"
-            .to_owned();
-        return Ok(Some(Left {
-            because: Because::InitContainer(CONSUL_INIT),
-            reason,
-        }));
-    }
-    Ok(found.map(|OptOut { annotation, reason, .. }| Left {
+    let told = found.map(|OptOut { annotation, reason, .. }| Left {
         because: match *annotation {
             ISTIO_STATUS => Because::InitContainer(ISTIO_INIT),
             _ => Because::Told,
         },
         reason: format!("{reason} ({annotation})"),
-    }))
+    });
+    Ok(told.or_else(|| left_to_init_container(pod.annotations.as_deref()?)))
+}
+
+/// What the injectors of Consul and Kuma say without a word of it: that their init container redirects the pod.
+fn left_to_init_container(annotations: &Annotations) -> Option<Left> {
+    let found = |name, reason: String| Left {
+        because: Because::InitContainer(name),
+        reason,
+    };
+    if consul::init_container_redirects(annotations) {
+        let reason = "Consul's init container redirects it (there is no consul.hashicorp.com/redirect-traffic-config)";
+        return Some(found(CONSUL_INIT, reason.to_owned()));
+    }
+    kuma::redirects_by_init_container(annotations).map(|reason| found(KUMA_INIT, reason))
 }
 
 /// Why the plugin redirects a pod that its names do not exempt, or why it does not.

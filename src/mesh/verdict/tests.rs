@@ -44,6 +44,8 @@ const STATUS: (&str, &str) = (
 );
 const LINKERD: (&str, &str) = ("linkerd.io/proxy-version", "edge-26.7.1");
 const KUMA: (&str, &str) = ("kuma.io/sidecar-injected", "true");
+const KUMA_CNI: (&str, &str) = ("k8s.v1.cni.cncf.io/networks", "kuma-cni");
+const KUMA_CONFIG: (&str, &str) = ("traffic.kuma.io/transparent-proxy-config", "cniMode: true\nwait: 5");
 const CONSUL: [(&str, &str); 3] = [
     ("consul.hashicorp.com/connect-inject-status", "injected"),
     ("consul.hashicorp.com/transparent-proxy-status", "enabled"),
@@ -53,11 +55,21 @@ const CONSUL: [(&str, &str); 3] = [
 #[test]
 fn injected_pods_of_each_mesh_are_redirected() {
     type Case<'c> = (&'c [(&'c str, &'c str)], bool, &'c str);
-    let cases: [Case; 9] = [
+    let cases: [Case; 15] = [
         (&[STATUS], true, "Istio"),
         (&[("sidecar.istio.io/status", "not JSON")], true, "Istio"),
         (&[LINKERD], true, "Linkerd"),
-        (&[KUMA], true, "Kuma"),
+        (&[KUMA, KUMA_CNI], true, "Kuma"),
+        (&[KUMA, (KUMA_CNI.0, "a, shop/kuma-cni@eth1")], true, "Kuma"),
+        (&[KUMA, KUMA_CONFIG], true, "Kuma"),
+        (
+            &[KUMA, KUMA_CNI, ("kuma.io/transparent-proxying", "disabled")],
+            true,
+            "Kuma",
+        ),
+        (&[KUMA], false, "kuma-init"),
+        (&[KUMA, (KUMA_CNI.0, "kuma-cni-2")], false, "kuma-init"),
+        (&[KUMA, (KUMA_CONFIG.0, "cniMode: false")], false, "kuma-init"),
         (&CONSUL, true, "Consul"),
         (&CONSUL[..2], false, "init container"),
         (&CONSUL[..1], false, "no mark"),
@@ -79,13 +91,12 @@ fn whoever_opts_out_is_let_through_even_where_all_are_redirected() {
         ("inject.istio.io/templates", "gateway"),
         ("sidecar.istio.io/status", r#"{"initContainers":["a","istio-init"]}"#),
         ("linkerd.io/inject", "disabled"),
-        ("kuma.io/transparent-proxying", "disabled"),
         ("consul.hashicorp.com/transparent-proxy", "false"),
         (REDIRECT, "false"),
     ];
     for (name, value) in cases {
         for select in [Select::Injected, Select::Always] {
-            let mut annotations = vec![STATUS, LINKERD, KUMA];
+            let mut annotations = vec![STATUS, LINKERD, KUMA, KUMA_CNI];
             annotations.retain(|(other, _)| *other != name);
             annotations.push((name, value));
             let (redirected, reason) = decided(select, &annotations);

@@ -154,6 +154,7 @@ fn said(meaning: &'static Meaning, value: &str) -> Vec<(&'static str, String)> {
         | Meaning::IptablesPorts(_)
         | Meaning::Word(_)
         | Meaning::AlsoExcludedInbound
+        | Meaning::KumaPortsForUids(_)
         | Meaning::Document(_)
         | Meaning::Read(_) => return Vec::new(),
     };

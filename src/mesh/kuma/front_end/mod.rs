@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use self::draft::Draft;
 use self::table::{Kind, SETTINGS, Setting};
+pub use self::values::ports_for_uids;
 use crate::options::Settings;
 use crate::options::problem::Problem;
 use crate::types::{Accounts, Invalid};

@@ -2,8 +2,8 @@
 
 use crate::options::VirtualNetwork;
 use crate::types::{
-    Backend, Cidrs, Id as _, InterfaceName, Invalid, IpFamily, Number as _, Port, Ports, PortsForUids, Range, Uid,
-    Uids, parse_cidrs,
+    Backend, Cidrs, InterfaceName, Invalid, IpFamily, NoAccounts, Number as _, Port, Ports, PortsForUids, Range, Uids,
+    parse_cidrs, parse_ids,
 };
 
 /// Reads what Go's `strconv.ParseBool` does.
@@ -166,19 +166,15 @@ fn ports_of(text: &str) -> Result<Ports, Invalid> {
     Ok(ports.into_iter().collect())
 }
 
+/// Kuma knows UIDs up to 65535 alone. OpenShift's are larger.
 fn uids_of(text: &str) -> Result<Uids, Invalid> {
+    const EXPECTED: &str = "a UID, or one range a-b";
     if text.is_empty() {
         return Ok(Uids::everything());
     }
-    let ends = range(text).map(|(first, last)| (Uid::new(first.into()), Uid::new(last.into())));
-    let range = match ends {
-        Some((Some(first), Some(last))) => Range::new(first, last),
-        _ => None,
-    };
-    let expected = "a UID from 0 to 65535, or one range a-b";
-    range
-        .map(|range| Uids::from_iter([range]))
-        .ok_or_else(|| Invalid::new(text, expected))
+    let numbers = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+    let uids = parse_ids(text, &NoAccounts).ok().filter(|_| numbers);
+    uids.ok_or_else(|| Invalid::new(text, EXPECTED))
 }
 
 fn range(text: &str) -> Option<(u16, u16)> {
