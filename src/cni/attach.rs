@@ -94,6 +94,7 @@ pub fn add(netconf: &NetConf, attachment: &Attachment) -> Result<Outcome, Error>
     tracing::info!("redirected: {reason}");
     writing(&attachment.netns, backend, &mut |backend, namespace, observed| {
         observed.log_warnings();
+        observed.warn_of_ipv6(&config);
         put_in_place(netconf, &config, backend, namespace, observed)
     })?;
     Ok(Outcome::Redirected(reason))

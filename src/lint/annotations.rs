@@ -140,7 +140,11 @@ fn same_option(said: &Said<'_>, report: &mut Report) {
     });
     let of_meshes = mesh_annotations::all().filter_map(|known| match known.meaning {
         Meaning::Option(option) => Some((option, find(said.annotations, known.name)?)),
-        Meaning::Switch { .. } | Meaning::Word(_) | Meaning::AlsoExcludedInbound | Meaning::Document(_) => None,
+        Meaning::Switch { .. }
+        | Meaning::Word(_)
+        | Meaning::AlsoExcludedInbound
+        | Meaning::Served { .. }
+        | Meaning::Document(_) => None,
     });
     for (option, entry) in ours.chain(of_meshes) {
         let known = seen.iter().find(|(seen, _)| *seen == option);

@@ -437,6 +437,5 @@ fn the_plugin_is_told_the_same_of_a_mesh_everywhere() {
     let read = |name: &str| std::fs::read_to_string(Path::new(ROOT).join(name)).expect(name);
     let examples = ["linkerd", "kuma", "consul"].map(|mesh| read(&format!("cni-conf/examples/{mesh}-cni.yaml")));
     let examples: Vec<_> = examples.iter().flat_map(|example| told(example)).collect();
-    assert_eq!(examples.len(), 3);
     assert_eq!(told(&read("docs/quickstart.md")), examples);
 }

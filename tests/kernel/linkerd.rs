@@ -126,7 +126,12 @@ fn ipv6_is_left_alone_where_linkerd_s_proxy_does_not_listen_on_it() {
     let by_mesh: (&[&str], &[&str]) = (&["apply", "--mesh", "linkerd"], &[]);
     for (command, flags) in [by_flag, by_mesh] {
         let pod = Pod::new();
-        sidetrack(&pod.netns, &[command, flags].concat()).succeeded();
+        let applied = sidetrack(&pod.netns, &[command, flags].concat()).succeeded();
+        let warnings = applied
+            .stderr
+            .lines()
+            .filter(|line| line.contains("IPv6 is in use here"));
+        assert_eq!(warnings.count(), 1, "{applied:?}");
         let meshed = Meshed::start(pod, &[Family::V4]);
         meshed.carries_requests(&[Family::V4]);
         meshed.passes(Caller::Peer, To::Pod(APP), Family::V6, 0, 0);

@@ -54,6 +54,8 @@ pub struct Parsed {
     layer: Layer,
     /// Inbound ports to leave alone besides those that are left alone anyway.
     exclude_inbound_ports: Vec<Port>,
+    /// Ports that the mesh serves: all that it serves otherwise, which of these is meant, and what it is now.
+    served: Vec<(&'static [u16], u16, Port)>,
     /// Options that are implied, to count where nobody says otherwise.
     implied: Layer,
     /// What is wrong.
@@ -75,11 +77,18 @@ impl Parsed {
             let ports = layer.exclude_inbound_ports.unwrap_or_default();
             layer.exclude_inbound_ports = Some(ports.union(&more));
         }
+        let more: Ports = self.served.iter().map(|(.., now)| *now).collect();
+        if let Some((of, ..)) = self.served.first() {
+            let replaced = |port: &u16| self.served.iter().any(|(_, instead_of, _)| instead_of == port);
+            let kept = || of.iter().filter(|port| !replaced(port)).copied().filter_map(Port::new);
+            let ports = layer.mesh_ports.unwrap_or_else(|| kept().collect());
+            layer.mesh_ports = Some(ports.union(&more));
+        }
         Ok(layer)
     }
 
     /// Reads an annotation, or a part of one, that is called `name`.
-    fn read(&mut self, name: &str, meaning: &Meaning, texts: &[String]) {
+    fn read(&mut self, name: &str, meaning: &'static Meaning, texts: &[String]) {
         let text = texts.join(",");
         match meaning {
             Meaning::Option(option) => self.option(name, option, texts),
@@ -98,6 +107,11 @@ impl Parsed {
             Meaning::AlsoExcludedInbound => match Port::parse(&text) {
                 _ if text.trim() == "0" => {}
                 Ok(port) => self.exclude_inbound_ports.push(port),
+                Err(invalid) => self.invalid(name, invalid),
+            },
+            Meaning::Served { instead_of, of } => match Port::parse(&text) {
+                _ if text.trim() == "0" => {}
+                Ok(port) => self.served.push((of, *instead_of, port)),
                 Err(invalid) => self.invalid(name, invalid),
             },
             Meaning::Document(members) => self.document(name, members, &text),
@@ -120,7 +134,7 @@ impl Parsed {
     }
 
     /// Reads the members of a document that mean something here; the others are for the proxy.
-    fn document(&mut self, name: &str, members: &[(&str, Meaning)], text: &str) {
+    fn document(&mut self, name: &str, members: &'static [(&str, Meaning)], text: &str) {
         let document = match yaml::document(text) {
             Ok(document) => document.to_json(),
             Err(error) => return self.problem(format!("{name}: {error}")),

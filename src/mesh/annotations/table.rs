@@ -34,6 +34,13 @@ pub enum Meaning {
     Word(&'static [(&'static str, &'static Said)]),
     /// A port that is left alone inbound besides all others; 0 for none.
     AlsoExcludedInbound,
+    /// A port that the mesh serves in the pod, instead of one of those that it serves otherwise; 0 for no other.
+    Served {
+        /// The port that it is otherwise.
+        instead_of: u16,
+        /// All ports that it serves otherwise.
+        of: &'static [u16],
+    },
     /// YAML or JSON: members by their paths, and what each means.
     Document(&'static [(&'static str, Meaning)]),
 }
@@ -63,6 +70,9 @@ impl fmt::Display for Meaning {
                 f.write_str(&words.join("; "))
             }
             Self::AlsoExcludedInbound => f.write_str("added to `exclude-inbound-ports`; 0 is none"),
+            Self::Served { instead_of, .. } => {
+                write!(f, "in `mesh-ports` instead of {instead_of}; 0 says nothing")
+            }
             Self::Document(members) => {
                 let members: Vec<String> = members
                     .iter()
