@@ -68,6 +68,7 @@ pub fn add(netconf: &NetConf, attachment: &Attachment) -> Result<Outcome, Error>
         install.backend,
         &mut |backend, namespace, observed| {
             observed.log_warnings();
+            observed.warn_of_ipv6(&config);
             put_in_place(netconf, &config, backend, namespace, observed)
         },
     )?;

@@ -145,6 +145,7 @@ fn same_option(said: &Said<'_>, report: &mut Report) {
         | Meaning::Word(_)
         | Meaning::AlsoExcludedInbound
         | Meaning::KumaPortsForUids(_)
+        | Meaning::Served { .. }
         | Meaning::Document(_)
         | Meaning::Read(_) => None,
     });

@@ -18,8 +18,8 @@ pub mod verdict;
 use self::annotations::Annotations;
 use self::annotations::table::{Annotation, Said};
 use crate::options::problem::Problem;
-use crate::options::{Layer, Settings, table};
-use crate::types::{InboundMode, MeshName, NoAccounts, Ports, Uids};
+use crate::options::{Config, Layer, Settings, table};
+use crate::types::{InboundMode, IpFamily, MeshName, NoAccounts, Ports, Uids};
 
 /// What is known of a mesh.
 #[derive(Debug)]
@@ -94,6 +94,13 @@ pub fn injected(annotations: &Annotations) -> Option<&'static Mesh> {
 /// How the proxy of this mesh hands connections to the application; without a mesh, as Istio's does.
 pub fn delivery(name: MeshName) -> Delivery {
     named(name).map_or(Delivery::FromPassthrough, |mesh| mesh.delivery)
+}
+
+/// The mesh, where IPv6 is left alone since its proxy does not listen on it unless its own settings say so.
+pub fn leaves_ipv6_alone(config: &Config) -> Option<&'static Mesh> {
+    let by_default = |mesh: &&Mesh| mesh.layer().ip_family == Some(IpFamily::Ipv4);
+    let mesh = named(config.proxy.mesh).filter(by_default);
+    mesh.filter(|_| config.general.ip_family == IpFamily::Ipv4)
 }
 
 /// The settings that `layer` leads to: where it is silent its mesh decides, and then the defaults.

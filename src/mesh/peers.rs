@@ -66,10 +66,10 @@ macro_rules! flags {
 
 flags! {
     "linkerd2-proxy-init" {
-        "--ipv6" => "--ip-family", "`--ipv6=false` is `--ip-family ipv4`";
-        "--iptables-mode" => "--backend", "`legacy` is `iptables-legacy`, `nft` is `iptables-nft`; nftables needs neither";
+        "--ipv6" => "--ip-family", "`--ipv6=false` is `--ip-family ipv4`, without it `auto`";
+        "--iptables-mode" => "--backend", "`legacy` is `iptables-legacy`; nftables needs no iptables";
         "--firewall-bin-path" => "", "iptables is looked for in `PATH`";
-        "--firewall-save-bin-path" => "", "iptables is looked for in `PATH`";
+        "--firewall-save-bin-path" => "", "Linkerd does not look at it either";
         "--use-wait-flag" => "", "legacy iptables always waits, for ten seconds";
         "--timeout-close-wait-secs" => "", "a sysctl of the pod: set it in `securityContext.sysctls`";
     }
@@ -90,16 +90,16 @@ flags! {
         "--store-firewalld" => "", "`sidetrack apply --persist` makes rules last";
     }
     "consul connect redirect-traffic" {
-        "-proxy-uid" => "--proxy-uid", "with two hyphens; give `--proxy-gid=` too";
+        "-proxy-uid" => "--proxy-uid", "with two hyphens; give `--mesh consul` for the other numbers";
         "-proxy-inbound-port" => "--proxy-inbound-port", "with two hyphens";
         "-proxy-outbound-port" => "--proxy-outbound-port", "with two hyphens";
-        "-exclude-inbound-port" => "--exclude-inbound-ports", "a list, or repeated";
-        "-exclude-outbound-port" => "--exclude-outbound-ports", "a list, or repeated";
+        "-exclude-inbound-port" => "--exclude-inbound-ports", "a list, or repeated; a range is `a-b`, and names of services are refused";
+        "-exclude-outbound-port" => "--exclude-outbound-ports", "a list, or repeated; a range is `a-b`, and names of services are refused";
         "-exclude-outbound-cidr" => "--exclude-outbound-cidrs", "a list, or repeated";
         "-exclude-uid" => "--exclude-uids", "a list with ranges, or repeated";
         "-netns" => "--netns", "with two hyphens";
-        "-consul-dns-ip" => "--redirect-dns", "with `--dns-servers all`, where it is 127.0.0.1: redirection reaches no other host";
-        "-consul-dns-port" => "--dns-port", "";
+        "-consul-dns-ip" => "--dns-servers", "with `--redirect-dns`, where it is 127.0.0.1 or ::1: redirection reaches no other host, as in Nomad";
+        "-consul-dns-port" => "--dns-port", "8600 with `--mesh consul`";
         "-proxy-id" => "", "it asks an agent for the ports: say them";
     }
 }

@@ -75,8 +75,8 @@ const DEFAULT: Case = Case {
 
 /// The ports that both sides listen on: the proxy's, the mesh's, and all that rows dial.
 pub const PORTS: &[u16] = &[
-    22, 53, 80, 443, 3306, 4140, 4143, 4191, 7999, 8000, 8050, 8080, 8100, 8101, 9090, 15001, 15006, 15008, 15020,
-    15021, 15090, 16001, 16006, 20000,
+    22, 53, 80, 443, 3306, 4140, 4143, 4191, 4567, 4568, 7999, 8000, 8050, 8080, 8100, 8101, 9090, 15001, 15006, 15008,
+    15020, 15021, 15090, 16001, 16006, 20000,
 ];
 
 /// Options whose rules are compared like those of the cases, and whose packets are the matter of other tests.

@@ -10,9 +10,11 @@ use sidetrack::types::{Families, Family};
 pub const CASES: &[Case] = &[
     Case {
         name: "Linkerd",
-        args: &["--mesh", "linkerd"],
+        args: &["--mesh", "linkerd", "--ip-family", "auto"],
         expect: &[
             row("a port that Linkerd serves", Peer, Pod(4191), Untouched),
+            row("a port that its charts leave alone", Peer, Pod(4567), Untouched),
+            row("the same elsewhere", App, ToPeer(4568), Untouched),
             row("a port that Istio serves", Peer, Pod(15021), Inbound),
             row("the user of Istio's proxy", Proxy, ToPeer(9090), Outbound),
         ],

@@ -426,19 +426,3 @@ fn what_is_shown_is_compared() {
     assert!(is_like("took … ms\n", "took 3 ms\n"));
     assert!(!is_like("took … ms\n", "took 3 s\n"));
 }
-
-/// What the installer is told for a mesh, where a text says so.
-fn told(text: &str) -> Vec<serde_json::Value> {
-    let text = text.replace("\n#", "\n");
-    let told = text.split("SIDETRACK_NODE_PLUGIN_CONF=").skip(1);
-    let told = told.filter_map(|rest| rest.strip_prefix('\'').unwrap_or(rest).split('\'').next());
-    told.map(|json| serde_json::from_str(json).expect(json)).collect()
-}
-
-#[test]
-fn the_plugin_is_told_the_same_of_a_mesh_everywhere() {
-    let read = |name: &str| std::fs::read_to_string(Path::new(ROOT).join(name)).expect(name);
-    let examples = ["linkerd", "kuma", "consul"].map(|mesh| read(&format!("cni-conf/examples/{mesh}-cni.yaml")));
-    let examples: Vec<_> = examples.iter().flat_map(|example| told(example)).collect();
-    assert_eq!(told(&read("docs/quickstart.md")), examples);
-}

@@ -1,9 +1,10 @@
 //! Linkerd: a proxy that goes on to the original destination, as its own does, and the flags of its `proxy-init`.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sidetrack::types::Family;
 
 use crate::SIDETRACK;
+use crate::cni::{ANNOTATIONS, request};
 use crate::common::envoy::Accepted;
 use crate::common::linkerd::{INBOUND, OUTBOUND};
 use crate::common::{Caller, LinkerdProxy, Netns, Owner, Pod, Server, To, Transport, call};
@@ -106,6 +107,38 @@ fn requests_go_in_and_out_through_linkerd_s_proxy_on_every_backend() {
     }
 }
 
+/// The plugin knows Linkerd's pods by their mark. What its annotations say takes the place of what its charts leave alone.
+#[test]
+fn requests_go_in_and_out_of_a_pod_that_the_plugin_redirects() {
+    let add = |pod: &Pod, annotations: Value| {
+        let with_mark = request("ADD", &pod.netns.path()).with("runtimeConfig", json!({ ANNOTATIONS: annotations }));
+        with_mark
+            .annotated("linkerd.io/proxy-version", "edge-26.8.3")
+            .succeeds()
+    };
+    let pod = Pod::new();
+    let added = add(&pod, json!({}));
+    assert!(added.stderr.contains("IPv6 is in use here"), "{added:?}");
+    Meshed::start(pod, &[Family::V4]).carries_requests(&[Family::V4]);
+    let pod = Pod::new();
+    let annotations = json!({
+        "config.linkerd.io/skip-inbound-ports": "25",
+        // What pods of the control plane need.
+        "config.linkerd.io/skip-outbound-ports": "9090",
+        "config.linkerd.io/admin-port": "5191",
+        "traffic.sidetrack.dev/ip-family": "auto",
+    });
+    let added = add(&pod, annotations);
+    assert!(!added.stderr.contains("IPv6 is in use here"), "{added:?}");
+    let meshed = Meshed::start(pod, &Family::BOTH);
+    for family in Family::BOTH {
+        meshed.passes(Caller::Peer, To::Pod(4567), family, 1, 0);
+        meshed.passes(Caller::Peer, To::Pod(4191), family, 1, 0);
+        meshed.passes(Caller::App, To::Peer(4567), family, 0, 1);
+        meshed.passes(Caller::App, To::Peer(SERVER), family, 0, 0);
+    }
+}
+
 #[test]
 fn requests_go_in_and_out_with_the_flags_of_linkerd_s_chart() {
     for mode in [
@@ -126,7 +159,12 @@ fn ipv6_is_left_alone_where_linkerd_s_proxy_does_not_listen_on_it() {
     let by_mesh: (&[&str], &[&str]) = (&["apply", "--mesh", "linkerd"], &[]);
     for (command, flags) in [by_flag, by_mesh] {
         let pod = Pod::new();
-        sidetrack(&pod.netns, &[command, flags].concat()).succeeded();
+        let applied = sidetrack(&pod.netns, &[command, flags].concat()).succeeded();
+        let warnings = applied
+            .stderr
+            .lines()
+            .filter(|line| line.contains("IPv6 is in use here"));
+        assert_eq!(warnings.count(), 1, "{applied:?}");
         let meshed = Meshed::start(pod, &[Family::V4]);
         meshed.carries_requests(&[Family::V4]);
         meshed.passes(Caller::Peer, To::Pod(APP), Family::V6, 0, 0);

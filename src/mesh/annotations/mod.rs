@@ -69,6 +69,8 @@ pub struct Parsed {
     exclude_inbound_ports: Vec<Port>,
     /// Ports of users to leave alone, where no option that counts before says which.
     exclude_ports_for_uids: Vec<PortsForUids>,
+    /// Ports that the mesh serves: all that it serves otherwise, which of these is meant, and what it is now.
+    served: Vec<(&'static [u16], u16, Port)>,
     /// Options that are implied, to count where nobody says otherwise.
     implied: Layer,
     /// What is wrong.
@@ -96,11 +98,18 @@ impl Parsed {
             let ports = layer.exclude_inbound_ports.unwrap_or_default();
             layer.exclude_inbound_ports = Some(ports.union(&more));
         }
+        let more: Ports = self.served.iter().map(|(.., now)| *now).collect();
+        if let Some((of, ..)) = self.served.first() {
+            let replaced = |port: &u16| self.served.iter().any(|(_, instead_of, _)| instead_of == port);
+            let kept = || of.iter().filter(|port| !replaced(port)).copied().filter_map(Port::new);
+            let ports = layer.mesh_ports.unwrap_or_else(|| kept().collect());
+            layer.mesh_ports = Some(ports.union(&more));
+        }
         Ok(layer)
     }
 
     /// Reads an annotation, or a part of one, that is called `name`.
-    fn read(&mut self, annotations: &Annotations, name: &str, meaning: &Meaning, texts: &[String]) {
+    fn read(&mut self, annotations: &Annotations, name: &str, meaning: &'static Meaning, texts: &[String]) {
         let text = texts.join(",");
         match meaning {
             Meaning::Option(option) => self.option(name, option, texts),
@@ -133,6 +142,11 @@ impl Parsed {
                 Err(invalid) => self.invalid(name, invalid),
             },
             Meaning::KumaPortsForUids(protocol) => self.kuma_ports_for_uids(name, protocol, texts),
+            Meaning::Served { instead_of, of } => match Port::parse(&text) {
+                _ if text.trim() == "0" => {}
+                Ok(port) => self.served.push((of, *instead_of, port)),
+                Err(invalid) => self.invalid(name, invalid),
+            },
         }
     }
 
@@ -167,7 +181,7 @@ impl Parsed {
     }
 
     /// Reads the members of a document that mean something here; the others are for the proxy.
-    fn document(&mut self, annotations: &Annotations, name: &str, members: &[(&str, Meaning)], text: &str) {
+    fn document(&mut self, annotations: &Annotations, name: &str, members: &'static [(&str, Meaning)], text: &str) {
         let document = match yaml::document(text) {
             Ok(document) => document.to_json(),
             Err(error) => return self.problem(format!("{name}: {error}")),

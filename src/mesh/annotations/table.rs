@@ -47,6 +47,13 @@ pub enum Meaning {
     AlsoExcludedInbound,
     /// Kuma's entries of ports and users, separated by `;`, of this protocol unless it is empty. They add up.
     KumaPortsForUids(&'static str),
+    /// A port that the mesh serves in the pod, instead of one of those that it serves otherwise; 0 for no other.
+    Served {
+        /// The port that it is otherwise.
+        instead_of: u16,
+        /// All ports that it serves otherwise.
+        of: &'static [u16],
+    },
     /// YAML or JSON: members by their paths, and what each means.
     Document(&'static [(&'static str, Meaning)]),
     /// Whatever this function makes of it.
@@ -96,6 +103,9 @@ impl fmt::Display for Meaning {
             Self::KumaPortsForUids(protocol) => {
                 let protocol = protocol.to_uppercase();
                 write!(f, "added to `exclude-outbound-ports-for-uids`, {protocol} alone")
+            }
+            Self::Served { instead_of, .. } => {
+                write!(f, "in `mesh-ports` instead of {instead_of}; 0 says nothing")
             }
             Self::Document(members) => {
                 let members: Vec<String> = members

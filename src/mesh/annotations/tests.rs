@@ -166,10 +166,11 @@ const CASES: &[(Pairs, Pairs)] = &[
             ("config.linkerd.io/inbound-port", "4143"),
             ("config.linkerd.io/outbound-port", "4140"),
             ("config.linkerd.io/control-port", "4190"),
-            ("config.linkerd.io/admin-port", "4191"),
+            ("config.linkerd.io/admin-port", "5191"),
         ],
         &[
-            ("exclude-inbound-ports", "25,8000-8010,4190,4191"),
+            ("exclude-inbound-ports", "25,8000-8010"),
+            ("mesh-ports", "4190,5191"),
             ("exclude-outbound-ports", "25,443"),
             ("exclude-inbound-cidrs", "10.5.0.0/16"),
             ("proxy-uid", "2102"),
@@ -480,11 +481,26 @@ fn all_that_the_table_says_can_be_said() {
                 [on, off].into_iter().for_each(|said| all(said))
             }
             Meaning::Word(words) => words.iter().for_each(|(_, said)| all(said)),
-            Meaning::AlsoExcludedInbound | Meaning::KumaPortsForUids(_) | Meaning::Read(_) => {}
+            Meaning::AlsoExcludedInbound | Meaning::Served { .. } | Meaning::KumaPortsForUids(_) | Meaning::Read(_) => {
+            }
             Meaning::Document(members) => members.iter().for_each(|(_, meaning)| check(meaning)),
         }
     }
     table::all().for_each(|annotation| check(&annotation.meaning));
+}
+
+#[test]
+fn a_port_that_linkerd_serves_takes_the_place_of_the_usual_one() {
+    let admin = ("config.linkerd.io/admin-port", "5191");
+    let ports = |annotations: &[(&str, &str)], netconf| layer(annotations, netconf).unwrap().mesh_ports;
+    let text = |ports: Option<Ports>| ports.map(|ports| ports.to_string());
+    assert_eq!(text(ports(&[admin], Layer::default())).as_deref(), Some("4190,5191"));
+    let both = [admin, ("config.linkerd.io/control-port", "5190")];
+    assert_eq!(text(ports(&both, Layer::default())).as_deref(), Some("5190-5191"));
+    // Whoever lists them by themselves means them.
+    let listed = flags(&[("mesh-ports", "4191,15021")]);
+    assert_eq!(text(ports(&[admin], listed)).as_deref(), Some("4191,5191,15021"));
+    assert_eq!(ports(&[("config.linkerd.io/admin-port", "0")], Layer::default()), None);
 }
 
 #[test]

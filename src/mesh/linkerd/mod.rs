@@ -43,6 +43,13 @@ pub const LINKERD: Mesh = Mesh {
     ports: &[],
 };
 
+const fn served(instead_of: u16) -> Meaning {
+    Meaning::Served {
+        instead_of,
+        of: &[4190, 4191],
+    }
+}
+
 const ANNOTATIONS: &[Annotation] = &[
     option("config.linkerd.io/skip-inbound-ports", "exclude-inbound-ports"),
     option("config.linkerd.io/skip-outbound-ports", "exclude-outbound-ports"),
@@ -51,6 +58,6 @@ const ANNOTATIONS: &[Annotation] = &[
     option("config.linkerd.io/proxy-gid", "proxy-gid"),
     option("config.linkerd.io/inbound-port", "proxy-inbound-port"),
     option("config.linkerd.io/outbound-port", "proxy-outbound-port"),
-    annotation("config.linkerd.io/control-port", Meaning::AlsoExcludedInbound),
-    annotation("config.linkerd.io/admin-port", Meaning::AlsoExcludedInbound),
+    annotation("config.linkerd.io/control-port", served(4190)),
+    annotation("config.linkerd.io/admin-port", served(4191)),
 ];

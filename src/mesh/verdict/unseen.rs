@@ -155,6 +155,7 @@ fn said(meaning: &'static Meaning, value: &str) -> Vec<(&'static str, String)> {
         | Meaning::Word(_)
         | Meaning::AlsoExcludedInbound
         | Meaning::KumaPortsForUids(_)
+        | Meaning::Served { .. }
         | Meaning::Document(_)
         | Meaning::Read(_) => return Vec::new(),
     };

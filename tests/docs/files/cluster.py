@@ -90,7 +90,9 @@ def start(pod):
     add(pod)
     for container in pod["spec"].get("initContainers", []):
         if "sidetrack" in container["image"]:
-            ran = in_pod("sidetrack", *container["args"], stderr=subprocess.PIPE)
+            program = container.get("command", ["sidetrack"])[0]  # by its name the program knows whose place it takes
+            named = ("bash", "-c", 'exec -a "$0" "$(type -P sidetrack)" "$@"', program)
+            ran = in_pod(*named, *container["args"], stderr=subprocess.PIPE)
             (STATE / f"log-{container['name']}").write_text(ran.stderr)
             if ran.returncode:
                 fail(f"{container['name']} ended with {ran.returncode}: {ran.stderr}")

@@ -6,4 +6,5 @@ mod pods;
 mod request;
 mod verbs;
 
-use self::request::{ANNOTATIONS, Request, error, has_rules, plugin, request};
+pub use self::request::{ANNOTATIONS, request};
+use self::request::{Request, error, has_rules, plugin};
