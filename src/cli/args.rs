@@ -106,12 +106,8 @@ pub fn first_line(error: &clap::Error) -> Vec<String> {
     vec![line.strip_prefix("error: ").unwrap_or(line).to_owned()]
 }
 
-/// What is wrong with arguments of a command of ours before the word of another program. Those `meant` may be there.
-pub fn stray(ours: &ArgMatches, program: &str, meant: &[&str]) -> Vec<String> {
-    let given = |id: &&Id| ours.value_source(id.as_str()) == Some(ValueSource::CommandLine);
-    let stray = ours.ids().filter(given);
-    let stray = stray.filter(|id| *id != program && !meant.contains(&id.as_str()));
-    stray
-        .map(|id| format!("--{id} means nothing before {program}, whose own flags come after that word"))
-        .collect()
+/// The names of the arguments that a command line gives.
+pub fn given(matches: &ArgMatches) -> impl Iterator<Item = &str> {
+    let is_given = |id: &&Id| matches.value_source(id.as_str()) == Some(ValueSource::CommandLine);
+    matches.ids().filter(is_given).map(Id::as_str)
 }

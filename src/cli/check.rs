@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Command};
 use serde_json::json;
 
-use super::failure::{Failure, NEGATIVE};
+use super::failure::NEGATIVE;
 use super::settings::settings;
-use super::{args, istio_iptables, kuma_init, output, redirection};
+use super::{args, front_end, output, redirection};
 use crate::backend::Namespace;
 use crate::backend::check::{Report, State};
 use crate::drift::Difference;
@@ -44,22 +44,13 @@ fn arguments(command: Command) -> Command {
         .args(args::options(|option| option.scope != Scope::DryRun))
         .arg(args::json().global(true))
         .arg(args::verbose())
-        .subcommand(istio_iptables::command().about("Compares with what istio-iptables with these flags would install"))
-        .subcommand(kuma_init::command().about("Compares with what kuma-init with these flags would install"))
+        .subcommands(front_end::commands("Compares with"))
 }
 
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
-    let (settings, netns) = match matches.subcommand() {
-        Some((kuma_init::NAME, theirs)) => {
-            // Kuma's flags name no network namespace.
-            let mistakes = args::stray(matches, kuma_init::NAME, &["json", "netns"]);
-            if !mistakes.is_empty() {
-                return Err(Failure::Usage(mistakes).into());
-            }
-            (kuma_init::settings(theirs)?, args::text_or_variable(matches, "netns"))
-        }
-        Some((_, theirs)) => istio_iptables::plan_of(matches, theirs, &["json"])?,
+    let (settings, netns) = match front_end::asked(matches, &["json"]) {
+        Some(asked) => asked?,
         None => (settings(matches)?, args::text_or_variable(matches, "netns")),
     };
     let (report, others) = match &netns {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::failure::Failure;
 use super::settings::{Around, around_pod, settings};
-use super::{args, invocation, istio_iptables, output, redirection};
+use super::{args, front_end, invocation, output, redirection};
 use crate::backend::{Namespace, choice};
 use crate::linux::accounts::AccountFiles;
 use crate::linux::{interfaces, netns};
@@ -133,11 +133,7 @@ fn arguments(command: Command) -> Command {
         .arg(args::config())
         .args(args::options(|option| option.scope != Scope::DryRun))
         .arg(args::verbose())
-        .subcommand(
-            istio_iptables::command()
-                .about("Explains what istio-iptables with these flags would install")
-                .hide(true),
-        )
+        .subcommands(front_end::commands("Explains").into_iter().map(|word| word.hide(true)))
 }
 
 /// Runs the command.
@@ -161,11 +157,12 @@ fn question(matches: &ArgMatches) -> Result<Question, Failure> {
     let text = |name: &str| matches.get_one::<String>(name).cloned();
     let pod = note(manifest_of(text("pod").as_deref(), matches), &mut mistakes);
     let rules_are_elsewhere = text("plan").is_some() || matches.get_flag("from-kernel");
-    let (rules, netns) = match (matches.subcommand(), pod.as_ref().filter(|pod| pod.is_given)) {
-        (Some((_, theirs)), _) => match istio_iptables::request(theirs) {
-            Ok(request) => (Ok(Source::Options(Box::new(request.settings.config))), request.netns),
-            Err(failure) => (Err(failure), None),
-        },
+    // What goes together with a front end, contradictions() tells.
+    let given: Vec<&str> = args::given(matches).collect();
+    let of_front_end = front_end::asked(matches, &given);
+    let (rules, netns) = match (of_front_end, pod.as_ref().filter(|pod| pod.is_given)) {
+        (Some(Ok((settings, netns))), _) => (Ok(Source::Options(Box::new(settings.config))), netns),
+        (Some(Err(failure)), _) => (Err(failure), None),
         (None, Some(pod)) if !rules_are_elsewhere => (verdict_of(pod, matches).map(Source::Pod), None),
         (None, _) => (settings(matches).map(|settings| options(settings, matches)), None),
     };
@@ -342,14 +339,12 @@ fn contradictions(matches: &ArgMatches) -> Vec<String> {
         .collect();
     // The addresses of a pod are of use in any case, so that --pod is not among them.
     sources.extend(described_by(matches).first());
-    if matches.subcommand().is_some() {
-        sources.push("istio-iptables");
-    }
+    let mut sources: Vec<String> = sources.iter().map(|flag| format!("--{flag}")).collect();
+    sources.extend(matches.subcommand_name().map(str::to_owned));
     match sources.as_slice() {
         [] | [_] => Vec::new(),
         [first, second, ..] => vec![format!(
-            "--{first} and {}{second}: each of them says whose rules to follow; give one",
-            if *second == "istio-iptables" { "" } else { "--" }
+            "{first} and {second}: each of them says whose rules to follow; give one"
         )],
     }
 }

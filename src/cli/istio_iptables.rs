@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::args::first_line;
 use super::failure::Failure;
 use super::help::OF_ISTIO;
-use super::{args, logging, output, redirection};
+use super::{logging, output, redirection};
 use crate::backend::Namespace;
 use crate::facts::UsableAddresses;
 use crate::linux::accounts::AccountFiles;
@@ -123,24 +123,6 @@ pub fn request(matches: &ArgMatches) -> Result<Request, Failure> {
         tracing::info!("{note}");
     }
     parsed.request.map_err(failure)
-}
-
-/// The settings and the network namespace that the flags after `istio-iptables` give for a command of ours. Of that
-/// command's own arguments, those that are `meant` may come before the word.
-///
-/// # Errors
-/// All that is wrong with either.
-pub fn plan_of(ours: &ArgMatches, theirs: &ArgMatches, meant: &[&str]) -> Result<(Settings, Option<String>), Failure> {
-    let mut mistakes = args::stray(ours, NAME, meant);
-    let request = request(theirs)?;
-    if request.task == Task::Cleanup {
-        mistakes.push("--cleanup-only: there is no plan to compare with. Leave it out".to_owned());
-    }
-    if mistakes.is_empty() {
-        Ok((request.settings, request.netns))
-    } else {
-        Err(Failure::Usage(mistakes))
-    }
 }
 
 /// What a command line and variables ask for, or what is wrong with them. `None` where it is no command to redirect.

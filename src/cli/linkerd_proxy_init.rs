@@ -87,7 +87,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// All that is wrong with it.
-fn request(matches: &ArgMatches) -> Result<Request, Failure> {
+pub fn request(matches: &ArgMatches) -> Result<Request, Failure> {
     let parsed = front_end::read(|setting| given(matches, setting));
     logging::start(parsed.logging, 0);
     for note in parsed.notes {

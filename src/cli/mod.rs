@@ -8,6 +8,7 @@ mod command;
 mod completions;
 mod explain;
 mod failure;
+mod front_end;
 mod graph;
 mod help;
 mod invocation;

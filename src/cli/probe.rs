@@ -6,7 +6,7 @@ use clap::{Arg, ArgMatches, Command};
 
 use super::failure::{Failure, Unproved};
 use super::settings::settings;
-use super::{args, istio_iptables, output, redirection};
+use super::{args, front_end, output, redirection};
 use crate::backend::{Namespace, Observed, RuleBackend};
 use crate::linux::netns;
 use crate::mesh::redirectors::redirectors;
@@ -49,13 +49,13 @@ fn arguments(command: Command) -> Command {
         )
         .arg(args::json().global(true))
         .arg(args::verbose())
-        .subcommand(istio_iptables::command().about("Proves what istio-iptables with these flags would redirect"))
+        .subcommands(front_end::commands("Proves"))
 }
 
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
-    let settings = match matches.subcommand() {
-        Some((_, theirs)) => istio_iptables::plan_of(matches, theirs, &["json", "timeout"]),
+    let settings = match front_end::asked(matches, &["json", "timeout"]) {
+        Some(asked) => asked,
         None => settings(matches).map(|settings| (settings, args::text_or_variable(matches, "netns"))),
     };
     let ((settings, netns), timeout) = match (settings, timeout(matches)) {

@@ -98,7 +98,11 @@ fn every_mistake_exits_with_1() {
         let run = run(&arguments).failed(1, &[]);
         assert_ne!(run.stderr, "", "{arguments:?}");
     }
-    run(&["-p", "http"]).failed(1, &["ERROR --incoming-proxy-port: \"http\" is not an integer"]);
+    let both = [
+        "ERROR --incoming-proxy-port: \"http\" is not an integer",
+        "ERROR --outgoing-proxy-port: it must be given",
+    ];
+    run(&["-p", "http"]).failed(1, &both);
     run(&["-u", "2102"]).failed(1, &["--incoming-proxy-port: it must be given", "--outgoing-proxy-port"]);
 }
 

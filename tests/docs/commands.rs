@@ -101,6 +101,9 @@ fn commands<'p>(page: &'p Page, block: &Block) -> Vec<Command<'p>> {
     commands
 }
 
+/// Programs of meshes, whose flags are read as Go reads them.
+const PROGRAMS: [&str; 3] = ["istio-iptables", "linkerd-proxy-init", "kuma-init"];
+
 /// What somebody has applied who looks at rules with this command: what the same options would.
 fn applied_before(command: &str) -> Option<String> {
     let command = command.split(['#', '|']).next().unwrap_or_default().trim();
@@ -109,10 +112,7 @@ fn applied_before(command: &str) -> Option<String> {
     if !told_of_rules(verb, options) {
         return None;
     }
-    if let Some(flags) = options.strip_prefix("istio-iptables") {
-        return Some(format!("sidetrack istio-iptables{flags}"));
-    }
-    if options.starts_with("kuma-init") {
+    if PROGRAMS.iter().any(|program| options.starts_with(program)) {
         return Some(format!("sidetrack {options}"));
     }
     let mut kept = Vec::new();
@@ -388,8 +388,8 @@ fn is_known(command: &clap::Command, words: &str) -> bool {
                 .filter_map(clap::Arg::get_long_and_visible_aliases)
                 .flatten();
             known &= ["help", "version"].contains(&name) || flags.any(|flag| flag == name);
-        } else if ["istio-iptables", "linkerd-proxy-init", "kuma-init"].contains(&word) {
-            return known; // their flags are read as Go reads them
+        } else if PROGRAMS.contains(&word) {
+            return known;
         } else {
             known &= command.get_positionals().next().is_some()
                 || word.chars().any(|c| !c.is_ascii_lowercase())

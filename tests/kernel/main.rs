@@ -38,6 +38,7 @@ mod explain;
 mod faults;
 mod foreign_cleanup;
 mod foreign_writers;
+mod front_ends;
 mod groups;
 mod iptables;
 mod istio;

@@ -32,17 +32,9 @@ impl Draft {
     /// Makes of the single flags what they mean together.
     ///
     /// # Errors
-    /// What is missing, and every contradiction between them.
+    /// Every contradiction between them.
     pub(super) fn request(mut self) -> Result<Request, Vec<Unusable>> {
         let mut mistakes = Vec::new();
-        for (name, given) in [
-            ("incoming-proxy-port", self.layer.proxy_inbound_port),
-            ("outgoing-proxy-port", self.layer.proxy_outbound_port),
-        ] {
-            if given.is_none() {
-                mistakes.push(Unusable::Missing(name));
-            }
-        }
         let backend = self
             .backend()
             .map_err(|problem| mistakes.push(Unusable::Problem(problem)));

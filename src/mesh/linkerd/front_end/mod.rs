@@ -57,6 +57,9 @@ impl fmt::Display for Unusable {
     }
 }
 
+/// Flags that must be there.
+const REQUIRED: [&str; 2] = ["incoming-proxy-port", "outgoing-proxy-port"];
+
 /// Reads every flag; `given` has the texts of one, in their order.
 pub fn read(given: impl Fn(&Setting) -> Vec<String>) -> Parsed {
     let (mut draft, mut mistakes) = (Draft::default(), Vec::new());
@@ -64,6 +67,8 @@ pub fn read(given: impl Fn(&Setting) -> Vec<String>) -> Parsed {
     for setting in SETTINGS {
         let texts = given(setting);
         if texts.is_empty() {
+            let missing = REQUIRED.contains(&setting.name).then_some(setting.name);
+            mistakes.extend(missing.map(Unusable::Missing));
             continue;
         }
         if matches!(setting.kind, Kind::Ignored(_)) {

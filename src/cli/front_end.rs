@@ -1,0 +1,83 @@
+//! The programs of meshes that sidetrack takes the flags of, as the last word of `check`, `probe` and `explain`: what they
+//! say is about what that program with these flags would redirect.
+
+use clap::{ArgMatches, Command};
+
+use super::failure::Failure;
+use super::{args, istio_iptables, kuma_init, linkerd_proxy_init};
+use crate::mesh::istio::front_end::Task;
+use crate::options::Settings;
+
+/// What is to be redirected, and in which network namespace if not here.
+pub type Asked = (Settings, Option<String>);
+
+/// A program that redirects.
+struct FrontEnd {
+    name: &'static str,
+    command: fn() -> Command,
+    /// Whether a flag of its own names a network namespace; otherwise ours does.
+    has_netns: bool,
+    asked: fn(&ArgMatches) -> Result<Asked, Failure>,
+}
+
+const FRONT_ENDS: [FrontEnd; 3] = [
+    FrontEnd {
+        name: istio_iptables::NAME,
+        command: istio_iptables::command,
+        has_netns: true,
+        asked: |theirs| {
+            let request = istio_iptables::request(theirs)?;
+            match request.task {
+                Task::Cleanup => Err(Failure::Usage(vec![
+                    "--cleanup-only: there is no plan to look at. Leave it out".to_owned(),
+                ])),
+                _ => Ok((request.settings, request.netns)),
+            }
+        },
+    },
+    FrontEnd {
+        name: linkerd_proxy_init::NAME,
+        command: linkerd_proxy_init::command,
+        has_netns: true,
+        asked: |theirs| linkerd_proxy_init::request(theirs).map(|request| (request.settings, request.netns)),
+    },
+    FrontEnd {
+        name: kuma_init::NAME,
+        command: kuma_init::command,
+        has_netns: false,
+        asked: |theirs| kuma_init::settings(theirs).map(|settings| (settings, None)),
+    },
+];
+
+/// A word for each program; `does` is what our command does with whatever that would redirect.
+pub fn commands(does: &str) -> Vec<Command> {
+    let word = |program: &FrontEnd| {
+        let about = format!("{does} what {} with these flags would redirect", program.name);
+        (program.command)().about(about)
+    };
+    FRONT_ENDS.iter().map(word).collect()
+}
+
+/// What the flags after such a word ask for, if there is one. Of our command's own arguments, those that are `meant` may
+/// come before it.
+///
+/// # Errors
+/// All that is wrong with either.
+pub fn asked(ours: &ArgMatches, meant: &[&str]) -> Option<Result<Asked, Failure>> {
+    let (word, theirs) = ours.subcommand()?;
+    let program = FRONT_ENDS.iter().find(|program| program.name == word)?;
+    let is_meant = |id: &str| meant.contains(&id) || id == word || id == "netns" && !program.has_netns;
+    let stray = args::given(ours).filter(|id| !is_meant(id));
+    let stray: Vec<String> = stray
+        .map(|id| format!("--{id} means nothing before {word}, whose own flags come after that word"))
+        .collect();
+    Some(match ((program.asked)(theirs), stray.is_empty()) {
+        (Ok((settings, netns)), true) => {
+            let of_ours = || args::text_or_variable(ours, "netns").filter(|_| !program.has_netns);
+            Ok((settings, netns.or_else(of_ours)))
+        }
+        (Err(failure), true) => Err(failure),
+        (Err(Failure::Input(wrong) | Failure::Usage(wrong)), false) => Err(Failure::Usage([stray, wrong].concat())),
+        (Ok(_), false) => Err(Failure::Usage(stray)),
+    })
+}

@@ -1,0 +1,88 @@
+//! Programs of meshes as the last word of `check`, `probe` and `explain`, after their rules were applied by the same flags.
+
+use serde_json::Value;
+
+use crate::common::Pod;
+use crate::program::sidetrack;
+
+/// A word with its flags, flags that ask for other rules, and the proxy's user and outbound port.
+const PROGRAMS: [(&[&str], &[&str], &str, u64); 3] = [
+    (
+        &["istio-iptables", "-p", "15101", "-u", "1500", "-i", "*", "-b", "*"],
+        &["-d", "9090"],
+        "1500",
+        15101,
+    ),
+    (
+        &["linkerd-proxy-init", "-p", "4143", "-o", "4140", "-u", "2102"],
+        &["--inbound-ports-to-ignore", "9090"],
+        "2102",
+        4140,
+    ),
+    (
+        &[
+            "kuma-init",
+            "--kuma-dp-user",
+            "5678",
+            "--redirect-outbound-port",
+            "15101",
+        ],
+        &["--exclude-inbound-ports", "9090"],
+        "5678",
+        15101,
+    ),
+];
+
+#[test]
+fn what_a_program_of_a_mesh_has_applied_is_compared_proved_and_explained_by_its_flags() {
+    for (program, others, proxy, port) in PROGRAMS {
+        let pod = Pod::new();
+        sidetrack(&pod.netns, program).succeeded();
+        let check = |more: &[&str]| sidetrack(&pod.netns, &[&["check"], program, more].concat());
+        check(&[]).succeeded();
+        let drifted = check(others);
+        assert_eq!(drifted.code, Some(3), "{drifted:?}");
+        assert!(drifted.stdout.starts_with("drifted"), "{drifted:?}");
+        sidetrack(&pod.netns, &[&["probe", "--timeout", "2s"], program].concat()).succeeded();
+        let verdict = |uid: &str| {
+            let question = ["explain", "--json", "outbound", "tcp", "9.9.9.9:443", "--uid", uid];
+            let answer = sidetrack(&pod.netns, &[&question[..], program].concat()).succeeded();
+            let answer: Value = serde_json::from_str(&answer.stdout).expect("JSON");
+            answer["verdict"].clone()
+        };
+        assert_eq!(verdict("1000")["port"], port, "{program:?}");
+        assert_eq!(verdict(proxy)["action"], "accept", "{program:?}");
+    }
+}
+
+#[test]
+fn flags_on_the_wrong_side_of_a_program_are_refused_with_all_else_that_is_wrong() {
+    let pod = Pod::new();
+    for (program, ..) in PROGRAMS {
+        let before = format!("--proxy-uid means nothing before {}", program[0]);
+        for command in ["check", "probe"] {
+            sidetrack(&pod.netns, &[&[command, "--proxy-uid", "5"], program].concat()).failed(2, &[&before]);
+        }
+        let wrong = [&["explain", "outbound", "tcp", ":80", "--proxy-uid", "5"], program].concat();
+        sidetrack(&pod.netns, &wrong).failed(2, &["--proxy-uid and", program[0]]);
+    }
+    sidetrack(
+        &pod.netns,
+        &["check", "--proxy-uid", "5", "linkerd-proxy-init", "-p", "0"],
+    )
+    .failed(
+        2,
+        &[
+            "--proxy-uid",
+            "--incoming-proxy-port",
+            "--outgoing-proxy-port: it must be given",
+        ],
+    );
+    // Kuma's program has no flag for a network namespace, so that ours may stand before it.
+    sidetrack(
+        &pod.netns,
+        &["check", "--netns", "/no/such/netns", "kuma-init", "--kuma-dp-user", "1"],
+    )
+    .failed(1, &["/no/such/netns"]);
+    sidetrack(&pod.netns, &["check", "--netns", "x", "linkerd-proxy-init"]).failed(2, &["--netns means nothing"]);
+}
