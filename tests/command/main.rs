@@ -33,7 +33,6 @@ mod help;
 mod istio_cases;
 mod istio_iptables;
 mod istio_template;
-mod istio_verdicts;
 mod kuma_init;
 mod layering;
 mod linkerd_proxy_init;
@@ -41,6 +40,7 @@ mod lint;
 mod options;
 mod random_options;
 mod readback;
+mod recorded_verdicts;
 mod repository;
 mod saved_plans;
 

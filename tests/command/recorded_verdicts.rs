@@ -1,4 +1,5 @@
-//! Where Istio's own rules were seen to send traffic is where explain says that ours, in Istio's dialect, send it.
+//! Where the own rules of Istio, Linkerd and Kuma were seen to send traffic is where explain says that ours, by the same
+//! flags, send it.
 //!
 //! The cases and verdicts are those of the referee that `scripts/oracle` runs with real packets. Here nothing is sent:
 //! each probe is put to the simulator.
@@ -10,8 +11,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use sidetrack::facts::{Facts, Ipv6, UsableAddresses};
-use sidetrack::mesh::istio::front_end;
 use sidetrack::mesh::istio::front_end::table::Setting;
+use sidetrack::mesh::{istio, kuma, linkerd};
+use sidetrack::options::Settings;
 use sidetrack::plan::Plan;
 use sidetrack::ruleset::{Chain, ChainType, Installed, Protocol, Tracking};
 use sidetrack::simulate::{Course, End, Origin, Packet, Pod, Verdict, simulate, simulate_later};
@@ -20,10 +22,26 @@ use sidetrack::types::{Accounts, Family, Gid, Id, InterfaceName, Port, Uid};
 #[derive(Deserialize)]
 struct Case {
     name: String,
+    #[serde(default = "istio_s")]
+    program: String,
     flags: Vec<String>,
+    #[serde(default)]
     env: BTreeMap<String, String>,
+    #[serde(default)]
     resolv_conf: Vec<String>,
+    #[serde(default = "both")]
     families: Vec<u8>,
+    /// Whether `::6` is put on the loopback interface.
+    #[serde(default)]
+    ipv6: bool,
+}
+
+fn istio_s() -> String {
+    "istio-iptables".to_owned()
+}
+
+fn both() -> Vec<u8> {
+    vec![4, 6]
 }
 
 #[derive(Deserialize)]
@@ -155,11 +173,28 @@ impl Case {
         given
     }
 
-    fn plan(&self) -> Plan {
+    fn settings(&self) -> Settings {
         let variable = |name: &str| self.env.get(name).cloned();
-        let request = front_end::read(|setting| self.flag(setting), variable, &Names)
-            .request
-            .expect("valid flags");
+        if self.program == istio_s() {
+            let parsed = istio::front_end::read(|setting| self.flag(setting), variable, &Names);
+            return parsed.request.expect("valid flags").settings;
+        }
+        let words = ["sidetrack", &self.program].into_iter();
+        let words = words.chain(self.flags.iter().map(String::as_str));
+        let matches = sidetrack::cli::command().get_matches_from(words);
+        let (_, matches) = matches.subcommand().expect("a program");
+        let texts = |name: &str| Some(matches.get_many::<String>(name)?.cloned().collect::<Vec<_>>());
+        if self.program == "linkerd-proxy-init" {
+            let parsed = linkerd::front_end::read(|setting| texts(setting.name).unwrap_or_default());
+            return parsed.request.expect("valid flags").settings;
+        }
+        // In the cases it is /dev/null.
+        let file = texts("config").map(|_| ("/dev/null".to_owned(), String::new()));
+        let parsed = kuma::front_end::read(|setting| texts(setting.name), file.as_slice(), variable, &Names);
+        parsed.settings.expect("valid flags")
+    }
+
+    fn plan(&self) -> Plan {
         let resolvers = self
             .resolv_conf
             .iter()
@@ -169,11 +204,11 @@ impl Case {
             addresses: UsableAddresses {
                 v4: self.families.contains(&4),
                 v6: self.families.contains(&6),
-                v6_link_local: self.families.contains(&6),
+                v6_link_local: self.ipv6 || self.families.contains(&6),
             },
             resolvers: resolvers.map(|address| ip(address.trim())).collect(),
         };
-        Plan::new(&request.settings.config, &facts).expect("a plan")
+        Plan::new(&self.settings().config, &facts).expect("a plan")
     }
 
     fn pod(&self, plan: &Plan) -> Pod {
@@ -203,9 +238,14 @@ impl Case {
         read::<Untouched>(&directory().join(format!("verdicts/untouched-{families}.json"))).verdicts
     }
 
-    /// What was seen under Istio's rules: where probes landed, and the zones and marks that connection tracking had.
+    /// What was seen under the mesh's rules: where probes landed, and the zones and marks that connection tracking had.
     fn recorded(&self) -> Recorded {
-        let mut recorded: Recorded = read(&directory().join(format!("verdicts/{}.json", self.name)));
+        let of_mesh = match self.program.as_str() {
+            "linkerd-proxy-init" => "linkerd/verdicts",
+            "kuma-init" => "kuma/verdicts",
+            _ => "verdicts",
+        };
+        let mut recorded: Recorded = read(&directory().join(of_mesh).join(format!("{}.json", self.name)));
         let changed = std::mem::replace(&mut recorded.changed, self.untouched());
         recorded.changed.extend(changed);
         recorded
@@ -311,7 +351,8 @@ fn probe(name: &str, pod: &Pod) -> Probe {
     if place == "pod" && source.is_some_and(|source| !pod.has(source) && !is_neighbour(source)) {
         return Probe::Nothing("no such source address");
     }
-    let has_family = pod.addresses.iter().any(|(_, own)| family.is_of(*own));
+    let lo = interface("lo");
+    let has_family = pod.addresses.iter().any(|(at, own)| *at != lo && family.is_of(*own));
     if !(has_family || place == "pod" && to.ip().is_loopback()) {
         return Probe::NoWords;
     }
@@ -427,10 +468,8 @@ fn pod_has(address: IpAddr) -> bool {
 }
 
 fn cases() -> Vec<Case> {
-    let Ok(entries) = fs::read_dir(directory().join("cases")) else {
-        assert!(std::env::var_os("CI").is_none(), "{} is missing", directory().display());
-        return Vec::new();
-    };
+    let directories = ["cases", "linkerd/cases", "kuma/cases"].into_iter();
+    let entries = directories.flat_map(|name| fs::read_dir(directory().join(name)).expect(name));
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
     paths.sort();
     paths.iter().map(|path| read(path)).collect()
