@@ -11,7 +11,6 @@ use super::failure::Failure;
 use super::help::OF_ISTIO;
 use super::{logging, output, redirection};
 use crate::backend::Namespace;
-use crate::facts::UsableAddresses;
 use crate::linux::accounts::AccountFiles;
 use crate::linux::netns;
 use crate::mesh::istio::front_end::table::{SETTINGS, Setting};
@@ -164,7 +163,7 @@ fn work(request: &Request) -> anyhow::Result<()> {
     // As Istio does, first of all and whatever is asked for. Rules for IPv4 alone would let IPv6 bypass the proxy where
     // its addresses come later.
     if let Ok(loopback) = Namespace::default().loopback()
-        && loopback.addresses == UsableAddresses::default()
+        && !(loopback.addresses.v4 || loopback.addresses.v6)
     {
         return Err(NoAddress.into());
     }
