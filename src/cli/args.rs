@@ -65,10 +65,7 @@ pub fn argument(option: &'static OptionSpec) -> Arg {
         .long(option.name)
         .aliases(option.aliases)
         .help_heading(option.group.heading());
-    let help = match (option.default)().as_str() {
-        "" | "false" => option.help.to_owned(),
-        default => format!("{} [{default}]", option.help),
-    };
+    let help = format!("{}{}", option.help, shown_default(&(option.default)()));
     match option.value_name {
         Some(value_name) => argument
             .value_name(value_name)
@@ -77,6 +74,40 @@ pub fn argument(option: &'static OptionSpec) -> Arg {
         None => argument.action(ArgAction::SetTrue),
     }
     .help(help)
+}
+
+/// The default as help shows it, after what an argument is for. An empty one and `false` are not shown.
+pub fn shown_default(default: &str) -> String {
+    match default {
+        "" | "false" => String::new(),
+        default => format!(" [{default}]"),
+    }
+}
+
+/// An argument as Go's libraries read flags: one with a value takes any, one without is a [`go_switch`].
+pub fn as_go_reads(argument: Arg, value_name: Option<&'static str>) -> Arg {
+    match value_name {
+        Some(value_name) => argument.value_name(value_name).allow_hyphen_values(true),
+        None => go_switch(argument.value_name("BOOL")),
+    }
+}
+
+/// A switch as Go's libraries read it: a value stands after `=` alone, and without one it is `true`.
+pub fn go_switch(argument: Arg) -> Arg {
+    argument
+        .num_args(0..=1)
+        .require_equals(true)
+        .default_missing_value("true")
+}
+
+/// The texts that an argument was given, in their order.
+pub fn many(matches: &ArgMatches, name: &str) -> Option<Vec<String>> {
+    Some(matches.get_many::<String>(name)?.cloned().collect())
+}
+
+/// A variable of the environment as programs of meshes see it; what is not UTF-8 in it is replaced.
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var_os(name).map(|text| text.to_string_lossy().into_owned())
 }
 
 /// The texts that flags give for an option, or none where the flag is absent, or the command does not have it.

@@ -8,8 +8,8 @@ use std::path::Path;
 use clap::Command;
 
 use super::{apply, args, istio_iptables, kuma_init, linkerd_proxy_init};
-use crate::mesh;
 use crate::mesh::invocation::Invocation;
+use crate::mesh::{self, linkerd};
 use crate::options::{Settings, sources};
 use crate::types::Accounts;
 
@@ -38,7 +38,7 @@ const FRONT_ENDS: &[FrontEnd] = &[
     },
     FrontEnd {
         programs: &linkerd_proxy_init::NAMES,
-        containers: &["linkerd-init"],
+        containers: &[linkerd::INIT_CONTAINER],
         arguments: linkerd_proxy_init::arguments,
         settings: linkerd_proxy_init::settings,
     },

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Arg, ArgMatches, Command};
 use thiserror::Error;
 
-use super::args::first_line;
+use super::args::{self, first_line};
 use super::failure::Failure;
 use super::help::OF_ISTIO;
 use super::{logging, output, redirection};
@@ -78,21 +78,11 @@ fn argument(setting: &'static Setting) -> Arg {
         Some(short) => argument.short(short),
         None => argument,
     };
-    match setting.value_name() {
-        Some(value_name) => argument.value_name(value_name).allow_hyphen_values(true),
-        None => argument
-            .value_name("BOOL")
-            .num_args(0..=1)
-            .require_equals(true)
-            .default_missing_value("true"),
-    }
+    args::as_go_reads(argument, setting.value_name())
 }
 
 fn help(setting: &Setting) -> String {
-    let default = match setting.default {
-        "" | "false" => String::new(),
-        default => format!(" [{default}]"),
-    };
+    let default = args::shown_default(setting.default);
     let variables = match setting.variables() {
         variables if variables.is_empty() => String::new(),
         variables => format!(" [${}]", variables.join(", $")),
@@ -115,8 +105,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
 /// All that is wrong with it.
 pub fn request(matches: &ArgMatches) -> Result<Request, Failure> {
     let flag = |setting: &Setting| matches.get_one::<String>(setting.name).cloned();
-    let variable = |name: &str| std::env::var_os(name).map(|text| text.to_string_lossy().into_owned());
-    let parsed = front_end::read(flag, variable, &AccountFiles);
+    let parsed = front_end::read(flag, args::variable, &AccountFiles);
     logging::start(parsed.logging, 0);
     for note in parsed.notes {
         tracing::info!("{note}");

@@ -10,11 +10,12 @@ use std::time::Duration;
 use anyhow::anyhow;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::args::first_line;
+use super::args::{self, first_line};
 use super::failure::Failure;
 use super::help::OF_KUMA;
 use super::{logging, redirection};
 use crate::linux::accounts::AccountFiles;
+use crate::mesh::go;
 use crate::mesh::kuma::front_end::table::{Kind, SETTINGS, Setting};
 use crate::mesh::kuma::front_end::{self, Document};
 use crate::options::Settings;
@@ -91,7 +92,7 @@ pub fn settings_of(
         Ok(matches) => matches,
         Err(error) => return Some(Err(first_line(&error))),
     };
-    let texts = |name: &str| Some(matches.get_many::<String>(name)?.cloned().collect::<Vec<_>>());
+    let texts = |name: &str| args::many(&matches, name);
     if texts("config").is_some() {
         return None;
     }
@@ -138,10 +139,7 @@ pub fn command() -> Command {
 }
 
 fn argument(setting: &'static Setting) -> Arg {
-    let default = match setting.default {
-        "" | "false" => String::new(),
-        default => format!(" [{default}]"),
-    };
+    let default = args::shown_default(setting.default);
     let argument = Arg::new(setting.name)
         .long(setting.name)
         .help(format!("{}{default}", setting.help))
@@ -150,27 +148,16 @@ fn argument(setting: &'static Setting) -> Arg {
         "kuma-dp-user" => argument.alias("kuma-dp-uid"),
         _ => argument,
     };
-    match (setting.value_name(), setting.kind) {
-        (Some(value_name), Kind::Many(_)) => argument
-            .value_name(value_name)
-            .allow_hyphen_values(true)
-            .action(ArgAction::Append),
-        (Some(value_name), _) => argument.value_name(value_name).allow_hyphen_values(true),
-        (None, _) => argument
-            .value_name("BOOL")
-            .num_args(0..=1)
-            .require_equals(true)
-            .default_missing_value("true"),
+    let argument = args::as_go_reads(argument, setting.value_name());
+    match setting.kind {
+        Kind::Many(_) => argument.action(ArgAction::Append),
+        _ => argument,
     }
 }
 
 fn global() -> Vec<Arg> {
     let value = |name: &'static str| Arg::new(name).long(name).hide(true).allow_hyphen_values(true);
-    let switch = Arg::new("no-config").long("no-config").hide(true);
-    let switch = switch
-        .num_args(0..=1)
-        .require_equals(true)
-        .default_missing_value("true");
+    let switch = args::go_switch(Arg::new("no-config").long("no-config").hide(true));
     GLOBAL.into_iter().map(value).chain([switch]).collect()
 }
 
@@ -186,13 +173,9 @@ fn run(matches: &ArgMatches) -> anyhow::Result<()> {
 /// All that is wrong with it.
 pub fn settings(matches: &ArgMatches) -> Result<Settings, Failure> {
     logging::start(Settings::default().logging, 0);
-    let texts = |name: &str| {
-        let texts = matches.get_many::<String>(name)?;
-        Some(texts.cloned().collect::<Vec<_>>())
-    };
+    let texts = |name: &str| args::many(matches, name);
     let documents = documents(texts("config").unwrap_or_default())?;
-    let variable = |name: &str| std::env::var_os(name).map(|text| text.to_string_lossy().into_owned());
-    let parsed = front_end::read(|setting| texts(setting.name), &documents, variable, &AccountFiles);
+    let parsed = front_end::read(|setting| texts(setting.name), &documents, args::variable, &AccountFiles);
     for note in parsed.notes {
         tracing::info!("{note}");
     }
@@ -248,10 +231,7 @@ fn validator() -> Command {
 /// Tries whether what the proxy's user sends from this pod to 127.0.0.6 and ::6 arrives at the inbound port.
 fn validate(matches: &ArgMatches) -> anyhow::Result<()> {
     logging::start(Settings::default().logging, 0);
-    let texts = |name: &str| {
-        let texts = matches.get_many::<String>(name)?;
-        Some(texts.cloned().collect::<Vec<_>>())
-    };
+    let texts = |name: &str| args::many(matches, name);
     let documents = documents(texts("transparent-proxy-config").unwrap_or_default())?;
     let flag = |setting: &Setting| match setting.name {
         // Nobody is looked up: the user that this runs as is the proxy's.
@@ -261,8 +241,7 @@ fn validate(matches: &ArgMatches) -> anyhow::Result<()> {
         "redirect-inbound-port" => texts("validation-server-port"),
         _ => None,
     };
-    let variable = |name: &str| std::env::var_os(name).map(|text| text.to_string_lossy().into_owned());
-    let settings = front_end::read(flag, &documents, variable, &AccountFiles).settings;
+    let settings = front_end::read(flag, &documents, args::variable, &AccountFiles).settings;
     let config = settings.map_err(Failure::Input)?.config;
     let families = redirection::plan(&config)?.ruleset.families;
     let inbound_port = config.proxy.inbound_port;
@@ -284,10 +263,7 @@ fn validate(matches: &ArgMatches) -> anyhow::Result<()> {
 
 /// `kumactl uninstall transparent-proxy`.
 fn uninstaller() -> Command {
-    let switch = |name: &'static str, help: &'static str| {
-        let argument = Arg::new(name).long(name).help(help).num_args(0..=1);
-        argument.require_equals(true).default_missing_value("true")
-    };
+    let switch = |name: &'static str, help: &'static str| args::go_switch(Arg::new(name).long(name).help(help));
     Command::new("uninstall")
         .about("Removes the rules, like sidetrack cleanup")
         .args_override_self(true)
@@ -298,13 +274,12 @@ fn uninstaller() -> Command {
 
 fn uninstall(matches: &ArgMatches) -> anyhow::Result<()> {
     logging::start(Settings::default().logging, 0);
-    match matches.get_one::<String>("dry-run").map(String::as_str) {
-        Some("true" | "1" | "t" | "T" | "TRUE" | "True") => {
-            tracing::info!("this is a dry run: nothing is removed");
-            Ok(())
-        }
-        _ => redirection::cleanup(),
+    let dry_run = matches.get_one::<String>("dry-run");
+    if dry_run.is_some_and(|text| go::boolean(text) == Ok(true)) {
+        tracing::info!("this is a dry run: nothing is removed");
+        return Ok(());
     }
+    redirection::cleanup()
 }
 
 /// Whatever else `kumactl` is asked for.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::args::first_line;
+use super::args::{self, first_line};
 use super::failure::Failure;
 use super::help::OF_LINKERD;
 use super::{logging, redirection};
@@ -51,10 +51,7 @@ pub fn command() -> Command {
 }
 
 fn argument(setting: &'static Setting) -> Arg {
-    let default = match setting.default {
-        "" | "false" => String::new(),
-        default => format!(" [{default}]"),
-    };
+    let default = args::shown_default(setting.default);
     let argument = Arg::new(setting.name)
         .long(setting.name)
         .help(format!("{}{default}", setting.help))
@@ -64,14 +61,7 @@ fn argument(setting: &'static Setting) -> Arg {
         Some(short) => argument.short(short),
         None => argument,
     };
-    match setting.value_name() {
-        Some(value_name) => argument.value_name(value_name).allow_hyphen_values(true),
-        None => argument
-            .value_name("BOOL")
-            .num_args(0..=1)
-            .require_equals(true)
-            .default_missing_value("true"),
-    }
+    args::as_go_reads(argument, setting.value_name())
 }
 
 /// Runs the command.
@@ -119,8 +109,7 @@ pub fn settings(
 }
 
 fn given(matches: &ArgMatches, setting: &Setting) -> Vec<String> {
-    let texts = matches.get_many::<String>(setting.name);
-    texts.into_iter().flatten().cloned().collect()
+    args::many(matches, setting.name).unwrap_or_default()
 }
 
 fn work(request: &Request) -> anyhow::Result<()> {

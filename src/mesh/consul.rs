@@ -5,6 +5,9 @@ use super::annotations::table::{Annotation, Meaning, Reader, annotation, option}
 use super::{Delivery, Mesh, OptOut, is_false};
 use crate::types::{Invalid, MeshName};
 
+/// The init container that its injector adds.
+pub const INIT_CONTAINER: &str = "consul-connect-inject-init";
+
 /// What is known of it.
 pub const CONSUL: Mesh = Mesh {
     name: "Consul",
@@ -38,7 +41,7 @@ pub const CONSUL: Mesh = Mesh {
     annotations: ANNOTATIONS,
     proxies: &["consul-dataplane", "envoy-sidecar"],
     proxy_images: &["consul-dataplane"],
-    init_containers: &["consul-connect-inject-init"],
+    init_containers: &[INIT_CONTAINER],
     chains: &[("CONSUL_", "Consul")],
     tables: &[("inet consul", "Consul")],
     traces: &[],

@@ -2,7 +2,7 @@
 
 use super::invocation::Invocation;
 use super::manifest::Pod;
-use super::{MESHES, Mesh};
+use super::{MESHES, Mesh, consul};
 use crate::types::{Id, Port};
 use crate::yaml::Node;
 
@@ -49,7 +49,7 @@ const OTHER_COMMANDS: [&str; 9] = [
     "probe",
 ];
 /// Consul's init container, and the variable that tells it to redirect.
-const CONSUL_S: (&str, &str) = ("consul-connect-inject-init", "CONSUL_REDIRECT_TRAFFIC_CONFIG");
+const CONSUL_S: (&str, &str) = (consul::INIT_CONTAINER, "CONSUL_REDIRECT_TRAFFIC_CONFIG");
 /// The program of Istio, which does the same.
 const ISTIO_S: &str = "istio-iptables";
 

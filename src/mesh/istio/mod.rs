@@ -9,6 +9,9 @@ use super::annotations::table::{Annotation, Meaning, NOTHING, annotation, option
 use super::{Delivery, Mesh, OptOut, is_false};
 use crate::types::MeshName;
 
+/// The init container that its injector adds.
+pub const INIT_CONTAINER: &str = "istio-init";
+
 /// What is known of it. Its numbers are our defaults.
 pub const ISTIO: Mesh = Mesh {
     name: "Istio",
@@ -44,7 +47,7 @@ pub const ISTIO: Mesh = Mesh {
     annotations: ANNOTATIONS,
     proxies: &["istio-proxy"],
     proxy_images: &["proxyv2"],
-    init_containers: &["istio-init"],
+    init_containers: &[INIT_CONTAINER],
     chains: &[("ISTIO_", "Istio (istio-init or istio-cni)")],
     tables: &[("inet istio-proxy-", "Istio (native nftables)")],
     // Those of TPROXY: 0x539 is 1337, the mark of packets to the proxy; 0x53a that of its own.
@@ -169,5 +172,5 @@ fn has_istio_init(status: &str) -> bool {
     let containers = status
         .as_ref()
         .and_then(|status| status.get("initContainers")?.as_array());
-    containers.is_some_and(|containers| containers.iter().any(|name| name == "istio-init"))
+    containers.is_some_and(|containers| containers.iter().any(|name| name == INIT_CONTAINER))
 }

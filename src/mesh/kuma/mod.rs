@@ -13,6 +13,9 @@ use crate::options::Layer;
 use crate::types::{MeshName, Port, parse_ports};
 use crate::yaml;
 
+/// The init container that its injector adds.
+pub const INIT_CONTAINER: &str = "kuma-init";
+
 /// What is known of it.
 pub const KUMA: Mesh = Mesh {
     name: "Kuma",
@@ -28,7 +31,7 @@ pub const KUMA: Mesh = Mesh {
     annotations: ANNOTATIONS,
     proxies: &["kuma-sidecar"],
     proxy_images: &["kuma-dp"],
-    init_containers: &["kuma-init"],
+    init_containers: &[INIT_CONTAINER],
     chains: &[("KUMA_MESH_", "Kuma")],
     tables: &[],
     traces: &[&["--comment", "kuma/mesh/transparent/proxy/"]],
@@ -146,7 +149,7 @@ pub fn redirects_by_init_container(annotations: &Annotations) -> Option<String> 
     });
     (!is_listed && !cni_mode).then(|| {
         format!(
-            "its init container kuma-init redirects it: neither does {NETWORKS} name {CNI_NETWORK}, nor is cniMode \
+            "its init container {INIT_CONTAINER} redirects it: neither does {NETWORKS} name {CNI_NETWORK}, nor is cniMode \
              true in {WHOLE_CONFIG}"
         )
     })

@@ -6,6 +6,9 @@ use super::annotations::table::{Annotation, Meaning, annotation, option};
 use super::{Delivery, Mesh, OptOut};
 use crate::types::MeshName;
 
+/// The init container that its injector adds.
+pub const INIT_CONTAINER: &str = "linkerd-init";
+
 /// What is known of it.
 pub const LINKERD: Mesh = Mesh {
     name: "Linkerd",
@@ -35,7 +38,7 @@ pub const LINKERD: Mesh = Mesh {
     annotations: ANNOTATIONS,
     proxies: &["linkerd-proxy"],
     proxy_images: &[],
-    init_containers: &["linkerd-init"],
+    init_containers: &[INIT_CONTAINER],
     chains: &[("PROXY_INIT_", "Linkerd (linkerd-init or linkerd-cni)")],
     tables: &[],
     traces: &[],

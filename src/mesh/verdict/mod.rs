@@ -16,7 +16,7 @@ use super::container::Container;
 use super::invocation::ReadInvocation;
 use super::pod::{Described, Pod};
 use super::policy::{self, OnMissing, Policy, Select};
-use super::{MESHES, Mesh, OptOut, consul, go, kuma};
+use super::{MESHES, Mesh, OptOut, consul, go, istio, kuma};
 use crate::options::problem::{Problem, Source};
 use crate::options::{Layer, Settings};
 use crate::types::{Invalid, MeshName};
@@ -165,12 +165,6 @@ const ASKS: [Asks; 5] = [
 const ISTIO_INJECT: &str = "sidecar.istio.io/inject";
 /// Lists, among others, the init containers that Istio's injector has added.
 const ISTIO_STATUS: &str = "sidecar.istio.io/status";
-/// The init container that it names.
-const ISTIO_INIT: &str = "istio-init";
-/// The one of Consul.
-const CONSUL_INIT: &str = "consul-connect-inject-init";
-/// The one of Kuma.
-const KUMA_INIT: &str = "kuma-init";
 /// A label; Kuma reads no annotation of this name.
 const KUMA_INJECTION: &str = "kuma.io/sidecar-injection";
 
@@ -257,7 +251,7 @@ pub fn opt_out(pod: &Pod<'_>) -> Result<Option<Left>, Problem> {
     let found = opt_outs.find(|OptOut { annotation, says, .. }| said(annotation).is_some_and(says));
     let told = found.map(|OptOut { annotation, reason, .. }| Left {
         because: match *annotation {
-            ISTIO_STATUS => Because::InitContainer(ISTIO_INIT),
+            ISTIO_STATUS => Because::InitContainer(istio::INIT_CONTAINER),
             _ => Because::Told,
         },
         reason: format!("{reason} ({annotation})"),
@@ -273,9 +267,9 @@ fn left_to_init_container(annotations: &Annotations) -> Option<Left> {
     };
     if consul::init_container_redirects(annotations) {
         let reason = "Consul's init container redirects it (there is no consul.hashicorp.com/redirect-traffic-config)";
-        return Some(found(CONSUL_INIT, reason.to_owned()));
+        return Some(found(consul::INIT_CONTAINER, reason.to_owned()));
     }
-    kuma::redirects_by_init_container(annotations).map(|reason| found(KUMA_INIT, reason))
+    kuma::redirects_by_init_container(annotations).map(|reason| found(kuma::INIT_CONTAINER, reason))
 }
 
 /// Why the plugin redirects a pod that its names do not exempt, or why it does not.
