@@ -293,7 +293,9 @@ impl Installer {
         stream
             .set_read_timeout(Some(Duration::from_secs(10)))
             .expect("a timeout");
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: node\r\n\r\n").expect("a request");
+        // In one piece, as a kubelet sends it.
+        let request = format!("GET {path} HTTP/1.1\r\nHost: node\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("a request");
         let mut answer = String::new();
         match stream.read_to_string(&mut answer) {
             Err(error) if error.kind() != ErrorKind::ConnectionReset => panic!("{error}"),
