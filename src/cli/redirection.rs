@@ -43,7 +43,7 @@ pub fn text(settings: &Settings) -> anyhow::Result<String> {
     let plan = plan(&settings.config)?;
     Ok(match settings.dry_run.output {
         Output::Nft => render::nft::script(&plan),
-        Output::Iptables => iptables::script(&plan),
+        Output::Iptables => iptables::script(&plan)?,
         Output::Json => render::json::document(&plan),
     })
 }

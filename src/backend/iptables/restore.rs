@@ -241,7 +241,7 @@ impl Iptables {
 
     /// The way to `ruleset` in each family.
     fn steps(&self, ruleset: &Ruleset) -> Result<Vec<Step>, IptablesError> {
-        let planned = lower(ruleset);
+        let planned = lower(ruleset)?;
         let step = |family| {
             let wanted = if ruleset.families.contains(family) {
                 self.programs(family)?;
