@@ -176,7 +176,7 @@ fn repair(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         output::print(&format!("{line}\n"))?;
         match state {
             State::Lacking { netns, .. } if !dry_run => {
-                let outcome = repair::repair(&sandbox, netns, &places);
+                let outcome = repair::repair(&sandbox, &netns, &places);
                 failed |= outcome.is_err();
                 worker::tell_outcome(&sandbox, &outcome);
             }

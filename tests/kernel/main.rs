@@ -48,6 +48,7 @@ mod linkerd;
 mod load;
 mod lock;
 mod minimal_container;
+mod namespaces;
 mod netlink_faults;
 mod output;
 mod privilege;

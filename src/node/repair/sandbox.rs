@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use super::cache::Cached;
 use crate::cni::attach::verdict;
 use crate::cni::capability::POD_ANNOTATIONS;
-use crate::cni::environment::Attachment;
 use crate::cni::error::Error;
 use crate::cni::netconf::NetConf;
 use crate::cni::version::Version;
@@ -107,17 +106,6 @@ impl Sandbox {
     /// It would have refused that.
     pub fn netconf(&self) -> Result<NetConf, Error> {
         NetConf::parse(self.netconf.to_string().as_bytes())
-    }
-
-    /// The attachment that our plugin would have seen, with the network namespace at `netns`.
-    pub fn attachment(&self, netns: PathBuf) -> Attachment {
-        Attachment {
-            container_id: self.container.clone(),
-            netns,
-            ifname: self.ifname.clone(),
-            pod: self.pod.clone(),
-            consul_config: None,
-        }
     }
 
     /// What our plugin would do.

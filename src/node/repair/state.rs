@@ -1,11 +1,12 @@
 //! What a look at a pod means: pure decisions.
 
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::locate::Located;
 use super::sandbox::Wanted;
 use crate::backend::running::Holder;
 use crate::cni::late::Seen;
+use crate::linux::netns::Netns;
 use crate::types::{Choice, Uid, Uids};
 
 /// What is done about pods that lack their rules.
@@ -68,8 +69,8 @@ pub enum State {
     Lacking {
         /// Why the plugin would.
         reason: String,
-        /// Where its network namespace is.
-        netns: PathBuf,
+        /// Its network namespace.
+        netns: Arc<Netns>,
     },
     /// Its annotations are not known; a process of the proxy's user runs in it, and nobody redirects its traffic.
     Suspected(String),
@@ -159,7 +160,8 @@ mod tests {
 
     fn at(holder: Holder) -> Located {
         let addresses = Vec::new();
-        Located::At("/host/netns/cni-1".into(), Seen { holder, addresses })
+        let netns = Netns::open("/proc/self/ns/net".into()).unwrap();
+        Located::At(Arc::new(netns), Seen { holder, addresses })
     }
 
     fn uids() -> Uids {

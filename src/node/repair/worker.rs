@@ -41,8 +41,8 @@ pub struct Worker {
 /// What is remembered of a pod, by the ID of its sandbox.
 #[derive(Default)]
 struct Memory {
-    /// How it was when it was told.
-    told: Option<State>,
+    /// Its state and the reason when that was told. Not more: a network namespace lasts as long as it is held.
+    told: Option<(&'static str, String)>,
     /// The warning that was told.
     warned: Option<String>,
     /// Whether what can be done was done.
@@ -130,9 +130,10 @@ impl Worker {
                 warn(&sandbox, warning.as_deref());
                 memory.warned = warning;
             }
-            if memory.told.as_ref() != Some(&state) {
+            let now = (state.name(), state.reason().to_owned());
+            if memory.told.as_ref() != Some(&now) {
                 tell(&sandbox, &state);
-                memory.told = Some(state.clone());
+                memory.told = Some(now);
             }
             let State::Lacking { netns, .. } = state else {
                 memory.done = false;
@@ -145,7 +146,7 @@ impl Worker {
             left -= 1;
             let outcome = match self.mode {
                 Mode::Off | Mode::Report => continue,
-                Mode::InPlace => repair(&sandbox, netns, &self.places),
+                Mode::InPlace => repair(&sandbox, &netns, &self.places),
                 #[cfg(feature = "kubernetes")]
                 Mode::Label => kubernetes::act(&sandbox, kubernetes::Wish::Label),
                 #[cfg(feature = "kubernetes")]
