@@ -22,7 +22,7 @@ const BYTES_KEPT: [&str; 5] = [
 /// Each message of the transaction: what it is about, and its bytes.
 fn netlink(plan: &Plan) -> String {
     let steps = nftables::create(&plan.ruleset);
-    let bytes = nftables::transaction(&steps, None);
+    let bytes = nftables::transaction(&steps, None).expect("no part is too long");
     let mut rest = bytes.as_slice();
     let mut lines = Vec::new();
     let objects = steps.iter().map(|step| step.object.to_string());

@@ -50,6 +50,7 @@ mod lock;
 mod minimal_container;
 mod namespaces;
 mod netlink_faults;
+mod netlink_sockets;
 mod output;
 mod privilege;
 mod probe;

@@ -68,7 +68,7 @@ fn render(plan: &Plan, of_pod: bool) {
     let names: Vec<&str> = plan.ruleset.chains.iter().map(|chain| &*chain.name).collect();
     assert!(listing.chain_names().all(|name| names.contains(&name)));
     let elements = plan.ruleset.sets.iter().map(|set| set.elements.single_addresses().unwrap_or(2 * set.elements.len()));
-    let bytes: usize = nftables::transaction(&steps, None).len();
+    let bytes: usize = nftables::transaction(&steps, None).expect("no part is too long").len();
     let most = BYTES_OF_RULE * (steps.len() + 2) + BYTES_OF_ELEMENT * elements.sum::<usize>();
     assert!((1..=most).contains(&bytes), "{bytes} bytes of messages, at most {most}");
     let rules: usize = plan.ruleset.chains.iter().map(|chain| chain.rules.len()).sum();
