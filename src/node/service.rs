@@ -14,7 +14,7 @@ use super::repair::state::Mode;
 use super::repair::worker::Worker;
 use super::reports::{self, Place, Receiver};
 use super::watch::{Pause, Watch};
-use super::{Directories, Look, Node, NodeError, health};
+use super::{Directories, Look, Node, NodeError, health, undisturbed};
 use crate::linux::files::FileError;
 
 /// How long nothing has to happen until we look all the same.
@@ -23,8 +23,6 @@ const RESYNC: Duration = Duration::from_secs(60);
 const TOGETHER: Duration = Duration::from_millis(50);
 /// How long a configuration may be gone, or half written, until the next one is taken instead.
 const SETTLE: Duration = Duration::from_millis(200);
-/// How often to try, where somebody changes a configuration in the same moment.
-const TRIES: usize = 20;
 
 /// The installer that stays.
 #[derive(Clone, Debug)]
@@ -49,20 +47,18 @@ pub struct Service {
 /// Something cannot be put in place, or there is no configuration to join.
 pub fn once(node: &Node) -> Result<(), NodeError> {
     node.directories.remove_unfinished()?;
-    for _ in 0..TRIES {
+    let target = undisturbed(&node.directories.conf, || {
         let look = node.look()?;
         if look.reasons().is_empty() {
-            let target = look.layout.target.map_err(NodeError::Waiting)?;
-            tracing::info!(target, "in place");
-            return Ok(());
+            return Ok(Some(look.layout.target));
         }
-        match node.install(&look) {
-            Ok(()) => tell(&look),
-            Err(FileError::Changed(path)) => tracing::debug!(path = %path.display(), "changed in this moment"),
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Err(FileError::Changed(node.directories.conf.clone()).into())
+        node.install(&look)?;
+        tell(&look);
+        Ok(None)
+    })?;
+    let target = target.map_err(NodeError::Waiting)?;
+    tracing::info!(target, "in place");
+    Ok(())
 }
 
 /// Takes everything away, unless an installer runs that would put it back.
@@ -96,9 +92,10 @@ impl Service {
         self.node.directories.remove_unfinished()?;
         let mut keeper = Keeper::new(&self.node, &metrics);
         let ours = Arc::new(AtomicBool::new(false));
-        if self.repair != Mode::Off {
-            Worker::start(&self.node, &self.places, self.repair, &metrics, &ours)?;
-        }
+        let repair = match self.repair {
+            Mode::Off => None,
+            mode => Some(Worker::start(&self.node, &self.places, mode, &metrics, &ours)?),
+        };
         loop {
             metrics.turned();
             tracing::trace!("looking");
@@ -117,6 +114,8 @@ impl Service {
                 break;
             }
         }
+        // Nothing is repaired any more once this is gone.
+        drop(repair);
         if self.uninstall_on_exit && desk.is_ours() {
             return self.node.directories.uninstall();
         }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 #[cfg(feature = "kubernetes")]
@@ -36,6 +37,22 @@ pub struct Worker {
     error: String,
     /// How many files were passed over when that was told.
     unusable: usize,
+    /// Disconnected once the service ends.
+    stop: Receiver<()>,
+}
+
+/// A worker at work. Dropping it ends the work: a repair that has begun is brought to its end first.
+pub struct Working {
+    running: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.running = None;
+        // A panic of it was told already.
+        let _ended = self.thread.take().map(JoinHandle::join);
+    }
 }
 
 /// What is remembered of a pod, by the ID of its sandbox.
@@ -52,7 +69,7 @@ struct Memory {
 }
 
 impl Worker {
-    /// Starts one that works for as long as the process runs, while `ours` says that the node is ours.
+    /// Starts one that works until the handle is dropped, while `ours` says that the node is ours.
     ///
     /// # Errors
     /// There can be no thread.
@@ -62,7 +79,8 @@ impl Worker {
         mode: Mode,
         metrics: &Arc<Metrics>,
         ours: &Arc<AtomicBool>,
-    ) -> Result<(), NodeError> {
+    ) -> Result<Working, NodeError> {
+        let (running, stop) = mpsc::channel();
         let mut worker = Self {
             node: node.clone(),
             places: places.clone(),
@@ -71,6 +89,7 @@ impl Worker {
             memory: BTreeMap::new(),
             error: String::new(),
             unusable: 0,
+            stop,
         };
         let ours = Arc::clone(ours);
         warn_of_missing(&places.proc);
@@ -79,17 +98,25 @@ impl Worker {
         }
         metrics.add(POD_REPAIRS, &[("mode", mode.name())], 0.0);
         let work = move || {
-            loop {
-                let wait = if ours.load(Ordering::Acquire) {
+            let mut wait = Duration::ZERO;
+            while !worker.is_told_to_stop(wait) {
+                wait = if ours.load(Ordering::Acquire) {
                     worker.turn()
                 } else {
                     SOON
                 };
-                thread::sleep(wait);
             }
         };
         let thread = thread::Builder::new().name("repair".to_owned()).spawn(work);
-        thread.map(drop).map_err(NodeError::Thread)
+        Ok(Working {
+            running: Some(running),
+            thread: Some(thread.map_err(NodeError::Thread)?),
+        })
+    }
+
+    /// Waits, unless the service ends meanwhile or has ended.
+    fn is_told_to_stop(&self, wait: Duration) -> bool {
+        self.stop.recv_timeout(wait) == Err(RecvTimeoutError::Disconnected)
     }
 
     /// Looks, and repairs what is due. Returns for how long to rest.
@@ -140,7 +167,7 @@ impl Worker {
                 continue;
             };
             let is_due = memory.not_before.is_none_or(|time| time <= Instant::now());
-            if memory.done || !is_due || left == 0 {
+            if memory.done || !is_due || left == 0 || self.stop.try_recv() == Err(TryRecvError::Disconnected) {
                 continue;
             }
             left -= 1;
@@ -262,5 +289,36 @@ pub fn tell_outcome(sandbox: &Sandbox, outcome: &Result<Outcome, Failure>) {
 fn warn_of_missing(proc: &Path) {
     if !proc.is_dir() {
         tracing::info!(directory = %proc.display(), "not there: processes of the node are not seen (--proc-dir)");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::Directories;
+    use crate::node::layout::{Choice, Wanted};
+
+    #[test]
+    fn the_thread_ends_with_its_handle() {
+        let node = Node {
+            directories: Directories {
+                bin: "/no/such/bin".into(),
+                conf: "/no/such/conf".into(),
+            },
+            wanted: Wanted {
+                entry: serde_json::json!({ "type": "sidetrack" }),
+                choice: Choice::First,
+            },
+        };
+        let places = Places {
+            cache: "/no/such/cache".into(),
+            netns: "/no/such/netns".into(),
+            proc: "/no/such/proc".into(),
+        };
+        let (metrics, ours) = (Arc::new(Metrics::default()), Arc::new(AtomicBool::new(true)));
+        let working = Worker::start(&node, &places, Mode::InPlace, &metrics, &ours).unwrap();
+        assert!(Arc::strong_count(&ours) == 2);
+        drop(working);
+        assert_eq!((Arc::strong_count(&ours), Arc::strong_count(&metrics)), (1, 1));
     }
 }
