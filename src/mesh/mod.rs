@@ -42,6 +42,8 @@ pub struct Mesh {
     pub rewrites_probes: bool,
     /// What its injector leaves on a pod with a sidecar: all of these annotations, with this value where there is one.
     pub mark: &'static [(&'static str, Option<&'static str>)],
+    /// What tells its injector whether to inject a pod.
+    pub injection: Injection,
     /// The annotations that keep a pod from being redirected, whatever else it has.
     pub opt_outs: &'static [OptOut],
     /// Its annotations that say how a pod is redirected.
@@ -150,6 +152,31 @@ fn defaults(name: MeshName) -> Layer {
             ..Layer::default()
         },
     }
+}
+
+/// What tells an injector whether to inject a pod. A pod that bears the mark of an injected sidecar is past that: whatever
+/// these say then, its proxy is there.
+#[derive(Debug)]
+pub struct Injection {
+    /// The annotation, or the label.
+    pub name: &'static str,
+    /// Where it is read.
+    pub place: Place,
+    /// Whether this value asks for a sidecar.
+    pub yes: fn(&str) -> bool,
+    /// Whether this value keeps the injector away.
+    pub no: fn(&str) -> bool,
+}
+
+/// Where an injector reads what it is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Among the annotations.
+    Annotation,
+    /// Among the labels.
+    Label,
+    /// Among the labels; among the annotations where no label of this name is there, not even an empty one.
+    LabelOrAnnotation,
 }
 
 /// An annotation that keeps a pod from being redirected where it has certain values.
