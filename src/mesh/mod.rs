@@ -18,7 +18,7 @@ pub mod verdict;
 use self::annotations::Annotations;
 use self::annotations::table::{Annotation, Said};
 use crate::options::problem::Problem;
-use crate::options::{Config, Layer, Settings, table};
+use crate::options::{Layer, Settings, table};
 use crate::types::{InboundMode, IpFamily, MeshName, NoAccounts, Ports, Uids};
 
 /// What is known of a mesh.
@@ -98,11 +98,11 @@ pub fn delivery(name: MeshName) -> Delivery {
     named(name).map_or(Delivery::FromPassthrough, |mesh| mesh.delivery)
 }
 
-/// The mesh, where IPv6 is left alone since its proxy does not listen on it unless its own settings say so.
-pub fn leaves_ipv6_alone(config: &Config) -> Option<&'static Mesh> {
-    let by_default = |mesh: &&Mesh| mesh.layer().ip_family == Some(IpFamily::Ipv4);
-    let mesh = named(config.proxy.mesh).filter(by_default);
-    mesh.filter(|_| config.general.ip_family == IpFamily::Ipv4)
+/// The mesh, where IPv6 is left alone since its proxy does not listen on it unless its own settings say so, and nobody
+/// asked for that.
+pub fn leaves_ipv6_alone(settings: &Settings) -> Option<&'static Mesh> {
+    let is_left = settings.config.general.ip_family == IpFamily::Ipv4 && !settings.names_family;
+    named(settings.config.proxy.mesh).filter(|_| is_left)
 }
 
 /// The settings that `layer` leads to: where it is silent its mesh decides, and then the defaults.
@@ -111,7 +111,11 @@ pub fn leaves_ipv6_alone(config: &Config) -> Option<&'static Mesh> {
 /// Every contradiction between values.
 pub fn settings(layer: Layer) -> Result<Settings, Vec<Problem>> {
     let name = layer.mesh.unwrap_or(MeshName::Istio);
-    let settings = Settings::from_layer(layer.over(defaults(name)))?;
+    let names_family = layer.ip_family.is_some();
+    let settings = Settings {
+        names_family,
+        ..Settings::from_layer(layer.over(defaults(name)))?
+    };
     let tproxy = settings.config.inbound.mode == InboundMode::Tproxy;
     if tproxy && delivery(name) != Delivery::FromPassthrough {
         let reason = format!("the proxy of {name} does not take connections by TPROXY; leave one of them out");
