@@ -3,6 +3,7 @@
 pub mod annotations;
 pub mod consul;
 pub mod container;
+pub mod front_end;
 pub mod go;
 pub mod invocation;
 pub mod istio;
