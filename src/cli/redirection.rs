@@ -23,7 +23,7 @@ pub fn apply(settings: &Settings) -> anyhow::Result<()> {
     let mut namespace = Namespace::claim();
     let observed = namespace.observe()?;
     observed.log_warnings();
-    observed.warn_of_ipv6(&settings.config);
+    observed.warn_of_ipv6(settings);
     let facts = facts(&settings.config, Some(&observed.loopback))?;
     let plan = Plan::new(&settings.config, &facts)?;
     let chosen = install::apply(&mut namespace, &plan, settings.install.backend, &observed)?;
