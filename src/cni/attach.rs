@@ -56,7 +56,7 @@ pub fn verdict(netconf: &NetConf, pod: &PodName) -> Result<Verdict, Error> {
 /// See [`Error`]. Nothing was changed then.
 pub fn add(netconf: &NetConf, attachment: &Attachment) -> Result<Outcome, Error> {
     let netns = pod_netns(attachment)?;
-    let (reason, Settings { config, install, .. }) = match verdict(netconf, &attachment.pod)? {
+    let (reason, settings) = match verdict(netconf, &attachment.pod)? {
         Verdict::Left(Left { reason, .. }) => {
             tracing::info!("not redirected: {reason}");
             return Ok(Outcome::LetThrough(reason));
@@ -64,10 +64,10 @@ pub fn add(netconf: &NetConf, attachment: &Attachment) -> Result<Outcome, Error>
         Verdict::Redirected(redirected) => (redirected.reason, redirected.settings),
     };
     tracing::info!("redirected: {reason}");
-    writing(&netns, install.backend, &mut |backend, namespace, observed| {
+    writing(&netns, settings.install.backend, &mut |backend, namespace, observed| {
         observed.log_warnings();
-        observed.warn_of_ipv6(&config);
-        put_in_place(netconf, &config, backend, namespace, observed)
+        observed.warn_of_ipv6(&settings);
+        put_in_place(netconf, &settings.config, backend, namespace, observed)
     })?;
     Ok(Outcome::Redirected(reason))
 }
@@ -113,6 +113,7 @@ pub(super) fn put_in_place(
 ) -> Result<(), Error> {
     let (config, facts) = seen(config, observed, &netconf.resolvers);
     let plan = Plan::new(&config, &facts)?;
+    applied::warn_of_idle_options(&config, &facts, &plan);
     let done = install::apply_with(namespace, &plan, backend, observed)?;
     applied::log(&config, &facts, &plan, backend, &done);
     Ok(())
