@@ -47,7 +47,7 @@ fn plan_and_render_within(config: &Config, of_pod: bool) {
 }
 
 /// What a rule, a chain and an element take at most, as text or as messages.
-const BYTES_OF_RULE: usize = 512;
+const BYTES_OF_RULE: usize = 2048;
 const BYTES_OF_ELEMENT: usize = 96;
 
 fn render(plan: &Plan, of_pod: bool) {
