@@ -27,6 +27,7 @@ pub use self::observed::Observed;
 use crate::drift::Difference;
 use crate::facts::InstalledChain;
 use crate::linux::lock::Lock;
+use crate::linux::marks::{self, Discards};
 use crate::linux::route::{Loopback, Route, RouteError};
 use crate::plan::Prerequisite;
 use crate::ruleset::{Installed, Ruleset};
@@ -66,6 +67,9 @@ pub trait Kernel {
     /// # Errors
     /// It cannot or may not be removed.
     fn remove(&mut self, what: Prerequisite) -> Result<bool, KernelError>;
+
+    /// Why marked IPv4 packets that arrive would be dropped here, if so.
+    fn discards_marked(&mut self) -> Option<Discards>;
 
     /// All that is ours besides rules, as it is now, in the order in which it is added: also routes whose rule is gone.
     ///
@@ -180,9 +184,12 @@ impl Namespace {
     /// # Errors
     /// The kernel did not answer.
     pub fn observe(&mut self) -> Result<Observed, KernelError> {
+        let loopback = self.loopback()?;
+        let (policy_routing, foreign_rules) = self.route()?.policy_routing()?;
         Ok(Observed {
-            loopback: self.loopback()?,
-            policy_routing: self.route()?.policy_routing()?,
+            loopback,
+            policy_routing,
+            foreign_rules,
             chains: self.chains()?,
             legacy: legacy::chains()?,
         })
@@ -208,6 +215,10 @@ impl Kernel for Namespace {
 
     fn remove(&mut self, what: Prerequisite) -> Result<bool, KernelError> {
         Ok(self.route()?.remove(what)?)
+    }
+
+    fn discards_marked(&mut self) -> Option<Discards> {
+        marks::discards()
     }
 
     fn prerequisites(&mut self) -> Result<Vec<Prerequisite>, KernelError> {
