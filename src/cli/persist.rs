@@ -4,7 +4,7 @@ use clap::ArgMatches;
 
 use super::failure::Failure;
 use super::{args, output, redirection, settings};
-use crate::host::{self, Files};
+use crate::host::{self, FIREWALLS, Files};
 use crate::mesh;
 use crate::options::Config;
 use crate::types::{DnsServers, Output, Port};
@@ -43,6 +43,13 @@ pub fn apply(matches: &ArgMatches) -> anyhow::Result<()> {
         return Err(error);
     }
     files.tell();
+    for firewall in FIREWALLS.iter().filter(|firewall| firewall.is_enabled()) {
+        tracing::info!(
+            firewall = firewall.unit,
+            "this service is enabled here and flushes rules: sidetrack.service starts after it, and again whenever it is \
+             restarted or reloaded by systemctl"
+        );
+    }
     tracing::info!(
         "sidetrack.service applies this at every boot; it counts as started after \
          `systemctl daemon-reload && systemctl start sidetrack`, or the next boot"

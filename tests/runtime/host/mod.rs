@@ -1,6 +1,7 @@
 //! A host that systemd boots: what `--persist` puts there, what comes of it, and the Debian package.
 
 mod boot;
+mod firewalls;
 mod package;
 
 use std::fs;
@@ -54,7 +55,11 @@ fn what_persists_is_in_force_before_the_network_is_up_until_it_is_down_and_after
     let persisted = host.etc();
     let ours = |line: &&str| !before.lines().any(|before| before == *line);
     let new: Vec<&str> = persisted.lines().filter(ours).collect();
-    assert_eq!(new.len(), 4, "two files, a link and a directory: {new:#?}");
+    assert_eq!(
+        new.len(),
+        6,
+        "two files and a directory, two links and a directory of the firewall's: {new:#?}"
+    );
     assert!(before.lines().all(|line| persisted.contains(line)), "{persisted}");
 
     host.reboot();
