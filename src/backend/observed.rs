@@ -1,6 +1,7 @@
 //! What is in a network namespace.
 
 use super::RuleBackend;
+use super::nftables::Closed;
 use crate::facts::InstalledChain;
 use crate::linux::route::{ForeignRule, Loopback, Sharing};
 use crate::mesh::redirectors::redirectors;
@@ -20,6 +21,8 @@ pub struct Observed {
     pub foreign_rules: Vec<ForeignRule>,
     /// The chains of nf_tables, iptables-nft's among them.
     pub chains: Vec<InstalledChain>,
+    /// The tables of nf_tables that drop what arrives unless a rule accepts it.
+    pub closed: Vec<Closed>,
     /// The chains of legacy iptables; `None` where they cannot be seen.
     pub legacy: Option<Vec<InstalledChain>>,
 }

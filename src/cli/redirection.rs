@@ -28,6 +28,7 @@ pub fn apply(settings: &Settings) -> anyhow::Result<()> {
     let facts = facts(&settings.config, Some(&observed.loopback))?;
     let plan = Plan::new(&settings.config, &facts)?;
     applied::warn_of_idle_options(&settings.config, &facts, &plan);
+    namespace.warn_of_blocked_ports(&settings.config, &observed);
     let chosen = install::apply(&mut namespace, &plan, settings.install.backend, &observed)?;
     let backend = chosen.backend;
     if let Some(reason) = &chosen.fallback {

@@ -36,6 +36,7 @@ mod dry_run;
 mod envoy;
 mod explain;
 mod faults;
+mod firewall;
 mod foreign_cleanup;
 mod foreign_writers;
 mod front_ends;

@@ -233,6 +233,16 @@ fn a_dry_run_prints_the_plan_and_the_files_and_a_host_that_locks_its_users_out_i
         assert!(files.contains(text), "{text:?} is not in {files}");
     }
     assert!(run.stderr.contains("--exclude-inbound-ports 22"), "{}", run.stderr);
+    // What containers send would count as inbound.
+    host.shell("ip link add docker0 type bridge").succeeded();
+    let hinted = |options: &str| {
+        let run = host
+            .shell(&format!("sidetrack apply --persist --dry-run {options}"))
+            .succeeded();
+        run.stderr
+            .contains("--reroute-interfaces docker0 treats them as outbound")
+    };
+    assert!(hinted("") && !hinted("--reroute-interfaces docker0") && !hinted("--exclude-interfaces docker0"));
     host.shell("sidetrack apply --persist --dry-run --output json")
         .failed(2, &["--output json"]);
 }
