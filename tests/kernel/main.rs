@@ -27,6 +27,7 @@ mod sandbox;
 mod temporary;
 
 mod benchmark;
+mod bound;
 mod check;
 mod cli;
 mod cni;
