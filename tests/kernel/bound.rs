@@ -3,17 +3,16 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, setsockopt, socket, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 use sidetrack::types::Family;
-use std::net::TcpStream;
-use std::os::fd::AsRawFd;
 
 use crate::common::{Address, Arrival, Caller, Owner, Pod, Server, To, http, output_of};
-use crate::program::{BACKENDS, apply};
+use crate::program::{BACKENDS, apply, sidetrack};
 
 const SERVER: u16 = 9090;
 
@@ -60,6 +59,15 @@ fn a_socket_bound_to_an_interface_reaches_the_proxy_by_a_route(backend: &str) {
     let (pod, _servers) = pod(backend, &[]);
     for family in Family::BOTH {
         call(&pod, "eth0", To::Peer(SERVER), family).expect_err("lost");
+        let to = To::Peer(SERVER).address(family).expect("an address").to_string();
+        let explain = ["explain", "outbound", "tcp", &to, "--from-kernel", "--bound-to", "eth0"];
+        let run = sidetrack(&pod.netns, &explain).succeeded();
+        assert!(
+            run.stderr.contains("bound to eth0") && run.stderr.contains("gets lost"),
+            "{}",
+            run.stderr
+        );
+        assert_eq!(sidetrack(&pod.netns, &explain[..5]).succeeded().stderr, "");
     }
     add_routes(&pod, "eth0");
     for family in Family::BOTH {
@@ -89,5 +97,10 @@ fn a_socket_bound_to_an_excluded_interface_goes_past_the_proxy() {
     for family in Family::BOTH {
         let arrival = call(&pod, "eth0", To::Peer(SERVER), family).expect("an answer");
         assert_eq!(arrival.server, "server", "{family}");
+        let to = To::Peer(SERVER).address(family).expect("an address").to_string();
+        let explain = ["explain", "outbound", "tcp", &to, "--from-kernel", "--bound-to", "eth0"];
+        let run = sidetrack(&pod.netns, &explain).succeeded();
+        assert_eq!(run.stderr, "");
+        assert!(run.stdout.contains("left alone: excluded interface"), "{}", run.stdout);
     }
 }
