@@ -48,13 +48,17 @@ pub fn log(config: &Config, facts: &Facts, plan: &Plan, backend: RuleBackend, ap
     };
     let families: Vec<String> = plan.ruleset.families.iter().map(|family| family.to_string()).collect();
     let tproxy = inbound.mode == InboundMode::Tproxy;
-    let is_istio_s = *dialect != Dialect::Sidetrack;
+    let rules_as = match dialect {
+        Dialect::Sidetrack => None,
+        Dialect::Istio(_) => Some("istio-iptables"),
+        Dialect::Kuma(_) => Some("kumactl"),
+    };
     tracing::info!(
         %backend,
         families = families.join(" and "),
         why = why(config, facts, plan.ruleset.families),
         mesh = %proxy.mesh,
-        rules_as = is_istio_s.then_some("istio-iptables"),
+        rules_as,
         proxy_uid = %proxy.uids,
         proxy_gid = %proxy.gids,
         inbound_mode = %inbound.mode,

@@ -24,7 +24,7 @@ pub fn apply(settings: &Settings) -> anyhow::Result<()> {
     let mut namespace = Namespace::claim();
     let observed = namespace.observe()?;
     observed.log_warnings();
-    observed.warn_of_ipv6(&settings.config);
+    observed.warn_of_ipv6(settings);
     let facts = facts(&settings.config, Some(&observed.loopback))?;
     let plan = Plan::new(&settings.config, &facts)?;
     applied::warn_of_idle_options(&settings.config, &facts, &plan);

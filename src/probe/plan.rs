@@ -164,7 +164,11 @@ impl Author<'_> {
 
     /// The application's name lookups; and the proxy's, where the link can tell what becomes of them.
     fn lookups(&self, ends: &Ends) -> Vec<Probe> {
-        if !self.captures_lookups || self.config.outbound.exclude_ports.contains(DNS_PORT) {
+        let Some(lookups) = Lookups::new(self.config, self.facts) else {
+            return Vec::new();
+        };
+        let of_everybody = matches!(lookups, Lookups::OfEverybody(_));
+        if !of_everybody && self.config.outbound.exclude_ports.contains(DNS_PORT) {
             return Vec::new();
         }
         let servers: &[IpAddr] = match &self.config.dns.servers {
