@@ -5,10 +5,11 @@ use std::fmt;
 use super::choice::candidates;
 use super::iptables::legacy;
 use super::nftables::{Nftables, NftablesError};
-use super::{KernelError, Namespace, Observed, RuleBackend};
+use super::{Kernel as _, KernelError, Namespace, Observed, RuleBackend};
 use crate::drift::{self, BaseChain, Difference, Kind, Place, Subject, Thing};
+use crate::linux::route::Sharing;
 use crate::plan::{Plan, Prerequisite};
-use crate::types::Backend;
+use crate::types::{Backend, Family};
 
 /// How what is installed compares with a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,8 +103,47 @@ impl Namespace {
                 ours.push(*what);
             }
         }
+        // What others need stays where a plan does without it.
+        ours.retain(|what| wanted.contains(what) || observed.needed_by_others(*what).is_none());
+        let mut differences = self.shared_tables(&wanted, observed)?;
+        if plan.marks_v4()
+            && let Some(discards) = self.discards_marked()
+        {
+            let subject = Subject::PolicyRule(Family::V4);
+            differences.push(Difference::new(
+                Kind::Foreign,
+                subject,
+                None,
+                Some(discards.to_string()),
+            ));
+        }
         let things = |all: &[Prerequisite]| all.iter().map(thing).collect::<Vec<_>>();
-        Ok(drift::things(&things(&wanted), &things(&ours)))
+        differences.extend(drift::things(&things(&wanted), &things(&ours)));
+        Ok(differences)
+    }
+
+    /// What others have to do with the routing tables that are to be ours alone.
+    fn shared_tables(&mut self, wanted: &[Prerequisite], observed: &Observed) -> Result<Vec<Difference>, KernelError> {
+        let mut differences = Vec::new();
+        let mut foreign = |subject, sharing: Sharing| {
+            differences.push(Difference::new(Kind::Foreign, subject, None, Some(sharing.to_string())));
+        };
+        for what in wanted {
+            match *what {
+                Prerequisite::Rule { family, .. } => {
+                    if let Some(sharing) = observed.sharing(*what) {
+                        foreign(Subject::PolicyRule(family), sharing);
+                    }
+                }
+                Prerequisite::Route { family, table } => {
+                    if self.route()?.has_foreign_routes(family, table)? {
+                        foreign(Subject::Route(family), Sharing::Route { family, table });
+                    }
+                }
+                Prerequisite::Address(_) => {}
+            }
+        }
+        Ok(differences)
     }
 
     /// The base chains of others that come before ours.

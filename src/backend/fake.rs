@@ -8,6 +8,7 @@ use super::nftables::Object;
 use super::nftables::transaction::NftablesError;
 use super::{Change, Kernel, KernelError, Observed, RuleBackend};
 use crate::facts::{InstalledChain, Ipv6, UsableAddresses};
+use crate::linux::marks::Discards;
 use crate::linux::netlink::NetlinkError;
 use crate::linux::route::{Loopback, RouteError};
 use crate::plan::Prerequisite;
@@ -97,6 +98,8 @@ impl Fake {
                 our_addresses: addresses.collect(),
             },
             policy_routing,
+            foreign_rules: Vec::new(),
+            closed: Vec::new(),
             chains: nftables.into_iter().chain(iptables_nft).collect(),
             legacy: Some(legacy.into_iter().collect()),
         }
@@ -147,6 +150,10 @@ impl Kernel for Fake {
         self.foreign.retain(|foreign| *foreign != what);
         let removed = self.ours.len() + self.foreign.len() < before;
         self.answer(Operation::Remove(what), removed)
+    }
+
+    fn discards_marked(&mut self) -> Option<Discards> {
+        None
     }
 
     fn prerequisites(&mut self) -> Result<Vec<Prerequisite>, KernelError> {

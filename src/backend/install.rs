@@ -6,6 +6,7 @@ use super::choice::{Chosen, choose};
 use super::iptables::IptablesError;
 use super::nftables::NftablesError;
 use super::{Change, Kernel, KernelError, Observed, RuleBackend};
+use crate::linux::route::RouteError;
 use crate::plan::{Plan, Prerequisite};
 use crate::types::Backend;
 
@@ -27,6 +28,8 @@ pub struct Removed {
     pub addresses: Vec<Ipv6Addr>,
     /// Our rules of policy routing and their routes.
     pub policy_routing: Vec<Prerequisite>,
+    /// What stays, since others need it: each with who.
+    pub kept: Vec<(Prerequisite, String)>,
 }
 
 impl Removed {
@@ -64,6 +67,14 @@ pub fn apply_with(
     observed: &Observed,
 ) -> Result<Applied, KernelError> {
     let wanted = Prerequisite::of(plan);
+    if let Some(sharing) = wanted.iter().find_map(|what| observed.sharing(*what)) {
+        return Err(RouteError::TableShared(sharing).into());
+    }
+    if plan.marks_v4()
+        && let Some(discards) = kernel.discards_marked()
+    {
+        return Err(RouteError::Discards(discards).into());
+    }
     let mut added = Vec::new();
     let installed = observed.holds_rules(backend);
     let result = add(kernel, &wanted, &mut added).and_then(|()| kernel.apply_rules(backend, &plan.ruleset, installed));
@@ -81,8 +92,16 @@ pub fn apply_with(
     }
     let mut stale = observed.prerequisites();
     stale.retain(|what| !wanted.contains(what));
-    // Routes go before their rules. Where one stays, so does its rule: that is how the next run finds it.
-    left_over.extend(stale.into_iter().rev().find_map(|what| kernel.remove(what).err()));
+    // Routes go before their rules. Where one cannot be removed, its rule stays: that is how the next run finds it.
+    left_over.extend(
+        stale
+            .into_iter()
+            .rev()
+            .find_map(|what| match observed.needed_by_others(what) {
+                Some(_) => None,
+                None => kernel.remove(what).err(),
+            }),
+    );
     if left_over.is_empty() {
         Ok(Applied { change, added })
     } else {
@@ -123,6 +142,10 @@ pub fn cleanup(kernel: &mut dyn Kernel, observed: &Observed) -> Result<Removed, 
         observed.prerequisites()
     });
     for what in ours.into_iter().rev() {
+        if let Some(by) = observed.needed_by_others(what) {
+            removed.kept.push((what, by));
+            continue;
+        }
         match kernel.remove(what) {
             Ok(true) => removed.push(what),
             Ok(false) => {}

@@ -22,15 +22,18 @@ pub use self::choice::RuleBackend;
 pub use self::error::KernelError;
 pub use self::foreign::RemovedForeign;
 use self::iptables::{Iptables, Variant, legacy};
-use self::nftables::{Nftables, NftablesError};
+use self::nftables::blocked::Arrival;
+use self::nftables::{Closed, Nftables, NftablesError};
 pub use self::observed::Observed;
 use crate::drift::Difference;
 use crate::facts::InstalledChain;
 use crate::linux::lock::Lock;
+use crate::linux::marks::{self, Discards};
 use crate::linux::route::{Loopback, Route, RouteError};
+use crate::options::Config;
 use crate::plan::Prerequisite;
 use crate::ruleset::{Installed, Ruleset};
-use crate::types::Family;
+use crate::types::{Family, InboundMode};
 
 /// What applying a ruleset did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +69,9 @@ pub trait Kernel {
     /// # Errors
     /// It cannot or may not be removed.
     fn remove(&mut self, what: Prerequisite) -> Result<bool, KernelError>;
+
+    /// Why marked IPv4 packets that arrive would be dropped here, if so.
+    fn discards_marked(&mut self) -> Option<Discards>;
 
     /// All that is ours besides rules, as it is now, in the order in which it is added: also routes whose rule is gone.
     ///
@@ -180,23 +186,59 @@ impl Namespace {
     /// # Errors
     /// The kernel did not answer.
     pub fn observe(&mut self) -> Result<Observed, KernelError> {
+        let loopback = self.loopback()?;
+        let (chains, closed) = self.chains()?;
+        let (policy_routing, foreign_rules) = self.route()?.policy_routing()?;
         Ok(Observed {
-            loopback: self.loopback()?,
-            policy_routing: self.route()?.policy_routing()?,
-            chains: self.chains()?,
+            loopback,
+            policy_routing,
+            foreign_rules,
+            chains,
+            closed,
             legacy: legacy::chains()?,
         })
     }
 
-    fn chains(&mut self) -> Result<Vec<InstalledChain>, KernelError> {
+    fn chains(&mut self) -> Result<(Vec<InstalledChain>, Vec<Closed>), KernelError> {
         match self.nftables().and_then(Nftables::chains) {
             Ok(chains) => Ok(chains),
             // Whoever is about to write will say so better.
             Err(error @ (NftablesError::Unsupported { .. } | NftablesError::NotPermitted(_))) => {
                 tracing::debug!(%error, "cannot see the chains of nf_tables");
-                Ok(Vec::new())
+                Ok((Vec::new(), Vec::new()))
             }
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Logs which chains of nf_tables drop what is redirected to the proxy.
+    pub fn warn_of_blocked_ports(&mut self, config: &Config, observed: &Observed) {
+        let (proxy, inbound) = (&config.proxy, &config.inbound);
+        let from_outside = !inbound.include_ports.is_empty() && inbound.mode == InboundMode::Redirect;
+        let arrivals = [
+            (from_outside, proxy.inbound_port, false, "inbound"),
+            (config.captures_outbound(), proxy.outbound_port, true, "outbound"),
+        ];
+        for (_, port, over_loopback, direction) in arrivals.into_iter().filter(|(is_meant, ..)| *is_meant) {
+            let arrival = Arrival { port, over_loopback };
+            let blocking = match self
+                .nftables()
+                .and_then(|nftables| nftables.blocking(&observed.closed, arrival))
+            {
+                Ok(blocking) => blocking,
+                Err(error) => {
+                    tracing::debug!(%error, "cannot see whether a firewall drops what is redirected");
+                    return;
+                }
+            };
+            for InstalledChain { table, chain } in blocking {
+                tracing::warn!(
+                    table,
+                    chain,
+                    "this chain drops what is redirected {direction}: it arrives at port {port}, which no rule of it \
+                     accepts. Accept TCP to that port there"
+                );
+            }
         }
     }
 }
@@ -208,6 +250,10 @@ impl Kernel for Namespace {
 
     fn remove(&mut self, what: Prerequisite) -> Result<bool, KernelError> {
         Ok(self.route()?.remove(what)?)
+    }
+
+    fn discards_marked(&mut self) -> Option<Discards> {
+        marks::discards()
     }
 
     fn prerequisites(&mut self) -> Result<Vec<Prerequisite>, KernelError> {

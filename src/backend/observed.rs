@@ -1,10 +1,11 @@
 //! What is in a network namespace.
 
 use super::RuleBackend;
+use super::nftables::Closed;
 use crate::facts::InstalledChain;
-use crate::linux::route::Loopback;
-use crate::mesh;
+use crate::linux::route::{ForeignRule, Loopback, Sharing};
 use crate::mesh::redirectors::redirectors;
+use crate::mesh::{self, Delivery};
 use crate::options::Settings;
 use crate::plan::Prerequisite;
 use crate::ruleset::TABLE;
@@ -16,8 +17,12 @@ pub struct Observed {
     pub loopback: Loopback,
     /// Our rules of policy routing; after them, where there are any, our routes.
     pub policy_routing: Vec<Prerequisite>,
+    /// The rules of policy routing that are not ours.
+    pub foreign_rules: Vec<ForeignRule>,
     /// The chains of nf_tables, iptables-nft's among them.
     pub chains: Vec<InstalledChain>,
+    /// The tables of nf_tables that drop what arrives unless a rule accepts it.
+    pub closed: Vec<Closed>,
     /// The chains of legacy iptables; `None` where they cannot be seen.
     pub legacy: Option<Vec<InstalledChain>>,
 }
@@ -106,6 +111,49 @@ impl Observed {
                 "the loopback interface is down: until it is up, redirected connections from here cannot reach the proxy"
             );
         }
+    }
+
+    /// Who else needs this of ours, if somebody does: another mesh's rules, or a foreign rule of policy routing.
+    pub fn needed_by_others(&self, what: Prerequisite) -> Option<String> {
+        match what {
+            Prerequisite::Address(_) => self.passes_on_from_address().map(str::to_owned),
+            Prerequisite::Rule { .. } => None,
+            Prerequisite::Route { family, table } => {
+                let mut rules = self.foreign_rules.iter();
+                let user = rules.find(|rule| (rule.family, rule.table) == (family, table));
+                user.map(|rule| format!("the {family} rule with priority {}", rule.priority))
+            }
+        }
+    }
+
+    /// The foreign rule that leads other packets than ours to the table of this rule, if there is one.
+    pub fn sharing(&self, what: Prerequisite) -> Option<Sharing> {
+        let Prerequisite::Rule { family, mark, table } = what else {
+            return None;
+        };
+        let of_table = |rule: &&ForeignRule| (rule.family, rule.table) == (family, table);
+        let mut rules = self.foreign_rules.iter().filter(of_table);
+        rules
+            .find(|rule| rule.leads_others_than(mark))
+            .map(|rule| Sharing::Rule {
+                family,
+                priority: rule.priority,
+                table,
+            })
+    }
+
+    /// The tool whose rules for IPv6 are here and need `::6`, from which its proxy passes traffic on, if there is one.
+    fn passes_on_from_address(&self) -> Option<&'static str> {
+        let of_v6 = |chain: &&InstalledChain| {
+            let table = chain.table.as_str();
+            table.starts_with("ip6 ") || table.starts_with("inet ") || table.ends_with("(legacy ip6tables)")
+        };
+        let mut others = redirectors(self.all_chains().filter(of_v6)).into_iter();
+        let other = others.find(|other| {
+            let mesh = other.mesh.map(mesh::delivery);
+            mesh == Some(Delivery::FromPassthrough)
+        });
+        other.map(|other| other.tool)
     }
 
     /// Whether rules of ours were seen.

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::failure::Failure;
 use super::settings::{Around, around_pod, settings};
-use super::{args, front_end, invocation, output, redirection};
+use super::{args, bound, front_end, invocation, output, redirection};
 use crate::backend::{Namespace, choice};
 use crate::linux::accounts::AccountFiles;
 use crate::linux::{interfaces, netns};
@@ -25,7 +25,7 @@ use crate::render;
 use crate::ruleset::Installed;
 use crate::simulate::words::{self, Description, Words};
 use crate::simulate::{self, Explanation, Packet, Scene, json, text};
-use crate::types::Backend;
+use crate::types::{Backend, InterfaceName};
 use crate::yaml::{self, Node};
 
 /// What is asked: a packet, whose rules it meets, and in which pod.
@@ -35,6 +35,8 @@ struct Question {
     /// The pod's addresses, where they were said.
     addresses: Vec<IpAddr>,
     netns: Option<String>,
+    /// The interface that the socket is bound to, if it is.
+    bound_to: Option<InterfaceName>,
 }
 
 /// Whose rules are followed.
@@ -97,6 +99,12 @@ fn arguments(command: Command) -> Command {
             "NAME",
             PACKET,
             "Where it arrives, or leaves for other hosts [eth0]",
+        ))
+        .arg(value(
+            "bound-to",
+            "NAME",
+            PACKET,
+            "Interface that its socket is bound to (SO_BINDTODEVICE)",
         ))
         .arg(value("mark", "MARK", PACKET, "Its mark, or that of the socket [0]"))
         .arg(value(
@@ -190,9 +198,11 @@ fn question(matches: &ArgMatches) -> Result<Question, Failure> {
         uid: text("uid"),
         gid: text("gid"),
         mark: text("mark"),
-        interface: text("interface"),
+        interface: text("interface").or_else(|| text("bound-to")),
         connection_state: text("connection-state"),
     };
+    let bound_to = bound::read(text("bound-to").as_deref(), &words.direction);
+    let bound_to = note(bound_to, &mut mistakes).flatten();
     let packet = match words::read(&words, &AccountFiles) {
         Ok(packet) => Some(packet),
         Err(wrong) => {
@@ -224,6 +234,7 @@ fn question(matches: &ArgMatches) -> Result<Question, Failure> {
             rules,
             addresses,
             netns: netns.or_else(|| args::text_or_variable(matches, "netns")),
+            bound_to,
         }),
         _ => Err(Failure::Input(mistakes)),
     }
@@ -374,6 +385,7 @@ fn answer(question: &Question, as_json: bool, coloured: bool) -> anyhow::Result<
     let scene = scene(question)?;
     let packet = described_packet(question, &scene.pod)?;
     let course = simulate::simulate(&scene.installed, &scene.pod, &packet)?;
+    bound::warn(question.bound_to.as_ref(), &course);
     let explanation = Explanation {
         rules: &scene.rules,
         pod: match &question.rules {

@@ -2,6 +2,7 @@
 
 mod apply;
 mod args;
+mod bound;
 mod check;
 mod cleanup;
 mod command;

@@ -4,7 +4,8 @@ use clap::ArgMatches;
 
 use super::failure::Failure;
 use super::{args, output, redirection, settings};
-use crate::host::{self, Files};
+use crate::host::{self, FIREWALLS, Files};
+use crate::linux::interfaces;
 use crate::mesh;
 use crate::options::Config;
 use crate::types::{DnsServers, Output, Port};
@@ -24,6 +25,7 @@ pub fn apply(matches: &ArgMatches) -> anyhow::Result<()> {
     for warning in warnings(&settings.config) {
         tracing::warn!("{warning}");
     }
+    hint_at_bridges(&settings.config);
     if settings.dry_run.requested {
         if settings.dry_run.output == Output::Json {
             let reason = "--persist and --output json: JSON is the plan alone; leave one of them out".to_owned();
@@ -43,6 +45,13 @@ pub fn apply(matches: &ArgMatches) -> anyhow::Result<()> {
         return Err(error);
     }
     files.tell();
+    for firewall in FIREWALLS.iter().filter(|firewall| firewall.is_enabled()) {
+        tracing::info!(
+            firewall = firewall.unit,
+            "this service is enabled here and flushes rules: sidetrack.service starts after it, and again whenever it is \
+             restarted or reloaded by systemctl"
+        );
+    }
     tracing::info!(
         "sidetrack.service applies this at every boot; it counts as started after \
          `systemctl daemon-reload && systemctl start sidetrack`, or the next boot"
@@ -71,6 +80,18 @@ fn here(matches: &ArgMatches) -> Result<(), Failure> {
              them out"
                 .to_owned(),
         ])),
+    }
+}
+
+/// Logs which bridges of containers there are that no option says anything about.
+fn hint_at_bridges(config: &Config) {
+    let general = &config.general;
+    let named = |name| general.reroute_interfaces.contains(name) || general.exclude_interfaces.contains(name);
+    for bridge in interfaces::bridges().iter().filter(|bridge| !named(bridge)) {
+        tracing::warn!(
+            "connections of the containers behind {bridge} count as inbound: --reroute-interfaces {bridge} treats them as \
+             outbound, --exclude-interfaces {bridge} leaves them alone"
+        );
     }
 }
 

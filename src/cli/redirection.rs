@@ -2,7 +2,7 @@
 
 use super::output;
 use crate::backend::install::{self, Removed};
-use crate::backend::{Namespace, RemovedForeign, RuleBackend, applied, iptables};
+use crate::backend::{Namespace, Observed, RemovedForeign, RuleBackend, applied, iptables};
 use crate::facts::Facts;
 use crate::linux::netns;
 use crate::linux::resolvers::{self, OfNamespace, ResolversError};
@@ -28,6 +28,7 @@ pub fn apply(settings: &Settings) -> anyhow::Result<()> {
     let facts = facts(&settings.config, Some(&observed.loopback))?;
     let plan = Plan::new(&settings.config, &facts)?;
     applied::warn_of_idle_options(&settings.config, &facts, &plan);
+    namespace.warn_of_blocked_ports(&settings.config, &observed);
     let chosen = install::apply(&mut namespace, &plan, settings.install.backend, &observed)?;
     let backend = chosen.backend;
     if let Some(reason) = &chosen.fallback {
@@ -134,8 +135,12 @@ pub fn cleanup() -> anyhow::Result<()> {
     let removed = install::cleanup(&mut namespace, &observed)?;
     if removed == Removed::default() {
         tracing::info!("there was nothing of sidetrack's here");
-        return Ok(());
     }
+    log_removed(&mut namespace, &observed, removed);
+    Ok(())
+}
+
+fn log_removed(namespace: &mut Namespace, observed: &Observed, removed: Removed) {
     for backend in removed.rules {
         tracing::info!(%backend, "the rules were removed");
         match backend {
@@ -152,7 +157,12 @@ pub fn cleanup() -> anyhow::Result<()> {
     for what in removed.policy_routing {
         tracing::info!(%what, "the policy routing was removed");
     }
-    Ok(())
+    for (what, by) in removed.kept {
+        tracing::warn!(
+            by,
+            "{what} stays, since foreign rules need it: once they are gone, `sidetrack cleanup` removes it"
+        );
+    }
 }
 
 /// Removes the rules of other meshes' own programs from this network namespace, and nothing else.
@@ -178,6 +188,15 @@ pub fn cleanup_foreign(meshes: &[&Mesh]) -> anyhow::Result<()> {
             tracing::info!(mesh, %what, "the mesh's policy routing was removed");
         }
     }
-    namespace.observe()?.warn_of_foreign_rules();
+    let observed = namespace.observe()?;
+    observed.warn_of_foreign_rules();
+    // What our own cleanup has left for them.
+    let redirects = RuleBackend::ALL
+        .into_iter()
+        .any(|backend| observed.holds_rules(backend));
+    if !redirects {
+        let removed = install::cleanup(&mut namespace, &observed)?;
+        log_removed(&mut namespace, &observed, removed);
+    }
     Ok(())
 }

@@ -114,6 +114,7 @@ pub(super) fn put_in_place(
     let (config, facts) = seen(config, observed, &netconf.resolvers);
     let plan = Plan::new(&config, &facts)?;
     applied::warn_of_idle_options(&config, &facts, &plan);
+    namespace.warn_of_blocked_ports(&config, observed);
     let done = install::apply_with(namespace, &plan, backend, observed)?;
     applied::log(&config, &facts, &plan, backend, &done);
     Ok(())

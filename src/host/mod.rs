@@ -1,8 +1,10 @@
 //! A host with systemd, such as a virtual machine: the files that make a redirection last there.
 //!
-//! A unit that applies a configuration at boot, that configuration, and the link that enables the unit, as
-//! `systemctl enable` would make it (systemd.unit(5)). Nothing else of the host is touched, and no program is run.
+//! A unit that applies a configuration at boot, that configuration, and the links that enable the unit, as
+//! `systemctl enable` would make them (systemd.unit(5)): at boot, and with the services that flush rules. Nothing else of
+//! the host is touched, and no program is run.
 
+mod firewalls;
 mod trust;
 
 use std::fmt;
@@ -15,6 +17,8 @@ use thiserror::Error;
 use crate::linux::files::{self, Access, FileError};
 use crate::linux::netns;
 use crate::options::{Layer, file};
+
+pub use self::firewalls::{FIREWALLS, Firewall};
 
 /// The configuration that the unit applies.
 pub const CONFIG: &str = "/etc/sidetrack/config.yaml";
@@ -195,11 +199,12 @@ impl Files {
         if config.was != Content::Nothing && !config.was.has_mark(CONFIG_MARK) {
             return Err(HostError::ForeignConfig);
         }
-        Ok(Self(vec![
-            config,
-            Change::to(UNIT, wanted)?,
-            Change::to(LINK, Content::Link(enabled.into()))?,
-        ]))
+        let installed = FIREWALLS.iter().filter(|firewall| firewall.is_installed());
+        let links = [LINK].into_iter().chain(installed.map(|firewall| firewall.link));
+        let links = links.map(|link| Change::to(link, Content::Link(enabled.into())));
+        let mut changes = vec![config, Change::to(UNIT, wanted)?];
+        changes.extend(links.collect::<Result<Vec<_>, _>>()?);
+        Ok(Self(changes))
     }
 
     /// None of ours any more. What packages bring stays, and so do a unit and a configuration that were not written here.
@@ -214,11 +219,10 @@ impl Files {
             }
             Ok(change)
         };
-        Ok(Self(vec![
-            Change::to(LINK, Content::Nothing)?,
-            removed(UNIT, MARK)?,
-            removed(CONFIG, CONFIG_MARK)?,
-        ]))
+        let links = links().map(|link| Change::to(link, Content::Nothing));
+        let mut changes = links.collect::<Result<Vec<_>, _>>()?;
+        changes.extend([removed(UNIT, MARK)?, removed(CONFIG, CONFIG_MARK)?]);
+        Ok(Self(changes))
     }
 
     fn changes(&self) -> impl DoubleEndedIterator<Item = &Change> {
@@ -256,6 +260,11 @@ impl Files {
     }
 }
 
+/// The links that enable the unit.
+fn links() -> impl Iterator<Item = &'static str> {
+    [LINK].into_iter().chain(FIREWALLS.iter().map(|firewall| firewall.link))
+}
+
 fn take_back(changes: Vec<&Change>) {
     for change in changes.into_iter().rev() {
         if let Err(error) = change.was.put(change.path) {
@@ -267,7 +276,11 @@ fn take_back(changes: Vec<&Change>) {
 
 /// Removes the directories that are made for files of ours, unless somebody keeps something there.
 fn remove_empty_directories() {
-    for directory in [CONFIG, LINK].into_iter().filter_map(|path| Path::new(path).parent()) {
+    for directory in [CONFIG]
+        .into_iter()
+        .chain(links())
+        .filter_map(|path| Path::new(path).parent())
+    {
         match fs::remove_dir(directory) {
             Ok(()) => {}
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => {}
@@ -327,6 +340,15 @@ mod tests {
         assert!(unit.contains("\nExecStop=/opt/bin/sidetrack cleanup\n"));
         assert!(!unit.contains(PACKAGED_PROGRAM));
         assert!(TEMPLATE.contains(CONFIG));
+    }
+
+    #[test]
+    fn the_unit_follows_every_firewall() {
+        let names: Vec<&str> = FIREWALLS.iter().map(|firewall| firewall.unit).collect();
+        for key in ["After", "PartOf", "ReloadPropagatedFrom", "WantedBy"] {
+            let line = format!("\n{key}={}\n", names.join(" "));
+            assert!(TEMPLATE.contains(&line), "{line}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use nix::ifaddrs::getifaddrs;
-use nix::net::if_::if_nametoindex;
+use nix::net::if_::{if_nameindex, if_nametoindex};
 
 use crate::types::InterfaceName;
 
@@ -28,6 +28,17 @@ pub fn addresses() -> io::Result<Vec<(InterfaceName, IpAddr)>> {
 /// Whether this network namespace has an interface of this name.
 pub fn exists(name: &InterfaceName) -> bool {
     if_nametoindex(name.as_str()).is_ok()
+}
+
+/// The bridges of container engines and virtual machines that this network namespace has, known by their names.
+pub fn bridges() -> Vec<InterfaceName> {
+    const NAMES: [&str; 6] = ["docker0", "br-", "cni0", "podman", "virbr", "lxcbr"];
+    let interfaces = if_nameindex().ok();
+    let names = interfaces.iter().flat_map(|interfaces| interfaces.iter());
+    let names = names.filter_map(|interface| InterfaceName::parse(&interface.name().to_string_lossy()).ok());
+    names
+        .filter(|name| NAMES.iter().any(|start| name.as_str().starts_with(start)))
+        .collect()
 }
 
 /// Of the interfaces with these addresses, the one that a call to `destination` leaves by, as far as its source tells. Nothing

@@ -6,6 +6,7 @@ pub mod credentials;
 pub mod files;
 pub mod interfaces;
 pub mod lock;
+pub mod marks;
 pub mod netlink;
 pub mod netns;
 pub mod privilege;

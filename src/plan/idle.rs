@@ -5,6 +5,7 @@ use std::fmt;
 use super::Plan;
 use super::context::{DNS_PORT, Lookups};
 use crate::facts::Facts;
+use crate::mesh;
 use crate::options::Config;
 use crate::ruleset::Action;
 use crate::types::{Cidrs, DnsServers, Families, Family, InboundMode};
@@ -98,12 +99,14 @@ pub fn idle(config: &Config, facts: &Facts, plan: &Plan) -> Vec<Idle> {
     }
     let families = plan.ruleset.families;
     let (dns, outbound, inbound) = (&config.dns, &config.outbound, &config.inbound);
+    let of_mesh = mesh::named(config.proxy.mesh).and_then(|mesh| mesh.layer().dns_servers);
+    let by_default = of_mesh.unwrap_or(DnsServers::ResolvConf);
     let of_other_family = outbound.include_ports.is_empty()
         && !outbound.include_cidrs.is_empty()
         && !has_any_of(&outbound.include_cidrs, families);
     [
         lookups(config, facts, families),
-        (!dns.redirect && dns.servers != DnsServers::ResolvConf).then_some(Idle::NameServersAlone),
+        (!dns.redirect && dns.servers != by_default).then_some(Idle::NameServersAlone),
         of_other_family.then_some(Idle::DestinationsOfOtherFamily),
         (inbound.mode == InboundMode::Tproxy && inbound.include_ports.is_empty()).then_some(Idle::TproxyOfNothing),
     ]

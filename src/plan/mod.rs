@@ -73,6 +73,14 @@ pub struct PolicyRouting {
     pub families: Families,
 }
 
+impl Plan {
+    /// Whether marked IPv4 packets that arrive are routed to this host.
+    pub fn marks_v4(&self) -> bool {
+        let routing = self.policy_routing;
+        routing.is_some_and(|routing| routing.families.contains(Family::V4))
+    }
+}
+
 /// A plan that cannot be made.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum PlanError {

@@ -175,7 +175,7 @@ fn user(netns: &Netns, variant: &str) {
         };
         restore(netns, &program, &text);
     }
-    netns.ip("rule add fwmark 7 lookup 133 priority 7\n");
+    netns.ip("rule add fwmark 7 lookup 134 priority 7\n");
 }
 
 const OPTIONS: &[&str] = &["--inbound-mode", "tproxy", "--redirect-dns", "--dns-servers", "all"];

@@ -260,7 +260,7 @@ const FOREIGN: &str = "\
 -4 rule add fwmark 1337 lookup 133 priority 15006 protocol static
 -6 rule add fwmark 1337 lookup 133 priority 15006 protocol static
 -4 rule add from 10.0.0.1 lookup 200
--4 rule add fwmark 1337/0xffff lookup 133 protocol 137 priority 15006
+-4 rule add fwmark 1337/0xffff lookup 134 protocol 137 priority 15006
 -4 rule add fwmark 1337 lookup 133 protocol 137 priority 15007
 -6 rule add fwmark 1337 prohibit protocol 137 priority 15006
 -4 route add local default dev lo table 133

@@ -80,7 +80,7 @@ impl Search<'_> {
 }
 
 /// The verdict of an expression, and the chain that goes with it.
-fn verdict((name, attributes): &Expression) -> Option<(i32, Option<String>)> {
+pub(super) fn verdict((name, attributes): &Expression) -> Option<(i32, Option<String>)> {
     // NFTA_IMMEDIATE_DATA, in it NFTA_DATA_VERDICT, in it NFTA_VERDICT_CODE and NFTA_VERDICT_CHAIN.
     let verdict = nested(attributes.get(&2).filter(|_| name == "immediate")?, 2)?;
     let code = i32::from_be_bytes(*nested(&verdict, 1)?.as_array()?);
@@ -88,7 +88,7 @@ fn verdict((name, attributes): &Expression) -> Option<(i32, Option<String>)> {
 }
 
 /// The chain that an expression leads to.
-fn target(expression: &Expression) -> Option<String> {
+pub(super) fn target(expression: &Expression) -> Option<String> {
     verdict(expression)?.1
 }
 
@@ -120,7 +120,7 @@ fn catching(expression: &Expression) -> Option<Catching> {
 }
 
 /// The transport protocol that a rule is about, where that is one alone.
-fn protocol(rule: &Rule) -> Option<u8> {
+pub(super) fn protocol(rule: &Rule) -> Option<u8> {
     rule.expressions.windows(2).find_map(|pair| {
         let [(loads, from), (compares, with)] = pair else {
             return None;

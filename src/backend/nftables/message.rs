@@ -65,6 +65,19 @@ impl Message {
             && number(NFTA_CHAIN_POLICY) == Some(libc::NF_ACCEPT as u32)
     }
 
+    /// Whether this is a chain that drops what arrives for this host unless a rule accepts it.
+    pub fn drops_input(&self) -> bool {
+        let Some(chain) = self.of(NFT_MSG_NEWCHAIN) else {
+            return false;
+        };
+        let hook = chain
+            .attribute(NFTA_CHAIN_HOOK)
+            .and_then(|hook| find(hook, NFTA_HOOK_HOOKNUM));
+        let is =
+            |attribute: Option<&[u8]>, value: i32| attribute.map(number).and_then(Result::ok) == Some(value as u32);
+        is(hook, libc::NF_INET_LOCAL_IN) && is(chain.attribute(NFTA_CHAIN_POLICY), libc::NF_DROP)
+    }
+
     /// How many chains, sets and other objects a table holds, if this is about a table.
     pub fn objects(&self) -> Option<usize> {
         let objects = self.of(NFT_MSG_NEWTABLE)?.attribute(NFTA_TABLE_USE)?;

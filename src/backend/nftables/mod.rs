@@ -1,6 +1,7 @@
 //! The nftables backend: our table in the language of nf_tables, and over netlink.
 
 mod attributes;
+pub mod blocked;
 mod contents;
 mod decode;
 mod elements;
@@ -22,4 +23,5 @@ pub use encode::{Object, Step, create, remove, renew, replace, transaction};
 pub use foreign::base_chains;
 pub use listing::Listing;
 pub use message::Message;
+pub use others::Closed;
 pub use transaction::{Nftables, NftablesError};

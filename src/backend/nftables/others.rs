@@ -2,12 +2,17 @@
 
 use nix::errno::Errno;
 
+use super::blocked::{self, Arrival};
 use super::transaction::{Nftables, NftablesError, malformed, undisturbed};
 use super::{Listing, Message, encode, question};
 use crate::drift::{BaseChain, Place};
 use crate::facts::InstalledChain;
 use crate::ruleset::TABLE;
 use crate::types::Family;
+
+/// A table that has a chain which drops what arrives unless a rule accepts it: its family and its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closed(u8, String);
 
 impl Nftables {
     /// The base chains of other tables that come before `ours`, and what could catch a packet there.
@@ -22,9 +27,33 @@ impl Nftables {
     ///
     /// # Errors
     /// They could not be read.
-    pub fn chains(&mut self) -> Result<Vec<InstalledChain>, NftablesError> {
+    pub fn chains(&mut self) -> Result<(Vec<InstalledChain>, Vec<Closed>), NftablesError> {
         let messages = undisturbed(|| self.all_chains())?;
-        Ok(messages.iter().filter_map(installed_chain).collect())
+        let closed = messages.iter().filter(|chain| chain.drops_input());
+        let closed = closed.filter_map(|chain| Some(Closed(chain.family, chain.table()?)));
+        Ok((messages.iter().filter_map(installed_chain).collect(), closed.collect()))
+    }
+
+    /// The chains of these tables that drop redirected connections by their policy, as a person would write them.
+    ///
+    /// # Errors
+    /// They could not be read.
+    pub fn blocking(&mut self, closed: &[Closed], arrival: Arrival) -> Result<Vec<InstalledChain>, NftablesError> {
+        let mut found: Vec<InstalledChain> = Vec::new();
+        for Closed(family, name) in closed {
+            let mut messages = self.all_chains()?;
+            messages.retain(|chain| chain.family == *family && chain.table().as_deref() == Some(name));
+            messages.extend(self.dump(question::rules_of_family(*family, name))?);
+            let listing = Listing::of(&messages).map_err(malformed)?;
+            let table = table_name(*family, name);
+            let chains = blocked::blocking(&listing, arrival).into_iter();
+            found.extend(chains.map(|chain| InstalledChain {
+                table: table.clone(),
+                chain,
+            }));
+        }
+        found.dedup();
+        Ok(found)
     }
 
     /// Removes tables of others of these names (`FAMILY NAME`), with all that is in them. Returns those that were there.

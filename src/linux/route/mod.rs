@@ -5,6 +5,7 @@
 mod address;
 mod link;
 mod policy;
+mod shared;
 
 use std::net::UdpSocket;
 
@@ -15,11 +16,13 @@ use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 use thiserror::Error;
 
+use super::marks::Discards;
 use super::netlink::{Answer, NetlinkError, Refusal, Socket, attempts};
 use crate::plan::Prerequisite;
 use crate::types::{Family, RouteTable};
 
 pub use address::Loopback;
+pub use shared::{ForeignRule, Sharing};
 
 /// The loopback interface is the first of any network namespace (`LOOPBACK_IFINDEX`, include/net/flow.h).
 pub const LOOPBACK_INDEX: u32 = 1;
@@ -69,6 +72,15 @@ pub enum RouteError {
         /// The family of the route.
         family: Family,
     },
+    /// Somebody else uses the table that was to be ours.
+    #[error("{0}. Choose a table that nobody uses with --tproxy-route-table; `ip rule` shows which ones are used")]
+    TableShared(Sharing),
+    /// The kernel would drop marked packets.
+    #[error(
+        "{0}: with tproxy no inbound IPv4 connection would reach the proxy. Set it to 0 in this network namespace (a VPN \
+         client has set it, and new namespaces inherit it), or pass --inbound-mode redirect"
+    )]
+    Discards(Discards),
     /// The kernel refused.
     #[error("{what} was refused by the kernel: {refusal}")]
     Refused {
@@ -107,6 +119,11 @@ impl Route {
     /// The kernel cannot or may not; or another route stands in the way.
     pub fn add(&mut self, what: Prerequisite) -> Result<bool, RouteError> {
         use Prerequisite::{Address, Route, Rule};
+        if let Route { family, table } = what
+            && self.has_foreign_routes(family, table)?
+        {
+            return Err(RouteError::TableShared(Sharing::Route { family, table }));
+        }
         // Never NLM_F_REPLACE: for rules it means one more.
         let flags = NLM_F_CREATE | NLM_F_EXCL;
         let result = match what {

@@ -7,6 +7,7 @@ use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, R
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use nix::errno::Errno;
 
+use super::shared::{ForeignRule, foreign_rule};
 use super::{LOOPBACK_INDEX, NetlinkError, Refusal, Route, RouteError};
 use crate::plan::{POLICY_ROUTING_PROTOCOL, POLICY_RULE_PRIORITY, Prerequisite};
 use crate::types::{Family, Mark, RouteTable};
@@ -15,22 +16,36 @@ use crate::types::{Family, Mark, RouteTable};
 const OURS: RouteProtocol = RouteProtocol::Other(POLICY_ROUTING_PROTOCOL);
 
 impl Route {
-    /// Our rules; after them, where there are any, our routes. Changes nothing, and needs no privilege.
+    /// Our rules, after them, where there are any, our routes; and the rules of others. Changes nothing, and needs no
+    /// privilege.
     ///
     /// # Errors
     /// The kernel did not answer as it should.
-    pub fn policy_routing(&mut self) -> Result<Vec<Prerequisite>, RouteError> {
-        let mut found = self.rules()?;
+    pub fn policy_routing(&mut self) -> Result<(Vec<Prerequisite>, Vec<ForeignRule>), RouteError> {
+        let payloads = self.rule_messages()?;
+        let mut found: Vec<_> = payloads.iter().filter_map(|payload| our_rule(payload)).collect();
         if !found.is_empty() {
             found.extend(self.routes()?);
         }
-        Ok(found)
+        Ok((
+            found,
+            payloads.iter().filter_map(|payload| foreign_rule(payload)).collect(),
+        ))
     }
 
     /// Our rules of both families.
     fn rules(&mut self) -> Result<Vec<Prerequisite>, RouteError> {
+        Ok(self
+            .rule_messages()?
+            .iter()
+            .filter_map(|payload| our_rule(payload))
+            .collect())
+    }
+
+    /// The rules of both families, as the payloads of their messages.
+    fn rule_messages(&mut self) -> Result<Vec<Vec<u8>>, RouteError> {
         match self.list(libc::RTM_GETRULE, &RuleMessage::default()) {
-            Ok(payloads) => Ok(payloads.iter().filter_map(|payload| our_rule(payload)).collect()),
+            Ok(payloads) => Ok(payloads),
             // A kernel without policy routing. Whoever is about to add a rule will say so better.
             Err(NetlinkError::Refused(refusal)) if is_unsupported(&refusal) => Ok(Vec::new()),
             Err(error) => Err(error.into()),
@@ -66,10 +81,7 @@ impl Route {
     pub fn remove_of_others(&mut self, mark: Mark, table: RouteTable) -> Result<Vec<Prerequisite>, RouteError> {
         let ours = self.rules()?;
         let mut removed = Vec::new();
-        let rules = match self.list(libc::RTM_GETRULE, &RuleMessage::default()) {
-            Err(NetlinkError::Refused(refusal)) if is_unsupported(&refusal) => Vec::new(),
-            rules => rules?,
-        };
+        let rules = self.rule_messages()?;
         for payload in rules.iter().filter(|payload| our_rule(payload).is_none()) {
             if let Some((family, message)) = rule_of_others(payload, mark, table) {
                 let what = Prerequisite::Rule { family, mark, table };
@@ -153,6 +165,11 @@ fn is_unsupported(refusal: &Refusal) -> bool {
     matches!(refusal.errno, Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT)
 }
 
+/// Whether a rule or a route is known for ours by its protocol.
+pub fn is_ours(protocol: RouteProtocol) -> bool {
+    protocol == OURS
+}
+
 /// The error of a kernel that was built without one of the families' rules.
 pub fn unsupported(family: Family, refusal: Refusal) -> RouteError {
     let option = match family {
@@ -167,7 +184,7 @@ pub fn unsupported(family: Family, refusal: Refusal) -> RouteError {
 }
 
 /// The rule of a message, if it is one that we add. Others may hold what cannot be parsed.
-fn our_rule(payload: &[u8]) -> Option<Prerequisite> {
+pub fn our_rule(payload: &[u8]) -> Option<Prerequisite> {
     let found = RuleMessage::parse(payload).ok()?;
     let family = family(found.header.family)?;
     let (mut mark, mut table) = (None, None);
@@ -219,7 +236,7 @@ fn local_default(payload: &[u8]) -> Option<(RouteProtocol, Prerequisite)> {
     same.then_some((found.header.protocol, Prerequisite::Route { family, table }))
 }
 
-fn address_family(family: Family) -> AddressFamily {
+pub fn address_family(family: Family) -> AddressFamily {
     match family {
         Family::V4 => AddressFamily::Inet,
         Family::V6 => AddressFamily::Inet6,
@@ -227,7 +244,7 @@ fn address_family(family: Family) -> AddressFamily {
 }
 
 /// The family, unless it is another protocol's, such as multicast routing.
-fn family(family: AddressFamily) -> Option<Family> {
+pub fn family(family: AddressFamily) -> Option<Family> {
     match family {
         AddressFamily::Inet => Some(Family::V4),
         AddressFamily::Inet6 => Some(Family::V6),

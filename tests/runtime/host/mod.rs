@@ -1,6 +1,7 @@
 //! A host that systemd boots: what `--persist` puts there, what comes of it, and the Debian package.
 
 mod boot;
+mod firewalls;
 mod package;
 
 use std::fs;
@@ -54,7 +55,11 @@ fn what_persists_is_in_force_before_the_network_is_up_until_it_is_down_and_after
     let persisted = host.etc();
     let ours = |line: &&str| !before.lines().any(|before| before == *line);
     let new: Vec<&str> = persisted.lines().filter(ours).collect();
-    assert_eq!(new.len(), 4, "two files, a link and a directory: {new:#?}");
+    assert_eq!(
+        new.len(),
+        6,
+        "two files and a directory, two links and a directory of the firewall's: {new:#?}"
+    );
     assert!(before.lines().all(|line| persisted.contains(line)), "{persisted}");
 
     host.reboot();
@@ -228,6 +233,16 @@ fn a_dry_run_prints_the_plan_and_the_files_and_a_host_that_locks_its_users_out_i
         assert!(files.contains(text), "{text:?} is not in {files}");
     }
     assert!(run.stderr.contains("--exclude-inbound-ports 22"), "{}", run.stderr);
+    // What containers send would count as inbound.
+    host.shell("ip link add docker0 type bridge").succeeded();
+    let hinted = |options: &str| {
+        let run = host
+            .shell(&format!("sidetrack apply --persist --dry-run {options}"))
+            .succeeded();
+        run.stderr
+            .contains("--reroute-interfaces docker0 treats them as outbound")
+    };
+    assert!(hinted("") && !hinted("--reroute-interfaces docker0") && !hinted("--exclude-interfaces docker0"));
     host.shell("sidetrack apply --persist --dry-run --output json")
         .failed(2, &["--output json"]);
 }

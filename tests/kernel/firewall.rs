@@ -1,0 +1,90 @@
+//! A firewall of the namespace that drops by default: what is redirected arrives at the proxy's port, which it must accept.
+
+use sidetrack::types::Family;
+
+use crate::common::sidecar::journey;
+use crate::common::{Caller, Journey, Netns, Pod, Route, Sidecar, To, Transport, call};
+use crate::program::{BACKENDS, feed, sidetrack};
+
+const INBOUND: Journey = journey(
+    "a neighbour calls the app",
+    Transport::Tcp,
+    Caller::Peer,
+    To::Pod(8080),
+    Route::Inbound,
+);
+const OUTBOUND: Journey = journey(
+    "the app calls a neighbour",
+    Transport::Tcp,
+    Caller::App,
+    To::Peer(9090),
+    Route::Outbound,
+);
+const SAID: &str = "this chain drops what is redirected inbound: it arrives at port 15006";
+
+type Close = fn(&Netns, accepted: &str);
+
+fn nft(netns: &Netns, accepted: &str) {
+    let text = format!(
+        "table inet filter {{ chain services {{
+         {accepted}
+         }}
+         chain input {{ type filter hook input priority 0; policy drop;
+         ct state established,related accept; iifname lo accept; icmpv6 type != 0 accept; tcp dport 8080 accept;
+         jump services; }}
+         }}"
+    );
+    feed(netns, "nft", &["-f", "-"], &text);
+}
+
+fn iptables(netns: &Netns, accepted: &str) {
+    for (program, icmp) in [("iptables-nft-restore", "icmp"), ("ip6tables-nft-restore", "icmpv6")] {
+        let accepted = match accepted {
+            "" => String::new(),
+            _ => "-A INPUT -p tcp -m multiport --dports 22,15006 -j ACCEPT\n".to_owned(),
+        };
+        let text = format!(
+            "*filter\n:INPUT DROP [0:0]\n-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n\
+             -A INPUT -i lo -j ACCEPT\n-A INPUT -p {icmp} -j ACCEPT\n-A INPUT -p tcp -m tcp --dport 8080 -j ACCEPT\n\
+             {accepted}COMMIT\n"
+        );
+        feed(netns, program, &[], &text);
+    }
+}
+
+fn a_firewall_that_drops_what_is_redirected_is_warned_of(backend: &str, close: Close, opening: &str) {
+    let pod = Pod::new();
+    close(&pod.netns, "");
+    for command in ["apply", "check"] {
+        let run = sidetrack(&pod.netns, &[command, "--backend", backend]).succeeded();
+        assert!(run.stderr.contains(SAID), "{backend}, {command}: {}", run.stderr);
+        assert!(!run.stderr.contains("redirected outbound"), "{}", run.stderr);
+    }
+    let sidecar = Sidecar::start(pod);
+    for family in Family::BOTH {
+        call(&sidecar.pod, Transport::Tcp, Caller::Peer, To::Pod(8080), family).expect_err("dropped");
+        sidecar.travel(&OUTBOUND, family).expect("over the loopback interface");
+    }
+    let pod = sidecar.stop();
+    close(&pod.netns, opening);
+    let run = sidetrack(&pod.netns, &["apply", "--backend", backend]).succeeded();
+    assert!(!run.stderr.contains("drops what is redirected"), "{}", run.stderr);
+    let sidecar = Sidecar::start(pod);
+    sidecar.travel_all(&[INBOUND, OUTBOUND]);
+}
+
+#[test]
+fn a_firewall_of_nft_that_drops_what_is_redirected_is_warned_of_on_every_backend() {
+    for (backend, opening) in BACKENDS.iter().zip([
+        "tcp dport 15006 accept",
+        "tcp dport { 22, 15000-15010 } accept",
+        "tcp dport vmap { 22 : accept, 15006 : accept }",
+    ]) {
+        a_firewall_that_drops_what_is_redirected_is_warned_of(backend, nft, opening);
+    }
+}
+
+#[test]
+fn a_firewall_of_iptables_that_drops_what_is_redirected_is_warned_of() {
+    a_firewall_that_drops_what_is_redirected_is_warned_of("nftables", iptables, "15006");
+}

@@ -1,0 +1,94 @@
+//! A host with a firewall, whose service flushes rules: what it does to ours, and that they are there again.
+
+use std::fmt::Write as _;
+
+use super::boot::Host;
+use super::{OPTIONS, in_force, persist};
+
+/// As Debian's nftables has it, with more than can be loaded at once.
+fn large_configuration() -> String {
+    let mut text = "#!/usr/sbin/nft -f\nflush ruleset\ntable inet filter {\n  set hosts {\n    type ipv4_addr\n    flags interval\n    elements = {\n".to_owned();
+    for number in 0..20_000 {
+        let _ = writeln!(text, "      10.{}.{}.0/25,", number / 256, number % 256);
+    }
+    text + "    }\n  }\n  chain input {\n    type filter hook input priority 0\n    ip saddr @hosts counter\n  }\n}\n"
+}
+
+/// Whether the host is redirected as it should be, and systemd says so, too.
+#[track_caller]
+fn is_redirected(host: &Host, when: &str) {
+    // Whoever restarts a firewall does not wait for those that follow it.
+    host.shell("while systemctl list-jobs --no-legend | grep -q .; do sleep 0.05; done")
+        .succeeded();
+    let check = host.sidetrack(&["check", "--config", super::CONFIG]);
+    assert_eq!(check.code, Some(0), "{when}: {check:?}");
+    host.shell("systemctl is-active sidetrack").succeeded();
+}
+
+#[test]
+fn a_host_is_redirected_whenever_its_firewall_is_started_restarted_or_reloaded() {
+    let mut host = Host::boot();
+    host.write("/etc/nftables.conf", &large_configuration());
+    host.shell("systemctl --quiet enable nftables; systemctl start nftables")
+        .succeeded();
+    let said = persist(&host, OPTIONS);
+    assert!(said.contains("firewall=\"nftables.service\""), "{said}");
+    host.shell("systemctl daemon-reload; systemctl start sidetrack")
+        .succeeded();
+    is_redirected(&host, "applied");
+    let verified = host.run("systemd-analyze", &["verify", super::UNIT]).succeeded();
+    assert_eq!(verified.stderr, "");
+
+    for verb in ["restart", "reload", "restart"] {
+        host.shell(&format!("systemctl {verb} nftables")).succeeded();
+        is_redirected(&host, verb);
+    }
+    for boot in 0..2 {
+        host.reboot();
+        is_redirected(&host, &format!("boot {boot}"));
+        host.shell("nft list set inet filter hosts | grep -q 10.77.7.0/25")
+            .succeeded();
+    }
+
+    // What it takes with it is not said to be there.
+    host.shell("systemctl stop nftables; ! systemctl is-active sidetrack")
+        .succeeded();
+    assert!(!in_force(&host, "nftables").contains("sidetrack"));
+    host.shell("systemctl start nftables").succeeded();
+    is_redirected(&host, "start");
+
+    host.sidetrack(&["cleanup", "--persist"]).succeeded();
+    host.shell("! ls /etc/systemd/system/nftables.service.wants")
+        .succeeded();
+}
+
+/// Services of these names are not on the machine that runs the tests: a service of the same kind stands for each.
+#[test]
+fn a_firewall_of_any_name_that_the_unit_knows_is_followed() {
+    let host = Host::boot();
+    let names = [
+        "netfilter-persistent",
+        "iptables",
+        "ip6tables",
+        "firewalld",
+        "ufw",
+        "ferm",
+    ];
+    for name in names {
+        let unit = "[Unit]\nDefaultDependencies=no\nWants=network-pre.target\nBefore=network-pre.target\n\
+                    [Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=nft flush ruleset\nExecReload=nft flush ruleset\n\
+                    ExecStop=true\n";
+        host.write(&format!("/etc/systemd/system/{name}.service"), unit);
+    }
+    host.shell(&format!("systemctl daemon-reload; systemctl start {}", names.join(" ")))
+        .succeeded();
+    persist(&host, OPTIONS);
+    host.shell("systemctl daemon-reload; systemctl start sidetrack")
+        .succeeded();
+    for name in names {
+        for verb in ["restart", "reload"] {
+            host.shell(&format!("systemctl {verb} {name}")).succeeded();
+            is_redirected(&host, &format!("{verb} of {name}"));
+        }
+    }
+}
