@@ -48,6 +48,7 @@ pub const CONSUL: Mesh = Mesh {
     proxies: &["consul-dataplane", "envoy-sidecar"],
     proxy_images: &["consul-dataplane"],
     init_containers: &[INIT_CONTAINER],
+    validators: &[],
     chains: &[("CONSUL_", "Consul")],
     tables: &[("inet consul", "Consul")],
     traces: &[],

@@ -55,6 +55,8 @@ pub struct Mesh {
     pub proxy_images: &'static [&'static str],
     /// What its init containers that redirect are called.
     pub init_containers: &'static [&'static str],
+    /// What its init containers that try a plugin's redirection are called.
+    pub validators: &'static [&'static str],
     /// How the chains of its own rules begin, and who writes those.
     pub chains: &'static [(&'static str, &'static str)],
     /// How the nf_tables tables of its own rules begin, and who writes those.

@@ -50,6 +50,7 @@ pub const ISTIO: Mesh = Mesh {
     proxies: &["istio-proxy"],
     proxy_images: &["proxyv2"],
     init_containers: &[INIT_CONTAINER],
+    validators: &["istio-validation"],
     chains: &[("ISTIO_", "Istio (istio-init or istio-cni)")],
     tables: &[("inet istio-proxy-", "Istio (native nftables)")],
     // Those of TPROXY: 0x539 is 1337, the mark of packets to the proxy; 0x53a that of its own.

@@ -38,6 +38,7 @@ pub const KUMA: Mesh = Mesh {
     proxies: &["kuma-sidecar"],
     proxy_images: &["kuma-dp"],
     init_containers: &[INIT_CONTAINER],
+    validators: &["kuma-validation"],
     chains: &[("KUMA_MESH_", "Kuma")],
     tables: &[],
     traces: &[&["--comment", "kuma/mesh/transparent/proxy/"]],

@@ -42,6 +42,7 @@ pub const LINKERD: Mesh = Mesh {
     proxies: &["linkerd-proxy"],
     proxy_images: &[],
     init_containers: &[INIT_CONTAINER],
+    validators: &["linkerd-network-validator"],
     chains: &[("PROXY_INIT_", "Linkerd (linkerd-init or linkerd-cni)")],
     tables: &[],
     traces: &[],

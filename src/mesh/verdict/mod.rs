@@ -93,6 +93,8 @@ pub struct Left {
 pub enum Because {
     /// It has no network namespace of its own.
     HostNetwork,
+    /// There are no such rules on its nodes, which are those of Windows.
+    Windows,
     /// By its names.
     Exempt,
     /// It, or the plugin, is told so.
@@ -255,6 +257,9 @@ fn reason(pod: &Pod<'_>, policy: &Policy) -> Result<Result<String, Left>, Undeci
             Because::HostNetwork,
             "hostNetwork is true: it is in the node's network, where no plugin is called",
         );
+    }
+    if described.is_some_and(|described| described.is_windows) {
+        return is_left(Because::Windows, "it is for nodes of Windows, where nothing redirects");
     }
     if pod.annotation(REDIRECT).is_some() {
         return Ok(Ok(format!("{REDIRECT} is true")));
