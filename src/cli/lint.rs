@@ -38,7 +38,8 @@ fn arguments(command: Command) -> Command {
                 .long("format")
                 .value_name("FORMAT")
                 .value_parser(FORMATS.map(|(name, _)| name))
-                .help("text for people, json, sarif for code review, github for its workflows [text]"),
+                .hide_possible_values(true)
+                .help("How findings are written: text, json, sarif or github [text]"),
         )
         .arg(args::json().help("The same as --format json").conflicts_with("format"))
         .arg(

@@ -124,8 +124,8 @@ fn is_alike(known: &str, name: &str) -> bool {
 pub fn misplaced(object: &Node, kind: &str, report: &mut Report) {
     let annotations = object.get("metadata").and_then(|metadata| metadata.get("annotations"));
     for entry in annotations.map(Node::entries).unwrap_or_default() {
-        // Linkerd's and Kuma's injectors copy those of a namespace to its pods.
-        let inherits = |mesh: &Mesh| matches!(mesh.option, MeshName::Linkerd | MeshName::Kuma);
+        // Linkerd's injector copies those of a namespace to its pods.
+        let inherits = |mesh: &Mesh| mesh.option == MeshName::Linkerd;
         let domain = entry.key.split_once('/').unwrap_or_default().0;
         let is_inherited = MESHES
             .iter()

@@ -64,7 +64,11 @@ fn look_at_one(
     };
     if let Some((code, who)) = owner(subject, port) {
         report.add(code, node.at, format!("port {port} of {}: {who}", container.called()));
-    } else if subject.captures(port) && !is_opaque(subject, port) && !services.tell(&subject.pod, container, port) {
+    } else if subject.captures(port)
+        && subject.mesh.is_none_or(|mesh| mesh.detects_protocols)
+        && !is_opaque(subject, port)
+        && !services.tell(&subject.pod, container, port)
+    {
         server_first(described, node, port, &container.called(), report);
     }
 }

@@ -79,8 +79,9 @@ fn search<'n>(object: &'n Node, kind: &'n str, node: &'n Node, objects: &mut Vec
 /// The pod, or the template of pods, that this node is.
 fn template<'n>(object: &'n Node, kind: &'n str, node: &'n Node) -> Option<Pod<'n>> {
     let has_containers = |spec: &&Node| {
-        let containers = spec.get("containers").map(Node::items).unwrap_or_default();
-        containers.iter().any(|container| !container.entries().is_empty())
+        let lists = ["containers", "initContainers"].map(|key| spec.get(key).map(Node::items));
+        let mut containers = lists.into_iter().flatten().flatten();
+        lists[0].is_some() && containers.any(|container| !container.entries().is_empty())
     };
     // Argo's have containers, and what else a pod has, beside their metadata.
     let of_argo = || {
@@ -242,6 +243,9 @@ mod tests {
 
     #[test]
     fn what_has_no_pod_is_told() {
+        let only_the_proxy =
+            "{kind: Deployment, spec: {template: {spec: {containers: [], initContainers: [{name: a}]}}}}";
+        assert_eq!(found(only_the_proxy), (vec![("Deployment".to_owned(), 1)], vec![]));
         for (text, kind) in [
             ("{kind: ConfigMap, data: {a: b}}", "ConfigMap"),
             ("{a: {spec: {containers: [{name: a}]}}}", ""),

@@ -41,6 +41,8 @@ pub struct Mesh {
     /// Whether its injector rewrites every probe of a captured port. The others take care of HTTP alone: Consul
     /// rewrites those probes, and Linkerd's proxy lets them through.
     pub rewrites_probes: bool,
+    /// Whether its proxy finds out the protocol of a connection by what the client sends first.
+    pub detects_protocols: bool,
     /// What its injector leaves on a pod with a sidecar: all of these annotations, with this value where there is one.
     pub mark: &'static [(&'static str, Option<&'static str>)],
     /// What tells its injector whether to inject a pod.
@@ -195,6 +197,8 @@ pub struct OptOut {
     pub says: fn(&str) -> bool,
     /// What it says then.
     pub reason: &'static str,
+    /// The init container that redirects the pod then.
+    pub init_container: Option<&'static str>,
 }
 
 impl Mesh {

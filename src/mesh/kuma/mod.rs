@@ -25,6 +25,7 @@ pub const KUMA: Mesh = Mesh {
     domain: "kuma.io",
     options: &[("proxy-uid", "5678"), ("proxy-gid", ""), ("mesh-ports", "")],
     rewrites_probes: true,
+    detects_protocols: false,
     mark: &[("kuma.io/sidecar-injected", Some("true"))],
     injection: Injection {
         name: "kuma.io/sidecar-injection",

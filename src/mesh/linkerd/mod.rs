@@ -29,6 +29,7 @@ pub const LINKERD: Mesh = Mesh {
         ("ip-family", "ipv4"),
     ],
     rewrites_probes: false,
+    detects_protocols: true,
     mark: &[("linkerd.io/proxy-version", None)],
     // What is neither is not injected, and the injector says so in an event.
     injection: Injection {

@@ -16,7 +16,7 @@ use super::container::Container;
 use super::invocation::ReadInvocation;
 use super::pod::{Described, Pod};
 use super::policy::{self, OnMissing, Policy, Select};
-use super::{Injection, MESHES, Mesh, OptOut, Place, consul, istio, kuma};
+use super::{Injection, MESHES, Mesh, OptOut, Place, consul, kuma};
 use crate::options::problem::{Problem, Source};
 use crate::options::{Layer, Settings};
 use crate::types::{Invalid, MeshName};
@@ -121,9 +121,6 @@ pub enum Undecided {
     },
 }
 
-/// Lists, among others, the init containers that Istio's injector has added.
-const ISTIO_STATUS: &str = "sidecar.istio.io/status";
-
 /// Says what becomes of a pod.
 ///
 /// # Errors
@@ -204,12 +201,9 @@ pub fn opt_out(pod: &Pod<'_>) -> Result<Option<Left>, Problem> {
     }
     let mut opt_outs = MESHES.iter().flat_map(|mesh| mesh.opt_outs);
     let found = opt_outs.find(|OptOut { annotation, says, .. }| pod.annotation(annotation).is_some_and(says));
-    let told = found.map(|OptOut { annotation, reason, .. }| Left {
-        because: match *annotation {
-            ISTIO_STATUS => Because::InitContainer(istio::INIT_CONTAINER),
-            _ => Because::Told,
-        },
-        reason: format!("{reason} ({annotation})"),
+    let told = found.map(|opt_out| Left {
+        because: opt_out.init_container.map_or(Because::Told, Because::InitContainer),
+        reason: format!("{} ({})", opt_out.reason, opt_out.annotation),
     });
     Ok(told.or_else(|| left_to_init_container(pod.annotations.as_deref()?)))
 }
