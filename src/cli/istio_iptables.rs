@@ -93,9 +93,12 @@ fn help(setting: &Setting) -> String {
 
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
-    let request = request(matches)?;
-    match &request.netns {
-        Some(netns) => netns::within(netns::path(netns), || work(&request))?,
+    let mut request = request(matches)?;
+    match request.netns.clone() {
+        Some(netns) => {
+            redirection::settle_name_servers(&mut request.settings.config, &netns)?;
+            netns::within(netns::path(&netns), || work(&request))?
+        }
         None => work(&request),
     }
 }

@@ -116,6 +116,7 @@ pub(super) fn put_in_place(
 ) -> Result<(), Error> {
     let (config, facts) = seen(config, observed, &netconf.resolvers);
     let plan = Plan::new(&config, &facts)?;
+    applied::warn_of_idle_options(&config, &facts, &plan);
     let done = install::apply_with(namespace, &plan, backend, observed)?;
     applied::log(&config, &facts, &plan, backend, &done);
     Ok(())

@@ -14,6 +14,7 @@ pub const CONSUL: Mesh = Mesh {
     option: MeshName::Consul,
     delivery: Delivery::ToLoopback,
     dns_over_tcp: true,
+    dns_on_loopback: true,
     domain: "consul.hashicorp.com",
     options: &[
         ("proxy-inbound-port", "20000"),

@@ -33,6 +33,9 @@ pub struct Mesh {
     pub delivery: Delivery,
     /// Whether its proxy answers name lookups over TCP too. Where it does not, they are left alone.
     pub dns_over_tcp: bool,
+    /// Whether its DNS is a name server on loopback that passes nothing on to itself: then lookups of that server are
+    /// captured of everybody, whatever else is excluded.
+    pub dns_on_loopback: bool,
     /// How the domains of its annotations and labels end.
     pub domain: &'static str,
     /// The options that its injector sets redirection up with unless it is told otherwise, where they are not our

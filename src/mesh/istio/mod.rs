@@ -21,6 +21,7 @@ pub const ISTIO: Mesh = Mesh {
     option: MeshName::Istio,
     delivery: Delivery::FromPassthrough,
     dns_over_tcp: true,
+    dns_on_loopback: false,
     domain: "istio.io",
     options: &[],
     rewrites_probes: true,

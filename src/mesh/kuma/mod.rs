@@ -22,6 +22,7 @@ pub const KUMA: Mesh = Mesh {
     option: MeshName::Kuma,
     delivery: Delivery::FromPassthrough,
     dns_over_tcp: false,
+    dns_on_loopback: false,
     domain: "kuma.io",
     options: &[("proxy-uid", "5678"), ("proxy-gid", ""), ("mesh-ports", "")],
     rewrites_probes: true,

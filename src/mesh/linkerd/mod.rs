@@ -15,6 +15,7 @@ pub const LINKERD: Mesh = Mesh {
     option: MeshName::Linkerd,
     delivery: Delivery::ToOriginalDestination,
     dns_over_tcp: true,
+    dns_on_loopback: false,
     domain: "linkerd.io",
     options: &[
         ("proxy-inbound-port", "4143"),
