@@ -7,6 +7,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -193,7 +194,8 @@ fn every_field_of_the_json_is_described() {
 
 /// `sidetrack lint` with a text as its standard input.
 fn piped(arguments: &[&str], text: &str) -> Run {
-    let file = Temporary::new("input", text);
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let file = Temporary::new(&format!("lint-input-{}", COUNT.fetch_add(1, Ordering::Relaxed)), text);
     let mut command = Command::new("sh");
     command
         .args(["-c", "exec \"$0\" lint \"$@\" < \"$INPUT\"", SIDETRACK])
