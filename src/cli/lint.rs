@@ -7,7 +7,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::failure::{Failure, NEGATIVE};
 use super::{args, invocation, output, settings};
-use crate::lint::{self, Code, Context, Linted, Report};
+use crate::lint::{self, Code, Context, Linted};
+use crate::yaml::{self, Node};
 
 /// What it is called.
 pub const NAME: &str = "lint";
@@ -32,7 +33,15 @@ fn arguments(command: Command) -> Command {
                 .required(true)
                 .help("YAML or JSON, of any number of documents; - is standard input"),
         )
-        .arg(args::json())
+        .arg(
+            Arg::new("format")
+                .long("format")
+                .value_name("FORMAT")
+                .value_parser(FORMATS.map(|(name, _)| name))
+                .hide_possible_values(true)
+                .help("How findings are written: text, json, sarif or github [text]"),
+        )
+        .arg(args::json().help("The same as --format json").conflicts_with("format"))
         .arg(
             Arg::new("ignore")
                 .long("ignore")
@@ -53,28 +62,40 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         settings: &layer,
         read: &invocation::read,
     };
-    let (mut linted, mut unreadable) = (Vec::new(), Vec::new());
+    let (mut files, mut texts, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
     for file in matches.get_many::<String>("files").into_iter().flatten() {
-        match look_at(file, &context) {
-            Ok(mut report) => {
-                report.findings.retain(|finding| !ignored.contains(&finding.code));
-                let file = file.clone();
-                linted.push(Linted { file, report });
+        match documents(file) {
+            Ok(documents) => {
+                files.push(file.clone());
+                texts.push(documents);
             }
             Err(reason) => unreadable.push(reason),
         }
     }
-    let render = if matches.get_flag("json") {
-        lint::json
+    let texts: Vec<&[Node]> = texts.iter().map(Vec::as_slice).collect();
+    let reports = lint::lint_all(&texts, &context).into_iter().map(|mut report| {
+        report.findings.retain(|finding| !ignored.contains(&finding.code));
+        report
+    });
+    let linted = files
+        .into_iter()
+        .zip(reports)
+        .map(|(file, report)| Linted { file, report });
+    let linted: Vec<Linted> = linted.collect();
+    let format = if matches.get_flag("json") {
+        "json"
     } else {
-        lint::text
+        asked(matches)
     };
-    output::print(&render(&linted))?;
+    let render = FORMATS.iter().find(|(name, _)| *name == format);
+    output::print(&render.map_or(lint::text as Render, |(_, render)| *render)(&linted))?;
     let (pods, findings) = (lint::pods(&linted), lint::findings(&linted).count());
+    let skipped = skipped(&linted);
+    let skipped = skipped.as_deref();
     match (pods, findings) {
         _ if !unreadable.is_empty() => return Err(Failure::Input(unreadable).into()),
-        (0, 0) => tracing::warn!("there is no pod in there: nothing has a list of containers"),
-        _ => tracing::info!(pods, findings, "looked at"),
+        (0, 0) => tracing::warn!(skipped, "there is no pod in there: nothing has a list of containers"),
+        _ => tracing::info!(pods, findings, skipped, "looked at"),
     }
     Ok(match findings {
         0 => ExitCode::SUCCESS,
@@ -82,8 +103,32 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// What is found in a file, or why it cannot be read.
-fn look_at(file: &str, context: &Context<'_>) -> Result<Report, String> {
+type Render = fn(&[Linted]) -> String;
+
+/// How findings are written.
+const FORMATS: [(&str, Render); 4] = [
+    ("text", lint::text),
+    ("json", lint::json),
+    ("sarif", lint::sarif),
+    ("github", lint::github),
+];
+
+fn asked(matches: &ArgMatches) -> &str {
+    matches.get_one::<String>("format").map_or("text", String::as_str)
+}
+
+/// What was passed over, since there is no pod in it: `2 ConfigMap, 1 Ingress`.
+fn skipped(linted: &[Linted]) -> Option<String> {
+    let kinds = lint::skipped(linted).into_iter().map(|(kind, count)| match kind {
+        "" => format!("{count} without a kind"),
+        kind => format!("{count} {kind}"),
+    });
+    let kinds: Vec<String> = kinds.collect();
+    (!kinds.is_empty()).then(|| kinds.join(", "))
+}
+
+/// The documents of a file, or why it cannot be read.
+fn documents(file: &str) -> Result<Vec<Node>, String> {
     let mut bytes = Vec::new();
     let read = match file {
         "-" => io::stdin().lock().read_to_end(&mut bytes).map(drop),
@@ -91,8 +136,17 @@ fn look_at(file: &str, context: &Context<'_>) -> Result<Report, String> {
     };
     read.map_err(|error| format!("{file}: {error}"))?;
     let text = String::from_utf8(bytes).map_err(|error| format!("{file}: {error}"))?;
-    lint::lint(&text, context)
-        .map_err(|error| format!("{file}:{}:{}: {}", error.at.line, error.at.column, error.reason))
+    yaml::documents(&text).map_err(|error| {
+        let template = if text.contains("{{") {
+            ". It looks like a template of Helm: give what it renders, as in helm template CHART | sidetrack lint -"
+        } else {
+            ""
+        };
+        format!(
+            "{file}:{}:{}: {}{template}",
+            error.at.line, error.at.column, error.reason
+        )
+    })
 }
 
 /// The codes that are not wanted.

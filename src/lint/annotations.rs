@@ -6,9 +6,9 @@ use super::subject::{Said, Subject, find};
 use crate::mesh::annotations::table::{self as mesh_annotations, Annotation, Meaning};
 use crate::mesh::annotations::{OURS, REDIRECT};
 use crate::mesh::manifest::Pod;
-use crate::mesh::{MESHES, Place};
+use crate::mesh::{MESHES, Mesh, Place};
 use crate::options::table;
-use crate::types::{Number, Range, Ranges};
+use crate::types::{MeshName, Number, Range, Ranges};
 use crate::yaml::{Content, Entry, Node, Position};
 
 /// The annotations whose values say how pods are redirected begin like this in Istio; it knows no others.
@@ -31,9 +31,14 @@ pub fn look_at(subject: &Subject<'_>, report: &mut Report) {
 pub fn of_opted_out(pod: &Pod<'_>, reason: &str, report: &mut Report) {
     let entries = pod.annotations().map(Node::entries).unwrap_or_default();
     texts(entries, report);
+    let value = |name: &str| find(entries, name).and_then(|entry| entry.value.scalar());
+    let injector = MESHES.iter().find(|mesh| mesh.injected(value));
+    // An injector writes what it is told whether or not anything comes of it.
+    let is_injectors =
+        |name: &str| injector.is_some_and(|mesh| mesh.annotations.iter().any(|known| known.name == name));
     for entry in entries
         .iter()
-        .filter(|entry| says_how(&entry.key) && !reason.contains(&entry.key))
+        .filter(|entry| says_how(&entry.key) && !reason.contains(&entry.key) && !is_injectors(&entry.key))
     {
         report.add(
             Code::Contradiction,
@@ -49,7 +54,7 @@ fn says_how(name: &str) -> bool {
 }
 
 /// Whether an annotation says how, or whether, a pod is redirected.
-fn is_about_redirection(name: &str) -> bool {
+pub fn is_about_redirection(name: &str) -> bool {
     says_how(name) || name == REDIRECT || says_whether(name)
 }
 
@@ -72,11 +77,8 @@ fn texts(annotations: &[Entry], report: &mut Report) {
         let Content::Scalar { text, plain: true } = &entry.value.content else {
             continue;
         };
-        // What Kubernetes' tools take for true and false, as YAML 1.1 does.
-        let words = ["y", "n", "yes", "no", "on", "off"];
-        let word = words.iter().any(|word| text.eq_ignore_ascii_case(word));
-        let value = entry.value.to_json();
-        if word || value.is_number() || value.is_boolean() {
+        let value = entry.value.in_kubernetes();
+        if value.is_number() || value.is_boolean() {
             report.add(
                 Code::NotText,
                 entry.value.at,
@@ -118,6 +120,23 @@ fn is_alike(known: &str, name: &str) -> bool {
     known.len() >= TELLING && known == bare(name)
 }
 
+/// Looks for annotations about redirection on an object that nobody looks for them on.
+pub fn misplaced(object: &Node, kind: &str, report: &mut Report) {
+    let annotations = object.get("metadata").and_then(|metadata| metadata.get("annotations"));
+    for entry in annotations.map(Node::entries).unwrap_or_default() {
+        // Linkerd's injector copies those of a namespace to its pods.
+        let inherits = |mesh: &Mesh| mesh.option == MeshName::Linkerd;
+        let domain = entry.key.split_once('/').unwrap_or_default().0;
+        let is_inherited = MESHES
+            .iter()
+            .any(|mesh| domain.ends_with(mesh.domain) && inherits(mesh));
+        if is_about_redirection(&entry.key) && !(kind == "Namespace" && is_inherited) {
+            let message = format!("{} is an annotation of a {kind}, and pods do not get it", entry.key);
+            report.add(Code::Misplaced, entry.at, message);
+        }
+    }
+}
+
 fn of_workload(pod: &Pod<'_>, said: &Said<'_>, report: &mut Report) {
     let entries = pod.annotations_of_workload().map(Node::entries).unwrap_or_default();
     for entry in entries.iter().filter(|entry| is_about_redirection(&entry.key)) {
@@ -128,8 +147,17 @@ fn of_workload(pod: &Pod<'_>, said: &Said<'_>, report: &mut Report) {
     }
 }
 
-/// Istio reads this one as a label, too, and the label counts.
+/// Istio reads one annotation as a label, too, and the label counts. Others stand among the labels by mistake.
 fn labels(said: &Said<'_>, report: &mut Report) {
+    for entry in said.labels {
+        let is_read = MESHES
+            .iter()
+            .any(|mesh| mesh.injection.name == entry.key && mesh.injection.place != Place::Annotation);
+        if is_about_redirection(&entry.key) && !is_read {
+            let message = format!("{} is a label here, and read as an annotation alone", entry.key);
+            report.add(Code::Misplaced, entry.at, message);
+        }
+    }
     const INJECT: &str = "sidecar.istio.io/inject";
     let value = |entries| find(entries, INJECT).and_then(|entry: &Entry| Some((entry.value.scalar()?, entry.at)));
     if let (Some((label, _)), Some((annotation, at))) = (value(said.labels), value(said.annotations))

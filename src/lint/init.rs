@@ -17,7 +17,11 @@ pub fn look_at(subject: &Subject<'_>, report: &mut Report) {
     };
     for container in redirectors() {
         capabilities(container, report);
-        root(subject, container, report);
+        // Linkerd's image has file capabilities, and its charts run it as nobody.
+        let has_file_capabilities = !container.is_ours() && container.mesh().is_some_and(|mesh| mesh.name == "Linkerd");
+        if !has_file_capabilities {
+            root(subject, container, report);
+        }
     }
     if let (Some(first), Some(second)) = (redirectors().next(), redirectors().nth(1)) {
         let message = format!("{} redirects, and so does {}", second.called(), first.called());
@@ -61,17 +65,24 @@ fn root(subject: &Subject<'_>, container: &Container<'_>, report: &mut Report) {
     }
 }
 
-/// Init containers that start after the redirection and before the proxy, unless they pass for the proxy.
+/// Init containers that start after the redirection and before the proxy, unless they pass for the proxy. A plugin redirects
+/// before any of them; where its pod has no proxy yet, the injector may put a native sidecar before them.
 fn between(subject: &Subject<'_>, report: &mut Report) {
     let proxy = &subject.config.proxy;
+    let has = |role| subject.containers.iter().any(|container| container.role == role);
+    let by_plugin = subject.by_plugin && has(Role::Proxy);
     let started = subject.containers.iter();
     let after = started
-        .skip_while(|container| container.role != Role::Redirector)
+        .skip_while(|container| !by_plugin && container.role != Role::Redirector)
         .take_while(|container| container.role != Role::Proxy);
     for container in after.filter(|container| container.role == Role::Init) {
-        let uid = container.security("runAsUser").and_then(id::<Uid>);
-        let gid = container.security("runAsGroup").and_then(id::<Gid>);
-        let passes = uid.is_some_and(|uid| proxy.uids.contains(uid)) || gid.is_some_and(|gid| proxy.gids.contains(gid));
+        let of_pod = |key| subject.pod.spec.get("securityContext")?.get(key);
+        let field = |key| container.security(key).or_else(|| of_pod(key));
+        let uid = field("runAsUser").and_then(id::<Uid>);
+        let gid = field("runAsGroup").and_then(id::<Gid>);
+        let outbound = &subject.config.outbound;
+        let passes = uid.is_some_and(|uid| proxy.uids.contains(uid) || outbound.exclude_uids.contains(uid))
+            || gid.is_some_and(|gid| proxy.gids.contains(gid) || outbound.exclude_gids.contains(gid));
         if !passes {
             let message = format!("{} starts before the proxy", container.called());
             report.add(Code::InitAfter, container.node.at, message);

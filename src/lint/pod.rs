@@ -13,7 +13,13 @@ use crate::yaml::Node;
 /// Whether nothing of the pod is ever redirected.
 pub fn never_redirected(subject: &Subject<'_>, report: &mut Report) -> bool {
     let redirector = subject.redirector();
-    if let Some(node) = subject.pod.spec.get("hostNetwork").filter(|node| is_true(node)) {
+    let is_exempt = subject.left == Some(Because::Exempt) && !subject.asks();
+    if let Some(node) = subject
+        .pod
+        .spec
+        .get("hostNetwork")
+        .filter(|node| is_true(node) && !is_exempt)
+    {
         let message = match redirector {
             Some(container) => format!("hostNetwork is true: {} redirects the whole node", container.called()),
             None => "hostNetwork is true: nothing is redirected".to_owned(),
@@ -23,6 +29,9 @@ pub fn never_redirected(subject: &Subject<'_>, report: &mut Report) -> bool {
     }
     if subject.left != Some(Because::Exempt) {
         return false;
+    }
+    if !subject.asks() {
+        return true;
     }
     let metadata = subject.pod.object.get("metadata");
     let place = metadata.and_then(|metadata| metadata.get("namespace"));

@@ -2,8 +2,9 @@
 
 use super::Report;
 use super::code::Code;
+use super::service::Services;
 use super::subject::Subject;
-use crate::mesh::container::Container;
+use crate::mesh::container::{self, Container};
 use crate::mesh::istio::ISTIO;
 use crate::types::{Port, parse_ports};
 use crate::yaml::Node;
@@ -43,21 +44,31 @@ pub fn owner(subject: &Subject<'_>, port: Port) -> Option<(Code, String)> {
 }
 
 /// Looks at the ports that containers say they listen on.
-pub fn look_at(subject: &Subject<'_>, report: &mut Report) {
+pub fn look_at(subject: &Subject<'_>, services: &Services<'_>, report: &mut Report) {
     for container in subject.apps() {
         for port in container.ports().iter().filter(|port| is_tcp(port)) {
-            look_at_one(subject, container, port, report);
+            look_at_one(subject, services, container, port, report);
         }
     }
 }
 
-fn look_at_one(subject: &Subject<'_>, container: &Container<'_>, described: &Node, report: &mut Report) {
+fn look_at_one(
+    subject: &Subject<'_>,
+    services: &Services<'_>,
+    container: &Container<'_>,
+    described: &Node,
+    report: &mut Report,
+) {
     let Some((node, port)) = number(described, "containerPort") else {
         return;
     };
     if let Some((code, who)) = owner(subject, port) {
         report.add(code, node.at, format!("port {port} of {}: {who}", container.called()));
-    } else if subject.captures(port) && !is_opaque(subject, port) {
+    } else if subject.captures(port)
+        && subject.mesh.is_none_or(|mesh| mesh.detects_protocols)
+        && !is_opaque(subject, port)
+        && !services.tell(&subject.pod, container, port)
+    {
         server_first(described, node, port, &container.called(), report);
     }
 }
@@ -82,20 +93,25 @@ fn server_first(described: &Node, node: &Node, port: Port, whose: &str, report: 
     let Some((_, protocol)) = SERVER_FIRST.iter().find(|(number, _)| *number == port.get()) else {
         return;
     };
-    let name = described.get("name").and_then(Node::scalar);
-    let tells = |name: &str| {
-        let rest = PROTOCOLS.iter().filter_map(|protocol| name.strip_prefix(protocol));
-        rest.into_iter().any(|rest| rest.is_empty() || rest.starts_with('-'))
-    };
-    if described.get("appProtocol").and_then(Node::scalar).is_some() || name.is_some_and(tells) {
+    if tells_protocol(described) {
         return;
     }
-    let named = match name {
+    let named = match described.get("name").and_then(Node::scalar) {
         Some(name) => format!("its name {name} does not tell"),
         None => "it has no name".to_owned(),
     };
     let message = format!("port {port} of {whose} is {protocol}'s, and {named}");
     report.add(Code::ServerFirst, node.at, message);
+}
+
+/// Whether a port of a container or a Service says which protocol it has.
+pub fn tells_protocol(described: &Node) -> bool {
+    let tells = |name: &str| {
+        let rest = PROTOCOLS.iter().filter_map(|protocol| name.strip_prefix(protocol));
+        rest.into_iter().any(|rest| rest.is_empty() || rest.starts_with('-'))
+    };
+    described.get("appProtocol").and_then(Node::scalar).is_some()
+        || described.get("name").and_then(Node::scalar).is_some_and(tells)
 }
 
 fn is_tcp(port: &Node) -> bool {
@@ -104,7 +120,7 @@ fn is_tcp(port: &Node) -> bool {
 
 fn number<'n>(described: &'n Node, key: &str) -> Option<(&'n Node, Port)> {
     let node = described.get(key)?;
-    Some((node, Port::parse(node.scalar()?).ok()?))
+    Some((node, container::number(node)?))
 }
 
 /// The annotation that lists ports whose protocol Linkerd does not look for.

@@ -1,10 +1,12 @@
-//! Findings as lines for people, and as JSON for machines. The schema is described in `docs/lint.md`; [`VERSION`]
+//! Findings as lines for people, as JSON for machines, and for GitHub. The schema is described in `docs/lint.md`; [`VERSION`]
 //! changes when it does.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde_json::{Value, json as value};
 
+use super::code::{Explanation, Level};
 use super::{Finding, Report};
 
 /// The version of the schema.
@@ -45,6 +47,7 @@ pub fn json(files: &[Linted]) -> String {
             let explanation = finding.code.explanation();
             value!({
                 "code": explanation.id,
+                "level": explanation.level.name(),
                 "file": file,
                 "line": finding.at.line,
                 "column": finding.at.column,
@@ -56,8 +59,55 @@ pub fn json(files: &[Linted]) -> String {
             })
         })
         .collect();
-    let document = value!({ "version": VERSION, "pods": pods(files), "findings": findings });
+    let document = value!({
+        "version": VERSION, "pods": pods(files), "skipped": skipped(files), "findings": findings,
+    });
     format!("{document:#}\n")
+}
+
+/// The findings as commands of a GitHub workflow, which shows them beside the lines.
+pub fn github(files: &[Linted]) -> String {
+    let escaped = |text: &str, more: &[(&str, &str)]| {
+        let rest = [("\r", "%0D"), ("\n", "%0A")];
+        let all = rest.iter().chain(more);
+        all.fold(text.replace('%', "%25"), |text, (character, code)| {
+            text.replace(character, code)
+        })
+    };
+    let property = |text: &str| escaped(text, &[(":", "%3A"), (",", "%2C")]);
+    let command = |(file, finding): (&str, &Finding)| {
+        let Finding {
+            code,
+            at,
+            object,
+            message,
+        } = finding;
+        let Explanation {
+            id, level, title, fix, ..
+        } = code.explanation();
+        let level = match level {
+            Level::Note => "notice",
+            level => level.name(),
+        };
+        format!(
+            "::{level} file={},line={},col={},title={}::{}\n",
+            property(file),
+            at.line,
+            at.column,
+            property(&format!("{id}: {title}")),
+            escaped(&format!("{object}: {message}. {fix}"), &[])
+        )
+    };
+    findings(files).map(command).collect()
+}
+
+/// How many objects of each kind were passed over, since there is no pod in them.
+pub fn skipped(files: &[Linted]) -> BTreeMap<&str, usize> {
+    let mut all = BTreeMap::new();
+    for (kind, count) in files.iter().flat_map(|linted| &linted.report.skipped) {
+        *all.entry(kind.as_str()).or_default() += count;
+    }
+    all
 }
 
 /// How many pods were looked at.

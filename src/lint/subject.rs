@@ -9,7 +9,7 @@ use crate::mesh::container::{Container, Role, id};
 use crate::mesh::manifest::Pod;
 use crate::mesh::pod::Pod as Facts;
 use crate::mesh::policy::Policy;
-use crate::mesh::verdict::{self, Because, Given, Left, Undecided, Unseen, Verdict};
+use crate::mesh::verdict::{self, Because, By, Given, Left, Undecided, Unseen, Verdict};
 use crate::mesh::{self, MESHES, Mesh};
 use crate::options::problem::Problem;
 use crate::options::{Config, Layer};
@@ -30,6 +30,8 @@ pub struct Subject<'n> {
     pub config: Config,
     /// What a plugin that redirects it is not told.
     pub unseen: Vec<Unseen>,
+    /// Whether a plugin redirects it.
+    pub by_plugin: bool,
     /// Why nobody redirects it, if so.
     pub left: Option<Because>,
 }
@@ -94,7 +96,13 @@ impl<'n> Subject<'n> {
             None
         });
         let keeps_out = keeps_out.filter(|left| left.because == Because::Told);
+        // Pods of a cluster that nobody injected, and the installer of our plugin, are as they should be.
+        let is_nobodys = facts.described.as_ref().is_some_and(|described| described.is_created) && !said.injected();
+        let is_installer = facts.containers().iter().any(Container::installs);
         let found = verdict::verdict(&facts, &given);
+        if (is_nobodys || is_installer) && matches!(found, Ok(Verdict::Left(_))) {
+            return None;
+        }
         let (redirected, left) = match found {
             Ok(Verdict::Redirected(redirected)) => (Some(redirected), None),
             Ok(Verdict::Left(left)) => match (left.because, keeps_out) {
@@ -104,6 +112,10 @@ impl<'n> Subject<'n> {
                 }
                 // Nobody redirects it, nor is that a mistake.
                 (Because::NotInjected, None) => return None,
+                (Because::Windows, None) => {
+                    annotations::of_opted_out(&pod, &left.reason, report);
+                    return None;
+                }
                 (because, None) => (None, Some(because)),
             },
             Err(Undecided::Arguments { mistakes, .. }) => {
@@ -115,6 +127,9 @@ impl<'n> Subject<'n> {
         };
         let by_annotations = annotated(&facts, &given, &said, report);
         let mesh = verdict::mesh(&facts, &given).and_then(mesh::named);
+        let by_plugin = redirected
+            .as_ref()
+            .is_some_and(|redirected| redirected.by == By::Plugin);
         let (config, unseen) = match redirected {
             Some(redirected) => (redirected.settings.config, redirected.unseen),
             None => (by_annotations, Vec::new()),
@@ -129,6 +144,7 @@ impl<'n> Subject<'n> {
             said,
             config,
             unseen,
+            by_plugin,
             left,
         };
         subject.recognise_proxy();
@@ -151,6 +167,16 @@ impl<'n> Subject<'n> {
         if let (Some(proxy), None) = (like_it.next(), like_it.next()) {
             proxy.role = Role::Proxy;
         }
+    }
+
+    /// Whether somebody wants it to be redirected.
+    pub fn asks(&self) -> bool {
+        let says = |entries: &[Entry]| {
+            entries
+                .iter()
+                .any(|entry| annotations::is_about_redirection(&entry.key))
+        };
+        self.said.injected() || self.redirector().is_some() || says(self.said.annotations) || says(self.said.labels)
     }
 
     /// The containers of the application.

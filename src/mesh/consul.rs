@@ -29,6 +29,7 @@ pub const CONSUL: Mesh = Mesh {
         ("dns-servers", "127.0.0.1,::1"),
     ],
     rewrites_probes: false,
+    detects_protocols: false,
     mark: &[
         ("consul.hashicorp.com/connect-inject-status", Some("injected")),
         // Written for a CNI plugin alone. Without one, the init container redirects.
@@ -44,11 +45,13 @@ pub const CONSUL: Mesh = Mesh {
         annotation: "consul.hashicorp.com/transparent-proxy",
         says: is_false,
         reason: "Consul is told to intercept nothing",
+        init_container: None,
     }],
     annotations: ANNOTATIONS,
     proxies: &["consul-dataplane", "envoy-sidecar"],
     proxy_images: &["consul-dataplane"],
     init_containers: &[INIT_CONTAINER],
+    validators: &[],
     chains: &[("CONSUL_", "Consul")],
     tables: &[("inet consul", "Consul")],
     traces: &[],

@@ -60,8 +60,11 @@ pub fn containers<'n>(pod: &Pod<'n>) -> Vec<Container<'n>> {
         let stays = node.get("restartPolicy").and_then(Node::scalar) == Some("Always");
         container(node, if stays { Role::App } else { Role::Init })
     });
-    init.chain(list("containers").map(|node| container(node, Role::App)))
-        .collect()
+    // Those of Argo's templates have places of their own; those that people add to a running pod do, too.
+    let alone = ["container", "script"].into_iter().filter_map(|key| pod.spec.get(key));
+    let beside = list("sidecars").chain(list("ephemeralContainers"));
+    let apps = list("containers").chain(alone).chain(beside);
+    init.chain(apps.map(|node| container(node, Role::App))).collect()
 }
 
 fn container(node: &Node, role: Role) -> Container<'_> {
@@ -69,7 +72,7 @@ fn container(node: &Node, role: Role) -> Container<'_> {
     let container = Container { node, name, role };
     let role = match role {
         Role::App if container.is_proxy() => Role::Proxy,
-        Role::Init if container.redirects() && container.only_looks() => Role::Validator,
+        Role::Init if container.redirects() && container.only_looks() || container.validates() => Role::Validator,
         Role::Init if container.redirects() => Role::Redirector,
         role => role,
     };
@@ -97,6 +100,10 @@ impl<'n> Container<'n> {
         by_name || self.words().contains(&ISTIO_S)
     }
 
+    fn validates(&self) -> bool {
+        MESHES.iter().any(|mesh| mesh.validators.contains(&self.name))
+    }
+
     /// Consul's init container has other tasks, too, and bears the same name where a plugin redirects the pod.
     fn is_consul_s_beside_a_plugin(&self) -> bool {
         let (name, variable) = CONSUL_S;
@@ -120,6 +127,12 @@ impl<'n> Container<'n> {
     fn only_looks(&self) -> bool {
         let flags = ["--skip-rule-apply", "--skip-rule-apply=true"];
         self.words().iter().any(|word| flags.contains(word))
+    }
+
+    /// Whether it is the installer of sidetrack's plugin.
+    pub fn installs(&self) -> bool {
+        let mut words = self.words().into_iter().skip(usize::from(self.has_command()));
+        self.is_ours() && words.find(|word| !word.starts_with('-')) == Some("node")
     }
 
     /// Whether what it runs is sidetrack.
@@ -191,9 +204,9 @@ impl<'n> Container<'n> {
             let port = ports
                 .iter()
                 .find(|port| port.get("name").and_then(Node::scalar) == Some(text))?;
-            Port::parse(port.get("containerPort")?.scalar()?).ok()
+            number(port.get("containerPort")?)
         };
-        Port::parse(text).ok().or_else(by_name)
+        number(named).or_else(|| Port::parse(text).ok()).or_else(by_name)
     }
 
     /// The ports that it says it listens on.
@@ -212,10 +225,15 @@ impl<'n> Container<'n> {
 
 /// Whether a field is `true`.
 pub fn is_true(node: &Node) -> bool {
-    node.to_json() == true
+    node.boolean() == Some(true)
+}
+
+/// The port that a field is the number of.
+pub fn number(node: &Node) -> Option<Port> {
+    Port::new(u16::try_from(node.integer()?).ok()?)
 }
 
 /// The user or group that a field names.
 pub fn id<I: Id>(node: &Node) -> Option<I> {
-    I::new(node.scalar()?.parse().ok()?)
+    I::new(u32::try_from(node.integer()?).ok()?)
 }

@@ -15,15 +15,22 @@ pub struct Pod<'n> {
     pub spec: &'n Node,
 }
 
-/// A part of a document that is looked at.
+/// A part of a document.
 pub enum Object<'n> {
     /// A pod, or the template of pods.
     Pod(Pod<'n>),
     /// A Service.
     Service(&'n Node),
+    /// A Namespace.
+    Namespace(&'n Node),
+    /// An object of this kind that has no pod in it; empty where it does not say its kind.
+    Other(&'n str),
 }
 
-/// Everything in a document that is looked at; lists are looked into.
+/// The groups of Argo's resources, whose templates of pods have another shape.
+const ARGO: &str = "argoproj.io/";
+
+/// Everything in a document; lists are looked into.
 pub fn objects(document: &Node) -> Vec<Object<'_>> {
     let mut objects = Vec::new();
     collect(document, "", &mut objects);
@@ -32,34 +39,67 @@ pub fn objects(document: &Node) -> Vec<Object<'_>> {
 
 /// `kind` is that of the list around the object: items of a PodList need not say that they are Pods.
 fn collect<'n>(node: &'n Node, kind: &'n str, objects: &mut Vec<Object<'n>>) {
-    let kind = node.get("kind").and_then(Node::scalar).unwrap_or(kind);
-    match (kind.strip_suffix("List"), node.get("items")) {
-        (Some(kind), Some(items)) => items.items().iter().for_each(|item| collect(item, kind, objects)),
-        _ if kind == "Service" => objects.push(Object::Service(node)),
-        _ => objects.extend(pod(node, kind).map(Object::Pod)),
+    let kind = text(node, "kind").unwrap_or(kind);
+    // The core group has no name.
+    let is_core = text(node, "apiVersion").is_none_or(|version| !version.contains('/'));
+    match (kind.strip_suffix("List"), node.get("items"), kind) {
+        (Some(kind), Some(items), _) => items.items().iter().for_each(|item| collect(item, kind, objects)),
+        (_, _, "Service") if is_core => objects.push(Object::Service(node)),
+        (_, _, "Namespace") if is_core => objects.push(Object::Namespace(node)),
+        (_, _, "") if node.entries().is_empty() => {}
+        (_, _, "") => objects.push(Object::Other(kind)),
+        _ => {
+            let before = objects.len();
+            match kind {
+                "Pod" => objects.extend(template(node, kind, node).map(Object::Pod)),
+                _ => search(node, kind, node, objects),
+            }
+            if objects.len() == before {
+                objects.push(Object::Other(kind));
+            }
+        }
     }
 }
 
-fn pod<'n>(object: &'n Node, kind: &'n str) -> Option<Pod<'n>> {
-    let path: &[&str] = match kind {
-        "" => return None,
-        "Pod" => &[],
-        "PodTemplate" => &["template"],
-        "CronJob" => &["spec", "jobTemplate", "spec", "template"],
-        _ => &["spec", "template"],
+/// Looks for templates of pods below `node`, by their shape, and for whole objects: operators' resources, and those of
+/// OpenShift's Template.
+fn search<'n>(object: &'n Node, kind: &'n str, node: &'n Node, objects: &mut Vec<Object<'n>>) {
+    let entries = node.entries().iter().map(|entry| &entry.value);
+    for child in entries.chain(node.items()) {
+        if text(child, "apiVersion").is_some() && text(child, "kind").is_some() {
+            collect(child, "", objects);
+        } else if let Some(pod) = template(object, kind, child) {
+            objects.push(Object::Pod(pod));
+        } else {
+            search(object, kind, child, objects);
+        }
+    }
+}
+
+/// The pod, or the template of pods, that this node is.
+fn template<'n>(object: &'n Node, kind: &'n str, node: &'n Node) -> Option<Pod<'n>> {
+    let has_containers = |spec: &&Node| {
+        let lists = ["containers", "initContainers"].map(|key| spec.get(key).map(Node::items));
+        let mut containers = lists.into_iter().flatten().flatten();
+        lists[0].is_some() && containers.any(|container| !container.entries().is_empty())
     };
-    let template = path.iter().try_fold(object, |node, key| node.get(key))?;
-    let spec = template.get("spec")?;
-    // Objects of other kinds may have templates of other things.
-    let containers = spec
-        .get("containers")
-        .is_some_and(|containers| !containers.items().is_empty());
-    containers.then_some(Pod {
+    // Argo's have containers, and what else a pod has, beside their metadata.
+    let of_argo = || {
+        let is_argo = text(object, "apiVersion").is_some_and(|version| version.starts_with(ARGO));
+        let runs = |key| node.get(key).is_some_and(|container| container.get("image").is_some());
+        (is_argo && (runs("container") || runs("script"))).then_some(node)
+    };
+    let spec = node.get("spec").filter(has_containers).or_else(of_argo)?;
+    Some(Pod {
         object,
         kind,
-        template,
+        template: node,
         spec,
     })
+}
+
+fn text<'n>(node: &'n Node, key: &str) -> Option<&'n str> {
+    node.get(key).and_then(Node::scalar)
 }
 
 /// The one pod, or template of pods, in a document, however little it says.
@@ -69,7 +109,7 @@ fn pod<'n>(object: &'n Node, kind: &'n str) -> Option<Pod<'n>> {
 pub fn only_pod(document: &Node) -> Result<Pod<'_>, String> {
     let pods = objects(document).into_iter().filter_map(|object| match object {
         Object::Pod(pod) => Some(pod),
-        Object::Service(_) => None,
+        Object::Service(_) | Object::Namespace(_) | Object::Other(_) => None,
     });
     let pods: Vec<Pod<'_>> = pods.collect();
     match pods.as_slice() {
@@ -130,4 +170,95 @@ pub fn name(object: &Node, kind: &str) -> String {
 
 fn metadata<'n>(object: &'n Node, key: &str) -> Option<&'n Node> {
     object.get("metadata")?.get(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::yaml::document;
+
+    /// The kinds of what has a pod in it, and how many it has; what was passed over.
+    fn found(text: &str) -> (Vec<(String, usize)>, Vec<String>) {
+        let document = document(text).unwrap();
+        let (mut pods, mut others): (Vec<(String, usize)>, Vec<String>) = (Vec::new(), Vec::new());
+        for object in objects(&document) {
+            match object {
+                Object::Pod(pod) => match pods.last_mut().filter(|(kind, _)| kind == pod.kind) {
+                    Some((_, count)) => *count += 1,
+                    None => pods.push((pod.kind.to_owned(), 1)),
+                },
+                Object::Other(kind) => others.push(kind.to_owned()),
+                Object::Service(_) => others.push("a Service".to_owned()),
+                Object::Namespace(_) => others.push("a Namespace".to_owned()),
+            }
+        }
+        (pods, others)
+    }
+
+    const SPEC: &str = "spec: {containers: [{name: a, image: b}]}";
+
+    #[test]
+    fn templates_of_pods_are_found_wherever_they_are() {
+        for (text, kind, count) in [
+            (format!("{{kind: Pod, {SPEC}}}"), "Pod", 1),
+            (format!("{{kind: PodTemplate, template: {{{SPEC}}}}}"), "PodTemplate", 1),
+            (format!("{{kind: CronJob, spec: {{jobTemplate: {{spec: {{template: {{{SPEC}}}}}}}}}}}"), "CronJob", 1),
+            // Knative's.
+            (format!("{{apiVersion: serving.knative.dev/v1, kind: Service, spec: {{template: {{{SPEC}}}}}}}"), "Service", 1),
+            (
+                "{apiVersion: argoproj.io/v1alpha1, kind: Workflow, spec: {templates: [{name: a, container: {image: b}}, \
+                 {name: c, script: {image: d, source: e}}, {name: f, steps: [[{name: g, template: a}]]}]}}"
+                    .to_owned(),
+                "Workflow",
+                2,
+            ),
+            (
+                format!(
+                    "{{kind: RayCluster, spec: {{headGroupSpec: {{template: {{{SPEC}}}}}, workerGroupSpecs: \
+                     [{{template: {{{SPEC}}}}}]}}}}"
+                ),
+                "RayCluster",
+                2,
+            ),
+            (
+                format!("{{kind: JobSet, spec: {{replicatedJobs: [{{template: {{spec: {{template: {{{SPEC}}}}}}}}}]}}}}"),
+                "JobSet",
+                1,
+            ),
+            // Agones'.
+            (format!("{{kind: Fleet, spec: {{template: {{spec: {{template: {{{SPEC}}}}}}}}}}}"), "Fleet", 1),
+            (format!("{{kind: MongoDB, spec: {{podSpec: {{podTemplate: {{{SPEC}}}}}}}}}"), "MongoDB", 1),
+        ] {
+            assert_eq!(found(&text), (vec![(kind.to_owned(), count)], vec![]), "{text}");
+        }
+        let template = format!(
+            "{{apiVersion: template.openshift.io/v1, kind: Template, objects: [{{apiVersion: v1, kind: Service}}, \
+             {{apiVersion: apps/v1, kind: Deployment, spec: {{template: {{{SPEC}}}}}}}]}}"
+        );
+        assert_eq!(
+            found(&template),
+            (vec![("Deployment".to_owned(), 1)], vec!["a Service".to_owned()])
+        );
+    }
+
+    #[test]
+    fn what_has_no_pod_is_told() {
+        let only_the_proxy =
+            "{kind: Deployment, spec: {template: {spec: {containers: [], initContainers: [{name: a}]}}}}";
+        assert_eq!(found(only_the_proxy), (vec![("Deployment".to_owned(), 1)], vec![]));
+        for (text, kind) in [
+            ("{kind: ConfigMap, data: {a: b}}", "ConfigMap"),
+            ("{a: {spec: {containers: [{name: a}]}}}", ""),
+            // Containers of its own pods, without what else makes a pod.
+            ("{kind: Prometheus, spec: {containers: [{name: a}]}}", "Prometheus"),
+            (
+                "{kind: Deployment, spec: {template: {spec: {containers: []}}}}",
+                "Deployment",
+            ),
+            ("{kind: Pod}", "Pod"),
+        ] {
+            assert_eq!(found(text), (vec![], vec![kind.to_owned()]), "{text}");
+        }
+        assert_eq!(found("~"), (vec![], vec![]));
+    }
 }

@@ -44,6 +44,8 @@ pub struct Mesh {
     /// Whether its injector rewrites every probe of a captured port. The others take care of HTTP alone: Consul
     /// rewrites those probes, and Linkerd's proxy lets them through.
     pub rewrites_probes: bool,
+    /// Whether its proxy finds out the protocol of a connection by what the client sends first.
+    pub detects_protocols: bool,
     /// What its injector leaves on a pod with a sidecar: all of these annotations, with this value where there is one.
     pub mark: &'static [(&'static str, Option<&'static str>)],
     /// What tells its injector whether to inject a pod.
@@ -58,6 +60,8 @@ pub struct Mesh {
     pub proxy_images: &'static [&'static str],
     /// What its init containers that redirect are called.
     pub init_containers: &'static [&'static str],
+    /// What its init containers that try a plugin's redirection are called.
+    pub validators: &'static [&'static str],
     /// How the chains of its own rules begin, and who writes those.
     pub chains: &'static [(&'static str, &'static str)],
     /// How the nf_tables tables of its own rules begin, and who writes those.
@@ -196,6 +200,8 @@ pub struct OptOut {
     pub says: fn(&str) -> bool,
     /// What it says then.
     pub reason: &'static str,
+    /// The init container that redirects the pod then.
+    pub init_container: Option<&'static str>,
 }
 
 impl Mesh {

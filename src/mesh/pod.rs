@@ -52,6 +52,8 @@ pub struct Described<'n> {
     pub labels: &'n [Entry],
     /// Whether it is in the node's network.
     pub host_network: bool,
+    /// Whether it is for nodes of Windows.
+    pub is_windows: bool,
     /// Whether it has been created: injectors have had their turn.
     pub is_created: bool,
     /// The security context that its containers share.
@@ -88,6 +90,7 @@ impl<'p> Pod<'p> {
             described: Some(Described {
                 labels: pod.labels().map(Node::entries).unwrap_or_default(),
                 host_network: pod.spec.get("hostNetwork").is_some_and(is_true),
+                is_windows: is_windows(pod.spec),
                 is_created: is_pod && created(),
                 security: pod.spec.get("securityContext"),
                 containers: containers(pod),
@@ -116,4 +119,14 @@ impl<'p> Pod<'p> {
         let mut containers = self.containers().iter();
         containers.find(|container| container.role == Role::Redirector)
     }
+}
+
+/// Whether a pod says that it is for nodes of Windows: by its field of its own, or by the label of such nodes.
+fn is_windows(spec: &Node) -> bool {
+    let named = |path: [&str; 2]| {
+        path.iter()
+            .try_fold(spec, |node, key| node.get(key))
+            .and_then(Node::scalar)
+    };
+    named(["os", "name"]) == Some("windows") || named(["nodeSelector", "kubernetes.io/os"]) == Some("windows")
 }

@@ -3,6 +3,7 @@
 //! What a text can do is bounded: collections nest `DEEPEST` levels, and aliases repeat `MOST_REPEATED` at most.
 //! Merge keys (`<<`) are applied, as Kubernetes' tools do.
 
+mod kubernetes;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +32,30 @@ impl Position {
         Self {
             line: marker.line(),
             column: marker.col() + 1,
+        }
+    }
+
+    /// Where a text ends.
+    fn end_of(text: &str) -> Self {
+        let (mut line, mut column) = (1, 1);
+        let mut rest = text.chars().peekable();
+        while let Some(character) = rest.next() {
+            // A return alone ends a line, too.
+            let ends = character == '\n' || (character == '\r' && rest.peek() != Some(&'\n'));
+            (line, column) = if ends { (line + 1, 1) } else { (line, column + 1) };
+        }
+        Self { line, column }
+    }
+
+    /// The same place, in a text that begins at `from`.
+    fn after(self, from: Self) -> Self {
+        Self {
+            line: self.line + from.line - 1,
+            column: if self.line == 1 {
+                self.column + from.column - 1
+            } else {
+                self.column
+            },
         }
     }
 }
@@ -166,20 +191,40 @@ fn is_null(text: &str) -> bool {
     matches!(text, "" | "~" | "null" | "Null" | "NULL")
 }
 
-/// Reads every document of a text.
+/// Reads every document of a text: YAML, or values of JSON one after the other.
 ///
 /// # Errors
-/// The first thing that is not YAML, or goes beyond the bounds.
+/// The first thing that is neither, or goes beyond the bounds.
 pub fn documents(text: &str) -> Result<Vec<Node>, Error> {
     let mut reader = Reader::default();
-    for event in Parser::new_from_str(text) {
-        let (event, span) = event.map_err(|error| Error {
-            at: Position::of(error.marker()),
-            reason: error.info(),
-        })?;
-        reader.take(event, Position::of(&span.start))?;
+    let mut from = Position { line: 1, column: 1 };
+    for part in json_values(text).unwrap_or_else(|| vec![text]) {
+        for event in Parser::new_from_str(part) {
+            let (event, span) = event.map_err(|error| Error {
+                at: Position::of(error.marker()).after(from),
+                reason: error.info(),
+            })?;
+            reader.take(event, Position::of(&span.start).after(from))?;
+        }
+        from = Position::end_of(part).after(from);
     }
     Ok(reader.documents)
+}
+
+/// The values of a text that is a stream of JSON, as `kubectl` and `jq` write it and YAML does not know it: each with the
+/// space before it. Nothing where there is one value, or something else.
+fn json_values(text: &str) -> Option<Vec<&str>> {
+    if !text.trim_start().starts_with('{') {
+        return None;
+    }
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
+    let (mut parts, mut begin) = (Vec::new(), 0);
+    while let Some(value) = values.next() {
+        value.ok()?;
+        parts.push(text.get(begin..values.byte_offset())?);
+        begin = values.byte_offset();
+    }
+    (parts.len() > 1).then_some(parts)
 }
 
 /// Reads the one document of a text; null where there is none.

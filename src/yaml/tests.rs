@@ -27,6 +27,24 @@ fn json_is_read_as_well() {
     assert_eq!(json(text), serde_json::from_str::<Value>(text).unwrap());
 }
 
+#[test]
+fn values_of_json_one_after_the_other_are_documents_each() {
+    let text = "{\"a\": [1]}{\"b\":\n  \"ä\"} {\"c\": 2}\n\n{\"d\":\n 3}\n";
+    let documents = documents(text).unwrap();
+    let values: Vec<Value> = documents.iter().map(Node::to_json).collect();
+    assert_eq!(
+        values,
+        [json!({"a": [1]}), json!({"b": "ä"}), json!({"c": 2}), json!({"d": 3})]
+    );
+    let at = |document: usize| {
+        let value = &documents[document].entries()[0].value;
+        (value.at.line, value.at.column)
+    };
+    assert_eq!([at(0), at(1), at(2), at(3)], [(1, 7), (2, 3), (2, 14), (5, 2)]);
+    // Where it is no JSON, it is YAML or nothing.
+    assert_eq!(reason("{\"a\": 1}\n{b: 2}"), reason("{a: 1}\n{b: 2}"));
+}
+
 /// Tools of Kubernetes take these, and people write them.
 #[test]
 fn lists_may_end_left_of_where_they_should() {

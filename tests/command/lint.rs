@@ -7,6 +7,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -16,6 +17,7 @@ use sidetrack::lint::{Code, Context};
 use sidetrack::options::Layer;
 
 use crate::program::Run;
+use crate::temporary::{Directory, Temporary};
 use crate::{SIDETRACK, generated};
 
 const MANIFESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/manifests");
@@ -116,7 +118,7 @@ fn standard_input_and_several_files_are_read() {
         "{found}"
     );
     let log = String::from_utf8(output.stderr).expect("text");
-    assert!(log.contains("pods=8"), "{log}");
+    assert!(log.contains("pods=14"), "{log}");
 }
 
 #[test]
@@ -161,10 +163,17 @@ fn a_file_without_pods_is_worth_a_warning() {
 
 #[test]
 fn the_table_of_codes_is_the_one_in_the_code() {
-    let mut table = "| Code | What is found | Why it matters | What to do |\n|---|---|---|---|\n".to_owned();
+    let mut table =
+        "| Code | Level | What is found | Why it matters | What to do |\n|---|---|---|---|---|\n".to_owned();
     for code in Code::ALL {
-        let Explanation { id, title, why, fix } = code.explanation();
-        table += &format!("| {id} | {title} | {why} | {fix} |\n");
+        let Explanation {
+            id,
+            level,
+            title,
+            why,
+            fix,
+        } = code.explanation();
+        table += &format!("| {id} | {} | {title} | {why} | {fix} |\n", level.name());
     }
     generated::part("docs/lint.md", "codes", &table);
 }
@@ -181,6 +190,218 @@ fn every_field_of_the_json_is_described() {
             "docs/lint.md says nothing about {field}"
         );
     }
+}
+
+/// `sidetrack lint` with a text as its standard input.
+fn piped(arguments: &[&str], text: &str) -> Run {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let file = Temporary::new(&format!("lint-input-{}", COUNT.fetch_add(1, Ordering::Relaxed)), text);
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "exec \"$0\" lint \"$@\" < \"$INPUT\"", SIDETRACK])
+        .args(arguments);
+    Run::of(command.env("INPUT", file.path()))
+}
+
+const BOTH: [&str; 2] = ["ST101.yaml", "ST202.yaml"];
+
+/// What SARIF 2.1.0 asks of a log (sections 3.13, 3.14, 3.19, 3.27, 3.28 to 3.30, 3.49), as far as there is anything of it.
+#[test]
+fn findings_are_results_of_sarif_at_their_place() {
+    let run = lint(&[&["--format", "sarif"], &BOTH[..]].concat());
+    assert_eq!(run.code, Some(3), "{run:?}");
+    let log: Value = serde_json::from_str(&run.stdout).expect("JSON");
+    assert_eq!(log["version"], "2.1.0");
+    assert!(
+        log["$schema"]
+            .as_str()
+            .is_some_and(|schema| schema.ends_with("sarif-schema-2.1.0.json"))
+    );
+    let [run] = log["runs"].as_array().expect("runs").as_slice() else {
+        panic!("{log:#}");
+    };
+    let driver = &run["tool"]["driver"];
+    assert_eq!(driver["name"], "sidetrack");
+    let rules = driver["rules"].as_array().expect("rules");
+    let levels = ["none", "note", "warning", "error"];
+    let is_level = |level: &Value| levels.iter().any(|known| level == known);
+    let ids: BTreeSet<&str> = rules.iter().map(|rule| rule["id"].as_str().expect("an id")).collect();
+    assert_eq!(
+        (ids.len(), rules.len()),
+        (Code::ALL.len(), Code::ALL.len()),
+        "each once"
+    );
+    for rule in rules {
+        for text in ["shortDescription", "fullDescription", "help"] {
+            assert!(
+                rule[text]["text"].as_str().is_some_and(|text| !text.is_empty()),
+                "{rule:#}"
+            );
+        }
+        assert!(is_level(&rule["defaultConfiguration"]["level"]), "{rule:#}");
+    }
+    let of_json: Value = serde_json::from_str(&lint(&[&["--json"], &BOTH[..]].concat()).stdout).expect("JSON");
+    let findings = of_json["findings"].as_array().expect("findings");
+    let results = run["results"].as_array().expect("results");
+    assert_eq!(results.len(), findings.len());
+    for (result, finding) in results.iter().zip(findings) {
+        let index = usize::try_from(result["ruleIndex"].as_u64().expect("an index")).expect("small");
+        assert_eq!(rules[index]["id"], result["ruleId"]);
+        assert_eq!(result["ruleId"], finding["code"]);
+        assert_eq!(result["level"], rules[index]["defaultConfiguration"]["level"]);
+        let message = result["message"]["text"].as_str().expect("a message");
+        assert!(
+            message.contains(finding["message"].as_str().expect("a message")),
+            "{result:#}"
+        );
+        let [location] = result["locations"].as_array().expect("locations").as_slice() else {
+            panic!("{result:#}");
+        };
+        let place = &location["physicalLocation"];
+        assert_eq!(place["artifactLocation"]["uri"], finding["file"]);
+        assert_eq!(place["region"]["startLine"], finding["line"]);
+        assert_eq!(place["region"]["startColumn"], finding["column"]);
+        assert_eq!(location["logicalLocations"][0]["fullyQualifiedName"], finding["object"]);
+    }
+}
+
+#[test]
+fn files_of_sarif_are_references_of_uris() {
+    let named = |name: &str| {
+        let directory = Directory::new("lint-uri");
+        fs::copy(Path::new(MANIFESTS).join("ST101.yaml"), directory.path().join(name)).expect("a copy");
+        let run = Run::of(
+            Command::new(SIDETRACK)
+                .args(["lint", "--format", "sarif", name])
+                .current_dir(directory.path()),
+        );
+        let log: Value = serde_json::from_str(&run.stdout).expect("JSON");
+        log["runs"][0]["results"][0]["locations"][0]["physicalLocation"]["artifactLocation"]["uri"].clone()
+    };
+    assert_eq!(named("a b:ä.yaml"), "a%20b%3A%C3%A4.yaml");
+    assert_eq!(named("./web.yaml"), "web.yaml");
+    let path = Path::new(MANIFESTS).join("ST101.yaml");
+    let run = lint(&["--format", "sarif", path.to_str().expect("text")]);
+    assert!(
+        run.stdout.contains(&format!("\"uri\": \"file://{}\"", path.display())),
+        "{run:?}"
+    );
+}
+
+#[test]
+fn findings_are_commands_of_github_one_a_line() {
+    let run = lint(&["--format", "github", "ST202.yaml", "ST506.yaml"]);
+    assert_eq!(run.code, Some(3), "{run:?}");
+    let document: Value = serde_json::from_str(&lint(&["--json", "ST202.yaml", "ST506.yaml"]).stdout).expect("JSON");
+    let findings = document["findings"].as_array().expect("findings");
+    assert_eq!(run.stdout.lines().count(), findings.len());
+    for (line, finding) in run.stdout.lines().zip(findings) {
+        let level = match finding["level"].as_str() {
+            Some("note") => "notice",
+            level => level.expect("a level"),
+        };
+        let text = |key: &str| finding[key].as_str().expect("text");
+        let beginning = format!(
+            "::{level} file={},line={},col={},title={}%3A ",
+            text("file"),
+            finding["line"],
+            finding["column"],
+            text("code")
+        );
+        assert!(line.starts_with(&beginning), "{line}");
+        assert!(
+            line.ends_with(&format!("{}. {}", text("message"), text("fix"))),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn the_format_is_one_of_those_that_there_are() {
+    assert_eq!(
+        lint(&["--format", "json", "ST101.yaml"]).stdout,
+        lint(&["--json", "ST101.yaml"]).stdout
+    );
+    assert_eq!(
+        lint(&["--format", "text", "ST101.yaml"]).stdout,
+        lint(&["ST101.yaml"]).stdout
+    );
+    lint(&["--format", "xml", "ST101.yaml"]).failed(2, &["xml", "sarif"]);
+    lint(&["--format", "sarif", "--json", "ST101.yaml"]).failed(2, &["--json", "--format"]);
+}
+
+#[test]
+fn what_was_passed_over_is_told() {
+    let text = "kind: ConfigMap\n---\nkind: ConfigMap\n---\n{kind: Foo, spec: {a: b}}\n---\na: b\n---\n\
+                {kind: Pod, spec: {containers: [{name: a}]}}\n";
+    let run = piped(&["-"], text).succeeded();
+    assert!(run.stderr.contains("1 without a kind, 2 ConfigMap, 1 Foo"), "{run:?}");
+    let document: Value = serde_json::from_str(&piped(&["--json", "-"], text).stdout).expect("JSON");
+    assert_eq!(
+        document["skipped"],
+        serde_json::json!({ "": 1, "ConfigMap": 2, "Foo": 1 })
+    );
+    assert_eq!(document["pods"], 1);
+}
+
+#[test]
+fn a_stream_of_json_is_looked_at() {
+    let pod = |name: &str| {
+        format!(
+            "{{\"kind\": \"Pod\", \"metadata\": {{\"name\": \"{name}\"}},\n\"spec\": {{\"containers\": [{{\"name\": \"a\", \
+                 \"securityContext\": {{\"runAsUser\": 1337}}}}]}}}}\n"
+        )
+    };
+    let run = piped(&["-"], &[pod("one"), pod("two")].concat());
+    let lines: Vec<&str> = run.stdout.lines().filter(|line| line.contains("ST201")).collect();
+    assert_eq!(lines.len(), 2, "{run:?}");
+    assert!(
+        lines[0].starts_with("-:2:") && lines[0].contains("Pod one"),
+        "{lines:?}"
+    );
+    assert!(
+        lines[1].starts_with("-:4:") && lines[1].contains("Pod two"),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn a_template_of_helm_is_told_as_what_it_is() {
+    let template = "kind: Pod\nspec:\n  {{- with .Values.x }}\n  containers: [{name: a}]\n  {{- end }}\n";
+    piped(&["-"], template).failed(2, &["-:", "template of Helm", "helm template"]);
+    let run = piped(&["-"], "kind: Pod\nspec: [\n").failed(2, &["-:"]);
+    assert!(!run.stderr.contains("Helm"), "{run:?}");
+}
+
+/// Services of one file tell about pods of another.
+#[test]
+fn services_count_in_whichever_file_they_are() {
+    let directory = Directory::new("lint-services");
+    let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).expect("a file");
+    write(
+        "pod.yaml",
+        "{kind: Pod, metadata: {name: db, labels: {app: db}}, spec: {containers: [{name: db, ports: [{containerPort: 3306}]}]}}",
+    );
+    let found = |selector: &str, port: &str| {
+        let text =
+            format!("{{kind: Service, metadata: {{name: db}}, spec: {{selector: {{{selector}}}, ports: [{port}]}}}}");
+        write("service.yaml", &text);
+        let mut command = Command::new(SIDETRACK);
+        Run::of(
+            command
+                .args(["lint", "pod.yaml", "service.yaml"])
+                .current_dir(directory.path()),
+        )
+        .stdout
+    };
+    let tells = |found: String| !found.contains("port 3306 of container db");
+    assert!(tells(found("app: db", "{name: tcp-db, port: 3306}")));
+    assert!(tells(found("app: db", "{name: mysql, port: 33060, targetPort: 3306}")));
+    assert!(tells(found("app: db", "{appProtocol: mysql, port: 3306}")));
+    assert!(!tells(found("app: db", "{name: db, port: 3306}")));
+    assert!(!tells(found("app: db", "{name: tcp-db, port: 3307}")));
+    assert!(!tells(found("app: other", "{name: tcp-db, port: 3306}")));
+    assert!(!tells(found("", "{name: tcp-db, port: 3306}")));
 }
 
 /// A text that is small and stands for much, in several ways.

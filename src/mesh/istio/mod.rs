@@ -12,6 +12,9 @@ use crate::types::MeshName;
 /// The init container that its injector adds.
 pub const INIT_CONTAINER: &str = "istio-init";
 
+/// The container of its proxy.
+const PROXY: &str = "istio-proxy";
+
 /// What is known of it. Its numbers are our defaults.
 pub const ISTIO: Mesh = Mesh {
     name: "Istio",
@@ -22,6 +25,7 @@ pub const ISTIO: Mesh = Mesh {
     domain: "istio.io",
     options: &[],
     rewrites_probes: true,
+    detects_protocols: true,
     mark: &[("sidecar.istio.io/status", None)],
     // Any other text leaves it to the namespace.
     injection: Injection {
@@ -35,22 +39,32 @@ pub const ISTIO: Mesh = Mesh {
             annotation: "sidecar.istio.io/interceptionMode",
             says: |mode| mode == "NONE",
             reason: "Istio is told to intercept nothing",
+            init_container: None,
         },
         OptOut {
             annotation: "inject.istio.io/templates",
             says: makes_no_sidecar,
             reason: "it is an Istio gateway or gRPC agent: what was injected is not a sidecar",
+            init_container: None,
         },
         OptOut {
             annotation: "sidecar.istio.io/status",
             says: has_istio_init,
             reason: "its init container istio-init redirects it",
+            init_container: Some(INIT_CONTAINER),
+        },
+        OptOut {
+            annotation: "sidecar.istio.io/status",
+            says: has_no_proxy,
+            reason: "what was injected has no container istio-proxy",
+            init_container: None,
         },
     ],
     annotations: ANNOTATIONS,
-    proxies: &["istio-proxy"],
+    proxies: &[PROXY],
     proxy_images: &["proxyv2"],
     init_containers: &[INIT_CONTAINER],
+    validators: &["istio-validation"],
     chains: &[("ISTIO_", "Istio (istio-init or istio-cni)")],
     tables: &[("inet istio-proxy-", "Istio (native nftables)")],
     // Those of TPROXY: 0x539 is 1337, the mark of packets to the proxy; 0x53a that of its own.
@@ -189,9 +203,18 @@ fn makes_no_sidecar(templates: &str) -> bool {
 
 /// Whether the injector says that it put the init container there.
 fn has_istio_init(status: &str) -> bool {
-    let status: Option<Value> = serde_json::from_str(status).ok();
-    let containers = status
-        .as_ref()
-        .and_then(|status| status.get("initContainers")?.as_array());
-    containers.is_some_and(|containers| containers.iter().any(|name| name == INIT_CONTAINER))
+    injected(status).iter().any(|name| name == INIT_CONTAINER)
+}
+
+/// Whether the injector says what it put there, and the proxy is not among it, as with a template that adds something else.
+fn has_no_proxy(status: &str) -> bool {
+    let names = injected(status);
+    !names.is_empty() && names.iter().all(|name| name != PROXY)
+}
+
+/// The containers of any kind that the injector says it put there.
+fn injected(status: &str) -> Vec<Value> {
+    let status: Value = serde_json::from_str(status).unwrap_or_default();
+    let lists = ["initContainers", "containers"].map(|list| status.get(list).and_then(Value::as_array));
+    lists.into_iter().flatten().flatten().cloned().collect()
 }

@@ -26,6 +26,7 @@ pub const KUMA: Mesh = Mesh {
     domain: "kuma.io",
     options: &[("proxy-uid", "5678"), ("proxy-gid", ""), ("mesh-ports", "")],
     rewrites_probes: true,
+    detects_protocols: false,
     mark: &[("kuma.io/sidecar-injected", Some("true"))],
     injection: Injection {
         name: "kuma.io/sidecar-injection",
@@ -39,6 +40,7 @@ pub const KUMA: Mesh = Mesh {
     proxies: &["kuma-sidecar"],
     proxy_images: &["kuma-dp"],
     init_containers: &[INIT_CONTAINER],
+    validators: &["kuma-validation"],
     chains: &[("KUMA_MESH_", "Kuma")],
     tables: &[],
     traces: &[&["--comment", "kuma/mesh/transparent/proxy/"]],

@@ -30,6 +30,7 @@ pub const LINKERD: Mesh = Mesh {
         ("ip-family", "ipv4"),
     ],
     rewrites_probes: false,
+    detects_protocols: true,
     mark: &[("linkerd.io/proxy-version", None)],
     // What is neither is not injected, and the injector says so in an event.
     injection: Injection {
@@ -43,6 +44,7 @@ pub const LINKERD: Mesh = Mesh {
     proxies: &["linkerd-proxy"],
     proxy_images: &[],
     init_containers: &[INIT_CONTAINER],
+    validators: &["linkerd-network-validator"],
     chains: &[("PROXY_INIT_", "Linkerd (linkerd-init or linkerd-cni)")],
     tables: &[],
     traces: &[],

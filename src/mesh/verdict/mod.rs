@@ -16,7 +16,7 @@ use super::container::Container;
 use super::invocation::ReadInvocation;
 use super::pod::{Described, Pod};
 use super::policy::{self, OnMissing, Policy, Select};
-use super::{Injection, MESHES, Mesh, OptOut, Place, consul, istio, kuma};
+use super::{Injection, MESHES, Mesh, OptOut, Place, consul, kuma};
 use crate::options::problem::{Problem, Source};
 use crate::options::{Layer, Settings};
 use crate::types::{Invalid, MeshName};
@@ -93,6 +93,8 @@ pub struct Left {
 pub enum Because {
     /// It has no network namespace of its own.
     HostNetwork,
+    /// There are no such rules on its nodes, which are those of Windows.
+    Windows,
     /// By its names.
     Exempt,
     /// It, or the plugin, is told so.
@@ -118,9 +120,6 @@ pub enum Undecided {
         mistakes: Vec<String>,
     },
 }
-
-/// Lists, among others, the init containers that Istio's injector has added.
-const ISTIO_STATUS: &str = "sidecar.istio.io/status";
 
 /// Says what becomes of a pod.
 ///
@@ -202,12 +201,9 @@ pub fn opt_out(pod: &Pod<'_>) -> Result<Option<Left>, Problem> {
     }
     let mut opt_outs = MESHES.iter().flat_map(|mesh| mesh.opt_outs);
     let found = opt_outs.find(|OptOut { annotation, says, .. }| pod.annotation(annotation).is_some_and(says));
-    let told = found.map(|OptOut { annotation, reason, .. }| Left {
-        because: match *annotation {
-            ISTIO_STATUS => Because::InitContainer(istio::INIT_CONTAINER),
-            _ => Because::Told,
-        },
-        reason: format!("{reason} ({annotation})"),
+    let told = found.map(|opt_out| Left {
+        because: opt_out.init_container.map_or(Because::Told, Because::InitContainer),
+        reason: format!("{} ({})", opt_out.reason, opt_out.annotation),
     });
     Ok(told.or_else(|| left_to_init_container(pod.annotations.as_deref()?)))
 }
@@ -255,6 +251,9 @@ fn reason(pod: &Pod<'_>, policy: &Policy) -> Result<Result<String, Left>, Undeci
             Because::HostNetwork,
             "hostNetwork is true: it is in the node's network, where no plugin is called",
         );
+    }
+    if described.is_some_and(|described| described.is_windows) {
+        return is_left(Because::Windows, "it is for nodes of Windows, where nothing redirects");
     }
     if pod.annotation(REDIRECT).is_some() {
         return Ok(Ok(format!("{REDIRECT} is true")));

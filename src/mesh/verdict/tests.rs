@@ -55,9 +55,17 @@ const CONSUL: [(&str, &str); 3] = [
 #[test]
 fn injected_pods_of_each_mesh_are_redirected() {
     type Case<'c> = (&'c [(&'c str, &'c str)], bool, &'c str);
-    let cases: [Case; 15] = [
+    let cases: [Case; 16] = [
         (&[STATUS], true, "Istio"),
         (&[("sidecar.istio.io/status", "not JSON")], true, "Istio"),
+        (
+            &[(
+                "sidecar.istio.io/status",
+                r#"{"initContainers":["istio-proxy"],"containers":null}"#,
+            )],
+            true,
+            "Istio",
+        ),
         (&[LINKERD], true, "Linkerd"),
         (&[KUMA, KUMA_CNI], true, "Kuma"),
         (&[KUMA, (KUMA_CNI.0, "a, shop/kuma-cni@eth1")], true, "Kuma"),
@@ -91,6 +99,10 @@ fn whoever_opts_out_is_let_through_even_where_all_are_redirected() {
         ("inject.istio.io/templates", "custom, grpc-agent"),
         ("inject.istio.io/templates", "waypoint"),
         ("sidecar.istio.io/status", r#"{"initContainers":["a","istio-init"]}"#),
+        (
+            "sidecar.istio.io/status",
+            r#"{"initContainers":null,"containers":["app"]}"#,
+        ),
         ("consul.hashicorp.com/transparent-proxy", "false"),
         (REDIRECT, "false"),
     ];

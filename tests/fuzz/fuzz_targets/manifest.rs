@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sidetrack::lint::{Context, Invocation, Linted, json, lint, text};
+use sidetrack::lint::{Context, Invocation, Linted, github, json, lint, sarif, text};
 use sidetrack::options::Layer;
 
 fuzz_target!(|manifest: &str| {
@@ -25,6 +25,9 @@ fuzz_target!(|manifest: &str| {
         file: "pod.yaml".to_owned(),
         report,
     }];
-    assert!(serde_json::from_str::<serde_json::Value>(&json(&linted)).is_ok());
+    for machines in [json, sarif] {
+        assert!(serde_json::from_str::<serde_json::Value>(&machines(&linted)).is_ok());
+    }
+    assert_eq!(github(&linted).lines().count(), linted[0].report.findings.len());
     text(&linted);
 });

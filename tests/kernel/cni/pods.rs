@@ -61,6 +61,36 @@ fn traffic_of_an_injected_pod_is_captured_in_both_directions_and_families() {
     }
 }
 
+/// Istio injects a pod with the label `true` beside the annotation `false`, and runtimes hand no labels over. A pod with
+/// templates of its own is injected, too.
+#[test]
+fn traffic_of_an_injected_pod_is_captured_whatever_its_injector_was_told() {
+    for (name, value) in [
+        ("sidecar.istio.io/inject", "false"),
+        ("linkerd.io/inject", "disabled"),
+        ("inject.istio.io/templates", "custom,sidetrack"),
+    ] {
+        let pod = Pod::new();
+        let _servers = [
+            Server::start(&pod.netns, "pod", Owner::ROOT, &[8080, 15001, 15006]),
+            Server::start(&pod.peer, "peer", Owner::ROOT, &[9090]),
+        ];
+        request("ADD", &pod.netns.path()).annotated(name, value).succeeds();
+        for (caller, to, port) in [
+            (Caller::App, To::Peer(9090), 15001),
+            (Caller::Peer, To::Pod(8080), 15006),
+        ] {
+            let call = call(&pod, Transport::Tcp, caller, to, Family::V4).expect("a connection");
+            let arrival = call.arrival.expect("an answer");
+            assert_eq!(
+                (arrival.server.as_str(), arrival.port),
+                ("pod", port),
+                "{name}: {caller:?} to {to:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn pods_that_are_let_through_have_no_rules_and_the_reason_is_logged() {
     let netns = Netns::new();
@@ -73,7 +103,13 @@ fn pods_that_are_let_through_have_no_rules_and_the_reason_is_logged() {
             add().annotated("sidecar.istio.io/interceptionMode", "NONE"),
             "intercept nothing",
         ),
-        (add().annotated("sidecar.istio.io/inject", "false"), "leave it alone"),
+        (
+            add().with(
+                "runtimeConfig",
+                json!({ ANNOTATIONS: { "sidecar.istio.io/inject": "false" } }),
+            ),
+            "leave it alone",
+        ),
         (add().annotated("traffic.sidetrack.dev/redirect", "false"), "is false"),
         (
             add().variable("CNI_ARGS", &names("kube-system", "coredns-0")),
