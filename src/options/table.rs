@@ -31,6 +31,8 @@ pub struct OptionSpec {
     pub write: fn(&Layer) -> Option<String>,
     /// The default, as one text.
     pub default: fn() -> String,
+    /// The names of all its values, where they are few.
+    pub names: fn() -> Vec<&'static str>,
 }
 
 /// Reads the texts given for an option (a flag may be repeated) into a layer.
@@ -143,6 +145,7 @@ macro_rules! options {
                 let default: $type = $default;
                 default.written()
             },
+            names: <$type as Value>::names,
         },)*)*];
     };
     (@value) => { None };
@@ -155,7 +158,7 @@ options! {
         /// The mesh that the proxy belongs to: it decides about what options leave open.
         mesh: MeshName = MeshName::Istio,
         mesh "mesh" <"MESH">,
-        "istio, kuma, linkerd, consul or none: whose ports, users and behaviour, unless options say otherwise";
+        "Mesh of the proxy: sets the ports, users and behaviour that no option sets";
 
         /// Where inbound connections go.
         inbound_port: Port = port(15006),
@@ -203,7 +206,7 @@ options! {
         /// How the connections get to the proxy.
         mode: InboundMode = InboundMode::Redirect,
         inbound_mode "inbound-mode" <"MODE">,
-        "redirect, or tproxy: the app sees the client's own address";
+        "How inbound TCP reaches the proxy; with tproxy, the app sees the client";
 
         /// The mark of packets that TPROXY routes to the proxy.
         tproxy_mark: Mark = TPROXY_MARK,
@@ -302,7 +305,7 @@ options! {
         /// The families to redirect.
         ip_family: IpFamily = IpFamily::Auto,
         ip_family "ip-family" <"FAMILY">,
-        "Families to redirect: auto, ipv4, ipv6 or dual";
+        "IP families to redirect";
     }
 
     /// How rules are installed.
@@ -311,7 +314,7 @@ options! {
         /// What the rules are written with.
         backend: Backend = Backend::Auto,
         backend "backend" <"BACKEND">,
-        "auto, nftables, iptables-nft or iptables-legacy";
+        "Backend that writes the rules";
     }
 
     /// How a dry run goes.
@@ -325,7 +328,7 @@ options! {
         /// How the plan is printed.
         output: Output = Output::Nft,
         output "output" <"FORMAT">,
-        "How a dry run prints the plan: nft, iptables or json";
+        "Format in which a dry run prints the plan";
     }
 
     /// How a command logs.
@@ -334,12 +337,12 @@ options! {
         /// How much.
         level: LogLevel = LogLevel::Info,
         log_level "log-level" <"LEVEL">,
-        "error, warn, info, debug or trace; -v is debug, -vv trace";
+        "Log level; -v is debug, -vv trace";
 
         /// In which form.
         format: LogFormat = LogFormat::Text,
         log_format "log-format" <"FORMAT">,
-        "text or json, one line an event, on standard error";
+        "Log format";
     }
 }
 

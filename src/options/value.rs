@@ -16,10 +16,15 @@ pub trait Value: Sized {
 
     /// The value as one text, which is read back as the same value.
     fn written(&self) -> String;
+
+    /// The names of all values, where they are few.
+    fn names() -> Vec<&'static str> {
+        Vec::new()
+    }
 }
 
 macro_rules! value {
-    ($($type:ty: $read:expr;)*) => {
+    ($($type:ty: $read:expr $(, $names:expr)?;)*) => {
         $(impl Value for $type {
             fn read(texts: &[String], accounts: &dyn Accounts) -> Result<Self, Vec<Invalid>> {
                 let read: fn(&[String], &dyn Accounts) -> Result<Self, Vec<Invalid>> = $read;
@@ -29,6 +34,10 @@ macro_rules! value {
             fn written(&self) -> String {
                 self.to_string()
             }
+
+            $(fn names() -> Vec<&'static str> {
+                $names.iter().map(|(_, name)| *name).collect()
+            })?
         })*
     };
 }
@@ -44,13 +53,13 @@ value! {
     Mark: |texts, _| one(texts, Mark::parse);
     RouteTable: |texts, _| one(texts, RouteTable::parse);
     DnsServers: |texts, _| DnsServers::parse(&joined(texts));
-    MeshName: |texts, _| one(texts, MeshName::parse);
-    InboundMode: |texts, _| one(texts, InboundMode::parse);
-    IpFamily: |texts, _| one(texts, IpFamily::parse);
-    Backend: |texts, _| one(texts, Backend::parse);
-    Output: |texts, _| one(texts, Output::parse);
-    LogLevel: |texts, _| one(texts, LogLevel::parse);
-    LogFormat: |texts, _| one(texts, LogFormat::parse);
+    MeshName: |texts, _| one(texts, MeshName::parse), MeshName::ALL;
+    InboundMode: |texts, _| one(texts, InboundMode::parse), InboundMode::ALL;
+    IpFamily: |texts, _| one(texts, IpFamily::parse), IpFamily::ALL;
+    Backend: |texts, _| one(texts, Backend::parse), Backend::ALL;
+    Output: |texts, _| one(texts, Output::parse), Output::ALL;
+    LogLevel: |texts, _| one(texts, LogLevel::parse), LogLevel::ALL;
+    LogFormat: |texts, _| one(texts, LogFormat::parse), LogFormat::ALL;
 }
 
 impl Value for Vec<InterfaceName> {
