@@ -20,7 +20,7 @@ use super::failure::{Failure, SYSTEM};
 use super::output;
 use super::settings::logging_alone;
 use crate::node::entry::{self, Installer, daemon_set_of};
-use crate::node::layout::{self, Choice, Reason, Wanted};
+use crate::node::layout::{self, Choice, Judged, Reason, Wanted};
 use crate::node::repair::locate::Places;
 use crate::node::repair::state::{Mode, State};
 use crate::node::repair::worker::{self, Repair};
@@ -207,6 +207,9 @@ fn status_as_json(node: &Node, look: &Look, installer: Option<String>) -> Value 
         "binary": node.directories.binary(),
         "configuration": look.layout.target.as_ref().ok().map(|name| node.directories.conf.join(name)),
         "installer": installer,
+        "files": look.files.iter().map(|Judged { name, verdict }| {
+            json!({ "file": name, "verdict": verdict.name(), "reason": verdict.reason() })
+        }).collect::<Vec<_>>(),
     })
 }
 
@@ -224,9 +227,14 @@ fn status_as_text(node: &Node, look: &Look, installer: Option<String>) -> String
         Ok(name) => (node.directories.conf.join(name), state(&look.layout.reasons)),
         Err(waiting) => (node.directories.conf.clone(), waiting.to_string()),
     };
+    let file = |Judged { name, verdict }: &Judged| match verdict.reason() {
+        reason if reason.is_empty() => format!("               {name}: {}\n", verdict.name()),
+        reason => format!("               {name}: {}: {reason}\n", verdict.name()),
+    };
+    let files: String = look.files.iter().map(file).collect();
     let installer = installer.unwrap_or_else(|| "not running, or not reached at --health-address".to_owned());
     format!(
-        "binary         {}: {binary}\nconfiguration  {}: {configuration}\ninstaller      {installer}\n",
+        "binary         {}: {binary}\nconfiguration  {}: {configuration}\n{files}installer      {installer}\n",
         node.directories.binary().display(),
         path.display(),
     )

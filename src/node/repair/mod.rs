@@ -154,9 +154,10 @@ fn network(node: &Node) -> Result<String, RepairError> {
     let target = layout::install(&snapshot, &node.wanted)
         .target
         .map_err(RepairError::Waiting)?;
-    let chain = snapshot.get(&target).and_then(|text| Chain::list(text).ok());
+    let chain = snapshot.text(&target).and_then(|text| Chain::list(text).ok());
+    // Where a network has no name, runtimes that take it at all call it as the file.
     chain
-        .and_then(|chain| chain.name().map(str::to_owned))
+        .map(|chain| chain.name().unwrap_or(&target).to_owned())
         .ok_or_else(|| RepairError::NotInPlace(node.directories.conf.join(target)))
 }
 
