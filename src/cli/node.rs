@@ -283,8 +283,8 @@ fn mode(matches: &ArgMatches) -> Result<Mode, String> {
     if !mode.is_built_in() {
         let name = mode.name();
         return Err(format!(
-            "--repair: {name:?} takes a build with the feature kubernetes, as scripts/build --features kubernetes \
-             and scripts/image sidetrack.tar --features kubernetes make. This one has off, report and in-place"
+            "--repair: {name:?} needs a build with the feature kubernetes; this one has off, report and in-place. Build \
+             it by scripts/build --features kubernetes, or the image by scripts/image sidetrack.tar --features kubernetes"
         ));
     }
     if mode != Mode::Off && !STANDALONE.text(matches).is_empty() {
