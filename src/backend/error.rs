@@ -21,7 +21,7 @@ pub enum KernelError {
     #[error(transparent)]
     Route(#[from] RouteError),
     /// Neither the kernel's nf_tables nor legacy iptables will do.
-    #[error("no backend can write the rules. nftables: {nftables}. iptables-legacy: {legacy}")]
+    #[error("no backend can write the rules; iptables-legacy: {legacy}; nftables: {nftables}")]
     NoBackend {
         /// Why not nf_tables.
         nftables: NftablesError,
@@ -44,7 +44,7 @@ pub enum KernelError {
     )]
     LeftOver(Vec<KernelError>),
     /// Something failed, and what had been done before could not be undone.
-    #[error("{cause}. Undoing what had been done before failed too: {undo}. Run `sidetrack cleanup` and apply again")]
+    #[error("{cause}; undoing what had been done before failed too: {undo}. Run `sidetrack cleanup` and apply again")]
     NotUndone {
         /// What failed first.
         cause: Box<KernelError>,

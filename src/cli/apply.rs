@@ -12,7 +12,7 @@ pub const NAME: &str = "apply";
 /// What clap knows of the command line.
 pub fn command() -> Command {
     Command::new(NAME)
-        .about("Redirects the TCP traffic of a network namespace to its proxy")
+        .about("Redirect a network namespace's TCP traffic to its proxy")
         .defer(arguments)
 }
 

@@ -40,7 +40,7 @@ pub fn netns() -> Arg {
     Arg::new("netns")
         .long("netns")
         .value_name("PATH|NAME")
-        .help("Work in this network namespace [the current one]")
+        .help("Work in this network namespace [default: the current one]")
         .help_heading(Group::Run.heading())
 }
 
@@ -66,7 +66,7 @@ pub fn argument(option: &'static OptionSpec) -> Arg {
         .long(option.name)
         .aliases(option.aliases)
         .help_heading(option.group.heading());
-    let help = format!("{}{}", option.help, shown_default(&(option.default)()));
+    let help = described(option.help, &(option.default)(), &(option.names)());
     match option.value_name {
         Some(value_name) => argument
             .value_name(value_name)
@@ -77,12 +77,24 @@ pub fn argument(option: &'static OptionSpec) -> Arg {
     .help(help)
 }
 
-/// The default as help shows it, after what an argument is for. An empty one and `false` are not shown.
-pub fn shown_default(default: &str) -> String {
-    match default {
-        "" | "false" => String::new(),
-        default => format!(" [{default}]"),
+/// What an argument is for, its default and its possible values, as clap writes them. An empty default and `false` are not
+/// shown.
+pub fn described(help: &str, default: &str, values: &[&str]) -> String {
+    /// How wide the column is, beside the longest flags.
+    const WIDTH: usize = 64;
+    let default = match default {
+        "" | "false" => None,
+        default => Some(format!("[default: {default}]")),
+    };
+    let values = (!values.is_empty()).then(|| format!("[possible values: {}]", values.join(", ")));
+    let (mut text, mut line) = (help.to_owned(), help.len());
+    for part in [default, values].into_iter().flatten() {
+        let fits = line + 1 + part.len() <= WIDTH;
+        text.push(if fits { ' ' } else { '\n' });
+        line = if fits { line + 1 + part.len() } else { part.len() };
+        text += &part;
     }
+    text
 }
 
 /// An argument as Go's libraries read flags: one with a value takes any, one without is a [`go_switch`].

@@ -26,7 +26,7 @@ pub const NAME: &str = "check";
 /// What clap knows of the command line.
 pub fn command() -> Command {
     Command::new(NAME)
-        .about("Says whether what is installed is what apply would install, and what differs")
+        .about("Compare what is installed with what apply would install")
         .defer(arguments)
 }
 
@@ -44,7 +44,7 @@ fn arguments(command: Command) -> Command {
         .args(args::options(|option| option.scope != Scope::DryRun))
         .arg(args::json().global(true))
         .arg(args::verbose())
-        .subcommands(front_end::commands("Compares with"))
+        .subcommands(front_end::commands("Compare with"))
 }
 
 /// Runs the command.

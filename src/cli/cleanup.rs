@@ -17,7 +17,7 @@ pub const NAME: &str = "cleanup";
 /// What clap knows of the command line.
 pub fn command() -> Command {
     Command::new(NAME)
-        .about("Removes all that sidetrack put into a network namespace, and nothing else")
+        .about("Remove everything that sidetrack put into a network namespace")
         .defer(arguments)
 }
 
@@ -36,7 +36,11 @@ fn arguments(command: Command) -> Command {
                 .value_delimiter(',')
                 .value_parser(PossibleValuesParser::new(MESHES.iter().map(|mesh| name(mesh))))
                 .hide_possible_values(true)
-                .help("Remove this mesh's rules, not ours: istio, kuma, linkerd, consul")
+                .help(args::described(
+                    "Remove this mesh's rules, not ours",
+                    "",
+                    &MESHES.each_ref().map(name),
+                ))
                 .help_heading(Group::Run.heading()),
         )
         .arg(args::persist("Apply at no boot any more, too"))

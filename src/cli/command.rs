@@ -68,7 +68,7 @@ fn ours() -> Command {
     ];
     Command::new("sidetrack")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("Puts a pod's TCP traffic through its sidecar proxy")
+        .about("Redirect a pod's TCP traffic to its sidecar proxy")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .disable_help_subcommand(true)

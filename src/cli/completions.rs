@@ -14,15 +14,14 @@ pub const NAME: &str = "completions";
 /// What clap knows of the command line.
 pub fn command() -> Command {
     Command::new(NAME)
-        .about("Prints what a shell needs to complete commands and options")
+        .about("Print what a shell needs to complete commands and options")
         .after_help("Example: sidetrack completions bash > /etc/bash_completion.d/sidetrack")
         .arg(
             Arg::new("shell")
                 .value_name("SHELL")
                 .value_parser(SHELLS.map(|(name, _)| name))
-                .hide_possible_values(true)
                 .required(true)
-                .help("bash, fish or zsh"),
+                .help("Shell to complete for"),
         )
 }
 

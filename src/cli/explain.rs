@@ -53,7 +53,7 @@ pub const NAME: &str = "explain";
 /// What clap knows of the command line.
 pub fn command() -> Command {
     Command::new(NAME)
-        .about("Says what becomes of a packet, and which rules say so")
+        .about("Explain what happens to a packet, and which rules decide it")
         .defer(arguments)
 }
 
@@ -81,16 +81,16 @@ fn arguments(command: Command) -> Command {
             "DIRECTION",
             "outbound: a process of the pod sends it; inbound: it arrives",
         ))
-        .arg(word("PROTOCOL", "tcp or udp"))
+        .arg(word("PROTOCOL", "[possible values: tcp, udp]"))
         .arg(word("DESTINATION", "ADDRESS:PORT; without the address, the pod's own"))
-        .arg(value("uid", "UID", PACKET, "User that sends it [1000]"))
-        .arg(value("gid", "GID", PACKET, "Group that sends it [as --uid]"))
+        .arg(value("uid", "UID", PACKET, "User that sends it [default: 1000]"))
+        .arg(value("gid", "GID", PACKET, "Group that sends it [default: as --uid]"))
         .arg(
             value(
                 "source",
                 "ADDRESS[:PORT]",
                 PACKET,
-                "Where it comes from [the pod, or some other host]",
+                "Its source [default: the pod, or another host]",
             )
             .visible_alias("from"),
         )
@@ -98,7 +98,13 @@ fn arguments(command: Command) -> Command {
             "interface",
             "NAME",
             PACKET,
-            "Where it arrives, or leaves for other hosts [eth0]",
+            "Where it arrives, or leaves for other hosts [default: eth0]",
+        ))
+        .arg(value(
+            "mark",
+            "MARK",
+            PACKET,
+            "Its mark, or that of the socket [default: 0]",
         ))
         .arg(value(
             "bound-to",
@@ -106,12 +112,11 @@ fn arguments(command: Command) -> Command {
             PACKET,
             "Interface that its socket is bound to (SO_BINDTODEVICE)",
         ))
-        .arg(value("mark", "MARK", PACKET, "Its mark, or that of the socket [0]"))
         .arg(value(
             "connection-state",
             "STATE",
             PACKET,
-            "new, established, related or invalid [new]",
+            "Its state [default: new] [possible values: new, established,\nrelated, invalid]",
         ))
         .arg(value("pod-ip", "ADDRESSES", PACKET, "The pod's own addresses").action(ArgAction::Append))
         .arg(value(
@@ -141,7 +146,7 @@ fn arguments(command: Command) -> Command {
         .arg(args::config())
         .args(args::options(|option| option.scope != Scope::DryRun))
         .arg(args::verbose())
-        .subcommands(front_end::commands("Explains").into_iter().map(|word| word.hide(true)))
+        .subcommands(front_end::commands("Explain").into_iter().map(|word| word.hide(true)))
 }
 
 /// Runs the command.

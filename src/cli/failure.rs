@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use thiserror::Error;
 
+use super::logging;
 use crate::backend::KernelError;
 use crate::options::problem::Problem;
 use crate::probe::Tally;
@@ -66,7 +67,7 @@ impl From<Vec<Problem>> for Failure {
     }
 }
 
-/// Logs an error, a line for each thing that is wrong, and says what to exit with.
+/// Prints an error, a line for each thing that is wrong, and says what to exit with.
 pub fn report(error: &anyhow::Error, codes: ExitCodes) -> ExitCode {
     if let Some(failure) = error.downcast_ref() {
         let (code, problems) = match failure {
@@ -74,14 +75,14 @@ pub fn report(error: &anyhow::Error, codes: ExitCodes) -> ExitCode {
             Failure::Usage(problems) => (codes.usage, problems),
         };
         for problem in problems {
-            tracing::error!("{problem}");
+            logging::error(problem);
         }
         return ExitCode::from(code);
     }
     let advice = error.downcast_ref().and_then(KernelError::advice);
     match advice {
-        Some(advice) => tracing::error!("{error}. {advice}"),
-        None => tracing::error!("{error}"),
+        Some(advice) => logging::error(&format!("{error}. {advice}")),
+        None => logging::error(&error.to_string()),
     }
     let unproved = error.downcast_ref().map(|unproved| match unproved {
         Unproved::Failed(_) => NEGATIVE,

@@ -22,7 +22,7 @@ pub const NAME: &str = "graph";
 /// What clap knows of the command line.
 pub fn command() -> Command {
     Command::new(NAME)
-        .about("Draws the way of packets through the rules that applying would write")
+        .about("Draw the way of packets through the rules that apply would write")
         .defer(arguments)
 }
 
@@ -37,7 +37,11 @@ fn arguments(command: Command) -> Command {
                 .value_parser(FORMATS.map(|(name, _)| name))
                 .hide_default_value(true)
                 .hide_possible_values(true)
-                .help("mermaid for Markdown, dot for Graphviz, or svg [mermaid]"),
+                .help(args::described(
+                    "mermaid is for Markdown, dot for Graphviz",
+                    FORMATS[0].0,
+                    &FORMATS.map(|(name, _)| name),
+                )),
         )
         .arg(args::config())
         .args(args::options(args::is_about_rules))

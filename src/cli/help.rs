@@ -35,13 +35,13 @@ pub const NAME: &str = "help";
 /// What clap knows of the command line.
 pub fn command() -> Command {
     Command::new(NAME)
-        .about("Explains a command and every option of it")
+        .about("Explain a command and every option of it")
         .after_help("Example: sidetrack help apply")
         .arg(
             Arg::new("command")
                 .value_name("COMMAND")
                 .num_args(0..)
-                .help("Which [all], such as node install"),
+                .help("Command to explain, such as node install [default: all]"),
         )
 }
 

@@ -58,7 +58,7 @@ pub fn arguments(all: &[OsString]) -> Option<Vec<OsString>> {
 /// What clap knows of the command line.
 pub fn command() -> Command {
     Command::new(NAME)
-        .about("Does what Istio's program of this name does, with its flags and variables")
+        .about("Redirect as Istio's program of this name does, with its flags and variables")
         .defer(|command| {
             command
                 .after_help(
@@ -83,12 +83,11 @@ fn argument(setting: &'static Setting) -> Arg {
 }
 
 fn help(setting: &Setting) -> String {
-    let default = args::shown_default(setting.default);
     let variables = match setting.variables() {
         variables if variables.is_empty() => String::new(),
-        variables => format!(" [${}]", variables.join(", $")),
+        variables => format!(" [env: {}]", variables.join(", ")),
     };
-    format!("{}{default}{variables}", setting.help)
+    args::described(setting.help, setting.default, &[]) + &variables
 }
 
 /// Runs the command.

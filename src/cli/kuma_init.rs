@@ -127,7 +127,7 @@ const VALIDATOR: &str = "transparent-proxy-validator";
 /// What clap knows of the command line.
 pub fn command() -> Command {
     Command::new(NAME)
-        .about("Does what kumactl install transparent-proxy does, with its flags")
+        .about("Redirect as kumactl install transparent-proxy does, with its flags")
         .defer(|command| {
             command
                 .after_help(
@@ -140,10 +140,9 @@ pub fn command() -> Command {
 }
 
 fn argument(setting: &'static Setting) -> Arg {
-    let default = args::shown_default(setting.default);
     let argument = Arg::new(setting.name)
         .long(setting.name)
-        .help(format!("{}{default}", setting.help))
+        .help(args::described(setting.help, setting.default, &[]))
         .help_heading(OF_KUMA);
     let argument = match setting.name {
         "kuma-dp-user" => argument.alias("kuma-dp-uid"),
@@ -215,7 +214,7 @@ fn validator() -> Command {
         argument.allow_hyphen_values(true).action(ArgAction::Append)
     };
     Command::new(VALIDATOR)
-        .about("Tries whether traffic is redirected, as the proxy's user and before the proxy starts")
+        .about("Test whether traffic is redirected, as the proxy's user and before the proxy starts")
         .args_override_self(true)
         .arg(value("ip-family-mode", "dualstack or ipv4 [dualstack]"))
         .arg(value(
@@ -268,7 +267,7 @@ fn validate(matches: &ArgMatches) -> anyhow::Result<()> {
 fn uninstaller() -> Command {
     let switch = |name: &'static str, help: &'static str| args::go_switch(Arg::new(name).long(name).help(help));
     Command::new("uninstall")
-        .about("Removes the rules, like sidetrack cleanup")
+        .about("Remove the rules, like sidetrack cleanup")
         .args_override_self(true)
         .arg(switch("dry-run", "Remove nothing"))
         .arg(switch("verbose", "Accepted, without effect"))
@@ -288,7 +287,7 @@ fn uninstall(matches: &ArgMatches) -> anyhow::Result<()> {
 /// Whatever else `kumactl` is asked for.
 fn others() -> Command {
     Command::new("kumactl")
-        .about("sidetrack in the place of kumactl: it redirects, and does nothing else that kumactl does")
+        .about("Redirect in the place of kumactl, and do nothing else that it does")
         .override_usage(
             "kumactl install transparent-proxy | install transparent-proxy-validator | uninstall transparent-proxy",
         )

@@ -38,7 +38,7 @@ pub fn arguments(all: &[OsString]) -> Option<Vec<OsString>> {
 /// What clap knows of the command line.
 pub fn command() -> Command {
     Command::new(NAME)
-        .about("Does what Linkerd's proxy-init does, with its flags")
+        .about("Redirect as Linkerd's proxy-init does, with its flags")
         .defer(|command| {
             command
                 .after_help(
@@ -51,10 +51,9 @@ pub fn command() -> Command {
 }
 
 fn argument(setting: &'static Setting) -> Arg {
-    let default = args::shown_default(setting.default);
     let argument = Arg::new(setting.name)
         .long(setting.name)
-        .help(format!("{}{default}", setting.help))
+        .help(args::described(setting.help, setting.default, &[]))
         .help_heading(OF_LINKERD)
         .action(ArgAction::Append);
     let argument = match setting.short {

@@ -16,7 +16,7 @@ pub const NAME: &str = "lint";
 /// What clap knows of the command line.
 pub fn command() -> Command {
     Command::new(NAME)
-        .about("Looks at Kubernetes manifests for what defeats redirection")
+        .about("Find what defeats redirection in Kubernetes manifests")
         .defer(arguments)
 }
 

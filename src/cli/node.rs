@@ -39,7 +39,7 @@ pub const NAME: &str = "node";
 /// The command and its subcommands.
 pub fn command() -> Command {
     Command::new(NAME)
-        .about("Puts the CNI plugin on a node, and keeps it there")
+        .about("Install the CNI plugin on a node, and keep it there")
         .defer(subcommands)
 }
 
@@ -63,22 +63,22 @@ fn subcommands(command: Command) -> Command {
         )
         .subcommand(subcommand(
             "install",
-            "Puts the plugin in place, stays, and repairs",
+            "Install the plugin, stay, and repair it",
             "Example: sidetrack node install --cni-bin-dir /opt/cni/bin --cni-conf-dir /etc/cni/net.d --once",
         ))
         .subcommand(subcommand(
             "uninstall",
-            "Takes away everything that install did, and nothing else",
+            "Remove everything that install did, and nothing else",
             "Example: sidetrack node uninstall --cni-bin-dir /opt/cni/bin --cni-conf-dir /etc/cni/net.d",
         ))
         .subcommand(subcommand(
             "status",
-            "Says whether everything is in place; exits with 3 where it is not",
+            "Show whether everything is in place; exit with 3 where it is not",
             "Example: sidetrack node status --json",
         ))
         .subcommand(subcommand(
             "repair",
-            "Puts rules into running pods that lack them; exits with 3 where some still do",
+            "Put rules into running pods that lack them; exit with 3 where some still do",
             "Example: sidetrack node repair --dry-run",
         ))
 }
@@ -283,8 +283,8 @@ fn mode(matches: &ArgMatches) -> Result<Mode, String> {
     if !mode.is_built_in() {
         let name = mode.name();
         return Err(format!(
-            "--repair: {name:?} takes a build with the feature kubernetes, as scripts/build --features kubernetes \
-             and scripts/image sidetrack.tar --features kubernetes make. This one has off, report and in-place"
+            "--repair: {name:?} needs a build with the feature kubernetes; this one has off, report and in-place. Build \
+             it by scripts/build --features kubernetes, or the image by scripts/image sidetrack.tar --features kubernetes"
         ));
     }
     if mode != Mode::Off && !STANDALONE.text(matches).is_empty() {

@@ -22,7 +22,7 @@ pub const NAME: &str = "probe";
 /// What clap knows of the command line.
 pub fn command() -> Command {
     Command::new(NAME)
-        .about("Proves an installed redirection by making connections through it")
+        .about("Prove an installed redirection by making connections through it")
         .defer(arguments)
 }
 
@@ -43,13 +43,12 @@ fn arguments(command: Command) -> Command {
                 .long("timeout")
                 .value_name("DURATION")
                 .default_value("5s")
-                .hide_default_value(true)
-                .help("How long to wait for connections that get no answer [5s]")
+                .help("How long to wait for connections that get no answer")
                 .help_heading(Group::Run.heading()),
         )
         .arg(args::json().global(true))
         .arg(args::verbose())
-        .subcommands(front_end::commands("Proves"))
+        .subcommands(front_end::commands("Prove"))
 }
 
 /// Runs the command.

@@ -33,6 +33,8 @@ pub struct OptionSpec {
     pub default: fn() -> String,
     /// The list that a layer has, where it is longer than a pod's may be.
     pub excess: fn(&Layer) -> Option<Excess>,
+    /// The names of all its values, where they are few.
+    pub names: fn() -> Vec<&'static str>,
 }
 
 /// A list that is too long.
@@ -158,6 +160,7 @@ macro_rules! options {
                 let (length, max) = (layer.$option.as_ref().map_or(0, Value::length), <$type as Value>::MAX_FROM_POD);
                 (length > max).then_some(Excess { length, max })
             },
+            names: <$type as Value>::names,
         },)*)*];
     };
     (@value) => { None };
@@ -170,7 +173,7 @@ options! {
         /// The mesh that the proxy belongs to: it decides about what options leave open.
         mesh: MeshName = MeshName::Istio,
         mesh "mesh" <"MESH">,
-        "istio, kuma, linkerd, consul or none: whose ports, users and behaviour, unless options say otherwise";
+        "Mesh of the proxy: sets the ports, users and behaviour that no option sets";
 
         /// Where inbound connections go.
         inbound_port: Port = port(15006),
@@ -218,7 +221,7 @@ options! {
         /// How the connections get to the proxy.
         mode: InboundMode = InboundMode::Redirect,
         inbound_mode "inbound-mode" <"MODE">,
-        "redirect, or tproxy: the app sees the client's own address";
+        "How inbound TCP reaches the proxy; with tproxy, the app sees the client";
 
         /// The mark of packets that TPROXY routes to the proxy.
         tproxy_mark: Mark = TPROXY_MARK,
@@ -317,7 +320,7 @@ options! {
         /// The families to redirect.
         ip_family: IpFamily = IpFamily::Auto,
         ip_family "ip-family" <"FAMILY">,
-        "Families to redirect: auto, ipv4, ipv6 or dual";
+        "IP families to redirect";
     }
 
     /// How rules are installed.
@@ -326,7 +329,7 @@ options! {
         /// What the rules are written with.
         backend: Backend = Backend::Auto,
         backend "backend" <"BACKEND">,
-        "auto, nftables, iptables-nft or iptables-legacy";
+        "Backend that writes the rules";
     }
 
     /// How a dry run goes.
@@ -340,7 +343,7 @@ options! {
         /// How the plan is printed.
         output: Output = Output::Nft,
         output "output" <"FORMAT">,
-        "How a dry run prints the plan: nft, iptables or json";
+        "Format in which a dry run prints the plan";
     }
 
     /// How a command logs.
@@ -349,12 +352,12 @@ options! {
         /// How much.
         level: LogLevel = LogLevel::Info,
         log_level "log-level" <"LEVEL">,
-        "error, warn, info, debug or trace; -v is debug, -vv trace";
+        "Log level; -v is debug, -vv trace";
 
         /// In which form.
         format: LogFormat = LogFormat::Text,
         log_format "log-format" <"FORMAT">,
-        "text or json, one line an event, on standard error";
+        "Log format";
     }
 }
 

@@ -24,6 +24,11 @@ pub trait Value: Sized {
 
     /// How many a pod may give: each becomes a rule, or several, on an iptables backend.
     const MAX_FROM_POD: usize = 1;
+
+    /// The names of all values, where they are few.
+    fn names() -> Vec<&'static str> {
+        Vec::new()
+    }
 }
 
 /// How many ports, users or groups a pod may list, ranges counting once.
@@ -36,7 +41,7 @@ const MAX_PLACES: usize = 64;
 const MAX_PORTS_FOR_UIDS: usize = 256;
 
 macro_rules! value {
-    ($($type:ty $([$length:expr, at most $max:expr])?: $read:expr;)*) => {
+    ($($type:ty $([$length:expr, at most $max:expr])?: $read:expr $(, $names:expr)?;)*) => {
         $(impl Value for $type {
             $(
                 const MAX_FROM_POD: usize = $max;
@@ -55,6 +60,10 @@ macro_rules! value {
             fn written(&self) -> String {
                 self.to_string()
             }
+
+            $(fn names() -> Vec<&'static str> {
+                $names.iter().map(|(_, name)| *name).collect()
+            })?
         })*
     };
 }
@@ -70,13 +79,13 @@ value! {
     Mark: |texts, _| one(texts, Mark::parse);
     RouteTable: |texts, _| one(texts, RouteTable::parse);
     DnsServers [Self::listed, at most MAX_PLACES]: |texts, _| DnsServers::parse(&joined(texts));
-    MeshName: |texts, _| one(texts, MeshName::parse);
-    InboundMode: |texts, _| one(texts, InboundMode::parse);
-    IpFamily: |texts, _| one(texts, IpFamily::parse);
-    Backend: |texts, _| one(texts, Backend::parse);
-    Output: |texts, _| one(texts, Output::parse);
-    LogLevel: |texts, _| one(texts, LogLevel::parse);
-    LogFormat: |texts, _| one(texts, LogFormat::parse);
+    MeshName: |texts, _| one(texts, MeshName::parse), MeshName::ALL;
+    InboundMode: |texts, _| one(texts, InboundMode::parse), InboundMode::ALL;
+    IpFamily: |texts, _| one(texts, IpFamily::parse), IpFamily::ALL;
+    Backend: |texts, _| one(texts, Backend::parse), Backend::ALL;
+    Output: |texts, _| one(texts, Output::parse), Output::ALL;
+    LogLevel: |texts, _| one(texts, LogLevel::parse), LogLevel::ALL;
+    LogFormat: |texts, _| one(texts, LogFormat::parse), LogFormat::ALL;
 }
 
 impl Value for Vec<InterfaceName> {

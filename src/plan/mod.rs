@@ -86,7 +86,7 @@ impl Plan {
 pub enum PlanError {
     /// IPv6 is to be redirected, and the namespace cannot.
     #[error(
-        "IPv6 cannot be redirected: {reason}. Leaving it out would let it bypass the proxy. {advice}, \
+        "IPv6 cannot be redirected: {reason}; left out, it would bypass the proxy. {advice}, \
          or pass --ip-family ipv4 to leave IPv6 alone"
     )]
     Ipv6 {

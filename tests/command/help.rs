@@ -9,7 +9,7 @@ use crate::man;
 use crate::program::Run;
 
 /// What fits one screen.
-const LINES: usize = 45;
+const LINES: usize = 48;
 const COLUMNS: usize = 100;
 
 /// Every command, by its words, with its flags; that of no word is the program itself.

@@ -99,8 +99,8 @@ fn every_mistake_exits_with_1() {
         assert_ne!(run.stderr, "", "{arguments:?}");
     }
     let both = [
-        "ERROR --incoming-proxy-port: \"http\" is not an integer",
-        "ERROR --outgoing-proxy-port: it must be given",
+        "error: --incoming-proxy-port: \"http\" is not an integer",
+        "error: --outgoing-proxy-port: it must be given",
     ];
     run(&["-p", "http"]).failed(1, &both);
     run(&["-u", "2102"]).failed(1, &["--incoming-proxy-port: it must be given", "--outgoing-proxy-port"]);

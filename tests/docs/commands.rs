@@ -25,6 +25,10 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ),
     ("sidetrack cleanup --persist", "the same"),
     ("scripts/bench", "takes minutes; `.ci/run` runs a quick round of it"),
+    (
+        "scripts/book",
+        "installs mdBook; `every_page_is_in_the_book` and `links_lead_somewhere` are its tests",
+    ),
     ("scripts/build", "`scripts/test` begins with it"),
     ("scripts/deb", "a test of its own installs the package"),
     ("scripts/demo", "`.ci/run` runs it"),

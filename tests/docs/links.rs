@@ -97,3 +97,23 @@ fn every_page_is_in_the_index() {
     }
     assert!(links(find("README.md")).any(|link| link == "docs/README.md"));
 }
+
+/// The book has every page, and no other.
+#[test]
+fn every_page_is_in_the_book() {
+    let summary = Page::read(&Path::new(ROOT).join("docs/book/SUMMARY.md"));
+    let chapters: BTreeSet<&str> = links(&summary).collect();
+    for page in page::all() {
+        assert!(
+            chapters.contains(page.name.as_str()),
+            "docs/book/SUMMARY.md: no {}",
+            page.name
+        );
+    }
+    for chapter in chapters {
+        assert!(
+            Path::new(ROOT).join(chapter).exists(),
+            "docs/book/SUMMARY.md: {chapter}"
+        );
+    }
+}

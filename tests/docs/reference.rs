@@ -35,9 +35,14 @@ fn the_table_of_options_is_the_one_in_the_code() {
             default => format!(" `{default}`"),
         };
         let OptionSpec { name, help, .. } = option;
+        let values: Vec<String> = (option.names)().iter().map(|name| format!("`{name}`")).collect();
+        let values = match values.is_empty() {
+            true => String::new(),
+            false => format!(" ({})", values.join(", ")),
+        };
         let variable = environment_name(name);
         table += &format!(
-            "| `--{name}{value}` | `{variable}` | `{}` |{default} | {help} |\n",
+            "| `--{name}{value}` | `{variable}` | `{}` |{default} | {help}{values} |\n",
             key(name)
         );
     }

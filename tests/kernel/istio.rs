@@ -91,7 +91,7 @@ fn exit_codes_are_those_of_istio() {
         &["--force-iptables-binary", "iptables"],
         &["--network-namespace", "/nowhere/at/all"],
     ] {
-        run(&pod, wrong_input).failed(1, &["ERROR"]);
+        run(&pod, wrong_input).failed(1, &["error: "]);
     }
     let mut command = istio_iptables(&pod, INJECTED);
     Run::of(command.env("REDIRECT_DNS", "yes")).failed(1, &["REDIRECT_DNS: \"yes\" is not true or false"]);

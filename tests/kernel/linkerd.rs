@@ -267,7 +267,7 @@ fn nothing_is_changed_where_a_flag_is_wrong() {
         &["--netns", "/nowhere/at/all"],
         &["--ports-to-redirect", "80, 443"],
     ] {
-        run(&pod.netns, wrong).failed(1, &["ERROR"]);
+        run(&pod.netns, wrong).failed(1, &["error: "]);
     }
     assert_eq!(state(&pod.netns, "nftables"), before);
 }

@@ -194,7 +194,7 @@ def main(apiserver, etcd, record):
         processes = [subprocess.Popen(command, stdout=log, stderr=log) for command in (store, server)]
         try:
             wait_for_server(folder / "log")
-            return examine({"KUBECONFIG": str(folder / "config"), "PATH": "/usr/bin:/bin"}, record)
+            return examine({"KUBECONFIG": folder / "config", "HOME": folder, "PATH": "/usr/bin:/bin"}, record)
         finally:
             for process in processes:
                 process.kill()

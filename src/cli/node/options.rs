@@ -4,7 +4,9 @@ use clap::{Arg, ArgAction, ArgMatches};
 
 use crate::cli::args;
 use crate::cni::report::SOCKET;
+use crate::node::repair::state::Mode;
 use crate::options::problem::environment_name;
+use crate::types::Choice as _;
 
 /// An option of these commands. It has no key in the file, and its variable begins with `SIDETRACK_NODE_`.
 pub struct NodeOption {
@@ -109,7 +111,7 @@ pub const MODE: NodeOption = NodeOption {
     ..NodeOption::new(
         "node-repair",
         "MODE",
-        "Pods that lack rules: off, report, in-place, label, delete",
+        "What to do about running pods that lack rules",
         INSTALL,
     )
 };
@@ -195,10 +197,11 @@ impl NodeOption {
 
     pub fn argument(&self) -> Arg {
         let argument = Arg::new(self.id).long(self.name());
-        let help = match self.default {
-            "" => self.help.to_owned(),
-            default => format!("{} [{default}]", self.help),
+        let values: Vec<&str> = match self.id {
+            id if id == MODE.id => Mode::ALL.iter().map(|(_, name)| *name).collect(),
+            _ => Vec::new(),
         };
+        let help = args::described(self.help, self.default, &values);
         match self.value_name {
             Some(value_name) => argument.value_name(value_name),
             None => argument.action(ArgAction::SetTrue),

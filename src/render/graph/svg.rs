@@ -1,4 +1,5 @@
-//! The picture as SVG (<https://www.w3.org/TR/SVG11/>), complete in itself: no script, no font, no link.
+//! The picture as SVG (<https://www.w3.org/TR/SVG11/>), complete in itself: no script, no font, no link. It has colours for
+//! light and for dark backgrounds, by what the reader prefers.
 
 use std::fmt::Write as _;
 
@@ -11,10 +12,17 @@ fill:#0f172a}.title{font-weight:600;font-size:13px}.sub{fill:#475569;font-size:1
 .out.proxy{fill:#15803d}.out.drops{fill:#b91c1c}.card{fill:#fff;stroke:#cbd5e1}.head{fill:#eef2ff}.head.base{fill:#c7d2fe}\
 .line{stroke:#e2e8f0}.way{fill:none;stroke:#6366f1;stroke-width:1.5}.way.down{stroke:#94a3b8;stroke-dasharray:4 3}\
 .way.proxy{stroke:#16a34a}.way.drops{stroke:#dc2626}.pill{fill:#e2e8f0;stroke:#94a3b8}.pill.proxy{fill:#bbf7d0;\
-stroke:#16a34a}.pill.drops{fill:#fecaca;stroke:#dc2626}";
+stroke:#16a34a}.pill.drops{fill:#fecaca;stroke:#dc2626}.page{fill:#f8fafc}";
+
+/// What is different on a dark background.
+const DARK: &str = "@media(prefers-color-scheme:dark){text{fill:#e2e8f0}.sub,.why{fill:#94a3b8}.out{fill:#cbd5e1}\
+.out.jumps{fill:#a5b4fc}.out.proxy{fill:#86efac}.out.drops{fill:#fca5a5}.card{fill:#1e293b;stroke:#475569}\
+.head{fill:#27324a}.head.base{fill:#3730a3}.line{stroke:#334155}.pill{fill:#334155;stroke:#64748b}\
+.pill.proxy{fill:#14532d}.pill.drops{fill:#7f1d1d}.page{fill:#0d1117}}";
 
 /// What the picture cannot show.
-const NOTE: &str = "return: back to the rule after the jump. What no rule takes goes on to where it was sent.";
+const NOTE: &str =
+    "return: back to the rule after the jump. What no rule redirects continues to its original destination.";
 
 /// How round the corners of ways are.
 const ROUND: i32 = 6;
@@ -26,7 +34,7 @@ pub fn document(graph: &Graph) -> String {
     let mut text = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
          viewBox=\"0 0 {width} {height}\" role=\"img\">\n<title>The packet's way through the rules</title>\n\
-         <style>{STYLE}</style>\n<defs>"
+         <style>{STYLE}{DARK}</style>\n<defs>"
     );
     for (class, color) in [
         ("jumps", "#6366f1"),
@@ -42,7 +50,7 @@ pub fn document(graph: &Graph) -> String {
     }
     let _ = writeln!(
         text,
-        "</defs>\n<rect width=\"{width}\" height=\"{height}\" fill=\"#f8fafc\"/>"
+        "</defs>\n<rect class=\"page\" width=\"{width}\" height=\"{height}\"/>"
     );
     for (node, card) in graph.nodes.iter().zip(&layout.cards) {
         text += &match node.rows.is_empty() {

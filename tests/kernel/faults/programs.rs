@@ -175,7 +175,7 @@ fn every_fault(backend: &str, old_options: &[&str], new_options: &[&str]) {
         let what = format!("{backend}: {what}, program {at}: {run:#?}\n{found:#?}");
         match outcome {
             Outcome::Error => {
-                assert!(run.code == Some(1) && run.stderr.contains("ERROR"), "{what}");
+                assert!(run.code == Some(1) && run.stderr.contains("error: "), "{what}");
                 assert!(found == old, "what was done is undone\n{what}");
             }
             Outcome::Killed => {

@@ -92,7 +92,7 @@ fn check(
         (Fault::Error("ENOMEM"), None) if of_memory => (old_and_more || new_and_more, "neither plan is whole"),
         (Fault::Error(_), Some(0)) => (found == new, "it claims to have done what it has not"),
         (Fault::Error(errno), Some(1)) => {
-            let cause = run.stderr.contains("ERROR") && run.stderr.contains(text(errno));
+            let cause = run.stderr.contains("error: ") && run.stderr.contains(text(errno));
             // Of a cleanup, what has gone has gone; an apply is undone, unless it says that it is not.
             let may_stay = !new.rules.contains("sidetrack") || run.stderr.contains("the new rules are in force");
             (
