@@ -140,10 +140,11 @@ fn status(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     };
     let look = node.look()?;
     let installer = health::ask(health);
+    let pods = repair::observe(&node, &places(matches));
     let text = if matches.get_flag(JSON.id) {
-        format!("{:#}\n", status_as_json(&node, &look, installer))
+        format!("{:#}\n", status_as_json(&node, &look, installer, &pods))
     } else {
-        status_as_text(&node, &look, installer)
+        status_as_text(&node, &look, installer, &pods)
     };
     output::print(&text)?;
     Ok(match look.missing() {
@@ -164,16 +165,10 @@ fn repair(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let (mut left, mut failed) = (false, false);
     let look = repair::look(&node, &places)?;
     look.warn_of_unusable(&places);
-    for Found {
-        sandbox,
-        state,
-        warning,
-    } in look.found
-    {
-        worker::warn(&sandbox, warning.as_deref());
-        let (name, reason, pod) = (state.name(), state.reason(), sandbox.pod.to_string());
-        let line = json!({ "pod": pod, "container": sandbox.container, "state": name, "reason": reason });
-        output::print(&format!("{line}\n"))?;
+    for found in look.found {
+        worker::warn(&found.sandbox, found.warning.as_deref());
+        output::print(&format!("{}\n", pod_as_json(&found)))?;
+        let Found { sandbox, state, .. } = found;
         match state {
             State::Lacking { netns, .. } if !dry_run => {
                 let outcome = repair::repair(&sandbox, netns, &places);
@@ -190,7 +185,15 @@ fn repair(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn status_as_json(node: &Node, look: &Look, installer: Option<String>) -> Value {
+/// A pod that may bypass its proxy, or any other.
+fn pod_as_json(Found { sandbox, state, .. }: &Found) -> Value {
+    let (pod, container) = (sandbox.pod.to_string(), &sandbox.container);
+    json!({ "pod": pod, "container": container, "state": state.name(), "reason": state.reason() })
+}
+
+type Pods = Result<repair::Look, RepairError>;
+
+fn status_as_json(node: &Node, look: &Look, installer: Option<String>, pods: &Pods) -> Value {
     let reasons: Vec<&str> = look.reasons().into_iter().map(Reason::name).collect();
     json!({
         "missing": look.missing(),
@@ -201,10 +204,31 @@ fn status_as_json(node: &Node, look: &Look, installer: Option<String>) -> Value 
         "files": look.files.iter().map(|Judged { name, verdict }| {
             json!({ "file": name, "verdict": verdict.name(), "reason": verdict.reason() })
         }).collect::<Vec<_>>(),
+        "pods": pods.as_ref().ok().map(|look| look.found.iter().map(pod_as_json).collect::<Vec<_>>()),
     })
 }
 
-fn status_as_text(node: &Node, look: &Look, installer: Option<String>) -> String {
+/// The pods that may bypass their proxy, each on a line; none where there is nothing that could be looked at.
+fn pods_as_text(pods: &Pods) -> String {
+    let look = match pods {
+        Ok(look) => look,
+        Err(RepairError::Waiting(_) | RepairError::NotInPlace(_) | RepairError::Standalone) => return String::new(),
+        Err(error) => return format!("pods           not looked at: {error}\n"),
+    };
+    let wrong: Vec<&Found> = look.found.iter().filter(|found| found.state.is_wrong()).collect();
+    let line = |found: &&Found| {
+        let (pod, state) = (&found.sandbox.pod, &found.state);
+        format!("               {pod}: {}: {}\n", state.name(), state.reason())
+    };
+    let lines: String = wrong.iter().map(line).collect();
+    format!(
+        "pods           {} of {} may bypass their proxy\n{lines}",
+        wrong.len(),
+        look.found.len()
+    )
+}
+
+fn status_as_text(node: &Node, look: &Look, installer: Option<String>, pods: &Pods) -> String {
     let state = |reasons: &[Reason]| match reasons {
         [] => "as wanted".to_owned(),
         reasons => reasons
@@ -225,9 +249,10 @@ fn status_as_text(node: &Node, look: &Look, installer: Option<String>) -> String
     let files: String = look.files.iter().map(file).collect();
     let installer = installer.unwrap_or_else(|| "not running, or not reached at --health-address".to_owned());
     format!(
-        "binary         {}: {binary}\nconfiguration  {}: {configuration}\n{files}installer      {installer}\n",
+        "binary         {}: {binary}\nconfiguration  {}: {configuration}\n{files}installer      {installer}\n{}",
         node.directories.binary().display(),
         path.display(),
+        pods_as_text(pods),
     )
 }
 
@@ -271,10 +296,11 @@ fn places(matches: &ArgMatches) -> Places {
 fn mode(matches: &ArgMatches) -> Result<Mode, String> {
     let mode = Mode::parse(&MODE.text(matches));
     let mode = mode.map_err(|invalid| format!("--repair: {:?} is not {}", invalid.value, invalid.expected))?;
-    if mode != Mode::Off && !STANDALONE.text(matches).is_empty() {
-        return Err(format!("--repair: {}", RepairError::Standalone));
+    match mode {
+        _ if STANDALONE.text(matches).is_empty() => Ok(mode),
+        Mode::Off | Mode::Report => Ok(Mode::Off),
+        _ => Err(format!("--repair: {}", RepairError::Standalone)),
     }
-    Ok(mode)
 }
 
 fn daemon_set(matches: &ArgMatches) -> Result<(String, String), String> {

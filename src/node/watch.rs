@@ -37,7 +37,8 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Watch {
     /// `None` where the node has none left for us: then directories are looked at every [`POLL_INTERVAL`].
     inotify: Option<Inotify>,
-    signals: SignalFd,
+    /// `None` where another thread takes them.
+    signals: Option<SignalFd>,
     directories: Vec<PathBuf>,
 }
 
@@ -52,9 +53,21 @@ impl Watch {
         stop.thread_block()?;
         Ok(Self {
             inotify: None,
-            signals: SignalFd::with_flags(&stop, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?,
+            signals: Some(SignalFd::with_flags(
+                &stop,
+                SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC,
+            )?),
             directories,
         })
+    }
+
+    /// Begins to watch a directory, and no signals: on another thread than the one that takes these.
+    pub fn of_directory(directory: PathBuf) -> Self {
+        Self {
+            inotify: None,
+            signals: None,
+            directories: vec![directory],
+        }
     }
 
     /// Watches the directories that are there now, and these. Must be called before each look: a directory may have been
@@ -104,15 +117,18 @@ impl Watch {
             // Rounded up: a wait that ends early would only begin again.
             let milliseconds = left.as_micros().div_ceil(1000);
             let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
-            let mut waiting = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
-            let inotify = self.inotify.as_ref();
-            waiting.extend(inotify.map(|inotify| PollFd::new(inotify.as_fd(), PollFlags::POLLIN)));
+            let signals = self.signals.as_ref().map(SignalFd::as_fd);
+            let inotify = self.inotify.as_ref().map(Inotify::as_fd);
+            let waiting = signals.into_iter().chain(inotify);
+            let mut waiting: Vec<PollFd> = waiting.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
             match poll(&mut waiting, timeout) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(errno) => return Err(errno),
             }
             changed |= self.drain()?;
-            if self.signals.read_signal()?.is_some() {
+            if let Some(signals) = &self.signals
+                && signals.read_signal()?.is_some()
+            {
                 return Ok(true);
             }
             if left.is_zero() {

@@ -24,7 +24,7 @@ const WANTING: &[&str] = &["install", "status", "repair"];
 const ASKING: &[&str] = &["install", "status"];
 const INSTALL: &[&str] = &["install"];
 /// Those that look for pods.
-const REPAIRING: &[&str] = &["install", "repair"];
+const REPAIRING: &[&str] = &["install", "status", "repair"];
 const REPAIR: &[&str] = &["repair"];
 const STATUS: &[&str] = &["status"];
 
@@ -105,7 +105,7 @@ pub const UNINSTALL_ON_EXIT: NodeOption = NodeOption::switch(
 pub const JSON: NodeOption = NodeOption::switch("node-json", "Print JSON", STATUS);
 
 pub const MODE: NodeOption = NodeOption {
-    default: "off",
+    default: "report",
     ..NodeOption::new(
         "node-repair",
         "MODE",

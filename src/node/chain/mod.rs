@@ -152,6 +152,12 @@ impl<'t> Chain<'t> {
         self.plugins.iter().any(Plugin::is_managed) || self.delegates(Plugin::is_managed)
     }
 
+    /// Whether our plugin runs in it, as far as the text says: `None` where the plugins are in a folder.
+    pub fn runs_plugin(&self) -> Option<bool> {
+        let runs = self.plugins.iter().any(Plugin::is_ours) || self.delegates(Plugin::is_ours);
+        (!self.is_empty()).then_some(runs)
+    }
+
     /// Whether somebody else put an entry for our plugin here.
     pub fn is_written_by_hand(&self) -> bool {
         let is_by_hand = |plugin: &Plugin| plugin.is_ours() && !plugin.is_managed();

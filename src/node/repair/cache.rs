@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::base64;
 use crate::linux::files::FileError;
 use crate::mesh::pod::PodName;
+use crate::node::chain::Chain;
 
 /// The largest file that is read, in bytes: annotations alone may take 256 KiB.
 const LARGEST: u64 = 1 << 20;
@@ -39,6 +41,8 @@ pub struct Cached {
     pub result: Value,
     /// The addresses in it.
     pub addresses: Vec<IpAddr>,
+    /// Whether our plugin was in the chain; `None` where the file does not say.
+    pub ran_plugin: Option<bool>,
 }
 
 /// Reads what is cached. What is not an attachment is passed over, and counted.
@@ -124,8 +128,16 @@ pub fn parse(text: &str) -> Result<Cached, &'static str> {
         uid,
         told: value["capabilityArgs"].as_object().cloned().unwrap_or_default(),
         addresses: list("ips").iter().filter_map(address).collect(),
+        ran_plugin: member("config").and_then(|config| ran_plugin(&config)),
         result,
     })
+}
+
+/// Whether our plugin is in a configuration, which is the conflist of the time or the one plugin of a `.conf`.
+fn ran_plugin(config: &str) -> Option<bool> {
+    let text = String::from_utf8(base64::decode(config)?).ok()?;
+    let chain = Chain::list(&text).or_else(|_| Chain::single(&text));
+    chain.ok()?.runs_plugin()
 }
 
 #[cfg(test)]
@@ -213,5 +225,22 @@ mod tests {
         let (cached, unusable) = read(&directory).unwrap();
         assert_eq!((cached.len(), unusable), (1, 3));
         fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn whether_the_plugin_was_in_the_chain_is_read_from_its_configuration() {
+        let ran = |config: &str| {
+            let mut value = written();
+            value["config"] = config.into();
+            parse(&value.to_string()).unwrap().ran_plugin
+        };
+        // {"name":"a","plugins":[{"type":"x"}]}, the same with ours, a single plugin, and one that has a folder.
+        assert_eq!(ran("eyJuYW1lIjoiYSIsInBsdWdpbnMiOlt7InR5cGUiOiJ4In1dfQ=="), Some(false));
+        let ours = "eyJuYW1lIjoiYSIsInBsdWdpbnMiOlt7InR5cGUiOiJ4In0seyJ0eXBlIjoic2lkZXRyYWNrIn1dfQ==";
+        assert_eq!(ran(ours), Some(true));
+        assert_eq!(ran("eyJuYW1lIjoiYSIsInR5cGUiOiJ4In0="), Some(false));
+        assert_eq!(ran("eyJuYW1lIjoiYSJ9"), None);
+        assert_eq!(ran("e30="), None);
+        assert_eq!(ran("not base64"), None);
     }
 }

@@ -12,16 +12,19 @@ use super::kubernetes;
 use super::locate::Places;
 use super::sandbox::Sandbox;
 use super::state::{Mode, State};
-use super::{FAILURES, Failure, Found, Outcome, RepairError, look, repair};
+use super::{FAILURES, Failure, Found, Outcome, RepairError, look, look_at_cache, observe, repair};
 use crate::cni::late::{Late, Proof};
-use crate::node::metrics::{Metrics, POD_REPAIR_FAILURES, POD_REPAIRS, PODS};
+use crate::node::metrics::{DEGRADED, Metrics, POD_REPAIR_FAILURES, POD_REPAIRS, PODS};
 use crate::node::pace::growing;
+use crate::node::watch::{Pause, Watch};
 use crate::node::{Node, NodeError};
 
-/// How long between two looks. Pods that start after the first one have the plugin.
-const INTERVAL: Duration = Duration::from_secs(30);
+/// How long between two looks, unless a pod is attached that the plugin did not run for.
+const INTERVAL: Duration = Duration::from_secs(60);
 /// Until the installer has put the plugin in place, and after a look that failed.
 const SOON: Duration = Duration::from_secs(2);
+/// Attachments within this time lead to one look together.
+const TOGETHER: Duration = Duration::from_millis(100);
 /// A repair that failed waits [`growing`] times as many seconds: half a minute, a minute, up to a quarter of an hour.
 const PATIENCE: u32 = 30;
 
@@ -73,11 +76,14 @@ impl Worker {
             unusable: 0,
         };
         let ours = Arc::clone(ours);
-        warn_of_missing(&places.proc);
+        if mode != Mode::Report {
+            warn_of_missing(&places.proc);
+        }
         for reason in FAILURES {
             metrics.add(POD_REPAIR_FAILURES, &[("reason", reason)], 0.0);
         }
         metrics.add(POD_REPAIRS, &[("mode", mode.name())], 0.0);
+        let mut watch = Watch::of_directory(places.cache.clone());
         let work = move || {
             loop {
                 let wait = if ours.load(Ordering::Acquire) {
@@ -85,20 +91,45 @@ impl Worker {
                 } else {
                     SOON
                 };
-                thread::sleep(wait);
+                worker.wait(&mut watch, Instant::now() + wait);
             }
         };
         let thread = thread::Builder::new().name("repair".to_owned()).spawn(work);
         thread.map(drop).map_err(NodeError::Thread)
     }
 
+    /// Waits until then, or until a pod was attached that may lack its rules: a chain that somebody else keeps writing
+    /// has our plugin for some pods and not for others.
+    fn wait(&self, watch: &mut Watch, until: Instant) {
+        loop {
+            let longest = until.saturating_duration_since(Instant::now());
+            let shortest = TOGETHER.min(longest);
+            let watched = watch.renew(&[]).and_then(|()| watch.wait(Pause { shortest, longest }));
+            if let Err(error) = watched {
+                tracing::debug!(%error, "the runtime's cache is not watched");
+                return thread::sleep(longest);
+            }
+            if until <= Instant::now() || self.has_news() {
+                return;
+            }
+        }
+    }
+
+    /// Whether there are pods that were not looked at yet, and that our plugin did not run for.
+    fn has_news(&self) -> bool {
+        let is_news = |found: &Found| found.state.is_wrong() && !self.memory.contains_key(&found.sandbox.container);
+        look_at_cache(&self.node, &self.places).is_ok_and(|look| look.found.iter().any(is_news))
+    }
+
     /// Looks, and repairs what is due. Returns for how long to rest.
     fn turn(&mut self) -> Duration {
-        // Until then, pods keep coming without their rules.
-        if self.metrics.missing().is_some() && self.memory.is_empty() {
-            return SOON;
-        }
-        let look = match look(&self.node, &self.places) {
+        let look = match self.mode {
+            Mode::Report => observe(&self.node, &self.places),
+            _ => look(&self.node, &self.places),
+        };
+        let unable = f64::from(u8::from(matches!(look, Err(RepairError::File(_)))));
+        self.metrics.set(DEGRADED, &[("part", "pods")], unable);
+        let look = match look {
             Ok(look) => look,
             Err(error) => return self.tell_error(&error),
         };
@@ -161,6 +192,11 @@ impl Worker {
     }
 
     fn tell_error(&mut self, error: &RepairError) -> Duration {
+        let wait = match error {
+            // The installer says so.
+            RepairError::Waiting(_) | RepairError::NotInPlace(_) => return SOON,
+            RepairError::File(_) | RepairError::Standalone => INTERVAL,
+        };
         let text = error.to_string();
         if self.error != text {
             tracing::warn!(
@@ -169,10 +205,7 @@ impl Worker {
             );
             self.error = text;
         }
-        match error {
-            RepairError::Waiting(_) | RepairError::NotInPlace(_) => SOON,
-            RepairError::File(_) | RepairError::Standalone => INTERVAL,
-        }
+        wait
     }
 }
 
