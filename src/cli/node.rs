@@ -5,13 +5,15 @@ mod options;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{ArgMatches, Command};
 use serde_json::{Value, json};
 
 use self::options::{
-    BIN_DIR, CACHE_DIR, CONF_DIR, CONF_NAME, DRY_RUN, HEALTH_ADDRESS, JSON, MODE, NETNS_DIR, NODE_OPTIONS, NodeOption,
-    ONCE, PLUGIN_CONF, POD_NAME, POD_NAMESPACE, PROC_DIR, SOCKET_PATH, STANDALONE, UNINSTALL_ON_EXIT,
+    BIN_DIR, CACHE_DIR, CONF_DIR, CONF_NAME, DRY_RUN, EVICTION_INTERVAL, HEALTH_ADDRESS, JSON, MODE, NETNS_DIR,
+    NODE_OPTIONS, NodeOption, ONCE, PLUGIN_CONF, POD_NAME, POD_NAMESPACE, PROC_DIR, SOCKET_PATH, STANDALONE,
+    UNINSTALL_ON_EXIT,
 };
 use super::args;
 use super::failure::{Failure, SYSTEM};
@@ -21,11 +23,12 @@ use crate::node::entry::{self, Installer, daemon_set_of};
 use crate::node::layout::{self, Choice, Judged, Reason, Wanted};
 use crate::node::repair::locate::Places;
 use crate::node::repair::state::{Mode, State};
-use crate::node::repair::{self, Found, RepairError, worker};
+use crate::node::repair::worker::{self, Repair};
+use crate::node::repair::{self, Found, RepairError};
 use crate::node::service::{self, Service};
 use crate::node::{Directories, Look, Node, health};
 use crate::options::table::{OPTIONS, Scope};
-use crate::types::Choice as _;
+use crate::types::{Choice as _, parse_duration};
 
 /// What `status` exits with where something is not as wanted.
 const NOT_AS_WANTED: u8 = 3;
@@ -101,9 +104,10 @@ fn install(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let health = take(health_address(matches), &mut problems);
     let once = take(ONCE.is_set(matches), &mut problems);
     let uninstall_on_exit = take(UNINSTALL_ON_EXIT.is_set(matches), &mut problems);
-    let repair = take(mode(matches), &mut problems);
-    let (Some(node), Some(health), Some(once), Some(uninstall_on_exit), Some(repair)) =
-        (node, health, once, uninstall_on_exit, repair)
+    let mode = take(mode(matches), &mut problems);
+    let eviction_interval = take(eviction_interval(matches), &mut problems);
+    let (Some(node), Some(health), Some(once), Some(uninstall_on_exit), Some(mode), Some(eviction_interval)) =
+        (node, health, once, uninstall_on_exit, mode, eviction_interval)
     else {
         return Err(Failure::Input(problems).into());
     };
@@ -115,7 +119,10 @@ fn install(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
             socket: SOCKET_PATH.text(matches).into(),
             health,
             uninstall_on_exit,
-            repair,
+            repair: Repair {
+                mode,
+                eviction_interval,
+            },
             places: places(matches),
         };
         service.run()?;
@@ -165,18 +172,16 @@ fn repair(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let (mut left, mut failed) = (false, false);
     let look = repair::look(&node, &places)?;
     look.warn_of_unusable(&places);
-    for found in look.found {
+    for mut found in look.found {
         worker::warn(&found.sandbox, found.warning.as_deref());
-        output::print(&format!("{}\n", pod_as_json(&found)))?;
-        let Found { sandbox, state, .. } = found;
-        match state {
-            State::Lacking { netns, .. } if !dry_run => {
-                let outcome = repair::repair(&sandbox, netns, &places);
-                failed |= outcome.is_err();
-                worker::tell_outcome(&sandbox, &outcome);
-            }
-            state => left |= state.is_wrong(),
+        if let (State::Lacking { netns, .. }, false) = (&found.state, dry_run) {
+            let outcome = repair::repair(&found.sandbox, netns.clone(), &places);
+            failed |= outcome.is_err();
+            worker::tell_outcome(&found.sandbox, &outcome);
+            found.state = found.state.after(&outcome);
         }
+        left |= found.state.is_wrong();
+        output::print(&format!("{}\n", pod_as_json(&found)))?;
     }
     Ok(match (failed, left) {
         (true, _) => ExitCode::from(SYSTEM),
@@ -296,11 +301,23 @@ fn places(matches: &ArgMatches) -> Places {
 fn mode(matches: &ArgMatches) -> Result<Mode, String> {
     let mode = Mode::parse(&MODE.text(matches));
     let mode = mode.map_err(|invalid| format!("--repair: {:?} is not {}", invalid.value, invalid.expected))?;
+    if !mode.is_built_in() {
+        let name = mode.name();
+        return Err(format!(
+            "--repair: {name:?} takes a build with the feature kubernetes, as scripts/build --features kubernetes \
+             and scripts/image sidetrack.tar --features kubernetes make. This one has off, report and in-place"
+        ));
+    }
     match mode {
         _ if STANDALONE.text(matches).is_empty() => Ok(mode),
         Mode::Off | Mode::Report => Ok(Mode::Off),
         _ => Err(format!("--repair: {}", RepairError::Standalone)),
     }
+}
+
+fn eviction_interval(matches: &ArgMatches) -> Result<Duration, String> {
+    let interval = parse_duration(&EVICTION_INTERVAL.text(matches));
+    interval.map_err(|invalid| format!("--eviction-interval: {:?} is not {}", invalid.value, invalid.expected))
 }
 
 fn daemon_set(matches: &ArgMatches) -> Result<(String, String), String> {

@@ -11,7 +11,7 @@ use super::metrics::{CONFIGURATIONS, CONTENDED, DEGRADED, FAILURES, Metrics, REP
 use super::pace::{Pace, growing};
 use super::repair::locate::Places;
 use super::repair::state::Mode;
-use super::repair::worker::Worker;
+use super::repair::worker::{Repair, Worker};
 use super::reports::{self, Place, Receiver};
 use super::watch::{Pause, Watch};
 use super::{Directories, Look, Node, NodeError, health};
@@ -38,7 +38,7 @@ pub struct Service {
     /// Whether everything is taken away when it is told to stop.
     pub uninstall_on_exit: bool,
     /// What is done about pods that lack their rules.
-    pub repair: Mode,
+    pub repair: Repair,
     /// Where such pods are found.
     pub places: Places,
 }
@@ -113,7 +113,7 @@ impl Service {
         self.node.directories.remove_unfinished()?;
         let mut keeper = Keeper::new(&self.node, &metrics);
         let ours = Arc::new(AtomicBool::new(false));
-        if self.repair != Mode::Off {
+        if self.repair.mode != Mode::Off {
             Worker::start(&self.node, &self.places, self.repair, &metrics, &ours)?;
         }
         loop {
