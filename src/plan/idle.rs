@@ -117,7 +117,9 @@ pub fn lookups(config: &Config, facts: &Facts, families: Families) -> Option<Idl
     match Lookups::new(config, facts) {
         _ if !config.dns.redirect => None,
         Some(Lookups::All) => None,
-        Some(Lookups::To(servers)) => (!has_any_of(&servers, families)).then_some(Idle::NameServersOfOtherFamily),
+        Some(Lookups::To(servers) | Lookups::OfEverybody(servers)) => {
+            (!has_any_of(&servers, families)).then_some(Idle::NameServersOfOtherFamily)
+        }
         None if config.outbound.exclude_ports.contains(DNS_PORT) => Some(Idle::LookupsExcluded),
         None if config.outbound.include_gids.is_empty() => Some(Idle::LookupsOfNobody),
         None => Some(Idle::NoNameServer),
