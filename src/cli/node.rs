@@ -3,7 +3,7 @@
 mod options;
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use clap::{ArgMatches, Command};
 use serde_json::{Value, json};
 
 use self::options::{
-    BIN_DIR, CACHE_DIR, CONF_DIR, CONF_NAME, DRY_RUN, EVICTION_INTERVAL, HEALTH_ADDRESS, JSON, MODE, NETNS_DIR,
+    BIN_DIR, CACHE_DIR, CONF_DIR, CONF_NAME, DRY_RUN, EVICTION_INTERVAL, FORCE, HEALTH_ADDRESS, JSON, MODE, NETNS_DIR,
     NODE_OPTIONS, NodeOption, ONCE, PLUGIN_CONF, POD_NAME, POD_NAMESPACE, PROC_DIR, SOCKET_PATH, STANDALONE,
     UNINSTALL_ON_EXIT,
 };
@@ -132,7 +132,12 @@ fn install(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
 
 fn uninstall(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     logging_alone(matches)?;
-    service::uninstall(&directories(matches), Path::new(&SOCKET_PATH.text(matches)))?;
+    let force = FORCE.is_set(matches).map_err(|problem| Failure::Input(vec![problem]))?;
+    let (socket, cache) = (
+        PathBuf::from(SOCKET_PATH.text(matches)),
+        PathBuf::from(CACHE_DIR.text(matches)),
+    );
+    service::uninstall(&directories(matches), &socket, (!force).then_some(cache.as_path()))?;
     tracing::info!("nothing of sidetrack's is left on this node");
     Ok(ExitCode::SUCCESS)
 }

@@ -26,6 +26,7 @@ const INSTALL: &[&str] = &["install"];
 /// Those that look for pods.
 const REPAIRING: &[&str] = &["install", "status", "repair"];
 const REPAIR: &[&str] = &["repair"];
+const UNINSTALL: &[&str] = &["uninstall"];
 const STATUS: &[&str] = &["status"];
 
 pub const BIN_DIR: NodeOption = NodeOption {
@@ -128,7 +129,7 @@ pub const CACHE_DIR: NodeOption = NodeOption {
         "node-cni-cache-dir",
         "DIR",
         "Where it keeps the results of plugins",
-        REPAIRING,
+        ALL,
     )
 };
 pub const NETNS_DIR: NodeOption = NodeOption {
@@ -141,7 +142,13 @@ pub const PROC_DIR: NodeOption = NodeOption {
 };
 pub const DRY_RUN: NodeOption = NodeOption::switch("node-dry-run", "Repair nothing, only say what would be", REPAIR);
 
-pub const NODE_OPTIONS: [&NodeOption; 18] = [
+pub const FORCE: NodeOption = NodeOption::switch(
+    "node-force",
+    "Remove the binary though pods were attached with it: CRI-O needs it",
+    UNINSTALL,
+);
+
+pub const NODE_OPTIONS: [&NodeOption; 19] = [
     &BIN_DIR,
     &CONF_DIR,
     &CONF_NAME,
@@ -160,6 +167,7 @@ pub const NODE_OPTIONS: [&NodeOption; 18] = [
     &NETNS_DIR,
     &PROC_DIR,
     &DRY_RUN,
+    &FORCE,
 ];
 
 impl NodeOption {

@@ -76,6 +76,19 @@ pub fn read(directory: &Path) -> Result<(Vec<Cached>, usize), FileError> {
     Ok((cached, unusable))
 }
 
+/// How many attachments there are that our plugin was part of. Where there is no such directory, there is none.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn attached_with_plugin(directory: &Path) -> Result<usize, FileError> {
+    if !directory.exists() {
+        tracing::info!(directory = %directory.display(), "there is no such cache of the runtime (--cni-cache-dir)");
+        return Ok(0);
+    }
+    let (cached, _) = read(directory)?;
+    Ok(cached.iter().filter(|one| one.ran_plugin == Some(true)).count())
+}
+
 /// The text of a file. Only files are opened, and no links: nothing else is libcni's.
 fn text(path: &Path) -> io::Result<String> {
     let refused = |reason| Err(io::Error::new(ErrorKind::InvalidData, reason));

@@ -6,6 +6,7 @@ pub mod fixture;
 mod install;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;
+mod leaving;
 mod missed;
 mod refusal;
 mod repair;
