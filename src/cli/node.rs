@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use self::options::{
     BIN_DIR, CACHE_DIR, CONF_DIR, CONF_NAME, DRY_RUN, EVICTION_INTERVAL, FORCE, HEALTH_ADDRESS, JSON, MODE, NETNS_DIR,
-    NODE_OPTIONS, NodeOption, ONCE, PLUGIN_CONF, POD_NAME, POD_NAMESPACE, PROC_DIR, SOCKET_PATH, STANDALONE,
-    UNINSTALL_ON_EXIT,
+    NODE_OPTIONS, NodeOption, ONCE, OWN_CONFLIST, PLUGIN_CONF, POD_NAME, POD_NAMESPACE, PROC_DIR, SOCKET_PATH,
+    STANDALONE, UNINSTALL_ON_EXIT,
 };
 use super::args;
 use super::failure::{Failure, SYSTEM};
@@ -279,7 +279,7 @@ fn node(matches: &ArgMatches, problems: &mut Vec<String>) -> Option<Node> {
     let installer = Installer { daemon_set, socket };
     let entry = match choice {
         Choice::Standalone(_) => entry::standalone(conf, &installer),
-        Choice::First | Choice::Named(_) => entry::entry(conf, &installer),
+        Choice::First | Choice::Named(_) | Choice::Copy(_) => entry::entry(conf, &installer),
     };
     let entry = take(entry.map_err(|error| format!("--plugin-conf: {error}")), problems)?;
     Some(Node {
@@ -357,11 +357,16 @@ fn choice(matches: &ArgMatches) -> Result<Choice, String> {
         }
         Ok(name)
     };
-    match (CONF_NAME.text(matches), STANDALONE.text(matches)) {
-        (named, alone) if named.is_empty() && alone.is_empty() => Ok(Choice::First),
-        (named, alone) if alone.is_empty() => file_name(&CONF_NAME, named).map(Choice::Named),
-        (named, alone) if named.is_empty() => file_name(&STANDALONE, alone).map(Choice::Standalone),
-        _ => Err("--cni-conf-name and --standalone: join a configuration, or write one".to_owned()),
+    let given = |option: &NodeOption| Some(option.text(matches)).filter(|text| !text.is_empty());
+    match (given(&CONF_NAME), given(&STANDALONE), given(&OWN_CONFLIST)) {
+        (None, None, None) => Ok(Choice::First),
+        (Some(named), None, None) => file_name(&CONF_NAME, named).map(Choice::Named),
+        (None, Some(alone), None) => file_name(&STANDALONE, alone).map(Choice::Standalone),
+        (None, None, Some(own)) if own.ends_with(".conflist") => file_name(&OWN_CONFLIST, own).map(Choice::Copy),
+        (None, None, Some(own)) => Err(format!(
+            "--own-conflist: {own:?} is not a file name that ends in .conflist"
+        )),
+        _ => Err("--cni-conf-name, --standalone and --own-conflist: only one of them".to_owned()),
     }
 }
 

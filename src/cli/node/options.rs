@@ -59,6 +59,12 @@ pub const STANDALONE: NodeOption = NodeOption::new(
     "Join none: write one of our own with this name, for Multus",
     WANTING,
 );
+pub const OWN_CONFLIST: NodeOption = NodeOption::new(
+    "node-own-conflist",
+    "NAME",
+    "Join a copy of the first one, with this name, which comes before it",
+    WANTING,
+);
 pub const PLUGIN_CONF: NodeOption = NodeOption {
     default: "{}",
     ..NodeOption::new(
@@ -148,11 +154,12 @@ pub const FORCE: NodeOption = NodeOption::switch(
     UNINSTALL,
 );
 
-pub const NODE_OPTIONS: [&NodeOption; 19] = [
+pub const NODE_OPTIONS: [&NodeOption; 20] = [
     &BIN_DIR,
     &CONF_DIR,
     &CONF_NAME,
     &STANDALONE,
+    &OWN_CONFLIST,
     &PLUGIN_CONF,
     &POD_NAMESPACE,
     &POD_NAME,

@@ -155,8 +155,9 @@ pub fn parse(text: &str) -> Result<Cached, &'static str> {
 /// Whether our plugin is in a configuration, which is the conflist of the time or the one plugin of a `.conf`.
 fn ran_plugin(config: &str) -> Option<bool> {
     let text = String::from_utf8(base64::decode(config)?).ok()?;
-    let chain = Chain::list(&text).or_else(|_| Chain::single(&text));
-    chain.ok()?.runs_plugin()
+    // One plugin with a name could be a list without plugins.
+    let of_list = Chain::list(&text).ok().and_then(|list| list.runs_plugin());
+    of_list.or_else(|| Chain::single(&text).ok()?.runs_plugin())
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use serde_json::Value;
 
-use super::fixture::{FLANNEL, Machine, WEAVE};
+use super::fixture::{FLANNEL, Machine, WEAVE, eventually};
 use crate::program::Run;
 
 /// The program that asks libcni and go-cni.
@@ -443,7 +443,7 @@ fn a_broken_first_configuration_is_told_with_what_containerd_makes_of_it() {
     );
     assert!(said.contains("10-flannel.conflist: joined\n"), "{said}");
     fs::remove_file(machine.conf().join("00-broken.conflist")).expect("a file");
-    super::fixture::eventually("no file that blocks", || {
+    eventually("no file that blocks", || {
         match installer.metric("sidetrack_node_configurations{verdict=\"blocking\"}") {
             0.0 => Ok(()),
             other => Err(other),
@@ -462,11 +462,54 @@ fn a_plugin_that_comes_into_a_folder_is_seen_at_once() {
     installer.eventually_ready();
     assert!(machine.conf().join("d/zz-sidetrack.conf").exists());
     fs::write(machine.conf().join("d/zzz.conf"), "{\"type\":\"z\"}").expect("a file");
-    super::fixture::eventually("ours is last", || {
+    eventually("ours is last", || {
         let choice = chosen(&machine);
         match plugins(&choice["containerd"]).as_slice() {
             ["x", "z", "sidetrack"] => Ok(()),
             _ => Err(choice),
         }
     });
+}
+
+/// Somebody who keeps writing his own conflist opens no gap: runtimes take the copy that comes before it.
+#[test]
+fn a_conflist_of_our_own_comes_first_whatever_others_write() {
+    let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
+    let before = machine.files();
+    let installer = machine.start(&["--own-conflist", "00-sidetrack.conflist"]);
+    installer.eventually_ready();
+    let has_ours = || {
+        let choice = chosen(&machine);
+        assert_eq!(choice["crio"], "00-sidetrack.conflist");
+        assert_eq!(plugins(&choice["containerd"]), ["flannel", "portmap", "sidetrack"]);
+    };
+    for count in 0..20 {
+        machine.write(
+            "10-flannel.conflist",
+            &FLANNEL.replace("0.3.1", &format!("0.{}.0", 3 + count % 2)),
+        );
+        has_ours();
+    }
+    // The copy follows what it is a copy of, and stays when that goes: pods start with the plugin or not at all.
+    eventually("a copy of the last", || {
+        let copy = machine.read("00-sidetrack.conflist");
+        if copy.contains("\"0.4.0\"") { Ok(()) } else { Err(copy) }
+    });
+    fs::remove_file(machine.conf().join("10-flannel.conflist")).expect("a file");
+    installer.eventually_not_ready("no valid network configuration yet");
+    has_ours();
+    machine.write("10-flannel.conflist", FLANNEL);
+    installer.eventually_ready();
+    drop(installer);
+    machine.run(&["uninstall"]).succeeded();
+    assert_eq!(machine.files(), before);
+    for (option, said) in [
+        ("00-own.conf", "is not a file name that ends in .conflist"),
+        ("../own.conflist", "is not a file name"),
+    ] {
+        machine.run(&["install", "--own-conflist", option]).failed(2, &[said]);
+    }
+    machine
+        .run(&["install", "--once", "--own-conflist", "20-own.conflist"])
+        .failed(1, &["10-flannel.conflist comes before 20-own.conflist"]);
 }
