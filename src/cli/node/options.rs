@@ -62,7 +62,7 @@ pub const STANDALONE: NodeOption = NodeOption::new(
 pub const OWN_CONFLIST: NodeOption = NodeOption::new(
     "node-own-conflist",
     "NAME",
-    "Join a copy of the first one, with this name, which comes before it",
+    "Join a copy of the first one, which comes before it by this name",
     WANTING,
 );
 pub const PLUGIN_CONF: NodeOption = NodeOption {
@@ -116,7 +116,7 @@ pub const MODE: NodeOption = NodeOption {
     ..NodeOption::new(
         "node-repair",
         "MODE",
-        "Pods that lack rules: off, report, in-place, label, delete",
+        "Pods without rules: off, report, in-place, label, delete",
         INSTALL,
     )
 };

@@ -34,7 +34,7 @@ pub fn libcni() -> &'static Path {
 }
 
 /// What runtimes take from a directory.
-fn chosen(machine: &Machine) -> Value {
+pub fn chosen(machine: &Machine) -> Value {
     let run = Run::of(Command::new(libcni()).arg("choose").arg(machine.conf())).succeeded();
     serde_json::from_str(&run.stdout).expect("JSON")
 }
@@ -43,7 +43,7 @@ fn status(machine: &Machine) -> Value {
     serde_json::from_str(&machine.run(&["status", "--json"]).stdout).expect("JSON")
 }
 
-fn plugins(list: &Value) -> Vec<&str> {
+pub fn plugins(list: &Value) -> Vec<&str> {
     let list = list.as_array().into_iter().flatten();
     list.map(|plugin| plugin.as_str().expect("a type")).collect()
 }
@@ -469,47 +469,4 @@ fn a_plugin_that_comes_into_a_folder_is_seen_at_once() {
             _ => Err(choice),
         }
     });
-}
-
-/// Somebody who keeps writing his own conflist opens no gap: runtimes take the copy that comes before it.
-#[test]
-fn a_conflist_of_our_own_comes_first_whatever_others_write() {
-    let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
-    let before = machine.files();
-    let installer = machine.start(&["--own-conflist", "00-sidetrack.conflist"]);
-    installer.eventually_ready();
-    let has_ours = || {
-        let choice = chosen(&machine);
-        assert_eq!(choice["crio"], "00-sidetrack.conflist");
-        assert_eq!(plugins(&choice["containerd"]), ["flannel", "portmap", "sidetrack"]);
-    };
-    for count in 0..20 {
-        machine.write(
-            "10-flannel.conflist",
-            &FLANNEL.replace("0.3.1", &format!("0.{}.0", 3 + count % 2)),
-        );
-        has_ours();
-    }
-    // The copy follows what it is a copy of, and stays when that goes: pods start with the plugin or not at all.
-    eventually("a copy of the last", || {
-        let copy = machine.read("00-sidetrack.conflist");
-        if copy.contains("\"0.4.0\"") { Ok(()) } else { Err(copy) }
-    });
-    fs::remove_file(machine.conf().join("10-flannel.conflist")).expect("a file");
-    installer.eventually_not_ready("no valid network configuration yet");
-    has_ours();
-    machine.write("10-flannel.conflist", FLANNEL);
-    installer.eventually_ready();
-    drop(installer);
-    machine.run(&["uninstall"]).succeeded();
-    assert_eq!(machine.files(), before);
-    for (option, said) in [
-        ("00-own.conf", "is not a file name that ends in .conflist"),
-        ("../own.conflist", "is not a file name"),
-    ] {
-        machine.run(&["install", "--own-conflist", option]).failed(2, &[said]);
-    }
-    machine
-        .run(&["install", "--once", "--own-conflist", "20-own.conflist"])
-        .failed(1, &["10-flannel.conflist comes before 20-own.conflist"]);
 }

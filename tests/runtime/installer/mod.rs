@@ -8,6 +8,7 @@ mod install;
 mod kubernetes;
 mod leaving;
 mod missed;
+mod own;
 mod refusal;
 mod repair;
 mod reports;
