@@ -3,7 +3,7 @@
 mod options;
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use clap::{ArgMatches, Command};
 use serde_json::{Value, json};
 
 use self::options::{
-    BIN_DIR, CACHE_DIR, CONF_DIR, CONF_NAME, DRY_RUN, EVICTION_INTERVAL, HEALTH_ADDRESS, JSON, MODE, NETNS_DIR,
-    NODE_OPTIONS, NodeOption, ONCE, PLUGIN_CONF, POD_NAME, POD_NAMESPACE, PROC_DIR, SOCKET_PATH, STANDALONE,
-    UNINSTALL_ON_EXIT,
+    BIN_DIR, CACHE_DIR, CONF_DIR, CONF_NAME, DRY_RUN, EVICTION_INTERVAL, FORCE, HEALTH_ADDRESS, JSON, MODE, NETNS_DIR,
+    NODE_OPTIONS, NodeOption, ONCE, OWN_CONFLIST, PLUGIN_CONF, POD_NAME, POD_NAMESPACE, PROC_DIR, SOCKET_PATH,
+    STANDALONE, UNINSTALL_ON_EXIT,
 };
 use super::args;
 use super::failure::{Failure, SYSTEM};
@@ -132,7 +132,12 @@ fn install(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
 
 fn uninstall(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     logging_alone(matches)?;
-    service::uninstall(&directories(matches), Path::new(&SOCKET_PATH.text(matches)))?;
+    let force = FORCE.is_set(matches).map_err(|problem| Failure::Input(vec![problem]))?;
+    let (socket, cache) = (
+        PathBuf::from(SOCKET_PATH.text(matches)),
+        PathBuf::from(CACHE_DIR.text(matches)),
+    );
+    service::uninstall(&directories(matches), &socket, (!force).then_some(cache.as_path()))?;
     tracing::info!("nothing of sidetrack's is left on this node");
     Ok(ExitCode::SUCCESS)
 }
@@ -147,10 +152,11 @@ fn status(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     };
     let look = node.look()?;
     let installer = health::ask(health);
+    let pods = repair::observe(&node, &places(matches));
     let text = if matches.get_flag(JSON.id) {
-        format!("{:#}\n", status_as_json(&node, &look, installer))
+        format!("{:#}\n", status_as_json(&node, &look, installer, &pods))
     } else {
-        status_as_text(&node, &look, installer)
+        status_as_text(&node, &look, installer, &pods)
     };
     output::print(&text)?;
     Ok(match look.missing() {
@@ -171,26 +177,16 @@ fn repair(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let (mut left, mut failed) = (false, false);
     let look = repair::look(&node, &places)?;
     look.warn_of_unusable(&places);
-    for Found {
-        sandbox,
-        state,
-        warning,
-    } in look.found
-    {
-        worker::warn(&sandbox, warning.as_deref());
-        let state = match &state {
-            State::Lacking { netns, .. } if !dry_run => {
-                let outcome = repair::repair(&sandbox, netns, &places);
-                failed |= outcome.is_err();
-                worker::tell_outcome(&sandbox, &outcome);
-                state.after(&outcome)
-            }
-            _ => state,
-        };
-        left |= state.is_wrong();
-        let (name, reason, pod) = (state.name(), state.reason(), sandbox.pod.to_string());
-        let line = json!({ "pod": pod, "container": sandbox.container, "state": name, "reason": reason });
-        output::print(&format!("{line}\n"))?;
+    for mut found in look.found {
+        worker::warn(&found.sandbox, found.warning.as_deref());
+        if let (State::Lacking { netns, .. }, false) = (&found.state, dry_run) {
+            let outcome = repair::repair(&found.sandbox, netns, &places);
+            failed |= outcome.is_err();
+            worker::tell_outcome(&found.sandbox, &outcome);
+            found.state = found.state.after(&outcome);
+        }
+        left |= found.state.is_wrong();
+        output::print(&format!("{}\n", pod_as_json(&found)))?;
     }
     Ok(match (failed, left) {
         (true, _) => ExitCode::from(SYSTEM),
@@ -199,7 +195,15 @@ fn repair(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn status_as_json(node: &Node, look: &Look, installer: Option<String>) -> Value {
+/// A pod that may bypass its proxy, or any other.
+fn pod_as_json(Found { sandbox, state, .. }: &Found) -> Value {
+    let (pod, container) = (sandbox.pod.to_string(), &sandbox.container);
+    json!({ "pod": pod, "container": container, "state": state.name(), "reason": state.reason() })
+}
+
+type Pods = Result<repair::Look, RepairError>;
+
+fn status_as_json(node: &Node, look: &Look, installer: Option<String>, pods: &Pods) -> Value {
     let reasons: Vec<&str> = look.reasons().into_iter().map(Reason::name).collect();
     json!({
         "missing": look.missing(),
@@ -210,10 +214,31 @@ fn status_as_json(node: &Node, look: &Look, installer: Option<String>) -> Value 
         "files": look.files.iter().map(|Judged { name, verdict }| {
             json!({ "file": name, "verdict": verdict.name(), "reason": verdict.reason() })
         }).collect::<Vec<_>>(),
+        "pods": pods.as_ref().ok().map(|look| look.found.iter().map(pod_as_json).collect::<Vec<_>>()),
     })
 }
 
-fn status_as_text(node: &Node, look: &Look, installer: Option<String>) -> String {
+/// The pods that may bypass their proxy, each on a line; none where there is nothing that could be looked at.
+fn pods_as_text(pods: &Pods) -> String {
+    let look = match pods {
+        Ok(look) => look,
+        Err(RepairError::Waiting(_) | RepairError::NotInPlace(_) | RepairError::Standalone) => return String::new(),
+        Err(error) => return format!("pods           not looked at: {error}\n"),
+    };
+    let wrong: Vec<&Found> = look.found.iter().filter(|found| found.state.is_wrong()).collect();
+    let line = |found: &&Found| {
+        let (pod, state) = (&found.sandbox.pod, &found.state);
+        format!("               {pod}: {}: {}\n", state.name(), state.reason())
+    };
+    let lines: String = wrong.iter().map(line).collect();
+    format!(
+        "pods           {} of {} may bypass their proxy\n{lines}",
+        wrong.len(),
+        look.found.len()
+    )
+}
+
+fn status_as_text(node: &Node, look: &Look, installer: Option<String>, pods: &Pods) -> String {
     let state = |reasons: &[Reason]| match reasons {
         [] => "as wanted".to_owned(),
         reasons => reasons
@@ -234,9 +259,10 @@ fn status_as_text(node: &Node, look: &Look, installer: Option<String>) -> String
     let files: String = look.files.iter().map(file).collect();
     let installer = installer.unwrap_or_else(|| "not running, or not reached at --health-address".to_owned());
     format!(
-        "binary         {}: {binary}\nconfiguration  {}: {configuration}\n{files}installer      {installer}\n",
+        "binary         {}: {binary}\nconfiguration  {}: {configuration}\n{files}installer      {installer}\n{}",
         node.directories.binary().display(),
         path.display(),
+        pods_as_text(pods),
     )
 }
 
@@ -253,7 +279,7 @@ fn node(matches: &ArgMatches, problems: &mut Vec<String>) -> Option<Node> {
     let installer = Installer { daemon_set, socket };
     let entry = match choice {
         Choice::Standalone(_) => entry::standalone(conf, &installer),
-        Choice::First | Choice::Named(_) => entry::entry(conf, &installer),
+        Choice::First | Choice::Named(_) | Choice::Copy(_) => entry::entry(conf, &installer),
     };
     let entry = take(entry.map_err(|error| format!("--plugin-conf: {error}")), problems)?;
     Some(Node {
@@ -287,10 +313,11 @@ fn mode(matches: &ArgMatches) -> Result<Mode, String> {
              it by scripts/build --features kubernetes, or the image by scripts/image sidetrack.tar --features kubernetes"
         ));
     }
-    if mode != Mode::Off && !STANDALONE.text(matches).is_empty() {
-        return Err(format!("--repair: {}", RepairError::Standalone));
+    match mode {
+        _ if STANDALONE.text(matches).is_empty() => Ok(mode),
+        Mode::Off | Mode::Report => Ok(Mode::Off),
+        _ => Err(format!("--repair: {}", RepairError::Standalone)),
     }
-    Ok(mode)
 }
 
 fn eviction_interval(matches: &ArgMatches) -> Result<Duration, String> {
@@ -330,11 +357,16 @@ fn choice(matches: &ArgMatches) -> Result<Choice, String> {
         }
         Ok(name)
     };
-    match (CONF_NAME.text(matches), STANDALONE.text(matches)) {
-        (named, alone) if named.is_empty() && alone.is_empty() => Ok(Choice::First),
-        (named, alone) if alone.is_empty() => file_name(&CONF_NAME, named).map(Choice::Named),
-        (named, alone) if named.is_empty() => file_name(&STANDALONE, alone).map(Choice::Standalone),
-        _ => Err("--cni-conf-name and --standalone: join a configuration, or write one".to_owned()),
+    let given = |option: &NodeOption| Some(option.text(matches)).filter(|text| !text.is_empty());
+    match (given(&CONF_NAME), given(&STANDALONE), given(&OWN_CONFLIST)) {
+        (None, None, None) => Ok(Choice::First),
+        (Some(named), None, None) => file_name(&CONF_NAME, named).map(Choice::Named),
+        (None, Some(alone), None) => file_name(&STANDALONE, alone).map(Choice::Standalone),
+        (None, None, Some(own)) if own.ends_with(".conflist") => file_name(&OWN_CONFLIST, own).map(Choice::Copy),
+        (None, None, Some(own)) => Err(format!(
+            "--own-conflist: {own:?} is not a file name that ends in .conflist"
+        )),
+        _ => Err("--cni-conf-name, --standalone and --own-conflist: only one of them".to_owned()),
     }
 }
 

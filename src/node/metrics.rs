@@ -52,7 +52,8 @@ pub const CONFIGURATIONS: Metric = Metric {
 pub const DEGRADED: Metric = Metric {
     name: "sidetrack_node_degraded",
     kind: "gauge",
-    help: "1 if the installer goes on without this part: inotify (it polls), health (nothing answers probes and scrapes)",
+    help: "1 if the installer goes on without this part: inotify (it polls), health (nothing answers probes and scrapes), \
+           pods (those that lack their rules are not found)",
 };
 /// One for each command and outcome.
 pub const PLUGIN_RUNS: Metric = Metric {
@@ -70,7 +71,7 @@ pub const PLUGIN_RUN_SECONDS: Metric = Metric {
 pub const PODS: Metric = Metric {
     name: "sidetrack_node_pods",
     kind: "gauge",
-    help: "The pods of the node at the last look for pods that lack their rules, by state",
+    help: "The pods of the node at the last look, by state; those that are lacking, missed or suspected may bypass their proxy",
 };
 /// One for the mode.
 pub const POD_REPAIRS: Metric = Metric {
@@ -108,7 +109,7 @@ pub const METRICS: [Metric; 12] = [
 ];
 
 /// What the installer can go on without.
-pub const PARTS: [&str; 2] = ["inotify", "health"];
+pub const PARTS: [&str; 3] = ["inotify", "health", "pods"];
 
 /// Names and values of a metric's labels. None of them is made up by others.
 pub type Labels<'l> = &'l [(&'static str, &'static str)];

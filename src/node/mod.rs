@@ -59,6 +59,18 @@ pub enum NodeError {
         .0.display()
     )]
     Running(PathBuf),
+    /// Pods could not be taken down without the binary.
+    #[error(
+        "the configurations are free of sidetrack, and {} stays: {pods} pods were attached with it, and CRI-O takes a pod \
+         down by the configuration that it was attached by. Run this again once they have gone, or with --force where the \
+         runtime is containerd, which does not need it", binary.display()
+    )]
+    Needed {
+        /// How many.
+        pods: usize,
+        /// Where the binary is.
+        binary: PathBuf,
+    },
     /// Pods could not start without the binary.
     #[error(
         "{} still names sidetrack, in an entry that `node install` did not write: remove that, and run this again. The \
@@ -192,10 +204,11 @@ impl Directories {
     }
 
     /// Takes everything of ours away: from the configurations first, since a chain that names a missing binary fails.
+    /// `is_needed` says then how many pods a runtime could not take down without the binary, which stays for them.
     ///
     /// # Errors
-    /// The system did not do something, or a configuration names the binary still.
-    pub fn uninstall(&self) -> Result<(), NodeError> {
+    /// The system did not do something, or a configuration names the binary still, or it is needed.
+    pub fn uninstall(&self, is_needed: impl FnOnce() -> Result<usize, FileError>) -> Result<(), NodeError> {
         let removal = undisturbed(&self.conf, || {
             let removal = layout::uninstall(&conf_dir::snapshot(&self.conf)?);
             for step in &removal.steps {
@@ -213,10 +226,15 @@ impl Directories {
         if !removal.by_hand.is_empty() {
             return Err(NodeError::ByHand(removal.by_hand));
         }
+        self.remove_unfinished()?;
+        let pods = is_needed()?;
+        if pods > 0 {
+            let binary = self.binary();
+            return Err(NodeError::Needed { pods, binary });
+        }
         if files::remove(&self.binary())? {
             tracing::info!(path = %self.binary().display(), "the binary was removed");
         }
-        self.remove_unfinished()?;
         Ok(())
     }
 

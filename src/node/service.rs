@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::layout::{Judged, Verdict, Waiting};
 use super::metrics::{CONFIGURATIONS, CONTENDED, DEGRADED, FAILURES, Metrics, REPAIRS};
 use super::pace::{Pace, growing};
+use super::repair::cache;
 use super::repair::locate::Places;
 use super::repair::state::Mode;
 use super::repair::worker::{Repair, Worker};
@@ -63,16 +64,17 @@ pub fn once(node: &Node) -> Result<(), NodeError> {
     missing.map_or(Ok(()), |missing| Err(NodeError::Unreadable(missing)))
 }
 
-/// Takes everything away, unless an installer runs that would put it back.
+/// Takes everything away, unless an installer runs that would put it back. The binary stays while the runtime's cache
+/// has pods that were attached with it, where a cache is given.
 ///
 /// # Errors
 /// Such an installer runs, or something cannot be taken away.
-pub fn uninstall(directories: &Directories, socket: &Path) -> Result<(), NodeError> {
+pub fn uninstall(directories: &Directories, socket: &Path, cache: Option<&Path>) -> Result<(), NodeError> {
     if reports::is_answered(socket) {
         return Err(NodeError::Running(socket.to_owned()));
     }
-    directories.uninstall()?;
-    Ok(reports::remove(socket)?)
+    reports::remove(socket)?;
+    directories.uninstall(|| cache.map_or(Ok(0), cache::attached_with_plugin))
 }
 
 /// Logs the files that a runtime does not take, and those that are not known to be taken.
@@ -134,7 +136,8 @@ impl Service {
         // Nothing is repaired any more once this is gone.
         drop(repair);
         if self.uninstall_on_exit && desk.is_ours() {
-            return self.node.directories.uninstall();
+            let cache = &self.places.cache;
+            return self.node.directories.uninstall(|| cache::attached_with_plugin(cache));
         }
         tracing::info!("stopping; the plugin stays installed");
         Ok(())

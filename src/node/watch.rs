@@ -1,6 +1,7 @@
 //! Waiting for something to happen: in directories (inotify(7)), or to the process (signalfd(2)).
 
-use std::os::fd::AsFd as _;
+use std::io::PipeReader;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -32,12 +33,38 @@ impl Pause {
 /// How often directories are looked at where changes of them are not told.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
+/// What says that it is time to stop.
+#[derive(Debug)]
+enum Stop {
+    /// SIGTERM or SIGINT.
+    Signals(SignalFd),
+    /// The other end of a pipe was closed, by the thread that takes signals.
+    Closed(PipeReader),
+}
+
+impl Stop {
+    fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Signals(signals) => signals.as_fd(),
+            Self::Closed(pipe) => pipe.as_fd(),
+        }
+    }
+
+    /// Whether it is time, where something is ready to be read.
+    fn is_now(&self) -> Result<bool, Errno> {
+        match self {
+            Self::Signals(signals) => Ok(signals.read_signal()?.is_some()),
+            Self::Closed(_) => Ok(true),
+        }
+    }
+}
+
 /// Everything that is waited for.
 #[derive(Debug)]
 pub struct Watch {
     /// `None` where the node has none left for us: then directories are looked at every [`POLL_INTERVAL`].
     inotify: Option<Inotify>,
-    signals: SignalFd,
+    stop: Stop,
     directories: Vec<PathBuf>,
 }
 
@@ -52,9 +79,22 @@ impl Watch {
         stop.thread_block()?;
         Ok(Self {
             inotify: None,
-            signals: SignalFd::with_flags(&stop, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?,
+            stop: Stop::Signals(SignalFd::with_flags(
+                &stop,
+                SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC,
+            )?),
             directories,
         })
+    }
+
+    /// Begins to watch a directory, and takes the end of what is written to `stop` as the request to stop: on another
+    /// thread than the one that takes signals.
+    pub fn of_directory(directory: PathBuf, stop: PipeReader) -> Self {
+        Self {
+            inotify: None,
+            stop: Stop::Closed(stop),
+            directories: vec![directory],
+        }
     }
 
     /// Watches the directories that are there now, and these. Must be called before each look: a directory may have been
@@ -104,21 +144,28 @@ impl Watch {
             // Rounded up: a wait that ends early would only begin again.
             let milliseconds = left.as_micros().div_ceil(1000);
             let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
-            let mut waiting = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
-            let inotify = self.inotify.as_ref();
-            waiting.extend(inotify.map(|inotify| PollFd::new(inotify.as_fd(), PollFlags::POLLIN)));
+            let inotify = self.inotify.as_ref().map(Inotify::as_fd);
+            let waiting = [self.stop.fd()].into_iter().chain(inotify);
+            let mut waiting: Vec<PollFd> = waiting.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
             match poll(&mut waiting, timeout) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(errno) => return Err(errno),
             }
             changed |= self.drain()?;
-            if self.signals.read_signal()?.is_some() {
+            let is_ready = waiting.first().and_then(PollFd::any).unwrap_or(true);
+            if is_ready && self.stop.is_now()? {
                 return Ok(true);
             }
             if left.is_zero() {
                 return Ok(false);
             }
         }
+    }
+
+    /// Whether it is time to stop, without waiting.
+    pub fn is_stopped(&self) -> bool {
+        let mut stop = [PollFd::new(self.stop.fd(), PollFlags::POLLIN)];
+        poll(&mut stop, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
     /// Reads all events. What they are does not matter: whoever is woken looks at everything.

@@ -114,7 +114,12 @@ fn the_manifest_names_options_and_mounts_that_there_are() {
     let paths: Vec<&str> = mounts.iter().filter_map(|mount| mount["mountPath"].as_str()).collect();
     assert_eq!(
         paths,
-        ["/host/opt/cni/bin", "/host/etc/cni/net.d", "/var/run/sidetrack"]
+        [
+            "/host/opt/cni/bin",
+            "/host/etc/cni/net.d",
+            "/var/run/sidetrack",
+            "/host/var/lib/cni/results"
+        ]
     );
     assert!(paths.iter().all(|path| text.contains(&format!("`{path}"))));
     assert_eq!(pod["volumes"].as_array().map(Vec::len), Some(paths.len()));

@@ -1,7 +1,8 @@
 // What container runtimes take from a directory of network configurations, by the code that they are built from.
 //
-//	libcni choose DIR        prints, as JSON, the verdict of libcni on each file, and what containerd and CRI-O choose
-//	libcni del BIN CACHE ID  takes a container down by the cached configuration, as CRI-O does
+//	libcni choose DIR                  prints, as JSON, the verdict of libcni on each file, and what containerd and CRI-O choose
+//	libcni add BIN CACHE DIR ID NETNS  attaches a pod with a sidecar of Istio's to the first network of DIR
+//	libcni del BIN CACHE ID            takes a container down by the cached configuration, as CRI-O does
 package main
 
 import (
@@ -39,10 +40,12 @@ func main() {
 	switch {
 	case len(os.Args) == 3 && os.Args[1] == "choose":
 		err = choose(os.Args[2])
+	case len(os.Args) == 7 && os.Args[1] == "add":
+		err = add(os.Args[2], os.Args[3], os.Args[4], os.Args[5], os.Args[6])
 	case len(os.Args) == 5 && os.Args[1] == "del":
 		err = del(os.Args[2], os.Args[3], os.Args[4])
 	default:
-		err = fmt.Errorf("usage: libcni choose DIR | del BIN CACHE ID")
+		err = fmt.Errorf("usage: libcni choose DIR | add BIN CACHE DIR ID NETNS | del BIN CACHE ID")
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -105,6 +108,29 @@ func choose(dir string) error {
 		}
 	}
 	return json.NewEncoder(os.Stdout).Encode(choice)
+}
+
+func add(bin, cache, dir, container, netns string) error {
+	paths, err := libcni.ConfFiles(dir, []string{".conf", ".conflist", ".json"})
+	if err != nil {
+		return err
+	}
+	sort.Strings(paths)
+	list, err := load(paths[0])
+	if err != nil {
+		return err
+	}
+	runtime := &libcni.RuntimeConf{
+		ContainerID: container,
+		NetNS:       netns,
+		IfName:      "eth0",
+		Args:        [][2]string{{"K8S_POD_NAMESPACE", "shop"}, {"K8S_POD_NAME", "web-0"}},
+		CapabilityArgs: map[string]interface{}{
+			"io.kubernetes.cri.pod-annotations": map[string]string{"sidecar.istio.io/status": "{}"},
+		},
+	}
+	_, err = libcni.NewCNIConfigWithCacheDir([]string{bin}, cache, nil).AddNetworkList(context.Background(), list, runtime)
+	return err
 }
 
 // As ocicni's TearDownPod: the attachments of the container, and for each the configuration that is cached with it.

@@ -138,6 +138,14 @@ fn networks_of_openshift_can_be_named_by_every_pod() {
     assert_eq!(redirected.settings.config.proxy.uids.to_string(), "1000659999");
 }
 
+#[test]
+fn the_quick_start_is_the_base_with_repair() {
+    let kustomization = manifest("kubernetes/quickstart/kustomization.yaml");
+    for (key, name) in [("resources", "base"), ("components", "repair")] {
+        assert_eq!(kustomization[key], json!([format!("../{name}")]));
+    }
+}
+
 /// What the component adds fits the base, and what the program looks for.
 #[test]
 fn the_component_for_repair_mounts_what_repairing_takes() {
@@ -266,6 +274,7 @@ fn the_installer_knows_what_the_manifests_tell_it() {
         ("bin", "/host/opt/cni/bin"),
         ("conf", "/host/etc/cni/net.d"),
         ("run", "/var/run/sidetrack"),
+        ("cache", "/host/var/lib/cni/results"),
     ] {
         assert_eq!(named(mounts, volume).expect("a mount")["mountPath"], directory);
         assert!(help.contains(directory), "{directory}");
@@ -283,4 +292,34 @@ fn nothing_speaks_against_the_example_without_a_mesh() {
     let found = found.expect("it runs");
     assert_eq!(found.status.code(), Some(3));
     assert!(String::from_utf8_lossy(&found.stdout).contains("ST101"));
+}
+
+/// Alerts ask for metrics and labels that the installer has.
+#[test]
+fn alerts_ask_for_metrics_that_there_are() {
+    let rules = manifest("examples/alerts.yaml");
+    let machine = crate::installer::fixture::Machine::new();
+    let exposed = machine.start(&["--repair", "report"]).get("/metrics").1;
+    let groups = rules["groups"].as_array().expect("groups").iter();
+    let rules = groups.flat_map(|group| group["rules"].as_array().expect("rules"));
+    let mut asked = 0;
+    for rule in rules {
+        let expression = rule["expr"].as_str().expect("an expression");
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let words = expression.split(|c: char| !is_name(c));
+        for metric in words.filter(|word| word.starts_with("sidetrack_")) {
+            asked += 1;
+            assert!(exposed.contains(&format!("# TYPE {metric} ")), "{metric}: {exposed}");
+        }
+        for state in expression
+            .split('"')
+            .skip(1)
+            .step_by(2)
+            .flat_map(|states| states.split('|'))
+        {
+            let known = sidetrack::node::repair::state::State::NAMES.contains(&state);
+            assert!(known || exposed.contains(&format!("=\"{state}\"")), "{state}");
+        }
+    }
+    assert!(asked > 3);
 }

@@ -26,8 +26,9 @@ const WANTING: &[&str] = &["install", "status", "repair"];
 const ASKING: &[&str] = &["install", "status"];
 const INSTALL: &[&str] = &["install"];
 /// Those that look for pods.
-const REPAIRING: &[&str] = &["install", "repair"];
+const REPAIRING: &[&str] = &["install", "status", "repair"];
 const REPAIR: &[&str] = &["repair"];
+const UNINSTALL: &[&str] = &["uninstall"];
 const STATUS: &[&str] = &["status"];
 
 pub const BIN_DIR: NodeOption = NodeOption {
@@ -58,6 +59,12 @@ pub const STANDALONE: NodeOption = NodeOption::new(
     "node-standalone",
     "NAME",
     "Join none: write one of our own with this name, for Multus",
+    WANTING,
+);
+pub const OWN_CONFLIST: NodeOption = NodeOption::new(
+    "node-own-conflist",
+    "NAME",
+    "Join a copy of the first one, which comes before it by this name",
     WANTING,
 );
 pub const PLUGIN_CONF: NodeOption = NodeOption {
@@ -107,7 +114,7 @@ pub const UNINSTALL_ON_EXIT: NodeOption = NodeOption::switch(
 pub const JSON: NodeOption = NodeOption::switch("node-json", "Print JSON", STATUS);
 
 pub const MODE: NodeOption = NodeOption {
-    default: "off",
+    default: "report",
     ..NodeOption::new(
         "node-repair",
         "MODE",
@@ -130,7 +137,7 @@ pub const CACHE_DIR: NodeOption = NodeOption {
         "node-cni-cache-dir",
         "DIR",
         "Where it keeps the results of plugins",
-        REPAIRING,
+        ALL,
     )
 };
 pub const NETNS_DIR: NodeOption = NodeOption {
@@ -143,11 +150,18 @@ pub const PROC_DIR: NodeOption = NodeOption {
 };
 pub const DRY_RUN: NodeOption = NodeOption::switch("node-dry-run", "Repair nothing, only say what would be", REPAIR);
 
-pub const NODE_OPTIONS: [&NodeOption; 18] = [
+pub const FORCE: NodeOption = NodeOption::switch(
+    "node-force",
+    "Remove the binary though pods were attached with it: CRI-O needs it",
+    UNINSTALL,
+);
+
+pub const NODE_OPTIONS: [&NodeOption; 20] = [
     &BIN_DIR,
     &CONF_DIR,
     &CONF_NAME,
     &STANDALONE,
+    &OWN_CONFLIST,
     &PLUGIN_CONF,
     &POD_NAMESPACE,
     &POD_NAME,
@@ -162,6 +176,7 @@ pub const NODE_OPTIONS: [&NodeOption; 18] = [
     &NETNS_DIR,
     &PROC_DIR,
     &DRY_RUN,
+    &FORCE,
 ];
 
 impl NodeOption {

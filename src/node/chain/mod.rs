@@ -21,6 +21,9 @@ pub const PLUGIN: &str = "sidetrack";
 /// The key of an entry that says who installed it. One that was written by hand has none.
 pub const INSTALLER: &str = "installer";
 
+/// The key of a conflist of our own that is the copy of another.
+const COPY: &str = "sidetrack.dev/copy";
+
 /// A network configuration of either form, and where in its text the plugins are.
 #[derive(Debug)]
 pub struct Chain<'t> {
@@ -33,6 +36,7 @@ pub struct Chain<'t> {
     list: Option<Range<usize>>,
     plugins: Vec<Plugin>,
     takes_folder: bool,
+    is_copy: bool,
 }
 
 #[derive(Debug)]
@@ -80,7 +84,8 @@ impl<'t> Chain<'t> {
     /// # Errors
     /// A runtime would not take it.
     pub fn list(text: &'t str) -> Result<Self, NotAChain> {
-        let head = libcni::head(&libcni::object(text)?)?;
+        let object = libcni::object(text)?;
+        let head = libcni::head(&object)?;
         let list = if head.has_plugins {
             Some(member(text, "plugins").ok_or(NotAChain::NoPlugins)?)
         } else {
@@ -105,6 +110,7 @@ impl<'t> Chain<'t> {
             list: list.map(|list| place(text, list)),
             plugins,
             takes_folder: head.takes_folder,
+            is_copy: object.contains_key(COPY),
         })
     }
 
@@ -123,6 +129,7 @@ impl<'t> Chain<'t> {
             list: None,
             plugins: vec![Plugin { at, value }],
             takes_folder: false,
+            is_copy: false,
         })
     }
 
@@ -142,6 +149,11 @@ impl<'t> Chain<'t> {
         self.plugins.is_empty()
     }
 
+    /// Whether it is a conflist of our own, the copy of another.
+    pub fn is_copy(&self) -> bool {
+        self.is_copy
+    }
+
     /// Whether each plugin is ours, so that it is not a network that we could join.
     pub fn is_ours_alone(&self) -> bool {
         self.plugins.iter().all(Plugin::is_ours) && !self.is_empty()
@@ -150,6 +162,12 @@ impl<'t> Chain<'t> {
     /// Whether the installer put an entry here.
     pub fn is_managed(&self) -> bool {
         self.plugins.iter().any(Plugin::is_managed) || self.delegates(Plugin::is_managed)
+    }
+
+    /// Whether our plugin runs in it, as far as the text says: `None` where the plugins are in a folder.
+    pub fn runs_plugin(&self) -> Option<bool> {
+        let runs = self.plugins.iter().any(Plugin::is_ours) || self.delegates(Plugin::is_ours);
+        (!self.is_empty()).then_some(runs)
     }
 
     /// Whether somebody else put an entry for our plugin here.
@@ -301,6 +319,14 @@ pub fn list_of(single: &Chain<'_>, file: &str) -> String {
     // Unlike a list, a single plugin is not followed by those of a folder.
     let alone = "  \"loadOnlyInlinedPlugins\": true,\n";
     format!("{{\n{version}{name}{alone}  \"plugins\": [\n    {plugin}\n  ]\n}}\n")
+}
+
+/// A conflist of our own: what `list` says, with `entry` as its last plugin.
+pub fn copy_of(list: &Chain<'_>, entry: &Value) -> String {
+    let text = list.with(entry);
+    let begin = text.find('{').map_or(0, |brace| brace + 1);
+    let (before, after) = text.split_at(begin);
+    format!("{before}\n  \"{COPY}\": true,{after}")
 }
 
 /// A plugin in a folder that a conflist takes its plugins from.

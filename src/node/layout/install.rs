@@ -18,6 +18,7 @@ pub fn install(snapshot: &Snapshot, wanted: &Wanted) -> Layout {
         Choice::First => first(snapshot).and_then(|name| join(snapshot, name, &wanted.entry)),
         Choice::Named(name) => named(snapshot, name).and_then(|name| join(snapshot, name, &wanted.entry)),
         Choice::Standalone(name) => stand_alone(snapshot, name, &wanted.entry),
+        Choice::Copy(name) => first(snapshot).and_then(|source| copy(snapshot, name, source, &wanted.entry)),
     };
     let mut planned = match planned {
         Ok(planned) => planned,
@@ -233,6 +234,58 @@ fn stand_alone(snapshot: &Snapshot, name: &str, network: &Value) -> Result<Plann
         was: was.map(str::to_owned),
         text: format!("{wanted:#}\n"),
         like: name.to_owned(),
+    };
+    Ok(Planned {
+        target: name.to_owned(),
+        source: name.to_owned(),
+        holders: vec![name.to_owned()],
+        steps: reason.map(|_| step).into_iter().collect(),
+        reasons: reason.into_iter().collect(),
+    })
+}
+
+/// A conflist of our own that comes before the one that it is a copy of: whoever writes that one does not touch ours, so
+/// that no pod starts without the plugin meanwhile.
+fn copy(snapshot: &Snapshot, name: &str, source: &str, entry: &Value) -> Result<Planned, Waiting> {
+    let taken = snapshot.load(source).map_err(|reason| not_usable(source, reason))?;
+    let chain = &taken.chain;
+    if let Some(version) = chain.unsupported_version() {
+        let name = source.to_owned();
+        return Err(Waiting::Version { name, version });
+    }
+    if taken.folder.iter().any(|(_, plugins)| !plugins.is_empty()) {
+        return Err(Waiting::NotUsable {
+            name: source.to_owned(),
+            reason:
+                "some of its plugins are in a folder, and a copy would run them after ours. Leave out --own-conflist"
+                    .to_owned(),
+        });
+    }
+    if let Some(first) = snapshot.configurations().next().filter(|first| *first < name) {
+        return Err(Waiting::NotFirst {
+            name: name.to_owned(),
+            first: first.to_owned(),
+        });
+    }
+    let was = snapshot.text(name);
+    let is_copy = |text: &str| Chain::list(text).is_ok_and(|chain| chain.is_copy());
+    if snapshot.contains(name) && !was.is_some_and(is_copy) {
+        return Err(Waiting::Taken(name.to_owned()));
+    }
+    let list = match form(source) {
+        Some(Form::Single) => chain::list_of(chain, source),
+        _ => snapshot.text(source).unwrap_or_default().to_owned(),
+    };
+    let text = Chain::list(&list).map_or_else(|_| list.clone(), |list| chain::copy_of(&list, entry));
+    let reason = match was {
+        None => Some(Reason::EntryMissing),
+        Some(was) => (was != text).then_some(Reason::EntryDifferent),
+    };
+    let step = Step::Write {
+        name: name.to_owned(),
+        was: was.map(str::to_owned),
+        text,
+        like: source.to_owned(),
     };
     Ok(Planned {
         target: name.to_owned(),

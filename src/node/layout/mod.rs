@@ -35,6 +35,8 @@ pub enum Choice {
     Named(String),
     /// None; it gets one of its own, with this name.
     Standalone(String),
+    /// A copy of the one that runtimes would take, with this name, which comes before it.
+    Copy(String),
 }
 
 /// What is wanted of a configuration directory.
@@ -121,6 +123,14 @@ pub enum Waiting {
         name: String,
         /// Its version.
         version: String,
+    },
+    /// The copy would not be what runtimes take.
+    #[error("{first} comes before {name} by name, so that runtimes would take that one: choose another --own-conflist")]
+    NotFirst {
+        /// The name of the copy.
+        name: String,
+        /// What comes first.
+        first: String,
     },
     /// The name that we need is taken.
     #[error("{0} is there already, and sidetrack did not write it: remove it, or rename it")]

@@ -62,8 +62,11 @@ pub struct Taken<'s> {
 }
 
 impl Taken<'_> {
-    /// Whether all its plugins are ours, so that it is no network that could be joined.
+    /// Whether all of it is ours, so that it is no network that could be joined.
     pub fn is_ours_alone(&self) -> bool {
+        if self.chain.is_copy() {
+            return true;
+        }
         let mut in_folder = self.folder.iter().flat_map(|(_, plugins)| plugins);
         (self.chain.is_empty() || self.chain.is_ours_alone()) && in_folder.all(|(_, plugin)| plugin.is_ours())
     }

@@ -40,7 +40,7 @@ fn uninstall(files: &Files) -> Removal {
 fn wanted(choice: Choice) -> Wanted {
     let entry = match choice {
         Choice::Standalone(_) => entry::standalone(json!({}), &Installer::default()),
-        Choice::First | Choice::Named(_) => entry::entry(json!({}), &Installer::default()),
+        Choice::First | Choice::Named(_) | Choice::Copy(_) => entry::entry(json!({}), &Installer::default()),
     };
     Wanted {
         choice,
@@ -371,4 +371,43 @@ fn what_is_broken_and_first_keeps_containerd_from_taking_any() {
     let names: Vec<_> = judged.iter().map(|judged| judged.verdict.name()).collect();
     assert_eq!(names, ["blocking", "broken", "joined"]);
     assert!(judged[0].verdict.reason().contains("containerd takes no configuration"));
+}
+
+#[test]
+fn a_copy_comes_before_what_it_is_a_copy_of_and_goes_to_the_byte() {
+    let own = || wanted(Choice::Copy("00-sidetrack.conflist".to_owned()));
+    for source in [("10-a.conflist", LIST), ("10-c.conf", SINGLE)] {
+        let before = files(&[source, ("20-b.conflist", OTHER)]);
+        let after = installed(&before, &own());
+        assert_eq!(after[source.0], source.1);
+        assert_eq!(taken(&after).unwrap().last(), Some(&own().entry));
+        assert_eq!(install(&after, &own()).steps, []);
+        assert_eq!(uninstalled(&after), before);
+        // Whoever wrote the source writes it anew: the copy follows.
+        let mut changed = after.clone();
+        changed.insert("05-b.conflist".to_owned(), OTHER.to_owned());
+        let again = installed(&changed, &own());
+        assert_eq!(taken(&again).unwrap()[0]["type"], "ptp");
+        // From the other way to this one, and back.
+        let chained = installed(&before, &wanted(Choice::First));
+        let copied = installed(&chained, &own());
+        assert!(copied.contains_key("00-sidetrack.conflist"));
+        assert_eq!(uninstalled(&copied), before);
+        assert_eq!(uninstalled(&installed(&after, &wanted(Choice::First))), before);
+    }
+    // Without its source it stays: pods start with the plugin, or not at all.
+    let mut alone = installed(&files(&[("10-a.conflist", LIST)]), &own());
+    alone.remove("10-a.conflist");
+    let layout = install(&alone, &own());
+    assert_eq!(
+        (layout.target, layout.steps),
+        (Err(Waiting::NoNetwork(Vec::new())), Vec::new())
+    );
+    let target = |files: &Files| install(files, &own()).target.unwrap_err().to_string();
+    let earlier = files(&[("00-a.conflist", LIST)]);
+    assert!(target(&earlier).contains("00-a.conflist comes before 00-sidetrack.conflist"));
+    let foreign = files(&[("00-sidetrack.conflist", LIST), ("10-b.conflist", OTHER)]);
+    assert!(target(&foreign).contains("00-sidetrack.conflist is there already"));
+    let folder = files(&[("10-d.conflist", IN_FOLDER), ("d/x.conf", PLUGIN)]);
+    assert!(target(&folder).contains("in a folder"));
 }

@@ -43,7 +43,7 @@ pub fn release(snapshot: &Snapshot, name: &str) -> Vec<Step> {
     let Some(chain) = read(name, text) else {
         return Vec::new();
     };
-    if chain.is_ours_alone() {
+    if chain.is_ours_alone() || chain.is_copy() {
         return vec![remove];
     }
     let bare = chain.without_managed();

@@ -65,7 +65,7 @@ pub struct Judged {
 pub fn judge(snapshot: &Snapshot, wanted: &Wanted, layout: &Layout) -> Vec<Judged> {
     let joined = layout.source.as_deref();
     let mut is_before = true;
-    let counts = wanted.choice == Choice::First;
+    let counts = matches!(wanted.choice, Choice::First | Choice::Copy(_));
     let names = snapshot.configurations().enumerate();
     names
         .map(|(index, name)| {

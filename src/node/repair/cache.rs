@@ -10,9 +10,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::base64;
 use crate::cni::environment::CONSUL_CONFIG;
 use crate::linux::files::FileError;
 use crate::mesh::pod::PodName;
+use crate::node::chain::Chain;
 
 /// The largest file that is read, in bytes: annotations alone may take 256 KiB.
 const LARGEST: u64 = 1 << 20;
@@ -40,6 +42,8 @@ pub struct Cached {
     pub result: Value,
     /// The addresses in it.
     pub addresses: Vec<IpAddr>,
+    /// Whether our plugin was in the chain; `None` where the file does not say.
+    pub ran_plugin: Option<bool>,
 }
 
 /// Reads all that is cached: a node has a few hundred pods, but libcni leaves the files of pods that a crash has ended.
@@ -69,6 +73,19 @@ pub fn read(directory: &Path) -> Result<(Vec<Cached>, usize), FileError> {
     // Directories are in no order.
     cached.sort_by(|one, other| (&one.container, &one.ifname).cmp(&(&other.container, &other.ifname)));
     Ok((cached, unusable))
+}
+
+/// How many attachments there are that our plugin was part of. Where there is no such directory, there is none.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn attached_with_plugin(directory: &Path) -> Result<usize, FileError> {
+    if !directory.exists() {
+        tracing::info!(directory = %directory.display(), "there is no such cache of the runtime (--cni-cache-dir)");
+        return Ok(0);
+    }
+    let (cached, _) = read(directory)?;
+    Ok(cached.iter().filter(|one| one.ran_plugin == Some(true)).count())
 }
 
 /// The text of a file. Only files are opened, and no links: nothing else is libcni's.
@@ -129,8 +146,17 @@ pub fn parse(text: &str) -> Result<Cached, &'static str> {
         consul_config,
         told: value["capabilityArgs"].as_object().cloned().unwrap_or_default(),
         addresses: list("ips").iter().filter_map(address).collect(),
+        ran_plugin: member("config").and_then(|config| ran_plugin(&config)),
         result,
     })
+}
+
+/// Whether our plugin is in a configuration, which is the conflist of the time or the one plugin of a `.conf`.
+fn ran_plugin(config: &str) -> Option<bool> {
+    let text = String::from_utf8(base64::decode(config)?).ok()?;
+    // One plugin with a name could be a list without plugins.
+    let of_list = Chain::list(&text).ok().and_then(|list| list.runs_plugin());
+    of_list.or_else(|| Chain::single(&text).ok()?.runs_plugin())
 }
 
 #[cfg(test)]
@@ -232,5 +258,22 @@ mod tests {
         let (cached, unusable) = read(&directory).unwrap();
         assert_eq!((cached.len(), unusable), (1, 3));
         fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn whether_the_plugin_was_in_the_chain_is_read_from_its_configuration() {
+        let ran = |config: &str| {
+            let mut value = written();
+            value["config"] = config.into();
+            parse(&value.to_string()).unwrap().ran_plugin
+        };
+        // {"name":"a","plugins":[{"type":"x"}]}, the same with ours, a single plugin, and one that has a folder.
+        assert_eq!(ran("eyJuYW1lIjoiYSIsInBsdWdpbnMiOlt7InR5cGUiOiJ4In1dfQ=="), Some(false));
+        let ours = "eyJuYW1lIjoiYSIsInBsdWdpbnMiOlt7InR5cGUiOiJ4In0seyJ0eXBlIjoic2lkZXRyYWNrIn1dfQ==";
+        assert_eq!(ran(ours), Some(true));
+        assert_eq!(ran("eyJuYW1lIjoiYSIsInR5cGUiOiJ4In0="), Some(false));
+        assert_eq!(ran("eyJuYW1lIjoiYSJ9"), None);
+        assert_eq!(ran("e30="), None);
+        assert_eq!(ran("not base64"), None);
     }
 }

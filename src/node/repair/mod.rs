@@ -10,6 +10,7 @@
 //! [`cache`] reads what the runtime remembers, [`sandbox`] asks the plugin's own code, [`locate`] finds and looks,
 //! [`state`] decides, [`worker`] does it again and again.
 
+mod base64;
 pub mod cache;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
@@ -130,6 +131,38 @@ pub fn look(node: &Node, places: &Places) -> Result<Look, RepairError> {
     let mut found: Vec<Found> = found.collect();
     tell_apart(&mut found);
     Ok(Look { found, unusable })
+}
+
+/// Looks at all pods of a node as [`look`] does where their network namespaces are there, else by the cache alone, which
+/// takes no more than to read it. Changes nothing.
+///
+/// # Errors
+/// They cannot be found.
+pub fn observe(node: &Node, places: &Places) -> Result<Look, RepairError> {
+    if places.netns.is_dir() {
+        look(node, places)
+    } else {
+        look_at_cache(node, places)
+    }
+}
+
+/// Looks at all pods of a node by the cache alone: whether they are redirected by now, it does not know.
+///
+/// # Errors
+/// They cannot be found.
+pub fn look_at_cache(node: &Node, places: &Places) -> Result<Look, RepairError> {
+    let network = network(node)?;
+    let (cached, unusable) = cache::read(&places.cache)?;
+    let sandboxes = sandbox::sandboxes(cached, &network, &node.wanted.entry).into_iter();
+    let found = sandboxes.map(|sandbox| Found {
+        state: State::of_cache(sandbox.wanted(), sandbox.ran_plugin),
+        sandbox,
+        warning: None,
+    });
+    Ok(Look {
+        found: found.collect(),
+        unusable,
+    })
 }
 
 /// Two pods in one network namespace: one of them has left its file in the cache, and nobody knows which.

@@ -34,6 +34,8 @@ pub struct Sandbox {
     pub netns: Vec<PathBuf>,
     /// Its addresses, of all networks.
     pub addresses: Vec<IpAddr>,
+    /// Whether our plugin was in the chain that it was attached by; `None` where the cache does not say.
+    pub ran_plugin: Option<bool>,
     /// What Nomad wants, in place of annotations.
     consul_config: Option<String>,
     /// What our plugin would have got, had it been there.
@@ -97,6 +99,7 @@ fn sandbox(attachments: Vec<Cached>, network: &str, entry: &Value) -> Option<San
         ifname: ours.ifname,
         pod: ours.pod,
         uid: ours.uid,
+        ran_plugin: ours.ran_plugin,
         netns: attachments.iter().flat_map(|one| one.netns.clone()).collect(),
         addresses: attachments.iter().flat_map(|one| one.addresses.clone()).collect(),
         consul_config,

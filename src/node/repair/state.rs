@@ -15,7 +15,7 @@ use crate::types::{Choice, Uid, Uids};
 pub enum Mode {
     /// Nobody looks for them.
     Off,
-    /// They are logged and counted.
+    /// They are logged and counted, as far as it can be told without more rights.
     Report,
     /// The rules are put in place.
     InPlace,
@@ -62,6 +62,8 @@ pub enum State {
         /// Its network namespace.
         netns: Arc<Netns>,
     },
+    /// The plugin would redirect its traffic, and was not in its chain; it was not looked into: why it would.
+    Missed(String),
     /// Its annotations are not known; a process of the proxy's user runs in it, and nobody redirects its traffic.
     Suspected(String),
     /// It cannot be told: why.
@@ -72,15 +74,24 @@ pub enum State {
 
 impl State {
     /// The name of each, in metrics.
-    pub const NAMES: [&'static str; 6] = ["redirected", "let-through", "lacking", "suspected", "undecided", "gone"];
+    pub const NAMES: [&'static str; 7] = [
+        "redirected",
+        "let-through",
+        "lacking",
+        "missed",
+        "suspected",
+        "undecided",
+        "gone",
+    ];
 
     /// Its name.
     pub fn name(&self) -> &'static str {
-        let [redirected, let_through, lacking, suspected, undecided, gone] = Self::NAMES;
+        let [redirected, let_through, lacking, missed, suspected, undecided, gone] = Self::NAMES;
         match self {
             Self::Redirected(_) => redirected,
             Self::LetThrough(_) => let_through,
             Self::Lacking { .. } => lacking,
+            Self::Missed(_) => missed,
             Self::Suspected(_) => suspected,
             Self::Undecided(_) => undecided,
             Self::Gone(_) => gone,
@@ -93,6 +104,7 @@ impl State {
             Self::Redirected(reason)
             | Self::LetThrough(reason)
             | Self::Lacking { reason, .. }
+            | Self::Missed(reason)
             | Self::Suspected(reason)
             | Self::Undecided(reason)
             | Self::Gone(reason) => reason,
@@ -117,7 +129,7 @@ impl State {
     /// Whether the pod may bypass its proxy.
     pub fn is_wrong(&self) -> bool {
         match self {
-            Self::Lacking { .. } | Self::Suspected(_) | Self::Undecided(_) => true,
+            Self::Lacking { .. } | Self::Missed(_) | Self::Suspected(_) | Self::Undecided(_) => true,
             Self::Redirected(_) | Self::LetThrough(_) | Self::Gone(_) => false,
         }
     }
@@ -130,6 +142,25 @@ impl State {
         match wanted {
             Wanted::Through(reason) => Err(Self::LetThrough(reason)),
             wanted => Ok(wanted),
+        }
+    }
+
+    /// What the cache alone means: what is wanted, and whether our plugin was in the chain.
+    pub fn of_cache(wanted: Wanted, ran_plugin: Option<bool>) -> Self {
+        match (wanted, ran_plugin) {
+            (Wanted::Through(reason), _) => Self::LetThrough(reason),
+            (Wanted::Redirected { .. }, Some(true)) => Self::Redirected("sidetrack, when it was attached".to_owned()),
+            (_, Some(true)) => Self::LetThrough("the plugin was in its chain, and decided".to_owned()),
+            (Wanted::Redirected { reason, .. }, Some(false)) => {
+                Self::Missed(format!("{reason}, and the plugin was not in its chain"))
+            }
+            (Wanted::Redirected { .. }, None) => {
+                Self::Undecided("the runtime's cache does not say which plugins it was attached by".to_owned())
+            }
+            (Wanted::Refused(reason), _) => Self::Undecided(reason),
+            (Wanted::Unknown(_), _) => Self::Undecided(
+                "the runtime's cache has no annotations of it, and the plugin was not in its chain".to_owned(),
+            ),
         }
     }
 
@@ -236,5 +267,24 @@ mod tests {
             name(Wanted::Unknown(uids()), at(Holder::Other("Kuma")), true),
             "redirected"
         );
+    }
+
+    #[test]
+    fn the_cache_alone_tells_of_pods_that_the_plugin_missed() {
+        let redirected = || Wanted::Redirected {
+            reason: "select is always".to_owned(),
+            proxy: Box::new(Settings::default().config.proxy),
+        };
+        for (wanted, ran, state) in [
+            (redirected(), Some(false), "missed"),
+            (redirected(), Some(true), "redirected"),
+            (redirected(), None, "undecided"),
+            (Wanted::Through(String::new()), Some(false), "let-through"),
+            (Wanted::Unknown(uids()), Some(true), "let-through"),
+            (Wanted::Unknown(uids()), Some(false), "undecided"),
+            (Wanted::Refused(String::new()), None, "undecided"),
+        ] {
+            assert_eq!(State::of_cache(wanted.clone(), ran).name(), state, "{wanted:?} {ran:?}");
+        }
     }
 }

@@ -1,10 +1,10 @@
 //! Looks at the pods of the node again and again, and repairs at a pace that a mistake could be seen at.
 
 use std::collections::BTreeMap;
+use std::io::{self, PipeWriter};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -13,19 +13,22 @@ use super::kubernetes;
 use super::locate::Places;
 use super::sandbox::Sandbox;
 use super::state::{Mode, State};
-use super::{FAILURES, Failure, Found, Outcome, RepairError, look, repair};
+use super::{FAILURES, Failure, Found, Outcome, RepairError, look, look_at_cache, observe, repair};
 use crate::cni::late::{Late, Proof};
 use crate::linux::netns::Netns;
-use crate::node::metrics::{Metrics, POD_REPAIR_FAILURES, POD_REPAIRS, PODS};
+use crate::node::metrics::{DEGRADED, Metrics, POD_REPAIR_FAILURES, POD_REPAIRS, PODS};
 use crate::node::pace::{Spacing, growing};
+use crate::node::watch::{Pause, Watch};
 use crate::node::{Node, NodeError};
 
-/// How long between two looks. Pods that start after the first one have the plugin.
-const INTERVAL: Duration = Duration::from_secs(30);
+/// How long between two looks, unless a pod is attached that the plugin did not run for.
+const INTERVAL: Duration = Duration::from_secs(60);
 /// The most pods that are repaired in place after a look.
 const IN_PLACE_AT_ONCE: usize = 30;
 /// Until the installer has put the plugin in place, and after a look that failed.
 const SOON: Duration = Duration::from_secs(2);
+/// Attachments within this time lead to one look together.
+const TOGETHER: Duration = Duration::from_millis(100);
 /// A repair that failed waits [`growing`] times as many seconds: half a minute, a minute, up to a quarter of an hour.
 const PATIENCE: u32 = 30;
 
@@ -55,13 +58,13 @@ pub struct Worker {
     error: String,
     /// How many files were passed over when that was told.
     unusable: usize,
-    /// Disconnected once the service ends.
-    stop: Receiver<()>,
+    watch: Watch,
 }
 
 /// A worker at work. Dropping it ends the work: a repair that has begun is brought to its end first.
 pub struct Working {
-    running: Option<Sender<()>>,
+    /// Closed once the service ends.
+    running: Option<PipeWriter>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -100,7 +103,7 @@ impl Worker {
         metrics: &Arc<Metrics>,
         ours: &Arc<AtomicBool>,
     ) -> Result<Working, NodeError> {
-        let (running, stop) = mpsc::channel();
+        let (stop, running) = io::pipe().map_err(NodeError::Thread)?;
         let mut worker = Self {
             node: node.clone(),
             places: places.clone(),
@@ -110,22 +113,26 @@ impl Worker {
             memory: BTreeMap::new(),
             error: String::new(),
             unusable: 0,
-            stop,
+            watch: Watch::of_directory(places.cache.clone(), stop),
         };
         let ours = Arc::clone(ours);
-        warn_of_missing(&places.proc);
+        if repair.mode != Mode::Report {
+            warn_of_missing(&places.proc);
+        }
         for reason in FAILURES {
             metrics.add(POD_REPAIR_FAILURES, &[("reason", reason)], 0.0);
         }
         metrics.add(POD_REPAIRS, &[("mode", repair.mode.name())], 0.0);
         let work = move || {
-            let mut wait = Duration::ZERO;
-            while !worker.is_told_to_stop(wait) {
-                wait = if ours.load(Ordering::Acquire) {
+            loop {
+                let wait = if ours.load(Ordering::Acquire) {
                     worker.turn()
                 } else {
                     SOON
                 };
+                if worker.is_stopped_within(wait) {
+                    return;
+                }
             }
         };
         let thread = thread::Builder::new().name("repair".to_owned()).spawn(work);
@@ -135,18 +142,45 @@ impl Worker {
         })
     }
 
-    /// Waits, unless the service ends meanwhile or has ended.
-    fn is_told_to_stop(&self, wait: Duration) -> bool {
-        self.stop.recv_timeout(wait) == Err(RecvTimeoutError::Disconnected)
+    /// Waits, or until a pod was attached that may lack its rules: a chain that another program keeps writing has our
+    /// plugin for some pods and not for others. Returns whether the service ends.
+    fn is_stopped_within(&mut self, wait: Duration) -> bool {
+        let until = Instant::now() + wait;
+        loop {
+            let longest = until.saturating_duration_since(Instant::now());
+            let shortest = TOGETHER.min(longest);
+            if let Err(error) = self.watch.renew(&[]) {
+                tracing::debug!(%error, "the runtime's cache is not watched");
+            }
+            match self.watch.wait(Pause { shortest, longest }) {
+                Ok(true) => return true,
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "waiting for pods");
+                    thread::sleep(SOON.min(longest));
+                }
+            }
+            if until <= Instant::now() || self.has_news() {
+                return false;
+            }
+        }
+    }
+
+    /// Whether there are pods that were not looked at yet, and that our plugin did not run for.
+    fn has_news(&self) -> bool {
+        let is_news = |found: &Found| found.state.is_wrong() && !self.memory.contains_key(&found.sandbox.container);
+        look_at_cache(&self.node, &self.places).is_ok_and(|look| look.found.iter().any(is_news))
     }
 
     /// Looks, and repairs what is due. Returns for how long to rest.
     fn turn(&mut self) -> Duration {
-        // Until then, pods keep coming without their rules.
-        if self.metrics.missing().is_some() && self.memory.is_empty() {
-            return SOON;
-        }
-        let look = match look(&self.node, &self.places) {
+        let look = match self.mode {
+            Mode::Report => observe(&self.node, &self.places),
+            _ => look(&self.node, &self.places),
+        };
+        let unable = f64::from(u8::from(matches!(look, Err(RepairError::File(_)))));
+        self.metrics.set(DEGRADED, &[("part", "pods")], unable);
+        let look = match look {
             Ok(look) => look,
             Err(error) => return self.tell_error(&error),
         };
@@ -206,7 +240,7 @@ impl Worker {
     fn repair(&mut self, due: Vec<(Sandbox, Arc<Netns>)>) -> Duration {
         let mut rest = INTERVAL;
         for (sandbox, netns) in due.into_iter().take(IN_PLACE_AT_ONCE) {
-            if self.is_told_to_stop(Duration::ZERO) {
+            if self.watch.is_stopped() {
                 break;
             }
             let outcome = repair(&sandbox, &netns, &self.places);
@@ -238,7 +272,7 @@ impl Worker {
         let mut rest = INTERVAL;
         let client = Client::of_service_account().map_err(failure);
         for (sandbox, _) in due {
-            if self.is_told_to_stop(Duration::ZERO) {
+            if self.watch.is_stopped() {
                 break;
             }
             let client = match &client {
@@ -283,6 +317,11 @@ impl Worker {
     }
 
     fn tell_error(&mut self, error: &RepairError) -> Duration {
+        let wait = match error {
+            // The installer says so.
+            RepairError::Waiting(_) | RepairError::NotInPlace(_) => return SOON,
+            RepairError::File(_) | RepairError::Standalone => INTERVAL,
+        };
         let text = error.to_string();
         if self.error != text {
             tracing::warn!(
@@ -291,10 +330,7 @@ impl Worker {
             );
             self.error = text;
         }
-        match error {
-            RepairError::Waiting(_) | RepairError::NotInPlace(_) => SOON,
-            RepairError::File(_) | RepairError::Standalone => INTERVAL,
-        }
+        wait
     }
 }
 

@@ -111,6 +111,22 @@ fn a_pod_from_before_the_plugin_is_repaired_and_then_passes_envoy() {
     let netns = containerd.netns(&sandbox);
     assert!(!has_rules(&netns));
 
+    // What containerd's cache says of the chain, where nothing may be entered.
+    let from_cache = || -> Vec<(String, String)> {
+        let mut status = containerd.node.command(program());
+        status.args(["node", "status", "--json"]).args(DIRECTORIES);
+        status.args(["--cni-cache-dir", "/var/lib/cni/results", "--netns-dir", "/nonexistent"]);
+        let status: Value = serde_json::from_str(&Run::of(&mut status).stdout).expect("JSON");
+        let text = |value: &Value| value.as_str().expect("a text").to_owned();
+        let pods = status["pods"].as_array().expect("pods").iter();
+        let mut pods: Vec<_> = pods.map(|pod| (text(&pod["pod"]), text(&pod["state"]))).collect();
+        pods.sort();
+        pods
+    };
+    let state = |pod: &str, state: &str| (pod.to_owned(), state.to_owned());
+    let plain_one = state("shop/plain", "let-through");
+    assert_eq!(from_cache(), [plain_one.clone(), state("shop/web-0", "missed")]);
+
     let installer = install(&containerd.node, &[&["--repair", "in-place"], &PLACES[..]].concat());
     installer.eventually_logs("INFO repaired pod=\"shop/web-0\"");
     let rules = nft_state(&netns);
@@ -123,6 +139,14 @@ fn a_pod_from_before_the_plugin_is_repaired_and_then_passes_envoy() {
         let found = nft_state(&containerd.netns(&next));
         if found == rules { Ok(()) } else { Err(found) }
     });
+    assert_eq!(
+        from_cache(),
+        [
+            plain_one,
+            state("shop/web-0", "missed"),
+            state("shop/web-1", "redirected")
+        ]
+    );
     containerd.remove(&[sandbox, plain, next]);
     let mut repair = containerd.node.command(program());
     let run = Run::of(repair.args(["node", "repair"]).args(&DIRECTORIES[2..]).args(PLACES)).succeeded();

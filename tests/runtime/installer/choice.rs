@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use serde_json::Value;
 
-use super::fixture::{FLANNEL, Machine, WEAVE};
+use super::fixture::{FLANNEL, Machine, WEAVE, eventually};
 use crate::program::Run;
 
 /// The program that asks libcni and go-cni.
@@ -34,7 +34,7 @@ pub fn libcni() -> &'static Path {
 }
 
 /// What runtimes take from a directory.
-fn chosen(machine: &Machine) -> Value {
+pub fn chosen(machine: &Machine) -> Value {
     let run = Run::of(Command::new(libcni()).arg("choose").arg(machine.conf())).succeeded();
     serde_json::from_str(&run.stdout).expect("JSON")
 }
@@ -43,7 +43,7 @@ fn status(machine: &Machine) -> Value {
     serde_json::from_str(&machine.run(&["status", "--json"]).stdout).expect("JSON")
 }
 
-fn plugins(list: &Value) -> Vec<&str> {
+pub fn plugins(list: &Value) -> Vec<&str> {
     let list = list.as_array().into_iter().flatten();
     list.map(|plugin| plugin.as_str().expect("a type")).collect()
 }
@@ -443,7 +443,7 @@ fn a_broken_first_configuration_is_told_with_what_containerd_makes_of_it() {
     );
     assert!(said.contains("10-flannel.conflist: joined\n"), "{said}");
     fs::remove_file(machine.conf().join("00-broken.conflist")).expect("a file");
-    super::fixture::eventually("no file that blocks", || {
+    eventually("no file that blocks", || {
         match installer.metric("sidetrack_node_configurations{verdict=\"blocking\"}") {
             0.0 => Ok(()),
             other => Err(other),
@@ -462,7 +462,7 @@ fn a_plugin_that_comes_into_a_folder_is_seen_at_once() {
     installer.eventually_ready();
     assert!(machine.conf().join("d/zz-sidetrack.conf").exists());
     fs::write(machine.conf().join("d/zzz.conf"), "{\"type\":\"z\"}").expect("a file");
-    super::fixture::eventually("ours is last", || {
+    eventually("ours is last", || {
         let choice = chosen(&machine);
         match plugins(&choice["containerd"]).as_slice() {
             ["x", "z", "sidetrack"] => Ok(()),

@@ -6,6 +6,9 @@ pub mod fixture;
 mod install;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;
+mod leaving;
+mod missed;
+mod own;
 mod refusal;
 mod repair;
 mod reports;
