@@ -2,6 +2,7 @@
 
 mod context;
 mod dns;
+mod idle;
 mod inbound;
 mod istio;
 mod kuma;
@@ -27,6 +28,7 @@ use self::context::{Context, leave_alone, rule};
 use self::sets::Sets;
 
 pub use self::context::{DNS_PORT, Lookups};
+pub use self::idle::{Idle, idle, lookups as idle_lookups};
 pub use self::prerequisite::Prerequisite;
 
 /// The address that the proxy binds to when it passes an IPv4 connection on to the application.

@@ -18,7 +18,7 @@ use sidetrack::options::{Layer, Settings};
 use sidetrack::plan::Plan;
 use sidetrack::ruleset::{Chain, ChainType, Installed, Protocol, Tracking};
 use sidetrack::simulate::{Course, End, Origin, Packet, Pod, Verdict, simulate, simulate_later};
-use sidetrack::types::{Accounts, Family, Gid, Id, InterfaceName, Port, Uid};
+use sidetrack::types::{Accounts, AccountsError, Family, Gid, Id, InterfaceName, Port, Uid};
 
 use crate::plans::settings;
 
@@ -161,16 +161,20 @@ fn link_to(address: IpAddr) -> &'static Link {
 struct Names;
 
 impl Accounts for Names {
-    fn uid(&self, name: &str) -> Result<Option<u32>, String> {
+    fn uid(&self, name: &str) -> Result<Option<u32>, AccountsError> {
         Ok((name == "envoy").then_some(1500))
     }
 
-    fn gid(&self, name: &str) -> Result<Option<u32>, String> {
+    fn gid(&self, name: &str) -> Result<Option<u32>, AccountsError> {
         Ok(match name {
             "java" => Some(2201),
             "ftp" => Some(2202),
             _ => None,
         })
+    }
+
+    fn has_uid(&self, _: u32) -> Result<bool, AccountsError> {
+        Ok(false)
     }
 }
 
