@@ -110,7 +110,7 @@ impl Fake {
         if self.failing.contains(&operation) {
             return Err(KernelError::Nftables(NftablesError::Refused {
                 object: Object::Table,
-                errno: Errno::ENOMEM,
+                refusal: Errno::ENOMEM.into(),
             }));
         }
         self.done.push(operation);
@@ -160,8 +160,8 @@ impl Kernel for Fake {
         if backend == RuleBackend::Nftables && !self.nftables_supported {
             return Err(KernelError::Nftables(NftablesError::Unsupported {
                 what: "NAT in nf_tables".to_owned(),
-                module: "nft_chain_nat",
-                errno: Errno::ENOENT,
+                module: "nft_chain_nat".to_owned(),
+                refusal: Errno::ENOENT.into(),
             }));
         }
         self.attempt(Operation::ApplyRules(backend))?;

@@ -12,7 +12,7 @@ use super::help::OF_ISTIO;
 use super::{logging, output, redirection};
 use crate::backend::Namespace;
 use crate::linux::accounts::AccountFiles;
-use crate::linux::netns;
+use crate::linux::netns::{self, Netns};
 use crate::mesh::front_end::Mistake;
 use crate::mesh::istio::front_end::table::{SETTINGS, Setting};
 use crate::mesh::istio::front_end::{self, Probe, Request, Task};
@@ -94,13 +94,18 @@ fn help(setting: &Setting) -> String {
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     let mut request = request(matches)?;
-    match request.netns.clone() {
-        Some(netns) => {
-            redirection::settle_name_servers(&mut request.settings.config, &netns)?;
-            netns::within(netns::path(&netns), || work(&request))?
-        }
-        None => work(&request),
+    let Some(path) = request.netns.clone() else {
+        change(&request)?;
+        return prove(&request);
+    };
+    redirection::settle_name_servers(&mut request.settings.config, &path)?;
+    let netns = Netns::open(netns::path(&path))?;
+    if request.settings.dry_run.requested {
+        return netns.run(|| change(&request))?;
     }
+    netns.administer(|| change(&request))??;
+    // Probes are made as other users, which takes more capabilities than rules do.
+    netns.run(|| prove(&request))?
 }
 
 /// What is asked for. Starts logging as it says.
@@ -152,7 +157,8 @@ fn failure(mistakes: Vec<Mistake>) -> Failure {
     }
 }
 
-fn work(request: &Request) -> anyhow::Result<()> {
+/// Does what is asked for about the rules.
+fn change(request: &Request) -> anyhow::Result<()> {
     // As Istio does, first of all and whatever is asked for. Rules for IPv4 alone would let IPv6 bypass the proxy where
     // its addresses come later.
     if let Ok(loopback) = Namespace::default().loopback()
@@ -168,9 +174,14 @@ fn work(request: &Request) -> anyhow::Result<()> {
         Task::Cleanup => redirection::cleanup()?,
         Task::Nothing => tracing::debug!("the rules are left as they are"),
     }
+    Ok(())
+}
+
+/// Tries whether the rules do what they should, where that is asked for.
+fn prove(request: &Request) -> anyhow::Result<()> {
     match request.probe {
-        Some(probe) => validate(&request.settings.config, probe),
-        None => Ok(()),
+        Some(probe) if !request.settings.dry_run.requested => validate(&request.settings.config, probe),
+        _ => Ok(()),
     }
 }
 

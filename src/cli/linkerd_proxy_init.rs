@@ -68,7 +68,7 @@ fn argument(setting: &'static Setting) -> Arg {
 pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     let request = request(matches)?;
     match &request.netns {
-        Some(netns) => netns::within(netns::path(netns), || work(&request))?,
+        Some(netns) => netns::administer(netns::path(netns), || work(&request))?,
         None => work(&request),
     }
 }

@@ -180,7 +180,7 @@ fn repair(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         worker::warn(&sandbox, warning.as_deref());
         let state = match &state {
             State::Lacking { netns, .. } if !dry_run => {
-                let outcome = repair::repair(&sandbox, netns.clone(), &places);
+                let outcome = repair::repair(&sandbox, netns, &places);
                 failed |= outcome.is_err();
                 worker::tell_outcome(&sandbox, &outcome);
                 state.after(&outcome)

@@ -47,7 +47,7 @@ pub fn text(settings: &Settings) -> anyhow::Result<String> {
     applied::warn_of_idle_options(&settings.config, &facts, &plan);
     Ok(match settings.dry_run.output {
         Output::Nft => render::nft::script(&plan),
-        Output::Iptables => iptables::script(&plan),
+        Output::Iptables => iptables::script(&plan)?,
         Output::Json => render::json::document(&plan),
     })
 }

@@ -14,7 +14,8 @@ use crate::backend::iptables::isolation::isolate_this_thread;
 use crate::backend::{Namespace, Observed, RuleBackend, applied};
 use crate::drift::Difference;
 use crate::facts::Facts;
-use crate::linux::{netns, privilege};
+use crate::linux::netns::{Netns, NetnsError};
+use crate::linux::privilege;
 use crate::mesh::pod::{Pod, PodName};
 use crate::mesh::policy;
 use crate::mesh::verdict::{self, Given, Left, Undecided, Verdict};
@@ -54,7 +55,7 @@ pub fn verdict(netconf: &NetConf, pod: &PodName) -> Result<Verdict, Error> {
 /// # Errors
 /// See [`Error`]. Nothing was changed then.
 pub fn add(netconf: &NetConf, attachment: &Attachment) -> Result<Outcome, Error> {
-    refuse_host_netns(&attachment.netns)?;
+    let netns = pod_netns(attachment)?;
     let (reason, settings) = match verdict(netconf, &attachment.pod)? {
         Verdict::Left(Left { reason, .. }) => {
             tracing::info!("not redirected: {reason}");
@@ -63,15 +64,11 @@ pub fn add(netconf: &NetConf, attachment: &Attachment) -> Result<Outcome, Error>
         Verdict::Redirected(redirected) => (redirected.reason, redirected.settings),
     };
     tracing::info!("redirected: {reason}");
-    writing(
-        &attachment.netns,
-        settings.install.backend,
-        &mut |backend, namespace, observed| {
-            observed.log_warnings();
-            observed.warn_of_ipv6(&settings);
-            put_in_place(netconf, &settings.config, backend, namespace, observed)
-        },
-    )?;
+    writing(&netns, settings.install.backend, &mut |backend, namespace, observed| {
+        observed.log_warnings();
+        observed.warn_of_ipv6(&settings);
+        put_in_place(netconf, &settings.config, backend, namespace, observed)
+    })?;
     Ok(Outcome::Redirected(reason))
 }
 
@@ -83,7 +80,7 @@ pub(super) type Work<'w> = dyn FnMut(RuleBackend, &mut Namespace, &Observed) -> 
 ///
 /// # Errors
 /// The namespace cannot be entered, or `work` failed.
-pub(super) fn writing(netns: &Path, backend: Backend, work: &mut Work) -> Result<(), Error> {
+pub(super) fn writing(netns: &Netns, backend: Backend, work: &mut Work) -> Result<(), Error> {
     let kernel_error = |error| match error {
         Error::System(error) => Ok(error),
         error => Err(error),
@@ -137,13 +134,13 @@ enum Programs {
 /// # Errors
 /// It is not, or what ADD says.
 pub fn check(netconf: &NetConf, attachment: &Attachment) -> Result<(), Error> {
-    refuse_host_netns(&attachment.netns)?;
+    let netns = pod_netns(attachment)?;
     let Settings { config, install, .. } = match verdict(netconf, &attachment.pod)? {
         Verdict::Left(_) => return Ok(()),
         Verdict::Redirected(redirected) => redirected.settings,
     };
     inside(
-        &attachment.netns,
+        &netns,
         Programs::None,
         Namespace::default,
         &mut |namespace, observed| {
@@ -167,33 +164,39 @@ pub fn check(netconf: &NetConf, attachment: &Attachment) -> Result<(), Error> {
     )
 }
 
-/// Rules in the host's network namespace would redirect the traffic of the whole node.
-pub(super) fn refuse_host_netns(path: &Path) -> Result<(), Error> {
-    let wrong = match netns::owner_of_host_netns(path) {
-        Ok(None) => return Ok(()),
-        Ok(Some(owner)) => format!("is {owner}, not a pod's"),
-        Err(error) => format!("cannot be looked at: {error}"),
-    };
-    Err(Error::Environment(vec![format!(
-        "CNI_NETNS: the network namespace {} {wrong}",
-        path.display()
-    )]))
+/// Opens a pod's network namespace, once for everything that is done in it.
+fn pod_netns(attachment: &Attachment) -> Result<Netns, Error> {
+    let netns = Netns::open(attachment.netns.clone())?;
+    refuse_host_netns(&netns, &["/proc".as_ref()])?;
+    Ok(netns)
+}
+
+/// Rules in the host's network namespace would redirect the traffic of the whole node. `proc` are places where the
+/// host's proc file system may be mounted.
+pub(super) fn refuse_host_netns(netns: &Netns, proc: &[&Path]) -> Result<(), Error> {
+    match netns.host_owner(proc) {
+        None => Ok(()),
+        Some(owner) => Err(Error::Environment(vec![format!(
+            "CNI_NETNS: the network namespace {} is {owner}, not a pod's",
+            netns.path().display()
+        )])),
+    }
 }
 
 /// Does `work` in a network namespace, after a look at it, with the privileges that this takes.
 fn inside(
-    netns: &Path,
+    netns: &Netns,
     programs: Programs,
     open: fn() -> Namespace,
     work: &mut (dyn FnMut(&mut Namespace, &Observed) -> Result<(), Error> + Send),
 ) -> Result<(), Error> {
     let span = tracing::Span::current();
-    netns::within(netns.to_owned(), || {
+    netns.run(|| {
         span.in_scope(|| {
             if programs == Programs::Isolated {
                 isolate_this_thread().map_err(Error::Isolation)?;
             }
-            privilege::keep_those_of_the_network();
+            privilege::keep_those_of_the_network().map_err(NetnsError::from)?;
             let mut namespace = open();
             let observed = namespace.observe()?;
             work(&mut namespace, &observed)

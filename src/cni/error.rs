@@ -132,9 +132,13 @@ impl Error {
             Self::Environment(_) | Self::Netns(NetnsError::Open { .. } | NetnsError::NotANamespace(_)) => {
                 Code::Environment
             }
-            Self::Netns(NetnsError::NotPermitted(_) | NetnsError::Enter { .. } | NetnsError::Thread { .. }) => {
-                Code::System
-            }
+            Self::Netns(
+                NetnsError::NotPermitted(_)
+                | NetnsError::Enter { .. }
+                | NetnsError::Thread { .. }
+                | NetnsError::Elsewhere(_)
+                | NetnsError::Privilege(_),
+            ) => Code::System,
             Self::Input(_) => Code::Input,
             Self::Decoding(_) => Code::Decoding,
             Self::Options(problems) if problems.iter().any(is_of_netconf) => Code::NetConf,

@@ -5,12 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::attach::{put_in_place, refuse_host_netns, seen, verdict, writing};
-use super::environment::Attachment;
 use super::error::Error;
 use super::netconf::NetConf;
 use crate::backend::running::{Holder, leave_open_connections_alone};
 use crate::backend::{KernelError, Namespace, Observed};
-use crate::linux::netns;
+use crate::linux::netns::Netns;
+use crate::mesh::pod::PodName;
 use crate::mesh::verdict::Verdict;
 use crate::options::{Config, Settings};
 use crate::plan::Plan;
@@ -29,13 +29,13 @@ pub struct Seen {
     pub addresses: Vec<IpAddr>,
 }
 
-/// Looks at a network namespace. Changes nothing.
+/// Looks at a network namespace. Changes nothing. `proc` are places where the host's proc file system may be mounted.
 ///
 /// # Errors
 /// It cannot be entered, is the host's, or does not tell whether there are rules.
-pub fn look(path: &Path) -> Result<Seen, Error> {
-    refuse_host_netns(path)?;
-    let seen = netns::within(path.to_owned(), || {
+pub fn look(netns: &Netns, proc: &[&Path]) -> Result<Seen, Error> {
+    refuse_host_netns(netns, proc)?;
+    let seen = netns.run(|| {
         let mut namespace = Namespace::default();
         let observed = namespace.observe()?;
         let holder = namespace.holder(&observed)?;
@@ -72,44 +72,53 @@ pub enum Proof {
     Refuted(String),
 }
 
-/// Does what ADD does, where nobody redirects the pod's traffic: `None` where somebody does meanwhile, or where the
-/// plugin lets the pod through. `proc` are places where a proc file system may be mounted.
+/// A pod that runs: its names, its addresses, and its network namespace.
+pub struct Running<'p> {
+    /// Its names.
+    pub pod: &'p PodName,
+    /// Its addresses.
+    pub addresses: &'p [IpAddr],
+    /// Its network namespace.
+    pub netns: &'p Netns,
+}
+
+/// Does what ADD does, where nobody redirects the pod's traffic: `None` where somebody does meanwhile, where the
+/// plugin lets the pod through, or where the namespace has none of the pod's addresses any more. `proc` are places where
+/// a proc file system may be mounted.
 ///
 /// # Errors
 /// See [`Error`]. Nothing was changed then.
-pub fn add(netconf: &NetConf, attachment: &Attachment, proc: &[&Path]) -> Result<Option<Late>, Error> {
-    refuse_host_netns(&attachment.netns)?;
-    let Settings { config, install, .. } = match verdict(netconf, &attachment.pod)? {
+pub fn add(netconf: &NetConf, running: &Running, proc: &[&Path]) -> Result<Option<Late>, Error> {
+    let Running { pod, addresses, netns } = running;
+    refuse_host_netns(netns, proc)?;
+    let Settings { config, install, .. } = match verdict(netconf, pod)? {
         Verdict::Left(_) => return Ok(None),
         Verdict::Redirected(redirected) => redirected.settings,
     };
     let mut late = None;
-    writing(
-        &attachment.netns,
-        install.backend,
-        &mut |backend, namespace, observed| {
-            if namespace.holder(observed)? != Holder::Nobody {
-                return Ok(());
-            }
-            let census = run::census().unwrap_or_default();
-            // Before there are rules; or at once after them, where they are what makes the kernel load conntrack.
-            let before = leave_open_connections_alone(proc);
-            put_in_place(netconf, &config, backend, namespace, observed)?;
-            let left_alone = before.or_else(|_| leave_open_connections_alone(proc));
-            let disturbed = match left_alone {
-                _ if census.open == 0 => None,
-                Ok(()) if config.general.drop_invalid => Some("--drop-invalid drops their packets".to_owned()),
-                Ok(()) => None,
-                Err(error) => Some(format!("nf_conntrack_tcp_loose cannot be set to 0: {error}")),
-            };
-            late = Some(Late {
-                open: census.open,
-                disturbed,
-                proof: prove(&config, netconf, namespace, observed),
-            });
-            Ok(())
-        },
-    )?;
+    writing(netns, install.backend, &mut |backend, namespace, observed| {
+        let now = namespace.addresses()?;
+        if !addresses.iter().any(|address| now.contains(address)) || namespace.holder(observed)? != Holder::Nobody {
+            return Ok(());
+        }
+        let census = run::census().unwrap_or_default();
+        // Before there are rules; or at once after them, where they are what makes the kernel load conntrack.
+        let before = leave_open_connections_alone(proc);
+        put_in_place(netconf, &config, backend, namespace, observed)?;
+        let left_alone = before.or_else(|_| leave_open_connections_alone(proc));
+        let disturbed = match left_alone {
+            _ if census.open == 0 => None,
+            Ok(()) if config.general.drop_invalid => Some("--drop-invalid drops their packets".to_owned()),
+            Ok(()) => None,
+            Err(error) => Some(format!("nf_conntrack_tcp_loose cannot be set to 0: {error}")),
+        };
+        late = Some(Late {
+            open: census.open,
+            disturbed,
+            proof: prove(&config, netconf, namespace, observed),
+        });
+        Ok(())
+    })?;
     Ok(late)
 }
 

@@ -63,11 +63,14 @@ pub struct Run {
     pub socket: PathBuf,
 }
 
+/// How many bytes the runtime may hand over: sixteen times all the annotations that Kubernetes allows a pod.
+const MAX_STDIN: u64 = 4 * 1024 * 1024;
+
 /// The plugin as a function.
-pub fn run(variables: Variables, mut stdin: impl Read) -> Run {
+pub fn run(variables: Variables, stdin: impl Read) -> Run {
     let begun = Instant::now();
     let mut bytes = Vec::new();
-    let read = stdin.read_to_end(&mut bytes);
+    let read = stdin.take(MAX_STDIN + 1).read_to_end(&mut bytes);
     let glance = Glance::at(&bytes);
     let result = Verb::of(variables).and_then(|verb| match verb {
         // A runtime has to get rid of the pod whatever has become of its configuration. Rules end with the namespace.
@@ -77,7 +80,9 @@ pub fn run(variables: Variables, mut stdin: impl Read) -> Run {
             Ok((Answer::versions(asked), Outcome::Done))
         }
         Verb::Add | Verb::Check | Verb::Gc | Verb::Status => {
-            read?;
+            if read? as u64 > MAX_STDIN {
+                return Err(Error::Decoding(format!("it is longer than {MAX_STDIN} bytes")));
+            }
             request(verb, variables, &bytes)
         }
     });

@@ -266,7 +266,7 @@ fn script(netconf: &NetConf) -> Option<String> {
     match verdict(netconf, &PodName::default()) {
         Ok(Verdict::Redirected(redirected)) => {
             let plan = Plan::new(&redirected.settings.config, &Facts::default()).ok()?;
-            Some(render::nft::script(&plan) + &crate::backend::iptables::script(&plan))
+            Some(render::nft::script(&plan) + &crate::backend::iptables::script(&plan).unwrap())
         }
         Ok(Verdict::Left(_)) | Err(_) => None,
     }

@@ -1,5 +1,20 @@
 //! The user and group that a thread acts as (credentials(7)).
 
+// On these architectures the calls without a number take IDs of 16 bits (setresuid(2), "C library/kernel differences").
+#[cfg(not(any(
+    target_arch = "arm",
+    target_arch = "m68k",
+    target_arch = "sparc",
+    target_arch = "x86"
+)))]
+use libc::{SYS_setresgid as SETRESGID, SYS_setresuid as SETRESUID};
+#[cfg(any(
+    target_arch = "arm",
+    target_arch = "m68k",
+    target_arch = "sparc",
+    target_arch = "x86"
+))]
+use libc::{SYS_setresgid32 as SETRESGID, SYS_setresuid32 as SETRESUID};
 use nix::errno::Errno;
 
 use crate::types::{Gid, Id as _, Uid};
@@ -14,8 +29,8 @@ pub fn assume(uid: Uid, gid: Gid) -> Result<(), Errno> {
     // The functions of libc change every thread of the process, so these are plain system calls. The group comes first:
     // changing it takes a capability that is lost with the user.
     // SAFETY: the call takes numbers only, and changes the credentials of the calling thread alone.
-    Errno::result(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) })?;
+    Errno::result(unsafe { libc::syscall(SETRESGID, gid, gid, gid) })?;
     // SAFETY: as above.
-    Errno::result(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) })?;
+    Errno::result(unsafe { libc::syscall(SETRESUID, uid, uid, uid) })?;
     Ok(())
 }

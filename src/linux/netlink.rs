@@ -1,5 +1,8 @@
 //! Netlink sockets (netlink(7)): requests, answers, dumps. Which protocol is spoken over them is the caller's matter.
 
+mod refusal;
+
+use std::ops::RangeInclusive;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -11,6 +14,9 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recvfrom, sendto, setsockopt, socket,
 };
 use thiserror::Error;
+
+pub use self::refusal::{Explanation, Refusal};
+use super::socket_options;
 
 /// A conversation with the kernel that failed.
 #[derive(Debug, Error)]
@@ -32,7 +38,10 @@ pub enum NetlinkError {
     Receive(#[source] Errno),
     /// The kernel refused a request.
     #[error("the kernel refused: {0}")]
-    Refused(#[source] Errno),
+    Refused(#[source] Refusal),
+    /// A request is longer than its protocol has room for.
+    #[error("a request that is too long for netlink: {0}. Use fewer or shorter elements in the lists of the options")]
+    TooLong(&'static str),
     /// A dump was cut short by a change; it must be asked for again.
     #[error("other programs changed what was read, each time. Try again when they are done")]
     Interrupted,
@@ -65,8 +74,9 @@ impl NetlinkError {
     /// The kernel's error number, where the failure is one.
     pub fn errno(&self) -> Option<Errno> {
         match self {
-            Self::Open(errno) | Self::Send { errno, .. } | Self::Receive(errno) | Self::Refused(errno) => Some(*errno),
-            Self::Interrupted | Self::Malformed(_) => None,
+            Self::Open(errno) | Self::Send { errno, .. } | Self::Receive(errno) => Some(*errno),
+            Self::Refused(refusal) => Some(refusal.errno),
+            Self::Interrupted | Self::Malformed(_) | Self::TooLong(_) => None,
         }
     }
 }
@@ -76,20 +86,33 @@ impl NetlinkError {
 pub enum Answer {
     /// A message of the protocol: its type, and what follows the header.
     Message {
+        /// `nlmsg_seq` of the request.
+        sequence: u32,
         /// `nlmsg_type`.
         kind: u16,
         /// The payload.
         payload: Vec<u8>,
     },
     /// What follows is of a dump that a change has cut short.
-    Interrupted,
+    Interrupted {
+        /// `nlmsg_seq` of the request.
+        sequence: u32,
+    },
     /// An acknowledgement, or an error, of the request with this sequence number.
     Status {
         /// `nlmsg_seq` of the request.
         sequence: u32,
-        /// 0, or an error number.
-        result: Result<(), Errno>,
+        /// 0, or an error number and what the kernel says about it.
+        result: Result<(), Refusal>,
     },
+}
+
+impl Answer {
+    fn sequence(&mut self) -> &mut u32 {
+        match self {
+            Self::Message { sequence, .. } | Self::Interrupted { sequence } | Self::Status { sequence, .. } => sequence,
+        }
+    }
 }
 
 /// Large enough for any datagram of the kernel: a dump fills at most 32 KiB of it.
@@ -132,19 +155,10 @@ pub trait Wire: Send {
     /// # Errors
     /// EAGAIN: there is none. What waits may be lost with any other.
     fn receive(&mut self, buffer: &mut [u8]) -> nix::Result<usize>;
-
-    /// Begins anew: what waits to be received is forgotten.
-    ///
-    /// # Errors
-    /// The wire is as it was.
-    fn reopen(&mut self) -> nix::Result<()>;
 }
 
 /// A wire to the kernel, in the network namespace of the thread that opens it.
-pub struct KernelWire {
-    protocol: SockProtocol,
-    fd: OwnedFd,
-}
+pub struct KernelWire(OwnedFd);
 
 impl KernelWire {
     /// Opens a socket for one protocol.
@@ -154,14 +168,28 @@ impl KernelWire {
     pub fn open(protocol: SockProtocol) -> nix::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
-        Ok(Self { protocol, fd })
+        /// Reasons besides error numbers, without the request before them; requests for lists checked as strictly as
+        /// others. Since Linux 4.12, 4.3, 4.20.
+        const OPTIONS: [libc::c_int; 3] = [
+            libc::NETLINK_EXT_ACK,
+            libc::NETLINK_CAP_ACK,
+            libc::NETLINK_GET_STRICT_CHK,
+        ];
+        // The last one is for rtnetlink.
+        let count = if protocol == SockProtocol::NetlinkRoute { 3 } else { 2 };
+        for option in &OPTIONS[..count] {
+            if let Err(errno) = socket_options::switch_on(&fd, libc::SOL_NETLINK, *option) {
+                tracing::debug!(option, %errno, "a netlink socket without this option");
+            }
+        }
+        Ok(Self(fd))
     }
 
     /// Enlarges the send buffer. Going beyond `net.core.wmem_max` takes CAP_NET_ADMIN in the initial user namespace.
     /// Whether it was enough shows when sending.
     fn make_room(&self, length: usize) {
         let wanted = length * 2;
-        let forced = setsockopt(&self.fd, SndBufForce, &wanted).or_else(|_| setsockopt(&self.fd, SndBuf, &wanted));
+        let forced = setsockopt(&self.0, SndBufForce, &wanted).or_else(|_| setsockopt(&self.0, SndBuf, &wanted));
         if let Err(errno) = forced {
             tracing::debug!(wanted, %errno, "the netlink send buffer stays as it is");
         }
@@ -174,28 +202,28 @@ impl Wire for KernelWire {
             self.make_room(datagram.len());
         }
         let kernel = NetlinkAddr::new(0, 0);
-        sendto(self.fd.as_raw_fd(), datagram, &kernel, MsgFlags::empty()).map(drop)
+        sendto(self.0.as_raw_fd(), datagram, &kernel, MsgFlags::empty()).map(drop)
     }
 
     fn receive(&mut self, buffer: &mut [u8]) -> nix::Result<usize> {
         loop {
-            let (length, sender) = recvfrom::<NetlinkAddr>(self.fd.as_raw_fd(), buffer)?;
+            let (length, sender) = recvfrom::<NetlinkAddr>(self.0.as_raw_fd(), buffer)?;
             if sender.is_none_or(|sender| sender.pid() == 0) {
                 return Ok(length);
             }
         }
     }
-
-    fn reopen(&mut self) -> nix::Result<()> {
-        *self = Self::open(self.protocol)?;
-        Ok(())
-    }
 }
 
-/// A netlink socket.
+/// A netlink socket. It stays in the network namespace that it was opened in: nothing opens it again.
+///
+/// Each request has sequence numbers of its own. Answers to earlier ones, whose exchange failed before its end, are
+/// passed over.
 pub struct Socket {
     wire: Box<dyn Wire>,
-    /// An exchange failed before its end. What is left of its answers would be taken for those to the next request.
+    /// The sequence numbers of the last request.
+    asked: RangeInclusive<u32>,
+    /// An exchange failed before its end, and the kernel may still be at it.
     broken: bool,
 }
 
@@ -212,32 +240,64 @@ impl Socket {
 
     /// The same over another wire.
     pub fn over(wire: Box<dyn Wire>) -> Self {
-        Self { wire, broken: false }
-    }
-
-    /// Sends a request. The kernel has done all its work on it when this returns.
-    ///
-    /// # Errors
-    /// The request is too large for the socket's buffer, or the socket is broken. The kernel has not seen it then.
-    pub fn send(&mut self, request: &[u8]) -> Result<(), NetlinkError> {
-        if self.broken {
-            self.wire.reopen().map_err(NetlinkError::Open)?;
-            self.broken = false;
+        Self {
+            wire,
+            asked: 0..=0,
+            broken: false,
         }
-        retry(|| self.wire.send(request)).map_err(|errno| NetlinkError::Send {
-            length: request.len(),
-            errno,
-        })
     }
 
-    /// Reads the answers that wait, if any. It never blocks: the kernel answers while the request is being sent.
+    /// Sends a request of one message, or of several whose sequence numbers count up from 0 or 1. They are sent with
+    /// other ones; answers have those given here. The kernel has done all its work on it when this returns.
     ///
     /// # Errors
-    /// The answers do not fit into the socket's buffer (ENOBUFS), or the socket is broken.
+    /// The request is too large for the socket's buffer. The kernel has not seen it then.
+    pub fn send(&mut self, mut request: Vec<u8>) -> Result<(), NetlinkError> {
+        self.drain();
+        let length = request.len();
+        // Zero is what the kernel's own messages have.
+        let base = self.asked.end().checked_add(1).unwrap_or(1);
+        self.asked = number(&mut request, base)?;
+        let sent = retry(|| self.wire.send(&request));
+        sent.map_err(|errno| NetlinkError::Send { length, errno })
+    }
+
+    /// Reads what is left of an exchange that has failed. The kernel begins no other list on this socket meanwhile.
+    fn drain(&mut self) {
+        /// More than a list of all that a node can hold takes.
+        const DATAGRAMS: u32 = 100_000;
+        let mut buffer = [0; BUFFER_LENGTH];
+        let mut left = if self.broken { DATAGRAMS } else { 0 };
+        // A list whose answers did not fit goes on after that was told.
+        while left > 0 && retry(|| self.wire.receive(&mut buffer)) != Err(Errno::EAGAIN) {
+            left -= 1;
+        }
+        self.broken = false;
+    }
+
+    /// Reads the answers to the last request that wait, if any. It never blocks: the kernel answers while the request is
+    /// being sent.
+    ///
+    /// # Errors
+    /// The answers do not fit into the socket's buffer (ENOBUFS), or cannot be understood.
     pub fn receive(&mut self) -> Result<Vec<Answer>, NetlinkError> {
-        let received = self.try_receive();
-        self.broken |= received.is_err();
-        received
+        loop {
+            let mut answers = match self.try_receive() {
+                Ok(answers) => answers,
+                Err(error) => {
+                    self.broken = true;
+                    return Err(error);
+                }
+            };
+            let waits = !answers.is_empty();
+            answers.retain_mut(|answer| self.asked.contains(answer.sequence()));
+            for answer in &mut answers {
+                *answer.sequence() -= self.asked.start();
+            }
+            if !(waits && answers.is_empty()) {
+                return Ok(answers);
+            }
+        }
     }
 
     fn try_receive(&mut self) -> Result<Vec<Answer>, NetlinkError> {
@@ -255,7 +315,7 @@ impl Socket {
     /// # Errors
     /// As for sending and receiving; or the kernel refused; or its state changed meanwhile.
     pub fn dump(&mut self, request: &[u8]) -> Result<Vec<(u16, Vec<u8>)>, NetlinkError> {
-        self.send(request)?;
+        self.send(request.to_vec())?;
         let mut messages = Vec::new();
         let mut interrupted = false;
         loop {
@@ -266,20 +326,19 @@ impl Socket {
             }
             for answer in answers {
                 match answer {
-                    Answer::Message { kind, payload } => messages.push((kind, payload)),
+                    Answer::Message { kind, payload, .. } => messages.push((kind, payload)),
                     // The kernel goes on all the same, and begins no other dump on this socket meanwhile.
-                    Answer::Interrupted => interrupted = true,
+                    Answer::Interrupted { .. } => interrupted = true,
                     Answer::Status { result: Ok(()), .. } if interrupted => return Err(NetlinkError::Interrupted),
                     Answer::Status { result: Ok(()), .. } => return Ok(messages),
                     Answer::Status {
-                        result: Err(Errno::EINTR | Errno::EAGAIN),
-                        ..
+                        result: Err(refusal), ..
                     } => {
-                        return Err(NetlinkError::Interrupted);
-                    }
-                    Answer::Status { result: Err(errno), .. } => {
                         self.broken = true; // There may be more, where more was asked for.
-                        return Err(NetlinkError::Refused(errno));
+                        return Err(match refusal.errno {
+                            Errno::EINTR | Errno::EAGAIN => NetlinkError::Interrupted,
+                            _ => NetlinkError::Refused(refusal),
+                        });
                     }
                 }
             }
@@ -296,6 +355,32 @@ fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
     }
 }
 
+/// Where a message has its length and its sequence number (`struct nlmsghdr`).
+const LENGTH_AT: usize = 0;
+const SEQUENCE_AT: usize = 8;
+
+/// Adds `base` to the sequence numbers of a request. Returns those that it has now, the first one being `base`.
+fn number(request: &mut [u8], base: u32) -> Result<RangeInclusive<u32>, NetlinkError> {
+    let malformed = || NetlinkError::Malformed("a request of ours".to_owned());
+    let (mut at, mut last) = (0, base);
+    while at < request.len() {
+        let field = |field: usize| at + field..at + field + 4;
+        let read = |range: std::ops::Range<usize>| {
+            let bytes = request.get(range).and_then(|bytes| bytes.first_chunk());
+            bytes.map(|bytes| u32::from_ne_bytes(*bytes)).ok_or_else(malformed)
+        };
+        let length = read(field(LENGTH_AT))? as usize;
+        let sequence = base.checked_add(read(field(SEQUENCE_AT))?).ok_or_else(malformed)?;
+        if length < SEQUENCE_AT + 4 {
+            return Err(malformed());
+        }
+        request[field(SEQUENCE_AT)].copy_from_slice(&sequence.to_ne_bytes());
+        last = last.max(sequence);
+        at += length.next_multiple_of(4);
+    }
+    Ok(base..=last)
+}
+
 /// Splits a datagram into messages. The kernel marks dumps that a change has cut short.
 ///
 /// # Errors
@@ -305,17 +390,24 @@ pub fn answers(mut datagram: &[u8]) -> Result<Vec<Answer>, NetlinkError> {
     let mut answers = Vec::new();
     while !datagram.is_empty() {
         let buffer = NetlinkBuffer::new_checked(datagram).map_err(malformed)?;
+        let (sequence, kind) = (buffer.sequence_number(), buffer.message_type());
         if i32::from(buffer.flags()) & libc::NLM_F_DUMP_INTR != 0 {
-            answers.push(Answer::Interrupted);
+            answers.push(Answer::Interrupted { sequence });
         }
         let payload = buffer.payload();
-        answers.push(match i32::from(buffer.message_type()) {
-            libc::NLMSG_ERROR | libc::NLMSG_DONE => Answer::Status {
-                sequence: buffer.sequence_number(),
-                result: status(payload)?,
-            },
+        answers.push(match i32::from(kind) {
+            libc::NLMSG_ERROR | libc::NLMSG_DONE => {
+                let is_done = i32::from(kind) == libc::NLMSG_DONE;
+                let explain = |errno| Refusal {
+                    errno,
+                    explanation: refusal::explanation(buffer.flags(), is_done, payload),
+                };
+                let result = status(payload)?.map_err(explain);
+                Answer::Status { sequence, result }
+            }
             _ => Answer::Message {
-                kind: buffer.message_type(),
+                sequence,
+                kind,
                 payload: payload.to_vec(),
             },
         });
@@ -361,13 +453,10 @@ mod tests {
         ]
         .concat();
         let answers = answers(&datagram).unwrap();
-        assert!(matches!(&answers[0], Answer::Message { kind: 7, payload } if payload == b"abcde"));
+        assert!(matches!(&answers[0], Answer::Message { kind: 7, payload, .. } if payload == b"abcde"));
         assert!(matches!(
-            answers[1],
-            Answer::Status {
-                sequence: 3,
-                result: Err(Errno::EPERM)
-            }
+            &answers[1],
+            Answer::Status { sequence: 3, result: Err(refusal) } if *refusal == Errno::EPERM.into()
         ));
         assert!(matches!(
             answers[2],
@@ -381,7 +470,10 @@ mod tests {
     #[test]
     fn a_dump_that_a_change_cut_short_is_told() {
         let datagram = message(7, libc::NLM_F_DUMP_INTR as u16, 1, b"");
-        assert!(matches!(answers(&datagram).unwrap()[0], Answer::Interrupted));
+        assert!(matches!(
+            answers(&datagram).unwrap()[0],
+            Answer::Interrupted { sequence: 1 }
+        ));
     }
 
     #[test]
@@ -396,11 +488,60 @@ mod tests {
         let datagram = message(2, 0, 3, &i32::MIN.to_ne_bytes());
         let answers = answers(&datagram).unwrap();
         assert!(matches!(
-            answers[0],
-            Answer::Status {
-                result: Err(Errno::UnknownErrno),
-                ..
-            }
+            &answers[0],
+            Answer::Status { result: Err(refusal), .. } if refusal.errno == Errno::UnknownErrno
         ));
+    }
+
+    /// A wire that answers each request first with what is left of another one.
+    #[derive(Default)]
+    struct Late {
+        waiting: Vec<Vec<u8>>,
+        sent: u32,
+    }
+
+    impl Wire for Late {
+        fn send(&mut self, datagram: &[u8]) -> nix::Result<()> {
+            let sequence = u32::from_ne_bytes(datagram[8..12].try_into().unwrap());
+            self.sent += 1;
+            let (mine, other) = (self.sent.to_ne_bytes(), [0xff; 4]);
+            self.waiting = vec![
+                message(3, 0, sequence, &[0; 4]),
+                message(7, 0, sequence, &mine),
+                message(3, 0, sequence.wrapping_sub(1), &[0; 4]),
+                message(7, 0, sequence + 1, &other),
+            ];
+            Ok(())
+        }
+
+        fn receive(&mut self, buffer: &mut [u8]) -> nix::Result<usize> {
+            let datagram = self.waiting.pop().ok_or(Errno::EAGAIN)?;
+            buffer[..datagram.len()].copy_from_slice(&datagram);
+            Ok(datagram.len())
+        }
+    }
+
+    #[test]
+    fn an_answer_to_another_request_is_passed_over() {
+        let mut socket = Socket::over(Box::<Late>::default());
+        for number in 1..=3_u32 {
+            let messages = socket.dump(&message(18, 0, 0, b"")).unwrap();
+            assert_eq!(messages, [(7, number.to_ne_bytes().to_vec())]);
+        }
+    }
+
+    #[test]
+    fn each_request_has_sequence_numbers_of_its_own() {
+        let mut batch = [
+            message(16, 0, 0, b"a"),
+            message(18, 0, 1, b"abcde"),
+            message(17, 0, 2, b""),
+        ]
+        .concat();
+        assert_eq!(number(&mut batch, 5).unwrap(), 5..=7);
+        assert_eq!([batch[8], batch[28], batch[52]], [5, 6, 7]);
+        assert!(number(&mut batch, u32::MAX).is_err());
+        assert!(number(&mut [0; 16], 1).is_err());
+        assert!(number(&mut [0xff; 8], 1).is_err());
     }
 }

@@ -1,9 +1,12 @@
 //! Network namespaces: entering one, and leaving it for certain; making one.
+//!
+//! A namespace is opened once, by [`Netns::open`]. Whoever checks it, enters it and enters it again does so by that
+//! handle: a path may lead to another namespace a moment later, as `/proc/PID/ns/net` does when a PID is reused.
 
-use std::fs::File;
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -11,7 +14,7 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 use thiserror::Error;
 
-use super::privilege;
+use super::privilege::{self, PrivilegeError};
 
 /// A network namespace that could not be entered.
 #[derive(Debug, Error)]
@@ -44,6 +47,12 @@ pub enum NetnsError {
         /// Why not.
         reason: std::io::Error,
     },
+    /// The thread is in another one than it should be.
+    #[error("entering the network namespace {}: the kernel shows another one inside. Nothing was done", .0.display())]
+    Elsewhere(PathBuf),
+    /// The thread inside keeps capabilities that it should not have.
+    #[error(transparent)]
+    Privilege(#[from] PrivilegeError),
     /// The kernel refused for another reason.
     #[error("entering the network namespace {}: {errno}", path.display())]
     Enter {
@@ -63,11 +72,22 @@ pub fn path(path_or_name: &str) -> PathBuf {
     }
 }
 
-/// A network namespace that is held open: by its file, not by a name.
+/// A network namespace that is held open: by its file, not by a name. While it is, no other one has its identity.
+#[derive(Debug)]
 pub struct Netns {
     file: File,
     path: PathBuf,
+    identity: Identity,
 }
+
+/// Whether both are the same namespace, whatever paths led there.
+impl PartialEq for Netns {
+    fn eq(&self, other: &Self) -> bool {
+        self.identity == other.identity
+    }
+}
+
+impl Eq for Netns {}
 
 impl Netns {
     /// Opens one.
@@ -75,10 +95,33 @@ impl Netns {
     /// # Errors
     /// There is no such file.
     pub fn open(path: PathBuf) -> Result<Self, NetnsError> {
-        match File::open(&path) {
-            Ok(file) => Ok(Self { file, path }),
+        // A pipe in its place would wait for a writer.
+        let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path);
+        match opened.and_then(|file| Ok((identity_of(&file.metadata()?), file))) {
+            Ok((identity, file)) => Ok(Self { file, path, identity }),
             Err(reason) => Err(NetnsError::Open { path, reason }),
         }
+    }
+
+    /// The path that it was opened by. It may lead elsewhere by now.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What identifies it.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Whose it is, where it is not a pod's: this process's own, or that of the host's first process, where that may be
+    /// seen. `proc` are places where the host's proc file system may be mounted.
+    pub fn host_owner(&self, proc: &[&Path]) -> Option<&'static str> {
+        let is_at = |path: &Path| identity(path).is_ok_and(|host| host == self.identity);
+        if is_at(Path::new(OWN)) {
+            return Some("the one that this program runs in");
+        }
+        let hosts = proc.iter().map(|proc| proc.join("1/ns/net"));
+        hosts.into_iter().any(|path| is_at(&path)).then_some("the host's")
     }
 
     /// Makes one. It has no name: the kernel removes it with this handle and the sockets in it, also if this process is
@@ -90,9 +133,10 @@ impl Netns {
         // A thread of its own takes the change of namespace with it when it ends.
         on_thread(|| {
             unshare(CloneFlags::CLONE_NEWNET)?;
-            let path = PathBuf::from("/proc/thread-self/ns/net");
+            let path = PathBuf::from(OWN);
             let file = File::open(&path)?;
-            Ok(Self { file, path })
+            let identity = identity_of(&file.metadata()?);
+            Ok(Self { file, path, identity })
         })?
     }
 
@@ -103,12 +147,27 @@ impl Netns {
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
         let path = || self.path.clone();
         let done = on_thread(|| match setns(&self.file, CloneFlags::CLONE_NEWNET) {
+            // Where nothing is mounted on /proc, the kernel's word has to do.
+            Ok(()) if identity(Path::new(OWN)).is_ok_and(|inside| inside != self.identity) => {
+                Err(NetnsError::Elsewhere(path()))
+            }
             Ok(()) => Ok(work()),
             Err(Errno::EINVAL) => Err(NetnsError::NotANamespace(path())),
             Err(Errno::EPERM) => Err(NetnsError::NotPermitted(path())),
             Err(errno) => Err(NetnsError::Enter { path: path(), errno }),
         });
         done.unwrap_or_else(|reason| Err(NetnsError::Thread { path: path(), reason }))
+    }
+
+    /// The same for work that changes the namespace: of its capabilities the thread keeps those that this takes.
+    ///
+    /// # Errors
+    /// As [`Netns::run`], or the other capabilities cannot be given up. `work` has not begun then.
+    pub fn administer<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
+        self.run(|| {
+            privilege::keep_those_of_the_network()?;
+            Ok(work())
+        })?
     }
 }
 
@@ -126,15 +185,12 @@ pub fn within<T: Send>(path: PathBuf, work: impl FnOnce() -> T + Send) -> Result
     Netns::open(path)?.run(work)
 }
 
-/// The same for work that changes the namespace: of its capabilities the thread keeps those that this takes.
+/// The same for work that changes the namespace, see [`Netns::administer`].
 ///
 /// # Errors
-/// See [`within`].
+/// As [`Netns::administer`].
 pub fn administer<T: Send>(path: PathBuf, work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
-    within(path, || {
-        privilege::keep_those_of_the_network();
-        work()
-    })
+    Netns::open(path)?.administer(work)
 }
 
 /// Runs `work` on a thread of its own, and returns when that has ended.
@@ -151,13 +207,19 @@ pub fn on_thread<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
 /// What identifies a namespace: the device and the inode of its file (namespaces(7)).
 pub type Identity = (u64, u64);
 
-/// The identity of the namespace that a path leads to.
+/// The network namespace of this thread.
+const OWN: &str = "/proc/thread-self/ns/net";
+
+/// The identity of the namespace that a path leads to now. Another one may have it once that is gone.
 ///
 /// # Errors
 /// It leads nowhere, or may not be followed.
 pub fn identity(path: &Path) -> io::Result<Identity> {
-    let metadata = std::fs::metadata(path)?;
-    Ok((metadata.dev(), metadata.ino()))
+    Ok(identity_of(&std::fs::metadata(path)?))
+}
+
+fn identity_of(metadata: &Metadata) -> Identity {
+    (metadata.dev(), metadata.ino())
 }
 
 /// Whether this thread is in the network namespace of the first process, which is the host's unless this is a container.
@@ -165,22 +227,7 @@ pub fn identity(path: &Path) -> io::Result<Identity> {
 /// # Errors
 /// It cannot be seen.
 pub fn is_that_of_the_first_process() -> io::Result<bool> {
-    Ok(identity(Path::new("/proc/thread-self/ns/net"))? == identity(Path::new("/proc/1/ns/net"))?)
-}
-
-/// Whose network namespace a path leads to, where it is not a pod's: this process's own, or that of the host's first
-/// process, where that may be seen.
-///
-/// # Errors
-/// The path leads nowhere.
-pub fn owner_of_host_netns(netns: &Path) -> io::Result<Option<&'static str>> {
-    const HOSTS: [(&str, &str); 2] = [
-        ("/proc/thread-self/ns/net", "the one that this plugin runs in"),
-        ("/proc/1/ns/net", "the host's"),
-    ];
-    let wanted = identity(netns)?;
-    let same = |(path, _): &&(&str, &str)| identity(Path::new(path)).is_ok_and(|host| host == wanted);
-    Ok(HOSTS.iter().find(same).map(|(_, owner)| *owner))
+    Ok(identity(Path::new(OWN))? == identity(Path::new("/proc/1/ns/net"))?)
 }
 
 #[cfg(test)]
@@ -203,10 +250,11 @@ mod tests {
 
     #[test]
     fn our_own_network_namespace_is_known() {
+        let owner = |path: &str| Netns::open(path.into()).unwrap().host_owner(&["/proc".as_ref()]);
         for path in ["/proc/self/ns/net", "/proc/thread-self/ns/net"] {
-            assert!(owner_of_host_netns(Path::new(path)).unwrap().is_some(), "{path}");
+            assert!(owner(path).is_some(), "{path}");
         }
-        assert_eq!(owner_of_host_netns(Path::new("/proc/self/status")).unwrap(), None);
-        assert!(owner_of_host_netns(Path::new("/no/such/namespace")).is_err());
+        assert_eq!(owner("/proc/self/status"), None);
+        assert!(Netns::open("/no/such/namespace".into()).is_err());
     }
 }

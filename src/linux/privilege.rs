@@ -5,20 +5,36 @@
 
 use caps::errors::CapsError;
 use caps::{CapSet, Capability, CapsHashSet};
+use thiserror::Error;
 
 /// What writing rules takes: CAP_NET_RAW is for legacy iptables.
 const OF_THE_NETWORK: [Capability; 2] = [Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW];
 
+/// Privileges that could not be given up.
+#[derive(Debug, Error)]
+#[error(
+    "giving up privileges that are not needed in the network namespace ({what}): {reason}. Nothing was done there. A \
+     security policy may deny it (a seccomp filter, SELinux): let prctl and capset be called"
+)]
+pub struct PrivilegeError {
+    what: &'static str,
+    reason: String,
+}
+
 /// Gives up, for this thread and the programs that it starts, every other capability and the way to new ones
 /// (`no_new_privs`). There is no way back.
-pub fn keep_those_of_the_network() {
-    // A thread that keeps more than it needs does its work all the same.
-    if let Err(errno) = nix::sys::prctl::set_no_new_privs() {
-        tracing::debug!(%errno, "new privileges could not be ruled out");
-    }
-    if let Err(error) = drop_others() {
-        tracing::debug!(%error, "not all capabilities could be dropped");
-    }
+///
+/// # Errors
+/// The kernel did not let it. What the thread was to do is not to be begun.
+pub fn keep_those_of_the_network() -> Result<(), PrivilegeError> {
+    nix::sys::prctl::set_no_new_privs().map_err(|errno| PrivilegeError {
+        what: "no_new_privs",
+        reason: errno.to_string(),
+    })?;
+    drop_others().map_err(|error| PrivilegeError {
+        what: "capabilities",
+        reason: error.to_string(),
+    })
 }
 
 fn drop_others() -> Result<(), CapsError> {

@@ -70,3 +70,23 @@ pub fn get(socket: &OwnedFd, level: libc::c_int, name: libc::c_int, value: &mut 
     };
     Errno::result(result).map(drop)
 }
+
+/// Switches a socket option on whose value is a number.
+///
+/// # Errors
+/// The kernel does not know the option.
+#[expect(unsafe_code, reason = "there is no safe wrapper for any socket option")]
+pub fn switch_on(socket: &OwnedFd, level: libc::c_int, name: libc::c_int) -> Result<(), Errno> {
+    let on: libc::c_int = 1;
+    // SAFETY: the pointer and the length are those of a number that lives through the call; the kernel only reads it.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    };
+    Errno::result(result).map(drop)
+}

@@ -19,7 +19,7 @@ pub mod service;
 pub mod watch;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use thiserror::Error;
@@ -166,6 +166,25 @@ impl Node {
     }
 }
 
+/// How often to try, where another program changes a configuration in the same moment.
+const TRIES: usize = 20;
+
+/// What `work` gives once no other program disturbs it. `None` asks for one more try.
+///
+/// # Errors
+/// What `work` says; or each time another program was at the same file of `directory`.
+fn undisturbed<T>(directory: &Path, mut work: impl FnMut() -> Result<Option<T>, FileError>) -> Result<T, FileError> {
+    for _ in 0..TRIES {
+        match work() {
+            Ok(Some(done)) => return Ok(done),
+            Ok(None) => {}
+            Err(FileError::Changed(path)) => tracing::debug!(path = %path.display(), "changed in this moment"),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(FileError::Changed(directory.to_owned()))
+}
+
 impl Directories {
     /// Where the binary is.
     pub fn binary(&self) -> PathBuf {
@@ -177,11 +196,14 @@ impl Directories {
     /// # Errors
     /// The system did not do something, or a configuration names the binary still.
     pub fn uninstall(&self) -> Result<(), NodeError> {
-        let removal = layout::uninstall(&conf_dir::snapshot(&self.conf)?);
-        for step in &removal.steps {
-            conf_dir::take(&self.conf, step)?;
-            tracing::info!(directory = %self.conf.display(), "{step}");
-        }
+        let removal = undisturbed(&self.conf, || {
+            let removal = layout::uninstall(&conf_dir::snapshot(&self.conf)?);
+            for step in &removal.steps {
+                conf_dir::take(&self.conf, step)?;
+                tracing::info!(directory = %self.conf.display(), "{step}");
+            }
+            Ok(Some(removal))
+        })?;
         for original in removal.originals {
             tracing::warn!(
                 original,
@@ -208,5 +230,27 @@ impl Directories {
         let folders = layout::plugin_folders(&conf_dir::snapshot(&self.conf)?);
         let mut folders = folders.into_iter().map(|folder| self.conf.join(folder));
         folders.try_for_each(|folder| files::remove_unfinished(&folder))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_program_disturbs_is_done_again_and_not_for_ever() {
+        let directory = Path::new("/etc/cni/net.d");
+        let tries = |disturbed: usize| {
+            let mut left = disturbed;
+            undisturbed(directory, || match left {
+                0 => Ok(Some(())),
+                _ => {
+                    left -= 1;
+                    Err(FileError::Changed(directory.join("10-pods.conflist")))
+                }
+            })
+        };
+        assert!(tries(0).is_ok() && tries(TRIES - 1).is_ok());
+        assert!(matches!(tries(TRIES), Err(FileError::Changed(path)) if path == directory));
     }
 }

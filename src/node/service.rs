@@ -14,7 +14,7 @@ use super::repair::state::Mode;
 use super::repair::worker::{Repair, Worker};
 use super::reports::{self, Place, Receiver};
 use super::watch::{Pause, Watch};
-use super::{Directories, Look, Node, NodeError, health};
+use super::{Directories, Look, Node, NodeError, health, undisturbed};
 use crate::linux::files::FileError;
 
 /// How long nothing has to happen until we look all the same.
@@ -23,8 +23,6 @@ const RESYNC: Duration = Duration::from_secs(60);
 const TOGETHER: Duration = Duration::from_millis(50);
 /// How long a configuration may be gone, or half written, until the next one is taken instead.
 const SETTLE: Duration = Duration::from_millis(200);
-/// How often to try, where somebody changes a configuration in the same moment.
-const TRIES: usize = 20;
 
 /// The installer that stays.
 #[derive(Clone, Debug)]
@@ -49,22 +47,20 @@ pub struct Service {
 /// Something cannot be put in place, or there is no configuration to join.
 pub fn once(node: &Node) -> Result<(), NodeError> {
     node.directories.remove_unfinished()?;
-    for _ in 0..TRIES {
+    let look = undisturbed(&node.directories.conf, || {
         let look = node.look()?;
         if look.reasons().is_empty() {
-            tell_files(&look.files, &[]);
-            let missing = look.missing();
-            let target = look.layout.target.map_err(NodeError::Waiting)?;
-            tracing::info!(target, "in place");
-            return missing.map_or(Ok(()), |missing| Err(NodeError::Unreadable(missing)));
+            return Ok(Some(look));
         }
-        match node.install(&look) {
-            Ok(()) => tell(&look),
-            Err(FileError::Changed(path)) => tracing::debug!(path = %path.display(), "changed in this moment"),
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Err(FileError::Changed(node.directories.conf.clone()).into())
+        node.install(&look)?;
+        tell(&look);
+        Ok(None)
+    })?;
+    tell_files(&look.files, &[]);
+    let missing = look.missing();
+    let target = look.layout.target.map_err(NodeError::Waiting)?;
+    tracing::info!(target, "in place");
+    missing.map_or(Ok(()), |missing| Err(NodeError::Unreadable(missing)))
 }
 
 /// Takes everything away, unless an installer runs that would put it back.
@@ -113,9 +109,10 @@ impl Service {
         self.node.directories.remove_unfinished()?;
         let mut keeper = Keeper::new(&self.node, &metrics);
         let ours = Arc::new(AtomicBool::new(false));
-        if self.repair.mode != Mode::Off {
-            Worker::start(&self.node, &self.places, self.repair, &metrics, &ours)?;
-        }
+        let repair = match self.repair.mode {
+            Mode::Off => None,
+            _ => Some(Worker::start(&self.node, &self.places, self.repair, &metrics, &ours)?),
+        };
         loop {
             metrics.turned();
             tracing::trace!("looking");
@@ -134,6 +131,8 @@ impl Service {
                 break;
             }
         }
+        // Nothing is repaired any more once this is gone.
+        drop(repair);
         if self.uninstall_on_exit && desk.is_ours() {
             return self.node.directories.uninstall();
         }

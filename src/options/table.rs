@@ -31,6 +31,17 @@ pub struct OptionSpec {
     pub write: fn(&Layer) -> Option<String>,
     /// The default, as one text.
     pub default: fn() -> String,
+    /// The list that a layer has, where it is longer than a pod's may be.
+    pub excess: fn(&Layer) -> Option<Excess>,
+}
+
+/// A list that is too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Excess {
+    /// How many elements it has.
+    pub length: usize,
+    /// How many a pod's may have.
+    pub max: usize,
 }
 
 /// Reads the texts given for an option (a flag may be repeated) into a layer.
@@ -142,6 +153,10 @@ macro_rules! options {
             default: || {
                 let default: $type = $default;
                 default.written()
+            },
+            excess: |layer| {
+                let (length, max) = (layer.$option.as_ref().map_or(0, Value::length), <$type as Value>::MAX_FROM_POD);
+                (length > max).then_some(Excess { length, max })
             },
         },)*)*];
     };

@@ -16,11 +16,37 @@ pub trait Value: Sized {
 
     /// The value as one text, which is read back as the same value.
     fn written(&self) -> String;
+
+    /// How many elements a list has.
+    fn length(&self) -> usize {
+        1
+    }
+
+    /// How many a pod may give: each becomes a rule, or several, on an iptables backend.
+    const MAX_FROM_POD: usize = 1;
 }
 
+/// How many ports, users or groups a pod may list, ranges counting once.
+const MAX_NUMBERS: usize = 1024;
+/// How many networks a pod may list: as many as the largest clouds publish for one of their services.
+const MAX_CIDRS: usize = 4096;
+/// How many interfaces and name servers a pod may list.
+const MAX_PLACES: usize = 64;
+/// How many ports and users a pod may list in all entries of ports for users: on iptables they multiply.
+const MAX_PORTS_FOR_UIDS: usize = 256;
+
 macro_rules! value {
-    ($($type:ty: $read:expr;)*) => {
+    ($($type:ty $([$length:expr, at most $max:expr])?: $read:expr;)*) => {
         $(impl Value for $type {
+            $(
+                const MAX_FROM_POD: usize = $max;
+
+                fn length(&self) -> usize {
+                    let length: fn(&Self) -> usize = $length;
+                    length(self)
+                }
+            )?
+
             fn read(texts: &[String], accounts: &dyn Accounts) -> Result<Self, Vec<Invalid>> {
                 let read: fn(&[String], &dyn Accounts) -> Result<Self, Vec<Invalid>> = $read;
                 read(texts, accounts)
@@ -36,14 +62,14 @@ macro_rules! value {
 value! {
     bool: |texts, _| one(texts, boolean);
     Port: |texts, _| one(texts, Port::parse);
-    Ports: |texts, _| parse_ports(&joined(texts));
-    Uids: |texts, accounts| parse_ids(&joined(texts), accounts);
-    Gids: |texts, accounts| parse_ids(&joined(texts), accounts);
-    Cidrs: |texts, _| parse_cidrs(&joined(texts));
+    Ports [Self::len, at most MAX_NUMBERS]: |texts, _| parse_ports(&joined(texts));
+    Uids [Self::len, at most MAX_NUMBERS]: |texts, accounts| parse_ids(&joined(texts), accounts);
+    Gids [Self::len, at most MAX_NUMBERS]: |texts, accounts| parse_ids(&joined(texts), accounts);
+    Cidrs [|cidrs| cidrs.v4().len() + cidrs.v6().len(), at most MAX_CIDRS]: |texts, _| parse_cidrs(&joined(texts));
     LoopbackCidr: |texts, _| one(texts, LoopbackCidr::parse);
     Mark: |texts, _| one(texts, Mark::parse);
     RouteTable: |texts, _| one(texts, RouteTable::parse);
-    DnsServers: |texts, _| DnsServers::parse(&joined(texts));
+    DnsServers [Self::listed, at most MAX_PLACES]: |texts, _| DnsServers::parse(&joined(texts));
     MeshName: |texts, _| one(texts, MeshName::parse);
     InboundMode: |texts, _| one(texts, InboundMode::parse);
     IpFamily: |texts, _| one(texts, IpFamily::parse);
@@ -70,6 +96,12 @@ impl Value for Vec<InterfaceName> {
     fn written(&self) -> String {
         self.iter().map(InterfaceName::as_str).collect::<Vec<_>>().join(",")
     }
+
+    fn length(&self) -> usize {
+        self.len()
+    }
+
+    const MAX_FROM_POD: usize = MAX_PLACES;
 }
 
 impl Value for Vec<PortsForUids> {
@@ -80,6 +112,12 @@ impl Value for Vec<PortsForUids> {
     fn written(&self) -> String {
         self.iter().map(ToString::to_string).collect::<Vec<_>>().join(";")
     }
+
+    fn length(&self) -> usize {
+        self.iter().map(|entry| entry.ports.len() + entry.uids.len()).sum()
+    }
+
+    const MAX_FROM_POD: usize = MAX_PORTS_FOR_UIDS;
 }
 
 fn joined(texts: &[String]) -> String {

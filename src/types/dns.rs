@@ -40,6 +40,16 @@ impl DnsServers {
     }
 }
 
+impl DnsServers {
+    /// How many servers are listed.
+    pub fn listed(&self) -> usize {
+        match self {
+            Self::ResolvConf | Self::All => 1,
+            Self::These(addresses) => addresses.len(),
+        }
+    }
+}
+
 impl fmt::Display for DnsServers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -115,6 +115,16 @@ const RULES_ALONE: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "lookups of two groups to several servers",
+        &[
+            "--redirect-dns",
+            "--dns-servers",
+            "10.96.0.10,10.96.0.11,10.96.0.12,2001:db8::a,2001:db8::b",
+            "--include-gids",
+            "2000,3000",
+        ],
+    ),
+    (
         "lookups of Consul's DNS, whatever is excluded",
         &[
             "--mesh",

@@ -124,10 +124,6 @@ impl Wire for DistortedWire {
             _ => Ok(length),
         }
     }
-
-    fn reopen(&mut self) -> nix::Result<()> {
-        self.wire.reopen()
-    }
 }
 
 fn is_part_of_a_list(datagram: &[u8]) -> bool {

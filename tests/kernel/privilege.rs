@@ -6,6 +6,10 @@ use caps::{CapSet, Capability, CapsHashSet};
 use nix::sys::prctl::get_no_new_privs;
 use sidetrack::linux::privilege::keep_those_of_the_network;
 
+use crate::common::{Netns, Pod};
+use crate::faults::injection::traced;
+use crate::program::nft_state;
+
 #[test]
 fn what_is_not_needed_is_given_up_by_one_thread_alone() {
     let of_the_network = CapsHashSet::from([Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW]);
@@ -13,7 +17,7 @@ fn what_is_not_needed_is_given_up_by_one_thread_alone() {
     let before = held(CapSet::Permitted);
     assert!(before.len() > of_the_network.len(), "this test needs root");
     let inside = thread::spawn(move || {
-        keep_those_of_the_network();
+        keep_those_of_the_network().expect("nothing denies it");
         let sets = [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable].map(held);
         (sets, get_no_new_privs().expect("a flag"))
     });
@@ -25,4 +29,40 @@ fn what_is_not_needed_is_given_up_by_one_thread_alone() {
     assert!(no_new_privileges);
     assert_eq!(held(CapSet::Permitted), before);
     assert!(!get_no_new_privs().expect("a flag"));
+}
+
+/// Each front end that enters another network namespace, by its own flag.
+const ENTERING: [&[&str]; 3] = [
+    &["apply", "--netns"],
+    &["istio-iptables", "--network-namespace"],
+    &[
+        "linkerd-proxy-init",
+        "-p",
+        "4143",
+        "-o",
+        "4140",
+        "-u",
+        "2102",
+        "--netns",
+    ],
+];
+
+#[test]
+fn where_privileges_cannot_be_given_up_nothing_is_done() {
+    let elsewhere = Netns::new();
+    for arguments in ENTERING {
+        for call in ["capset", "prctl"] {
+            let pod = Pod::new();
+            let before = nft_state(&pod.netns);
+            let path = pod.netns.path();
+            let arguments = [arguments, &[path.to_str().expect("text")]].concat();
+            let inject = format!("inject={call}:error=EPERM");
+            let trace = format!("trace={call}");
+            let options = ["-f", "-e", &trace, "-e", &inject];
+            let (run, trace) = traced(&elsewhere, &options, crate::SIDETRACK.as_ref(), &arguments);
+            assert!(trace.contains("(INJECTED)"), "{arguments:?}: {run:?}\n{trace}");
+            run.failed(1, &["giving up privileges", "Nothing was done there"]);
+            assert_eq!(nft_state(&pod.netns), before, "{arguments:?}");
+        }
+    }
 }

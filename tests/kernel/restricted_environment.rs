@@ -1,6 +1,8 @@
 //! Machines that are unlike others: hidden file systems, filters and policies that deny system calls, half-built network
 //! namespaces. Each either works, or fails with a message that names the cause and what to do; then nothing is changed.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
 use sidetrack::linux::lock::Lock;
@@ -9,6 +11,7 @@ use crate::SIDETRACK;
 use crate::common::{Netns, Owner, Pod, output_of};
 use crate::program::{BACKENDS, Run, apply, nft_state, sidetrack, state};
 use crate::sandbox::{Denial, deny, deny_all, hide, like_docker, with_capabilities};
+use crate::temporary::Directory;
 
 const TPROXY: &[&str] = &[
     "--inbound-mode",
@@ -45,6 +48,35 @@ fn works(backend: &str, restrict: impl Fn(&mut Command)) {
 
 fn every_backend_works(restrict: impl Fn(&mut Command)) {
     BACKENDS.iter().for_each(|backend| works(backend, &restrict));
+}
+
+#[test]
+fn no_program_of_the_working_directory_is_run() {
+    let directory = Directory::new("working-directory");
+    for program in ["iptables", "ip6tables"] {
+        for name in ["", "-save", "-restore", "-nft-save", "-nft-restore", "-nft"] {
+            let path = directory.path().join(format!("{program}{name}"));
+            fs::write(&path, "#!/bin/sh\ntouch trap\n").expect("a script");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a mode");
+        }
+    }
+    let netns = Netns::new();
+    let run = |path: Option<&str>| {
+        let mut command = netns.command(SIDETRACK);
+        command
+            .args(["apply", "--backend", "iptables-nft"])
+            .current_dir(directory.path());
+        match path {
+            Some(path) => command.env("PATH", path),
+            None => command.env_remove("PATH"),
+        };
+        Run::of(&mut command)
+    };
+    run(None).succeeded();
+    for path in ["", ":", ".", "./:../"] {
+        run(Some(path)).failed(1, &["found no iptables-nft"]);
+    }
+    assert!(!directory.path().join("trap").exists());
 }
 
 #[test]

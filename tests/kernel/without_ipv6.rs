@@ -46,10 +46,6 @@ impl Wire for KernelWithoutIpv6 {
         }
         Ok(length)
     }
-
-    fn reopen(&mut self) -> nix::Result<()> {
-        self.wire.reopen()
-    }
 }
 
 /// Makes the attribute at the end of a path, each inside the one before, one that nobody knows.

@@ -8,7 +8,7 @@ use std::process::ExitStatus;
 
 use thiserror::Error;
 
-use super::{PREFIX, TableName, Variant};
+use super::{PREFIX, TableName, TooManyRules, Variant};
 use crate::types::Family;
 
 /// Something that the iptables backend could not do.
@@ -59,6 +59,9 @@ pub enum IptablesError {
     /// A program failed.
     #[error(transparent)]
     Failed(Box<Failure>),
+    /// The lists are too long.
+    #[error(transparent)]
+    TooManyRules(#[from] TooManyRules),
     /// A table holds rules that iptables cannot read, so that ours cannot be told from others'.
     #[error(
         "iptables (nf_tables) cannot read the {family} table {}: another tool put rules into it that only nft can \
@@ -118,6 +121,7 @@ impl IptablesError {
             | Self::CannotRun { .. }
             | Self::BrokenOff { .. }
             | Self::TimedOut { .. }
+            | Self::TooManyRules(_)
             | Self::Incompatible { .. }
             | Self::NotUndone { .. } => false,
         }
@@ -132,6 +136,7 @@ impl IptablesError {
             | Self::CannotRun { .. }
             | Self::BrokenOff { .. }
             | Self::TimedOut { .. }
+            | Self::TooManyRules(_)
             | Self::Incompatible { .. } => false,
         }
     }

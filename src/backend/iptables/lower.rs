@@ -1,6 +1,7 @@
 //! From a ruleset to the rules of iptables.
 
 use ipnet::IpNet;
+use thiserror::Error;
 
 use super::tables::{Chain, Jump, PREFIX, Spec, TableName, Tables};
 use crate::ruleset::{
@@ -12,19 +13,54 @@ use crate::types::{Families, Family, Gid, Mark, Number, Port, Ports, Range, Rang
 /// How many ports a `multiport` match holds; a range counts as two (iptables-extensions(8)).
 const MULTIPORT: usize = 15;
 
+/// How many rules a ruleset may become: twice what the largest annotations of a pod do.
+pub const MAX_RULES: usize = 65_536;
+
+/// A ruleset whose lists are too long for iptables.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error(
+    "iptables has no sets: the lists would become more than {MAX_RULES} rules. Shorten the lists, or use the nftables \
+     backend, which has sets"
+)]
+pub struct TooManyRules;
+
 /// The ruleset in the terms of iptables, rules of one family alone marked as such.
 ///
-/// A base chain becomes a chain of ours and a jump to it, first in the built-in chain. A rule that looks into sets
-/// becomes one for each address, user and group, and for every 15 ports; where it looks into several sets, one for
-/// each combination.
-pub fn lower(ruleset: &Ruleset) -> Tables {
+/// A base chain becomes a chain of ours and a jump to it, first in the built-in chain. A rule that looks into a set
+/// becomes one for each address, user and group, and for every 15 ports. A rule that looks into several sets leads from
+/// the shortest list to a chain of the next one, so that the lists add up. A rule that returns cannot: `RETURN` in a
+/// chain of its own goes back to the rule, not to the caller, and `ACCEPT` would pass over foreign rules. It becomes one
+/// rule for each combination; only ports excluded for some users are such a rule.
+///
+/// # Errors
+/// There would be more than [`MAX_RULES`].
+pub fn lower(ruleset: &Ruleset) -> Result<Tables, TooManyRules> {
     let mut tables = Tables::default();
+    let (mut lists, mut count) = (Lists::default(), 0);
     for chain in &ruleset.chains {
+        let name = chain_name(&chain.name);
+        let (mut rules, mut nested) = (Vec::new(), Vec::new());
+        for rule in &chain.rules {
+            lists.lower(ruleset, rule, &mut rules, &mut nested)?;
+        }
         for table in tables_of(ruleset, chain) {
-            tables.entry(table).chains.push(Chain {
-                name: chain_name(&chain.name),
-                rules: chain.rules.iter().flat_map(|rule| specs(ruleset, rule)).collect(),
+            count += rules.len();
+            let table = tables.entry(table);
+            let rules = rules.clone();
+            table.chains.push(Chain {
+                name: name.clone(),
+                rules,
             });
+            for number in &nested {
+                let list = &lists.0[*number].chain;
+                if table.chain(&list.name).is_none() {
+                    count += list.rules.len();
+                    table.chains.push(list.clone());
+                }
+            }
+            if count > MAX_RULES {
+                return Err(TooManyRules);
+            }
         }
         if let Some(base) = chain.hook {
             tables
@@ -33,8 +69,73 @@ pub fn lower(ruleset: &Ruleset) -> Tables {
                 .push(jump(ruleset, base, &chain.name));
         }
     }
-    tables
+    Ok(tables)
 }
+
+/// The chains of lists. Equal ones are shared.
+#[derive(Default)]
+struct Lists(Vec<List>);
+
+struct List {
+    /// The rule that it stands for.
+    of: Rule,
+    chain: Chain,
+    /// The numbers of the lists that its rules lead to.
+    nested: Vec<usize>,
+}
+
+impl Lists {
+    /// Adds what a rule becomes to `rules`, and the numbers of the chains that these lead to.
+    fn lower(
+        &mut self,
+        ruleset: &Ruleset,
+        rule: &Rule,
+        rules: &mut Vec<Spec>,
+        nested: &mut Vec<usize>,
+    ) -> Result<(), TooManyRules> {
+        let length = |matched: &Match| alternatives(ruleset, matched).len();
+        let lengths: Vec<usize> = rule.matches.iter().map(length).collect();
+        let combinations = lengths.iter().copied().fold(1, usize::saturating_mul);
+        let mut sets: Vec<usize> = (0..lengths.len()).filter(|at| lengths[*at] > 1).collect();
+        if combinations == 0 || sets.len() < 2 || rule.action == Action::Return {
+            if rules.len().saturating_add(combinations) > MAX_RULES {
+                return Err(TooManyRules);
+            }
+            rules.extend(specs(ruleset, rule));
+            return Ok(());
+        }
+        sets.sort_by_key(|at| lengths[*at]);
+        let (moved, kept): (Vec<_>, Vec<_>) = (0..lengths.len()).partition(|at| sets[1..].contains(at));
+        let part = |places: &[usize]| Rule {
+            matches: places.iter().map(|at| rule.matches[*at].clone()).collect(),
+            ..rule.clone()
+        };
+        let (inner, mut outer) = (part(&moved), part(&kept));
+        let number = match self.0.iter().position(|list| list.of == inner) {
+            Some(number) => number,
+            None => {
+                let (mut rules, mut nested) = (Vec::new(), Vec::new());
+                self.lower(ruleset, &inner, &mut rules, &mut nested)?;
+                let name = chain_name(&format!("{LIST}{}", self.0.len() + 1));
+                let chain = Chain { name, rules };
+                self.0.push(List {
+                    of: inner,
+                    chain,
+                    nested,
+                });
+                self.0.len() - 1
+            }
+        };
+        nested.push(number);
+        nested.extend(&self.0[number].nested);
+        outer.action = Action::Jump(format!("{LIST}{}", number + 1).into());
+        rules.extend(specs(ruleset, &outer));
+        Ok(())
+    }
+}
+
+/// What the names of chains of lists begin with.
+const LIST: &str = "list_";
 
 pub(super) fn table(kind: ChainType) -> TableName {
     match kind {

@@ -26,7 +26,7 @@ mod variant;
 
 pub use contents::{InFront, contents};
 pub use error::{Failure, IptablesError};
-pub use lower::lower;
+pub use lower::{MAX_RULES, TooManyRules, lower};
 pub use patch::{patch, same};
 pub use raise::raise;
 pub use removal::removal;

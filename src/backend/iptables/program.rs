@@ -1,7 +1,7 @@
 //! Finding and running the programs of iptables.
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -80,8 +80,20 @@ fn plain_variant(family: Family, search: &OsStr) -> Option<Variant> {
     })
 }
 
+/// Where programs are looked for where `PATH` does not say it.
+const USUAL: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What of `PATH` programs are looked for in: a directory that is not absolute, or empty, is in the working directory,
+/// where others may have put programs.
+pub fn search_path(path: Option<&OsStr>) -> OsString {
+    let directories = env::split_paths(path.unwrap_or(USUAL.as_ref())).filter(|directory| directory.is_absolute());
+    // What was split has no separator in it.
+    env::join_paths(directories).unwrap_or_default()
+}
+
 fn find_program(name: &str, search: &OsStr) -> Option<PathBuf> {
     env::split_paths(search)
+        .filter(|directory| directory.is_absolute())
         .map(|directory| directory.join(name))
         .find(|path| is_executable(path))
 }
@@ -108,6 +120,9 @@ pub fn run(
     };
     let mut child = Command::new(program)
         .args(arguments)
+        // Scripts in the place of iptables run programs, too.
+        .env("PATH", search_path(env::var_os("PATH").as_deref()))
+        .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -221,6 +236,28 @@ mod tests {
     use nix::unistd::Pid;
 
     use super::*;
+
+    #[test]
+    fn no_program_of_the_working_directory_is_found() {
+        let search = |path: Option<&str>| search_path(path.map(OsStr::new)).into_string().unwrap();
+        assert_eq!(search(None), USUAL);
+        assert_eq!(search(Some("")), "");
+        assert_eq!(search(Some("/sbin::bin:./x:/usr/sbin:")), "/sbin:/usr/sbin");
+        // The sources of this crate are in the working directory of its tests.
+        let here = fs::metadata("Cargo.toml").unwrap();
+        assert!(here.is_file());
+        let directory = env::temp_dir().join(format!("sidetrack-{}-relative", std::process::id()));
+        fs::create_dir(&directory).unwrap();
+        let program = directory.join("iptables-save");
+        fs::write(&program, "").unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let up = "../".repeat(env::current_dir().unwrap().components().count());
+        let relative = Path::new(&up).join(directory.strip_prefix("/").unwrap());
+        let found = find_program("iptables-save", relative.as_os_str());
+        let absolute = find_program("iptables-save", directory.as_os_str());
+        fs::remove_dir_all(&directory).unwrap();
+        assert_eq!((found, absolute), (None, Some(program)));
+    }
 
     #[test]
     fn a_program_that_hangs_is_stopped() {

@@ -10,7 +10,7 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 
 use super::Variant;
-use super::program::Programs;
+use super::program::{Programs, search_path};
 use super::saved::{self, Instantiated};
 use super::{InFront, IptablesError, TableName, Tables, contents, lower, patch, raise, removal, same};
 use crate::backend::{Change, KernelError, Rules};
@@ -98,12 +98,12 @@ impl Step {
 }
 
 impl Iptables {
-    /// Finds the programs of `variant` in `PATH`. Nothing is tried out on the kernel.
+    /// Finds the programs of `variant` in the absolute directories of `PATH`. Nothing is tried out on the kernel.
     ///
     /// # Errors
     /// The programs for IPv4 are not there. Those for IPv6 are missed when they are needed.
     pub fn find(variant: Variant) -> Result<Self, IptablesError> {
-        Self::find_in(variant, &env::var_os("PATH").unwrap_or_default())
+        Self::find_in(variant, &search_path(env::var_os("PATH").as_deref()))
     }
 
     /// Finds the programs of `variant` in the directories of `search`, which is written like `PATH`.
@@ -241,7 +241,7 @@ impl Iptables {
 
     /// The way to `ruleset` in each family.
     fn steps(&self, ruleset: &Ruleset) -> Result<Vec<Step>, IptablesError> {
-        let planned = lower(ruleset);
+        let planned = lower(ruleset)?;
         let step = |family| {
             let wanted = if ruleset.families.contains(family) {
                 self.programs(family)?;

@@ -1,6 +1,6 @@
 //! A plan as text for `iptables-restore`: what a dry run prints.
 
-use super::{Tables, lower, patch};
+use super::{Tables, TooManyRules, lower, patch};
 use crate::plan::Plan;
 use crate::render;
 use crate::types::{Families, Family};
@@ -11,13 +11,16 @@ use crate::types::{Families, Family};
 /// (iptables(8), "-4, --ipv4"). Loaded in a namespace that has nothing of ours, it gives what applying gives.
 ///
 /// What iptables cannot do, addresses and routes, stands there as commands in comments.
-pub fn script(plan: &Plan) -> String {
-    let text = patch(&Tables::default(), &lower(&plan.ruleset)).unwrap_or_default();
-    format!(
+///
+/// # Errors
+/// The lists are too long for iptables.
+pub fn script(plan: &Plan) -> Result<String, TooManyRules> {
+    let text = patch(&Tables::default(), &lower(&plan.ruleset)?).unwrap_or_default();
+    Ok(format!(
         "{}{}{text}",
         header(plan.ruleset.families),
         render::comments_on_the_rest(plan)
-    )
+    ))
 }
 
 fn header(families: Families) -> String {

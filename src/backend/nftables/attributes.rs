@@ -14,20 +14,32 @@ use thiserror::Error;
 #[error("it is none of nf_tables, or an attribute is cut off")]
 pub struct Malformed;
 
+/// A message whose lengths do not say how long it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("an attribute has no room for so many bytes")]
+pub struct TooLong;
+
 /// Attributes, one after another.
 #[derive(Clone, Default)]
-pub struct Attributes(Vec<u8>);
+pub struct Attributes {
+    bytes: Vec<u8>,
+    /// One of them does not say how long it is.
+    too_long: bool,
+}
 
 impl Attributes {
     /// None yet, and room for this many bytes.
     pub fn with_capacity(bytes: usize) -> Self {
-        Self(Vec::with_capacity(bytes))
+        Self {
+            bytes: Vec::with_capacity(bytes),
+            too_long: false,
+        }
     }
 
     /// An attribute with these bytes as its value.
     pub fn bytes(&mut self, kind: u16, value: &[u8]) {
         self.header(kind, value.len());
-        self.0.extend_from_slice(value);
+        self.bytes.extend_from_slice(value);
         self.pad();
     }
 
@@ -39,52 +51,82 @@ impl Attributes {
     /// A text, with a zero at its end.
     pub fn text(&mut self, kind: u16, value: &str) {
         self.header(kind, value.len() + 1);
-        self.0.extend_from_slice(value.as_bytes());
-        self.0.push(0);
+        self.bytes.extend_from_slice(value.as_bytes());
+        self.bytes.push(0);
         self.pad();
     }
 
     /// An attribute whose value are attributes.
     pub fn nest(&mut self, kind: u16, write: impl FnOnce(&mut Self)) {
-        let start = self.0.len();
+        let start = self.bytes.len();
         self.header(kind | NLA_F_NESTED, 0);
         write(self);
-        let length = length(self.0.len() - start);
-        self.0[start..start + length.len()].copy_from_slice(&length);
+        let length = self.length(self.bytes.len() - start);
+        self.bytes[start..start + length.len()].copy_from_slice(&length);
     }
 
     /// An attribute whose value are these attributes.
     pub fn list(&mut self, kind: u16, list: &Self) {
+        self.too_long |= list.too_long;
         self.bytes(kind | NLA_F_NESTED, list.as_bytes());
     }
 
     /// A copy of these attributes in which the innermost value at the end is this one, of the same length.
     pub fn copy<const LENGTH: usize>(&mut self, attributes: &Self, value: &[u8; LENGTH]) {
-        self.0.extend_from_slice(&attributes.0);
-        let start = self.0.len() - LENGTH.next_multiple_of(NLA_ALIGNTO);
-        self.0[start..start + LENGTH].copy_from_slice(value);
+        self.too_long |= attributes.too_long;
+        self.bytes.extend_from_slice(&attributes.bytes);
+        let start = self.bytes.len() - LENGTH.next_multiple_of(NLA_ALIGNTO);
+        self.bytes[start..start + LENGTH].copy_from_slice(value);
+    }
+
+    /// What nft keeps beside an object: an entry of a type, a length of one byte, and a value.
+    pub fn user_data(&mut self, attribute: u16, kind: u8, value: &[u8]) {
+        match user_data(kind, value) {
+            Ok(bytes) => self.bytes(attribute, &bytes),
+            Err(TooLong) => self.too_long = true,
+        }
+    }
+
+    /// All of them, unless one does not say how long it is.
+    ///
+    /// # Errors
+    /// One does not.
+    pub fn checked(&self) -> Result<&[u8], TooLong> {
+        if self.too_long { Err(TooLong) } else { Ok(&self.bytes) }
     }
 
     /// All of them in bytes.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 
     fn header(&mut self, kind: u16, value_length: usize) {
-        let length = length(NLA_HEADER_SIZE + value_length);
-        self.0.extend_from_slice([length, kind.to_ne_bytes()].as_flattened());
+        let length = self.length(NLA_HEADER_SIZE + value_length);
+        self.bytes
+            .extend_from_slice([length, kind.to_ne_bytes()].as_flattened());
+    }
+
+    /// The length of an attribute.
+    fn length(&mut self, bytes: usize) -> [u8; 2] {
+        let length = u16::try_from(bytes);
+        self.too_long |= length.is_err();
+        length.unwrap_or(u16::MAX).to_ne_bytes()
     }
 
     fn pad(&mut self) {
-        while !self.0.len().is_multiple_of(NLA_ALIGNTO) {
-            self.0.push(0);
+        while !self.bytes.len().is_multiple_of(NLA_ALIGNTO) {
+            self.bytes.push(0);
         }
     }
 }
 
-/// The length of an attribute. None of ours is as long as 64 KiB: see `elements`.
-fn length(bytes: usize) -> [u8; 2] {
-    (bytes as u16).to_ne_bytes()
+/// An entry of what nft keeps beside an object.
+///
+/// # Errors
+/// Its length is more than a byte can say.
+pub fn user_data(kind: u8, value: &[u8]) -> Result<Vec<u8>, TooLong> {
+    let length = u8::try_from(value.len()).map_err(|_| TooLong)?;
+    Ok([&[kind, length], value].concat())
 }
 
 /// Reads attributes: of each its kind, without flags, and its value. Nothing comes after an error.
@@ -154,6 +196,29 @@ mod tests {
         };
         assert_eq!((number(first), text(second)), (Ok(0x0102_0304), "abcd".to_owned()));
         assert_eq!(super::read(third).collect::<Vec<_>>(), [Ok((4, &[7][..]))]);
+    }
+
+    #[test]
+    fn a_length_that_does_not_fit_is_an_error_and_not_cut() {
+        let long = vec![0; 65536];
+        let mut inner = Attributes::default();
+        inner.bytes(1, &long);
+        let mut fits = Attributes::default();
+        fits.bytes(1, &long[..65531]);
+        assert_eq!(fits.checked().map(<[u8]>::len), Ok(65536));
+        let write: [&dyn Fn(&mut Attributes); 6] = [
+            &|attributes| attributes.bytes(1, &long[..65532]),
+            &|attributes| attributes.text(1, &"a".repeat(65531)),
+            &|attributes| attributes.list(1, &fits),
+            &|attributes| attributes.list(1, &inner),
+            &|attributes| attributes.nest(1, |nested| nested.bytes(1, &long[..65530])),
+            &|attributes| attributes.user_data(1, 0, &long[..256]),
+        ];
+        for write in write {
+            let mut attributes = Attributes::default();
+            write(&mut attributes);
+            assert_eq!(attributes.checked(), Err(TooLong));
+        }
     }
 
     #[test]

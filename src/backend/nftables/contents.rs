@@ -73,7 +73,8 @@ fn base_hook(
 
 fn rule(position: usize, listed: &Rule) -> Line {
     let comment = decode::comment(&listed.user_data);
-    let as_we_write = listed.user_data.is_empty() || listed.user_data == super::encode::rule_user_data(&comment);
+    let as_we_write = listed.user_data.is_empty()
+        || super::encode::rule_user_data(&comment).is_ok_and(|written| written == listed.user_data);
     let text = match decode::rule(listed) {
         Some(rule) if as_we_write => nft::rule(&rule),
         _ => {

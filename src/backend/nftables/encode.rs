@@ -9,7 +9,7 @@ use libc::{
 use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
 
 use super::Listing;
-use super::attributes::Attributes;
+use super::attributes::{Attributes, TooLong, user_data};
 use super::uapi::*;
 use super::{elements, expression};
 use crate::ruleset::{BaseHook, Chain, Hook, Name, Rule, Ruleset, Set, TABLE};
@@ -145,7 +145,10 @@ pub fn remove_table_of_others(family: u8, name: &str, title: &str) -> Step {
 /// The bytes of a transaction. Step `i` has the sequence number `i + 1`; the last step asks for an answer.
 ///
 /// With a `generation`, the kernel refuses the transaction (ERESTART) where the ruleset has changed since that one.
-pub fn transaction(steps: &[Step], generation: Option<u32>) -> Vec<u8> {
+///
+/// # Errors
+/// The lengths of a step do not say how long it is.
+pub fn transaction(steps: &[Step], generation: Option<u32>) -> Result<Vec<u8>, TooLong> {
     let attributes: usize = steps.iter().map(|step| step.attributes.as_bytes().len()).sum();
     let mut bytes = Vec::with_capacity(attributes + HEADERS_LENGTH * (steps.len() + 2) + 8);
 
@@ -153,7 +156,7 @@ pub fn transaction(steps: &[Step], generation: Option<u32>) -> Vec<u8> {
     if let Some(id) = generation {
         batch.number(NFNL_BATCH_GENID, id);
     }
-    append(&mut bytes, Kind::Batch(NFNL_MSG_BATCH_BEGIN), 0, 0, &batch);
+    append(&mut bytes, Kind::Batch(NFNL_MSG_BATCH_BEGIN), 0, 0, &batch)?;
     for (step, sequence) in steps.iter().zip(1..) {
         let acknowledge = if sequence as usize == steps.len() { NLM_F_ACK } else { 0 };
         let flags = step.flags | acknowledge;
@@ -161,7 +164,7 @@ pub fn transaction(steps: &[Step], generation: Option<u32>) -> Vec<u8> {
             kind: step.kind,
             family: step.family,
         };
-        append(&mut bytes, kind, flags, sequence, &step.attributes);
+        append(&mut bytes, kind, flags, sequence, &step.attributes)?;
     }
     let end = steps.len() as u32 + 1;
     append(
@@ -170,8 +173,8 @@ pub fn transaction(steps: &[Step], generation: Option<u32>) -> Vec<u8> {
         0,
         end,
         &Attributes::default(),
-    );
-    bytes
+    )?;
+    Ok(bytes)
 }
 
 pub(super) enum Kind {
@@ -182,16 +185,22 @@ pub(super) enum Kind {
 }
 
 /// Of a message: `struct nlmsghdr` of linux/netlink.h, and `struct nfgenmsg` of linux/netfilter/nfnetlink.h.
-const HEADERS_LENGTH: usize = 16 + 4;
+pub(super) const HEADERS_LENGTH: usize = 16 + 4;
 
-pub(super) fn append(bytes: &mut Vec<u8>, kind: Kind, flags: u16, sequence: u32, attributes: &Attributes) {
+pub(super) fn append(
+    bytes: &mut Vec<u8>,
+    kind: Kind,
+    flags: u16,
+    sequence: u32,
+    attributes: &Attributes,
+) -> Result<(), TooLong> {
     let subsystem = NFNL_SUBSYS_NFTABLES as u16;
     let (kind, family, resource) = match kind {
         Kind::Batch(kind) => (kind as u16, NFPROTO_UNSPEC, subsystem),
         Kind::NfTables { kind, family } => (subsystem << 8 | kind as u16, family, 0),
     };
-    let attributes = attributes.as_bytes();
-    let length = (HEADERS_LENGTH + attributes.len()) as u32;
+    let attributes = attributes.checked()?;
+    let length = u32::try_from(HEADERS_LENGTH + attributes.len()).map_err(|_| TooLong)?;
     bytes.extend_from_slice(&length.to_ne_bytes());
     bytes.extend_from_slice(&kind.to_ne_bytes());
     bytes.extend_from_slice(&(NLM_F_REQUEST | flags).to_ne_bytes());
@@ -200,6 +209,7 @@ pub(super) fn append(bytes: &mut Vec<u8>, kind: Kind, flags: u16, sequence: u32,
     bytes.extend_from_slice(&[family, libc::NFNETLINK_V0 as u8]);
     bytes.extend_from_slice(&resource.to_be_bytes());
     bytes.extend_from_slice(attributes);
+    Ok(())
 }
 
 fn table(flags: u16, write_more: impl FnOnce(&mut Attributes)) -> Step {
@@ -264,7 +274,7 @@ fn rule(chain: &Chain, rule: &Rule) -> Step {
         attributes.text(NFTA_RULE_TABLE, TABLE);
         attributes.text(NFTA_RULE_CHAIN, &chain.name);
         attributes.nest(NFTA_RULE_EXPRESSIONS, |list| expression::write_rule(list, rule));
-        attributes.bytes(NFTA_RULE_USERDATA, &rule_user_data(&rule.comment));
+        attributes.user_data(NFTA_RULE_USERDATA, RULE_COMMENT, &terminated(&rule.comment));
     })
 }
 
@@ -294,8 +304,7 @@ fn set(set: &Set, id: u32) -> Step {
             attributes.nest(NFTA_SET_DESC, |set| set.number(NFTA_SET_DESC_SIZE, singles as u32));
         }
         attributes.number(NFTA_SET_ID, id);
-        let user_data = user_data(SET_KEY_BYTE_ORDER, &key.byte_order.to_ne_bytes());
-        attributes.bytes(NFTA_SET_USERDATA, &user_data);
+        attributes.user_data(NFTA_SET_USERDATA, SET_KEY_BYTE_ORDER, &key.byte_order.to_ne_bytes());
     })
 }
 
@@ -318,15 +327,9 @@ fn elements(set: &Set) -> impl Iterator<Item = Step> {
     })
 }
 
-pub(super) fn rule_user_data(comment: &str) -> Vec<u8> {
+/// A comment on a rule, as nft keeps it.
+pub(super) fn rule_user_data(comment: &str) -> Result<Vec<u8>, TooLong> {
     user_data(RULE_COMMENT, &terminated(comment))
-}
-
-/// One entry of what nft keeps beside an object: type, length, value.
-fn user_data(kind: u8, value: &[u8]) -> Vec<u8> {
-    // Comments are constants of ours, far below the 128 bytes that nft allows.
-    let length = value.len() as u8;
-    [&[kind, length], value].concat()
 }
 
 fn terminated(text: &str) -> Vec<u8> {

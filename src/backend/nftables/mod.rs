@@ -9,12 +9,13 @@ mod expression;
 mod foreign;
 pub mod listing;
 mod message;
+mod missing;
 mod others;
 pub mod question;
 pub mod transaction;
 mod uapi;
 
-pub use attributes::Malformed;
+pub use attributes::{Malformed, TooLong};
 pub use contents::contents;
 pub use decode::decode;
 pub use encode::{Object, Step, create, remove, renew, replace, transaction};

@@ -6,7 +6,6 @@ use super::transaction::{Nftables, NftablesError, malformed, undisturbed};
 use super::{Listing, Message, encode, question};
 use crate::drift::{BaseChain, Place};
 use crate::facts::InstalledChain;
-use crate::linux::netlink::NetlinkError;
 use crate::ruleset::TABLE;
 use crate::types::Family;
 
@@ -34,7 +33,7 @@ impl Nftables {
     /// The kernel cannot or may not; or [`NftablesError::Unanswered`].
     pub fn remove_tables_of_others(&mut self, titles: &[String]) -> Result<Vec<String>, NftablesError> {
         let mut removed = Vec::new();
-        for table in undisturbed(|| self.dump(&question::tables_of_all_families()))? {
+        for table in undisturbed(|| self.dump(question::tables_of_all_families()))? {
             let (family, Some(name)) = (table.family, table.table()) else {
                 continue;
             };
@@ -44,9 +43,7 @@ impl Nftables {
             }
             match self.commit(&[encode::remove_table_of_others(family, &name, &title)], None) {
                 Ok(()) => removed.push(title),
-                Err(NftablesError::Refused {
-                    errno: Errno::ENOENT, ..
-                }) => {}
+                Err(error) if error.errno() == Some(Errno::ENOENT) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -60,7 +57,7 @@ impl Nftables {
     /// The kernel did not answer, or may not be asked.
     pub fn remove_empty_tables(&mut self, titles: &[String]) -> Result<Vec<String>, NftablesError> {
         let generation = self.generation()?;
-        let tables = self.dump(&question::tables_of_all_families())?;
+        let tables = self.dump(question::tables_of_all_families())?;
         let chains = self.all_chains()?;
         let (mut steps, mut removed) = (Vec::new(), Vec::new());
         for table in &tables {
@@ -84,13 +81,13 @@ impl Nftables {
         }
         match self.commit(&steps, Some(generation)) {
             Ok(()) => Ok(removed),
-            Err(NftablesError::Netlink(NetlinkError::Refused(Errno::ERESTART))) => Ok(Vec::new()),
+            Err(error) if error.is_of_another_generation() => Ok(Vec::new()),
             Err(error) => Err(error),
         }
     }
 
     fn all_chains(&mut self) -> Result<Vec<Message>, NftablesError> {
-        self.dump(&question::chains_of_all_families())
+        self.dump(question::chains_of_all_families())
     }
 
     fn read_in_front(&mut self, ours: &[Place]) -> Result<Vec<BaseChain>, NftablesError> {
@@ -122,7 +119,7 @@ impl Nftables {
             };
             // Rules are read only where they may matter.
             if !read(&messages)?.is_empty() {
-                messages.extend(self.dump(&question::rules_of_family(family, &name))?);
+                messages.extend(self.dump(question::rules_of_family(family, &name))?);
                 found.extend(read(&messages)?);
             }
         }

@@ -4,10 +4,11 @@ use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 use thiserror::Error;
 
-use super::{Listing, Malformed, Message, Object, Step, encode, question};
+use super::question::Question;
+use super::{Listing, Malformed, Message, Object, Step, TooLong, encode, missing, question};
 use crate::backend::{Change, KernelError, Rules};
 use crate::drift::{Difference, Subject};
-use crate::linux::netlink::{ATTEMPTS, Answer, NetlinkError, Socket, attempts};
+use crate::linux::netlink::{ATTEMPTS, Answer, NetlinkError, Refusal, Socket, attempts};
 use crate::ruleset::{Installed, Ruleset, TABLE};
 use crate::types::Family;
 
@@ -19,27 +20,27 @@ const CAREFUL_ATTEMPTS: usize = 8;
 pub enum NftablesError {
     /// We may not.
     #[error("the kernel does not allow access to nf_tables here ({0})")]
-    NotPermitted(Errno),
+    NotPermitted(Refusal),
     /// The kernel cannot.
     #[error(
-        "this kernel cannot do {what} ({errno}). Load or build the module {module}, \
+        "this kernel cannot do {what} ({refusal}). Load or build the module {module}, \
          or use --backend iptables-legacy where iptables has NAT"
     )]
     Unsupported {
         /// What is missing.
         what: String,
         /// The module that has it.
-        module: &'static str,
+        module: String,
         /// How the kernel said so.
-        errno: Errno,
+        refusal: Refusal,
     },
     /// The kernel refused a part of the transaction. Nothing was changed.
-    #[error("the kernel refused {object}: {errno}; nothing was changed")]
+    #[error("the kernel refused {object}: {refusal}; nothing was changed")]
     Refused {
         /// The part.
         object: Object,
         /// Why.
-        errno: Errno,
+        refusal: Refusal,
     },
     /// The answer to a transaction was lost, and it could not be found out whether the kernel has carried it out.
     #[error(
@@ -58,6 +59,32 @@ pub enum NftablesError {
     Netlink(#[from] NetlinkError),
 }
 
+impl NftablesError {
+    /// The kernel's error number, where it has refused a part of a transaction.
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Refused { refusal, .. } => Some(refusal.errno),
+            _ => None,
+        }
+    }
+
+    /// Whether a transaction was refused because the ruleset has changed since it was read.
+    pub(super) fn is_of_another_generation(&self) -> bool {
+        matches!(self, Self::Netlink(NetlinkError::Refused(refusal)) if refusal.errno == Errno::ERESTART)
+    }
+
+    /// Whether what was asked about is not there.
+    fn is_about_nothing(&self) -> bool {
+        matches!(self, Self::Netlink(NetlinkError::Refused(refusal)) if refusal.errno == Errno::ENOENT)
+    }
+}
+
+impl From<TooLong> for NftablesError {
+    fn from(_: TooLong) -> Self {
+        NetlinkError::TooLong("a part of the rules").into()
+    }
+}
+
 /// Our table, in the network namespace that the thread was in when it was opened.
 pub struct Nftables {
     socket: Socket,
@@ -74,8 +101,8 @@ impl Nftables {
             Err(NetlinkError::Open(errno @ (Errno::EPROTONOSUPPORT | Errno::EAFNOSUPPORT))) => {
                 Err(NftablesError::Unsupported {
                     what: "netfilter over netlink".to_owned(),
-                    module: "nfnetlink",
-                    errno,
+                    module: "nfnetlink".to_owned(),
+                    refusal: errno.into(),
                 })
             }
             Err(error) => Err(error.into()),
@@ -116,8 +143,8 @@ impl Nftables {
                 // Any other step that finds its object there would be a mistake.
                 Err(NftablesError::Refused {
                     object: Object::Table,
-                    errno: Errno::EEXIST,
-                }) => tracing::debug!("our table appeared meanwhile"),
+                    refusal,
+                }) if refusal.errno == Errno::EEXIST => tracing::debug!("our table appeared meanwhile"),
                 Err(NftablesError::Unanswered(lost)) => *unanswered = Some((Change::Created, lost)),
                 Err(error) => return Err(error),
             }
@@ -134,7 +161,7 @@ impl Nftables {
             *unanswered = None; // It was not carried out.
             match self.commit(&encode::replace(ruleset, &planned, &present), Some(generation)) {
                 Ok(()) => return Ok(Change::Replaced),
-                Err(NftablesError::Netlink(NetlinkError::Refused(Errno::ERESTART))) => {
+                Err(error) if error.is_of_another_generation() => {
                     tracing::debug!(attempt, "another program changed the ruleset; reading it again");
                 }
                 Err(NftablesError::Unanswered(lost)) => *unanswered = Some((Change::Replaced, lost)),
@@ -200,9 +227,7 @@ impl Nftables {
         for _ in attempts() {
             match self.commit(&encode::remove(), None) {
                 Ok(()) => return Ok(true),
-                Err(NftablesError::Refused {
-                    errno: Errno::ENOENT, ..
-                }) => return Ok(unanswered.is_some()),
+                Err(error) if error.errno() == Some(Errno::ENOENT) => return Ok(unanswered.is_some()),
                 Err(NftablesError::Unanswered(lost)) => unanswered = Some(lost),
                 Err(error) => return Err(unanswered.map_or(error, NftablesError::Unanswered)),
             }
@@ -214,22 +239,22 @@ impl Nftables {
     /// ruleset changes between them, the answers do not belong together, and the reading was interrupted.
     fn read(&mut self) -> Result<(u32, Listing), NftablesError> {
         let generation = self.generation()?;
-        let tables = self.dump(&question::tables())?;
-        let chains = self.dump(&question::chains())?;
+        let tables = self.dump(question::tables())?;
+        let chains = self.dump(question::chains())?;
         let mut messages: Vec<Message> = tables.into_iter().chain(chains).collect();
         messages.retain(|message| message.table().is_some_and(|table| table == TABLE));
-        messages.extend(self.dump(&question::rules(TABLE))?);
-        let sets = match self.dump(&question::sets(TABLE)) {
+        messages.extend(self.dump(question::rules(TABLE))?);
+        let sets = match self.dump(question::sets(TABLE)) {
             // The kernel says so where there is no such table; then there are no sets either.
-            Err(NftablesError::Netlink(NetlinkError::Refused(Errno::ENOENT))) => Vec::new(),
+            Err(error) if error.is_about_nothing() => Vec::new(),
             sets => sets?,
         };
         let names: Vec<String> = sets.iter().filter_map(Message::set).collect();
         messages.extend(sets);
         for name in names {
-            messages.extend(match self.dump(&question::elements(TABLE, &name)) {
+            messages.extend(match self.dump(question::elements(TABLE, &name)) {
                 // Somebody has removed the set since the sets were listed.
-                Err(NftablesError::Netlink(NetlinkError::Refused(Errno::ENOENT))) => {
+                Err(error) if error.is_about_nothing() => {
                     return Err(NetlinkError::Interrupted.into());
                 }
                 elements => elements?,
@@ -244,28 +269,30 @@ impl Nftables {
 
     /// The number of the current generation of the ruleset. It changes with every transaction of anybody.
     pub(super) fn generation(&mut self) -> Result<u32, NftablesError> {
-        self.socket.send(&question::generation())?;
+        self.socket.send(question::generation()?)?;
         for answer in self.socket.receive()? {
             match answer {
-                Answer::Message { kind, payload } => {
+                Answer::Message { kind, payload, .. } => {
                     if let Some(id) = read_message(kind, &payload)?.generation() {
                         return Ok(id);
                     }
                 }
-                Answer::Status { result: Err(errno), .. } => return Err(refused(errno, None)),
-                Answer::Interrupted | Answer::Status { result: Ok(()), .. } => {}
+                Answer::Status {
+                    result: Err(refusal), ..
+                } => return Err(refused(refusal, None)),
+                Answer::Interrupted { .. } | Answer::Status { result: Ok(()), .. } => {}
             }
         }
         Err(NetlinkError::Malformed("no generation of the ruleset".to_owned()).into())
     }
 
-    pub(super) fn dump(&mut self, question: &[u8]) -> Result<Vec<Message>, NftablesError> {
-        match self.socket.dump(question) {
+    pub(super) fn dump(&mut self, question: Question) -> Result<Vec<Message>, NftablesError> {
+        match self.socket.dump(&question?) {
             Ok(answers) => answers
                 .iter()
                 .map(|(kind, payload)| read_message(*kind, payload))
                 .collect(),
-            Err(NetlinkError::Refused(errno)) => Err(refused(errno, None)),
+            Err(NetlinkError::Refused(refusal)) => Err(refused(refusal, None)),
             Err(error) => Err(error.into()),
         }
     }
@@ -275,13 +302,13 @@ impl Nftables {
     /// # Errors
     /// The kernel has not carried it out; or [`NftablesError::Unanswered`].
     pub(super) fn commit(&mut self, steps: &[Step], generation: Option<u32>) -> Result<(), NftablesError> {
-        let bytes = encode::transaction(steps, generation);
+        let bytes = encode::transaction(steps, generation)?;
         tracing::debug!(
             steps = steps.len(),
             bytes = bytes.len(),
             "sending a transaction to nf_tables"
         );
-        self.socket.send(&bytes)?;
+        self.socket.send(bytes)?;
         let mut failure = None;
         let mut answered = false;
         loop {
@@ -299,11 +326,11 @@ impl Nftables {
                     continue;
                 };
                 answered = true;
-                if let Err(errno) = result
+                if let Err(refusal) = result
                     && failure.is_none()
                 {
                     let step = (sequence as usize).checked_sub(1).and_then(|index| steps.get(index));
-                    failure = Some(refused(errno, step.map(|step| step.object.clone())));
+                    failure = Some(refused(refusal, step));
                 }
             }
             if failure.is_none() && answered {
@@ -327,32 +354,36 @@ pub(super) fn undisturbed<T>(mut read: impl FnMut() -> Result<T, NftablesError>)
 }
 
 /// Puts a refusal into words. An error of no step in particular is about the transaction as a whole.
-fn refused(errno: Errno, object: Option<Object>) -> NftablesError {
+fn refused(refusal: Refusal, step: Option<&Step>) -> NftablesError {
+    let unsupported = |what: String, module: String, refusal| NftablesError::Unsupported { what, module, refusal };
+    let (errno, object) = (refusal.errno, step.map(|step| &step.object));
+    if matches!(errno, Errno::EPERM | Errno::EACCES) {
+        return NftablesError::NotPermitted(refusal);
+    }
     match (errno, object) {
-        (Errno::EPERM | Errno::EACCES, _) => NftablesError::NotPermitted(errno),
-        (Errno::EOPNOTSUPP | Errno::EINVAL, None) => NftablesError::Unsupported {
-            what: "nf_tables".to_owned(),
-            module: "nf_tables",
-            errno,
+        (Errno::EOPNOTSUPP | Errno::EINVAL, None) => {
+            return unsupported("nf_tables".to_owned(), "nf_tables".to_owned(), refusal);
+        }
+        (Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP, Some(Object::Table)) => {
+            let module = "nf_tables (with CONFIG_NF_TABLES_INET)".to_owned();
+            return unsupported("tables for both IP families in nf_tables".to_owned(), module, refusal);
+        }
+        _ => {}
+    }
+    // The kernel asks for the module of a type by itself; that it is still missing shows here.
+    if let (Errno::ENOENT | Errno::EOPNOTSUPP, Some(step)) = (errno, step) {
+        let offset = refusal.explanation.as_ref().and_then(|explanation| explanation.offset);
+        let modules = missing::modules(step, offset);
+        if !modules.is_empty() {
+            return unsupported(step.object.to_string(), modules.join(" or "), refusal);
+        }
+    }
+    match object {
+        Some(object) => NftablesError::Refused {
+            object: object.clone(),
+            refusal,
         },
-        (Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP, Some(Object::Table)) => NftablesError::Unsupported {
-            what: "tables for both IP families in nf_tables".to_owned(),
-            module: "nf_tables (with CONFIG_NF_TABLES_INET)",
-            errno,
-        },
-        // The kernel asks for the module of a chain type or expression by itself; that it is still missing shows here.
-        (Errno::ENOENT | Errno::EOPNOTSUPP, Some(Object::Chain(chain))) => NftablesError::Unsupported {
-            what: format!("NAT in nf_tables (chain {chain})"),
-            module: "nft_chain_nat",
-            errno,
-        },
-        (Errno::ENOENT | Errno::EOPNOTSUPP, Some(Object::Rule { chain, comment })) => NftablesError::Unsupported {
-            what: format!("the rule '{comment}' of chain {chain}"),
-            module: "nft_redir",
-            errno,
-        },
-        (errno, Some(object)) => NftablesError::Refused { object, errno },
-        (errno, None) => NetlinkError::Refused(errno).into(),
+        None => NetlinkError::Refused(refusal).into(),
     }
 }
 

@@ -47,8 +47,8 @@ impl Route {
         // One datagram asks for both.
         let link = LinkRequest::about(LOOPBACK_INDEX);
         let requests = [
-            request(libc::RTM_GETLINK, 0, &link),
-            request(libc::RTM_GETADDR, NLM_F_DUMP, &AddressMessage::default()),
+            request(libc::RTM_GETLINK, 0, &link)?,
+            request(libc::RTM_GETADDR, NLM_F_DUMP, &AddressMessage::default())?,
         ];
         let (mut links, mut addresses) = (Vec::new(), Vec::new());
         for (kind, payload) in self.dump(&requests.concat())? {

@@ -11,9 +11,8 @@ use netlink_packet_core::{Emitable, Parseable as _};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
-use nix::errno::Errno;
 
-use super::{Answer, NLM_F_CREATE, NLM_F_EXCL, NetlinkError, Route, RouteError, request};
+use super::{Answer, NLM_F_CREATE, NLM_F_EXCL, NetlinkError, Refusal, Route, RouteError, request};
 
 /// The attribute of a veth's data that describes its other end (linux/veth.h).
 const VETH_INFO_PEER: u16 = 1;
@@ -37,13 +36,15 @@ impl LinkRequest {
         Self(fields.iter().flat_map(|field| field.to_ne_bytes()).collect())
     }
 
-    fn with(mut self, kind: u16, value: &[u8]) -> Self {
+    fn with(mut self, kind: u16, value: &[u8]) -> Result<Self, NetlinkError> {
         const HEADER: usize = 4;
-        self.0.extend(((HEADER + value.len()) as u16).to_ne_bytes());
+        let length =
+            u16::try_from(HEADER + value.len()).map_err(|_| NetlinkError::TooLong("an attribute of a link"))?;
+        self.0.extend(length.to_ne_bytes());
         self.0.extend(kind.to_ne_bytes());
         self.0.extend(value);
         self.0.resize(self.0.len().next_multiple_of(4), 0);
-        self
+        Ok(self)
     }
 }
 
@@ -72,7 +73,7 @@ pub fn has_flag(payload: &[u8], flag: libc::c_int) -> Result<bool, NetlinkError>
 }
 
 /// What the kernel says to a change.
-type Change = Result<Result<(), Errno>, RouteError>;
+type Change = Result<Result<(), Refusal>, RouteError>;
 
 impl Route {
     /// Adds a pair of interfaces, both of this name: one here, the other in `peer`. Both are down.
@@ -82,15 +83,15 @@ impl Route {
     pub fn add_pair(&mut self, name: &str, peer: &impl AsRawFd) -> Change {
         let name = [name.as_bytes(), b"\0"].concat();
         let other = LinkRequest::about(0)
-            .with(libc::IFLA_IFNAME, &name)
-            .with(libc::IFLA_NET_NS_FD, &peer.as_raw_fd().to_ne_bytes());
-        let data = attributes().with(VETH_INFO_PEER, &other.0);
+            .with(libc::IFLA_IFNAME, &name)?
+            .with(libc::IFLA_NET_NS_FD, &peer.as_raw_fd().to_ne_bytes())?;
+        let data = attributes().with(VETH_INFO_PEER, &other.0)?;
         let info = attributes()
-            .with(libc::IFLA_INFO_KIND, b"veth")
-            .with(libc::IFLA_INFO_DATA, &data.0);
+            .with(libc::IFLA_INFO_KIND, b"veth")?
+            .with(libc::IFLA_INFO_DATA, &data.0)?;
         let message = LinkRequest::about(0)
-            .with(libc::IFLA_IFNAME, &name)
-            .with(libc::IFLA_LINKINFO, &info.0);
+            .with(libc::IFLA_IFNAME, &name)?
+            .with(libc::IFLA_LINKINFO, &info.0)?;
         self.change(libc::RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &message)
     }
 
@@ -117,7 +118,7 @@ impl Route {
     /// The kernel did not answer as it should.
     pub fn is_running(&mut self, index: u32) -> Result<bool, RouteError> {
         self.socket
-            .send(&request(libc::RTM_GETLINK, 0, &LinkRequest::about(index)))?;
+            .send(request(libc::RTM_GETLINK, 0, &LinkRequest::about(index))?)?;
         for answer in self.socket.receive()? {
             if let Answer::Message { payload, .. } = answer {
                 return Ok(has_flag(&payload, libc::IFF_RUNNING)?);

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 use thiserror::Error;
 
-use super::netlink::{Answer, NetlinkError, Socket, attempts};
+use super::netlink::{Answer, NetlinkError, Refusal, Socket, attempts};
 use crate::plan::Prerequisite;
 use crate::types::{Family, RouteTable};
 
@@ -29,7 +29,7 @@ pub const LOOPBACK_INDEX: u32 = 1;
 pub enum RouteError {
     /// We may not.
     #[error("the kernel does not allow changes to addresses and routing here ({0})")]
-    NotPermitted(Errno),
+    NotPermitted(Refusal),
     /// IPv6 is switched off.
     #[error(
         "{what} cannot be added: IPv6 is switched off on that interface. \
@@ -47,7 +47,7 @@ pub enum RouteError {
     },
     /// The kernel has no policy routing.
     #[error(
-        "this kernel has no policy routing for {family} ({errno}), and tproxy needs it to deliver packets to the proxy. \
+        "this kernel has no policy routing for {family} ({refusal}), and tproxy needs it to deliver packets to the proxy. \
          Use a kernel with {option}, or --inbound-mode redirect"
     )]
     Unsupported {
@@ -56,7 +56,7 @@ pub enum RouteError {
         /// The option of the kernel's configuration that has it.
         option: &'static str,
         /// How the kernel said so.
-        errno: Errno,
+        refusal: Refusal,
     },
     /// Somebody else routes by the table that was to be ours.
     #[error(
@@ -70,12 +70,12 @@ pub enum RouteError {
         family: Family,
     },
     /// The kernel refused.
-    #[error("{what} was refused by the kernel: {errno}")]
+    #[error("{what} was refused by the kernel: {refusal}")]
     Refused {
         /// What was asked for.
         what: String,
         /// Why.
-        errno: Errno,
+        refusal: Refusal,
     },
     /// The conversation itself failed.
     #[error("speaking to rtnetlink: {0}")]
@@ -114,22 +114,22 @@ impl Route {
             Rule { family, mark, table } => self.change(libc::RTM_NEWRULE, flags, &policy::rule(family, mark, table)),
             Route { family, table } => self.change(libc::RTM_NEWROUTE, flags, &policy::route(family, table)),
         };
-        match (result?, what) {
-            (Ok(()), _) => Ok(true),
-            (Err(Errno::EEXIST), Route { family, table }) if !self.is_local(family, table)? => {
+        let Err(refusal) = result? else {
+            return Ok(true);
+        };
+        match (refusal.errno, what) {
+            (Errno::EEXIST, Route { family, table }) if !self.is_local(family, table)? => {
                 Err(RouteError::TableInUse { table, family })
             }
-            (Err(Errno::EEXIST), _) => Ok(false),
-            (Err(errno @ Errno::EPERM), _) => Err(RouteError::NotPermitted(errno)),
+            (Errno::EEXIST, _) => Ok(false),
+            (Errno::EPERM, _) => Err(RouteError::NotPermitted(refusal)),
             // IPv4 has no such switch.
-            (Err(Errno::EACCES), _) => Err(RouteError::Ipv6Off { what }),
-            (Err(Errno::ENETDOWN), Route { .. }) => Err(RouteError::LoopbackDown { what }),
-            (Err(errno @ (Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT)), Rule { family, .. }) => {
-                Err(policy::unsupported(family, errno))
-            }
-            (Err(errno), _) => Err(RouteError::Refused {
+            (Errno::EACCES, _) => Err(RouteError::Ipv6Off { what }),
+            (Errno::ENETDOWN, Route { .. }) => Err(RouteError::LoopbackDown { what }),
+            (Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT, Rule { family, .. }) => Err(policy::unsupported(family, refusal)),
+            _ => Err(RouteError::Refused {
                 what: format!("adding {what}"),
-                errno,
+                refusal,
             }),
         }
     }
@@ -145,14 +145,16 @@ impl Route {
             Rule { family, mark, table } => self.change(libc::RTM_DELRULE, 0, &policy::rule(family, mark, table)),
             Route { family, table } => self.change(libc::RTM_DELROUTE, 0, &policy::route(family, table)),
         };
-        match result? {
-            Ok(()) => Ok(true),
+        let Err(refusal) = result? else {
+            return Ok(true);
+        };
+        match refusal.errno {
             // Of an address, a rule, a route.
-            Err(Errno::EADDRNOTAVAIL | Errno::ENOENT | Errno::ESRCH) => Ok(false),
-            Err(Errno::EPERM) => Err(RouteError::NotPermitted(Errno::EPERM)),
-            Err(errno) => Err(RouteError::Refused {
+            Errno::EADDRNOTAVAIL | Errno::ENOENT | Errno::ESRCH => Ok(false),
+            Errno::EPERM => Err(RouteError::NotPermitted(refusal)),
+            _ => Err(RouteError::Refused {
                 what: format!("removing {what}"),
-                errno,
+                refusal,
             }),
         }
     }
@@ -171,8 +173,8 @@ impl Route {
         }
     }
 
-    fn change(&mut self, kind: u16, flags: u16, message: &impl Emitable) -> Result<Result<(), Errno>, RouteError> {
-        self.socket.send(&request(kind, flags | NLM_F_ACK, message))?;
+    fn change(&mut self, kind: u16, flags: u16, message: &impl Emitable) -> Result<Result<(), Refusal>, RouteError> {
+        self.socket.send(request(kind, flags | NLM_F_ACK, message)?)?;
         for answer in self.socket.receive()? {
             if let Answer::Status { result, .. } = answer {
                 return Ok(result);
@@ -183,7 +185,7 @@ impl Route {
 
     /// All objects of a kind, as the payloads of their messages.
     fn list(&mut self, kind: u16, message: &impl Emitable) -> Result<Vec<Vec<u8>>, NetlinkError> {
-        let messages = self.dump(&request(kind, NLM_F_DUMP, message))?;
+        let messages = self.dump(&request(kind, NLM_F_DUMP, message)?)?;
         Ok(messages.into_iter().map(|(_, payload)| payload).collect())
     }
 
@@ -203,13 +205,18 @@ fn malformed(error: DecodeError) -> NetlinkError {
     NetlinkError::Malformed(error.to_string())
 }
 
-fn request(kind: u16, flags: u16, message: &impl Emitable) -> Vec<u8> {
+/// A request of one message.
+///
+/// # Errors
+/// It has more bytes than its length can say.
+fn request(kind: u16, flags: u16, message: &impl Emitable) -> Result<Vec<u8>, NetlinkError> {
     let mut header = NetlinkHeader::default();
     header.message_type = kind;
     header.flags = NLM_F_REQUEST | flags;
-    header.length = (header.buffer_len() + message.buffer_len()) as u32;
-    let mut bytes = vec![0; header.length as usize];
+    let length = header.buffer_len() + message.buffer_len();
+    header.length = length.try_into().map_err(|_| NetlinkError::TooLong("a message"))?;
+    let mut bytes = vec![0; length];
     header.emit(&mut bytes);
     message.emit(&mut bytes[header.buffer_len()..]);
-    bytes
+    Ok(bytes)
 }

@@ -7,7 +7,7 @@ use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, R
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use nix::errno::Errno;
 
-use super::{LOOPBACK_INDEX, NetlinkError, Route, RouteError};
+use super::{LOOPBACK_INDEX, NetlinkError, Refusal, Route, RouteError};
 use crate::plan::{POLICY_ROUTING_PROTOCOL, POLICY_RULE_PRIORITY, Prerequisite};
 use crate::types::{Family, Mark, RouteTable};
 
@@ -32,7 +32,7 @@ impl Route {
         match self.list(libc::RTM_GETRULE, &RuleMessage::default()) {
             Ok(payloads) => Ok(payloads.iter().filter_map(|payload| our_rule(payload)).collect()),
             // A kernel without policy routing. Whoever is about to add a rule will say so better.
-            Err(NetlinkError::Refused(Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT)) => Ok(Vec::new()),
+            Err(NetlinkError::Refused(refusal)) if is_unsupported(&refusal) => Ok(Vec::new()),
             Err(error) => Err(error.into()),
         }
     }
@@ -67,7 +67,7 @@ impl Route {
         let ours = self.rules()?;
         let mut removed = Vec::new();
         let rules = match self.list(libc::RTM_GETRULE, &RuleMessage::default()) {
-            Err(NetlinkError::Refused(Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT)) => Vec::new(),
+            Err(NetlinkError::Refused(refusal)) if is_unsupported(&refusal) => Vec::new(),
             rules => rules?,
         };
         for payload in rules.iter().filter(|payload| our_rule(payload).is_none()) {
@@ -98,13 +98,16 @@ impl Route {
     }
 
     fn remove_message(&mut self, kind: u16, message: &impl Emitable, what: Prerequisite) -> Result<(), RouteError> {
-        match self.change(kind, 0, message)? {
+        let Err(refusal) = self.change(kind, 0, message)? else {
+            return Ok(());
+        };
+        match refusal.errno {
             // Somebody else was faster.
-            Ok(()) | Err(Errno::ENOENT | Errno::ESRCH) => Ok(()),
-            Err(errno @ Errno::EPERM) => Err(RouteError::NotPermitted(errno)),
-            Err(errno) => Err(RouteError::Refused {
+            Errno::ENOENT | Errno::ESRCH => Ok(()),
+            Errno::EPERM => Err(RouteError::NotPermitted(refusal)),
+            _ => Err(RouteError::Refused {
                 what: format!("removing {what}"),
-                errno,
+                refusal,
             }),
         }
     }
@@ -146,13 +149,21 @@ pub fn route(family: Family, table: RouteTable) -> RouteMessage {
     message
 }
 
+fn is_unsupported(refusal: &Refusal) -> bool {
+    matches!(refusal.errno, Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT)
+}
+
 /// The error of a kernel that was built without one of the families' rules.
-pub fn unsupported(family: Family, errno: Errno) -> RouteError {
+pub fn unsupported(family: Family, refusal: Refusal) -> RouteError {
     let option = match family {
         Family::V4 => "CONFIG_IP_MULTIPLE_TABLES",
         Family::V6 => "CONFIG_IPV6_MULTIPLE_TABLES",
     };
-    RouteError::Unsupported { family, option, errno }
+    RouteError::Unsupported {
+        family,
+        option,
+        refusal,
+    }
 }
 
 /// The rule of a message, if it is one that we add. Others may hold what cannot be parsed.
@@ -291,7 +302,7 @@ mod tests {
             (Family::V4, "CONFIG_IP_MULTIPLE_TABLES"),
             (Family::V6, "CONFIG_IPV6_MULTIPLE_TABLES"),
         ] {
-            let error = unsupported(family, Errno::EOPNOTSUPP).to_string();
+            let error = unsupported(family, Errno::EOPNOTSUPP.into()).to_string();
             assert!(
                 error.contains(option) && error.contains("--inbound-mode redirect"),
                 "{error}"

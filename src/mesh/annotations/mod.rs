@@ -10,7 +10,7 @@ use self::table::{Annotation, Meaning, Said};
 use super::{is_true, kuma};
 use crate::options::Layer;
 use crate::options::problem::{Problem, Source};
-use crate::options::table::{self as options, OPTIONS};
+use crate::options::table::{self as options, Excess, OPTIONS, Scope};
 use crate::types::{Invalid, NoAccounts, Port, Ports, PortsForUids};
 use crate::yaml;
 
@@ -19,6 +19,10 @@ pub const OURS: &str = "traffic.sidetrack.dev/";
 
 /// The annotation that is ours alone: `"true"` redirects the pod, `"false"` lets it through.
 pub const REDIRECT: &str = "traffic.sidetrack.dev/redirect";
+
+/// How many bytes the names and values of a pod's annotations may have: what Kubernetes allows
+/// (`TotalAnnotationSizeLimitB` in k8s.io/apimachinery/pkg/api/validation/objectmeta.go).
+pub const MAX_BYTES: usize = 256 * 1024;
 
 /// The annotations of a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -159,7 +163,11 @@ impl Parsed {
     /// Reads the texts of an option, unless one that counts before has said something about it.
     fn option(&mut self, name: &str, option: &str, texts: &[String]) {
         let mut layer = Layer::default();
-        match read_option(&mut layer, option, texts) {
+        let read = read_option(&mut layer, option, texts);
+        if let Some(excess) = OPTIONS.iter().find_map(|option| (option.excess)(&layer)) {
+            return self.too_long(name, excess);
+        }
+        match read {
             Ok(()) => self.layer = std::mem::take(&mut self.layer).over(layer),
             Err(invalid) => invalid.into_iter().for_each(|invalid| self.invalid(name, invalid)),
         }
@@ -178,6 +186,14 @@ impl Parsed {
                 Err(invalid) => self.invalid(name, invalid),
             }
         }
+        let layer = Layer {
+            exclude_outbound_ports_for_uids: Some(std::mem::take(&mut self.exclude_ports_for_uids)),
+            ..Layer::default()
+        };
+        if let Some(excess) = OPTIONS.iter().find_map(|option| (option.excess)(&layer)) {
+            self.too_long(name, excess);
+        }
+        self.exclude_ports_for_uids = layer.exclude_outbound_ports_for_uids.unwrap_or_default();
     }
 
     /// Reads the members of a document that mean something here; the others are for the proxy.
@@ -194,6 +210,13 @@ impl Parsed {
                 Some(Err(invalid)) => self.invalid(&format!("{name}: {path}"), invalid),
             }
         }
+    }
+
+    fn too_long(&mut self, name: &str, Excess { length, max }: Excess) {
+        self.problem(format!(
+            "{name} lists {length} elements, and a pod may list {max}: list fewer or wider ones, or set the option \
+             for all pods in the NetConf"
+        ));
     }
 
     fn invalid(&mut self, name: &str, invalid: Invalid) {
@@ -216,16 +239,33 @@ impl Parsed {
 /// over, but for a name of ours that is no option.
 pub fn parse(annotations: &Annotations) -> Parsed {
     let mut parsed = Parsed::default();
+    let length = |(name, text): (&String, &String)| name.len() + text.len();
+    let bytes: usize = annotations.0.iter().map(length).sum();
+    if bytes > MAX_BYTES
+        && let Some((longest, _)) = annotations.0.iter().max_by_key(|annotation| length(*annotation))
+    {
+        parsed.problem(format!(
+            "they have {bytes} bytes, and a pod's may have {MAX_BYTES}: shorten them, {longest} first"
+        ));
+        return parsed;
+    }
     for (name, text) in &annotations.0 {
         let Some(option) = name.strip_prefix(OURS).filter(|_| name != REDIRECT) else {
             continue;
         };
         match OPTIONS
             .iter()
-            .find(|known| known.name == option && known.scope.is_of_redirection())
+            .find(|known| known.name == option)
+            .map(|known| known.scope)
         {
-            Some(known) => parsed.option(name, known.name, std::slice::from_ref(text)),
-            None => parsed.problem(format!("{name}: {option} is not an option of pods")),
+            Some(Scope::Pod) => parsed.option(name, option, std::slice::from_ref(text)),
+            Some(Scope::Host) => parsed.problem(format!(
+                "{name}: {option} is chosen by the node, not by a pod: remove the annotation, and set {option} in the \
+                 NetConf where the default does not do"
+            )),
+            Some(Scope::DryRun | Scope::Logging) | None => {
+                parsed.problem(format!("{name}: {option} is not an option of pods"));
+            }
         }
     }
     if let Some(defaults) = kuma::defaults(annotations) {

@@ -1,5 +1,7 @@
 //! Case by case: what annotations say is what flags say.
 
+mod bounds;
+
 use serde_json::json;
 
 use super::*;
@@ -396,7 +398,6 @@ fn annotations_say_what_flags_say() {
 #[test]
 fn every_option_is_an_annotation_of_ours() {
     let value = |name: &str| match name {
-        "backend" => "iptables-nft",
         "mesh" => "linkerd",
         "inbound-mode" => "tproxy",
         "ip-family" => "ipv4",
@@ -411,7 +412,7 @@ fn every_option_is_an_annotation_of_ours() {
     for option in OPTIONS {
         let name = format!("{OURS}{}", option.name);
         let read = layer(&[(&name, value(option.name))], Layer::default());
-        if option.scope.is_of_redirection() {
+        if option.scope == Scope::Pod {
             assert_eq!(read.unwrap(), flags(&[(option.name, value(option.name))]), "{name}");
         } else {
             let problems = read.unwrap_err();

@@ -16,8 +16,6 @@ use crate::mesh::pod::PodName;
 
 /// The largest file that is read, in bytes: annotations alone may take 256 KiB.
 const LARGEST: u64 = 1 << 20;
-/// As many files are read; a node has a few hundred pods at most.
-const MOST: usize = 4096;
 
 /// An attachment of a container to a network.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,14 +42,15 @@ pub struct Cached {
     pub addresses: Vec<IpAddr>,
 }
 
-/// Reads what is cached. What is not an attachment is passed over, and counted.
+/// Reads all that is cached: a node has a few hundred pods, but libcni leaves the files of pods that a crash has ended.
+/// What is not an attachment is passed over, and counted.
 ///
 /// # Errors
 /// The directory cannot be read, or is not there.
 pub fn read(directory: &Path) -> Result<(Vec<Cached>, usize), FileError> {
     let failed = |reason| FileError::system("reading the cache", directory)(reason);
     let (mut cached, mut unusable) = (Vec::new(), 0);
-    for entry in fs::read_dir(directory).map_err(failed)?.take(MOST) {
+    for entry in fs::read_dir(directory).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         match text(&path).map(|text| parse(&text)) {
             Ok(Ok(attachment)) => cached.push(attachment),
@@ -206,6 +205,20 @@ mod tests {
             (cached.pod, cached.addresses, cached.netns),
             (PodName::default(), vec![], vec![])
         );
+    }
+
+    #[test]
+    fn a_cache_of_thousands_is_read_whole() {
+        let directory = std::env::temp_dir().join(format!("sidetrack-large-cache-{}", std::process::id()));
+        fs::create_dir(&directory).unwrap();
+        for number in 0..4200 {
+            let mut one = written();
+            one["containerId"] = format!("{number}").into();
+            fs::write(directory.join(number.to_string()), one.to_string()).unwrap();
+        }
+        let (cached, unusable) = read(&directory).unwrap();
+        fs::remove_dir_all(&directory).unwrap();
+        assert_eq!((cached.len(), unusable), (4200, 0));
     }
 
     #[test]

@@ -9,12 +9,13 @@ use std::fs;
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use super::processes::{Process, processes};
 use super::sandbox::Sandbox;
 use crate::cni::late::{self, Seen};
 use crate::linux::files::FileError;
-use crate::linux::netns::{Identity, identity};
+use crate::linux::netns::{Identity, Netns, NetnsError};
 use crate::mesh::PROXY_PROGRAMS;
 use crate::mesh::annotations::OURS;
 use crate::options::Proxy;
@@ -35,7 +36,7 @@ pub struct Places {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Located {
     /// Here, and what a look showed.
-    At(PathBuf, Seen),
+    At(Arc<Netns>, Seen),
     /// Nowhere any more: why.
     Gone(String),
     /// It cannot be told: why.
@@ -47,7 +48,7 @@ pub struct Namespaces<'p> {
     places: &'p Places,
     processes: Option<Vec<Process>>,
     /// Those that nobody's file leads to, with their addresses.
-    unclaimed: Option<BTreeMap<Identity, (PathBuf, Seen)>>,
+    unclaimed: Option<BTreeMap<Identity, (Arc<Netns>, Seen)>>,
     claimed: Vec<Identity>,
 }
 
@@ -71,15 +72,15 @@ impl<'p> Namespaces<'p> {
         let gone = || Located::Gone("the file of its network namespace is gone".to_owned());
         let mut located = None;
         for path in sandbox.netns.iter().filter_map(|path| self.places.here(path)) {
-            match identity(&path) {
-                Ok(namespace) => {
-                    self.claimed.push(namespace);
-                    return Some(look(path, &sandbox.addresses).unwrap_or_else(gone));
+            match Netns::open(path) {
+                Ok(netns) => {
+                    self.claimed.push(netns.identity());
+                    return Some(look(netns, &sandbox.addresses, self.places));
                 }
-                Err(error) if error.kind() == ErrorKind::NotFound => {
+                Err(NetnsError::Open { reason, .. }) if reason.kind() == ErrorKind::NotFound => {
                     located.get_or_insert_with(gone);
                 }
-                Err(error) => located = Some(Located::Unknown(format!("{}: {error}", path.display()))),
+                Err(error) => located = Some(Located::Unknown(error.to_string())),
             }
         }
         located
@@ -95,26 +96,27 @@ impl<'p> Namespaces<'p> {
             .values()
             .filter(|(_, seen)| holds_any(seen, &sandbox.addresses));
         match (found.next(), found.next()) {
-            (Some((path, seen)), None) => Located::At(path.clone(), seen.clone()),
+            (Some((netns, seen)), None) => Located::At(Arc::clone(netns), seen.clone()),
             (Some(_), Some(_)) => Located::Unknown("several network namespaces have its addresses".to_owned()),
             (None, _) => Located::Gone("no network namespace has its addresses".to_owned()),
         }
     }
 
-    fn unclaimed(&mut self) -> &BTreeMap<Identity, (PathBuf, Seen)> {
+    fn unclaimed(&mut self) -> &BTreeMap<Identity, (Arc<Netns>, Seen)> {
         if self.unclaimed.is_none() {
             let entries = fs::read_dir(&self.places.netns).into_iter().flatten().flatten();
             let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
             paths.extend(self.processes().iter().map(|process| process.netns.clone()));
             let mut unclaimed = BTreeMap::new();
             for path in paths {
-                let Ok(namespace) = identity(&path) else { continue };
+                let Ok(netns) = Netns::open(path) else { continue };
+                let namespace = netns.identity();
                 if self.claimed.contains(&namespace) || unclaimed.contains_key(&namespace) {
                     continue;
                 }
                 // Neither the host's nor what is no namespace.
-                if let Ok(seen) = late::look(&path) {
-                    unclaimed.insert(namespace, (path, seen));
+                if let Ok(seen) = late::look(&netns, &self.places.proc_mounts()) {
+                    unclaimed.insert(namespace, (Arc::new(netns), seen));
                 }
             }
             self.unclaimed = Some(unclaimed);
@@ -128,16 +130,16 @@ impl<'p> Namespaces<'p> {
     }
 
     /// The user among these as whom a process runs in a namespace.
-    pub fn runs_as(&mut self, netns: &Path, uids: &Uids) -> Option<Uid> {
-        let namespace = identity(netns).ok()?;
+    pub fn runs_as(&mut self, netns: &Netns, uids: &Uids) -> Option<Uid> {
+        let namespace = netns.identity();
         let mut inside = self.processes().iter().filter(|process| process.identity == namespace);
         inside.find_map(|process| Uid::new(process.uid?).filter(|uid| uids.contains(*uid)))
     }
 
     /// A proxy that runs in a namespace as somebody whom the rules do not exempt, in words. Where one runs as they
     /// expect, others are the application's.
-    pub fn unknown_proxy(&mut self, netns: &Path, exempt: &Proxy) -> Option<String> {
-        let namespace = identity(netns).ok()?;
+    pub fn unknown_proxy(&mut self, netns: &Netns, exempt: &Proxy) -> Option<String> {
+        let namespace = netns.identity();
         let proxies = self.processes().iter().filter(|process| {
             let is_proxy = PROXY_PROGRAMS.iter().any(|program| process.is_called(program));
             process.identity == namespace && is_proxy
@@ -160,22 +162,18 @@ impl<'p> Namespaces<'p> {
     }
 }
 
-/// What a look at the namespace of a pod with these addresses shows; `None` where it has gone meanwhile.
-fn look(path: PathBuf, addresses: &[IpAddr]) -> Option<Located> {
-    Some(match late::look(&path) {
-        Ok(seen) if is_its(&seen, addresses) => Located::At(path, seen),
-        Ok(_) => Located::Gone(format!(
-            "{} has none of its addresses: it is another's by now",
-            path.display()
+/// What a look at the namespace of a pod with these addresses shows.
+fn look(netns: Netns, addresses: &[IpAddr], places: &Places) -> Located {
+    let path = || netns.path().display();
+    match late::look(&netns, &places.proc_mounts()) {
+        Ok(_) if addresses.is_empty() => Located::Unknown(format!(
+            "the cache tells none of its addresses, so that {} may be another's by now",
+            path()
         )),
-        Err(_) if identity(&path).is_err() => return None,
+        Ok(seen) if holds_any(&seen, addresses) => Located::At(Arc::new(netns), seen),
+        Ok(_) => Located::Gone(format!("{} has none of its addresses: it is another's by now", path())),
         Err(error) => Located::Unknown(error.message()),
-    })
-}
-
-/// Whether it is the pod's. Where addresses are not known, its file has to do.
-fn is_its(seen: &Seen, addresses: &[IpAddr]) -> bool {
-    addresses.is_empty() || holds_any(seen, addresses)
+    }
 }
 
 fn holds_any(seen: &Seen, addresses: &[IpAddr]) -> bool {
@@ -183,6 +181,11 @@ fn holds_any(seen: &Seen, addresses: &[IpAddr]) -> bool {
 }
 
 impl Places {
+    /// Where the proc file system of the node may be mounted.
+    pub fn proc_mounts(&self) -> [&Path; 2] {
+        [&self.proc, "/proc".as_ref()]
+    }
+
     /// Where a file of the node is here: one in a directory `netns`, or that of a process.
     fn here(&self, path: &Path) -> Option<PathBuf> {
         let parts: Vec<Component> = path.components().collect();
@@ -233,8 +236,8 @@ mod tests {
             holder: crate::backend::running::Holder::Nobody,
             addresses: vec![address("10.0.0.2"), address("fd00::2")],
         };
-        assert!(is_its(&seen, &[address("fd00::2"), address("10.9.9.9")]));
-        assert!(!is_its(&seen, &[address("10.0.0.3")]));
-        assert!(is_its(&seen, &[]));
+        assert!(holds_any(&seen, &[address("fd00::2"), address("10.9.9.9")]));
+        assert!(!holds_any(&seen, &[address("10.0.0.3")]));
+        assert!(!holds_any(&seen, &[]));
     }
 }

@@ -20,6 +20,7 @@ pub mod state;
 pub mod worker;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -32,9 +33,9 @@ use super::conf_dir;
 use super::layout::{self, Choice, Waiting};
 use crate::backend::running::Holder;
 use crate::cni::error::Error as CniError;
-use crate::cni::late::{self, Late, Proof};
+use crate::cni::late::{self, Late, Proof, Running};
 use crate::linux::files::FileError;
-use crate::linux::netns::{NetnsError, identity};
+use crate::linux::netns::Netns;
 
 /// Why pods cannot be looked at.
 #[derive(Debug, Error)]
@@ -108,15 +109,16 @@ pub fn look(node: &Node, places: &Places) -> Result<Look, RepairError> {
             Ok((wanted, located)) => {
                 let located = located.unwrap_or_else(|| namespaces.by_address(&sandbox));
                 let netns = match &located {
-                    Located::At(netns, _) => netns.clone(),
-                    Located::Gone(_) | Located::Unknown(_) => PathBuf::new(),
+                    Located::At(netns, seen) => Some((Arc::clone(netns), seen.holder)),
+                    Located::Gone(_) | Located::Unknown(_) => None,
                 };
                 // Rules of others are for their proxies.
-                let are_ours = matches!(&located, Located::At(_, seen) if !matches!(seen.holder, Holder::Other(_)));
-                if let (Wanted::Redirected { proxy, .. }, true) = (&wanted, are_ours) {
-                    warning = namespaces.unknown_proxy(&netns, proxy);
+                if let (Wanted::Redirected { proxy, .. }, Some((netns, Holder::Nobody | Holder::Ours(_)))) =
+                    (&wanted, &netns)
+                {
+                    warning = namespaces.unknown_proxy(netns, proxy);
                 }
-                State::of(wanted, located, |uids| namespaces.runs_as(&netns, uids))
+                State::of(wanted, located, |uids| namespaces.runs_as(&netns?.0, uids))
             }
         };
         Found {
@@ -133,7 +135,7 @@ pub fn look(node: &Node, places: &Places) -> Result<Look, RepairError> {
 /// Two pods in one network namespace: one of them has left its file in the cache, and nobody knows which.
 fn tell_apart(found: &mut [Found]) {
     let place = |found: &Found| match &found.state {
-        State::Lacking { netns, .. } => identity(netns).ok(),
+        State::Lacking { netns, .. } => Some(netns.identity()),
         _ => None,
     };
     let places: Vec<_> = found.iter().map(place).collect();
@@ -198,14 +200,19 @@ pub const FAILURES: [&str; 7] = [
 ///
 /// # Errors
 /// What went wrong.
-pub fn repair(sandbox: &Sandbox, netns: PathBuf, places: &Places) -> Result<Outcome, Failure> {
-    let attachment = sandbox.attachment(netns);
+pub fn repair(sandbox: &Sandbox, netns: &Netns, places: &Places) -> Result<Outcome, Failure> {
+    let running = Running {
+        pod: &sandbox.pod,
+        addresses: &sandbox.addresses,
+        netns,
+    };
     let late = sandbox
         .netconf()
-        .and_then(|netconf| late::add(&netconf, &attachment, &[&places.proc, "/proc".as_ref()]));
+        .and_then(|netconf| late::add(&netconf, &running, &places.proc_mounts()));
     match late {
-        Ok(None) => Ok(Outcome::NotNeeded("somebody else redirects its traffic by now")),
-        Err(CniError::Netns(NetnsError::Open { .. })) => Ok(Outcome::NotNeeded("it has gone")),
+        Ok(None) => Ok(Outcome::NotNeeded(
+            "another tool redirects its traffic by now, or it has gone",
+        )),
         Ok(Some(Late {
             proof: Proof::Refuted(message),
             ..

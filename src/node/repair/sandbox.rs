@@ -111,15 +111,15 @@ impl Sandbox {
     /// It would have refused that.
     pub fn netconf(&self) -> Result<NetConf, Error> {
         let mut netconf = NetConf::parse(self.netconf.to_string().as_bytes())?;
-        netconf.learn(&self.attachment(PathBuf::new()));
+        netconf.learn(&self.attachment());
         Ok(netconf)
     }
 
-    /// The attachment that our plugin would have seen, with the network namespace at `netns`.
-    pub fn attachment(&self, netns: PathBuf) -> Attachment {
+    /// The attachment that our plugin would have seen.
+    fn attachment(&self) -> Attachment {
         Attachment {
             container_id: self.container.clone(),
-            netns,
+            netns: PathBuf::new(),
             ifname: self.ifname.clone(),
             pod: self.pod.clone(),
             consul_config: self.consul_config.clone(),

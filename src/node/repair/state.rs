@@ -1,12 +1,13 @@
 //! What a look at a pod means: pure decisions.
 
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::locate::Located;
 use super::sandbox::Wanted;
 use super::{Failure, Outcome};
 use crate::backend::running::Holder;
 use crate::cni::late::Seen;
+use crate::linux::netns::Netns;
 use crate::types::{Choice, Uid, Uids};
 
 /// What is done about pods that lack their rules.
@@ -58,8 +59,8 @@ pub enum State {
     Lacking {
         /// Why the plugin would.
         reason: String,
-        /// Where its network namespace is.
-        netns: PathBuf,
+        /// Its network namespace.
+        netns: Arc<Netns>,
     },
     /// Its annotations are not known; a process of the proxy's user runs in it, and nobody redirects its traffic.
     Suspected(String),
@@ -165,7 +166,8 @@ mod tests {
 
     fn at(holder: Holder) -> Located {
         let addresses = Vec::new();
-        Located::At("/host/netns/cni-1".into(), Seen { holder, addresses })
+        let netns = Netns::open("/proc/self/ns/net".into()).unwrap();
+        Located::At(Arc::new(netns), Seen { holder, addresses })
     }
 
     fn uids() -> Uids {
@@ -194,7 +196,7 @@ mod tests {
     fn a_repair_shows_in_the_state_of_its_pod() {
         let lacking = || State::Lacking {
             reason: "select is always".to_owned(),
-            netns: "/host/netns/cni-1".into(),
+            netns: Arc::new(Netns::open("/proc/self/ns/net".into()).unwrap()),
         };
         let repaired = Late {
             open: 0,

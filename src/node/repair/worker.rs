@@ -1,10 +1,11 @@
 //! Looks at the pods of the node again and again, and repairs at a pace that a mistake could be seen at.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 #[cfg(feature = "kubernetes")]
@@ -14,6 +15,7 @@ use super::sandbox::Sandbox;
 use super::state::{Mode, State};
 use super::{FAILURES, Failure, Found, Outcome, RepairError, look, repair};
 use crate::cni::late::{Late, Proof};
+use crate::linux::netns::Netns;
 use crate::node::metrics::{Metrics, POD_REPAIR_FAILURES, POD_REPAIRS, PODS};
 use crate::node::pace::{Spacing, growing};
 use crate::node::{Node, NodeError};
@@ -53,13 +55,29 @@ pub struct Worker {
     error: String,
     /// How many files were passed over when that was told.
     unusable: usize,
+    /// Disconnected once the service ends.
+    stop: Receiver<()>,
+}
+
+/// A worker at work. Dropping it ends the work: a repair that has begun is brought to its end first.
+pub struct Working {
+    running: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.running = None;
+        // A panic of it was told already.
+        let _ended = self.thread.take().map(JoinHandle::join);
+    }
 }
 
 /// What is remembered of a pod, by the ID of its sandbox.
 #[derive(Default)]
 struct Memory {
-    /// How it was when it was told.
-    told: Option<State>,
+    /// Its state and the reason when that was told. Not more: a network namespace lasts as long as it is held.
+    told: Option<(&'static str, String)>,
     /// The warning that was told.
     warned: Option<String>,
     /// Whether what can be done was done.
@@ -71,7 +89,7 @@ struct Memory {
 }
 
 impl Worker {
-    /// Starts one that works for as long as the process runs, while `ours` says that the node is ours.
+    /// Starts one that works until the handle is dropped, while `ours` says that the node is ours.
     ///
     /// # Errors
     /// There can be no thread.
@@ -81,7 +99,8 @@ impl Worker {
         repair: Repair,
         metrics: &Arc<Metrics>,
         ours: &Arc<AtomicBool>,
-    ) -> Result<(), NodeError> {
+    ) -> Result<Working, NodeError> {
+        let (running, stop) = mpsc::channel();
         let mut worker = Self {
             node: node.clone(),
             places: places.clone(),
@@ -91,6 +110,7 @@ impl Worker {
             memory: BTreeMap::new(),
             error: String::new(),
             unusable: 0,
+            stop,
         };
         let ours = Arc::clone(ours);
         warn_of_missing(&places.proc);
@@ -99,17 +119,25 @@ impl Worker {
         }
         metrics.add(POD_REPAIRS, &[("mode", repair.mode.name())], 0.0);
         let work = move || {
-            loop {
-                let wait = if ours.load(Ordering::Acquire) {
+            let mut wait = Duration::ZERO;
+            while !worker.is_told_to_stop(wait) {
+                wait = if ours.load(Ordering::Acquire) {
                     worker.turn()
                 } else {
                     SOON
                 };
-                thread::sleep(wait);
             }
         };
         let thread = thread::Builder::new().name("repair".to_owned()).spawn(work);
-        thread.map(drop).map_err(NodeError::Thread)
+        Ok(Working {
+            running: Some(running),
+            thread: Some(thread.map_err(NodeError::Thread)?),
+        })
+    }
+
+    /// Waits, unless the service ends meanwhile or has ended.
+    fn is_told_to_stop(&self, wait: Duration) -> bool {
+        self.stop.recv_timeout(wait) == Err(RecvTimeoutError::Disconnected)
     }
 
     /// Looks, and repairs what is due. Returns for how long to rest.
@@ -150,9 +178,10 @@ impl Worker {
                 warn(&sandbox, warning.as_deref());
                 memory.warned = warning;
             }
-            if memory.told.as_ref() != Some(&state) {
+            let now = (state.name(), state.reason().to_owned());
+            if memory.told.as_ref() != Some(&now) {
                 tell(&sandbox, &state);
-                memory.told = Some(state.clone());
+                memory.told = Some(now);
             }
             let State::Lacking { netns, .. } = state else {
                 memory.done = false;
@@ -174,10 +203,13 @@ impl Worker {
     }
 
     /// Repairs these pods in place. Returns for how long to rest.
-    fn repair(&mut self, due: Vec<(Sandbox, PathBuf)>) -> Duration {
+    fn repair(&mut self, due: Vec<(Sandbox, Arc<Netns>)>) -> Duration {
         let mut rest = INTERVAL;
         for (sandbox, netns) in due.into_iter().take(IN_PLACE_AT_ONCE) {
-            let outcome = repair(&sandbox, netns, &self.places);
+            if self.is_told_to_stop(Duration::ZERO) {
+                break;
+            }
+            let outcome = repair(&sandbox, &netns, &self.places);
             if matches!(outcome, Ok(Outcome::Repaired(_))) {
                 // To see that it is so, and to go on with the others.
                 rest = SOON;
@@ -189,7 +221,7 @@ impl Worker {
 
     /// Has these pods labelled, and evicted one after the other. Returns for how long to rest.
     #[cfg(feature = "kubernetes")]
-    fn ask(&mut self, due: Vec<(Sandbox, PathBuf)>) -> Duration {
+    fn ask(&mut self, due: Vec<(Sandbox, Arc<Netns>)>) -> Duration {
         use kubernetes::{ApiError, Client, Wish, act};
 
         let failure = |error: ApiError| Failure {
@@ -206,6 +238,9 @@ impl Worker {
         let mut rest = INTERVAL;
         let client = Client::of_service_account().map_err(failure);
         for (sandbox, _) in due {
+            if self.is_told_to_stop(Duration::ZERO) {
+                break;
+            }
             let client = match &client {
                 Ok(client) => client,
                 // It would be the same for the others.
@@ -235,7 +270,7 @@ impl Worker {
 
     /// The command line refuses modes that a build does not have.
     #[cfg(not(feature = "kubernetes"))]
-    fn ask(&mut self, _due: Vec<(Sandbox, PathBuf)>) -> Duration {
+    fn ask(&mut self, _due: Vec<(Sandbox, Arc<Netns>)>) -> Duration {
         INTERVAL
     }
 
@@ -350,5 +385,40 @@ pub fn tell_outcome(sandbox: &Sandbox, outcome: &Result<Outcome, Failure>) {
 fn warn_of_missing(proc: &Path) {
     if !proc.is_dir() {
         tracing::info!(directory = %proc.display(), "not there: processes of the node are not seen (--proc-dir)");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::Directories;
+    use crate::node::layout::{Choice, Wanted};
+
+    #[test]
+    fn the_thread_ends_with_its_handle() {
+        let node = Node {
+            directories: Directories {
+                bin: "/no/such/bin".into(),
+                conf: "/no/such/conf".into(),
+            },
+            wanted: Wanted {
+                entry: serde_json::json!({ "type": "sidetrack" }),
+                choice: Choice::First,
+            },
+        };
+        let places = Places {
+            cache: "/no/such/cache".into(),
+            netns: "/no/such/netns".into(),
+            proc: "/no/such/proc".into(),
+        };
+        let repair = Repair {
+            mode: Mode::InPlace,
+            eviction_interval: INTERVAL,
+        };
+        let (metrics, ours) = (Arc::new(Metrics::default()), Arc::new(AtomicBool::new(true)));
+        let working = Worker::start(&node, &places, repair, &metrics, &ours).unwrap();
+        assert!(Arc::strong_count(&ours) == 2);
+        drop(working);
+        assert_eq!((Arc::strong_count(&ours), Arc::strong_count(&metrics)), (1, 1));
     }
 }

@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use thiserror::Error;
 
+use crate::linux::netlink::Refusal;
 use crate::linux::netns::{Netns, NetnsError};
 use crate::linux::route::{Route, RouteError};
 use crate::probe::Ends;
@@ -38,17 +39,17 @@ pub enum LinkError {
     Netns(#[from] NetnsError),
     /// Nor an interface.
     #[error("a link to a host outside takes CAP_NET_ADMIN ({0}). Run as root on the node, with --netns")]
-    NotPermitted(Errno),
+    NotPermitted(Refusal),
     /// There is such an interface.
     #[error("an interface {NAME} is there already: another probe is running in this pod. Wait until that has ended")]
     Busy,
     /// The kernel cannot.
-    #[error("{what} was refused by the kernel: {errno}")]
+    #[error("{what} was refused by the kernel: {refusal}")]
     Refused {
         /// What was asked for.
         what: &'static str,
         /// Why not.
-        errno: Errno,
+        refusal: Refusal,
     },
     /// It does not get ready.
     #[error("the link to a host outside does not get ready to carry packets")]
@@ -75,17 +76,21 @@ impl Link {
     pub fn make(ends: &[Ends]) -> Result<Self, LinkError> {
         let far = Netns::make().map_err(LinkError::NoNamespace)?;
         let mut route = Route::open()?;
-        let mut added = Err(Errno::EEXIST);
+        let mut added = Err(Errno::EEXIST.into());
         // Another probe may be about to end.
         comes_true(|| {
             added = route.add_pair(NAME, &far)?;
-            Ok(added != Err(Errno::EEXIST))
+            Ok(!matches!(&added, Err(refusal) if refusal.errno == Errno::EEXIST))
         })?;
         match added {
             Ok(()) => {}
-            Err(errno @ Errno::EPERM) => return Err(LinkError::NotPermitted(errno)),
-            Err(Errno::EEXIST) => return Err(LinkError::Busy),
-            Err(errno) => return Err(refused("a pair of interfaces (veth)")(errno)),
+            Err(refusal) => {
+                return Err(match refusal.errno {
+                    Errno::EPERM => LinkError::NotPermitted(refusal),
+                    Errno::EEXIST => LinkError::Busy,
+                    _ => refused("a pair of interfaces (veth)")(refusal),
+                });
+            }
         }
         let mut link = Self {
             index: Some(index()?),
@@ -119,8 +124,8 @@ impl Link {
         };
         match self.route.remove_link(index)? {
             // Somebody else was faster.
-            Ok(()) | Err(Errno::ENODEV) => Ok(()),
-            Err(errno) => Err(refused("removing the link")(errno)),
+            Err(refusal) if refusal.errno != Errno::ENODEV => Err(refused("removing the link")(refusal)),
+            Ok(()) | Err(_) => Ok(()),
         }
     }
 
@@ -171,17 +176,17 @@ fn add_addresses(
     let added = near.add_ends(near_index, ends.near, ends.far);
     match added.map_err(|error| error.to_string())? {
         Ok(()) => {}
-        Err(errno @ (Errno::EACCES | Errno::EPERM)) if family == Family::V6 => {
+        Err(refusal) if family == Family::V6 && matches!(refusal.errno, Errno::EACCES | Errno::EPERM) => {
             return Err(format!(
-                "IPv6 is switched off for new interfaces (net.ipv6.conf.default.disable_ipv6): a link cannot have it ({errno})"
+                "IPv6 is switched off for new interfaces (net.ipv6.conf.default.disable_ipv6): a link cannot have it ({refusal})"
             ));
         }
-        Err(errno) => return Err(format!("the address {} for a link was refused: {errno}", ends.near)),
+        Err(refusal) => return Err(format!("the address {} for a link was refused: {refusal}", ends.near)),
     }
     let added = far.add_ends(far_index, ends.far, ends.near);
     added
         .map_err(|error| error.to_string())?
-        .map_err(|errno| format!("the address {} for a link was refused: {errno}", ends.far))?;
+        .map_err(|refusal| format!("the address {} for a link was refused: {refusal}", ends.far))?;
     // Of IPv6, addresses are in use and routes are there only after a moment (addrconf_dad_work, net/ipv6/addrconf.c).
     for (route, other) in [(near, ends.far), (far, ends.near)] {
         let is_there = || route.destinations().map(|nets| nets.contains(&IpNet::from(other)));
@@ -229,6 +234,9 @@ fn index() -> Result<u32, LinkError> {
     if_nametoindex(NAME).map_err(refused("finding the link"))
 }
 
-fn refused(what: &'static str) -> impl FnOnce(Errno) -> LinkError {
-    move |errno| LinkError::Refused { what, errno }
+fn refused<R: Into<Refusal>>(what: &'static str) -> impl FnOnce(R) -> LinkError {
+    move |refusal| LinkError::Refused {
+        what,
+        refusal: refusal.into(),
+    }
 }

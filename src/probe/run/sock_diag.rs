@@ -121,11 +121,12 @@ const HEADER: usize = 72;
 /// `None` where the kernel does not tell: it has no tcp_diag, is older than 5.10, or the connection has ended.
 pub fn is_transparent(connection: &Connection) -> Option<bool> {
     let mut socket = Socket::open(SockProtocol::NetlinkSockDiag).ok()?;
-    socket.send(&question(connection)).ok()?;
+    socket.send(question(connection)).ok()?;
     socket.receive().ok()?.into_iter().find_map(|answer| match answer {
         Answer::Message {
             kind: BY_FAMILY,
             payload,
+            ..
         } => {
             let mut attributes = NlasIterator::new(payload.get(HEADER..)?).flatten();
             let options = attributes.find(|attribute| attribute.kind() & NLA_TYPE_MASK == SOCKET_OPTIONS)?;

@@ -1,5 +1,5 @@
 //! Annotations of a pod: names and values in turn, separated by zero bytes. A value reaches a rule only as what it was
-//! read as.
+//! read as, and what is accepted is little work on any backend.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -8,7 +8,7 @@ use sidetrack::cni::attach::verdict;
 use sidetrack::cni::netconf::NetConf;
 use sidetrack::mesh::pod::PodName;
 use sidetrack::mesh::verdict::Verdict;
-use sidetrack_fuzz::{plan_and_render, texts};
+use sidetrack_fuzz::{plan_and_render_of_pod, texts};
 
 fuzz_target!(|data: &[u8]| {
     let mut texts = texts(data);
@@ -29,6 +29,6 @@ fuzz_target!(|data: &[u8]| {
     };
     let netconf = NetConf::parse(netconf.to_string().as_bytes()).expect("a NetConf");
     if let Ok(Verdict::Redirected(redirected)) = verdict(&netconf, &pod) {
-        plan_and_render(&redirected.settings.config);
+        plan_and_render_of_pod(&redirected.settings.config);
     }
 });

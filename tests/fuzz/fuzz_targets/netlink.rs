@@ -13,8 +13,8 @@ fuzz_target!(|datagram: &[u8]| {
     let messages: Vec<Message> = answers
         .iter()
         .filter_map(|answer| match answer {
-            Answer::Message { kind, payload } => Message::read(*kind, payload).ok(),
-            Answer::Interrupted | Answer::Status { .. } => None,
+            Answer::Message { kind, payload, .. } => Message::read(*kind, payload).ok(),
+            Answer::Interrupted { .. } | Answer::Status { .. } => None,
         })
         .collect();
     if let Ok(listing) = Listing::of(&messages) {

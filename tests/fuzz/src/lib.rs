@@ -17,8 +17,20 @@ use sidetrack::types::NoAccounts;
 /// Plans and renders `config` for each kind of namespace.
 ///
 /// # Panics
-/// The plan is not sound, or a renderer writes something that is not what was planned.
+/// The plan is not sound, a renderer writes something that is not what was planned, or one writes more than it may.
 pub fn plan_and_render(config: &Config) {
+    plan_and_render_within(config, false);
+}
+
+/// The same for what a pod asks for: what was accepted is never too much for iptables.
+///
+/// # Panics
+/// As [`plan_and_render`], or there are too many rules.
+pub fn plan_and_render_of_pod(config: &Config) {
+    plan_and_render_within(config, true);
+}
+
+fn plan_and_render_within(config: &Config, of_pod: bool) {
     let used_elsewhere = true;
     for ipv6 in [Ipv6::Usable, Ipv6::OffOnLoopback { used_elsewhere }, Ipv6::Absent] {
         let facts = Facts {
@@ -27,24 +39,38 @@ pub fn plan_and_render(config: &Config) {
             ..Facts::default()
         };
         match Plan::new(config, &facts) {
-            Ok(plan) => render(&plan),
+            Ok(plan) => render(&plan, of_pod),
             Err(PlanError::Ipv6 { .. }) => {}
             Err(error @ PlanError::Unsound(_)) => panic!("{error}: {config:?}"),
         }
     }
 }
 
-fn render(plan: &Plan) {
+/// What a rule, a chain and an element take at most, as text or as messages.
+const BYTES_OF_RULE: usize = 2048;
+const BYTES_OF_ELEMENT: usize = 96;
+
+fn render(plan: &Plan, of_pod: bool) {
     let json: serde_json::Value = serde_json::from_str(&render::json::document(plan)).expect("JSON");
     assert_eq!(json["version"], 1);
     assert!(render::nft::script(plan).contains("table inet sidetrack"));
-    iptables::script(plan);
+    match iptables::script(plan) {
+        Ok(text) => {
+            let rules = text.lines().filter(|line| line.contains("-A ")).count();
+            assert!(rules <= iptables::MAX_RULES, "{rules} rules");
+            assert!(text.len() <= BYTES_OF_RULE * (rules + 64), "{} bytes for {rules} rules", text.len());
+        }
+        Err(error) => assert!(!of_pod, "{error}"),
+    }
 
     let steps = nftables::create(&plan.ruleset);
     let listing = Listing::of_steps(&steps);
     let names: Vec<&str> = plan.ruleset.chains.iter().map(|chain| &*chain.name).collect();
     assert!(listing.chain_names().all(|name| names.contains(&name)));
-    assert!(!nftables::transaction(&steps, None).is_empty());
+    let elements = plan.ruleset.sets.iter().map(|set| set.elements.single_addresses().unwrap_or(2 * set.elements.len()));
+    let bytes: usize = nftables::transaction(&steps, None).expect("no part is too long").len();
+    let most = BYTES_OF_RULE * (steps.len() + 2) + BYTES_OF_ELEMENT * elements.sum::<usize>();
+    assert!((1..=most).contains(&bytes), "{bytes} bytes of messages, at most {most}");
     let rules: usize = plan.ruleset.chains.iter().map(|chain| chain.rules.len()).sum();
     let created = steps.iter().filter(|step| matches!(step.object, Object::Rule { .. }));
     assert_eq!(created.count(), rules);

@@ -6,5 +6,5 @@ mod pods;
 mod request;
 mod verbs;
 
-pub use self::request::{ANNOTATIONS, request};
-use self::request::{Request, error, has_rules, plugin};
+pub use self::request::{ANNOTATIONS, has_rules, request};
+use self::request::{Request, error, plugin};

@@ -201,6 +201,53 @@ fn lookups_of_some_servers_pass_the_forwarder_with_iptables_legacy() {
 }
 
 /// Also beside TPROXY, which marks packets too.
+/// On iptables, two lists: each server leads to a chain of the groups.
+fn lookups_of_some_groups_to_some_servers_pass_the_forwarder(backend: &str) {
+    let lab = Lab::new();
+    let servers = [both(Address::PEER), both(Address::PEER_SECOND)].join(",");
+    lab.apply(backend, &["--dns-servers", &servers, "--include-gids", "1600,1602"]);
+    let [one, other] = [Process(1000, 1600), Process(1000, 1602)];
+    lab.look_all_up(
+        &Family::BOTH,
+        &[
+            lookup("a group, UDP", Udp, one, Address::PEER, Forwarder),
+            lookup(
+                "a group, another server, UDP",
+                Udp,
+                one,
+                Address::PEER_SECOND,
+                Forwarder,
+            ),
+            lookup("another group, UDP", Udp, other, Address::PEER, Forwarder),
+            lookup("another group, TCP", Tcp, other, Address::PEER_SECOND, Forwarder),
+            lookup(
+                "a group between them, UDP",
+                Udp,
+                Process(1000, 1601),
+                Address::PEER,
+                Direct,
+            ),
+            lookup("a server far away, UDP", Udp, other, Address::FAR, Direct),
+            lookup("the proxy, UDP", Udp, Proxy, Address::PEER, Direct),
+        ],
+    );
+}
+
+#[test]
+fn lookups_of_some_groups_to_some_servers_pass_the_forwarder_with_nftables() {
+    lookups_of_some_groups_to_some_servers_pass_the_forwarder("nftables");
+}
+
+#[test]
+fn lookups_of_some_groups_to_some_servers_pass_the_forwarder_with_iptables_nft() {
+    lookups_of_some_groups_to_some_servers_pass_the_forwarder("iptables-nft");
+}
+
+#[test]
+fn lookups_of_some_groups_to_some_servers_pass_the_forwarder_with_iptables_legacy() {
+    lookups_of_some_groups_to_some_servers_pass_the_forwarder("iptables-legacy");
+}
+
 fn all_lookups_pass_the_forwarder(backend: &str) {
     let lab = Lab::new();
     for mode in ["redirect", "tproxy"] {

@@ -1,0 +1,109 @@
+//! Which kernel module is missing, where the kernel has refused a step for a type that it does not know.
+
+use libc::{NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFT_MSG_NEWSET};
+
+use super::attributes::{find, read, text};
+use super::encode::{HEADERS_LENGTH, Step};
+use super::uapi::*;
+
+/// The modules that a step may have been refused for; the one, where the kernel says at which byte of the message.
+/// Empty where none of those that it needs can be missing by itself.
+pub fn modules(step: &Step, offset: Option<u32>) -> Vec<&'static str> {
+    let attributes = step.attributes.as_bytes();
+    match step.kind {
+        NFT_MSG_NEWCHAIN => {
+            let is_nat = find(attributes, NFTA_CHAIN_TYPE).map(text).as_deref() == Some("nat");
+            if is_nat { vec!["nft_chain_nat"] } else { Vec::new() }
+        }
+        NFT_MSG_NEWSET => vec!["nf_tables_set"],
+        NFT_MSG_NEWRULE => {
+            let list = find(attributes, NFTA_RULE_EXPRESSIONS).unwrap_or_default();
+            let at = |part: &[u8]| part.as_ptr() as usize - attributes.as_ptr() as usize;
+            let offset = offset.and_then(|offset| (offset as usize).checked_sub(HEADERS_LENGTH));
+            let expressions = read(list).flatten().filter_map(|(_, expression)| {
+                // The kernel tells where the header of the expression is, or something in it.
+                let refused = at(expression) - HEADER..at(expression) + expression.len();
+                let told = offset.is_some_and(|offset| refused.contains(&offset));
+                Some((told, module(&text(find(expression, NFTA_EXPR_NAME)?))?))
+            });
+            let all: Vec<(bool, &str)> = expressions.collect();
+            let any_told = all.iter().any(|(told, _)| *told);
+            let mut modules: Vec<&str> = Vec::new();
+            for (told, module) in all {
+                if told == any_told && !modules.contains(&module) {
+                    modules.push(module);
+                }
+            }
+            modules
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The length of an attribute's header.
+const HEADER: usize = 4;
+
+/// The module of an expression that is none of nf_tables itself.
+fn module(expression: &str) -> Option<&'static str> {
+    Some(match expression {
+        "redir" => "nft_redir",
+        "tproxy" => "nft_tproxy",
+        "ct" => "nft_ct",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::nftables::create;
+    use crate::facts::Facts;
+    use crate::options::Settings;
+    use crate::plan::Plan;
+    use crate::types::{DnsServers, InboundMode};
+
+    fn steps() -> Vec<Step> {
+        let mut config = Settings::default().config;
+        config.inbound.mode = InboundMode::Tproxy;
+        config.dns.redirect = true;
+        config.dns.servers = DnsServers::All;
+        config.general.drop_invalid = true;
+        create(&Plan::new(&config, &Facts::default()).unwrap().ruleset)
+    }
+
+    #[test]
+    fn the_module_of_what_a_step_has_is_named_and_no_other() {
+        let steps = steps();
+        let of = |object: &str| {
+            let step = steps.iter().find(|step| step.object.to_string().contains(object));
+            modules(step.unwrap_or_else(|| panic!("no step {object}")), None)
+        };
+        assert_eq!(of("chain output"), ["nft_chain_nat"]);
+        assert_eq!(of("chain raw_output"), Vec::<&str>::new());
+        assert_eq!(of("chain outbound"), Vec::<&str>::new());
+        assert_eq!(of("set mesh_ports"), ["nf_tables_set"]);
+        assert_eq!(of("rule 'outbound, to the proxy'"), ["nft_redir"]);
+        assert_eq!(of("rule 'inbound, to the proxy as it is'"), ["nft_tproxy"]);
+        assert_eq!(of("rule 'an application asks a name server'"), ["nft_ct"]);
+        assert_eq!(of("rule 'loopback'"), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn the_kernel_says_by_a_place_which_of_several_it_lacks() {
+        let steps = steps();
+        for step in &steps {
+            let attributes = step.attributes.as_bytes();
+            let all = modules(step, None);
+            for offset in 0..attributes.len() + HEADERS_LENGTH + 8 {
+                let some = modules(step, Some(offset as u32));
+                assert!(some.iter().all(|module| all.contains(module)));
+                let place = attributes
+                    .get(offset.saturating_sub(HEADERS_LENGTH)..)
+                    .unwrap_or_default();
+                if step.kind == NFT_MSG_NEWRULE && place.starts_with(b"redir\0") {
+                    assert_eq!(some, ["nft_redir"]);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Network namespaces that are opened once: a path, and the PID in it, may lead to another one a moment later.
+
+use std::fs;
+use std::net::IpAddr;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use sidetrack::cni::error::Error;
+use sidetrack::cni::late::{self, Running};
+use sidetrack::cni::netconf::NetConf;
+use sidetrack::linux::netns;
+use sidetrack::mesh::pod::PodName;
+
+use crate::cni::{has_rules, request};
+use crate::common::Netns;
+use crate::temporary::Directory;
+
+const OWN: &str = "/proc/thread-self/ns/net";
+
+fn lead(link: &Path, to: &Netns) {
+    let _old = fs::remove_file(link);
+    symlink(to.path(), link).expect("a link");
+}
+
+fn open(path: &Path) -> netns::Netns {
+    netns::Netns::open(path.to_owned()).expect("a namespace")
+}
+
+#[test]
+fn a_handle_stays_with_its_namespace_whatever_becomes_of_the_path() {
+    let directory = Directory::new("netns-handle");
+    let link = directory.path().join("pod");
+    let (one, other) = (Netns::new(), Netns::new());
+    lead(&link, &one);
+    let opened = open(&link);
+    lead(&link, &other);
+    let inside = opened.run(|| netns::identity(OWN.as_ref()).expect("this thread's"));
+    assert_eq!(inside.expect("entered"), open(&one.path()).identity());
+    assert!(opened == open(&one.path()) && opened != open(&link));
+}
+
+#[test]
+fn repair_does_nothing_in_a_namespace_without_the_pods_addresses() {
+    let pod = Netns::new();
+    pod.ip("link add eth0 type veth peer name far0");
+    pod.ip("address add 10.99.0.2/24 dev eth0");
+    pod.ip("link set far0 up");
+    pod.ip("link set eth0 up");
+    let netconf = request("ADD", &pod.path()).netconf;
+    let netconf = NetConf::parse(netconf.to_string().as_bytes()).expect("a NetConf");
+    let name = PodName::default();
+    let opened = open(&pod.path());
+    let repair = |addresses: &[&str]| {
+        let addresses: Vec<IpAddr> = addresses.iter().map(|text| text.parse().expect("an address")).collect();
+        let running = Running {
+            pod: &name,
+            addresses: &addresses,
+            netns: &opened,
+        };
+        late::add(&netconf, &running, &[]).expect("nothing fails").is_some()
+    };
+    assert!(!repair(&["10.99.0.3", "fd00::3"]) && !has_rules(&pod));
+    assert!(!repair(&[]) && !has_rules(&pod));
+    assert!(repair(&["10.99.0.3", "10.99.0.2"]) && has_rules(&pod));
+}
+
+/// The installer has a network namespace of its own, and sees the host's processes elsewhere than in `/proc`.
+#[test]
+fn a_number_that_a_process_of_the_host_has_by_now_leads_to_no_repair() {
+    let proc = Directory::new("netns-proc");
+    let host = Netns::new();
+    for process in ["1", "77"] {
+        let directory = proc.path().join(process).join("ns");
+        fs::create_dir_all(&directory).expect("a directory");
+        lead(&directory.join("net"), &host);
+    }
+    let opened = open(&proc.path().join("77/ns/net"));
+    let looked = late::look(&opened, &[proc.path()]);
+    assert!(matches!(looked, Err(Error::Environment(_))), "{looked:?}");
+    assert!(late::look(&opened, &[]).is_ok());
+}
