@@ -18,7 +18,7 @@ use crate::mesh::annotations::OURS;
 use crate::mesh::annotations::table::all;
 use crate::mesh::pod::PodName;
 use crate::mesh::verdict::Verdict;
-use crate::options::table::OPTIONS;
+use crate::options::table::{OPTIONS, Scope};
 use crate::plan::Plan;
 use crate::render;
 
@@ -270,6 +270,51 @@ fn script(netconf: &NetConf) -> Option<String> {
         }
         Ok(Verdict::Left(_)) | Err(_) => None,
     }
+}
+
+/// All lists at their bounds, of what multiplies on iptables too.
+#[test]
+fn whatever_a_pod_may_list_is_few_enough_rules_for_iptables() {
+    let numbers = |count: u32| {
+        (0..count)
+            .map(|at| (2 * at + 1).to_string())
+            .collect::<Vec<_>>()
+            .join(",")
+    };
+    let address = |at: u32| std::net::Ipv4Addr::from_bits(2 * at + 1).to_string();
+    let addresses = |count: u32| (0..count).map(address).collect::<Vec<_>>().join(",");
+    let names = |prefix: &str| (0..64).map(|at| format!("{prefix}{at}")).collect::<Vec<_>>().join(",");
+    let mut annotations = serde_json::Map::new();
+    for option in OPTIONS.iter().filter(|option| option.scope == Scope::Pod) {
+        let text = match option.name {
+            "exclude-outbound-ports-for-uids" => format!("{}:{}", numbers(128), numbers(128)),
+            "exclude-interfaces" => names("a"),
+            "reroute-interfaces" => names("b"),
+            "dns-servers" => addresses(64),
+            "redirect-dns" | "drop-invalid" => "true".to_owned(),
+            name if name.ends_with("-cidrs") => addresses(4096),
+            name if name.ends_with("-ports")
+                || name.ends_with("ids")
+                || name.ends_with("-uid")
+                || name.ends_with("-gid") =>
+            {
+                numbers(1024)
+            }
+            _ => continue,
+        };
+        annotations.insert(format!("{OURS}{}", option.name), text.into());
+    }
+    let netconf = json!({
+        "cniVersion": "1.1.0", "name": "pods", "type": "sidetrack", "select": "always",
+        "runtimeConfig": { POD_ANNOTATIONS: annotations },
+    });
+    let netconf = NetConf::parse(netconf.to_string().as_bytes()).unwrap();
+    let text = script(&netconf).unwrap();
+    let rules = text.lines().filter(|line| line.contains("-A ")).count();
+    assert!(
+        (20_000..crate::backend::iptables::MAX_RULES).contains(&rules),
+        "{rules}"
+    );
 }
 
 proptest! {
