@@ -24,15 +24,17 @@ fn sysctl(netns: &Netns, setting: &str) {
 #[test]
 fn a_namespace_that_drops_marked_packets_is_refused_for_tproxy_on_every_backend() {
     for backend in BACKENDS {
-        let netns = Pod::new().netns;
-        sysctl(&netns, &format!("{SET}=1"));
-        let untouched = state(&netns, backend);
-        let run = sidetrack(&netns, &[&["apply", "--backend", backend], TPROXY].concat());
+        // With the neighbour's namespace the interfaces would go.
+        let pod = Pod::new();
+        let netns = &pod.netns;
+        sysctl(netns, &format!("{SET}=1"));
+        let untouched = state(netns, backend);
+        let run = sidetrack(netns, &[&["apply", "--backend", backend], TPROXY].concat());
         run.failed(1, &[SET, "no inbound IPv4 connection", "--inbound-mode redirect"]);
-        assert_eq!(state(&netns, backend), untouched);
+        assert_eq!(state(netns, backend), untouched);
         // Nothing is marked.
-        apply(&netns, backend, &[]);
-        apply(&netns, backend, &[TPROXY, &["--ip-family", "ipv6"]].concat());
+        apply(netns, backend, &[]);
+        apply(netns, backend, &[TPROXY, &["--ip-family", "ipv6"]].concat());
     }
 }
 
