@@ -4,12 +4,13 @@ use std::fmt::Display;
 
 use tracing::Level;
 
-use super::install::Applied;
+use super::install::{Applied, HalfClosed, NoTimeouts};
 use super::{Change, RuleBackend};
 use crate::facts::{Facts, Ipv6};
 use crate::options::{Config, Dialect};
 use crate::plan::Plan;
 use crate::render;
+use crate::ruleset::TcpState;
 use crate::types::{DnsServers, Families, Family, InboundMode, IpFamily, Number, Ranges};
 
 /// Logs a plan that was put in place, with what it was made from: one event. The rules follow at level `debug`.
@@ -58,11 +59,13 @@ pub fn log(config: &Config, facts: &Facts, plan: &Plan, backend: RuleBackend, ap
         exclude_interfaces = list(&general.exclude_interfaces),
         reroute_interfaces = list(&general.reroute_interfaces),
         drop_invalid = general.drop_invalid.then_some(true),
+        close_wait_timeout = general.close_wait_timeout.map(|timeout| timeout.to_string()),
         loopback_cidr = %general.loopback_cidr,
         tproxy_mark = tproxy.then(|| inbound.tproxy_mark.get()),
         tproxy_route_table = tproxy.then(|| inbound.tproxy_route_table.get()),
         "{message}"
     );
+    log_half_closed(&applied.half_closed);
     if applied.change == Change::Unchanged {
         for missing in &applied.added {
             tracing::warn!(%missing, "this was missing and has been put back");
@@ -70,6 +73,28 @@ pub fn log(config: &Config, facts: &Facts, plan: &Plan, backend: RuleBackend, ap
     }
     if tracing::enabled!(Level::DEBUG) {
         tracing::debug!(nft = render::nft::script(plan), "the rules");
+    }
+}
+
+fn log_half_closed(half_closed: &HalfClosed) {
+    let settings = TcpState::ALL.map(TcpState::setting).join(", ");
+    match half_closed {
+        HalfClosed::AsPlanned => {}
+        HalfClosed::BySettings {
+            why: why @ NoTimeouts::InKernel,
+        } => {
+            tracing::warn!(%why, settings, "timeouts of half-closed connections are settings here, not rules");
+        }
+        HalfClosed::BySettings {
+            why: why @ NoTimeouts::InIptables,
+        } => {
+            tracing::info!(%why, settings, "timeouts of half-closed connections are settings here, not rules");
+        }
+        HalfClosed::NotAsPlanned { why, error } => tracing::warn!(
+            %why,
+            error,
+            "--close-wait-timeout has no effect: half-closed connections may break after a minute of silence"
+        ),
     }
 }
 

@@ -87,6 +87,11 @@ impl KernelError {
         }
     }
 
+    /// Whether the kernel would take the same rules without timeouts.
+    pub fn lacks_timeouts(&self) -> bool {
+        matches!(self, Self::Nftables(error) if error.lacks_timeouts())
+    }
+
     /// Whether rules may have been changed all the same. Then they may need what was added for them.
     pub fn may_have_changed_rules(&self) -> bool {
         match self {

@@ -10,8 +10,9 @@ use super::{Change, Kernel, KernelError, Observed, RuleBackend};
 use crate::facts::{InstalledChain, Ipv6, UsableAddresses};
 use crate::linux::netlink::NetlinkError;
 use crate::linux::route::{Loopback, RouteError};
+use crate::linux::sysctl::SysctlError;
 use crate::plan::Prerequisite;
-use crate::ruleset::Ruleset;
+use crate::ruleset::{Ruleset, Timeouts};
 
 /// Something done to the namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,6 +172,10 @@ impl Kernel for Fake {
             Some(_) => Change::Replaced,
         };
         self.answer(Operation::ApplyRules(backend), change)
+    }
+
+    fn raise_timeouts(&mut self, _: &Timeouts) -> Result<(), SysctlError> {
+        Ok(())
     }
 
     fn remove_rules(&mut self, backend: RuleBackend) -> Result<bool, KernelError> {

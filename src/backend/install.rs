@@ -1,5 +1,6 @@
 //! In which order a plan is put in place and taken away, and what is undone where something fails.
 
+use std::fmt;
 use std::net::Ipv6Addr;
 
 use super::choice::{Chosen, choose};
@@ -7,6 +8,7 @@ use super::iptables::IptablesError;
 use super::nftables::NftablesError;
 use super::{Change, Kernel, KernelError, Observed, RuleBackend};
 use crate::plan::{Plan, Prerequisite};
+use crate::ruleset::Ruleset;
 use crate::types::Backend;
 
 /// What applying a plan did.
@@ -16,6 +18,47 @@ pub struct Applied {
     pub change: Change,
     /// What they need, as far as it was not there yet.
     pub added: Vec<Prerequisite>,
+    /// How half-closed connections are remembered.
+    pub half_closed: HalfClosed,
+}
+
+/// Who says for how long the kernel remembers half-closed connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HalfClosed {
+    /// The rules, or nobody where the plan leaves it to the kernel.
+    AsPlanned,
+    /// Not the rules: `why`. The kernel's settings for all connections of the namespace were raised instead.
+    BySettings {
+        /// Why not the rules.
+        why: NoTimeouts,
+    },
+    /// The kernel's settings, as they are: `why`.
+    NotAsPlanned {
+        /// Why not the rules.
+        why: NoTimeouts,
+        /// Why the settings could not be raised.
+        error: String,
+    },
+}
+
+/// Why rules have no timeouts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoTimeouts {
+    /// The kernel has no objects for them.
+    InKernel,
+    /// The backend cannot make any.
+    InIptables,
+}
+
+impl fmt::Display for NoTimeouts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::InKernel => {
+                "this kernel has no ct timeout objects: they take the module nft_ct and CONFIG_NF_CONNTRACK_TIMEOUT"
+            }
+            Self::InIptables => "iptables cannot give connections timeouts by itself",
+        })
+    }
 }
 
 /// What cleaning up removed.
@@ -66,9 +109,9 @@ pub fn apply_with(
     let wanted = Prerequisite::of(plan);
     let mut added = Vec::new();
     let installed = observed.holds_rules(backend);
-    let result = add(kernel, &wanted, &mut added).and_then(|()| kernel.apply_rules(backend, &plan.ruleset, installed));
-    let change = match result {
-        Ok(change) => change,
+    let result = add(kernel, &wanted, &mut added).and_then(|()| apply_rules(kernel, &plan.ruleset, backend, installed));
+    let (change, half_closed) = match result {
+        Ok(done) => done,
         // Rules that may be in force may need what was added. Where they are not, it does no harm.
         Err(cause) if cause.may_have_changed_rules() => return Err(cause),
         Err(cause) => return Err(undo(kernel, &wanted, observed, cause)),
@@ -84,7 +127,11 @@ pub fn apply_with(
     // Routes go before their rules. Where one stays, so does its rule: that is how the next run finds it.
     left_over.extend(stale.into_iter().rev().find_map(|what| kernel.remove(what).err()));
     if left_over.is_empty() {
-        Ok(Applied { change, added })
+        Ok(Applied {
+            change,
+            added,
+            half_closed,
+        })
     } else {
         Err(KernelError::LeftOver(left_over))
     }
@@ -142,6 +189,33 @@ fn several(mut errors: Vec<KernelError>) -> KernelError {
         1 => errors.swap_remove(0),
         _ => KernelError::Several(errors),
     }
+}
+
+/// Writes the rules; where those cannot hold timeouts, the kernel's settings take their place. Without those the rules are
+/// worth as much as any others.
+fn apply_rules(
+    kernel: &mut dyn Kernel,
+    ruleset: &Ruleset,
+    backend: RuleBackend,
+    installed: bool,
+) -> Result<(Change, HalfClosed), KernelError> {
+    let (change, why) = match (kernel.apply_rules(backend, ruleset, installed), backend) {
+        (Err(error), _) if error.lacks_timeouts() => {
+            let change = kernel.apply_rules(backend, &ruleset.without_timeouts(), installed)?;
+            (change, NoTimeouts::InKernel)
+        }
+        (result, RuleBackend::Nftables) => return Ok((result?, HalfClosed::AsPlanned)),
+        (result, RuleBackend::IptablesNft | RuleBackend::IptablesLegacy) => (result?, NoTimeouts::InIptables),
+    };
+    let half_closed = match ruleset.timeouts.map(|timeouts| kernel.raise_timeouts(&timeouts)) {
+        None => HalfClosed::AsPlanned,
+        Some(Ok(())) => HalfClosed::BySettings { why },
+        Some(Err(error)) => HalfClosed::NotAsPlanned {
+            why,
+            error: error.to_string(),
+        },
+    };
+    Ok((change, half_closed))
 }
 
 fn add(kernel: &mut dyn Kernel, wanted: &[Prerequisite], added: &mut Vec<Prerequisite>) -> Result<(), KernelError> {

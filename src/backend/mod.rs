@@ -28,8 +28,9 @@ use crate::drift::Difference;
 use crate::facts::InstalledChain;
 use crate::linux::lock::Lock;
 use crate::linux::route::{Loopback, Route, RouteError};
+use crate::linux::sysctl::{self, SysctlError};
 use crate::plan::Prerequisite;
-use crate::ruleset::{Installed, Ruleset};
+use crate::ruleset::{Installed, Ruleset, TcpState, Timeouts};
 use crate::types::Family;
 
 /// What applying a ruleset did.
@@ -78,6 +79,12 @@ pub trait Kernel {
     /// # Errors
     /// They cannot or may not be written. Nothing was changed then, unless [`KernelError::may_have_changed_rules`].
     fn apply_rules(&mut self, backend: RuleBackend, ruleset: &Ruleset, installed: bool) -> Result<Change, KernelError>;
+
+    /// Has the kernel wait at least so long in these states, whatever the connection.
+    ///
+    /// # Errors
+    /// There is no such setting, or it may not be changed.
+    fn raise_timeouts(&mut self, timeouts: &Timeouts) -> Result<(), SysctlError>;
 
     /// Removes our rules of this backend. Returns whether there were any.
     ///
@@ -216,6 +223,13 @@ impl Kernel for Namespace {
 
     fn apply_rules(&mut self, backend: RuleBackend, ruleset: &Ruleset, installed: bool) -> Result<Change, KernelError> {
         self.rules(backend)?.apply(ruleset, installed)
+    }
+
+    fn raise_timeouts(&mut self, timeouts: &Timeouts) -> Result<(), SysctlError> {
+        for state in TcpState::ALL {
+            sysctl::raise(&state.setting(), timeouts.of(state).seconds())?;
+        }
+        Ok(())
     }
 
     fn remove_rules(&mut self, backend: RuleBackend) -> Result<bool, KernelError> {

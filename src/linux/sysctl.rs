@@ -28,12 +28,31 @@ fn hint(kind: io::ErrorKind) -> &'static str {
 ///
 /// # Errors
 /// There is no such setting, or it must not be written, or not to this value.
-pub fn write(name: &str, value: &str) -> Result<(), SysctlError> {
+fn write(name: &str, value: &str) -> Result<(), SysctlError> {
     fs::write(path(name), value).map_err(|reason| SysctlError {
         name: name.to_owned(),
         value: value.to_owned(),
         reason,
     })
+}
+
+/// Sets `name` to `value`, unless it is a number that is at least as large. Returns whether it was set.
+///
+/// # Errors
+/// There is no such setting, it must not be written, or it is no number.
+pub fn raise(name: &str, value: u32) -> Result<bool, SysctlError> {
+    let failed = |reason| SysctlError {
+        name: name.to_owned(),
+        value: value.to_string(),
+        reason,
+    };
+    let text = fs::read_to_string(path(name)).map_err(failed)?;
+    let not_a_number = || failed(io::ErrorKind::InvalidData.into());
+    let now: u32 = text.trim().parse().map_err(|_| not_a_number())?;
+    if now >= value {
+        return Ok(false);
+    }
+    write(name, &value.to_string()).map(|()| true)
 }
 
 fn path(name: &str) -> PathBuf {

@@ -40,6 +40,7 @@ mod foreign_cleanup;
 mod foreign_writers;
 mod front_ends;
 mod groups;
+mod half_closed;
 mod iptables;
 mod istio;
 mod kuma;

@@ -16,8 +16,9 @@ const MULTIPORT: usize = 15;
 ///
 /// A base chain becomes a chain of ours and a jump to it, first in the built-in chain. A rule that looks into sets
 /// becomes one for each address, user and group, and for every 15 ports; where it looks into several sets, one for
-/// each combination.
+/// each combination. Timeouts are left out: iptables has none.
 pub fn lower(ruleset: &Ruleset) -> Tables {
+    let ruleset = &ruleset.without_timeouts();
     let mut tables = Tables::default();
     for chain in &ruleset.chains {
         for table in tables_of(ruleset, chain) {
@@ -184,6 +185,8 @@ fn targets(action: &Action, families: &[Family]) -> Vec<(Option<Family>, Vec<Str
             ALL_BITS,
         ]),
         Action::SetZone(Zone(zone)) => words(["-j", "CT", "--zone", &zone.to_string()]),
+        // The target CT takes the name of timeouts that another program has to make (iptables-extensions(8)).
+        Action::SetTimeouts => return Vec::new(),
     };
     let family = match families {
         [] => return Vec::new(),

@@ -14,7 +14,6 @@ pub struct Draft {
     /// Items of lists that are not valid, and that are left out.
     pub(super) left_out: Vec<Invalid>,
     pub(super) netns: Option<String>,
-    pub(super) close_wait: Option<i64>,
     pub(super) mode: Option<String>,
     pub(super) program: Option<String>,
 }
@@ -60,7 +59,6 @@ impl Draft {
             Ok(settings) if mistakes.is_empty() => Ok(Request {
                 settings,
                 netns: self.netns.filter(|path| !path.is_empty()),
-                close_wait: self.close_wait.filter(|seconds| *seconds != 0),
             }),
             _ => Err(mistakes),
         }
