@@ -5,6 +5,7 @@ use std::fmt::Display;
 use tracing::Level;
 
 use super::install::{Applied, HalfClosed, NoTimeouts};
+use super::running::{LOOSE, Survivors};
 use super::{Change, RuleBackend};
 use crate::facts::{Facts, Ipv6};
 use crate::options::{Config, Dialect};
@@ -66,6 +67,7 @@ pub fn log(config: &Config, facts: &Facts, plan: &Plan, backend: RuleBackend, ap
         "{message}"
     );
     log_half_closed(&applied.half_closed);
+    log_survivors(&applied.survivors);
     if applied.change == Change::Unchanged {
         for missing in &applied.added {
             tracing::warn!(%missing, "this was missing and has been put back");
@@ -73,6 +75,25 @@ pub fn log(config: &Config, facts: &Facts, plan: &Plan, backend: RuleBackend, ap
     }
     if tracing::enabled!(Level::DEBUG) {
         tracing::debug!(nft = render::nft::script(plan), "the rules");
+    }
+}
+
+fn log_survivors(Survivors { open, disturbed }: &Survivors) {
+    match (open, disturbed) {
+        (Some(0), _) => {}
+        (open, Some(why)) => {
+            let open = open.map_or_else(|| "it cannot be seen how many".to_owned(), |open| open.to_string());
+            tracing::warn!(open_connections = open, why, "open connections do not go on");
+        }
+        (Some(open), None) => tracing::info!(
+            open_connections = open,
+            setting = format!("{LOOSE} = 0"),
+            "connections that are open go on past the proxy until they end"
+        ),
+        (None, None) => tracing::info!(
+            setting = format!("{LOOSE} = 0"),
+            "if connections are open, they go on past the proxy until they end"
+        ),
     }
 }
 

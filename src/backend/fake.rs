@@ -1,6 +1,7 @@
 //! A network namespace in memory: it holds what was put there, and fails where it is told to.
 
 use std::collections::HashMap;
+use std::io;
 
 use nix::errno::Errno;
 
@@ -29,6 +30,10 @@ pub type State = (Vec<Prerequisite>, Vec<Prerequisite>, HashMap<RuleBackend, Rul
 /// The namespace.
 pub struct Fake {
     pub nftables_supported: bool,
+    /// How many connections are open, where that can be seen.
+    pub open: Option<usize>,
+    /// Whether the kernel picks up connections in the middle.
+    pub loose: String,
     /// What others have added.
     pub foreign: Vec<Prerequisite>,
     /// Everything that succeeded, in order.
@@ -43,6 +48,8 @@ impl Default for Fake {
     fn default() -> Self {
         Self {
             nftables_supported: true,
+            open: Some(0),
+            loose: "1".to_owned(),
             foreign: Vec::new(),
             done: Vec::new(),
             ours: Vec::new(),
@@ -172,6 +179,14 @@ impl Kernel for Fake {
             Some(_) => Change::Replaced,
         };
         self.answer(Operation::ApplyRules(backend), change)
+    }
+
+    fn open_connections(&mut self) -> io::Result<usize> {
+        self.open.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn replace_loose(&mut self, value: &str) -> Result<String, SysctlError> {
+        Ok(std::mem::replace(&mut self.loose, value.to_owned()))
     }
 
     fn raise_timeouts(&mut self, _: &Timeouts) -> Result<(), SysctlError> {

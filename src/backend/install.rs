@@ -6,6 +6,7 @@ use std::net::Ipv6Addr;
 use super::choice::{Chosen, choose};
 use super::iptables::IptablesError;
 use super::nftables::NftablesError;
+use super::running::{OpenConnections, Survivors};
 use super::{Change, Kernel, KernelError, Observed, RuleBackend};
 use crate::plan::{Plan, Prerequisite};
 use crate::ruleset::Ruleset;
@@ -20,6 +21,8 @@ pub struct Applied {
     pub added: Vec<Prerequisite>,
     /// How half-closed connections are remembered.
     pub half_closed: HalfClosed,
+    /// The connections that were open before there were rules.
+    pub survivors: Survivors,
 }
 
 /// Who says for how long the kernel remembers half-closed connections.
@@ -109,13 +112,15 @@ pub fn apply_with(
     let wanted = Prerequisite::of(plan);
     let mut added = Vec::new();
     let installed = observed.holds_rules(backend);
+    let mut open = OpenConnections::leave_alone(kernel, observed);
     let result = add(kernel, &wanted, &mut added).and_then(|()| apply_rules(kernel, &plan.ruleset, backend, installed));
     let (change, half_closed) = match result {
         Ok(done) => done,
         // Rules that may be in force may need what was added. Where they are not, it does no harm.
         Err(cause) if cause.may_have_changed_rules() => return Err(cause),
-        Err(cause) => return Err(undo(kernel, &wanted, observed, cause)),
+        Err(cause) => return Err(undo(kernel, &wanted, observed, &open, cause)),
     };
+    open.try_again(kernel);
     let mut left_over = Vec::new();
     for other in RuleBackend::ALL {
         if other != backend && observed.holds_rules(other) {
@@ -131,6 +136,7 @@ pub fn apply_with(
             change,
             added,
             half_closed,
+            survivors: open.under(&plan.ruleset),
         })
     } else {
         Err(KernelError::LeftOver(left_over))
@@ -229,16 +235,23 @@ fn add(kernel: &mut dyn Kernel, wanted: &[Prerequisite], added: &mut Vec<Prerequ
 
 /// Takes away what is there now of what was wanted, and was not there before. Whether it was added cannot be told from
 /// the answers: one of them may have been lost.
-fn undo(kernel: &mut dyn Kernel, wanted: &[Prerequisite], observed: &Observed, cause: KernelError) -> KernelError {
+fn undo(
+    kernel: &mut dyn Kernel,
+    wanted: &[Prerequisite],
+    observed: &Observed,
+    open: &OpenConnections,
+    cause: KernelError,
+) -> KernelError {
     let before = observed.prerequisites();
     let added = |what: &Prerequisite| wanted.contains(what) && !before.contains(what);
-    let failures: Vec<KernelError> = match kernel.prerequisites() {
+    let mut failures: Vec<KernelError> = match kernel.prerequisites() {
         Ok(now) => {
             let added = now.into_iter().rev().filter(added);
             added.filter_map(|what| kernel.remove(what).err()).collect()
         }
         Err(error) => vec![error],
     };
+    failures.extend(open.undo(kernel).err().map(KernelError::from));
     if failures.is_empty() {
         return cause;
     }

@@ -17,6 +17,8 @@ mod observed;
 pub mod running;
 
 use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
 
 pub use self::choice::RuleBackend;
 pub use self::error::KernelError;
@@ -29,6 +31,7 @@ use crate::facts::InstalledChain;
 use crate::linux::lock::Lock;
 use crate::linux::route::{Loopback, Route, RouteError};
 use crate::linux::sysctl::{self, SysctlError};
+use crate::linux::tcp;
 use crate::plan::Prerequisite;
 use crate::ruleset::{Installed, Ruleset, TcpState, Timeouts};
 use crate::types::Family;
@@ -86,6 +89,19 @@ pub trait Kernel {
     /// There is no such setting, or it may not be changed.
     fn raise_timeouts(&mut self, timeouts: &Timeouts) -> Result<(), SysctlError>;
 
+    /// How many TCP connections are open that do not stay within the namespace.
+    ///
+    /// # Errors
+    /// They cannot be seen.
+    fn open_connections(&mut self) -> io::Result<usize>;
+
+    /// Sets whether the kernel takes a packet for the first one of its connection although it is not: [`running::LOOSE`].
+    /// Returns how it was set.
+    ///
+    /// # Errors
+    /// There is no such setting, as before conntrack is loaded, or it may not be changed.
+    fn replace_loose(&mut self, value: &str) -> Result<String, SysctlError>;
+
     /// Removes our rules of this backend. Returns whether there were any.
     ///
     /// # Errors
@@ -128,6 +144,8 @@ pub struct Namespace {
     route: Option<Route>,
     nftables: Option<Nftables>,
     iptables: Option<Iptables>,
+    /// Where else than at /proc a proc file system is mounted.
+    other_proc: Vec<PathBuf>,
 }
 
 impl Namespace {
@@ -146,6 +164,11 @@ impl Namespace {
             _lock: Lock::wait(),
             ..Self::default()
         }
+    }
+
+    /// Settings are looked for in these proc file systems, too: that of a container often cannot be written to.
+    pub fn has_proc_at(&mut self, places: &[&Path]) {
+        self.other_proc = places.iter().map(|place| (*place).to_owned()).collect();
     }
 
     pub(crate) fn route(&mut self) -> Result<&mut Route, RouteError> {
@@ -230,6 +253,14 @@ impl Kernel for Namespace {
             sysctl::raise(&state.setting(), timeouts.of(state).seconds())?;
         }
         Ok(())
+    }
+
+    fn open_connections(&mut self) -> io::Result<usize> {
+        tcp::open_connections()
+    }
+
+    fn replace_loose(&mut self, value: &str) -> Result<String, SysctlError> {
+        sysctl::replace(&self.other_proc, running::LOOSE, value)
     }
 
     fn remove_rules(&mut self, backend: RuleBackend) -> Result<bool, KernelError> {

@@ -13,3 +13,4 @@ pub mod resolvers;
 pub mod route;
 pub mod socket_options;
 pub mod sysctl;
+pub mod tcp;

@@ -189,9 +189,11 @@ pub const FAILURES: [&str; 6] = ["netns", "configuration", "plan", "rules", "unp
 /// What went wrong.
 pub fn repair(sandbox: &Sandbox, netns: PathBuf, places: &Places) -> Result<Outcome, Failure> {
     let attachment = sandbox.attachment(netns);
+    let pod = sandbox.pod.to_string();
+    let _logged = tracing::info_span!("repair", pod, container = sandbox.container).entered();
     let late = sandbox
         .netconf()
-        .and_then(|netconf| late::add(&netconf, &attachment, &[&places.proc, "/proc".as_ref()]));
+        .and_then(|netconf| late::add(&netconf, &attachment, &[&places.proc]));
     match late {
         Ok(None) => Ok(Outcome::NotNeeded("somebody else redirects its traffic by now")),
         Err(CniError::Netns(NetnsError::Open { .. })) => Ok(Outcome::NotNeeded("it has gone")),
