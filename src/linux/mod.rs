@@ -9,6 +9,7 @@ pub mod lock;
 pub mod netlink;
 pub mod netns;
 pub mod privilege;
+pub mod proc;
 pub mod resolvers;
 pub mod route;
 pub mod socket_options;

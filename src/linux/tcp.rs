@@ -1,8 +1,10 @@
 //! The TCP sockets of a network namespace, as the kernel lists them (proc_pid_net(5)).
 
-use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::proc;
 
 /// Both ends of a connection, as the socket at one of them sees them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,9 +66,7 @@ pub fn open_connections() -> io::Result<usize> {
 
 /// How many TCP sockets such a file counts.
 fn counted(path: &str) -> io::Result<Option<usize>> {
-    let mut buffer = [0; 1024];
-    let length = File::open(path)?.read(&mut buffer)?;
-    Ok(in_use(&String::from_utf8_lossy(&buffer[..length])))
+    Ok(in_use(&proc::read_short(path)?))
 }
 
 /// `TCP: inuse 3 orphan 0 tw 0 alloc 3 mem 0`

@@ -61,6 +61,7 @@ mod reroute;
 mod restricted_environment;
 mod routing;
 mod running;
+mod source_ports;
 mod system_calls;
 mod tproxy;
 mod traffic;

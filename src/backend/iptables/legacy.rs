@@ -5,7 +5,6 @@
 
 mod entries;
 
-use std::fs;
 use std::io::{self, ErrorKind};
 
 use std::path::Path;
@@ -18,6 +17,7 @@ use self::entries::{BuiltIn, Layout, Table};
 use crate::drift::BaseChain;
 use crate::facts::InstalledChain;
 use crate::linux::netlink::attempts;
+use crate::linux::proc;
 use crate::linux::socket_options;
 use crate::ruleset::{Hook, priority};
 use crate::types::Family;
@@ -133,7 +133,7 @@ fn tables() -> Result<Option<Vec<Titled>>, LegacyError> {
 
 /// Those of [`TABLES`] that exist; `None` where that cannot be seen.
 fn existing(protocol: &Protocol, family: Family) -> Result<Option<Vec<(&'static str, i32)>>, LegacyError> {
-    match fs::read_to_string(protocol.names) {
+    match proc::read_short(protocol.names) {
         Ok(names) => {
             let exists = |(table, _): &(&str, i32)| names.lines().any(|name| name == *table);
             Ok(Some(TABLES.into_iter().filter(exists).collect()))
