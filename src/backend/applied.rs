@@ -8,11 +8,30 @@ use super::install::{Applied, HalfClosed, NoTimeouts};
 use super::running::{LOOSE, Survivors};
 use super::{Change, RuleBackend};
 use crate::facts::{Facts, Ipv6};
+use crate::linux::interfaces;
 use crate::options::{Config, Dialect};
-use crate::plan::Plan;
+use crate::plan::{self, Plan};
 use crate::render;
 use crate::ruleset::TcpState;
 use crate::types::{DnsServers, Families, Family, InboundMode, IpFamily, Number, Ranges};
+
+/// Logs which options have no effect on a plan, in the network namespace of this thread. Whoever gave them would take it
+/// for granted that they have.
+pub fn warn_of_idle_options(config: &Config, facts: &Facts, plan: &Plan) {
+    for idle in plan::idle(config, facts, plan) {
+        tracing::warn!("{idle}");
+    }
+    let general = &config.general;
+    let named = [
+        ("--exclude-interfaces", &general.exclude_interfaces),
+        ("--reroute-interfaces", &general.reroute_interfaces),
+    ];
+    for (option, names) in named {
+        for name in names.iter().filter(|name| !interfaces::exists(name)) {
+            tracing::warn!("{option} {name} has no effect yet: there is no such interface now. See `ip link`");
+        }
+    }
+}
 
 /// Logs a plan that was put in place, with what it was made from: one event. The rules follow at level `debug`.
 pub fn log(config: &Config, facts: &Facts, plan: &Plan, backend: RuleBackend, applied: &Applied) {
@@ -31,13 +50,17 @@ pub fn log(config: &Config, facts: &Facts, plan: &Plan, backend: RuleBackend, ap
     };
     let families: Vec<String> = plan.ruleset.families.iter().map(|family| family.to_string()).collect();
     let tproxy = inbound.mode == InboundMode::Tproxy;
-    let is_istio_s = *dialect != Dialect::Sidetrack;
+    let rules_as = match dialect {
+        Dialect::Sidetrack => None,
+        Dialect::Istio(_) => Some("istio-iptables"),
+        Dialect::Kuma(_) => Some("kumactl"),
+    };
     tracing::info!(
         %backend,
         families = families.join(" and "),
         why = why(config, facts, plan.ruleset.families),
         mesh = %proxy.mesh,
-        rules_as = is_istio_s.then_some("istio-iptables"),
+        rules_as,
         proxy_uid = %proxy.uids,
         proxy_gid = %proxy.gids,
         inbound_mode = %inbound.mode,

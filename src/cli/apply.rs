@@ -31,9 +31,12 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     if matches.get_flag("persist") {
         return persist::apply(matches);
     }
-    let settings = settings(matches)?;
+    let mut settings = settings(matches)?;
     match args::text_or_variable(matches, "netns") {
-        Some(netns) => netns::administer(netns::path(&netns), || redirection::apply(&settings))?,
+        Some(netns) => {
+            redirection::settle_name_servers(&mut settings.config, &netns)?;
+            netns::administer(netns::path(&netns), || redirection::apply(&settings))?
+        }
         None => redirection::apply(&settings),
     }
 }

@@ -3,6 +3,7 @@
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Id};
 
+use crate::mesh::front_end::Mistake;
 use crate::options::problem::environment_name;
 use crate::options::table::{Group, OPTIONS, OptionSpec, Scope};
 
@@ -135,6 +136,11 @@ pub fn first_line(error: &clap::Error) -> Vec<String> {
     let text = error.to_string();
     let line = text.lines().next().unwrap_or_default();
     vec![line.strip_prefix("error: ").unwrap_or(line).to_owned()]
+}
+
+/// What is wrong, a sentence each.
+pub fn sentences(mistakes: &[Mistake]) -> Vec<String> {
+    mistakes.iter().map(ToString::to_string).collect()
 }
 
 /// The names of the arguments that a command line gives.

@@ -8,8 +8,8 @@ use serde_json::json;
 use super::failure::NEGATIVE;
 use super::settings::settings;
 use super::{args, front_end, output, redirection};
-use crate::backend::Namespace;
 use crate::backend::check::{Report, State};
+use crate::backend::{Namespace, applied};
 use crate::drift::Difference;
 use crate::linux::netns;
 use crate::mesh::redirectors::{Redirector, redirectors};
@@ -49,12 +49,15 @@ fn arguments(command: Command) -> Command {
 
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
-    let (settings, netns) = match front_end::asked(matches, &["json"]) {
+    let (mut settings, netns) = match front_end::asked(matches, &["json"]) {
         Some(asked) => asked?,
         None => (settings(matches)?, args::text_or_variable(matches, "netns")),
     };
     let (report, others) = match &netns {
-        Some(netns) => netns::within(netns::path(netns), || check(&settings))??,
+        Some(netns) => {
+            redirection::settle_name_servers(&mut settings.config, netns)?;
+            netns::within(netns::path(netns), || check(&settings))??
+        }
         None => check(&settings)?,
     };
     let removals = removals(&others, netns.as_deref());
@@ -77,10 +80,9 @@ fn check(settings: &Settings) -> anyhow::Result<(Report, Vec<Redirector>)> {
     if observed.legacy.is_none() {
         tracing::warn!("the rules of legacy iptables cannot be seen here, and are left out of the comparison");
     }
-    let plan = Plan::new(
-        &settings.config,
-        &redirection::facts(&settings.config, Some(&observed.loopback))?,
-    )?;
+    let facts = redirection::facts(&settings.config, Some(&observed.loopback))?;
+    let plan = Plan::new(&settings.config, &facts)?;
+    applied::warn_of_idle_options(&settings.config, &facts, &plan);
     let report = namespace.check(&plan, settings.install.backend, &observed)?;
     Ok((report, redirectors(observed.all_chains())))
 }

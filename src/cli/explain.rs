@@ -138,7 +138,16 @@ fn arguments(command: Command) -> Command {
 
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
-    let question = question(matches)?;
+    let mut question = question(matches)?;
+    if let Some(netns) = question.netns.clone() {
+        match &mut question.rules {
+            Source::Options(config) => redirection::settle_name_servers(config, &netns)?,
+            Source::Pod(Verdict::Redirected(redirected)) => {
+                redirection::settle_name_servers(&mut redirected.settings.config, &netns)?;
+            }
+            Source::Pod(Verdict::Left(_)) | Source::Saved(_) | Source::Kernel(_) => {}
+        }
+    }
     let answer = |coloured| answer(&question, matches.get_flag("json"), coloured);
     let coloured = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let text = match &question.netns {

@@ -11,7 +11,7 @@ use super::{apply, args, istio_iptables, kuma_init, linkerd_proxy_init};
 use crate::mesh::invocation::Invocation;
 use crate::mesh::{self, linkerd};
 use crate::options::{Settings, sources};
-use crate::types::Accounts;
+use crate::types::{Accounts, AccountsError};
 
 /// What a program asks for, or what is wrong with its command line; `None` where it is no command to redirect.
 type Settle = fn(Vec<OsString>, &[(&str, &str)], &dyn Accounts) -> Option<Result<Settings, Vec<String>>>;
@@ -119,13 +119,18 @@ struct AccountsOfImage {
 }
 
 impl Accounts for AccountsOfImage {
-    fn uid(&self, _: &str) -> Result<Option<u32>, String> {
+    fn uid(&self, _: &str) -> Result<Option<u32>, AccountsError> {
         self.asked.set(true);
         Ok(None)
     }
 
-    fn gid(&self, _: &str) -> Result<Option<u32>, String> {
+    fn gid(&self, _: &str) -> Result<Option<u32>, AccountsError> {
         self.asked.set(true);
         Ok(None)
+    }
+
+    /// The default user of a program is the one that its images have.
+    fn has_uid(&self, _: u32) -> Result<bool, AccountsError> {
+        Ok(true)
     }
 }

@@ -6,15 +6,16 @@ use std::path::{Path, PathBuf};
 use clap::{Arg, ArgMatches, Command};
 use thiserror::Error;
 
-use super::args::{self, first_line};
+use super::args::{self, first_line, sentences};
 use super::failure::Failure;
 use super::help::OF_ISTIO;
 use super::{logging, output, redirection};
 use crate::backend::Namespace;
 use crate::linux::accounts::AccountFiles;
 use crate::linux::netns;
+use crate::mesh::front_end::Mistake;
 use crate::mesh::istio::front_end::table::{SETTINGS, Setting};
-use crate::mesh::istio::front_end::{self, Mistake, Probe, Request, Task};
+use crate::mesh::istio::front_end::{self, Probe, Request, Task};
 use crate::options::{Config, Settings};
 use crate::plan::PASSTHROUGH_V4;
 use crate::probe::validation::{self, Validation};
@@ -92,9 +93,12 @@ fn help(setting: &Setting) -> String {
 
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
-    let request = request(matches)?;
-    match &request.netns {
-        Some(netns) => netns::within(netns::path(netns), || work(&request))?,
+    let mut request = request(matches)?;
+    match request.netns.clone() {
+        Some(netns) => {
+            redirection::settle_name_servers(&mut request.settings.config, &netns)?;
+            netns::within(netns::path(&netns), || work(&request))?
+        }
         None => work(&request),
     }
 }
@@ -131,7 +135,7 @@ pub fn settings(
     match front_end::read(flag, variable, accounts).request {
         Ok(request) if request.task == Task::Apply => Some(Ok(request.settings)),
         Ok(_) => None,
-        Err(mistakes) => Some(Err(mistakes.iter().map(ToString::to_string).collect())),
+        Err(mistakes) => Some(Err(sentences(&mistakes))),
     }
 }
 
@@ -140,7 +144,7 @@ fn failure(mistakes: Vec<Mistake>) -> Failure {
     let usage = mistakes
         .iter()
         .any(|mistake| matches!(mistake, Mistake::Value { usage: true, .. }));
-    let sentences = mistakes.iter().map(ToString::to_string).collect();
+    let sentences = sentences(&mistakes);
     if usage {
         Failure::Usage(sentences)
     } else {

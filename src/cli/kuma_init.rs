@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::args::{self, first_line};
+use super::args::{self, first_line, sentences};
 use super::failure::Failure;
 use super::help::OF_KUMA;
 use super::{logging, redirection};
@@ -100,7 +100,8 @@ pub fn settings_of(
         let found = variables.iter().find(|(variable, _)| *variable == name);
         found.map(|(_, value)| (*value).to_owned())
     };
-    Some(front_end::read(|setting| texts(setting.name), &[], variable, accounts).settings)
+    let parsed = front_end::read(|setting| texts(setting.name), &[], variable, accounts);
+    Some(parsed.settings.map_err(|mistakes| sentences(&mistakes)))
 }
 
 fn done(_: ()) -> ExitCode {
@@ -182,7 +183,7 @@ pub fn settings(matches: &ArgMatches) -> Result<Settings, Failure> {
     for warning in parsed.warnings {
         tracing::warn!("{warning}");
     }
-    parsed.settings.map_err(Failure::Input)
+    parsed.settings.map_err(|mistakes| Failure::Input(sentences(&mistakes)))
 }
 
 /// The files of this name, or standard input where it is `-`. An empty name is none.
@@ -242,7 +243,9 @@ fn validate(matches: &ArgMatches) -> anyhow::Result<()> {
         _ => None,
     };
     let settings = front_end::read(flag, &documents, args::variable, &AccountFiles).settings;
-    let config = settings.map_err(Failure::Input)?.config;
+    let config = settings
+        .map_err(|mistakes| Failure::Input(sentences(&mistakes)))?
+        .config;
     let families = redirection::plan(&config)?.ruleset.families;
     let inbound_port = config.proxy.inbound_port;
     let validation = Validation {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::args::{self, first_line};
+use super::args::{self, first_line, sentences};
 use super::failure::Failure;
 use super::help::OF_LINKERD;
 use super::{logging, redirection};
@@ -83,9 +83,7 @@ pub fn request(matches: &ArgMatches) -> Result<Request, Failure> {
     for item in parsed.left_out {
         tracing::error!("{item}");
     }
-    parsed
-        .request
-        .map_err(|mistakes| Failure::Input(mistakes.iter().map(ToString::to_string).collect()))
+    parsed.request.map_err(|mistakes| Failure::Input(sentences(&mistakes)))
 }
 
 /// What a command line asks for, or what is wrong with it. Its program reads neither variables nor names of users.
@@ -101,7 +99,7 @@ pub fn settings(
     let parsed = front_end::read(|setting| given(&matches, setting));
     Some(match parsed.request {
         Ok(request) => Ok(request.settings),
-        Err(mistakes) => Err(mistakes.iter().map(ToString::to_string).collect()),
+        Err(mistakes) => Err(sentences(&mistakes)),
     })
 }
 

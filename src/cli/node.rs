@@ -5,27 +5,30 @@ mod options;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{ArgMatches, Command};
 use serde_json::{Value, json};
 
 use self::options::{
-    BIN_DIR, CACHE_DIR, CONF_DIR, CONF_NAME, DRY_RUN, HEALTH_ADDRESS, JSON, MODE, NETNS_DIR, NODE_OPTIONS, NodeOption,
-    ONCE, PLUGIN_CONF, POD_NAME, POD_NAMESPACE, PROC_DIR, SOCKET_PATH, STANDALONE, UNINSTALL_ON_EXIT,
+    BIN_DIR, CACHE_DIR, CONF_DIR, CONF_NAME, DRY_RUN, EVICTION_INTERVAL, HEALTH_ADDRESS, JSON, MODE, NETNS_DIR,
+    NODE_OPTIONS, NodeOption, ONCE, PLUGIN_CONF, POD_NAME, POD_NAMESPACE, PROC_DIR, SOCKET_PATH, STANDALONE,
+    UNINSTALL_ON_EXIT,
 };
 use super::args;
 use super::failure::{Failure, SYSTEM};
 use super::output;
 use super::settings::logging_alone;
 use crate::node::entry::{self, Installer, daemon_set_of};
-use crate::node::layout::{self, Choice, Reason, Wanted};
+use crate::node::layout::{self, Choice, Judged, Reason, Wanted};
 use crate::node::repair::locate::Places;
 use crate::node::repair::state::{Mode, State};
-use crate::node::repair::{self, Found, RepairError, worker};
+use crate::node::repair::worker::{self, Repair};
+use crate::node::repair::{self, Found, RepairError};
 use crate::node::service::{self, Service};
 use crate::node::{Directories, Look, Node, health};
 use crate::options::table::{OPTIONS, Scope};
-use crate::types::Choice as _;
+use crate::types::{Choice as _, parse_duration};
 
 /// What `status` exits with where something is not as wanted.
 const NOT_AS_WANTED: u8 = 3;
@@ -101,9 +104,10 @@ fn install(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let health = take(health_address(matches), &mut problems);
     let once = take(ONCE.is_set(matches), &mut problems);
     let uninstall_on_exit = take(UNINSTALL_ON_EXIT.is_set(matches), &mut problems);
-    let repair = take(mode(matches), &mut problems);
-    let (Some(node), Some(health), Some(once), Some(uninstall_on_exit), Some(repair)) =
-        (node, health, once, uninstall_on_exit, repair)
+    let mode = take(mode(matches), &mut problems);
+    let eviction_interval = take(eviction_interval(matches), &mut problems);
+    let (Some(node), Some(health), Some(once), Some(uninstall_on_exit), Some(mode), Some(eviction_interval)) =
+        (node, health, once, uninstall_on_exit, mode, eviction_interval)
     else {
         return Err(Failure::Input(problems).into());
     };
@@ -115,7 +119,10 @@ fn install(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
             socket: SOCKET_PATH.text(matches).into(),
             health,
             uninstall_on_exit,
-            repair,
+            repair: Repair {
+                mode,
+                eviction_interval,
+            },
             places: places(matches),
         };
         service.run()?;
@@ -171,17 +178,19 @@ fn repair(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     } in look.found
     {
         worker::warn(&sandbox, warning.as_deref());
+        let state = match &state {
+            State::Lacking { netns, .. } if !dry_run => {
+                let outcome = repair::repair(&sandbox, netns.clone(), &places);
+                failed |= outcome.is_err();
+                worker::tell_outcome(&sandbox, &outcome);
+                state.after(&outcome)
+            }
+            _ => state,
+        };
+        left |= state.is_wrong();
         let (name, reason, pod) = (state.name(), state.reason(), sandbox.pod.to_string());
         let line = json!({ "pod": pod, "container": sandbox.container, "state": name, "reason": reason });
         output::print(&format!("{line}\n"))?;
-        match state {
-            State::Lacking { netns, .. } if !dry_run => {
-                let outcome = repair::repair(&sandbox, netns, &places);
-                failed |= outcome.is_err();
-                worker::tell_outcome(&sandbox, &outcome);
-            }
-            state => left |= state.is_wrong(),
-        }
     }
     Ok(match (failed, left) {
         (true, _) => ExitCode::from(SYSTEM),
@@ -198,6 +207,9 @@ fn status_as_json(node: &Node, look: &Look, installer: Option<String>) -> Value 
         "binary": node.directories.binary(),
         "configuration": look.layout.target.as_ref().ok().map(|name| node.directories.conf.join(name)),
         "installer": installer,
+        "files": look.files.iter().map(|Judged { name, verdict }| {
+            json!({ "file": name, "verdict": verdict.name(), "reason": verdict.reason() })
+        }).collect::<Vec<_>>(),
     })
 }
 
@@ -215,9 +227,14 @@ fn status_as_text(node: &Node, look: &Look, installer: Option<String>) -> String
         Ok(name) => (node.directories.conf.join(name), state(&look.layout.reasons)),
         Err(waiting) => (node.directories.conf.clone(), waiting.to_string()),
     };
+    let file = |Judged { name, verdict }: &Judged| match verdict.reason() {
+        reason if reason.is_empty() => format!("               {name}: {}\n", verdict.name()),
+        reason => format!("               {name}: {}: {reason}\n", verdict.name()),
+    };
+    let files: String = look.files.iter().map(file).collect();
     let installer = installer.unwrap_or_else(|| "not running, or not reached at --health-address".to_owned());
     format!(
-        "binary         {}: {binary}\nconfiguration  {}: {configuration}\ninstaller      {installer}\n",
+        "binary         {}: {binary}\nconfiguration  {}: {configuration}\n{files}installer      {installer}\n",
         node.directories.binary().display(),
         path.display(),
     )
@@ -263,10 +280,22 @@ fn places(matches: &ArgMatches) -> Places {
 fn mode(matches: &ArgMatches) -> Result<Mode, String> {
     let mode = Mode::parse(&MODE.text(matches));
     let mode = mode.map_err(|invalid| format!("--repair: {:?} is not {}", invalid.value, invalid.expected))?;
+    if !mode.is_built_in() {
+        let name = mode.name();
+        return Err(format!(
+            "--repair: {name:?} takes a build with the feature kubernetes, as scripts/build --features kubernetes \
+             and scripts/image sidetrack.tar --features kubernetes make. This one has off, report and in-place"
+        ));
+    }
     if mode != Mode::Off && !STANDALONE.text(matches).is_empty() {
         return Err(format!("--repair: {}", RepairError::Standalone));
     }
     Ok(mode)
+}
+
+fn eviction_interval(matches: &ArgMatches) -> Result<Duration, String> {
+    let interval = parse_duration(&EVICTION_INTERVAL.text(matches));
+    interval.map_err(|invalid| format!("--eviction-interval: {:?} is not {}", invalid.value, invalid.expected))
 }
 
 fn daemon_set(matches: &ArgMatches) -> Result<(String, String), String> {

@@ -58,7 +58,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
         Some(asked) => asked,
         None => settings(matches).map(|settings| (settings, args::text_or_variable(matches, "netns"))),
     };
-    let ((settings, netns), timeout) = match (settings, timeout(matches)) {
+    let ((mut settings, netns), timeout) = match (settings, timeout(matches)) {
         (Ok(settings), Ok(timeout)) => (settings, timeout),
         (Err(failure), Ok(_)) => return Err(failure.into()),
         (Ok(_), Err(problem)) => return Err(Failure::Input(vec![problem]).into()),
@@ -69,6 +69,9 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
             return Err(Failure::Usage([problems, vec![problem]].concat()).into());
         }
     };
+    if let Some(netns) = &netns {
+        redirection::settle_name_servers(&mut settings.config, netns)?;
+    }
     let prove = || prove(&settings.config, PORT, timeout);
     let report = match netns {
         Some(netns) => netns::within(netns::path(&netns), prove)??,

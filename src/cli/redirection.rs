@@ -4,7 +4,8 @@ use super::output;
 use crate::backend::install::{self, Removed};
 use crate::backend::{Namespace, RemovedForeign, RuleBackend, applied, iptables};
 use crate::facts::Facts;
-use crate::linux::resolvers::{self, ResolversError};
+use crate::linux::netns;
+use crate::linux::resolvers::{self, OfNamespace, ResolversError};
 use crate::linux::route::Loopback;
 use crate::mesh::Mesh;
 use crate::options::{Config, Settings};
@@ -23,9 +24,10 @@ pub fn apply(settings: &Settings) -> anyhow::Result<()> {
     let mut namespace = Namespace::claim();
     let observed = namespace.observe()?;
     observed.log_warnings();
-    observed.warn_of_ipv6(&settings.config);
+    observed.warn_of_ipv6(settings);
     let facts = facts(&settings.config, Some(&observed.loopback))?;
     let plan = Plan::new(&settings.config, &facts)?;
+    applied::warn_of_idle_options(&settings.config, &facts, &plan);
     let chosen = install::apply(&mut namespace, &plan, settings.install.backend, &observed)?;
     let backend = chosen.backend;
     if let Some(reason) = &chosen.fallback {
@@ -40,7 +42,9 @@ pub fn apply(settings: &Settings) -> anyhow::Result<()> {
 /// # Errors
 /// There is no such plan.
 pub fn text(settings: &Settings) -> anyhow::Result<String> {
-    let plan = plan(&settings.config)?;
+    let facts = seen(&settings.config)?;
+    let plan = Plan::new(&settings.config, &facts)?;
+    applied::warn_of_idle_options(&settings.config, &facts, &plan);
     Ok(match settings.dry_run.output {
         Output::Nft => render::nft::script(&plan),
         Output::Iptables => iptables::script(&plan),
@@ -73,8 +77,11 @@ pub fn seen(config: &Config) -> Result<Facts, ResolversError> {
 /// # Errors
 /// A file cannot be read.
 pub fn facts(config: &Config, loopback: Option<&Loopback>) -> Result<Facts, ResolversError> {
-    let asks_file = config.dns.redirect && config.dns.servers == DnsServers::ResolvConf;
-    let resolvers = if asks_file { resolvers::read()? } else { Vec::new() };
+    let resolvers = if asks_file(config) {
+        resolvers::read()?
+    } else {
+        Vec::new()
+    };
     Ok(match loopback {
         Some(loopback) => loopback.facts(resolvers),
         None => Facts {
@@ -82,6 +89,38 @@ pub fn facts(config: &Config, loopback: Option<&Loopback>) -> Result<Facts, Reso
             ..Facts::default()
         },
     })
+}
+
+/// Says which name servers' lookups are captured in another network namespace, where options leave that to its
+/// `/etc/resolv.conf`: this process sees another one. To be called before the namespace is entered, with all privileges.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn settle_name_servers(config: &mut Config, netns: &str) -> Result<(), ResolversError> {
+    if !asks_file(config) {
+        return Ok(());
+    }
+    match resolvers::of_namespace(&netns::path(netns))? {
+        OfNamespace::Own => {}
+        OfNamespace::Known(servers, from) => {
+            tracing::info!(netns, from, "the name servers are those of that network namespace");
+            config.dns.servers = DnsServers::These(servers);
+        }
+        OfNamespace::Unknown => {
+            tracing::warn!(
+                netns,
+                "the name servers of that network namespace are not known: lookups of any server are captured. \
+                 --dns-servers names them"
+            );
+            config.dns.servers = DnsServers::All;
+        }
+    }
+    Ok(())
+}
+
+/// Whether it depends on `/etc/resolv.conf` which lookups are captured.
+fn asks_file(config: &Config) -> bool {
+    config.dns.redirect && config.dns.servers == DnsServers::ResolvConf
 }
 
 /// Removes what is ours from this network namespace.

@@ -55,7 +55,7 @@ pub fn verdict(netconf: &NetConf, pod: &PodName) -> Result<Verdict, Error> {
 /// See [`Error`]. Nothing was changed then.
 pub fn add(netconf: &NetConf, attachment: &Attachment) -> Result<Outcome, Error> {
     refuse_host_netns(&attachment.netns)?;
-    let (reason, Settings { config, install, .. }) = match verdict(netconf, &attachment.pod)? {
+    let (reason, settings) = match verdict(netconf, &attachment.pod)? {
         Verdict::Left(Left { reason, .. }) => {
             tracing::info!("not redirected: {reason}");
             return Ok(Outcome::LetThrough(reason));
@@ -65,11 +65,11 @@ pub fn add(netconf: &NetConf, attachment: &Attachment) -> Result<Outcome, Error>
     tracing::info!("redirected: {reason}");
     writing(
         &attachment.netns,
-        install.backend,
+        settings.install.backend,
         &mut |backend, namespace, observed| {
             observed.log_warnings();
-            observed.warn_of_ipv6(&config);
-            put_in_place(netconf, &config, backend, namespace, observed).map(drop)
+            observed.warn_of_ipv6(&settings);
+            put_in_place(netconf, &settings.config, backend, namespace, observed).map(drop)
         },
     )?;
     Ok(Outcome::Redirected(reason))
@@ -116,6 +116,7 @@ pub(super) fn put_in_place(
 ) -> Result<Applied, Error> {
     let (config, facts) = seen(config, observed, &netconf.resolvers);
     let plan = Plan::new(&config, &facts)?;
+    applied::warn_of_idle_options(&config, &facts, &plan);
     let done = install::apply_with(namespace, &plan, backend, observed)?;
     applied::log(&config, &facts, &plan, backend, &done);
     Ok(done)

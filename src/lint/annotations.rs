@@ -6,7 +6,7 @@ use super::subject::{Said, Subject, find};
 use crate::mesh::annotations::table::{self as mesh_annotations, Annotation, Meaning};
 use crate::mesh::annotations::{OURS, REDIRECT};
 use crate::mesh::manifest::Pod;
-use crate::mesh::{MESHES, OptOut};
+use crate::mesh::{MESHES, Place};
 use crate::options::table;
 use crate::types::{Number, Range, Ranges};
 use crate::yaml::{Content, Entry, Node, Position};
@@ -50,12 +50,21 @@ fn says_how(name: &str) -> bool {
 
 /// Whether an annotation says how, or whether, a pod is redirected.
 fn is_about_redirection(name: &str) -> bool {
-    says_how(name) || name == REDIRECT || opt_outs().any(|known| known.annotation == name)
+    says_how(name) || name == REDIRECT || says_whether(name)
 }
 
-/// Every annotation of a mesh that keeps a pod from being redirected.
-fn opt_outs() -> impl Iterator<Item = &'static OptOut> {
-    MESHES.iter().flat_map(|mesh| mesh.opt_outs)
+/// Whether an annotation of a mesh says whether a pod is redirected.
+fn says_whether(name: &str) -> bool {
+    let is_opt_out = || {
+        MESHES
+            .iter()
+            .flat_map(|mesh| mesh.opt_outs)
+            .any(|known| known.annotation == name)
+    };
+    MESHES
+        .iter()
+        .any(|mesh| mesh.injection.place != Place::Label && mesh.injection.name == name)
+        || is_opt_out()
 }
 
 fn texts(annotations: &[Entry], report: &mut Report) {

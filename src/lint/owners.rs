@@ -4,6 +4,7 @@ use super::Report;
 use super::code::Code;
 use super::subject::Subject;
 use crate::mesh::container::{Container, Role, id};
+use crate::mesh::verdict::{Unseen, Where};
 use crate::types::{Gid, Id, Number, Ranges, Uid};
 use crate::yaml::Node;
 
@@ -48,14 +49,18 @@ fn unknown_proxy(subject: &Subject<'_>, container: &Container<'_>, report: &mut 
     };
     let known_by_group = gid.is_some_and(|gid| gid.is_none_or(|gid| gids.contains(gid)));
     if !uids.contains(uid) && !known_by_group {
+        let is_it = |unseen: &&Unseen| unseen.place == Where::User;
+        let advice = subject.unseen.iter().find(is_it);
+        let advice = advice.map(|Unseen { annotation, value, .. }| format!("; set {annotation}: \"{value}\""));
         let message = format!(
-            "{} runs as user {uid}; the rules exempt user {}{}",
+            "{} runs as user {uid}; the rules exempt user {}{}{}",
             container.called(),
             list(uids),
             match gids.is_empty() {
                 true => String::new(),
                 false => format!(" and group {}", list(gids)),
-            }
+            },
+            advice.unwrap_or_default()
         );
         report.add(Code::ProxyUnknown, node.at, message);
     }

@@ -15,8 +15,8 @@ pub fn look_at(subject: &Subject<'_>, report: &mut Report) {
         value,
     } in &subject.unseen
     {
-        // That the label and the annotation contradict each other is found anyway.
-        if *place != Where::Label {
+        // What comes of a user that is not exempt is a finding of its own.
+        if *place != Where::User {
             let message = format!("{what}, which no annotation tells; set {annotation}: \"{value}\"");
             report.add(Code::Unseen, *at, message);
         }

@@ -6,7 +6,7 @@
 use std::fs;
 use std::io::ErrorKind;
 
-use crate::types::Accounts;
+use crate::types::{Accounts, AccountsError};
 
 const PASSWD: &str = "/etc/passwd";
 
@@ -14,29 +14,32 @@ const PASSWD: &str = "/etc/passwd";
 pub struct AccountFiles;
 
 impl Accounts for AccountFiles {
-    fn uid(&self, name: &str) -> Result<Option<u32>, String> {
+    fn uid(&self, name: &str) -> Result<Option<u32>, AccountsError> {
         look_up(PASSWD, name)
     }
 
-    fn gid(&self, name: &str) -> Result<Option<u32>, String> {
+    fn gid(&self, name: &str) -> Result<Option<u32>, AccountsError> {
         look_up("/etc/group", name)
     }
 
-    fn has_uid(&self, uid: u32) -> Result<bool, String> {
+    fn has_uid(&self, uid: u32) -> Result<bool, AccountsError> {
         read(PASSWD, |bytes| has_number(bytes, uid))
     }
 }
 
-fn look_up(file: &str, name: &str) -> Result<Option<u32>, String> {
+fn look_up(file: &str, name: &str) -> Result<Option<u32>, AccountsError> {
     read(file, |bytes| number(bytes, name))
 }
 
-fn read<T>(file: &str, look: impl Fn(&[u8]) -> T) -> Result<T, String> {
-    match fs::read(file) {
-        Ok(bytes) => Ok(look(&bytes)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Err(format!("there is no {file} here; give the number")),
-        Err(error) => Err(format!("{file}: {error}")),
-    }
+fn read<T>(file: &str, look: impl Fn(&[u8]) -> T) -> Result<T, AccountsError> {
+    let bytes = fs::read(file).map_err(|source| {
+        let file = file.into();
+        match source.kind() {
+            ErrorKind::NotFound => AccountsError::Missing { file },
+            _ => AccountsError::Unreadable { file, source },
+        }
+    })?;
+    Ok(look(&bytes))
 }
 
 /// The fields of each line. What they hold, such as the name of a person, may be in any encoding.

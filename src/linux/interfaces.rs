@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use nix::ifaddrs::getifaddrs;
+use nix::net::if_::if_nametoindex;
 
 use crate::types::InterfaceName;
 
@@ -24,7 +25,13 @@ pub fn addresses() -> io::Result<Vec<(InterfaceName, IpAddr)>> {
     Ok(getifaddrs()?.filter_map(address).collect())
 }
 
-/// Of the interfaces with these addresses, the one that a call to `destination` leaves by, as far as its source tells. Nothing is sent.
+/// Whether this network namespace has an interface of this name.
+pub fn exists(name: &InterfaceName) -> bool {
+    if_nametoindex(name.as_str()).is_ok()
+}
+
+/// Of the interfaces with these addresses, the one that a call to `destination` leaves by, as far as its source tells. Nothing
+/// is sent.
 pub fn leading_to(destination: SocketAddr, addresses: &[(InterfaceName, IpAddr)]) -> Option<InterfaceName> {
     let any: SocketAddr = match destination {
         SocketAddr::V4(_) => ([0; 4], 0).into(),

@@ -1,54 +1,177 @@
-//! The name servers that this file system's processes ask (resolv.conf(5)).
+//! The name servers that processes ask (resolv.conf(5)): those of this file system, or of another network namespace.
 
-use std::fs;
-use std::io::{self, ErrorKind};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read as _};
 use std::net::IpAddr;
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
 
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use thiserror::Error;
+
+use super::netns::{Identity, identity};
+
+const FILE: &str = "/etc/resolv.conf";
+
+/// More than any such file has. A process of another file system decides how long its file is.
+const MAX_LENGTH: u64 = 64 * 1024;
 
 /// The file is there, and cannot be read.
 #[derive(Debug, Error)]
 #[error(
-    "reading /etc/resolv.conf, whose name servers' lookups are to be captured: {0}. \
-     Name the servers with --dns-servers, or pass --dns-servers all"
+    "reading {}, whose name servers' lookups are to be captured: {reason}. \
+     Name the servers with --dns-servers, or pass --dns-servers all", path.display()
 )]
-pub struct ResolversError(#[source] io::Error);
+pub struct ResolversError {
+    path: PathBuf,
+    reason: io::Error,
+}
+
+/// The name servers of another network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OfNamespace {
+    /// It is the one that this process is in: its own file counts.
+    Own,
+    /// These, each once; never none. And the file or files that name them.
+    Known(Vec<IpAddr>, String),
+    /// Nothing that can be seen names any.
+    Unknown,
+}
 
 /// The name servers of `/etc/resolv.conf`; none where there is no such file.
 ///
 /// # Errors
 /// It cannot be read.
 pub fn read() -> Result<Vec<IpAddr>, ResolversError> {
-    match fs::read_to_string("/etc/resolv.conf") {
-        Ok(text) => Ok(name_servers(&text)),
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            tracing::debug!("no name servers: there is no /etc/resolv.conf");
-            Ok(Vec::new())
+    Ok(read_file(Path::new(FILE))?.unwrap_or_default())
+}
+
+/// The name servers that processes in a network namespace ask: those of the file that ip-netns(8) mounts for them, else
+/// those of the processes that are in it.
+///
+/// # Errors
+/// A file of ip-netns(8) cannot be read.
+pub fn of_namespace(netns: &Path) -> Result<OfNamespace, ResolversError> {
+    let own = identity(Path::new("/proc/self/ns/net"));
+    let (Ok(wanted), Ok(own)) = (identity(netns), own) else {
+        // Whoever enters it tells why it cannot be.
+        return Ok(OfNamespace::Own);
+    };
+    if wanted == own {
+        return Ok(OfNamespace::Own);
+    }
+    for name in names(wanted) {
+        let path = Path::new("/etc/netns").join(name).join("resolv.conf");
+        if let Some(servers) = read_file(&path)?.filter(|servers| !servers.is_empty()) {
+            return Ok(OfNamespace::Known(servers, path.display().to_string()));
         }
-        Err(error) => Err(ResolversError(error)),
+    }
+    let (mut servers, mut files) = (Vec::new(), Vec::new());
+    for process in processes(wanted) {
+        let path = process.join("root/etc/resolv.conf");
+        match read_beneath(&process.join("root")) {
+            Ok(text) => {
+                let found = name_servers(&text, &path);
+                if found.iter().any(|server| !servers.contains(server)) {
+                    files.push(path.display().to_string());
+                    servers.extend(found);
+                }
+            }
+            Err(error) => tracing::debug!(path = %path.display(), %error, "these name servers are not known"),
+        }
+    }
+    Ok(if servers.is_empty() {
+        OfNamespace::Unknown
+    } else {
+        OfNamespace::Known(once(servers), files.join(", "))
+    })
+}
+
+/// The names that `ip netns` knows a network namespace by.
+fn names(wanted: Identity) -> Vec<std::ffi::OsString> {
+    let entries = fs::read_dir("/run/netns").into_iter().flatten().flatten();
+    let is_it = |entry: &fs::DirEntry| identity(&entry.path()).is_ok_and(|found| found == wanted);
+    let mut names: Vec<_> = entries.filter(is_it).map(|entry| entry.file_name()).collect();
+    names.sort();
+    names
+}
+
+/// The processes in a network namespace, as directories of proc(5): oldest IDs first.
+fn processes(wanted: Identity) -> Vec<PathBuf> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let mut numbers: Vec<u32> = numbers.collect();
+    numbers.sort_unstable();
+    let directories = numbers
+        .into_iter()
+        .map(|number| Path::new("/proc").join(number.to_string()));
+    directories
+        .filter(|process| identity(&process.join("ns/net")).is_ok_and(|found| found == wanted))
+        .collect()
+}
+
+/// The name servers of a file; `None` where it does not exist.
+fn read_file(path: &Path) -> Result<Option<Vec<IpAddr>>, ResolversError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(name_servers(&String::from_utf8_lossy(&bytes), path))),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            tracing::debug!(path = %path.display(), "no name servers: there is no such file");
+            Ok(None)
+        }
+        Err(reason) => Err(ResolversError {
+            path: path.to_owned(),
+            reason,
+        }),
     }
 }
 
+/// The text of `/etc/resolv.conf` below another root directory. Links lead nowhere else (`RESOLVE_IN_ROOT`, since Linux
+/// 5.6), and nothing but a regular file is opened: whoever owns that file system decides what is there.
+fn read_beneath(root: &Path) -> io::Result<String> {
+    let root = File::open(root)?;
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT);
+    let found = File::from(openat2(&root, FILE, how)?);
+    if !found.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))?;
+    file.take(MAX_LENGTH).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 /// The addresses in the lines that begin with `nameserver`, each once. The interface of a link-local one is left out.
-fn name_servers(text: &str) -> Vec<IpAddr> {
+/// What is no address is logged: neither resolvers nor we take anything from such a line.
+fn name_servers(text: &str, path: &Path) -> Vec<IpAddr> {
     let mut servers = Vec::new();
     for line in text.lines() {
         let mut words = line.split_ascii_whitespace();
         if words.next() != Some("nameserver") {
             continue;
         }
-        let address = words
-            .next()
-            .and_then(|word| word.split('%').next())
-            .and_then(|word| word.parse::<IpAddr>().ok())
-            .map(|address| address.to_canonical());
-        if let Some(address) = address
-            && !servers.contains(&address)
-        {
-            servers.push(address);
+        let word = words.next().unwrap_or_default();
+        let address = word.split('%').next().unwrap_or_default().parse::<IpAddr>();
+        match address {
+            Ok(address) => servers.push(address.to_canonical()),
+            Err(_) => tracing::warn!(
+                path = %path.display(),
+                "the name server {word:?} is no IP address, and is left out: nothing but the address may stand there"
+            ),
         }
     }
-    servers
+    once(servers)
+}
+
+fn once(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+    let mut once = Vec::new();
+    for address in addresses {
+        if !once.contains(&address) {
+            once.push(address);
+        }
+    }
+    once
 }
 
 #[cfg(test)]
@@ -58,8 +181,38 @@ mod tests {
     #[test]
     fn name_servers_are_found_among_other_lines() {
         let text = "# nameserver 9.9.9.9\nsearch a.b\nnameserver 10.96.0.10\n nameserver\t::1 # no comment\n\
-                    nameserver fe80::1%eth0\nnameserver ::ffff:10.96.0.10\nnameserver bad\nnameservers 1.1.1.1\n";
-        let servers: Vec<String> = name_servers(text).iter().map(ToString::to_string).collect();
+                    nameserver fe80::1%eth0\nnameserver ::ffff:10.96.0.10\nnameserver bad\nnameservers 1.1.1.1\n\
+                    nameserver 10.0.0.1;\nnameserver\n";
+        let servers: Vec<String> = name_servers(text, Path::new(FILE))
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(servers, ["10.96.0.10", "::1", "fe80::1"]);
+    }
+
+    #[test]
+    fn the_namespace_of_this_process_has_the_file_of_this_process() {
+        for path in ["/proc/self/ns/net", "/proc/thread-self/ns/net", "/no/such/namespace"] {
+            assert_eq!(of_namespace(Path::new(path)).unwrap(), OfNamespace::Own, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_none_is_not_opened() {
+        let root = std::env::temp_dir().join(format!("sidetrack-resolvers-{}", std::process::id()));
+        fs::create_dir_all(root.join("etc")).unwrap();
+        let file = root.join("etc/resolv.conf");
+        nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        let of_fifo = read_beneath(&root);
+        fs::remove_file(&file).unwrap();
+        // Absolute, as systemd-resolved has it: below that root, not below ours.
+        std::os::unix::fs::symlink("/etc/passwd", &file).unwrap();
+        let of_link = read_beneath(&root);
+        fs::write(root.join("etc/passwd"), "nameserver 10.0.0.1\n").unwrap();
+        let of_link_to_file = read_beneath(&root);
+        fs::remove_dir_all(&root).unwrap();
+        assert!(of_fifo.unwrap_err().to_string().contains("no regular file"));
+        assert_eq!(of_link.unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(of_link_to_file.unwrap(), "nameserver 10.0.0.1\n");
     }
 }

@@ -2,7 +2,7 @@
 
 use super::annotations::Annotations;
 use super::annotations::table::{Annotation, Meaning, Reader, annotation, option};
-use super::{Delivery, Mesh, OptOut, is_false};
+use super::{Delivery, Injection, Mesh, OptOut, Place, is_false, is_true};
 use crate::types::{Invalid, MeshName};
 
 /// The init container that its injector adds.
@@ -14,6 +14,7 @@ pub const CONSUL: Mesh = Mesh {
     option: MeshName::Consul,
     delivery: Delivery::ToLoopback,
     dns_over_tcp: true,
+    dns_on_loopback: true,
     domain: "consul.hashicorp.com",
     options: &[
         ("proxy-inbound-port", "20000"),
@@ -33,6 +34,12 @@ pub const CONSUL: Mesh = Mesh {
         // Written for a CNI plugin alone. Without one, the init container redirects.
         (TRAFFIC_CONFIG, None),
     ],
+    injection: Injection {
+        name: "consul.hashicorp.com/connect-inject",
+        place: Place::Annotation,
+        yes: is_true,
+        no: is_false,
+    },
     opt_outs: &[OptOut {
         annotation: "consul.hashicorp.com/transparent-proxy",
         says: is_false,

@@ -3,6 +3,7 @@
 pub mod annotations;
 pub mod consul;
 pub mod container;
+pub mod front_end;
 pub mod go;
 pub mod invocation;
 pub mod istio;
@@ -18,7 +19,7 @@ pub mod verdict;
 use self::annotations::Annotations;
 use self::annotations::table::{Annotation, Said};
 use crate::options::problem::Problem;
-use crate::options::{Config, Layer, Settings, table};
+use crate::options::{Layer, Settings, table};
 use crate::types::{InboundMode, IpFamily, MeshName, NoAccounts, Ports, Uids};
 
 /// What is known of a mesh.
@@ -32,6 +33,9 @@ pub struct Mesh {
     pub delivery: Delivery,
     /// Whether its proxy answers name lookups over TCP too. Where it does not, they are left alone.
     pub dns_over_tcp: bool,
+    /// Whether its DNS is a name server on loopback that passes nothing on to itself: then lookups of that server are
+    /// captured of everybody, whatever else is excluded.
+    pub dns_on_loopback: bool,
     /// How the domains of its annotations and labels end.
     pub domain: &'static str,
     /// The options that its injector sets redirection up with unless it is told otherwise, where they are not our
@@ -42,6 +46,8 @@ pub struct Mesh {
     pub rewrites_probes: bool,
     /// What its injector leaves on a pod with a sidecar: all of these annotations, with this value where there is one.
     pub mark: &'static [(&'static str, Option<&'static str>)],
+    /// What tells its injector whether to inject a pod.
+    pub injection: Injection,
     /// The annotations that keep a pod from being redirected, whatever else it has.
     pub opt_outs: &'static [OptOut],
     /// Its annotations that say how a pod is redirected.
@@ -96,11 +102,11 @@ pub fn delivery(name: MeshName) -> Delivery {
     named(name).map_or(Delivery::FromPassthrough, |mesh| mesh.delivery)
 }
 
-/// The mesh, where IPv6 is left alone since its proxy does not listen on it unless its own settings say so.
-pub fn leaves_ipv6_alone(config: &Config) -> Option<&'static Mesh> {
-    let by_default = |mesh: &&Mesh| mesh.layer().ip_family == Some(IpFamily::Ipv4);
-    let mesh = named(config.proxy.mesh).filter(by_default);
-    mesh.filter(|_| config.general.ip_family == IpFamily::Ipv4)
+/// The mesh, where IPv6 is left alone since its proxy does not listen on it unless its own settings say so, and nobody
+/// asked for that.
+pub fn leaves_ipv6_alone(settings: &Settings) -> Option<&'static Mesh> {
+    let is_left = settings.config.general.ip_family == IpFamily::Ipv4 && !settings.names_family;
+    named(settings.config.proxy.mesh).filter(|_| is_left)
 }
 
 /// The settings that `layer` leads to: where it is silent its mesh decides, and then the defaults.
@@ -109,7 +115,11 @@ pub fn leaves_ipv6_alone(config: &Config) -> Option<&'static Mesh> {
 /// Every contradiction between values.
 pub fn settings(layer: Layer) -> Result<Settings, Vec<Problem>> {
     let name = layer.mesh.unwrap_or(MeshName::Istio);
-    let settings = Settings::from_layer(layer.over(defaults(name)))?;
+    let names_family = layer.ip_family.is_some();
+    let settings = Settings {
+        names_family,
+        ..Settings::from_layer(layer.over(defaults(name)))?
+    };
     let tproxy = settings.config.inbound.mode == InboundMode::Tproxy;
     if tproxy && delivery(name) != Delivery::FromPassthrough {
         let reason = format!("the proxy of {name} does not take connections by TPROXY; leave one of them out");
@@ -150,6 +160,31 @@ fn defaults(name: MeshName) -> Layer {
             ..Layer::default()
         },
     }
+}
+
+/// What tells an injector whether to inject a pod. A pod that bears the mark of an injected sidecar is past that: whatever
+/// these say then, its proxy is there.
+#[derive(Debug)]
+pub struct Injection {
+    /// The annotation, or the label.
+    pub name: &'static str,
+    /// Where it is read.
+    pub place: Place,
+    /// Whether this value asks for a sidecar.
+    pub yes: fn(&str) -> bool,
+    /// Whether this value keeps the injector away.
+    pub no: fn(&str) -> bool,
+}
+
+/// Where an injector reads what it is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Among the annotations.
+    Annotation,
+    /// Among the labels.
+    Label,
+    /// Among the labels; among the annotations where no label of this name is there, not even an empty one.
+    LabelOrAnnotation,
 }
 
 /// An annotation that keeps a pod from being redirected where it has certain values.

@@ -1,47 +1,111 @@
 //! The directory of network configurations: read as a whole, and changed a step at a time.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::io::ErrorKind;
-use std::path::Path;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
 
-use super::layout::{self, Snapshot, Step};
+use super::layout::{self, Content, Folder, Snapshot, Step};
 use crate::linux::files::{self, Access, FileError};
 
 /// A network configuration is a few kilobytes; what is larger than this is none.
 const MAX_CONFIGURATION: u64 = 1 << 20;
 
-/// Reads the configurations in a directory, and the originals that we keep there.
+/// Reads the configurations in a directory, the originals that we keep there, and the folders of plugins.
 ///
 /// # Errors
 /// The directory cannot be read, or is none.
 pub fn snapshot(directory: &Path) -> Result<Snapshot, FileError> {
-    let mut snapshot = Snapshot::new();
+    let mut snapshot = Snapshot::default();
     for entry in files::entries(directory)? {
-        let Ok(name) = entry.file_name().into_string() else {
-            continue;
-        };
-        if layout::concerns_us(&name)
-            && let Some(text) = read_configuration(&entry.path())?
-        {
-            snapshot.insert(name, text);
+        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        match entry.file_name().into_string() {
+            Ok(name) if is_directory => snapshot.insert_folder(name, folder(&entry.path())),
+            Ok(name) if layout::concerns_us(&name) => {
+                if let Some(content) = content(&entry.path(), &name) {
+                    if let Some(target) = link_target(directory, &entry.path()) {
+                        snapshot.insert_link(name.clone(), target);
+                    }
+                    snapshot.insert(name, content);
+                }
+            }
+            // What is no folder itself may lead to one.
+            Ok(name) => match fs::metadata(entry.path()) {
+                Ok(metadata) if metadata.is_dir() => snapshot.insert_folder(name, folder(&entry.path())),
+                Ok(_) => snapshot.insert_other(name),
+                Err(error) => snapshot.insert_folder(name, Folder::Unreadable(why(&entry.path(), &error))),
+            },
+            Err(name) => {
+                let why = "its name is not UTF-8: give it another one".to_owned();
+                snapshot.insert(name.to_string_lossy().into_owned(), Content::Unreadable(why));
+            }
         }
     }
     Ok(snapshot)
 }
 
-/// The text of a configuration; `None` where there is no file, or nothing that could be a text.
-fn read_configuration(path: &Path) -> Result<Option<String>, FileError> {
-    // Only files are opened: opening a pipe would wait for a writer.
-    let text = match fs::metadata(path) {
-        Ok(metadata) if metadata.is_file() && metadata.len() <= MAX_CONFIGURATION => fs::read_to_string(path),
-        Ok(_) => return Ok(None),
+/// Where a link leads to: to a name of the directory, or to a path elsewhere.
+fn link_target(directory: &Path, path: &Path) -> Option<PathBuf> {
+    fs::read_link(path).ok()?;
+    let target = fs::canonicalize(path).ok()?;
+    let directory = fs::canonicalize(directory).ok()?;
+    Some(target.strip_prefix(directory).map(Path::to_owned).unwrap_or(target))
+}
+
+fn folder(path: &Path) -> Folder {
+    let entries = match fs::read_dir(path).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
+        Ok(entries) => entries,
+        Err(error) => return Folder::Unreadable(why(path, &error)),
+    };
+    let mut plugins = BTreeMap::new();
+    for entry in entries {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if !is_directory
+            && layout::is_folder_plugin(&name)
+            && let Some(content) = content(&entry.path(), &name)
+        {
+            plugins.insert(name, content);
+        }
+    }
+    Folder::Files(plugins)
+}
+
+/// What a file holds; `None` where it has gone since the directory was read.
+fn content(path: &Path, name: &str) -> Option<Content> {
+    let bytes = match fs::metadata(path) {
+        // Only files are opened: opening a pipe would wait for a writer.
+        Ok(metadata) if !metadata.is_file() => return Some(Content::NotAFile),
+        Ok(metadata) if metadata.len() > MAX_CONFIGURATION => {
+            let why = format!("it is larger than {MAX_CONFIGURATION} bytes");
+            return Some(Content::Unreadable(why));
+        }
+        Ok(_) => fs::read(path),
         Err(error) => Err(error),
     };
-    match text {
-        Ok(text) => Ok(Some(text)),
-        // Gone since the directory was read, a link to nowhere, or no text.
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidData) => Ok(None),
-        Err(error) => Err(FileError::system("reading", path)(error)),
+    match bytes.map(String::from_utf8) {
+        Ok(Ok(text)) => Some(Content::Text(text)),
+        // libcni takes such bytes in strings.
+        Ok(Err(error)) => match String::from_utf8_lossy(error.as_bytes()) {
+            text if layout::is_taken(name, &text) => {
+                Some(Content::Unreadable("it is not UTF-8: write it as UTF-8".to_owned()))
+            }
+            text => Some(Content::Text(text.into_owned())),
+        },
+        Err(error) if error.kind() == ErrorKind::NotFound && fs::symlink_metadata(path).is_err() => None,
+        Err(error) => Some(Content::Unreadable(why(path, &error))),
+    }
+}
+
+/// Why something cannot be read, and what to do.
+fn why(path: &Path, error: &io::Error) -> String {
+    match fs::read_link(path) {
+        Ok(target) => format!(
+            "it is a link to {}, which cannot be read from here: {error}. A container has another root than the node: \
+             mount the directory that it leads to at the same path in the installer's container, or make it a file",
+            target.display()
+        ),
+        Err(_) => format!("it cannot be read: {error}. Run as root; where SELinux is enforced, as spc_t"),
     }
 }
 
@@ -70,7 +134,13 @@ fn write(directory: &Path, name: &str, was: Option<&str>, text: &str, like: &str
         Err(error) if error.kind() == ErrorKind::NotFound => Access::CONFIGURATION,
         Err(error) => return Err(FileError::system("reading", &path)(error)),
     };
-    let is_unchanged = || Ok(read_configuration(&path)?.as_deref() == was);
+    let is_unchanged = || {
+        Ok(match content(&path, name) {
+            None => was.is_none(),
+            Some(Content::Text(text)) => Some(text.as_str()) == was,
+            Some(Content::NotAFile | Content::Unreadable(_)) => false,
+        })
+    };
     files::replace(&path, &mut text.as_bytes(), access, is_unchanged)
 }
 
@@ -92,10 +162,11 @@ mod tests {
             };
             assert!(matches!(take(&directory, &step), Err(FileError::Changed(_))));
         }
-        assert_eq!(
-            snapshot(&directory).unwrap(),
-            Snapshot::from([("a.conflist".to_owned(), "theirs".to_owned())])
-        );
+        assert_eq!(snapshot(&directory).unwrap(), {
+            let mut theirs = Snapshot::default();
+            theirs.insert("a.conflist".to_owned(), Content::Text("theirs".to_owned()));
+            theirs
+        });
         assert_eq!(files::entries(&directory).unwrap().len(), 1, "nothing unfinished stays");
         fs::remove_dir_all(directory).unwrap();
     }

@@ -17,8 +17,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::NodeError;
 use super::metrics::Metrics;
 
-/// How many connections may be open.
-const MAX_CONNECTIONS: usize = 64;
+/// How many connections may be open. One that is busy has that many newer ones of grace before its place is taken.
+const MAX_CONNECTIONS: usize = 256;
 /// How many are accepted between two looks at those that are open.
 const MAX_ACCEPTED: usize = 16;
 /// The longest request, in bytes.

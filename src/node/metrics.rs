@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::layout::Reason;
+use super::layout::{Reason, Verdict};
 
 /// A metric.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +41,12 @@ pub const CONTENDED: Metric = Metric {
     name: "sidetrack_node_contended",
     kind: "gauge",
     help: "1 if repairs are slowed down, since somebody keeps undoing them",
+};
+/// One for each name of a [`Verdict`].
+pub const CONFIGURATIONS: Metric = Metric {
+    name: "sidetrack_node_configurations",
+    kind: "gauge",
+    help: "Files in the directory of network configurations, by verdict; with one that is blocking, containerd takes none",
 };
 /// One for each of [`PARTS`].
 pub const DEGRADED: Metric = Metric {
@@ -86,11 +92,12 @@ pub const BUILD: Metric = Metric {
 };
 
 /// All metrics.
-pub const METRICS: [Metric; 11] = [
+pub const METRICS: [Metric; 12] = [
     REPAIRS,
     FAILURES,
     READY,
     CONTENDED,
+    CONFIGURATIONS,
     DEGRADED,
     PLUGIN_RUNS,
     PLUGIN_RUN_SECONDS,
@@ -136,6 +143,9 @@ impl Default for Metrics {
         metrics.add(FAILURES, &[], 0.0);
         metrics.set(READY, &[], 0.0);
         metrics.set(CONTENDED, &[], 0.0);
+        for verdict in Verdict::NAMES {
+            metrics.set(CONFIGURATIONS, &[("verdict", verdict)], 0.0);
+        }
         for part in PARTS {
             metrics.set(DEGRADED, &[("part", part)], 0.0);
         }

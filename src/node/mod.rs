@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use nix::errno::Errno;
 use thiserror::Error;
 
-use self::layout::{Layout, Reason, Waiting, Wanted};
+use self::layout::{Judged, Layout, Reason, Verdict, Waiting, Wanted};
 use crate::linux::files::{self, FileError};
 
 /// What the installer could not do.
@@ -36,6 +36,9 @@ pub enum NodeError {
     /// There is no configuration to join, and nobody waits for one.
     #[error("{0}. Without --once, the installer waits for it")]
     Waiting(Waiting),
+    /// What the runtime takes is not known. All else was done.
+    #[error("{0}")]
+    Unreadable(String),
     /// Files cannot be watched.
     #[error("watching for changes: {0}. The limits are fs.inotify.max_user_instances and max_user_watches")]
     Watch(Errno),
@@ -89,8 +92,10 @@ pub struct Look {
     pub binary: Option<Reason>,
     /// How the configurations should be.
     pub layout: Layout,
-    /// The names of the configurations that a runtime would take.
-    pub valid: Vec<String>,
+    /// What becomes of each file.
+    pub files: Vec<Judged>,
+    /// The folders that configurations take plugins from.
+    pub folders: Vec<PathBuf>,
 }
 
 impl Look {
@@ -111,11 +116,23 @@ impl Look {
     /// What keeps a pod that starts now from our plugin, in words; `None` where all is in place.
     pub fn missing(&self) -> Option<String> {
         let reasons = self.reason_names();
-        match &self.layout.target {
-            Err(waiting) => Some(waiting.to_string()),
+        let not_as_wanted = match &self.layout.target {
+            Err(waiting) => return Some(waiting.to_string()),
             Ok(target) if !reasons.is_empty() => Some(format!("not as wanted ({target}): {reasons}")),
             Ok(_) => None,
-        }
+        };
+        let unreadable = self.files.iter().filter_map(|Judged { name, verdict }| match verdict {
+            Verdict::Unreadable(why) => Some(format!("{name} comes first and may be what the runtime takes: {why}")),
+            _ => None,
+        });
+        let missing: Vec<String> = not_as_wanted.into_iter().chain(unreadable).collect();
+        (!missing.is_empty()).then(|| missing.join("; "))
+    }
+
+    /// Whether a runtime would take the configuration with this name, if no other came first.
+    pub fn is_valid(&self, name: &str) -> bool {
+        let is_valid = |judged: &Judged| matches!(judged.verdict, Verdict::Joined | Verdict::Unused);
+        self.files.iter().any(|judged| judged.name == name && is_valid(judged))
     }
 }
 
@@ -126,11 +143,13 @@ impl Node {
     /// Something cannot be read.
     pub fn look(&self) -> Result<Look, FileError> {
         let snapshot = conf_dir::snapshot(&self.directories.conf)?;
-        let is_valid = |name: &&String| layout::is_valid(&snapshot, name);
+        let layout = layout::install(&snapshot, &self.wanted);
+        let folders = layout::plugin_folders(&snapshot).into_iter();
         Ok(Look {
             binary: binary::look(&self.directories.binary())?,
-            layout: layout::install(&snapshot, &self.wanted),
-            valid: snapshot.keys().filter(is_valid).cloned().collect(),
+            files: layout::judge(&snapshot, &self.wanted, &layout),
+            layout,
+            folders: folders.map(|folder| self.directories.conf.join(folder)).collect(),
         })
     }
 
@@ -185,6 +204,9 @@ impl Directories {
     /// A directory cannot be read, or is none.
     pub fn remove_unfinished(&self) -> Result<(), FileError> {
         files::remove_unfinished(&self.bin)?;
-        files::remove_unfinished(&self.conf)
+        files::remove_unfinished(&self.conf)?;
+        let folders = layout::plugin_folders(&conf_dir::snapshot(&self.conf)?);
+        let mut folders = folders.into_iter().map(|folder| self.conf.join(folder));
+        folders.try_for_each(|folder| files::remove_unfinished(&folder))
     }
 }

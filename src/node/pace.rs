@@ -1,4 +1,4 @@
-//! How fast to insist, when somebody else keeps undoing what we do: a pure decision.
+//! How fast to insist where another process keeps reverting our changes, and how often to disturb: pure decisions.
 
 use std::time::{Duration, Instant};
 
@@ -57,6 +57,31 @@ impl Pace {
     fn is_recent(&self, now: Instant) -> bool {
         self.last
             .is_some_and(|last| now.saturating_duration_since(last) <= PEACE)
+    }
+}
+
+/// At most one action in each interval.
+#[derive(Debug)]
+pub struct Spacing {
+    interval: Duration,
+    next: Option<Instant>,
+}
+
+impl Spacing {
+    /// Where nothing was done yet, an action may be taken at once.
+    pub fn new(interval: Duration) -> Self {
+        Self { interval, next: None }
+    }
+
+    /// How long to wait until the next action.
+    pub fn wait(&self, now: Instant) -> Duration {
+        self.next
+            .map_or(Duration::ZERO, |next| next.saturating_duration_since(now))
+    }
+
+    /// An action was taken.
+    pub fn acted(&mut self, now: Instant) {
+        self.next = now.checked_add(self.interval);
     }
 }
 
@@ -135,6 +160,19 @@ mod tests {
         pace.nothing_to_do();
         assert!(!pace.is_waiting() && pace.is_contended(start));
         assert!(!pace.is_contended(start + 2 * PEACE));
+    }
+
+    #[test]
+    fn an_action_waits_for_the_interval_after_the_last_one() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let mut spacing = Spacing::new(30 * second);
+        assert_eq!(spacing.wait(start), Duration::ZERO);
+        spacing.acted(start);
+        assert_eq!(spacing.wait(start + 10 * second), 20 * second);
+        assert_eq!(spacing.wait(start + 31 * second), Duration::ZERO);
+        let mut unlimited = Spacing::new(Duration::ZERO);
+        unlimited.acted(start);
+        assert_eq!(unlimited.wait(start), Duration::ZERO);
     }
 
     #[test]

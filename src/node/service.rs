@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::layout::Waiting;
-use super::metrics::{CONTENDED, DEGRADED, FAILURES, Metrics, REPAIRS};
+use super::layout::{Judged, Verdict, Waiting};
+use super::metrics::{CONFIGURATIONS, CONTENDED, DEGRADED, FAILURES, Metrics, REPAIRS};
 use super::pace::{Pace, growing};
 use super::repair::locate::Places;
 use super::repair::state::Mode;
-use super::repair::worker::Worker;
+use super::repair::worker::{Repair, Worker};
 use super::reports::{self, Place, Receiver};
 use super::watch::{Pause, Watch};
 use super::{Directories, Look, Node, NodeError, health};
@@ -38,7 +38,7 @@ pub struct Service {
     /// Whether everything is taken away when it is told to stop.
     pub uninstall_on_exit: bool,
     /// What is done about pods that lack their rules.
-    pub repair: Mode,
+    pub repair: Repair,
     /// Where such pods are found.
     pub places: Places,
 }
@@ -52,9 +52,11 @@ pub fn once(node: &Node) -> Result<(), NodeError> {
     for _ in 0..TRIES {
         let look = node.look()?;
         if look.reasons().is_empty() {
+            tell_files(&look.files, &[]);
+            let missing = look.missing();
             let target = look.layout.target.map_err(NodeError::Waiting)?;
             tracing::info!(target, "in place");
-            return Ok(());
+            return missing.map_or(Ok(()), |missing| Err(NodeError::Unreadable(missing)));
         }
         match node.install(&look) {
             Ok(()) => tell(&look),
@@ -77,6 +79,21 @@ pub fn uninstall(directories: &Directories, socket: &Path) -> Result<(), NodeErr
     Ok(reports::remove(socket)?)
 }
 
+/// Logs the files that a runtime does not take, and those that are not known to be taken.
+fn tell_files(files: &[Judged], told: &[Judged]) {
+    for judged in files.iter().filter(|judged| !told.contains(judged)) {
+        let (file, reason) = (&judged.name, judged.verdict.reason());
+        match judged.verdict {
+            Verdict::Blocking(_) => tracing::warn!(file, reason, "a configuration that no runtime takes"),
+            Verdict::Broken(_) => tracing::info!(file, reason, "a configuration that no runtime takes"),
+            Verdict::Unreadable(_) => {
+                tracing::error!(file, reason, "a configuration that the runtime may take cannot be read");
+            }
+            Verdict::Joined | Verdict::Unused | Verdict::Unread(_) => {}
+        }
+    }
+}
+
 fn tell(look: &Look) {
     let target = look.layout.target.as_ref().map_or("", String::as_str);
     tracing::info!(target, reasons = look.reason_names(), "put right");
@@ -96,13 +113,13 @@ impl Service {
         self.node.directories.remove_unfinished()?;
         let mut keeper = Keeper::new(&self.node, &metrics);
         let ours = Arc::new(AtomicBool::new(false));
-        if self.repair != Mode::Off {
+        if self.repair.mode != Mode::Off {
             Worker::start(&self.node, &self.places, self.repair, &metrics, &ours)?;
         }
         loop {
             metrics.turned();
             tracing::trace!("looking");
-            secondary.watch(&mut watch);
+            secondary.watch(&mut watch, &keeper.folders);
             let is_ours = desk.is_ours();
             ours.store(is_ours, Ordering::Release);
             let pause = if is_ours {
@@ -143,8 +160,8 @@ impl<'s> Secondary<'s> {
         }
     }
 
-    fn watch(&mut self, watch: &mut Watch) {
-        let renewed = watch.renew();
+    fn watch(&mut self, watch: &mut Watch, folders: &[PathBuf]) {
+        let renewed = watch.renew(folders);
         match &renewed {
             Err(error) if !self.is_polling => tracing::warn!(
                 %error,
@@ -225,6 +242,10 @@ struct Keeper<'n> {
     target: Option<String>,
     /// Since when it has been gone.
     gone: Option<Instant>,
+    /// The folders of plugins at the last look.
+    folders: Vec<PathBuf>,
+    /// What was logged of files, unless it was changed since.
+    told_files: Vec<Judged>,
 }
 
 impl<'n> Keeper<'n> {
@@ -237,6 +258,8 @@ impl<'n> Keeper<'n> {
             told: None,
             target: None,
             gone: None,
+            folders: Vec::new(),
+            told_files: Vec::new(),
         }
     }
 
@@ -277,10 +300,16 @@ impl<'n> Keeper<'n> {
     fn look_and_act(&mut self, now: Instant) -> Result<Duration, FileError> {
         let look = self.node.look()?;
         self.metrics.set_missing(look.missing());
+        if self.folders != look.folders {
+            // They are not watched yet.
+            self.folders.clone_from(&look.folders);
+            return Ok(Duration::ZERO);
+        }
         let settles_in = self.settles_in(&look, now);
         if !settles_in.is_zero() {
             return Ok(settles_in);
         }
+        self.tell_files(&look);
         let reasons = look.reasons();
         if reasons.is_empty() {
             if self.told.as_ref() != Some(&look.layout.target) {
@@ -315,10 +344,21 @@ impl<'n> Keeper<'n> {
         Ok(Duration::ZERO)
     }
 
+    /// Counts the files by verdict, and logs what was not logged yet.
+    fn tell_files(&mut self, look: &Look) {
+        for name in Verdict::NAMES {
+            let files = look.files.iter().filter(|file| file.verdict.name() == name);
+            self.metrics
+                .set(CONFIGURATIONS, &[("verdict", name)], files.count() as f64);
+        }
+        tell_files(&look.files, &self.told_files);
+        self.told_files.clone_from(&look.files);
+    }
+
     /// How long to wait, since the configuration that had our entry is gone or half written: its owner may be about
     /// to put it back.
     fn settles_in(&mut self, look: &Look, now: Instant) -> Duration {
-        let is_gone = |target: &String| look.layout.target.as_ref() != Ok(target) && !look.valid.contains(target);
+        let is_gone = |target: &String| look.layout.target.as_ref() != Ok(target) && !look.is_valid(target);
         if !self.target.as_ref().is_some_and(is_gone) {
             self.gone = None;
             return Duration::ZERO;

@@ -57,13 +57,13 @@ impl Watch {
         })
     }
 
-    /// Watches the directories that are there now. Must be called before each look: a directory may have been made
-    /// anew. One that is watched already is not watched twice. Where that fails, the next call tries again.
+    /// Watches the directories that are there now, and these. Must be called before each look: a directory may have been
+    /// made anew. One that is watched already is not watched twice. Where that fails, the next call tries again.
     ///
     /// # Errors
     /// The node has no inotify instance or no watch left (inotify(7), `/proc/sys/fs/inotify`). Changes are not told then;
     /// [`wait`](Self::wait) ends soon instead.
-    pub fn renew(&mut self) -> Result<(), Errno> {
+    pub fn renew(&mut self, more: &[PathBuf]) -> Result<(), Errno> {
         let inotify = match self.inotify.take() {
             Some(inotify) => inotify,
             None => Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?,
@@ -77,7 +77,7 @@ impl Watch {
             | AddWatchFlags::IN_ATTRIB
             | AddWatchFlags::IN_MOVE_SELF
             | AddWatchFlags::IN_ONLYDIR;
-        for directory in &self.directories {
+        for directory in self.directories.iter().chain(more) {
             match inotify.add_watch(directory, events) {
                 // Whoever looks there next will tell.
                 Ok(_) | Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES) => {}

@@ -106,6 +106,8 @@ pub struct Settings {
     pub dry_run: DryRun,
     /// How to log.
     pub logging: Logging,
+    /// Whether somebody said which families are redirected, rather than the mesh's defaults.
+    pub names_family: bool,
 }
 
 impl Settings {
@@ -133,6 +135,7 @@ impl Settings {
             layer.include_outbound_cidrs.get_or_insert_with(Cidrs::default);
         }
         Self {
+            names_family: layer.ip_family.is_some(),
             config: Config {
                 proxy: Proxy::from_layer(&mut layer),
                 inbound: Inbound::from_layer(&mut layer),

@@ -387,7 +387,11 @@ mod tests {
         for option in OPTIONS {
             (option.read)(&mut layer, &[(option.default)()], &NoAccounts).unwrap();
         }
-        assert_eq!(Settings::from_layer(layer).unwrap(), Settings::default());
+        let expected = Settings {
+            names_family: true,
+            ..Settings::default()
+        };
+        assert_eq!(Settings::from_layer(layer).unwrap(), expected);
     }
 
     #[test]

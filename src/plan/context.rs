@@ -67,6 +67,8 @@ pub enum Lookups {
     All,
     /// Those to these servers; never none.
     To(Cidrs),
+    /// Those to these servers on loopback, of everybody: the proxy does not ask them, and nobody else answers there.
+    OfEverybody(Cidrs),
 }
 
 impl Lookups {
@@ -76,15 +78,30 @@ impl Lookups {
         // Istio's rules go half the way where nothing is to be captured: all queries change their zone nevertheless.
         let outbound = &config.outbound;
         let left_alone = outbound.exclude_ports.contains(DNS_PORT) || outbound.include_gids.is_empty();
-        if !config.dns.redirect || left_alone && config.dialect == Dialect::Sidetrack {
+        if !config.dns.redirect {
             return None;
         }
-        let servers = match &config.dns.servers {
-            DnsServers::All => return Some(Self::All),
-            DnsServers::These(addresses) => servers(addresses),
-            DnsServers::ResolvConf => servers(&facts.resolvers),
+        let asked: &[IpAddr] = match &config.dns.servers {
+            DnsServers::All => &[],
+            DnsServers::These(addresses) => addresses,
+            DnsServers::ResolvConf => &facts.resolvers,
         };
-        (!servers.is_empty()).then_some(Self::To(servers))
+        let of_mesh = mesh::named(config.proxy.mesh).is_some_and(|mesh| mesh.dns_on_loopback);
+        if of_mesh && !asked.is_empty() && asked.iter().all(IpAddr::is_loopback) {
+            return Some(Self::OfEverybody(servers(asked)));
+        }
+        if left_alone && config.dialect == Dialect::Sidetrack {
+            return None;
+        }
+        if config.dns.servers == DnsServers::All {
+            return Some(Self::All);
+        }
+        (!asked.is_empty()).then(|| Self::To(servers(asked)))
+    }
+
+    /// Whether what the proxy asks could be taken for what an application asked, unless they have zones of their own.
+    pub fn need_zones(&self) -> bool {
+        !matches!(self, Self::OfEverybody(_))
     }
 }
 

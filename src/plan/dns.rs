@@ -5,7 +5,7 @@
 //! and their answers have a zone of their own. Everything else stays in the zone that it would be in without us, where
 //! answers are recognised on every way back, and by firewalls.
 
-use super::context::{Context, DNS_PORT, Lookups, leave_alone, rule};
+use super::context::{Context, DNS_PORT, Lookups, leave_alone, over_loopback, rule};
 use super::kuma;
 use crate::options::Dialect;
 use crate::ruleset::{Action, Addresses, Match, PortMatch, Protocol, Rule, Zone};
@@ -22,7 +22,7 @@ pub fn query(protocol: Protocol) -> Match {
 }
 
 /// Sends captured queries to the proxy.
-pub fn redirections(context: &mut Context) -> Vec<Rule> {
+fn redirections(context: &mut Context) -> Vec<Rule> {
     let to_proxy = Action::Redirect(context.config.dns.port);
     let mut rules = Vec::new();
     for on_server in sides(context, Match::Destination) {
@@ -36,6 +36,26 @@ pub fn redirections(context: &mut Context) -> Vec<Rule> {
         }
     }
     rules
+}
+
+/// Sends lookups to the proxy that are captured of everybody, the proxy too.
+pub fn of_everybody(context: &mut Context) -> Vec<Rule> {
+    if !matches!(context.dns, Some(Lookups::OfEverybody(_))) {
+        return Vec::new();
+    }
+    let mut rules = redirections(context);
+    for rule in &mut rules {
+        rule.matches.insert(0, over_loopback());
+    }
+    rules
+}
+
+/// Sends lookups to the proxy that are captured of those who are not left alone.
+pub fn of_applications(context: &mut Context) -> Vec<Rule> {
+    if matches!(context.dns, Some(Lookups::OfEverybody(_))) {
+        return Vec::new();
+    }
+    redirections(context)
 }
 
 /// Zones for UDP that local processes send.
@@ -142,7 +162,7 @@ pub fn sides(context: &mut Context, on: fn(Addresses) -> Match) -> Vec<Option<Ma
     match &context.dns {
         None => Vec::new(),
         Some(Lookups::All) => vec![None],
-        Some(Lookups::To(servers)) => {
+        Some(Lookups::To(servers) | Lookups::OfEverybody(servers)) => {
             let matches = context.sets.addresses("dns_servers", servers, context.families, on);
             matches.into_iter().map(Some).collect()
         }

@@ -102,7 +102,7 @@ fn lookup_families(context: &Context) -> Vec<Option<Match>> {
     match &context.dns {
         None => Vec::new(),
         Some(Lookups::All) => vec![None],
-        Some(Lookups::To(servers)) => {
+        Some(Lookups::To(servers) | Lookups::OfEverybody(servers)) => {
             let has_server = |family: &Family| match family {
                 Family::V4 => !servers.v4().is_empty(),
                 Family::V6 => !servers.v6().is_empty(),

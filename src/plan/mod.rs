@@ -2,6 +2,7 @@
 
 mod context;
 mod dns;
+mod idle;
 mod inbound;
 mod istio;
 mod kuma;
@@ -28,6 +29,7 @@ use self::context::{Context, leave_alone, rule};
 use self::sets::Sets;
 
 pub use self::context::{DNS_PORT, Lookups};
+pub use self::idle::{Idle, idle, lookups as idle_lookups};
 pub use self::prerequisite::Prerequisite;
 
 /// The address that the proxy binds to when it passes an IPv4 connection on to the application.
@@ -103,7 +105,7 @@ impl Plan {
             Dialect::Kuma(_) => families_of_kuma(config.general.ip_family, facts)?,
         };
         let ruleset = ruleset(config, facts, families);
-        ruleset::check(&ruleset, &proxy_traffic(config, families))?;
+        ruleset::check(&ruleset, &proxy_traffic(config, facts, families))?;
         let delivery = mesh::delivery(config.proxy.mesh);
         let needs_v6_passthrough =
             delivery == Delivery::FromPassthrough && families.contains(Family::V6) && facts.ipv6 == Ipv6::Usable;
@@ -176,7 +178,7 @@ fn ruleset(config: &Config, facts: &Facts, families: Families) -> Ruleset {
         Dialect::Sidetrack | Dialect::Istio(_) => true,
         Dialect::Kuma(kuma) => kuma.splits_zones,
     };
-    if context.dns.is_some() && splits_zones {
+    if context.dns.as_ref().is_some_and(Lookups::need_zones) && splits_zones {
         let rules = dns::zones_on_arrival(context);
         chains.extend(base_chain(
             context,
@@ -297,7 +299,7 @@ pub fn passthrough(family: Family) -> IpAddr {
 }
 
 /// What must never be captured: the ends of every range of the proxy's IDs stand for the range.
-fn proxy_traffic(config: &Config, families: Families) -> Vec<ProxyTraffic> {
+fn proxy_traffic(config: &Config, facts: &Facts, families: Families) -> Vec<ProxyTraffic> {
     let uids = config.proxy.uids.iter().flat_map(|range| [range.first(), range.last()]);
     let gids = config.proxy.gids.iter().flat_map(|range| [range.first(), range.last()]);
     if mesh::delivery(config.proxy.mesh) == Delivery::FromPassthrough {
@@ -310,6 +312,16 @@ fn proxy_traffic(config: &Config, families: Families) -> Vec<ProxyTraffic> {
         uids.map(ProxyTraffic::OutboundOf)
             .chain(gids.map(ProxyTraffic::OutboundOfGroup))
             .chain(passthrough)
+            .collect()
+    } else if matches!(Lookups::new(config, facts), Some(Lookups::OfEverybody(_))) {
+        // Its lookups are captured, of a server that nobody else is.
+        uids.flat_map(|uid| [ProxyTraffic::OutboundOf(uid), ProxyTraffic::ToPodOf(uid, DNS_PORT)])
+            .chain(gids.flat_map(|gid| {
+                [
+                    ProxyTraffic::OutboundOfGroup(gid),
+                    ProxyTraffic::ToPodOfGroup(gid, DNS_PORT),
+                ]
+            }))
             .collect()
     } else {
         uids.map(ProxyTraffic::AllOf)

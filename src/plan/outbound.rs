@@ -1,6 +1,6 @@
 //! Connections from the pod.
 
-use super::context::{Context, from_passthrough, leave_alone, over_loopback, rule, tcp};
+use super::context::{Context, Lookups, from_passthrough, leave_alone, over_loopback, rule, tcp};
 use super::{dns, inbound, istio, kuma};
 use crate::mesh::Delivery;
 use crate::options::Dialect;
@@ -34,7 +34,8 @@ pub fn chains(context: &mut Context) -> Vec<Chain> {
     if let Dialect::Kuma(kuma) = &context.config.dialect {
         return kuma::chains(context, kuma);
     }
-    let mut rules = excluded_ports(context);
+    let mut rules = dns::of_everybody(context);
+    rules.extend(excluded_ports(context));
     let mut chains = Vec::new();
     match context.config.dialect.clone() {
         Dialect::Sidetrack | Dialect::Kuma(_) => {
@@ -96,7 +97,12 @@ fn excluded_ports(context: &mut Context) -> Vec<Rule> {
 
 /// The protocols of which anything is captured.
 fn protocols(context: &Context) -> Vec<Protocol> {
-    let udp = context.dns.is_some().then_some(Protocol::Udp);
+    // What is captured of everybody comes before all exclusions.
+    let excludes_lookups = context
+        .dns
+        .as_ref()
+        .is_some_and(|lookups| !matches!(lookups, Lookups::OfEverybody(_)));
+    let udp = excludes_lookups.then_some(Protocol::Udp);
     [Protocol::Tcp].into_iter().chain(udp).collect()
 }
 
@@ -201,7 +207,7 @@ fn self_calls(context: &mut Context) -> Chain {
 
 /// What is captured, once ports and owners have been looked at.
 fn captured(context: &mut Context) -> Vec<Rule> {
-    let mut rules = dns::redirections(context);
+    let mut rules = dns::of_applications(context);
     rules.extend(context.leave_loopback_alone());
     rules.extend(excluded_destinations(context));
     if context.config.dialect == Dialect::Sidetrack {
@@ -298,7 +304,7 @@ pub fn rerouted_chains(context: &mut Context) -> Vec<Chain> {
     let rules = match context.config.dialect {
         Dialect::Sidetrack | Dialect::Kuma(_) => {
             let mut rules = excluded_ports(context);
-            rules.extend(dns::redirections(context));
+            rules.extend(dns::of_applications(context));
             rules.extend(excluded_destinations(context));
             rules.extend(included_destinations(context));
             rules

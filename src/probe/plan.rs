@@ -6,7 +6,7 @@ use super::{Caller, Ends, Expected, Needs, Owner, Probe, Source, Subject, Surrou
 use crate::facts::{Facts, Ipv6};
 use crate::mesh::{self, Delivery};
 use crate::options::{Config, Dialect};
-use crate::plan::{DNS_PORT, Lookups, passthrough};
+use crate::plan::{DNS_PORT, Idle, Lookups, idle_lookups, passthrough};
 use crate::ruleset::Protocol;
 use crate::types::{DnsServers, Families, Family, InboundMode, Number as _, Port, Ports, Uid};
 
@@ -32,9 +32,11 @@ pub fn trial(config: &Config, facts: &Facts, families: Families, surroundings: &
         port,
         captures_lookups: Lookups::new(config, facts).is_some(),
     };
+    let idle = idle_lookups(config, facts, families);
     let probes = ends.iter().flat_map(|ends| {
         let mut probes = author.outbound(ends);
         probes.extend(author.lookups(ends));
+        probes.extend(idle.map(|idle| author.uncaptured_lookup(ends, idle)));
         probes.extend(author.inbound(ends));
         probes.extend(author.within_pod(ends));
         probes
@@ -162,7 +164,11 @@ impl Author<'_> {
 
     /// The application's name lookups; and the proxy's, where the link can tell what becomes of them.
     fn lookups(&self, ends: &Ends) -> Vec<Probe> {
-        if !self.captures_lookups || self.config.outbound.exclude_ports.contains(DNS_PORT) {
+        let Some(lookups) = Lookups::new(self.config, self.facts) else {
+            return Vec::new();
+        };
+        let of_everybody = matches!(lookups, Lookups::OfEverybody(_));
+        if !of_everybody && self.config.outbound.exclude_ports.contains(DNS_PORT) {
             return Vec::new();
         }
         let servers: &[IpAddr] = match &self.config.dns.servers {
@@ -213,6 +219,19 @@ impl Author<'_> {
             probes.extend(exempt);
         }
         probes
+    }
+
+    /// What stands for lookups that are to be captured, where none is: it cannot be proved.
+    fn uncaptured_lookup(&self, ends: &Ends, idle: Idle) -> Probe {
+        Probe {
+            subject: Subject::Lookup,
+            protocol: Protocol::Udp,
+            caller: Caller::Process(self.surroundings.caller),
+            source: None,
+            destination: at(ends.far, DNS_PORT),
+            expected: Expected::Captured(self.config.dns.port),
+            needs: Needs::Impossible(idle.reason()),
+        }
     }
 
     /// What comes from other hosts.

@@ -9,7 +9,7 @@ use super::{
     Action, Addresses, Chain, ChainType, Elements, GidMatch, Hook, Known, Match, PortMatch, Rule, Ruleset, Timeouts,
     UidMatch, Value, View, applies,
 };
-use crate::types::{Family, Gid, InterfaceName, Uid};
+use crate::types::{Family, Gid, InterfaceName, Port, Uid};
 
 /// How many chains a packet may be in at once (`NFT_JUMP_STACK_SIZE`, net/netfilter/nf_tables.h).
 pub const MAX_DEPTH: usize = 16;
@@ -72,6 +72,10 @@ pub enum ProxyTraffic {
     AllOf(Uid),
     /// By one of the proxy's groups, to other hosts and to the pod's own addresses.
     AllOfGroup(Gid),
+    /// By one of the proxy's users to any port of the pod's own addresses but this one.
+    ToPodOf(Uid, Port),
+    /// By one of the proxy's groups to any port of the pod's own addresses but this one.
+    ToPodOfGroup(Gid, Port),
     /// By any user over loopback, from this address: what the proxy passes on to the application.
     Passthrough(IpAddr),
 }
@@ -278,7 +282,20 @@ fn view(traffic: ProxyTraffic, loopback: &InterfaceName) -> View<'_> {
         out_interface: Value::IsNot(loopback),
         ..View::UNKNOWN
     };
+    let to_pod = |port| View {
+        out_interface: Value::Is(loopback),
+        destination_port: Value::IsNot(port),
+        ..to_others
+    };
     match traffic {
+        ProxyTraffic::ToPodOf(uid, port) => View {
+            uid: Value::Is(uid),
+            ..to_pod(port)
+        },
+        ProxyTraffic::ToPodOfGroup(gid, port) => View {
+            gid: Value::Is(gid),
+            ..to_pod(port)
+        },
         ProxyTraffic::OutboundOf(uid) => View {
             uid: Value::Is(uid),
             ..to_others

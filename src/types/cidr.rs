@@ -12,6 +12,8 @@ use super::{Invalid, list};
 pub struct Cidrs {
     v4: Vec<Ipv4Net>,
     v6: Vec<Ipv6Net>,
+    /// Loopback ranges that were written beside a range which covers them: they mean something all the same.
+    covered_loopback: Vec<IpNet>,
 }
 
 impl Cidrs {
@@ -20,6 +22,7 @@ impl Cidrs {
         Self {
             v4: vec![Ipv4Net::default()],
             v6: vec![Ipv6Net::default()],
+            covered_loopback: Vec::new(),
         }
     }
 
@@ -40,7 +43,8 @@ impl Cidrs {
 
     /// Whether the set holds every address of both families.
     pub fn is_everything(&self) -> bool {
-        *self == Self::everything()
+        let Self { v4, v6, .. } = Self::everything();
+        self.v4 == v4 && self.v6 == v6
     }
 
     /// The part of the set that lies in the loopback ranges 127.0.0.0/8 and ::1/128.
@@ -48,36 +52,45 @@ impl Cidrs {
     /// A range that reaches beyond them was not written with loopback in mind and does not count.
     #[must_use]
     pub fn loopback(&self) -> Self {
-        Self {
-            v4: self.v4.iter().filter(|net| is_loopback(net)).copied().collect(),
-            v6: self
-                .v6
-                .iter()
-                .filter(|net| net.prefix_len() == 128 && net.addr().is_loopback())
-                .copied()
-                .collect(),
-        }
+        let v4 = self.v4.iter().copied().map(IpNet::V4);
+        let v6 = self.v6.iter().copied().map(IpNet::V6);
+        let written = v4.chain(v6).filter(is_loopback);
+        written.chain(self.covered_loopback.iter().copied()).collect()
     }
 }
 
-fn is_loopback(net: &Ipv4Net) -> bool {
-    net.prefix_len() >= 8 && net.addr().is_loopback()
+fn is_loopback(net: &IpNet) -> bool {
+    let least = match net {
+        IpNet::V4(_) => 8,
+        IpNet::V6(_) => 128,
+    };
+    net.prefix_len() >= least && net.addr().is_loopback()
 }
 
 /// Host bits are masked; overlapping and mergeable ranges become one. IPv4-mapped ranges (`::ffff:10.0.0.0/104`) are those
 /// of IPv4: packets to such an address are IPv4 packets (RFC 4291, section 2.5.5.2).
 impl FromIterator<IpNet> for Cidrs {
     fn from_iter<I: IntoIterator<Item = IpNet>>(nets: I) -> Self {
-        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        let (mut v4, mut v6, mut loopback) = (Vec::new(), Vec::new(), Vec::new());
         for net in nets {
-            match as_sent(net.trunc()) {
+            let net = as_sent(net.trunc());
+            if is_loopback(&net) {
+                loopback.push(net);
+            }
+            match net {
                 IpNet::V4(net) => v4.push(net),
                 IpNet::V6(net) => v6.push(net),
             }
         }
+        let (v4, v6) = (Ipv4Net::aggregate(&v4), Ipv6Net::aggregate(&v6));
+        let covers = |wide: IpNet, net: &IpNet| wide.contains(net) && !is_loopback(&wide);
+        loopback.retain(|net| {
+            v4.iter().any(|wide| covers((*wide).into(), net)) || v6.iter().any(|wide| covers((*wide).into(), net))
+        });
         Self {
-            v4: Ipv4Net::aggregate(&v4),
-            v6: Ipv6Net::aggregate(&v6),
+            v4,
+            v6,
+            covered_loopback: IpNet::aggregate(&loopback),
         }
     }
 }
@@ -99,31 +112,35 @@ fn as_sent(net: IpNet) -> IpNet {
 /// As options write it: `10.0.0.0/8,fd00::/8`, or `*` for everything.
 impl fmt::Display for Cidrs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_everything() {
-            return f.write_str("*");
-        }
-        let v4 = self.v4.iter().map(ToString::to_string);
-        let v6 = self.v6.iter().map(ToString::to_string);
-        f.write_str(&v4.chain(v6).collect::<Vec<_>>().join(","))
+        let texts: Vec<String> = if self.is_everything() {
+            vec!["*".to_owned()]
+        } else {
+            let v4 = self.v4.iter().map(ToString::to_string);
+            v4.chain(self.v6.iter().map(ToString::to_string)).collect()
+        };
+        let loopback = self.covered_loopback.iter().map(ToString::to_string);
+        f.write_str(&texts.into_iter().chain(loopback).collect::<Vec<_>>().join(","))
     }
 }
 
 /// Reads a comma-separated list of CIDRs and addresses, or `*` for all addresses.
 pub fn parse_cidrs(text: &str) -> Result<Cidrs, Vec<Invalid>> {
-    let mut everything = false;
+    let (mut everything, mut loopback) = (false, Vec::new());
     let nets: Vec<IpNet> = list(
         text,
         || {
             everything = true;
-            Vec::new()
+            vec![Ipv4Net::default().into(), Ipv6Net::default().into()]
         },
-        parse_cidr,
+        |item| {
+            let net = parse_cidr(item)?;
+            loopback.extend(Some(net).filter(is_loopback));
+            Ok(net)
+        },
     )?;
-    Ok(if everything {
-        Cidrs::everything()
-    } else {
-        nets.into_iter().collect()
-    })
+    // Beside everything, it is all that an item can say.
+    let beside = loopback.into_iter().filter(|_| everything);
+    Ok(nets.into_iter().chain(beside).collect())
 }
 
 /// By the standard library's reader of addresses: in a list of thousands it is several times faster than that of ipnet.
@@ -155,7 +172,7 @@ impl LoopbackCidr {
             .split_once('/')
             .and_then(|(address, length)| network(address, length));
         match net {
-            Some(IpNet::V4(net)) if is_loopback(&net) => Ok(Self(net.trunc())),
+            Some(IpNet::V4(net)) if is_loopback(&net.into()) => Ok(Self(net.trunc())),
             _ => Err(Invalid::new(text, "a CIDR inside 127.0.0.0/8, such as 127.0.0.1/32")),
         }
     }
@@ -227,6 +244,26 @@ mod tests {
         let cidrs = parse_cidrs("127.1.2.3,::1,10.0.0.0/8").unwrap();
         assert_eq!(cidrs.loopback().to_string(), "127.1.2.3/32,::1/128");
         assert!(parse_cidrs("*,126.0.0.0/7,::/64").unwrap().loopback().is_empty());
+    }
+
+    /// They lift a protection that the wide range alone does not; Istio asks each item of its list.
+    #[test]
+    fn loopback_ranges_count_beside_a_range_that_covers_them() {
+        for (text, written, loopback) in [
+            (
+                "0.0.0.0/0,127.1.2.3,10.0.0.0/8",
+                "0.0.0.0/0,127.1.2.3/32",
+                "127.1.2.3/32",
+            ),
+            ("127.1.2.3,*,::1", "*,127.1.2.3/32,::1/128", "127.1.2.3/32,::1/128"),
+            ("127.0.0.0/8,127.1.2.3", "127.0.0.0/8", "127.0.0.0/8"),
+        ] {
+            let cidrs = parse_cidrs(text).unwrap();
+            assert_eq!(cidrs.to_string(), written);
+            assert_eq!(cidrs.loopback().to_string(), loopback);
+            assert_eq!(parse_cidrs(written).unwrap(), cidrs);
+        }
+        assert!(parse_cidrs("*,127.0.0.1").unwrap().is_everything());
     }
 
     #[test]

@@ -1,9 +1,31 @@
 //! Users and groups that own sockets.
 
-use std::fmt;
+use std::path::PathBuf;
+use std::{fmt, io};
+
+use thiserror::Error;
 
 use super::ranges::{Number, Range, Ranges};
 use super::{Invalid, list};
+
+/// A list of users or groups that cannot be read.
+#[derive(Debug, Error)]
+pub enum AccountsError {
+    /// It is not there.
+    #[error("there is no {} here; give the number", file.display())]
+    Missing {
+        /// The file.
+        file: PathBuf,
+    },
+    /// It is there, and cannot be read.
+    #[error("{} cannot be read ({source}); give the number", file.display())]
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
 
 /// The names of users and groups: what `/etc/passwd` and `/etc/group` say.
 ///
@@ -12,32 +34,34 @@ pub trait Accounts {
     /// The UID of the user called `name`.
     ///
     /// # Errors
-    /// What is wrong with the list of users, in words.
-    fn uid(&self, name: &str) -> Result<Option<u32>, String>;
+    /// The list of users cannot be read.
+    fn uid(&self, name: &str) -> Result<Option<u32>, AccountsError>;
     /// The GID of the group called `name`.
     ///
     /// # Errors
-    /// What is wrong with the list of groups, in words.
-    fn gid(&self, name: &str) -> Result<Option<u32>, String>;
+    /// The list of groups cannot be read.
+    fn gid(&self, name: &str) -> Result<Option<u32>, AccountsError>;
     /// Whether there is a user with this UID.
     ///
     /// # Errors
-    /// What is wrong with the list of users, in words.
-    fn has_uid(&self, _uid: u32) -> Result<bool, String> {
-        Err("there is no list of users".to_owned())
-    }
+    /// The list of users cannot be read.
+    fn has_uid(&self, uid: u32) -> Result<bool, AccountsError>;
 }
 
 /// An [`Accounts`] that knows nobody: names are refused.
 pub struct NoAccounts;
 
 impl Accounts for NoAccounts {
-    fn uid(&self, _: &str) -> Result<Option<u32>, String> {
+    fn uid(&self, _: &str) -> Result<Option<u32>, AccountsError> {
         Ok(None)
     }
 
-    fn gid(&self, _: &str) -> Result<Option<u32>, String> {
+    fn gid(&self, _: &str) -> Result<Option<u32>, AccountsError> {
         Ok(None)
+    }
+
+    fn has_uid(&self, _: u32) -> Result<bool, AccountsError> {
+        Ok(false)
     }
 }
 
@@ -57,8 +81,8 @@ pub trait Id: Number {
     /// The number that `accounts` give for `name`.
     ///
     /// # Errors
-    /// What is wrong with the accounts, in words.
-    fn look_up(accounts: &dyn Accounts, name: &str) -> Result<Option<u32>, String>;
+    /// The list cannot be read.
+    fn look_up(accounts: &dyn Accounts, name: &str) -> Result<Option<u32>, AccountsError>;
 }
 
 macro_rules! id {
@@ -88,7 +112,7 @@ macro_rules! id {
                 self.0
             }
 
-            fn look_up(accounts: &dyn Accounts, name: &str) -> Result<Option<u32>, String> {
+            fn look_up(accounts: &dyn Accounts, name: &str) -> Result<Option<u32>, AccountsError> {
                 accounts.$look_up(name)
             }
         }
@@ -146,7 +170,7 @@ fn named<I: Id>(item: &str, accounts: &dyn Accounts) -> Result<Option<Range<I>>,
         return Ok(None);
     }
     let number =
-        I::look_up(accounts, item).map_err(|reason| Invalid::new(item, format!("{} ({reason})", expected::<I>())))?;
+        I::look_up(accounts, item).map_err(|error| Invalid::new(item, format!("{} ({error})", expected::<I>())))?;
     Ok(number.and_then(I::new).map(Range::single))
 }
 
@@ -157,12 +181,19 @@ mod tests {
     struct Known;
 
     impl Accounts for Known {
-        fn uid(&self, name: &str) -> Result<Option<u32>, String> {
+        fn uid(&self, name: &str) -> Result<Option<u32>, AccountsError> {
             Ok((name == "envoy-proxy").then_some(1500))
         }
 
-        fn gid(&self, _: &str) -> Result<Option<u32>, String> {
-            Err("/etc/group is not readable".to_owned())
+        fn gid(&self, _: &str) -> Result<Option<u32>, AccountsError> {
+            Err(AccountsError::Unreadable {
+                file: "/etc/group".into(),
+                source: io::ErrorKind::PermissionDenied.into(),
+            })
+        }
+
+        fn has_uid(&self, _: u32) -> Result<bool, AccountsError> {
+            Ok(false)
         }
     }
 
@@ -189,7 +220,9 @@ mod tests {
     fn an_unreadable_list_of_groups_is_part_of_the_message() {
         let errors = parse_ids::<Gid>("envoy", &Known).unwrap_err();
         assert!(
-            errors[0].expected.contains("/etc/group is not readable"),
+            errors[0]
+                .expected
+                .contains("/etc/group cannot be read (permission denied)"),
             "{:?}",
             errors[0]
         );

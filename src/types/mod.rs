@@ -17,7 +17,7 @@ pub use cidr::{Cidrs, LoopbackCidr, parse_cidrs};
 pub use dns::DnsServers;
 pub use duration::{Timeout, parse_duration};
 pub use family::{Families, Family};
-pub use id::{Accounts, Gid, Gids, Id, NoAccounts, Uid, Uids, parse_ids};
+pub use id::{Accounts, AccountsError, Gid, Gids, Id, NoAccounts, Uid, Uids, parse_ids};
 pub use interface::InterfaceName;
 pub use port::{Port, Ports, parse_ports};
 pub use ports_for_uids::{PortsForUids, parse_ports_for_uids};

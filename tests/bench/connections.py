@@ -89,11 +89,10 @@ def measure_excluded(bench):
         )
         for kind, of_kind in lines.items()
     }
-    targets, past = [], []
+    targets = []
     for kind, of_kind in lines.items():
         (few, least), *_, (many, most) = of_kind[OURS]
         targets.append(at_most(f"a connection past {many:,} {kind}, against {few}", most / least, 1.2, factor))
-        past.append(f"past {many:,} excluded {kind} {factor(most / least)} as long as past {few}")
     return Section(
         "What a connection costs",
         "Connections that an app in a pod opens to its neighbour over a veth pair, one after another, to a destination "
@@ -102,7 +101,6 @@ def measure_excluded(bench):
         Table(COLUMNS, rows),
         plots,
         targets,
-        summary=f"a new connection takes {' and '.join(past)}",
     )
 
 

@@ -115,6 +115,20 @@ const RULES_ALONE: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "lookups of Consul's DNS, whatever is excluded",
+        &[
+            "--mesh",
+            "consul",
+            "--redirect-dns",
+            "--ip-family",
+            "auto",
+            "--exclude-outbound-ports",
+            "53,8200",
+            "--exclude-uids",
+            "5996",
+        ],
+    ),
+    (
         "only two groups",
         &["--include-gids", "2000,3000", "--exclude-gids", "2000"],
     ),

@@ -7,10 +7,15 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
+use sidetrack::cni::attach;
+use sidetrack::cni::netconf::NetConf;
+use sidetrack::mesh::pod::PodName;
+use sidetrack::mesh::verdict::Verdict;
 
 use crate::SIDETRACK;
 use crate::program::Run;
+use crate::temporary::Temporary;
 
 const PODS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pods");
 
@@ -28,7 +33,11 @@ fn explain(arguments: &[&str]) -> Run {
 }
 
 fn json(arguments: &[&str]) -> Value {
-    let run = explain(&[arguments, &["--json"]].concat()).succeeded();
+    json_of(&explain(&[arguments, &["--json"]].concat()))
+}
+
+fn json_of(run: &Run) -> Value {
+    assert_eq!(run.code, Some(0), "{run:?}");
     serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {run:?}"))
 }
 
@@ -58,6 +67,61 @@ fn every_pod_has_the_verdict_that_was_reviewed() {
             insta::assert_snapshot!(name, found);
         }
     });
+}
+
+/// What istiod's injector decides (`injectRequired` of pkg/kube/inject/inject.go): a label of this name is read in place of
+/// the annotation, and but for `true` and `false` the namespace decides, which is taken to say yes.
+fn istio_injects(label: Option<&str>, annotation: Option<&str>) -> bool {
+    label.or(annotation) != Some("false")
+}
+
+#[test]
+fn labels_and_annotations_are_decided_by_everybody_as_istios_injector_decides() {
+    const INJECT: &str = "sidecar.istio.io/inject";
+    const STATUS: &str = "sidecar.istio.io/status";
+    let values = [None, Some("true"), Some("false"), Some(""), Some("0"), Some("no")];
+    for (label, annotation) in values
+        .iter()
+        .flat_map(|label| values.map(|annotation| (*label, annotation)))
+    {
+        let injects = istio_injects(label, annotation);
+        let labels: Map<String, Value> = label.map(|text| (INJECT.to_owned(), text.into())).into_iter().collect();
+        let mut annotations: Map<String, Value> = annotation
+            .map(|text| (INJECT.to_owned(), text.into()))
+            .into_iter()
+            .collect();
+        // The application runs as the proxy's user: a finding wherever the pod is redirected.
+        let spec = json!({ "containers": [{ "name": "app", "securityContext": { "runAsUser": 1337 } }] });
+        let before = json!({ "kind": "Deployment", "spec": { "template":
+            { "metadata": { "labels": labels, "annotations": annotations }, "spec": spec } } });
+        if injects {
+            annotations.insert(STATUS.to_owned(), "{}".into());
+        }
+        let metadata = json!({ "uid": "7d3", "labels": labels, "annotations": annotations });
+        let after = json!({ "kind": "Pod", "metadata": metadata, "spec": spec });
+        for (pod, when) in [(before, "before"), (after, "after")] {
+            let file = Temporary::new("pod.json", &pod.to_string());
+            let explained = json_of(&explain(&[QUESTIONS[0], &["--pod", file.path(), "--json"]].concat()));
+            let lint = Run::of(Command::new(SIDETRACK).args(["lint", file.path()]));
+            let seen = (explained["pod"]["redirected"] == true, lint.stdout.contains("ST201"));
+            assert_eq!(
+                seen,
+                (injects, injects),
+                "{when}, label {label:?}, annotation {annotation:?}: {lint:?}"
+            );
+        }
+        let netconf = json!({ "cniVersion": "1.0.0", "name": "net", "type": "sidetrack",
+            "runtimeConfig": { "io.kubernetes.cri.pod-annotations": annotations } });
+        let netconf = NetConf::parse(netconf.to_string().as_bytes()).expect("a NetConf");
+        let Ok(verdict) = attach::verdict(&netconf, &PodName::default()) else {
+            panic!("label {label:?}, annotation {annotation:?}");
+        };
+        let redirected = matches!(verdict, Verdict::Redirected(_));
+        assert_eq!(
+            redirected, injects,
+            "the plugin, label {label:?}, annotation {annotation:?}"
+        );
+    }
 }
 
 #[test]
@@ -97,7 +161,7 @@ fn options_that_the_init_container_s_arguments_leave_no_room_for_are_refused() {
 #[test]
 fn what_is_wrong_with_a_pod_is_told() {
     let explain = |pod: &str| {
-        let file = crate::temporary::Temporary::new("pod.yaml", pod);
+        let file = Temporary::new("pod.yaml", pod);
         explain(&[QUESTIONS[0], &["--pod", file.path()]].concat())
     };
     let init = "kind: Pod\nspec:\n  initContainers: [{name: sidetrack, args: [apply, --proxy-uid=-1]}]\n  \

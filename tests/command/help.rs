@@ -3,11 +3,9 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use clap_mangen::Man;
-
 use crate::SIDETRACK;
 use crate::common::output_of;
-use crate::generated;
+use crate::man;
 use crate::program::Run;
 
 /// What fits one screen.
@@ -108,25 +106,18 @@ fn examples_use_commands_and_flags_that_exist() {
 }
 
 #[test]
-fn man_pages_say_what_help_says() {
-    let command = sidetrack::cli::command();
-    page(&command, "sidetrack");
-}
-
-/// The page of a command, and those of the commands in it.
-fn page(command: &clap::Command, name: &str) {
-    // Pages refer to each other by these names.
-    let command = command
-        .clone()
-        .display_name(name.to_owned())
-        .bin_name(name.replace('-', " "));
-    let mut roff = Vec::new();
-    let source = concat!("sidetrack ", env!("CARGO_PKG_VERSION"));
-    let man = Man::new(command.clone()).title(name).source(source).manual("sidetrack");
-    man.render(&mut roff).expect("a page");
-    generated::file(&format!("docs/man/{name}.1"), &String::from_utf8(roff).expect("text"));
-    for inner in command.get_subcommands() {
-        page(inner, &format!("{name}-{}", inner.get_name()));
+fn every_command_has_a_man_page_with_every_flag() {
+    let pages = man::pages(&sidetrack::cli::command()).expect("pages");
+    for (words, flags) in commands() {
+        let name = format!("{}.1", [&["sidetrack".to_owned()][..], &words].concat().join("-"));
+        let (_, page) = pages
+            .iter()
+            .find(|(page, _)| *page == name)
+            .unwrap_or_else(|| panic!("no {name}"));
+        let page = String::from_utf8_lossy(page).replace("\\-", "-");
+        for flag in flags {
+            assert!(page.contains(&flag), "{name} does not explain {flag}");
+        }
     }
 }
 

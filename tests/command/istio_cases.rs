@@ -8,7 +8,7 @@ use serde::Deserialize;
 use sidetrack::mesh::istio::front_end::table::{SETTINGS, Setting};
 use sidetrack::mesh::istio::front_end::{self, Parsed};
 use sidetrack::options::{Dialect, OwnerOrder};
-use sidetrack::types::{Accounts, InboundMode};
+use sidetrack::types::{Accounts, AccountsError, InboundMode};
 
 /// A configuration of the behaviour oracle: how it calls `istio-iptables`, and what it expects of the result.
 #[derive(Deserialize)]
@@ -30,15 +30,19 @@ struct Routing {
 struct OraclePod;
 
 impl Accounts for OraclePod {
-    fn uid(&self, name: &str) -> Result<Option<u32>, String> {
+    fn uid(&self, name: &str) -> Result<Option<u32>, AccountsError> {
         Ok((name == "envoy").then_some(1500))
     }
 
-    fn gid(&self, name: &str) -> Result<Option<u32>, String> {
+    fn gid(&self, name: &str) -> Result<Option<u32>, AccountsError> {
         Ok([("java", 2201), ("ftp", 2202)]
             .iter()
             .find(|(known, _)| *known == name)
             .map(|(_, gid)| *gid))
+    }
+
+    fn has_uid(&self, _: u32) -> Result<bool, AccountsError> {
+        Ok(false)
     }
 }
 

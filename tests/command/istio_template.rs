@@ -13,7 +13,7 @@ use sidetrack::cni::netconf::NetConf;
 use sidetrack::mesh::pod::PodName;
 use sidetrack::mesh::verdict::Verdict;
 use sidetrack::options::Config;
-use sidetrack::types::{DnsServers, Gid, Id as _, InboundMode, Uid};
+use sidetrack::types::{DnsServers, Gid, Id as _, InboundMode, IpFamily, Uid};
 use sidetrack::yaml;
 
 fn injected() -> Value {
@@ -85,7 +85,7 @@ fn the_pods_were_injected_with_the_template_that_is_shipped() {
 /// Whoever the proxy runs as is exempt, so that nothing of it comes back to it.
 #[test]
 fn the_user_or_group_that_the_proxy_runs_as_is_exempt() {
-    let not_ours = ["none", "gateway", "multus-none"];
+    let not_ours = ["none", "gateway", "grpc-agent", "multus-none"];
     // Root is never exempt, in Istio's own rules neither.
     let unusable = ["overridden-root"];
     for (name, pod) in pods() {
@@ -94,8 +94,7 @@ fn the_user_or_group_that_the_proxy_runs_as_is_exempt() {
         }
         let id = |key: &str| u32::try_from(pod[key].as_u64().expect("an id")).expect("an id");
         let config = config_of(&name);
-        if name == "own-annotation" {
-            assert_eq!(config.proxy.uids.to_string(), "4000");
+        if name.starts_with("own-annotation") {
             continue;
         }
         let group = config.proxy.gids.contains(Gid::new(id("group")).expect("a group"));
@@ -140,6 +139,81 @@ fn what_no_annotation_of_istio_says_comes_from_the_template() {
     assert_eq!((ports.inbound_port.get(), ports.outbound_port.get()), (16006, 16001));
 }
 
+/// What a pod says itself stays, beside what the template says.
+#[test]
+fn annotations_of_the_pod_count_before_those_of_the_template() {
+    let own = config_of("own-annotation");
+    assert_eq!(
+        (own.proxy.uids.to_string(), own.proxy.gids.to_string()),
+        ("4000".into(), "1337".into())
+    );
+    assert_eq!(own.outbound.exclude_ports.to_string(), "3306");
+    assert!(!own.dns.redirect);
+    let (own, of_mesh) = (config_of("own-annotations"), config_of("everything-of-the-mesh"));
+    assert_eq!(
+        (own.proxy.uids.to_string(), own.proxy.gids.to_string()),
+        ("1337".into(), "4000".into())
+    );
+    assert_eq!(
+        (own.general.ip_family, of_mesh.general.ip_family),
+        (IpFamily::Ipv4, IpFamily::Auto)
+    );
+    assert_eq!(
+        (own.dns.servers.to_string(), of_mesh.dns.servers),
+        ("10.96.0.10".into(), DnsServers::All)
+    );
+    assert_eq!((own.general.drop_invalid, of_mesh.general.drop_invalid), (false, true));
+    assert!(own.dns.redirect, "the mesh says so, and the pod nothing else");
+}
+
+/// Each line of the template says its one thing, and nothing else.
+#[test]
+fn each_setting_of_the_mesh_changes_one_option() {
+    let plain = config_of("plain");
+    for (pod, change) in [
+        (
+            "capture-all",
+            (|config| (config.dns.redirect, config.dns.servers) = (true, DnsServers::All)) as fn(&mut Config),
+        ),
+        ("dual-stack", |config| config.general.ip_family = IpFamily::Auto),
+        ("drop-invalid", |config| config.general.drop_invalid = true),
+    ] {
+        let mut expected = plain.clone();
+        change(&mut expected);
+        assert_eq!(config_of(pod), expected, "{pod}");
+    }
+    let said = annotations_of("dual-stack")["traffic.sidetrack.dev/ip-family"].clone();
+    assert_eq!(said, "auto", "a node may be told otherwise for all its pods");
+    let netconf = json!({ "redirect": { "ip-family": "ipv4" },
+        "runtimeConfig": { "io.kubernetes.cri.pod-annotations": annotations_of("dual-stack") } });
+    assert_eq!(config(verdict(&netconf)).general.ip_family, IpFamily::Auto);
+}
+
+/// `inject.istio.io/templates` stands for all templates of the mesh: ours must be named, too.
+#[test]
+fn pods_that_name_their_templates_are_told_by_ours_where_they_name_it() {
+    assert_eq!(config_of("chosen-templates"), config_of("plain"));
+    assert_eq!(config_of("chosen-templates-openshift"), config_of("openshift-range"));
+    let custom = config_of("custom-templates");
+    assert_eq!(
+        (custom.proxy.uids.to_string(), custom.dns.redirect),
+        ("1000659999".into(), true)
+    );
+    for pod in ["sidecar-alone", "custom-template-alone"] {
+        let annotations = annotations_of(pod);
+        let members = annotations.as_object().expect("annotations");
+        assert!(
+            !members.keys().any(|name| name.starts_with("traffic.sidetrack.dev/")),
+            "{pod}"
+        );
+        assert_eq!(
+            config(by_runtime(&annotations)).proxy,
+            config_of("plain").proxy,
+            "{pod}"
+        );
+    }
+}
+
 /// `proxy.istio.io/overrides` alone, for pods that choose another template or meshes without ours.
 #[test]
 fn an_overridden_user_is_known_without_the_template() {
@@ -157,7 +231,7 @@ fn an_overridden_user_is_known_without_the_template() {
 
 #[test]
 fn gateways_and_pods_without_interception_get_nothing_and_keep_their_annotations() {
-    for name in ["gateway", "none"] {
+    for name in ["gateway", "grpc-agent", "none"] {
         let annotations = annotations_of(name);
         let members = annotations.as_object().expect("annotations");
         assert!(

@@ -14,6 +14,8 @@ mod cases;
 mod common;
 #[path = "../common/generated.rs"]
 mod generated;
+#[path = "../../packaging/man/pages.rs"]
+mod man;
 #[path = "../common/plans.rs"]
 mod plans;
 #[expect(dead_code, reason = "other targets use the rest")]

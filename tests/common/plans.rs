@@ -4,12 +4,17 @@ use std::collections::HashMap;
 
 use sidetrack::facts::Facts;
 use sidetrack::mesh;
-use sidetrack::options::{sources, table};
+use sidetrack::options::{Settings, sources, table};
 use sidetrack::plan::Plan;
 use sidetrack::types::NoAccounts;
 
 /// The plan that options lead to in an ordinary pod.
 pub fn plan(options: &[&str]) -> Plan {
+    Plan::new(&settings(options).config, &Facts::default()).expect("a plan")
+}
+
+/// The settings that options lead to.
+pub fn settings(options: &[&str]) -> Settings {
     let mut texts: HashMap<&str, Vec<String>> = HashMap::new();
     let mut words = options.iter();
     while let Some(name) = words.next() {
@@ -26,6 +31,5 @@ pub fn plan(options: &[&str]) -> Plan {
     }
     let parsed = sources::from_flags(|option| texts.get(option.name).cloned(), &NoAccounts);
     assert!(parsed.problems.is_empty(), "{:?}", parsed.problems);
-    let settings = mesh::settings(parsed.layer).expect("no contradictions");
-    Plan::new(&settings.config, &Facts::default()).expect("a plan")
+    mesh::settings(parsed.layer).expect("no contradictions")
 }

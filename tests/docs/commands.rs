@@ -411,7 +411,7 @@ fn files_that_are_shown_can_be_read() {
                 "yaml" => drop(
                     sidetrack::yaml::document(&block.text).unwrap_or_else(|error| panic!("{place}: {}", error.reason)),
                 ),
-                "sh" | "console" | "text" | "nft" | "dockerfile" | "ini" => {}
+                "sh" | "console" | "text" | "nft" | "diff" | "dockerfile" | "ini" => {}
                 other => panic!("{place}: a block in {other:?}"),
             }
         }

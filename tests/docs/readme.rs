@@ -1,4 +1,5 @@
-//! What the README says of rules, docs/design.md of dependencies and docs/probe.md of reports, is what the code has.
+//! What docs/usage.md says of rules, docs/design.md of dependencies and docs/probe.md of reports, is what the code has; and
+//! the README is short.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,10 +18,21 @@ use crate::plans::plan;
 use crate::program::Run;
 use crate::reference::{assert_are_described, collect_fields};
 
-const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+/// What fits two screens, in bytes.
+const README_LENGTH: usize = 8192;
 
-fn readme() -> String {
-    fs::read_to_string(PATH).expect("README.md")
+fn read(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn the_readme_fits_two_screens() {
+    let length = read("README.md").len();
+    assert!(
+        length <= README_LENGTH,
+        "README.md has {length} bytes: move what not everybody needs to docs"
+    );
 }
 
 /// The text between two others.
@@ -50,9 +62,8 @@ struct Dependency {
 
 #[test]
 fn every_dependency_has_its_reason() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let notes = fs::read_to_string(root.join("docs/design.md")).expect("docs/design.md");
-    let manifest = root.join("Cargo.toml");
+    let notes = read("docs/design.md");
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
     let mut command = Command::new(env!("CARGO"));
     command
         .args([
@@ -81,8 +92,7 @@ fn every_dependency_has_its_reason() {
 /// The field names of the report, in `docs/probe.md`.
 #[test]
 fn every_field_of_the_report_of_probes_is_described() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/probe.md");
-    let text = fs::read_to_string(path).expect("docs/probe.md");
+    let text = read("docs/probe.md");
     let mut command = Netns::new().command(SIDETRACK);
     let run = Run::of(command.args(["probe", "--json"]));
     let mut fields = BTreeSet::new();
@@ -101,14 +111,14 @@ fn every_field_of_the_report_of_probes_is_described() {
 
 #[test]
 fn the_examples_are_true() {
-    let readme = readme();
-    let file = between(&readme, "```yaml\n# sidetrack.yaml\n", "```");
+    let usage = read("docs/usage.md");
+    let file = between(&usage, "```yaml\n# sidetrack.yaml\n", "```");
     let parsed = sources::from_file(Path::new("sidetrack.yaml"), file, &NoAccounts);
     assert!(parsed.problems.is_empty(), "{:?}", parsed.problems);
 
     let defaults = plan(&[]);
     let script = render::nft::script(&defaults);
-    for line in between(&readme, "```nft\n", "```").lines() {
+    for line in between(&usage, "```nft\n", "```").lines() {
         assert!(script.contains(line), "not a rule: {line}");
     }
 }

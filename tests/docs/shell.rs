@@ -102,7 +102,7 @@ pub struct Ended {
 }
 
 impl Shell {
-    /// One for a page. The files that the page shows by name, or README.md, are there.
+    /// One for a page. The files that the page shows by name, or docs/usage.md, are there.
     pub fn of(page: &Page) -> Self {
         let name = page.name.replace('/', "-");
         let directory = std::env::temp_dir().join(format!("sidetrack-docs-{}-{name}", std::process::id()));
@@ -143,8 +143,8 @@ impl Shell {
             home.join("deploy/web.yaml"),
         )
         .expect("a manifest");
-        let readme = Page::read(&Path::new(ROOT).join("README.md"));
-        for block in readme.blocks.iter().chain(&page.blocks) {
+        let usage = Page::read(&Path::new(ROOT).join("docs/usage.md"));
+        for block in usage.blocks.iter().chain(&page.blocks) {
             let first = block.text.lines().next().unwrap_or_default();
             if let Some(name) = first.strip_prefix("# ").filter(|name| name.ends_with(".yaml")) {
                 fs::write(home.join(name), &block.text).expect("a file");

@@ -11,7 +11,7 @@ use crate::program::{BACKENDS, Run, state};
 use crate::temporary::Directory;
 
 /// What Istio's injection template writes, its values the defaults.
-const INJECTED: &[&str] = &[
+pub const INJECTED: &[&str] = &[
     "-p",
     "15001",
     "-z",

@@ -32,7 +32,8 @@ fn rules_are_applied_again_and_removed_in_the_place_of_kumactl() {
         "--redirect-all-dns-traffic",
     ];
     for _ in 0..2 {
-        Run::of(pod.command(&kumactl).args(install)).succeeded();
+        let log = Run::of(pod.command(&kumactl).args(install)).succeeded().stderr;
+        assert!(log.contains(r#"mesh=kuma rules_as="kumactl""#), "{log}");
         assert!(state(&pod, "nftables").contains("sidetrack"));
     }
     let check = |flags: &[&str]| {

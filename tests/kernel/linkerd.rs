@@ -120,6 +120,8 @@ fn requests_go_in_and_out_of_a_pod_that_the_plugin_redirects() {
     let added = add(&pod, json!({}));
     assert!(added.stderr.contains("IPv6 is in use here"), "{added:?}");
     Meshed::start(pod, &[Family::V4]).carries_requests(&[Family::V4]);
+    let added = add(&Pod::new(), json!({ "traffic.sidetrack.dev/ip-family": "ipv4" }));
+    assert!(!added.stderr.contains("IPv6 is in use here"), "{added:?}");
     let pod = Pod::new();
     let annotations = json!({
         "config.linkerd.io/skip-inbound-ports": "25",
@@ -152,19 +154,22 @@ fn requests_go_in_and_out_with_the_flags_of_linkerd_s_chart() {
     }
 }
 
-/// Where Linkerd's proxy listens on IPv4 alone, captured IPv6 would be refused.
+/// Where Linkerd's proxy listens on IPv4 alone, captured IPv6 would be refused. Whoever asks for IPv4 alone needs no
+/// warning.
 #[test]
 fn ipv6_is_left_alone_where_linkerd_s_proxy_does_not_listen_on_it() {
-    let by_flag: (&[&str], &[&str]) = (CHART, &["--ipv6=false"]);
-    let by_mesh: (&[&str], &[&str]) = (&["apply", "--mesh", "linkerd"], &[]);
-    for (command, flags) in [by_flag, by_mesh] {
+    type Case<'c> = (&'c [&'c str], &'c [&'c str], usize);
+    let by_flag: Case = (CHART, &["--ipv6=false"], 0);
+    let by_mesh: Case = (&["apply", "--mesh", "linkerd"], &[], 1);
+    let by_option: Case = (&["apply", "--mesh", "linkerd"], &["--ip-family", "ipv4"], 0);
+    for (command, flags, expected) in [by_flag, by_mesh, by_option] {
         let pod = Pod::new();
         let applied = sidetrack(&pod.netns, &[command, flags].concat()).succeeded();
         let warnings = applied
             .stderr
             .lines()
             .filter(|line| line.contains("IPv6 is in use here"));
-        assert_eq!(warnings.count(), 1, "{applied:?}");
+        assert_eq!(warnings.count(), expected, "{applied:?}");
         let meshed = Meshed::start(pod, &[Family::V4]);
         meshed.carries_requests(&[Family::V4]);
         meshed.passes(Caller::Peer, To::Pod(APP), Family::V6, 0, 0);

@@ -57,6 +57,7 @@ fn manifests_conform_to_the_schemas_of_kubernetes() {
         "kubernetes/restart/serviceaccount.yaml",
         "kubernetes/restart/role.yaml",
         "kubernetes/restart/rolebinding.yaml",
+        "kubernetes/restart/admission.yaml",
         "examples/plain-envoy.yaml",
     ];
     output_of(&mut validate(&files.map(path)));
@@ -171,17 +172,27 @@ fn the_component_for_repair_mounts_what_repairing_takes() {
     assert!(help.contains(variable["value"].as_str().expect("a mode")));
 }
 
+/// The documents of a manifest.
+fn documents(name: &str) -> Vec<Value> {
+    let text = fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let documents = sidetrack::yaml::documents(&text).unwrap_or_else(|error| panic!("{name}: {}", error.reason));
+    documents.iter().map(|document| document.to_json()).collect()
+}
+
 /// The account of the component that evicts may do what the program asks for, and no more.
 #[test]
 fn the_component_for_restarts_has_the_account_that_it_takes() {
     let component = manifest("kubernetes/restart/kustomization.yaml");
     let patch = manifest("kubernetes/restart/daemonset.yaml");
     let listed = component["resources"].as_array().expect("resources").iter();
-    let [account, role, binding] = listed
-        .map(|file| manifest(&format!("kubernetes/restart/{}", file.as_str().expect("a name"))))
+    let [account, role, binding, admission] = listed
+        .map(|file| documents(&format!("kubernetes/restart/{}", file.as_str().expect("a name"))))
         .collect::<Vec<_>>()
         .try_into()
-        .expect("three files");
+        .expect("four files");
+    let ([account], [role], [binding]) = (account.as_slice(), role.as_slice(), binding.as_slice()) else {
+        panic!("one document each");
+    };
     let pod = &patch["spec"]["template"]["spec"];
     assert_eq!(pod["serviceAccountName"], account["metadata"]["name"]);
     assert_eq!(pod["automountServiceAccountToken"], true);
@@ -192,11 +203,43 @@ fn the_component_for_restarts_has_the_account_that_it_takes() {
     let rules = role["rules"].as_array().expect("rules").iter();
     let granted: Vec<(&Value, &Value)> = rules.map(|rule| (&rule["resources"], &rule["verbs"])).collect();
     let wanted = [
-        (json!(["pods"]), json!(["get", "patch"])),
+        (json!(["pods/status"]), json!(["patch"])),
         (json!(["pods/eviction"]), json!(["create"])),
         (json!(["events"]), json!(["create"])),
     ];
     assert_eq!(granted, wanted.each_ref().map(|(resources, verbs)| (resources, verbs)));
+
+    // Each right has its policy, each policy its binding, and all are about that account.
+    let of_kind = |kind: &str| {
+        admission
+            .iter()
+            .filter(move |document| document["kind"] == kind)
+            .collect::<Vec<_>>()
+    };
+    let policies = of_kind("ValidatingAdmissionPolicy");
+    let bindings = of_kind("ValidatingAdmissionPolicyBinding");
+    let limited: Vec<&Value> = policies
+        .iter()
+        .map(|policy| &policy["spec"]["matchConstraints"]["resourceRules"][0]["resources"])
+        .collect();
+    assert_eq!(
+        limited,
+        granted.iter().map(|(resources, _)| *resources).collect::<Vec<_>>()
+    );
+    let user = format!(
+        "request.userInfo.username == \"system:serviceaccount:{}:{}\"",
+        account["metadata"]["namespace"].as_str().expect("a namespace"),
+        account["metadata"]["name"].as_str().expect("a name")
+    );
+    assert_eq!(policies.len(), bindings.len());
+    for (policy, binding) in policies.iter().zip(&bindings) {
+        assert_eq!(policy["spec"]["matchConditions"][0]["expression"], user);
+        assert_eq!(policy["spec"]["failurePolicy"], "Fail");
+        assert_eq!(binding["spec"]["policyName"], policy["metadata"]["name"]);
+        assert_eq!(binding["spec"]["validationActions"], json!(["Deny"]));
+    }
+    let labels = policies[0]["spec"]["variables"].to_string();
+    assert!(labels.contains("traffic.sidetrack.dev/bypasses-proxy"), "{labels}");
 }
 
 /// What the variables say is an option of the installer, and the defaults of those that are not given fit the mounts.

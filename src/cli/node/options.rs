@@ -109,7 +109,16 @@ pub const MODE: NodeOption = NodeOption {
     ..NodeOption::new(
         "node-repair",
         "MODE",
-        "Pods from before the plugin: off, report, in-place",
+        "Pods that lack rules: off, report, in-place, label, delete",
+        INSTALL,
+    )
+};
+pub const EVICTION_INTERVAL: NodeOption = NodeOption {
+    default: "30s",
+    ..NodeOption::new(
+        "node-eviction-interval",
+        "TIME",
+        "Time between two evictions of --repair delete",
         INSTALL,
     )
 };
@@ -132,7 +141,7 @@ pub const PROC_DIR: NodeOption = NodeOption {
 };
 pub const DRY_RUN: NodeOption = NodeOption::switch("node-dry-run", "Repair nothing, only say what would be", REPAIR);
 
-pub const NODE_OPTIONS: [&NodeOption; 17] = [
+pub const NODE_OPTIONS: [&NodeOption; 18] = [
     &BIN_DIR,
     &CONF_DIR,
     &CONF_NAME,
@@ -146,6 +155,7 @@ pub const NODE_OPTIONS: [&NodeOption; 17] = [
     &UNINSTALL_ON_EXIT,
     &JSON,
     &MODE,
+    &EVICTION_INTERVAL,
     &CACHE_DIR,
     &NETNS_DIR,
     &PROC_DIR,

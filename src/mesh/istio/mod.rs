@@ -6,7 +6,7 @@ mod overrides;
 use serde_json::Value;
 
 use super::annotations::table::{Annotation, Meaning, NOTHING, annotation, option};
-use super::{Delivery, Mesh, OptOut, is_false};
+use super::{Delivery, Injection, Mesh, OptOut, Place};
 use crate::types::MeshName;
 
 /// The init container that its injector adds.
@@ -18,16 +18,19 @@ pub const ISTIO: Mesh = Mesh {
     option: MeshName::Istio,
     delivery: Delivery::FromPassthrough,
     dns_over_tcp: true,
+    dns_on_loopback: false,
     domain: "istio.io",
     options: &[],
     rewrites_probes: true,
     mark: &[("sidecar.istio.io/status", None)],
+    // Any other text leaves it to the namespace.
+    injection: Injection {
+        name: "sidecar.istio.io/inject",
+        place: Place::LabelOrAnnotation,
+        yes: |inject| inject == "true",
+        no: |inject| inject == "false",
+    },
     opt_outs: &[
-        OptOut {
-            annotation: "sidecar.istio.io/inject",
-            says: is_false,
-            reason: "Istio's injector is told to leave it alone",
-        },
         OptOut {
             annotation: "sidecar.istio.io/interceptionMode",
             says: |mode| mode == "NONE",
@@ -35,7 +38,7 @@ pub const ISTIO: Mesh = Mesh {
         },
         OptOut {
             annotation: "inject.istio.io/templates",
-            says: |templates| !templates.split(',').any(|template| template.trim() == "sidecar"),
+            says: makes_no_sidecar,
             reason: "it is an Istio gateway or gRPC agent: what was injected is not a sidecar",
         },
         OptOut {
@@ -165,6 +168,24 @@ const PROXY_METADATA: &[(&str, Meaning)] = &[
         Meaning::Option("exclude-gids"),
     ),
 ];
+
+/// Templates of istiod's own that make something else than a sidecar. Templates of other names are somebody's own, and
+/// nothing tells what they make but for the mark: a sidecar that is not redirected would be bypassed.
+const OTHER_TEMPLATES: [&str; 7] = [
+    "agentgateway",
+    "agentgateway-waypoint",
+    "gateway",
+    "grpc-agent",
+    "grpc-simple",
+    "kube-gateway",
+    "waypoint",
+];
+
+/// Whether a choice of templates makes something else than a sidecar.
+fn makes_no_sidecar(templates: &str) -> bool {
+    let chosen = || templates.split(',').map(str::trim);
+    chosen().any(|template| OTHER_TEMPLATES.contains(&template)) && !chosen().any(|template| template == "sidecar")
+}
 
 /// Whether the injector says that it put the init container there.
 fn has_istio_init(status: &str) -> bool {

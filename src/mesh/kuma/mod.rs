@@ -8,7 +8,7 @@ use super::annotations::Annotations;
 use super::annotations::table::{
     ALL_DNS_SERVERS, Annotation, DROP_INVALID, Meaning, NO_INBOUND, NOTHING, REDIRECT_DNS, annotation, option,
 };
-use super::{Delivery, Mesh};
+use super::{Delivery, Injection, Mesh, Place};
 use crate::options::Layer;
 use crate::types::{MeshName, Port, parse_ports};
 use crate::yaml;
@@ -22,10 +22,17 @@ pub const KUMA: Mesh = Mesh {
     option: MeshName::Kuma,
     delivery: Delivery::FromPassthrough,
     dns_over_tcp: false,
+    dns_on_loopback: false,
     domain: "kuma.io",
     options: &[("proxy-uid", "5678"), ("proxy-gid", ""), ("mesh-ports", "")],
     rewrites_probes: true,
     mark: &[("kuma.io/sidecar-injected", Some("true"))],
+    injection: Injection {
+        name: "kuma.io/sidecar-injection",
+        place: Place::Label,
+        yes: |injection| matches!(injection, "enabled" | "true" | "yes"),
+        no: |injection| matches!(injection, "disabled" | "false" | "no"),
+    },
     // Kuma redirects pods with `kuma.io/transparent-proxying: disabled`, too.
     opt_outs: &[],
     annotations: ANNOTATIONS,

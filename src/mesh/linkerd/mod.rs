@@ -3,7 +3,7 @@
 pub mod front_end;
 
 use super::annotations::table::{Annotation, Meaning, annotation, option};
-use super::{Delivery, Mesh, OptOut};
+use super::{Delivery, Injection, Mesh, Place};
 use crate::types::MeshName;
 
 /// The init container that its injector adds.
@@ -15,6 +15,7 @@ pub const LINKERD: Mesh = Mesh {
     option: MeshName::Linkerd,
     delivery: Delivery::ToOriginalDestination,
     dns_over_tcp: true,
+    dns_on_loopback: false,
     domain: "linkerd.io",
     options: &[
         ("proxy-inbound-port", "4143"),
@@ -30,11 +31,14 @@ pub const LINKERD: Mesh = Mesh {
     ],
     rewrites_probes: false,
     mark: &[("linkerd.io/proxy-version", None)],
-    opt_outs: &[OptOut {
-        annotation: "linkerd.io/inject",
-        says: |inject| inject == "disabled",
-        reason: "Linkerd's injector is told to leave it alone",
-    }],
+    // What is neither is not injected, and the injector says so in an event.
+    injection: Injection {
+        name: "linkerd.io/inject",
+        place: Place::Annotation,
+        yes: |inject| matches!(inject, "enabled" | "ingress"),
+        no: |inject| !matches!(inject, "enabled" | "ingress" | ""),
+    },
+    opt_outs: &[],
     annotations: ANNOTATIONS,
     proxies: &["linkerd-proxy"],
     proxy_images: &[],

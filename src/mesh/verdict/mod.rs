@@ -16,7 +16,7 @@ use super::container::Container;
 use super::invocation::ReadInvocation;
 use super::pod::{Described, Pod};
 use super::policy::{self, OnMissing, Policy, Select};
-use super::{MESHES, Mesh, OptOut, consul, go, istio, kuma};
+use super::{Injection, MESHES, Mesh, OptOut, Place, consul, istio, kuma};
 use crate::options::problem::{Problem, Source};
 use crate::options::{Layer, Settings};
 use crate::types::{Invalid, MeshName};
@@ -119,54 +119,8 @@ pub enum Undecided {
     },
 }
 
-/// What makes an injector give a pod a sidecar, or keep it from that, before it has left its mark.
-struct Asks {
-    mesh: MeshName,
-    label: bool,
-    name: &'static str,
-    yes: fn(&str) -> bool,
-}
-
-/// What asks for a sidecar.
-const ASKS: [Asks; 5] = [
-    Asks {
-        mesh: MeshName::Istio,
-        label: true,
-        name: ISTIO_INJECT,
-        yes: |value| value == "true",
-    },
-    Asks {
-        mesh: MeshName::Istio,
-        label: false,
-        name: ISTIO_INJECT,
-        yes: |value| value == "true",
-    },
-    Asks {
-        mesh: MeshName::Linkerd,
-        label: false,
-        name: "linkerd.io/inject",
-        yes: |value| matches!(value, "enabled" | "ingress"),
-    },
-    Asks {
-        mesh: MeshName::Kuma,
-        label: true,
-        name: KUMA_INJECTION,
-        yes: |value| matches!(value, "enabled" | "true" | "yes"),
-    },
-    Asks {
-        mesh: MeshName::Consul,
-        label: false,
-        name: "consul.hashicorp.com/connect-inject",
-        yes: |value| go::boolean(value) == Ok(true),
-    },
-];
-
-/// Istio reads it as a label, too, and the label counts.
-const ISTIO_INJECT: &str = "sidecar.istio.io/inject";
 /// Lists, among others, the init containers that Istio's injector has added.
 const ISTIO_STATUS: &str = "sidecar.istio.io/status";
-/// A label; Kuma reads no annotation of this name.
-const KUMA_INJECTION: &str = "kuma.io/sidecar-injection";
 
 /// Says what becomes of a pod.
 ///
@@ -239,16 +193,15 @@ pub fn opt_out(pod: &Pod<'_>) -> Result<Option<Left>, Problem> {
         }
         None => {}
     }
-    let injection = pod.label(KUMA_INJECTION);
-    if injection.is_some_and(|value| matches!(value, "disabled" | "false" | "no")) {
-        return told(format!("Kuma's injector is told to leave it alone ({KUMA_INJECTION})"));
+    if injected(pod).is_none()
+        && asked(pod).is_none()
+        && let Some(mesh) = told_by(pod, |injection| injection.no)
+    {
+        let name = mesh.injection.name;
+        return told(format!("{}'s injector is told to leave it alone ({name})", mesh.name));
     }
-    let said = |name: &str| {
-        let label = (name == ISTIO_INJECT).then(|| pod.label(name)).flatten();
-        label.or_else(|| pod.annotation(name))
-    };
     let mut opt_outs = MESHES.iter().flat_map(|mesh| mesh.opt_outs);
-    let found = opt_outs.find(|OptOut { annotation, says, .. }| said(annotation).is_some_and(says));
+    let found = opt_outs.find(|OptOut { annotation, says, .. }| pod.annotation(annotation).is_some_and(says));
     let told = found.map(|OptOut { annotation, reason, .. }| Left {
         because: match *annotation {
             ISTIO_STATUS => Because::InitContainer(istio::INIT_CONTAINER),
@@ -322,21 +275,29 @@ fn reason(pod: &Pod<'_>, policy: &Policy) -> Result<Result<String, Left>, Undeci
 /// Why a pod that nobody has injected yet is taken for one that will be.
 fn not_yet(pod: &Pod<'_>) -> String {
     match asked(pod) {
-        Some(Asks { mesh, name, .. }) => {
-            let mesh = super::named(*mesh).map_or("a mesh", |mesh| mesh.name);
-            format!("{mesh}'s injector is told to inject a sidecar ({name})")
+        Some(Mesh { name, injection, .. }) => {
+            format!("{name}'s injector is told to inject a sidecar ({})", injection.name)
         }
         None => "taken as if a sidecar were injected, of which it bears no mark yet".to_owned(),
     }
 }
 
-fn asked(pod: &Pod<'_>) -> Option<&'static Asks> {
-    ASKS.iter().find(|asks| {
-        let said = match asks.label {
-            true => pod.label(asks.name),
-            false => pod.annotation(asks.name),
+/// The mesh whose injector is asked for a sidecar.
+fn asked(pod: &Pod<'_>) -> Option<&'static Mesh> {
+    told_by(pod, |injection| injection.yes)
+}
+
+/// The mesh whose injector reads this from the pod.
+fn told_by(pod: &Pod<'_>, what: fn(&Injection) -> fn(&str) -> bool) -> Option<&'static Mesh> {
+    MESHES.iter().find(|Mesh { injection, .. }| {
+        let label = || pod.label(injection.name);
+        let annotation = || pod.annotation(injection.name);
+        let said = match injection.place {
+            Place::Annotation => annotation(),
+            Place::Label => label(),
+            Place::LabelOrAnnotation => label().or_else(annotation),
         };
-        said.is_some_and(asks.yes)
+        said.is_some_and(what(injection))
     })
 }
 
@@ -359,8 +320,7 @@ fn mesh_of(pod: &Pod<'_>) -> Option<&'static Mesh> {
         let is_its = |mesh: &&Mesh| domains.iter().any(|domain| domain.ends_with(mesh.domain));
         MESHES.iter().find(is_its)
     };
-    let by_asking = || asked(pod).and_then(|asks| super::named(asks.mesh));
-    injected(pod).or_else(by_asking).or_else(by_domain)
+    injected(pod).or_else(|| asked(pod)).or_else(by_domain)
 }
 
 /// An init container redirects: no annotation holds it back, and its arguments say how.

@@ -86,11 +86,11 @@ fn injected_pods_of_each_mesh_are_redirected() {
 #[test]
 fn whoever_opts_out_is_let_through_even_where_all_are_redirected() {
     let cases = [
-        ("sidecar.istio.io/inject", "false"),
         ("sidecar.istio.io/interceptionMode", "NONE"),
         ("inject.istio.io/templates", "gateway"),
+        ("inject.istio.io/templates", "custom, grpc-agent"),
+        ("inject.istio.io/templates", "waypoint"),
         ("sidecar.istio.io/status", r#"{"initContainers":["a","istio-init"]}"#),
-        ("linkerd.io/inject", "disabled"),
         ("consul.hashicorp.com/transparent-proxy", "false"),
         (REDIRECT, "false"),
     ];
@@ -103,14 +103,39 @@ fn whoever_opts_out_is_let_through_even_where_all_are_redirected() {
             assert!(!redirected && reason.contains(name), "{name}: {reason}");
         }
     }
-    assert!(
-        decided(
-            Select::Injected,
-            &[STATUS, ("inject.istio.io/templates", "sidecar, mine")]
-        )
-        .0
-    );
-    assert!(decided(Select::Injected, &[STATUS, ("sidecar.istio.io/inject", "true")]).0);
+}
+
+/// istiod's templates of other names are somebody's own. Istio's plugin asks the pod's containers, not this annotation.
+#[test]
+fn pods_that_choose_templates_of_their_own_are_redirected() {
+    for templates in [
+        "sidecar, mine",
+        "sidecar",
+        "custom,sidetrack",
+        "custom",
+        "gateway,sidecar",
+    ] {
+        let annotations = [STATUS, ("inject.istio.io/templates", templates)];
+        assert!(decided(Select::Injected, &annotations).0, "{templates}");
+    }
+}
+
+/// An injector that has left its mark is past what it was told. Labels, which a plugin is not told, may have counted.
+#[test]
+fn whoever_bears_a_mark_is_redirected_whatever_an_injector_is_told() {
+    let marks: [&[(&str, &str)]; 4] = [&[STATUS], &[LINKERD], &[KUMA, KUMA_CNI], &CONSUL];
+    for told in [
+        ("sidecar.istio.io/inject", "false"),
+        ("linkerd.io/inject", "disabled"),
+        ("consul.hashicorp.com/connect-inject", "false"),
+    ] {
+        for mark in marks {
+            let (redirected, reason) = decided(Select::Injected, &[mark, &[told]].concat());
+            assert!(redirected, "{told:?} beside {mark:?}: {reason}");
+        }
+        let (redirected, reason) = decided(Select::Always, &[told]);
+        assert!(!redirected && reason.contains(told.0), "{told:?}: {reason}");
+    }
 }
 
 #[test]
@@ -131,7 +156,7 @@ fn our_own_annotation_counts_before_those_of_meshes() {
     assert!(
         decided(
             Select::Injected,
-            &[(REDIRECT, "true"), ("sidecar.istio.io/inject", "false")]
+            &[(REDIRECT, "true"), ("sidecar.istio.io/interceptionMode", "NONE")]
         )
         .0
     );
@@ -213,6 +238,16 @@ fn every_reason_not_to_redirect_is_told() {
             "linkerd.io/inject",
         ),
         (
+            annotated("linkerd.io/inject", "yes"),
+            Because::Told,
+            "linkerd.io/inject",
+        ),
+        (
+            annotated("consul.hashicorp.com/connect-inject", "false"),
+            Because::Told,
+            "connect-inject",
+        ),
+        (
             annotated("sidecar.istio.io/interceptionMode", "NONE"),
             Because::Told,
             "interceptionMode",
@@ -258,17 +293,6 @@ fn every_reason_not_to_redirect_is_told() {
         assert_eq!(left.because, because, "{text}: {}", left.reason);
         assert!(left.reason.contains(reason), "{text}: {}", left.reason);
     }
-}
-
-#[test]
-fn a_label_counts_before_the_annotation_of_its_name_where_istio_reads_both() {
-    let pod = "{kind: Pod, metadata: {labels: {sidecar.istio.io/inject: 'true'},
-        annotations: {sidecar.istio.io/inject: 'false', sidecar.istio.io/status: '{}'}},
-        spec: {containers: [{name: app}]}}";
-    let Redirected { by, unseen, .. } = redirected(pod);
-    assert_eq!(by, By::Plugin);
-    assert_eq!(unseen.len(), 1, "a plugin sees the annotation alone: {unseen:?}");
-    assert_eq!((unseen[0].place, unseen[0].value.as_str()), (Where::Label, "true"));
 }
 
 #[test]

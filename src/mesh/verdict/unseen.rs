@@ -7,7 +7,7 @@ use super::super::container::{Container, Role, id};
 use super::super::go::boolean;
 use super::super::pod::Pod;
 use super::super::{Mesh, named, settings};
-use super::{Given, ISTIO_INJECT, merged};
+use super::{Given, merged};
 use crate::options::{Layer, Settings, table};
 use crate::types::{Gid, Id as _, NoAccounts, Uid};
 use crate::yaml::{Node, Position};
@@ -30,8 +30,6 @@ pub struct Unseen {
 /// Where a manifest says what a plugin is not told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Where {
-    /// A label.
-    Label,
     /// The security context of the proxy.
     User,
     /// The environment of the proxy.
@@ -49,28 +47,11 @@ pub(super) fn unseen(pod: &Pod<'_>, given: &Given<'_>, settings: &Settings) -> V
         .filter(|container| container.role == Role::Proxy);
     // Where there are several, nobody knows which one counts.
     let (Some(proxy), None) = (proxies.next(), proxies.next()) else {
-        return label(pod).into_iter().collect();
+        return Vec::new();
     };
-    let mut found: Vec<Unseen> = label(pod).into_iter().chain(user(pod, proxy, settings)).collect();
+    let mut found: Vec<Unseen> = user(pod, proxy, settings).into_iter().collect();
     environment(pod, proxy, given, settings, &mut found);
     found
-}
-
-/// Istio reads one annotation as a label, too, and the label counts.
-fn label(pod: &Pod<'_>) -> Option<Unseen> {
-    let label = pod.label(ISTIO_INJECT).filter(|label| *label == "true")?;
-    let annotation = pod
-        .annotation(ISTIO_INJECT)
-        .filter(|value| boolean(value) == Ok(false))?;
-    let labels = pod.described.as_ref()?.labels;
-    let entry = labels.iter().find(|entry| entry.key == ISTIO_INJECT)?;
-    Some(Unseen {
-        at: entry.value.at,
-        place: Where::Label,
-        what: format!("the label {ISTIO_INJECT} is {label}, the annotation is {annotation}"),
-        annotation: ISTIO_INJECT.to_owned(),
-        value: label.to_owned(),
-    })
 }
 
 /// Whom the proxy runs as, where the rules do not exempt that user and no annotation tells another.

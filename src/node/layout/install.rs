@@ -4,93 +4,164 @@ use serde_json::Value;
 
 use super::uninstall::release;
 use super::{
-    Choice, Form, Layout, ORIGINAL, Reason, Snapshot, Step, Waiting, Wanted, form, list_form, managed, read,
-    same_value, single_form,
+    Choice, Form, Layout, NotTaken, ORIGINAL, Reason, Snapshot, Step, Taken, Waiting, Wanted, form, list_form, managed,
+    read, same_value, single_form,
 };
 use crate::node::chain::{self, Chain, Found};
 
+/// Our file in a folder of plugins. Where others come after it by name, it is called after the last of them.
+const FOLDER_PLUGIN: &str = "zz-sidetrack.conf";
+
 /// Decides how the directory becomes as wanted.
 pub fn install(snapshot: &Snapshot, wanted: &Wanted) -> Layout {
-    let mut layout = match &wanted.choice {
+    let planned = match &wanted.choice {
         Choice::First => first(snapshot).and_then(|name| join(snapshot, name, &wanted.entry)),
         Choice::Named(name) => named(snapshot, name).and_then(|name| join(snapshot, name, &wanted.entry)),
         Choice::Standalone(name) => stand_alone(snapshot, name, &wanted.entry),
-    }
-    .unwrap_or_else(|waiting| Layout {
-        target: Err(waiting),
-        steps: Vec::new(),
-        reasons: Vec::new(),
-    });
-    if let Ok(target) = &layout.target {
-        let elsewhere: Vec<Step> = managed(snapshot)
-            .filter(|name| *name != target)
-            .flat_map(|name| release(snapshot, name))
-            .collect();
-        if !elsewhere.is_empty() {
-            layout.reasons.push(Reason::EntryElsewhere);
-            layout.steps.extend(elsewhere);
+    };
+    let mut planned = match planned {
+        Ok(planned) => planned,
+        Err(waiting) => {
+            return Layout {
+                target: Err(waiting),
+                source: None,
+                steps: Vec::new(),
+                reasons: Vec::new(),
+            };
         }
+    };
+    let elsewhere = managed(snapshot)
+        .into_iter()
+        .filter(|name| !planned.holders.contains(name));
+    let elsewhere: Vec<Step> = elsewhere.flat_map(|name| release(snapshot, &name)).collect();
+    if !elsewhere.is_empty() {
+        planned.reasons.push(Reason::EntryElsewhere);
+        planned.steps.extend(elsewhere);
     }
-    layout
+    Layout {
+        target: Ok(planned.target),
+        source: Some(planned.source),
+        steps: planned.steps,
+        reasons: planned.reasons,
+    }
+}
+
+/// How a configuration becomes as wanted.
+struct Planned {
+    /// The name that it will have.
+    target: String,
+    /// The name that it has.
+    source: String,
+    /// The files that may hold an entry of ours.
+    holders: Vec<String>,
+    steps: Vec<Step>,
+    reasons: Vec<Reason>,
 }
 
 fn first(snapshot: &Snapshot) -> Result<&str, Waiting> {
-    let is_network = |(name, text): &(&String, &String)| read(name, text).is_ok_and(|chain| !chain.is_ours_alone());
-    let first = snapshot.iter().find(is_network);
-    first.map(|(name, _)| name.as_str()).ok_or(Waiting::NoNetwork)
+    let mut passed_over = Vec::new();
+    for name in snapshot.configurations() {
+        match snapshot.load(name) {
+            Ok(taken) if !taken.is_ours_alone() => return Ok(name),
+            Ok(_) => {}
+            Err(NotTaken::Broken(reason)) => passed_over.push((name.to_owned(), reason.to_string())),
+            Err(NotTaken::Unreadable(why)) => passed_over.push((name.to_owned(), why)),
+        }
+    }
+    Err(Waiting::NoNetwork(passed_over))
 }
 
 fn named<'s>(snapshot: &'s Snapshot, name: &str) -> Result<&'s str, Waiting> {
     // By the name that it had before it became a conflist, too.
     let name = [name, &list_form(name)]
         .into_iter()
-        .find_map(|name| snapshot.get_key_value(name))
-        .map(|(name, _)| name.as_str())
+        .find_map(|name| snapshot.name(name))
         .ok_or_else(|| Waiting::NotThere(name.to_owned()))?;
-    match read(name, &snapshot[name]) {
-        Ok(chain) if chain.is_ours_alone() => Err(Waiting::OursAlone(name.to_owned())),
+    match snapshot.load(name) {
+        Ok(taken) if taken.is_ours_alone() => Err(Waiting::OursAlone(name.to_owned())),
         Ok(_) => Ok(name),
-        Err(reason) => Err(Waiting::NotUsable {
-            name: name.to_owned(),
-            reason,
-        }),
+        Err(reason) => Err(not_usable(name, reason)),
     }
 }
 
-fn join(snapshot: &Snapshot, name: &str, entry: &Value) -> Result<Layout, Waiting> {
-    let text = &snapshot[name];
-    let not_usable = |reason| Waiting::NotUsable {
+fn not_usable(name: &str, reason: NotTaken) -> Waiting {
+    Waiting::NotUsable {
         name: name.to_owned(),
-        reason,
-    };
-    let chain = read(name, text).map_err(not_usable)?;
+        reason: match reason {
+            NotTaken::Broken(reason) => reason.to_string(),
+            NotTaken::Unreadable(why) => why,
+        },
+    }
+}
+
+fn join(snapshot: &Snapshot, name: &str, entry: &Value) -> Result<Planned, Waiting> {
+    let taken = snapshot.load(name).map_err(|reason| not_usable(name, reason))?;
+    let chain = &taken.chain;
     if let Some(version) = chain.unsupported_version() {
         let name = name.to_owned();
         return Err(Waiting::Version { name, version });
     }
     if form(name) == Some(Form::Single) {
-        return convert(snapshot, name, &chain, entry);
+        return convert(snapshot, name, chain, entry);
     }
-    if let Some((single, chain)) = written_anew(snapshot, name, &chain) {
+    if let Some((single, chain)) = written_anew(snapshot, name, chain) {
         return convert(snapshot, &single, &chain, entry);
     }
-    let reason = match chain.find(entry) {
-        Found::AsWanted => None,
-        Found::Missing => Some(Reason::EntryMissing),
-        Found::Different => Some(Reason::EntryDifferent),
-        Found::NotLast => Some(Reason::EntryNotLast),
+    let (holder, step, reason) = if chain.is_empty() {
+        join_folder(snapshot, &taken, entry)
+    } else {
+        let reason = match chain.find(entry) {
+            Found::AsWanted => None,
+            Found::Missing => Some(Reason::EntryMissing),
+            Found::Different => Some(Reason::EntryDifferent),
+            Found::NotLast => Some(Reason::EntryNotLast),
+            Found::Delegated => Some(Reason::EntryDelegated),
+        };
+        let step = Step::Write {
+            name: name.to_owned(),
+            was: snapshot.text(name).map(str::to_owned),
+            text: chain.with(entry),
+            like: name.to_owned(),
+        };
+        (name.to_owned(), step, reason)
     };
-    let step = Step::Write {
-        name: name.to_owned(),
-        was: Some(text.clone()),
-        text: chain.with(entry),
-        like: name.to_owned(),
-    };
-    Ok(Layout {
-        target: Ok(name.to_owned()),
+    Ok(Planned {
+        target: name.to_owned(),
+        source: name.to_owned(),
+        holders: vec![holder],
         steps: reason.map(|_| step).into_iter().collect(),
         reasons: reason.into_iter().collect(),
     })
+}
+
+/// Where all plugins are files in a folder, so is ours: in the list, it would come before them.
+fn join_folder(snapshot: &Snapshot, taken: &Taken<'_>, entry: &Value) -> (String, Step, Option<Reason>) {
+    let (folder, plugins) = taken
+        .folder
+        .as_ref()
+        .map_or(("", &[][..]), |(name, plugins)| (name, plugins));
+    let others = plugins.iter().filter(|(_, plugin)| !plugin.is_ours());
+    let last = others.map(|(file, _)| *file).max().unwrap_or_default();
+    let file = if last < FOLDER_PLUGIN {
+        FOLDER_PLUGIN.to_owned()
+    } else {
+        format!("{last}-{FOLDER_PLUGIN}")
+    };
+    let mut ours = plugins.iter().filter(|(_, plugin)| plugin.is_ours());
+    let reason = match (ours.next(), ours.next()) {
+        (None, _) => Some(Reason::EntryMissing),
+        (Some((at, plugin)), None) if plugin.is(entry) && *at == file => None,
+        (Some((at, plugin)), None) if plugin.is(entry) && *at < last => Some(Reason::EntryNotLast),
+        _ => Some(Reason::EntryDifferent),
+    };
+    let name = format!("{folder}/{file}");
+    let step = Step::Write {
+        was: snapshot.text(&name).map(str::to_owned),
+        text: format!("{entry:#}\n"),
+        like: format!("{folder}/{last}"),
+        name: name.clone(),
+    };
+    (name, step, reason)
 }
 
 /// The configuration of a single plugin that we made this conflist of, where it is there: it was not set aside yet, or
@@ -101,28 +172,28 @@ fn written_anew<'s>(snapshot: &'s Snapshot, name: &str, list: &Chain<'_>) -> Opt
     }
     let bare = list.without_managed();
     single_form(name).find_map(|single| {
-        let chain = Chain::single(snapshot.get(&single)?).ok()?;
+        let chain = Chain::single(snapshot.text(&single)?).ok()?;
         let is_its_origin =
-            snapshot.contains_key(&format!("{single}{ORIGINAL}")) || same_value(&chain::list_of(&chain), &bare);
+            snapshot.contains(&format!("{single}{ORIGINAL}")) || same_value(&chain::list_of(&chain, &single), &bare);
         is_its_origin.then_some((single, chain))
     })
 }
 
 /// A configuration of a single plugin cannot hold a second one: a conflist takes its place. The conflist comes first,
 /// so that there is always one of the two.
-fn convert(snapshot: &Snapshot, name: &str, chain: &Chain<'_>, entry: &Value) -> Result<Layout, Waiting> {
+fn convert(snapshot: &Snapshot, name: &str, chain: &Chain<'_>, entry: &Value) -> Result<Planned, Waiting> {
     let list = list_form(name);
-    let was = snapshot.get(&list);
+    let was = snapshot.text(&list);
     // From a conversion that was not finished, or whose original was written anew since.
-    let is_ours = |text: &String| Chain::list(text).is_ok_and(|chain| chain.is_managed());
-    if was.is_some_and(|was| !is_ours(was)) {
+    let is_ours = |text: &str| Chain::list(text).is_ok_and(|chain| chain.is_managed());
+    if snapshot.contains(&list) && !was.is_some_and(is_ours) {
         return Err(Waiting::Taken(list));
     }
-    let bare = chain::list_of(chain);
+    let bare = chain::list_of(chain, name);
     let text = Chain::list(&bare).map_or_else(|_| bare.clone(), |chain| chain.with(entry));
     let write = Step::Write {
         name: list.clone(),
-        was: was.cloned(),
+        was: was.map(str::to_owned),
         text: text.clone(),
         like: name.to_owned(),
     };
@@ -131,15 +202,17 @@ fn convert(snapshot: &Snapshot, name: &str, chain: &Chain<'_>, entry: &Value) ->
         to: format!("{name}{ORIGINAL}"),
     };
     let write = (was != Some(&text)).then_some(write);
-    Ok(Layout {
-        target: Ok(list),
+    Ok(Planned {
+        source: name.to_owned(),
+        holders: vec![list.clone(), name.to_owned(), format!("{name}{ORIGINAL}")],
+        target: list,
         steps: write.into_iter().chain([set_aside]).collect(),
         reasons: vec![Reason::EntryMissing],
     })
 }
 
-fn stand_alone(snapshot: &Snapshot, name: &str, network: &Value) -> Result<Layout, Waiting> {
-    let was = snapshot.get(name);
+fn stand_alone(snapshot: &Snapshot, name: &str, network: &Value) -> Result<Planned, Waiting> {
+    let was = snapshot.text(name);
     let list = serde_json::json!({
         "cniVersion": network["cniVersion"],
         "name": network["name"],
@@ -147,21 +220,24 @@ fn stand_alone(snapshot: &Snapshot, name: &str, network: &Value) -> Result<Layou
     });
     let wanted = if form(name) == Some(Form::List) { &list } else { network };
     let reason = match was {
+        None if snapshot.contains(name) => return Err(Waiting::Taken(name.to_owned())),
         None => Some(Reason::EntryMissing),
         Some(text) if serde_json::from_str::<Value>(text).is_ok_and(|value| value == *wanted) => None,
-        Some(text) if read(name, text).is_ok_and(|chain| chain.is_managed() && chain.is_ours_alone()) => {
+        Some(text) if read(name, text).is_some_and(|chain| chain.is_managed() && chain.is_ours_alone()) => {
             Some(Reason::EntryDifferent)
         }
         Some(_) => return Err(Waiting::Taken(name.to_owned())),
     };
     let step = Step::Write {
         name: name.to_owned(),
-        was: was.cloned(),
+        was: was.map(str::to_owned),
         text: format!("{wanted:#}\n"),
         like: name.to_owned(),
     };
-    Ok(Layout {
-        target: Ok(name.to_owned()),
+    Ok(Planned {
+        target: name.to_owned(),
+        source: name.to_owned(),
+        holders: vec![name.to_owned()],
         steps: reason.map(|_| step).into_iter().collect(),
         reasons: reason.into_iter().collect(),
     })

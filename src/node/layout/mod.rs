@@ -5,21 +5,22 @@
 //! or the one from after, whole.
 
 mod install;
+mod snapshot;
 mod uninstall;
+mod verdict;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde_json::Value;
 use thiserror::Error;
 
-use super::chain::{Chain, NotAChain};
+use super::chain::Chain;
 
 pub use self::install::install;
+pub use self::snapshot::{Content, Folder, NotTaken, Snapshot, Taken};
 pub use self::uninstall::uninstall;
-
-/// The texts of the files that a runtime looks at, and of the originals that we keep, by name.
-pub type Snapshot = BTreeMap<String, String>;
+pub use self::verdict::{Judged, Verdict, judge};
 
 /// What is added to the name of a configuration of a single plugin that was replaced by a conflist. Runtimes go by
 /// the end of a name, so they leave it alone.
@@ -58,18 +59,21 @@ pub enum Reason {
     EntryDifferent,
     /// There are other plugins after ours.
     EntryNotLast,
+    /// There is an entry of ours in a chain that a plugin of the configuration hands pods on to, too.
+    EntryDelegated,
     /// There is an entry of ours in a configuration that is not the chosen one.
     EntryElsewhere,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::BinaryMissing,
         Self::BinaryDifferent,
         Self::EntryMissing,
         Self::EntryDifferent,
         Self::EntryNotLast,
+        Self::EntryDelegated,
         Self::EntryElsewhere,
     ];
 
@@ -81,6 +85,7 @@ impl Reason {
             Self::EntryMissing => "entry-missing",
             Self::EntryDifferent => "entry-different",
             Self::EntryNotLast => "entry-not-last",
+            Self::EntryDelegated => "entry-delegated",
             Self::EntryElsewhere => "entry-elsewhere",
         }
     }
@@ -89,9 +94,9 @@ impl Reason {
 /// Why there is no configuration to join yet. Whoever writes them may change that at any time.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Waiting {
-    /// No configuration at all.
-    #[error("there is no valid network configuration yet; the cluster's network plugin is to write one")]
-    NoNetwork,
+    /// No configuration that could be joined; those that there are, with what is wrong with them.
+    #[error("there is no valid network configuration yet; the cluster's network plugin is to write one{}", listed(.0))]
+    NoNetwork(Vec<(String, String)>),
     /// Not the one that was named.
     #[error("there is no {0} yet; without --cni-conf-name, the first configuration by name is taken")]
     NotThere(String),
@@ -101,7 +106,7 @@ pub enum Waiting {
         /// Its name.
         name: String,
         /// Why not.
-        reason: NotAChain,
+        reason: String,
     },
     /// Nothing but our own plugin.
     #[error("{0} names no plugin but sidetrack, so there is no network to join")]
@@ -120,6 +125,11 @@ pub enum Waiting {
     /// The name that we need is taken.
     #[error("{0} is there already, and sidetrack did not write it: remove it, or rename it")]
     Taken(String),
+}
+
+fn listed(files: &[(String, String)]) -> String {
+    let file = |(name, reason): &(String, String)| format!(". {name}: {reason}");
+    files.iter().map(file).collect()
 }
 
 /// One step, which happens whole or not at all.
@@ -166,6 +176,8 @@ impl fmt::Display for Step {
 pub struct Layout {
     /// The configuration that our plugin is to be part of, under the name that it will have.
     pub target: Result<String, Waiting>,
+    /// The file that has it now, which becomes that one; `None` where there is no target.
+    pub source: Option<String>,
     /// What has to be done, in order. Nothing where all is as wanted, or there is no target.
     pub steps: Vec<Step>,
     /// Why.
@@ -198,22 +210,42 @@ enum Form {
     Single,
 }
 
+/// Whether runtimes look at files of this name.
+pub fn is_configuration(name: &str) -> bool {
+    form(name).is_some()
+}
+
+/// Whether runtimes look at files of this name in a folder of plugins.
+pub fn is_folder_plugin(name: &str) -> bool {
+    name.rsplit_once('.').is_some_and(|(_, form)| form == "conf")
+}
+
 /// Whether a file of this name is our business.
 pub fn concerns_us(name: &str) -> bool {
-    form(name.strip_suffix(ORIGINAL).unwrap_or(name)).is_some()
+    is_configuration(name.strip_suffix(ORIGINAL).unwrap_or(name))
 }
 
-/// Whether a runtime would take what the snapshot has under this name.
-pub fn is_valid(snapshot: &Snapshot, name: &str) -> bool {
-    snapshot.get(name).is_some_and(|text| read(name, text).is_ok())
-}
-
-fn read<'t>(name: &str, text: &'t str) -> Result<Chain<'t>, NotAChain> {
-    match form(name) {
-        Some(Form::List) => Chain::list(text),
-        Some(Form::Single) => Chain::single(text),
-        None => Err(NotAChain::NoPlugins),
+/// A text, as what its name says that it is.
+fn read<'t>(name: &str, text: &'t str) -> Option<Chain<'t>> {
+    match form(name)? {
+        Form::List => Chain::list(text).ok(),
+        Form::Single => Chain::single(text).ok(),
     }
+}
+
+/// Whether a runtime would take such a text under this name.
+pub fn is_taken(name: &str, text: &str) -> bool {
+    read(name, text).is_some()
+}
+
+/// The folders of plugins that configurations take theirs from.
+pub fn plugin_folders(snapshot: &Snapshot) -> Vec<String> {
+    let named = snapshot
+        .texts()
+        .filter_map(|(name, text)| Some(read(name, text)?.folder()?.to_owned()));
+    let named: BTreeSet<String> = named.collect();
+    let folders = snapshot.folders().filter(|folder| named.contains(*folder));
+    folders.map(str::to_owned).collect()
 }
 
 /// The name of the conflist that takes the place of a configuration of a single plugin.
@@ -230,12 +262,16 @@ fn single_form(name: &str) -> impl Iterator<Item = String> {
         .filter_map(move |form| Some(format!("{}.{form}", stem.as_ref()?)))
 }
 
-/// The configurations that hold an entry of ours, by name.
-fn managed(snapshot: &Snapshot) -> impl Iterator<Item = &String> {
-    snapshot
-        .iter()
-        .filter(|(name, text)| read(name, text).is_ok_and(|chain| chain.is_managed()))
-        .map(|(name, _)| name)
+/// The files that hold an entry of ours, each by one of its names.
+fn managed(snapshot: &Snapshot) -> Vec<String> {
+    let is_managed = |(name, text): &(&str, &str)| read(name, text).is_some_and(|chain| chain.is_managed());
+    let files = snapshot.texts().filter(is_managed).map(|(name, _)| name.to_owned());
+    let plugins = snapshot.folder_plugins().filter(|(_, plugin)| plugin.is_managed());
+    let mut seen = BTreeSet::new();
+    let names = files.chain(plugins.map(|(name, _)| name));
+    names
+        .filter(|name| seen.insert(snapshot.file(name).to_owned()))
+        .collect()
 }
 
 fn same_value(one: &str, other: &str) -> bool {

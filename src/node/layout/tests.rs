@@ -1,7 +1,8 @@
+use std::collections::BTreeMap;
+
 use serde_json::json;
 
 use super::*;
-use crate::node::chain;
 use crate::node::entry::{self, Installer};
 
 const LIST: &str = "{\"cniVersion\":\"1.0.0\",\"name\":\"a\",\"plugins\":[{\"type\":\"bridge\"}]}";
@@ -9,9 +10,31 @@ const OTHER: &str = "{\"cniVersion\":\"0.4.0\",\"name\":\"b\",\"plugins\":[{\"ty
 const SINGLE: &str = "{\"cniVersion\": \"0.3.1\", \"name\": \"c\", \"type\": \"weave\", \"mtu\": 1.50}\n";
 const ANOTHER_SINGLE: &str = "{\"cniVersion\": \"0.3.1\", \"name\": \"c\", \"type\": \"weave\", \"mtu\": 2}\n";
 
-fn files(files: &[(&str, &str)]) -> Snapshot {
+/// The texts of a directory, by name; those in a folder have its name before theirs.
+type Files = BTreeMap<String, String>;
+
+const IN_FOLDER: &str = "{\"cniVersion\":\"1.1.0\",\"name\":\"d\"}";
+const PLUGIN: &str = "{\"type\":\"ptp\"}";
+
+fn files(files: &[(&str, &str)]) -> Files {
     let file = |(name, text): &(&str, &str)| ((*name).to_owned(), (*text).to_owned());
     files.iter().map(file).collect()
+}
+
+fn snapshot(files: &Files) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    for (name, text) in files {
+        snapshot.insert(name.clone(), Content::Text(text.clone()));
+    }
+    snapshot
+}
+
+fn install(files: &Files, wanted: &Wanted) -> Layout {
+    super::install(&snapshot(files), wanted)
+}
+
+fn uninstall(files: &Files) -> Removal {
+    super::uninstall(&snapshot(files))
 }
 
 fn wanted(choice: Choice) -> Wanted {
@@ -26,7 +49,7 @@ fn wanted(choice: Choice) -> Wanted {
 }
 
 /// Does a step as the file system does it.
-fn take(snapshot: &mut Snapshot, step: &Step) {
+fn take(snapshot: &mut Files, step: &Step) {
     match step {
         Step::Write { name, was, text, like } => {
             assert_eq!(snapshot.get(name), was.as_ref(), "{step:?}");
@@ -42,19 +65,33 @@ fn take(snapshot: &mut Snapshot, step: &Step) {
 }
 
 /// The plugins that a runtime would run: those of the first configuration, which must be valid.
-fn taken(snapshot: &Snapshot) -> Option<Value> {
-    let (name, text) = snapshot.iter().find(|(name, _)| form(name).is_some())?;
-    let text = match form(name) {
-        Some(Form::List) => text.clone(),
-        _ => chain::list_of(&Chain::single(text).unwrap_or_else(|error| panic!("{name}: {error}"))),
+fn taken(files: &Files) -> Option<Vec<Value>> {
+    let snapshot = snapshot(files);
+    let name = snapshot.configurations().next()?;
+    let taken = snapshot.load(name).unwrap_or_else(|error| panic!("{name}: {error:?}"));
+    let value = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+    let in_folder = taken.folder.iter().flat_map(|(folder, plugins)| {
+        plugins
+            .iter()
+            .map(move |(file, _)| value(&files[&format!("{folder}/{file}")]))
+    });
+    let list = value(&files[name]);
+    let inlined = match form(name) {
+        Some(Form::List) => list["plugins"].as_array().cloned().unwrap_or_default(),
+        _ => vec![list],
     };
-    Chain::list(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
-    serde_json::from_str(&text).ok()
+    // For a moment, ours may run twice, which is as good as once.
+    let is_ours = |plugin: &Value| plugin["type"] == "sidetrack";
+    let mut plugins: Vec<Value> = inlined.into_iter().chain(in_folder).collect();
+    while plugins.iter().filter(|plugin| is_ours(plugin)).count() > 1 {
+        plugins.remove(plugins.iter().position(is_ours)?);
+    }
+    Some(plugins)
 }
 
 /// Does the steps one by one. After each, a runtime finds the old or the new configuration, and an installer that
 /// starts anew comes to the same end.
-fn carry_out(snapshot: &Snapshot, steps: &[Step], again: &dyn Fn(&Snapshot) -> Vec<Step>) -> Snapshot {
+fn carry_out(snapshot: &Files, steps: &[Step], again: &dyn Fn(&Files) -> Vec<Step>) -> Files {
     let mut states = vec![snapshot.clone()];
     for step in steps {
         let mut state = states.last().unwrap().clone();
@@ -72,14 +109,14 @@ fn carry_out(snapshot: &Snapshot, steps: &[Step], again: &dyn Fn(&Snapshot) -> V
     end
 }
 
-fn installed(snapshot: &Snapshot, wanted: &Wanted) -> Snapshot {
+fn installed(snapshot: &Files, wanted: &Wanted) -> Files {
     let layout = install(snapshot, wanted);
     assert!(layout.target.is_ok(), "{layout:?}");
     assert_eq!(layout.steps.is_empty(), layout.reasons.is_empty(), "{layout:?}");
     carry_out(snapshot, &layout.steps, &|state| install(state, wanted).steps)
 }
 
-fn uninstalled(snapshot: &Snapshot) -> Snapshot {
+fn uninstalled(snapshot: &Files) -> Files {
     carry_out(snapshot, &uninstall(snapshot).steps, &|state| uninstall(state).steps)
 }
 
@@ -90,6 +127,12 @@ fn what_was_installed_is_taken_away_to_the_byte_in_every_form() {
         files(&[("10-c.conf", SINGLE)]),
         files(&[("10-c.json", SINGLE), ("99-b.conflist", OTHER)]),
         files(&[("00-broken.conflist", "{"), ("10-c.conf", SINGLE)]),
+        files(&[
+            ("10-d.conflist", IN_FOLDER),
+            ("d/10-x.conf", PLUGIN),
+            ("d/20-y.conf", PLUGIN),
+        ]),
+        files(&[("10-d.conflist", IN_FOLDER), ("d/zzz.conf", PLUGIN)]),
     ];
     for before in directories {
         let names = before.keys().cloned().map(Choice::Named);
@@ -99,7 +142,7 @@ fn what_was_installed_is_taken_away_to_the_byte_in_every_form() {
             if before.contains_key("00-broken.conflist") && choice != Choice::First {
                 continue;
             }
-            let without_broken: Snapshot = before
+            let without_broken: Files = before
                 .iter()
                 .filter(|(name, _)| !name.starts_with("00"))
                 .map(|(name, text)| (name.clone(), text.clone()))
@@ -114,7 +157,7 @@ fn what_was_installed_is_taken_away_to_the_byte_in_every_form() {
 
 #[test]
 fn the_first_valid_configuration_is_taken() {
-    let target = |snapshot: &Snapshot| install(snapshot, &wanted(Choice::First)).target;
+    let target = |snapshot: &Files| install(snapshot, &wanted(Choice::First)).target;
     let broken = ("05-broken.conflist", "{");
     let list_in_single = ("06-list.conf", LIST);
     let both = files(&[
@@ -124,8 +167,18 @@ fn the_first_valid_configuration_is_taken() {
         ("20-b.conflist", OTHER),
     ]);
     assert_eq!(target(&both), Ok("10-a.conflist".to_owned()));
-    assert_eq!(target(&files(&[broken])), Err(Waiting::NoNetwork));
-    assert_eq!(target(&files(&[("10-a.conflist.bak", LIST)])), Err(Waiting::NoNetwork));
+    let waiting = target(&files(&[broken, list_in_single])).unwrap_err().to_string();
+    for said in [
+        "no valid network configuration yet",
+        "05-broken.conflist: it is not a JSON object",
+        "06-list.conf: it has no \"type\"",
+    ] {
+        assert!(waiting.contains(said), "{waiting}");
+    }
+    assert_eq!(
+        target(&files(&[("10-a.conflist.bak", LIST)])),
+        Err(Waiting::NoNetwork(Vec::new()))
+    );
     let ours = entry::standalone(json!({}), &Installer::default()).unwrap().to_string();
     let alone = files(&[("00-sidetrack.conf", &ours), ("10-a.conflist", LIST)]);
     assert_eq!(target(&alone), Ok("10-a.conflist".to_owned()));
@@ -193,7 +246,7 @@ fn a_name_that_is_taken_is_told() {
 
 #[test]
 fn what_cannot_be_joined_is_told_and_left_alone() {
-    let target = |files: &Snapshot, choice| {
+    let target = |files: &Files, choice| {
         let layout = install(files, &wanted(choice));
         assert_eq!(layout.steps, []);
         layout.target.unwrap_err().to_string()
@@ -221,4 +274,101 @@ fn a_named_configuration_is_found_under_the_name_that_it_had() {
     let named = wanted(Choice::Named("10-c.conf".to_owned()));
     let after = installed(&files(&[("10-c.conf", SINGLE)]), &named);
     assert_eq!(install(&after, &named).target, Ok("10-c.conflist".to_owned()));
+}
+
+#[test]
+fn where_all_plugins_are_in_a_folder_ours_is_the_last_one_there() {
+    let before = files(&[
+        ("10-d.conflist", IN_FOLDER),
+        ("20-b.conflist", OTHER),
+        ("d/10-x.conf", PLUGIN),
+    ]);
+    let wanted = wanted(Choice::First);
+    let after = installed(&before, &wanted);
+    assert_eq!(install(&after, &wanted).target, Ok("10-d.conflist".to_owned()));
+    assert_eq!(after["20-b.conflist"], OTHER);
+    assert_eq!(taken(&after).unwrap().last(), Some(&wanted.entry));
+    // Another one that comes after it, and plugins that come to stand in the list.
+    for (name, text) in [("d/zzz.conf", PLUGIN), ("10-d.conflist", LIST)] {
+        let mut changed = after.clone();
+        changed.insert(name.to_owned(), text.to_owned());
+        let again = installed(&changed, &wanted);
+        assert_eq!(taken(&again).unwrap().last(), Some(&wanted.entry));
+        let mut without_ours = before.clone();
+        without_ours.insert(name.to_owned(), text.to_owned());
+        assert_eq!(uninstalled(&again), without_ours);
+    }
+    let mut by_hand = before.clone();
+    by_hand.insert("d/30-z.conf".to_owned(), "{\"type\":\"sidetrack\"}".to_owned());
+    assert_eq!(uninstall(&by_hand).by_hand, ["d/30-z.conf"]);
+}
+
+#[test]
+fn a_single_plugin_does_not_get_those_of_a_folder() {
+    let before = files(&[("10-c.conf", SINGLE), ("c/10-x.conf", PLUGIN)]);
+    let after = installed(&before, &wanted(Choice::First));
+    assert_eq!(taken(&after).unwrap().len(), 2);
+    assert_eq!(uninstalled(&after), before);
+}
+
+#[test]
+fn an_entry_of_ours_that_multus_copied_goes_from_its_delegates() {
+    let flannel = installed(&files(&[("10-a.conflist", LIST)]), &wanted(Choice::First));
+    let multus = format!(
+        "{{\"cniVersion\":\"0.3.1\",\"name\":\"multus\",\"type\":\"multus\",\"delegates\":[{}]}}",
+        flannel["10-a.conflist"]
+    );
+    let bare = multus.replace(&flannel["10-a.conflist"], LIST);
+    for name in ["00-multus.conf", "00-multus.conflist"] {
+        let list = |plugin: &str| format!("{{\"cniVersion\":\"0.3.1\",\"name\":\"m\",\"plugins\":[{plugin}]}}");
+        let form = |plugin: &str| {
+            if name.ends_with("list") {
+                list(plugin)
+            } else {
+                plugin.to_owned()
+            }
+        };
+        let mut snapshot = flannel.clone();
+        snapshot.insert(name.to_owned(), form(&multus));
+        let after = installed(&snapshot, &wanted(Choice::First));
+        assert_eq!(after["10-a.conflist"], LIST);
+        let runs = taken(&after).unwrap();
+        assert_eq!(runs.len(), 2, "{runs:?}");
+        assert!(!runs[0].to_string().contains("sidetrack"), "{runs:?}");
+        let mut without_ours = files(&[("10-a.conflist", LIST)]);
+        without_ours.insert(name.to_owned(), form(&bare));
+        assert_eq!(uninstalled(&after), without_ours);
+    }
+}
+
+#[test]
+fn what_cannot_be_read_from_here_is_red_where_it_comes_first() {
+    let judged = |unreadable: &str, choice: Choice| {
+        let mut snapshot = snapshot(&files(&[("10-a.conflist", LIST), ("30-x.conflist", "{")]));
+        snapshot.insert(unreadable.to_owned(), Content::Unreadable("a link".to_owned()));
+        let wanted = wanted(choice);
+        let layout = super::install(&snapshot, &wanted);
+        let judged = judge(&snapshot, &wanted, &layout);
+        let names: Vec<_> = judged.iter().map(|judged| judged.verdict.name()).collect();
+        assert_eq!(layout.target, Ok("10-a.conflist".to_owned()));
+        names.join(" ")
+    };
+    assert_eq!(judged("05-x.conflist", Choice::First), "unreadable joined broken");
+    assert_eq!(judged("20-x.conflist", Choice::First), "joined unread broken");
+    let named = Choice::Named("10-a.conflist".to_owned());
+    assert_eq!(judged("05-x.conflist", named), "unread joined broken");
+}
+
+#[test]
+fn what_is_broken_and_first_keeps_containerd_from_taking_any() {
+    let snapshot = snapshot(&files(&[
+        ("05-x.conf", "{"),
+        ("07-y.conf", "{"),
+        ("10-a.conflist", LIST),
+    ]));
+    let wanted = wanted(Choice::First);
+    let judged = judge(&snapshot, &wanted, &super::install(&snapshot, &wanted));
+    let names: Vec<_> = judged.iter().map(|judged| judged.verdict.name()).collect();
+    assert_eq!(names, ["blocking", "broken", "joined"]);
+    assert!(judged[0].verdict.reason().contains("containerd takes no configuration"));
 }

@@ -5,65 +5,89 @@ use crate::node::chain::{self, Chain};
 
 /// Decides how everything of ours goes from the directory, and nothing else.
 pub fn uninstall(snapshot: &Snapshot) -> Removal {
+    let managed = managed(snapshot);
     let mut removal = Removal {
-        steps: managed(snapshot).flat_map(|name| release(snapshot, name)).collect(),
+        steps: managed.iter().flat_map(|name| release(snapshot, name)).collect(),
         ..Removal::default()
     };
-    for (name, text) in snapshot {
+    for (name, text) in snapshot.texts() {
         if let Some(single) = name.strip_suffix(ORIGINAL) {
             let is_put_back = |step: &Step| matches!(step, Step::Rename { from, .. } if from == name);
-            if snapshot.contains_key(single) {
+            if snapshot.contains(single) {
                 // Its owner has written it anew.
-                removal.steps.push(Step::Remove { name: name.clone() });
+                let name = name.to_owned();
+                removal.steps.push(Step::Remove { name });
             } else if !removal.steps.iter().any(is_put_back) {
-                removal.originals.push(name.clone());
+                removal.originals.push(name.to_owned());
             }
-        } else if read(name, text).is_ok_and(|chain| chain.is_written_by_hand()) {
-            removal.by_hand.push(name.clone());
+        } else if read(name, text).is_some_and(|chain| chain.is_written_by_hand()) {
+            removal.by_hand.push(name.to_owned());
         }
     }
+    let by_hand = snapshot
+        .folder_plugins()
+        .filter(|(_, plugin)| plugin.is_ours() && !plugin.is_managed());
+    removal.by_hand.extend(by_hand.map(|(name, _)| name));
     removal
 }
 
-/// Takes what is ours from one configuration, and gives back the one that it replaced.
+/// Takes what is ours from one file, and gives back the one that it replaced.
 pub fn release(snapshot: &Snapshot, name: &str) -> Vec<Step> {
     let remove = Step::Remove { name: name.to_owned() };
-    let text = &snapshot[name];
-    let Ok(chain) = read(name, text) else {
+    let Some(text) = snapshot.text(name) else {
+        return Vec::new();
+    };
+    if name.contains('/') {
+        return vec![remove];
+    }
+    let Some(chain) = read(name, text) else {
         return Vec::new();
     };
     if chain.is_ours_alone() {
         return vec![remove];
     }
     let bare = chain.without_managed();
-    let is_what_it_replaced = |original: &String| {
-        let list = snapshot
-            .get(original)
-            .and_then(|text| Some(chain::list_of(&Chain::single(text).ok()?)));
-        list.is_some_and(|list| same_value(&list, &bare))
-    };
     for single in single_form(name) {
         let original = format!("{single}{ORIGINAL}");
+        let is_what_it_replaced = |file: &str| {
+            let list = snapshot
+                .text(file)
+                .and_then(|text| Some(chain::list_of(&Chain::single(text).ok()?, &single)));
+            list.is_some_and(|list| same_value(&list, &bare))
+        };
         if is_what_it_replaced(&single) {
             // It was put back already.
             return vec![remove];
         }
         if is_what_it_replaced(&original) {
-            if snapshot.contains_key(&single) {
+            if snapshot.contains(&single) {
                 // Its owner has written it anew.
                 return vec![remove];
             }
+            let without_ours = strip(snapshot, &original);
             let put_back = Step::Rename {
                 from: original,
                 to: single,
             };
-            return vec![put_back, remove];
+            return without_ours.into_iter().chain([put_back, remove]).collect();
         }
     }
     vec![Step::Write {
         name: name.to_owned(),
-        was: Some(text.clone()),
+        was: Some(text.to_owned()),
         text: bare,
         like: name.to_owned(),
     }]
+}
+
+/// Takes entries of ours out of an original: they are in its delegates, where whoever wrote it had copied them to.
+fn strip(snapshot: &Snapshot, original: &str) -> Option<Step> {
+    let text = snapshot.text(original)?;
+    let bare = Chain::single(text).ok()?.without_managed();
+    (bare != text).then(|| Step::Write {
+        name: original.to_owned(),
+        was: Some(text.to_owned()),
+        text: bare,
+        like: original.to_owned(),
+    })
 }

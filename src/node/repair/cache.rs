@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use crate::cni::environment::CONSUL_CONFIG;
 use crate::linux::files::FileError;
 use crate::mesh::pod::PodName;
 
@@ -33,6 +34,8 @@ pub struct Cached {
     pub pod: PodName,
     /// `K8S_POD_UID`: pods of the same name have different ones.
     pub uid: Option<String>,
+    /// What Nomad wants, in place of annotations: [`CONSUL_CONFIG`].
+    pub consul_config: Option<String>,
     /// What the runtime told of it: the `runtimeConfig` that a plugin with all capabilities would have got.
     pub told: Map<String, Value>,
     /// The result of the chain.
@@ -90,12 +93,14 @@ fn text(path: &Path) -> io::Result<String> {
 pub fn parse(text: &str) -> Result<Cached, &'static str> {
     let value: Value = serde_json::from_str(text).map_err(|_| "it is no JSON, or half written")?;
     let member = |name: &str| value[name].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
-    let (mut pod, mut uid) = (PodName::default(), None);
+    let (mut pod, mut uid, mut consul_config) = (PodName::default(), None, None);
     for pair in value["cniArgs"].as_array().into_iter().flatten() {
         if let (Some(key), Some(value)) = (pair[0].as_str(), pair[1].as_str()) {
             pod.learn(key, value);
-            if key == "K8S_POD_UID" && !value.is_empty() {
-                uid = Some(value.to_owned());
+            match key {
+                "K8S_POD_UID" if !value.is_empty() => uid = Some(value.to_owned()),
+                CONSUL_CONFIG if !value.is_empty() => consul_config = Some(value.to_owned()),
+                _ => {}
             }
         }
     }
@@ -122,6 +127,7 @@ pub fn parse(text: &str) -> Result<Cached, &'static str> {
         netns,
         pod,
         uid,
+        consul_config,
         told: value["capabilityArgs"].as_object().cloned().unwrap_or_default(),
         addresses: list("ips").iter().filter_map(address).collect(),
         result,

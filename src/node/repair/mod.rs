@@ -154,9 +154,10 @@ fn network(node: &Node) -> Result<String, RepairError> {
     let target = layout::install(&snapshot, &node.wanted)
         .target
         .map_err(RepairError::Waiting)?;
-    let chain = snapshot.get(&target).and_then(|text| Chain::list(text).ok());
+    let chain = snapshot.text(&target).and_then(|text| Chain::list(text).ok());
+    // Where a network has no name, runtimes that take it at all call it as the file.
     chain
-        .and_then(|chain| chain.name().map(str::to_owned))
+        .map(|chain| chain.name().unwrap_or(&target).to_owned())
         .ok_or_else(|| RepairError::NotInPlace(node.directories.conf.join(target)))
 }
 
@@ -165,14 +166,16 @@ fn network(node: &Node) -> Result<String, RepairError> {
 pub enum Outcome {
     /// The rules are in place.
     Repaired(Late),
-    /// Somebody else was asked for it, who did this.
+    /// The API server did this.
     Asked(&'static str),
+    /// The API server did a part of it; the rest is to be done later.
+    Deferred(&'static str),
     /// It is as it should be, or the pod has gone: why nothing was done.
     NotNeeded(&'static str),
 }
 
 /// A repair that failed. Nothing was changed, unless probes then showed that it is of no use.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Failure {
     /// What kind of failure it is, for metrics.
     pub reason: &'static str,
@@ -181,7 +184,15 @@ pub struct Failure {
 }
 
 /// Each kind of failure.
-pub const FAILURES: [&str; 6] = ["netns", "configuration", "plan", "rules", "unproved", "api"];
+pub const FAILURES: [&str; 7] = [
+    "netns",
+    "configuration",
+    "plan",
+    "rules",
+    "unproved",
+    "api",
+    "disruption-budget",
+];
 
 /// Puts the rules of a pod in place that lacks them.
 ///

@@ -34,6 +34,8 @@ pub struct Sandbox {
     pub netns: Vec<PathBuf>,
     /// Its addresses, of all networks.
     pub addresses: Vec<IpAddr>,
+    /// What Nomad wants, in place of annotations.
+    consul_config: Option<String>,
     /// What our plugin would have got, had it been there.
     netconf: Value,
 }
@@ -80,6 +82,7 @@ fn sandbox(attachments: Vec<Cached>, network: &str, entry: &Value) -> Option<San
     if let Some(annotations) = annotations {
         told.insert(POD_ANNOTATIONS.to_owned(), annotations.clone());
     }
+    let consul_config = attachments.iter().find_map(|one| one.consul_config.clone());
     let mut netconf = entry.clone();
     netconf["cniVersion"] = Version::NEWEST.as_str().into();
     netconf["name"] = network.into();
@@ -96,6 +99,7 @@ fn sandbox(attachments: Vec<Cached>, network: &str, entry: &Value) -> Option<San
         uid: ours.uid,
         netns: attachments.iter().flat_map(|one| one.netns.clone()).collect(),
         addresses: attachments.iter().flat_map(|one| one.addresses.clone()).collect(),
+        consul_config,
         netconf,
     })
 }
@@ -106,7 +110,9 @@ impl Sandbox {
     /// # Errors
     /// It would have refused that.
     pub fn netconf(&self) -> Result<NetConf, Error> {
-        NetConf::parse(self.netconf.to_string().as_bytes())
+        let mut netconf = NetConf::parse(self.netconf.to_string().as_bytes())?;
+        netconf.learn(&self.attachment(PathBuf::new()));
+        Ok(netconf)
     }
 
     /// The attachment that our plugin would have seen, with the network namespace at `netns`.
@@ -116,7 +122,7 @@ impl Sandbox {
             netns,
             ifname: self.ifname.clone(),
             pod: self.pod.clone(),
-            consul_config: None,
+            consul_config: self.consul_config.clone(),
         }
     }
 
@@ -192,6 +198,36 @@ mod tests {
         assert!(matches!(wanted(pod(None), always), Wanted::Redirected { .. }));
         let mistake = Some(json!({ "traffic.sidetrack.dev/redirect": "maybe" }));
         assert!(matches!(wanted(pod(mistake), entry), Wanted::Refused(_)));
+    }
+
+    /// Nomad hands over what it wants in `CNI_ARGS`, which libcni keeps.
+    #[test]
+    fn an_allocation_of_nomad_is_known_by_what_it_was_attached_with() {
+        let written = |arguments: Value| {
+            let cached = json!({
+                "containerId": "0f1e", "networkName": "pods", "ifName": "eth0", "cniArgs": arguments,
+                "capabilityArgs": { "portMappings": [] }, "result": { "ips": [{ "address": "172.26.64.2/20" }] },
+            });
+            vec![cache::parse(&cached.to_string()).unwrap()]
+        };
+        let entry = json!({ "type": "sidetrack", "onMissingAnnotations": "pass" });
+        let config = r#"{"ProxyUserID":"101","ProxyInboundPort":9999,"ProxyOutboundPort":15001}"#;
+        let nomad = json!([
+            ["IgnoreUnknown", "true"],
+            ["NOMAD_JOB_ID", "web"],
+            ["CONSUL_IPTABLES_CONFIG", config]
+        ]);
+        match wanted(written(nomad), entry.clone()) {
+            Wanted::Redirected { proxy, .. } => {
+                assert_eq!(
+                    (proxy.uids.to_string(), proxy.inbound_port.get()),
+                    ("101".to_owned(), 9999)
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+        let without = json!([["IgnoreUnknown", "true"], ["NOMAD_JOB_ID", "web"]]);
+        assert!(matches!(wanted(written(without), entry), Wanted::Through(_)));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::locate::Located;
 use super::sandbox::Wanted;
+use super::{Failure, Outcome};
 use crate::backend::running::Holder;
 use crate::cni::late::Seen;
 use crate::types::{Choice, Uid, Uids};
@@ -17,11 +18,9 @@ pub enum Mode {
     Report,
     /// The rules are put in place.
     InPlace,
-    /// They are labelled.
-    #[cfg(feature = "kubernetes")]
+    /// They are labelled. Takes a build with the feature `kubernetes`.
     Label,
-    /// They are evicted, or labelled where nobody would make them anew.
-    #[cfg(feature = "kubernetes")]
+    /// They are labelled, and evicted where a controller creates them again. Takes such a build, too.
     Delete,
 }
 
@@ -32,16 +31,9 @@ impl Mode {
         named.map_or("", |(_, name)| name)
     }
 
-    /// How many pods are treated at once: those that start anew take the load of a node with them.
-    pub fn at_once(self) -> usize {
-        match self {
-            Self::Off | Self::Report => 0,
-            Self::InPlace => 30,
-            #[cfg(feature = "kubernetes")]
-            Self::Label => 30,
-            #[cfg(feature = "kubernetes")]
-            Self::Delete => 1,
-        }
+    /// Whether this build has it.
+    pub fn is_built_in(self) -> bool {
+        cfg!(feature = "kubernetes") || !matches!(self, Self::Label | Self::Delete)
     }
 }
 
@@ -50,9 +42,7 @@ impl Choice for Mode {
         (Self::Off, "off"),
         (Self::Report, "report"),
         (Self::InPlace, "in-place"),
-        #[cfg(feature = "kubernetes")]
         (Self::Label, "label"),
-        #[cfg(feature = "kubernetes")]
         (Self::Delete, "delete"),
     ];
 }
@@ -108,6 +98,21 @@ impl State {
         }
     }
 
+    /// How a pod is, after this came of its repair.
+    pub fn after(self, outcome: &Result<Outcome, Failure>) -> Self {
+        match (self, outcome) {
+            (Self::Lacking { reason, .. }, Ok(Outcome::Repaired(_))) => {
+                Self::Redirected(format!("repaired just now: {reason}"))
+            }
+            (Self::Lacking { .. }, Ok(Outcome::NotNeeded(why))) => Self::Gone((*why).to_owned()),
+            (Self::Lacking { netns, .. }, Err(Failure { message, .. })) => {
+                let reason = format!("its repair failed: {message}");
+                Self::Lacking { reason, netns }
+            }
+            (state, _) => state,
+        }
+    }
+
     /// Whether the pod may bypass its proxy.
     pub fn is_wrong(&self) -> bool {
         match self {
@@ -154,6 +159,8 @@ impl State {
 mod tests {
     use super::*;
     use crate::backend::RuleBackend;
+    use crate::backend::running::Survivors;
+    use crate::cni::late::{Late, Proof};
     use crate::options::Settings;
     use crate::types::Id as _;
 
@@ -182,6 +189,38 @@ mod tests {
         assert_eq!(name(redirected(), at(Holder::Other("Istio")), false), "redirected");
         assert_eq!(name(redirected(), Located::Gone(String::new()), false), "gone");
         assert_eq!(name(redirected(), Located::Unknown(String::new()), false), "undecided");
+    }
+
+    #[test]
+    fn a_repair_shows_in_the_state_of_its_pod() {
+        let lacking = || State::Lacking {
+            reason: "select is always".to_owned(),
+            netns: "/host/netns/cni-1".into(),
+        };
+        let repaired = Late {
+            survivors: Survivors {
+                open: Some(0),
+                disturbed: None,
+            },
+            proof: Proof::None(String::new()),
+        };
+        let failure = Failure {
+            reason: "plan",
+            message: "no IPv6".to_owned(),
+        };
+        for (outcome, name, said) in [
+            (Ok(Outcome::Repaired(repaired)), "redirected", "select is always"),
+            (Ok(Outcome::NotNeeded("it has gone")), "gone", "it has gone"),
+            (Err(failure), "lacking", "no IPv6"),
+        ] {
+            let state = lacking().after(&outcome);
+            assert!(
+                state.name() == name && state.reason().contains(said),
+                "{outcome:?}: {state:?}"
+            );
+        }
+        let other = State::Undecided("no annotations".to_owned());
+        assert_eq!(other.clone().after(&Ok(Outcome::NotNeeded("it has gone"))), other);
     }
 
     #[test]

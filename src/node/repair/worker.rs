@@ -1,7 +1,7 @@
 //! Looks at the pods of the node again and again, and repairs at a pace that a mistake could be seen at.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -15,21 +15,38 @@ use super::state::{Mode, State};
 use super::{FAILURES, Failure, Found, Outcome, RepairError, look, repair};
 use crate::cni::late::{Late, Proof};
 use crate::node::metrics::{Metrics, POD_REPAIR_FAILURES, POD_REPAIRS, PODS};
-use crate::node::pace::growing;
+use crate::node::pace::{Spacing, growing};
 use crate::node::{Node, NodeError};
 
 /// How long between two looks. Pods that start after the first one have the plugin.
 const INTERVAL: Duration = Duration::from_secs(30);
+/// The most pods that are repaired in place after a look.
+const IN_PLACE_AT_ONCE: usize = 30;
 /// Until the installer has put the plugin in place, and after a look that failed.
 const SOON: Duration = Duration::from_secs(2);
 /// A repair that failed waits [`growing`] times as many seconds: half a minute, a minute, up to a quarter of an hour.
 const PATIENCE: u32 = 30;
+
+/// What is done about pods that lack their rules, and how fast.
+#[derive(Clone, Copy, Debug)]
+pub struct Repair {
+    /// What.
+    pub mode: Mode,
+    /// How long to wait between two evictions.
+    pub eviction_interval: Duration,
+}
 
 /// Who looks for pods that lack their rules.
 pub struct Worker {
     node: Node,
     places: Places,
     mode: Mode,
+    /// How often pods are evicted.
+    #[cfg_attr(
+        not(feature = "kubernetes"),
+        expect(dead_code, reason = "only the API server evicts")
+    )]
+    evictions: Spacing,
     metrics: Arc<Metrics>,
     memory: BTreeMap<String, Memory>,
     /// The last error of a look, once it was told.
@@ -49,6 +66,8 @@ struct Memory {
     done: bool,
     failures: u32,
     not_before: Option<Instant>,
+    #[cfg(feature = "kubernetes")]
+    asked: kubernetes::Asked,
 }
 
 impl Worker {
@@ -59,14 +78,15 @@ impl Worker {
     pub fn start(
         node: &Node,
         places: &Places,
-        mode: Mode,
+        repair: Repair,
         metrics: &Arc<Metrics>,
         ours: &Arc<AtomicBool>,
     ) -> Result<(), NodeError> {
         let mut worker = Self {
             node: node.clone(),
             places: places.clone(),
-            mode,
+            mode: repair.mode,
+            evictions: Spacing::new(repair.eviction_interval),
             metrics: Arc::clone(metrics),
             memory: BTreeMap::new(),
             error: String::new(),
@@ -77,7 +97,7 @@ impl Worker {
         for reason in FAILURES {
             metrics.add(POD_REPAIR_FAILURES, &[("reason", reason)], 0.0);
         }
-        metrics.add(POD_REPAIRS, &[("mode", mode.name())], 0.0);
+        metrics.add(POD_REPAIRS, &[("mode", repair.mode.name())], 0.0);
         let work = move || {
             loop {
                 let wait = if ours.load(Ordering::Acquire) {
@@ -118,7 +138,7 @@ impl Worker {
         }
         self.memory
             .retain(|container, _| found.iter().any(|one| one.sandbox.container == *container));
-        let (mut left, mut repaired) = (self.mode.at_once(), false);
+        let mut due = Vec::new();
         for Found {
             sandbox,
             state,
@@ -139,25 +159,92 @@ impl Worker {
                 continue;
             };
             let is_due = memory.not_before.is_none_or(|time| time <= Instant::now());
-            if memory.done || !is_due || left == 0 {
+            if is_due && !memory.done {
+                due.push((memory.failures, sandbox, netns));
+            }
+        }
+        // Those that failed before keep no other waiting.
+        due.sort_by_key(|(failures, ..)| *failures);
+        let due = due.into_iter().map(|(_, sandbox, netns)| (sandbox, netns)).collect();
+        match self.mode {
+            Mode::Off | Mode::Report => INTERVAL,
+            Mode::InPlace => self.repair(due),
+            Mode::Label | Mode::Delete => self.ask(due),
+        }
+    }
+
+    /// Repairs these pods in place. Returns for how long to rest.
+    fn repair(&mut self, due: Vec<(Sandbox, PathBuf)>) -> Duration {
+        let mut rest = INTERVAL;
+        for (sandbox, netns) in due.into_iter().take(IN_PLACE_AT_ONCE) {
+            let outcome = repair(&sandbox, netns, &self.places);
+            if matches!(outcome, Ok(Outcome::Repaired(_))) {
+                // To see that it is so, and to go on with the others.
+                rest = SOON;
+            }
+            self.learn(&sandbox, &outcome);
+        }
+        rest
+    }
+
+    /// Has these pods labelled, and evicted one after the other. Returns for how long to rest.
+    #[cfg(feature = "kubernetes")]
+    fn ask(&mut self, due: Vec<(Sandbox, PathBuf)>) -> Duration {
+        use kubernetes::{ApiError, Client, Wish, act};
+
+        let failure = |error: ApiError| Failure {
+            reason: error.reason(),
+            message: error.to_string(),
+        };
+        let wish = match self.mode {
+            Mode::Delete => Wish::Delete,
+            Mode::Off | Mode::Report | Mode::InPlace | Mode::Label => Wish::Label,
+        };
+        if due.is_empty() {
+            return INTERVAL;
+        }
+        let mut rest = INTERVAL;
+        let client = Client::of_service_account().map_err(failure);
+        for (sandbox, _) in due {
+            let client = match &client {
+                Ok(client) => client,
+                // It would be the same for the others.
+                Err(failure) => {
+                    self.learn(&sandbox, &Err(failure.clone()));
+                    return INTERVAL;
+                }
+            };
+            let wait = self.evictions.wait(Instant::now());
+            let memory = self.memory.entry(sandbox.container.clone()).or_default();
+            if memory.asked.labelled && !wait.is_zero() {
+                rest = rest.min(wait);
                 continue;
             }
-            left -= 1;
-            let outcome = match self.mode {
-                Mode::Off | Mode::Report => continue,
-                Mode::InPlace => repair(&sandbox, netns, &self.places),
-                #[cfg(feature = "kubernetes")]
-                Mode::Label => kubernetes::act(&sandbox, kubernetes::Wish::Label),
-                #[cfg(feature = "kubernetes")]
-                Mode::Delete => kubernetes::act(&sandbox, kubernetes::Wish::Delete),
-            };
-            repaired |= matches!(outcome, Ok(Outcome::Repaired(_)));
-            memory.learn(&outcome);
-            count(&self.metrics, self.mode, &outcome);
-            tell_outcome(&sandbox, &outcome);
+            let outcome = act(client, &sandbox, wish, &mut self.evictions, &mut memory.asked);
+            if matches!(outcome, Ok(Outcome::Deferred(_))) {
+                rest = rest.min(wait);
+            }
+            let is_unreachable = matches!(outcome, Err(ApiError::Unreachable { .. }));
+            self.learn(&sandbox, &outcome.map_err(failure));
+            if is_unreachable {
+                return INTERVAL;
+            }
         }
-        // To see that it is so, and to go on with the others.
-        if repaired { SOON } else { INTERVAL }
+        rest
+    }
+
+    /// The command line refuses modes that a build does not have.
+    #[cfg(not(feature = "kubernetes"))]
+    fn ask(&mut self, _due: Vec<(Sandbox, PathBuf)>) -> Duration {
+        INTERVAL
+    }
+
+    /// Remembers, counts and logs what came of a pod's repair.
+    fn learn(&mut self, sandbox: &Sandbox, outcome: &Result<Outcome, Failure>) {
+        let memory = self.memory.entry(sandbox.container.clone()).or_default();
+        memory.learn(outcome);
+        count(&self.metrics, self.mode, outcome);
+        tell_outcome(sandbox, outcome);
     }
 
     fn tell_error(&mut self, error: &RepairError) -> Duration {
@@ -195,7 +282,7 @@ impl Memory {
 fn count(metrics: &Metrics, mode: Mode, outcome: &Result<Outcome, Failure>) {
     match outcome {
         Ok(Outcome::Repaired(_) | Outcome::Asked(_)) => metrics.add(POD_REPAIRS, &[("mode", mode.name())], 1.0),
-        Ok(Outcome::NotNeeded(_)) => {}
+        Ok(Outcome::Deferred(_) | Outcome::NotNeeded(_)) => {}
         Err(Failure { reason, .. }) => metrics.add(POD_REPAIR_FAILURES, &[("reason", reason)], 1.0),
     }
 }
@@ -237,7 +324,9 @@ pub fn tell_outcome(sandbox: &Sandbox, outcome: &Result<Outcome, Failure>) {
                 "repaired"
             );
         }
-        Ok(Outcome::Asked(done)) => tracing::info!(pod, container, done, "the API server was asked"),
+        Ok(Outcome::Asked(done) | Outcome::Deferred(done)) => {
+            tracing::info!(pod, container, done, "the API server was asked");
+        }
         Ok(Outcome::NotNeeded(why)) => tracing::info!(pod, container, why, "no repair was needed"),
         Err(Failure { reason, message }) => {
             tracing::error!(pod, container, reason, error = message, "the repair failed");

@@ -1,5 +1,6 @@
 //! Captured name lookups: a name server outside, a forwarder in the pod, a real Envoy beside it.
 
+mod servers;
 mod shared_ports;
 
 use std::fs;

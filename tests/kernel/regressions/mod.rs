@@ -15,28 +15,9 @@ use std::process::Command;
 
 use self::table::REGRESSIONS;
 use crate::common::{Netns, output_of};
+use crate::istio::INJECTED;
 use crate::program::{BACKENDS, Run, state};
 use crate::{SIDETRACK, cases};
-
-/// What Istio's injection template writes, its values the defaults.
-const INJECTED: &[&str] = &[
-    "-p",
-    "15001",
-    "-z",
-    "15006",
-    "-u",
-    "1337",
-    "-m",
-    "REDIRECT",
-    "-i",
-    "*",
-    "-x",
-    "",
-    "-b",
-    "*",
-    "-d",
-    "15090,15021,15020",
-];
 
 /// As much as can be asked for at once, of whatever needs more than rules of NAT.
 const EVERYTHING: &[&str] = &[

@@ -274,7 +274,7 @@ fn what_is_no_file_is_not_opened() {
     let pipe = machine.conf().join("05-pipe.conf");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
     fs::create_dir(machine.conf().join("06-directory.conflist")).expect("a directory");
-    symlink("/nonexistent", machine.conf().join("07-nowhere.conf")).expect("a link");
+    symlink("/nonexistent", machine.conf().join("20-nowhere.conf")).expect("a link");
     fs::write(machine.conf().join("08-bytes.conf"), b"\xff\xfe").expect("a file");
     machine.install_once();
     assert_eq!(machine.plugins("10-flannel.conflist").map(|chain| chain.len()), Some(3));

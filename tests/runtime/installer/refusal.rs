@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use super::fixture::{CILIUM, FLANNEL, Machine, WEAVE, names};
-use crate::program::Run;
+use crate::program::{Run, static_program};
 
 /// A command of `sidetrack node`, after a script has changed the world for it alone.
 fn after(machine: &Machine, script: &str, arguments: &[&str]) -> Run {
@@ -18,6 +18,19 @@ fn after(machine: &Machine, script: &str, arguments: &[&str]) -> Run {
         .envs(node.get_envs().filter_map(|(name, value)| Some((name, value?))))
         .env("NODE", machine.root());
     Run::of(&mut command)
+}
+
+/// The static binary is built without features.
+#[test]
+fn a_mode_that_a_build_does_not_have_is_refused_with_the_feature_that_has_it() {
+    for mode in ["label", "delete"] {
+        let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
+        let mut command = machine.command_of(static_program(), &["install", "--repair", mode]);
+        Run::of(&mut command).failed(2, &["--repair", mode, "--features kubernetes"]);
+        assert_eq!(machine.read("10-flannel.conflist"), FLANNEL);
+        let mut command = machine.command_of(static_program(), &["install", "--eviction-interval", "often"]);
+        Run::of(&mut command).failed(2, &["--eviction-interval", "a duration, such as 5s"]);
+    }
 }
 
 #[test]

@@ -176,6 +176,12 @@ fn a_pod_that_lacks_its_rules_gets_them_and_what_it_has_open_goes_on() {
     go_on(&mut open);
     let run = attached.repair(&[]).succeeded();
     go_on(&mut open);
+    // What is printed is how it is now, as the exit code says.
+    let (state, reason) = &states(&run)["web-0"];
+    assert!(
+        state == "redirected" && reason.starts_with("repaired"),
+        "{state}: {reason}"
+    );
     // The ends in the pod: those of its own connections, and those of the others.
     for said in [
         "repaired",
@@ -349,8 +355,8 @@ fn a_pod_whose_namespace_the_cache_does_not_name_is_found_by_its_addresses() {
     let run = attached.repair(&["--proc-dir", "/nonexistent"]);
     let states = states(&run);
     let found = |name: &str| states[name].0.as_str();
-    assert_eq!(found("by-address"), "lacking", "{run:?}");
-    assert_eq!(found("by-answer"), "lacking", "{run:?}");
+    assert_eq!(found("by-address"), "redirected", "{run:?}");
+    assert_eq!(found("by-answer"), "redirected", "{run:?}");
     assert_eq!(found("unheard-of"), "gone");
     assert_eq!(found("nothing"), "undecided");
     let rules = [&pod, &other, &third].map(|pod| has_rules(&pod.netns));

@@ -3,14 +3,17 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::table::SETTINGS;
 use super::{Probe, Request, Task};
+use crate::mesh::front_end::{Mistake, is_wrong, settle};
 use crate::options::Layer;
-use crate::options::problem::Problem;
 use crate::options::{Dialect, Logging, OwnerOrder, Settings};
-use crate::types::{Accounts, Backend, Gid, Id, Output, Port, Uid};
+use crate::types::{Accounts, AccountsError, Backend, Gid, Id, Output, Port, Uid};
 
 /// The proxy's user where nothing names it.
 const DEFAULT_UID: u32 = 1337;
+/// Whom Istio's images call the proxy's user: the default of `ENVOY_USER`.
+const DEFAULT_USER: &str = "istio-proxy";
 
 /// What the settings say one by one.
 #[derive(Debug, Default)]
@@ -41,9 +44,13 @@ impl Draft {
     /// Makes of the single settings what they mean together.
     ///
     /// # Errors
-    /// Every contradiction between them.
-    pub(super) fn request(mut self, accounts: &dyn Accounts) -> Result<Request, Vec<Problem>> {
-        self.name_owners(accounts);
+    /// `mistakes` of single settings, and every contradiction between the others.
+    pub(super) fn request(
+        mut self,
+        accounts: &dyn Accounts,
+        mut mistakes: Vec<Mistake>,
+    ) -> Result<Request, Vec<Mistake>> {
+        mistakes.extend(self.name_owners(accounts, &mistakes));
         let layer = &mut self.layer;
         if layer
             .include_inbound_ports
@@ -59,7 +66,11 @@ impl Draft {
         if self.native_nftables {
             (layer.backend, layer.output) = (Some(Backend::Auto), Some(Output::Nft));
         }
-        let mut settings = Settings::from_layer(self.layer)?;
+        let of_option = |option: &str| {
+            let setting = SETTINGS.iter().find(|setting| setting.option == option)?;
+            Some(setting.name)
+        };
+        let mut settings = settle(Settings::from_layer(self.layer), mistakes, of_option)?;
         settings.config.dialect = Dialect::Istio(self.order);
         let task = match (self.skip_rule_apply, self.cleanup_only) {
             (true, _) => Task::Nothing,
@@ -77,14 +88,25 @@ impl Draft {
         })
     }
 
-    /// Fills in who the proxy is.
-    fn name_owners(&mut self, accounts: &dyn Accounts) {
+    /// Fills in who the proxy is, unless something is wrong with that already.
+    fn name_owners(&mut self, accounts: &dyn Accounts, mistakes: &[Mistake]) -> Option<Mistake> {
         let OwnerOrder { uids, gids } = &mut self.order;
-        if uids.is_empty() {
-            let named = self
-                .envoy_user
-                .as_deref()
-                .and_then(|name| accounts.uid(name).ok().flatten());
+        let mut mistake = None;
+        if uids.is_empty() && !is_wrong(mistakes, "proxy-uid") {
+            let name = self.envoy_user.as_deref().unwrap_or(DEFAULT_USER);
+            let named = match accounts.uid(name) {
+                // Nobody has named anybody, and an image without a list of users has none of that name.
+                Err(AccountsError::Missing { .. }) if name == DEFAULT_USER => None,
+                Ok(named) => named,
+                Err(error) => {
+                    mistake = Some(Mistake::Other {
+                        setting: "ENVOY_USER",
+                        origin: "ENVOY_USER".to_owned(),
+                        reason: format!("{name}: {error}; or say who the proxy is by --proxy-uid"),
+                    });
+                    None
+                }
+            };
             uids.extend(Uid::new(named.unwrap_or(DEFAULT_UID)));
         }
         if gids.is_empty() {
@@ -92,5 +114,6 @@ impl Draft {
         }
         self.layer.proxy_uid = Some(uids.iter().copied().collect());
         self.layer.proxy_gid = Some(gids.iter().copied().collect());
+        mistake
     }
 }

@@ -3,7 +3,6 @@
 //! Where sidetrack takes them in another way than Istio does, `docs/istio-iptables.md` says so, and why.
 
 mod draft;
-mod mistake;
 pub mod table;
 #[cfg(test)]
 mod tests;
@@ -13,8 +12,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use self::draft::Draft;
-pub use self::mistake::{Mistake, Origin};
 use self::table::{Kind, SETTINGS, Setting};
+use crate::mesh::front_end::Mistake;
 use crate::options::{Logging, Settings};
 use crate::types::{Accounts, Port};
 
@@ -78,13 +77,12 @@ pub fn read(
         if given.is_some() && matches!(setting.kind, Kind::Ignored(_)) {
             notes.push(format!("--{} is accepted, but does nothing", setting.name));
         }
-        let (origin, text) = given.unwrap_or_else(|| (Origin::Default(setting.name), setting.default.to_owned()));
+        let by_default = || (format!("default of {}", setting.name), setting.default.to_owned());
+        let (origin, text) = given.unwrap_or_else(by_default);
         if let Err(invalid) = (setting.read)(&mut draft, &text, accounts) {
-            let usage = matches!(
-                (&origin, setting.kind),
-                (Origin::Flag(_), Kind::Switch | Kind::Checked(_))
-            );
+            let usage = matches!(setting.kind, Kind::Switch | Kind::Checked(_)) && origin.starts_with("--");
             mistakes.extend(invalid.into_iter().map(|invalid| Mistake::Value {
+                setting: setting.name,
                 origin: origin.clone(),
                 usage,
                 invalid,
@@ -92,15 +90,8 @@ pub fn read(
         }
     }
     let logging = draft.logging();
-    let request = if mistakes.is_empty() {
-        draft
-            .request(accounts)
-            .map_err(|problems| problems.into_iter().map(Mistake::in_istio_s_words).collect())
-    } else {
-        Err(mistakes)
-    };
     Parsed {
-        request,
+        request: draft.request(accounts, mistakes),
         logging,
         notes,
     }
@@ -111,15 +102,15 @@ fn find(
     setting: &Setting,
     flag: impl Fn(&Setting) -> Option<String>,
     variable: impl Fn(&str) -> Option<String>,
-) -> Option<(Origin, String)> {
+) -> Option<(String, String)> {
     let says_something = |text: &str| !text.is_empty() || matches!(setting.kind, Kind::List(_));
     if let Some(text) = setting.has_flag().then(|| flag(setting)).flatten() {
         // An empty flag asks for the default, not for the variable. A switch must say which.
         let must_say = matches!(setting.kind, Kind::Switch | Kind::Checked(_));
-        return (must_say || says_something(&text)).then_some((Origin::Flag(setting.name), text));
+        return (must_say || says_something(&text)).then(|| (format!("--{}", setting.name), text));
     }
     let variables = setting.variables().into_iter();
     variables
-        .filter_map(|name| variable(&name).map(|text| (Origin::Variable(name), text)))
+        .filter_map(|name| variable(&name).map(|text| (name, text)))
         .find(|(_, text)| says_something(text))
 }

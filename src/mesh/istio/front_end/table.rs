@@ -2,6 +2,7 @@
 
 use super::draft::Draft;
 use super::values;
+use crate::mesh::front_end::{set, set_list};
 use crate::options::table;
 use crate::types::{
     Accounts, Cidrs, DnsServers, Gid, Gids, Invalid, IpFamily, LogFormat, Port, Ports, Uid, parse_duration,
@@ -246,15 +247,6 @@ fn as_option(name: &str, draft: &mut Draft, text: &str, accounts: &dyn Accounts)
         Some(option) => (option.read)(&mut draft.layer, &[text.to_owned()], accounts),
         None => Err(vec![Invalid::new(text, format!("readable: {name} is no option"))]),
     }
-}
-
-fn set<T, P: From<T>>(place: &mut P, value: Result<T, Invalid>) -> Result<(), Vec<Invalid>> {
-    set_list(place, value.map_err(|invalid| vec![invalid]))
-}
-
-fn set_list<T, P: From<T>>(place: &mut P, value: Result<T, Vec<Invalid>>) -> Result<(), Vec<Invalid>> {
-    *place = value?.into();
-    Ok(())
 }
 
 fn given(place: &mut Option<String>, text: &str) -> Result<(), Vec<Invalid>> {

@@ -3,25 +3,46 @@
 use super::*;
 use crate::options::{Config, Dialect};
 use crate::types::{
-    Backend, DnsServers, Id, InboundMode, InterfaceName, IpFamily, LogFormat, LogLevel, Mark, Output, Ports,
-    RouteTable, parse_cidrs, parse_ports,
+    AccountsError, Backend, DnsServers, Id, InboundMode, InterfaceName, IpFamily, LogFormat, LogLevel, Mark, Output,
+    Ports, RouteTable, parse_cidrs, parse_ports,
 };
 
 /// The accounts of an ordinary image.
 struct Image;
 
 impl Accounts for Image {
-    fn uid(&self, name: &str) -> Result<Option<u32>, String> {
+    fn uid(&self, name: &str) -> Result<Option<u32>, AccountsError> {
         Ok((name == "envoy").then_some(1500))
     }
 
-    fn gid(&self, name: &str) -> Result<Option<u32>, String> {
+    fn gid(&self, name: &str) -> Result<Option<u32>, AccountsError> {
         Ok((name == "java").then_some(2201))
+    }
+
+    fn has_uid(&self, _: u32) -> Result<bool, AccountsError> {
+        Ok(false)
+    }
+}
+
+/// An image whose `/etc/passwd` is not there, or cannot be read.
+struct NoList(fn() -> AccountsError);
+
+impl Accounts for NoList {
+    fn uid(&self, _: &str) -> Result<Option<u32>, AccountsError> {
+        Err((self.0)())
+    }
+
+    fn gid(&self, _: &str) -> Result<Option<u32>, AccountsError> {
+        Err((self.0)())
+    }
+
+    fn has_uid(&self, _: u32) -> Result<bool, AccountsError> {
+        Err((self.0)())
     }
 }
 
 /// Flags by long name, and variables.
-fn parsed(flags: &[(&str, &str)], variables: &[(&str, &str)]) -> Parsed {
+fn parsed_in(accounts: &dyn Accounts, flags: &[(&str, &str)], variables: &[(&str, &str)]) -> Parsed {
     let find = |pairs: &[(&str, &str)], name: &str| {
         let pair = pairs.iter().find(|(key, _)| *key == name);
         pair.map(|(_, text)| (*text).to_owned())
@@ -37,8 +58,12 @@ fn parsed(flags: &[(&str, &str)], variables: &[(&str, &str)]) -> Parsed {
     read(
         |setting| find(flags, setting.name),
         |name| find(variables, name),
-        &Image,
+        accounts,
     )
+}
+
+fn parsed(flags: &[(&str, &str)], variables: &[(&str, &str)]) -> Parsed {
+    parsed_in(&Image, flags, variables)
 }
 
 fn request(flags: &[(&str, &str)], variables: &[(&str, &str)]) -> Request {
@@ -466,4 +491,52 @@ fn only_a_bad_value_of_a_flag_that_istio_checks_is_wrong_usage() {
     assert!(usage(&[("log_output_level", "loud")], &[]));
     assert!(!usage(&[("envoy-port", "x")], &[]));
     assert!(!usage(&[], &[("REDIRECT_DNS", "yes")]));
+}
+
+#[test]
+fn a_list_of_users_that_cannot_be_read_is_an_error_where_a_name_is_needed() {
+    let missing = NoList(|| AccountsError::Missing {
+        file: "/etc/passwd".into(),
+    });
+    let unreadable = NoList(|| AccountsError::Unreadable {
+        file: "/etc/passwd".into(),
+        source: std::io::ErrorKind::PermissionDenied.into(),
+    });
+    let proxy = |accounts: &NoList, flags: &[(&str, &str)], variables: &[(&str, &str)]| {
+        let request = parsed_in(accounts, flags, variables).request;
+        request
+            .map(|request| uids(&request.settings.config))
+            .map_err(|mistakes| mistakes[0].to_string())
+    };
+    let named = [("ENVOY_USER", "envoy")];
+    // An image without users, and nobody named any.
+    assert_eq!(proxy(&missing, &[], &[]), Ok(vec![1337]));
+    for (accounts, variables) in [(&missing, &named[..]), (&unreadable, &named), (&unreadable, &[])] {
+        let refused = proxy(accounts, &[], variables).unwrap_err();
+        assert!(
+            refused.starts_with("ENVOY_USER: ") && refused.contains("/etc/passwd"),
+            "{refused}"
+        );
+        assert!(refused.contains("--proxy-uid"), "{refused}");
+        assert_eq!(proxy(accounts, &[("proxy-uid", "7")], variables), Ok(vec![7]));
+        let refused = proxy(accounts, &[("proxy-uid", "envoy")], variables).unwrap_err();
+        assert!(
+            refused.starts_with("--proxy-uid: ") && refused.contains("/etc/passwd"),
+            "{refused}"
+        );
+    }
+}
+
+#[test]
+fn what_is_wrong_together_is_told_beside_what_is_wrong_alone() {
+    let ports = [("envoy-port", "15006"), ("inbound-capture-port", "15006")];
+    let told = mistakes(&[&ports[..], &[("force-iptables-binary", "best")]].concat(), &[]);
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(
+        told[0].starts_with("--force-iptables-binary: ") && told[1].contains("both are 15006"),
+        "{told:?}"
+    );
+    // But not what follows from a value that is wrong itself.
+    let told = mistakes(&[("envoy-port", "x"), ("inbound-capture-port", "15001")], &[]);
+    assert_eq!(told.len(), 1, "{told:?}");
 }

@@ -1,5 +1,6 @@
 //! How `istio-iptables` writes values: as Go reads them, and with the liberties that iptables allows.
 
+use crate::mesh::front_end::items;
 pub use crate::mesh::go::boolean;
 use crate::types::{
     Accounts, Backend, Cidrs, Gids, Id, InboundMode, Invalid, LogLevel, Port, Ports, Ranges, parse_cidrs, parse_ids,
@@ -154,10 +155,6 @@ pub fn included_groups(text: &str, accounts: &dyn Accounts) -> Result<Gids, Vec<
     }
 }
 
-fn items(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',').map(str::trim).filter(|item| !item.is_empty())
-}
-
 /// Reads each item of a list, blank ones left out.
 fn each<T>(text: &str, read: impl Fn(&str) -> Result<T, Vec<Invalid>>) -> Result<Vec<T>, Vec<Invalid>> {
     const ALONE: &str = "an item of this list: it means everything, alone and where it says what to redirect";
@@ -177,17 +174,21 @@ fn each<T>(text: &str, read: impl Fn(&str) -> Result<T, Vec<Invalid>>) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Gid, NoAccounts, Uid};
+    use crate::types::{AccountsError, Gid, NoAccounts, Uid};
 
     struct Known;
 
     impl Accounts for Known {
-        fn uid(&self, name: &str) -> Result<Option<u32>, String> {
+        fn uid(&self, name: &str) -> Result<Option<u32>, AccountsError> {
             Ok((name == "envoy").then_some(1500))
         }
 
-        fn gid(&self, name: &str) -> Result<Option<u32>, String> {
+        fn gid(&self, name: &str) -> Result<Option<u32>, AccountsError> {
             Ok((name == "java").then_some(2201))
+        }
+
+        fn has_uid(&self, _: u32) -> Result<bool, AccountsError> {
+            Ok(false)
         }
     }
 

@@ -1,9 +1,10 @@
 //! From single settings to what they mean together.
 
-use super::in_kuma_s_words;
+use super::table::SETTINGS;
 use crate::mesh;
+use crate::mesh::front_end::{Mistake, is_wrong, settle};
 use crate::options::{Dialect, KumaRules, Layer, Settings};
-use crate::types::{Accounts, Cidrs, DnsServers, Gids, Id as _, IpFamily, MeshName, Output, Ports, Uid, Uids};
+use crate::types::{Accounts, AccountsError, Cidrs, DnsServers, Gids, Id as _, IpFamily, MeshName, Output, Ports, Uid};
 
 /// The user that Kuma's injector runs the proxy as.
 const DEFAULT_UID: u32 = 5678;
@@ -29,12 +30,23 @@ impl Draft {
     /// Makes of the single settings what they mean together.
     ///
     /// # Errors
-    /// Every contradiction between them.
-    pub(super) fn settings(self, accounts: &dyn Accounts) -> Result<Settings, Vec<String>> {
-        let uid = self.uid(accounts).map_err(|mistake| vec![mistake])?;
+    /// `mistakes` of single settings, and every contradiction between the others.
+    pub(super) fn settings(
+        self,
+        accounts: &dyn Accounts,
+        mut mistakes: Vec<Mistake>,
+    ) -> Result<Settings, Vec<Mistake>> {
+        let needs_user = !is_wrong(&mistakes, "kuma-dp-user") && !is_wrong(&mistakes, "cniMode");
+        let uid = match needs_user.then(|| self.uid(accounts)).transpose() {
+            Ok(uid) => uid.or(Uid::new(DEFAULT_UID)),
+            Err(reason) => {
+                mistakes.push(Mistake::of_flag("kuma-dp-user", reason));
+                Uid::new(DEFAULT_UID)
+            }
+        };
         let mut layer = self.layer;
         layer.mesh = Some(MeshName::Kuma);
-        layer.proxy_uid = Some(Uids::from_iter([uid]));
+        layer.proxy_uid = Some(uid.into_iter().collect());
         layer.proxy_gid = Some(Gids::default());
         layer.mesh_ports = Some(Ports::default());
         let listed = |ports: &Option<Ports>| ports.as_ref().is_some_and(|ports| !ports.is_empty());
@@ -62,15 +74,18 @@ impl Draft {
         });
         layer.ip_family.get_or_insert(IpFamily::Auto);
         layer.output = Some(Output::Iptables);
-        let mut settings =
-            mesh::settings(layer).map_err(|problems| problems.into_iter().map(in_kuma_s_words).collect::<Vec<_>>())?;
+        let of_option = |option: &str| {
+            let setting = SETTINGS.iter().find(|setting| setting.option == option)?;
+            Some(setting.name)
+        };
+        let mut settings = settle(mesh::settings(layer), mistakes, of_option)?;
         settings.config.dialect = Dialect::Kuma(self.kuma);
         Ok(settings)
     }
 
     /// The proxy's user: the one that is named, else 5678, else `kuma-dp`.
     fn uid(&self, accounts: &dyn Accounts) -> Result<Uid, String> {
-        let of_number = |number: u32| Uid::new(number).ok_or_else(|| format!("--kuma-dp-user: {number} is no user"));
+        let of_number = |number: u32| Uid::new(number).ok_or_else(|| format!("{number} is no user"));
         let user = self.user.as_str();
         if let Ok(number) = user.parse() {
             return of_number(number);
@@ -80,20 +95,26 @@ impl Draft {
             return match named {
                 Ok(Some(number)) => of_number(number),
                 Ok(None) => Err(format!(
-                    "--kuma-dp-user: the specified UID or username ('{user}') does not refer to a valid user on the host"
+                    "the specified UID or username ('{user}') does not refer to a valid user on the host"
                 )),
-                Err(reason) => Err(format!("--kuma-dp-user: {user}: {reason}")),
+                Err(error) => Err(format!("{user}: {error}")),
             };
         }
-        match (accounts.has_uid(DEFAULT_UID), accounts.uid(DEFAULT_NAME)) {
-            _ if self.cni_mode => of_number(DEFAULT_UID),
+        if self.cni_mode {
+            return of_number(DEFAULT_UID);
+        }
+        let failed = |error: AccountsError| format!("{error}; or say who the proxy is");
+        match accounts.has_uid(DEFAULT_UID) {
             // Without a list of users nothing speaks against the number.
-            (Ok(true) | Err(_), _) => of_number(DEFAULT_UID),
-            (Ok(false), Ok(Some(number))) => of_number(number),
-            (Ok(false), Ok(None) | Err(_)) => Err(format!(
-                "--kuma-dp-user: no UID or username provided, and user with the default UID ('{DEFAULT_UID}') or \
-                 username ('{DEFAULT_NAME}') could not be found"
-            )),
+            Ok(true) | Err(AccountsError::Missing { .. }) => of_number(DEFAULT_UID),
+            Err(error) => Err(failed(error)),
+            Ok(false) => match accounts.uid(DEFAULT_NAME).map_err(failed)? {
+                Some(number) => of_number(number),
+                None => Err(format!(
+                    "no UID or username provided, and user with the default UID ('{DEFAULT_UID}') or username \
+                     ('{DEFAULT_NAME}') could not be found"
+                )),
+            },
         }
     }
 }

@@ -13,9 +13,11 @@ use serde_json::Value;
 use self::draft::Draft;
 use self::table::{Kind, SETTINGS, Setting};
 pub use self::values::ports_for_uids;
+use crate::mesh::front_end::Mistake;
+use crate::mesh::go;
 use crate::options::Settings;
 use crate::options::problem::Problem;
-use crate::types::{Accounts, Invalid};
+use crate::types::Accounts;
 use crate::yaml;
 
 /// What the names of variables begin with.
@@ -27,8 +29,8 @@ pub type Document = (String, String);
 /// What was found in flags, files and variables.
 #[derive(Debug)]
 pub struct Parsed {
-    /// The settings in our own terms, or all that is wrong, each a sentence.
-    pub settings: Result<Settings, Vec<String>>,
+    /// The settings in our own terms, or all that is wrong.
+    pub settings: Result<Settings, Vec<Mistake>>,
     /// Things that mean nothing here.
     pub notes: Vec<String>,
     /// Things that mean more than they seem to.
@@ -50,7 +52,11 @@ pub fn read(
     for (name, text) in documents {
         match yaml::document(text) {
             Ok(document) => files.push((name.as_str(), document.to_json())),
-            Err(error) => mistakes.push(format!("{name}: {error}")),
+            Err(error) => mistakes.push(Mistake::Other {
+                setting: "",
+                origin: name.clone(),
+                reason: error.to_string(),
+            }),
         }
     }
     let variable = |setting: &Setting| match documents {
@@ -75,21 +81,24 @@ pub fn read(
         }
         let (origin, texts) = given.unwrap_or_else(|| (format!("--{}", setting.name), setting.default_texts()));
         if let Err(invalid) = (setting.read)(&mut draft, &texts, accounts) {
-            let sentence = |invalid: Invalid| format!("{origin}: {:?} is not {}", invalid.value, invalid.expected);
-            mistakes.extend(invalid.into_iter().map(sentence));
+            mistakes.extend(invalid.into_iter().map(|invalid| Mistake::Value {
+                setting: setting.name,
+                origin: origin.clone(),
+                usage: false,
+                invalid,
+            }));
         }
     }
     if flag_says_true(&flag, "redirect-dns") && flag_says_true(&flag, "redirect-all-dns-traffic") {
-        mistakes.push("only one of --redirect-dns and --redirect-all-dns-traffic should be specified".to_owned());
+        let both = ["redirect-dns", "redirect-all-dns-traffic"];
+        mistakes.push(Mistake::Contradiction(Problem::between(
+            &both,
+            "only one of them should be specified",
+        )));
     }
     let (notes, warnings) = (std::mem::take(&mut draft.notes), std::mem::take(&mut draft.warnings));
-    let settings = if mistakes.is_empty() {
-        draft.settings(accounts)
-    } else {
-        Err(mistakes)
-    };
     Parsed {
-        settings,
+        settings: draft.settings(accounts, mistakes),
         notes,
         warnings,
     }
@@ -101,7 +110,7 @@ fn find(
     flag: impl Fn(&Setting) -> Option<Vec<String>>,
     files: &[(&str, Value)],
     variable: impl Fn(&Setting) -> Option<String>,
-) -> Result<Option<(String, Vec<String>)>, String> {
+) -> Result<Option<(String, Vec<String>)>, Mistake> {
     if let Some(texts) = setting.has_flag().then(|| flag(setting)).flatten() {
         return Ok(Some((format!("--{}", setting.name), texts)));
     }
@@ -125,7 +134,13 @@ fn find(
                 };
                 return Ok(Some((origin, texts)));
             }
-            Some(None) => return Err(format!("{origin}: neither a value nor a list of values")),
+            Some(None) => {
+                return Err(Mistake::Other {
+                    setting: setting.name,
+                    origin,
+                    reason: "neither a value nor a list of values".to_owned(),
+                });
+            }
         }
     }
     Ok(None)
@@ -152,21 +167,5 @@ fn texts(value: &Value) -> Option<Option<Vec<String>>> {
 fn flag_says_true(flag: impl Fn(&Setting) -> Option<Vec<String>>, name: &str) -> bool {
     let texts = SETTINGS.iter().find(|setting| setting.name == name).and_then(flag);
     let last = texts.and_then(|mut texts| texts.pop());
-    last.is_some_and(|text| values::boolean(&text) == Ok(true))
-}
-
-/// A contradiction between our options, told as one between the settings that they come from.
-fn in_kuma_s_words(problem: Problem) -> String {
-    let name = |option: String| match SETTINGS.iter().find(|setting| setting.option == option) {
-        Some(setting) => setting.name.to_owned(),
-        None => option,
-    };
-    match problem {
-        Problem::Contradiction { options, reason } => Problem::Contradiction {
-            options: options.into_iter().map(name).collect(),
-            reason,
-        },
-        other @ (Problem::Value { .. } | Problem::Source { .. }) => other,
-    }
-    .to_string()
+    last.is_some_and(|text| go::boolean(&text) == Ok(true))
 }

@@ -2,6 +2,8 @@
 
 use super::draft::Draft;
 use super::{VARIABLES, values};
+use crate::mesh::front_end::{each, set, set_list};
+use crate::mesh::go;
 use crate::types::{Accounts, Invalid};
 
 /// A setting of `kumactl install transparent-proxy`.
@@ -94,7 +96,7 @@ use Kind::{Ignored, IgnoredSwitch, Many, Switch, Value};
 settings! {
     "dry-run", Switch, "false", "dryRun", "DRY_RUN" => "dry-run",
         "Print the rules and do nothing else",
-        |draft, texts, _| set(&mut draft.layer.dry_run, values::boolean(only(texts)));
+        |draft, texts, _| set(&mut draft.layer.dry_run, go::boolean(only(texts)));
     "ip-family-mode", Value("MODE"), "dualstack", "ipFamilyMode", "IP_FAMILY_MODE" => "ip-family",
         "dualstack: IPv4, and IPv6 where there is an IPv6 address; or ipv4",
         |draft, texts, _| set(&mut draft.layer.ip_family, values::family_mode(only(texts)));
@@ -103,7 +105,7 @@ settings! {
         |draft, texts, _| set(&mut draft.layer.proxy_outbound_port, values::port(only(texts)));
     "redirect-inbound", Switch, "true", "redirect.inbound.enabled", "REDIRECT_INBOUND_ENABLED" => "",
         "Redirect inbound TCP; false for gateways",
-        |draft, texts, _| set(&mut draft.redirects_inbound, values::boolean(only(texts)));
+        |draft, texts, _| set(&mut draft.redirects_inbound, go::boolean(only(texts)));
     "redirect-inbound-port", Value("PORT"), "15006", "redirect.inbound.port", "REDIRECT_INBOUND_PORT"
         => "proxy-inbound-port", "Port of the proxy that inbound TCP goes to",
         |draft, texts, _| set(&mut draft.layer.proxy_inbound_port, values::port(only(texts)));
@@ -118,20 +120,20 @@ settings! {
         |draft, texts, _| { draft.user = only(texts).to_owned(); Ok(()) };
     "redirect-dns", Switch, "false", "redirect.dns.enabled", "REDIRECT_DNS_ENABLED" => "redirect-dns",
         "Redirect DNS over UDP to the servers of /etc/resolv.conf",
-        |draft, texts, _| set(&mut draft.redirects_dns, values::boolean(only(texts)));
+        |draft, texts, _| set(&mut draft.redirects_dns, go::boolean(only(texts)));
     "redirect-all-dns-traffic", Switch, "false", "redirect.dns.captureAll", "REDIRECT_DNS_CAPTURE_ALL" => "dns-servers",
         "Redirect DNS over UDP to any server",
-        |draft, texts, _| set(&mut draft.redirects_all_dns, values::boolean(only(texts)));
+        |draft, texts, _| set(&mut draft.redirects_all_dns, go::boolean(only(texts)));
     "redirect-dns-port", Value("PORT"), "15053", "redirect.dns.port", "REDIRECT_DNS_PORT" => "dns-port",
         "Port of the proxy that DNS goes to",
         |draft, texts, _| set(&mut draft.layer.dns_port, values::port(only(texts)));
     "skip-dns-conntrack-zone-split", Switch, "false", "redirect.dns.skipConntrackZoneSplit",
         "REDIRECT_DNS_SKIP_CONNTRACK_ZONE_SPLIT" => "",
         "Give captured DNS no zones of connection tracking of its own",
-        |draft, texts, _| set(&mut draft.kuma.splits_zones, values::boolean(only(texts)).map(|skip| !skip));
+        |draft, texts, _| set(&mut draft.kuma.splits_zones, go::boolean(only(texts)).map(|skip| !skip));
     "drop-invalid-packets", Switch, "false", "dropInvalidPackets", "DROP_INVALID_PACKETS" => "drop-invalid",
         "Drop packets that belong to no known connection",
-        |draft, texts, _| set(&mut draft.layer.drop_invalid, values::boolean(only(texts)));
+        |draft, texts, _| set(&mut draft.layer.drop_invalid, go::boolean(only(texts)));
     "exclude-outbound-ports-for-uids", Many("[PROTOCOLS:][PORTS:]USERS"), "", "redirect.outbound.excludePortsForUIDs",
         "REDIRECT_OUTBOUND_EXCLUDE_PORTS_FOR_UIDS" => "exclude-outbound-ports-for-uids",
         "Leave these ports alone for these users; may be repeated", ports_for_uids;
@@ -152,7 +154,7 @@ settings! {
     "redirect-outbound-insert-instead-of-append", Switch, "false", "redirect.outbound.insertRedirectInsteadOfAppend",
         "REDIRECT_OUTBOUND_INSERT_REDIRECT_INSTEAD_OF_APPEND" => "",
         "Redirect DNS over TCP like any other TCP, too",
-        |draft, texts, _| set(&mut draft.kuma.captures_lookups_over_tcp, values::boolean(only(texts)));
+        |draft, texts, _| set(&mut draft.kuma.captures_lookups_over_tcp, go::boolean(only(texts)));
     "store-firewalld", Switch, "false", "storeFirewalld", "STORE_FIREWALLD" => "",
         "Refused: on a host, use sidetrack apply --mesh kuma --persist", |_, texts, _| store_firewalld(only(texts));
     "config", Many("FILE"), "", "", "" => "",
@@ -181,7 +183,7 @@ settings! {
 
     "redirect.outbound.enabled", Switch, "true", "redirect.outbound.enabled", "REDIRECT_OUTBOUND_ENABLED" => "",
         "Redirect outbound TCP",
-        |draft, texts, _| set(&mut draft.redirects_outbound, values::boolean(only(texts)));
+        |draft, texts, _| set(&mut draft.redirects_outbound, go::boolean(only(texts)));
     "redirect.inbound.includePorts", Value("PORTS"), "", "redirect.inbound.includePorts",
         "REDIRECT_INBOUND_INCLUDE_PORTS" => "include-inbound-ports",
         "Redirect TCP to these ports of the pod alone; excluded ports do not count then",
@@ -198,7 +200,7 @@ settings! {
         |_, texts, _| no_other_resolvers(only(texts));
     "cniMode", Switch, "false", "cniMode", "CNI_MODE" => "",
         "Take the proxy's user as it is, without looking it up",
-        |draft, texts, _| set(&mut draft.cni_mode, values::boolean(only(texts)));
+        |draft, texts, _| set(&mut draft.cni_mode, go::boolean(only(texts)));
 }
 
 /// The only text of a setting of one value.
@@ -206,38 +208,20 @@ fn only(texts: &[String]) -> &str {
     texts.last().map(String::as_str).unwrap_or_default()
 }
 
-fn set<T, P: From<T>>(place: &mut P, value: Result<T, Invalid>) -> Result<(), Vec<Invalid>> {
-    set_list(place, value.map_err(|invalid| vec![invalid]))
-}
-
-fn set_list<T, P: From<T>>(place: &mut P, value: Result<T, Vec<Invalid>>) -> Result<(), Vec<Invalid>> {
-    *place = value?.into();
-    Ok(())
-}
-
 fn ports_for_uids(draft: &mut Draft, texts: &[String], _: &dyn Accounts) -> Result<(), Vec<Invalid>> {
-    let (mut entries, mut errors) = (Vec::new(), Vec::new());
-    for text in texts {
-        match values::ports_for_uids(text) {
-            Ok(entry) => {
-                if entry.uids.is_everything() {
-                    let note = format!("{text:?} names no user: it excludes ports for everybody, the proxy too");
-                    draft.warnings.push(note);
-                }
-                entries.push(entry);
-            }
-            Err(invalid) => errors.push(invalid),
+    let entries = each(texts.iter().map(String::as_str), values::ports_for_uids)?;
+    for (entry, text) in entries.iter().zip(texts) {
+        if entry.uids.is_everything() {
+            let note = format!("{text:?} names no user: it excludes ports for everybody, the proxy too");
+            draft.warnings.push(note);
         }
-    }
-    if !errors.is_empty() {
-        return Err(errors);
     }
     draft.layer.exclude_outbound_ports_for_uids = Some(entries);
     Ok(())
 }
 
 fn store_firewalld(text: &str) -> Result<(), Vec<Invalid>> {
-    match values::boolean(text) {
+    match go::boolean(text) {
         Ok(false) => Ok(()),
         Ok(true) => Err(vec![Invalid::new(
             text,
@@ -269,7 +253,7 @@ fn no_other_resolvers(text: &str) -> Result<(), Vec<Invalid>> {
 
 /// A switch for what happens anyway.
 fn needless(_: &mut Draft, texts: &[String], _: &dyn Accounts) -> Result<(), Vec<Invalid>> {
-    values::boolean(only(texts)).map(drop).map_err(|invalid| vec![invalid])
+    go::boolean(only(texts)).map(drop).map_err(|invalid| vec![invalid])
 }
 
 fn nothing(_: &mut Draft, _: &[String], _: &dyn Accounts) -> Result<(), Vec<Invalid>> {

@@ -1,21 +1,22 @@
 use super::table::Setting;
 use super::{Parsed, VARIABLES, read};
+use crate::mesh::front_end::Mistake;
 use crate::options::{Config, Dialect, KumaRules, Settings};
-use crate::types::{Accounts, Backend, DnsServers, IpFamily};
+use crate::types::{Accounts, AccountsError, Backend, DnsServers, IpFamily};
 
 /// A host with these users.
 struct Host(&'static [(&'static str, u32)]);
 
 impl Accounts for Host {
-    fn uid(&self, name: &str) -> Result<Option<u32>, String> {
+    fn uid(&self, name: &str) -> Result<Option<u32>, AccountsError> {
         Ok(self.0.iter().find(|(known, _)| *known == name).map(|(_, uid)| *uid))
     }
 
-    fn gid(&self, _: &str) -> Result<Option<u32>, String> {
+    fn gid(&self, _: &str) -> Result<Option<u32>, AccountsError> {
         Ok(None)
     }
 
-    fn has_uid(&self, uid: u32) -> Result<bool, String> {
+    fn has_uid(&self, uid: u32) -> Result<bool, AccountsError> {
         Ok(self.0.iter().any(|(_, known)| *known == uid))
     }
 }
@@ -24,12 +25,48 @@ impl Accounts for Host {
 struct NoPasswd;
 
 impl Accounts for NoPasswd {
-    fn uid(&self, _: &str) -> Result<Option<u32>, String> {
-        Err("there is no /etc/passwd here; give the number".to_owned())
+    fn uid(&self, _: &str) -> Result<Option<u32>, AccountsError> {
+        Err(missing())
     }
 
-    fn gid(&self, _: &str) -> Result<Option<u32>, String> {
+    fn gid(&self, _: &str) -> Result<Option<u32>, AccountsError> {
         Ok(None)
+    }
+
+    fn has_uid(&self, _: u32) -> Result<bool, AccountsError> {
+        Err(missing())
+    }
+}
+
+fn missing() -> AccountsError {
+    AccountsError::Missing {
+        file: "/etc/passwd".into(),
+    }
+}
+
+/// A host whose `/etc/passwd` may not be read.
+struct Unreadable;
+
+impl Unreadable {
+    fn error() -> AccountsError {
+        AccountsError::Unreadable {
+            file: "/etc/passwd".into(),
+            source: std::io::ErrorKind::PermissionDenied.into(),
+        }
+    }
+}
+
+impl Accounts for Unreadable {
+    fn uid(&self, _: &str) -> Result<Option<u32>, AccountsError> {
+        Err(Self::error())
+    }
+
+    fn gid(&self, _: &str) -> Result<Option<u32>, AccountsError> {
+        Err(Self::error())
+    }
+
+    fn has_uid(&self, _: u32) -> Result<bool, AccountsError> {
+        Err(Self::error())
     }
 }
 
@@ -80,10 +117,14 @@ fn kuma(config: &Config) -> &KumaRules {
     kuma
 }
 
+fn sentences(mistakes: &[Mistake]) -> Vec<String> {
+    mistakes.iter().map(ToString::to_string).collect()
+}
+
 fn refused(flags: &[&str], files: &[&str], accounts: &dyn Accounts) -> String {
     match parsed(flags, files, &[], accounts).settings {
         Ok(settings) => panic!("{flags:?} {files:?}: {settings:?}"),
-        Err(mistakes) => mistakes.join("\n"),
+        Err(mistakes) => sentences(&mistakes).join("\n"),
     }
 }
 
@@ -133,7 +174,9 @@ fn variables_count_only_beside_a_file() {
         .settings
         .unwrap_err();
     assert!(
-        error[0].contains("KUMA_TRANSPARENT_PROXY_REDIRECT_DNS_ENABLED"),
+        error[0]
+            .to_string()
+            .contains("KUMA_TRANSPARENT_PROXY_REDIRECT_DNS_ENABLED"),
         "{error:?}"
     );
 }
@@ -227,7 +270,8 @@ fn exclusions_for_users_have_every_form_of_kuma() {
 fn the_proxys_user_is_looked_up_as_kuma_does() {
     let uid = |flags: &[&str], accounts: &dyn Accounts| {
         let settings = parsed(flags, &[], &[], accounts).settings;
-        settings.map(|settings| settings.config.proxy.uids.to_string())
+        let uids = settings.map(|settings| settings.config.proxy.uids.to_string());
+        uids.map_err(|mistakes| sentences(&mistakes))
     };
     let both = Host(&[("someone", 5678), ("kuma-dp", 7)]);
     assert_eq!(uid(&[], &both).unwrap(), "5678");
@@ -237,6 +281,12 @@ fn the_proxys_user_is_looked_up_as_kuma_does() {
     assert_eq!(uid(&["kuma-dp-user=1234"], &NoPasswd).unwrap(), "1234");
     assert!(uid(&["kuma-dp-user=nobody"], &both).unwrap_err()[0].contains("does not refer to a valid user"));
     assert!(uid(&["kuma-dp-user=4294967295"], &both).is_err());
+    assert_eq!(uid(&[], &NoPasswd).unwrap(), "5678");
+    for flags in [&[][..], &["kuma-dp-user=kuma-dp"]] {
+        let refused = uid(flags, &Unreadable).unwrap_err();
+        assert!(refused[0].contains("/etc/passwd cannot be read"), "{refused:?}");
+    }
+    assert_eq!(uid(&["kuma-dp-user=7"], &Unreadable).unwrap(), "7");
 }
 
 #[test]

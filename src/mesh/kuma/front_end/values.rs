@@ -1,19 +1,11 @@
 //! Values as Kuma reads them.
 
+use crate::mesh::front_end::{each, items};
 use crate::options::VirtualNetwork;
 use crate::types::{
     Backend, Cidrs, InterfaceName, Invalid, IpFamily, NoAccounts, Number as _, Port, Ports, PortsForUids, Range, Uids,
     parse_cidrs, parse_ids,
 };
-
-/// Reads what Go's `strconv.ParseBool` does.
-pub fn boolean(text: &str) -> Result<bool, Invalid> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err(Invalid::new(text, "true or false")),
-    }
-}
 
 /// Reads a port: digits alone.
 pub fn port(text: &str) -> Result<Port, Invalid> {
@@ -61,22 +53,7 @@ pub fn executables(text: &str) -> Result<Backend, Invalid> {
 
 /// Reads a list of ports, without ranges.
 pub fn ports(text: &str) -> Result<Ports, Vec<Invalid>> {
-    let (mut ports, mut errors) = (Vec::new(), Vec::new());
-    for item in items(text) {
-        match port(item) {
-            Ok(port) => ports.push(port),
-            Err(invalid) => errors.push(invalid),
-        }
-    }
-    if errors.is_empty() {
-        Ok(ports.into_iter().collect())
-    } else {
-        Err(errors)
-    }
-}
-
-fn items(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',').map(str::trim).filter(|item| !item.is_empty())
+    each(items(text), port).map(|ports| ports.into_iter().collect())
 }
 
 /// Reads which families are redirected.
@@ -185,17 +162,12 @@ fn range(text: &str) -> Option<(u16, u16)> {
 
 /// Reads `INTERFACE:CIDR` entries. Of several for one interface and family, the last one counts.
 pub fn networks(texts: &[String]) -> Result<Vec<VirtualNetwork>, Vec<Invalid>> {
-    let (mut networks, mut errors): (Vec<VirtualNetwork>, Vec<Invalid>) = (Vec::new(), Vec::new());
-    for text in texts {
-        match network(text) {
-            Ok(network) => {
-                networks.retain(|other| other.interface != network.interface || other.family() != network.family());
-                networks.push(network);
-            }
-            Err(invalid) => errors.push(invalid),
-        }
+    let mut networks: Vec<VirtualNetwork> = Vec::new();
+    for network in each(texts.iter().map(String::as_str), network)? {
+        networks.retain(|other| other.interface != network.interface || other.family() != network.family());
+        networks.push(network);
     }
-    if errors.is_empty() { Ok(networks) } else { Err(errors) }
+    Ok(networks)
 }
 
 fn network(text: &str) -> Result<VirtualNetwork, Invalid> {

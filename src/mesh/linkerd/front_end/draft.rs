@@ -1,9 +1,9 @@
 //! From single flags to what they mean together.
 
+use super::Request;
 use super::table::SETTINGS;
 use super::values::MODES;
-use super::{Request, Unusable};
-use crate::options::problem::{Problem, Source};
+use crate::mesh::front_end::{Mistake, settle};
 use crate::options::{Layer, Logging, Settings};
 use crate::types::{Backend, Invalid, MeshName, Output, Ports};
 
@@ -31,12 +31,9 @@ impl Draft {
     /// Makes of the single flags what they mean together.
     ///
     /// # Errors
-    /// Every contradiction between them.
-    pub(super) fn request(mut self) -> Result<Request, Vec<Unusable>> {
-        let mut mistakes = Vec::new();
-        let backend = self
-            .backend()
-            .map_err(|problem| mistakes.push(Unusable::Problem(problem)));
+    /// `mistakes` of single flags, and every contradiction between the others.
+    pub(super) fn request(mut self, mut mistakes: Vec<Mistake>) -> Result<Request, Vec<Mistake>> {
+        let backend = self.backend().map_err(|mistake| mistakes.push(mistake));
         let layer = &mut self.layer;
         layer.mesh = Some(MeshName::Linkerd);
         // What the defaults of its charts leave alone comes as flags.
@@ -48,25 +45,19 @@ impl Draft {
             Some(Backend::IptablesLegacy) => Output::Iptables,
             _ => Output::Nft,
         });
-        let settings = Settings::from_layer(self.layer);
-        let contradictions = settings.as_ref().err().cloned().unwrap_or_default();
-        mistakes.extend(
-            contradictions
-                .into_iter()
-                .map(|problem| Unusable::Problem(in_linkerd_s_words(problem))),
-        );
-        match settings {
-            Ok(settings) if mistakes.is_empty() => Ok(Request {
-                settings,
-                netns: self.netns.filter(|path| !path.is_empty()),
-            }),
-            _ => Err(mistakes),
-        }
+        let of_option = |option: &str| {
+            let setting = SETTINGS.iter().find(|setting| setting.option == option)?;
+            Some(setting.name)
+        };
+        Ok(Request {
+            settings: settle(Settings::from_layer(self.layer), mistakes, of_option)?,
+            netns: self.netns.filter(|path| !path.is_empty()),
+        })
     }
 
     /// Where neither is given, Linkerd takes legacy iptables; its chart gives neither for that mode alone. Ours takes what
     /// the kernel has.
-    fn backend(&self) -> Result<Backend, Problem> {
+    fn backend(&self) -> Result<Backend, Mistake> {
         let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
         let (name, text, names) = match (given(&self.mode), given(&self.program)) {
             (Some(mode), _) => ("iptables-mode", mode, MODES.map(|(mode, ..)| mode)),
@@ -74,25 +65,11 @@ impl Draft {
             (None, None) => return Ok(Backend::Auto),
         };
         let known = names.iter().zip(MODES).find(|(name, _)| **name == text);
-        known.map(|(_, (.., backend))| backend).ok_or_else(|| Problem::Value {
-            source: Source::Flag,
-            option: name.to_owned(),
+        known.map(|(_, (.., backend))| backend).ok_or_else(|| Mistake::Value {
+            setting: name,
+            origin: format!("--{name}"),
+            usage: false,
             invalid: Invalid::new(text, names.join(", ")),
         })
-    }
-}
-
-/// A contradiction between our options, told as one between the flags that they come from.
-fn in_linkerd_s_words(problem: Problem) -> Problem {
-    let name = |option: String| match SETTINGS.iter().find(|setting| setting.option == option) {
-        Some(setting) => setting.name.to_owned(),
-        None => option,
-    };
-    match problem {
-        Problem::Contradiction { options, reason } => Problem::Contradiction {
-            options: options.into_iter().map(name).collect(),
-            reason,
-        },
-        other @ (Problem::Value { .. } | Problem::Source { .. }) => other,
     }
 }

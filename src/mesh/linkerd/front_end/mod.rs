@@ -8,11 +8,9 @@ pub mod table;
 mod tests;
 mod values;
 
-use std::fmt;
-
 use self::draft::Draft;
 use self::table::{Kind, SETTINGS, Setting};
-use crate::options::problem::{Problem, Source};
+use crate::mesh::front_end::Mistake;
 use crate::options::{Logging, Settings};
 
 /// What is asked for.
@@ -28,31 +26,13 @@ pub struct Request {
 #[derive(Debug)]
 pub struct Parsed {
     /// What is asked for, or all that is wrong with it.
-    pub request: Result<Request, Vec<Unusable>>,
+    pub request: Result<Request, Vec<Mistake>>,
     /// How to log, as far as that can be read.
     pub logging: Logging,
     /// Items that are not valid, and that are left out.
     pub left_out: Vec<String>,
     /// Things that mean nothing here.
     pub notes: Vec<String>,
-}
-
-/// One thing that is wrong with the flags.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unusable {
-    /// A flag that must be there is not.
-    Missing(&'static str),
-    /// A value is not valid, or values do not go together.
-    Problem(Problem),
-}
-
-impl fmt::Display for Unusable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Missing(name) => write!(f, "--{name}: it must be given"),
-            Self::Problem(problem) => problem.fmt(f),
-        }
-    }
 }
 
 /// Flags that must be there.
@@ -66,30 +46,26 @@ pub fn read(given: impl Fn(&Setting) -> Vec<String>) -> Parsed {
         let texts = given(setting);
         if texts.is_empty() {
             let missing = REQUIRED.contains(&setting.name).then_some(setting.name);
-            mistakes.extend(missing.map(Unusable::Missing));
+            mistakes.extend(missing.map(|name| Mistake::of_flag(name, "it must be given")));
             continue;
         }
         if matches!(setting.kind, Kind::Ignored(_)) {
             notes.push(format!("--{} is accepted, but does nothing", setting.name));
         }
-        let problem = |invalid| Problem::Value {
-            source: Source::Flag,
-            option: setting.name.to_owned(),
+        let mistake = |invalid| Mistake::Value {
+            setting: setting.name,
+            origin: format!("--{}", setting.name),
+            usage: false,
             invalid,
         };
         let invalid = (setting.read)(&mut draft, &texts).err().unwrap_or_default();
-        mistakes.extend(invalid.into_iter().map(|invalid| Unusable::Problem(problem(invalid))));
+        mistakes.extend(invalid.into_iter().map(mistake));
         let items = std::mem::take(&mut draft.left_out).into_iter();
-        left_out.extend(items.map(|invalid| format!("{}; left out", problem(invalid))));
+        left_out.extend(items.map(|invalid| format!("{}; left out", mistake(invalid))));
     }
     let logging = draft.logging();
-    let request = if mistakes.is_empty() {
-        draft.request()
-    } else {
-        Err(mistakes)
-    };
     Parsed {
-        request,
+        request: draft.request(mistakes),
         logging,
         left_out,
         notes,

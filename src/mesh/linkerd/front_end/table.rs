@@ -2,6 +2,7 @@
 
 use super::draft::Draft;
 use super::values;
+use crate::mesh::front_end::set_list;
 use crate::mesh::go;
 use crate::types::{Gid, Invalid, Uid};
 
@@ -87,16 +88,16 @@ settings! {
         |draft, texts| last(&mut draft.layer.proxy_gid, texts, go::integer, values::owner::<Gid>);
     "ports-to-redirect" 'r', List("PORTS"), "" => "include-inbound-ports",
         "Redirect TCP to these ports of the pod alone; empty for all",
-        |draft, texts| set(&mut draft.layer.include_inbound_ports, values::ports_to_redirect(texts));
+        |draft, texts| set_list(&mut draft.layer.include_inbound_ports, values::ports_to_redirect(texts));
     "inbound-ports-to-ignore", List("PORTS"), "" => "exclude-inbound-ports",
         "Leave TCP to these ports and ranges a-b of the pod alone",
-        |draft, texts| set(&mut draft.layer.exclude_inbound_ports, values::ignored_ports(texts, &mut draft.left_out));
+        |draft, texts| set_list(&mut draft.layer.exclude_inbound_ports, values::ignored_ports(texts, &mut draft.left_out));
     "outbound-ports-to-ignore", List("PORTS"), "" => "exclude-outbound-ports",
         "Leave TCP to these ports and ranges a-b alone, wherever it goes",
-        |draft, texts| set(&mut draft.layer.exclude_outbound_ports, values::ignored_ports(texts, &mut draft.left_out));
+        |draft, texts| set_list(&mut draft.layer.exclude_outbound_ports, values::ignored_ports(texts, &mut draft.left_out));
     "subnets-to-ignore", List("CIDRS"), "" => "exclude-inbound-cidrs",
         "Leave inbound TCP from these addresses alone",
-        |draft, texts| set(&mut draft.layer.exclude_inbound_cidrs, values::subnets(texts));
+        |draft, texts| set_list(&mut draft.layer.exclude_inbound_cidrs, values::subnets(texts));
     "simulate", Switch, "false" => "dry-run",
         "Print the rules and do nothing else",
         |draft, texts| last(&mut draft.layer.dry_run, texts, go::boolean, as_it_is);
@@ -140,11 +141,6 @@ fn last<F, T>(
     let value = formed.map(|mut formed| formed.pop().zip(texts.last()));
     let meant = value.and_then(|last| last.map(|(value, text)| meaning(text, value)).transpose());
     *place = meant.map_err(|invalid| vec![invalid])?;
-    Ok(())
-}
-
-fn set<T>(place: &mut Option<T>, value: Result<T, Vec<Invalid>>) -> Result<(), Vec<Invalid>> {
-    *place = Some(value?);
     Ok(())
 }
 

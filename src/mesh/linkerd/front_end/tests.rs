@@ -71,7 +71,7 @@ fn what_the_chart_writes_is_read() {
 #[test]
 fn without_ports_of_the_proxy_nothing_goes() {
     let mistakes = parse(&[("proxy-uid", "2102")]).request.unwrap_err();
-    let missing = ["incoming-proxy-port", "outgoing-proxy-port"].map(Unusable::Missing);
+    let missing = ["incoming-proxy-port", "outgoing-proxy-port"].map(|name| Mistake::of_flag(name, "it must be given"));
     assert_eq!(mistakes, missing);
     for text in ["-1", "0", "65536", "http", ""] {
         assert!(
@@ -273,4 +273,19 @@ fn the_log_and_the_rest_are_as_the_flags_say() {
         ["--use-wait-flag is accepted, but does nothing"]
     );
     assert!(refused(&[("use-wait-flag", "maybe")]).contains("--use-wait-flag"));
+}
+
+#[test]
+fn a_bad_mode_of_iptables_is_told_beside_all_else_that_is_wrong() {
+    for (flag, text) in [("iptables-mode", "best"), ("firewall-bin-path", "/opt/iptables")] {
+        let told = refused(&[(flag, text), ("proxy-uid", "nobody"), ("log-level", "loud")]);
+        for wrong in [flag, "proxy-uid", "log-level"] {
+            assert!(told.contains(&format!("--{wrong}: ")), "{told}");
+        }
+        let told = refused(&[(flag, text), ("outgoing-proxy-port", "4143")]);
+        assert!(
+            told.contains(&format!("--{flag}: ")) && told.contains("both are 4143"),
+            "{told}"
+        );
+    }
 }

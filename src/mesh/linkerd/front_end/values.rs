@@ -1,5 +1,6 @@
 //! What the values of `proxy-init` mean.
 
+use crate::mesh::front_end::each;
 use crate::mesh::go;
 use crate::types::{
     Backend, Cidrs, Id, Invalid, IpFamily, LogFormat, LogLevel, Port, Ports, Range, Ranges, Timeout, parse_cidrs,
@@ -120,19 +121,4 @@ pub fn subnets(texts: &[String]) -> Result<Cidrs, Vec<Invalid>> {
 
 fn items(texts: &[String]) -> Result<Vec<String>, Vec<Invalid>> {
     Ok(each(texts.iter().map(String::as_str), go::list)?.concat())
-}
-
-/// Reads every item, and says which are not valid.
-fn each<'t, T>(
-    items: impl Iterator<Item = &'t str>,
-    read: impl Fn(&str) -> Result<T, Invalid>,
-) -> Result<Vec<T>, Vec<Invalid>> {
-    let (mut values, mut errors) = (Vec::new(), Vec::new());
-    for item in items {
-        match read(item) {
-            Ok(value) => values.push(value),
-            Err(invalid) => errors.push(invalid),
-        }
-    }
-    if errors.is_empty() { Ok(values) } else { Err(errors) }
 }

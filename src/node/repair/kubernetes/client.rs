@@ -1,4 +1,4 @@
-//! As much of the API of Kubernetes as it takes: a pod is read, patched and evicted, an event is written.
+//! As much of the API of Kubernetes as it takes: a pod is labelled and evicted, an event is written.
 //!
 //! The server and the account are those of every pod in a cluster
 //! (<https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/>). They are read for each client anew, since
@@ -61,6 +61,8 @@ pub enum ApiError {
         status: u16,
         /// Its own words.
         message: String,
+        /// Whether a PodDisruptionBudget is the reason.
+        by_budget: bool,
     },
     /// A name that no pod can have.
     #[error("{0:?} is not a name in Kubernetes")]
@@ -70,10 +72,23 @@ pub enum ApiError {
 fn advice(status: u16) -> &'static str {
     match status {
         401 => ". The token is not taken: has it expired?",
-        403 => ". The RBAC rules of the manifest are missing or have others' names",
-        409 => ". Another pod has its name by now",
-        429 => ". A PodDisruptionBudget speaks against it, or the server has too much to do",
+        403 => ". Compare the RBAC rules and the admission policy with those of cni-conf/kubernetes/restart",
         _ => "",
+    }
+}
+
+impl ApiError {
+    /// What kind of failure it is, for metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Refused { by_budget: true, .. } => "disruption-budget",
+            _ => "api",
+        }
+    }
+
+    /// Whether the pod has gone: nothing has its name (404), or a pod with another UID (422, for a patch).
+    pub fn has_gone(&self) -> bool {
+        matches!(self, Self::Refused { status: 404 | 422, .. })
     }
 }
 
@@ -105,22 +120,15 @@ impl Client {
         })
     }
 
-    /// Reads a pod.
+    /// Labels the pod that has this UID, and returns it. By way of its status: who may write that cannot change what it
+    /// runs. No right to read is needed, since the answer is the pod.
     ///
     /// # Errors
     /// See [`ApiError`].
-    pub fn pod(&self, namespace: &str, name: &str) -> Result<Value, ApiError> {
-        self.call("GET", &path(namespace, Some(name), "")?, "", &Value::Null)
-    }
-
-    /// Changes a pod (RFC 7386). A UID in the patch must be the pod's.
-    ///
-    /// # Errors
-    /// See [`ApiError`].
-    pub fn patch(&self, namespace: &str, name: &str, patch: &Value) -> Result<(), ApiError> {
-        let path = path(namespace, Some(name), "")?;
-        self.call("PATCH", &path, "application/merge-patch+json", patch)
-            .map(drop)
+    pub fn label(&self, namespace: &str, name: &str, uid: &str, label: &str) -> Result<Value, ApiError> {
+        let patch = json!({ "metadata": { "uid": uid, "labels": { label: "true" } } });
+        let path = path(namespace, Some(name), "/status")?;
+        self.call("PATCH", &path, "application/merge-patch+json", &patch)
     }
 
     /// Evicts the pod that has this UID.
@@ -154,17 +162,13 @@ impl Client {
             url: url.clone(),
             reason: reason.to_string(),
         };
-        let mut request = Request::builder()
+        let request = Request::builder()
             .method(method)
             .uri(&url)
             .header("Authorization", format!("Bearer {}", self.token))
-            .header("Accept", "application/json");
-        let mut text = String::new();
-        if !body.is_null() {
-            request = request.header("Content-Type", kind);
-            text = body.to_string();
-        }
-        let request = request.body(text).map_err(|error| unreachable(&error))?;
+            .header("Accept", "application/json")
+            .header("Content-Type", kind);
+        let request = request.body(body.to_string()).map_err(|error| unreachable(&error))?;
         let mut answer = self.agent.run(request).map_err(|error| unreachable(&error))?;
         let status = answer.status().as_u16();
         let text = answer.body_mut().with_config().limit(LARGEST).read_to_string();
@@ -172,12 +176,18 @@ impl Client {
         if (200..300).contains(&status) {
             return Ok(value);
         }
-        let message = value["message"].as_str().unwrap_or("no reason is given").to_owned();
+        let mut message = value["message"].as_str().unwrap_or("no reason is given").to_owned();
+        let mut causes = value["details"]["causes"].as_array().into_iter().flatten();
+        let budget = causes.find(|cause| cause["reason"] == "DisruptionBudget");
+        if let Some(cause) = budget.and_then(|cause| cause["message"].as_str()) {
+            message = format!("{} {cause}", message.trim());
+        }
         Err(ApiError::Refused {
             method,
             url,
             status,
             message,
+            by_budget: budget.is_some(),
         })
     }
 }

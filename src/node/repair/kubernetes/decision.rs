@@ -5,21 +5,24 @@ use serde_json::Value;
 /// The label of pods that lack their rules.
 pub const LABEL: &str = "traffic.sidetrack.dev/bypasses-proxy";
 
+/// Why nothing is done about a pod with another UID.
+pub const ANOTHER: &str = "it has gone, or another pod has its name by now";
+
 /// What shall be done where it can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
     /// Pods are labelled, for others to see.
     Label,
-    /// Pods are evicted, if somebody makes them anew; else they are labelled.
+    /// Pods are labelled, and evicted if a controller creates them again.
     Delete,
 }
 
-/// What is to be done.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What is to be done about a pod, once it is labelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Label it: why that, or what to do then.
+    /// Nothing but the label: why that, or what to do then.
     Label(&'static str),
-    /// Evict it. Unlike a deletion, that is refused where a PodDisruptionBudget speaks against it.
+    /// Evict it. Unlike a deletion, that is refused where a PodDisruptionBudget does not allow it.
     Evict,
     /// Nothing: why.
     Nothing(&'static str),
@@ -29,7 +32,7 @@ pub enum Decision {
 pub fn decide(pod: &Value, uid: &str, wish: Wish) -> Decision {
     let text = |pointer: &str| pod.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     if text("/metadata/uid") != uid {
-        return Decision::Nothing("another pod has its name by now");
+        return Decision::Nothing(ANOTHER);
     }
     if pod
         .pointer("/metadata/deletionTimestamp")
@@ -43,26 +46,19 @@ pub fn decide(pod: &Value, uid: &str, wish: Wish) -> Decision {
     if pod.pointer("/spec/hostNetwork") == Some(&Value::Bool(true)) {
         return Decision::Nothing("it is in the node's network");
     }
-    let label = |why| {
-        let labels = pod.pointer("/metadata/labels");
-        match labels.and_then(|labels| labels.get(LABEL)) {
-            Some(_) => Decision::Nothing("it is labelled already"),
-            None => Decision::Label(why),
-        }
-    };
     match wish {
-        Wish::Label => label("Delete it, so that it starts again with the CNI plugin."),
+        Wish::Label => Decision::Label("Delete it, so that it starts again with the CNI plugin."),
         Wish::Delete if text("/spec/restartPolicy") == "Never" => {
-            label("It was not evicted: its restart policy is Never, so nobody may run its work again.")
+            Decision::Label("It is not evicted: its restart policy is Never, so nobody may run its work again.")
         }
-        Wish::Delete if !is_made_anew(pod) => {
-            label("It was not evicted: it has no controller that would make it anew. Do so yourself.")
-        }
+        Wish::Delete if !is_made_anew(pod) => Decision::Label(
+            "It is not evicted: it has no controller that would create it again. Delete and create it yourself.",
+        ),
         Wish::Delete => Decision::Evict,
     }
 }
 
-/// Whether a controller would make it anew. A node does not: it is where a static pod's file is.
+/// Whether a controller would create it again. A node does not: it is where a static pod's file is.
 fn is_made_anew(pod: &Value) -> bool {
     let owners = pod.pointer("/metadata/ownerReferences").and_then(Value::as_array);
     let controls = |owner: &Value| owner["controller"] == true && owner["kind"] != "Node";
@@ -121,8 +117,5 @@ mod tests {
             assert!(is_left_alone(&with("/spec", "hostNetwork", true.into()), "7d3"));
             assert!(is_left_alone(&Value::Null, "7d3"));
         }
-        let labelled = with("/metadata", "labels", json!({ LABEL: "true" }));
-        assert!(matches!(decide(&labelled, "7d3", Wish::Label), Decision::Nothing(_)));
-        assert_eq!(decide(&labelled, "7d3", Wish::Delete), Decision::Evict);
     }
 }

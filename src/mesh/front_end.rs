@@ -1,0 +1,126 @@
+//! What the front ends for programs of meshes have in common: how values are read, and all that is wrong with them.
+
+use std::fmt;
+
+use crate::options::problem::Problem;
+use crate::types::Invalid;
+
+/// One thing that is wrong with what was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mistake {
+    /// A value is not valid.
+    Value {
+        /// The setting.
+        setting: &'static str,
+        /// Where it was given, in the words of a message.
+        origin: String,
+        /// Whether it is wrong usage of the flag to the mesh's own program, which exits with another code then.
+        usage: bool,
+        /// The value, and what would be valid.
+        invalid: Invalid,
+    },
+    /// Something else is wrong with a setting, or with a file.
+    Other {
+        /// The setting; empty where it is none.
+        setting: &'static str,
+        /// Where it was given, in the words of a message.
+        origin: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Values that are valid alone do not go together.
+    Contradiction(Problem),
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Value { origin, invalid, .. } => {
+                write!(f, "{origin}: {:?} is not {}", invalid.value, invalid.expected)
+            }
+            Self::Other { origin, reason, .. } => write!(f, "{origin}: {reason}"),
+            Self::Contradiction(problem) => problem.fmt(f),
+        }
+    }
+}
+
+impl Mistake {
+    /// Says what is wrong with a setting that is a flag.
+    pub fn of_flag(setting: &'static str, reason: impl Into<String>) -> Self {
+        Self::Other {
+            setting,
+            origin: format!("--{setting}"),
+            reason: reason.into(),
+        }
+    }
+
+    fn setting(&self) -> &'static str {
+        match self {
+            Self::Value { setting, .. } | Self::Other { setting, .. } => setting,
+            Self::Contradiction(_) => "",
+        }
+    }
+}
+
+/// Whether something is wrong with this setting already, so that nothing follows from it.
+pub fn is_wrong(mistakes: &[Mistake], setting: &str) -> bool {
+    mistakes.iter().any(|mistake| mistake.setting() == setting)
+}
+
+/// What the settings come to, or all that is wrong: `mistakes`, and those contradictions between our options that are about
+/// nothing of these, told as contradictions between the settings that the options come from.
+///
+/// # Errors
+/// All that is wrong.
+pub fn settle<T>(
+    settled: Result<T, Vec<Problem>>,
+    mut mistakes: Vec<Mistake>,
+    setting_of: impl Fn(&str) -> Option<&'static str>,
+) -> Result<T, Vec<Mistake>> {
+    let problems = match settled {
+        Ok(settled) if mistakes.is_empty() => return Ok(settled),
+        Ok(_) => Vec::new(),
+        Err(problems) => problems,
+    };
+    let named = |option: &String| setting_of(option).map_or_else(|| option.clone(), str::to_owned);
+    for problem in problems {
+        let options: Vec<String> = problem.options().iter().map(named).collect();
+        if options.iter().any(|option| is_wrong(&mistakes, option)) {
+            continue;
+        }
+        mistakes.push(Mistake::Contradiction(match problem {
+            Problem::Contradiction { reason, .. } => Problem::Contradiction { options, reason },
+            other @ (Problem::Value { .. } | Problem::Source { .. }) => other,
+        }));
+    }
+    Err(mistakes)
+}
+
+/// Sets what a value says.
+pub fn set<T, P: From<T>>(place: &mut P, value: Result<T, Invalid>) -> Result<(), Vec<Invalid>> {
+    set_list(place, value.map_err(|invalid| vec![invalid]))
+}
+
+/// Sets what a list says.
+pub fn set_list<T, P: From<T>>(place: &mut P, value: Result<T, Vec<Invalid>>) -> Result<(), Vec<Invalid>> {
+    *place = value?.into();
+    Ok(())
+}
+
+/// The items of a list, without the space around them and blank ones.
+pub fn items(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty())
+}
+
+/// Reads every item, or says which are not valid.
+pub fn each<'t, T>(
+    items: impl IntoIterator<Item = &'t str>,
+    read: impl Fn(&'t str) -> Result<T, Invalid>,
+) -> Result<Vec<T>, Vec<Invalid>> {
+    let (values, errors): (Vec<_>, Vec<_>) = items.into_iter().map(read).partition(Result::is_ok);
+    if errors.is_empty() {
+        Ok(values.into_iter().flatten().collect())
+    } else {
+        Err(errors.into_iter().filter_map(Result::err).collect())
+    }
+}

@@ -1,0 +1,204 @@
+//! Options that come to nothing: each is valid, but beside the others, or with what was observed, it has no effect.
+
+use std::fmt;
+
+use super::Plan;
+use super::context::{DNS_PORT, Lookups};
+use crate::facts::Facts;
+use crate::options::Config;
+use crate::ruleset::Action;
+use crate::types::{Cidrs, DnsServers, Families, Family, InboundMode};
+
+/// An option that has no effect, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// No rule redirects anything.
+    Everything,
+    /// `--redirect-dns`: `/etc/resolv.conf` names no server.
+    NoNameServer,
+    /// `--redirect-dns`: no server is of a family that is redirected.
+    NameServersOfOtherFamily,
+    /// `--redirect-dns`: the port of name servers is excluded.
+    LookupsExcluded,
+    /// `--redirect-dns`: no groups are included.
+    LookupsOfNobody,
+    /// `--dns-servers`: lookups are not captured.
+    NameServersAlone,
+    /// `--include-outbound-cidrs`: no network is of a family that is redirected.
+    DestinationsOfOtherFamily,
+    /// `--inbound-mode tproxy`: no inbound ports are captured.
+    TproxyOfNothing,
+}
+
+impl Idle {
+    /// The option, as flags write it.
+    pub fn option(self) -> &'static str {
+        match self {
+            Self::Everything | Self::DestinationsOfOtherFamily => "--include-outbound-cidrs",
+            Self::NoNameServer | Self::NameServersOfOtherFamily | Self::LookupsExcluded | Self::LookupsOfNobody => {
+                "--redirect-dns"
+            }
+            Self::NameServersAlone => "--dns-servers",
+            Self::TproxyOfNothing => "--inbound-mode tproxy",
+        }
+    }
+
+    /// Why it has no effect.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Everything => "no port and no address is included: nothing is redirected",
+            Self::NoNameServer => "/etc/resolv.conf names no server by a valid address, so that no lookup is captured",
+            Self::NameServersOfOtherFamily => {
+                "all name servers are of the IP family that is not redirected, so that no lookup is captured"
+            }
+            Self::LookupsExcluded => "port 53 is excluded, so that no lookup is captured",
+            Self::LookupsOfNobody => "no group is included, so that no lookup is captured",
+            Self::NameServersAlone => "lookups are captured with --redirect-dns alone",
+            Self::DestinationsOfOtherFamily => {
+                "all of them are of the IP family that is not redirected, so that no outbound connection is captured"
+            }
+            Self::TproxyOfNothing => "no inbound port is captured",
+        }
+    }
+
+    /// What to do.
+    fn advice(self) -> &'static str {
+        match self {
+            Self::Everything => "Include what shall be redirected",
+            Self::NoNameServer => "Name the servers with --dns-servers, or pass --dns-servers all",
+            Self::NameServersOfOtherFamily | Self::DestinationsOfOtherFamily => {
+                "Give addresses of the family that is redirected, or set --ip-family to redirect both"
+            }
+            Self::LookupsExcluded => "Take 53 out of --exclude-outbound-ports, or leave --redirect-dns out",
+            Self::LookupsOfNobody => "Name groups with --include-gids, or leave --redirect-dns out",
+            Self::NameServersAlone => "Pass --redirect-dns, too",
+            Self::TproxyOfNothing => "Include inbound ports, or leave the mode out",
+        }
+    }
+}
+
+impl fmt::Display for Idle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} has no effect: {}. {}",
+            self.option(),
+            self.reason(),
+            self.advice()
+        )
+    }
+}
+
+/// The options that have no effect on this plan, which was made from these.
+pub fn idle(config: &Config, facts: &Facts, plan: &Plan) -> Vec<Idle> {
+    let rules = plan.ruleset.chains.iter().flat_map(|chain| &chain.rules);
+    let redirects = |action: &Action| matches!(action, Action::Redirect(_) | Action::Tproxy { .. });
+    if !rules.into_iter().any(|rule| redirects(&rule.action)) {
+        return vec![Idle::Everything];
+    }
+    let families = plan.ruleset.families;
+    let (dns, outbound, inbound) = (&config.dns, &config.outbound, &config.inbound);
+    let of_other_family = outbound.include_ports.is_empty()
+        && !outbound.include_cidrs.is_empty()
+        && !has_any_of(&outbound.include_cidrs, families);
+    [
+        lookups(config, facts, families),
+        (!dns.redirect && dns.servers != DnsServers::ResolvConf).then_some(Idle::NameServersAlone),
+        of_other_family.then_some(Idle::DestinationsOfOtherFamily),
+        (inbound.mode == InboundMode::Tproxy && inbound.include_ports.is_empty()).then_some(Idle::TproxyOfNothing),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// Why no lookups are captured though they are to be, if so.
+pub fn lookups(config: &Config, facts: &Facts, families: Families) -> Option<Idle> {
+    match Lookups::new(config, facts) {
+        _ if !config.dns.redirect => None,
+        Some(Lookups::All) => None,
+        Some(Lookups::To(servers) | Lookups::OfEverybody(servers)) => {
+            (!has_any_of(&servers, families)).then_some(Idle::NameServersOfOtherFamily)
+        }
+        None if config.outbound.exclude_ports.contains(DNS_PORT) => Some(Idle::LookupsExcluded),
+        None if config.outbound.include_gids.is_empty() => Some(Idle::LookupsOfNobody),
+        None => Some(Idle::NoNameServer),
+    }
+}
+
+fn has_any_of(cidrs: &Cidrs, families: Families) -> bool {
+    families.iter().any(|family| match family {
+        Family::V4 => !cidrs.v4().is_empty(),
+        Family::V6 => !cidrs.v6().is_empty(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Settings;
+    use crate::types::{IpFamily, Ports, parse_cidrs, parse_ports};
+
+    fn found(facts: &Facts, change: impl FnOnce(&mut Config)) -> Vec<Idle> {
+        let mut config = Settings::default().config;
+        change(&mut config);
+        let plan = Plan::new(&config, facts).unwrap();
+        idle(&config, facts, &plan)
+    }
+
+    #[test]
+    fn lookups_that_nothing_captures_are_told_with_the_reason() {
+        let knows = |servers: &[&str]| Facts {
+            resolvers: servers.iter().map(|server| server.parse().unwrap()).collect(),
+            ..Facts::default()
+        };
+        let with = |facts: &Facts, more: fn(&mut Config)| {
+            found(facts, |config| {
+                config.dns.redirect = true;
+                more(config);
+            })
+        };
+        let v4_alone = |config: &mut Config| config.general.ip_family = IpFamily::Ipv4;
+        assert_eq!(with(&knows(&[]), |_| {}), [Idle::NoNameServer]);
+        assert_eq!(with(&knows(&["::1"]), v4_alone), [Idle::NameServersOfOtherFamily]);
+        assert_eq!(with(&knows(&["10.0.0.1"]), v4_alone), []);
+        assert_eq!(
+            with(&knows(&["10.0.0.1"]), |config| config.outbound.exclude_ports =
+                parse_ports("50-60").unwrap()),
+            [Idle::LookupsExcluded]
+        );
+        let all = |config: &mut Config| config.dns.servers = DnsServers::All;
+        assert_eq!(with(&knows(&[]), all), []);
+        assert_eq!(found(&knows(&[]), all), [Idle::NameServersAlone]);
+    }
+
+    #[test]
+    fn lists_of_what_is_not_redirected_are_told() {
+        let facts = Facts::default();
+        let v6 = |config: &mut Config| config.outbound.include_cidrs = parse_cidrs("fd00::/8").unwrap();
+        assert_eq!(found(&facts, v6), []);
+        let of_v4_alone = |config: &mut Config| {
+            v6(config);
+            config.general.ip_family = IpFamily::Ipv4;
+        };
+        assert_eq!(found(&facts, of_v4_alone), [Idle::DestinationsOfOtherFamily]);
+        let no_ports = |config: &mut Config| {
+            config.inbound.mode = InboundMode::Tproxy;
+            config.inbound.include_ports = Ports::default();
+        };
+        assert_eq!(found(&facts, no_ports), [Idle::TproxyOfNothing]);
+        let nothing = |config: &mut Config| {
+            no_ports(config);
+            config.outbound.include_cidrs = parse_cidrs("").unwrap();
+        };
+        assert_eq!(found(&facts, nothing), [Idle::Everything]);
+        assert_eq!(found(&facts, |_| {}), []);
+    }
+
+    #[test]
+    fn each_is_told_with_what_to_do() {
+        let text = Idle::NoNameServer.to_string();
+        assert!(text.starts_with("--redirect-dns has no effect: "), "{text}");
+        assert!(text.contains("--dns-servers all"), "{text}");
+    }
+}

@@ -1,0 +1,172 @@
+//! Which name servers' lookups are captured: none, where nothing names any, and that is said; in another network
+//! namespace its own, not those of whoever runs the program.
+
+use std::path::Path;
+use std::process::{Child, Command};
+
+use sidetrack::types::Family;
+
+use super::{ALWAYS, Lab, NOT_CAPTURED, OTHERS};
+use crate::SIDETRACK;
+use crate::common::{Address, Netns, with_file};
+use crate::program::{BACKENDS, Run};
+use crate::sandbox::hide;
+
+/// What resolvers take no server from.
+const UNUSABLE: &[&str] = &["", "search a.b\n", "nameserver 10.99.0.1;\nnameserver localhost\n"];
+
+fn with_resolv_conf(netns: &Netns, arguments: &[&str], text: &str) -> Run {
+    let mut command = netns.command(SIDETRACK);
+    with_file(command.args(arguments), "/etc/resolv.conf", text);
+    Run::of(&mut command)
+}
+
+#[test]
+fn a_capture_of_lookups_that_captures_none_is_said_and_not_proved() {
+    let lab = Lab::new();
+    let netns = &lab.pod.netns;
+    const SAID: &str = "--redirect-dns has no effect: /etc/resolv.conf names no server";
+    for text in UNUSABLE {
+        for command in ["apply", "check"] {
+            let run = with_resolv_conf(netns, &[command, "--redirect-dns"], text).succeeded();
+            assert!(run.stderr.contains(SAID), "{command}, {text:?}: {}", run.stderr);
+        }
+        let run = with_resolv_conf(netns, &["probe", "--redirect-dns"], text);
+        assert_eq!(run.code, Some(1), "{text:?}: {run:?}");
+        assert!(run.stdout.contains("not made  IPv4 UDP lookup"), "{}", run.stdout);
+        lab.look_all_up(&Family::BOTH, NOT_CAPTURED);
+    }
+    let unusable = with_resolv_conf(netns, &["apply", "--redirect-dns"], "nameserver 10.99.0.1;\n").stderr;
+    assert!(unusable.contains("\"10.99.0.1;\" is no IP address"), "{unusable}");
+
+    // As where a link leads nowhere.
+    let mut without_file = netns.command(SIDETRACK);
+    hide(without_file.args(["apply", "--redirect-dns"]), &["/etc"]);
+    let run = Run::of(&mut without_file).succeeded();
+    assert!(run.stderr.contains(SAID), "{}", run.stderr);
+
+    let named = with_resolv_conf(netns, &["apply", "--redirect-dns"], "nameserver 10.99.0.1\n");
+    assert!(!named.stderr.contains("has no effect"), "{}", named.stderr);
+}
+
+#[test]
+fn options_that_name_what_there_is_not_are_said_to_have_no_effect() {
+    let lab = Lab::new();
+    let said = |options: &[&str]| {
+        let arguments = [&["apply"], options].concat();
+        Run::of(lab.pod.netns.command(SIDETRACK).args(arguments))
+            .succeeded()
+            .stderr
+    };
+    let log = said(&["--exclude-interfaces", "eth1,tap0", "--reroute-interfaces", "k6t-eth0"]);
+    assert!(log.contains("--exclude-interfaces tap0 has no effect yet"), "{log}");
+    assert!(log.contains("--reroute-interfaces k6t-eth0 has no effect yet"), "{log}");
+    assert!(!log.contains("eth1 has no effect"), "{log}");
+    let log = said(&["--ip-family", "ipv4", "--include-outbound-cidrs", "fd00::/8"]);
+    assert!(log.contains("--include-outbound-cidrs has no effect"), "{log}");
+    let log = said(&["--include-inbound-ports", ",", "--include-outbound-cidrs", ","]);
+    assert!(log.contains("nothing is redirected"), "{log}");
+}
+
+/// The program as somebody runs it who is in another network namespace, whose name server is far away.
+fn from_elsewhere(arguments: &str, netns: &Path, namespace_s_own: &str) -> Run {
+    let script = format!(
+        "mount -t tmpfs tmpfs /etc; mount -t tmpfs tmpfs /run; mkdir -p /etc/netns/pod /run/netns; \
+         echo nameserver {} >/etc/resolv.conf; {namespace_s_own}; \
+         touch /run/netns/pod; mount --bind {} /run/netns/pod; exec {SIDETRACK} {arguments}",
+        Address::FAR.of(Family::V4),
+        netns.display(),
+    );
+    let elsewhere = Netns::new();
+    let mut command = elsewhere.command("unshare");
+    command
+        .args(["--mount", "sh", "-euc", &script])
+        .env("XTABLES_LOCKFILE", "/run/xtables.lock");
+    Run::of(&mut command).succeeded()
+}
+
+/// The way of lookups where those of the neighbour's IPv4 address are captured.
+#[track_caller]
+fn the_neighbour_s_lookups_are_captured(lab: &Lab) {
+    lab.look_all_up(&[Family::V4], ALWAYS);
+    lab.look_all_up(&[Family::V4], OTHERS);
+}
+
+fn a_namespace_with_a_name_has_the_servers_of_its_own_file(backend: &str) {
+    let lab = Lab::new();
+    let file = "echo nameserver 10.99.0.1 >/etc/netns/pod/resolv.conf";
+    let run = from_elsewhere(
+        &format!("apply --netns pod --redirect-dns --backend {backend}"),
+        &lab.pod.netns.path(),
+        file,
+    );
+    assert!(run.stderr.contains("/etc/netns/pod/resolv.conf"), "{}", run.stderr);
+    the_neighbour_s_lookups_are_captured(&lab);
+    let check = format!("check --netns {{}} --redirect-dns --backend {backend}");
+    // By whatever path it is given.
+    for netns in ["pod", "/run/netns/pod", &lab.pod.netns.path().display().to_string()] {
+        from_elsewhere(&check.replace("{}", netns), &lab.pod.netns.path(), file);
+    }
+}
+
+#[test]
+fn a_namespace_with_a_name_has_the_servers_of_its_own_file_on_every_backend() {
+    for backend in BACKENDS {
+        a_namespace_with_a_name_has_the_servers_of_its_own_file(backend);
+    }
+}
+
+/// A process of a container. It ends with the value.
+struct Container(Child);
+
+impl Container {
+    fn with_resolv_conf(netns: &Netns, text: &str) -> Self {
+        let mut command: Command = netns.command("sleep");
+        with_file(command.arg("infinity"), "/etc/resolv.conf", text);
+        Self(command.spawn().expect("sleep"))
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        let _ended = self.0.kill().and_then(|()| self.0.wait());
+    }
+}
+
+#[test]
+fn a_namespace_without_a_name_has_the_servers_of_the_processes_in_it() {
+    let lab = Lab::new();
+    let container = Container::with_resolv_conf(&lab.pod.netns, "nameserver 10.99.0.1\n");
+    let netns = format!("/proc/{}/ns/net", container.0.id());
+    let run = from_elsewhere(
+        &format!("apply --netns {netns} --redirect-dns"),
+        &lab.pod.netns.path(),
+        "true",
+    );
+    let file = format!("/proc/{}/root/etc/resolv.conf", container.0.id());
+    assert!(run.stderr.contains(&file), "{}", run.stderr);
+    the_neighbour_s_lookups_are_captured(&lab);
+}
+
+#[test]
+fn a_namespace_whose_servers_nobody_knows_has_all_lookups_captured() {
+    let netns = Netns::new();
+    let run = from_elsewhere("apply --netns pod --redirect-dns", &netns.path(), "true");
+    assert!(
+        run.stderr.contains("lookups of any server are captured"),
+        "{}",
+        run.stderr
+    );
+    let explain = [
+        "explain",
+        "outbound",
+        "udp",
+        "192.0.2.1:53",
+        "--from-kernel",
+        "--pod-ip",
+        "10.0.0.2",
+    ];
+    let text = Run::of(netns.command(SIDETRACK).args(explain)).succeeded().stdout;
+    assert!(text.contains("redirected to port 15053"), "{text}");
+    from_elsewhere("check --netns pod --redirect-dns", &netns.path(), "true");
+}
