@@ -4,13 +4,15 @@ use std::fmt::Display;
 
 use tracing::Level;
 
-use super::install::Applied;
+use super::install::{Applied, HalfClosed, NoTimeouts};
+use super::running::{LOOSE, Survivors};
 use super::{Change, RuleBackend};
 use crate::facts::{Facts, Ipv6};
 use crate::linux::interfaces;
 use crate::options::{Config, Dialect};
 use crate::plan::{self, Plan};
 use crate::render;
+use crate::ruleset::TcpState;
 use crate::types::{DnsServers, Families, Family, InboundMode, IpFamily, Number, Ranges};
 
 /// Logs which options have no effect on a plan, in the network namespace of this thread. Whoever gave them would take it
@@ -81,11 +83,14 @@ pub fn log(config: &Config, facts: &Facts, plan: &Plan, backend: RuleBackend, ap
         exclude_interfaces = list(&general.exclude_interfaces),
         reroute_interfaces = list(&general.reroute_interfaces),
         drop_invalid = general.drop_invalid.then_some(true),
+        close_wait_timeout = general.close_wait_timeout.map(|timeout| timeout.to_string()),
         loopback_cidr = %general.loopback_cidr,
         tproxy_mark = tproxy.then(|| inbound.tproxy_mark.get()),
         tproxy_route_table = tproxy.then(|| inbound.tproxy_route_table.get()),
         "{message}"
     );
+    log_half_closed(&applied.half_closed);
+    log_survivors(&applied.survivors);
     if applied.change == Change::Unchanged {
         for missing in &applied.added {
             tracing::warn!(%missing, "this was missing and has been put back");
@@ -93,6 +98,47 @@ pub fn log(config: &Config, facts: &Facts, plan: &Plan, backend: RuleBackend, ap
     }
     if tracing::enabled!(Level::DEBUG) {
         tracing::debug!(nft = render::nft::script(plan), "the rules");
+    }
+}
+
+fn log_survivors(Survivors { open, disturbed }: &Survivors) {
+    match (open, disturbed) {
+        (Some(0), _) => {}
+        (open, Some(why)) => {
+            let open = open.map_or_else(|| "it cannot be seen how many".to_owned(), |open| open.to_string());
+            tracing::warn!(open_connections = open, why, "open connections do not go on");
+        }
+        (Some(open), None) => tracing::info!(
+            open_connections = open,
+            setting = format!("{LOOSE} = 0"),
+            "connections that are open go on past the proxy until they end"
+        ),
+        (None, None) => tracing::info!(
+            setting = format!("{LOOSE} = 0"),
+            "if connections are open, they go on past the proxy until they end"
+        ),
+    }
+}
+
+fn log_half_closed(half_closed: &HalfClosed) {
+    let settings = TcpState::ALL.map(TcpState::setting).join(", ");
+    match half_closed {
+        HalfClosed::AsPlanned => {}
+        HalfClosed::BySettings {
+            why: why @ NoTimeouts::InKernel,
+        } => {
+            tracing::warn!(%why, settings, "timeouts of half-closed connections are settings here, not rules");
+        }
+        HalfClosed::BySettings {
+            why: why @ NoTimeouts::InIptables,
+        } => {
+            tracing::info!(%why, settings, "timeouts of half-closed connections are settings here, not rules");
+        }
+        HalfClosed::NotAsPlanned { why, error } => tracing::warn!(
+            %why,
+            error,
+            "--close-wait-timeout has no effect: half-closed connections may break after a minute of silence"
+        ),
     }
 }
 

@@ -7,6 +7,7 @@ use super::iptables::legacy::LegacyError;
 use super::nftables::NftablesError;
 use crate::linux::privilege;
 use crate::linux::route::RouteError;
+use crate::linux::sysctl::SysctlError;
 
 /// What the system could not do.
 #[derive(Debug, Error)]
@@ -34,6 +35,9 @@ pub enum KernelError {
          Run as root, where /proc is mounted"
     )]
     LegacyUnseen,
+    /// A setting of the kernel.
+    #[error(transparent)]
+    Setting(#[from] SysctlError),
     /// The tables of legacy iptables.
     #[error(transparent)]
     Legacy(#[from] LegacyError),
@@ -73,6 +77,7 @@ impl KernelError {
             Self::Nftables(_)
             | Self::Iptables(_)
             | Self::Route(_)
+            | Self::Setting(_)
             | Self::Legacy(_)
             | Self::LegacyUnseen
             | Self::NoBackend { .. } => None,
@@ -87,6 +92,11 @@ impl KernelError {
         }
     }
 
+    /// Whether the kernel would take the same rules without timeouts.
+    pub fn lacks_timeouts(&self) -> bool {
+        matches!(self, Self::Nftables(error) if error.lacks_timeouts())
+    }
+
     /// Whether rules may have been changed all the same. Then they may need what was added for them.
     pub fn may_have_changed_rules(&self) -> bool {
         match self {
@@ -96,7 +106,7 @@ impl KernelError {
             Self::NotUndone { cause, .. } => cause.may_have_changed_rules(),
             Self::LeftOver(_) => true,
             Self::Several(errors) => errors.iter().any(Self::may_have_changed_rules),
-            Self::Route(_) | Self::Legacy(_) | Self::LegacyUnseen => false,
+            Self::Route(_) | Self::Setting(_) | Self::Legacy(_) | Self::LegacyUnseen => false,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A network namespace in memory: it holds what was put there, and fails where it is told to.
 
 use std::collections::HashMap;
+use std::io;
 
 use nix::errno::Errno;
 
@@ -11,8 +12,9 @@ use crate::facts::{InstalledChain, Ipv6, UsableAddresses};
 use crate::linux::marks::Discards;
 use crate::linux::netlink::NetlinkError;
 use crate::linux::route::{Loopback, RouteError};
+use crate::linux::sysctl::SysctlError;
 use crate::plan::Prerequisite;
-use crate::ruleset::Ruleset;
+use crate::ruleset::{Ruleset, Timeouts};
 
 /// Something done to the namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +31,10 @@ pub type State = (Vec<Prerequisite>, Vec<Prerequisite>, HashMap<RuleBackend, Rul
 /// The namespace.
 pub struct Fake {
     pub nftables_supported: bool,
+    /// How many connections are open, where that can be seen.
+    pub open: Option<usize>,
+    /// Whether the kernel picks up connections in the middle.
+    pub loose: String,
     /// What others have added.
     pub foreign: Vec<Prerequisite>,
     /// Everything that succeeded, in order.
@@ -43,6 +49,8 @@ impl Default for Fake {
     fn default() -> Self {
         Self {
             nftables_supported: true,
+            open: Some(0),
+            loose: "1".to_owned(),
             foreign: Vec::new(),
             done: Vec::new(),
             ours: Vec::new(),
@@ -178,6 +186,18 @@ impl Kernel for Fake {
             Some(_) => Change::Replaced,
         };
         self.answer(Operation::ApplyRules(backend), change)
+    }
+
+    fn open_connections(&mut self) -> io::Result<usize> {
+        self.open.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn replace_loose(&mut self, value: &str) -> Result<String, SysctlError> {
+        Ok(std::mem::replace(&mut self.loose, value.to_owned()))
+    }
+
+    fn raise_timeouts(&mut self, _: &Timeouts) -> Result<(), SysctlError> {
+        Ok(())
     }
 
     fn remove_rules(&mut self, backend: RuleBackend) -> Result<bool, KernelError> {

@@ -1,13 +1,16 @@
 //! In which order a plan is put in place and taken away, and what is undone where something fails.
 
+use std::fmt;
 use std::net::Ipv6Addr;
 
 use super::choice::{Chosen, choose};
 use super::iptables::IptablesError;
 use super::nftables::NftablesError;
+use super::running::{OpenConnections, Survivors};
 use super::{Change, Kernel, KernelError, Observed, RuleBackend};
 use crate::linux::route::RouteError;
 use crate::plan::{Plan, Prerequisite};
+use crate::ruleset::Ruleset;
 use crate::types::Backend;
 
 /// What applying a plan did.
@@ -17,6 +20,49 @@ pub struct Applied {
     pub change: Change,
     /// What they need, as far as it was not there yet.
     pub added: Vec<Prerequisite>,
+    /// How half-closed connections are remembered.
+    pub half_closed: HalfClosed,
+    /// The connections that were open before there were rules.
+    pub survivors: Survivors,
+}
+
+/// Who says for how long the kernel remembers half-closed connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HalfClosed {
+    /// The rules, or nobody where the plan leaves it to the kernel.
+    AsPlanned,
+    /// Not the rules: `why`. The kernel's settings for all connections of the namespace were raised instead.
+    BySettings {
+        /// Why not the rules.
+        why: NoTimeouts,
+    },
+    /// The kernel's settings, as they are: `why`.
+    NotAsPlanned {
+        /// Why not the rules.
+        why: NoTimeouts,
+        /// Why the settings could not be raised.
+        error: String,
+    },
+}
+
+/// Why rules have no timeouts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoTimeouts {
+    /// The kernel has no objects for them.
+    InKernel,
+    /// The backend cannot make any.
+    InIptables,
+}
+
+impl fmt::Display for NoTimeouts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::InKernel => {
+                "this kernel has no ct timeout objects: they take the module nft_ct and CONFIG_NF_CONNTRACK_TIMEOUT"
+            }
+            Self::InIptables => "iptables cannot give connections timeouts by itself",
+        })
+    }
 }
 
 /// What cleaning up removed.
@@ -77,13 +123,15 @@ pub fn apply_with(
     }
     let mut added = Vec::new();
     let installed = observed.holds_rules(backend);
-    let result = add(kernel, &wanted, &mut added).and_then(|()| kernel.apply_rules(backend, &plan.ruleset, installed));
-    let change = match result {
-        Ok(change) => change,
+    let mut open = OpenConnections::leave_alone(kernel, observed);
+    let result = add(kernel, &wanted, &mut added).and_then(|()| apply_rules(kernel, &plan.ruleset, backend, installed));
+    let (change, half_closed) = match result {
+        Ok(done) => done,
         // Rules that may be in force may need what was added. Where they are not, it does no harm.
         Err(cause) if cause.may_have_changed_rules() => return Err(cause),
-        Err(cause) => return Err(undo(kernel, &wanted, observed, cause)),
+        Err(cause) => return Err(undo(kernel, &wanted, observed, &open, cause)),
     };
+    open.try_again(kernel);
     let mut left_over = Vec::new();
     for other in RuleBackend::ALL {
         if other != backend && observed.holds_rules(other) {
@@ -103,7 +151,12 @@ pub fn apply_with(
             }),
     );
     if left_over.is_empty() {
-        Ok(Applied { change, added })
+        Ok(Applied {
+            change,
+            added,
+            half_closed,
+            survivors: open.under(&plan.ruleset),
+        })
     } else {
         Err(KernelError::LeftOver(left_over))
     }
@@ -167,6 +220,33 @@ fn several(mut errors: Vec<KernelError>) -> KernelError {
     }
 }
 
+/// Writes the rules; where those cannot hold timeouts, the kernel's settings take their place. Without those the rules are
+/// worth as much as any others.
+fn apply_rules(
+    kernel: &mut dyn Kernel,
+    ruleset: &Ruleset,
+    backend: RuleBackend,
+    installed: bool,
+) -> Result<(Change, HalfClosed), KernelError> {
+    let (change, why) = match (kernel.apply_rules(backend, ruleset, installed), backend) {
+        (Err(error), _) if error.lacks_timeouts() => {
+            let change = kernel.apply_rules(backend, &ruleset.without_timeouts(), installed)?;
+            (change, NoTimeouts::InKernel)
+        }
+        (result, RuleBackend::Nftables) => return Ok((result?, HalfClosed::AsPlanned)),
+        (result, RuleBackend::IptablesNft | RuleBackend::IptablesLegacy) => (result?, NoTimeouts::InIptables),
+    };
+    let half_closed = match ruleset.timeouts.map(|timeouts| kernel.raise_timeouts(&timeouts)) {
+        None => HalfClosed::AsPlanned,
+        Some(Ok(())) => HalfClosed::BySettings { why },
+        Some(Err(error)) => HalfClosed::NotAsPlanned {
+            why,
+            error: error.to_string(),
+        },
+    };
+    Ok((change, half_closed))
+}
+
 fn add(kernel: &mut dyn Kernel, wanted: &[Prerequisite], added: &mut Vec<Prerequisite>) -> Result<(), KernelError> {
     for what in wanted {
         if kernel.add(*what)? {
@@ -178,16 +258,23 @@ fn add(kernel: &mut dyn Kernel, wanted: &[Prerequisite], added: &mut Vec<Prerequ
 
 /// Takes away what is there now of what was wanted, and was not there before. Whether it was added cannot be told from
 /// the answers: one of them may have been lost.
-fn undo(kernel: &mut dyn Kernel, wanted: &[Prerequisite], observed: &Observed, cause: KernelError) -> KernelError {
+fn undo(
+    kernel: &mut dyn Kernel,
+    wanted: &[Prerequisite],
+    observed: &Observed,
+    open: &OpenConnections,
+    cause: KernelError,
+) -> KernelError {
     let before = observed.prerequisites();
     let added = |what: &Prerequisite| wanted.contains(what) && !before.contains(what);
-    let failures: Vec<KernelError> = match kernel.prerequisites() {
+    let mut failures: Vec<KernelError> = match kernel.prerequisites() {
         Ok(now) => {
             let added = now.into_iter().rev().filter(added);
             added.filter_map(|what| kernel.remove(what).err()).collect()
         }
         Err(error) => vec![error],
     };
+    failures.extend(open.undo(kernel).err().map(KernelError::from));
     if failures.is_empty() {
         return cause;
     }

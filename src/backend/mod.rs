@@ -17,6 +17,8 @@ mod observed;
 pub mod running;
 
 use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
 
 pub use self::choice::RuleBackend;
 pub use self::error::KernelError;
@@ -30,9 +32,11 @@ use crate::facts::InstalledChain;
 use crate::linux::lock::Lock;
 use crate::linux::marks::{self, Discards};
 use crate::linux::route::{Loopback, Route, RouteError};
+use crate::linux::sysctl::{self, SysctlError};
+use crate::linux::tcp;
 use crate::options::Config;
 use crate::plan::Prerequisite;
-use crate::ruleset::{Installed, Ruleset};
+use crate::ruleset::{Installed, Ruleset, TcpState, Timeouts};
 use crate::types::{Family, InboundMode};
 
 /// What applying a ruleset did.
@@ -85,6 +89,25 @@ pub trait Kernel {
     /// They cannot or may not be written. Nothing was changed then, unless [`KernelError::may_have_changed_rules`].
     fn apply_rules(&mut self, backend: RuleBackend, ruleset: &Ruleset, installed: bool) -> Result<Change, KernelError>;
 
+    /// Has the kernel wait at least so long in these states, whatever the connection.
+    ///
+    /// # Errors
+    /// There is no such setting, or it may not be changed.
+    fn raise_timeouts(&mut self, timeouts: &Timeouts) -> Result<(), SysctlError>;
+
+    /// How many TCP connections are open that do not stay within the namespace.
+    ///
+    /// # Errors
+    /// They cannot be seen.
+    fn open_connections(&mut self) -> io::Result<usize>;
+
+    /// Sets whether the kernel takes a packet for the first one of its connection although it is not: [`running::LOOSE`].
+    /// Returns how it was set.
+    ///
+    /// # Errors
+    /// There is no such setting, as before conntrack is loaded, or it may not be changed.
+    fn replace_loose(&mut self, value: &str) -> Result<String, SysctlError>;
+
     /// Removes our rules of this backend. Returns whether there were any.
     ///
     /// # Errors
@@ -127,6 +150,8 @@ pub struct Namespace {
     route: Option<Route>,
     nftables: Option<Nftables>,
     iptables: Option<Iptables>,
+    /// Where else than at /proc a proc file system is mounted.
+    other_proc: Vec<PathBuf>,
 }
 
 impl Namespace {
@@ -145,6 +170,11 @@ impl Namespace {
             _lock: Lock::wait(),
             ..Self::default()
         }
+    }
+
+    /// Settings are looked for in these proc file systems, too: that of a container often cannot be written to.
+    pub fn has_proc_at(&mut self, places: &[&Path]) {
+        self.other_proc = places.iter().map(|place| (*place).to_owned()).collect();
     }
 
     pub(crate) fn route(&mut self) -> Result<&mut Route, RouteError> {
@@ -262,6 +292,21 @@ impl Kernel for Namespace {
 
     fn apply_rules(&mut self, backend: RuleBackend, ruleset: &Ruleset, installed: bool) -> Result<Change, KernelError> {
         self.rules(backend)?.apply(ruleset, installed)
+    }
+
+    fn raise_timeouts(&mut self, timeouts: &Timeouts) -> Result<(), SysctlError> {
+        for state in TcpState::ALL {
+            sysctl::raise(&state.setting(), timeouts.of(state).seconds())?;
+        }
+        Ok(())
+    }
+
+    fn open_connections(&mut self) -> io::Result<usize> {
+        tcp::open_connections()
+    }
+
+    fn replace_loose(&mut self, value: &str) -> Result<String, SysctlError> {
+        sysctl::replace(&self.other_proc, running::LOOSE, value)
     }
 
     fn remove_rules(&mut self, backend: RuleBackend) -> Result<bool, KernelError> {

@@ -1,14 +1,13 @@
 //! What matters of a pod that runs already: who redirects its traffic, which addresses it has, and the connections that
 //! it has open.
 
-use std::fs::OpenOptions;
-use std::io::{self, ErrorKind, Write as _};
 use std::net::IpAddr;
-use std::path::Path;
 
 use super::nftables::transaction::{Nftables, NftablesError};
-use super::{KernelError, Namespace, Observed, RuleBackend};
+use super::{Kernel, KernelError, Namespace, Observed, RuleBackend};
+use crate::linux::sysctl::SysctlError;
 use crate::mesh::redirectors::redirectors;
+use crate::ruleset::{Action, ConntrackState, Match, Ruleset};
 
 /// Who redirects the traffic of a network namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +22,7 @@ pub enum Holder {
 
 /// A setting of the kernel for each network namespace: whether it takes a connection of which it has not seen the
 /// beginning for a new one (Documentation/networking/nf_conntrack-sysctl.rst).
-const LOOSE: &str = "sys/net/netfilter/nf_conntrack_tcp_loose";
+pub const LOOSE: &str = "net.netfilter.nf_conntrack_tcp_loose";
 
 impl Namespace {
     /// Who redirects traffic here. What may not be seen is passed over, but for our own rules in nf_tables.
@@ -54,33 +53,81 @@ impl Namespace {
     }
 }
 
-/// Makes the kernel leave the TCP connections alone that are open in the network namespace of this thread. Otherwise
-/// the next packet of each would be taken for the first one of a new connection, redirected to a proxy that knows
-/// nothing of it, and lost. For new connections nothing changes. `proc` are places where a proc file system may be
-/// mounted: containers often have one that cannot be written to.
+/// The TCP connections that were open before there were rules, and what was done for them.
 ///
-/// # Errors
-/// None of them has the setting, as before conntrack is loaded ([`ErrorKind::NotFound`]), or it may not be changed.
-pub fn leave_open_connections_alone(proc: &[&Path]) -> io::Result<()> {
-    let mut result = Err(ErrorKind::NotFound.into());
-    for proc in proc {
-        let setting = OpenOptions::new().write(true).open(proc.join(LOOSE));
-        result = setting.and_then(|mut setting| setting.write_all(b"0"));
-        if result.is_ok() {
-            break;
-        }
-    }
-    result
+/// The next packet of each would be taken for the first one of a new connection, redirected to a proxy that knows nothing
+/// of it, and lost; unless [`LOOSE`] is 0. For new connections that changes nothing.
+#[derive(Debug, Default)]
+pub struct OpenConnections {
+    /// How many there are; `None` where that cannot be seen.
+    open: Option<usize>,
+    /// What the setting was, where it was changed.
+    before: Option<String>,
+    /// Why it was not.
+    failed: Option<SysctlError>,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// What has become of connections that were open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Survivors {
+    /// How many there were; `None` where that cannot be seen.
+    pub open: Option<usize>,
+    /// Why they may not go on as they were, if so.
+    pub disturbed: Option<String>,
+}
 
-    #[test]
-    fn a_setting_that_is_nowhere_is_told() {
-        let nowhere = Path::new("/no/such/proc");
-        let error = leave_open_connections_alone(&[nowhere]).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::NotFound);
+impl OpenConnections {
+    /// Makes the kernel leave them alone, where there are any. Where there are rules of ours, the kernel knows every
+    /// connection by now.
+    pub fn leave_alone(kernel: &mut dyn Kernel, observed: &Observed) -> Self {
+        let ours = RuleBackend::ALL
+            .into_iter()
+            .any(|backend| observed.holds_rules(backend));
+        let open = if ours { Some(0) } else { kernel.open_connections().ok() };
+        let mut connections = Self {
+            open,
+            ..Self::default()
+        };
+        connections.try_again(kernel);
+        connections
+    }
+
+    /// The same once there are rules: they may be what makes the kernel load conntrack, and the setting with it.
+    pub fn try_again(&mut self, kernel: &mut dyn Kernel) {
+        if self.open == Some(0) || self.before.is_some() {
+            return;
+        }
+        match kernel.replace_loose("0") {
+            Ok(before) => (self.before, self.failed) = (Some(before), None),
+            Err(error) => self.failed = Some(error),
+        }
+    }
+
+    /// Puts the setting back.
+    ///
+    /// # Errors
+    /// It cannot be put back.
+    pub fn undo(&self, kernel: &mut dyn Kernel) -> Result<(), SysctlError> {
+        match &self.before {
+            Some(before) => kernel.replace_loose(before).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// What has become of them under these rules.
+    pub fn under(&self, ruleset: &Ruleset) -> Survivors {
+        let drops_invalid = ruleset.chains.iter().flat_map(|chain| &chain.rules).any(|rule| {
+            rule.action == Action::Drop && rule.matches.contains(&Match::ConntrackState(ConntrackState::Invalid))
+        });
+        let disturbed = match &self.failed {
+            _ if self.open == Some(0) => None,
+            Some(error) => Some(error.to_string()),
+            None if drops_invalid => Some("--drop-invalid drops their packets".to_owned()),
+            None => None,
+        };
+        Survivors {
+            open: self.open,
+            disturbed,
+        }
     }
 }

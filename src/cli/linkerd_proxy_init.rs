@@ -9,7 +9,7 @@ use super::args::{self, first_line, sentences};
 use super::failure::Failure;
 use super::help::OF_LINKERD;
 use super::{logging, redirection};
-use crate::linux::{netns, sysctl};
+use crate::linux::netns;
 use crate::mesh::linkerd::front_end::table::{SETTINGS, Setting};
 use crate::mesh::linkerd::front_end::{self, Request};
 use crate::options::Settings;
@@ -20,9 +20,6 @@ pub const NAME: &str = "linkerd-proxy-init";
 
 /// What Linkerd's program is called: in its images, in those of the proxy, and by people.
 pub const NAMES: [&str; 3] = ["proxy-init", "linkerd2-proxy-init", NAME];
-
-/// What Linkerd sets where it is told to, in seconds.
-const CLOSE_WAIT: &str = "net.netfilter.nf_conntrack_tcp_timeout_close_wait";
 
 /// What is to be read as the command line of `proxy-init`, if that is what the program is called as: by a name of its, or
 /// as `sidetrack linkerd-proxy-init`.
@@ -67,8 +64,8 @@ fn argument(setting: &'static Setting) -> Arg {
 pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     let request = request(matches)?;
     match &request.netns {
-        Some(netns) => netns::administer(netns::path(netns), || work(&request))?,
-        None => work(&request),
+        Some(netns) => netns::administer(netns::path(netns), || redirection::apply(&request.settings))?,
+        None => redirection::apply(&request.settings),
     }
 }
 
@@ -107,12 +104,4 @@ pub fn settings(
 
 fn given(matches: &ArgMatches, setting: &Setting) -> Vec<String> {
     args::many(matches, setting.name).unwrap_or_default()
-}
-
-fn work(request: &Request) -> anyhow::Result<()> {
-    if let (Some(seconds), false) = (request.close_wait, request.settings.dry_run.requested) {
-        sysctl::write(CLOSE_WAIT, &seconds.to_string())?;
-        tracing::info!("{CLOSE_WAIT} = {seconds}");
-    }
-    redirection::apply(&request.settings)
 }

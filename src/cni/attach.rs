@@ -9,7 +9,7 @@ use super::netconf::NetConf;
 use super::report::Outcome;
 use crate::backend::check::{Report, State};
 use crate::backend::choice::{self, choose};
-use crate::backend::install;
+use crate::backend::install::{self, Applied};
 use crate::backend::iptables::isolation::isolate_this_thread;
 use crate::backend::{Namespace, Observed, RuleBackend, applied};
 use crate::drift::Difference;
@@ -67,7 +67,7 @@ pub fn add(netconf: &NetConf, attachment: &Attachment) -> Result<Outcome, Error>
     writing(&netns, settings.install.backend, &mut |backend, namespace, observed| {
         observed.log_warnings();
         observed.warn_of_ipv6(&settings);
-        put_in_place(netconf, &settings.config, backend, namespace, observed)
+        put_in_place(netconf, &settings.config, backend, namespace, observed).map(drop)
     })?;
     Ok(Outcome::Redirected(reason))
 }
@@ -110,14 +110,14 @@ pub(super) fn put_in_place(
     backend: RuleBackend,
     namespace: &mut Namespace,
     observed: &Observed,
-) -> Result<(), Error> {
+) -> Result<Applied, Error> {
     let (config, facts) = seen(config, observed, &netconf.resolvers);
     let plan = Plan::new(&config, &facts)?;
     applied::warn_of_idle_options(&config, &facts, &plan);
     namespace.warn_of_blocked_ports(&config, observed);
     let done = install::apply_with(namespace, &plan, backend, observed)?;
     applied::log(&config, &facts, &plan, backend, &done);
-    Ok(())
+    Ok(done)
 }
 
 /// Whether programs may be run.

@@ -7,9 +7,10 @@ use std::time::Duration;
 use super::attach::{put_in_place, refuse_host_netns, seen, verdict, writing};
 use super::error::Error;
 use super::netconf::NetConf;
-use crate::backend::running::{Holder, leave_open_connections_alone};
+use crate::backend::running::{Holder, Survivors};
 use crate::backend::{KernelError, Namespace, Observed};
 use crate::linux::netns::Netns;
+use crate::linux::tcp;
 use crate::mesh::pod::PodName;
 use crate::mesh::verdict::Verdict;
 use crate::options::{Config, Settings};
@@ -53,10 +54,8 @@ pub fn look(netns: &Netns, proc: &[&Path]) -> Result<Seen, Error> {
 /// What putting the rules in place came to.
 #[derive(Debug)]
 pub struct Late {
-    /// How many TCP connections were open.
-    pub open: usize,
-    /// Why those connections may not go on as they were, if so.
-    pub disturbed: Option<String>,
+    /// The TCP connections that were open.
+    pub survivors: Survivors,
     /// What probes then showed.
     pub proof: Proof,
 }
@@ -83,8 +82,8 @@ pub struct Running<'p> {
 }
 
 /// Does what ADD does, where nobody redirects the pod's traffic: `None` where somebody does meanwhile, where the
-/// plugin lets the pod through, or where the namespace has none of the pod's addresses any more. `proc` are places where
-/// a proc file system may be mounted.
+/// plugin lets the pod through, or where the namespace has none of the pod's addresses any more. `proc` are places
+/// besides /proc where a proc file system may be mounted.
 ///
 /// # Errors
 /// See [`Error`]. Nothing was changed then.
@@ -101,20 +100,10 @@ pub fn add(netconf: &NetConf, running: &Running, proc: &[&Path]) -> Result<Optio
         if !addresses.iter().any(|address| now.contains(address)) || namespace.holder(observed)? != Holder::Nobody {
             return Ok(());
         }
-        let census = run::census().unwrap_or_default();
-        // Before there are rules; or at once after them, where they are what makes the kernel load conntrack.
-        let before = leave_open_connections_alone(proc);
-        put_in_place(netconf, &config, backend, namespace, observed)?;
-        let left_alone = before.or_else(|_| leave_open_connections_alone(proc));
-        let disturbed = match left_alone {
-            _ if census.open == 0 => None,
-            Ok(()) if config.general.drop_invalid => Some("--drop-invalid drops their packets".to_owned()),
-            Ok(()) => None,
-            Err(error) => Some(format!("nf_conntrack_tcp_loose cannot be set to 0: {error}")),
-        };
+        namespace.has_proc_at(proc);
+        let done = put_in_place(netconf, &config, backend, namespace, observed)?;
         late = Some(Late {
-            open: census.open,
-            disturbed,
+            survivors: done.survivors,
             proof: prove(&config, netconf, namespace, observed),
         });
         Ok(())
@@ -134,7 +123,7 @@ fn prove(config: &Config, netconf: &NetConf, namespace: &mut Namespace, observed
         Ok(surroundings) => surroundings,
         Err(error) => return none(&error),
     };
-    let census = match run::census() {
+    let census = match tcp::census() {
         Ok(census) => census,
         Err(error) => return none(&error),
     };

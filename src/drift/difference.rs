@@ -79,6 +79,13 @@ pub enum Subject {
         /// The elements.
         elements: Vec<String>,
     },
+    /// An object with a name, such as the timeouts that rules set.
+    Object {
+        /// Its table.
+        table: String,
+        /// Its name.
+        name: String,
+    },
     /// An address of the loopback interface.
     Address,
     /// A rule of policy routing.
@@ -173,6 +180,10 @@ impl Difference {
                 set("set", json!(name));
                 set("elements", json!(elements));
             }
+            Subject::Object { table, name } => {
+                set("table", json!(table));
+                set("name", json!(name));
+            }
             Subject::PolicyRule(family) | Subject::Route(family) => set("family", json!(self::family(*family))),
         }
         set("expected", json!(self.expected));
@@ -219,6 +230,7 @@ impl Subject {
             Self::BaseChain { .. } => "base-chain",
             Self::Set { .. } => "set",
             Self::Elements { .. } => "elements",
+            Self::Object { .. } => "object",
             Self::Address => "address",
             Self::PolicyRule(_) => "policy-rule",
             Self::Route(_) => "route",
@@ -260,6 +272,7 @@ impl fmt::Display for Subject {
                 self::hook(*hook)
             ),
             Self::Set { table, set } => write!(f, "set {set} in {table}"),
+            Self::Object { table, name } => write!(f, "object {name} in {table}"),
             Self::Elements { table, set, elements } => {
                 let told = elements.iter().take(ELEMENTS).map(String::as_str).collect::<Vec<_>>();
                 write!(f, "{}", told.join(", "))?;

@@ -183,7 +183,9 @@ pub fn places_in_iptables(ruleset: &Ruleset) -> Vec<Place> {
     places_by(ruleset, |base| priority::in_iptables(base.kind))
 }
 
+/// A chain that only sets timeouts decides nothing that a chain before it could decide.
 fn places_by(ruleset: &Ruleset, priority: impl Fn(BaseHook) -> i32) -> Vec<Place> {
+    let ruleset = ruleset.without_timeouts();
     let hooks = ruleset.chains.iter().filter_map(|chain| chain.hook);
     hooks
         .map(|base| Place {

@@ -28,11 +28,57 @@ fn hint(kind: io::ErrorKind) -> &'static str {
 ///
 /// # Errors
 /// There is no such setting, or it must not be written, or not to this value.
-pub fn write(name: &str, value: &str) -> Result<(), SysctlError> {
+fn write(name: &str, value: &str) -> Result<(), SysctlError> {
     fs::write(path(name), value).map_err(|reason| SysctlError {
         name: name.to_owned(),
         value: value.to_owned(),
         reason,
+    })
+}
+
+/// Sets `name` to `value`, unless it is a number that is at least as large. Returns whether it was set.
+///
+/// # Errors
+/// There is no such setting, it must not be written, or it is no number.
+pub fn raise(name: &str, value: u32) -> Result<bool, SysctlError> {
+    let failed = |reason| SysctlError {
+        name: name.to_owned(),
+        value: value.to_string(),
+        reason,
+    };
+    let text = fs::read_to_string(path(name)).map_err(failed)?;
+    let not_a_number = || failed(io::ErrorKind::InvalidData.into());
+    let now: u32 = text.trim().parse().map_err(|_| not_a_number())?;
+    if now >= value {
+        return Ok(false);
+    }
+    write(name, &value.to_string()).map(|()| true)
+}
+
+/// Sets `name` to `value`, and returns what it was. It is looked for under /proc, and in these places where other proc file
+/// systems are mounted.
+///
+/// # Errors
+/// There is no such setting anywhere, or it must not be written in any of them.
+pub fn replace(other_proc: &[PathBuf], name: &str, value: &str) -> Result<String, SysctlError> {
+    let in_proc = |proc: &Path| -> io::Result<String> {
+        let path = proc.join("sys").join(name.replace('.', "/"));
+        let before = fs::read_to_string(&path)?;
+        fs::write(&path, value)?;
+        Ok(before.trim_end().to_owned())
+    };
+    let attempts = std::iter::once(Path::new("/proc")).chain(other_proc.iter().map(PathBuf::as_path));
+    let mut first = None;
+    for proc in attempts {
+        match in_proc(proc) {
+            Ok(before) => return Ok(before),
+            Err(error) => first = first.or(Some(error)),
+        }
+    }
+    Err(SysctlError {
+        name: name.to_owned(),
+        value: value.to_owned(),
+        reason: first.unwrap_or_else(|| io::ErrorKind::NotFound.into()),
     })
 }
 

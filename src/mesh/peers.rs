@@ -71,7 +71,6 @@ flags! {
         "--firewall-bin-path" => "", "iptables is looked for in `PATH`";
         "--firewall-save-bin-path" => "", "Linkerd does not look at it either";
         "--use-wait-flag" => "", "legacy iptables always waits, for ten seconds";
-        "--timeout-close-wait-secs" => "", "a sysctl of the pod: set it in `securityContext.sysctls`";
     }
     "kumactl install transparent-proxy" {
         "--redirect-all-dns-traffic" => "--dns-servers", "`--redirect-dns --dns-servers all`";

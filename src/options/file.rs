@@ -38,6 +38,7 @@ mod tests {
             "tproxy-mark" | "tproxy-route-table" => "0x10",
             "exclude-outbound-ports-for-uids" => "tcp:22,80-90:*;udp:53:7;*:1000-1999",
             "redirect-dns" | "drop-invalid" => "true",
+            "close-wait-timeout" => "90s",
             "dns-servers" => "10.0.0.10,fd00::a",
             "mesh" => "linkerd",
             "inbound-mode" => "tproxy",

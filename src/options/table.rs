@@ -8,7 +8,7 @@ use super::value::Value;
 use crate::types::{
     Accounts, Backend, Cidrs, DnsServers, Gid, Gids, Id, InboundMode, InterfaceName, Invalid, IpFamily, LogFormat,
     LogLevel, LoopbackCidr, Mark, MeshName, Number as _, Output, Port, Ports, PortsForUids, Range, Ranges, RouteTable,
-    Uid, Uids,
+    Timeout, Uid, Uids,
 };
 
 /// An option, whatever source it comes from.
@@ -311,6 +311,11 @@ options! {
         drop_invalid: bool = false,
         drop_invalid "drop-invalid" | "drop-invalid-packets",
         "Drop packets that belong to no known connection";
+
+        /// How long a captured connection of which one half is closed is remembered; the kernel says, where it is none.
+        close_wait_timeout: Option<Timeout> = Timeout::new(5 * 86_400),
+        close_wait_timeout "close-wait-timeout" | "timeout-close-wait-secs" <"DURATION">,
+        "How long a half-closed connection may be silent; 0 leaves it to the kernel";
 
         /// The IPv4 addresses that count as loopback.
         loopback_cidr: LoopbackCidr = LoopbackCidr::default(),

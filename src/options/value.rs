@@ -2,7 +2,7 @@
 
 use crate::types::{
     Accounts, Backend, Choice, Cidrs, DnsServers, Gids, InboundMode, InterfaceName, Invalid, IpFamily, LogFormat,
-    LogLevel, LoopbackCidr, Mark, MeshName, Output, Port, Ports, PortsForUids, RouteTable, Uids, parse_cidrs,
+    LogLevel, LoopbackCidr, Mark, MeshName, Output, Port, Ports, PortsForUids, RouteTable, Timeout, Uids, parse_cidrs,
     parse_ids, parse_ports, parse_ports_for_uids,
 };
 
@@ -86,6 +86,16 @@ value! {
     Output: |texts, _| one(texts, Output::parse), Output::ALL;
     LogLevel: |texts, _| one(texts, LogLevel::parse), LogLevel::ALL;
     LogFormat: |texts, _| one(texts, LogFormat::parse), LogFormat::ALL;
+}
+
+impl Value for Option<Timeout> {
+    fn read(texts: &[String], _: &dyn Accounts) -> Result<Self, Vec<Invalid>> {
+        one(texts, Timeout::parse)
+    }
+
+    fn written(&self) -> String {
+        self.map_or_else(|| "0".to_owned(), |timeout| timeout.to_string())
+    }
 }
 
 impl Value for Vec<InterfaceName> {

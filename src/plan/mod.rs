@@ -9,6 +9,7 @@ mod kuma;
 mod outbound;
 mod prerequisite;
 mod sets;
+mod timeouts;
 mod tproxy;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -221,10 +222,12 @@ fn ruleset(config: &Config, facts: &Facts, families: Families) -> Ruleset {
     chains.extend(outbound::chains(context));
     let mut ruleset = Ruleset {
         families,
+        timeouts: None,
         sets: std::mem::take(&mut context.sets).into_vec(),
         chains,
     };
     ruleset.remove_unreachable();
+    timeouts::set(&mut ruleset, context);
     ruleset
 }
 
@@ -259,14 +262,18 @@ fn mangle(context: &mut Context) -> Vec<Chain> {
     arriving.into_iter().chain(leaving).chain(chains).collect()
 }
 
-/// A base chain, unless it has no rules. A family that is not redirected does not get past its first one.
-fn base_chain(context: &Context, name: &'static str, kind: ChainType, hook: Hook, rules: Vec<Rule>) -> Option<Chain> {
+/// The first rule of every base chain, where a family is not redirected: it does not get past that.
+fn guard(context: &Context) -> Option<Rule> {
     let other_family = match context.families {
         Families::Both => None,
         Families::Only(Family::V4) => Some((Family::V6, "IPv6 is not redirected")),
         Families::Only(Family::V6) => Some((Family::V4, "IPv4 is not redirected")),
     };
-    let guard = other_family.map(|(family, comment)| leave_alone([Match::Family(family)], comment));
+    other_family.map(|(family, comment)| leave_alone([Match::Family(family)], comment))
+}
+
+/// A base chain, unless it has no rules.
+fn base_chain(context: &Context, name: &'static str, kind: ChainType, hook: Hook, rules: Vec<Rule>) -> Option<Chain> {
     let priority = match kind {
         ChainType::Raw => priority::RAW,
         ChainType::Mangle => priority::MANGLE,
@@ -275,7 +282,7 @@ fn base_chain(context: &Context, name: &'static str, kind: ChainType, hook: Hook
     (!rules.is_empty()).then(|| Chain {
         name: name.into(),
         hook: Some(BaseHook { kind, hook, priority }),
-        rules: guard.into_iter().chain(rules).collect(),
+        rules: guard(context).into_iter().chain(rules).collect(),
     })
 }
 

@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 use crate::plan::{Plan, PolicyRouting};
 use crate::ruleset::{
     Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Match, PortMatch,
-    Protocol, Rule, Set, TABLE, UidMatch, Zone,
+    Protocol, Rule, Set, TABLE, TcpState, Timeouts, UidMatch, Zone,
 };
 use crate::types::Family;
 use crate::types::Id as _;
 
 /// The version of the schema.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The whole plan, as one indented object.
 pub fn document(plan: &Plan) -> String {
@@ -30,6 +30,7 @@ fn plan(plan: &Plan) -> Value {
         "policyRouting": plan.policy_routing.as_ref().map(routing),
         "loopbackAddresses": plan.loopback_addresses.iter().map(|ip| format!("{ip}/128")).collect::<Vec<_>>(),
         "table": TABLE,
+        "timeouts": ruleset.timeouts.as_ref().map(timeouts),
         "sets": ruleset.sets.iter().map(set).collect::<Vec<_>>(),
         "chains": ruleset.chains.iter().map(chain).collect::<Vec<_>>(),
     })
@@ -40,6 +41,14 @@ fn routing(routing: &PolicyRouting) -> Value {
         "mark": routing.mark.get(),
         "table": routing.table.get(),
         "families": routing.families.iter().map(family).collect::<Vec<_>>(),
+    })
+}
+
+/// In seconds.
+fn timeouts(timeouts: &Timeouts) -> Value {
+    json!({
+        "closeWait": timeouts.of(TcpState::CloseWait).seconds(),
+        "lastAck": timeouts.of(TcpState::LastAck).seconds(),
     })
 }
 
@@ -146,5 +155,6 @@ fn action(action: &Action) -> Value {
         Action::SaveMark => json!("saveMark"),
         Action::RestoreMark => json!("restoreMark"),
         Action::SetZone(Zone(zone)) => json!({ "setZone": zone }),
+        Action::SetTimeouts => json!("setTimeouts"),
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::plan::Plan;
 use crate::ruleset::{
     Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Match, PortMatch,
-    Protocol, Rule, Set, TABLE, UidMatch, Zone, ipv4_addresses, ipv6_addresses,
+    Protocol, Rule, Set, TABLE, TIMEOUTS, TcpState, Timeouts, UidMatch, Zone, ipv4_addresses, ipv6_addresses,
 };
 use crate::types::Family;
 
@@ -21,10 +21,25 @@ pub fn script(plan: &Plan) -> String {
     // Adding first makes the deletion succeed where there is no table yet; the script is one transaction.
     text += &format!("table inet {TABLE}\ndelete table inet {TABLE}\n");
     text += &format!("table inet {TABLE} {{\n");
+    let timeouts = plan.ruleset.timeouts.iter().map(timeouts);
     let sets = plan.ruleset.sets.iter().map(set);
     let chains = plan.ruleset.chains.iter().map(chain);
-    text += &sets.chain(chains).collect::<Vec<_>>().join("\n");
+    text += &timeouts.chain(sets).chain(chains).collect::<Vec<_>>().join("\n");
     text + "}\n"
+}
+
+/// Each property on a line of its own: nft 1.0.6 reads no other form.
+fn timeouts(timeouts: &Timeouts) -> String {
+    format!(
+        "\tct timeout {TIMEOUTS} {{\n\t\tprotocol tcp\n\t\tpolicy = {{ {} }}\n\t}}\n",
+        policy(timeouts)
+    )
+}
+
+/// The timeouts, as nft lists them.
+pub fn policy(timeouts: &Timeouts) -> String {
+    let policy = TcpState::ALL.map(|state| format!("{} : {}", state.name(), timeouts.of(state).seconds()));
+    policy.join(", ")
 }
 
 fn set(set: &Set) -> String {
@@ -159,5 +174,6 @@ pub fn action(action: &Action) -> String {
         Action::SaveMark => "ct mark set meta mark".to_owned(),
         Action::RestoreMark => "meta mark set ct mark".to_owned(),
         Action::SetZone(Zone(zone)) => format!("ct zone set {zone}"),
+        Action::SetTimeouts => format!("ct timeout set \"{TIMEOUTS}\""),
     }
 }

@@ -22,6 +22,7 @@ impl Installed {
     pub fn nothing() -> Self {
         Self::from(Ruleset {
             families: Families::Both,
+            timeouts: None,
             sets: Vec::new(),
             chains: Vec::new(),
         })

@@ -7,6 +7,7 @@ mod installed;
 mod matching;
 pub mod priority;
 mod soundness;
+mod timeouts;
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -18,6 +19,7 @@ use crate::types::{Families, Family, Gid, Gids, InterfaceName, Mark, Port, Ports
 pub use installed::{Installed, Place, Unreadable};
 pub use matching::{Known, Tracking, Value, View, applies, holds};
 pub use soundness::{MAX_DEPTH, ProxyTraffic, Unsound, check};
+pub use timeouts::{TIMEOUTS, TcpState, Timeouts};
 
 /// The name of the one table we own; the chains that iptables holds begin with it in capitals.
 pub const TABLE: &str = "sidetrack";
@@ -31,6 +33,8 @@ pub struct Ruleset {
     /// The families whose traffic the rules may change. The rules say so themselves where it is one alone; a
     /// renderer with a program for each family needs none for the other.
     pub families: Families,
+    /// The timeouts that rules give connections.
+    pub timeouts: Option<Timeouts>,
     /// The named sets.
     pub sets: Vec<Set>,
     /// The chains, base chains and others.
@@ -41,6 +45,22 @@ impl Ruleset {
     /// The set called `name`.
     pub fn set(&self, name: &str) -> Option<&Set> {
         self.sets.iter().find(|set| set.name == name)
+    }
+
+    /// The same rules, which leave every timeout to the kernel.
+    #[must_use]
+    pub fn without_timeouts(&self) -> Self {
+        let mut ruleset = self.clone();
+        if ruleset.timeouts.take().is_some() {
+            for chain in &mut ruleset.chains {
+                chain.rules.retain(|rule| rule.action != Action::SetTimeouts);
+            }
+            // A base chain that was there for that alone.
+            let does_something =
+                |chain: &Chain| chain.hook.is_none() || chain.rules.iter().any(|rule| rule.action != Action::Return);
+            ruleset.chains.retain(does_something);
+        }
+        ruleset
     }
 
     /// Leaves out the chains that no packet gets to, and the sets that no rule looks into.
@@ -350,6 +370,8 @@ pub enum Action {
     RestoreMark,
     /// Has the connection looked for in a zone, unless an earlier rule has named one; the next rule is looked at.
     SetZone(Zone),
+    /// Gives a new connection the [timeouts](Ruleset::timeouts) of the ruleset; the next rule is looked at.
+    SetTimeouts,
 }
 
 impl Action {
@@ -365,7 +387,8 @@ impl Action {
             | Self::SetMark(_)
             | Self::SaveMark
             | Self::RestoreMark
-            | Self::SetZone(_) => None,
+            | Self::SetZone(_)
+            | Self::SetTimeouts => None,
         }
     }
 }

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use thiserror::Error;
 
 use super::{
-    Action, Addresses, Chain, Elements, GidMatch, Hook, Known, Match, PortMatch, Rule, Ruleset, UidMatch, Value, View,
-    applies,
+    Action, Addresses, Chain, ChainType, Elements, GidMatch, Hook, Known, Match, PortMatch, Rule, Ruleset, Timeouts,
+    UidMatch, Value, View, applies,
 };
 use crate::types::{Family, Gid, InterfaceName, Port, Uid};
 
@@ -42,6 +42,10 @@ pub enum Unsound {
         /// The set.
         set: String,
     },
+    /// A rule gives connections timeouts that the ruleset does not have, or in another chain than one that the kernel
+    /// calls once there are connections.
+    #[error("chain {0}: no timeouts that a rule could set")]
+    NoTimeouts(String),
     /// A redirection that would also catch other protocols.
     #[error("chain {0}: a redirection without a protocol")]
     RedirectWithoutProtocol(String),
@@ -105,6 +109,7 @@ pub fn check(ruleset: &Ruleset, proxy: &[ProxyTraffic]) -> Result<(), Unsound> {
 struct Index<'r> {
     chains: BTreeMap<&'r str, &'r Chain>,
     sets: BTreeMap<&'r str, &'r Elements>,
+    timeouts: Option<Timeouts>,
 }
 
 impl<'r> Index<'r> {
@@ -121,7 +126,11 @@ impl<'r> Index<'r> {
                 return twice(&set.name);
             }
         }
-        Ok(Self { chains, sets })
+        Ok(Self {
+            chains,
+            sets,
+            timeouts: ruleset.timeouts,
+        })
     }
 }
 
@@ -142,6 +151,11 @@ fn check_rule(index: &Index, chain: &Chain, rule: &Rule) -> Result<(), Unsound> 
         | Action::SaveMark
         | Action::RestoreMark
         | Action::SetZone(_) => Ok(()),
+        // In a raw chain a packet has no connection yet.
+        Action::SetTimeouts => match chain.hook {
+            Some(base) if base.kind != ChainType::Raw && index.timeouts.is_some() => Ok(()),
+            _ => Err(Unsound::NoTimeouts(chain.name.to_string())),
+        },
         Action::Jump(target) => match index.chains.get(target.as_ref()) {
             Some(Chain { hook: None, .. }) => Ok(()),
             _ => Err(Unsound::NoTarget {
@@ -241,7 +255,8 @@ fn escapes(ruleset: &Ruleset, chain: &Chain, traffic: ProxyTraffic) -> Result<()
         match (&rule.action, applies(ruleset, rule, &packet)) {
             (_, Known::No)
             | (Action::Return | Action::Accept | Action::Drop, Known::Perhaps)
-            | (Action::SetMark(_) | Action::SaveMark | Action::RestoreMark | Action::SetZone(_), _) => {}
+            | (Action::SetMark(_) | Action::SaveMark | Action::RestoreMark, _)
+            | (Action::SetZone(_) | Action::SetTimeouts, _) => {}
             (Action::Return | Action::Accept | Action::Drop, Known::Yes) => return Ok(()),
             (Action::Jump(target), Known::Yes | Known::Perhaps) => {
                 if let Some(target) = ruleset.chain(target) {

@@ -367,6 +367,8 @@ impl<'r, 'p> Journey<'r, 'p> {
                 return Ok(Some(Left::Done));
             }
             Action::SetMark(mark) => self.mark = mark.get(),
+            // They do not change the packet's way.
+            Action::SetTimeouts => {}
             Action::SaveMark if self.packet.tracking == Tracking::Invalid => {}
             Action::SaveMark => self.connection.mark = self.mark,
             Action::RestoreMark if self.packet.tracking == Tracking::Invalid => {}

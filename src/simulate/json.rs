@@ -203,6 +203,7 @@ fn outcome(step: &Step) -> &'static str {
             Action::SaveMark => "save-mark",
             Action::RestoreMark => "restore-mark",
             Action::SetZone(_) => "set-zone",
+            Action::SetTimeouts => "set-timeouts",
         },
         Step::NowhereToRedirect(_) => "drop",
         Step::End => "end",

@@ -48,6 +48,7 @@ pub fn acting(action: &Action, in_base_chain: bool) -> String {
         Action::SaveMark => "its connection gets its mark".to_owned(),
         Action::RestoreMark => "gets the mark of its connection".to_owned(),
         Action::SetZone(Zone(zone)) => format!("its connection is looked for in zone {zone}"),
+        Action::SetTimeouts => "its connection gets timeouts".to_owned(),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Lengths of time.
 
+use std::fmt;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::Invalid;
@@ -11,6 +13,66 @@ pub fn parse_duration(text: &str) -> Result<Duration, Invalid> {
     seconds
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .ok_or_else(|| Invalid::new(text, "a duration, such as 5s, 500ms or 1m30s"))
+}
+
+/// How long the kernel waits for something: whole seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timeout(NonZeroU32);
+
+impl Timeout {
+    /// Twenty days. The kernel counts in ticks, and 32 bits do not hold many more days of those.
+    pub const MAX: Self = match Self::new(20 * 86_400) {
+        Some(timeout) => timeout,
+        None => unreachable!(),
+    };
+
+    /// So many seconds.
+    pub const fn new(seconds: u32) -> Option<Self> {
+        match NonZeroU32::new(seconds) {
+            Some(seconds) if seconds.get() <= 20 * 86_400 => Some(Self(seconds)),
+            _ => None,
+        }
+    }
+
+    /// How many seconds.
+    pub const fn seconds(self) -> u32 {
+        self.0.get()
+    }
+
+    /// Reads a duration as [`parse_duration`] does, or a number of seconds; `None` for 0.
+    ///
+    /// # Errors
+    /// It is not one of whole seconds, or too long.
+    pub fn parse(text: &str) -> Result<Option<Self>, Invalid> {
+        let expected = || format!("0, or whole seconds up to {}, such as 90s, 5m or 1h", Self::MAX);
+        let invalid = |_| Invalid::new(text, expected());
+        let text = text.trim();
+        let duration = match text.parse() {
+            Ok(seconds) => Duration::from_secs(seconds),
+            Err(_) => parse_duration(text).map_err(invalid)?,
+        };
+        if duration.is_zero() {
+            return Ok(None);
+        }
+        let whole = u32::try_from(duration.as_secs())
+            .ok()
+            .filter(|_| duration.subsec_nanos() == 0);
+        whole
+            .and_then(Self::new)
+            .map(Some)
+            .ok_or_else(|| Invalid::new(text, expected()))
+    }
+}
+
+/// In the largest unit that it is a whole number of.
+impl fmt::Display for Timeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.seconds() {
+            hours if hours.is_multiple_of(3600) => write!(f, "{}h", hours / 3600),
+            minutes if minutes.is_multiple_of(60) => write!(f, "{}m", minutes / 60),
+            seconds => write!(f, "{seconds}s"),
+        }
+    }
 }
 
 fn seconds(mut rest: &str) -> Option<f64> {
@@ -40,6 +102,27 @@ fn seconds(mut rest: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn timeouts_are_whole_seconds_and_read_back() {
+        for (text, written, seconds) in [
+            ("1s", "1s", 1),
+            ("3600", "1h", 3600),
+            ("90s", "90s", 90),
+            ("2m30s", "150s", 150),
+            (" 60s ", "1m", 60),
+            ("120h", "120h", 432_000),
+            ("480h", "480h", 20 * 86_400),
+        ] {
+            let timeout = Timeout::parse(text).unwrap().unwrap();
+            assert_eq!((timeout.seconds(), timeout.to_string().as_str()), (seconds, written));
+            assert_eq!(Timeout::parse(written), Ok(Some(timeout)));
+        }
+        assert_eq!((Timeout::parse("0"), Timeout::parse("0s")), (Ok(None), Ok(None)));
+        for text in ["", "-5", "500ms", "1.5s", "-1s", "480h1s", "99999999999999999999h"] {
+            assert!(Timeout::parse(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn durations_are_those_of_go() {

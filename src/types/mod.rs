@@ -15,7 +15,7 @@ mod routing;
 pub use choice::{Backend, Choice, InboundMode, IpFamily, LogFormat, LogLevel, MeshName, Output};
 pub use cidr::{Cidrs, LoopbackCidr, parse_cidrs};
 pub use dns::DnsServers;
-pub use duration::parse_duration;
+pub use duration::{Timeout, parse_duration};
 pub use family::{Families, Family};
 pub use id::{Accounts, AccountsError, Gid, Gids, Id, NoAccounts, Uid, Uids, parse_ids};
 pub use interface::InterfaceName;

@@ -13,6 +13,7 @@ import time
 import apply
 import cni
 import connections
+import half_closed
 import lists
 import machine
 import reapply
@@ -101,6 +102,7 @@ MEASUREMENTS = (
     lists.measure,
     connections.measure_excluded,
     connections.measure_redirected,
+    half_closed.measure,
     cni.measure,
 )
 

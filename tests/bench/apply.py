@@ -12,6 +12,7 @@ from report import Section, Table, at_least, at_most
 from sample import Contestant, compete, factor, memory, number, processor_times, walls
 
 OURS = "`sidetrack apply`"
+WITHOUT_TIMEOUTS = "`sidetrack apply --close-wait-timeout 0`"
 START = "`sidetrack --version`: its start"
 NOTHING = "a static program that does nothing"
 SENDER = "a bare sender of the same bytes"
@@ -23,6 +24,7 @@ def contestants(bench):
     plan, istio, kuma = bench.plan(), bench.rules(peers.istio_rules), bench.rules(peers.kuma_rules)
     return [
         Contestant(OURS, (plan.apply,)),
+        Contestant(WITHOUT_TIMEOUTS, (bench.plan("without-timeouts", close_wait_timeout=[0]).apply,)),
         Contestant(START, (Step((bench.sidetrack, "--version")),)),
         Contestant(NOTHING, (Step((bench.runner.program("nothing"),)),)),
         Contestant(SENDER, (bench.send(plan),)),
@@ -60,6 +62,7 @@ def measure(bench):
             at_least("faster than `nft -f` of the same rules", ratios[NFT], 3.5),
             at_most("time of a bare sender of the same bytes", 1 / ratios[SENDER], 1.5, factor),
             at_most("time of a static program that does nothing", 1 / ratios[NOTHING], 2.2, factor),
+            at_most("time without timeouts", 1 / ratios[WITHOUT_TIMEOUTS], 1.1, factor),
             at_most("child processes", processes - 1, 0),
             at_most("system calls", int(calls), 60),
             at_most("memory, MiB", float(mebibytes), 2.5),
@@ -113,6 +116,7 @@ def check(bench):
     for name in (START, NOTHING):
         _hold(listings.pop(name) == "", f"{name} left rules")
     _hold("redirect to :15001" in listings[OURS], "ours are not there")
+    _hold("timeout" not in listings.pop(WITHOUT_TIMEOUTS), f"{WITHOUT_TIMEOUTS}: there are timeouts")
     for name, listing in listings.items():
         _hold(listing == listings[OURS], f"{name}: other rules than ours")
     bench.namespaces.end()

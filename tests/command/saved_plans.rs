@@ -49,7 +49,13 @@ fn with(path: &str, replacement: Value) -> String {
 #[test]
 fn what_is_wrong_is_told_with_its_place() {
     for (path, replacement, said) in [
-        ("/version", json!(2), "not a plan of version 1"),
+        ("/version", json!(1), "not a plan of version 2"),
+        (
+            "/timeouts/closeWait",
+            json!(0),
+            "timeouts.closeWait: not seconds, 1 or more",
+        ),
+        ("/timeouts", json!(null), "chain prerouting: no timeouts"),
         (
             "/families",
             json!(["ipv6", "ipv4"]),

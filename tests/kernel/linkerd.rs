@@ -7,7 +7,7 @@ use crate::SIDETRACK;
 use crate::cni::{ANNOTATIONS, request};
 use crate::common::envoy::Accepted;
 use crate::common::linkerd::{INBOUND, OUTBOUND};
-use crate::common::{Caller, LinkerdProxy, Netns, Owner, Pod, Server, To, Transport, call};
+use crate::common::{Caller, LinkerdProxy, Netns, Owner, Pod, Server, To, Transport, call, output_of};
 use crate::program::{BACKENDS, Run, apply, sidetrack, state};
 
 /// What Linkerd's chart writes, but for what says whether IPv6 is redirected.
@@ -281,21 +281,20 @@ fn the_network_namespace_is_entered() {
     assert!(!state(&host, "nftables").contains("sidetrack"));
 }
 
+/// Linkerd needs a privileged container and a sysctl for that.
 #[test]
-fn the_close_wait_timeout_is_set_before_any_rule() {
-    let path = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close_wait";
+fn the_close_wait_timeout_needs_no_privileged_container() {
     let pod = Pod::new();
-    let read = || Run::of(pod.netns.command("cat").arg(path)).succeeded().stdout;
-    let simulated = run(&pod.netns, &["--timeout-close-wait-secs", "3600", "--simulate"]).succeeded();
-    assert!(simulated.stdout.contains("4143") && read() != "3600\n");
-    let set = run(&pod.netns, &["--timeout-close-wait-secs", "3600"]).succeeded();
-    assert!(set.stderr.contains("nf_conntrack_tcp_timeout_close_wait"), "{set:?}");
-    assert_eq!(read(), "3600\n");
-    // Where it cannot be set there are no rules either.
-    let other = Pod::new();
-    let too_much = ["--timeout-close-wait-secs", "9223372036854775807"];
-    run(&other.netns, &too_much).failed(1, &["nf_conntrack_tcp_timeout_close_wait could not be set to"]);
-    assert!(!state(&other.netns, "nftables").contains("sidetrack"));
+    let flags = [CHART, &["--timeout-close-wait-secs", "3600"]].concat();
+    let nobody = Owner::new(65534, 65534);
+    let mut command = pod
+        .netns
+        .command_with(nobody, caps::Capability::CAP_NET_ADMIN, SIDETRACK);
+    Run::of(command.args(flags)).succeeded();
+    let rules = output_of(pod.netns.command("nft").args(["list", "ruleset"]));
+    assert!(rules.contains("close_wait : 3600"), "{rules}");
+    run(&pod.netns, &["--timeout-close-wait-secs", "0"]).succeeded();
+    assert!(!state(&pod.netns, "nftables").contains("timeout"));
 }
 
 /// As the chart runs it: a user with one capability.

@@ -334,3 +334,31 @@ fn cleanup_removes_routing_after_the_rules_also_a_route_without_its_rule() {
     assert_eq!(removed.policy_routing, [route(7), route(133)]);
     assert_eq!(fake.state(), untouched);
 }
+
+#[test]
+fn open_connections_that_cannot_be_counted_are_not_taken_for_none() {
+    let mut fake = Fake::default();
+    fake.open = None;
+    let applied = apply_to(&mut fake, &default_plan(), Backend::Nftables).unwrap();
+    assert_eq!(fake.loose, "0");
+    let survivors = applied.done.survivors;
+    assert_eq!((survivors.open, survivors.disturbed), (None, None));
+}
+
+#[test]
+fn a_failure_puts_the_setting_for_open_connections_back() {
+    let mut fake = Fake::default();
+    fake.open = Some(3);
+    fake.fail_at(APPLY_RULES);
+    apply_to(&mut fake, &default_plan(), Backend::Nftables).unwrap_err();
+    assert_eq!(fake.loose, "1");
+}
+
+#[test]
+fn rules_that_may_be_in_force_keep_the_setting_for_open_connections() {
+    let mut fake = Fake::default();
+    fake.open = Some(3);
+    fake.lose_answer_to(APPLY_RULES);
+    apply_to(&mut fake, &default_plan(), Backend::Nftables).unwrap_err();
+    assert_eq!(fake.loose, "0");
+}

@@ -5,8 +5,7 @@
 
 mod entries;
 
-use std::fs::File;
-use std::io::{self, ErrorKind, Read as _};
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -17,6 +16,7 @@ use self::entries::{BuiltIn, Layout, Table};
 use crate::drift::BaseChain;
 use crate::facts::InstalledChain;
 use crate::linux::netlink::attempts;
+use crate::linux::proc;
 use crate::linux::socket_options;
 use crate::ruleset::{Hook, priority};
 use crate::types::Family;
@@ -30,9 +30,6 @@ const TABLES: [(&str, i32); 3] = [
 
 /// How much space a table's name takes (`XT_TABLE_MAXNAMELEN`, linux/netfilter/x_tables.h).
 const NAME_LENGTH: usize = 32;
-
-/// More than the names of all tables that there are take.
-const NAMES_LENGTH: usize = 1024;
 
 /// How a family is spoken to.
 struct Protocol {
@@ -135,11 +132,8 @@ fn tables() -> Result<Option<Vec<Titled>>, LegacyError> {
 
 /// Those of [`TABLES`] that exist; `None` where that cannot be seen.
 fn existing(protocol: &Protocol, family: Family) -> Result<Option<Vec<(&'static str, i32)>>, LegacyError> {
-    let mut names = String::with_capacity(NAMES_LENGTH);
-    // Not as a file whose length is asked for first: in proc it has none.
-    let read = File::open(protocol.names).and_then(|file| file.take(NAMES_LENGTH as u64).read_to_string(&mut names));
-    match read {
-        Ok(_) => {
+    match proc::read_short(protocol.names) {
+        Ok(names) => {
             let exists = |(table, _): &(&str, i32)| names.lines().any(|name| name == *table);
             Ok(Some(TABLES.into_iter().filter(exists).collect()))
         }

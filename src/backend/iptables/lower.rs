@@ -31,10 +31,12 @@ pub struct TooManyRules;
 /// the shortest list to a chain of the next one, so that the lists add up. A rule that returns cannot: `RETURN` in a
 /// chain of its own goes back to the rule, not to the caller, and `ACCEPT` would pass over foreign rules. It becomes one
 /// rule for each combination; only ports excluded for some users are such a rule.
+/// Timeouts are left out: iptables has none.
 ///
 /// # Errors
 /// There would be more than [`MAX_RULES`].
 pub fn lower(ruleset: &Ruleset) -> Result<Tables, TooManyRules> {
+    let ruleset = &ruleset.without_timeouts();
     let mut tables = Tables::default();
     let (mut lists, mut count) = (Lists::default(), 0);
     for chain in &ruleset.chains {
@@ -285,6 +287,8 @@ fn targets(action: &Action, families: &[Family]) -> Vec<(Option<Family>, Vec<Str
             ALL_BITS,
         ]),
         Action::SetZone(Zone(zone)) => words(["-j", "CT", "--zone", &zone.to_string()]),
+        // The target CT takes the name of timeouts that another program has to make (iptables-extensions(8)).
+        Action::SetTimeouts => return Vec::new(),
     };
     let family = match families {
         [] => return Vec::new(),

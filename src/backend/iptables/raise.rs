@@ -114,6 +114,7 @@ impl Installed {
 fn nothing(family: Family) -> Ruleset {
     Ruleset {
         families: Families::Only(family),
+        timeouts: None,
         sets: Vec::new(),
         chains: Vec::new(),
     }

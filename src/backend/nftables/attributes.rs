@@ -48,6 +48,11 @@ impl Attributes {
         self.bytes(kind, &value.to_be_bytes());
     }
 
+    /// A short number, in the same order.
+    pub fn short(&mut self, kind: u16, value: u16) {
+        self.bytes(kind, &value.to_be_bytes());
+    }
+
     /// A text, with a zero at its end.
     pub fn text(&mut self, kind: u16, value: &str) {
         self.header(kind, value.len() + 1);

@@ -4,8 +4,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::listing::{BaseHook, Boundary, Listing, Rule, Set};
-use super::uapi::NFT_SET_INTERVAL;
+use super::listing::{BaseHook, Boundary, Listing, Object, Rule, Set};
+use super::uapi::{NFT_OBJECT_CT_TIMEOUT, NFT_SET_INTERVAL};
 use super::{decode, elements};
 use crate::drift::{Contents, Line, List, Subject, Thing};
 use crate::render::nft;
@@ -26,6 +26,10 @@ pub fn contents(table: &str, listing: &Listing) -> Contents {
         flags => format!("flags {flags:#x}"),
     };
     thing(&Subject::Table { table: table.clone() }, flags);
+    for ((name, kind), object) in &listing.objects {
+        let (table, name) = (table.clone(), name.clone());
+        thing(&Subject::Object { table, name }, self::object(*kind, object));
+    }
     for (name, listed) in &listing.sets {
         let (table, set) = (table.clone(), name.clone());
         let of = Subject::Set { table, set };
@@ -50,6 +54,14 @@ pub fn contents(table: &str, listing: &Listing) -> Contents {
         });
     }
     contents
+}
+
+fn object(kind: u32, object: &Object) -> String {
+    match (kind, decode::timeouts(object)) {
+        (NFT_OBJECT_CT_TIMEOUT, Some(timeouts)) => format!("ct timeout, {}", nft::policy(&timeouts)),
+        (NFT_OBJECT_CT_TIMEOUT, None) => format!("ct timeout, {object:?}"),
+        (kind, _) => format!("type number {kind}"),
+    }
 }
 
 fn base_hook(
@@ -241,6 +253,19 @@ mod tests {
         };
         differs(&|listing| listing.flags = 1);
         differs(&|listing| listing.flags = 2);
+        differs(&|listing| listing.objects.clear());
+        differs(&|listing| drop(listing.objects.insert(("x".to_owned(), 1), Object::default())));
+        for key in listing.objects.keys() {
+            let object_with =
+                |change: &dyn Fn(&mut Object)| differs(&|listing| change(listing.objects.get_mut(key).unwrap()));
+            object_with(&|object| object.family = 2);
+            object_with(&|object| object.protocol = 17);
+            for state in listing.objects[key].timeouts.keys() {
+                object_with(&|object| assert!(object.timeouts.remove(state).is_some()));
+                object_with(&|object| assert!(object.timeouts.insert(*state, 1).is_some()));
+            }
+        }
+        assert_eq!(listing.objects.len(), 1);
         for name in listing.chains.keys() {
             differs(&|listing| drop(listing.chains.remove(name)));
             if listing.chains[name].hook.is_some() {

@@ -8,15 +8,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{Ipv4Subnets, Ipv6Subnets};
 
 use super::attributes::{self, Attributes, find};
+use super::encode::timeout_attribute;
 use super::listing::{self, Boundary, Expression, Listing};
 use super::uapi::*;
 use super::{elements, expression};
 use crate::render::nft;
 use crate::ruleset::{
     Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Installed, Match, Place,
-    PortMatch, Protocol, Rule, Ruleset, Set, UidMatch, Unreadable, Zone, priority,
+    PortMatch, Protocol, Rule, Ruleset, Set, TIMEOUTS, TcpState, Timeouts, UidMatch, Unreadable, Zone, priority,
 };
-use crate::types::{Families, Family, Id, InterfaceName, Mark, Number, Port, Range, Ranges};
+use crate::types::{Families, Family, Id, InterfaceName, Mark, Number, Port, Range, Ranges, Timeout};
 
 /// What a listing holds. Chains and sets are in the order of their names, rules in their own.
 pub fn decode(listing: &Listing) -> Installed {
@@ -41,6 +42,17 @@ pub fn decode(listing: &Listing) -> Installed {
             None => report(
                 Place::Set(name.clone().into()),
                 format!("{} boundaries of type {}", listed.boundaries.len(), listed.datatype),
+                String::new(),
+            ),
+        }
+    }
+    let mut timeouts = None;
+    for ((name, kind), object) in &listing.objects {
+        match self::timeouts(object).filter(|_| name == TIMEOUTS && *kind == NFT_OBJECT_CT_TIMEOUT) {
+            Some(read) => timeouts = Some(read),
+            None => report(
+                Place::Table,
+                format!("the object {} of type {kind}", printable(name)),
                 String::new(),
             ),
         }
@@ -82,6 +94,7 @@ pub fn decode(listing: &Listing) -> Installed {
     Installed {
         ruleset: Ruleset {
             families: families(&chains),
+            timeouts,
             sets,
             chains,
         },
@@ -101,6 +114,16 @@ fn families(chains: &[Chain]) -> Families {
         Some(family) => Families::Only(family.other()),
         None => Families::Both,
     }
+}
+
+/// The timeouts of an object, where it has all of ours, for TCP of both families.
+pub(super) fn timeouts(object: &listing::Object) -> Option<Timeouts> {
+    let of = |state: TcpState| Timeout::new(*object.timeouts.get(&timeout_attribute(state))?);
+    let timeouts = Timeouts {
+        close_wait: of(TcpState::CloseWait)?,
+        last_ack: of(TcpState::LastAck)?,
+    };
+    (object.family == u16::from(NFPROTO_INET) && object.protocol == IPPROTO_TCP).then_some(timeouts)
 }
 
 fn base_hook(listed: &listing::BaseHook) -> Option<BaseHook> {
@@ -145,6 +168,7 @@ enum Term {
     Conntrack(u32),
     SetConntrack(u32),
     Payload(u32),
+    Timeouts,
     Is(Vec<u8>),
     IsNot(Vec<u8>),
     Masked(Vec<u8>),
@@ -183,6 +207,11 @@ fn term((name, attributes): &Expression) -> Option<Term> {
                     .unwrap_or_default(),
             },
         },
+        "objref" => {
+            let is_ours = number(NFTA_OBJREF_IMM_TYPE)? == NFT_OBJECT_CT_TIMEOUT
+                && text(attributes.get(&NFTA_OBJREF_IMM_NAME)?)? == TIMEOUTS;
+            is_ours.then_some(Term::Timeouts)?
+        }
         "redir" => Term::Redirect,
         "tproxy" => Term::Tproxy,
         _ => return None,
@@ -297,7 +326,7 @@ fn matcher(terms: &[Term]) -> Option<(Match, usize)> {
 
 /// The action that these terms are, all of them.
 fn action(terms: &[Term]) -> Option<Action> {
-    use Term::{Conntrack, Immediate, Meta, Redirect, SetConntrack, SetMeta, Tproxy, Verdict};
+    use Term::{Conntrack, Immediate, Meta, Redirect, SetConntrack, SetMeta, Timeouts, Tproxy, Verdict};
     Some(match terms {
         [Verdict { code: NFT_RETURN, .. }] => Action::Return,
         [Verdict { code: NFT_JUMP, chain }] => Action::Jump(chain.clone().into()),
@@ -317,6 +346,7 @@ fn action(terms: &[Term]) -> Option<Action> {
         [Immediate(mark), SetMeta(NFT_META_MARK)] => Action::SetMark(self::mark(mark)?),
         [Meta(NFT_META_MARK), SetConntrack(NFT_CT_MARK)] => Action::SaveMark,
         [Conntrack(NFT_CT_MARK), SetMeta(NFT_META_MARK)] => Action::RestoreMark,
+        [Timeouts] => Action::SetTimeouts,
         [Immediate(zone), SetConntrack(NFT_CT_ZONE)] => Action::SetZone(Zone(u16::from_ne_bytes(*zone.as_array()?))),
         _ => return None,
     })

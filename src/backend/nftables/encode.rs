@@ -3,8 +3,9 @@
 use std::fmt;
 
 use libc::{
-    NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES, NFT_MSG_DELCHAIN, NFT_MSG_DELRULE, NFT_MSG_DELSET,
-    NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFT_MSG_NEWSET, NFT_MSG_NEWSETELEM, NFT_MSG_NEWTABLE,
+    NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES, NFT_MSG_DELCHAIN, NFT_MSG_DELOBJ, NFT_MSG_DELRULE,
+    NFT_MSG_DELSET, NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWOBJ, NFT_MSG_NEWRULE, NFT_MSG_NEWSET,
+    NFT_MSG_NEWSETELEM, NFT_MSG_NEWTABLE,
 };
 use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
 
@@ -12,7 +13,7 @@ use super::Listing;
 use super::attributes::{Attributes, TooLong, user_data};
 use super::uapi::*;
 use super::{elements, expression};
-use crate::ruleset::{BaseHook, Chain, Hook, Name, Rule, Ruleset, Set, TABLE};
+use crate::ruleset::{BaseHook, Chain, Hook, Name, Rule, Ruleset, Set, TABLE, TIMEOUTS, TcpState, Timeouts};
 
 /// One message of a transaction.
 pub struct Step {
@@ -49,6 +50,10 @@ pub enum Object {
     TableOfOthers(String),
     /// The rules of our table, all of them.
     AllRules,
+    /// The timeouts that rules set.
+    Timeouts,
+    /// An object with a name that is none of ours.
+    Other(String),
     /// A chain.
     Chain(Name),
     /// A set.
@@ -70,6 +75,8 @@ impl fmt::Display for Object {
             Self::Table => write!(f, "table inet {TABLE}"),
             Self::TableOfOthers(name) => write!(f, "table {name}"),
             Self::AllRules => write!(f, "the rules of table inet {TABLE}"),
+            Self::Timeouts => write!(f, "ct timeout {TIMEOUTS}"),
+            Self::Other(name) => write!(f, "the object {name}"),
             Self::Chain(name) => write!(f, "chain {name}"),
             Self::Set(name) => write!(f, "set {name}"),
             Self::Elements(name) => write!(f, "elements of set {name}"),
@@ -89,20 +96,34 @@ const SET_KEY_BYTE_ORDER: u8 = 0;
 /// socket, some ten times as long as all the rest.
 pub fn create(ruleset: &Ruleset) -> Vec<Step> {
     let mut steps = vec![table(NLM_F_CREATE | NLM_F_EXCL, |_| {})];
+    steps.extend(ruleset.timeouts.iter().map(timeouts));
     steps.extend(sets(ruleset, |_| true));
     steps.extend(ruleset.chains.iter().map(chain));
     steps.extend(rules(ruleset));
     steps
 }
 
+/// The steps that show whether the kernel has objects of timeouts, in a rehearsal.
+pub fn only_timeouts(of: &Timeouts) -> Vec<Step> {
+    vec![table(NLM_F_CREATE, |_| {}), timeouts(of)]
+}
+
 /// The steps that turn what is installed into `ruleset`, which is listed as `planned`. Base chains stay where they are, so
 /// no packet ever finds their hooks empty; what is of no more use goes.
 pub fn replace(ruleset: &Ruleset, planned: &Listing, installed: &Listing) -> Vec<Step> {
     let kept_set = |name: &str| planned.set(name).is_some() && planned.set(name) == installed.set(name);
+    let kept_object = |name: &str| planned.object(name).is_some() && planned.object(name) == installed.object(name);
     let kept_chain = |name: &str| planned.chain_has_same_hook(installed, name);
     // A table that somebody has put to sleep wakes up.
     let awake = |table: &mut Attributes| table.number(NFTA_TABLE_FLAGS, 0);
     let mut steps = vec![table(NLM_F_CREATE, awake), flush_rules()];
+    // The kernel does not change an object of this kind: it lets one be replaced that no rule refers to any more.
+    steps.extend(
+        installed
+            .objects()
+            .filter(|(name, _)| !kept_object(name))
+            .map(delete_object),
+    );
     steps.extend(installed.set_names().filter(|name| !kept_set(name)).map(delete_set));
     steps.extend(
         installed
@@ -110,6 +131,7 @@ pub fn replace(ruleset: &Ruleset, planned: &Listing, installed: &Listing) -> Vec
             .filter(|name| !kept_chain(name))
             .map(delete_chain),
     );
+    steps.extend(ruleset.timeouts.iter().filter(|_| !kept_object(TIMEOUTS)).map(timeouts));
     steps.extend(sets(ruleset, |set| !kept_set(&set.name)));
     steps.extend(ruleset.chains.iter().filter(|c| !kept_chain(&c.name)).map(chain));
     steps.extend(rules(ruleset));
@@ -149,6 +171,24 @@ pub fn remove_table_of_others(family: u8, name: &str, title: &str) -> Step {
 /// # Errors
 /// The lengths of a step do not say how long it is.
 pub fn transaction(steps: &[Step], generation: Option<u32>) -> Result<Vec<u8>, TooLong> {
+    let mut bytes = rehearsal(steps, generation)?;
+    let end = steps.len() as u32 + 1;
+    append(
+        &mut bytes,
+        Kind::Batch(NFNL_MSG_BATCH_END),
+        0,
+        end,
+        &Attributes::default(),
+    )?;
+    Ok(bytes)
+}
+
+/// The same without its end: the kernel goes through all steps and answers, and then takes everything back
+/// (`nfnetlink_rcv_batch`, net/netfilter/nfnetlink.c).
+///
+/// # Errors
+/// The lengths of a step do not say how long it is.
+pub fn rehearsal(steps: &[Step], generation: Option<u32>) -> Result<Vec<u8>, TooLong> {
     let attributes: usize = steps.iter().map(|step| step.attributes.as_bytes().len()).sum();
     let mut bytes = Vec::with_capacity(attributes + HEADERS_LENGTH * (steps.len() + 2) + 8);
 
@@ -166,14 +206,6 @@ pub fn transaction(steps: &[Step], generation: Option<u32>) -> Result<Vec<u8>, T
         };
         append(&mut bytes, kind, flags, sequence, &step.attributes)?;
     }
-    let end = steps.len() as u32 + 1;
-    append(
-        &mut bytes,
-        Kind::Batch(NFNL_MSG_BATCH_END),
-        0,
-        end,
-        &Attributes::default(),
-    )?;
     Ok(bytes)
 }
 
@@ -216,6 +248,44 @@ fn table(flags: u16, write_more: impl FnOnce(&mut Attributes)) -> Step {
     Step::new(Object::Table, NFT_MSG_NEWTABLE, flags, |table| {
         table.text(NFTA_TABLE_NAME, TABLE);
         write_more(table);
+    })
+}
+
+fn timeouts(timeouts: &Timeouts) -> Step {
+    Step::new(Object::Timeouts, NFT_MSG_NEWOBJ, NLM_F_CREATE, |object| {
+        object.text(NFTA_OBJ_TABLE, TABLE);
+        object.text(NFTA_OBJ_NAME, TIMEOUTS);
+        object.number(NFTA_OBJ_TYPE, NFT_OBJECT_CT_TIMEOUT);
+        object.nest(NFTA_OBJ_DATA, |data| {
+            // Of either family.
+            data.short(NFTA_CT_TIMEOUT_L3PROTO, NFPROTO_INET.into());
+            data.bytes(NFTA_CT_TIMEOUT_L4PROTO, &[IPPROTO_TCP]);
+            data.nest(NFTA_CT_TIMEOUT_DATA, |values| {
+                for state in TcpState::ALL {
+                    values.number(timeout_attribute(state), timeouts.of(state).seconds());
+                }
+            });
+        });
+    })
+}
+
+/// The attribute that holds the timeout of a state.
+pub(super) fn timeout_attribute(state: TcpState) -> u16 {
+    match state {
+        TcpState::CloseWait => CTA_TIMEOUT_TCP_CLOSE_WAIT,
+        TcpState::LastAck => CTA_TIMEOUT_TCP_LAST_ACK,
+    }
+}
+
+fn delete_object((name, kind): (&str, u32)) -> Step {
+    let object = match (name, kind) {
+        (TIMEOUTS, NFT_OBJECT_CT_TIMEOUT) => Object::Timeouts,
+        (name, _) => Object::Other(name.to_owned()),
+    };
+    Step::new(object, NFT_MSG_DELOBJ, 0, |object| {
+        object.text(NFTA_OBJ_TABLE, TABLE);
+        object.text(NFTA_OBJ_NAME, name);
+        object.number(NFTA_OBJ_TYPE, kind);
     })
 }
 

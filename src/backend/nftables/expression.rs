@@ -6,7 +6,9 @@ use std::net::IpAddr;
 
 use super::attributes::Attributes;
 use super::uapi::*;
-use crate::ruleset::{Action, Addresses, ConntrackState, GidMatch, Match, PortMatch, Protocol, Rule, UidMatch, Zone};
+use crate::ruleset::{
+    Action, Addresses, ConntrackState, GidMatch, Match, PortMatch, Protocol, Rule, TIMEOUTS, UidMatch, Zone,
+};
 use crate::types::{Family, Id};
 
 /// Length of an interface name with its terminating zero (`IFNAMSIZ` in linux/if.h).
@@ -93,6 +95,7 @@ fn write_action(list: &mut Attributes, action: &Action) {
             immediate(list, &zone.to_ne_bytes());
             set_conntrack(list, NFT_CT_ZONE);
         }
+        Action::SetTimeouts => set_timeouts(list),
     }
 }
 
@@ -206,6 +209,14 @@ fn set_conntrack(list: &mut Attributes, key: u32) {
     expression(list, "ct", |data| {
         data.number(NFTA_CT_KEY, key);
         data.number(NFTA_CT_SREG, NFT_REG_1);
+    });
+}
+
+/// It passes over what is no new connection of TCP by itself (`nft_ct_timeout_obj_eval`, net/netfilter/nft_ct.c).
+fn set_timeouts(list: &mut Attributes) {
+    expression(list, "objref", |data| {
+        data.number(NFTA_OBJREF_IMM_TYPE, NFT_OBJECT_CT_TIMEOUT);
+        data.text(NFTA_OBJREF_IMM_NAME, TIMEOUTS);
     });
 }
 

@@ -4,11 +4,13 @@
 
 use std::collections::BTreeMap;
 
-use libc::{NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFT_MSG_NEWSET, NFT_MSG_NEWSETELEM, NFT_MSG_NEWTABLE};
+use libc::{NFT_MSG_NEWCHAIN, NFT_MSG_NEWOBJ, NFT_MSG_NEWRULE, NFT_MSG_NEWSET, NFT_MSG_NEWSETELEM, NFT_MSG_NEWTABLE};
 
 use super::attributes::{Attributes, Malformed, number, read, text};
+use super::encode::timeout_attribute;
 use super::uapi::*;
 use super::{Message, Step};
+use crate::ruleset::TcpState;
 
 /// The contents of our table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,6 +19,8 @@ pub struct Listing {
     pub(super) flags: u32,
     pub(super) chains: BTreeMap<String, Chain>,
     pub(super) sets: BTreeMap<String, Set>,
+    /// By name and type: each type has names of its own.
+    pub(super) objects: BTreeMap<(String, u32), Object>,
 }
 
 /// A chain and its rules, in order.
@@ -43,6 +47,18 @@ pub(super) type Expression = (String, BTreeMap<u16, Vec<u8>>);
 pub(super) struct Rule {
     pub(super) expressions: Vec<Expression>,
     pub(super) user_data: Vec<u8>,
+}
+
+/// An object with a name, as far as it has timeouts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Object {
+    /// `NFPROTO_…` (linux/netfilter.h).
+    pub(super) family: u16,
+    /// The protocol (linux/in.h).
+    pub(super) protocol: u8,
+    /// The timeouts of states that have one of ours, in seconds. The kernel lists those of the others too: what its
+    /// settings said when the object was made, or what nft takes for the default.
+    pub(super) timeouts: BTreeMap<u16, u32>,
 }
 
 /// A set: the type of its keys, and where its intervals begin and end.
@@ -91,6 +107,7 @@ impl Listing {
                 NFT_MSG_NEWCHAIN => listing.read_chain(attributes)?,
                 NFT_MSG_NEWRULE => listing.read_rule(attributes)?,
                 NFT_MSG_NEWSET => listing.read_set(attributes)?,
+                NFT_MSG_NEWOBJ => listing.read_object(attributes)?,
                 NFT_MSG_NEWSETELEM => listing.read_elements(attributes)?,
                 _ => {}
             }
@@ -113,6 +130,16 @@ impl Listing {
     /// The names of the sets.
     pub fn set_names(&self) -> impl Iterator<Item = &str> {
         self.sets.keys().map(String::as_str)
+    }
+
+    /// The names and types of the objects.
+    pub fn objects(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.objects.keys().map(|(name, kind)| (name.as_str(), *kind))
+    }
+
+    /// The object of timeouts called `name`.
+    pub fn object(&self, name: &str) -> Option<&Object> {
+        self.objects.get(&(name.to_owned(), NFT_OBJECT_CT_TIMEOUT))
     }
 
     /// The set called `name`.
@@ -187,6 +214,24 @@ impl Listing {
         Ok(())
     }
 
+    fn read_object(&mut self, attributes: &[u8]) -> Result<(), Malformed> {
+        let (mut name, mut kind, mut data) = (String::new(), 0, &[][..]);
+        for attribute in read(attributes) {
+            match attribute? {
+                (NFTA_OBJ_NAME, value) => name = text(value),
+                (NFTA_OBJ_TYPE, value) => kind = number(value)?,
+                (NFTA_OBJ_DATA, value) => data = value,
+                _ => {}
+            }
+        }
+        let object = match kind {
+            NFT_OBJECT_CT_TIMEOUT => timeouts(data)?,
+            _ => Object::default(),
+        };
+        self.objects.insert((name, kind), object);
+        Ok(())
+    }
+
     fn read_elements(&mut self, attributes: &[u8]) -> Result<(), Malformed> {
         let (mut name, mut boundaries) = (String::new(), Vec::new());
         for attribute in read(attributes) {
@@ -203,6 +248,32 @@ impl Listing {
         self.sets.entry(name).or_default().boundaries.extend(boundaries);
         Ok(())
     }
+}
+
+fn timeouts(data: &[u8]) -> Result<Object, Malformed> {
+    let mut object = Object::default();
+    for attribute in read(data) {
+        match attribute? {
+            (NFTA_CT_TIMEOUT_L3PROTO, value) => {
+                object.family = value
+                    .as_array()
+                    .map(|bytes| u16::from_be_bytes(*bytes))
+                    .unwrap_or_default();
+            }
+            (NFTA_CT_TIMEOUT_L4PROTO, value) => object.protocol = value.first().copied().unwrap_or_default(),
+            (NFTA_CT_TIMEOUT_DATA, values) => {
+                let ours = TcpState::ALL.map(timeout_attribute);
+                for value in read(values) {
+                    let (state, value) = value?;
+                    if ours.contains(&state) {
+                        object.timeouts.insert(state, number(value)?);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(object)
 }
 
 fn hook_and_priority(attributes: &[u8]) -> Result<(u32, i32), Malformed> {

@@ -49,6 +49,7 @@ fn module(expression: &str) -> Option<&'static str> {
         "redir" => "nft_redir",
         "tproxy" => "nft_tproxy",
         "ct" => "nft_ct",
+        "objref" => "nft_objref",
         _ => return None,
     })
 }

@@ -1,6 +1,9 @@
 //! What is asked of nf_tables: requests, as bytes.
 
-use libc::{NFT_MSG_GETCHAIN, NFT_MSG_GETGEN, NFT_MSG_GETRULE, NFT_MSG_GETSET, NFT_MSG_GETSETELEM, NFT_MSG_GETTABLE};
+use libc::{
+    NFT_MSG_GETCHAIN, NFT_MSG_GETGEN, NFT_MSG_GETOBJ, NFT_MSG_GETRULE, NFT_MSG_GETSET, NFT_MSG_GETSETELEM,
+    NFT_MSG_GETTABLE,
+};
 use netlink_packet_core::NLM_F_DUMP;
 
 use super::attributes::{Attributes, TooLong};
@@ -59,6 +62,13 @@ pub fn elements(table: &str, set: &str) -> Question {
     request(NFT_MSG_GETSETELEM, NFPROTO_INET, NLM_F_DUMP, |elements| {
         elements.text(NFTA_SET_ELEM_LIST_TABLE, table);
         elements.text(NFTA_SET_ELEM_LIST_SET, set);
+    })
+}
+
+/// The objects of a table of our family that have a name.
+pub fn objects(table: &str) -> Question {
+    request(NFT_MSG_GETOBJ, NFPROTO_INET, NLM_F_DUMP, |objects| {
+        objects.text(NFTA_OBJ_TABLE, table);
     })
 }
 

@@ -77,6 +77,17 @@ impl NftablesError {
     fn is_about_nothing(&self) -> bool {
         matches!(self, Self::Netlink(NetlinkError::Refused(refusal)) if refusal.errno == Errno::ENOENT)
     }
+
+    /// Whether the kernel has all but the objects that hold timeouts.
+    pub fn lacks_timeouts(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused {
+                object: Object::Timeouts,
+                refusal,
+            } if matches!(refusal.errno, Errno::ENOENT | Errno::EOPNOTSUPP)
+        )
+    }
 }
 
 impl From<TooLong> for NftablesError {
@@ -191,6 +202,11 @@ impl Nftables {
         if present == planned {
             return Ok(Vec::new());
         }
+        // Rules without timeouts are all that there can be on a kernel that has none.
+        let without = ruleset.without_timeouts();
+        if present == Listing::of_steps(&encode::create(&without)) && self.lacks_timeouts(ruleset)? {
+            return Ok(Vec::new());
+        }
         let table = format!("inet {TABLE}");
         let contents = |listing| super::contents(&table, listing);
         let (planned, present) = (contents(&planned), contents(&present));
@@ -203,6 +219,19 @@ impl Nftables {
     /// It could not be read.
     pub fn installed(&mut self) -> Result<Installed, NftablesError> {
         Ok(super::decode(&self.listing()?))
+    }
+
+    /// Whether the kernel has no objects for the timeouts of these rules. Changes nothing.
+    fn lacks_timeouts(&mut self, ruleset: &Ruleset) -> Result<bool, NftablesError> {
+        let Some(timeouts) = &ruleset.timeouts else {
+            return Ok(false);
+        };
+        let steps = encode::only_timeouts(timeouts);
+        match self.exchange(encode::rehearsal(&steps, None)?, &steps) {
+            Ok(()) => Ok(false),
+            Err(error) if error.lacks_timeouts() => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     fn listing(&mut self) -> Result<Listing, NftablesError> {
@@ -244,6 +273,10 @@ impl Nftables {
         let mut messages: Vec<Message> = tables.into_iter().chain(chains).collect();
         messages.retain(|message| message.table().is_some_and(|table| table == TABLE));
         messages.extend(self.dump(question::rules(TABLE))?);
+        // Of all tables, where the kernel does not take the table's name for a condition.
+        let mut objects = self.dump(question::objects(TABLE))?;
+        objects.retain(|message| message.table().is_some_and(|table| table == TABLE));
+        messages.extend(objects);
         let sets = match self.dump(question::sets(TABLE)) {
             // The kernel says so where there is no such table; then there are no sets either.
             Err(error) if error.is_about_nothing() => Vec::new(),
@@ -308,6 +341,10 @@ impl Nftables {
             bytes = bytes.len(),
             "sending a transaction to nf_tables"
         );
+        self.exchange(bytes, steps)
+    }
+
+    fn exchange(&mut self, bytes: Vec<u8>, steps: &[Step]) -> Result<(), NftablesError> {
         self.socket.send(bytes)?;
         let mut failure = None;
         let mut answered = false;

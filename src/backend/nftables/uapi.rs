@@ -6,6 +6,28 @@ pub const NFNL_BATCH_GENID: u16 = 1;
 /// `enum nft_gen_attributes`.
 pub const NFTA_GEN_ID: u16 = 1;
 
+/// `enum nft_object_attributes`.
+pub const NFTA_OBJ_TABLE: u16 = 1;
+pub const NFTA_OBJ_NAME: u16 = 2;
+pub const NFTA_OBJ_TYPE: u16 = 3;
+pub const NFTA_OBJ_DATA: u16 = 4;
+
+/// Types of objects.
+pub const NFT_OBJECT_CT_TIMEOUT: u32 = 7;
+
+/// `enum nft_ct_timeout_timeout_attributes`.
+pub const NFTA_CT_TIMEOUT_L3PROTO: u16 = 1;
+pub const NFTA_CT_TIMEOUT_L4PROTO: u16 = 2;
+pub const NFTA_CT_TIMEOUT_DATA: u16 = 3;
+
+/// `enum ctattr_timeout_tcp` (linux/netfilter/nfnetlink_cttimeout.h).
+pub const CTA_TIMEOUT_TCP_CLOSE_WAIT: u16 = 5;
+pub const CTA_TIMEOUT_TCP_LAST_ACK: u16 = 6;
+
+/// `enum nft_objref_attributes`.
+pub const NFTA_OBJREF_IMM_TYPE: u16 = 1;
+pub const NFTA_OBJREF_IMM_NAME: u16 = 2;
+
 /// `enum nft_list_attributes`.
 pub const NFTA_LIST_ELEM: u16 = 1;
 

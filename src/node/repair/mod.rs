@@ -239,9 +239,11 @@ pub fn repair(sandbox: &Sandbox, netns: &Netns, places: &Places) -> Result<Outco
         addresses: &sandbox.addresses,
         netns,
     };
+    let pod = sandbox.pod.to_string();
+    let _logged = tracing::info_span!("repair", pod, container = sandbox.container).entered();
     let late = sandbox
         .netconf()
-        .and_then(|netconf| late::add(&netconf, &running, &places.proc_mounts()));
+        .and_then(|netconf| late::add(&netconf, &running, &[&places.proc]));
     match late {
         Ok(None) => Ok(Outcome::NotNeeded(
             "another tool redirects its traffic by now, or it has gone",

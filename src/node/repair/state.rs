@@ -191,6 +191,7 @@ impl State {
 mod tests {
     use super::*;
     use crate::backend::RuleBackend;
+    use crate::backend::running::Survivors;
     use crate::cni::late::{Late, Proof};
     use crate::options::Settings;
     use crate::types::Id as _;
@@ -230,8 +231,10 @@ mod tests {
             netns: Arc::new(Netns::open("/proc/self/ns/net".into()).unwrap()),
         };
         let repaired = Late {
-            open: 0,
-            disturbed: None,
+            survivors: Survivors {
+                open: Some(0),
+                disturbed: None,
+            },
             proof: Proof::None(String::new()),
         };
         let failure = Failure {

@@ -381,31 +381,19 @@ pub fn warn(sandbox: &Sandbox, warning: Option<&str>) {
 pub fn tell_outcome(sandbox: &Sandbox, outcome: &Result<Outcome, Failure>) {
     let (pod, container) = (sandbox.pod.to_string(), sandbox.container.as_str());
     match outcome {
-        Ok(Outcome::Repaired(Late { open, disturbed, proof })) => {
+        Ok(Outcome::Repaired(Late { survivors, proof })) => {
             let proof = match proof {
                 Proof::Proved(tally) => tally.to_string(),
                 Proof::None(why) => format!("none: {why}"),
                 Proof::Refuted(wrong) => wrong.clone(),
             };
-            tracing::info!(pod, container, probes = proof, open_connections = *open, "repaired");
-            match disturbed {
-                Some(why) => {
-                    tracing::warn!(
-                        pod,
-                        container,
-                        open_connections = *open,
-                        why,
-                        "open connections do not go on"
-                    );
-                }
-                None if *open > 0 => tracing::info!(
-                    pod,
-                    container,
-                    open_connections = *open,
-                    "connections that are open go on past the proxy until they end"
-                ),
-                None => {}
-            }
+            tracing::info!(
+                pod,
+                container,
+                probes = proof,
+                open_connections = survivors.open,
+                "repaired"
+            );
         }
         Ok(Outcome::Asked(done) | Outcome::Deferred(done)) => {
             tracing::info!(pod, container, done, "the API server was asked");

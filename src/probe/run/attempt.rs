@@ -12,9 +12,10 @@ use super::link::Link;
 use super::listeners::Listeners;
 use super::lookup;
 use super::owner::made_as;
-use super::sock_diag::{Connection, is_transparent};
+use super::sock_diag::is_transparent;
 use super::socket::{open, reset_on_close};
 use crate::linux::socket_options;
+use crate::linux::tcp::Connection;
 
 use crate::probe::{Caller, Expected, Finding, Needs, Original, Outcome, Probe, Trial};
 use crate::ruleset::Protocol;

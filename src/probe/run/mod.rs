@@ -24,10 +24,10 @@ use thiserror::Error;
 use self::attempt::{Attempt, Circumstances};
 use self::link::{Link, LinkError};
 use self::listeners::{Listeners, Role};
-pub use self::sock_diag::{Census, census};
 use super::{Finding, Owner, Report, Surroundings, Trial};
 use crate::backend::Namespace;
 use crate::linux::route::RouteError;
+use crate::linux::tcp;
 use crate::ruleset::Protocol;
 
 /// How long to wait until something is looked at again that does not tell when it changes.
@@ -120,7 +120,7 @@ pub fn make(
     let mut kept: Vec<TcpStream> = Vec::new();
     loop {
         let connections = if attempts.iter().any(Attempt::is_open) {
-            sock_diag::connections()
+            tcp::connections()
         } else {
             Ok(Vec::new())
         };

@@ -169,7 +169,8 @@ impl Graph {
                     | Action::SetMark(_)
                     | Action::SaveMark
                     | Action::RestoreMark
-                    | Action::SetZone(_) => None,
+                    | Action::SetZone(_)
+                    | Action::SetTimeouts => None,
                 };
                 let row = Some(row);
                 self.edges.extend(to.map(|to| Edge { from, row, to }));

@@ -141,6 +141,7 @@ fn texts_cannot_break_out() {
         comment: text.into(),
     };
     let ruleset = Ruleset {
+        timeouts: None,
         families: Families::Both,
         sets: Vec::new(),
         chains: vec![Chain {

@@ -99,5 +99,6 @@ pub fn action(action: &Action) -> (String, Effect) {
         Action::SaveMark => ("mark the connection".to_owned(), Effect::GoesOn),
         Action::RestoreMark => ("take the connection's mark".to_owned(), Effect::GoesOn),
         Action::SetZone(Zone(zone)) => (format!("conntrack zone {zone}"), Effect::GoesOn),
+        Action::SetTimeouts => ("set timeouts".to_owned(), Effect::GoesOn),
     }
 }

@@ -13,9 +13,9 @@ use super::VERSION;
 use crate::plan::{Plan, PolicyRouting};
 use crate::ruleset::{
     self, Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Match, Name,
-    PortMatch, Protocol, Rule, Ruleset, Set, TABLE, UidMatch, Unsound, Zone,
+    PortMatch, Protocol, Rule, Ruleset, Set, TABLE, Timeouts, UidMatch, Unsound, Zone,
 };
-use crate::types::{Families, Family, Id, InterfaceName, Mark, Number, Port, Range, Ranges, RouteTable};
+use crate::types::{Families, Family, Id, InterfaceName, Mark, Number, Port, Range, Ranges, RouteTable, Timeout};
 
 /// A text that is no saved plan.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -171,10 +171,11 @@ impl<'v> Part<'v> {
             "policyRouting",
             "loopbackAddresses",
             "table",
+            "timeouts",
             "sets",
             "chains",
         ];
-        let [_, families, routing, addresses, table, sets, chains] = self.members(names, wrong)?;
+        let [_, families, routing, addresses, table, timeouts, sets, chains] = self.members(names, wrong)?;
         let families = families.families(wrong);
         let policy_routing = match routing.value {
             Value::Null => Some(None),
@@ -186,11 +187,16 @@ impl<'v> Part<'v> {
             })
         });
         table.word(&[(TABLE, ())], "the name of our table", wrong);
+        let timeouts = match timeouts.value {
+            Value::Null => Some(None),
+            _ => timeouts.timeouts(wrong).map(Some),
+        };
         let sets = sets.items(wrong, |set, wrong| set.set(wrong));
         let chains = chains.items(wrong, |chain, wrong| chain.chain(wrong));
         Some(Plan {
             ruleset: Ruleset {
                 families: families?,
+                timeouts: timeouts?,
                 sets: sets?,
                 chains: chains?,
             },
@@ -232,6 +238,17 @@ impl<'v> Part<'v> {
             mark: mark?,
             table: table?,
             families: families?,
+        })
+    }
+
+    fn timeouts(&self, wrong: &mut Mistakes) -> Option<Timeouts> {
+        let seconds =
+            |part: Part, wrong: &mut Mistakes| part.number("seconds, 1 or more, up to 20 days", wrong, Timeout::new);
+        let [close_wait, last_ack] = self.members(["closeWait", "lastAck"], wrong)?;
+        let (close_wait, last_ack) = (seconds(close_wait, wrong), seconds(last_ack, wrong));
+        Some(Timeouts {
+            close_wait: close_wait?,
+            last_ack: last_ack?,
         })
     }
 
@@ -436,6 +453,7 @@ impl<'v> Part<'v> {
             "drop" => Some(Action::Drop),
             "saveMark" => Some(Action::SaveMark),
             "restoreMark" => Some(Action::RestoreMark),
+            "setTimeouts" => Some(Action::SetTimeouts),
             _ => None,
         };
         let only = |object: &'v Map<String, Value>| object.iter().next().filter(|_| object.len() == 1);

@@ -14,7 +14,6 @@ pub struct Draft {
     /// Items of lists that are not valid, and that are left out.
     pub(super) left_out: Vec<Invalid>,
     pub(super) netns: Option<String>,
-    pub(super) close_wait: Option<i64>,
     pub(super) mode: Option<String>,
     pub(super) program: Option<String>,
 }
@@ -53,7 +52,6 @@ impl Draft {
         Ok(Request {
             settings: settle(Settings::from_layer(self.layer), mistakes, of_option)?,
             netns: self.netns.filter(|path| !path.is_empty()),
-            close_wait: self.close_wait.filter(|seconds| *seconds != 0),
         })
     }
 

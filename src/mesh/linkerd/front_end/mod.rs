@@ -20,8 +20,6 @@ pub struct Request {
     pub settings: Settings,
     /// Where to work, if not here: the path of a network namespace.
     pub netns: Option<String>,
-    /// What `net.netfilter.nf_conntrack_tcp_timeout_close_wait` is to be, in seconds.
-    pub close_wait: Option<i64>,
 }
 
 /// What was found in flags.

@@ -107,9 +107,9 @@ settings! {
     "use-wait-flag" 'w', Ignored(None), "false" => "",
         "Accepted: the lock of iptables is always waited for",
         |_, texts| last(&mut None, texts, go::boolean, as_it_is);
-    "timeout-close-wait-secs", Single("SECONDS"), "0" => "",
-        "Set net.netfilter.nf_conntrack_tcp_timeout_close_wait; 0 leaves it as it is",
-        |draft, texts| last(&mut draft.close_wait, texts, go::integer, as_it_is);
+    "timeout-close-wait-secs", Single("SECONDS"), "432000" => "close-wait-timeout",
+        "How long a half-closed connection may be silent; 0 leaves it to the kernel",
+        |draft, texts| last(&mut draft.layer.close_wait_timeout, texts, go::integer, values::timeout);
     "log-format", Single("FORMAT"), "plain" => "log-format",
         "json, or anything else for lines of text",
         |draft, texts| last(&mut draft.layer.log_format, texts, text, values::log_format);

@@ -3,7 +3,7 @@
 use super::values::MODES;
 use super::*;
 use crate::mesh::linkerd::front_end::table::SETTINGS;
-use crate::types::{Backend, IpFamily, LogFormat, LogLevel, MeshName, Output};
+use crate::types::{Backend, IpFamily, LogFormat, LogLevel, MeshName, Output, Timeout};
 
 /// What Linkerd's chart writes by default.
 const CHART: &str = "firewall-bin-path=iptables-nft firewall-save-bin-path=iptables-nft-save ipv6=false \
@@ -60,7 +60,11 @@ fn what_the_chart_writes_is_read() {
     assert_eq!(config.outbound.exclude_ports.to_string(), "4567-4568");
     assert_eq!(config.general.ip_family, IpFamily::Ipv4);
     assert_eq!(request.settings.install.backend, Backend::Auto);
-    assert_eq!((request.netns, request.close_wait), (None, None));
+    assert_eq!(request.netns, None);
+    assert_eq!(
+        config.general.close_wait_timeout,
+        Settings::default().config.general.close_wait_timeout
+    );
     assert_eq!(parsed.notes, ["--firewall-save-bin-path is accepted, but does nothing"]);
 }
 
@@ -249,11 +253,17 @@ fn the_log_and_the_rest_are_as_the_flags_say() {
     assert!(refused(&[("log-level", "loud")]).contains("--log-level"));
     let request = accepted(&[
         ("netns", "/proc/1/ns/net"),
-        ("timeout-close-wait-secs", "-5"),
+        ("timeout-close-wait-secs", "3600"),
         ("simulate", "1"),
     ]);
     assert_eq!(request.netns.as_deref(), Some("/proc/1/ns/net"));
-    assert_eq!(request.close_wait, Some(-5));
+    let close_wait = |request: Request| request.settings.config.general.close_wait_timeout;
+    assert_eq!(close_wait(request.clone()), Timeout::new(3600));
+    assert_eq!(close_wait(accepted(&[("timeout-close-wait-secs", "0")])), None);
+    for nothing in ["-5", "1728001", "9223372036854775807"] {
+        let said = refused(&[("timeout-close-wait-secs", nothing)]);
+        assert!(said.contains("seconds from 0 to 1728000"), "{said}");
+    }
     assert!(request.settings.dry_run.requested);
     let simulated = |flags| accepted(flags).settings.dry_run.output;
     assert_eq!(simulated(&[]), Output::Nft);

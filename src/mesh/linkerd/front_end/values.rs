@@ -3,7 +3,7 @@
 use crate::mesh::front_end::each;
 use crate::mesh::go;
 use crate::types::{
-    Backend, Cidrs, Id, Invalid, IpFamily, LogFormat, LogLevel, Port, Ports, Range, Ranges, parse_cidrs,
+    Backend, Cidrs, Id, Invalid, IpFamily, LogFormat, LogLevel, Port, Ports, Range, Ranges, Timeout, parse_cidrs,
 };
 
 /// Where `--iptables-mode` and `--firewall-bin-path` lead. `nft` and `plain` say with which iptables rules are written;
@@ -36,6 +36,16 @@ pub fn owner<I: Id>(text: &str, number: i64) -> Result<Ranges<I>, Invalid> {
 #[expect(clippy::unnecessary_wraps, reason = "a meaning of values like the others")]
 pub fn families(_: &str, both: bool) -> Result<IpFamily, Invalid> {
     Ok(if both { IpFamily::Auto } else { IpFamily::Ipv4 })
+}
+
+/// How long connection tracking waits, in seconds.
+pub fn timeout(text: &str, seconds: i64) -> Result<Option<Timeout>, Invalid> {
+    if seconds == 0 {
+        return Ok(None);
+    }
+    let timeout = u32::try_from(seconds).ok().and_then(Timeout::new);
+    let expected = || format!("seconds from 0 to {}", Timeout::MAX.seconds());
+    timeout.map(Some).ok_or_else(|| Invalid::new(text, expected()))
 }
 
 /// How lines of the log look.
