@@ -33,11 +33,17 @@ pub fn exists(name: &InterfaceName) -> bool {
 /// The bridges of container engines and virtual machines that this network namespace has, known by their names.
 pub fn bridges() -> Vec<InterfaceName> {
     const NAMES: [&str; 6] = ["docker0", "br-", "cni0", "podman", "virbr", "lxcbr"];
+    let mut bridges = names();
+    bridges.retain(|name| NAMES.iter().any(|start| name.as_str().starts_with(start)));
+    bridges
+}
+
+/// The names of the interfaces of this network namespace; none where the kernel does not list them.
+pub fn names() -> Vec<InterfaceName> {
     let interfaces = if_nameindex().ok();
-    let names = interfaces.iter().flat_map(|interfaces| interfaces.iter());
-    let names = names.filter_map(|interface| InterfaceName::parse(&interface.name().to_string_lossy()).ok());
-    names
-        .filter(|name| NAMES.iter().any(|start| name.as_str().starts_with(start)))
+    let interfaces = interfaces.iter().flat_map(|interfaces| interfaces.iter());
+    interfaces
+        .filter_map(|interface| InterfaceName::parse(&interface.name().to_string_lossy()).ok())
         .collect()
 }
 

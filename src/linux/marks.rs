@@ -9,6 +9,8 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
+use super::interfaces;
+
 const DIRECTORY: &str = "/proc/sys/net/ipv4/conf";
 
 /// Settings of an interface under which marked packets that it gets are dropped.
@@ -65,13 +67,8 @@ impl Settings {
 /// loopback packets keep the route that they were sent by.
 pub fn discards() -> Option<Discards> {
     let all = Settings::read(&Path::new(DIRECTORY).join("all"));
-    let entries = fs::read_dir(DIRECTORY).into_iter().flatten().flatten();
-    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    let mut names: Vec<String> = names
-        .filter(|name| !matches!(name.as_str(), "all" | "default" | "lo"))
-        .collect();
-    names.sort();
-    names.into_iter().find_map(|interface| {
+    let names = interfaces::names().into_iter().map(|name| name.to_string());
+    names.filter(|name| name != "lo").find_map(|interface| {
         let own = Settings::read(&Path::new(DIRECTORY).join(&interface));
         all.discards(own).then(|| Discards {
             set_by: if all.src_valid_mark == 0 {

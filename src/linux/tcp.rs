@@ -54,30 +54,26 @@ pub fn census() -> io::Result<Census> {
 /// # Errors
 /// There is no /proc.
 pub fn open_connections() -> io::Result<usize> {
-    if counted("/proc/thread-self/net/sockstat")? == Some(0) {
-        match counted("/proc/thread-self/net/sockstat6") {
-            Ok(Some(0)) => return Ok(0),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-            _ => {}
-        }
+    match proc::read_short("/proc/thread-self/net/protocols") {
+        Ok(protocols) if in_use(&protocols) == Some(0) => Ok(0),
+        _ => census().map(|census| census.open),
     }
-    census().map(|census| census.open)
 }
 
-/// How many TCP sockets such a file counts.
-fn counted(path: &str) -> io::Result<Option<usize>> {
-    Ok(in_use(&proc::read_short(path)?))
-}
-
-/// `TCP: inuse 3 orphan 0 tw 0 alloc 3 mem 0`
-fn in_use(text: &str) -> Option<usize> {
-    let counts = |line: &'_ str| {
-        line.strip_prefix("TCP: inuse ")
-            .or_else(|| line.strip_prefix("TCP6: inuse "))
-            .map(str::to_owned)
+/// How many TCP sockets the protocols of a network namespace have, by both families (`proto_seq_printf` in
+/// net/core/sock.c). TCP over IPv4 is always there, and comes last; a text that ends before it says nothing.
+///
+/// `TCPv6     2432      3     205   no     192   yes  kernel …`
+fn in_use(protocols: &str) -> Option<usize> {
+    let lines = protocols.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+    let sockets = |line: &str| {
+        let mut words = line.split_ascii_whitespace();
+        let name = words.next().filter(|name| matches!(*name, "TCP" | "TCPv6"))?;
+        Some((name == "TCP", words.nth(1)?.parse::<usize>().ok()?))
     };
-    let counts = text.lines().find_map(counts)?;
-    counts.split(' ').next()?.parse().ok()
+    let counts: Vec<(bool, usize)> = lines.filter_map(sockets).collect();
+    let has_v4 = counts.iter().any(|(is_v4, _)| *is_v4);
+    has_v4.then(|| counts.iter().map(|(_, count)| count).sum())
 }
 
 /// The state of a socket (`enum` in net/tcp_states.h).
@@ -163,10 +159,14 @@ mod tests {
 
     #[test]
     fn the_count_of_the_kernel_is_read() {
-        let v4 = "sockets: used 9\nTCP: inuse 3 orphan 0 tw 0 alloc 3 mem 0\nUDP: inuse 1 mem 0\n";
-        assert_eq!(
-            (in_use(v4), in_use("TCP6: inuse 0\nUDP6: inuse 2\n"), in_use("")),
-            (Some(3), Some(0), None)
-        );
+        let heading = "protocol  size sockets  memory press maxhdr  slab module     cl co di\n";
+        let v6 = "MPTCPv6   2064      7     205   no       0   yes  kernel      y  n\nTCPv6     2432      2     205   no\n";
+        let v4 = "MPTCP     1936      7     205   no\nTCP       2304      3     205   no     192   yes\n";
+        assert_eq!(in_use(&format!("{heading}{v6}{v4}")), Some(5));
+        assert_eq!(in_use(&format!("{heading}{v4}")), Some(3));
+        assert_eq!(in_use(&v4.replace(" 3 ", " 0 ")), Some(0));
+        for cut_off in [String::new(), format!("{heading}{v6}"), format!("{v6}TCP       2304     ")] {
+            assert_eq!(in_use(&cut_off), None, "{cut_off:?}");
+        }
     }
 }
