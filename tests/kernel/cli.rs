@@ -101,7 +101,7 @@ fn log_lines_are_one_an_event_in_text_and_json() {
 fn the_json_plan_says_what_each_rule_is_for() {
     let run = sidetrack(&Netns::new(), &["apply", "--dry-run", "--output", "json"]).succeeded();
     let plan: serde_json::Value = serde_json::from_str(&run.stdout).expect("JSON");
-    assert_eq!(plan["version"], 1);
+    assert_eq!(plan["version"], 2);
     assert_eq!(plan["loopbackAddresses"], serde_json::json!(["::6/128"]));
     let rules: Vec<_> = plan["chains"]
         .as_array()

@@ -313,7 +313,7 @@ fn the_rules_of_an_init_container_are_those_of_its_program() {
 #[test]
 fn all_that_is_wrong_is_told_at_once() {
     let netns = Netns::new();
-    let file = Temporary::new("wrong.json", r#"{"version": 1, "chains": 7}"#);
+    let file = Temporary::new("wrong.json", r#"{"version": 2, "chains": 7}"#);
     let wrong = [
         "outbound",
         "icmp",
