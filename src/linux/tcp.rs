@@ -65,7 +65,9 @@ pub fn open_connections() -> io::Result<usize> {
 ///
 /// `TCPv6     2432      3     205   no     192   yes  kernel …`
 fn in_use(protocols: &str) -> Option<usize> {
-    let lines = protocols.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+    let lines = protocols
+        .split_inclusive('\n')
+        .filter_map(|line| line.strip_suffix('\n'));
     let sockets = |line: &str| {
         let mut words = line.split_ascii_whitespace();
         let name = words.next().filter(|name| matches!(*name, "TCP" | "TCPv6"))?;
@@ -160,12 +162,17 @@ mod tests {
     #[test]
     fn the_count_of_the_kernel_is_read() {
         let heading = "protocol  size sockets  memory press maxhdr  slab module     cl co di\n";
-        let v6 = "MPTCPv6   2064      7     205   no       0   yes  kernel      y  n\nTCPv6     2432      2     205   no\n";
+        let v6 =
+            "MPTCPv6   2064      7     205   no       0   yes  kernel      y  n\nTCPv6     2432      2     205   no\n";
         let v4 = "MPTCP     1936      7     205   no\nTCP       2304      3     205   no     192   yes\n";
         assert_eq!(in_use(&format!("{heading}{v6}{v4}")), Some(5));
         assert_eq!(in_use(&format!("{heading}{v4}")), Some(3));
         assert_eq!(in_use(&v4.replace(" 3 ", " 0 ")), Some(0));
-        for cut_off in [String::new(), format!("{heading}{v6}"), format!("{v6}TCP       2304     ")] {
+        for cut_off in [
+            String::new(),
+            format!("{heading}{v6}"),
+            format!("{v6}TCP       2304     "),
+        ] {
             assert_eq!(in_use(&cut_off), None, "{cut_off:?}");
         }
     }

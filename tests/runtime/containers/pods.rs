@@ -73,13 +73,13 @@ fn what_containerd_tells_of_a_pod_decides_what_happens_to_it() {
         annotations[name] = value.into();
         annotations
     };
-    let backend = |backend| annotated("traffic.sidetrack.dev/backend", backend);
+    let wanted = |redirect| annotated("traffic.sidetrack.dev/redirect", redirect);
     let pods = [
-        (true, pod("shop", "nftables", backend("auto"))),
-        (true, pod("shop", "iptables-nft", backend("iptables-nft"))),
-        (true, pod("shop", "iptables-legacy", backend("iptables-legacy"))),
+        (true, pod("shop", "injected", annotated(STATUS, "{}"))),
+        (true, pod("shop", "injected-and-wanted", wanted("true"))),
+        (false, pod("shop", "injected-and-unwanted", wanted("false"))),
         (false, pod("shop", "plain", json!({}))),
-        (false, pod("kube-system", "coredns-0", backend("auto"))),
+        (false, pod("kube-system", "coredns-0", annotated(STATUS, "{}"))),
         (
             false,
             pod("shop", "none", annotated("sidecar.istio.io/interceptionMode", "NONE")),
