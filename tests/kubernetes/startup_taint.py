@@ -79,7 +79,7 @@ def requests():
         merge("an annotation", {"metadata": {"annotations": {"a": "b"}}}, 403, FIELDS),
         merge("a finalizer", {"metadata": {"finalizers": ["example.com/f"]}}, 403, FIELDS),
         merge("an owner", {"metadata": {"ownerReferences": [owner()]}}, 403, FIELDS),
-        merge("unschedulable", {"spec": {"unschedulable": True}}, 403, FIELDS),
+        merge("schedulable again", {"spec": {"unschedulable": None}}, 403, FIELDS),
         merge("a provider", {"spec": {"providerID": "a://b"}}, 403, FIELDS),
         merge("addresses", {"spec": {"podCIDR": "10.9.0.0/24", "podCIDRs": ["10.9.0.0/24"]}}, 403, FIELDS),
         merge("the status, which stays", {"status": {"addresses": [{"type": "InternalIP", "address": "1.2.3.4"}]}}, 200, KEY),
@@ -116,10 +116,10 @@ class Count:
 def examine(ask, token, unbound, folder):
     """Returns how many answers are wrong. Keeps answers in the folder, if there is one."""
     count = Count()
-    label = {"metadata": {"labels": {"kept": "yes"}, "annotations": {"kept": "yes"}}}
+    kept = {"metadata": {"labels": {"kept": "yes"}, "annotations": {"kept": "yes"}}, "spec": {"unschedulable": True}}
     for path in (NODE, OTHER):
         taint(ask, LIST, path)
-        ask("PATCH", path, label, MERGE)
+        ask("PATCH", path, kept, MERGE)
     wait_for_policy(ask, token)
     before = ask("GET", NODE)[1]
     for name, method, path, body, kind, expected, says in requests():
