@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use self::options::{
     BIN_DIR, CACHE_DIR, CONF_DIR, CONF_NAME, DRY_RUN, EVICTION_INTERVAL, FORCE, HEALTH_ADDRESS, JSON, MODE, NETNS_DIR,
-    NODE_OPTIONS, NodeOption, ONCE, OWN_CONFLIST, PLUGIN_CONF, POD_NAME, POD_NAMESPACE, PROC_DIR, SOCKET_PATH,
-    STANDALONE, UNINSTALL_ON_EXIT,
+    NODE_NAME, NODE_OPTIONS, NodeOption, ONCE, OWN_CONFLIST, PLUGIN_CONF, POD_NAME, POD_NAMESPACE, PROC_DIR,
+    SOCKET_PATH, STANDALONE, STARTUP_TAINT, UNINSTALL_ON_EXIT,
 };
 use super::args;
 use super::failure::{Failure, SYSTEM};
@@ -26,6 +26,7 @@ use crate::node::repair::state::{Mode, State};
 use crate::node::repair::worker::{self, Repair};
 use crate::node::repair::{self, Found, RepairError};
 use crate::node::service::{self, Service};
+use crate::node::startup_taint::StartupTaint;
 use crate::node::{Directories, Look, Node, health};
 use crate::options::table::{OPTIONS, Scope};
 use crate::types::{Choice as _, parse_duration};
@@ -106,8 +107,16 @@ fn install(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let uninstall_on_exit = take(UNINSTALL_ON_EXIT.is_set(matches), &mut problems);
     let mode = take(mode(matches), &mut problems);
     let eviction_interval = take(eviction_interval(matches), &mut problems);
-    let (Some(node), Some(health), Some(once), Some(uninstall_on_exit), Some(mode), Some(eviction_interval)) =
-        (node, health, once, uninstall_on_exit, mode, eviction_interval)
+    let taint = take(startup_taint(matches, once), &mut problems);
+    let (
+        Some(node),
+        Some(health),
+        Some(once),
+        Some(uninstall_on_exit),
+        Some(mode),
+        Some(eviction_interval),
+        Some(taint),
+    ) = (node, health, once, uninstall_on_exit, mode, eviction_interval, taint)
     else {
         return Err(Failure::Input(problems).into());
     };
@@ -124,6 +133,7 @@ fn install(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
                 eviction_interval,
             },
             places: places(matches),
+            startup_taint: taint,
         };
         service.run()?;
     }
@@ -323,6 +333,11 @@ fn mode(matches: &ArgMatches) -> Result<Mode, String> {
 fn eviction_interval(matches: &ArgMatches) -> Result<Duration, String> {
     let interval = parse_duration(&EVICTION_INTERVAL.text(matches));
     interval.map_err(|invalid| format!("--eviction-interval: {:?} is not {}", invalid.value, invalid.expected))
+}
+
+fn startup_taint(matches: &ArgMatches, once: Option<bool>) -> Result<Option<StartupTaint>, String> {
+    let (key, node) = (STARTUP_TAINT.text(matches), NODE_NAME.text(matches));
+    StartupTaint::from_options(&key, &node, once.unwrap_or_default()).map_err(|error| error.to_string())
 }
 
 fn daemon_set(matches: &ArgMatches) -> Result<(String, String), String> {

@@ -222,10 +222,13 @@ const UNAVAILABLE: &str = "503 Service Unavailable";
 
 fn answer(path: &str, metrics: &Metrics) -> (&'static str, String) {
     match path {
-        "/readyz" => match metrics.missing() {
-            None => (OK, "ok\n".to_owned()),
-            Some(missing) => (UNAVAILABLE, format!("{missing}\n")),
-        },
+        "/readyz" => {
+            let note = metrics.note().map_or_else(String::new, |note| format!("; {note}"));
+            match metrics.missing() {
+                None => (OK, format!("ok{note}\n")),
+                Some(missing) => (UNAVAILABLE, format!("{missing}{note}\n")),
+            }
+        }
         "/healthz" if metrics.is_alive() => (OK, "ok\n".to_owned()),
         "/healthz" => (UNAVAILABLE, "the installer hangs\n".to_owned()),
         "/metrics" => (OK, metrics.exposition()),

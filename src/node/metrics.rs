@@ -53,7 +53,13 @@ pub const DEGRADED: Metric = Metric {
     name: "sidetrack_node_degraded",
     kind: "gauge",
     help: "1 if the installer goes on without this part: inotify (it polls), health (nothing answers probes and scrapes), \
-           pods (those that lack their rules are not found)",
+           pods (those that lack their rules are not found), startup-taint (it cannot be removed)",
+};
+/// Without labels.
+pub const STARTUP_TAINT_REMOVALS: Metric = Metric {
+    name: "sidetrack_node_startup_taint_removals_total",
+    kind: "counter",
+    help: "How often the startup taint was removed from the node",
 };
 /// One for each command and outcome.
 pub const PLUGIN_RUNS: Metric = Metric {
@@ -93,13 +99,14 @@ pub const BUILD: Metric = Metric {
 };
 
 /// All metrics.
-pub const METRICS: [Metric; 12] = [
+pub const METRICS: [Metric; 13] = [
     REPAIRS,
     FAILURES,
     READY,
     CONTENDED,
     CONFIGURATIONS,
     DEGRADED,
+    STARTUP_TAINT_REMOVALS,
     PLUGIN_RUNS,
     PLUGIN_RUN_SECONDS,
     PODS,
@@ -109,7 +116,7 @@ pub const METRICS: [Metric; 12] = [
 ];
 
 /// What the installer can go on without.
-pub const PARTS: [&str; 3] = ["inotify", "health", "pods"];
+pub const PARTS: [&str; 4] = ["inotify", "health", "pods", "startup-taint"];
 
 /// Names and values of a metric's labels. None of them is made up by others.
 pub type Labels<'l> = &'l [(&'static str, &'static str)];
@@ -127,6 +134,8 @@ struct State {
     samples: BTreeMap<(&'static str, String), f64>,
     /// What is not in place, in words; `None` where all is.
     missing: Option<String>,
+    /// What else `/readyz` and `node status` show.
+    note: Option<String>,
     turned: Instant,
 }
 
@@ -136,12 +145,14 @@ impl Default for Metrics {
         let metrics = Self(Mutex::new(State {
             samples: BTreeMap::new(),
             missing: Some("the installer has just started".to_owned()),
+            note: None,
             turned: Instant::now(),
         }));
         for reason in Reason::ALL {
             metrics.add(REPAIRS, &[("reason", reason.name())], 0.0);
         }
         metrics.add(FAILURES, &[], 0.0);
+        metrics.add(STARTUP_TAINT_REMOVALS, &[], 0.0);
         metrics.set(READY, &[], 0.0);
         metrics.set(CONTENDED, &[], 0.0);
         for verdict in Verdict::NAMES {
@@ -179,6 +190,16 @@ impl Metrics {
     /// What is not in place, in words; `None` where all is.
     pub fn missing(&self) -> Option<String> {
         self.state().missing.clone()
+    }
+
+    /// Sets what `/readyz` and `node status` show beside readiness.
+    pub fn set_note(&self, note: String) {
+        self.state().note = Some(note);
+    }
+
+    /// What `/readyz` and `node status` show beside readiness.
+    pub fn note(&self) -> Option<String> {
+        self.state().note.clone()
     }
 
     /// The service turns.

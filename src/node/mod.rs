@@ -3,7 +3,7 @@
 //! [`chain`], [`entry`] and [`layout`] decide how files should be, and [`pace`] how fast to insist; they are pure.
 //! [`conf_dir`] and [`binary`] change files, each at one instant. [`service`] stays, [`watch`]es and repairs, answers over
 //! HTTP ([`health`], [`metrics`]), and logs the [`reports`] of the plugin's runs. [`repair`] finds pods that started
-//! before the plugin was there.
+//! before the plugin was there, [`startup_taint`] keeps new pods away from the node until then.
 
 pub mod binary;
 pub mod chain;
@@ -16,6 +16,7 @@ pub mod pace;
 pub mod repair;
 pub mod reports;
 pub mod service;
+pub mod startup_taint;
 pub mod watch;
 
 use std::net::SocketAddr;

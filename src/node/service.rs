@@ -14,6 +14,9 @@ use super::repair::locate::Places;
 use super::repair::state::Mode;
 use super::repair::worker::{Repair, Worker};
 use super::reports::{self, Place, Receiver};
+use super::startup_taint::StartupTaint;
+#[cfg(feature = "kubernetes")]
+use super::startup_taint::worker as untaint;
 use super::watch::{Pause, Watch};
 use super::{Directories, Look, Node, NodeError, health, undisturbed};
 use crate::linux::files::FileError;
@@ -40,6 +43,8 @@ pub struct Service {
     pub repair: Repair,
     /// Where such pods are found.
     pub places: Places,
+    /// The taint that is removed from the node.
+    pub startup_taint: Option<StartupTaint>,
 }
 
 /// Installs, and is done.
@@ -115,6 +120,12 @@ impl Service {
             Mode::Off => None,
             _ => Some(Worker::start(&self.node, &self.places, self.repair, &metrics, &ours)?),
         };
+        #[cfg(feature = "kubernetes")]
+        let taint = self
+            .startup_taint
+            .as_ref()
+            .map(|taint| untaint::start(taint, &metrics, &ours))
+            .transpose()?;
         loop {
             metrics.turned();
             tracing::trace!("looking");
@@ -135,6 +146,8 @@ impl Service {
         }
         // Nothing is repaired any more once this is gone.
         drop(repair);
+        #[cfg(feature = "kubernetes")]
+        drop(taint);
         if self.uninstall_on_exit && desk.is_ours() {
             let cache = &self.places.cache;
             return self.node.directories.uninstall(|| cache::attached_with_plugin(cache));

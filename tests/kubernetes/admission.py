@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""What the account of cni-conf/kubernetes/restart may do, by the answers of a real API server.
+"""What the account of the installer may do, by the answers of a real API server.
 
-Usage: admission.py KUBE-APISERVER ETCD [--record]
+Usage: admission.py KUBE-APISERVER ETCD SIDETRACK [--record]
 
 Run by scripts/test-admission in a network namespace of its own. Each request has the answer that it should get.
 """
@@ -16,8 +16,10 @@ import time
 import urllib.error
 import urllib.request
 
+import startup_taint
+
 HERE = pathlib.Path(__file__).parent
-COMPONENT = HERE.parent.parent / "cni-conf/kubernetes/restart"
+MANIFESTS = HERE.parent.parent / "cni-conf/kubernetes"
 SERVER = "https://127.0.0.1:6443"
 ADMIN = "the.token.of.the.admin"
 MERGE, STRATEGIC, JSON = (
@@ -72,8 +74,9 @@ def furnish(environment):
     for namespace in ("sidetrack-system", "shop"):
         create("/api/v1/namespaces", {"metadata": {"name": namespace}})
         create(f"/api/v1/namespaces/{namespace}/serviceaccounts", {"metadata": {"name": "default"}})
-    for name in ("serviceaccount", "role", "rolebinding", "admission"):
-        apply = ["kubectl", "apply", "--validate=false", "-f", COMPONENT / f"{name}.yaml"]
+    files = [f"{component}/{name}" for component in ("restart", "taint") for name in ("role", "rolebinding", "admission")]
+    for file in ["base/serviceaccount", *files]:
+        apply = ["kubectl", "apply", "--namespace=sidetrack-system", "--validate=false", "-f", MANIFESTS / f"{file}.yaml"]
         subprocess.run(apply, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     create_pod("sidetrack-system", "sidetrack-node-x7k2p", "node-1", "sidetrack-node")
     uids = {name: create_pod("shop", name, "node-1") for name in ("web-0", "web-1", "blocked-0")}
@@ -158,7 +161,7 @@ RECORDED = {
 }
 
 
-def main(apiserver, etcd, record):
+def main(apiserver, etcd, program, record):
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
@@ -194,7 +197,8 @@ def main(apiserver, etcd, record):
         processes = [subprocess.Popen(command, stdout=log, stderr=log) for command in (store, server)]
         try:
             wait_for_server(folder / "log")
-            return examine({"KUBECONFIG": folder / "config", "HOME": folder, "PATH": "/usr/bin:/bin"}, record)
+            environment = {"KUBECONFIG": folder / "config", "HOME": folder, "PATH": "/usr/bin:/bin"}
+            return examine(environment, program, folder / "certificates/apiserver.crt", record)
         finally:
             for process in processes:
                 process.kill()
@@ -213,7 +217,7 @@ def wait_for_server(log):
     sys.exit(f"the API server does not get ready:\n{log.read_text()[-2000:]}")
 
 
-def examine(environment, record):
+def examine(environment, program, certificate, record):
     uids, token, unbound = furnish(environment)
     wait_for_policies(token, uids)
     wrong = 0
@@ -232,6 +236,8 @@ def examine(environment, record):
             if status < 400:
                 wrong += 1
                 print(f"WRONG without a node: {name} ({method} {path}): {status}")
+    wrong += startup_taint.examine(ask, token, unbound, HERE if record else None)
+    wrong += startup_taint.run_installer(ask, program, token, certificate)
     print(f"{wrong} wrong")
     return wrong
 
@@ -255,5 +261,5 @@ def wait_for_policies(token, uids):
 
 
 if __name__ == "__main__":
-    apiserver, etcd, *options = sys.argv[1:]
-    sys.exit(1 if main(apiserver, etcd, "--record" in options) else 0)
+    apiserver, etcd, program, *options = sys.argv[1:]
+    sys.exit(1 if main(apiserver, etcd, program, "--record" in options) else 0)

@@ -3,7 +3,7 @@
 
 Usage: server.py CERTIFICATE KEY ANSWERS
 
-ANSWERS is a file with a JSON object: "METHOD PATH" -> [STATUS, BODY]. What is not in it is not found. Prints its port,
+ANSWERS is a file with a JSON object: "METHOD PATH TYPE", or else "METHOD PATH" -> [STATUS, BODY]. What is not in it is not found. Prints its port,
 then a line of JSON for each request.
 """
 
@@ -28,7 +28,9 @@ class Handler(BaseHTTPRequestHandler):
         }
         print(json.dumps(request), flush=True)
         with open(answers) as file:
-            status, body = json.load(file).get(request["request"], [404, {"message": "not found"}])
+            known = json.load(file)
+        not_found = known.get(request["request"], [404, {"message": "not found"}])
+        status, body = known.get(f"{request['request']} {request['type']}", not_found)
         body = json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")

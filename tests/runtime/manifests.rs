@@ -1,5 +1,6 @@
 //! The manifests of `cni-conf`: against the schemas of Kubernetes, and against what the program knows.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,6 +10,7 @@ use sidetrack::cni::attach;
 use sidetrack::cni::netconf::NetConf;
 use sidetrack::mesh::pod::PodName;
 use sidetrack::mesh::verdict::Verdict;
+use sidetrack::node::startup_taint::KEY;
 
 use crate::SIDETRACK;
 use crate::common::output_of;
@@ -54,10 +56,13 @@ fn manifests_conform_to_the_schemas_of_kubernetes() {
         "kubernetes/base/daemonset.yaml",
         "kubernetes/gke/quota.yaml",
         "kubernetes/openshift/privileged.yaml",
-        "kubernetes/restart/serviceaccount.yaml",
+        "kubernetes/base/serviceaccount.yaml",
         "kubernetes/restart/role.yaml",
         "kubernetes/restart/rolebinding.yaml",
         "kubernetes/restart/admission.yaml",
+        "kubernetes/taint/role.yaml",
+        "kubernetes/taint/rolebinding.yaml",
+        "kubernetes/taint/admission.yaml",
         "examples/plain-envoy.yaml",
     ];
     output_of(&mut validate(&files.map(path)));
@@ -187,56 +192,52 @@ fn documents(name: &str) -> Vec<Value> {
     documents.iter().map(|document| document.to_json()).collect()
 }
 
-/// The account of the component that evicts may do what the program asks for, and no more.
-#[test]
-fn the_component_for_restarts_has_the_account_that_it_takes() {
-    let component = manifest("kubernetes/restart/kustomization.yaml");
-    let patch = manifest("kubernetes/restart/daemonset.yaml");
+/// A component that gives the account of the base rights: its patch of the DaemonSet, and its admission policies. Each
+/// right has its policy, each policy its binding, and all are about that account.
+fn limited_component(name: &str, rights: &[(Value, Value)]) -> (Value, Vec<Value>) {
+    let component = manifest(&format!("kubernetes/{name}/kustomization.yaml"));
+    assert_eq!(component["kind"], "Component");
+    let patch = manifest(&format!("kubernetes/{name}/daemonset.yaml"));
     let listed = component["resources"].as_array().expect("resources").iter();
-    let [account, role, binding, admission] = listed
-        .map(|file| documents(&format!("kubernetes/restart/{}", file.as_str().expect("a name"))))
+    let [role, binding, admission] = listed
+        .map(|file| documents(&format!("kubernetes/{name}/{}", file.as_str().expect("a name"))))
         .collect::<Vec<_>>()
         .try_into()
-        .expect("four files");
-    let ([account], [role], [binding]) = (account.as_slice(), role.as_slice(), binding.as_slice()) else {
+        .expect("three files");
+    let ([role], [binding]) = (role.as_slice(), binding.as_slice()) else {
         panic!("one document each");
     };
-    let pod = &patch["spec"]["template"]["spec"];
+    // In the base, since two components that bring the same account cannot be combined.
+    let account = manifest("kubernetes/base/serviceaccount.yaml");
+    assert_eq!(account["automountServiceAccountToken"], false);
+    let base = manifest("kubernetes/base/daemonset.yaml");
+    let pod = &base["spec"]["template"]["spec"];
     assert_eq!(pod["serviceAccountName"], account["metadata"]["name"]);
-    assert_eq!(pod["automountServiceAccountToken"], true);
-    assert_eq!(installer(&patch)["env"][0]["value"], "delete");
+    assert_eq!(pod["automountServiceAccountToken"], false);
+    assert_eq!(patch["spec"]["template"]["spec"]["automountServiceAccountToken"], true);
+    let namespace = manifest("kubernetes/base/kustomization.yaml")["namespace"].clone();
     assert_eq!(binding["roleRef"]["name"], role["metadata"]["name"]);
     assert_eq!(binding["subjects"][0]["name"], account["metadata"]["name"]);
-    assert_eq!(binding["subjects"][0]["namespace"], account["metadata"]["namespace"]);
-    let rules = role["rules"].as_array().expect("rules").iter();
-    let granted: Vec<(&Value, &Value)> = rules.map(|rule| (&rule["resources"], &rule["verbs"])).collect();
-    let wanted = [
-        (json!(["pods/status"]), json!(["patch"])),
-        (json!(["pods/eviction"]), json!(["create"])),
-        (json!(["events"]), json!(["create"])),
-    ];
-    assert_eq!(granted, wanted.each_ref().map(|(resources, verbs)| (resources, verbs)));
+    assert_eq!(binding["subjects"][0]["namespace"], namespace);
+    let granted = role["rules"].as_array().expect("rules").iter();
+    let granted: Vec<(Value, Value)> = granted
+        .map(|rule| (rule["resources"].clone(), rule["verbs"].clone()))
+        .collect();
+    assert_eq!(granted, rights);
 
-    // Each right has its policy, each policy its binding, and all are about that account.
     let of_kind = |kind: &str| {
-        admission
-            .iter()
-            .filter(move |document| document["kind"] == kind)
-            .collect::<Vec<_>>()
+        let of_kind = admission.iter().filter(move |document| document["kind"] == kind);
+        of_kind.cloned().collect::<Vec<_>>()
     };
     let policies = of_kind("ValidatingAdmissionPolicy");
     let bindings = of_kind("ValidatingAdmissionPolicyBinding");
-    let limited: Vec<&Value> = policies
+    let limited = policies
         .iter()
-        .map(|policy| &policy["spec"]["matchConstraints"]["resourceRules"][0]["resources"])
-        .collect();
-    assert_eq!(
-        limited,
-        granted.iter().map(|(resources, _)| *resources).collect::<Vec<_>>()
-    );
+        .map(|policy| &policy["spec"]["matchConstraints"]["resourceRules"][0]["resources"]);
+    assert!(limited.eq(rights.iter().map(|(resources, _)| resources)));
     let user = format!(
         "request.userInfo.username == \"system:serviceaccount:{}:{}\"",
-        account["metadata"]["namespace"].as_str().expect("a namespace"),
+        namespace.as_str().expect("a namespace"),
         account["metadata"]["name"].as_str().expect("a name")
     );
     assert_eq!(policies.len(), bindings.len());
@@ -246,8 +247,59 @@ fn the_component_for_restarts_has_the_account_that_it_takes() {
         assert_eq!(binding["spec"]["policyName"], policy["metadata"]["name"]);
         assert_eq!(binding["spec"]["validationActions"], json!(["Deny"]));
     }
+    (patch, policies)
+}
+
+/// The account of the component that evicts may do what the program asks for, and no more.
+#[test]
+fn the_component_for_restarts_has_the_account_that_it_takes() {
+    let rights = [
+        (json!(["pods/status"]), json!(["patch"])),
+        (json!(["pods/eviction"]), json!(["create"])),
+        (json!(["events"]), json!(["create"])),
+    ];
+    let (patch, policies) = limited_component("restart", &rights);
+    assert_eq!(installer(&patch)["env"][0]["value"], "delete");
     let labels = policies[0]["spec"]["variables"].to_string();
     assert!(labels.contains("traffic.sidetrack.dev/bypasses-proxy"), "{labels}");
+}
+
+#[test]
+fn the_component_for_the_startup_taint_may_patch_nodes_and_names_one_key() {
+    let (patch, policies) = limited_component("taint", &[(json!(["nodes"]), json!(["patch"]))]);
+    let variables = &installer(&patch)["env"];
+    let key = named(variables, "SIDETRACK_NODE_STARTUP_TAINT").expect("a variable");
+    assert_eq!(key["value"], KEY);
+    let node = named(variables, "SIDETRACK_NODE_NODE_NAME").expect("a variable");
+    assert_eq!(node["valueFrom"]["fieldRef"]["fieldPath"], "spec.nodeName");
+    let help = output_of(Command::new(SIDETRACK).args(["node", "install", "--help"]));
+    assert!(help.contains("--startup-taint ") && help.contains("--node-name "));
+    assert_eq!(
+        named(&policies[0]["spec"]["variables"], "key").expect("a variable")["expression"],
+        format!("\"{KEY}\"")
+    );
+    // The installer starts on a node with this taint, and with any other.
+    let base = manifest("kubernetes/base/daemonset.yaml");
+    assert_eq!(
+        base["spec"]["template"]["spec"]["tolerations"],
+        json!([{ "operator": "Exists" }])
+    );
+}
+
+/// Kustomize refuses an object that is there already, so that components which bring the same one cannot be combined.
+#[test]
+fn no_two_components_bring_the_same_object() {
+    let mut seen = BTreeSet::new();
+    for part in ["base", "repair", "restart", "taint"] {
+        let kustomization = manifest(&format!("kubernetes/{part}/kustomization.yaml"));
+        for file in kustomization["resources"].as_array().into_iter().flatten() {
+            for object in documents(&format!("kubernetes/{part}/{}", file.as_str().expect("a name"))) {
+                let identity = (object["kind"].to_string(), object["metadata"]["name"].to_string());
+                assert!(seen.insert(identity.clone()), "{part}: {identity:?}");
+            }
+        }
+    }
+    assert!(seen.len() > 10, "{seen:?}");
 }
 
 /// What the variables say is an option of the installer, and the defaults of those that are not given fit the mounts.

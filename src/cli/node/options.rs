@@ -131,6 +131,18 @@ pub const EVICTION_INTERVAL: NodeOption = NodeOption {
         INSTALL,
     )
 };
+pub const STARTUP_TAINT: NodeOption = NodeOption::new(
+    "node-startup-taint",
+    "KEY",
+    "Remove this taint from the node once the plugin is in place",
+    INSTALL,
+);
+pub const NODE_NAME: NodeOption = NodeOption::new(
+    "node-node-name",
+    "NAME",
+    "The name of this node, for --startup-taint; from the downward API",
+    INSTALL,
+);
 pub const CACHE_DIR: NodeOption = NodeOption {
     default: "/host/var/lib/cni/results",
     ..NodeOption::new(
@@ -156,7 +168,7 @@ pub const FORCE: NodeOption = NodeOption::switch(
     UNINSTALL,
 );
 
-pub const NODE_OPTIONS: [&NodeOption; 20] = [
+pub const NODE_OPTIONS: [&NodeOption; 22] = [
     &BIN_DIR,
     &CONF_DIR,
     &CONF_NAME,
@@ -172,6 +184,8 @@ pub const NODE_OPTIONS: [&NodeOption; 20] = [
     &JSON,
     &MODE,
     &EVICTION_INTERVAL,
+    &STARTUP_TAINT,
+    &NODE_NAME,
     &CACHE_DIR,
     &NETNS_DIR,
     &PROC_DIR,

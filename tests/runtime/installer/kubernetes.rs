@@ -20,7 +20,7 @@ const TOKEN: &str = "a.service.account";
 /// The label of pods that bypass their proxy.
 const LABEL: &str = "traffic.sidetrack.dev/bypasses-proxy";
 
-fn recorded(name: &str) -> Value {
+pub fn recorded(name: &str) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/kubernetes")
         .join(name);
@@ -45,22 +45,23 @@ fn path(name: &str) -> String {
 }
 
 /// The API server.
-struct Server {
+pub struct Server {
     child: Child,
     port: String,
     account: PathBuf,
+    answers: PathBuf,
     requests: Arc<Mutex<Vec<Value>>>,
 }
 
 impl Server {
     /// One with these answers.
-    fn start(root: &Path, answers: Map<String, Value>) -> Self {
+    pub fn start(root: &Path, answers: Map<String, Value>) -> Self {
         let account = root.join("account");
         fs::create_dir(&account).expect("a directory");
         fs::write(account.join("token"), format!("{TOKEN}\n")).expect("a file");
         certificate(&account.join("ca.crt"), &root.join("key"));
         let file = root.join("answers");
-        fs::write(&file, Value::Object(answers).to_string()).expect("a file");
+        write_answers(&file, answers);
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kubernetes/server.py");
         let mut child = Command::new("python3")
             .arg(script)
@@ -82,16 +83,22 @@ impl Server {
             child,
             port,
             account,
+            answers: file,
             requests,
         }
     }
 
-    fn requests(&self) -> Vec<Value> {
+    /// Answers like this from now on.
+    pub fn answer(&self, answers: Map<String, Value>) {
+        write_answers(&self.answers, answers);
+    }
+
+    pub fn requests(&self) -> Vec<Value> {
         self.requests.lock().expect("requests").clone()
     }
 
     /// Requests of this method, or to this path, by their beginning.
-    fn requests_to(&self, begin: &str) -> Vec<Value> {
+    pub fn requests_to(&self, begin: &str) -> Vec<Value> {
         let mut requests = self.requests();
         requests.retain(|request| request["request"].as_str().expect("a text").starts_with(begin));
         requests
@@ -102,7 +109,7 @@ impl Server {
         self.installer_with(attached, &["--repair", mode])
     }
 
-    fn installer_with(&self, attached: &Attached, options: &[&str]) -> Installer {
+    pub fn installer_with(&self, attached: &Attached, options: &[&str]) -> Installer {
         let mut command = attached.command(&[&["install"], options].concat());
         command
             .env("KUBERNETES_SERVICE_HOST", "127.0.0.1")
@@ -116,6 +123,13 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _gone = self.child.kill().and_then(|()| self.child.wait());
     }
+}
+
+/// At one instant: the server reads the file for each request.
+fn write_answers(file: &Path, answers: Map<String, Value>) {
+    let new = file.with_extension("new");
+    fs::write(&new, Value::Object(answers).to_string()).expect("a file");
+    fs::rename(&new, file).expect("its place");
 }
 
 /// A certificate for 127.0.0.1 that vouches for itself.

@@ -13,4 +13,6 @@ mod refusal;
 mod repair;
 mod reports;
 mod service;
+#[cfg(feature = "kubernetes")]
+mod startup_taint;
 mod watch;

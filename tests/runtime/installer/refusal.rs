@@ -34,6 +34,15 @@ fn a_mode_that_a_build_does_not_have_is_refused_with_the_feature_that_has_it() {
 }
 
 #[test]
+fn a_startup_taint_is_refused_by_a_build_that_cannot_remove_it() {
+    let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
+    let taint = ["install", "--startup-taint", "a.example/b", "--node-name", "n"];
+    let mut command = machine.command_of(static_program(), &taint);
+    Run::of(&mut command).failed(2, &["--startup-taint", "--features kubernetes"]);
+    assert_eq!(machine.read("10-flannel.conflist"), FLANNEL);
+}
+
+#[test]
 fn mistakes_are_all_told_at_once() {
     let machine = Machine::new();
     let arguments = [

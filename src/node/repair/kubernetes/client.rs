@@ -1,4 +1,4 @@
-//! As much of the API of Kubernetes as it takes: a pod is labelled and evicted, an event is written.
+//! As much of the API of Kubernetes as is needed: a pod is labelled and evicted, an event is written, a node is patched.
 //!
 //! The server and the account are those of every pod in a cluster
 //! (<https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/>). They are read for each client anew, since
@@ -15,6 +15,8 @@ use thiserror::Error;
 use ureq::http::Request;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
 
+use super::node::NODES;
+
 /// Where the kubelet mounts the account.
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// Where it is instead.
@@ -29,7 +31,7 @@ const LARGEST: u64 = 4 << 20;
 pub enum ApiError {
     /// Nobody says where it is.
     #[error(
-        "KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set: this does not run in a pod. Use --repair in-place"
+        "KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set: this does not run in a pod. Use --repair in-place, and no --startup-taint"
     )]
     NoServer,
     /// The account cannot be read.
@@ -51,7 +53,7 @@ pub enum ApiError {
         reason: String,
     },
     /// It answers that it will not.
-    #[error("the API server, {method} {url}: {status}: {message}{}", advice(*status))]
+    #[error("the API server, {method} {url}: {status}: {message}{}", advice(*status, url))]
     Refused {
         /// How it was asked.
         method: &'static str,
@@ -64,14 +66,17 @@ pub enum ApiError {
         /// Whether a PodDisruptionBudget is the reason.
         by_budget: bool,
     },
-    /// A name that no pod can have.
+    /// A name that no object can have.
     #[error("{0:?} is not a name in Kubernetes")]
     Name(String),
 }
 
-fn advice(status: u16) -> &'static str {
+fn advice(status: u16, url: &str) -> &'static str {
     match status {
         401 => ". The token is not taken: has it expired?",
+        403 if url.contains(NODES) => {
+            ". Compare the RBAC rules and the admission policy with those of cni-conf/kubernetes/taint"
+        }
         403 => ". Compare the RBAC rules and the admission policy with those of cni-conf/kubernetes/restart",
         _ => "",
     }
@@ -89,6 +94,12 @@ impl ApiError {
     /// Whether the pod has gone: nothing has its name (404), or a pod with another UID (422, for a patch).
     pub fn has_gone(&self) -> bool {
         matches!(self, Self::Refused { status: 404 | 422, .. })
+    }
+
+    /// Whether the object is not as the patch expects: it changed in the same moment (409), or a `test` of the patch does
+    /// not hold (422).
+    pub fn has_changed(&self) -> bool {
+        matches!(self, Self::Refused { status: 409 | 422, .. })
     }
 }
 
@@ -155,7 +166,7 @@ impl Client {
             .map(drop)
     }
 
-    fn call(&self, method: &'static str, path: &str, kind: &str, body: &Value) -> Result<Value, ApiError> {
+    pub(super) fn call(&self, method: &'static str, path: &str, kind: &str, body: &Value) -> Result<Value, ApiError> {
         let url = format!("{}{path}", self.server);
         let unreachable = |reason: &dyn std::fmt::Display| ApiError::Unreachable {
             method,
@@ -194,14 +205,20 @@ impl Client {
 
 /// A path below the objects of a namespace: those of a pod, or the events. Names are checked, as they come from files.
 fn path(namespace: &str, pod: Option<&str>, rest: &str) -> Result<String, ApiError> {
-    for name in [Some(namespace), pod].into_iter().flatten() {
-        let usable = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
-        if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) || !name.chars().all(usable) {
-            return Err(ApiError::Name(name.to_owned()));
-        }
-    }
+    check_name(namespace)?;
+    pod.map_or(Ok(()), check_name)?;
     let object = pod.map_or_else(|| "events".to_owned(), |name| format!("pods/{name}"));
     Ok(format!("/api/v1/namespaces/{namespace}/{object}{rest}"))
+}
+
+/// Refuses what would lead to another path than that of an object with this name.
+pub(super) fn check_name(name: &str) -> Result<(), ApiError> {
+    let is_usable = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
+    if name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(is_usable) {
+        Ok(())
+    } else {
+        Err(ApiError::Name(name.to_owned()))
+    }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, ApiError> {

@@ -4,6 +4,7 @@
 mod client;
 mod decision;
 mod event;
+mod node;
 
 use std::time::{Instant, SystemTime};
 
