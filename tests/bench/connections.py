@@ -94,7 +94,7 @@ def measure_excluded(bench):
         (few, least), *_, (many, most) = of_kind[OURS]
         targets.append(at_most(f"a connection past {many:,} {kind}, against {few}", most / least, 1.2, factor))
     return Section(
-        "What a connection costs",
+        "Latency of a new connection",
         "Connections that an app in a pod opens to its neighbour over a veth pair, one after another, to a destination "
         "that is the last of so many excluded: they go the same way without rules. 1,000 in each round; p50 and p99 "
         "are medians over the rounds.",
@@ -108,7 +108,7 @@ def measure_redirected(bench):
     """Connections from the neighbour to the pod."""
     costs = _redirected(bench, CALLS, bench.rounds(40))
     return Section(
-        "What being redirected costs",
+        "Latency of a redirected connection",
         "Connections from the neighbour to the pod. The default rules redirect them to the proxy's port; without rules "
         "they arrive at the app's.",
         Table(COLUMNS, [cost.row(name, costs[NO_RULES]) for name, cost in costs.items()]),

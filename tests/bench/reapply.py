@@ -72,7 +72,7 @@ def measure_leaks(bench):
         replaced, arrived = _under_load(bench, connections, install, replace)
         rows.append((name, f"{connections:,}", f"{replaced:,}", f"{arrived:,}"))
     return Section(
-        "What slips through",
+        "Connections that bypass the proxy during a replacement",
         "Connections that an app opens to its neighbour, one after another, while the rules are replaced without a "
         "pause. All should be redirected to the proxy's port.",
         Table(("", "connections", "replacements", "past the proxy"), rows),
