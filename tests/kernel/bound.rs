@@ -92,7 +92,7 @@ fn a_socket_bound_to_an_interface_reaches_the_proxy_by_a_route_on_every_backend(
 }
 
 #[test]
-fn a_socket_bound_to_an_excluded_interface_goes_past_the_proxy() {
+fn socket_bound_to_excluded_interface_bypasses_the_proxy() {
     let (pod, _servers) = pod("nftables", &["--exclude-interfaces", "eth0"]);
     for family in Family::BOTH {
         let arrival = call(&pod, "eth0", To::Peer(SERVER), family).expect("an answer");

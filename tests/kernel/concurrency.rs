@@ -88,7 +88,7 @@ fn alone(backend: &'static str) -> Vec<Everything> {
 
 /// Each time another one is the last.
 #[test]
-fn sixty_four_applies_at_once_end_in_one_consistent_plan() {
+fn concurrent_applies_end_in_one_consistent_plan() {
     let wanted = alone("nftables");
     for _ in 0..3 {
         let netns = Netns::new();
@@ -131,7 +131,7 @@ fn applies_on_every_backend_at_once_end_in_one_consistent_plan() {
 }
 
 #[test]
-fn applies_and_cleanups_at_once_end_in_one_plan_or_in_nothing() {
+fn concurrent_applies_and_cleanups_end_in_one_plan_or_none() {
     let mut wanted = alone("nftables");
     wanted.push(everything(&Netns::new()));
     let netns = Netns::new();
@@ -146,7 +146,7 @@ fn applies_and_cleanups_at_once_end_in_one_plan_or_in_nothing() {
 
 /// Anybody in the pod can hold the lock for ever. Then runs find tables and sets gone that they saw a moment before.
 #[test]
-fn without_turns_applies_and_cleanups_succeed_too_and_one_more_puts_all_right() {
+fn without_lock_applies_and_cleanups_succeed_and_another_apply_repairs() {
     let netns = Netns::new();
     let _kept = netns.run(|| Lock::wait().expect("the lock"));
     let runs = (0..32).map(|number| match number % 2 {

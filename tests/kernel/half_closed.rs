@@ -218,7 +218,7 @@ fn another_timeout_takes_the_place_of_the_one_before() {
 }
 
 #[test]
-fn check_tells_timeouts_that_are_missing_or_others() {
+fn check_reports_missing_or_changed_timeouts() {
     let pod = Pod::new();
     for (applied, told) in [
         (
@@ -307,7 +307,7 @@ fn iptables_raises_settings_and_lowers_none() {
 }
 
 #[test]
-fn settings_that_cannot_be_raised_are_warned_of() {
+fn unwritable_timeout_sysctls_are_warned_of() {
     let pod = Pod::new();
     let script = format!("mount -o bind,ro /proc/sys /proc/sys && exec {SIDETRACK} apply --backend iptables-nft");
     let mut command = pod.netns.command("unshare");

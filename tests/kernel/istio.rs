@@ -150,7 +150,7 @@ fn numbers_and_ranges_of_iptables_are_taken() {
 }
 
 #[test]
-fn all_mistakes_are_told_at_once() {
+fn all_mistakes_are_reported_at_once() {
     let mut command = istio_iptables(&pod(), &["-p", "0", "-i", "10.0.0.0/8,x", "-k", "tap+", "-m", "NONE"]);
     command.envs([
         ("INBOUND_CAPTURE_PORT", "tcp://10.96.0.1:80"),

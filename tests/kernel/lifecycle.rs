@@ -64,7 +64,7 @@ fn another_backend_leaves_nothing_of_the_one_before() {
 }
 
 #[test]
-fn cleanup_leaves_an_address_that_somebody_else_put_there() {
+fn cleanup_keeps_a_foreign_address() {
     let netns = Netns::new();
     netns.ip("address add ::6/128 dev lo");
     apply(&netns, "nftables", &[]);
@@ -74,7 +74,7 @@ fn cleanup_leaves_an_address_that_somebody_else_put_there() {
 }
 
 #[test]
-fn cleanup_takes_the_address_away_that_apply_put_there() {
+fn cleanup_removes_the_address_that_apply_added() {
     let netns = Netns::new();
     apply(&netns, "iptables-nft", &[]);
     let addresses = || output_of(netns.command("ip").args(["-6", "address", "show", "lo"]));
@@ -148,7 +148,7 @@ fn foreign_rules_are_byte_identical_before_and_after() {
     }
 }
 
-/// The lines of a state that are not ours. It fits what iptables saves.
+/// The foreign lines of a state that `iptables-save` printed.
 fn without_ours(state: &str) -> String {
     let ours = |line: &&str| {
         line.starts_with(":SIDETRACK_")
@@ -164,7 +164,7 @@ fn without_ours(state: &str) -> String {
 }
 
 #[test]
-fn foreign_tables_of_nftables_are_identical_while_ours_is_there() {
+fn foreign_nftables_tables_are_unchanged_by_ours() {
     let netns = Netns::new();
     feed(&netns, "nft", &["-f", "-"], FOREIGN_NFT);
     let foreign = || {
@@ -202,7 +202,7 @@ fn other_redirectors_are_named_in_a_warning() {
 
 /// Looking must not make legacy iptables create tables: that misleads every tool that comes later.
 #[test]
-fn the_nftables_backend_does_not_wake_legacy_iptables() {
+fn nftables_backend_creates_no_legacy_tables() {
     let netns = Netns::new();
     apply(&netns, "nftables", &[]);
     sidetrack(&netns, &["cleanup"]).succeeded();

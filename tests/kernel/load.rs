@@ -124,7 +124,7 @@ fn no_connection_slips_through_while_redirect_gives_way_to_tproxy_and_back() {
 
 /// As it happens where others never leave the ruleset alone for long enough to compare it.
 #[test]
-fn no_connection_slips_through_while_nftables_rules_are_put_in_place_without_a_look() {
+fn no_connection_slips_through_while_nftables_rules_are_replaced_unread() {
     let ruleset = |number: u16| {
         let mut config = Settings::default().config;
         config.outbound.exclude_ports = parse_ports(&number.to_string()).expect("a port");

@@ -11,7 +11,7 @@ use crate::sandbox::{Scratch, with_capabilities};
 
 /// The released program has no tables to unwind by: whoever asked for a backtrace got an abort instead of the error.
 #[test]
-fn an_error_is_told_also_where_backtraces_are_asked_for() {
+fn errors_are_printed_with_backtraces_enabled() {
     let mut command = Command::new(static_program());
     command
         .args(["cleanup", "--netns", "/nonexistent"])

@@ -46,7 +46,7 @@ fn has_passthrough_address(netns: &Netns) -> bool {
 }
 
 #[test]
-fn cleanup_leaves_the_address_that_the_rules_of_another_mesh_need() {
+fn cleanup_keeps_address_needed_by_another_mesh() {
     for backend in BACKENDS {
         let pod = Pod::new();
         apply(&pod.netns, backend, &[]);
@@ -69,7 +69,7 @@ fn cleanup_leaves_the_address_that_the_rules_of_another_mesh_need() {
 }
 
 #[test]
-fn another_plan_leaves_the_address_that_the_rules_of_another_mesh_need() {
+fn replace_keeps_address_needed_by_another_mesh() {
     let pod = Pod::new();
     apply(&pod.netns, "nftables", &[]);
     add_rules_of_istio(&pod.netns);
@@ -80,7 +80,7 @@ fn another_plan_leaves_the_address_that_the_rules_of_another_mesh_need() {
 }
 
 #[test]
-fn cleanup_leaves_the_route_that_a_foreign_rule_leads_to() {
+fn cleanup_keeps_route_used_by_foreign_rule() {
     let netns = Netns::new();
     apply(&netns, "nftables", &["--inbound-mode", "tproxy"]);
     netns.ip("rule add fwmark 1337 lookup 133\n");
@@ -137,7 +137,7 @@ fn a_routing_table_that_a_foreign_rule_looks_up_is_refused(backend: &str) {
     refused.failed(
         1,
         &[
-            "a foreign IPv4 rule with priority 100 looks up table 133",
+            "a foreign IPv4 rule with priority 100 also looks up table 133",
             "--tproxy-route-table",
         ],
     );
@@ -151,14 +151,14 @@ fn a_routing_table_that_a_foreign_rule_looks_up_is_refused(backend: &str) {
 }
 
 #[test]
-fn a_routing_table_that_a_foreign_rule_looks_up_is_refused_on_every_backend() {
+fn apply_refuses_routing_table_used_by_foreign_rule() {
     for backend in BACKENDS {
         a_routing_table_that_a_foreign_rule_looks_up_is_refused(backend);
     }
 }
 
 #[test]
-fn check_tells_a_foreign_rule_that_looks_up_our_table() {
+fn check_reports_foreign_rule_using_our_table() {
     let netns = Netns::new();
     apply(&netns, "nftables", TPROXY);
     let check = || sidetrack(&netns, &[&["check"], TPROXY].concat());
@@ -168,7 +168,7 @@ fn check_tells_a_foreign_rule_that_looks_up_our_table() {
     netns.ip("rule add from 10.99.0.2 lookup 133 priority 100\n");
     let drifted = check();
     assert_eq!(drifted.code, Some(3), "{drifted:?}");
-    let said = "foreign: a foreign IPv4 rule with priority 100 looks up table 133, too";
+    let said = "foreign: a foreign IPv4 rule with priority 100 also looks up table 133";
     assert!(drifted.stdout.contains(said), "{}", drifted.stdout);
     netns.ip("rule delete priority 100\nroute add 10.0.0.0/8 dev lo table 133\n");
     let drifted = check();

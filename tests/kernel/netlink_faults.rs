@@ -1,5 +1,5 @@
 //! Conversations with the real kernel in which one datagram goes wrong, at each place in turn: lost, cut short, marked as
-//! interrupted, late; or somebody else changes the ruleset just then.
+//! interrupted, late; or another process changes the ruleset at that moment.
 
 use std::cell::Cell;
 use std::process::Command;
@@ -24,7 +24,7 @@ use sidetrack::types::{InboundMode, Port};
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Distortion {
-    /// The receive buffer was full: the datagram is lost, which the next call tells (netlink(7), ENOBUFS).
+    /// The receive buffer was full: the datagram is lost, which the next call reports (netlink(7), ENOBUFS).
     Lost,
     /// The datagram is not there yet.
     Late,
@@ -135,7 +135,7 @@ fn nft(command: &str) -> bool {
     output.expect("nft").status.success()
 }
 
-/// Everything of ours: the table as the kernel lists it, and what it needs.
+/// The state owned by sidetrack: the table as the kernel lists it, and its prerequisites.
 type State = (String, Vec<Prerequisite>);
 
 fn state() -> State {
@@ -241,8 +241,8 @@ fn apply_with_each(distortion: Distortion, old: Option<&Plan>, new: &Plan) -> us
                 }
                 Err(error) => {
                     let is_new = found.0 == new_state.0 && new_state.1.iter().all(|wanted| found.1.contains(wanted));
-                    let told = error.may_have_changed_rules() && is_new;
-                    assert!(found == old_state || told, "{what}\n{found:#?}");
+                    let is_reported = error.may_have_changed_rules() && is_new;
+                    assert!(found == old_state || is_reported, "{what}\n{found:#?}");
                     failures += 1;
                     apply(&mut Namespace::default(), new).unwrap();
                     assert!(state() == new_state, "{what}");
@@ -255,7 +255,7 @@ fn apply_with_each(distortion: Distortion, old: Option<&Plan>, new: &Plan) -> us
     failures
 }
 
-const EVERY: [Distortion; 8] = [Lost, Late, Truncated, Interrupted, Signals, NotSent, Disturbed, Flushed];
+const ALL_DISTORTIONS: [Distortion; 8] = [Lost, Late, Truncated, Interrupted, Signals, NotSent, Disturbed, Flushed];
 
 /// What an apply gets over: these are no failures of anything.
 fn may_fail(distortion: Distortion) -> bool {
@@ -266,16 +266,16 @@ fn may_fail(distortion: Distortion) -> bool {
 }
 
 #[test]
-fn a_first_apply_gets_over_each_distortion_or_undoes_what_was_done() {
-    for distortion in EVERY {
+fn first_apply_survives_or_rolls_back_each_distortion() {
+    for distortion in ALL_DISTORTIONS {
         let failures = apply_with_each(distortion, None, &tproxy());
         assert_eq!(failures > 0, may_fail(distortion), "{distortion:?}: {failures}");
     }
 }
 
 #[test]
-fn an_apply_over_another_plan_gets_over_each_distortion_or_undoes_what_was_done() {
-    for distortion in EVERY {
+fn replace_survives_or_rolls_back_each_distortion() {
+    for distortion in ALL_DISTORTIONS {
         let failures = apply_with_each(distortion, Some(&tproxy()), &redirect());
         assert_eq!(failures > 0, may_fail(distortion), "{distortion:?}: {failures}");
     }
@@ -283,7 +283,7 @@ fn an_apply_over_another_plan_gets_over_each_distortion_or_undoes_what_was_done(
 
 #[test]
 fn a_cleanup_gets_over_each_distortion_or_leaves_what_the_next_one_finds() {
-    for distortion in EVERY {
+    for distortion in ALL_DISTORTIONS {
         in_namespace(|| {
             let untouched = state();
             for exchange in 0.. {
@@ -314,7 +314,7 @@ fn a_cleanup_gets_over_each_distortion_or_leaves_what_the_next_one_finds() {
 }
 
 #[test]
-fn a_transaction_whose_answer_was_lost_is_looked_up() {
+fn lost_acknowledgement_is_resolved_by_reading_back() {
     for distortion in [Lost, Late, Truncated] {
         for (old, expected) in [(None, Change::Created), (Some(tproxy()), Change::Replaced)] {
             in_namespace(|| {
@@ -347,7 +347,7 @@ fn a_transaction_whose_answer_was_lost_is_looked_up() {
 
 /// From the transaction on nothing comes through any more.
 #[test]
-fn a_transaction_that_cannot_be_looked_up_is_told_so_and_what_it_may_need_stays() {
+fn unverifiable_transaction_is_reported_and_keeps_prerequisites() {
     in_namespace(|| {
         let counter = fault(Lost, usize::MAX, usize::MAX);
         apply(&mut distorted(&counter), &tproxy()).unwrap();
@@ -391,7 +391,7 @@ fn who_is_always_disturbed_puts_the_rules_in_place_without_looking() {
 }
 
 #[test]
-fn who_can_never_read_undisturbed_gives_up_and_says_so() {
+fn reading_that_is_always_interrupted_fails_with_advice() {
     in_namespace(|| {
         apply(&mut Namespace::default(), &tproxy()).unwrap();
         let before = state();

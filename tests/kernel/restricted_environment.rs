@@ -88,13 +88,13 @@ fn neither_proc_nor_sys_is_needed() {
 }
 
 #[test]
-fn a_filter_like_that_of_docker_denies_nothing_that_is_needed() {
+fn docker_seccomp_allows_everything_needed() {
     every_backend_works(|command| deny_all(command, &like_docker()));
 }
 
 /// Entering another namespace takes what no container has by default.
 #[test]
-fn a_filter_like_that_of_docker_denies_other_namespaces_and_that_is_told() {
+fn docker_seccomp_denies_other_namespaces_and_that_is_reported() {
     let (own, other) = (Netns::new(), Netns::new());
     let mut command = own.command(SIDETRACK);
     command.args(["apply", "--netns", &other.path().display().to_string()]);
@@ -138,7 +138,7 @@ fn the_loopback_interface_that_is_down_is_named_where_routes_need_it() {
 
 /// Security policies say EACCES where the kernel itself would say EPERM, or nothing.
 #[test]
-fn sockets_that_a_security_policy_denies_are_told_with_whose_doing_it_is() {
+fn sockets_denied_by_security_policy_are_reported_as_such() {
     let [route, netfilter] = [libc::NETLINK_ROUTE, libc::NETLINK_NETFILTER].map(|protocol| Denial::Socket {
         protocol: protocol as u32,
         errno: libc::EACCES,
@@ -164,7 +164,7 @@ fn sockets_that_a_security_policy_denies_are_told_with_whose_doing_it_is() {
 
 /// The lock is for two runs at once, and a run alone does without.
 #[test]
-fn a_lock_that_a_security_policy_denies_is_done_without() {
+fn apply_works_without_a_denied_lock() {
     let unix_sockets = Denial::With {
         number: libc::SYS_socket,
         argument: libc::AF_UNIX as u32,
@@ -271,7 +271,7 @@ fn a_log_that_cannot_be_written_is_no_reason_to_stop_half_way() {
 
 /// Somebody in the pod takes the name that runs take turns by.
 #[test]
-fn who_keeps_the_lock_does_not_keep_rules_from_being_repaired() {
+fn held_lock_does_not_prevent_a_repair() {
     let pod = Pod::new();
     apply(&pod.netns, "nftables", &[]);
     let wanted = state(&pod.netns, "nftables");

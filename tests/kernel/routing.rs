@@ -341,7 +341,7 @@ fn a_loopback_interface_that_is_down_is_an_error() {
 }
 
 #[test]
-fn missing_privilege_is_told_with_what_to_do() {
+fn missing_privilege_is_reported_with_advice() {
     let netns = Netns::new();
     let plan = tproxy(1337, 133, Families::Both);
     let error = netns.run(|| {

@@ -22,7 +22,7 @@ fn with_resolv_conf(netns: &Netns, arguments: &[&str], text: &str) -> Run {
 }
 
 #[test]
-fn a_capture_of_lookups_that_captures_none_is_said_and_not_proved() {
+fn dns_capture_without_servers_is_reported_and_not_probed() {
     let lab = Lab::new();
     let netns = &lab.pod.netns;
     const SAID: &str = "--redirect-dns has no effect: /etc/resolv.conf names no server";
@@ -37,7 +37,7 @@ fn a_capture_of_lookups_that_captures_none_is_said_and_not_proved() {
         lab.look_all_up(&Family::BOTH, NOT_CAPTURED);
     }
     let unusable = with_resolv_conf(netns, &["apply", "--redirect-dns"], "nameserver 10.99.0.1;\n").stderr;
-    assert!(unusable.contains("\"10.99.0.1;\" is no IP address"), "{unusable}");
+    assert!(unusable.contains("\"10.99.0.1;\" is not an IP address"), "{unusable}");
 
     // As where a link leads nowhere.
     let mut without_file = netns.command(SIDETRACK);
@@ -149,7 +149,7 @@ fn a_namespace_without_a_name_has_the_servers_of_the_processes_in_it() {
 }
 
 #[test]
-fn a_namespace_whose_servers_nobody_knows_has_all_lookups_captured() {
+fn unknown_name_servers_capture_all_lookups() {
     let netns = Netns::new();
     let run = from_elsewhere("apply --netns pod --redirect-dns", &netns.path(), "true");
     assert!(

@@ -434,7 +434,7 @@ impl Chance {
 
 /// Redirecting needs an address of the interface that a packet arrives on.
 #[test]
-fn what_arrives_where_there_is_no_address_to_redirect_to_is_dropped() {
+fn inbound_packets_without_an_address_to_redirect_to_are_dropped() {
     let mut lab = Lab::new();
     lab.pod.netns.ip("addr del 10.99.1.2/24 dev eth1\n");
     lab.pod.peer.ip("route add 10.99.0.2/32 dev eth1\n");

@@ -89,7 +89,7 @@ fn neither_root_nor_a_network_is_needed() {
 }
 
 #[test]
-fn what_is_installed_is_followed_on_every_backend() {
+fn explain_follows_installed_rules_on_every_backend() {
     let pod = Pod::new();
     let questions: [(&[&str], (String, u64)); 5] = [
         (&["outbound", "tcp", "198.51.100.7:80"], is("redirect", 15001)),
@@ -311,7 +311,7 @@ fn the_rules_of_an_init_container_are_those_of_its_program() {
 }
 
 #[test]
-fn all_that_is_wrong_is_told_at_once() {
+fn all_errors_are_reported_at_once() {
     let netns = Netns::new();
     let file = Temporary::new("wrong.json", r#"{"version": 1, "chains": 7}"#);
     let wrong = [

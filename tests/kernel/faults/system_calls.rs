@@ -116,7 +116,7 @@ fn text(errno: &str) -> &'static str {
 }
 
 #[test]
-fn at_every_system_call_of_a_first_apply() {
+fn first_apply_survives_a_fault_at_every_system_call() {
     every_fault(None, DEFAULT);
 }
 
@@ -136,7 +136,7 @@ fn at_every_system_call_of_an_apply_that_replaces_the_routes() {
 }
 
 #[test]
-fn at_every_system_call_of_a_cleanup() {
+fn cleanup_survives_a_fault_at_every_system_call() {
     every_fault(Some(TPROXY), CLEANUP);
 }
 

@@ -131,7 +131,7 @@ fn a_family_left_out_of_the_plan_loses_its_rules() {
 }
 
 #[test]
-fn everything_of_ours_is_removed_from_every_table() {
+fn own_rules_are_removed_from_every_table() {
     in_namespace(|variant| {
         add_foreign_rules(variant);
         let before = dump(variant);
@@ -206,7 +206,7 @@ fn a_script_for_one_family_does_the_other_no_harm() {
 }
 
 #[test]
-fn looking_leaves_no_trace() {
+fn reading_leaves_no_trace() {
     in_namespace(|variant| {
         let backend = Iptables::find(variant).unwrap();
         assert!(!backend.remove().unwrap());

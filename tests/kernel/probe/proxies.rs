@@ -199,7 +199,7 @@ fn neighbour() -> [IpAddr; 2] {
 }
 
 #[test]
-fn a_proxy_that_answers_lookups_is_told_from_a_name_server() {
+fn proxy_answering_lookups_is_distinguished_from_name_server() {
     let servers = neighbour().map(|address| address.to_string()).join(",");
     let options = ["--redirect-dns", "--dns-servers", &servers];
     let pod = Pod::new();

@@ -136,7 +136,7 @@ fn addresses_that_the_pod_uses_are_left_to_it() {
 }
 
 #[test]
-fn routing_that_leads_elsewhere_is_told() {
+fn routing_to_another_interface_is_reported() {
     let pod = Pod::new();
     pod.netns
         .ip("route add default via 10.99.0.1 table 100\nrule add to 192.0.2.254 lookup 100\n");
@@ -149,7 +149,7 @@ fn routing_that_leads_elsewhere_is_told() {
 }
 
 #[test]
-fn ipv6_that_is_switched_off_for_new_interfaces_is_told() {
+fn ipv6_disabled_for_new_interfaces_is_reported() {
     let pod = Pod::new();
     pod.netns
         .run(|| std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1"))

@@ -128,7 +128,7 @@ const BY_NFT_ALONE: &str =
     "table ip nat { chain other { ip saddr { 192.0.2.1, 192.0.2.2 } tcp option maxseg size 5 accept; }; }";
 
 #[test]
-fn tables_of_iptables_that_nft_has_written_to_are_no_empty_tables() {
+fn iptables_tables_with_nft_rules_are_not_empty() {
     for backend in BACKENDS {
         let pod = Pod::new();
         feed(&pod.netns, "nft", &["-f", "-"], BY_NFT_ALONE);
@@ -177,7 +177,7 @@ fn istio_57978_no_program_of_the_image_is_needed() {
 
 /// Addresses, rules of routing and tables come and go while they are looked at.
 #[test]
-fn istio_55707_a_namespace_in_motion_can_be_looked_at() {
+fn istio_55707_a_changing_namespace_can_be_observed() {
     /// Enough that the kernel needs several messages for a list, and can be interrupted between them.
     const OBJECTS: u32 = 2000;
     let netns = Netns::new();
@@ -240,7 +240,7 @@ fn istio_validation_under_loopback_8_finds_redirected_traffic() {
 }
 
 #[test]
-fn kuma_8412_who_has_the_capability_in_the_bounding_set_alone_is_told_so_on_every_backend() {
+fn kuma_8412_capability_only_in_the_bounding_set_is_reported_on_every_backend() {
     let netns = Netns::new();
     for backend in BACKENDS {
         let untouched = everything(&netns, backend);

@@ -100,7 +100,7 @@ fn rename(netns: &Netns, from: &str, to: &str) {
 }
 
 #[test]
-fn istio_nft_interfaces_may_bear_names_that_are_keywords() {
+fn istio_nft_interface_names_may_be_keywords() {
     let lab = Lab::new();
     let mut before = "eth1";
     for name in ["bridge", "meta", "set"] {

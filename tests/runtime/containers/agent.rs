@@ -133,7 +133,7 @@ fn what_the_manifests_give_the_installer_is_enough_to_repair_a_pod_and_leave_its
             conversation.go_on(1).expect("it goes on");
         }
         let log = said();
-        if log.contains("connections that are open go on past the proxy") {
+        if log.contains("open connections continue without the proxy") {
             Ok(())
         } else {
             Err(log)
@@ -144,7 +144,10 @@ fn what_the_manifests_give_the_installer_is_enough_to_repair_a_pod_and_leave_its
         log.contains("repaired pod=\"shop/web-0\"") && log.contains("2 passed, 0 failed"),
         "{log}"
     );
-    assert!(!log.contains(" ERROR ") && !log.contains("do not go on"), "{log}");
+    assert!(
+        !log.contains(" ERROR ") && !log.contains("open connections are interrupted"),
+        "{log}"
+    );
     assert!(has_rules(&netns));
     for conversation in &mut open {
         conversation.go_on(3).expect("it goes on");
