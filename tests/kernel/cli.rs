@@ -1,4 +1,4 @@
-//! The command line: where options come from, what is wrong with them, and how it is told.
+//! The command line: sources of options, mistakes in them, and error messages.
 
 use crate::SIDETRACK;
 use crate::common::{Netns, Owner, output_of};

@@ -1,4 +1,4 @@
-//! Many at once: runs on one network namespace, network namespaces at a time, runs one after the other.
+//! Concurrency: parallel runs on one network namespace, parallel network namespaces, and many runs in sequence.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -104,7 +104,7 @@ fn concurrent_applies_end_in_one_consistent_plan() {
 /// With iptables a run takes long, and tables change one after the other.
 #[test]
 fn applies_on_every_backend_at_once_end_in_one_consistent_plan() {
-    // Tables of iptables stay when they are empty, and which those are depends on who came before.
+    // Empty iptables tables stay, and which ones depends on the order of runs.
     let without_empty_tables = |(rules, beside): &Everything| (rules[1..].to_vec(), beside.clone());
     let wanted: Vec<_> = BACKENDS.into_iter().flat_map(alone).collect();
     let netns = Netns::new();
@@ -144,7 +144,7 @@ fn concurrent_applies_and_cleanups_end_in_one_plan_or_none() {
     assert!(wanted.contains(&found), "{found:#?}");
 }
 
-/// Anybody in the pod can hold the lock for ever. Then runs find tables and sets gone that they saw a moment before.
+/// Any process in the pod can hold the lock for ever. Then tables and sets may vanish between the steps of a run.
 #[test]
 fn without_lock_applies_and_cleanups_succeed_and_another_apply_repairs() {
     let netns = Netns::new();

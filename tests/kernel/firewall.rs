@@ -1,4 +1,4 @@
-//! A firewall of the namespace that drops by default: what is redirected arrives at the proxy's port, which it must accept.
+//! A firewall in the namespace with policy drop must accept the proxy's port, where redirected connections arrive.
 
 use sidetrack::types::Family;
 

@@ -1,4 +1,4 @@
-//! `kuma-init`: what Kuma's injector writes is done, proved and undone, in the place of `kumactl`.
+//! `kuma-init` in place of `kumactl`: the injector's flags are applied, validated and cleaned up.
 
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;

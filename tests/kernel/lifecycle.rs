@@ -1,4 +1,4 @@
-//! Applying again, applying something else, cleaning up; and what other programs have installed meanwhile.
+//! Repeated apply, apply of another plan, cleanup; and rules that other programs install meanwhile.
 
 use crate::cases;
 use crate::common::{Netns, output_of};
@@ -200,7 +200,7 @@ fn other_redirectors_are_named_in_a_warning() {
     assert!(!apply(&Netns::new(), "nftables", &[]).contains("WARN"));
 }
 
-/// Looking must not make legacy iptables create tables: that misleads every tool that comes later.
+/// Reading must not make legacy iptables create tables: those would mislead other tools.
 #[test]
 fn nftables_backend_creates_no_legacy_tables() {
     let netns = Netns::new();
@@ -246,7 +246,7 @@ fn cleanup_of_iptables_nft_leaves_no_empty_tables_behind() {
     let options = ["--inbound-mode", "tproxy", "--redirect-dns", "--dns-servers", "all"];
     for (theirs, expected) in [
         ("", ""),
-        // A rule, a chain, a policy, a set: whatever is in a table keeps it.
+        // A rule, a chain, a policy or a set keeps its table.
         (
             "table ip nat {
                 chain OUTPUT { type nat hook output priority -100; tcp dport 9 accept; }

@@ -1,4 +1,4 @@
-//! The lock that runs of sidetrack in one network namespace take turns by.
+//! The lock that serializes runs of sidetrack in one network namespace.
 
 use std::thread;
 

@@ -1,4 +1,4 @@
-//! What others have in the same network namespace, and what of ours they depend on.
+//! Foreign rules and routing in the same network namespace, and their dependence on our state.
 
 use sidetrack::types::{Family, InboundMode};
 
@@ -62,7 +62,7 @@ fn cleanup_keeps_address_needed_by_another_mesh() {
             .travel(&INBOUND, Family::V6)
             .unwrap_or_else(|error| panic!("{backend}: {error}"));
         let pod = sidecar.stop();
-        // It is ours all the same: once nobody needs it, it goes.
+        // It is still owned by sidetrack: cleanup removes it once no other rules need it.
         sidetrack(&pod.netns, &["cleanup", "--foreign", "istio"]).succeeded();
         assert!(!has_passthrough_address(&pod.netns), "{backend}");
     }
@@ -100,7 +100,7 @@ fn cleanup_keeps_route_used_by_foreign_rule() {
 
 const TPROXY: &[&str] = &["--inbound-mode", "tproxy"];
 
-/// With TPROXY, whatever is looked up in that table is delivered to this host: also what a foreign rule leads there.
+/// With TPROXY, packets routed by that table are delivered to this host, including those of a foreign rule.
 fn a_routing_table_that_a_foreign_rule_looks_up_is_refused(backend: &str) {
     use Caller::{App, Peer, Proxy};
     const JOURNEYS: [Journey; 3] = [

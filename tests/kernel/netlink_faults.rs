@@ -1,5 +1,5 @@
-//! Conversations with the real kernel in which one datagram goes wrong, at each place in turn: lost, cut short, marked as
-//! interrupted, late; or another process changes the ruleset at that moment.
+//! Netlink exchanges with the real kernel in which one datagram is faulty, at each place in turn: lost, truncated,
+//! marked as interrupted, late; or another process changes the ruleset at that moment.
 
 use std::cell::Cell;
 use std::process::Command;
@@ -21,30 +21,30 @@ use sidetrack::options::Settings;
 use sidetrack::plan::{Plan, Prerequisite};
 use sidetrack::types::{InboundMode, Port};
 
-/// What goes wrong.
+/// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Distortion {
     /// The receive buffer was full: the datagram is lost, which the next call reports (netlink(7), ENOBUFS).
     Lost,
-    /// The datagram is not there yet.
+    /// The datagram is late.
     Late,
     /// Half of the datagram is missing.
     Truncated,
-    /// The kernel marks it: a change has cut the list short.
+    /// The kernel marks the datagram: a change interrupted the dump.
     Interrupted,
-    /// A signal comes, twice.
+    /// A signal interrupts the call, twice.
     Signals,
     /// The datagram cannot be sent.
     NotSent,
-    /// Somebody else carries out a transaction just before.
+    /// Another process commits a transaction just before.
     Disturbed,
-    /// Somebody else takes our rules away just before.
+    /// Another process removes our rules just before.
     Flushed,
 }
 
 use Distortion::*;
 
-/// Which exchange goes wrong, counted over all sockets, and how.
+/// The faulty exchange, counted over all sockets, and its fault.
 struct Fault {
     distortion: Distortion,
     /// Exchanges from `first` up to, and without, `end`.
@@ -59,7 +59,7 @@ impl Fault {
     }
 }
 
-/// A wire to the kernel on which that happens. An exchange begins with what is sent.
+/// A transport with that fault. An exchange begins with the sent datagram.
 struct DistortedWire {
     protocol: SockProtocol,
     wire: KernelWire,
@@ -171,7 +171,7 @@ fn tproxy() -> Plan {
     plan(|settings| settings.config.inbound.mode = InboundMode::Tproxy)
 }
 
-/// A namespace in which the exchange `first` goes wrong.
+/// A namespace in which the exchange `first` is faulty.
 fn distorted(fault: &Arc<Fault>) -> Namespace {
     let open = |protocol| DistortedWire::open(protocol, fault);
     Namespace::over(
@@ -210,7 +210,7 @@ fn in_namespace(test: impl FnOnce() + Send) {
     thread::scope(|scope| scope.spawn(inside).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic));
 }
 
-/// Applies `new` on what `old` has made, with the distortion at each exchange in turn. Returns how often it has failed.
+/// Applies `new` over `old` with the distortion at each exchange in turn. Returns the number of failures.
 fn apply_with_each(distortion: Distortion, old: Option<&Plan>, new: &Plan) -> usize {
     let mut failures = 0;
     in_namespace(|| {
@@ -257,7 +257,7 @@ fn apply_with_each(distortion: Distortion, old: Option<&Plan>, new: &Plan) -> us
 
 const ALL_DISTORTIONS: [Distortion; 8] = [Lost, Late, Truncated, Interrupted, Signals, NotSent, Disturbed, Flushed];
 
-/// What an apply gets over: these are no failures of anything.
+/// The distortions that an apply must survive.
 fn may_fail(distortion: Distortion) -> bool {
     match distortion {
         Lost | Late | Truncated | NotSent => true,
@@ -345,7 +345,7 @@ fn lost_acknowledgement_is_resolved_by_reading_back() {
     }
 }
 
-/// From the transaction on nothing comes through any more.
+/// All datagrams from the transaction on are lost.
 #[test]
 fn unverifiable_transaction_is_reported_and_keeps_prerequisites() {
     in_namespace(|| {

@@ -1,4 +1,4 @@
-//! Standard output whose reader has left, and standard input that is no file.
+//! Standard output with a closed pipe, and standard input that is not a file.
 
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
@@ -75,7 +75,7 @@ fn apply_completes_on_a_closed_pipe() {
     assert_eq!(nft_state(&netns), nft_state(&reference));
 }
 
-/// What explain answers with a socket for standard input, which cannot be opened by a path.
+/// The output of explain with a socket as standard input, which cannot be opened by a path.
 fn explain_over_socket(options: &[&str], input: &str) -> Run {
     let (mut ours, theirs) = UnixStream::pair().expect("sockets");
     ours.write_all(input.as_bytes())

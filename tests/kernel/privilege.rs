@@ -1,4 +1,4 @@
-//! Capabilities that are given up.
+//! Dropped capabilities.
 
 use std::thread;
 

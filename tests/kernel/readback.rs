@@ -1,4 +1,4 @@
-//! What is installed is read back as the rules that were planned, and what somebody added is named.
+//! Installed rules are read back as planned, and foreign additions are listed.
 
 use sidetrack::backend::{Namespace, RuleBackend};
 use sidetrack::ruleset::{Action, Elements, Installed, Match, Place};
@@ -38,7 +38,7 @@ fn nftables_rules_are_read_back() {
     what_is_installed_is_read_back(RuleBackend::Nftables, cases::all_options());
 }
 
-/// Fewer cases: that applying leaves what was written is the matter of other tests.
+/// Fewer cases: other tests cover apply itself.
 #[test]
 fn iptables_rules_are_read_back() {
     for backend in [RuleBackend::IptablesNft, RuleBackend::IptablesLegacy] {
@@ -98,7 +98,7 @@ fn rules_added_by_nft_are_read_or_listed_as_unreadable() {
         said.contains(&"rule 1 of chain output: counter (\"counts\")".to_owned()),
         "{said:#?}"
     );
-    // What an anonymous set holds cannot be seen from a rule, but it can from the set.
+    // The elements of an anonymous set are listed with the set, not with the rule.
     let inbound = ruleset
         .chain("inbound")
         .expect("the chain")

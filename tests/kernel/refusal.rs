@@ -1,4 +1,4 @@
-//! Systems that cannot do what is asked: a clear message, the right exit code, and nothing changed.
+//! Unsupported systems: a clear message, the right exit code, and no change.
 
 use std::process::Command;
 
@@ -33,7 +33,7 @@ fn without_any_privilege() {
     assert_eq!(everything(&netns), before);
 }
 
-/// What containerd gives a user other than root who asks for NET_ADMIN.
+/// The capability sets that containerd gives a non-root user with NET_ADMIN.
 #[test]
 fn with_the_capability_in_the_bounding_set_alone() {
     let netns = Netns::new();

@@ -1,4 +1,4 @@
-//! Rules for a pod that runs already: its open connections go on.
+//! Rules for a running pod: its open connections continue.
 
 use std::fs;
 use std::net::IpAddr;

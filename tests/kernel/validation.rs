@@ -1,4 +1,4 @@
-//! The proof that the rules redirect, as the proxy's user makes it from inside a pod.
+//! The validation that the rules redirect, run as the proxy's user inside a pod.
 
 use std::net::{SocketAddr, TcpStream};
 use std::thread;

@@ -124,7 +124,7 @@ const FOREIGN_RULES: &[ForeignRules] = &[
         ],
     },
     ForeignRules {
-        // Wherever its rules are.
+        // In any table.
         backend: "nftables",
         options: &[],
         program: "iptables-nft-restore",

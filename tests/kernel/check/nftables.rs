@@ -1,4 +1,4 @@
-//! Drifts of our own table, of addresses and of routes.
+//! Drift of our table, of addresses and of routes.
 
 use super::{Drift, TPROXY_AND_DNS, in_sync, is_reported_and_repaired, reported, run};
 use crate::common::{Netns, output_of};
@@ -172,7 +172,7 @@ const DRIFTS: &[Drift] = &[
         reported: &["missing: the IPv6 rule `fwmark 1337 lookup 133`"],
     },
     Drift {
-        // The routes are looked for even where no rule leads to them.
+        // Routes are found even without a rule that uses them.
         options: TPROXY_AND_DNS,
         done: &[
             ("ip", "-4 rule delete fwmark 1337"),

@@ -134,7 +134,7 @@ fn without_the_capability_it_is_an_error_and_never_a_guess() {
         as_user(&[], &[]).failed(1, &["does not allow access to nf_tables", "CAP_NET_ADMIN is missing"]);
         apply(&netns, "nftables", &[]);
     }
-    // The list of legacy tables is for root alone, and looking without it would make tables.
+    // Only root may read the list of legacy tables, and reading without it would create tables.
     let net_admin = [Capability::CAP_NET_ADMIN];
     let run = as_user(&net_admin, &[]).succeeded();
     assert!(

@@ -1,4 +1,4 @@
-//! Every verb, and every way to ask for one that is refused.
+//! Every CNI verb, and every kind of refused request.
 
 use std::fs::{self, File};
 use std::process::Command;
@@ -98,7 +98,7 @@ fn check_reports_the_first_differences_and_their_number() {
     assert!(message.contains(first) && message.ends_with("; and 2 more"), "{error}");
 }
 
-/// ADD would not put them right, and where the plugin was called last they may be a firewall's.
+/// ADD would not repair them, and if the plugin runs last they may belong to a firewall.
 #[test]
 fn check_logs_foreign_rules_without_failing() {
     let netns = Netns::new();

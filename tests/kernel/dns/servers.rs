@@ -1,5 +1,5 @@
-//! Which name servers' lookups are captured: none, where nothing names any, and that is said; in another network
-//! namespace its own, not those of whoever runs the program.
+//! The name servers whose lookups are captured: none if no file lists any, with a warning; in another network
+//! namespace those of that namespace, not those of the calling process.
 
 use std::path::Path;
 use std::process::{Child, Command};
@@ -12,7 +12,7 @@ use crate::common::{Address, Netns, with_file};
 use crate::program::{BACKENDS, Run};
 use crate::sandbox::hide;
 
-/// What resolvers take no server from.
+/// Lines that resolvers ignore.
 const UNUSABLE: &[&str] = &["", "search a.b\n", "nameserver 10.99.0.1;\nnameserver localhost\n"];
 
 fn with_resolv_conf(netns: &Netns, arguments: &[&str], text: &str) -> Run {
@@ -68,7 +68,7 @@ fn options_that_name_what_there_is_not_are_said_to_have_no_effect() {
     assert!(log.contains("nothing is redirected"), "{log}");
 }
 
-/// The program as somebody runs it who is in another network namespace, whose name server is far away.
+/// The program run from another network namespace with another name server.
 fn from_elsewhere(arguments: &str, netns: &Path, namespace_s_own: &str) -> Run {
     let script = format!(
         "mount -t tmpfs tmpfs /etc; mount -t tmpfs tmpfs /run; mkdir -p /etc/netns/pod /run/netns; \

@@ -1,4 +1,4 @@
-//! The command: what it is asked, whose rules it follows, and how it tells.
+//! The command: its input, the rules it follows, and its output.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -380,7 +380,7 @@ fn colours_are_for_terminals_that_want_them() {
         drop(command);
         assert!(status.success());
         let mut seen = Vec::new();
-        // Reading from a terminal that nobody writes to any more is an error.
+        // Reading from a terminal without a writer is an error.
         let _ = File::from(terminal.master).read_to_end(&mut seen);
         String::from_utf8(seen).expect("text").replace("\r\n", "\n")
     };

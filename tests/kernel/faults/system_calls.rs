@@ -28,7 +28,7 @@ const OTHER_TPROXY: &[&str] = &[
 ];
 const CLEANUP: &[&str] = &["cleanup"];
 
-/// What a system call fails with; the kernel says so where it lacks memory, descriptors or rights.
+/// Errors of system calls for lack of memory, descriptors or permission.
 fn error_of(call: &str) -> &'static str {
     match call {
         "sendto" | "recvfrom" => "ENOBUFS",

@@ -37,7 +37,7 @@ impl Programs {
             .unwrap()
     }
 
-    /// Puts a shell script in the place of a program. In it, `$real` is the program.
+    /// Replaces a program by a shell script, in which `$real` is the program.
     fn replace(&self, name: &str, script: &str) {
         let path = self.0.join(name);
         self.delete(name);
@@ -81,7 +81,7 @@ fn failure_in_one_family_rolls_back_the_other() {
         assert_eq!(dump(variant), nothing);
 
         good.apply(&ruleset(|_| {})).unwrap();
-        // What was there comes back exactly, duplicates and all.
+        // The rollback restores the exact state, including duplicates.
         iptables(variant, "-t nat -A OUTPUT -p tcp -j SIDETRACK_OUTPUT");
         let before = dump(variant);
         let other = ruleset(|config| config.inbound.include_ports = parse_ports("").unwrap());
@@ -198,7 +198,7 @@ fn ipv6_programs_are_missed_only_when_needed() {
     });
 }
 
-/// More than a pipe holds, so that whoever writes it sees how far it was read.
+/// More than a pipe holds, so that the writer sees how far it was read.
 #[test]
 fn rules_of_which_a_program_has_not_read_all_are_not_taken_for_applied() {
     in_namespace(|variant| {
@@ -229,7 +229,7 @@ fn changes_between_reading_and_writing_cause_a_retry() {
             let (good, planned) = (Iptables::find(variant).unwrap(), ruleset(|_| {}));
             let drifted = ruleset(|config| config.inbound.include_ports = parse_ports("80").unwrap());
             good.apply(&drifted).unwrap();
-            // What the patch is to change, somebody else has replaced by something that the patch cannot change.
+            // Another process has replaced what the patch changes by something the patch cannot change.
             let disturbing = format!(
                 "n=$(cat {0} 2>/dev/null || echo 0); n=$((n + 1)); echo $n >{0}
 [ $n -gt {disturbances} ] || {1} -t nat -I SIDETRACK_OUTBOUND -p tcp --dport $n -j RETURN

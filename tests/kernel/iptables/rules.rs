@@ -1,4 +1,4 @@
-//! What is in the kernel before and after.
+//! The rules in the kernel before and after each run.
 
 use std::fs;
 use std::path::Path;
@@ -165,7 +165,8 @@ fn the_script_by_hand_gives_what_applying_gives() {
             config.outbound.exclude_uids = parse_ids("5,1000-2000", &NoAccounts).unwrap();
             config.outbound.exclude_gids = parse_ids("0-4294967294", &NoAccounts).unwrap();
             config.outbound.exclude_ports = parse_ports("1-21,80,443,65000-65535").unwrap();
-            // Servers of one family alone: the chain of the groups is there in the other one, too, and nothing leads to it.
+            // Servers of one family alone: the chain of the groups is there in the other one, too, and nothing leads to
+            // it.
             config.dns.redirect = true;
             config.dns.servers = DnsServers::parse("10.96.0.10,10.96.0.11").unwrap();
             config.outbound.include_gids = parse_ids("7,9", &NoAccounts).unwrap();

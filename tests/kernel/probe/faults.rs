@@ -1,4 +1,4 @@
-//! Rules that are missing, altered, or outrun by those of others.
+//! Rules that are missing, changed, or preceded by foreign ones.
 
 use super::{EVERYTHING, Probed, both, probe};
 use crate::common::{Netns, Owner, Pod, Server, output_of};

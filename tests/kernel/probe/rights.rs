@@ -1,4 +1,4 @@
-//! Processes with few rights: they make the probes that they may make, and say what the others take.
+//! Unprivileged processes: they run the permitted probes, and report what the others need.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! What a probe leaves behind: nothing, however it ends; and what it keeps away from.
+//! A probe leaves nothing behind, however it ends, and does not touch addresses in use.
 
 use std::process::Stdio;
 use std::thread;
@@ -9,7 +9,7 @@ use crate::SIDETRACK;
 use crate::common::{Netns, Pod, output_of};
 use crate::program::{Run, apply, feed, state};
 
-/// Links, addresses, routes and rules, as iproute2 tells them, but for those that come and go by themselves.
+/// Links, addresses, routes and rules, as iproute2 prints them, except those that change by themselves.
 fn configuration(netns: &Netns) -> String {
     let links = output_of(netns.command("ip").args(["-brief", "link"]));
     // Without their state: a new link is not up at once on a busy machine.

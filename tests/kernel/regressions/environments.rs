@@ -15,7 +15,7 @@ use crate::common::{Netns, Owner, Pod, output_of};
 use crate::program::{BACKENDS, Run, feed, nft_state, sidetrack, state};
 use crate::sandbox::with_capabilities;
 
-/// Whether somebody waits for a lock on this file (proc_locks(5)).
+/// Whether a process waits for a lock on this file (proc_locks(5)).
 fn is_waited_for(file: &fs::File) -> bool {
     let inode = format!(":{} ", file.metadata().expect("a file").ino());
     let locks = fs::read_to_string("/proc/locks").expect("the kernel's locks");
@@ -48,7 +48,7 @@ fn kuma_7141_another_iptables_that_holds_the_lock_is_waited_for() {
         assert!(begun.elapsed() < Duration::from_secs(8), "nobody waits for the lock");
         thread::yield_now();
     }
-    // Who needs no lock does not wait.
+    // A backend without the lock does not wait.
     let other = Netns::new();
     let mut command = other.command(SIDETRACK);
     Run::of(command.arg("apply").env("XTABLES_LOCKFILE", &path)).succeeded();
@@ -82,7 +82,7 @@ fn istio_48416_kuma_11038_names_are_looked_up_in_files_alone() {
     assert_eq!(calls.iter().find(asks), None);
 }
 
-/// A sandbox of mounts may not be had, and what it hides need not be looked at.
+/// Mount namespaces may be denied, and are not needed.
 #[test]
 fn istio_56569_nothing_is_mounted_or_unshared() {
     for backend in BACKENDS {
@@ -123,7 +123,7 @@ fn istio_49850_an_old_iptables_that_says_nothing_of_its_variant_is_legacy() {
     run("iptables-nft").failed(1, &["no iptables (nf_tables)"]);
 }
 
-/// Rules in the tables of iptables that iptables cannot read.
+/// Rules in iptables tables that iptables cannot read.
 const BY_NFT_ALONE: &str =
     "table ip nat { chain other { ip saddr { 192.0.2.1, 192.0.2.2 } tcp option maxseg size 5 accept; }; }";
 
@@ -175,7 +175,7 @@ fn istio_57978_no_program_of_the_image_is_needed() {
     assert_eq!(everything(&pod.netns, "nftables"), untouched);
 }
 
-/// Addresses, rules of routing and tables come and go while they are looked at.
+/// Addresses, routing rules and tables change during the observation.
 #[test]
 fn istio_55707_a_changing_namespace_can_be_observed() {
     /// Enough that the kernel needs several messages for a list, and can be interrupted between them.
@@ -206,7 +206,7 @@ fn istio_55707_a_changing_namespace_can_be_observed() {
             }
             rounds
         });
-        // The thread that moves things ends whatever becomes of the others.
+        // The changing thread ends even if the others panic.
         let outcome: Vec<Run> = (0..30)
             .map(|number| {
                 let mode = ["redirect", "tproxy"][number % 2];

@@ -1,4 +1,4 @@
-//! Rules that are there already: of the run before, of a run that ended half-way, of somebody else.
+//! Existing rules: of an earlier run, of an interrupted run, of another program.
 
 use sidetrack::types::Family;
 
@@ -16,7 +16,7 @@ fn after_one_run(backend: &str, arguments: &[&str]) -> String {
     everything(&pod.netns, backend)
 }
 
-/// What may have become of the rules: texts for `nft -f`, or for `iptables-restore --noflush` of both families.
+/// Possible changes to the rules: texts for `nft -f`, or for `iptables-restore --noflush` of both families.
 fn drifts(backend: &str) -> &'static [&'static str] {
     match backend {
         "nftables" => &[
@@ -128,7 +128,7 @@ fn sorted(text: &str) -> Vec<&str> {
     lines
 }
 
-/// Where rules of iptables, later than ours or not, say that nothing is to be redirected.
+/// With iptables rules, before or after ours, that exempt everything from redirection.
 #[test]
 fn istio_verification_foreign_rules_in_builtin_chains_stay_behind_ours() {
     let rules = "*nat\n-I OUTPUT 1 -p tcp -j ACCEPT\n-I PREROUTING 1 -p tcp -j REDIRECT --to-ports 9\nCOMMIT\n";
@@ -179,7 +179,7 @@ fn istio_56587_the_rules_of_one_family_do_not_pass_for_those_of_both() {
     }
 }
 
-/// What an earlier run, or another program, may have left under our names.
+/// Leftovers of an earlier run or of another program under our names.
 #[test]
 fn linkerd_7767_chains_that_exist_already_are_taken_over() {
     let chains = "*nat\n:SIDETRACK_OUTPUT - [0:0]\n:SIDETRACK_OUTBOUND - [0:0]\n:SIDETRACK_OLD - [0:0]\n\

@@ -1,10 +1,10 @@
-//! What went wrong elsewhere, and the tests that show that it does not here.
+//! Faults of other redirectors, and the tests that sidetrack does not have them.
 
-/// Something that went wrong with the rules of another redirector, or with their application.
+/// A fault of another redirector's rules, or of their application.
 pub struct Regression {
-    /// Who had it, and the numbers under which it was told: Istio's, or those of the tool that is named.
+    /// The project and its issue numbers: Istio's, or those of the named tool.
     pub numbers: &'static str,
-    /// What it was.
+    /// The fault.
     pub broke: &'static str,
     /// Tests: `path::name`, or `path::start*` for one on each backend, or the name of a case whose connections are
     /// tried on each backend.
@@ -19,7 +19,7 @@ const fn row(numbers: &'static str, broke: &'static str, shown_by: &'static [&'s
     }
 }
 
-/// All of them, by what they are about.
+/// All faults, by subject.
 pub const REGRESSIONS: &[Regression] = &[
     // Where traffic goes.
     row(
