@@ -1,4 +1,4 @@
-//! Logging what was applied: once, in full. Whoever reads an init container's log has nothing else.
+//! Logs what was applied, once and in full: the log of an init container is all that its reader has.
 
 use std::fmt::Display;
 
@@ -15,8 +15,8 @@ use crate::render;
 use crate::ruleset::TcpState;
 use crate::types::{DnsServers, Families, Family, InboundMode, IpFamily, Number, Ranges};
 
-/// Logs which options have no effect on a plan, in the network namespace of this thread. Whoever gave them would take it
-/// for granted that they have.
+/// Logs which options have no effect on a plan, in the network namespace of this thread; their user expects that
+/// they have.
 pub fn warn_of_idle_options(config: &Config, facts: &Facts, plan: &Plan) {
     for idle in plan::idle(config, facts, plan) {
         tracing::warn!("{idle}");
@@ -33,7 +33,7 @@ pub fn warn_of_idle_options(config: &Config, facts: &Facts, plan: &Plan) {
     }
 }
 
-/// Logs a plan that was put in place, with what it was made from: one event. The rules follow at level `debug`.
+/// Logs an applied plan and its inputs as one event. The rules follow at level `debug`.
 pub fn log(config: &Config, facts: &Facts, plan: &Plan, backend: RuleBackend, applied: &Applied) {
     let Config {
         proxy,
@@ -45,8 +45,8 @@ pub fn log(config: &Config, facts: &Facts, plan: &Plan, backend: RuleBackend, ap
     } = config;
     let message = match applied.change {
         Change::Created => "traffic is redirected now",
-        Change::Replaced => "the redirection was replaced by this one",
-        Change::Unchanged => "traffic was redirected like this already",
+        Change::Replaced => "the previous redirection is replaced",
+        Change::Unchanged => "traffic is already redirected this way",
     };
     let families: Vec<String> = plan.ruleset.families.iter().map(|family| family.to_string()).collect();
     let tproxy = inbound.mode == InboundMode::Tproxy;
@@ -93,7 +93,7 @@ pub fn log(config: &Config, facts: &Facts, plan: &Plan, backend: RuleBackend, ap
     log_survivors(&applied.survivors);
     if applied.change == Change::Unchanged {
         for missing in &applied.added {
-            tracing::warn!(%missing, "this was missing and has been put back");
+            tracing::warn!(%missing, "restored what was missing");
         }
     }
     if tracing::enabled!(Level::DEBUG) {
@@ -105,17 +105,17 @@ fn log_survivors(Survivors { open, disturbed }: &Survivors) {
     match (open, disturbed) {
         (Some(0), _) => {}
         (open, Some(why)) => {
-            let open = open.map_or_else(|| "it cannot be seen how many".to_owned(), |open| open.to_string());
-            tracing::warn!(open_connections = open, why, "open connections do not go on");
+            let open = open.map_or_else(|| "unknown".to_owned(), |open| open.to_string());
+            tracing::warn!(open_connections = open, why, "open connections are interrupted");
         }
         (Some(open), None) => tracing::info!(
             open_connections = open,
             setting = format!("{LOOSE} = 0"),
-            "connections that are open go on past the proxy until they end"
+            "open connections continue without the proxy until they end"
         ),
         (None, None) => tracing::info!(
             setting = format!("{LOOSE} = 0"),
-            "if connections are open, they go on past the proxy until they end"
+            "open connections, if any, continue without the proxy until they end"
         ),
     }
 }
@@ -127,12 +127,12 @@ fn log_half_closed(half_closed: &HalfClosed) {
         HalfClosed::BySettings {
             why: why @ NoTimeouts::InKernel,
         } => {
-            tracing::warn!(%why, settings, "timeouts of half-closed connections are settings here, not rules");
+            tracing::warn!(%why, settings, "timeouts of half-closed connections are set by sysctl, not by rules");
         }
         HalfClosed::BySettings {
             why: why @ NoTimeouts::InIptables,
         } => {
-            tracing::info!(%why, settings, "timeouts of half-closed connections are settings here, not rules");
+            tracing::info!(%why, settings, "timeouts of half-closed connections are set by sysctl, not by rules");
         }
         HalfClosed::NotAsPlanned { why, error } => tracing::warn!(
             %why,
@@ -142,7 +142,7 @@ fn log_half_closed(half_closed: &HalfClosed) {
     }
 }
 
-/// Why these families are redirected.
+/// The reason for these families.
 fn why(config: &Config, facts: &Facts, families: Families) -> &'static str {
     let wanted = config.general.ip_family;
     let v6 = families.contains(Family::V6);
@@ -158,7 +158,7 @@ fn why(config: &Config, facts: &Facts, families: Families) -> &'static str {
         (IpFamily::Auto, Ipv6::Usable) => "auto, and the pod can use IPv6",
         (IpFamily::Auto, Ipv6::OffOnLoopback { .. }) => "auto, and IPv6 may be switched on later",
         (IpFamily::Auto, Ipv6::Absent) => "auto, and the kernel has no IPv6",
-        (IpFamily::Ipv4 | IpFamily::Ipv6 | IpFamily::Dual, _) => "as asked for",
+        (IpFamily::Ipv4 | IpFamily::Ipv6 | IpFamily::Dual, _) => "as configured",
     }
 }
 
@@ -169,12 +169,12 @@ fn servers(servers: &DnsServers, facts: &Facts) -> String {
     }
 }
 
-/// A set of numbers; nothing where it is empty.
+/// A set of numbers as text; `None` if empty.
 fn ranges<N: Number>(ranges: &Ranges<N>) -> Option<String> {
     (!ranges.is_empty()).then(|| ranges.to_string())
 }
 
-/// The items of a list; nothing where none has a text.
+/// The items of a list as text; `None` if all are empty.
 fn list(items: impl IntoIterator<Item = impl Display>) -> Option<String> {
     let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
     let text = items.join(",");

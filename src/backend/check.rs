@@ -1,4 +1,4 @@
-//! Comparing what is installed with a plan. Changes nothing.
+//! Compares the installed state with a plan, read-only.
 
 use std::fmt;
 
@@ -11,14 +11,14 @@ use crate::linux::route::Sharing;
 use crate::plan::{Plan, Prerequisite};
 use crate::types::{Backend, Family};
 
-/// How what is installed compares with a plan.
+/// The installed state in relation to a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It is the same.
+    /// Exactly as planned.
     InSync,
-    /// There are no rules of ours.
+    /// No rules owned by sidetrack.
     Absent,
-    /// There are others, or more, or what they need is missing; or rules of others are in the way.
+    /// Other or more rules, missing prerequisites, or foreign rules that interfere.
     Drifted,
 }
 
@@ -32,25 +32,25 @@ impl fmt::Display for State {
     }
 }
 
-/// What comparing found.
+/// The result of a comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// How it compares.
+    /// The overall result.
     pub state: State,
-    /// Where rules of ours are: one, where all is well.
+    /// The backends that hold our rules: one, if all is well.
     pub backends: Vec<RuleBackend>,
-    /// Each difference. Where the state is [`State::Absent`], only what is somebody else's.
+    /// All differences; with [`State::Absent`], only the foreign ones.
     pub differences: Vec<Difference>,
 }
 
 impl Namespace {
-    /// Compares this network namespace with `plan`, as it would be applied with `backend`. Changes nothing.
+    /// Compares this network namespace with `plan` as `backend` would apply it, read-only.
     ///
     /// # Errors
-    /// The system did not answer, or may not be looked at.
+    /// The kernel did not answer, or does not permit reading.
     pub fn check(&mut self, plan: &Plan, backend: Backend, observed: &Observed) -> Result<Report, KernelError> {
-        // What may not be seen was passed over by whoever observed.
-        match self.nftables().and_then(Nftables::answers) {
+        // The observation skips what it may not read, so permission is checked here.
+        match self.nftables().and_then(Nftables::check_available) {
             Ok(()) | Err(NftablesError::Unsupported { .. }) => {}
             Err(error) => return Err(error.into()),
         }
@@ -60,21 +60,25 @@ impl Namespace {
         let holds_rules = |backend: &RuleBackend| observed.holds_rules(*backend);
         let backends: Vec<RuleBackend> = RuleBackend::ALL.into_iter().filter(holds_rules).collect();
         let wanted = candidates(backend);
-        let right = wanted.iter().copied().find(|backend| backends.contains(backend));
+        let usable = wanted.iter().copied().find(|backend| backends.contains(backend));
         let mut differences = Vec::new();
         if !backends.is_empty() {
-            differences.extend(misplaced(wanted[0], right, &backends));
-            differences.extend(match right {
+            differences.extend(misplaced(wanted[0], usable, &backends));
+            differences.extend(match usable {
                 Some(backend) => self.rules(backend)?.differences(&plan.ruleset)?,
                 None => Vec::new(),
             });
             differences.extend(self.differences_besides_rules(plan, observed)?);
         }
-        let places = match right.unwrap_or(wanted[0]) {
+        let places = match usable.unwrap_or(wanted[0]) {
             RuleBackend::Nftables => drift::places(&plan.ruleset),
             RuleBackend::IptablesNft | RuleBackend::IptablesLegacy => drift::places_in_iptables(&plan.ruleset),
         };
-        differences.extend(drift::in_front(&plan.ruleset, &places, &self.others_in_front(&places)?));
+        differences.extend(drift::in_front(
+            &plan.ruleset,
+            &places,
+            &self.foreign_in_front(&places)?,
+        ));
         differences.extend(drift::redirectors(observed.all_chains()));
         let state = match (backends.is_empty(), differences.is_empty()) {
             (true, _) => State::Absent,
@@ -90,21 +94,21 @@ impl Namespace {
 
     fn differences_besides_rules(&mut self, plan: &Plan, observed: &Observed) -> Result<Vec<Difference>, KernelError> {
         let wanted = Prerequisite::of(plan);
-        // Routes whose rule is gone were not looked for by whoever observed.
-        let mut ours = observed.prerequisites();
+        // The observation does not include routes whose rule is gone.
+        let mut installed = observed.prerequisites();
         let routes = self.route()?.routes()?;
-        ours.extend(
+        installed.extend(
             routes
                 .into_iter()
                 .filter(|route| !observed.policy_routing.contains(route)),
         );
         for what in &wanted {
-            if !ours.contains(what) && self.route()?.is_of_others(*what)? {
-                ours.push(*what);
+            if !installed.contains(what) && self.route()?.is_foreign(*what)? {
+                installed.push(*what);
             }
         }
-        // What others need stays where a plan does without it.
-        ours.retain(|what| wanted.contains(what) || observed.needed_by_others(*what).is_none());
+        // Prerequisites that foreign rules need stay, even if the plan has no use for them.
+        installed.retain(|what| wanted.contains(what) || observed.foreign_user_of(*what).is_none());
         let mut differences = self.shared_tables(&wanted, observed)?;
         if plan.marks_v4()
             && let Some(discards) = self.discards_marked()
@@ -118,11 +122,11 @@ impl Namespace {
             ));
         }
         let things = |all: &[Prerequisite]| all.iter().map(thing).collect::<Vec<_>>();
-        differences.extend(drift::things(&things(&wanted), &things(&ours)));
+        differences.extend(drift::things(&things(&wanted), &things(&installed)));
         Ok(differences)
     }
 
-    /// What others have to do with the routing tables that are to be ours alone.
+    /// Foreign use of the routing tables that must be ours alone.
     fn shared_tables(&mut self, wanted: &[Prerequisite], observed: &Observed) -> Result<Vec<Difference>, KernelError> {
         let mut differences = Vec::new();
         let mut foreign = |subject, sharing: Sharing| {
@@ -146,21 +150,21 @@ impl Namespace {
         Ok(differences)
     }
 
-    /// The base chains of others that come before ours.
-    fn others_in_front(&mut self, ours: &[Place]) -> Result<Vec<BaseChain>, KernelError> {
-        let mut others = match self.nftables().and_then(|nftables| nftables.in_front(ours)) {
+    /// Foreign base chains that come before ours.
+    fn foreign_in_front(&mut self, ours: &[Place]) -> Result<Vec<BaseChain>, KernelError> {
+        let mut chains = match self.nftables().and_then(|nftables| nftables.in_front(ours)) {
             Err(NftablesError::Unsupported { .. }) => Vec::new(),
-            others => others?,
+            chains => chains?,
         };
-        others.extend(legacy::base_chains()?.into_iter().flatten());
-        Ok(others)
+        chains.extend(legacy::base_chains()?.into_iter().flatten());
+        Ok(chains)
     }
 }
 
-/// Rules of ours that are elsewhere than in the `right` place; or in the one that is `wanted`, where there are none in
-/// any that would do.
-fn misplaced(wanted: RuleBackend, right: Option<RuleBackend>, found: &[RuleBackend]) -> Vec<Difference> {
-    let difference = |backend: &RuleBackend| match right {
+/// Our rules in other backends than the `usable` one, or, if no usable backend holds any, in other backends than the
+/// one that is `wanted`.
+fn misplaced(wanted: RuleBackend, usable: Option<RuleBackend>, found: &[RuleBackend]) -> Vec<Difference> {
+    let difference = |backend: &RuleBackend| match usable {
         Some(_) => Difference::new(Kind::Extra, Subject::Backend, None, Some(backend.to_string())),
         None => Difference::new(
             Kind::Changed,
@@ -171,7 +175,7 @@ fn misplaced(wanted: RuleBackend, right: Option<RuleBackend>, found: &[RuleBacke
     };
     found
         .iter()
-        .filter(|backend| Some(**backend) != right)
+        .filter(|backend| Some(**backend) != usable)
         .map(difference)
         .collect()
 }

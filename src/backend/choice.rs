@@ -1,4 +1,4 @@
-//! Which backend writes the rules: the one place where that is chosen.
+//! Chooses the backend that writes the rules. No other place does.
 
 use std::fmt;
 
@@ -9,19 +9,19 @@ use super::nftables::{Nftables, NftablesError};
 use super::{KernelError, Observed};
 use crate::types::Backend;
 
-/// Where rules can be.
+/// A place for rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RuleBackend {
     /// Our own table of nf_tables.
     Nftables,
-    /// The tables that iptables-nft shares with others.
+    /// The tables that iptables-nft shares with other programs.
     IptablesNft,
     /// The tables of legacy iptables.
     IptablesLegacy,
 }
 
 impl RuleBackend {
-    /// Each of them.
+    /// Every backend.
     pub const ALL: [Self; 3] = [Self::Nftables, Self::IptablesNft, Self::IptablesLegacy];
 }
 
@@ -45,7 +45,7 @@ pub fn candidates(wanted: Backend) -> &'static [RuleBackend] {
     }
 }
 
-/// The backend whose rules count, of those that hold some: the first, where an option does not name one. The others are
+/// The backend whose rules are used, among those that hold rules: the first, if no option names one. The others are
 /// logged.
 pub fn holding(wanted: Backend, observed: &Observed) -> Option<RuleBackend> {
     let holding: Vec<RuleBackend> = RuleBackend::ALL
@@ -55,27 +55,27 @@ pub fn holding(wanted: Backend, observed: &Observed) -> Option<RuleBackend> {
     let is_wanted = |backend: &RuleBackend| wanted == Backend::Auto || candidates(wanted).contains(backend);
     let followed = holding.iter().copied().find(is_wanted);
     for left_out in holding.iter().filter(|backend| Some(**backend) != followed) {
-        tracing::warn!(backend = %left_out, "there are rules of ours here too, and they are not followed; see --backend");
+        tracing::warn!(backend = %left_out, "rules owned by sidetrack in this backend are ignored; see --backend");
     }
     followed
 }
 
-/// What was done with the backend that was chosen.
+/// A result, with the backend that was chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chosen<T> {
-    /// The backend.
+    /// The chosen backend.
     pub backend: RuleBackend,
-    /// What was done.
+    /// The result.
     pub done: T,
-    /// Why it is not the preferred one.
+    /// Why the preferred backend was not used, if so.
     pub fallback: Option<String>,
 }
 
-/// Attempts something with the preferred backend; with the next one only where the kernel lacks what the first needs.
-/// `kernel_error` takes the kernel's own error out of one of the attempt's, where it is one.
+/// Runs an attempt with the preferred backend; with the next one only if the kernel lacks what the first needs.
+/// `kernel_error` extracts the kernel's error from an error of the attempt, if it holds one.
 ///
 /// # Errors
-/// What the attempt failed with; where both failed, both.
+/// The error of the attempt; if both attempts failed, both errors.
 pub fn choose<T, E: From<KernelError>>(
     wanted: Backend,
     kernel_error: fn(E) -> Result<KernelError, E>,
@@ -108,10 +108,10 @@ pub fn choose<T, E: From<KernelError>>(
     unreachable!("the last candidate returns")
 }
 
-/// Says whether network namespaces could be programmed from here, as far as that can be told without doing so.
+/// Checks whether rules could be applied from this process, as far as that can be known without applying any.
 ///
 /// # Errors
-/// What is missing, in words.
+/// A description of what is missing.
 pub fn ready(wanted: Backend) -> Result<(), String> {
     for capability in [Capability::CAP_SYS_ADMIN, Capability::CAP_NET_ADMIN] {
         if !caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false) {
@@ -120,7 +120,7 @@ pub fn ready(wanted: Backend) -> Result<(), String> {
     }
     let usable = |backend| -> Result<(), KernelError> {
         match backend {
-            RuleBackend::Nftables => Nftables::open()?.answers()?,
+            RuleBackend::Nftables => Nftables::open()?.check_available()?,
             RuleBackend::IptablesNft => drop(Iptables::find(Variant::Nft)?),
             RuleBackend::IptablesLegacy => drop(Iptables::find(Variant::Legacy)?),
         }

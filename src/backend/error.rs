@@ -1,4 +1,4 @@
-//! What can go wrong in a network namespace.
+//! Errors of the backends.
 
 use thiserror::Error;
 
@@ -9,7 +9,7 @@ use crate::linux::privilege;
 use crate::linux::route::RouteError;
 use crate::linux::sysctl::SysctlError;
 
-/// What the system could not do.
+/// A failure to read or change a network namespace.
 #[derive(Debug, Error)]
 pub enum KernelError {
     /// The nftables backend.
@@ -21,7 +21,7 @@ pub enum KernelError {
     /// Addresses and policy routing.
     #[error(transparent)]
     Route(#[from] RouteError),
-    /// Neither the kernel's nf_tables nor legacy iptables will do.
+    /// Neither nf_tables nor legacy iptables is usable.
     #[error("no backend can write the rules; iptables-legacy: {legacy}; nftables: {nftables}")]
     NoBackend {
         /// Why not nf_tables.
@@ -29,7 +29,7 @@ pub enum KernelError {
         /// Why not legacy iptables.
         legacy: Box<KernelError>,
     },
-    /// The rules of legacy iptables may be there or not: without a list of its tables, looking would create them.
+    /// The rules of legacy iptables cannot be read: without the list of existing tables, reading would create them.
     #[error(
         "cannot see which tables legacy iptables has: /proc/net/ip_tables_names or a table cannot be read here. \
          Run as root, where /proc is mounted"
@@ -41,21 +41,21 @@ pub enum KernelError {
     /// The tables of legacy iptables.
     #[error(transparent)]
     Legacy(#[from] LegacyError),
-    /// The new rules are in force, and not all that had to go went.
+    /// The new rules are in force, but some of the previous state could not be removed.
     #[error(
-        "the new rules are in force, but what was there before could not all be removed: {}. Apply again",
+        "the new rules are in force, but part of the previous state could not be removed: {}. Apply again",
         listed(.0)
     )]
     LeftOver(Vec<KernelError>),
-    /// Something failed, and what had been done before could not be undone.
-    #[error("{cause}; undoing what had been done before failed too: {undo}. Run `sidetrack cleanup` and apply again")]
+    /// A step failed, and rolling back the earlier steps failed too.
+    #[error("{cause}; rolling back the earlier changes failed too: {undo}. Run `sidetrack cleanup` and apply again")]
     NotUndone {
-        /// What failed first.
+        /// The failed step.
         cause: Box<KernelError>,
-        /// What failed then.
+        /// The failed rollback.
         undo: Box<KernelError>,
     },
-    /// Several things failed; the others were done.
+    /// Several steps failed; the others succeeded.
     #[error("{}", listed(.0))]
     Several(Vec<KernelError>),
 }
@@ -65,13 +65,13 @@ fn listed(errors: &[KernelError]) -> String {
 }
 
 impl KernelError {
-    /// What to do where privileges are missing.
+    /// Advice for missing privileges.
     pub fn advice(&self) -> Option<String> {
         match self {
             Self::Nftables(NftablesError::NotPermitted(_)) | Self::Route(RouteError::NotPermitted(_)) => {
                 Some(privilege::advice())
             }
-            Self::Iptables(error) if error.is_refusal() => Some(privilege::advice()),
+            Self::Iptables(error) if error.is_permission_denied() => Some(privilege::advice()),
             Self::NotUndone { cause, .. } => cause.advice(),
             Self::Several(errors) | Self::LeftOver(errors) => errors.iter().find_map(Self::advice),
             Self::Nftables(_)
@@ -84,7 +84,7 @@ impl KernelError {
         }
     }
 
-    /// Why the kernel has no nf_tables that will do, where that is what failed.
+    /// The error, if the kernel lacks nf_tables or a part of it.
     pub fn unsupported(&self) -> Option<&NftablesError> {
         match self {
             Self::Nftables(error @ NftablesError::Unsupported { .. }) => Some(error),
@@ -97,7 +97,7 @@ impl KernelError {
         matches!(self, Self::Nftables(error) if error.lacks_timeouts())
     }
 
-    /// Whether rules may have been changed all the same. Then they may need what was added for them.
+    /// Whether rules may have changed despite the error. Then they may need the prerequisites that were added.
     pub fn may_have_changed_rules(&self) -> bool {
         match self {
             Self::Nftables(error) => matches!(error, NftablesError::Unanswered(_)),

@@ -1,4 +1,4 @@
-//! A network namespace in memory: it holds what was put there, and fails where it is told to.
+//! A fake network namespace in memory, with injected failures.
 
 use std::collections::HashMap;
 use std::io;
@@ -16,7 +16,7 @@ use crate::linux::sysctl::SysctlError;
 use crate::plan::Prerequisite;
 use crate::ruleset::{Ruleset, Timeouts};
 
-/// Something done to the namespace.
+/// An operation on the namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     Add(Prerequisite),
@@ -25,19 +25,19 @@ pub enum Operation {
     RemoveRules(RuleBackend),
 }
 
-/// What a namespace holds.
+/// The state of a namespace.
 pub type State = (Vec<Prerequisite>, Vec<Prerequisite>, HashMap<RuleBackend, Ruleset>);
 
 /// The namespace.
 pub struct Fake {
     pub nftables_supported: bool,
-    /// How many connections are open, where that can be seen.
+    /// The number of open connections; `None` if it cannot be read.
     pub open: Option<usize>,
-    /// Whether the kernel picks up connections in the middle.
+    /// The value of the sysctl `nf_conntrack_tcp_loose`.
     pub loose: String,
-    /// What others have added.
+    /// Prerequisites added by other programs.
     pub foreign: Vec<Prerequisite>,
-    /// Everything that succeeded, in order.
+    /// The operations that succeeded, in order.
     pub done: Vec<Operation>,
     ours: Vec<Prerequisite>,
     rules: HashMap<RuleBackend, Ruleset>,
@@ -66,8 +66,8 @@ impl Fake {
         self.failing.push(operation);
     }
 
-    /// The operation will be done and fail all the same, once.
-    pub fn lose_answer_to(&mut self, operation: Operation) {
+    /// The operation succeeds but reports a failure, once.
+    pub fn lose_acknowledgement_of(&mut self, operation: Operation) {
         self.unanswered.push(operation);
     }
 
@@ -88,10 +88,10 @@ impl Fake {
             Prerequisite::Address(address) => Some(*address),
             Prerequisite::Rule { .. } | Prerequisite::Route { .. } => None,
         });
-        // As the real one does: the rules, and, where there are any, the routes.
-        let mut policy_routing = self.ours_that(|what| matches!(what, Prerequisite::Rule { .. }));
+        // Like the real one: the rules, and the routes only if there are rules.
+        let mut policy_routing = self.owned(|what| matches!(what, Prerequisite::Rule { .. }));
         if !policy_routing.is_empty() {
-            policy_routing.extend(self.ours_that(|what| matches!(what, Prerequisite::Route { .. })));
+            policy_routing.extend(self.owned(|what| matches!(what, Prerequisite::Route { .. })));
         }
         let legacy = chain(RuleBackend::IptablesLegacy, "nat (legacy iptables)", "SIDETRACK_OUTPUT");
         Observed {
@@ -103,7 +103,7 @@ impl Fake {
                     v6: true,
                     v6_link_local: true,
                 },
-                our_addresses: addresses.collect(),
+                own_addresses: addresses.collect(),
             },
             policy_routing,
             foreign_rules: Vec::new(),
@@ -113,8 +113,8 @@ impl Fake {
         }
     }
 
-    fn ours_that(&self, are: fn(&Prerequisite) -> bool) -> Vec<Prerequisite> {
-        self.ours.iter().copied().filter(are).collect()
+    fn owned(&self, is_wanted: fn(&Prerequisite) -> bool) -> Vec<Prerequisite> {
+        self.ours.iter().copied().filter(is_wanted).collect()
     }
 
     fn attempt(&mut self, operation: Operation) -> Result<(), KernelError> {
@@ -165,9 +165,9 @@ impl Kernel for Fake {
     }
 
     fn prerequisites(&mut self) -> Result<Vec<Prerequisite>, KernelError> {
-        let rules = self.ours_that(|what| matches!(what, Prerequisite::Rule { .. }));
-        let routes = self.ours_that(|what| matches!(what, Prerequisite::Route { .. }));
-        let addresses = self.ours_that(|what| matches!(what, Prerequisite::Address(_)));
+        let rules = self.owned(|what| matches!(what, Prerequisite::Rule { .. }));
+        let routes = self.owned(|what| matches!(what, Prerequisite::Route { .. }));
+        let addresses = self.owned(|what| matches!(what, Prerequisite::Address(_)));
         Ok([rules, routes, addresses].concat())
     }
 

@@ -1,4 +1,4 @@
-//! Removing what another mesh's own programs have installed.
+//! Removes the rules that another mesh's own programs installed.
 
 use super::iptables::{Iptables, IptablesError, Variant};
 use super::{KernelError, Namespace, Observed};
@@ -7,10 +7,10 @@ use crate::mesh::Mesh;
 use crate::plan::Prerequisite;
 use crate::types::{Family, Mark, RouteTable};
 
-/// What was removed of a mesh's.
+/// What was removed of a mesh.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RemovedForeign {
-    /// Where there were rules in the tables of iptables.
+    /// The backends and families whose iptables tables held rules.
     pub iptables: Vec<(Variant, Family)>,
     /// Its tables of nf_tables.
     pub tables: Vec<String>,
@@ -22,7 +22,7 @@ impl Namespace {
     /// Removes the rules of `mesh`, on every backend, and its policy routing; nothing else.
     ///
     /// # Errors
-    /// The system cannot or may not. What was removed before stays so.
+    /// Removal failed or is not permitted. What was removed before stays removed.
     pub fn remove_rules_of(&mut self, mesh: &Mesh, observed: &Observed) -> Result<RemovedForeign, KernelError> {
         let mut removed = RemovedForeign::default();
         let own = |chain: &&InstalledChain| mesh.owns_chain(&chain.chain);
@@ -49,28 +49,28 @@ impl Namespace {
         }
         let tables = mesh.own_tables(&observed.chains);
         if !tables.is_empty() {
-            removed.tables = self.nftables()?.remove_tables_of_others(&tables)?;
+            removed.tables = self.nftables()?.remove_foreign_tables(&tables)?;
         }
         if removed.iptables.iter().any(|(variant, _)| *variant == Variant::Nft) {
-            let shared = observed.tables_of_iptables(|chain| mesh.owns_chain(chain));
+            let shared = observed.iptables_nft_tables(|chain| mesh.owns_chain(chain));
             self.remove_empty_tables(&shared);
         }
         let numbers = mesh.policy_routing;
         if let Some((mark, table)) = numbers.and_then(|(mark, table)| Mark::new(mark).zip(RouteTable::new(table))) {
-            removed.policy_routing = self.route()?.remove_of_others(mark, table)?;
+            removed.policy_routing = self.route()?.remove_foreign(mark, table)?;
         }
         Ok(removed)
     }
 
-    /// Removes those of the tables of iptables-nft of these names that have become empty: iptables makes them when they are
-    /// needed. One that was there before and empty goes too; nobody can tell the two apart, and neither does anything.
+    /// Removes the iptables-nft tables with these names that are empty now: iptables creates them on demand. A table
+    /// that was empty before is removed too: the two cannot be told apart, and neither has an effect.
     pub fn remove_empty_tables(&mut self, tables: &[String]) {
         let result = self
             .nftables()
             .and_then(|nftables| nftables.remove_empty_tables(tables));
         match result {
-            Ok(removed) => tracing::debug!(tables = removed.join(", "), "empty tables of iptables were removed"),
-            Err(error) => tracing::debug!(%error, "empty tables of iptables stay"),
+            Ok(removed) => tracing::debug!(tables = removed.join(", "), "removed empty iptables tables"),
+            Err(error) => tracing::debug!(%error, "empty iptables tables could not be removed"),
         }
     }
 }

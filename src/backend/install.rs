@@ -1,4 +1,4 @@
-//! In which order a plan is put in place and taken away, and what is undone where something fails.
+//! The order in which a plan is applied and removed, and the rollback after a failure.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -13,44 +13,44 @@ use crate::plan::{Plan, Prerequisite};
 use crate::ruleset::Ruleset;
 use crate::types::Backend;
 
-/// What applying a plan did.
+/// The result of applying a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
-    /// What was done about the rules.
+    /// The change to the rules.
     pub change: Change,
-    /// What they need, as far as it was not there yet.
+    /// The prerequisites that were missing before.
     pub added: Vec<Prerequisite>,
-    /// How half-closed connections are remembered.
+    /// The source of the timeouts of half-closed connections.
     pub half_closed: HalfClosed,
-    /// The connections that were open before there were rules.
+    /// The connections that were open before the rules.
     pub survivors: Survivors,
 }
 
-/// Who says for how long the kernel remembers half-closed connections.
+/// The source of the timeouts that conntrack applies to half-closed connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HalfClosed {
-    /// The rules, or nobody where the plan leaves it to the kernel.
+    /// The rules, or the kernel's defaults if the plan sets none.
     AsPlanned,
-    /// Not the rules: `why`. The kernel's settings for all connections of the namespace were raised instead.
+    /// The sysctls for all connections of the namespace, raised because rules cannot set timeouts.
     BySettings {
-        /// Why not the rules.
+        /// Why rules cannot set timeouts.
         why: NoTimeouts,
     },
-    /// The kernel's settings, as they are: `why`.
+    /// The unchanged sysctls: neither rules nor sysctls could be set.
     NotAsPlanned {
-        /// Why not the rules.
+        /// Why rules cannot set timeouts.
         why: NoTimeouts,
-        /// Why the settings could not be raised.
+        /// Why the sysctls could not be raised.
         error: String,
     },
 }
 
-/// Why rules have no timeouts.
+/// Why rules cannot set timeouts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoTimeouts {
-    /// The kernel has no objects for them.
+    /// The kernel has no ct timeout objects.
     InKernel,
-    /// The backend cannot make any.
+    /// iptables cannot create ct timeout objects.
     InIptables,
 }
 
@@ -58,23 +58,23 @@ impl fmt::Display for NoTimeouts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::InKernel => {
-                "this kernel has no ct timeout objects: they take the module nft_ct and CONFIG_NF_CONNTRACK_TIMEOUT"
+                "this kernel has no ct timeout objects: they need the module nft_ct and CONFIG_NF_CONNTRACK_TIMEOUT"
             }
-            Self::InIptables => "iptables cannot give connections timeouts by itself",
+            Self::InIptables => "iptables cannot set connection timeouts",
         })
     }
 }
 
-/// What cleaning up removed.
+/// The result of a cleanup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Removed {
-    /// Where there were rules of ours.
+    /// The backends whose rules were removed.
     pub rules: Vec<RuleBackend>,
-    /// The addresses that we had put on the loopback interface.
+    /// The addresses removed from the loopback interface.
     pub addresses: Vec<Ipv6Addr>,
-    /// Our rules of policy routing and their routes.
+    /// The policy routing rules and routes that were removed.
     pub policy_routing: Vec<Prerequisite>,
-    /// What stays, since others need it: each with who.
+    /// What was kept because foreign rules need it, each with its user.
     pub kept: Vec<(Prerequisite, String)>,
 }
 
@@ -87,7 +87,7 @@ impl Removed {
     }
 }
 
-/// Puts a plan in place, with the backend that `wanted` leads to.
+/// Applies a plan with a backend that `wanted` allows.
 ///
 /// # Errors
 /// See [`apply_with`].
@@ -100,12 +100,12 @@ pub fn apply(
     choose(wanted, Ok, |backend| apply_with(kernel, plan, backend, observed))
 }
 
-/// Puts a plan in place with one backend: first what redirected packets will need, then the rules, at one instant;
-/// last, what earlier plans have left and this one does not want. On failure everything is as it was, unless the error
-/// says otherwise.
+/// Applies a plan with one backend: first the prerequisites of redirected packets, then the rules, atomically; last, it
+/// removes what earlier plans left and this one does not need. After a failure everything is as before, unless the
+/// error says otherwise.
 ///
 /// # Errors
-/// The system cannot or may not.
+/// A step failed or is not permitted.
 pub fn apply_with(
     kernel: &mut dyn Kernel,
     plan: &Plan,
@@ -127,7 +127,7 @@ pub fn apply_with(
     let result = add(kernel, &wanted, &mut added).and_then(|()| apply_rules(kernel, &plan.ruleset, backend, installed));
     let (change, half_closed) = match result {
         Ok(done) => done,
-        // Rules that may be in force may need what was added. Where they are not, it does no harm.
+        // The rules may be in force and need the prerequisites. If they are not, those do no harm.
         Err(cause) if cause.may_have_changed_rules() => return Err(cause),
         Err(cause) => return Err(undo(kernel, &wanted, observed, &open, cause)),
     };
@@ -140,12 +140,12 @@ pub fn apply_with(
     }
     let mut stale = observed.prerequisites();
     stale.retain(|what| !wanted.contains(what));
-    // Routes go before their rules. Where one cannot be removed, its rule stays: that is how the next run finds it.
+    // Routes are removed before their rules. If that fails, the rule stays: the next run finds the route by it.
     left_over.extend(
         stale
             .into_iter()
             .rev()
-            .find_map(|what| match observed.needed_by_others(what) {
+            .find_map(|what| match observed.foreign_user_of(what) {
                 Some(_) => None,
                 None => kernel.remove(what).err(),
             }),
@@ -162,7 +162,8 @@ pub fn apply_with(
     }
 }
 
-/// Takes away all that is ours, on every backend: the rules first, then what they needed. Rules that stay keep that.
+/// Removes everything owned by sidetrack from every backend: first the rules, then their prerequisites. If rules stay,
+/// the prerequisites stay too.
 ///
 /// # Errors
 /// Everything that could not be removed.
@@ -171,7 +172,7 @@ pub fn cleanup(kernel: &mut dyn Kernel, observed: &Observed) -> Result<Removed, 
     for backend in RuleBackend::ALL {
         let seen = observed.holds_rules(backend);
         let possible = match backend {
-            // Asking costs nothing, and the kernel knows who may not.
+            // The request is cheap, and its answer shows whether it is permitted.
             RuleBackend::Nftables => true,
             RuleBackend::IptablesNft => seen,
             RuleBackend::IptablesLegacy => seen || observed.legacy.is_none(),
@@ -189,13 +190,13 @@ pub fn cleanup(kernel: &mut dyn Kernel, observed: &Observed) -> Result<Removed, 
     if !errors.is_empty() {
         return Err(several(errors));
     }
-    // What is there now, so that nothing is left of what came after the look.
-    let ours = kernel.prerequisites().unwrap_or_else(|error| {
+    // Read again: another process may have added some since the observation.
+    let installed = kernel.prerequisites().unwrap_or_else(|error| {
         errors.push(error);
         observed.prerequisites()
     });
-    for what in ours.into_iter().rev() {
-        if let Some(by) = observed.needed_by_others(what) {
+    for what in installed.into_iter().rev() {
+        if let Some(by) = observed.foreign_user_of(what) {
             removed.kept.push((what, by));
             continue;
         }
@@ -212,7 +213,7 @@ pub fn cleanup(kernel: &mut dyn Kernel, observed: &Observed) -> Result<Removed, 
     }
 }
 
-/// All of them as one error.
+/// Combines errors into one.
 fn several(mut errors: Vec<KernelError>) -> KernelError {
     match errors.len() {
         1 => errors.swap_remove(0),
@@ -220,8 +221,8 @@ fn several(mut errors: Vec<KernelError>) -> KernelError {
     }
 }
 
-/// Writes the rules; where those cannot hold timeouts, the kernel's settings take their place. Without those the rules are
-/// worth as much as any others.
+/// Writes the rules. If they cannot set timeouts, raises the sysctls instead; a failure to do so is reported, and the
+/// rules stay.
 fn apply_rules(
     kernel: &mut dyn Kernel,
     ruleset: &Ruleset,
@@ -256,8 +257,8 @@ fn add(kernel: &mut dyn Kernel, wanted: &[Prerequisite], added: &mut Vec<Prerequ
     Ok(())
 }
 
-/// Takes away what is there now of what was wanted, and was not there before. Whether it was added cannot be told from
-/// the answers: one of them may have been lost.
+/// Removes the wanted prerequisites that exist now and did not before. The acknowledgements do not show which were
+/// added, since one of them may have been lost.
 fn undo(
     kernel: &mut dyn Kernel,
     wanted: &[Prerequisite],

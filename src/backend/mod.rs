@@ -1,7 +1,7 @@
-//! The rules of a network namespace, in whichever language the kernel takes them: [`nftables`] or [`iptables`].
+//! Backends that read and write the rules of a network namespace: [`nftables`] and [`iptables`].
 //!
-//! [`choice`] says which, [`install`] in which order things are done and undone, over the [`Kernel`] trait;
-//! [`Namespace`] does them for real. [`check`] compares what is installed with a plan.
+//! [`choice`] selects one; [`install`] defines the order of steps and their rollback over the [`Kernel`] trait;
+//! [`Namespace`] implements that trait. [`check`] compares the installed state with a plan.
 
 pub mod applied;
 pub mod check;
@@ -39,14 +39,14 @@ use crate::plan::Prerequisite;
 use crate::ruleset::{Installed, Ruleset, TcpState, Timeouts};
 use crate::types::{Family, InboundMode};
 
-/// What applying a ruleset did.
+/// The change made by applying a ruleset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// There was nothing of ours, and now there is.
+    /// There were no rules owned by sidetrack before.
     Created,
-    /// Other rules of ours were there; the new ones took their place at one instant.
+    /// The new rules replaced earlier ones atomically.
     Replaced,
-    /// The same rules were there already. Nothing was changed.
+    /// The same rules were already installed.
     Unchanged,
 }
 
@@ -60,76 +60,78 @@ impl fmt::Display for Change {
     }
 }
 
-/// What installing a plan needs of a network namespace.
+/// The operations on a network namespace that applying a plan needs.
 pub trait Kernel {
-    /// Adds what rules need, marked as ours. Returns whether it was not there yet.
+    /// Adds a prerequisite, marked as ours. Returns whether it was missing.
     ///
     /// # Errors
-    /// It cannot or may not be added.
+    /// Adding failed or is not permitted.
     fn add(&mut self, what: Prerequisite) -> Result<bool, KernelError>;
 
-    /// Removes it. Returns whether it was there.
+    /// Removes a prerequisite. Returns whether it existed.
     ///
     /// # Errors
-    /// It cannot or may not be removed.
+    /// Removing failed or is not permitted.
     fn remove(&mut self, what: Prerequisite) -> Result<bool, KernelError>;
 
-    /// Why marked IPv4 packets that arrive would be dropped here, if so.
+    /// The setting that makes the kernel drop marked inbound IPv4 packets, if any.
     fn discards_marked(&mut self) -> Option<Discards>;
 
-    /// All that is ours besides rules, as it is now, in the order in which it is added: also routes whose rule is gone.
+    /// The prerequisites owned by sidetrack as they are now, in the order of adding, including routes whose rule is
+    /// gone.
     ///
     /// # Errors
     /// It cannot be seen.
     fn prerequisites(&mut self) -> Result<Vec<Prerequisite>, KernelError>;
 
-    /// Makes our rules of this backend exactly `ruleset`, at one instant. `installed`: rules of ours were seen there.
+    /// Replaces our rules in this backend with `ruleset` atomically. `installed`: the observation found our rules
+    /// there.
     ///
     /// # Errors
-    /// They cannot or may not be written. Nothing was changed then, unless [`KernelError::may_have_changed_rules`].
+    /// Writing failed or is not permitted. Nothing changed, unless [`KernelError::may_have_changed_rules`].
     fn apply_rules(&mut self, backend: RuleBackend, ruleset: &Ruleset, installed: bool) -> Result<Change, KernelError>;
 
-    /// Has the kernel wait at least so long in these states, whatever the connection.
+    /// Raises the conntrack timeouts of these states to at least these values, for all connections.
     ///
     /// # Errors
-    /// There is no such setting, or it may not be changed.
+    /// The sysctl is missing or cannot be changed.
     fn raise_timeouts(&mut self, timeouts: &Timeouts) -> Result<(), SysctlError>;
 
-    /// How many TCP connections are open that do not stay within the namespace.
+    /// The number of open TCP connections to other namespaces or hosts.
     ///
     /// # Errors
     /// They cannot be seen.
     fn open_connections(&mut self) -> io::Result<usize>;
 
-    /// Sets whether the kernel takes a packet for the first one of its connection although it is not: [`running::LOOSE`].
-    /// Returns how it was set.
+    /// Sets [`running::LOOSE`]: whether conntrack picks up connections whose beginning it has not seen. Returns the
+    /// previous value.
     ///
     /// # Errors
-    /// There is no such setting, as before conntrack is loaded, or it may not be changed.
+    /// The sysctl is missing, as before conntrack is loaded, or cannot be changed.
     fn replace_loose(&mut self, value: &str) -> Result<String, SysctlError>;
 
-    /// Removes our rules of this backend. Returns whether there were any.
+    /// Removes our rules from this backend. Returns whether there were any.
     ///
     /// # Errors
-    /// They cannot or may not be removed.
+    /// Removing failed or is not permitted.
     fn remove_rules(&mut self, backend: RuleBackend) -> Result<bool, KernelError>;
 }
 
-/// Our rules as one backend has them.
+/// Our rules in one backend.
 pub trait Rules {
-    /// Makes them exactly `ruleset`, at one instant. `installed`: rules of ours were seen there.
+    /// Replaces them with `ruleset` atomically. `installed`: the observation found our rules there.
     ///
     /// # Errors
-    /// They cannot or may not be written. Nothing was changed then, unless [`KernelError::may_have_changed_rules`].
+    /// Writing failed or is not permitted. Nothing changed, unless [`KernelError::may_have_changed_rules`].
     fn apply(&mut self, ruleset: &Ruleset, installed: bool) -> Result<Change, KernelError>;
 
     /// Removes them. Returns whether there were any.
     ///
     /// # Errors
-    /// They cannot or may not be removed.
+    /// Removing failed or is not permitted.
     fn remove(&mut self) -> Result<bool, KernelError>;
 
-    /// Reads them, as packets of `family` meet them; no chains where there are none.
+    /// Reads the rules that apply to packets of `family`; no chains if there are none.
     ///
     /// # Errors
     /// They could not be read.
@@ -142,20 +144,20 @@ pub trait Rules {
     fn differences(&mut self, ruleset: &Ruleset) -> Result<Vec<Difference>, KernelError>;
 }
 
-/// The network namespace of this thread. Its conversations with the kernel are opened once, when they are needed.
+/// The network namespace of this thread. Its netlink sockets are opened once, on first use.
 #[derive(Default)]
 pub struct Namespace {
-    /// Dropped first: nobody need wait until the kernel has closed the rest.
+    /// Dropped first, so that a waiting process need not wait until the kernel has closed the sockets.
     _lock: Option<Lock>,
     route: Option<Route>,
     nftables: Option<Nftables>,
     iptables: Option<Iptables>,
-    /// Where else than at /proc a proc file system is mounted.
+    /// Mount points of proc besides /proc.
     other_proc: Vec<PathBuf>,
 }
 
 impl Namespace {
-    /// Over these sockets; those that are missing are opened when they are needed.
+    /// Uses these sockets; missing ones are opened on first use.
     pub fn over(route: Option<Route>, nftables: Option<Nftables>) -> Self {
         Self {
             route,
@@ -164,7 +166,7 @@ impl Namespace {
         }
     }
 
-    /// For whoever is going to change it: waits until no other sidetrack is at it, and keeps others waiting.
+    /// For changes: waits until no other sidetrack process changes this network namespace, and keeps others waiting.
     pub fn claim() -> Self {
         Self {
             _lock: Lock::wait(),
@@ -172,8 +174,8 @@ impl Namespace {
         }
     }
 
-    /// Settings are looked for in these proc file systems, too: that of a container often cannot be written to.
-    pub fn has_proc_at(&mut self, places: &[&Path]) {
+    /// Adds proc mount points to write sysctls through: the /proc of a container is often read-only.
+    pub fn set_other_proc(&mut self, places: &[&Path]) {
         self.other_proc = places.iter().map(|place| (*place).to_owned()).collect();
     }
 
@@ -194,7 +196,7 @@ impl Namespace {
     /// Our rules in this backend.
     ///
     /// # Errors
-    /// There is no such backend here, or no netlink socket could be had.
+    /// The backend is not available, or opening a netlink socket failed.
     pub fn rules(&mut self, backend: RuleBackend) -> Result<&mut dyn Rules, KernelError> {
         Ok(match backend {
             RuleBackend::Nftables => self.nftables()?,
@@ -203,7 +205,7 @@ impl Namespace {
         })
     }
 
-    /// Looks at the loopback interface. Changes nothing, and needs no privilege.
+    /// Observes the loopback interface, read-only and without privileges.
     ///
     /// # Errors
     /// The kernel did not answer.
@@ -211,7 +213,7 @@ impl Namespace {
         Ok(self.route()?.loopback()?)
     }
 
-    /// Looks at all that matters to us. Changes nothing.
+    /// Observes the whole state that matters to sidetrack, read-only.
     ///
     /// # Errors
     /// The kernel did not answer.
@@ -232,16 +234,16 @@ impl Namespace {
     fn chains(&mut self) -> Result<(Vec<InstalledChain>, Vec<Closed>), KernelError> {
         match self.nftables().and_then(Nftables::chains) {
             Ok(chains) => Ok(chains),
-            // Whoever is about to write will say so better.
+            // A later write reports this error with more context.
             Err(error @ (NftablesError::Unsupported { .. } | NftablesError::NotPermitted(_))) => {
-                tracing::debug!(%error, "cannot see the chains of nf_tables");
+                tracing::debug!(%error, "cannot read the chains of nf_tables");
                 Ok((Vec::new(), Vec::new()))
             }
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Logs which chains of nf_tables drop what is redirected to the proxy.
+    /// Logs the nf_tables chains that drop connections redirected to the proxy.
     pub fn warn_of_blocked_ports(&mut self, config: &Config, observed: &Observed) {
         let (proxy, inbound) = (&config.proxy, &config.inbound);
         let from_outside = !inbound.include_ports.is_empty() && inbound.mode == InboundMode::Redirect;
@@ -257,7 +259,7 @@ impl Namespace {
             {
                 Ok(blocking) => blocking,
                 Err(error) => {
-                    tracing::debug!(%error, "cannot see whether a firewall drops what is redirected");
+                    tracing::debug!(%error, "cannot check whether a firewall drops redirected connections");
                     return;
                 }
             };
@@ -265,8 +267,8 @@ impl Namespace {
                 tracing::warn!(
                     table,
                     chain,
-                    "this chain drops what is redirected {direction}: it arrives at port {port}, which no rule of it \
-                     accepts. Accept TCP to that port there"
+                    "this chain drops redirected {direction} connections: they arrive at port {port}, which none of \
+                     its rules accepts. Accept TCP to that port there"
                 );
             }
         }
@@ -287,7 +289,7 @@ impl Kernel for Namespace {
     }
 
     fn prerequisites(&mut self) -> Result<Vec<Prerequisite>, KernelError> {
-        Ok(self.route()?.ours()?)
+        Ok(self.route()?.own_prerequisites()?)
     }
 
     fn apply_rules(&mut self, backend: RuleBackend, ruleset: &Ruleset, installed: bool) -> Result<Change, KernelError> {

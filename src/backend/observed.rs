@@ -1,4 +1,4 @@
-//! What is in a network namespace.
+//! The observed state of a network namespace.
 
 use super::RuleBackend;
 use super::nftables::Closed;
@@ -10,59 +10,59 @@ use crate::options::Settings;
 use crate::plan::Prerequisite;
 use crate::ruleset::TABLE;
 
-/// What a look at a network namespace shows.
+/// The observed state of a network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observed {
     /// The loopback interface.
     pub loopback: Loopback,
-    /// Our rules of policy routing; after them, where there are any, our routes.
+    /// Our policy routing rules; then, if there are any, our routes.
     pub policy_routing: Vec<Prerequisite>,
-    /// The rules of policy routing that are not ours.
+    /// Foreign policy routing rules.
     pub foreign_rules: Vec<ForeignRule>,
     /// The chains of nf_tables, iptables-nft's among them.
     pub chains: Vec<InstalledChain>,
-    /// The tables of nf_tables that drop what arrives unless a rule accepts it.
+    /// The nf_tables tables whose policy drops inbound packets.
     pub closed: Vec<Closed>,
-    /// The chains of legacy iptables; `None` where they cannot be seen.
+    /// The chains of legacy iptables; `None` if they cannot be read.
     pub legacy: Option<Vec<InstalledChain>>,
 }
 
 impl Observed {
-    /// All chains that were seen.
+    /// All observed chains.
     pub fn all_chains(&self) -> impl Iterator<Item = &InstalledChain> {
         self.chains.iter().chain(self.legacy.iter().flatten())
     }
 
-    /// The chains that are not ours.
-    pub fn others(&self) -> impl Iterator<Item = &InstalledChain> {
+    /// The foreign chains.
+    pub fn foreign_chains(&self) -> impl Iterator<Item = &InstalledChain> {
         let ours = |chain: &InstalledChain| chain.table == format!("inet {TABLE}") || is_iptables_chain(&chain.chain);
         self.all_chains().filter(move |chain| !ours(chain))
     }
 
-    /// What we have added besides rules, as far as it was seen, in the order in which it is added.
+    /// The observed prerequisites owned by sidetrack, in the order of adding.
     pub fn prerequisites(&self) -> Vec<Prerequisite> {
-        let addresses = self.loopback.our_addresses.iter().copied().map(Prerequisite::Address);
+        let addresses = self.loopback.own_addresses.iter().copied().map(Prerequisite::Address);
         self.policy_routing.iter().copied().chain(addresses).collect()
     }
 
-    /// The tables of iptables-nft that have chains like these.
-    pub fn tables_of_iptables(&self, is_meant: impl Fn(&str) -> bool) -> Vec<String> {
+    /// The iptables-nft tables that have a chain that `is_meant` accepts.
+    pub fn iptables_nft_tables(&self, is_meant: impl Fn(&str) -> bool) -> Vec<String> {
         let mut tables: Vec<String> = Vec::new();
         for chain in self.chains.iter().filter(|chain| is_meant(&chain.chain)) {
-            let of_iptables = chain.table.starts_with("ip ") || chain.table.starts_with("ip6 ");
-            if of_iptables && !tables.contains(&chain.table) {
+            let is_iptables = chain.table.starts_with("ip ") || chain.table.starts_with("ip6 ");
+            if is_iptables && !tables.contains(&chain.table) {
                 tables.push(chain.table.clone());
             }
         }
         tables
     }
 
-    /// The tables of iptables-nft that have chains of ours.
-    pub fn our_tables_of_iptables(&self) -> Vec<String> {
-        self.tables_of_iptables(is_iptables_chain)
+    /// The iptables-nft tables that have chains owned by sidetrack.
+    pub fn own_iptables_nft_tables(&self) -> Vec<String> {
+        self.iptables_nft_tables(is_iptables_chain)
     }
 
-    /// Logs what will be in the way of any redirection here.
+    /// Logs what conflicts with any redirection in this network namespace.
     pub fn log_warnings(&self) {
         for other in redirectors(self.all_chains()) {
             let remove = other.removal();
@@ -71,14 +71,14 @@ impl Observed {
                 table = other.table,
                 chain = other.chain,
                 remove,
-                "another tool redirects traffic here too, and the two will fight: remove its rules, or do without \
-                 sidetrack"
+                "another tool also redirects traffic in this network namespace and conflicts with sidetrack: remove \
+                 its rules, or do not use sidetrack"
             );
         }
         self.warn_of_loopback();
     }
 
-    /// Logs which rules of other tools there are, where ours are removed.
+    /// Logs the redirection rules of other tools, which a cleanup leaves in place.
     pub fn warn_of_foreign_rules(&self) {
         for other in redirectors(self.all_chains()) {
             let remove = other.removal();
@@ -87,34 +87,35 @@ impl Observed {
                 table = other.table,
                 chain = other.chain,
                 remove,
-                "another tool's rules are here, and stay"
+                "the rules of another tool are left in place"
             );
         }
     }
 
-    /// Logs it where IPv6 goes past the proxy as its mesh has it, though there are addresses and nobody asked for that.
+    /// Warns if IPv6 bypasses the proxy by the mesh's default, although the namespace has IPv6 addresses and no option
+    /// asked for it.
     pub fn warn_of_ipv6(&self, settings: &Settings) {
         let uses_ipv6 = self.loopback.facts(Vec::new()).addresses.v6;
         if let Some(mesh) = mesh::leaves_ipv6_alone(settings).filter(|_| uses_ipv6) {
             tracing::warn!(
-                "IPv6 is in use here and goes past the proxy: that of {} listens on IPv4 alone unless its mesh is set up \
-                 for IPv6. Where it is, set ip-family to auto",
+                "IPv6 is in use and bypasses the proxy: the proxy of {} listens on IPv4 alone unless the mesh is \
+                 configured for IPv6. If it is, set ip-family to auto",
                 mesh.name
             );
         }
     }
 
-    /// Logs it where the loopback interface is down.
+    /// Warns if the loopback interface is down.
     pub fn warn_of_loopback(&self) {
         if !self.loopback.up {
             tracing::warn!(
-                "the loopback interface is down: until it is up, redirected connections from here cannot reach the proxy"
+                "the loopback interface is down: until it is up, redirected local connections cannot reach the proxy"
             );
         }
     }
 
-    /// Who else needs this of ours, if somebody does: another mesh's rules, or a foreign rule of policy routing.
-    pub fn needed_by_others(&self, what: Prerequisite) -> Option<String> {
+    /// The foreign user of a prerequisite owned by sidetrack, if any: another mesh's rules, or a policy routing rule.
+    pub fn foreign_user_of(&self, what: Prerequisite) -> Option<String> {
         match what {
             Prerequisite::Address(_) => self.passes_on_from_address().map(str::to_owned),
             Prerequisite::Rule { .. } => None,
@@ -126,7 +127,7 @@ impl Observed {
         }
     }
 
-    /// The foreign rule that leads other packets than ours to the table of this rule, if there is one.
+    /// A foreign rule that routes other packets than ours by the table of this rule, if any.
     pub fn sharing(&self, what: Prerequisite) -> Option<Sharing> {
         let Prerequisite::Rule { family, mark, table } = what else {
             return None;
@@ -134,7 +135,7 @@ impl Observed {
         let of_table = |rule: &&ForeignRule| (rule.family, rule.table) == (family, table);
         let mut rules = self.foreign_rules.iter().filter(of_table);
         rules
-            .find(|rule| rule.leads_others_than(mark))
+            .find(|rule| rule.routes_other_marks_than(mark))
             .map(|rule| Sharing::Rule {
                 family,
                 priority: rule.priority,
@@ -142,7 +143,7 @@ impl Observed {
             })
     }
 
-    /// The tool whose rules for IPv6 are here and need `::6`, from which its proxy passes traffic on, if there is one.
+    /// The tool whose IPv6 rules need `::6`, the source address of its proxy's passthrough connections, if any.
     fn passes_on_from_address(&self) -> Option<&'static str> {
         let of_v6 = |chain: &&InstalledChain| {
             let table = chain.table.as_str();
@@ -156,7 +157,7 @@ impl Observed {
         other.map(|other| other.tool)
     }
 
-    /// Whether rules of ours were seen.
+    /// Whether the observation found our rules in this backend.
     pub fn holds_rules(&self, backend: RuleBackend) -> bool {
         let (chains, ours): (_, fn(&InstalledChain) -> bool) = match backend {
             RuleBackend::Nftables => (Some(&self.chains), |chain| chain.table == format!("inet {TABLE}")),
@@ -169,7 +170,7 @@ impl Observed {
     }
 }
 
-/// Whether a chain of iptables bears one of our names.
+/// Whether an iptables chain has a name owned by sidetrack.
 fn is_iptables_chain(name: &str) -> bool {
     name.strip_prefix(&TABLE.to_uppercase())
         .is_some_and(|rest| rest.starts_with('_'))

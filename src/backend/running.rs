@@ -1,5 +1,4 @@
-//! What matters of a pod that runs already: who redirects its traffic, which addresses it has, and the connections that
-//! it has open.
+//! Properties of a pod that runs already: what redirects its traffic, its addresses, and its open connections.
 
 use std::net::IpAddr;
 
@@ -9,28 +8,29 @@ use crate::linux::sysctl::SysctlError;
 use crate::mesh::redirectors::redirectors;
 use crate::ruleset::{Action, ConntrackState, Match, Ruleset};
 
-/// Who redirects the traffic of a network namespace.
+/// What redirects the traffic of a network namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holder {
-    /// Nobody that is known.
-    Nobody,
-    /// Rules of ours, whatever they say.
-    Ours(RuleBackend),
-    /// Another tool that does what we do.
+    /// Nothing that is known.
+    None,
+    /// Rules owned by sidetrack, of any content.
+    Sidetrack(RuleBackend),
+    /// Another tool that redirects traffic.
     Other(&'static str),
 }
 
-/// A setting of the kernel for each network namespace: whether it takes a connection of which it has not seen the
-/// beginning for a new one (Documentation/networking/nf_conntrack-sysctl.rst).
+/// The sysctl, one for each network namespace, by which conntrack picks up connections whose beginning it has not seen
+/// (Documentation/networking/nf_conntrack-sysctl.rst).
 pub const LOOSE: &str = "net.netfilter.nf_conntrack_tcp_loose";
 
 impl Namespace {
-    /// Who redirects traffic here. What may not be seen is passed over, but for our own rules in nf_tables.
+    /// What redirects traffic in this network namespace. State that may not be read is skipped, except our own rules in
+    /// nf_tables.
     ///
     /// # Errors
-    /// nf_tables is there and does not answer, or may not be asked.
+    /// nf_tables exists and does not answer, or does not permit reading.
     pub fn holder(&mut self, observed: &Observed) -> Result<Holder, KernelError> {
-        match self.nftables().and_then(Nftables::answers) {
+        match self.nftables().and_then(Nftables::check_available) {
             Ok(()) | Err(NftablesError::Unsupported { .. }) => {}
             Err(error) => return Err(error.into()),
         }
@@ -38,13 +38,13 @@ impl Namespace {
             .into_iter()
             .find(|backend| observed.holds_rules(*backend));
         Ok(match (ours, redirectors(observed.all_chains()).first()) {
-            (Some(backend), _) => Holder::Ours(backend),
+            (Some(backend), _) => Holder::Sidetrack(backend),
             (None, Some(other)) => Holder::Other(other.tool),
-            (None, None) => Holder::Nobody,
+            (None, None) => Holder::None,
         })
     }
 
-    /// The addresses of this network namespace that other hosts could reach.
+    /// The addresses of this network namespace that other hosts can reach.
     ///
     /// # Errors
     /// The kernel did not answer.
@@ -53,32 +53,32 @@ impl Namespace {
     }
 }
 
-/// The TCP connections that were open before there were rules, and what was done for them.
+/// The TCP connections that were open before the rules, and how they are kept alive.
 ///
-/// The next packet of each would be taken for the first one of a new connection, redirected to a proxy that knows nothing
-/// of it, and lost; unless [`LOOSE`] is 0. For new connections that changes nothing.
+/// Without [`LOOSE`] set to 0, conntrack takes the next packet of each for the first of a new connection; it is
+/// redirected to a proxy that does not know the connection, and lost. The setting changes nothing for new connections.
 #[derive(Debug, Default)]
 pub struct OpenConnections {
-    /// How many there are; `None` where that cannot be seen.
+    /// Their number; `None` if it cannot be read.
     open: Option<usize>,
-    /// What the setting was, where it was changed.
+    /// The previous value of the sysctl, if it was changed.
     before: Option<String>,
-    /// Why it was not.
+    /// Why the sysctl could not be changed.
     failed: Option<SysctlError>,
 }
 
-/// What has become of connections that were open.
+/// The fate of connections that were open before the rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Survivors {
-    /// How many there were; `None` where that cannot be seen.
+    /// Their number; `None` if it cannot be read.
     pub open: Option<usize>,
-    /// Why they may not go on as they were, if so.
+    /// Why they may be interrupted, if so.
     pub disturbed: Option<String>,
 }
 
 impl OpenConnections {
-    /// Makes the kernel leave them alone, where there are any. Where there are rules of ours, the kernel knows every
-    /// connection by now.
+    /// Makes conntrack ignore them, if there are any. If our rules are installed already, conntrack knows every
+    /// connection.
     pub fn leave_alone(kernel: &mut dyn Kernel, observed: &Observed) -> Self {
         let ours = RuleBackend::ALL
             .into_iter()
@@ -92,7 +92,7 @@ impl OpenConnections {
         connections
     }
 
-    /// The same once there are rules: they may be what makes the kernel load conntrack, and the setting with it.
+    /// The same after the rules are applied: they may have made the kernel load conntrack, and the sysctl with it.
     pub fn try_again(&mut self, kernel: &mut dyn Kernel) {
         if self.open == Some(0) || self.before.is_some() {
             return;
@@ -103,10 +103,10 @@ impl OpenConnections {
         }
     }
 
-    /// Puts the setting back.
+    /// Restores the sysctl.
     ///
     /// # Errors
-    /// It cannot be put back.
+    /// It cannot be restored.
     pub fn undo(&self, kernel: &mut dyn Kernel) -> Result<(), SysctlError> {
         match &self.before {
             Some(before) => kernel.replace_loose(before).map(drop),
@@ -114,7 +114,7 @@ impl OpenConnections {
         }
     }
 
-    /// What has become of them under these rules.
+    /// The fate of the connections under these rules.
     pub fn under(&self, ruleset: &Ruleset) -> Survivors {
         let drops_invalid = ruleset.chains.iter().flat_map(|chain| &chain.rules).any(|rule| {
             rule.action == Action::Drop && rule.matches.contains(&Match::ConntrackState(ConntrackState::Invalid))

@@ -110,7 +110,7 @@ fn words(report: &Report, removals: &[(&str, String)]) -> String {
         State::Drifted => format!("{}: {number} from the plan, in {}", report.state, backends.join(", ")),
     }];
     lines.extend(differences.iter().map(|difference| format!("  {difference}")));
-    if let Some(elsewhere) = differences.iter().find_map(Difference::elsewhere) {
+    if let Some(elsewhere) = differences.iter().find_map(Difference::unplanned_backend) {
         lines.push(format!(
             "To compare with what is in {elsewhere}, pass --backend {elsewhere}."
         ));

@@ -150,7 +150,7 @@ fn notes(observed: &Observed) -> Vec<String> {
         ));
     }
     let others: Vec<String> = observed
-        .others()
+        .foreign_chains()
         .map(|chain| format!("{} {}", chain.table, chain.chain))
         .collect();
     if !others.is_empty() {

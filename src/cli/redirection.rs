@@ -145,7 +145,7 @@ fn log_removed(namespace: &mut Namespace, observed: &Observed, removed: Removed)
         tracing::info!(%backend, "the rules were removed");
         match backend {
             RuleBackend::Nftables => {}
-            RuleBackend::IptablesNft => namespace.remove_empty_tables(&observed.our_tables_of_iptables()),
+            RuleBackend::IptablesNft => namespace.remove_empty_tables(&observed.own_iptables_nft_tables()),
             RuleBackend::IptablesLegacy => {
                 tracing::info!(%backend, "its tables stay, as the kernel removes them with the network namespace alone");
             }

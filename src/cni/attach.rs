@@ -197,7 +197,7 @@ fn inside(
             if programs == Programs::Isolated {
                 isolate_this_thread().map_err(Error::Isolation)?;
             }
-            privilege::keep_those_of_the_network().map_err(NetnsError::from)?;
+            privilege::keep_network_capabilities().map_err(NetnsError::from)?;
             let mut namespace = open();
             let observed = namespace.observe()?;
             work(&mut namespace, &observed)

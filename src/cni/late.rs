@@ -40,7 +40,7 @@ pub fn look(netns: &Netns, proc: &[&Path]) -> Result<Seen, Error> {
         let mut namespace = Namespace::default();
         let observed = namespace.observe()?;
         let holder = namespace.holder(&observed)?;
-        if holder == Holder::Nobody && observed.legacy.is_none() {
+        if holder == Holder::None && observed.legacy.is_none() {
             return Err(KernelError::LegacyUnseen);
         }
         Ok(Seen {
@@ -97,10 +97,10 @@ pub fn add(netconf: &NetConf, running: &Running, proc: &[&Path]) -> Result<Optio
     let mut late = None;
     writing(netns, install.backend, &mut |backend, namespace, observed| {
         let now = namespace.addresses()?;
-        if !addresses.iter().any(|address| now.contains(address)) || namespace.holder(observed)? != Holder::Nobody {
+        if !addresses.iter().any(|address| now.contains(address)) || namespace.holder(observed)? != Holder::None {
             return Ok(());
         }
-        namespace.has_proc_at(proc);
+        namespace.set_other_proc(proc);
         let done = put_in_place(netconf, &config, backend, namespace, observed)?;
         late = Some(Late {
             survivors: done.survivors,

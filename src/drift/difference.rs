@@ -1,4 +1,4 @@
-//! One difference, in words and as JSON.
+//! One difference, as text and as JSON.
 
 use std::fmt;
 
@@ -7,67 +7,67 @@ use serde_json::{Value, json};
 use crate::ruleset::Hook;
 use crate::types::Family;
 
-/// What kind of difference it is.
+/// The kind of a difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// Planned, and not there.
+    /// Planned, but not installed.
     Missing,
-    /// There, and not planned.
+    /// Installed, but not planned.
     Extra,
-    /// There, and not as planned.
+    /// Installed with other properties than planned.
     Changed,
-    /// There, in another order than planned.
+    /// Installed in another order than planned.
     Moved,
-    /// Somebody else's, where it is before ours or against it.
+    /// Not owned by sidetrack, and before or in conflict with what is.
     Foreign,
 }
 
-/// What differs. Tables are told by name, as a person would write it.
+/// The object that differs. Tables are named as a person writes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// The backend that holds our rules.
     Backend,
-    /// A table as a whole.
+    /// A table.
     Table {
-        /// Its name.
+        /// Name.
         table: String,
     },
-    /// A chain, or where the kernel calls it.
+    /// A chain, or the hook that calls it.
     Chain {
-        /// Its table.
+        /// Table.
         table: String,
-        /// Its name.
+        /// Name.
         chain: String,
     },
     /// A rule.
     Rule {
-        /// The table of its chain.
+        /// Table of the chain.
         table: String,
-        /// Its chain.
+        /// Chain of the rule.
         chain: String,
-        /// Its number in the planned chain, from 1, if it is planned.
+        /// Position in the planned chain, from 1, if planned.
         expected_at: Option<usize>,
-        /// Its number in the installed chain, from 1, if it is installed.
+        /// Position in the installed chain, from 1, if installed.
         found_at: Option<usize>,
-        /// What it is for.
+        /// The comment that states the rule's purpose.
         comment: String,
     },
-    /// A chain of somebody else's, at a hook that ours are at too.
+    /// A foreign base chain at a hook that our chains use too.
     BaseChain {
-        /// Its table.
+        /// Table.
         table: String,
-        /// Its name.
+        /// Name.
         chain: String,
-        /// The hook.
+        /// Netfilter hook.
         hook: Hook,
-        /// Its priority there.
+        /// Priority at that hook.
         priority: i32,
     },
-    /// A set, or what it can hold.
+    /// A set, or its type.
     Set {
-        /// Its table.
+        /// Table.
         table: String,
-        /// Its name.
+        /// Name.
         set: String,
     },
     /// Elements of a set.
@@ -79,36 +79,36 @@ pub enum Subject {
         /// The elements.
         elements: Vec<String>,
     },
-    /// An object with a name, such as the timeouts that rules set.
+    /// A named object, such as the ct timeouts that rules set.
     Object {
-        /// Its table.
+        /// Table.
         table: String,
-        /// Its name.
+        /// Name.
         name: String,
     },
     /// An address of the loopback interface.
     Address,
-    /// A rule of policy routing.
+    /// A policy routing rule.
     PolicyRule(Family),
-    /// A route of the table that such a rule leads to.
+    /// A route in the table that such a rule selects.
     Route(Family),
 }
 
-/// One thing that is not as planned.
+/// One object that is not as planned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// The kind of difference.
+    /// How it differs.
     pub kind: Kind,
-    /// What it is about.
+    /// The object.
     pub subject: Subject,
-    /// What was planned, where words tell it.
+    /// The planned state, where text can show it.
     pub expected: Option<String>,
-    /// What is there, where words tell it.
+    /// The installed state, where text can show it.
     pub found: Option<String>,
 }
 
 impl Difference {
-    /// The difference.
+    /// A difference from its parts.
     pub fn new(kind: Kind, subject: Subject, expected: Option<String>, found: Option<String>) -> Self {
         Self {
             kind,
@@ -118,21 +118,21 @@ impl Difference {
         }
     }
 
-    /// Whether applying the plan puts it right. What is somebody else's is left as it is; but where rules of ours share
-    /// a chain with it, ours come first again.
+    /// Whether applying the plan repairs it. Foreign objects are left unchanged; but in a chain shared with foreign
+    /// rules, ours are moved to the front again.
     pub fn is_repaired_by_apply(&self) -> bool {
         self.kind != Kind::Foreign || matches!(self.subject, Subject::Rule { .. })
     }
 
-    /// The backend that holds our rules, where it is another one than planned.
-    pub fn elsewhere(&self) -> Option<&str> {
+    /// The backend that holds our rules, if it is not the planned one.
+    pub fn unplanned_backend(&self) -> Option<&str> {
         match (self.kind, &self.subject) {
             (Kind::Changed, Subject::Backend) => self.found.as_deref(),
             _ => None,
         }
     }
 
-    /// As an object; docs/check.md describes its fields.
+    /// As a JSON object; docs/check.md describes its fields.
     pub fn json(&self) -> Value {
         let mut object = json!({ "kind": self.kind.name(), "object": self.subject.name() });
         let mut set = |key: &str, value: Value| object[key] = value;
@@ -238,11 +238,11 @@ impl Subject {
     }
 }
 
-/// What it is about, in a few words; nothing where the thing itself says enough.
+/// A short description; empty where the object's own text is enough.
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// How many elements of a set are told.
-        const ELEMENTS: usize = 8;
+        /// The most set elements that are listed.
+        const MAX_LISTED_ELEMENTS: usize = 8;
         match self {
             Self::Backend | Self::Address | Self::PolicyRule(_) | Self::Route(_) => Ok(()),
             Self::Table { table } => write!(f, "table {table}"),
@@ -274,9 +274,13 @@ impl fmt::Display for Subject {
             Self::Set { table, set } => write!(f, "set {set} in {table}"),
             Self::Object { table, name } => write!(f, "object {name} in {table}"),
             Self::Elements { table, set, elements } => {
-                let told = elements.iter().take(ELEMENTS).map(String::as_str).collect::<Vec<_>>();
-                write!(f, "{}", told.join(", "))?;
-                if let Some(more) = elements.len().checked_sub(ELEMENTS).filter(|more| *more > 0) {
+                let listed = elements
+                    .iter()
+                    .take(MAX_LISTED_ELEMENTS)
+                    .map(String::as_str)
+                    .collect::<Vec<_>>();
+                write!(f, "{}", listed.join(", "))?;
+                if let Some(more) = elements.len().checked_sub(MAX_LISTED_ELEMENTS).filter(|more| *more > 0) {
                     write!(f, " and {more} more")?;
                 }
                 write!(f, " of set {set} in {table}")
@@ -293,15 +297,15 @@ impl fmt::Display for Difference {
         let (expected, found) = (or_nothing(&self.expected), or_nothing(&self.found));
         let text = if self.expected.is_some() { &expected } else { &found };
         match (kind, subject) {
-            (Kind::Changed, Subject::Backend) => write!(f, "the rules are in {found}, and would be in {expected}"),
-            (_, Subject::Backend) => write!(f, "rules of ours in {text} too"),
+            (Kind::Changed, Subject::Backend) => write!(f, "the rules are in {found}, expected in {expected}"),
+            (_, Subject::Backend) => write!(f, "sidetrack has rules in {text} too"),
             (Kind::Changed, Subject::Address | Subject::PolicyRule(_) | Subject::Route(_)) => {
                 write!(f, "expected {expected}, found {found}")
             }
             (_, Subject::Address | Subject::PolicyRule(_) | Subject::Route(_)) => f.write_str(text),
             (Kind::Changed, _) => write!(f, ": expected {expected}, found {found}"),
-            (Kind::Foreign, Subject::Chain { .. }) => write!(f, " is of {text}, which redirects traffic too"),
-            (Kind::Foreign, _) => write!(f, " comes before ours: {text}"),
+            (Kind::Foreign, Subject::Chain { .. }) => write!(f, " belongs to {text}, which also redirects traffic"),
+            (Kind::Foreign, _) => write!(f, " comes before sidetrack's rules: {text}"),
             (Kind::Missing | Kind::Extra | Kind::Moved, _) if self.expected.is_none() && self.found.is_none() => Ok(()),
             (Kind::Missing | Kind::Extra | Kind::Moved, _) => write!(f, ": {text}"),
         }

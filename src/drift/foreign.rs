@@ -1,4 +1,4 @@
-//! Rules of others that get hold of traffic before ours do.
+//! Foreign rules that catch traffic before ours do.
 
 use super::{Difference, Kind, Subject};
 use crate::facts::InstalledChain;
@@ -6,64 +6,64 @@ use crate::mesh::redirectors;
 use crate::ruleset::{Action, BaseHook, ChainType, Hook, Match, Protocol, Ruleset, priority};
 use crate::types::Family;
 
-/// A base chain of somebody else's, and what its rules, and those that they lead to, can do to a packet.
+/// A foreign base chain, and what its rules and the rules they jump to can do to a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseChain {
-    /// Its table, as a person would write it.
+    /// Table, as a person writes it.
     pub table: String,
-    /// Its name.
+    /// Name.
     pub chain: String,
-    /// The family of the packets that it sees, where that is one alone.
+    /// The family of its packets, if only one.
     pub family: Option<Family>,
-    /// Where it is called.
+    /// The hook and priority that call it.
     pub place: Place,
-    /// What could catch a packet, in order.
+    /// The rules that can catch a packet, in order.
     pub catches: Vec<Catch>,
 }
 
-/// Where and when a base chain is called.
+/// The hook and priority at which a base chain is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// The hook.
+    /// Netfilter hook.
     pub hook: Hook,
-    /// The order among chains at that hook.
+    /// Priority among the chains at that hook.
     pub priority: i32,
-    /// Whether it translates addresses.
+    /// Whether it is a NAT chain.
     pub nat: bool,
 }
 
-/// Something in a base chain, or a chain that it leads to, that catches packets.
+/// A rule of a base chain or of a chain that it jumps to, or a policy, that catches packets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Catch {
-    /// What it does.
-    pub does: Catching,
-    /// The chain and the number of the rule, from 1; none for the policy of the base chain.
+    /// The effect on the packet.
+    pub effect: CatchEffect,
+    /// The chain and the position of the rule, from 1; none for the policy of the base chain.
     pub rule: Option<(String, usize)>,
-    /// The number of the transport protocol that the rule is about (RFC 5237), where it is about one alone.
+    /// The transport protocol that the rule matches (RFC 5237), if only one.
     pub protocol: Option<u8>,
 }
 
-/// What keeps a packet from our rules, or our rules from having an effect.
+/// An effect that keeps a packet from our rules, or our rules from working.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Catching {
-    /// Sends the connection to a port of this host.
+pub enum CatchEffect {
+    /// Redirects the connection to a port of this host.
     Redirect,
-    /// Sends the connection somewhere else.
+    /// Translates the destination address.
     Dnat,
     /// Hands the packet to a transparent socket.
     Tproxy,
-    /// Throws the packet away.
+    /// Drops the packet.
     Drop,
-    /// Throws the packet away and says so.
+    /// Rejects the packet with an error to its sender.
     Reject,
-    /// Hands the packet to a program.
+    /// Queues the packet to a program.
     Queue,
-    /// Takes the packet out of connection tracking, and with that out of any NAT.
+    /// Exempts the packet from connection tracking, and so from NAT.
     Untrack,
 }
 
-impl Catching {
-    /// What a target of iptables does, by its name and its data.
+impl CatchEffect {
+    /// The effect of an iptables target, from its name and data.
     pub fn of_target(name: &str, data: &[u8]) -> Option<Self> {
         /// `XT_CT_NOTRACK` in the first field of `struct xt_ct_target_info` (linux/netfilter/xt_CT.h).
         const NOTRACK: u16 = 1;
@@ -96,23 +96,23 @@ impl Catching {
 }
 
 impl Place {
-    /// Whether it comes before the last of `ours` at the same hook; or at the same priority, where the one that was
-    /// registered last comes first.
-    pub fn is_before_the_last_of(self, ours: &[Self]) -> bool {
-        self.last_at_the_hook(ours).is_some_and(|last| self.order() <= last)
+    /// Whether it comes before the last of `ours` at the same hook, or has the same priority, where the kernel's order
+    /// is unknown: the chain registered last comes first.
+    pub fn is_before_last_of(self, ours: &[Self]) -> bool {
+        self.last_order_at_hook(ours).is_some_and(|last| self.order() <= last)
     }
 
-    /// Whether it is at the place of the last of `ours`.
-    fn is_the_last_of(self, ours: &[Self]) -> bool {
-        self.last_at_the_hook(ours) == Some(self.order())
+    /// Whether it has the same hook and order as the last of `ours`.
+    fn ties_with_last_of(self, ours: &[Self]) -> bool {
+        self.last_order_at_hook(ours) == Some(self.order())
     }
 
-    fn last_at_the_hook(self, ours: &[Self]) -> Option<(i32, i32)> {
+    fn last_order_at_hook(self, ours: &[Self]) -> Option<(i32, i32)> {
         let own = ours.iter().filter(|own| own.hook == self.hook);
         own.map(|own| own.order()).max()
     }
 
-    /// What the order at a hook goes by: NAT chains have one among themselves.
+    /// The order at a hook: all NAT runs at one priority, and NAT chains have an order among themselves.
     fn order(self) -> (i32, i32) {
         if self.nat {
             (priority::NAT, self.priority)
@@ -122,16 +122,16 @@ impl Place {
     }
 }
 
-/// The base chains of others that come before ours, and that may catch what ours would capture.
-pub fn in_front(ruleset: &Ruleset, ours: &[Place], others: &[BaseChain]) -> Vec<Difference> {
+/// Foreign base chains that come before ours and may catch packets that ours would redirect.
+pub fn in_front(ruleset: &Ruleset, ours: &[Place], foreign: &[BaseChain]) -> Vec<Difference> {
     let protocols: &[u8] = if captures_udp(ruleset) { &[TCP, UDP] } else { &[TCP] };
-    let concerns_us = |catch: &&Catch| catch.protocol.is_none_or(|protocol| protocols.contains(&protocol));
-    others
+    let is_relevant = |catch: &&Catch| catch.protocol.is_none_or(|protocol| protocols.contains(&protocol));
+    foreign
         .iter()
-        .filter(|other| other.place.is_before_the_last_of(ours))
+        .filter(|other| other.place.is_before_last_of(ours))
         .filter(|other| other.family.is_none_or(|family| ruleset.families.contains(family)))
         .filter_map(|other| {
-            let catches: Vec<&Catch> = other.catches.iter().filter(concerns_us).collect();
+            let catches: Vec<&Catch> = other.catches.iter().filter(is_relevant).collect();
             let (first, more) = catches.split_first()?;
             let subject = Subject::BaseChain {
                 table: other.table.clone(),
@@ -148,12 +148,12 @@ pub fn in_front(ruleset: &Ruleset, ours: &[Place], others: &[BaseChain]) -> Vec<
                 0 => String::new(),
                 more => format!(", and {more} more"),
             };
-            let perhaps = if other.place.is_the_last_of(ours) {
-                "; of chains with one priority, the one that was registered last comes first"
+            let perhaps = if other.place.ties_with_last_of(ours) {
+                "; among chains of equal priority, the one registered last comes first"
             } else {
                 ""
             };
-            let found = format!("{place} {}{more}{perhaps}", first.does.name());
+            let found = format!("{place} {}{more}{perhaps}", first.effect.name());
             Some(Difference::new(Kind::Foreign, subject, None, Some(found)))
         })
         .collect()
@@ -173,17 +173,17 @@ fn captures_udp(ruleset: &Ruleset) -> bool {
     rules.any(|rule| matches!(rule.action, Action::Redirect(_)) && rule.matches.iter().any(is_udp))
 }
 
-/// Where our base chains are called.
+/// The hooks and priorities of our base chains in nf_tables.
 pub fn places(ruleset: &Ruleset) -> Vec<Place> {
     places_by(ruleset, |base| base.priority)
 }
 
-/// Where the chains of iptables are called that lead to ours.
+/// The hooks and priorities of the iptables chains that jump to ours.
 pub fn places_in_iptables(ruleset: &Ruleset) -> Vec<Place> {
     places_by(ruleset, |base| priority::in_iptables(base.kind))
 }
 
-/// A chain that only sets timeouts decides nothing that a chain before it could decide.
+/// Chains that only set timeouts are left out: no foreign chain before them changes their effect.
 fn places_by(ruleset: &Ruleset, priority: impl Fn(BaseHook) -> i32) -> Vec<Place> {
     let ruleset = ruleset.without_timeouts();
     let hooks = ruleset.chains.iter().filter_map(|chain| chain.hook);
@@ -196,7 +196,7 @@ fn places_by(ruleset: &Ruleset, priority: impl Fn(BaseHook) -> i32) -> Vec<Place
         .collect()
 }
 
-/// Other tools that redirect traffic too, before ours or after: each takes what the other has left alone.
+/// Other tools that also redirect traffic, before or after ours: each catches what the other leaves.
 pub fn redirectors<'c>(chains: impl IntoIterator<Item = &'c InstalledChain>) -> Vec<Difference> {
     let found = redirectors::redirectors(chains).into_iter();
     found

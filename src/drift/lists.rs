@@ -1,14 +1,14 @@
-//! How one list of rules becomes another, in the fewest steps that a person would name.
+//! The shortest list of edits that a person would name between two lists of rules.
 
 use super::Line;
 
-/// A step: from a rule that is expected to one that was found, or from one of them to nothing.
+/// One edit: from an expected rule to the one found, or from one of them to nothing.
 pub type Edit<'l> = (Option<&'l Line>, Option<&'l Line>);
 
-/// The steps from `expected` to `found`, in the order of the rules that are expected; then what is there besides.
+/// The edits from `expected` to `found`, in the order of the expected rules; extra rules come last.
 ///
-/// Equal rules are paired, and the longest run of pairs that is in order on both sides has stayed where it is. Of the
-/// rest, rules of one comment, or without one between the same neighbours, are one rule that was changed.
+/// Equal rules are paired, and the longest run of pairs in the same order on both sides counts as not moved. Among the
+/// rest, rules with the same comment, or without one between the same neighbours, count as one changed rule.
 pub fn edits<'l>(expected: &[&'l Line], found: &[&'l Line]) -> Vec<Edit<'l>> {
     let alike = |(one, other): &(&&Line, &&Line)| one.text == other.text;
     let before = expected.iter().zip(found).take_while(alike).count();
@@ -37,8 +37,8 @@ pub fn edits<'l>(expected: &[&'l Line], found: &[&'l Line]) -> Vec<Edit<'l>> {
     edits
 }
 
-/// For each line of `found`, the number of an equal one in `expected`, each of which has one partner at most. It is
-/// looked for behind the last one first: as a rule, most lines are in order.
+/// For each line of `found`, the index of an equal line in `expected`, each of which has at most one partner. The
+/// search starts behind the last match, since most lines are in order.
 pub fn partners(expected: &[&Line], found: &[&Line]) -> Vec<Option<usize>> {
     let mut taken = vec![false; expected.len()];
     let mut next = 0;
@@ -52,7 +52,7 @@ pub fn partners(expected: &[&Line], found: &[&Line]) -> Vec<Option<usize>> {
     found.iter().map(partner).collect()
 }
 
-/// Which of these numbers, no two of them equal, belong to a longest ascending run.
+/// Which of these distinct numbers belong to a longest ascending subsequence.
 fn longest_ascent(numbers: &[Option<usize>]) -> Vec<bool> {
     // For each length, where the run of that length with the smallest end ends.
     let mut ends: Vec<usize> = Vec::new();
@@ -76,8 +76,8 @@ fn longest_ascent(numbers: &[Option<usize>]) -> Vec<bool> {
     belongs
 }
 
-/// Pairs rules that have no equal: those of one comment first, then those between the same rules that stayed, where
-/// one has no comment to tell it by.
+/// Pairs rules that have no equal: first by comment, then those between the same unmoved rules where one has no comment
+/// to identify it by.
 fn pair_changed(expected: &[&Line], found: &[&Line], partners: &mut [Option<usize>], stayed: &[bool]) {
     let mut gap_of = vec![0; found.len()];
     let (mut taken, mut stays) = (vec![false; expected.len()], vec![false; expected.len()]);

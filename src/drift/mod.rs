@@ -1,8 +1,8 @@
-//! What differs between what is planned and what is installed: plain data in, differences out.
+//! Drift: the differences between the planned and the installed state. Plain data in, differences out.
 //!
-//! Both sides are told in the words of the tools of a backend, so that one comparison serves every backend, and a
-//! person finds each rule where it says. Whoever reads the kernel answers for the words: different things have
-//! different ones.
+//! Both sides are described in the syntax of a backend's own tools, so one comparison serves every backend and a
+//! person finds each rule under the name in the report. The code that reads the kernel must describe different objects
+//! differently.
 
 mod difference;
 mod foreign;
@@ -11,56 +11,56 @@ mod lists;
 mod tests;
 
 pub use difference::{Difference, Kind, Subject};
-pub use foreign::{BaseChain, Catch, Catching, Place, in_front, places, places_in_iptables, redirectors};
+pub use foreign::{BaseChain, Catch, CatchEffect, Place, in_front, places, places_in_iptables, redirectors};
 
-/// What is planned, or what is installed.
+/// The planned or the installed state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
-    /// What there is, in any order.
+    /// Objects that exist as a whole, in any order.
     pub things: Vec<Thing>,
     /// Chains with their rules, and sets with their elements, in any order.
     pub lists: Vec<List>,
 }
 
-/// Something that is there or not: a chain, a set, an address.
+/// An object that exists or not: a chain, a set, an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Thing {
-    /// What it is.
+    /// The object.
     pub what: Subject,
-    /// How it is; nothing where there is no more to tell.
+    /// Its properties in text; empty where it has none.
     pub text: String,
 }
 
-/// What is in a chain or a set.
+/// The contents of a chain or a set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct List {
     /// The chain, or the set.
     pub of: Subject,
-    /// Its rules in order, or its elements in any order. Of a chain of somebody else's these are our rules, and those
-    /// before the first of ours.
+    /// Rules in order, or elements in any order. Of a foreign chain: our rules, and the foreign rules before the
+    /// first of them.
     pub lines: Vec<Line>,
 }
 
 /// A rule, or an element of a set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Line {
-    /// All of it.
+    /// The whole text.
     pub text: String,
-    /// The comment of a rule: what it is for.
+    /// The comment of a rule: its purpose.
     pub comment: String,
-    /// The number of a rule among all of its chain, from 1.
+    /// The position of a rule in its chain, from 1.
     pub position: usize,
-    /// Whether a rule is somebody else's.
+    /// Whether the rule is foreign.
     pub foreign: bool,
 }
 
 impl Contents {
-    /// How what is `installed` differs from this plan. Nothing where it does not.
+    /// The differences of the `installed` state from this plan.
     pub fn compare(&self, installed: &Self) -> Vec<Difference> {
         let mut differences = things(&self.things, &installed.things);
-        // What is missing, extra or of another kind as a whole is told as that.
+        // An object that is missing, extra or of another type is reported as a whole, without its contents.
         let is_whole = |one: &&Difference| one.kind != Kind::Changed || matches!(one.subject, Subject::Set { .. });
-        let told: Vec<Subject> = differences
+        let reported: Vec<Subject> = differences
             .iter()
             .filter(is_whole)
             .map(|one| one.subject.clone())
@@ -70,7 +70,7 @@ impl Contents {
         for List { of, .. } in self.lists.iter().chain(unplanned) {
             let (expected, found) = (self.lines(of), installed.lines(of));
             match of {
-                of if told.contains(of) => {}
+                of if reported.contains(of) => {}
                 Subject::Set { table, set } => elements(&mut differences, table, set, &expected, &found),
                 Subject::Chain { table, chain } => rules(&mut differences, table, chain, &expected, &found),
                 _ => {}
@@ -79,11 +79,11 @@ impl Contents {
         differences
     }
 
-    /// The same where they are known to differ: if no words tell how, that is told of `what`.
+    /// The same for states known to differ: if no text shows a difference, one about `what` is reported.
     pub fn compare_unequal(&self, installed: &Self, what: Subject) -> Vec<Difference> {
         let mut differences = self.compare(installed);
         if differences.is_empty() {
-            let found = "something that sidetrack has no words for".to_owned();
+            let found = "something that sidetrack cannot describe".to_owned();
             differences.push(Difference::new(Kind::Changed, what, None, Some(found)));
         }
         differences
@@ -95,7 +95,7 @@ impl Contents {
     }
 }
 
-/// How things differ: of two that are the same but in how they are, one was changed into the other.
+/// The differences between two lists of objects. Two with the same subject and other properties are one changed object.
 pub fn things(planned: &[Thing], installed: &[Thing]) -> Vec<Difference> {
     let mut extra: Vec<&Thing> = installed.iter().filter(|thing| !planned.contains(thing)).collect();
     let missing = planned.iter().filter(|thing| !installed.contains(thing));
@@ -116,14 +116,14 @@ pub fn things(planned: &[Thing], installed: &[Thing]) -> Vec<Difference> {
     differences
 }
 
-/// How the rules of a chain differ. Rules of others matter where ours should be the first.
+/// The differences between two lists of rules. Foreign rules count only where ours should come first.
 fn rules(differences: &mut Vec<Difference>, table: &str, chain: &str, expected: &[&Line], found: &[&Line]) {
-    let (foreign, ours): (Vec<&Line>, Vec<&Line>) = found.iter().partition(|rule| rule.foreign);
+    let (foreign, owned): (Vec<&Line>, Vec<&Line>) = found.iter().partition(|rule| rule.foreign);
     let foreign = foreign
         .into_iter()
         .filter(|_| !expected.is_empty())
         .map(|rule| (None, Some(rule)));
-    for (expected, found) in foreign.chain(lists::edits(expected, &ours)) {
+    for (expected, found) in foreign.chain(lists::edits(expected, &owned)) {
         let kind = match (expected, found) {
             (Some(expected), Some(found)) if expected.text == found.text => Kind::Moved,
             (Some(_), Some(_)) => Kind::Changed,
@@ -143,11 +143,11 @@ fn rules(differences: &mut Vec<Difference>, table: &str, chain: &str, expected: 
     }
 }
 
-/// How the elements of a set differ.
+/// The differences between the elements of two sets.
 fn elements(differences: &mut Vec<Difference>, table: &str, set: &str, expected: &[&Line], found: &[&Line]) {
-    for (kind, these, others) in [(Kind::Missing, expected, found), (Kind::Extra, found, expected)] {
-        let partners = lists::partners(others, these);
-        let alone = these.iter().zip(partners).filter(|(_, partner)| partner.is_none());
+    for (kind, listed, other) in [(Kind::Missing, expected, found), (Kind::Extra, found, expected)] {
+        let partners = lists::partners(other, listed);
+        let alone = listed.iter().zip(partners).filter(|(_, partner)| partner.is_none());
         let elements: Vec<String> = alone.map(|(element, _)| element.text.clone()).collect();
         if !elements.is_empty() {
             let subject = Subject::Elements {

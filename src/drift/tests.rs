@@ -1,4 +1,4 @@
-//! Hand-made drifts in the words that they are told in, and what holds for any drift.
+//! The texts of hand-made drifts, and properties of any drift.
 
 use std::slice::from_ref;
 
@@ -94,8 +94,8 @@ fn words(differences: &[Difference]) -> Vec<String> {
     differences.iter().map(ToString::to_string).collect()
 }
 
-/// What is told of the table above, changed like this.
-fn told(change: impl FnOnce(&mut Contents)) -> Vec<String> {
+/// The differences reported after a change to the table above.
+fn reported(change: impl FnOnce(&mut Contents)) -> Vec<String> {
     let mut installed = planned();
     change(&mut installed);
     for list in &mut installed.lists {
@@ -105,9 +105,9 @@ fn told(change: impl FnOnce(&mut Contents)) -> Vec<String> {
 }
 
 #[test]
-fn nothing_is_told_where_all_is_as_planned() {
-    assert_eq!(told(|_| ()), [""; 0]);
-    let in_another_order = told(|contents| {
+fn equal_contents_have_no_differences() {
+    assert_eq!(reported(|_| ()), [""; 0]);
+    let in_another_order = reported(|contents| {
         contents.things.reverse();
         contents.lists.reverse();
         contents.lists[0].lines.reverse();
@@ -116,7 +116,7 @@ fn nothing_is_told_where_all_is_as_planned() {
 }
 
 #[test]
-fn each_difference_is_told_with_where_it_is_and_what_was_planned() {
+fn each_difference_is_reported_with_place_and_plan() {
     type Change = fn(&mut Contents);
     let cases: [(Change, &[&str]); 17] = [
         (
@@ -194,7 +194,7 @@ fn each_difference_is_told_with_where_it_is_and_what_was_planned() {
             &["extra: chain more in inet sidetrack: type nat hook input"],
         ),
         (
-            // Its rules are told all the same.
+            // Its rules are reported too.
             |contents| {
                 contents.things[0].text = "type nat hook output priority -101; policy drop;".to_owned();
                 contents.lists[0].lines.clear();
@@ -248,21 +248,21 @@ fn each_difference_is_told_with_where_it_is_and_what_was_planned() {
         ),
     ];
     for (change, expected) in cases {
-        assert_eq!(told(change), expected);
+        assert_eq!(reported(change), expected);
     }
 }
 
 #[test]
-fn where_bytes_differ_and_words_do_not_that_is_told() {
+fn difference_without_text_is_reported() {
     let table = OURS.to_owned();
-    let told = words(&planned().compare_unequal(&planned(), Subject::Table { table }));
-    let expected = "changed: table inet sidetrack: expected nothing, found something that sidetrack has no words for";
-    assert_eq!(told, [expected]);
+    let reported = words(&planned().compare_unequal(&planned(), Subject::Table { table }));
+    let expected = "changed: table inet sidetrack: expected nothing, found something that sidetrack cannot describe";
+    assert_eq!(reported, [expected]);
 }
 
-/// Of a chain that is not ours, only what concerns our rules is told.
+/// In a foreign chain, only differences that concern our rules are reported.
 #[test]
-fn rules_of_others_before_ours_are_told_and_those_behind_are_not() {
+fn only_foreign_rules_before_ours_are_reported() {
     let builtin = |rules: Vec<Line>| Contents {
         things: Vec::new(),
         lists: vec![List {
@@ -275,51 +275,51 @@ fn rules_of_others_before_ours_are_told_and_those_behind_are_not() {
         ..rule(text, "")
     };
     let jump = || rule("-j SIDETRACK_OUTPUT", "");
-    let told = |planned: &Contents, rules: Vec<Line>| {
+    let reported = |planned: &Contents, rules: Vec<Line>| {
         let differences = planned.compare(&builtin(rules));
         assert!(differences.iter().all(Difference::is_repaired_by_apply));
         words(&differences)
     };
     let planned = builtin(vec![jump()]);
-    assert_eq!(told(&planned, vec![jump()]), [""; 0]);
+    assert_eq!(reported(&planned, vec![jump()]), [""; 0]);
     assert_eq!(
-        told(&planned, vec![foreign("-p tcp -j ACCEPT"), jump()]),
-        ["foreign: rule 1 of chain OUTPUT in iptables nat comes before ours: -p tcp -j ACCEPT"]
+        reported(&planned, vec![foreign("-p tcp -j ACCEPT"), jump()]),
+        ["foreign: rule 1 of chain OUTPUT in iptables nat comes before sidetrack's rules: -p tcp -j ACCEPT"]
     );
     assert_eq!(
-        told(&planned, vec![jump(), jump()]),
+        reported(&planned, vec![jump(), jump()]),
         ["extra: rule 2 of chain OUTPUT in iptables nat: -j SIDETRACK_OUTPUT"]
     );
     let missing = ["missing: rule 1 of chain OUTPUT in iptables nat: -j SIDETRACK_OUTPUT"];
-    assert_eq!(told(&planned, vec![]), missing);
+    assert_eq!(reported(&planned, vec![]), missing);
     assert_eq!(words(&planned.compare(&Contents::default())), missing);
     // Nothing of ours is planned in that chain.
     assert_eq!(
-        told(&Contents::default(), vec![foreign("-p tcp -j ACCEPT"), jump()]),
+        reported(&Contents::default(), vec![foreign("-p tcp -j ACCEPT"), jump()]),
         ["extra: rule 2 of chain OUTPUT in iptables nat: -j SIDETRACK_OUTPUT"]
     );
 }
 
 #[test]
-fn what_is_needed_besides_rules_is_told_in_its_own_words() {
+fn missing_prerequisites_are_reported() {
     let address = thing(Subject::Address, "the address ::6 on the loopback interface");
     let route = thing(Subject::Route(Family::V4), "the route");
     let other_route = thing(Subject::Route(Family::V4), "the other route");
     let rule = thing(Subject::PolicyRule(Family::V6), "the rule");
     let planned = [address.clone(), route.clone()];
-    let told = |ours: &[&Thing]| {
+    let reported = |ours: &[&Thing]| {
         let ours: Vec<Thing> = ours.iter().copied().cloned().collect();
         words(&things(&planned, &ours))
     };
-    assert_eq!(told(&[&route, &address]), [""; 0]);
+    assert_eq!(reported(&[&route, &address]), [""; 0]);
     assert_eq!(
-        told(&[&route, &rule]),
+        reported(&[&route, &rule]),
         ["missing: the address ::6 on the loopback interface", "extra: the rule"]
     );
     // One that is right is not taken for one that was changed.
-    assert_eq!(told(&[&other_route, &route, &address]), ["extra: the other route"]);
+    assert_eq!(reported(&[&other_route, &route, &address]), ["extra: the other route"]);
     assert_eq!(
-        told(&[&other_route, &address]),
+        reported(&[&other_route, &address]),
         ["changed: expected the route, found the other route"]
     );
 }
@@ -330,15 +330,15 @@ fn ruleset(change: impl FnOnce(&mut Settings)) -> Ruleset {
     Plan::new(&settings.config, &Facts::default()).unwrap().ruleset
 }
 
-/// A chain of somebody else's with one rule.
-fn other(hook: Hook, priority: i32, nat: bool, does: Catching, protocol: Option<u8>) -> BaseChain {
+/// A foreign chain with one rule.
+fn other(hook: Hook, priority: i32, nat: bool, effect: CatchEffect, protocol: Option<u8>) -> BaseChain {
     BaseChain {
         table: "inet other".to_owned(),
         chain: "theirs".to_owned(),
         family: None,
         place: Place { hook, priority, nat },
         catches: vec![Catch {
-            does,
+            effect,
             rule: Some(("theirs".to_owned(), 3)),
             protocol,
         }],
@@ -346,42 +346,52 @@ fn other(hook: Hook, priority: i32, nat: bool, does: Catching, protocol: Option<
 }
 
 #[test]
-fn chains_of_others_count_where_they_come_first_and_may_catch() {
+fn foreign_chains_count_if_first_and_catching() {
     let ours = ruleset(|_| ());
     let with_dns = ruleset(|settings| {
         settings.config.dns.redirect = true;
         settings.config.dns.servers = DnsServers::All;
     });
-    let told = |ruleset: &Ruleset, other: &BaseChain| -> Vec<String> {
+    let reported = |ruleset: &Ruleset, other: &BaseChain| -> Vec<String> {
         let differences = in_front(ruleset, &places(ruleset), from_ref(other));
         assert!(!differences.iter().any(Difference::is_repaired_by_apply));
         differences.iter().map(ToString::to_string).collect()
     };
-    let is_told = |ruleset, other| !told(ruleset, &other).is_empty();
-    let (output, redirect) = (Hook::Output, Catching::Redirect);
+    let is_reported = |ruleset, other| !reported(ruleset, &other).is_empty();
+    let (output, redirect) = (Hook::Output, CatchEffect::Redirect);
     let first = other(output, -200, true, redirect, None);
     assert_eq!(
-        told(&ours, &first),
+        reported(&ours, &first),
         [
-            "foreign: chain theirs in inet other, at hook output with priority -200, comes before ours: its rule 3 redirects"
+            "foreign: chain theirs in inet other, at hook output with priority -200, comes before sidetrack's rules: \
+             its rule 3 redirects"
         ]
     );
     // NAT chains are called by their priorities, and all of them at -100.
-    assert!(is_told(&ours, other(output, -101, true, redirect, None)));
-    assert!(!is_told(&ours, other(output, -100, true, redirect, None)));
-    assert!(is_told(&ours, other(output, -100, false, Catching::Drop, None)));
-    assert!(!is_told(&ours, other(output, -99, false, Catching::Drop, None)));
-    // What is about another protocol than ours are does not get in the way.
-    assert!(is_told(&ours, other(output, -200, false, Catching::Drop, Some(6))));
-    assert!(!is_told(&ours, other(output, -200, false, Catching::Drop, Some(17))));
-    assert!(is_told(&with_dns, other(output, -200, false, Catching::Drop, Some(17))));
+    assert!(is_reported(&ours, other(output, -101, true, redirect, None)));
+    assert!(!is_reported(&ours, other(output, -100, true, redirect, None)));
+    assert!(is_reported(&ours, other(output, -100, false, CatchEffect::Drop, None)));
+    assert!(!is_reported(&ours, other(output, -99, false, CatchEffect::Drop, None)));
+    // Rules for a protocol that is not captured do not count.
+    assert!(is_reported(
+        &ours,
+        other(output, -200, false, CatchEffect::Drop, Some(6))
+    ));
+    assert!(!is_reported(
+        &ours,
+        other(output, -200, false, CatchEffect::Drop, Some(17))
+    ));
+    assert!(is_reported(
+        &with_dns,
+        other(output, -200, false, CatchEffect::Drop, Some(17))
+    ));
     // Nothing of ours is there.
     let outbound_only = ruleset(|settings| settings.config.inbound.include_ports = Default::default());
-    assert!(!is_told(
+    assert!(!is_reported(
         &outbound_only,
-        other(Hook::Prerouting, -400, false, Catching::Drop, None)
+        other(Hook::Prerouting, -400, false, CatchEffect::Drop, None)
     ));
-    assert!(!is_told(
+    assert!(!is_reported(
         &ours,
         BaseChain {
             catches: Vec::new(),
@@ -393,8 +403,8 @@ fn chains_of_others_count_where_they_come_first_and_may_catch() {
         family: Some(Family::V6),
         ..first.clone()
     };
-    assert!(is_told(&ours, of_ipv6()));
-    assert!(!is_told(
+    assert!(is_reported(&ours, of_ipv6()));
+    assert!(!is_reported(
         &ruleset(|settings| settings.config.general.ip_family = IpFamily::Ipv4),
         of_ipv6()
     ));
@@ -402,34 +412,33 @@ fn chains_of_others_count_where_they_come_first_and_may_catch() {
     let mut several = first;
     several.catches[0].rule = Some(("deeper".to_owned(), 1));
     several.catches.push(Catch {
-        does: Catching::Drop,
+        effect: CatchEffect::Drop,
         rule: None,
         protocol: None,
     });
-    assert!(told(&ours, &several)[0].ends_with("rule 1 of its chain deeper redirects, and 1 more"));
+    assert!(reported(&ours, &several)[0].ends_with("rule 1 of its chain deeper redirects, and 1 more"));
     several.catches.remove(0);
-    assert!(told(&ours, &several)[0].ends_with("comes before ours: its policy drops"));
+    assert!(reported(&ours, &several)[0].ends_with("comes before sidetrack's rules: its policy drops"));
     // The chains of iptables are called where iptables has them.
     let at_the_same_priority = other(output, -100, true, redirect, None);
-    let told = in_front(&ours, &places_in_iptables(&ours), &[at_the_same_priority]);
-    let perhaps = "its rule 3 redirects; of chains with one priority, the one that was registered last comes first";
-    assert!(told[0].to_string().ends_with(perhaps), "{told:?}");
+    let reported = in_front(&ours, &places_in_iptables(&ours), &[at_the_same_priority]);
+    let perhaps = "its rule 3 redirects; among chains of equal priority, the one registered last comes first";
+    assert!(reported[0].to_string().ends_with(perhaps), "{reported:?}");
 }
 
 #[test]
-fn another_redirector_is_told_wherever_it_is() {
+fn another_redirector_is_always_reported() {
     let chain = InstalledChain {
         table: "ip nat".to_owned(),
         chain: "ISTIO_OUTPUT".to_owned(),
     };
-    let told = words(&redirectors(&[chain]));
-    let expected =
-        "foreign: chain ISTIO_OUTPUT in ip nat is of Istio (istio-init or istio-cni), which redirects traffic too";
-    assert_eq!(told, [expected]);
+    let reported = words(&redirectors(&[chain]));
+    let expected = "foreign: chain ISTIO_OUTPUT in ip nat belongs to Istio (istio-init or istio-cni), which also redirects traffic";
+    assert_eq!(reported, [expected]);
 }
 
 #[test]
-fn a_difference_as_json_has_its_words_and_its_parts() {
+fn json_has_text_and_parts() {
     let mut installed = planned();
     installed.lists[1].lines.swap(2, 3);
     installed.lists[1].lines = numbered(installed.lists[1].lines.clone());
@@ -465,7 +474,7 @@ fn steps(expected: &str, found: &str) -> String {
 }
 
 #[test]
-fn the_fewest_steps_are_told() {
+fn the_fewest_edits_are_reported() {
     let cases = [
         ("abcdef", "abcdef", ""),
         ("abcdef", "bcdef", "-a"),

@@ -321,7 +321,7 @@ pub fn check() -> Result<(), HostError> {
     if !Path::new("/run/systemd/system").is_dir() {
         return Err(HostError::NoSystemd);
     }
-    match netns::is_that_of_the_first_process() {
+    match netns::is_in_init_netns() {
         Ok(true) => Ok(()),
         Ok(false) => Err(HostError::OtherNamespace),
         Err(error) => Err(HostError::Unseen(error)),

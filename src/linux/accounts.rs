@@ -1,7 +1,7 @@
-//! Names of users and groups, from `/etc/passwd` and `/etc/group` alone (passwd(5), group(5)).
+//! Resolves names of users and groups from `/etc/passwd` and `/etc/group` alone (passwd(5), group(5)).
 //!
-//! The C library would ask whatever services nsswitch.conf names. A static binary cannot load them, and in a half-built
-//! network namespace they hang.
+//! The C library would query the services in nsswitch.conf. A static binary cannot load them, and in an incomplete
+//! network namespace they may hang.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -10,7 +10,7 @@ use crate::types::{Accounts, AccountsError};
 
 const PASSWD: &str = "/etc/passwd";
 
-/// The accounts of the file system that this process sees.
+/// The accounts in the file system of this process.
 pub struct AccountFiles;
 
 impl Accounts for AccountFiles {
@@ -31,7 +31,7 @@ fn look_up(file: &str, name: &str) -> Result<Option<u32>, AccountsError> {
     read(file, |bytes| number(bytes, name))
 }
 
-fn read<T>(file: &str, look: impl Fn(&[u8]) -> T) -> Result<T, AccountsError> {
+fn read<T>(file: &str, search: impl Fn(&[u8]) -> T) -> Result<T, AccountsError> {
     let bytes = fs::read(file).map_err(|source| {
         let file = file.into();
         match source.kind() {
@@ -39,10 +39,10 @@ fn read<T>(file: &str, look: impl Fn(&[u8]) -> T) -> Result<T, AccountsError> {
             _ => AccountsError::Unreadable { file, source },
         }
     })?;
-    Ok(look(&bytes))
+    Ok(search(&bytes))
 }
 
-/// The fields of each line. What they hold, such as the name of a person, may be in any encoding.
+/// The fields of each line. They may be in any encoding, as the names of persons are.
 fn lines(bytes: &[u8]) -> impl Iterator<Item = impl Iterator<Item = &[u8]>> {
     let lines = bytes.split(|byte| *byte == b'\n');
     lines.map(|line| line.split(|byte| *byte == b':'))
@@ -52,7 +52,7 @@ fn parsed(field: &[u8]) -> Option<u32> {
     str::from_utf8(field).ok()?.trim().parse().ok()
 }
 
-/// Both files have the name first and the number third.
+/// Finds an ID by name: both files have the name in the first field and the ID in the third.
 fn number(bytes: &[u8], name: &str) -> Option<u32> {
     lines(bytes).find_map(|mut fields| {
         let is_meant = fields.next() == Some(name.as_bytes());
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_found_whole_or_not_at_all() {
+    fn only_whole_names_match() {
         let text = b"root:x:0:0:root:/root:/bin/bash\n# envoys\nenvoy:x:1500:1500::/:\nenvoy2:x:1501::\nbad:x::\n";
         assert_eq!(number(text, "envoy"), Some(1500));
         assert_eq!(number(text, "envoy2"), Some(1501));
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_no_utf_8_does_not_hide_the_others() {
+    fn invalid_utf8_in_one_line_does_not_hide_others() {
         let bytes = b"jose:x:1000:1000:Jos\xe9:/home/jose:/bin/sh\nistio-proxy:x:998:998::/:\n";
         assert_eq!(number(bytes, "istio-proxy"), Some(998));
         assert_eq!(number(bytes, "jose"), Some(1000));

@@ -19,10 +19,10 @@ use nix::errno::Errno;
 
 use crate::types::{Gid, Id as _, Uid};
 
-/// Makes the calling thread act as this user and group, for good; the others of the process stay who they are.
+/// Sets the user and group of the calling thread for good; other threads of the process keep theirs.
 ///
 /// # Errors
-/// This process may not act as others (EPERM), or there are no such IDs in its user namespace (EINVAL).
+/// This process may not change its credentials (EPERM), or its user namespace has no such IDs (EINVAL).
 #[expect(unsafe_code, reason = "there is no safe wrapper for one thread alone")]
 pub fn assume(uid: Uid, gid: Gid) -> Result<(), Errno> {
     let (uid, gid) = (uid.get(), gid.get());

@@ -1,4 +1,4 @@
-//! Files that are never half there: each change is a new file, synced to the disk and then renamed into place.
+//! Atomic changes of files: each writes a new file, syncs it to the disk and renames it into place.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -10,24 +10,24 @@ use std::time::SystemTime;
 
 use thiserror::Error;
 
-/// What the names of unfinished files begin with. No runtime takes them for configurations or plugins.
-const UNFINISHED: &str = ".sidetrack-unfinished-";
+/// Name prefix of temporary files. No runtime reads them as configurations or plugins.
+const TEMPORARY_PREFIX: &str = ".sidetrack-unfinished-";
 
-/// Something that could not be done with a file.
+/// A failed operation on a file.
 #[derive(Debug, Error)]
 pub enum FileError {
-    /// The system did not do it.
+    /// The system call failed.
     #[error("{doing} {}: {reason}{}", path.display(), advice(reason))]
     System {
-        /// What was to be done.
+        /// The operation.
         doing: &'static str,
-        /// With which file.
+        /// The file.
         path: PathBuf,
-        /// Why it was not.
+        /// The reason.
         reason: io::Error,
     },
-    /// Somebody changed it between our look and our change; theirs stays.
-    #[error("{} was changed by somebody in this moment; look again", .0.display())]
+    /// Another process changed the file between reading and replacing it; its change stays.
+    #[error("{} was changed by another process meanwhile; try again", .0.display())]
     Changed(PathBuf),
 }
 
@@ -55,7 +55,7 @@ fn advice(reason: &io::Error) -> &'static str {
     }
 }
 
-/// Who may do what with a file.
+/// Owner and mode of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
     mode: u32,
@@ -63,28 +63,28 @@ pub struct Access {
 }
 
 impl Access {
-    /// That of a program: for everybody to execute.
+    /// For a program: executable by all users.
     pub const PROGRAM: Self = Self {
         mode: 0o755,
         owner: None,
     };
 
-    /// That of a configuration: for everybody to read.
+    /// For a configuration: readable by all users.
     pub const CONFIGURATION: Self = Self {
         mode: 0o644,
         owner: None,
     };
 
-    /// Whether a file has it.
+    /// Whether a file has this owner and mode.
     pub fn is_that_of(self, metadata: &fs::Metadata) -> bool {
         metadata.mode() & 0o7777 == self.mode
             && self.owner.is_none_or(|owner| owner == (metadata.uid(), metadata.gid()))
     }
 
-    /// That of a file.
+    /// Owner and mode of an existing file.
     ///
     /// # Errors
-    /// It cannot be seen.
+    /// They cannot be read.
     pub fn of(path: &Path) -> io::Result<Self> {
         let metadata = fs::metadata(path)?;
         Ok(Self {
@@ -100,19 +100,19 @@ impl Access {
                 fchown(file, Some(uid), Some(gid))?;
             }
         }
-        // After the owner, whose change takes special bits away.
+        // After the owner, since changing the owner clears special mode bits.
         file.set_permissions(Permissions::from_mode(self.mode))
     }
 }
 
-/// Where what is to replace `target` is made.
+/// The path of the temporary file for `target`.
 fn unfinished(target: &Path) -> PathBuf {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let unique = now.map_or(0, |now| now.as_nanos());
-    target.with_file_name(format!("{UNFINISHED}{}-{unique}", std::process::id()))
+    target.with_file_name(format!("{TEMPORARY_PREFIX}{}-{unique}", std::process::id()))
 }
 
-/// A new file that is not in its place yet. Unless it is put there, nothing of it stays.
+/// A temporary file. It is removed unless it is renamed into place.
 struct Unfinished {
     path: PathBuf,
     file: File,
@@ -151,7 +151,7 @@ impl Drop for Unfinished {
         if !self.finished
             && let Err(error) = fs::remove_file(&self.path)
         {
-            tracing::warn!(path = %self.path.display(), %error, "an unfinished file could not be removed");
+            tracing::warn!(path = %self.path.display(), %error, "a temporary file could not be removed");
         }
     }
 }
@@ -163,19 +163,19 @@ fn sync_directory_of(path: &Path) -> Result<(), FileError> {
         .map_err(FileError::system("syncing the directory", directory))
 }
 
-/// Puts a file with this content in place, whole; where that fails, what was there stays.
+/// Writes a file atomically; if that fails, the previous file stays.
 ///
 /// # Errors
-/// The system did not do it.
+/// The system call failed.
 pub fn put(path: &Path, content: &mut impl Read, access: Access) -> Result<(), FileError> {
     replace(path, content, access, || Ok(true))
 }
 
-/// The same where the file is still as it was: `is_unchanged` is asked late, so that little time is left in which a
+/// The same if the file is unchanged: `is_unchanged` is called late, so little time is left in which a
 /// change by another process would be lost.
 ///
 /// # Errors
-/// The system did not do it, or the file has changed.
+/// The system call failed, or the file has changed.
 pub fn replace(
     path: &Path,
     content: &mut impl Read,
@@ -192,19 +192,19 @@ pub fn replace(
     unfinished.put(path)
 }
 
-/// Renames a file, over another one of the new name.
+/// Renames a file, replacing an existing one.
 ///
 /// # Errors
-/// The system did not do it.
+/// The system call failed.
 pub fn rename(from: &Path, to: &Path) -> Result<(), FileError> {
     fs::rename(from, to).map_err(FileError::system("renaming", from))?;
     sync_directory_of(to)
 }
 
-/// Puts a symbolic link in place, at one instant.
+/// Creates or replaces a symbolic link atomically.
 ///
 /// # Errors
-/// The system did not do it.
+/// The system call failed.
 pub fn link(path: &Path, target: &Path) -> Result<(), FileError> {
     let new = unfinished(path);
     symlink(target, &new).map_err(FileError::system("writing", path))?;
@@ -218,7 +218,7 @@ pub fn link(path: &Path, target: &Path) -> Result<(), FileError> {
 /// Removes a file; returns whether there was one.
 ///
 /// # Errors
-/// The system did not do it.
+/// The system call failed.
 pub fn remove(path: &Path) -> Result<bool, FileError> {
     match fs::remove_file(path) {
         Ok(()) => sync_directory_of(path).map(|()| true),
@@ -227,38 +227,38 @@ pub fn remove(path: &Path) -> Result<bool, FileError> {
     }
 }
 
-/// Removes the unfinished files that a killed installer left in a directory.
+/// Removes temporary files that a killed installer left in a directory.
 ///
 /// # Errors
-/// The directory cannot be read, or is none.
+/// It cannot be read, or is not a directory.
 pub fn remove_unfinished(directory: &Path) -> Result<(), FileError> {
     for entry in entries(directory)? {
-        if !entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+        if !entry.file_name().to_string_lossy().starts_with(TEMPORARY_PREFIX) {
             continue;
         }
         let path = entry.path();
         match remove(&path) {
-            Ok(_) => tracing::info!(path = %path.display(), "removed what an installer left unfinished"),
-            Err(error) => tracing::warn!(%error, "an unfinished file stays"),
+            Ok(_) => tracing::info!(path = %path.display(), "removed a temporary file of a killed installer"),
+            Err(error) => tracing::warn!(%error, "a temporary file could not be removed"),
         }
     }
     Ok(())
 }
 
-/// What is in a directory.
+/// The entries of a directory.
 ///
 /// # Errors
-/// It cannot be read, or is none.
+/// It cannot be read, or is not a directory.
 pub fn entries(directory: &Path) -> Result<Vec<fs::DirEntry>, FileError> {
     fs::read_dir(directory)
         .and_then(Iterator::collect)
         .map_err(FileError::system("reading the directory", directory))
 }
 
-/// Makes a directory, where it is missing, for its owner alone.
+/// Creates a directory if it is missing, accessible by its owner alone.
 ///
 /// # Errors
-/// The system did not do it.
+/// The system call failed.
 pub fn make_directory(path: &Path) -> Result<(), FileError> {
     DirBuilder::new()
         .recursive(true)
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_is_told_with_what_to_do() {
+    fn errors_include_advice() {
         assert!(advice_of(libc::EROFS).contains("without readOnly"));
         assert!(advice_of(libc::EACCES).contains("spc_t"));
         assert!(advice_of(libc::ENOSPC).contains("Make room"));

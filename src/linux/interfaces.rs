@@ -1,4 +1,4 @@
-//! The addresses of the network namespace, and which of them a call would come from.
+//! The addresses of the network namespace, and the source address of a connection.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -12,7 +12,7 @@ use crate::types::InterfaceName;
 /// link-local ones.
 ///
 /// # Errors
-/// The kernel did not tell them.
+/// The kernel did not list them.
 pub fn addresses() -> io::Result<Vec<(InterfaceName, IpAddr)>> {
     let address = |interface: nix::ifaddrs::InterfaceAddress| {
         let name = InterfaceName::parse(&interface.interface_name).ok()?;
@@ -47,8 +47,8 @@ pub fn names() -> Vec<InterfaceName> {
         .collect()
 }
 
-/// Of the interfaces with these addresses, the one that a call to `destination` leaves by, as far as its source tells. Nothing
-/// is sent.
+/// The interface, among those with these addresses, by which a connection to `destination` leaves, judged by its source
+/// address. Nothing is sent.
 pub fn leading_to(destination: SocketAddr, addresses: &[(InterfaceName, IpAddr)]) -> Option<InterfaceName> {
     let any: SocketAddr = match destination {
         SocketAddr::V4(_) => ([0; 4], 0).into(),
@@ -57,6 +57,6 @@ pub fn leading_to(destination: SocketAddr, addresses: &[(InterfaceName, IpAddr)]
     let socket = UdpSocket::bind(any).ok()?;
     socket.connect(destination).ok()?;
     let source = socket.local_addr().ok()?.ip();
-    let has_it = addresses.iter().find(|(_, address)| *address == source);
-    has_it.map(|(name, _)| name.clone())
+    let owner = addresses.iter().find(|(_, address)| *address == source);
+    owner.map(|(name, _)| name.clone())
 }

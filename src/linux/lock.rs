@@ -1,10 +1,10 @@
-//! One sidetrack at a time in a network namespace.
+//! A lock that lets one sidetrack process at a time change a network namespace.
 //!
-//! What rules need, addresses and routes, is no part of their transaction: what one run takes away as stale, another may
-//! be about to rely on. So runs that change anything take turns.
+//! The prerequisites of rules, addresses and routes, are not part of their transaction: what one run removes as stale,
+//! another may be about to rely on. So runs that change anything take the lock.
 //!
 //! The lock is an abstract name of a Unix socket (unix(7)). Such names belong to the network namespace, need neither a
-//! file system nor a privilege, and are free again when their owner ends, however that happens.
+//! file system nor a privilege, and are released when their owner ends, even if it is killed.
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::thread;
@@ -18,41 +18,41 @@ use super::netlink::chance;
 /// The name; `ss -xa` shows it as `@sidetrack`.
 const NAME: &[u8] = b"sidetrack";
 
-/// How long others may take. A turn takes milliseconds, with iptables some of them hundreds; but anybody in the pod can
-/// take the name, and that must not keep rules from being repaired.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait for the lock. It is held for milliseconds, with iptables for hundreds of them; but any process in
+/// the pod can bind the name, and that must not prevent a repair.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The turn of this process; dropping it ends it. Programs that are run meanwhile share it: one that outlives us is
-/// waited for.
+/// The held lock; dropping it releases it. Child processes inherit the socket: the lock is held until a child that
+/// outlives this process ends.
 pub struct Lock {
     _socket: OwnedFd,
 }
 
 impl Lock {
-    /// Waits for the turn in the network namespace of this thread. `None`: it cannot be had, and the work goes on
+    /// Waits for the lock in the network namespace of this thread. `None`: it cannot be taken, and the work continues
     /// without.
     pub fn wait() -> Option<Self> {
-        Self::wait_at_most(PATIENCE)
+        Self::wait_at_most(LOCK_TIMEOUT)
     }
 
-    fn wait_at_most(patience: Duration) -> Option<Self> {
+    fn wait_at_most(timeout: Duration) -> Option<Self> {
         let begun = Instant::now();
         loop {
             match Self::take() {
                 Ok(lock) => return Some(lock),
-                Err(Errno::EADDRINUSE) if begun.elapsed() < patience => {
+                Err(Errno::EADDRINUSE) if begun.elapsed() < timeout => {
                     thread::sleep(Duration::from_micros((500 + chance(5000)).into()));
                 }
                 Err(Errno::EADDRINUSE) => {
                     tracing::warn!(
-                        seconds = patience.as_secs(),
-                        "waited for another sidetrack in this network namespace, and now go on beside it; \
-                         `ss -xap` shows who has the Unix socket @sidetrack"
+                        seconds = timeout.as_secs(),
+                        "timed out waiting for another sidetrack in this network namespace; continuing without the \
+                         lock. `ss -xap` shows which process holds the Unix socket @sidetrack"
                     );
                     return None;
                 }
                 Err(errno) => {
-                    tracing::debug!(%errno, "no lock can be had here; another sidetrack must not run meanwhile");
+                    tracing::debug!(%errno, "cannot take a lock; no other sidetrack may run meanwhile");
                     return None;
                 }
             }

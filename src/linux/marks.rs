@@ -1,7 +1,7 @@
-//! Whether the kernel drops inbound IPv4 packets that TPROXY has marked.
+//! Checks whether the kernel drops inbound IPv4 packets that TPROXY marks.
 //!
-//! Where `src_valid_mark` is set, the kernel looks up a packet's source with its mark (fib_validate_source() in
-//! net/ipv4/fib_frontend.c). Our route makes any address a local one then, and packets from local addresses do not come
+//! If `src_valid_mark` is set, the kernel looks up a packet's source with its mark (fib_validate_source() in
+//! net/ipv4/fib_frontend.c). Our route then makes any address local, and packets from local addresses do not come
 //! from outside (“martian source”), unless `accept_local` says that they do and `rp_filter` does not ask for the
 //! interface. VPN clients set it on nodes, and new network namespaces inherit it (`net.core.devconf_inherit_init_net`).
 
@@ -13,11 +13,11 @@ use super::interfaces;
 
 const DIRECTORY: &str = "/proc/sys/net/ipv4/conf";
 
-/// Settings of an interface under which marked packets that it gets are dropped.
+/// An interface whose settings make the kernel drop marked packets that it receives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Discards {
     interface: String,
-    /// Whose setting it is: that of the interface, or `all`.
+    /// The setting's scope: the interface, or `all`.
     set_by: String,
 }
 
@@ -26,8 +26,8 @@ impl fmt::Display for Discards {
         let Self { interface, set_by } = self;
         write!(
             f,
-            "net.ipv4.conf.{set_by}.src_valid_mark is 1, so that the kernel drops what tproxy marks of the IPv4 packets \
-             that arrive on {interface}"
+            "net.ipv4.conf.{set_by}.src_valid_mark is 1, so the kernel drops the IPv4 packets that arrive on {interface} \
+             and are marked by tproxy"
         )
     }
 }
@@ -41,7 +41,7 @@ struct Settings {
 }
 
 impl Settings {
-    /// Those below a directory. What cannot be read is as the kernel has it by default.
+    /// Reads the settings below a directory. For unreadable ones, the kernel's default is assumed.
     fn read(directory: &Path) -> Self {
         let number = |name| {
             let text = fs::read_to_string(directory.join(name));
@@ -54,7 +54,8 @@ impl Settings {
         }
     }
 
-    /// What the kernel makes of these and those of the interface (`IN_DEV_ORCONF`, `IN_DEV_MAXCONF`).
+    /// Whether the kernel drops packets with these settings and those of the interface (`IN_DEV_ORCONF`,
+    /// `IN_DEV_MAXCONF`).
     fn discards(self, own: Self) -> bool {
         const STRICT: u8 = 1;
         let validates = self.src_valid_mark != 0 || own.src_valid_mark != 0;
@@ -63,7 +64,7 @@ impl Settings {
     }
 }
 
-/// The first interface of this network namespace, loopback aside, that drops marked packets, if there is one. Over
+/// The first interface of this network namespace, except loopback, that drops marked packets, if any. Over
 /// loopback packets keep the route that they were sent by.
 pub fn discards() -> Option<Discards> {
     let all = Settings::read(&Path::new(DIRECTORY).join("all"));
@@ -86,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_kernel_accepts_is_told_from_what_it_drops() {
+    fn discards_match_the_kernels_rules() {
         let settings = |src_valid_mark, accept_local, rp_filter| Settings {
             src_valid_mark,
             accept_local,
@@ -98,7 +99,7 @@ mod tests {
         assert!(!settings(1, 0, 0).discards(settings(0, 1, 0)));
         assert!(!settings(1, 1, 2).discards(none));
         assert!(settings(1, 1, 0).discards(settings(0, 0, 1)));
-        // The larger one counts, which is loose.
+        // The larger value counts, which is loose.
         assert!(!settings(1, 1, 2).discards(settings(0, 0, 1)));
     }
 }

@@ -1,5 +1,5 @@
-//! Linux as everything with effects needs it: netlink, network namespaces, capabilities, sockets, files. The one place with
-//! `unsafe` code, and the lowest of those with effects: nothing here knows of rules or pods.
+//! Access to Linux: netlink, network namespaces, capabilities, sockets, files. The only module with
+//! `unsafe` code, and the lowest layer with side effects: nothing here knows of rules or pods.
 
 pub mod accounts;
 pub mod credentials;

@@ -1,4 +1,4 @@
-//! Netlink sockets (netlink(7)): requests, answers, dumps. Which protocol is spoken over them is the caller's matter.
+//! Netlink sockets (netlink(7)): requests, answers, dumps. The caller chooses the protocol.
 
 mod refusal;
 
@@ -18,35 +18,35 @@ use thiserror::Error;
 pub use self::refusal::{Explanation, Refusal};
 use super::socket_options;
 
-/// A conversation with the kernel that failed.
+/// A failed netlink exchange.
 #[derive(Debug, Error)]
 pub enum NetlinkError {
-    /// No socket could be had.
+    /// The socket could not be opened.
     #[error("opening a netlink socket: {}{}", .0, denied(*.0))]
     Open(#[source] Errno),
     /// A request could not be sent.
     #[error("sending {length} bytes over netlink: {errno}{}", hint(*length, *errno))]
     Send {
-        /// How long the request was.
+        /// Length of the request in bytes.
         length: usize,
-        /// Why not.
+        /// The reason.
         #[source]
         errno: Errno,
     },
-    /// An answer could not be had.
+    /// Receiving an answer failed.
     #[error("reading the kernel's answer: {}{}", .0, denied(*.0))]
     Receive(#[source] Errno),
     /// The kernel refused a request.
     #[error("the kernel refused: {0}")]
     Refused(#[source] Refusal),
-    /// A request is longer than its protocol has room for.
-    #[error("a request that is too long for netlink: {0}. Use fewer or shorter elements in the lists of the options")]
+    /// A request is longer than its protocol allows.
+    #[error("a request is too long for netlink: {0}. Use fewer or shorter elements in the lists of the options")]
     TooLong(&'static str),
-    /// A dump was cut short by a change; it must be asked for again.
-    #[error("other programs changed what was read, each time. Try again when they are done")]
+    /// A change interrupted a dump; it must be requested again.
+    #[error("other processes changed the state during every attempt to read it. Try again when they are done")]
     Interrupted,
-    /// An answer could not be understood.
-    #[error("an answer of the kernel that cannot be understood: {0}")]
+    /// An answer could not be parsed.
+    #[error("cannot parse an answer of the kernel: {0}")]
     Malformed(String),
 }
 
@@ -60,7 +60,7 @@ fn hint(length: usize, errno: Errno) -> &'static str {
     }
 }
 
-/// The kernel itself denies nobody these calls; what netlink requests ask for, it denies in its answers.
+/// The kernel itself permits these calls to every process; it refuses requests in its answers.
 fn denied(errno: Errno) -> &'static str {
     match errno {
         Errno::EACCES | Errno::EPERM => {
@@ -71,7 +71,7 @@ fn denied(errno: Errno) -> &'static str {
 }
 
 impl NetlinkError {
-    /// The kernel's error number, where the failure is one.
+    /// The kernel's error number, if the error has one.
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Self::Open(errno) | Self::Send { errno, .. } | Self::Receive(errno) => Some(*errno),
@@ -81,10 +81,10 @@ impl NetlinkError {
     }
 }
 
-/// One message of an answer, split into what any netlink protocol has.
+/// One message of an answer, of any netlink protocol.
 #[derive(Debug)]
 pub enum Answer {
-    /// A message of the protocol: its type, and what follows the header.
+    /// A message of the protocol: its type and its payload.
     Message {
         /// `nlmsg_seq` of the request.
         sequence: u32,
@@ -93,7 +93,7 @@ pub enum Answer {
         /// The payload.
         payload: Vec<u8>,
     },
-    /// What follows is of a dump that a change has cut short.
+    /// A change interrupted the dump that the following messages belong to.
     Interrupted {
         /// `nlmsg_seq` of the request.
         sequence: u32,
@@ -102,7 +102,7 @@ pub enum Answer {
     Status {
         /// `nlmsg_seq` of the request.
         sequence: u32,
-        /// 0, or an error number and what the kernel says about it.
+        /// Success, or an error number with the kernel's explanation.
         result: Result<(), Refusal>,
     },
 }
@@ -115,83 +115,83 @@ impl Answer {
     }
 }
 
-/// Large enough for any datagram of the kernel: a dump fills at most 32 KiB of it.
+/// Size of the receive buffer in bytes, enough for any datagram of the kernel: those of a dump have at most 32 KiB.
 const BUFFER_LENGTH: usize = 64 * 1024;
 
-/// How often something is begun again that others have disturbed.
+/// Attempts at an operation that other processes interfere with.
 pub const ATTEMPTS: u32 = 32;
 
-/// Attempts at something that others may disturb, numbered from 0, with pauses between them.
+/// Attempts at an operation that other processes may interfere with, numbered from 0, with pauses between them.
 pub fn attempts() -> impl Iterator<Item = u32> {
     (0..ATTEMPTS).inspect(|attempt| pause(*attempt))
 }
 
-/// Waits before an attempt. Pauses grow, and differ between processes, so that each of many finds a gap.
+/// Waits before an attempt. Pauses grow, and differ between processes, so that each of many processes finds a gap.
 pub fn pause(attempt: u32) {
     if attempt > 0 {
         thread::sleep(Duration::from_micros(chance(attempt * 1000).into()));
     }
 }
 
-/// Some number below `limit`: the clock's last digits are as good as random between processes.
+/// A pseudo-random number below `limit`, from the clock's last digits, which differ enough between processes.
 pub fn chance(limit: u32) -> u32 {
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since_epoch.map_or(0, |time| time.subsec_nanos() % limit)
 }
 
-/// The size of a socket's send buffer that needs no asking (`net.core.wmem_default` on any system).
+/// The default size of a socket's send buffer in bytes, on any system (`net.core.wmem_default`).
 const DEFAULT_SEND_BUFFER: usize = 100 * 1024;
 
-/// What carries datagrams to the kernel and back.
+/// A transport of datagrams to and from the kernel.
 pub trait Wire: Send {
-    /// Sends one.
+    /// Sends a datagram.
     ///
     /// # Errors
     /// It was not sent.
     fn send(&mut self, datagram: &[u8]) -> nix::Result<()>;
 
-    /// Receives one of the kernel, and says how long it is.
+    /// Receives a datagram and returns its length.
     ///
     /// # Errors
-    /// EAGAIN: there is none. What waits may be lost with any other.
+    /// EAGAIN: there is none. With any other error, queued datagrams may be lost.
     fn receive(&mut self, buffer: &mut [u8]) -> nix::Result<usize>;
 }
 
-/// A wire to the kernel, in the network namespace of the thread that opens it.
+/// A netlink socket of the kernel, in the network namespace of the thread that opens it.
 pub struct KernelWire(OwnedFd);
 
 impl KernelWire {
     /// Opens a socket for one protocol.
     ///
     /// # Errors
-    /// The kernel does not know the protocol, or does not allow it.
+    /// The kernel does not support the protocol, or denies it.
     pub fn open(protocol: SockProtocol) -> nix::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
-        /// Reasons besides error numbers, without the request before them; requests for lists checked as strictly as
-        /// others. Since Linux 4.12, 4.3, 4.20.
+        /// Extended error reports, without the request in them; strict checking of dump requests.
+        /// Since Linux 4.12, 4.3, 4.20.
         const OPTIONS: [libc::c_int; 3] = [
             libc::NETLINK_EXT_ACK,
             libc::NETLINK_CAP_ACK,
             libc::NETLINK_GET_STRICT_CHK,
         ];
-        // The last one is for rtnetlink.
+        // The last option is for rtnetlink alone.
         let count = if protocol == SockProtocol::NetlinkRoute { 3 } else { 2 };
         for option in &OPTIONS[..count] {
             if let Err(errno) = socket_options::switch_on(&fd, libc::SOL_NETLINK, *option) {
-                tracing::debug!(option, %errno, "a netlink socket without this option");
+                tracing::debug!(option, %errno, "the kernel does not support this netlink socket option");
             }
         }
         Ok(Self(fd))
     }
 
-    /// Enlarges the send buffer. Going beyond `net.core.wmem_max` takes CAP_NET_ADMIN in the initial user namespace.
-    /// Whether it was enough shows when sending.
+    /// Enlarges the send buffer. Exceeding `net.core.wmem_max` needs CAP_NET_ADMIN in the initial user namespace.
+    /// If the buffer is still too small, sending fails.
     fn make_room(&self, length: usize) {
         let wanted = length * 2;
         let forced = setsockopt(&self.0, SndBufForce, &wanted).or_else(|_| setsockopt(&self.0, SndBuf, &wanted));
         if let Err(errno) = forced {
-            tracing::debug!(wanted, %errno, "the netlink send buffer stays as it is");
+            tracing::debug!(wanted, %errno, "cannot enlarge the netlink send buffer");
         }
     }
 }
@@ -215,15 +215,15 @@ impl Wire for KernelWire {
     }
 }
 
-/// A netlink socket. It stays in the network namespace that it was opened in: nothing opens it again.
+/// A netlink socket. It stays in the network namespace in which it was opened.
 ///
-/// Each request has sequence numbers of its own. Answers to earlier ones, whose exchange failed before its end, are
-/// passed over.
+/// Each request has unique sequence numbers. Answers to an earlier request, whose exchange failed before its end, are
+/// skipped.
 pub struct Socket {
     wire: Box<dyn Wire>,
     /// The sequence numbers of the last request.
     asked: RangeInclusive<u32>,
-    /// An exchange failed before its end, and the kernel may still be at it.
+    /// An exchange failed before its end, and the kernel may still send answers.
     broken: bool,
 }
 
@@ -231,14 +231,14 @@ impl Socket {
     /// Opens a socket for one protocol, in the network namespace of this thread.
     ///
     /// # Errors
-    /// The kernel does not know the protocol, or does not allow it.
+    /// The kernel does not support the protocol, or denies it.
     pub fn open(protocol: SockProtocol) -> Result<Self, NetlinkError> {
         KernelWire::open(protocol)
             .map(|wire| Self::over(Box::new(wire)))
             .map_err(NetlinkError::Open)
     }
 
-    /// The same over another wire.
+    /// Uses another transport.
     pub fn over(wire: Box<dyn Wire>) -> Self {
         Self {
             wire,
@@ -247,39 +247,39 @@ impl Socket {
         }
     }
 
-    /// Sends a request of one message, or of several whose sequence numbers count up from 0 or 1. They are sent with
-    /// other ones; answers have those given here. The kernel has done all its work on it when this returns.
+    /// Sends a request of one message, or of several whose sequence numbers count up from 0 or 1. The socket replaces
+    /// these by unique ones, and restores them in the answers. The kernel has completed the request when this returns.
     ///
     /// # Errors
-    /// The request is too large for the socket's buffer. The kernel has not seen it then.
+    /// The request is too large for the socket's buffer; the kernel did not receive it.
     pub fn send(&mut self, mut request: Vec<u8>) -> Result<(), NetlinkError> {
         self.drain();
         let length = request.len();
-        // Zero is what the kernel's own messages have.
+        // Zero is the sequence number of the kernel's own messages.
         let base = self.asked.end().checked_add(1).unwrap_or(1);
         self.asked = number(&mut request, base)?;
         let sent = retry(|| self.wire.send(&request));
         sent.map_err(|errno| NetlinkError::Send { length, errno })
     }
 
-    /// Reads what is left of an exchange that has failed. The kernel begins no other list on this socket meanwhile.
+    /// Reads the remaining answers of a failed exchange. Until then, the kernel starts no other dump on this socket.
     fn drain(&mut self) {
-        /// More than a list of all that a node can hold takes.
-        const DATAGRAMS: u32 = 100_000;
+        /// More than a dump of everything on a node takes.
+        const MAX_DATAGRAMS: u32 = 100_000;
         let mut buffer = [0; BUFFER_LENGTH];
-        let mut left = if self.broken { DATAGRAMS } else { 0 };
-        // A list whose answers did not fit goes on after that was told.
+        let mut left = if self.broken { MAX_DATAGRAMS } else { 0 };
+        // A dump continues after the kernel reported that its answers did not fit.
         while left > 0 && retry(|| self.wire.receive(&mut buffer)) != Err(Errno::EAGAIN) {
             left -= 1;
         }
         self.broken = false;
     }
 
-    /// Reads the answers to the last request that wait, if any. It never blocks: the kernel answers while the request is
+    /// Reads the queued answers to the last request, if any. It never blocks: the kernel answers while the request is
     /// being sent.
     ///
     /// # Errors
-    /// The answers do not fit into the socket's buffer (ENOBUFS), or cannot be understood.
+    /// The answers do not fit into the socket's buffer (ENOBUFS), or cannot be parsed.
     pub fn receive(&mut self) -> Result<Vec<Answer>, NetlinkError> {
         loop {
             let mut answers = match self.try_receive() {
@@ -310,7 +310,7 @@ impl Socket {
         }
     }
 
-    /// Sends a dump request, maybe after others, and reads all that is answered until the dump ends.
+    /// Sends a dump request, possibly after other messages, and reads all answers until the dump ends.
     ///
     /// # Errors
     /// As for sending and receiving; or the kernel refused; or its state changed meanwhile.
@@ -327,14 +327,14 @@ impl Socket {
             for answer in answers {
                 match answer {
                     Answer::Message { kind, payload, .. } => messages.push((kind, payload)),
-                    // The kernel goes on all the same, and begins no other dump on this socket meanwhile.
+                    // The kernel continues the dump, and starts no other one on this socket meanwhile.
                     Answer::Interrupted { .. } => interrupted = true,
                     Answer::Status { result: Ok(()), .. } if interrupted => return Err(NetlinkError::Interrupted),
                     Answer::Status { result: Ok(()), .. } => return Ok(messages),
                     Answer::Status {
                         result: Err(refusal), ..
                     } => {
-                        self.broken = true; // There may be more, where more was asked for.
+                        self.broken = true; // Other messages of the request may have answers too.
                         return Err(match refusal.errno {
                             Errno::EINTR | Errno::EAGAIN => NetlinkError::Interrupted,
                             _ => NetlinkError::Refused(refusal),
@@ -355,13 +355,13 @@ fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
     }
 }
 
-/// Where a message has its length and its sequence number (`struct nlmsghdr`).
+/// Offsets of the length and the sequence number in a message (`struct nlmsghdr`).
 const LENGTH_AT: usize = 0;
 const SEQUENCE_AT: usize = 8;
 
-/// Adds `base` to the sequence numbers of a request. Returns those that it has now, the first one being `base`.
+/// Renumbers the messages of a request from `base` on. Returns the range of their sequence numbers.
 fn number(request: &mut [u8], base: u32) -> Result<RangeInclusive<u32>, NetlinkError> {
-    let malformed = || NetlinkError::Malformed("a request of ours".to_owned());
+    let malformed = || NetlinkError::Malformed("an invalid request of sidetrack".to_owned());
     let (mut at, mut last) = (0, base);
     while at < request.len() {
         let field = |field: usize| at + field..at + field + 4;
@@ -381,10 +381,10 @@ fn number(request: &mut [u8], base: u32) -> Result<RangeInclusive<u32>, NetlinkE
     Ok(base..=last)
 }
 
-/// Splits a datagram into messages. The kernel marks dumps that a change has cut short.
+/// Splits a datagram into messages. The kernel flags dumps that a change interrupted.
 ///
 /// # Errors
-/// A message is cut off, or an error has no number.
+/// A message is truncated, or an error has no number.
 pub fn answers(mut datagram: &[u8]) -> Result<Vec<Answer>, NetlinkError> {
     let malformed = |error: netlink_packet_core::DecodeError| NetlinkError::Malformed(error.to_string());
     let mut answers = Vec::new();
@@ -468,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dump_that_a_change_cut_short_is_told() {
+    fn interrupted_dump_is_reported() {
         let datagram = message(7, libc::NLM_F_DUMP_INTR as u16, 1, b"");
         assert!(matches!(
             answers(&datagram).unwrap()[0],
@@ -484,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn the_smallest_of_error_numbers_is_one_too() {
+    fn smallest_error_number_is_valid() {
         let datagram = message(2, 0, 3, &i32::MIN.to_ne_bytes());
         let answers = answers(&datagram).unwrap();
         assert!(matches!(
@@ -493,7 +493,7 @@ mod tests {
         ));
     }
 
-    /// A wire that answers each request first with what is left of another one.
+    /// A transport that answers each request first with a late answer to another one.
     #[derive(Default)]
     struct Late {
         waiting: Vec<Vec<u8>>,
@@ -522,7 +522,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_to_another_request_is_passed_over() {
+    fn answer_to_another_request_is_skipped() {
         let mut socket = Socket::over(Box::<Late>::default());
         for number in 1..=3_u32 {
             let messages = socket.dump(&message(18, 0, 0, b"")).unwrap();
@@ -531,7 +531,7 @@ mod tests {
     }
 
     #[test]
-    fn each_request_has_sequence_numbers_of_its_own() {
+    fn each_request_has_unique_sequence_numbers() {
         let mut batch = [
             message(16, 0, 0, b"a"),
             message(18, 0, 1, b"abcde"),

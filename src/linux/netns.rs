@@ -1,6 +1,6 @@
-//! Network namespaces: entering one, and leaving it for certain; making one.
+//! Network namespaces: creating one, entering one, and leaving it reliably.
 //!
-//! A namespace is opened once, by [`Netns::open`]. Whoever checks it, enters it and enters it again does so by that
+//! A namespace is opened once, by [`Netns::open`]. Code that checks it, enters it and enters it again uses that
 //! handle: a path may lead to another namespace a moment later, as `/proc/PID/ns/net` does when a PID is reused.
 
 use std::fs::{File, Metadata, OpenOptions};
@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use super::privilege::{self, PrivilegeError};
 
-/// A network namespace that could not be entered.
+/// A failure to enter a network namespace.
 #[derive(Debug, Error)]
 pub enum NetnsError {
     /// Its file cannot be opened.
@@ -24,19 +24,19 @@ pub enum NetnsError {
     Open {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         reason: std::io::Error,
     },
-    /// The file is something else.
+    /// The file is not a network namespace.
     #[error("{} is not a network namespace; give a path such as /proc/PID/ns/net", .0.display())]
     NotANamespace(PathBuf),
-    /// We may not enter it.
+    /// Entering it is not permitted.
     #[error(
-        "entering the network namespace {} is not allowed: it takes CAP_SYS_ADMIN, also in the user namespace that \
+        "entering the network namespace {} is not allowed: it needs CAP_SYS_ADMIN, also in the user namespace that \
          owns it. Run as root, or run inside the namespace without --netns", .0.display()
     )]
     NotPermitted(PathBuf),
-    /// No thread could be had to enter it with.
+    /// The thread that would enter it could not be started.
     #[error(
         "starting a thread to enter the network namespace {}: {reason}. Is there a limit on processes (pids.max, \
          ulimit -u)?", path.display()
@@ -44,13 +44,13 @@ pub enum NetnsError {
     Thread {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         reason: std::io::Error,
     },
-    /// The thread is in another one than it should be.
+    /// The thread is in another network namespace than it should be.
     #[error("entering the network namespace {}: the kernel shows another one inside. Nothing was done", .0.display())]
     Elsewhere(PathBuf),
-    /// The thread inside keeps capabilities that it should not have.
+    /// The thread inside could not give up capabilities.
     #[error(transparent)]
     Privilege(#[from] PrivilegeError),
     /// The kernel refused for another reason.
@@ -58,7 +58,7 @@ pub enum NetnsError {
     Enter {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         errno: Errno,
     },
 }
@@ -72,7 +72,7 @@ pub fn path(path_or_name: &str) -> PathBuf {
     }
 }
 
-/// A network namespace that is held open: by its file, not by a name. While it is, no other one has its identity.
+/// A network namespace that is held open by its file, not by a name. Meanwhile, no other one has its identity.
 #[derive(Debug)]
 pub struct Netns {
     file: File,
@@ -90,7 +90,7 @@ impl PartialEq for Netns {
 impl Eq for Netns {}
 
 impl Netns {
-    /// Opens one.
+    /// Opens a network namespace.
     ///
     /// # Errors
     /// There is no such file.
@@ -103,18 +103,18 @@ impl Netns {
         }
     }
 
-    /// The path that it was opened by. It may lead elsewhere by now.
+    /// The path that it was opened by. The path may lead to another file now.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What identifies it.
+    /// The identity of the namespace.
     pub fn identity(&self) -> Identity {
         self.identity
     }
 
-    /// Whose it is, where it is not a pod's: this process's own, or that of the host's first process, where that may be
-    /// seen. `proc` are places where the host's proc file system may be mounted.
+    /// A description of the owner, if it is not a pod: this process, or the host's first process, if that can be
+    /// read. `proc`: possible mount points of the host's proc file system.
     pub fn host_owner(&self, proc: &[&Path]) -> Option<&'static str> {
         let is_at = |path: &Path| identity(path).is_ok_and(|host| host == self.identity);
         if is_at(Path::new(OWN)) {
@@ -124,11 +124,11 @@ impl Netns {
         hosts.into_iter().any(|path| is_at(&path)).then_some("the host's")
     }
 
-    /// Makes one. It has no name: the kernel removes it with this handle and the sockets in it, also if this process is
-    /// killed.
+    /// Creates a network namespace without a name: the kernel removes it with this handle and the sockets in it, even
+    /// if this process is killed.
     ///
     /// # Errors
-    /// It cannot or may not be made.
+    /// Creating it failed or is not permitted.
     pub fn make() -> io::Result<Self> {
         // A thread of its own takes the change of namespace with it when it ends.
         on_thread(|| {
@@ -147,7 +147,7 @@ impl Netns {
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
         let path = || self.path.clone();
         let done = on_thread(|| match setns(&self.file, CloneFlags::CLONE_NEWNET) {
-            // Where nothing is mounted on /proc, the kernel's word has to do.
+            // Without /proc, the success of setns has to be enough.
             Ok(()) if identity(Path::new(OWN)).is_ok_and(|inside| inside != self.identity) => {
                 Err(NetnsError::Elsewhere(path()))
             }
@@ -159,13 +159,13 @@ impl Netns {
         done.unwrap_or_else(|reason| Err(NetnsError::Thread { path: path(), reason }))
     }
 
-    /// The same for work that changes the namespace: of its capabilities the thread keeps those that this takes.
+    /// The same for work that changes the namespace: the thread keeps only the capabilities that this needs.
     ///
     /// # Errors
     /// As [`Netns::run`], or the other capabilities cannot be given up. `work` has not begun then.
     pub fn administer<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
         self.run(|| {
-            privilege::keep_those_of_the_network()?;
+            privilege::keep_network_capabilities()?;
             Ok(work())
         })?
     }
@@ -196,7 +196,7 @@ pub fn administer<T: Send>(path: PathBuf, work: impl FnOnce() -> T + Send) -> Re
 /// Runs `work` on a thread of its own, and returns when that has ended.
 ///
 /// # Errors
-/// There can be no more threads. `work` has not begun then.
+/// The thread could not be started. `work` has not begun then.
 pub fn on_thread<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
     thread::scope(|scope| {
         let thread = thread::Builder::new().spawn_scoped(scope, work)?;
@@ -204,16 +204,16 @@ pub fn on_thread<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
     })
 }
 
-/// What identifies a namespace: the device and the inode of its file (namespaces(7)).
+/// The identity of a namespace: the device and the inode of its file (namespaces(7)).
 pub type Identity = (u64, u64);
 
 /// The network namespace of this thread.
 const OWN: &str = "/proc/thread-self/ns/net";
 
-/// The identity of the namespace that a path leads to now. Another one may have it once that is gone.
+/// The identity of the namespace at a path. Once that namespace is gone, another one may get the same identity.
 ///
 /// # Errors
-/// It leads nowhere, or may not be followed.
+/// The path does not exist, or may not be followed.
 pub fn identity(path: &Path) -> io::Result<Identity> {
     Ok(identity_of(&std::fs::metadata(path)?))
 }
@@ -222,11 +222,12 @@ fn identity_of(metadata: &Metadata) -> Identity {
     (metadata.dev(), metadata.ino())
 }
 
-/// Whether this thread is in the network namespace of the first process, which is the host's unless this is a container.
+/// Whether this thread is in the network namespace of the first process, which is the host's unless this is a
+/// container.
 ///
 /// # Errors
-/// It cannot be seen.
-pub fn is_that_of_the_first_process() -> io::Result<bool> {
+/// The namespace of the first process cannot be read.
+pub fn is_in_init_netns() -> io::Result<bool> {
     Ok(identity(Path::new(OWN))? == identity(Path::new("/proc/1/ns/net"))?)
 }
 
@@ -235,21 +236,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_looked_up_where_ip_netns_keeps_them() {
+    fn names_are_paths_below_run_netns() {
         assert_eq!(path("pod"), PathBuf::from("/run/netns/pod"));
         assert_eq!(path("/proc/1/ns/net"), PathBuf::from("/proc/1/ns/net"));
         assert_eq!(path("./ns"), PathBuf::from("./ns"));
     }
 
     #[test]
-    fn a_missing_file_is_told_with_what_would_do() {
+    fn missing_file_is_reported_with_advice() {
         let error = within(path("no-such-namespace"), || ()).unwrap_err().to_string();
         assert!(error.contains("/run/netns/no-such-namespace"), "{error}");
         assert!(error.contains("ip netns"), "{error}");
     }
 
     #[test]
-    fn our_own_network_namespace_is_known() {
+    fn own_network_namespace_is_recognized() {
         let owner = |path: &str| Netns::open(path.into()).unwrap().host_owner(&["/proc".as_ref()]);
         for path in ["/proc/self/ns/net", "/proc/thread-self/ns/net"] {
             assert!(owner(path).is_some(), "{path}");

@@ -1,16 +1,16 @@
-//! Capabilities (capabilities(7)): giving up those that are not needed; why the kernel said no, and what to do about it.
+//! Capabilities (capabilities(7)): giving up unneeded ones, and advice after the kernel denied permission.
 //!
-//! The kernel's own answer decides, never this: what counts is the capability in the user namespace that owns the
-//! network namespace, which cannot be looked up.
+//! Only the kernel's answer to a request decides, never this module: what counts is the capability in the user
+//! namespace that owns the network namespace, which cannot be looked up.
 
 use caps::errors::CapsError;
 use caps::{CapSet, Capability, CapsHashSet};
 use thiserror::Error;
 
-/// What writing rules takes: CAP_NET_RAW is for legacy iptables.
-const OF_THE_NETWORK: [Capability; 2] = [Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW];
+/// The capabilities for writing rules: CAP_NET_RAW is for legacy iptables.
+const NETWORK_CAPABILITIES: [Capability; 2] = [Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW];
 
-/// Privileges that could not be given up.
+/// A failure to give up privileges.
 #[derive(Debug, Error)]
 #[error(
     "giving up privileges that are not needed in the network namespace ({what}): {reason}. Nothing was done there. A \
@@ -21,12 +21,12 @@ pub struct PrivilegeError {
     reason: String,
 }
 
-/// Gives up, for this thread and the programs that it starts, every other capability and the way to new ones
-/// (`no_new_privs`). There is no way back.
+/// Gives up, for this thread and the programs it starts, all other capabilities and the ability to gain new ones
+/// (`no_new_privs`). This cannot be reverted.
 ///
 /// # Errors
-/// The kernel did not let it. What the thread was to do is not to be begun.
-pub fn keep_those_of_the_network() -> Result<(), PrivilegeError> {
+/// The kernel refused. The thread must not start its work then.
+pub fn keep_network_capabilities() -> Result<(), PrivilegeError> {
     nix::sys::prctl::set_no_new_privs().map_err(|errno| PrivilegeError {
         what: "no_new_privs",
         reason: errno.to_string(),
@@ -38,18 +38,18 @@ pub fn keep_those_of_the_network() -> Result<(), PrivilegeError> {
 }
 
 fn drop_others() -> Result<(), CapsError> {
-    // Effective ones first: they must be permitted.
+    // Effective capabilities first: they must be a subset of the permitted ones.
     for set in [CapSet::Effective, CapSet::Inheritable, CapSet::Permitted] {
         let kept: CapsHashSet = caps::read(None, set)?
             .into_iter()
-            .filter(|capability| OF_THE_NETWORK.contains(capability))
+            .filter(|capability| NETWORK_CAPABILITIES.contains(capability))
             .collect();
         caps::set(None, set, &kept)?;
     }
     Ok(())
 }
 
-/// What to do when the kernel has refused for lack of CAP_NET_ADMIN.
+/// Advice after the kernel refused for lack of CAP_NET_ADMIN.
 pub fn advice() -> String {
     let has = |set| caps::has_cap(None, set, Capability::CAP_NET_ADMIN).unwrap_or(false);
     let root = nix::unistd::geteuid().is_root();
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_capability_in_the_bounding_set_alone_is_told_apart_from_none() {
+    fn advice_depends_on_the_capability_sets() {
         assert!(advise(false, false, true, false).contains("bounding set alone"));
         assert!(advise(false, false, false, false).contains("add NET_ADMIN"));
         assert!(advise(true, true, true, true).contains("user namespace"));

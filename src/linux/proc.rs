@@ -6,8 +6,8 @@ use std::io::{self, Read as _};
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
 
-/// Reads a file whose text is shorter than a page. It takes three system calls; those of the standard library are five, and
-/// an apply that changes nothing else reads some such files.
+/// Reads a file whose text is shorter than a page. It takes three system calls; those of the standard library are five,
+/// and an apply that changes nothing else reads some such files.
 ///
 /// # Errors
 /// It cannot be opened or read.
@@ -20,7 +20,7 @@ pub fn read_short(path: &str) -> io::Result<String> {
         OFlag::O_RDONLY | OFlag::O_CLOEXEC,
         Mode::empty(),
     )?);
-    // The kernel gives as much at once as there is room for.
+    // The kernel returns as much at once as the buffer holds.
     let length = file.read(&mut buffer)?;
     Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
 }

@@ -1,4 +1,4 @@
-//! The name servers that processes ask (resolv.conf(5)): those of this file system, or of another network namespace.
+//! The name servers that processes query (resolv.conf(5)), from this file system or for another network namespace.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _};
@@ -13,10 +13,10 @@ use super::netns::{Identity, identity};
 
 const FILE: &str = "/etc/resolv.conf";
 
-/// More than any such file has. A process of another file system decides how long its file is.
+/// Size limit in bytes: more than any resolv.conf has. Another process controls the size of its file.
 const MAX_LENGTH: u64 = 64 * 1024;
 
-/// The file is there, and cannot be read.
+/// The file exists, but cannot be read.
 #[derive(Debug, Error)]
 #[error(
     "reading {}, whose name servers' lookups are to be captured: {reason}. \
@@ -30,15 +30,15 @@ pub struct ResolversError {
 /// The name servers of another network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OfNamespace {
-    /// It is the one that this process is in: its own file counts.
+    /// It is the namespace of this process, so this process's own file counts.
     Own,
-    /// These, each once; never none. And the file or files that name them.
+    /// The servers, each once and at least one, and the file or files that list them.
     Known(Vec<IpAddr>, String),
-    /// Nothing that can be seen names any.
+    /// No readable file lists any.
     Unknown,
 }
 
-/// The name servers of `/etc/resolv.conf`; none where there is no such file.
+/// The name servers of `/etc/resolv.conf`; none if the file does not exist.
 ///
 /// # Errors
 /// It cannot be read.
@@ -46,15 +46,15 @@ pub fn read() -> Result<Vec<IpAddr>, ResolversError> {
     Ok(read_file(Path::new(FILE))?.unwrap_or_default())
 }
 
-/// The name servers that processes in a network namespace ask: those of the file that ip-netns(8) mounts for them, else
-/// those of the processes that are in it.
+/// The name servers that processes in a network namespace query: those of the file that ip-netns(8) mounts for them,
+/// else those of the files of the processes in it.
 ///
 /// # Errors
 /// A file of ip-netns(8) cannot be read.
 pub fn of_namespace(netns: &Path) -> Result<OfNamespace, ResolversError> {
     let own = identity(Path::new("/proc/self/ns/net"));
     let (Ok(wanted), Ok(own)) = (identity(netns), own) else {
-        // Whoever enters it tells why it cannot be.
+        // Entering the namespace will report the error.
         return Ok(OfNamespace::Own);
     };
     if wanted == own {
@@ -77,7 +77,9 @@ pub fn of_namespace(netns: &Path) -> Result<OfNamespace, ResolversError> {
                     servers.extend(found);
                 }
             }
-            Err(error) => tracing::debug!(path = %path.display(), %error, "these name servers are not known"),
+            Err(error) => {
+                tracing::debug!(path = %path.display(), %error, "cannot read the name servers of this process")
+            }
         }
     }
     Ok(if servers.is_empty() {
@@ -87,16 +89,16 @@ pub fn of_namespace(netns: &Path) -> Result<OfNamespace, ResolversError> {
     })
 }
 
-/// The names that `ip netns` knows a network namespace by.
+/// The names of a network namespace in `ip netns`.
 fn names(wanted: Identity) -> Vec<std::ffi::OsString> {
     let entries = fs::read_dir("/run/netns").into_iter().flatten().flatten();
-    let is_it = |entry: &fs::DirEntry| identity(&entry.path()).is_ok_and(|found| found == wanted);
-    let mut names: Vec<_> = entries.filter(is_it).map(|entry| entry.file_name()).collect();
+    let is_wanted = |entry: &fs::DirEntry| identity(&entry.path()).is_ok_and(|found| found == wanted);
+    let mut names: Vec<_> = entries.filter(is_wanted).map(|entry| entry.file_name()).collect();
     names.sort();
     names
 }
 
-/// The processes in a network namespace, as directories of proc(5): oldest IDs first.
+/// The processes in a network namespace, as directories of proc(5), in ascending order of their PIDs.
 fn processes(wanted: Identity) -> Vec<PathBuf> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
@@ -110,7 +112,7 @@ fn processes(wanted: Identity) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The name servers of a file; `None` where it does not exist.
+/// The name servers of a file; `None` if it does not exist.
 fn read_file(path: &Path) -> Result<Option<Vec<IpAddr>>, ResolversError> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(name_servers(&String::from_utf8_lossy(&bytes), path))),
@@ -125,8 +127,8 @@ fn read_file(path: &Path) -> Result<Option<Vec<IpAddr>>, ResolversError> {
     }
 }
 
-/// The text of `/etc/resolv.conf` below another root directory. Links lead nowhere else (`RESOLVE_IN_ROOT`, since Linux
-/// 5.6), and nothing but a regular file is opened: whoever owns that file system decides what is there.
+/// The text of `/etc/resolv.conf` below another root directory. Links cannot leave that root (`RESOLVE_IN_ROOT`, since
+/// Linux 5.6), and only a regular file is opened, since the owner of that file system controls its contents.
 fn read_beneath(root: &Path) -> io::Result<String> {
     let root = File::open(root)?;
     let how = OpenHow::new()
@@ -142,8 +144,8 @@ fn read_beneath(root: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The addresses in the lines that begin with `nameserver`, each once. The interface of a link-local one is left out.
-/// What is no address is logged: neither resolvers nor we take anything from such a line.
+/// The addresses in the lines that begin with `nameserver`, each once, without the interface of link-local ones.
+/// Invalid addresses are logged: resolvers ignore such lines too.
 fn name_servers(text: &str, path: &Path) -> Vec<IpAddr> {
     let mut servers = Vec::new();
     for line in text.lines() {
@@ -157,7 +159,7 @@ fn name_servers(text: &str, path: &Path) -> Vec<IpAddr> {
             Ok(address) => servers.push(address.to_canonical()),
             Err(_) => tracing::warn!(
                 path = %path.display(),
-                "the name server {word:?} is no IP address, and is left out: nothing but the address may stand there"
+                "the name server {word:?} is not an IP address and is ignored: the line may hold nothing but the address"
             ),
         }
     }
@@ -191,21 +193,21 @@ mod tests {
     }
 
     #[test]
-    fn the_namespace_of_this_process_has_the_file_of_this_process() {
+    fn own_namespace_uses_own_file() {
         for path in ["/proc/self/ns/net", "/proc/thread-self/ns/net", "/no/such/namespace"] {
             assert_eq!(of_namespace(Path::new(path)).unwrap(), OfNamespace::Own, "{path}");
         }
     }
 
     #[test]
-    fn a_file_that_is_none_is_not_opened() {
+    fn only_regular_files_are_opened() {
         let root = std::env::temp_dir().join(format!("sidetrack-resolvers-{}", std::process::id()));
         fs::create_dir_all(root.join("etc")).unwrap();
         let file = root.join("etc/resolv.conf");
         nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRUSR).unwrap();
         let of_fifo = read_beneath(&root);
         fs::remove_file(&file).unwrap();
-        // Absolute, as systemd-resolved has it: below that root, not below ours.
+        // An absolute link, as systemd-resolved creates it, resolves below that root.
         std::os::unix::fs::symlink("/etc/passwd", &file).unwrap();
         let of_link = read_beneath(&root);
         fs::write(root.join("etc/passwd"), "nameserver 10.0.0.1\n").unwrap();

@@ -6,19 +6,20 @@ use nix::errno::Errno;
 
 use super::route::LOOPBACK_INDEX;
 
-/// Makes datagrams that reach the socket from another host empty, which tells answers of this host from those of others
-/// (`SO_ATTACH_FILTER`).
+/// Empties datagrams that reach the socket from another host, which distinguishes answers of this host from those of
+/// others (`SO_ATTACH_FILTER`).
 ///
 /// # Errors
-/// The kernel takes no filter.
+/// The kernel refuses the filter.
 #[expect(unsafe_code, reason = "there is no safe wrapper for this socket option")]
-pub fn empty_what_comes_from_outside(socket: &OwnedFd) -> Result<(), Errno> {
+pub fn empty_datagrams_from_other_hosts(socket: &OwnedFd) -> Result<(), Errno> {
     let filter = filter();
     let program = libc::sock_fprog {
         len: filter.len() as libc::c_ushort,
         filter: filter.as_ptr().cast_mut(),
     };
-    // SAFETY: the program and the filter that it points to live through the call, which copies and does not change them.
+    // SAFETY: the program and the filter that it points to live through the call, which copies and does not change
+    // them.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
@@ -31,7 +32,7 @@ pub fn empty_what_comes_from_outside(socket: &OwnedFd) -> Result<(), Errno> {
     Errno::result(result).map(drop)
 }
 
-/// How much is kept of a packet that begins with the header of UDP, which is always kept: all, or nothing else.
+/// A filter that keeps a whole packet, or only its UDP header.
 fn filter() -> [libc::sock_filter; 4] {
     const INTERFACE: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_IFINDEX) as u32;
     const ALL: u32 = u32::MAX;
@@ -71,7 +72,7 @@ pub fn get(socket: &OwnedFd, level: libc::c_int, name: libc::c_int, value: &mut 
     Errno::result(result).map(drop)
 }
 
-/// Switches a socket option on whose value is a number.
+/// Enables a socket option whose value is a number.
 ///
 /// # Errors
 /// The kernel does not know the option.

@@ -1,4 +1,4 @@
-//! Settings of the kernel under `/proc/sys`. Those of networks are those of the network namespace of this thread.
+//! Sysctls under `/proc/sys`. Those below `net` belong to the network namespace of this thread.
 
 use std::fs;
 use std::io;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-/// A setting that could not be written.
+/// A sysctl that could not be written.
 #[derive(Debug, Error)]
 #[error("{name} could not be set to {value:?}: {reason}.{}", hint(.reason.kind()))]
 pub struct SysctlError {
@@ -18,7 +18,7 @@ pub struct SysctlError {
 fn hint(kind: io::ErrorKind) -> &'static str {
     match kind {
         io::ErrorKind::ReadOnlyFilesystem => " /proc/sys is read-only in a container that is not privileged",
-        io::ErrorKind::PermissionDenied => " It takes root, or NET_ADMIN for a setting of networks",
+        io::ErrorKind::PermissionDenied => " It needs root, or NET_ADMIN for a network setting",
         io::ErrorKind::NotFound => " Is its kernel module loaded?",
         _ => "",
     }
@@ -27,7 +27,7 @@ fn hint(kind: io::ErrorKind) -> &'static str {
 /// Sets `name`, whose parts are separated by dots, to `value`.
 ///
 /// # Errors
-/// There is no such setting, or it must not be written, or not to this value.
+/// The sysctl is missing, or cannot be written, or not with this value.
 fn write(name: &str, value: &str) -> Result<(), SysctlError> {
     fs::write(path(name), value).map_err(|reason| SysctlError {
         name: name.to_owned(),
@@ -36,10 +36,10 @@ fn write(name: &str, value: &str) -> Result<(), SysctlError> {
     })
 }
 
-/// Sets `name` to `value`, unless it is a number that is at least as large. Returns whether it was set.
+/// Sets `name` to `value`, unless its value is at least as large. Returns whether it was set.
 ///
 /// # Errors
-/// There is no such setting, it must not be written, or it is no number.
+/// The sysctl is missing, cannot be written, or is not a number.
 pub fn raise(name: &str, value: u32) -> Result<bool, SysctlError> {
     let failed = |reason| SysctlError {
         name: name.to_owned(),
@@ -55,11 +55,11 @@ pub fn raise(name: &str, value: u32) -> Result<bool, SysctlError> {
     write(name, &value.to_string()).map(|()| true)
 }
 
-/// Sets `name` to `value`, and returns what it was. It is looked for under /proc, and in these places where other proc file
-/// systems are mounted.
+/// Sets `name` to `value` and returns the previous value. It tries /proc, then these mount points of other proc file
+/// systems.
 ///
 /// # Errors
-/// There is no such setting anywhere, or it must not be written in any of them.
+/// The sysctl is missing or cannot be written in all of them.
 pub fn replace(other_proc: &[PathBuf], name: &str, value: &str) -> Result<String, SysctlError> {
     let in_proc = |proc: &Path| -> io::Result<String> {
         let path = proc.join("sys").join(name.replace('.', "/"));
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_that_does_not_exist_is_named() {
+    fn missing_sysctl_is_named_in_the_error() {
         let error = write("net.netfilter.no_such_setting", "1").unwrap_err().to_string();
         assert!(
             error.contains("net.netfilter.no_such_setting could not be set to \"1\""),

@@ -6,16 +6,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::proc;
 
-/// Both ends of a connection, as the socket at one of them sees them.
+/// The two addresses of a connection, as its socket sees them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connection {
-    /// Its own.
+    /// Local address.
     pub local: SocketAddr,
-    /// The other.
+    /// Remote address.
     pub remote: SocketAddr,
 }
 
-/// Every TCP connection that has a socket in the network namespace of this thread; listening sockets are among them.
+/// All TCP sockets in the network namespace of this thread, listening ones included.
 ///
 /// # Errors
 /// There is no /proc.
@@ -23,12 +23,12 @@ pub fn connections() -> io::Result<Vec<Connection>> {
     Ok(sockets()?.into_iter().map(|(connection, _)| connection).collect())
 }
 
-/// The TCP sockets that a pod's processes have, as far as they matter to whoever comes later.
+/// A summary of the TCP sockets of a pod's processes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Census {
-    /// Where somebody listens.
+    /// Addresses of listening sockets.
     pub listening: Vec<SocketAddr>,
-    /// How many connections there are that do not stay within the pod.
+    /// Number of connections to other pods or hosts.
     pub open: usize,
 }
 
@@ -48,8 +48,8 @@ pub fn census() -> io::Result<Census> {
     Ok(census)
 }
 
-/// How many TCP connections there are that do not stay within the pod. Where there are no sockets at all, as in a pod
-/// that starts, the kernel's own count says so, which is read faster than a list.
+/// The number of TCP connections to other pods or hosts. If there are no sockets at all, as in a pod
+/// that starts, the kernel's count shows that, and is faster to read than the list.
 ///
 /// # Errors
 /// There is no /proc.
@@ -81,7 +81,7 @@ fn in_use(protocols: &str) -> Option<usize> {
 /// The state of a socket (`enum` in net/tcp_states.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Established, or of which one half is closed.
+    /// Established or half-closed.
     Open,
     Listening,
     Other,
@@ -98,7 +98,8 @@ fn sockets() -> io::Result<Vec<(Connection, State)>> {
     Ok(sockets)
 }
 
-/// The lines after the headings: a number, then the socket's own address and port, then the other end's, then its state.
+/// The lines after the headings: a number, then the socket's own address and port, then the other end's, then its
+/// state.
 fn parse(text: &str) -> Vec<(Connection, State)> {
     let socket = |line: &str| {
         let mut words = line.split_ascii_whitespace().skip(1);
@@ -116,7 +117,7 @@ fn parse(text: &str) -> Vec<(Connection, State)> {
     text.lines().skip(1).filter_map(socket).collect()
 }
 
-/// `0100007F:3A99`: the address as 32-bit numbers in the order of this machine, the port as a number.
+/// `0100007F:3A99`: the address as 32-bit numbers in host byte order, the port as a number.
 fn address(text: &str) -> Option<SocketAddr> {
     let (address, port) = text.split_once(':')?;
     let word = |at: usize| {
@@ -128,7 +129,7 @@ fn address(text: &str) -> Option<SocketAddr> {
         32 => {
             let words = [word(0)?, word(1)?, word(2)?, word(3)?];
             let octets: [u8; 16] = words.concat().try_into().ok()?;
-            // A socket of both families has IPv4 addresses as IPv6 ones.
+            // A dual-stack socket has IPv4 addresses mapped to IPv6.
             Ipv6Addr::from(octets).to_canonical()
         }
         _ => return None,
@@ -142,7 +143,7 @@ mod tests {
 
     #[test]
     #[cfg(target_endian = "little")]
-    fn the_lines_of_the_kernel_are_read() {
+    fn socket_lines_are_parsed() {
         let v4 = "  sl  local_address rem_address   st tx_queue\n   0: 0100007F:3A99 02006363:B0F2 01 00000000:0\n";
         let v6 = "  sl  local_address  remote_address st\n\
                   12: 0000000000000000FFFF00000100007F:3A9E 000080FE000000000000000001000000:0001 01\n";
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_count_of_the_kernel_is_read() {
+    fn socket_counts_of_the_kernel_are_parsed() {
         let heading = "protocol  size sockets  memory press maxhdr  slab module     cl co di\n";
         let v6 =
             "MPTCPv6   2064      7     205   no       0   yes  kernel      y  n\nTCPv6     2432      2     205   no\n";

@@ -7,7 +7,7 @@ pub mod nft;
 use crate::plan::{LOOPBACK_ADDRESS_METRIC, POLICY_ROUTING_PROTOCOL, POLICY_RULE_PRIORITY, Plan, PolicyRouting};
 use crate::types::Family;
 
-/// What is part of the plan and no rule: the commands that a person would type (ip-rule(8), ip-route(8),
+/// The parts of the plan besides rules, as the commands that a person would type (ip-rule(8), ip-route(8),
 /// ip-address(8)), in order.
 fn other_commands(plan: &Plan) -> Vec<String> {
     let mut commands = Vec::new();
@@ -34,7 +34,7 @@ fn other_commands(plan: &Plan) -> Vec<String> {
     commands
 }
 
-/// The same as comments, for the head of a script.
+/// The same as comments, for the beginning of a script.
 pub fn comments_on_the_rest(plan: &Plan) -> String {
     let comment = |command| format!("# Part of the plan too, by hand: {command}\n");
     other_commands(plan).into_iter().map(comment).collect()

@@ -10,15 +10,15 @@ use crate::ruleset::{
 use crate::types::Family;
 
 /// Elements on one line of a set, as nft itself breaks them for reading.
-const ELEMENTS_A_LINE: usize = 8;
+const ELEMENTS_PER_LINE: usize = 8;
 
-/// The whole plan. What nft cannot do, addresses and routes, stands there as commands in comments.
+/// The whole plan. Addresses and routes, which nft cannot add, are commands in comments.
 ///
-/// Loading the script replaces our table, and nothing else, at one instant.
+/// Loading the script replaces our table atomically, and nothing else.
 pub fn script(plan: &Plan) -> String {
     let mut text = String::from("#!/usr/sbin/nft -f\n");
     text += &super::comments_on_the_rest(plan);
-    // Adding first makes the deletion succeed where there is no table yet; the script is one transaction.
+    // The table is added first, so that its deletion succeeds if there is none yet; the script is one transaction.
     text += &format!("table inet {TABLE}\ndelete table inet {TABLE}\n");
     text += &format!("table inet {TABLE} {{\n");
     let timeouts = plan.ruleset.timeouts.iter().map(timeouts);
@@ -28,7 +28,7 @@ pub fn script(plan: &Plan) -> String {
     text + "}\n"
 }
 
-/// Each property on a line of its own: nft 1.0.6 reads no other form.
+/// Each property on a separate line: nft 1.0.6 reads no other form.
 fn timeouts(timeouts: &Timeouts) -> String {
     format!(
         "\tct timeout {TIMEOUTS} {{\n\t\tprotocol tcp\n\t\tpolicy = {{ {} }}\n\t}}\n",
@@ -54,7 +54,7 @@ fn set(set: &Set) -> String {
         Elements::Gids(gids) => ("gid", words(gids)),
     };
     let properties = singles.map_or("flags interval".to_owned(), |addresses| format!("size {addresses}"));
-    let lines: Vec<String> = elements.chunks(ELEMENTS_A_LINE).map(|line| line.join(", ")).collect();
+    let lines: Vec<String> = elements.chunks(ELEMENTS_PER_LINE).map(|line| line.join(", ")).collect();
     format!(
         "\tset {} {{\n\t\ttype {kind}\n\t\t{properties}\n\t\telements = {{ {} }}\n\t}}\n",
         set.name,
@@ -86,8 +86,8 @@ fn base_hook(base: &BaseHook) -> String {
     format!("type {kind} hook {hook} priority {}; policy accept;", base.priority)
 }
 
-/// nft's name for the type of a base chain (nft(8), "CHAINS"). A chain of type route has packets with a new mark
-/// routed anew.
+/// nft's name for the type of a base chain (nft(8), "CHAINS"). A chain of type route makes the kernel reroute packets
+/// with a new mark.
 pub fn chain_type(base: &BaseHook) -> &'static str {
     match (base.kind, base.hook) {
         (ChainType::Nat, _) => "nat",

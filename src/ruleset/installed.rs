@@ -1,19 +1,19 @@
-//! Rules that were read back from where they are in force, in the same terms as planned ones.
+//! Rules read back from the kernel, in the same terms as planned ones.
 
 use std::fmt;
 
 use super::{Name, Ruleset};
 use crate::types::Families;
 
-/// What is installed under our names.
+/// The installed rules owned by sidetrack.
 ///
-/// Somebody may have changed it, so not all of it need be rules that a plan could have: what cannot be said in our
-/// terms is left out of the ruleset and named instead.
+/// Another process may have changed them, so some may be rules that no plan has: what cannot be expressed in our
+/// terms is left out of the ruleset and listed separately.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Installed {
-    /// What could be read. It need not be sound: chains and sets that rules name may be missing.
+    /// The readable part. It need not be sound: chains and sets that rules name may be missing.
     pub ruleset: Ruleset,
-    /// What could not be read, in the order in which it was found.
+    /// The unreadable parts, in the order in which they were found.
     pub unreadable: Vec<Unreadable>,
 }
 
@@ -39,31 +39,31 @@ impl From<Ruleset> for Installed {
     }
 }
 
-/// Something that is installed and that our terms have no words for.
+/// An installed object that our terms cannot express.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {
-    /// Where it is.
+    /// The place of the object.
     pub place: Place,
-    /// What it looks like, in the words of the system that holds it.
+    /// Its text in the syntax of the backend.
     pub text: String,
-    /// The comment that it bears, or nothing.
+    /// Its comment, or an empty string.
     pub comment: String,
 }
 
-/// Where something is installed.
+/// The place of an installed object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// The table as a whole.
     Table,
-    /// Where a base chain is called from. The ruleset has the chain with its rules, and without a hook.
+    /// The hook of a base chain. The ruleset has the chain with its rules, but without a hook.
     Hook(Name),
     /// A set.
     Set(Name),
     /// A rule.
     Rule {
-        /// The chain that it is in.
+        /// Chain of the rule.
         chain: Name,
-        /// How many rules come before it in the chain, those that cannot be read among them.
+        /// Number of rules before it in the chain, unreadable ones included.
         position: usize,
     },
 }

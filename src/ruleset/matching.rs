@@ -1,24 +1,24 @@
-//! Whether a match holds, for a packet of which everything is known or only some things.
+//! Evaluates matches for a packet whose properties are all or partly known.
 
 use std::net::IpAddr;
 
 use super::{Addresses, ConntrackState, Elements, GidMatch, Match, Name, PortMatch, Protocol, Rule, Ruleset, UidMatch};
 use crate::types::{Family, Gid, InterfaceName, Port, Uid};
 
-/// What is known of something about a packet.
+/// The knowledge of a packet's property.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value<T> {
-    /// It is this.
+    /// This value.
     Is(T),
-    /// It is anything but this.
+    /// Any value but this.
     IsNot(T),
-    /// The packet has none, so that no match on it holds.
+    /// The packet does not have the property, so no match on it holds.
     Missing,
-    /// It could be anything.
+    /// Any value.
     Unknown,
 }
 
-/// A packet as matches see it, at one place on its way.
+/// The properties of a packet that matches test, at one hook.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'p> {
     /// The address family.
@@ -45,7 +45,7 @@ pub struct View<'p> {
     pub mark: Value<u32>,
     /// The mark of its connection; 0 for none.
     pub conntrack_mark: Value<u32>,
-    /// What connection tracking knows of it.
+    /// Conntrack state.
     pub tracking: Value<Tracking>,
 }
 
@@ -68,27 +68,27 @@ impl View<'_> {
     };
 }
 
-/// What connection tracking knows of a packet (nf_conntrack; conntrack(8), "ctstate").
+/// The conntrack state of a packet (nf_conntrack; conntrack(8), "ctstate").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tracking {
     /// It is the first one of its connection.
     New,
     /// Packets of its connection have gone through in both directions.
     Established,
-    /// It begins a connection that another one has announced.
+    /// It begins a connection that another one announced (RELATED).
     Related,
     /// It belongs to no connection and cannot begin one.
     Invalid,
 }
 
-/// Whether something holds.
+/// A truth value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {
-    /// It does.
+    /// True.
     Yes,
-    /// It does not.
+    /// False.
     No,
-    /// What is known does not tell.
+    /// Unknown.
     Perhaps,
 }
 
@@ -116,7 +116,7 @@ pub fn applies(ruleset: &Ruleset, rule: &Rule, packet: &View) -> Known {
     matches.fold(Known::Yes, |all, matcher| all.and(holds(ruleset, matcher, packet)))
 }
 
-/// Whether a match holds. A set that the ruleset does not have may hold anything.
+/// Whether a match holds. A set that the ruleset does not have may hold any element.
 pub fn holds(ruleset: &Ruleset, matcher: &Match, packet: &View) -> Known {
     let family_and = |family: Family, rest: Known| is(packet.family, family).and(rest);
     let protocol_and = |protocol: Protocol, rest: Known| is(packet.protocol, protocol).and(rest);
@@ -164,7 +164,7 @@ fn is<T: Copy + PartialEq>(value: Value<T>, wanted: T) -> Known {
     }
 }
 
-/// Whether a value passes a test; `None` from the test is for one that cannot be made.
+/// Whether a value passes a test, which returns `None` if it cannot decide.
 fn test<T>(value: Value<T>, passes: impl FnOnce(T) -> Option<bool>) -> Known {
     match value {
         Value::Is(value) => passes(value).map_or(Known::Perhaps, Known::from),
@@ -173,7 +173,7 @@ fn test<T>(value: Value<T>, passes: impl FnOnce(T) -> Option<bool>) -> Known {
     }
 }
 
-/// Whether a value is in a set; `contains` gives `None` for elements that are of another kind.
+/// Whether a value is in a set; `contains` returns `None` for elements of another type.
 fn is_in<T>(
     ruleset: &Ruleset,
     set: &Name,

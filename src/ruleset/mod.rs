@@ -18,10 +18,10 @@ use crate::types::{Families, Family, Gid, Gids, InterfaceName, Mark, Port, Ports
 
 pub use installed::{Installed, Place, Unreadable};
 pub use matching::{Known, Tracking, Value, View, applies, holds};
-pub use soundness::{MAX_DEPTH, ProxyTraffic, Unsound, check};
+pub use soundness::{MAX_JUMP_DEPTH, ProxyTraffic, Unsound, check};
 pub use timeouts::{TIMEOUTS, TcpState, Timeouts};
 
-/// The name of the one table we own; the chains that iptables holds begin with it in capitals.
+/// The name of the table owned by sidetrack, and, in capitals, the name prefix of its iptables chains.
 pub const TABLE: &str = "sidetrack";
 
 /// The name of a chain or set.
@@ -30,10 +30,10 @@ pub type Name = Cow<'static, str>;
 /// A complete set of rules for one network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ruleset {
-    /// The families whose traffic the rules may change. The rules say so themselves where it is one alone; a
+    /// The families whose traffic the rules may change. If it is a single one, the rules match it themselves; a
     /// renderer with a program for each family needs none for the other.
     pub families: Families,
-    /// The timeouts that rules give connections.
+    /// The ct timeouts that rules set.
     pub timeouts: Option<Timeouts>,
     /// The named sets.
     pub sets: Vec<Set>,
@@ -47,7 +47,7 @@ impl Ruleset {
         self.sets.iter().find(|set| set.name == name)
     }
 
-    /// The same rules, which leave every timeout to the kernel.
+    /// The same rules without timeouts, which leaves them to the kernel.
     #[must_use]
     pub fn without_timeouts(&self) -> Self {
         let mut ruleset = self.clone();
@@ -55,7 +55,7 @@ impl Ruleset {
             for chain in &mut ruleset.chains {
                 chain.rules.retain(|rule| rule.action != Action::SetTimeouts);
             }
-            // A base chain that was there for that alone.
+            // A base chain that only sets timeouts.
             let does_something =
                 |chain: &Chain| chain.hook.is_none() || chain.rules.iter().any(|rule| rule.action != Action::Return);
             ruleset.chains.retain(does_something);
@@ -63,7 +63,7 @@ impl Ruleset {
         ruleset
     }
 
-    /// Leaves out the chains that no packet gets to, and the sets that no rule looks into.
+    /// Removes the chains that no packet reaches, and the sets that no rule matches.
     pub fn remove_unreachable(&mut self) {
         let mut reached: Vec<Name> = Vec::new();
         let mut next: Vec<Name> = self
@@ -99,9 +99,9 @@ impl Ruleset {
 /// A named set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Set {
-    /// Its name, unique in the table.
+    /// Name, unique in the table.
     pub name: Name,
-    /// What is in it; never empty.
+    /// Elements; never empty.
     pub elements: Elements,
 }
 
@@ -130,35 +130,35 @@ pub fn ipv6_addresses(net: &Ipv6Net) -> impl Iterator<Item = Ipv6Addr> + use<> {
     (net.network().to_bits()..=net.broadcast().to_bits()).map(Ipv6Addr::from_bits)
 }
 
-/// A chain: rules that are looked at in order.
+/// A chain: rules that are evaluated in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain {
-    /// Its name, unique in the table.
+    /// Name, unique in the table.
     pub name: Name,
-    /// Where the kernel calls it; `None` for a chain that only rules jump to.
+    /// The hook of a base chain; `None` for a chain that only rules jump to.
     pub hook: Option<BaseHook>,
     /// Its rules.
     pub rules: Vec<Rule>,
 }
 
-/// Where and when the kernel calls a base chain.
+/// The hook at which the kernel calls a base chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BaseHook {
-    /// What the chain may do.
+    /// Type.
     pub kind: ChainType,
-    /// The place in the packet's way.
+    /// Netfilter hook.
     pub hook: Hook,
-    /// The order among chains at one hook: lower is earlier. A number, as names differ between versions of nft.
+    /// Priority among chains at one hook: lower is earlier. A number, since names differ between versions of nft.
     pub priority: i32,
 }
 
-/// What a base chain is for. It decides which matches and actions make sense there, and when the kernel calls it.
+/// The type of a base chain. It determines the useful matches and actions, and when the kernel calls it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ChainType {
-    /// Sees each packet before connection tracking does, and may tell it which zone to look in.
+    /// Sees each packet before connection tracking, and may set the conntrack zone.
     Raw,
-    /// Sees each packet once its connection is known, and may mark, drop, or hand it over. At the output hook a packet
-    /// whose mark has changed is routed anew.
+    /// Sees each packet after connection tracking, and may mark, drop, or hand it to a socket. At the output hook, a
+    /// packet whose mark has changed is rerouted.
     Mangle,
     /// Sees the first packet of a connection and may translate its addresses.
     Nat,
@@ -167,25 +167,25 @@ pub enum ChainType {
 /// A hook that base chains are attached to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Hook {
-    /// Packets that arrive.
+    /// Inbound packets.
     Prerouting,
-    /// Packets that local processes send.
+    /// Locally generated packets.
     Output,
 }
 
 /// A rule: where every match holds, the action is taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// The conditions, in the order that they are looked at.
+    /// The conditions, in the order of evaluation.
     pub matches: Vec<Match>,
-    /// What is done.
+    /// The action.
     pub action: Action,
-    /// What the rule is for. It is stored with the rule in the kernel.
+    /// The comment that states the rule's purpose. It is stored with the rule in the kernel.
     pub comment: Cow<'static, str>,
 }
 
 impl Rule {
-    /// The families whose packets the rule can match: those that its addresses leave.
+    /// Whether the rule can match packets of a family, by its addresses.
     pub fn can_match(&self, family: Family) -> bool {
         self.matches.iter().filter_map(Match::family).all(|only| only == family)
     }
@@ -220,12 +220,12 @@ pub enum Match {
     MarkIsNot(Mark),
     /// The mark of the packet's connection.
     ConntrackMark(Mark),
-    /// What connection tracking knows of the packet.
+    /// The conntrack state of the packet.
     ConntrackState(ConntrackState),
 }
 
 impl Match {
-    /// The set that the match looks into, if it does.
+    /// The set that the match uses, if any.
     pub fn set(&self) -> Option<&Name> {
         match self {
             Self::Source(Addresses::Set(_, set))
@@ -251,7 +251,7 @@ impl Match {
         }
     }
 
-    /// The family that the match confines a rule to, if it does.
+    /// The family that the match restricts a rule to, if any.
     pub fn family(&self) -> Option<Family> {
         match self {
             Self::Family(family) => Some(*family),
@@ -280,7 +280,7 @@ pub enum Protocol {
     Udp,
 }
 
-/// What connection tracking knows of a packet.
+/// The conntrack state of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ConntrackState {
     /// It belongs to no connection and cannot begin one.
@@ -290,7 +290,7 @@ pub enum ConntrackState {
     Established,
 }
 
-/// A conntrack zone: connections of different zones are told apart even where all their addresses are the same.
+/// A conntrack zone: connections of different zones are distinct even if all their addresses are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Zone(pub u16);
 
@@ -299,7 +299,7 @@ pub struct Zone(pub u16);
 pub enum Addresses {
     /// One address.
     Ip(IpAddr),
-    /// Those of a named set of this family.
+    /// A named set of this family.
     Set(Family, Name),
 }
 
@@ -319,7 +319,7 @@ impl Addresses {
 pub enum PortMatch {
     /// One port.
     Port(Port),
-    /// Those of a named set.
+    /// A named set.
     Set(Name),
 }
 
@@ -328,7 +328,7 @@ pub enum PortMatch {
 pub enum UidMatch {
     /// One user.
     Uid(Uid),
-    /// Those of a named set.
+    /// A named set.
     Set(Name),
 }
 
@@ -337,22 +337,22 @@ pub enum UidMatch {
 pub enum GidMatch {
     /// One group.
     Gid(Gid),
-    /// Those of a named set.
+    /// A named set.
     Set(Name),
 }
 
-/// What a rule does with a packet.
+/// The action of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Goes back to the calling chain; from a base chain: leaves the packet alone.
+    /// Returns to the calling chain; in a base chain, accepts the packet unchanged.
     Return,
-    /// Goes through another chain, and on from here where that one returns.
+    /// Jumps to another chain, and continues here when that chain returns.
     Jump(Name),
-    /// Lets the packet pass; no further rule of this base chain, or those it leads to, is looked at.
+    /// Accepts the packet; no further rule of this base chain, or of chains it jumps to, is evaluated.
     Accept,
-    /// Throws the packet away.
+    /// Drops the packet.
     Drop,
-    /// Sends the connection to a port of this host, with the original destination kept.
+    /// Redirects the connection to a port of this host; the proxy can read the original destination.
     Redirect(Port),
     /// Hands the packet, unchanged, to the transparent socket on a port of this host, and marks it. Without such a
     /// socket the rule does not apply on nftables; on iptables the packet is dropped.
@@ -362,20 +362,20 @@ pub enum Action {
         /// The mark.
         mark: Mark,
     },
-    /// Marks the packet; the next rule is looked at.
+    /// Marks the packet; the next rule is evaluated.
     SetMark(Mark),
-    /// Gives the connection the packet's mark; the next rule is looked at.
+    /// Gives the connection the packet's mark; the next rule is evaluated.
     SaveMark,
-    /// Gives the packet the connection's mark; the next rule is looked at.
+    /// Gives the packet the connection's mark; the next rule is evaluated.
     RestoreMark,
-    /// Has the connection looked for in a zone, unless an earlier rule has named one; the next rule is looked at.
+    /// Sets the conntrack zone, unless an earlier rule has set one; the next rule is evaluated.
     SetZone(Zone),
-    /// Gives a new connection the [timeouts](Ruleset::timeouts) of the ruleset; the next rule is looked at.
+    /// Gives a new connection the [timeouts](Ruleset::timeouts) of the ruleset; the next rule is evaluated.
     SetTimeouts,
 }
 
 impl Action {
-    /// The chain that the action leads to, if it does.
+    /// The chain that the action jumps to, if any.
     pub fn target(&self) -> Option<&Name> {
         match self {
             Self::Jump(target) => Some(target),
@@ -394,12 +394,12 @@ impl Action {
 }
 
 impl Elements {
-    /// How many addresses there are, where a set has each by itself instead of intervals: where there are many, and no
+    /// The number of addresses, if the set is to hold single addresses instead of intervals: if there are many, and no
     /// more of them than these intervals have ends. The kernel keeps single addresses in a hash table and intervals in
-    /// a tree, which takes twice as long to fill. Ports stay intervals: single ones it keeps in a bitmap and a list, and
-    /// walks through the list for each that is added (`nft_bitmap_insert` in net/netfilter/nft_set_bitmap.c).
+    /// a tree, which takes twice as long to fill. Ports stay intervals: the kernel keeps single ports in a bitmap and a
+    /// list, and traverses the list for each added one (`nft_bitmap_insert` in net/netfilter/nft_set_bitmap.c).
     pub fn single_addresses(&self) -> Option<usize> {
-        const MANY: usize = 256;
+        const MIN_SINGLE_ADDRESSES: usize = 256;
         fn addresses(bits: u8, prefix_lengths: impl Iterator<Item = u8>) -> usize {
             prefix_lengths
                 .map(|length| 1_usize.checked_shl((bits - length).into()).unwrap_or(usize::MAX))
@@ -410,7 +410,7 @@ impl Elements {
             Self::Ipv6(nets) => addresses(128, nets.iter().map(Ipv6Net::prefix_len)),
             Self::Ports(_) | Self::Uids(_) | Self::Gids(_) => return None,
         };
-        (self.len() >= MANY && addresses <= 2 * self.len()).then_some(addresses)
+        (self.len() >= MIN_SINGLE_ADDRESSES && addresses <= 2 * self.len()).then_some(addresses)
     }
 
     /// The networks of a set of addresses.
@@ -422,7 +422,7 @@ impl Elements {
         }
     }
 
-    /// How many ranges or networks there are.
+    /// The number of ranges or networks.
     pub fn len(&self) -> usize {
         match self {
             Self::Ipv4(nets) => nets.len(),
@@ -433,7 +433,7 @@ impl Elements {
         }
     }
 
-    /// Whether there are none.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -1,4 +1,4 @@
-//! What must hold for any ruleset before a kernel sees it.
+//! Checks that any ruleset must pass before it is sent to the kernel.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,38 +11,38 @@ use super::{
 };
 use crate::types::{Family, Gid, InterfaceName, Port, Uid};
 
-/// How many chains a packet may be in at once (`NFT_JUMP_STACK_SIZE`, net/netfilter/nf_tables.h).
-pub const MAX_DEPTH: usize = 16;
+/// The deepest nesting of jumps (`NFT_JUMP_STACK_SIZE`, net/netfilter/nf_tables.h).
+pub const MAX_JUMP_DEPTH: usize = 16;
 
-/// A ruleset that must not be installed. It is our mistake, never the user's.
+/// A ruleset that must not be installed. This is a bug of sidetrack, never a mistake of the user.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Unsound {
-    /// Two chains or two sets have one name.
+    /// Two chains or two sets have the same name.
     #[error("the name {0} is used twice")]
     DuplicateName(String),
-    /// A rule jumps to a chain that is not there, or that the kernel itself calls.
+    /// A rule jumps to a missing chain or to a base chain.
     #[error("chain {chain}: no chain {target} to jump to")]
     NoTarget {
         /// The chain of the rule.
         chain: String,
-        /// Where it jumps.
+        /// Target of the jump.
         target: String,
     },
     /// A chain can be reached from itself.
-    #[error("chain {0} leads back to itself")]
+    #[error("chain {0} jumps back to itself")]
     Cycle(String),
-    /// More chains follow upon one another than the kernel allows.
-    #[error("more than {MAX_DEPTH} chains jump to one another, at chain {0}")]
+    /// Jumps are nested deeper than the kernel allows.
+    #[error("jumps are nested deeper than {MAX_JUMP_DEPTH} chains, at chain {0}")]
     TooDeep(String),
-    /// A rule looks into a set that is not there, is empty, or holds other things.
-    #[error("chain {chain}: no set {set} of the kind that the rule looks for")]
+    /// A rule matches a set that is missing, empty, or of another type.
+    #[error("chain {chain}: no set {set} of the type that the rule matches")]
     NoSet {
         /// The chain of the rule.
         chain: String,
         /// The set.
         set: String,
     },
-    /// A rule gives connections timeouts that the ruleset does not have, or in another chain than one that the kernel
+    /// A rule sets timeouts that the ruleset does not have, or is in another chain than one that the kernel
     /// calls once there are connections.
     #[error("chain {0}: no timeouts that a rule could set")]
     NoTimeouts(String),
@@ -56,7 +56,7 @@ pub enum Unsound {
         chain: String,
         /// The rule.
         comment: String,
-        /// Which of the proxy's traffic.
+        /// The proxy traffic that would be captured.
         traffic: ProxyTraffic,
     },
 }
@@ -80,10 +80,10 @@ pub enum ProxyTraffic {
     Passthrough(IpAddr),
 }
 
-/// Checks a ruleset: names, targets, cycles and sets, and that none of the `proxy`'s traffic is captured.
+/// Checks a ruleset: names, jump targets, cycles and sets, and that no traffic of the `proxy` is captured.
 ///
 /// # Errors
-/// The first thing that does not hold.
+/// The first violation.
 pub fn check(ruleset: &Ruleset, proxy: &[ProxyTraffic]) -> Result<(), Unsound> {
     let index = Index::of(ruleset)?;
     for chain in &ruleset.chains {
@@ -105,7 +105,7 @@ pub fn check(ruleset: &Ruleset, proxy: &[ProxyTraffic]) -> Result<(), Unsound> {
     Ok(())
 }
 
-/// Chains and sets by their names. A ruleset that somebody made up may have very many.
+/// Chains and sets by name. A ruleset from a file may have very many.
 struct Index<'r> {
     chains: BTreeMap<&'r str, &'r Chain>,
     sets: BTreeMap<&'r str, &'r Elements>,
@@ -151,7 +151,7 @@ fn check_rule(index: &Index, chain: &Chain, rule: &Rule) -> Result<(), Unsound> 
         | Action::SaveMark
         | Action::RestoreMark
         | Action::SetZone(_) => Ok(()),
-        // In a raw chain a packet has no connection yet.
+        // In a raw chain, packets have no connection yet.
         Action::SetTimeouts => match chain.hook {
             Some(base) if base.kind != ChainType::Raw && index.timeouts.is_some() => Ok(()),
             _ => Err(Unsound::NoTimeouts(chain.name.to_string())),
@@ -179,7 +179,7 @@ fn check_rule(index: &Index, chain: &Chain, rule: &Rule) -> Result<(), Unsound> 
     }
 }
 
-/// The set that the match looks into, where it is not there as it should be.
+/// The set of the match, if it is missing, empty, or of another type.
 fn missing_set<'m>(index: &Index, matcher: &'m Match) -> Option<&'m str> {
     let elements = |name: &str| index.sets.get(name).copied().filter(|elements| !elements.is_empty());
     let (name, fits) = match matcher {
@@ -213,8 +213,8 @@ fn missing_set<'m>(index: &Index, matcher: &'m Match) -> Option<&'m str> {
     (!fits).then_some(name.as_ref())
 }
 
-/// Follows all jumps from a chain, each chain once, and returns how many chains a packet may be in at once from there
-/// on. `heights` are those that are known already.
+/// Follows all jumps from a chain, each chain once, and returns the deepest nesting of jumps from there
+/// on. `heights`: the results so far.
 fn check_acyclic<'r>(
     index: &Index<'r>,
     chain: &'r Chain,
@@ -232,8 +232,8 @@ fn check_acyclic<'r>(
     let mut height = 1;
     for target in chain.rules.iter().filter_map(|rule| rule.action.target()) {
         if let Some(target) = index.chains.get(target.as_ref()) {
-            // Looked at before going on, so that a hostile ruleset cannot exhaust the stack.
-            if path.len() >= MAX_DEPTH {
+            // Checked before the recursion, so that a hostile ruleset cannot exhaust the stack.
+            if path.len() >= MAX_JUMP_DEPTH {
                 return Err(Unsound::TooDeep(target.name.to_string()));
             }
             height = height.max(1 + check_acyclic(index, target, path, heights)?);
@@ -241,13 +241,13 @@ fn check_acyclic<'r>(
     }
     path.pop();
     heights.insert(name, height);
-    if height > MAX_DEPTH {
+    if height > MAX_JUMP_DEPTH {
         return Err(Unsound::TooDeep(name.to_owned()));
     }
     Ok(height)
 }
 
-/// Follows `traffic` through a chain, both ways wherever a match is not known.
+/// Follows `traffic` through a chain, on both branches if a match is unknown.
 fn escapes(ruleset: &Ruleset, chain: &Chain, traffic: ProxyTraffic) -> Result<(), Unsound> {
     let interface = InterfaceName::loopback();
     let packet = view(traffic, &interface);
@@ -275,7 +275,7 @@ fn escapes(ruleset: &Ruleset, chain: &Chain, traffic: ProxyTraffic) -> Result<()
     Ok(())
 }
 
-/// What is known of the proxy's traffic where it is sent.
+/// The known properties of the proxy's traffic at the output hook.
 fn view(traffic: ProxyTraffic, loopback: &InterfaceName) -> View<'_> {
     let to_others = View {
         in_interface: Value::Missing,

@@ -1,13 +1,13 @@
-//! How long connection tracking remembers a captured TCP connection that is being closed.
+//! Conntrack timeouts of captured TCP connections that are being closed.
 //!
-//! With an entry of conntrack goes the translation of the connection's addresses, and the connection with it.
+//! When a conntrack entry expires, the NAT of its connection is lost, and the connection breaks.
 
 use crate::types::Timeout;
 
 /// The name of the object that holds the timeouts in our table.
 pub const TIMEOUTS: &str = "half_closed";
 
-/// A state of a TCP connection, as conntrack tells them apart (`enum tcp_conntrack`,
+/// A conntrack state of a TCP connection (`enum tcp_conntrack`,
 /// linux/netfilter/nf_conntrack_tcp.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TcpState {
@@ -18,10 +18,10 @@ pub enum TcpState {
 }
 
 impl TcpState {
-    /// Each of those that have a timeout of ours.
+    /// The states whose timeouts sidetrack sets.
     pub const ALL: [Self; 2] = [Self::CloseWait, Self::LastAck];
 
-    /// Its name in nft(8).
+    /// The state's name in nft(8).
     pub fn name(self) -> &'static str {
         match self {
             Self::CloseWait => "close_wait",
@@ -29,13 +29,13 @@ impl TcpState {
         }
     }
 
-    /// The kernel's setting of its timeout (Documentation/networking/nf_conntrack-sysctl.rst).
+    /// The sysctl of the state's timeout (Documentation/networking/nf_conntrack-sysctl.rst).
     pub fn setting(self) -> String {
         format!("net.netfilter.nf_conntrack_tcp_timeout_{}", self.name())
     }
 }
 
-/// The timeouts of captured connections. What they do not name is as the kernel has it.
+/// The timeouts of captured connections. Other states keep the kernel's timeouts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// In the state [`TcpState::CloseWait`].

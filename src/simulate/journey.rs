@@ -7,8 +7,8 @@ use thiserror::Error;
 use super::course::{Course, End, Entry, Step, Verdict};
 use super::packet::{Origin, Packet, Pod, loopback};
 use crate::ruleset::{
-    Action, BaseHook, Chain, ChainType, Hook, Installed, Known, MAX_DEPTH, Place, Rule, Tracking, Unreadable, Value,
-    View, Zone, applies, holds,
+    Action, BaseHook, Chain, ChainType, Hook, Installed, Known, MAX_JUMP_DEPTH, Place, Rule, Tracking, Unreadable,
+    Value, View, Zone, applies, holds,
 };
 use crate::types::{Family, Gid, InterfaceName, Port, Uid};
 
@@ -21,7 +21,7 @@ const MOST_BASE_CHAINS: usize = 1000;
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Endless {
     /// Chains lead to chains, and so on.
-    #[error("chain {0} is reached by more than {MAX_DEPTH} jumps in a row: no kernel takes such rules")]
+    #[error("chain {0} is reached by more than {MAX_JUMP_DEPTH} jumps in a row: no kernel takes such rules")]
     TooDeep(String),
     /// There are too many.
     #[error("the packet would pass more than {MOST_ENTRIES} rules; simplify them")]
@@ -271,7 +271,7 @@ impl<'r, 'p> Journey<'r, 'p> {
     }
 
     fn chain(&mut self, at: &At, base: BaseHook, chain: &'r Chain, depth: usize) -> Result<Left, Endless> {
-        if depth > MAX_DEPTH {
+        if depth > MAX_JUMP_DEPTH {
             return Err(Endless::TooDeep(chain.name.to_string()));
         }
         let mut rules = chain.rules.iter();

@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn all_mistakes_are_told_at_once() {
+    fn all_mistakes_are_reported_at_once() {
         let words = Words {
             source: Some("here".to_owned()),
             uid: Some("1-5".to_owned()),

@@ -196,7 +196,7 @@ fn rules_that_no_kernel_would_follow_are_refused() {
     let mut cycle = ladder(3, 1);
     cycle["chains"][2]["rules"] = json!([{"comment": "", "matches": [], "action": {"jump": "c1"}, "nft": ""}]);
     let error = read(&cycle.to_string()).expect_err("a cycle").to_string();
-    assert!(error.contains("leads back to itself"), "{error}");
+    assert!(error.contains("jumps back to itself"), "{error}");
 }
 
 #[test]

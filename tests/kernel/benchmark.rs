@@ -1,4 +1,4 @@
-//! What the benchmark compares does what the benchmark says it does.
+//! The commands that the benchmark compares install the rules that it claims.
 
 use std::process::Command;
 

@@ -1,5 +1,5 @@
-//! Sockets that are bound to an interface (SO_BINDTODEVICE): what is redirected is delivered over the loopback interface,
-//! which they do not take for theirs, unless a route says that the loopback address is one of that interface.
+//! Sockets bound to an interface (SO_BINDTODEVICE): redirected packets are delivered over the loopback interface and do
+//! not match such a socket, unless a route assigns the loopback address to its interface.
 
 use std::ffi::OsString;
 use std::io;
@@ -16,7 +16,7 @@ use crate::program::{BACKENDS, apply, sidetrack};
 
 const SERVER: u16 = 9090;
 
-/// A call of the application's, whose socket is bound to an interface.
+/// A call of the application with a socket bound to an interface.
 fn call(pod: &Pod, interface: &'static str, to: To, family: Family) -> io::Result<Arrival> {
     let to: SocketAddr = to.address(family).expect("an address");
     Caller::App.run(pod, || {
@@ -27,7 +27,7 @@ fn call(pod: &Pod, interface: &'static str, to: To, family: Family) -> io::Resul
         let socket = socket(domain, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
         // A lost connection is one for good; this waits until a first repetition is lost, too.
         setsockopt(&socket, sockopt::SendTimeout, &TimeVal::seconds(2))?;
-        // Anybody may, since Linux 5.7.
+        // Needs no privilege since Linux 5.7.
         setsockopt(&socket, sockopt::BindToDevice, &OsString::from(interface))?;
         connect(socket.as_raw_fd(), &SockaddrStorage::from(to))?;
         let stream = TcpStream::from(socket);
@@ -36,7 +36,7 @@ fn call(pod: &Pod, interface: &'static str, to: To, family: Family) -> io::Resul
     })
 }
 
-/// A pod with what stands for the proxy, and a server beside it.
+/// A pod with a stand-in for the proxy, and a server beside it.
 fn pod(backend: &str, options: &[&str]) -> (Pod, [Server; 2]) {
     let pod = Pod::new();
     apply(&pod.netns, backend, options);
@@ -45,7 +45,7 @@ fn pod(backend: &str, options: &[&str]) -> (Pod, [Server; 2]) {
     (pod, [proxy, server])
 }
 
-/// The routes that troubleshooting.md tells to add.
+/// The routes that troubleshooting.md recommends.
 fn add_routes(pod: &Pod, interface: &str) {
     for (option, loopback) in [("-4", "127.0.0.1"), ("-6", "::1")] {
         let route = [
@@ -92,7 +92,7 @@ fn a_socket_bound_to_an_interface_reaches_the_proxy_by_a_route_on_every_backend(
 }
 
 #[test]
-fn a_socket_bound_to_an_excluded_interface_goes_past_the_proxy() {
+fn socket_bound_to_excluded_interface_bypasses_the_proxy() {
     let (pod, _servers) = pod("nftables", &["--exclude-interfaces", "eth0"]);
     for family in Family::BOTH {
         let arrival = call(&pod, "eth0", To::Peer(SERVER), family).expect("an answer");

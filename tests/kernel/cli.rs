@@ -1,4 +1,4 @@
-//! The command line: where options come from, what is wrong with them, and how it is told.
+//! The command line: sources of options, mistakes in them, and error messages.
 
 use crate::SIDETRACK;
 use crate::common::{Netns, Owner, output_of};
@@ -6,7 +6,7 @@ use crate::program::{Run, sidetrack, state};
 use crate::temporary::Temporary;
 
 #[test]
-fn all_mistakes_of_all_sources_are_told_at_once() {
+fn mistakes_of_all_sources_are_reported_at_once() {
     let file = Temporary::new(
         "mistakes.json",
         r#"{"exclude-uids": "x", "nonsense": 1, "loopbackCidr": "10.0.0.0/8"}"#,
@@ -61,7 +61,7 @@ fn a_namespace_is_entered_by_path_and_by_name() {
 }
 
 #[test]
-fn a_namespace_that_is_none_is_told_apart() {
+fn invalid_namespace_is_reported() {
     let netns = Netns::new();
     sidetrack(&netns, &["apply", "--netns", "no-such"]).failed(1, &["/run/netns/no-such", "ip netns"]);
     sidetrack(&netns, &["apply", "--netns", "/etc/passwd"]).failed(1, &["/etc/passwd is not a network namespace"]);
@@ -118,7 +118,7 @@ fn the_json_plan_says_what_each_rule_is_for() {
 }
 
 #[test]
-fn cleanup_does_not_mind_options_of_others() {
+fn cleanup_ignores_options_of_other_commands() {
     let mut command = Netns::new().command(SIDETRACK);
     command.arg("cleanup").env("SIDETRACK_PROXY_UID", "nonsense");
     Run::of(&mut command).succeeded();
@@ -167,7 +167,7 @@ fn what_was_applied_is_logged_once_and_in_full() {
         .stderr;
     assert_eq!(text.lines().count(), 1, "{text}");
     for said in [
-        " INFO traffic is redirected now backend=nftables families=\"IPv4\" why=\"as asked for\" mesh=kuma proxy_uid=5678 ",
+        " INFO traffic is redirected now backend=nftables families=\"IPv4\" why=\"as configured\" mesh=kuma proxy_uid=5678 ",
         " proxy_inbound_port=15006 proxy_outbound_port=15001 include_inbound_ports=* include_outbound_cidrs=* ",
         " exclude_outbound_ports=\"3306,6379\" exclude_outbound_ports_for_uids=\"tcp:22:1000\" exclude_uids=\"7-9\" ",
         " dns_port=15053 dns_servers=\"10.96.0.10\" ",
@@ -186,7 +186,7 @@ fn what_was_applied_is_logged_once_and_in_full() {
         assert_eq!(found.len(), 1, "{message}: {json}");
         found[0].clone()
     };
-    let applied = event("traffic was redirected like this already");
+    let applied = event("traffic is already redirected this way");
     assert_eq!(applied["exclude_uids"], "7-9", "{applied}");
     assert_eq!(applied["level"], "INFO");
     assert!(applied.get("exclude_gids").is_none(), "{applied}");
@@ -198,7 +198,7 @@ fn what_was_applied_is_logged_once_and_in_full() {
 }
 
 #[test]
-fn flags_of_other_tools_are_told_with_what_to_use_here() {
+fn flags_of_other_tools_are_reported_with_replacements() {
     let netns = Netns::new();
     for (flags, said) in [
         (

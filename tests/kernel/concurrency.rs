@@ -1,4 +1,4 @@
-//! Many at once: runs on one network namespace, network namespaces at a time, runs one after the other.
+//! Concurrency: parallel runs on one network namespace, parallel network namespaces, and many runs in sequence.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -88,7 +88,7 @@ fn alone(backend: &'static str) -> Vec<Everything> {
 
 /// Each time another one is the last.
 #[test]
-fn sixty_four_applies_at_once_end_in_one_consistent_plan() {
+fn concurrent_applies_end_in_one_consistent_plan() {
     let wanted = alone("nftables");
     for _ in 0..3 {
         let netns = Netns::new();
@@ -104,7 +104,7 @@ fn sixty_four_applies_at_once_end_in_one_consistent_plan() {
 /// With iptables a run takes long, and tables change one after the other.
 #[test]
 fn applies_on_every_backend_at_once_end_in_one_consistent_plan() {
-    // Tables of iptables stay when they are empty, and which those are depends on who came before.
+    // Empty iptables tables stay, and which ones depends on the order of runs.
     let without_empty_tables = |(rules, beside): &Everything| (rules[1..].to_vec(), beside.clone());
     let wanted: Vec<_> = BACKENDS.into_iter().flat_map(alone).collect();
     let netns = Netns::new();
@@ -131,7 +131,7 @@ fn applies_on_every_backend_at_once_end_in_one_consistent_plan() {
 }
 
 #[test]
-fn applies_and_cleanups_at_once_end_in_one_plan_or_in_nothing() {
+fn concurrent_applies_and_cleanups_end_in_one_plan_or_none() {
     let mut wanted = alone("nftables");
     wanted.push(everything(&Netns::new()));
     let netns = Netns::new();
@@ -144,9 +144,9 @@ fn applies_and_cleanups_at_once_end_in_one_plan_or_in_nothing() {
     assert!(wanted.contains(&found), "{found:#?}");
 }
 
-/// Anybody in the pod can hold the lock for ever. Then runs find tables and sets gone that they saw a moment before.
+/// Any process in the pod can hold the lock for ever. Then tables and sets may vanish between the steps of a run.
 #[test]
-fn without_turns_applies_and_cleanups_succeed_too_and_one_more_puts_all_right() {
+fn without_lock_applies_and_cleanups_succeed_and_another_apply_repairs() {
     let netns = Netns::new();
     let _kept = netns.run(|| Lock::wait().expect("the lock"));
     let runs = (0..32).map(|number| match number % 2 {

@@ -9,7 +9,7 @@ fn dry_run(netns: &Netns, output: &str, options: &[&str]) -> String {
     sidetrack(netns, &arguments).succeeded().stdout
 }
 
-/// Loads a dry run as a person would who read it.
+/// Loads the output of a dry run by hand.
 pub fn load(netns: &Netns, backend: &str, options: &[&str]) {
     let nft = dry_run(netns, "nft", options);
     for command in nft

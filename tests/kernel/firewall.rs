@@ -1,4 +1,4 @@
-//! A firewall of the namespace that drops by default: what is redirected arrives at the proxy's port, which it must accept.
+//! A firewall in the namespace with policy drop must accept the proxy's port, where redirected connections arrive.
 
 use sidetrack::types::Family;
 
@@ -20,7 +20,7 @@ const OUTBOUND: Journey = journey(
     To::Peer(9090),
     Route::Outbound,
 );
-const SAID: &str = "this chain drops what is redirected inbound: it arrives at port 15006";
+const SAID: &str = "this chain drops redirected inbound connections: they arrive at port 15006";
 
 type Close = fn(&Netns, accepted: &str);
 
@@ -68,7 +68,7 @@ fn a_firewall_that_drops_what_is_redirected_is_warned_of(backend: &str, close: C
     let pod = sidecar.stop();
     close(&pod.netns, opening);
     let run = sidetrack(&pod.netns, &["apply", "--backend", backend]).succeeded();
-    assert!(!run.stderr.contains("drops what is redirected"), "{}", run.stderr);
+    assert!(!run.stderr.contains("drops redirected"), "{}", run.stderr);
     let sidecar = Sidecar::start(pod);
     sidecar.travel_all(&[INBOUND, OUTBOUND]);
 }

@@ -13,7 +13,7 @@ const MESHES: [(&str, Write); 4] = [
     ("consul", consul),
 ];
 
-/// Rules of somebody who has nothing to do with a mesh, some of them like a mesh's.
+/// User rules unrelated to any mesh, some of them similar to a mesh's.
 const USER: &str = "*nat\n:DOCKER - [0:0]\n:MY_ISTIO_OUTPUT - [0:0]\n-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER\n\
     -A OUTPUT ! -d 127.0.0.0/8 -m comment --comment \"before \\\"-j ISTIO_OUTPUT\\\"\" -j MY_ISTIO_OUTPUT\n\
     -A DOCKER -i docker0 -j RETURN\nCOMMIT\n\
@@ -149,7 +149,7 @@ fn consul(netns: &Netns, variant: &str) {
     }
 }
 
-/// Rules and policy routing, whoever has added them.
+/// All rules and policy routing, owned and foreign.
 fn everything(netns: &Netns) -> String {
     let ours = netns
         .command("nft")
@@ -181,7 +181,7 @@ fn user(netns: &Netns, variant: &str) {
 const OPTIONS: &[&str] = &["--inbound-mode", "tproxy", "--redirect-dns", "--dns-servers", "all"];
 
 #[test]
-fn rules_of_a_mesh_go_whatever_came_first_and_nothing_else() {
+fn foreign_cleanup_removes_only_the_rules_of_the_mesh() {
     for (mesh, write) in MESHES {
         for variant in ["iptables-nft", "iptables-legacy"] {
             for backend in ["nftables", variant] {
@@ -205,7 +205,7 @@ fn rules_of_a_mesh_go_whatever_came_first_and_nothing_else() {
                     let run = sidetrack(&netns, &["cleanup", "--foreign", mesh]).succeeded();
                     assert!(run.stderr.contains("the mesh's rules were removed"), "{run:?}");
                     if !ours_first {
-                        // Our rules went in front of theirs; what they shared a chain with is as it was.
+                        // Our rules were inserted before theirs; the shared chains are otherwise unchanged.
                         apply(&netns, backend, OPTIONS);
                     }
                     let now = everything(&netns);
@@ -243,7 +243,7 @@ table inet mine {
 ";
 
 #[test]
-fn tables_of_a_mesh_go_and_no_other_table() {
+fn foreign_cleanup_removes_only_the_tables_of_the_mesh() {
     let netns = Netns::new();
     feed(&netns, "nft", &["-f", "-"], NATIVE);
     apply(&netns, "nftables", &[]);
@@ -260,7 +260,7 @@ fn tables_of_a_mesh_go_and_no_other_table() {
 }
 
 #[test]
-fn whoever_finds_rules_of_a_mesh_prints_what_removes_them() {
+fn reports_of_mesh_rules_include_the_removal_command() {
     let netns = Netns::new();
     netns.ip("address add 10.0.0.2/32 dev lo");
     linkerd(&netns, "iptables-nft");

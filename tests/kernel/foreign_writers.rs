@@ -20,10 +20,10 @@ use crate::common::{Netns, output_of};
 use crate::program::{Run, state};
 use crate::regressions::iptables;
 
-/// How often the rules are replaced, and found to be right, while others write.
+/// How often the rules are replaced and checked while other processes write.
 const ROUNDS: usize = 12;
 
-/// How many changes others must have made meanwhile for it to mean anything.
+/// The least number of foreign changes for the test to be meaningful.
 const CHANGES: usize = ROUNDS;
 
 /// Another program, which changes something whenever it is asked to.
@@ -119,7 +119,7 @@ impl Neighbour for Tables {
 
 /// All that may live beside the rules of a backend.
 fn neighbours(netns: &Netns, backend: &str) -> Vec<Box<dyn Neighbour>> {
-    // Rules that nft writes to the tables of iptables would be another matter.
+    // Rules that nft adds to iptables tables are covered elsewhere.
     let backend = if backend == "nftables" { "iptables-nft" } else { backend };
     vec![
         Nft::start(netns),
@@ -167,7 +167,7 @@ fn rules_come_and_go_among_neighbours(backend: &str, wanted_backend: Backend) {
     });
     let (changes, done) = (AtomicUsize::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
-        // Whatever becomes of this thread, the others end.
+        // The other threads end even if this one panics.
         let _end = OnDrop(|| done.store(true, Ordering::Relaxed));
         for mut neighbour in neighbours(&netns, backend) {
             let (changes, done) = (&changes, &done);
@@ -186,8 +186,8 @@ fn rules_come_and_go_among_neighbours(backend: &str, wanted_backend: Backend) {
         while round < ROUNDS || changes.load(Ordering::Relaxed) < CHANGES {
             let mode = modes[round % 2].to_string();
             run(&["apply", "--backend", backend, "--inbound-mode", &mode]);
-            let found = look(&netns, modes[round % 2], wanted_backend);
-            // A rule of iptables that somebody has put before ours since is a drift.
+            let found = observed_state(&netns, modes[round % 2], wanted_backend);
+            // An iptables rule that another process has inserted before ours since is drift.
             let expected = if backend == "nftables" {
                 &[State::InSync][..]
             } else {
@@ -197,16 +197,20 @@ fn rules_come_and_go_among_neighbours(backend: &str, wanted_backend: Backend) {
             if round % 4 == 3 {
                 let log = run(&["cleanup"]);
                 assert!(log.contains("the rules were removed"), "{log}");
-                assert_eq!(look(&netns, modes[0], wanted_backend), State::Absent, "round {round}");
+                assert_eq!(
+                    observed_state(&netns, modes[0], wanted_backend),
+                    State::Absent,
+                    "round {round}"
+                );
             }
             round += 1;
         }
     });
-    // The neighbours have all their rules, and we ours, before what they have in the same chains.
+    // The neighbours have all their rules, and ours come before theirs in shared chains.
     for (mode, reference) in modes.into_iter().zip(&references) {
         let mut command = netns.command(SIDETRACK);
         Run::of(command.args(["apply", "--backend", backend, "--inbound-mode", &mode.to_string()])).succeeded();
-        assert_eq!(look(&netns, mode, wanted_backend), State::InSync);
+        assert_eq!(observed_state(&netns, mode, wanted_backend), State::InSync);
         let found = state(&netns, backend);
         if backend != "nftables" {
             assert!(found.contains("KUBE-SEP"), "{found}");
@@ -215,17 +219,17 @@ fn rules_come_and_go_among_neighbours(backend: &str, wanted_backend: Backend) {
     }
 }
 
-/// What a look shows, once there is a moment for it: the neighbour with nft hardly leaves any.
-fn look(netns: &Netns, mode: InboundMode, backend: Backend) -> State {
-    let look = || {
+/// The state that check reports, once a read succeeds: the neighbour with nft hardly pauses.
+fn observed_state(netns: &Netns, mode: InboundMode, backend: Backend) -> State {
+    let read = || {
         let mut namespace = Namespace::default();
         let observed = namespace.observe()?;
         namespace.check(&plan(mode), backend, &observed)
     };
-    let mut looks = (0..20)
-        .map(|_| netns.run(look))
-        .skip_while(|look| matches!(look, Err(KernelError::Nftables(NftablesError::Busy))));
-    looks.next().expect("a moment for a look").expect("an answer").state
+    let mut results = (0..20)
+        .map(|_| netns.run(read))
+        .skip_while(|result| matches!(result, Err(KernelError::Nftables(NftablesError::Busy))));
+    results.next().expect("a successful read").expect("an answer").state
 }
 
 struct OnDrop<F: Fn()>(F);

@@ -1,4 +1,4 @@
-//! Programs of meshes as the last word of `check`, `probe` and `explain`, after their rules were applied by the same flags.
+//! Mesh programs with their flags as arguments of `check`, `probe` and `explain`, after an apply with the same flags.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! Groups that alone are captured, and groups that are not: their connections and their name lookups.
+//! Included and excluded groups: their connections and name lookups.
 
 use sidetrack::types::Family;
 

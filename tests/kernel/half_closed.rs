@@ -22,7 +22,7 @@ use crate::common::service::{Serve, Service, Sockets};
 use crate::common::{Caller, Netns, Owner, Pod, Sidecar, To, output_of, socket};
 use crate::program::{Run, apply, sidetrack, state};
 
-/// What `sidetrack` leaves to the kernel is over after a second.
+/// Timeouts that `sidetrack` leaves to the kernel expire after a second.
 const SHORT: &str = "1";
 /// How long the server takes for its answer: longer than that, also where the kernel looks at its timers late.
 const WORK: Duration = Duration::from_secs(3);
@@ -78,7 +78,7 @@ fn ask(source: Option<SocketAddr>, to: SocketAddr) -> io::Result<TcpStream> {
 /// How much of the answer comes, until nothing more does.
 fn answered(mut stream: TcpStream) -> usize {
     let mut answer = Vec::new();
-    // However it ends: what has come is there.
+    // Errors are ignored: only the received bytes count.
     let _end = stream.read_to_end(&mut answer);
     answer.len()
 }
@@ -218,7 +218,7 @@ fn another_timeout_takes_the_place_of_the_one_before() {
 }
 
 #[test]
-fn check_tells_timeouts_that_are_missing_or_others() {
+fn check_reports_missing_or_changed_timeouts() {
     let pod = Pod::new();
     for (applied, told) in [
         (
@@ -234,7 +234,7 @@ fn check_tells_timeouts_that_are_missing_or_others() {
     }
 }
 
-/// A wire to the kernel, as if that had no objects for timeouts: it does not know any of their type.
+/// A transport that imitates a kernel without ct timeout objects.
 struct WithoutTimeouts(KernelWire);
 
 impl Wire for WithoutTimeouts {
@@ -288,7 +288,7 @@ fn a_kernel_without_ct_timeout_objects_gets_rules_without_them_and_its_settings_
         [CLOSE_WAIT, LAST_ACK].map(|name| setting(&pod.netns, name)),
         ["432000", "300"]
     );
-    // With a kernel that has them, they are missed.
+    // On a kernel with ct timeout objects, check reports them missing.
     assert_eq!(sidetrack(&pod.netns, &["check"]).code, Some(3));
 }
 
@@ -307,7 +307,7 @@ fn iptables_raises_settings_and_lowers_none() {
 }
 
 #[test]
-fn settings_that_cannot_be_raised_are_warned_of() {
+fn unwritable_timeout_sysctls_are_warned_of() {
     let pod = Pod::new();
     let script = format!("mount -o bind,ro /proc/sys /proc/sys && exec {SIDETRACK} apply --backend iptables-nft");
     let mut command = pod.netns.command("unshare");

@@ -1,4 +1,4 @@
-//! `istio-iptables`: what Istio's injector and its users write is understood, and done.
+//! `istio-iptables`: the flags and variables that Istio's injector and its users set.
 
 use std::fs;
 use std::process::Command;
@@ -10,7 +10,7 @@ use crate::common::{Netns, Owner};
 use crate::program::{BACKENDS, Run, state};
 use crate::temporary::Directory;
 
-/// What Istio's injection template writes, its values the defaults.
+/// The arguments of Istio's injection template with default values.
 pub const INJECTED: &[&str] = &[
     "-p",
     "15001",
@@ -124,7 +124,7 @@ fn a_namespace_without_addresses_is_refused_before_ipv6_can_bypass() {
     assert!(both.contains("IPv4 and IPv6"), "{both}");
 }
 
-/// What iptables takes, and the lists that Istio does not look at.
+/// Values that iptables accepts, and lists that Istio does not check.
 #[test]
 fn numbers_and_ranges_of_iptables_are_taken() {
     let mut command = istio_iptables(
@@ -150,7 +150,7 @@ fn numbers_and_ranges_of_iptables_are_taken() {
 }
 
 #[test]
-fn all_mistakes_are_told_at_once() {
+fn all_mistakes_are_reported_at_once() {
     let mut command = istio_iptables(&pod(), &["-p", "0", "-i", "10.0.0.0/8,x", "-k", "tap+", "-m", "NONE"]);
     command.envs([
         ("INBOUND_CAPTURE_PORT", "tcp://10.96.0.1:80"),

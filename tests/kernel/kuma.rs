@@ -1,4 +1,4 @@
-//! `kuma-init`: what Kuma's injector writes is done, proved and undone, in the place of `kumactl`.
+//! `kuma-init` in place of `kumactl`: the injector's flags are applied, validated and cleaned up.
 
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
@@ -57,7 +57,7 @@ fn rules_are_applied_again_and_removed_in_the_place_of_kumactl() {
 }
 
 #[test]
-fn the_validator_tells_redirected_traffic_from_other() {
+fn validator_distinguishes_redirected_traffic() {
     let (pod, directory, kumactl) = pod("kuma-validator");
     let config = directory.path().join("config.yaml");
     std::fs::write(&config, "redirect: {inbound: {port: 16006}}\nkumaDPUser: \"5678\"\n").expect("a file");

@@ -1,4 +1,4 @@
-//! Applying again, applying something else, cleaning up; and what other programs have installed meanwhile.
+//! Repeated apply, apply of another plan, cleanup; and rules that other programs install meanwhile.
 
 use crate::cases;
 use crate::common::{Netns, output_of};
@@ -64,7 +64,7 @@ fn another_backend_leaves_nothing_of_the_one_before() {
 }
 
 #[test]
-fn cleanup_leaves_an_address_that_somebody_else_put_there() {
+fn cleanup_keeps_a_foreign_address() {
     let netns = Netns::new();
     netns.ip("address add ::6/128 dev lo");
     apply(&netns, "nftables", &[]);
@@ -74,7 +74,7 @@ fn cleanup_leaves_an_address_that_somebody_else_put_there() {
 }
 
 #[test]
-fn cleanup_takes_the_address_away_that_apply_put_there() {
+fn cleanup_removes_the_address_that_apply_added() {
     let netns = Netns::new();
     apply(&netns, "iptables-nft", &[]);
     let addresses = || output_of(netns.command("ip").args(["-6", "address", "show", "lo"]));
@@ -148,7 +148,7 @@ fn foreign_rules_are_byte_identical_before_and_after() {
     }
 }
 
-/// The lines of a state that are not ours. It fits what iptables saves.
+/// The foreign lines of a state that `iptables-save` printed.
 fn without_ours(state: &str) -> String {
     let ours = |line: &&str| {
         line.starts_with(":SIDETRACK_")
@@ -164,7 +164,7 @@ fn without_ours(state: &str) -> String {
 }
 
 #[test]
-fn foreign_tables_of_nftables_are_identical_while_ours_is_there() {
+fn foreign_nftables_tables_are_unchanged_by_ours() {
     let netns = Netns::new();
     feed(&netns, "nft", &["-f", "-"], FOREIGN_NFT);
     let foreign = || {
@@ -200,9 +200,9 @@ fn other_redirectors_are_named_in_a_warning() {
     assert!(!apply(&Netns::new(), "nftables", &[]).contains("WARN"));
 }
 
-/// Looking must not make legacy iptables create tables: that misleads every tool that comes later.
+/// Reading must not make legacy iptables create tables: those would mislead other tools.
 #[test]
-fn the_nftables_backend_does_not_wake_legacy_iptables() {
+fn nftables_backend_creates_no_legacy_tables() {
     let netns = Netns::new();
     apply(&netns, "nftables", &[]);
     sidetrack(&netns, &["cleanup"]).succeeded();
@@ -246,7 +246,7 @@ fn cleanup_of_iptables_nft_leaves_no_empty_tables_behind() {
     let options = ["--inbound-mode", "tproxy", "--redirect-dns", "--dns-servers", "all"];
     for (theirs, expected) in [
         ("", ""),
-        // A rule, a chain, a policy, a set: whatever is in a table keeps it.
+        // A rule, a chain, a policy or a set keeps its table.
         (
             "table ip nat {
                 chain OUTPUT { type nat hook output priority -100; tcp dport 9 accept; }

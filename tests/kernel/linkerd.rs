@@ -46,7 +46,7 @@ impl Meshed {
         }
     }
 
-    /// Makes a call, which must be answered by whoever is called, after so many connections at the proxy.
+    /// Makes a call that its server must answer, after so many connections at the proxy.
     #[track_caller]
     fn passes(&self, caller: Caller, to: To, family: Family, inbound: u64, outbound: u64) {
         let before = self.proxy.accepted();
@@ -61,7 +61,7 @@ impl Meshed {
         assert_eq!(accepted, Accepted { inbound, outbound }, "{place}");
     }
 
-    /// Requests go in and out through the proxy once each, and what is left alone goes past it.
+    /// Inbound and outbound requests pass the proxy once each, and excluded ones bypass it.
     #[track_caller]
     fn carries_requests(&self, families: &[Family]) {
         for family in families {
@@ -107,7 +107,8 @@ fn requests_go_in_and_out_through_linkerd_s_proxy_on_every_backend() {
     }
 }
 
-/// The plugin knows Linkerd's pods by their mark. What its annotations say takes the place of what its charts leave alone.
+/// The plugin knows Linkerd's pods by their mark. What its annotations say takes the place of what its charts leave
+/// alone.
 #[test]
 fn requests_go_in_and_out_of_a_pod_that_the_plugin_redirects() {
     let add = |pod: &Pod, annotations: Value| {
@@ -154,7 +155,7 @@ fn requests_go_in_and_out_with_the_flags_of_linkerd_s_chart() {
     }
 }
 
-/// Where Linkerd's proxy listens on IPv4 alone, captured IPv6 would be refused. Whoever asks for IPv4 alone needs no
+/// If Linkerd's proxy listens on IPv4 alone, captured IPv6 would be refused. A user who requests IPv4 alone needs no
 /// warning.
 #[test]
 fn ipv6_is_left_alone_where_linkerd_s_proxy_does_not_listen_on_it() {
@@ -177,8 +178,8 @@ fn ipv6_is_left_alone_where_linkerd_s_proxy_does_not_listen_on_it() {
     }
 }
 
-/// The proxy connects to the pod's own address as its own user. Rules for a proxy that binds 127.0.0.6 send that back to
-/// it, for ever.
+/// The proxy connects to the pod's own address as its own user. Rules for a proxy that binds 127.0.0.6 send that back
+/// to it, for ever.
 #[test]
 fn a_rule_for_calls_of_the_pod_itself_is_a_loop_for_linkerd_s_proxy_and_probe_finds_it() {
     let numbers = [

@@ -1,4 +1,4 @@
-//! Much at once: replacing under load, killing in the middle, lists of thousands.
+//! Load: replacing rules under traffic, killed runs, lists with thousands of elements.
 
 use std::io::{Write as _, stdout};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -31,10 +31,10 @@ const MODES: [&[&str]; 2] = [
     &["--inbound-mode", "tproxy", "--drop-invalid"],
 ];
 
-/// How often the rules are replaced, at least.
+/// The least number of replacements.
 const REPLACEMENTS: usize = 40;
 
-/// How many connections are made meanwhile, at least. `CONNECTIONS` may say another number.
+/// The least number of connections meanwhile; the variable `CONNECTIONS` overrides it.
 fn connections() -> usize {
     let number = std::env::var("CONNECTIONS").ok();
     number.map_or(5000, |number| number.parse().expect("CONNECTIONS is a number"))
@@ -59,7 +59,8 @@ fn no_connection_slips_through_while(backend: &str, plans: [&[&str]; 2], replace
     let (made, done) = (AtomicUsize::new(0), AtomicBool::new(false));
     let connect = |caller: Caller, to: To| {
         let connect = || {
-            // Each has a port of its own: who uses one twice within a minute meets what is left of the connection before.
+            // Each has a port of its own: who uses one twice within a minute meets what is left of the connection
+            // before.
             let ports = (10_000..u16::MAX).flat_map(|port| Family::BOTH.map(|family| (family, port)));
             for (family, port) in ports.cycle() {
                 if done.load(Ordering::Relaxed) {
@@ -122,9 +123,9 @@ fn no_connection_slips_through_while_redirect_gives_way_to_tproxy_and_back() {
     }
 }
 
-/// As it happens where others never leave the ruleset alone for long enough to compare it.
+/// As if other processes changed the ruleset too often to compare it.
 #[test]
-fn no_connection_slips_through_while_nftables_rules_are_put_in_place_without_a_look() {
+fn no_connection_slips_through_while_nftables_rules_are_replaced_unread() {
     let ruleset = |number: u16| {
         let mut config = Settings::default().config;
         config.outbound.exclude_ports = parse_ports(&number.to_string()).expect("a port");
@@ -161,7 +162,7 @@ fn an_apply_that_is_killed_leaves_the_old_rules_or_the_new() {
             .args(plan)
             .spawn()
             .expect("sidetrack");
-        // From at once to well after its end.
+        // From immediately to well after its end.
         thread::sleep(duration * 3 * number / KILLS);
         child.kill().expect("it may be killed");
         child.wait().expect("its end");

@@ -1,4 +1,4 @@
-//! The lock that runs of sidetrack in one network namespace take turns by.
+//! The lock that serializes runs of sidetrack in one network namespace.
 
 use std::thread;
 
@@ -7,7 +7,7 @@ use sidetrack::linux::lock::Lock;
 use crate::common::Netns;
 
 #[test]
-fn there_is_one_lock_a_network_namespace_and_who_waits_gets_it_next() {
+fn lock_is_per_network_namespace_and_passes_to_the_waiter() {
     let [one, other] = [Netns::new(), Netns::new()];
     let held = one.run(Lock::wait).expect("the lock");
     assert!(other.run(Lock::wait).is_some(), "another network namespace has its own");

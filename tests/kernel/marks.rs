@@ -39,7 +39,7 @@ fn a_namespace_that_drops_marked_packets_is_refused_for_tproxy_on_every_backend(
 }
 
 #[test]
-fn marked_packets_that_are_dropped_are_told_by_check() {
+fn check_reports_dropped_marked_packets() {
     let pod = Pod::new();
     apply(&pod.netns, "nftables", TPROXY);
     let sidecar = Sidecar::start_as(Owner::PROXY_AS_ROOT, InboundMode::Tproxy, pod);

@@ -1,4 +1,4 @@
-//! The places that the program is made for: an image with nothing in it, one capability, no root, user namespaces.
+//! Minimal environments: an empty image, one capability, no root, user namespaces.
 
 use std::process::{Command, Stdio};
 
@@ -9,9 +9,9 @@ use crate::common::{Netns, Owner, output_of};
 use crate::program::{Run, apply, nft_state, state, static_program};
 use crate::sandbox::{Scratch, with_capabilities};
 
-/// The released program has no tables to unwind by: whoever asked for a backtrace got an abort instead of the error.
+/// The release binary has no unwind tables: a request for a backtrace caused an abort instead of the error.
 #[test]
-fn an_error_is_told_also_where_backtraces_are_asked_for() {
+fn errors_are_printed_with_backtraces_enabled() {
     let mut command = Command::new(static_program());
     command
         .args(["cleanup", "--netns", "/nonexistent"])
@@ -129,7 +129,7 @@ fn from_the_host_into_a_network_namespace_of_another_user_namespace() {
     assert!(rules.contains("redirect to :15001"), "{rules}");
 }
 
-/// The lock of legacy iptables is none of our business.
+/// The nftables backend never touches the lock of legacy iptables.
 #[test]
 fn the_lock_of_iptables_is_neither_needed_nor_taken() {
     let pod = Netns::new();

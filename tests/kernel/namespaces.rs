@@ -1,4 +1,4 @@
-//! Network namespaces that are opened once: a path, and the PID in it, may lead to another one a moment later.
+//! Network namespaces are opened once: the same path, or the PID in it, may lead to another one later.
 
 use std::fs;
 use std::net::IpAddr;

@@ -1,4 +1,4 @@
-//! What others have in the same network namespace, and what of ours they depend on.
+//! Foreign rules and routing in the same network namespace, and their dependence on our state.
 
 use sidetrack::types::{Family, InboundMode};
 
@@ -46,7 +46,7 @@ fn has_passthrough_address(netns: &Netns) -> bool {
 }
 
 #[test]
-fn cleanup_leaves_the_address_that_the_rules_of_another_mesh_need() {
+fn cleanup_keeps_address_needed_by_another_mesh() {
     for backend in BACKENDS {
         let pod = Pod::new();
         apply(&pod.netns, backend, &[]);
@@ -62,14 +62,14 @@ fn cleanup_leaves_the_address_that_the_rules_of_another_mesh_need() {
             .travel(&INBOUND, Family::V6)
             .unwrap_or_else(|error| panic!("{backend}: {error}"));
         let pod = sidecar.stop();
-        // It is ours all the same: once nobody needs it, it goes.
+        // It is still owned by sidetrack: cleanup removes it once no other rules need it.
         sidetrack(&pod.netns, &["cleanup", "--foreign", "istio"]).succeeded();
         assert!(!has_passthrough_address(&pod.netns), "{backend}");
     }
 }
 
 #[test]
-fn another_plan_leaves_the_address_that_the_rules_of_another_mesh_need() {
+fn replace_keeps_address_needed_by_another_mesh() {
     let pod = Pod::new();
     apply(&pod.netns, "nftables", &[]);
     add_rules_of_istio(&pod.netns);
@@ -80,7 +80,7 @@ fn another_plan_leaves_the_address_that_the_rules_of_another_mesh_need() {
 }
 
 #[test]
-fn cleanup_leaves_the_route_that_a_foreign_rule_leads_to() {
+fn cleanup_keeps_route_used_by_foreign_rule() {
     let netns = Netns::new();
     apply(&netns, "nftables", &["--inbound-mode", "tproxy"]);
     netns.ip("rule add fwmark 1337 lookup 133\n");
@@ -100,7 +100,7 @@ fn cleanup_leaves_the_route_that_a_foreign_rule_leads_to() {
 
 const TPROXY: &[&str] = &["--inbound-mode", "tproxy"];
 
-/// With TPROXY, whatever is looked up in that table is delivered to this host: also what a foreign rule leads there.
+/// With TPROXY, packets routed by that table are delivered to this host, including those of a foreign rule.
 fn a_routing_table_that_a_foreign_rule_looks_up_is_refused(backend: &str) {
     use Caller::{App, Peer, Proxy};
     const JOURNEYS: [Journey; 3] = [
@@ -137,7 +137,7 @@ fn a_routing_table_that_a_foreign_rule_looks_up_is_refused(backend: &str) {
     refused.failed(
         1,
         &[
-            "a foreign IPv4 rule with priority 100 looks up table 133",
+            "a foreign IPv4 rule with priority 100 also looks up table 133",
             "--tproxy-route-table",
         ],
     );
@@ -151,14 +151,14 @@ fn a_routing_table_that_a_foreign_rule_looks_up_is_refused(backend: &str) {
 }
 
 #[test]
-fn a_routing_table_that_a_foreign_rule_looks_up_is_refused_on_every_backend() {
+fn apply_refuses_routing_table_used_by_foreign_rule() {
     for backend in BACKENDS {
         a_routing_table_that_a_foreign_rule_looks_up_is_refused(backend);
     }
 }
 
 #[test]
-fn check_tells_a_foreign_rule_that_looks_up_our_table() {
+fn check_reports_foreign_rule_using_our_table() {
     let netns = Netns::new();
     apply(&netns, "nftables", TPROXY);
     let check = || sidetrack(&netns, &[&["check"], TPROXY].concat());
@@ -168,7 +168,7 @@ fn check_tells_a_foreign_rule_that_looks_up_our_table() {
     netns.ip("rule add from 10.99.0.2 lookup 133 priority 100\n");
     let drifted = check();
     assert_eq!(drifted.code, Some(3), "{drifted:?}");
-    let said = "foreign: a foreign IPv4 rule with priority 100 looks up table 133, too";
+    let said = "foreign: a foreign IPv4 rule with priority 100 also looks up table 133";
     assert!(drifted.stdout.contains(said), "{}", drifted.stdout);
     netns.ip("rule delete priority 100\nroute add 10.0.0.0/8 dev lo table 133\n");
     let drifted = check();

@@ -1,5 +1,5 @@
-//! Conversations with the real kernel in which one datagram goes wrong, at each place in turn: lost, cut short, marked as
-//! interrupted, late; or somebody else changes the ruleset just then.
+//! Netlink exchanges with the real kernel in which one datagram is faulty, at each place in turn: lost, truncated,
+//! marked as interrupted, late; or another process changes the ruleset at that moment.
 
 use std::cell::Cell;
 use std::process::Command;
@@ -21,30 +21,30 @@ use sidetrack::options::Settings;
 use sidetrack::plan::{Plan, Prerequisite};
 use sidetrack::types::{InboundMode, Port};
 
-/// What goes wrong.
+/// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Distortion {
-    /// The receive buffer was full: the datagram is lost, which the next call tells (netlink(7), ENOBUFS).
+    /// The receive buffer was full: the datagram is lost, which the next call reports (netlink(7), ENOBUFS).
     Lost,
-    /// The datagram is not there yet.
+    /// The datagram is late.
     Late,
     /// Half of the datagram is missing.
     Truncated,
-    /// The kernel marks it: a change has cut the list short.
+    /// The kernel marks the datagram: a change interrupted the dump.
     Interrupted,
-    /// A signal comes, twice.
+    /// A signal interrupts the call, twice.
     Signals,
     /// The datagram cannot be sent.
     NotSent,
-    /// Somebody else carries out a transaction just before.
+    /// Another process commits a transaction just before.
     Disturbed,
-    /// Somebody else takes our rules away just before.
+    /// Another process removes our rules just before.
     Flushed,
 }
 
 use Distortion::*;
 
-/// Which exchange goes wrong, counted over all sockets, and how.
+/// The faulty exchange, counted over all sockets, and its fault.
 struct Fault {
     distortion: Distortion,
     /// Exchanges from `first` up to, and without, `end`.
@@ -59,7 +59,7 @@ impl Fault {
     }
 }
 
-/// A wire to the kernel on which that happens. An exchange begins with what is sent.
+/// A transport with that fault. An exchange begins with the sent datagram.
 struct DistortedWire {
     protocol: SockProtocol,
     wire: KernelWire,
@@ -135,7 +135,7 @@ fn nft(command: &str) -> bool {
     output.expect("nft").status.success()
 }
 
-/// Everything of ours: the table as the kernel lists it, and what it needs.
+/// The state owned by sidetrack: the table as the kernel lists it, and its prerequisites.
 type State = (String, Vec<Prerequisite>);
 
 fn state() -> State {
@@ -171,7 +171,7 @@ fn tproxy() -> Plan {
     plan(|settings| settings.config.inbound.mode = InboundMode::Tproxy)
 }
 
-/// A namespace in which the exchange `first` goes wrong.
+/// A namespace in which the exchange `first` is faulty.
 fn distorted(fault: &Arc<Fault>) -> Namespace {
     let open = |protocol| DistortedWire::open(protocol, fault);
     Namespace::over(
@@ -210,7 +210,7 @@ fn in_namespace(test: impl FnOnce() + Send) {
     thread::scope(|scope| scope.spawn(inside).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic));
 }
 
-/// Applies `new` on what `old` has made, with the distortion at each exchange in turn. Returns how often it has failed.
+/// Applies `new` over `old` with the distortion at each exchange in turn. Returns the number of failures.
 fn apply_with_each(distortion: Distortion, old: Option<&Plan>, new: &Plan) -> usize {
     let mut failures = 0;
     in_namespace(|| {
@@ -241,8 +241,8 @@ fn apply_with_each(distortion: Distortion, old: Option<&Plan>, new: &Plan) -> us
                 }
                 Err(error) => {
                     let is_new = found.0 == new_state.0 && new_state.1.iter().all(|wanted| found.1.contains(wanted));
-                    let told = error.may_have_changed_rules() && is_new;
-                    assert!(found == old_state || told, "{what}\n{found:#?}");
+                    let is_reported = error.may_have_changed_rules() && is_new;
+                    assert!(found == old_state || is_reported, "{what}\n{found:#?}");
                     failures += 1;
                     apply(&mut Namespace::default(), new).unwrap();
                     assert!(state() == new_state, "{what}");
@@ -255,9 +255,9 @@ fn apply_with_each(distortion: Distortion, old: Option<&Plan>, new: &Plan) -> us
     failures
 }
 
-const EVERY: [Distortion; 8] = [Lost, Late, Truncated, Interrupted, Signals, NotSent, Disturbed, Flushed];
+const ALL_DISTORTIONS: [Distortion; 8] = [Lost, Late, Truncated, Interrupted, Signals, NotSent, Disturbed, Flushed];
 
-/// What an apply gets over: these are no failures of anything.
+/// The distortions that an apply must survive.
 fn may_fail(distortion: Distortion) -> bool {
     match distortion {
         Lost | Late | Truncated | NotSent => true,
@@ -266,16 +266,16 @@ fn may_fail(distortion: Distortion) -> bool {
 }
 
 #[test]
-fn a_first_apply_gets_over_each_distortion_or_undoes_what_was_done() {
-    for distortion in EVERY {
+fn first_apply_survives_or_rolls_back_each_distortion() {
+    for distortion in ALL_DISTORTIONS {
         let failures = apply_with_each(distortion, None, &tproxy());
         assert_eq!(failures > 0, may_fail(distortion), "{distortion:?}: {failures}");
     }
 }
 
 #[test]
-fn an_apply_over_another_plan_gets_over_each_distortion_or_undoes_what_was_done() {
-    for distortion in EVERY {
+fn replace_survives_or_rolls_back_each_distortion() {
+    for distortion in ALL_DISTORTIONS {
         let failures = apply_with_each(distortion, Some(&tproxy()), &redirect());
         assert_eq!(failures > 0, may_fail(distortion), "{distortion:?}: {failures}");
     }
@@ -283,7 +283,7 @@ fn an_apply_over_another_plan_gets_over_each_distortion_or_undoes_what_was_done(
 
 #[test]
 fn a_cleanup_gets_over_each_distortion_or_leaves_what_the_next_one_finds() {
-    for distortion in EVERY {
+    for distortion in ALL_DISTORTIONS {
         in_namespace(|| {
             let untouched = state();
             for exchange in 0.. {
@@ -314,7 +314,7 @@ fn a_cleanup_gets_over_each_distortion_or_leaves_what_the_next_one_finds() {
 }
 
 #[test]
-fn a_transaction_whose_answer_was_lost_is_looked_up() {
+fn lost_acknowledgement_is_resolved_by_reading_back() {
     for distortion in [Lost, Late, Truncated] {
         for (old, expected) in [(None, Change::Created), (Some(tproxy()), Change::Replaced)] {
             in_namespace(|| {
@@ -345,9 +345,9 @@ fn a_transaction_whose_answer_was_lost_is_looked_up() {
     }
 }
 
-/// From the transaction on nothing comes through any more.
+/// All datagrams from the transaction on are lost.
 #[test]
-fn a_transaction_that_cannot_be_looked_up_is_told_so_and_what_it_may_need_stays() {
+fn unverifiable_transaction_is_reported_and_keeps_prerequisites() {
     in_namespace(|| {
         let counter = fault(Lost, usize::MAX, usize::MAX);
         apply(&mut distorted(&counter), &tproxy()).unwrap();
@@ -391,7 +391,7 @@ fn who_is_always_disturbed_puts_the_rules_in_place_without_looking() {
 }
 
 #[test]
-fn who_can_never_read_undisturbed_gives_up_and_says_so() {
+fn reading_that_is_always_interrupted_fails_with_advice() {
     in_namespace(|| {
         apply(&mut Namespace::default(), &tproxy()).unwrap();
         let before = state();

@@ -1,4 +1,4 @@
-//! What netlink sockets are asked for, and the network namespace that they stay in.
+//! Options of netlink sockets, and the network namespace that they stay in.
 
 use std::net::IpAddr;
 
@@ -39,7 +39,7 @@ fn the_kernels_own_reason_is_in_the_error_and_requests_are_checked_strictly() {
     }
 }
 
-/// A wire whose first answer is lost.
+/// A transport whose first answer is lost.
 struct Losing {
     wire: KernelWire,
     lost: bool,

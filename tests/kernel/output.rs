@@ -1,4 +1,4 @@
-//! Standard output whose reader has left, and standard input that is no file.
+//! Standard output with a closed pipe, and standard input that is not a file.
 
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
@@ -13,7 +13,7 @@ use crate::temporary::Temporary;
 const MANIFESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/manifests");
 
 #[test]
-fn commands_end_quietly_when_nobody_reads_their_output() {
+fn commands_exit_quietly_on_a_closed_pipe() {
     let netns = Netns::new();
     netns.ip("address add 10.0.0.2/32 dev lo");
     let manifest = format!("{MANIFESTS}/ST101.yaml");
@@ -56,7 +56,7 @@ fn commands_end_quietly_when_nobody_reads_their_output() {
 }
 
 #[test]
-fn output_that_cannot_be_written_is_an_error() {
+fn unwritable_output_is_an_error() {
     for arguments in [&["graph"][..], &["completions", "bash"]] {
         let full = std::fs::File::options()
             .write(true)
@@ -68,14 +68,14 @@ fn output_that_cannot_be_written_is_an_error() {
 }
 
 #[test]
-fn rules_are_applied_whether_or_not_anybody_reads() {
+fn apply_completes_on_a_closed_pipe() {
     let (netns, reference) = (Netns::new(), Netns::new());
     apply(&reference, "nftables", &[]);
     Run::of(netns.command(SIDETRACK).arg("apply").stdout(closed_pipe())).succeeded();
     assert_eq!(nft_state(&netns), nft_state(&reference));
 }
 
-/// What explain answers with a socket for standard input, which cannot be opened by a path.
+/// The output of explain with a socket as standard input, which cannot be opened by a path.
 fn explain_over_socket(options: &[&str], input: &str) -> Run {
     let (mut ours, theirs) = UnixStream::pair().expect("sockets");
     ours.write_all(input.as_bytes())

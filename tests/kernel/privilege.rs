@@ -1,10 +1,10 @@
-//! Capabilities that are given up.
+//! Dropped capabilities.
 
 use std::thread;
 
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::sys::prctl::get_no_new_privs;
-use sidetrack::linux::privilege::keep_those_of_the_network;
+use sidetrack::linux::privilege::keep_network_capabilities;
 
 use crate::common::{Netns, Pod};
 use crate::faults::injection::traced;
@@ -17,7 +17,7 @@ fn what_is_not_needed_is_given_up_by_one_thread_alone() {
     let before = held(CapSet::Permitted);
     assert!(before.len() > of_the_network.len(), "this test needs root");
     let inside = thread::spawn(move || {
-        keep_those_of_the_network().expect("nothing denies it");
+        keep_network_capabilities().expect("nothing denies it");
         let sets = [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable].map(held);
         (sets, get_no_new_privs().expect("a flag"))
     });

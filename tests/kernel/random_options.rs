@@ -1,4 +1,4 @@
-//! Random options: applying succeeds, and what is installed is what is printed.
+//! Random options: apply succeeds, and the installed rules equal the dry run.
 
 use crate::common::Netns;
 use crate::program::{BACKENDS, apply, feed, sidetrack};

@@ -1,4 +1,4 @@
-//! What is installed is read back as the rules that were planned, and what somebody added is named.
+//! Installed rules are read back as planned, and foreign additions are listed.
 
 use sidetrack::backend::{Namespace, RuleBackend};
 use sidetrack::ruleset::{Action, Elements, Installed, Match, Place};
@@ -34,20 +34,20 @@ pub fn what_is_installed_is_read_back<'c>(backend: RuleBackend, cases: impl Iter
 }
 
 #[test]
-fn what_nftables_holds_is_read_back() {
+fn nftables_rules_are_read_back() {
     what_is_installed_is_read_back(RuleBackend::Nftables, cases::all_options());
 }
 
-/// Fewer cases: that applying leaves what was written is the matter of other tests.
+/// Fewer cases: other tests cover apply itself.
 #[test]
-fn what_iptables_holds_is_read_back() {
+fn iptables_rules_are_read_back() {
     for backend in [RuleBackend::IptablesNft, RuleBackend::IptablesLegacy] {
         what_is_installed_is_read_back(backend, cases::all_options().step_by(6));
     }
 }
 
 #[test]
-fn where_nothing_is_installed_nothing_is_read() {
+fn reading_an_empty_namespace_finds_no_rules() {
     let netns = Netns::new();
     for (backend, family) in RuleBackend::ALL
         .into_iter()
@@ -62,7 +62,7 @@ fn where_nothing_is_installed_nothing_is_read() {
 }
 
 #[test]
-fn a_rule_that_nft_added_is_read_where_our_terms_have_words_for_it_and_else_named() {
+fn rules_added_by_nft_are_read_or_listed_as_unreadable() {
     let netns = Netns::new();
     apply(&netns, "nftables", &[]);
     let nft = |script: &str| drop(output_of(netns.command("nft").arg(script)));
@@ -98,7 +98,7 @@ fn a_rule_that_nft_added_is_read_where_our_terms_have_words_for_it_and_else_name
         said.contains(&"rule 1 of chain output: counter (\"counts\")".to_owned()),
         "{said:#?}"
     );
-    // What an anonymous set holds cannot be seen from a rule, but it can from the set.
+    // The elements of an anonymous set are listed with the set, not with the rule.
     let inbound = ruleset
         .chain("inbound")
         .expect("the chain")
@@ -113,7 +113,7 @@ fn a_rule_that_nft_added_is_read_where_our_terms_have_words_for_it_and_else_name
 }
 
 #[test]
-fn a_rule_that_iptables_added_is_read_where_our_terms_have_words_for_it_and_else_named() {
+fn rules_added_by_iptables_are_read_or_listed_as_unreadable() {
     for backend in [RuleBackend::IptablesNft, RuleBackend::IptablesLegacy] {
         let netns = Netns::new();
         apply(&netns, &backend.to_string(), &[]);

@@ -1,4 +1,4 @@
-//! Systems that cannot do what is asked: a clear message, the right exit code, and nothing changed.
+//! Unsupported systems: a clear message, the right exit code, and no change.
 
 use std::process::Command;
 
@@ -33,7 +33,7 @@ fn without_any_privilege() {
     assert_eq!(everything(&netns), before);
 }
 
-/// What containerd gives a user other than root who asks for NET_ADMIN.
+/// The capability sets that containerd gives a non-root user with NET_ADMIN.
 #[test]
 fn with_the_capability_in_the_bounding_set_alone() {
     let netns = Netns::new();
@@ -62,7 +62,7 @@ fn a_kernel_without_netfilter_netlink_falls_back_to_legacy_iptables_and_says_why
 }
 
 #[test]
-fn a_kernel_without_netfilter_netlink_is_told_with_the_module_to_load() {
+fn missing_netfilter_netlink_names_the_kernel_module() {
     let netns = Netns::new();
     let before = everything(&netns);
     let denial = Denial::Socket {
@@ -74,7 +74,7 @@ fn a_kernel_without_netfilter_netlink_is_told_with_the_module_to_load() {
 }
 
 #[test]
-fn no_backend_at_all_is_told_with_both_reasons() {
+fn no_usable_backend_reports_both_reasons() {
     let netns = Netns::new();
     let before = everything(&netns);
     let mut command = netns.command(SIDETRACK);
@@ -91,7 +91,7 @@ fn no_backend_at_all_is_told_with_both_reasons() {
 }
 
 #[test]
-fn a_netlink_socket_that_breaks_is_told_and_nothing_is_changed() {
+fn broken_netlink_socket_is_reported_and_changes_nothing() {
     for errno in [libc::EBUSY, libc::ENOBUFS, libc::ECONNREFUSED, libc::EMSGSIZE] {
         for denial in [Denial::Send { errno }, Denial::Receive { errno }] {
             let netns = Netns::new();
@@ -104,7 +104,7 @@ fn a_netlink_socket_that_breaks_is_told_and_nothing_is_changed() {
 }
 
 #[test]
-fn the_iptables_backend_without_its_programs() {
+fn missing_iptables_programs_are_reported() {
     let netns = Netns::new();
     let before = everything(&netns);
     for backend in ["iptables-nft", "iptables-legacy"] {
@@ -157,7 +157,7 @@ fn ipv6_that_is_off_and_unused_is_waited_for() {
 }
 
 #[test]
-fn a_loopback_interface_that_is_down_is_warned_of() {
+fn loopback_down_is_warned_of() {
     let netns = Netns::new();
     netns.ip("link set lo down");
     let log = apply(&netns, "nftables", &[]);
@@ -168,7 +168,7 @@ fn a_loopback_interface_that_is_down_is_warned_of() {
 }
 
 #[test]
-fn a_failing_apply_takes_its_address_back() {
+fn failed_apply_removes_its_address() {
     let netns = Netns::new();
     let before = everything(&netns);
     let mut command: Command = netns.command(SIDETRACK);

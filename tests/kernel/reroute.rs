@@ -129,11 +129,11 @@ fn lands(lab: &Lab, leaving: Leaving, calls: &[(Transport, Address, u16, Landing
     for family in Family::BOTH {
         for (transport, address, port, landing) in calls {
             let to = SocketAddr::from((address.of(family), *port));
-            let told = format!("{leaving:?}, {family}: {transport:?} to {to}");
+            let case = format!("{leaving:?}, {family}: {transport:?} to {to}");
             let made = lab
                 .call(*transport, to)
-                .unwrap_or_else(|error| panic!("{told}: {error}"));
-            let arrival = made.arrival.unwrap_or_else(|| panic!("{told}: no answer"));
+                .unwrap_or_else(|error| panic!("{case}: {error}"));
+            let arrival = made.arrival.unwrap_or_else(|| panic!("{case}: no answer"));
             let (server, port) = match landing {
                 Outbound => ("pod", 15001),
                 Peer => ("peer", *port),
@@ -154,7 +154,7 @@ fn lands(lab: &Lab, leaving: Leaving, calls: &[(Transport, Address, u16, Landing
                     original,
                     client
                 },
-                "{told}"
+                "{case}"
             );
         }
     }
@@ -263,17 +263,17 @@ fn lookups_of_the_machine_pass_the_forwarder(backend: &str) {
                 &[options.as_slice(), &["--dns-servers", &servers]].concat(),
             );
             for family in Family::BOTH {
-                let told = format!("{leaving:?}, {mode}, {family}");
+                let case = format!("{leaving:?}, {mode}, {family}");
                 for transport in [Udp, Tcp] {
                     let reply = lab
                         .look_up(transport, Address::PEER.of(family))
-                        .unwrap_or_else(|e| panic!("{told}: {e}"));
-                    assert_eq!(way(&reply), Forwarder, "{told}");
+                        .unwrap_or_else(|e| panic!("{case}: {e}"));
+                    assert_eq!(way(&reply), Forwarder, "{case}");
                 }
                 let other = lab
                     .look_up(Udp, Address::FAR.of(family))
-                    .unwrap_or_else(|e| panic!("{told}: {e}"));
-                assert_ne!(way(&other), Forwarder, "{told}");
+                    .unwrap_or_else(|e| panic!("{case}: {e}"));
+                assert_ne!(way(&other), Forwarder, "{case}");
             }
             apply(
                 &lab.pod.netns,

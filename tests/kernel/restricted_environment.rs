@@ -1,5 +1,5 @@
-//! Machines that are unlike others: hidden file systems, filters and policies that deny system calls, half-built network
-//! namespaces. Each either works, or fails with a message that names the cause and what to do; then nothing is changed.
+//! Restricted environments: hidden file systems, filters and policies that deny system calls, incomplete network
+//! namespaces. Each either works, or fails with the cause and advice, and changes nothing.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -22,7 +22,7 @@ const TPROXY: &[&str] = &[
 ];
 const OTHER: &[&str] = &["--exclude-uids", "7"];
 
-/// A life of rules on such a machine: they come, are found unchanged, are replaced, and go.
+/// The life cycle of rules: applied, found unchanged, replaced, removed.
 fn works(backend: &str, restrict: impl Fn(&mut Command)) {
     let (netns, reference) = (Netns::new(), Netns::new());
     let untouched = state(&netns, backend);
@@ -88,13 +88,13 @@ fn neither_proc_nor_sys_is_needed() {
 }
 
 #[test]
-fn a_filter_like_that_of_docker_denies_nothing_that_is_needed() {
+fn docker_seccomp_allows_everything_needed() {
     every_backend_works(|command| deny_all(command, &like_docker()));
 }
 
-/// Entering another namespace takes what no container has by default.
+/// Entering another namespace needs a capability that no container has by default.
 #[test]
-fn a_filter_like_that_of_docker_denies_other_namespaces_and_that_is_told() {
+fn docker_seccomp_denies_other_namespaces_and_that_is_reported() {
     let (own, other) = (Netns::new(), Netns::new());
     let mut command = own.command(SIDETRACK);
     command.args(["apply", "--netns", &other.path().display().to_string()]);
@@ -105,7 +105,7 @@ fn a_filter_like_that_of_docker_denies_other_namespaces_and_that_is_told() {
     }
 }
 
-/// What a pod is like before its network is set up.
+/// A pod before its network is set up.
 #[test]
 fn a_namespace_without_an_address_a_route_or_a_link_that_is_up() {
     for backend in BACKENDS {
@@ -136,9 +136,9 @@ fn the_loopback_interface_that_is_down_is_named_where_routes_need_it() {
     }
 }
 
-/// Security policies say EACCES where the kernel itself would say EPERM, or nothing.
+/// Security policies return EACCES where the kernel itself returns EPERM or succeeds.
 #[test]
-fn sockets_that_a_security_policy_denies_are_told_with_whose_doing_it_is() {
+fn sockets_denied_by_security_policy_are_reported_as_such() {
     let [route, netfilter] = [libc::NETLINK_ROUTE, libc::NETLINK_NETFILTER].map(|protocol| Denial::Socket {
         protocol: protocol as u32,
         errno: libc::EACCES,
@@ -162,9 +162,9 @@ fn sockets_that_a_security_policy_denies_are_told_with_whose_doing_it_is() {
     }
 }
 
-/// The lock is for two runs at once, and a run alone does without.
+/// A single run does not need the lock.
 #[test]
-fn a_lock_that_a_security_policy_denies_is_done_without() {
+fn apply_works_without_a_denied_lock() {
     let unix_sockets = Denial::With {
         number: libc::SYS_socket,
         argument: libc::AF_UNIX as u32,
@@ -178,7 +178,7 @@ fn a_lock_that_a_security_policy_denies_is_done_without() {
     works("nftables", |command| deny(command, names)); // Programs of iptables bind sockets, too.
 }
 
-/// What may not be read, such as the list of legacy tables, is done without; what was asked for is not.
+/// Files that an option requires must be readable; others, such as the list of legacy tables, are optional.
 #[test]
 fn files_that_a_security_policy_denies() {
     // The dynamic linker opens files.
@@ -218,7 +218,7 @@ fn files_that_a_security_policy_denies() {
     assert!(!state(&netns, "nftables").contains("sidetrack"));
 }
 
-/// A user who may write rules, and may not read what is root's: legacy tables cannot be looked at.
+/// A user who may write rules but not read root's files, such as the list of legacy tables.
 #[test]
 fn a_user_with_the_capability_alone_works_without_seeing_legacy_tables() {
     let (netns, reference) = (Netns::new(), Netns::new());
@@ -230,7 +230,7 @@ fn a_user_with_the_capability_alone_works_without_seeing_legacy_tables() {
     assert_eq!(state(&netns, "nftables"), state(&reference, "nftables"));
 }
 
-/// Nobody reads what is logged, the disk is full, or there is no standard error at all.
+/// The log has no reader, the disk is full, or standard error is closed.
 #[test]
 fn a_log_that_cannot_be_written_is_no_reason_to_stop_half_way() {
     let full = || {
@@ -269,9 +269,9 @@ fn a_log_that_cannot_be_written_is_no_reason_to_stop_half_way() {
     }
 }
 
-/// Somebody in the pod takes the name that runs take turns by.
+/// A process in the pod binds the name of the lock.
 #[test]
-fn who_keeps_the_lock_does_not_keep_rules_from_being_repaired() {
+fn held_lock_does_not_prevent_a_repair() {
     let pod = Pod::new();
     apply(&pod.netns, "nftables", &[]);
     let wanted = state(&pod.netns, "nftables");

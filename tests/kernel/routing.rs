@@ -1,4 +1,4 @@
-//! Routing by mark, as TPROXY needs it: installed, replaced, undone and cleaned up.
+//! Policy routing by mark, as TPROXY needs it: applied, replaced, rolled back and cleaned up.
 
 use serde_json::{Value, json};
 use sidetrack::backend::install::{self, Applied, Removed};
@@ -48,7 +48,7 @@ fn apply(netns: &Netns, plan: &Plan) -> Applied {
     try_apply(netns, plan).expect("applied")
 }
 
-/// Applies what cannot be, and returns what is said about it. Everything must be as it was.
+/// Applies an impossible plan and returns the error. The state must be unchanged.
 #[track_caller]
 fn refuses(netns: &Netns, plan: &Plan) -> String {
     let before = everything(netns);
@@ -81,7 +81,7 @@ fn ip(netns: &Netns, commands: &str) {
     }
 }
 
-/// Rules or routes as ip tells them, each with its family.
+/// Rules or routes as ip prints them, each with its family.
 type Entries = Vec<(Family, Value)>;
 
 /// The rules that do not come with every namespace.
@@ -107,7 +107,7 @@ fn routes(netns: &Netns) -> Entries {
     all.filter(|(_, route)| !of_kernel(route)).collect()
 }
 
-/// All that this file is about, and the rules and addresses of the namespace.
+/// All state that these tests check: policy routing, rules and addresses.
 fn everything(netns: &Netns) -> (Entries, Entries, String) {
     (rules(netns), routes(netns), state(netns, "nftables"))
 }
@@ -210,7 +210,7 @@ fn a_rerun_repairs_what_was_lost() {
         "-6 rule del priority 15006",
         "-4 route flush table 133",
         "-6 route flush table 133",
-        // It takes the routes of IPv4 along, and the addresses of IPv6.
+        // This also removes the routes of IPv4 and the addresses of IPv6.
         "link set lo down\nlink set lo up",
     ] {
         ip(&netns, loss);
@@ -253,7 +253,7 @@ fn another_mark_table_or_family_takes_the_place_of_the_old_one() {
     }
 }
 
-/// What others may have: the rules that Istio adds, rules and routes like ours and others in the same places.
+/// Foreign state: the rules that Istio adds, rules and routes similar to ours, and others in the same tables.
 const FOREIGN: &str = "\
 -4 rule add fwmark 1337 lookup 133
 -6 rule add fwmark 1337 lookup 133
@@ -341,7 +341,7 @@ fn a_loopback_interface_that_is_down_is_an_error() {
 }
 
 #[test]
-fn missing_privilege_is_told_with_what_to_do() {
+fn missing_privilege_is_reported_with_advice() {
     let netns = Netns::new();
     let plan = tproxy(1337, 133, Families::Both);
     let error = netns.run(|| {

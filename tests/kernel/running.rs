@@ -1,4 +1,4 @@
-//! Rules for a pod that runs already: its open connections go on.
+//! Rules for a running pod: its open connections continue.
 
 use std::fs;
 use std::net::IpAddr;
@@ -15,13 +15,13 @@ use crate::common::{Caller, Netns, Owner, Pod, To};
 use crate::program::{BACKENDS, Run, apply};
 
 #[test]
-fn an_empty_namespace_is_nobodys_and_has_no_addresses() {
+fn empty_namespace_has_no_redirector_and_no_addresses() {
     let seen = Netns::new().run(|| {
         let mut namespace = Namespace::default();
         let observed = namespace.observe().expect("an observation");
         (namespace.holder(&observed), namespace.addresses())
     });
-    assert_eq!(seen.0.expect("an answer"), Holder::Nobody);
+    assert_eq!(seen.0.expect("an answer"), Holder::None);
     assert_eq!(seen.1.expect("an answer"), Vec::<IpAddr>::new());
 }
 
@@ -69,7 +69,7 @@ fn loose(netns: &Netns) -> String {
 }
 
 #[test]
-fn open_connections_go_on_whoever_puts_rules_in_place() {
+fn apply_keeps_open_connections() {
     for backend in BACKENDS {
         let mut running = Running::start();
         let log = apply(&running.pod.netns, backend, &[]);
@@ -121,7 +121,7 @@ fn without_open_connections_or_with_rules_already_there_nothing_is_set() {
 }
 
 #[test]
-fn a_failed_apply_puts_the_setting_back() {
+fn failed_apply_restores_tcp_loose() {
     let mut running = Running::start();
     let mut command = running.pod.netns.command(SIDETRACK);
     let run = Run::of(
@@ -135,7 +135,7 @@ fn a_failed_apply_puts_the_setting_back() {
 }
 
 #[test]
-fn drop_invalid_is_said_to_break_open_connections() {
+fn drop_invalid_warns_about_open_connections() {
     let running = Running::start();
     let log = apply(&running.pod.netns, "nftables", &["--drop-invalid"]);
     assert!(log.contains("--drop-invalid drops their packets"), "{log}");

@@ -27,7 +27,7 @@ fn call(source: SocketAddr, to: SocketAddr) -> io::Result<Arrival> {
 }
 
 #[test]
-fn connections_from_one_source_port_to_several_ports_are_told_apart() {
+fn connections_from_one_source_port_stay_distinct() {
     for backend in BACKENDS {
         let pod = Pod::new();
         let _proxy = Server::start_transparent(&pod.netns, "proxy", &[15006]);

@@ -1,4 +1,4 @@
-//! How many system calls and transactions a run makes.
+//! The number of system calls and transactions of a run.
 
 use crate::common::{Netns, Pod};
 use crate::faults::injection::traced;

@@ -17,7 +17,7 @@ use crate::program::{BACKENDS, apply, sidetrack, state};
 /// The ways that Envoy may be run: as itself, and as Istio has it for TPROXY.
 const OWNERS: [Owner; 2] = [Owner::PROXY, Owner::PROXY_AS_ROOT];
 
-/// What should hold besides.
+/// Further expectations.
 const MORE_JOURNEYS: &[Journey] = {
     use Caller::{App, Peer, PeerSecond, Process, Proxy};
     use Route::{Direct, Inbound};
@@ -102,7 +102,7 @@ fn every_journey_takes_its_way_with_iptables_legacy() {
     every_journey_takes_its_way("iptables-legacy");
 }
 
-/// Ports, sources and a link that are left alone, and what is captured beside them.
+/// Excluded ports, sources and a link, and the captured traffic beside them.
 const EXCLUSIONS: &[&str] = &[
     "--exclude-inbound-ports",
     "8081",
@@ -281,7 +281,7 @@ fn rules(netns: &Netns, backend: &str) -> String {
     state(netns, backend).lines().filter_map(uncounted).collect()
 }
 
-/// Each mode takes the other's place, and nothing of that one stays; in the end nothing at all.
+/// Each mode replaces the other completely; in the end nothing is left.
 fn the_modes_take_turns(backend: &str) {
     let mut pod = Pod::new();
     let untouched = policy_routing(&pod.netns);
@@ -321,7 +321,7 @@ fn the_modes_take_turns_with_iptables_legacy() {
     the_modes_take_turns("iptables-legacy");
 }
 
-/// After it, connections come and go as if there had never been a proxy.
+/// After the cleanup, connections work as if there had never been a proxy.
 fn cleanup_leaves_nothing(backend: &str) {
     let pod = Pod::new();
     let untouched = (state(&pod.netns, backend), policy_routing(&pod.netns));
@@ -357,7 +357,7 @@ fn cleanup_leaves_nothing_of_iptables_legacy() {
     cleanup_leaves_nothing("iptables-legacy");
 }
 
-/// How many connections the namespace has refused or broken off.
+/// The number of connections that the namespace has refused or reset.
 fn resets_sent(netns: &Netns) -> u64 {
     let counters = netns.run(|| std::fs::read_to_string("/proc/thread-self/net/snmp"));
     let counters = counters.expect("the counters of the namespace");

@@ -158,7 +158,7 @@ fn without_rules_the_rows_that_expect_capture_fail_and_no_others() {
     }
 }
 
-/// Every case tells its options from no options.
+/// Every case fails with default options.
 #[test]
 fn with_the_default_rules_every_other_case_fails() {
     const SAME: [&str; 3] = ["defaults", "both families", "the options that an injector writes"];

@@ -1,4 +1,4 @@
-//! The proof that the rules redirect, as the proxy's user makes it from inside a pod.
+//! The validation that the rules redirect, run as the proxy's user inside a pod.
 
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
@@ -107,7 +107,7 @@ fn rules_that_come_late_are_waited_for() {
 }
 
 #[test]
-fn another_user_is_told_that_only_the_proxys_is_redirected() {
+fn other_user_is_reported_as_not_redirected() {
     let netns = Netns::new();
     apply(&netns, "nftables", &[]);
     let result = run_as(&netns, Owner::APP, &validation(Families::Both));
@@ -127,7 +127,7 @@ fn a_family_that_is_not_redirected_fails_alone() {
 }
 
 #[test]
-fn a_proxy_that_listens_already_is_told() {
+fn listening_proxy_is_reported() {
     let netns = Netns::new();
     apply(&netns, "nftables", &[]);
     for (port, families, address) in [
@@ -141,7 +141,7 @@ fn a_proxy_that_listens_already_is_told() {
 }
 
 #[test]
-fn a_family_that_is_switched_off_is_told() {
+fn disabled_ipv6_is_reported() {
     let netns = Netns::new();
     netns
         .run(|| std::fs::write("/proc/sys/net/ipv6/conf/lo/disable_ipv6", "1"))
@@ -160,7 +160,7 @@ fn whoever_listens_on_the_probes_port_does_not_make_it_pass() {
 }
 
 #[test]
-fn a_firewall_that_drops_the_calls_is_told_apart_from_missing_rules() {
+fn firewall_drops_are_distinguished_from_missing_rules() {
     let netns = Netns::new();
     let drop = "table inet firewall { chain output { type filter hook output priority 0; tcp dport 15002 drop; }; }";
     feed(&netns, "nft", &["-f", "-"], drop);
@@ -168,7 +168,7 @@ fn a_firewall_that_drops_the_calls_is_told_apart_from_missing_rules() {
 }
 
 #[test]
-fn connections_of_others_to_the_proxys_ports_neither_pass_nor_fail() {
+fn foreign_connections_to_proxy_ports_are_ignored() {
     let netns = Netns::new();
     let stranger = || {
         let start = Instant::now();
@@ -199,7 +199,7 @@ fn rewrite(priority: i32) -> String {
 }
 
 #[test]
-fn a_redirection_without_the_original_destination_is_told() {
+fn missing_original_destination_is_reported() {
     let netns = Netns::new();
     feed(&netns, "nft", &["-f", "-"], &rewrite(-301));
     fails(
@@ -212,7 +212,7 @@ fn a_redirection_without_the_original_destination_is_told() {
 }
 
 #[test]
-fn a_redirection_with_another_original_destination_is_told() {
+fn changed_original_destination_is_reported() {
     let netns = Netns::new();
     let tracked = "table ip tracking { chain output { type filter hook output priority 0; ct state new accept; }; }\n";
     feed(&netns, "nft", &["-f", "-"], &[tracked, &rewrite(-301)].concat());

@@ -20,7 +20,7 @@ use sidetrack::types::{Families, Family, InboundMode, IpFamily};
 /// The length of `struct nlmsghdr`, and of `struct ifinfomsg` after it.
 const HEADERS: [usize; 2] = [16, 16];
 
-/// A wire to such a kernel.
+/// A transport to such a kernel.
 struct KernelWithoutIpv6 {
     wire: KernelWire,
     /// Requests about IPv6.

@@ -1,4 +1,4 @@
-//! What is done in which order, over a namespace in memory.
+//! The order of steps and their rollback, with a fake namespace.
 
 use super::*;
 use crate::backend::fake::{Fake, Operation};
@@ -65,7 +65,7 @@ fn addresses_come_before_rules() {
 }
 
 #[test]
-fn a_failed_apply_leaves_everything_as_it_was() {
+fn failed_apply_restores_the_state() {
     let mut fake = Fake::default();
     fake.fail_at(APPLY_RULES);
     let before = fake.state();
@@ -74,7 +74,7 @@ fn a_failed_apply_leaves_everything_as_it_was() {
 }
 
 #[test]
-fn an_address_that_was_there_before_is_not_taken_away_by_a_failure() {
+fn failed_apply_keeps_a_foreign_address() {
     let mut fake = Fake::default();
     fake.foreign.push(ADDRESS);
     fake.fail_at(APPLY_RULES);
@@ -83,7 +83,7 @@ fn an_address_that_was_there_before_is_not_taken_away_by_a_failure() {
 }
 
 #[test]
-fn a_failure_to_undo_is_part_of_the_error() {
+fn failed_rollback_is_part_of_the_error() {
     let mut fake = Fake::default();
     fake.fail_at(APPLY_RULES);
     fake.fail_at(Operation::Remove(ADDRESS));
@@ -92,9 +92,9 @@ fn a_failure_to_undo_is_part_of_the_error() {
 }
 
 #[test]
-fn what_was_added_without_an_answer_is_taken_back() {
+fn rollback_removes_additions_with_lost_acknowledgement() {
     let mut fake = Fake::default();
-    fake.lose_answer_to(Operation::Add(route(133)));
+    fake.lose_acknowledgement_of(Operation::Add(route(133)));
     let before = fake.state();
     apply_to(&mut fake, &tproxy(1337, 133), Backend::Auto).unwrap_err();
     assert_eq!(fake.state(), before);
@@ -102,11 +102,11 @@ fn what_was_added_without_an_answer_is_taken_back() {
 }
 
 #[test]
-fn what_somebody_else_has_is_not_taken_back_where_an_answer_was_lost() {
+fn rollback_keeps_foreign_state_after_lost_acknowledgement() {
     let mut fake = Fake::default();
     fake.foreign.push(route(133));
     let before = fake.state();
-    fake.lose_answer_to(Operation::Add(rule(1337, 133)));
+    fake.lose_acknowledgement_of(Operation::Add(rule(1337, 133)));
     apply_to(&mut fake, &tproxy(1337, 133), Backend::Auto).unwrap_err();
     assert_eq!(fake.state(), before);
 }
@@ -114,7 +114,7 @@ fn what_somebody_else_has_is_not_taken_back_where_an_answer_was_lost() {
 #[test]
 fn rules_that_may_be_in_force_keep_what_they_need() {
     let mut fake = Fake::default();
-    fake.lose_answer_to(APPLY_RULES);
+    fake.lose_acknowledgement_of(APPLY_RULES);
     let error = apply_to(&mut fake, &tproxy(1337, 133), Backend::Auto).unwrap_err();
     assert!(error.may_have_changed_rules(), "{error}");
     let (_, ours, rules) = fake.state();
@@ -125,7 +125,7 @@ fn rules_that_may_be_in_force_keep_what_they_need() {
 }
 
 #[test]
-fn everything_stale_is_tried_and_what_stays_is_told_with_the_new_rules_in_force() {
+fn stale_state_that_cannot_be_removed_is_reported() {
     let mut fake = Fake::default();
     apply_to(&mut fake, &tproxy(1337, 133), Backend::IptablesNft).unwrap();
     fake.fail_at(Operation::RemoveRules(RuleBackend::IptablesNft));
@@ -178,7 +178,7 @@ fn another_backend_takes_over_before_the_old_rules_go() {
 }
 
 #[test]
-fn an_address_that_the_new_plan_does_not_want_goes_after_the_rules() {
+fn unneeded_address_is_removed_after_the_rules() {
     let mut fake = Fake::default();
     apply_to(&mut fake, &default_plan(), Backend::Auto).unwrap();
     fake.done.clear();
@@ -187,7 +187,7 @@ fn an_address_that_the_new_plan_does_not_want_goes_after_the_rules() {
 }
 
 #[test]
-fn cleanup_removes_what_is_ours_on_every_backend_and_nothing_else() {
+fn cleanup_removes_only_own_state_on_every_backend() {
     let mut fake = Fake::default();
     let untouched = fake.state();
     for backend in [Backend::IptablesLegacy, Backend::IptablesNft, Backend::Nftables] {
@@ -252,7 +252,7 @@ fn every_family_has_its_rule_and_its_route() {
 }
 
 #[test]
-fn whatever_fails_routing_is_as_it_was() {
+fn any_failure_restores_routing() {
     for failing in [Operation::Add(route(133)), APPLY_RULES] {
         let mut fake = Fake::default();
         fake.fail_at(failing);
@@ -263,7 +263,7 @@ fn whatever_fails_routing_is_as_it_was() {
 }
 
 #[test]
-fn a_failure_takes_back_only_what_was_added() {
+fn rollback_removes_only_what_was_added() {
     let mut fake = Fake::default();
     fake.foreign.push(route(133));
     fake.fail_at(APPLY_RULES);
@@ -285,7 +285,7 @@ fn applying_again_changes_nothing() {
 }
 
 #[test]
-fn a_route_that_was_lost_is_added_again_and_that_is_told() {
+fn lost_route_is_restored_and_reported() {
     let mut fake = Fake::default();
     apply_to(&mut fake, &tproxy(1337, 133), Backend::Auto).unwrap();
     let before = fake.state();
@@ -299,7 +299,7 @@ fn a_route_that_was_lost_is_added_again_and_that_is_told() {
 }
 
 #[test]
-fn stale_routing_goes_after_the_new_rules_are_there_and_a_route_before_its_rule() {
+fn stale_routing_is_removed_after_the_new_rules() {
     let mut fake = Fake::default();
     apply_to(&mut fake, &tproxy(1337, 133), Backend::Auto).unwrap();
     fake.done.clear();
@@ -329,14 +329,18 @@ fn cleanup_removes_routing_after_the_rules_also_a_route_without_its_rule() {
     fake.add(route(7)).unwrap();
     fake.remove(rule(1337, 133)).unwrap();
     let observed = fake.observed();
-    assert_eq!(observed.policy_routing, [], "without a rule nobody looks for routes");
+    assert_eq!(
+        observed.policy_routing,
+        [],
+        "without a rule the observation has no routes"
+    );
     let removed = cleanup(&mut fake, &observed).unwrap();
     assert_eq!(removed.policy_routing, [route(7), route(133)]);
     assert_eq!(fake.state(), untouched);
 }
 
 #[test]
-fn open_connections_that_cannot_be_counted_are_not_taken_for_none() {
+fn uncountable_open_connections_do_not_count_as_none() {
     let mut fake = Fake::default();
     fake.open = None;
     let applied = apply_to(&mut fake, &default_plan(), Backend::Nftables).unwrap();
@@ -346,7 +350,7 @@ fn open_connections_that_cannot_be_counted_are_not_taken_for_none() {
 }
 
 #[test]
-fn a_failure_puts_the_setting_for_open_connections_back() {
+fn failed_apply_restores_tcp_loose() {
     let mut fake = Fake::default();
     fake.open = Some(3);
     fake.fail_at(APPLY_RULES);
@@ -358,7 +362,7 @@ fn a_failure_puts_the_setting_for_open_connections_back() {
 fn rules_that_may_be_in_force_keep_the_setting_for_open_connections() {
     let mut fake = Fake::default();
     fake.open = Some(3);
-    fake.lose_answer_to(APPLY_RULES);
+    fake.lose_acknowledgement_of(APPLY_RULES);
     apply_to(&mut fake, &default_plan(), Backend::Nftables).unwrap_err();
     assert_eq!(fake.loose, "0");
 }

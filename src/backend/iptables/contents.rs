@@ -1,23 +1,23 @@
-//! What is ours in the tables of one family, in the words of `iptables-save`, for comparing and for people.
+//! Our part of the tables of one family in the syntax of `iptables-save`, for comparing and for people.
 
 use super::tables::{Chain, Jump, Spec, TableName, Tables};
 use crate::drift::{Contents, Line, List, Subject, Thing};
 use crate::types::Family;
 
-/// A rule of somebody else's before the first of ours, in a chain that is not ours.
+/// A foreign rule before the first of ours, in a foreign chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InFront {
     /// The table.
     pub table: TableName,
     /// The chain.
     pub chain: String,
-    /// The number of the rule in it, from 1.
+    /// The position of the rule, from 1.
     pub position: usize,
     /// The rule.
     pub spec: Spec,
 }
 
-/// The contents of the tables, with the rules of others before ours.
+/// The contents of the tables, with the foreign rules before ours.
 pub fn contents(tables: &Tables, in_front: &[InFront], family: Family) -> Contents {
     let program = match family {
         Family::V4 => "iptables",

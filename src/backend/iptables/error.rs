@@ -1,4 +1,4 @@
-//! What can go wrong with the programs of iptables, and what to do about it.
+//! Errors of the iptables programs, each with advice.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -11,10 +11,10 @@ use thiserror::Error;
 use super::{PREFIX, TableName, TooManyRules, Variant};
 use crate::types::Family;
 
-/// Something that the iptables backend could not do.
+/// An error of the iptables backend.
 #[derive(Debug, Error)]
 pub enum IptablesError {
-    /// The programs are not there.
+    /// The programs are not installed.
     #[error(
         "no iptables ({variant}) for {family}: found no {programs} of that variant in PATH ({search}). \
          Install the package iptables, or use the nftables backend, which needs no program"
@@ -24,12 +24,12 @@ pub enum IptablesError {
         variant: Variant,
         /// The family wanted.
         family: Family,
-        /// The programs looked for.
+        /// The names that were searched for.
         programs: String,
-        /// Where they were looked for.
+        /// The search path.
         search: String,
     },
-    /// A program cannot be run.
+    /// A program could not be started.
     #[error("cannot run {program}: {source}. Check that it is executable here, or use the nftables backend")]
     CannotRun {
         /// The program.
@@ -37,7 +37,7 @@ pub enum IptablesError {
         /// Why not.
         source: io::Error,
     },
-    /// What a program was told or said did not come through.
+    /// Writing a program's input or reading its output failed.
     #[error("the exchange with {program} broke off: {source}. Try again")]
     BrokenOff {
         /// The program.
@@ -45,7 +45,7 @@ pub enum IptablesError {
         /// Why.
         source: io::Error,
     },
-    /// A program did not come to an end, and was stopped.
+    /// A program did not end in time and was stopped.
     #[error(
         "{program} did not end within {seconds} seconds and was stopped. \
          Look for another iptables that hangs, and try again"
@@ -53,7 +53,7 @@ pub enum IptablesError {
     TimedOut {
         /// The program.
         program: PathBuf,
-        /// How long it had.
+        /// The time limit.
         seconds: u64,
     },
     /// A program failed.
@@ -62,10 +62,10 @@ pub enum IptablesError {
     /// The lists are too long.
     #[error(transparent)]
     TooManyRules(#[from] TooManyRules),
-    /// A table holds rules that iptables cannot read, so that ours cannot be told from others'.
+    /// A table holds rules that iptables cannot read, so our rules cannot be distinguished from foreign ones.
     #[error(
         "iptables (nf_tables) cannot read the {family} table {}: another tool put rules into it that only nft can \
-         write. Remove those, or use the nftables backend; `nft list ruleset` shows them and what is ours ({PREFIX}…)",
+         write. Remove those, or use the nftables backend; `nft list ruleset` shows them and the chains of sidetrack ({PREFIX}…)",
         .table.as_str()
     )]
     Incompatible {
@@ -74,20 +74,18 @@ pub enum IptablesError {
         /// The table.
         table: TableName,
     },
-    /// Applying failed, and then putting back what was there before.
-    #[error(
-        "{failure}. What was changed before that could not be undone: {undoing}. Remove the rules, and apply again"
-    )]
+    /// Applying failed, and the rollback failed too.
+    #[error("{failure}. Rolling back the earlier changes failed too: {rollback}. Remove the rules, and apply again")]
     NotUndone {
         /// Why applying failed.
         failure: Box<IptablesError>,
-        /// Why undoing failed.
-        undoing: Box<IptablesError>,
+        /// Why the rollback failed.
+        rollback: Box<IptablesError>,
     },
 }
 
 impl IptablesError {
-    /// Says which programs were looked for in `search`.
+    /// The error for programs that are missing in `search`.
     pub(super) fn not_found(variant: Variant, family: Family, search: &OsStr) -> Self {
         let programs = variant
             .programs(family)
@@ -100,14 +98,14 @@ impl IptablesError {
         }
     }
 
-    /// Whether the rules might be accepted without comments.
-    pub(super) fn may_be_of_comments(&self) -> bool {
+    /// Whether the same rules may be accepted without comments.
+    pub(super) fn may_be_about_comments(&self) -> bool {
         match self {
-            // It did not even come to an end.
+            // The program did not even end.
             Self::Failed(failure) if failure.status.code().is_none() => false,
             Self::Failed(failure) => match &failure.reason {
                 Reason::Extension(name) => name == "comment",
-                // Kernels do not say which extension they lack.
+                // The kernel does not report which extension it lacks.
                 Reason::Other => true,
                 Reason::Permission
                 | Reason::Lock
@@ -127,11 +125,11 @@ impl IptablesError {
         }
     }
 
-    /// Whether the kernel did not allow it.
-    pub fn is_refusal(&self) -> bool {
+    /// Whether the kernel denied permission.
+    pub fn is_permission_denied(&self) -> bool {
         match self {
             Self::Failed(failure) => failure.reason == Reason::Permission,
-            Self::NotUndone { failure, .. } => failure.is_refusal(),
+            Self::NotUndone { failure, .. } => failure.is_permission_denied(),
             Self::NotFound { .. }
             | Self::CannotRun { .. }
             | Self::BrokenOff { .. }
@@ -141,16 +139,16 @@ impl IptablesError {
         }
     }
 
-    /// Whether somebody else was at the same tables just then.
+    /// Whether another process changed the same tables at the same time.
     pub(super) fn is_busy(&self) -> bool {
         matches!(self, Self::Failed(failure) if failure.reason == Reason::Busy)
     }
 
-    /// Adds that undoing failed as well.
-    pub(super) fn and_not_undone(self, undoing: Self) -> Self {
+    /// Adds that the rollback failed too.
+    pub(super) fn with_failed_rollback(self, rollback: Self) -> Self {
         Self::NotUndone {
             failure: Box::new(self),
-            undoing: Box::new(undoing),
+            rollback: Box::new(rollback),
         }
     }
 }
@@ -160,14 +158,14 @@ impl IptablesError {
 pub struct Failure {
     program: PathBuf,
     status: ExitStatus,
-    /// What it said.
+    /// The message of the program.
     message: String,
-    /// The line of input that it said it of.
+    /// The line of input that the message is about.
     line: Option<String>,
     reason: Reason,
 }
 
-/// Why a program failed, as far as its words tell.
+/// Why a program failed, as far as its message shows.
 #[derive(Debug, PartialEq, Eq)]
 enum Reason {
     Permission,
@@ -182,13 +180,13 @@ enum Reason {
 }
 
 impl Failure {
-    /// What a program that was fed `input` says on `stderr`.
+    /// The failure of a program that read `input` and wrote `stderr`.
     pub(super) fn new(program: &Path, status: ExitStatus, stderr: &str, input: &str) -> Self {
         let useful = |line: &&str| !line.is_empty() && !line.starts_with("Try `") && !line.starts_with("# Warning");
         let message: Vec<&str> = stderr.lines().map(str::trim).filter(useful).take(3).collect();
         let line = line_number(stderr)
             .and_then(|number| input.lines().nth(number.checked_sub(1)?))
-            .filter(|line| *line != "COMMIT"); // The kernel refused the table, and did not say which rule.
+            .filter(|line| *line != "COMMIT"); // The kernel refused the table without naming a rule.
         Self {
             program: program.to_owned(),
             status,
@@ -239,7 +237,7 @@ impl Reason {
     }
 }
 
-/// What to do.
+/// The advice.
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -249,8 +247,8 @@ impl fmt::Display for Reason {
                 f.write_str("Let this user write to it, or set XTABLES_LOCKFILE to a file where that is so")
             }
             Self::Busy => f.write_str(
-                "Another program may be changing the same tables: try again. Or one of its rules leads to a chain of ours \
-                 (SIDETRACK_…): remove that",
+                "Another process may be changing the same tables: try again. Or a foreign rule jumps to a chain of \
+                 sidetrack (SIDETRACK_…): remove that rule",
             ),
             Self::Memory => f.write_str("The system is short of memory: try again"),
             Self::NoNfTables => f.write_str("The kernel has no nf_tables: use the variant legacy"),

@@ -1,7 +1,7 @@
-//! Keeping the programs of iptables away from what the host shares with everybody.
+//! Isolates the iptables programs from name services and from the lock that the whole host shares.
 //!
-//! They look up each number of a user or group as a name first (libxt_owner), which may ask services that hang, and the
-//! legacy variant waits for the one lock of the whole host, which somebody else may hold for long.
+//! The programs look up each UID or GID as a name first (libxt_owner), which may query services that hang, and the
+//! legacy variant waits for one lock of the whole host, which another process may hold for long.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -10,20 +10,20 @@ use nix::errno::Errno;
 use nix::mount::MsFlags;
 use nix::sched::{CloneFlags, unshare};
 
-/// By these the C library asks others for names: nsswitch.conf(5), nscd(8). Without them it reads files.
+/// The files that make the C library query name services: nsswitch.conf(5), nscd(8). Without them it reads files.
 const NAME_SERVICES: [&str; 2] = ["/etc/nsswitch.conf", "/run/nscd/socket"];
 
 /// The lock of legacy iptables.
 const LOCK: &str = "/run/xtables.lock";
 
-/// Gives this thread, and the programs that it starts, a view of the file system in which there are no name services,
-/// and the lock is that of the network namespace that the thread is in.
+/// Gives this thread and the programs it starts a mount namespace without name services, in which the lock of iptables
+/// is that of the thread's network namespace.
 ///
 /// # Errors
-/// The view could not be made.
+/// The mount namespace could not be set up.
 pub fn isolate_this_thread() -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
-    // What is mounted here is nobody else's business.
+    // Mounts made here must not propagate to the host.
     mount("none", "/", MsFlags::MS_REC | MsFlags::MS_SLAVE)?;
     for service in NAME_SERVICES {
         match mount("/dev/null", service, MsFlags::MS_BIND) {
@@ -31,7 +31,7 @@ pub fn isolate_this_thread() -> io::Result<()> {
             Err(errno) => return Err(errno.into()),
         }
     }
-    // Only what exists can be covered. The program would make it too.
+    // A mount needs an existing target. The program would create the file too.
     OpenOptions::new().append(true).create(true).open(LOCK)?;
     Ok(mount("/proc/thread-self/ns/net", LOCK, MsFlags::MS_BIND)?)
 }

@@ -1,7 +1,7 @@
-//! What legacy iptables holds, read without any program and without a side effect.
+//! Reads the rules of legacy iptables without any program and without side effects.
 //!
-//! Looking at a table in the usual way makes the kernel create it, and that empty table then misleads other tools. So
-//! the list of tables that exist is looked at first (`/proc/net/ip_tables_names`), and only one of those is read.
+//! Reading a table in the usual way makes the kernel create it, and the empty table then misleads other tools. So the
+//! list of existing tables (`/proc/net/ip_tables_names`) is read first, and only tables in it are read.
 
 mod entries;
 
@@ -21,17 +21,17 @@ use crate::linux::socket_options;
 use crate::ruleset::{Hook, priority};
 use crate::types::Family;
 
-/// The tables that rules like ours could be in, and their priorities.
+/// The tables that can hold rules like ours, and their priorities.
 const TABLES: [(&str, i32); 3] = [
     ("nat", priority::NAT),
     ("mangle", priority::MANGLE),
     ("raw", priority::RAW),
 ];
 
-/// How much space a table's name takes (`XT_TABLE_MAXNAMELEN`, linux/netfilter/x_tables.h).
+/// Size of a table's name in bytes (`XT_TABLE_MAXNAMELEN`, linux/netfilter/x_tables.h).
 const NAME_LENGTH: usize = 32;
 
-/// How a family is spoken to.
+/// The programs, files and socket options of a family.
 struct Protocol {
     program: &'static str,
     level: libc::c_int,
@@ -56,21 +56,21 @@ const IPV6: Protocol = Protocol {
     layout: &entries::IPV6,
 };
 
-/// A look at legacy iptables that failed, though it is there and may be looked at.
+/// Reading legacy iptables failed, although it exists and permits reading.
 #[derive(Debug, Error)]
 #[error(
-    "reading the {what}: {error}. Rules of ours could be there and be overlooked, so nothing was changed: try again"
+    "reading the {what}: {error}. Rules of sidetrack may be there and be missed, so nothing was changed: try again"
 )]
 pub struct LegacyError {
     what: String,
     error: io::Error,
 }
 
-/// The chains that users of legacy iptables made, in both families; `None` where they cannot be seen: without `/proc`,
-/// or for a user who may not read there.
+/// The user-defined chains of legacy iptables in both families; `None` if they cannot be read: without `/proc`,
+/// or without permission.
 ///
 /// # Errors
-/// They could be seen, but not now.
+/// Reading is possible, but failed now.
 pub fn chains() -> Result<Option<Vec<InstalledChain>>, LegacyError> {
     Ok(tables()?.map(|tables| {
         let chains = tables.iter().flat_map(|(title, _, table)| {
@@ -83,11 +83,11 @@ pub fn chains() -> Result<Option<Vec<InstalledChain>>, LegacyError> {
     }))
 }
 
-/// The built-in chains that see packets where ours do, but for those that lead to chains of ours; `None` where they
-/// cannot be seen.
+/// The built-in chains at the hooks that ours use, except those that jump to our chains; `None` if they
+/// cannot be read.
 ///
 /// # Errors
-/// They could be seen, but not now.
+/// Reading is possible, but failed now.
 pub fn base_chains() -> Result<Option<Vec<BaseChain>>, LegacyError> {
     Ok(tables()?.map(|tables| {
         let chains = tables
@@ -97,10 +97,10 @@ pub fn base_chains() -> Result<Option<Vec<BaseChain>>, LegacyError> {
     }))
 }
 
-/// A table, with what it is called and its family.
+/// A table, with its title and family.
 type Titled = (String, Family, Table);
 
-/// The tables that exist, each with what it is called and its family; `None` where they cannot be seen.
+/// The existing tables, each with its title and family; `None` if they cannot be read.
 fn tables() -> Result<Option<Vec<Titled>>, LegacyError> {
     let mut tables = Vec::new();
     for family in Family::BOTH {
@@ -112,10 +112,10 @@ fn tables() -> Result<Option<Vec<Titled>>, LegacyError> {
             return Ok(None);
         };
         for (name, priority) in existing {
-            match read_undisturbed(protocol, name, priority) {
+            match read_consistent(protocol, name, priority) {
                 Ok(table) => tables.push((format!("{name} (legacy {})", protocol.program), family, table)),
                 Err(errno @ (Errno::EPERM | Errno::EACCES)) => {
-                    tracing::debug!(%family, table = name, %errno, "may not read a table of legacy iptables");
+                    tracing::debug!(%family, table = name, %errno, "no permission to read a table of legacy iptables");
                     return Ok(None);
                 }
                 Err(errno) => {
@@ -130,7 +130,7 @@ fn tables() -> Result<Option<Vec<Titled>>, LegacyError> {
     Ok(Some(tables))
 }
 
-/// Those of [`TABLES`] that exist; `None` where that cannot be seen.
+/// The [`TABLES`] that exist; `None` if that cannot be read.
 fn existing(protocol: &Protocol, family: Family) -> Result<Option<Vec<(&'static str, i32)>>, LegacyError> {
     match proc::read_short(protocol.names) {
         Ok(names) => {
@@ -138,11 +138,11 @@ fn existing(protocol: &Protocol, family: Family) -> Result<Option<Vec<(&'static 
             Ok(Some(TABLES.into_iter().filter(exists).collect()))
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            // Where the rest is there, the module is not loaded, so there are no tables.
+            // If the directory exists, the module is not loaded, so there are no tables.
             Ok(Path::new("/proc/thread-self/net").is_dir().then(Vec::new))
         }
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            tracing::debug!(%family, %error, "may not see whether legacy iptables has tables");
+            tracing::debug!(%family, %error, "cannot read whether legacy iptables has tables");
             Ok(None)
         }
         Err(error) => Err(LegacyError {
@@ -152,8 +152,8 @@ fn existing(protocol: &Protocol, family: Family) -> Result<Option<Vec<(&'static 
     }
 }
 
-/// A table, whose size others may change between asking for it and reading.
-fn read_undisturbed(protocol: &Protocol, table: &str, priority: i32) -> Result<Table, Errno> {
+/// Reads a table again while other processes change its size between the two requests.
+fn read_consistent(protocol: &Protocol, table: &str, priority: i32) -> Result<Table, Errno> {
     for _ in attempts() {
         match read(protocol, table, priority) {
             Err(Errno::EAGAIN) => {}

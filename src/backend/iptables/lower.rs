@@ -1,4 +1,4 @@
-//! From a ruleset to the rules of iptables.
+//! Lowers a ruleset to iptables rules.
 
 use ipnet::IpNet;
 use thiserror::Error;
@@ -10,10 +10,10 @@ use crate::ruleset::{
 };
 use crate::types::{Families, Family, Gid, Mark, Number, Port, Ports, Range, Ranges, Uid};
 
-/// How many ports a `multiport` match holds; a range counts as two (iptables-extensions(8)).
-const MULTIPORT: usize = 15;
+/// The most ports in a `multiport` match; a range counts as two (iptables-extensions(8)).
+const MAX_MULTIPORT_PORTS: usize = 15;
 
-/// How many rules a ruleset may become: twice what the largest annotations of a pod do.
+/// The most rules that a ruleset may become: twice the number for the largest annotations of a pod.
 pub const MAX_RULES: usize = 65_536;
 
 /// A ruleset whose lists are too long for iptables.
@@ -24,14 +24,14 @@ pub const MAX_RULES: usize = 65_536;
 )]
 pub struct TooManyRules;
 
-/// The ruleset in the terms of iptables, rules of one family alone marked as such.
+/// The ruleset as iptables rules; rules of a single family are marked as such.
 ///
-/// A base chain becomes a chain of ours and a jump to it, first in the built-in chain. A rule that looks into a set
-/// becomes one for each address, user and group, and for every 15 ports. A rule that looks into several sets leads from
-/// the shortest list to a chain of the next one, so that the lists add up. A rule that returns cannot: `RETURN` in a
-/// chain of its own goes back to the rule, not to the caller, and `ACCEPT` would pass over foreign rules. It becomes one
-/// rule for each combination; only ports excluded for some users are such a rule.
-/// Timeouts are left out: iptables has none.
+/// A base chain becomes a user-defined chain and a jump to it, first in the built-in chain. A rule that matches a set
+/// becomes one rule for each address, user and group, and for every 15 ports. A rule that matches several sets jumps
+/// from the shortest list to a chain of the next one, so the numbers of rules add up. A rule that returns cannot do so:
+/// `RETURN` in a chain of its own goes back to the rule, not to the caller, and `ACCEPT` would skip foreign rules. It
+/// becomes one rule for each combination; only ports excluded for some users are such a rule.
+/// Timeouts are left out: iptables cannot set them.
 ///
 /// # Errors
 /// There would be more than [`MAX_RULES`].
@@ -74,20 +74,20 @@ pub fn lower(ruleset: &Ruleset) -> Result<Tables, TooManyRules> {
     Ok(tables)
 }
 
-/// The chains of lists. Equal ones are shared.
+/// The chains made from lists. Equal ones are shared.
 #[derive(Default)]
 struct Lists(Vec<List>);
 
 struct List {
-    /// The rule that it stands for.
+    /// The rule that the chain replaces.
     of: Rule,
     chain: Chain,
-    /// The numbers of the lists that its rules lead to.
+    /// The indices of the lists that its rules jump to.
     nested: Vec<usize>,
 }
 
 impl Lists {
-    /// Adds what a rule becomes to `rules`, and the numbers of the chains that these lead to.
+    /// Adds the lowered form of a rule to `rules`, and the indices of the chains that it jumps to.
     fn lower(
         &mut self,
         ruleset: &Ruleset,
@@ -118,7 +118,7 @@ impl Lists {
             None => {
                 let (mut rules, mut nested) = (Vec::new(), Vec::new());
                 self.lower(ruleset, &inner, &mut rules, &mut nested)?;
-                let name = chain_name(&format!("{LIST}{}", self.0.len() + 1));
+                let name = chain_name(&format!("{LIST_PREFIX}{}", self.0.len() + 1));
                 let chain = Chain { name, rules };
                 self.0.push(List {
                     of: inner,
@@ -130,14 +130,14 @@ impl Lists {
         };
         nested.push(number);
         nested.extend(&self.0[number].nested);
-        outer.action = Action::Jump(format!("{LIST}{}", number + 1).into());
+        outer.action = Action::Jump(format!("{LIST_PREFIX}{}", number + 1).into());
         rules.extend(specs(ruleset, &outer));
         Ok(())
     }
 }
 
-/// What the names of chains of lists begin with.
-const LIST: &str = "list_";
+/// Name prefix of the chains made from lists.
+const LIST_PREFIX: &str = "list_";
 
 pub(super) fn table(kind: ChainType) -> TableName {
     match kind {
@@ -147,7 +147,7 @@ pub(super) fn table(kind: ChainType) -> TableName {
     }
 }
 
-/// The tables that a chain is needed in: its own, or those of the base chains that lead to it.
+/// The tables that need a chain: its own, or those of the base chains that jump to it.
 fn tables_of(ruleset: &Ruleset, chain: &ruleset::Chain) -> Vec<TableName> {
     let leads_here = |from: &ruleset::Chain| from.name == chain.name || reaches(ruleset, from, &chain.name);
     let tables = |name: &TableName| {
@@ -190,7 +190,7 @@ fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
     words.map(str::to_owned).to_vec()
 }
 
-/// Where a part of a rule stands. `iptables-save` prints these first, in this order, and then the extensions.
+/// The position of a part of a rule. `iptables-save` prints these first, in this order, then the extensions.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Place {
     Source,
@@ -201,7 +201,7 @@ enum Place {
     Extension,
 }
 
-/// Words that belong together.
+/// The words of one match.
 type Part = (Place, Vec<String>);
 
 /// The rules that one rule becomes: one for each combination of the alternatives that its matches have.
@@ -231,13 +231,13 @@ pub(super) fn specs(ruleset: &Ruleset, rule: &Rule) -> Vec<Spec> {
 fn spec_words(parts: &[Part], comment: &str, target: &[String]) -> Vec<String> {
     let mut parts = parts.to_vec();
     parts.sort_by_key(|(place, _)| *place);
-    parts.dedup(); // The protocol may come with a port as well as by itself.
+    parts.dedup(); // The protocol may be a match by itself and part of a port match.
     let comment = words(["-m", "comment", "--comment", comment]);
     let parts = parts.into_iter().flat_map(|(_, words)| words);
     parts.chain(comment).chain(target.iter().cloned()).collect()
 }
 
-/// What an action is called, for the families that a rule concerns: once for both where the words are the same.
+/// The words of an action for the families of a rule; once for both if they are the same.
 fn targets(action: &Action, families: &[Family]) -> Vec<(Option<Family>, Vec<String>)> {
     const ALL_BITS: &str = "0xffffffff";
     let marked = |mark: &Mark| format!("{}/{ALL_BITS}", hexadecimal(*mark));
@@ -287,7 +287,7 @@ fn targets(action: &Action, families: &[Family]) -> Vec<(Option<Family>, Vec<Str
             ALL_BITS,
         ]),
         Action::SetZone(Zone(zone)) => words(["-j", "CT", "--zone", &zone.to_string()]),
-        // The target CT takes the name of timeouts that another program has to make (iptables-extensions(8)).
+        // The target CT takes the name of a timeout policy that another program has to create (iptables-extensions(8)).
         Action::SetTimeouts => return Vec::new(),
     };
     let family = match families {
@@ -302,11 +302,11 @@ fn hexadecimal(mark: Mark) -> String {
     format!("{:#x}", mark.get())
 }
 
-/// What a match becomes: any of these. None where it looks into a set that is not there or holds other things.
+/// The alternatives that a match becomes; none if its set is missing or of another type.
 fn alternatives(ruleset: &Ruleset, matched: &Match) -> Vec<Vec<Part>> {
     let part = |place, words| vec![(place, words)];
     match matched {
-        // The rule goes to the program of that family alone.
+        // Only the program of that family gets the rule.
         Match::Family(_) => vec![Vec::new()],
         Match::Protocol(protocol) => vec![vec![transport(*protocol)]],
         Match::InInterface(name) => vec![part(Place::InInterface, words(["-i", name.as_str()]))],
@@ -351,7 +351,7 @@ fn networks(ruleset: &Ruleset, addresses: &Addresses, place: Place, option: &str
         Addresses::Set(_, name) => elements(ruleset, name).and_then(Elements::networks).unwrap_or_default(),
     };
     let part = |network: IpNet| match network.prefix_len() {
-        0 => Vec::new(), // Every address is no condition, and is not printed.
+        0 => Vec::new(), // A match of every address is not printed.
         _ => vec![(place, words([option, &network.to_string()]))],
     };
     networks.into_iter().map(part).collect()
@@ -374,13 +374,13 @@ fn ports(ruleset: &Ruleset, protocol: Protocol, ports: &PortMatch, option: &str)
         .collect()
 }
 
-/// The ports in lists that a `multiport` match holds.
+/// The ports, split into lists that fit a `multiport` match.
 fn multiport(ports: &Ports) -> Vec<String> {
     let mut lists: Vec<(usize, String)> = Vec::new();
     for range in ports {
         let (size, text) = port_range(range);
         match lists.last_mut() {
-            Some((filled, list)) if *filled + size <= MULTIPORT => {
+            Some((filled, list)) if *filled + size <= MAX_MULTIPORT_PORTS => {
                 *filled += size;
                 list.push(',');
                 list.push_str(&text);

@@ -1,9 +1,9 @@
-//! The language of iptables: what a ruleset is in its terms, and `iptables-restore` text.
+//! The iptables backends: a ruleset as iptables rules, and as `iptables-restore` text.
 //!
-//! The limits of iptables end here: a program for each family, no sets, 15 ports a `multiport` match, chain names of
-//! 28 characters. [`lower()`] turns a ruleset into [`Tables`], and [`patch()`] writes the text that turns one state
-//! into another. Every text comes from there: a dry run is the way from nothing to the plan, removal the way from
-//! what is installed to nothing, and undoing the way back. Two states are the same where no text is needed.
+//! This module hides the limits of iptables: a program for each family, no sets, 15 ports in a `multiport` match, chain
+//! names of 28 characters. [`lower()`] turns a ruleset into [`Tables`], and [`patch()`] writes the text that turns one
+//! state into another. Every text comes from there: a dry run is the patch from nothing to the plan, removal the patch
+//! from the installed state to nothing, and rollback the reverse patch. Two states are equal if the patch is empty.
 //!
 //! Source: iptables(8), iptables-restore(8), iptables-extensions(8).
 

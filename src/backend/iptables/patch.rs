@@ -2,12 +2,12 @@
 
 use super::tables::{Chain, Jump, Table, TableName, Tables};
 
-/// Input for `iptables-restore --noflush` that turns the state `from` into `to`; `None` where they are the same.
+/// Input for `iptables-restore --noflush` that turns the state `from` into `to`; `None` if they are equal.
 ///
-/// Each table is one commit, so that a packet sees the old rules or the new. Between two commits inbound connections must
-/// be captured by one of the tables: the one that gives that up comes last. Only chains that differ are filled anew.
-/// The jumps from a chain stay if they are the right ones in the right places: a rule of others before ours would have
-/// the first word. Otherwise all of them are deleted and put in where `to` has them.
+/// Each table is one commit, so a packet sees either the old or the new rules. Between two commits, one of the tables
+/// must still capture inbound connections, so the table that stops capturing them comes last. Only chains that differ
+/// are rebuilt. The jumps from a chain stay if they are as wanted and in the same positions: a foreign rule before ours
+/// would take effect first. Otherwise all of them are deleted and inserted at the positions in `to`.
 pub fn patch(from: &Tables, to: &Tables) -> Option<String> {
     let nothing = Table::default();
     let intercepts = |tables: &Tables, name| tables.get(name).is_some_and(Table::intercepts);
@@ -27,7 +27,7 @@ pub fn patch(from: &Tables, to: &Tables) -> Option<String> {
     (!tables.is_empty()).then(|| tables.concat())
 }
 
-/// Whether what is ours in the table called `name` is the same in both.
+/// Whether our part of the table called `name` is the same in both.
 pub fn same(name: TableName, one: &Tables, other: &Tables) -> bool {
     let nothing = Table::default();
     let [one, other] = [one, other].map(|tables| tables.get(name).unwrap_or(&nothing));

@@ -1,4 +1,4 @@
-//! Finding and running the programs of iptables.
+//! Finds and runs the iptables programs.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -16,9 +16,9 @@ use super::error::{Failure, IptablesError};
 use super::variant::plain_name;
 use crate::types::Family;
 
-/// How long a program may take in all. Waiting for the lock is part of it.
-const TIMEOUT: Duration = Duration::from_secs(30);
-/// How long the legacy variant waits for the lock that it shares with other runs of iptables.
+/// Time limit for a program, including its wait for the lock.
+const PROGRAM_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the legacy variant waits for the lock of iptables, in seconds.
 const LOCK_WAIT: &str = "--wait=10";
 
 /// The programs of one family.
@@ -31,7 +31,7 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Finds the programs of a variant and family: by their own names, or by the plain ones where these stand for the
+    /// Finds the programs of a variant and family: by their full names, or by the plain names if those are of this
     /// variant.
     pub fn find(variant: Variant, family: Family, search: &OsStr) -> Option<Self> {
         variant.programs(family).into_iter().find_map(|name| {
@@ -51,28 +51,28 @@ impl Programs {
     /// # Errors
     /// The program cannot be run, or fails.
     pub fn save(&self, arguments: &[&str]) -> Result<String, IptablesError> {
-        run(&self.save, self.family, arguments, String::new(), TIMEOUT)
+        run(&self.save, self.family, arguments, String::new(), PROGRAM_TIMEOUT)
     }
 
-    /// Feeds `text` to `iptables-restore`.
+    /// Runs `iptables-restore` with `text` as its input.
     ///
     /// # Errors
-    /// The program cannot be run, or fails. Tables before the one it failed at are changed.
+    /// The program cannot be run, or fails. Tables before the failed one are changed.
     pub fn restore(&self, text: String) -> Result<(), IptablesError> {
         let arguments: &[&str] = match self.variant {
-            Variant::Nft => &["--noflush"], // It takes no lock.
+            Variant::Nft => &["--noflush"], // This variant takes no lock.
             Variant::Legacy => &["--noflush", LOCK_WAIT],
         };
-        run(&self.restore, self.family, arguments, text, TIMEOUT).map(drop)
+        run(&self.restore, self.family, arguments, text, PROGRAM_TIMEOUT).map(drop)
     }
 }
 
-/// The variant that the plain names stand for. `iptables` is asked, since old versions of the other programs do not
+/// The variant of the programs with plain names. `iptables` is asked, since old versions of the other programs do not
 /// know `--version`.
 fn plain_variant(family: Family, search: &OsStr) -> Option<Variant> {
     let program = find_program(plain_name(family), search)?;
-    let version = run(&program, family, &["--version"], String::new(), TIMEOUT).ok()?;
-    // Versions before 1.8 were all legacy, and did not say so.
+    let version = run(&program, family, &["--version"], String::new(), PROGRAM_TIMEOUT).ok()?;
+    // Versions before 1.8 are all legacy and do not print a variant.
     Some(if version.contains("(nf_tables)") {
         Variant::Nft
     } else {
@@ -80,14 +80,15 @@ fn plain_variant(family: Family, search: &OsStr) -> Option<Variant> {
     })
 }
 
-/// Where programs are looked for where `PATH` does not say it.
-const USUAL: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The search path if `PATH` is not set.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What of `PATH` programs are looked for in: a directory that is not absolute, or empty, is in the working directory,
-/// where others may have put programs.
+/// The absolute directories of `PATH`. A relative or empty one is in the working directory,
+/// where other users may have put programs.
 pub fn search_path(path: Option<&OsStr>) -> OsString {
-    let directories = env::split_paths(path.unwrap_or(USUAL.as_ref())).filter(|directory| directory.is_absolute());
-    // What was split has no separator in it.
+    let directories =
+        env::split_paths(path.unwrap_or(DEFAULT_PATH.as_ref())).filter(|directory| directory.is_absolute());
+    // Joining cannot fail: the parts of a split path contain no separator.
     env::join_paths(directories).unwrap_or_default()
 }
 
@@ -102,7 +103,7 @@ fn is_executable(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
 }
 
-/// Runs a program and gives back what it printed. It inherits the network namespace of this thread.
+/// Runs a program and returns its output. It inherits the network namespace of this thread.
 ///
 /// # Errors
 /// The program cannot be started, does not end within `timeout`, or fails.
@@ -120,7 +121,7 @@ pub fn run(
     };
     let mut child = Command::new(program)
         .args(arguments)
-        // Scripts in the place of iptables run programs, too.
+        // A script that replaces iptables runs programs too.
         .env("PATH", search_path(env::var_os("PATH").as_deref()))
         .current_dir("/")
         .stdin(Stdio::piped())
@@ -131,7 +132,7 @@ pub fn run(
     let exchange = match Exchange::begin(&mut child, input.clone()) {
         Ok(exchange) => exchange,
         Err(source) => {
-            // It has been fed nothing yet; that it cannot be stopped would be one more thing to say, and no help.
+            // The program has read no input yet; a failure to stop it would not help the user.
             let _stopped = child.kill().and_then(|()| child.wait());
             return Err(cannot_run(source));
         }
@@ -154,7 +155,7 @@ pub fn run(
         let failure = Failure::new(program, status, &stderr, &input);
         return Err(IptablesError::Failed(Box::new(failure)));
     }
-    // Half of the rules must not pass for all of them.
+    // A truncated output must not count as the whole ruleset.
     let whole = exchanged.fed.and(exchanged.stdout);
     whole.map_err(|source| IptablesError::BrokenOff {
         program: program.to_owned(),
@@ -162,14 +163,14 @@ pub fn run(
     })
 }
 
-/// What goes to a program and comes from it, on threads of their own: neither side waits for the other with a pipe full.
+/// The input and output of a program, on separate threads, so that a full pipe never blocks both sides.
 struct Exchange {
     fed: Receiver<io::Result<()>>,
     stdout: Receiver<io::Result<String>>,
     stderr: Receiver<io::Result<String>>,
 }
 
-/// How that went.
+/// The results of an exchange.
 struct Exchanged {
     fed: io::Result<()>,
     stdout: io::Result<String>,
@@ -186,7 +187,7 @@ impl Exchange {
         })
     }
 
-    /// `None`: it has not ended at the deadline.
+    /// `None`: the program did not end before the deadline.
     fn end(self, deadline: Instant) -> Option<Exchanged> {
         fn ended<T>(of: &Receiver<T>, deadline: Instant) -> Option<T> {
             of.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
@@ -214,7 +215,7 @@ fn all_of(stream: Option<impl Read>) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The exit status, or `None` for a child that had to be killed.
+/// The exit status; `None` for a child that was killed.
 fn wait(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
     loop {
         if let Some(status) = child.try_wait()? {
@@ -225,7 +226,7 @@ fn wait(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> 
             child.wait()?;
             return Ok(None);
         }
-        // Its output has ended already, so this is a matter of microseconds.
+        // The child's output has ended, so it exits within microseconds.
         thread::sleep(Duration::from_micros(200));
     }
 }
@@ -238,9 +239,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_program_of_the_working_directory_is_found() {
+    fn programs_in_the_working_directory_are_ignored() {
         let search = |path: Option<&str>| search_path(path.map(OsStr::new)).into_string().unwrap();
-        assert_eq!(search(None), USUAL);
+        assert_eq!(search(None), DEFAULT_PATH);
         assert_eq!(search(Some("")), "");
         assert_eq!(search(Some("/sbin::bin:./x:/usr/sbin:")), "/sbin:/usr/sbin");
         // The sources of this crate are in the working directory of its tests.
@@ -260,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_hangs_is_stopped() {
+    fn hanging_program_is_stopped() {
         let directory = env::temp_dir().join(format!("sidetrack-{}-hang", std::process::id()));
         fs::create_dir(&directory).unwrap();
         let (program, id) = (directory.join("iptables-save"), directory.join("id"));

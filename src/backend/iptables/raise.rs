@@ -1,6 +1,6 @@
-//! From the rules of iptables back to a ruleset: the counterpart of [`lower()`](super::lower()).
+//! Raises iptables rules to a ruleset: the inverse of [`lower()`](super::lower()).
 //!
-//! Nothing is taken on trust: what was read is lowered again, and counts only where that gives the words that were read.
+//! Every raised rule is verified: it counts only if lowering it again gives the words that were read.
 
 use std::net::IpAddr;
 
@@ -14,10 +14,10 @@ use crate::ruleset::{
 };
 use crate::types::{Families, Family, Id, InterfaceName, Mark, Port, Ports, Range, Ranges};
 
-/// What is installed of ours in the tables of one family.
+/// Our installed rules in the tables of one family.
 ///
-/// Chains have the names that they have in a plan. A list that a rule holds is a set whose name is the list. The
-/// priorities are those of the tables of iptables.
+/// Chains have the same names as in a plan. A list in a rule becomes a set named after the list. The
+/// priorities are those of the iptables tables.
 pub fn raise(tables: &Tables, family: Family) -> Installed {
     let mut raised = Installed {
         ruleset: nothing(family),
@@ -37,7 +37,7 @@ pub fn raise(tables: &Tables, family: Family) -> Installed {
                 }
             }
         }
-        // In the order in which they are called; those that are only jumped to come last.
+        // In the order of their hooks and priorities; chains that are only jumped to come last.
         let is_called = |chain: &&super::Chain| called.iter().any(|(name, _)| *name == chain.name);
         let in_order = called
             .iter()
@@ -68,7 +68,7 @@ pub fn raise(tables: &Tables, family: Family) -> Installed {
     raised
 }
 
-/// Half-way between a rule and the ruleset that it becomes part of.
+/// The ruleset under construction.
 struct Draft {
     matches: Vec<Match>,
     sets: Vec<Set>,
@@ -76,7 +76,7 @@ struct Draft {
 
 impl Installed {
     fn report(&mut self, place: Place, spec: &Spec) {
-        // Without what would do something to a terminal.
+        // Without terminal control characters.
         let printable = |text: &str| text.replace(char::is_control, "\u{fffd}");
         let (text, comment) = (
             printable(&spec.without_comment().to_string()),
@@ -120,7 +120,7 @@ fn nothing(family: Family) -> Ruleset {
     }
 }
 
-/// The chain that a jump from a built-in chain calls whatever the packet, and where.
+/// The chain that an unconditional jump from a built-in chain calls, and its hook.
 fn call(kind: ChainType, jump: &Jump) -> Option<(String, BaseHook)> {
     let hook = match jump.from.as_str() {
         "PREROUTING" => Hook::Prerouting,
@@ -161,7 +161,7 @@ impl Draft {
         matches!(lowered.as_slice(), [one] if same(one)).then_some(rule)
     }
 
-    /// Reads the condition that comes first. Returns how many words it takes.
+    /// Reads the first condition. Returns the number of words it takes.
     fn condition(&mut self, words: &[&str]) -> Option<usize> {
         let (matched, length) = match words {
             ["-s", network, ..] => (Match::Source(self.addresses(network)?), 2),
@@ -215,7 +215,7 @@ impl Draft {
         Some(length)
     }
 
-    /// The protocol that was read before the ports that it belongs to.
+    /// Takes the protocol that was read before the port match it belongs to.
     fn take_protocol(&mut self) -> Option<Protocol> {
         let at = self
             .matches
@@ -283,7 +283,7 @@ fn action(words: &[&str]) -> Option<Action> {
     })
 }
 
-/// What a chain is called in a plan; its own name where no plan would call it so.
+/// The name of a chain in a plan; its own name if no plan has such a chain.
 fn plan_name(chain: &str) -> String {
     let name = chain.strip_prefix(PREFIX).unwrap_or(chain).to_ascii_lowercase();
     if chain_name(&name) == chain {

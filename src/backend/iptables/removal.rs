@@ -4,10 +4,11 @@ use super::Spec;
 use super::saved::{rule, words};
 use crate::mesh::Mesh;
 
-/// Input for `iptables-restore --noflush` that removes what `mesh` has in the tables that `text` of `iptables-save` shows:
-/// its chains, the rules elsewhere that lead there, and its other rules in built-in chains. `None` where there is nothing.
+/// Input for `iptables-restore --noflush` that removes the rules of `mesh` from the tables in `text`, output of
+/// `iptables-save`: its chains, the rules that jump to them, and its other rules in built-in chains. `None` if there
+/// are none.
 ///
-/// Rules are deleted by the words that `iptables-save` has for them, so nothing has to be understood but where they lead.
+/// Rules are deleted by their text in `iptables-save`, so only their targets have to be understood.
 pub fn removal(text: &str, mesh: &Mesh) -> Option<String> {
     let mut removal = String::new();
     let (mut table, mut chains, mut rules) = ("", Vec::new(), Vec::new());
@@ -23,7 +24,7 @@ pub fn removal(text: &str, mesh: &Mesh) -> Option<String> {
         } else if let Some((chain, spec)) = rule(line) {
             let read = Spec::new(None, words(spec));
             let leads_there = read.target_chain().is_some_and(|chain| mesh.owns_chain(chain));
-            // Chains that users made are theirs alone: ours have rules like these, too.
+            // Only in built-in chains: other programs' chains, ours among them, may hold similar rules.
             let is_trace = || built_in.contains(&chain) && is_trace(mesh, &read);
             if !mesh.owns_chain(chain) && (leads_there || is_trace()) {
                 rules.push((chain, spec));
@@ -39,7 +40,7 @@ pub fn removal(text: &str, mesh: &Mesh) -> Option<String> {
     (!removal.is_empty()).then_some(removal)
 }
 
-/// Whether a rule in a built-in chain is one that the mesh's program puts there.
+/// Whether a rule in a built-in chain was added by the mesh's program.
 fn is_trace(mesh: &Mesh, spec: &Spec) -> bool {
     let has = |wanted: &&str| {
         let is_wanted = |word: &String| match wanted.strip_suffix('/') {
@@ -78,7 +79,7 @@ mod tests {
         -A DOCKER -i docker0 -j RETURN\nCOMMIT\n";
 
     #[test]
-    fn what_is_a_meshs_is_removed_and_nothing_else() {
+    fn removal_covers_only_the_rules_of_the_mesh() {
         assert_eq!(
             of(MeshName::Istio, SAVED).as_deref(),
             Some(

@@ -1,6 +1,6 @@
 //! The iptables backend: runs the `-save` and `-restore` programs of one variant of iptables.
 //!
-//! What is installed is read before anything is written, and only the difference to the plan is: see
+//! The installed state is read first, and only the difference to the plan is written: see
 //! [`patch()`]. Each family is one `iptables-restore`, each table in it one commit.
 
 #[cfg(test)]
@@ -20,11 +20,11 @@ use crate::mesh::Mesh;
 use crate::ruleset::{Installed, Ruleset};
 use crate::types::Family;
 
-/// How often a change is begun again that others have disturbed.
+/// Attempts at a change that other processes interfere with.
 const ATTEMPTS: u32 = 5;
 
-/// The tables that rules of ours go to: these have to be readable, whatever it takes.
-const USED: [TableName; 3] = [TableName::Raw, TableName::Mangle, TableName::Nat];
+/// The tables that our rules go to. These must be readable.
+const REQUIRED_TABLES: [TableName; 3] = [TableName::Raw, TableName::Mangle, TableName::Nat];
 
 /// The programs of one variant. They act on the network namespace of the calling thread.
 #[derive(Clone, Debug)]
@@ -35,26 +35,26 @@ pub struct Iptables {
     v6: Option<Programs>,
 }
 
-/// One family's way from what is installed to what is wanted.
+/// The change of one family from the installed to the wanted state.
 struct Step {
     family: Family,
     installed: Tables,
-    /// Rules of others, in the way of ours.
+    /// Foreign rules that come before ours.
     in_front: Vec<InFront>,
     wanted: Tables,
 }
 
-/// An attempt that changed nothing, unless the error says so.
+/// A failed attempt. It changed nothing, unless the error says so.
 struct Failed {
     error: IptablesError,
-    /// Somebody else was at it: the next attempt may succeed.
-    disturbed: bool,
+    /// Another process interfered: the next attempt may succeed.
+    is_retryable: bool,
 }
 
 impl From<IptablesError> for Failed {
     fn from(error: IptablesError) -> Self {
-        let disturbed = error.is_busy();
-        Self { error, disturbed }
+        let is_retryable = error.is_busy();
+        Self { error, is_retryable }
     }
 }
 
@@ -86,8 +86,8 @@ impl Step {
         planned.compare_unequal(&installed, Subject::Table { table })
     }
 
-    /// Whether somebody else has changed what the step began with, or ends with.
-    fn disturbed_by(&self, found: &Tables) -> bool {
+    /// Whether another process changed the state during the step.
+    fn is_interfered_with(&self, found: &Tables) -> bool {
         let known = |table| {
             [&self.installed, &self.wanted]
                 .iter()
@@ -98,10 +98,10 @@ impl Step {
 }
 
 impl Iptables {
-    /// Finds the programs of `variant` in the absolute directories of `PATH`. Nothing is tried out on the kernel.
+    /// Finds the programs of `variant` in the absolute directories of `PATH`, without testing them.
     ///
     /// # Errors
-    /// The programs for IPv4 are not there. Those for IPv6 are missed when they are needed.
+    /// The programs for IPv4 are missing. Those for IPv6 are only required on use.
     pub fn find(variant: Variant) -> Result<Self, IptablesError> {
         Self::find_in(variant, &search_path(env::var_os("PATH").as_deref()))
     }
@@ -120,17 +120,17 @@ impl Iptables {
         })
     }
 
-    /// Makes what is installed what `ruleset` says, in both families or in none. In a family that the ruleset leaves
-    /// alone, rules of ours are removed. Where everything is as it should be already, nothing is written.
+    /// Makes the installed rules equal to `ruleset`, in both families or in none. In a family that the ruleset leaves
+    /// alone, our rules are removed. If nothing differs, nothing is written.
     ///
     /// # Errors
-    /// A program is missing or fails. What was done until then is undone.
+    /// A program is missing or fails. Earlier changes are rolled back.
     pub fn apply(&self, ruleset: &Ruleset) -> Result<Change, IptablesError> {
         let mut attempt = 1;
         loop {
             match self.attempt(ruleset) {
-                Err(failed) if failed.disturbed && attempt < ATTEMPTS => {
-                    tracing::debug!(error = %failed.error, "another program changes the tables of iptables; once more");
+                Err(failed) if failed.is_retryable && attempt < ATTEMPTS => {
+                    tracing::debug!(error = %failed.error, "another process changed the iptables tables; retrying");
                     netlink::pause(attempt);
                     attempt += 1;
                 }
@@ -155,7 +155,7 @@ impl Iptables {
         Ok(if created { Change::Created } else { Change::Replaced })
     }
 
-    /// How what is installed differs from `ruleset`, in both families.
+    /// The differences of the installed rules from `ruleset`, in both families.
     ///
     /// # Errors
     /// A program is missing or fails.
@@ -163,17 +163,17 @@ impl Iptables {
         Ok(self.steps(ruleset)?.iter().flat_map(Step::differences).collect())
     }
 
-    /// Removes everything of ours, in both families and all tables, whatever options it was once made with. Says
-    /// whether there was anything.
+    /// Removes all our rules from both families and all tables, whatever options created them. Returns
+    /// whether there were any.
     ///
     /// # Errors
-    /// A program is missing or fails; the other family has been looked at all the same.
+    /// A program is missing or fails; the other family is processed nevertheless.
     pub fn remove(&self) -> Result<bool, IptablesError> {
         let [v4, v6] = Family::BOTH.map(|family| self.remove_family(family));
         Ok(v4? | v6?)
     }
 
-    /// Removes what is `mesh`'s, in both families and all tables. Returns the families that had something.
+    /// Removes the rules of `mesh` from both families and all tables. Returns the families that had any.
     ///
     /// # Errors
     /// A program is missing or fails.
@@ -202,8 +202,8 @@ impl Iptables {
         Ok(found)
     }
 
-    /// What is installed under our names. Reading has no side effects, but for this one: where a process of the
-    /// legacy variant may not see which tables there are, asking for a table makes the kernel set it up.
+    /// The installed chains and jumps owned by sidetrack. Reading has one side effect: if a process of the
+    /// legacy variant may not read the list of tables, reading a table makes the kernel create it.
     ///
     /// # Errors
     /// The program is missing although its tables are in use, fails, or cannot read a table.
@@ -213,25 +213,25 @@ impl Iptables {
 
     fn save(&self, family: Family) -> Result<String, IptablesError> {
         let text = match (self.variant, self.programs(family)) {
-            // `iptables-nft-save` prints the tables that there are and makes none.
+            // `iptables-nft-save` prints the existing tables and creates none.
             (Variant::Nft, Ok(programs)) => programs.save(&[])?,
             (Variant::Nft, Err(_)) => String::new(),
             (Variant::Legacy, programs) => match (saved::instantiated(family), programs) {
                 (Instantiated::None, _) | (Instantiated::Unknown, Err(_)) => String::new(),
                 (Instantiated::Some, programs) => programs?.save(&[])?,
-                (Instantiated::Unknown, Ok(programs)) => USED
+                (Instantiated::Unknown, Ok(programs)) => REQUIRED_TABLES
                     .iter()
                     .map(|table| programs.save(&["-t", table.as_str()]))
                     .collect::<Result<_, _>>()?,
             },
         };
-        match saved::incompatible(&text, &USED) {
+        match saved::incompatible(&text, &REQUIRED_TABLES) {
             Some(table) => Err(IptablesError::Incompatible { family, table }),
             None => Ok(text),
         }
     }
 
-    /// What is installed under our names, as rules.
+    /// The installed rules owned by sidetrack.
     ///
     /// # Errors
     /// As [`Iptables::read`].
@@ -239,7 +239,7 @@ impl Iptables {
         Ok(raise(&self.read(family)?, family))
     }
 
-    /// The way to `ruleset` in each family.
+    /// The change to `ruleset` for each family.
     fn steps(&self, ruleset: &Ruleset) -> Result<Vec<Step>, IptablesError> {
         let planned = lower(ruleset)?;
         let step = |family| {
@@ -282,41 +282,41 @@ impl Iptables {
         }
     }
 
-    /// Takes the step, without comments if it cannot be taken with them: some kernels lack xt_comment.
+    /// Takes the step; without comments if the kernel refuses them, since some kernels lack xt_comment.
     fn take(&self, step: &Step) -> Result<(), Failed> {
         let Err(failure) = self.restore(step.family, step.patch()) else {
             return Ok(());
         };
-        // With more than one table, it may have got half-way.
+        // With more than one table, the step may be half done.
         let found = match self.read(step.family) {
             Ok(found) => found,
-            Err(_) => return Err(failure.into()), // It says more.
+            Err(_) => return Err(failure.into()), // The first error says more.
         };
-        let disturbed = failure.is_busy() || step.disturbed_by(&found);
+        let is_retryable = failure.is_busy() || step.is_interfered_with(&found);
         let without_comments = || self.restore(step.family, patch(&found, &step.wanted.without_comments()));
-        if disturbed || !failure.may_be_of_comments() || without_comments().is_err() {
+        if is_retryable || !failure.may_be_about_comments() || without_comments().is_err() {
             let error = failure;
-            return Err(Failed { error, disturbed });
+            return Err(Failed { error, is_retryable });
         }
         tracing::warn!(
             family = %step.family, %failure,
-            "the rules were installed without their comments, which were refused"
+            "the kernel refused rule comments: the rules are installed without them"
         );
         Ok(())
     }
 
-    /// Puts every family of `steps` back to what it was. The last step is the one that failed: with more than one
-    /// table, it may have got half-way.
+    /// Rolls back every family of `steps`. The last step is the failed one: with more than one
+    /// table, it may be half done.
     ///
     /// # Errors
-    /// Not everything could be put back.
+    /// The rollback failed.
     fn undo(&self, steps: &[Step], failure: IptablesError) -> Result<IptablesError, IptablesError> {
         let back = |step: &Step| self.restore(step.family, patch(&self.read(step.family)?, &step.installed));
         let failures: Vec<IptablesError> = steps.iter().rev().filter_map(|step| back(step).err()).collect();
         if failures.is_empty() {
             return Ok(failure);
         }
-        Err(failures.into_iter().fold(failure, IptablesError::and_not_undone))
+        Err(failures.into_iter().fold(failure, IptablesError::with_failed_rollback))
     }
 }
 

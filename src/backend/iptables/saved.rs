@@ -1,4 +1,4 @@
-//! What is installed, from the text of `iptables-save`.
+//! Reads the installed rules from the text of `iptables-save`.
 
 use std::collections::HashMap;
 use std::fs;
@@ -10,20 +10,20 @@ use ipnet::IpNet;
 use super::{Chain, InFront, Jump, PREFIX, Spec, Table, TableName, Tables};
 use crate::types::Family;
 
-/// Which legacy tables the network namespace has.
+/// Whether the network namespace has tables of legacy iptables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Instantiated {
-    /// None, so that there are no rules.
+    /// No table, so no rules.
     None,
-    /// At least one.
+    /// At least one table.
     Some,
-    /// The kernel does not tell.
+    /// The list of tables cannot be read.
     Unknown,
 }
 
-/// Looks up which legacy tables there are. `iptables-save -t TABLE` would make the kernel set up the table.
+/// Reads the list of legacy tables. `iptables-save -t TABLE` would make the kernel create the table.
 pub fn instantiated(family: Family) -> Instantiated {
-    // The namespace of this thread: the one that the programs will inherit.
+    // The namespace of this thread, which the programs inherit.
     let proc = Path::new("/proc/thread-self/net");
     let names = match family {
         Family::V4 => "ip_tables_names",
@@ -32,13 +32,13 @@ pub fn instantiated(family: Family) -> Instantiated {
     match fs::read_to_string(proc.join(names)) {
         Ok(names) if names.trim().is_empty() => Instantiated::None,
         Ok(_) => Instantiated::Some,
-        // The file comes with the kernel module.
+        // Without the kernel module there is no file.
         Err(error) if error.kind() == io::ErrorKind::NotFound && proc.is_dir() => Instantiated::None,
         Err(_) => Instantiated::Unknown,
     }
 }
 
-/// A table of these that `iptables-nft-save` cannot print: another tool put rules into it that only nft can write.
+/// The first of these tables that `iptables-nft-save` cannot print: another tool added rules that only nft can write.
 pub fn incompatible(text: &str, tables: &[TableName]) -> Option<TableName> {
     let says_so = |table: &TableName| {
         let notice = format!("# Table `{}' is incompatible", table.as_str());
@@ -47,7 +47,7 @@ pub fn incompatible(text: &str, tables: &[TableName]) -> Option<TableName> {
     tables.iter().copied().find(says_so)
 }
 
-/// Reads the text of `iptables-save`, and keeps what is ours: chains whose names begin with [`PREFIX`], and the jumps
+/// Reads the text of `iptables-save` and keeps our part: chains whose names begin with [`PREFIX`], and the jumps
 /// to them from other chains.
 pub fn parse(text: &str) -> Tables {
     let mut tables = Tables::default();
@@ -64,11 +64,11 @@ pub fn parse(text: &str) -> Tables {
     tables
 }
 
-/// The rules of others that come before the first jump to one of our chains, in the chain that the jump is in.
+/// The foreign rules before the first jump to one of our chains, in the chain of the jump.
 pub fn in_front(text: &str) -> Vec<InFront> {
     let mut found = Vec::new();
     let mut current = None;
-    // For each chain, what a jump may still show to be before it; nothing once there was one.
+    // For each chain, the rules so far; `None` after the first jump.
     let mut waiting: HashMap<&str, Option<Vec<InFront>>> = HashMap::new();
     for line in text.lines() {
         if let Some(name) = line.strip_prefix('*') {
@@ -79,7 +79,7 @@ pub fn in_front(text: &str) -> Vec<InFront> {
         {
             let before = waiting.entry(chain).or_insert_with(|| Some(Vec::new()));
             let spec = Spec::new(None, words(spec));
-            if spec.leads_to_ours() {
+            if spec.is_jump_to_own_chain() {
                 found.extend(before.take().into_iter().flatten());
             } else if let Some(before) = before {
                 before.push(InFront {
@@ -115,7 +115,7 @@ fn chain_or_rule<'t, 'l>(line: &'l str, rules_in: &mut HashMap<&'l str, usize>, 
         if chain.starts_with(PREFIX) {
             let ours = table().chains.iter_mut().find(|ours| ours.name == chain);
             ours.into_iter().for_each(|ours| ours.rules.push(spec.clone()));
-        } else if spec.leads_to_ours() {
+        } else if spec.is_jump_to_own_chain() {
             table().jumps.push(Jump {
                 from: chain.to_owned(),
                 position: *position,
@@ -125,8 +125,8 @@ fn chain_or_rule<'t, 'l>(line: &'l str, rules_in: &mut HashMap<&'l str, usize>, 
     }
 }
 
-/// Splits a rule into words: the quoting of `iptables-save`, and addresses in one form, as C libraries differ in how
-/// they write IPv6.
+/// Splits a rule into words: resolves the quoting of `iptables-save` and normalizes addresses, since C libraries differ
+/// in how they write IPv6.
 pub(super) fn words(rule: &str) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     let (mut quoted, mut between) = (false, true);

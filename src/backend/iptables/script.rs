@@ -1,4 +1,4 @@
-//! A plan as text for `iptables-restore`: what a dry run prints.
+//! A plan as text for `iptables-restore`, as a dry run prints it.
 
 use super::{Tables, TooManyRules, lower, patch};
 use crate::plan::Plan;
@@ -7,10 +7,10 @@ use crate::types::{Families, Family};
 
 /// The plan for people, and for `iptables-restore --noflush` and `ip6tables-restore --noflush` by hand.
 ///
-/// One text serves both families: rules of one alone are marked `-4` or `-6`, which the other program skips
-/// (iptables(8), "-4, --ipv4"). Loaded in a namespace that has nothing of ours, it gives what applying gives.
+/// One text serves both families: rules of a single family are marked `-4` or `-6`, which the other program skips
+/// (iptables(8), "-4, --ipv4"). Loaded into a namespace without our rules, it has the same result as applying the plan.
 ///
-/// What iptables cannot do, addresses and routes, stands there as commands in comments.
+/// Addresses and routes, which iptables cannot add, are commands in comments.
 ///
 /// # Errors
 /// The lists are too long for iptables.

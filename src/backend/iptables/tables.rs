@@ -1,26 +1,26 @@
-//! Rules in the terms of iptables: what is planned and what is installed, in the same words.
+//! Planned and installed rules in iptables syntax.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::types::Family;
 
-/// What the names of our chains begin with: [`crate::ruleset::TABLE`] in capitals. Chains with other names, and rules
-/// that do not jump to ours, are not our business.
+/// Name prefix of our chains: [`crate::ruleset::TABLE`] in capitals. Chains with other names, and rules
+/// that do not jump to ours, are foreign.
 pub const PREFIX: &str = "SIDETRACK_";
 
 /// A table of iptables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TableName {
-    /// Before connection tracking.
+    /// `raw`: before connection tracking.
     Raw,
-    /// Changes to packets.
+    /// `mangle`: changes packets.
     Mangle,
-    /// Translation of addresses.
+    /// `nat`: translates addresses.
     Nat,
-    /// Filtering.
+    /// `filter`: accepts or drops packets.
     Filter,
-    /// Labels of mandatory access control.
+    /// `security`: labels for mandatory access control.
     Security,
 }
 
@@ -40,27 +40,27 @@ impl TableName {
     }
 }
 
-/// What is ours in the tables: our chains, and the jumps to them from chains that are not ours.
+/// Our part of the tables: our chains, and the jumps to them from foreign chains.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tables(BTreeMap<TableName, Table>);
 
 impl Tables {
-    /// The table called `name`, where something in it is ours.
+    /// The table called `name`, if something in it is ours.
     pub fn get(&self, name: TableName) -> Option<&Table> {
         self.0.get(&name)
     }
 
-    /// The table called `name`, to put something of ours into.
+    /// The table called `name`, to add to.
     pub fn entry(&mut self, name: TableName) -> &mut Table {
         self.0.entry(name).or_default()
     }
 
-    /// Whether nothing is ours.
+    /// Whether no table holds anything of ours.
     pub fn is_empty(&self) -> bool {
         self.0.values().all(|table| *table == Table::default())
     }
 
-    /// What the program of one family makes of it: without the rules of the other, and without the marks.
+    /// The tables as the program of one family reads them: without the rules of the other, and without family marks.
     #[must_use]
     pub fn of(&self, family: Family) -> Self {
         self.filter_map(|spec| {
@@ -69,13 +69,13 @@ impl Tables {
         })
     }
 
-    /// The same without comments, for where there are none: they need an extension of their own.
+    /// The same without comments, for kernels without the comment extension.
     #[must_use]
     pub fn without_comments(&self) -> Self {
         self.filter_map(|spec| Some(spec.without_comment()))
     }
 
-    /// Whether there are rules in our chains, and none of them bears a comment.
+    /// Whether our chains have rules, but none with a comment.
     pub fn lacks_comments(&self) -> bool {
         let chains = self.0.values().flat_map(|table| &table.chains);
         let mut rules = chains.flat_map(|chain| &chain.rules).peekable();
@@ -99,7 +99,7 @@ impl Tables {
     }
 }
 
-/// What is ours in one table.
+/// Our part of one table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
     /// Our chains.
@@ -124,14 +124,14 @@ impl Table {
 }
 
 impl Table {
-    /// Whether rules here hand connections to a socket as they are, instead of translating them.
+    /// Whether rules of this table use TPROXY.
     pub fn intercepts(&self) -> bool {
         let mut rules = self.chains.iter().flat_map(|chain| &chain.rules);
         rules.any(|spec| spec.words.windows(2).any(|words| words == ["-j", "TPROXY"]))
     }
 }
 
-/// A chain of ours.
+/// A chain owned by sidetrack.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain {
     /// Its name.
@@ -140,12 +140,12 @@ pub struct Chain {
     pub rules: Vec<Spec>,
 }
 
-/// A rule that leads from somebody else's chain to ours.
+/// A rule in a foreign chain that jumps to one of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Jump {
-    /// The chain that the rule is in.
+    /// Chain of the rule.
     pub from: String,
-    /// Its number among all rules of that chain, from 1.
+    /// Position in that chain, from 1.
     pub position: usize,
     /// The rule.
     pub spec: Spec,
@@ -154,7 +154,7 @@ pub struct Jump {
 /// A rule-specification: the words after `-A CHAIN`, as `iptables-save` prints them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
-    /// The family that it is for, where it is not for both.
+    /// The family of the rule, if not both.
     family: Option<Family>,
     words: Vec<String>,
 }
@@ -170,21 +170,21 @@ impl Spec {
         &self.words
     }
 
-    /// Whether the rule leads to a chain of ours.
-    pub fn leads_to_ours(&self) -> bool {
+    /// Whether the rule jumps to one of our chains.
+    pub fn is_jump_to_own_chain(&self) -> bool {
         self.target_chain().is_some_and(|chain| chain.starts_with(PREFIX))
     }
 
-    /// The chain that the rule leads to, or a target that takes no options.
+    /// The chain that the rule jumps to, or a target without options.
     pub fn target_chain(&self) -> Option<&str> {
-        // A jump to a chain has no options, so that it comes last.
+        // A jump to a chain has no options, so it comes last.
         match self.words.as_slice() {
             [.., how, target] if is_jump(how) => Some(target),
             _ => None,
         }
     }
 
-    /// The mark that makes the program of the other family skip the rule.
+    /// The option that makes the program of the other family skip the rule.
     pub fn mark(&self) -> &'static str {
         match self.family {
             None => "",
@@ -193,14 +193,14 @@ impl Spec {
         }
     }
 
-    /// Its comment, or nothing.
+    /// The comment, or an empty string.
     pub(super) fn comment(&self) -> &str {
-        self.comment_at().map_or("", |at| &self.words[at + COMMENT - 1])
+        self.comment_at().map_or("", |at| &self.words[at + COMMENT_WORDS - 1])
     }
 
     pub(super) fn without_comment(&self) -> Self {
         let words = match self.comment_at() {
-            Some(at) => [&self.words[..at], &self.words[at + COMMENT..]].concat(),
+            Some(at) => [&self.words[..at], &self.words[at + COMMENT_WORDS..]].concat(),
             None => self.words.clone(),
         };
         Self::new(self.family, words)
@@ -208,12 +208,12 @@ impl Spec {
 
     fn comment_at(&self) -> Option<usize> {
         let is_comment = |words: &[String]| matches!(words, [m, name, ..] if m == "-m" && name == "comment");
-        self.words.windows(COMMENT).position(is_comment)
+        self.words.windows(COMMENT_WORDS).position(is_comment)
     }
 }
 
-/// How many words a comment takes: `-m comment --comment TEXT`.
-const COMMENT: usize = 4;
+/// Number of words of a comment match: `-m comment --comment TEXT`.
+const COMMENT_WORDS: usize = 4;
 
 fn is_jump(word: &str) -> bool {
     matches!(word, "-j" | "--jump" | "-g" | "--goto")

@@ -231,7 +231,7 @@ fn names_begin_with_our_prefix_and_fit() {
 }
 
 #[test]
-fn a_comment_goes_and_the_rest_stays() {
+fn without_comment_keeps_the_rest() {
     let tables = lower(&plan(|_| {}).ruleset).unwrap().without_comments();
     let text = patch(&Tables::default(), &tables).unwrap();
     assert!(!text.contains("comment"));
@@ -239,14 +239,14 @@ fn a_comment_goes_and_the_rest_stays() {
 }
 
 #[test]
-fn the_way_from_a_state_to_itself_is_empty() {
+fn patch_between_equal_states_is_empty() {
     let tables = lower(&plan(|_| {}).ruleset).unwrap();
     assert_eq!(patch(&tables, &tables.clone()), None);
     assert_eq!(patch(&Tables::default(), &Tables::default()), None);
 }
 
 #[test]
-fn only_what_differs_is_written() {
+fn patch_contains_only_differences() {
     let before = lower(&plan(|_| {}).ruleset).unwrap().of(Family::V4);
     let after = lower(
         &plan(|config| {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::types::Family;
 
-/// An implementation of iptables. Rules of one are not seen by the other, though the kernel follows both.
+/// An implementation of iptables. Neither lists the rules of the other, but the kernel applies both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Variant {
     /// Writes its rules to nf_tables.
@@ -13,7 +13,7 @@ pub enum Variant {
     Legacy,
 }
 
-/// As `--version` says it.
+/// As `--version` prints it.
 impl fmt::Display for Variant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -24,7 +24,7 @@ impl fmt::Display for Variant {
 }
 
 impl Variant {
-    /// What the names of programs begin with, in the order that they are looked for.
+    /// Name prefixes of the programs, in the order of the search.
     pub fn programs(self, family: Family) -> [String; 2] {
         let plain = plain_name(family);
         let suffix = match self {
@@ -35,7 +35,7 @@ impl Variant {
     }
 }
 
-/// What the programs of a family are called, whichever variant they are of.
+/// The plain name of a family's programs, without the variant.
 pub(super) fn plain_name(family: Family) -> &'static str {
     match family {
         Family::V4 => "iptables",

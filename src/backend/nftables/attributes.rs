@@ -1,7 +1,7 @@
-//! Writes and reads netlink attributes (linux/netlink.h, `struct nlattr`): a length, a kind, a value, and zeros up to the
-//! next multiple of four bytes.
+//! Writes and reads netlink attributes (linux/netlink.h, `struct nlattr`): a length, a kind, a value, and zeros up to
+//! the next multiple of four bytes.
 //!
-//! They are written in place, once. Those that there may be tens of thousands of are copied from one: see
+//! Attributes are written in place. The tens of thousands of elements of a set are copied from a template: see
 //! [`Attributes::copy`].
 
 use std::iter;
@@ -9,26 +9,26 @@ use std::iter;
 use netlink_packet_core::{NLA_ALIGNTO, NLA_F_NESTED, NLA_HEADER_SIZE, NLA_TYPE_MASK};
 use thiserror::Error;
 
-/// A message that the kernel would not write.
+/// A message that is not a valid nf_tables message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("it is none of nf_tables, or an attribute is cut off")]
+#[error("not an nf_tables message, or an attribute is truncated")]
 pub struct Malformed;
 
-/// A message whose lengths do not say how long it is.
+/// An attribute longer than its 16-bit length field allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("an attribute has no room for so many bytes")]
+#[error("an attribute is too long")]
 pub struct TooLong;
 
 /// Attributes, one after another.
 #[derive(Clone, Default)]
 pub struct Attributes {
     bytes: Vec<u8>,
-    /// One of them does not say how long it is.
+    /// An attribute was longer than its length field allows.
     too_long: bool,
 }
 
 impl Attributes {
-    /// None yet, and room for this many bytes.
+    /// An empty list with room for this many bytes.
     pub fn with_capacity(bytes: usize) -> Self {
         Self {
             bytes: Vec::with_capacity(bytes),
@@ -43,17 +43,17 @@ impl Attributes {
         self.pad();
     }
 
-    /// A number, in the network's order of bytes as nf_tables wants it.
+    /// A 32-bit number in network byte order, as nf_tables expects it.
     pub fn number(&mut self, kind: u16, value: u32) {
         self.bytes(kind, &value.to_be_bytes());
     }
 
-    /// A short number, in the same order.
+    /// A 16-bit number in network byte order.
     pub fn short(&mut self, kind: u16, value: u16) {
         self.bytes(kind, &value.to_be_bytes());
     }
 
-    /// A text, with a zero at its end.
+    /// A zero-terminated string.
     pub fn text(&mut self, kind: u16, value: &str) {
         self.header(kind, value.len() + 1);
         self.bytes.extend_from_slice(value.as_bytes());
@@ -61,7 +61,7 @@ impl Attributes {
         self.pad();
     }
 
-    /// An attribute whose value are attributes.
+    /// A nested attribute.
     pub fn nest(&mut self, kind: u16, write: impl FnOnce(&mut Self)) {
         let start = self.bytes.len();
         self.header(kind | NLA_F_NESTED, 0);
@@ -70,13 +70,13 @@ impl Attributes {
         self.bytes[start..start + length.len()].copy_from_slice(&length);
     }
 
-    /// An attribute whose value are these attributes.
+    /// A nested attribute with these attributes as its value.
     pub fn list(&mut self, kind: u16, list: &Self) {
         self.too_long |= list.too_long;
         self.bytes(kind | NLA_F_NESTED, list.as_bytes());
     }
 
-    /// A copy of these attributes in which the innermost value at the end is this one, of the same length.
+    /// A copy of these attributes with the innermost value at the end replaced by this one of the same length.
     pub fn copy<const LENGTH: usize>(&mut self, attributes: &Self, value: &[u8; LENGTH]) {
         self.too_long |= attributes.too_long;
         self.bytes.extend_from_slice(&attributes.bytes);
@@ -84,7 +84,7 @@ impl Attributes {
         self.bytes[start..start + LENGTH].copy_from_slice(value);
     }
 
-    /// What nft keeps beside an object: an entry of a type, a length of one byte, and a value.
+    /// User data of an object, as nft writes it: an entry with a type, a length of one byte, and a value.
     pub fn user_data(&mut self, attribute: u16, kind: u8, value: &[u8]) {
         match user_data(kind, value) {
             Ok(bytes) => self.bytes(attribute, &bytes),
@@ -92,15 +92,15 @@ impl Attributes {
         }
     }
 
-    /// All of them, unless one does not say how long it is.
+    /// The bytes of all attributes.
     ///
     /// # Errors
-    /// One does not.
+    /// An attribute is too long.
     pub fn checked(&self) -> Result<&[u8], TooLong> {
         if self.too_long { Err(TooLong) } else { Ok(&self.bytes) }
     }
 
-    /// All of them in bytes.
+    /// The bytes of all attributes, unchecked.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -125,16 +125,16 @@ impl Attributes {
     }
 }
 
-/// An entry of what nft keeps beside an object.
+/// An entry of an object's user data, as nft writes it.
 ///
 /// # Errors
-/// Its length is more than a byte can say.
+/// The value is longer than 255 bytes.
 pub fn user_data(kind: u8, value: &[u8]) -> Result<Vec<u8>, TooLong> {
     let length = u8::try_from(value.len()).map_err(|_| TooLong)?;
     Ok([&[kind, length], value].concat())
 }
 
-/// Reads attributes: of each its kind, without flags, and its value. Nothing comes after an error.
+/// Reads attributes: the kind of each, without flags, and its value. Stops after an error.
 pub fn read(mut bytes: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), Malformed>> {
     iter::from_fn(move || {
         let rest = Some(bytes).filter(|rest| !rest.is_empty())?;
@@ -144,13 +144,13 @@ pub fn read(mut bytes: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), Malfo
     })
 }
 
-/// The value of the first attribute of this kind, if there is one before something that is cut off.
+/// The value of the first attribute of this kind, if there is one before a truncated attribute.
 pub fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     let mut attributes = read(bytes).flatten();
     attributes.find(|(found, _)| *found == kind).map(|(_, value)| value)
 }
 
-/// The kind and the value of the first attribute, and what comes after it.
+/// The kind and the value of the first attribute, and the remaining bytes.
 fn split_first(bytes: &[u8]) -> Result<(u16, &[u8], &[u8]), Malformed> {
     let [low, high, kind @ ..] = bytes.first_chunk::<NLA_HEADER_SIZE>().ok_or(Malformed)?;
     let length = usize::from(u16::from_ne_bytes([*low, *high]));
@@ -163,10 +163,10 @@ fn split_first(bytes: &[u8]) -> Result<(u16, &[u8], &[u8]), Malformed> {
     ))
 }
 
-/// A number, in the network's order of bytes.
+/// A 32-bit number in network byte order.
 ///
 /// # Errors
-/// It is cut off.
+/// The value is truncated.
 pub fn number(value: &[u8]) -> Result<u32, Malformed> {
     value
         .as_array()
@@ -174,7 +174,7 @@ pub fn number(value: &[u8]) -> Result<u32, Malformed> {
         .ok_or(Malformed)
 }
 
-/// A text, up to the zero at its end.
+/// A string, up to its terminating zero.
 pub fn text(value: &[u8]) -> String {
     let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
     String::from_utf8_lossy(&value[..end]).into_owned()
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn read_returns_written_attributes() {
         let attributes = written();
         let read: Vec<_> = read(attributes.as_bytes()).collect::<Result<_, _>>().unwrap();
         let [(1, first), (2, second), (3, third)] = read[..] else {
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_that_does_not_fit_is_an_error_and_not_cut() {
+    fn too_long_attributes_are_refused() {
         let long = vec![0; 65536];
         let mut inner = Attributes::default();
         inner.bytes(1, &long);
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cut_is_noticed_but_between_attributes() {
+    fn truncation_inside_an_attribute_is_an_error() {
         let attributes = written();
         let bytes = attributes.as_bytes();
         // Padding may be missing at the end: the last byte of the text is the 17th.
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_below_that_of_the_header_ends_the_reading() {
+    fn length_shorter_than_header_is_an_error() {
         for length in 0..4 {
             let bytes = [[length, 0, 1, 0], [4, 0, 1, 0]].concat();
             assert_eq!(read(&bytes).collect::<Vec<_>>(), [Err(Malformed)]);

@@ -1,5 +1,5 @@
-//! Redirected connections that a firewall in this network namespace would drop: they arrive at the port of the proxy, and a
-//! chain at hook input that drops by default knows the original port alone.
+//! Finds firewall chains in this network namespace that drop redirected connections: these arrive at the port of the
+//! proxy, while an input chain with policy drop may accept the original port alone.
 
 use super::decode::{nested, number, text};
 use super::foreign::{protocol, target, verdict};
@@ -10,17 +10,17 @@ use crate::types::Port;
 const INPUT: u32 = 1;
 const TCP: u8 = 6;
 
-/// What arrives at the proxy by redirection: on which port, and whether local processes send it.
+/// A redirected connection as it arrives at the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival {
-    /// The port.
+    /// The destination port.
     pub port: Port,
     /// Whether it comes over the loopback interface.
     pub over_loopback: bool,
 }
 
-/// The chains of a table that drop these connections by their policy. A rule that could accept them, for all that is
-/// understood of it, counts as one that does.
+/// The chains of a table that drop such connections by policy. A rule that may accept them, as far as it is understood,
+/// counts as accepting them.
 pub fn blocking(listing: &Listing, arrival: Arrival) -> Vec<String> {
     const DROP: u32 = 0;
     let is_closed = |name: &str| {
@@ -34,7 +34,7 @@ pub fn blocking(listing: &Listing, arrival: Arrival) -> Vec<String> {
     chains.map(|(name, _)| name.clone()).collect()
 }
 
-/// Whether a rule of a chain, or of one that it leads to, could accept the connection.
+/// Whether a rule of a chain, or of one that it jumps to, may accept the connection.
 fn may_accept(listing: &Listing, name: &str, arrival: Arrival, seen: &mut Vec<String>) -> bool {
     if seen.iter().any(|seen| seen == name) {
         return false;
@@ -48,15 +48,16 @@ fn may_accept(listing: &Listing, name: &str, arrival: Arrival, seen: &mut Vec<St
             "immediate" => verdict(expression).is_some_and(|(code, _)| code == ACCEPT),
             _ => false,
         });
-        // A map of verdicts, whatever it holds.
-        let asks_map = rule.expressions.last().is_some_and(|(name, _)| name == "lookup");
-        let leads_on = || rule.expressions.iter().find_map(target);
-        ((accepts || asks_map) && could_match(rule, arrival))
-            || leads_on().is_some_and(|chain| could_match(rule, arrival) && may_accept(listing, &chain, arrival, seen))
+        // A verdict map, of any content.
+        let has_verdict_map = rule.expressions.last().is_some_and(|(name, _)| name == "lookup");
+        let jump_target = || rule.expressions.iter().find_map(target);
+        ((accepts || has_verdict_map) && could_match(rule, arrival))
+            || jump_target()
+                .is_some_and(|chain| could_match(rule, arrival) && may_accept(listing, &chain, arrival, seen))
     })
 }
 
-/// Whether nothing that is understood of a rule speaks against it.
+/// Whether no understood part of a rule excludes the connection.
 fn could_match(rule: &Rule, arrival: Arrival) -> bool {
     if protocol(rule).is_some_and(|protocol| protocol != TCP) {
         return false;
@@ -66,14 +67,14 @@ fn could_match(rule: &Rule, arrival: Arrival) -> bool {
         [load, compare] => excludes(load, compare, arrival).unwrap_or(false),
         _ => false,
     });
-    let of_iptables = rule
+    let is_excluded_by_extension = rule
         .expressions
         .iter()
         .any(|expression| iptables_excludes(expression, arrival));
-    !excluded && !of_iptables
+    !excluded && !is_excluded_by_extension
 }
 
-/// Whether a value that is loaded and compared is another one than that of the connection.
+/// Whether a rule compares a value with another one than the connection has.
 fn excludes((load, from): &Expression, (compare, with): &Expression, arrival: Arrival) -> Option<bool> {
     // NFT_META_IIF, NFT_META_IIFNAME, NFT_CT_STATE; NFT_PAYLOAD_TRANSPORT_HEADER.
     const IIF: u32 = 4;
@@ -109,9 +110,9 @@ fn excludes((load, from): &Expression, (compare, with): &Expression, arrival: Ar
     }
 }
 
-/// The same of an extension of iptables: NFTA_MATCH_NAME and NFTA_MATCH_INFO.
+/// The same for an iptables extension: NFTA_MATCH_NAME and NFTA_MATCH_INFO.
 fn iptables_excludes((name, attributes): &Expression, arrival: Arrival) -> bool {
-    /// `struct xt_tcp`: the destination ports; `struct xt_conntrack_mtinfo3`: what is asked for, and which states.
+    /// `struct xt_tcp`: the destination ports; `struct xt_conntrack_mtinfo3`: the flags and the states.
     const PORTS: usize = 4;
     const INVERTED: usize = 11;
     const FLAGS: usize = 146;

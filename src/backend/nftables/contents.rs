@@ -1,6 +1,6 @@
-//! What a listing holds, in nft's words (nft(8)), for comparing and for people.
+//! The contents of a listing in nft syntax (nft(8)), for comparing and for people.
 //!
-//! A plan and what is installed go through the same reading, and different things have different words.
+//! The planned and the installed state go through the same code, and different objects have different texts.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -91,7 +91,7 @@ fn rule(position: usize, listed: &Rule) -> Line {
         Some(rule) if as_we_write => nft::rule(&rule),
         _ => {
             let mut words = decode::words(listed);
-            // The words of a rule of ours may be those of one that is written in another way.
+            // A rule that is encoded in another way may have the same text as one of ours.
             if !words.contains('[') {
                 words += " [in another encoding]";
             }
@@ -125,7 +125,7 @@ fn kind(listed: &Set) -> String {
     }
 }
 
-/// Each interval, told by itself: those that touch may have come from different hands.
+/// Each interval by itself: different programs may have added adjacent ones.
 fn elements_of(listed: &Set) -> Vec<Line> {
     let mut lines = Vec::new();
     let mut rest = listed.boundaries.as_slice();
@@ -145,7 +145,7 @@ fn elements_of(listed: &Set) -> Vec<Line> {
     lines
 }
 
-/// An interval in words: from its beginning to before its end, or to the largest key; or a single key.
+/// An interval as text, from its beginning to before its end or to the largest key; or a single key.
 fn interval(listed: &Set, boundaries: &[(Vec<u8>, Boundary)]) -> Option<String> {
     let (first, bits) = match boundaries {
         [(begin, Boundary::Begin), ..] => (decode::key(begin)?, u32::try_from(begin.len()).ok()?.checked_mul(8)?),
@@ -164,7 +164,7 @@ fn interval(listed: &Set, boundaries: &[(Vec<u8>, Boundary)]) -> Option<String> 
         elements::IPV6_ADDRESS => Ipv6Addr::from(key).to_string(),
         _ => key.to_string(),
     };
-    // How many of the last bits are free, if the interval is a network.
+    // The number of host bits, if the interval is a network.
     let free = (first ^ last).count_ones();
     let is_network = matches!(listed.datatype, elements::IPV4_ADDRESS | elements::IPV6_ADDRESS)
         && first ^ last == u128::MAX.checked_shr(128 - free).unwrap_or_default()
@@ -187,7 +187,7 @@ mod tests {
     use crate::plan::Plan;
     use crate::types::{DnsServers, InboundMode, NoAccounts, parse_cidrs, parse_ids};
 
-    /// A table in which there is a bit of everything.
+    /// A table with every kind of object.
     fn listing() -> Listing {
         let mut settings = Settings::default();
         let config = &mut settings.config;
@@ -200,7 +200,7 @@ mod tests {
         Listing::of_steps(&create(&plan.ruleset))
     }
 
-    /// Each text that differs from this one in a single byte.
+    /// All byte strings that differ from this one in a single byte.
     fn flipped(bytes: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
         (0..bytes.len()).map(|at| {
             let mut flipped = bytes.to_vec();
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn no_byte_of_a_rule_can_change_without_its_words() {
+    fn any_changed_byte_of_a_rule_changes_its_text() {
         let mut changes = 0;
         for listed in listing().chains.values().flat_map(|chain| &chain.rules) {
             let words = rule(1, listed);
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_else_of_a_table_can_change_without_its_words() {
+    fn any_changed_property_of_a_table_changes_its_text() {
         let listing = listing();
         let words = contents("t", &listing);
         let differs = |change: &dyn Fn(&mut Listing)| {

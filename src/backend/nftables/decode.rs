@@ -1,6 +1,6 @@
-//! From a listing of nf_tables back to rules: the counterpart of the encoder.
+//! Decodes an nf_tables listing into rules: the inverse of the encoder.
 //!
-//! Nothing is taken on trust: what was read is encoded again, and counts only where that gives what was listed.
+//! Every decoded object is verified: it counts only if encoding it again gives what was listed.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -19,7 +19,7 @@ use crate::ruleset::{
 };
 use crate::types::{Families, Family, Id, InterfaceName, Mark, Number, Port, Range, Ranges, Timeout};
 
-/// What a listing holds. Chains and sets are in the order of their names, rules in their own.
+/// The rules of a listing. Chains and sets are sorted by name; rules keep their order.
 pub fn decode(listing: &Listing) -> Installed {
     const DORMANT: u32 = 1;
     let mut unreadable = Vec::new();
@@ -102,7 +102,7 @@ pub fn decode(listing: &Listing) -> Installed {
     }
 }
 
-/// A family that is not redirected does not get past the first rule of any base chain.
+/// The redirected families: the first rule of every base chain returns packets of any other.
 fn families(chains: &[Chain]) -> Families {
     let turned_away = |family: Family| {
         let base = chains.iter().filter(|chain| chain.hook.is_some());
@@ -116,7 +116,7 @@ fn families(chains: &[Chain]) -> Families {
     }
 }
 
-/// The timeouts of an object, where it has all of ours, for TCP of both families.
+/// The timeouts of an object, if it sets all of ours for TCP of both families.
 pub(super) fn timeouts(object: &listing::Object) -> Option<Timeouts> {
     let of = |state: TcpState| Timeout::new(*object.timeouts.get(&timeout_attribute(state))?);
     let timeouts = Timeouts {
@@ -146,7 +146,7 @@ fn base_hook(listed: &listing::BaseHook) -> Option<BaseHook> {
     })
 }
 
-/// The comment of a rule, or nothing.
+/// The comment of a rule, or an empty string.
 pub(super) fn comment(user_data: &[u8]) -> String {
     let text = match user_data {
         [super::encode::RULE_COMMENT, length, rest @ ..] => rest.get(..usize::from(*length)).unwrap_or_default(),
@@ -155,12 +155,12 @@ pub(super) fn comment(user_data: &[u8]) -> String {
     printable(String::from_utf8_lossy(text).trim_end_matches('\0'))
 }
 
-/// The text without what would do something to a terminal. A name that is not the same afterwards is not one of ours.
+/// The text without terminal control characters. Names owned by sidetrack have none.
 fn printable(text: &str) -> String {
     text.replace(char::is_control, "\u{fffd}")
 }
 
-/// What an expression says; which registers it uses shows when it is encoded again.
+/// The meaning of an expression. Its registers are verified by encoding it again.
 #[derive(Debug)]
 enum Term {
     Meta(u32),
@@ -208,9 +208,9 @@ fn term((name, attributes): &Expression) -> Option<Term> {
             },
         },
         "objref" => {
-            let is_ours = number(NFTA_OBJREF_IMM_TYPE)? == NFT_OBJECT_CT_TIMEOUT
+            let is_own_timeouts = number(NFTA_OBJREF_IMM_TYPE)? == NFT_OBJECT_CT_TIMEOUT
                 && text(attributes.get(&NFTA_OBJREF_IMM_NAME)?)? == TIMEOUTS;
-            is_ours.then_some(Term::Timeouts)?
+            is_own_timeouts.then_some(Term::Timeouts)?
         }
         "redir" => Term::Redirect,
         "tproxy" => Term::Tproxy,
@@ -222,7 +222,7 @@ pub(super) fn nested(attributes: &[u8], kind: u16) -> Option<Vec<u8>> {
     find(attributes, kind).map(<[u8]>::to_vec)
 }
 
-/// The number that an attribute of an expression is. One that is zero is not listed.
+/// The value of a numeric attribute of an expression. A zero is not listed.
 pub(super) fn number(attributes: &BTreeMap<u16, Vec<u8>>, attribute: u16) -> Option<u32> {
     match attributes.get(&attribute) {
         None => Some(0),
@@ -235,7 +235,7 @@ pub(super) fn text(bytes: &[u8]) -> Option<String> {
     String::from_utf8(bytes.to_vec()).ok()
 }
 
-/// The rule, where our terms have words for all of it.
+/// The rule, if every part of it can be decoded.
 pub(super) fn rule(listed: &listing::Rule) -> Option<Rule> {
     let terms: Vec<Term> = listed.expressions.iter().map(term).collect::<Option<_>>()?;
     let (mut rest, mut matches) = (terms.as_slice(), Vec::new());
@@ -259,7 +259,7 @@ pub(super) fn rule(listed: &listing::Rule) -> Option<Rule> {
     (listing::expressions(&encoded) == listed.expressions).then_some(rule)
 }
 
-/// What the rule says, in nft's words; a part that our terms have none for is its expression's name in brackets.
+/// The rule in nft syntax; a part that cannot be decoded is its expression's name in brackets.
 pub(super) fn words(listed: &listing::Rule) -> String {
     let mut words = Vec::new();
     let mut rest = listed.expressions.as_slice();
@@ -284,7 +284,7 @@ pub(super) fn words(listed: &listing::Rule) -> String {
     words.join(" ")
 }
 
-/// The match at the beginning of some terms, and how many of them it takes.
+/// The match at the beginning of these terms, and the number of terms it takes.
 fn matcher(terms: &[Term]) -> Option<(Match, usize)> {
     use Term::{Conntrack, HostToNetworkOrder, In, Is, IsNot, Masked, Meta, Payload};
     Some(match terms {
@@ -324,7 +324,7 @@ fn matcher(terms: &[Term]) -> Option<(Match, usize)> {
     })
 }
 
-/// The action that these terms are, all of them.
+/// The action that all these terms make up.
 fn action(terms: &[Term]) -> Option<Action> {
     use Term::{Conntrack, Immediate, Meta, Redirect, SetConntrack, SetMeta, Timeouts, Tproxy, Verdict};
     Some(match terms {
@@ -352,7 +352,7 @@ fn action(terms: &[Term]) -> Option<Action> {
     })
 }
 
-/// Which address of the header is at this place, in bytes.
+/// Which address is at this byte offset of the header.
 fn side(family: Family, offset: u32) -> Option<fn(Addresses) -> Match> {
     match (family, offset) {
         (Family::V4, 12) | (Family::V6, 8) => Some(Match::Source),
@@ -412,7 +412,7 @@ fn mark(bytes: &[u8]) -> Option<Mark> {
     Mark::new(host_order(bytes)?)
 }
 
-/// The elements of a set, each interval as the networks or the range that it is.
+/// The elements of a set, each interval as networks or as a range.
 fn set(listed: &listing::Set) -> Option<Elements> {
     let intervals = if listed.holds_single_keys() {
         runs(&listed.boundaries)?
@@ -439,7 +439,7 @@ fn set(listed: &listing::Set) -> Option<Elements> {
     (!elements.is_empty()).then_some(elements)
 }
 
-/// The first and the last key of an interval; no last one where it reaches to the largest key.
+/// The first and the last key of an interval; no last key if it reaches to the largest key.
 type Interval = (u128, Option<u128>);
 
 fn intervals(boundaries: &[(Vec<u8>, Boundary)]) -> Option<Vec<Interval>> {
@@ -458,7 +458,7 @@ fn intervals(boundaries: &[(Vec<u8>, Boundary)]) -> Option<Vec<Interval>> {
     (rest.is_empty() && only_the_last).then_some(intervals)
 }
 
-/// Single keys, those that follow each other as one interval.
+/// Single keys, with consecutive keys merged into intervals.
 fn runs(keys: &[(Vec<u8>, Boundary)]) -> Option<Vec<Interval>> {
     let mut runs: Vec<Interval> = Vec::new();
     for (bytes, _) in keys {

@@ -5,13 +5,13 @@ use super::uapi::*;
 use crate::ruleset::{Elements, ipv4_addresses, ipv6_addresses};
 use crate::types::{Id, Range};
 
-/// What the key of a set is, in nft's terms.
+/// The type of a set's key, in nft's terms.
 pub struct Key {
     /// The number of the data type (`enum datatypes` of nft, include/datatype.h); nft shows elements by it.
     pub datatype: u32,
-    /// Its length in bytes.
+    /// Length in bytes.
     pub length: u32,
-    /// In which order its bytes are shown (`enum byteorder` of nft): those of IDs are the host's.
+    /// The byte order in which nft shows it (`enum byteorder` of nft): host order for IDs.
     pub byte_order: u32,
 }
 
@@ -40,9 +40,9 @@ pub fn key(elements: &Elements) -> Key {
     }
 }
 
-/// How many ranges go into one message: the list is an attribute, so at most 65,535 bytes, and a range of IPv6
+/// The most ranges in one message: the list is an attribute, so at most 65,535 bytes, and a range of IPv6
 /// addresses takes 64 of them.
-const RANGES_A_MESSAGE: usize = 800;
+const MAX_RANGES_PER_MESSAGE: usize = 800;
 
 /// The elements in lists, each short enough for one message.
 pub fn lists(elements: &Elements) -> Vec<Attributes> {
@@ -67,8 +67,8 @@ pub fn lists(elements: &Elements) -> Vec<Attributes> {
     }
 }
 
-/// What is in a set, as the kernel wants it: of an interval the first key that is in it, and the first one after it. That
-/// one is left out where the interval reaches to the largest key, and where the set has no intervals.
+/// An element as the kernel expects it: the first key of an interval, and the first key after it. The latter is left
+/// out if the interval reaches to the largest key, or if the set has no intervals.
 type Keys<const LENGTH: usize> = ([u8; LENGTH], Option<[u8; LENGTH]>);
 
 fn ids<I: Id>(range: &Range<I>) -> Keys<4> {
@@ -82,7 +82,7 @@ fn lists_of<const LENGTH: usize>(ranges: impl Iterator<Item = Keys<LENGTH>>) -> 
     let mut ranges = ranges.peekable();
     while ranges.peek().is_some() {
         let mut list = Attributes::default();
-        for (first, after) in ranges.by_ref().take(RANGES_A_MESSAGE) {
+        for (first, after) in ranges.by_ref().take(MAX_RANGES_PER_MESSAGE) {
             list.copy(&begins, &first);
             if let Some(after) = after {
                 list.copy(&ends, &after);
@@ -93,7 +93,7 @@ fn lists_of<const LENGTH: usize>(ranges: impl Iterator<Item = Keys<LENGTH>>) -> 
     lists
 }
 
-/// An element that is copied for each key.
+/// The template of an element, which is copied for each key.
 fn element<const LENGTH: usize>(flags: u32) -> Attributes {
     let mut list = Attributes::default();
     list.nest(NFTA_LIST_ELEM, |element| {

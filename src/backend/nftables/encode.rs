@@ -17,7 +17,7 @@ use crate::ruleset::{BaseHook, Chain, Hook, Name, Rule, Ruleset, Set, TABLE, TIM
 
 /// One message of a transaction.
 pub struct Step {
-    /// What the message is about; an error of the kernel is told in these terms.
+    /// The object of the message, for reporting an error of the kernel.
     pub object: Object,
     /// `enum nf_tables_msg_types`.
     pub(super) kind: i32,
@@ -41,18 +41,18 @@ impl Step {
     }
 }
 
-/// What a message is about.
+/// The object of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Object {
     /// Our table.
     Table,
-    /// A table of others, as a person would write it.
-    TableOfOthers(String),
-    /// The rules of our table, all of them.
+    /// A foreign table, as a person writes it.
+    ForeignTable(String),
+    /// All rules of our table.
     AllRules,
     /// The timeouts that rules set.
     Timeouts,
-    /// An object with a name that is none of ours.
+    /// A named foreign object in our table.
     Other(String),
     /// A chain.
     Chain(Name),
@@ -62,9 +62,9 @@ pub enum Object {
     Elements(Name),
     /// A rule.
     Rule {
-        /// The chain it is in.
+        /// Chain of the rule.
         chain: Name,
-        /// What it is for.
+        /// The comment that states its purpose.
         comment: Name,
     },
 }
@@ -73,7 +73,7 @@ impl fmt::Display for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Table => write!(f, "table inet {TABLE}"),
-            Self::TableOfOthers(name) => write!(f, "table {name}"),
+            Self::ForeignTable(name) => write!(f, "table {name}"),
             Self::AllRules => write!(f, "the rules of table inet {TABLE}"),
             Self::Timeouts => write!(f, "ct timeout {TIMEOUTS}"),
             Self::Other(name) => write!(f, "the object {name}"),
@@ -90,10 +90,10 @@ pub(super) const RULE_COMMENT: u8 = 0;
 /// `enum nft_set_userdata`: in which byte order the keys of a set are shown.
 const SET_KEY_BYTE_ORDER: u8 = 0;
 
-/// The steps that make everything anew. They fail where the table exists already.
+/// The steps that create the table with all its contents. They fail if it exists already.
 ///
 /// Nothing is deleted: a transaction that deletes makes the sender wait for an RCU grace period when it closes its
-/// socket, some ten times as long as all the rest.
+/// socket, about ten times as long as everything else.
 pub fn create(ruleset: &Ruleset) -> Vec<Step> {
     let mut steps = vec![table(NLM_F_CREATE | NLM_F_EXCL, |_| {})];
     steps.extend(ruleset.timeouts.iter().map(timeouts));
@@ -103,21 +103,21 @@ pub fn create(ruleset: &Ruleset) -> Vec<Step> {
     steps
 }
 
-/// The steps that show whether the kernel has objects of timeouts, in a rehearsal.
+/// The steps of a rehearsal that shows whether the kernel has ct timeout objects.
 pub fn only_timeouts(of: &Timeouts) -> Vec<Step> {
     vec![table(NLM_F_CREATE, |_| {}), timeouts(of)]
 }
 
-/// The steps that turn what is installed into `ruleset`, which is listed as `planned`. Base chains stay where they are, so
-/// no packet ever finds their hooks empty; what is of no more use goes.
+/// The steps that turn the installed state into `ruleset`, whose listing is `planned`. Base chains stay in place, so
+/// their hooks are never empty; unused objects are deleted.
 pub fn replace(ruleset: &Ruleset, planned: &Listing, installed: &Listing) -> Vec<Step> {
     let kept_set = |name: &str| planned.set(name).is_some() && planned.set(name) == installed.set(name);
     let kept_object = |name: &str| planned.object(name).is_some() && planned.object(name) == installed.object(name);
     let kept_chain = |name: &str| planned.chain_has_same_hook(installed, name);
-    // A table that somebody has put to sleep wakes up.
+    // Without the dormant flag: a dormant table becomes active again.
     let awake = |table: &mut Attributes| table.number(NFTA_TABLE_FLAGS, 0);
     let mut steps = vec![table(NLM_F_CREATE, awake), flush_rules()];
-    // The kernel does not change an object of this kind: it lets one be replaced that no rule refers to any more.
+    // The kernel cannot change a ct timeout object; it can only delete one that no rule refers to any more.
     steps.extend(
         installed
             .objects()
@@ -138,8 +138,8 @@ pub fn replace(ruleset: &Ruleset, planned: &Listing, installed: &Listing) -> Vec
     steps
 }
 
-/// The steps that put everything in the place of whatever is installed, without having looked. The new base chains are
-/// there before the old ones go, but those go; and deleting costs time, see [`create`].
+/// The steps that replace the whole table without reading it first. The new base chains are registered before the old
+/// ones are deleted; deleting is slow, see [`create`].
 pub fn renew(ruleset: &Ruleset) -> Vec<Step> {
     let mut steps = vec![table(NLM_F_CREATE, |_| {})];
     steps.extend(remove());
@@ -147,16 +147,16 @@ pub fn renew(ruleset: &Ruleset) -> Vec<Step> {
     steps
 }
 
-/// The step that removes our table, with all that is in it.
+/// The step that deletes our table with all its contents.
 pub fn remove() -> Vec<Step> {
     let named = |table: &mut Attributes| table.text(NFTA_TABLE_NAME, TABLE);
     vec![Step::new(Object::Table, NFT_MSG_DELTABLE, 0, named)]
 }
 
-/// The step that removes a table of others with all that is in it. `family` is one of `NFPROTO_…`, and `title` what a
-/// person would write.
-pub fn remove_table_of_others(family: u8, name: &str, title: &str) -> Step {
-    let object = Object::TableOfOthers(title.to_owned());
+/// The step that deletes a foreign table with all its contents. `family` is one of `NFPROTO_…`, and `title` the table
+/// as a person writes it.
+pub fn remove_foreign_table(family: u8, name: &str, title: &str) -> Step {
+    let object = Object::ForeignTable(title.to_owned());
     let named = |table: &mut Attributes| table.text(NFTA_TABLE_NAME, name);
     Step {
         family,
@@ -164,12 +164,12 @@ pub fn remove_table_of_others(family: u8, name: &str, title: &str) -> Step {
     }
 }
 
-/// The bytes of a transaction. Step `i` has the sequence number `i + 1`; the last step asks for an answer.
+/// The bytes of a transaction. Step `i` has the sequence number `i + 1`; the last step requests an acknowledgement.
 ///
-/// With a `generation`, the kernel refuses the transaction (ERESTART) where the ruleset has changed since that one.
+/// With a `generation`, the kernel refuses the transaction (ERESTART) if the ruleset has changed since then.
 ///
 /// # Errors
-/// The lengths of a step do not say how long it is.
+/// An attribute is too long.
 pub fn transaction(steps: &[Step], generation: Option<u32>) -> Result<Vec<u8>, TooLong> {
     let mut bytes = rehearsal(steps, generation)?;
     let end = steps.len() as u32 + 1;
@@ -183,11 +183,11 @@ pub fn transaction(steps: &[Step], generation: Option<u32>) -> Result<Vec<u8>, T
     Ok(bytes)
 }
 
-/// The same without its end: the kernel goes through all steps and answers, and then takes everything back
+/// The same without the end of the batch: the kernel processes all steps, answers, and then aborts the transaction
 /// (`nfnetlink_rcv_batch`, net/netfilter/nfnetlink.c).
 ///
 /// # Errors
-/// The lengths of a step do not say how long it is.
+/// An attribute is too long.
 pub fn rehearsal(steps: &[Step], generation: Option<u32>) -> Result<Vec<u8>, TooLong> {
     let attributes: usize = steps.iter().map(|step| step.attributes.as_bytes().len()).sum();
     let mut bytes = Vec::with_capacity(attributes + HEADERS_LENGTH * (steps.len() + 2) + 8);
@@ -210,13 +210,13 @@ pub fn rehearsal(steps: &[Step], generation: Option<u32>) -> Result<Vec<u8>, Too
 }
 
 pub(super) enum Kind {
-    /// What begins and ends a transaction.
+    /// The begin or end message of a batch.
     Batch(i32),
     /// `enum nf_tables_msg_types`, about tables of this family.
     NfTables { kind: i32, family: u8 },
 }
 
-/// Of a message: `struct nlmsghdr` of linux/netlink.h, and `struct nfgenmsg` of linux/netfilter/nfnetlink.h.
+/// `struct nlmsghdr` (linux/netlink.h) and `struct nfgenmsg` (linux/netfilter/nfnetlink.h) of a message.
 pub(super) const HEADERS_LENGTH: usize = 16 + 4;
 
 pub(super) fn append(
@@ -237,7 +237,7 @@ pub(super) fn append(
     bytes.extend_from_slice(&kind.to_ne_bytes());
     bytes.extend_from_slice(&(NLM_F_REQUEST | flags).to_ne_bytes());
     bytes.extend_from_slice(&sequence.to_ne_bytes());
-    bytes.extend_from_slice(&[0; 4]); // To the kernel, by whoever sends it.
+    bytes.extend_from_slice(&[0; 4]); // The port ID: zero for the kernel, and for a sender that leaves it open.
     bytes.extend_from_slice(&[family, libc::NFNETLINK_V0 as u8]);
     bytes.extend_from_slice(&resource.to_be_bytes());
     bytes.extend_from_slice(attributes);
@@ -257,7 +257,7 @@ fn timeouts(timeouts: &Timeouts) -> Step {
         object.text(NFTA_OBJ_NAME, TIMEOUTS);
         object.number(NFTA_OBJ_TYPE, NFT_OBJECT_CT_TIMEOUT);
         object.nest(NFTA_OBJ_DATA, |data| {
-            // Of either family.
+            // Both families.
             data.short(NFTA_CT_TIMEOUT_L3PROTO, NFPROTO_INET.into());
             data.bytes(NFTA_CT_TIMEOUT_L4PROTO, &[IPPROTO_TCP]);
             data.nest(NFTA_CT_TIMEOUT_DATA, |values| {
@@ -357,7 +357,7 @@ fn sets<'r>(ruleset: &'r Ruleset, wanted: impl Fn(&Set) -> bool + 'r) -> impl It
         .flat_map(|(set, id)| [self::set(set, id)].into_iter().chain(self::elements(set)))
 }
 
-/// The kernel wants an `id` for each set, unique in the transaction.
+/// The kernel requires an `id` for each set, unique in the transaction.
 fn set(set: &Set, id: u32) -> Step {
     let key = elements::key(&set.elements);
     let object = Object::Set(set.name.clone());
@@ -370,7 +370,7 @@ fn set(set: &Set, id: u32) -> Step {
         attributes.number(NFTA_SET_KEY_TYPE, key.datatype);
         attributes.number(NFTA_SET_KEY_LEN, key.length);
         if let Some(singles) = singles {
-            // The kernel takes a table of this size then, and not one that grows.
+            // With a size the kernel chooses a hash table of fixed size, not one that grows.
             attributes.nest(NFTA_SET_DESC, |set| set.number(NFTA_SET_DESC_SIZE, singles as u32));
         }
         attributes.number(NFTA_SET_ID, id);
@@ -397,7 +397,7 @@ fn elements(set: &Set) -> impl Iterator<Item = Step> {
     })
 }
 
-/// A comment on a rule, as nft keeps it.
+/// A rule comment in user data, as nft writes it.
 pub(super) fn rule_user_data(comment: &str) -> Result<Vec<u8>, TooLong> {
     user_data(RULE_COMMENT, &terminated(comment))
 }

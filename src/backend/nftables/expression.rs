@@ -1,6 +1,6 @@
-//! The expressions that rules are made of, as nf_tables takes them.
+//! Encodes rules as nf_tables expressions.
 //!
-//! They are the ones that nft itself generates, so that a listing by nft reads like the dry run.
+//! The expressions are the same as nft generates, so a listing by nft reads like the dry run.
 
 use std::net::IpAddr;
 
@@ -163,14 +163,14 @@ fn owner_is(list: &mut Attributes, key: u32, id: impl Id) {
     compare(list, NFT_CMP_EQ, &id.get().to_ne_bytes());
 }
 
-/// Interval sets compare bytes from the left, so IDs are big-endian there; the packet's is in the host's order.
+/// Interval sets compare keys bytewise, so their IDs are big-endian; the packet's ID is in host byte order.
 fn owner_is_in(list: &mut Attributes, key: u32, set: &str) {
     meta(list, key);
     host_to_network_order(list);
     is_in(list, set);
 }
 
-/// Any of these bits is set in the connection's state.
+/// Matches if any of these bits is set in the connection's state.
 fn conntrack_state(list: &mut Attributes, bits: u32) {
     const NONE: [u8; 4] = [0; 4];
     conntrack(list, NFT_CT_STATE);
@@ -212,7 +212,7 @@ fn set_conntrack(list: &mut Attributes, key: u32) {
     });
 }
 
-/// It passes over what is no new connection of TCP by itself (`nft_ct_timeout_obj_eval`, net/netfilter/nft_ct.c).
+/// The kernel itself skips everything but new TCP connections (`nft_ct_timeout_obj_eval`, net/netfilter/nft_ct.c).
 fn set_timeouts(list: &mut Attributes) {
     expression(list, "objref", |data| {
         data.number(NFTA_OBJREF_IMM_TYPE, NFT_OBJECT_CT_TIMEOUT);
@@ -277,7 +277,7 @@ fn host_to_network_order(list: &mut Attributes) {
 
 fn tproxy(list: &mut Attributes) {
     expression(list, "tproxy", |data| {
-        // Of whichever family the packet is.
+        // The family of the packet.
         data.number(NFTA_TPROXY_FAMILY, NFPROTO_UNSPEC.into());
         data.number(NFTA_TPROXY_REG_PORT, NFT_REG_1);
     });
@@ -291,7 +291,7 @@ fn redirect(list: &mut Attributes) {
     });
 }
 
-/// A value, of the kind of attribute that can hold a verdict, too.
+/// A value in the kind of attribute that can also hold a verdict.
 fn value(data: &mut Attributes, kind: u16, bytes: &[u8]) {
     data.nest(kind, |data| data.bytes(NFTA_DATA_VALUE, bytes));
 }

@@ -1,14 +1,14 @@
-//! What the rules of other tables can do to a packet, as far as their expressions tell.
+//! The effects of foreign rules on a packet, as far as their expressions are understood.
 
 use super::decode::{nested, number, text};
 use super::listing::{Expression, Listing, Rule};
 use crate::backend::iptables::PREFIX;
-use crate::drift::{BaseChain, Catch, Catching, Place};
+use crate::drift::{BaseChain, Catch, CatchEffect, Place};
 use crate::ruleset::Hook;
 use crate::types::Family;
 
-/// The base chains of a table that see packets where ours do, but for those that lead to chains of ours: where these
-/// are is a matter of comparing.
+/// The base chains of a table at the hooks that ours use, except those that jump to our chains: their position is
+/// checked by the comparison.
 pub fn base_chains(table: &str, family: Option<Family>, listing: &Listing) -> Vec<BaseChain> {
     // `enum nf_inet_hooks`, NF_DROP (linux/netfilter.h).
     const PREROUTING: u32 = 0;
@@ -31,7 +31,7 @@ pub fn base_chains(table: &str, family: Option<Family>, listing: &Listing) -> Ve
             return None;
         }
         let policy = (base.policy == DROP).then_some(Catch {
-            does: Catching::Drop,
+            effect: CatchEffect::Drop,
             rule: None,
             protocol: None,
         });
@@ -50,10 +50,10 @@ pub fn base_chains(table: &str, family: Option<Family>, listing: &Listing) -> Ve
     listing.chains.iter().filter_map(base_chain).collect()
 }
 
-/// The way through a table from one of its base chains.
+/// A traversal of a table from one of its base chains.
 struct Search<'l> {
     listing: &'l Listing,
-    /// Where it has been, or where nothing is known to be.
+    /// The chains already visited.
     seen: Vec<String>,
     catches: Vec<Catch>,
 }
@@ -66,9 +66,9 @@ impl Search<'_> {
         self.seen.push(chain.to_owned());
         let rules = self.listing.chains.get(chain).map(|chain| chain.rules.as_slice());
         for (rule, number) in rules.unwrap_or_default().iter().zip(1..) {
-            let does = rule.expressions.iter().find_map(catching);
-            self.catches.extend(does.map(|does| Catch {
-                does,
+            let effect = rule.expressions.iter().find_map(catching);
+            self.catches.extend(effect.map(|effect| Catch {
+                effect,
                 rule: Some((chain.to_owned(), number)),
                 protocol: protocol(rule),
             }));
@@ -79,7 +79,7 @@ impl Search<'_> {
     }
 }
 
-/// The verdict of an expression, and the chain that goes with it.
+/// The verdict of an expression, and its target chain if it has one.
 pub(super) fn verdict((name, attributes): &Expression) -> Option<(i32, Option<String>)> {
     // NFTA_IMMEDIATE_DATA, in it NFTA_DATA_VERDICT, in it NFTA_VERDICT_CODE and NFTA_VERDICT_CHAIN.
     let verdict = nested(attributes.get(&2).filter(|_| name == "immediate")?, 2)?;
@@ -87,45 +87,45 @@ pub(super) fn verdict((name, attributes): &Expression) -> Option<(i32, Option<St
     Some((code, nested(&verdict, 2).and_then(|name| text(&name))))
 }
 
-/// The chain that an expression leads to.
+/// The chain that an expression jumps to.
 pub(super) fn target(expression: &Expression) -> Option<String> {
     verdict(expression)?.1
 }
 
-fn catching(expression: &Expression) -> Option<Catching> {
-    // NF_DROP and NF_QUEUE, which has the number of the queue in its upper half (linux/netfilter.h).
+fn catching(expression: &Expression) -> Option<CatchEffect> {
+    // NF_DROP, and NF_QUEUE with the queue number in its upper half (linux/netfilter.h).
     const DROP: i32 = 0;
     const QUEUE: i32 = 3;
     let (name, attributes) = expression;
     Some(match name.as_str() {
         "immediate" => match verdict(expression)?.0 {
-            DROP => Catching::Drop,
-            code if code > 0 && code & 0xff == QUEUE => Catching::Queue,
+            DROP => CatchEffect::Drop,
+            code if code > 0 && code & 0xff == QUEUE => CatchEffect::Queue,
             _ => return None,
         },
-        "redir" => Catching::Redirect,
+        "redir" => CatchEffect::Redirect,
         // NFTA_NAT_TYPE is NFT_NAT_DNAT; the zero of NFT_NAT_SNAT is not listed.
-        "nat" if attributes.contains_key(&1) => Catching::Dnat,
-        "tproxy" => Catching::Tproxy,
-        "reject" => Catching::Reject,
-        "queue" => Catching::Queue,
-        "notrack" => Catching::Untrack,
-        // An extension of iptables: NFTA_TARGET_NAME and NFTA_TARGET_INFO.
+        "nat" if attributes.contains_key(&1) => CatchEffect::Dnat,
+        "tproxy" => CatchEffect::Tproxy,
+        "reject" => CatchEffect::Reject,
+        "queue" => CatchEffect::Queue,
+        "notrack" => CatchEffect::Untrack,
+        // An iptables extension: NFTA_TARGET_NAME and NFTA_TARGET_INFO.
         "target" => {
             let info = attributes.get(&3).map(Vec::as_slice).unwrap_or_default();
-            return Catching::of_target(&text(attributes.get(&1)?)?, info);
+            return CatchEffect::of_target(&text(attributes.get(&1)?)?, info);
         }
         _ => return None,
     })
 }
 
-/// The transport protocol that a rule is about, where that is one alone.
+/// The transport protocol that a rule matches, if only one.
 pub(super) fn protocol(rule: &Rule) -> Option<u8> {
     rule.expressions.windows(2).find_map(|pair| {
         let [(loads, from), (compares, with)] = pair else {
             return None;
         };
-        // NFT_META_L4PROTO; or the byte of an IPv4 or IPv6 header that says what follows.
+        // NFT_META_L4PROTO, or the protocol byte of an IPv4 or IPv6 header.
         let is_protocol = match loads.as_str() {
             "meta" => number(from, 2)? == 16,
             "payload" => number(from, 2)? == 1 && number(from, 4)? == 1 && matches!(number(from, 3)?, 6 | 9),

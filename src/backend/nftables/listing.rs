@@ -1,6 +1,6 @@
-//! What a table holds, read from nf_tables messages: those of a plan, or those that the kernel answers with.
+//! The contents of a table, read from nf_tables messages: those of a plan, or those of a dump.
 //!
-//! Both sides go through the same reading, so equal listings mean equal tables.
+//! Both go through the same code, so equal listings mean equal tables.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ pub struct Listing {
     pub(super) flags: u32,
     pub(super) chains: BTreeMap<String, Chain>,
     pub(super) sets: BTreeMap<String, Set>,
-    /// By name and type: each type has names of its own.
+    /// By name and type: names are unique for each type.
     pub(super) objects: BTreeMap<(String, u32), Object>,
 }
 
@@ -30,7 +30,7 @@ pub(super) struct Chain {
     pub(super) rules: Vec<Rule>,
 }
 
-/// Where a base chain is called; numbers as in linux/netfilter.h.
+/// The hook of a base chain; numbers as in linux/netfilter.h.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct BaseHook {
     pub(super) kind: String,
@@ -49,29 +49,29 @@ pub(super) struct Rule {
     pub(super) user_data: Vec<u8>,
 }
 
-/// An object with a name, as far as it has timeouts.
+/// A named object, as far as it is a ct timeout.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Object {
     /// `NFPROTO_…` (linux/netfilter.h).
     pub(super) family: u16,
     /// The protocol (linux/in.h).
     pub(super) protocol: u8,
-    /// The timeouts of states that have one of ours, in seconds. The kernel lists those of the others too: what its
-    /// settings said when the object was made, or what nft takes for the default.
+    /// The timeouts of the states that sidetrack sets, in seconds. The kernel lists the other states too, with the
+    /// value of its sysctl when the object was created, or nft's default.
     pub(super) timeouts: BTreeMap<u16, u32>,
 }
 
-/// A set: the type of its keys, and where its intervals begin and end.
+/// A set: the type of its keys, and the boundaries of its intervals.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Set {
     pub(super) datatype: u32,
     pub(super) flags: u32,
-    /// Sorted by key; at one key an end comes before a beginning.
+    /// Sorted by key; at the same key an end comes before a beginning.
     pub(super) boundaries: Vec<(Vec<u8>, Boundary)>,
 }
 
 impl Set {
-    /// Whether each key is in it by itself: then none of them ends an interval.
+    /// Whether the set holds single keys, not intervals.
     pub(super) fn holds_single_keys(&self) -> bool {
         self.flags == 0
     }
@@ -84,16 +84,16 @@ pub(super) enum Boundary {
 }
 
 impl Listing {
-    /// What a table holds that these steps have made from nothing.
+    /// The contents of a table that these steps create.
     pub fn of_steps(steps: &[Step]) -> Self {
         let messages = steps.iter().map(|step| (step.kind, step.attributes.as_bytes()));
-        Self::read(messages).unwrap_or_default() // Nothing of ours is cut off.
+        Self::read(messages).unwrap_or_default() // Our own messages are not truncated.
     }
 
-    /// Reads messages that create things. Others are passed over.
+    /// Reads messages that create objects; others are skipped.
     ///
     /// # Errors
-    /// An attribute is cut off.
+    /// An attribute is truncated.
     pub fn of<'m>(messages: impl IntoIterator<Item = &'m Message>) -> Result<Self, Malformed> {
         let messages = messages.into_iter();
         Self::read(messages.map(|message| (message.kind, message.attributes.as_slice())))
@@ -114,7 +114,7 @@ impl Listing {
         }
         for set in listing.sets.values_mut() {
             set.boundaries.sort_unstable();
-            // An end without a beginning: nft puts one at 0 where no interval begins there.
+            // An end without a beginning: nft adds one at 0 if no interval begins there.
             if let Some((_, Boundary::End)) = set.boundaries.first() {
                 set.boundaries.remove(0);
             }
@@ -147,7 +147,7 @@ impl Listing {
         self.sets.get(name)
     }
 
-    /// Whether both listings have a chain of this name that is called at the same place.
+    /// Whether both listings have a chain of this name with the same hook.
     pub fn chain_has_same_hook(&self, other: &Self, name: &str) -> bool {
         match (self.chains.get(name), other.chains.get(name)) {
             (Some(one), Some(other)) => one.hook == other.hook,
@@ -288,9 +288,9 @@ fn hook_and_priority(attributes: &[u8]) -> Result<(u32, i32), Malformed> {
     Ok((hook, priority))
 }
 
-/// The expressions of a rule as it would be listed.
+/// The expressions of a rule as the kernel lists them.
 pub(super) fn expressions(list: &Attributes) -> Vec<Expression> {
-    expressions_of(list.as_bytes()).unwrap_or_default() // Nothing of ours is cut off.
+    expressions_of(list.as_bytes()).unwrap_or_default() // Our own messages are not truncated.
 }
 
 fn expressions_of(list: &[u8]) -> Result<Vec<Expression>, Malformed> {
@@ -310,7 +310,7 @@ fn expression(attributes: &[u8]) -> Result<Expression, Malformed> {
     Ok((name, values))
 }
 
-/// Attributes by their numbers, without those that are zero: the kernel states some that a sender may leave out.
+/// Attributes by number, without zeros: the kernel lists some that a sender may leave out.
 fn values(expression: &str, attributes: &[u8]) -> Result<BTreeMap<u16, Vec<u8>>, Malformed> {
     let mut values = BTreeMap::new();
     for attribute in read(attributes) {
@@ -328,7 +328,7 @@ fn values(expression: &str, attributes: &[u8]) -> Result<BTreeMap<u16, Vec<u8>>,
     Ok(values)
 }
 
-/// Attributes again. The kernel does not say which of them hold others.
+/// Attributes without the nested flag, which the kernel does not set.
 fn without_flags(attributes: &[u8]) -> Result<Vec<u8>, Malformed> {
     let mut same = Attributes::default();
     for attribute in read(attributes) {

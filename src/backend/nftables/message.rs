@@ -1,4 +1,4 @@
-//! Messages of nf_tables, and what they say: which answers there are to the questions of [`super::question`].
+//! Messages that nf_tables answers the requests of [`super::request`] with.
 
 use libc::{NFNL_SUBSYS_NFTABLES, NFT_MSG_NEWCHAIN, NFT_MSG_NEWGEN, NFT_MSG_NEWSET, NFT_MSG_NEWTABLE};
 
@@ -11,7 +11,7 @@ const HEADER_LENGTH: usize = 4;
 /// A message of nf_tables.
 #[derive(Clone, Debug)]
 pub struct Message {
-    /// Which family the table is of: `NFPROTO_…` (linux/netfilter.h).
+    /// The family of the table: `NFPROTO_…` (linux/netfilter.h).
     pub family: u8,
     /// `enum nf_tables_msg_types`.
     pub(super) kind: i32,
@@ -19,10 +19,10 @@ pub struct Message {
 }
 
 impl Message {
-    /// Reads one: its type (`nlmsg_type`), and what follows the netlink header.
+    /// Reads a message from its type (`nlmsg_type`) and what follows the netlink header.
     ///
     /// # Errors
-    /// It is of another subsystem, or an attribute is cut off.
+    /// The message is of another subsystem, or an attribute is truncated.
     pub fn read(kind: u16, payload: &[u8]) -> Result<Self, Malformed> {
         let [subsystem, kind] = kind.to_be_bytes();
         let ([family, ..], attributes) = payload
@@ -37,24 +37,24 @@ impl Message {
         })
     }
 
-    /// The number of the current generation of the ruleset, where this says so.
+    /// The current generation of the ruleset, if the message holds it.
     pub fn generation(&self) -> Option<u32> {
         number(self.of(NFT_MSG_NEWGEN)?.attribute(NFTA_GEN_ID)?).ok()
     }
 
-    /// The table that this is about.
+    /// The table of the object.
     pub fn table(&self) -> Option<String> {
-        // Of everything that is in a table, this attribute names the table; and so it does of tables.
+        // This attribute names the table, in messages about a table and about anything in it.
         self.attribute(NFTA_TABLE_NAME).map(text)
     }
 
-    /// The name of the chain that this is about, if it is about one.
+    /// The name of the chain, if the message is about one.
     pub fn chain(&self) -> Option<String> {
         self.of(NFT_MSG_NEWCHAIN)?.attribute(NFTA_CHAIN_NAME).map(text)
     }
 
-    /// Whether this is a base chain that does nothing to any packet, and that nothing refers to: without rules, and with the
-    /// policy to accept.
+    /// Whether this is a base chain without effect and without references: it has no rules, and the policy is to
+    /// accept.
     pub fn is_empty_base_chain(&self) -> bool {
         let Some(chain) = self.of(NFT_MSG_NEWCHAIN) else {
             return false;
@@ -65,7 +65,7 @@ impl Message {
             && number(NFTA_CHAIN_POLICY) == Some(libc::NF_ACCEPT as u32)
     }
 
-    /// Whether this is a chain that drops what arrives for this host unless a rule accepts it.
+    /// Whether this is an input chain with policy drop.
     pub fn drops_input(&self) -> bool {
         let Some(chain) = self.of(NFT_MSG_NEWCHAIN) else {
             return false;
@@ -78,13 +78,13 @@ impl Message {
         is(hook, libc::NF_INET_LOCAL_IN) && is(chain.attribute(NFTA_CHAIN_POLICY), libc::NF_DROP)
     }
 
-    /// How many chains, sets and other objects a table holds, if this is about a table.
+    /// The number of chains, sets and other objects in a table, if the message is about one.
     pub fn objects(&self) -> Option<usize> {
         let objects = self.of(NFT_MSG_NEWTABLE)?.attribute(NFTA_TABLE_USE)?;
         number(objects).ok().map(|objects| objects as usize)
     }
 
-    /// The name of the set that this is about, if it is about one.
+    /// The name of the set, if the message is about one.
     pub fn set(&self) -> Option<String> {
         self.of(NFT_MSG_NEWSET)?.attribute(NFTA_SET_NAME).map(text)
     }

@@ -1,4 +1,4 @@
-//! Which kernel module is missing, where the kernel has refused a step for a type that it does not know.
+//! Finds the missing kernel module after the kernel refused a step for a type that it does not know.
 
 use libc::{NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFT_MSG_NEWSET};
 
@@ -6,8 +6,8 @@ use super::attributes::{find, read, text};
 use super::encode::{HEADERS_LENGTH, Step};
 use super::uapi::*;
 
-/// The modules that a step may have been refused for; the one, where the kernel says at which byte of the message.
-/// Empty where none of those that it needs can be missing by itself.
+/// The modules whose absence may have caused the refusal; only one if the kernel reported the byte offset in the
+/// message. Empty if the step needs no separate module.
 pub fn modules(step: &Step, offset: Option<u32>) -> Vec<&'static str> {
     let attributes = step.attributes.as_bytes();
     match step.kind {
@@ -21,16 +21,16 @@ pub fn modules(step: &Step, offset: Option<u32>) -> Vec<&'static str> {
             let at = |part: &[u8]| part.as_ptr() as usize - attributes.as_ptr() as usize;
             let offset = offset.and_then(|offset| (offset as usize).checked_sub(HEADERS_LENGTH));
             let expressions = read(list).flatten().filter_map(|(_, expression)| {
-                // The kernel tells where the header of the expression is, or something in it.
-                let refused = at(expression) - HEADER..at(expression) + expression.len();
-                let told = offset.is_some_and(|offset| refused.contains(&offset));
-                Some((told, module(&text(find(expression, NFTA_EXPR_NAME)?))?))
+                // The offset is that of the expression's header, or of something in it.
+                let refused = at(expression) - HEADER_LENGTH..at(expression) + expression.len();
+                let reported = offset.is_some_and(|offset| refused.contains(&offset));
+                Some((reported, module(&text(find(expression, NFTA_EXPR_NAME)?))?))
             });
             let all: Vec<(bool, &str)> = expressions.collect();
-            let any_told = all.iter().any(|(told, _)| *told);
+            let any_reported = all.iter().any(|(reported, _)| *reported);
             let mut modules: Vec<&str> = Vec::new();
-            for (told, module) in all {
-                if told == any_told && !modules.contains(&module) {
+            for (reported, module) in all {
+                if reported == any_reported && !modules.contains(&module) {
                     modules.push(module);
                 }
             }
@@ -40,10 +40,10 @@ pub fn modules(step: &Step, offset: Option<u32>) -> Vec<&'static str> {
     }
 }
 
-/// The length of an attribute's header.
-const HEADER: usize = 4;
+/// Length of an attribute's header in bytes.
+const HEADER_LENGTH: usize = 4;
 
-/// The module of an expression that is none of nf_tables itself.
+/// The module of an expression that nf_tables itself does not have.
 fn module(expression: &str) -> Option<&'static str> {
     Some(match expression {
         "redir" => "nft_redir",
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn the_module_of_what_a_step_has_is_named_and_no_other() {
+    fn only_modules_that_a_step_needs_are_named() {
         let steps = steps();
         let of = |object: &str| {
             let step = steps.iter().find(|step| step.object.to_string().contains(object));
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_says_by_a_place_which_of_several_it_lacks() {
+    fn error_offset_selects_the_missing_module() {
         let steps = steps();
         for step in &steps {
             let attributes = step.attributes.as_bytes();

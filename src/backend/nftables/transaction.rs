@@ -1,66 +1,66 @@
-//! The nftables backend: reads and writes our table over netlink, a transaction at a time.
+//! The nftables backend: reads and writes our table over netlink, each change in one transaction.
 
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 use thiserror::Error;
 
-use super::question::Question;
-use super::{Listing, Malformed, Message, Object, Step, TooLong, encode, missing, question};
+use super::request::Request;
+use super::{Listing, Malformed, Message, Object, Step, TooLong, encode, missing, request};
 use crate::backend::{Change, KernelError, Rules};
 use crate::drift::{Difference, Subject};
 use crate::linux::netlink::{ATTEMPTS, Answer, NetlinkError, Refusal, Socket, attempts};
 use crate::ruleset::{Installed, Ruleset, TABLE};
 use crate::types::Family;
 
-/// How often what is installed is compared with what is wanted, before it is simply put in place.
-const CAREFUL_ATTEMPTS: usize = 8;
+/// Attempts to update the table by comparison, before it is replaced without reading it.
+const MAX_COMPARE_ATTEMPTS: usize = 8;
 
-/// What nf_tables could not do.
+/// An error of the nftables backend.
 #[derive(Debug, Error)]
 pub enum NftablesError {
-    /// We may not.
+    /// Permission denied.
     #[error("the kernel does not allow access to nf_tables here ({0})")]
     NotPermitted(Refusal),
-    /// The kernel cannot.
+    /// The kernel lacks a feature.
     #[error(
         "this kernel cannot do {what} ({refusal}). Load or build the module {module}, \
          or use --backend iptables-legacy where iptables has NAT"
     )]
     Unsupported {
-        /// What is missing.
+        /// The missing feature.
         what: String,
-        /// The module that has it.
+        /// The kernel module that provides it.
         module: String,
-        /// How the kernel said so.
+        /// The kernel's refusal.
         refusal: Refusal,
     },
-    /// The kernel refused a part of the transaction. Nothing was changed.
+    /// The kernel refused a step of the transaction. Nothing changed.
     #[error("the kernel refused {object}: {refusal}; nothing was changed")]
     Refused {
-        /// The part.
+        /// The object of the step.
         object: Object,
-        /// Why.
+        /// The kernel's refusal.
         refusal: Refusal,
     },
-    /// The answer to a transaction was lost, and it could not be found out whether the kernel has carried it out.
+    /// The acknowledgement of a transaction was lost, and reading back did not show whether the kernel committed it.
     #[error(
-        "the kernel's answer to a transaction of nf_tables was lost ({0}), so our rules may be the old or the new ones, \
-         whole. Run sidetrack again: it looks what is there, and does what is missing"
+        "the acknowledgement of an nf_tables transaction was lost ({0}): either the old or the new rules are in force, \
+         never a mix. Run sidetrack again: it reads the rules and completes them"
     )]
     Unanswered(#[source] NetlinkError),
-    /// Others kept changing the ruleset.
+    /// Other processes kept changing the ruleset.
     #[error(
-        "other programs changed the nftables ruleset during each of {ATTEMPTS} attempts to read it. \
+        "other processes changed the nftables ruleset during each of {ATTEMPTS} attempts to read it. \
          Try again when they are done"
     )]
     Busy,
-    /// The conversation itself failed.
-    #[error("speaking to nf_tables: {0}")]
+    /// The netlink exchange failed.
+    #[error("nf_tables request failed: {0}")]
     Netlink(#[from] NetlinkError),
 }
 
 impl NftablesError {
-    /// The kernel's error number, where it has refused a part of a transaction.
+    /// The kernel's error number, if it refused a step of a transaction.
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Self::Refused { refusal, .. } => Some(refusal.errno),
@@ -68,17 +68,17 @@ impl NftablesError {
         }
     }
 
-    /// Whether a transaction was refused because the ruleset has changed since it was read.
-    pub(super) fn is_of_another_generation(&self) -> bool {
+    /// Whether the kernel refused a transaction because the ruleset has changed since it was read.
+    pub(super) fn is_stale_generation(&self) -> bool {
         matches!(self, Self::Netlink(NetlinkError::Refused(refusal)) if refusal.errno == Errno::ERESTART)
     }
 
-    /// Whether what was asked about is not there.
-    fn is_about_nothing(&self) -> bool {
+    /// Whether the object of a request does not exist.
+    fn is_not_found(&self) -> bool {
         matches!(self, Self::Netlink(NetlinkError::Refused(refusal)) if refusal.errno == Errno::ENOENT)
     }
 
-    /// Whether the kernel has all but the objects that hold timeouts.
+    /// Whether the kernel lacks nothing but ct timeout objects.
     pub fn lacks_timeouts(&self) -> bool {
         matches!(
             self,
@@ -102,7 +102,7 @@ pub struct Nftables {
 }
 
 impl Nftables {
-    /// Opens the conversation. This changes nothing, and needs no privilege.
+    /// Opens a netlink socket. This changes nothing and needs no privilege.
     ///
     /// # Errors
     /// The kernel has no netfilter netlink.
@@ -120,17 +120,17 @@ impl Nftables {
         }
     }
 
-    /// The conversation over this socket.
+    /// Uses this socket.
     pub fn over(socket: Socket) -> Self {
         Self { socket }
     }
 
-    /// Makes our table hold exactly `ruleset`, in one transaction; sends none where it does already.
+    /// Makes our table hold exactly `ruleset` in one transaction; sends none if it does already.
     ///
-    /// `installed` says whether our table was seen before. It saves a conversation and need not be right.
+    /// `installed`: the observation found our table. It saves a request and need not be right.
     ///
     /// # Errors
-    /// The kernel cannot or may not; then nothing was changed. The one exception is [`NftablesError::Unanswered`].
+    /// Writing failed or is not permitted. Nothing changed, except with [`NftablesError::Unanswered`].
     pub fn apply(&mut self, ruleset: &Ruleset, installed: bool) -> Result<Change, NftablesError> {
         let mut unanswered = None;
         match self.try_apply(ruleset, installed, &mut unanswered) {
@@ -139,8 +139,8 @@ impl Nftables {
         }
     }
 
-    /// The same. A transaction whose answer was lost is left in `unanswered`, with what it has done if it has done
-    /// anything: the next look at the table tells.
+    /// The same. A transaction whose acknowledgement was lost is stored in `unanswered`, with the change it makes if it
+    /// was committed: the next read of the table shows that.
     fn try_apply(
         &mut self,
         ruleset: &Ruleset,
@@ -151,17 +151,17 @@ impl Nftables {
         if !installed {
             match self.commit(&steps, None) {
                 Ok(()) => return Ok(Change::Created),
-                // Any other step that finds its object there would be a mistake.
+                // For any other step, an existing object would be a bug.
                 Err(NftablesError::Refused {
                     object: Object::Table,
                     refusal,
-                }) if refusal.errno == Errno::EEXIST => tracing::debug!("our table appeared meanwhile"),
+                }) if refusal.errno == Errno::EEXIST => tracing::debug!("another process created our table meanwhile"),
                 Err(NftablesError::Unanswered(lost)) => *unanswered = Some((Change::Created, lost)),
                 Err(error) => return Err(error),
             }
         }
         let planned = Listing::of_steps(&steps);
-        for attempt in attempts().take(CAREFUL_ATTEMPTS) {
+        for attempt in attempts().take(MAX_COMPARE_ATTEMPTS) {
             let (generation, present) = match self.read() {
                 Err(NftablesError::Netlink(NetlinkError::Interrupted)) => continue,
                 read => read?,
@@ -169,40 +169,40 @@ impl Nftables {
             if present == planned {
                 return Ok(unanswered.take().map_or(Change::Unchanged, |(change, _)| change));
             }
-            *unanswered = None; // It was not carried out.
+            *unanswered = None; // It was not committed.
             match self.commit(&encode::replace(ruleset, &planned, &present), Some(generation)) {
                 Ok(()) => return Ok(Change::Replaced),
-                Err(error) if error.is_of_another_generation() => {
-                    tracing::debug!(attempt, "another program changed the ruleset; reading it again");
+                Err(error) if error.is_stale_generation() => {
+                    tracing::debug!(attempt, "another process changed the ruleset; reading it again");
                 }
                 Err(NftablesError::Unanswered(lost)) => *unanswered = Some((Change::Replaced, lost)),
                 Err(error) => return Err(error),
             }
         }
-        tracing::debug!("other programs keep changing the ruleset; putting ours in place without having looked");
+        tracing::debug!("other processes keep changing the ruleset; replacing our table without reading it");
         self.renew(ruleset)?;
         Ok(Change::Replaced)
     }
 
-    /// Puts `ruleset` in the place of whatever our table holds, in one transaction, which nobody can disturb.
+    /// Replaces our table with `ruleset` without reading it, in one transaction that no other process can interrupt.
     ///
     /// # Errors
-    /// The kernel cannot or may not; then nothing was changed. The one exception is [`NftablesError::Unanswered`].
+    /// Writing failed or is not permitted. Nothing changed, except with [`NftablesError::Unanswered`].
     pub fn renew(&mut self, ruleset: &Ruleset) -> Result<(), NftablesError> {
         self.commit(&encode::renew(ruleset), None)
     }
 
-    /// How what our table holds differs from `ruleset`.
+    /// The differences of our table from `ruleset`.
     ///
     /// # Errors
-    /// It could not be read.
+    /// Reading failed.
     pub fn differences(&mut self, ruleset: &Ruleset) -> Result<Vec<Difference>, NftablesError> {
         let planned = Listing::of_steps(&encode::create(ruleset));
         let present = self.listing()?;
         if present == planned {
             return Ok(Vec::new());
         }
-        // Rules without timeouts are all that there can be on a kernel that has none.
+        // A kernel without ct timeout objects can only hold rules without timeouts.
         let without = ruleset.without_timeouts();
         if present == Listing::of_steps(&encode::create(&without)) && self.lacks_timeouts(ruleset)? {
             return Ok(Vec::new());
@@ -213,15 +213,15 @@ impl Nftables {
         Ok(planned.compare_unequal(&present, Subject::Table { table }))
     }
 
-    /// What our table holds, as rules; nothing where there is no table of ours.
+    /// The rules of our table; none if it does not exist.
     ///
     /// # Errors
-    /// It could not be read.
+    /// Reading failed.
     pub fn installed(&mut self) -> Result<Installed, NftablesError> {
         Ok(super::decode(&self.listing()?))
     }
 
-    /// Whether the kernel has no objects for the timeouts of these rules. Changes nothing.
+    /// Whether the kernel lacks ct timeout objects for these rules. Changes nothing.
     fn lacks_timeouts(&mut self, ruleset: &Ruleset) -> Result<bool, NftablesError> {
         let Some(timeouts) = &ruleset.timeouts else {
             return Ok(false);
@@ -235,22 +235,22 @@ impl Nftables {
     }
 
     fn listing(&mut self) -> Result<Listing, NftablesError> {
-        let (_, present) = undisturbed(|| self.read())?;
+        let (_, present) = retry_interrupted(|| self.read())?;
         Ok(present)
     }
 
-    /// Asks the kernel the least that nf_tables can be asked.
+    /// Checks that nf_tables answers, with its cheapest request.
     ///
     /// # Errors
-    /// There is no nf_tables, or we may not use it.
-    pub fn answers(&mut self) -> Result<(), NftablesError> {
+    /// The kernel has no nf_tables, or does not permit using it.
+    pub fn check_available(&mut self) -> Result<(), NftablesError> {
         self.generation().map(drop)
     }
 
     /// Removes our table. Returns whether there was one.
     ///
     /// # Errors
-    /// The kernel cannot or may not; or [`NftablesError::Unanswered`].
+    /// Removing failed or is not permitted; or [`NftablesError::Unanswered`].
     pub fn remove(&mut self) -> Result<bool, NftablesError> {
         let mut unanswered = None;
         for _ in attempts() {
@@ -264,30 +264,30 @@ impl Nftables {
         Err(unanswered.map_or(NftablesError::Busy, NftablesError::Unanswered))
     }
 
-    /// What our table holds, and of which generation of the ruleset that is. It takes several questions; where the
-    /// ruleset changes between them, the answers do not belong together, and the reading was interrupted.
+    /// The contents of our table, and the generation of the ruleset. Reading takes several requests; if the ruleset
+    /// changes between them, the answers are inconsistent, and the read counts as interrupted.
     fn read(&mut self) -> Result<(u32, Listing), NftablesError> {
         let generation = self.generation()?;
-        let tables = self.dump(question::tables())?;
-        let chains = self.dump(question::chains())?;
+        let tables = self.dump(request::tables())?;
+        let chains = self.dump(request::chains())?;
         let mut messages: Vec<Message> = tables.into_iter().chain(chains).collect();
         messages.retain(|message| message.table().is_some_and(|table| table == TABLE));
-        messages.extend(self.dump(question::rules(TABLE))?);
-        // Of all tables, where the kernel does not take the table's name for a condition.
-        let mut objects = self.dump(question::objects(TABLE))?;
+        messages.extend(self.dump(request::rules(TABLE))?);
+        // Old kernels ignore the table's name in this request and list the objects of all tables.
+        let mut objects = self.dump(request::objects(TABLE))?;
         objects.retain(|message| message.table().is_some_and(|table| table == TABLE));
         messages.extend(objects);
-        let sets = match self.dump(question::sets(TABLE)) {
-            // The kernel says so where there is no such table; then there are no sets either.
-            Err(error) if error.is_about_nothing() => Vec::new(),
+        let sets = match self.dump(request::sets(TABLE)) {
+            // The kernel answers so if the table does not exist; then there are no sets either.
+            Err(error) if error.is_not_found() => Vec::new(),
             sets => sets?,
         };
         let names: Vec<String> = sets.iter().filter_map(Message::set).collect();
         messages.extend(sets);
         for name in names {
-            messages.extend(match self.dump(question::elements(TABLE, &name)) {
-                // Somebody has removed the set since the sets were listed.
-                Err(error) if error.is_about_nothing() => {
+            messages.extend(match self.dump(request::elements(TABLE, &name)) {
+                // Another process removed the set after the sets were listed.
+                Err(error) if error.is_not_found() => {
                     return Err(NetlinkError::Interrupted.into());
                 }
                 elements => elements?,
@@ -300,9 +300,9 @@ impl Nftables {
         Ok((generation, listing))
     }
 
-    /// The number of the current generation of the ruleset. It changes with every transaction of anybody.
+    /// The current generation of the ruleset. Every transaction of any process changes it.
     pub(super) fn generation(&mut self) -> Result<u32, NftablesError> {
-        self.socket.send(question::generation()?)?;
+        self.socket.send(request::generation()?)?;
         for answer in self.socket.receive()? {
             match answer {
                 Answer::Message { kind, payload, .. } => {
@@ -319,8 +319,8 @@ impl Nftables {
         Err(NetlinkError::Malformed("no generation of the ruleset".to_owned()).into())
     }
 
-    pub(super) fn dump(&mut self, question: Question) -> Result<Vec<Message>, NftablesError> {
-        match self.socket.dump(&question?) {
+    pub(super) fn dump(&mut self, request: Request) -> Result<Vec<Message>, NftablesError> {
+        match self.socket.dump(&request?) {
             Ok(answers) => answers
                 .iter()
                 .map(|(kind, payload)| read_message(*kind, payload))
@@ -330,10 +330,10 @@ impl Nftables {
         }
     }
 
-    /// Sends a transaction and reads its answer.
+    /// Sends a transaction and reads its acknowledgement.
     ///
     /// # Errors
-    /// The kernel has not carried it out; or [`NftablesError::Unanswered`].
+    /// The kernel did not commit it; or [`NftablesError::Unanswered`].
     pub(super) fn commit(&mut self, steps: &[Step], generation: Option<u32>) -> Result<(), NftablesError> {
         let bytes = encode::transaction(steps, generation)?;
         tracing::debug!(
@@ -349,9 +349,9 @@ impl Nftables {
         let mut failure = None;
         let mut answered = false;
         loop {
-            // All answers are there when the send returns; the one to the last step comes last.
+            // All answers are queued when the send returns; the one to the last step comes last.
             let answers = match self.socket.receive() {
-                // One error is enough: nothing was changed.
+                // One error is enough: nothing changed.
                 Err(_) if failure.is_some() => break,
                 answers => answers.map_err(NftablesError::Unanswered)?,
             };
@@ -371,16 +371,16 @@ impl Nftables {
                 }
             }
             if failure.is_none() && answered {
-                return Ok(()); // Only the last step asks for an answer.
+                return Ok(()); // Only the last step requests an acknowledgement.
             }
         }
-        let no_answer = || NftablesError::Unanswered(NetlinkError::Malformed("there is none".to_owned()));
+        let no_answer = || NftablesError::Unanswered(NetlinkError::Malformed("no acknowledgement".to_owned()));
         Err(failure.unwrap_or_else(no_answer))
     }
 }
 
-/// What `read` gives once nobody disturbs it.
-pub(super) fn undisturbed<T>(mut read: impl FnMut() -> Result<T, NftablesError>) -> Result<T, NftablesError> {
+/// Repeats `read` until no change to the ruleset interrupts it.
+pub(super) fn retry_interrupted<T>(mut read: impl FnMut() -> Result<T, NftablesError>) -> Result<T, NftablesError> {
     for _ in attempts() {
         match read() {
             Err(NftablesError::Netlink(NetlinkError::Interrupted)) => {}
@@ -390,7 +390,7 @@ pub(super) fn undisturbed<T>(mut read: impl FnMut() -> Result<T, NftablesError>)
     Err(NftablesError::Busy)
 }
 
-/// Puts a refusal into words. An error of no step in particular is about the transaction as a whole.
+/// The error for a refusal. Without a step, it is about the transaction as a whole.
 fn refused(refusal: Refusal, step: Option<&Step>) -> NftablesError {
     let unsupported = |what: String, module: String, refusal| NftablesError::Unsupported { what, module, refusal };
     let (errno, object) = (refusal.errno, step.map(|step| &step.object));
@@ -407,7 +407,7 @@ fn refused(refusal: Refusal, step: Option<&Step>) -> NftablesError {
         }
         _ => {}
     }
-    // The kernel asks for the module of a type by itself; that it is still missing shows here.
+    // The kernel loads the module of a type by itself; here it did not find one.
     if let (Errno::ENOENT | Errno::EOPNOTSUPP, Some(step)) = (errno, step) {
         let offset = refusal.explanation.as_ref().and_then(|explanation| explanation.offset);
         let modules = missing::modules(step, offset);

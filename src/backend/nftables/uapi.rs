@@ -1,4 +1,5 @@
-//! Numbers of the kernel's interface (linux/netfilter/nf_tables.h, linux/netfilter/nfnetlink.h), by the kernel's names.
+//! Constants of the kernel's user API (linux/netfilter/nf_tables.h, linux/netfilter/nfnetlink.h), by the kernel's
+//! names.
 
 /// `enum nfnl_batch_attributes`.
 pub const NFNL_BATCH_GENID: u16 = 1;
@@ -196,5 +197,5 @@ pub const NF_CT_STATE_INVALID: u32 = 1;
 pub const NF_CT_STATE_ESTABLISHED: u32 = 2;
 pub const NF_CT_STATE_RELATED: u32 = 4;
 
-/// That a port is given (linux/netfilter/nf_nat.h).
+/// The range gives a port (linux/netfilter/nf_nat.h).
 pub const NF_NAT_RANGE_PROTO_SPECIFIED: u32 = 2;

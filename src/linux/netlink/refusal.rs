@@ -1,33 +1,34 @@
-//! Why the kernel refused a request: its error number, and what it says besides (`NETLINK_EXT_ACK`, netlink(7)).
+//! Refusals of the kernel: the error number, and its extended explanation (`NETLINK_EXT_ACK`, netlink(7)).
 
 use std::fmt;
 
 use netlink_packet_core::{NLA_TYPE_MASK, NlasIterator};
 use nix::errno::Errno;
 
-/// A refusal in the kernel's own words. Older kernels, and many requests, have no more than a number.
+/// A refusal of the kernel. Older kernels, and many requests, have no more than a number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The error number.
     pub errno: Errno,
-    /// What the kernel says besides, where it says anything.
+    /// The kernel's explanation, if it gives one.
     pub explanation: Option<Box<Explanation>>,
 }
 
 /// `enum nlmsgerr_attrs` (linux/netlink.h).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Explanation {
-    /// The reason, as a text.
+    /// The reason as text.
     pub message: Option<String>,
-    /// Where the attribute is that the kernel did not take, in bytes from the beginning of the request.
+    /// Offset of the refused attribute, in bytes from the beginning of the request.
     pub offset: Option<u32>,
-    /// What it would take there.
+    /// The values that the kernel accepts there.
     pub policy: Option<Policy>,
     /// The type of an attribute that is missing.
     pub missing: Option<u32>,
 }
 
-/// What the kernel would take (`enum netlink_policy_type_attr`, linux/netlink.h): bounds of a number, or of a length.
+/// The values that the kernel accepts (`enum netlink_policy_type_attr`, linux/netlink.h): bounds of a number, or of a
+/// length.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     /// The smallest and the largest number.
@@ -60,7 +61,7 @@ impl fmt::Display for Refusal {
             missing,
         } = &**explanation;
         if let Some(message) = message {
-            // The kernel's text goes to terminals and logs.
+            // Quoted, since the kernel's text goes to terminals and logs.
             write!(f, ", {:?}", message)?;
         }
         if let Some(offset) = offset {
@@ -87,14 +88,14 @@ fn bounds<N: fmt::Display>(f: &mut fmt::Formatter<'_>, what: &str, [least, most]
     Ok(())
 }
 
-/// The flags of an acknowledgement: the request is not repeated; attributes follow (linux/netlink.h).
+/// Flags of an acknowledgement: it does not contain the request; attributes follow (linux/netlink.h).
 const NLM_F_CAPPED: u16 = 0x100;
 const NLM_F_ACK_TLVS: u16 = 0x200;
 
 /// The length of `struct nlmsghdr`.
-const HEADER: usize = 16;
+const HEADER_LENGTH: usize = 16;
 
-/// What the payload of an error, or of the end of a list (`done`), says after the number.
+/// The explanation after the number in the payload of an error, or of the end of a dump (`done`).
 pub fn explanation(flags: u16, done: bool, payload: &[u8]) -> Option<Box<Explanation>> {
     const NUMBER: usize = 4;
     if flags & NLM_F_ACK_TLVS == 0 {
@@ -102,7 +103,7 @@ pub fn explanation(flags: u16, done: bool, payload: &[u8]) -> Option<Box<Explana
     }
     let repeated = match payload.get(NUMBER..)?.first_chunk() {
         _ if done => 0,
-        Some(_) if flags & NLM_F_CAPPED != 0 => HEADER,
+        Some(_) if flags & NLM_F_CAPPED != 0 => HEADER_LENGTH,
         Some(length) => (u32::from_ne_bytes(*length) as usize).checked_next_multiple_of(4)?,
         None => return None,
     };
@@ -138,7 +139,7 @@ fn policy(bytes: &[u8]) -> Policy {
     policy
 }
 
-/// Attributes up to the first one that is cut off.
+/// Attributes up to the first truncated one.
 fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, Vec<u8>)> {
     let attributes = NlasIterator::new(bytes).map_while(Result::ok);
     attributes.map(|attribute| (attribute.kind() & NLA_TYPE_MASK, attribute.value().to_vec()))
@@ -181,7 +182,7 @@ mod tests {
                         7, number at least 1, number at most 9, length at most 16";
 
     #[test]
-    fn the_kernels_reason_is_read_after_the_request_or_without_it() {
+    fn explanation_is_read_with_or_without_the_request() {
         let mut request = 22_u32.to_ne_bytes().to_vec();
         request.resize(24, 0);
         for (flags, done, repeated) in [
@@ -200,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_off_or_was_not_said_is_no_reason() {
+    fn missing_or_truncated_explanation_is_ignored() {
         let payload = [&(-22_i32).to_ne_bytes()[..], &[0xff; 16], &said()].concat();
         assert_eq!(explanation(0, false, &payload), None);
         assert_eq!(explanation(NLM_F_ACK_TLVS, false, &payload), None);

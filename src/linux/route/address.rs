@@ -11,24 +11,24 @@ use super::{LOOPBACK_INDEX, NetlinkError, Route, RouteError, malformed, request}
 use crate::facts::{Facts, Ipv6, UsableAddresses};
 use crate::plan::{LOOPBACK_ADDRESS_METRIC, PASSTHROUGH_V6};
 
-/// Addresses that may turn out to be another host's too (RFC 4862).
+/// Flags of addresses that are not usable yet or at all, by duplicate address detection (RFC 4862).
 const NOT_IN_USE: AddressHeaderFlags = AddressHeaderFlags::Tentative.union(AddressHeaderFlags::Dadfailed);
 
-/// What the loopback interface is like.
+/// The state of the loopback interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loopback {
-    /// Whether it is up. Redirected connections of local processes travel over it.
+    /// Whether it is up. Redirected connections of local processes pass over it.
     pub up: bool,
-    /// What the namespace can do with IPv6.
+    /// The IPv6 support of the namespace.
     pub ipv6: Ipv6,
-    /// Which families the namespace has addresses of.
+    /// The families of which the namespace has usable addresses.
     pub addresses: UsableAddresses,
-    /// The addresses on it that we put there.
-    pub our_addresses: Vec<Ipv6Addr>,
+    /// The addresses on it that sidetrack added.
+    pub own_addresses: Vec<Ipv6Addr>,
 }
 
 impl Loopback {
-    /// The facts that this observation gives, with the name servers that count in this namespace.
+    /// The facts of this observation, with the name servers of this namespace.
     pub fn facts(&self, resolvers: Vec<IpAddr>) -> Facts {
         Facts {
             ipv6: self.ipv6,
@@ -39,12 +39,12 @@ impl Loopback {
 }
 
 impl Route {
-    /// Observes the loopback interface, and whether others have IPv6 addresses. Changes nothing.
+    /// Observes the loopback interface, and whether other interfaces have IPv6 addresses, read-only.
     ///
     /// # Errors
     /// The kernel did not answer as it should.
     pub fn loopback(&mut self) -> Result<Loopback, RouteError> {
-        // One datagram asks for both.
+        // One datagram requests both.
         let link = LinkRequest::about(LOOPBACK_INDEX);
         let requests = [
             request(libc::RTM_GETLINK, 0, &link)?,
@@ -74,12 +74,12 @@ impl Route {
             up,
             ipv6,
             addresses: usable(addresses.iter().filter_map(ip)),
-            our_addresses: addresses.iter().filter_map(ours).collect(),
+            own_addresses: addresses.iter().filter_map(own_address).collect(),
         })
     }
 
-    /// The addresses of this host that others could reach: neither loopback nor link-local ones, nor any that are not
-    /// in use yet.
+    /// The addresses of this host that other hosts can reach: neither loopback nor link-local ones, nor any that are
+    /// not in use yet.
     ///
     /// # Errors
     /// The kernel did not answer as it should.
@@ -91,9 +91,9 @@ impl Route {
         Ok(in_use.filter_map(local).filter(|address| is_usable(*address)).collect())
     }
 
-    /// The addresses on the loopback interface that we put there.
-    pub(super) fn our_addresses(&mut self) -> Result<Vec<Ipv6Addr>, RouteError> {
-        Ok(self.addresses()?.iter().filter_map(ours).collect())
+    /// The addresses on the loopback interface that sidetrack added.
+    pub(super) fn own_addresses(&mut self) -> Result<Vec<Ipv6Addr>, RouteError> {
+        Ok(self.addresses()?.iter().filter_map(own_address).collect())
     }
 
     fn addresses(&mut self) -> Result<Vec<AddressMessage>, RouteError> {
@@ -105,7 +105,7 @@ impl Route {
     }
 }
 
-/// Whether the interface is up, and whether it takes IPv6 addresses (`None`: the kernel has no IPv6).
+/// Whether the interface is up, and whether it accepts IPv6 addresses (`None`: the kernel has no IPv6).
 fn parse_link(payload: &[u8]) -> Result<(bool, Option<bool>), NetlinkError> {
     let attributes = payload.get(LINK_HEADER..).unwrap_or_default();
     Ok((has_flag(payload, libc::IFF_UP)?, ipv6_enabled(attributes)))
@@ -115,8 +115,8 @@ fn address(payload: &[u8]) -> Result<AddressMessage, NetlinkError> {
     AddressMessage::parse(payload).map_err(malformed)
 }
 
-/// An address of the loopback interface, known for ours by its metric. Nobody else can have it, so it is in use at
-/// once, without the detection of duplicates.
+/// An address of the loopback interface, marked as ours by its metric. No other host can have it, so it is usable at
+/// once, without duplicate address detection.
 pub fn message(address: Ipv6Addr) -> AddressMessage {
     let mut message = AddressMessage::default();
     message.header.family = AddressFamily::Inet6;
@@ -130,7 +130,7 @@ pub fn message(address: Ipv6Addr) -> AddressMessage {
     message
 }
 
-fn ours(message: &AddressMessage) -> Option<Ipv6Addr> {
+fn own_address(message: &AddressMessage) -> Option<Ipv6Addr> {
     let marked = AddressAttribute::RoutePriority(LOOPBACK_ADDRESS_METRIC);
     if message.header.index != LOOPBACK_INDEX || !message.attributes.contains(&marked) {
         return None;
@@ -148,7 +148,7 @@ fn ip(message: &AddressMessage) -> Option<IpAddr> {
     })
 }
 
-/// The host's own address: at a link from point to point, the other one is that of the other end.
+/// The host's own address: on a point-to-point link, the other one is that of the peer.
 fn local(message: &AddressMessage) -> Option<IpAddr> {
     let mut attributes = message.attributes.iter();
     let local = attributes.find_map(|attribute| match attribute {
@@ -169,8 +169,8 @@ fn usable(addresses: impl Iterator<Item = IpAddr>) -> UsableAddresses {
             IpAddr::V6(_) => usable.v6 = true,
         }
     }
-    // To Istio, whose rules alone depend on this, ::6 is an address like any other. Where it is the only one, somebody
-    // has redirected IPv6 here.
+    // Only Istio's rules depend on this, and Istio counts ::6 like any other address. If it is the only one, IPv6 was
+    // already redirected here.
     usable.v6 |= passthrough && !usable.v4;
     usable
 }
@@ -178,13 +178,13 @@ fn usable(addresses: impl Iterator<Item = IpAddr>) -> UsableAddresses {
 fn is_usable(address: IpAddr) -> bool {
     let beyond_link = match address {
         IpAddr::V4(address) => !address.is_link_local(),
-        // ::6 is not loopback by the book, but it is ours.
+        // By the RFCs ::6 is not a loopback address, but sidetrack and Istio use it as one.
         IpAddr::V6(address) => !address.is_unicast_link_local() && address != PASSTHROUGH_V6,
     };
     beyond_link && !address.is_loopback()
 }
 
-/// Looks for `disable_ipv6` among the attributes of a link: IFLA_AF_SPEC, in it AF_INET6, in it IFLA_INET6_CONF, an
+/// Reads `disable_ipv6` from the attributes of a link: IFLA_AF_SPEC, in it AF_INET6, in it IFLA_INET6_CONF, an
 /// array of 32-bit numbers (linux/if_link.h, linux/ipv6.h).
 fn ipv6_enabled(attributes: &[u8]) -> Option<bool> {
     const IFLA_INET6_CONF: u16 = 2;

@@ -1,6 +1,6 @@
-//! Links and routes in general: the pair of interfaces that joins two namespaces (veth(4)), and where routes lead.
+//! Links and routes: the pair of interfaces that connects two namespaces (veth(4)), and the destinations of routes.
 //!
-//! The messages about links are written by hand: the crate that has the others knows every kind of link, and would add
+//! The link messages are written by hand: the crate for the others supports every kind of link, and would add
 //! a hundred kilobytes for this one.
 
 use std::net::IpAddr;
@@ -24,7 +24,7 @@ pub const LINK_HEADER: usize = 16;
 pub struct LinkRequest(Vec<u8>);
 
 impl LinkRequest {
-    /// About the interface with this number; 0 for one that is yet to be made.
+    /// A request about the interface with this index; 0 for one that does not exist yet.
     pub fn about(index: u32) -> Self {
         Self::with_flags(index, 0)
     }
@@ -63,7 +63,7 @@ fn attributes() -> LinkRequest {
     LinkRequest(Vec::new())
 }
 
-/// Whether the header of an answer about a link has this flag.
+/// Whether the header of a link message has this flag.
 pub fn has_flag(payload: &[u8], flag: libc::c_int) -> Result<bool, NetlinkError> {
     const FLAGS: usize = 8;
     match payload.get(FLAGS..).and_then(|rest| rest.first_chunk()) {
@@ -72,14 +72,14 @@ pub fn has_flag(payload: &[u8], flag: libc::c_int) -> Result<bool, NetlinkError>
     }
 }
 
-/// What the kernel says to a change.
+/// The kernel's answer to a change.
 type Change = Result<Result<(), Refusal>, RouteError>;
 
 impl Route {
-    /// Adds a pair of interfaces, both of this name: one here, the other in `peer`. Both are down.
+    /// Adds a pair of interfaces with this name: one in this namespace, the other in `peer`. Both are down.
     ///
     /// # Errors
-    /// The conversation failed; within: the kernel refused.
+    /// The netlink exchange failed; inner error: the kernel refused.
     pub fn add_pair(&mut self, name: &str, peer: &impl AsRawFd) -> Change {
         let name = [name.as_bytes(), b"\0"].concat();
         let other = LinkRequest::about(0)
@@ -104,7 +104,7 @@ impl Route {
         self.change(libc::RTM_NEWLINK, 0, &message)
     }
 
-    /// Removes an interface; with it goes its peer.
+    /// Removes an interface and its peer.
     ///
     /// # Errors
     /// As above.
@@ -127,7 +127,7 @@ impl Route {
         Err(NetlinkError::Malformed("no interface".to_owned()).into())
     }
 
-    /// Gives an interface an address, and a route to the one at its other end. The address is in use at once.
+    /// Adds an address to an interface, and a route to the peer's address. The address is usable at once.
     ///
     /// # Errors
     /// As above.
@@ -145,7 +145,7 @@ impl Route {
         self.change(libc::RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &message)
     }
 
-    /// The destinations of all routes, of all tables and both families.
+    /// The destinations of all routes in all tables, of both families.
     ///
     /// # Errors
     /// The kernel did not answer as it should.
@@ -155,7 +155,7 @@ impl Route {
     }
 }
 
-/// The destination of a route, unless it is a default route, which has none, or another protocol's.
+/// The destination of a route; none for a default route or a route of another address family.
 fn destination(payload: &[u8]) -> Option<IpNet> {
     let route = RouteMessage::parse(payload).ok()?;
     let address = route.attributes.iter().find_map(|attribute| match attribute {

@@ -1,6 +1,6 @@
-//! What redirected packets need besides the rules, over rtnetlink(7): an address, and routing by mark.
+//! The prerequisites of redirection besides rules, over rtnetlink(7): a loopback address, and policy routing by mark.
 //!
-//! The messages are those of the crate below rtnetlink; a handful of requests needs no asynchronous runtime.
+//! The messages are those of the crate below rtnetlink; these few requests need no asynchronous runtime.
 
 mod address;
 mod link;
@@ -24,28 +24,28 @@ use crate::types::{Family, RouteTable};
 pub use address::Loopback;
 pub use shared::{ForeignRule, Sharing};
 
-/// The loopback interface is the first of any network namespace (`LOOPBACK_IFINDEX`, include/net/flow.h).
+/// Index of the loopback interface, the first of any network namespace (`LOOPBACK_IFINDEX`, include/net/flow.h).
 pub const LOOPBACK_INDEX: u32 = 1;
 
-/// What could not be done about addresses, rules of policy routing and routes.
+/// A failed operation on addresses, policy routing rules or routes.
 #[derive(Debug, Error)]
 pub enum RouteError {
-    /// We may not.
+    /// Permission denied.
     #[error("the kernel does not allow changes to addresses and routing here ({0})")]
     NotPermitted(Refusal),
-    /// IPv6 is switched off.
+    /// IPv6 is disabled.
     #[error(
-        "{what} cannot be added: IPv6 is switched off on that interface. \
+        "{what} cannot be added: IPv6 is disabled on that interface. \
          Set net.ipv6.conf.lo.disable_ipv6 to 0, or pass --ip-family ipv4 to leave IPv6 alone"
     )]
     Ipv6Off {
-        /// What was to be added.
+        /// The prerequisite to add.
         what: Prerequisite,
     },
     /// The loopback interface is down, and routes need it.
     #[error("{what} cannot be added: the loopback interface is down. Set it up (`ip link set lo up`)")]
     LoopbackDown {
-        /// What was to be added.
+        /// The prerequisite to add.
         what: Prerequisite,
     },
     /// The kernel has no policy routing.
@@ -56,12 +56,12 @@ pub enum RouteError {
     Unsupported {
         /// The family.
         family: Family,
-        /// The option of the kernel's configuration that has it.
+        /// The kernel configuration option that enables it.
         option: &'static str,
-        /// How the kernel said so.
+        /// The kernel's refusal.
         refusal: Refusal,
     },
-    /// Somebody else routes by the table that was to be ours.
+    /// The routing table has a foreign default route.
     #[error(
         "the routing table {table} has another default route for {family} already. \
          Remove that, or choose an unused table with --tproxy-route-table"
@@ -72,8 +72,8 @@ pub enum RouteError {
         /// The family of the route.
         family: Family,
     },
-    /// Somebody else uses the table that was to be ours.
-    #[error("{0}. Choose a table that nobody uses with --tproxy-route-table; `ip rule` shows which ones are used")]
+    /// A foreign rule or route uses the routing table.
+    #[error("{0}. Choose an unused table with --tproxy-route-table; `ip rule` shows the used ones")]
     TableShared(Sharing),
     /// The kernel would drop marked packets.
     #[error(
@@ -84,39 +84,39 @@ pub enum RouteError {
     /// The kernel refused.
     #[error("{what} was refused by the kernel: {refusal}")]
     Refused {
-        /// What was asked for.
+        /// The request.
         what: String,
-        /// Why.
+        /// The kernel's refusal.
         refusal: Refusal,
     },
-    /// The conversation itself failed.
-    #[error("speaking to rtnetlink: {0}")]
+    /// The netlink exchange failed.
+    #[error("rtnetlink request failed: {0}")]
     Netlink(#[from] NetlinkError),
 }
 
-/// A conversation about the network namespace that the thread was in when it was opened.
+/// An rtnetlink socket, in the network namespace of the thread that opened it.
 pub struct Route {
     socket: Socket,
 }
 
 impl Route {
-    /// Opens the conversation.
+    /// Opens the socket.
     ///
     /// # Errors
-    /// No netlink socket could be had.
+    /// The socket could not be opened.
     pub fn open() -> Result<Self, RouteError> {
         Ok(Self::over(Socket::open(SockProtocol::NetlinkRoute)?))
     }
 
-    /// The conversation over this socket.
+    /// Uses this socket.
     pub fn over(socket: Socket) -> Self {
         Self { socket }
     }
 
-    /// Adds it, marked as ours. Returns whether it was not there yet, be it ours or somebody else's.
+    /// Adds a prerequisite, marked as ours. Returns whether it was missing: neither ours nor a foreign one existed.
     ///
     /// # Errors
-    /// The kernel cannot or may not; or another route stands in the way.
+    /// Adding failed or is not permitted; or another route conflicts.
     pub fn add(&mut self, what: Prerequisite) -> Result<bool, RouteError> {
         use Prerequisite::{Address, Route, Rule};
         if let Route { family, table } = what
@@ -124,7 +124,7 @@ impl Route {
         {
             return Err(RouteError::TableShared(Sharing::Route { family, table }));
         }
-        // Never NLM_F_REPLACE: for rules it means one more.
+        // Never NLM_F_REPLACE: for rules it adds a second one.
         let flags = NLM_F_CREATE | NLM_F_EXCL;
         let result = match what {
             Address(address) => self.change(libc::RTM_NEWADDR, flags, &address::message(address)),
@@ -140,7 +140,7 @@ impl Route {
             }
             (Errno::EEXIST, _) => Ok(false),
             (Errno::EPERM, _) => Err(RouteError::NotPermitted(refusal)),
-            // IPv4 has no such switch.
+            // IPv4 cannot be disabled.
             (Errno::EACCES, _) => Err(RouteError::Ipv6Off { what }),
             (Errno::ENETDOWN, Route { .. }) => Err(RouteError::LoopbackDown { what }),
             (Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT, Rule { family, .. }) => Err(policy::unsupported(family, refusal)),
@@ -151,10 +151,10 @@ impl Route {
         }
     }
 
-    /// Removes it. Rules and routes are removed only where they bear our mark. Returns whether it was there.
+    /// Removes a prerequisite; rules and routes only if they are marked as ours. Returns whether it existed.
     ///
     /// # Errors
-    /// The kernel cannot or may not.
+    /// Removing failed or is not permitted.
     pub fn remove(&mut self, what: Prerequisite) -> Result<bool, RouteError> {
         use Prerequisite::{Address, Route, Rule};
         let result = match what {
@@ -166,7 +166,7 @@ impl Route {
             return Ok(true);
         };
         match refusal.errno {
-            // Of an address, a rule, a route.
+            // For an address, a rule, a route.
             Errno::EADDRNOTAVAIL | Errno::ENOENT | Errno::ESRCH => Ok(false),
             Errno::EPERM => Err(RouteError::NotPermitted(refusal)),
             _ => Err(RouteError::Refused {
@@ -176,15 +176,15 @@ impl Route {
         }
     }
 
-    /// Whether somebody else has added it, so that adding it would change nothing.
+    /// Whether a foreign one exists, so that adding ours would change nothing.
     ///
     /// # Errors
     /// The kernel did not answer as it should.
-    pub fn is_of_others(&mut self, what: Prerequisite) -> Result<bool, RouteError> {
+    pub fn is_foreign(&mut self, what: Prerequisite) -> Result<bool, RouteError> {
         match what {
-            // Only an address of this host can be bound to.
+            // Binding succeeds only for an address of this host.
             Prerequisite::Address(address) => Ok(UdpSocket::bind((address, 0)).is_ok()),
-            // The kernel takes ours besides.
+            // The kernel accepts our rule in addition to a foreign one.
             Prerequisite::Rule { .. } => Ok(false),
             Prerequisite::Route { family, table } => self.is_local(family, table),
         }
@@ -206,7 +206,7 @@ impl Route {
         Ok(messages.into_iter().map(|(_, payload)| payload).collect())
     }
 
-    /// The messages that answer a request for a list, once nobody disturbs it.
+    /// The answers to a dump request; repeats it until no change interrupts the dump.
     fn dump(&mut self, request: &[u8]) -> Result<Vec<(u16, Vec<u8>)>, NetlinkError> {
         for _ in attempts() {
             match self.socket.dump(request) {

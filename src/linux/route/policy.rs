@@ -1,5 +1,5 @@
-//! Routing by mark (ip-rule(8), ip-route(8)): a rule that leads marked packets to a table, and the table's one route,
-//! which delivers them to this host whatever their destination.
+//! Policy routing by mark (ip-rule(8), ip-route(8)): a rule that routes marked packets by a table, and its only route,
+//! which delivers packets to this host whatever their destination.
 
 use netlink_packet_core::{Emitable, Parseable as _};
 use netlink_packet_route::AddressFamily;
@@ -12,18 +12,18 @@ use super::{LOOPBACK_INDEX, NetlinkError, Refusal, Route, RouteError};
 use crate::plan::{POLICY_ROUTING_PROTOCOL, POLICY_RULE_PRIORITY, Prerequisite};
 use crate::types::{Family, Mark, RouteTable};
 
-/// What our rules and routes are known by.
-const OURS: RouteProtocol = RouteProtocol::Other(POLICY_ROUTING_PROTOCOL);
+/// The protocol number that marks our rules and routes.
+const OWN_PROTOCOL: RouteProtocol = RouteProtocol::Other(POLICY_ROUTING_PROTOCOL);
 
 impl Route {
-    /// Our rules, after them, where there are any, our routes; and the rules of others. Changes nothing, and needs no
+    /// Our rules, followed by our routes if there are any rules; and the foreign rules. Changes nothing and needs no
     /// privilege.
     ///
     /// # Errors
     /// The kernel did not answer as it should.
     pub fn policy_routing(&mut self) -> Result<(Vec<Prerequisite>, Vec<ForeignRule>), RouteError> {
         let payloads = self.rule_messages()?;
-        let mut found: Vec<_> = payloads.iter().filter_map(|payload| our_rule(payload)).collect();
+        let mut found: Vec<_> = payloads.iter().filter_map(|payload| own_rule(payload)).collect();
         if !found.is_empty() {
             found.extend(self.routes()?);
         }
@@ -38,7 +38,7 @@ impl Route {
         Ok(self
             .rule_messages()?
             .iter()
-            .filter_map(|payload| our_rule(payload))
+            .filter_map(|payload| own_rule(payload))
             .collect())
     }
 
@@ -46,21 +46,21 @@ impl Route {
     fn rule_messages(&mut self) -> Result<Vec<Vec<u8>>, RouteError> {
         match self.list(libc::RTM_GETRULE, &RuleMessage::default()) {
             Ok(payloads) => Ok(payloads),
-            // A kernel without policy routing. Whoever is about to add a rule will say so better.
+            // A kernel without policy routing. Adding a rule reports this with more context.
             Err(NetlinkError::Refused(refusal)) if is_unsupported(&refusal) => Ok(Vec::new()),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// All that is ours, in the order in which it is added: also routes whose rule is gone. Changes nothing, and needs
-    /// no privilege.
+    /// Our rules, routes and addresses in the order of adding, including routes whose rule is gone. Changes nothing and
+    /// needs no privilege.
     ///
     /// # Errors
     /// The kernel did not answer as it should.
-    pub fn ours(&mut self) -> Result<Vec<Prerequisite>, RouteError> {
+    pub fn own_prerequisites(&mut self) -> Result<Vec<Prerequisite>, RouteError> {
         let mut found = self.rules()?;
         found.extend(self.routes()?);
-        found.extend(self.our_addresses()?.into_iter().map(Prerequisite::Address));
+        found.extend(self.own_addresses()?.into_iter().map(Prerequisite::Address));
         Ok(found)
     }
 
@@ -70,20 +70,20 @@ impl Route {
     /// The kernel did not answer as it should.
     pub fn routes(&mut self) -> Result<Vec<Prerequisite>, RouteError> {
         let payloads = self.list(libc::RTM_GETROUTE, &RouteMessage::default())?;
-        Ok(payloads.iter().filter_map(|payload| our_route(payload)).collect())
+        Ok(payloads.iter().filter_map(|payload| own_route(payload)).collect())
     }
 
-    /// Removes the rules and routes of others that are like ours for this mark and table. Where a rule of ours leads to the
-    /// table, the route comes back as ours. Returns what was removed.
+    /// Removes the foreign rules and routes that equal ours for this mark and table. If a rule of ours uses the
+    /// table, the route is added again as ours. Returns what was removed.
     ///
     /// # Errors
-    /// The kernel cannot or may not.
-    pub fn remove_of_others(&mut self, mark: Mark, table: RouteTable) -> Result<Vec<Prerequisite>, RouteError> {
+    /// Removing failed or is not permitted.
+    pub fn remove_foreign(&mut self, mark: Mark, table: RouteTable) -> Result<Vec<Prerequisite>, RouteError> {
         let ours = self.rules()?;
         let mut removed = Vec::new();
         let rules = self.rule_messages()?;
-        for payload in rules.iter().filter(|payload| our_rule(payload).is_none()) {
-            if let Some((family, message)) = rule_of_others(payload, mark, table) {
+        for payload in rules.iter().filter(|payload| own_rule(payload).is_none()) {
+            if let Some((family, message)) = foreign_rule_for(payload, mark, table) {
                 let what = Prerequisite::Rule { family, mark, table };
                 self.remove_message(libc::RTM_DELRULE, &message, what)?;
                 removed.push(what);
@@ -93,12 +93,12 @@ impl Route {
             let Some((protocol, what @ Prerequisite::Route { family, table: of })) = local_default(&payload) else {
                 continue;
             };
-            if protocol == OURS || of != table {
+            if protocol == OWN_PROTOCOL || of != table {
                 continue;
             }
             let mut message = route(family, table);
             message.header.protocol = protocol;
-            message.header.scope = RouteScope::NoWhere; // Whichever it has.
+            message.header.scope = RouteScope::NoWhere; // Any scope.
             self.remove_message(libc::RTM_DELROUTE, &message, what)?;
             removed.push(what);
             let needed = |rule: &Prerequisite| matches!(rule, Prerequisite::Rule { family: of, table: to, .. } if *of == family && *to == table);
@@ -114,7 +114,7 @@ impl Route {
             return Ok(());
         };
         match refusal.errno {
-            // Somebody else was faster.
+            // Another process removed it first.
             Errno::ENOENT | Errno::ESRCH => Ok(()),
             Errno::EPERM => Err(RouteError::NotPermitted(refusal)),
             _ => Err(RouteError::Refused {
@@ -124,7 +124,7 @@ impl Route {
         }
     }
 
-    /// Whether the table has a route like ours, whoever has added it.
+    /// Whether the table has a route equal to ours, owned or foreign.
     pub(super) fn is_local(&mut self, family: Family, table: RouteTable) -> Result<bool, RouteError> {
         let mut message = RouteMessage::default();
         message.header.address_family = address_family(family);
@@ -143,9 +143,9 @@ pub fn rule(family: Family, mark: Mark, table: RouteTable) -> RuleMessage {
         RuleAttribute::Priority(POLICY_RULE_PRIORITY),
         RuleAttribute::FwMark(mark.get()),
         RuleAttribute::FwMask(u32::MAX),
-        // The table's field in the header has 8 bits only.
+        // The table field in the header has only 8 bits.
         RuleAttribute::Table(table.get()),
-        RuleAttribute::Protocol(OURS),
+        RuleAttribute::Protocol(OWN_PROTOCOL),
     ];
     message
 }
@@ -156,7 +156,7 @@ pub fn route(family: Family, table: RouteTable) -> RouteMessage {
     message.header.address_family = address_family(family);
     message.header.kind = RouteType::Local;
     message.header.scope = RouteScope::Host;
-    message.header.protocol = OURS;
+    message.header.protocol = OWN_PROTOCOL;
     message.attributes = vec![RouteAttribute::Table(table.get()), RouteAttribute::Oif(LOOPBACK_INDEX)];
     message
 }
@@ -165,12 +165,12 @@ fn is_unsupported(refusal: &Refusal) -> bool {
     matches!(refusal.errno, Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT)
 }
 
-/// Whether a rule or a route is known for ours by its protocol.
-pub fn is_ours(protocol: RouteProtocol) -> bool {
-    protocol == OURS
+/// Whether a rule or a route is marked as ours by its protocol.
+pub fn is_own(protocol: RouteProtocol) -> bool {
+    protocol == OWN_PROTOCOL
 }
 
-/// The error of a kernel that was built without one of the families' rules.
+/// The error for a kernel that was built without policy routing for a family.
 pub fn unsupported(family: Family, refusal: Refusal) -> RouteError {
     let option = match family {
         Family::V4 => "CONFIG_IP_MULTIPLE_TABLES",
@@ -183,8 +183,8 @@ pub fn unsupported(family: Family, refusal: Refusal) -> RouteError {
     }
 }
 
-/// The rule of a message, if it is one that we add. Others may hold what cannot be parsed.
-pub fn our_rule(payload: &[u8]) -> Option<Prerequisite> {
+/// The rule of a message, if it is ours. Foreign rules may not be parseable.
+pub fn own_rule(payload: &[u8]) -> Option<Prerequisite> {
     let found = RuleMessage::parse(payload).ok()?;
     let family = family(found.header.family)?;
     let (mut mark, mut table) = (None, None);
@@ -204,8 +204,8 @@ pub fn our_rule(payload: &[u8]) -> Option<Prerequisite> {
     same.then_some(Prerequisite::Rule { family, mark, table })
 }
 
-/// The rule of a message, as it is, where it leads packets with this mark to this table.
-fn rule_of_others(payload: &[u8], mark: Mark, table: RouteTable) -> Option<(Family, RuleMessage)> {
+/// The foreign rule of a message, unchanged, if it routes packets with this mark by this table.
+fn foreign_rule_for(payload: &[u8], mark: Mark, table: RouteTable) -> Option<(Family, RuleMessage)> {
     let found = RuleMessage::parse(payload).ok()?;
     let family = family(found.header.family)?;
     let wanted = [RuleAttribute::FwMark(mark.get()), RuleAttribute::Table(table.get())];
@@ -213,12 +213,12 @@ fn rule_of_others(payload: &[u8], mark: Mark, table: RouteTable) -> Option<(Fami
     (same && found.header.action == RuleAction::ToTable).then_some((family, found))
 }
 
-/// The route of a message, if it is one that we add.
-fn our_route(payload: &[u8]) -> Option<Prerequisite> {
-    local_default(payload).and_then(|(protocol, route)| (protocol == OURS).then_some(route))
+/// The route of a message, if it is ours.
+fn own_route(payload: &[u8]) -> Option<Prerequisite> {
+    local_default(payload).and_then(|(protocol, route)| (protocol == OWN_PROTOCOL).then_some(route))
 }
 
-/// The route of a message and the protocol that it is known by, if it is like ours.
+/// The route of a message and its protocol, if it equals ours.
 fn local_default(payload: &[u8]) -> Option<(RouteProtocol, Prerequisite)> {
     let found = RouteMessage::parse(payload).ok()?;
     let family = family(found.header.address_family)?;
@@ -243,7 +243,7 @@ pub fn address_family(family: Family) -> AddressFamily {
     }
 }
 
-/// The family, unless it is another protocol's, such as multicast routing.
+/// The family; none for others, such as multicast routing.
 pub fn family(family: AddressFamily) -> Option<Family> {
     match family {
         AddressFamily::Inet => Some(Family::V4),
@@ -269,23 +269,23 @@ mod tests {
     }
 
     #[test]
-    fn what_we_add_is_known_for_ours() {
+    fn own_rules_and_routes_are_recognized() {
         let (mark, table) = numbers();
         for family in Family::BOTH {
             let added = bytes(&rule(family, mark, table));
-            assert_eq!(our_rule(&added), Some(Prerequisite::Rule { family, mark, table }));
+            assert_eq!(own_rule(&added), Some(Prerequisite::Rule { family, mark, table }));
             let added = bytes(&route(family, table));
-            assert_eq!(our_route(&added), Some(Prerequisite::Route { family, table }));
+            assert_eq!(own_route(&added), Some(Prerequisite::Route { family, table }));
         }
     }
 
     #[test]
-    fn what_differs_in_anything_is_not_ours() {
+    fn any_difference_makes_it_foreign() {
         let (mark, table) = numbers();
         for number in 0..rule(Family::V4, mark, table).attributes.len() {
             let mut foreign = rule(Family::V4, mark, table);
             foreign.attributes.remove(number);
-            assert_eq!(our_rule(&bytes(&foreign)), None, "{foreign:?}");
+            assert_eq!(own_rule(&bytes(&foreign)), None, "{foreign:?}");
         }
         let changes: [fn(&mut RouteMessage); 4] = [
             |route| route.header.protocol = RouteProtocol::Static,
@@ -296,25 +296,25 @@ mod tests {
         for change in changes {
             let mut foreign = route(Family::V4, table);
             change(&mut foreign);
-            assert_eq!(our_route(&bytes(&foreign)), None, "{foreign:?}");
+            assert_eq!(own_route(&bytes(&foreign)), None, "{foreign:?}");
         }
     }
 
     #[test]
-    fn what_cannot_be_parsed_is_not_ours() {
+    fn unparseable_messages_are_foreign() {
         let (mark, table) = numbers();
         let (rule, route) = (bytes(&rule(Family::V6, mark, table)), bytes(&route(Family::V6, table)));
         // The last attribute is one byte, and three that fill up.
         for length in 0..rule.len() - 3 {
-            assert_eq!(our_rule(&rule[..length]), None, "{length}");
+            assert_eq!(own_rule(&rule[..length]), None, "{length}");
         }
         for length in 0..route.len() {
-            assert_eq!(our_route(&route[..length]), None, "{length}");
+            assert_eq!(own_route(&route[..length]), None, "{length}");
         }
     }
 
     #[test]
-    fn a_kernel_without_policy_routing_is_told_with_the_option_that_it_lacks() {
+    fn missing_policy_routing_names_the_kernel_option() {
         for (family, option) in [
             (Family::V4, "CONFIG_IP_MULTIPLE_TABLES"),
             (Family::V6, "CONFIG_IPV6_MULTIPLE_TABLES"),

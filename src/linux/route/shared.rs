@@ -1,4 +1,4 @@
-//! What others have in a routing table that TPROXY is to use, or route by it: both would go wrong, theirs or ours.
+//! Foreign use of the routing table that TPROXY needs: either the foreign routing or ours would break.
 
 use std::fmt;
 
@@ -6,43 +6,43 @@ use netlink_packet_core::Parseable as _;
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteType};
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 
-use super::policy::{is_ours, our_rule};
+use super::policy::{is_own, own_rule};
 use super::{Route, RouteError, policy};
 use crate::types::{Family, Mark, RouteTable};
 
-/// A rule of policy routing that somebody else has added and that leads to a table.
+/// A foreign policy routing rule that looks up a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ForeignRule {
     /// The family of its packets.
     pub family: Family,
-    /// Its priority, which `ip rule` shows first.
+    /// Priority, the first number in `ip rule`.
     pub priority: u32,
     /// The table.
     pub table: RouteTable,
-    /// The mark and the mask that its packets have, where it asks for one.
+    /// The mark and mask that the rule matches, if any.
     mark: Option<(u32, u32)>,
 }
 
 impl ForeignRule {
-    /// Whether it leads other packets to its table than those with this mark.
-    pub fn leads_others_than(&self, mark: Mark) -> bool {
+    /// Whether it routes packets without this mark by its table.
+    pub fn routes_other_marks_than(&self, mark: Mark) -> bool {
         self.mark != Some((mark.get(), u32::MAX))
     }
 }
 
-/// Why a table is not ours alone.
+/// Why a table is shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sharing {
-    /// A foreign rule leads other packets than ours to it: our route would deliver them to this host.
+    /// A foreign rule routes other packets by the table: our route would deliver them to this host.
     Rule {
         /// The family.
         family: Family,
-        /// Its priority, which `ip rule` shows first.
+        /// Priority, the first number in `ip rule`.
         priority: u32,
         /// The table.
         table: RouteTable,
     },
-    /// It has a foreign route that takes packets of ours somewhere else.
+    /// The table has a foreign route that would route our packets to another host.
     Route {
         /// The family.
         family: Family,
@@ -60,7 +60,7 @@ impl fmt::Display for Sharing {
                 table,
             } => write!(
                 f,
-                "a foreign {family} rule with priority {priority} looks up table {table}, too"
+                "a foreign {family} rule with priority {priority} also looks up table {table}"
             ),
             Self::Route { family, table } => write!(f, "the {family} table {table} has foreign routes"),
         }
@@ -68,7 +68,7 @@ impl fmt::Display for Sharing {
 }
 
 impl Route {
-    /// Whether a table has foreign routes that lead packets away from this host.
+    /// Whether a table has foreign routes to other hosts.
     ///
     /// # Errors
     /// The kernel did not answer as it should.
@@ -80,14 +80,14 @@ impl Route {
     }
 }
 
-/// The rule of a message, if it is a foreign one that leads to a table.
+/// The rule of a message, if it is foreign and looks up a table.
 pub fn foreign_rule(payload: &[u8]) -> Option<ForeignRule> {
-    if our_rule(payload).is_some() {
+    if own_rule(payload).is_some() {
         return None;
     }
     let found = RuleMessage::parse(payload).ok()?;
     let family = policy::family(found.header.family)?;
-    // The kernel leaves out a priority of 0.
+    // The kernel does not list a priority of 0.
     let (mut priority, mut table, mut mark, mut mask) = (0, None, None, None);
     for attribute in &found.attributes {
         match attribute {
@@ -107,11 +107,11 @@ pub fn foreign_rule(payload: &[u8]) -> Option<ForeignRule> {
     })
 }
 
-/// Whether the route of a message is a foreign one of this table, and does not deliver to this host.
+/// Whether the route of a message is foreign, in this table, and does not deliver to this host.
 fn leads_away(payload: &[u8], table: RouteTable) -> bool {
     let Ok(found) = RouteMessage::parse(payload) else {
         return false;
     };
     let of_table = found.attributes.contains(&RouteAttribute::Table(table.get()));
-    of_table && !is_ours(found.header.protocol) && found.header.kind != RouteType::Local
+    of_table && !is_own(found.header.protocol) && found.header.kind != RouteType::Local
 }

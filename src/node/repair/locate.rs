@@ -233,7 +233,7 @@ mod tests {
     fn a_namespace_is_a_pods_that_has_one_of_its_addresses() {
         let address = |text: &str| text.parse::<IpAddr>().unwrap();
         let seen = Seen {
-            holder: crate::backend::running::Holder::Nobody,
+            holder: crate::backend::running::Holder::None,
             addresses: vec![address("10.0.0.2"), address("fd00::2")],
         };
         assert!(holds_any(&seen, &[address("fd00::2"), address("10.9.9.9")]));

@@ -114,7 +114,7 @@ pub fn look(node: &Node, places: &Places) -> Result<Look, RepairError> {
                     Located::Gone(_) | Located::Unknown(_) => None,
                 };
                 // Rules of others are for their proxies.
-                if let (Wanted::Redirected { proxy, .. }, Some((netns, Holder::Nobody | Holder::Ours(_)))) =
+                if let (Wanted::Redirected { proxy, .. }, Some((netns, Holder::None | Holder::Sidetrack(_)))) =
                     (&wanted, &netns)
                 {
                     warning = namespaces.unknown_proxy(netns, proxy);

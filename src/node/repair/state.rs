@@ -173,11 +173,11 @@ impl State {
         };
         match (wanted, holder) {
             (Wanted::Through(reason), _) => Self::LetThrough(reason),
-            (_, Holder::Ours(backend)) => Self::Redirected(format!("sidetrack, with {backend}")),
+            (_, Holder::Sidetrack(backend)) => Self::Redirected(format!("sidetrack, with {backend}")),
             (_, Holder::Other(tool)) => Self::Redirected(tool.to_owned()),
-            (Wanted::Redirected { reason, .. }, Holder::Nobody) => Self::Lacking { reason, netns },
-            (Wanted::Refused(reason), Holder::Nobody) => Self::Undecided(reason),
-            (Wanted::Unknown(uids), Holder::Nobody) => match runs_as(&uids) {
+            (Wanted::Redirected { reason, .. }, Holder::None) => Self::Lacking { reason, netns },
+            (Wanted::Refused(reason), Holder::None) => Self::Undecided(reason),
+            (Wanted::Unknown(uids), Holder::None) => match runs_as(&uids) {
                 Some(uid) => Self::Suspected(format!(
                     "the runtime's cache has no annotations of it, and a process runs in it as the proxy's user {uid}"
                 )),
@@ -216,8 +216,8 @@ mod tests {
             reason: "select is always".to_owned(),
             proxy: Box::new(Settings::default().config.proxy),
         };
-        let ours = Holder::Ours(RuleBackend::IptablesNft);
-        assert_eq!(name(redirected(), at(Holder::Nobody), false), "lacking");
+        let ours = Holder::Sidetrack(RuleBackend::IptablesNft);
+        assert_eq!(name(redirected(), at(Holder::None), false), "lacking");
         assert_eq!(name(redirected(), at(ours), false), "redirected");
         assert_eq!(name(redirected(), at(Holder::Other("Istio")), false), "redirected");
         assert_eq!(name(redirected(), Located::Gone(String::new()), false), "gone");
@@ -264,7 +264,7 @@ mod tests {
             (Wanted::Refused(String::new()), true, "undecided"),
             (Wanted::Through(String::new()), true, "let-through"),
         ] {
-            assert_eq!(name(wanted.clone(), at(Holder::Nobody), proxy), found, "{wanted:?}");
+            assert_eq!(name(wanted.clone(), at(Holder::None), proxy), found, "{wanted:?}");
         }
         assert_eq!(
             name(Wanted::Unknown(uids()), at(Holder::Other("Kuma")), true),

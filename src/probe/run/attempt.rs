@@ -364,7 +364,7 @@ fn prepare(socket: &OwnedFd, probe: &Probe) -> Result<(), Errno> {
     }
     match probe.protocol {
         Protocol::Tcp => reset_on_close(socket)?,
-        Protocol::Udp => socket_options::empty_what_comes_from_outside(socket)?,
+        Protocol::Udp => socket_options::empty_datagrams_from_other_hosts(socket)?,
     }
     if let Some(mark) = probe.source.and_then(|source| source.mark) {
         setsockopt(socket, sockopt::Mark, &mark.get())?;

@@ -1,8 +1,8 @@
-//! The picture in Graphviz' language (<https://graphviz.org/doc/info/lang.html>), a table for each chain.
+//! The graph in Graphviz' language (<https://graphviz.org/doc/info/lang.html>), a table for each chain.
 
 use super::{Edge, Effect, Graph, Kind, Node, Row};
 
-/// The whole picture.
+/// The whole document.
 pub fn document(graph: &Graph) -> String {
     let mut text = "digraph sidetrack {\n  rankdir=LR;\n  bgcolor=\"white\";\n  \
                     node [fontname=\"Helvetica\", fontsize=11, shape=plaintext];\n  \

@@ -1,4 +1,4 @@
-//! Where things stand in the picture: a column of cards for each hook, and beside each column lanes for the ways.
+//! The layout of the SVG: a column of cards for each hook, and beside each column lanes for the edges.
 
 use super::{Graph, Kind, Node};
 use crate::ruleset::Hook;
@@ -9,18 +9,18 @@ pub const HEADER: i32 = 30;
 const PLACE: i32 = 32;
 const GAP: i32 = 28;
 pub const MARGIN: i32 = 24;
-/// Room for a line of text below everything.
+/// Height of the legend below the graph.
 const NOTE: i32 = 24;
 const LANE: i32 = 14;
-/// Space between cards and their first lane.
+/// Distance between cards and their first lane.
 const APPROACH: i32 = 18;
-/// The narrowest card, and the room that a card has besides its texts.
-const NARROWEST: i32 = 300;
+/// Minimum width of a card, and the width that a card adds to its texts.
+const MIN_CARD_WIDTH: i32 = 300;
 const PADDING: i32 = 44;
-/// What a character takes, in tenths: of conditions, of outcomes, of comments. Wide enough for any common font.
-const CHARACTER: (i32, i32, i32) = (66, 64, 58);
+/// Width of a character in tenths of a pixel, for conditions, actions and comments: enough for any common font.
+const CHARACTER_WIDTHS: (i32, i32, i32) = (66, 64, 58);
 
-/// A card: what a node looks like.
+/// The box of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Card {
     pub x: i32,
@@ -29,7 +29,7 @@ pub struct Card {
     pub height: i32,
 }
 
-/// A way: from the side of one card along a lane to the side of another, or straight down.
+/// The line of an edge: from the side of one card along a lane to the side of another, or straight down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// Down to the next chain of the hook.
@@ -42,17 +42,17 @@ pub enum Way {
     },
 }
 
-/// Where everything stands.
+/// The positions of all parts.
 pub struct Layout {
     /// A card for each node.
     pub cards: Vec<Card>,
-    /// A way for each edge.
+    /// A line for each edge.
     pub ways: Vec<Way>,
-    /// The size of the picture.
+    /// Width and height of the image.
     pub size: (i32, i32),
 }
 
-/// A way that goes beside a column.
+/// An edge beside a column.
 struct Detour {
     hook: Hook,
     to: usize,
@@ -61,7 +61,7 @@ struct Detour {
 }
 
 impl Layout {
-    /// Finds a place for everything.
+    /// Computes all positions.
     pub fn new(graph: &Graph) -> Self {
         let mut cards = vec![
             Card {
@@ -120,7 +120,7 @@ impl Layout {
     }
 }
 
-/// So many of a size.
+/// `count` times `size`.
 pub fn times(count: usize, size: i32) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX).saturating_mul(size)
 }
@@ -132,7 +132,7 @@ fn column(hook: Hook) -> usize {
     }
 }
 
-/// Puts the cards of a hook below each other, and returns where the last one ends.
+/// Stacks the cards of a hook and returns the bottom of the last one.
 fn stack(graph: &Graph, hook: Hook, cards: &mut [Card]) -> i32 {
     let mut y = MARGIN;
     for (node, card) in graph.nodes.iter().zip(cards).filter(|(node, _)| node.hook == hook) {
@@ -146,27 +146,27 @@ fn stack(graph: &Graph, hook: Hook, cards: &mut [Card]) -> i32 {
 fn size(node: &Node) -> (i32, i32) {
     let length = |text: &str, character| times(text.chars().count(), character) / 10;
     let width = node.rows.iter().map(|row| {
-        let rule = length(&row.condition, CHARACTER.0) + length(&row.outcome, CHARACTER.1) + PADDING;
-        rule.max(length(&row.comment, CHARACTER.2) + PADDING)
+        let rule = length(&row.condition, CHARACTER_WIDTHS.0) + length(&row.outcome, CHARACTER_WIDTHS.1) + PADDING;
+        rule.max(length(&row.comment, CHARACTER_WIDTHS.2) + PADDING)
     });
     let height = match node.kind {
         Kind::BaseChain | Kind::Chain => HEADER + times(node.rows.len(), ROW),
         Kind::Entry | Kind::Untouched | Kind::Proxy | Kind::Dropped => PLACE,
     };
-    (width.fold(NARROWEST, i32::max), height)
+    (width.fold(MIN_CARD_WIDTH, i32::max), height)
 }
 
-/// The height at which a way leaves a rule.
+/// The y coordinate at which an edge leaves a rule.
 fn leaves(card: &Card, row: usize) -> i32 {
     card.y + HEADER + times(row, ROW) + 15
 }
 
-/// The height at which ways arrive at a card; those from the other column a little higher.
+/// The y coordinate at which edges enter a card; those from the other column a little higher.
 fn arrives(card: &Card, across: bool) -> i32 {
     card.y + HEADER / 2 + if across { -3 } else { 0 }
 }
 
-/// The ways beside the columns. Those of one column to one card are one.
+/// The edges beside the columns. Those from one column to the same card share a line.
 fn detours(graph: &Graph, cards: &[Card]) -> Vec<Detour> {
     let mut detours: Vec<Detour> = Vec::new();
     for edge in &graph.edges {
@@ -195,7 +195,7 @@ fn detours(graph: &Graph, cards: &[Card]) -> Vec<Detour> {
     detours
 }
 
-/// A lane for each, such that none meets another: short ones next to the cards.
+/// A lane for each line such that no two overlap, with short lines next to the cards.
 fn lanes(detours: &[Detour]) -> Vec<usize> {
     let mut lanes = vec![usize::MAX; detours.len()];
     let mut order: Vec<usize> = (0..detours.len()).collect();
@@ -230,7 +230,7 @@ fn way(graph: &Graph, cards: &[Card], edge: &super::Edge, lane_of: impl Fn(Hook,
         };
     };
     let hook = graph.nodes[edge.from].hook;
-    // To the right of its own column, to the left of the other one.
+    // From the right side of its own column to the left side of the other one.
     let across = hook != graph.nodes[edge.to].hook;
     let end = if across { to.x } else { to.x + to.width };
     Way::Around {

@@ -1,10 +1,10 @@
-//! The picture in Mermaid's language (<https://mermaid.js.org/syntax/flowchart.html>), a box for each rule.
+//! The graph in Mermaid's language (<https://mermaid.js.org/syntax/flowchart.html>), a box for each rule.
 
 use std::fmt::Write as _;
 
 use super::{Edge, Effect, Graph, Kind, Node};
 
-/// The whole picture.
+/// The whole document.
 pub fn document(graph: &Graph) -> String {
     let mut text = "flowchart TB\n".to_owned();
     for (index, node) in graph.nodes.iter().enumerate() {
@@ -65,7 +65,7 @@ fn node(index: usize, node: &Node) -> String {
     text + "  end\n"
 }
 
-/// Ways between chains go from rule to rule: Mermaid lays subgraphs out worse where edges end at them.
+/// Edges between chains connect rules: Mermaid's layout is worse if edges end at subgraphs.
 fn edge(graph: &Graph, Edge { from, row, to }: &Edge) -> String {
     let rule = |node: usize, row: usize| match graph.nodes[node].rows.is_empty() {
         true => format!("n{node}"),
@@ -79,7 +79,7 @@ fn edge(graph: &Graph, Edge { from, row, to }: &Edge) -> String {
     format!("  {begin} {arrow} {}\n", rule(*to, 0))
 }
 
-/// What would mean something in a quoted label that may hold some HTML, in Mermaid's own entities.
+/// Escapes characters with a meaning in a quoted label, which may hold HTML, as Mermaid entities.
 fn escape(text: &str) -> String {
     let mut escaped = String::new();
     for character in text.chars() {

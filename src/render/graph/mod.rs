@@ -1,5 +1,5 @@
-//! The packet's way through a ruleset as a picture. [`Graph`] is what is drawn, in words; three writers draw it:
-//! [`dot`] for Graphviz, [`mermaid`] for Markdown, [`svg`] for everything that shows pictures.
+//! A graph of a packet's path through a ruleset. [`Graph`] is the content; three renderers draw it:
+//! [`dot`] for Graphviz, [`mermaid`] for Markdown, [`svg`] for image viewers.
 
 mod layout;
 mod words;
@@ -12,87 +12,87 @@ mod tests;
 
 use crate::ruleset::{Action, BaseHook, Chain, Hook, Name, Rule, Ruleset};
 
-/// What is drawn: places that packets come to, and the ways between them.
+/// The nodes that packets pass, and the edges between them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Graph {
-    /// The places: callers before what they call.
+    /// Nodes; a chain comes after the chains that jump to it.
     pub nodes: Vec<Node>,
-    /// The ways.
+    /// Edges.
     pub edges: Vec<Edge>,
 }
 
-/// A place that packets come to.
+/// A node that packets pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// What it is.
+    /// The kind of node.
     pub kind: Kind,
-    /// What it is called.
+    /// Title.
     pub title: String,
-    /// What else there is to say; may be empty.
+    /// Subtitle; may be empty.
     pub subtitle: String,
-    /// The hook whose packets come here; that of what is sent, where those of both do.
+    /// The hook whose packets pass the node; the output hook if those of both do.
     pub hook: Hook,
-    /// The rules, where it is a chain.
+    /// The rules of a chain.
     pub rows: Vec<Row>,
 }
 
-/// What a place is.
+/// The kind of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Where packets come from.
+    /// The origin of the packets of a hook.
     Entry,
-    /// A chain that the kernel calls.
+    /// A base chain.
     BaseChain,
     /// A chain that rules jump to.
     Chain,
-    /// Where packets go that nothing was done about.
+    /// The end of packets that no rule redirects.
     Untouched,
     /// A port of the proxy.
     Proxy,
-    /// Where packets end.
+    /// The end of dropped packets.
     Dropped,
 }
 
 /// A rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// When it applies.
+    /// The condition.
     pub condition: String,
-    /// What it does.
+    /// The action.
     pub outcome: String,
-    /// What that means for the packet.
+    /// The effect on the packet.
     pub effect: Effect,
-    /// What the rule is for.
+    /// The comment that states the rule's purpose.
     pub comment: String,
 }
 
-/// What a rule means for a packet.
+/// The effect of a rule on a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// It goes on to the next rule.
+    /// The packet continues with the next rule.
     GoesOn,
-    /// It leaves the chain.
+    /// The packet leaves the chain.
     Leaves,
-    /// It goes through another chain.
+    /// The packet passes another chain.
     Jumps,
-    /// It goes to the proxy.
+    /// The packet goes to the proxy.
     Proxy,
-    /// It ends here.
+    /// The packet is dropped.
     Drops,
 }
 
-/// A way from one place to another.
+/// An edge between two nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Edge {
-    /// Where it begins: the index of a node.
+    /// Index of the first node.
     pub from: usize,
-    /// The rule that it begins at; `None` for the way on to the next chain of a hook.
+    /// The rule that the edge starts at; `None` for the edge to the next chain of a hook.
     pub row: Option<usize>,
-    /// Where it ends: the index of a node.
+    /// Index of the last node.
     pub to: usize,
 }
 
-/// The end of a way that a rule opens.
+/// The target of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Proxy(u16),
@@ -100,7 +100,7 @@ enum End {
 }
 
 impl Graph {
-    /// The picture of a ruleset.
+    /// The graph of a ruleset.
     pub fn new(ruleset: &Ruleset) -> Self {
         let mut graph = Self {
             nodes: Vec::new(),
@@ -123,7 +123,7 @@ impl Graph {
         graph
     }
 
-    /// What happens at a hook: where packets come from, its chains by priority, and where they go.
+    /// The nodes of a hook: the origin of its packets, its chains by priority, and the end of unredirected packets.
     fn spine(&mut self, ruleset: &Ruleset, hook: Hook) {
         let mut chains: Vec<(&Chain, BaseHook)> = ruleset
             .chains
@@ -135,8 +135,8 @@ impl Graph {
         }
         chains.sort_by_key(|(_, base)| base.priority);
         let (entry, end) = match hook {
-            Hook::Prerouting => ("What arrives", "On to where it was sent"),
-            Hook::Output => ("What local processes send", "On to where it was sent"),
+            Hook::Prerouting => ("Inbound packets", "Continues to its original destination"),
+            Hook::Output => ("Locally generated packets", "Continues to its original destination"),
         };
         let first = self.nodes.len();
         self.nodes.push(place(Kind::Entry, entry, hook));
@@ -150,7 +150,7 @@ impl Graph {
         }));
     }
 
-    /// The ways that rules open, and the places where they end.
+    /// The edges of rules, and the nodes that they end at.
     fn ways(&mut self, ruleset: &Ruleset) {
         let mut ends: Vec<(End, usize)> = Vec::new();
         for from in 0..self.nodes.len() {
@@ -228,7 +228,7 @@ fn row(ruleset: &Ruleset, rule: &Rule) -> Row {
     }
 }
 
-/// The names of all chains that packets get to, each after those that lead to it.
+/// The names of all reachable chains, each after the chains that jump to it.
 fn callers_first(ruleset: &Ruleset) -> Vec<&Name> {
     let mut done: Vec<&Name> = Vec::new();
     let base = ruleset.chains.iter().filter(|chain| chain.hook.is_some());
@@ -239,7 +239,7 @@ fn callers_first(ruleset: &Ruleset) -> Vec<&Name> {
     done
 }
 
-/// Depth first: a chain is done when all that it leads to is done. A sound ruleset has no circles.
+/// Depth-first search: a chain is done when all chains that it jumps to are done. A sound ruleset has no cycles.
 fn visit<'r>(ruleset: &'r Ruleset, name: &'r Name, done: &mut Vec<&'r Name>) {
     if done.contains(&name) {
         return;
@@ -255,7 +255,7 @@ fn targets<'r>(ruleset: &'r Ruleset, name: &str) -> impl DoubleEndedIterator<Ite
     rules.unwrap_or_default().iter().filter_map(|rule| rule.action.target())
 }
 
-/// Whether packets of a hook get to a chain.
+/// Whether packets of a hook reach a chain.
 fn is_reached(ruleset: &Ruleset, hook: Hook, name: &Name) -> bool {
     let of_hook = |chain: &&Chain| chain.hook.is_some_and(|base| base.hook == hook);
     let mut done = Vec::new();

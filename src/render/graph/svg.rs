@@ -1,5 +1,5 @@
-//! The picture as SVG (<https://www.w3.org/TR/SVG11/>), complete in itself: no script, no font, no link. It has colours for
-//! light and for dark backgrounds, by what the reader prefers.
+//! The graph as self-contained SVG (<https://www.w3.org/TR/SVG11/>): no script, font or link. It has colours for
+//! light and dark backgrounds, by the reader's preference.
 
 use std::fmt::Write as _;
 
@@ -14,26 +14,26 @@ fill:#0f172a}.title{font-weight:600;font-size:13px}.sub{fill:#475569;font-size:1
 .way.proxy{stroke:#16a34a}.way.drops{stroke:#dc2626}.pill{fill:#e2e8f0;stroke:#94a3b8}.pill.proxy{fill:#bbf7d0;\
 stroke:#16a34a}.pill.drops{fill:#fecaca;stroke:#dc2626}.page{fill:#f8fafc}";
 
-/// What is different on a dark background.
+/// Styles for a dark background.
 const DARK: &str = "@media(prefers-color-scheme:dark){text{fill:#e2e8f0}.sub,.why{fill:#94a3b8}.out{fill:#cbd5e1}\
 .out.jumps{fill:#a5b4fc}.out.proxy{fill:#86efac}.out.drops{fill:#fca5a5}.card{fill:#1e293b;stroke:#475569}\
 .head{fill:#27324a}.head.base{fill:#3730a3}.line{stroke:#334155}.pill{fill:#334155;stroke:#64748b}\
 .pill.proxy{fill:#14532d}.pill.drops{fill:#7f1d1d}.page{fill:#0d1117}}";
 
-/// What the picture cannot show.
+/// The legend below the graph.
 const NOTE: &str =
-    "return: back to the rule after the jump. What no rule redirects continues to its original destination.";
+    "return: back to the rule after the jump. Packets that no rule redirects continue to their original destination.";
 
-/// How round the corners of ways are.
-const ROUND: i32 = 6;
+/// Corner radius of edges in pixels.
+const CORNER_RADIUS: i32 = 6;
 
-/// The whole picture.
+/// The whole document.
 pub fn document(graph: &Graph) -> String {
     let layout = Layout::new(graph);
     let (width, height) = layout.size;
     let mut text = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
-         viewBox=\"0 0 {width} {height}\" role=\"img\">\n<title>The packet's way through the rules</title>\n\
+         viewBox=\"0 0 {width} {height}\" role=\"img\">\n<title>The path of a packet through the rules</title>\n\
          <style>{STYLE}{DARK}</style>\n<defs>"
     );
     for (class, color) in [
@@ -140,14 +140,14 @@ fn way(graph: &Graph, edge: &Edge, way: &Way) -> String {
         Way::Around { begin, lane, end } => {
             let row = edge.row.and_then(|row| graph.nodes[edge.from].rows.get(row));
             let class = row.map_or("jumps", |row| class(row.effect));
-            let down = if end.1 > begin.1 { ROUND } else { -ROUND };
-            let across = if end.0 > lane { ROUND } else { -ROUND };
+            let down = if end.1 > begin.1 { CORNER_RADIUS } else { -CORNER_RADIUS };
+            let across = if end.0 > lane { CORNER_RADIUS } else { -CORNER_RADIUS };
             format!(
-                "<path class=\"way {class}\" marker-end=\"url(#{class})\" d=\"M{} {}H{}q{ROUND} 0 {ROUND} {down}V{}\
+                "<path class=\"way {class}\" marker-end=\"url(#{class})\" d=\"M{} {}H{}q{CORNER_RADIUS} 0 {CORNER_RADIUS} {down}V{}\
                  q0 {down} {across} {down}H{}\"/>\n",
                 begin.0,
                 begin.1,
-                lane - ROUND,
+                lane - CORNER_RADIUS,
                 end.1 - down,
                 end.0
             )
@@ -155,7 +155,7 @@ fn way(graph: &Graph, edge: &Edge, way: &Way) -> String {
     }
 }
 
-/// What XML needs escaped in texts and attributes. Characters that XML cannot hold are left out.
+/// Escapes text for XML content and attributes. Characters that XML cannot hold are left out.
 pub fn escape(text: &str) -> String {
     let mut escaped = String::new();
     for character in text.chars() {

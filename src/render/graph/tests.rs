@@ -9,7 +9,7 @@ use crate::plan::Plan;
 use crate::ruleset::ChainType;
 use crate::types::{Families, NoAccounts};
 
-/// The rules that options lead to.
+/// The ruleset for some options.
 fn ruleset(options: &[(&str, &str)]) -> Ruleset {
     let mut layer = Layer::default();
     for (name, text) in options {
@@ -45,7 +45,7 @@ fn rulesets() -> Vec<Ruleset> {
 }
 
 #[test]
-fn every_rule_and_every_way_that_it_opens_is_in_the_picture() {
+fn graph_has_every_rule_and_edge() {
     for ruleset in rulesets() {
         let graph = Graph::new(&ruleset);
         for chain in &ruleset.chains {
@@ -76,11 +76,11 @@ fn chains_of_a_hook_follow_each_other_by_priority() {
     let graph = Graph::new(&ruleset(&[TPROXY, DNS[0], DNS[1]]));
     let titles: Vec<&str> = graph.nodes.iter().map(|node| node.title.as_str()).collect();
     let spine = [
-        "What local processes send",
+        "Locally generated packets",
         "raw_output",
         "mangle_output",
         "output",
-        "On to where it was sent",
+        "Continues to its original destination",
     ];
     let first = titles.iter().position(|title| *title == spine[0]).unwrap();
     assert_eq!(titles[first..first + spine.len()], spine);
@@ -101,7 +101,7 @@ fn overlap(one: &Card, other: &Card) -> bool {
 }
 
 #[test]
-fn nothing_in_the_picture_covers_anything() {
+fn nothing_in_the_layout_overlaps() {
     for ruleset in rulesets() {
         let graph = Graph::new(&ruleset);
         let Layout { cards, ways, size } = Layout::new(&graph);
@@ -131,7 +131,7 @@ fn nothing_in_the_picture_covers_anything() {
 }
 
 #[test]
-fn texts_cannot_break_out() {
+fn texts_are_escaped() {
     let text = "<b>\"&'`#]|</b>\u{1}";
     let rule = Rule {
         matches: vec![crate::ruleset::Match::Source(crate::ruleset::Addresses::Ip(

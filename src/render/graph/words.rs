@@ -1,4 +1,4 @@
-//! Rules in words, for readers who do not know nftables.
+//! Rules as text for readers who do not know nftables.
 
 use super::Effect;
 use crate::render::nft;
@@ -8,15 +8,15 @@ use crate::ruleset::{
 };
 use crate::types::Family;
 
-/// How many elements of a set are shown.
-const SHOWN: usize = 4;
+/// The most elements of a set that are shown.
+const MAX_SHOWN_ELEMENTS: usize = 4;
 
-/// Where the kernel calls a base chain.
+/// Type and priority of a base chain.
 pub fn base(base: &BaseHook) -> String {
     format!("{}, priority {}", nft::chain_type(base), base.priority)
 }
 
-/// When a rule applies.
+/// The condition of a rule.
 pub fn condition(ruleset: &Ruleset, rule: &Rule) -> String {
     let words: Vec<String> = rule
         .matches
@@ -43,8 +43,8 @@ fn matched(ruleset: &Ruleset, matched: &Match) -> String {
         Match::Family(Family::V4) => "IPv4".to_owned(),
         Match::Family(Family::V6) => "IPv6".to_owned(),
         Match::Protocol(protocol) => self::protocol(*protocol).to_owned(),
-        Match::InInterface(name) => format!("arrives by {name}"),
-        Match::OutInterface(name) => format!("leaves by {name}"),
+        Match::InInterface(name) => format!("arrives on {name}"),
+        Match::OutInterface(name) => format!("leaves on {name}"),
         Match::Source(from) => format!("from {}", addresses(from)),
         Match::Destination(to) => format!("to {}", addresses(to)),
         Match::SourcePort(of, from) => format!("from {} port {}", protocol(*of), ports(from)),
@@ -55,9 +55,9 @@ fn matched(ruleset: &Ruleset, matched: &Match) -> String {
         Match::Gid(GidMatch::Set(name)) => format!("group {}", set(name)),
         Match::Mark(mark) => format!("mark {mark}"),
         Match::MarkIsNot(mark) => format!("mark not {mark}"),
-        Match::ConntrackMark(mark) => format!("connection's mark {mark}"),
-        Match::ConntrackState(ConntrackState::Invalid) => "of no connection".to_owned(),
-        Match::ConntrackState(ConntrackState::Established) => "of a known connection".to_owned(),
+        Match::ConntrackMark(mark) => format!("connection mark {mark}"),
+        Match::ConntrackState(ConntrackState::Invalid) => "invalid connection state".to_owned(),
+        Match::ConntrackState(ConntrackState::Established) => "established or related connection".to_owned(),
     }
 }
 
@@ -74,19 +74,19 @@ fn set(ruleset: &Ruleset, name: &str) -> String {
         return name.to_owned();
     };
     let texts: Vec<String> = match &set.elements {
-        Elements::Ipv4(nets) => nets.iter().take(SHOWN).map(ToString::to_string).collect(),
-        Elements::Ipv6(nets) => nets.iter().take(SHOWN).map(ToString::to_string).collect(),
-        Elements::Ports(ports) => ports.iter().take(SHOWN).map(ToString::to_string).collect(),
-        Elements::Uids(uids) => uids.iter().take(SHOWN).map(ToString::to_string).collect(),
-        Elements::Gids(gids) => gids.iter().take(SHOWN).map(ToString::to_string).collect(),
+        Elements::Ipv4(nets) => nets.iter().take(MAX_SHOWN_ELEMENTS).map(ToString::to_string).collect(),
+        Elements::Ipv6(nets) => nets.iter().take(MAX_SHOWN_ELEMENTS).map(ToString::to_string).collect(),
+        Elements::Ports(ports) => ports.iter().take(MAX_SHOWN_ELEMENTS).map(ToString::to_string).collect(),
+        Elements::Uids(uids) => uids.iter().take(MAX_SHOWN_ELEMENTS).map(ToString::to_string).collect(),
+        Elements::Gids(gids) => gids.iter().take(MAX_SHOWN_ELEMENTS).map(ToString::to_string).collect(),
     };
-    match set.elements.len().checked_sub(SHOWN) {
+    match set.elements.len().checked_sub(MAX_SHOWN_ELEMENTS) {
         None | Some(0) => texts.join(" "),
         Some(more) => format!("{} and {more} more", texts.join(" ")),
     }
 }
 
-/// What a rule does, and what that means for the packet.
+/// The action of a rule as text, and its effect on the packet.
 pub fn action(action: &Action) -> (String, Effect) {
     match action {
         Action::Return => ("return".to_owned(), Effect::Leaves),
@@ -96,8 +96,8 @@ pub fn action(action: &Action) -> (String, Effect) {
         Action::Redirect(port) => (format!("redirect to {port}"), Effect::Proxy),
         Action::Tproxy { port, mark } => (format!("tproxy to {port}, mark {mark}"), Effect::Proxy),
         Action::SetMark(mark) => (format!("set mark {mark}"), Effect::GoesOn),
-        Action::SaveMark => ("mark the connection".to_owned(), Effect::GoesOn),
-        Action::RestoreMark => ("take the connection's mark".to_owned(), Effect::GoesOn),
+        Action::SaveMark => ("save mark to connection".to_owned(), Effect::GoesOn),
+        Action::RestoreMark => ("restore mark from connection".to_owned(), Effect::GoesOn),
         Action::SetZone(Zone(zone)) => (format!("conntrack zone {zone}"), Effect::GoesOn),
         Action::SetTimeouts => ("set timeouts".to_owned(), Effect::GoesOn),
     }

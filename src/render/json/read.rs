@@ -1,6 +1,6 @@
-//! From JSON back to the plan: a dry run that somebody has saved.
+//! Reads a plan from JSON: the saved output of a dry run.
 //!
-//! The text may come from anywhere, so everything is looked at: a member that is missing, unknown, or of another kind
+//! The text is untrusted, so everything is checked: a member that is missing, unknown, or of another type
 //! than the schema says is an error, and so are rules that could not be installed.
 
 use std::net::{IpAddr, Ipv6Addr};
@@ -17,37 +17,37 @@ use crate::ruleset::{
 };
 use crate::types::{Families, Family, Id, InterfaceName, Mark, Number, Port, Range, Ranges, RouteTable, Timeout};
 
-/// A text that is no saved plan.
+/// The text is not a saved plan.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ReadError {
-    /// It is not JSON.
+    /// Not JSON.
     #[error("not JSON: {0}")]
     Syntax(String),
-    /// It is of a version that this program does not know.
+    /// An unsupported schema version.
     #[error("not a plan of version {VERSION}, which is what `sidetrack apply --dry-run --output json` prints")]
     Version,
-    /// Parts of it are not as they should be.
+    /// Invalid parts.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Wrong(Vec<Wrong>),
-    /// Its rules could not be installed.
+    /// Rules that cannot be installed.
     #[error("its rules could not be installed: {0}")]
     Unsound(#[from] Unsound),
 }
 
-/// A part of a saved plan that is not as it should be.
+/// An invalid part of a saved plan.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{path}: not {expected}")]
 pub struct Wrong {
-    /// Where it is, such as `chains[1].rules[0].action`.
+    /// The path of the part, such as `chains[1].rules[0].action`.
     pub path: String,
-    /// What should be there.
+    /// The expected value.
     pub expected: &'static str,
 }
 
 /// Reads what [`document`](super::document) writes.
 ///
 /// # Errors
-/// Everything that is not as the schema says; or the first reason why the rules could not be installed.
+/// All violations of the schema; or the first reason why the rules cannot be installed.
 pub fn read(text: &str) -> Result<Plan, ReadError> {
     let value: Value = serde_json::from_str(text).map_err(|error| ReadError::Syntax(error.to_string()))?;
     if value.get("version").and_then(Value::as_u64) != Some(VERSION.into()) {
@@ -68,16 +68,16 @@ pub fn read(text: &str) -> Result<Plan, ReadError> {
     }
 }
 
-/// Nobody reads more.
-const MOST_MISTAKES: usize = 20;
+/// The most mistakes that are reported.
+const MAX_REPORTED_MISTAKES: usize = 20;
 
-/// A part of the document, and where it is.
+/// A part of the document, and its path.
 struct Part<'v> {
     value: &'v Value,
     path: String,
 }
 
-/// What is wrong so far. Reading goes on after a mistake, so that all are found.
+/// The mistakes so far. Reading continues after a mistake, so that all are found.
 type Mistakes = Vec<Wrong>;
 
 impl<'v> Part<'v> {
@@ -87,7 +87,7 @@ impl<'v> Part<'v> {
         } else {
             self.path.clone()
         };
-        if wrong.len() < MOST_MISTAKES {
+        if wrong.len() < MAX_REPORTED_MISTAKES {
             wrong.push(Wrong { path, expected });
         }
         None
@@ -119,7 +119,7 @@ impl<'v> Part<'v> {
         }
     }
 
-    /// Every item of a list, or nothing if one of them is wrong.
+    /// All items of a list, or `None` if one of them is invalid.
     fn items<T>(&self, wrong: &mut Mistakes, item: impl Fn(Part<'v>, &mut Mistakes) -> Option<T>) -> Option<Vec<T>> {
         let list = self.expect(self.value.as_array(), "a list", wrong)?;
         let parts = list.iter().enumerate().map(|(index, value)| Part {
@@ -186,7 +186,7 @@ impl<'v> Part<'v> {
                 text.strip_suffix("/128")?.parse::<Ipv6Addr>().ok()
             })
         });
-        table.word(&[(TABLE, ())], "the name of our table", wrong);
+        table.word(&[(TABLE, ())], "the table name of sidetrack", wrong);
         let timeouts = match timeouts.value {
             Value::Null => Some(None),
             _ => timeouts.timeouts(wrong).map(Some),
@@ -232,7 +232,11 @@ impl<'v> Part<'v> {
     fn routing(&self, wrong: &mut Mistakes) -> Option<PolicyRouting> {
         let [mark, table, families] = self.members(["mark", "table", "families"], wrong)?;
         let mark = mark.mark(wrong);
-        let table = table.number("a routing table that may be ours", wrong, RouteTable::new);
+        let table = table.number(
+            "a routing table that --tproxy-route-table accepts",
+            wrong,
+            RouteTable::new,
+        );
         let families = families.families(wrong);
         Some(PolicyRouting {
             mark: mark?,
@@ -276,7 +280,7 @@ impl<'v> Part<'v> {
         })
     }
 
-    /// Networks, as few and in the order as in any plan.
+    /// Networks, merged and sorted as in any plan.
     fn networks<N>(&self, wrong: &mut Mistakes, trunc: fn(&N) -> N, aggregate: fn(&Vec<N>) -> Vec<N>) -> Option<Vec<N>>
     where
         N: std::str::FromStr + ToString + PartialEq,
@@ -350,7 +354,7 @@ impl<'v> Part<'v> {
     }
 
     fn rule(&self, wrong: &mut Mistakes) -> Option<Rule> {
-        // What nft would write is for people; it follows from the rest.
+        // The nft text is for people; it follows from the other members.
         let [comment, matches, action, nft] = self.members(["comment", "matches", "action", "nft"], wrong)?;
         nft.text(wrong);
         let comment = comment.text(wrong);
@@ -404,7 +408,7 @@ impl<'v> Part<'v> {
     }
 
     fn interface(&self, wrong: &mut Mistakes) -> Option<InterfaceName> {
-        // Without the blanks that are taken off what people type.
+        // Exactly: no surrounding blanks, which are allowed in options.
         let exactly = |text: &str| InterfaceName::parse(text).ok().filter(|name| name.as_str() == text);
         self.parse("the name of an interface", wrong, exactly)
     }
@@ -427,7 +431,7 @@ impl<'v> Part<'v> {
         })
     }
 
-    /// The set that is named, if it is one; `Some(None)` where it is not named as it should be.
+    /// The name of the set, if the part names one; `Some(None)` if the name is invalid.
     fn in_set(&self, wrong: &mut Mistakes) -> Option<Option<Name>> {
         self.value.is_object().then(|| {
             let [set] = self.members(["set"], wrong)?;

@@ -1,20 +1,20 @@
-//! Rules of others, in front of ours and elsewhere.
+//! Foreign rules, before ours and elsewhere.
 
-use super::{TPROXY_AND_DNS, check, in_sync, told};
+use super::{TPROXY_AND_DNS, check, in_sync, reported};
 use crate::common::Netns;
 use crate::program::{apply, feed};
 
-/// What others have installed, and what is told of it.
-struct Others {
+/// Foreign rules, and the differences that check reports.
+struct ForeignRules {
     backend: &'static str,
     options: &'static [&'static str],
     program: &'static str,
     rules: &'static str,
-    told: &'static [&'static str],
+    reported: &'static [&'static str],
 }
 
-const OTHERS: &[Others] = &[
-    Others {
+const FOREIGN_RULES: &[ForeignRules] = &[
+    ForeignRules {
         backend: "nftables",
         options: &[],
         program: "nft",
@@ -26,15 +26,15 @@ const OTHERS: &[Others] = &[
             chain late { type filter hook output priority 0; policy drop; tcp dport 80 drop; }
             chain elsewhere { type filter hook input priority -300; policy drop; }
         }",
-        told: &[
-            "foreign: chain in in inet theirs, at hook prerouting with priority -110, comes before ours: its rule 1 \
-             redirects",
-            "foreign: chain out in inet theirs, at hook output with priority -150, comes before ours: rule 3 of its \
-             chain more rejects, and 2 more",
+        reported: &[
+            "foreign: chain in in inet theirs, at hook prerouting with priority -110, comes before sidetrack's rules: \
+             its rule 1 redirects",
+            "foreign: chain out in inet theirs, at hook output with priority -150, comes before sidetrack's rules: \
+             rule 3 of its chain more rejects, and 2 more",
         ],
     },
-    Others {
-        // Behind ours, about other protocols, or with no effect on us.
+    ForeignRules {
+        // Behind ours, for other protocols, or without effect on ours.
         backend: "nftables",
         options: &[],
         program: "nft",
@@ -44,9 +44,9 @@ const OTHERS: &[Others] = &[
                            meta mark set 7; tcp dport 80 accept; }
             chain unused { tcp dport 80 drop; }
         }",
-        told: &[],
+        reported: &[],
     },
-    Others {
+    ForeignRules {
         backend: "nftables",
         options: TPROXY_AND_DNS,
         program: "nft",
@@ -55,13 +55,15 @@ const OTHERS: &[Others] = &[
             chain same { type filter hook prerouting priority -150; tcp dport 80 tproxy to :9; }
             chain later { type nat hook prerouting priority -101; tcp dport 80 dnat to 10.0.0.1; }
         }",
-        told: &[
-            "foreign: chain before in ip theirs, at hook prerouting with priority -151, comes before ours: its rule 1 drops",
-            "foreign: chain same in ip theirs, at hook prerouting with priority -150, comes before ours: its rule 1 \
-             hands to a transparent proxy; of chains with one priority, the one that was registered last comes first",
+        reported: &[
+            "foreign: chain before in ip theirs, at hook prerouting with priority -151, comes before sidetrack's \
+             rules: its rule 1 drops",
+            "foreign: chain same in ip theirs, at hook prerouting with priority -150, comes before sidetrack's rules: \
+             its rule 1 hands to a transparent proxy; among chains of equal priority, the one registered last comes \
+             first",
         ],
     },
-    Others {
+    ForeignRules {
         backend: "nftables",
         options: &[],
         program: "iptables-nft-restore",
@@ -69,14 +71,14 @@ const OTHERS: &[Others] = &[
                 *mangle\n:THEIRS - [0:0]\n-A PREROUTING -j THEIRS\n-A THEIRS -p udp -j DROP\n\
                 -A THEIRS ! -p udp -j DROP\nCOMMIT\n\
                 *nat\n-A OUTPUT -p tcp -j REDIRECT --to-ports 9\nCOMMIT\n",
-        told: &[
-            "foreign: chain OUTPUT in ip raw, at hook output with priority -300, comes before ours: its rule 1 takes out \
-             of connection tracking",
-            "foreign: chain PREROUTING in ip mangle, at hook prerouting with priority -150, comes before ours: rule 2 of \
-             its chain THEIRS drops",
+        reported: &[
+            "foreign: chain OUTPUT in ip raw, at hook output with priority -300, comes before sidetrack's rules: its \
+             rule 1 takes out of connection tracking",
+            "foreign: chain PREROUTING in ip mangle, at hook prerouting with priority -150, comes before sidetrack's \
+             rules: rule 2 of its chain THEIRS drops",
         ],
     },
-    Others {
+    ForeignRules {
         backend: "nftables",
         options: &[],
         program: "iptables-legacy-restore",
@@ -84,79 +86,81 @@ const OTHERS: &[Others] = &[
                 *mangle\n:PREROUTING DROP [0:0]\n:THEIRS - [0:0]\n-A PREROUTING -j THEIRS\n-A THEIRS -p udp -j DROP\n\
                 -A THEIRS ! -p udp -j DROP\n-A THEIRS -p tcp -j TPROXY --on-port 9\nCOMMIT\n\
                 *nat\n-A OUTPUT -p tcp -j REDIRECT --to-ports 9\nCOMMIT\n",
-        told: &[
-            "foreign: chain PREROUTING in mangle (legacy iptables), at hook prerouting with priority -150, comes before \
-             ours: rule 2 of its chain THEIRS drops, and 2 more",
-            "foreign: chain OUTPUT in raw (legacy iptables), at hook output with priority -300, comes before ours: its \
-             rule 1 takes out of connection tracking",
+        reported: &[
+            "foreign: chain PREROUTING in mangle (legacy iptables), at hook prerouting with priority -150, comes \
+             before sidetrack's rules: rule 2 of its chain THEIRS drops, and 2 more",
+            "foreign: chain OUTPUT in raw (legacy iptables), at hook output with priority -300, comes before \
+             sidetrack's rules: its rule 1 takes out of connection tracking",
         ],
     },
-    Others {
+    ForeignRules {
         backend: "nftables",
         options: &["--ip-family", "ipv4"],
         program: "ip6tables-legacy-restore",
         rules: "*mangle\n-A PREROUTING -p tcp -j DROP\nCOMMIT\n",
-        told: &[],
+        reported: &[],
     },
-    Others {
+    ForeignRules {
         backend: "iptables-legacy",
         options: &[],
         program: "nft",
         rules: "table ip theirs { chain out { type nat hook output priority -101; ip daddr 10.0.0.1 dnat to 10.0.0.2; }; }",
-        told: &[
-            "foreign: chain out in ip theirs, at hook output with priority -101, comes before ours: its rule 1 \
-             translates destinations",
+        reported: &[
+            "foreign: chain out in ip theirs, at hook output with priority -101, comes before sidetrack's rules: its \
+             rule 1 translates destinations",
         ],
     },
-    Others {
+    ForeignRules {
         backend: "iptables-nft",
         options: &[],
         program: "ip6tables-legacy-restore",
         rules: "*mangle\n-A OUTPUT -p tcp -j DROP\nCOMMIT\n*nat\n-A OUTPUT -p tcp -j REDIRECT --to-ports 9\nCOMMIT\n",
-        told: &[
-            "foreign: chain OUTPUT in nat (legacy ip6tables), at hook output with priority -100, comes before ours: its \
-             rule 1 redirects; of chains with one priority, the one that was registered last comes first",
-            "foreign: chain OUTPUT in mangle (legacy ip6tables), at hook output with priority -150, comes before ours: \
-             its rule 1 drops",
+        reported: &[
+            "foreign: chain OUTPUT in nat (legacy ip6tables), at hook output with priority -100, comes before \
+             sidetrack's rules: its rule 1 redirects; among chains of equal priority, the one registered last comes \
+             first",
+            "foreign: chain OUTPUT in mangle (legacy ip6tables), at hook output with priority -150, comes before \
+             sidetrack's rules: its rule 1 drops",
         ],
     },
-    Others {
-        // Wherever its rules are.
+    ForeignRules {
+        // In any table.
         backend: "nftables",
         options: &[],
         program: "iptables-nft-restore",
         rules: "*nat\n:ISTIO_OUTPUT - [0:0]\n-A OUTPUT -p tcp -j ISTIO_OUTPUT\n-A ISTIO_OUTPUT -p tcp -j REDIRECT \
                 --to-ports 9\nCOMMIT\n",
-        told: &[
-            "foreign: chain ISTIO_OUTPUT in ip nat is of Istio (istio-init or istio-cni), which redirects traffic too",
+        reported: &[
+            "foreign: chain ISTIO_OUTPUT in ip nat belongs to Istio (istio-init or istio-cni), which also redirects \
+             traffic",
         ],
     },
 ];
 
 #[test]
-fn rules_of_others_that_come_first_are_told_and_left_alone() {
-    for others in OTHERS {
+fn foreign_rules_before_ours_are_reported_and_left_unchanged() {
+    for case in FOREIGN_RULES {
         let netns = Netns::new();
-        apply(&netns, others.backend, others.options);
-        let arguments: &[&str] = if others.program == "nft" {
+        apply(&netns, case.backend, case.options);
+        let arguments: &[&str] = if case.program == "nft" {
             &["-f", "-"]
         } else {
             &["--noflush"]
         };
-        feed(&netns, others.program, arguments, others.rules);
+        feed(&netns, case.program, arguments, case.rules);
         for _ in ["before", "after"] {
-            if others.told.is_empty() {
-                in_sync(&netns, others.backend, others.options);
+            if case.reported.is_empty() {
+                in_sync(&netns, case.backend, case.options);
             } else {
-                assert_eq!(told(&netns, others.backend, others.options), others.told);
+                assert_eq!(reported(&netns, case.backend, case.options), case.reported);
             }
-            apply(&netns, others.backend, others.options);
+            apply(&netns, case.backend, case.options);
         }
     }
 }
 
 #[test]
-fn what_is_foreign_is_told_apart_from_what_applying_repairs() {
+fn foreign_differences_are_distinguished_from_repairable_ones() {
     const REPAIR: &str = "Applying with the same options puts it right.";
     const LEAVE: &str = "What is foreign is left as it is";
     let netns = Netns::new();
@@ -181,9 +185,9 @@ fn what_is_foreign_is_told_apart_from_what_applying_repairs() {
     in_sync(&netns, "nftables", &[]);
 }
 
-/// Looking at another redirector where nothing of ours is.
+/// Another redirector is reported even without our rules.
 #[test]
-fn another_redirector_is_told_where_ours_is_absent() {
+fn another_redirector_is_reported_when_ours_is_absent() {
     let netns = Netns::new();
     let istio = "*nat\n:ISTIO_OUTPUT - [0:0]\nCOMMIT\n";
     feed(&netns, "iptables-legacy-restore", &["--noflush"], istio);
@@ -192,7 +196,7 @@ fn another_redirector_is_told_where_ours_is_absent() {
     assert!(run.stdout.starts_with("absent: "), "{run:?}");
     assert!(
         run.stdout
-            .contains("chain ISTIO_OUTPUT in nat (legacy iptables) is of Istio"),
+            .contains("chain ISTIO_OUTPUT in nat (legacy iptables) belongs to Istio"),
         "{run:?}"
     );
 }

@@ -1,4 +1,4 @@
-//! `sidetrack check` in real namespaces: each drift is told for what it is, looking changes nothing, applying repairs.
+//! `sidetrack check` in real namespaces: it reports each kind of drift, changes nothing, and apply repairs the drift.
 
 mod foreign;
 mod iptables;
@@ -11,10 +11,10 @@ use crate::cases;
 use crate::common::{Netns, output_of};
 use crate::program::{BACKENDS, Run, apply, feed, sidetrack, state};
 
-/// What can be told from the plan of these options.
+/// Options that make a plan with every kind of object.
 const TPROXY_AND_DNS: &[&str] = &["--inbound-mode", "tproxy", "--redirect-dns", "--dns-servers", "all"];
 
-/// All that a look could change, in the words of others' tools.
+/// All state that reading could change, as printed by other tools.
 fn everything(netns: &Netns) -> Vec<String> {
     let ip = |arguments: &str| output_of(netns.command("ip").args(arguments.split(' ')));
     let routing = [
@@ -34,12 +34,12 @@ fn check(netns: &Netns, arguments: &[&str]) -> Run {
     sidetrack(netns, &[&["check"], arguments].concat())
 }
 
-/// All is as planned.
+/// Asserts that check reports no difference.
 #[track_caller]
 fn in_sync(netns: &Netns, backend: &str, options: &[&str]) {
     let run = check(netns, &[&["--backend", backend], options].concat()).succeeded();
     let expected = format!("in-sync: all is as planned, in {backend}\n");
-    // What is planned may come to nothing, and is told then.
+    // Options without effect are warned of.
     let said: Vec<&str> = run
         .stderr
         .lines()
@@ -48,33 +48,38 @@ fn in_sync(netns: &Netns, backend: &str, options: &[&str]) {
     assert_eq!((run.stdout, said), (expected, Vec::new()), "{options:?}");
 }
 
-/// The differences that are told; there must be some.
+/// The reported differences; there must be some.
 #[track_caller]
-fn told(netns: &Netns, backend: &str, options: &[&str]) -> Vec<String> {
+fn reported(netns: &Netns, backend: &str, options: &[&str]) -> Vec<String> {
     let run = check(netns, &[&["--backend", backend], options].concat());
     assert_eq!(run.code, Some(3), "{run:?}");
     let lines = run.stdout.lines().filter_map(|line| line.strip_prefix("  "));
     lines.map(str::to_owned).collect()
 }
 
-/// What is done in a namespace where a plan is in force, and what is told of it.
+/// Changes to a namespace with an applied plan, and the differences that check reports.
 struct Drift {
     options: &'static [&'static str],
     /// Commands without their first word: of `nft`, `ip`, or a program of iptables.
     done: &'static [(&'static str, &'static str)],
-    told: &'static [&'static str],
+    reported: &'static [&'static str],
 }
 
-/// Applies, does what the drift is, and looks at what is told before and after applying again.
+/// Applies a plan, makes the drift, and compares the reports before and after another apply.
 #[track_caller]
-fn is_told_and_repaired(backend: &str, drift: &Drift) {
+fn is_reported_and_repaired(backend: &str, drift: &Drift) {
     let netns = Netns::new();
     apply(&netns, backend, drift.options);
     in_sync(&netns, backend, drift.options);
     for (program, command) in drift.done {
         run(&netns, backend, program, command);
     }
-    assert_eq!(told(&netns, backend, drift.options), drift.told, "{:?}", drift.done);
+    assert_eq!(
+        reported(&netns, backend, drift.options),
+        drift.reported,
+        "{:?}",
+        drift.done
+    );
     apply(&netns, backend, drift.options);
     in_sync(&netns, backend, drift.options);
 }
@@ -118,10 +123,10 @@ fn with_handle(netns: &Netns, command: &str) -> String {
 }
 
 #[test]
-fn looking_changes_nothing() {
+fn check_changes_nothing() {
     for backend in BACKENDS {
         let netns = Netns::new();
-        let look = |code| {
+        let exits_with = |code| {
             let before = everything(&netns);
             for more in [&[] as &[&str], &["--json"]] {
                 for other in BACKENDS {
@@ -131,22 +136,22 @@ fn looking_changes_nothing() {
             }
             assert_eq!(everything(&netns), before, "{backend}");
         };
-        look(3);
+        exits_with(3);
         apply(&netns, backend, TPROXY_AND_DNS);
-        look(0);
+        exits_with(0);
         match backend {
             "nftables" => run(&netns, backend, "nft", "delete rule inet sidetrack output #1"),
             backend => run(&netns, backend, "iptables", "nat -D SIDETRACK_OUTPUT 1"),
         }
-        look(3);
+        exits_with(3);
     }
 }
 
 #[test]
-fn what_was_applied_is_in_sync_whatever_the_options() {
+fn applied_plan_is_in_sync_with_any_options() {
     for (number, (_, options)) in cases::all_options().enumerate() {
         let netns = Netns::new();
-        // Each on one backend, in turn; applying anything on any backend is the matter of other tests.
+        // Each case on one backend, in turn: other tests cover every case on every backend.
         let backend = BACKENDS[number % BACKENDS.len()];
         apply(&netns, backend, options);
         in_sync(&netns, backend, options);

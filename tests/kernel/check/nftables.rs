@@ -1,6 +1,6 @@
-//! Drifts of our own table, of addresses and of routes.
+//! Drift of our table, of addresses and of routes.
 
-use super::{Drift, TPROXY_AND_DNS, in_sync, is_told_and_repaired, run, told};
+use super::{Drift, TPROXY_AND_DNS, in_sync, is_reported_and_repaired, reported, run};
 use crate::common::{Netns, output_of};
 use crate::program::apply;
 
@@ -10,7 +10,7 @@ const DRIFTS: &[Drift] = &[
     Drift {
         options: &[],
         done: &[("nft", "delete rule inet sidetrack outbound #5")],
-        told: &[
+        reported: &[
             "missing: rule 5 of chain outbound in inet sidetrack: meta skuid 1337 return comment \"the proxy's own \
              traffic\"",
         ],
@@ -18,7 +18,7 @@ const DRIFTS: &[Drift] = &[
     Drift {
         options: &[],
         done: &[("nft", "insert rule inet sidetrack outbound tcp dport 22 accept")],
-        told: &["extra: rule 1 of chain outbound in inet sidetrack: tcp dport 22 accept"],
+        reported: &["extra: rule 1 of chain outbound in inet sidetrack: tcp dport 22 accept"],
     },
     Drift {
         options: &[],
@@ -26,7 +26,9 @@ const DRIFTS: &[Drift] = &[
             "nft",
             "add rule inet sidetrack inbound ip saddr 10.0.0.1 counter drop comment \"a ban\"",
         )],
-        told: &["extra: rule 3 of chain inbound in inet sidetrack: ip saddr 10.0.0.1 [counter] drop comment \"a ban\""],
+        reported: &[
+            "extra: rule 3 of chain inbound in inet sidetrack: ip saddr 10.0.0.1 [counter] drop comment \"a ban\"",
+        ],
     },
     Drift {
         options: &[],
@@ -37,7 +39,7 @@ const DRIFTS: &[Drift] = &[
                 "add rule inet sidetrack outbound meta skuid 1337 return comment \"the proxy's own traffic\"",
             ),
         ],
-        told: &[
+        reported: &[
             "moved: rule 5 of chain outbound in inet sidetrack, now rule 10: meta skuid 1337 return comment \"the \
              proxy's own traffic\"",
         ],
@@ -49,7 +51,7 @@ const DRIFTS: &[Drift] = &[
             "replace rule inet sidetrack outbound #10 meta l4proto tcp redirect to :15009 comment \"outbound, to the \
              proxy\"",
         )],
-        told: &[
+        reported: &[
             "changed: rule 10 of chain outbound in inet sidetrack: expected meta l4proto tcp redirect to :15001 comment \
              \"outbound, to the proxy\", found meta l4proto tcp redirect to :15009 comment \"outbound, to the proxy\"",
         ],
@@ -58,7 +60,7 @@ const DRIFTS: &[Drift] = &[
         // Nothing but the comment.
         options: &[],
         done: &[("nft", "replace rule inet sidetrack outbound #9 oifname \"lo\" return")],
-        told: &[
+        reported: &[
             "changed: rule 9 of chain outbound in inet sidetrack: expected oifname \"lo\" return comment \"the pod \
              calls itself\", found oifname \"lo\" return",
         ],
@@ -69,7 +71,7 @@ const DRIFTS: &[Drift] = &[
             ("nft", "delete element inet sidetrack mesh_ports { 15090 }"),
             ("nft", "add element inet sidetrack mesh_ports { 443, 15022 }"),
         ],
-        told: &[
+        reported: &[
             "missing: 15090 of set mesh_ports in inet sidetrack",
             "extra: 443, 15022 of set mesh_ports in inet sidetrack",
         ],
@@ -86,7 +88,7 @@ const DRIFTS: &[Drift] = &[
             ),
             ("nft", "add element inet sidetrack exclude_outbound_v6 { ff00::/8 }"),
         ],
-        told: &[
+        reported: &[
             "missing: 10.0.0.0/8 of set exclude_outbound_v4 in inet sidetrack",
             "extra: ff00::/8 of set exclude_outbound_v6 in inet sidetrack",
         ],
@@ -94,7 +96,7 @@ const DRIFTS: &[Drift] = &[
     Drift {
         options: &["--proxy-uid", "1337,2000-2009"],
         done: &[("nft", "flush set inet sidetrack proxy_uids")],
-        told: &["missing: 1337, 2000-2009 of set proxy_uids in inet sidetrack"],
+        reported: &["missing: 1337, 2000-2009 of set proxy_uids in inet sidetrack"],
     },
     Drift {
         options: &[],
@@ -102,7 +104,7 @@ const DRIFTS: &[Drift] = &[
             "nft",
             "add chain inet sidetrack output { type nat hook output priority -101; policy drop; }",
         )],
-        told: &[
+        reported: &[
             "changed: chain output in inet sidetrack: expected type nat hook output priority -101; policy accept;, found \
              type nat hook output priority -101; policy drop;",
         ],
@@ -115,7 +117,7 @@ const DRIFTS: &[Drift] = &[
              add chain inet sidetrack prerouting { type nat hook prerouting priority 7; }; \
              add rule inet sidetrack prerouting meta l4proto tcp jump inbound comment \"TCP that arrives\"",
         )],
-        told: &[
+        reported: &[
             "changed: chain prerouting in inet sidetrack: expected type nat hook prerouting priority -101; policy \
              accept;, found type nat hook prerouting priority 7; policy accept;",
         ],
@@ -126,12 +128,14 @@ const DRIFTS: &[Drift] = &[
             "nft",
             "flush chain inet sidetrack prerouting; delete chain inet sidetrack prerouting",
         )],
-        told: &["missing: chain prerouting in inet sidetrack: type nat hook prerouting priority -101; policy accept;"],
+        reported: &[
+            "missing: chain prerouting in inet sidetrack: type nat hook prerouting priority -101; policy accept;",
+        ],
     },
     Drift {
         options: &[],
         done: &[("nft", "add table inet sidetrack { flags dormant; }")],
-        told: &["changed: table inet sidetrack: expected nothing, found dormant, so that its rules do nothing"],
+        reported: &["changed: table inet sidetrack: expected nothing, found dormant, so that its rules do nothing"],
     },
     Drift {
         options: &[],
@@ -142,7 +146,7 @@ const DRIFTS: &[Drift] = &[
             ),
             ("nft", "add set inet sidetrack macs { type ether_addr; }"),
         ],
-        told: &[
+        reported: &[
             "extra: set macs in inet sidetrack: type number 9, flags 0x0",
             "extra: chain early in inet sidetrack: type filter hook prerouting priority -400; policy drop;",
         ],
@@ -150,7 +154,7 @@ const DRIFTS: &[Drift] = &[
     Drift {
         options: &[],
         done: &[("nft", "flush chain inet sidetrack inbound")],
-        told: &[
+        reported: &[
             "missing: rule 1 of chain inbound in inet sidetrack: tcp dport @mesh_ports return comment \"ports that the \
              mesh serves itself\"",
             "missing: rule 2 of chain inbound in inet sidetrack: meta l4proto tcp redirect to :15006 comment \"inbound, \
@@ -160,21 +164,21 @@ const DRIFTS: &[Drift] = &[
     Drift {
         options: &[],
         done: &[("ip", "address delete ::6/128 dev lo")],
-        told: &["missing: the address ::6 on the loopback interface"],
+        reported: &["missing: the address ::6 on the loopback interface"],
     },
     Drift {
         options: TPROXY_AND_DNS,
         done: &[("ip", "-6 rule delete fwmark 1337")],
-        told: &["missing: the IPv6 rule `fwmark 1337 lookup 133`"],
+        reported: &["missing: the IPv6 rule `fwmark 1337 lookup 133`"],
     },
     Drift {
-        // The routes are looked for even where no rule leads to them.
+        // Routes are found even without a rule that uses them.
         options: TPROXY_AND_DNS,
         done: &[
             ("ip", "-4 rule delete fwmark 1337"),
             ("ip", "-6 rule delete fwmark 1337"),
         ],
-        told: &[
+        reported: &[
             "missing: the IPv4 rule `fwmark 1337 lookup 133`",
             "missing: the IPv6 rule `fwmark 1337 lookup 133`",
         ],
@@ -182,17 +186,17 @@ const DRIFTS: &[Drift] = &[
     Drift {
         options: TPROXY_AND_DNS,
         done: &[("ip", "-4 route flush table 133")],
-        told: &["missing: the IPv4 route `local default dev lo table 133`"],
+        reported: &["missing: the IPv4 route `local default dev lo table 133`"],
     },
     Drift {
         options: TPROXY_AND_DNS,
         done: &[("ip", "rule add fwmark 1338 lookup 134 priority 15006 protocol 137")],
-        told: &["extra: the IPv4 rule `fwmark 1338 lookup 134`"],
+        reported: &["extra: the IPv4 rule `fwmark 1338 lookup 134`"],
     },
     Drift {
         options: &["--ip-family", "ipv4"],
         done: &[("nft", "delete rule inet sidetrack output #1")],
-        told: &[
+        reported: &[
             "missing: rule 1 of chain output in inet sidetrack: meta nfproto ipv6 return comment \"IPv6 is not \
              redirected\"",
         ],
@@ -200,9 +204,9 @@ const DRIFTS: &[Drift] = &[
 ];
 
 #[test]
-fn each_drift_is_told_for_what_it_is_and_repaired() {
+fn each_drift_is_reported_and_repaired() {
     for drift in DRIFTS {
-        is_told_and_repaired("nftables", drift);
+        is_reported_and_repaired("nftables", drift);
     }
 }
 
@@ -217,7 +221,7 @@ fn chains(netns: &Netns) -> Vec<(String, usize)> {
 }
 
 #[test]
-fn each_single_rule_is_missed() {
+fn each_missing_rule_is_reported() {
     let netns = Netns::new();
     apply(&netns, "nftables", TPROXY_AND_DNS);
     let mut missed = 0;
@@ -229,9 +233,12 @@ fn each_single_rule_is_missed() {
                 "nft",
                 &format!("delete rule inet sidetrack {chain} #{number}"),
             );
-            let told = told(&netns, "nftables", TPROXY_AND_DNS);
+            let reported = reported(&netns, "nftables", TPROXY_AND_DNS);
             let missing = format!("missing: rule {number} of chain {chain} in inet sidetrack: ");
-            assert!(told.len() == 1 && told[0].starts_with(&missing), "{missing} {told:#?}");
+            assert!(
+                reported.len() == 1 && reported[0].starts_with(&missing),
+                "{missing} {reported:#?}"
+            );
             apply(&netns, "nftables", TPROXY_AND_DNS);
             missed += 1;
         }
@@ -241,19 +248,22 @@ fn each_single_rule_is_missed() {
 }
 
 #[test]
-fn all_rules_are_missed_where_the_table_was_flushed() {
+fn flushed_table_reports_all_rules_missing() {
     let netns = Netns::new();
     apply(&netns, "nftables", &[]);
     let rules: usize = chains(&netns).iter().map(|(_, rules)| rules).sum();
     run(&netns, "nftables", "nft", "flush table inet sidetrack");
-    let told = told(&netns, "nftables", &[]);
-    assert!(told.iter().all(|line| line.starts_with("missing: rule ")), "{told:#?}");
-    assert_eq!(told.len(), rules);
-    assert!(told.iter().any(|line| line.ends_with(PROXYS_OWN)), "{told:#?}");
+    let reported = reported(&netns, "nftables", &[]);
+    assert!(
+        reported.iter().all(|line| line.starts_with("missing: rule ")),
+        "{reported:#?}"
+    );
+    assert_eq!(reported.len(), rules);
+    assert!(reported.iter().any(|line| line.ends_with(PROXYS_OWN)), "{reported:#?}");
 }
 
 #[test]
-fn a_route_that_somebody_else_put_there_will_do() {
+fn foreign_route_equal_to_ours_is_in_sync() {
     let netns = Netns::new();
     netns.ip("route add local 0.0.0.0/0 dev lo table 133\naddress add ::6/128 dev lo");
     apply(&netns, "nftables", TPROXY_AND_DNS);

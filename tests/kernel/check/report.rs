@@ -1,4 +1,4 @@
-//! How it is told: states, exit codes, JSON, errors, and plans of `istio-iptables`.
+//! The report: states, exit codes, JSON, errors, and plans of `istio-iptables`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,7 +6,7 @@ use std::fs;
 use caps::Capability;
 use serde_json::Value;
 
-use super::{check, in_sync, run, told};
+use super::{check, in_sync, reported, run};
 use crate::SIDETRACK;
 use crate::common::{Netns, Owner};
 use crate::program::{BACKENDS, Run, apply, feed, sidetrack};
@@ -56,13 +56,13 @@ fn nothing_is_absent_and_so_is_what_was_cleaned_up_or_deleted() {
 }
 
 #[test]
-fn rules_in_another_backend_than_planned_and_in_two_are_told() {
+fn rules_in_other_or_several_backends_are_reported() {
     let netns = Netns::new();
     apply(&netns, "iptables-nft", &[]);
     let run = check(&netns, &[]);
     assert_eq!(run.code, Some(3), "{run:?}");
     for line in [
-        "  changed: the rules are in iptables-nft, and would be in nftables\n",
+        "  changed: the rules are in iptables-nft, expected in nftables\n",
         "To compare with what is in iptables-nft, pass --backend iptables-nft.\n",
     ] {
         assert!(run.stdout.contains(line), "{run:?}");
@@ -70,17 +70,20 @@ fn rules_in_another_backend_than_planned_and_in_two_are_told() {
     // Rules of a dry run, loaded by hand besides.
     let dry_run = sidetrack(&netns, &["apply", "--dry-run"]).succeeded().stdout;
     feed(&netns, "nft", &["-f", "-"], &dry_run);
-    assert_eq!(told(&netns, "auto", &[]), ["extra: rules of ours in iptables-nft too"]);
     assert_eq!(
-        told(&netns, "iptables-nft", &[]),
-        ["extra: rules of ours in nftables too"]
+        reported(&netns, "auto", &[]),
+        ["extra: sidetrack has rules in iptables-nft too"]
+    );
+    assert_eq!(
+        reported(&netns, "iptables-nft", &[]),
+        ["extra: sidetrack has rules in nftables too"]
     );
     apply(&netns, "auto", &[]);
     in_sync(&netns, "nftables", &[]);
 }
 
 #[test]
-fn legacy_iptables_will_do_for_auto_where_its_rules_are_in_force() {
+fn auto_accepts_rules_in_legacy_iptables() {
     let netns = Netns::new();
     apply(&netns, "iptables-legacy", &[]);
     let run = check(&netns, &[]).succeeded();
@@ -100,7 +103,7 @@ fn options_come_from_flags_variables_and_a_file_as_for_apply() {
         .args(["check", "--config", config])
         .env("SIDETRACK_EXCLUDE_UIDS", "5");
     Run::of(&mut command).succeeded();
-    assert!(!told(&netns, "nftables", &["--config", config]).is_empty());
+    assert!(!reported(&netns, "nftables", &["--config", config]).is_empty());
     fs::remove_file(file).expect("it may be removed");
     sidetrack(&netns, &["check", "--proxy-uid", "nobody-at-all"]).failed(2, &["--proxy-uid"]);
     sidetrack(&netns, &["check", "--no-such-flag"]).failed(2, &["--no-such-flag"]);
@@ -131,7 +134,7 @@ fn without_the_capability_it_is_an_error_and_never_a_guess() {
         as_user(&[], &[]).failed(1, &["does not allow access to nf_tables", "CAP_NET_ADMIN is missing"]);
         apply(&netns, "nftables", &[]);
     }
-    // The list of legacy tables is for root alone, and looking without it would make tables.
+    // Only root may read the list of legacy tables, and reading without it would create tables.
     let net_admin = [Capability::CAP_NET_ADMIN];
     let run = as_user(&net_admin, &[]).succeeded();
     assert!(
@@ -180,7 +183,7 @@ fn plans_of_istio_iptables_are_compared_by_its_own_flags() {
         let run = check(&[]).succeeded();
         assert_eq!(run.stdout, format!("in-sync: all is as planned, in {backend}\n"));
         // Our own dialect has other rules for the same ports.
-        assert!(!told(&netns, backend, &[]).is_empty());
+        assert!(!reported(&netns, backend, &[]).is_empty());
 
         match backend {
             "nftables" => super::run(&netns, backend, "nft", "delete rule inet sidetrack inbound #1"),

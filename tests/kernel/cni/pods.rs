@@ -1,4 +1,4 @@
-//! Pods: which are redirected, and that they are, whatever else goes on.
+//! Pods: which are redirected, and that they are, under interference too.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -61,8 +61,8 @@ fn traffic_of_an_injected_pod_is_captured_in_both_directions_and_families() {
     }
 }
 
-/// Istio injects a pod with the label `true` beside the annotation `false`, and runtimes hand no labels over. A pod with
-/// templates of its own is injected, too.
+/// Istio injects a pod with the label `true` beside the annotation `false`, and runtimes hand no labels over. A pod
+/// with templates of its own is injected, too.
 #[test]
 fn traffic_of_an_injected_pod_is_captured_whatever_its_injector_was_told() {
     for (name, value) in [
@@ -282,7 +282,7 @@ fn a_pod_with_users_of_its_own_is_redirected_by_its_own_ids() {
     drop(listener);
 }
 
-/// Somebody on the host keeps the one lock of legacy iptables, and whoever asks for a name never gets an answer: no pod
+/// Another process holds the host's lock of legacy iptables, and name services never answer: no pod
 /// has to wait for that.
 #[test]
 fn no_lock_and_no_name_service_of_the_host_is_in_the_way() {

@@ -1,4 +1,4 @@
-//! Every verb, and every way to ask for one that is refused.
+//! Every CNI verb, and every kind of refused request.
 
 use std::fs::{self, File};
 use std::process::Command;
@@ -35,7 +35,7 @@ fn the_result_of_the_plugin_before_is_passed_on_to_the_byte_in_every_version() {
 }
 
 #[test]
-fn check_tells_rules_in_place_from_missing_and_changed_ones_on_every_backend() {
+fn check_distinguishes_present_missing_and_changed_rules_on_every_backend() {
     for backend in BACKENDS {
         let netns = Netns::new();
         let of = |verb| {
@@ -83,7 +83,7 @@ fn check_tells_rules_in_place_from_missing_and_changed_ones_on_every_backend() {
 }
 
 #[test]
-fn check_tells_the_first_few_differences_and_how_many_there_are_besides() {
+fn check_reports_the_first_differences_and_their_number() {
     let netns = Netns::new();
     request("ADD", &netns.path()).succeeds();
     feed(
@@ -98,9 +98,9 @@ fn check_tells_the_first_few_differences_and_how_many_there_are_besides() {
     assert!(message.contains(first) && message.ends_with("; and 2 more"), "{error}");
 }
 
-/// ADD would not put them right, and where the plugin was called last they may be a firewall's.
+/// ADD would not repair them, and if the plugin runs last they may belong to a firewall.
 #[test]
-fn rules_of_others_do_not_fail_check_and_are_in_the_log() {
+fn check_logs_foreign_rules_without_failing() {
     let netns = Netns::new();
     request("ADD", &netns.path()).succeeds();
     let theirs = "table ip theirs { chain out { type filter hook output priority -200; tcp dport 25 drop; }; }";

@@ -1,5 +1,5 @@
-//! Which name servers' lookups are captured: none, where nothing names any, and that is said; in another network
-//! namespace its own, not those of whoever runs the program.
+//! The name servers whose lookups are captured: none if no file lists any, with a warning; in another network
+//! namespace those of that namespace, not those of the calling process.
 
 use std::path::Path;
 use std::process::{Child, Command};
@@ -12,7 +12,7 @@ use crate::common::{Address, Netns, with_file};
 use crate::program::{BACKENDS, Run};
 use crate::sandbox::hide;
 
-/// What resolvers take no server from.
+/// Lines that resolvers ignore.
 const UNUSABLE: &[&str] = &["", "search a.b\n", "nameserver 10.99.0.1;\nnameserver localhost\n"];
 
 fn with_resolv_conf(netns: &Netns, arguments: &[&str], text: &str) -> Run {
@@ -22,7 +22,7 @@ fn with_resolv_conf(netns: &Netns, arguments: &[&str], text: &str) -> Run {
 }
 
 #[test]
-fn a_capture_of_lookups_that_captures_none_is_said_and_not_proved() {
+fn dns_capture_without_servers_is_reported_and_not_probed() {
     let lab = Lab::new();
     let netns = &lab.pod.netns;
     const SAID: &str = "--redirect-dns has no effect: /etc/resolv.conf names no server";
@@ -37,7 +37,7 @@ fn a_capture_of_lookups_that_captures_none_is_said_and_not_proved() {
         lab.look_all_up(&Family::BOTH, NOT_CAPTURED);
     }
     let unusable = with_resolv_conf(netns, &["apply", "--redirect-dns"], "nameserver 10.99.0.1;\n").stderr;
-    assert!(unusable.contains("\"10.99.0.1;\" is no IP address"), "{unusable}");
+    assert!(unusable.contains("\"10.99.0.1;\" is not an IP address"), "{unusable}");
 
     // As where a link leads nowhere.
     let mut without_file = netns.command(SIDETRACK);
@@ -68,7 +68,7 @@ fn options_that_name_what_there_is_not_are_said_to_have_no_effect() {
     assert!(log.contains("nothing is redirected"), "{log}");
 }
 
-/// The program as somebody runs it who is in another network namespace, whose name server is far away.
+/// The program run from another network namespace with another name server.
 fn from_elsewhere(arguments: &str, netns: &Path, namespace_s_own: &str) -> Run {
     let script = format!(
         "mount -t tmpfs tmpfs /etc; mount -t tmpfs tmpfs /run; mkdir -p /etc/netns/pod /run/netns; \
@@ -149,7 +149,7 @@ fn a_namespace_without_a_name_has_the_servers_of_the_processes_in_it() {
 }
 
 #[test]
-fn a_namespace_whose_servers_nobody_knows_has_all_lookups_captured() {
+fn unknown_name_servers_capture_all_lookups() {
     let netns = Netns::new();
     let run = from_elsewhere("apply --netns pod --redirect-dns", &netns.path(), "true");
     assert!(

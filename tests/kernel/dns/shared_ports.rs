@@ -53,7 +53,7 @@ fn one_socket_may_ask_several_servers_with_iptables_legacy() {
     one_socket_may_ask_several_servers("iptables-legacy");
 }
 
-/// How many lookups are made where it is about many.
+/// Number of lookups in tests of many.
 const MANY: usize = 600;
 /// How many of them wait for an answer at a time: no socket's buffer is too small for that.
 const AT_A_TIME: usize = 100;

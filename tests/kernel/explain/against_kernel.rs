@@ -26,7 +26,7 @@ use crate::common::Address;
 use crate::plans::plan;
 use crate::program::apply;
 
-/// How many packets the tests send unless they are told otherwise, on all backends together.
+/// The default number of packets, on all backends together.
 const PACKETS: usize = 3600;
 /// How many go through the same rules, on each backend.
 const PACKETS_A_PLAN: usize = 60;
@@ -200,7 +200,7 @@ fn options() -> impl Strategy<Value = Vec<String>> {
     all.prop_map(|given| given.concat())
 }
 
-/// What the rules tell apart, and its neighbours: where mistakes would show.
+/// The values that rules distinguish, and adjacent ones, where mistakes would show.
 #[derive(Clone, Debug)]
 struct Edges {
     ports: Vec<u16>,
@@ -291,7 +291,7 @@ fn is_of_the_world(address: IpAddr) -> bool {
     }
 }
 
-/// A packet as chance has it, for a pod and what its rules tell apart.
+/// A random packet for a pod, from the values that its rules distinguish.
 fn shot(pod: &Pod, edges: &Edges, ports: &[u16]) -> impl Strategy<Value = Shot> {
     let port =
         prop_oneof![4 => select(ports.to_vec()), 1 => Just(53)].prop_map(|port| Port::new(port).expect("a port"));
@@ -434,7 +434,7 @@ impl Chance {
 
 /// Redirecting needs an address of the interface that a packet arrives on.
 #[test]
-fn what_arrives_where_there_is_no_address_to_redirect_to_is_dropped() {
+fn inbound_packets_without_an_address_to_redirect_to_are_dropped() {
     let mut lab = Lab::new();
     lab.pod.netns.ip("addr del 10.99.1.2/24 dev eth1\n");
     lab.pod.peer.ip("route add 10.99.0.2/32 dev eth1\n");

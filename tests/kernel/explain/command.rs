@@ -1,4 +1,4 @@
-//! The command: what it is asked, whose rules it follows, and how it tells.
+//! The command: its input, the rules it follows, and its output.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -89,7 +89,7 @@ fn neither_root_nor_a_network_is_needed() {
 }
 
 #[test]
-fn what_is_installed_is_followed_on_every_backend() {
+fn explain_follows_installed_rules_on_every_backend() {
     let pod = Pod::new();
     let questions: [(&[&str], (String, u64)); 5] = [
         (&["outbound", "tcp", "198.51.100.7:80"], is("redirect", 15001)),
@@ -311,7 +311,7 @@ fn the_rules_of_an_init_container_are_those_of_its_program() {
 }
 
 #[test]
-fn all_that_is_wrong_is_told_at_once() {
+fn all_errors_are_reported_at_once() {
     let netns = Netns::new();
     let file = Temporary::new("wrong.json", r#"{"version": 2, "chains": 7}"#);
     let wrong = [
@@ -380,7 +380,7 @@ fn colours_are_for_terminals_that_want_them() {
         drop(command);
         assert!(status.success());
         let mut seen = Vec::new();
-        // Reading from a terminal that nobody writes to any more is an error.
+        // Reading from a terminal without a writer is an error.
         let _ = File::from(terminal.master).read_to_end(&mut seen);
         String::from_utf8(seen).expect("text").replace("\r\n", "\n")
     };

@@ -1,4 +1,4 @@
-//! `sidetrack explain`: what it says, and that it is true.
+//! `sidetrack explain`: its output, and that the kernel agrees with it.
 
 mod against_kernel;
 mod command;

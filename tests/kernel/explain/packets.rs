@@ -1,4 +1,4 @@
-//! Packets by the thousand, and where each lands.
+//! Sends thousands of packets and reports where each lands.
 //!
 //! One thread owns the sockets of all namespaces: a socket stays in the namespace, and keeps the owner, that the thread
 //! had when it made it. No clock decides that a packet is lost. Packets of veth and lo wait in one queue of the current
@@ -38,7 +38,7 @@ pub struct Shot {
     pub later_mark: u32,
 }
 
-/// What became of a packet.
+/// The fate of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
     pub landing: Landing,
@@ -216,7 +216,7 @@ impl Lab {
         ports.iter().flat_map(both).collect()
     }
 
-    /// Sends packets to ports that `listening` names, and says what became of each. The source ports are of the
+    /// Sends packets to ports that `listening` names, and returns the fate of each. The source ports are of the
     /// laboratory's choice.
     pub fn send(&mut self, listening: &[u16], shots: &[Shot]) -> Vec<Outcome> {
         let sinks = self.sinks(Place::Pod, listening);
@@ -284,7 +284,7 @@ impl Lab {
         }
     }
 
-    /// Sends the answer to a connection that nobody has opened.
+    /// Sends the answer to a connection that was never opened.
     fn send_unasked(&self, packet: &Packet, port: u16) -> io::Result<()> {
         let segment = Segment {
             from: (packet.source, port).into(),

@@ -15,7 +15,7 @@ pub struct Point {
     pub number: usize,
 }
 
-/// What is done to the run at that point.
+/// The fault at that point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The process is killed, and the call not made.
@@ -69,7 +69,7 @@ pub fn run_with_fault(netns: &Netns, arguments: &[&str], point: &Point, fault: F
     run
 }
 
-/// A run of a program, and what strace tells of it with these options.
+/// A run of a program, and the output of strace with these options.
 pub fn traced(netns: &Netns, options: &[&str], program: &Path, arguments: &[&str]) -> (Run, String) {
     let path = scratch_file();
     let mut command = netns.command("strace");

@@ -1,4 +1,4 @@
-//! What a network namespace holds.
+//! The state of a network namespace.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;

@@ -28,7 +28,7 @@ const OTHER_TPROXY: &[&str] = &[
 ];
 const CLEANUP: &[&str] = &["cleanup"];
 
-/// What a system call fails with; the kernel says so where it lacks memory, descriptors or rights.
+/// Errors of system calls for lack of memory, descriptors or permission.
 fn error_of(call: &str) -> &'static str {
     match call {
         "sendto" | "recvfrom" => "ENOBUFS",
@@ -116,7 +116,7 @@ fn text(errno: &str) -> &'static str {
 }
 
 #[test]
-fn at_every_system_call_of_a_first_apply() {
+fn first_apply_survives_a_fault_at_every_system_call() {
     every_fault(None, DEFAULT);
 }
 
@@ -136,7 +136,7 @@ fn at_every_system_call_of_an_apply_that_replaces_the_routes() {
 }
 
 #[test]
-fn at_every_system_call_of_a_cleanup() {
+fn cleanup_survives_a_fault_at_every_system_call() {
     every_fault(Some(TPROXY), CLEANUP);
 }
 

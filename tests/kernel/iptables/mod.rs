@@ -56,7 +56,7 @@ fn tool(variant: Variant, family: Family, suffix: &str) -> String {
     format!("{plain}-{variant}{suffix}")
 }
 
-/// What the programs are called of the variant that the system prefers.
+/// The plain names of the programs, which are of the system's default variant.
 fn plain_name(family: Family) -> &'static str {
     match family {
         Family::V4 => "iptables",
@@ -101,7 +101,7 @@ fn dump(variant: Variant) -> String {
         .collect()
 }
 
-/// Those lines of a dump that are not ours.
+/// The foreign lines of a dump.
 fn foreign(dump: &str) -> String {
     let ours = |line: &str| {
         let target = line.rsplit(' ').next().unwrap_or_default();
@@ -113,7 +113,7 @@ fn foreign(dump: &str) -> String {
         .collect()
 }
 
-/// Rules of somebody else, in names close to ours, in every table that we might look at.
+/// Foreign rules with names similar to ours, in every table that sidetrack reads.
 fn add_foreign_rules(variant: Variant) {
     let text: String = ["raw", "mangle", "nat", "filter"]
         .map(|table| {

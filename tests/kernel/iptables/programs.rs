@@ -37,7 +37,7 @@ impl Programs {
             .unwrap()
     }
 
-    /// Puts a shell script in the place of a program. In it, `$real` is the program.
+    /// Replaces a program by a shell script, in which `$real` is the program.
     fn replace(&self, name: &str, script: &str) {
         let path = self.0.join(name);
         self.delete(name);
@@ -65,7 +65,7 @@ impl Drop for Programs {
 }
 
 #[test]
-fn a_family_that_fails_undoes_the_other() {
+fn failure_in_one_family_rolls_back_the_other() {
     in_namespace(|variant| {
         let programs = Programs::new(variant, "undo");
         let good = Iptables::find(variant).unwrap();
@@ -81,7 +81,7 @@ fn a_family_that_fails_undoes_the_other() {
         assert_eq!(dump(variant), nothing);
 
         good.apply(&ruleset(|_| {})).unwrap();
-        // What was there comes back exactly, duplicates and all.
+        // The rollback restores the exact state, including duplicates.
         iptables(variant, "-t nat -A OUTPUT -p tcp -j SIDETRACK_OUTPUT");
         let before = dump(variant);
         let other = ruleset(|config| config.inbound.include_ports = parse_ports("").unwrap());
@@ -91,7 +91,7 @@ fn a_family_that_fails_undoes_the_other() {
 }
 
 #[test]
-fn what_cannot_be_undone_is_said() {
+fn failed_rollback_is_reported() {
     in_namespace(|variant| {
         let programs = Programs::new(variant, "no-undo");
         let counter = programs.0.join("runs");
@@ -104,14 +104,14 @@ fn what_cannot_be_undone_is_said() {
         let failing = Iptables::find_in(variant, &programs.search()).unwrap();
         let error = failing.apply(&ruleset(|_| {})).unwrap_err().to_string();
         assert!(
-            error.contains("first") && error.contains("could not be undone") && error.contains("second"),
+            error.contains("first") && error.contains("Rolling back") && error.contains("second"),
             "{error}"
         );
     });
 }
 
 #[test]
-fn rules_go_without_comments_where_these_are_refused() {
+fn refused_comments_are_left_out() {
     in_namespace(|variant| {
         let programs = Programs::new(variant, "comments");
         for family in Family::BOTH {
@@ -133,7 +133,7 @@ echo \"$input\" | $real \"$@\"";
 
 /// The first table was changed before the second was refused.
 #[test]
-fn rules_that_go_without_comments_are_not_there_twice() {
+fn rules_without_comments_are_not_duplicated() {
     in_namespace(|variant| {
         let programs = Programs::new(variant, "half-comments");
         for family in Family::BOTH {
@@ -198,7 +198,7 @@ fn ipv6_programs_are_missed_only_when_needed() {
     });
 }
 
-/// More than a pipe holds, so that whoever writes it sees how far it was read.
+/// More than a pipe holds, so that the writer sees how far it was read.
 #[test]
 fn rules_of_which_a_program_has_not_read_all_are_not_taken_for_applied() {
     in_namespace(|variant| {
@@ -222,14 +222,14 @@ fn rules_of_which_a_program_has_not_read_all_are_not_taken_for_applied() {
 }
 
 #[test]
-fn what_others_change_between_reading_and_writing_is_looked_at_again() {
+fn changes_between_reading_and_writing_cause_a_retry() {
     in_namespace(|variant| {
         for (disturbances, succeeds) in [(1, true), (9, false)] {
             let programs = Programs::new(variant, &format!("disturbed-{disturbances}"));
             let (good, planned) = (Iptables::find(variant).unwrap(), ruleset(|_| {}));
             let drifted = ruleset(|config| config.inbound.include_ports = parse_ports("80").unwrap());
             good.apply(&drifted).unwrap();
-            // What the patch is to change, somebody else has replaced by something that the patch cannot change.
+            // Another process has replaced what the patch changes by something the patch cannot change.
             let disturbing = format!(
                 "n=$(cat {0} 2>/dev/null || echo 0); n=$((n + 1)); echo $n >{0}
 [ $n -gt {disturbances} ] || {1} -t nat -I SIDETRACK_OUTBOUND -p tcp --dport $n -j RETURN

@@ -1,4 +1,4 @@
-//! What is in the kernel before and after.
+//! The rules in the kernel before and after each run.
 
 use std::fs;
 use std::path::Path;
@@ -131,7 +131,7 @@ fn a_family_left_out_of_the_plan_loses_its_rules() {
 }
 
 #[test]
-fn everything_of_ours_is_removed_from_every_table() {
+fn own_rules_are_removed_from_every_table() {
     in_namespace(|variant| {
         add_foreign_rules(variant);
         let before = dump(variant);
@@ -165,7 +165,8 @@ fn the_script_by_hand_gives_what_applying_gives() {
             config.outbound.exclude_uids = parse_ids("5,1000-2000", &NoAccounts).unwrap();
             config.outbound.exclude_gids = parse_ids("0-4294967294", &NoAccounts).unwrap();
             config.outbound.exclude_ports = parse_ports("1-21,80,443,65000-65535").unwrap();
-            // Servers of one family alone: the chain of the groups is there in the other one, too, and nothing leads to it.
+            // Servers of one family alone: the chain of the groups is there in the other one, too, and nothing leads to
+            // it.
             config.dns.redirect = true;
             config.dns.servers = DnsServers::parse("10.96.0.10,10.96.0.11").unwrap();
             config.outbound.include_gids = parse_ids("7,9", &NoAccounts).unwrap();
@@ -206,7 +207,7 @@ fn a_script_for_one_family_does_the_other_no_harm() {
 }
 
 #[test]
-fn looking_leaves_no_trace() {
+fn reading_leaves_no_trace() {
     in_namespace(|variant| {
         let backend = Iptables::find(variant).unwrap();
         assert!(!backend.remove().unwrap());

@@ -1,4 +1,4 @@
-//! Rules that are missing, altered, or outrun by those of others.
+//! Rules that are missing, changed, or preceded by foreign ones.
 
 use super::{EVERYTHING, Probed, both, probe};
 use crate::common::{Netns, Owner, Pod, Server, output_of};
@@ -161,7 +161,7 @@ fn missing_rules_of_ipv6_fail_ipv6_alone() {
 }
 
 #[test]
-fn rules_for_other_ports_of_the_proxy_are_told_by_where_connections_arrive() {
+fn rules_for_other_proxy_ports_are_reported() {
     let pod = Pod::new();
     apply(&pod.netns, "nftables", &["--proxy-outbound-port", "16001"]);
     let nobody_there = probe(&pod.netns, &[]);
@@ -175,7 +175,7 @@ fn rules_for_other_ports_of_the_proxy_are_told_by_where_connections_arrive() {
 }
 
 #[test]
-fn a_redirection_of_others_that_comes_first_is_told_and_named() {
+fn foreign_redirection_before_ours_is_reported() {
     let pod = Pod::new();
     apply(&pod.netns, "nftables", &[]);
     let foreign =
@@ -211,7 +211,7 @@ fn rules_of_other_meshes_are_named() {
 
 /// Rewrites packets on their own, as a program at the socket layer could, so that the proxy cannot ask where they went.
 #[test]
-fn a_redirection_that_loses_the_original_destination_is_told() {
+fn redirection_that_loses_original_destination_is_reported() {
     let pod = Pod::new();
     apply(&pod.netns, "nftables", &[]);
     let foreign = "table ip other { chain output { type filter hook output priority -301;
@@ -231,7 +231,7 @@ fn a_redirection_that_loses_the_original_destination_is_told() {
 }
 
 #[test]
-fn packets_that_are_dropped_are_told_as_no_answer_in_time() {
+fn dropped_packets_are_reported_as_timeout() {
     let pod = Pod::new();
     apply(&pod.netns, "nftables", EVERYTHING);
     let firewall = "table inet firewall { chain output { type filter hook output priority -400;

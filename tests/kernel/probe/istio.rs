@@ -1,4 +1,4 @@
-//! `istio-iptables --run-validation`: what it proves where it may do more than Istio's.
+//! `istio-iptables --run-validation`: the probes beyond Istio's own validation.
 
 use caps::Capability::{CAP_NET_ADMIN, CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN};
 

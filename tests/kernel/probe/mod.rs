@@ -1,4 +1,4 @@
-//! `sidetrack probe`: what it finds with real packets, where rules are as they should be and where they are not.
+//! `sidetrack probe`: its results with real packets, with correct and with faulty rules.
 
 mod faults;
 mod istio;
@@ -167,7 +167,7 @@ fn every_kind_of_probe_passes_on_every_backend_and_in_every_mode() {
     }
 }
 
-/// What is known to be beyond proof: addresses that belong to somebody, and sources and interfaces that are excluded.
+/// Traffic that cannot be probed: addresses in use, and excluded sources and interfaces.
 fn is_beyond_proof(probe: &Value) -> bool {
     let reason = probe["reason"].as_str().unwrap_or_default();
     ["of other hosts", "are excluded"]

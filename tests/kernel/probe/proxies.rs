@@ -1,4 +1,4 @@
-//! A proxy that listens already: what it takes is told without asking it, and it goes on undisturbed.
+//! A listening proxy: connections that it accepts are detected without its help, and without disturbing it.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
@@ -97,7 +97,7 @@ fn a_proxy_that_closes_at_once_is_seen_all_the_same() {
     let ports = &[15001, 15006, 9999];
     let _proxy = Service::start(&pod.netns, Owner::PROXY, Closing { ports });
     probe(&pod.netns, &[]).passed();
-    // So is somebody else who does.
+    // So is another process that closes at once.
     let foreign = "table inet foreign { chain catch { type nat hook output priority -150; meta skuid 1000 meta skgid 1000 tcp dport 15002 redirect to :9999; }; }";
     feed(&pod.netns, "nft", &["-f", "-"], foreign);
     let probed = probe(&pod.netns, &[]);
@@ -199,7 +199,7 @@ fn neighbour() -> [IpAddr; 2] {
 }
 
 #[test]
-fn a_proxy_that_answers_lookups_is_told_from_a_name_server() {
+fn proxy_answering_lookups_is_distinguished_from_name_server() {
     let servers = neighbour().map(|address| address.to_string()).join(",");
     let options = ["--redirect-dns", "--dns-servers", &servers];
     let pod = Pod::new();

@@ -1,4 +1,4 @@
-//! Processes with few rights: they make the probes that they may make, and say what the others take.
+//! Unprivileged processes: they run the permitted probes, and report what the others need.
 
 use std::process::Command;
 
@@ -104,7 +104,7 @@ fn without_a_route_there_is_nothing_to_see() {
 }
 
 #[test]
-fn users_that_a_user_namespace_does_not_have_are_told() {
+fn users_missing_in_the_user_namespace_are_reported() {
     let mut command = Command::new("unshare");
     let script = "ip link set lo up && \"$0\" apply && exec \"$0\" probe --json";
     command.args(["--user", "--map-root-user", "--net", "sh", "-c", script, SIDETRACK]);

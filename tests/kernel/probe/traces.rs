@@ -1,4 +1,4 @@
-//! What a probe leaves behind: nothing, however it ends; and what it keeps away from.
+//! A probe leaves nothing behind, however it ends, and does not touch addresses in use.
 
 use std::process::Stdio;
 use std::thread;
@@ -9,7 +9,7 @@ use crate::SIDETRACK;
 use crate::common::{Netns, Pod, output_of};
 use crate::program::{Run, apply, feed, state};
 
-/// Links, addresses, routes and rules, as iproute2 tells them, but for those that come and go by themselves.
+/// Links, addresses, routes and rules, as iproute2 prints them, except those that change by themselves.
 fn configuration(netns: &Netns) -> String {
     let links = output_of(netns.command("ip").args(["-brief", "link"]));
     // Without their state: a new link is not up at once on a busy machine.
@@ -136,7 +136,7 @@ fn addresses_that_the_pod_uses_are_left_to_it() {
 }
 
 #[test]
-fn routing_that_leads_elsewhere_is_told() {
+fn routing_to_another_interface_is_reported() {
     let pod = Pod::new();
     pod.netns
         .ip("route add default via 10.99.0.1 table 100\nrule add to 192.0.2.254 lookup 100\n");
@@ -149,7 +149,7 @@ fn routing_that_leads_elsewhere_is_told() {
 }
 
 #[test]
-fn ipv6_that_is_switched_off_for_new_interfaces_is_told() {
+fn ipv6_disabled_for_new_interfaces_is_reported() {
     let pod = Pod::new();
     pod.netns
         .run(|| std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1"))

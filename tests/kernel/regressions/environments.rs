@@ -15,7 +15,7 @@ use crate::common::{Netns, Owner, Pod, output_of};
 use crate::program::{BACKENDS, Run, feed, nft_state, sidetrack, state};
 use crate::sandbox::with_capabilities;
 
-/// Whether somebody waits for a lock on this file (proc_locks(5)).
+/// Whether a process waits for a lock on this file (proc_locks(5)).
 fn is_waited_for(file: &fs::File) -> bool {
     let inode = format!(":{} ", file.metadata().expect("a file").ino());
     let locks = fs::read_to_string("/proc/locks").expect("the kernel's locks");
@@ -48,7 +48,7 @@ fn kuma_7141_another_iptables_that_holds_the_lock_is_waited_for() {
         assert!(begun.elapsed() < Duration::from_secs(8), "nobody waits for the lock");
         thread::yield_now();
     }
-    // Who needs no lock does not wait.
+    // A backend without the lock does not wait.
     let other = Netns::new();
     let mut command = other.command(SIDETRACK);
     Run::of(command.arg("apply").env("XTABLES_LOCKFILE", &path)).succeeded();
@@ -82,7 +82,7 @@ fn istio_48416_kuma_11038_names_are_looked_up_in_files_alone() {
     assert_eq!(calls.iter().find(asks), None);
 }
 
-/// A sandbox of mounts may not be had, and what it hides need not be looked at.
+/// Mount namespaces may be denied, and are not needed.
 #[test]
 fn istio_56569_nothing_is_mounted_or_unshared() {
     for backend in BACKENDS {
@@ -123,12 +123,12 @@ fn istio_49850_an_old_iptables_that_says_nothing_of_its_variant_is_legacy() {
     run("iptables-nft").failed(1, &["no iptables (nf_tables)"]);
 }
 
-/// Rules in the tables of iptables that iptables cannot read.
+/// Rules in iptables tables that iptables cannot read.
 const BY_NFT_ALONE: &str =
     "table ip nat { chain other { ip saddr { 192.0.2.1, 192.0.2.2 } tcp option maxseg size 5 accept; }; }";
 
 #[test]
-fn tables_of_iptables_that_nft_has_written_to_are_no_empty_tables() {
+fn iptables_tables_with_nft_rules_are_not_empty() {
     for backend in BACKENDS {
         let pod = Pod::new();
         feed(&pod.netns, "nft", &["-f", "-"], BY_NFT_ALONE);
@@ -175,9 +175,9 @@ fn istio_57978_no_program_of_the_image_is_needed() {
     assert_eq!(everything(&pod.netns, "nftables"), untouched);
 }
 
-/// Addresses, rules of routing and tables come and go while they are looked at.
+/// Addresses, routing rules and tables change during the observation.
 #[test]
-fn istio_55707_a_namespace_in_motion_can_be_looked_at() {
+fn istio_55707_a_changing_namespace_can_be_observed() {
     /// Enough that the kernel needs several messages for a list, and can be interrupted between them.
     const OBJECTS: u32 = 2000;
     let netns = Netns::new();
@@ -206,7 +206,7 @@ fn istio_55707_a_namespace_in_motion_can_be_looked_at() {
             }
             rounds
         });
-        // The thread that moves things ends whatever becomes of the others.
+        // The changing thread ends even if the others panic.
         let outcome: Vec<Run> = (0..30)
             .map(|number| {
                 let mode = ["redirect", "tproxy"][number % 2];
@@ -240,7 +240,7 @@ fn istio_validation_under_loopback_8_finds_redirected_traffic() {
 }
 
 #[test]
-fn kuma_8412_who_has_the_capability_in_the_bounding_set_alone_is_told_so_on_every_backend() {
+fn kuma_8412_capability_only_in_the_bounding_set_is_reported_on_every_backend() {
     let netns = Netns::new();
     for backend in BACKENDS {
         let untouched = everything(&netns, backend);

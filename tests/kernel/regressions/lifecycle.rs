@@ -1,4 +1,4 @@
-//! Rules that are there already: of the run before, of a run that ended half-way, of somebody else.
+//! Existing rules: of an earlier run, of an interrupted run, of another program.
 
 use sidetrack::types::Family;
 
@@ -16,7 +16,7 @@ fn after_one_run(backend: &str, arguments: &[&str]) -> String {
     everything(&pod.netns, backend)
 }
 
-/// What may have become of the rules: texts for `nft -f`, or for `iptables-restore --noflush` of both families.
+/// Possible changes to the rules: texts for `nft -f`, or for `iptables-restore --noflush` of both families.
 fn drifts(backend: &str) -> &'static [&'static str] {
     match backend {
         "nftables" => &[
@@ -128,9 +128,9 @@ fn sorted(text: &str) -> Vec<&str> {
     lines
 }
 
-/// Where rules of iptables, later than ours or not, say that nothing is to be redirected.
+/// With iptables rules, before or after ours, that exempt everything from redirection.
 #[test]
-fn istio_verification_rules_of_others_in_builtin_chains_do_not_come_before_ours() {
+fn istio_verification_foreign_rules_in_builtin_chains_stay_behind_ours() {
     let rules = "*nat\n-I OUTPUT 1 -p tcp -j ACCEPT\n-I PREROUTING 1 -p tcp -j REDIRECT --to-ports 9\nCOMMIT\n";
     let arguments: Vec<&str> = [INJECTED, &["--dual-stack"]].concat();
     let pod = Pod::new();
@@ -179,7 +179,7 @@ fn istio_56587_the_rules_of_one_family_do_not_pass_for_those_of_both() {
     }
 }
 
-/// What an earlier run, or another program, may have left under our names.
+/// Leftovers of an earlier run or of another program under our names.
 #[test]
 fn linkerd_7767_chains_that_exist_already_are_taken_over() {
     let chains = "*nat\n:SIDETRACK_OUTPUT - [0:0]\n:SIDETRACK_OUTBOUND - [0:0]\n:SIDETRACK_OLD - [0:0]\n\
@@ -257,7 +257,7 @@ fn istio_53147_a_run_that_is_killed_between_the_families_is_completed_by_the_nex
 }
 
 #[test]
-fn istio_detection_legacy_tables_that_wake_up_do_not_install_the_rules_twice() {
+fn istio_detection_new_legacy_tables_do_not_install_the_rules_twice() {
     let wake = |netns: &Netns| {
         for program in ["iptables-legacy", "ip6tables-legacy"] {
             // What Istio's probe does.
@@ -406,7 +406,7 @@ fn istio_verification_a_rule_before_ours_in_a_builtin_chain_does_not_stay_there(
 }
 
 #[test]
-fn istio_verification_a_table_that_sleeps_is_drift() {
+fn istio_verification_a_dormant_table_is_drift() {
     for other in [INJECTED, &[INJECTED, &["-o", "3306"]].concat()] {
         let pod = Pod::new();
         let arguments: Vec<&str> = [INJECTED, &["--dual-stack"]].concat();

@@ -1,6 +1,6 @@
-//! What has gone wrong in other redirectors does not here.
+//! Faults of other redirectors that sidetrack does not have.
 //!
-//! [`table`] says for each what it was and which tests show it; those that no other file has are in this folder.
+//! [`table`] describes each fault and names the tests for it; tests that no other file has are in this directory.
 
 mod environments;
 mod lifecycle;
@@ -66,7 +66,7 @@ fn run(netns: &Netns, backend: &str, arguments: &[&str]) -> Run {
     Run::of(&mut istio_iptables(netns, backend, arguments)).succeeded()
 }
 
-/// All that a backend could have changed: rules, addresses, policy routing. What iptables has counted is left out. On
+/// All state that a backend could have changed: rules, addresses, policy routing, without iptables counters. On
 /// the other backends there must be nothing of ours.
 #[track_caller]
 fn everything(netns: &Netns, backend: &str) -> String {
@@ -95,7 +95,7 @@ fn everything(netns: &Netns, backend: &str) -> String {
     lines.join("\n")
 }
 
-/// Says what differs, where all of it would be too long to read.
+/// Prints only the differences, since the whole state is too long to read.
 #[track_caller]
 fn assert_same(found: &str, expected: &str, what: &str) {
     let only_in = |one: &str, other: &str| {
@@ -126,7 +126,7 @@ impl Programs {
         Self(directory)
     }
 
-    /// Puts a shell script there.
+    /// Adds a shell script.
     pub fn put(&self, name: &str, script: &str) {
         let program = self.0.join(name);
         fs::write(&program, format!("#!/bin/sh\n{script}\n")).expect("a script");

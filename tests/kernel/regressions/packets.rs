@@ -1,4 +1,4 @@
-//! Connections and lookups that went somewhere else than they should.
+//! Misdirected connections and lookups.
 
 use sidetrack::types::Family;
 
@@ -100,7 +100,7 @@ fn rename(netns: &Netns, from: &str, to: &str) {
 }
 
 #[test]
-fn istio_nft_interfaces_may_bear_names_that_are_keywords() {
+fn istio_nft_interface_names_may_be_keywords() {
     let lab = Lab::new();
     let mut before = "eth1";
     for name in ["bridge", "meta", "set"] {
@@ -139,7 +139,7 @@ fn istio_58135_54288_no_inbound_ports_are_none_in_either_mode() {
     }
 }
 
-/// Where a machine behind the pod's second interface wants to go: nobody is there.
+/// The destination of a machine behind the pod's second interface: no host has it.
 const BEYOND: Address = Address::new(
     std::net::Ipv4Addr::new(203, 0, 113, 5),
     std::net::Ipv6Addr::new(0x2001, 0xdb8, 5, 0, 0, 0, 0, 5),

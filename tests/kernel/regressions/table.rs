@@ -1,10 +1,10 @@
-//! What went wrong elsewhere, and the tests that show that it does not here.
+//! Faults of other redirectors, and the tests that sidetrack does not have them.
 
-/// Something that went wrong with the rules of another redirector, or with their application.
+/// A fault of another redirector's rules, or of their application.
 pub struct Regression {
-    /// Who had it, and the numbers under which it was told: Istio's, or those of the tool that is named.
+    /// The project and its issue numbers: Istio's, or those of the named tool.
     pub numbers: &'static str,
-    /// What it was.
+    /// The fault.
     pub broke: &'static str,
     /// Tests: `path::name`, or `path::start*` for one on each backend, or the name of a case whose connections are
     /// tried on each backend.
@@ -19,7 +19,7 @@ const fn row(numbers: &'static str, broke: &'static str, shown_by: &'static [&'s
     }
 }
 
-/// All of them, by what they are about.
+/// All faults, by subject.
 pub const REGRESSIONS: &[Regression] = &[
     // Where traffic goes.
     row(
@@ -42,7 +42,7 @@ pub const REGRESSIONS: &[Regression] = &[
         "Istio, nftables",
         "interfaces called bridge, meta or set broke the syntax",
         &[
-            "tests/kernel/regressions/packets.rs::istio_nft_interfaces_may_bear_names_that_are_keywords",
+            "tests/kernel/regressions/packets.rs::istio_nft_interface_names_may_be_keywords",
             "src/types/interface.rs::names_that_are_keywords_elsewhere_are_names_here",
         ],
     ),
@@ -176,8 +176,8 @@ pub const REGRESSIONS: &[Regression] = &[
         "IPv4 succeeded, IPv6 failed, and every later run failed on what the first had left",
         &[
             "tests/kernel/regressions/lifecycle.rs::istio_53147_a_family_that_fails_does_not_leave_the_other_half",
-            "tests/kernel/iptables/programs.rs::a_family_that_fails_undoes_the_other",
-            "tests/kernel/iptables/programs.rs::what_cannot_be_undone_is_said",
+            "tests/kernel/iptables/programs.rs::failure_in_one_family_rolls_back_the_other",
+            "tests/kernel/iptables/programs.rs::failed_rollback_is_reported",
         ],
     ),
     row(
@@ -197,7 +197,7 @@ pub const REGRESSIONS: &[Regression] = &[
         "Istio, verification",
         "rules of others before those that lead to its own were not looked at",
         &[
-            "tests/kernel/regressions/lifecycle.rs::istio_verification_rules_of_others_in_builtin_chains_do_not_come_before_ours",
+            "tests/kernel/regressions/lifecycle.rs::istio_verification_foreign_rules_in_builtin_chains_stay_behind_ours",
             "tests/kernel/iptables/rules.rs::our_jumps_come_first",
         ],
     ),
@@ -230,10 +230,10 @@ pub const REGRESSIONS: &[Regression] = &[
         "Istio, detection",
         "looking for the right iptables woke the legacy tables, and the second run installed everything twice",
         &[
-            "tests/kernel/regressions/lifecycle.rs::istio_detection_legacy_tables_that_wake_up_do_not_install_the_rules_twice",
-            "tests/kernel/lifecycle.rs::the_nftables_backend_does_not_wake_legacy_iptables",
+            "tests/kernel/regressions/lifecycle.rs::istio_detection_new_legacy_tables_do_not_install_the_rules_twice",
+            "tests/kernel/lifecycle.rs::nftables_backend_creates_no_legacy_tables",
             "tests/kernel/lifecycle.rs::another_backend_leaves_nothing_of_the_one_before",
-            "tests/kernel/iptables/rules.rs::looking_leaves_no_trace",
+            "tests/kernel/iptables/rules.rs::reading_leaves_no_trace",
         ],
     ),
     row(
@@ -242,7 +242,7 @@ pub const REGRESSIONS: &[Regression] = &[
         &[
             "tests/kernel/regressions/lifecycle.rs::istio_52835_cleanup_removes_what_other_flags_have_installed",
             "tests/kernel/tproxy.rs::cleanup_leaves_nothing_of_*",
-            "tests/kernel/iptables/rules.rs::everything_of_ours_is_removed_from_every_table",
+            "tests/kernel/iptables/rules.rs::own_rules_are_removed_from_every_table",
         ],
     ),
     row(
@@ -251,7 +251,7 @@ pub const REGRESSIONS: &[Regression] = &[
         &[
             "tests/kernel/regressions/lifecycle.rs::istio_cleanup_adds_nothing",
             "tests/kernel/routing.rs::cleanup_removes_everything_and_says_what",
-            "tests/kernel/lifecycle.rs::cleanup_takes_the_address_away_that_apply_put_there",
+            "tests/kernel/lifecycle.rs::cleanup_removes_the_address_that_apply_added",
         ],
     ),
     row(
@@ -259,8 +259,8 @@ pub const REGRESSIONS: &[Regression] = &[
         "cleanup removed whatever had its name in it, and put an older state of the rest back",
         &[
             "tests/kernel/lifecycle.rs::foreign_rules_are_byte_identical_before_and_after",
-            "tests/kernel/lifecycle.rs::foreign_tables_of_nftables_are_identical_while_ours_is_there",
-            "tests/kernel/lifecycle.rs::cleanup_leaves_an_address_that_somebody_else_put_there",
+            "tests/kernel/lifecycle.rs::foreign_nftables_tables_are_unchanged_by_ours",
+            "tests/kernel/lifecycle.rs::cleanup_keeps_a_foreign_address",
         ],
     ),
     row(
@@ -316,15 +316,15 @@ pub const REGRESSIONS: &[Regression] = &[
         &[
             "src/backend/iptables/restore/tests/messages.rs::every_known_failure_comes_with_advice",
             "tests/kernel/refusal.rs::a_kernel_without_netfilter_netlink_falls_back_to_legacy_iptables_and_says_why",
-            "tests/kernel/refusal.rs::a_kernel_without_netfilter_netlink_is_told_with_the_module_to_load",
-            "tests/kernel/refusal.rs::no_backend_at_all_is_told_with_both_reasons",
+            "tests/kernel/refusal.rs::missing_netfilter_netlink_names_the_kernel_module",
+            "tests/kernel/refusal.rs::no_usable_backend_reports_both_reasons",
             "src/backend/install/tests.rs::auto_falls_back_to_legacy_only_where_nf_tables_cannot",
         ],
     ),
     row(
         "57679",
         "kernels without the module for comments",
-        &["tests/kernel/iptables/programs.rs::rules_go_without_comments_where_these_are_refused"],
+        &["tests/kernel/iptables/programs.rs::refused_comments_are_left_out"],
     ),
     row(
         "49279, 49850, 49871, Kuma 10794",
@@ -351,7 +351,7 @@ pub const REGRESSIONS: &[Regression] = &[
         "iptables",
         "tables that nft had written to looked empty",
         &[
-            "tests/kernel/regressions/environments.rs::tables_of_iptables_that_nft_has_written_to_are_no_empty_tables",
+            "tests/kernel/regressions/environments.rs::iptables_tables_with_nft_rules_are_not_empty",
             "tests/kernel/iptables/rules.rs::a_table_that_cannot_be_read_is_an_error_and_not_an_empty_table",
         ],
     ),
@@ -406,7 +406,7 @@ pub const REGRESSIONS: &[Regression] = &[
         &[
             "tests/kernel/refusal.rs::without_any_privilege",
             "tests/kernel/refusal.rs::with_the_capability_in_the_bounding_set_alone",
-            "tests/kernel/routing.rs::missing_privilege_is_told_with_what_to_do",
+            "tests/kernel/routing.rs::missing_privilege_is_reported_with_advice",
         ],
     ),
     row(
@@ -421,8 +421,8 @@ pub const REGRESSIONS: &[Regression] = &[
         "55707",
         "a list of the kernel's that changed while it was read was an error",
         &[
-            "tests/kernel/regressions/environments.rs::istio_55707_a_namespace_in_motion_can_be_looked_at",
-            "tests/kernel/concurrency.rs::sixty_four_applies_at_once_end_in_one_consistent_plan",
+            "tests/kernel/regressions/environments.rs::istio_55707_a_changing_namespace_can_be_observed",
+            "tests/kernel/concurrency.rs::concurrent_applies_end_in_one_consistent_plan",
         ],
     ),
     row(
@@ -435,14 +435,14 @@ pub const REGRESSIONS: &[Regression] = &[
         "rules of others before ours, and a table that sleeps, counted as in order",
         &[
             "tests/kernel/regressions/lifecycle.rs::istio_verification_a_rule_before_ours_in_a_builtin_chain_does_not_stay_there",
-            "tests/kernel/regressions/lifecycle.rs::istio_verification_a_table_that_sleeps_is_drift",
+            "tests/kernel/regressions/lifecycle.rs::istio_verification_a_dormant_table_is_drift",
         ],
     ),
     row(
         "Kuma 8412, iptables",
         "a missing capability was told in other words by each backend",
         &[
-            "tests/kernel/regressions/environments.rs::kuma_8412_who_has_the_capability_in_the_bounding_set_alone_is_told_so_on_every_backend",
+            "tests/kernel/regressions/environments.rs::kuma_8412_capability_only_in_the_bounding_set_is_reported_on_every_backend",
         ],
     ),
     row(

@@ -141,10 +141,13 @@ fn what_the_manifests_give_the_installer_is_enough_to_repair_a_pod_and_leave_its
     });
     let log = said();
     assert!(
-        log.contains("connections that are open go on past the proxy") && log.contains("2 passed, 0 failed"),
+        log.contains("open connections continue without the proxy") && log.contains("2 passed, 0 failed"),
         "{log}"
     );
-    assert!(!log.contains(" ERROR ") && !log.contains("do not go on"), "{log}");
+    assert!(
+        !log.contains(" ERROR ") && !log.contains("open connections are interrupted"),
+        "{log}"
+    );
     assert!(has_rules(&netns));
     for conversation in &mut open {
         conversation.go_on(3).expect("it goes on");

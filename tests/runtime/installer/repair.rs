@@ -188,7 +188,7 @@ fn a_pod_that_lacks_its_rules_gets_them_and_what_it_has_open_goes_on() {
         "pod=\"shop/web-0\"",
         "open_connections=4",
         "2 passed, 0 failed",
-        "go on past the proxy",
+        "open connections continue without the proxy",
     ] {
         assert!(run.stderr.contains(said), "{said}: {run:?}");
     }

@@ -2,12 +2,12 @@
 //! twin for IPv6).
 
 use crate::backend::iptables::PREFIX;
-use crate::drift::{BaseChain, Catch, Catching, Place};
+use crate::drift::{BaseChain, Catch, CatchEffect, Place};
 use crate::ruleset::Hook;
 use crate::types::Family;
 
-/// Where things are in `struct ipt_entry` or `struct ip6t_entry`, as the compilers of 64-bit and 32-bit systems lay
-/// them out alike.
+/// The layout of `struct ipt_entry` or `struct ip6t_entry`, which is the same on 64-bit and 32-bit
+/// systems.
 pub struct Layout {
     /// Offset of `__u16 proto`.
     protocol: usize,
@@ -29,18 +29,18 @@ pub const IPV6: Layout = Layout {
     target_offset: 140,
 };
 
-/// The target of the entry that a chain begins with, whose data is the name of the chain, and of the last entry.
+/// The target of a user-defined chain's first entry, whose data is the chain's name, and of the table's last entry.
 const ERROR: &str = "ERROR";
-/// What the last entry has for a name.
+/// The name in the table's last entry.
 const END_OF_TABLE: &str = "ERROR";
 
 /// A chain that the kernel calls.
 pub struct BuiltIn {
-    /// Where it is called.
+    /// Netfilter hook.
     pub hook: Hook,
     /// Offset of its first entry.
     pub first: usize,
-    /// Offset of its last, which is its policy.
+    /// Offset of its last entry, which is its policy.
     pub policy: usize,
 }
 
@@ -59,12 +59,12 @@ struct Entry {
 }
 
 enum Target {
-    /// Here a chain begins that a user made.
+    /// The start of a user-defined chain.
     Chain(String),
-    /// `XT_STANDARD_TARGET`: a verdict, or the offset of the entry that is next.
+    /// `XT_STANDARD_TARGET`: a verdict, or the offset of the next entry.
     Standard(i32),
-    /// An extension, and what it does to packets that ours would want.
-    Extension(Option<Catching>),
+    /// An extension, and its effect on packets that our rules would redirect.
+    Extension(Option<CatchEffect>),
 }
 
 impl Table {
@@ -84,7 +84,7 @@ impl Table {
         }
     }
 
-    /// The chains that users made.
+    /// The user-defined chains.
     pub fn user_chains(&self) -> Vec<String> {
         let names = self.entries.iter().filter_map(|entry| match &entry.target {
             Target::Chain(name) => Some(name.clone()),
@@ -93,7 +93,7 @@ impl Table {
         names.filter(|name| name != END_OF_TABLE).collect()
     }
 
-    /// The chains that the kernel calls where ours are too, but for those that lead to chains of ours.
+    /// The built-in chains at the hooks that ours use, except those that jump to our chains.
     pub fn base_chains(&self, title: &str, family: Family) -> Vec<BaseChain> {
         let base_chain = |built_in: &BuiltIn| {
             let name = match built_in.hook {
@@ -102,8 +102,8 @@ impl Table {
             };
             let (mut seen, mut catches) = (Vec::new(), Vec::new());
             self.follow(name, built_in.first, Some(built_in.policy), &mut seen, &mut catches);
-            let leads_to_ours = seen.iter().any(|chain| chain.starts_with(PREFIX));
-            (!leads_to_ours).then(|| BaseChain {
+            let jumps_to_own_chain = seen.iter().any(|chain| chain.starts_with(PREFIX));
+            (!jumps_to_own_chain).then(|| BaseChain {
                 table: title.to_owned(),
                 chain: name.to_owned(),
                 family: Some(family),
@@ -118,7 +118,7 @@ impl Table {
         self.built_in.iter().filter_map(base_chain).collect()
     }
 
-    /// Looks at the rules of a chain, from its first entry on, and of those that it leads to.
+    /// Collects the rules of a chain, from its first entry on, and of the chains that it jumps to.
     fn follow(
         &self,
         name: &str,
@@ -136,11 +136,11 @@ impl Table {
         seen.push(name.to_owned());
         let start = self.entries.partition_point(|entry| entry.offset < first);
         for (entry, number) in self.entries[start..].iter().zip(1..) {
-            let does = match &entry.target {
+            let effect = match &entry.target {
                 Target::Chain(_) => return,
-                Target::Extension(does) => *does,
-                Target::Standard(DROP) => Some(Catching::Drop),
-                Target::Standard(QUEUE) => Some(Catching::Queue),
+                Target::Extension(effect) => *effect,
+                Target::Standard(DROP) => Some(CatchEffect::Drop),
+                Target::Standard(QUEUE) => Some(CatchEffect::Queue),
                 Target::Standard(verdict) => {
                     if let Some((name, first)) = usize::try_from(*verdict).ok().and_then(|to| self.chain_at(to)) {
                         self.follow(name, first, None, seen, catches);
@@ -149,8 +149,8 @@ impl Table {
                 }
             };
             let is_policy = policy == Some(entry.offset);
-            catches.extend(does.map(|does| Catch {
-                does,
+            catches.extend(effect.map(|effect| Catch {
+                effect,
                 rule: (!is_policy).then(|| (name.to_owned(), number)),
                 protocol: entry.protocol,
             }));
@@ -170,7 +170,7 @@ impl Table {
     }
 }
 
-/// The entry that some bytes begin with, and where the next one is.
+/// The entry at the start of some bytes, and the offset of the next one.
 fn entry(layout: &Layout, bytes: &[u8], offset: usize) -> Option<(Entry, usize)> {
     /// `struct xt_entry_target`: its size, its name, its revision; then its data.
     const TARGET_NAME: usize = 2;
@@ -189,7 +189,7 @@ fn entry(layout: &Layout, bytes: &[u8], offset: usize) -> Option<(Entry, usize)>
     let target = match text(target, TARGET_NAME)? {
         ERROR => Target::Chain(text(data, 0).unwrap_or_default().to_owned()),
         "" => Target::Standard(number(data, 0)?.cast_signed()),
-        name => Target::Extension(Catching::of_target(name, data)),
+        name => Target::Extension(CatchEffect::of_target(name, data)),
     };
     let inverted = bytes.get(layout.inverted)? & NOT_THIS_PROTOCOL != 0;
     let protocol = short(bytes, layout.protocol).filter(|number| *number != 0 && !inverted);
@@ -205,7 +205,7 @@ fn short(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..)?.first_chunk().map(|bytes| u16::from_ne_bytes(*bytes))
 }
 
-/// The 32-bit number at a place.
+/// The 32-bit number at an offset.
 pub fn number(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
 }

@@ -49,7 +49,7 @@ fn every_known_failure_comes_with_advice() {
         ),
         (
             "line 3: CHAIN_DEL failed (Device or resource busy): chain SIDETRACK_INBOUND",
-            "leads to a chain of ours",
+            "a foreign rule jumps to a chain of",
         ),
         ("iptables-restore: Memory allocation problem.", "short of memory"),
         (

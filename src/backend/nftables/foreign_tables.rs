@@ -1,49 +1,49 @@
-//! The tables of others: what there is, and what of it comes before ours.
+//! Foreign tables: their chains, and the base chains that come before ours.
 
 use nix::errno::Errno;
 
 use super::blocked::{self, Arrival};
-use super::transaction::{Nftables, NftablesError, malformed, undisturbed};
-use super::{Listing, Message, encode, question};
+use super::transaction::{Nftables, NftablesError, malformed, retry_interrupted};
+use super::{Listing, Message, encode, request};
 use crate::drift::{BaseChain, Place};
 use crate::facts::InstalledChain;
 use crate::ruleset::TABLE;
 use crate::types::Family;
 
-/// A table that has a chain which drops what arrives unless a rule accepts it: its family and its name.
+/// A table that has an input chain with policy drop: its family and its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Closed(u8, String);
 
 impl Nftables {
-    /// The base chains of other tables that come before `ours`, and what could catch a packet there.
+    /// The base chains of other tables that come before `ours`, and their rules that can catch a packet.
     ///
     /// # Errors
-    /// They could not be read.
+    /// Reading failed.
     pub fn in_front(&mut self, ours: &[Place]) -> Result<Vec<BaseChain>, NftablesError> {
-        undisturbed(|| self.read_in_front(ours))
+        retry_interrupted(|| self.read_in_front(ours))
     }
 
-    /// The chains of all tables, ours and others'.
+    /// The chains of all tables, ours and foreign.
     ///
     /// # Errors
-    /// They could not be read.
+    /// Reading failed.
     pub fn chains(&mut self) -> Result<(Vec<InstalledChain>, Vec<Closed>), NftablesError> {
-        let messages = undisturbed(|| self.all_chains())?;
+        let messages = retry_interrupted(|| self.all_chains())?;
         let closed = messages.iter().filter(|chain| chain.drops_input());
         let closed = closed.filter_map(|chain| Some(Closed(chain.family, chain.table()?)));
         Ok((messages.iter().filter_map(installed_chain).collect(), closed.collect()))
     }
 
-    /// The chains of these tables that drop redirected connections by their policy, as a person would write them.
+    /// The chains of these tables that drop redirected connections by policy.
     ///
     /// # Errors
-    /// They could not be read.
+    /// Reading failed.
     pub fn blocking(&mut self, closed: &[Closed], arrival: Arrival) -> Result<Vec<InstalledChain>, NftablesError> {
         let mut found: Vec<InstalledChain> = Vec::new();
         for Closed(family, name) in closed {
             let mut messages = self.all_chains()?;
             messages.retain(|chain| chain.family == *family && chain.table().as_deref() == Some(name));
-            messages.extend(self.dump(question::rules_of_family(*family, name))?);
+            messages.extend(self.dump(request::rules_of_family(*family, name))?);
             let listing = Listing::of(&messages).map_err(malformed)?;
             let table = table_name(*family, name);
             let chains = blocked::blocking(&listing, arrival).into_iter();
@@ -56,13 +56,13 @@ impl Nftables {
         Ok(found)
     }
 
-    /// Removes tables of others of these names (`FAMILY NAME`), with all that is in them. Returns those that were there.
+    /// Removes the foreign tables with these names (`FAMILY NAME`) and their contents. Returns those that existed.
     ///
     /// # Errors
-    /// The kernel cannot or may not; or [`NftablesError::Unanswered`].
-    pub fn remove_tables_of_others(&mut self, titles: &[String]) -> Result<Vec<String>, NftablesError> {
+    /// Removing failed or is not permitted; or [`NftablesError::Unanswered`].
+    pub fn remove_foreign_tables(&mut self, titles: &[String]) -> Result<Vec<String>, NftablesError> {
         let mut removed = Vec::new();
-        for table in undisturbed(|| self.dump(question::tables_of_all_families()))? {
+        for table in retry_interrupted(|| self.dump(request::tables_of_all_families()))? {
             let (family, Some(name)) = (table.family, table.table()) else {
                 continue;
             };
@@ -70,7 +70,7 @@ impl Nftables {
             if !titles.contains(&title) {
                 continue;
             }
-            match self.commit(&[encode::remove_table_of_others(family, &name, &title)], None) {
+            match self.commit(&[encode::remove_foreign_table(family, &name, &title)], None) {
                 Ok(()) => removed.push(title),
                 Err(error) if error.errno() == Some(Errno::ENOENT) => {}
                 Err(error) => return Err(error),
@@ -79,14 +79,14 @@ impl Nftables {
         Ok(removed)
     }
 
-    /// Removes those of the tables of these names (`FAMILY NAME`) that hold nothing but base chains without effect, as
-    /// iptables-nft leaves them behind. Where the ruleset changes meanwhile, nothing is removed. Returns those removed.
+    /// Removes the tables with these names (`FAMILY NAME`) that hold nothing but base chains without effect, as
+    /// iptables-nft leaves them behind. If the ruleset changes meanwhile, nothing is removed. Returns the removed ones.
     ///
     /// # Errors
-    /// The kernel did not answer, or may not be asked.
+    /// The kernel did not answer, or does not permit reading.
     pub fn remove_empty_tables(&mut self, titles: &[String]) -> Result<Vec<String>, NftablesError> {
         let generation = self.generation()?;
-        let tables = self.dump(question::tables_of_all_families())?;
+        let tables = self.dump(request::tables_of_all_families())?;
         let chains = self.all_chains()?;
         let (mut steps, mut removed) = (Vec::new(), Vec::new());
         for table in &tables {
@@ -101,7 +101,7 @@ impl Nftables {
                 (count + 1, empty && chain.is_empty_base_chain())
             });
             if titles.contains(&title) && empty && table.objects() == Some(count) {
-                steps.push(encode::remove_table_of_others(family, &name, &title));
+                steps.push(encode::remove_foreign_table(family, &name, &title));
                 removed.push(title);
             }
         }
@@ -110,13 +110,13 @@ impl Nftables {
         }
         match self.commit(&steps, Some(generation)) {
             Ok(()) => Ok(removed),
-            Err(error) if error.is_of_another_generation() => Ok(Vec::new()),
+            Err(error) if error.is_stale_generation() => Ok(Vec::new()),
             Err(error) => Err(error),
         }
     }
 
     fn all_chains(&mut self) -> Result<Vec<Message>, NftablesError> {
-        self.dump(question::chains_of_all_families())
+        self.dump(request::chains_of_all_families())
     }
 
     fn read_in_front(&mut self, ours: &[Place]) -> Result<Vec<BaseChain>, NftablesError> {
@@ -143,12 +143,12 @@ impl Nftables {
             let read = |messages: &[Message]| {
                 let listing = Listing::of(messages).map_err(malformed)?;
                 let mut chains = super::base_chains(&table, of_family, &listing);
-                chains.retain(|chain| chain.place.is_before_the_last_of(ours));
+                chains.retain(|chain| chain.place.is_before_last_of(ours));
                 Ok::<_, NftablesError>(chains)
             };
-            // Rules are read only where they may matter.
+            // Rules are read only if they may matter.
             if !read(&messages)?.is_empty() {
-                messages.extend(self.dump(question::rules_of_family(family, &name))?);
+                messages.extend(self.dump(request::rules_of_family(family, &name))?);
                 found.extend(read(&messages)?);
             }
         }
@@ -156,7 +156,7 @@ impl Nftables {
     }
 }
 
-/// A table as a person would write it.
+/// A table as a person writes it.
 fn table_name(family: u8, name: &str) -> String {
     let family = match i32::from(family) {
         libc::NFPROTO_INET => "inet",
