@@ -1,4 +1,4 @@
-//! What cannot be done is told with what to do, and what was there before stays.
+//! Refused operations: the message says what to do, and existing files stay.
 
 use std::fs;
 use std::os::unix::process::CommandExt as _;
@@ -34,7 +34,7 @@ fn a_mode_that_a_build_does_not_have_is_refused_with_the_feature_that_has_it() {
 }
 
 #[test]
-fn mistakes_are_all_told_at_once() {
+fn all_mistakes_are_reported_at_once() {
     let machine = Machine::new();
     let arguments = [
         "install",
@@ -104,7 +104,7 @@ fn without_a_configuration_to_join_once_fails_and_says_so() {
 }
 
 #[test]
-fn a_file_of_somebody_else_is_not_taken_for_ours() {
+fn foreign_file_is_not_treated_as_ours() {
     let machine = Machine::with(&[("sidetrack.conf", WEAVE)]);
     machine
         .run(&["install", "--once", "--standalone", "sidetrack.conf"])
@@ -147,7 +147,7 @@ fn a_directory_that_is_read_only() {
 }
 
 #[test]
-fn a_directory_of_somebody_else() {
+fn foreign_directory_is_refused() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     let mut command = machine.command(&["install"]);
     Run::of(command.uid(65534).gid(65534)).failed(1, &["Permission denied", "Run as root", "spc_t"]);
@@ -180,7 +180,7 @@ fn in_a_container_whose_root_is_read_only() {
 }
 
 #[test]
-fn a_disk_that_is_full_keeps_what_was_there() {
+fn full_disk_keeps_existing_files() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     let full = "mount -t tmpfs -o size=64k tmpfs $NODE/bin; echo old >$NODE/bin/sidetrack
         trap 'cat $NODE/bin/sidetrack; ls -A $NODE/bin' EXIT
@@ -196,7 +196,7 @@ fn a_disk_that_is_full_keeps_what_was_there() {
 }
 
 #[test]
-fn a_limit_on_the_size_of_files_keeps_what_was_there() {
+fn file_size_limit_keeps_existing_files() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     fs::write(machine.binary(), "old").expect("a file");
     let limit = "trap '' XFSZ; ulimit -f 64";
