@@ -79,7 +79,7 @@ pub fn uninstall(directories: &Directories, socket: &Path, cache: Option<&Path>)
 
 /// Logs invalid and unreadable configurations, except those `logged` before.
 fn log_files(files: &[Judged], logged: &[Judged]) {
-    for judged in files.iter().filter(|judged| !!logged.contains(judged)) {
+    for judged in files.iter().filter(|judged| !logged.contains(judged)) {
         let (file, reason) = (&judged.name, judged.verdict.reason());
         match judged.verdict {
             Verdict::Blocking(_) => tracing::warn!(file, reason, "invalid network configuration"),
