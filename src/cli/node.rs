@@ -1,4 +1,4 @@
-//! `sidetrack node`: puts the CNI plugin on a node, takes it away, and says how it is.
+//! `sidetrack node`: installs the CNI plugin on a node, removes it, and shows its status.
 
 mod options;
 
@@ -27,7 +27,7 @@ use crate::node::repair::worker::{self, Repair};
 use crate::node::repair::{self, Found, RepairError};
 use crate::node::service::{self, Service};
 use crate::node::startup_taint::StartupTaint;
-use crate::node::{Directories, Look, Node, health};
+use crate::node::{Directories, Node, Observation, health};
 use crate::options::table::{OPTIONS, Scope};
 use crate::types::{Choice as _, parse_duration};
 
@@ -148,7 +148,7 @@ fn uninstall(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         PathBuf::from(CACHE_DIR.text(matches)),
     );
     service::uninstall(&directories(matches), &socket, (!force).then_some(cache.as_path()))?;
-    tracing::info!("nothing of sidetrack's is left on this node");
+    tracing::info!("sidetrack was removed from this node");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -160,16 +160,16 @@ fn status(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let (Some(node), Some(health)) = (node, health) else {
         return Err(Failure::Input(problems).into());
     };
-    let look = node.look()?;
+    let observation = node.observe()?;
     let installer = health::ask(health);
-    let pods = repair::observe(&node, &places(matches));
+    let pods = repair::scan_available(&node, &places(matches));
     let text = if matches.get_flag(JSON.id) {
-        format!("{:#}\n", status_as_json(&node, &look, installer, &pods))
+        format!("{:#}\n", status_as_json(&node, &observation, installer, &pods))
     } else {
-        status_as_text(&node, &look, installer, &pods)
+        status_as_text(&node, &observation, installer, &pods)
     };
     output::print(&text)?;
-    Ok(match look.missing() {
+    Ok(match observation.missing() {
         None => ExitCode::SUCCESS,
         Some(_) => ExitCode::from(NOT_AS_WANTED),
     })
@@ -185,14 +185,14 @@ fn repair(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     };
     let places = places(matches);
     let (mut left, mut failed) = (false, false);
-    let look = repair::look(&node, &places)?;
-    look.warn_of_unusable(&places);
-    for mut found in look.found {
-        worker::warn(&found.sandbox, found.warning.as_deref());
+    let scan = repair::scan(&node, &places)?;
+    scan.warn_of_unusable(&places);
+    for mut found in scan.found {
+        worker::log_warning(&found.sandbox, found.warning.as_deref());
         if let (State::Lacking { netns, .. }, false) = (&found.state, dry_run) {
             let outcome = repair::repair(&found.sandbox, netns, &places);
             failed |= outcome.is_err();
-            worker::tell_outcome(&found.sandbox, &outcome);
+            worker::log_outcome(&found.sandbox, &outcome);
             found.state = found.state.after(&outcome);
         }
         left |= found.state.is_wrong();
@@ -211,31 +211,31 @@ fn pod_as_json(Found { sandbox, state, .. }: &Found) -> Value {
     json!({ "pod": pod, "container": container, "state": state.name(), "reason": state.reason() })
 }
 
-type Pods = Result<repair::Look, RepairError>;
+type Pods = Result<repair::Scan, RepairError>;
 
-fn status_as_json(node: &Node, look: &Look, installer: Option<String>, pods: &Pods) -> Value {
-    let reasons: Vec<&str> = look.reasons().into_iter().map(Reason::name).collect();
+fn status_as_json(node: &Node, observation: &Observation, installer: Option<String>, pods: &Pods) -> Value {
+    let reasons: Vec<&str> = observation.reasons().into_iter().map(Reason::name).collect();
     json!({
-        "missing": look.missing(),
+        "missing": observation.missing(),
         "reasons": reasons,
         "binary": node.directories.binary(),
-        "configuration": look.layout.target.as_ref().ok().map(|name| node.directories.conf.join(name)),
+        "configuration": observation.layout.target.as_ref().ok().map(|name| node.directories.conf.join(name)),
         "installer": installer,
-        "files": look.files.iter().map(|Judged { name, verdict }| {
+        "files": observation.files.iter().map(|Judged { name, verdict }| {
             json!({ "file": name, "verdict": verdict.name(), "reason": verdict.reason() })
         }).collect::<Vec<_>>(),
-        "pods": pods.as_ref().ok().map(|look| look.found.iter().map(pod_as_json).collect::<Vec<_>>()),
+        "pods": pods.as_ref().ok().map(|scan| scan.found.iter().map(pod_as_json).collect::<Vec<_>>()),
     })
 }
 
-/// The pods that may bypass their proxy, each on a line; none where there is nothing that could be looked at.
+/// The pods that may bypass their proxy, each on a line; empty where there is no network to scan.
 fn pods_as_text(pods: &Pods) -> String {
-    let look = match pods {
-        Ok(look) => look,
+    let scan = match pods {
+        Ok(scan) => scan,
         Err(RepairError::Waiting(_) | RepairError::NotInPlace(_) | RepairError::Standalone) => return String::new(),
         Err(error) => return format!("pods           not looked at: {error}\n"),
     };
-    let wrong: Vec<&Found> = look.found.iter().filter(|found| found.state.is_wrong()).collect();
+    let wrong: Vec<&Found> = scan.found.iter().filter(|found| found.state.is_wrong()).collect();
     let line = |found: &&Found| {
         let (pod, state) = (&found.sandbox.pod, &found.state);
         format!("               {pod}: {}: {}\n", state.name(), state.reason())
@@ -244,11 +244,11 @@ fn pods_as_text(pods: &Pods) -> String {
     format!(
         "pods           {} of {} may bypass their proxy\n{lines}",
         wrong.len(),
-        look.found.len()
+        scan.found.len()
     )
 }
 
-fn status_as_text(node: &Node, look: &Look, installer: Option<String>, pods: &Pods) -> String {
+fn status_as_text(node: &Node, observation: &Observation, installer: Option<String>, pods: &Pods) -> String {
     let state = |reasons: &[Reason]| match reasons {
         [] => "as wanted".to_owned(),
         reasons => reasons
@@ -257,16 +257,16 @@ fn status_as_text(node: &Node, look: &Look, installer: Option<String>, pods: &Po
             .collect::<Vec<_>>()
             .join(", "),
     };
-    let binary = state(look.binary.as_slice());
-    let (path, configuration) = match &look.layout.target {
-        Ok(name) => (node.directories.conf.join(name), state(&look.layout.reasons)),
+    let binary = state(observation.binary.as_slice());
+    let (path, configuration) = match &observation.layout.target {
+        Ok(name) => (node.directories.conf.join(name), state(&observation.layout.reasons)),
         Err(waiting) => (node.directories.conf.clone(), waiting.to_string()),
     };
     let file = |Judged { name, verdict }: &Judged| match verdict.reason() {
         reason if reason.is_empty() => format!("               {name}: {}\n", verdict.name()),
         reason => format!("               {name}: {}: {reason}\n", verdict.name()),
     };
-    let files: String = look.files.iter().map(file).collect();
+    let files: String = observation.files.iter().map(file).collect();
     let installer = installer.unwrap_or_else(|| "not running, or not reached at --health-address".to_owned());
     format!(
         "binary         {}: {binary}\nconfiguration  {}: {configuration}\n{files}installer      {installer}\n{}",
@@ -364,7 +364,7 @@ fn socket(matches: &ArgMatches) -> Result<PathBuf, String> {
 
 fn choice(matches: &ArgMatches) -> Result<Choice, String> {
     let file_name = |option: &NodeOption, name: String| {
-        if name.contains('/') || name.ends_with(layout::ORIGINAL) || !layout::concerns_us(&name) {
+        if name.contains('/') || name.ends_with(layout::ORIGINAL) || !layout::is_relevant(&name) {
             return Err(format!(
                 "--{}: {name:?} is not a file name that ends in .conflist, .conf or .json",
                 option.name()

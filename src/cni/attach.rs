@@ -1,4 +1,4 @@
-//! ADD and CHECK: what is to be done about a pod, and doing it in its network namespace.
+//! ADD and CHECK: the verdict on a pod, and the rules in its network namespace.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -23,12 +23,12 @@ use crate::options::{Config, Layer, Settings};
 use crate::plan::Plan;
 use crate::types::{Backend, DnsServers};
 
-/// What becomes of a pod: a pure function of the request.
+/// The verdict on a pod: whether it is redirected, and how. A pure function of the request.
 ///
 /// # Errors
-/// The NetConf is not usable, there is no verdict, or everything that is wrong with the annotations.
+/// The NetConf is not usable, there is no verdict, or the annotations have problems: all of them.
 pub fn verdict(netconf: &NetConf, pod: &PodName) -> Result<Verdict, Error> {
-    // What is exempt must not depend on whether the NetConf is in order.
+    // Exempt pods must start even if the NetConf is not valid.
     if policy::exempt(&netconf.policy, pod).is_none() {
         netconf.usable()?;
     }
@@ -41,46 +41,46 @@ pub fn verdict(netconf: &NetConf, pod: &PodName) -> Result<Verdict, Error> {
     };
     verdict::verdict(&pod, &given).map_err(|undecided| match undecided {
         Undecided::NoAnnotations => Error::NoAnnotations {
-            asked: netconf.asks_for_annotations,
+            requested: netconf.requests_annotations,
         },
         Undecided::Invalid(problems) => Error::Options(problems),
-        // No runtime tells them.
+        // No runtime passes arguments of containers.
         Undecided::Arguments { mistakes, .. } => Error::Internal(mistakes.join("; ")),
     })
 }
 
-/// Redirects the traffic of a pod, where that is to be done; says whether it was, and why. Doing it again changes
+/// Redirects the traffic of a pod, if the verdict says so; returns the outcome and its reason. Repeating it changes
 /// nothing.
 ///
 /// # Errors
-/// See [`Error`]. Nothing was changed then.
+/// See [`Error`]. The network namespace is unchanged then.
 pub fn add(netconf: &NetConf, attachment: &Attachment) -> Result<Outcome, Error> {
     let netns = pod_netns(attachment)?;
     let (reason, settings) = match verdict(netconf, &attachment.pod)? {
         Verdict::Left(Left { reason, .. }) => {
-            tracing::info!("not redirected: {reason}");
-            return Ok(Outcome::LetThrough(reason));
+            tracing::info!(reason, "not redirected");
+            return Ok(Outcome::NotRedirected(reason));
         }
         Verdict::Redirected(redirected) => (redirected.reason, redirected.settings),
     };
-    tracing::info!("redirected: {reason}");
-    writing(&netns, settings.install.backend, &mut |backend, namespace, observed| {
+    tracing::info!(reason, "redirected");
+    with_lock(&netns, settings.install.backend, &mut |backend, namespace, observed| {
         observed.log_warnings();
         observed.warn_of_ipv6(&settings);
-        put_in_place(netconf, &settings.config, backend, namespace, observed).map(drop)
+        install_rules(netconf, &settings.config, backend, namespace, observed).map(drop)
     })?;
     Ok(Outcome::Redirected(reason))
 }
 
-/// What is done in a network namespace, with a backend.
+/// Work in a network namespace, with a backend.
 pub(super) type Work<'w> = dyn FnMut(RuleBackend, &mut Namespace, &Observed) -> Result<(), Error> + Send + 'w;
 
-/// Does `work` in a network namespace that it changes, while no other sidetrack is at it. It is done again where the
-/// backend shall be the one that works, and the first one does not.
+/// Runs `work` in a network namespace that it changes, under the lock of sidetrack. With an automatic choice of the
+/// backend, `work` runs again with the next backend where the first one does not work.
 ///
 /// # Errors
 /// The namespace cannot be entered, or `work` failed.
-pub(super) fn writing(netns: &Netns, backend: Backend, work: &mut Work) -> Result<(), Error> {
+pub(super) fn with_lock(netns: &Netns, backend: Backend, work: &mut Work) -> Result<(), Error> {
     let kernel_error = |error| match error {
         Error::System(error) => Ok(error),
         error => Err(error),
@@ -95,7 +95,7 @@ pub(super) fn writing(netns: &Netns, backend: Backend, work: &mut Work) -> Resul
         })
     })?;
     if let Some(reason) = &chosen.fallback {
-        tracing::warn!(backend = %chosen.backend, reason, "taken instead of nftables");
+        tracing::warn!(backend = %chosen.backend, reason, "nftables does not work here; using another backend");
     }
     Ok(())
 }
@@ -103,15 +103,15 @@ pub(super) fn writing(netns: &Netns, backend: Backend, work: &mut Work) -> Resul
 /// Redirects the traffic of the namespace that was observed.
 ///
 /// # Errors
-/// There is no plan for it, or the system cannot or may not.
-pub(super) fn put_in_place(
+/// There is no plan for it, or the kernel refused a request.
+pub(super) fn install_rules(
     netconf: &NetConf,
     config: &Config,
     backend: RuleBackend,
     namespace: &mut Namespace,
     observed: &Observed,
 ) -> Result<Applied, Error> {
-    let (config, facts) = seen(config, observed, &netconf.resolvers);
+    let (config, facts) = planning_input(config, observed, &netconf.resolvers);
     let plan = Plan::new(&config, &facts)?;
     applied::warn_of_idle_options(&config, &facts, &plan);
     namespace.warn_of_blocked_ports(&config, observed);
@@ -120,20 +120,20 @@ pub(super) fn put_in_place(
     Ok(done)
 }
 
-/// Whether programs may be run.
+/// Whether the backend runs programs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Programs {
-    /// There is no need to.
+    /// The backend runs no program.
     None,
-    /// Apart from the host. That takes longer the more file systems are mounted, so it is done only where there is no
-    /// other way.
+    /// The programs run isolated from the host. That takes longer the more file systems are mounted, so it is done only
+    /// where it is needed.
     Isolated,
 }
 
-/// Looks whether what ADD did is still there.
+/// Checks that the rules of ADD are in place.
 ///
 /// # Errors
-/// It is not, or what ADD says.
+/// The rules differ, or an error of [`add`].
 pub fn check(netconf: &NetConf, attachment: &Attachment) -> Result<(), Error> {
     let netns = pod_netns(attachment)?;
     let Settings { config, install, .. } = match verdict(netconf, &attachment.pod)? {
@@ -147,33 +147,33 @@ pub fn check(netconf: &NetConf, attachment: &Attachment) -> Result<(), Error> {
         &mut |namespace, observed| {
             let plan = plan(&config, observed, &netconf.resolvers)?;
             let Report { state, differences, .. } = namespace.check(&plan, install.backend, observed)?;
-            // What is somebody else's is not what ADD did, nor would doing it again help.
-            let (ours, foreign): (Vec<Difference>, Vec<Difference>) =
+            // Foreign rules are not the work of ADD, and repeating ADD would not change them.
+            let (repairable, foreign): (Vec<Difference>, Vec<Difference>) =
                 differences.into_iter().partition(Difference::is_repaired_by_apply);
             for difference in foreign {
                 tracing::warn!("{difference}");
             }
-            if state != State::Absent && ours.is_empty() {
+            if state != State::Absent && repairable.is_empty() {
                 return Ok(());
             }
             Err(Error::Check {
                 state,
                 netns: attachment.netns.display().to_string(),
-                differences: ours,
+                differences: repairable,
             })
         },
     )
 }
 
-/// Opens a pod's network namespace, once for everything that is done in it.
+/// Opens a pod's network namespace: once, so that all work is done in the same one.
 fn pod_netns(attachment: &Attachment) -> Result<Netns, Error> {
     let netns = Netns::open(attachment.netns.clone())?;
     refuse_host_netns(&netns, &["/proc".as_ref()])?;
     Ok(netns)
 }
 
-/// Rules in the host's network namespace would redirect the traffic of the whole node. `proc` are places where the
-/// host's proc file system may be mounted.
+/// Refuses the host's network namespace: rules there would redirect the traffic of the whole node. `proc` are
+/// directories where the host's proc file system may be mounted.
 pub(super) fn refuse_host_netns(netns: &Netns, proc: &[&Path]) -> Result<(), Error> {
     match netns.host_owner(proc) {
         None => Ok(()),
@@ -184,7 +184,7 @@ pub(super) fn refuse_host_netns(netns: &Netns, proc: &[&Path]) -> Result<(), Err
     }
 }
 
-/// Does `work` in a network namespace, after a look at it, with the privileges that this takes.
+/// Observes a network namespace and runs `work` in it, with no more privileges than that takes.
 fn inside(
     netns: &Netns,
     programs: Programs,
@@ -205,18 +205,18 @@ fn inside(
     })?
 }
 
-/// The plan for the namespace that was observed. The host's `/etc/resolv.conf` is not the pod's, so where the runtime
-/// does not tell the pod's name servers, lookups of any server are captured.
+/// The plan for the observed namespace. The host's `/etc/resolv.conf` is not the pod's, so where the runtime does not
+/// pass the pod's name servers, DNS queries to any server are captured.
 fn plan(config: &Config, observed: &Observed, resolvers: &[IpAddr]) -> Result<Plan, Error> {
-    let (config, facts) = seen(config, observed, resolvers);
+    let (config, facts) = planning_input(config, observed, resolvers);
     Ok(Plan::new(&config, &facts)?)
 }
 
-/// The configuration and the facts that the plan is made of.
-pub(super) fn seen(config: &Config, observed: &Observed, resolvers: &[IpAddr]) -> (Config, Facts) {
+/// The configuration and the facts that the plan is computed from.
+pub(super) fn planning_input(config: &Config, observed: &Observed, resolvers: &[IpAddr]) -> (Config, Facts) {
     let mut config = config.clone();
     if config.dns.redirect && config.dns.servers == DnsServers::ResolvConf && resolvers.is_empty() {
-        tracing::info!("the runtime does not tell the pod's name servers: lookups of any server are captured");
+        tracing::info!("the runtime does not pass the pod's name servers: DNS queries to any server are captured");
         config.dns.servers = DnsServers::All;
     }
     let facts = observed.loopback.facts(resolvers.to_vec());
@@ -229,7 +229,7 @@ pub(super) fn seen(config: &Config, observed: &Observed, resolvers: &[IpAddr]) -
 /// What speaks against it.
 pub fn status(netconf: &NetConf) -> Result<(), Error> {
     netconf.usable()?;
-    if !netconf.asks_for_annotations && netconf.policy.needs_annotations() {
+    if !netconf.requests_annotations && netconf.policy.needs_annotations() {
         let how = super::error::how_to_get_annotations(false);
         return Err(Error::NotAvailable(format!("no pod could start: {how}")));
     }

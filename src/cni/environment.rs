@@ -1,4 +1,4 @@
-//! What a runtime says in the environment (CNI specification 1.1.0, section 2, "Parameters").
+//! The environment variables of a runtime (CNI specification 1.1.0, section 2, "Parameters").
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -9,25 +9,25 @@ use crate::mesh::pod::PodName;
 /// Looks up a variable.
 pub type Variables<'v> = &'v dyn Fn(&str) -> Option<OsString>;
 
-/// What is asked for: `CNI_COMMAND`.
+/// The requested operation: `CNI_COMMAND`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
     /// Redirect the pod's traffic.
     Add,
-    /// Release what ADD took: nothing outside the pod.
+    /// Release the resources of ADD: none outside the pod.
     Del,
-    /// Look whether the rules are there.
+    /// Check that the rules are in place.
     Check,
-    /// Release what pods that are gone have left: nothing.
+    /// Release the resources of removed pods: none.
     Gc,
-    /// Say whether ADD would work.
+    /// Report whether ADD would work.
     Status,
-    /// Say which versions of the specification are spoken.
+    /// Report the supported versions of the specification.
     Version,
 }
 
 impl Verb {
-    /// Each of them, with its name.
+    /// All verbs with their names.
     pub const ALL: [(Self, &'static str); 6] = [
         (Self::Add, "ADD"),
         (Self::Del, "DEL"),
@@ -37,7 +37,7 @@ impl Verb {
         (Self::Version, "VERSION"),
     ];
 
-    /// Its name.
+    /// The name of the verb.
     pub fn name(self) -> &'static str {
         let named = Self::ALL.iter().find(|(verb, _)| *verb == self);
         named.map_or("", |(_, name)| name)
@@ -46,7 +46,7 @@ impl Verb {
     /// Reads `CNI_COMMAND`.
     ///
     /// # Errors
-    /// It is none of the verbs.
+    /// The value is not a verb.
     pub fn of(variables: Variables) -> Result<Self, Error> {
         let text = text(variables, "CNI_COMMAND").map_err(|wrong| Error::Environment(vec![wrong]))?;
         let known = Self::ALL.iter().find(|(_, name)| *name == text);
@@ -64,15 +64,15 @@ pub struct Attachment {
     pub container_id: String,
     /// `CNI_NETNS`.
     pub netns: PathBuf,
-    /// `CNI_IFNAME`. There is nothing that depends on it: rules are for all interfaces.
+    /// `CNI_IFNAME`. Nothing depends on it: the rules apply to all interfaces.
     pub ifname: String,
     /// The pod, from `CNI_ARGS`.
     pub pod: PodName,
-    /// What Nomad wants, from `CNI_ARGS`: [`CONSUL_CONFIG`].
+    /// Nomad's settings from `CNI_ARGS`: [`CONSUL_CONFIG`].
     pub consul_config: Option<String>,
 }
 
-/// The argument by which Nomad tells Consul's plugin what it is to do, as JSON: what an annotation says in Kubernetes.
+/// The argument of Nomad for Consul's plugin, as JSON: it replaces the annotation in Kubernetes.
 pub const CONSUL_CONFIG: &str = "CONSUL_IPTABLES_CONFIG";
 
 impl Attachment {

@@ -19,20 +19,20 @@ use crate::plan::PlanError;
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $number:literal, $meaning:literal;)*) => {
-        /// The code of an error. Those below 100 are the specification's.
+        /// The code of an error. Codes below 100 are defined by the specification.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Code { $(#[doc = $meaning] $name,)* }
 
         impl Code {
-            /// Each of them, by number.
+            /// All codes, by number.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// Its number.
+            /// The number of the code.
             pub fn number(self) -> u32 {
                 match self { $(Self::$name => $number,)* }
             }
 
-            /// What it means.
+            /// The meaning of the code.
             pub fn meaning(self) -> &'static str {
                 match self { $(Self::$name => $meaning,)* }
             }
@@ -50,24 +50,24 @@ codes! {
     TryAgain = 11, "try again later";
     NotAvailable = 50, "the plugin is not available";
     Annotations = 100, "invalid annotations of the pod";
-    NoAnnotations = 101, "the runtime handed over no annotations of the pod";
-    Plan = 102, "what is asked for cannot be done in this pod";
+    NoAnnotations = 101, "the runtime passed no annotations of the pod";
+    Plan = 102, "the requested redirection is not possible in this pod";
     System = 103, "the rules could not be written";
     Absent = 104, "the rules are missing";
     Drifted = 105, "the rules are not those that ADD wrote";
     Internal = 199, "a mistake in sidetrack, please report it";
 }
 
-/// The longest message: a hostile value is not repeated at length. Kubernetes cuts events at 1024 characters.
-const LONGEST: usize = 900;
+/// The longest message, in characters. It bounds hostile values; Kubernetes cuts events at 1024 characters.
+const MAX_MESSAGE_CHARS: usize = 900;
 
 /// Why a request was refused or failed.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// A version of the specification that is not spoken, or not with this verb.
+    /// An unsupported CNI version, or a verb that the version does not have.
     #[error("{0}")]
     Version(String),
-    /// A key of the NetConf that means nothing here: key and value, as the specification wants it.
+    /// An unknown key of the NetConf, with its value, as the specification requires.
     #[error("{key:?}: {value}")]
     UnsupportedField {
         /// The key.
@@ -75,47 +75,47 @@ pub enum Error {
         /// The value, as JSON.
         value: String,
     },
-    /// Variables of the environment: what is wrong with each, by its name.
+    /// Invalid environment variables: a message for each, with its name.
     #[error("{}", .0.join("; "))]
     Environment(Vec<String>),
-    /// The path in CNI_NETNS leads to no network namespace, or to one that cannot or may not be entered.
+    /// CNI_NETNS is not a network namespace, or the namespace cannot be entered.
     #[error("CNI_NETNS: {0}")]
     Netns(#[from] NetnsError),
-    /// Standard input.
+    /// Reading standard input failed.
     #[error("{0}")]
     Input(#[from] io::Error),
-    /// Standard input is no JSON object.
+    /// Standard input is not a JSON object.
     #[error("{0}")]
     Decoding(String),
-    /// Keys of the NetConf, or annotations, or both.
+    /// Invalid keys of the NetConf, invalid annotations, or both.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Options(Vec<Problem>),
-    /// `select` needs annotations and there are none.
-    #[error("select needs them to tell whether it is part of a mesh")]
+    /// `select` needs annotations, and the runtime passed none.
+    #[error("select needs them to decide whether the pod is part of a mesh")]
     NoAnnotations {
-        /// Whether the NetConf asks the runtime for them.
-        asked: bool,
+        /// Whether the NetConf requests them by its capabilities.
+        requested: bool,
     },
     /// There is no plan for this pod.
     #[error("{0}")]
     Plan(#[from] PlanError),
-    /// The system could not or may not.
+    /// The kernel refused a request, or a program failed.
     #[error("{0}")]
     System(#[from] KernelError),
-    /// The programs of iptables could not be kept away from what the host shares.
-    #[error("programs of iptables cannot be run apart from the host's locks and name services: {0}")]
+    /// The iptables programs cannot be isolated from the host.
+    #[error("the iptables programs cannot be isolated from the host's locks and name services: {0}")]
     Isolation(io::Error),
-    /// CHECK found another state than ADD left.
-    #[error("in the network namespace {netns}{}", in_short(differences))]
+    /// CHECK found rules that differ from those of ADD.
+    #[error("in the network namespace {netns}{}", summary(differences))]
     Check {
-        /// Which, [`State::Absent`] or [`State::Drifted`].
+        /// [`State::Absent`] or [`State::Drifted`].
         state: State,
-        /// Where.
+        /// The path of the network namespace.
         netns: String,
-        /// In what it differs.
+        /// The differences.
         differences: Vec<Difference>,
     },
-    /// STATUS: ADD would not work here.
+    /// STATUS: ADD would fail on this node.
     #[error("{0}")]
     NotAvailable(String),
     /// A panic.
@@ -124,7 +124,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The code.
+    /// The code of the error.
     pub fn code(&self) -> Code {
         match self {
             Self::Version(_) => Code::Version,
@@ -156,54 +156,57 @@ impl Error {
         }
     }
 
-    /// The message: what the code means, and what it is about.
+    /// The message: the meaning of the code, and the cause.
     pub fn message(&self) -> String {
         let message = format!("{}: {self}", self.code().meaning());
-        match message.char_indices().nth(LONGEST) {
+        match message.char_indices().nth(MAX_MESSAGE_CHARS) {
             Some((end, _)) => format!("{}…", &message[..end]),
             None => message,
         }
     }
 
-    /// What to do about it.
+    /// What to do about the error.
     pub fn details(&self) -> Option<String> {
         match self {
             Self::Version(_) => {
                 let versions = Version::ALL.map(Version::as_str);
-                Some(format!("the versions that are spoken: {}", versions.join(", ")))
+                Some(format!("supported versions: {}", versions.join(", ")))
             }
-            Self::NoAnnotations { asked } => Some(how_to_get_annotations(*asked)),
+            Self::NoAnnotations { requested } => Some(how_to_get_annotations(*requested)),
             Self::System(error) => error.advice(),
             Self::Isolation(_) => Some("use the nftables backend, which runs no program".to_owned()),
-            Self::Check { .. } => Some("delete the pod: its controller makes a new one, which ADD programs".to_owned()),
+            Self::Check { .. } => {
+                Some("delete the pod: its controller creates a new one, and ADD redirects that".to_owned())
+            }
             _ => None,
         }
     }
 }
 
-/// The first few differences, and how many there are besides.
-fn in_short(differences: &[Difference]) -> String {
-    const FEW: usize = 3;
-    let told = differences.iter().take(FEW).map(ToString::to_string);
-    let more = differences.len().checked_sub(FEW).filter(|more| *more > 0);
-    let parts: Vec<String> = told.chain(more.map(|more| format!("and {more} more"))).collect();
+/// The first differences, and the number of the others.
+fn summary(differences: &[Difference]) -> String {
+    const MAX_LISTED: usize = 3;
+    let listed = differences.iter().take(MAX_LISTED).map(ToString::to_string);
+    let more = differences.len().checked_sub(MAX_LISTED).filter(|more| *more > 0);
+    let parts: Vec<String> = listed.chain(more.map(|more| format!("and {more} more"))).collect();
     if parts.is_empty() {
         return String::new();
     }
     format!(": {}", parts.join("; "))
 }
 
-/// What to do where a runtime hands over no annotations.
-pub fn how_to_get_annotations(asked: bool) -> String {
-    let first = if asked {
-        "the NetConf asks for them, so this runtime cannot: update it (containerd 1.5, CRI-O 1.28 or later)".to_owned()
+/// What to do where a runtime passes no annotations.
+pub fn how_to_get_annotations(requested: bool) -> String {
+    let first = if requested {
+        "the NetConf requests them, so this runtime lacks support: update it (containerd 1.5, CRI-O 1.28 or later)"
+            .to_owned()
     } else {
         format!(
             "add \"capabilities\": {{\"{POD_ANNOTATIONS}\": true}} to this plugin in the conflist \
-             (containerd 1.5, CRI-O 1.28 or later), or with Multus, which hands none on, \"cni-args\" to the pod's network"
+             (containerd 1.5, CRI-O 1.28 or later), or with Multus, which passes none on, add \"cni-args\" to the pod's network"
         )
     };
-    format!("{first}; or let such pods through with \"onMissingAnnotations\": \"pass\"")
+    format!("{first}; or do not redirect such pods, with \"onMissingAnnotations\": \"pass\"")
 }
 
 fn is_of_netconf(problem: &Problem) -> bool {
@@ -213,7 +216,7 @@ fn is_of_netconf(problem: &Problem) -> bool {
     }
 }
 
-/// Whether the same request may succeed in a moment: others were at it, or an answer was lost.
+/// Whether a retry may succeed: another process held the lock or changed the rules, or the acknowledgement was lost.
 fn is_transient(error: &KernelError) -> bool {
     matches!(
         error,
@@ -228,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_of_ours_begin_at_100_and_none_is_used_twice() {
+    fn own_codes_begin_at_100_and_are_unique() {
         let numbers: Vec<u32> = Code::ALL.iter().map(|code| code.number()).collect();
         assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "{numbers:?}");
         let of_specification = [1, 2, 4, 5, 6, 7, 11, 50];
@@ -240,9 +243,9 @@ mod tests {
     }
 
     #[test]
-    fn a_long_value_is_not_repeated_at_length() {
+    fn long_message_is_cut() {
         let message = Error::Decoding("é".repeat(100_000)).message();
-        assert_eq!(message.chars().count(), LONGEST + 1);
+        assert_eq!(message.chars().count(), MAX_MESSAGE_CHARS + 1);
         assert!(message.ends_with('…'));
     }
 }

@@ -1,10 +1,10 @@
-//! ADD for a pod that runs already: the plugin was not there when the pod was attached to its network.
+//! ADD for a running pod: the plugin was not installed when the pod was attached to its network.
 
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use super::attach::{put_in_place, refuse_host_netns, seen, verdict, writing};
+use super::attach::{install_rules, planning_input, refuse_host_netns, verdict, with_lock};
 use super::error::Error;
 use super::netconf::NetConf;
 use crate::backend::running::{Holder, Survivors};
@@ -18,25 +18,26 @@ use crate::plan::Plan;
 use crate::probe::run::{self, listeners::Listeners};
 use crate::probe::{PORT, Report, Tally, Verdict as Judged, judge, trial};
 
-/// How long probes may take.
+/// The time limit of the probes.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What a look at a pod's network namespace shows.
+/// The observed state of a pod's network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// Who redirects its traffic.
+    /// The program that redirects the traffic.
     pub holder: Holder,
-    /// Its addresses.
+    /// The addresses of the namespace.
     pub addresses: Vec<IpAddr>,
 }
 
-/// Looks at a network namespace. Changes nothing. `proc` are places where the host's proc file system may be mounted.
+/// Observes a network namespace; changes nothing. `proc` are directories where the host's proc file system may be
+/// mounted.
 ///
 /// # Errors
-/// It cannot be entered, is the host's, or does not tell whether there are rules.
-pub fn look(netns: &Netns, proc: &[&Path]) -> Result<Seen, Error> {
+/// The namespace cannot be entered, is the host's, or does not show whether there are rules.
+pub fn observe(netns: &Netns, proc: &[&Path]) -> Result<Seen, Error> {
     refuse_host_netns(netns, proc)?;
-    let seen = netns.run(|| {
+    let observed = netns.run(|| {
         let mut namespace = Namespace::default();
         let observed = namespace.observe()?;
         let holder = namespace.holder(&observed)?;
@@ -48,45 +49,45 @@ pub fn look(netns: &Netns, proc: &[&Path]) -> Result<Seen, Error> {
             addresses: namespace.addresses()?,
         })
     })?;
-    Ok(seen?)
+    Ok(observed?)
 }
 
-/// What putting the rules in place came to.
+/// The result of installing the rules.
 #[derive(Debug)]
 pub struct Late {
-    /// The TCP connections that were open.
+    /// The TCP connections that were open before.
     pub survivors: Survivors,
-    /// What probes then showed.
+    /// The result of the probes afterwards.
     pub proof: Proof,
 }
 
-/// Whether it is proved that the application's connections go to the proxy.
+/// Whether probes prove that the application's connections go to the proxy.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// They do.
+    /// The probes passed.
     Proved(Tally),
-    /// Not yet: why.
+    /// No probe was made: the reason.
     None(String),
-    /// They do not: what went wrong, and what to do.
+    /// A probe failed: what went wrong, and what to do.
     Refuted(String),
 }
 
-/// A pod that runs: its names, its addresses, and its network namespace.
+/// A running pod.
 pub struct Running<'p> {
-    /// Its names.
+    /// Namespace and name of the pod.
     pub pod: &'p PodName,
-    /// Its addresses.
+    /// The addresses of the namespace.
     pub addresses: &'p [IpAddr],
-    /// Its network namespace.
+    /// The network namespace of the pod.
     pub netns: &'p Netns,
 }
 
-/// Does what ADD does, where nobody redirects the pod's traffic: `None` where somebody does meanwhile, where the
-/// plugin lets the pod through, or where the namespace has none of the pod's addresses any more. `proc` are places
+/// Does what ADD does if no program redirects the pod's traffic. `None` where another program does by now, where the
+/// plugin does not redirect the pod, or where the namespace no longer has an address of the pod. `proc` are directories
 /// besides /proc where a proc file system may be mounted.
 ///
 /// # Errors
-/// See [`Error`]. Nothing was changed then.
+/// See [`Error`]. The network namespace is unchanged then.
 pub fn add(netconf: &NetConf, running: &Running, proc: &[&Path]) -> Result<Option<Late>, Error> {
     let Running { pod, addresses, netns } = running;
     refuse_host_netns(netns, proc)?;
@@ -95,13 +96,13 @@ pub fn add(netconf: &NetConf, running: &Running, proc: &[&Path]) -> Result<Optio
         Verdict::Redirected(redirected) => redirected.settings,
     };
     let mut late = None;
-    writing(netns, install.backend, &mut |backend, namespace, observed| {
+    with_lock(netns, install.backend, &mut |backend, namespace, observed| {
         let now = namespace.addresses()?;
         if !addresses.iter().any(|address| now.contains(address)) || namespace.holder(observed)? != Holder::None {
             return Ok(());
         }
         namespace.set_other_proc(proc);
-        let done = put_in_place(netconf, &config, backend, namespace, observed)?;
+        let done = install_rules(netconf, &config, backend, namespace, observed)?;
         late = Some(Late {
             survivors: done.survivors,
             proof: prove(&config, netconf, namespace, observed),
@@ -111,9 +112,9 @@ pub fn add(netconf: &NetConf, running: &Running, proc: &[&Path]) -> Result<Optio
     Ok(late)
 }
 
-/// Proves what can be proved beside the pod's processes, in the network namespace of this thread.
+/// Makes the probes that are possible beside the pod's processes, in the network namespace of this thread.
 fn prove(config: &Config, netconf: &NetConf, namespace: &mut Namespace, observed: &Observed) -> Proof {
-    let (config, facts) = seen(config, observed, &netconf.resolvers);
+    let (config, facts) = planning_input(config, observed, &netconf.resolvers);
     let none = |why: &dyn std::fmt::Display| Proof::None(why.to_string());
     let families = match Plan::new(&config, &facts) {
         Ok(plan) => plan.ruleset.families,

@@ -1,5 +1,5 @@
-//! Log lines of plugin runs: one an event, on standard error, and at the end of a file. What is warned of is kept, too:
-//! the node installer is told.
+//! Log lines of plugin runs: one per event, on standard error and appended to a file. Warnings are also kept for the
+//! report to the node installer.
 
 use std::fmt::{Debug, Write as _};
 use std::fs::OpenOptions;
@@ -18,7 +18,7 @@ use super::netconf::NetConf;
 use crate::options::{Logging, Settings};
 use crate::types::{LogFormat, LogLevel};
 
-/// Starts logging as the NetConf says. A file that cannot be written to is no reason to keep a pod from starting.
+/// Starts logging as the NetConf configures it. A log file that cannot be written does not keep a pod from starting.
 pub fn start(netconf: &NetConf) {
     let file = netconf
         .log_file
@@ -26,12 +26,12 @@ pub fn start(netconf: &NetConf) {
         .map(|path| OpenOptions::new().append(true).create(true).open(path));
     match file {
         Some(Ok(file)) => {
-            // Each line is one write to its end, so that runs at the same time do not cut each other's short.
+            // Each line is one appending write, so that concurrent runs do not mix their lines.
             start_to(netconf.logging, BoxMakeWriter::new(io::stderr.and(Arc::new(file))));
         }
         Some(Err(error)) => {
             start_to(netconf.logging, BoxMakeWriter::new(io::stderr));
-            tracing::warn!(%error, "logFile cannot be written to");
+            tracing::warn!(%error, "cannot write to logFile");
         }
         None => start_to(netconf.logging, BoxMakeWriter::new(io::stderr)),
     }
@@ -55,9 +55,9 @@ fn start_to(logging: Logging, writer: BoxMakeWriter) {
         .with_writer(writer)
         .with_ansi(false)
         .with_target(false)
-        // A line that cannot be written, on a full disk or to nobody, is no reason to stop half-way.
+        // A log line that cannot be written must not stop a run half-way.
         .log_internal_errors(false);
-    // Whoever started logging before keeps it.
+    // A subscriber that was set before stays.
     let _started_now = match logging.format {
         LogFormat::Text => lines.finish().with(Warnings).try_init().is_ok(),
         LogFormat::Json => lines
@@ -70,10 +70,10 @@ fn start_to(logging: Logging, writer: BoxMakeWriter) {
     };
 }
 
-/// What this process has warned of.
+/// The warnings of this process.
 static WARNINGS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// What was warned of since this was asked for the last time.
+/// Takes the warnings since the last call.
 pub fn take_warnings() -> Vec<String> {
     std::mem::take(&mut WARNINGS.lock().unwrap_or_else(PoisonError::into_inner))
 }

@@ -1,14 +1,14 @@
 //! The CNI plugin: last in a chain, it redirects the traffic of pods as the runtime attaches them to their network.
 //!
 //! ```text
-//!  environment ── Verb, Attachment ─┐            ┌─ let through ──────────────┐
+//!  environment ── Verb, Attachment ─┐            ┌─ not redirected ───────────┐
 //!  stdin ──────── NetConf ──────────┼─ verdict ──┤                            ├─ Answer ── stdout, exit code
 //!    annotations ─ Layer ───────────┘  (pure)    └─ redirect ─ kernel ────────┘
 //! ```
 //!
 //! Names, texts and codes are those of the CNI specification 1.1.0
-//! (<https://github.com/containernetworking/cni/blob/spec-v1.1.0/SPEC.md>). Everything that is known of a pod comes
-//! from the runtime: there is no request to any server, no name is looked up, and no lock of the host is taken.
+//! (<https://github.com/containernetworking/cni/blob/spec-v1.1.0/SPEC.md>). Everything about a pod comes from the
+//! runtime: the plugin sends no request to a server, resolves no name and takes no lock of the host.
 
 pub mod attach;
 pub mod capability;
@@ -34,7 +34,7 @@ use std::time::Instant;
 
 use self::environment::{Attachment, Variables, Verb, pod_name};
 use self::error::Error;
-use self::netconf::{Glance, NetConf};
+use self::netconf::{Header, NetConf};
 use self::report::{Outcome, Report};
 use self::result::Answer;
 use self::version::Version;
@@ -43,45 +43,45 @@ use self::version::Version;
 pub fn main() -> ExitCode {
     answer_panics();
     let run = run(&|name| std::env::var_os(name), io::stdin().lock());
-    let told = tell(&run.answer);
+    let written = write_answer(&run.answer);
     run.report.send(&run.socket);
-    match told {
+    match written {
         Ok(()) => ExitCode::from(run.answer.code),
-        // There is nobody left to tell.
+        // Standard output is closed: the error cannot be reported.
         Err(_) => ExitCode::FAILURE,
     }
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// For the runtime.
+    /// The answer to the runtime.
     pub answer: Answer,
-    /// For the node installer.
+    /// The report to the node installer.
     pub report: Report,
-    /// Where the installer listens.
+    /// The socket of the node installer.
     pub socket: PathBuf,
 }
 
-/// How many bytes the runtime may hand over: sixteen times all the annotations that Kubernetes allows a pod.
-const MAX_STDIN: u64 = 4 * 1024 * 1024;
+/// The largest standard input: sixteen times all annotations that Kubernetes allows a pod.
+const MAX_STDIN_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The plugin as a function.
 pub fn run(variables: Variables, stdin: impl Read) -> Run {
     let begun = Instant::now();
     let mut bytes = Vec::new();
-    let read = stdin.take(MAX_STDIN + 1).read_to_end(&mut bytes);
-    let glance = Glance::at(&bytes);
+    let read = stdin.take(MAX_STDIN_BYTES + 1).read_to_end(&mut bytes);
+    let header = Header::parse(&bytes);
     let result = Verb::of(variables).and_then(|verb| match verb {
-        // A runtime has to get rid of the pod whatever has become of its configuration. Rules end with the namespace.
+        // A runtime must be able to remove the pod with any configuration. The rules end with the namespace.
         Verb::Del => Ok((Answer::nothing(), Outcome::Done)),
         Verb::Version => {
-            let asked = glance.version.as_deref().unwrap_or(Version::NEWEST.as_str());
-            Ok((Answer::versions(asked), Outcome::Done))
+            let requested = header.version.as_deref().unwrap_or(Version::NEWEST.as_str());
+            Ok((Answer::versions(requested), Outcome::Done))
         }
         Verb::Add | Verb::Check | Verb::Gc | Verb::Status => {
-            if read? as u64 > MAX_STDIN {
-                return Err(Error::Decoding(format!("it is longer than {MAX_STDIN} bytes")));
+            if read? as u64 > MAX_STDIN_BYTES {
+                return Err(Error::Decoding(format!("it is longer than {MAX_STDIN_BYTES} bytes")));
             }
             request(verb, variables, &bytes)
         }
@@ -90,7 +90,7 @@ pub fn run(variables: Variables, stdin: impl Read) -> Run {
         log::start_if_needed();
         let message = error.message();
         tracing::error!(code = error.code().number(), "{message}");
-        let version = glance.version.as_deref().and_then(Version::parse);
+        let version = header.version.as_deref().and_then(Version::parse);
         let answer = Answer::error(version.unwrap_or(Version::NEWEST), &error);
         (answer, Outcome::Failed(message))
     });
@@ -105,11 +105,11 @@ pub fn run(variables: Variables, stdin: impl Read) -> Run {
             warnings: log::take_warnings(),
             duration: begun.elapsed(),
         },
-        socket: glance.socket,
+        socket: header.socket,
     }
 }
 
-/// The verbs that take a NetConf.
+/// Handles the verbs that need a NetConf.
 fn request(verb: Verb, variables: Variables, stdin: &[u8]) -> Result<(Answer, Outcome), Error> {
     let mut netconf = NetConf::parse(stdin)?;
     let since = match verb {
@@ -141,7 +141,7 @@ fn request(verb: Verb, variables: Variables, stdin: &[u8]) -> Result<(Answer, Ou
     Ok((Answer::nothing(), Outcome::Done))
 }
 
-/// What log lines say about the attachment.
+/// The log fields of an attachment.
 fn span(verb: Verb, attachment: &Attachment) -> tracing::Span {
     let Attachment {
         container_id,
@@ -152,20 +152,20 @@ fn span(verb: Verb, attachment: &Attachment) -> tracing::Span {
     tracing::error_span!("cni", verb = verb.name(), %pod, container_id, ifname)
 }
 
-fn tell(answer: &Answer) -> io::Result<()> {
+fn write_answer(answer: &Answer) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(&answer.stdout)?;
     stdout.flush()
 }
 
-/// Makes a panic, on any thread, an error like others.
+/// Answers a panic on any thread with a CNI error.
 pub fn answer_panics() {
     panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(|place| format!(" ({place})")).unwrap_or_default();
         let reason = panic.payload_as_str().unwrap_or("panic");
         let error = Error::Internal(format!("{reason}{place}"));
         let answer = Answer::error(Version::NEWEST, &error);
-        let _told = tell(&answer);
+        let _written = write_answer(&answer);
         std::process::exit(answer.code.into());
     }));
 }

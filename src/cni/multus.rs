@@ -4,9 +4,9 @@ use serde_json::Value;
 
 use crate::mesh::annotations::{Annotations, OURS};
 
-/// What `args.cni` says like annotations, where it is meant for us: there is one of ours among its keys. Multus hands no
-/// annotations on, but puts the object `cni-args` of a pod's network there. That of a chain is given to each plugin of it,
-/// so what is no text, number or boolean is for others.
+/// `args.cni` as annotations, if one of its keys is a sidetrack annotation. Multus passes no annotations on, but puts
+/// the object `cni-args` of a pod's network there. In a chain, every plugin gets it, so values that are not strings,
+/// numbers or booleans belong to other plugins.
 pub(super) fn annotations(arguments: &Value) -> Option<Annotations> {
     let arguments = arguments.as_object()?;
     let text = |(name, value): (&String, &Value)| match value {
@@ -36,9 +36,9 @@ mod tests {
         netconf
     }
 
-    /// As in Multus' own tests of `cni-args`: they come in `args.cni`, with those that the configuration has.
+    /// As in Multus' own tests of `cni-args`: they are merged into the `args.cni` of the configuration.
     #[test]
-    fn arguments_of_a_network_count_as_annotations_where_there_are_none() {
+    fn multus_arguments_replace_missing_annotations() {
         let annotations = |members: Value| parse(&members).annotations;
         let of_multus = json!({ "cni": {
             "sidecar.istio.io/status": "{}", "traffic.sidetrack.dev/proxy-uid": 2000,
@@ -51,7 +51,7 @@ mod tests {
         let runtime = json!({ POD_ANNOTATIONS: { "a": "b" } });
         let both = annotations(json!({ "args": of_multus, "runtimeConfig": runtime })).unwrap();
         assert_eq!((both.get("a"), both.get("sidecar.istio.io/status")), (Some("b"), None));
-        // Somebody else's arguments do not say that the pod has no annotations.
+        // Arguments for other plugins do not mean that the pod has no annotations.
         for args in [
             json!({}),
             json!({ "cni": { "guid": "02:00" } }),

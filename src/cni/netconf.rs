@@ -21,7 +21,7 @@ use crate::options::problem::{Problem, Source};
 use crate::options::{Logging, Settings, sources, table};
 use crate::types::{Choice, Invalid, LogFormat, LogLevel, NoAccounts};
 
-/// Everything that standard input says.
+/// The network configuration on standard input.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NetConf {
     /// `cniVersion`: that of the answer.
@@ -36,60 +36,60 @@ pub struct NetConf {
     pub logging: Logging,
     /// `logFile`.
     pub log_file: Option<PathBuf>,
-    /// The pod's annotations; `None` where the runtime handed none over. Where it has not, `args.cni` may say the same.
+    /// The pod's annotations; `None` where the runtime passed none. Then `args.cni` may have them.
     pub annotations: Option<Annotations>,
-    /// Whether they were asked for, in `capabilities`.
-    pub asks_for_annotations: bool,
-    /// The pod's name servers, as far as the runtime tells: by its capability `dns`, or in `prevResult`.
+    /// Whether `capabilities` requests them.
+    pub requests_annotations: bool,
+    /// The pod's name servers, if the runtime passes them: by its capability `dns`, or in `prevResult`.
     pub resolvers: Vec<IpAddr>,
     unsupported: Option<(String, Value)>,
     problems: Vec<Problem>,
 }
 
-/// A key of the NetConf that is ours.
+/// A key of the NetConf that sidetrack defines.
 pub struct Key {
-    /// Its name.
+    /// The name of the key.
     pub name: &'static str,
-    /// The default, as JSON.
+    /// The default as JSON.
     pub default: &'static str,
-    /// What it does.
+    /// The description.
     pub help: &'static str,
     read: fn(&mut NetConf, &Value) -> Result<(), Wrong>,
 }
 
-/// What is wrong with the value of a key of ours.
+/// Why the value of one of our keys is invalid.
 #[derive(Debug)]
 enum Wrong {
-    /// The value itself.
+    /// The whole value is invalid.
     Value(Invalid),
-    /// Things in it.
+    /// Parts of the value are invalid.
     Parts(Vec<Problem>),
 }
 
-/// The keys that are ours.
+/// The keys that sidetrack defines.
 pub const KEYS: &[Key] = &[
     Key {
         name: "select",
         default: r#""injected""#,
-        help: "Which pods are redirected: `injected`, those that bear a mesh's mark; `always`, all; `never`, none",
+        help: "Which pods are redirected: `injected`, pods with a mesh's annotations or labels; `always`, all; `never`, none",
         read: |netconf, value| choice(value).map(|select| netconf.policy.select = select),
     },
     Key {
         name: "excludeNamespaces",
         default: r#"["kube-system", "kube-public"]"#,
-        help: "Namespaces whose pods are let through before anything else is looked at",
+        help: "Namespaces whose pods are never redirected, whatever else is configured",
         read: |netconf, value| texts(value).map(|names| netconf.policy.exclude_namespaces = names),
     },
     Key {
         name: "installer",
         default: r#""sidetrack-system/sidetrack-node""#,
-        help: "Namespace and name of the DaemonSet that installs this plugin; its pods are let through as well",
+        help: "Namespace and name of the DaemonSet that installs this plugin; its pods are never redirected either",
         read: |netconf, value| installer(value).map(|installer| netconf.policy.installer = installer),
     },
     Key {
         name: "onMissingAnnotations",
         default: r#""fail""#,
-        help: "Where `select` needs annotations and the runtime hands none over: `fail`, or `pass`, the pod is let through",
+        help: "If `select` needs annotations and the runtime passes none: `fail`, or `pass`, the pod is not redirected",
         read: |netconf, value| choice(value).map(|choice| netconf.policy.on_missing_annotations = choice),
     },
     Key {
@@ -107,26 +107,26 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "logFormat",
         default: r#""text""#,
-        help: "`text` or `json`, one line an event",
+        help: "`text` or `json`, one line per event",
         read: |netconf, value| choice::<LogFormat>(value).map(|format| netconf.logging.format = format),
     },
     Key {
         name: "logFile",
         default: "none",
-        help: "An absolute path; log lines are appended to it besides going to standard error",
+        help: "An absolute path; log lines are appended to it in addition to standard error",
         read: |netconf, value| absolute_path(value).map(|path| netconf.log_file = Some(path)),
     },
     Key {
         name: "logSocket",
         default: r#""/var/run/sidetrack/log.sock""#,
-        help: "An absolute path; the node installer listens there and is told what each run came to",
-        // Whatever is wrong elsewhere, a run is reported: see `Glance`.
+        help: "An absolute path; the socket of the node installer, which receives a report of each run",
+        // A run is reported even if the NetConf is invalid: see `Header`.
         read: |_, value| absolute_path(value).map(drop),
     },
 ];
 
-/// The keys that the specification and its conventions give to every plugin.
-const OF_EVERYBODY: [&str; 12] = [
+/// The keys that the specification and its conventions define for every plugin.
+const STANDARD_KEYS: [&str; 12] = [
     "cniVersion",
     "cniVersions",
     "disableCheck",
@@ -140,14 +140,14 @@ const OF_EVERYBODY: [&str; 12] = [
     "ipam",
     "dns",
 ];
-/// Keys of the specification that may come in later versions of it.
-const RESERVED: &str = "cni.dev/";
+/// The prefix of keys that later versions of the specification may define.
+const RESERVED_PREFIX: &str = "cni.dev/";
 
 impl NetConf {
-    /// Reads standard input. What is wrong with keys that only matter to some pods is kept for [`NetConf::usable`].
+    /// Parses standard input. Problems with keys that only matter to some pods are kept for [`NetConf::usable`].
     ///
     /// # Errors
-    /// It is no NetConf of a version that is spoken, or has no result that could be passed on.
+    /// The input is not a NetConf of a supported version, or its `prevResult` cannot be passed on.
     pub fn parse(stdin: &[u8]) -> Result<Self, Error> {
         let text = std::str::from_utf8(stdin).map_err(|error| Error::Decoding(error.to_string()))?;
         let object = object(text)?;
@@ -163,7 +163,7 @@ impl NetConf {
         for (key, value) in &object {
             match key.as_str() {
                 "log_level" if in_place_of_consul => {
-                    // Levels that are not ours are none to stop a pod for.
+                    // An unknown level is ignored: it must not keep a pod from starting.
                     let _read = choice::<LogLevel>(value).map(|level| netconf.logging.level = level);
                 }
                 key if in_place_of_consul && nomad::KEYS.contains(&key) => {}
@@ -174,10 +174,10 @@ impl NetConf {
         Ok(netconf)
     }
 
-    /// Says that nothing is wrong with the keys.
+    /// Checks that all keys are valid.
     ///
     /// # Errors
-    /// A key that means nothing here, or everything that is wrong with those that are ours.
+    /// An unknown key, or all problems with our keys.
     pub fn usable(&self) -> Result<(), Error> {
         if let Some((key, value)) = self.unsupported.clone() {
             return Err(Error::UnsupportedField {
@@ -192,7 +192,7 @@ impl NetConf {
         }
     }
 
-    /// Takes what Nomad hands over with the attachment for annotations, where the runtime has none.
+    /// Uses Nomad's settings of the attachment as annotations, where the runtime passed none.
     pub fn learn(&mut self, attachment: &Attachment) {
         if let (None, Some(config)) = (&self.annotations, &attachment.consul_config) {
             self.annotations = Some(mesh::consul::nomad(config));
@@ -200,9 +200,9 @@ impl NetConf {
     }
 
     fn read(&mut self, key: &str, value: &Value) {
-        match KEYS.iter().find(|ours| ours.name == key) {
+        match KEYS.iter().find(|known| known.name == key) {
             Some(_) if value.is_null() => {}
-            Some(ours) => match (ours.read)(self, value) {
+            Some(known) => match (known.read)(self, value) {
                 Ok(()) => {}
                 Err(Wrong::Parts(parts)) => self.problems.extend(parts),
                 Err(Wrong::Value(invalid)) => self.problems.push(Problem::Value {
@@ -211,7 +211,7 @@ impl NetConf {
                     invalid,
                 }),
             },
-            None if OF_EVERYBODY.contains(&key) || key.starts_with(RESERVED) => {}
+            None if STANDARD_KEYS.contains(&key) || key.starts_with(RESERVED_PREFIX) => {}
             None => self.unsupported = Some((key.to_owned(), value.clone())),
         }
     }
@@ -233,14 +233,16 @@ impl NetConf {
                 .get("args")
                 .and_then(|args| multus::annotations(args.get("cni")?));
         }
-        let asked = object.get("capabilities").and_then(|asked| asked.get(POD_ANNOTATIONS));
-        self.asks_for_annotations = asked == Some(&Value::Bool(true));
+        let requested = object
+            .get("capabilities")
+            .and_then(|capabilities| capabilities.get(POD_ANNOTATIONS));
+        self.requests_annotations = requested == Some(&Value::Bool(true));
         let of_runtime = config.and_then(servers_of_runtime);
         let of_previous = object
             .get("prevResult")
             .and_then(|previous| previous.pointer("/dns/nameservers"));
-        let told = [of_runtime, of_previous].into_iter().flatten().map(addresses);
-        self.resolvers = told.into_iter().find(|told| !told.is_empty()).unwrap_or_default();
+        let lists = [of_runtime, of_previous].into_iter().flatten().map(addresses);
+        self.resolvers = lists.into_iter().find(|list| !list.is_empty()).unwrap_or_default();
     }
 
     fn new(version: Version) -> Self {
@@ -252,7 +254,7 @@ impl NetConf {
             logging: Settings::default().logging,
             log_file: None,
             annotations: None,
-            asks_for_annotations: false,
+            requests_annotations: false,
             resolvers: Vec::new(),
             unsupported: None,
             problems: Vec::new(),
@@ -260,7 +262,7 @@ impl NetConf {
     }
 }
 
-/// `servers` of the capability `dns`. containerd writes it with a capital, which to Go is the same.
+/// `servers` of the capability `dns`. containerd writes it with a capital letter, which Go does not distinguish.
 fn servers_of_runtime(config: &Value) -> Option<&Value> {
     let dns = config.get("dns")?.as_object()?;
     let (_, servers) = dns.iter().find(|(key, _)| key.eq_ignore_ascii_case("servers"))?;
@@ -274,18 +276,18 @@ fn problem(reason: impl Into<String>) -> Problem {
     }
 }
 
-/// What standard input says about how to answer, whatever else it says: also where it is no valid NetConf.
+/// The part of standard input that is needed to answer even an invalid NetConf.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Glance {
-    /// `cniVersion`: answers to VERSION repeat it, spoken or not.
+pub struct Header {
+    /// `cniVersion`: answers to VERSION repeat it, supported or not.
     pub version: Option<String>,
     /// `logSocket`.
     pub socket: PathBuf,
 }
 
-impl Glance {
-    /// Looks at standard input.
-    pub fn at(stdin: &[u8]) -> Self {
+impl Header {
+    /// Parses standard input, as far as possible.
+    pub fn parse(stdin: &[u8]) -> Self {
         let object: Value = serde_json::from_slice(stdin).unwrap_or_default();
         Self {
             version: object["cniVersion"].as_str().map(str::to_owned),
@@ -307,15 +309,15 @@ fn version(object: &Map<String, Value>) -> Result<Version, Error> {
         Some(Value::String(text)) => text,
         Some(other) => return Err(Error::Decoding(format!("cniVersion: {other} is not a version"))),
         None => {
-            let reason = "cniVersion is missing, which stands for 0.1.0";
+            let reason = "cniVersion is missing, which means 0.1.0";
             return Err(Error::Version(reason.to_owned()));
         }
     };
-    Version::parse(text).ok_or_else(|| Error::Version(format!("{text:?} is not spoken")))
+    Version::parse(text).ok_or_else(|| Error::Version(format!("{text:?} is not supported")))
 }
 
 /// The name of the network: "must start with an alphanumeric character, optionally followed by … underscore, dot or
-/// hyphen" (section 1). There is nothing that depends on it.
+/// hyphen" (section 1). Nothing depends on it.
 fn name(object: &Map<String, Value>) -> Result<(), String> {
     let usable = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
     match object.get("name") {
@@ -358,7 +360,7 @@ fn absolute_path(value: &Value) -> Result<PathBuf, Wrong> {
     path.ok_or_else(|| wrong(value, "an absolute path"))
 }
 
-/// Reads `redirect`. Names of users and groups are refused: whose they would be, the plugin cannot know.
+/// Parses `redirect`. Names of users and groups are refused: the plugin cannot resolve the names of a container.
 fn redirect(value: &Value) -> Result<Layer, Wrong> {
     let parsed = sources::from_value(Source::NetConf, value.clone(), &NoAccounts);
     let mut problems = parsed.problems;
@@ -368,7 +370,7 @@ fn redirect(value: &Value) -> Result<Layer, Wrong> {
             problems.push(problem(reason));
         }
     }
-    // What contradicts itself here does so for every pod.
+    // A contradiction here affects every pod.
     if let Err(contradictions) = mesh::settings(parsed.layer.clone()) {
         let reasons = contradictions
             .iter()
@@ -382,7 +384,7 @@ fn redirect(value: &Value) -> Result<Layer, Wrong> {
     }
 }
 
-/// The addresses in a list of texts. Other texts are left out: whoever resolves names could not use them either.
+/// The addresses in a list of strings. Other strings are skipped: resolvers cannot use them either.
 fn addresses(value: &Value) -> Vec<IpAddr> {
     let texts = value.as_array().into_iter().flatten().filter_map(Value::as_str);
     texts.filter_map(|text| text.parse().ok()).collect()

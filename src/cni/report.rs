@@ -1,6 +1,7 @@
-//! What a run came to, as the node installer is told: one JSON object in one datagram of a Unix socket.
+//! The report of a plugin run to the node installer: one JSON object in one datagram of a Unix socket.
 //!
-//! The plugin never waits for that, and never fails for it: where nobody listens, or too slowly, the datagram is lost.
+//! Reporting never blocks the plugin and never makes it fail: without a listener, or with a slow one, the datagram is
+//! lost.
 
 use std::io;
 use std::os::unix::net::UnixDatagram;
@@ -11,48 +12,48 @@ use serde_json::{Value, json};
 
 use crate::mesh::pod::PodName;
 
-/// Where the installer listens, unless told otherwise: the same path on the node and in the installer's container.
+/// The default socket of the installer: the same path on the node and in the installer's container.
 pub const SOCKET: &str = "/var/run/sidetrack/log.sock";
 
-/// The longest text in a report, in characters. A pod's names and annotations may be as long as somebody likes.
-const LONGEST: usize = 1024;
-/// As many warnings fit, whatever is in them: a character takes 6 bytes at most (`\u0001`).
-const MOST_WARNINGS: usize = 8;
-/// The largest report, in bytes: the texts, and what is around them.
-pub const LARGEST: usize = (5 + MOST_WARNINGS) * LONGEST * 6 + 1024;
+/// The longest text in a report, in characters. Names and annotations of a pod may be of any length.
+const MAX_TEXT_CHARS: usize = 1024;
+/// The most warnings in a report. A character takes at most 6 bytes (`\u0001`).
+const MAX_WARNINGS: usize = 8;
+/// The largest report, in bytes: the texts and the JSON around them.
+pub const MAX_REPORT_BYTES: usize = (5 + MAX_WARNINGS) * MAX_TEXT_CHARS * 6 + 1024;
 
-/// What a run came to, and why.
+/// The outcome of a run, with its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// ADD redirected the pod's traffic.
     Redirected(String),
-    /// ADD let the pod through as it is.
-    LetThrough(String),
-    /// There was nothing to decide.
+    /// ADD did not redirect the pod's traffic.
+    NotRedirected(String),
+    /// Success of a verb that decides nothing.
     Done,
     /// It failed.
     Failed(String),
 }
 
 impl Outcome {
-    /// The name of each.
+    /// The names of the variants.
     pub const NAMES: [&str; 4] = ["redirected", "let-through", "done", "failed"];
 
-    /// Its name in reports, logs and metrics.
+    /// The name in reports, logs and metrics.
     pub fn name(&self) -> &'static str {
-        let [redirected, let_through, done, failed] = Self::NAMES;
+        let [redirected, not_redirected, done, failed] = Self::NAMES;
         match self {
             Self::Redirected(_) => redirected,
-            Self::LetThrough(_) => let_through,
+            Self::NotRedirected(_) => not_redirected,
             Self::Done => done,
             Self::Failed(_) => failed,
         }
     }
 
-    /// The reason of the decision, or the error.
+    /// The reason of the decision, or the error message.
     pub fn reason(&self) -> &str {
         match self {
-            Self::Redirected(reason) | Self::LetThrough(reason) | Self::Failed(reason) => reason,
+            Self::Redirected(reason) | Self::NotRedirected(reason) | Self::Failed(reason) => reason,
             Self::Done => "",
         }
     }
@@ -60,7 +61,7 @@ impl Outcome {
     fn named(name: &str, reason: String) -> Option<Self> {
         let outcomes = [
             Self::Redirected(reason.clone()),
-            Self::LetThrough(reason.clone()),
+            Self::NotRedirected(reason.clone()),
             Self::Done,
             Self::Failed(reason),
         ];
@@ -71,22 +72,22 @@ impl Outcome {
 /// A run of the plugin.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
-    /// `CNI_COMMAND`, whatever it was.
+    /// `CNI_COMMAND`, valid or not.
     pub command: String,
-    /// The pod, as far as the runtime tells.
+    /// The pod's names, as far as the runtime passes them.
     pub pod: PodName,
     /// `CNI_CONTAINERID`; empty where there is none.
     pub container: String,
-    /// What the run came to.
+    /// The outcome of the run.
     pub outcome: Outcome,
-    /// What it warned of.
+    /// The warnings of the run.
     pub warnings: Vec<String>,
     /// How long it took.
     pub duration: Duration,
 }
 
 impl Report {
-    /// Tells the installer. Never waits; what cannot be told is lost.
+    /// Sends the report to the installer. Never blocks; a report that cannot be sent is lost.
     pub fn send(&self, socket: &Path) {
         let send = || -> io::Result<()> {
             let sender = UnixDatagram::unbound()?;
@@ -95,14 +96,14 @@ impl Report {
             Ok(())
         };
         if let Err(error) = send() {
-            tracing::debug!(%error, socket = %socket.display(), "the node installer was not told of this run");
+            tracing::debug!(%error, socket = %socket.display(), "could not report this run to the node installer");
         }
     }
 
     fn to_json(&self) -> Value {
-        let cut = |text: &str| text.chars().take(LONGEST).collect::<String>();
+        let cut = |text: &str| text.chars().take(MAX_TEXT_CHARS).collect::<String>();
         let name = |name: &Option<String>| cut(name.as_deref().unwrap_or_default());
-        let warnings = self.warnings.iter().take(MOST_WARNINGS).map(|text| cut(text));
+        let warnings = self.warnings.iter().take(MAX_WARNINGS).map(|text| cut(text));
         json!({
             "command": cut(&self.command),
             "namespace": name(&self.pod.namespace),
@@ -115,7 +116,7 @@ impl Report {
         })
     }
 
-    /// Reads a datagram; `None` where it is no report.
+    /// Parses a datagram; `None` where it is not a report.
     pub fn parse(datagram: &[u8]) -> Option<Self> {
         let value: Value = serde_json::from_slice(datagram).ok()?;
         let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -154,11 +155,11 @@ mod tests {
     }
 
     #[test]
-    fn each_outcome_is_read_as_it_was_written() {
+    fn each_outcome_survives_a_round_trip() {
         let reason = || "because".to_owned();
         let outcomes = [
             Outcome::Redirected(reason()),
-            Outcome::LetThrough(reason()),
+            Outcome::NotRedirected(reason()),
             Outcome::Done,
             Outcome::Failed(reason()),
         ];
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_without_end_are_cut() {
+    fn long_texts_are_cut() {
         let endless = "\u{1}".repeat(1 << 20);
         let mut report = report(Outcome::Failed(endless.clone()));
         report.warnings = vec![endless.clone(); 100];
@@ -179,14 +180,14 @@ mod tests {
             name: Some(endless),
         };
         let datagram = report.to_json().to_string();
-        assert!(datagram.len() <= LARGEST, "{} bytes", datagram.len());
+        assert!(datagram.len() <= MAX_REPORT_BYTES, "{} bytes", datagram.len());
         let read = Report::parse(datagram.as_bytes()).unwrap();
-        assert_eq!(read.outcome.reason().len(), LONGEST);
-        assert_eq!(read.warnings.len(), MOST_WARNINGS);
+        assert_eq!(read.outcome.reason().len(), MAX_TEXT_CHARS);
+        assert_eq!(read.warnings.len(), MAX_WARNINGS);
     }
 
     #[test]
-    fn what_is_no_report_is_none() {
+    fn invalid_datagram_is_not_a_report() {
         for bytes in [&b""[..], b"x", b"{}", b"[]", b"{\"command\":3}", b"\xff"] {
             assert_eq!(Report::parse(bytes), None);
         }
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_who_does_not_listen_or_does_not_read() {
+    fn report_never_blocks_without_or_with_a_slow_listener() {
         let directory = std::env::temp_dir().join(format!("sidetrack-report-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let path = directory.join("log.sock");
@@ -213,7 +214,7 @@ mod tests {
         for _ in 0..sent {
             report(Outcome::Done).send(&path);
         }
-        let (mut datagram, mut arrived) = (vec![0; LARGEST], 0);
+        let (mut datagram, mut arrived) = (vec![0; MAX_REPORT_BYTES], 0);
         while let Ok(length) = listener.recv(&mut datagram) {
             assert_eq!(Report::parse(&datagram[..length]), Some(report(Outcome::Done)));
             arrived += 1;

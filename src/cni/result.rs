@@ -1,21 +1,21 @@
-//! What is answered on standard output (CNI specification 1.1.0, section 5).
+//! The answers on standard output (CNI specification 1.1.0, section 5).
 
 use serde_json::{Value, json};
 
 use super::error::Error;
 use super::version::Version;
 
-/// What a plugin prints, and what it exits with.
+/// The output and the exit code of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// For standard output.
+    /// The bytes for standard output.
     pub stdout: Vec<u8>,
     /// The exit code.
     pub code: u8,
 }
 
 impl Answer {
-    /// Success that has nothing to tell.
+    /// Success without output.
     pub fn nothing() -> Self {
         Self::success(Vec::new())
     }
@@ -25,7 +25,7 @@ impl Answer {
         Self { stdout, code: 0 }
     }
 
-    /// An error, in the terms of `version`.
+    /// An error in the format of `version`.
     pub fn error(version: Version, error: &Error) -> Self {
         let mut object = json!({
             "cniVersion": version.as_str(),
@@ -41,21 +41,21 @@ impl Answer {
         }
     }
 
-    /// The versions that are spoken. `asked` is the one of the request, which the answer repeats.
-    pub fn versions(asked: &str) -> Self {
+    /// The supported versions. `requested` is the version of the request, which the answer repeats.
+    pub fn versions(requested: &str) -> Self {
         let supported = Version::ALL.map(Version::as_str);
-        let object = json!({ "cniVersion": asked, "supportedVersions": supported });
+        let object = json!({ "cniVersion": requested, "supportedVersions": supported });
         Self::success(object.to_string().into_bytes())
     }
 
-    /// The result of ADD: that of the plugin before, to the byte, or one that says nothing.
+    /// The result of ADD: that of the previous plugin, unchanged, or an empty one.
     pub fn result(version: Version, previous: Option<&str>) -> Self {
         let result = previous.map_or_else(|| empty(version).to_string(), str::to_owned);
         Self::success(result.into_bytes())
     }
 }
 
-/// A result without interfaces and addresses. All versions that are spoken write it alike.
+/// A result without interfaces and addresses. It is the same in all supported versions.
 fn empty(version: Version) -> Value {
     json!({ "cniVersion": version.as_str(), "interfaces": [], "ips": [], "routes": [], "dns": {} })
 }
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_empty_result_is_of_the_version_asked_for() {
+    fn empty_result_has_requested_version() {
         let answer = Answer::result(Version::V0_4_0, None);
         let expected = r#"{"cniVersion":"0.4.0","interfaces":[],"ips":[],"routes":[],"dns":{}}"#;
         assert_eq!(String::from_utf8(answer.stdout).unwrap(), expected);

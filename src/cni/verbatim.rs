@@ -2,11 +2,11 @@
 
 use serde_json::{Deserializer, Value};
 
-/// What may stand between two members or elements.
+/// The characters between two members or elements.
 const BETWEEN: [char; 5] = [',', ' ', '\t', '\r', '\n'];
 
-/// The text of a member of an object. `None` where there is no such member, or the text is no object. Of several members
-/// of that name, the last one counts.
+/// The text of a member of an object. `None` where there is no such member, or the text is not an object. Of several
+/// members with that name, the last one counts.
 pub fn member<'t>(object: &'t str, name: &str) -> Option<&'t str> {
     let mut rest = object.trim_start().strip_prefix('{')?;
     let mut found = None;

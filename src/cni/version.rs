@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A version of the specification that this plugin speaks.
+/// A supported version of the specification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
     /// 0.3.0: chained plugins.
@@ -18,17 +18,17 @@ pub enum Version {
 }
 
 impl Version {
-    /// Each of them, the oldest first.
+    /// All versions, the oldest first.
     pub const ALL: [Self; 5] = [Self::V0_3_0, Self::V0_3_1, Self::V0_4_0, Self::V1_0_0, Self::V1_1_0];
-    /// The newest, for answers to requests that do not say which one they are in.
+    /// The newest version, for answers to requests without a version.
     pub const NEWEST: Self = Self::V1_1_0;
 
-    /// The version that is written like this.
+    /// Parses a version.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|version| version.as_str() == text)
     }
 
-    /// How it is written.
+    /// The version as text.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::V0_3_0 => "0.3.0",

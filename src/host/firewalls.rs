@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-/// A service, and what starts our unit with it.
+/// A firewall service, and the link that starts our unit with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Firewall {
-    /// Its unit.
+    /// The unit of the service.
     pub unit: &'static str,
     /// The link by which our unit is started with it, as `systemctl enable` would make it.
     pub link: &'static str,
@@ -21,7 +21,7 @@ macro_rules! firewalls {
     };
 }
 
-/// Those of Debian, Fedora and what is made from them. Our unit names them in its section `[Unit]`.
+/// The firewall services of Debian, Fedora and their derivatives. Our unit names them in its section `[Unit]`.
 pub const FIREWALLS: [Firewall; 7] = firewalls![
     "nftables.service",
     "netfilter-persistent.service",
@@ -47,7 +47,7 @@ impl Firewall {
         places.any(|place| Path::new(place).join(self.unit).exists())
     }
 
-    /// Whether it is started at boot: something wants or requires it.
+    /// Whether it is started at boot: another unit wants or requires it.
     pub fn is_enabled(self) -> bool {
         let entries = fs::read_dir(ADMINISTRATORS).into_iter().flatten().flatten();
         let wanting = entries.filter(|entry| {

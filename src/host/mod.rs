@@ -1,8 +1,8 @@
 //! A host with systemd, such as a virtual machine: the files that make a redirection last there.
 //!
 //! A unit that applies a configuration at boot, that configuration, and the links that enable the unit, as
-//! `systemctl enable` would make them (systemd.unit(5)): at boot, and with the services that flush rules. Nothing else of
-//! the host is touched, and no program is run.
+//! `systemctl enable` would make them (systemd.unit(5)): at boot, and with the services that flush rules. Nothing else
+//! of the host is touched, and no program is run.
 
 mod firewalls;
 mod trust;
@@ -26,23 +26,23 @@ pub const CONFIG: &str = "/etc/sidetrack/config.yaml";
 pub const UNIT: &str = "/etc/systemd/system/sidetrack.service";
 /// The unit of a package.
 const PACKAGED: &str = "/usr/lib/systemd/system/sidetrack.service";
-/// What enables the unit.
+/// The link that enables the unit.
 pub const LINK: &str = "/etc/systemd/system/multi-user.target.wants/sidetrack.service";
 
 /// The unit as packages bring it.
 const TEMPLATE: &str = include_str!("sidetrack.service");
 /// The program of that unit.
 const PACKAGED_PROGRAM: &str = "/usr/bin/sidetrack";
-/// How a unit begins that was written here. One that does not is somebody else's, and stays.
+/// The first line of a unit that sidetrack wrote. A unit without it is foreign and stays.
 const MARK: &str = "# Written by `sidetrack apply --persist`; `sidetrack cleanup --persist` removes it.\n";
-/// How a configuration begins that was written here. Another one belongs to whoever wrote it.
+/// The first line of a configuration that sidetrack wrote. One without it is foreign and stays.
 const CONFIG_MARK: &str = "# Written by `sidetrack apply --persist`, and replaced by the next one.\n";
 const CONFIG_HINT: &str = "# `systemctl reload sidetrack` puts in force what is changed here.\n";
 
-/// Why a redirection cannot be made to last here.
+/// Why a redirection cannot be made persistent on this host.
 #[derive(Debug, Error)]
 pub enum HostError {
-    /// sd_booted(3) says no.
+    /// The host was not booted with systemd (sd_booted(3)).
     #[error(
         "systemd does not run this machine (there is no /run/systemd/system): leave --persist out, and have whatever \
          starts the machine run `sidetrack apply --config FILE` before its network"
@@ -54,40 +54,40 @@ pub enum HostError {
          host itself"
     )]
     OtherNamespace,
-    /// Which network namespace this is cannot be seen.
+    /// The network namespace of this process cannot be determined.
     #[error("the host's network namespace, /proc/1/ns/net: {0}. Run as root on the host itself")]
     Unseen(io::Error),
     /// The unit is masked (systemctl(1)).
     #[error("{UNIT} is a link, as of a unit that is masked: `systemctl unmask sidetrack.service`, then run this again")]
     Masked,
-    /// The configuration is not one that was written here.
+    /// The existing configuration was not written by sidetrack.
     #[error(
         "{CONFIG} was not written by `sidetrack apply --persist`, and would be overwritten. To keep it, leave the options \
          out and enable the unit (`systemctl enable sidetrack`), which applies it; else move it away and run this again"
     )]
     ForeignConfig,
-    /// Somebody but root decides what the program is, or the unit cannot name it.
+    /// Another user than root can replace the program, or its path cannot be written into a unit.
     #[error(
         "the unit would run {} as root at every boot, {reason}: have it where root alone can write, by \
          `install -m 755 sidetrack /usr/local/bin/`, and run that one", path.display()
     )]
     Program {
-        /// Its path.
+        /// The path of the program.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// The system did not do something with a file.
+    /// A file operation failed.
     #[error("{doing} {}: {reason}{}", path.display(), advice(reason))]
     File {
-        /// What was to be done.
+        /// The operation.
         doing: &'static str,
-        /// With which file.
+        /// The file.
         path: PathBuf,
-        /// Why it was not.
+        /// The error of the system.
         reason: io::Error,
     },
-    /// Somebody else changed a file meanwhile.
+    /// Another process changed a file meanwhile.
     #[error(transparent)]
     Changed(FileError),
 }
@@ -120,7 +120,7 @@ fn advice(reason: &io::Error) -> &'static str {
     }
 }
 
-/// What there is at a path.
+/// The content of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Content {
     Nothing,
@@ -155,13 +155,13 @@ impl Content {
         .map_err(HostError::from)
     }
 
-    /// Whether it is a file that was written here: it begins with this mark.
+    /// Whether it is a file that sidetrack wrote: its text begins with this mark.
     fn has_mark(&self, mark: &str) -> bool {
         matches!(self, Self::Text(text) if text.starts_with(mark))
     }
 }
 
-/// One file of the host: as it is, and as it is to be.
+/// One file of the host, with its old and its new content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Change {
     path: &'static str,
@@ -176,13 +176,12 @@ impl Change {
     }
 }
 
-/// The files of the host as they are to be, in the order in which they come into place: at every moment, what is
-/// enabled is there.
+/// The desired files of the host, in the order in which they are written: an enabled unit always exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Files(Vec<Change>);
 
 impl Files {
-    /// Those that make the redirection with these options last.
+    /// The files that make the redirection with these options persistent.
     ///
     /// # Errors
     /// The unit is masked, the program cannot be trusted, or a file cannot be read.
@@ -207,7 +206,7 @@ impl Files {
         Ok(Self(changes))
     }
 
-    /// None of ours any more. What packages bring stays, and so do a unit and a configuration that were not written here.
+    /// Removes all files that sidetrack wrote. Files of packages stay, and so do a foreign unit and configuration.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -229,7 +228,7 @@ impl Files {
         self.0.iter().filter(|change| change.was != change.becomes)
     }
 
-    /// Logs what has changed.
+    /// Logs the changes.
     pub fn tell(&self) {
         for Change { path, becomes, .. } in self.changes() {
             match becomes {
@@ -239,10 +238,10 @@ impl Files {
         }
     }
 
-    /// Puts them in place, each at one instant. Where one of them fails, those before it are taken back.
+    /// Writes the files, each atomically. If one fails, the earlier ones are restored.
     ///
     /// # Errors
-    /// The system did not do it.
+    /// A file operation failed.
     pub fn put(&self) -> Result<(), HostError> {
         for (done, change) in self.changes().enumerate() {
             if let Err(error) = change.becomes.put(change.path) {
@@ -254,7 +253,7 @@ impl Files {
         Ok(())
     }
 
-    /// Puts everything back as it was. What cannot be put back is logged.
+    /// Restores all files. A file that cannot be restored is logged.
     pub fn take_back(&self) {
         take_back(self.changes().collect());
     }
@@ -268,13 +267,13 @@ fn links() -> impl Iterator<Item = &'static str> {
 fn take_back(changes: Vec<&Change>) {
     for change in changes.into_iter().rev() {
         if let Err(error) = change.was.put(change.path) {
-            tracing::warn!(path = change.path, %error, "this could not be put back as it was");
+            tracing::warn!(path = change.path, %error, "cannot restore the file");
         }
     }
     remove_empty_directories();
 }
 
-/// Removes the directories that are made for files of ours, unless somebody keeps something there.
+/// Removes the directories of our files where they are empty.
 fn remove_empty_directories() {
     for directory in [CONFIG]
         .into_iter()
@@ -313,10 +312,10 @@ fn written_unit(program: &str) -> String {
     format!("{MARK}{}", TEMPLATE.replace(PACKAGED_PROGRAM, program))
 }
 
-/// Whether units can apply anything here, and do so where this process would.
+/// Checks that systemd runs this host, and that its units run in the network namespace of this process.
 ///
 /// # Errors
-/// Why not.
+/// systemd does not run this host, or units run in another network namespace.
 pub fn check() -> Result<(), HostError> {
     if !Path::new("/run/systemd/system").is_dir() {
         return Err(HostError::NoSystemd);

@@ -1,4 +1,4 @@
-//! Whether a program may be run as root at every boot: nobody but root decides what it is.
+//! Whether a program may run as root at every boot: only root may be able to replace it.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -9,7 +9,7 @@ use super::HostError;
 /// The path of this program, for a unit.
 ///
 /// # Errors
-/// Others than root could replace it, or its path cannot be written into a unit.
+/// Another user than root can replace the program, or its path cannot be written into a unit.
 pub fn program() -> Result<String, HostError> {
     let path = std::env::current_exe().map_err(HostError::file("reading", "/proc/self/exe"))?;
     let text = path
@@ -32,7 +32,7 @@ fn is_plain(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | '+')
 }
 
-/// The part of a path that others than root can write to: the program, or a directory that it is in.
+/// The part of a path that other users than root can write to: the program, or one of its directories.
 fn replaceable(path: &Path) -> std::io::Result<Option<PathBuf>> {
     for part in path.ancestors() {
         let metadata = fs::metadata(part)?;

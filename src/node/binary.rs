@@ -1,4 +1,4 @@
-//! The plugin's binary: this very program, at the place where runtimes look for plugins.
+//! The plugin's binary: a copy of this program in the plugin directory of the runtime.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, ErrorKind};
@@ -8,21 +8,21 @@ use super::chain::PLUGIN;
 use super::layout::Reason;
 use crate::linux::files::{self, Access, FileError};
 
-/// This program, also where its file was replaced or removed since it was started.
+/// This program, even if its file was replaced or removed after it started.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
-/// Where the binary is in a directory of plugins.
+/// The path of the binary in a plugin directory.
 pub fn path(directory: &Path) -> PathBuf {
     directory.join(PLUGIN)
 }
 
-/// What is wrong with the binary at `path`, if anything is.
+/// Why the binary at `path` has to be replaced; `None` where it is as wanted.
 ///
 /// # Errors
-/// It cannot be read, or this program cannot.
-pub fn look(path: &Path) -> Result<Option<Reason>, FileError> {
+/// The binary or this program cannot be read.
+pub fn check(path: &Path) -> Result<Option<Reason>, FileError> {
     let reading = |path| FileError::system("reading", path);
-    // Not through a link, which somebody might point elsewhere.
+    // A link is not followed: another process might point it elsewhere.
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Some(Reason::BinaryMissing)),
@@ -31,8 +31,8 @@ pub fn look(path: &Path) -> Result<Option<Reason>, FileError> {
     if !metadata.is_file() || !Access::PROGRAM.is_that_of(&metadata) {
         return Ok(Some(Reason::BinaryDifferent));
     }
-    let ours = File::open(THIS_PROGRAM).map_err(reading(Path::new(THIS_PROGRAM)))?;
-    let same = File::open(path).and_then(|theirs| same_content(ours, theirs));
+    let program = File::open(THIS_PROGRAM).map_err(reading(Path::new(THIS_PROGRAM)))?;
+    let same = File::open(path).and_then(|installed| same_content(program, installed));
     let same = same.map_err(reading(path))?;
     Ok((!same).then_some(Reason::BinaryDifferent))
 }
@@ -57,10 +57,10 @@ fn same_content(one: File, other: File) -> io::Result<bool> {
     }
 }
 
-/// Puts this program at `path`.
+/// Installs this program at `path`.
 ///
 /// # Errors
-/// The system did not do it; what was there stays.
+/// A file operation failed; the file at `path` is unchanged.
 pub fn put(path: &Path) -> Result<(), FileError> {
     let program = File::open(THIS_PROGRAM).map_err(FileError::system("reading", Path::new(THIS_PROGRAM)));
     files::put(path, &mut program?, Access::PROGRAM)

@@ -1,4 +1,4 @@
-//! The directory of network configurations: read as a whole, and changed a step at a time.
+//! The directory of network configurations: read as a whole, changed step by step.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,20 +8,20 @@ use std::path::{Path, PathBuf};
 use super::layout::{self, Content, Folder, Snapshot, Step};
 use crate::linux::files::{self, Access, FileError};
 
-/// A network configuration is a few kilobytes; what is larger than this is none.
-const MAX_CONFIGURATION: u64 = 1 << 20;
+/// The largest configuration that is read, in bytes. A network configuration has a few kilobytes.
+const MAX_CONFIGURATION_BYTES: u64 = 1 << 20;
 
-/// Reads the configurations in a directory, the originals that we keep there, and the folders of plugins.
+/// Reads the configurations in a directory, the originals that sidetrack keeps there, and the plugin folders.
 ///
 /// # Errors
-/// The directory cannot be read, or is none.
+/// The directory cannot be read, or is not a directory.
 pub fn snapshot(directory: &Path) -> Result<Snapshot, FileError> {
     let mut snapshot = Snapshot::default();
     for entry in files::entries(directory)? {
         let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
         match entry.file_name().into_string() {
             Ok(name) if is_directory => snapshot.insert_folder(name, folder(&entry.path())),
-            Ok(name) if layout::concerns_us(&name) => {
+            Ok(name) if layout::is_relevant(&name) => {
                 if let Some(content) = content(&entry.path(), &name) {
                     if let Some(target) = link_target(directory, &entry.path()) {
                         snapshot.insert_link(name.clone(), target);
@@ -29,7 +29,7 @@ pub fn snapshot(directory: &Path) -> Result<Snapshot, FileError> {
                     snapshot.insert(name, content);
                 }
             }
-            // What is no folder itself may lead to one.
+            // A symbolic link may lead to a folder.
             Ok(name) => match fs::metadata(entry.path()) {
                 Ok(metadata) if metadata.is_dir() => snapshot.insert_folder(name, folder(&entry.path())),
                 Ok(_) => snapshot.insert_other(name),
@@ -44,7 +44,7 @@ pub fn snapshot(directory: &Path) -> Result<Snapshot, FileError> {
     Ok(snapshot)
 }
 
-/// Where a link leads to: to a name of the directory, or to a path elsewhere.
+/// The target of a link: a name in the directory, or a path elsewhere.
 fn link_target(directory: &Path, path: &Path) -> Option<PathBuf> {
     fs::read_link(path).ok()?;
     let target = fs::canonicalize(path).ok()?;
@@ -71,13 +71,13 @@ fn folder(path: &Path) -> Folder {
     Folder::Files(plugins)
 }
 
-/// What a file holds; `None` where it has gone since the directory was read.
+/// The content of a file; `None` where it was removed after the directory was read.
 fn content(path: &Path, name: &str) -> Option<Content> {
     let bytes = match fs::metadata(path) {
-        // Only files are opened: opening a pipe would wait for a writer.
+        // Only regular files are opened: opening a pipe would wait for a writer.
         Ok(metadata) if !metadata.is_file() => return Some(Content::NotAFile),
-        Ok(metadata) if metadata.len() > MAX_CONFIGURATION => {
-            let why = format!("it is larger than {MAX_CONFIGURATION} bytes");
+        Ok(metadata) if metadata.len() > MAX_CONFIGURATION_BYTES => {
+            let why = format!("it is larger than {MAX_CONFIGURATION_BYTES} bytes");
             return Some(Content::Unreadable(why));
         }
         Ok(_) => fs::read(path),
@@ -85,9 +85,9 @@ fn content(path: &Path, name: &str) -> Option<Content> {
     };
     match bytes.map(String::from_utf8) {
         Ok(Ok(text)) => Some(Content::Text(text)),
-        // libcni takes such bytes in strings.
+        // libcni accepts such bytes in strings.
         Ok(Err(error)) => match String::from_utf8_lossy(error.as_bytes()) {
-            text if layout::is_taken(name, &text) => {
+            text if layout::is_valid(name, &text) => {
                 Some(Content::Unreadable("it is not UTF-8: write it as UTF-8".to_owned()))
             }
             text => Some(Content::Text(text.into_owned())),
@@ -97,7 +97,7 @@ fn content(path: &Path, name: &str) -> Option<Content> {
     }
 }
 
-/// Why something cannot be read, and what to do.
+/// Why a file cannot be read, and what to do.
 fn why(path: &Path, error: &io::Error) -> String {
     match fs::read_link(path) {
         Ok(target) => format!(
@@ -109,11 +109,11 @@ fn why(path: &Path, error: &io::Error) -> String {
     }
 }
 
-/// Does one step in a directory.
+/// Applies one step in a directory.
 ///
 /// # Errors
-/// The system did not do it, or the file is no longer as the step expects it.
-pub fn take(directory: &Path, step: &Step) -> Result<(), FileError> {
+/// A file operation failed, or the file does not have the content that the step expects.
+pub fn apply(directory: &Path, step: &Step) -> Result<(), FileError> {
     match step {
         Step::Write { name, was, text, like } => write(directory, name, was.as_deref(), text, like),
         Step::Rename { from, to } => files::rename(&directory.join(from), &directory.join(to)),
@@ -123,7 +123,7 @@ pub fn take(directory: &Path, step: &Step) -> Result<(), FileError> {
 
 fn write(directory: &Path, name: &str, was: Option<&str>, text: &str, like: &str) -> Result<(), FileError> {
     let path = directory.join(name);
-    // A link stays a link: the file that it leads to is replaced.
+    // A link stays a link: its target is replaced.
     let path = match fs::canonicalize(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => path,
@@ -149,10 +149,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_somebody_changed_meanwhile_stays_theirs() {
+    fn file_changed_by_another_process_is_not_overwritten() {
         let directory = std::env::temp_dir().join(format!("sidetrack-files-{}", std::process::id()));
         files::make_directory(&directory).unwrap();
-        fs::write(directory.join("a.conflist"), "theirs").unwrap();
+        fs::write(directory.join("a.conflist"), "foreign").unwrap();
         for was in [None, Some("another".to_owned())] {
             let step = Step::Write {
                 name: "a.conflist".to_owned(),
@@ -160,12 +160,12 @@ mod tests {
                 text: "ours".to_owned(),
                 like: "a.conflist".to_owned(),
             };
-            assert!(matches!(take(&directory, &step), Err(FileError::Changed(_))));
+            assert!(matches!(apply(&directory, &step), Err(FileError::Changed(_))));
         }
         assert_eq!(snapshot(&directory).unwrap(), {
-            let mut theirs = Snapshot::default();
-            theirs.insert("a.conflist".to_owned(), Content::Text("theirs".to_owned()));
-            theirs
+            let mut foreign = Snapshot::default();
+            foreign.insert("a.conflist".to_owned(), Content::Text("foreign".to_owned()));
+            foreign
         });
         assert_eq!(files::entries(&directory).unwrap().len(), 1, "nothing unfinished stays");
         fs::remove_dir_all(directory).unwrap();

@@ -1,4 +1,4 @@
-//! What the plugin is told: our entry of a chain, or a network of its own.
+//! The plugin's configuration: its entry in a chain, or a network of its own.
 
 use std::path::PathBuf;
 
@@ -13,29 +13,29 @@ use crate::cni::report::SOCKET;
 use crate::cni::version::Version;
 use crate::mesh::policy::Policy;
 
-/// A configuration for the plugin that cannot be one.
+/// Why a configuration of the plugin is refused.
 #[derive(Debug, Error)]
 pub enum EntryError {
     /// Not an object.
     #[error("it is not a JSON object")]
     NotAnObject,
-    /// A key that is not for the one who configures the plugin.
+    /// A key that the runtime or the installer sets.
     #[error("\"{0}\" is not for the plugin's configuration: the runtime or the installer sets it")]
     Reserved(String),
-    /// Capabilities that are no object.
+    /// Capabilities that are not an object of booleans.
     #[error("\"capabilities\" is not an object whose values are true or false")]
     Capabilities,
-    /// The plugin would refuse it, for each pod of the node.
+    /// The plugin would refuse it, and so fail each pod of the node.
     #[error("{}", .0.message())]
     Refused(CniError),
 }
 
-/// What the plugin has to know of the installer.
+/// What the plugin's configuration says about the installer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Installer {
-    /// Namespace and name of its DaemonSet, whose pods the plugin lets through.
+    /// Namespace and name of its DaemonSet. The plugin does not redirect its pods.
     pub daemon_set: (String, String),
-    /// Where it listens for reports: an absolute path.
+    /// The socket that receives reports: an absolute path.
     pub socket: PathBuf,
 }
 
@@ -48,8 +48,8 @@ impl Default for Installer {
     }
 }
 
-/// Namespace and name of the DaemonSet that a pod belongs to: Kubernetes calls its pods NAME-xxxxx, with five letters and
-/// digits. `None` where the pod is called otherwise.
+/// Namespace and name of the DaemonSet that a pod belongs to: Kubernetes names its pods NAME-xxxxx, with five letters
+/// and digits. `None` where the pod has another name.
 pub fn daemon_set_of(namespace: &str, pod: &str) -> Option<(String, String)> {
     let (name, suffix) = pod.rsplit_once('-')?;
     let is_suffix = suffix.len() == 5 && suffix.chars().all(|c| c.is_ascii_alphanumeric());
@@ -57,27 +57,27 @@ pub fn daemon_set_of(namespace: &str, pod: &str) -> Option<(String, String)> {
     is_one.then(|| (namespace.to_owned(), name.to_owned()))
 }
 
-/// Our entry of a chain: what the plugin is to be told, and what the installer adds to it.
+/// The plugin's entry in a chain: `conf` and the keys that the installer adds.
 ///
 /// # Errors
-/// `conf` cannot be told to the plugin.
+/// `conf` is not a valid configuration of the plugin.
 pub fn entry(conf: Value, installer: &Installer) -> Result<Value, EntryError> {
     let mut conf = object(conf)?;
     refuse(&conf, &["name", "cniVersion", "cniVersions"])?;
     let mut entry = own_fields(installer);
     add(&mut entry, &mut conf)?;
-    // As a runtime makes a NetConf of it.
+    // The NetConf that a runtime derives from the entry.
     let mut netconf = entry.clone();
     netconf.insert("cniVersion".to_owned(), Version::NEWEST.as_str().into());
     netconf.insert("name".to_owned(), PLUGIN.into());
-    accepted(netconf)?;
+    check(netconf)?;
     Ok(Value::Object(entry))
 }
 
-/// A network of our own, with nothing but our plugin: for Multus, which runs it beside the pod's network.
+/// A network with no plugin but sidetrack: for Multus, which attaches it in addition to the pod's network.
 ///
 /// # Errors
-/// `conf` cannot be told to the plugin.
+/// `conf` is not a valid configuration of the plugin.
 pub fn standalone(conf: Value, installer: &Installer) -> Result<Value, EntryError> {
     let mut conf = object(conf)?;
     let mut network = Map::new();
@@ -86,12 +86,12 @@ pub fn standalone(conf: Value, installer: &Installer) -> Result<Value, EntryErro
         network.insert(key.to_owned(), value);
     }
     network.extend(own_fields(installer));
-    // The pod is chosen by whoever attaches this network to it.
+    // Attaching this network to a pod is what selects the pod.
     if !conf.contains_key("select") {
         network.insert("select".to_owned(), "always".into());
     }
     add(&mut network, &mut conf)?;
-    accepted(network.clone())?;
+    check(network.clone())?;
     Ok(Value::Object(network))
 }
 
@@ -111,7 +111,7 @@ fn refuse(conf: &Map<String, Value>, reserved: &[&str]) -> Result<(), EntryError
     }
 }
 
-/// What the installer says, unless `conf` says otherwise.
+/// The keys that the installer sets, unless `conf` sets them.
 fn own_fields(installer: &Installer) -> Map<String, Value> {
     let (namespace, name) = &installer.daemon_set;
     let mut fields = Map::new();
@@ -135,8 +135,8 @@ fn add(entry: &mut Map<String, Value>, conf: &mut Map<String, Value>) -> Result<
     Ok(())
 }
 
-/// Says that the plugin takes it.
-fn accepted(netconf: Map<String, Value>) -> Result<(), EntryError> {
+/// Checks that the plugin accepts the configuration.
+fn check(netconf: Map<String, Value>) -> Result<(), EntryError> {
     let text = Value::Object(netconf).to_string();
     let netconf = NetConf::parse(text.as_bytes()).map_err(EntryError::Refused)?;
     netconf.usable().map_err(EntryError::Refused)
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn the_entry_declares_capabilities_and_keeps_what_it_is_told() {
+    fn entry_declares_capabilities_and_keeps_given_keys() {
         let conf = json!({"select": "never", "redirect": {"proxyUid": 7}, "capabilities": {"mac": true, "dns": false}});
         assert_eq!(
             entry(conf).unwrap(),
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_plugin_would_refuse_is_refused() {
+    fn configuration_invalid_for_plugin_is_refused() {
         let refused = |conf: Value| entry(conf).unwrap_err().to_string();
         assert!(refused(json!([])).contains("not a JSON object"));
         assert!(refused(json!({"capabilities": 3})).contains("capabilities"));
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_of_its_own_is_for_every_pod_that_is_attached() {
+    fn standalone_network_selects_every_attached_pod() {
         let network = standalone(json!({"name": "mesh"})).unwrap();
         assert_eq!(network["name"], "mesh");
         assert_eq!(network["cniVersion"], "1.0.0");
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn the_installer_is_known_by_its_own_pod() {
+    fn daemon_set_is_derived_from_pod_name() {
         let of = |namespace, pod| daemon_set_of(namespace, pod).map(|(namespace, name)| format!("{namespace}/{name}"));
         assert_eq!(of("mesh", "agent-x7k2p").as_deref(), Some("mesh/agent"));
         assert_eq!(of("mesh", "a-b-x7k2p").as_deref(), Some("mesh/a-b"));

@@ -1,7 +1,7 @@
-//! The answers for probes and Prometheus: as much HTTP (RFC 9112) as that takes, one request a connection.
+//! The HTTP server for probes and Prometheus: the part of RFC 9112 that they need, one request per connection.
 //!
-//! One thread waits for all connections, so that none keeps another one waiting. Each has a short time for all of its
-//! request and answer; where too many are open, the oldest is closed.
+//! One thread polls all connections, so that no connection blocks another. Each has a short time for its request and
+//! response; where too many are open, the oldest is closed.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -17,16 +17,16 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::NodeError;
 use super::metrics::Metrics;
 
-/// How many connections may be open. One that is busy has that many newer ones of grace before its place is taken.
+/// How many connections may be open. Another one closes the oldest.
 const MAX_CONNECTIONS: usize = 256;
-/// How many are accepted between two looks at those that are open.
+/// How many connections are accepted before the open ones are served again.
 const MAX_ACCEPTED: usize = 16;
-/// The longest request, in bytes.
-const MAX_REQUEST: usize = 8192;
-/// The time that a connection has.
-const TIME: Duration = Duration::from_secs(2);
+/// The longest request that is read, in bytes.
+const MAX_REQUEST_BYTES: usize = 8192;
+/// The time that a connection may be open.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Answers at `address`, from now on. Returns the address, whose port is known now if any was asked for.
+/// Starts the server at `address`. Returns the bound address, which has the assigned port where port 0 was given.
 ///
 /// # Errors
 /// The address cannot be listened on.
@@ -57,11 +57,11 @@ struct Server {
 impl Server {
     fn run(mut self) -> ! {
         loop {
-            // What is ready goes before what is new: no crowd of newcomers takes a connection's place before it was read.
+            // Ready connections before new ones: a burst of connections closes none whose request can be read.
             let ready = match self.wait() {
                 Ok(ready) => ready,
                 Err(error) => {
-                    tracing::debug!(%error, "waiting for connections for health or metrics");
+                    tracing::debug!(%error, "polling health connections failed");
                     thread::sleep(Duration::from_millis(10));
                     continue;
                 }
@@ -70,7 +70,7 @@ impl Server {
             self.connections.retain_mut(|connection| {
                 let is_ready = ready.connections[number];
                 number += 1;
-                let is_open = !is_ready || connection.go_on(metrics);
+                let is_open = !is_ready || connection.advance(metrics);
                 is_open && now < connection.deadline
             });
             if ready.listener {
@@ -79,18 +79,18 @@ impl Server {
         }
     }
 
-    /// Waits until something is ready, or a connection has had its time.
+    /// Waits until a descriptor is ready, or the oldest connection times out.
     fn wait(&self) -> io::Result<Ready> {
         let now = Instant::now();
         let deadline = self.connections.front().map(|oldest| oldest.deadline);
         let timeout = match deadline.map(|deadline| deadline.saturating_duration_since(now)) {
-            // Rounded up: an early end would only be waited out again.
+            // Rounded up: a wait that ends early would only start again.
             Some(left) => PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX),
             None => PollTimeout::NONE,
         };
-        let waited_for = self.connections.iter().map(Connection::waited_for);
+        let poll_fd = self.connections.iter().map(Connection::poll_fd);
         let mut polled: Vec<PollFd> = vec![PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
-        polled.extend(waited_for);
+        polled.extend(poll_fd);
         match poll(&mut polled, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
@@ -114,8 +114,8 @@ impl Server {
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) => {
-                    tracing::debug!(%error, "a connection for health or metrics");
-                    // Where accepting itself fails, as without file descriptors, it fails again at once.
+                    tracing::debug!(%error, "health connection failed");
+                    // Without free file descriptors, accepting would fail again at once.
                     self.connections.pop_front();
                     thread::sleep(Duration::from_millis(10));
                     return;
@@ -125,18 +125,18 @@ impl Server {
     }
 }
 
-/// What can be gone on with.
+/// The descriptors that are ready.
 struct Ready {
     listener: bool,
     /// In the order of the connections.
     connections: Vec<bool>,
 }
 
-/// A connection: first its request is read, then the answer is written.
+/// A connection: its request is read, then the response is written.
 struct Connection {
     stream: TcpStream,
     request: Vec<u8>,
-    /// What is left of the answer, once there is one.
+    /// The unsent rest of the response, once there is one.
     answer: Option<Vec<u8>>,
     deadline: Instant,
 }
@@ -147,11 +147,11 @@ impl Connection {
             stream,
             request: Vec::new(),
             answer: None,
-            deadline: Instant::now() + TIME,
+            deadline: Instant::now() + CONNECTION_TIMEOUT,
         }
     }
 
-    fn waited_for(&self) -> PollFd<'_> {
+    fn poll_fd(&self) -> PollFd<'_> {
         let what = match self.answer {
             None => PollFlags::POLLIN,
             Some(_) => PollFlags::POLLOUT,
@@ -159,27 +159,27 @@ impl Connection {
         PollFd::new(self.stream.as_fd(), what)
     }
 
-    /// Reads and writes as much as there is. Returns whether there is more to come.
-    fn go_on(&mut self, metrics: &Metrics) -> bool {
-        let gone_on = match self.answer {
+    /// Reads and writes without blocking. Returns whether the connection stays open.
+    fn advance(&mut self, metrics: &Metrics) -> bool {
+        let advanced = match self.answer {
             None => self.read(metrics),
             Some(_) => self.write(),
         };
-        match gone_on {
+        match advanced {
             Ok(is_open) => is_open,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => true,
             Err(error) => {
-                tracing::debug!(%error, "a connection for health or metrics");
+                tracing::debug!(%error, "health connection failed");
                 false
             }
         }
     }
 
-    /// Reads a request up to the empty line, or as much of it as there may be: whoever gets an answer before having sent
-    /// everything might miss it.
+    /// Reads a request up to the empty line or its maximum: a client might miss a response that comes before it has
+    /// sent its request.
     fn read(&mut self, metrics: &Metrics) -> io::Result<bool> {
         let mut chunk = [0; 1024];
-        while !self.request.windows(4).any(|end| end == b"\r\n\r\n") && self.request.len() < MAX_REQUEST {
+        while !self.request.windows(4).any(|end| end == b"\r\n\r\n") && self.request.len() < MAX_REQUEST_BYTES {
             match self.stream.read(&mut chunk)? {
                 0 => return Ok(false),
                 length => self.request.extend_from_slice(&chunk[..length]),
@@ -188,7 +188,7 @@ impl Connection {
         let request = String::from_utf8_lossy(&self.request);
         let (status, body) = match request.lines().next().and_then(path) {
             Some(path) => answer(path, metrics),
-            None => ("400 Bad Request", "only GET of HTTP/1\n".to_owned()),
+            None => ("400 Bad Request", "only GET of HTTP/1 is supported\n".to_owned()),
         };
         let length = body.len();
         let answer = format!(
@@ -211,7 +211,7 @@ impl Connection {
     }
 }
 
-/// The path that a request line asks for.
+/// The path in a request line.
 fn path(line: &str) -> Option<&str> {
     let (target, version) = line.strip_prefix("GET ")?.split_once(' ')?;
     version.starts_with("HTTP/1.").then(|| target.split('?').next())?
@@ -232,18 +232,21 @@ fn answer(path: &str, metrics: &Metrics) -> (&'static str, String) {
         "/healthz" if metrics.is_alive() => (OK, "ok\n".to_owned()),
         "/healthz" => (UNAVAILABLE, "the installer hangs\n".to_owned()),
         "/metrics" => (OK, metrics.exposition()),
-        _ => ("404 Not Found", "there are /readyz, /healthz and /metrics\n".to_owned()),
+        _ => (
+            "404 Not Found",
+            "available paths: /readyz, /healthz and /metrics\n".to_owned(),
+        ),
     }
 }
 
-/// What the installer that answers at `address` says at `/readyz`; `None` where none answers.
+/// The response of the installer at `address` to `/readyz`; `None` where no installer responds.
 pub fn ask(address: SocketAddr) -> Option<String> {
     let ask = || -> io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&address, TIME)?;
-        stream.set_read_timeout(Some(TIME))?;
+        let mut stream = TcpStream::connect_timeout(&address, CONNECTION_TIMEOUT)?;
+        stream.set_read_timeout(Some(CONNECTION_TIMEOUT))?;
         stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: node\r\n\r\n")?;
         let mut answer = String::new();
-        stream.take(MAX_REQUEST as u64).read_to_string(&mut answer)?;
+        stream.take(MAX_REQUEST_BYTES as u64).read_to_string(&mut answer)?;
         Ok(answer)
     };
     let answer = ask().ok()?;
@@ -266,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_is_answered_and_all_else_is_refused() {
+    fn known_paths_are_served_and_other_requests_refused() {
         for (request, expected) in [
             ("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", "200 OK"),
             ("GET /metrics?x=1 HTTP/1.0\r\n\r\n", "200 OK"),
@@ -276,14 +279,17 @@ mod tests {
             ("GET /metrics\r\n\r\n", "400 Bad Request"),
             ("GET /metrics HTTP/2\r\n\r\n", "400 Bad Request"),
             ("\u{1}\r\n\r\n", "400 Bad Request"),
-            (&format!("GET /{}", "x".repeat(MAX_REQUEST - 5)), "400 Bad Request"),
+            (
+                &format!("GET /{}", "x".repeat(MAX_REQUEST_BYTES - 5)),
+                "400 Bad Request",
+            ),
         ] {
             assert_eq!(status(request), format!("HTTP/1.1 {expected}"), "{request}");
         }
     }
 
     #[test]
-    fn connections_that_say_nothing_do_not_keep_others_out() {
+    fn idle_connections_do_not_block_requests() {
         let metrics = Arc::new(Metrics::default());
         let address = serve(SocketAddr::from(([127, 0, 0, 1], 0)), &metrics).unwrap();
         let idle: Vec<_> = (0..4 * MAX_CONNECTIONS)

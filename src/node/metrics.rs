@@ -1,4 +1,4 @@
-//! What the installer counts, as Prometheus reads it (text format 0.0.4), and what its probes ask.
+//! The metrics of the installer in the text format of Prometheus (0.0.4), and the state behind its probes.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,11 +10,11 @@ use super::layout::{Reason, Verdict};
 /// A metric.
 #[derive(Clone, Copy, Debug)]
 pub struct Metric {
-    /// Its name.
+    /// The name in the exposition.
     pub name: &'static str,
     /// `counter` or `gauge`.
     pub kind: &'static str,
-    /// What it says.
+    /// The help text.
     pub help: &'static str,
 }
 
@@ -22,13 +22,13 @@ pub struct Metric {
 pub const REPAIRS: Metric = Metric {
     name: "sidetrack_node_repairs_total",
     kind: "counter",
-    help: "What was put right, by reason; the first installation counts, too",
+    help: "Repairs of the binary and the configuration, by reason; the first installation counts, too",
 };
 /// Without labels.
 pub const FAILURES: Metric = Metric {
     name: "sidetrack_node_failures_total",
     kind: "counter",
-    help: "Looks and repairs that failed, each to be tried again",
+    help: "Failed scans and repairs; each is retried",
 };
 /// Without labels.
 pub const READY: Metric = Metric {
@@ -40,62 +40,62 @@ pub const READY: Metric = Metric {
 pub const CONTENDED: Metric = Metric {
     name: "sidetrack_node_contended",
     kind: "gauge",
-    help: "1 if repairs are slowed down, since somebody keeps undoing them",
+    help: "1 if repairs are slowed down because another process keeps reverting them",
 };
 /// One for each name of a [`Verdict`].
 pub const CONFIGURATIONS: Metric = Metric {
     name: "sidetrack_node_configurations",
     kind: "gauge",
-    help: "Files in the directory of network configurations, by verdict; with one that is blocking, containerd takes none",
+    help: "Files in the directory of network configurations, by verdict; a blocking file keeps containerd from using any",
 };
 /// One for each of [`PARTS`].
 pub const DEGRADED: Metric = Metric {
     name: "sidetrack_node_degraded",
     kind: "gauge",
-    help: "1 if the installer goes on without this part: inotify (it polls), health (nothing answers probes and scrapes), \
-           pods (those that lack their rules are not found), startup-taint (it cannot be removed)",
+    help: "1 if this part does not work: inotify (the installer polls), health (probes and scrapes get no answer), \
+           pods (pods that lack their rules are not found), startup-taint (the startup taint cannot be removed)",
 };
 /// Without labels.
 pub const STARTUP_TAINT_REMOVALS: Metric = Metric {
     name: "sidetrack_node_startup_taint_removals_total",
     kind: "counter",
-    help: "How often the startup taint was removed from the node",
+    help: "Removals of the startup taint from the node",
 };
 /// One for each command and outcome.
 pub const PLUGIN_RUNS: Metric = Metric {
     name: "sidetrack_node_plugin_runs_total",
     kind: "counter",
-    help: "Runs of the plugin that were reported, by command and outcome",
+    help: "Reported plugin runs, by command and outcome",
 };
 /// One for each command.
 pub const PLUGIN_RUN_SECONDS: Metric = Metric {
     name: "sidetrack_node_plugin_run_seconds_total",
     kind: "counter",
-    help: "The time that these runs took, by command",
+    help: "Total duration of these runs in seconds, by command",
 };
 /// One for each state.
 pub const PODS: Metric = Metric {
     name: "sidetrack_node_pods",
     kind: "gauge",
-    help: "The pods of the node at the last look, by state; those that are lacking, missed or suspected may bypass their proxy",
+    help: "Pods of the node at the last scan, by state; pods that are lacking, missed or suspected may bypass their proxy",
 };
 /// One for the mode.
 pub const POD_REPAIRS: Metric = Metric {
     name: "sidetrack_node_pod_repairs_total",
     kind: "counter",
-    help: "Pods that lacked their rules and were treated as the mode says",
+    help: "Pods that lacked their rules and were repaired, labelled or evicted, by mode",
 };
 /// One for each reason.
 pub const POD_REPAIR_FAILURES: Metric = Metric {
     name: "sidetrack_node_pod_repair_failures_total",
     kind: "counter",
-    help: "Repairs of pods that failed, by reason",
+    help: "Failed pod repairs, by reason",
 };
 /// One for the version.
 pub const BUILD: Metric = Metric {
     name: "sidetrack_build_info",
     kind: "gauge",
-    help: "1, with the version as a label",
+    help: "Always 1; the version is a label",
 };
 
 /// All metrics.
@@ -115,38 +115,38 @@ pub const METRICS: [Metric; 13] = [
     BUILD,
 ];
 
-/// What the installer can go on without.
+/// The optional parts of the installer.
 pub const PARTS: [&str; 4] = ["inotify", "health", "pods", "startup-taint"];
 
-/// Names and values of a metric's labels. None of them is made up by others.
+/// Names and values of a metric's labels. No value comes from outside this program.
 pub type Labels<'l> = &'l [(&'static str, &'static str)];
 
-/// A service that has not turned for this long hangs.
-const HANGING: Duration = Duration::from_secs(180);
+/// A service without a heartbeat for this long hangs.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// The state of the service that others may see. Shared by its threads.
+/// The visible state of the service, shared by its threads.
 #[derive(Debug)]
 pub struct Metrics(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
-    /// By metric and labels, as they are written.
+    /// By metric and label text.
     samples: BTreeMap<(&'static str, String), f64>,
-    /// What is not in place, in words; `None` where all is.
+    /// What is not in place, as text; `None` where everything is.
     missing: Option<String>,
-    /// What else `/readyz` and `node status` show.
+    /// Further text for `/readyz` and `node status`.
     note: Option<String>,
-    turned: Instant,
+    last_heartbeat: Instant,
 }
 
 impl Default for Metrics {
-    /// Nothing has happened, which is told, too, where it is known what could.
+    /// All metrics whose labels are known, at zero.
     fn default() -> Self {
         let metrics = Self(Mutex::new(State {
             samples: BTreeMap::new(),
             missing: Some("the installer has just started".to_owned()),
             note: None,
-            turned: Instant::now(),
+            last_heartbeat: Instant::now(),
         }));
         for reason in Reason::ALL {
             metrics.add(REPAIRS, &[("reason", reason.name())], 0.0);
@@ -173,21 +173,25 @@ impl Metrics {
 
     /// Raises a counter.
     pub fn add(&self, metric: Metric, labels: Labels, by: f64) {
-        *self.state().samples.entry((metric.name, written(labels))).or_default() += by;
+        *self
+            .state()
+            .samples
+            .entry((metric.name, label_text(labels)))
+            .or_default() += by;
     }
 
     /// Sets a gauge.
     pub fn set(&self, metric: Metric, labels: Labels, value: f64) {
-        self.state().samples.insert((metric.name, written(labels)), value);
+        self.state().samples.insert((metric.name, label_text(labels)), value);
     }
 
-    /// Says what is not in place, in words; `None` where all is.
+    /// Sets what is not in place, as text; `None` where everything is.
     pub fn set_missing(&self, missing: Option<String>) {
         self.set(READY, &[], f64::from(missing.is_none()));
         self.state().missing = missing;
     }
 
-    /// What is not in place, in words; `None` where all is.
+    /// What is not in place, as text; `None` where everything is.
     pub fn missing(&self) -> Option<String> {
         self.state().missing.clone()
     }
@@ -202,14 +206,14 @@ impl Metrics {
         self.state().note.clone()
     }
 
-    /// The service turns.
-    pub fn turned(&self) {
-        self.state().turned = Instant::now();
+    /// Records that the service loop runs.
+    pub fn heartbeat(&self) {
+        self.state().last_heartbeat = Instant::now();
     }
 
-    /// Whether the service turns.
+    /// Whether the service loop runs.
     pub fn is_alive(&self) -> bool {
-        self.state().turned.elapsed() < HANGING
+        self.state().last_heartbeat.elapsed() < HEARTBEAT_TIMEOUT
     }
 
     /// The metrics as Prometheus reads them.
@@ -227,15 +231,15 @@ impl Metrics {
     }
 }
 
-fn written(labels: Labels) -> String {
-    let written: Vec<String> = labels
+fn label_text(labels: Labels) -> String {
+    let pairs: Vec<String> = labels
         .iter()
         .map(|(name, value)| format!("{name}=\"{value}\""))
         .collect();
-    if written.is_empty() {
+    if pairs.is_empty() {
         String::new()
     } else {
-        format!("{{{}}}", written.join(","))
+        format!("{{{}}}", pairs.join(","))
     }
 }
 
@@ -244,20 +248,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn samples_stand_below_their_metric() {
+    fn samples_follow_their_metric() {
         let metrics = Metrics::default();
         let labels = [("command", "ADD"), ("outcome", "failed")];
         metrics.add(PLUGIN_RUNS, &labels, 1.0);
         metrics.add(PLUGIN_RUNS, &labels, 1.0);
         metrics.add(PLUGIN_RUN_SECONDS, &labels[..1], 0.25);
         let text = metrics.exposition();
-        for said in [
+        for expected in [
             "# TYPE sidetrack_node_ready gauge\nsidetrack_node_ready 0\n",
             "sidetrack_node_repairs_total{reason=\"entry-not-last\"} 0\n",
             "counter\nsidetrack_node_plugin_runs_total{command=\"ADD\",outcome=\"failed\"} 2\n",
             "counter\nsidetrack_node_plugin_run_seconds_total{command=\"ADD\"} 0.25\n",
         ] {
-            assert!(text.contains(said), "{said} in {text}");
+            assert!(text.contains(expected), "{expected} in {text}");
         }
         metrics.set_missing(None);
         assert!(metrics.exposition().contains("\nsidetrack_node_ready 1\n"));

@@ -1,9 +1,9 @@
-//! The node installer: puts the CNI plugin on a node, and keeps it there.
+//! The node installer: installs the CNI plugin on a node and keeps it installed.
 //!
-//! [`chain`], [`entry`] and [`layout`] decide how files should be, and [`pace`] how fast to insist; they are pure.
-//! [`conf_dir`] and [`binary`] change files, each at one instant. [`service`] stays, [`watch`]es and repairs, answers over
-//! HTTP ([`health`], [`metrics`]), and logs the [`reports`] of the plugin's runs. [`repair`] finds pods that started
-//! before the plugin was there, [`startup_taint`] keeps new pods away from the node until then.
+//! [`chain`], [`entry`] and [`layout`] decide the contents of files, and [`pace`] the delay of repairs; they are pure.
+//! [`conf_dir`] and [`binary`] change files atomically. [`service`] is the daemon: it [`watch`]es and repairs, serves
+//! HTTP ([`health`], [`metrics`]), and logs the [`reports`] of plugin runs. [`repair`] finds pods that started before
+//! the plugin was installed; [`startup_taint`] keeps new pods off the node until then.
 
 pub mod binary;
 pub mod chain;
@@ -28,51 +28,51 @@ use thiserror::Error;
 use self::layout::{Judged, Layout, Reason, Verdict, Waiting, Wanted};
 use crate::linux::files::{self, FileError};
 
-/// What the installer could not do.
+/// Why the installer failed.
 #[derive(Debug, Error)]
 pub enum NodeError {
-    /// Something with a file.
+    /// A file operation failed.
     #[error(transparent)]
     File(#[from] FileError),
-    /// There is no configuration to join, and nobody waits for one.
+    /// There is no configuration to join, and `--once` does not wait for one.
     #[error("{0}. Without --once, the installer waits for it")]
     Waiting(Waiting),
-    /// What the runtime takes is not known. All else was done.
+    /// A configuration that the runtime may use is unreadable. Everything else is installed.
     #[error("{0}")]
     Unreadable(String),
     /// Files cannot be watched.
     #[error("watching for changes: {0}. The limits are fs.inotify.max_user_instances and max_user_watches")]
     Watch(Errno),
-    /// Nobody can be answered.
+    /// The health endpoint cannot listen.
     #[error("listening on {address} (--health-address): {reason}")]
     Listen {
-        /// Where.
+        /// The address.
         address: SocketAddr,
-        /// Why not.
+        /// The error of the system.
         reason: std::io::Error,
     },
-    /// There can be no more threads.
+    /// A thread cannot be started.
     #[error("starting a thread: {0}. Is there a limit on processes (pids.max, ulimit -u)?")]
     Thread(std::io::Error),
-    /// Someone would put everything back.
+    /// A running installer would restore everything.
     #[error(
-        "an installer is running ({} answers), and would put everything back: stop it first, by deleting its DaemonSet",
+        "an installer is running ({} answers) and would restore everything: stop it first, by deleting its DaemonSet",
         .0.display()
     )]
     Running(PathBuf),
-    /// Pods could not be taken down without the binary.
+    /// The runtime needs the binary to remove pods.
     #[error(
         "the configurations are free of sidetrack, and {} stays: {pods} pods were attached with it, and CRI-O takes a pod \
          down by the configuration that it was attached by. Run this again once they have gone, or with --force where the \
          runtime is containerd, which does not need it", binary.display()
     )]
     Needed {
-        /// How many.
+        /// The number of these pods.
         pods: usize,
-        /// Where the binary is.
+        /// The path of the binary.
         binary: PathBuf,
     },
-    /// Pods could not start without the binary.
+    /// A configuration that was edited by hand needs the binary to start pods.
     #[error(
         "{} still names sidetrack, in an entry that `node install` did not write: remove that, and run this again. The \
          binary stays until then, since pods could not start without it", .0.join(", ")
@@ -83,36 +83,36 @@ pub enum NodeError {
 /// The directories of a node that the installer works in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Directories {
-    /// Where runtimes look for plugins.
+    /// The plugins of the runtime.
     pub bin: PathBuf,
-    /// Where runtimes look for configurations.
+    /// The network configurations of the runtime.
     pub conf: PathBuf,
 }
 
-/// A node, as the installer wants it.
+/// The desired state of a node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
-    /// Where.
+    /// The directories of the node.
     pub directories: Directories,
-    /// What is wanted there.
+    /// The desired configuration.
     pub wanted: Wanted,
 }
 
-/// What a look at a node shows.
+/// The observed state of a node, and what is to be changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Look {
-    /// What is wrong with the binary.
+pub struct Observation {
+    /// Why the binary has to be replaced, if it has to.
     pub binary: Option<Reason>,
-    /// How the configurations should be.
+    /// The planned configurations.
     pub layout: Layout,
-    /// What becomes of each file.
+    /// The verdict on each file.
     pub files: Vec<Judged>,
-    /// The folders that configurations take plugins from.
+    /// The plugin folders of the configurations.
     pub folders: Vec<PathBuf>,
 }
 
-impl Look {
-    /// All that has to be changed.
+impl Observation {
+    /// Why something has to be changed; empty where nothing has.
     pub fn reasons(&self) -> Vec<Reason> {
         self.binary
             .into_iter()
@@ -120,13 +120,13 @@ impl Look {
             .collect()
     }
 
-    /// The names of what has to be changed.
+    /// The names of these reasons, separated by commas.
     pub fn reason_names(&self) -> String {
         let names: Vec<&str> = self.reasons().into_iter().map(Reason::name).collect();
         names.join(", ")
     }
 
-    /// What keeps a pod that starts now from our plugin, in words; `None` where all is in place.
+    /// Why a pod that starts now would not get our plugin, as text; `None` where everything is in place.
     pub fn missing(&self) -> Option<String> {
         let reasons = self.reason_names();
         let not_as_wanted = match &self.layout.target {
@@ -142,7 +142,7 @@ impl Look {
         (!missing.is_empty()).then(|| missing.join("; "))
     }
 
-    /// Whether a runtime would take the configuration with this name, if no other came first.
+    /// Whether the configuration with this name is valid, so that a runtime would use it if it were the first.
     pub fn is_valid(&self, name: &str) -> bool {
         let is_valid = |judged: &Judged| matches!(judged.verdict, Verdict::Joined | Verdict::Unused);
         self.files.iter().any(|judged| judged.name == name && is_valid(judged))
@@ -150,48 +150,54 @@ impl Look {
 }
 
 impl Node {
-    /// Looks, and changes nothing.
+    /// Observes the node; changes nothing.
     ///
     /// # Errors
-    /// Something cannot be read.
-    pub fn look(&self) -> Result<Look, FileError> {
+    /// A file or a directory cannot be read.
+    pub fn observe(&self) -> Result<Observation, FileError> {
         let snapshot = conf_dir::snapshot(&self.directories.conf)?;
         let layout = layout::install(&snapshot, &self.wanted);
         let folders = layout::plugin_folders(&snapshot).into_iter();
-        Ok(Look {
-            binary: binary::look(&self.directories.binary())?,
+        Ok(Observation {
+            binary: binary::check(&self.directories.binary())?,
             files: layout::judge(&snapshot, &self.wanted, &layout),
             layout,
             folders: folders.map(|folder| self.directories.conf.join(folder)).collect(),
         })
     }
 
-    /// Does what a look showed to be missing: the binary first, since without it a chain that names it fails.
+    /// Installs what is missing: the binary first, because a chain that names a missing binary fails.
     ///
     /// # Errors
-    /// The system did not do something. What was done before it stays, and what comes after it was not begun.
-    pub fn install(&self, look: &Look) -> Result<(), FileError> {
-        if look.binary.is_some() {
+    /// A file operation failed. Earlier steps stay in effect; later steps were not started.
+    pub fn install(&self, observation: &Observation) -> Result<(), FileError> {
+        if observation.binary.is_some() {
             binary::put(&self.directories.binary())?;
         }
-        let mut steps = look.layout.steps.iter();
-        steps.try_for_each(|step| conf_dir::take(&self.directories.conf, step))
+        let mut steps = observation.layout.steps.iter();
+        steps.try_for_each(|step| conf_dir::apply(&self.directories.conf, step))
     }
 }
 
-/// How often to try, where another program changes a configuration in the same moment.
-const TRIES: usize = 20;
+/// How often an operation is tried while another program changes the same file.
+const MAX_ATTEMPTS: usize = 20;
 
-/// What `work` gives once no other program disturbs it. `None` asks for one more try.
+/// Runs `work` until it returns a value. `None`, or a file that another program changed meanwhile, starts another
+/// attempt.
 ///
 /// # Errors
-/// What `work` says; or each time another program was at the same file of `directory`.
-fn undisturbed<T>(directory: &Path, mut work: impl FnMut() -> Result<Option<T>, FileError>) -> Result<T, FileError> {
-    for _ in 0..TRIES {
+/// The error of `work`, or another program changed `directory` in each attempt.
+fn retry_if_changed<T>(
+    directory: &Path,
+    mut work: impl FnMut() -> Result<Option<T>, FileError>,
+) -> Result<T, FileError> {
+    for _ in 0..MAX_ATTEMPTS {
         match work() {
             Ok(Some(done)) => return Ok(done),
             Ok(None) => {}
-            Err(FileError::Changed(path)) => tracing::debug!(path = %path.display(), "changed in this moment"),
+            Err(FileError::Changed(path)) => {
+                tracing::debug!(path = %path.display(), "another program changed the file meanwhile; retrying")
+            }
             Err(error) => return Err(error),
         }
     }
@@ -199,29 +205,29 @@ fn undisturbed<T>(directory: &Path, mut work: impl FnMut() -> Result<Option<T>, 
 }
 
 impl Directories {
-    /// Where the binary is.
+    /// The path of the binary.
     pub fn binary(&self) -> PathBuf {
         binary::path(&self.bin)
     }
 
-    /// Takes everything of ours away: from the configurations first, since a chain that names a missing binary fails.
-    /// `is_needed` says then how many pods a runtime could not take down without the binary, which stays for them.
+    /// Removes everything owned by sidetrack: the entries in configurations first, because a chain that names a missing
+    /// binary fails. The binary stays where `is_needed` counts pods that the runtime cannot remove without it.
     ///
     /// # Errors
-    /// The system did not do something, or a configuration names the binary still, or it is needed.
+    /// A file operation failed, a configuration still names the binary, or pods need it.
     pub fn uninstall(&self, is_needed: impl FnOnce() -> Result<usize, FileError>) -> Result<(), NodeError> {
-        let removal = undisturbed(&self.conf, || {
+        let removal = retry_if_changed(&self.conf, || {
             let removal = layout::uninstall(&conf_dir::snapshot(&self.conf)?);
             for step in &removal.steps {
-                conf_dir::take(&self.conf, step)?;
-                tracing::info!(directory = %self.conf.display(), "{step}");
+                conf_dir::apply(&self.conf, step)?;
+                tracing::info!(directory = %self.conf.display(), %step, "configuration changed");
             }
             Ok(Some(removal))
         })?;
         for original in removal.originals {
             tracing::warn!(
                 original,
-                "kept: what replaced this file was changed or removed by somebody since"
+                "original configuration kept: its replacement was changed or removed by another process"
             );
         }
         if !removal.by_hand.is_empty() {
@@ -234,15 +240,15 @@ impl Directories {
             return Err(NodeError::Needed { pods, binary });
         }
         if files::remove(&self.binary())? {
-            tracing::info!(path = %self.binary().display(), "the binary was removed");
+            tracing::info!(path = %self.binary().display(), "binary removed");
         }
         Ok(())
     }
 
-    /// Removes what installers that were killed left unfinished.
+    /// Removes unfinished files of installers that were killed.
     ///
     /// # Errors
-    /// A directory cannot be read, or is none.
+    /// A directory cannot be read, or is not a directory.
     pub fn remove_unfinished(&self) -> Result<(), FileError> {
         files::remove_unfinished(&self.bin)?;
         files::remove_unfinished(&self.conf)?;
@@ -257,11 +263,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_another_program_disturbs_is_done_again_and_not_for_ever() {
+    fn conflicting_writes_are_retried_a_limited_number_of_times() {
         let directory = Path::new("/etc/cni/net.d");
         let tries = |disturbed: usize| {
             let mut left = disturbed;
-            undisturbed(directory, || match left {
+            retry_if_changed(directory, || match left {
                 0 => Ok(Some(())),
                 _ => {
                     left -= 1;
@@ -269,7 +275,7 @@ mod tests {
                 }
             })
         };
-        assert!(tries(0).is_ok() && tries(TRIES - 1).is_ok());
-        assert!(matches!(tries(TRIES), Err(FileError::Changed(path)) if path == directory));
+        assert!(tries(0).is_ok() && tries(MAX_ATTEMPTS - 1).is_ok());
+        assert!(matches!(tries(MAX_ATTEMPTS), Err(FileError::Changed(path)) if path == directory));
     }
 }

@@ -1,5 +1,5 @@
-//! Where the plugin's reports arrive. Who has that place is the installer of this node: the one that was started last,
-//! so that two versions do not fight while one takes the other's place.
+//! The socket that receives the plugin's reports. Its owner is the installer of this node: the one that was started
+//! last, so that two versions do not revert each other during an upgrade.
 
 use std::fs;
 use std::io;
@@ -13,7 +13,7 @@ use std::thread;
 
 use super::metrics::{Metrics, PLUGIN_RUN_SECONDS, PLUGIN_RUNS};
 use crate::cni::environment::Verb;
-use crate::cni::report::{LARGEST, Outcome, Report};
+use crate::cni::report::{MAX_REPORT_BYTES, Outcome, Report};
 use crate::linux::files::{self, FileError};
 
 /// Whether an installer listens at the socket.
@@ -24,36 +24,36 @@ pub fn is_answered(socket: &Path) -> bool {
 /// Removes the socket of an installer that was killed.
 ///
 /// # Errors
-/// The system did not do it, or there is something else.
+/// The system refused, or the path is not a socket.
 pub fn remove(socket: &Path) -> Result<(), FileError> {
-    refuse_others(socket).map_err(FileError::system("removing", socket))?;
+    refuse_non_socket(socket).map_err(FileError::system("removing", socket))?;
     files::remove(socket).map(drop)
 }
 
-/// Nothing but a socket is replaced or removed, wherever an option leads to.
-fn refuse_others(path: &Path) -> io::Result<()> {
+/// Refuses a path that is not a socket, so that a wrong option replaces or removes no other file.
+fn refuse_non_socket(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.file_type().is_socket() => Err(io::Error::new(
             io::ErrorKind::AlreadyExists,
-            "there is something that is no socket",
+            "the path exists and is not a socket",
         )),
         _ => Ok(()),
     }
 }
 
-/// Who has the place where reports arrive.
+/// The owner of the report socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Owner {
     /// This installer.
-    Ours,
-    /// One that was started later.
-    Another,
-    /// Nobody: the socket was removed.
-    Nobody,
+    ThisInstaller,
+    /// An installer that was started later.
+    AnotherInstaller,
+    /// The socket was removed.
+    None,
 }
 
-/// The place where reports arrive, and a thread that logs and counts them: nothing else keeps it from reading, since the
-/// kernel keeps few datagrams.
+/// The report socket, and a thread that logs and counts reports. The thread does nothing else: the kernel queues only a
+/// few datagrams.
 #[derive(Debug)]
 pub struct Receiver {
     path: PathBuf,
@@ -63,22 +63,22 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Takes the place at `path`.
+    /// Becomes the owner of the socket at `path`.
     ///
     /// # Errors
-    /// The system did not do it.
+    /// The socket cannot be created.
     pub fn bind(path: &Path, metrics: &Arc<Metrics>) -> Result<Self, FileError> {
         let listening = |reason| FileError::system("listening for reports at", path)(reason);
         if let Some(directory) = path.parent() {
             files::make_directory(directory)?;
         }
-        refuse_others(path).map_err(listening)?;
-        // Renamed into place, so that there is no moment without a socket, and none with others' rights.
+        refuse_non_socket(path).map_err(listening)?;
+        // Renamed into place: the path always has a socket, and never one with other permissions.
         let new = path.with_extension(format!("{}.new", std::process::id()));
         files::remove(&new)?;
         let socket = Arc::new(UnixDatagram::bind(&new).map_err(listening)?);
         let closed = Arc::new(AtomicBool::new(false));
-        let place = || {
+        let bind = || {
             fs::set_permissions(&new, fs::Permissions::from_mode(0o600))?;
             fs::rename(&new, path)?;
             let (socket, closed, metrics) = (Arc::clone(&socket), Arc::clone(&closed), Arc::clone(metrics));
@@ -86,7 +86,7 @@ impl Receiver {
             thread::Builder::new().name("reports".to_owned()).spawn(receive)?;
             identity(path)
         };
-        let identity = place().map_err(listening)?;
+        let identity = bind().map_err(listening)?;
         let path = path.to_owned();
         Ok(Self {
             path,
@@ -96,22 +96,22 @@ impl Receiver {
         })
     }
 
-    /// Who has the place now.
-    pub fn place(&self) -> Place {
+    /// The current owner of the socket.
+    pub fn owner(&self) -> Owner {
         match identity(&self.path) {
-            Ok(identity) if identity == self.identity => Place::Ours,
-            Ok(_) => Place::Another,
-            Err(_) => Place::Nobody,
+            Ok(identity) if identity == self.identity => Owner::ThisInstaller,
+            Ok(_) => Owner::AnotherInstaller,
+            Err(_) => Owner::None,
         }
     }
 }
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        if self.place() == Place::Ours
+        if self.owner() == Owner::ThisInstaller
             && let Err(error) = files::remove(&self.path)
         {
-            tracing::debug!(%error, "the socket stays");
+            tracing::debug!(%error, "cannot remove the socket");
         }
         // Ends the thread.
         self.closed.store(true, Ordering::Release);
@@ -125,7 +125,7 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 }
 
 fn receive(socket: &UnixDatagram, closed: &AtomicBool, metrics: &Metrics) {
-    let mut datagram = vec![0; LARGEST];
+    let mut datagram = vec![0; MAX_REPORT_BYTES];
     loop {
         let received = socket.recv(&mut datagram);
         if closed.load(Ordering::Acquire) {
@@ -137,16 +137,16 @@ fn receive(socket: &UnixDatagram, closed: &AtomicBool, metrics: &Metrics) {
                     count(&report, metrics);
                     log(&report);
                 }
-                None => tracing::debug!(length, "not a report of the plugin"),
+                None => tracing::debug!(length, "datagram is not a plugin report"),
             },
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return tracing::error!(%error, "no more reports of the plugin's runs are read"),
+            Err(error) => return tracing::error!(%error, "cannot read reports of plugin runs any more"),
         }
     }
 }
 
 fn count(report: &Report, metrics: &Metrics) {
-    // Of the commands, only those that there are: labels are for ever.
+    // Only known commands: each label value stays in memory.
     let known = Verb::ALL.into_iter().find(|(_, name)| *name == report.command);
     let command = known.map_or("other", |(_, name)| name);
     let labels = [("command", command), ("outcome", report.outcome.name())];
@@ -154,7 +154,7 @@ fn count(report: &Report, metrics: &Metrics) {
     metrics.add(PLUGIN_RUN_SECONDS, &labels[..1], report.duration.as_secs_f64());
 }
 
-/// Logs a run. Texts are quoted: they come from elsewhere, and must not make lines of their own.
+/// Logs a run. Texts from the report are quoted, so that they cannot forge log lines.
 fn log(report: &Report) {
     let Report {
         command,
@@ -166,7 +166,7 @@ fn log(report: &Report) {
     } = report;
     let (pod, reason, milliseconds) = (pod.to_string(), outcome.reason(), duration.as_millis() as u64);
     for warning in warnings {
-        tracing::warn!(command, pod, container, warning, "the plugin warned");
+        tracing::warn!(command, pod, container, warning, "plugin warning");
     }
     let name = outcome.name();
     match outcome {
@@ -178,10 +178,10 @@ fn log(report: &Report) {
                 outcome = name,
                 reason,
                 milliseconds,
-                "the plugin ran"
+                "plugin run"
             );
         }
-        Outcome::Redirected(_) | Outcome::LetThrough(_) => {
+        Outcome::Redirected(_) | Outcome::NotRedirected(_) => {
             tracing::info!(
                 command,
                 pod,
@@ -189,11 +189,11 @@ fn log(report: &Report) {
                 outcome = name,
                 reason,
                 milliseconds,
-                "the plugin ran"
+                "plugin run"
             );
         }
-        // Runtimes ask for the status every few seconds.
-        Outcome::Done => tracing::debug!(command, pod, container, outcome = name, milliseconds, "the plugin ran"),
+        // Runtimes request STATUS every few seconds.
+        Outcome::Done => tracing::debug!(command, pod, container, outcome = name, milliseconds, "plugin run"),
     }
 }
 
@@ -202,19 +202,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_one_has_the_place_and_leaves_nothing() {
+    fn last_receiver_owns_socket_and_leaves_no_files() {
         let path = std::env::temp_dir().join(format!("sidetrack-reports-{}/log.sock", std::process::id()));
         let metrics = Arc::new(Metrics::default());
         assert!(!is_answered(&path));
         let first = Receiver::bind(&path, &metrics).unwrap();
         assert!(is_answered(&path));
-        assert_eq!(first.place(), Place::Ours);
+        assert_eq!(first.owner(), Owner::ThisInstaller);
         let second = Receiver::bind(&path, &metrics).unwrap();
-        assert_eq!((first.place(), second.place()), (Place::Another, Place::Ours));
+        assert_eq!(
+            (first.owner(), second.owner()),
+            (Owner::AnotherInstaller, Owner::ThisInstaller)
+        );
         drop(first);
-        assert_eq!(second.place(), Place::Ours);
+        assert_eq!(second.owner(), Owner::ThisInstaller);
         fs::remove_file(&path).unwrap();
-        assert_eq!(second.place(), Place::Nobody);
+        assert_eq!(second.owner(), Owner::None);
         let third = Receiver::bind(&path, &metrics).unwrap();
         drop((second, third));
         assert!(!path.exists() && !is_answered(&path));

@@ -1,4 +1,4 @@
-//! The installer at work: once, or for as long as the node is to have the plugin.
+//! The installer: runs once, or keeps the plugin installed until it is stopped.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,72 +8,72 @@ use std::time::{Duration, Instant};
 
 use super::layout::{Judged, Verdict, Waiting};
 use super::metrics::{CONFIGURATIONS, CONTENDED, DEGRADED, FAILURES, Metrics, REPAIRS};
-use super::pace::{Pace, growing};
+use super::pace::{Pace, backoff};
 use super::repair::cache;
 use super::repair::locate::Places;
 use super::repair::state::Mode;
 use super::repair::worker::{Repair, Worker};
-use super::reports::{self, Place, Receiver};
+use super::reports::{self, Owner, Receiver};
 use super::startup_taint::StartupTaint;
 #[cfg(feature = "kubernetes")]
 use super::startup_taint::worker as untaint;
 use super::watch::{Pause, Watch};
-use super::{Directories, Look, Node, NodeError, health, undisturbed};
+use super::{Directories, Node, NodeError, Observation, health, retry_if_changed};
 use crate::linux::files::FileError;
 
-/// How long nothing has to happen until we look all the same.
-const RESYNC: Duration = Duration::from_secs(60);
-/// Changes within this time after a look lead to one look together.
-const TOGETHER: Duration = Duration::from_millis(50);
-/// How long a configuration may be gone, or half written, until the next one is taken instead.
-const SETTLE: Duration = Duration::from_millis(200);
+/// How often the node is scanned without a change notification.
+const RESYNC_INTERVAL: Duration = Duration::from_secs(60);
+/// Changes within this time after a scan are handled by one scan.
+const DEBOUNCE: Duration = Duration::from_millis(50);
+/// How long a configuration may be missing or half written before the installer joins the next one.
+const SETTLE_TIME: Duration = Duration::from_millis(200);
 
-/// The installer that stays.
+/// The installer as a daemon.
 #[derive(Clone, Debug)]
 pub struct Service {
-    /// What it cares for.
+    /// The node and its desired state.
     pub node: Node,
-    /// Where the plugin reports its runs.
+    /// The socket for the plugin's reports.
     pub socket: PathBuf,
-    /// Where probes and Prometheus ask.
+    /// The address for probes and Prometheus.
     pub health: SocketAddr,
-    /// Whether everything is taken away when it is told to stop.
+    /// Whether everything is uninstalled on SIGTERM and SIGINT.
     pub uninstall_on_exit: bool,
-    /// What is done about pods that lack their rules.
+    /// How pods that lack their rules are repaired.
     pub repair: Repair,
-    /// Where such pods are found.
+    /// The directories that such pods are found in.
     pub places: Places,
     /// The taint that is removed from the node.
     pub startup_taint: Option<StartupTaint>,
 }
 
-/// Installs, and is done.
+/// Installs the plugin and returns.
 ///
 /// # Errors
-/// Something cannot be put in place, or there is no configuration to join.
+/// The plugin cannot be installed, or there is no configuration to join.
 pub fn once(node: &Node) -> Result<(), NodeError> {
     node.directories.remove_unfinished()?;
-    let look = undisturbed(&node.directories.conf, || {
-        let look = node.look()?;
-        if look.reasons().is_empty() {
-            return Ok(Some(look));
+    let observation = retry_if_changed(&node.directories.conf, || {
+        let observation = node.observe()?;
+        if observation.reasons().is_empty() {
+            return Ok(Some(observation));
         }
-        node.install(&look)?;
-        tell(&look);
+        node.install(&observation)?;
+        log_repair(&observation);
         Ok(None)
     })?;
-    tell_files(&look.files, &[]);
-    let missing = look.missing();
-    let target = look.layout.target.map_err(NodeError::Waiting)?;
+    log_files(&observation.files, &[]);
+    let missing = observation.missing();
+    let target = observation.layout.target.map_err(NodeError::Waiting)?;
     tracing::info!(target, "in place");
     missing.map_or(Ok(()), |missing| Err(NodeError::Unreadable(missing)))
 }
 
-/// Takes everything away, unless an installer runs that would put it back. The binary stays while the runtime's cache
-/// has pods that were attached with it, where a cache is given.
+/// Uninstalls everything, unless a running installer would restore it. With a `cache`, the binary stays while the
+/// runtime's cache has pods that were attached with it.
 ///
 /// # Errors
-/// Such an installer runs, or something cannot be taken away.
+/// An installer runs, or something cannot be removed.
 pub fn uninstall(directories: &Directories, socket: &Path, cache: Option<&Path>) -> Result<(), NodeError> {
     if reports::is_answered(socket) {
         return Err(NodeError::Running(socket.to_owned()));
@@ -82,73 +82,79 @@ pub fn uninstall(directories: &Directories, socket: &Path, cache: Option<&Path>)
     directories.uninstall(|| cache.map_or(Ok(0), cache::attached_with_plugin))
 }
 
-/// Logs the files that a runtime does not take, and those that are not known to be taken.
-fn tell_files(files: &[Judged], told: &[Judged]) {
-    for judged in files.iter().filter(|judged| !told.contains(judged)) {
+/// Logs invalid and unreadable configurations, except those `logged` before.
+fn log_files(files: &[Judged], logged: &[Judged]) {
+    for judged in files.iter().filter(|judged| !logged.contains(judged)) {
         let (file, reason) = (&judged.name, judged.verdict.reason());
         match judged.verdict {
-            Verdict::Blocking(_) => tracing::warn!(file, reason, "a configuration that no runtime takes"),
-            Verdict::Broken(_) => tracing::info!(file, reason, "a configuration that no runtime takes"),
+            Verdict::Blocking(_) => tracing::warn!(file, reason, "invalid network configuration"),
+            Verdict::Broken(_) => tracing::info!(file, reason, "invalid network configuration"),
             Verdict::Unreadable(_) => {
-                tracing::error!(file, reason, "a configuration that the runtime may take cannot be read");
+                tracing::error!(file, reason, "unreadable network configuration; the runtime may use it");
             }
             Verdict::Joined | Verdict::Unused | Verdict::Unread(_) => {}
         }
     }
 }
 
-fn tell(look: &Look) {
-    let target = look.layout.target.as_ref().map_or("", String::as_str);
-    tracing::info!(target, reasons = look.reason_names(), "put right");
+fn log_repair(observation: &Observation) {
+    let target = observation.layout.target.as_ref().map_or("", String::as_str);
+    tracing::info!(target, reasons = observation.reason_names(), "repaired");
 }
 
 impl Service {
-    /// Installs, and keeps it so until it is told to stop.
+    /// Installs the plugin and keeps it installed until SIGTERM or SIGINT.
     ///
     /// # Errors
-    /// It cannot begin: what fails later is tried again.
+    /// The first installation fails. Later failures are retried.
     pub fn run(&self) -> Result<(), NodeError> {
         let Directories { bin, conf } = self.node.directories.clone();
         let mut watch = Watch::new(vec![bin, conf]).map_err(NodeError::Watch)?;
         let metrics = Arc::new(Metrics::default());
-        let mut secondary = Secondary::new(&metrics);
-        let mut desk = Desk::open(&self.socket, &metrics);
+        let mut optional = OptionalParts::new(&metrics);
+        let mut reports = Reports::open(&self.socket, &metrics);
         self.node.directories.remove_unfinished()?;
-        let mut keeper = Keeper::new(&self.node, &metrics);
-        let ours = Arc::new(AtomicBool::new(false));
+        let mut reconciler = Reconciler::new(&self.node, &metrics);
+        let is_owner = Arc::new(AtomicBool::new(false));
         let repair = match self.repair.mode {
             Mode::Off => None,
-            _ => Some(Worker::start(&self.node, &self.places, self.repair, &metrics, &ours)?),
+            _ => Some(Worker::start(
+                &self.node,
+                &self.places,
+                self.repair,
+                &metrics,
+                &is_owner,
+            )?),
         };
         #[cfg(feature = "kubernetes")]
         let taint = self
             .startup_taint
             .as_ref()
-            .map(|taint| untaint::start(taint, &metrics, &ours))
+            .map(|taint| untaint::start(taint, &metrics, &is_owner))
             .transpose()?;
         loop {
-            metrics.turned();
-            tracing::trace!("looking");
-            secondary.watch(&mut watch, &keeper.folders);
-            let is_ours = desk.is_ours();
-            ours.store(is_ours, Ordering::Release);
-            let pause = if is_ours {
-                keeper.turn(Instant::now())?
+            metrics.heartbeat();
+            tracing::trace!("scanning");
+            optional.watch(&mut watch, &reconciler.folders);
+            let owner = reports.is_owner();
+            is_owner.store(owner, Ordering::Release);
+            let pause = if owner {
+                reconciler.run_once(Instant::now())?
             } else {
-                metrics.set_missing(Some("an installer that was started later has taken over".to_owned()));
-                Pause::of(RESYNC)
+                metrics.set_missing(Some("a newer installer has taken over this node".to_owned()));
+                Pause::of(RESYNC_INTERVAL)
             };
-            // After the first turn: what probes and scrapes need is no reason not to install.
-            secondary.serve(self.health);
+            // After the first scan: an address in use must not prevent the installation.
+            optional.serve(self.health);
             if watch.wait(pause).map_err(NodeError::Watch)? {
                 break;
             }
         }
-        // Nothing is repaired any more once this is gone.
+        // Ends the repair thread: no pod is repaired after this.
         drop(repair);
         #[cfg(feature = "kubernetes")]
         drop(taint);
-        if self.uninstall_on_exit && desk.is_ours() {
+        if self.uninstall_on_exit && reports.is_owner() {
             let cache = &self.places.cache;
             return self.node.directories.uninstall(|| cache::attached_with_plugin(cache));
         }
@@ -157,21 +163,22 @@ impl Service {
     }
 }
 
-/// What the installer goes on without, where the node does not have it: tried again at each turn, told when it changes.
-struct Secondary<'s> {
+/// Optional parts of the installer: inotify and the health endpoint. Both are retried in each cycle; a change is
+/// logged.
+struct OptionalParts<'s> {
     metrics: &'s Arc<Metrics>,
     is_polling: bool,
     is_served: bool,
-    is_refused: bool,
+    has_failed: bool,
 }
 
-impl<'s> Secondary<'s> {
+impl<'s> OptionalParts<'s> {
     fn new(metrics: &'s Arc<Metrics>) -> Self {
         Self {
             metrics,
             is_polling: false,
             is_served: false,
-            is_refused: false,
+            has_failed: false,
         }
     }
 
@@ -180,10 +187,10 @@ impl<'s> Secondary<'s> {
         match &renewed {
             Err(error) if !self.is_polling => tracing::warn!(
                 %error,
-                "changes of directories are not told, so they are looked at every second: the node has no inotify \
-                 instance or watch left. Raise fs.inotify.max_user_instances and fs.inotify.max_user_watches"
+                "no inotify instance or watch left; polling every second. Raise fs.inotify.max_user_instances and \
+                 fs.inotify.max_user_watches"
             ),
-            Ok(()) if self.is_polling => tracing::info!("changes of directories are told again"),
+            Ok(()) if self.is_polling => tracing::info!("inotify works again; polling stopped"),
             _ => {}
         }
         self.is_polling = renewed.is_err();
@@ -197,198 +204,201 @@ impl<'s> Secondary<'s> {
         }
         match health::serve(address, self.metrics) {
             Ok(health) => {
-                tracing::info!(%health, "answering /readyz, /healthz and /metrics");
+                tracing::info!(%health, "serving /readyz, /healthz and /metrics");
                 self.is_served = true;
             }
-            Err(error) if !self.is_refused => {
-                tracing::error!(%error, "going on without answers for probes and scrapes; trying again");
-                self.is_refused = true;
+            Err(error) if !self.has_failed => {
+                tracing::error!(%error, "cannot serve probes and metrics; retrying");
+                self.has_failed = true;
             }
             Err(_) => {}
         }
-        let refused = f64::from(u8::from(!self.is_served));
-        self.metrics.set(DEGRADED, &[("part", "health")], refused);
+        let unavailable = f64::from(u8::from(!self.is_served));
+        self.metrics.set(DEGRADED, &[("part", "health")], unavailable);
     }
 }
 
-/// The place where reports arrive, and whether we have to do with this node: see [`reports`].
-struct Desk<'s> {
+/// The report socket. Its owner is the installer of this node: see [`reports`].
+struct Reports<'s> {
     path: &'s Path,
     metrics: &'s Arc<Metrics>,
     receiver: Option<Receiver>,
-    taken_over: bool,
+    is_replaced: bool,
 }
 
-impl<'s> Desk<'s> {
+impl<'s> Reports<'s> {
     fn open(path: &'s Path, metrics: &'s Arc<Metrics>) -> Self {
-        let receiver = Receiver::bind(path, metrics)
-            .inspect_err(|error| tracing::warn!(%error, "going on without reports of the plugin's runs (--socket)"));
+        let receiver = Receiver::bind(path, metrics).inspect_err(
+            |error| tracing::warn!(%error, "cannot listen on --socket; continuing without reports of plugin runs"),
+        );
         Self {
             path,
             metrics,
             receiver: receiver.ok(),
-            taken_over: false,
+            is_replaced: false,
         }
     }
 
-    fn is_ours(&mut self) -> bool {
-        match self.receiver.as_ref().map(Receiver::place) {
-            Some(Place::Another) if !self.taken_over => {
-                tracing::warn!("an installer that was started later has taken over; leaving everything to it");
-                self.taken_over = true;
+    fn is_owner(&mut self) -> bool {
+        match self.receiver.as_ref().map(Receiver::owner) {
+            Some(Owner::AnotherInstaller) if !self.is_replaced => {
+                tracing::warn!("a newer installer has taken over this node; standing by");
+                self.is_replaced = true;
             }
-            Some(Place::Nobody) if !self.taken_over => *self = Self::open(self.path, self.metrics),
+            Some(Owner::None) if !self.is_replaced => *self = Self::open(self.path, self.metrics),
             _ => {}
         }
-        !self.taken_over
+        !self.is_replaced
     }
 }
 
-/// Keeps a node as wanted.
-struct Keeper<'n> {
+/// Keeps the binary and the configuration of a node as wanted.
+struct Reconciler<'n> {
     node: &'n Node,
     metrics: &'n Metrics,
     pace: Pace,
-    /// How many looks and repairs failed in a row; `None` until the first one succeeds.
+    /// How many scans and repairs failed in a row; `None` until the first one succeeds.
     failures: Option<u32>,
-    /// What was logged of a node in order, unless it was changed since.
-    told: Option<Result<String, Waiting>>,
-    /// The configuration that had our entry at the last look.
+    /// The target or the reason to wait that was logged last; `None` after a change.
+    logged: Option<Result<String, Waiting>>,
+    /// The configuration that had our entry at the last scan.
     target: Option<String>,
-    /// Since when it has been gone.
+    /// When that configuration disappeared.
     gone: Option<Instant>,
-    /// The folders of plugins at the last look.
+    /// The plugin folders at the last scan.
     folders: Vec<PathBuf>,
-    /// What was logged of files, unless it was changed since.
-    told_files: Vec<Judged>,
+    /// The files at the last scan, which were logged.
+    logged_files: Vec<Judged>,
 }
 
-impl<'n> Keeper<'n> {
+impl<'n> Reconciler<'n> {
     fn new(node: &'n Node, metrics: &'n Metrics) -> Self {
         Self {
             node,
             metrics,
             pace: Pace::default(),
             failures: None,
-            told: None,
+            logged: None,
             target: None,
             gone: None,
             folders: Vec::new(),
-            told_files: Vec::new(),
+            logged_files: Vec::new(),
         }
     }
 
-    /// Looks, and does what is due. Returns for how long nothing else is.
+    /// Scans the node and repairs what is due. Returns how long to wait.
     ///
     /// # Errors
-    /// Nothing has succeeded yet, so that somebody should know. What fails later is tried again.
-    fn turn(&mut self, now: Instant) -> Result<Pause, FileError> {
-        let result = self.look_and_act(now);
+    /// A failure before the first success. Later failures are retried.
+    fn run_once(&mut self, now: Instant) -> Result<Pause, FileError> {
+        let result = self.scan_and_repair(now);
         let contended = self.pace.is_contended(now);
         self.metrics.set(CONTENDED, &[], f64::from(contended));
         match result {
             Ok(longest) => {
                 self.failures = Some(0);
-                let shortest = TOGETHER.min(longest);
+                let shortest = DEBOUNCE.min(longest);
                 Ok(Pause { shortest, longest })
             }
             Err(FileError::Changed(path)) => {
-                tracing::debug!(path = %path.display(), "changed in this moment");
-                Ok(Pause::of(TOGETHER))
+                tracing::debug!(path = %path.display(), "another program changed the file meanwhile; retrying");
+                Ok(Pause::of(DEBOUNCE))
             }
             Err(error) => {
                 self.metrics.add(FAILURES, &[], 1.0);
                 self.metrics.set_missing(Some(error.to_string()));
-                self.told = None;
+                self.logged = None;
                 let Some(failures) = &mut self.failures else {
                     return Err(error);
                 };
-                let wait = growing(*failures);
+                let wait = backoff(*failures);
                 *failures += 1;
-                tracing::error!(%error, seconds = wait.as_secs(), "trying again later");
-                // Not sooner, whatever changes: what fails may itself change something.
+                tracing::error!(%error, seconds = wait.as_secs(), "reconciliation failed; retrying");
+                // No sooner, even if files change: the failing repair may itself change files.
                 Ok(Pause::of(wait))
             }
         }
     }
 
-    fn look_and_act(&mut self, now: Instant) -> Result<Duration, FileError> {
-        let look = self.node.look()?;
-        self.metrics.set_missing(look.missing());
-        if self.folders != look.folders {
-            // They are not watched yet.
-            self.folders.clone_from(&look.folders);
+    fn scan_and_repair(&mut self, now: Instant) -> Result<Duration, FileError> {
+        let observation = self.node.observe()?;
+        self.metrics.set_missing(observation.missing());
+        if self.folders != observation.folders {
+            // The new folders are not watched yet.
+            self.folders.clone_from(&observation.folders);
             return Ok(Duration::ZERO);
         }
-        let settles_in = self.settles_in(&look, now);
+        let settles_in = self.settles_in(&observation, now);
         if !settles_in.is_zero() {
             return Ok(settles_in);
         }
-        self.tell_files(&look);
-        let reasons = look.reasons();
+        self.log_files(&observation);
+        let reasons = observation.reasons();
         if reasons.is_empty() {
-            if self.told.as_ref() != Some(&look.layout.target) {
-                match &look.layout.target {
+            if self.logged.as_ref() != Some(&observation.layout.target) {
+                match &observation.layout.target {
                     Ok(target) => tracing::info!(target, "in place"),
-                    Err(waiting) => tracing::info!("waiting: {waiting}"),
+                    Err(waiting) => tracing::info!(reason = waiting.to_string(), "waiting for a network configuration"),
                 }
-                self.told = Some(look.layout.target.clone());
+                self.logged = Some(observation.layout.target.clone());
             }
-            self.pace.nothing_to_do();
-            self.target = look.layout.target.ok();
-            return Ok(RESYNC);
+            self.pace.not_needed();
+            self.target = observation.layout.target.ok();
+            return Ok(RESYNC_INTERVAL);
         }
         let was_waiting = self.pace.is_waiting();
         let wait = self.pace.wait(now);
         if !wait.is_zero() {
             if !was_waiting {
-                self.warn_of_a_fight(&look, wait);
+                self.warn_of_conflict(&observation, wait);
             }
-            let slowly = |missing| format!("{missing}; repairs are slowed down, since somebody keeps undoing them");
-            self.metrics.set_missing(look.missing().map(slowly));
+            let slowed_down =
+                |missing| format!("{missing}; repairs are slowed down: another process keeps reverting our changes");
+            self.metrics.set_missing(observation.missing().map(slowed_down));
             return Ok(wait);
         }
-        self.node.install(&look)?;
+        self.node.install(&observation)?;
         self.pace.repaired(now);
         for reason in reasons {
             self.metrics.add(REPAIRS, &[("reason", reason.name())], 1.0);
         }
-        tell(&look);
-        self.told = None;
-        // To see that it is so.
+        log_repair(&observation);
+        self.logged = None;
+        // Scans again at once to verify the repair.
         Ok(Duration::ZERO)
     }
 
-    /// Counts the files by verdict, and logs what was not logged yet.
-    fn tell_files(&mut self, look: &Look) {
+    /// Counts the files by verdict and logs new verdicts.
+    fn log_files(&mut self, observation: &Observation) {
         for name in Verdict::NAMES {
-            let files = look.files.iter().filter(|file| file.verdict.name() == name);
+            let files = observation.files.iter().filter(|file| file.verdict.name() == name);
             self.metrics
                 .set(CONFIGURATIONS, &[("verdict", name)], files.count() as f64);
         }
-        tell_files(&look.files, &self.told_files);
-        self.told_files.clone_from(&look.files);
+        log_files(&observation.files, &self.logged_files);
+        self.logged_files.clone_from(&observation.files);
     }
 
-    /// How long to wait, since the configuration that had our entry is gone or half written: its owner may be about
-    /// to put it back.
-    fn settles_in(&mut self, look: &Look, now: Instant) -> Duration {
-        let is_gone = |target: &String| look.layout.target.as_ref() != Ok(target) && !look.is_valid(target);
+    /// How long to wait because the configuration that had our entry is missing or half written: its owner may be
+    /// rewriting it.
+    fn settles_in(&mut self, observation: &Observation, now: Instant) -> Duration {
+        let is_gone =
+            |target: &String| observation.layout.target.as_ref() != Ok(target) && !observation.is_valid(target);
         if !self.target.as_ref().is_some_and(is_gone) {
             self.gone = None;
             return Duration::ZERO;
         }
         let gone = *self.gone.get_or_insert(now);
-        SETTLE.saturating_sub(now.saturating_duration_since(gone))
+        SETTLE_TIME.saturating_sub(now.saturating_duration_since(gone))
     }
 
-    fn warn_of_a_fight(&self, look: &Look, wait: Duration) {
+    fn warn_of_conflict(&self, observation: &Observation, wait: Duration) {
         tracing::warn!(
-            reasons = look.reason_names(),
-            repairs_in_a_row = self.pace.in_a_row(),
+            reasons = observation.reason_names(),
+            consecutive_repairs = self.pace.consecutive(),
             seconds = wait.as_secs(),
-            "somebody keeps undoing what is repaired; the next repair waits. Pods that start meanwhile may bypass their \
-             proxy. Find who else writes there: for Cilium, set cni.exclusive=false"
+            "another process keeps reverting our changes; backing off. Pods that start meanwhile may bypass their proxy. \
+             Find the other writer of this directory; for Cilium, set cni.exclusive=false"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Waiting for something to happen: in directories (inotify(7)), or to the process (signalfd(2)).
+//! Waiting for changes in directories (inotify(7)) and for signals (signalfd(2)).
 
 use std::io::PipeReader;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -11,17 +11,17 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-/// How long to wait: until something changes, but for no shorter and no longer than this.
+/// The bounds of a wait for changes.
 #[derive(Clone, Copy, Debug)]
 pub struct Pause {
-    /// Changes within this time lead to one look together.
+    /// The shortest wait: changes within this time are reported once.
     pub shortest: Duration,
-    /// Then we look whether something changed or not.
+    /// The longest wait, without any change.
     pub longest: Duration,
 }
 
 impl Pause {
-    /// Waits as long as this, whatever changes.
+    /// A wait of a fixed time, whatever changes.
     pub fn of(wait: Duration) -> Self {
         Self {
             shortest: wait,
@@ -30,15 +30,15 @@ impl Pause {
     }
 }
 
-/// How often directories are looked at where changes of them are not told.
+/// How often to scan directories where inotify is not available.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What says that it is time to stop.
+/// The source of the request to stop.
 #[derive(Debug)]
 enum Stop {
     /// SIGTERM or SIGINT.
     Signals(SignalFd),
-    /// The other end of a pipe was closed, by the thread that takes signals.
+    /// The other end of a pipe was closed, by the thread that receives signals.
     Closed(PipeReader),
 }
 
@@ -50,7 +50,7 @@ impl Stop {
         }
     }
 
-    /// Whether it is time, where something is ready to be read.
+    /// Whether a stop was requested; to be called when the descriptor is readable.
     fn is_now(&self) -> Result<bool, Errno> {
         match self {
             Self::Signals(signals) => Ok(signals.read_signal()?.is_some()),
@@ -59,21 +59,21 @@ impl Stop {
     }
 }
 
-/// Everything that is waited for.
+/// The directories and the stop request that are waited for.
 #[derive(Debug)]
 pub struct Watch {
-    /// `None` where the node has none left for us: then directories are looked at every [`POLL_INTERVAL`].
+    /// `None` where the node has no instance left: then [`wait`](Self::wait) ends every [`POLL_INTERVAL`].
     inotify: Option<Inotify>,
     stop: Stop,
     directories: Vec<PathBuf>,
 }
 
 impl Watch {
-    /// Begins to watch these directories, and to take SIGTERM and SIGINT as requests to stop: on this thread and on
-    /// those that it starts later.
+    /// Watches these directories, and handles SIGTERM and SIGINT as requests to stop: on this thread and on threads
+    /// that it starts later.
     ///
     /// # Errors
-    /// The kernel does not do it.
+    /// A system call failed.
     pub fn new(directories: Vec<PathBuf>) -> Result<Self, Errno> {
         let stop: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
         stop.thread_block()?;
@@ -87,8 +87,8 @@ impl Watch {
         })
     }
 
-    /// Begins to watch a directory, and takes the end of what is written to `stop` as the request to stop: on another
-    /// thread than the one that takes signals.
+    /// Watches a directory on a thread that does not receive signals. Closing the other end of `stop` requests the
+    /// stop.
     pub fn of_directory(directory: PathBuf, stop: PipeReader) -> Self {
         Self {
             inotify: None,
@@ -97,19 +97,19 @@ impl Watch {
         }
     }
 
-    /// Watches the directories that are there now, and these. Must be called before each look: a directory may have been
-    /// made anew. One that is watched already is not watched twice. Where that fails, the next call tries again.
+    /// Adds watches for the existing directories and `more`. To be called before each scan: a directory may have been
+    /// recreated. A directory that is watched already is not watched twice. After a failure, the next call tries again.
     ///
     /// # Errors
-    /// The node has no inotify instance or no watch left (inotify(7), `/proc/sys/fs/inotify`). Changes are not told then;
-    /// [`wait`](Self::wait) ends soon instead.
+    /// The node has no inotify instance or no watch left (inotify(7), `/proc/sys/fs/inotify`). Then
+    /// [`wait`](Self::wait) polls.
     pub fn renew(&mut self, more: &[PathBuf]) -> Result<(), Errno> {
         let inotify = match self.inotify.take() {
             Some(inotify) => inotify,
             None => Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?,
         };
-        // What is written in place counts when it is closed; a link is made without that. Modes matter for the binary.
-        // That a directory was deleted is told without being asked for (IN_IGNORED).
+        // A write in place counts when the file is closed; IN_CREATE reports links. IN_ATTRIB reports the binary's
+        // mode. The kernel always reports the deletion of a directory (IN_IGNORED).
         let events = AddWatchFlags::IN_CLOSE_WRITE
             | AddWatchFlags::IN_CREATE
             | AddWatchFlags::IN_DELETE
@@ -119,7 +119,7 @@ impl Watch {
             | AddWatchFlags::IN_ONLYDIR;
         for directory in self.directories.iter().chain(more) {
             match inotify.add_watch(directory, events) {
-                // Whoever looks there next will tell.
+                // The scan that follows reports this error.
                 Ok(_) | Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES) => {}
                 Err(errno) => return Err(errno),
             }
@@ -128,10 +128,10 @@ impl Watch {
         Ok(())
     }
 
-    /// Waits. Returns whether we are told to stop.
+    /// Waits. Returns whether a stop was requested.
     ///
     /// # Errors
-    /// The kernel does not do it.
+    /// A system call failed.
     pub fn wait(&self, pause: Pause) -> Result<bool, Errno> {
         let (start, mut changed) = (Instant::now(), false);
         let longest = match self.inotify {
@@ -141,7 +141,7 @@ impl Watch {
         loop {
             let end = if changed { pause.shortest } else { longest };
             let left = end.saturating_sub(start.elapsed());
-            // Rounded up: a wait that ends early would only begin again.
+            // Rounded up: a wait that ends early would only start again.
             let milliseconds = left.as_micros().div_ceil(1000);
             let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
             let inotify = self.inotify.as_ref().map(Inotify::as_fd);
@@ -162,16 +162,16 @@ impl Watch {
         }
     }
 
-    /// Whether it is time to stop, without waiting.
+    /// Whether a stop was requested, without waiting.
     pub fn is_stopped(&self) -> bool {
         let mut stop = [PollFd::new(self.stop.fd(), PollFlags::POLLIN)];
         poll(&mut stop, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
-    /// Reads all events. What they are does not matter: whoever is woken looks at everything.
+    /// Reads and drops all events: each wake-up leads to a complete scan. Returns whether there were any.
     fn drain(&self) -> Result<bool, Errno> {
         let mut any = false;
-        // Not for ever, should they come as fast as they are read: what is left wakes us again.
+        // Limited, because events may come as fast as they are read: the rest wakes the next `poll`.
         for _ in 0..64 {
             let Some(inotify) = &self.inotify else {
                 break;

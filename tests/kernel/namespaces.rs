@@ -75,7 +75,7 @@ fn a_number_that_a_process_of_the_host_has_by_now_leads_to_no_repair() {
         lead(&directory.join("net"), &host);
     }
     let opened = open(&proc.path().join("77/ns/net"));
-    let looked = late::look(&opened, &[proc.path()]);
+    let looked = late::observe(&opened, &[proc.path()]);
     assert!(matches!(looked, Err(Error::Environment(_))), "{looked:?}");
-    assert!(late::look(&opened, &[]).is_ok());
+    assert!(late::observe(&opened, &[]).is_ok());
 }

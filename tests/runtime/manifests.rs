@@ -76,7 +76,7 @@ fn manifests_conform_to_the_schemas_of_kubernetes() {
 }
 
 #[test]
-fn kustomizations_name_files_that_there_are_and_change_what_there_is() {
+fn kustomizations_refer_to_existing_files_and_fields() {
     let base = manifest("kubernetes/base/daemonset.yaml");
     let volumes = &base["spec"]["template"]["spec"]["volumes"];
     for variant in ["base"].into_iter().chain(VARIANTS) {
@@ -153,7 +153,7 @@ fn the_quick_start_is_the_base_with_repair() {
 
 /// What the component adds fits the base, and what the program looks for.
 #[test]
-fn the_component_for_repair_mounts_what_repairing_takes() {
+fn repair_component_mounts_needed_directories() {
     let component = manifest("kubernetes/repair/kustomization.yaml");
     assert_eq!(component["kind"], "Component");
     assert_eq!(component["patches"][0]["path"], "daemonset.yaml");
@@ -304,7 +304,7 @@ fn no_two_components_bring_the_same_object() {
 
 /// What the variables say is an option of the installer, and the defaults of those that are not given fit the mounts.
 #[test]
-fn the_installer_knows_what_the_manifests_tell_it() {
+fn manifest_options_are_known_to_the_installer() {
     let help = output_of(Command::new(SIDETRACK).args(["node", "install", "--help"]));
     let base = manifest("kubernetes/base/daemonset.yaml");
     let variants = VARIANTS.map(|variant| manifest(&format!("kubernetes/{variant}/daemonset.yaml")));

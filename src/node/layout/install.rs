@@ -1,18 +1,18 @@
-//! How a directory becomes as wanted.
+//! The steps that install the plugin in a directory.
 
 use serde_json::Value;
 
 use super::uninstall::release;
 use super::{
-    Choice, Form, Layout, NotTaken, ORIGINAL, Reason, Snapshot, Step, Taken, Waiting, Wanted, form, list_form, managed,
-    read, same_value, single_form,
+    Choice, Form, Layout, Loaded, NotLoaded, ORIGINAL, Reason, Snapshot, Step, Waiting, Wanted, form, list_form,
+    managed, read, same_value, single_form,
 };
 use crate::node::chain::{self, Chain, Found};
 
-/// Our file in a folder of plugins. Where others come after it by name, it is called after the last of them.
+/// Our file in a plugin folder. Where other files sort after it, its name is derived from the last of them.
 const FOLDER_PLUGIN: &str = "zz-sidetrack.conf";
 
-/// Decides how the directory becomes as wanted.
+/// Plans how to reach the desired state of the directory.
 pub fn install(snapshot: &Snapshot, wanted: &Wanted) -> Layout {
     let planned = match &wanted.choice {
         Choice::First => first(snapshot).and_then(|name| join(snapshot, name, &wanted.entry)),
@@ -47,33 +47,33 @@ pub fn install(snapshot: &Snapshot, wanted: &Wanted) -> Layout {
     }
 }
 
-/// How a configuration becomes as wanted.
+/// The plan for one configuration.
 struct Planned {
-    /// The name that it will have.
+    /// The final name.
     target: String,
-    /// The name that it has.
+    /// The current name.
     source: String,
-    /// The files that may hold an entry of ours.
+    /// The files that may have our entry.
     holders: Vec<String>,
     steps: Vec<Step>,
     reasons: Vec<Reason>,
 }
 
 fn first(snapshot: &Snapshot) -> Result<&str, Waiting> {
-    let mut passed_over = Vec::new();
+    let mut skipped = Vec::new();
     for name in snapshot.configurations() {
         match snapshot.load(name) {
             Ok(taken) if !taken.is_ours_alone() => return Ok(name),
             Ok(_) => {}
-            Err(NotTaken::Broken(reason)) => passed_over.push((name.to_owned(), reason.to_string())),
-            Err(NotTaken::Unreadable(why)) => passed_over.push((name.to_owned(), why)),
+            Err(NotLoaded::Broken(reason)) => skipped.push((name.to_owned(), reason.to_string())),
+            Err(NotLoaded::Unreadable(why)) => skipped.push((name.to_owned(), why)),
         }
     }
-    Err(Waiting::NoNetwork(passed_over))
+    Err(Waiting::NoNetwork(skipped))
 }
 
 fn named<'s>(snapshot: &'s Snapshot, name: &str) -> Result<&'s str, Waiting> {
-    // By the name that it had before it became a conflist, too.
+    // Accepts the name that it had before it became a conflist, too.
     let name = [name, &list_form(name)]
         .into_iter()
         .find_map(|name| snapshot.name(name))
@@ -85,12 +85,12 @@ fn named<'s>(snapshot: &'s Snapshot, name: &str) -> Result<&'s str, Waiting> {
     }
 }
 
-fn not_usable(name: &str, reason: NotTaken) -> Waiting {
+fn not_usable(name: &str, reason: NotLoaded) -> Waiting {
     Waiting::NotUsable {
         name: name.to_owned(),
         reason: match reason {
-            NotTaken::Broken(reason) => reason.to_string(),
-            NotTaken::Unreadable(why) => why,
+            NotLoaded::Broken(reason) => reason.to_string(),
+            NotLoaded::Unreadable(why) => why,
         },
     }
 }
@@ -105,7 +105,7 @@ fn join(snapshot: &Snapshot, name: &str, entry: &Value) -> Result<Planned, Waiti
     if form(name) == Some(Form::Single) {
         return convert(snapshot, name, chain, entry);
     }
-    if let Some((single, chain)) = written_anew(snapshot, name, chain) {
+    if let Some((single, chain)) = rewritten_original(snapshot, name, chain) {
         return convert(snapshot, &single, &chain, entry);
     }
     let (holder, step, reason) = if chain.is_empty() {
@@ -135,8 +135,8 @@ fn join(snapshot: &Snapshot, name: &str, entry: &Value) -> Result<Planned, Waiti
     })
 }
 
-/// Where all plugins are files in a folder, so is ours: in the list, it would come before them.
-fn join_folder(snapshot: &Snapshot, taken: &Taken<'_>, entry: &Value) -> (String, Step, Option<Reason>) {
+/// Where all plugins are files in a folder, our entry is a file there, too: in the list, it would run before them.
+fn join_folder(snapshot: &Snapshot, taken: &Loaded<'_>, entry: &Value) -> (String, Step, Option<Reason>) {
     let (folder, plugins) = taken
         .folder
         .as_ref()
@@ -165,9 +165,9 @@ fn join_folder(snapshot: &Snapshot, taken: &Taken<'_>, entry: &Value) -> (String
     (name, step, reason)
 }
 
-/// The configuration of a single plugin that we made this conflist of, where it is there: it was not set aside yet, or
-/// its owner has written it anew. Runtimes take a `.conflist` before a `.json` of the same name.
-fn written_anew<'s>(snapshot: &'s Snapshot, name: &str, list: &Chain<'_>) -> Option<(String, Chain<'s>)> {
+/// The single-plugin configuration that this conflist was converted from, where it exists: it was not renamed yet, or
+/// its owner has written it again. Runtimes prefer a `.conflist` to a `.json` of the same name.
+fn rewritten_original<'s>(snapshot: &'s Snapshot, name: &str, list: &Chain<'_>) -> Option<(String, Chain<'s>)> {
     if !list.is_managed() {
         return None;
     }
@@ -180,12 +180,12 @@ fn written_anew<'s>(snapshot: &'s Snapshot, name: &str, list: &Chain<'_>) -> Opt
     })
 }
 
-/// A configuration of a single plugin cannot hold a second one: a conflist takes its place. The conflist comes first,
-/// so that there is always one of the two.
+/// Converts a configuration of a single plugin, which cannot hold a second one, to a conflist. The conflist is written
+/// first, so that one of the two files always exists.
 fn convert(snapshot: &Snapshot, name: &str, chain: &Chain<'_>, entry: &Value) -> Result<Planned, Waiting> {
     let list = list_form(name);
     let was = snapshot.text(&list);
-    // From a conversion that was not finished, or whose original was written anew since.
+    // Left by an unfinished conversion, or by one whose original was written again since.
     let is_ours = |text: &str| Chain::list(text).is_ok_and(|chain| chain.is_managed());
     if snapshot.contains(&list) && !was.is_some_and(is_ours) {
         return Err(Waiting::Taken(list));
@@ -244,8 +244,8 @@ fn stand_alone(snapshot: &Snapshot, name: &str, network: &Value) -> Result<Plann
     })
 }
 
-/// A conflist of our own that comes before the one that it is a copy of: whoever writes that one does not touch ours, so
-/// that no pod starts without the plugin meanwhile.
+/// A copy owned by sidetrack that sorts before its source. The writer of the source does not touch the copy, so no pod
+/// starts without the plugin meanwhile.
 fn copy(snapshot: &Snapshot, name: &str, source: &str, entry: &Value) -> Result<Planned, Waiting> {
     let taken = snapshot.load(source).map_err(|reason| not_usable(source, reason))?;
     let chain = &taken.chain;

@@ -1,8 +1,7 @@
-//! How the files of a configuration directory should be, and the steps that lead there: pure decisions.
+//! The desired files of a configuration directory, and the steps that lead there: pure decisions.
 //!
-//! Nothing is remembered between two looks. What was done is read from the files, so it does not matter where an
-//! earlier installer was stopped. After each single step, the configuration that a runtime takes is one from before
-//! or the one from after, whole.
+//! No state is kept between two scans. Everything is read from the files, so an installer may be stopped after any
+//! step. After each step, the configuration that a runtime uses is a complete old one or the complete new one.
 
 mod install;
 mod snapshot;
@@ -18,57 +17,57 @@ use thiserror::Error;
 use super::chain::Chain;
 
 pub use self::install::install;
-pub use self::snapshot::{Content, Folder, NotTaken, Snapshot, Taken};
+pub use self::snapshot::{Content, Folder, Loaded, NotLoaded, Snapshot};
 pub use self::uninstall::uninstall;
 pub use self::verdict::{Judged, Verdict, judge};
 
-/// What is added to the name of a configuration of a single plugin that was replaced by a conflist. Runtimes go by
-/// the end of a name, so they leave it alone.
+/// The suffix for a configuration of a single plugin that was replaced by a conflist. Runtimes select files by the end
+/// of the name, so they ignore it.
 pub const ORIGINAL: &str = ".sidetrack";
 
-/// Which configuration our plugin is to be part of.
+/// The configuration that the plugin joins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// The one that runtimes take: of the valid ones, the first by name.
+    /// The one that runtimes use: the first valid one by name.
     First,
     /// The one with this name.
     Named(String),
-    /// None; it gets one of its own, with this name.
+    /// None: the plugin gets its own configuration with this name.
     Standalone(String),
-    /// A copy of the one that runtimes would take, with this name, which comes before it.
+    /// A copy, with this name, of the one that runtimes would use. Its name must sort first.
     Copy(String),
 }
 
-/// What is wanted of a configuration directory.
+/// The desired state of a configuration directory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wanted {
-    /// Where.
+    /// The configuration to join.
     pub choice: Choice,
-    /// Our entry of the chain, or the whole configuration where it stands alone.
+    /// The plugin's entry in the chain, or its whole configuration where it stands alone.
     pub entry: Value,
 }
 
 /// Why something has to be changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
-    /// There is no binary.
+    /// The binary does not exist.
     BinaryMissing,
-    /// The binary has other content, or cannot be executed.
+    /// The binary has another content, mode or owner.
     BinaryDifferent,
-    /// Our entry is not there.
+    /// The plugin's entry is missing.
     EntryMissing,
-    /// Our entry has other content.
+    /// The plugin's entry has another content.
     EntryDifferent,
-    /// There are other plugins after ours.
+    /// Other plugins follow our entry.
     EntryNotLast,
-    /// There is an entry of ours in a chain that a plugin of the configuration hands pods on to, too.
+    /// The delegates of another plugin in the chain have our entry, too.
     EntryDelegated,
-    /// There is an entry of ours in a configuration that is not the chosen one.
+    /// A configuration that is not the chosen one has our entry.
     EntryElsewhere,
 }
 
 impl Reason {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [Self; 7] = [
         Self::BinaryMissing,
         Self::BinaryDifferent,
@@ -79,7 +78,7 @@ impl Reason {
         Self::EntryElsewhere,
     ];
 
-    /// Its name in logs and metrics.
+    /// The name in logs, metrics and JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::BinaryMissing => "binary-missing",
@@ -93,13 +92,13 @@ impl Reason {
     }
 }
 
-/// Why there is no configuration to join yet. Whoever writes them may change that at any time.
+/// Why there is no configuration to join yet. The network plugin may change that at any time.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Waiting {
-    /// No configuration that could be joined; those that there are, with what is wrong with them.
+    /// No valid configuration. Invalid ones, with the reason.
     #[error("there is no valid network configuration yet; the cluster's network plugin is to write one{}", listed(.0))]
     NoNetwork(Vec<(String, String)>),
-    /// Not the one that was named.
+    /// The named configuration does not exist.
     #[error("there is no {0} yet; without --cni-conf-name, the first configuration by name is taken")]
     NotThere(String),
     /// The named one cannot be joined.
@@ -110,10 +109,10 @@ pub enum Waiting {
         /// Why not.
         reason: String,
     },
-    /// Nothing but our own plugin.
+    /// The configuration has no plugin but sidetrack.
     #[error("{0} names no plugin but sidetrack, so there is no network to join")]
     OursAlone(String),
-    /// A version in which our plugin cannot be chained.
+    /// A version of the specification without chaining, or one that is not supported.
     #[error(
         "{name} has cniVersion {version}; a chain with sidetrack needs one from 0.3.0 to 1.1.0. Raise it where that \
          file comes from, if the plugins in it know a newer one"
@@ -124,15 +123,15 @@ pub enum Waiting {
         /// Its version.
         version: String,
     },
-    /// The copy would not be what runtimes take.
+    /// Runtimes would not use the copy.
     #[error("{first} comes before {name} by name, so that runtimes would take that one: choose another --own-conflist")]
     NotFirst {
         /// The name of the copy.
         name: String,
-        /// What comes first.
+        /// The configuration that sorts before it.
         first: String,
     },
-    /// The name that we need is taken.
+    /// The needed file name is in use.
     #[error("{0} is there already, and sidetrack did not write it: remove it, or rename it")]
     Taken(String),
 }
@@ -142,25 +141,25 @@ fn listed(files: &[(String, String)]) -> String {
     files.iter().map(file).collect()
 }
 
-/// One step, which happens whole or not at all.
+/// One atomic step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Make a file hold a text.
+    /// Write a file.
     Write {
         /// Its name.
         name: String,
-        /// What it must hold still.
+        /// The expected old content.
         was: Option<String>,
-        /// What it is to hold.
+        /// The new content.
         text: String,
-        /// The file whose mode and owner it gets, itself most often.
+        /// The file whose mode and owner it gets, mostly itself.
         like: String,
     },
     /// Give a file another name.
     Rename {
-        /// The name that it has.
+        /// The old name.
         from: String,
-        /// The name that it gets.
+        /// The new name.
         to: String,
     },
     /// Remove a file.
@@ -181,31 +180,31 @@ impl fmt::Display for Step {
     }
 }
 
-/// What was decided about a configuration directory.
+/// The plan for a configuration directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// The configuration that our plugin is to be part of, under the name that it will have.
+    /// The final name of the configuration that the plugin joins.
     pub target: Result<String, Waiting>,
-    /// The file that has it now, which becomes that one; `None` where there is no target.
+    /// The file that is changed into the target; `None` where there is no target.
     pub source: Option<String>,
-    /// What has to be done, in order. Nothing where all is as wanted, or there is no target.
+    /// The steps, in order. Empty where everything is as wanted, or there is no target.
     pub steps: Vec<Step>,
-    /// Why.
+    /// The reasons for the steps.
     pub reasons: Vec<Reason>,
 }
 
-/// What is left of us in a directory after the steps of [`uninstall()`].
+/// The plan for [`uninstall()`], and what stays in the directory after it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Removal {
-    /// What has to be done, in order.
+    /// The steps, in order.
     pub steps: Vec<Step>,
-    /// Configurations with an entry for our plugin that somebody wrote by hand.
+    /// Configurations whose entry for our plugin was not written by the installer.
     pub by_hand: Vec<String>,
-    /// Originals that cannot be put back, since what replaced them was changed or removed by somebody.
+    /// Originals that cannot be restored, because another process changed or removed their replacement.
     pub originals: Vec<String>,
 }
 
-/// Whether runtimes look at files of this name, and which form they expect in it.
+/// The form that runtimes expect in a file of this name; `None` where they ignore it.
 fn form(name: &str) -> Option<Form> {
     match name.rsplit_once('.')?.1 {
         "conflist" => Some(Form::List),
@@ -220,22 +219,22 @@ enum Form {
     Single,
 }
 
-/// Whether runtimes look at files of this name.
+/// Whether runtimes read files of this name.
 pub fn is_configuration(name: &str) -> bool {
     form(name).is_some()
 }
 
-/// Whether runtimes look at files of this name in a folder of plugins.
+/// Whether runtimes read files of this name in a plugin folder.
 pub fn is_folder_plugin(name: &str) -> bool {
     name.rsplit_once('.').is_some_and(|(_, form)| form == "conf")
 }
 
-/// Whether a file of this name is our business.
-pub fn concerns_us(name: &str) -> bool {
+/// Whether a file of this name is a configuration or an original that sidetrack keeps.
+pub fn is_relevant(name: &str) -> bool {
     is_configuration(name.strip_suffix(ORIGINAL).unwrap_or(name))
 }
 
-/// A text, as what its name says that it is.
+/// Parses a text in the form that the file name implies.
 fn read<'t>(name: &str, text: &'t str) -> Option<Chain<'t>> {
     match form(name)? {
         Form::List => Chain::list(text).ok(),
@@ -243,12 +242,12 @@ fn read<'t>(name: &str, text: &'t str) -> Option<Chain<'t>> {
     }
 }
 
-/// Whether a runtime would take such a text under this name.
-pub fn is_taken(name: &str, text: &str) -> bool {
+/// Whether a runtime would use this text under this name.
+pub fn is_valid(name: &str, text: &str) -> bool {
     read(name, text).is_some()
 }
 
-/// The folders of plugins that configurations take theirs from.
+/// The plugin folders that configurations use.
 pub fn plugin_folders(snapshot: &Snapshot) -> Vec<String> {
     let named = snapshot
         .texts()
@@ -258,7 +257,7 @@ pub fn plugin_folders(snapshot: &Snapshot) -> Vec<String> {
     folders.map(str::to_owned).collect()
 }
 
-/// The name of the conflist that takes the place of a configuration of a single plugin.
+/// The name of the conflist that replaces a configuration of a single plugin.
 fn list_form(name: &str) -> String {
     let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
     format!("{stem}.conflist")
@@ -272,7 +271,7 @@ fn single_form(name: &str) -> impl Iterator<Item = String> {
         .filter_map(move |form| Some(format!("{}.{form}", stem.as_ref()?)))
 }
 
-/// The files that hold an entry of ours, each by one of its names.
+/// The files with an entry of the installer, each under one of its names.
 fn managed(snapshot: &Snapshot) -> Vec<String> {
     let is_managed = |(name, text): &(&str, &str)| read(name, text).is_some_and(|chain| chain.is_managed());
     let files = snapshot.texts().filter(is_managed).map(|(name, _)| name.to_owned());

@@ -1,4 +1,5 @@
-//! What a directory of configurations holds, and what a runtime takes of it: libcni's loader, given texts.
+//! The contents of a configuration directory, and the configurations that a runtime loads from it: libcni's loader for
+//! texts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -6,63 +7,63 @@ use std::path::{Path, PathBuf};
 use super::{Form, form, is_configuration};
 use crate::node::chain::{Chain, FolderPlugin, NotAChain};
 
-/// A file, as far as it can be read from here.
+/// The content of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// Its text.
+    /// A regular file with this text.
     Text(String),
-    /// No runtime can read it either: it is no regular file.
+    /// Not a regular file: no runtime can read it either.
     NotAFile,
-    /// A runtime may read it, and this program cannot: why.
+    /// A runtime may read it, and this program cannot: the reason.
     Unreadable(String),
 }
 
-/// What has the name that a folder of plugins might have.
+/// A possible plugin folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Folder {
     /// The files in it that end in `.conf`.
     Files(BTreeMap<String, Content>),
-    /// A runtime may read it, and this program cannot: why.
+    /// A runtime may read it, and this program cannot: the reason.
     Unreadable(String),
 }
 
-/// The files of a directory that a runtime looks at, the originals that we keep there, and the folders.
+/// The files of a directory that a runtime reads, the originals that sidetrack keeps there, and the folders.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     files: BTreeMap<String, Content>,
     folders: BTreeMap<String, Folder>,
-    /// What else has a name here.
+    /// The names of other files.
     others: BTreeSet<String>,
-    /// Where links lead to, by their names: to a name of this directory, or to a path elsewhere.
+    /// The targets of links, by name: a name in this directory, or a path elsewhere.
     links: BTreeMap<String, PathBuf>,
 }
 
-/// Why a configuration is not one that a runtime takes, or not known to be one.
+/// Why a runtime would not load a configuration, or might not.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NotTaken {
-    /// No runtime takes it.
+pub enum NotLoaded {
+    /// It is invalid.
     Broken(NotAChain),
-    /// It cannot be read from here, but may be on the node.
+    /// This program cannot read it, but a runtime may.
     Unreadable(String),
 }
 
-impl From<NotAChain> for NotTaken {
+impl From<NotAChain> for NotLoaded {
     fn from(reason: NotAChain) -> Self {
         Self::Broken(reason)
     }
 }
 
-/// A configuration that a runtime takes.
+/// A configuration that a runtime loads.
 #[derive(Debug)]
-pub struct Taken<'s> {
-    /// What its text says.
+pub struct Loaded<'s> {
+    /// The parsed text.
     pub chain: Chain<'s>,
-    /// The folder whose plugins follow, and these, by the names of their files.
+    /// The folder whose plugins follow, and these plugins with their file names.
     pub folder: Option<(String, Vec<(&'s str, FolderPlugin)>)>,
 }
 
-impl Taken<'_> {
-    /// Whether all of it is ours, so that it is no network that could be joined.
+impl Loaded<'_> {
+    /// Whether all its plugins are sidetrack, so that it is not a network to join.
     pub fn is_ours_alone(&self) -> bool {
         if self.chain.is_copy() {
             return true;
@@ -96,12 +97,12 @@ impl Snapshot {
         self.others.insert(name);
     }
 
-    /// Adds where the link of this name leads to.
+    /// Adds the target of the link with this name.
     pub fn insert_link(&mut self, name: String, target: PathBuf) {
         self.links.insert(name, target);
     }
 
-    /// The file that a name stands for: two names may stand for one.
+    /// The file behind a name: two names may lead to one file.
     pub fn file<'s>(&'s self, name: &'s str) -> &'s Path {
         self.links.get(name).map_or(Path::new(name), PathBuf::as_path)
     }
@@ -121,7 +122,7 @@ impl Snapshot {
         }
     }
 
-    /// Whether the directory has something of this name.
+    /// Whether the directory has an entry of this name.
     pub fn contains(&self, name: &str) -> bool {
         self.files.contains_key(name) || self.others.contains(name) || self.folders.contains_key(name)
     }
@@ -164,15 +165,15 @@ impl Snapshot {
         names.filter(|name| is_configuration(name))
     }
 
-    /// What a runtime takes of the file with this name.
+    /// Loads the file with this name as a runtime does.
     ///
     /// # Errors
-    /// It does not take it, or that is not known.
-    pub fn load(&self, name: &str) -> Result<Taken<'_>, NotTaken> {
+    /// A runtime would not load it, or might not.
+    pub fn load(&self, name: &str) -> Result<Loaded<'_>, NotLoaded> {
         let text = match self.files.get(name) {
             Some(Content::Text(text)) => text,
-            Some(Content::Unreadable(why)) => return Err(NotTaken::Unreadable(why.clone())),
-            Some(Content::NotAFile) | None => return Err(NotTaken::Broken(NotAChain::NotAFile)),
+            Some(Content::Unreadable(why)) => return Err(NotLoaded::Unreadable(why.clone())),
+            Some(Content::NotAFile) | None => return Err(NotLoaded::Broken(NotAChain::NotAFile)),
         };
         let chain = match form(name) {
             Some(Form::Single) => Chain::single(text)?,
@@ -186,18 +187,18 @@ impl Snapshot {
         if !has_plugins {
             return Err(NotAChain::NoPluginsInFolder(chain.name().unwrap_or_default().to_owned()).into());
         }
-        Ok(Taken { chain, folder })
+        Ok(Loaded { chain, folder })
     }
 
-    fn load_folder(&self, network: &str) -> Result<Vec<(&str, FolderPlugin)>, NotTaken> {
+    fn load_folder(&self, network: &str) -> Result<Vec<(&str, FolderPlugin)>, NotLoaded> {
         let files = match self.folders.get(network) {
             Some(Folder::Files(files)) => files,
-            Some(Folder::Unreadable(why)) => return Err(NotTaken::Unreadable(format!("the folder {network}: {why}"))),
+            Some(Folder::Unreadable(why)) => return Err(NotLoaded::Unreadable(format!("the folder {network}: {why}"))),
             None if self.contains(network) => return Err(NotAChain::NotAFolder(network.to_owned()).into()),
-            // The path of a folder is put together from both names, and may lead elsewhere.
+            // libcni joins the name to the directory's path, so the result may lead elsewhere.
             None if network.is_empty() || network.contains('/') || network == "." || network == ".." => {
-                let why = format!("its network is called {network:?}, which leads to no folder of a name");
-                return Err(NotTaken::Unreadable(why));
+                let why = format!("its network is called {network:?}, which is not a valid folder name");
+                return Err(NotLoaded::Unreadable(why));
             }
             None => return Ok(Vec::new()),
         };
@@ -209,7 +210,7 @@ impl Snapshot {
             match content {
                 Content::Text(text) => FolderPlugin::parse(text).map_err(|reason| broken(reason).into()),
                 Content::NotAFile => Err(broken(NotAChain::NotAFile).into()),
-                Content::Unreadable(why) => Err(NotTaken::Unreadable(format!("{network}/{file}: {why}"))),
+                Content::Unreadable(why) => Err(NotLoaded::Unreadable(format!("{network}/{file}: {why}"))),
             }
         };
         files

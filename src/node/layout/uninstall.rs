@@ -1,9 +1,9 @@
-//! How everything of ours goes from a directory.
+//! The steps that remove everything owned by sidetrack from a directory.
 
 use super::{ORIGINAL, Removal, Snapshot, Step, managed, read, same_value, single_form};
 use crate::node::chain::{self, Chain};
 
-/// Decides how everything of ours goes from the directory, and nothing else.
+/// Plans the removal of everything owned by sidetrack, and of nothing else.
 pub fn uninstall(snapshot: &Snapshot) -> Removal {
     let managed = managed(snapshot);
     let mut removal = Removal {
@@ -14,7 +14,7 @@ pub fn uninstall(snapshot: &Snapshot) -> Removal {
         if let Some(single) = name.strip_suffix(ORIGINAL) {
             let is_put_back = |step: &Step| matches!(step, Step::Rename { from, .. } if from == name);
             if snapshot.contains(single) {
-                // Its owner has written it anew.
+                // Its owner has written it again.
                 let name = name.to_owned();
                 removal.steps.push(Step::Remove { name });
             } else if !removal.steps.iter().any(is_put_back) {
@@ -31,7 +31,7 @@ pub fn uninstall(snapshot: &Snapshot) -> Removal {
     removal
 }
 
-/// Takes what is ours from one file, and gives back the one that it replaced.
+/// Removes our entries from one file, and restores the file that it replaced.
 pub fn release(snapshot: &Snapshot, name: &str) -> Vec<Step> {
     let remove = Step::Remove { name: name.to_owned() };
     let Some(text) = snapshot.text(name) else {
@@ -56,12 +56,12 @@ pub fn release(snapshot: &Snapshot, name: &str) -> Vec<Step> {
             list.is_some_and(|list| same_value(&list, &bare))
         };
         if is_what_it_replaced(&single) {
-            // It was put back already.
+            // The original was restored already.
             return vec![remove];
         }
         if is_what_it_replaced(&original) {
             if snapshot.contains(&single) {
-                // Its owner has written it anew.
+                // Its owner has written it again.
                 return vec![remove];
             }
             let without_ours = strip(snapshot, &original);
@@ -80,7 +80,7 @@ pub fn release(snapshot: &Snapshot, name: &str) -> Vec<Step> {
     }]
 }
 
-/// Takes entries of ours out of an original: they are in its delegates, where whoever wrote it had copied them to.
+/// Removes our entries from an original: Multus copies them to its delegates.
 fn strip(snapshot: &Snapshot, original: &str) -> Option<Step> {
     let text = snapshot.text(original)?;
     let bare = Chain::single(text).ok()?.without_managed();

@@ -1,31 +1,31 @@
-//! What becomes of each file of a directory: for `status`, logs and metrics.
+//! The verdict on each file of a directory, for `status`, logs and metrics.
 
-use super::snapshot::{NotTaken, Snapshot};
+use super::snapshot::{NotLoaded, Snapshot};
 use super::{Choice, Layout, Wanted};
 use crate::node::chain::NotAChain;
 
-/// What becomes of a file.
+/// How a runtime and the installer use a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Our plugin is to be part of it.
+    /// The plugin joins it.
     Joined,
-    /// It could be taken, but another one comes first or was chosen.
+    /// Valid, but another file sorts first or was chosen.
     Unused,
-    /// No runtime takes it; others come before it, or none of them counts.
+    /// Invalid; another file sorts first, or the order does not matter.
     Broken(NotAChain),
-    /// No runtime takes it, and it is the first: CRI-O goes on to the next one, and containerd takes none at all.
+    /// Invalid, and the first file: CRI-O uses the next one, and containerd uses none.
     Blocking(NotAChain),
-    /// It cannot be read from here, and a runtime may take it.
+    /// The installer cannot read it, and a runtime may use it.
     Unreadable(String),
-    /// It cannot be read from here, and does not have to be, since another one comes first or was chosen.
+    /// The installer cannot read it and need not: another file sorts first or was chosen.
     Unread(String),
 }
 
 impl Verdict {
-    /// The name of each, in `status` and in metrics.
+    /// The names of the variants in `status` and metrics.
     pub const NAMES: [&'static str; 6] = ["joined", "unused", "broken", "blocking", "unreadable", "unread"];
 
-    /// Its name.
+    /// The name of the verdict.
     pub fn name(&self) -> &'static str {
         let [joined, unused, broken, blocking, unreadable, unread] = Self::NAMES;
         match self {
@@ -38,7 +38,7 @@ impl Verdict {
         }
     }
 
-    /// Why, in words; empty where it is as it should be.
+    /// The reason as text; empty for valid files.
     pub fn reason(&self) -> String {
         match self {
             Self::Joined | Self::Unused => String::new(),
@@ -52,16 +52,16 @@ impl Verdict {
     }
 }
 
-/// A file of the directory, and what becomes of it.
+/// A file of the directory and its verdict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judged {
-    /// Its name.
+    /// The name of the file.
     pub name: String,
-    /// What becomes of it.
+    /// The verdict on the file.
     pub verdict: Verdict,
 }
 
-/// What becomes of each file, where this was decided.
+/// The verdict on each file under a plan.
 pub fn judge(snapshot: &Snapshot, wanted: &Wanted, layout: &Layout) -> Vec<Judged> {
     let joined = layout.source.as_deref();
     let mut is_before = true;
@@ -75,10 +75,10 @@ pub fn judge(snapshot: &Snapshot, wanted: &Wanted, layout: &Layout) -> Vec<Judge
                     Verdict::Joined
                 }
                 Ok(_) => Verdict::Unused,
-                Err(NotTaken::Broken(reason)) if counts && index == 0 => Verdict::Blocking(reason),
-                Err(NotTaken::Broken(reason)) => Verdict::Broken(reason),
-                Err(NotTaken::Unreadable(why)) if counts && is_before => Verdict::Unreadable(why),
-                Err(NotTaken::Unreadable(why)) => Verdict::Unread(why),
+                Err(NotLoaded::Broken(reason)) if counts && index == 0 => Verdict::Blocking(reason),
+                Err(NotLoaded::Broken(reason)) => Verdict::Broken(reason),
+                Err(NotLoaded::Unreadable(why)) if counts && is_before => Verdict::Unreadable(why),
+                Err(NotLoaded::Unreadable(why)) => Verdict::Unread(why),
             };
             let name = name.to_owned();
             Judged { name, verdict }

@@ -1,6 +1,6 @@
-//! What runtimes remember of the pods that they attached to a network: the result cache of libcni.
+//! The result cache of libcni: the attachments of pods to networks.
 //!
-//! It is a file of JSON for each attachment (`cachedInfo` in libcni's api.go), written once ADD has succeeded for the whole
+//! Each attachment is a JSON file (`cachedInfo` in libcni's api.go), written after ADD has succeeded for the whole
 //! chain, and removed by DEL. containerd and CRI-O keep it in `/var/lib/cni/results`.
 
 use std::fs::{self, File};
@@ -17,40 +17,40 @@ use crate::mesh::pod::PodName;
 use crate::node::chain::Chain;
 
 /// The largest file that is read, in bytes: annotations alone may take 256 KiB.
-const LARGEST: u64 = 1 << 20;
+const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// An attachment of a container to a network.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cached {
-    /// The container's ID: that of the pod's sandbox.
+    /// The container ID: that of the pod's sandbox.
     pub container: String,
     /// The name of the network.
     pub network: String,
     /// The interface.
     pub ifname: String,
-    /// The files of its network namespace, on the node: what the runtime said, and what plugins answered.
+    /// The files of the network namespace, as paths on the node: from the runtime, and from the plugins' results.
     pub netns: Vec<PathBuf>,
     /// The pod's names.
     pub pod: PodName,
     /// `K8S_POD_UID`: pods of the same name have different ones.
     pub uid: Option<String>,
-    /// What Nomad wants, in place of annotations: [`CONSUL_CONFIG`].
+    /// Nomad's settings, in place of annotations: [`CONSUL_CONFIG`].
     pub consul_config: Option<String>,
-    /// What the runtime told of it: the `runtimeConfig` that a plugin with all capabilities would have got.
-    pub told: Map<String, Value>,
+    /// `capabilityArgs`: the `runtimeConfig` that a plugin with all capabilities would have received.
+    pub capability_args: Map<String, Value>,
     /// The result of the chain.
     pub result: Value,
-    /// The addresses in it.
+    /// The addresses in the result.
     pub addresses: Vec<IpAddr>,
-    /// Whether our plugin was in the chain; `None` where the file does not say.
+    /// Whether our plugin was in the chain; `None` where the file does not show it.
     pub ran_plugin: Option<bool>,
 }
 
-/// Reads all that is cached: a node has a few hundred pods, but libcni leaves the files of pods that a crash has ended.
-/// What is not an attachment is passed over, and counted.
+/// Reads the whole cache: a node has a few hundred pods, but libcni leaves the files of pods that a crash has ended.
+/// Files that are not attachments are skipped and counted.
 ///
 /// # Errors
-/// The directory cannot be read, or is not there.
+/// The directory cannot be read, or does not exist.
 pub fn read(directory: &Path) -> Result<(Vec<Cached>, usize), FileError> {
     let failed = |reason| FileError::system("reading the cache", directory)(reason);
     let (mut cached, mut unusable) = (Vec::new(), 0);
@@ -58,56 +58,56 @@ pub fn read(directory: &Path) -> Result<(Vec<Cached>, usize), FileError> {
         let path = entry.map_err(failed)?.path();
         match text(&path).map(|text| parse(&text)) {
             Ok(Ok(attachment)) => cached.push(attachment),
-            // The pod has gone.
+            // The pod was removed meanwhile.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Ok(Err(reason)) => {
-                tracing::debug!(path = %path.display(), reason, "not an attachment of a pod");
+                tracing::debug!(path = %path.display(), reason, "cache file is not an attachment of a pod");
                 unusable += 1;
             }
             Err(error) => {
-                tracing::debug!(path = %path.display(), %error, "cannot be read");
+                tracing::debug!(path = %path.display(), %error, "cannot read the cache file");
                 unusable += 1;
             }
         }
     }
-    // Directories are in no order.
+    // Directory entries have no order.
     cached.sort_by(|one, other| (&one.container, &one.ifname).cmp(&(&other.container, &other.ifname)));
     Ok((cached, unusable))
 }
 
-/// How many attachments there are that our plugin was part of. Where there is no such directory, there is none.
+/// The number of attachments whose chain had our plugin; 0 where the directory does not exist.
 ///
 /// # Errors
 /// The directory cannot be read.
 pub fn attached_with_plugin(directory: &Path) -> Result<usize, FileError> {
     if !directory.exists() {
-        tracing::info!(directory = %directory.display(), "there is no such cache of the runtime (--cni-cache-dir)");
+        tracing::info!(directory = %directory.display(), "the runtime's cache does not exist (--cni-cache-dir)");
         return Ok(0);
     }
     let (cached, _) = read(directory)?;
     Ok(cached.iter().filter(|one| one.ran_plugin == Some(true)).count())
 }
 
-/// The text of a file. Only files are opened, and no links: nothing else is libcni's.
+/// The text of a regular file. Links are not followed: libcni writes none.
 fn text(path: &Path) -> io::Result<String> {
     let refused = |reason| Err(io::Error::new(ErrorKind::InvalidData, reason));
     if !fs::symlink_metadata(path)?.is_file() {
         return refused("it is not a file");
     }
     let mut text = String::new();
-    File::open(path)?.take(LARGEST + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > LARGEST {
+    File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_FILE_BYTES {
         return refused("it is too large");
     }
     Ok(text)
 }
 
-/// Reads one file.
+/// Parses one cache file.
 ///
 /// # Errors
-/// What it lacks.
+/// Why the text is not an attachment.
 pub fn parse(text: &str) -> Result<Cached, &'static str> {
-    let value: Value = serde_json::from_str(text).map_err(|_| "it is no JSON, or half written")?;
+    let value: Value = serde_json::from_str(text).map_err(|_| "it is not JSON, or half written")?;
     let member = |name: &str| value[name].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
     let (mut pod, mut uid, mut consul_config) = (PodName::default(), None, None);
     for pair in value["cniArgs"].as_array().into_iter().flatten() {
@@ -130,7 +130,7 @@ pub fn parse(text: &str) -> Result<Cached, &'static str> {
             netns.push(path);
         }
     }
-    // The loopback interface is a network to containerd, and every pod's is the same.
+    // containerd attaches the loopback interface as a network; its addresses are the same in each pod.
     let address = |ip: &Value| {
         let text = ip["address"].as_str()?;
         let address: IpAddr = text.split('/').next()?.parse().ok()?;
@@ -144,17 +144,17 @@ pub fn parse(text: &str) -> Result<Cached, &'static str> {
         pod,
         uid,
         consul_config,
-        told: value["capabilityArgs"].as_object().cloned().unwrap_or_default(),
+        capability_args: value["capabilityArgs"].as_object().cloned().unwrap_or_default(),
         addresses: list("ips").iter().filter_map(address).collect(),
         ran_plugin: member("config").and_then(|config| ran_plugin(&config)),
         result,
     })
 }
 
-/// Whether our plugin is in a configuration, which is the conflist of the time or the one plugin of a `.conf`.
+/// Whether our plugin is in a configuration: the conflist at the time of ADD, or the single plugin of a `.conf`.
 fn ran_plugin(config: &str) -> Option<bool> {
     let text = String::from_utf8(base64::decode(config)?).ok()?;
-    // One plugin with a name could be a list without plugins.
+    // The text does not say its form: a single plugin with a name could be a list without plugins.
     let of_list = Chain::list(&text).ok().and_then(|list| list.runs_plugin());
     of_list.or_else(|| Chain::single(&text).ok()?.runs_plugin())
 }
@@ -165,7 +165,7 @@ mod tests {
 
     use super::*;
 
-    /// As libcni 1.1 writes it, in containerd 1.6.
+    /// A file as libcni 1.1 in containerd 1.6 writes it.
     fn written() -> Value {
         json!({
             "kind": "cniCacheV1",
@@ -187,18 +187,18 @@ mod tests {
     }
 
     #[test]
-    fn an_attachment_is_read() {
+    fn attachment_is_parsed() {
         let cached = parse(&written().to_string()).unwrap();
         assert_eq!((cached.container.as_str(), cached.network.as_str()), ("0f1e", "pods"));
         assert_eq!(cached.pod.to_string(), "shop/web-0");
         assert_eq!(cached.uid.as_deref(), Some("7d3"));
         assert_eq!(cached.netns, [PathBuf::from("/var/run/netns/cni-1")]);
         assert_eq!(cached.addresses.len(), 2);
-        assert_eq!(cached.told["io.kubernetes.cri.pod-annotations"]["a"], "b");
+        assert_eq!(cached.capability_args["io.kubernetes.cri.pod-annotations"]["a"], "b");
     }
 
     #[test]
-    fn the_namespace_that_newer_runtimes_name_comes_first_and_none_twice() {
+    fn netns_of_newer_runtimes_comes_first_without_duplicates() {
         let mut newer = written();
         newer["netns"] = "/var/run/netns/cni-0".into();
         let netns = |value: &Value| parse(&value.to_string()).unwrap().netns;
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_attachment_is_told_and_nothing_panics() {
+    fn invalid_cache_file_is_reported_without_panic() {
         for name in ["containerId", "networkName", "ifName"] {
             let mut value = written();
             value[name] = Value::Null;
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_of_thousands_is_read_whole() {
+    fn cache_with_thousands_of_files_is_read() {
         let directory = std::env::temp_dir().join(format!("sidetrack-large-cache-{}", std::process::id()));
         fs::create_dir(&directory).unwrap();
         for number in 0..4200 {
@@ -248,12 +248,12 @@ mod tests {
     }
 
     #[test]
-    fn only_files_of_a_sane_size_are_read() {
+    fn large_files_links_and_directories_are_skipped() {
         let directory = std::env::temp_dir().join(format!("sidetrack-cache-{}", std::process::id()));
         assert!(read(&directory).is_err());
         fs::create_dir_all(directory.join("a-directory")).unwrap();
         fs::write(directory.join("good"), written().to_string()).unwrap();
-        fs::write(directory.join("large"), " ".repeat(LARGEST as usize + 1)).unwrap();
+        fs::write(directory.join("large"), " ".repeat(MAX_FILE_BYTES as usize + 1)).unwrap();
         std::os::unix::fs::symlink(directory.join("good"), directory.join("link")).unwrap();
         let (cached, unusable) = read(&directory).unwrap();
         assert_eq!((cached.len(), unusable), (1, 3));
@@ -261,13 +261,13 @@ mod tests {
     }
 
     #[test]
-    fn whether_the_plugin_was_in_the_chain_is_read_from_its_configuration() {
+    fn plugin_in_chain_is_read_from_cached_configuration() {
         let ran = |config: &str| {
             let mut value = written();
             value["config"] = config.into();
             parse(&value.to_string()).unwrap().ran_plugin
         };
-        // {"name":"a","plugins":[{"type":"x"}]}, the same with ours, a single plugin, and one that has a folder.
+        // {"name":"a","plugins":[{"type":"x"}]}, the same with our plugin, a single plugin, and a list with a folder.
         assert_eq!(ran("eyJuYW1lIjoiYSIsInBsdWdpbnMiOlt7InR5cGUiOiJ4In1dfQ=="), Some(false));
         let ours = "eyJuYW1lIjoiYSIsInBsdWdpbnMiOlt7InR5cGUiOiJ4In0seyJ0eXBlIjoic2lkZXRyYWNrIn1dfQ==";
         assert_eq!(ran(ours), Some(true));

@@ -1,8 +1,8 @@
 //! Finding the network namespace of a pod.
 //!
-//! The cache says where its file is on the node: as newer versions of libcni write it, and as plugins answer it
-//! (`sandbox` of an interface). Where it says nothing, the addresses that it tells have to do. In any case the namespace
-//! must have one of them: files and numbers of processes are used again.
+//! The cache has the path of the namespace's file on the node: newer versions of libcni write it, and plugins return it
+//! (`sandbox` of an interface). Where it has no path, the cached addresses identify the namespace. In any case the
+//! namespace must have one of these addresses: file names and process IDs are reused.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -28,35 +28,35 @@ pub struct Places {
     pub cache: PathBuf,
     /// The files of network namespaces.
     pub netns: PathBuf,
-    /// The proc file system of the node; need not be there.
+    /// The proc file system of the node; optional.
     pub proc: PathBuf,
 }
 
-/// Where a pod is.
+/// The result of looking for a pod's network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Located {
-    /// Here, and what a look showed.
+    /// Found, with its observed state.
     At(Arc<Netns>, Seen),
-    /// Nowhere any more: why.
+    /// The namespace no longer exists: how that was detected.
     Gone(String),
-    /// It cannot be told: why.
+    /// The search failed: the reason.
     Unknown(String),
 }
 
-/// All namespaces that there are, found out when they are needed.
+/// The network namespaces of the node, collected when they are needed.
 pub struct Namespaces<'p> {
     places: &'p Places,
     processes: Option<Vec<Process>>,
-    /// Those that nobody's file leads to, with their addresses.
+    /// The namespaces that no pod's file leads to, with their addresses.
     unclaimed: Option<BTreeMap<Identity, (Arc<Netns>, Seen)>>,
     claimed: Vec<Identity>,
 }
 
 impl<'p> Namespaces<'p> {
-    /// Those of the node.
+    /// The namespaces of the node.
     ///
     /// # Errors
-    /// The directory of their files cannot be read: every pod would seem to be gone.
+    /// The directory of their files cannot be read. Without it, every pod would seem to be gone.
     pub fn of(places: &'p Places) -> Result<Self, FileError> {
         fs::read_dir(&places.netns).map_err(FileError::system("reading the directory", &places.netns))?;
         Ok(Self {
@@ -67,7 +67,7 @@ impl<'p> Namespaces<'p> {
         })
     }
 
-    /// Where the file of a pod's namespace leads; `None` where the cache knows of none.
+    /// The namespace that a pod's file leads to; `None` where the cache has no such file.
     pub fn by_file(&mut self, sandbox: &Sandbox) -> Option<Located> {
         let gone = || Located::Gone("the file of its network namespace is gone".to_owned());
         let mut located = None;
@@ -75,7 +75,7 @@ impl<'p> Namespaces<'p> {
             match Netns::open(path) {
                 Ok(netns) => {
                     self.claimed.push(netns.identity());
-                    return Some(look(netns, &sandbox.addresses, self.places));
+                    return Some(observe(netns, &sandbox.addresses, self.places));
                 }
                 Err(NetnsError::Open { reason, .. }) if reason.kind() == ErrorKind::NotFound => {
                     located.get_or_insert_with(gone);
@@ -86,10 +86,11 @@ impl<'p> Namespaces<'p> {
         located
     }
 
-    /// The one namespace that has a pod's addresses. To be asked once the files of all others are known.
+    /// The one unclaimed namespace that has a pod's addresses. To be called after [`by_file`](Self::by_file) for all
+    /// pods.
     pub fn by_address(&mut self, sandbox: &Sandbox) -> Located {
         if sandbox.addresses.is_empty() {
-            return Located::Unknown("the cache tells neither its network namespace nor its addresses".to_owned());
+            return Located::Unknown("the cache has neither its network namespace nor its addresses".to_owned());
         }
         let mut found = self
             .unclaimed()
@@ -114,8 +115,8 @@ impl<'p> Namespaces<'p> {
                 if self.claimed.contains(&namespace) || unclaimed.contains_key(&namespace) {
                     continue;
                 }
-                // Neither the host's nor what is no namespace.
-                if let Ok(seen) = late::look(&netns, &self.places.proc_mounts()) {
+                // Skips the host's namespace, and files that are not namespaces.
+                if let Ok(seen) = late::observe(&netns, &self.places.proc_mounts()) {
                     unclaimed.insert(namespace, (Arc::new(netns), seen));
                 }
             }
@@ -129,15 +130,15 @@ impl<'p> Namespaces<'p> {
         self.processes.get_or_insert_with(|| processes(proc))
     }
 
-    /// The user among these as whom a process runs in a namespace.
+    /// The first of these users that a process in a namespace runs as.
     pub fn runs_as(&mut self, netns: &Netns, uids: &Uids) -> Option<Uid> {
         let namespace = netns.identity();
         let mut inside = self.processes().iter().filter(|process| process.identity == namespace);
         inside.find_map(|process| Uid::new(process.uid?).filter(|uid| uids.contains(*uid)))
     }
 
-    /// A proxy that runs in a namespace as somebody whom the rules do not exempt, in words. Where one runs as they
-    /// expect, others are the application's.
+    /// A warning about a proxy in a namespace whose user and group the rules do not exempt. Where one proxy is exempt,
+    /// the others belong to the application.
     pub fn unknown_proxy(&mut self, netns: &Netns, exempt: &Proxy) -> Option<String> {
         let namespace = netns.identity();
         let proxies = self.processes().iter().filter(|process| {
@@ -155,23 +156,26 @@ impl<'p> Namespaces<'p> {
         }
         let (process, uid) = proxies.iter().find_map(|process| Some((process, process.uid?)))?;
         Some(format!(
-            "the proxy {} runs as user {uid}, whom the rules do not exempt: what it sends comes back to it; set \
+            "the proxy {} runs as user {uid}, which the rules do not exempt: its traffic is redirected back to it; set \
              {OURS}proxy-uid",
             process.name
         ))
     }
 }
 
-/// What a look at the namespace of a pod with these addresses shows.
-fn look(netns: Netns, addresses: &[IpAddr], places: &Places) -> Located {
+/// Observes the namespace of a pod with these addresses.
+fn observe(netns: Netns, addresses: &[IpAddr], places: &Places) -> Located {
     let path = || netns.path().display();
-    match late::look(&netns, &places.proc_mounts()) {
+    match late::observe(&netns, &places.proc_mounts()) {
         Ok(_) if addresses.is_empty() => Located::Unknown(format!(
-            "the cache tells none of its addresses, so that {} may be another's by now",
+            "the cache has none of its addresses, so that {} may belong to another pod by now",
             path()
         )),
         Ok(seen) if holds_any(&seen, addresses) => Located::At(Arc::new(netns), seen),
-        Ok(_) => Located::Gone(format!("{} has none of its addresses: it is another's by now", path())),
+        Ok(_) => Located::Gone(format!(
+            "{} has none of its addresses: it belongs to another pod by now",
+            path()
+        )),
         Err(error) => Located::Unknown(error.message()),
     }
 }
@@ -181,12 +185,12 @@ fn holds_any(seen: &Seen, addresses: &[IpAddr]) -> bool {
 }
 
 impl Places {
-    /// Where the proc file system of the node may be mounted.
+    /// The directories where the node's proc file system may be mounted.
     pub fn proc_mounts(&self) -> [&Path; 2] {
         [&self.proc, "/proc".as_ref()]
     }
 
-    /// Where a file of the node is here: one in a directory `netns`, or that of a process.
+    /// The local path of a file of the node: one in a directory `netns`, or a file of a process.
     fn here(&self, path: &Path) -> Option<PathBuf> {
         let parts: Vec<Component> = path.components().collect();
         let text = |part: &Component| part.as_os_str().to_str().map(str::to_owned);
@@ -208,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_of_the_node_are_found_where_it_is_mounted() {
+    fn node_paths_map_to_mounted_directories() {
         let places = Places {
             cache: "/host/cache".into(),
             netns: "/host/netns".into(),
@@ -230,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_is_a_pods_that_has_one_of_its_addresses() {
+    fn namespace_with_one_address_of_a_pod_matches() {
         let address = |text: &str| text.parse::<IpAddr>().unwrap();
         let seen = Seen {
             holder: crate::backend::running::Holder::None,

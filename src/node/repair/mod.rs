@@ -1,14 +1,14 @@
-//! Pods that started before the plugin was there: finding those of this node that lack the rules they should have, and
-//! putting the rules in place.
+//! Repair of pods that started before the plugin was installed: finds the pods of this node that lack their rules, and
+//! installs the rules.
 //!
 //! ```text
-//!  cache of the runtime ─ Sandbox ─ what the plugin says ─┐
+//!  cache of the runtime ─ Sandbox ─ plugin's decision ────┐
 //!                                                          ├─ State (pure) ─ lacking? ─ ADD, late
-//!  network namespaces ─── Located ─ who redirects ────────┘
+//!  network namespaces ─── Located ─ redirected by ────────┘
 //! ```
 //!
-//! [`cache`] reads what the runtime remembers, [`sandbox`] asks the plugin's own code, [`locate`] finds and looks,
-//! [`state`] decides, [`worker`] does it again and again.
+//! [`cache`] reads the runtime's cache, [`sandbox`] calls the plugin's own code, [`locate`] finds and observes the
+//! namespaces, [`state`] decides, [`worker`] repeats it.
 
 mod base64;
 pub mod cache;
@@ -26,7 +26,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use self::locate::{Located, Namespaces, Places};
-use self::sandbox::{Sandbox, Wanted};
+use self::sandbox::{Decision, Sandbox};
 use self::state::State;
 use super::Node;
 use super::chain::Chain;
@@ -38,88 +38,88 @@ use crate::cni::late::{self, Late, Proof, Running};
 use crate::linux::files::FileError;
 use crate::linux::netns::Netns;
 
-/// Why pods cannot be looked at.
+/// Why the pods of the node cannot be found.
 #[derive(Debug, Error)]
 pub enum RepairError {
     /// A directory cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
-    /// There is no chain that could have our plugin.
+    /// There is no chain that the plugin could join.
     #[error("{0}")]
     Waiting(Waiting),
-    /// The chain that is to have our plugin is not there yet.
+    /// The chain does not have the plugin yet.
     #[error("{} is not in place yet", .0.display())]
     NotInPlace(PathBuf),
-    /// Nobody knows which pods would be attached.
-    #[error("with --standalone, whoever attaches a pod decides whether it is redirected: there is nothing to repair")]
+    /// With `--standalone`, attaching the network selects a pod.
+    #[error("with --standalone, attaching the network to a pod is what redirects it: there is nothing to repair")]
     Standalone,
 }
 
-/// A pod, and how it is.
+/// A pod and its state.
 #[derive(Clone, Debug)]
 pub struct Found {
     /// The pod.
     pub sandbox: Sandbox,
-    /// How it is.
+    /// The state of the pod.
     pub state: State,
-    /// What is wrong with it besides: our rules would not let its proxy work.
+    /// A problem that the rules do not fix: they would break the pod's proxy.
     pub warning: Option<String>,
 }
 
-/// What a look at a node shows.
+/// The pods that a scan found.
 #[derive(Clone, Debug)]
-pub struct Look {
+pub struct Scan {
     /// The pods that are attached to the network of our plugin.
     pub found: Vec<Found>,
-    /// How many files of the cache are no attachments of pods.
+    /// The number of cache files that are not attachments of pods.
     pub unusable: usize,
 }
 
-impl Look {
-    /// Logs it where something was passed over.
+impl Scan {
+    /// Logs a warning if files were skipped.
     pub fn warn_of_unusable(&self, places: &Places) {
         if self.unusable > 0 {
             let directory = places.cache.display();
-            tracing::warn!(%directory, files = self.unusable, "passed over: no attachments of pods");
+            tracing::warn!(%directory, files = self.unusable, "skipped cache files that are not attachments of pods");
         }
     }
 }
 
-/// Looks at all pods of a node that are attached to the network of our plugin. Changes nothing.
+/// Scans the pods of a node that are attached to the network of our plugin, with their namespaces. Changes nothing.
 ///
 /// # Errors
-/// They cannot be found.
-pub fn look(node: &Node, places: &Places) -> Result<Look, RepairError> {
+/// The pods cannot be found.
+pub fn scan(node: &Node, places: &Places) -> Result<Scan, RepairError> {
     let network = network(node)?;
     let (cached, unusable) = cache::read(&places.cache)?;
     let mut namespaces = Namespaces::of(places)?;
     let sandboxes = sandbox::sandboxes(cached, &network, &node.wanted.entry);
-    // Those whose file is known first: what is left then are the namespaces of the others.
-    let looked_at: Vec<(Sandbox, Result<_, State>)> = sandboxes
+    // First the pods whose file is known: the remaining namespaces belong to the other pods.
+    let sandboxes: Vec<(Sandbox, Result<_, State>)> = sandboxes
         .into_iter()
         .map(|sandbox| {
-            let wanted = State::unless_through(sandbox.wanted());
-            let wanted = wanted.map(|wanted| (wanted, namespaces.by_file(&sandbox)));
-            (sandbox, wanted)
+            let decision = State::unless_not_redirected(sandbox.decision());
+            let decision = decision.map(|decision| (decision, namespaces.by_file(&sandbox)));
+            (sandbox, decision)
         })
         .collect();
-    let found = looked_at.into_iter().map(|(sandbox, wanted)| {
+    let found = sandboxes.into_iter().map(|(sandbox, decision)| {
         let mut warning = None;
-        let state = match wanted {
+        let state = match decision {
             Err(state) => state,
-            Ok((wanted, located)) => {
+            Ok((decision, located)) => {
                 let located = located.unwrap_or_else(|| namespaces.by_address(&sandbox));
                 let netns = match &located {
                     Located::At(netns, seen) => Some((Arc::clone(netns), seen.holder)),
                     Located::Gone(_) | Located::Unknown(_) => None,
                 };
-                // Rules of others are for their proxies.
-                if let (Wanted::Redirected { proxy, .. }, Some((netns, Holder::None | Holder::Sidetrack(_)))) =
-                    (&wanted, &netns)
+                // Foreign rules exempt the proxy that they were written for.
+                if let (Decision::Redirected { proxy, .. }, Some((netns, Holder::None | Holder::Sidetrack(_)))) =
+                    (&decision, &netns)
                 {
                     warning = namespaces.unknown_proxy(netns, proxy);
                 }
-                State::of(wanted, located, |uids| namespaces.runs_as(&netns?.0, uids))
+                State::of(decision, located, |uids| namespaces.runs_as(&netns?.0, uids))
             }
         };
         Found {
@@ -129,44 +129,45 @@ pub fn look(node: &Node, places: &Places) -> Result<Look, RepairError> {
         }
     });
     let mut found: Vec<Found> = found.collect();
-    tell_apart(&mut found);
-    Ok(Look { found, unusable })
+    mark_ambiguous(&mut found);
+    Ok(Scan { found, unusable })
 }
 
-/// Looks at all pods of a node as [`look`] does where their network namespaces are there, else by the cache alone, which
-/// takes no more than to read it. Changes nothing.
+/// Scans the pods of a node as [`scan`] does where the directory of network namespaces exists, else by the cache alone,
+/// which needs only the right to read it. Changes nothing.
 ///
 /// # Errors
-/// They cannot be found.
-pub fn observe(node: &Node, places: &Places) -> Result<Look, RepairError> {
+/// The pods cannot be found.
+pub fn scan_available(node: &Node, places: &Places) -> Result<Scan, RepairError> {
     if places.netns.is_dir() {
-        look(node, places)
+        scan(node, places)
     } else {
-        look_at_cache(node, places)
+        scan_cache(node, places)
     }
 }
 
-/// Looks at all pods of a node by the cache alone: whether they are redirected by now, it does not know.
+/// Scans the pods of a node by the cache alone, which does not show whether they were repaired since.
 ///
 /// # Errors
-/// They cannot be found.
-pub fn look_at_cache(node: &Node, places: &Places) -> Result<Look, RepairError> {
+/// The pods cannot be found.
+pub fn scan_cache(node: &Node, places: &Places) -> Result<Scan, RepairError> {
     let network = network(node)?;
     let (cached, unusable) = cache::read(&places.cache)?;
     let sandboxes = sandbox::sandboxes(cached, &network, &node.wanted.entry).into_iter();
     let found = sandboxes.map(|sandbox| Found {
-        state: State::of_cache(sandbox.wanted(), sandbox.ran_plugin),
+        state: State::of_cache(sandbox.decision(), sandbox.ran_plugin),
         sandbox,
         warning: None,
     });
-    Ok(Look {
+    Ok(Scan {
         found: found.collect(),
         unusable,
     })
 }
 
-/// Two pods in one network namespace: one of them has left its file in the cache, and nobody knows which.
-fn tell_apart(found: &mut [Found]) {
+/// Marks pods that share a network namespace as undecided: the cache file of one of them is stale, and it is unknown
+/// which.
+fn mark_ambiguous(found: &mut [Found]) {
     let place = |found: &Found| match &found.state {
         State::Lacking { netns, .. } => Some(netns.identity()),
         _ => None,
@@ -190,35 +191,35 @@ fn network(node: &Node) -> Result<String, RepairError> {
         .target
         .map_err(RepairError::Waiting)?;
     let chain = snapshot.text(&target).and_then(|text| Chain::list(text).ok());
-    // Where a network has no name, runtimes that take it at all call it as the file.
+    // Runtimes that accept a network without a name use the file name.
     chain
         .map(|chain| chain.name().unwrap_or(&target).to_owned())
         .ok_or_else(|| RepairError::NotInPlace(node.directories.conf.join(target)))
 }
 
-/// What a repair came to.
+/// The outcome of a repair.
 #[derive(Debug)]
 pub enum Outcome {
-    /// The rules are in place.
+    /// The rules were installed.
     Repaired(Late),
-    /// The API server did this.
+    /// The API server accepted this request.
     Asked(&'static str),
-    /// The API server did a part of it; the rest is to be done later.
+    /// The API server accepted a part of the request; the rest follows later.
     Deferred(&'static str),
-    /// It is as it should be, or the pod has gone: why nothing was done.
+    /// The pod needs no repair, or no longer exists: the reason.
     NotNeeded(&'static str),
 }
 
-/// A repair that failed. Nothing was changed, unless probes then showed that it is of no use.
+/// A failed repair. The pod is unchanged, unless probes failed after the rules were installed.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    /// What kind of failure it is, for metrics.
+    /// The kind of failure, for metrics.
     pub reason: &'static str,
-    /// What happened.
+    /// The error message.
     pub message: String,
 }
 
-/// Each kind of failure.
+/// The kinds of failures.
 pub const FAILURES: [&str; 7] = [
     "netns",
     "configuration",
@@ -229,10 +230,10 @@ pub const FAILURES: [&str; 7] = [
     "disruption-budget",
 ];
 
-/// Puts the rules of a pod in place that lacks them.
+/// Installs the rules of a pod that lacks them.
 ///
 /// # Errors
-/// What went wrong.
+/// See [`Failure`].
 pub fn repair(sandbox: &Sandbox, netns: &Netns, places: &Places) -> Result<Outcome, Failure> {
     let running = Running {
         pod: &sandbox.pod,
@@ -246,14 +247,14 @@ pub fn repair(sandbox: &Sandbox, netns: &Netns, places: &Places) -> Result<Outco
         .and_then(|netconf| late::add(&netconf, &running, &[&places.proc]));
     match late {
         Ok(None) => Ok(Outcome::NotNeeded(
-            "another tool redirects its traffic by now, or it has gone",
+            "another program redirects its traffic by now, or the pod no longer exists",
         )),
         Ok(Some(Late {
             proof: Proof::Refuted(message),
             ..
         })) => Err(Failure {
             reason: "unproved",
-            message: format!("the rules are in place, but do not do what they should: {message}"),
+            message: format!("the rules are in place, but probes failed: {message}"),
         }),
         Ok(Some(late)) => Ok(Outcome::Repaired(late)),
         Err(error) => Err(Failure {

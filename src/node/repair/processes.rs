@@ -1,7 +1,6 @@
-//! The processes of the node: in which network namespaces they are, and as whom they run (proc_pid_status(5),
-//! user_namespaces(7)).
+//! The processes of the node, with their network namespaces, users and groups (proc_pid_status(5), user_namespaces(7)).
 //!
-//! Processes that may not be looked at are passed over: without CAP_SYS_PTRACE those are all that run as another user.
+//! Unreadable processes are skipped: without CAP_SYS_PTRACE, those are all processes of other users.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,29 +10,29 @@ use crate::linux::netns::{Identity, identity};
 /// A process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
-    /// The file of its network namespace.
+    /// The file of the network namespace.
     pub netns: PathBuf,
-    /// Which namespace that is.
+    /// The identity of that namespace.
     pub identity: Identity,
-    /// The name of its program, of which the kernel keeps [`COMM`] bytes.
+    /// The name of the program, of which the kernel keeps [`COMM_LENGTH`] bytes.
     pub name: String,
-    /// As whom it runs, as its own user namespace calls that user.
+    /// The effective user, as an ID in the process's user namespace.
     pub uid: Option<u32>,
-    /// The group that it runs as, as its own user namespace calls that.
+    /// The effective group, as an ID in the process's user namespace.
     pub gid: Option<u32>,
 }
 
 /// `TASK_COMM_LEN` without the zero at the end (include/linux/sched.h).
-const COMM: usize = 15;
+const COMM_LENGTH: usize = 15;
 
 impl Process {
-    /// Whether it is an instance of this program.
+    /// Whether the process runs this program.
     pub fn is_called(&self, program: &str) -> bool {
-        self.name == program.get(..COMM).unwrap_or(program)
+        self.name == program.get(..COMM_LENGTH).unwrap_or(program)
     }
 }
 
-/// The processes that a proc file system shows. Nothing is there that is not mounted.
+/// The processes in a proc file system; none where it is not mounted.
 pub fn processes(proc: &Path) -> Vec<Process> {
     let entries = fs::read_dir(proc).into_iter().flatten().flatten();
     let numbered = entries.filter(|entry| entry.file_name().to_string_lossy().parse::<u32>().is_ok());
@@ -58,10 +57,10 @@ fn field<'s>(status: &'s str, key: &str) -> Option<&'s str> {
     status.lines().find_map(|line| line.strip_prefix(key))
 }
 
-/// The effective user or group, in the words of the process's user namespace.
+/// The effective user or group, as an ID in the process's user namespace.
 fn id(ids: &str, map: &str) -> Option<u32> {
     let seen: u32 = ids.split_ascii_whitespace().nth(1)?.parse().ok()?;
-    // Each line: the first one inside, the same as we call it, and how many there are.
+    // Each line: the first ID inside, the first ID in our user namespace, and the number of IDs.
     map.lines().find_map(|line| {
         let mut numbers = line.split_ascii_whitespace().map(str::parse::<u32>);
         let (inside, outside, length) = (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
@@ -75,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn users_have_the_numbers_of_their_own_user_namespace() {
+    fn ids_are_mapped_to_the_user_namespace_of_the_process() {
         let uid = |status: &str, map: &str| id(field(status, "Uid:")?, map);
         let status = "Name:\tenvoy\nUid:\t66873\t66873\t66873\t66873\n";
         assert_eq!(uid(status, "         0          0 4294967295\n"), Some(66873));

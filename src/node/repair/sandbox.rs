@@ -1,4 +1,4 @@
-//! The pods of the network that our plugin is chained to, and what that plugin would say to each: pure decisions.
+//! The pods of the network that our plugin is chained to, and the plugin's decision on each: pure.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -19,44 +19,44 @@ use crate::mesh::verdict::Verdict;
 use crate::options::Proxy;
 use crate::types::Uids;
 
-/// A pod, as far as the cache tells.
+/// A pod, as the cache describes it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sandbox {
-    /// The ID of its sandbox.
+    /// The ID of the pod's sandbox.
     pub container: String,
-    /// Its interface in the network of our plugin.
+    /// The pod's interface in the network of our plugin.
     pub ifname: String,
-    /// Its names.
+    /// Namespace and name of the pod.
     pub pod: PodName,
-    /// Its UID: pods of the same name have different ones.
+    /// The UID of the pod: pods of the same name have different ones.
     pub uid: Option<String>,
-    /// The files of its network namespace, on the node.
+    /// The files of the network namespace, as paths on the node.
     pub netns: Vec<PathBuf>,
-    /// Its addresses, of all networks.
+    /// The addresses in all networks.
     pub addresses: Vec<IpAddr>,
-    /// Whether our plugin was in the chain that it was attached by; `None` where the cache does not say.
+    /// Whether our plugin was in the chain that attached the pod; `None` where the cache does not show it.
     pub ran_plugin: Option<bool>,
-    /// What Nomad wants, in place of annotations.
+    /// Nomad's settings, in place of annotations.
     consul_config: Option<String>,
-    /// What our plugin would have got, had it been there.
+    /// The NetConf that our plugin would have received in the chain.
     netconf: Value,
 }
 
-/// What our plugin would do with a pod.
+/// The plugin's decision on a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wanted {
-    /// Let it through: why.
-    Through(String),
-    /// Redirect its traffic.
+pub enum Decision {
+    /// Not redirect the traffic: the reason.
+    NotRedirected(String),
+    /// Redirect the traffic.
     Redirected {
-        /// Why.
+        /// The reason.
         reason: String,
-        /// Whom its rules take for the proxy.
+        /// The users and groups that the rules exempt as the proxy's.
         proxy: Box<Proxy>,
     },
-    /// It needs annotations to tell, and there are none. The users that the proxy would run as.
+    /// The decision needs annotations, and the cache has none. The users that the proxy may run as.
     Unknown(Uids),
-    /// Refuse to start it: why.
+    /// Refuse to start the pod: the reason.
     Refused(String),
 }
 
@@ -75,31 +75,33 @@ pub fn sandboxes(cached: Vec<Cached>, network: &str, entry: &Value) -> Vec<Sandb
         .collect()
 }
 
-/// A pod with all its attachments; `None` where none of them is to the network.
+/// A pod with all its attachments; `None` where no attachment is to the network.
 fn sandbox(attachments: Vec<Cached>, network: &str, entry: &Value) -> Option<Sandbox> {
-    let ours = attachments.iter().find(|one| one.network == network)?.clone();
-    let mut told = ours.told;
-    // Whoever attaches pods to more networks need not hand everything on.
-    let annotations = attachments.iter().find_map(|one| one.told.get(POD_ANNOTATIONS));
+    let attachment = attachments.iter().find(|one| one.network == network)?.clone();
+    let mut capability_args = attachment.capability_args;
+    // A meta-plugin that attaches pods to more networks need not pass everything on.
+    let annotations = attachments
+        .iter()
+        .find_map(|one| one.capability_args.get(POD_ANNOTATIONS));
     if let Some(annotations) = annotations {
-        told.insert(POD_ANNOTATIONS.to_owned(), annotations.clone());
+        capability_args.insert(POD_ANNOTATIONS.to_owned(), annotations.clone());
     }
     let consul_config = attachments.iter().find_map(|one| one.consul_config.clone());
     let mut netconf = entry.clone();
     netconf["cniVersion"] = Version::NEWEST.as_str().into();
     netconf["name"] = network.into();
-    netconf["runtimeConfig"] = Value::Object(told);
-    netconf["prevResult"] = if ours.result.is_object() {
-        ours.result
+    netconf["runtimeConfig"] = Value::Object(capability_args);
+    netconf["prevResult"] = if attachment.result.is_object() {
+        attachment.result
     } else {
         json!({})
     };
     Some(Sandbox {
-        container: ours.container,
-        ifname: ours.ifname,
-        pod: ours.pod,
-        uid: ours.uid,
-        ran_plugin: ours.ran_plugin,
+        container: attachment.container,
+        ifname: attachment.ifname,
+        pod: attachment.pod,
+        uid: attachment.uid,
+        ran_plugin: attachment.ran_plugin,
         netns: attachments.iter().flat_map(|one| one.netns.clone()).collect(),
         addresses: attachments.iter().flat_map(|one| one.addresses.clone()).collect(),
         consul_config,
@@ -108,17 +110,17 @@ fn sandbox(attachments: Vec<Cached>, network: &str, entry: &Value) -> Option<San
 }
 
 impl Sandbox {
-    /// What our plugin would have been told.
+    /// The NetConf that our plugin would have received.
     ///
     /// # Errors
-    /// It would have refused that.
+    /// The plugin would have refused the NetConf.
     pub fn netconf(&self) -> Result<NetConf, Error> {
         let mut netconf = NetConf::parse(self.netconf.to_string().as_bytes())?;
         netconf.learn(&self.attachment());
         Ok(netconf)
     }
 
-    /// The attachment that our plugin would have seen.
+    /// The attachment that our plugin would have received.
     fn attachment(&self) -> Attachment {
         Attachment {
             container_id: self.container.clone(),
@@ -129,23 +131,23 @@ impl Sandbox {
         }
     }
 
-    /// What our plugin would do.
-    pub fn wanted(&self) -> Wanted {
+    /// The plugin's decision on the pod.
+    pub fn decision(&self) -> Decision {
         let netconf = match self.netconf() {
             Ok(netconf) => netconf,
-            Err(error) => return Wanted::Refused(error.message()),
+            Err(error) => return Decision::Refused(error.message()),
         };
         match verdict(&netconf, &self.pod) {
-            Ok(Verdict::Left(left)) => Wanted::Through(left.reason),
-            Ok(Verdict::Redirected(redirected)) => Wanted::Redirected {
+            Ok(Verdict::Left(left)) => Decision::NotRedirected(left.reason),
+            Ok(Verdict::Redirected(redirected)) => Decision::Redirected {
                 reason: redirected.reason,
                 proxy: Box::new(redirected.settings.config.proxy),
             },
             Err(Error::NoAnnotations { .. }) => match mesh::proxy_users(&netconf.redirect) {
-                Ok(users) => Wanted::Unknown(users),
-                Err(problems) => Wanted::Refused(Error::Options(problems).message()),
+                Ok(users) => Decision::Unknown(users),
+                Err(problems) => Decision::Refused(Error::Options(problems).message()),
             },
-            Err(error) => Wanted::Refused(error.message()),
+            Err(error) => Decision::Refused(error.message()),
         }
     }
 }
@@ -157,15 +159,15 @@ mod tests {
     use crate::types::{Id as _, Uid};
 
     fn cached(network: &str, ifname: &str, annotations: Option<Value>) -> Cached {
-        let mut told = json!({ "dns": { "Servers": ["10.96.0.10"] } });
+        let mut capability_args = json!({ "dns": { "Servers": ["10.96.0.10"] } });
         if let Some(annotations) = annotations {
-            told[POD_ANNOTATIONS] = annotations;
+            capability_args[POD_ANNOTATIONS] = annotations;
         }
         let written = json!({
             "containerId": "0f1e", "networkName": network, "ifName": ifname,
             "netns": "/var/run/netns/cni-1",
             "cniArgs": [["K8S_POD_NAMESPACE", "shop"], ["K8S_POD_NAME", "web-0"]],
-            "capabilityArgs": told,
+            "capabilityArgs": capability_args,
             "result": { "ips": [{ "address": "10.88.0.2/16" }] },
         });
         cache::parse(&written.to_string()).unwrap()
@@ -175,37 +177,40 @@ mod tests {
         Some(json!({ "sidecar.istio.io/status": "{}" }))
     }
 
-    fn wanted(attachments: Vec<Cached>, entry: Value) -> Wanted {
+    fn decision(attachments: Vec<Cached>, entry: Value) -> Decision {
         let sandboxes = sandboxes(attachments, "pods", &entry);
         assert_eq!(sandboxes.len(), 1);
-        sandboxes[0].wanted()
+        sandboxes[0].decision()
     }
 
     #[test]
-    fn the_plugins_own_code_decides() {
+    fn decision_is_made_by_plugin_code() {
         let entry = json!({ "type": "sidetrack" });
         let pod = |annotations| vec![cached("pods", "eth0", annotations)];
         assert!(matches!(
-            wanted(pod(injected()), entry.clone()),
-            Wanted::Redirected { .. }
+            decision(pod(injected()), entry.clone()),
+            Decision::Redirected { .. }
         ));
         assert!(matches!(
-            wanted(pod(Some(json!({}))), entry.clone()),
-            Wanted::Through(_)
+            decision(pod(Some(json!({}))), entry.clone()),
+            Decision::NotRedirected(_)
         ));
         let excluded = json!({ "type": "sidetrack", "excludeNamespaces": ["shop"] });
-        assert!(matches!(wanted(pod(injected()), excluded), Wanted::Through(_)));
+        assert!(matches!(
+            decision(pod(injected()), excluded),
+            Decision::NotRedirected(_)
+        ));
         let pass = json!({ "type": "sidetrack", "onMissingAnnotations": "pass" });
-        assert!(matches!(wanted(pod(None), pass), Wanted::Through(_)));
+        assert!(matches!(decision(pod(None), pass), Decision::NotRedirected(_)));
         let always = json!({ "type": "sidetrack", "select": "always" });
-        assert!(matches!(wanted(pod(None), always), Wanted::Redirected { .. }));
+        assert!(matches!(decision(pod(None), always), Decision::Redirected { .. }));
         let mistake = Some(json!({ "traffic.sidetrack.dev/redirect": "maybe" }));
-        assert!(matches!(wanted(pod(mistake), entry), Wanted::Refused(_)));
+        assert!(matches!(decision(pod(mistake), entry), Decision::Refused(_)));
     }
 
-    /// Nomad hands over what it wants in `CNI_ARGS`, which libcni keeps.
+    /// Nomad passes its settings in `CNI_ARGS`, which libcni caches.
     #[test]
-    fn an_allocation_of_nomad_is_known_by_what_it_was_attached_with() {
+    fn nomad_allocation_is_recognized_by_cni_args() {
         let written = |arguments: Value| {
             let cached = json!({
                 "containerId": "0f1e", "networkName": "pods", "ifName": "eth0", "cniArgs": arguments,
@@ -220,8 +225,8 @@ mod tests {
             ["NOMAD_JOB_ID", "web"],
             ["CONSUL_IPTABLES_CONFIG", config]
         ]);
-        match wanted(written(nomad), entry.clone()) {
-            Wanted::Redirected { proxy, .. } => {
+        match decision(written(nomad), entry.clone()) {
+            Decision::Redirected { proxy, .. } => {
                 assert_eq!(
                     (proxy.uids.to_string(), proxy.inbound_port.get()),
                     ("101".to_owned(), 9999)
@@ -230,33 +235,33 @@ mod tests {
             other => panic!("{other:?}"),
         }
         let without = json!([["IgnoreUnknown", "true"], ["NOMAD_JOB_ID", "web"]]);
-        assert!(matches!(wanted(written(without), entry), Wanted::Through(_)));
+        assert!(matches!(decision(written(without), entry), Decision::NotRedirected(_)));
     }
 
     #[test]
-    fn without_annotations_it_is_not_known_and_whom_to_look_for_is() {
+    fn missing_annotations_yield_unknown_with_proxy_users() {
         let entry = json!({ "type": "sidetrack", "redirect": { "proxyUid": 101 } });
-        match wanted(vec![cached("pods", "eth0", None)], entry) {
-            Wanted::Unknown(uids) => assert!(uids.contains(Uid::new(101).unwrap())),
+        match decision(vec![cached("pods", "eth0", None)], entry) {
+            Decision::Unknown(uids) => assert!(uids.contains(Uid::new(101).unwrap())),
             other => panic!("{other:?}"),
         }
-        // It may be of any mesh, unless one is given.
-        for (redirect, linkerd_s) in [(json!({}), true), (json!({ "mesh": "kuma" }), false)] {
+        // The pod may belong to any mesh, unless the configuration names one.
+        for (redirect, has_linkerd) in [(json!({}), true), (json!({ "mesh": "kuma" }), false)] {
             let entry = json!({ "type": "sidetrack", "redirect": redirect });
-            match wanted(vec![cached("pods", "eth0", None)], entry) {
-                Wanted::Unknown(uids) => assert_eq!(uids.contains(Uid::new(2102).unwrap()), linkerd_s),
+            match decision(vec![cached("pods", "eth0", None)], entry) {
+                Decision::Unknown(uids) => assert_eq!(uids.contains(Uid::new(2102).unwrap()), has_linkerd),
                 other => panic!("{other:?}"),
             }
         }
     }
 
     #[test]
-    fn a_pod_of_several_networks_is_one_pod() {
+    fn pod_in_several_networks_is_one_sandbox() {
         let both = vec![cached("pods", "eth0", None), cached("storage", "net1", injected())];
         let found = sandboxes(both.clone(), "pods", &json!({ "type": "sidetrack" }));
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].ifname, "eth0");
-        assert!(matches!(found[0].wanted(), Wanted::Redirected { .. }));
+        assert!(matches!(found[0].decision(), Decision::Redirected { .. }));
         assert_eq!(
             found[0].netconf().unwrap().resolvers,
             ["10.96.0.10".parse::<IpAddr>().unwrap()]

@@ -1,38 +1,38 @@
-//! What a look at a pod means: pure decisions.
+//! The state of a pod, derived from what is observed: pure decisions.
 
 use std::sync::Arc;
 
 use super::locate::Located;
-use super::sandbox::Wanted;
+use super::sandbox::Decision;
 use super::{Failure, Outcome};
 use crate::backend::running::Holder;
 use crate::cni::late::Seen;
 use crate::linux::netns::Netns;
 use crate::types::{Choice, Uid, Uids};
 
-/// What is done about pods that lack their rules.
+/// What the installer does about pods that lack their rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Nobody looks for them.
+    /// The installer does not look for them.
     Off,
-    /// They are logged and counted, as far as it can be told without more rights.
+    /// They are logged and counted, as far as the installer's privileges allow it.
     Report,
-    /// The rules are put in place.
+    /// The rules are installed in the running pod.
     InPlace,
-    /// They are labelled. Takes a build with the feature `kubernetes`.
+    /// They are labelled. Needs a build with the feature `kubernetes`.
     Label,
-    /// They are labelled, and evicted where a controller creates them again. Takes such a build, too.
+    /// They are labelled, and evicted where a controller recreates them. Needs such a build, too.
     Delete,
 }
 
 impl Mode {
-    /// Its name.
+    /// The name of the mode, as the option and the metrics have it.
     pub fn name(self) -> &'static str {
         let named = Self::ALL.iter().find(|(mode, _)| *mode == self);
         named.map_or("", |(_, name)| name)
     }
 
-    /// Whether this build has it.
+    /// Whether this build supports the mode.
     pub fn is_built_in(self) -> bool {
         cfg!(feature = "kubernetes") || !matches!(self, Self::Label | Self::Delete)
     }
@@ -48,32 +48,33 @@ impl Choice for Mode {
     ];
 }
 
-/// How a pod is.
+/// The state of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Its traffic is redirected, whatever the rules say: by whom.
+    /// The traffic is redirected, by sidetrack or by another program: by which one.
     Redirected(String),
-    /// The plugin would let it through: why.
-    LetThrough(String),
-    /// The plugin would redirect its traffic, and nobody does.
+    /// The plugin would not redirect the traffic: the reason.
+    NotRedirected(String),
+    /// The plugin would redirect the traffic, and no program does.
     Lacking {
-        /// Why the plugin would.
+        /// Why the plugin would redirect it.
         reason: String,
-        /// Its network namespace.
+        /// The network namespace of the pod.
         netns: Arc<Netns>,
     },
-    /// The plugin would redirect its traffic, and was not in its chain; it was not looked into: why it would.
+    /// The plugin would redirect the traffic and was not in the chain; the namespace was not observed: why it would.
     Missed(String),
-    /// Its annotations are not known; a process of the proxy's user runs in it, and nobody redirects its traffic.
+    /// The annotations are unknown, a process of the proxy's user runs in the pod, and no program redirects the
+    /// traffic.
     Suspected(String),
-    /// It cannot be told: why.
+    /// The state cannot be determined: the reason.
     Undecided(String),
-    /// It has gone since the cache was read, or it left its file there: how that is known.
+    /// The pod no longer exists, or left a stale file in the cache: how that was detected.
     Gone(String),
 }
 
 impl State {
-    /// The name of each, in metrics.
+    /// The names of the variants in metrics.
     pub const NAMES: [&'static str; 7] = [
         "redirected",
         "let-through",
@@ -84,12 +85,12 @@ impl State {
         "gone",
     ];
 
-    /// Its name.
+    /// The name of the state in metrics and JSON.
     pub fn name(&self) -> &'static str {
-        let [redirected, let_through, lacking, missed, suspected, undecided, gone] = Self::NAMES;
+        let [redirected, not_redirected, lacking, missed, suspected, undecided, gone] = Self::NAMES;
         match self {
             Self::Redirected(_) => redirected,
-            Self::LetThrough(_) => let_through,
+            Self::NotRedirected(_) => not_redirected,
             Self::Lacking { .. } => lacking,
             Self::Missed(_) => missed,
             Self::Suspected(_) => suspected,
@@ -98,11 +99,11 @@ impl State {
         }
     }
 
-    /// The reason, in words.
+    /// The reason as text.
     pub fn reason(&self) -> &str {
         match self {
             Self::Redirected(reason)
-            | Self::LetThrough(reason)
+            | Self::NotRedirected(reason)
             | Self::Lacking { reason, .. }
             | Self::Missed(reason)
             | Self::Suspected(reason)
@@ -111,7 +112,7 @@ impl State {
         }
     }
 
-    /// How a pod is, after this came of its repair.
+    /// The state of a pod after a repair with this outcome.
     pub fn after(self, outcome: &Result<Outcome, Failure>) -> Self {
         match (self, outcome) {
             (Self::Lacking { reason, .. }, Ok(Outcome::Repaired(_))) => {
@@ -130,54 +131,54 @@ impl State {
     pub fn is_wrong(&self) -> bool {
         match self {
             Self::Lacking { .. } | Self::Missed(_) | Self::Suspected(_) | Self::Undecided(_) => true,
-            Self::Redirected(_) | Self::LetThrough(_) | Self::Gone(_) => false,
+            Self::Redirected(_) | Self::NotRedirected(_) | Self::Gone(_) => false,
         }
     }
 
-    /// Whether more has to be known of a pod than what is wanted of it.
+    /// The decision, if the state of the pod depends on more than the decision.
     ///
     /// # Errors
-    /// No: its state.
-    pub fn unless_through(wanted: Wanted) -> Result<Wanted, Self> {
-        match wanted {
-            Wanted::Through(reason) => Err(Self::LetThrough(reason)),
-            wanted => Ok(wanted),
+    /// The state, where the plugin would not redirect the pod.
+    pub fn unless_not_redirected(decision: Decision) -> Result<Decision, Self> {
+        match decision {
+            Decision::NotRedirected(reason) => Err(Self::NotRedirected(reason)),
+            decision => Ok(decision),
         }
     }
 
-    /// What the cache alone means: what is wanted, and whether our plugin was in the chain.
-    pub fn of_cache(wanted: Wanted, ran_plugin: Option<bool>) -> Self {
-        match (wanted, ran_plugin) {
-            (Wanted::Through(reason), _) => Self::LetThrough(reason),
-            (Wanted::Redirected { .. }, Some(true)) => Self::Redirected("sidetrack, when it was attached".to_owned()),
-            (_, Some(true)) => Self::LetThrough("the plugin was in its chain, and decided".to_owned()),
-            (Wanted::Redirected { reason, .. }, Some(false)) => {
+    /// The state that the cache alone shows: the plugin's decision, and whether the plugin was in the chain.
+    pub fn of_cache(decision: Decision, ran_plugin: Option<bool>) -> Self {
+        match (decision, ran_plugin) {
+            (Decision::NotRedirected(reason), _) => Self::NotRedirected(reason),
+            (Decision::Redirected { .. }, Some(true)) => Self::Redirected("sidetrack, when it was attached".to_owned()),
+            (_, Some(true)) => Self::NotRedirected("the plugin was in its chain and decided".to_owned()),
+            (Decision::Redirected { reason, .. }, Some(false)) => {
                 Self::Missed(format!("{reason}, and the plugin was not in its chain"))
             }
-            (Wanted::Redirected { .. }, None) => {
+            (Decision::Redirected { .. }, None) => {
                 Self::Undecided("the runtime's cache does not say which plugins it was attached by".to_owned())
             }
-            (Wanted::Refused(reason), _) => Self::Undecided(reason),
-            (Wanted::Unknown(_), _) => Self::Undecided(
+            (Decision::Refused(reason), _) => Self::Undecided(reason),
+            (Decision::Unknown(_), _) => Self::Undecided(
                 "the runtime's cache has no annotations of it, and the plugin was not in its chain".to_owned(),
             ),
         }
     }
 
-    /// What a look at a pod means. `runs_as` says as which of these users a process runs in it.
-    pub fn of(wanted: Wanted, located: Located, runs_as: impl FnOnce(&Uids) -> Option<Uid>) -> Self {
+    /// The state of an observed pod. `runs_as` returns which of these users a process in the pod runs as.
+    pub fn of(decision: Decision, located: Located, runs_as: impl FnOnce(&Uids) -> Option<Uid>) -> Self {
         let (netns, holder) = match located {
             Located::At(netns, Seen { holder, .. }) => (netns, holder),
             Located::Gone(reason) => return Self::Gone(reason),
             Located::Unknown(reason) => return Self::Undecided(reason),
         };
-        match (wanted, holder) {
-            (Wanted::Through(reason), _) => Self::LetThrough(reason),
+        match (decision, holder) {
+            (Decision::NotRedirected(reason), _) => Self::NotRedirected(reason),
             (_, Holder::Sidetrack(backend)) => Self::Redirected(format!("sidetrack, with {backend}")),
             (_, Holder::Other(tool)) => Self::Redirected(tool.to_owned()),
-            (Wanted::Redirected { reason, .. }, Holder::None) => Self::Lacking { reason, netns },
-            (Wanted::Refused(reason), Holder::None) => Self::Undecided(reason),
-            (Wanted::Unknown(uids), Holder::None) => match runs_as(&uids) {
+            (Decision::Redirected { reason, .. }, Holder::None) => Self::Lacking { reason, netns },
+            (Decision::Refused(reason), Holder::None) => Self::Undecided(reason),
+            (Decision::Unknown(uids), Holder::None) => match runs_as(&uids) {
                 Some(uid) => Self::Suspected(format!(
                     "the runtime's cache has no annotations of it, and a process runs in it as the proxy's user {uid}"
                 )),
@@ -206,13 +207,13 @@ mod tests {
         [Uid::new(1337).unwrap()].into_iter().collect()
     }
 
-    fn name(wanted: Wanted, located: Located, proxy: bool) -> &'static str {
-        State::of(wanted, located, |_| proxy.then(|| Uid::new(1337).unwrap())).name()
+    fn name(decision: Decision, located: Located, proxy: bool) -> &'static str {
+        State::of(decision, located, |_| proxy.then(|| Uid::new(1337).unwrap())).name()
     }
 
     #[test]
-    fn a_pod_lacks_its_rules_where_it_should_be_redirected_and_nobody_does() {
-        let redirected = || Wanted::Redirected {
+    fn pod_without_redirection_is_lacking() {
+        let redirected = || Decision::Redirected {
             reason: "select is always".to_owned(),
             proxy: Box::new(Settings::default().config.proxy),
         };
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repair_shows_in_the_state_of_its_pod() {
+    fn repair_outcome_changes_state() {
         let lacking = || State::Lacking {
             reason: "select is always".to_owned(),
             netns: Arc::new(Netns::open("/proc/self/ns/net".into()).unwrap()),
@@ -241,14 +242,14 @@ mod tests {
             reason: "plan",
             message: "no IPv6".to_owned(),
         };
-        for (outcome, name, said) in [
+        for (outcome, name, expected) in [
             (Ok(Outcome::Repaired(repaired)), "redirected", "select is always"),
             (Ok(Outcome::NotNeeded("it has gone")), "gone", "it has gone"),
             (Err(failure), "lacking", "no IPv6"),
         ] {
             let state = lacking().after(&outcome);
             assert!(
-                state.name() == name && state.reason().contains(said),
+                state.name() == name && state.reason().contains(expected),
                 "{outcome:?}: {state:?}"
             );
         }
@@ -257,37 +258,41 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_is_known_a_proxy_is_a_suspicion_and_no_more() {
-        for (wanted, proxy, found) in [
-            (Wanted::Unknown(uids()), true, "suspected"),
-            (Wanted::Unknown(uids()), false, "undecided"),
-            (Wanted::Refused(String::new()), true, "undecided"),
-            (Wanted::Through(String::new()), true, "let-through"),
+    fn running_proxy_without_annotations_is_suspected() {
+        for (decision, proxy, found) in [
+            (Decision::Unknown(uids()), true, "suspected"),
+            (Decision::Unknown(uids()), false, "undecided"),
+            (Decision::Refused(String::new()), true, "undecided"),
+            (Decision::NotRedirected(String::new()), true, "let-through"),
         ] {
-            assert_eq!(name(wanted.clone(), at(Holder::None), proxy), found, "{wanted:?}");
+            assert_eq!(name(decision.clone(), at(Holder::None), proxy), found, "{decision:?}");
         }
         assert_eq!(
-            name(Wanted::Unknown(uids()), at(Holder::Other("Kuma")), true),
+            name(Decision::Unknown(uids()), at(Holder::Other("Kuma")), true),
             "redirected"
         );
     }
 
     #[test]
-    fn the_cache_alone_tells_of_pods_that_the_plugin_missed() {
-        let redirected = || Wanted::Redirected {
+    fn cache_alone_shows_missed_pods() {
+        let redirected = || Decision::Redirected {
             reason: "select is always".to_owned(),
             proxy: Box::new(Settings::default().config.proxy),
         };
-        for (wanted, ran, state) in [
+        for (decision, ran, state) in [
             (redirected(), Some(false), "missed"),
             (redirected(), Some(true), "redirected"),
             (redirected(), None, "undecided"),
-            (Wanted::Through(String::new()), Some(false), "let-through"),
-            (Wanted::Unknown(uids()), Some(true), "let-through"),
-            (Wanted::Unknown(uids()), Some(false), "undecided"),
-            (Wanted::Refused(String::new()), None, "undecided"),
+            (Decision::NotRedirected(String::new()), Some(false), "let-through"),
+            (Decision::Unknown(uids()), Some(true), "let-through"),
+            (Decision::Unknown(uids()), Some(false), "undecided"),
+            (Decision::Refused(String::new()), None, "undecided"),
         ] {
-            assert_eq!(State::of_cache(wanted.clone(), ran).name(), state, "{wanted:?} {ran:?}");
+            assert_eq!(
+                State::of_cache(decision.clone(), ran).name(),
+                state,
+                "{decision:?} {ran:?}"
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Looks at the pods of the node again and again, and repairs at a pace that a mistake could be seen at.
+//! The repair thread: scans the pods of the node periodically, and repairs slowly enough that a mistake is noticed.
 
 use std::collections::BTreeMap;
 use std::io::{self, PipeWriter};
@@ -13,40 +13,40 @@ use super::kubernetes;
 use super::locate::Places;
 use super::sandbox::Sandbox;
 use super::state::{Mode, State};
-use super::{FAILURES, Failure, Found, Outcome, RepairError, look, look_at_cache, observe, repair};
+use super::{FAILURES, Failure, Found, Outcome, RepairError, repair, scan, scan_available, scan_cache};
 use crate::cni::late::{Late, Proof};
 use crate::linux::netns::Netns;
 use crate::node::metrics::{DEGRADED, Metrics, POD_REPAIR_FAILURES, POD_REPAIRS, PODS};
-use crate::node::pace::{Spacing, growing};
+use crate::node::pace::{Spacing, backoff};
 use crate::node::watch::{Pause, Watch};
 use crate::node::{Node, NodeError};
 
-/// How long between two looks, unless a pod is attached that the plugin did not run for.
-const INTERVAL: Duration = Duration::from_secs(60);
-/// The most pods that are repaired in place after a look.
-const IN_PLACE_AT_ONCE: usize = 30;
-/// Until the installer has put the plugin in place, and after a look that failed.
-const SOON: Duration = Duration::from_secs(2);
-/// Attachments within this time lead to one look together.
-const TOGETHER: Duration = Duration::from_millis(100);
-/// A repair that failed waits [`growing`] times as many seconds: half a minute, a minute, up to a quarter of an hour.
-const PATIENCE: u32 = 30;
+/// The time between two scans, unless a pod is attached without the plugin.
+const SCAN_INTERVAL: Duration = Duration::from_secs(60);
+/// How many pods are repaired in place after one scan.
+const MAX_REPAIRS_PER_SCAN: usize = 30;
+/// The time until the next scan while the plugin is not installed, and after a repair.
+const RESCAN_DELAY: Duration = Duration::from_secs(2);
+/// Attachments within this time are handled by one scan.
+const DEBOUNCE: Duration = Duration::from_millis(100);
+/// The factor on [`backoff`] after a failed repair: half a minute, a minute, up to a quarter of an hour.
+const FAILURE_BACKOFF_FACTOR: u32 = 30;
 
-/// What is done about pods that lack their rules, and how fast.
+/// What the installer does about pods that lack their rules, and how fast.
 #[derive(Clone, Copy, Debug)]
 pub struct Repair {
-    /// What.
+    /// What the installer does.
     pub mode: Mode,
-    /// How long to wait between two evictions.
+    /// The time between two evictions.
     pub eviction_interval: Duration,
 }
 
-/// Who looks for pods that lack their rules.
+/// The state of the repair thread.
 pub struct Worker {
     node: Node,
     places: Places,
     mode: Mode,
-    /// How often pods are evicted.
+    /// The pace of evictions.
     #[cfg_attr(
         not(feature = "kubernetes"),
         expect(dead_code, reason = "only the API server evicts")
@@ -54,36 +54,36 @@ pub struct Worker {
     evictions: Spacing,
     metrics: Arc<Metrics>,
     memory: BTreeMap<String, Memory>,
-    /// The last error of a look, once it was told.
+    /// The last error of a scan that was logged.
     error: String,
-    /// How many files were passed over when that was told.
+    /// The number of skipped files that was logged last.
     unusable: usize,
     watch: Watch,
 }
 
-/// A worker at work. Dropping it ends the work: a repair that has begun is brought to its end first.
-pub struct Working {
-    /// Closed once the service ends.
+/// The handle of a repair thread. Dropping it ends the thread; a repair that has started is finished first.
+pub struct WorkerHandle {
+    /// Closing it requests the stop.
     running: Option<PipeWriter>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Drop for Working {
+impl Drop for WorkerHandle {
     fn drop(&mut self) {
         self.running = None;
-        // A panic of it was told already.
+        // The panic hook has reported a panic of the thread.
         let _ended = self.thread.take().map(JoinHandle::join);
     }
 }
 
-/// What is remembered of a pod, by the ID of its sandbox.
+/// What the worker remembers of a pod, by the ID of its sandbox.
 #[derive(Default)]
 struct Memory {
-    /// Its state and the reason when that was told. Not more: a network namespace lasts as long as it is held.
-    told: Option<(&'static str, String)>,
-    /// The warning that was told.
+    /// The name and the reason of the state that was logged. Not the state: it would keep the network namespace alive.
+    logged: Option<(&'static str, String)>,
+    /// The warning that was logged.
     warned: Option<String>,
-    /// Whether what can be done was done.
+    /// Whether no further request is needed.
     done: bool,
     failures: u32,
     not_before: Option<Instant>,
@@ -92,17 +92,17 @@ struct Memory {
 }
 
 impl Worker {
-    /// Starts one that works until the handle is dropped, while `ours` says that the node is ours.
+    /// Starts a repair thread that runs until the handle is dropped. It works only while `is_owner` is set.
     ///
     /// # Errors
-    /// There can be no thread.
+    /// A pipe or a thread cannot be created.
     pub fn start(
         node: &Node,
         places: &Places,
         repair: Repair,
         metrics: &Arc<Metrics>,
-        ours: &Arc<AtomicBool>,
-    ) -> Result<Working, NodeError> {
+        is_owner: &Arc<AtomicBool>,
+    ) -> Result<WorkerHandle, NodeError> {
         let (stop, running) = io::pipe().map_err(NodeError::Thread)?;
         let mut worker = Self {
             node: node.clone(),
@@ -115,7 +115,7 @@ impl Worker {
             unusable: 0,
             watch: Watch::of_directory(places.cache.clone(), stop),
         };
-        let ours = Arc::clone(ours);
+        let is_owner = Arc::clone(is_owner);
         if repair.mode != Mode::Report {
             warn_of_missing(&places.proc);
         }
@@ -125,10 +125,10 @@ impl Worker {
         metrics.add(POD_REPAIRS, &[("mode", repair.mode.name())], 0.0);
         let work = move || {
             loop {
-                let wait = if ours.load(Ordering::Acquire) {
-                    worker.turn()
+                let wait = if is_owner.load(Ordering::Acquire) {
+                    worker.scan_and_repair()
                 } else {
-                    SOON
+                    RESCAN_DELAY
                 };
                 if worker.is_stopped_within(wait) {
                     return;
@@ -136,60 +136,60 @@ impl Worker {
             }
         };
         let thread = thread::Builder::new().name("repair".to_owned()).spawn(work);
-        Ok(Working {
+        Ok(WorkerHandle {
             running: Some(running),
             thread: Some(thread.map_err(NodeError::Thread)?),
         })
     }
 
-    /// Waits, or until a pod was attached that may lack its rules: a chain that another program keeps writing has our
-    /// plugin for some pods and not for others. Returns whether the service ends.
+    /// Waits for this time, or until a pod is attached that may lack its rules: a chain that another program keeps
+    /// writing has our plugin for some pods and not for others. Returns whether a stop was requested.
     fn is_stopped_within(&mut self, wait: Duration) -> bool {
         let until = Instant::now() + wait;
         loop {
             let longest = until.saturating_duration_since(Instant::now());
-            let shortest = TOGETHER.min(longest);
+            let shortest = DEBOUNCE.min(longest);
             if let Err(error) = self.watch.renew(&[]) {
-                tracing::debug!(%error, "the runtime's cache is not watched");
+                tracing::debug!(%error, "cannot watch the runtime's cache");
             }
             match self.watch.wait(Pause { shortest, longest }) {
                 Ok(true) => return true,
                 Ok(false) => {}
                 Err(error) => {
-                    tracing::debug!(%error, "waiting for pods");
-                    thread::sleep(SOON.min(longest));
+                    tracing::debug!(%error, "waiting for pods failed");
+                    thread::sleep(RESCAN_DELAY.min(longest));
                 }
             }
-            if until <= Instant::now() || self.has_news() {
+            if until <= Instant::now() || self.has_new_pods() {
                 return false;
             }
         }
     }
 
-    /// Whether there are pods that were not looked at yet, and that our plugin did not run for.
-    fn has_news(&self) -> bool {
-        let is_news = |found: &Found| found.state.is_wrong() && !self.memory.contains_key(&found.sandbox.container);
-        look_at_cache(&self.node, &self.places).is_ok_and(|look| look.found.iter().any(is_news))
+    /// Whether the cache has new pods whose chain did not have our plugin.
+    fn has_new_pods(&self) -> bool {
+        let is_new = |found: &Found| found.state.is_wrong() && !self.memory.contains_key(&found.sandbox.container);
+        scan_cache(&self.node, &self.places).is_ok_and(|scan| scan.found.iter().any(is_new))
     }
 
-    /// Looks, and repairs what is due. Returns for how long to rest.
-    fn turn(&mut self) -> Duration {
-        let look = match self.mode {
-            Mode::Report => observe(&self.node, &self.places),
-            _ => look(&self.node, &self.places),
+    /// Scans the pods and repairs those that are due. Returns the time until the next scan.
+    fn scan_and_repair(&mut self) -> Duration {
+        let scan = match self.mode {
+            Mode::Report => scan_available(&self.node, &self.places),
+            _ => scan(&self.node, &self.places),
         };
-        let unable = f64::from(u8::from(matches!(look, Err(RepairError::File(_)))));
+        let unable = f64::from(u8::from(matches!(scan, Err(RepairError::File(_)))));
         self.metrics.set(DEGRADED, &[("part", "pods")], unable);
-        let look = match look {
-            Ok(look) => look,
-            Err(error) => return self.tell_error(&error),
+        let scan = match scan {
+            Ok(scan) => scan,
+            Err(error) => return self.log_error(&error),
         };
         self.error.clear();
-        if self.unusable != look.unusable {
-            look.warn_of_unusable(&self.places);
-            self.unusable = look.unusable;
+        if self.unusable != scan.unusable {
+            scan.warn_of_unusable(&self.places);
+            self.unusable = scan.unusable;
         }
-        let found = look.found;
+        let found = scan.found;
         let mut counts = State::NAMES.map(|name| (name, 0_u32));
         for Found { state, .. } in &found {
             let count = counts.iter_mut().find(|(name, _)| *name == state.name());
@@ -209,13 +209,13 @@ impl Worker {
         {
             let memory = self.memory.entry(sandbox.container.clone()).or_default();
             if memory.warned != warning {
-                warn(&sandbox, warning.as_deref());
+                log_warning(&sandbox, warning.as_deref());
                 memory.warned = warning;
             }
             let now = (state.name(), state.reason().to_owned());
-            if memory.told.as_ref() != Some(&now) {
-                tell(&sandbox, &state);
-                memory.told = Some(now);
+            if memory.logged.as_ref() != Some(&now) {
+                log_state(&sandbox, &state);
+                memory.logged = Some(now);
             }
             let State::Lacking { netns, .. } = state else {
                 memory.done = false;
@@ -226,36 +226,36 @@ impl Worker {
                 due.push((memory.failures, sandbox, netns));
             }
         }
-        // Those that failed before keep no other waiting.
+        // Pods whose repair failed before come last.
         due.sort_by_key(|(failures, ..)| *failures);
         let due = due.into_iter().map(|(_, sandbox, netns)| (sandbox, netns)).collect();
         match self.mode {
-            Mode::Off | Mode::Report => INTERVAL,
+            Mode::Off | Mode::Report => SCAN_INTERVAL,
             Mode::InPlace => self.repair(due),
-            Mode::Label | Mode::Delete => self.ask(due),
+            Mode::Label | Mode::Delete => self.request(due),
         }
     }
 
-    /// Repairs these pods in place. Returns for how long to rest.
+    /// Repairs these pods in place. Returns the time until the next scan.
     fn repair(&mut self, due: Vec<(Sandbox, Arc<Netns>)>) -> Duration {
-        let mut rest = INTERVAL;
-        for (sandbox, netns) in due.into_iter().take(IN_PLACE_AT_ONCE) {
+        let mut rest = SCAN_INTERVAL;
+        for (sandbox, netns) in due.into_iter().take(MAX_REPAIRS_PER_SCAN) {
             if self.watch.is_stopped() {
                 break;
             }
             let outcome = repair(&sandbox, &netns, &self.places);
             if matches!(outcome, Ok(Outcome::Repaired(_))) {
-                // To see that it is so, and to go on with the others.
-                rest = SOON;
+                // Verifies the repair soon, and continues with the other pods.
+                rest = RESCAN_DELAY;
             }
-            self.learn(&sandbox, &outcome);
+            self.record(&sandbox, &outcome);
         }
         rest
     }
 
-    /// Has these pods labelled, and evicted one after the other. Returns for how long to rest.
+    /// Labels these pods through the API server, and evicts them one by one. Returns the time until the next scan.
     #[cfg(feature = "kubernetes")]
-    fn ask(&mut self, due: Vec<(Sandbox, Arc<Netns>)>) -> Duration {
+    fn request(&mut self, due: Vec<(Sandbox, Arc<Netns>)>) -> Duration {
         use kubernetes::{ApiError, Client, Wish, act};
 
         let failure = |error: ApiError| Failure {
@@ -267,9 +267,9 @@ impl Worker {
             Mode::Off | Mode::Report | Mode::InPlace | Mode::Label => Wish::Label,
         };
         if due.is_empty() {
-            return INTERVAL;
+            return SCAN_INTERVAL;
         }
-        let mut rest = INTERVAL;
+        let mut rest = SCAN_INTERVAL;
         let client = Client::of_service_account().map_err(failure);
         for (sandbox, _) in due {
             if self.watch.is_stopped() {
@@ -277,10 +277,10 @@ impl Worker {
             }
             let client = match &client {
                 Ok(client) => client,
-                // It would be the same for the others.
+                // The other pods would get the same error.
                 Err(failure) => {
-                    self.learn(&sandbox, &Err(failure.clone()));
-                    return INTERVAL;
+                    self.record(&sandbox, &Err(failure.clone()));
+                    return SCAN_INTERVAL;
                 }
             };
             let wait = self.evictions.wait(Instant::now());
@@ -294,9 +294,9 @@ impl Worker {
                 rest = rest.min(wait);
             }
             let is_unreachable = matches!(outcome, Err(ApiError::Unreachable { .. }));
-            self.learn(&sandbox, &outcome.map_err(failure));
+            self.record(&sandbox, &outcome.map_err(failure));
             if is_unreachable {
-                return INTERVAL;
+                return SCAN_INTERVAL;
             }
         }
         rest
@@ -304,30 +304,27 @@ impl Worker {
 
     /// The command line refuses modes that a build does not have.
     #[cfg(not(feature = "kubernetes"))]
-    fn ask(&mut self, _due: Vec<(Sandbox, Arc<Netns>)>) -> Duration {
-        INTERVAL
+    fn request(&mut self, _due: Vec<(Sandbox, Arc<Netns>)>) -> Duration {
+        SCAN_INTERVAL
     }
 
-    /// Remembers, counts and logs what came of a pod's repair.
-    fn learn(&mut self, sandbox: &Sandbox, outcome: &Result<Outcome, Failure>) {
+    /// Remembers, counts and logs the outcome of a repair.
+    fn record(&mut self, sandbox: &Sandbox, outcome: &Result<Outcome, Failure>) {
         let memory = self.memory.entry(sandbox.container.clone()).or_default();
-        memory.learn(outcome);
+        memory.record(outcome);
         count(&self.metrics, self.mode, outcome);
-        tell_outcome(sandbox, outcome);
+        log_outcome(sandbox, outcome);
     }
 
-    fn tell_error(&mut self, error: &RepairError) -> Duration {
+    fn log_error(&mut self, error: &RepairError) -> Duration {
         let wait = match error {
-            // The installer says so.
-            RepairError::Waiting(_) | RepairError::NotInPlace(_) => return SOON,
-            RepairError::File(_) | RepairError::Standalone => INTERVAL,
+            // The installer logs these.
+            RepairError::Waiting(_) | RepairError::NotInPlace(_) => return RESCAN_DELAY,
+            RepairError::File(_) | RepairError::Standalone => SCAN_INTERVAL,
         };
         let text = error.to_string();
         if self.error != text {
-            tracing::warn!(
-                error = text,
-                "pods that lack their rules cannot be looked for; trying again"
-            );
+            tracing::warn!(error = text, "cannot look for pods that lack their rules; retrying");
             self.error = text;
         }
         wait
@@ -335,15 +332,15 @@ impl Worker {
 }
 
 impl Memory {
-    fn learn(&mut self, outcome: &Result<Outcome, Failure>) {
+    fn record(&mut self, outcome: &Result<Outcome, Failure>) {
         match outcome {
             Ok(outcome) => {
                 (self.failures, self.not_before) = (0, None);
-                // What was repaired shows at the next look. Others take their time, and are not asked twice.
+                // The next scan shows the repair. A request to the API server takes time and is not repeated.
                 self.done = matches!(outcome, Outcome::Asked(_) | Outcome::NotNeeded(_));
             }
             Err(_) => {
-                self.not_before = Some(Instant::now() + growing(self.failures) * PATIENCE);
+                self.not_before = Some(Instant::now() + backoff(self.failures) * FAILURE_BACKOFF_FACTOR);
                 self.failures += 1;
             }
         }
@@ -358,27 +355,32 @@ fn count(metrics: &Metrics, mode: Mode, outcome: &Result<Outcome, Failure>) {
     }
 }
 
-/// Logs how a pod is. Texts are quoted: they come from elsewhere, and must not make lines of their own.
-fn tell(sandbox: &Sandbox, state: &State) {
+/// Logs the state of a pod. Texts from outside are quoted, so that they cannot forge log lines.
+fn log_state(sandbox: &Sandbox, state: &State) {
     let (pod, container) = (sandbox.pod.to_string(), sandbox.container.as_str());
     let (name, reason) = (state.name(), state.reason());
     if state.is_wrong() {
-        tracing::warn!(pod, container, state = name, reason, "a pod may bypass its proxy");
+        tracing::warn!(pod, container, state = name, reason, "pod may bypass its proxy");
     } else {
-        tracing::debug!(pod, container, state = name, reason, "a pod");
+        tracing::debug!(pod, container, state = name, reason, "pod state");
     }
 }
 
-/// Logs what is wrong with a pod that its rules do not cure.
-pub fn warn(sandbox: &Sandbox, warning: Option<&str>) {
+/// Logs a problem of a pod that its rules do not fix.
+pub fn log_warning(sandbox: &Sandbox, warning: Option<&str>) {
     if let Some(reason) = warning {
         let (pod, container) = (sandbox.pod.to_string(), sandbox.container.as_str());
-        tracing::warn!(pod, container, reason, "a pod's proxy is redirected to itself");
+        tracing::warn!(
+            pod,
+            container,
+            reason,
+            "the proxy's own traffic is redirected to itself"
+        );
     }
 }
 
-/// Logs what a repair came to.
-pub fn tell_outcome(sandbox: &Sandbox, outcome: &Result<Outcome, Failure>) {
+/// Logs the outcome of a repair.
+pub fn log_outcome(sandbox: &Sandbox, outcome: &Result<Outcome, Failure>) {
     let (pod, container) = (sandbox.pod.to_string(), sandbox.container.as_str());
     match outcome {
         Ok(Outcome::Repaired(Late { survivors, proof })) => {
@@ -396,19 +398,19 @@ pub fn tell_outcome(sandbox: &Sandbox, outcome: &Result<Outcome, Failure>) {
             );
         }
         Ok(Outcome::Asked(done) | Outcome::Deferred(done)) => {
-            tracing::info!(pod, container, done, "the API server was asked");
+            tracing::info!(pod, container, done, "request to the API server done");
         }
-        Ok(Outcome::NotNeeded(why)) => tracing::info!(pod, container, why, "no repair was needed"),
+        Ok(Outcome::NotNeeded(why)) => tracing::info!(pod, container, why, "no repair needed"),
         Err(Failure { reason, message }) => {
-            tracing::error!(pod, container, reason, error = message, "the repair failed");
+            tracing::error!(pod, container, reason, error = message, "repair failed");
         }
     }
 }
 
-/// Says where a proc file system of the node would be of use.
+/// Logs that the node's proc file system is not mounted.
 fn warn_of_missing(proc: &Path) {
     if !proc.is_dir() {
-        tracing::info!(directory = %proc.display(), "not there: processes of the node are not seen (--proc-dir)");
+        tracing::info!(directory = %proc.display(), "directory does not exist: processes of the node are not visible (--proc-dir)");
     }
 }
 
@@ -419,7 +421,7 @@ mod tests {
     use crate::node::layout::{Choice, Wanted};
 
     #[test]
-    fn the_thread_ends_with_its_handle() {
+    fn thread_ends_when_handle_is_dropped() {
         let node = Node {
             directories: Directories {
                 bin: "/no/such/bin".into(),
@@ -437,12 +439,12 @@ mod tests {
         };
         let repair = Repair {
             mode: Mode::InPlace,
-            eviction_interval: INTERVAL,
+            eviction_interval: SCAN_INTERVAL,
         };
-        let (metrics, ours) = (Arc::new(Metrics::default()), Arc::new(AtomicBool::new(true)));
-        let working = Worker::start(&node, &places, repair, &metrics, &ours).unwrap();
-        assert!(Arc::strong_count(&ours) == 2);
+        let (metrics, is_owner) = (Arc::new(Metrics::default()), Arc::new(AtomicBool::new(true)));
+        let working = Worker::start(&node, &places, repair, &metrics, &is_owner).unwrap();
+        assert!(Arc::strong_count(&is_owner) == 2);
         drop(working);
-        assert_eq!((Arc::strong_count(&ours), Arc::strong_count(&metrics)), (1, 1));
+        assert_eq!((Arc::strong_count(&is_owner), Arc::strong_count(&metrics)), (1, 1));
     }
 }

@@ -10,7 +10,7 @@ use super::StartupTaint;
 use super::patch::removal;
 use crate::node::NodeError;
 use crate::node::metrics::{DEGRADED, Metrics, STARTUP_TAINT_REMOVALS};
-use crate::node::pace::growing;
+use crate::node::pace::backoff;
 use crate::node::repair::kubernetes::{ApiError, Client};
 
 /// How often the API server is asked whether the node has the taint again. A cluster of 5,000 nodes asks 83 times a second.
@@ -103,7 +103,7 @@ impl Worker {
                 RESYNC_INTERVAL
             }
             Err(error) => {
-                let wait = growing(self.failures);
+                let wait = backoff(self.failures);
                 self.failures = self.failures.saturating_add(1);
                 self.report(State::Failed(error.to_string()));
                 wait

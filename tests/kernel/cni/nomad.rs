@@ -12,7 +12,7 @@ use crate::program::Run;
 use crate::temporary::Directory;
 use sidetrack::types::Family;
 
-/// What Nomad hands over, with the order and names of its own tests, and a proxy of our laboratory.
+/// What Nomad passes, with the order and names of its own tests, and the proxy of our tests.
 const CONFIG: &str = r#"{"ConsulDNSIP":"","ConsulDNSPort":0,"ProxyUserID":"1337","ProxyInboundPort":9999,"ProxyOutboundPort":15001,"ExcludeInboundPorts":["9002"],"ExcludeOutboundPorts":null,"ExcludeOutboundCIDRs":null,"ExcludeUIDs":null,"NetNS":"/var/run/docker/netns/x","IptablesProvider":null}"#;
 
 fn allocation(verb: &str, netns: &Netns, config: &str) -> Request {
@@ -59,7 +59,7 @@ fn an_allocation_is_redirected_as_nomad_says_and_checked() {
 }
 
 #[test]
-fn an_allocation_whose_name_server_is_the_host_is_refused_with_what_to_set() {
+fn allocation_with_host_name_server_is_refused_with_advice() {
     let netns = Netns::new();
     let config = CONFIG.replace(
         r#""ConsulDNSIP":"","ConsulDNSPort":0"#,

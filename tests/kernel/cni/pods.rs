@@ -1,4 +1,4 @@
-//! Pods: which are redirected, and that they are, under interference too.
+//! Pods: which of them are redirected, and that the redirection works under adverse conditions.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -64,7 +64,7 @@ fn traffic_of_an_injected_pod_is_captured_in_both_directions_and_families() {
 /// Istio injects a pod with the label `true` beside the annotation `false`, and runtimes hand no labels over. A pod
 /// with templates of its own is injected, too.
 #[test]
-fn traffic_of_an_injected_pod_is_captured_whatever_its_injector_was_told() {
+fn traffic_of_injected_pod_is_captured_with_any_injector_settings() {
     for (name, value) in [
         ("sidecar.istio.io/inject", "false"),
         ("linkerd.io/inject", "disabled"),
@@ -282,7 +282,7 @@ fn a_pod_with_users_of_its_own_is_redirected_by_its_own_ids() {
     drop(listener);
 }
 
-/// Another process holds the host's lock of legacy iptables, and name services never answer: no pod
+/// Another process on the host holds the only lock of legacy iptables, and name lookups never get an answer: no pod
 /// has to wait for that.
 #[test]
 fn no_lock_and_no_name_service_of_the_host_is_in_the_way() {
@@ -358,11 +358,9 @@ fn log_lines_go_to_a_file_too_which_need_not_be_writable() {
         .lines()
         .map(|line| serde_json::from_str(line).expect("JSON"))
         .collect();
-    let decision = lines.iter().find(|line| {
-        line["message"]
-            .as_str()
-            .is_some_and(|text| text.contains("redirected:"))
-    });
+    let decision = lines
+        .iter()
+        .find(|line| line["message"].as_str().is_some_and(|text| text == "redirected"));
     assert_eq!(decision.expect("a decision")["span"]["pod"], "shop/web-0", "{written}");
     log(&path, "text");
     assert!(
@@ -373,7 +371,7 @@ fn log_lines_go_to_a_file_too_which_need_not_be_writable() {
     assert!(
         log(Path::new("/no/such/directory/log"), "text")
             .stderr
-            .contains("logFile cannot be written to")
+            .contains("cannot write to logFile")
     );
 }
 
@@ -399,7 +397,7 @@ fn the_hosts_name_servers_are_never_taken_for_the_pods() {
 
 /// Every case of the table, as flags of an init container, as annotations, and in the NetConf.
 #[test]
-fn what_an_init_container_can_be_told_annotations_and_the_netconf_can_say() {
+fn flags_annotations_and_netconf_have_the_same_options() {
     let path = Path::new("/run/netns/pod");
     for (name, options) in cases::all_options() {
         let (mut annotated, mut configured) = (request("ADD", path), request("ADD", path));

@@ -30,7 +30,10 @@ fn the_result_of_the_plugin_before_is_passed_on_to_the_byte_in_every_version() {
             .replacen('{', &format!("{{\"prevResult\": {previous} ,"), 1);
         let run = plugin(&mut add.command(), stdin.as_bytes()).succeeded();
         assert_eq!(run.stdout, previous);
-        assert!(run.stderr.contains("redirected: Istio injected a sidecar"), "{run:?}");
+        assert!(
+            run.stderr.contains("redirected reason=\"Istio injected a sidecar"),
+            "{run:?}"
+        );
     }
 }
 
@@ -83,7 +86,7 @@ fn check_distinguishes_present_missing_and_changed_rules_on_every_backend() {
 }
 
 #[test]
-fn check_reports_the_first_differences_and_their_number() {
+fn check_lists_first_differences_and_counts_the_rest() {
     let netns = Netns::new();
     request("ADD", &netns.path()).succeeds();
     feed(
@@ -225,7 +228,7 @@ fn arguments_are_refused_before_anything_is_touched() {
 }
 
 #[test]
-fn what_the_pod_cannot_do_is_an_error_and_changes_nothing() {
+fn impossible_redirection_is_an_error_and_changes_nothing() {
     let netns = Netns::new();
     netns.ip("link add eth0 type veth peer name eth1\nlink set eth0 up\naddress add fd99::2/64 dev eth0");
     netns

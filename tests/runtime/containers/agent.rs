@@ -95,7 +95,7 @@ fn container(directory: &Path) -> Value {
 }
 
 #[test]
-fn what_the_manifests_give_the_installer_is_enough_to_repair_a_pod_and_leave_its_connections() {
+fn manifests_suffice_to_repair_a_pod_and_keep_its_connections() {
     let node = Node::start(&[]);
     node.add_network(KUBERNETES, &without_us());
     let directory = node.directory().to_owned();

@@ -1,4 +1,4 @@
-//! `ctr`: a network for containers whose runtime tells nothing of them, neither names nor annotations.
+//! `ctr`: a network for containers whose runtime passes neither names nor annotations.
 
 use super::containerd::Containerd;
 use super::node::Node;

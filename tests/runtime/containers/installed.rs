@@ -45,7 +45,7 @@ fn install(node: &Node, options: &[&str]) -> Installer {
 }
 
 #[test]
-fn containerd_runs_what_is_installed_beside_it_and_what_it_runs_is_told() {
+fn containerd_runs_installed_plugin_and_installer_logs_it() {
     let node = Node::start(&[]);
     node.add_network(KUBERNETES, &without_us());
     let containerd = Containerd::start(node);
@@ -82,7 +82,7 @@ fn containerd_runs_what_is_installed_beside_it_and_what_it_runs_is_told() {
     installer.eventually_logs("reasons=\"entry-missing\"\n INFO in place");
     eventually_redirects(true);
 
-    // Nobody watches, nobody listens: what was installed works all the same.
+    // Without a running installer, the installed plugin still works.
     drop(installer);
     for _ in 0..3 {
         let sandbox = run();
@@ -96,7 +96,8 @@ fn containerd_runs_what_is_installed_beside_it_and_what_it_runs_is_told() {
     assert_eq!(containerd.node.leftovers(), [""; 0]);
 }
 
-/// Pods that started before the plugin was there: the one with a sidecar passes it from then on, the other is left alone.
+/// Pods that started before the plugin was there: the one with a sidecar passes it from then on, the other is left
+/// alone.
 #[test]
 fn a_pod_from_before_the_plugin_is_repaired_and_then_passes_envoy() {
     let node = Node::start(&[]);

@@ -15,7 +15,7 @@ use crate::common::dns::{FORWARDER, Resolver, look_up};
 use crate::common::{Owner, Server, Transport, output_of};
 
 const STATUS: &str = "sidecar.istio.io/status";
-/// A name server that pods are told of.
+/// A name server that the runtime passes to pods.
 const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 
 /// What a pod is for containerd, as the kubelet says it.
@@ -66,7 +66,7 @@ fn an_injected_pod_passes_envoy_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn what_containerd_tells_of_a_pod_decides_what_happens_to_it() {
+fn annotations_from_containerd_decide_the_redirection() {
     let containerd = Containerd::start(Node::start(&[KUBERNETES]));
     let annotated = |name: &str, value: &str| {
         let mut annotations = json!({ STATUS: "{}", "traffic.sidecar.istio.io/excludeOutboundPorts": "3306" });
@@ -123,7 +123,7 @@ fn what_containerd_tells_of_a_pod_decides_what_happens_to_it() {
 }
 
 #[test]
-fn lookups_that_go_to_the_name_servers_that_containerd_tells_are_captured_and_no_others() {
+fn only_queries_to_name_servers_from_containerd_are_captured() {
     let containerd = Containerd::start(Node::start(&[KUBERNETES]));
     let capture = "proxyMetadata: {ISTIO_META_DNS_CAPTURE: \"true\"}";
     let annotations = json!({ STATUS: "{}", "proxy.istio.io/config": capture });
@@ -148,7 +148,7 @@ fn lookups_that_go_to_the_name_servers_that_containerd_tells_are_captured_and_no
 }
 
 #[test]
-fn an_annotation_with_a_mistake_fails_the_sandbox_with_what_is_wrong_and_leaves_nothing() {
+fn invalid_annotation_fails_the_sandbox_and_leaves_nothing() {
     let containerd = Containerd::start(Node::start(&[KUBERNETES]));
     let mistake = json!({ STATUS: "{}", "traffic.sidecar.istio.io/excludeInboundPorts": "http" });
     fails(
@@ -180,7 +180,7 @@ fn a_conflist_that_does_not_ask_for_annotations_fails_the_sandbox_with_how_to_me
         &containerd,
         injected("web-0"),
         &[
-            "the runtime handed over no annotations of the pod",
+            "the runtime passed no annotations of the pod",
             r#"add "capabilities": {"io.kubernetes.cri.pod-annotations": true}"#,
         ],
     );

@@ -1,4 +1,4 @@
-//! A host with a firewall, whose service flushes rules: what it does to ours, and that they are there again.
+//! A host whose firewall service flushes rules: our rules are applied again.
 
 use std::fmt::Write as _;
 
@@ -17,7 +17,7 @@ fn large_configuration() -> String {
 /// Whether the host is redirected as it should be, and systemd says so, too.
 #[track_caller]
 fn is_redirected(host: &Host, when: &str) {
-    // Whoever restarts a firewall does not wait for those that follow it.
+    // `systemctl restart` of a firewall does not wait for the units that follow it.
     host.shell("while systemctl list-jobs --no-legend | grep -q .; do sleep 0.05; done")
         .succeeded();
     let check = host.sidetrack(&["check", "--config", super::CONFIG]);

@@ -130,7 +130,7 @@ fn the_unit_has_the_rights_that_each_backend_needs_and_hardly_more() {
 }
 
 #[test]
-fn where_it_could_not_last_nothing_is_done_and_the_reason_is_told() {
+fn persist_is_refused_with_reason_where_it_would_not_last() {
     let host = Host::boot();
     let (etc, nothing) = (host.etc(), in_force(&host, "nftables"));
     let refused = |script: &str, code: i32, said: &[&str]| {
@@ -190,7 +190,7 @@ fn where_it_could_not_last_nothing_is_done_and_the_reason_is_told() {
 }
 
 #[test]
-fn a_unit_that_somebody_wrote_is_used_as_it_is_and_stays() {
+fn foreign_unit_is_used_and_stays() {
     let host = Host::boot();
     let theirs = "[Service]\nExecStart=/usr/local/bin/sidetrack apply --config /etc/sidetrack/config.yaml -v\n";
     host.write(UNIT, theirs);
@@ -247,7 +247,7 @@ fn a_dry_run_prints_the_plan_and_the_files_and_a_host_that_locks_its_users_out_i
         .failed(2, &["--output json"]);
 }
 
-/// What `docs/vm.md` tells to run does what it says, from the first line to the last.
+/// The commands in `docs/vm.md` do what the page says.
 #[test]
 fn the_commands_of_the_documentation_run_in_their_order() {
     let host = Host::boot();
@@ -270,7 +270,7 @@ fn the_commands_of_the_documentation_run_in_their_order() {
 }
 
 #[test]
-fn a_configuration_that_somebody_wrote_is_neither_overwritten_nor_removed() {
+fn foreign_configuration_is_neither_overwritten_nor_removed() {
     let host = Host::boot();
     let theirs = "exclude-inbound-ports: \"22\"\n";
     host.shell("mkdir /etc/sidetrack").succeeded();

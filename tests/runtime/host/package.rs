@@ -22,7 +22,7 @@ impl Directory {
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        // What stays of it is in the way of nobody.
+        // The remaining files do not affect later steps.
         let _removed = fs::remove_dir_all(&self.0);
     }
 }
@@ -34,7 +34,7 @@ fn build(directory: &Path) -> PathBuf {
 }
 
 #[test]
-fn the_debian_package_redirects_nothing_until_told_to_and_leaves_nothing_when_purged() {
+fn debian_package_redirects_nothing_until_enabled_and_purges_all() {
     let directory = Directory::new("package");
     let package = build(&directory.0);
     let again = build(&directory.0.join("again"));

@@ -1,4 +1,5 @@
-//! Which configuration is joined: the one that runtimes take, as the code that they are built from says (`tests/libcni`).
+//! Which configuration is joined: the one that runtimes take, as the code that they are built from says
+//! (`tests/libcni`).
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -417,7 +418,7 @@ fn two_names_of_one_file_are_one_configuration() {
 }
 
 #[test]
-fn a_broken_first_configuration_is_told_with_what_containerd_makes_of_it() {
+fn broken_first_configuration_is_reported_as_blocking() {
     let machine = Machine::with(&[("00-broken.conflist", "{"), ("10-flannel.conflist", FLANNEL)]);
     assert!(
         chosen(&machine)["refused"]

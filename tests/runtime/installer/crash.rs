@@ -238,7 +238,7 @@ fn an_installer_that_stays_is_killed_and_the_next_repairs() {
         }
         drop(installer);
         start.check(&machine, &format!("round {round}"));
-        // While nobody watches.
+        // While no installer runs.
         match round % 3 {
             0 => machine.write("10-flannel.conflist", FLANNEL),
             1 => fs::write(machine.binary(), "damaged").expect("a file"),

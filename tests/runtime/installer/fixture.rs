@@ -348,7 +348,7 @@ impl Installer {
         kill(Pid::from_raw(self.child.id() as i32), signal).expect("a signal");
     }
 
-    /// Tells it to stop, and waits until it has.
+    /// Stops the installer with SIGTERM, and waits for its end.
     pub fn stop(mut self, signal: Signal) -> ExitStatus {
         self.signal(signal);
         let (child, log) = (&mut self.child, &self.log);

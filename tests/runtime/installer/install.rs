@@ -14,7 +14,7 @@ use crate::cni::{has_rules, request};
 use crate::common::Netns;
 use crate::program::Run;
 
-/// What tells whether a file was written anew.
+/// The identity of a file, which changes when the file is replaced.
 fn identity(path: &Path) -> (u64, i64, i64) {
     let metadata = fs::metadata(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     (metadata.ino(), metadata.ctime(), metadata.ctime_nsec())
@@ -64,7 +64,7 @@ fn the_plugin_is_last_in_the_chain_and_nothing_else_is_changed() {
 }
 
 #[test]
-fn the_plugin_runs_from_where_it_was_put_with_what_it_was_told() {
+fn installed_plugin_runs_with_given_configuration() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     let conf = "{\"select\": \"always\", \"redirect\": {\"proxyUid\": 101}}";
     machine.run(&["install", "--once", "--plugin-conf", conf]).succeeded();
@@ -215,7 +215,7 @@ fn the_plugin_lets_the_installer_s_own_pods_through() {
 }
 
 #[test]
-fn what_the_plugin_is_told_may_come_from_a_file() {
+fn plugin_configuration_may_come_from_a_file() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     let file = machine.root().join("plugin.json");
     fs::write(&file, "{\"select\": \"always\", \"redirect\": {\"proxyUid\": 101}}").expect("a file");
@@ -269,7 +269,7 @@ fn a_link_stays_a_link() {
 }
 
 #[test]
-fn what_is_no_file_is_not_opened() {
+fn only_regular_files_are_opened() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     let pipe = machine.conf().join("05-pipe.conf");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
@@ -293,7 +293,7 @@ fn only_unfinished_files_of_ours_are_removed() {
 }
 
 #[test]
-fn the_status_tells_what_is_missing_and_changes_nothing() {
+fn status_shows_what_is_missing_and_changes_nothing() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     let before = machine.files();
     let status = |code: i32, said: &[&str]| {

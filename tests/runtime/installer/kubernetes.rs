@@ -1,5 +1,5 @@
-//! Pods that lack their rules, by way of the API server: a server on loopback that gives the recorded answers of real ones
-//! (1.20, and 1.34 with the policies of `cni-conf/kubernetes/restart`; `scripts/test-admission` asks one).
+//! Pods that lack their rules, by way of the API server: a server on loopback that gives the recorded answers of real
+//! ones (1.20, and 1.34 with the policies of `cni-conf/kubernetes/restart`; `scripts/test-admission` asks one).
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -194,13 +194,13 @@ fn pods_are_labelled_by_their_uid_and_each_refusal_is_told() {
     let server = Server::start(attached.machine.root(), answers.chain([event]).collect());
     let installer = server.installer(&attached, "label");
     for said in [
-        "the API server was asked pod=\"shop/web-0\" container=\"id-web-0\" done=\"labelled\"",
+        "request to the API server done pod=\"shop/web-0\" container=\"id-web-0\" done=\"labelled\"",
         "401: Unauthorized. The token is not taken",
         "403: pods \\\"far-0\\\" is forbidden: ValidatingAdmissionPolicy",
-        "no repair was needed pod=\"shop/gone\" container=\"id-gone\" why=\"it has gone",
+        "no repair needed pod=\"shop/gone\" container=\"id-gone\" why=\"it has gone",
         "429: too many requests",
         "500: no reason is given",
-        "no repair was needed pod=\"shop/other\" container=\"id-other\" why=\"it has gone, or another pod has its name by now\"",
+        "no repair needed pod=\"shop/other\" container=\"id-other\" why=\"it has gone, or another pod has its name by now\"",
     ] {
         installer.eventually_logs(said);
     }
@@ -261,7 +261,7 @@ fn a_pod_that_is_made_anew_is_evicted_and_one_that_is_not_is_labelled() {
         let server = Server::start(attached.machine.root(), answers.into_iter().collect());
         let installer = server.installer(&attached, "delete");
         installer.eventually_logs(&format!(
-            "the API server was asked pod=\"shop/web-0\" container=\"id-web-0\" done=\"{expected}\""
+            "request to the API server done pod=\"shop/web-0\" container=\"id-web-0\" done=\"{expected}\""
         ));
         assert!(
             installer
@@ -377,7 +377,7 @@ fn an_api_server_that_cannot_be_asked_harms_nothing_else() {
     let mut server = Server::start(attached.machine.root(), answers());
     let fails = |server: &Server, said: &str| {
         let installer = server.installer(&attached, "label");
-        installer.eventually_logs("the repair failed pod=\"shop/web-0\" container=\"id-web-0\" reason=\"api\"");
+        installer.eventually_logs("repair failed pod=\"shop/web-0\" container=\"id-web-0\" reason=\"api\"");
         assert!(installer.log().contains(said), "{said}: {}", installer.log());
         assert_eq!(failures(&installer, "api"), 1.0);
         installer.eventually_ready();

@@ -44,7 +44,7 @@ fn pods_that_started_without_the_plugin_are_reported_without_more_rights() {
     );
     attached.attach("unknown", "", &[]);
     let installer = Installer::start(unprivileged(&attached, &["install"]));
-    installer.eventually_logs("a pod may bypass its proxy pod=\"shop/web-0\" container=\"id-web-0\" state=\"missed\"");
+    installer.eventually_logs("pod may bypass its proxy pod=\"shop/web-0\" container=\"id-web-0\" state=\"missed\"");
     installer.eventually_ready();
     let count = |state: &str| installer.metric(&format!("sidetrack_node_pods{{state=\"{state}\"}}"));
     eventually("all are counted", || {
@@ -73,7 +73,7 @@ fn pods_that_started_without_the_plugin_are_reported_without_more_rights() {
 }
 
 #[test]
-fn a_cache_that_is_not_mounted_is_told_and_nothing_else_suffers() {
+fn unmounted_cache_is_reported_and_affects_nothing_else() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     let installer = machine.start(&["--cni-cache-dir", "/nonexistent"]);
     installer.eventually_ready();
@@ -85,13 +85,13 @@ fn a_cache_that_is_not_mounted_is_told_and_nothing_else_suffers() {
         }
     });
     let run = machine.run(&["status", "--cni-cache-dir", "/nonexistent"]).succeeded();
-    assert!(run.stdout.contains("pods           not looked at: "), "{run:?}");
+    assert!(run.stdout.contains("pods           not scanned: "), "{run:?}");
     assert!(run.stdout.contains("Mount the node's directory there"), "{run:?}");
 }
 
-/// A conflist that somebody keeps writing has our entry for some pods and not for others.
+/// A conflist that another process keeps writing has our entry for some pods and not for others.
 #[test]
-fn a_pod_that_starts_while_somebody_undoes_the_entry_is_repaired_at_once() {
+fn pod_started_while_entry_is_reverted_is_repaired_at_once() {
     let attached = Attached::new();
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -103,7 +103,7 @@ fn a_pod_that_starts_while_somebody_undoes_the_entry_is_repaired_at_once() {
             }
         });
         let installer = Installer::start(attached.command(&["install", "--repair", "in-place"]));
-        installer.eventually_logs("somebody keeps undoing what is repaired");
+        installer.eventually_logs("another process keeps reverting our changes");
         // The next look without any event would be in a minute.
         let pods = [(); 3].map(|()| Pod::new());
         for (pod, name) in pods.iter().zip(["web-0", "web-1", "web-2"]) {

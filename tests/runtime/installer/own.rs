@@ -5,7 +5,7 @@ use std::fs;
 use super::choice::{chosen, plugins};
 use super::fixture::{FLANNEL, Machine, eventually};
 
-/// Somebody who keeps writing his own conflist opens no gap: runtimes take the copy that comes before it.
+/// A process that keeps writing its own conflist opens no gap: runtimes use the copy, which sorts first.
 #[test]
 fn a_conflist_of_our_own_comes_first_whatever_others_write() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);

@@ -1,4 +1,4 @@
-//! What cannot be done is told with what to do, and what was there before stays.
+//! Refused operations: the message says what to do, and existing files stay.
 
 use std::fs;
 use std::os::unix::process::CommandExt as _;
@@ -43,7 +43,7 @@ fn a_startup_taint_is_refused_by_a_build_that_cannot_remove_it() {
 }
 
 #[test]
-fn mistakes_are_all_told_at_once() {
+fn all_mistakes_are_reported_at_once() {
     let machine = Machine::new();
     let arguments = [
         "install",
@@ -113,7 +113,7 @@ fn without_a_configuration_to_join_once_fails_and_says_so() {
 }
 
 #[test]
-fn a_file_of_somebody_else_is_not_taken_for_ours() {
+fn foreign_file_is_not_treated_as_ours() {
     let machine = Machine::with(&[("sidetrack.conf", WEAVE)]);
     machine
         .run(&["install", "--once", "--standalone", "sidetrack.conf"])
@@ -156,7 +156,7 @@ fn a_directory_that_is_read_only() {
 }
 
 #[test]
-fn a_directory_of_somebody_else() {
+fn foreign_directory_is_refused() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     let mut command = machine.command(&["install"]);
     Run::of(command.uid(65534).gid(65534)).failed(1, &["Permission denied", "Run as root", "spc_t"]);
@@ -189,7 +189,7 @@ fn in_a_container_whose_root_is_read_only() {
 }
 
 #[test]
-fn a_disk_that_is_full_keeps_what_was_there() {
+fn full_disk_keeps_existing_files() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     let full = "mount -t tmpfs -o size=64k tmpfs $NODE/bin; echo old >$NODE/bin/sidetrack
         trap 'cat $NODE/bin/sidetrack; ls -A $NODE/bin' EXIT
@@ -205,7 +205,7 @@ fn a_disk_that_is_full_keeps_what_was_there() {
 }
 
 #[test]
-fn a_limit_on_the_size_of_files_keeps_what_was_there() {
+fn file_size_limit_keeps_existing_files() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     fs::write(machine.binary(), "old").expect("a file");
     let limit = "trap '' XFSZ; ulimit -f 64";

@@ -23,7 +23,7 @@ use crate::sandbox::with_capabilities;
 pub const UID: &str = "d00c432f-6d6e-45f2-badc-4b1742a43bba";
 const ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
 
-/// A node whose runtime has attached pods to the network of [`FLANNEL`], when that had no plugin of ours yet.
+/// A node whose runtime has attached pods to the network of [`FLANNEL`] before the plugin was installed.
 pub struct Attached {
     pub machine: Machine,
     count: Cell<usize>,
@@ -123,7 +123,7 @@ fn lands(pod: &Pod, family: Family) -> String {
 }
 
 #[test]
-fn repair_goes_on_when_nobody_reads_its_report() {
+fn repair_continues_when_its_output_is_closed() {
     let attached = Attached::new();
     let pods = [Pod::new(), Pod::new()];
     for (pod, name) in pods.iter().zip(["web-0", "web-1"]) {
@@ -243,7 +243,7 @@ fn pods_that_are_not_to_be_repaired_are_not_touched() {
     let run = attached.repair(&[]);
     assert_eq!(run.code, Some(3), "{run:?}");
     assert!(
-        run.stderr.contains("passed over") && run.stderr.contains("files=1"),
+        run.stderr.contains("skipped cache files") && run.stderr.contains("files=1"),
         "{run:?}"
     );
     let found = states(&run);
@@ -288,7 +288,7 @@ impl Drop for Process {
 }
 
 #[test]
-fn where_annotations_are_not_known_a_proxy_that_runs_is_told_and_nothing_is_done() {
+fn running_proxy_without_annotations_is_reported_and_not_repaired() {
     let attached = Attached::new();
     let pod = Pod::new();
     attached.attach(
@@ -365,7 +365,7 @@ fn a_pod_whose_namespace_the_cache_does_not_name_is_found_by_its_addresses() {
 
 /// A pod that was killed without DEL leaves its file in the cache, and its addresses are used again.
 #[test]
-fn two_pods_with_one_namespace_are_not_told_apart() {
+fn two_pods_in_one_namespace_are_undecided() {
     let attached = Attached::new();
     let pod = Pod::new();
     let file = attached.file(&pod.netns.path());
@@ -415,7 +415,7 @@ fn a_pod_with_users_of_its_own_is_repaired_with_two_capabilities() {
 }
 
 #[test]
-fn rights_that_are_missing_are_told_and_nothing_is_done() {
+fn missing_privileges_are_reported_and_nothing_is_changed() {
     let attached = Attached::new();
     let pod = Pod::new();
     // Without rights of its own, so that nobody needs more to look at it.
@@ -441,7 +441,7 @@ fn rights_that_are_missing_are_told_and_nothing_is_done() {
 }
 
 #[test]
-fn what_cannot_be_looked_at_is_told() {
+fn unreadable_directory_is_reported() {
     let attached = Attached::new();
     attached.machine.write("10-flannel.conflist", FLANNEL);
     fs::remove_dir(attached.machine.root().join("netns")).expect("a directory");
@@ -457,7 +457,7 @@ fn what_cannot_be_looked_at_is_told() {
 }
 
 #[test]
-fn the_installer_repairs_what_it_finds_and_counts_it() {
+fn installer_repairs_and_counts_pods() {
     let attached = Attached::new();
     let [pod, broken] = [(); 2].map(|()| Pod::new());
     attached.attach("web-0", &attached.file(&pod.netns.path()), &[]);
@@ -472,18 +472,14 @@ fn the_installer_repairs_what_it_finds_and_counts_it() {
 
     let reports = start("report");
     reports.eventually_logs("pod=\"shop/web-0\"");
-    assert!(
-        reports.log().contains("a pod may bypass its proxy"),
-        "{}",
-        reports.log()
-    );
+    assert!(reports.log().contains("pod may bypass its proxy"), "{}", reports.log());
     assert_eq!(reports.metric("sidetrack_node_pods{state=\"lacking\"}"), 2.0);
     assert!(!has_rules(&pod.netns));
     drop(reports);
 
     let repairs = start("in-place");
     repairs.eventually_logs("pod=\"shop/web-0\" container=\"id-web-0\" probes=");
-    repairs.eventually_logs("the repair failed pod=\"shop/broken\" container=\"id-broken\" reason=\"plan\"");
+    repairs.eventually_logs("repair failed pod=\"shop/broken\" container=\"id-broken\" reason=\"plan\"");
     assert!(has_rules(&pod.netns) && !has_rules(&broken.netns));
     super::fixture::eventually("all is counted", || {
         let count = |state: &str| repairs.metric(&format!("sidetrack_node_pods{{state=\"{state}\"}}"));

@@ -1,4 +1,4 @@
-//! What the plugin tells the installer: real runs of the plugin in real namespaces.
+//! The plugin's reports to the installer: real runs of the plugin in real namespaces.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -73,7 +73,7 @@ fn each_run_of_the_installed_plugin_is_logged_and_counted() {
         &["INFO", "pod=\"kube-system/dns\"", "let-through", "excludeNamespaces"],
     );
 
-    // The error is told, also where the NetConf is none, and makes no lines of its own.
+    // The error is reported even where the input is not a NetConf, and forges no log lines.
     let hosts = ask("ADD", Path::new("/proc/1/ns/net")).variable("CNI_ARGS", "K8S_POD_NAME=a\nforged=line");
     assert_eq!(hosts.run_by(machine.binary()).code, Some(1));
     eventually_says(
@@ -97,7 +97,7 @@ fn each_run_of_the_installed_plugin_is_logged_and_counted() {
 }
 
 #[test]
-fn what_the_plugin_warns_of_is_logged_too() {
+fn plugin_warnings_are_logged() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     let installer = machine.start(&[]);
     installer.eventually_ready();
@@ -149,7 +149,7 @@ fn only_reports_are_counted() {
 }
 
 #[test]
-fn a_socket_that_somebody_removes_comes_back() {
+fn removed_socket_is_recreated() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     let installer = machine.start(&[]);
     installer.eventually_ready();
@@ -172,7 +172,7 @@ fn a_socket_that_somebody_removes_comes_back() {
 }
 
 #[test]
-fn pods_start_where_nobody_listens_or_nobody_reads() {
+fn pods_start_without_or_with_a_slow_listener() {
     let machine = Machine::new();
     let path = machine.root().join("log.sock");
     let add = || {

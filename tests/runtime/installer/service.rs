@@ -186,7 +186,7 @@ fn without_a_place_for_the_socket_it_works_all_the_same() {
     let installer = Installer::start(command);
     installer.eventually_ready();
     assert!(
-        installer.log().contains("without reports of the plugin's runs"),
+        installer.log().contains("without reports of plugin runs"),
         "{}",
         installer.log()
     );

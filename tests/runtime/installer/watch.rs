@@ -1,4 +1,4 @@
-//! What others do to our work, and how it is put right.
+//! Changes by other processes, and their repair.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -22,7 +22,7 @@ fn repairs(reason: &str) -> String {
 }
 
 #[test]
-fn a_conflist_that_is_written_anew_gets_its_entry_back() {
+fn rewritten_conflist_gets_its_entry_back() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     let installer = machine.start(&[]);
     installer.eventually_ready();
@@ -61,7 +61,7 @@ fn a_conflist_that_is_written_anew_gets_its_entry_back() {
     assert_eq!(installer.metric(&repairs("entry-missing")), 5.0);
 }
 
-/// What somebody does, and what it is called when it is put right.
+/// A change by another process, and the reason of its repair.
 type Damage<'d> = (&'d str, &'d dyn Fn());
 
 /// Does each damage once the one before has been repaired.
@@ -151,7 +151,7 @@ fn an_entry_that_is_different_or_not_last_is_put_right() {
 }
 
 #[test]
-fn what_fails_is_tried_again_ever_more_slowly_and_leaves_nothing() {
+fn failing_repair_backs_off_and_leaves_no_files() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     let installer = machine.start(&[]);
     installer.eventually_ready();
@@ -238,7 +238,8 @@ fn a_single_configuration_that_its_owner_writes_again_is_converted_again() {
 fn a_configuration_that_is_linked_into_place_is_seen() {
     let machine = Machine::new();
     let installer = machine.start(&[]);
-    installer.eventually_logs("waiting: there is no valid network configuration yet");
+    installer
+        .eventually_logs("waiting for a network configuration reason=\"there is no valid network configuration yet");
     let real = machine.root().join("net.conflist");
     fs::write(&real, FLANNEL).expect("a file");
     symlink(&real, machine.conf().join("10-flannel.conflist")).expect("a link");
@@ -263,7 +264,7 @@ fn a_half_written_configuration_does_not_move_the_entry() {
 }
 
 #[test]
-fn directories_that_are_made_anew_are_found() {
+fn recreated_directories_are_watched() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     let installer = machine.start(&[]);
     installer.eventually_ready();
@@ -282,29 +283,29 @@ fn directories_that_are_made_anew_are_found() {
     assert!(installer.metric("sidetrack_node_failures_total") >= 1.0);
 }
 
-/// Undoes what the installer does, as soon as it sees it, until told otherwise. Returns how often it had to.
+/// Reverts each change of the installer until `done`. Returns the number of reverts.
 fn undo(machine: &Machine, done: &AtomicBool) -> u32 {
-    let undone = AtomicU32::new(0);
+    let reverts = AtomicU32::new(0);
     while !done.load(Ordering::Relaxed) {
         if machine.read("05-cilium.conflist") != CILIUM {
             machine.write("05-cilium.conflist", CILIUM);
-            undone.fetch_add(1, Ordering::Relaxed);
+            reverts.fetch_add(1, Ordering::Relaxed);
         }
         thread::sleep(Duration::from_millis(1));
     }
-    undone.into_inner()
+    reverts.into_inner()
 }
 
 #[test]
-fn there_is_no_fight_with_somebody_who_keeps_undoing_it() {
+fn repairs_back_off_where_another_process_reverts_them() {
     let machine = Machine::with(&[("05-cilium.conflist", CILIUM)]);
     let installer = machine.start(&[]);
     installer.eventually_ready();
     let done = AtomicBool::new(false);
-    let undone = thread::scope(|scope| {
-        let undone = scope.spawn(|| undo(&machine, &done));
+    let reverts = thread::scope(|scope| {
+        let reverts = scope.spawn(|| undo(&machine, &done));
         let end = End(&done);
-        installer.eventually_logs("somebody keeps undoing");
+        installer.eventually_logs("another process keeps reverting");
         eventually("contended", || {
             let contended = installer.metric("sidetrack_node_contended");
             if contended == 1.0 { Ok(()) } else { Err(contended) }
@@ -317,9 +318,9 @@ fn there_is_no_fight_with_somebody_who_keeps_undoing_it() {
         });
         installer.eventually_not_ready("repairs are slowed down");
         drop(end);
-        undone.join().expect("an end")
+        reverts.join().expect("an end")
     });
-    assert!(undone <= 9, "{undone}: {}", installer.log());
+    assert!(reverts <= 9, "{reverts}: {}", installer.log());
     let log = installer.log();
     assert!(log.contains("cni.exclusive=false"), "{log}");
     // Once there is peace, the entry comes back.
@@ -332,7 +333,7 @@ fn a_directory_that_is_written_to_all_the_time_is_looked_at_now_and_then() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     let installer = machine.start(&["-vv"]);
     installer.eventually_ready();
-    let looks = || installer.log().matches("looking").count();
+    let looks = || installer.log().matches("scanning").count();
     let (before, mut writes) = (looks(), 0);
     eventually("three looks while it is written to", || {
         for _ in 0..20 {
@@ -352,7 +353,7 @@ fn a_directory_that_is_written_to_all_the_time_is_looked_at_now_and_then() {
 }
 
 #[test]
-fn what_the_installer_is_told_decides_and_not_what_is_there() {
+fn options_decide_and_not_existing_files() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     machine.install_once();
     let installer = machine.start(&["--plugin-conf", "{\"select\": \"always\"}"]);
