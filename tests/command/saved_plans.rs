@@ -61,7 +61,7 @@ fn what_is_wrong_is_told_with_its_place() {
             json!(["ipv6", "ipv4"]),
             "families: not a list of ipv4, ipv6 or both",
         ),
-        ("/table", json!("other"), "table: not the name of our table"),
+        ("/table", json!("other"), "table: not the table name of sidetrack"),
         (
             "/loopbackAddresses/0",
             json!("::6/64"),
