@@ -95,7 +95,7 @@ impl Observed {
     /// Logs it where IPv6 goes past the proxy as its mesh has it, though there are addresses and nobody asked for that.
     pub fn warn_of_ipv6(&self, settings: &Settings) {
         let uses_ipv6 = self.loopback.facts(Vec::new()).addresses.v6;
-        if let Some(mesh) = mesh::leaves_ipv6_alone(settings).filter(|_| uses_ipv6) {
+        if let Some(mesh) = mesh::mesh_without_ipv6(settings).filter(|_| uses_ipv6) {
             tracing::warn!(
                 "IPv6 is in use here and goes past the proxy: that of {} listens on IPv4 alone unless its mesh is set up \
                  for IPv6. Where it is, set ip-family to auto",

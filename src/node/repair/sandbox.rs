@@ -136,7 +136,7 @@ impl Sandbox {
             Err(error) => return Wanted::Refused(error.message()),
         };
         match verdict(&netconf, &self.pod) {
-            Ok(Verdict::Left(left)) => Wanted::Through(left.reason),
+            Ok(Verdict::Skipped(skipped)) => Wanted::Through(skipped.reason),
             Ok(Verdict::Redirected(redirected)) => Wanted::Redirected {
                 reason: redirected.reason,
                 proxy: Box::new(redirected.settings.config.proxy),
