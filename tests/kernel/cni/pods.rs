@@ -98,7 +98,10 @@ fn pods_that_are_let_through_have_no_rules_and_the_reason_is_logged() {
     let names = |namespace: &str, name: &str| format!("K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name}");
     let cases = [
         (add().with("select", "never".into()), "select is never"),
-        (add().with("runtimeConfig", json!({ ANNOTATIONS: {} })), "no mark"),
+        (
+            add().with("runtimeConfig", json!({ ANNOTATIONS: {} })),
+            "no annotation of an injected sidecar",
+        ),
         (
             add().annotated("sidecar.istio.io/interceptionMode", "NONE"),
             "intercept nothing",
