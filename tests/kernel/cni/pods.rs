@@ -104,14 +104,14 @@ fn pods_that_are_let_through_have_no_rules_and_the_reason_is_logged() {
         ),
         (
             add().annotated("sidecar.istio.io/interceptionMode", "NONE"),
-            "intercept nothing",
+            "interception mode is NONE",
         ),
         (
             add().with(
                 "runtimeConfig",
                 json!({ ANNOTATIONS: { "sidecar.istio.io/inject": "false" } }),
             ),
-            "leave it alone",
+            "injection is disabled",
         ),
         (add().annotated("traffic.sidetrack.dev/redirect", "false"), "is false"),
         (

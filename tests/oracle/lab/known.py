@@ -28,7 +28,7 @@ ROWS = {
     ),
     "linkerd-proxy-init": (
         (OURS, r'--ports-to-redirect: "0" is not a port', "port 0 to redirect"),
-        (OURS, r"neither names anyone", "neither a user nor a group above 0"),
+        (OURS, r"both are empty", "neither a user nor a group above 0"),
         (THEIRS, r"--subnets-to-ignore(?!.*--ipv6=false)", "a subnet while IPv6 is on"),
     ),
     "kuma-init": (
