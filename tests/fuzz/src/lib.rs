@@ -53,7 +53,7 @@ const MAX_ELEMENT_BYTES: usize = 96;
 
 fn render(plan: &Plan, of_pod: bool) {
     let json: serde_json::Value = serde_json::from_str(&render::json::document(plan)).expect("JSON");
-    assert_eq!(json["version"], 1);
+    assert_eq!(json["version"], render::json::VERSION);
     assert!(render::nft::script(plan).contains("table inet sidetrack"));
     match iptables::script(plan) {
         Ok(text) => {

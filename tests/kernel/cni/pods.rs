@@ -128,7 +128,7 @@ fn pods_that_are_let_through_have_no_rules_and_the_reason_is_logged() {
             add()
                 .with("runtimeConfig", Value::Null)
                 .with("onMissingAnnotations", "pass".into()),
-            "not known",
+            "its annotations are unknown",
         ),
     ];
     for (add, reason) in cases {
