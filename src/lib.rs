@@ -1,6 +1,6 @@
-//! sidetrack makes a pod's TCP traffic pass through its sidecar proxy.
+//! sidetrack redirects a pod's TCP traffic to its sidecar proxy.
 //!
-//! One direction of flow:
+//! Data flows in one direction:
 //!
 //! ```text
 //!  flags ─┐                                        ┌─ nft script ─────────── dry run
@@ -10,14 +10,14 @@
 //!                 (observed, plain data)           └─ simulate ───────────── explain
 //! ```
 //!
-//! Pure, from the bottom up: [`types`] are values that cannot be wrong; [`options`] reads and validates what is to be
-//! redirected, [`mesh`] knows what each service mesh does and takes other tools' flags and annotations; [`plan`] decides,
-//! [`ruleset`] is what was decided; [`render`] writes it for people and machines, [`drift`] compares it with what is
-//! installed, [`simulate`] follows packets through it, [`lint`] reads manifests.
+//! Pure modules, from the bottom up: [`types`] has values that are always valid; [`options`] reads and validates the
+//! configuration; [`mesh`] describes the service meshes, and reads their annotations and the flags of their programs; [`plan`]
+//! turns a configuration into a [`ruleset`]; [`render`] writes it as text, JSON and graphs; [`drift`] compares it with the
+//! installed rules; [`simulate`] traces packets through it; [`lint`] checks manifests.
 //!
-//! With effects: [`linux`] is netlink, namespaces, capabilities and files; [`backend`] reads and writes rules by nftables
-//! or iptables; [`probe`] makes connections that prove them. [`cli`] is the command line, [`cni`] the plugin that container
-//! runtimes call, [`node`] its installer, [`host`] what makes a redirection last on a host with systemd.
+//! Modules with effects: [`linux`] has netlink, namespaces, capabilities and files; [`backend`] reads and writes rules by
+//! nftables or iptables; [`probe`] validates a redirection with connections. [`cli`] is the command line, [`cni`] the plugin
+//! that container runtimes call, [`node`] its installer, and [`host`] persists a redirection on a host with systemd.
 
 pub mod backend;
 pub mod cli;

@@ -1,10 +1,10 @@
-//! The program: as which of its personalities it was called, and what it exits with.
+//! The entry point: selects the CNI plugin, Nomad's announcement or the command line, and sets the exit code.
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-/// The allocator of musl asks the kernel for each handful of pages, a hundred times in a run.
+/// Replaces musl's allocator, which makes about a hundred system calls for memory in a run.
 #[cfg(target_env = "musl")]
 #[global_allocator]
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;

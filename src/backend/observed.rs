@@ -96,7 +96,7 @@ impl Observed {
     /// asked for it.
     pub fn warn_of_ipv6(&self, settings: &Settings) {
         let uses_ipv6 = self.loopback.facts(Vec::new()).addresses.v6;
-        if let Some(mesh) = mesh::leaves_ipv6_alone(settings).filter(|_| uses_ipv6) {
+        if let Some(mesh) = mesh::mesh_without_ipv6(settings).filter(|_| uses_ipv6) {
             tracing::warn!(
                 "IPv6 is in use and bypasses the proxy: the proxy of {} listens on IPv4 alone unless the mesh is \
                  configured for IPv6. If it is, set ip-family to auto",

@@ -1,4 +1,4 @@
-//! `sidetrack explain`: says what becomes of a packet, and which rules say so.
+//! `sidetrack explain`: shows the path of a packet, and which rules say so.
 
 use std::io::{self, IsTerminal as _};
 use std::net::IpAddr;
@@ -17,7 +17,7 @@ use crate::mesh::annotations::Annotations;
 use crate::mesh::manifest;
 use crate::mesh::pod::Pod;
 use crate::mesh::policy::Policy;
-use crate::mesh::verdict::{self, Because, By, Given, Left, Undecided, Unseen, Verdict};
+use crate::mesh::verdict::{self, By, Inputs, SkipKind, Skipped, Undecided, Unseen, Verdict};
 use crate::options::table::{OPTIONS, Scope};
 use crate::options::{Config, Settings};
 use crate::plan::{Plan, PolicyRouting};
@@ -158,7 +158,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
             Source::Pod(Verdict::Redirected(redirected)) => {
                 redirection::settle_name_servers(&mut redirected.settings.config, &netns)?;
             }
-            Source::Pod(Verdict::Left(_)) | Source::Saved(_) | Source::Kernel(_) => {}
+            Source::Pod(Verdict::Skipped(_)) | Source::Saved(_) | Source::Kernel(_) => {}
         }
     }
     let answer = |coloured| answer(&question, matches.get_flag("json"), coloured);
@@ -298,23 +298,23 @@ fn manifest_of(path: Option<&str>, matches: &ArgMatches) -> Result<Manifest, Str
     })
 }
 
-/// What becomes of a pod.
+/// Decides whether and how a pod is redirected.
 fn verdict_of(pod: &Manifest, matches: &ArgMatches) -> Result<Verdict, Failure> {
     let mistake = |text: String| Failure::Input(vec![text]);
     let Around { before, after } = around_pod(matches)?;
     let described = manifest::only_pod(&pod.document).map_err(mistake)?;
     let facts = Pod::of_manifest(&described, pod.annotations.clone());
-    let given = Given {
+    let inputs = Inputs {
         policy: &Policy::default(),
-        before: &before,
-        after: &after,
+        overrides: &before,
+        fallbacks: &after,
         read: &invocation::read,
     };
-    let verdict = match verdict::verdict(&facts, &given) {
-        Ok(Verdict::Left(Left {
-            because: Because::InitContainer(name),
+    let verdict = match verdict::verdict(&facts, &inputs) {
+        Ok(Verdict::Skipped(Skipped {
+            kind: SkipKind::InitContainer(name),
             reason,
-        })) => verdict::by_unknown_init_container(&facts, &given, name, &reason),
+        })) => verdict::by_unknown_init_container(&facts, &inputs, name, &reason),
         Ok(verdict) => verdict,
         Err(Undecided::NoAnnotations) => return Err(mistake("--pod: its annotations are not known".to_owned())),
         Err(Undecided::Invalid(problems)) => return Err(problems.into()),
@@ -324,7 +324,13 @@ fn verdict_of(pod: &Manifest, matches: &ArgMatches) -> Result<Verdict, Failure> 
         }
     };
     if let Verdict::Redirected(redirected) = &verdict {
-        if let (By::InitContainer { name, is_told: true }, Some(flag)) = (&redirected.by, described_by(matches).first())
+        if let (
+            By::InitContainer {
+                name,
+                has_known_arguments: true,
+            },
+            Some(flag),
+        ) = (&redirected.by, described_by(matches).first())
         {
             let reason =
                 format!("--{flag} does nothing: the arguments of the init container {name} say what the rules are");
@@ -430,11 +436,18 @@ fn described_packet(question: &Question, pod: &simulate::Pod) -> Result<Packet, 
 fn scene(question: &Question) -> anyhow::Result<Scene> {
     Ok(match &question.rules {
         Source::Options(config) => planned("the plan of these options", redirection::plan(config)?, question),
-        Source::Pod(Verdict::Left(_)) => Scene::without_rules(described_pod(question), question.packet.interface()),
+        Source::Pod(Verdict::Skipped(_)) => Scene::without_rules(described_pod(question), question.packet.interface()),
         Source::Pod(Verdict::Redirected(redirected)) => {
             let rules = match &redirected.by {
-                By::InitContainer { name, is_told: true } => format!("the plan of the arguments of container {name}"),
-                By::InitContainer { is_told: false, .. } | By::Plugin => "the plan for this pod".to_owned(),
+                By::InitContainer {
+                    name,
+                    has_known_arguments: true,
+                } => format!("the plan of the arguments of container {name}"),
+                By::InitContainer {
+                    has_known_arguments: false,
+                    ..
+                }
+                | By::Plugin => "the plan for this pod".to_owned(),
             };
             planned(&rules, redirection::plan(&redirected.settings.config)?, question)
         }

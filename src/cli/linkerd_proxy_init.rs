@@ -79,7 +79,7 @@ pub fn request(matches: &ArgMatches) -> Result<Request, Failure> {
     for note in parsed.notes {
         tracing::info!("{note}");
     }
-    for item in parsed.left_out {
+    for item in parsed.ignored_items {
         tracing::error!("{item}");
     }
     parsed.request.map_err(|mistakes| Failure::Input(sentences(&mistakes)))

@@ -18,7 +18,7 @@ use crate::linux::netns::{Netns, NetnsError};
 use crate::linux::privilege;
 use crate::mesh::pod::{Pod, PodName};
 use crate::mesh::policy;
-use crate::mesh::verdict::{self, Given, Left, Undecided, Verdict};
+use crate::mesh::verdict::{self, Inputs, Skipped, Undecided, Verdict};
 use crate::options::{Config, Layer, Settings};
 use crate::plan::Plan;
 use crate::types::{Backend, DnsServers};
@@ -33,13 +33,13 @@ pub fn verdict(netconf: &NetConf, pod: &PodName) -> Result<Verdict, Error> {
         netconf.usable()?;
     }
     let pod = Pod::of_runtime(pod, netconf.annotations.as_ref());
-    let given = Given {
+    let inputs = Inputs {
         policy: &netconf.policy,
-        before: &Layer::default(),
-        after: &netconf.redirect,
+        overrides: &Layer::default(),
+        fallbacks: &netconf.redirect,
         read: &|_| None,
     };
-    verdict::verdict(&pod, &given).map_err(|undecided| match undecided {
+    verdict::verdict(&pod, &inputs).map_err(|undecided| match undecided {
         Undecided::NoAnnotations => Error::NoAnnotations {
             requested: netconf.requests_annotations,
         },
@@ -57,7 +57,7 @@ pub fn verdict(netconf: &NetConf, pod: &PodName) -> Result<Verdict, Error> {
 pub fn add(netconf: &NetConf, attachment: &Attachment) -> Result<Outcome, Error> {
     let netns = pod_netns(attachment)?;
     let (reason, settings) = match verdict(netconf, &attachment.pod)? {
-        Verdict::Left(Left { reason, .. }) => {
+        Verdict::Skipped(Skipped { reason, .. }) => {
             tracing::info!(reason, "not redirected");
             return Ok(Outcome::NotRedirected(reason));
         }
@@ -137,7 +137,7 @@ enum Programs {
 pub fn check(netconf: &NetConf, attachment: &Attachment) -> Result<(), Error> {
     let netns = pod_netns(attachment)?;
     let Settings { config, install, .. } = match verdict(netconf, &attachment.pod)? {
-        Verdict::Left(_) => return Ok(()),
+        Verdict::Skipped(_) => return Ok(()),
         Verdict::Redirected(redirected) => redirected.settings,
     };
     inside(

@@ -92,7 +92,7 @@ pub fn add(netconf: &NetConf, running: &Running, proc: &[&Path]) -> Result<Optio
     let Running { pod, addresses, netns } = running;
     refuse_host_netns(netns, proc)?;
     let Settings { config, install, .. } = match verdict(netconf, pod)? {
-        Verdict::Left(_) => return Ok(None),
+        Verdict::Skipped(_) => return Ok(None),
         Verdict::Redirected(redirected) => redirected.settings,
     };
     let mut late = None;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::mesh::annotations::{Annotations, OURS};
+use crate::mesh::annotations::{Annotations, PREFIX};
 
 /// `args.cni` as annotations, if one of its keys is a sidetrack annotation. Multus passes no annotations on, but puts
 /// the object `cni-args` of a pod's network there. In a chain, every plugin gets it, so values that are not strings,
@@ -14,7 +14,7 @@ pub(super) fn annotations(arguments: &Value) -> Option<Annotations> {
         Value::Number(_) | Value::Bool(_) => Some((name.clone(), value.to_string())),
         Value::Null | Value::Array(_) | Value::Object(_) => None,
     };
-    let is_ours = arguments.keys().any(|name| name.starts_with(OURS));
+    let is_ours = arguments.keys().any(|name| name.starts_with(PREFIX));
     is_ours.then(|| arguments.iter().filter_map(text).collect())
 }
 

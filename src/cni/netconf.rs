@@ -365,7 +365,7 @@ fn redirect(value: &Value) -> Result<Layer, Wrong> {
     let parsed = sources::from_value(Source::NetConf, value.clone(), &NoAccounts);
     let mut problems = parsed.problems;
     for key in value.as_object().into_iter().flat_map(Map::keys) {
-        if table::find(key).is_some_and(|option| !option.scope.is_of_redirection()) {
+        if table::find(key).is_some_and(|option| !option.scope.affects_redirection()) {
             let reason = format!("redirect: {key} is an option of the command line; the plugin does not have it");
             problems.push(problem(reason));
         }
@@ -481,7 +481,7 @@ mod tests {
             (json!({ "dry-run": true }), "dry-run"),
             (json!({ "logLevel": "debug" }), "logLevel"),
             (json!({ "proxy-uid": "envoy" }), "envoy"),
-            (json!({ "proxy-uid": "", "proxyGid": "" }), "neither names anyone"),
+            (json!({ "proxy-uid": "", "proxyGid": "" }), "both are empty"),
         ] {
             let error = parse(&json!({ "redirect": redirect })).unwrap_err();
             assert_eq!(error.code(), Code::NetConf);

@@ -14,7 +14,7 @@ use super::netconf::KEYS;
 use super::*;
 use crate::facts::Facts;
 use crate::mesh::MESHES;
-use crate::mesh::annotations::OURS;
+use crate::mesh::annotations::PREFIX;
 use crate::mesh::annotations::table::all;
 use crate::mesh::pod::PodName;
 use crate::mesh::verdict::Verdict;
@@ -168,7 +168,7 @@ fn what_annotations_say_is_refused_with_a_code_of_ours_and_together_with_the_net
     .unwrap_err();
     assert_eq!(error.code(), Code::Annotations);
     // Each is valid alone.
-    let port = format!("{OURS}proxy-inbound-port");
+    let port = format!("{PREFIX}proxy-inbound-port");
     let error = pod(json!({ port: "15101" }), json!({ "proxy-outbound-port": 15101 })).unwrap_err();
     assert_eq!(error.code(), Code::Annotations);
     let error = pod(json!({ crate::mesh::annotations::REDIRECT: "maybe" }), json!({})).unwrap_err();
@@ -184,7 +184,10 @@ fn a_netconf_with_mistakes_stops_no_pod_that_keeps_the_cluster_going() {
         namespace: Some(namespace.to_owned()),
         name: None,
     };
-    assert!(matches!(verdict(&netconf, &pod("kube-system")), Ok(Verdict::Left(_))));
+    assert!(matches!(
+        verdict(&netconf, &pod("kube-system")),
+        Ok(Verdict::Skipped(_))
+    ));
     assert_eq!(
         verdict(&netconf, &pod("shop")).unwrap_err().code(),
         Code::UnsupportedField
@@ -237,7 +240,7 @@ fn any_json() -> impl Strategy<Value = Value> {
 fn name() -> impl Strategy<Value = String> {
     let options = OPTIONS
         .iter()
-        .flat_map(|option| [option.name.to_owned(), format!("{OURS}{}", option.name)]);
+        .flat_map(|option| [option.name.to_owned(), format!("{PREFIX}{}", option.name)]);
     let names = KEYS
         .iter()
         .map(|key| key.name)
@@ -268,7 +271,7 @@ fn script(netconf: &NetConf) -> Option<String> {
             let plan = Plan::new(&redirected.settings.config, &Facts::default()).ok()?;
             Some(render::nft::script(&plan) + &crate::backend::iptables::script(&plan).unwrap())
         }
-        Ok(Verdict::Left(_)) | Err(_) => None,
+        Ok(Verdict::Skipped(_)) | Err(_) => None,
     }
 }
 
@@ -302,7 +305,7 @@ fn whatever_a_pod_may_list_is_few_enough_rules_for_iptables() {
             }
             _ => continue,
         };
-        annotations.insert(format!("{OURS}{}", option.name), text.into());
+        annotations.insert(format!("{PREFIX}{}", option.name), text.into());
     }
     let netconf = json!({
         "cniVersion": "1.1.0", "name": "pods", "type": "sidetrack", "select": "always",

@@ -1,23 +1,23 @@
-//! Annotations beyond the values of each: where they stand, what they are called, and whether they agree.
+//! Checks of annotations beyond single values: their place, their names, and contradictions between them.
 
 use super::Report;
 use super::code::Code;
 use super::subject::{Said, Subject, find};
 use crate::mesh::annotations::table::{self as mesh_annotations, Annotation, Meaning};
-use crate::mesh::annotations::{OURS, REDIRECT};
+use crate::mesh::annotations::{PREFIX, REDIRECT};
 use crate::mesh::manifest::Pod;
 use crate::mesh::{MESHES, Mesh, Place};
 use crate::options::table;
 use crate::types::{MeshName, Number, Range, Ranges};
 use crate::yaml::{Content, Entry, Node, Position};
 
-/// The annotations whose values say how pods are redirected begin like this in Istio; it knows no others.
-const OF_ISTIO: &str = "traffic.sidecar.istio.io/";
-/// The ends of names that are long enough to mean one thing only.
-const TELLING: usize = 12;
+/// The prefix of Istio's annotations about redirection. Istio rejects unknown names with it.
+const ISTIO_PREFIX: &str = "traffic.sidecar.istio.io/";
+/// The minimum length of a name that is compared with known ones: shorter names are ambiguous.
+const MIN_SIMILAR_LENGTH: usize = 12;
 
-/// Looks at the annotations of a pod that is redirected.
-pub fn look_at(subject: &Subject<'_>, report: &mut Report) {
+/// Checks the annotations of a pod that is redirected.
+pub fn check(subject: &Subject<'_>, report: &mut Report) {
     let said = &subject.said;
     texts(said.annotations, report);
     names(said.annotations, report);
@@ -27,39 +27,39 @@ pub fn look_at(subject: &Subject<'_>, report: &mut Report) {
     no_effect(subject, report);
 }
 
-/// Looks at the annotations of a pod that keeps out.
-pub fn of_opted_out(pod: &Pod<'_>, reason: &str, report: &mut Report) {
+/// Checks the annotations of a pod that opts out.
+pub fn check_opted_out(pod: &Pod<'_>, reason: &str, report: &mut Report) {
     let entries = pod.annotations().map(Node::entries).unwrap_or_default();
     texts(entries, report);
     let value = |name: &str| find(entries, name).and_then(|entry| entry.value.scalar());
-    let injector = MESHES.iter().find(|mesh| mesh.injected(value));
-    // An injector writes what it is told whether or not anything comes of it.
+    let injector = MESHES.iter().find(|mesh| mesh.has_injected(value));
+    // Injectors write their annotations even if they have no effect.
     let is_injectors =
         |name: &str| injector.is_some_and(|mesh| mesh.annotations.iter().any(|known| known.name == name));
     for entry in entries
         .iter()
-        .filter(|entry| says_how(&entry.key) && !reason.contains(&entry.key) && !is_injectors(&entry.key))
+        .filter(|entry| configures_redirection(&entry.key) && !reason.contains(&entry.key) && !is_injectors(&entry.key))
     {
         report.add(
             Code::Contradiction,
             entry.at,
-            format!("{} does nothing: {reason}", entry.key),
+            format!("{} has no effect: {reason}", entry.key),
         );
     }
 }
 
-/// Whether an annotation says how a pod is redirected.
-fn says_how(name: &str) -> bool {
-    (name.starts_with(OURS) && name != REDIRECT) || mesh_annotations::all().any(|known| known.name == name)
+/// Whether an annotation configures redirection.
+fn configures_redirection(name: &str) -> bool {
+    (name.starts_with(PREFIX) && name != REDIRECT) || mesh_annotations::all().any(|known| known.name == name)
 }
 
-/// Whether an annotation says how, or whether, a pod is redirected.
+/// Whether an annotation configures redirection or selects pods for it.
 pub fn is_about_redirection(name: &str) -> bool {
-    says_how(name) || name == REDIRECT || says_whether(name)
+    configures_redirection(name) || name == REDIRECT || selects_pods(name)
 }
 
-/// Whether an annotation of a mesh says whether a pod is redirected.
-fn says_whether(name: &str) -> bool {
+/// Whether an annotation of a mesh selects pods for redirection.
+fn selects_pods(name: &str) -> bool {
     let is_opt_out = || {
         MESHES
             .iter()
@@ -82,34 +82,34 @@ fn texts(annotations: &[Entry], report: &mut Report) {
             report.add(
                 Code::NotText,
                 entry.value.at,
-                format!("{}: {text} is not a text", entry.key),
+                format!("{}: {text} is not a string", entry.key),
             );
         }
     }
 }
 
-/// Names that are almost those of annotations about redirection.
+/// Reports names that are similar to those of annotations about redirection.
 fn names(annotations: &[Entry], report: &mut Report) {
     for Entry { key, at, .. } in annotations.iter().filter(|entry| !is_about_redirection(&entry.key)) {
         let (domain, name) = key.split_once('/').unwrap_or_default();
-        let alike = || mesh_annotations::all().filter(|known| is_alike(known.name, name));
-        let meant = alike()
+        let similar = || mesh_annotations::all().filter(|known| is_similar(known.name, name));
+        let meant = similar()
             .find(|known| known.name.starts_with(domain))
-            .or_else(|| alike().next());
+            .or_else(|| similar().next());
         if let Some(Annotation { name, .. }) = meant {
             report.add(Code::UnknownAnnotation, *at, format!("{key}: did you mean {name}?"));
-        } else if key.starts_with(OF_ISTIO) {
+        } else if key.starts_with(ISTIO_PREFIX) {
             let known: Vec<&str> = mesh_annotations::all()
-                .filter_map(|known| known.name.strip_prefix(OF_ISTIO))
+                .filter_map(|known| known.name.strip_prefix(ISTIO_PREFIX))
                 .collect();
-            let message = format!("{key}: {name} is none of {}", known.join(", "));
+            let message = format!("{key}: {name} is not one of {}", known.join(", "));
             report.add(Code::UnknownAnnotation, *at, message);
         }
     }
 }
 
-/// Whether a name is that of a known annotation but for its domain, case, hyphens or plural.
-fn is_alike(known: &str, name: &str) -> bool {
+/// Whether a name differs from that of a known annotation only by domain, case, hyphens or plural.
+fn is_similar(known: &str, name: &str) -> bool {
     let bare = |name: &str| {
         name.replace('-', "")
             .to_ascii_lowercase()
@@ -117,11 +117,11 @@ fn is_alike(known: &str, name: &str) -> bool {
             .to_owned()
     };
     let known = bare(known.rsplit('/').next().unwrap_or_default());
-    known.len() >= TELLING && known == bare(name)
+    known.len() >= MIN_SIMILAR_LENGTH && known == bare(name)
 }
 
-/// Looks for annotations about redirection on an object that nobody looks for them on.
-pub fn misplaced(object: &Node, kind: &str, report: &mut Report) {
+/// Reports annotations about redirection on an object whose annotations no tool reads.
+pub fn check_misplaced(object: &Node, kind: &str, report: &mut Report) {
     let annotations = object.get("metadata").and_then(|metadata| metadata.get("annotations"));
     for entry in annotations.map(Node::entries).unwrap_or_default() {
         // Linkerd's injector copies those of a namespace to its pods.
@@ -131,7 +131,7 @@ pub fn misplaced(object: &Node, kind: &str, report: &mut Report) {
             .iter()
             .any(|mesh| domain.ends_with(mesh.domain) && inherits(mesh));
         if is_about_redirection(&entry.key) && !(kind == "Namespace" && is_inherited) {
-            let message = format!("{} is an annotation of a {kind}, and pods do not get it", entry.key);
+            let message = format!("{} is set on a {kind}, and pods do not inherit it", entry.key);
             report.add(Code::Misplaced, entry.at, message);
         }
     }
@@ -141,20 +141,20 @@ fn of_workload(pod: &Pod<'_>, said: &Said<'_>, report: &mut Report) {
     let entries = pod.annotations_of_workload().map(Node::entries).unwrap_or_default();
     for entry in entries.iter().filter(|entry| is_about_redirection(&entry.key)) {
         if find(said.annotations, &entry.key).is_none() {
-            let message = format!("{} is an annotation of the {} alone", entry.key, pod.kind);
+            let message = format!("{} is set on the {}, but not on its pod template", entry.key, pod.kind);
             report.add(Code::AnnotationOfWorkload, entry.at, message);
         }
     }
 }
 
-/// Istio reads one annotation as a label, too, and the label counts. Others stand among the labels by mistake.
+/// Reports labels that are only read as annotations. Istio reads one annotation also as a label, which takes precedence.
 fn labels(said: &Said<'_>, report: &mut Report) {
     for entry in said.labels {
         let is_read = MESHES
             .iter()
             .any(|mesh| mesh.injection.name == entry.key && mesh.injection.place != Place::Annotation);
         if is_about_redirection(&entry.key) && !is_read {
-            let message = format!("{} is a label here, and read as an annotation alone", entry.key);
+            let message = format!("{} is a label, but it is only read as an annotation", entry.key);
             report.add(Code::Misplaced, entry.at, message);
         }
     }
@@ -163,16 +163,16 @@ fn labels(said: &Said<'_>, report: &mut Report) {
     if let (Some((label, _)), Some((annotation, at))) = (value(said.labels), value(said.annotations))
         && label != annotation
     {
-        let message = format!("{INJECT} is {annotation} here, and {label} among the labels");
+        let message = format!("the annotation {INJECT} is {annotation}, and the label is {label}");
         report.add(Code::Contradiction, at, message);
     }
 }
 
-/// Annotations that say different things about one option.
+/// Reports annotations that set one option to different values.
 fn same_option(said: &Said<'_>, report: &mut Report) {
     let mut seen: Vec<(&str, &Entry)> = Vec::new();
     let ours = said.annotations.iter().filter_map(|entry| {
-        let option = entry.key.strip_prefix(OURS).and_then(table::find)?;
+        let option = entry.key.strip_prefix(PREFIX).and_then(table::find)?;
         Some((option.name, entry))
     });
     let of_meshes = mesh_annotations::all().filter_map(|known| match known.meaning {
@@ -192,14 +192,14 @@ fn same_option(said: &Said<'_>, report: &mut Report) {
             None => seen.push((option, entry)),
             Some((_, first)) if first.value.scalar() == entry.value.scalar() => {}
             Some((_, first)) => {
-                let message = format!("{} does nothing: {} says what {option} is", entry.key, first.key);
+                let message = format!("{} has no effect: {} sets {option}", entry.key, first.key);
                 report.add(Code::Contradiction, entry.at, message);
             }
         }
     }
 }
 
-/// Inclusions that an exclusion, or a wider inclusion, takes the effect from.
+/// Reports inclusions without effect, because of an exclusion or a wider inclusion.
 fn no_effect(subject: &Subject<'_>, report: &mut Report) {
     let (inbound, outbound) = (&subject.config.inbound, &subject.config.outbound);
     let place = |option: &str| place(&subject.said, option);
@@ -214,7 +214,7 @@ fn no_effect(subject: &Subject<'_>, report: &mut Report) {
     for (option, included, excluded) in lists {
         let both = common(included, excluded);
         if let (Some(at), false, false) = (place(option), included.is_everything(), both.is_empty()) {
-            report.add(Code::NoEffect, at, format!("{option}: {both} is excluded, too"));
+            report.add(Code::NoEffect, at, format!("{option}: {both} is also excluded"));
         }
     }
     if let (Some(at), true, false) = (
@@ -230,10 +230,10 @@ fn no_effect(subject: &Subject<'_>, report: &mut Report) {
     }
 }
 
-/// Where an annotation says what an option is.
+/// The position of the annotation that sets an option.
 fn place(said: &Said<'_>, option: &str) -> Option<Position> {
     let means = |name: &str| {
-        name.strip_prefix(OURS) == Some(option)
+        name.strip_prefix(PREFIX) == Some(option)
             || mesh_annotations::all()
                 .any(|known| known.name == name && matches!(known.meaning, Meaning::Option(of) if of == option))
     };

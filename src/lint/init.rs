@@ -1,4 +1,4 @@
-//! The init container that redirects, and those around it.
+//! The init container that redirects, and the other init containers.
 
 use super::Report;
 use super::code::Code;
@@ -7,8 +7,8 @@ use crate::mesh::container::{Container, Role, id, is_true};
 use crate::types::{Gid, Id as _, Uid};
 use crate::yaml::Node;
 
-/// Looks at whether init containers that redirect can, and at what runs before the proxy does.
-pub fn look_at(subject: &Subject<'_>, report: &mut Report) {
+/// Checks that init containers that redirect have the rights to do so, and which ones run before the proxy.
+pub fn check(subject: &Subject<'_>, report: &mut Report) {
     let redirectors = || {
         subject
             .containers
@@ -18,13 +18,18 @@ pub fn look_at(subject: &Subject<'_>, report: &mut Report) {
     for container in redirectors() {
         capabilities(container, report);
         // Linkerd's image has file capabilities, and its charts run it as nobody.
-        let has_file_capabilities = !container.is_ours() && container.mesh().is_some_and(|mesh| mesh.name == "Linkerd");
+        let has_file_capabilities =
+            !container.is_sidetrack() && container.mesh().is_some_and(|mesh| mesh.name == "Linkerd");
         if !has_file_capabilities {
             root(subject, container, report);
         }
     }
     if let (Some(first), Some(second)) = (redirectors().next(), redirectors().nth(1)) {
-        let message = format!("{} redirects, and so does {}", second.called(), first.called());
+        let message = format!(
+            "{} redirects, and so does {}",
+            second.description(),
+            first.description()
+        );
         report.add(Code::TwoRedirectors, second.node.at, message);
     }
     between(subject, report);
@@ -35,14 +40,14 @@ fn capabilities(container: &Container<'_>, report: &mut Report) {
         return;
     }
     let dropped = container.capability("drop", "NET_RAW").is_some();
-    // No runtime gives NET_ADMIN unless it is told to; most give NET_RAW, which only programs of iptables need.
-    let needed = [("NET_ADMIN", true), ("NET_RAW", dropped && !container.is_ours())];
+    // No runtime grants NET_ADMIN by default; most grant NET_RAW, which only iptables programs need.
+    let needed = [("NET_ADMIN", true), ("NET_RAW", dropped && !container.is_sidetrack())];
     for (name, _) in needed.iter().filter(|(_, needed)| *needed) {
         if container.capability("add", name).is_none() {
             let at = container
                 .security("capabilities")
                 .or(container.node.get("securityContext"));
-            let message = format!("{} lacks {name}", container.called());
+            let message = format!("{} lacks {name}", container.description());
             report.add(Code::Capability, at.unwrap_or(container.node).at, message);
         }
     }
@@ -55,18 +60,18 @@ fn root(subject: &Subject<'_>, container: &Container<'_>, report: &mut Report) {
     if let Some(node) = field("runAsUser").filter(not_root) {
         let message = format!(
             "{} runs as user {}",
-            container.called(),
+            container.description(),
             node.scalar().unwrap_or_default()
         );
         report.add(Code::NotRoot, node.at, message);
     } else if let Some(node) = field("runAsNonRoot").filter(|node| is_true(node)) {
-        let message = format!("{} must not run as root (runAsNonRoot)", container.called());
+        let message = format!("{} must not run as root (runAsNonRoot)", container.description());
         report.add(Code::NotRoot, node.at, message);
     }
 }
 
-/// Init containers that start after the redirection and before the proxy, unless they pass for the proxy. A plugin redirects
-/// before any of them; where its pod has no proxy yet, the injector may put a native sidecar before them.
+/// Reports init containers that start after the redirection and before the proxy, unless the rules exempt their user. A
+/// plugin redirects before any of them; if its pod has no proxy yet, the injector may add a native sidecar before them.
 fn between(subject: &Subject<'_>, report: &mut Report) {
     let proxy = &subject.config.proxy;
     let has = |role| subject.containers.iter().any(|container| container.role == role);
@@ -84,7 +89,7 @@ fn between(subject: &Subject<'_>, report: &mut Report) {
         let passes = uid.is_some_and(|uid| proxy.uids.contains(uid) || outbound.exclude_uids.contains(uid))
             || gid.is_some_and(|gid| proxy.gids.contains(gid) || outbound.exclude_gids.contains(gid));
         if !passes {
-            let message = format!("{} starts before the proxy", container.called());
+            let message = format!("{} starts before the proxy", container.description());
             report.add(Code::InitAfter, container.node.at, message);
         }
     }

@@ -1,6 +1,6 @@
-//! Looks at manifests before they are deployed, for what defeats redirection: documents in, findings out.
+//! Checks manifests before deployment for settings that defeat redirection: documents in, findings out.
 //!
-//! Whether and how a pod is redirected is for [`crate::mesh::verdict`] to say.
+//! [`crate::mesh::verdict`] decides whether and how a pod is redirected.
 
 mod annotations;
 pub mod code;
@@ -27,37 +27,37 @@ use crate::mesh::manifest::{self, Object};
 use crate::options::Layer;
 use crate::yaml::{self, Node, Position};
 
-/// What is known besides the manifests.
+/// The inputs besides the manifests.
 pub struct Context<'c> {
-    /// The options that hold for the whole mesh; annotations of pods count before them.
+    /// The options of the whole mesh, which annotations of pods override.
     pub settings: &'c Layer,
     /// Reads the command line of an init container.
     pub read: &'c ReadInvocation,
 }
 
-/// One thing that was found.
+/// A finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What.
+    /// The kind of finding.
     pub code: Code,
-    /// Where in the file.
+    /// The position in the file.
     pub at: Position,
-    /// What it was found in: kind, namespace and name.
+    /// The object: kind, namespace and name.
     pub object: String,
-    /// What exactly.
+    /// The details.
     pub message: String,
 }
 
-/// What was found in a text.
+/// The result for one text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// The findings, in the order of the text.
     pub findings: Vec<Finding>,
-    /// How many pods there are, those that opt out included.
+    /// The number of pods, including those that opt out.
     pub pods: usize,
-    /// How many objects of each kind there are in which no pod was found; an empty kind stands for objects without one.
+    /// The number of objects without a pod, by kind; an empty kind stands for objects without a kind.
     pub skipped: BTreeMap<String, usize>,
-    /// What is being looked at.
+    /// The object that is being checked.
     object: String,
 }
 
@@ -72,16 +72,16 @@ impl Report {
     }
 }
 
-/// Looks at every document of a text, YAML or JSON.
+/// Checks every document of a text, YAML or JSON.
 ///
 /// # Errors
-/// It is neither.
+/// The text is neither.
 pub fn lint(text: &str, context: &Context<'_>) -> Result<Report, yaml::Error> {
     let documents = yaml::documents(text)?;
     Ok(lint_all(&[&documents], context).pop().unwrap_or_default())
 }
 
-/// Looks at the documents of several texts, which belong together: a report for each.
+/// Checks the documents of several texts that belong together, and returns a report for each text.
 pub fn lint_all(texts: &[&[Node]], context: &Context<'_>) -> Vec<Report> {
     let services = Services::of(texts.iter().copied().flatten());
     texts
@@ -97,16 +97,16 @@ fn report(documents: &[Node], services: &Services<'_>, context: &Context<'_>) ->
             Object::Pod(pod) => {
                 report.pods += 1;
                 report.object = manifest::name(pod.object, pod.kind);
-                look_at(pod, services, context, &mut report);
+                check(pod, services, context, &mut report);
             }
             Object::Service(service) => {
                 report.object = manifest::name(service, "Service");
-                ports::of_service(service, &mut report);
-                annotations::misplaced(service, "Service", &mut report);
+                ports::check_service(service, &mut report);
+                annotations::check_misplaced(service, "Service", &mut report);
             }
             Object::Namespace(namespace) => {
                 report.object = manifest::name(namespace, "Namespace");
-                annotations::misplaced(namespace, "Namespace", &mut report);
+                annotations::check_misplaced(namespace, "Namespace", &mut report);
             }
             Object::Other(kind) => *report.skipped.entry(kind.to_owned()).or_default() += 1,
         }
@@ -118,18 +118,18 @@ fn report(documents: &[Node], services: &Services<'_>, context: &Context<'_>) ->
     report
 }
 
-fn look_at(pod: manifest::Pod<'_>, services: &Services<'_>, context: &Context<'_>, report: &mut Report) {
+fn check(pod: manifest::Pod<'_>, services: &Services<'_>, context: &Context<'_>, report: &mut Report) {
     let Some(subject) = Subject::new(pod, context, report) else {
         return;
     };
-    annotations::look_at(&subject, report);
+    annotations::check(&subject, report);
     if pod::never_redirected(&subject, report) {
         return;
     }
     pod::dns_policy(&subject, report);
-    owners::look_at(&subject, report);
-    unseen::look_at(&subject, report);
-    ports::look_at(&subject, services, report);
-    probes::look_at(&subject, report);
-    init::look_at(&subject, report);
+    owners::check(&subject, report);
+    unseen::check(&subject, report);
+    ports::check(&subject, services, report);
+    probes::check(&subject, report);
+    init::check(&subject, report);
 }

@@ -1,15 +1,16 @@
-//! Whom containers run as, and what they may do.
+//! The users and capabilities of containers.
 
 use super::Report;
 use super::code::Code;
 use super::subject::Subject;
 use crate::mesh::container::{Container, Role, id};
-use crate::mesh::verdict::{Unseen, Where};
+use crate::mesh::verdict::{Unseen, UnseenPlace};
 use crate::types::{Gid, Id, Number, Ranges, Uid};
 use crate::yaml::Node;
 
-/// Looks for applications that pass for the proxy or may change its rules, and for a proxy that is not known for one.
-pub fn look_at(subject: &Subject<'_>, report: &mut Report) {
+/// Reports applications that the rules exempt like the proxy or that may change the rules, and a proxy that the rules do
+/// not exempt.
+pub fn check(subject: &Subject<'_>, report: &mut Report) {
     let proxy = &subject.config.proxy;
     same_owner(subject, report, Code::ProxyUser, "runAsUser", &proxy.uids);
     same_owner(subject, report, Code::ProxyGroup, "runAsGroup", &proxy.gids);
@@ -22,7 +23,7 @@ pub fn look_at(subject: &Subject<'_>, report: &mut Report) {
     }
 }
 
-/// The field that counts for a container: its own, or else the pod's.
+/// The effective field of a container's security context: its own, or else the pod's.
 fn field<'n>(subject: &Subject<'n>, container: &Container<'n>, key: &str) -> Option<&'n Node> {
     let of_pod = || subject.pod.spec.get("securityContext")?.get(key);
     container.security(key).or_else(of_pod)
@@ -34,7 +35,7 @@ fn same_owner<I: Id>(subject: &Subject<'_>, report: &mut Report, code: Code, key
             continue;
         };
         if let Some(id) = id::<I>(node).filter(|id| proxy.contains(*id)) {
-            let message = format!("{} runs as {} {id}, like the proxy", container.called(), I::NAMED);
+            let message = format!("{} runs as {} {id}, like the proxy", container.description(), I::NAMED);
             report.add(code, node.at, message);
         }
     }
@@ -49,12 +50,12 @@ fn unknown_proxy(subject: &Subject<'_>, container: &Container<'_>, report: &mut 
     };
     let known_by_group = gid.is_some_and(|gid| gid.is_none_or(|gid| gids.contains(gid)));
     if !uids.contains(uid) && !known_by_group {
-        let is_it = |unseen: &&Unseen| unseen.place == Where::User;
+        let is_it = |unseen: &&Unseen| unseen.place == UnseenPlace::User;
         let advice = subject.unseen.iter().find(is_it);
         let advice = advice.map(|Unseen { annotation, value, .. }| format!("; set {annotation}: \"{value}\""));
         let message = format!(
             "{} runs as user {uid}; the rules exempt user {}{}{}",
-            container.called(),
+            container.description(),
             list(uids),
             match gids.is_empty() {
                 true => String::new(),
@@ -76,5 +77,9 @@ fn may_change_rules(container: &Container<'_>, report: &mut Report) {
         (None, Some(node)) => (node, "has NET_ADMIN"),
         (None, None) => return,
     };
-    report.add(Code::MayChangeRules, node.at, format!("{} {what}", container.called()));
+    report.add(
+        Code::MayChangeRules,
+        node.at,
+        format!("{} {what}", container.description()),
+    );
 }

@@ -1,4 +1,4 @@
-//! The pod as a whole: what keeps it from being redirected, and whom it asks for names.
+//! The pod as a whole: why it is not redirected, and its DNS policy.
 
 use std::net::IpAddr;
 
@@ -6,14 +6,14 @@ use super::Report;
 use super::code::Code;
 use super::subject::Subject;
 use crate::mesh::container::is_true;
-use crate::mesh::verdict::Because;
+use crate::mesh::verdict::SkipKind;
 use crate::types::DnsServers;
 use crate::yaml::Node;
 
-/// Whether nothing of the pod is ever redirected.
+/// Reports a pod that is never redirected, and whether it is one.
 pub fn never_redirected(subject: &Subject<'_>, report: &mut Report) -> bool {
     let redirector = subject.redirector();
-    let is_exempt = subject.left == Some(Because::Exempt) && !subject.asks();
+    let is_exempt = subject.skipped == Some(SkipKind::Exempt) && !subject.requests_redirection();
     if let Some(node) = subject
         .pod
         .spec
@@ -21,16 +21,19 @@ pub fn never_redirected(subject: &Subject<'_>, report: &mut Report) -> bool {
         .filter(|node| is_true(node) && !is_exempt)
     {
         let message = match redirector {
-            Some(container) => format!("hostNetwork is true: {} redirects the whole node", container.called()),
+            Some(container) => format!(
+                "hostNetwork is true: {} redirects the whole node",
+                container.description()
+            ),
             None => "hostNetwork is true: nothing is redirected".to_owned(),
         };
         report.add(Code::HostNetwork, node.at, message);
         return true;
     }
-    if subject.left != Some(Because::Exempt) {
+    if subject.skipped != Some(SkipKind::Exempt) {
         return false;
     }
-    if !subject.asks() {
+    if !subject.requests_redirection() {
         return true;
     }
     let metadata = subject.pod.object.get("metadata");
@@ -42,7 +45,7 @@ pub fn never_redirected(subject: &Subject<'_>, report: &mut Report) -> bool {
     true
 }
 
-/// Whether lookups go where they are captured, and answered.
+/// Reports a DNS policy whose name servers are not captured, or do not know the cluster's names.
 pub fn dns_policy(subject: &Subject<'_>, report: &mut Report) {
     let Some(node) = subject
         .pod
@@ -59,7 +62,7 @@ pub fn dns_policy(subject: &Subject<'_>, report: &mut Report) {
         .and_then(|config| config.get("nameservers"));
     let servers = servers.map(Node::items).unwrap_or_default().iter();
     let servers = servers.filter_map(|server| server.scalar()?.parse::<IpAddr>().ok());
-    let passed_by = |server: &IpAddr| match &subject.config.dns.servers {
+    let uncaptured = |server: &IpAddr| match &subject.config.dns.servers {
         DnsServers::ResolvConf | DnsServers::All => false,
         DnsServers::These(listed) => !listed.contains(server),
     };
@@ -70,11 +73,11 @@ pub fn dns_policy(subject: &Subject<'_>, report: &mut Report) {
             "dnsPolicy Default asks the name servers of the node",
         ),
         Some("None") => {
-            let passed_by: Vec<String> = servers.filter(passed_by).map(|server| server.to_string()).collect();
-            let message = if passed_by.is_empty() {
+            let uncaptured: Vec<String> = servers.filter(uncaptured).map(|server| server.to_string()).collect();
+            let message = if uncaptured.is_empty() {
                 "dnsPolicy None asks name servers of its own".to_owned()
             } else {
-                format!("dnsPolicy None: lookups of {} are not captured", passed_by.join(", "))
+                format!("dnsPolicy None: lookups of {} are not captured", uncaptured.join(", "))
             };
             report.add(Code::DnsPolicy, node.at, message);
         }

@@ -1,4 +1,4 @@
-//! Ports: those that belong to the mesh, and those whose protocol a proxy cannot find out.
+//! Ports: those of the mesh, and those whose protocol a proxy cannot detect.
 
 use super::Report;
 use super::code::Code;
@@ -9,7 +9,7 @@ use crate::mesh::istio::ISTIO;
 use crate::types::{Port, parse_ports};
 use crate::yaml::Node;
 
-/// Protocols in which the client waits for the server, or in which proxies that look for HTTP or TLS wait in vain.
+/// Server-first protocols, and others in which a proxy that detects HTTP or TLS waits in vain.
 const SERVER_FIRST: [(u16, &str); 8] = [
     (21, "FTP"),
     (25, "SMTP"),
@@ -21,19 +21,19 @@ const SERVER_FIRST: [(u16, &str); 8] = [
     (27017, "MongoDB"),
 ];
 
-/// What the name of a port may begin with to tell its protocol; what follows comes after a `-`.
+/// The prefixes of port names that declare a protocol; a suffix follows after a `-`.
 const PROTOCOLS: [&str; 12] = [
     "grpc", "grpc-web", "http", "http2", "https", "mongo", "mysql", "redis", "tcp", "tls", "udp", "auto",
 ];
 
-/// Who listens on a port of the pod that is not the application's.
+/// The owner of a port that is reserved for the proxy or the mesh.
 pub fn owner(subject: &Subject<'_>, port: Port) -> Option<(Code, String)> {
     let config = &subject.config;
     let proxy = [config.proxy.inbound_port, config.proxy.outbound_port];
     if proxy.contains(&port) || config.dns.redirect && port == config.dns.port {
-        return Some((Code::ProxyPort, "the proxy listens there".to_owned()));
+        return Some((Code::ProxyPort, "the proxy listens on it".to_owned()));
     }
-    // Where no mesh is named, the options are Istio's.
+    // Without a mesh, the options are Istio's.
     let mesh = subject.mesh.unwrap_or(&ISTIO);
     let purpose = mesh.ports.iter().find(|(number, _)| *number == port.get());
     match purpose {
@@ -43,16 +43,16 @@ pub fn owner(subject: &Subject<'_>, port: Port) -> Option<(Code, String)> {
     }
 }
 
-/// Looks at the ports that containers say they listen on.
-pub fn look_at(subject: &Subject<'_>, services: &Services<'_>, report: &mut Report) {
+/// Checks the declared ports of containers.
+pub fn check(subject: &Subject<'_>, services: &Services<'_>, report: &mut Report) {
     for container in subject.apps() {
         for port in container.ports().iter().filter(|port| is_tcp(port)) {
-            look_at_one(subject, services, container, port, report);
+            check_one(subject, services, container, port, report);
         }
     }
 }
 
-fn look_at_one(
+fn check_one(
     subject: &Subject<'_>,
     services: &Services<'_>,
     container: &Container<'_>,
@@ -63,18 +63,22 @@ fn look_at_one(
         return;
     };
     if let Some((code, who)) = owner(subject, port) {
-        report.add(code, node.at, format!("port {port} of {}: {who}", container.called()));
+        report.add(
+            code,
+            node.at,
+            format!("port {port} of {}: {who}", container.description()),
+        );
     } else if subject.captures(port)
         && subject.mesh.is_none_or(|mesh| mesh.detects_protocols)
         && !is_opaque(subject, port)
-        && !services.tell(&subject.pod, container, port)
+        && !services.declare_protocol(&subject.pod, container, port)
     {
-        server_first(described, node, port, &container.called(), report);
+        server_first(described, node, port, &container.description(), report);
     }
 }
 
-/// Looks at the ports of a Service: by their names, meshes choose what to do with connections to it.
-pub fn of_service(service: &Node, report: &mut Report) {
+/// Checks the ports of a Service: meshes choose the protocol of connections to it by the names of its ports.
+pub fn check_service(service: &Node, report: &mut Report) {
     let annotations = service.get("metadata").and_then(|metadata| metadata.get("annotations"));
     let opaque = annotations.and_then(|annotations| annotations.get(OPAQUE)?.scalar());
     let opaque = opaque.unwrap_or_default();
@@ -93,25 +97,25 @@ fn server_first(described: &Node, node: &Node, port: Port, whose: &str, report: 
     let Some((_, protocol)) = SERVER_FIRST.iter().find(|(number, _)| *number == port.get()) else {
         return;
     };
-    if tells_protocol(described) {
+    if declares_protocol(described) {
         return;
     }
     let named = match described.get("name").and_then(Node::scalar) {
-        Some(name) => format!("its name {name} does not tell"),
+        Some(name) => format!("its name {name} does not say so"),
         None => "it has no name".to_owned(),
     };
-    let message = format!("port {port} of {whose} is {protocol}'s, and {named}");
+    let message = format!("port {port} of {whose} is the {protocol} port, and {named}");
     report.add(Code::ServerFirst, node.at, message);
 }
 
-/// Whether a port of a container or a Service says which protocol it has.
-pub fn tells_protocol(described: &Node) -> bool {
-    let tells = |name: &str| {
+/// Whether a port of a container or a Service declares its protocol.
+pub fn declares_protocol(described: &Node) -> bool {
+    let declares = |name: &str| {
         let rest = PROTOCOLS.iter().filter_map(|protocol| name.strip_prefix(protocol));
         rest.into_iter().any(|rest| rest.is_empty() || rest.starts_with('-'))
     };
     described.get("appProtocol").and_then(Node::scalar).is_some()
-        || described.get("name").and_then(Node::scalar).is_some_and(tells)
+        || described.get("name").and_then(Node::scalar).is_some_and(declares)
 }
 
 fn is_tcp(port: &Node) -> bool {
@@ -123,9 +127,9 @@ fn number<'n>(described: &'n Node, key: &str) -> Option<(&'n Node, Port)> {
     Some((node, container::number(node)?))
 }
 
-/// The annotation that lists ports whose protocol Linkerd does not look for.
+/// The annotation that lists ports whose protocol Linkerd does not detect.
 const OPAQUE: &str = "config.linkerd.io/opaque-ports";
-/// The list without the annotation.
+/// The default of that list.
 const OPAQUE_BY_DEFAULT: &str = "25,587,3306,4444,5432,6379,9300,11211";
 
 fn is_opaque(subject: &Subject<'_>, port: Port) -> bool {

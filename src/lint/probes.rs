@@ -1,4 +1,4 @@
-//! Probes and hooks of the kubelet: connections from outside, which capture changes.
+//! Probes and hooks of the kubelet: inbound connections that redirection affects.
 
 use super::Report;
 use super::code::Code;
@@ -8,7 +8,7 @@ use crate::mesh::container::Container;
 use crate::types::Port;
 use crate::yaml::Node;
 
-/// Where a container may have handlers of the kubelet.
+/// The fields of a container that hold handlers of the kubelet.
 const PLACES: [&[&str]; 5] = [
     &["startupProbe"],
     &["livenessProbe"],
@@ -17,19 +17,19 @@ const PLACES: [&[&str]; 5] = [
     &["lifecycle", "preStop"],
 ];
 
-/// Whether somebody makes a probe one that capture does not change.
+/// Whether the mesh rewrites probes, so that redirection does not affect them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rewriting {
-    /// The mesh does, as far as the pod tells.
+    /// The mesh rewrites them, as far as the manifest shows.
     Yes,
-    /// Nobody does.
+    /// Probes are not rewritten.
     No,
-    /// The pod does not tell.
+    /// The manifest does not show it.
     Unknown,
 }
 
-/// Looks at every probe and hook of the application's containers.
-pub fn look_at(subject: &Subject<'_>, report: &mut Report) {
+/// Checks every probe and hook of the application's containers.
+pub fn check(subject: &Subject<'_>, report: &mut Report) {
     let rewriting = rewriting(subject);
     for container in subject.apps() {
         for path in PLACES {
@@ -38,13 +38,13 @@ pub fn look_at(subject: &Subject<'_>, report: &mut Report) {
             for entry in handler.map(Node::entries).unwrap_or_default() {
                 if let Some((node, port)) = target(container, &entry.key, &entry.value) {
                     let probe = Probe {
-                        what: format!("{what} of {}", container.called()),
+                        what: format!("{what} of {}", container.description()),
                         action: &entry.key,
                         path: entry.value.get("path").and_then(Node::scalar).unwrap_or_default(),
                         node,
                         port,
                     };
-                    look_at_one(subject, rewriting, &probe, report);
+                    check_one(subject, rewriting, &probe, report);
                 }
             }
         }
@@ -59,7 +59,7 @@ struct Probe<'n> {
     port: Port,
 }
 
-/// The port of the pod that a handler connects to, if it does.
+/// The port of the pod that a handler connects to; `None` if it connects to none.
 fn target<'n>(container: &Container<'n>, action: &str, handler: &'n Node) -> Option<(&'n Node, Port)> {
     let connects = ["httpGet", "tcpSocket", "grpc"].contains(&action);
     let elsewhere = handler
@@ -70,7 +70,7 @@ fn target<'n>(container: &Container<'n>, action: &str, handler: &'n Node) -> Opt
     Some((node, container.port(node)?))
 }
 
-fn look_at_one(subject: &Subject<'_>, rewriting: Rewriting, probe: &Probe<'_>, report: &mut Report) {
+fn check_one(subject: &Subject<'_>, rewriting: Rewriting, probe: &Probe<'_>, report: &mut Report) {
     let Probe {
         what,
         action,
@@ -79,7 +79,7 @@ fn look_at_one(subject: &Subject<'_>, rewriting: Rewriting, probe: &Probe<'_>, r
         ..
     } = probe;
     if let Some((_, who)) = ports::owner(subject, *port) {
-        // What Istio's injector makes of a probe.
+        // Paths of probes that Istio's injector rewrote.
         let rewritten = ["/app-health/", "/app-lifecycle/"]
             .iter()
             .any(|path| probe.path.starts_with(path));
@@ -113,14 +113,14 @@ fn rewriting(subject: &Subject<'_>) -> Rewriting {
     let switched_off = said.annotation("kuma.io/virtual-probes") == Some("disabled")
         || said.annotation("kuma.io/application-probe-proxy-port") == Some("0");
     match (subject.mesh, said.annotation("sidecar.istio.io/rewriteAppHTTPProbers")) {
-        // Its injector was there, and left the probe as it is.
-        (Some(mesh), _) if mesh.rewrites_probes && said.injected() => Rewriting::No,
+        // Its injector ran, and did not rewrite the probe.
+        (Some(mesh), _) if mesh.rewrites_probes && said.is_injected() => Rewriting::No,
         (_, Some("true")) => Rewriting::Yes,
         (_, Some("false")) => Rewriting::No,
         (Some(_), _) if switched_off => Rewriting::No,
         (Some(mesh), _) if mesh.rewrites_probes => Rewriting::Yes,
         (Some(_), _) => Rewriting::Unknown,
-        // Who redirects by hand has no injector.
+        // A manual redirection has no injector.
         (None, _) if subject.redirector().is_some() => Rewriting::No,
         (None, _) => Rewriting::Unknown,
     }

@@ -1,4 +1,4 @@
-//! Findings as lines for people, as JSON for machines, and for GitHub. The schema is described in `docs/lint.md`; [`VERSION`]
+//! Findings as text, as JSON, and as GitHub workflow commands. The schema is described in `docs/lint.md`; [`VERSION`]
 //! changes when it does.
 
 use std::collections::BTreeMap;
@@ -12,15 +12,15 @@ use super::{Finding, Report};
 /// The version of the schema.
 pub const VERSION: u32 = 1;
 
-/// A file, and what was found in it.
+/// A file and its report.
 pub struct Linted {
-    /// What it is called: a path, or `-` for standard input.
+    /// The path, or `-` for standard input.
     pub file: String,
-    /// What was found.
+    /// The report.
     pub report: Report,
 }
 
-/// The findings for people: what and where, why it matters, and what to do.
+/// The findings as text: position and message, why it matters, and the fix.
 pub fn text(files: &[Linted]) -> String {
     let mut text = String::new();
     for (file, finding) in findings(files) {
@@ -40,7 +40,7 @@ pub fn text(files: &[Linted]) -> String {
     text
 }
 
-/// The findings for machines.
+/// The findings as JSON.
 pub fn json(files: &[Linted]) -> String {
     let findings: Vec<Value> = findings(files)
         .map(|(file, finding)| {
@@ -65,7 +65,7 @@ pub fn json(files: &[Linted]) -> String {
     format!("{document:#}\n")
 }
 
-/// The findings as commands of a GitHub workflow, which shows them beside the lines.
+/// The findings as GitHub workflow commands, which GitHub shows beside the lines.
 pub fn github(files: &[Linted]) -> String {
     let escaped = |text: &str, more: &[(&str, &str)]| {
         let rest = [("\r", "%0D"), ("\n", "%0A")];
@@ -101,7 +101,7 @@ pub fn github(files: &[Linted]) -> String {
     findings(files).map(command).collect()
 }
 
-/// How many objects of each kind were passed over, since there is no pod in them.
+/// The number of objects without a pod, by kind.
 pub fn skipped(files: &[Linted]) -> BTreeMap<&str, usize> {
     let mut all = BTreeMap::new();
     for (kind, count) in files.iter().flat_map(|linted| &linted.report.skipped) {
@@ -110,12 +110,12 @@ pub fn skipped(files: &[Linted]) -> BTreeMap<&str, usize> {
     all
 }
 
-/// How many pods were looked at.
+/// The number of pods.
 pub fn pods(files: &[Linted]) -> usize {
     files.iter().map(|linted| linted.report.pods).sum()
 }
 
-/// What was found, and in which file.
+/// All findings, each with its file.
 pub fn findings(files: &[Linted]) -> impl Iterator<Item = (&str, &Finding)> {
     files.iter().flat_map(|linted| {
         let file = linted.file.as_str();

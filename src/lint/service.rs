@@ -1,6 +1,6 @@
-//! Services of the same input: meshes choose what to do with a connection to one by the names of its ports.
+//! The Services of the input: meshes choose the protocol of a connection by the names of a Service's ports.
 
-use super::ports::tells_protocol;
+use super::ports::declares_protocol;
 use crate::mesh::container::{self, Container};
 use crate::mesh::manifest::{self, Object, Pod};
 use crate::types::Port;
@@ -17,7 +17,7 @@ struct Service<'n> {
 }
 
 impl<'n> Services<'n> {
-    /// All of them.
+    /// Collects the Services of some documents.
     pub fn of(documents: impl IntoIterator<Item = &'n Node>) -> Self {
         let objects = documents.into_iter().flat_map(manifest::objects);
         let service = |object| match object {
@@ -27,12 +27,12 @@ impl<'n> Services<'n> {
         Self(objects.filter_map(service).collect())
     }
 
-    /// Whether a Service in front of this pod tells the protocol of a container's port.
-    pub fn tell(&self, pod: &Pod<'_>, container: &Container<'_>, port: Port) -> bool {
+    /// Whether a Service of this pod declares the protocol of a container's port.
+    pub fn declare_protocol(&self, pod: &Pod<'_>, container: &Container<'_>, port: Port) -> bool {
         let mut services = self.0.iter().filter(|service| service.selects(pod));
         services.any(|service| {
             let mut ports = service.ports.iter();
-            ports.any(|described| tells_protocol(described) && leads_to(described, container, port))
+            ports.any(|described| declares_protocol(described) && leads_to(described, container, port))
         })
     }
 }
@@ -49,7 +49,7 @@ impl<'n> Service<'n> {
         }
     }
 
-    /// Whether it is in front of these pods. What does not say its namespace may be deployed anywhere.
+    /// Whether its selector matches these pods. An object without a namespace may be deployed to any.
     fn selects(&self, pod: &Pod<'_>) -> bool {
         let labels = pod.labels().map(Node::entries).unwrap_or_default();
         let has = |wanted: &Entry| {
@@ -59,12 +59,12 @@ impl<'n> Service<'n> {
         let same_place = self
             .namespace
             .zip(pod.namespace())
-            .is_none_or(|(ours, its)| ours == its);
+            .is_none_or(|(own, other)| own == other);
         same_place && !self.selector.is_empty() && self.selector.iter().all(has)
     }
 }
 
-/// Whether a Service's port is this one of the container.
+/// Whether a port of a Service targets this port of the container.
 fn leads_to(described: &Node, container: &Container<'_>, port: Port) -> bool {
     let target = described.get("targetPort").or_else(|| described.get("port"));
     target.and_then(|target| container::number(target).or_else(|| container.port(target))) == Some(port)

@@ -1,15 +1,15 @@
-//! A pod with what is known of its redirection: the mesh, the annotations, and the options that follow from them.
+//! The subject of the checks: a pod with its mesh, its annotations, and the resulting options.
 
 use serde_json::{Map, Value};
 
 use super::code::Code;
 use super::{Context, Report, annotations};
-use crate::mesh::annotations::{Annotations, OURS};
+use crate::mesh::annotations::{Annotations, PREFIX};
 use crate::mesh::container::{Container, Role, id};
 use crate::mesh::manifest::Pod;
 use crate::mesh::pod::Pod as Facts;
 use crate::mesh::policy::Policy;
-use crate::mesh::verdict::{self, Because, By, Given, Left, Undecided, Unseen, Verdict};
+use crate::mesh::verdict::{self, By, Inputs, SkipKind, Skipped, Undecided, Unseen, Verdict};
 use crate::mesh::{self, MESHES, Mesh};
 use crate::options::problem::Problem;
 use crate::options::{Config, Layer};
@@ -22,21 +22,21 @@ pub struct Subject<'n> {
     pub pod: Pod<'n>,
     /// Its containers.
     pub containers: Vec<Container<'n>>,
-    /// The mesh that its annotations and labels speak of.
+    /// The mesh that its annotations and labels belong to.
     pub mesh: Option<&'static Mesh>,
     /// Its annotations and labels.
     pub said: Said<'n>,
-    /// How it is redirected, as far as that is known.
+    /// The configuration of its redirection, as far as it is known.
     pub config: Config,
-    /// What a plugin that redirects it is not told.
+    /// Settings of the manifest that a plugin does not receive.
     pub unseen: Vec<Unseen>,
     /// Whether a plugin redirects it.
     pub by_plugin: bool,
-    /// Why nobody redirects it, if so.
-    pub left: Option<Because>,
+    /// Why it is not redirected, if so.
+    pub skipped: Option<SkipKind>,
 }
 
-/// What is written at a pod, by annotations and labels.
+/// The annotations and labels of a pod.
 #[derive(Clone, Copy)]
 pub struct Said<'n> {
     /// The annotations.
@@ -58,19 +58,21 @@ impl<'n> Said<'n> {
         find(self.annotations, name)?.value.scalar()
     }
 
-    /// Whether the injector of a mesh has left its mark: what it does is done.
-    pub fn injected(&self) -> bool {
-        MESHES.iter().any(|mesh| mesh.injected(|name| self.annotation(name)))
+    /// Whether a mesh has injected the pod.
+    pub fn is_injected(&self) -> bool {
+        MESHES
+            .iter()
+            .any(|mesh| mesh.has_injected(|name| self.annotation(name)))
     }
 
-    /// The annotations as a plugin would be handed them.
-    fn as_handed_over(&self) -> Annotations {
+    /// The annotations as a plugin would receive them.
+    fn as_received(&self) -> Annotations {
         let texts: Map<String, Value> = self
             .annotations
             .iter()
             .filter_map(|entry| Some((entry.key.clone(), entry.value.scalar()?.into())))
             .collect();
-        // Texts are what annotations are made of.
+        // All values are strings, so this never fails.
         Annotations::of(&Value::Object(texts)).unwrap_or_default()
     }
 }
@@ -81,52 +83,54 @@ pub fn find<'n>(entries: &'n [Entry], name: &str) -> Option<&'n Entry> {
 }
 
 impl<'n> Subject<'n> {
-    /// Puts together what is known of a pod that is looked at. What is wrong with the sources of it is reported.
+    /// Collects the facts about a pod, and reports errors of its annotations and arguments. `None` if nothing redirects the pod
+    /// and that is intended.
     pub fn new(pod: Pod<'n>, context: &Context<'_>, report: &mut Report) -> Option<Self> {
         let said = Said::of(&pod);
-        let facts = Facts::of_manifest(&pod, said.as_handed_over());
-        let given = Given {
+        let facts = Facts::of_manifest(&pod, said.as_received());
+        let inputs = Inputs {
             policy: &Policy::default(),
-            before: &Layer::default(),
-            after: context.settings,
+            overrides: &Layer::default(),
+            fallbacks: context.settings,
             read: context.read,
         };
-        let keeps_out = verdict::opt_out(&facts).unwrap_or_else(|problem| {
+        let opt_out = verdict::opt_out(&facts).unwrap_or_else(|problem| {
             report.add(Code::InvalidAnnotation, place(&said, &problem), problem.to_string());
             None
         });
-        let keeps_out = keeps_out.filter(|left| left.because == Because::Told);
-        // Pods of a cluster that nobody injected, and the installer of our plugin, are as they should be.
-        let is_nobodys = facts.described.as_ref().is_some_and(|described| described.is_created) && !said.injected();
-        let is_installer = facts.containers().iter().any(Container::installs);
-        let found = verdict::verdict(&facts, &given);
-        if (is_nobodys || is_installer) && matches!(found, Ok(Verdict::Left(_))) {
+        let opt_out = opt_out.filter(|skipped| skipped.kind == SkipKind::OptedOut);
+        // Existing pods without a sidecar, and the installer of sidetrack's plugin, are not redirected on purpose.
+        let is_uninjected =
+            facts.described.as_ref().is_some_and(|described| described.is_created) && !said.is_injected();
+        let is_installer = facts.containers().iter().any(Container::is_installer);
+        let found = verdict::verdict(&facts, &inputs);
+        if (is_uninjected || is_installer) && matches!(found, Ok(Verdict::Skipped(_))) {
             return None;
         }
-        let (redirected, left) = match found {
+        let (redirected, skipped) = match found {
             Ok(Verdict::Redirected(redirected)) => (Some(redirected), None),
-            Ok(Verdict::Left(left)) => match (left.because, keeps_out) {
-                (_, Some(Left { reason, .. })) => {
-                    annotations::of_opted_out(&pod, &reason, report);
+            Ok(Verdict::Skipped(skipped)) => match (skipped.kind, opt_out) {
+                (_, Some(Skipped { reason, .. })) => {
+                    annotations::check_opted_out(&pod, &reason, report);
                     return None;
                 }
-                // Nobody redirects it, nor is that a mistake.
-                (Because::NotInjected, None) => return None,
-                (Because::Windows, None) => {
-                    annotations::of_opted_out(&pod, &left.reason, report);
+                // Not redirected, which is correct.
+                (SkipKind::NotInjected, None) => return None,
+                (SkipKind::Windows, None) => {
+                    annotations::check_opted_out(&pod, &skipped.reason, report);
                     return None;
                 }
-                (because, None) => (None, Some(because)),
+                (kind, None) => (None, Some(kind)),
             },
             Err(Undecided::Arguments { mistakes, .. }) => {
                 arguments(&facts, &mistakes, report);
                 (None, None)
             }
-            // Reported by whoever reads the annotations.
+            // Errors of annotations are reported below.
             Err(Undecided::NoAnnotations | Undecided::Invalid(_)) => (None, None),
         };
-        let by_annotations = annotated(&facts, &given, &said, report);
-        let mesh = verdict::mesh(&facts, &given).and_then(mesh::named);
+        let by_annotations = annotated(&facts, &inputs, &said, report);
+        let mesh = verdict::mesh(&facts, &inputs).and_then(mesh::named);
         let by_plugin = redirected
             .as_ref()
             .is_some_and(|redirected| redirected.by == By::Plugin);
@@ -145,38 +149,39 @@ impl<'n> Subject<'n> {
             config,
             unseen,
             by_plugin,
-            left,
+            skipped,
         };
-        subject.recognise_proxy();
+        subject.identify_proxy_by_user();
         Some(subject)
     }
 
-    /// Who redirects a pod by hand names its proxy as they like: it is the one that runs as the proxy's user.
-    fn recognise_proxy(&mut self) {
+    /// In a manifest that no injector wrote, the proxy container may have any name: it is the one that runs as the proxy's
+    /// user.
+    fn identify_proxy_by_user(&mut self) {
         let has = |role| self.containers.iter().any(|container| container.role == role);
         if has(Role::Proxy) || !has(Role::Redirector) {
             return;
         }
         let (uids, gids) = (&self.config.proxy.uids, &self.config.proxy.gids);
-        let mut like_it = self.containers.iter_mut().filter(|container| {
+        let mut candidates = self.containers.iter_mut().filter(|container| {
             let uid = container.security("runAsUser").and_then(id::<Uid>);
             let gid = container.security("runAsGroup").and_then(id::<Gid>);
             container.role == Role::App
                 && (uid.is_some_and(|uid| uids.contains(uid)) || gid.is_some_and(|gid| gids.contains(gid)))
         });
-        if let (Some(proxy), None) = (like_it.next(), like_it.next()) {
+        if let (Some(proxy), None) = (candidates.next(), candidates.next()) {
             proxy.role = Role::Proxy;
         }
     }
 
-    /// Whether somebody wants it to be redirected.
-    pub fn asks(&self) -> bool {
+    /// Whether anything in the manifest requests redirection.
+    pub fn requests_redirection(&self) -> bool {
         let says = |entries: &[Entry]| {
             entries
                 .iter()
                 .any(|entry| annotations::is_about_redirection(&entry.key))
         };
-        self.said.injected() || self.redirector().is_some() || says(self.said.annotations) || says(self.said.labels)
+        self.said.is_injected() || self.redirector().is_some() || says(self.said.annotations) || says(self.said.labels)
     }
 
     /// The containers of the application.
@@ -184,14 +189,14 @@ impl<'n> Subject<'n> {
         self.containers.iter().filter(|container| container.role == Role::App)
     }
 
-    /// The init container that redirects, where there is one.
+    /// The init container that redirects, if there is one.
     pub fn redirector(&self) -> Option<&Container<'n>> {
         self.containers
             .iter()
             .find(|container| container.role == Role::Redirector)
     }
 
-    /// Whether connections from outside to this port go to the proxy.
+    /// Whether inbound connections to this port are redirected to the proxy.
     pub fn captures(&self, port: Port) -> bool {
         let inbound = &self.config.inbound;
         inbound.include_ports.contains(port)
@@ -200,9 +205,9 @@ impl<'n> Subject<'n> {
     }
 }
 
-/// The options that annotations lead to; those of the whole mesh, where an annotation is wrong.
-fn annotated(facts: &Facts<'_>, given: &Given<'_>, said: &Said<'_>, report: &mut Report) -> Config {
-    let settings = verdict::by_annotations(facts, given).unwrap_or_else(|problems| {
+/// The configuration that annotations lead to; that of the whole mesh if an annotation is invalid.
+fn annotated(facts: &Facts<'_>, inputs: &Inputs<'_>, said: &Said<'_>, report: &mut Report) -> Config {
+    let settings = verdict::by_annotations(facts, inputs).unwrap_or_else(|problems| {
         for problem in problems {
             let code = match problem {
                 Problem::Contradiction { .. } => Code::Contradiction,
@@ -211,27 +216,27 @@ fn annotated(facts: &Facts<'_>, given: &Given<'_>, said: &Said<'_>, report: &mut
             report.add(code, place(said, &problem), problem.to_string());
         }
         let layer = Layer {
-            mesh: verdict::mesh(facts, given),
-            ..given.after.clone()
+            mesh: verdict::mesh(facts, inputs),
+            ..inputs.fallbacks.clone()
         };
         mesh::settings(layer).unwrap_or_default()
     });
     settings.config
 }
 
-/// Where the annotation stands that a problem is about.
+/// The position of the annotation that a problem concerns.
 fn place(said: &Said<'_>, problem: &Problem) -> Position {
     let text = problem.to_string();
     let about = said
         .annotations
         .iter()
         .filter(|entry| text.contains(&entry.key))
-        // One name may be the beginning of another.
+        // One name may be a prefix of another.
         .max_by_key(|entry| entry.key.len());
     let ours = || {
         let options = problem.options();
         said.annotations.iter().find(|entry| {
-            let option = entry.key.strip_prefix(OURS);
+            let option = entry.key.strip_prefix(PREFIX);
             option.is_some_and(|option| options.iter().any(|name| name == option))
         })
     };
@@ -239,15 +244,15 @@ fn place(said: &Said<'_>, problem: &Problem) -> Position {
     entry.map_or(Position { line: 1, column: 1 }, |entry| entry.value.at)
 }
 
-/// What is wrong with the arguments of the init container that redirects. Those of other programs are not ours to judge.
+/// Reports invalid arguments of the init container that redirects, if it runs sidetrack.
 fn arguments(facts: &Facts<'_>, mistakes: &[String], report: &mut Report) {
-    let Some(container) = facts.redirector().filter(|container| container.is_ours()) else {
+    let Some(container) = facts.redirector().filter(|container| container.is_sidetrack()) else {
         return;
     };
     let at = container.node.get("args").or_else(|| container.node.get("command"));
     let at = at.unwrap_or(container.node).at;
     for mistake in mistakes {
-        let message = format!("{}: {mistake}", container.called());
+        let message = format!("{}: {mistake}", container.description());
         report.add(Code::InvalidArguments, at, message);
     }
 }

@@ -1,12 +1,12 @@
-//! What the manifest says about redirection and a CNI plugin is not told.
+//! Settings of a manifest that a CNI plugin does not receive.
 
 use super::Report;
 use super::code::Code;
 use super::subject::Subject;
-use crate::mesh::verdict::{Unseen, Where};
+use crate::mesh::verdict::{Unseen, UnseenPlace};
 
-/// Looks at what only annotations could tell a plugin.
-pub fn look_at(subject: &Subject<'_>, report: &mut Report) {
+/// Reports settings of the manifest that a plugin could receive only as annotations.
+pub fn check(subject: &Subject<'_>, report: &mut Report) {
     for Unseen {
         at,
         place,
@@ -15,9 +15,9 @@ pub fn look_at(subject: &Subject<'_>, report: &mut Report) {
         value,
     } in &subject.unseen
     {
-        // What comes of a user that is not exempt is a finding of its own.
-        if *place != Where::User {
-            let message = format!("{what}, which no annotation tells; set {annotation}: \"{value}\"");
+        // A proxy's user that is not exempt has its own finding, ST203.
+        if *place != UnseenPlace::User {
+            let message = format!("{what}, and no annotation says so; set {annotation}: \"{value}\"");
             report.add(Code::Unseen, *at, message);
         }
     }

@@ -8,7 +8,7 @@ use crate::types::{Invalid, MeshName};
 /// The init container that its injector adds.
 pub const INIT_CONTAINER: &str = "consul-connect-inject-init";
 
-/// What is known of it.
+/// The entry of the mesh in the table.
 pub const CONSUL: Mesh = Mesh {
     name: "Consul",
     option: MeshName::Consul,
@@ -24,15 +24,14 @@ pub const CONSUL: Mesh = Mesh {
         // Its proxy listens on 127.0.0.1 and the pod's first address; see DUAL_STACK.
         ("ip-family", "ipv4"),
         ("dns-port", "8600"),
-        // Lookups that its DNS cannot answer go to the cluster's name server, which is the pod's second one: they must
-        // not come back.
+        // Consul's DNS forwards lookups to the cluster's name server, the pod's second one: capturing them would loop.
         ("dns-servers", "127.0.0.1,::1"),
     ],
     rewrites_probes: false,
     detects_protocols: false,
     mark: &[
         ("consul.hashicorp.com/connect-inject-status", Some("injected")),
-        // Written for a CNI plugin alone. Without one, the init container redirects.
+        // Only set for a CNI plugin. Without a plugin, the init container redirects.
         (TRAFFIC_CONFIG, None),
     ],
     injection: Injection {
@@ -44,7 +43,7 @@ pub const CONSUL: Mesh = Mesh {
     opt_outs: &[OptOut {
         annotation: "consul.hashicorp.com/transparent-proxy",
         says: is_false,
-        reason: "Consul is told to intercept nothing",
+        reason: "Consul's transparent proxying is disabled",
         init_container: None,
     }],
     annotations: ANNOTATIONS,
@@ -69,18 +68,18 @@ pub const CONSUL: Mesh = Mesh {
     ],
 };
 
-/// What the injector wants its CNI plugin to do; Nomad hands the same over by another way.
+/// The configuration that the injector writes for its CNI plugin; Nomad passes the same as a CNI argument.
 const TRAFFIC_CONFIG: &str = "consul.hashicorp.com/redirect-traffic-config";
 
-/// The mark of a pod with transparent proxying, whoever redirects it.
+/// Set on every pod with transparent proxying, redirected by a plugin or an init container.
 const TRANSPARENT: &str = "consul.hashicorp.com/transparent-proxy-status";
 
-/// Whether the init container of a pod redirects it: the injector has written nothing for a CNI plugin.
+/// Whether the init container of a pod redirects it: the injector wrote no configuration for a CNI plugin.
 pub fn init_container_redirects(annotations: &Annotations) -> bool {
     annotations.get(TRANSPARENT).is_some_and(|status| !status.is_empty()) && annotations.get(TRAFFIC_CONFIG).is_none()
 }
 
-/// What annotations would say of an allocation of Nomad, for which there are none.
+/// The annotations that correspond to an allocation of Nomad, which has none.
 pub fn nomad(config: &str) -> Annotations {
     let mark = CONSUL.mark.iter().map(|(name, value)| (*name, value.unwrap_or(config)));
     mark.collect()
@@ -104,8 +103,8 @@ const ANNOTATIONS: &[Annotation] = &[
     option("consul.hashicorp.com/transparent-proxy-exclude-uids", "exclude-uids"),
 ];
 
-/// Consul's own rules are for IPv4, and with dual stack for both families. What it writes is `true` or `false`; its
-/// plugin takes anything but `true` for the latter.
+/// Consul's own rules are for IPv4, and with dual stack for both families. Its injector writes `true` or `false`; its
+/// plugin reads any value but `true` as false.
 const DUAL_STACK: Meaning = Meaning::Read(Reader {
     help: "`true`: `ip-family: auto`; else `ip-family: ipv4`",
     read: |text, _| {
@@ -116,7 +115,7 @@ const DUAL_STACK: Meaning = Meaning::Read(Reader {
     },
 });
 
-/// What Consul's injector writes for its own plugin.
+/// The members of the configuration for Consul's plugin.
 const CONFIG: &[(&str, Meaning)] = &[
     ("ProxyUserID", Meaning::Option("proxy-uid")),
     ("ProxyInboundPort", Meaning::Option("proxy-inbound-port")),
@@ -129,7 +128,7 @@ const CONFIG: &[(&str, Meaning)] = &[
     ("ConsulDNSPort", Meaning::Option("dns-port")),
 ];
 
-/// Lookups of this one address are captured. It must be in the pod: redirection sends nothing to another host.
+/// Only lookups at this address are captured. It must be in the pod: a redirection cannot send packets to another host.
 const DNS_ADDRESS: Meaning = Meaning::Read(Reader {
     help: "`127.0.0.1` or `::1`: `redirect-dns: true` and `dns-servers` with it",
     read: |text, _| match text.trim() {
@@ -155,9 +154,9 @@ mod tests {
         mesh::settings(Layer { mesh, ..layer }).unwrap()
     }
 
-    /// Consul's DNS answers on its own port for the first name server of a pod; what it sends on goes to the second one.
+    /// Consul's DNS answers on its own port for the first name server of a pod, and forwards to the second one.
     #[test]
-    fn only_lookups_of_the_name_server_in_the_pod_are_captured() {
+    fn only_lookups_at_the_name_server_in_the_pod_are_captured() {
         let redirect_dns = Some(true);
         let dns = settings(Layer {
             redirect_dns,
@@ -172,10 +171,10 @@ mod tests {
     }
 
     #[test]
-    fn nomads_configuration_is_marked_as_an_injected_pod_is() {
+    fn nomads_configuration_counts_as_an_injected_pod() {
         let annotations = nomad(r#"{"ProxyUserID":"101","ProxyInboundPort":9999}"#);
         assert_eq!(
-            mesh::injected(&annotations).map(|mesh| mesh.option),
+            mesh::injected_by(&annotations).map(|mesh| mesh.option),
             Some(MeshName::Consul)
         );
         assert!(!init_container_redirects(&annotations));

@@ -1,4 +1,4 @@
-//! The containers of a pod, and what each is there for.
+//! The containers of a pod and their roles.
 
 use super::invocation::Invocation;
 use super::manifest::Pod;
@@ -9,34 +9,34 @@ use crate::yaml::Node;
 /// A container.
 #[derive(Clone, Copy)]
 pub struct Container<'n> {
-    /// Its description.
+    /// Its object in the manifest.
     pub node: &'n Node,
-    /// Its name; empty where it has none.
+    /// Its name; empty if it has none.
     pub name: &'n str,
-    /// What it is there for.
+    /// Its purpose.
     pub role: Role,
 }
 
-/// What a container is there for.
+/// The purpose of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// To run the application, or a part of it, for as long as the pod lives.
+    /// Runs the application, or a part of it, for the lifetime of the pod.
     App,
-    /// To run the proxy.
+    /// Runs the proxy.
     Proxy,
-    /// To redirect the pod's traffic, before the others start.
+    /// An init container that redirects the pod's traffic.
     Redirector,
-    /// To see whether traffic is redirected, before the others start.
+    /// An init container that checks the redirection.
     Validator,
-    /// To prepare something else, before the others start.
+    /// Any other init container.
     Init,
 }
 
-/// What proxies are called besides, and their images, where somebody writes their container by hand.
-const BY_HAND: &str = "envoy";
-/// What the program and its image are called.
-const OURS: &str = "sidetrack";
-/// Its commands that write no rules.
+/// The usual name and image of a proxy container that no injector wrote.
+const GENERIC_PROXY: &str = "envoy";
+/// The name of this program and of its image.
+const PROGRAM: &str = "sidetrack";
+/// The commands of this program that write no rules.
 const OTHER_COMMANDS: [&str; 9] = [
     "check",
     "cleanup",
@@ -48,10 +48,10 @@ const OTHER_COMMANDS: [&str; 9] = [
     "node",
     "probe",
 ];
-/// Consul's init container, and the variable that tells it to redirect.
-const CONSUL_S: (&str, &str) = (consul::INIT_CONTAINER, "CONSUL_REDIRECT_TRAFFIC_CONFIG");
-/// The program of Istio, which does the same.
-const ISTIO_S: &str = "istio-iptables";
+/// Consul's init container, and the variable that makes it redirect.
+const CONSUL_INIT: (&str, &str) = (consul::INIT_CONTAINER, "CONSUL_REDIRECT_TRAFFIC_CONFIG");
+/// The program of Istio's init container.
+const ISTIO_PROGRAM: &str = "istio-iptables";
 
 /// The containers of a pod in the order in which they start: init containers first.
 pub fn containers<'n>(pod: &Pod<'n>) -> Vec<Container<'n>> {
@@ -60,7 +60,7 @@ pub fn containers<'n>(pod: &Pod<'n>) -> Vec<Container<'n>> {
         let stays = node.get("restartPolicy").and_then(Node::scalar) == Some("Always");
         container(node, if stays { Role::App } else { Role::Init })
     });
-    // Those of Argo's templates have places of their own; those that people add to a running pod do, too.
+    // Argo's templates have fields of their own for containers, and so do containers added to a running pod.
     let alone = ["container", "script"].into_iter().filter_map(|key| pod.spec.get(key));
     let beside = list("sidecars").chain(list("ephemeralContainers"));
     let apps = list("containers").chain(alone).chain(beside);
@@ -72,7 +72,7 @@ fn container(node: &Node, role: Role) -> Container<'_> {
     let container = Container { node, name, role };
     let role = match role {
         Role::App if container.is_proxy() => Role::Proxy,
-        Role::Init if container.redirects() && container.only_looks() || container.validates() => Role::Validator,
+        Role::Init if container.redirects() && container.skips_rules() || container.validates() => Role::Validator,
         Role::Init if container.redirects() => Role::Redirector,
         role => role,
     };
@@ -89,60 +89,59 @@ impl<'n> Container<'n> {
 
     fn is_proxy(&self) -> bool {
         let of = |mesh: &Mesh| mesh.proxies.contains(&self.name) || mesh.proxy_images.contains(&self.image());
-        self.name == BY_HAND || self.image() == BY_HAND || MESHES.iter().any(of)
+        self.name == GENERIC_PROXY || self.image() == GENERIC_PROXY || MESHES.iter().any(of)
     }
 
     fn redirects(&self) -> bool {
-        if self.is_ours() {
-            return !self.does_something_else();
+        if self.is_sidetrack() {
+            return !self.runs_other_command();
         }
-        let by_name = self.name == OURS || self.mesh().is_some_and(|_| !self.is_consul_s_beside_a_plugin());
-        by_name || self.words().contains(&ISTIO_S)
+        let by_name = self.name == PROGRAM || self.mesh().is_some_and(|_| !self.is_consul_init_without_redirection());
+        by_name || self.words().contains(&ISTIO_PROGRAM)
     }
 
     fn validates(&self) -> bool {
         MESHES.iter().any(|mesh| mesh.validators.contains(&self.name))
     }
 
-    /// Consul's init container has other tasks, too, and bears the same name where a plugin redirects the pod.
-    fn is_consul_s_beside_a_plugin(&self) -> bool {
-        let (name, variable) = CONSUL_S;
+    /// Consul's init container has other tasks as well, and has the same name if a plugin redirects the pod.
+    fn is_consul_init_without_redirection(&self) -> bool {
+        let (name, variable) = CONSUL_INIT;
         self.name == name && !self.variables().iter().any(|(known, _)| *known == variable)
     }
 
-    /// Whether it runs sidetrack for something else than writing rules.
-    fn does_something_else(&self) -> bool {
+    /// Whether it runs a command of sidetrack that writes no rules.
+    fn runs_other_command(&self) -> bool {
         let mut words = self.words().into_iter().skip(usize::from(self.has_command()));
         words
             .find(|word| !word.starts_with('-'))
             .is_some_and(|word| OTHER_COMMANDS.contains(&word))
     }
 
-    /// The mesh that this is an init container of, by its name.
+    /// The mesh whose injector adds an init container of this name.
     pub fn mesh(&self) -> Option<&'static Mesh> {
         MESHES.iter().find(|mesh| mesh.init_containers.contains(&self.name))
     }
 
-    /// Beside a CNI plugin, Istio's init container writes no rules.
-    fn only_looks(&self) -> bool {
+    /// Whether Istio's init container only validates, as it does beside a CNI plugin.
+    fn skips_rules(&self) -> bool {
         let flags = ["--skip-rule-apply", "--skip-rule-apply=true"];
         self.words().iter().any(|word| flags.contains(word))
     }
 
-    /// Whether it is the installer of sidetrack's plugin.
-    pub fn installs(&self) -> bool {
+    /// Whether it installs sidetrack's CNI plugin.
+    pub fn is_installer(&self) -> bool {
         let mut words = self.words().into_iter().skip(usize::from(self.has_command()));
-        self.is_ours() && words.find(|word| !word.starts_with('-')) == Some("node")
+        self.is_sidetrack() && words.find(|word| !word.starts_with('-')) == Some("node")
     }
 
-    /// Whether what it runs is sidetrack.
-    pub fn is_ours(&self) -> bool {
+    /// Whether it runs sidetrack.
+    pub fn is_sidetrack(&self) -> bool {
         let program = self.texts("command").first().and_then(|path| path.rsplit('/').next());
-        self.image() == OURS || program.unwrap_or(self.name) == OURS
+        self.image() == PROGRAM || program.unwrap_or(self.name) == PROGRAM
     }
 
-    /// What it is told, as far as that says how the pod is redirected: what the image says, and what Kubernetes puts in
-    /// there, is not known.
+    /// Its command line; `None` if it comes from the image, or contains variables that Kubernetes expands.
     pub fn invocation(&self) -> Option<Invocation<'n>> {
         let words = self.words();
         let says = words.len() > usize::from(self.has_command());
@@ -155,12 +154,12 @@ impl<'n> Container<'n> {
         })
     }
 
-    /// The command and its arguments, as far as the container says. The program itself is part of the image.
+    /// `command` and `args`. Without `command`, the program comes from the image.
     pub fn words(&self) -> Vec<&'n str> {
         [self.texts("command"), self.texts("args")].concat()
     }
 
-    /// Whether it names a program, rather than taking that of the image.
+    /// Whether the container sets `command`.
     pub fn has_command(&self) -> bool {
         !self.texts("command").is_empty()
     }
@@ -170,7 +169,7 @@ impl<'n> Container<'n> {
         items.iter().map(|item| item.scalar().unwrap_or_default()).collect()
     }
 
-    /// The variables whose values are written down.
+    /// The environment variables with literal values.
     pub fn variables(&self) -> Vec<(&'n str, &'n str)> {
         let entries = self.node.get("env").map(Node::items).unwrap_or_default();
         let variable = |entry: &'n Node| Some((entry.get("name")?.scalar()?, entry.get("value")?.scalar()?));
@@ -182,7 +181,7 @@ impl<'n> Container<'n> {
         self.node.get("securityContext")?.get(key)
     }
 
-    /// Whether capabilities are added, or dropped, that include this one.
+    /// The item of the capabilities in `change` (`add` or `drop`) that covers capability `name`.
     pub fn capability(&self, change: &str, name: &str) -> Option<&'n Node> {
         let listed = self.security("capabilities")?.get(change)?.items();
         listed.iter().find(|item| {
@@ -191,12 +190,12 @@ impl<'n> Container<'n> {
         })
     }
 
-    /// Whether it may do everything.
+    /// The field that makes it privileged.
     pub fn privileged(&self) -> Option<&'n Node> {
         self.security("privileged").filter(|node| is_true(node))
     }
 
-    /// The port that a number, or the name of one of the container's ports, stands for.
+    /// Resolves a port number, or the name of one of the container's ports.
     pub fn port(&self, named: &Node) -> Option<Port> {
         let text = named.scalar()?;
         let by_name = || {
@@ -209,13 +208,13 @@ impl<'n> Container<'n> {
         number(named).or_else(|| Port::parse(text).ok()).or_else(by_name)
     }
 
-    /// The ports that it says it listens on.
+    /// The declared ports.
     pub fn ports(&self) -> &'n [Node] {
         self.node.get("ports").map(Node::items).unwrap_or_default()
     }
 
-    /// What it is called in a message.
-    pub fn called(&self) -> String {
+    /// The container in a message.
+    pub fn description(&self) -> String {
         match self.name {
             "" => "a container without a name".to_owned(),
             name => format!("container {name}"),
@@ -228,12 +227,12 @@ pub fn is_true(node: &Node) -> bool {
     node.boolean() == Some(true)
 }
 
-/// The port that a field is the number of.
+/// The port number of a field.
 pub fn number(node: &Node) -> Option<Port> {
     Port::new(u16::try_from(node.integer()?).ok()?)
 }
 
-/// The user or group that a field names.
+/// The UID or GID of a field.
 pub fn id<I: Id>(node: &Node) -> Option<I> {
     I::new(u32::try_from(node.integer()?).ok()?)
 }

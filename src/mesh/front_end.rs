@@ -1,34 +1,34 @@
-//! What the front ends for programs of meshes have in common: how values are read, and all that is wrong with them.
+//! Common parts of the front ends for the meshes' own programs: reading values, and errors.
 
 use std::fmt;
 
 use crate::options::problem::Problem;
 use crate::types::Invalid;
 
-/// One thing that is wrong with what was given.
+/// An error in the arguments of a mesh's program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mistake {
     /// A value is not valid.
     Value {
         /// The setting.
         setting: &'static str,
-        /// Where it was given, in the words of a message.
+        /// Where it was given, for messages.
         origin: String,
-        /// Whether it is wrong usage of the flag to the mesh's own program, which exits with another code then.
+        /// Whether the mesh's own program reports it as a usage error, with another exit code.
         usage: bool,
         /// The value, and what would be valid.
         invalid: Invalid,
     },
-    /// Something else is wrong with a setting, or with a file.
+    /// Another error of a setting, or of a file.
     Other {
-        /// The setting; empty where it is none.
+        /// The setting; empty for a file.
         setting: &'static str,
-        /// Where it was given, in the words of a message.
+        /// Where it was given, for messages.
         origin: String,
-        /// What is wrong.
+        /// The error.
         reason: String,
     },
-    /// Values that are valid alone do not go together.
+    /// Values that are valid alone contradict each other.
     Contradiction(Problem),
 }
 
@@ -45,7 +45,7 @@ impl fmt::Display for Mistake {
 }
 
 impl Mistake {
-    /// Says what is wrong with a setting that is a flag.
+    /// An error of a flag.
     pub fn of_flag(setting: &'static str, reason: impl Into<String>) -> Self {
         Self::Other {
             setting,
@@ -62,16 +62,16 @@ impl Mistake {
     }
 }
 
-/// Whether something is wrong with this setting already, so that nothing follows from it.
+/// Whether this setting already has an error.
 pub fn is_wrong(mistakes: &[Mistake], setting: &str) -> bool {
     mistakes.iter().any(|mistake| mistake.setting() == setting)
 }
 
-/// What the settings come to, or all that is wrong: `mistakes`, and those contradictions between our options that are about
-/// nothing of these, told as contradictions between the settings that the options come from.
+/// The result of the settings, or all errors: `mistakes`, and the contradictions between options that none of these
+/// concerns, reported with the names of the settings that the options come from.
 ///
 /// # Errors
-/// All that is wrong.
+/// All errors.
 pub fn settle<T>(
     settled: Result<T, Vec<Problem>>,
     mut mistakes: Vec<Mistake>,
@@ -96,23 +96,23 @@ pub fn settle<T>(
     Err(mistakes)
 }
 
-/// Sets what a value says.
+/// Stores a value that was read.
 pub fn set<T, P: From<T>>(place: &mut P, value: Result<T, Invalid>) -> Result<(), Vec<Invalid>> {
     set_list(place, value.map_err(|invalid| vec![invalid]))
 }
 
-/// Sets what a list says.
+/// Stores a list that was read.
 pub fn set_list<T, P: From<T>>(place: &mut P, value: Result<T, Vec<Invalid>>) -> Result<(), Vec<Invalid>> {
     *place = value?.into();
     Ok(())
 }
 
-/// The items of a list, without the space around them and blank ones.
+/// The items of a list, trimmed, without blank ones.
 pub fn items(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|item| !item.is_empty())
 }
 
-/// Reads every item, or says which are not valid.
+/// Reads every item, or reports all that are invalid.
 pub fn each<'t, T>(
     items: impl IntoIterator<Item = &'t str>,
     read: impl Fn(&'t str) -> Result<T, Invalid>,

@@ -1,8 +1,8 @@
-//! How programs written in Go read the values of their flags: `strconv`, and the flag library pflag on top of it.
+//! Values of flags as programs written in Go read them: by `strconv`, and by the flag library pflag on top of it.
 
 use crate::types::Invalid;
 
-/// Reads what `strconv.ParseBool` does.
+/// Reads a boolean like `strconv.ParseBool`.
 pub fn boolean(text: &str) -> Result<bool, Invalid> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
@@ -11,13 +11,13 @@ pub fn boolean(text: &str) -> Result<bool, Invalid> {
     }
 }
 
-/// Reads what `strconv.ParseInt` does with base 0, and so a flag of pflag's type `int`: a sign, `0x`, `0o`, `0b`, a
+/// Reads an integer like `strconv.ParseInt` with base 0, and so like pflag's type `int`: a sign, `0x`, `0o`, `0b`, a
 /// leading 0 for octal, and `_` between digits.
 pub fn integer(text: &str) -> Result<i64, Invalid> {
     parse_integer(text).ok_or_else(|| Invalid::new(text, "an integer"))
 }
 
-/// Reads what `strconv.Atoi` does: a sign and decimal digits.
+/// Reads an integer like `strconv.Atoi`: a sign and decimal digits.
 pub fn decimal(text: &str) -> Result<i64, Invalid> {
     let (negative, digits) = sign(text);
     let valid = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -25,7 +25,7 @@ pub fn decimal(text: &str) -> Result<i64, Invalid> {
     number.ok_or_else(|| Invalid::new(text, "a decimal number"))
 }
 
-/// Reads a list as pflag's `stringSlice`: one record of CSV, whose items are not trimmed. An empty text has none.
+/// Reads a list like pflag's `stringSlice`: one CSV record, whose items are not trimmed. An empty string is an empty list.
 pub fn list(text: &str) -> Result<Vec<String>, Invalid> {
     if text.is_empty() {
         return Ok(Vec::new());
@@ -41,7 +41,7 @@ fn sign(text: &str) -> (bool, &str) {
 }
 
 fn in_base(negative: bool, digits: &str, base: u32) -> Option<i64> {
-    // The sign is given back, so that the least number does not overflow; a second one is no digit.
+    // The sign is restored, so that `i64::MIN` does not overflow; a second sign is not a digit.
     let plain = !digits.starts_with(['+', '-']);
     let signed = format!("{}{digits}", if negative { "-" } else { "" });
     plain.then(|| i64::from_str_radix(&signed, base).ok()).flatten()
@@ -68,9 +68,9 @@ fn parse_integer(text: &str) -> Option<i64> {
     in_base(negative, &digits, base)
 }
 
-/// One record as `encoding/csv` reads it.
+/// Reads one record like `encoding/csv`.
 fn record(text: &str) -> Option<Vec<String>> {
-    // Lines that are empty come before the record; what comes after its line is not read.
+    // Empty lines before the record are skipped; lines after it are not read.
     let mut rest = text.trim_start_matches("\r\n").trim_start_matches('\n');
     if rest.is_empty() {
         return None;
@@ -106,7 +106,7 @@ fn record(text: &str) -> Option<Vec<String>> {
     }
 }
 
-/// An item up to the quote that ends it, and what follows.
+/// Splits after a quoted item: the item, and the rest.
 fn quoted_item(mut rest: &str) -> Option<(String, &str)> {
     let mut item = String::new();
     loop {

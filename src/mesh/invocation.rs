@@ -1,19 +1,18 @@
-//! The command line of an init container. What a program reads from it is the program's matter: whoever asks about a
-//! pod brings a [`ReadInvocation`].
+//! The command line of an init container. The modules above parse it: the caller passes a [`ReadInvocation`].
 
 use crate::options::Settings;
 
-/// What a command line asks for, or all that is wrong with it; `None` where it is not known, or does not redirect.
+/// Parses a command line: its settings, or its errors; `None` if the program is unknown, or does not redirect.
 pub type ReadInvocation = dyn Fn(&Invocation<'_>) -> Option<Result<Settings, Vec<String>>>;
 
 /// The command line of an init container.
 pub struct Invocation<'n> {
-    /// The name of the container: some of them say which program the image has.
+    /// The name of the container, which may identify the program of the image.
     pub container: &'n str,
     /// The words: the program, if [`Self::has_program`], and its arguments.
     pub words: Vec<&'n str>,
-    /// Whether the program is among the words, rather than part of the image.
+    /// Whether the first word is the program, rather than the image's.
     pub has_program: bool,
-    /// The variables whose values are known.
+    /// The environment variables with literal values.
     pub variables: Vec<(&'n str, &'n str)>,
 }

@@ -1,17 +1,17 @@
-//! From documents to what is looked at: pods, in whatever object they are described, and Services.
+//! Finds pods and Services in documents, in whatever object they are nested.
 
 use crate::yaml::Node;
 
 /// A pod, or the template of pods.
 #[derive(Clone, Copy)]
 pub struct Pod<'n> {
-    /// The whole object; for a workload, the one around the template.
+    /// The whole object; for a workload, the one that contains the template.
     pub object: &'n Node,
     /// The kind of the object.
     pub kind: &'n str,
     /// The pod or the template: what has `metadata` and `spec`.
     pub template: &'n Node,
-    /// What the pod is made of.
+    /// The `spec` of the pod.
     pub spec: &'n Node,
 }
 
@@ -23,21 +23,21 @@ pub enum Object<'n> {
     Service(&'n Node),
     /// A Namespace.
     Namespace(&'n Node),
-    /// An object of this kind that has no pod in it; empty where it does not say its kind.
+    /// An object of this kind without a pod; empty if it has no kind.
     Other(&'n str),
 }
 
-/// The groups of Argo's resources, whose templates of pods have another shape.
+/// The API groups of Argo, whose pod templates have another shape.
 const ARGO: &str = "argoproj.io/";
 
-/// Everything in a document; lists are looked into.
+/// All objects of a document, including the items of lists.
 pub fn objects(document: &Node) -> Vec<Object<'_>> {
     let mut objects = Vec::new();
     collect(document, "", &mut objects);
     objects
 }
 
-/// `kind` is that of the list around the object: items of a PodList need not say that they are Pods.
+/// `kind` is that of the enclosing list: items of a PodList may omit their kind.
 fn collect<'n>(node: &'n Node, kind: &'n str, objects: &mut Vec<Object<'n>>) {
     let kind = text(node, "kind").unwrap_or(kind);
     // The core group has no name.
@@ -61,8 +61,8 @@ fn collect<'n>(node: &'n Node, kind: &'n str, objects: &mut Vec<Object<'n>>) {
     }
 }
 
-/// Looks for templates of pods below `node`, by their shape, and for whole objects: operators' resources, and those of
-/// OpenShift's Template.
+/// Finds pod templates below `node` by their shape, and nested objects: operators' resources, and those of OpenShift's
+/// Template.
 fn search<'n>(object: &'n Node, kind: &'n str, node: &'n Node, objects: &mut Vec<Object<'n>>) {
     let entries = node.entries().iter().map(|entry| &entry.value);
     for child in entries.chain(node.items()) {
@@ -76,14 +76,14 @@ fn search<'n>(object: &'n Node, kind: &'n str, node: &'n Node, objects: &mut Vec
     }
 }
 
-/// The pod, or the template of pods, that this node is.
+/// Reads this node as a pod or a pod template.
 fn template<'n>(object: &'n Node, kind: &'n str, node: &'n Node) -> Option<Pod<'n>> {
     let has_containers = |spec: &&Node| {
         let lists = ["containers", "initContainers"].map(|key| spec.get(key).map(Node::items));
         let mut containers = lists.into_iter().flatten().flatten();
         lists[0].is_some() && containers.any(|container| !container.entries().is_empty())
     };
-    // Argo's have containers, and what else a pod has, beside their metadata.
+    // Argo's templates have the fields of a pod's spec beside `metadata`.
     let of_argo = || {
         let is_argo = text(object, "apiVersion").is_some_and(|version| version.starts_with(ARGO));
         let runs = |key| node.get(key).is_some_and(|container| container.get("image").is_some());
@@ -102,7 +102,7 @@ fn text<'n>(node: &'n Node, key: &str) -> Option<&'n str> {
     node.get(key).and_then(Node::scalar)
 }
 
-/// The one pod, or template of pods, in a document, however little it says.
+/// The only pod or pod template of a document, however incomplete.
 ///
 /// # Errors
 /// There are several.
@@ -124,17 +124,17 @@ pub fn only_pod(document: &Node) -> Result<Pod<'_>, String> {
                 spec: template.get("spec").unwrap_or(template),
             })
         }
-        several => Err(format!("there are {} pods in there; give one", several.len())),
+        several => Err(format!("there are {} pods in the manifest; give one", several.len())),
     }
 }
 
 impl<'n> Pod<'n> {
-    /// The namespace, where the object says.
+    /// The namespace of the object, if given.
     pub fn namespace(&self) -> Option<&'n str> {
         metadata(self.object, "namespace").and_then(Node::scalar)
     }
 
-    /// The name of the object, where it says.
+    /// The name of the object, if given.
     pub fn name(&self) -> Option<&'n str> {
         metadata(self.object, "name").and_then(Node::scalar)
     }
@@ -149,14 +149,14 @@ impl<'n> Pod<'n> {
         metadata(self.template, "labels")
     }
 
-    /// The annotations of the object around the template, where there is one.
+    /// The annotations of the workload that contains the template; `None` for a pod.
     pub fn annotations_of_workload(&self) -> Option<&'n Node> {
         let around = !std::ptr::eq(self.object, self.template);
         around.then(|| metadata(self.object, "annotations")).flatten()
     }
 }
 
-/// What an object is called: kind, and namespace and name as far as they are known.
+/// An object in messages: its kind, and its namespace and name as far as they are known.
 pub fn name(object: &Node, kind: &str) -> String {
     let name = ["name", "generateName"]
         .into_iter()
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
     use crate::yaml::document;
 
-    /// The kinds of what has a pod in it, and how many it has; what was passed over.
+    /// The kinds of objects with pods, and how many pods; the kinds of the skipped objects.
     fn found(text: &str) -> (Vec<(String, usize)>, Vec<String>) {
         let document = document(text).unwrap();
         let (mut pods, mut others): (Vec<(String, usize)>, Vec<String>) = (Vec::new(), Vec::new());
@@ -198,12 +198,12 @@ mod tests {
     const SPEC: &str = "spec: {containers: [{name: a, image: b}]}";
 
     #[test]
-    fn templates_of_pods_are_found_wherever_they_are() {
+    fn pod_templates_are_found_in_any_object() {
         for (text, kind, count) in [
             (format!("{{kind: Pod, {SPEC}}}"), "Pod", 1),
             (format!("{{kind: PodTemplate, template: {{{SPEC}}}}}"), "PodTemplate", 1),
             (format!("{{kind: CronJob, spec: {{jobTemplate: {{spec: {{template: {{{SPEC}}}}}}}}}}}"), "CronJob", 1),
-            // Knative's.
+            // Knative
             (format!("{{apiVersion: serving.knative.dev/v1, kind: Service, spec: {{template: {{{SPEC}}}}}}}"), "Service", 1),
             (
                 "{apiVersion: argoproj.io/v1alpha1, kind: Workflow, spec: {templates: [{name: a, container: {image: b}}, \
@@ -225,7 +225,7 @@ mod tests {
                 "JobSet",
                 1,
             ),
-            // Agones'.
+            // Agones
             (format!("{{kind: Fleet, spec: {{template: {{spec: {{template: {{{SPEC}}}}}}}}}}}"), "Fleet", 1),
             (format!("{{kind: MongoDB, spec: {{podSpec: {{podTemplate: {{{SPEC}}}}}}}}}"), "MongoDB", 1),
         ] {
@@ -242,14 +242,14 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_pod_is_told() {
+    fn objects_without_a_pod_are_reported() {
         let only_the_proxy =
             "{kind: Deployment, spec: {template: {spec: {containers: [], initContainers: [{name: a}]}}}}";
         assert_eq!(found(only_the_proxy), (vec![("Deployment".to_owned(), 1)], vec![]));
         for (text, kind) in [
             ("{kind: ConfigMap, data: {a: b}}", "ConfigMap"),
             ("{a: {spec: {containers: [{name: a}]}}}", ""),
-            // Containers of its own pods, without what else makes a pod.
+            // Containers that are merged into its pods, without the rest of a pod.
             ("{kind: Prometheus, spec: {containers: [{name: a}]}}", "Prometheus"),
             (
                 "{kind: Deployment, spec: {template: {spec: {containers: []}}}}",

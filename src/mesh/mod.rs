@@ -1,4 +1,4 @@
-//! What is known of service meshes: one file each, in one table. Whatever has to know what a mesh does asks here.
+//! The service meshes: one file each, in one table. Every module that depends on the behaviour of a mesh reads this table.
 
 pub mod annotations;
 pub mod consul;
@@ -22,117 +22,118 @@ use crate::options::problem::Problem;
 use crate::options::{Layer, Settings, table};
 use crate::types::{InboundMode, IpFamily, MeshName, NoAccounts, Ports, Uids};
 
-/// What is known of a mesh.
+/// The behaviour of a mesh that redirection depends on.
 #[derive(Debug)]
 pub struct Mesh {
-    /// What it is called.
+    /// The name of the mesh in messages.
     pub name: &'static str,
-    /// What the option calls it.
+    /// The value of the option `mesh`.
     pub option: MeshName,
-    /// How its proxy hands connections to the application.
+    /// How the proxy connects to the application.
     pub delivery: Delivery,
-    /// Whether its proxy answers name lookups over TCP too. Where it does not, they are left alone.
+    /// Whether the proxy answers DNS over TCP. If not, DNS over TCP is not redirected.
     pub dns_over_tcp: bool,
-    /// Whether its DNS is a name server on loopback that passes nothing on to itself: then lookups of that server are
-    /// captured of everybody, whatever else is excluded.
+    /// Whether the mesh's DNS is a name server on loopback that never queries itself. Then queries to that server are
+    /// captured from every process, whatever is excluded.
     pub dns_on_loopback: bool,
-    /// How the domains of its annotations and labels end.
+    /// The domain suffix of its annotations and labels.
     pub domain: &'static str,
-    /// The options that its injector sets redirection up with unless it is told otherwise, where they are not our
-    /// defaults.
+    /// The default options of its injector that differ from sidetrack's defaults.
     pub options: &'static Said,
-    /// Whether its injector rewrites every probe of a captured port. The others take care of HTTP alone: Consul
-    /// rewrites those probes, and Linkerd's proxy lets them through.
+    /// Whether its injector rewrites every probe of a captured port. The other meshes handle HTTP probes only: Consul
+    /// rewrites them, and Linkerd's proxy forwards them.
     pub rewrites_probes: bool,
-    /// Whether its proxy finds out the protocol of a connection by what the client sends first.
+    /// Whether the proxy detects a connection's protocol from the client's first bytes.
     pub detects_protocols: bool,
-    /// What its injector leaves on a pod with a sidecar: all of these annotations, with this value where there is one.
+    /// The annotations that its injector sets on a pod with a sidecar: all of them, with this value if one is given.
     pub mark: &'static [(&'static str, Option<&'static str>)],
-    /// What tells its injector whether to inject a pod.
+    /// The annotation or label that requests or refuses injection.
     pub injection: Injection,
-    /// The annotations that keep a pod from being redirected, whatever else it has.
+    /// The annotations that exclude a pod from redirection, whatever else is set.
     pub opt_outs: &'static [OptOut],
-    /// Its annotations that say how a pod is redirected.
+    /// The annotations that configure redirection.
     pub annotations: &'static [Annotation],
-    /// What its injector calls the container of the proxy.
+    /// The names of the proxy container.
     pub proxies: &'static [&'static str],
     /// The images of its proxy, without registry and version.
     pub proxy_images: &'static [&'static str],
-    /// What its init containers that redirect are called.
+    /// The names of its init containers that redirect.
     pub init_containers: &'static [&'static str],
-    /// What its init containers that try a plugin's redirection are called.
+    /// The names of its init containers that validate a plugin's redirection.
     pub validators: &'static [&'static str],
-    /// How the chains of its own rules begin, and who writes those.
+    /// The prefixes of its chains, each with the tool that creates them.
     pub chains: &'static [(&'static str, &'static str)],
-    /// How the nf_tables tables of its own rules begin, and who writes those.
+    /// The prefixes of its nf_tables tables, each with the tool that creates them.
     pub tables: &'static [(&'static str, &'static str)],
-    /// Its rules in built-in chains that do not lead to its chains: each has all of these words. A word that ends with
-    /// `/` is the beginning of one.
+    /// Its rules in built-in chains that do not jump to its chains: each rule contains all of these words. A word that
+    /// ends with `/` is a prefix.
     pub traces: &'static [&'static [&'static str]],
-    /// The mark and the routing table of its policy routing, unless they were changed.
+    /// The default mark and routing table of its policy routing.
     pub policy_routing: Option<(u32, u32)>,
-    /// Ports that its proxy and agent listen on in a pod, and what for.
+    /// The ports that its proxy and agent listen on in a pod, each with its purpose.
     pub ports: &'static [(u16, &'static str)],
 }
 
-/// The meshes. What several know is taken from the first.
+/// The meshes. Where several match, the first one applies.
 pub static MESHES: [Mesh; 4] = [istio::ISTIO, linkerd::LINKERD, kuma::KUMA, consul::CONSUL];
 
-/// How a proxy connects to the application, which decides what its calls of the pod's own address are.
+/// How a proxy connects to the application. This decides how the proxy's connections to the pod's own address are treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// From 127.0.0.6 or ::6, as Envoy does for Istio and Kuma: a call from any other address is a new connection to the
-    /// pod, and goes the way of inbound traffic.
+    /// From 127.0.0.6 or ::6, as Envoy does for Istio and Kuma: a connection from any other address is new, and is
+    /// redirected like inbound traffic.
     FromPassthrough,
-    /// To the address that the client called, unbound, as Linkerd's proxy does: a call of the pod's own address is a
-    /// delivery, and would come back for ever if it were redirected.
+    /// To the client's destination, from any source address, as Linkerd's proxy does: a connection to the pod's own
+    /// address is a delivery, and would loop if it were redirected.
     ToOriginalDestination,
-    /// To 127.0.0.1, as Envoy does for Consul. What else it sends to the pod's own address is left alone.
+    /// To 127.0.0.1, as Envoy does for Consul. Its other connections to the pod's own address are not redirected.
     ToLoopback,
 }
 
-/// The mesh of this name, unless it is none.
+/// The mesh that an option names; `None` for `none`.
 pub fn named(name: MeshName) -> Option<&'static Mesh> {
     MESHES.iter().find(|mesh| mesh.option == name)
 }
 
-/// The mesh whose injector has left its mark on a pod.
-pub fn injected(annotations: &Annotations) -> Option<&'static Mesh> {
-    MESHES.iter().find(|mesh| mesh.injected(|name| annotations.get(name)))
+/// The mesh whose injector annotated a pod with a sidecar.
+pub fn injected_by(annotations: &Annotations) -> Option<&'static Mesh> {
+    MESHES
+        .iter()
+        .find(|mesh| mesh.has_injected(|name| annotations.get(name)))
 }
 
-/// How the proxy of this mesh hands connections to the application; without a mesh, as Istio's does.
+/// How the proxy of this mesh connects to the application; without a mesh, as Istio's does.
 pub fn delivery(name: MeshName) -> Delivery {
     named(name).map_or(Delivery::FromPassthrough, |mesh| mesh.delivery)
 }
 
-/// The mesh, where IPv6 is left alone since its proxy does not listen on it unless its own settings say so, and nobody
-/// asked for that.
-pub fn leaves_ipv6_alone(settings: &Settings) -> Option<&'static Mesh> {
-    let is_left = settings.config.general.ip_family == IpFamily::Ipv4 && !settings.names_family;
-    named(settings.config.proxy.mesh).filter(|_| is_left)
+/// The mesh whose default excludes IPv6, since its proxy does not listen on IPv6 unless configured to; `None` if an option
+/// sets the families.
+pub fn mesh_without_ipv6(settings: &Settings) -> Option<&'static Mesh> {
+    let is_excluded = settings.config.general.ip_family == IpFamily::Ipv4 && !settings.has_explicit_family;
+    named(settings.config.proxy.mesh).filter(|_| is_excluded)
 }
 
-/// The settings that `layer` leads to: where it is silent its mesh decides, and then the defaults.
+/// The settings of `layer`, completed with the defaults of its mesh, then with the general defaults.
 ///
 /// # Errors
 /// Every contradiction between values.
 pub fn settings(layer: Layer) -> Result<Settings, Vec<Problem>> {
     let name = layer.mesh.unwrap_or(MeshName::Istio);
-    let names_family = layer.ip_family.is_some();
+    let has_explicit_family = layer.ip_family.is_some();
     let settings = Settings {
-        names_family,
+        has_explicit_family,
         ..Settings::from_layer(layer.over(defaults(name)))?
     };
     let tproxy = settings.config.inbound.mode == InboundMode::Tproxy;
     if tproxy && delivery(name) != Delivery::FromPassthrough {
-        let reason = format!("the proxy of {name} does not take connections by TPROXY; leave one of them out");
+        let reason = format!("the proxy of {name} does not support TPROXY; omit one of them");
         return Err(vec![Problem::between(&["mesh", "inbound-mode"], reason)]);
     }
     Ok(settings)
 }
 
-/// The users that a proxy may run as where these options are all that is known.
+/// The users that a proxy may run as if only these options are known: without a mesh, those of every mesh.
 ///
 /// # Errors
 /// Every contradiction between the options.
@@ -151,10 +152,10 @@ pub fn proxy_users(layer: &Layer) -> Result<Uids, Vec<Problem>> {
     Ok(others.fold(users, |users, settings| users.union(&settings.config.proxy.uids)))
 }
 
-/// The programs of proxies and their agents, of every mesh.
+/// The programs of the proxies and agents of every mesh.
 pub const PROXY_PROGRAMS: [&str; 5] = ["envoy", "pilot-agent", "linkerd2-proxy", "kuma-dp", "consul-dataplane"];
 
-/// The options of a mesh. Without one there are no ports that a mesh serves.
+/// The default options of a mesh. Without a mesh there are no mesh ports.
 fn defaults(name: MeshName) -> Layer {
     match named(name) {
         Some(mesh) => mesh.layer(),
@@ -166,46 +167,46 @@ fn defaults(name: MeshName) -> Layer {
     }
 }
 
-/// What tells an injector whether to inject a pod. A pod that bears the mark of an injected sidecar is past that: whatever
-/// these say then, its proxy is there.
+/// The annotation or label that requests or refuses injection. It no longer matters once a pod is injected: its proxy
+/// is there.
 #[derive(Debug)]
 pub struct Injection {
     /// The annotation, or the label.
     pub name: &'static str,
-    /// Where it is read.
+    /// Where the injector reads it.
     pub place: Place,
-    /// Whether this value asks for a sidecar.
+    /// Whether this value requests a sidecar.
     pub yes: fn(&str) -> bool,
-    /// Whether this value keeps the injector away.
+    /// Whether this value refuses a sidecar.
     pub no: fn(&str) -> bool,
 }
 
-/// Where an injector reads what it is told.
+/// Where an injector reads its switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// Among the annotations.
+    /// In the annotations.
     Annotation,
-    /// Among the labels.
+    /// In the labels.
     Label,
-    /// Among the labels; among the annotations where no label of this name is there, not even an empty one.
+    /// In the labels; in the annotations only if no label has this name, not even an empty one.
     LabelOrAnnotation,
 }
 
-/// An annotation that keeps a pod from being redirected where it has certain values.
+/// An annotation that excludes a pod from redirection if it has certain values.
 #[derive(Debug)]
 pub struct OptOut {
     /// The annotation.
     pub annotation: &'static str,
-    /// Whether this value does.
+    /// Whether this value excludes the pod.
     pub says: fn(&str) -> bool,
-    /// What it says then.
+    /// The reason in messages.
     pub reason: &'static str,
-    /// The init container that redirects the pod then.
+    /// The init container that redirects the pod instead.
     pub init_container: Option<&'static str>,
 }
 
 impl Mesh {
-    /// Its options, to count where nothing else says otherwise.
+    /// The default options of the mesh.
     pub fn layer(&self) -> Layer {
         let mut layer = Layer {
             mesh: Some(self.option),
@@ -218,8 +219,8 @@ impl Mesh {
         layer
     }
 
-    /// Whether its injector has left its mark on a pod with these annotations.
-    pub fn injected<'a>(&self, annotation: impl Fn(&str) -> Option<&'a str>) -> bool {
+    /// Whether a pod with these annotations was injected by this mesh.
+    pub fn has_injected<'a>(&self, annotation: impl Fn(&str) -> Option<&'a str>) -> bool {
         self.mark.iter().all(|(name, value)| {
             let found = annotation(name).filter(|found| !found.is_empty());
             found.is_some_and(|found| value.is_none_or(|value| value == found))
@@ -227,12 +228,12 @@ impl Mesh {
     }
 }
 
-/// What Go's `strconv.ParseBool` takes for true.
+/// Whether Go's `strconv.ParseBool` reads this as true.
 fn is_true(text: &str) -> bool {
     matches!(text, "true" | "True" | "TRUE" | "t" | "T" | "1")
 }
 
-/// What Go's `strconv.ParseBool` takes for false.
+/// Whether Go's `strconv.ParseBool` reads this as false.
 fn is_false(text: &str) -> bool {
     matches!(text, "false" | "False" | "FALSE" | "f" | "F" | "0")
 }

@@ -1,17 +1,17 @@
-//! Flags of other tools that we do not have under their names, and what to use here. `docs/migration.md` shows the same.
+//! Flags of other tools that sidetrack does not accept, and their replacements. `docs/migration.md` lists them too.
 
 use super::istio::front_end::table::SETTINGS;
 
-/// A flag of another tool that is none here.
+/// A flag of another tool that sidetrack does not accept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerFlag {
     /// The tool.
     pub program: &'static str,
     /// The flag, with its hyphens.
     pub flag: &'static str,
-    /// The flag to use here; empty where there is none.
+    /// The flag to use instead; empty if there is none.
     pub instead: &'static str,
-    /// What else is to be known; may be empty.
+    /// A note; may be empty.
     pub note: &'static str,
 }
 
@@ -24,7 +24,7 @@ const ISTIO: PeerFlag = PeerFlag {
 };
 
 impl PeerFlag {
-    /// What a flag is that is written like this, and what to do.
+    /// The error and the hint for a use of this flag.
     pub fn advice(&self, flag: &str) -> (String, String) {
         let Self {
             program, instead, note, ..
@@ -38,7 +38,7 @@ impl PeerFlag {
     }
 }
 
-/// The flag of another tool that is written like this, without its value.
+/// The flag of another tool of this name, with its hyphens.
 pub fn find(flag: &str) -> Option<PeerFlag> {
     let of_istio = || {
         let name = flag.strip_prefix("--")?;
@@ -54,7 +54,7 @@ pub fn find(flag: &str) -> Option<PeerFlag> {
 
 macro_rules! flags {
     ($($program:literal { $($flag:literal => $instead:literal, $note:literal;)* })*) => {
-        /// Those of Linkerd, Kuma and Consul.
+        /// The flags of Linkerd, Kuma and Consul.
         pub const PEER_FLAGS: &[PeerFlag] = &[$($(PeerFlag {
             program: $program,
             flag: $flag,
@@ -69,7 +69,7 @@ flags! {
         "--ipv6" => "--ip-family", "`--ipv6=false` is `--ip-family ipv4`, without it `auto`";
         "--iptables-mode" => "--backend", "`legacy` is `iptables-legacy`; nftables needs no iptables";
         "--firewall-bin-path" => "", "iptables is looked for in `PATH`";
-        "--firewall-save-bin-path" => "", "Linkerd does not look at it either";
+        "--firewall-save-bin-path" => "", "Linkerd ignores it too";
         "--use-wait-flag" => "", "legacy iptables always waits, for ten seconds";
     }
     "kumactl install transparent-proxy" {
@@ -78,18 +78,18 @@ flags! {
         "--vnet" => "--reroute-interfaces", "names of interfaces, without CIDR";
         "--skip-dns-conntrack-zone-split" => "", "answers to queries need the zones";
         "--iptables-executables" => "--backend", "iptables is looked for in `PATH`";
-        "--iptables-logs" => "", "`sidetrack explain` says what becomes of a packet";
+        "--iptables-logs" => "", "`sidetrack explain` shows the path of a packet";
         "--disable-comments" => "", "left out where the kernel lacks them";
         "--wait" => "", "legacy iptables waits for ten seconds";
         "--wait-interval" => "", "legacy iptables waits for ten seconds";
-        "--max-retries" => "", "a transaction that others disturb is planned anew";
-        "--sleep-between-retries" => "", "a transaction that others disturb is planned anew";
-        "--redirect-inbound-insert-instead-of-append" => "", "a chain of our own, before those at priority −100";
-        "--redirect-outbound-insert-instead-of-append" => "", "a chain of our own, before those at priority −100";
+        "--max-retries" => "", "a transaction that another process disturbs is planned again";
+        "--sleep-between-retries" => "", "a transaction that another process disturbs is planned again";
+        "--redirect-inbound-insert-instead-of-append" => "", "sidetrack has its own chain, before those at priority −100";
+        "--redirect-outbound-insert-instead-of-append" => "", "sidetrack has its own chain, before those at priority −100";
         "--store-firewalld" => "", "`sidetrack apply --persist` makes rules last";
     }
     "consul connect redirect-traffic" {
-        "-proxy-uid" => "--proxy-uid", "with two hyphens; give `--mesh consul` for the other numbers";
+        "-proxy-uid" => "--proxy-uid", "with two hyphens; give `--mesh consul` for the other defaults";
         "-proxy-inbound-port" => "--proxy-inbound-port", "with two hyphens";
         "-proxy-outbound-port" => "--proxy-outbound-port", "with two hyphens";
         "-exclude-inbound-port" => "--exclude-inbound-ports", "a list, or repeated; a range is `a-b`, and names of services are refused";
@@ -99,6 +99,6 @@ flags! {
         "-netns" => "--netns", "with two hyphens";
         "-consul-dns-ip" => "--dns-servers", "with `--redirect-dns`, where it is 127.0.0.1 or ::1: redirection reaches no other host, as in Nomad";
         "-consul-dns-port" => "--dns-port", "8600 with `--mesh consul`";
-        "-proxy-id" => "", "it asks an agent for the ports: say them";
+        "-proxy-id" => "", "it asks an agent for the ports: give them as options";
     }
 }

@@ -1,4 +1,4 @@
-//! What is known of a pod.
+//! A pod: its names, annotations, labels and containers, as far as they are known.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,7 +8,7 @@ use super::container::{Container, Role, containers, is_true};
 use super::manifest;
 use crate::yaml::{Entry, Node};
 
-/// A pod's names, as far as the runtime tells them. Podman gives no namespace, `ctr` nothing.
+/// A pod's namespace and name, as far as the runtime passes them. Podman passes no namespace, `ctr` neither.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodName {
     /// `K8S_POD_NAMESPACE`.
@@ -18,7 +18,7 @@ pub struct PodName {
 }
 
 impl PodName {
-    /// Takes what one pair of `CNI_ARGS` says. Keys that mean nothing here are for others.
+    /// Reads one pair of `CNI_ARGS`. Keys of other plugins are ignored.
     pub fn learn(&mut self, key: &str, value: &str) {
         let value = Some(value.to_owned()).filter(|value| !value.is_empty());
         match key {
@@ -36,34 +36,34 @@ impl fmt::Display for PodName {
     }
 }
 
-/// A pod, as far as it is known.
+/// A pod, from a container runtime or a manifest.
 pub struct Pod<'p> {
-    /// Its names.
+    /// Namespace and name.
     pub name: PodName,
-    /// Its annotations; `None` where the runtime handed none over.
+    /// Annotations; `None` if the runtime passed none.
     pub annotations: Option<Cow<'p, Annotations>>,
-    /// What its manifest says besides, where there is one.
+    /// The parts that only a manifest has; `None` without a manifest.
     pub described: Option<Described<'p>>,
 }
 
-/// What only a manifest says of a pod.
+/// The parts of a pod that only a manifest has.
 pub struct Described<'n> {
-    /// Its labels.
+    /// Labels.
     pub labels: &'n [Entry],
-    /// Whether it is in the node's network.
+    /// Whether it uses the node's network.
     pub host_network: bool,
-    /// Whether it is for nodes of Windows.
+    /// Whether it is for Windows nodes.
     pub is_windows: bool,
-    /// Whether it has been created: injectors have had their turn.
+    /// Whether it exists in a cluster, so that injectors have already run.
     pub is_created: bool,
     /// The security context that its containers share.
     pub security: Option<&'n Node>,
-    /// Its containers in the order in which they start.
+    /// The containers in the order in which they start.
     pub containers: Vec<Container<'n>>,
 }
 
 impl<'p> Pod<'p> {
-    /// What a runtime tells of a pod.
+    /// A pod as a container runtime passes it to a CNI plugin.
     pub fn of_runtime(name: &PodName, annotations: Option<&'p Annotations>) -> Self {
         Self {
             name: name.clone(),
@@ -72,7 +72,7 @@ impl<'p> Pod<'p> {
         }
     }
 
-    /// What a manifest says of a pod, whose annotations are these.
+    /// A pod of a manifest, with these annotations.
     pub fn of_manifest(pod: &manifest::Pod<'p>, annotations: Annotations) -> Self {
         let created = || {
             let uid = pod.object.get("metadata").and_then(|metadata| metadata.get("uid"));
@@ -83,7 +83,7 @@ impl<'p> Pod<'p> {
         Self {
             name: PodName {
                 namespace: pod.namespace().map(str::to_owned),
-                // What is around a template is called otherwise than its pods.
+                // The name of a workload is not that of its pods.
                 name: is_pod.then(|| pod.name()).flatten().map(str::to_owned),
             },
             annotations: Some(Cow::Owned(annotations)),
@@ -103,25 +103,25 @@ impl<'p> Pod<'p> {
         self.annotations.as_ref()?.get(name)
     }
 
-    /// A label, where a manifest tells.
+    /// A label; `None` without a manifest.
     pub(super) fn label(&self, name: &str) -> Option<&'p str> {
         let labels = self.described.as_ref()?.labels;
         labels.iter().find(|entry| entry.key == name)?.value.scalar()
     }
 
-    /// Its containers, as far as they are known.
+    /// The containers; empty without a manifest.
     pub fn containers(&self) -> &[Container<'p>] {
         self.described.as_ref().map_or(&[], |described| &described.containers)
     }
 
-    /// The init container that redirects it, where a manifest shows one.
+    /// The init container that redirects the pod, if the manifest has one.
     pub fn redirector(&self) -> Option<&Container<'p>> {
         let mut containers = self.containers().iter();
         containers.find(|container| container.role == Role::Redirector)
     }
 }
 
-/// Whether a pod says that it is for nodes of Windows: by its field of its own, or by the label of such nodes.
+/// Whether a pod is for Windows nodes: by `os.name`, or by a node selector.
 fn is_windows(spec: &Node) -> bool {
     let named = |path: [&str; 2]| {
         path.iter()

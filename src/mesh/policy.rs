@@ -1,9 +1,9 @@
-//! What a NetConf says about which pods are redirected.
+//! The part of a NetConf that selects the pods to redirect.
 
 use super::pod::PodName;
 use crate::types::Choice;
 
-/// What the NetConf says about which pods are redirected.
+/// The selection of pods by the NetConf.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// `select`.
@@ -28,7 +28,7 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// Whether pods do not start without annotations.
+    /// Whether pods fail to start if the runtime passes no annotations.
     pub fn needs_annotations(&self) -> bool {
         self.select == Select::Injected && self.on_missing_annotations == OnMissing::Fail
     }
@@ -37,11 +37,11 @@ impl Policy {
 /// Which pods are redirected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Select {
-    /// Those that bear the mark that a mesh's injector leaves.
+    /// Pods that a mesh's injector annotated.
     Injected,
-    /// All.
+    /// All pods.
     Always,
-    /// None.
+    /// No pods.
     Never,
 }
 
@@ -53,12 +53,12 @@ impl Choice for Select {
     ];
 }
 
-/// What happens to pods whose annotations are not known.
+/// The treatment of pods whose annotations the runtime does not pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnMissing {
-    /// They do not start: a pod of the mesh would go without its proxy.
+    /// They do not start: a pod of the mesh would bypass its proxy.
     Fail,
-    /// They are let through.
+    /// They are not redirected.
     Pass,
 }
 
@@ -66,8 +66,8 @@ impl Choice for OnMissing {
     const ALL: &'static [(Self, &'static str)] = &[(Self::Fail, "fail"), (Self::Pass, "pass")];
 }
 
-/// Why a pod is let through by its names alone, before anything else is looked at: what keeps the cluster going must
-/// not depend on whether anything else is in order.
+/// Why a pod is skipped by its names alone, before any other check: system pods must start even if the rest of the
+/// configuration is invalid.
 pub fn exempt(policy: &Policy, pod: &PodName) -> Option<String> {
     if is_installer(policy, pod) {
         return Some("it is the installer of this plugin".to_owned());
@@ -78,7 +78,7 @@ pub fn exempt(policy: &Policy, pod: &PodName) -> Option<String> {
 }
 
 /// Whether this is a pod of the installer's DaemonSet: its namespace, its name, and the five characters that
-/// Kubernetes adds. Nobody else's pod gets through by being called like that elsewhere.
+/// Kubernetes appends. A pod of that name in another namespace is not exempt.
 fn is_installer(policy: &Policy, pod: &PodName) -> bool {
     let (namespace, name) = &policy.installer;
     let suffix = pod
@@ -94,18 +94,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_keeps_the_cluster_going_is_let_through_by_its_names() {
-        let through = |namespace: &str, name: &str| {
+    fn system_pods_and_the_installer_are_exempt_by_name() {
+        let is_exempt = |namespace: &str, name: &str| {
             let pod = PodName {
                 namespace: Some(namespace.to_owned()),
                 name: Some(name.to_owned()),
             };
             exempt(&Policy::default(), &pod).is_some()
         };
-        assert!(through("kube-system", "coredns-0"));
-        assert!(through("sidetrack-system", "sidetrack-node-x7k2p"));
-        assert!(!through("shop", "sidetrack-node-x7k2p"));
-        assert!(!through("sidetrack-system", "sidetrack-node-x7k2p-evil"));
-        assert!(!through("sidetrack-system", "sidetrack-node"));
+        assert!(is_exempt("kube-system", "coredns-0"));
+        assert!(is_exempt("sidetrack-system", "sidetrack-node-x7k2p"));
+        assert!(!is_exempt("shop", "sidetrack-node-x7k2p"));
+        assert!(!is_exempt("sidetrack-system", "sidetrack-node-x7k2p-evil"));
+        assert!(!is_exempt("sidetrack-system", "sidetrack-node"));
     }
 }

@@ -1,27 +1,27 @@
-//! Other tools that redirect, known by the names of their chains and tables.
+//! Other tools that redirect traffic, recognized by the names of their chains and tables.
 
 use super::{MESHES, Mesh};
 use crate::facts::InstalledChain;
 use crate::types::MeshName;
 
-/// A tool that redirects traffic like we do.
+/// Another tool whose redirection rules are installed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redirector {
-    /// What it is called.
+    /// The name of the tool.
     pub tool: &'static str,
-    /// The mesh that it belongs to, where more is known of that.
+    /// The mesh that it belongs to, if it is a supported one.
     pub mesh: Option<MeshName>,
-    /// A table of its.
+    /// One of its tables.
     pub table: String,
-    /// A chain of its.
+    /// One of its chains.
     pub chain: String,
 }
 
-/// How the chains of a redirector begin that is no longer developed, and of which no more is known.
+/// The chain prefix of a tool that is no longer maintained and not supported as a mesh.
 const OPEN_SERVICE_MESH: (&str, &str) = ("OSM_PROXY_", "Open Service Mesh");
 
 impl Redirector {
-    /// What removes its rules.
+    /// The command that removes its rules.
     pub fn removal(&self) -> String {
         match self.mesh {
             Some(mesh) => format!("sidetrack cleanup --foreign {mesh}"),
@@ -30,7 +30,7 @@ impl Redirector {
     }
 }
 
-/// The other redirectors among these chains, each once.
+/// The tools that own some of these chains, each once.
 pub fn redirectors<'c>(chains: impl IntoIterator<Item = &'c InstalledChain>) -> Vec<Redirector> {
     let mut found: Vec<Redirector> = Vec::new();
     for chain in chains {
@@ -55,19 +55,19 @@ pub fn redirectors<'c>(chains: impl IntoIterator<Item = &'c InstalledChain>) -> 
 }
 
 impl Mesh {
-    /// Whether a chain bears one of the names of its rules.
+    /// Whether a chain of this name belongs to the mesh.
     pub fn owns_chain(&self, name: &str) -> bool {
         self.chains.iter().any(|(prefix, _)| name.starts_with(prefix))
     }
 
-    /// Who of the mesh has written a chain, if somebody of it has.
+    /// The tool of the mesh that created a chain; `None` for a foreign chain.
     fn writer(&self, chain: &InstalledChain) -> Option<&'static str> {
         let by_chain = self.chains.iter().find(|(prefix, _)| chain.chain.starts_with(prefix));
         let by_table = || self.tables.iter().find(|(prefix, _)| chain.table.starts_with(prefix));
         by_chain.or_else(by_table).map(|(_, tool)| *tool)
     }
 
-    /// The tables of nf_tables that hold nothing but its rules, as `FAMILY NAME`. Those of iptables-nft are not among them.
+    /// The nf_tables tables that hold only its rules, as `FAMILY NAME`, without those of iptables-nft.
     pub fn own_tables(&self, chains: &[InstalledChain]) -> Vec<String> {
         let mut tables: Vec<String> = Vec::new();
         for InstalledChain { table, .. } in chains {
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn other_redirectors_are_named_once_each() {
+    fn redirectors_are_listed_once_each() {
         let chains = [
             chain("ip nat", "PREROUTING"),
             chain("ip nat", "ISTIO_OUTPUT"),
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_others_share_is_not_a_meshs_own() {
+    fn own_tables_exclude_shared_tables() {
         let chains = [
             chain("inet istio-proxy-nat", "output"),
             chain("inet istio-proxy-nat", "istio-output"),

@@ -1,13 +1,13 @@
-//! A layer as the text of a configuration file: what [`super::sources::from_file`] reads back.
+//! Writes a layer as a configuration file, which [`super::sources::from_file`] reads back.
 
 use super::table::{Layer, OPTIONS, Scope};
 
-/// The options that `layer` has, one a line. Those of a dry run are left out.
+/// The options of `layer`, one per line, without those of dry runs.
 pub fn text(layer: &Layer) -> String {
-    let lasting = OPTIONS.iter().filter(|option| option.scope != Scope::DryRun);
-    let lines = lasting.filter_map(|option| {
+    let persistent = OPTIONS.iter().filter(|option| option.scope != Scope::DryRun);
+    let lines = persistent.filter_map(|option| {
         let value = (option.write)(layer)?;
-        // No value has a character that would have to be escaped.
+        // No value contains a character that needs escaping.
         Some(format!("{}: \"{value}\"\n", option.name))
     });
     lines.collect()
@@ -22,7 +22,7 @@ mod tests {
     use crate::options::table::OptionSpec;
     use crate::types::{NoAccounts, Output};
 
-    /// Reads what was written, with a value of each option.
+    /// Reads options, writes them to a file, and reads that: both layers.
     fn read_back(values: impl Fn(&OptionSpec) -> Option<Vec<String>>) -> (Layer, Layer) {
         let given = from_flags(values, &NoAccounts);
         assert_eq!(given.problems, []);
@@ -31,7 +31,7 @@ mod tests {
         (given.layer, read.layer)
     }
 
-    /// One text for each option, such as none has by default.
+    /// A value of each option that is not its default.
     fn value(name: &str) -> &'static str {
         match name {
             "proxy-inbound-port" | "proxy-outbound-port" | "dns-port" => "1066",
@@ -55,15 +55,15 @@ mod tests {
 
     #[test]
     fn every_option_is_read_back() {
-        let lasting = |option: &OptionSpec| option.scope != Scope::DryRun;
-        let (given, read) = read_back(|option| lasting(option).then(|| vec![value(option.name).to_owned()]));
+        let is_persistent = |option: &OptionSpec| option.scope != Scope::DryRun;
+        let (given, read) = read_back(|option| is_persistent(option).then(|| vec![value(option.name).to_owned()]));
         assert_eq!(read, given);
         let missing = OPTIONS.iter().filter(|option| (option.write)(&given).is_none());
-        assert_eq!(missing.filter(|option| lasting(option)).count(), 0);
+        assert_eq!(missing.filter(|option| is_persistent(option)).count(), 0);
     }
 
     #[test]
-    fn each_list_is_read_back_where_it_is_empty_or_everything() {
+    fn empty_and_complete_lists_are_read_back() {
         for text in ["", "*"] {
             let list = |option: &OptionSpec| {
                 let name = option.name;
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_lists_are_refused_or_read_back() {
+    fn odd_lists_are_rejected_or_read_back() {
         const ODD: [&str; 12] = ["", " ", ",", " , ,", "*", "*,", ",*", "*,1", "1,,1", "0", ";", "; ;"];
         for option in OPTIONS.iter().filter(|option| option.scope != Scope::DryRun) {
             for text in ODD.into_iter().chain([value(option.name)]) {
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_says_what_was_given_and_nothing_of_dry_runs() {
+    fn files_hold_given_options_without_those_of_dry_runs() {
         let layer = Layer {
             dry_run: Some(true),
             output: Some(Output::Json),

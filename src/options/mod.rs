@@ -1,4 +1,4 @@
-//! What is to be redirected: merged from every source, and valid by type.
+//! The configuration of a redirection: merged from every source, and valid by type.
 
 pub mod file;
 pub mod problem;
@@ -12,50 +12,48 @@ use self::problem::Problem;
 pub use self::table::{Dns, DryRun, General, Inbound, Installation, Layer, Logging, Outbound, Proxy};
 use crate::types::{Cidrs, Family, Gid, InterfaceName, Uid};
 
-/// What is to be redirected, grouped by direction.
+/// The configuration of a redirection, grouped by direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The proxy that traffic goes to.
+    /// The proxy that traffic is redirected to.
     pub proxy: Proxy,
     /// Which connections to the pod are captured.
     pub inbound: Inbound,
     /// Which connections from the pod are captured.
     pub outbound: Outbound,
-    /// Which name lookups are captured.
+    /// Which DNS queries are captured.
     pub dns: Dns,
-    /// What holds in both directions.
+    /// Options for both directions.
     pub general: General,
-    /// Whose behaviour it is where ours and a mesh's differ.
+    /// The behaviour where sidetrack and a mesh differ.
     pub dialect: Dialect,
 }
 
-/// Whose behaviour the plan has where ours and a mesh's differ. What differs is described in `docs/istio-iptables.md`.
+/// The behaviour of the plan where sidetrack and a mesh differ. `docs/istio-iptables.md` describes the differences.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Dialect {
-    /// Ours.
+    /// The behaviour of sidetrack.
     Sidetrack,
-    /// That of Istio's iptables rules, to the letter. They depend on the order in which the proxy's users and groups
-    /// are given.
+    /// Exactly the behaviour of Istio's iptables rules, which depend on the order of the proxy's users and groups.
     Istio(OwnerOrder),
-    /// That of Kuma's iptables rules, to the letter. What differs is described in `docs/kuma-init.md`.
+    /// Exactly the behaviour of Kuma's iptables rules. `docs/kuma-init.md` describes the differences.
     Kuma(KumaRules),
 }
 
 impl Config {
-    /// Whether anything is captured on its way out, lookups aside.
+    /// Whether any outbound traffic besides DNS is captured.
     pub fn captures_outbound(&self) -> bool {
         !self.outbound.include_ports.is_empty() || !self.outbound.include_cidrs.is_empty()
     }
 }
 
-/// What Kuma's rules depend on besides options.
+/// The settings of Kuma's rules that are not options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KumaRules {
-    /// Whether lookups over TCP are captured like any other connection. They are left alone otherwise, where lookups
-    /// over UDP are captured.
-    pub captures_lookups_over_tcp: bool,
-    /// Whether captured lookups have zones of connection tracking of their own.
-    pub splits_zones: bool,
+    /// Whether DNS over TCP is redirected like any other connection. If not, it is excluded while DNS over UDP is captured.
+    pub redirects_dns_over_tcp: bool,
+    /// Whether captured DNS is tracked in conntrack zones of its own.
+    pub splits_conntrack_zones: bool,
     /// Virtual networks whose traffic passes through this host.
     pub networks: Vec<VirtualNetwork>,
 }
@@ -63,8 +61,8 @@ pub struct KumaRules {
 impl Default for KumaRules {
     fn default() -> Self {
         Self {
-            captures_lookups_over_tcp: false,
-            splits_zones: true,
+            redirects_dns_over_tcp: false,
+            splits_conntrack_zones: true,
             networks: Vec::new(),
         }
     }
@@ -95,23 +93,23 @@ pub struct OwnerOrder {
     pub gids: Vec<Gid>,
 }
 
-/// Everything that the options say.
+/// The settings from all options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// What is to be redirected.
+    /// The redirection.
     pub config: Config,
     /// How rules are installed.
     pub install: Installation,
-    /// Whether the plan is only printed, and how.
+    /// Whether the plan is only printed, and its format.
     pub dry_run: DryRun,
     /// How to log.
     pub logging: Logging,
-    /// Whether somebody said which families are redirected, rather than the mesh's defaults.
-    pub names_family: bool,
+    /// Whether an option sets the IP families, rather than the mesh's defaults.
+    pub has_explicit_family: bool,
 }
 
 impl Settings {
-    /// Fills what `layer` leaves open with the defaults, and checks what no single value can show.
+    /// Completes `layer` with the defaults, and checks for contradictions.
     ///
     /// # Errors
     /// Every contradiction between values.
@@ -126,7 +124,7 @@ impl Settings {
     }
 
     fn merged(mut layer: Layer) -> Self {
-        // Whoever lists ports does not mean "and everything else".
+        // A list of ports replaces the default of all addresses.
         if layer
             .include_outbound_ports
             .as_ref()
@@ -135,7 +133,7 @@ impl Settings {
             layer.include_outbound_cidrs.get_or_insert_with(Cidrs::default);
         }
         Self {
-            names_family: layer.ip_family.is_some(),
+            has_explicit_family: layer.ip_family.is_some(),
             config: Config {
                 proxy: Proxy::from_layer(&mut layer),
                 inbound: Inbound::from_layer(&mut layer),
@@ -151,7 +149,7 @@ impl Settings {
     }
 }
 
-/// What happens with no options at all.
+/// The settings without any options.
 impl Default for Settings {
     fn default() -> Self {
         Self::merged(Layer::default())
@@ -165,7 +163,7 @@ fn contradictions(config: &Config) -> Vec<Problem> {
         problems.push(Problem::between(
             &["proxy-inbound-port", "proxy-outbound-port"],
             format!(
-                "both are {}; the proxy tells the directions apart by port",
+                "both are {}; the proxy distinguishes the directions by port",
                 proxy.inbound_port
             ),
         ));
@@ -173,13 +171,13 @@ fn contradictions(config: &Config) -> Vec<Problem> {
     if proxy.uids.is_empty() && proxy.gids.is_empty() {
         problems.push(Problem::between(
             &["proxy-uid", "proxy-gid"],
-            "neither names anyone; without the proxy's user or group its own traffic would come back to it for ever",
+            "both are empty; unless the rules exempt the proxy's user or group, its own connections loop back to it",
         ));
     }
     if proxy.uids.is_everything() || proxy.gids.is_everything() {
         problems.push(Problem::between(
             &["proxy-uid", "proxy-gid"],
-            "* is everyone; name the user or group that the proxy runs as",
+            "* would exempt every process; name the user or group that the proxy runs as",
         ));
     }
     problems
@@ -196,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_outbound_ports_stands_alone_unless_cidrs_are_given_too() {
+    fn outbound_ports_replace_the_default_of_all_addresses() {
         let ports = Some(crate::types::parse_ports("443").unwrap());
         let only_ports = Layer {
             include_outbound_ports: ports.clone(),

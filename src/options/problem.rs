@@ -1,11 +1,11 @@
-//! What is wrong with the options that were given.
+//! Errors of options.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use crate::types::Invalid;
 
-/// Where a value came from.
+/// The source of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// A flag of the command line.
@@ -20,12 +20,12 @@ pub enum Source {
     File(PathBuf),
 }
 
-/// One thing that is wrong with the options.
+/// An error of the options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Problem {
     /// A value is not valid.
     Value {
-        /// Where it was given.
+        /// The source of the value.
         source: Source,
         /// The option's name, as flags write it.
         option: String,
@@ -34,22 +34,22 @@ pub enum Problem {
     },
     /// A source as a whole cannot be used.
     Source {
-        /// Which.
+        /// The source.
         source: Source,
-        /// What is wrong with it.
+        /// The error.
         reason: String,
     },
-    /// Values that are valid alone do not go together.
+    /// Values that are valid alone contradict each other.
     Contradiction {
         /// The options' names, as flags write them.
         options: Vec<String>,
-        /// Why not.
+        /// The contradiction.
         reason: String,
     },
 }
 
 impl Problem {
-    /// Says that these options contradict each other.
+    /// A contradiction between options.
     pub fn between(options: &[&str], reason: impl Into<String>) -> Self {
         Self::Contradiction {
             options: options.iter().map(|option| (*option).to_owned()).collect(),
@@ -57,7 +57,7 @@ impl Problem {
         }
     }
 
-    /// The options that it is about; none where a source as a whole is.
+    /// The options that are concerned; empty if the whole source is.
     pub fn options(&self) -> &[String] {
         match self {
             Self::Value { option, .. } => std::slice::from_ref(option),

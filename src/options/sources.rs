@@ -9,14 +9,14 @@ use super::table::{self, Layer, OPTIONS, OptionSpec};
 use crate::types::{Accounts, Invalid};
 use crate::yaml;
 
-/// What was found in one source, and all that is wrong with it.
+/// The options of one source, and all its errors.
 #[derive(Debug, Default)]
 pub struct Parsed {
-    /// The options that could be read.
+    /// The valid options.
     pub layer: Layer,
-    /// The ones that could not.
+    /// The errors.
     pub problems: Vec<Problem>,
-    /// Things that mean nothing here, but are no mistake for certain.
+    /// Ignored settings that are not necessarily errors.
     pub notes: Vec<String>,
 }
 
@@ -32,7 +32,7 @@ impl Parsed {
     }
 }
 
-/// Reads the flags; `values` gives the texts of an option, or none where the flag is absent.
+/// Reads the flags; `values` returns the texts of an option, or `None` if the flag is absent.
 pub fn from_flags(values: impl Fn(&OptionSpec) -> Option<Vec<String>>, accounts: &dyn Accounts) -> Parsed {
     let mut parsed = Parsed::default();
     for option in OPTIONS {
@@ -45,23 +45,23 @@ pub fn from_flags(values: impl Fn(&OptionSpec) -> Option<Vec<String>>, accounts:
 
 /// Reads the variables `SIDETRACK_…` of an environment.
 ///
-/// An unknown one is only noted: Kubernetes makes such variables for a Service that is called sidetrack.
+/// An unknown variable is only reported: Kubernetes sets such variables for a Service named sidetrack.
 pub fn from_environment(variables: impl IntoIterator<Item = (String, String)>, accounts: &dyn Accounts) -> Parsed {
     let mut parsed = Parsed::default();
     for (name, text) in variables {
-        if !name.starts_with("SIDETRACK_") || OUTSIDE_THE_TABLE.contains(&name.as_str()) {
+        if !name.starts_with("SIDETRACK_") || VARIABLES_OF_THE_COMMAND_LINE.contains(&name.as_str()) {
             continue;
         }
         match OPTIONS.iter().find(|option| environment_name(option.name) == name) {
             Some(option) => parsed.read(&Source::Environment, option, &[text], accounts),
-            None => parsed.notes.push(format!("{name} is not an option and does nothing")),
+            None => parsed.notes.push(format!("{name} is not an option and is ignored")),
         }
     }
     parsed
 }
 
-/// Variables that say where to look rather than what to do: the command line reads them itself.
-const OUTSIDE_THE_TABLE: [&str; 2] = ["SIDETRACK_CONFIG", "SIDETRACK_NETNS"];
+/// Variables that select files rather than options: the command line reads them itself.
+const VARIABLES_OF_THE_COMMAND_LINE: [&str; 2] = ["SIDETRACK_CONFIG", "SIDETRACK_NETNS"];
 
 /// Reads the text of a configuration file, JSON or YAML: one object, its keys the options' names.
 pub fn from_file(path: &Path, text: &str, accounts: &dyn Accounts) -> Parsed {
@@ -78,7 +78,7 @@ pub fn from_file(path: &Path, text: &str, accounts: &dyn Accounts) -> Parsed {
     }
 }
 
-/// Reads an object whose keys are the options' names: what a file holds, and the `redirect` object of a NetConf.
+/// Reads an object whose keys are the options' names: a file, or the `redirect` object of a NetConf.
 pub fn from_value(source: Source, value: Value, accounts: &dyn Accounts) -> Parsed {
     let mut parsed = Parsed::default();
     let entries = match value {
@@ -122,9 +122,10 @@ pub fn from_value(source: Source, value: Value, accounts: &dyn Accounts) -> Pars
     parsed
 }
 
-/// A value of the file as texts: a scalar is one, a list of scalars several, null none at all.
+/// Converts a value to texts: one for a scalar, several for a list of scalars, `None` for null.
 fn texts(value: &Value) -> Result<Option<Vec<String>>, Invalid> {
-    let unusable = |value: &Value| Invalid::new(value.to_string(), "a text, a number, true, false, or a list of these");
+    let unusable =
+        |value: &Value| Invalid::new(value.to_string(), "a string, a number, true, false, or a list of these");
     let scalar = |value: &Value| match value {
         Value::String(text) => Ok(text.clone()),
         Value::Number(_) | Value::Bool(_) => Ok(value.to_string()),
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn yaml_and_json_say_the_same() {
+    fn yaml_and_json_are_equivalent() {
         let yaml = "proxy-inbound-port: 15106\nexcludeInboundPorts: [22, \"8000-8080\"]\ndry_run: true\n";
         let json = r#"{"proxy-inbound-port": "15106", "exclude-inbound-ports": "22,8000-8080", "dryRun": true}"#;
         let (yaml, json) = (file(yaml), file(json));
@@ -162,14 +163,14 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_file_says_nothing() {
+    fn empty_files_set_no_options() {
         assert_eq!(file("# nothing yet\n").layer, Layer::default());
         assert_eq!(file("{}").layer, Layer::default());
         assert_eq!(file("proxy-uid:\n").layer, Layer::default());
     }
 
     #[test]
-    fn an_empty_list_is_a_list_with_nothing_in_it() {
+    fn empty_lists_are_kept() {
         assert!(
             file("include-inbound-ports: []")
                 .layer
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_wrong_with_a_file_is_reported_at_once() {
+    fn all_errors_of_a_file_are_reported() {
         let parsed = file(
             "proxy-inbound-port: 0\nproxy-uids: 3\nexclude-uids: {a: 1}\nproxyOutboundPort: 1\nproxy-outbound-port: 2\n",
         );
@@ -189,21 +190,21 @@ mod tests {
             [
                 "c.yaml: proxy-inbound-port: \"0\" is not a port from 1 to 65535",
                 "c.yaml: proxy-uids is not an option; the keys are the names of the flags",
-                "c.yaml: exclude-uids: \"{\\\"a\\\":1}\" is not a text, a number, true, false, or a list of these",
+                "c.yaml: exclude-uids: \"{\\\"a\\\":1}\" is not a string, a number, true, false, or a list of these",
                 "c.yaml: proxy-outbound-port is given twice",
             ]
         );
     }
 
     #[test]
-    fn a_file_that_is_not_an_object_is_refused() {
+    fn files_that_are_not_objects_are_rejected() {
         for text in ["- a\n", "3", "{\"a\": ", "a: b: c"] {
             assert_eq!(file(text).problems.len(), 1, "{text}");
         }
     }
 
     #[test]
-    fn malformed_variables_are_errors_and_unknown_ones_are_noted() {
+    fn invalid_variables_are_errors_and_unknown_ones_notes() {
         let variables = [
             ("SIDETRACK_PROXY_INBOUND_PORT", "http"),
             ("SIDETRACK_EXCLUDE_UIDS", "1-x"),
@@ -219,7 +220,7 @@ mod tests {
         assert!(messages(&parsed)[0].starts_with("SIDETRACK_PROXY_INBOUND_PORT: \"http\" is not a port"));
         assert_eq!(
             parsed.notes,
-            ["SIDETRACK_PORT_80_TCP_ADDR is not an option and does nothing"]
+            ["SIDETRACK_PORT_80_TCP_ADDR is not an option and is ignored"]
         );
     }
 }

@@ -1,8 +1,8 @@
-//! The table of options. A row is all there is to an option: the field and its default, the flag with its aliases,
-//! environment variable and file key (from the name), help and documentation, and where it may be given.
+//! The table of options. A row defines an option completely: field and default, flag with aliases, environment variable
+//! and file key (from the name), help and documentation, and scope.
 //!
-//! From the rows come the groups of [`Config`](super::Config) and [`Settings`](super::Settings), and the [`Layer`] that one
-//! source fills.
+//! The rows generate the groups of [`Config`](super::Config) and [`Settings`](super::Settings), and the [`Layer`] of one
+//! source.
 
 use super::value::Value;
 use crate::types::{
@@ -11,38 +11,38 @@ use crate::types::{
     Timeout, Uid, Uids,
 };
 
-/// An option, whatever source it comes from.
+/// An option, independent of its source.
 pub struct OptionSpec {
     /// Its name: the flag without `--`, the key of the file.
     pub name: &'static str,
-    /// What other tools call the flag, where they mean the same. Not shown in help.
+    /// Names of equivalent flags of other tools. Not shown in help.
     pub aliases: &'static [&'static str],
-    /// What its value is called in help; `None` for a switch.
+    /// The placeholder of its value in help; `None` for a switch.
     pub value_name: Option<&'static str>,
     /// One line of help.
     pub help: &'static str,
-    /// The heading that help and documentation list it under.
+    /// The heading in help and documentation.
     pub group: Group,
-    /// Who may set it.
+    /// Which sources may set it.
     pub scope: Scope,
-    /// Reads the value into a layer.
+    /// Parses the value into a layer.
     pub read: Reader,
-    /// Writes the value that a layer has, as one text that is read back.
+    /// Formats the value of a layer as one text that can be read back.
     pub write: fn(&Layer) -> Option<String>,
     /// The default, as one text.
     pub default: fn() -> String,
-    /// The list that a layer has, where it is longer than a pod's may be.
+    /// The excess length of a list, if it is too long for a pod.
     pub excess: fn(&Layer) -> Option<Excess>,
-    /// The names of all its values, where they are few.
+    /// The names of all values, if the type is a choice.
     pub names: fn() -> Vec<&'static str>,
 }
 
 /// A list that is too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Excess {
-    /// How many elements it has.
+    /// The number of elements.
     pub length: usize,
-    /// How many a pod's may have.
+    /// The maximum for a pod.
     pub max: usize,
 }
 
@@ -52,27 +52,27 @@ pub struct Excess {
 /// Every text, or part of one, that is not valid.
 pub type Reader = fn(&mut Layer, &[String], &dyn Accounts) -> Result<(), Vec<Invalid>>;
 
-/// Who may set an option, and which commands know it.
+/// The scope of an option: which sources may set it, and which commands know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// What is redirected: a matter of the pod, known to every command that works out a plan.
+    /// The redirection of a pod, known to every command that makes a plan.
     Pod,
-    /// How rules are installed: a matter of whoever runs the program.
+    /// The installation of rules: not for pods to choose.
     Host,
-    /// How one dry run of `apply` prints its plan; never kept.
+    /// A dry run of `apply`; never persisted.
     DryRun,
-    /// How the program logs.
+    /// Logging.
     Logging,
 }
 
 impl Scope {
-    /// Whether it is about the redirection, rather than about one run of a command.
-    pub fn is_of_redirection(self) -> bool {
+    /// Whether it affects the redirection, rather than one run of a command.
+    pub fn affects_redirection(self) -> bool {
         matches!(self, Self::Pod | Self::Host)
     }
 }
 
-/// What an option is about.
+/// The group of an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
     /// The proxy.
@@ -81,11 +81,11 @@ pub enum Group {
     Inbound,
     /// Connections from the pod.
     Outbound,
-    /// Name lookups.
+    /// DNS.
     Dns,
     /// Both directions.
     General,
-    /// How the command works and reports.
+    /// The run of the command.
     Run,
 }
 
@@ -120,19 +120,19 @@ macro_rules! options {
             pub struct $struct { $( $(#[$meta])* pub $field: $type, )* }
 
             impl $struct {
-                /// What `layer` says, and the defaults where it is silent.
+                /// The values of `layer`, completed with the defaults.
                 pub(super) fn from_layer(layer: &mut Layer) -> Self {
                     Self { $($field: layer.$option.take().unwrap_or_else(|| $default),)* }
                 }
             }
         )*
 
-        /// What one source says of the options: the fields are their names.
+        /// The options that one source sets; the fields are their names.
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct Layer { $($( $(#[$meta])* pub $option: Option<$type>, )*)* }
 
         impl Layer {
-            /// This layer, and below it another one that speaks where this one is silent.
+            /// Merges two layers; values of this one take precedence.
             #[must_use]
             pub fn over(self, lower: Self) -> Self {
                 Self { $($($option: self.$option.or(lower.$option),)*)* }
@@ -168,19 +168,19 @@ macro_rules! options {
 }
 
 options! {
-    /// The proxy that traffic goes to.
+    /// The proxy that traffic is redirected to.
     Proxy Pod Proxy {
-        /// The mesh that the proxy belongs to: it decides about what options leave open.
+        /// The mesh that the proxy belongs to: it sets the defaults of the other options.
         mesh: MeshName = MeshName::Istio,
         mesh "mesh" <"MESH">,
         "Mesh of the proxy: sets the ports, users and behaviour that no option sets";
 
-        /// Where inbound connections go.
+        /// The port for inbound connections.
         inbound_port: Port = port(15006),
         proxy_inbound_port "proxy-inbound-port" | "incoming-proxy-port" | "redirect-inbound-port" <"PORT">,
         "Port of the proxy that inbound TCP goes to";
 
-        /// Where outbound connections go.
+        /// The port for outbound connections.
         outbound_port: Port = port(15001),
         proxy_outbound_port "proxy-outbound-port" | "outgoing-proxy-port" | "redirect-outbound-port" <"PORT">,
         "Port of the proxy that outbound TCP goes to";
@@ -188,14 +188,14 @@ options! {
         /// The users that the proxy runs as.
         uids: Uids = id::<Uid>(1337),
         proxy_uid "proxy-uid" | "kuma-dp-user" <"UIDS">,
-        "Users that the proxy runs as; their traffic is left alone";
+        "Users that the proxy runs as; their traffic is not redirected";
 
         /// The groups that the proxy runs as.
         gids: Gids = id::<Gid>(1337),
         proxy_gid "proxy-gid" <"GIDS">,
-        "Groups that the proxy runs as; their traffic is left alone";
+        "Groups that the proxy runs as; their traffic is not redirected";
 
-        /// Ports that the mesh serves itself in the pod: never captured on the way in.
+        /// Ports that the mesh serves itself in the pod: never captured inbound.
         mesh_ports: Ports = [15008, 15020, 15021, 15090].map(port).into_iter().collect(),
         mesh_ports "mesh-ports" <"PORTS">,
         "Ports that the mesh serves itself; never captured inbound";
@@ -208,17 +208,17 @@ options! {
         include_inbound_ports "include-inbound-ports" | "ports-to-redirect" <"PORTS">,
         "Capture TCP to these ports of the pod; empty for none";
 
-        /// Ports to leave alone.
+        /// Excluded ports.
         exclude_ports: Ports = Ports::default(),
         exclude_inbound_ports "exclude-inbound-ports" | "inbound-ports-to-ignore" <"PORTS">,
-        "Leave TCP to these ports of the pod alone";
+        "Exclude TCP to these ports of the pod";
 
-        /// Sources to leave alone.
+        /// Excluded sources.
         exclude_cidrs: Cidrs = Cidrs::default(),
         exclude_inbound_cidrs "exclude-inbound-cidrs" | "subnets-to-ignore" | "exclude-inbound-ips" <"CIDRS">,
-        "Leave TCP from these addresses alone";
+        "Exclude TCP from these addresses";
 
-        /// How the connections get to the proxy.
+        /// How inbound connections reach the proxy.
         mode: InboundMode = InboundMode::Redirect,
         inbound_mode "inbound-mode" <"MODE">,
         "How inbound TCP reaches the proxy; with tproxy, the app sees the client";
@@ -228,7 +228,7 @@ options! {
         tproxy_mark "tproxy-mark" <"MARK">,
         "Mark of the packets that tproxy routes to the proxy";
 
-        /// The routing table that they are looked up in.
+        /// The routing table for these packets.
         tproxy_route_table: RouteTable = TPROXY_ROUTE_TABLE,
         tproxy_route_table "tproxy-route-table" <"TABLE">,
         "Routing table that tproxy may use";
@@ -236,86 +236,86 @@ options! {
 
     /// Which connections from the pod are captured: to included ports or included addresses, unless excluded.
     Outbound Pod Outbound {
-        /// Ports to capture, whatever the address.
+        /// Ports to capture, at any address.
         include_ports: Ports = Ports::default(),
         include_outbound_ports "include-outbound-ports" <"PORTS">,
-        "Capture TCP to these ports, wherever it goes";
+        "Capture TCP to these ports, at any address";
 
-        /// Ports to leave alone.
+        /// Excluded ports.
         exclude_ports: Ports = Ports::default(),
         exclude_outbound_ports "exclude-outbound-ports" | "outbound-ports-to-ignore" <"PORTS">,
-        "Leave TCP to these ports alone";
+        "Exclude TCP to these ports";
 
-        /// Destinations to capture, whatever the port.
+        /// Destinations to capture, at any port.
         include_cidrs: Cidrs = Cidrs::everything(),
         include_outbound_cidrs "include-outbound-cidrs" <"CIDRS">,
         "Capture TCP to these addresses; none where only ports are included";
 
-        /// Destinations to leave alone.
+        /// Excluded destinations.
         exclude_cidrs: Cidrs = Cidrs::default(),
         exclude_outbound_cidrs "exclude-outbound-cidrs" | "exclude-outbound-ips" <"CIDRS">,
-        "Leave TCP to these addresses alone";
+        "Exclude TCP to these addresses";
 
-        /// Users whose connections are left alone.
+        /// Users whose connections are excluded.
         exclude_uids: Uids = Uids::default(),
         exclude_uids "exclude-uids" <"UIDS">,
-        "Leave TCP of these users alone";
+        "Exclude TCP from processes of these users";
 
-        /// Groups whose connections are captured; those of others are left alone.
+        /// Groups whose connections are captured; those of other groups are not.
         include_gids: Gids = Gids::everything(),
         include_gids "include-gids" <"GIDS">,
-        "Capture traffic of these groups alone";
+        "Capture only traffic of these groups";
 
-        /// Groups whose connections are left alone.
+        /// Groups whose connections are excluded.
         exclude_gids: Gids = Gids::default(),
         exclude_gids "exclude-gids" <"GIDS">,
-        "Leave TCP of these groups alone";
+        "Exclude TCP from processes of these groups";
 
-        /// Ports that are left alone for some users.
+        /// Ports that are excluded for some users.
         exclude_ports_for_uids: Vec<PortsForUids> = Vec::new(),
         exclude_outbound_ports_for_uids "exclude-outbound-ports-for-uids" <"PROTO:PORTS:UIDS">,
-        "Leave these ports alone for these users";
+        "Exclude these ports for these users";
     }
 
-    /// Which name lookups are captured.
+    /// Which DNS queries are captured.
     Dns Pod Dns {
-        /// Whether any are.
+        /// Whether DNS is captured.
         redirect: bool = false,
         redirect_dns "redirect-dns",
         "Capture DNS, over UDP and TCP";
 
-        /// Where they go.
+        /// The port of the proxy for DNS.
         port: Port = port(15053),
         dns_port "dns-port" | "redirect-dns-port" <"PORT">,
         "Port of the proxy that DNS goes to";
 
-        /// Whose: those to these servers.
+        /// The servers whose queries are captured.
         servers: DnsServers = DnsServers::ResolvConf,
         dns_servers "dns-servers" <"SERVERS">,
         "Capture queries to these: resolv.conf, all, or addresses";
     }
 
-    /// What holds in both directions.
+    /// Options for both directions.
     General Pod General {
-        /// Interfaces whose traffic is left alone in both directions.
+        /// Interfaces whose traffic is excluded in both directions.
         exclude_interfaces: Vec<InterfaceName> = Vec::new(),
         exclude_interfaces "exclude-interfaces" <"NAMES">,
-        "Leave traffic of these interfaces alone";
+        "Exclude traffic of these interfaces";
 
-        /// Interfaces behind which there are processes of the pod: what arrives there is treated as outbound.
+        /// Interfaces with workloads of the pod behind them: packets from them are treated as outbound.
         reroute_interfaces: Vec<InterfaceName> = Vec::new(),
         reroute_interfaces "reroute-interfaces" <"NAMES">,
-        "Treat what arrives on these as outbound: a VM's tap, a container bridge";
+        "Treat packets from these as outbound: a VM's tap, a container bridge";
 
         /// Whether packets that belong to no known connection are dropped.
         drop_invalid: bool = false,
         drop_invalid "drop-invalid" | "drop-invalid-packets",
         "Drop packets that belong to no known connection";
 
-        /// How long a captured connection of which one half is closed is remembered; the kernel says, where it is none.
+        /// The conntrack timeout of captured half-closed connections; `None` keeps the kernel's.
         close_wait_timeout: Option<Timeout> = Timeout::new(5 * 86_400),
         close_wait_timeout "close-wait-timeout" | "timeout-close-wait-secs" <"DURATION">,
-        "How long a half-closed connection may be silent; 0 leaves it to the kernel";
+        "Conntrack timeout of captured half-closed connections; 0 keeps the kernel's";
 
         /// The IPv4 addresses that count as loopback.
         loopback_cidr: LoopbackCidr = LoopbackCidr::default(),
@@ -331,13 +331,13 @@ options! {
     /// How rules are installed.
     #[derive(Copy)]
     Run Host Installation {
-        /// What the rules are written with.
+        /// The backend that installs the rules.
         backend: Backend = Backend::Auto,
         backend "backend" <"BACKEND">,
         "Backend that writes the rules";
     }
 
-    /// How a dry run goes.
+    /// Dry runs.
     #[derive(Copy)]
     Run DryRun DryRun {
         /// Whether to print the plan, and do nothing else.
@@ -345,21 +345,21 @@ options! {
         dry_run "dry-run" | "simulate",
         "Print the plan and do nothing else";
 
-        /// How the plan is printed.
+        /// The output format.
         output: Output = Output::Nft,
         output "output" <"FORMAT">,
         "Format in which a dry run prints the plan";
     }
 
-    /// How a command logs.
+    /// Logging.
     #[derive(Copy)]
     Run Logging Logging {
-        /// How much.
+        /// The log level.
         level: LogLevel = LogLevel::Info,
         log_level "log-level" <"LEVEL">,
         "Log level; -v is debug, -vv trace";
 
-        /// In which form.
+        /// The log format.
         format: LogFormat = LogFormat::Text,
         log_format "log-format" <"FORMAT">,
         "Log format";
@@ -400,20 +400,20 @@ mod tests {
     use crate::types::NoAccounts;
 
     #[test]
-    fn the_defaults_that_help_shows_are_the_defaults() {
+    fn documented_defaults_are_the_defaults() {
         let mut layer = Layer::default();
         for option in OPTIONS {
             (option.read)(&mut layer, &[(option.default)()], &NoAccounts).unwrap();
         }
         let expected = Settings {
-            names_family: true,
+            has_explicit_family: true,
             ..Settings::default()
         };
         assert_eq!(Settings::from_layer(layer).unwrap(), expected);
     }
 
     #[test]
-    fn no_two_options_share_a_name_or_an_alias() {
+    fn names_and_aliases_are_unique() {
         let mut names: Vec<&str> = OPTIONS.iter().map(|option| option.name).collect();
         names.extend(OPTIONS.iter().flat_map(|option| option.aliases));
         names.sort_unstable();
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn the_upper_layer_wins_and_the_lower_one_fills_in() {
+    fn upper_layers_take_precedence() {
         let upper = Layer {
             proxy_inbound_port: Port::new(1),
             ..Layer::default()

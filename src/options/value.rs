@@ -1,4 +1,4 @@
-//! How the value of an option is read from texts, and written as one.
+//! Parsing and formatting the values of options.
 
 use crate::types::{
     Accounts, Backend, Choice, Cidrs, DnsServers, Gids, InboundMode, InterfaceName, Invalid, IpFamily, LogFormat,
@@ -14,30 +14,30 @@ pub trait Value: Sized {
     /// Every text, or part of one, that is not valid.
     fn read(texts: &[String], accounts: &dyn Accounts) -> Result<Self, Vec<Invalid>>;
 
-    /// The value as one text, which is read back as the same value.
+    /// Formats the value as one text that can be read back.
     fn written(&self) -> String;
 
-    /// How many elements a list has.
+    /// The number of elements of a list.
     fn length(&self) -> usize {
         1
     }
 
-    /// How many a pod may give: each becomes a rule, or several, on an iptables backend.
+    /// The maximum length for a pod: an element becomes one or more rules with an iptables backend.
     const MAX_FROM_POD: usize = 1;
 
-    /// The names of all values, where they are few.
+    /// The names of all values, if the type is a choice.
     fn names() -> Vec<&'static str> {
         Vec::new()
     }
 }
 
-/// How many ports, users or groups a pod may list, ranges counting once.
+/// The maximum number of ports, users or groups for a pod; a range counts as one.
 const MAX_NUMBERS: usize = 1024;
-/// How many networks a pod may list: as many as the largest clouds publish for one of their services.
+/// The maximum number of networks for a pod: as many as the largest clouds publish for one service.
 const MAX_CIDRS: usize = 4096;
-/// How many interfaces and name servers a pod may list.
-const MAX_PLACES: usize = 64;
-/// How many ports and users a pod may list in all entries of ports for users: on iptables they multiply.
+/// The maximum number of interfaces or name servers for a pod.
+const MAX_NAMES: usize = 64;
+/// The maximum number of ports and users for a pod in all entries of ports for users: with iptables they multiply.
 const MAX_PORTS_FOR_UIDS: usize = 256;
 
 macro_rules! value {
@@ -78,7 +78,7 @@ value! {
     LoopbackCidr: |texts, _| one(texts, LoopbackCidr::parse);
     Mark: |texts, _| one(texts, Mark::parse);
     RouteTable: |texts, _| one(texts, RouteTable::parse);
-    DnsServers [Self::listed, at most MAX_PLACES]: |texts, _| DnsServers::parse(&joined(texts));
+    DnsServers [Self::listed, at most MAX_NAMES]: |texts, _| DnsServers::parse(&joined(texts));
     MeshName: |texts, _| one(texts, MeshName::parse), MeshName::ALL;
     InboundMode: |texts, _| one(texts, InboundMode::parse), InboundMode::ALL;
     IpFamily: |texts, _| one(texts, IpFamily::parse), IpFamily::ALL;
@@ -120,7 +120,7 @@ impl Value for Vec<InterfaceName> {
         self.len()
     }
 
-    const MAX_FROM_POD: usize = MAX_PLACES;
+    const MAX_FROM_POD: usize = MAX_NAMES;
 }
 
 impl Value for Vec<PortsForUids> {
@@ -151,7 +151,7 @@ fn boolean(text: &str) -> Result<bool, Invalid> {
     }
 }
 
-/// Reads an option that has one value: where a flag is repeated, each text must be valid, and the last one counts.
+/// Reads an option with a single value: of a repeated flag, each text must be valid, and the last one applies.
 fn one<T>(texts: &[String], parse: impl Fn(&str) -> Result<T, Invalid>) -> Result<T, Vec<Invalid>> {
     let (mut last, mut errors) = (None, Vec::new());
     for text in texts {

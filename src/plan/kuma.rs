@@ -76,7 +76,7 @@ fn lookups(context: &mut Context) -> Vec<Rule> {
 /// What is left of TCP, and where it goes.
 fn tcp_captured(context: &mut Context, kuma: &KumaRules) -> Vec<Rule> {
     let mut rules = Vec::new();
-    if !kuma.captures_lookups_over_tcp {
+    if !kuma.redirects_dns_over_tcp {
         for family in lookup_families(context) {
             let matches = [dns::query(Protocol::Tcp)].into_iter().chain(family);
             rules.push(leave_alone(matches, "name lookup over TCP"));

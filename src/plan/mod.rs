@@ -182,11 +182,11 @@ fn ruleset(config: &Config, facts: &Facts, families: Families) -> Ruleset {
     };
     let context = &mut context;
     let mut chains = Vec::new();
-    let splits_zones = match &config.dialect {
+    let splits_conntrack_zones = match &config.dialect {
         Dialect::Sidetrack | Dialect::Istio(_) => true,
-        Dialect::Kuma(kuma) => kuma.splits_zones,
+        Dialect::Kuma(kuma) => kuma.splits_conntrack_zones,
     };
-    if context.dns.as_ref().is_some_and(Lookups::need_zones) && splits_zones {
+    if context.dns.as_ref().is_some_and(Lookups::need_zones) && splits_conntrack_zones {
         let rules = dns::zones_on_arrival(context);
         chains.extend(base_chain(
             context,

@@ -85,7 +85,7 @@ fn object<const N: usize>(members: [(&str, Value); N]) -> Value {
 fn pod(verdict: &verdict::Verdict) -> Value {
     let redirected = match verdict {
         verdict::Verdict::Redirected(redirected) => Some(redirected),
-        verdict::Verdict::Left(_) => None,
+        verdict::Verdict::Skipped(_) => None,
     };
     let (by, container) = match redirected.map(|redirected| &redirected.by) {
         Some(By::Plugin) => (Some("plugin"), None),

@@ -91,11 +91,17 @@ pub fn document(explanation: &Explanation, style: Style) -> String {
 fn pod(verdict: &verdict::Verdict) -> String {
     let reason = verdict.reason();
     match verdict {
-        verdict::Verdict::Left(_) => format!("not redirected: {reason}"),
+        verdict::Verdict::Skipped(_) => format!("not redirected: {reason}"),
         verdict::Verdict::Redirected(redirected) => match &redirected.by {
             By::Plugin => format!("redirected by the CNI plugin: {reason}"),
-            By::InitContainer { is_told: true, .. } => format!("redirected: {reason}"),
-            By::InitContainer { is_told: false, .. } => {
+            By::InitContainer {
+                has_known_arguments: true,
+                ..
+            } => format!("redirected: {reason}"),
+            By::InitContainer {
+                has_known_arguments: false,
+                ..
+            } => {
                 format!(
                     "redirected: {reason}; its arguments are not known, so the plan is that of its annotations and its mesh"
                 )
@@ -130,8 +136,11 @@ fn verdict(explanation: &Explanation) -> String {
         }
         Verdict::Accept => match why(|action| matches!(action, Action::Return | Action::Accept)).as_str() {
             "" => match explanation.pod {
-                Some(verdict::Verdict::Left(left)) => {
-                    format!("{what} is left alone, as is all of the pod's traffic: {}.", left.reason)
+                Some(verdict::Verdict::Skipped(skipped)) => {
+                    format!(
+                        "{what} is left alone, as is all of the pod's traffic: {}.",
+                        skipped.reason
+                    )
                 }
                 _ => format!("{what} is left alone: no rule is about it."),
             },

@@ -1,15 +1,15 @@
-//! Options with a fixed list of values.
+//! Options with a fixed set of values.
 
 use std::fmt;
 
 use super::Invalid;
 
-/// One of a fixed list of values, each with a name.
+/// A type with a fixed set of named values.
 pub trait Choice: Copy + 'static {
     /// The values in the order that help shows them, each with its name.
     const ALL: &'static [(Self, &'static str)];
 
-    /// What other tools call values. Not shown in help.
+    /// The names that other tools use. Not shown in help.
     const ALIASES: &'static [(Self, &'static str)] = &[];
 
     /// Reads a name.
@@ -49,17 +49,17 @@ macro_rules! choice {
 }
 
 choice! {
-    /// Whose proxy redirected traffic goes to.
+    /// The mesh of the proxy that traffic is redirected to.
     MeshName {
-        /// Istio's, or one that is set up like it.
+        /// Istio, or a proxy that is configured like Istio's.
         Istio = "istio",
-        /// Kuma's.
+        /// Kuma.
         Kuma = "kuma",
-        /// Linkerd's.
+        /// Linkerd.
         Linkerd = "linkerd",
-        /// Consul's.
+        /// Consul.
         Consul = "consul",
-        /// That of no mesh: an Envoy with a configuration of one's own.
+        /// No mesh: an Envoy with a custom configuration.
         None = "none",
     }
 }
@@ -67,31 +67,31 @@ choice! {
 choice! {
     /// Which IP families are redirected.
     IpFamily {
-        /// IPv4, and IPv6 wherever the pod could use it.
+        /// IPv4, and IPv6 if the pod can use it.
         Auto = "auto",
-        /// IPv4 alone; IPv6 is left untouched.
+        /// Only IPv4; IPv6 is not redirected.
         Ipv4 = "ipv4",
-        /// IPv6 alone; IPv4 is left untouched.
+        /// Only IPv6; IPv4 is not redirected.
         Ipv6 = "ipv6",
-        /// Both; an error where IPv6 cannot be redirected.
+        /// Both; an error if IPv6 cannot be redirected.
         Dual = "dual",
     }
 }
 
 choice! {
-    /// How inbound connections get to the proxy.
+    /// How inbound connections reach the proxy.
     InboundMode {
-        /// By translating their destination. The proxy asks the kernel where they were going.
+        /// By destination NAT. The proxy asks the kernel for the original destination.
         Redirect = "redirect",
-        /// As they are, to a transparent socket: the app sees the client's own address.
+        /// Unchanged, to a transparent socket: the app sees the client's address.
         Tproxy = "tproxy",
     }
 }
 
 choice! {
-    /// What the rules are written with.
+    /// The backend that installs the rules.
     Backend {
-        /// nftables, or legacy iptables where the kernel has no NAT in nf_tables.
+        /// nftables, or legacy iptables if the kernel has no NAT in nf_tables.
         Auto = "auto",
         /// nf_tables over netlink.
         Nftables = "nftables",
@@ -103,7 +103,7 @@ choice! {
 }
 
 choice! {
-    /// How a dry run prints the plan.
+    /// The output format of a dry run.
     Output {
         /// A script for `nft -f`.
         Nft = "nft",
@@ -115,15 +115,15 @@ choice! {
 }
 
 choice! {
-    /// How much is logged.
+    /// The log level.
     LogLevel {
-        /// What failed.
+        /// Failures.
         Error = "error" | "fatal" | "panic",
-        /// What needs attention.
+        /// Warnings.
         Warn = "warn" | "warning",
-        /// What was done.
+        /// Changes.
         Info = "info",
-        /// How it was done.
+        /// Details of each change.
         Debug = "debug",
         /// Every message to and from the kernel.
         Trace = "trace",
@@ -131,11 +131,11 @@ choice! {
 }
 
 choice! {
-    /// How log lines look.
+    /// The log format.
     LogFormat {
-        /// For people.
+        /// Lines of text.
         Text = "text" | "plain",
-        /// One JSON object a line.
+        /// One JSON object per line.
         Json = "json",
     }
 }
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_read_back() {
+    fn names_are_read_back() {
         for (backend, name) in Backend::ALL {
             assert_eq!(Backend::parse(name).unwrap(), *backend);
             assert_eq!(backend.to_string(), *name);
@@ -153,14 +153,14 @@ mod tests {
     }
 
     #[test]
-    fn names_of_other_tools_are_read() {
+    fn aliases_of_other_tools_are_read() {
         assert_eq!(LogFormat::parse("plain"), Ok(LogFormat::Text));
         assert_eq!(LogLevel::parse("warning"), Ok(LogLevel::Warn));
         assert_eq!(LogLevel::parse("panic"), Ok(LogLevel::Error));
     }
 
     #[test]
-    fn another_name_is_refused_with_the_list_of_names() {
+    fn unknown_names_are_rejected_with_the_valid_names() {
         let error = IpFamily::parse("IPv4").unwrap_err();
         assert_eq!(error.expected, "one of auto, ipv4, ipv6, dual");
     }

@@ -12,7 +12,7 @@ use super::{Invalid, list};
 pub struct Cidrs {
     v4: Vec<Ipv4Net>,
     v6: Vec<Ipv6Net>,
-    /// Loopback ranges that were written beside a range which covers them: they mean something all the same.
+    /// Loopback ranges that were given beside a range that covers them: they still have an effect of their own.
     covered_loopback: Vec<IpNet>,
 }
 
@@ -49,7 +49,7 @@ impl Cidrs {
 
     /// The part of the set that lies in the loopback ranges 127.0.0.0/8 and ::1/128.
     ///
-    /// A range that reaches beyond them was not written with loopback in mind and does not count.
+    /// A wider range, such as 0.0.0.0/0, does not include loopback traffic.
     #[must_use]
     pub fn loopback(&self) -> Self {
         let v4 = self.v4.iter().copied().map(IpNet::V4);
@@ -60,11 +60,11 @@ impl Cidrs {
 }
 
 fn is_loopback(net: &IpNet) -> bool {
-    let least = match net {
+    let min_length = match net {
         IpNet::V4(_) => 8,
         IpNet::V6(_) => 128,
     };
-    net.prefix_len() >= least && net.addr().is_loopback()
+    net.prefix_len() >= min_length && net.addr().is_loopback()
 }
 
 /// Host bits are masked; overlapping and mergeable ranges become one. IPv4-mapped ranges (`::ffff:10.0.0.0/104`) are those
@@ -73,7 +73,7 @@ impl FromIterator<IpNet> for Cidrs {
     fn from_iter<I: IntoIterator<Item = IpNet>>(nets: I) -> Self {
         let (mut v4, mut v6, mut loopback) = (Vec::new(), Vec::new(), Vec::new());
         for net in nets {
-            let net = as_sent(net.trunc());
+            let net = canonical(net.trunc());
             if is_loopback(&net) {
                 loopback.push(net);
             }
@@ -95,10 +95,10 @@ impl FromIterator<IpNet> for Cidrs {
     }
 }
 
-/// How many bits of an IPv4-mapped address come before the IPv4 address.
+/// The length in bits of the prefix of IPv4-mapped addresses.
 const MAPPED_BITS: u8 = 96;
 
-fn as_sent(net: IpNet) -> IpNet {
+fn canonical(net: IpNet) -> IpNet {
     let mapped = |net: Ipv6Net| {
         let length = net.prefix_len().checked_sub(MAPPED_BITS)?;
         Ipv4Net::new(net.addr().to_ipv4_mapped()?, length).ok()
@@ -109,7 +109,7 @@ fn as_sent(net: IpNet) -> IpNet {
     }
 }
 
-/// As options write it: `10.0.0.0/8,fd00::/8`, or `*` for everything.
+/// In the notation of options: `10.0.0.0/8,fd00::/8`, or `*` for everything.
 impl fmt::Display for Cidrs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let texts: Vec<String> = if self.is_everything() {
@@ -138,12 +138,12 @@ pub fn parse_cidrs(text: &str) -> Result<Cidrs, Vec<Invalid>> {
             Ok(net)
         },
     )?;
-    // Beside everything, it is all that an item can say.
+    // Beside `*`, only loopback ranges have an effect.
     let beside = loopback.into_iter().filter(|_| everything);
     Ok(nets.into_iter().chain(beside).collect())
 }
 
-/// By the standard library's reader of addresses: in a list of thousands it is several times faster than that of ipnet.
+/// Uses the standard library's parser of addresses, which is several times faster than ipnet's.
 fn parse_cidr(item: &str) -> Result<IpNet, Invalid> {
     let net = match item.split_once('/') {
         None => item.parse().ok().map(IpAddr::into),
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_a_cidr_of_one() {
+    fn addresses_are_single_address_cidrs() {
         assert_eq!(parse_cidrs("1.2.3.4,::1").unwrap().to_string(), "1.2.3.4/32,::1/128");
     }
 
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_may_read_as_octal_or_signed_is_refused() {
+    fn octal_and_signed_numbers_are_rejected() {
         for bad in [
             "010.0.0.0/8",
             "010.0.0.1",
@@ -234,21 +234,21 @@ mod tests {
     }
 
     #[test]
-    fn bad_cidrs_are_all_named() {
+    fn all_invalid_cidrs_are_reported() {
         let errors = parse_cidrs("10.0.0.0/33,10.0.0,::/129,x").unwrap_err();
         assert_eq!(errors.len(), 4);
     }
 
     #[test]
-    fn only_what_lies_inside_the_loopback_ranges_is_loopback() {
+    fn loopback_excludes_wider_ranges() {
         let cidrs = parse_cidrs("127.1.2.3,::1,10.0.0.0/8").unwrap();
         assert_eq!(cidrs.loopback().to_string(), "127.1.2.3/32,::1/128");
         assert!(parse_cidrs("*,126.0.0.0/7,::/64").unwrap().loopback().is_empty());
     }
 
-    /// They lift a protection that the wide range alone does not; Istio asks each item of its list.
+    /// They redirect loopback traffic, which the wide range alone does not; Istio checks each item of its list.
     #[test]
-    fn loopback_ranges_count_beside_a_range_that_covers_them() {
+    fn loopback_ranges_are_kept_beside_covering_ranges() {
         for (text, written, loopback) in [
             (
                 "0.0.0.0/0,127.1.2.3,10.0.0.0/8",
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn ipv4_mapped_ranges_are_those_of_ipv4() {
+    fn ipv4_mapped_ranges_become_ipv4_ranges() {
         let text = |list: &str| parse_cidrs(list).unwrap().to_string();
         assert_eq!(text("::ffff:10.1.2.3"), "10.1.2.3/32");
         assert_eq!(text("::ffff:10.0.0.0/104"), "10.0.0.0/8");

@@ -1,18 +1,18 @@
-//! Which name servers' traffic is captured.
+//! The name servers whose queries are captured.
 
 use std::fmt;
 use std::net::IpAddr;
 
 use super::{Invalid, list};
 
-/// The name servers whose traffic goes to the proxy.
+/// The name servers whose queries are redirected to the proxy.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum DnsServers {
-    /// Those of `/etc/resolv.conf`, as the pod sees it.
+    /// The servers of the pod's `/etc/resolv.conf`.
     ResolvConf,
-    /// Whatever is asked on port 53.
+    /// All servers on port 53.
     All,
-    /// These; never none.
+    /// These servers; never empty.
     These(Vec<IpAddr>),
 }
 
@@ -20,7 +20,7 @@ impl DnsServers {
     /// Reads `resolv.conf`, `all`, or a list of addresses.
     ///
     /// # Errors
-    /// Every address that is none.
+    /// Every invalid address.
     pub fn parse(text: &str) -> Result<Self, Vec<Invalid>> {
         const EXPECTED: &str = "resolv.conf, all, or a list of addresses";
         let address = |item: &str| match item.parse::<IpAddr>() {
@@ -41,7 +41,7 @@ impl DnsServers {
 }
 
 impl DnsServers {
-    /// How many servers are listed.
+    /// The number of listed servers.
     pub fn listed(&self) -> usize {
         match self {
             Self::ResolvConf | Self::All => 1,
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_without_an_address_is_refused_rather_than_none_captured() {
+    fn lists_without_an_address_are_rejected() {
         for text in [",", " , ,"] {
             assert!(DnsServers::parse(text).is_err(), "{text}");
         }
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_nothing_are_refused() {
+    fn names_and_empty_values_are_rejected() {
         for text in ["", "dns.example", "10.0.0.1,x", "10.0.0.0/8"] {
             assert!(DnsServers::parse(text).is_err(), "{text}");
         }

@@ -1,4 +1,4 @@
-//! Lengths of time.
+//! Durations.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Invalid;
 
-/// Reads what Go's `time.ParseDuration` does, but for negative ones: `5s`, `1m30s`, `1.5h`, `0`.
+/// Reads a duration like Go's `time.ParseDuration`, except negative ones: `5s`, `1m30s`, `1.5h`, `0`.
 pub fn parse_duration(text: &str) -> Result<Duration, Invalid> {
     let bare = text.strip_prefix('+').unwrap_or(text);
     let seconds = if bare == "0" { Some(0.0) } else { seconds(bare) };
@@ -15,18 +15,18 @@ pub fn parse_duration(text: &str) -> Result<Duration, Invalid> {
         .ok_or_else(|| Invalid::new(text, "a duration, such as 5s, 500ms or 1m30s"))
 }
 
-/// How long the kernel waits for something: whole seconds.
+/// A timeout of the kernel, in whole seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timeout(NonZeroU32);
 
 impl Timeout {
-    /// Twenty days. The kernel counts in ticks, and 32 bits do not hold many more days of those.
+    /// Twenty days. The kernel counts in ticks, and 32 bits do not hold many more.
     pub const MAX: Self = match Self::new(20 * 86_400) {
         Some(timeout) => timeout,
         None => unreachable!(),
     };
 
-    /// So many seconds.
+    /// A timeout of this many seconds; `None` if it is 0 or above [`Self::MAX`].
     pub const fn new(seconds: u32) -> Option<Self> {
         match NonZeroU32::new(seconds) {
             Some(seconds) if seconds.get() <= 20 * 86_400 => Some(Self(seconds)),
@@ -34,7 +34,7 @@ impl Timeout {
         }
     }
 
-    /// How many seconds.
+    /// The number of seconds.
     pub const fn seconds(self) -> u32 {
         self.0.get()
     }
@@ -42,7 +42,7 @@ impl Timeout {
     /// Reads a duration as [`parse_duration`] does, or a number of seconds; `None` for 0.
     ///
     /// # Errors
-    /// It is not one of whole seconds, or too long.
+    /// The duration is not in whole seconds, or too long.
     pub fn parse(text: &str) -> Result<Option<Self>, Invalid> {
         let expected = || format!("0, or whole seconds up to {}, such as 90s, 5m or 1h", Self::MAX);
         let invalid = |_| Invalid::new(text, expected());
@@ -64,7 +64,7 @@ impl Timeout {
     }
 }
 
-/// In the largest unit that it is a whole number of.
+/// In the largest unit that gives a whole number.
 impl fmt::Display for Timeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.seconds() {
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_those_of_go() {
+    fn durations_are_read_like_go() {
         for (text, milliseconds) in [
             ("5s", 5_000),
             ("500ms", 500),

@@ -1,4 +1,4 @@
-//! The families of addresses.
+//! Address families.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -13,10 +13,10 @@ pub enum Family {
 }
 
 impl Family {
-    /// Both, IPv4 first.
+    /// Both families, IPv4 first.
     pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
 
-    /// The one that `address` is of.
+    /// The family of `address`.
     pub fn of(address: IpAddr) -> Self {
         match address {
             IpAddr::V4(_) => Self::V4,
@@ -29,7 +29,7 @@ impl Family {
         Self::of(address) == self
     }
 
-    /// The other one.
+    /// The other family.
     #[must_use]
     pub fn other(self) -> Self {
         match self {
@@ -51,7 +51,7 @@ impl fmt::Display for Family {
 /// One family or both: never none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Families {
-    /// One alone; the other is left untouched.
+    /// Only this family; the other is not redirected.
     Only(Family),
     /// IPv4 and IPv6.
     Both,

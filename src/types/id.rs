@@ -1,4 +1,4 @@
-//! Users and groups that own sockets.
+//! UIDs and GIDs of socket owners.
 
 use std::path::PathBuf;
 use std::{fmt, io};
@@ -8,28 +8,28 @@ use thiserror::Error;
 use super::ranges::{Number, Range, Ranges};
 use super::{Invalid, list};
 
-/// A list of users or groups that cannot be read.
+/// The reason why `/etc/passwd` or `/etc/group` cannot be read.
 #[derive(Debug, Error)]
 pub enum AccountsError {
-    /// It is not there.
-    #[error("there is no {} here; give the number", file.display())]
+    /// The file does not exist.
+    #[error("{} does not exist; give the number", file.display())]
     Missing {
         /// The file.
         file: PathBuf,
     },
-    /// It is there, and cannot be read.
+    /// The file exists and cannot be read.
     #[error("{} cannot be read ({source}); give the number", file.display())]
     Unreadable {
         /// The file.
         file: PathBuf,
-        /// Why not.
+        /// The I/O error.
         source: io::Error,
     },
 }
 
-/// The names of users and groups: what `/etc/passwd` and `/etc/group` say.
+/// The names of users and groups of `/etc/passwd` and `/etc/group`.
 ///
-/// Plain look-ups, so that reading options stays free of effects; `linux::accounts` reads the files.
+/// A trait, so that reading options needs no I/O; `linux::accounts` reads the files.
 pub trait Accounts {
     /// The UID of the user called `name`.
     ///
@@ -48,7 +48,7 @@ pub trait Accounts {
     fn has_uid(&self, uid: u32) -> Result<bool, AccountsError>;
 }
 
-/// An [`Accounts`] that knows nobody: names are refused.
+/// An [`Accounts`] without any users and groups: names are rejected.
 pub struct NoAccounts;
 
 impl Accounts for NoAccounts {
@@ -65,20 +65,20 @@ impl Accounts for NoAccounts {
     }
 }
 
-/// What [`Uid`] and [`Gid`] have in common.
+/// The common interface of [`Uid`] and [`Gid`].
 pub trait Id: Number {
-    /// What messages call it: `UID` or `GID`.
+    /// The kind in messages: `UID` or `GID`.
     const WHAT: &'static str;
-    /// What a name stands for: `user` or `group`.
+    /// The kind of account in messages: `user` or `group`.
     const NAMED: &'static str;
 
-    /// The ID, or `None` for 4294967295: `(uid_t) -1`, which means "nobody" to the kernel.
+    /// The ID, or `None` for 4294967295: `(uid_t) -1`, which is invalid to the kernel.
     fn new(number: u32) -> Option<Self>;
 
     /// The ID's number.
     fn get(self) -> u32;
 
-    /// The number that `accounts` give for `name`.
+    /// Looks up the ID of `name`.
     ///
     /// # Errors
     /// The list cannot be read.
@@ -164,7 +164,7 @@ fn number_or_range<I: Id>(item: &str) -> Option<Range<I>> {
     Range::new(number(first)?, number(last)?)
 }
 
-/// Names may hold anything but `:` and `/`, so whoever bears the name decides; numbers never get here.
+/// Names may contain anything but `:` and `/`, so the lookup decides; numbers are read before.
 fn named<I: Id>(item: &str, accounts: &dyn Accounts) -> Result<Option<Range<I>>, Invalid> {
     if !item.starts_with(|c: char| c.is_alphabetic() || c == '_') {
         return Ok(None);
@@ -210,14 +210,14 @@ mod tests {
     }
 
     #[test]
-    fn unknown_names_and_impossible_numbers_are_refused() {
+    fn unknown_names_and_invalid_numbers_are_rejected() {
         let errors = parse_ids::<Uid>("nosuch,4294967295,-1,5-4", &Known).unwrap_err();
         let values: Vec<&str> = errors.iter().map(|e| e.value.as_str()).collect();
         assert_eq!(values, ["nosuch", "4294967295", "-1", "5-4"]);
     }
 
     #[test]
-    fn an_unreadable_list_of_groups_is_part_of_the_message() {
+    fn unreadable_group_files_are_reported() {
         let errors = parse_ids::<Gid>("envoy", &Known).unwrap_err();
         assert!(
             errors[0]

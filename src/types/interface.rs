@@ -7,7 +7,7 @@ use super::Invalid;
 /// The name of a network interface: 1 to 15 letters, digits, `.`, `_`, `-`.
 ///
 /// The kernel allows more (`dev_valid_name` in net/core/dev.c), but iptables takes a trailing `+`, and nft a
-/// trailing `*`, for a wildcard, and text with quotes or spaces has no place in a rule.
+/// trailing `*`, for a wildcard, and quotes or spaces must not get into the text of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct InterfaceName(String);
 
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_are_keywords_elsewhere_are_names_here() {
+    fn keywords_of_nft_are_valid_names() {
         for name in [
             "eth0",
             "bridge",
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn wildcards_quotes_and_spaces_are_refused() {
+    fn wildcards_quotes_and_spaces_are_rejected() {
         for name in [
             "",
             "eth+",

@@ -1,4 +1,4 @@
-//! Values that are valid once they exist. Each type reads its own text and says what would have been valid.
+//! Types whose values are always valid. Each type parses its text, and reports what would be valid.
 
 mod choice;
 mod cidr;
@@ -24,17 +24,17 @@ pub use ports_for_uids::{PortsForUids, parse_ports_for_uids};
 pub use ranges::{Number, Range, Ranges};
 pub use routing::{Mark, RouteTable};
 
-/// A text that is not a value of the type it should be.
+/// A value that is not valid for its type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invalid {
-    /// What was given.
+    /// The given value.
     pub value: String,
-    /// What would be valid.
+    /// The valid values.
     pub expected: String,
 }
 
 impl Invalid {
-    /// Says that `value` is not `expected`.
+    /// The error that `value` is not `expected`.
     pub fn new(value: impl Into<String>, expected: impl Into<String>) -> Self {
         Self {
             value: value.into(),

@@ -10,7 +10,7 @@ use super::{Invalid, list};
 pub struct Port(u16);
 
 impl Port {
-    /// The port, or `None` for 0, which no packet can be sent to.
+    /// The port, or `None` for 0, which is not a valid destination.
     pub const fn new(number: u16) -> Option<Self> {
         if number == 0 { None } else { Some(Self(number)) }
     }
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn every_bad_item_of_a_list_is_named() {
+    fn all_invalid_ports_are_reported() {
         let bad: Vec<String> = parse_ports("0,80,65536,9-8,http,1-2-3,-5")
             .unwrap_err()
             .into_iter()

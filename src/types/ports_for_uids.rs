@@ -1,15 +1,15 @@
-//! Ports that are not captured for some users alone.
+//! Ports that are excluded for some users only.
 
 use std::fmt;
 
 use super::{Accounts, Invalid, Ports, Uids, parse_ids, parse_ports};
 
-/// Outbound ports that are left alone when one of some users connects to them.
+/// Outbound ports that are not redirected for some users.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PortsForUids {
-    /// Whether TCP is left alone.
+    /// Whether TCP is excluded.
     pub tcp: bool,
-    /// Whether UDP is left alone. This matters where DNS is captured.
+    /// Whether UDP is excluded. This matters if DNS is captured.
     pub udp: bool,
     /// The ports.
     pub ports: Ports,
@@ -17,7 +17,7 @@ pub struct PortsForUids {
     pub uids: Uids,
 }
 
-/// As the option writes it: `tcp:22,80-90:1000-2000`.
+/// In the notation of the option: `tcp:22,80-90:1000-2000`.
 impl fmt::Display for PortsForUids {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.tcp, self.udp) {
@@ -29,7 +29,7 @@ impl fmt::Display for PortsForUids {
     }
 }
 
-/// Reads `[tcp:|udp:]PORTS:UIDS` entries, separated by `;`. Without a protocol, both are meant.
+/// Reads `[tcp:|udp:]PORTS:UIDS` entries, separated by `;`. Without a protocol, both apply.
 ///
 /// # Errors
 /// Every part of every entry that is not valid.
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn every_bad_part_is_named() {
+    fn all_invalid_parts_are_reported() {
         let errors = parse_ports_for_uids("sctp:1:2;tcp:0:x;5;tcp::1", &NoAccounts).unwrap_err();
         let values: Vec<&str> = errors.iter().map(|e| e.value.as_str()).collect();
         assert_eq!(values, ["sctp:1:2", "0", "x", "5", "tcp::1"]);

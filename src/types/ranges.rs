@@ -1,8 +1,8 @@
-//! Sets of numbers, held as ranges that never overlap.
+//! Sets of numbers as ranges that never overlap.
 
 use std::fmt;
 
-/// A number that ranges are made of: a port, a UID, a GID.
+/// The element type of ranges: a port, a UID, a GID.
 pub trait Number: Copy + Ord + fmt::Display {
     /// The smallest value the type allows.
     const MIN: Self;
@@ -61,7 +61,7 @@ impl<N: Number> fmt::Display for Range<N> {
 
 /// A set of numbers: its ranges are sorted, and neither overlap nor touch.
 ///
-/// The kernel refuses interval sets whose ranges overlap, so merging them is our work.
+/// The kernel rejects interval sets whose ranges overlap, so they are merged here.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ranges<N>(Vec<Range<N>>);
 
@@ -90,7 +90,7 @@ impl<N: Number> Ranges<N> {
         matches!(self.0.as_slice(), [all] if all.first == N::MIN && all.last == N::MAX)
     }
 
-    /// The number, where the set holds exactly one.
+    /// The number, if the set holds exactly one.
     pub fn only(&self) -> Option<N> {
         match self.0.as_slice() {
             [range] if range.first == range.last => Some(range.first),
@@ -109,7 +109,7 @@ impl<N: Number> Ranges<N> {
         self.0.iter()
     }
 
-    /// How many ranges there are.
+    /// The number of ranges.
     pub fn len(&self) -> usize {
         self.0.len()
     }
@@ -153,7 +153,7 @@ impl<'a, N: Number> IntoIterator for &'a Ranges<N> {
     }
 }
 
-/// As options write it: `80,8000-8080`, or `*` for everything.
+/// In the notation of options: `80,8000-8080`, or `*` for everything.
 impl<N: Number> fmt::Display for Ranges<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_everything() {
@@ -202,14 +202,14 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_found_in_the_range_that_holds_it() {
+    fn contains_finds_the_range_of_a_number() {
         let ranges = set(&[(3, 5), (9, 9)]);
         let found: Vec<u8> = (0..=12).filter(|n| ranges.contains(*n)).collect();
         assert_eq!(found, [3, 4, 5, 9]);
     }
 
     #[test]
-    fn a_range_that_runs_backwards_does_not_exist() {
+    fn reversed_ranges_are_rejected() {
         assert_eq!(Range::new(5_u8, 4), None);
     }
 }

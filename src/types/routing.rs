@@ -1,4 +1,4 @@
-//! Numbers of policy routing.
+//! Marks and routing tables of policy routing.
 
 use std::fmt;
 
@@ -11,12 +11,12 @@ macro_rules! number {
         pub struct $name(u32);
 
         impl $name {
-            /// The value, or `None` where it is out of range.
+            /// The value, or `None` if it is out of range.
             pub const fn new($number: u32) -> Option<Self> {
                 if $valid { Some(Self($number)) } else { None }
             }
 
-            /// Its number.
+            /// The number.
             pub const fn get(self) -> u32 {
                 self.0
             }
@@ -24,7 +24,7 @@ macro_rules! number {
             /// Reads a number, decimal or hexadecimal (`0x…`).
             ///
             /// # Errors
-            /// It is none, or out of range.
+            /// The text is not a number, or out of range.
             pub fn parse(text: &str) -> Result<Self, Invalid> {
                 let digits = text.trim();
                 let number = match digits.strip_prefix("0x") {
@@ -44,11 +44,11 @@ macro_rules! number {
 }
 
 number! {
-    /// A packet mark: 1 to 4294967295. 0 is what packets without a mark have.
+    /// A packet mark: 1 to 4294967295. 0 means no mark.
     Mark, "a mark from 1 to 4294967295", |number| number != 0
 }
 number! {
-    /// A routing table of our own: neither the kernel's 253 to 255 (default, main, local) nor 0, which means any
+    /// A routing table other than the kernel's 253 to 255 (default, main, local) and 0, which means any
     /// (linux/rtnetlink.h).
     RouteTable, "a routing table from 1 to 4294967295 other than 253, 254 and 255",
     |number| number != 0 && !matches!(number, 253..=255)
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tables_of_the_kernel_are_not_for_us() {
+    fn routing_tables_of_the_kernel_are_rejected() {
         assert_eq!(RouteTable::parse("133").unwrap().get(), 133);
         for bad in ["0", "253", "254", "255", "local"] {
             assert!(RouteTable::parse(bad).is_err(), "{bad}");

@@ -1,4 +1,4 @@
-//! Scalars as Kubernetes' tools read them: sigs.k8s.io/yaml makes JSON of YAML 1.1, by the `resolve` of its copy of go-yaml
+//! Scalars as Kubernetes' tools read them: sigs.k8s.io/yaml converts YAML 1.1 to JSON, by the `resolve` of its copy of go-yaml
 //! 2 (goyaml.v2/resolve.go). People write `yes`, `0644` and `1_000` and mean it.
 
 use serde_json::{Number, Value};
@@ -6,7 +6,7 @@ use serde_json::{Number, Value};
 use super::{Content, Node, is_null};
 
 impl Node {
-    /// What Kubernetes takes this scalar for; null for a collection.
+    /// The value that Kubernetes reads from this scalar; null for a collection.
     pub fn in_kubernetes(&self) -> Value {
         match &self.content {
             Content::Scalar { text, plain: true } => resolve(text),
@@ -15,12 +15,12 @@ impl Node {
         }
     }
 
-    /// The whole number that it is to Kubernetes.
+    /// The integer that Kubernetes reads.
     pub fn integer(&self) -> Option<i64> {
         self.in_kubernetes().as_i64()
     }
 
-    /// The boolean that it is to Kubernetes.
+    /// The boolean that Kubernetes reads.
     pub fn boolean(&self) -> Option<bool> {
         self.in_kubernetes().as_bool()
     }
@@ -35,7 +35,7 @@ fn resolve(text: &str) -> Value {
     }
 }
 
-/// A number of any form. What is no number of JSON (`.inf`) is none; Kubernetes' tools refuse it.
+/// A number in any notation. `.inf` and the like, which JSON cannot express, are not read: Kubernetes' tools reject them.
 fn number(text: &str) -> Option<Number> {
     let first = text.chars().next()?;
     if !(first.is_ascii_digit() || matches!(first, '+' | '-' | '.')) {
@@ -57,7 +57,7 @@ fn number(text: &str) -> Option<Number> {
 /// Whole numbers below this are exact as floats (2^53).
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
-/// What Go's `strconv.ParseInt` reads with base 0.
+/// Reads an integer like Go's `strconv.ParseInt` with base 0.
 fn integer(plain: &str) -> Option<i64> {
     let (negative, digits) = match plain.strip_prefix(['+', '-']) {
         Some(digits) => (plain.starts_with('-'), digits),
@@ -71,7 +71,7 @@ fn integer(plain: &str) -> Option<i64> {
         [b'0', _, ..] => (8, &lower[1..]),
         _ => (10, lower.as_str()),
     };
-    // A second sign is no digit.
+    // A second sign is not a digit.
     let sign = if negative { "-" } else { "" };
     let plain = digits.starts_with(|first: char| first.is_ascii_alphanumeric());
     plain
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
     use crate::yaml::document;
 
-    /// What `YAMLToJSON` of sigs.k8s.io/yaml 1.6.0 says.
+    /// The results of `YAMLToJSON` of sigs.k8s.io/yaml 1.6.0.
     const REFERENCE: &[(&str, &str)] = &[
         ("y", "true"),
         ("Y", "true"),

@@ -1,6 +1,7 @@
-//! YAML, and JSON as a part of it, as trees whose nodes know where in the text they stand.
+//! YAML, and JSON as a subset of it, as trees whose nodes have positions in the text.
 //!
-//! What a text can do is bounded: collections nest `DEEPEST` levels, and aliases repeat `MOST_REPEATED` at most.
+//! The memory for a text is bounded: collections nest at most `MAX_DEPTH` levels, and aliases expand to at most
+//! `MAX_ALIAS_EXPANSION` bytes.
 //! Merge keys (`<<`) are applied, as Kubernetes' tools do.
 
 mod kubernetes;
@@ -13,12 +14,12 @@ use granit_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 use serde_json::{Number, Value};
 use thiserror::Error;
 
-/// How deep collections may nest, what aliases bring along included.
-const DEEPEST: usize = 256;
-/// How much the aliases of a text may repeat: nodes, and bytes of scalars, together.
-const MOST_REPEATED: usize = 1 << 20;
+/// The maximum nesting depth of collections, expanded aliases included.
+const MAX_DEPTH: usize = 256;
+/// The maximum size of all expanded aliases of a text: the number of nodes plus the bytes of scalars.
+const MAX_ALIAS_EXPANSION: usize = 1 << 20;
 
-/// A place in a text. Both numbers begin with 1; columns are characters.
+/// A position in a text. Both numbers start at 1; columns count characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     /// The line.
@@ -35,19 +36,19 @@ impl Position {
         }
     }
 
-    /// Where a text ends.
+    /// The end of a text.
     fn end_of(text: &str) -> Self {
         let (mut line, mut column) = (1, 1);
         let mut rest = text.chars().peekable();
         while let Some(character) = rest.next() {
-            // A return alone ends a line, too.
+            // A carriage return alone also ends a line.
             let ends = character == '\n' || (character == '\r' && rest.peek() != Some(&'\n'));
             (line, column) = if ends { (line + 1, 1) } else { (line, column + 1) };
         }
         Self { line, column }
     }
 
-    /// The same place, in a text that begins at `from`.
+    /// The same position, in a text that starts at `from`.
     fn after(self, from: Self) -> Self {
         Self {
             line: self.line + from.line - 1,
@@ -60,47 +61,47 @@ impl Position {
     }
 }
 
-/// A text that cannot be read.
+/// A syntax error, or an exceeded limit.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{reason} at line {} column {}", .at.line, .at.column)]
 pub struct Error {
-    /// Where.
+    /// The position.
     pub at: Position,
-    /// Why not.
+    /// The error.
     pub reason: String,
 }
 
-/// A node of a document. What an alias stands for has the position of the anchor.
+/// A node of a document. An expanded alias has the position of its anchor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// Where it begins.
+    /// The start of the node.
     pub at: Position,
-    /// What it is.
+    /// The value.
     pub content: Content,
 }
 
-/// What a node is.
+/// The value of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// A text, a number, true, false or null.
+    /// A string, a number, true, false or null.
     Scalar {
-        /// As it was written, without quotes and escapes.
+        /// The text, without quotes and escapes.
         text: String,
-        /// Whether the text may mean something else than itself: it has neither quotes nor the tag of texts.
+        /// Whether the text may be another type than a string: it has neither quotes nor the tag `!!str`.
         plain: bool,
     },
-    /// Nodes in order.
+    /// The items, in order.
     Sequence(Vec<Node>),
-    /// Nodes by their keys, which are unique, in order.
+    /// The entries, in order; keys are unique.
     Mapping(Vec<Entry>),
 }
 
-/// A key and what it stands for.
+/// A key and its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The key.
     pub key: String,
-    /// Where the key begins.
+    /// The start of the key.
     pub at: Position,
     /// The value.
     pub value: Node,
@@ -115,13 +116,13 @@ impl Node {
         }
     }
 
-    /// The node that a key of this mapping stands for.
+    /// The value of a key of this mapping.
     pub fn get(&self, key: &str) -> Option<&Self> {
         let entry = self.entries().iter().find(|entry| entry.key == key)?;
         Some(&entry.value)
     }
 
-    /// The entries, where this is a mapping.
+    /// The entries; empty if this is not a mapping.
     pub fn entries(&self) -> &[Entry] {
         match &self.content {
             Content::Mapping(entries) => entries,
@@ -129,7 +130,7 @@ impl Node {
         }
     }
 
-    /// The items, where this is a sequence.
+    /// The items; empty if this is not a sequence.
     pub fn items(&self) -> &[Self] {
         match &self.content {
             Content::Sequence(items) => items,
@@ -137,7 +138,7 @@ impl Node {
         }
     }
 
-    /// What was written, where this is a scalar that is not null.
+    /// The text of a scalar that is not null.
     pub fn scalar(&self) -> Option<&str> {
         match &self.content {
             Content::Scalar { text, plain } if !(*plain && is_null(text)) => Some(text),
@@ -158,7 +159,7 @@ impl Node {
         }
     }
 
-    /// How much there is of it, in the units of [`MOST_REPEATED`], and how deep it is.
+    /// The size, in the unit of [`MAX_ALIAS_EXPANSION`], and the depth.
     fn extent(&self) -> (usize, usize) {
         let children: Vec<(usize, usize)> = match &self.content {
             Content::Scalar { text, .. } => return (1 + text.len(), 0),
@@ -175,7 +176,7 @@ impl Node {
     }
 }
 
-/// What a scalar without quotes means (YAML 1.2.2, section 10.3.2). Numbers are those of JSON; any other is a text.
+/// The value of a plain scalar (YAML 1.2.2, section 10.3.2). Numbers are those of JSON; anything else is a string.
 fn resolve(text: &str) -> Value {
     match text {
         _ if is_null(text) => Value::Null,
@@ -191,10 +192,10 @@ fn is_null(text: &str) -> bool {
     matches!(text, "" | "~" | "null" | "Null" | "NULL")
 }
 
-/// Reads every document of a text: YAML, or values of JSON one after the other.
+/// Reads every document of a text: YAML, or concatenated JSON values.
 ///
 /// # Errors
-/// The first thing that is neither, or goes beyond the bounds.
+/// The first syntax error or exceeded limit.
 pub fn documents(text: &str) -> Result<Vec<Node>, Error> {
     let mut reader = Reader::default();
     let mut from = Position { line: 1, column: 1 };
@@ -211,8 +212,8 @@ pub fn documents(text: &str) -> Result<Vec<Node>, Error> {
     Ok(reader.documents)
 }
 
-/// The values of a text that is a stream of JSON, as `kubectl` and `jq` write it and YAML does not know it: each with the
-/// space before it. Nothing where there is one value, or something else.
+/// Splits a stream of JSON values, as `kubectl` and `jq` write it and YAML does not allow it: each value with the space
+/// before it. `None` for a single value, or anything else.
 fn json_values(text: &str) -> Option<Vec<&str>> {
     if !text.trim_start().starts_with('{') {
         return None;
@@ -227,10 +228,10 @@ fn json_values(text: &str) -> Option<Vec<&str>> {
     (parts.len() > 1).then_some(parts)
 }
 
-/// Reads the one document of a text; null where there is none.
+/// Reads the only document of a text; null if there is none.
 ///
 /// # Errors
-/// The first thing that is not YAML, or goes beyond the bounds; or there is another document.
+/// The first syntax error or exceeded limit, or a second document.
 pub fn document(text: &str) -> Result<Node, Error> {
     let mut documents = documents(text)?.into_iter();
     let first = documents.next().unwrap_or(Node {
@@ -253,13 +254,13 @@ fn failed(at: Position, reason: impl Into<String>) -> Error {
     }
 }
 
-/// What has been read so far.
+/// Builds the documents from events of the parser.
 #[derive(Default)]
 struct Reader {
     documents: Vec<Node>,
-    /// The collections that are not complete yet, the innermost last.
+    /// The incomplete collections, the innermost last.
     open: Vec<Open>,
-    /// The nodes that aliases may stand for.
+    /// The anchored nodes of the document.
     anchors: BTreeMap<usize, Node>,
     repeated: usize,
 }
@@ -274,9 +275,9 @@ enum Collection {
     Sequence(Vec<Node>),
     Mapping {
         entries: Vec<Entry>,
-        /// A key whose value is still to come.
+        /// A key whose value follows.
         key: Option<(String, Position)>,
-        /// What merge keys stand for.
+        /// The values of merge keys.
         merged: Vec<Node>,
     },
 }
@@ -318,14 +319,14 @@ impl Reader {
                 self.anchors.clear();
                 Ok(())
             }
-            // The end of a document, and what only readers of comments and the like ask for.
+            // Ends of documents, comments and the like.
             _ => Ok(()),
         }
     }
 
     fn begin(&mut self, at: Position, anchor: usize, collection: Collection) -> Result<(), Error> {
-        if self.open.len() == DEEPEST {
-            return Err(failed(at, format!("collections nest deeper than {DEEPEST} levels")));
+        if self.open.len() == MAX_DEPTH {
+            return Err(failed(at, format!("collections nest deeper than {MAX_DEPTH} levels")));
         }
         self.open.push(Open { at, anchor, collection });
         Ok(())
@@ -348,7 +349,7 @@ impl Reader {
         self.complete(Node { at, content }, anchor)
     }
 
-    /// Puts a node where it belongs.
+    /// Adds a complete node to its parent.
     fn complete(&mut self, node: Node, anchor: usize) -> Result<(), Error> {
         if anchor != 0 {
             self.count(node.extent().0, node.at)?;
@@ -366,30 +367,30 @@ impl Reader {
                 }),
                 (None, Content::Scalar { text, .. }) => *key = Some((text, node.at)),
                 (None, Content::Sequence(_) | Content::Mapping(_)) => {
-                    return Err(failed(node.at, "a key must be a text"));
+                    return Err(failed(node.at, "a key must be a string"));
                 }
             },
         }
         Ok(())
     }
 
-    /// What an alias stands for.
+    /// Expands an alias.
     fn repeat(&mut self, anchor: usize, at: Position) -> Result<Node, Error> {
         let Some(node) = self.anchors.get(&anchor).cloned() else {
-            return Err(failed(at, "the alias is inside of what it stands for"));
+            return Err(failed(at, "the alias refers to a node that contains it"));
         };
         let (size, depth) = node.extent();
         self.count(size, at)?;
-        if self.open.len() + depth > DEEPEST {
-            return Err(failed(at, format!("collections nest deeper than {DEEPEST} levels")));
+        if self.open.len() + depth > MAX_DEPTH {
+            return Err(failed(at, format!("collections nest deeper than {MAX_DEPTH} levels")));
         }
         Ok(node)
     }
 
     fn count(&mut self, size: usize, at: Position) -> Result<(), Error> {
         self.repeated += size;
-        if self.repeated > MOST_REPEATED {
-            let reason = format!("anchors and aliases make more than {MOST_REPEATED} bytes of copies");
+        if self.repeated > MAX_ALIAS_EXPANSION {
+            let reason = format!("anchors and aliases expand to more than {MAX_ALIAS_EXPANSION} bytes of copies");
             return Err(failed(at, reason));
         }
         Ok(())
@@ -399,7 +400,7 @@ impl Reader {
 /// The key whose value is merged into the mapping (<https://yaml.org/type/merge.html>).
 const MERGE: &str = "<<";
 
-/// Adds the entries of the merged mappings whose keys are not there yet; of several, the first counts.
+/// Adds the entries of merged mappings whose keys are missing; of several, the first one applies.
 fn merge(entries: &mut Vec<Entry>, merged: Vec<Node>) -> Result<(), Error> {
     let mut known: BTreeSet<String> = entries.iter().map(|entry| entry.key.clone()).collect();
     for node in merged {
@@ -426,11 +427,11 @@ fn refuse_duplicates(entries: &[Entry]) -> Result<(), Error> {
     }
 }
 
-/// The tag of a node, which is one of YAML's core schema (YAML 1.2.2, section 10.3.1) or none.
+/// The tag of a node, if any: only the core schema is supported (YAML 1.2.2, section 10.3.1).
 fn core_tag(tag: Option<&Tag>, at: Position) -> Result<Option<&str>, Error> {
     match tag {
         None => Ok(None),
         Some(tag) if tag.is_yaml_core_schema() => Ok(Some(tag.suffix())),
-        Some(tag) => Err(failed(at, format!("the tag {tag} means nothing here"))),
+        Some(tag) => Err(failed(at, format!("the tag {tag} is not supported"))),
     }
 }

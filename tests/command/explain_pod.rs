@@ -171,5 +171,5 @@ fn what_is_wrong_with_a_pod_is_told() {
     explain(annotations).failed(2, &["\"maybe\" is not true or false"]);
     let several = "{kind: List, items: [{kind: Pod, spec: {containers: [{name: a}]}}, \
                    {kind: Pod, spec: {containers: [{name: b}]}}]}";
-    explain(several).failed(2, &["there are 2 pods in there"]);
+    explain(several).failed(2, &["there are 2 pods in the manifest"]);
 }

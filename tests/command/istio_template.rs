@@ -58,7 +58,7 @@ fn by_multus(annotations: &Value) -> Verdict {
 fn config(verdict: Verdict) -> Config {
     match verdict {
         Verdict::Redirected(redirected) => redirected.settings.config,
-        Verdict::Left(left) => panic!("let through: {left:?}"),
+        Verdict::Skipped(skipped) => panic!("not redirected: {skipped:?}"),
     }
 }
 
@@ -238,7 +238,7 @@ fn gateways_and_pods_without_interception_get_nothing_and_keep_their_annotations
             !members.keys().any(|name| name.starts_with("traffic.sidetrack.dev/")),
             "{members:?}"
         );
-        assert!(matches!(by_runtime(&annotations), Verdict::Left(_)), "{name}");
+        assert!(matches!(by_runtime(&annotations), Verdict::Skipped(_)), "{name}");
     }
     assert_eq!(annotations_of("none")["a"], "b");
     assert!(annotations_of("tproxy")["sidecar.istio.io/interceptionMode"] == "TPROXY");
@@ -252,7 +252,7 @@ fn arguments_that_multus_hands_over_say_what_the_annotations_say() {
         }
         let of_multus = by_multus(&pod["annotations"]);
         match by_runtime(&pod["annotations"]) {
-            Verdict::Left(left) => assert_eq!(of_multus, Verdict::Left(left), "{name}"),
+            Verdict::Skipped(skipped) => assert_eq!(of_multus, Verdict::Skipped(skipped), "{name}"),
             redirected => assert_eq!(config(of_multus), config(redirected), "{name}"),
         }
     }

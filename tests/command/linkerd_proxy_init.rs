@@ -100,20 +100,20 @@ fn every_mistake_exits_with_1() {
     }
     let both = [
         "error: --incoming-proxy-port: \"http\" is not an integer",
-        "error: --outgoing-proxy-port: it must be given",
+        "error: --outgoing-proxy-port: it is required",
     ];
     run(&["-p", "http"]).failed(1, &both);
-    run(&["-u", "2102"]).failed(1, &["--incoming-proxy-port: it must be given", "--outgoing-proxy-port"]);
+    run(&["-u", "2102"]).failed(1, &["--incoming-proxy-port: it is required", "--outgoing-proxy-port"]);
 }
 
 #[test]
-fn a_bad_port_to_ignore_is_left_out_and_logged() {
+fn invalid_ports_to_ignore_are_skipped_and_logged() {
     let with = |ports: &str| run(&[CHART, &["--outbound-ports-to-ignore", ports]].concat()).succeeded();
-    let left_out = with("25, 80,443");
-    assert_eq!(left_out.stdout, with("25,443").stdout);
+    let output = with("25, 80,443");
+    assert_eq!(output.stdout, with("25,443").stdout);
     let message =
-        "ERROR --outbound-ports-to-ignore: \" 80\" is not a port from 0 to 65535 or a range a-b of them; left out";
-    assert!(left_out.stderr.contains(message), "{left_out:?}");
+        "ERROR --outbound-ports-to-ignore: \" 80\" is not a port from 0 to 65535 or a range a-b of them; ignored";
+    assert!(output.stderr.contains(message), "{output:?}");
 }
 
 #[test]

@@ -433,7 +433,7 @@ fn texts_that_stand_for_much_are_refused() {
     for bomb in bombs() {
         let refused = sidetrack::lint::lint(&bomb, &context).expect_err("it is too much");
         let said = refused.to_string();
-        let bounds = ["make more than", "nest deeper", "recursion limit"];
+        let bounds = ["expand to more than", "nest deeper", "recursion limit"];
         assert!(bounds.iter().any(|bound| said.contains(bound)), "{said}");
     }
 }

@@ -28,7 +28,7 @@ fn mistakes_of_all_sources_are_reported_at_once() {
             "exclude-uids: \"x\" is not a UID from 0 to 4294967294",
             "nonsense is not an option",
             "loopback-cidr: \"10.0.0.0/8\" is not a CIDR inside 127.0.0.0/8",
-            "--proxy-uid and --proxy-gid: neither names anyone",
+            "--proxy-uid and --proxy-gid: both are empty",
         ],
     );
     assert_eq!(run.stderr.lines().count(), 7, "{run:?}");

@@ -75,7 +75,7 @@ fn flags_on_the_wrong_side_of_a_program_are_refused_with_all_else_that_is_wrong(
         &[
             "--proxy-uid",
             "--incoming-proxy-port",
-            "--outgoing-proxy-port: it must be given",
+            "--outgoing-proxy-port: it is required",
         ],
     );
     // Kuma's program has no flag for a network namespace, so that ours may stand before it.

@@ -36,7 +36,7 @@ fn in_an_empty_read_only_image_as_a_user_with_one_capability() {
     let log = run(&["apply", "--exclude-uids", "7,9-12"]).succeeded().stderr;
     assert!(log.contains("like this already"), "{log}");
     run(&["apply", "--dry-run"]).succeeded();
-    run(&["apply", "--proxy-uid", "envoy"]).failed(2, &["there is no /etc/passwd here; give the number"]);
+    run(&["apply", "--proxy-uid", "envoy"]).failed(2, &["/etc/passwd does not exist; give the number"]);
     run(&["cleanup"]).succeeded();
     assert!(!state(&pod, "nftables").contains("sidetrack"));
 }

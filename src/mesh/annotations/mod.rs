@@ -1,4 +1,4 @@
-//! Annotations of the pod: those that say how it is redirected, read into a [`Layer`] by the table of them.
+//! Annotations of the pod that configure redirection, read into a [`Layer`] by a table.
 
 pub mod table;
 
@@ -14,13 +14,13 @@ use crate::options::table::{self as options, Excess, OPTIONS, Scope};
 use crate::types::{Invalid, NoAccounts, Port, Ports, PortsForUids};
 use crate::yaml;
 
-/// What the annotations that are ours begin with. What follows is the name of an option.
-pub const OURS: &str = "traffic.sidetrack.dev/";
+/// The prefix of sidetrack's annotations. The rest is the name of an option.
+pub const PREFIX: &str = "traffic.sidetrack.dev/";
 
-/// The annotation that is ours alone: `"true"` redirects the pod, `"false"` lets it through.
+/// The annotation that selects a pod: `"true"` redirects it, `"false"` does not.
 pub const REDIRECT: &str = "traffic.sidetrack.dev/redirect";
 
-/// How many bytes the names and values of a pod's annotations may have: what Kubernetes allows
+/// The maximum size in bytes of the names and values of a pod's annotations: the limit of Kubernetes
 /// (`TotalAnnotationSizeLimitB` in k8s.io/apimachinery/pkg/api/validation/objectmeta.go).
 pub const MAX_BYTES: usize = 256 * 1024;
 
@@ -29,10 +29,10 @@ pub const MAX_BYTES: usize = 256 * 1024;
 pub struct Annotations(BTreeMap<String, String>);
 
 impl Annotations {
-    /// Reads what a runtime hands over. For a pod without any, that may be null.
+    /// Reads the annotations that a runtime passes, which may be null for a pod without any.
     ///
     /// # Errors
-    /// It is no object of texts; which part is not.
+    /// The value is not an object of strings.
     pub fn of(value: &Value) -> Result<Self, String> {
         let entries = match value {
             Value::Null => return Ok(Self::default()),
@@ -41,12 +41,12 @@ impl Annotations {
         };
         let entry = |(name, value): (&String, &Value)| match value {
             Value::String(text) => Ok((name.clone(), text.clone())),
-            _ => Err(format!("the value of {name} is not a text")),
+            _ => Err(format!("the value of {name} is not a string")),
         };
         entries.iter().map(entry).collect::<Result<_, _>>().map(Self)
     }
 
-    /// The names of all.
+    /// All names.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
@@ -64,28 +64,28 @@ impl<N: Into<String>, T: Into<String>> FromIterator<(N, T)> for Annotations {
     }
 }
 
-/// What annotations say.
+/// The parsed annotations of a pod.
 #[derive(Debug, Default, PartialEq)]
 pub struct Parsed {
-    /// Options, to count before those of the NetConf.
+    /// Options that override those of the NetConf.
     layer: Layer,
-    /// Inbound ports to leave alone besides those that are left alone anyway.
+    /// Additional excluded inbound ports.
     exclude_inbound_ports: Vec<Port>,
-    /// Ports of users to leave alone, where no option that counts before says which.
+    /// Excluded ports for users, unless an option that takes precedence sets them.
     exclude_ports_for_uids: Vec<PortsForUids>,
-    /// Ports that the mesh serves: all that it serves otherwise, which of these is meant, and what it is now.
+    /// Changed mesh ports: all default ports of the mesh, the default port, and its replacement.
     served: Vec<(&'static [u16], u16, Port)>,
-    /// Options that are implied, to count where nobody says otherwise.
+    /// Implied options, which everything else overrides.
     implied: Layer,
-    /// What is wrong.
+    /// The errors.
     problems: Vec<Problem>,
 }
 
 impl Parsed {
-    /// All options of the pod, those of the NetConf included.
+    /// Merges the annotations with the options of the NetConf.
     ///
     /// # Errors
-    /// Everything that is wrong with the annotations.
+    /// All errors of the annotations.
     pub fn over(self, netconf: Layer) -> Result<Layer, Vec<Problem>> {
         if !self.problems.is_empty() {
             return Err(self.problems);
@@ -112,7 +112,7 @@ impl Parsed {
         Ok(layer)
     }
 
-    /// Reads an annotation, or a part of one, that is called `name`.
+    /// Reads an annotation, or a part of one; `name` is for messages.
     fn read(&mut self, annotations: &Annotations, name: &str, meaning: &'static Meaning, texts: &[String]) {
         let text = texts.join(",");
         match meaning {
@@ -160,7 +160,7 @@ impl Parsed {
         }
     }
 
-    /// Reads the texts of an option, unless one that counts before has said something about it.
+    /// Reads the texts of an option, unless a previous annotation sets it.
     fn option(&mut self, name: &str, option: &str, texts: &[String]) {
         let mut layer = Layer::default();
         let read = read_option(&mut layer, option, texts);
@@ -173,7 +173,7 @@ impl Parsed {
         }
     }
 
-    /// Reads entries as Kuma does, but for empty ones, which would leave everybody's traffic alone.
+    /// Reads entries like Kuma, except empty ones, which would exclude all traffic of every user.
     fn kuma_ports_for_uids(&mut self, name: &str, protocol: &str, texts: &[String]) {
         let entries = texts.iter().flat_map(|text| text.split(';'));
         for entry in entries.map(str::trim).filter(|entry| !entry.is_empty()) {
@@ -196,7 +196,7 @@ impl Parsed {
         self.exclude_ports_for_uids = layer.exclude_outbound_ports_for_uids.unwrap_or_default();
     }
 
-    /// Reads the members of a document that mean something here; the others are for the proxy.
+    /// Reads the members of a document that configure redirection; the others are for the proxy.
     fn document(&mut self, annotations: &Annotations, name: &str, members: &'static [(&str, Meaning)], text: &str) {
         let document = match yaml::document(text) {
             Ok(document) => document.to_json(),
@@ -214,7 +214,7 @@ impl Parsed {
 
     fn too_long(&mut self, name: &str, Excess { length, max }: Excess) {
         self.problem(format!(
-            "{name} lists {length} elements, and a pod may list {max}: list fewer or wider ones, or set the option \
+            "{name} has {length} elements, and the limit for a pod is {max}: list fewer or wider ones, or set the option \
              for all pods in the NetConf"
         ));
     }
@@ -235,8 +235,8 @@ impl Parsed {
     }
 }
 
-/// Reads annotations: ours first, then those of the table in its order. What says nothing about redirection is passed
-/// over, but for a name of ours that is no option.
+/// Reads sidetrack's annotations, then those of the table in its order. Unrelated annotations are ignored, but an unknown
+/// option with sidetrack's prefix is an error.
 pub fn parse(annotations: &Annotations) -> Parsed {
     let mut parsed = Parsed::default();
     let length = |(name, text): (&String, &String)| name.len() + text.len();
@@ -245,12 +245,12 @@ pub fn parse(annotations: &Annotations) -> Parsed {
         && let Some((longest, _)) = annotations.0.iter().max_by_key(|annotation| length(*annotation))
     {
         parsed.problem(format!(
-            "they have {bytes} bytes, and a pod's may have {MAX_BYTES}: shorten them, {longest} first"
+            "{bytes} bytes exceed the limit of {MAX_BYTES} bytes for a pod: shorten them, {longest} first"
         ));
         return parsed;
     }
     for (name, text) in &annotations.0 {
-        let Some(option) = name.strip_prefix(OURS).filter(|_| name != REDIRECT) else {
+        let Some(option) = name.strip_prefix(PREFIX).filter(|_| name != REDIRECT) else {
             continue;
         };
         match OPTIONS
@@ -260,8 +260,8 @@ pub fn parse(annotations: &Annotations) -> Parsed {
         {
             Some(Scope::Pod) => parsed.option(name, option, std::slice::from_ref(text)),
             Some(Scope::Host) => parsed.problem(format!(
-                "{name}: {option} is chosen by the node, not by a pod: remove the annotation, and set {option} in the \
-                 NetConf where the default does not do"
+                "{name}: {option} is an option of the node, not of a pod: remove the annotation, and set {option} in the \
+                 NetConf if the default does not fit"
             )),
             Some(Scope::DryRun | Scope::Logging) | None => {
                 parsed.problem(format!("{name}: {option} is not an option of pods"));
@@ -273,8 +273,8 @@ pub fn parse(annotations: &Annotations) -> Parsed {
         parsed.exclude_inbound_ports.extend(defaults.probe_proxy_port);
     }
     for Annotation { name, meaning, implies } in table::all() {
-        let counts = kuma::counts(name, annotations);
-        let Some(text) = annotations.get(name).filter(|_| counts) else {
+        let has_effect = kuma::has_effect(name, annotations);
+        let Some(text) = annotations.get(name).filter(|_| has_effect) else {
             continue;
         };
         parsed.read(annotations, name, meaning, &[text.to_owned()]);
@@ -289,8 +289,8 @@ pub fn parse(annotations: &Annotations) -> Parsed {
     parsed
 }
 
-/// Reads an option as its flag would be. Names of users and groups are refused: the pod's are not known here, and the
-/// host's are not meant.
+/// Reads an option like its flag. Names of users and groups are rejected: the pod's accounts are unknown here, and the
+/// host's are not the pod's.
 fn read_option(layer: &mut Layer, option: &str, texts: &[String]) -> Result<(), Vec<Invalid>> {
     match options::find(option) {
         Some(option) => (option.read)(layer, texts, &NoAccounts),
@@ -298,7 +298,7 @@ fn read_option(layer: &mut Layer, option: &str, texts: &[String]) -> Result<(), 
     }
 }
 
-/// A list of ports as options have it: iptables writes a range `a:b`, where a bound that is left out is the smallest or
+/// Converts a list of ports from the notation of iptables: a range is `a:b`, and a missing bound is the smallest or
 /// largest port.
 fn iptables_ports(list: &str) -> String {
     let item = |item: &str| match item.trim().split_once(':') {
@@ -312,15 +312,14 @@ fn iptables_ports(list: &str) -> String {
     list.split(',').map(item).collect::<Vec<_>>().join(",")
 }
 
-/// The member of a document as texts. What encoders write where nothing was given says nothing: null, "", 0, an empty
-/// list.
+/// Converts the member of a document to texts. Zero values of encoders are ignored: null, "", 0, an empty list.
 fn texts(value: &Value) -> Result<Option<Vec<String>>, Invalid> {
     let scalar = |value: &Value| match value {
         Value::String(text) => Ok(text.clone()),
         Value::Number(_) | Value::Bool(_) => Ok(value.to_string()),
         Value::Null | Value::Array(_) | Value::Object(_) => Err(Invalid::new(
             value.to_string(),
-            "a text, a number, true, false, or a list of these",
+            "a string, a number, true, false, or a list of these",
         )),
     };
     match value {

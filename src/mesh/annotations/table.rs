@@ -1,4 +1,4 @@
-//! What an annotation of a mesh says, in terms of options: one definition gives what is read and what is documented.
+//! The meaning of the meshes' annotations in terms of options: one table for parsing and documentation.
 
 use std::fmt;
 
@@ -6,69 +6,69 @@ use super::Annotations;
 use crate::mesh::MESHES;
 use crate::types::Invalid;
 
-/// An annotation, and what it says in our terms.
+/// An annotation and its meaning in terms of options.
 #[derive(Debug)]
 pub struct Annotation {
     /// Its name.
     pub name: &'static str,
-    /// What its value means.
+    /// The meaning of its value.
     pub meaning: Meaning,
-    /// What its presence says where neither an annotation nor the NetConf says otherwise.
+    /// Options that its presence sets, unless an annotation or the NetConf sets them.
     pub implies: &'static Said,
 }
 
-/// Options, each with its text as a flag would have it.
+/// Options, each with its value in the notation of its flag.
 pub type Said = [(&'static str, &'static str)];
 
-/// What the value of an annotation means.
+/// The meaning of the value of an annotation.
 #[derive(Debug)]
 pub enum Meaning {
-    /// The texts of this option.
+    /// The value of this option.
     Option(&'static str),
-    /// Ports of this option in a list as iptables takes it: `80`, `9000:9100`, `:80`.
+    /// Ports of this option in the notation of iptables: `80`, `9000:9100`, `:80`.
     IptablesPorts(&'static str),
-    /// True or false in one of these spellings; any other text is refused.
+    /// A boolean in one of several spellings; any other value is rejected.
     Switch {
-        /// What yes says.
+        /// The options for yes.
         on: &'static Said,
-        /// What no says.
+        /// The options for no.
         off: &'static Said,
     },
-    /// A boolean as Go's `strconv.ParseBool` reads it, for meshes that take any other text for false.
+    /// A boolean as Go's `strconv.ParseBool` reads it, for meshes that read any other value as false.
     GoBoolean {
-        /// What true says.
+        /// The options for true.
         on: &'static Said,
-        /// What false says.
+        /// The options for false.
         off: &'static Said,
     },
-    /// One of these words, and what each says.
+    /// One of these words, each with its options.
     Word(&'static [(&'static str, &'static Said)]),
-    /// A port that is left alone inbound besides all others; 0 for none.
+    /// An additional excluded inbound port; 0 for none.
     AlsoExcludedInbound,
-    /// Kuma's entries of ports and users, separated by `;`, of this protocol unless it is empty. They add up.
+    /// Kuma's entries of ports and users, separated by `;`, of this protocol unless it is empty. Several annotations add up.
     KumaPortsForUids(&'static str),
-    /// A port that the mesh serves in the pod, instead of one of those that it serves otherwise; 0 for no other.
+    /// The replacement of a default port that the mesh serves in the pod; 0 keeps the default.
     Served {
-        /// The port that it is otherwise.
+        /// The default port.
         instead_of: u16,
-        /// All ports that it serves otherwise.
+        /// All default ports of the mesh.
         of: &'static [u16],
     },
-    /// YAML or JSON: members by their paths, and what each means.
+    /// YAML or JSON: members by their paths, each with its meaning.
     Document(&'static [(&'static str, Meaning)]),
-    /// Whatever this function makes of it.
+    /// A value that a function reads.
     Read(Reader),
 }
 
-/// Options, each with a text that depends on a value.
+/// Options, each with its value in the notation of its flag.
 pub type Options = Vec<(&'static str, String)>;
 
 /// A value that a function reads.
 #[derive(Debug)]
 pub struct Reader {
-    /// What it means, for the documentation.
+    /// The meaning, for the documentation.
     pub help: &'static str,
-    /// The options that it names, each with its text as a flag would have it.
+    /// Returns the options that a value sets.
     pub read: fn(&str, &Annotations) -> Result<Options, Invalid>,
 }
 
@@ -150,8 +150,7 @@ pub(in crate::mesh) const ALL_DNS_SERVERS: Meaning = Meaning::Switch {
 
 pub(in crate::mesh) const NO_INBOUND: &Said = &[("include-inbound-ports", "")];
 
-/// Every annotation of a mesh that says something about redirection. Where several say something about the same
-/// option, the first one counts.
+/// Every annotation of a mesh that configures redirection. If several set the same option, the first one applies.
 pub fn all() -> impl Iterator<Item = &'static Annotation> {
     MESHES.iter().flat_map(|mesh| mesh.annotations)
 }

@@ -15,7 +15,7 @@ pub const INIT_CONTAINER: &str = "istio-init";
 /// The container of its proxy.
 const PROXY: &str = "istio-proxy";
 
-/// What is known of it. Its numbers are our defaults.
+/// The entry of the mesh in the table. Its ports and IDs are sidetrack's defaults.
 pub const ISTIO: Mesh = Mesh {
     name: "Istio",
     option: MeshName::Istio,
@@ -27,7 +27,7 @@ pub const ISTIO: Mesh = Mesh {
     rewrites_probes: true,
     detects_protocols: true,
     mark: &[("sidecar.istio.io/status", None)],
-    // Any other text leaves it to the namespace.
+    // With any other value, the namespace decides.
     injection: Injection {
         name: "sidecar.istio.io/inject",
         place: Place::LabelOrAnnotation,
@@ -38,13 +38,13 @@ pub const ISTIO: Mesh = Mesh {
         OptOut {
             annotation: "sidecar.istio.io/interceptionMode",
             says: |mode| mode == "NONE",
-            reason: "Istio is told to intercept nothing",
+            reason: "Istio's interception mode is NONE",
             init_container: None,
         },
         OptOut {
             annotation: "inject.istio.io/templates",
-            says: makes_no_sidecar,
-            reason: "it is an Istio gateway or gRPC agent: what was injected is not a sidecar",
+            says: creates_no_sidecar,
+            reason: "it is an Istio gateway or gRPC agent, which has no sidecar",
             init_container: None,
         },
         OptOut {
@@ -56,7 +56,7 @@ pub const ISTIO: Mesh = Mesh {
         OptOut {
             annotation: "sidecar.istio.io/status",
             says: has_no_proxy,
-            reason: "what was injected has no container istio-proxy",
+            reason: "the injected containers do not include istio-proxy",
             init_container: None,
         },
     ],
@@ -67,7 +67,7 @@ pub const ISTIO: Mesh = Mesh {
     validators: &["istio-validation"],
     chains: &[("ISTIO_", "Istio (istio-init or istio-cni)")],
     tables: &[("inet istio-proxy-", "Istio (native nftables)")],
-    // Those of TPROXY: 0x539 is 1337, the mark of packets to the proxy; 0x53a that of its own.
+    // Rules of TPROXY: 0x539 is 1337, the mark of packets to the proxy; 0x53a is the mark of the proxy's packets.
     traces: &[
         &["-p", "tcp", "mark", "0x539", "CONNMARK", "--save-mark"],
         &["-p", "tcp", "-o", "lo", "mark", "0x539", "RETURN"],
@@ -78,7 +78,7 @@ pub const ISTIO: Mesh = Mesh {
     ports: &[
         (15000, "Envoy's administration"),
         (15001, "outbound connections"),
-        (PROBE_PORT, "finding out whether rules are in place"),
+        (PROBE_PORT, "validation of the redirection"),
         (15004, "debugging"),
         (15006, "inbound connections"),
         (15008, "the mesh's tunnel"),
@@ -96,7 +96,7 @@ const ANNOTATIONS: &[Annotation] = &[
     Annotation {
         name: "traffic.sidecar.istio.io/includeOutboundPorts",
         meaning: Meaning::Option("include-outbound-ports"),
-        // Its init container is always told to include addresses as well, all of them unless others are given.
+        // Its init container always gets a list of addresses to include as well, by default all.
         implies: &[("include-outbound-cidrs", "*")],
     },
     option(
@@ -119,10 +119,10 @@ const ANNOTATIONS: &[Annotation] = &[
         Meaning::Word(&[
             ("REDIRECT", &[("inbound-mode", "redirect")]),
             ("TPROXY", &[("inbound-mode", "tproxy")]),
-            ("NONE", NOTHING), // Such a pod is let through.
+            ("NONE", NOTHING), // Such a pod is skipped.
         ]),
     ),
-    // The container that the pod's author has laid over the template's: its environment counts before ProxyMetadata.
+    // The container that the pod's author merged over the template's: its environment overrides ProxyMetadata.
     annotation("proxy.istio.io/overrides", overrides::MEANING),
     annotation("proxy.istio.io/config", Meaning::Document(PROXY_METADATA)),
 ];
@@ -130,7 +130,7 @@ const ANNOTATIONS: &[Annotation] = &[
 /// The port that Istio's own validation of its rules connects to.
 pub const PROBE_PORT: u16 = 15002;
 
-/// `auto` redirects IPv6 wherever a pod could use it, and not where there is none.
+/// `auto` redirects IPv6 if the pod can use it.
 const DUAL_STACK: Meaning = Meaning::GoBoolean {
     on: &[("ip-family", "auto")],
     off: NOTHING,
@@ -151,7 +151,7 @@ const DROP_INVALID: Meaning = Meaning::GoBoolean {
     off: &[("drop-invalid", "false")],
 };
 
-/// Variables that Istio's injector gives to its init container, and that decide about its rules.
+/// Variables that Istio's injector passes to its init container, and that affect its rules.
 const PROXY_METADATA: &[(&str, Meaning)] = &[
     ("proxyMetadata.ISTIO_META_DNS_CAPTURE", REDIRECT_DNS),
     ("proxyMetadata.REDIRECT_DNS", REDIRECT_DNS),
@@ -183,8 +183,8 @@ const PROXY_METADATA: &[(&str, Meaning)] = &[
     ),
 ];
 
-/// Templates of istiod's own that make something else than a sidecar. Templates of other names are somebody's own, and
-/// nothing tells what they make but for the mark: a sidecar that is not redirected would be bypassed.
+/// The templates of istiod that do not create a sidecar. Templates with other names are custom, and are assumed to create
+/// one: a sidecar without redirection would be bypassed.
 const OTHER_TEMPLATES: [&str; 7] = [
     "agentgateway",
     "agentgateway-waypoint",
@@ -195,24 +195,24 @@ const OTHER_TEMPLATES: [&str; 7] = [
     "waypoint",
 ];
 
-/// Whether a choice of templates makes something else than a sidecar.
-fn makes_no_sidecar(templates: &str) -> bool {
+/// Whether the chosen templates create no sidecar.
+fn creates_no_sidecar(templates: &str) -> bool {
     let chosen = || templates.split(',').map(str::trim);
     chosen().any(|template| OTHER_TEMPLATES.contains(&template)) && !chosen().any(|template| template == "sidecar")
 }
 
-/// Whether the injector says that it put the init container there.
+/// Whether the injection status lists the init container.
 fn has_istio_init(status: &str) -> bool {
     injected(status).iter().any(|name| name == INIT_CONTAINER)
 }
 
-/// Whether the injector says what it put there, and the proxy is not among it, as with a template that adds something else.
+/// Whether the injection status lists containers, but not the proxy, as with a template that adds something else.
 fn has_no_proxy(status: &str) -> bool {
     let names = injected(status);
     !names.is_empty() && names.iter().all(|name| name != PROXY)
 }
 
-/// The containers of any kind that the injector says it put there.
+/// All containers of the injection status.
 fn injected(status: &str) -> Vec<Value> {
     let status: Value = serde_json::from_str(status).unwrap_or_default();
     let lists = ["initContainers", "containers"].map(|list| status.get(list).and_then(Value::as_array));

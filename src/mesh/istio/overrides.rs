@@ -1,5 +1,5 @@
-//! `proxy.istio.io/overrides`: the container `istio-proxy` as the pod's author wrote it. The injector lays it over that of
-//! its template, and keeps it in this annotation: so annotations tell a user that was overridden there.
+//! `proxy.istio.io/overrides`: the container `istio-proxy` as the pod's author wrote it. The injector merges it over that
+//! of its template, and keeps it in this annotation, which so contains an overridden user.
 
 use serde_json::Value;
 
@@ -27,7 +27,7 @@ fn read(text: &str, annotations: &Annotations) -> Result<Options, Invalid> {
     let lists = ["initContainers", "containers"];
     let containers = lists.iter().filter_map(|list| document.get(list)?.as_array()).flatten();
     let mut proxies = containers.filter(|container| container.get("name").is_some_and(|name| name == "istio-proxy"));
-    // As Istio's plugin, which looks at one after the other.
+    // Of several, the last one applies, like in Istio's plugin.
     let Some(proxy) = proxies.next_back() else {
         return Ok(Vec::new());
     };
@@ -63,7 +63,7 @@ fn read(text: &str, annotations: &Annotations) -> Result<Options, Invalid> {
     Ok(said)
 }
 
-/// The value of a variable of a container, which is empty where it comes from elsewhere.
+/// The value of a variable of a container; empty if it has no literal value.
 fn variable<'c>(container: &'c Value, name: &str) -> Option<&'c str> {
     let mut variables = container.get("env")?.as_array()?.iter();
     let variable = variables.find(|variable| variable.get("name").is_some_and(|of| of == name))?;
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn users_and_groups_of_the_proxy_are_read_wherever_it_stands() {
+    fn users_and_groups_of_the_proxy_are_read_from_either_list() {
         for list in ["containers", "initContainers"] {
             let overrides = format!(
                 r#"{{"{list}": [{{"name": "app", "securityContext": {{"runAsUser": 1}}}},
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn its_variables_are_booleans_as_go_reads_them() {
+    fn variables_are_booleans_of_go() {
         let of = |value: &str| {
             let overrides = format!(
                 r#"{{"containers": [{{"name": "istio-proxy", "env": [{{"name": "ISTIO_META_DNS_CAPTURE", {value}}},

@@ -16,7 +16,7 @@ use crate::yaml;
 /// The init container that its injector adds.
 pub const INIT_CONTAINER: &str = "kuma-init";
 
-/// What is known of it.
+/// The entry of the mesh in the table.
 pub const KUMA: Mesh = Mesh {
     name: "Kuma",
     option: MeshName::Kuma,
@@ -55,7 +55,7 @@ const ANNOTATIONS: &[Annotation] = &[
         "traffic.kuma.io/exclude-outbound-ports-for-uids",
         Meaning::KumaPortsForUids(""),
     ),
-    // Those of Kuma 2.8 and before.
+    // Up to Kuma 2.8.
     annotation(
         "traffic.kuma.io/exclude-outbound-tcp-ports-for-uids",
         Meaning::KumaPortsForUids("tcp"),
@@ -96,53 +96,53 @@ const ANNOTATIONS: &[Annotation] = &[
 const EXCLUDE_INBOUND_PORTS: &str = "traffic.kuma.io/exclude-inbound-ports";
 const EXCLUDE_OUTBOUND_PORTS: &str = "traffic.kuma.io/exclude-outbound-ports";
 const PROBE_PROXY_PORT: &str = "kuma.io/application-probe-proxy-port";
-/// Kuma's whole configuration of a pod's redirection, as Kuma 3 leaves it there. It holds what other annotations wish.
+/// Kuma's whole configuration of a pod's redirection, as Kuma 3 writes it. It includes the effect of other annotations.
 const WHOLE_CONFIG: &str = "traffic.kuma.io/transparent-proxy-config";
-/// The networks of a pod: those of a cluster where a CNI plugin is to redirect have this one.
+/// The networks of a pod: they include [`CNI_NETWORK`] if a CNI plugin redirects.
 const NETWORKS: &str = "k8s.v1.cni.cncf.io/networks";
 const CNI_NETWORK: &str = "kuma-cni";
 
-/// Where Kuma 2 is not told otherwise: the administration of Envoy, in both directions.
+/// Envoy's admin port, which Kuma 2 excludes in both directions by default.
 const ADMIN_PORT: &str = "9901";
-/// The proxy of an application's probes.
+/// The default port of the proxy for probes.
 const DEFAULT_PROBE_PROXY_PORT: Option<Port> = Port::new(9001);
 
-/// Whether an annotation of this name says anything: beside the whole configuration, others of Kuma's do not.
-pub fn counts(name: &str, annotations: &Annotations) -> bool {
+/// Whether an annotation of this name has an effect: the whole configuration replaces Kuma's other annotations.
+pub fn has_effect(name: &str, annotations: &Annotations) -> bool {
     name == WHOLE_CONFIG
         || annotations.get(WHOLE_CONFIG).is_none()
         || !ANNOTATIONS.iter().any(|annotation| annotation.name == name)
 }
 
-/// What counts for an injected pod where its annotations are silent.
+/// The defaults of an injected pod that its annotations do not set.
 pub struct Defaults {
-    /// Options that count where nothing else says otherwise.
+    /// Default options.
     pub layer: Layer,
-    /// A port that is left alone besides others.
+    /// An additional excluded port.
     pub probe_proxy_port: Option<Port>,
 }
 
-/// What Kuma 2's plugin takes for a pod without the whole configuration.
+/// The defaults of Kuma 2's plugin for a pod without the whole configuration.
 pub fn defaults(annotations: &Annotations) -> Option<Defaults> {
-    if !KUMA.injected(|name| annotations.get(name)) || annotations.get(WHOLE_CONFIG).is_some() {
+    if !KUMA.has_injected(|name| annotations.get(name)) || annotations.get(WHOLE_CONFIG).is_some() {
         return None;
     }
     let ports = parse_ports(ADMIN_PORT).ok();
-    let silent = |name: &str| annotations.get(name).is_none();
+    let is_unset = |name: &str| annotations.get(name).is_none();
     Some(Defaults {
         layer: Layer {
-            exclude_inbound_ports: ports.clone().filter(|_| silent(EXCLUDE_INBOUND_PORTS)),
-            exclude_outbound_ports: ports.filter(|_| silent(EXCLUDE_OUTBOUND_PORTS)),
+            exclude_inbound_ports: ports.clone().filter(|_| is_unset(EXCLUDE_INBOUND_PORTS)),
+            exclude_outbound_ports: ports.filter(|_| is_unset(EXCLUDE_OUTBOUND_PORTS)),
             ..Layer::default()
         },
-        probe_proxy_port: DEFAULT_PROBE_PROXY_PORT.filter(|_| silent(PROBE_PROXY_PORT)),
+        probe_proxy_port: DEFAULT_PROBE_PROXY_PORT.filter(|_| is_unset(PROBE_PROXY_PORT)),
     })
 }
 
-/// Why a plugin has nothing to do for an injected pod: without a network for Kuma's plugin, and without `cniMode` in the
-/// whole configuration, Kuma gives it the init container `kuma-init`.
+/// Why a plugin must not redirect an injected pod: without a network for Kuma's plugin, and without `cniMode` in the
+/// whole configuration, Kuma adds the init container `kuma-init`.
 pub fn redirects_by_init_container(annotations: &Annotations) -> Option<String> {
-    if !KUMA.injected(|name| annotations.get(name)) {
+    if !KUMA.has_injected(|name| annotations.get(name)) {
         return None;
     }
     let networks = annotations.get(NETWORKS).unwrap_or_default();
@@ -158,13 +158,13 @@ pub fn redirects_by_init_container(annotations: &Annotations) -> Option<String> 
     });
     (!is_listed && !cni_mode).then(|| {
         format!(
-            "its init container {INIT_CONTAINER} redirects it: neither does {NETWORKS} name {CNI_NETWORK}, nor is cniMode \
+            "its init container {INIT_CONTAINER} redirects it: {NETWORKS} does not list {CNI_NETWORK}, and cniMode is not \
              true in {WHOLE_CONFIG}"
         )
     })
 }
 
-/// `auto` redirects IPv6 wherever a pod could use it, and not where there is none.
+/// `auto` redirects IPv6 if the pod can use it.
 const IP_FAMILY: Meaning = Meaning::Word(&[
     ("dualstack", &[("ip-family", "auto")]),
     ("ipv4", &[("ip-family", "ipv4")]),

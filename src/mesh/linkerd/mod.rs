@@ -9,7 +9,7 @@ use crate::types::MeshName;
 /// The init container that its injector adds.
 pub const INIT_CONTAINER: &str = "linkerd-init";
 
-/// What is known of it.
+/// The entry of the mesh in the table.
 pub const LINKERD: Mesh = Mesh {
     name: "Linkerd",
     option: MeshName::Linkerd,
@@ -23,16 +23,16 @@ pub const LINKERD: Mesh = Mesh {
         ("proxy-uid", "2102"),
         ("proxy-gid", ""),
         ("mesh-ports", "4190,4191"),
-        // What its init container is told to leave alone; its annotations replace that.
+        // The default exclusions of its init container, which its annotations replace.
         ("exclude-inbound-ports", "4567,4568"),
         ("exclude-outbound-ports", "4567,4568"),
-        // Its proxy has no listener on IPv6 unless `disableIPv6` is false, which nothing on a pod says.
+        // Its proxy does not listen on IPv6 unless `disableIPv6` is false, which no annotation of a pod shows.
         ("ip-family", "ipv4"),
     ],
     rewrites_probes: false,
     detects_protocols: true,
     mark: &[("linkerd.io/proxy-version", None)],
-    // What is neither is not injected, and the injector says so in an event.
+    // Any other value disables injection, and the injector reports it in an event.
     injection: Injection {
         name: "linkerd.io/inject",
         place: Place::Annotation,

@@ -1,16 +1,16 @@
-//! What becomes of a pod: redirected, by whom and how, or not, and why. One pure function, for the plugin, repair, lint
-//! and `explain --pod`.
+//! The verdict on a pod: redirected, by which component and with which settings, or skipped, and the reason. One pure
+//! function, for the plugin, repair, lint and `explain --pod`.
 //!
-//! A runtime tells a pod's names and annotations, and no more. A manifest tells its labels and containers as well: an
-//! init container that redirects counts before everything else, since nothing holds it back; a pod that is not injected
-//! yet is taken for one that will be. What a manifest says and a plugin is not told is [`Unseen`].
+//! A runtime passes only a pod's names and annotations. A manifest has labels and containers as well: an init container
+//! that redirects takes precedence over everything else, since no annotation stops it; a pod that is not injected yet is
+//! assumed to be injected later. A setting of a manifest that a plugin does not receive is [`Unseen`].
 
 #[cfg(test)]
 mod tests;
 mod unseen;
 
 use self::unseen::unseen;
-pub use self::unseen::{Unseen, Where};
+pub use self::unseen::{Unseen, UnseenPlace};
 use super::annotations::{self, Annotations, REDIRECT};
 use super::container::Container;
 use super::invocation::ReadInvocation;
@@ -21,33 +21,33 @@ use crate::options::problem::{Problem, Source};
 use crate::options::{Layer, Settings};
 use crate::types::{Invalid, MeshName};
 
-/// What counts besides the pod.
-pub struct Given<'g> {
+/// The inputs of a verdict besides the pod.
+pub struct Inputs<'i> {
     /// Which pods the plugin redirects.
-    pub policy: &'g Policy,
-    /// Options that count before annotations.
-    pub before: &'g Layer,
-    /// Options that count after annotations, and before what is usual in the pod's mesh.
-    pub after: &'g Layer,
+    pub policy: &'i Policy,
+    /// Options that override annotations.
+    pub overrides: &'i Layer,
+    /// Options that annotations override, and that override the defaults of the pod's mesh.
+    pub fallbacks: &'i Layer,
     /// Reads the command line of an init container.
-    pub read: &'g ReadInvocation,
+    pub read: &'i ReadInvocation,
 }
 
-/// What becomes of a pod.
+/// Whether a pod is redirected.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
     /// Its traffic is redirected.
     Redirected(Box<Redirected>),
-    /// It is let through.
-    Left(Left),
+    /// Its traffic is not redirected.
+    Skipped(Skipped),
 }
 
 impl Verdict {
-    /// Why.
+    /// The reason.
     pub fn reason(&self) -> &str {
         match self {
             Self::Redirected(redirected) => &redirected.reason,
-            Self::Left(left) => &left.reason,
+            Self::Skipped(skipped) => &skipped.reason,
         }
     }
 }
@@ -55,17 +55,17 @@ impl Verdict {
 /// How a pod is redirected.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Redirected {
-    /// By whom.
+    /// The component that redirects it.
     pub by: By,
-    /// Why.
+    /// The reason.
     pub reason: String,
-    /// How, as far as that is known.
+    /// The settings, as far as they are known.
     pub settings: Settings,
-    /// What its manifest says and the plugin is not told.
+    /// Settings of the manifest that the plugin does not receive.
     pub unseen: Vec<Unseen>,
 }
 
-/// Who redirects a pod.
+/// The component that redirects a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum By {
     /// The CNI plugin.
@@ -74,115 +74,118 @@ pub enum By {
     InitContainer {
         /// Its name.
         name: String,
-        /// Whether its arguments are known. Otherwise the settings are those that its annotations and mesh lead to.
-        is_told: bool,
+        /// Whether its arguments are known. If not, the settings follow from the pod's annotations and mesh.
+        has_known_arguments: bool,
     },
 }
 
-/// A pod that is let through.
+/// A pod that is not redirected.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Left {
-    /// What kind of reason there is.
-    pub because: Because,
+pub struct Skipped {
+    /// The kind of the reason.
+    pub kind: SkipKind,
     /// The reason.
     pub reason: String,
 }
 
-/// Why a pod is let through.
+/// Why a pod is not redirected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Because {
+pub enum SkipKind {
     /// It has no network namespace of its own.
     HostNetwork,
-    /// There are no such rules on its nodes, which are those of Windows.
+    /// It runs on Windows nodes.
     Windows,
-    /// By its names.
+    /// Its namespace is excluded, or it is the installer.
     Exempt,
-    /// It, or the plugin, is told so.
-    Told,
-    /// The init container of this name redirects it, of which no more is known.
+    /// An annotation, a label or the NetConf excludes it.
+    OptedOut,
+    /// The init container of this name redirects it, with unknown arguments.
     InitContainer(&'static str),
-    /// Nobody injected a sidecar.
+    /// No mesh injected a sidecar.
     NotInjected,
 }
 
 /// Why there is no verdict.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Undecided {
-    /// The annotations are needed and were not handed over.
+    /// The annotations are required, and the runtime passed none.
     NoAnnotations,
-    /// What is wrong with its annotations, and with options together with them.
+    /// Its annotations are invalid, or contradict the options.
     Invalid(Vec<Problem>),
-    /// What is wrong with the arguments of the init container that redirects.
+    /// The arguments of the init container that redirects are invalid.
     Arguments {
         /// The container.
         container: String,
-        /// What is wrong.
+        /// The errors.
         mistakes: Vec<String>,
     },
 }
 
-/// Says what becomes of a pod.
+/// Decides whether and how a pod is redirected.
 ///
 /// # Errors
-/// It cannot be told.
-pub fn verdict(pod: &Pod<'_>, given: &Given<'_>) -> Result<Verdict, Undecided> {
+/// Annotations or arguments are missing or invalid.
+pub fn verdict(pod: &Pod<'_>, inputs: &Inputs<'_>) -> Result<Verdict, Undecided> {
     if let Some(container) = pod.redirector() {
-        return by_init_container(pod, container, given);
+        return by_init_container(pod, container, inputs);
     }
-    if let Some(reason) = policy::exempt(given.policy, &pod.name) {
-        return Ok(left(Because::Exempt, reason));
+    if let Some(reason) = policy::exempt(inputs.policy, &pod.name) {
+        return Ok(skipped(SkipKind::Exempt, reason));
     }
-    let reason = match reason(pod, given.policy)? {
+    let reason = match reason(pod, inputs.policy)? {
         Ok(reason) => reason,
-        Err(left) => return Ok(Verdict::Left(left)),
+        Err(skipped) => return Ok(Verdict::Skipped(skipped)),
     };
-    let settings = by_annotations(pod, given).map_err(Undecided::Invalid)?;
+    let settings = by_annotations(pod, inputs).map_err(Undecided::Invalid)?;
     Ok(Verdict::Redirected(Box::new(Redirected {
         by: By::Plugin,
         reason,
-        unseen: unseen(pod, given, &settings),
+        unseen: unseen(pod, inputs, &settings),
         settings,
     })))
 }
 
-/// The settings that annotations and options lead to.
+/// The settings of a pod from its annotations and the options.
 ///
 /// # Errors
-/// Everything that is wrong with them.
-pub fn by_annotations(pod: &Pod<'_>, given: &Given<'_>) -> Result<Settings, Vec<Problem>> {
-    super::settings(merged(pod, given, Layer::default())?)
+/// All invalid values and contradictions.
+pub fn by_annotations(pod: &Pod<'_>, inputs: &Inputs<'_>) -> Result<Settings, Vec<Problem>> {
+    super::settings(merged(pod, inputs, Layer::default())?)
 }
 
-/// The mesh that a pod belongs to, or that was asked for.
-pub fn mesh(pod: &Pod<'_>, given: &Given<'_>) -> Option<MeshName> {
-    let said = merged(pod, given, Layer::default()).map(|layer| layer.mesh);
-    said.unwrap_or_else(|_| {
-        let asked = given.before.mesh.or(given.after.mesh);
-        asked.or_else(|| mesh_of(pod).map(|mesh| mesh.option))
+/// The mesh that an option names, or that the pod belongs to.
+pub fn mesh(pod: &Pod<'_>, inputs: &Inputs<'_>) -> Option<MeshName> {
+    let merged = merged(pod, inputs, Layer::default()).map(|layer| layer.mesh);
+    merged.unwrap_or_else(|_| {
+        let named = inputs.overrides.mesh.or(inputs.fallbacks.mesh);
+        named.or_else(|| mesh_of(pod).map(|mesh| mesh.option))
     })
 }
 
-/// Every option that something is said about; `more` counts after annotations.
-fn merged(pod: &Pod<'_>, given: &Given<'_>, more: Layer) -> Result<Layer, Vec<Problem>> {
+/// All options that are set; annotations override `more`.
+fn merged(pod: &Pod<'_>, inputs: &Inputs<'_>, more: Layer) -> Result<Layer, Vec<Problem>> {
     let parsed = pod.annotations.as_deref().map(annotations::parse).unwrap_or_default();
-    let mut layer = given.before.clone().over(parsed.over(more.over(given.after.clone()))?);
-    // Whose sidecar it is says whose numbers count.
+    let mut layer = inputs
+        .overrides
+        .clone()
+        .over(parsed.over(more.over(inputs.fallbacks.clone()))?);
+    // The mesh of the sidecar decides about the defaults.
     layer.mesh = layer.mesh.or_else(|| mesh_of(pod).map(|mesh| mesh.option));
     Ok(layer)
 }
 
-/// Why the pod keeps out of its mesh, if it does.
+/// Why the pod opts out of redirection, if it does.
 ///
 /// # Errors
-/// An annotation says neither yes nor no.
-pub fn opt_out(pod: &Pod<'_>) -> Result<Option<Left>, Problem> {
-    let told = |reason: String| {
-        let because = Because::Told;
-        Ok(Some(Left { because, reason }))
+/// The annotation that decides about it is neither `true` nor `false`.
+pub fn opt_out(pod: &Pod<'_>) -> Result<Option<Skipped>, Problem> {
+    let opted_out = |reason: String| {
+        let kind = SkipKind::OptedOut;
+        Ok(Some(Skipped { kind, reason }))
     };
     match pod.annotation(REDIRECT) {
         Some("true") => return Ok(None),
-        Some("false") => return told(format!("{REDIRECT} is false")),
+        Some("false") => return opted_out(format!("{REDIRECT} is false")),
         Some(other) => {
             return Err(Problem::Value {
                 source: Source::Annotation,
@@ -193,25 +196,27 @@ pub fn opt_out(pod: &Pod<'_>) -> Result<Option<Left>, Problem> {
         None => {}
     }
     if injected(pod).is_none()
-        && asked(pod).is_none()
-        && let Some(mesh) = told_by(pod, |injection| injection.no)
+        && requested(pod).is_none()
+        && let Some(mesh) = mesh_switched(pod, |injection| injection.no)
     {
         let name = mesh.injection.name;
-        return told(format!("{}'s injector is told to leave it alone ({name})", mesh.name));
+        return opted_out(format!("{} injection is disabled ({name})", mesh.name));
     }
     let mut opt_outs = MESHES.iter().flat_map(|mesh| mesh.opt_outs);
     let found = opt_outs.find(|OptOut { annotation, says, .. }| pod.annotation(annotation).is_some_and(says));
-    let told = found.map(|opt_out| Left {
-        because: opt_out.init_container.map_or(Because::Told, Because::InitContainer),
+    let opted_out = found.map(|opt_out| Skipped {
+        kind: opt_out
+            .init_container
+            .map_or(SkipKind::OptedOut, SkipKind::InitContainer),
         reason: format!("{} ({})", opt_out.reason, opt_out.annotation),
     });
-    Ok(told.or_else(|| left_to_init_container(pod.annotations.as_deref()?)))
+    Ok(opted_out.or_else(|| skipped_for_init_container(pod.annotations.as_deref()?)))
 }
 
-/// What the injectors of Consul and Kuma say without a word of it: that their init container redirects the pod.
-fn left_to_init_container(annotations: &Annotations) -> Option<Left> {
-    let found = |name, reason: String| Left {
-        because: Because::InitContainer(name),
+/// Whether the init container of Consul or Kuma redirects the pod, which only follows from other annotations.
+fn skipped_for_init_container(annotations: &Annotations) -> Option<Skipped> {
+    let found = |name, reason: String| Skipped {
+        kind: SkipKind::InitContainer(name),
         reason,
     };
     if consul::init_container_redirects(annotations) {
@@ -221,39 +226,42 @@ fn left_to_init_container(annotations: &Annotations) -> Option<Left> {
     kuma::redirects_by_init_container(annotations).map(|reason| found(kuma::INIT_CONTAINER, reason))
 }
 
-/// Why the plugin redirects a pod that its names do not exempt, or why it does not.
-fn reason(pod: &Pod<'_>, policy: &Policy) -> Result<Result<String, Left>, Undecided> {
-    let is_left = |because, reason: &str| {
+/// Why the plugin redirects a pod whose names do not exempt it, or why it does not.
+fn reason(pod: &Pod<'_>, policy: &Policy) -> Result<Result<String, Skipped>, Undecided> {
+    let skip = |kind, reason: &str| {
         let reason = reason.to_owned();
-        Ok(Err(Left { because, reason }))
+        Ok(Err(Skipped { kind, reason }))
     };
     let always = match policy.select {
-        Select::Never => return is_left(Because::Told, "select is never"),
+        Select::Never => return skip(SkipKind::OptedOut, "select is never"),
         Select::Always => true,
         Select::Injected => false,
     };
     if pod.annotations.is_none() {
         return match policy.on_missing_annotations {
             _ if always => Ok(Ok("select is always".to_owned())),
-            OnMissing::Pass => is_left(
-                Because::Told,
-                "its annotations are not known, and onMissingAnnotations is pass",
+            OnMissing::Pass => skip(
+                SkipKind::OptedOut,
+                "its annotations are unknown, and onMissingAnnotations is pass",
             ),
             OnMissing::Fail => Err(Undecided::NoAnnotations),
         };
     }
-    if let Some(left) = opt_out(pod).map_err(|problem| Undecided::Invalid(vec![problem]))? {
-        return Ok(Err(left));
+    if let Some(skipped) = opt_out(pod).map_err(|problem| Undecided::Invalid(vec![problem]))? {
+        return Ok(Err(skipped));
     }
     let described = pod.described.as_ref();
     if described.is_some_and(|described| described.host_network) {
-        return is_left(
-            Because::HostNetwork,
-            "hostNetwork is true: it is in the node's network, where no plugin is called",
+        return skip(
+            SkipKind::HostNetwork,
+            "hostNetwork is true: it uses the node's network, and runtimes call no CNI plugin for it",
         );
     }
     if described.is_some_and(|described| described.is_windows) {
-        return is_left(Because::Windows, "it is for nodes of Windows, where nothing redirects");
+        return skip(
+            SkipKind::Windows,
+            "it is for Windows nodes, where sidetrack does not run",
+        );
     }
     if pod.annotation(REDIRECT).is_some() {
         return Ok(Ok(format!("{REDIRECT} is true")));
@@ -265,29 +273,29 @@ fn reason(pod: &Pod<'_>, policy: &Policy) -> Result<Result<String, Left>, Undeci
             Ok(Ok(format!("{} injected a sidecar ({})", mesh.name, names.join(", "))))
         }
         None => match described.filter(|described| !described.is_created) {
-            Some(_) => Ok(Ok(not_yet(pod))),
-            None => is_left(Because::NotInjected, "it bears no mark of an injected sidecar"),
+            Some(_) => Ok(Ok(reason_before_injection(pod))),
+            None => skip(SkipKind::NotInjected, "it has no annotation of an injected sidecar"),
         },
     }
 }
 
-/// Why a pod that nobody has injected yet is taken for one that will be.
-fn not_yet(pod: &Pod<'_>) -> String {
-    match asked(pod) {
+/// Why a pod that is not injected yet is assumed to be injected later.
+fn reason_before_injection(pod: &Pod<'_>) -> String {
+    match requested(pod) {
         Some(Mesh { name, injection, .. }) => {
-            format!("{name}'s injector is told to inject a sidecar ({})", injection.name)
+            format!("{name} injection is enabled ({})", injection.name)
         }
-        None => "taken as if a sidecar were injected, of which it bears no mark yet".to_owned(),
+        None => "it is not injected yet; the verdict assumes that a sidecar will be injected".to_owned(),
     }
 }
 
-/// The mesh whose injector is asked for a sidecar.
-fn asked(pod: &Pod<'_>) -> Option<&'static Mesh> {
-    told_by(pod, |injection| injection.yes)
+/// The mesh whose injector the pod requests a sidecar from.
+fn requested(pod: &Pod<'_>) -> Option<&'static Mesh> {
+    mesh_switched(pod, |injection| injection.yes)
 }
 
-/// The mesh whose injector reads this from the pod.
-fn told_by(pod: &Pod<'_>, what: fn(&Injection) -> fn(&str) -> bool) -> Option<&'static Mesh> {
+/// The mesh whose switch for injection has such a value.
+fn mesh_switched(pod: &Pod<'_>, what: fn(&Injection) -> fn(&str) -> bool) -> Option<&'static Mesh> {
     MESHES.iter().find(|Mesh { injection, .. }| {
         let label = || pod.label(injection.name);
         let annotation = || pod.annotation(injection.name);
@@ -300,13 +308,13 @@ fn told_by(pod: &Pod<'_>, what: fn(&Injection) -> fn(&str) -> bool) -> Option<&'
     })
 }
 
-/// The mesh whose injector has left its mark.
+/// The mesh that injected the pod.
 fn injected(pod: &Pod<'_>) -> Option<&'static Mesh> {
-    super::injected(pod.annotations.as_deref()?)
+    super::injected_by(pod.annotations.as_deref()?)
 }
 
-/// The mesh that a pod belongs to: by its mark; from a manifest also by what asks for a sidecar, or by the domains of
-/// annotations and labels.
+/// The mesh that a pod belongs to: the one that injected it; in a manifest, also the one that it requests a sidecar from,
+/// or whose domain its annotations or labels have.
 fn mesh_of(pod: &Pod<'_>) -> Option<&'static Mesh> {
     let by_domain = || {
         let described = pod.described.as_ref()?;
@@ -316,66 +324,66 @@ fn mesh_of(pod: &Pod<'_>) -> Option<&'static Mesh> {
             .chain(labels)
             .filter_map(|name| Some(name.split_once('/')?.0))
             .collect();
-        let is_its = |mesh: &&Mesh| domains.iter().any(|domain| domain.ends_with(mesh.domain));
-        MESHES.iter().find(is_its)
+        let has_domain = |mesh: &&Mesh| domains.iter().any(|domain| domain.ends_with(mesh.domain));
+        MESHES.iter().find(has_domain)
     };
-    injected(pod).or_else(|| asked(pod)).or_else(by_domain)
+    injected(pod).or_else(|| requested(pod)).or_else(by_domain)
 }
 
-/// An init container redirects: no annotation holds it back, and its arguments say how.
-fn by_init_container(pod: &Pod<'_>, container: &Container<'_>, given: &Given<'_>) -> Result<Verdict, Undecided> {
-    let read = container.invocation().and_then(|invocation| (given.read)(&invocation));
-    let is_told = read.is_some();
+/// The verdict if an init container redirects: its arguments decide, and no annotation stops it.
+fn by_init_container(pod: &Pod<'_>, container: &Container<'_>, inputs: &Inputs<'_>) -> Result<Verdict, Undecided> {
+    let read = container.invocation().and_then(|invocation| (inputs.read)(&invocation));
+    let has_known_arguments = read.is_some();
     let settings = match read {
         Some(Ok(settings)) => settings,
         Some(Err(mistakes)) => {
             return Err(Undecided::Arguments {
-                container: container.called(),
+                container: container.description(),
                 mistakes,
             });
         }
-        None => usual(pod, given, container.mesh()),
+        None => usual(pod, inputs, container.mesh()),
     };
     let host_network = |described: &Described<'_>| described.host_network;
-    let where_ = match pod.described.as_ref().is_some_and(host_network) {
+    let network = match pod.described.as_ref().is_some_and(host_network) {
         true => ", in the node's network (hostNetwork is true)",
         false => "",
     };
     Ok(Verdict::Redirected(Box::new(Redirected {
         by: By::InitContainer {
             name: container.name.to_owned(),
-            is_told,
+            has_known_arguments,
         },
-        reason: format!("its init container {} redirects it{where_}", container.name),
+        reason: format!("its init container {} redirects it{network}", container.name),
         settings,
         unseen: Vec::new(),
     })))
 }
 
-/// A pod that the plugin is told to leave to an init container, of which no more is known.
-pub fn by_unknown_init_container(pod: &Pod<'_>, given: &Given<'_>, name: &str, reason: &str) -> Verdict {
+/// The verdict on a pod that the plugin leaves to an init container with unknown arguments.
+pub fn by_unknown_init_container(pod: &Pod<'_>, inputs: &Inputs<'_>, name: &str, reason: &str) -> Verdict {
     Verdict::Redirected(Box::new(Redirected {
         by: By::InitContainer {
             name: name.to_owned(),
-            is_told: false,
+            has_known_arguments: false,
         },
         reason: reason.to_owned(),
-        settings: usual(pod, given, None),
+        settings: usual(pod, inputs, None),
         unseen: Vec::new(),
     }))
 }
 
-/// What an init container of this mesh, or else the pod's, usually does.
-fn usual(pod: &Pod<'_>, given: &Given<'_>, mesh: Option<&Mesh>) -> Settings {
+/// The usual settings of an init container of this mesh, or of the pod's mesh.
+fn usual(pod: &Pod<'_>, inputs: &Inputs<'_>, mesh: Option<&Mesh>) -> Settings {
     let more = Layer {
         mesh: mesh.map(|mesh| mesh.option),
         ..Layer::default()
     };
-    let settings = merged(pod, given, more).and_then(super::settings);
-    // What is wrong with annotations does not stop it.
-    settings.unwrap_or_else(|_| super::settings(given.after.clone()).unwrap_or_default())
+    let settings = merged(pod, inputs, more).and_then(super::settings);
+    // Invalid annotations do not stop an init container.
+    settings.unwrap_or_else(|_| super::settings(inputs.fallbacks.clone()).unwrap_or_default())
 }
 
-fn left(because: Because, reason: String) -> Verdict {
-    Verdict::Left(Left { because, reason })
+fn skipped(kind: SkipKind, reason: String) -> Verdict {
+    Verdict::Skipped(Skipped { kind, reason })
 }

@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::mesh::annotations::OURS;
+use crate::mesh::annotations::PREFIX;
 use crate::mesh::invocation::Invocation;
 use crate::mesh::manifest;
 use crate::mesh::pod::PodName;
@@ -15,26 +15,26 @@ fn policy(select: Select) -> Policy {
     }
 }
 
-fn asked(pod: &Pod<'_>, policy: &Policy, read: &ReadInvocation) -> Result<Verdict, Undecided> {
+fn verdict_on(pod: &Pod<'_>, policy: &Policy, read: &ReadInvocation) -> Result<Verdict, Undecided> {
     let nothing = Layer::default();
-    let given = Given {
+    let inputs = Inputs {
         policy,
-        before: &nothing,
-        after: &nothing,
+        overrides: &nothing,
+        fallbacks: &nothing,
         read,
     };
-    verdict(pod, &given)
+    verdict(pod, &inputs)
 }
 
-/// What becomes of a pod of which a runtime tells these annotations.
-fn told(policy: &Policy, annotations: Option<&Annotations>) -> Result<Verdict, Undecided> {
-    asked(&Pod::of_runtime(&PodName::default(), annotations), policy, &|_| None)
+/// The verdict on a pod that a runtime passes with these annotations.
+fn verdict_by_annotations(policy: &Policy, annotations: Option<&Annotations>) -> Result<Verdict, Undecided> {
+    verdict_on(&Pod::of_runtime(&PodName::default(), annotations), policy, &|_| None)
 }
 
 /// Whether a pod with these annotations is redirected, and why.
 fn decided(select: Select, annotations: &[(&str, &str)]) -> (bool, String) {
     let object: Value = annotations.iter().map(|(name, value)| (*name, *value)).collect();
-    let verdict = told(&policy(select), Some(&Annotations::of(&object).unwrap())).unwrap();
+    let verdict = verdict_by_annotations(&policy(select), Some(&Annotations::of(&object).unwrap())).unwrap();
     (matches!(verdict, Verdict::Redirected(_)), verdict.reason().to_owned())
 }
 
@@ -80,9 +80,17 @@ fn injected_pods_of_each_mesh_are_redirected() {
         (&[KUMA, (KUMA_CONFIG.0, "cniMode: false")], false, "kuma-init"),
         (&CONSUL, true, "Consul"),
         (&CONSUL[..2], false, "init container"),
-        (&CONSUL[..1], false, "no mark"),
-        (&[("kuma.io/sidecar-injected", "false")], false, "no mark"),
-        (&[("sidecar.istio.io/status", "")], false, "no mark"),
+        (&CONSUL[..1], false, "no annotation of an injected sidecar"),
+        (
+            &[("kuma.io/sidecar-injected", "false")],
+            false,
+            "no annotation of an injected sidecar",
+        ),
+        (
+            &[("sidecar.istio.io/status", "")],
+            false,
+            "no annotation of an injected sidecar",
+        ),
     ];
     for (annotations, redirected, reason) in cases {
         let decided = decided(Select::Injected, annotations);
@@ -92,7 +100,7 @@ fn injected_pods_of_each_mesh_are_redirected() {
 }
 
 #[test]
-fn whoever_opts_out_is_let_through_even_where_all_are_redirected() {
+fn opted_out_pods_are_skipped_even_if_select_is_always() {
     let cases = [
         ("sidecar.istio.io/interceptionMode", "NONE"),
         ("inject.istio.io/templates", "gateway"),
@@ -117,9 +125,9 @@ fn whoever_opts_out_is_let_through_even_where_all_are_redirected() {
     }
 }
 
-/// istiod's templates of other names are somebody's own. Istio's plugin asks the pod's containers, not this annotation.
+/// Templates with names that istiod does not ship are custom. Istio's plugin checks the pod's containers, not this annotation.
 #[test]
-fn pods_that_choose_templates_of_their_own_are_redirected() {
+fn pods_with_custom_templates_are_redirected() {
     for templates in [
         "sidecar, mine",
         "sidecar",
@@ -132,26 +140,26 @@ fn pods_that_choose_templates_of_their_own_are_redirected() {
     }
 }
 
-/// An injector that has left its mark is past what it was told. Labels, which a plugin is not told, may have counted.
+/// After injection the switch no longer matters. A label, which a plugin does not receive, may have overridden it.
 #[test]
-fn whoever_bears_a_mark_is_redirected_whatever_an_injector_is_told() {
+fn injected_pods_are_redirected_even_if_the_switch_is_off() {
     let marks: [&[(&str, &str)]; 4] = [&[STATUS], &[LINKERD], &[KUMA, KUMA_CNI], &CONSUL];
-    for told in [
+    for switch in [
         ("sidecar.istio.io/inject", "false"),
         ("linkerd.io/inject", "disabled"),
         ("consul.hashicorp.com/connect-inject", "false"),
     ] {
         for mark in marks {
-            let (redirected, reason) = decided(Select::Injected, &[mark, &[told]].concat());
-            assert!(redirected, "{told:?} beside {mark:?}: {reason}");
+            let (redirected, reason) = decided(Select::Injected, &[mark, &[switch]].concat());
+            assert!(redirected, "{switch:?} beside {mark:?}: {reason}");
         }
-        let (redirected, reason) = decided(Select::Always, &[told]);
-        assert!(!redirected && reason.contains(told.0), "{told:?}: {reason}");
+        let (redirected, reason) = decided(Select::Always, &[switch]);
+        assert!(!redirected && reason.contains(switch.0), "{switch:?}: {reason}");
     }
 }
 
 #[test]
-fn pods_that_consuls_init_container_redirects_are_let_through_even_where_all_are_redirected() {
+fn pods_that_consuls_init_container_redirects_are_skipped_even_if_select_is_always() {
     for select in [Select::Injected, Select::Always] {
         let (redirected, reason) = decided(select, &CONSUL[..2]);
         assert!(!redirected && reason.contains("redirect-traffic-config"), "{reason}");
@@ -163,8 +171,8 @@ fn pods_that_consuls_init_container_redirects_are_let_through_even_where_all_are
 }
 
 #[test]
-fn our_own_annotation_counts_before_those_of_meshes() {
-    assert!(REDIRECT.starts_with(OURS));
+fn sidetracks_annotation_overrides_those_of_meshes() {
+    assert!(REDIRECT.starts_with(PREFIX));
     assert!(
         decided(
             Select::Injected,
@@ -174,24 +182,24 @@ fn our_own_annotation_counts_before_those_of_meshes() {
     );
     assert!(!decided(Select::Never, &[(REDIRECT, "true")]).0);
     let annotations = Annotations::of(&json!({ REDIRECT: "yes" })).unwrap();
-    let undecided = told(&policy(Select::Always), Some(&annotations)).unwrap_err();
+    let undecided = verdict_by_annotations(&policy(Select::Always), Some(&annotations)).unwrap_err();
     assert!(matches!(undecided, Undecided::Invalid(_)), "{undecided:?}");
 }
 
 #[test]
-fn without_annotations_it_is_the_policy_that_decides() {
-    let decide = |policy: &Policy| told(policy, None);
+fn the_policy_decides_without_annotations() {
+    let decide = |policy: &Policy| verdict_by_annotations(policy, None);
     assert_eq!(decide(&policy(Select::Injected)), Err(Undecided::NoAnnotations));
     assert!(matches!(decide(&policy(Select::Always)), Ok(Verdict::Redirected(_))));
-    assert!(matches!(decide(&policy(Select::Never)), Ok(Verdict::Left(_))));
+    assert!(matches!(decide(&policy(Select::Never)), Ok(Verdict::Skipped(_))));
     let pass = Policy {
         on_missing_annotations: OnMissing::Pass,
         ..Policy::default()
     };
-    assert!(matches!(decide(&pass), Ok(Verdict::Left(_))));
+    assert!(matches!(decide(&pass), Ok(Verdict::Skipped(_))));
 }
 
-/// What becomes of the pod of a manifest, where an init container with arguments moves the proxy's inbound port to 7.
+/// The verdict on the pod of a manifest, in which an init container with arguments moves the proxy's inbound port to 7.
 fn described(text: &str) -> Result<Verdict, Undecided> {
     let document = yaml::document(text).expect("YAML");
     let pod = manifest::only_pod(&document).expect("a pod");
@@ -199,13 +207,13 @@ fn described(text: &str) -> Result<Verdict, Undecided> {
     let pod = Pod::of_manifest(&pod, Annotations::of(&annotations).expect("texts"));
     let read = |invocation: &Invocation<'_>| {
         if invocation.words.contains(&"wrong") {
-            return Some(Err(vec!["what is wrong".to_owned()]));
+            return Some(Err(vec!["an error".to_owned()]));
         }
         let mut settings = Settings::default();
         settings.config.proxy.inbound_port = Port::new(7).expect("a port");
         Some(Ok(settings))
     };
-    asked(&pod, &Policy::default(), &read)
+    verdict_on(&pod, &Policy::default(), &read)
 }
 
 fn redirected(text: &str) -> Redirected {
@@ -216,7 +224,7 @@ fn redirected(text: &str) -> Redirected {
 }
 
 #[test]
-fn every_reason_not_to_redirect_is_told() {
+fn every_reason_to_skip_a_pod_is_reported() {
     let template = |pod: &str| format!("kind: Deployment\nspec: {{template: {pod}}}");
     let annotated = |name: &str, value: &str| {
         template(&format!(
@@ -231,116 +239,116 @@ fn every_reason_not_to_redirect_is_told() {
     let cases = [
         (
             annotated("sidecar.istio.io/inject", "false"),
-            Because::Told,
+            SkipKind::OptedOut,
             "sidecar.istio.io/inject",
         ),
         (
             labelled("sidecar.istio.io/inject", "false"),
-            Because::Told,
+            SkipKind::OptedOut,
             "sidecar.istio.io/inject",
         ),
         (
             annotated("traffic.sidetrack.dev/redirect", "false"),
-            Because::Told,
+            SkipKind::OptedOut,
             "redirect is false",
         ),
         (
             annotated("linkerd.io/inject", "disabled"),
-            Because::Told,
+            SkipKind::OptedOut,
             "linkerd.io/inject",
         ),
         (
             annotated("linkerd.io/inject", "yes"),
-            Because::Told,
+            SkipKind::OptedOut,
             "linkerd.io/inject",
         ),
         (
             annotated("consul.hashicorp.com/connect-inject", "false"),
-            Because::Told,
+            SkipKind::OptedOut,
             "connect-inject",
         ),
         (
             annotated("sidecar.istio.io/interceptionMode", "NONE"),
-            Because::Told,
+            SkipKind::OptedOut,
             "interceptionMode",
         ),
         (
             labelled("kuma.io/sidecar-injection", "no"),
-            Because::Told,
+            SkipKind::OptedOut,
             "kuma.io/sidecar-injection",
         ),
         (
             annotated("consul.hashicorp.com/transparent-proxy", "0"),
-            Because::Told,
+            SkipKind::OptedOut,
             "transparent-proxy",
         ),
         (
             template("{spec: {hostNetwork: true, containers: [{name: app}]}}"),
-            Because::HostNetwork,
+            SkipKind::HostNetwork,
             "hostNetwork",
         ),
         (
             "{kind: Pod, metadata: {namespace: kube-system}, spec: {containers: [{name: dns}]}}".to_owned(),
-            Because::Exempt,
+            SkipKind::Exempt,
             "excludeNamespaces lists its namespace kube-system",
         ),
         (
             "{kind: Pod, metadata: {uid: 7d3}, spec: {containers: [{name: app}]}}".to_owned(),
-            Because::NotInjected,
-            "no mark of an injected sidecar",
+            SkipKind::NotInjected,
+            "no annotation of an injected sidecar",
         ),
         (
             annotated(
                 "sidecar.istio.io/status",
                 "{\\\"initContainers\\\":[\\\"istio-init\\\"]}",
             ),
-            Because::InitContainer("istio-init"),
+            SkipKind::InitContainer("istio-init"),
             "istio-init",
         ),
     ];
-    for (text, because, reason) in cases {
-        let Ok(Verdict::Left(left)) = described(&text) else {
+    for (text, kind, reason) in cases {
+        let Ok(Verdict::Skipped(skipped)) = described(&text) else {
             panic!("{text}: {:?}", described(&text));
         };
-        assert_eq!(left.because, because, "{text}: {}", left.reason);
-        assert!(left.reason.contains(reason), "{text}: {}", left.reason);
+        assert_eq!(skipped.kind, kind, "{text}: {}", skipped.reason);
+        assert!(skipped.reason.contains(reason), "{text}: {}", skipped.reason);
     }
 }
 
 #[test]
-fn a_template_is_taken_for_one_that_will_be_injected() {
+fn templates_are_assumed_to_be_injected_later() {
     for (metadata, reason, mesh, inbound) in [
         (
             "labels: {sidecar.istio.io/inject: 'true'}",
-            "Istio's injector is told to",
+            "Istio injection is enabled",
             MeshName::Istio,
             15006,
         ),
         (
             "annotations: {linkerd.io/inject: enabled}",
-            "Linkerd's injector is told to",
+            "Linkerd injection is enabled",
             MeshName::Linkerd,
             4143,
         ),
         (
             "labels: {kuma.io/sidecar-injection: enabled}",
-            "Kuma's injector is told to",
+            "Kuma injection is enabled",
             MeshName::Kuma,
             15006,
         ),
         (
             "annotations: {consul.hashicorp.com/connect-inject: 'true'}",
-            "Consul's injector is told to",
+            "Consul injection is enabled",
             MeshName::Consul,
             20000,
         ),
         (
             "annotations: {config.linkerd.io/skip-outbound-ports: '25'}",
-            "taken as if",
+            "not injected yet",
             MeshName::Linkerd,
             4143,
         ),
-        ("name: plain", "taken as if", MeshName::Istio, 15006),
+        ("name: plain", "not injected yet", MeshName::Istio, 15006),
     ] {
         let text = format!(
             "kind: Job\nspec: {{template: {{metadata: {{{metadata}}}, spec: {{containers: [{{name: app}}]}}}}}}"
@@ -353,24 +361,36 @@ fn a_template_is_taken_for_one_that_will_be_injected() {
 }
 
 #[test]
-fn an_init_container_redirects_whatever_annotations_say() {
+fn init_containers_override_annotations() {
     let pod = |init: &str| {
         format!(
             "{{kind: Pod, metadata: {{uid: x, namespace: kube-system, annotations: {{sidecar.istio.io/inject: 'false'}}}},
             spec: {{initContainers: [{{{init}}}], containers: [{{name: app}}]}}}}"
         )
     };
-    let told = redirected(&pod("name: istio-init, args: [istio-iptables, -p, '15001']"));
-    let (name, is_told) = ("istio-init".to_owned(), true);
-    assert_eq!(told.by, By::InitContainer { name, is_told });
-    assert_eq!(told.settings.config.proxy.inbound_port.get(), 7, "as it was told");
+    let known = redirected(&pod("name: istio-init, args: [istio-iptables, -p, '15001']"));
+    let (name, has_known_arguments) = ("istio-init".to_owned(), true);
+    assert_eq!(
+        known.by,
+        By::InitContainer {
+            name,
+            has_known_arguments
+        }
+    );
+    assert_eq!(known.settings.config.proxy.inbound_port.get(), 7, "by its arguments");
     let unknown = redirected(&pod("name: linkerd-init"));
-    let (name, is_told) = ("linkerd-init".to_owned(), false);
-    assert_eq!(unknown.by, By::InitContainer { name, is_told });
+    let (name, has_known_arguments) = ("linkerd-init".to_owned(), false);
+    assert_eq!(
+        unknown.by,
+        By::InitContainer {
+            name,
+            has_known_arguments
+        }
+    );
     assert_eq!(
         unknown.settings.config.proxy.inbound_port.get(),
         4143,
-        "as is usual in its mesh"
+        "the default of its mesh"
     );
     let wrong = described(&pod("name: sidetrack, args: [apply, wrong]"));
     assert!(matches!(wrong, Err(Undecided::Arguments { .. })), "{wrong:?}");
@@ -380,21 +400,21 @@ fn an_init_container_redirects_whatever_annotations_say() {
         "name: consul-connect-inject-init",
         "name: migrate",
     ] {
-        assert!(matches!(described(&pod(other)), Ok(Verdict::Left(_))), "{other}");
+        assert!(matches!(described(&pod(other)), Ok(Verdict::Skipped(_))), "{other}");
     }
     let consul_s = "name: consul-connect-inject-init, env: [{name: CONSUL_REDIRECT_TRAFFIC_CONFIG, value: '{}'}]";
     assert!(matches!(redirected(&pod(consul_s)).by, By::InitContainer { .. }));
 }
 
 #[test]
-fn what_a_plugin_is_not_told_comes_with_the_annotation_that_would_tell_it() {
+fn unseen_settings_come_with_their_annotation() {
     let pod = |annotations: &str, proxy: &str| {
         let text = format!(
             "{{kind: Pod, metadata: {{annotations: {{sidecar.istio.io/status: '{{}}', {annotations}}}}},
             spec: {{containers: [{{name: app}}, {{name: istio-proxy, {proxy}}}]}}}}"
         );
-        let told = |unseen: Unseen| (unseen.annotation.replace(OURS, ""), unseen.value);
-        redirected(&text).unseen.into_iter().map(told).collect::<Vec<_>>()
+        let equivalent = |unseen: Unseen| (unseen.annotation.replace(PREFIX, ""), unseen.value);
+        redirected(&text).unseen.into_iter().map(equivalent).collect::<Vec<_>>()
     };
     let is = |option: &str, value: &str| vec![(option.to_owned(), value.to_owned())];
     assert_eq!(pod("", "securityContext: {runAsUser: 1337}"), []);
@@ -404,18 +424,18 @@ fn what_a_plugin_is_not_told_comes_with_the_annotation_that_would_tell_it() {
         pod("", "securityContext: {runAsUser: 0, runAsGroup: 9}"),
         is("proxy-gid", "9")
     );
-    let told = "traffic.sidetrack.dev/proxy-uid: '1000'";
-    assert_eq!(pod(told, "securityContext: {runAsUser: 1000}"), []);
+    let annotated = "traffic.sidetrack.dev/proxy-uid: '1000'";
+    assert_eq!(pod(annotated, "securityContext: {runAsUser: 1000}"), []);
     let dns = |value: &str| format!("env: [{{name: ISTIO_META_DNS_CAPTURE, value: '{value}'}}]");
     assert_eq!(pod("", &dns("true")), is("redirect-dns", "true"));
     assert_eq!(pod("", &dns("false")), []);
-    assert_eq!(pod("", &dns("yes")), [], "that is no boolean to Go");
-    let told = "proxy.istio.io/config: '{proxyMetadata: {ISTIO_META_DNS_CAPTURE: \"true\"}}'";
-    assert_eq!(pod(told, &dns("true")), []);
+    assert_eq!(pod("", &dns("yes")), [], "Go reads no boolean");
+    let annotated = "proxy.istio.io/config: '{proxyMetadata: {ISTIO_META_DNS_CAPTURE: \"true\"}}'";
+    assert_eq!(pod(annotated, &dns("true")), []);
 }
 
 #[test]
-fn options_count_before_or_after_annotations() {
+fn overrides_precede_annotations_and_fallbacks_follow() {
     let annotations = Annotations::of(&json!({
         "sidecar.istio.io/status": "{}", "traffic.sidetrack.dev/proxy-inbound-port": "8",
     }));
@@ -430,13 +450,13 @@ fn options_count_before_or_after_annotations() {
         (says(7), says(9), 7),
         (Layer::default(), Layer::default(), 8),
     ] {
-        let given = Given {
+        let inputs = Inputs {
             policy: &Policy::default(),
-            before: &before,
-            after: &after,
+            overrides: &before,
+            fallbacks: &after,
             read: &|_| None,
         };
-        let settings = by_annotations(&pod, &given).unwrap();
+        let settings = by_annotations(&pod, &inputs).unwrap();
         assert_eq!(settings.config.proxy.inbound_port.get(), counts);
     }
 }

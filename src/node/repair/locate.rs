@@ -17,7 +17,7 @@ use crate::cni::late::{self, Seen};
 use crate::linux::files::FileError;
 use crate::linux::netns::{Identity, Netns, NetnsError};
 use crate::mesh::PROXY_PROGRAMS;
-use crate::mesh::annotations::OURS;
+use crate::mesh::annotations::PREFIX;
 use crate::options::Proxy;
 use crate::types::{Gid, Id as _, Uid, Uids};
 
@@ -157,7 +157,7 @@ impl<'p> Namespaces<'p> {
         let (process, uid) = proxies.iter().find_map(|process| Some((process, process.uid?)))?;
         Some(format!(
             "the proxy {} runs as user {uid}, which the rules do not exempt: its traffic is redirected back to it; set \
-             {OURS}proxy-uid",
+             {PREFIX}proxy-uid",
             process.name
         ))
     }

@@ -138,7 +138,7 @@ impl Sandbox {
             Err(error) => return Decision::Refused(error.message()),
         };
         match verdict(&netconf, &self.pod) {
-            Ok(Verdict::Left(left)) => Decision::NotRedirected(left.reason),
+            Ok(Verdict::Skipped(skipped)) => Decision::NotRedirected(skipped.reason),
             Ok(Verdict::Redirected(redirected)) => Decision::Redirected {
                 reason: redirected.reason,
                 proxy: Box::new(redirected.settings.config.proxy),

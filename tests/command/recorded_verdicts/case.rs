@@ -121,7 +121,7 @@ impl Case {
         let dual_stack = ("consul.hashicorp.com/dual-stack", dual_stack.as_str());
         let annotations: Annotations = annotations.chain([dual_stack]).collect();
         let layer = mesh::annotations::parse(&annotations).over(Layer::default());
-        let mesh = mesh::injected(&annotations).map(|mesh| mesh.option);
+        let mesh = mesh::injected_by(&annotations).map(|mesh| mesh.option);
         let layer = layer.expect("valid annotations");
         mesh::settings(Layer { mesh, ..layer }).expect("no contradictions")
     }

@@ -1,5 +1,5 @@
-//! Annotations of a pod: names and values in turn, separated by zero bytes. A value reaches a rule only as what it was
-//! read as, and what is accepted is little work on any backend.
+//! Annotations of a pod: alternating names and values, separated by zero bytes. A value reaches a rule only as a parsed
+//! type, and accepted annotations stay within the limits of every backend.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! Flags: names and values in turn, separated by zero bytes.
+//! Flags: alternating names and values, separated by zero bytes.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! Flags of Linkerd's proxy-init, as `name=value`, separated by zero bytes; a name may come several times.
+//! Flags of Linkerd's proxy-init, as `name=value`, separated by zero bytes; a name may be repeated.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

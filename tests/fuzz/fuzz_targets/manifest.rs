@@ -1,4 +1,4 @@
-//! Manifests for `sidetrack lint`: each finding has a place in the text.
+//! Manifests for `sidetrack lint`: each finding has a position in the text.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

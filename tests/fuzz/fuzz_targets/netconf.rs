@@ -1,4 +1,4 @@
-//! Standard input of the CNI plugin: any bytes. What is accepted leads to a sound plan.
+//! Standard input of the CNI plugin: any bytes. An accepted configuration leads to a sound plan.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -17,11 +17,11 @@ fuzz_target!(|data: &[u8]| {
     };
     match NetConf::parse(data).and_then(|netconf| verdict(&netconf, &pod)) {
         Ok(Verdict::Redirected(redirected)) => plan_and_render(&redirected.settings.config),
-        Ok(Verdict::Left(left)) => assert!(!left.reason.is_empty()),
+        Ok(Verdict::Skipped(skipped)) => assert!(!skipped.reason.is_empty()),
         Err(error) => {
             let answer = Answer::error(Version::NEWEST, &error);
-            let told: serde_json::Value = serde_json::from_slice(&answer.stdout).expect("JSON");
-            assert!(told["code"].is_u64() && told["msg"].is_string());
+            let response: serde_json::Value = serde_json::from_slice(&answer.stdout).expect("JSON");
+            assert!(response["code"].is_u64() && response["msg"].is_string());
         }
     }
 });

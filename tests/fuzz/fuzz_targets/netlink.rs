@@ -1,4 +1,4 @@
-//! A datagram of the kernel: split into messages, listed, read back as rules.
+//! A netlink datagram of the kernel: split into messages, listed, and decoded into rules.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! A saved dry run in JSON, as `explain --plan` reads it. What is read is written as the same again.
+//! A saved dry run in JSON, as `explain --plan` reads it. Writing and reading it again changes nothing.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

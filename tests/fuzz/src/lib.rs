@@ -1,4 +1,4 @@
-//! What must hold for every configuration that was accepted, wherever it came from.
+//! Invariants of every accepted configuration, from any source.
 
 use std::path::Path;
 
@@ -17,12 +17,12 @@ use sidetrack::types::NoAccounts;
 /// Plans and renders `config` for each kind of namespace.
 ///
 /// # Panics
-/// The plan is not sound, a renderer writes something that is not what was planned, or one writes more than it may.
+/// The plan is not sound, or a renderer deviates from the plan or exceeds its size limit.
 pub fn plan_and_render(config: &Config) {
     plan_and_render_within(config, false);
 }
 
-/// The same for what a pod asks for: what was accepted is never too much for iptables.
+/// Plans and renders the configuration of a pod, which never exceeds the limits of iptables.
 ///
 /// # Panics
 /// As [`plan_and_render`], or there are too many rules.
@@ -46,19 +46,20 @@ fn plan_and_render_within(config: &Config, of_pod: bool) {
     }
 }
 
-/// What a rule, a chain and an element take at most, as text or as messages.
-const BYTES_OF_RULE: usize = 2048;
-const BYTES_OF_ELEMENT: usize = 96;
+/// The maximum size in bytes of a rule or a chain, as text or as a netlink message.
+const MAX_RULE_BYTES: usize = 2048;
+/// The maximum size in bytes of a set element.
+const MAX_ELEMENT_BYTES: usize = 96;
 
 fn render(plan: &Plan, of_pod: bool) {
     let json: serde_json::Value = serde_json::from_str(&render::json::document(plan)).expect("JSON");
-    assert_eq!(json["version"], 1);
+    assert_eq!(json["version"], render::json::VERSION);
     assert!(render::nft::script(plan).contains("table inet sidetrack"));
     match iptables::script(plan) {
         Ok(text) => {
             let rules = text.lines().filter(|line| line.contains("-A ")).count();
             assert!(rules <= iptables::MAX_RULES, "{rules} rules");
-            assert!(text.len() <= BYTES_OF_RULE * (rules + 64), "{} bytes for {rules} rules", text.len());
+            assert!(text.len() <= MAX_RULE_BYTES * (rules + 64), "{} bytes for {rules} rules", text.len());
         }
         Err(error) => assert!(!of_pod, "{error}"),
     }
@@ -69,14 +70,14 @@ fn render(plan: &Plan, of_pod: bool) {
     assert!(listing.chain_names().all(|name| names.contains(&name)));
     let elements = plan.ruleset.sets.iter().map(|set| set.elements.single_addresses().unwrap_or(2 * set.elements.len()));
     let bytes: usize = nftables::transaction(&steps, None).expect("no part is too long").len();
-    let most = BYTES_OF_RULE * (steps.len() + 2) + BYTES_OF_ELEMENT * elements.sum::<usize>();
-    assert!((1..=most).contains(&bytes), "{bytes} bytes of messages, at most {most}");
+    let max = MAX_RULE_BYTES * (steps.len() + 2) + MAX_ELEMENT_BYTES * elements.sum::<usize>();
+    assert!((1..=max).contains(&bytes), "{bytes} bytes of messages, at most {max}");
     let rules: usize = plan.ruleset.chains.iter().map(|chain| chain.rules.len()).sum();
     let created = steps.iter().filter(|step| matches!(step.object, Object::Rule { .. }));
     assert_eq!(created.count(), rules);
 }
 
-/// Goes on with what a source said, if it is valid.
+/// Plans and renders the options of a source, if they are valid.
 pub fn plan_and_render_parsed(parsed: Parsed) {
     if parsed.problems.is_empty() {
         write_and_read_back(&parsed.layer);
@@ -90,19 +91,19 @@ pub fn plan_and_render_parsed(parsed: Parsed) {
     }
 }
 
-/// What is written into a configuration file is read back from it.
+/// Checks that a configuration file is read back as it was written.
 fn write_and_read_back(layer: &Layer) {
     let read = sources::from_file(Path::new("config.yaml"), &file::text(layer), &NoAccounts);
     assert_eq!(read.problems, []);
-    let lasting = Layer {
+    let persistent = Layer {
         dry_run: None,
         output: None,
         ..layer.clone()
     };
-    assert_eq!(read.layer, lasting);
+    assert_eq!(read.layer, persistent);
 }
 
-/// Splits bytes into texts at zero bytes: how arguments and variables are given.
+/// Splits bytes into texts at zero bytes, for arguments and variables.
 pub fn texts(data: &[u8]) -> impl Iterator<Item = String> {
     data.split(|byte| *byte == 0)
         .map(|text| String::from_utf8_lossy(text).into_owned())

@@ -98,17 +98,20 @@ fn pods_that_are_let_through_have_no_rules_and_the_reason_is_logged() {
     let names = |namespace: &str, name: &str| format!("K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name}");
     let cases = [
         (add().with("select", "never".into()), "select is never"),
-        (add().with("runtimeConfig", json!({ ANNOTATIONS: {} })), "no mark"),
+        (
+            add().with("runtimeConfig", json!({ ANNOTATIONS: {} })),
+            "no annotation of an injected sidecar",
+        ),
         (
             add().annotated("sidecar.istio.io/interceptionMode", "NONE"),
-            "intercept nothing",
+            "interception mode is NONE",
         ),
         (
             add().with(
                 "runtimeConfig",
                 json!({ ANNOTATIONS: { "sidecar.istio.io/inject": "false" } }),
             ),
-            "leave it alone",
+            "injection is disabled",
         ),
         (add().annotated("traffic.sidetrack.dev/redirect", "false"), "is false"),
         (
@@ -125,7 +128,7 @@ fn pods_that_are_let_through_have_no_rules_and_the_reason_is_logged() {
             add()
                 .with("runtimeConfig", Value::Null)
                 .with("onMissingAnnotations", "pass".into()),
-            "not known",
+            "its annotations are unknown",
         ),
     ];
     for (add, reason) in cases {

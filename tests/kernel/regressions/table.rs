@@ -43,7 +43,7 @@ pub const REGRESSIONS: &[Regression] = &[
         "interfaces called bridge, meta or set broke the syntax",
         &[
             "tests/kernel/regressions/packets.rs::istio_nft_interface_names_may_be_keywords",
-            "src/types/interface.rs::names_that_are_keywords_elsewhere_are_names_here",
+            "src/types/interface.rs::keywords_of_nft_are_valid_names",
         ],
     ),
     row(
@@ -284,7 +284,7 @@ pub const REGRESSIONS: &[Regression] = &[
         &[
             "tests/kernel/regressions/option_values.rs::istio_58781_names_that_look_like_flags_are_names",
             "tests/kernel/regressions/option_values.rs::istio_58781_58836_the_name_of_an_interface_never_becomes_part_of_a_rule",
-            "src/types/interface.rs::wildcards_quotes_and_spaces_are_refused",
+            "src/types/interface.rs::wildcards_quotes_and_spaces_are_rejected",
         ],
     ),
     row(
@@ -297,7 +297,7 @@ pub const REGRESSIONS: &[Regression] = &[
         "a port that is none was logged and left out",
         &[
             "tests/kernel/regressions/option_values.rs::linkerd_a_bad_port_among_good_ones_is_refused_and_not_left_out",
-            "src/types/port.rs::every_bad_item_of_a_list_is_named",
+            "src/types/port.rs::all_invalid_ports_are_reported",
         ],
     ),
     // What the system has.

@@ -17,7 +17,7 @@ ROWS = {
         (OURS, r"is not a single [UG]ID", "ranges of the proxy's users and groups"),
         (OURS, r"is not an interface name", "interfaces: wildcards"),
         (OURS, r"is not REDIRECT or TPROXY", "another mode"),
-        (OURS, r"the proxy tells the directions apart by port", "the same port for both directions"),
+        (OURS, r"the proxy distinguishes the directions by port", "the same port for both directions"),
         (OURS, r'ISTIO_META_DNS_CAPTURE: "yes"', "a variable that is no boolean"),
         (THEIRS, r"(?:-[pzetr]|-port|-mark|-table) ''|(?i:port|mark|table)=(?: |$)", "an empty number"),
         (THEIRS, r"[ =,'](?:\d+\.\d+\.\d+\.\d+|[0-9a-f:]*::[0-9a-f:]*)(?:[ ,']|$)", "an address without length"),
@@ -28,7 +28,7 @@ ROWS = {
     ),
     "linkerd-proxy-init": (
         (OURS, r'--ports-to-redirect: "0" is not a port', "port 0 to redirect"),
-        (OURS, r"neither names anyone", "neither a user nor a group above 0"),
+        (OURS, r"both are empty", "neither a user nor a group above 0"),
         (THEIRS, r"--subnets-to-ignore(?!.*--ipv6=false)", "a subnet while IPv6 is on"),
     ),
     "kuma-init": (

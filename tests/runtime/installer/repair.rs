@@ -250,7 +250,7 @@ fn pods_that_are_not_to_be_repaired_are_not_touched() {
     let expected = [
         ("excluded", "let-through", "excludeNamespaces"),
         (installer, "let-through", "installer"),
-        ("plain", "let-through", "no mark"),
+        ("plain", "let-through", "no annotation of an injected sidecar"),
         ("unknown", "undecided", "no annotations"),
         ("mistaken", "undecided", "maybe"),
         ("other-options", "redirected", "sidetrack, with nftables"),

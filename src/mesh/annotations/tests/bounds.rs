@@ -1,4 +1,4 @@
-//! What is too much, or not for a pod to say.
+//! Limits of annotations, and options that a pod cannot set.
 
 use super::*;
 
@@ -9,7 +9,7 @@ fn problem(name: &str, value: &str) -> String {
 }
 
 #[test]
-fn a_list_that_is_too_long_for_a_pod_is_refused_by_its_annotation() {
+fn lists_beyond_the_limit_of_pods_are_rejected() {
     let numbers = |count: usize| {
         (1..)
             .step_by(2)
@@ -41,7 +41,10 @@ fn a_list_that_is_too_long_for_a_pod_is_refused_by_its_annotation() {
         };
         assert!(layer(&[(name, &list(max))], Layer::default()).is_ok(), "{name}");
         let problem = problem(name, &list(max + 1));
-        let says = [name, &format!("lists {} elements, and a pod may list {max}", max + 1)];
+        let says = [
+            name,
+            &format!("has {} elements, and the limit for a pod is {max}", max + 1),
+        ];
         assert!(says.iter().all(|part| problem.contains(part)), "{problem}");
     }
 }
@@ -57,10 +60,10 @@ fn annotations_longer_than_kubernetes_takes_are_refused_as_a_whole() {
 }
 
 #[test]
-fn a_pod_does_not_choose_the_backend() {
+fn a_pod_cannot_choose_the_backend() {
     let problem = problem("traffic.sidetrack.dev/backend", "iptables-legacy");
     assert!(
-        problem.contains("traffic.sidetrack.dev/backend: backend is chosen by the node"),
+        problem.contains("traffic.sidetrack.dev/backend: backend is an option of the node"),
         "{problem}"
     );
 }

@@ -1,4 +1,4 @@
-//! From single settings to what they mean together.
+//! Combines the single settings into a request.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use crate::options::Layer;
 use crate::options::{Dialect, Logging, OwnerOrder, Settings};
 use crate::types::{Accounts, AccountsError, Backend, Gid, Id, Output, Port, Uid};
 
-/// The proxy's user where nothing names it.
+/// The default UID of the proxy.
 const DEFAULT_UID: u32 = 1337;
-/// Whom Istio's images call the proxy's user: the default of `ENVOY_USER`.
+/// The name of the proxy's user in Istio's images: the default of `ENVOY_USER`.
 const DEFAULT_USER: &str = "istio-proxy";
 
-/// What the settings say one by one.
+/// The single settings.
 #[derive(Debug, Default)]
 pub struct Draft {
     pub(super) layer: Layer,
@@ -32,7 +32,7 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// How to log.
+    /// The log settings.
     pub(super) fn logging(&self) -> Logging {
         let defaults = Settings::default().logging;
         Logging {
@@ -41,7 +41,7 @@ impl Draft {
         }
     }
 
-    /// Makes of the single settings what they mean together.
+    /// Combines the single settings.
     ///
     /// # Errors
     /// `mistakes` of single settings, and every contradiction between the others.
@@ -50,7 +50,7 @@ impl Draft {
         accounts: &dyn Accounts,
         mut mistakes: Vec<Mistake>,
     ) -> Result<Request, Vec<Mistake>> {
-        mistakes.extend(self.name_owners(accounts, &mistakes));
+        mistakes.extend(self.complete_owners(accounts, &mistakes));
         let layer = &mut self.layer;
         if layer
             .include_inbound_ports
@@ -66,11 +66,11 @@ impl Draft {
         if self.native_nftables {
             (layer.backend, layer.output) = (Some(Backend::Auto), Some(Output::Nft));
         }
-        let of_option = |option: &str| {
+        let setting_of_option = |option: &str| {
             let setting = SETTINGS.iter().find(|setting| setting.option == option)?;
             Some(setting.name)
         };
-        let mut settings = settle(Settings::from_layer(self.layer), mistakes, of_option)?;
+        let mut settings = settle(Settings::from_layer(self.layer), mistakes, setting_of_option)?;
         settings.config.dialect = Dialect::Istio(self.order);
         let task = match (self.skip_rule_apply, self.cleanup_only) {
             (true, _) => Task::Nothing,
@@ -88,21 +88,21 @@ impl Draft {
         })
     }
 
-    /// Fills in who the proxy is, unless something is wrong with that already.
-    fn name_owners(&mut self, accounts: &dyn Accounts, mistakes: &[Mistake]) -> Option<Mistake> {
+    /// Completes the proxy's users and groups, unless they have an error already.
+    fn complete_owners(&mut self, accounts: &dyn Accounts, mistakes: &[Mistake]) -> Option<Mistake> {
         let OwnerOrder { uids, gids } = &mut self.order;
         let mut mistake = None;
         if uids.is_empty() && !is_wrong(mistakes, "proxy-uid") {
             let name = self.envoy_user.as_deref().unwrap_or(DEFAULT_USER);
             let named = match accounts.uid(name) {
-                // Nobody has named anybody, and an image without a list of users has none of that name.
+                // The default name, in an image without a passwd file: use the default UID.
                 Err(AccountsError::Missing { .. }) if name == DEFAULT_USER => None,
                 Ok(named) => named,
                 Err(error) => {
                     mistake = Some(Mistake::Other {
                         setting: "ENVOY_USER",
                         origin: "ENVOY_USER".to_owned(),
-                        reason: format!("{name}: {error}; or say who the proxy is by --proxy-uid"),
+                        reason: format!("{name}: {error}; or set --proxy-uid"),
                     });
                     None
                 }

@@ -1,6 +1,6 @@
 //! `istio-iptables`: the flags and variables of `pilot-agent istio-iptables`.
 //!
-//! Where sidetrack takes them in another way than Istio does, `docs/istio-iptables.md` says so, and why.
+//! `docs/istio-iptables.md` describes the differences to Istio, and the reasons.
 
 mod draft;
 pub mod table;
@@ -17,55 +17,55 @@ use crate::mesh::front_end::Mistake;
 use crate::options::{Logging, Settings};
 use crate::types::{Accounts, Port};
 
-/// What is asked for.
+/// The requested operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// The settings, in our own terms.
+    /// The settings of sidetrack.
     pub settings: Settings,
-    /// What to do.
+    /// The task.
     pub task: Task,
-    /// What to try in the end, if anything.
+    /// The validation after the task, if any.
     pub probe: Option<Probe>,
-    /// Where to work, if not here: the path of a network namespace.
+    /// The path of a network namespace; `None` for the current one.
     pub netns: Option<String>,
-    /// The file that a dry run writes to, too.
+    /// An additional output file of a dry run.
     pub dry_run_file: Option<PathBuf>,
 }
 
-/// What is done about rules.
+/// The operation on the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
-    /// They are applied, or printed.
+    /// Apply or print them.
     Apply,
-    /// They are removed.
+    /// Remove them.
     Cleanup,
-    /// Nothing.
+    /// Do not change them.
     Nothing,
 }
 
-/// How to try whether traffic is redirected.
+/// A validation of the redirection by a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probe {
-    /// The port to call.
+    /// The port to connect to.
     pub port: Port,
-    /// How long it may take.
+    /// The timeout of the connection.
     pub timeout: Duration,
 }
 
-/// What was found in flags and variables.
+/// The result of parsing flags and variables.
 #[derive(Debug)]
 pub struct Parsed {
-    /// What is asked for, or all that is wrong with it.
+    /// The request, or all errors.
     pub request: Result<Request, Vec<Mistake>>,
-    /// How to log, as far as that can be read.
+    /// The log settings, as far as they are valid.
     pub logging: Logging,
-    /// Things that mean nothing here.
+    /// Notes about ignored settings.
     pub notes: Vec<String>,
 }
 
-/// Reads every setting: a flag counts before a variable before the default.
+/// Reads every setting: a flag overrides a variable, which overrides the default.
 ///
-/// `flag` gives the text of a setting's flag, `variable` that of a variable by name.
+/// `flag` returns the value of a setting's flag, `variable` that of a variable by name.
 pub fn read(
     flag: impl Fn(&Setting) -> Option<String>,
     variable: impl Fn(&str) -> Option<String>,
@@ -75,7 +75,7 @@ pub fn read(
     for setting in SETTINGS {
         let given = find(setting, &flag, &variable);
         if given.is_some() && matches!(setting.kind, Kind::Ignored(_)) {
-            notes.push(format!("--{} is accepted, but does nothing", setting.name));
+            notes.push(format!("--{} is accepted and ignored", setting.name));
         }
         let by_default = || (format!("default of {}", setting.name), setting.default.to_owned());
         let (origin, text) = given.unwrap_or_else(by_default);
@@ -97,20 +97,20 @@ pub fn read(
     }
 }
 
-/// The text that counts, and where it comes from; `None` where the default does.
+/// The effective value and its origin; `None` for the default.
 fn find(
     setting: &Setting,
     flag: impl Fn(&Setting) -> Option<String>,
     variable: impl Fn(&str) -> Option<String>,
 ) -> Option<(String, String)> {
-    let says_something = |text: &str| !text.is_empty() || matches!(setting.kind, Kind::List(_));
+    let has_value = |text: &str| !text.is_empty() || matches!(setting.kind, Kind::List(_));
     if let Some(text) = setting.has_flag().then(|| flag(setting)).flatten() {
-        // An empty flag asks for the default, not for the variable. A switch must say which.
-        let must_say = matches!(setting.kind, Kind::Switch | Kind::Checked(_));
-        return (must_say || says_something(&text)).then(|| (format!("--{}", setting.name), text));
+        // An empty flag selects the default, not the variable. A switch needs a value.
+        let needs_value = matches!(setting.kind, Kind::Switch | Kind::Checked(_));
+        return (needs_value || has_value(&text)).then(|| (format!("--{}", setting.name), text));
     }
     let variables = setting.variables().into_iter();
     variables
         .filter_map(|name| variable(&name).map(|text| (name, text)))
-        .find(|(_, text)| says_something(text))
+        .find(|(_, text)| has_value(text))
 }

@@ -10,17 +10,17 @@ use crate::types::{
 
 /// A setting of `istio-iptables`.
 pub struct Setting {
-    /// Its name: the flag without `--`, or the variable where there is no flag.
+    /// Its name: the flag without `--`, or the variable if there is no flag.
     pub name: &'static str,
     /// The short flag.
     pub short: Option<char>,
-    /// Where it can be given.
+    /// The sources that can set it.
     pub given: Given,
-    /// What its value looks like.
+    /// The kind of value.
     pub kind: Kind,
-    /// The default, as one would write it.
+    /// The default, in the notation of the flag.
     pub default: &'static str,
-    /// The option of `sidetrack apply` that it becomes; empty where there is none.
+    /// The corresponding option of `sidetrack apply`; empty if there is none.
     pub option: &'static str,
     /// One line of help.
     pub help: &'static str,
@@ -28,31 +28,31 @@ pub struct Setting {
     pub read: Reader,
 }
 
-/// Where a setting can be given.
+/// The sources that can set a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Given {
-    /// By flag.
+    /// A flag.
     Flag,
-    /// By flag, or else by the variable of its name.
+    /// A flag, or else the variable of its name.
     FlagOrVariable,
-    /// By flag, or else by this variable, or else by the one of its name.
+    /// A flag, or else this variable, or else the variable of its name.
     FlagOrAlias(&'static str),
-    /// By a variable alone.
+    /// Only a variable.
     Variable,
 }
 
-/// What a value looks like, and what an empty one means.
+/// The kind of a value, and the meaning of an empty one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// `true` or `false`; a flag without a value means `true`. An empty variable counts as none.
+    /// `true` or `false`; a flag without a value means `true`. An empty variable counts as unset.
     Switch,
-    /// A value that Istio checks while it reads flags: a bad one is wrong usage. An empty variable counts as none.
+    /// A value that Istio checks while it parses flags: an invalid one is a usage error. An empty variable counts as unset.
     Checked(&'static str),
-    /// Any other single value. An empty one is the default.
+    /// Any other single value. An empty one selects the default.
     Text(&'static str),
-    /// A list. An empty one is a list with nothing in it.
+    /// A list, which may be empty.
     List(&'static str),
-    /// Accepted, and of no effect here.
+    /// Accepted without effect.
     Ignored(&'static str),
 }
 
@@ -68,7 +68,7 @@ impl Setting {
         self.given != Given::Variable
     }
 
-    /// Its variables, the one that counts first.
+    /// Its variables, in order of precedence.
     pub fn variables(&self) -> Vec<String> {
         let own = || self.name.to_uppercase().replace('-', "_");
         match self.given {
@@ -79,7 +79,7 @@ impl Setting {
         }
     }
 
-    /// What its value is called in help; `None` for a switch.
+    /// The placeholder of its value in help; `None` for a switch.
     pub fn value_name(&self) -> Option<&'static str> {
         match self.kind {
             Kind::Switch => None,
@@ -140,25 +140,25 @@ settings! {
         |draft, text, _| set_list(&mut draft.layer.include_inbound_ports,
             values::or_all(text, Ports::everything, values::ports));
     "istio-local-exclude-ports" 'd', FlagOrVariable, List("PORTS"), "" => "exclude-inbound-ports",
-        "Leave TCP to these ports of the pod alone; counts only with -b '*'",
+        "Exclude TCP to these ports of the pod; counts only with -b '*'",
         |draft, text, _| set_list(&mut draft.layer.exclude_inbound_ports, values::ports(text));
     "istio-service-cidr" 'i', FlagOrVariable, List("CIDRS"), "" => "include-outbound-cidrs",
         "Redirect TCP to these addresses, or to all: *",
         |draft, text, _| set_list(&mut draft.layer.include_outbound_cidrs,
             values::or_all(text, Cidrs::everything, values::cidrs));
     "istio-service-exclude-cidr" 'x', FlagOrVariable, List("CIDRS"), "" => "exclude-outbound-cidrs",
-        "Leave TCP to these addresses alone",
+        "Exclude TCP to these addresses",
         |draft, text, _| set_list(&mut draft.layer.exclude_outbound_cidrs, values::cidrs(text));
     "istio-outbound-ports" 'q', FlagOrVariable, List("PORTS"), "" => "include-outbound-ports",
-        "Redirect TCP to these ports, wherever it goes",
+        "Redirect TCP to these ports, at any address",
         |draft, text, _| set_list(&mut draft.layer.include_outbound_ports, values::ports(text));
     "istio-local-outbound-ports-exclude" 'o', FlagOrVariable, List("PORTS"), "" => "exclude-outbound-ports",
-        "Leave TCP and UDP to these ports alone",
+        "Exclude TCP and UDP to these ports",
         |draft, text, _| set_list(&mut draft.layer.exclude_outbound_ports, values::ports(text));
     "istio-exclude-interfaces" 'c', FlagOrVariable, List("NAMES"), "" => "exclude-interfaces",
-        "Leave traffic of these interfaces alone";
+        "Exclude traffic of these interfaces";
     "kube-virt-interfaces" 'k', FlagOrVariable, List("NAMES"), "" => "reroute-interfaces",
-        "Treat what arrives on these interfaces as outbound";
+        "Treat packets from these interfaces as outbound";
     "redirect-dns", FlagOrAlias("ISTIO_META_DNS_CAPTURE"), Switch, "false" => "redirect-dns",
         "Redirect DNS to port 15053 of the agent",
         |draft, text, _| set(&mut draft.layer.redirect_dns, values::boolean(text));
@@ -172,7 +172,7 @@ settings! {
         "Redirect IPv6 wherever the pod has an IPv6 address, not only where that is its first one",
         |draft, text, _| set(&mut draft.layer.ip_family, choice(text, IpFamily::Dual, IpFamily::Auto));
     "native-nftables", FlagOrVariable, Switch, "false" => "backend",
-        "Use nftables, whatever --force-iptables-binary says; a dry run prints its language",
+        "Use nftables, overriding --force-iptables-binary; a dry run prints nft syntax",
         |draft, text, _| set(&mut draft.native_nftables, values::boolean(text));
     "force-iptables-binary", FlagOrVariable, Text("BINARY"), "" => "backend",
         "Use this iptables: legacy or nft; empty for nftables without iptables",
@@ -181,13 +181,13 @@ settings! {
         "Print the rules and do nothing else",
         |draft, text, _| set(&mut draft.layer.dry_run, values::boolean(text));
     "skip-rule-apply", FlagOrVariable, Switch, "false" => "",
-        "Leave the rules as they are",
+        "Do not change any rules",
         |draft, text, _| set(&mut draft.skip_rule_apply, values::boolean(text));
     "cleanup-only", FlagOrVariable, Switch, "false" => "",
         "Remove the rules, like sidetrack cleanup",
         |draft, text, _| set(&mut draft.cleanup_only, values::boolean(text));
     "run-validation", FlagOrVariable, Switch, "false" => "",
-        "Try in the end whether traffic is redirected",
+        "Validate the redirection afterwards with a connection",
         |draft, text, _| set(&mut draft.run_validation, values::boolean(text));
     "iptables-probe-port", FlagOrVariable, Checked("PORT"), "15002" => "",
         "Port that the validation calls",
@@ -199,11 +199,11 @@ settings! {
         "Work in this network namespace; empty for the current one",
         |draft, text, _| given(&mut draft.netns, text);
     "cni-mode", FlagOrVariable, Switch, "false" => "",
-        "Accepted: nothing depends on it", needless;
+        "Accepted, without effect", always_on;
     "reconcile", FlagOrVariable, Switch, "false" => "",
-        "Accepted: rules that differ are always replaced", needless;
+        "Accepted: rules that differ are always replaced", always_on;
     "force-apply", FlagOrVariable, Switch, "false" => "",
-        "Accepted: what is there never keeps rules from being applied", needless;
+        "Accepted: existing rules never prevent applying", always_on;
 
     "ENVOY_USER", Variable, Text("NAME"), "istio-proxy" => "",
         "User that the proxy runs as where --proxy-uid is empty; where there is no such user, 1337",
@@ -211,18 +211,18 @@ settings! {
     "ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR", Variable, Text("CIDR"), "127.0.0.1/32" => "loopback-cidr",
         "IPv4 addresses that count as loopback";
     "ISTIO_OUTBOUND_OWNER_GROUPS", Variable, List("GROUPS"), "*" => "include-gids",
-        "Redirect outbound traffic of these groups, at most 64, or of all: *; empty for nobody's",
+        "Redirect outbound traffic of these groups, at most 64, or of all: *; empty for none",
         |draft, text, accounts| set_list(&mut draft.layer.include_gids,
             values::or_all(text, Gids::everything, |text| values::included_groups(text, accounts)));
     "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE", Variable, List("GROUPS"), "" => "exclude-gids",
-        "Leave outbound traffic of these groups alone; counts only where all groups are redirected",
+        "Exclude outbound traffic of these groups; counts only where all groups are redirected",
         |draft, text, accounts| match &draft.layer.include_gids {
-            // Nobody looks at them then, not even at whether they exist.
+            // They are ignored then, even if they do not exist.
             Some(included) if !included.is_everything() => Ok(()),
             _ => set_list(&mut draft.layer.exclude_gids, values::groups(text, accounts)),
         };
     "DRY_RUN_FILE_PATH", Variable, Text("FILE"), "" => "",
-        "Write what a dry run prints to this file, too",
+        "Also write the output of a dry run to this file",
         |draft, text, _| given(&mut draft.dry_run_file, text);
 
     "log_output_level", Flag, Checked("LEVELS"), "default:info" => "log-level",
@@ -241,11 +241,11 @@ settings! {
     "vklog", Flag, Ignored("LEVEL"), "" => "", "Accepted, without effect", nothing;
 }
 
-/// Reads a text like the option of `sidetrack apply` that it becomes.
+/// Reads a value like the corresponding option of `sidetrack apply`.
 fn as_option(name: &str, draft: &mut Draft, text: &str, accounts: &dyn Accounts) -> Result<(), Vec<Invalid>> {
     match table::find(name) {
         Some(option) => (option.read)(&mut draft.layer, &[text.to_owned()], accounts),
-        None => Err(vec![Invalid::new(text, format!("readable: {name} is no option"))]),
+        None => Err(vec![Invalid::new(text, format!("supported: {name} is not an option"))]),
     }
 }
 
@@ -258,8 +258,8 @@ fn choice<T>(text: &str, yes: T, no: T) -> Result<T, Invalid> {
     values::boolean(text).map(|answer| if answer { yes } else { no })
 }
 
-/// A switch for what happens anyway.
-fn needless(_: &mut Draft, text: &str, _: &dyn Accounts) -> Result<(), Vec<Invalid>> {
+/// A switch for something that sidetrack always does.
+fn always_on(_: &mut Draft, text: &str, _: &dyn Accounts) -> Result<(), Vec<Invalid>> {
     values::boolean(text).map(drop).map_err(|invalid| vec![invalid])
 }
 
@@ -272,7 +272,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn short_flags_are_those_of_istio() {
+    fn short_flags_match_istio() {
         let short = |letter| SETTINGS.iter().find(|setting| setting.short == Some(letter));
         let expected = "p envoy-port z inbound-capture-port e inbound-tunnel-port u proxy-uid g proxy-gid \
                         m istio-inbound-interception-mode t istio-inbound-tproxy-mark \

@@ -1,4 +1,4 @@
-//! How `istio-iptables` writes values: as Go reads them, and with the liberties that iptables allows.
+//! Values of `istio-iptables`: in the notation of Go, or of iptables.
 
 use crate::mesh::front_end::items;
 pub use crate::mesh::go::boolean;
@@ -7,12 +7,12 @@ use crate::types::{
     parse_ports,
 };
 
-/// The most groups that Istio takes.
+/// The maximum number of groups for Istio.
 const MAX_GROUPS: usize = 64;
 
-/// Reads `LEVEL` or `SCOPE:LEVEL,…`. Ours are the lines of the scope `default`; other scopes are parts of Istio.
+/// Reads `LEVEL` or `SCOPE:LEVEL,…`. The scope `default` is sidetrack's; other scopes are components of Istio.
 pub fn log_level(text: &str) -> Result<LogLevel, Invalid> {
-    let mut ours = LogLevel::Info;
+    let mut own = LogLevel::Info;
     for item in text.split(',') {
         let (scope, level) = item.split_once(':').unwrap_or(("default", item));
         let level = match level {
@@ -28,13 +28,13 @@ pub fn log_level(text: &str) -> Result<LogLevel, Invalid> {
             }
         };
         if matches!(scope, "default" | "all") {
-            ours = level;
+            own = level;
         }
     }
-    Ok(ours)
+    Ok(own)
 }
 
-/// Reads how inbound connections get to the proxy.
+/// Reads the interception mode.
 pub fn mode(text: &str) -> Result<InboundMode, Invalid> {
     match text {
         "REDIRECT" => Ok(InboundMode::Redirect),
@@ -43,7 +43,7 @@ pub fn mode(text: &str) -> Result<InboundMode, Invalid> {
     }
 }
 
-/// Reads which iptables is to be taken.
+/// Reads the iptables backend.
 pub fn backend(text: &str) -> Result<Backend, Invalid> {
     match text {
         "" => Ok(Backend::Auto),
@@ -74,7 +74,8 @@ pub fn port(text: &str) -> Result<Port, Invalid> {
     }
 }
 
-/// A number of C (`0x1f90`, `017`) in decimal; any other text as it is. Nothing where it begins like one and is none.
+/// Converts a number in C notation (`0x1f90`, `017`) to decimal; returns other text unchanged, and `None` for an invalid
+/// number with such a prefix.
 fn decimal(text: &str) -> Option<String> {
     let number = match text.strip_prefix('0') {
         None | Some("") => return Some(text.to_owned()),
@@ -86,7 +87,7 @@ fn decimal(text: &str) -> Option<String> {
     number.ok().map(|number| number.to_string())
 }
 
-/// A number, or a range of iptables, `a:b` or `a-b`, as we write it, its numbers in decimal.
+/// Converts a number, or a range in the notation of iptables, `a:b` or `a-b`, to sidetrack's notation.
 fn range(item: &str) -> Option<String> {
     let item = item.replace(':', "-");
     let numbers: Option<Vec<String>> = item.split('-').map(|end| decimal(end.trim())).collect();
@@ -99,7 +100,7 @@ fn range_of_ids<I: Id>(item: &str, accounts: &dyn Accounts) -> Result<Ranges<I>,
         true => range(item),
         false => Some(item.to_owned()),
     };
-    // What is wrong is told of the item as it was given.
+    // Errors name the item as it was given.
     let expected = |invalid: Vec<Invalid>| invalid.into_iter().map(|invalid| Invalid::new(item, invalid.expected));
     match text {
         Some(text) => parse_ids(&text, accounts).map_err(|invalid| expected(invalid).collect()),
@@ -122,7 +123,7 @@ pub fn cidrs(text: &str) -> Result<Cidrs, Vec<Invalid>> {
     parse_cidrs(text)
 }
 
-/// Reads IDs and names, each of one user or group, in the order given: Istio's rules depend on it.
+/// Reads IDs and names of single users or groups, in the given order, on which Istio's rules depend.
 pub fn ids<I: Id>(text: &str, accounts: &dyn Accounts) -> Result<Vec<I>, Vec<Invalid>> {
     let mut ids = each(text, |item| {
         let range = range_of_ids::<I>(item, accounts)?;
@@ -144,24 +145,24 @@ pub fn groups(text: &str, accounts: &dyn Accounts) -> Result<Gids, Vec<Invalid>>
     Ok(items.iter().flatten().copied().collect())
 }
 
-/// The same for the groups to redirect, of which there may be [`MAX_GROUPS`].
+/// Reads the groups to redirect, at most [`MAX_GROUPS`].
 pub fn included_groups(text: &str, accounts: &dyn Accounts) -> Result<Gids, Vec<Invalid>> {
     match items(text).count() {
         0..=MAX_GROUPS => groups(text, accounts),
         count => Err(vec![Invalid::new(
             text,
-            format!("a list of at most {MAX_GROUPS} groups, but of {count}"),
+            format!("a list of at most {MAX_GROUPS} groups (it has {count})"),
         )]),
     }
 }
 
-/// Reads each item of a list, blank ones left out.
+/// Reads each item of a list, without blank ones.
 fn each<T>(text: &str, read: impl Fn(&str) -> Result<T, Vec<Invalid>>) -> Result<Vec<T>, Vec<Invalid>> {
-    const ALONE: &str = "an item of this list: it means everything, alone and where it says what to redirect";
+    const MUST_STAND_ALONE: &str = "an item of this list: * must stand alone, and only selects what to redirect";
     let (mut values, mut errors) = (Vec::new(), Vec::new());
     for item in items(text) {
         match item {
-            "*" => errors.push(Invalid::new(item, ALONE)),
+            "*" => errors.push(Invalid::new(item, MUST_STAND_ALONE)),
             item => match read(item) {
                 Ok(value) => values.push(value),
                 Err(invalid) => errors.extend(invalid),
@@ -197,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn booleans_are_those_of_go() {
+    fn booleans_match_go() {
         for (text, expected) in [("t", true), ("TRUE", true), ("1", true), ("False", false), ("0", false)] {
             assert_eq!(boolean(text), Ok(expected));
         }
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn the_level_of_the_scope_default_is_ours() {
+    fn log_level_is_that_of_the_default_scope() {
         for (text, level) in [
             ("debug", LogLevel::Debug),
             ("default:warn", LogLevel::Warn),
@@ -223,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_may_be_ranges_of_either_spelling() {
+    fn port_ranges_use_either_separator() {
         assert_eq!(
             ports(" 80, 8000:8080,9000-9001,,").unwrap().to_string(),
             "80,8000-8080,9000-9001"
@@ -236,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_those_of_iptables() {
+    fn numbers_match_iptables() {
         assert_eq!(ports("0x50,010,0x1F90:0x1f92").unwrap().to_string(), "8,80,8080-8082");
         assert_eq!(port("0x3a99").unwrap().get(), 15001);
         for text in ["0", "0x", "08", "0x10000", "-1", "http"] {
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_stands_alone() {
+    fn asterisks_must_stand_alone() {
         assert!(or_all("*", Ports::everything, ports).unwrap().is_everything());
         assert_eq!(values(or_all("*,80", Ports::everything, ports).unwrap_err()), ["*"]);
         assert_eq!(values(cidrs("10.0.0.0/8,*,x").unwrap_err()), ["*", "x"]);

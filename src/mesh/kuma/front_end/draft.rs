@@ -1,4 +1,4 @@
-//! From single settings to what they mean together.
+//! Combines the single settings into a request.
 
 use super::table::SETTINGS;
 use crate::mesh;
@@ -8,10 +8,10 @@ use crate::types::{Accounts, AccountsError, Cidrs, DnsServers, Gids, Id as _, Ip
 
 /// The user that Kuma's injector runs the proxy as.
 const DEFAULT_UID: u32 = 5678;
-/// The user of the proxy where there is none of that number.
+/// The name of the proxy's user if that UID does not exist.
 const DEFAULT_NAME: &str = "kuma-dp";
 
-/// What the settings say one by one.
+/// The single settings.
 #[derive(Debug, Default)]
 pub struct Draft {
     pub(super) layer: Layer,
@@ -27,7 +27,7 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Makes of the single settings what they mean together.
+    /// Combines the single settings.
     ///
     /// # Errors
     /// `mistakes` of single settings, and every contradiction between the others.
@@ -50,7 +50,7 @@ impl Draft {
         layer.proxy_gid = Some(Gids::default());
         layer.mesh_ports = Some(Ports::default());
         let listed = |ports: &Option<Ports>| ports.as_ref().is_some_and(|ports| !ports.is_empty());
-        // Kuma writes no rules for what is excluded where it is told what to include.
+        // With included ports, Kuma ignores excluded ones.
         if !self.redirects_inbound {
             layer.include_inbound_ports = Some(Ports::default());
         } else if listed(&layer.include_inbound_ports) {
@@ -74,18 +74,18 @@ impl Draft {
         });
         layer.ip_family.get_or_insert(IpFamily::Auto);
         layer.output = Some(Output::Iptables);
-        let of_option = |option: &str| {
+        let setting_of_option = |option: &str| {
             let setting = SETTINGS.iter().find(|setting| setting.option == option)?;
             Some(setting.name)
         };
-        let mut settings = settle(mesh::settings(layer), mistakes, of_option)?;
+        let mut settings = settle(mesh::settings(layer), mistakes, setting_of_option)?;
         settings.config.dialect = Dialect::Kuma(self.kuma);
         Ok(settings)
     }
 
-    /// The proxy's user: the one that is named, else 5678, else `kuma-dp`.
+    /// The proxy's user: the given one, else 5678, else `kuma-dp`.
     fn uid(&self, accounts: &dyn Accounts) -> Result<Uid, String> {
-        let of_number = |number: u32| Uid::new(number).ok_or_else(|| format!("{number} is no user"));
+        let of_number = |number: u32| Uid::new(number).ok_or_else(|| format!("{number} is not a valid UID"));
         let user = self.user.as_str();
         if let Ok(number) = user.parse() {
             return of_number(number);
@@ -103,9 +103,9 @@ impl Draft {
         if self.cni_mode {
             return of_number(DEFAULT_UID);
         }
-        let failed = |error: AccountsError| format!("{error}; or say who the proxy is");
+        let failed = |error: AccountsError| format!("{error}; or give the UID");
         match accounts.has_uid(DEFAULT_UID) {
-            // Without a list of users nothing speaks against the number.
+            // Without a passwd file, the number is used.
             Ok(true) | Err(AccountsError::Missing { .. }) => of_number(DEFAULT_UID),
             Err(error) => Err(failed(error)),
             Ok(false) => match accounts.uid(DEFAULT_NAME).map_err(failed)? {

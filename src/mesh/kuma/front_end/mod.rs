@@ -1,6 +1,6 @@
 //! `kuma-init`: the flags, configuration and variables of `kumactl install transparent-proxy`.
 //!
-//! Where sidetrack takes them in another way than Kuma does, `docs/kuma-init.md` says so, and why.
+//! `docs/kuma-init.md` describes the differences to Kuma, and the reasons.
 
 mod draft;
 pub mod table;
@@ -20,27 +20,27 @@ use crate::options::problem::Problem;
 use crate::types::Accounts;
 use crate::yaml;
 
-/// What the names of variables begin with.
+/// The prefix of variables.
 pub const VARIABLES: &str = "KUMA_TRANSPARENT_PROXY_";
 
-/// A file that `--config` names: how it is called in messages, and its text.
+/// A file of `--config`: its name in messages, and its text.
 pub type Document = (String, String);
 
-/// What was found in flags, files and variables.
+/// The result of parsing flags, files and variables.
 #[derive(Debug)]
 pub struct Parsed {
-    /// The settings in our own terms, or all that is wrong.
+    /// The settings of sidetrack, or all errors.
     pub settings: Result<Settings, Vec<Mistake>>,
-    /// Things that mean nothing here.
+    /// Notes about ignored settings.
     pub notes: Vec<String>,
-    /// Things that mean more than they seem to.
+    /// Warnings about settings with unexpected effects.
     pub warnings: Vec<String>,
 }
 
-/// Reads every setting: a flag counts before a variable before the last file before the default. Variables count only
-/// beside a file.
+/// Reads every setting, in this order of precedence: flag, variable, last file, default. Variables only apply if there is
+/// a file.
 ///
-/// `flag` gives the texts of a setting's flag, `variable` that of a variable by name.
+/// `flag` returns the values of a setting's flag, `variable` that of a variable by name.
 pub fn read(
     flag: impl Fn(&Setting) -> Option<Vec<String>>,
     documents: &[Document],
@@ -72,12 +72,12 @@ pub fn read(
             }
         };
         let ignored = matches!(setting.kind, Kind::Ignored(_) | Kind::IgnoredSwitch);
-        // The injector writes every default.
+        // Kuma's injector writes every default, which needs no note.
         if let Some((origin, texts)) = &given
             && ignored
             && *texts != setting.default_texts()
         {
-            draft.notes.push(format!("{origin} is accepted, but does nothing"));
+            draft.notes.push(format!("{origin} is accepted and ignored"));
         }
         let (origin, texts) = given.unwrap_or_else(|| (format!("--{}", setting.name), setting.default_texts()));
         if let Err(invalid) = (setting.read)(&mut draft, &texts, accounts) {
@@ -89,7 +89,7 @@ pub fn read(
             }));
         }
     }
-    if flag_says_true(&flag, "redirect-dns") && flag_says_true(&flag, "redirect-all-dns-traffic") {
+    if is_flag_true(&flag, "redirect-dns") && is_flag_true(&flag, "redirect-all-dns-traffic") {
         let both = ["redirect-dns", "redirect-all-dns-traffic"];
         mistakes.push(Mistake::Contradiction(Problem::between(
             &both,
@@ -104,7 +104,7 @@ pub fn read(
     }
 }
 
-/// The texts that count, and where they come from; `None` where the default does.
+/// The effective values and their origin; `None` for the default.
 fn find(
     setting: &Setting,
     flag: impl Fn(&Setting) -> Option<Vec<String>>,
@@ -146,7 +146,8 @@ fn find(
     Ok(None)
 }
 
-/// The member of a document as texts, a mapping as `NAME:VALUE`; none where it is null, nothing where it is none of them.
+/// Converts the member of a document to texts, a mapping to `NAME:VALUE`: `Some(None)` for null, `None` for anything that
+/// is not a value or a list of values.
 fn texts(value: &Value) -> Option<Option<Vec<String>>> {
     let scalar = |value: &Value| match value {
         Value::String(text) => Some(text.clone()),
@@ -164,7 +165,7 @@ fn texts(value: &Value) -> Option<Option<Vec<String>>> {
     }
 }
 
-fn flag_says_true(flag: impl Fn(&Setting) -> Option<Vec<String>>, name: &str) -> bool {
+fn is_flag_true(flag: impl Fn(&Setting) -> Option<Vec<String>>, name: &str) -> bool {
     let texts = SETTINGS.iter().find(|setting| setting.name == name).and_then(flag);
     let last = texts.and_then(|mut texts| texts.pop());
     last.is_some_and(|text| go::boolean(&text) == Ok(true))

@@ -8,17 +8,17 @@ use crate::types::{Accounts, Invalid};
 
 /// A setting of `kumactl install transparent-proxy`.
 pub struct Setting {
-    /// Its name: the flag without `--`, or the key where there is no flag.
+    /// Its name: the flag without `--`, or the key if there is no flag.
     pub name: &'static str,
-    /// What its value looks like.
+    /// The kind of value.
     pub kind: Kind,
-    /// The default, as one would write it.
+    /// The default, in the notation of the flag.
     pub default: &'static str,
-    /// Its key in a configuration file; empty where there is none.
+    /// Its key in a configuration file; empty if there is none.
     pub key: &'static str,
-    /// Its variable without [`VARIABLES`]; empty where there is none.
+    /// Its variable without the prefix [`VARIABLES`]; empty if there is none.
     pub variable: &'static str,
-    /// The option of `sidetrack apply` that it becomes; empty where there is none.
+    /// The corresponding option of `sidetrack apply`; empty if there is none.
     pub option: &'static str,
     /// One line of help.
     pub help: &'static str,
@@ -26,18 +26,18 @@ pub struct Setting {
     pub read: Reader,
 }
 
-/// What a value looks like.
+/// The kind of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `true` or `false`; a flag without a value means `true`.
     Switch,
-    /// A single value, maybe a list in one text. The last of several flags counts.
+    /// A single value, which may be a list in one text. The last of several flags applies.
     Value(&'static str),
-    /// Values, of which each flag adds one.
+    /// Values; each flag adds one.
     Many(&'static str),
-    /// A switch that is accepted, and of no effect here.
+    /// A switch that is accepted without effect.
     IgnoredSwitch,
-    /// A value that is accepted, and of no effect here.
+    /// A value that is accepted without effect.
     Ignored(&'static str),
 }
 
@@ -58,7 +58,7 @@ impl Setting {
         (!self.variable.is_empty()).then(|| format!("{VARIABLES}{}", self.variable))
     }
 
-    /// What its value is called in help; `None` for a switch.
+    /// The placeholder of its value in help; `None` for a switch.
     pub fn value_name(&self) -> Option<&'static str> {
         match self.kind {
             Kind::Switch | Kind::IgnoredSwitch => None,
@@ -110,10 +110,10 @@ settings! {
         => "proxy-inbound-port", "Port of the proxy that inbound TCP goes to",
         |draft, texts, _| set(&mut draft.layer.proxy_inbound_port, values::port(only(texts)));
     "exclude-inbound-ports", Value("PORTS"), "", "redirect.inbound.excludePorts", "REDIRECT_INBOUND_EXCLUDE_PORTS"
-        => "exclude-inbound-ports", "Leave TCP to these ports of the pod alone",
+        => "exclude-inbound-ports", "Exclude TCP to these ports of the pod",
         |draft, texts, _| set_list(&mut draft.layer.exclude_inbound_ports, values::ports(only(texts)));
     "exclude-outbound-ports", Value("PORTS"), "", "redirect.outbound.excludePorts", "REDIRECT_OUTBOUND_EXCLUDE_PORTS"
-        => "exclude-outbound-ports", "Leave TCP to these ports alone, wherever it goes",
+        => "exclude-outbound-ports", "Exclude TCP to these ports, at any address",
         |draft, texts, _| set_list(&mut draft.layer.exclude_outbound_ports, values::ports(only(texts)));
     "kuma-dp-user", Value("USER"), "", "kumaDPUser", "KUMA_DP_USER" => "proxy-uid",
         "User that the proxy runs as; empty for 5678, or kuma-dp where there is no user 5678",
@@ -129,39 +129,39 @@ settings! {
         |draft, texts, _| set(&mut draft.layer.dns_port, values::port(only(texts)));
     "skip-dns-conntrack-zone-split", Switch, "false", "redirect.dns.skipConntrackZoneSplit",
         "REDIRECT_DNS_SKIP_CONNTRACK_ZONE_SPLIT" => "",
-        "Give captured DNS no zones of connection tracking of its own",
-        |draft, texts, _| set(&mut draft.kuma.splits_zones, go::boolean(only(texts)).map(|skip| !skip));
+        "Do not track captured DNS in a conntrack zone of its own",
+        |draft, texts, _| set(&mut draft.kuma.splits_conntrack_zones, go::boolean(only(texts)).map(|skip| !skip));
     "drop-invalid-packets", Switch, "false", "dropInvalidPackets", "DROP_INVALID_PACKETS" => "drop-invalid",
         "Drop packets that belong to no known connection",
         |draft, texts, _| set(&mut draft.layer.drop_invalid, go::boolean(only(texts)));
     "exclude-outbound-ports-for-uids", Many("[PROTOCOLS:][PORTS:]USERS"), "", "redirect.outbound.excludePortsForUIDs",
         "REDIRECT_OUTBOUND_EXCLUDE_PORTS_FOR_UIDS" => "exclude-outbound-ports-for-uids",
-        "Leave these ports alone for these users; may be repeated", ports_for_uids;
+        "Exclude these ports for these users; may be repeated", ports_for_uids;
     "exclude-inbound-ips", Many("CIDRS"), "", "redirect.inbound.excludePortsForIPs",
         "REDIRECT_INBOUND_EXCLUDE_PORTS_FOR_IPS" => "exclude-inbound-cidrs",
-        "Leave TCP from these addresses alone; may be repeated",
+        "Exclude TCP from these addresses; may be repeated",
         |draft, texts, _| set_list(&mut draft.layer.exclude_inbound_cidrs, values::cidrs(texts));
     "exclude-outbound-ips", Many("CIDRS"), "", "redirect.outbound.excludePortsForIPs",
         "REDIRECT_OUTBOUND_EXCLUDE_PORTS_FOR_IPS" => "exclude-outbound-cidrs",
-        "Leave everything to these addresses alone, DNS too; may be repeated",
+        "Exclude all traffic to these addresses, DNS included; may be repeated",
         |draft, texts, _| set_list(&mut draft.layer.exclude_outbound_cidrs, values::cidrs(texts));
     "vnet", Many("INTERFACE:CIDR"), "", "redirect.vnet.networks", "REDIRECT_VNET_NETWORKS" => "",
-        "Redirect what arrives from this virtual network; may be repeated",
+        "Redirect packets from this virtual network; may be repeated",
         |draft, texts, _| set_list(&mut draft.kuma.networks, values::networks(texts));
     "redirect-inbound-insert-instead-of-append", Switch, "false", "redirect.inbound.insertRedirectInsteadOfAppend",
         "REDIRECT_INBOUND_INSERT_REDIRECT_INSTEAD_OF_APPEND" => "",
-        "Accepted: our rules come before those of others in any case", needless;
+        "Accepted: sidetrack's rules always come before foreign rules", always_on;
     "redirect-outbound-insert-instead-of-append", Switch, "false", "redirect.outbound.insertRedirectInsteadOfAppend",
         "REDIRECT_OUTBOUND_INSERT_REDIRECT_INSTEAD_OF_APPEND" => "",
-        "Redirect DNS over TCP like any other TCP, too",
-        |draft, texts, _| set(&mut draft.kuma.captures_lookups_over_tcp, go::boolean(only(texts)));
+        "Also redirect DNS over TCP, like other TCP",
+        |draft, texts, _| set(&mut draft.kuma.redirects_dns_over_tcp, go::boolean(only(texts)));
     "store-firewalld", Switch, "false", "storeFirewalld", "STORE_FIREWALLD" => "",
         "Refused: on a host, use sidetrack apply --mesh kuma --persist", |_, texts, _| store_firewalld(only(texts));
     "config", Many("FILE"), "", "", "" => "",
         "Read this YAML or JSON file, or standard input: -; may be repeated, and variables count then", nothing;
     "verbose", IgnoredSwitch, "false", "verbose", "VERBOSE" => "",
-        "Accepted, without effect", needless;
-    "wait", Ignored("SECONDS"), "5", "wait", "WAIT" => "", "Accepted: nothing waits for a lock that long", nothing;
+        "Accepted, without effect", always_on;
+    "wait", Ignored("SECONDS"), "5", "wait", "WAIT" => "", "Accepted, without effect", nothing;
     "wait-interval", Ignored("MICROSECONDS"), "0", "waitInterval", "WAIT_INTERVAL" => "",
         "Accepted, without effect", nothing;
     "max-retries", Ignored("NUMBER"), "4", "retry.maxRetries", "RETRY_MAX_RETRIES" => "",
@@ -169,17 +169,17 @@ settings! {
     "sleep-between-retries", Ignored("DURATION"), "2s", "retry.sleepBetweenRetries", "RETRY_SLEEP_BETWEEN_RETRIES"
         => "", "Accepted, without effect", nothing;
     "iptables-logs", IgnoredSwitch, "false", "log.enabled", "LOG_ENABLED" => "",
-        "Accepted, without effect: sidetrack explain tells what becomes of a packet", needless;
+        "Accepted, without effect: sidetrack explain shows the path of a packet", always_on;
     "disable-comments", IgnoredSwitch, "false", "comments.disabled", "COMMENTS_DISABLED" => "",
-        "Accepted, without effect", needless;
+        "Accepted, without effect", always_on;
     "iptables-executables", Value("NAME:PATH,…"), "", "iptablesExecutables", "IPTABLES_EXECUTABLES" => "backend",
         "Use the iptables that this names: iptables-nft or iptables-legacy of PATH; empty for nftables without iptables",
         |draft, texts, _| set(&mut draft.layer.backend, values::executables(only(texts)));
-    "config-file", Ignored("FILE"), "", "", "" => "", "Accepted: a flag of every command of kumactl", nothing;
+    "config-file", Ignored("FILE"), "", "", "" => "", "Accepted: a global flag of kumactl", nothing;
     "context", Ignored("NAME"), "", "", "" => "", "Accepted, likewise", nothing;
     "log-level", Ignored("LEVEL"), "", "", "" => "", "Accepted, likewise", nothing;
     "api-timeout", Ignored("DURATION"), "", "", "" => "", "Accepted, likewise", nothing;
-    "no-config", IgnoredSwitch, "false", "", "" => "", "Accepted, likewise", needless;
+    "no-config", IgnoredSwitch, "false", "", "" => "", "Accepted, likewise", always_on;
 
     "redirect.outbound.enabled", Switch, "true", "redirect.outbound.enabled", "REDIRECT_OUTBOUND_ENABLED" => "",
         "Redirect outbound TCP",
@@ -194,12 +194,12 @@ settings! {
         |draft, texts, _| set_list(&mut draft.layer.include_outbound_ports, values::ports(only(texts)));
     "redirect.inbound.excludePortsForUIDs", Many("USERS"), "", "redirect.inbound.excludePortsForUIDs",
         "REDIRECT_INBOUND_EXCLUDE_PORTS_FOR_UIDS" => "",
-        "Refused: nothing tells who sends what arrives", |_, texts, _| no_inbound_users(texts);
+        "Refused: inbound packets have no local user", |_, texts, _| no_inbound_users(texts);
     "redirect.dns.resolvConfigPath", Value("FILE"), "/etc/resolv.conf", "redirect.dns.resolvConfigPath",
         "REDIRECT_DNS_RESOLV_CONFIG_PATH" => "", "Refused unless it is the default",
         |_, texts, _| no_other_resolvers(only(texts));
     "cniMode", Switch, "false", "cniMode", "CNI_MODE" => "",
-        "Take the proxy's user as it is, without looking it up",
+        "Use the proxy's user without looking it up in /etc/passwd",
         |draft, texts, _| set(&mut draft.cni_mode, go::boolean(only(texts)));
 }
 
@@ -212,7 +212,7 @@ fn ports_for_uids(draft: &mut Draft, texts: &[String], _: &dyn Accounts) -> Resu
     let entries = each(texts.iter().map(String::as_str), values::ports_for_uids)?;
     for (entry, text) in entries.iter().zip(texts) {
         if entry.uids.is_everything() {
-            let note = format!("{text:?} names no user: it excludes ports for everybody, the proxy too");
+            let note = format!("{text:?} names no user: it excludes the ports for every user, the proxy included");
             draft.warnings.push(note);
         }
     }
@@ -225,7 +225,7 @@ fn store_firewalld(text: &str) -> Result<(), Vec<Invalid>> {
         Ok(false) => Ok(()),
         Ok(true) => Err(vec![Invalid::new(
             text,
-            "possible: rules of sidetrack are not firewalld's. They outlive its reloads, and with \
+            "supported: sidetrack's rules are independent of firewalld. They survive its reloads, and with \
              `sidetrack apply --mesh kuma --persist` a reboot, too",
         )]),
         Err(invalid) => Err(vec![invalid]),
@@ -234,7 +234,7 @@ fn store_firewalld(text: &str) -> Result<(), Vec<Invalid>> {
 
 fn no_inbound_users(texts: &[String]) -> Result<(), Vec<Invalid>> {
     let refused = |text: &String| {
-        let expected = "possible: Kuma's rules would redirect nothing inbound; set redirect.inbound.enabled to false";
+        let expected = "supported: Kuma's rules would redirect nothing inbound; set redirect.inbound.enabled to false";
         Invalid::new(text, expected)
     };
     let errors: Vec<Invalid> = texts.iter().map(refused).collect();
@@ -251,8 +251,8 @@ fn no_other_resolvers(text: &str) -> Result<(), Vec<Invalid>> {
     }
 }
 
-/// A switch for what happens anyway.
-fn needless(_: &mut Draft, texts: &[String], _: &dyn Accounts) -> Result<(), Vec<Invalid>> {
+/// A switch for something that sidetrack always does.
+fn always_on(_: &mut Draft, texts: &[String], _: &dyn Accounts) -> Result<(), Vec<Invalid>> {
     go::boolean(only(texts)).map(drop).map_err(|invalid| vec![invalid])
 }
 

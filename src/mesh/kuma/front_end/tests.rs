@@ -44,7 +44,7 @@ fn missing() -> AccountsError {
     }
 }
 
-/// A host whose `/etc/passwd` may not be read.
+/// A host whose `/etc/passwd` is unreadable.
 struct Unreadable;
 
 impl Unreadable {
@@ -70,7 +70,7 @@ impl Accounts for Unreadable {
     }
 }
 
-/// Flags as `NAME=VALUE`, variables likewise, without their common beginning.
+/// Reads flags as `NAME=VALUE`, and variables likewise, without their prefix.
 fn parsed(flags: &[&str], files: &[&str], variables: &[&str], accounts: &dyn Accounts) -> Parsed {
     let flag = |setting: &Setting| {
         let pairs = flags.iter().filter_map(|flag| flag.split_once('='));
@@ -129,7 +129,7 @@ fn refused(flags: &[&str], files: &[&str], accounts: &dyn Accounts) -> String {
 }
 
 #[test]
-fn defaults_are_those_of_kuma() {
+fn defaults_match_kuma() {
     let settings = settings(&[], &[], &[]);
     let config = &settings.config;
     assert_eq!(config.proxy.uids.to_string(), "5678");
@@ -150,7 +150,7 @@ fn defaults_are_those_of_kuma() {
 }
 
 #[test]
-fn variables_count_only_beside_a_file() {
+fn variables_apply_only_with_a_file() {
     let variables = &[
         "REDIRECT_INBOUND_PORT=7",
         "REDIRECT_OUTBOUND_EXCLUDE_PORTS_FOR_UIDS=1000,22:7",
@@ -182,7 +182,7 @@ fn variables_count_only_beside_a_file() {
 }
 
 #[test]
-fn the_injectors_configuration_is_read() {
+fn configuration_of_the_injector_is_read() {
     let annotation = "cniMode: false\nipFamilyMode: ipv4\nkumaDPUser: \"5679\"\nredirect:\n  \
                       dns: {captureAll: true, enabled: true, port: 15054, resolvConfigPath: /etc/resolv.conf}\n  \
                       inbound: {enabled: true, excludePorts: [9001, 9902], port: 15007, excludePortsForIPs: [10.0.0.1]}\n  \
@@ -216,7 +216,7 @@ fn the_injectors_configuration_is_read() {
 }
 
 #[test]
-fn exclusions_for_users_have_every_form_of_kuma() {
+fn exclusions_for_users_accept_every_form_of_kuma() {
     for (text, expected) in [
         ("1000", "*:1000"),
         ("22:1000", "22:1000"),
@@ -258,16 +258,16 @@ fn exclusions_for_users_have_every_form_of_kuma() {
             "{text}"
         );
     }
-    let everybody = parsed(&["exclude-outbound-ports-for-uids=80:"], &[], &[], &NoPasswd);
+    let every_user = parsed(&["exclude-outbound-ports-for-uids=80:"], &[], &[], &NoPasswd);
     assert!(
-        everybody.warnings[0].contains("for everybody"),
+        every_user.warnings[0].contains("for every user"),
         "{:?}",
-        everybody.warnings
+        every_user.warnings
     );
 }
 
 #[test]
-fn the_proxys_user_is_looked_up_as_kuma_does() {
+fn users_of_the_proxy_are_looked_up_like_kuma() {
     let uid = |flags: &[&str], accounts: &dyn Accounts| {
         let settings = parsed(flags, &[], &[], accounts).settings;
         let uids = settings.map(|settings| settings.config.proxy.uids.to_string());
@@ -290,7 +290,7 @@ fn the_proxys_user_is_looked_up_as_kuma_does() {
 }
 
 #[test]
-fn included_ports_void_excluded_ones() {
+fn included_ports_disable_excluded_ones() {
     let file = "redirect: {inbound: {includePorts: [80], excludePorts: [80, 81]}, \
                 outbound: {includePorts: '443', excludePorts: [443]}}";
     let both = settings(&[], &[file], &[]).config;
@@ -308,19 +308,21 @@ fn included_ports_void_excluded_ones() {
 }
 
 #[test]
-fn switches_about_dns_do_as_they_say() {
+fn dns_switches_set_dns_options() {
     let all = config(&["redirect-all-dns-traffic=true", "redirect-dns=false"]);
     assert!(all.dns.redirect && all.dns.servers == DnsServers::All);
     let servers = config(&["redirect-dns=1", "skip-dns-conntrack-zone-split=true"]);
-    assert!(servers.dns.redirect && servers.dns.servers == DnsServers::ResolvConf && !kuma(&servers).splits_zones);
+    assert!(
+        servers.dns.redirect && servers.dns.servers == DnsServers::ResolvConf && !kuma(&servers).splits_conntrack_zones
+    );
     let inserted = config(&["redirect-outbound-insert-instead-of-append=true"]);
-    assert!(kuma(&inserted).captures_lookups_over_tcp);
+    assert!(kuma(&inserted).redirects_dns_over_tcp);
     let both = refused(&["redirect-dns=true", "redirect-all-dns-traffic=true"], &[], &NoPasswd);
     assert!(both.contains("only one of"), "{both}");
 }
 
 #[test]
-fn what_cannot_be_is_refused_and_says_so() {
+fn unsupported_settings_are_rejected_with_a_reason() {
     for (flag, expected) in [
         ("store-firewalld=true", "--persist"),
         ("ip-family-mode=IPv4", "dualstack or ipv4"),
@@ -362,7 +364,7 @@ fn what_cannot_be_is_refused_and_says_so() {
 }
 
 #[test]
-fn executables_say_which_iptables_is_taken() {
+fn executables_select_the_backend() {
     for (text, backend) in [
         ("", Backend::Auto),
         ("iptables:/usr/sbin/iptables", Backend::Auto),
@@ -378,7 +380,7 @@ fn executables_say_which_iptables_is_taken() {
 }
 
 #[test]
-fn what_means_nothing_here_is_accepted_with_a_note() {
+fn settings_without_effect_are_accepted_with_a_note() {
     let flags = [
         "verbose=true",
         "wait=0x5",

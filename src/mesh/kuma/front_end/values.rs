@@ -1,4 +1,4 @@
-//! Values as Kuma reads them.
+//! Values of `kumactl install transparent-proxy`.
 
 use crate::mesh::front_end::{each, items};
 use crate::options::VirtualNetwork;
@@ -7,7 +7,7 @@ use crate::types::{
     parse_cidrs, parse_ids,
 };
 
-/// Reads a port: digits alone.
+/// Reads a port: only digits.
 pub fn port(text: &str) -> Result<Port, Invalid> {
     number(text)
         .and_then(Port::new)
@@ -19,7 +19,7 @@ fn number(text: &str) -> Option<u16> {
     text.parse().ok().filter(|_| digits)
 }
 
-/// Reads `NAME:PATH` items: which iptables they are, by the names of their files.
+/// Reads `NAME:PATH` items: the backend follows from the file names.
 pub fn executables(text: &str) -> Result<Backend, Invalid> {
     const NAMES: [&str; 6] = [
         "iptables",
@@ -56,7 +56,7 @@ pub fn ports(text: &str) -> Result<Ports, Vec<Invalid>> {
     each(items(text), port).map(|ports| ports.into_iter().collect())
 }
 
-/// Reads which families are redirected.
+/// Reads the IP families to redirect.
 pub fn family_mode(text: &str) -> Result<IpFamily, Invalid> {
     match text {
         "" | "dualstack" => Ok(IpFamily::Auto),
@@ -65,7 +65,7 @@ pub fn family_mode(text: &str) -> Result<IpFamily, Invalid> {
     }
 }
 
-/// Reads addresses and CIDRs from each of some lists.
+/// Reads addresses and CIDRs from several lists.
 pub fn cidrs(texts: &[String]) -> Result<Cidrs, Vec<Invalid>> {
     const EXPECTED: &str = "an address or a CIDR, such as 10.0.0.1 or fd00::/8";
     let (mut all, mut errors) = (Vec::new(), Vec::new());
@@ -91,7 +91,7 @@ pub fn cidrs(texts: &[String]) -> Result<Cidrs, Vec<Invalid>> {
     }
 }
 
-/// Reads `[PROTOCOLS:][PORTS:]USERS`. Whatever is left out or empty means all.
+/// Reads `[PROTOCOLS:][PORTS:]USERS`. A missing or empty part means all.
 pub fn ports_for_uids(text: &str) -> Result<PortsForUids, Invalid> {
     let parts: Vec<&str> = text.split(':').collect();
     let (protocols, ports, uids) = match parts.as_slice() {
@@ -129,7 +129,7 @@ fn protocols_of(text: &str) -> Result<(bool, bool), Invalid> {
     Ok((tcp, udp))
 }
 
-/// Port 0 may be named. Nobody listens there, so it is left out.
+/// Reads ports. Port 0 is accepted and ignored: it is not a valid destination.
 fn ports_of(text: &str) -> Result<Ports, Invalid> {
     if matches!(text, "" | "*") {
         return Ok(Ports::everything());
@@ -143,7 +143,7 @@ fn ports_of(text: &str) -> Result<Ports, Invalid> {
     Ok(ports.into_iter().collect())
 }
 
-/// Kuma knows UIDs up to 65535 alone. OpenShift's are larger.
+/// Reads UIDs. Kuma accepts UIDs up to 65535 only, but OpenShift's are larger.
 fn uids_of(text: &str) -> Result<Uids, Invalid> {
     const EXPECTED: &str = "a UID, or one range a-b";
     if text.is_empty() {
@@ -160,7 +160,7 @@ fn range(text: &str) -> Option<(u16, u16)> {
     (first <= last).then_some((first, last))
 }
 
-/// Reads `INTERFACE:CIDR` entries. Of several for one interface and family, the last one counts.
+/// Reads `INTERFACE:CIDR` entries. Of several for one interface and family, the last one applies.
 pub fn networks(texts: &[String]) -> Result<Vec<VirtualNetwork>, Vec<Invalid>> {
     let mut networks: Vec<VirtualNetwork> = Vec::new();
     for network in each(texts.iter().map(String::as_str), network)? {

@@ -1,4 +1,4 @@
-//! From single flags to what they mean together.
+//! Combines the single flags into a request.
 
 use super::Request;
 use super::table::SETTINGS;
@@ -7,19 +7,19 @@ use crate::mesh::front_end::{Mistake, settle};
 use crate::options::{Layer, Logging, Settings};
 use crate::types::{Backend, Invalid, MeshName, Output, Ports};
 
-/// What the flags say one by one.
+/// The single flags.
 #[derive(Debug, Default)]
 pub struct Draft {
     pub(super) layer: Layer,
-    /// Items of lists that are not valid, and that are left out.
-    pub(super) left_out: Vec<Invalid>,
+    /// Invalid items of lists, which are ignored.
+    pub(super) ignored_items: Vec<Invalid>,
     pub(super) netns: Option<String>,
     pub(super) mode: Option<String>,
     pub(super) program: Option<String>,
 }
 
 impl Draft {
-    /// How to log.
+    /// The log settings.
     pub(super) fn logging(&self) -> Logging {
         let defaults = Settings::default().logging;
         Logging {
@@ -28,7 +28,7 @@ impl Draft {
         }
     }
 
-    /// Makes of the single flags what they mean together.
+    /// Combines the single flags.
     ///
     /// # Errors
     /// `mistakes` of single flags, and every contradiction between the others.
@@ -36,7 +36,7 @@ impl Draft {
         let backend = self.backend().map_err(|mistake| mistakes.push(mistake));
         let layer = &mut self.layer;
         layer.mesh = Some(MeshName::Linkerd);
-        // What the defaults of its charts leave alone comes as flags.
+        // The chart passes its default exclusions as flags.
         layer.mesh_ports = Some(Ports::default());
         layer.proxy_uid.get_or_insert_default();
         layer.proxy_gid.get_or_insert_default();
@@ -45,18 +45,18 @@ impl Draft {
             Some(Backend::IptablesLegacy) => Output::Iptables,
             _ => Output::Nft,
         });
-        let of_option = |option: &str| {
+        let setting_of_option = |option: &str| {
             let setting = SETTINGS.iter().find(|setting| setting.option == option)?;
             Some(setting.name)
         };
         Ok(Request {
-            settings: settle(Settings::from_layer(self.layer), mistakes, of_option)?,
+            settings: settle(Settings::from_layer(self.layer), mistakes, setting_of_option)?,
             netns: self.netns.filter(|path| !path.is_empty()),
         })
     }
 
-    /// Where neither is given, Linkerd takes legacy iptables; its chart gives neither for that mode alone. Ours takes what
-    /// the kernel has.
+    /// Without both flags, Linkerd uses legacy iptables; its chart omits both only for that mode. Sidetrack chooses by the
+    /// features of the kernel.
     fn backend(&self) -> Result<Backend, Mistake> {
         let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
         let (name, text, names) = match (given(&self.mode), given(&self.program)) {

@@ -12,28 +12,28 @@ pub struct Setting {
     pub name: &'static str,
     /// The short flag.
     pub short: Option<char>,
-    /// What its value looks like.
+    /// The kind of value.
     pub kind: Kind,
-    /// The default, as one would write it.
+    /// The default, in the notation of the flag.
     pub default: &'static str,
-    /// The option of `sidetrack apply` that it becomes; empty where there is none.
+    /// The corresponding option of `sidetrack apply`; empty if there is none.
     pub option: &'static str,
     /// One line of help.
     pub help: &'static str,
-    /// Reads the texts that are given for it, of which there is one at least.
+    /// Reads its values, at least one.
     pub read: Reader,
 }
 
-/// What a value looks like.
+/// The kind of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `true` or `false`; the flag alone means `true`.
     Switch,
-    /// A single value: the last one counts.
+    /// A single value: the last one applies.
     Single(&'static str),
     /// A list, to which each flag adds.
     List(&'static str),
-    /// Accepted, and of no effect here; a switch where it has no value.
+    /// Accepted without effect; a switch if it has no value.
     Ignored(Option<&'static str>),
 }
 
@@ -44,7 +44,7 @@ pub enum Kind {
 pub type Reader = fn(&mut Draft, &[String]) -> Result<(), Vec<Invalid>>;
 
 impl Setting {
-    /// What its value is called in help; `None` for a switch.
+    /// The placeholder of its value in help; `None` for a switch.
     pub fn value_name(&self) -> Option<&'static str> {
         match self.kind {
             Kind::Switch => None,
@@ -90,25 +90,25 @@ settings! {
         "Redirect TCP to these ports of the pod alone; empty for all",
         |draft, texts| set_list(&mut draft.layer.include_inbound_ports, values::ports_to_redirect(texts));
     "inbound-ports-to-ignore", List("PORTS"), "" => "exclude-inbound-ports",
-        "Leave TCP to these ports and ranges a-b of the pod alone",
-        |draft, texts| set_list(&mut draft.layer.exclude_inbound_ports, values::ignored_ports(texts, &mut draft.left_out));
+        "Exclude TCP to these ports and ranges a-b of the pod",
+        |draft, texts| set_list(&mut draft.layer.exclude_inbound_ports, values::ignored_ports(texts, &mut draft.ignored_items));
     "outbound-ports-to-ignore", List("PORTS"), "" => "exclude-outbound-ports",
-        "Leave TCP to these ports and ranges a-b alone, wherever it goes",
-        |draft, texts| set_list(&mut draft.layer.exclude_outbound_ports, values::ignored_ports(texts, &mut draft.left_out));
+        "Exclude TCP to these ports and ranges a-b, at any address",
+        |draft, texts| set_list(&mut draft.layer.exclude_outbound_ports, values::ignored_ports(texts, &mut draft.ignored_items));
     "subnets-to-ignore", List("CIDRS"), "" => "exclude-inbound-cidrs",
-        "Leave inbound TCP from these addresses alone",
+        "Exclude inbound TCP from these addresses",
         |draft, texts| set_list(&mut draft.layer.exclude_inbound_cidrs, values::subnets(texts));
     "simulate", Switch, "false" => "dry-run",
         "Print the rules and do nothing else",
-        |draft, texts| last(&mut draft.layer.dry_run, texts, go::boolean, as_it_is);
+        |draft, texts| last(&mut draft.layer.dry_run, texts, go::boolean, unchanged);
     "netns", Single("PATH"), "" => "netns",
         "Work in this network namespace; empty for the current one",
-        |draft, texts| last(&mut draft.netns, texts, text, as_it_is);
+        |draft, texts| last(&mut draft.netns, texts, text, unchanged);
     "use-wait-flag" 'w', Ignored(None), "false" => "",
-        "Accepted: the lock of iptables is always waited for",
-        |_, texts| last(&mut None, texts, go::boolean, as_it_is);
+        "Accepted: sidetrack always waits for the iptables lock",
+        |_, texts| last(&mut None, texts, go::boolean, unchanged);
     "timeout-close-wait-secs", Single("SECONDS"), "432000" => "close-wait-timeout",
-        "How long a half-closed connection may be silent; 0 leaves it to the kernel",
+        "Conntrack timeout of captured half-closed connections; 0 keeps the kernel's",
         |draft, texts| last(&mut draft.layer.close_wait_timeout, texts, go::integer, values::timeout);
     "log-format", Single("FORMAT"), "plain" => "log-format",
         "json, or anything else for lines of text",
@@ -118,19 +118,19 @@ settings! {
         |draft, texts| last(&mut draft.layer.log_level, texts, text, values::log_level);
     "iptables-mode", Single("MODE"), "" => "backend",
         "legacy for legacy iptables; nft and plain for nftables without iptables",
-        |draft, texts| last(&mut draft.mode, texts, text, as_it_is);
+        |draft, texts| last(&mut draft.mode, texts, text, unchanged);
     "ipv6", Switch, "true" => "ip-family",
         "Redirect IPv6 too",
         |draft, texts| last(&mut draft.layer.ip_family, texts, go::boolean, values::families);
     "firewall-bin-path", Single("PROGRAM"), "" => "backend",
         "iptables-legacy, iptables-nft or iptables: as --iptables-mode, which counts before it",
-        |draft, texts| last(&mut draft.program, texts, text, as_it_is);
+        |draft, texts| last(&mut draft.program, texts, text, unchanged);
     "firewall-save-bin-path", Ignored(Some("PROGRAM")), "" => "",
-        "Accepted, and not looked at, as by Linkerd",
+        "Accepted and ignored, as by Linkerd",
         |_, _| Ok(());
 }
 
-/// Sets what the last of these texts says. The form of each must be valid.
+/// Stores the last of several values, all of which must have a valid form.
 fn last<F, T>(
     place: &mut Option<T>,
     texts: &[String],
@@ -150,7 +150,7 @@ fn text(text: &str) -> Result<String, Invalid> {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "a meaning of values like the others")]
-fn as_it_is<T>(_: &str, value: T) -> Result<T, Invalid> {
+fn unchanged<T>(_: &str, value: T) -> Result<T, Invalid> {
     Ok(value)
 }
 

@@ -1,11 +1,11 @@
-//! Flags as Linkerd's injector and its users write them.
+//! Flags as Linkerd's injector and its users pass them.
 
 use super::values::MODES;
 use super::*;
 use crate::mesh::linkerd::front_end::table::SETTINGS;
 use crate::types::{Backend, IpFamily, LogFormat, LogLevel, MeshName, Output, Timeout};
 
-/// What Linkerd's chart writes by default.
+/// The default flags of Linkerd's chart.
 const CHART: &str = "firewall-bin-path=iptables-nft firewall-save-bin-path=iptables-nft-save ipv6=false \
                      incoming-proxy-port=4143 outgoing-proxy-port=4140 proxy-uid=2102 \
                      inbound-ports-to-ignore=4190,4191,4567,4568 outbound-ports-to-ignore=4567,4568";
@@ -20,7 +20,7 @@ fn parse(flags: &[(&str, &str)]) -> Parsed {
     })
 }
 
-/// The flags that must be there, and these.
+/// Reads the required flags and these.
 fn with(flags: &[(&str, &str)]) -> Parsed {
     let needed = [
         ("incoming-proxy-port", "4143"),
@@ -42,7 +42,7 @@ fn refused(flags: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn what_the_chart_writes_is_read() {
+fn default_flags_of_the_chart_are_read() {
     let flags: Vec<(&str, &str)> = CHART
         .split_whitespace()
         .filter_map(|pair| pair.split_once('='))
@@ -65,13 +65,13 @@ fn what_the_chart_writes_is_read() {
         config.general.close_wait_timeout,
         Settings::default().config.general.close_wait_timeout
     );
-    assert_eq!(parsed.notes, ["--firewall-save-bin-path is accepted, but does nothing"]);
+    assert_eq!(parsed.notes, ["--firewall-save-bin-path is accepted and ignored"]);
 }
 
 #[test]
-fn without_ports_of_the_proxy_nothing_goes() {
+fn ports_of_the_proxy_are_required() {
     let mistakes = parse(&[("proxy-uid", "2102")]).request.unwrap_err();
-    let missing = ["incoming-proxy-port", "outgoing-proxy-port"].map(|name| Mistake::of_flag(name, "it must be given"));
+    let missing = ["incoming-proxy-port", "outgoing-proxy-port"].map(|name| Mistake::of_flag(name, "it is required"));
     assert_eq!(mistakes, missing);
     for text in ["-1", "0", "65536", "http", ""] {
         assert!(
@@ -87,7 +87,7 @@ fn without_ports_of_the_proxy_nothing_goes() {
 }
 
 #[test]
-fn numbers_are_read_as_go_does() {
+fn numbers_are_read_like_go() {
     for text in ["2000", "0x7d0", "2_000", "+2000", "03720"] {
         let request = accepted(&[("proxy-uid", text), ("proxy-gid", text)]);
         assert_eq!(request.settings.config.proxy.uids.to_string(), "2000", "{text}");
@@ -99,7 +99,7 @@ fn numbers_are_read_as_go_does() {
 }
 
 #[test]
-fn an_owner_that_is_not_above_0_is_none() {
+fn owners_not_above_0_are_ignored() {
     for text in ["-1", "0", "-99999999999"] {
         let request = accepted(&[("proxy-gid", text)]);
         assert!(request.settings.config.proxy.gids.is_empty(), "{text}");
@@ -111,7 +111,7 @@ fn an_owner_that_is_not_above_0_is_none() {
 }
 
 #[test]
-fn the_last_of_several_values_counts_and_lists_add_up() {
+fn last_values_apply_and_lists_add_up() {
     let request = accepted(&[
         ("incoming-proxy-port", "0"),
         ("incoming-proxy-port", "14143"),
@@ -128,7 +128,7 @@ fn the_last_of_several_values_counts_and_lists_add_up() {
 }
 
 #[test]
-fn bad_ports_to_ignore_are_left_out_unless_all_are() {
+fn invalid_ports_to_ignore_are_skipped_unless_all_are_invalid() {
     let parsed = with(&[
         (
             "inbound-ports-to-ignore",
@@ -139,8 +139,8 @@ fn bad_ports_to_ignore_are_left_out_unless_all_are() {
     let excluded = parsed.request.unwrap().settings.config.inbound.exclude_ports;
     assert_eq!(excluded.to_string(), "1-7,80,90,100-200");
     let bad = [" 25", "http", "9-8", "1-2-3", "a:b", "65536"];
-    assert_eq!(parsed.left_out.len(), bad.len(), "{:?}", parsed.left_out);
-    for (message, item) in parsed.left_out.iter().zip(bad) {
+    assert_eq!(parsed.ignored_items.len(), bad.len(), "{:?}", parsed.ignored_items);
+    for (message, item) in parsed.ignored_items.iter().zip(bad) {
         assert!(
             message.contains(&format!("--inbound-ports-to-ignore: {item:?} is not a port")),
             "{message}"
@@ -181,7 +181,7 @@ fn ports_to_redirect_are_numbers() {
 }
 
 #[test]
-fn subnets_have_a_length() {
+fn subnets_require_a_prefix_length() {
     let request = accepted(&[("subnets-to-ignore", " 10.1.2.3/8 ,2001:db8::1/32")]);
     let excluded = &request.settings.config.inbound.exclude_cidrs;
     assert_eq!(excluded.to_string(), "10.0.0.0/8,2001:db8::/32");
@@ -201,7 +201,7 @@ fn subnets_have_a_length() {
 }
 
 #[test]
-fn ipv6_is_on_unless_it_is_switched_off() {
+fn ipv6_is_enabled_by_default() {
     let family = |flags: &[(&str, &str)]| accepted(flags).settings.config.general.ip_family;
     assert_eq!(family(&[]), IpFamily::Auto);
     assert_eq!(family(&[("ipv6", "T")]), IpFamily::Auto);
@@ -210,7 +210,7 @@ fn ipv6_is_on_unless_it_is_switched_off() {
 }
 
 #[test]
-fn the_mode_counts_before_the_program() {
+fn iptables_mode_overrides_firewall_bin_path() {
     let backend = |flags: &[(&str, &str)]| accepted(flags).settings.install.backend;
     for (mode, program, expected) in MODES {
         assert_eq!(backend(&[("iptables-mode", mode)]), expected);
@@ -234,7 +234,7 @@ fn the_mode_counts_before_the_program() {
 }
 
 #[test]
-fn the_log_and_the_rest_are_as_the_flags_say() {
+fn log_and_remaining_flags_set_their_options() {
     let log = |flags: &[(&str, &str)]| with(flags).logging;
     assert_eq!(log(&[("log-format", "json")]).format, LogFormat::Json);
     for plain in ["plain", "JSON", "", "xml"] {
@@ -270,22 +270,22 @@ fn the_log_and_the_rest_are_as_the_flags_say() {
     assert_eq!(simulated(&[("iptables-mode", "legacy")]), Output::Iptables);
     assert_eq!(
         with(&[("use-wait-flag", "true")]).notes,
-        ["--use-wait-flag is accepted, but does nothing"]
+        ["--use-wait-flag is accepted and ignored"]
     );
     assert!(refused(&[("use-wait-flag", "maybe")]).contains("--use-wait-flag"));
 }
 
 #[test]
-fn a_bad_mode_of_iptables_is_told_beside_all_else_that_is_wrong() {
+fn invalid_iptables_mode_is_reported_with_other_errors() {
     for (flag, text) in [("iptables-mode", "best"), ("firewall-bin-path", "/opt/iptables")] {
-        let told = refused(&[(flag, text), ("proxy-uid", "nobody"), ("log-level", "loud")]);
+        let error = refused(&[(flag, text), ("proxy-uid", "nobody"), ("log-level", "loud")]);
         for wrong in [flag, "proxy-uid", "log-level"] {
-            assert!(told.contains(&format!("--{wrong}: ")), "{told}");
+            assert!(error.contains(&format!("--{wrong}: ")), "{error}");
         }
-        let told = refused(&[(flag, text), ("outgoing-proxy-port", "4143")]);
+        let error = refused(&[(flag, text), ("outgoing-proxy-port", "4143")]);
         assert!(
-            told.contains(&format!("--{flag}: ")) && told.contains("both are 4143"),
-            "{told}"
+            error.contains(&format!("--{flag}: ")) && error.contains("both are 4143"),
+            "{error}"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! What the values of `proxy-init` mean.
+//! Values of `proxy-init`.
 
 use crate::mesh::front_end::each;
 use crate::mesh::go;
@@ -6,8 +6,8 @@ use crate::types::{
     Backend, Cidrs, Id, Invalid, IpFamily, LogFormat, LogLevel, Port, Ports, Range, Ranges, Timeout, parse_cidrs,
 };
 
-/// Where `--iptables-mode` and `--firewall-bin-path` lead. `nft` and `plain` say with which iptables rules are written;
-/// here nftables needs none.
+/// The values of `--iptables-mode` and `--firewall-bin-path`, and their backends. `nft` and `plain` select an iptables
+/// program, which sidetrack's nftables backend does not need.
 pub const MODES: [(&str, &str, Backend); 3] = [
     ("legacy", "iptables-legacy", Backend::IptablesLegacy),
     ("nft", "iptables-nft", Backend::Auto),
@@ -20,7 +20,7 @@ pub fn port(text: &str, number: i64) -> Result<Port, Invalid> {
     port.ok_or_else(|| Invalid::new(text, "a port from 1 to 65535"))
 }
 
-/// The user or group of the proxy; nobody where the number is not above 0.
+/// The user or group of the proxy; none if the number is not above 0.
 pub fn owner<I: Id>(text: &str, number: i64) -> Result<Ranges<I>, Invalid> {
     if number <= 0 {
         return Ok(Ranges::default());
@@ -32,13 +32,13 @@ pub fn owner<I: Id>(text: &str, number: i64) -> Result<Ranges<I>, Invalid> {
         .collect())
 }
 
-/// The families that rules are written for.
+/// The IP families to redirect.
 #[expect(clippy::unnecessary_wraps, reason = "a meaning of values like the others")]
 pub fn families(_: &str, both: bool) -> Result<IpFamily, Invalid> {
     Ok(if both { IpFamily::Auto } else { IpFamily::Ipv4 })
 }
 
-/// How long connection tracking waits, in seconds.
+/// A conntrack timeout in seconds.
 pub fn timeout(text: &str, seconds: i64) -> Result<Option<Timeout>, Invalid> {
     if seconds == 0 {
         return Ok(None);
@@ -48,7 +48,7 @@ pub fn timeout(text: &str, seconds: i64) -> Result<Option<Timeout>, Invalid> {
     timeout.map(Some).ok_or_else(|| Invalid::new(text, expected()))
 }
 
-/// How lines of the log look.
+/// The log format.
 #[expect(clippy::unnecessary_wraps, reason = "a meaning of values like the others")]
 pub fn log_format(text: &str, _: String) -> Result<LogFormat, Invalid> {
     Ok(if text == "json" {
@@ -58,7 +58,7 @@ pub fn log_format(text: &str, _: String) -> Result<LogFormat, Invalid> {
     })
 }
 
-/// A level of logrus.
+/// A log level of logrus.
 pub fn log_level(text: &str, _: String) -> Result<LogLevel, Invalid> {
     match text.to_lowercase().as_str() {
         "panic" | "fatal" | "error" => Ok(LogLevel::Error),
@@ -70,7 +70,7 @@ pub fn log_level(text: &str, _: String) -> Result<LogLevel, Invalid> {
     }
 }
 
-/// The only ports that are redirected; all where there are none.
+/// The inbound ports to redirect; all if the list is empty.
 pub fn ports_to_redirect(texts: &[String]) -> Result<Ports, Vec<Invalid>> {
     let items = texts.iter().flat_map(|text| text.split(','));
     let ports = each(items, |item| port(item, go::decimal(item)?))?;
@@ -81,19 +81,19 @@ pub fn ports_to_redirect(texts: &[String]) -> Result<Ports, Vec<Invalid>> {
     })
 }
 
-/// Ports and ranges that are left alone. What is neither is named in `left_out`, as long as something else is left.
-pub fn ignored_ports(texts: &[String], left_out: &mut Vec<Invalid>) -> Result<Ports, Vec<Invalid>> {
+/// Excluded ports and ranges. Invalid items go to `ignored_items`, unless all are invalid.
+pub fn ignored_ports(texts: &[String], ignored_items: &mut Vec<Invalid>) -> Result<Ports, Vec<Invalid>> {
     let items = items(texts)?;
     let (ranges, bad): (Vec<_>, Vec<_>) = items.iter().map(|item| range(item)).partition(Result::is_ok);
     let bad: Vec<Invalid> = bad.into_iter().filter_map(Result::err).collect();
     if ranges.is_empty() && !bad.is_empty() {
         return Err(bad);
     }
-    left_out.extend(bad);
+    ignored_items.extend(bad);
     Ok(ranges.into_iter().flatten().flatten().collect())
 }
 
-/// A port or a range; `None` for port 0 alone, which no packet is sent to.
+/// A port or a range; `None` for port 0, which is not a valid destination.
 fn range(item: &str) -> Result<Option<Range<Port>>, Invalid> {
     let number = |text: &str| {
         let number = go::decimal(text).ok()?;
@@ -107,11 +107,11 @@ fn range(item: &str) -> Result<Option<Range<Port>>, Invalid> {
         .and_then(|(first, last)| Range::new(first, last)))
 }
 
-/// Sources that are left alone.
+/// Excluded sources.
 pub fn subnets(texts: &[String]) -> Result<Cidrs, Vec<Invalid>> {
     let items = items(texts)?;
     each(items.iter().map(|item| item.trim()), |item| {
-        // Here an address alone, `*` and a list within an item are nothing.
+        // An address without a length, `*` and a nested list are invalid here.
         let is_one = item.contains('/') && !item.contains(',') && parse_cidrs(item).is_ok();
         let expected = "a CIDR, such as 10.0.0.0/8 or 2001:db8::/32";
         is_one.then_some(()).ok_or_else(|| Invalid::new(item, expected))
