@@ -20,7 +20,7 @@ fn arguments(command: Command) -> Command {
     command
         .after_help("Example: sidetrack apply --exclude-outbound-ports 3306,6379 --exclude-inbound-ports 22")
         .arg(args::netns())
-        .arg(args::persist("Apply at every boot, too: on a host with systemd"))
+        .arg(args::persist("Also apply at every boot, on a host with systemd"))
         .arg(args::config())
         .args(args::options(|_| true))
         .arg(args::verbose())

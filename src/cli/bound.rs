@@ -12,7 +12,7 @@ pub fn read(name: Option<&str>, direction: &str) -> Result<Option<InterfaceName>
         return Ok(None);
     };
     if direction != "outbound" {
-        return Err("--bound-to: it is about sockets of the pod, which send what is outbound; leave it out".to_owned());
+        return Err("--bound-to: only outbound packets have a local socket; leave it out".to_owned());
     }
     let name = InterfaceName::parse(name);
     let name = name.map_err(|invalid| format!("--bound-to: {:?} is not {}", invalid.value, invalid.expected))?;
@@ -27,7 +27,7 @@ pub fn warn(bound_to: Option<&InterfaceName>, course: &Course) {
     {
         let (address, option) = (to.ip(), if to.is_ipv4() { "-4" } else { "-6" });
         tracing::warn!(
-            "the socket is bound to {name}, and {address} is no address of that interface: the connection gets lost, \
+            "the socket is bound to {name}, and {address} is no address of that interface: the connection is lost \
              unless there is a route. Either `ip {option} route add local {address} dev {name} table local metric 15006`, \
              or --exclude-interfaces {name}"
         );

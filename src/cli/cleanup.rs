@@ -37,13 +37,13 @@ fn arguments(command: Command) -> Command {
                 .value_parser(PossibleValuesParser::new(MESHES.iter().map(|mesh| name(mesh))))
                 .hide_possible_values(true)
                 .help(args::described(
-                    "Remove this mesh's rules, not ours",
+                    "Remove this mesh's rules instead of sidetrack's",
                     "",
                     &MESHES.each_ref().map(name),
                 ))
                 .help_heading(Group::Run.heading()),
         )
-        .arg(args::persist("Apply at no boot any more, too"))
+        .arg(args::persist("Also stop applying at boot"))
         .args(args::options(|option| option.scope == Scope::Logging))
         .arg(args::verbose())
 }
@@ -68,7 +68,8 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     };
     if matches.get_flag("persist") {
         if !foreign.is_empty() {
-            let reason = "--persist and --foreign: what lasts is ours; leave one of them out".to_owned();
+            let reason =
+                "--persist and --foreign: --persist removes files of sidetrack alone; leave one of them out".to_owned();
             return Err(Failure::Usage(vec![reason]).into());
         }
         return persist::cleanup(matches);

@@ -150,7 +150,10 @@ fn explain_peers(error: &clap::Error, arguments: &[OsString]) -> bool {
     for (flag, peer) in found {
         let (what, hint) = peer.advice(flag);
         // What is wrong goes to standard error, where maybe nobody reads it.
-        let _printed = writeln!(io::stderr(), "error: {what}, and none of this command\nhint: {hint}");
+        let _printed = writeln!(
+            io::stderr(),
+            "error: {what}, not an option of this command\nhint: {hint}"
+        );
     }
     true
 }

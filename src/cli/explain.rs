@@ -72,7 +72,7 @@ fn arguments(command: Command) -> Command {
     command
         .disable_help_subcommand(true)
         .after_help(
-            "The options of apply say what the plan is; so do the flags of istio-iptables after that word.\n\
+            "The options of apply select the plan, or the flags of istio-iptables after that word.\n\
              Examples: sidetrack explain outbound tcp 10.0.0.5:443 --uid 1000 --exclude-outbound-ports 443\n          \
              sidetrack explain inbound tcp :8080 --from 10.1.2.3 --from-kernel --netns pod\n          \
              sidetrack explain outbound tcp :8080 --uid 1337 istio-iptables -i '*' -b '*'",
@@ -327,7 +327,7 @@ fn verdict_of(pod: &Manifest, matches: &ArgMatches) -> Result<Verdict, Failure> 
         if let (By::InitContainer { name, is_told: true }, Some(flag)) = (&redirected.by, described_by(matches).first())
         {
             let reason =
-                format!("--{flag} does nothing: the arguments of the init container {name} say what the rules are");
+                format!("--{flag} has no effect: the arguments of the init container {name} determine the rules");
             return Err(mistake(reason));
         }
         for Unseen {
@@ -337,7 +337,7 @@ fn verdict_of(pod: &Manifest, matches: &ArgMatches) -> Result<Verdict, Failure> 
             ..
         } in &redirected.unseen
         {
-            tracing::warn!("the plugin is not told that {what}; set {annotation}: {value:?}");
+            tracing::warn!("the plugin does not see that {what}; set {annotation}: {value:?}");
         }
     }
     Ok(verdict)
@@ -369,7 +369,7 @@ fn contradictions(matches: &ArgMatches) -> Vec<String> {
     match sources.as_slice() {
         [] | [_] => Vec::new(),
         [first, second, ..] => vec![format!(
-            "{first} and {second}: each of them says whose rules to follow; give one"
+            "{first} and {second}: each selects the rules to follow; give only one"
         )],
     }
 }
@@ -421,7 +421,7 @@ fn described_packet(question: &Question, pod: &simulate::Pod) -> Result<Packet, 
         (Source::Options(_) | Source::Pod(_) | Source::Saved(_), None) => None,
     };
     let interface = routed.and_then(|destination| interfaces::leading_to(destination, &pod.addresses));
-    let packet = question.packet.clone().by_default_on(interface);
+    let packet = question.packet.clone().with_default_interface(interface);
     packet
         .packet(pod)
         .map_err(|mistake| Failure::Input(vec![mistake.to_string()]))
@@ -476,7 +476,7 @@ fn installed(wanted: Backend, question: &Question) -> anyhow::Result<Scene> {
     pod.routing = PolicyRouting::of(&observed.policy_routing);
     let family = described_packet(question, &pod)?.family();
     let (rules, installed) = match choice::holding(wanted, &observed) {
-        None => ("none of ours are installed".to_owned(), Installed::nothing()),
+        None => ("no rules of sidetrack are installed".to_owned(), Installed::nothing()),
         Some(backend) => (
             format!("those installed with {backend}"),
             namespace.rules(backend)?.installed(family)?,

@@ -51,10 +51,10 @@ pub enum Failure {
 #[derive(Debug, Error)]
 pub enum Unproved {
     /// Some came to something else than they should.
-    #[error("the redirection does not do all that it should: {0}")]
+    #[error("the redirection does not work as planned: {0}")]
     Failed(Tally),
     /// Some could not be made; the others passed.
-    #[error("not everything could be tried: {0}. The report says what each lacks")]
+    #[error("some probes could not run: {0}. The report shows what each one needs")]
     Incomplete(Tally),
     /// Some that Istio's validation would make failed, or others like them.
     #[error("traffic is not redirected as it should be: {0}")]

@@ -29,7 +29,7 @@ const FRONT_ENDS: [FrontEnd; 3] = [
             let request = istio_iptables::request(theirs)?;
             match request.task {
                 Task::Cleanup => Err(Failure::Usage(vec![
-                    "--cleanup-only: there is no plan to look at. Leave it out".to_owned(),
+                    "--cleanup-only: there is no plan. Leave it out".to_owned(),
                 ])),
                 _ => Ok((request.settings, request.netns)),
             }
@@ -69,7 +69,7 @@ pub fn asked(ours: &ArgMatches, meant: &[&str]) -> Option<Result<Asked, Failure>
     let is_meant = |id: &str| meant.contains(&id) || id == word || id == "netns" && !program.has_netns;
     let stray = args::given(ours).filter(|id| !is_meant(id));
     let stray: Vec<String> = stray
-        .map(|id| format!("--{id} means nothing before {word}, whose own flags come after that word"))
+        .map(|id| format!("--{id} has no effect before {word}: give flags of {word} after that word"))
         .collect();
     Some(match ((program.asked)(theirs), stray.is_empty()) {
         (Ok((settings, netns)), true) => {

@@ -94,7 +94,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let skipped = skipped.as_deref();
     match (pods, findings) {
         _ if !unreadable.is_empty() => return Err(Failure::Input(unreadable).into()),
-        (0, 0) => tracing::warn!(skipped, "there is no pod in there: nothing has a list of containers"),
+        (0, 0) => tracing::warn!(skipped, "no pod found: no object has a list of containers"),
         _ => tracing::info!(pods, findings, skipped, "looked at"),
     }
     Ok(match findings {

@@ -138,7 +138,7 @@ fn uninstall(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         PathBuf::from(CACHE_DIR.text(matches)),
     );
     service::uninstall(&directories(matches), &socket, (!force).then_some(cache.as_path()))?;
-    tracing::info!("nothing of sidetrack's is left on this node");
+    tracing::info!("sidetrack was removed from this node");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -223,7 +223,7 @@ fn pods_as_text(pods: &Pods) -> String {
     let look = match pods {
         Ok(look) => look,
         Err(RepairError::Waiting(_) | RepairError::NotInPlace(_) | RepairError::Standalone) => return String::new(),
-        Err(error) => return format!("pods           not looked at: {error}\n"),
+        Err(error) => return format!("pods           not checked: {error}\n"),
     };
     let wrong: Vec<&Found> = look.found.iter().filter(|found| found.state.is_wrong()).collect();
     let line = |found: &&Found| {

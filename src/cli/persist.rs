@@ -76,7 +76,7 @@ fn here(matches: &ArgMatches) -> Result<(), Failure> {
     match args::text_or_variable(matches, "netns") {
         None => Ok(()),
         Some(_) => Err(Failure::Usage(vec![
-            "--persist and --netns: what lasts is the redirection of the host's own network namespace; leave one of \
+            "--persist and --netns: --persist redirects the host's own network namespace; leave one of \
              them out"
                 .to_owned(),
         ])),
@@ -102,13 +102,13 @@ fn warnings(config: &Config) -> Vec<&'static str> {
     let captured = |port| inbound.include_ports.contains(port) && !inbound.exclude_ports.contains(port);
     if SSH.is_some_and(captured) {
         warnings.push(
-            "new ssh connections to this host go to the proxy, too: where it does not listen, nobody gets in. \
+            "new ssh connections to this host go to the proxy, too: while it does not listen, logins fail. \
              --exclude-inbound-ports 22 leaves them alone",
         );
     }
     if config.dns.redirect && config.dns.servers == DnsServers::ResolvConf {
         warnings.push(
-            "the name servers in /etc/resolv.conf are read at boot, before the network has told any: \
+            "the name servers in /etc/resolv.conf are read at boot, before the network configures any: \
              name them with --dns-servers, or `all`",
         );
     }

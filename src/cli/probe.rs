@@ -105,7 +105,7 @@ pub fn validate(config: &Config, port: Port, timeout: Duration) -> anyhow::Resul
         let text = Report::line(probe, outcome);
         match judge(probe, outcome) {
             Verdict::Passed | Verdict::NotMade => tracing::debug!("{text}"),
-            Verdict::Failed { meaning, advice } => tracing::error!("{text}. It means: {meaning}. To do: {advice}"),
+            Verdict::Failed { meaning, advice } => tracing::error!("{text}. Meaning: {meaning}. Advice: {advice}"),
         }
     }
     match report.tally() {
@@ -138,7 +138,7 @@ fn notes(observed: &Observed) -> Vec<String> {
             .into_iter()
             .any(|backend| observed.holds_rules(backend))
     {
-        notes.push("none of sidetrack's rules are here".to_owned());
+        notes.push("no rules of sidetrack are installed".to_owned());
     }
     if !observed.loopback.up {
         notes.push("the loopback interface is down, and redirected connections need it".to_owned());
@@ -154,7 +154,7 @@ fn notes(observed: &Observed) -> Vec<String> {
         .map(|chain| format!("{} {}", chain.table, chain.chain))
         .collect();
     if !others.is_empty() {
-        notes.push(format!("chains here that are not sidetrack's: {}", others.join(", ")));
+        notes.push(format!("foreign chains: {}", others.join(", ")));
     }
     notes
 }

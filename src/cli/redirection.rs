@@ -32,7 +32,7 @@ pub fn apply(settings: &Settings) -> anyhow::Result<()> {
     let chosen = install::apply(&mut namespace, &plan, settings.install.backend, &observed)?;
     let backend = chosen.backend;
     if let Some(reason) = &chosen.fallback {
-        tracing::warn!(%backend, reason, "taken instead of nftables");
+        tracing::warn!(%backend, reason, "used instead of nftables");
     }
     applied::log(&settings.config, &facts, &plan, backend, &chosen.done);
     Ok(())
@@ -134,7 +134,7 @@ pub fn cleanup() -> anyhow::Result<()> {
     observed.warn_of_foreign_rules();
     let removed = install::cleanup(&mut namespace, &observed)?;
     if removed == Removed::default() {
-        tracing::info!("there was nothing of sidetrack's here");
+        tracing::info!("nothing of sidetrack to remove");
     }
     log_removed(&mut namespace, &observed, removed);
     Ok(())
@@ -147,12 +147,12 @@ fn log_removed(namespace: &mut Namespace, observed: &Observed, removed: Removed)
             RuleBackend::Nftables => {}
             RuleBackend::IptablesNft => namespace.remove_empty_tables(&observed.our_tables_of_iptables()),
             RuleBackend::IptablesLegacy => {
-                tracing::info!(%backend, "its tables stay, as the kernel removes them with the network namespace alone");
+                tracing::info!(%backend, "its tables stay: the kernel removes them only with the network namespace");
             }
         }
     }
     for address in removed.addresses {
-        tracing::info!(%address, "the address was taken from the loopback interface");
+        tracing::info!(%address, "the address was removed from the loopback interface");
     }
     for what in removed.policy_routing {
         tracing::info!(%what, "the policy routing was removed");
@@ -160,7 +160,7 @@ fn log_removed(namespace: &mut Namespace, observed: &Observed, removed: Removed)
     for (what, by) in removed.kept {
         tracing::warn!(
             by,
-            "{what} stays, since foreign rules need it: once they are gone, `sidetrack cleanup` removes it"
+            "{what} is kept, since foreign rules need it: once they are gone, run `sidetrack cleanup` again"
         );
     }
 }
@@ -176,7 +176,7 @@ pub fn cleanup_foreign(meshes: &[&Mesh]) -> anyhow::Result<()> {
         let removed = namespace.remove_rules_of(mesh, &observed)?;
         let mesh = mesh.name;
         if removed == RemovedForeign::default() {
-            tracing::info!(mesh, "there was nothing of this mesh here");
+            tracing::info!(mesh, "nothing of this mesh to remove");
         }
         for (variant, family) in removed.iptables {
             tracing::info!(mesh, iptables = %variant, %family, "the mesh's rules were removed");

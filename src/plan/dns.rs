@@ -29,9 +29,9 @@ fn redirections(context: &mut Context) -> Vec<Rule> {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             let matches = [query(protocol)].into_iter().chain(on_server.clone());
             rules.push(if protocol == Protocol::Udp || context.dns_over_tcp() {
-                rule(matches, to_proxy.clone(), "name lookup, to the proxy")
+                rule(matches, to_proxy.clone(), "DNS query, to the proxy")
             } else {
-                leave_alone(matches, "name lookup over TCP, which the proxy does not take")
+                leave_alone(matches, "DNS over TCP, which the proxy does not support")
             });
         }
     }
@@ -73,12 +73,12 @@ pub fn zones_on_departure(context: &mut Context) -> Vec<Rule> {
         rules.push(rule(
             [query(Protocol::Udp), owner.clone()],
             asked,
-            "the proxy asks a name server",
+            "the proxy's DNS query",
         ));
         rules.push(rule(
             [answer.clone(), owner],
             Action::SetZone(DOWNSTREAM),
-            "the proxy answers an application",
+            "the proxy's DNS answer",
         ));
     }
     let captured = match context.config.dialect {
@@ -94,11 +94,7 @@ pub fn zones_on_departure(context: &mut Context) -> Vec<Rule> {
             .into_iter()
             .chain(on_server)
             .chain(captured.clone());
-        rule(
-            matches,
-            Action::SetZone(DOWNSTREAM),
-            "an application asks a name server",
-        )
+        rule(matches, Action::SetZone(DOWNSTREAM), "an application's DNS query")
     }));
     rules
 }
@@ -141,7 +137,11 @@ pub fn zones_on_arrival(context: &mut Context) -> Vec<Rule> {
                 rules.extend(on_servers.iter().cloned().map(|on_server| {
                     let matches = [Match::InInterface(interface.clone()), query(Protocol::Udp)];
                     let matches = matches.into_iter().chain(on_server);
-                    rule(matches, Action::SetZone(DOWNSTREAM), "a rerouted query")
+                    rule(
+                        matches,
+                        Action::SetZone(DOWNSTREAM),
+                        "DNS query from a rerouted interface",
+                    )
                 }));
             }
         }
@@ -150,7 +150,7 @@ pub fn zones_on_arrival(context: &mut Context) -> Vec<Rule> {
             let answer = Match::SourcePort(Protocol::Udp, PortMatch::Port(DNS_PORT));
             rules.extend(sides(context, Match::Source).into_iter().map(|on_server| {
                 let matches = [answer.clone()].into_iter().chain(on_server);
-                rule(matches, Action::SetZone(UPSTREAM), "a name server answers the proxy")
+                rule(matches, Action::SetZone(UPSTREAM), "a DNS server answers the proxy")
             }));
         }
     }

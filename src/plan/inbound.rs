@@ -9,7 +9,7 @@ pub const CHAIN: &str = "inbound";
 
 /// The rule that leads there.
 pub fn entry() -> Rule {
-    rule([tcp()], Action::Jump(CHAIN.into()), "TCP that arrives")
+    rule([tcp()], Action::Jump(CHAIN.into()), "inbound TCP")
 }
 
 /// Decides about a connection to the pod. It also judges what the proxy sends to the pod's own address.
@@ -28,7 +28,7 @@ pub fn chain(context: &mut Context) -> Chain {
 /// Leaves the mesh's own ports alone.
 pub fn mesh_ports(context: &mut Context) -> Vec<Rule> {
     let ports = &context.config.proxy.mesh_ports;
-    ports_left_alone(context, "mesh_ports", ports, "ports that the mesh serves itself")
+    ports_left_alone(context, "mesh_ports", ports, "the mesh's own ports")
 }
 
 /// Leaves excluded ports and sources alone.

@@ -26,7 +26,7 @@ pub fn proxy(context: &mut Context, order: &OwnerOrder) -> Vec<Rule> {
         rules.push(rule(
             [tcp(), over_loopback(), owner.clone()],
             Action::Jump(self_calls.into()),
-            "the proxy calls the pod itself",
+            "from the proxy to the pod's own address",
         ));
         rules.push(leave_alone([owner], "the proxy's own traffic"));
         rules.extend(everybody_else_on_loopback(context));
@@ -45,7 +45,7 @@ fn everybody_else_on_loopback(context: &mut Context) -> Option<Rule> {
             .destination_port("all_ports_but_dns", Protocol::Tcp, &all_but_dns())
     });
     let matches = [over_loopback()].into_iter().chain(not_a_lookup.flatten());
-    Some(leave_alone(matches, "the pod calls itself"))
+    Some(leave_alone(matches, "traffic within the pod"))
 }
 
 fn all_but_dns() -> Ports {
@@ -57,10 +57,12 @@ fn all_but_dns() -> Ports {
 /// The chains for self-calls. They go to the inbound port whatever is captured inbound; where lookups are captured,
 /// those of users do not.
 pub fn chains(context: &mut Context) -> Vec<Chain> {
-    let lookup = context
-        .dns
-        .is_some()
-        .then(|| leave_alone([dns::query(Protocol::Tcp)], "the proxy asks a name server in the pod"));
+    let lookup = context.dns.is_some().then(|| {
+        leave_alone(
+            [dns::query(Protocol::Tcp)],
+            "the proxy's DNS query to a server in the pod",
+        )
+    });
     let chain = |context: &mut Context, name: &'static str, lookup: Option<Rule>| {
         let mut rules = context.leave_loopback_alone();
         rules.extend(lookup);

@@ -28,7 +28,7 @@ pub fn chains(context: &mut Context, kuma: &KumaRules) -> Vec<Chain> {
             rules.push(rule(
                 [tcp(), over_loopback(), owner.clone()],
                 Action::Jump(SELF_CALLS.into()),
-                "the proxy calls the pod itself",
+                "from the proxy to the pod's own address",
             ));
         }
         rules.push(leave_alone([owner], "the proxy's own traffic"));
@@ -57,7 +57,7 @@ fn tcp_left_alone(context: &mut Context) -> Vec<Rule> {
     rules.extend(context.families.iter().map(|family| {
         let matches = [over_loopback(), from_passthrough(family)];
         let matches = of_tcp.clone().into_iter().chain(matches);
-        leave_alone(matches, "the proxy passes inbound traffic on to the app")
+        leave_alone(matches, "from the proxy to the application")
     }));
     rules
 }
@@ -67,7 +67,7 @@ fn lookups(context: &mut Context) -> Vec<Rule> {
     let to_proxy = Action::Redirect(context.config.dns.port);
     let lookup = |on_server: Option<Match>| {
         let matches = [dns::query(Protocol::Udp)].into_iter().chain(on_server);
-        rule(matches, to_proxy.clone(), "name lookup, to the proxy")
+        rule(matches, to_proxy.clone(), "DNS query, to the proxy")
     };
     let on_servers = dns::sides(context, Match::Destination);
     on_servers.into_iter().map(lookup).collect()
@@ -79,10 +79,10 @@ fn tcp_captured(context: &mut Context, kuma: &KumaRules) -> Vec<Rule> {
     if !kuma.captures_lookups_over_tcp {
         for family in lookup_families(context) {
             let matches = [dns::query(Protocol::Tcp)].into_iter().chain(family);
-            rules.push(leave_alone(matches, "name lookup over TCP"));
+            rules.push(leave_alone(matches, "DNS query over TCP"));
         }
     }
-    rules.push(leave_alone([over_loopback()], "the pod calls itself"));
+    rules.push(leave_alone([over_loopback()], "traffic within the pod"));
     rules.extend(context.leave_loopback_alone());
     rules.extend(outbound::included_destinations(context));
     rules
@@ -127,25 +127,13 @@ pub fn zones_on_departure(context: &mut Context) -> Vec<Rule> {
                 let matches = [matched, owner.clone()].into_iter().chain(family.clone());
                 rule(matches, Action::SetZone(zone), comment)
             };
-            rules.push(zone(
-                dns::query(Protocol::Udp),
-                dns::UPSTREAM,
-                "the proxy asks a name server",
-            ));
-            rules.push(zone(
-                answer.clone(),
-                dns::DOWNSTREAM,
-                "the proxy answers an application",
-            ));
+            rules.push(zone(dns::query(Protocol::Udp), dns::UPSTREAM, "the proxy's DNS query"));
+            rules.push(zone(answer.clone(), dns::DOWNSTREAM, "the proxy's DNS answer"));
         }
     }
     let asks = |on_server: Option<Match>| {
         let matches = [dns::query(Protocol::Udp)].into_iter().chain(on_server);
-        rule(
-            matches,
-            Action::SetZone(dns::DOWNSTREAM),
-            "an application asks a name server",
-        )
+        rule(matches, Action::SetZone(dns::DOWNSTREAM), "an application's DNS query")
     };
     rules.extend(dns::sides(context, Match::Destination).into_iter().map(asks));
     rules.extend(loopback_servers(context).into_iter().map(|server| {
@@ -161,7 +149,7 @@ pub fn zones_on_departure(context: &mut Context) -> Vec<Rule> {
         rule(
             matches,
             Action::SetZone(dns::UPSTREAM),
-            "a name server in the pod answers the proxy",
+            "a DNS server in the pod answers the proxy",
         )
     }));
     rules
@@ -175,7 +163,7 @@ pub fn zones_on_arrival(context: &mut Context) -> Vec<Rule> {
         rule(
             matches,
             Action::SetZone(dns::UPSTREAM),
-            "a name server answers the proxy",
+            "a DNS server answers the proxy",
         )
     };
     dns::sides(context, Match::Source).into_iter().map(answers).collect()
@@ -204,11 +192,7 @@ pub fn rerouted(context: &Context, networks: &[VirtualNetwork]) -> Vec<Rule> {
         ];
         let lookup = on_interface.iter().cloned().chain([dns::query(Protocol::Udp)]);
         let to_proxy = Action::Redirect(context.config.dns.port);
-        rules.push(rule(
-            lookup,
-            to_proxy,
-            "name lookup from a virtual network, to the proxy",
-        ));
+        rules.push(rule(lookup, to_proxy, "DNS query from a virtual network, to the proxy"));
         let matches = on_interface.into_iter().chain([tcp()]);
         let target = Action::Jump(network_chain(number).into());
         rules.push(rule(matches, target, "from a virtual network"));

@@ -242,7 +242,7 @@ fn mangle(context: &mut Context) -> Vec<Chain> {
     }
     if config.general.drop_invalid {
         let invalid = Match::ConntrackState(ConntrackState::Invalid);
-        arriving.push(rule([invalid], Action::Drop, "of no known connection"));
+        arriving.push(rule([invalid], Action::Drop, "invalid conntrack state"));
     }
     let mut leaving = Vec::new();
     if tproxy {

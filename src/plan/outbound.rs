@@ -22,8 +22,8 @@ pub fn entries(context: &Context) -> Vec<Rule> {
     let lookups = context
         .dns
         .is_some()
-        .then(|| entry(dns::query(Protocol::Udp), "name lookups over UDP"));
-    [entry(tcp(), "TCP that local processes send")]
+        .then(|| entry(dns::query(Protocol::Udp), "DNS queries over UDP"));
+    [entry(tcp(), "locally generated TCP")]
         .into_iter()
         .chain(lookups)
         .collect()
@@ -151,7 +151,7 @@ fn passthrough(context: &Context) -> Vec<Rule> {
     let rule = |family| {
         leave_alone(
             [over_loopback(), from_passthrough(family)],
-            "the proxy passes inbound traffic on to the app",
+            "from the proxy to the application",
         )
     };
     context.families.iter().map(rule).collect()
@@ -165,14 +165,14 @@ fn proxy(context: &mut Context) -> Vec<Rule> {
         if context.config.inbound.mode == InboundMode::Tproxy {
             rules.push(leave_alone(
                 [over_loopback(), Match::Mark(context.config.inbound.tproxy_mark)],
-                "the proxy sends this on with the client's address",
+                "from the proxy to the application, with the client's address",
             ));
         }
         rules.extend(owners.iter().map(|owner| {
             rule(
                 [over_loopback(), owner.clone()],
                 Action::Jump(SELF_CALLS.into()),
-                "the proxy calls the pod itself",
+                "from the proxy to the pod's own address",
             )
         }));
     }
@@ -190,17 +190,17 @@ fn self_calls(context: &mut Context) -> Chain {
     if context.dns.is_some() {
         rules.push(leave_alone(
             [dns::query(Protocol::Tcp)],
-            "the proxy asks a name server in the pod",
+            "the proxy's DNS query to a server in the pod",
         ));
         rules.push(leave_alone(
             [dns::query(Protocol::Udp)],
-            "the proxy asks a name server in the pod",
+            "the proxy's DNS query to a server in the pod",
         ));
     }
     rules.push(rule(
         [tcp()],
         Action::Jump(inbound::CHAIN.into()),
-        "the pod's own address: as if it came from outside",
+        "the pod's own address, handled as inbound",
     ));
     chain(SELF_CALLS, rules)
 }
@@ -212,7 +212,7 @@ fn captured(context: &mut Context) -> Vec<Rule> {
     rules.extend(excluded_destinations(context));
     if context.config.dialect == Dialect::Sidetrack {
         rules.extend(included_loopback(context));
-        rules.push(leave_alone([over_loopback()], "the pod calls itself"));
+        rules.push(leave_alone([over_loopback()], "traffic within the pod"));
     }
     rules.extend(included_destinations(context));
     rules
@@ -279,7 +279,7 @@ pub fn rerouted(context: &Context) -> Vec<Rule> {
         rule(
             [Match::InInterface(name.clone())],
             Action::Jump(REROUTED.into()),
-            "from processes behind this interface",
+            "outbound from a rerouted interface",
         )
     });
     outbound.chain(not_inbound(context)).collect()

@@ -42,13 +42,7 @@ pub fn set(ruleset: &mut Ruleset, context: &Context) {
         close_wait,
         last_ack: LAST_ACK,
     });
-    let set = || {
-        rule(
-            [tcp()],
-            Action::SetTimeouts,
-            "a half-closed connection is not forgotten",
-        )
-    };
+    let set = || rule([tcp()], Action::SetTimeouts, "timeouts of half-closed connections");
     for (name, hook) in [("prerouting", Hook::Prerouting), ("output", Hook::Output)] {
         match ruleset.chains.iter_mut().find(|chain| chain.name == name) {
             Some(chain) => chain.rules.insert(guard(context).iter().len(), set()),

@@ -38,12 +38,12 @@ pub fn on_arrival(context: &Context) -> Vec<Rule> {
         Dialect::Istio(_) => Vec::new(),
     };
     if !context.config.inbound.include_ports.is_empty() {
-        rules.push(rule([tcp()], Action::Jump(CHAIN.into()), "TCP that arrives"));
+        rules.push(rule([tcp()], Action::Jump(CHAIN.into()), "inbound TCP"));
     }
     rules.push(rule(
         [tcp(), Match::Mark(mark)],
         Action::SaveMark,
-        "the proxy sends this on with the client's address: its answers too",
+        "from the proxy to the application: the mark is saved for replies",
     ));
     rules
 }
@@ -53,21 +53,21 @@ pub fn on_departure(context: &mut Context) -> Vec<Rule> {
     let mark = context.config.inbound.tproxy_mark;
     let mut rules = vec![leave_alone(
         [tcp(), over_loopback(), Match::Mark(mark)],
-        "the proxy sends this on with the client's address",
+        "from the proxy to the application, with the client's address",
     )];
     if marks_self_calls(context) {
         rules.extend(context.proxy_owners().into_iter().map(|owner| {
             rule(
                 [tcp(), over_loopback(), owner],
                 Action::Jump(SELF_CALLS.into()),
-                "the proxy calls the pod itself",
+                "from the proxy to the pod's own address",
             )
         }));
     }
     rules.push(rule(
         [tcp(), Match::ConntrackMark(mark)],
         Action::RestoreMark,
-        "an answer to what the proxy sent on: back to the proxy",
+        "reply to the proxy: the mark is restored",
     ));
     rules
 }
@@ -96,7 +96,7 @@ pub fn chains(context: &mut Context) -> Vec<Chain> {
     if marks_self_calls(context) {
         let mut rules = context.leave_loopback_alone();
         let mark = Action::SetMark(SELF_CALL_MARK);
-        rules.push(rule([], mark, "the pod's own address: as if it came from outside"));
+        rules.push(rule([], mark, "the pod's own address, handled as inbound"));
         chains.push(chain(SELF_CALLS, rules));
     }
     chains
@@ -106,23 +106,23 @@ fn arriving(context: &mut Context) -> Vec<Rule> {
     let mark = context.config.inbound.tproxy_mark;
     let mut rules = vec![leave_alone(
         [Match::Mark(mark)],
-        "the proxy sends this on with the client's address",
+        "from the proxy to the application, with the client's address",
     )];
     rules.extend(context.families.iter().map(|family| {
         leave_alone(
             [loopback_in(), from_passthrough(family)],
-            "the proxy passes inbound traffic on to the app",
+            "from the proxy to the application",
         )
     }));
     match context.config.dialect {
         Dialect::Sidetrack | Dialect::Kuma(_) => {
-            rules.push(leave_alone([loopback_in()], "the pod calls itself"));
+            rules.push(leave_alone([loopback_in()], "traffic within the pod"));
             rules.extend(inbound::mesh_ports(context));
         }
         // Istio's rules do not spare the mesh's ports here.
         Dialect::Istio(_) => rules.push(leave_alone(
             [loopback_in(), Match::MarkIsNot(SELF_CALL_MARK)],
-            "the pod calls itself",
+            "traffic within the pod",
         )),
     }
     rules.extend(inbound::exclusions(context));
@@ -133,16 +133,13 @@ fn arriving(context: &mut Context) -> Vec<Rule> {
             rule(
                 matches,
                 Action::Jump(DIVERT.into()),
-                "of a connection that the proxy has taken",
+                "connection that the proxy has accepted",
             )
         };
         match context.config.dialect {
             Dialect::Sidetrack | Dialect::Kuma(_) => {
                 rules.push(divert(&[Match::ConntrackMark(taken(mark))]));
-                rules.push(leave_alone(
-                    [established],
-                    "of a connection that the proxy has not taken",
-                ));
+                rules.push(leave_alone([established], "connection that the proxy has not accepted"));
             }
             // Istio's rules take answers that only pass through for the proxy's.
             Dialect::Istio(_) => rules.push(divert(&[])),
@@ -161,7 +158,7 @@ fn divert(context: &Context) -> Vec<Rule> {
     let mark = context.config.inbound.tproxy_mark;
     vec![
         rule([], Action::SetMark(mark), "routed to this host"),
-        rule([], Action::Accept, "to the socket that has the connection"),
+        rule([], Action::Accept, "delivered to the connection's socket"),
     ]
 }
 
@@ -169,19 +166,19 @@ fn hand_over(context: &mut Context) -> Vec<Rule> {
     let mut rules = context.leave_loopback_alone();
     let mark = context.config.inbound.tproxy_mark;
     if context.config.dialect == Dialect::Sidetrack {
-        rules.push(rule(
-            [],
-            Action::SetMark(taken(mark)),
-            "a connection that the proxy takes",
-        ));
-        rules.push(rule([], Action::SaveMark, "known by its mark from now on"));
+        rules.push(rule([], Action::SetMark(taken(mark)), "new connection to the proxy"));
+        rules.push(rule([], Action::SaveMark, "the mark is saved for later packets"));
     }
     let to_proxy = Action::Tproxy {
         port: context.config.proxy.inbound_port,
         mark,
     };
-    rules.push(rule([tcp()], to_proxy, "inbound, to the proxy as it is"));
+    rules.push(rule([tcp()], to_proxy, "inbound, to the proxy's transparent socket"));
     // On nftables the rule before does not apply while the proxy does not listen.
-    rules.push(rule([], Action::Drop, "no proxy listens: nothing may bypass it"));
+    rules.push(rule(
+        [],
+        Action::Drop,
+        "the proxy does not listen: must not be bypassed",
+    ));
     rules
 }

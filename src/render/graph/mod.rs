@@ -135,8 +135,8 @@ impl Graph {
         }
         chains.sort_by_key(|(_, base)| base.priority);
         let (entry, end) = match hook {
-            Hook::Prerouting => ("What arrives", "On to where it was sent"),
-            Hook::Output => ("What local processes send", "On to where it was sent"),
+            Hook::Prerouting => ("Inbound packets", "Continues to its original destination"),
+            Hook::Output => ("Locally generated packets", "Continues to its original destination"),
         };
         let first = self.nodes.len();
         self.nodes.push(place(Kind::Entry, entry, hook));

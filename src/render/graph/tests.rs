@@ -76,11 +76,11 @@ fn chains_of_a_hook_follow_each_other_by_priority() {
     let graph = Graph::new(&ruleset(&[TPROXY, DNS[0], DNS[1]]));
     let titles: Vec<&str> = graph.nodes.iter().map(|node| node.title.as_str()).collect();
     let spine = [
-        "What local processes send",
+        "Locally generated packets",
         "raw_output",
         "mangle_output",
         "output",
-        "On to where it was sent",
+        "Continues to its original destination",
     ];
     let first = titles.iter().position(|title| *title == spine[0]).unwrap();
     assert_eq!(titles[first..first + spine.len()], spine);

@@ -157,8 +157,8 @@ fn rules_of_others_that_come_first_are_told_and_left_alone() {
 
 #[test]
 fn what_is_foreign_is_told_apart_from_what_applying_repairs() {
-    const REPAIR: &str = "Applying with the same options puts it right.";
-    const LEAVE: &str = "What is foreign is left as it is";
+    const REPAIR: &str = "Run `sidetrack apply` with the same options to repair it.";
+    const LEAVE: &str = "sidetrack does not change foreign rules";
     let netns = Netns::new();
     let nothing = check(&netns, &[]);
     assert!(

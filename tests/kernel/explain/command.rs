@@ -122,10 +122,10 @@ fn what_is_installed_is_followed_on_every_backend() {
         .succeeded()
         .stdout;
     assert!(
-        said.starts_with("The connection is left alone: no rule is about it."),
+        said.starts_with("The connection is not redirected: no rule matches."),
         "{said}"
     );
-    assert!(said.contains("none of ours are installed"), "{said}");
+    assert!(said.contains("no rules of sidetrack are installed"), "{said}");
 }
 
 /// The pod's own addresses and routes, as they are.
@@ -185,7 +185,7 @@ fn a_rule_that_cannot_be_read_makes_the_answer_uncertain_and_says_so() {
     );
     let said = explain(&pod.netns, &question).succeeded().stdout;
     assert!(
-        said.contains("This is not certain") && said.contains("priority mail: cannot be read"),
+        said.contains("This is uncertain") && said.contains("priority mail: cannot be read"),
         "{said}"
     );
     assert!(
@@ -313,7 +313,7 @@ fn the_rules_of_an_init_container_are_those_of_its_program() {
 #[test]
 fn all_that_is_wrong_is_told_at_once() {
     let netns = Netns::new();
-    let file = Temporary::new("wrong.json", r#"{"version": 1, "chains": 7}"#);
+    let file = Temporary::new("wrong.json", r#"{"version": 2, "chains": 7}"#);
     let wrong = [
         "outbound",
         "icmp",
@@ -333,7 +333,7 @@ fn all_that_is_wrong_is_told_at_once() {
             "--uid: \"nobody-here\"",
             "--exclude-outbound-ports: \"http\"",
             "--pod-ip: \"me\" is not an address",
-            "--plan and --exclude-outbound-ports: each of them says whose rules to follow",
+            "--plan and --exclude-outbound-ports: each selects the rules to follow",
             "families: not there",
         ],
     );

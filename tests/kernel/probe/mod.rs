@@ -268,7 +268,7 @@ fn the_text_says_of_each_failure_what_it_means_and_what_to_do() {
         assert!(run.stdout.contains(text), "{text:?} is not said in {}", run.stdout);
     }
     assert!(
-        run.stderr.contains("the redirection does not do all that it should"),
+        run.stderr.contains("the redirection does not work as planned"),
         "{run:?}"
     );
 }

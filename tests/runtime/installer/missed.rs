@@ -85,7 +85,7 @@ fn a_cache_that_is_not_mounted_is_told_and_nothing_else_suffers() {
         }
     });
     let run = machine.run(&["status", "--cni-cache-dir", "/nonexistent"]).succeeded();
-    assert!(run.stdout.contains("pods           not looked at: "), "{run:?}");
+    assert!(run.stdout.contains("pods           not checked: "), "{run:?}");
     assert!(run.stdout.contains("Mount the node's directory there"), "{run:?}");
 }
 
