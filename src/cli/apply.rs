@@ -6,10 +6,10 @@ use super::settings::settings;
 use super::{args, persist, redirection};
 use crate::linux::netns;
 
-/// What it is called.
+/// The name of the command.
 pub const NAME: &str = "apply";
 
-/// What clap knows of the command line.
+/// The definition of the command line.
 pub fn command() -> Command {
     Command::new(NAME)
         .about("Redirect a network namespace's TCP traffic to its proxy")

@@ -1,12 +1,13 @@
-//! Sockets that are bound to an interface, in `sidetrack explain`: where they are redirected to is no address of it.
+//! Sockets bound to an interface, in `sidetrack explain`: a redirect goes to an address that this interface does not
+//! have.
 
 use crate::simulate::{Course, End, Verdict};
 use crate::types::InterfaceName;
 
-/// The interface that the socket of a packet is bound to, if one was named.
+/// The interface that the packet's socket is bound to, if given.
 ///
 /// # Errors
-/// It is no name, or the packet is not one that a socket of the pod sends.
+/// The name is invalid, or the packet is inbound.
 pub fn read(name: Option<&str>, direction: &str) -> Result<Option<InterfaceName>, String> {
     let Some(name) = name else {
         return Ok(None);
@@ -19,7 +20,7 @@ pub fn read(name: Option<&str>, direction: &str) -> Result<Option<InterfaceName>
     Ok(Some(name))
 }
 
-/// Logs it where the connection of such a socket is redirected to an address of the loopback interface.
+/// Logs a warning if the connection of such a socket is redirected to an address of the loopback interface.
 pub fn warn(bound_to: Option<&InterfaceName>, course: &Course) {
     let bound_to = bound_to.filter(|name| **name != InterfaceName::loopback());
     if let (Some(name), Verdict::Redirect(_), End::Delivered(to)) = (bound_to, course.verdict, &course.end)

@@ -1,4 +1,4 @@
-//! `sidetrack check`: says whether what is installed is what would be applied, and what differs.
+//! `sidetrack check`: compares the installed rules with the plan.
 
 use std::process::ExitCode;
 
@@ -17,13 +17,13 @@ use crate::options::Settings;
 use crate::options::table::Scope;
 use crate::plan::Plan;
 
-/// The version of what `--json` prints.
+/// The version of the JSON schema.
 const VERSION: u32 = 1;
 
-/// What it is called.
+/// The name of the command.
 pub const NAME: &str = "check";
 
-/// What clap knows of the command line.
+/// The definition of the command line.
 pub fn command() -> Command {
     Command::new(NAME)
         .about("Compare what is installed with what apply would install")
@@ -64,7 +64,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let text = if matches.get_flag("json") {
         json(&report, &removals)
     } else {
-        words(&report, &removals)
+        self::text(&report, &removals)
     };
     output::print(&text)?;
     Ok(match report.state {
@@ -88,7 +88,7 @@ fn check(settings: &Settings) -> anyhow::Result<(Report, Vec<Redirector>)> {
     Ok((report, redirectors(observed.all_chains())))
 }
 
-/// What removes the rules of other tools that redirect: each tool and a command.
+/// The commands that remove the rules of other tools, by tool.
 fn removals(others: &[Redirector], netns: Option<&str>) -> Vec<(&'static str, String)> {
     let netns = netns.map(|netns| format!(" --netns {netns}")).unwrap_or_default();
     let known = others.iter().filter(|other| other.mesh.is_some());
@@ -97,7 +97,7 @@ fn removals(others: &[Redirector], netns: Option<&str>) -> Vec<(&'static str, St
         .collect()
 }
 
-fn words(report: &Report, removals: &[(&str, String)]) -> String {
+fn text(report: &Report, removals: &[(&str, String)]) -> String {
     let differences = &report.differences;
     let number = match differences.len() {
         1 => "1 difference".to_owned(),
@@ -119,8 +119,8 @@ fn words(report: &Report, removals: &[(&str, String)]) -> String {
             "To compare with the rules in {elsewhere}, pass --backend {elsewhere}."
         ));
     }
-    let ours = differences.iter().any(Difference::is_repaired_by_apply);
-    if ours || report.state == State::Absent {
+    let is_repairable = differences.iter().any(Difference::is_repaired_by_apply);
+    if is_repairable || report.state == State::Absent {
         lines.push("Run `sidetrack apply` with the same options to repair it.".to_owned());
     }
     if !differences.iter().all(Difference::is_repaired_by_apply) {

@@ -1,20 +1,20 @@
-//! `sidetrack cleanup`: removes what is ours from a network namespace.
+//! `sidetrack cleanup`: removes everything owned by sidetrack from a network namespace.
 
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::failure::Failure;
-use super::settings::logging_alone;
+use super::settings::start_logging;
 use super::{args, persist, redirection};
 use crate::linux::netns;
 use crate::mesh::{MESHES, Mesh};
 use crate::options::table::{Group, Scope};
 use crate::types::{Choice as _, MeshName};
 
-/// What it is called.
+/// The name of the command.
 pub const NAME: &str = "cleanup";
 
-/// What clap knows of the command line.
+/// The definition of the command line.
 pub fn command() -> Command {
     Command::new(NAME)
         .about("Remove everything that sidetrack put into a network namespace")
@@ -56,7 +56,7 @@ fn name(mesh: &Mesh) -> &'static str {
 
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
-    logging_alone(matches)?;
+    start_logging(matches)?;
     let foreign: Vec<&Mesh> = {
         let given: Vec<&String> = matches.get_many("foreign").into_iter().flatten().collect();
         let is_given = |mesh: &&Mesh| given.iter().any(|given| *given == name(mesh));

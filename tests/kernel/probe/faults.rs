@@ -37,8 +37,8 @@ fn without_rules_everything_that_should_be_captured_fails_and_nothing_else() {
     failed.push("ipv6 tcp passthrough");
     probed.failed(&failed);
     probed.says("ipv4 tcp outbound", "left the pod, past the proxy");
-    probed.says("ipv4 tcp inbound", "arrived by itself, past the proxy");
-    probed.says("ipv6 tcp passthrough", "cannot come from its address");
+    probed.says("ipv4 tcp inbound", "arrived directly, past the proxy");
+    probed.says("ipv6 tcp passthrough", "cannot use its source address");
     let notes = probed.report["notes"].to_string();
     assert!(notes.contains("no rules of sidetrack are installed"), "{notes}");
     assert!(probed.stderr.contains("7 failed"), "{probed:?}");
@@ -126,7 +126,7 @@ fn what_the_proxy_passes_on_fails_in_the_family_whose_rule_is_missing() {
             probed
                 .texts(failed, "meaning")
                 .concat()
-                .contains("comes back to it, for ever"),
+                .contains("connections of the proxy loop back to it"),
             "{probed:#?}"
         );
     }
