@@ -6,10 +6,10 @@ use super::settings::settings;
 use super::{args, persist, redirection};
 use crate::linux::netns;
 
-/// What it is called.
+/// The name of the command.
 pub const NAME: &str = "apply";
 
-/// What clap knows of the command line.
+/// The definition of the command line.
 pub fn command() -> Command {
     Command::new(NAME)
         .about("Redirect a network namespace's TCP traffic to its proxy")
@@ -20,7 +20,7 @@ fn arguments(command: Command) -> Command {
     command
         .after_help("Example: sidetrack apply --exclude-outbound-ports 3306,6379 --exclude-inbound-ports 22")
         .arg(args::netns())
-        .arg(args::persist("Apply at every boot, too: on a host with systemd"))
+        .arg(args::persist("Also apply at every boot, on a host with systemd"))
         .arg(args::config())
         .args(args::options(|_| true))
         .arg(args::verbose())

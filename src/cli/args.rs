@@ -7,8 +7,8 @@ use crate::mesh::front_end::Mistake;
 use crate::options::problem::environment_name;
 use crate::options::table::{Group, OPTIONS, OptionSpec, Scope};
 
-/// Whether an option matters to commands that only want to know what the rules would be.
-pub fn is_about_rules(option: &OptionSpec) -> bool {
+/// Whether an option applies to commands that compute rules and install none.
+pub fn is_rule_option(option: &OptionSpec) -> bool {
     matches!(option.scope, Scope::Pod | Scope::Logging)
 }
 
@@ -44,7 +44,7 @@ pub fn netns() -> Arg {
         .help_heading(Group::Run.heading())
 }
 
-/// `--persist`, and what it does with the command.
+/// `--persist`, with the command's own help.
 pub fn persist(help: &'static str) -> Arg {
     let argument = Arg::new("persist").long("persist").action(ArgAction::SetTrue);
     argument.help(help).help_heading(Group::Run.heading())
@@ -77,11 +77,11 @@ pub fn argument(option: &'static OptionSpec) -> Arg {
     .help(help)
 }
 
-/// What an argument is for, its default and its possible values, as clap writes them. An empty default and `false` are not
-/// shown.
+/// What an argument is for, its default and its possible values, as clap writes them. An empty default and `false` are
+/// not shown.
 pub fn described(help: &str, default: &str, values: &[&str]) -> String {
-    /// How wide the column is, beside the longest flags.
-    const WIDTH: usize = 64;
+    /// The width of the help column beside the longest flags.
+    const COLUMN_WIDTH: usize = 64;
     let default = match default {
         "" | "false" => None,
         default => Some(format!("[default: {default}]")),
@@ -89,7 +89,7 @@ pub fn described(help: &str, default: &str, values: &[&str]) -> String {
     let values = (!values.is_empty()).then(|| format!("[possible values: {}]", values.join(", ")));
     let (mut text, mut line) = (help.to_owned(), help.len());
     for part in [default, values].into_iter().flatten() {
-        let fits = line + 1 + part.len() <= WIDTH;
+        let fits = line + 1 + part.len() <= COLUMN_WIDTH;
         text.push(if fits { ' ' } else { '\n' });
         line = if fits { line + 1 + part.len() } else { part.len() };
         text += &part;
@@ -113,7 +113,7 @@ pub fn go_switch(argument: Arg) -> Arg {
         .default_missing_value("true")
 }
 
-/// The texts that an argument was given, in their order.
+/// The values of an argument, in their order.
 pub fn many(matches: &ArgMatches, name: &str) -> Option<Vec<String>> {
     Some(matches.get_many::<String>(name)?.cloned().collect())
 }
@@ -143,14 +143,14 @@ pub fn text_or_variable(matches: &ArgMatches, option: &str) -> Option<String> {
     flag.or_else(|| std::env::var(environment_name(option)).ok())
 }
 
-/// What is wrong with a command line, without the usage that follows it.
+/// The error of a command line, without the usage text.
 pub fn first_line(error: &clap::Error) -> Vec<String> {
     let text = error.to_string();
     let line = text.lines().next().unwrap_or_default();
     vec![line.strip_prefix("error: ").unwrap_or(line).to_owned()]
 }
 
-/// What is wrong, a sentence each.
+/// The mistakes, a sentence each.
 pub fn sentences(mistakes: &[Mistake]) -> Vec<String> {
     mistakes.iter().map(ToString::to_string).collect()
 }

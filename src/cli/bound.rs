@@ -1,25 +1,26 @@
-//! Sockets that are bound to an interface, in `sidetrack explain`: where they are redirected to is no address of it.
+//! Sockets bound to an interface, in `sidetrack explain`: a redirect goes to an address that this interface does not
+//! have.
 
 use crate::simulate::{Course, End, Verdict};
 use crate::types::InterfaceName;
 
-/// The interface that the socket of a packet is bound to, if one was named.
+/// The interface that the packet's socket is bound to, if given.
 ///
 /// # Errors
-/// It is no name, or the packet is not one that a socket of the pod sends.
+/// The name is invalid, or the packet is inbound.
 pub fn read(name: Option<&str>, direction: &str) -> Result<Option<InterfaceName>, String> {
     let Some(name) = name else {
         return Ok(None);
     };
     if direction != "outbound" {
-        return Err("--bound-to: it is about sockets of the pod, which send what is outbound; leave it out".to_owned());
+        return Err("--bound-to: only outbound packets have a local socket; leave it out".to_owned());
     }
     let name = InterfaceName::parse(name);
     let name = name.map_err(|invalid| format!("--bound-to: {:?} is not {}", invalid.value, invalid.expected))?;
     Ok(Some(name))
 }
 
-/// Logs it where the connection of such a socket is redirected to an address of the loopback interface.
+/// Logs a warning if the connection of such a socket is redirected to an address of the loopback interface.
 pub fn warn(bound_to: Option<&InterfaceName>, course: &Course) {
     let bound_to = bound_to.filter(|name| **name != InterfaceName::loopback());
     if let (Some(name), Verdict::Redirect(_), End::Delivered(to)) = (bound_to, course.verdict, &course.end)
@@ -27,7 +28,7 @@ pub fn warn(bound_to: Option<&InterfaceName>, course: &Course) {
     {
         let (address, option) = (to.ip(), if to.is_ipv4() { "-4" } else { "-6" });
         tracing::warn!(
-            "the socket is bound to {name}, and {address} is no address of that interface: the connection gets lost, \
+            "the socket is bound to {name}, and {address} is no address of that interface: the connection is lost \
              unless there is a route. Either `ip {option} route add local {address} dev {name} table local metric 15006`, \
              or --exclude-interfaces {name}"
         );

@@ -1,4 +1,4 @@
-//! `sidetrack check`: says whether what is installed is what would be applied, and what differs.
+//! `sidetrack check`: compares the installed rules with the plan.
 
 use std::process::ExitCode;
 
@@ -17,13 +17,13 @@ use crate::options::Settings;
 use crate::options::table::Scope;
 use crate::plan::Plan;
 
-/// The version of what `--json` prints.
+/// The version of the JSON schema.
 const VERSION: u32 = 1;
 
-/// What it is called.
+/// The name of the command.
 pub const NAME: &str = "check";
 
-/// What clap knows of the command line.
+/// The definition of the command line.
 pub fn command() -> Command {
     Command::new(NAME)
         .about("Compare what is installed with what apply would install")
@@ -34,7 +34,7 @@ fn arguments(command: Command) -> Command {
     command
         .disable_help_subcommand(true)
         .after_help(
-            "The options are those of apply. It exits with 0 where all is as planned, and with 3 otherwise.\n\
+            "The options are those of apply. Exit codes: 0 the rules match the plan, 3 otherwise.\n\
              Examples: sidetrack check --netns pod --exclude-outbound-ports 3306,6379\n          \
              sidetrack check istio-iptables -p 15001 -z 15006 -b '*'\n          \
              sidetrack check kuma-init --redirect-all-dns-traffic",
@@ -64,7 +64,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let text = if matches.get_flag("json") {
         json(&report, &removals)
     } else {
-        words(&report, &removals)
+        self::text(&report, &removals)
     };
     output::print(&text)?;
     Ok(match report.state {
@@ -78,7 +78,7 @@ fn check(settings: &Settings) -> anyhow::Result<(Report, Vec<Redirector>)> {
     let observed = namespace.observe()?;
     observed.warn_of_loopback();
     if observed.legacy.is_none() {
-        tracing::warn!("the rules of legacy iptables cannot be seen here, and are left out of the comparison");
+        tracing::warn!("the rules of legacy iptables cannot be read here and are not compared");
     }
     let facts = redirection::facts(&settings.config, Some(&observed.loopback))?;
     let plan = Plan::new(&settings.config, &facts)?;
@@ -88,7 +88,7 @@ fn check(settings: &Settings) -> anyhow::Result<(Report, Vec<Redirector>)> {
     Ok((report, redirectors(observed.all_chains())))
 }
 
-/// What removes the rules of other tools that redirect: each tool and a command.
+/// The commands that remove the rules of other tools, by tool.
 fn removals(others: &[Redirector], netns: Option<&str>) -> Vec<(&'static str, String)> {
     let netns = netns.map(|netns| format!(" --netns {netns}")).unwrap_or_default();
     let known = others.iter().filter(|other| other.mesh.is_some());
@@ -97,7 +97,7 @@ fn removals(others: &[Redirector], netns: Option<&str>) -> Vec<(&'static str, St
         .collect()
 }
 
-fn words(report: &Report, removals: &[(&str, String)]) -> String {
+fn text(report: &Report, removals: &[(&str, String)]) -> String {
     let differences = &report.differences;
     let number = match differences.len() {
         1 => "1 difference".to_owned(),
@@ -105,22 +105,26 @@ fn words(report: &Report, removals: &[(&str, String)]) -> String {
     };
     let backends: Vec<String> = report.backends.iter().map(ToString::to_string).collect();
     let mut lines = vec![match report.state {
-        State::InSync => format!("{}: all is as planned, in {}", report.state, backends.join(", ")),
-        State::Absent => format!("{}: there are no rules of sidetrack here", report.state),
+        State::InSync => format!(
+            "{}: the installed rules match the plan, in {}",
+            report.state,
+            backends.join(", ")
+        ),
+        State::Absent => format!("{}: no rules of sidetrack are installed", report.state),
         State::Drifted => format!("{}: {number} from the plan, in {}", report.state, backends.join(", ")),
     }];
     lines.extend(differences.iter().map(|difference| format!("  {difference}")));
     if let Some(elsewhere) = differences.iter().find_map(Difference::unplanned_backend) {
         lines.push(format!(
-            "To compare with what is in {elsewhere}, pass --backend {elsewhere}."
+            "To compare with the rules in {elsewhere}, pass --backend {elsewhere}."
         ));
     }
-    let ours = differences.iter().any(Difference::is_repaired_by_apply);
-    if ours || report.state == State::Absent {
-        lines.push("Applying with the same options puts it right.".to_owned());
+    let is_repairable = differences.iter().any(Difference::is_repaired_by_apply);
+    if is_repairable || report.state == State::Absent {
+        lines.push("Run `sidetrack apply` with the same options to repair it.".to_owned());
     }
     if !differences.iter().all(Difference::is_repaired_by_apply) {
-        lines.push("What is foreign is left as it is: remove what should not be there.".to_owned());
+        lines.push("sidetrack does not change foreign rules: remove those that should not be there.".to_owned());
     }
     let removals = removals.iter();
     lines.extend(removals.map(|(tool, command)| format!("To remove the rules of {tool}: {command}")));

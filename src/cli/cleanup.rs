@@ -1,20 +1,20 @@
-//! `sidetrack cleanup`: removes what is ours from a network namespace.
+//! `sidetrack cleanup`: removes everything owned by sidetrack from a network namespace.
 
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::failure::Failure;
-use super::settings::logging_alone;
+use super::settings::start_logging;
 use super::{args, persist, redirection};
 use crate::linux::netns;
 use crate::mesh::{MESHES, Mesh};
 use crate::options::table::{Group, Scope};
 use crate::types::{Choice as _, MeshName};
 
-/// What it is called.
+/// The name of the command.
 pub const NAME: &str = "cleanup";
 
-/// What clap knows of the command line.
+/// The definition of the command line.
 pub fn command() -> Command {
     Command::new(NAME)
         .about("Remove everything that sidetrack put into a network namespace")
@@ -37,13 +37,13 @@ fn arguments(command: Command) -> Command {
                 .value_parser(PossibleValuesParser::new(MESHES.iter().map(|mesh| name(mesh))))
                 .hide_possible_values(true)
                 .help(args::described(
-                    "Remove this mesh's rules, not ours",
+                    "Remove this mesh's rules instead of sidetrack's",
                     "",
                     &MESHES.each_ref().map(name),
                 ))
                 .help_heading(Group::Run.heading()),
         )
-        .arg(args::persist("Apply at no boot any more, too"))
+        .arg(args::persist("Also stop applying at boot"))
         .args(args::options(|option| option.scope == Scope::Logging))
         .arg(args::verbose())
 }
@@ -56,7 +56,7 @@ fn name(mesh: &Mesh) -> &'static str {
 
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
-    logging_alone(matches)?;
+    start_logging(matches)?;
     let foreign: Vec<&Mesh> = {
         let given: Vec<&String> = matches.get_many("foreign").into_iter().flatten().collect();
         let is_given = |mesh: &&Mesh| given.iter().any(|given| *given == name(mesh));
@@ -68,7 +68,8 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     };
     if matches.get_flag("persist") {
         if !foreign.is_empty() {
-            let reason = "--persist and --foreign: what lasts is ours; leave one of them out".to_owned();
+            let reason =
+                "--persist and --foreign: --persist removes files of sidetrack alone; leave one of them out".to_owned();
             return Err(Failure::Usage(vec![reason]).into());
         }
         return persist::cleanup(matches);

@@ -15,10 +15,10 @@ use super::{
 use crate::mesh::peers::{self, PeerFlag};
 use crate::types::LogLevel;
 
-/// Runs one command: as `istio-iptables`, `proxy-init` or `kumactl` where the program is called that, else as one of our
-/// own.
+/// Runs one command: `istio-iptables`, `proxy-init` or `kumactl` if the program is called by that name, else a command
+/// of sidetrack.
 ///
-/// Errors are logged. The exit code is 0, or what the command has for its failures and findings.
+/// Logs errors. Returns 0, or the command's exit code for failures and findings.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     if let Some(called) = kuma_init::called(&arguments) {
@@ -40,17 +40,16 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             failure::LINKERD_PROXY_INIT,
         );
     }
-    exit_code(ours, &arguments, command_of_ours, failure::SIDETRACK)
+    exit_code(sidetrack, &arguments, run_sidetrack, failure::SIDETRACK)
 }
 
-/// What clap knows of the whole command line, every option of it: for man pages and the like.
+/// The definition of the whole command line with all options, for man pages.
 pub fn command() -> Command {
-    help::full(ours())
+    help::full(sidetrack())
 }
 
-/// The command line of our own commands. The arguments of a command are built only once it is the one that was typed, or
-/// help is wanted.
-fn ours() -> Command {
+/// The command line of sidetrack. The arguments of a command are built only if that command runs or shows help.
+fn sidetrack() -> Command {
     let commands = [
         apply::command(),
         check::command(),
@@ -76,7 +75,7 @@ fn ours() -> Command {
         .after_help("Example: sidetrack apply --dry-run")
 }
 
-fn command_of_ours(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+fn run_sidetrack(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let succeeded = |()| ExitCode::SUCCESS;
     match matches.subcommand() {
         Some((apply::NAME, matches)) => apply::run(matches).map(succeeded),
@@ -112,7 +111,7 @@ fn exit_code<T: Termination>(
                     return ExitCode::from(codes.usage);
                 }
                 _ => {
-                    // What is wrong goes to standard error, where maybe nobody reads it.
+                    // Standard error may be closed.
                     let _printed = error.print();
                     return ExitCode::from(codes.usage);
                 }
@@ -132,7 +131,7 @@ fn exit_code<T: Termination>(
     }
 }
 
-/// Says of flags of other tools what they are and what to use here, where one is what is wrong with the command line.
+/// Prints advice about flags of other tools, if the command line fails because of one.
 fn explain_peers(error: &clap::Error, arguments: &[OsString]) -> bool {
     let Some(ContextValue::String(unknown)) = error.get(ContextKind::InvalidArg) else {
         return false;
@@ -142,15 +141,18 @@ fn explain_peers(error: &clap::Error, arguments: &[OsString]) -> bool {
         Some(text.split_once('=').map_or(text, |(flag, _)| flag))
     });
     let found: Vec<(&str, PeerFlag)> = flags.filter_map(|flag| Some((flag, peers::find(flag)?))).collect();
-    // Of a word with one hyphen, the first letter is what is unknown.
+    // clap reports only the first letter of an unknown argument with one hyphen.
     let is_unknown = |flag: &str| flag == unknown || flag.starts_with(unknown.as_str()) && !flag.starts_with("--");
     if !found.iter().any(|(flag, _)| is_unknown(flag)) {
         return false;
     }
     for (flag, peer) in found {
         let (what, hint) = peer.advice(flag);
-        // What is wrong goes to standard error, where maybe nobody reads it.
-        let _printed = writeln!(io::stderr(), "error: {what}, and none of this command\nhint: {hint}");
+        // Standard error may be closed.
+        let _printed = writeln!(
+            io::stderr(),
+            "error: {what}, not an option of this command\nhint: {hint}"
+        );
     }
     true
 }

@@ -1,4 +1,4 @@
-//! `sidetrack completions`: what shells complete, from the same definition as everything else.
+//! `sidetrack completions`: completion scripts for shells, from the definition of the command line.
 
 use clap::{Arg, ArgMatches, Command};
 use clap_complete::{Shell, generate};
@@ -8,10 +8,10 @@ use super::output;
 /// The shells, by name.
 const SHELLS: [(&str, Shell); 3] = [("bash", Shell::Bash), ("fish", Shell::Fish), ("zsh", Shell::Zsh)];
 
-/// What it is called.
+/// The name of the command.
 pub const NAME: &str = "completions";
 
-/// What clap knows of the command line.
+/// The definition of the command line.
 pub fn command() -> Command {
     Command::new(NAME)
         .about("Print what a shell needs to complete commands and options")
@@ -28,7 +28,7 @@ pub fn command() -> Command {
 /// Runs the command. `command` is the whole command line.
 ///
 /// # Errors
-/// Standard output takes no more.
+/// Standard output cannot be written to.
 pub fn run(matches: &ArgMatches, mut command: Command) -> anyhow::Result<()> {
     let wanted = matches.get_one::<String>("shell");
     for (name, shell) in SHELLS {

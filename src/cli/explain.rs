@@ -1,4 +1,4 @@
-//! `sidetrack explain`: shows the path of a packet, and which rules say so.
+//! `sidetrack explain`: shows what happens to a packet, and which rules decide it.
 
 use std::io::{self, IsTerminal as _};
 use std::net::IpAddr;
@@ -28,18 +28,18 @@ use crate::simulate::{self, Explanation, Packet, Scene, json, text};
 use crate::types::{Backend, InterfaceName};
 use crate::yaml::{self, Node};
 
-/// What is asked: a packet, whose rules it meets, and in which pod.
+/// A request: a packet, the source of the rules, and the pod.
 struct Question {
     packet: Description,
     rules: Source,
-    /// The pod's addresses, where they were said.
+    /// The pod's addresses, if given.
     addresses: Vec<IpAddr>,
     netns: Option<String>,
     /// The interface that the socket is bound to, if it is.
     bound_to: Option<InterfaceName>,
 }
 
-/// Whose rules are followed.
+/// The source of the rules.
 enum Source {
     Options(Box<Config>),
     Pod(Verdict),
@@ -47,10 +47,10 @@ enum Source {
     Kernel(Backend),
 }
 
-/// What it is called.
+/// The name of the command.
 pub const NAME: &str = "explain";
 
-/// What clap knows of the command line.
+/// The definition of the command line.
 pub fn command() -> Command {
     Command::new(NAME)
         .about("Explain what happens to a packet, and which rules decide it")
@@ -72,7 +72,7 @@ fn arguments(command: Command) -> Command {
     command
         .disable_help_subcommand(true)
         .after_help(
-            "The options of apply say what the plan is; so do the flags of istio-iptables after that word.\n\
+            "The options of apply select the plan, or the flags of istio-iptables after that word.\n\
              Examples: sidetrack explain outbound tcp 10.0.0.5:443 --uid 1000 --exclude-outbound-ports 443\n          \
              sidetrack explain inbound tcp :8080 --from 10.1.2.3 --from-kernel --netns pod\n          \
              sidetrack explain outbound tcp :8080 --uid 1337 istio-iptables -i '*' -b '*'",
@@ -170,16 +170,16 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     Ok(output::print(&text)?)
 }
 
-/// Reads everything that was given.
+/// Reads all arguments.
 ///
 /// # Errors
-/// All that is wrong with it.
+/// All mistakes in it.
 fn question(matches: &ArgMatches) -> Result<Question, Failure> {
     let mut mistakes = Vec::new();
     let text = |name: &str| matches.get_one::<String>(name).cloned();
     let pod = note(manifest_of(text("pod").as_deref(), matches), &mut mistakes);
     let rules_are_elsewhere = text("plan").is_some() || matches.get_flag("from-kernel");
-    // What goes together with a front end, contradictions() tells.
+    // contradictions() checks which arguments a front end may have.
     let given: Vec<&str> = args::given(matches).collect();
     let of_front_end = front_end::asked(matches, &given);
     let (rules, netns) = match (of_front_end, pod.as_ref().filter(|pod| pod.is_given)) {
@@ -257,16 +257,16 @@ fn options(settings: Settings, matches: &ArgMatches) -> Source {
     }
 }
 
-/// A pod that was described.
+/// The description of a pod.
 struct Manifest {
-    /// Whether it was: by a file, or by annotations.
+    /// Whether a file or annotations describe it.
     is_given: bool,
     document: Node,
     annotations: Annotations,
     addresses: Vec<IpAddr>,
 }
 
-/// The manifest, where there is one, and annotations that were given besides, which count before its own.
+/// The manifest, if there is one, and the annotations given as arguments, which override its own.
 fn manifest_of(path: Option<&str>, matches: &ArgMatches) -> Result<Manifest, String> {
     let document = match path {
         Some(path) => yaml::document(&contents(path)?)
@@ -298,7 +298,7 @@ fn manifest_of(path: Option<&str>, matches: &ArgMatches) -> Result<Manifest, Str
     })
 }
 
-/// Decides whether and how a pod is redirected.
+/// Whether a pod is redirected, and how.
 fn verdict_of(pod: &Manifest, matches: &ArgMatches) -> Result<Verdict, Failure> {
     let mistake = |text: String| Failure::Input(vec![text]);
     let Around { before, after } = around_pod(matches)?;
@@ -330,10 +330,10 @@ fn verdict_of(pod: &Manifest, matches: &ArgMatches) -> Result<Verdict, Failure> 
                 has_known_arguments: true,
             },
             Some(flag),
-        ) = (&redirected.by, described_by(matches).first())
+        ) = (&redirected.by, plan_flags(matches).first())
         {
             let reason =
-                format!("--{flag} does nothing: the arguments of the init container {name} say what the rules are");
+                format!("--{flag} has no effect: the arguments of the init container {name} determine the rules");
             return Err(mistake(reason));
         }
         for Unseen {
@@ -343,7 +343,7 @@ fn verdict_of(pod: &Manifest, matches: &ArgMatches) -> Result<Verdict, Failure> 
             ..
         } in &redirected.unseen
         {
-            tracing::warn!("the plugin is not told that {what}; set {annotation}: {value:?}");
+            tracing::warn!("the plugin does not see that {what}; set {annotation}: {value:?}");
         }
     }
     Ok(verdict)
@@ -368,14 +368,14 @@ fn contradictions(matches: &ArgMatches) -> Vec<String> {
         .into_iter()
         .filter(|name| is_given(matches, name))
         .collect();
-    // The addresses of a pod are of use in any case, so that --pod is not among them.
-    sources.extend(described_by(matches).first());
+    // --pod is not among them: the addresses of a pod are useful with any source.
+    sources.extend(plan_flags(matches).first());
     let mut sources: Vec<String> = sources.iter().map(|flag| format!("--{flag}")).collect();
     sources.extend(matches.subcommand_name().map(str::to_owned));
     match sources.as_slice() {
         [] | [_] => Vec::new(),
         [first, second, ..] => vec![format!(
-            "{first} and {second}: each of them says whose rules to follow; give one"
+            "{first} and {second}: each selects the rules to follow; give only one"
         )],
     }
 }
@@ -385,8 +385,8 @@ fn is_given(matches: &ArgMatches, name: &str) -> bool {
     source.and_then(|_| matches.value_source(name)) == Some(ValueSource::CommandLine)
 }
 
-/// The flags that say something about the plan.
-fn described_by(matches: &ArgMatches) -> Vec<&'static str> {
+/// The given flags that change the plan.
+fn plan_flags(matches: &ArgMatches) -> Vec<&'static str> {
     let options = OPTIONS.iter().filter(|option| option.scope == Scope::Pod);
     let names = options.map(|option| option.name).chain(["annotation"]);
     names.filter(|name| is_given(matches, name)).collect()
@@ -420,14 +420,14 @@ fn answer(question: &Question, as_json: bool, coloured: bool) -> anyhow::Result<
     })
 }
 
-/// The packet. Where the pod is there to be looked at, its routes say by which interface it leaves.
+/// The packet. If the pod's namespace is accessible, its routes determine the outgoing interface.
 fn described_packet(question: &Question, pod: &simulate::Pod) -> Result<Packet, Failure> {
     let routed = match (&question.rules, &question.netns) {
         (Source::Kernel(_), _) | (_, Some(_)) => question.packet.destination(),
         (Source::Options(_) | Source::Pod(_) | Source::Saved(_), None) => None,
     };
     let interface = routed.and_then(|destination| interfaces::leading_to(destination, &pod.addresses));
-    let packet = question.packet.clone().by_default_on(interface);
+    let packet = question.packet.clone().with_default_interface(interface);
     packet
         .packet(pod)
         .map_err(|mistake| Failure::Input(vec![mistake.to_string()]))
@@ -460,7 +460,7 @@ fn planned(rules: &str, plan: Plan, question: &Question) -> Scene {
     Scene::planned(rules, plan, described_pod(question), question.packet.interface())
 }
 
-/// The pod, as far as it was described.
+/// The pod, as described by arguments or observed.
 fn described_pod(question: &Question) -> simulate::Pod {
     match (question.addresses.as_slice(), &question.netns) {
         ([], Some(_)) => observed_pod().unwrap_or_default(),
@@ -469,7 +469,7 @@ fn described_pod(question: &Question) -> simulate::Pod {
     }
 }
 
-/// The pod that this network namespace is.
+/// The pod of this network namespace.
 fn observed_pod() -> io::Result<simulate::Pod> {
     Ok(simulate::Pod {
         addresses: interfaces::addresses()?,
@@ -477,7 +477,7 @@ fn observed_pod() -> io::Result<simulate::Pod> {
     })
 }
 
-/// What is really installed in this network namespace.
+/// The rules that are installed in this network namespace.
 fn installed(wanted: Backend, question: &Question) -> anyhow::Result<Scene> {
     let mut namespace = Namespace::default();
     let observed = namespace.observe()?;
@@ -489,7 +489,7 @@ fn installed(wanted: Backend, question: &Question) -> anyhow::Result<Scene> {
     pod.routing = PolicyRouting::of(&observed.policy_routing);
     let family = described_packet(question, &pod)?.family();
     let (rules, installed) = match choice::holding(wanted, &observed) {
-        None => ("none of ours are installed".to_owned(), Installed::nothing()),
+        None => ("no rules of sidetrack are installed".to_owned(), Installed::nothing()),
         Some(backend) => (
             format!("those installed with {backend}"),
             namespace.rules(backend)?.installed(family)?,

@@ -1,4 +1,4 @@
-//! The one place where errors become exit codes.
+//! The mapping of errors to exit codes.
 
 use std::process::ExitCode;
 
@@ -10,53 +10,53 @@ use crate::options::problem::Problem;
 use crate::probe::Tally;
 use crate::probe::validation::ValidationError;
 
-/// What a command exits with where its input is at fault.
+/// The exit codes of a command for invalid input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExitCodes {
-    /// For flags that are no flags.
+    /// For unknown flags.
     pub usage: u8,
-    /// For input that cannot be used.
+    /// For invalid values.
     pub input: u8,
 }
 
-/// Those of our own commands.
+/// The exit codes of sidetrack's own commands.
 pub const SIDETRACK: ExitCodes = ExitCodes { usage: 2, input: 2 };
-/// Those of `linkerd-proxy-init`.
+/// The exit codes of `linkerd-proxy-init`.
 pub const LINKERD_PROXY_INIT: ExitCodes = ExitCodes { usage: 1, input: 1 };
-/// Those of `istio-iptables`.
+/// The exit codes of `istio-iptables`.
 pub const ISTIO_IPTABLES: ExitCodes = ExitCodes { usage: 255, input: 1 };
 
-/// Those of `kumactl`.
+/// The exit codes of `kumactl`.
 pub const KUMACTL: ExitCodes = ExitCodes { usage: 1, input: 1 };
 
-/// The exit code for a system that cannot do what was asked.
+/// The exit code if the system does not allow the operation.
 pub const SYSTEM: u8 = 1;
-/// The exit code where something is not as it should be, and that is the answer to what was asked.
+/// The exit code of a negative result: drift, findings, failed probes.
 pub const NEGATIVE: u8 = 3;
-/// The exit code for traffic that is not redirected. Istio's repair controller waits for it.
+/// The exit code for traffic that is not redirected. Istio's repair controller looks for it.
 pub const VALIDATION: u8 = 126;
 
-/// Input that cannot be used: all that is wrong with it.
+/// Invalid input, with all mistakes in it.
 #[derive(Debug, Error)]
 pub enum Failure {
     /// Values of options. Each a sentence.
     #[error("{}", .0.join("; "))]
     Input(Vec<String>),
-    /// The way in which a command is used, maybe values too. Each a sentence.
+    /// Wrong usage of a command, possibly with invalid values. Each a sentence.
     #[error("{}", .0.join("; "))]
     Usage(Vec<String>),
 }
 
 /// Probes that did not all pass.
 #[derive(Debug, Error)]
-pub enum Unproved {
-    /// Some came to something else than they should.
-    #[error("the redirection does not do all that it should: {0}")]
+pub enum ProbeFailure {
+    /// Some failed.
+    #[error("the redirection does not work as planned: {0}")]
     Failed(Tally),
-    /// Some could not be made; the others passed.
-    #[error("not everything could be tried: {0}. The report says what each lacks")]
+    /// Some could not run; the others passed.
+    #[error("some probes could not run: {0}. The report shows what each one needs")]
     Incomplete(Tally),
-    /// Some that Istio's validation would make failed, or others like them.
+    /// Some failed that Istio's validation or its extension here makes.
     #[error("traffic is not redirected as it should be: {0}")]
     Validation(Tally),
 }
@@ -67,7 +67,7 @@ impl From<Vec<Problem>> for Failure {
     }
 }
 
-/// Prints an error, a line for each thing that is wrong, and says what to exit with.
+/// Prints an error, a line for each mistake, and returns the exit code.
 pub fn report(error: &anyhow::Error, codes: ExitCodes) -> ExitCode {
     if let Some(failure) = error.downcast_ref() {
         let (code, problems) = match failure {
@@ -84,11 +84,11 @@ pub fn report(error: &anyhow::Error, codes: ExitCodes) -> ExitCode {
         Some(advice) => logging::error(&format!("{error}. {advice}")),
         None => logging::error(&error.to_string()),
     }
-    let unproved = error.downcast_ref().map(|unproved| match unproved {
-        Unproved::Failed(_) => NEGATIVE,
-        Unproved::Incomplete(_) => SYSTEM,
-        Unproved::Validation(_) => VALIDATION,
+    let probe_failure = error.downcast_ref().map(|failure| match failure {
+        ProbeFailure::Failed(_) => NEGATIVE,
+        ProbeFailure::Incomplete(_) => SYSTEM,
+        ProbeFailure::Validation(_) => VALIDATION,
     });
     let validation = error.is::<ValidationError>().then_some(VALIDATION);
-    ExitCode::from(unproved.or(validation).unwrap_or(SYSTEM))
+    ExitCode::from(probe_failure.or(validation).unwrap_or(SYSTEM))
 }

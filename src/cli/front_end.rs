@@ -1,5 +1,5 @@
-//! The programs of meshes that sidetrack takes the flags of, as the last word of `check`, `probe` and `explain`: what they
-//! say is about what that program with these flags would redirect.
+//! The programs of meshes whose flags `check`, `probe` and `explain` accept after the program's name: the commands then
+//! work on the rules that this program would write.
 
 use clap::{ArgMatches, Command};
 
@@ -8,16 +8,16 @@ use super::{args, istio_iptables, kuma_init, linkerd_proxy_init};
 use crate::mesh::istio::front_end::Task;
 use crate::options::Settings;
 
-/// What is to be redirected, and in which network namespace if not here.
-pub type Asked = (Settings, Option<String>);
+/// The settings, and the network namespace if it is not the current one.
+pub type Request = (Settings, Option<String>);
 
 /// A program that redirects.
 struct FrontEnd {
     name: &'static str,
     command: fn() -> Command,
-    /// Whether a flag of its own names a network namespace; otherwise ours does.
+    /// Whether the program has a flag for the network namespace; otherwise sidetrack's `--netns` selects it.
     has_netns: bool,
-    asked: fn(&ArgMatches) -> Result<Asked, Failure>,
+    asked: fn(&ArgMatches) -> Result<Request, Failure>,
 }
 
 const FRONT_ENDS: [FrontEnd; 3] = [
@@ -29,7 +29,7 @@ const FRONT_ENDS: [FrontEnd; 3] = [
             let request = istio_iptables::request(theirs)?;
             match request.task {
                 Task::Cleanup => Err(Failure::Usage(vec![
-                    "--cleanup-only: there is no plan to look at. Leave it out".to_owned(),
+                    "--cleanup-only: there is no plan. Leave it out".to_owned(),
                 ])),
                 _ => Ok((request.settings, request.netns)),
             }
@@ -49,7 +49,7 @@ const FRONT_ENDS: [FrontEnd; 3] = [
     },
 ];
 
-/// A word for each program; `does` is what our command does with whatever that would redirect.
+/// A subcommand for each program; `does` is the verb of its help.
 pub fn commands(does: &str) -> Vec<Command> {
     let word = |program: &FrontEnd| {
         let about = format!("{does} what {} with these flags would redirect", program.name);
@@ -58,18 +58,18 @@ pub fn commands(does: &str) -> Vec<Command> {
     FRONT_ENDS.iter().map(word).collect()
 }
 
-/// What the flags after such a word ask for, if there is one. Of our command's own arguments, those that are `meant` may
-/// come before it.
+/// The request of the flags after a program's name, if there is one. Of sidetrack's own arguments, only those in
+/// `allowed` may come before it.
 ///
 /// # Errors
-/// All that is wrong with either.
-pub fn asked(ours: &ArgMatches, meant: &[&str]) -> Option<Result<Asked, Failure>> {
+/// All mistakes in either.
+pub fn asked(ours: &ArgMatches, allowed: &[&str]) -> Option<Result<Request, Failure>> {
     let (word, theirs) = ours.subcommand()?;
     let program = FRONT_ENDS.iter().find(|program| program.name == word)?;
-    let is_meant = |id: &str| meant.contains(&id) || id == word || id == "netns" && !program.has_netns;
-    let stray = args::given(ours).filter(|id| !is_meant(id));
+    let is_allowed = |id: &str| allowed.contains(&id) || id == word || id == "netns" && !program.has_netns;
+    let stray = args::given(ours).filter(|id| !is_allowed(id));
     let stray: Vec<String> = stray
-        .map(|id| format!("--{id} means nothing before {word}, whose own flags come after that word"))
+        .map(|id| format!("--{id} has no effect before {word}: give flags of {word} after that word"))
         .collect();
     Some(match ((program.asked)(theirs), stray.is_empty()) {
         (Ok((settings, netns)), true) => {

@@ -1,4 +1,4 @@
-//! `sidetrack graph`: the packet's way through the rules as a picture.
+//! `sidetrack graph`: a diagram of the rules.
 
 use clap::{Arg, ArgMatches, Command};
 
@@ -6,20 +6,20 @@ use super::settings::settings;
 use super::{args, output, redirection};
 use crate::render::graph::{Graph, dot, mermaid, svg};
 
-/// Draws a picture.
+/// Renders a graph.
 type Writer = fn(&Graph) -> String;
 
-/// The languages of pictures; the first is the default.
+/// The output formats; the first is the default.
 pub const FORMATS: [(&str, Writer); 3] = [
     ("mermaid", mermaid::document),
     ("dot", dot::document),
     ("svg", svg::document),
 ];
 
-/// What it is called.
+/// The name of the command.
 pub const NAME: &str = "graph";
 
-/// What clap knows of the command line.
+/// The definition of the command line.
 pub fn command() -> Command {
     Command::new(NAME)
         .about("Draw the way of packets through the rules that apply would write")
@@ -44,7 +44,7 @@ fn arguments(command: Command) -> Command {
                 )),
         )
         .arg(args::config())
-        .args(args::options(args::is_about_rules))
+        .args(args::options(args::is_rule_option))
         .arg(args::verbose())
 }
 

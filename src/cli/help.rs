@@ -1,4 +1,4 @@
-//! Help that fits one screen: options of which there are many are named alone. `sidetrack help COMMAND` explains them.
+//! Help that fits one screen: it lists the names of options that are many. `sidetrack help COMMAND` explains them.
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Command};
@@ -7,15 +7,15 @@ use super::failure::Failure;
 use super::output;
 use crate::options::table::Group;
 
-/// The heading of the flags that are another program's.
+/// The heading of flags of Istio.
 pub const OF_ISTIO: &str = "As in Istio";
-/// The heading of those that are Linkerd's.
+/// The heading of flags of Linkerd.
 pub const OF_LINKERD: &str = "As in Linkerd";
-/// The same for flags of Kuma.
+/// The heading of flags of Kuma.
 pub const OF_KUMA: &str = "As in Kuma";
 
-/// The headings whose options are named alone.
-const NAMED: [&str; 8] = [
+/// The headings whose options brief help lists by name only.
+const LISTED_HEADINGS: [&str; 8] = [
     Group::Proxy.heading(),
     Group::Inbound.heading(),
     Group::Outbound.heading(),
@@ -26,13 +26,13 @@ const NAMED: [&str; 8] = [
     OF_KUMA,
 ];
 
-/// How wide help is.
-const WIDTH: usize = 100;
+/// The width of help text.
+const HELP_WIDTH: usize = 100;
 
-/// What it is called.
+/// The name of the command.
 pub const NAME: &str = "help";
 
-/// What clap knows of the command line.
+/// The definition of the command line.
 pub fn command() -> Command {
     Command::new(NAME)
         .about("Explain a command and every option of it")
@@ -59,19 +59,19 @@ pub fn run(matches: &ArgMatches, mut command: Command) -> anyhow::Result<()> {
     Ok(output::print(&help)?)
 }
 
-/// Whether clap has help to print, rather than matches or a mistake.
+/// Whether a clap "error" is help to print.
 pub fn is_help(error: &clap::Error) -> bool {
     use ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand};
     matches!(error.kind(), DisplayHelp | DisplayHelpOnMissingArgumentOrSubcommand)
 }
 
-/// The same command, built, with help that fits one screen. Only runs that are asked for help pay for it.
+/// The command, built, with help that fits one screen. Only help requests need the time for this.
 pub fn brief(command: Command) -> Command {
-    options_named_alone(full(command))
+    with_listed_options(full(command))
 }
 
-fn options_named_alone(command: Command) -> Command {
-    let command = command.mut_subcommands(options_named_alone);
+fn with_listed_options(command: Command) -> Command {
+    let command = command.mut_subcommands(with_listed_options);
     let listing = listing(&command);
     if listing.is_empty() {
         return command;
@@ -86,13 +86,13 @@ fn options_named_alone(command: Command) -> Command {
         .after_help(format!("{listing}`sidetrack help {name}` explains these.\n{after}"))
 }
 
-/// The same command, built, with help that explains every option.
+/// The command, built, with help that explains every option.
 pub fn full(mut command: Command) -> Command {
     command.build();
     grouped(command)
 }
 
-/// Of the headings, those alone that have many options stay; the rest is below one.
+/// Keeps the headings with many options; moves the others below one heading.
 fn grouped(command: Command) -> Command {
     let command = command.mut_subcommands(grouped);
     if command.get_arguments().all(|argument| heading(argument).is_none()) {
@@ -108,17 +108,17 @@ fn after_help(command: &Command) -> String {
     command.get_after_help().map(ToString::to_string).unwrap_or_default()
 }
 
-/// The heading that an option is named below, if it is one of those that are named alone.
+/// The heading of an option, if brief help lists its options by name only.
 fn heading(argument: &Arg) -> Option<&'static str> {
-    NAMED
+    LISTED_HEADINGS
         .into_iter()
         .find(|heading| argument.get_help_heading() == Some(heading))
 }
 
-/// The names of options, those of a heading together.
+/// The names of options, grouped by heading.
 fn listing(command: &Command) -> String {
     let mut text = String::new();
-    for heading in NAMED {
+    for heading in LISTED_HEADINGS {
         let of_heading = |argument: &&Arg| self::heading(argument) == Some(heading);
         let names = command.get_arguments().filter(of_heading).filter_map(Arg::get_long);
         let mut names = names.map(|name| format!(" --{name}")).peekable();
@@ -127,7 +127,7 @@ fn listing(command: &Command) -> String {
         }
         let mut line = format!("{heading}:");
         for name in names {
-            if line.len() + name.len() > WIDTH {
+            if line.len() + name.len() > HELP_WIDTH {
                 text += &line;
                 line = "\n ".to_owned();
             }

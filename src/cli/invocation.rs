@@ -1,5 +1,5 @@
-//! Reading the command line of an init container, as the program in it would: what lint and explain know of a pod that
-//! an init container redirects.
+//! Parsing the command line of an init container, as its program would: lint and explain use it for pods that an init
+//! container redirects.
 
 use std::cell::Cell;
 use std::ffi::OsString;
@@ -13,22 +13,22 @@ use crate::mesh::{self, linkerd};
 use crate::options::{Settings, sources};
 use crate::types::{Accounts, AccountsError};
 
-/// What a program asks for, or what is wrong with its command line; `None` where it is no command to redirect.
+/// The settings of a command line, or its mistakes; `None` if the command does not redirect.
 type Settle = fn(Vec<OsString>, &[(&str, &str)], &dyn Accounts) -> Option<Result<Settings, Vec<String>>>;
 
 /// A program that redirects.
 struct FrontEnd {
-    /// What it is called, apart from being a command of sidetrack.
+    /// Its names, besides being a command of sidetrack.
     programs: &'static [&'static str],
-    /// What its init container is called where that says which program the image has.
+    /// Names of init containers whose image runs the program by default.
     containers: &'static [&'static str],
-    /// What is to be read as its command line, if a whole one is.
+    /// The part of a command line that is the program's own.
     arguments: fn(&[OsString]) -> Option<Vec<OsString>>,
     /// Reads it.
     settings: Settle,
 }
 
-/// The programs of others that sidetrack takes the flags of. Others' front ends come here.
+/// The programs of meshes whose flags sidetrack accepts.
 const FRONT_ENDS: &[FrontEnd] = &[
     FrontEnd {
         programs: &["istio-iptables", "pilot-agent"],
@@ -50,10 +50,10 @@ const FRONT_ENDS: &[FrontEnd] = &[
     },
 ];
 
-/// What the program is called.
-const OURS: &str = "sidetrack";
+/// The name of our own program.
+const SIDETRACK: &str = "sidetrack";
 
-/// Reads the command line of an init container, as the program in it would.
+/// Parses the command line of an init container, as its program would.
 pub fn read(invocation: &Invocation<'_>) -> Option<Result<Settings, Vec<String>>> {
     let mut words = invocation.words.clone();
     if !invocation.has_program {
@@ -62,10 +62,10 @@ pub fn read(invocation: &Invocation<'_>) -> Option<Result<Settings, Vec<String>>
             .iter()
             .find(by_container)
             .and_then(|found| found.programs.first());
-        words.insert(0, of_image.unwrap_or(&OURS));
+        words.insert(0, of_image.unwrap_or(&SIDETRACK));
     }
     let program = Path::new(*words.first()?).file_name()?.to_str()?;
-    if program != OURS && !FRONT_ENDS.iter().any(|known| known.programs.contains(&program)) {
+    if program != SIDETRACK && !FRONT_ENDS.iter().any(|known| known.programs.contains(&program)) {
         return None;
     }
     let accounts = AccountsOfImage::default();
@@ -76,18 +76,18 @@ pub fn read(invocation: &Invocation<'_>) -> Option<Result<Settings, Vec<String>>
         .find_map(|front_end| Some((front_end, (front_end.arguments)(&words)?)));
     let settings = match theirs {
         Some((front_end, words)) => (front_end.settings)(words, variables, &accounts),
-        None if program == OURS => ours(words, variables, &accounts),
+        None if program == SIDETRACK => sidetrack(words, variables, &accounts),
         None => None,
     };
-    settings.filter(|_| !accounts.asked.get())
+    settings.filter(|_| !accounts.was_asked.get())
 }
 
-fn ours(
+fn sidetrack(
     words: Vec<OsString>,
     variables: &[(&str, &str)],
     accounts: &dyn Accounts,
 ) -> Option<Result<Settings, Vec<String>>> {
-    let matches = match Command::new(OURS)
+    let matches = match Command::new(SIDETRACK)
         .subcommand(apply::command())
         .try_get_matches_from(words)
     {
@@ -111,21 +111,21 @@ fn ours(
     Some(settings.map_err(|problems| problems.iter().map(ToString::to_string).collect()))
 }
 
-/// The users and groups of an image, which are not known here.
+/// The users and groups of an image, which are unknown here.
 #[derive(Default)]
 struct AccountsOfImage {
-    /// Whether somebody has asked for one.
-    asked: Cell<bool>,
+    /// Whether a lookup was needed.
+    was_asked: Cell<bool>,
 }
 
 impl Accounts for AccountsOfImage {
     fn uid(&self, _: &str) -> Result<Option<u32>, AccountsError> {
-        self.asked.set(true);
+        self.was_asked.set(true);
         Ok(None)
     }
 
     fn gid(&self, _: &str) -> Result<Option<u32>, AccountsError> {
-        self.asked.set(true);
+        self.was_asked.set(true);
         Ok(None)
     }
 

@@ -37,7 +37,7 @@ struct DryRunFile {
 )]
 struct NoAddress;
 
-/// What it is called.
+/// The name of the command.
 pub const NAME: &str = "istio-iptables";
 
 /// What is to be read as the command line of `istio-iptables`, if that is what the program is called as: by its own
@@ -55,7 +55,7 @@ pub fn arguments(all: &[OsString]) -> Option<Vec<OsString>> {
     }
 }
 
-/// What clap knows of the command line.
+/// The definition of the command line.
 pub fn command() -> Command {
     Command::new(NAME)
         .about("Redirect as Istio's program of this name does, with its flags and variables")
@@ -110,7 +110,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
 /// What is asked for. Starts logging as it says.
 ///
 /// # Errors
-/// All that is wrong with it.
+/// All mistakes in it.
 pub fn request(matches: &ArgMatches) -> Result<Request, Failure> {
     let flag = |setting: &Setting| matches.get_one::<String>(setting.name).cloned();
     let parsed = front_end::read(flag, args::variable, &AccountFiles);

@@ -23,7 +23,7 @@ use crate::plan::PASSTHROUGH_V4;
 use crate::probe::validation::Validation;
 use crate::types::{Accounts, Port};
 
-/// What it is called.
+/// The name of the command.
 pub const NAME: &str = "kuma-init";
 
 /// The program of Kuma that it stands in for.
@@ -124,7 +124,7 @@ impl Called {
 
 const VALIDATOR: &str = "transparent-proxy-validator";
 
-/// What clap knows of the command line.
+/// The definition of the command line.
 pub fn command() -> Command {
     Command::new(NAME)
         .about("Redirect as kumactl install transparent-proxy does, with its flags")
@@ -170,7 +170,7 @@ fn run(matches: &ArgMatches) -> anyhow::Result<()> {
 /// What is asked for. Starts logging.
 ///
 /// # Errors
-/// All that is wrong with it.
+/// All mistakes in it.
 pub fn settings(matches: &ArgMatches) -> Result<Settings, Failure> {
     logging::start(Settings::default().logging, 0);
     let texts = |name: &str| args::many(matches, name);

@@ -15,14 +15,14 @@ use crate::mesh::linkerd::front_end::{self, Request};
 use crate::options::Settings;
 use crate::types::Accounts;
 
-/// What it is called.
+/// The name of the command.
 pub const NAME: &str = "linkerd-proxy-init";
 
 /// What Linkerd's program is called: in its images, in those of the proxy, and by people.
 pub const NAMES: [&str; 3] = ["proxy-init", "linkerd2-proxy-init", NAME];
 
-/// What is to be read as the command line of `proxy-init`, if that is what the program is called as: by a name of its, or
-/// as `sidetrack linkerd-proxy-init`.
+/// What is to be read as the command line of `proxy-init`, if that is what the program is called as: by a name of its,
+/// or as `sidetrack linkerd-proxy-init`.
 pub fn arguments(all: &[OsString]) -> Option<Vec<OsString>> {
     let program = Path::new(all.first()?).file_name()?;
     if NAMES.iter().any(|name| program == *name) {
@@ -32,7 +32,7 @@ pub fn arguments(all: &[OsString]) -> Option<Vec<OsString>> {
     is_word.then(|| all.iter().skip(1).cloned().collect())
 }
 
-/// What clap knows of the command line.
+/// The definition of the command line.
 pub fn command() -> Command {
     Command::new(NAME)
         .about("Redirect as Linkerd's proxy-init does, with its flags")
@@ -72,7 +72,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
 /// What is asked for. Starts logging as it says.
 ///
 /// # Errors
-/// All that is wrong with it.
+/// All mistakes in it.
 pub fn request(matches: &ArgMatches) -> Result<Request, Failure> {
     let parsed = front_end::read(|setting| given(matches, setting));
     logging::start(parsed.logging, 0);

@@ -1,4 +1,4 @@
-//! `sidetrack lint`: looks at manifests for what defeats redirection.
+//! `sidetrack lint`: finds what defeats redirection in manifests.
 
 use std::io::{self, Read as _};
 use std::process::ExitCode;
@@ -10,10 +10,10 @@ use super::{args, invocation, output, settings};
 use crate::lint::{self, Code, Context, Linted};
 use crate::yaml::{self, Node};
 
-/// What it is called.
+/// The name of the command.
 pub const NAME: &str = "lint";
 
-/// What clap knows of the command line.
+/// The definition of the command line.
 pub fn command() -> Command {
     Command::new(NAME)
         .about("Find what defeats redirection in Kubernetes manifests")
@@ -50,7 +50,7 @@ fn arguments(command: Command) -> Command {
                 .help("Leave out the findings of these codes, such as ST303,ST401"),
         )
         .arg(args::config())
-        .args(args::options(args::is_about_rules))
+        .args(args::options(args::is_rule_option))
         .arg(args::verbose())
 }
 
@@ -94,7 +94,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let skipped = skipped.as_deref();
     match (pods, findings) {
         _ if !unreadable.is_empty() => return Err(Failure::Input(unreadable).into()),
-        (0, 0) => tracing::warn!(skipped, "there is no pod in there: nothing has a list of containers"),
+        (0, 0) => tracing::warn!(skipped, "no pod found: no object has a list of containers"),
         _ => tracing::info!(pods, findings, skipped, "looked at"),
     }
     Ok(match findings {
@@ -105,7 +105,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
 
 type Render = fn(&[Linted]) -> String;
 
-/// How findings are written.
+/// The output formats.
 const FORMATS: [(&str, Render); 4] = [
     ("text", lint::text),
     ("json", lint::json),
@@ -117,7 +117,7 @@ fn asked(matches: &ArgMatches) -> &str {
     matches.get_one::<String>("format").map_or("text", String::as_str)
 }
 
-/// What was passed over, since there is no pod in it: `2 ConfigMap, 1 Ingress`.
+/// The skipped objects, which have no pod: `2 ConfigMap, 1 Ingress`.
 fn skipped(linted: &[Linted]) -> Option<String> {
     let kinds = lint::skipped(linted).into_iter().map(|(kind, count)| match kind {
         "" => format!("{count} without a kind"),
@@ -149,7 +149,7 @@ fn documents(file: &str) -> Result<Vec<Node>, String> {
     })
 }
 
-/// The codes that are not wanted.
+/// The codes to leave out.
 fn ignored(matches: &ArgMatches) -> Result<Vec<Code>, Failure> {
     let texts = matches.get_many::<String>("ignore").into_iter().flatten();
     let names = texts

@@ -1,4 +1,4 @@
-//! Log lines: one an event, on standard error.
+//! Log lines on standard error, one for each event.
 
 use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,9 +26,9 @@ pub fn start(logging: Logging, verbosity: u8) {
         .with_max_level(level)
         .with_writer(io::stderr)
         .with_target(false)
-        // A line that cannot be written, on a full disk or to nobody, is no reason to stop half-way.
+        // A log line that cannot be written, on a full disk or to a closed pipe, must not stop the program.
         .log_internal_errors(false);
-    // Whoever started logging before keeps it.
+    // Logging that was started before stays as it is.
     let started_now = match logging.format {
         LogFormat::Text => lines.without_time().finish().try_init().is_ok(),
         LogFormat::Json => lines.json().flatten_event(true).finish().try_init().is_ok(),
@@ -36,8 +36,8 @@ pub fn start(logging: Logging, verbosity: u8) {
     JSON.fetch_or(started_now && logging.format == LogFormat::Json, Ordering::Relaxed);
 }
 
-/// Prints the error that a command ends with: `error: ` what failed, `hint: ` what to do about it. As JSON it is an event
-/// like others.
+/// Prints the error that a command ends with: `error: ` what failed, `hint: ` what to do about it. As JSON it is an
+/// event like others.
 pub fn error(message: &str) {
     if JSON.load(Ordering::Relaxed) {
         tracing::error!("{message}");
@@ -46,7 +46,7 @@ pub fn error(message: &str) {
     let (failure, hint) = sentences(message);
     let hint = hint.map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
     let text = printable(&format!("error: {failure}\n{hint}"));
-    // Nobody who could be told.
+    // There is no other place to report this.
     let _written = io::stderr().write_all(text.as_bytes());
 }
 
@@ -60,7 +60,7 @@ fn sentences(message: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// A text from elsewhere must not do anything to a terminal.
+/// Escapes control characters, which foreign text could send to a terminal.
 fn printable(text: &str) -> String {
     let mut shown = String::new();
     for c in text.chars() {
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_failed_and_what_to_do_are_told_apart() {
+    fn splits_failure_and_hint() {
         for (message, failure, hint) in [
             ("it failed: no such file", "it failed: no such file", None),
             ("it failed: EPERM. Run as root", "it failed: EPERM", Some("Run as root")),
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn control_characters_are_shown() {
+    fn escapes_control_characters() {
         assert_eq!(printable("a\u{1b}[2J\tb\n"), "a\\u{1b}[2J\tb\n");
     }
 }

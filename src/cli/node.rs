@@ -1,4 +1,4 @@
-//! `sidetrack node`: installs the CNI plugin on a node, removes it, and shows its status.
+//! `sidetrack node`: installs the CNI plugin on a node, removes it, and shows its state.
 
 mod options;
 
@@ -18,7 +18,7 @@ use self::options::{
 use super::args;
 use super::failure::{Failure, SYSTEM};
 use super::output;
-use super::settings::logging_alone;
+use super::settings::start_logging;
 use crate::node::entry::{self, Installer, daemon_set_of};
 use crate::node::layout::{self, Choice, Judged, Reason, Wanted};
 use crate::node::repair::locate::Places;
@@ -31,10 +31,10 @@ use crate::node::{Directories, Node, Observation, health};
 use crate::options::table::{OPTIONS, Scope};
 use crate::types::{Choice as _, parse_duration};
 
-/// What `status` exits with where something is not as wanted.
+/// The exit code of `status` if something is missing or wrong.
 const NOT_AS_WANTED: u8 = 3;
 
-/// What the command is called.
+/// The name of the command.
 pub const NAME: &str = "node";
 
 /// The command and its subcommands.
@@ -87,7 +87,7 @@ fn subcommands(command: Command) -> Command {
 /// Runs the command.
 ///
 /// # Errors
-/// Options that cannot be used, or something that the system does not do.
+/// Invalid options, or an operation that the system does not allow.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     match matches.subcommand() {
         Some(("install", matches)) => install(matches),
@@ -99,7 +99,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
 }
 
 fn install(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
-    logging_alone(matches)?;
+    start_logging(matches)?;
     let mut problems = Vec::new();
     let node = node(matches, &mut problems);
     let health = take(health_address(matches), &mut problems);
@@ -141,7 +141,7 @@ fn install(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
 }
 
 fn uninstall(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
-    logging_alone(matches)?;
+    start_logging(matches)?;
     let force = FORCE.is_set(matches).map_err(|problem| Failure::Input(vec![problem]))?;
     let (socket, cache) = (
         PathBuf::from(SOCKET_PATH.text(matches)),
@@ -153,7 +153,7 @@ fn uninstall(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
 }
 
 fn status(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
-    logging_alone(matches)?;
+    start_logging(matches)?;
     let mut problems = Vec::new();
     let node = node(matches, &mut problems);
     let health = take(health_address(matches), &mut problems);
@@ -176,7 +176,7 @@ fn status(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
 }
 
 fn repair(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
-    logging_alone(matches)?;
+    start_logging(matches)?;
     let mut problems = Vec::new();
     let node = node(matches, &mut problems);
     let dry_run = take(DRY_RUN.is_set(matches), &mut problems);
@@ -233,7 +233,7 @@ fn pods_as_text(pods: &Pods) -> String {
     let scan = match pods {
         Ok(scan) => scan,
         Err(RepairError::Waiting(_) | RepairError::NotInPlace(_) | RepairError::Standalone) => return String::new(),
-        Err(error) => return format!("pods           not looked at: {error}\n"),
+        Err(error) => return format!("pods           not checked: {error}\n"),
     };
     let wrong: Vec<&Found> = scan.found.iter().filter(|found| found.state.is_wrong()).collect();
     let line = |found: &&Found| {
@@ -385,7 +385,7 @@ fn choice(matches: &ArgMatches) -> Result<Choice, String> {
     }
 }
 
-/// What the plugin is to be told.
+/// The configuration of the plugin.
 fn plugin_conf(given: &str) -> Result<Value, String> {
     let text = if given.trim_start().starts_with('{') {
         given.to_owned()

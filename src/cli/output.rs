@@ -1,9 +1,9 @@
-//! Standard output, which is for what was asked for alone.
+//! Standard output: results alone, no log lines.
 
 use std::io::{self, ErrorKind, Write as _};
 
-/// Prints a text. A reader that has seen enough, such as `head`, is no error: what is left is not printed, and the
-/// command goes on to its exit code.
+/// Prints a text. A closed pipe, as with `head`, is no error: the rest is not printed, and the command
+/// continues to its exit code.
 ///
 /// # Errors
 /// Standard output cannot be written to.

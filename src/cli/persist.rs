@@ -1,4 +1,4 @@
-//! `--persist`: a redirection that lasts on a host with systemd, and its end.
+//! `--persist`: a redirection that survives reboots on a host with systemd, and its removal.
 
 use clap::ArgMatches;
 
@@ -59,10 +59,10 @@ pub fn apply(matches: &ArgMatches) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Takes away the files that make a redirection last, and the redirection.
+/// Removes the files of `--persist`, and the redirection.
 ///
 /// # Errors
-/// The system cannot or may not.
+/// The system or the permissions do not allow it.
 pub fn cleanup(matches: &ArgMatches) -> anyhow::Result<()> {
     here(matches)?;
     let files = Files::none()?;
@@ -71,19 +71,19 @@ pub fn cleanup(matches: &ArgMatches) -> anyhow::Result<()> {
     redirection::cleanup()
 }
 
-/// What lasts is about this host.
+/// Checks that the namespace is the host's own.
 fn here(matches: &ArgMatches) -> Result<(), Failure> {
     match args::text_or_variable(matches, "netns") {
         None => Ok(()),
         Some(_) => Err(Failure::Usage(vec![
-            "--persist and --netns: what lasts is the redirection of the host's own network namespace; leave one of \
+            "--persist and --netns: --persist redirects the host's own network namespace; leave one of \
              them out"
                 .to_owned(),
         ])),
     }
 }
 
-/// Logs which bridges of containers there are that no option says anything about.
+/// Logs the container bridges that no option names.
 fn hint_at_bridges(config: &Config) {
     let general = &config.general;
     let named = |name| general.reroute_interfaces.contains(name) || general.exclude_interfaces.contains(name);
@@ -95,20 +95,20 @@ fn hint_at_bridges(config: &Config) {
     }
 }
 
-/// What defaults that suit a pod do to a host.
+/// Warnings about defaults that suit a pod but not a host.
 fn warnings(config: &Config) -> Vec<&'static str> {
     let mut warnings = Vec::new();
     let inbound = &config.inbound;
     let captured = |port| inbound.include_ports.contains(port) && !inbound.exclude_ports.contains(port);
     if SSH.is_some_and(captured) {
         warnings.push(
-            "new ssh connections to this host go to the proxy, too: where it does not listen, nobody gets in. \
+            "new ssh connections to this host go to the proxy, too: while it does not listen, logins fail. \
              --exclude-inbound-ports 22 leaves them alone",
         );
     }
     if config.dns.redirect && config.dns.servers == DnsServers::ResolvConf {
         warnings.push(
-            "the name servers in /etc/resolv.conf are read at boot, before the network has told any: \
+            "the name servers in /etc/resolv.conf are read at boot, before the network configures any: \
              name them with --dns-servers, or `all`",
         );
     }
@@ -122,7 +122,7 @@ mod tests {
     use crate::types::parse_ports;
 
     #[test]
-    fn a_host_that_would_lock_its_users_out_is_warned_of() {
+    fn warns_of_captured_ssh_port() {
         let mut config = Settings::default().config;
         assert!(warnings(&config)[0].contains("--exclude-inbound-ports 22"));
         config.inbound.exclude_ports = parse_ports("20-25").unwrap();

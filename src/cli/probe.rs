@@ -1,10 +1,10 @@
-//! `sidetrack probe`: proves an installed redirection by making connections through it.
+//! `sidetrack probe`: tests an installed redirection by making connections through it.
 
 use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Command};
 
-use super::failure::{Failure, Unproved};
+use super::failure::{Failure, ProbeFailure};
 use super::settings::settings;
 use super::{args, front_end, output, redirection};
 use crate::backend::{Namespace, Observed, RuleBackend};
@@ -16,10 +16,10 @@ use crate::plan::Plan;
 use crate::probe::{PORT, Report, Verdict, judge, run, trial};
 use crate::types::{Port, parse_duration};
 
-/// What it is called.
+/// The name of the command.
 pub const NAME: &str = "probe";
 
-/// What clap knows of the command line.
+/// The definition of the command line.
 pub fn command() -> Command {
     Command::new(NAME)
         .about("Prove an installed redirection by making connections through it")
@@ -37,7 +37,7 @@ fn arguments(command: Command) -> Command {
         )
         .arg(args::netns())
         .arg(args::config())
-        .args(args::options(args::is_about_rules))
+        .args(args::options(args::is_rule_option))
         .arg(
             Arg::new("timeout")
                 .long("timeout")
@@ -85,8 +85,8 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     let tally = report.tally();
     match (tally.failed, tally.not_made) {
         (0, 0) => Ok(()),
-        (0, _) => Err(Unproved::Incomplete(tally).into()),
-        _ => Err(Unproved::Failed(tally).into()),
+        (0, _) => Err(ProbeFailure::Incomplete(tally).into()),
+        _ => Err(ProbeFailure::Failed(tally).into()),
     }
 }
 
@@ -95,21 +95,21 @@ fn timeout(matches: &ArgMatches) -> Result<Duration, String> {
     parse_duration(text).map_err(|invalid| format!("--timeout: {:?} is not {}", invalid.value, invalid.expected))
 }
 
-/// Proves what Istio's validation leaves out, as far as this process may. Failures are logged.
+/// Makes the probes that Istio's validation does not cover, as far as permissions allow. Logs failures.
 ///
 /// # Errors
-/// Something is not redirected as it should be.
+/// A probe failed.
 pub fn validate(config: &Config, port: Port, timeout: Duration) -> anyhow::Result<()> {
     let report = prove(config, port, timeout)?;
     for (probe, outcome) in &report.outcomes {
         let text = Report::line(probe, outcome);
         match judge(probe, outcome) {
             Verdict::Passed | Verdict::NotMade => tracing::debug!("{text}"),
-            Verdict::Failed { meaning, advice } => tracing::error!("{text}. It means: {meaning}. To do: {advice}"),
+            Verdict::Failed { meaning, advice } => tracing::error!("{text}. Meaning: {meaning}. Advice: {advice}"),
         }
     }
     match report.tally() {
-        tally if tally.failed > 0 => Err(Unproved::Validation(tally).into()),
+        tally if tally.failed > 0 => Err(ProbeFailure::Validation(tally).into()),
         _ => Ok(()),
     }
 }
@@ -117,7 +117,7 @@ pub fn validate(config: &Config, port: Port, timeout: Duration) -> anyhow::Resul
 /// Makes the probes for a configuration in this network namespace.
 fn prove(config: &Config, port: Port, timeout: Duration) -> anyhow::Result<Report> {
     let mut namespace = Namespace::default();
-    let facts = redirection::seen(config)?;
+    let facts = redirection::observed_facts(config)?;
     let families = Plan::new(config, &facts)?.ruleset.families;
     let surroundings = run::surroundings(&mut namespace)?;
     let mut report = run::run(&trial(config, &facts, families, &surroundings, port), timeout)?;
@@ -130,7 +130,7 @@ fn prove(config: &Config, port: Port, timeout: Duration) -> anyhow::Result<Repor
     Ok(report)
 }
 
-/// What may explain failures.
+/// Observations that may explain failures.
 fn notes(observed: &Observed) -> Vec<String> {
     let mut notes = Vec::new();
     if run::may_see_rules()
@@ -138,7 +138,7 @@ fn notes(observed: &Observed) -> Vec<String> {
             .into_iter()
             .any(|backend| observed.holds_rules(backend))
     {
-        notes.push("none of sidetrack's rules are here".to_owned());
+        notes.push("no rules of sidetrack are installed".to_owned());
     }
     if !observed.loopback.up {
         notes.push("the loopback interface is down, and redirected connections need it".to_owned());
@@ -154,7 +154,7 @@ fn notes(observed: &Observed) -> Vec<String> {
         .map(|chain| format!("{} {}", chain.table, chain.chain))
         .collect();
     if !others.is_empty() {
-        notes.push(format!("chains here that are not sidetrack's: {}", others.join(", ")));
+        notes.push(format!("foreign chains: {}", others.join(", ")));
     }
     notes
 }

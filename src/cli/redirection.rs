@@ -1,4 +1,4 @@
-//! What commands do in the network namespace of this thread: plan, apply, clean up.
+//! Plan, apply and cleanup in the network namespace of this thread.
 
 use super::output;
 use crate::backend::install::{self, Removed};
@@ -16,7 +16,7 @@ use crate::types::{DnsServers, Output};
 /// Redirects the traffic of this network namespace, or prints how.
 ///
 /// # Errors
-/// There is no such plan, or the system cannot or may not put it in place.
+/// There is no plan, or the system or the permissions do not allow to install it.
 pub fn apply(settings: &Settings) -> anyhow::Result<()> {
     if settings.dry_run.requested {
         return Ok(output::print(&text(settings)?)?);
@@ -32,18 +32,18 @@ pub fn apply(settings: &Settings) -> anyhow::Result<()> {
     let chosen = install::apply(&mut namespace, &plan, settings.install.backend, &observed)?;
     let backend = chosen.backend;
     if let Some(reason) = &chosen.fallback {
-        tracing::warn!(%backend, reason, "taken instead of nftables");
+        tracing::warn!(%backend, reason, "used instead of nftables");
     }
     applied::log(&settings.config, &facts, &plan, backend, &chosen.done);
     Ok(())
 }
 
-/// What a dry run prints.
+/// The output of a dry run.
 ///
 /// # Errors
-/// There is no such plan.
+/// There is no plan.
 pub fn text(settings: &Settings) -> anyhow::Result<String> {
-    let facts = seen(&settings.config)?;
+    let facts = observed_facts(&settings.config)?;
     let plan = Plan::new(&settings.config, &facts)?;
     applied::warn_of_idle_options(&settings.config, &facts, &plan);
     Ok(match settings.dry_run.output {
@@ -53,19 +53,20 @@ pub fn text(settings: &Settings) -> anyhow::Result<String> {
     })
 }
 
-/// The plan for this network namespace. Looks at it and changes nothing; what cannot be seen is as in an ordinary pod.
+/// The plan for this network namespace, which stays unchanged. Facts that cannot be observed are those of an ordinary
+/// pod.
 ///
 /// # Errors
-/// There is no such plan, or a file that it depends on cannot be read.
+/// There is no plan, or a file that it depends on cannot be read.
 pub fn plan(config: &Config) -> anyhow::Result<Plan> {
-    Ok(Plan::new(config, &seen(config)?)?)
+    Ok(Plan::new(config, &observed_facts(config)?)?)
 }
 
-/// What the plan depends on, as far as it can be seen.
+/// The facts that the plan depends on, as far as they can be observed.
 ///
 /// # Errors
 /// A file cannot be read.
-pub fn seen(config: &Config) -> Result<Facts, ResolversError> {
+pub fn observed_facts(config: &Config) -> Result<Facts, ResolversError> {
     let loopback = Namespace::default().loopback();
     if let Err(error) = &loopback {
         tracing::debug!(%error, "cannot observe this network namespace; planning for an ordinary pod");
@@ -73,12 +74,12 @@ pub fn seen(config: &Config) -> Result<Facts, ResolversError> {
     facts(config, loopback.as_ref().ok())
 }
 
-/// What the plan depends on. Name servers are looked up only where they matter.
+/// The facts that the plan depends on. Name servers are read only if the options need them.
 ///
 /// # Errors
 /// A file cannot be read.
 pub fn facts(config: &Config, loopback: Option<&Loopback>) -> Result<Facts, ResolversError> {
-    let resolvers = if asks_file(config) {
+    let resolvers = if needs_resolv_conf(config) {
         resolvers::read()?
     } else {
         Vec::new()
@@ -92,13 +93,13 @@ pub fn facts(config: &Config, loopback: Option<&Loopback>) -> Result<Facts, Reso
     })
 }
 
-/// Says which name servers' lookups are captured in another network namespace, where options leave that to its
-/// `/etc/resolv.conf`: this process sees another one. To be called before the namespace is entered, with all privileges.
+/// Sets the name servers of another network namespace, if the options refer to its `/etc/resolv.conf`, which differs
+/// from the one of this process. Call it before entering the namespace, with all privileges.
 ///
 /// # Errors
 /// A file cannot be read.
 pub fn settle_name_servers(config: &mut Config, netns: &str) -> Result<(), ResolversError> {
-    if !asks_file(config) {
+    if !needs_resolv_conf(config) {
         return Ok(());
     }
     match resolvers::of_namespace(&netns::path(netns))? {
@@ -110,8 +111,8 @@ pub fn settle_name_servers(config: &mut Config, netns: &str) -> Result<(), Resol
         OfNamespace::Unknown => {
             tracing::warn!(
                 netns,
-                "the name servers of that network namespace are not known: lookups of any server are captured. \
-                 --dns-servers names them"
+                "the name servers of that network namespace are unknown: lookups to any server are captured. \
+                 Name them with --dns-servers"
             );
             config.dns.servers = DnsServers::All;
         }
@@ -119,22 +120,22 @@ pub fn settle_name_servers(config: &mut Config, netns: &str) -> Result<(), Resol
     Ok(())
 }
 
-/// Whether it depends on `/etc/resolv.conf` which lookups are captured.
-fn asks_file(config: &Config) -> bool {
+/// Whether the captured lookups depend on `/etc/resolv.conf`.
+fn needs_resolv_conf(config: &Config) -> bool {
     config.dns.redirect && config.dns.servers == DnsServers::ResolvConf
 }
 
-/// Removes what is ours from this network namespace.
+/// Removes everything owned by sidetrack from this network namespace.
 ///
 /// # Errors
-/// The system cannot or may not.
+/// The system or the permissions do not allow it.
 pub fn cleanup() -> anyhow::Result<()> {
     let mut namespace = Namespace::claim();
     let observed = namespace.observe()?;
     observed.warn_of_foreign_rules();
     let removed = install::cleanup(&mut namespace, &observed)?;
     if removed == Removed::default() {
-        tracing::info!("there was nothing of sidetrack's here");
+        tracing::info!("nothing of sidetrack to remove");
     }
     log_removed(&mut namespace, &observed, removed);
     Ok(())
@@ -147,12 +148,12 @@ fn log_removed(namespace: &mut Namespace, observed: &Observed, removed: Removed)
             RuleBackend::Nftables => {}
             RuleBackend::IptablesNft => namespace.remove_empty_tables(&observed.own_iptables_nft_tables()),
             RuleBackend::IptablesLegacy => {
-                tracing::info!(%backend, "its tables stay, as the kernel removes them with the network namespace alone");
+                tracing::info!(%backend, "its tables stay: the kernel removes them only with the network namespace");
             }
         }
     }
     for address in removed.addresses {
-        tracing::info!(%address, "the address was taken from the loopback interface");
+        tracing::info!(%address, "the address was removed from the loopback interface");
     }
     for what in removed.policy_routing {
         tracing::info!(%what, "the policy routing was removed");
@@ -160,7 +161,7 @@ fn log_removed(namespace: &mut Namespace, observed: &Observed, removed: Removed)
     for (what, by) in removed.kept {
         tracing::warn!(
             by,
-            "{what} stays, since foreign rules need it: once they are gone, `sidetrack cleanup` removes it"
+            "{what} is kept, since foreign rules need it: once they are gone, run `sidetrack cleanup` again"
         );
     }
 }
@@ -168,7 +169,7 @@ fn log_removed(namespace: &mut Namespace, observed: &Observed, removed: Removed)
 /// Removes the rules of other meshes' own programs from this network namespace, and nothing else.
 ///
 /// # Errors
-/// The system cannot or may not.
+/// The system or the permissions do not allow it.
 pub fn cleanup_foreign(meshes: &[&Mesh]) -> anyhow::Result<()> {
     let mut namespace = Namespace::claim();
     let observed = namespace.observe()?;
@@ -176,7 +177,7 @@ pub fn cleanup_foreign(meshes: &[&Mesh]) -> anyhow::Result<()> {
         let removed = namespace.remove_rules_of(mesh, &observed)?;
         let mesh = mesh.name;
         if removed == RemovedForeign::default() {
-            tracing::info!(mesh, "there was nothing of this mesh here");
+            tracing::info!(mesh, "nothing of this mesh to remove");
         }
         for (variant, family) in removed.iptables {
             tracing::info!(mesh, iptables = %variant, %family, "the mesh's rules were removed");
@@ -190,7 +191,7 @@ pub fn cleanup_foreign(meshes: &[&Mesh]) -> anyhow::Result<()> {
     }
     let observed = namespace.observe()?;
     observed.warn_of_foreign_rules();
-    // What our own cleanup has left for them.
+    // An earlier cleanup of ours may have kept prerequisites that these rules needed.
     let redirects = RuleBackend::ALL
         .into_iter()
         .any(|backend| observed.holds_rules(backend));

@@ -14,23 +14,23 @@ use crate::options::problem::{Problem, Source};
 use crate::options::sources::{self, Parsed};
 use crate::options::{Layer, Settings};
 
-/// Reads all sources, merges them, and starts logging as they say.
+/// Reads and merges all sources of options, and starts logging.
 ///
 /// # Errors
-/// All that is wrong with any of them.
+/// All mistakes in them.
 pub fn settings(matches: &ArgMatches) -> Result<Settings, Failure> {
     read(matches, environment(), file(matches)).map(|(_, settings)| settings)
 }
 
-/// The same, for a command that has more to say about options: what was given alone.
+/// The given options alone, without defaults.
 ///
 /// # Errors
-/// All that is wrong with any of the sources.
+/// All mistakes in the sources.
 pub fn layer(matches: &ArgMatches) -> Result<Layer, Failure> {
     read(matches, environment(), file(matches)).map(|(layer, _)| layer)
 }
 
-/// What was given before and after what is known of a pod: flags and variables, and the file.
+/// The sources that rank before a pod's annotations (flags and variables), and after them (the file).
 pub struct Around {
     /// Flags and variables.
     pub before: Layer,
@@ -38,10 +38,10 @@ pub struct Around {
     pub after: Layer,
 }
 
-/// Reads all sources for a pod, and starts logging as they say.
+/// Reads all sources for a pod, and starts logging.
 ///
 /// # Errors
-/// All that is wrong with any of them alone.
+/// All mistakes in any of them.
 pub fn around_pod(matches: &ArgMatches) -> Result<Around, Failure> {
     let (around, problems) = gathered(matches, environment(), file(matches));
     if problems.is_empty() {
@@ -51,11 +51,11 @@ pub fn around_pod(matches: &ArgMatches) -> Result<Around, Failure> {
     }
 }
 
-/// Starts logging as the sources say, for a command that has no other options.
+/// Starts logging, for a command that has no other options of the table.
 ///
 /// # Errors
-/// What is wrong with the options about logging; variables for other commands are not this one's matter.
-pub fn logging_alone(matches: &ArgMatches) -> Result<(), Failure> {
+/// Mistakes in the options of logging; variables of other commands are ignored.
+pub fn start_logging(matches: &ArgMatches) -> Result<(), Failure> {
     let variables = environment().filter(|(name, _)| name.starts_with("SIDETRACK_LOG_"));
     read(matches, variables, Parsed::default()).map(drop)
 }
@@ -77,7 +77,7 @@ fn read(
     }
 }
 
-/// Reads all sources, and starts logging as they say.
+/// Reads all sources, and starts logging.
 fn gathered(
     matches: &ArgMatches,
     variables: impl Iterator<Item = (String, String)>,
@@ -104,8 +104,7 @@ fn gathered(
     (around, problems)
 }
 
-/// The variables that may be options. What is not text cannot be an option's value; its replacement characters will be
-/// refused.
+/// The variables of sidetrack. Bytes that are not UTF-8 become replacement characters, which no option accepts.
 fn environment() -> impl Iterator<Item = (String, String)> {
     let ours = |(name, _): &(OsString, OsString)| name.as_bytes().starts_with(b"SIDETRACK_");
     std::env::vars_os().filter(ours).map(|(name, value)| {

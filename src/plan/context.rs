@@ -1,4 +1,4 @@
-//! What every part of a plan is made from.
+//! Input and shared state of the functions that build a plan.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -11,7 +11,7 @@ use crate::options::{Config, Dialect};
 use crate::ruleset::{Action, Addresses, Match, Protocol, Rule};
 use crate::types::{Cidrs, DnsServers, Families, Family, InterfaceName, Port};
 
-/// The configuration, what follows from it for the whole plan, and the sets made so far.
+/// The configuration, values derived from it, and the sets added so far.
 pub struct Context<'c> {
     /// The configuration.
     pub config: &'c Config,
@@ -19,29 +19,29 @@ pub struct Context<'c> {
     pub families: Families,
     /// The name lookups to capture, if any.
     pub dns: Option<Lookups>,
-    /// The sets made so far.
+    /// The sets added so far.
     pub sets: Sets,
 }
 
 impl Context<'_> {
-    /// Leaves traffic to loopback addresses alone.
-    pub fn leave_loopback_alone(&mut self) -> Vec<Rule> {
+    /// Rules that skip traffic to loopback addresses.
+    pub fn skip_loopback(&mut self) -> Vec<Rule> {
         let v4 = IpNet::from(self.config.general.loopback_cidr.net());
         let v6 = IpNet::from(IpAddr::from(Ipv6Addr::LOCALHOST));
         let loopback: Cidrs = [v4, v6].into_iter().collect();
         self.sets
             .addresses("loopback", &loopback, self.families, Match::Destination)
             .into_iter()
-            .map(|destination| leave_alone([destination], "loopback"))
+            .map(|destination| skip([destination], "loopback"))
             .collect()
     }
 
-    /// How the proxy hands connections to the application.
+    /// How the proxy connects to the application.
     pub fn delivery(&self) -> Delivery {
         mesh::delivery(self.config.proxy.mesh)
     }
 
-    /// Whether the proxy takes name lookups over TCP.
+    /// Whether the proxy answers name lookups over TCP.
     pub fn dns_over_tcp(&self) -> bool {
         mesh::named(self.config.proxy.mesh).is_none_or(|mesh| mesh.dns_over_tcp)
     }
@@ -67,15 +67,15 @@ pub enum Lookups {
     All,
     /// Those to these servers; never none.
     To(Cidrs),
-    /// Those to these servers on loopback, of everybody: the proxy does not ask them, and nobody else answers there.
-    OfEverybody(Cidrs),
+    /// Those of all senders, the proxy included, to these servers on loopback: the proxy answers there itself.
+    FromAllSenders(Cidrs),
 }
 
 impl Lookups {
-    /// What is captured, if anything: without a single name server nothing is.
+    /// The captured lookups; `None` if there is no name server or lookups are not redirected.
     pub fn new(config: &Config, facts: &Facts) -> Option<Self> {
         let servers = |addresses: &[IpAddr]| addresses.iter().map(|address| (*address).into()).collect::<Cidrs>();
-        // Istio's rules go half the way where nothing is to be captured: all queries change their zone nevertheless.
+        // With Istio's rules all queries change their zone, even where none is captured.
         let outbound = &config.outbound;
         let left_alone = outbound.exclude_ports.contains(DNS_PORT) || outbound.include_gids.is_empty();
         if !config.dns.redirect {
@@ -88,7 +88,7 @@ impl Lookups {
         };
         let of_mesh = mesh::named(config.proxy.mesh).is_some_and(|mesh| mesh.dns_on_loopback);
         if of_mesh && !asked.is_empty() && asked.iter().all(IpAddr::is_loopback) {
-            return Some(Self::OfEverybody(servers(asked)));
+            return Some(Self::FromAllSenders(servers(asked)));
         }
         if left_alone && config.dialect == Dialect::Sidetrack {
             return None;
@@ -99,13 +99,13 @@ impl Lookups {
         (!asked.is_empty()).then(|| Self::To(servers(asked)))
     }
 
-    /// Whether what the proxy asks could be taken for what an application asked, unless they have zones of their own.
+    /// Whether conntrack could confuse the proxy's queries with an application's, so that they need separate zones.
     pub fn need_zones(&self) -> bool {
-        !matches!(self, Self::OfEverybody(_))
+        !matches!(self, Self::FromAllSenders(_))
     }
 }
 
-/// A rule.
+/// Builds a rule.
 pub fn rule(matches: impl IntoIterator<Item = Match>, action: Action, comment: &'static str) -> Rule {
     Rule {
         matches: matches.into_iter().collect(),
@@ -114,22 +114,22 @@ pub fn rule(matches: impl IntoIterator<Item = Match>, action: Action, comment: &
     }
 }
 
-/// A rule that leaves what matches alone.
-pub fn leave_alone(matches: impl IntoIterator<Item = Match>, comment: &'static str) -> Rule {
+/// A rule that skips matching packets.
+pub fn skip(matches: impl IntoIterator<Item = Match>, comment: &'static str) -> Rule {
     rule(matches, Action::Return, comment)
 }
 
-/// TCP.
+/// The match for TCP.
 pub fn tcp() -> Match {
     Match::Protocol(Protocol::Tcp)
 }
 
-/// What local processes send to this host.
+/// Packets that leave by the loopback interface: local processes send them to this host.
 pub fn over_loopback() -> Match {
     Match::OutInterface(InterfaceName::loopback())
 }
 
-/// What comes from the address that the proxy passes traffic on from.
+/// Packets of the proxy to the application, by their source address.
 pub fn from_passthrough(family: Family) -> Match {
     Match::Source(Addresses::Ip(super::passthrough(family)))
 }

@@ -1,4 +1,4 @@
-//! Options that come to nothing: each is valid, but beside the others, or with what was observed, it has no effect.
+//! Idle options: valid, but without effect beside other options or the observed facts.
 
 use std::fmt;
 
@@ -22,13 +22,13 @@ pub enum Idle {
     /// `--redirect-dns`: the port of name servers is excluded.
     LookupsExcluded,
     /// `--redirect-dns`: no groups are included.
-    LookupsOfNobody,
+    NoGroupsIncluded,
     /// `--dns-servers`: lookups are not captured.
-    NameServersAlone,
+    DnsNotRedirected,
     /// `--include-outbound-cidrs`: no network is of a family that is redirected.
     DestinationsOfOtherFamily,
     /// `--inbound-mode tproxy`: no inbound ports are captured.
-    TproxyOfNothing,
+    NoInboundPorts,
 }
 
 impl Idle {
@@ -36,11 +36,11 @@ impl Idle {
     pub fn option(self) -> &'static str {
         match self {
             Self::Everything | Self::DestinationsOfOtherFamily => "--include-outbound-cidrs",
-            Self::NoNameServer | Self::NameServersOfOtherFamily | Self::LookupsExcluded | Self::LookupsOfNobody => {
+            Self::NoNameServer | Self::NameServersOfOtherFamily | Self::LookupsExcluded | Self::NoGroupsIncluded => {
                 "--redirect-dns"
             }
-            Self::NameServersAlone => "--dns-servers",
-            Self::TproxyOfNothing => "--inbound-mode tproxy",
+            Self::DnsNotRedirected => "--dns-servers",
+            Self::NoInboundPorts => "--inbound-mode tproxy",
         }
     }
 
@@ -53,12 +53,12 @@ impl Idle {
                 "all name servers are of the IP family that is not redirected, so that no lookup is captured"
             }
             Self::LookupsExcluded => "port 53 is excluded, so that no lookup is captured",
-            Self::LookupsOfNobody => "no group is included, so that no lookup is captured",
-            Self::NameServersAlone => "lookups are captured with --redirect-dns alone",
+            Self::NoGroupsIncluded => "no group is included, so that no lookup is captured",
+            Self::DnsNotRedirected => "lookups are captured with --redirect-dns alone",
             Self::DestinationsOfOtherFamily => {
                 "all of them are of the IP family that is not redirected, so that no outbound connection is captured"
             }
-            Self::TproxyOfNothing => "no inbound port is captured",
+            Self::NoInboundPorts => "no inbound port is captured",
         }
     }
 
@@ -71,9 +71,9 @@ impl Idle {
                 "Give addresses of the family that is redirected, or set --ip-family to redirect both"
             }
             Self::LookupsExcluded => "Take 53 out of --exclude-outbound-ports, or leave --redirect-dns out",
-            Self::LookupsOfNobody => "Name groups with --include-gids, or leave --redirect-dns out",
-            Self::NameServersAlone => "Pass --redirect-dns, too",
-            Self::TproxyOfNothing => "Include inbound ports, or leave the mode out",
+            Self::NoGroupsIncluded => "Name groups with --include-gids, or leave --redirect-dns out",
+            Self::DnsNotRedirected => "Pass --redirect-dns, too",
+            Self::NoInboundPorts => "Include inbound ports, or leave the mode out",
         }
     }
 }
@@ -106,9 +106,9 @@ pub fn idle(config: &Config, facts: &Facts, plan: &Plan) -> Vec<Idle> {
         && !has_any_of(&outbound.include_cidrs, families);
     [
         lookups(config, facts, families),
-        (!dns.redirect && dns.servers != by_default).then_some(Idle::NameServersAlone),
+        (!dns.redirect && dns.servers != by_default).then_some(Idle::DnsNotRedirected),
         of_other_family.then_some(Idle::DestinationsOfOtherFamily),
-        (inbound.mode == InboundMode::Tproxy && inbound.include_ports.is_empty()).then_some(Idle::TproxyOfNothing),
+        (inbound.mode == InboundMode::Tproxy && inbound.include_ports.is_empty()).then_some(Idle::NoInboundPorts),
     ]
     .into_iter()
     .flatten()
@@ -120,11 +120,11 @@ pub fn lookups(config: &Config, facts: &Facts, families: Families) -> Option<Idl
     match Lookups::new(config, facts) {
         _ if !config.dns.redirect => None,
         Some(Lookups::All) => None,
-        Some(Lookups::To(servers) | Lookups::OfEverybody(servers)) => {
+        Some(Lookups::To(servers) | Lookups::FromAllSenders(servers)) => {
             (!has_any_of(&servers, families)).then_some(Idle::NameServersOfOtherFamily)
         }
         None if config.outbound.exclude_ports.contains(DNS_PORT) => Some(Idle::LookupsExcluded),
-        None if config.outbound.include_gids.is_empty() => Some(Idle::LookupsOfNobody),
+        None if config.outbound.include_gids.is_empty() => Some(Idle::NoGroupsIncluded),
         None => Some(Idle::NoNameServer),
     }
 }
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn lookups_that_nothing_captures_are_told_with_the_reason() {
+    fn reports_why_lookups_are_not_captured() {
         let knows = |servers: &[&str]| Facts {
             resolvers: servers.iter().map(|server| server.parse().unwrap()).collect(),
             ..Facts::default()
@@ -172,11 +172,11 @@ mod tests {
         );
         let all = |config: &mut Config| config.dns.servers = DnsServers::All;
         assert_eq!(with(&knows(&[]), all), []);
-        assert_eq!(found(&knows(&[]), all), [Idle::NameServersAlone]);
+        assert_eq!(found(&knows(&[]), all), [Idle::DnsNotRedirected]);
     }
 
     #[test]
-    fn lists_of_what_is_not_redirected_are_told() {
+    fn reports_options_of_traffic_that_is_not_redirected() {
         let facts = Facts::default();
         let v6 = |config: &mut Config| config.outbound.include_cidrs = parse_cidrs("fd00::/8").unwrap();
         assert_eq!(found(&facts, v6), []);
@@ -189,7 +189,7 @@ mod tests {
             config.inbound.mode = InboundMode::Tproxy;
             config.inbound.include_ports = Ports::default();
         };
-        assert_eq!(found(&facts, no_ports), [Idle::TproxyOfNothing]);
+        assert_eq!(found(&facts, no_ports), [Idle::NoInboundPorts]);
         let nothing = |config: &mut Config| {
             no_ports(config);
             config.outbound.include_cidrs = parse_cidrs("").unwrap();
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn each_is_told_with_what_to_do() {
+    fn each_idle_option_has_advice() {
         let text = Idle::NoNameServer.to_string();
         assert!(text.starts_with("--redirect-dns has no effect: "), "{text}");
         assert!(text.contains("--dns-servers all"), "{text}");

@@ -1,18 +1,18 @@
 //! Connections to the pod.
 
-use super::context::{Context, leave_alone, rule, tcp};
+use super::context::{Context, rule, skip, tcp};
 use crate::ruleset::{Action, Chain, Match, Protocol, Rule};
 use crate::types::Ports;
 
-/// The chain that decides about a connection to the pod.
+/// The chain for connections to the pod.
 pub const CHAIN: &str = "inbound";
 
-/// The rule that leads there.
+/// The rule that jumps to it.
 pub fn entry() -> Rule {
-    rule([tcp()], Action::Jump(CHAIN.into()), "TCP that arrives")
+    rule([tcp()], Action::Jump(CHAIN.into()), "inbound TCP")
 }
 
-/// Decides about a connection to the pod. It also judges what the proxy sends to the pod's own address.
+/// The chain for connections to the pod, and for connections of the proxy to the pod's own address.
 pub fn chain(context: &mut Context) -> Chain {
     let mut rules = mesh_ports(context);
     rules.extend(exclusions(context));
@@ -25,16 +25,16 @@ pub fn chain(context: &mut Context) -> Chain {
     }
 }
 
-/// Leaves the mesh's own ports alone.
+/// Skips the mesh's own ports.
 pub fn mesh_ports(context: &mut Context) -> Vec<Rule> {
     let ports = &context.config.proxy.mesh_ports;
-    ports_left_alone(context, "mesh_ports", ports, "ports that the mesh serves itself")
+    skip_ports(context, "mesh_ports", ports, "the mesh's own ports")
 }
 
-/// Leaves excluded ports and sources alone.
+/// Skips excluded ports and sources.
 pub fn exclusions(context: &mut Context) -> Vec<Rule> {
     let inbound = &context.config.inbound;
-    let mut rules = ports_left_alone(
+    let mut rules = skip_ports(
         context,
         "exclude_inbound_ports",
         &inbound.exclude_ports,
@@ -49,7 +49,7 @@ pub fn exclusions(context: &mut Context) -> Vec<Rule> {
     rules.extend(
         sources
             .into_iter()
-            .map(|source| leave_alone([source], "excluded inbound sources")),
+            .map(|source| skip([source], "excluded inbound sources")),
     );
     rules
 }
@@ -62,7 +62,7 @@ pub fn included(context: &mut Context) -> Option<Match> {
         .destination_port("include_inbound_ports", Protocol::Tcp, ports)
 }
 
-fn ports_left_alone(context: &mut Context, set: &'static str, ports: &Ports, comment: &'static str) -> Vec<Rule> {
+fn skip_ports(context: &mut Context, set: &'static str, ports: &Ports, comment: &'static str) -> Vec<Rule> {
     let ports = context.sets.destination_port(set, Protocol::Tcp, ports);
-    ports.map(|ports| leave_alone([ports], comment)).into_iter().collect()
+    ports.map(|ports| skip([ports], comment)).into_iter().collect()
 }

@@ -1,7 +1,7 @@
-//! What Istio's rules do about the proxy's own traffic and loopback, to the letter: the rules of one of the proxy's
-//! users decide about what those of the next one get to see.
+//! Istio's rules for the proxy's own traffic and loopback, exactly reproduced: the rules of one user of the proxy
+//! decide which packets reach the rules of the next one.
 
-use super::context::{Context, DNS_PORT, leave_alone, over_loopback, rule, tcp};
+use super::context::{Context, DNS_PORT, over_loopback, rule, skip, tcp};
 use super::dns;
 use crate::options::OwnerOrder;
 use crate::ruleset::{Action, Chain, GidMatch, Match, Protocol, Rule, UidMatch};
@@ -10,8 +10,8 @@ use crate::types::{Number as _, Port, Ports, Range};
 const SELF_CALLS: &str = "self_calls";
 const SELF_CALLS_OF_GROUPS: &str = "group_self_calls";
 
-/// The rules for each user, then for each group: self-calls go to the inbound port, loopback traffic of everybody
-/// else is left alone, and so is the rest of its own.
+/// The rules for each user, then for each group: they redirect self-calls to the inbound port, and skip its other
+/// traffic and all other loopback traffic.
 pub fn proxy(context: &mut Context, order: &OwnerOrder) -> Vec<Rule> {
     let uids = order
         .uids
@@ -26,16 +26,16 @@ pub fn proxy(context: &mut Context, order: &OwnerOrder) -> Vec<Rule> {
         rules.push(rule(
             [tcp(), over_loopback(), owner.clone()],
             Action::Jump(self_calls.into()),
-            "the proxy calls the pod itself",
+            "from the proxy to the pod's own address",
         ));
-        rules.push(leave_alone([owner], "the proxy's own traffic"));
-        rules.extend(everybody_else_on_loopback(context));
+        rules.push(skip([owner], "the proxy's own traffic"));
+        rules.extend(other_loopback_traffic(context));
     }
     rules
 }
 
 /// Including any loopback range, of either family, lifts the protection of loopback in both.
-fn everybody_else_on_loopback(context: &mut Context) -> Option<Rule> {
+fn other_loopback_traffic(context: &mut Context) -> Option<Rule> {
     if !context.config.outbound.include_cidrs.loopback().is_empty() {
         return None;
     }
@@ -45,7 +45,7 @@ fn everybody_else_on_loopback(context: &mut Context) -> Option<Rule> {
             .destination_port("all_ports_but_dns", Protocol::Tcp, &all_but_dns())
     });
     let matches = [over_loopback()].into_iter().chain(not_a_lookup.flatten());
-    Some(leave_alone(matches, "the pod calls itself"))
+    Some(skip(matches, "traffic within the pod"))
 }
 
 fn all_but_dns() -> Ports {
@@ -57,12 +57,14 @@ fn all_but_dns() -> Ports {
 /// The chains for self-calls. They go to the inbound port whatever is captured inbound; where lookups are captured,
 /// those of users do not.
 pub fn chains(context: &mut Context) -> Vec<Chain> {
-    let lookup = context
-        .dns
-        .is_some()
-        .then(|| leave_alone([dns::query(Protocol::Tcp)], "the proxy asks a name server in the pod"));
+    let lookup = context.dns.is_some().then(|| {
+        skip(
+            [dns::query(Protocol::Tcp)],
+            "the proxy's DNS query to a server in the pod",
+        )
+    });
     let chain = |context: &mut Context, name: &'static str, lookup: Option<Rule>| {
-        let mut rules = context.leave_loopback_alone();
+        let mut rules = context.skip_loopback();
         rules.extend(lookup);
         rules.extend(super::inbound::mesh_ports(context));
         let to_proxy = Action::Redirect(context.config.proxy.inbound_port);

@@ -1,96 +1,96 @@
-//! What Kuma's rules do about name lookups, exclusions and the proxy's own traffic, by packets.
+//! Kuma's rules for name lookups, exclusions and the proxy's own traffic, equivalent packet by packet.
 //!
 //! Their rules of the chain OUTPUT decide before those about TCP, whatever the protocol: excluded users and addresses,
-//! then name lookups over UDP. Name lookups over TCP are left alone, since the proxy did not always take them.
+//! then name lookups over UDP. They skip name lookups over TCP, which older proxies did not answer.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::context::{Context, DNS_PORT, Lookups, from_passthrough, leave_alone, over_loopback, rule, tcp};
+use super::context::{Context, DNS_PORT, Lookups, from_passthrough, over_loopback, rule, skip, tcp};
 use super::{dns, outbound};
 use crate::options::{KumaRules, VirtualNetwork};
 use crate::ruleset::{Action, Addresses, Chain, Match, PortMatch, Protocol, Rule};
 use crate::types::{Cidrs, Families, Family};
 
-/// The chain for what the proxy sends to the pod's own address.
+/// The chain for connections of the proxy to the pod's own address.
 const SELF_CALLS: &str = "self_calls";
 
-/// The chains that decide about a connection from the pod.
+/// The chains for connections from the pod.
 pub fn chains(context: &mut Context, kuma: &KumaRules) -> Vec<Chain> {
-    // Without anything to capture, the proxy's calls of the pod itself are left alone, too.
+    // If nothing is captured, self-calls of the proxy are skipped, too.
     let captures = context.config.captures_outbound();
     let mut rules = outbound::excluded_ports_for_uids(context);
     rules.extend(outbound::excluded_destinations(context));
     if captures {
-        rules.extend(tcp_left_alone(context));
+        rules.extend(skipped_tcp(context));
     }
     for owner in context.proxy_owners() {
         if captures {
             rules.push(rule(
                 [tcp(), over_loopback(), owner.clone()],
                 Action::Jump(SELF_CALLS.into()),
-                "the proxy calls the pod itself",
+                "from the proxy to the pod's own address",
             ));
         }
-        rules.push(leave_alone([owner], "the proxy's own traffic"));
+        rules.push(skip([owner], "the proxy's own traffic"));
     }
     rules.extend(lookups(context));
     if captures {
-        rules.extend(tcp_captured(context, kuma));
+        rules.extend(captured_tcp(context, kuma));
     }
     let mut chains = vec![outbound::chain(outbound::CHAIN, rules)];
     chains.extend(captures.then(|| self_calls(context)));
     chains
 }
 
-/// TCP that is left alone whoever sends it.
-fn tcp_left_alone(context: &mut Context) -> Vec<Rule> {
+/// TCP that is skipped for all senders.
+fn skipped_tcp(context: &mut Context) -> Vec<Rule> {
     let ports = &context.config.outbound.exclude_ports;
     let excluded = context
         .sets
         .destination_port("exclude_outbound_ports", Protocol::Tcp, ports);
     let mut rules: Vec<Rule> = excluded
-        .map(|ports| leave_alone([ports], "excluded outbound ports"))
+        .map(|ports| skip([ports], "excluded outbound ports"))
         .into_iter()
         .collect();
-    // Lookups over UDP from there are captured.
+    // Lookups over UDP from the passthrough address are captured.
     let of_tcp = context.dns.is_some().then(tcp);
     rules.extend(context.families.iter().map(|family| {
         let matches = [over_loopback(), from_passthrough(family)];
         let matches = of_tcp.clone().into_iter().chain(matches);
-        leave_alone(matches, "the proxy passes inbound traffic on to the app")
+        skip(matches, "from the proxy to the application")
     }));
     rules
 }
 
-/// Lookups over UDP of everybody but the proxy.
+/// Lookups over UDP, except the proxy's.
 fn lookups(context: &mut Context) -> Vec<Rule> {
     let to_proxy = Action::Redirect(context.config.dns.port);
     let lookup = |on_server: Option<Match>| {
         let matches = [dns::query(Protocol::Udp)].into_iter().chain(on_server);
-        rule(matches, to_proxy.clone(), "name lookup, to the proxy")
+        rule(matches, to_proxy.clone(), "DNS query, to the proxy")
     };
-    let on_servers = dns::sides(context, Match::Destination);
+    let on_servers = dns::server_matches(context, Match::Destination);
     on_servers.into_iter().map(lookup).collect()
 }
 
-/// What is left of TCP, and where it goes.
-fn tcp_captured(context: &mut Context, kuma: &KumaRules) -> Vec<Rule> {
+/// Captured TCP.
+fn captured_tcp(context: &mut Context, kuma: &KumaRules) -> Vec<Rule> {
     let mut rules = Vec::new();
     if !kuma.redirects_dns_over_tcp {
         for family in lookup_families(context) {
             let matches = [dns::query(Protocol::Tcp)].into_iter().chain(family);
-            rules.push(leave_alone(matches, "name lookup over TCP"));
+            rules.push(skip(matches, "DNS query over TCP"));
         }
     }
-    rules.push(leave_alone([over_loopback()], "the pod calls itself"));
-    rules.extend(context.leave_loopback_alone());
+    rules.push(skip([over_loopback()], "traffic within the pod"));
+    rules.extend(context.skip_loopback());
     rules.extend(outbound::included_destinations(context));
     rules
 }
 
-/// They go to the inbound port whatever is captured inbound.
+/// The chain for self-calls: redirected to the inbound port, whatever is captured inbound.
 fn self_calls(context: &mut Context) -> Chain {
-    let mut rules = context.leave_loopback_alone();
+    let mut rules = context.skip_loopback();
     let to_proxy = Action::Redirect(context.config.proxy.inbound_port);
     rules.push(rule([tcp()], to_proxy, "the pod's own address, to the proxy"));
     outbound::chain(SELF_CALLS, rules)
@@ -102,7 +102,7 @@ fn lookup_families(context: &Context) -> Vec<Option<Match>> {
     match &context.dns {
         None => Vec::new(),
         Some(Lookups::All) => vec![None],
-        Some(Lookups::To(servers) | Lookups::OfEverybody(servers)) => {
+        Some(Lookups::To(servers) | Lookups::FromAllSenders(servers)) => {
             let has_server = |family: &Family| match family {
                 Family::V4 => !servers.v4().is_empty(),
                 Family::V6 => !servers.v6().is_empty(),
@@ -117,8 +117,8 @@ fn lookup_families(context: &Context) -> Vec<Option<Match>> {
     }
 }
 
-/// Zones for UDP that local processes send: queries of the proxy and of everybody else never share one.
-pub fn zones_on_departure(context: &mut Context) -> Vec<Rule> {
+/// Zones of locally generated UDP packets: queries of the proxy and of other senders never share one.
+pub fn output_zones(context: &mut Context) -> Vec<Rule> {
     let answer = Match::SourcePort(Protocol::Udp, PortMatch::Port(context.config.dns.port));
     let mut rules = Vec::new();
     for family in lookup_families(context) {
@@ -127,27 +127,15 @@ pub fn zones_on_departure(context: &mut Context) -> Vec<Rule> {
                 let matches = [matched, owner.clone()].into_iter().chain(family.clone());
                 rule(matches, Action::SetZone(zone), comment)
             };
-            rules.push(zone(
-                dns::query(Protocol::Udp),
-                dns::UPSTREAM,
-                "the proxy asks a name server",
-            ));
-            rules.push(zone(
-                answer.clone(),
-                dns::DOWNSTREAM,
-                "the proxy answers an application",
-            ));
+            rules.push(zone(dns::query(Protocol::Udp), dns::UPSTREAM, "the proxy's DNS query"));
+            rules.push(zone(answer.clone(), dns::DOWNSTREAM, "the proxy's DNS answer"));
         }
     }
     let asks = |on_server: Option<Match>| {
         let matches = [dns::query(Protocol::Udp)].into_iter().chain(on_server);
-        rule(
-            matches,
-            Action::SetZone(dns::DOWNSTREAM),
-            "an application asks a name server",
-        )
+        rule(matches, Action::SetZone(dns::DOWNSTREAM), "an application's DNS query")
     };
-    rules.extend(dns::sides(context, Match::Destination).into_iter().map(asks));
+    rules.extend(dns::server_matches(context, Match::Destination).into_iter().map(asks));
     rules.extend(loopback_servers(context).into_iter().map(|server| {
         let loopback: IpAddr = match server {
             IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
@@ -161,24 +149,27 @@ pub fn zones_on_departure(context: &mut Context) -> Vec<Rule> {
         rule(
             matches,
             Action::SetZone(dns::UPSTREAM),
-            "a name server in the pod answers the proxy",
+            "a DNS server in the pod answers the proxy",
         )
     }));
     rules
 }
 
-/// Zones for UDP that arrives.
-pub fn zones_on_arrival(context: &mut Context) -> Vec<Rule> {
+/// Zones of inbound UDP packets.
+pub fn prerouting_zones(context: &mut Context) -> Vec<Rule> {
     let answer = Match::SourcePort(Protocol::Udp, PortMatch::Port(DNS_PORT));
     let answers = |on_server: Option<Match>| {
         let matches = [answer.clone()].into_iter().chain(on_server);
         rule(
             matches,
             Action::SetZone(dns::UPSTREAM),
-            "a name server answers the proxy",
+            "a DNS server answers the proxy",
         )
     };
-    dns::sides(context, Match::Source).into_iter().map(answers).collect()
+    dns::server_matches(context, Match::Source)
+        .into_iter()
+        .map(answers)
+        .collect()
 }
 
 fn loopback_servers(context: &Context) -> Vec<IpAddr> {
@@ -193,8 +184,8 @@ fn loopback_servers(context: &Context) -> Vec<IpAddr> {
         .collect()
 }
 
-/// What arrives from virtual networks: their lookups go to the proxy whether lookups of the pod are captured or not, and
-/// connections to addresses outside of the network are outbound ones.
+/// Packets from virtual networks: lookups go to the proxy even if those of the pod are not captured, and connections to
+/// addresses outside of the network are outbound.
 pub fn rerouted(context: &Context, networks: &[VirtualNetwork]) -> Vec<Rule> {
     let mut rules = Vec::new();
     for (number, network) in networks_of(context, networks) {
@@ -204,11 +195,7 @@ pub fn rerouted(context: &Context, networks: &[VirtualNetwork]) -> Vec<Rule> {
         ];
         let lookup = on_interface.iter().cloned().chain([dns::query(Protocol::Udp)]);
         let to_proxy = Action::Redirect(context.config.dns.port);
-        rules.push(rule(
-            lookup,
-            to_proxy,
-            "name lookup from a virtual network, to the proxy",
-        ));
+        rules.push(rule(lookup, to_proxy, "DNS query from a virtual network, to the proxy"));
         let matches = on_interface.into_iter().chain([tcp()]);
         let target = Action::Jump(network_chain(number).into());
         rules.push(rule(matches, target, "from a virtual network"));
@@ -216,7 +203,7 @@ pub fn rerouted(context: &Context, networks: &[VirtualNetwork]) -> Vec<Rule> {
     rules
 }
 
-/// The chains that those rules lead to. What they leave goes on as inbound traffic.
+/// The chains that those rules jump to. Packets that they skip are inbound traffic.
 pub fn network_chains(context: &mut Context, networks: &[VirtualNetwork]) -> Vec<Chain> {
     let mut chains = Vec::new();
     for (number, network) in networks_of(context, networks) {
@@ -227,7 +214,7 @@ pub fn network_chains(context: &mut Context, networks: &[VirtualNetwork]) -> Vec
             .addresses(&name, &cidr, context.families, Match::Destination);
         let inside = inside
             .into_iter()
-            .map(|inside| leave_alone([inside], "within the virtual network: inbound"));
+            .map(|inside| skip([inside], "within the virtual network: inbound"));
         let mut rules: Vec<Rule> = inside.collect();
         let to_proxy = Action::Redirect(context.config.proxy.outbound_port);
         rules.push(rule([tcp()], to_proxy, "outbound, to the proxy"));

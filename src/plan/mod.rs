@@ -1,4 +1,4 @@
-//! From what is wanted and what was observed to what is done: a pure function.
+//! The plan: rules and prerequisites for a configuration and the observed facts. Pure functions.
 
 mod context;
 mod dns;
@@ -25,45 +25,45 @@ use crate::ruleset::{
 };
 use crate::types::{Families, Family, InboundMode, InterfaceName, IpFamily, Mark, RouteTable};
 
-use self::context::{Context, leave_alone, rule};
+use self::context::{Context, rule, skip};
 use self::sets::Sets;
 
 pub use self::context::{DNS_PORT, Lookups};
 pub use self::idle::{Idle, idle, lookups as idle_lookups};
 pub use self::prerequisite::Prerequisite;
 
-/// The address that the proxy binds to when it passes an IPv4 connection on to the application.
+/// The source address of the proxy's IPv4 connections to the application.
 pub const PASSTHROUGH_V4: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 6);
-/// The same for IPv6. Unlike 127.0.0.6 it must be put on the loopback interface.
+/// The same for IPv6. Unlike 127.0.0.6 it must be added to the loopback interface.
 pub const PASSTHROUGH_V6: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6);
 
-/// The priority of our NAT chains: before those of others. A connection is translated once, by the first table that wants
-/// it; at equal priority that would be the one registered last.
+/// The priority of our NAT chains: before foreign ones. The first table that translates a connection decides; at equal
+/// priority that would be the one registered last.
 pub const NAT_PRIORITY: i32 = priority::NAT - 1;
 
-/// The metric of the addresses that we put on the loopback interface. It is how they are known for ours later, on any
-/// backend and after any crash: the kernel keeps it with the address (`IFA_RT_PRIORITY`, since Linux 4.18).
+/// The metric of the addresses that sidetrack adds to the loopback interface. It identifies them as owned by sidetrack,
+/// on any backend and after any crash: the kernel keeps it with the address (`IFA_RT_PRIORITY`, since Linux 4.18).
 pub const LOOPBACK_ADDRESS_METRIC: u32 = 15006;
 
-/// The protocol number of our rules and routes: who put them there. It is how they are known for ours later
-/// (`FRA_PROTOCOL` since Linux 4.17, `rtm_protocol`). Neither the kernel nor iproute2 has a name for this one.
+/// The protocol number of our policy routing rules and routes. It identifies them as owned by sidetrack (`FRA_PROTOCOL`
+/// since Linux 4.17, `rtm_protocol`). Neither the kernel nor iproute2 has a name for this number.
 pub const POLICY_ROUTING_PROTOCOL: u8 = 137;
 
-/// The priority of our rules of policy routing: after that of the local table (0), before that of main (32766).
+/// The priority of our policy routing rules: after the local table (0), before main (32766).
 pub const POLICY_RULE_PRIORITY: u32 = 15006;
 
-/// Everything that applying does, and everything that a dry run prints.
+/// Everything that apply installs and that a dry run prints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// The rules.
     pub ruleset: Ruleset,
     /// Addresses that the loopback interface needs (prefix length 128).
     pub loopback_addresses: Vec<Ipv6Addr>,
-    /// How marked packets get to the loopback interface, where TPROXY needs that.
+    /// The policy routing of marked packets, which TPROXY needs.
     pub policy_routing: Option<PolicyRouting>,
 }
 
-/// Packets with a mark are local, whatever their destination: a rule leads them to a table whose only route says so.
+/// Local delivery of marked packets, whatever their destination: a rule selects a table whose only route is local.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PolicyRouting {
     /// The mark.
@@ -75,17 +75,17 @@ pub struct PolicyRouting {
 }
 
 impl Plan {
-    /// Whether marked IPv4 packets that arrive are routed to this host.
+    /// Whether marked inbound IPv4 packets are delivered to this host.
     pub fn marks_v4(&self) -> bool {
         let routing = self.policy_routing;
         routing.is_some_and(|routing| routing.families.contains(Family::V4))
     }
 }
 
-/// A plan that cannot be made.
+/// Why there is no plan.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum PlanError {
-    /// IPv6 is to be redirected, and the namespace cannot.
+    /// IPv6 must be redirected, and the namespace does not support it.
     #[error(
         "IPv6 cannot be redirected: {reason}; left out, it would bypass the proxy. {advice}, \
          or pass --ip-family ipv4 to leave IPv6 alone"
@@ -96,13 +96,13 @@ pub enum PlanError {
         /// What to do.
         advice: &'static str,
     },
-    /// The plan would not work. This is a mistake in sidetrack.
+    /// The planned rules would capture the proxy's own traffic. This is a bug in sidetrack.
     #[error("the planned rules are not sound (please report this with the options used): {0}")]
     Unsound(#[from] Unsound),
 }
 
 impl Plan {
-    /// Decides what to do.
+    /// The plan for a configuration and the observed facts.
     ///
     /// # Errors
     /// IPv6 is wanted or in use, and cannot be redirected.
@@ -153,7 +153,7 @@ fn families(wanted: IpFamily, ipv6: Ipv6) -> Result<Families, PlanError> {
         (IpFamily::Ipv4, ..) | (IpFamily::Auto, Ipv6::Absent, _) => Ok(Families::Only(Family::V4)),
         (IpFamily::Ipv6, _, None) => Ok(Families::Only(Family::V6)),
         (IpFamily::Dual | IpFamily::Auto, _, None)
-        // No address yet, but one may come: the rules wait for it.
+        // No IPv6 address yet, but one may be added: the rules are ready for it.
         | (IpFamily::Auto, Ipv6::OffOnLoopback { used_elsewhere: false }, _) => Ok(Families::Both),
         (_, _, Some(error)) => Err(error),
     }
@@ -166,7 +166,8 @@ fn families_of_istio(wanted: IpFamily, facts: &Facts) -> Result<Families, PlanEr
     families(if v6 { IpFamily::Dual } else { IpFamily::Ipv4 }, facts.ipv6)
 }
 
-/// Kuma redirects IPv6 where the pod has any IPv6 address that is not loopback, unless it is told not to; IPv4 always.
+/// Kuma redirects IPv6 where the pod has any IPv6 address that is not loopback, unless the option disables it; IPv4
+/// always.
 fn families_of_kuma(wanted: IpFamily, facts: &Facts) -> Result<Families, PlanError> {
     let addresses = facts.addresses;
     let v6 = wanted != IpFamily::Ipv4 && (addresses.v6 || addresses.v6_link_local);
@@ -187,7 +188,7 @@ fn ruleset(config: &Config, facts: &Facts, families: Families) -> Ruleset {
         Dialect::Kuma(kuma) => kuma.splits_conntrack_zones,
     };
     if context.dns.as_ref().is_some_and(Lookups::need_zones) && splits_conntrack_zones {
-        let rules = dns::zones_on_arrival(context);
+        let rules = dns::prerouting_zones(context);
         chains.extend(base_chain(
             context,
             "raw_prerouting",
@@ -195,7 +196,7 @@ fn ruleset(config: &Config, facts: &Facts, families: Families) -> Ruleset {
             Hook::Prerouting,
             rules,
         ));
-        let rules = dns::zones_on_departure(context);
+        let rules = dns::output_zones(context);
         chains.extend(base_chain(context, "raw_output", ChainType::Raw, Hook::Output, rules));
     }
     chains.extend(mangle(context));
@@ -231,7 +232,7 @@ fn ruleset(config: &Config, facts: &Facts, families: Families) -> Ruleset {
     ruleset
 }
 
-/// What is marked and dropped.
+/// The mangle chains: TPROXY, and the drop of invalid packets.
 fn mangle(context: &mut Context) -> Vec<Chain> {
     let config = context.config;
     let tproxy = config.inbound.mode == InboundMode::Tproxy
@@ -242,13 +243,13 @@ fn mangle(context: &mut Context) -> Vec<Chain> {
     }
     if config.general.drop_invalid {
         let invalid = Match::ConntrackState(ConntrackState::Invalid);
-        arriving.push(rule([invalid], Action::Drop, "of no known connection"));
+        arriving.push(rule([invalid], Action::Drop, "invalid conntrack state"));
     }
     let mut leaving = Vec::new();
     if tproxy {
-        arriving.extend(tproxy::on_arrival(context));
+        arriving.extend(tproxy::prerouting_rules(context));
         leaving.extend(excluded_interfaces(context, Match::OutInterface));
-        leaving.extend(tproxy::on_departure(context));
+        leaving.extend(tproxy::output_rules(context));
     }
     let arriving = base_chain(
         context,
@@ -262,14 +263,14 @@ fn mangle(context: &mut Context) -> Vec<Chain> {
     arriving.into_iter().chain(leaving).chain(chains).collect()
 }
 
-/// The first rule of every base chain, where a family is not redirected: it does not get past that.
+/// The first rule of every base chain, where a family is not redirected: it skips packets of that family.
 fn guard(context: &Context) -> Option<Rule> {
     let other_family = match context.families {
         Families::Both => None,
         Families::Only(Family::V4) => Some((Family::V6, "IPv6 is not redirected")),
         Families::Only(Family::V6) => Some((Family::V4, "IPv4 is not redirected")),
     };
-    other_family.map(|(family, comment)| leave_alone([Match::Family(family)], comment))
+    other_family.map(|(family, comment)| skip([Match::Family(family)], comment))
 }
 
 /// A base chain, unless it has no rules.
@@ -288,17 +289,15 @@ fn base_chain(context: &Context, name: &'static str, kind: ChainType, hook: Hook
 
 fn excluded_interfaces(context: &Context, on: fn(InterfaceName) -> Match) -> Vec<Rule> {
     let names = context.config.general.exclude_interfaces.iter().cloned();
-    names
-        .map(|name| leave_alone([on(name)], "excluded interface"))
-        .collect()
+    names.map(|name| skip([on(name)], "excluded interface")).collect()
 }
 
-/// What local processes sent to this host.
+/// Packets that arrive on the loopback interface: local processes sent them to this host.
 fn loopback_in() -> Match {
     Match::InInterface(InterfaceName::loopback())
 }
 
-/// The address of the family that the proxy passes traffic on from.
+/// The source address of the proxy's connections to the application, by family.
 pub fn passthrough(family: Family) -> IpAddr {
     match family {
         Family::V4 => PASSTHROUGH_V4.into(),
@@ -306,12 +305,12 @@ pub fn passthrough(family: Family) -> IpAddr {
     }
 }
 
-/// What must never be captured: the ends of every range of the proxy's IDs stand for the range.
+/// Traffic that must never be captured. The ends of every range of the proxy's IDs represent the range.
 fn proxy_traffic(config: &Config, facts: &Facts, families: Families) -> Vec<ProxyTraffic> {
     let uids = config.proxy.uids.iter().flat_map(|range| [range.first(), range.last()]);
     let gids = config.proxy.gids.iter().flat_map(|range| [range.first(), range.last()]);
     if mesh::delivery(config.proxy.mesh) == Delivery::FromPassthrough {
-        // Kuma's rules capture lookups from there, too.
+        // Kuma's rules also capture lookups from the passthrough address.
         let is_exempt = !(matches!(config.dialect, Dialect::Kuma(_)) && config.dns.redirect);
         let passthrough = families
             .iter()
@@ -321,8 +320,8 @@ fn proxy_traffic(config: &Config, facts: &Facts, families: Families) -> Vec<Prox
             .chain(gids.map(ProxyTraffic::OutboundOfGroup))
             .chain(passthrough)
             .collect()
-    } else if matches!(Lookups::new(config, facts), Some(Lookups::OfEverybody(_))) {
-        // Its lookups are captured, of a server that nobody else is.
+    } else if matches!(Lookups::new(config, facts), Some(Lookups::FromAllSenders(_))) {
+        // Lookups of the proxy to the mesh's DNS server on loopback are captured, too.
         uids.flat_map(|uid| [ProxyTraffic::OutboundOf(uid), ProxyTraffic::ToPodOf(uid, DNS_PORT)])
             .chain(gids.flat_map(|gid| {
                 [

@@ -1,40 +1,40 @@
 //! Connections from the pod.
 
-use super::context::{Context, Lookups, from_passthrough, leave_alone, over_loopback, rule, tcp};
+use super::context::{Context, Lookups, from_passthrough, over_loopback, rule, skip, tcp};
 use super::{dns, inbound, istio, kuma};
 use crate::mesh::Delivery;
 use crate::options::Dialect;
 use crate::ruleset::{Action, Chain, Match, Protocol, Rule};
 use crate::types::InboundMode;
 
-/// The chain that decides about a connection from the pod.
+/// The chain for connections from the pod.
 pub const CHAIN: &str = "outbound";
-/// The chain for what the proxy sends over loopback.
+/// The chain for connections of the proxy over loopback.
 const SELF_CALLS: &str = "self_calls";
-/// The chain for traffic of the only groups that are captured.
+/// The chain for traffic of the included groups.
 const INCLUDED_GROUPS: &str = "included_groups";
-/// The chain for what arrives on interfaces behind which there are processes of the pod.
+/// The chain for packets from rerouted interfaces, behind which processes of the pod run.
 const REROUTED: &str = "rerouted";
 
-/// The rules that lead to the chain for connections from the pod.
+/// The rules that jump to the chain for connections from the pod.
 pub fn entries(context: &Context) -> Vec<Rule> {
     let entry = |matched, comment| rule([matched], Action::Jump(CHAIN.into()), comment);
     let lookups = context
         .dns
         .is_some()
-        .then(|| entry(dns::query(Protocol::Udp), "name lookups over UDP"));
-    [entry(tcp(), "TCP that local processes send")]
+        .then(|| entry(dns::query(Protocol::Udp), "DNS queries over UDP"));
+    [entry(tcp(), "locally generated TCP")]
         .into_iter()
         .chain(lookups)
         .collect()
 }
 
-/// The chains that decide about a connection from the pod.
+/// The chains for connections from the pod.
 pub fn chains(context: &mut Context) -> Vec<Chain> {
     if let Dialect::Kuma(kuma) = &context.config.dialect {
         return kuma::chains(context, kuma);
     }
-    let mut rules = dns::of_everybody(context);
+    let mut rules = dns::from_all_senders(context);
     rules.extend(excluded_ports(context));
     let mut chains = Vec::new();
     match context.config.dialect.clone() {
@@ -80,7 +80,7 @@ pub fn chain(name: &'static str, rules: Vec<Rule>) -> Chain {
     }
 }
 
-/// Whether the proxy's inbound port takes what the proxy sends to the pod's own address.
+/// Whether connections of the proxy to the pod's own address go to its inbound port.
 fn redirects_self_calls(context: &Context) -> bool {
     context.delivery() == Delivery::FromPassthrough && !context.config.inbound.include_ports.is_empty()
 }
@@ -91,17 +91,17 @@ fn excluded_ports(context: &mut Context) -> Vec<Rule> {
     protocols(context)
         .into_iter()
         .filter_map(|protocol| context.sets.destination_port("exclude_outbound_ports", protocol, ports))
-        .map(|ports| leave_alone([ports], "excluded outbound ports"))
+        .map(|ports| skip([ports], "excluded outbound ports"))
         .collect()
 }
 
 /// The protocols of which anything is captured.
 fn protocols(context: &Context) -> Vec<Protocol> {
-    // What is captured of everybody comes before all exclusions.
+    // Lookups of all senders are captured before all exclusions.
     let excludes_lookups = context
         .dns
         .as_ref()
-        .is_some_and(|lookups| !matches!(lookups, Lookups::OfEverybody(_)));
+        .is_some_and(|lookups| !matches!(lookups, Lookups::FromAllSenders(_)));
     let udp = excludes_lookups.then_some(Protocol::Udp);
     [Protocol::Tcp].into_iter().chain(udp).collect()
 }
@@ -109,16 +109,13 @@ fn protocols(context: &Context) -> Vec<Protocol> {
 fn excluded_owners(context: &mut Context) -> Vec<Rule> {
     let outbound = &context.config.outbound;
     let uids = context.sets.uid("exclude_uids", &outbound.exclude_uids);
-    let mut rules: Vec<Rule> = uids
-        .map(|uids| leave_alone([uids], "excluded users"))
-        .into_iter()
-        .collect();
+    let mut rules: Vec<Rule> = uids.map(|uids| skip([uids], "excluded users")).into_iter().collect();
     rules.extend(excluded_groups(context));
     rules.extend(excluded_ports_for_uids(context));
     rules
 }
 
-/// Ports that are left alone for some users.
+/// Skips the ports that are excluded for some users.
 pub fn excluded_ports_for_uids(context: &mut Context) -> Vec<Rule> {
     let outbound = &context.config.outbound;
     let protocols = protocols(context);
@@ -136,7 +133,7 @@ pub fn excluded_ports_for_uids(context: &mut Context) -> Vec<Rule> {
             let ports = meant
                 .then(|| context.sets.destination_port(name, *protocol, &entry.ports))
                 .flatten();
-            rules.extend(ports.map(|ports| leave_alone([uids.clone(), ports], "ports excluded for these users")));
+            rules.extend(ports.map(|ports| skip([uids.clone(), ports], "ports excluded for these users")));
         }
     }
     rules
@@ -144,75 +141,71 @@ pub fn excluded_ports_for_uids(context: &mut Context) -> Vec<Rule> {
 
 fn excluded_groups(context: &mut Context) -> Option<Rule> {
     let gids = context.sets.gid("exclude_gids", &context.config.outbound.exclude_gids);
-    gids.map(|gids| leave_alone([gids], "excluded groups"))
+    gids.map(|gids| skip([gids], "excluded groups"))
 }
 
 fn passthrough(context: &Context) -> Vec<Rule> {
     let rule = |family| {
-        leave_alone(
+        skip(
             [over_loopback(), from_passthrough(family)],
-            "the proxy passes inbound traffic on to the app",
+            "from the proxy to the application",
         )
     };
     context.families.iter().map(rule).collect()
 }
 
-/// The proxy's own traffic: left alone, but for what it sends to the pod's own address, which is inbound.
+/// The proxy's own traffic: skipped, except its connections to the pod's own address, which are inbound.
 fn proxy(context: &mut Context) -> Vec<Rule> {
     let owners = context.proxy_owners();
     let mut rules = Vec::new();
     if redirects_self_calls(context) {
         if context.config.inbound.mode == InboundMode::Tproxy {
-            rules.push(leave_alone(
+            rules.push(skip(
                 [over_loopback(), Match::Mark(context.config.inbound.tproxy_mark)],
-                "the proxy sends this on with the client's address",
+                "from the proxy to the application, with the client's address",
             ));
         }
         rules.extend(owners.iter().map(|owner| {
             rule(
                 [over_loopback(), owner.clone()],
                 Action::Jump(SELF_CALLS.into()),
-                "the proxy calls the pod itself",
+                "from the proxy to the pod's own address",
             )
         }));
     }
-    rules.extend(
-        owners
-            .into_iter()
-            .map(|owner| leave_alone([owner], "the proxy's own traffic")),
-    );
+    rules.extend(owners.into_iter().map(|owner| skip([owner], "the proxy's own traffic")));
     rules
 }
 
-/// What the proxy sends to the pod's own address goes the way of any inbound connection.
+/// The chain for connections of the proxy to the pod's own address: handled like inbound connections.
 fn self_calls(context: &mut Context) -> Chain {
-    let mut rules = context.leave_loopback_alone();
+    let mut rules = context.skip_loopback();
     if context.dns.is_some() {
-        rules.push(leave_alone(
+        rules.push(skip(
             [dns::query(Protocol::Tcp)],
-            "the proxy asks a name server in the pod",
+            "the proxy's DNS query to a server in the pod",
         ));
-        rules.push(leave_alone(
+        rules.push(skip(
             [dns::query(Protocol::Udp)],
-            "the proxy asks a name server in the pod",
+            "the proxy's DNS query to a server in the pod",
         ));
     }
     rules.push(rule(
         [tcp()],
         Action::Jump(inbound::CHAIN.into()),
-        "the pod's own address: as if it came from outside",
+        "the pod's own address, handled as inbound",
     ));
     chain(SELF_CALLS, rules)
 }
 
-/// What is captured, once ports and owners have been looked at.
+/// Captured traffic, after the rules for ports and owners.
 fn captured(context: &mut Context) -> Vec<Rule> {
-    let mut rules = dns::of_applications(context);
-    rules.extend(context.leave_loopback_alone());
+    let mut rules = dns::from_applications(context);
+    rules.extend(context.skip_loopback());
     rules.extend(excluded_destinations(context));
     if context.config.dialect == Dialect::Sidetrack {
         rules.extend(included_loopback(context));
-        rules.push(leave_alone([over_loopback()], "the pod calls itself"));
+        rules.push(skip([over_loopback()], "traffic within the pod"));
     }
     rules.extend(included_destinations(context));
     rules
@@ -223,7 +216,7 @@ pub fn excluded_destinations(context: &mut Context) -> Vec<Rule> {
     let excluded = context
         .sets
         .addresses("exclude_outbound", cidrs, context.families, Match::Destination);
-    let alone = |destination| leave_alone([destination], "excluded outbound destinations");
+    let alone = |destination| skip([destination], "excluded outbound destinations");
     excluded.into_iter().map(alone).collect()
 }
 
@@ -270,7 +263,7 @@ fn included_addresses(context: &mut Context) -> Vec<Rule> {
     included.into_iter().map(captured).collect()
 }
 
-/// What arrives on rerouted interfaces is outbound traffic, of processes behind them.
+/// Packets from rerouted interfaces are outbound traffic of the processes behind them.
 pub fn rerouted(context: &Context) -> Vec<Rule> {
     if let Dialect::Kuma(kuma) = &context.config.dialect {
         return kuma::rerouted(context, &kuma.networks);
@@ -279,21 +272,21 @@ pub fn rerouted(context: &Context) -> Vec<Rule> {
         rule(
             [Match::InInterface(name.clone())],
             Action::Jump(REROUTED.into()),
-            "from processes behind this interface",
+            "outbound from a rerouted interface",
         )
     });
     outbound.chain(not_inbound(context)).collect()
 }
 
-/// What arrives on rerouted interfaces is not inbound.
+/// Packets from rerouted interfaces are not inbound.
 pub fn not_inbound(context: &Context) -> Vec<Rule> {
     let interfaces = context.config.general.reroute_interfaces.iter().cloned();
     interfaces
-        .map(|name| leave_alone([Match::InInterface(name)], "rerouted interface: not inbound"))
+        .map(|name| skip([Match::InInterface(name)], "rerouted interface: not inbound"))
         .collect()
 }
 
-/// The chains for what arrives on rerouted interfaces. Nothing tells the owners of its sockets.
+/// The chains for packets from rerouted interfaces. The owners of their sockets are not known.
 pub fn rerouted_chains(context: &mut Context) -> Vec<Chain> {
     if let Dialect::Kuma(kuma) = &context.config.dialect {
         return kuma::network_chains(context, &kuma.networks);
@@ -304,12 +297,12 @@ pub fn rerouted_chains(context: &mut Context) -> Vec<Chain> {
     let rules = match context.config.dialect {
         Dialect::Sidetrack | Dialect::Kuma(_) => {
             let mut rules = excluded_ports(context);
-            rules.extend(dns::of_applications(context));
+            rules.extend(dns::from_applications(context));
             rules.extend(excluded_destinations(context));
             rules.extend(included_destinations(context));
             rules
         }
-        // Istio's rules know no exclusions here.
+        // Istio's rules have no exclusions here.
         Dialect::Istio(_) => included_addresses(context),
     };
     vec![chain(REROUTED, rules)]

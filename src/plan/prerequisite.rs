@@ -1,4 +1,4 @@
-//! What a plan needs besides its rules.
+//! Prerequisites: addresses and policy routing that a plan needs besides its rules.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -6,8 +6,8 @@ use std::net::Ipv6Addr;
 use super::{Plan, PolicyRouting};
 use crate::types::{Families, Family, Mark, RouteTable};
 
-/// Something that a plan needs besides its rules. In the kernel it bears a mark of ours, so that it is known for ours
-/// later, on any backend and after any crash.
+/// An address, rule or route that a plan needs. In the kernel it has our metric or protocol number, which identifies it
+/// as owned by sidetrack, on any backend and after any crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prerequisite {
     /// An address of the loopback interface.
@@ -21,7 +21,7 @@ pub enum Prerequisite {
         /// The table.
         table: RouteTable,
     },
-    /// The table's route (ip-route(8)): whatever is routed by it is delivered to this host.
+    /// The table's route (ip-route(8)): it delivers all packets to this host.
     Route {
         /// The family of the packets.
         family: Family,
@@ -31,8 +31,8 @@ pub enum Prerequisite {
 }
 
 impl Prerequisite {
-    /// What a plan needs, in the order in which it is added. A rule comes before its route: an apply that is cut short
-    /// between the two leaves what a list of the rules shows.
+    /// The prerequisites of a plan, in the order in which apply adds them. A rule comes before its route: if apply is
+    /// interrupted between the two, a list of the rules shows it.
     pub fn of(plan: &Plan) -> Vec<Self> {
         let routing = plan.policy_routing.iter().flat_map(|routing| {
             let (mark, table) = (routing.mark, routing.table);
@@ -56,7 +56,7 @@ impl fmt::Display for Prerequisite {
 }
 
 impl PolicyRouting {
-    /// What these of a namespace make of it: a mark's routing counts where both its rule and its route are there.
+    /// The policy routing in effect: a mark counts if both its rule and its route exist.
     pub fn of(there: &[Prerequisite]) -> Option<Self> {
         let of_family = |family| {
             there.iter().find_map(|what| match what {

@@ -1,16 +1,16 @@
-//! The named sets of a plan: made where a list has more than one element, and matches that look into them.
+//! The named sets of a plan, one for each list of more than one element, and the matches that use them.
 
 use std::net::IpAddr;
 
 use crate::ruleset::{Addresses, Elements, GidMatch, Match, Name, PortMatch, Protocol, Set, UidMatch};
 use crate::types::{Cidrs, Families, Family, Gids, Ports, Uids};
 
-/// The sets made so far.
+/// The sets added so far.
 #[derive(Default)]
 pub struct Sets(Vec<Set>);
 
 impl Sets {
-    /// All sets, in the order they were made.
+    /// All sets, in the order they were added.
     pub fn into_vec(self) -> Vec<Set> {
         self.0
     }

@@ -1,8 +1,8 @@
-//! Connections outlive a half that is closed.
+//! Conntrack timeouts of half-closed connections.
 //!
-//! The kernel forgets a connection of which one side has closed its half after a minute of silence, and with it how its
-//! addresses were translated: what the other side then sends is lost. That is so for connections that are not captured,
-//! too: the next packet counts as the first one of a new connection, perhaps in the other direction, and is captured.
+//! By default the kernel removes the entry of a half-closed connection after 60 seconds without packets, and with it
+//! the translation: later packets of the other side are lost. Connections that are not captured are affected, too:
+//! their next packet counts as the first one of a new connection, possibly in the other direction, and is captured.
 
 use super::context::{Context, rule, tcp};
 use super::{base_chain, guard};
@@ -17,8 +17,8 @@ const LAST_ACK: Timeout = match Timeout::new(300) {
     None => unreachable!(),
 };
 
-/// Gives new connections those timeouts, where any are captured. NAT chains do it: they see each connection once, with
-/// its first packet, and later the kernel gives it none.
+/// Sets the timeouts of new connections, if the ruleset captures any. NAT chains do it: they see each connection once,
+/// with its first packet, and later the kernel does not accept a timeout.
 pub fn set(ruleset: &mut Ruleset, context: &Context) {
     let captures = |rule: &Rule| match rule.action {
         Action::Redirect(_) | Action::Tproxy { .. } => true,
@@ -42,13 +42,7 @@ pub fn set(ruleset: &mut Ruleset, context: &Context) {
         close_wait,
         last_ack: LAST_ACK,
     });
-    let set = || {
-        rule(
-            [tcp()],
-            Action::SetTimeouts,
-            "a half-closed connection is not forgotten",
-        )
-    };
+    let set = || rule([tcp()], Action::SetTimeouts, "timeouts of half-closed connections");
     for (name, hook) in [("prerouting", Hook::Prerouting), ("output", Hook::Output)] {
         match ruleset.chains.iter_mut().find(|chain| chain.name == name) {
             Some(chain) => chain.rules.insert(guard(context).iter().len(), set()),

@@ -1,10 +1,11 @@
-//! Connections to the pod that reach the proxy unchanged, so that the app sees the client's own address.
+//! TPROXY: connections to the pod reach the proxy unchanged, so that the application sees the client's own address.
 //!
-//! What arrives is handed to the proxy's transparent socket, and its connection is marked as taken. What the proxy sends
-//! on bears the client's address and a mark; the app's answers to it get that mark too, and so do packets of connections
-//! that were taken. Policy routing brings all of them to this host.
+//! Inbound packets go to the proxy's transparent socket, and a conntrack mark records that the proxy has intercepted
+//! the connection. Packets of the proxy to the application have the client's address and a packet mark; the
+//! application's replies and later packets of intercepted connections get that mark too. Policy routing delivers all of
+//! them locally.
 
-use super::context::{Context, from_passthrough, leave_alone, over_loopback, rule, tcp};
+use super::context::{Context, from_passthrough, over_loopback, rule, skip, tcp};
 use super::{inbound, loopback_in};
 use crate::options::Dialect;
 use crate::ruleset::{Action, Chain, ConntrackState, Match, Rule};
@@ -15,12 +16,12 @@ const DIVERT: &str = "tproxy_divert";
 const HAND_OVER: &str = "tproxy_hand_over";
 const SELF_CALLS: &str = "tproxy_self_calls";
 
-/// What the proxy sends to the pod's own address, where it is to be intercepted rather than translated.
+/// The mark of connections of the proxy to the pod's own address, where TPROXY intercepts them.
 const SELF_CALL_MARK: Mark = mark(1338);
-/// Connections that the proxy has taken.
-const TAKEN: Mark = mark(15006);
-/// The same where packets have that mark already.
-const TAKEN_TOO: Mark = mark(15007);
+/// The conntrack mark of connections that the proxy has intercepted.
+const INTERCEPTED_MARK: Mark = mark(15006);
+/// The same, where the option gives packets that mark.
+const ALTERNATIVE_INTERCEPTED_MARK: Mark = mark(15007);
 
 const fn mark(number: u32) -> Mark {
     match Mark::new(number) {
@@ -29,50 +30,51 @@ const fn mark(number: u32) -> Mark {
     }
 }
 
-/// The rules for what arrives.
-pub fn on_arrival(context: &Context) -> Vec<Rule> {
+/// The rules for inbound packets.
+pub fn prerouting_rules(context: &Context) -> Vec<Rule> {
     let mark = context.config.inbound.tproxy_mark;
     let mut rules = match context.config.dialect {
         Dialect::Sidetrack | Dialect::Kuma(_) => super::outbound::not_inbound(context),
-        // With Istio's rules the inbound port gets what has been translated to the outbound one.
+        // With Istio's rules the inbound socket receives packets of rerouted interfaces, translated to the outbound
+        // port.
         Dialect::Istio(_) => Vec::new(),
     };
     if !context.config.inbound.include_ports.is_empty() {
-        rules.push(rule([tcp()], Action::Jump(CHAIN.into()), "TCP that arrives"));
+        rules.push(rule([tcp()], Action::Jump(CHAIN.into()), "inbound TCP"));
     }
     rules.push(rule(
         [tcp(), Match::Mark(mark)],
         Action::SaveMark,
-        "the proxy sends this on with the client's address: its answers too",
+        "from the proxy to the application: the mark is saved for replies",
     ));
     rules
 }
 
-/// The rules for what local processes send.
-pub fn on_departure(context: &mut Context) -> Vec<Rule> {
+/// The rules for locally generated packets.
+pub fn output_rules(context: &mut Context) -> Vec<Rule> {
     let mark = context.config.inbound.tproxy_mark;
-    let mut rules = vec![leave_alone(
+    let mut rules = vec![skip(
         [tcp(), over_loopback(), Match::Mark(mark)],
-        "the proxy sends this on with the client's address",
+        "from the proxy to the application, with the client's address",
     )];
     if marks_self_calls(context) {
         rules.extend(context.proxy_owners().into_iter().map(|owner| {
             rule(
                 [tcp(), over_loopback(), owner],
                 Action::Jump(SELF_CALLS.into()),
-                "the proxy calls the pod itself",
+                "from the proxy to the pod's own address",
             )
         }));
     }
     rules.push(rule(
         [tcp(), Match::ConntrackMark(mark)],
         Action::RestoreMark,
-        "an answer to what the proxy sent on: back to the proxy",
+        "reply to the proxy: the mark is restored",
     ));
     rules
 }
 
-/// In our dialect self-calls are translated, whoever the proxy runs as, so that nothing needs to mark them.
+/// With our own rules self-calls are translated (REDIRECT), so that no rule needs to mark them.
 fn marks_self_calls(context: &Context) -> bool {
     match context.config.dialect {
         Dialect::Sidetrack | Dialect::Kuma(_) => false,
@@ -80,7 +82,7 @@ fn marks_self_calls(context: &Context) -> bool {
     }
 }
 
-/// The chains that those rules lead to.
+/// The chains that those rules jump to.
 pub fn chains(context: &mut Context) -> Vec<Chain> {
     let mut chains = Vec::new();
     let chain = |name: &'static str, rules| Chain {
@@ -94,9 +96,9 @@ pub fn chains(context: &mut Context) -> Vec<Chain> {
         chains.push(chain(HAND_OVER, hand_over(context)));
     }
     if marks_self_calls(context) {
-        let mut rules = context.leave_loopback_alone();
+        let mut rules = context.skip_loopback();
         let mark = Action::SetMark(SELF_CALL_MARK);
-        rules.push(rule([], mark, "the pod's own address: as if it came from outside"));
+        rules.push(rule([], mark, "the pod's own address, handled as inbound"));
         chains.push(chain(SELF_CALLS, rules));
     }
     chains
@@ -104,25 +106,25 @@ pub fn chains(context: &mut Context) -> Vec<Chain> {
 
 fn arriving(context: &mut Context) -> Vec<Rule> {
     let mark = context.config.inbound.tproxy_mark;
-    let mut rules = vec![leave_alone(
+    let mut rules = vec![skip(
         [Match::Mark(mark)],
-        "the proxy sends this on with the client's address",
+        "from the proxy to the application, with the client's address",
     )];
     rules.extend(context.families.iter().map(|family| {
-        leave_alone(
+        skip(
             [loopback_in(), from_passthrough(family)],
-            "the proxy passes inbound traffic on to the app",
+            "from the proxy to the application",
         )
     }));
     match context.config.dialect {
         Dialect::Sidetrack | Dialect::Kuma(_) => {
-            rules.push(leave_alone([loopback_in()], "the pod calls itself"));
+            rules.push(skip([loopback_in()], "traffic within the pod"));
             rules.extend(inbound::mesh_ports(context));
         }
         // Istio's rules do not spare the mesh's ports here.
-        Dialect::Istio(_) => rules.push(leave_alone(
+        Dialect::Istio(_) => rules.push(skip(
             [loopback_in(), Match::MarkIsNot(SELF_CALL_MARK)],
-            "the pod calls itself",
+            "traffic within the pod",
         )),
     }
     rules.extend(inbound::exclusions(context));
@@ -133,18 +135,15 @@ fn arriving(context: &mut Context) -> Vec<Rule> {
             rule(
                 matches,
                 Action::Jump(DIVERT.into()),
-                "of a connection that the proxy has taken",
+                "connection that the proxy has accepted",
             )
         };
         match context.config.dialect {
             Dialect::Sidetrack | Dialect::Kuma(_) => {
-                rules.push(divert(&[Match::ConntrackMark(taken(mark))]));
-                rules.push(leave_alone(
-                    [established],
-                    "of a connection that the proxy has not taken",
-                ));
+                rules.push(divert(&[Match::ConntrackMark(intercepted_mark(mark))]));
+                rules.push(skip([established], "connection that the proxy has not accepted"));
             }
-            // Istio's rules take answers that only pass through for the proxy's.
+            // Istio's rules also divert established connections that the proxy has not intercepted.
             Dialect::Istio(_) => rules.push(divert(&[])),
         }
         rules.push(rule([ports], Action::Jump(HAND_OVER.into()), "inbound, to the proxy"));
@@ -152,36 +151,44 @@ fn arriving(context: &mut Context) -> Vec<Rule> {
     rules
 }
 
-/// The mark of connections that the proxy has taken: another one than that of packets and of what the proxy sends on.
-fn taken(mark: Mark) -> Mark {
-    if mark == TAKEN { TAKEN_TOO } else { TAKEN }
+/// The conntrack mark of intercepted connections. It differs from the mark of packets.
+fn intercepted_mark(mark: Mark) -> Mark {
+    if mark == INTERCEPTED_MARK {
+        ALTERNATIVE_INTERCEPTED_MARK
+    } else {
+        INTERCEPTED_MARK
+    }
 }
 
 fn divert(context: &Context) -> Vec<Rule> {
     let mark = context.config.inbound.tproxy_mark;
     vec![
         rule([], Action::SetMark(mark), "routed to this host"),
-        rule([], Action::Accept, "to the socket that has the connection"),
+        rule([], Action::Accept, "delivered to the connection's socket"),
     ]
 }
 
 fn hand_over(context: &mut Context) -> Vec<Rule> {
-    let mut rules = context.leave_loopback_alone();
+    let mut rules = context.skip_loopback();
     let mark = context.config.inbound.tproxy_mark;
     if context.config.dialect == Dialect::Sidetrack {
         rules.push(rule(
             [],
-            Action::SetMark(taken(mark)),
-            "a connection that the proxy takes",
+            Action::SetMark(intercepted_mark(mark)),
+            "new connection to the proxy",
         ));
-        rules.push(rule([], Action::SaveMark, "known by its mark from now on"));
+        rules.push(rule([], Action::SaveMark, "the mark is saved for later packets"));
     }
     let to_proxy = Action::Tproxy {
         port: context.config.proxy.inbound_port,
         mark,
     };
-    rules.push(rule([tcp()], to_proxy, "inbound, to the proxy as it is"));
-    // On nftables the rule before does not apply while the proxy does not listen.
-    rules.push(rule([], Action::Drop, "no proxy listens: nothing may bypass it"));
+    rules.push(rule([tcp()], to_proxy, "inbound, to the proxy's transparent socket"));
+    // On nftables the TPROXY rule does not match while the proxy does not listen.
+    rules.push(rule(
+        [],
+        Action::Drop,
+        "the proxy does not listen: must not be bypassed",
+    ));
     rules
 }

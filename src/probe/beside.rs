@@ -1,4 +1,4 @@
-//! What can be proved in a pod at work, beside its processes: nothing may be listened for in anybody's place.
+//! Probes in a running pod: no probe may listen on a port in place of the pod's processes.
 
 use std::net::SocketAddr;
 
@@ -6,8 +6,8 @@ use super::{Expected, Subject, Trial};
 use crate::types::Port;
 
 impl Trial {
-    /// The probes that only take what is there: the application's connections to other hosts, where the proxy already
-    /// listens for them, at one of `listening`.
+    /// The probes that need no socket of their own: outbound connections of the application, if the proxy already
+    /// listens at one of `listening`.
     #[must_use]
     pub fn beside(mut self, listening: &[SocketAddr]) -> Self {
         let takes = |port: Port, is_v4: bool| {
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn nobodys_place_is_taken() {
+    fn keeps_only_probes_to_listening_ports() {
         let beside = |listening: &[&str]| {
             let listening: Vec<_> = listening.iter().map(|at| at.parse().unwrap()).collect();
             let trial = all().beside(&listening);

@@ -1,4 +1,4 @@
-//! Choosing numbers and addresses of which sets hold.
+//! Selection of numbers and addresses that are in some sets and not in others.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -6,16 +6,16 @@ use ipnet::IpNet;
 
 use crate::types::{Cidrs, Family, Number, Ranges};
 
-/// The first number that will do: one of those preferred, or else the least of any stretch within which every set holds
-/// either all numbers or none. So if the answer depends on the sets alone, a number is found wherever there is one.
-pub fn number<N: Number>(preferred: &[N], sets: &[&Ranges<N>], will_do: impl Fn(N) -> bool) -> Option<N> {
+/// The first number that is accepted: a preferred one, or else the first of an interval within which every set contains
+/// all numbers or none. If acceptance depends on the sets alone, a number is found wherever one exists.
+pub fn number<N: Number>(preferred: &[N], sets: &[&Ranges<N>], is_accepted: impl Fn(N) -> bool) -> Option<N> {
     let starts = sets
         .iter()
         .flat_map(|set| set.iter())
         .flat_map(|range| [Some(range.first()), range.last().next()])
         .flatten();
     let mut candidates = preferred.iter().copied().chain([N::MIN]).chain(starts);
-    candidates.find(|number| will_do(*number))
+    candidates.find(|number| is_accepted(*number))
 }
 
 /// Whether a set of addresses holds `address`.
@@ -26,8 +26,8 @@ pub fn holds(cidrs: &Cidrs, address: IpAddr) -> bool {
     }
 }
 
-/// An address that is included and not excluded, and that a connection could be made to. Those at the end of a network
-/// come first: they are the last to be given to anybody.
+/// An unicast address that is included and not excluded. Those at the end of a network come first: they are the least
+/// likely to be assigned.
 pub fn address(family: Family, included: &Cidrs, excluded: &Cidrs) -> Option<IpAddr> {
     let in_included = networks(included, family).flat_map(|(first, last)| {
         let before_last = (last - first > 1).then(|| last - 1);
@@ -65,7 +65,7 @@ fn from_number(family: Family, number: u128) -> Option<IpAddr> {
     }
 }
 
-/// Whether the address could be that of another host.
+/// Whether the address could belong to another host.
 fn is_ordinary(address: IpAddr) -> bool {
     let of_family = match address {
         IpAddr::V4(address) => !address.is_broadcast() && !address.is_link_local() && address.octets()[0] < 240,

@@ -1,4 +1,4 @@
-//! What a finding means: whether it is as it should be, and if not, what follows from it and what to do.
+//! Evaluation of findings: as expected or not, the consequence, and advice.
 
 use std::net::SocketAddr;
 
@@ -7,20 +7,20 @@ use super::{Expected, Finding, Original, Outcome, Probe, Subject};
 /// The judgement about one probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It came to what it should.
+    /// The finding is as expected.
     Passed,
-    /// It came to something else.
+    /// The finding is another one.
     Failed {
-        /// What that means for the pod.
+        /// The consequence for the pod.
         meaning: &'static str,
         /// What to do.
         advice: &'static str,
     },
-    /// It could not be made.
+    /// The probe could not run.
     NotMade,
 }
 
-/// Judges what became of a probe.
+/// Evaluates the outcome of a probe.
 pub fn judge(probe: &Probe, outcome: &Outcome) -> Verdict {
     let finding = match outcome {
         Outcome::NotMade(_) => return Verdict::NotMade,
@@ -61,38 +61,38 @@ fn is_as_expected(probe: &Probe, finding: &Finding) -> bool {
     }
 }
 
-/// What follows from a finding that is not as expected.
+/// The consequence of an unexpected finding.
 fn meaning(probe: &Probe, finding: &Finding) -> &'static str {
     match probe.expected {
-        Expected::Captured(_) if passed_by(finding) => match probe.subject {
+        Expected::Captured(_) if is_bypass(finding) => match probe.subject {
             Subject::Inbound => "connections to the application bypass the proxy",
-            Subject::SelfCall => "what the proxy sends to the pod's own address does not come in through it",
+            Subject::SelfCall => "connections of the proxy to the pod's own address bypass its inbound port",
             Subject::Lookup => "name lookups of the application bypass the proxy",
             _ => "connections of the application bypass the proxy",
         },
         Expected::Captured(_) => match probe.subject {
-            Subject::Inbound => "connections to the application do not reach the proxy as they should",
-            Subject::SelfCall => "what the proxy sends to the pod's own address gets lost",
+            Subject::Inbound => "connections to the application do not reach the proxy",
+            Subject::SelfCall => "connections of the proxy to the pod's own address are lost",
             Subject::Lookup => "name lookups of the application do not work",
-            _ => "connections of the application do not reach the proxy as they should",
+            _ => "connections of the application do not reach the proxy",
         },
         Expected::Untouched => match (probe.subject, finding) {
             (Subject::Exempt | Subject::Passthrough, Finding::Redirected { .. } | Finding::Closed { .. }) => {
-                "what the proxy sends comes back to it, for ever"
+                "connections of the proxy loop back to it"
             }
             (Subject::Exempt, _) => "the proxy cannot reach other hosts",
-            (Subject::Passthrough, _) => "what the proxy passes on does not reach the application",
+            (Subject::Passthrough, _) => "connections from the proxy do not reach the application",
             (Subject::MeshPort, _) => "the ports of the mesh, such as those of health checks, do not work",
             (_, Finding::Redirected { .. } | Finding::Closed { .. } | Finding::HandedOver) => {
-                "what is excluded goes through the proxy all the same"
+                "excluded traffic is redirected to the proxy"
             }
-            _ => "what is excluded does not get through",
+            _ => "excluded traffic does not reach its destination",
         },
     }
 }
 
-/// Whether nothing of the pod's own took the connection.
-fn passed_by(finding: &Finding) -> bool {
+/// Whether the connection bypassed all sockets of the pod's proxy.
+fn is_bypass(finding: &Finding) -> bool {
     match finding {
         Finding::Direct | Finding::AnsweredOutside => true,
         Finding::Redirected { .. }
@@ -109,17 +109,17 @@ fn passed_by(finding: &Finding) -> bool {
 
 fn advice(probe: &Probe, finding: &Finding) -> &'static str {
     const APPLY: &str =
-        "a rule is missing, or another one comes first: `sidetrack apply` with the same options puts ours right";
-    const OTHERS: &str = "look for rules of others: `nft list ruleset`, `iptables-save`, `ip6tables-save`";
-    const NO_ADDRESS: &str = "`sidetrack apply` puts the address ::6 on the loopback interface";
+        "a rule is missing, or another rule comes first: run `sidetrack apply` with the same options to repair it";
+    const OTHERS: &str = "look for foreign rules: `nft list ruleset`, `iptables-save`, `ip6tables-save`";
+    const NO_ADDRESS: &str = "run `sidetrack apply`: it adds the address ::6 to the loopback interface";
     match (probe.expected, finding) {
         (_, Finding::NoSource(_)) => NO_ADDRESS,
         (Expected::Captured(port), Finding::Redirected { at, .. }) if at.port() == port.get() => {
-            "something else has redirected it too, and the proxy could not tell where to pass it on to: remove the \
+            "another program has redirected it too, and the proxy could not find its original destination: remove the \
              other redirection"
         }
         (Expected::Captured(_), Finding::Redirected { .. }) => {
-            "another redirection takes it first, or these rules are for other ports of the proxy: remove the other \
+            "another redirection comes first, or these rules are for other ports of the proxy: remove the other \
              one, or apply these options"
         }
         (Expected::Captured(_), Finding::Refused | Finding::Closed { .. }) => OTHERS,
@@ -128,7 +128,7 @@ fn advice(probe: &Probe, finding: &Finding) -> &'static str {
              `ip rule`, and apply again"
         }
         (_, Finding::Unanswered { .. }) => {
-            "the answer is not recognised as one: `sidetrack apply` puts the zones right"
+            "conntrack does not recognise the answer: run `sidetrack apply` to repair the conntrack zones"
         }
         (Expected::Captured(_), _) => APPLY,
         (Expected::Untouched, Finding::Redirected { .. } | Finding::Closed { .. } | Finding::HandedOver) => APPLY,
@@ -136,18 +136,18 @@ fn advice(probe: &Probe, finding: &Finding) -> &'static str {
     }
 }
 
-/// What is expected of a probe, in words.
+/// The expected result of a probe, as text.
 pub fn expectation(probe: &Probe) -> String {
     match probe.expected {
         Expected::Captured(port) => format!("arrives at the proxy's port {port}"),
-        Expected::Untouched => "arrives where it is meant to go".to_owned(),
+        Expected::Untouched => "arrives at its original destination".to_owned(),
     }
 }
 
-/// What was found, in words.
-pub fn words(probe: &Probe, finding: &Finding) -> String {
+/// A finding, as text.
+pub fn description(probe: &Probe, finding: &Finding) -> String {
     match finding {
-        Finding::Direct if probe.subject.calls_pod() => "arrived by itself, past the proxy".to_owned(),
+        Finding::Direct if probe.subject.calls_pod() => "arrived directly, past the proxy".to_owned(),
         Finding::Direct => "left the pod, past the proxy".to_owned(),
         Finding::Redirected { at, original } => {
             let at = canonical(*at);
@@ -159,19 +159,19 @@ pub fn words(probe: &Probe, finding: &Finding) -> String {
                 Original::Known(_) | Original::NotAsked => format!("arrived at {at}"),
             }
         }
-        Finding::HandedOver => "was handed to the proxy with its addresses unchanged".to_owned(),
+        Finding::HandedOver => "was passed to the proxy with its addresses unchanged".to_owned(),
         Finding::AnsweredInPod => "was answered from within the pod".to_owned(),
         Finding::AnsweredOutside => "was answered from outside of the pod, past the proxy".to_owned(),
-        Finding::Closed { .. } => "was taken, and closed before it could be seen by whom".to_owned(),
+        Finding::Closed { .. } => "was accepted, and closed before the program could be identified".to_owned(),
         Finding::Unanswered { at } => format!("arrived at {at}, and the answer did not get back"),
-        Finding::Refused => "was refused: nobody listens where it went, or a rule rejects it".to_owned(),
+        Finding::Refused => "was refused: nothing listens there, or a rule rejects it".to_owned(),
         Finding::Lost => "got no answer in time".to_owned(),
-        Finding::Unreachable(reason) => format!("could not get there: {reason}"),
-        Finding::NoSource(reason) => format!("cannot come from its address: {reason}"),
+        Finding::Unreachable(reason) => format!("could not be routed: {reason}"),
+        Finding::NoSource(reason) => format!("cannot use its source address: {reason}"),
     }
 }
 
-/// IPv4 as IPv4, also where it came by a socket of both families.
+/// An IPv4-mapped address, which a dual-stack socket reports, as IPv4.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }

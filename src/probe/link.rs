@@ -1,4 +1,4 @@
-//! The link to a host outside: which addresses its ends have.
+//! The link to a host outside of the pod: the addresses of its ends.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -15,19 +15,19 @@ pub struct Ends {
     pub near: IpAddr,
     /// The address of the neighbour.
     pub far: IpAddr,
-    /// Whether nothing else in the pod has to do with these addresses, so that the link may be made.
+    /// Whether the pod does not use these addresses, so that the link may be created.
     pub free: bool,
 }
 
-/// Addresses that are nobody's: TEST-NET-1 to 3 (RFC 5737).
-const NOBODYS_V4: [(Ipv4Addr, Ipv4Addr); 3] = [
+/// Documentation addresses: TEST-NET-1 to 3 (RFC 5737).
+const DOCUMENTATION_V4: [(Ipv4Addr, Ipv4Addr); 3] = [
     (Ipv4Addr::new(192, 0, 2, 253), Ipv4Addr::new(192, 0, 2, 254)),
     (Ipv4Addr::new(198, 51, 100, 253), Ipv4Addr::new(198, 51, 100, 254)),
     (Ipv4Addr::new(203, 0, 113, 253), Ipv4Addr::new(203, 0, 113, 254)),
 ];
 
-/// The same: for documentation (RFC 3849, RFC 9637), and for packets to be discarded (RFC 6666).
-const NOBODYS_V6: [(Ipv6Addr, Ipv6Addr); 3] = [
+/// Addresses for documentation (RFC 3849, RFC 9637), and the discard prefix (RFC 6666).
+const RESERVED_V6: [(Ipv6Addr, Ipv6Addr); 3] = [
     (ipv6(0x2001, 0xdb8, 0xfffd), ipv6(0x2001, 0xdb8, 0xfffe)),
     (ipv6(0x3fff, 0xfff, 0xfffd), ipv6(0x3fff, 0xfff, 0xfffe)),
     (ipv6(0x100, 0, 0xfffd), ipv6(0x100, 0, 0xfffe)),
@@ -37,10 +37,10 @@ const fn ipv6(first: u16, second: u16, last: u16) -> Ipv6Addr {
     Ipv6Addr::new(first, second, 0, 0, 0, 0, 0, last)
 }
 
-/// The smallest included networks in which an address is taken for nobody's: one is then routed to the link, for as
-/// long as that is there.
-const LARGE_V4: u8 = 24;
-const LARGE_V6: u8 = 112;
+/// The longest prefixes of included networks in which one address is assumed to be unused. While the link exists, that
+/// address is routed to it.
+const MAX_PREFIX_V4: u8 = 24;
+const MAX_PREFIX_V6: u8 = 112;
 
 impl Ends {
     /// The family of both addresses.
@@ -76,8 +76,8 @@ impl Ends {
 
 fn candidates(family: Family) -> [(IpAddr, IpAddr); 3] {
     match family {
-        Family::V4 => NOBODYS_V4.map(|(near, far)| (near.into(), far.into())),
-        Family::V6 => NOBODYS_V6.map(|(near, far)| (near.into(), far.into())),
+        Family::V4 => DOCUMENTATION_V4.map(|(near, far)| (near.into(), far.into())),
+        Family::V6 => RESERVED_V6.map(|(near, far)| (near.into(), far.into())),
     }
 }
 
@@ -93,8 +93,8 @@ fn in_large_network(family: Family, config: &Config) -> Option<IpAddr> {
     let large = v4.chain(v6).filter(|net| {
         net.prefix_len()
             <= match net {
-                IpNet::V4(_) => LARGE_V4,
-                IpNet::V6(_) => LARGE_V6,
+                IpNet::V4(_) => MAX_PREFIX_V4,
+                IpNet::V6(_) => MAX_PREFIX_V6,
             }
     });
     choice::address(family, &large.collect(), &outbound.exclude_cidrs)

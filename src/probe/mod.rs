@@ -1,5 +1,5 @@
-//! Probes: connections whose course proves that a redirection is in force. Which are made, what each should come to,
-//! and what it means where one comes to something else; [`run`] makes them.
+//! Probes: connections that test an installed redirection. This module plans them, with the expected result of each,
+//! and evaluates the results; [`run`] makes them.
 
 mod beside;
 mod choice;
@@ -27,27 +27,26 @@ pub use link::Ends;
 pub use plan::trial;
 pub use report::{Report, Tally};
 
-/// The port that is called where any will do. Nothing is known to listen there: it is the one that Istio's own validation
-/// calls.
+/// The default destination port. No program is known to listen there: Istio's own validation uses it.
 pub const PORT: Port = match Port::new(PROBE_PORT) {
     Some(port) => port,
     None => unreachable!(),
 };
 
-/// What was observed of a namespace for probing it, besides the facts that the rules depend on.
+/// The facts about a namespace that probes need, besides those that the rules need.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Surroundings {
     /// The destinations of all routes, of all tables.
     pub routes: Vec<IpNet>,
     /// The addresses of its interfaces that other hosts could reach.
     pub addresses: Vec<IpAddr>,
-    /// As whom this process acts.
+    /// The user and group of this process.
     pub caller: Owner,
-    /// Whether this process may act as others.
+    /// Whether this process may change its user and group.
     pub may_switch: bool,
 }
 
-/// Who a socket belongs to.
+/// The owner of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
     /// The user.
@@ -62,18 +61,18 @@ impl fmt::Display for Owner {
     }
 }
 
-/// Everything that is to be proved, and what that takes.
+/// All probes, and the sockets and links that they need.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trial {
     /// The connections to make.
     pub probes: Vec<Probe>,
     /// The ends of the link to a host outside, by family.
     pub ends: Vec<Ends>,
-    /// As whom the proxy runs.
+    /// The user and group of the proxy.
     pub proxy: Owner,
-    /// The ports that the proxy listens on, or that are listened on in its place.
+    /// The proxy's ports. Probes listen there where no proxy does.
     pub ports: Vec<Port>,
-    /// The port that gets connections with their addresses unchanged (TPROXY), if there is one.
+    /// The port of the transparent socket (TPROXY), if there is one.
     pub transparent: Option<Port>,
 }
 
@@ -84,22 +83,22 @@ impl Trial {
     }
 }
 
-/// One connection, or one name lookup, and what should become of it.
+/// One connection or name lookup, and its expected result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
     /// What it proves.
     pub subject: Subject,
-    /// By which protocol.
+    /// The transport protocol.
     pub protocol: Protocol,
-    /// As whom.
+    /// The client.
     pub caller: Caller,
-    /// From where, unless the kernel shall choose.
+    /// The source; `None` lets the kernel choose.
     pub source: Option<Source>,
-    /// To where.
+    /// The destination.
     pub destination: SocketAddr,
-    /// What should become of it.
+    /// The expected result.
     pub expected: Expected,
-    /// What it takes.
+    /// What the probe needs.
     pub needs: Needs,
 }
 
@@ -134,13 +133,13 @@ pub enum Subject {
     Lookup,
     /// Connections from other hosts are captured.
     Inbound,
-    /// Those to ports that the mesh serves itself are not.
+    /// Those to the mesh's own ports are not.
     MeshPort,
     /// Those to excluded ports are not.
     ExcludedInboundPort,
-    /// What the proxy sends to the pod's own address is captured as if it came from another host.
+    /// The proxy's connections to the pod's own address are captured like those of other hosts.
     SelfCall,
-    /// What the proxy passes on to the application is not.
+    /// The proxy's connections to the application are not.
     Passthrough,
 }
 
@@ -162,7 +161,7 @@ impl Subject {
         }
     }
 
-    /// Whether what is called is the pod itself.
+    /// Whether the destination is the pod itself.
     pub fn calls_pod(self) -> bool {
         match self {
             Self::Inbound | Self::MeshPort | Self::ExcludedInboundPort | Self::SelfCall | Self::Passthrough => true,
@@ -176,7 +175,7 @@ impl Subject {
     }
 }
 
-/// Who makes a connection.
+/// The client of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caller {
     /// A process in the pod.
@@ -194,7 +193,7 @@ impl fmt::Display for Caller {
     }
 }
 
-/// Where a connection comes from.
+/// The source of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Source {
     /// Its address.
@@ -203,80 +202,80 @@ pub struct Source {
     pub mark: Option<Mark>,
 }
 
-/// What should become of a connection.
+/// The expected result of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
-    /// It goes to this port of the proxy.
+    /// It arrives at this port of the proxy.
     Captured(Port),
-    /// It goes where it was meant to.
+    /// It arrives at its original destination.
     Untouched,
 }
 
-/// What a probe takes.
+/// What a probe needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Needs {
-    /// Nothing but a route, which the link would have.
+    /// A route; the link to a host outside has one.
     Route,
     /// The link to a host outside.
     Link,
-    /// What there is not, in words.
+    /// Something that does not exist: a phrase.
     Impossible(&'static str),
 }
 
-/// What became of a probe.
+/// The outcome of a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was made.
+    /// It ran.
     Found(Finding),
-    /// It could not be made: why not, and what to do.
+    /// It could not run: why, and what to do.
     NotMade(String),
 }
 
-/// What became of a connection.
+/// The observed result of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finding {
-    /// It arrived where it was meant to go.
+    /// It arrived at its original destination.
     Direct,
     /// It arrived at another socket of the pod.
     Redirected {
         /// The address of that socket.
         at: SocketAddr,
-        /// What the kernel tells there of where it was meant to go.
+        /// The original destination that the kernel reports for that socket.
         original: Original,
     },
-    /// Another socket of the pod has it, with its addresses as they were.
+    /// Another socket of the pod accepted it, with its addresses unchanged.
     HandedOver,
     /// A name server answered from within the pod.
     AnsweredInPod,
-    /// Somebody outside of the pod answered.
+    /// A host outside of the pod answered.
     AnsweredOutside,
-    /// Somebody took it and closed it before it could be seen who; whether a proxy listens where it should arrive.
+    /// A program accepted it and closed it before it could be identified.
     Closed {
-        /// Whether a proxy listens there.
+        /// Whether a proxy listens on the expected port.
         proxy_listens: bool,
     },
-    /// A name lookup arrived here, and the answer to it did not arrive.
+    /// A name lookup arrived at this socket, and the answer was lost.
     Unanswered {
         /// The address of the socket that answered.
         at: SocketAddr,
     },
-    /// Nobody listens where it arrived, or it was rejected.
+    /// Nothing listens there, or a rule rejected it.
     Refused,
     /// No answer came in time.
     Lost,
     /// The kernel refused to send it, or a router did: why.
     Unreachable(String),
-    /// The address that it should come from cannot be used: why.
+    /// The source address cannot be used: why.
     NoSource(String),
 }
 
-/// What the kernel tells of the original destination (`SO_ORIGINAL_DST`).
+/// The original destination that the kernel reports (`SO_ORIGINAL_DST`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Original {
-    /// This.
+    /// The kernel reported this.
     Known(SocketAddr),
-    /// Nothing: why.
+    /// The kernel reported an error.
     Unknown(String),
-    /// Only the proxy, whose connection it is, could ask; or it is not a TCP connection.
+    /// Not asked: the connection belongs to the proxy, or it is not TCP.
     NotAsked,
 }

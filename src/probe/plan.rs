@@ -1,4 +1,4 @@
-//! Which probes prove what a configuration asks for: a pure function.
+//! The probes that test a configuration. A pure function.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -10,14 +10,14 @@ use crate::plan::{DNS_PORT, Idle, Lookups, idle_lookups, passthrough};
 use crate::ruleset::Protocol;
 use crate::types::{DnsServers, Families, Family, InboundMode, Number as _, Port, Ports, Uid};
 
-const NOBODYS_ADDRESS: &str =
-    "all addresses that are captured may be those of other hosts, which are not to be called past the proxy";
+const NO_SAFE_DESTINATION: &str =
+    "every captured address may belong to another host, which a probe must not call past the proxy";
 const EXCLUDED_NEIGHBOUR: &str = "connections from the neighbour's address are excluded";
 const EXCLUDED_INTERFACES: &str =
-    "interfaces are excluded, and which one a lookup leaves by decides whether it is captured";
+    "interfaces are excluded, and the outgoing interface of a DNS query decides whether it is captured";
 
-/// The probes for a configuration. `families` are those that its plan redirects. Connections are made to `port` wherever
-/// what happens to it stands for what happens to others.
+/// The probes for a configuration. `families` are those that its plan redirects. Probes use `port` wherever it is
+/// representative of other ports.
 pub fn trial(config: &Config, facts: &Facts, families: Families, surroundings: &Surroundings, port: Port) -> Trial {
     let usable = |family: &Family| *family == Family::V4 || facts.ipv6 == Ipv6::Usable;
     let ends: Vec<Ends> = families
@@ -56,7 +56,7 @@ pub fn trial(config: &Config, facts: &Facts, families: Families, surroundings: &
     }
 }
 
-/// What probes are written from.
+/// The input of the probes.
 pub(super) struct Author<'a> {
     pub(super) config: &'a Config,
     facts: &'a Facts,
@@ -65,7 +65,7 @@ pub(super) struct Author<'a> {
     captures_lookups: bool,
 }
 
-/// A destination that is captured, and an owner of connections to it that are.
+/// A captured destination, and an owner whose connections to it are captured.
 struct Target {
     destination: SocketAddr,
     owner: Owner,
@@ -73,7 +73,7 @@ struct Target {
 }
 
 impl Author<'_> {
-    /// What local processes send to other hosts.
+    /// Connections of local processes to other hosts.
     fn outbound(&self, ends: &Ends) -> Vec<Probe> {
         let Some(target) = self.target(ends) else {
             return Vec::new();
@@ -118,7 +118,7 @@ impl Author<'_> {
         probes
     }
 
-    /// A connection that is captured on its way out: to the far end of the link if that can be.
+    /// An outbound connection that is captured: to the far end of the link if possible.
     fn target(&self, ends: &Ends) -> Option<Target> {
         let outbound = &self.config.outbound;
         let target = |address, needs| {
@@ -131,7 +131,7 @@ impl Author<'_> {
         };
         target(ends.far, Needs::Link).or_else(|| {
             let address = choice::address(ends.family(), &outbound.include_cidrs, &outbound.exclude_cidrs)?;
-            target(address, Needs::Impossible(NOBODYS_ADDRESS))
+            target(address, Needs::Impossible(NO_SAFE_DESTINATION))
         })
     }
 
@@ -156,19 +156,19 @@ impl Author<'_> {
         Some((port, self.application(Protocol::Tcp, port)?))
     }
 
-    /// Whether connections to this address are captured, unless something else speaks against it.
+    /// Whether connections to this address are captured, ports and owners aside.
     fn captures_address(&self, address: IpAddr) -> bool {
         let outbound = &self.config.outbound;
         choice::holds(&outbound.include_cidrs, address) && !choice::holds(&outbound.exclude_cidrs, address)
     }
 
-    /// The application's name lookups; and the proxy's, where the link can tell what becomes of them.
+    /// The application's name lookups; and the proxy's, if they use the link.
     fn lookups(&self, ends: &Ends) -> Vec<Probe> {
         let Some(lookups) = Lookups::new(self.config, self.facts) else {
             return Vec::new();
         };
-        let of_everybody = matches!(lookups, Lookups::OfEverybody(_));
-        if !of_everybody && self.config.outbound.exclude_ports.contains(DNS_PORT) {
+        let from_all_senders = matches!(lookups, Lookups::FromAllSenders(_));
+        if !from_all_senders && self.config.outbound.exclude_ports.contains(DNS_PORT) {
             return Vec::new();
         }
         let servers: &[IpAddr] = match &self.config.dns.servers {
@@ -190,7 +190,7 @@ impl Author<'_> {
         if is_kuma && choice::holds(&self.config.outbound.exclude_cidrs, *server) {
             return Vec::new();
         }
-        // Where the proxy does not take them, lookups over TCP are not captured.
+        // Lookups over TCP are captured only if the proxy answers them.
         let takes_tcp = mesh::named(self.config.proxy.mesh).is_none_or(|mesh| mesh.dns_over_tcp);
         let protocols = [Some(Protocol::Udp), takes_tcp.then_some(Protocol::Tcp)];
         let mut probes = Vec::new();
@@ -221,7 +221,7 @@ impl Author<'_> {
         probes
     }
 
-    /// What stands for lookups that are to be captured, where none is: it cannot be proved.
+    /// A placeholder for lookups that should be captured where none is: it cannot run.
     fn uncaptured_lookup(&self, ends: &Ends, idle: Idle) -> Probe {
         Probe {
             subject: Subject::Lookup,
@@ -234,7 +234,7 @@ impl Author<'_> {
         }
     }
 
-    /// What comes from other hosts.
+    /// Connections from other hosts.
     fn inbound(&self, ends: &Ends) -> Vec<Probe> {
         let (inbound, mesh) = (&self.config.inbound, &self.config.proxy.mesh_ports);
         let probe = |subject, port, expected, needs| Probe {
@@ -258,7 +258,7 @@ impl Author<'_> {
             .into_iter()
             .collect();
         let untouched = |subject, port| probe(subject, port, Expected::Untouched, needs);
-        if !inbound.include_ports.is_empty() && self.spares_mesh_ports() {
+        if !inbound.include_ports.is_empty() && self.skips_mesh_ports() {
             let ports = mesh.iter().map(|range| range.first());
             probes.extend(ports.map(|port| untouched(Subject::MeshPort, port)));
         }
@@ -269,13 +269,13 @@ impl Author<'_> {
         probes
     }
 
-    /// Istio's rules do not spare the mesh's ports where connections are handed over.
-    fn spares_mesh_ports(&self) -> bool {
+    /// Istio's TPROXY rules do not skip the mesh's ports.
+    fn skips_mesh_ports(&self) -> bool {
         self.config.dialect == Dialect::Sidetrack || self.config.inbound.mode == InboundMode::Redirect
     }
 
     /// A port of the pod to which connections are captured.
-    fn inbound_port(&self, will_do: impl Fn(Port) -> bool) -> Option<Port> {
+    fn inbound_port(&self, is_accepted: impl Fn(Port) -> bool) -> Option<Port> {
         let (inbound, proxy) = (&self.config.inbound, &self.config.proxy);
         let own = Ports::from_iter([proxy.inbound_port, proxy.outbound_port, self.config.dns.port]);
         let outbound = &self.config.outbound;
@@ -290,11 +290,11 @@ impl Author<'_> {
             let left_alone = [&inbound.exclude_ports, &proxy.mesh_ports, &own];
             inbound.include_ports.contains(port)
                 && !left_alone.iter().any(|ports| ports.contains(port))
-                && will_do(port)
+                && is_accepted(port)
         })
     }
 
-    /// What the proxy sends to the pod's own address: as a client, and as the proxy.
+    /// The proxy's connections to the pod's own address: as a client, and to the application.
     fn within_pod(&self, ends: &Ends) -> Vec<Probe> {
         let captures_inbound = !self.config.inbound.include_ports.is_empty();
         if self.config.dialect == Dialect::Sidetrack && !captures_inbound {
@@ -307,10 +307,10 @@ impl Author<'_> {
         let port = call.as_ref().map_or(self.port, |call| {
             Port::new(call.destination.port()).unwrap_or(self.port)
         });
-        call.into_iter().chain(self.passing_on(ends, port)).collect()
+        call.into_iter().chain(self.delivery(ends, port)).collect()
     }
 
-    /// A connection of the proxy to the pod's own address, as it hands one to the application.
+    /// A connection of the proxy to the application, without the passthrough address.
     fn unbound_delivery(&self, ends: &Ends) -> Option<Probe> {
         let (address, source, needs) = self.own_address(ends);
         let port = self.inbound_port(|_| true)?;
@@ -346,14 +346,14 @@ impl Author<'_> {
                 |gid| config.dialect != Dialect::Sidetrack || !outbound.exclude_gids.contains(gid),
             )
         };
-        let will_do = |port| port != DNS_PORT && !outbound.exclude_ports.contains(port) && owner(port).is_some();
+        let is_accepted = |port| port != DNS_PORT && !outbound.exclude_ports.contains(port) && owner(port).is_some();
         let port = match config.dialect {
-            Dialect::Sidetrack => self.inbound_port(will_do),
+            Dialect::Sidetrack => self.inbound_port(is_accepted),
             // The rules of Istio and Kuma capture these whatever is captured inbound.
             Dialect::Istio(_) | Dialect::Kuma(_) => {
                 let mesh = &config.proxy.mesh_ports;
                 choice::number(&[self.port], &[mesh, &outbound.exclude_ports], |port| {
-                    will_do(port) && !mesh.contains(port)
+                    is_accepted(port) && !mesh.contains(port)
                 })
             }
         }?;
@@ -368,7 +368,7 @@ impl Author<'_> {
         })
     }
 
-    fn passing_on(&self, ends: &Ends, port: Port) -> Option<Probe> {
+    fn delivery(&self, ends: &Ends, port: Port) -> Option<Probe> {
         let owner = self.proxy(|_| true, |_| true)?;
         let probe = |owner, source, destination, needs| Probe {
             subject: Subject::Passthrough,
@@ -388,9 +388,9 @@ impl Author<'_> {
                 };
                 Some(probe(owner, source, address, needs))
             }
-            // Nothing is handed over, so nothing is passed on.
+            // TPROXY intercepts nothing, so there is nothing to deliver.
             InboundMode::Tproxy if self.config.inbound.include_ports.is_empty() => None,
-            // The client's address is the source, and the mark says who sends it.
+            // The client's address is the source; the mark identifies the proxy.
             InboundMode::Tproxy => {
                 let source = Source {
                     address: ends.far,
@@ -398,7 +398,7 @@ impl Author<'_> {
                 };
                 let owner = match self.config.dialect {
                     Dialect::Sidetrack | Dialect::Kuma(_) => owner,
-                    // With Istio's rules the proxy can do that only as another user.
+                    // With Istio's rules the proxy must run as another user for that.
                     Dialect::Istio(_) => {
                         let uids = &self.config.proxy.uids;
                         let uid = choice::number(&[Uid::MIN], &[uids], |uid| !uids.contains(uid))?;
@@ -410,8 +410,8 @@ impl Author<'_> {
         }
     }
 
-    /// An address of the pod that is not loopback to the rules, where connections to it must come from so that they are
-    /// not taken for the proxy's own, and what that takes.
+    /// An address of the pod that the rules do not treat as loopback; the source of connections to it, if they must not
+    /// look like the proxy's own; and what the probe needs.
     fn own_address(&self, ends: &Ends) -> (IpAddr, Option<IpAddr>, Needs) {
         let family = ends.family();
         let mut addresses = self.surroundings.addresses.iter();

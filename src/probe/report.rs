@@ -1,11 +1,11 @@
-//! What became of all probes, as text for people and as JSON for machines. The schema is in `docs/probe.md`.
+//! The outcomes of all probes, as text and as JSON. The schema is in `docs/probe.md`.
 
 use std::fmt;
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
-use super::judge::{expectation, words};
+use super::judge::{description, expectation};
 use super::{Caller, Expected, Outcome, Probe, Verdict, judge};
 use crate::ruleset::Protocol;
 use crate::types::Family;
@@ -14,25 +14,25 @@ use crate::types::Id as _;
 /// The version of the schema.
 const VERSION: u32 = 1;
 
-/// The probes, and what became of them.
+/// The probes and their outcomes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// Each probe with its outcome.
     pub outcomes: Vec<(Probe, Outcome)>,
-    /// The addresses on which a proxy listens already; on the others its place was taken.
+    /// The addresses on which a proxy listens; on the others, probes listened in its place.
     pub proxy_listens: Vec<SocketAddr>,
-    /// What else was seen that may explain failures. Each a sentence.
+    /// Observations that may explain failures. Each a sentence.
     pub notes: Vec<String>,
 }
 
-/// How many probes came to what.
+/// The number of probes by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Those that came to what they should.
+    /// Those with the expected result.
     pub passed: usize,
-    /// Those that came to something else.
+    /// Those with another result.
     pub failed: usize,
-    /// Those that could not be made.
+    /// Those that could not run.
     pub not_made: usize,
 }
 
@@ -61,7 +61,7 @@ impl Report {
         tally
     }
 
-    /// What became of one probe, in a line without its end.
+    /// One probe and its outcome, as a line without a newline.
     pub fn line(probe: &Probe, outcome: &Outcome) -> String {
         let protocol = match probe.protocol {
             Protocol::Tcp => "TCP",
@@ -69,7 +69,7 @@ impl Report {
         };
         let source = probe.source.map(|source| format!(" from {}", source.address));
         let found = match outcome {
-            Outcome::Found(finding) => words(probe, finding),
+            Outcome::Found(finding) => description(probe, finding),
             Outcome::NotMade(reason) => reason.clone(),
         };
         format!(
@@ -91,7 +91,7 @@ impl Report {
             .collect();
         if !self.proxy_listens.is_empty() {
             let addresses: Vec<String> = self.proxy_listens.iter().map(ToString::to_string).collect();
-            text += &format!("A proxy listens already: {}\n", addresses.join(", "));
+            text += &format!("A proxy listens at: {}\n", addresses.join(", "));
         }
         for note in &self.notes {
             text += &format!("Note: {note}\n");
@@ -130,9 +130,9 @@ fn lines(probe: &Probe, outcome: &Outcome) -> String {
     };
     let expected = expectation(probe);
     let more = [
-        ("should be", expected.as_str()),
-        ("it means", meaning),
-        ("to do", advice),
+        ("expected", expected.as_str()),
+        ("meaning", meaning),
+        ("advice", advice),
     ];
     let more = more.map(|(what, text)| format!("          {what}: {text}\n"));
     [line, more.concat()].concat()
@@ -153,7 +153,7 @@ fn entry(probe: &Probe, outcome: &Outcome) -> Value {
         Verdict::Passed | Verdict::NotMade => (None, None),
     };
     let (found, reason) = match outcome {
-        Outcome::Found(finding) => (Some(words(probe, finding)), None),
+        Outcome::Found(finding) => (Some(description(probe, finding)), None),
         Outcome::NotMade(reason) => (None, Some(reason)),
     };
     json!({

@@ -378,7 +378,7 @@ fn a_failure_says_what_it_means_for_the_pod() {
         captured,
         arrived("127.0.0.1:9999", Original::NotAsked),
     );
-    assert!(taken.contains("another redirection takes it first"), "{taken}");
+    assert!(taken.contains("another redirection comes first"), "{taken}");
     let dropped = says(Subject::Outbound, captured, Finding::Lost);
     assert!(dropped.contains("firewall"), "{dropped}");
     let comes_back = says(
@@ -386,7 +386,7 @@ fn a_failure_says_what_it_means_for_the_pod() {
         Expected::Untouched,
         arrived("127.0.0.1:15001", Original::NotAsked),
     );
-    assert!(comes_back.contains("comes back to it, for ever"), "{comes_back}");
+    assert!(comes_back.contains("loop back to it"), "{comes_back}");
 }
 
 #[test]
@@ -412,9 +412,9 @@ fn a_report_counts_and_says_why() {
     let text = report.text();
     for line in [
         "failed    IPv4 TCP outbound: user 1000, group 1000 to 192.0.2.254:15002: left the pod, past the proxy\n",
-        "          should be: arrives at the proxy's port 15001\n",
+        "          expected: arrives at the proxy's port 15001\n",
         "not made  IPv4 TCP exempt: user 1000, group 1000 to 192.0.2.254:15002: a reason\n",
-        "A proxy listens already: 127.0.0.1:15001\n",
+        "A proxy listens at: 127.0.0.1:15001\n",
         "Note: a note\n",
         "1 passed, 1 failed, 1 not made\n",
     ] {

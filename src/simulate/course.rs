@@ -1,98 +1,98 @@
-//! What is told of a packet's way.
+//! The result of a simulation: trace, verdict, final destination.
 
 use std::net::SocketAddr;
 
 use crate::ruleset::{BaseHook, Match, Name, Rule, Unreadable, Zone};
 use crate::types::{InterfaceName, Port};
 
-/// The way of a packet, to the end.
+/// The path of a packet through the rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Course<'r> {
-    /// Every rule that was looked at, in order.
+    /// Every rule that was evaluated, in order.
     pub trace: Vec<Entry<'r>>,
-    /// What the rules do about the connection.
+    /// What the rules do with the connection.
     pub verdict: Verdict,
-    /// Where the packet gets in the end.
+    /// The packet's final destination.
     pub end: End,
-    /// The packet's mark in the end; 0 for none.
+    /// The packet's final mark; 0 for none.
     pub mark: u32,
-    /// The conntrack zone of its connection, where rules have named one.
+    /// The conntrack zone of its connection, if a rule sets one.
     pub zone: Option<Zone>,
-    /// The mark of its connection; 0 for none.
+    /// The conntrack mark; 0 for none.
     pub connection_mark: u32,
-    /// Whether the answer depends on nothing that could not be read.
+    /// False if the result depends on a rule or set that could not be read.
     pub certain: bool,
 }
 
-/// What the rules do about a connection.
+/// What the rules do with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is translated to this port of the pod.
+    /// Translated to this port of the pod.
     Redirect(Port),
-    /// It is handed, as it is, to the transparent socket on this port of the pod.
+    /// Passed unchanged to the transparent socket on this port of the pod.
     Tproxy(Port),
-    /// It is left alone.
+    /// Not redirected.
     Accept,
-    /// The packet is thrown away.
+    /// Dropped.
     Drop,
 }
 
-/// Where a packet gets in the end.
+/// The final destination of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
-    /// To a socket of the pod, by this address of it.
+    /// A socket of the pod, at this address.
     Delivered(SocketAddr),
-    /// To another host.
+    /// Another host.
     Sent {
         /// The address.
         to: SocketAddr,
         /// The interface that it leaves by.
         interface: InterfaceName,
     },
-    /// To another host, through the pod, which may or may not forward it.
+    /// Another host, if the pod forwards packets.
     PassedThrough(SocketAddr),
-    /// Nowhere.
+    /// The packet is dropped.
     Dropped,
 }
 
-/// Something that was looked at.
+/// One step of a trace, and where it happens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry<'r> {
-    /// Where the base chain is called.
+    /// The hook, type and priority of the base chain.
     pub base: BaseHook,
     /// The interface that the packet arrived on or leaves by there.
     pub interface: InterfaceName,
     /// The chain.
     pub chain: &'r Name,
-    /// How many jumps lead there.
+    /// The number of jumps from the base chain.
     pub depth: usize,
-    /// What was looked at, and what came of it.
+    /// The rule, and its result.
     pub step: Step<'r>,
 }
 
-/// What was looked at in a chain, and what came of it.
+/// A rule evaluated in a chain, and its result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step<'r> {
-    /// A rule that does not apply, and the match that does not hold.
+    /// A rule that does not match, and its first match that fails.
     NoMatch(&'r Rule, &'r Match),
-    /// A rule that may apply or not: a set that it looks into could not be read. It was taken not to.
+    /// A rule that refers to a set that could not be read. The simulation assumes that it does not match.
     Unknown(&'r Rule),
-    /// A rule that could not be read. It was taken not to apply.
+    /// A rule that could not be read. The simulation assumes that it does not match.
     Unreadable(&'r Unreadable),
-    /// A rule whose action was taken.
+    /// A rule that matches.
     Taken(&'r Rule),
-    /// A rule that redirects, on an interface without an address to redirect to: the packet is dropped.
+    /// A redirect on an interface that has no address: the kernel drops the packet.
     NowhereToRedirect(&'r Rule),
     /// The end of the chain.
     End,
-    /// Nothing: a chain for translation, and the way of the connection was decided before.
+    /// A NAT chain is skipped: the translation of the connection is already decided.
     Decided,
-    /// Nothing: a chain for translation, and the packet belongs to no connection.
+    /// A NAT chain is skipped: the packet is in conntrack state invalid.
     Untracked,
 }
 
 impl<'r> Step<'r> {
-    /// The rule that was looked at, where it could be read.
+    /// The rule, if it could be read.
     pub fn rule(&self) -> Option<&'r Rule> {
         match self {
             Self::NoMatch(rule, _) | Self::Unknown(rule) | Self::Taken(rule) | Self::NowhereToRedirect(rule) => {

@@ -1,4 +1,4 @@
-//! The way of one packet, hook by hook.
+//! Simulation of one packet, hook by hook.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,33 +12,33 @@ use crate::ruleset::{
 };
 use crate::types::{Family, Gid, InterfaceName, Port, Uid};
 
-/// More than any plan leads through; rules that somebody made up could go on for ever.
-const MOST_ENTRIES: usize = 100_000;
-/// The same for chains at one hook.
-const MOST_BASE_CHAINS: usize = 1000;
+/// More than any plan needs; a saved plan that was edited could need exponentially many.
+const MAX_TRACE_ENTRIES: usize = 100_000;
+/// The same limit for base chains.
+const MAX_BASE_CHAINS_PER_HOOK: usize = 1000;
 
-/// Rules that nobody could follow.
+/// Rules that cannot be simulated.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Endless {
-    /// Chains lead to chains, and so on.
+    /// Chains jump to each other too deeply.
     #[error("chain {0} is reached by more than {MAX_JUMP_DEPTH} jumps in a row: no kernel takes such rules")]
     TooDeep(String),
-    /// There are too many.
-    #[error("the packet would pass more than {MOST_ENTRIES} rules; simplify them")]
+    /// The trace is too long.
+    #[error("the packet would pass more than {MAX_TRACE_ENTRIES} rules; simplify them")]
     TooMany,
 }
 
 /// Follows a packet through the rules.
 ///
-/// It is assumed that the proxy listens on its ports, and that no rules but these change the packet. A packet of an
-/// established connection is followed after one like it that began the connection, since that one has decided its way.
+/// The simulation assumes that the proxy listens on its ports, and that no other rules change the packet. For a packet of
+/// an established connection it first simulates the packet that opened the connection, which decides the translation.
 ///
 /// # Errors
-/// The rules go on for ever.
+/// The rules are too deep or too many to simulate.
 pub fn simulate<'r>(installed: &'r Installed, pod: &Pod, packet: &Packet) -> Result<Course<'r>, Endless> {
     match packet.tracking {
         Tracking::New | Tracking::Related | Tracking::Invalid => {
-            Journey::new(installed, pod, packet, Connection::default()).course()
+            Simulation::new(installed, pod, packet, Connection::default()).course()
         }
         Tracking::Established => {
             let first = Packet {
@@ -50,20 +50,20 @@ pub fn simulate<'r>(installed: &'r Installed, pod: &Pod, packet: &Packet) -> Res
     }
 }
 
-/// Follows a packet with this mark that belongs to the connection which `first` has begun.
+/// Follows a packet with this mark, of the connection that `first` opened.
 ///
 /// # Errors
-/// The rules go on for ever.
+/// The rules are too deep or too many to simulate.
 pub fn simulate_later<'r>(
     installed: &'r Installed,
     pod: &Pod,
     first: &Packet,
     mark: u32,
 ) -> Result<Course<'r>, Endless> {
-    let mut journey = Journey::new(installed, pod, first, Connection::default());
+    let mut journey = Simulation::new(installed, pod, first, Connection::default());
     journey.travel(&first.origin)?;
     let connection = Connection {
-        decided: true,
+        is_decided: true,
         ..journey.connection
     };
     let later = Packet {
@@ -71,23 +71,23 @@ pub fn simulate_later<'r>(
         tracking: Tracking::Established,
         ..first.clone()
     };
-    Journey::new(installed, pod, &later, connection).course()
+    Simulation::new(installed, pod, &later, connection).course()
 }
 
-/// What connection tracking keeps.
+/// The conntrack entry of the packet.
 #[derive(Clone, Debug, Default)]
 struct Connection {
     mark: u32,
     zone: Option<Zone>,
-    /// Whether its way is decided: that is done once.
-    decided: bool,
-    /// Where the first packet was translated, and to what.
+    /// Whether NAT has decided: it does so once for a connection.
+    is_decided: bool,
+    /// The hook that translated the first packet, and the new destination.
     translation: Option<(Hook, IpAddr, Port)>,
-    /// The port of the transparent socket that has it.
+    /// The port of the transparent socket that accepted it.
     handed_over: Option<Port>,
 }
 
-struct Journey<'r, 'p> {
+struct Simulation<'r, 'p> {
     installed: &'r Installed,
     pod: &'p Pod,
     packet: &'p Packet,
@@ -95,37 +95,37 @@ struct Journey<'r, 'p> {
     port: Port,
     mark: u32,
     connection: Connection,
-    /// Whether connection tracking has seen the packet.
-    tracked: bool,
+    /// Whether the packet has passed connection tracking.
+    is_tracked: bool,
     /// The port that the packet has been translated to.
     translated: Option<Port>,
     trace: Vec<Entry<'r>>,
     certain: bool,
 }
 
-/// Where a packet is: at a hook, with what can be seen there.
+/// A packet at a hook, with the properties that rules match there.
 struct At {
     hook: Hook,
     interface: InterfaceName,
     owner: Option<(Uid, Gid)>,
 }
 
-/// How a chain was left.
+/// How a packet leaves a chain.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Left {
-    /// By its end, or a return.
+enum ChainExit {
+    /// At its end, or by a return.
     Returned,
-    /// The base chain is done with the packet.
+    /// By a verdict that ends the base chain.
     Done,
     /// The packet is dropped.
     Dropped,
 }
 
-impl<'r, 'p> Journey<'r, 'p> {
+impl<'r, 'p> Simulation<'r, 'p> {
     fn new(installed: &'r Installed, pod: &'p Pod, packet: &'p Packet, connection: Connection) -> Self {
-        let elsewhere = |unreadable: &Unreadable| match unreadable.place {
+        let is_outside_trace = |unreadable: &Unreadable| match unreadable.place {
             Place::Table | Place::Hook(_) => true,
-            Place::Set(_) | Place::Rule { .. } => false, // These are noticed on the way.
+            Place::Set(_) | Place::Rule { .. } => false, // The trace reports these.
         };
         Self {
             installed,
@@ -135,10 +135,10 @@ impl<'r, 'p> Journey<'r, 'p> {
             port: packet.destination_port,
             mark: packet.mark,
             connection,
-            tracked: false,
+            is_tracked: false,
             translated: None,
             trace: Vec::new(),
-            certain: !installed.unreadable.iter().any(elsewhere),
+            certain: !installed.unreadable.iter().any(is_outside_trace),
         }
     }
 
@@ -177,7 +177,7 @@ impl<'r, 'p> Journey<'r, 'p> {
         let interface = match origin {
             Origin::Interface(interface) => interface.clone(),
             Origin::Process { uid, gid, interface } => {
-                // The route that is taken before the hook is the one that its rules see.
+                // Rules of the hook see the output interface of the route before translation.
                 let out = if self.is_local() {
                     InterfaceName::loopback()
                 } else {
@@ -188,27 +188,27 @@ impl<'r, 'p> Journey<'r, 'p> {
                     interface: out,
                     owner: Some((*uid, *gid)),
                 };
-                if self.hook(&at)? == Left::Dropped {
+                if self.hook(&at)? == ChainExit::Dropped {
                     return Ok(End::Dropped);
                 }
-                // A new mark or a new destination has the packet routed anew.
+                // The kernel reroutes a packet whose mark or destination changed.
                 if !self.is_local() {
                     return Ok(End::Sent {
                         to: self.to(),
                         interface: interface.clone(),
                     });
                 }
-                self.connection.decided = true;
+                self.connection.is_decided = true;
                 InterfaceName::loopback()
             }
         };
-        // The loopback interface forgets the socket that a packet came from, and keeps its connection.
+        // On the loopback interface a packet loses its socket and keeps its conntrack entry.
         let at = At {
             hook: Hook::Prerouting,
             interface,
             owner: None,
         };
-        if self.hook(&at)? == Left::Dropped {
+        if self.hook(&at)? == ChainExit::Dropped {
             return Ok(End::Dropped);
         }
         Ok(if self.is_local() {
@@ -218,49 +218,49 @@ impl<'r, 'p> Journey<'r, 'p> {
         })
     }
 
-    /// Passes a hook: its chains in the order of their priorities.
-    fn hook(&mut self, at: &At) -> Result<Left, Endless> {
+    /// Runs the base chains of a hook in the order of their priorities.
+    fn hook(&mut self, at: &At) -> Result<ChainExit, Endless> {
         let installed = self.installed;
         let at_hook = |chain: &'r Chain| Some((chain.hook.filter(|base| base.hook == at.hook)?, chain));
         let mut chains: Vec<(BaseHook, &Chain)> = installed.ruleset.chains.iter().filter_map(at_hook).collect();
-        if chains.len() > MOST_BASE_CHAINS {
+        if chains.len() > MAX_BASE_CHAINS_PER_HOOK {
             return Err(Endless::TooMany);
         }
-        // Of the same priority, the first one.
+        // Of equal priority, the first one in the ruleset.
         while let Some(next) = (0..chains.len()).min_by_key(|index| chains[*index].0.priority) {
             let (base, chain) = chains.remove(next);
             let left = match base.kind {
                 ChainType::Raw => self.chain(at, base, chain, 0)?,
                 ChainType::Mangle => {
-                    self.tracked = true;
+                    self.is_tracked = true;
                     self.chain(at, base, chain, 0)?
                 }
                 ChainType::Nat => {
-                    self.tracked = true;
+                    self.is_tracked = true;
                     self.translation(at, base, chain)?
                 }
             };
-            if left == Left::Dropped {
+            if left == ChainExit::Dropped {
                 return Ok(left);
             }
         }
-        self.tracked = true;
+        self.is_tracked = true;
         self.translate_as_before(at.hook);
-        Ok(Left::Done)
+        Ok(ChainExit::Done)
     }
 
-    /// Passes a chain that decides about translation, unless that is decided.
-    fn translation(&mut self, at: &At, base: BaseHook, chain: &'r Chain) -> Result<Left, Endless> {
-        let step = match (self.packet.tracking, self.connection.decided) {
+    /// Runs a NAT chain, unless the translation is already decided.
+    fn translation(&mut self, at: &At, base: BaseHook, chain: &'r Chain) -> Result<ChainExit, Endless> {
+        let step = match (self.packet.tracking, self.connection.is_decided) {
             (Tracking::Invalid, _) => Step::Untracked,
             (Tracking::Established, _) | (Tracking::New | Tracking::Related, true) => Step::Decided,
             (Tracking::New | Tracking::Related, false) => return self.chain(at, base, chain, 0),
         };
         self.note(at, base, chain, 0, step)?;
-        Ok(Left::Done)
+        Ok(ChainExit::Done)
     }
 
-    /// Gives a later packet of a connection the translation of the first one.
+    /// Translates a later packet of a connection like the first one.
     fn translate_as_before(&mut self, hook: Hook) {
         if self.packet.tracking != Tracking::Established {
             return;
@@ -270,7 +270,7 @@ impl<'r, 'p> Journey<'r, 'p> {
         }
     }
 
-    fn chain(&mut self, at: &At, base: BaseHook, chain: &'r Chain, depth: usize) -> Result<Left, Endless> {
+    fn chain(&mut self, at: &At, base: BaseHook, chain: &'r Chain, depth: usize) -> Result<ChainExit, Endless> {
         if depth > MAX_JUMP_DEPTH {
             return Err(Endless::TooDeep(chain.name.to_string()));
         }
@@ -289,7 +289,7 @@ impl<'r, 'p> Journey<'r, 'p> {
             }
         }
         self.note(at, base, chain, depth, Step::End)?;
-        Ok(Left::Returned)
+        Ok(ChainExit::Returned)
     }
 
     fn unreadable(&self, chain: &Chain, position: usize) -> Option<&'r Unreadable> {
@@ -303,7 +303,7 @@ impl<'r, 'p> Journey<'r, 'p> {
         self.installed.unreadable.iter().find(there)
     }
 
-    /// Looks at a rule. Returns how it leaves its chain, if it does.
+    /// Evaluates a rule. Returns how the packet leaves the chain, if it does.
     fn rule(
         &mut self,
         at: &At,
@@ -311,7 +311,7 @@ impl<'r, 'p> Journey<'r, 'p> {
         chain: &'r Chain,
         rule: &'r Rule,
         depth: usize,
-    ) -> Result<Option<Left>, Endless> {
+    ) -> Result<Option<ChainExit>, Endless> {
         let ruleset = &self.installed.ruleset;
         let view = self.view(at);
         let step = match applies(ruleset, rule, &view) {
@@ -336,20 +336,20 @@ impl<'r, 'p> Journey<'r, 'p> {
         };
         if matches!(rule.action, Action::Redirect(_)) && redirected_to.is_none() {
             self.note(at, base, chain, depth, Step::NowhereToRedirect(rule))?;
-            return Ok(Some(Left::Dropped));
+            return Ok(Some(ChainExit::Dropped));
         }
         self.note(at, base, chain, depth, step)?;
         match &rule.action {
-            Action::Return => return Ok(Some(Left::Returned)),
-            Action::Accept => return Ok(Some(Left::Done)),
-            Action::Drop => return Ok(Some(Left::Dropped)),
+            Action::Return => return Ok(Some(ChainExit::Returned)),
+            Action::Accept => return Ok(Some(ChainExit::Done)),
+            Action::Drop => return Ok(Some(ChainExit::Dropped)),
             Action::Jump(target) => {
                 let Some(target) = ruleset.chain(target) else {
                     self.certain = false;
                     return Ok(None);
                 };
                 return Ok(match self.chain(at, base, target, depth + 1)? {
-                    Left::Returned => None,
+                    ChainExit::Returned => None,
                     left => Some(left),
                 });
             }
@@ -357,24 +357,24 @@ impl<'r, 'p> Journey<'r, 'p> {
                 if let Some(address) = redirected_to {
                     (self.destination, self.port, self.translated) = (address, *port, Some(*port));
                     self.connection.translation = Some((at.hook, address, *port));
-                    self.connection.decided = true;
+                    self.connection.is_decided = true;
                 }
-                return Ok(Some(Left::Done));
+                return Ok(Some(ChainExit::Done));
             }
             Action::Tproxy { port, mark } => {
                 self.connection.handed_over = Some(*port);
                 self.mark = mark.get();
-                return Ok(Some(Left::Done));
+                return Ok(Some(ChainExit::Done));
             }
             Action::SetMark(mark) => self.mark = mark.get(),
-            // They do not change the packet's way.
+            // Timeouts do not change the path.
             Action::SetTimeouts => {}
             Action::SaveMark if self.packet.tracking == Tracking::Invalid => {}
             Action::SaveMark => self.connection.mark = self.mark,
             Action::RestoreMark if self.packet.tracking == Tracking::Invalid => {}
             Action::RestoreMark => self.mark = self.connection.mark,
             Action::SetZone(zone) => {
-                if !self.tracked && self.connection.zone.is_none() {
+                if !self.is_tracked && self.connection.zone.is_none() {
                     self.connection.zone = Some(*zone);
                 }
             }
@@ -382,7 +382,7 @@ impl<'r, 'p> Journey<'r, 'p> {
         Ok(None)
     }
 
-    /// What the packet looks like at a hook.
+    /// The properties of the packet that matches see at a hook.
     fn view<'v>(&self, at: &'v At) -> View<'v> {
         let interface = Value::Is(&at.interface);
         let (in_interface, out_interface) = match at.hook {
@@ -410,7 +410,7 @@ impl<'r, 'p> Journey<'r, 'p> {
     }
 
     fn note(&mut self, at: &At, base: BaseHook, chain: &'r Chain, depth: usize, step: Step<'r>) -> Result<(), Endless> {
-        if self.trace.len() >= MOST_ENTRIES {
+        if self.trace.len() >= MAX_TRACE_ENTRIES {
             return Err(Endless::TooMany);
         }
         let interface = at.interface.clone();

@@ -1,9 +1,8 @@
-//! What becomes of a packet: the rules followed hook by hook, without a kernel.
+//! Simulation of a packet's path through the rules, hook by hook, without a kernel.
 //!
-//! The model is that of netfilter for one network namespace, as far as our rules reach: at each hook the chains in the
-//! order of their priorities; connection tracking between raw and mangle; translation decided once, by the first packet
-//! of a connection; routing by destination and mark; the way back in by the loopback interface. Tests compare it with
-//! kernels, packet by packet.
+//! The model covers the part of netfilter that our rules use, in one network namespace: base chains in the order of their
+//! priorities; connection tracking between raw and mangle; NAT decided once, by the first packet of a connection; routing
+//! by destination and mark; re-entry by the loopback interface. Tests compare it with real kernels, packet by packet.
 
 mod course;
 mod journey;
@@ -22,19 +21,19 @@ pub use scene::Scene;
 use crate::mesh::verdict;
 use crate::ruleset::{Ruleset, Unreadable};
 
-/// All that is told of a packet's way.
+/// Everything that a report about a packet shows.
 #[derive(Clone, Copy, Debug)]
 pub struct Explanation<'e> {
-    /// Whose rules were followed: a phrase.
+    /// The source of the rules: a phrase.
     pub rules: &'e str,
-    /// What becomes of the pod, where one was described.
+    /// Whether the pod is redirected, if a pod was described.
     pub pod: Option<&'e verdict::Verdict>,
     /// The rules.
     pub ruleset: &'e Ruleset,
-    /// What could not be read of them.
+    /// The rules and sets that could not be read.
     pub unreadable: &'e [Unreadable],
     /// The packet.
     pub packet: &'e Packet,
-    /// Its way.
+    /// Its path.
     pub course: &'e Course<'e>,
 }

@@ -1,4 +1,4 @@
-//! Packets, and the pod that they travel through.
+//! A packet, and the pod that it passes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -21,9 +21,9 @@ pub struct Packet {
     pub destination: IpAddr,
     /// The destination port.
     pub destination_port: Port,
-    /// Its mark; 0 for none. One that is sent has the mark of its socket.
+    /// Its mark; 0 for none. A locally generated packet has the mark of its socket.
     pub mark: u32,
-    /// What connection tracking will say of it.
+    /// Its conntrack state.
     pub tracking: Tracking,
 }
 
@@ -36,10 +36,10 @@ pub enum Origin {
         uid: Uid,
         /// The group that owns the socket.
         gid: Gid,
-        /// The interface by which other hosts are reached. What is for the pod itself leaves by the loopback interface.
+        /// The interface that leads to other hosts. Packets to the pod itself leave by the loopback interface.
         interface: InterfaceName,
     },
-    /// It arrives on an interface.
+    /// An inbound packet, on this interface.
     Interface(InterfaceName),
 }
 
@@ -50,18 +50,18 @@ impl Packet {
     }
 }
 
-/// What routing depends on in a pod.
+/// The addresses and policy routing of a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pod {
-    /// The addresses of its interfaces, other than 127.0.0.0/8 and ::1. Connections that are redirected where they
-    /// arrive get the first one of their interface and family for their destination.
+    /// The addresses of its interfaces, without 127.0.0.0/8 and ::1. A redirect in prerouting translates to the first
+    /// address of the interface and family.
     pub addresses: Vec<(InterfaceName, IpAddr)>,
-    /// How marked packets are routed, where they are routed in a way of their own.
+    /// The policy routing of marked packets, if there is any.
     pub routing: Option<PolicyRouting>,
 }
 
 impl Pod {
-    /// Whether an address is one of this pod.
+    /// Whether the address belongs to this pod.
     pub fn has(&self, address: IpAddr) -> bool {
         address.is_loopback() || self.addresses.iter().any(|(_, own)| *own == address)
     }
@@ -74,13 +74,13 @@ impl Pod {
         by_mark || self.has(address)
     }
 
-    /// The address that the kernel gives to a socket with this mark which calls `to` over `interface` without having
-    /// chosen one; `None` where there is none, so that the call fails.
+    /// The source address that the kernel selects for an unbound socket with this mark that connects to `to` over
+    /// `interface`; `None` if there is none and the connection fails.
     pub fn source(&self, to: IpAddr, mark: u32, interface: &InterfaceName) -> Option<IpAddr> {
         match to {
             IpAddr::V4(to) if to.is_loopback() => Some(Ipv4Addr::LOCALHOST.into()),
             to if self.has(to) => Some(to),
-            // The mark makes somebody else's address one of this host: IPv4 would take that for the source too.
+            // The mark makes a foreign address local: IPv4 would select it as the source too.
             IpAddr::V4(_) if self.is_local(to, mark) => None,
             IpAddr::V6(_) if self.is_local(to, mark) => self.address(&InterfaceName::loopback(), Family::V6),
             to => self.own_address(interface, Family::of(to)),
@@ -94,7 +94,7 @@ impl Pod {
         found.next().map(|(_, address)| *address)
     }
 
-    /// An address that the pod is known by to others: of this interface, or else of another one.
+    /// An address at which other hosts reach the pod: of this interface, or else of another one.
     pub fn own_address(&self, interface: &InterfaceName, family: Family) -> Option<IpAddr> {
         let others = self
             .addresses
@@ -108,7 +108,7 @@ impl Pod {
     }
 }
 
-/// Whether an interface is the one that leads back to this host.
+/// Whether this is the loopback interface.
 pub fn is_loopback(interface: &InterfaceName) -> bool {
     *interface == InterfaceName::loopback()
 }

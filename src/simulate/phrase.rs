@@ -1,4 +1,4 @@
-//! Matches and actions in plain words.
+//! Matches and actions as English phrases.
 
 use std::fmt::Display;
 
@@ -6,53 +6,53 @@ use crate::ruleset::{
     Action, Addresses, ConntrackState, Elements, GidMatch, Match, PortMatch, Protocol, Ruleset, UidMatch, Zone,
 };
 
-/// How many elements of a set are named.
-const NAMED: usize = 4;
+/// How many elements of a set a phrase lists.
+const MAX_LISTED_ELEMENTS: usize = 4;
 
-/// What a match lets through: `TCP to port 53`.
+/// The packets that match: `TCP to port 53`.
 pub fn matching(ruleset: &Ruleset, matcher: &Match) -> String {
     match matcher {
         Match::Family(family) => family.to_string(),
         Match::Protocol(of) => protocol(*of).to_owned(),
-        Match::InInterface(name) => format!("what arrives on {name}"),
-        Match::OutInterface(name) => format!("what leaves by {name}"),
-        Match::Source(from) => format!("what comes from {}", addresses(ruleset, from)),
-        Match::Destination(to) => format!("what goes to {}", addresses(ruleset, to)),
+        Match::InInterface(name) => format!("packets arriving on {name}"),
+        Match::OutInterface(name) => format!("packets leaving by {name}"),
+        Match::Source(from) => format!("packets from {}", addresses(ruleset, from)),
+        Match::Destination(to) => format!("packets to {}", addresses(ruleset, to)),
         Match::SourcePort(of, from) => format!("{} from port {}", protocol(*of), ports(ruleset, from)),
         Match::DestinationPort(of, to) => format!("{} to port {}", protocol(*of), ports(ruleset, to)),
-        Match::Uid(UidMatch::Uid(uid)) => format!("what user {uid} sends"),
-        Match::Uid(UidMatch::Set(name)) => format!("what user {} sends", set(ruleset, name)),
-        Match::Gid(GidMatch::Gid(gid)) => format!("what group {gid} sends"),
-        Match::Gid(GidMatch::Set(name)) => format!("what group {} sends", set(ruleset, name)),
-        Match::Mark(mark) => format!("what has the mark {mark}"),
-        Match::MarkIsNot(mark) => format!("what has not the mark {mark}"),
-        Match::ConntrackMark(mark) => format!("what belongs to a connection with the mark {mark}"),
-        Match::ConntrackState(ConntrackState::Invalid) => "what belongs to no known connection".to_owned(),
-        Match::ConntrackState(ConntrackState::Established) => "what belongs to an established connection".to_owned(),
+        Match::Uid(UidMatch::Uid(uid)) => format!("packets of user {uid}"),
+        Match::Uid(UidMatch::Set(name)) => format!("packets of user {}", set(ruleset, name)),
+        Match::Gid(GidMatch::Gid(gid)) => format!("packets of group {gid}"),
+        Match::Gid(GidMatch::Set(name)) => format!("packets of group {}", set(ruleset, name)),
+        Match::Mark(mark) => format!("packets with mark {mark}"),
+        Match::MarkIsNot(mark) => format!("packets without mark {mark}"),
+        Match::ConntrackMark(mark) => format!("packets of connections with mark {mark}"),
+        Match::ConntrackState(ConntrackState::Invalid) => "packets in conntrack state invalid".to_owned(),
+        Match::ConntrackState(ConntrackState::Established) => "packets of established connections".to_owned(),
     }
 }
 
-/// What an action does, in a base chain or in one that was jumped to.
+/// The effect of an action, in a base chain or in a chain that a rule jumps to.
 pub fn acting(action: &Action, in_base_chain: bool) -> String {
     match action {
-        Action::Return if in_base_chain => "left alone".to_owned(),
-        Action::Return => "back from this chain".to_owned(),
-        Action::Jump(chain) => format!("on to chain {chain}"),
-        Action::Accept => "let through".to_owned(),
+        Action::Return if in_base_chain => "continues after this chain".to_owned(),
+        Action::Return => "returns to the calling chain".to_owned(),
+        Action::Jump(chain) => format!("jumps to chain {chain}"),
+        Action::Accept => "accepted".to_owned(),
         Action::Drop => "dropped".to_owned(),
         Action::Redirect(port) => format!("redirected to port {port} of the pod"),
         Action::Tproxy { port, mark } => {
-            format!("handed to the transparent socket on port {port} of the pod, with the mark {mark}")
+            format!("passed unchanged to the transparent socket on port {port} of the pod, with mark {mark}")
         }
-        Action::SetMark(mark) => format!("gets the mark {mark}"),
-        Action::SaveMark => "its connection gets its mark".to_owned(),
-        Action::RestoreMark => "gets the mark of its connection".to_owned(),
-        Action::SetZone(Zone(zone)) => format!("its connection is looked for in zone {zone}"),
-        Action::SetTimeouts => "its connection gets timeouts".to_owned(),
+        Action::SetMark(mark) => format!("mark set to {mark}"),
+        Action::SaveMark => "mark saved to its connection".to_owned(),
+        Action::RestoreMark => "mark restored from its connection".to_owned(),
+        Action::SetZone(Zone(zone)) => format!("conntrack zone set to {zone}"),
+        Action::SetTimeouts => "conntrack timeouts set".to_owned(),
     }
 }
 
-/// The name of a protocol, as people write it.
+/// The name of a protocol, in capitals.
 pub fn protocol(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Tcp => "TCP",
@@ -74,7 +74,7 @@ fn ports(ruleset: &Ruleset, ports: &PortMatch) -> String {
     }
 }
 
-/// The elements of a set, or as many of them as can be read at a glance.
+/// The elements of a set; a long set is cut after [`MAX_LISTED_ELEMENTS`].
 fn set(ruleset: &Ruleset, name: &str) -> String {
     match ruleset.set(name).map(|set| &set.elements) {
         Some(Elements::Ipv4(nets)) => list(nets),
@@ -88,9 +88,9 @@ fn set(ruleset: &Ruleset, name: &str) -> String {
 
 fn list<T: Display>(elements: impl IntoIterator<Item = T>) -> String {
     let mut elements: Vec<String> = elements.into_iter().map(|element| element.to_string()).collect();
-    let more = elements.len().saturating_sub(NAMED);
+    let more = elements.len().saturating_sub(MAX_LISTED_ELEMENTS);
     if more > 0 {
-        elements.truncate(NAMED);
+        elements.truncate(MAX_LISTED_ELEMENTS);
         elements.push(format!("{more} more"));
     }
     match elements.split_last() {

@@ -1,4 +1,4 @@
-//! What a packet meets: rules, and the pod that they are in.
+//! The rules and the pod that a simulation uses.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -7,16 +7,16 @@ use crate::plan::Plan;
 use crate::ruleset::Installed;
 use crate::types::InterfaceName;
 
-/// The addresses of a pod of which nothing is known: of those that documentation uses (RFC 5737, RFC 3849).
+/// The addresses of an undescribed pod, from the documentation ranges (RFC 5737, RFC 3849).
 const PLACEHOLDERS: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10)),
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 10)),
 ];
 
-/// Rules, and the pod that they are in.
+/// Rules, and the pod that has them.
 #[derive(Clone, Debug)]
 pub struct Scene {
-    /// Whose rules they are: a phrase.
+    /// The source of the rules: a phrase.
     pub rules: String,
     /// The rules.
     pub installed: Installed,
@@ -25,7 +25,7 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// A pod with a plan applied to it. Without addresses it gets some that documentation uses, on `interface`.
+    /// A pod with this plan applied. A pod without addresses gets documentation addresses on `interface`.
     pub fn planned(rules: &str, plan: Plan, pod: Pod, interface: Option<&InterfaceName>) -> Self {
         let mut pod = pod.or_placeholders(interface);
         let added = plan.loopback_addresses.iter().copied().map(IpAddr::from);
@@ -40,7 +40,7 @@ impl Scene {
         }
     }
 
-    /// A pod that nobody redirects; its addresses are as in [`Self::planned`].
+    /// A pod without rules; its addresses are as in [`Self::planned`].
     pub fn without_rules(pod: Pod, interface: Option<&InterfaceName>) -> Self {
         Self {
             rules: "none".to_owned(),

@@ -1,4 +1,4 @@
-//! An explanation for people: the verdict first, in a sentence, then the way hook by hook.
+//! An explanation as text: the verdict in a sentence, then the trace of rules, hook by hook.
 
 use std::net::SocketAddr;
 
@@ -8,10 +8,10 @@ use super::{Explanation, phrase};
 use crate::mesh::verdict::{self, By};
 use crate::ruleset::{Action, ChainType, Hook, Protocol, Tracking, Zone};
 
-/// How an explanation is emphasised: by colours of a terminal, or not at all.
+/// Whether an explanation is coloured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
-    /// As it is.
+    /// Without escape sequences.
     Plain,
     /// With escape sequences (ECMA-48, "SGR").
     Coloured,
@@ -52,7 +52,7 @@ pub fn document(explanation: &Explanation, style: Style) -> String {
     };
     let mut lines = vec![style.emphasise(&verdict(explanation), emphasis)];
     if !course.certain {
-        lines.push("This is not certain: not all rules could be read. They were taken not to apply.".to_owned());
+        lines.push("This is uncertain: some rules could not be read and are assumed not to match.".to_owned());
     }
     lines.push(String::new());
     lines.push(format!("Packet  {}", packet(explanation.packet)));
@@ -79,7 +79,7 @@ pub fn document(explanation: &Explanation, style: Style) -> String {
     }
     if course.trace.is_empty() {
         lines.push(String::new());
-        lines.push("No rule looks at it.".to_owned());
+        lines.push("No chain handles this packet.".to_owned());
     }
     lines.push(String::new());
     lines.push(end(course));
@@ -87,7 +87,7 @@ pub fn document(explanation: &Explanation, style: Style) -> String {
     lines.join("\n")
 }
 
-/// What becomes of the pod.
+/// Whether the pod is redirected, and why.
 fn pod(verdict: &verdict::Verdict) -> String {
     let reason = verdict.reason();
     match verdict {
@@ -103,14 +103,14 @@ fn pod(verdict: &verdict::Verdict) -> String {
                 ..
             } => {
                 format!(
-                    "redirected: {reason}; its arguments are not known, so the plan is that of its annotations and its mesh"
+                    "redirected: {reason}; its arguments are unknown: the plan uses the annotations and the mesh's defaults"
                 )
             }
         },
     }
 }
 
-/// What the rules do, and the rule that says why.
+/// What the rules do with the packet, and the comment of the rule that decides.
 fn verdict(explanation: &Explanation) -> String {
     let course = explanation.course;
     let what = match (explanation.packet.protocol, explanation.packet.tracking) {
@@ -132,19 +132,19 @@ fn verdict(explanation: &Explanation) -> String {
         }
         Verdict::Tproxy(port) => {
             let why = why(|action| matches!(action, Action::Tproxy { .. }));
-            format!("{what} is handed, as it is, to the transparent socket on port {port} of the pod{why}.")
+            format!("{what} is passed unchanged to the transparent socket on port {port} of the pod{why}.")
         }
         Verdict::Accept => match why(|action| matches!(action, Action::Return | Action::Accept)).as_str() {
             "" => match explanation.pod {
                 Some(verdict::Verdict::Skipped(skipped)) => {
                     format!(
-                        "{what} is left alone, as is all of the pod's traffic: {}.",
+                        "{what} is not redirected, like all traffic of the pod: {}.",
                         skipped.reason
                     )
                 }
-                _ => format!("{what} is left alone: no rule is about it."),
+                _ => format!("{what} is not redirected: no rule matches."),
             },
-            why => format!("{what} is left alone{why}."),
+            why => format!("{what} is not redirected{why}."),
         },
         Verdict::Drop => {
             let why = why(|action| matches!(action, Action::Drop | Action::Redirect(_)));
@@ -166,27 +166,30 @@ fn packet(packet: &Packet) -> String {
         Origin::Interface(interface) => format!(", arriving on {interface}"),
     };
     if packet.mark != 0 {
-        text += &format!(", with the mark {}", packet.mark);
+        text += &format!(", with mark {}", packet.mark);
     }
     text + match packet.tracking {
-        Tracking::New => ", the first one of its connection",
+        Tracking::New => ", first packet of its connection",
         Tracking::Established => ", of an established connection",
-        Tracking::Related => ", of a connection that another one has announced",
-        Tracking::Invalid => ", of no known connection",
+        Tracking::Related => ", in conntrack state related",
+        Tracking::Invalid => ", in conntrack state invalid",
     }
 }
 
 fn heading(entry: &Entry) -> String {
     match entry.base.hook {
-        Hook::Output => format!("Where the pod sends (hook output), leaving by {}", entry.interface),
-        Hook::Prerouting => format!("Where packets arrive (hook prerouting), on {}", entry.interface),
+        Hook::Output => format!(
+            "Locally generated packets (hook output), leaving by {}",
+            entry.interface
+        ),
+        Hook::Prerouting => format!("Inbound packets (hook prerouting), arriving on {}", entry.interface),
     }
 }
 
 fn chain(entry: &Entry) -> String {
     let purpose = match entry.base.kind {
         ChainType::Raw => "raw: before connection tracking",
-        ChainType::Mangle => "mangle: marks, drops and hands over",
+        ChainType::Mangle => "mangle: marks, drops, TPROXY",
         ChainType::Nat => "nat: translates connections",
     };
     format!("chain {} ({purpose}; priority {})", entry.chain, entry.base.priority)
@@ -195,7 +198,7 @@ fn chain(entry: &Entry) -> String {
 fn step(explanation: &Explanation, entry: &Entry, style: Style) -> String {
     let indent = " ".repeat(4 + 2 * entry.depth);
     let faint = |text: String| style.emphasise(&text, Emphasis::Faint);
-    let what_for = |comment: &str| {
+    let prefix = |comment: &str| {
         if comment.is_empty() {
             String::new()
         } else {
@@ -205,58 +208,58 @@ fn step(explanation: &Explanation, entry: &Entry, style: Style) -> String {
     match &entry.step {
         Step::NoMatch(rule, failing) => {
             let only = phrase::matching(explanation.ruleset, failing);
-            faint(format!("{indent}no   {}only {only}", what_for(&rule.comment)))
+            faint(format!("{indent}no   {}only {only}", prefix(&rule.comment)))
         }
         Step::Unknown(rule) => format!(
-            "{indent}?    {}looks into what could not be read",
-            what_for(&rule.comment)
+            "{indent}?    {}depends on a set that could not be read",
+            prefix(&rule.comment)
         ),
         Step::Unreadable(unreadable) => {
             format!(
                 "{indent}?    {}cannot be read ({})",
-                what_for(&unreadable.comment),
+                prefix(&unreadable.comment),
                 unreadable.text
             )
         }
         Step::Taken(rule) => {
             let action = phrase::acting(&rule.action, entry.depth == 0);
             let yes = style.emphasise("yes", Emphasis::Green);
-            format!("{indent}{yes}  {}{action}", what_for(&rule.comment))
+            format!("{indent}{yes}  {}{action}", prefix(&rule.comment))
         }
         Step::NowhereToRedirect(rule) => {
             let yes = style.emphasise("yes", Emphasis::Red);
             let interface = &entry.interface;
             format!(
                 "{indent}{yes}  {}dropped, as {interface} has no address to redirect to",
-                what_for(&rule.comment)
+                prefix(&rule.comment)
             )
         }
-        Step::End if entry.depth == 0 => faint(format!("{indent}end  no rule is left: it goes on")),
-        Step::End => faint(format!("{indent}end  no rule is left: back from this chain")),
+        Step::End if entry.depth == 0 => faint(format!("{indent}end  no more rules: continues after this chain")),
+        Step::End => faint(format!("{indent}end  no more rules: returns to the calling chain")),
         Step::Decided => faint(format!(
-            "{indent}not looked at: the connection's way is decided already"
+            "{indent}skipped: the connection's translation is already decided"
         )),
         Step::Untracked => faint(format!(
-            "{indent}not looked at: what belongs to no connection is never translated"
+            "{indent}skipped: packets in conntrack state invalid are never translated"
         )),
     }
 }
 
 fn end(course: &Course) -> String {
     let mut text = match &course.end {
-        End::Delivered(to) => format!("It gets to a socket of the pod, by {to}"),
-        End::Sent { to, interface } => format!("It leaves the pod by {interface}, for {to}"),
-        End::PassedThrough(to) => format!("It is for another host, {to}: the pod forwards it, if it forwards at all"),
-        End::Dropped => "It gets nowhere".to_owned(),
+        End::Delivered(to) => format!("Delivered to a socket of the pod at {to}"),
+        End::Sent { to, interface } => format!("Leaves the pod by {interface}, to {to}"),
+        End::PassedThrough(to) => format!("For another host, {to}: forwarded only if the pod forwards packets"),
+        End::Dropped => "Dropped".to_owned(),
     };
     if course.mark != 0 {
-        text += &format!(", with the mark {}", course.mark);
+        text += &format!(", with mark {}", course.mark);
     }
     if let Some(Zone(zone)) = course.zone {
-        text += &format!("; its connection is in zone {zone}");
+        text += &format!("; conntrack zone {zone}");
     }
     if course.connection_mark != 0 {
-        text += &format!("; its connection has the mark {}", course.connection_mark);
+        text += &format!("; connection mark {}", course.connection_mark);
     }
     text + "."
 }

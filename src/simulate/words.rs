@@ -1,4 +1,4 @@
-//! Packets in words, such as `outbound tcp 10.0.0.5:443 --uid 1000`.
+//! Packets described by command-line arguments, such as `outbound tcp 10.0.0.5:443 --uid 1000`.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -7,67 +7,69 @@ use super::packet::{Origin, Packet, Pod, is_loopback};
 use crate::ruleset::{Protocol, Tracking};
 use crate::types::{Accounts, Family, Gid, Id, InterfaceName, Invalid, Number as _, Port, Uid, parse_ids};
 
-/// The user and the group that send what nobody says the sender of: an application's, as most images have it.
-const OWNER: u32 = 1000;
-/// The port that packets come from where nobody says so: one of those that the kernel gives to clients.
-const SOURCE_PORT: Port = match Port::new(40000) {
+/// The default user and group of the sender: an application's in most images.
+const DEFAULT_OWNER: u32 = 1000;
+/// The default source port: one of the kernel's ephemeral range.
+const DEFAULT_SOURCE_PORT: Port = match Port::new(40000) {
     Some(port) => port,
     None => unreachable!(),
 };
-/// The host that calls the pod where nobody says which: of those that documentation uses (RFC 5737, RFC 3849).
-const CALLER_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+/// The default source of inbound packets, from the documentation ranges (RFC 5737, RFC 3849).
+const DEFAULT_CLIENT_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 /// The same for IPv6.
-const CALLER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1);
-/// The interface of a pod of which nothing is known.
-const INTERFACE: &str = "eth0";
+const DEFAULT_CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1);
+/// The interface of an undescribed pod.
+const DEFAULT_INTERFACE: &str = "eth0";
 
-/// The words as they were given: what is not there was left out.
+/// The arguments as given; `None` where one is left out.
 #[derive(Clone, Debug, Default)]
 pub struct Words {
     /// `outbound` or `inbound`.
     pub direction: String,
     /// `tcp` or `udp`.
     pub protocol: String,
-    /// An address and a port; without the address, the pod's own.
+    /// An address and a port; without the address, an address of the pod.
     pub destination: String,
     /// The source address, perhaps with a port.
     pub source: Option<String>,
-    /// The user that sends.
+    /// The user that owns the socket.
     pub uid: Option<String>,
-    /// The group that sends.
+    /// The group that owns the socket.
     pub gid: Option<String>,
-    /// The mark.
+    /// The packet's mark.
     pub mark: Option<String>,
-    /// The interface that it arrives on, or that other hosts are reached by.
+    /// The incoming interface, or the one that leads to other hosts.
     pub interface: Option<String>,
-    /// What connection tracking says.
+    /// The conntrack state.
     pub connection_state: Option<String>,
 }
 
-/// A word that says nothing, or that contradicts another one.
+/// An argument that is invalid, or that contradicts another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mistake {
-    /// It is not valid.
+    /// An invalid value.
     Value {
-        /// What the word is called in the help.
-        word: &'static str,
-        /// The word, and what would be valid.
+        /// The name of the argument in the help.
+        argument: &'static str,
+        /// The value, and the valid ones.
         invalid: Invalid,
     },
-    /// Words that are valid alone do not go together: a sentence.
+    /// Arguments that are valid alone but not together: a sentence.
     Contradiction(String),
 }
 
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Value { word, invalid } => write!(f, "{word}: {:?} is not {}", invalid.value, invalid.expected),
+            Self::Value { argument, invalid } => {
+                write!(f, "{argument}: {:?} is not {}", invalid.value, invalid.expected)
+            }
             Self::Contradiction(reason) => f.write_str(reason),
         }
     }
 }
 
-/// A packet as far as words say; the pod says the rest.
+/// A packet as far as arguments describe it; the pod supplies the rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Description {
     outbound: bool,
@@ -81,15 +83,15 @@ pub struct Description {
     tracking: Tracking,
 }
 
-/// Reads a packet in words.
+/// Parses the arguments.
 ///
 /// # Errors
-/// Everything that is wrong with them.
+/// All mistakes in them.
 pub fn read(words: &Words, accounts: &dyn Accounts) -> Result<Description, Vec<Mistake>> {
     let mut mistakes = Vec::new();
     let mut reader = Reader(&mut mistakes);
-    let outbound = reader.word("DIRECTION", &words.direction, &[("outbound", true), ("inbound", false)]);
-    let protocol = reader.word(
+    let outbound = reader.keyword("DIRECTION", &words.direction, &[("outbound", true), ("inbound", false)]);
+    let protocol = reader.keyword(
         "PROTOCOL",
         &words.protocol,
         &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)],
@@ -107,11 +109,11 @@ pub fn read(words: &Words, accounts: &dyn Accounts) -> Result<Description, Vec<M
             ("related", Tracking::Related),
             ("invalid", Tracking::Invalid),
         ];
-        reader.word("--connection-state", text, &states)
+        reader.keyword("--connection-state", text, &states)
     });
     if outbound == Some(false) && (words.uid.is_some() || words.gid.is_some()) {
         mistakes.push(Mistake::Contradiction(
-            "--uid and --gid say who in the pod sends a packet, and nobody does who is inbound: leave them out"
+            "--uid and --gid name the local sender of a packet, which an inbound packet does not have: leave them out"
                 .to_owned(),
         ));
     }
@@ -124,16 +126,16 @@ pub fn read(words: &Words, accounts: &dyn Accounts) -> Result<Description, Vec<M
     }
     match (outbound, protocol, destination) {
         (Some(outbound), Some(protocol), Some(destination)) if mistakes.is_empty() => {
-            let uid = uid.or(Uid::new(OWNER)).unwrap_or(Uid::MIN);
-            // A user without a group is one that has a group of the same number, as most have.
-            let of_same_number = words.uid.as_ref().and_then(|_| Gid::new(uid.get()));
+            let uid = uid.or(Uid::new(DEFAULT_OWNER)).unwrap_or(Uid::MIN);
+            // The group defaults to the number of the user, as in most images.
+            let group_of_user = words.uid.as_ref().and_then(|_| Gid::new(uid.get()));
             Ok(Description {
                 outbound,
                 protocol,
                 destination,
                 source: source.unwrap_or_default(),
                 uid,
-                gid: gid.or(of_same_number).or(Gid::new(OWNER)).unwrap_or(Gid::MIN),
+                gid: gid.or(group_of_user).or(Gid::new(DEFAULT_OWNER)).unwrap_or(Gid::MIN),
                 mark: mark.unwrap_or(0),
                 interface,
                 tracking: tracking.unwrap_or(Tracking::New),
@@ -149,21 +151,21 @@ struct Reader<'m>(&'m mut Vec<Mistake>);
 impl Reader<'_> {
     fn parse<T>(
         &mut self,
-        word: &'static str,
+        argument: &'static str,
         text: Option<&str>,
         parse: impl Fn(&str) -> Result<T, Invalid>,
     ) -> Option<T> {
         match parse(text?) {
             Ok(value) => Some(value),
             Err(invalid) => {
-                self.0.push(Mistake::Value { word, invalid });
+                self.0.push(Mistake::Value { argument, invalid });
                 None
             }
         }
     }
 
-    fn word<T: Copy>(&mut self, word: &'static str, text: &str, known: &[(&str, T)]) -> Option<T> {
-        self.parse(word, Some(text), |text| {
+    fn keyword<T: Copy>(&mut self, argument: &'static str, text: &str, known: &[(&str, T)]) -> Option<T> {
+        self.parse(argument, Some(text), |text| {
             match known.iter().find(|(name, _)| *name == text) {
                 Some((_, value)) => Ok(*value),
                 None => {
@@ -193,7 +195,7 @@ fn endpoint(text: &str) -> Option<(Option<IpAddr>, Port)> {
     Some((Some(as_sent(address.ip())), Port::new(address.port())?))
 }
 
-/// The address as it stands in packets. The kernel takes the unspecified one for loopback (`ip_route_output_key_hash_rcu`
+/// The address in packets. The kernel replaces the unspecified address by loopback (`ip_route_output_key_hash_rcu`
 /// and `tcp_v6_connect`, net/ipv4/route.c and net/ipv6/tcp_ipv6.c), and sends IPv4 to IPv4-mapped ones.
 fn as_sent(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -230,19 +232,19 @@ fn mark(text: &str) -> Result<u32, Invalid> {
 }
 
 impl Description {
-    /// The interface that was named.
+    /// The interface, if the arguments name one.
     pub fn interface(&self) -> Option<&InterfaceName> {
         self.interface.as_ref()
     }
 
-    /// The same on this interface, if there is one and none was named.
+    /// The same packet on this interface, unless the arguments name one.
     #[must_use]
-    pub fn by_default_on(mut self, interface: Option<InterfaceName>) -> Self {
+    pub fn with_default_interface(mut self, interface: Option<InterfaceName>) -> Self {
         self.interface = self.interface.or(interface);
         self
     }
 
-    /// Where it goes, where that was said and is for others to find the way to: of what is outbound.
+    /// The destination of an outbound packet, if the arguments name its address.
     pub fn destination(&self) -> Option<SocketAddr> {
         let (address, port) = self.destination;
         address
@@ -253,7 +255,7 @@ impl Description {
     /// The packet, in this pod.
     ///
     /// # Errors
-    /// The pod has no address that it could have.
+    /// The pod has no suitable address.
     pub fn packet(&self, pod: &Pod) -> Result<Packet, Mistake> {
         let first = pod
             .addresses
@@ -263,7 +265,7 @@ impl Description {
         let interface = self.interface.clone().or_else(|| first.cloned());
         let interface = match interface {
             Some(interface) => interface,
-            None => InterfaceName::parse(INTERFACE).unwrap_or_else(|_| InterfaceName::loopback()),
+            None => InterfaceName::parse(DEFAULT_INTERFACE).unwrap_or_else(|_| InterfaceName::loopback()),
         };
         let (address, destination_port) = self.destination;
         let destination = match (address, self.source.0) {
@@ -271,21 +273,21 @@ impl Description {
             (None, Some(source)) => own_address(pod, &interface, &[Family::of(source)])?,
             (None, None) => own_address(pod, &interface, &Family::BOTH)?,
         };
-        let caller = || match destination {
-            IpAddr::V4(_) => Some(CALLER_V4.into()),
-            IpAddr::V6(_) => Some(CALLER_V6.into()),
+        let client = || match destination {
+            IpAddr::V4(_) => Some(DEFAULT_CLIENT_V4.into()),
+            IpAddr::V6(_) => Some(DEFAULT_CLIENT_V6.into()),
         };
         let (source, source_port) = self.source;
-        let usual = || {
+        let default_source = || {
             if self.outbound {
                 pod.source(destination, self.mark, &interface)
             } else {
-                caller()
+                client()
             }
         };
-        let source = source.or_else(usual).ok_or_else(|| {
+        let source = source.or_else(default_source).ok_or_else(|| {
             Mistake::Contradiction(format!(
-                "the pod has no address to call {destination} from; name one with --source, or the pod's own with --pod-ip"
+                "the pod has no source address for {destination}; name one with --source, or the pod's addresses with --pod-ip"
             ))
         })?;
         Ok(Packet {
@@ -300,7 +302,7 @@ impl Description {
             },
             protocol: self.protocol,
             source,
-            source_port: source_port.unwrap_or(SOURCE_PORT),
+            source_port: source_port.unwrap_or(DEFAULT_SOURCE_PORT),
             destination,
             destination_port,
             mark: self.mark,
@@ -348,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_is_as_in_an_ordinary_pod() {
+    fn default_values_describe_an_ordinary_pod() {
         let packet = packet(&words("outbound", "tcp", "10.0.0.5:443"));
         assert_eq!(
             (packet.source, packet.mark, packet.tracking),
@@ -387,7 +389,7 @@ mod tests {
     fn a_port_alone_is_the_pods_in_the_family_of_the_source() {
         let inbound = words("inbound", "tcp", ":8080");
         assert_eq!(packet(&inbound).destination, "10.1.0.7".parse::<IpAddr>().unwrap());
-        assert_eq!(packet(&inbound).source, IpAddr::from(CALLER_V4));
+        assert_eq!(packet(&inbound).source, IpAddr::from(DEFAULT_CLIENT_V4));
         let from = Words {
             source: Some("2001:db8::9".to_owned()),
             ..inbound
@@ -461,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_without_such_an_address_is_told() {
+    fn missing_pod_address_is_an_error() {
         let v4_alone = Pod {
             addresses: pod().addresses[..1].to_vec(),
             routing: None,

@@ -158,7 +158,7 @@ fn options_of_the_whole_mesh_count_after_annotations() {
 #[test]
 fn a_file_without_pods_is_worth_a_warning() {
     let run = lint(&["--ignore", "ST303", "/dev/null"]).succeeded();
-    assert!(run.stderr.contains("there is no pod"), "{run:?}");
+    assert!(run.stderr.contains("no pod found"), "{run:?}");
 }
 
 #[test]

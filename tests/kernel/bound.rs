@@ -63,7 +63,7 @@ fn a_socket_bound_to_an_interface_reaches_the_proxy_by_a_route(backend: &str) {
         let explain = ["explain", "outbound", "tcp", &to, "--from-kernel", "--bound-to", "eth0"];
         let run = sidetrack(&pod.netns, &explain).succeeded();
         assert!(
-            run.stderr.contains("bound to eth0") && run.stderr.contains("gets lost"),
+            run.stderr.contains("bound to eth0") && run.stderr.contains("connection is lost"),
             "{}",
             run.stderr
         );
@@ -101,6 +101,10 @@ fn socket_bound_to_excluded_interface_bypasses_the_proxy() {
         let explain = ["explain", "outbound", "tcp", &to, "--from-kernel", "--bound-to", "eth0"];
         let run = sidetrack(&pod.netns, &explain).succeeded();
         assert_eq!(run.stderr, "");
-        assert!(run.stdout.contains("left alone: excluded interface"), "{}", run.stdout);
+        assert!(
+            run.stdout.contains("not redirected: excluded interface"),
+            "{}",
+            run.stdout
+        );
     }
 }

@@ -59,7 +59,7 @@ fn what_a_program_of_a_mesh_has_applied_is_compared_proved_and_explained_by_its_
 fn flags_on_the_wrong_side_of_a_program_are_refused_with_all_else_that_is_wrong() {
     let pod = Pod::new();
     for (program, ..) in PROGRAMS {
-        let before = format!("--proxy-uid means nothing before {}", program[0]);
+        let before = format!("--proxy-uid has no effect before {}", program[0]);
         for command in ["check", "probe"] {
             sidetrack(&pod.netns, &[&[command, "--proxy-uid", "5"], program].concat()).failed(2, &[&before]);
         }
@@ -84,5 +84,6 @@ fn flags_on_the_wrong_side_of_a_program_are_refused_with_all_else_that_is_wrong(
         &["check", "--netns", "/no/such/netns", "kuma-init", "--kuma-dp-user", "1"],
     )
     .failed(1, &["/no/such/netns"]);
-    sidetrack(&pod.netns, &["check", "--netns", "x", "linkerd-proxy-init"]).failed(2, &["--netns means nothing"]);
+    sidetrack(&pod.netns, &["check", "--netns", "x", "linkerd-proxy-init"])
+        .failed(2, &["--netns has no effect before"]);
 }

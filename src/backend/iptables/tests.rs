@@ -41,23 +41,23 @@ fn the_default_plan() {
 :SIDETRACK_SELF_CALLS - [0:0]
 -I PREROUTING 1 -j SIDETRACK_PREROUTING
 -I OUTPUT 1 -j SIDETRACK_OUTPUT
--A SIDETRACK_PREROUTING -p tcp -m comment --comment "TCP that arrives" -j SIDETRACK_INBOUND
--A SIDETRACK_INBOUND -p tcp -m multiport --dports 15008,15020:15021,15090 -m comment --comment "ports that the mesh serves itself" -j RETURN
+-A SIDETRACK_PREROUTING -p tcp -m comment --comment "inbound TCP" -j SIDETRACK_INBOUND
+-A SIDETRACK_INBOUND -p tcp -m multiport --dports 15008,15020:15021,15090 -m comment --comment "the mesh's own ports" -j RETURN
 -A SIDETRACK_INBOUND -p tcp -m comment --comment "inbound, to the proxy" -j REDIRECT --to-ports 15006
--A SIDETRACK_OUTPUT -p tcp -m comment --comment "TCP that local processes send" -j SIDETRACK_OUTBOUND
--4 -A SIDETRACK_OUTBOUND -s 127.0.0.6/32 -o lo -m comment --comment "the proxy passes inbound traffic on to the app" -j RETURN
--6 -A SIDETRACK_OUTBOUND -s ::6/128 -o lo -m comment --comment "the proxy passes inbound traffic on to the app" -j RETURN
--A SIDETRACK_OUTBOUND -o lo -m owner --uid-owner 1337 -m comment --comment "the proxy calls the pod itself" -j SIDETRACK_SELF_CALLS
--A SIDETRACK_OUTBOUND -o lo -m owner --gid-owner 1337 -m comment --comment "the proxy calls the pod itself" -j SIDETRACK_SELF_CALLS
+-A SIDETRACK_OUTPUT -p tcp -m comment --comment "locally generated TCP" -j SIDETRACK_OUTBOUND
+-4 -A SIDETRACK_OUTBOUND -s 127.0.0.6/32 -o lo -m comment --comment "from the proxy to the application" -j RETURN
+-6 -A SIDETRACK_OUTBOUND -s ::6/128 -o lo -m comment --comment "from the proxy to the application" -j RETURN
+-A SIDETRACK_OUTBOUND -o lo -m owner --uid-owner 1337 -m comment --comment "from the proxy to the pod's own address" -j SIDETRACK_SELF_CALLS
+-A SIDETRACK_OUTBOUND -o lo -m owner --gid-owner 1337 -m comment --comment "from the proxy to the pod's own address" -j SIDETRACK_SELF_CALLS
 -A SIDETRACK_OUTBOUND -m owner --uid-owner 1337 -m comment --comment "the proxy's own traffic" -j RETURN
 -A SIDETRACK_OUTBOUND -m owner --gid-owner 1337 -m comment --comment "the proxy's own traffic" -j RETURN
 -4 -A SIDETRACK_OUTBOUND -d 127.0.0.1/32 -m comment --comment loopback -j RETURN
 -6 -A SIDETRACK_OUTBOUND -d ::1/128 -m comment --comment loopback -j RETURN
--A SIDETRACK_OUTBOUND -o lo -m comment --comment "the pod calls itself" -j RETURN
+-A SIDETRACK_OUTBOUND -o lo -m comment --comment "traffic within the pod" -j RETURN
 -A SIDETRACK_OUTBOUND -p tcp -m comment --comment "outbound, to the proxy" -j REDIRECT --to-ports 15001
 -4 -A SIDETRACK_SELF_CALLS -d 127.0.0.1/32 -m comment --comment loopback -j RETURN
 -6 -A SIDETRACK_SELF_CALLS -d ::1/128 -m comment --comment loopback -j RETURN
--A SIDETRACK_SELF_CALLS -p tcp -m comment --comment "the pod's own address: as if it came from outside" -j SIDETRACK_INBOUND
+-A SIDETRACK_SELF_CALLS -p tcp -m comment --comment "the pod's own address, handled as inbound" -j SIDETRACK_INBOUND
 COMMIT
 "#;
     assert_eq!(script(&plan(|_| {})).unwrap(), expected);

@@ -84,8 +84,8 @@ mod tests {
         assert_eq!(of("chain outbound"), Vec::<&str>::new());
         assert_eq!(of("set mesh_ports"), ["nf_tables_set"]);
         assert_eq!(of("rule 'outbound, to the proxy'"), ["nft_redir"]);
-        assert_eq!(of("rule 'inbound, to the proxy as it is'"), ["nft_tproxy"]);
-        assert_eq!(of("rule 'an application asks a name server'"), ["nft_ct"]);
+        assert_eq!(of("rule 'inbound, to the proxy's transparent socket'"), ["nft_tproxy"]);
+        assert_eq!(of("rule 'an application's DNS query'"), ["nft_ct"]);
         assert_eq!(of("rule 'loopback'"), Vec::<&str>::new());
     }
 

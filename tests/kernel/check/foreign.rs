@@ -161,8 +161,8 @@ fn foreign_rules_before_ours_are_reported_and_left_unchanged() {
 
 #[test]
 fn foreign_differences_are_distinguished_from_repairable_ones() {
-    const REPAIR: &str = "Applying with the same options puts it right.";
-    const LEAVE: &str = "What is foreign is left as it is";
+    const REPAIR: &str = "Run `sidetrack apply` with the same options to repair it.";
+    const LEAVE: &str = "sidetrack does not change foreign rules";
     let netns = Netns::new();
     let nothing = check(&netns, &[]);
     assert!(

@@ -38,7 +38,7 @@ fn check(netns: &Netns, arguments: &[&str]) -> Run {
 #[track_caller]
 fn in_sync(netns: &Netns, backend: &str, options: &[&str]) {
     let run = check(netns, &[&["--backend", backend], options].concat()).succeeded();
-    let expected = format!("in-sync: all is as planned, in {backend}\n");
+    let expected = format!("in-sync: the installed rules match the plan, in {backend}\n");
     // Options without effect are warned of.
     let said: Vec<&str> = run
         .stderr

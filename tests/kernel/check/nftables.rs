@@ -61,8 +61,7 @@ const DRIFTS: &[Drift] = &[
         options: &[],
         done: &[("nft", "replace rule inet sidetrack outbound #9 oifname \"lo\" return")],
         reported: &[
-            "changed: rule 9 of chain outbound in inet sidetrack: expected oifname \"lo\" return comment \"the pod \
-             calls itself\", found oifname \"lo\" return",
+            "changed: rule 9 of chain outbound in inet sidetrack: expected oifname \"lo\" return comment \"traffic within the pod\", found oifname \"lo\" return",
         ],
     },
     Drift {
@@ -115,7 +114,8 @@ const DRIFTS: &[Drift] = &[
             "nft",
             "flush chain inet sidetrack prerouting; delete chain inet sidetrack prerouting; \
              add chain inet sidetrack prerouting { type nat hook prerouting priority 7; }; \
-             add rule inet sidetrack prerouting meta l4proto tcp jump inbound comment \"TCP that arrives\"",
+             add rule inet sidetrack prerouting meta l4proto tcp ct timeout set \"half_closed\" comment \"timeouts of half-closed connections\"; \
+             add rule inet sidetrack prerouting meta l4proto tcp jump inbound comment \"inbound TCP\"",
         )],
         reported: &[
             "changed: chain prerouting in inet sidetrack: expected type nat hook prerouting priority -101; policy \
@@ -155,8 +155,7 @@ const DRIFTS: &[Drift] = &[
         options: &[],
         done: &[("nft", "flush chain inet sidetrack inbound")],
         reported: &[
-            "missing: rule 1 of chain inbound in inet sidetrack: tcp dport @mesh_ports return comment \"ports that the \
-             mesh serves itself\"",
+            "missing: rule 1 of chain inbound in inet sidetrack: tcp dport @mesh_ports return comment \"the mesh's own ports\"",
             "missing: rule 2 of chain inbound in inet sidetrack: meta l4proto tcp redirect to :15006 comment \"inbound, \
              to the proxy\"",
         ],

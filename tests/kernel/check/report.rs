@@ -25,7 +25,7 @@ fn nothing_is_absent_and_so_is_what_was_cleaned_up_or_deleted() {
             let run = check(&netns, &["--backend", backend]);
             assert_eq!(run.code, Some(3), "{run:?}");
             assert!(
-                run.stdout.starts_with("absent: there are no rules of sidetrack here\n"),
+                run.stdout.starts_with("absent: no rules of sidetrack are installed\n"),
                 "{run:?}"
             );
             let json = json(&netns, &["--backend", backend]);
@@ -63,7 +63,7 @@ fn rules_in_other_or_several_backends_are_reported() {
     assert_eq!(run.code, Some(3), "{run:?}");
     for line in [
         "  changed: the rules are in iptables-nft, expected in nftables\n",
-        "To compare with what is in iptables-nft, pass --backend iptables-nft.\n",
+        "To compare with the rules in iptables-nft, pass --backend iptables-nft.\n",
     ] {
         assert!(run.stdout.contains(line), "{run:?}");
     }
@@ -87,7 +87,10 @@ fn auto_accepts_rules_in_legacy_iptables() {
     let netns = Netns::new();
     apply(&netns, "iptables-legacy", &[]);
     let run = check(&netns, &[]).succeeded();
-    assert_eq!(run.stdout, "in-sync: all is as planned, in iptables-legacy\n");
+    assert_eq!(
+        run.stdout,
+        "in-sync: the installed rules match the plan, in iptables-legacy\n"
+    );
 }
 
 #[test]
@@ -118,7 +121,7 @@ fn from_outside_the_namespace() {
     let path = netns.path();
     let outside = Netns::new();
     let run = sidetrack(&outside, &["check", "--netns", path.to_str().expect("text")]).succeeded();
-    assert_eq!(run.stdout, "in-sync: all is as planned, in nftables\n");
+    assert_eq!(run.stdout, "in-sync: the installed rules match the plan, in nftables\n");
     sidetrack(&outside, &["check", "--netns", "no-such-namespace"]).failed(1, &["no-such-namespace"]);
 }
 
@@ -138,7 +141,7 @@ fn without_the_capability_it_is_an_error_and_never_a_guess() {
     let net_admin = [Capability::CAP_NET_ADMIN];
     let run = as_user(&net_admin, &[]).succeeded();
     assert!(
-        run.stderr.contains("the rules of legacy iptables cannot be seen here"),
+        run.stderr.contains("the rules of legacy iptables cannot be read here"),
         "{run:?}"
     );
     let legacy = as_user(&net_admin, &["--backend", "iptables-legacy"]);
@@ -181,7 +184,10 @@ fn plans_of_istio_iptables_are_compared_by_its_own_flags() {
         let check = |json: &[&str]| check(&netns, &[json, &["istio-iptables"], &flags].concat());
         apply();
         let run = check(&[]).succeeded();
-        assert_eq!(run.stdout, format!("in-sync: all is as planned, in {backend}\n"));
+        assert_eq!(
+            run.stdout,
+            format!("in-sync: the installed rules match the plan, in {backend}\n")
+        );
         // Our own dialect has other rules for the same ports.
         assert!(!reported(&netns, backend, &[]).is_empty());
 

@@ -122,10 +122,10 @@ fn explain_follows_installed_rules_on_every_backend() {
         .succeeded()
         .stdout;
     assert!(
-        said.starts_with("The connection is left alone: no rule is about it."),
+        said.starts_with("The connection is not redirected: no rule matches."),
         "{said}"
     );
-    assert!(said.contains("none of ours are installed"), "{said}");
+    assert!(said.contains("no rules of sidetrack are installed"), "{said}");
 }
 
 /// The pod's own addresses and routes, as they are.
@@ -185,7 +185,7 @@ fn a_rule_that_cannot_be_read_makes_the_answer_uncertain_and_says_so() {
     );
     let said = explain(&pod.netns, &question).succeeded().stdout;
     assert!(
-        said.contains("This is not certain") && said.contains("priority mail: cannot be read"),
+        said.contains("This is uncertain") && said.contains("priority mail: cannot be read"),
         "{said}"
     );
     assert!(
@@ -333,7 +333,7 @@ fn all_errors_are_reported_at_once() {
             "--uid: \"nobody-here\"",
             "--exclude-outbound-ports: \"http\"",
             "--pod-ip: \"me\" is not an address",
-            "--plan and --exclude-outbound-ports: each of them says whose rules to follow",
+            "--plan and --exclude-outbound-ports: each selects the rules to follow",
             "families: not there",
         ],
     );

@@ -37,10 +37,10 @@ fn without_rules_everything_that_should_be_captured_fails_and_nothing_else() {
     failed.push("ipv6 tcp passthrough");
     probed.failed(&failed);
     probed.says("ipv4 tcp outbound", "left the pod, past the proxy");
-    probed.says("ipv4 tcp inbound", "arrived by itself, past the proxy");
-    probed.says("ipv6 tcp passthrough", "cannot come from its address");
+    probed.says("ipv4 tcp inbound", "arrived directly, past the proxy");
+    probed.says("ipv6 tcp passthrough", "cannot use its source address");
     let notes = probed.report["notes"].to_string();
-    assert!(notes.contains("none of sidetrack's rules are here"), "{notes}");
+    assert!(notes.contains("no rules of sidetrack are installed"), "{notes}");
     assert!(probed.stderr.contains("7 failed"), "{probed:?}");
 }
 
@@ -54,20 +54,28 @@ fn a_missing_rule_fails_the_probes_that_it_is_for_and_no_others() {
             &["inbound, to the proxy"],
             &["tcp inbound", "tcp self-call"],
         ),
-        (EVERYTHING, &["TCP that arrives"], &["tcp inbound"]),
-        (EVERYTHING, &["ports that the mesh serves itself"], &["tcp mesh-port"]),
+        (EVERYTHING, &["inbound TCP"], &["tcp inbound"]),
+        (EVERYTHING, &["the mesh's own ports"], &["tcp mesh-port"]),
         (EVERYTHING, &["excluded inbound ports"], &["tcp excluded-inbound-port"]),
         (
             EVERYTHING,
             &["excluded outbound ports", "tcp"],
             &["tcp excluded-outbound-port"],
         ),
-        (EVERYTHING, &["name lookup, to the proxy", "udp"], &["udp lookup"]),
-        (EVERYTHING, &["name lookup, to the proxy", "tcp"], &["tcp lookup"]),
-        (EVERYTHING, &["the proxy answers an application"], &["udp lookup"]),
-        (EVERYTHING, &["the proxy calls the pod itself"], &["tcp self-call"]),
-        (&tproxy, &["inbound, to the proxy as it is"], &["tcp inbound"]),
-        (&tproxy, &["an answer to what the proxy sent on"], &["tcp passthrough"]),
+        (EVERYTHING, &["DNS query, to the proxy", "udp"], &["udp lookup"]),
+        (EVERYTHING, &["DNS query, to the proxy", "tcp"], &["tcp lookup"]),
+        (EVERYTHING, &["the proxy's DNS answer"], &["udp lookup"]),
+        (
+            EVERYTHING,
+            &["from the proxy to the pod's own address"],
+            &["tcp self-call"],
+        ),
+        (
+            &tproxy,
+            &["inbound, to the proxy's transparent socket"],
+            &["tcp inbound"],
+        ),
+        (&tproxy, &["reply to the proxy"], &["tcp passthrough"]),
     ];
     for (options, words, failed) in table {
         let pod = Pod::new();
@@ -111,14 +119,14 @@ fn what_the_proxy_passes_on_fails_in_the_family_whose_rule_is_missing() {
     for (words, failed) in [("127.0.0.6", "ipv4 tcp passthrough"), ("::6", "ipv6 tcp passthrough")] {
         let pod = Pod::new();
         apply(&pod.netns, "nftables", &[]);
-        delete_rules(&pod.netns, &[words, "passes inbound traffic on"]);
+        delete_rules(&pod.netns, &[words, "from the proxy to the application"]);
         let probed = probe(&pod.netns, &[]);
         probed.failed(&[failed]);
         assert!(
             probed
                 .texts(failed, "meaning")
                 .concat()
-                .contains("comes back to it, for ever"),
+                .contains("connections of the proxy loop back to it"),
             "{probed:#?}"
         );
     }

@@ -261,14 +261,14 @@ fn the_text_says_of_each_failure_what_it_means_and_what_to_do() {
     for text in [
         "passed    IPv4 TCP outbound: user 1000, group 1000 to 192.0.2.254:15002: arrived at 127.0.0.1:15001\n",
         "failed    IPv6 TCP outbound: user 1000, group 1000 to [2001:db8::fffe]:15002: left the pod, past the proxy\n",
-        "it means: connections of the application bypass the proxy\n",
-        "to do: a rule is missing, or another one comes first: `sidetrack apply`",
+        "meaning: connections of the application bypass the proxy\n",
+        "advice: a rule is missing, or another rule comes first: run `sidetrack apply`",
         " passed, 4 failed, 0 not made\n",
     ] {
         assert!(run.stdout.contains(text), "{text:?} is not said in {}", run.stdout);
     }
     assert!(
-        run.stderr.contains("the redirection does not do all that it should"),
+        run.stderr.contains("the redirection does not work as planned"),
         "{run:?}"
     );
 }

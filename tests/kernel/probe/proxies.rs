@@ -64,7 +64,7 @@ fn envoy_does_not_hide_that_rules_are_missing() {
     let probed = probe(&sidecar_without.pod.netns, &options);
     let failed = both(&["tcp inbound", "tcp self-call"]);
     probed.failed(&failed.iter().map(String::as_str).collect::<Vec<_>>());
-    probed.says("ipv4 tcp inbound", "arrived by itself, past the proxy");
+    probed.says("ipv4 tcp inbound", "arrived directly, past the proxy");
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn an_application_on_the_only_captured_port_is_not_taken_for_the_proxy() {
         let probed = probe(&sidecar.pod.netns, options);
         let failed = both(&["tcp inbound", "tcp self-call"]);
         probed.failed(&failed.iter().map(String::as_str).collect::<Vec<_>>());
-        probed.says("ipv4 tcp inbound", "arrived by itself, past the proxy");
+        probed.says("ipv4 tcp inbound", "arrived directly, past the proxy");
     }
 }
 

@@ -87,7 +87,7 @@ fn what_persists_is_in_force_before_the_network_is_up_until_it_is_down_and_after
     let other = reference("nftables", &["--exclude-inbound-ports", "22"]);
     assert_eq!(in_force(&host, "nftables"), other);
 
-    for said in ["the rules were removed", "nothing of sidetrack's here"] {
+    for said in ["the rules were removed", "nothing of sidetrack to remove"] {
         let log = host.sidetrack(&["cleanup", "--persist"]).succeeded().stderr;
         assert!(log.contains(said), "{log}");
         assert_eq!(

@@ -85,7 +85,7 @@ fn unmounted_cache_is_reported_and_affects_nothing_else() {
         }
     });
     let run = machine.run(&["status", "--cni-cache-dir", "/nonexistent"]).succeeded();
-    assert!(run.stdout.contains("pods           not scanned: "), "{run:?}");
+    assert!(run.stdout.contains("pods           not checked: "), "{run:?}");
     assert!(run.stdout.contains("Mount the node's directory there"), "{run:?}");
 }
 
