@@ -7,7 +7,7 @@ Usage: kuma.py DIR SIDETRACK ENVOY, where DIR has kuma-cp, kuma-dp and kumactl. 
 import pathlib
 import sys
 
-from lab import APP, USER, Lab, LabError, ip, until
+from lab import APP, USER, Lab, LabError, assign, ip, report, until
 
 PROXY = 5678
 CONTROL, SERVER, CLIENT = ("10.88.0.1", "fd88::1"), ("10.88.0.11", "fd88::11"), ("10.88.0.12", "fd88::12")
@@ -49,22 +49,9 @@ def main():
             try:
                 seen[tool] = observe(lab, pathlib.Path(directory), envoy, install, uninstall)
             except LabError as error:
-                for log in sorted(lab.folder.glob("*.log")):
-                    print(f"--- {log.name}\n{log.read_text(errors='replace')[-1500:]}", file=sys.stderr)
+                lab.print_logs()
                 sys.exit(f"kuma, redirected by {tool}: {error}")
-    return report(seen)
-
-
-def report(seen):
-    wrong = 0
-    for what, (wanted, by_kumactl) in seen["kumactl"].items():
-        ours = seen["sidetrack"][what][1]
-        good = by_kumactl == ours and wanted in ours
-        wrong += not good
-        told = ours if good else f"WRONG: kumactl {by_kumactl!r}, sidetrack {ours!r}, expected {wanted!r}"
-        print(f"kuma: {what}: {told}")
-    print(f"kuma: {len(seen['kumactl'])} observations, {wrong} differ")
-    return 1 if wrong else 0
+    return report("kuma", seen)
 
 
 def observe(lab, directory, envoy, install, uninstall):
@@ -74,7 +61,7 @@ def observe(lab, directory, envoy, install, uninstall):
         "KUMA_GENERAL_WORK_DIR": str(lab.folder / "control-plane")})
     lab.start("names", control, *APP, "names", CONTROL[0])
     lab.start("app", server, *APP, "serve", user=USER)
-    until("the control plane", lambda: "200" in status(lab, control), 120)
+    until("the control plane", lambda: lab.fetch(control, "http://127.0.0.1:5681/"), 120)
     for name, namespace, addresses in (("demo-server", server, SERVER), ("demo-client", client, CLIENT)):
         lab.must(namespace, *install)
         data_plane(lab, directory, envoy, name, namespace, addresses[0])
@@ -119,22 +106,11 @@ def network(lab):
     return control, server, client
 
 
-def assign(namespace, device, addresses):
-    v4, v6 = addresses
-    ip("-n", namespace, "address", "add", f"{v4}/24", "dev", device)
-    ip("-n", namespace, "address", "add", f"{v6}/64", "dev", device, "nodad")
-
-
 def passwd():
     """Users of this machine, and the proxy's, which kumactl looks up."""
     lines = pathlib.Path("/etc/passwd").read_text().splitlines()
     others = [line for line in lines if line.split(":")[2] != str(PROXY) and line.split(":")[0] != "kuma-dp"]
     return "\n".join([*others, f"kuma-dp:x:{PROXY}:{PROXY}::/:/bin/false"]) + "\n"
-
-
-def status(lab, control):
-    script = "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:5681/', timeout=2).status)"
-    return lab.run(control, sys.executable, "-c", script).stdout
 
 
 def data_plane(lab, directory, envoy, name, namespace, address):

@@ -9,7 +9,8 @@ import sys
 import tempfile
 import time
 
-APP = (sys.executable, str(pathlib.Path(__file__).resolve().parent / "app.py"))
+HERE = pathlib.Path(__file__).resolve().parent
+APP = (sys.executable, str(HERE / "app.py"))
 USER = 1000  # of applications
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ETC_NETNS = pathlib.Path("/etc/netns")
@@ -55,6 +56,10 @@ class Lab:
     def log(self, name):
         return (self.folder / f"{name}.log").read_text(errors="replace")
 
+    def print_logs(self):
+        for log in sorted(self.folder.glob("*.log")):
+            print(f"--- {log.name}\n{log.read_text(errors='replace')[-1500:]}", file=sys.stderr)
+
     def start(self, log, namespace, *argv, user=0, env=None):
         """Start a process that ends with the laboratory."""
         home = self.folder / log
@@ -83,6 +88,25 @@ class Lab:
         done = self.run(namespace, *APP, *words, user=USER)
         return (done.stdout or done.stderr).strip().splitlines()[-1]
 
+    def fetch(self, namespace, url):
+        """The body of a successful response, or nothing."""
+        script = f"import urllib.request; print(urllib.request.urlopen({url!r}, timeout=5).read().decode())"
+        return self.run(namespace, sys.executable, "-c", script).stdout
+
+
+def report(mesh, seen):
+    """Print what was seen under each tool's rules, the mesh's own first. 1 if any differs or is not as expected."""
+    (reference, expected), *others = seen.items()
+    wrong = 0
+    for what, (wanted, by_reference) in expected.items():
+        by_others = {tool: observations[what][1] for tool, observations in others}
+        good = wanted in by_reference and all(got == by_reference for got in by_others.values())
+        wrong += not good
+        found = ", ".join(f"{tool}: {got!r}" for tool, got in {reference: by_reference, **by_others}.items())
+        print(f"{mesh}: {what}: {by_reference if good else f'WRONG: {found}, expected {wanted!r}'}")
+    print(f"{mesh}: {len(expected)} observations, {wrong} differ")
+    return 1 if wrong else 0
+
 
 def until(what, condition, seconds):
     """Wait for a condition."""
@@ -97,6 +121,12 @@ def ip(*argv):
     done = subprocess.run(("ip", *argv), capture_output=True, text=True)
     if done.returncode:
         raise LabError(f"ip {' '.join(argv)}: {done.stderr.strip()}")
+
+
+def assign(namespace, device, addresses):
+    v4, v6 = addresses
+    ip("-n", namespace, "address", "add", f"{v4}/24", "dev", device)
+    ip("-n", namespace, "address", "add", f"{v6}/64", "dev", device, "nodad")
 
 
 def _argv(namespace, user, argv):
