@@ -155,7 +155,7 @@ fn options_that_the_init_container_s_arguments_leave_no_room_for_are_refused() {
         &["--exclude-outbound-ports", "443"],
         "--exclude-outbound-ports has no effect",
     );
-    refused(&["--annotation", "a=b"], "--annotation does nothing");
+    refused(&["--annotation", "a=b"], "--annotation has no effect");
 }
 
 #[test]
