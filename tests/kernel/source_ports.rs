@@ -47,3 +47,21 @@ fn connections_from_one_source_port_stay_distinct() {
         });
     }
 }
+
+#[test]
+fn with_tproxy_a_source_port_stays_the_clients_where_the_server_closes_first() {
+    let pod = Pod::new();
+    let _proxy = Server::start_transparent(&pod.netns, "proxy", &[15006]);
+    apply(&pod.netns, "nftables", &["--inbound-mode", "tproxy"]);
+    pod.peer.run(|| {
+        for family in Family::BOTH {
+            for port in PORTS.into_iter().cycle().take(2 * PORTS.len()) {
+                let to = To::Pod(port).address(family).expect("an address");
+                let source: SocketAddr = (Address::PEER.of(family), SOURCE_PORTS[0]).into();
+                let stream = socket::stream(Some(source), to).expect("a connection");
+                let arrival: Arrival = http::get(stream, "/").expect("an answer").parse().expect("an arrival");
+                assert_eq!((arrival.server.as_str(), arrival.client), ("proxy", source));
+            }
+        }
+    });
+}
