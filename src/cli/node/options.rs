@@ -140,7 +140,7 @@ pub const STARTUP_TAINT: NodeOption = NodeOption::new(
 pub const NODE_NAME: NodeOption = NodeOption::new(
     "node-node-name",
     "NAME",
-    "The name of this node, which --startup-taint needs; from the downward API",
+    "Name of the node for --startup-taint by the downward API",
     INSTALL,
 );
 pub const CACHE_DIR: NodeOption = NodeOption {
