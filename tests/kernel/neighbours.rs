@@ -53,7 +53,7 @@ fn cleanup_keeps_address_needed_by_another_mesh() {
         add_rules_of_istio(&pod.netns);
         let run = sidetrack(&pod.netns, &["cleanup"]).succeeded();
         assert!(
-            run.stderr.contains("the address ::6 on the loopback interface stays") && run.stderr.contains("Istio"),
+            run.stderr.contains("the address ::6 on the loopback interface is kept") && run.stderr.contains("Istio"),
             "{}",
             run.stderr
         );
@@ -86,7 +86,7 @@ fn cleanup_keeps_route_used_by_foreign_rule() {
     netns.ip("rule add fwmark 1337 lookup 133\n");
     let run = sidetrack(&netns, &["cleanup"]).succeeded();
     assert!(
-        run.stderr.contains("`local default dev lo table 133` stays"),
+        run.stderr.contains("`local default dev lo table 133` is kept"),
         "{}",
         run.stderr
     );

@@ -30,7 +30,7 @@ const DRIFTS: &[Drift] = &[
         ],
         reported: &[
             "moved: rule 2 of chain SIDETRACK_SELF_CALLS in iptables nat, now rule 1: -p tcp -m comment --comment \
-             \"the pod's own address: as if it came from outside\" -j SIDETRACK_INBOUND",
+             \"the pod's own address, handled as inbound\" -j SIDETRACK_INBOUND",
         ],
     },
     Drift {

@@ -153,7 +153,7 @@ fn unknown_name_servers_capture_all_lookups() {
     let netns = Netns::new();
     let run = from_elsewhere("apply --netns pod --redirect-dns", &netns.path(), "true");
     assert!(
-        run.stderr.contains("lookups of any server are captured"),
+        run.stderr.contains("lookups to any server are captured"),
         "{}",
         run.stderr
     );

@@ -170,7 +170,7 @@ fn every_kind_of_probe_passes_on_every_backend_and_in_every_mode() {
 /// Traffic that cannot be probed: addresses in use, and excluded sources and interfaces.
 fn is_beyond_proof(probe: &Value) -> bool {
     let reason = probe["reason"].as_str().unwrap_or_default();
-    ["of other hosts", "are excluded"]
+    ["may belong to another host", "are excluded"]
         .iter()
         .any(|known| reason.contains(known))
 }

@@ -47,7 +47,7 @@ fn envoy_with_tproxy_is_seen_to_take_what_it_should() {
         let sidecar = sidecar("nftables", owner, InboundMode::Tproxy, &options);
         let probed = probe(&sidecar.pod.netns, &options);
         probed.passed();
-        probed.says("ipv4 tcp inbound", "handed to the proxy");
+        probed.says("ipv4 tcp inbound", "passed to the proxy");
     }
 }
 

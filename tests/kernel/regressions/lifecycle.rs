@@ -283,7 +283,7 @@ fn istio_detection_new_legacy_tables_do_not_install_the_rules_twice() {
     for _ in 0..2 {
         wake(&pod.netns);
         let log = default();
-        assert!(log.contains("already backend=nftables"), "{log}");
+        assert!(log.contains("already redirected this way backend=nftables"), "{log}");
         assert_same(&everything(&pod.netns, "nftables"), &wanted, "default");
     }
     run(&pod.netns, "nftables", &["--cleanup-only"]);

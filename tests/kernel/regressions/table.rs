@@ -376,7 +376,7 @@ pub const REGRESSIONS: &[Regression] = &[
         &[
             "tests/kernel/regressions/environments.rs::kuma_7141_another_iptables_that_holds_the_lock_is_waited_for",
             "tests/kernel/minimal_container.rs::the_lock_of_iptables_is_neither_needed_nor_taken",
-            "src/backend/iptables/program.rs::a_program_that_hangs_is_stopped",
+            "src/backend/iptables/program.rs::hanging_program_is_stopped",
         ],
     ),
     row(
