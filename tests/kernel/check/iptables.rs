@@ -79,8 +79,7 @@ const DRIFTS: &[Drift] = &[
         reported: &[
             "extra: chain SIDETRACK_OTHER in iptables mangle",
             "extra: chain SIDETRACK_MORE in iptables nat",
-            "missing: rule 1 of chain SIDETRACK_PREROUTING in iptables nat: -p tcp -m comment --comment \"TCP that \
-             arrives\" -j SIDETRACK_INBOUND",
+            "missing: rule 1 of chain SIDETRACK_PREROUTING in iptables nat: -p tcp -m comment --comment \"inbound TCP\" -j SIDETRACK_INBOUND",
         ],
     },
     Drift {
