@@ -154,7 +154,7 @@ fn without_lock_applies_and_cleanups_succeed_and_another_apply_repairs() {
         _ => vec!["cleanup"],
     });
     for log in logs_of(&netns, runs) {
-        assert!(log.contains("waited for another sidetrack"), "{log}");
+        assert!(log.contains("waiting for another sidetrack"), "{log}");
     }
     sidetrack(&netns, &apply("nftables", PLANS[5])).succeeded();
     assert_eq!(everything(&netns), alone("nftables")[5]);

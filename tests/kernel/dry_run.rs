@@ -46,7 +46,7 @@ fn a_dry_run_loaded_by_hand_is_what_apply_does(backend: &str) {
         load(&loaded, backend, options);
         assert_eq!(state(&applied, backend), state(&loaded, backend), "{}", name);
         let log = apply(&loaded, backend, options);
-        assert!(log.contains("like this already"), "{}: {log}", name);
+        assert!(log.contains("already redirected this way"), "{}: {log}", name);
     }
 }
 

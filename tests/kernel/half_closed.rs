@@ -212,7 +212,7 @@ fn another_timeout_takes_the_place_of_the_one_before() {
         assert_eq!(listed.is_some(), rules.contains("ct timeout set"), "{rules}");
         assert!(listed.is_none_or(|listed| rules.contains(listed)), "{rules}");
         let again = apply(&pod.netns, "nftables", &options);
-        assert!(again.contains("like this already"), "{again}");
+        assert!(again.contains("already redirected this way"), "{again}");
         sidetrack(&pod.netns, &[&["check"], &options[..]].concat()).succeeded();
     }
 }

@@ -17,7 +17,7 @@ fn each_case_gives_way_to_the_next(backend: &str) {
 
         let before = state(&netns, backend);
         let log = apply(&netns, backend, options);
-        assert!(log.contains("like this already"), "{}: {log}", name);
+        assert!(log.contains("already redirected this way"), "{}: {log}", name);
         assert_eq!(state(&netns, backend), before, "{}", name);
     }
     let log = sidetrack(&netns, &["cleanup"]).succeeded().stderr;
@@ -29,7 +29,7 @@ fn each_case_gives_way_to_the_next(backend: &str) {
         assert_eq!(leftover, untouched);
     }
     let log = sidetrack(&netns, &["cleanup"]).succeeded().stderr;
-    assert!(log.contains("there was nothing"), "{log}");
+    assert!(log.contains("nothing of sidetrack to remove"), "{log}");
 }
 
 #[test]

@@ -119,10 +119,16 @@ fn requests_go_in_and_out_of_a_pod_that_the_plugin_redirects() {
     };
     let pod = Pod::new();
     let added = add(&pod, json!({}));
-    assert!(added.stderr.contains("IPv6 is in use here"), "{added:?}");
+    assert!(
+        added.stderr.contains("IPv6 is in use and bypasses the proxy"),
+        "{added:?}"
+    );
     Meshed::start(pod, &[Family::V4]).carries_requests(&[Family::V4]);
     let added = add(&Pod::new(), json!({ "traffic.sidetrack.dev/ip-family": "ipv4" }));
-    assert!(!added.stderr.contains("IPv6 is in use here"), "{added:?}");
+    assert!(
+        !added.stderr.contains("IPv6 is in use and bypasses the proxy"),
+        "{added:?}"
+    );
     let pod = Pod::new();
     let annotations = json!({
         "config.linkerd.io/skip-inbound-ports": "25",
@@ -132,7 +138,10 @@ fn requests_go_in_and_out_of_a_pod_that_the_plugin_redirects() {
         "traffic.sidetrack.dev/ip-family": "auto",
     });
     let added = add(&pod, annotations);
-    assert!(!added.stderr.contains("IPv6 is in use here"), "{added:?}");
+    assert!(
+        !added.stderr.contains("IPv6 is in use and bypasses the proxy"),
+        "{added:?}"
+    );
     let meshed = Meshed::start(pod, &Family::BOTH);
     for family in Family::BOTH {
         meshed.passes(Caller::Peer, To::Pod(4567), family, 1, 0);
@@ -169,7 +178,7 @@ fn ipv6_is_left_alone_where_linkerd_s_proxy_does_not_listen_on_it() {
         let warnings = applied
             .stderr
             .lines()
-            .filter(|line| line.contains("IPv6 is in use here"));
+            .filter(|line| line.contains("IPv6 is in use and bypasses the proxy"));
         assert_eq!(warnings.count(), expected, "{applied:?}");
         let meshed = Meshed::start(pod, &[Family::V4]);
         meshed.carries_requests(&[Family::V4]);

@@ -194,7 +194,7 @@ fn lists_of_thousands_work_on_every_backend() {
         let log = apply(&netns, backend, &options);
         assert!(log.contains("redirected now"), "{log}");
         let log = apply(&netns, backend, &options);
-        assert!(log.contains("like this already"), "{backend}: {log}");
+        assert!(log.contains("already redirected this way"), "{backend}: {log}");
         let state = state(&netns, backend);
         for last in ["17998", "10.1.56.112", "fd00::270e:0:0"] {
             assert!(state.contains(last), "{backend}: {last} is missing");
@@ -236,7 +236,7 @@ fn many_single_addresses_are_a_hash_table_that_means_the_same() {
     lab.look_all_up(&Family::BOTH, &calls);
 
     let log = apply(netns, "nftables", &options);
-    assert!(log.contains("like this already"), "{log}");
+    assert!(log.contains("already redirected this way"), "{log}");
     let check = [&["check"], &options[..]].concat();
     sidetrack(netns, &check).succeeded();
     let without = "delete element inet sidetrack exclude_outbound_v4 { 100.64.0.5 }\n";

@@ -34,7 +34,7 @@ fn in_an_empty_read_only_image_as_a_user_with_one_capability() {
     run(&["apply", "--exclude-uids", "7,9-12"]).succeeded();
     assert_eq!(state(&pod, "nftables"), state(&reference, "nftables"));
     let log = run(&["apply", "--exclude-uids", "7,9-12"]).succeeded().stderr;
-    assert!(log.contains("like this already"), "{log}");
+    assert!(log.contains("already redirected this way"), "{log}");
     run(&["apply", "--dry-run"]).succeeded();
     run(&["apply", "--proxy-uid", "envoy"]).failed(2, &["/etc/passwd does not exist; give the number"]);
     run(&["cleanup"]).succeeded();

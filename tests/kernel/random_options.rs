@@ -12,7 +12,10 @@ fn any_options_can_be_applied_and_the_dry_run_says_the_same() {
             let log = apply(&netns, backend, options);
             assert!(log.contains("redirected now"), "{options:?}: {log}");
             let log = apply(&netns, backend, options);
-            assert!(log.contains("like this already"), "{backend}: {options:?}: {log}");
+            assert!(
+                log.contains("already redirected this way"),
+                "{backend}: {options:?}: {log}"
+            );
             sidetrack(&netns, &[&["check", "--backend", backend], options].concat()).succeeded();
         }
         sidetrack(&netns, &["cleanup"]).succeeded();
@@ -24,6 +27,6 @@ fn any_options_can_be_applied_and_the_dry_run_says_the_same() {
             &sidetrack(&netns, &dry_run).succeeded().stdout,
         );
         let log = apply(&netns, "nftables", options);
-        assert!(log.contains("like this already"), "{options:?}: {log}");
+        assert!(log.contains("already redirected this way"), "{options:?}: {log}");
     });
 }

@@ -34,8 +34,8 @@ fn works(backend: &str, restrict: impl Fn(&mut Command)) {
     };
     for (options, said) in [
         (TPROXY, "redirected now"),
-        (TPROXY, "like this already"),
-        (OTHER, "was replaced"),
+        (TPROXY, "already redirected this way"),
+        (OTHER, "is replaced"),
     ] {
         let log = run(&[&["apply", "--backend", backend], options].concat());
         assert!(log.contains(said), "{backend}: {log}");
@@ -118,7 +118,7 @@ fn a_namespace_without_an_address_a_route_or_a_link_that_is_up() {
         );
         bare.ip("link set lo up");
         let log = apply(&bare, backend, &[]);
-        assert!(log.contains("like this already"), "{log}");
+        assert!(log.contains("already redirected this way"), "{log}");
         apply(&reference, backend, &[]);
         assert_eq!(state(&bare, backend), state(&reference, backend), "{backend}");
     }

@@ -451,7 +451,7 @@ fn unreadable_directory_is_reported() {
     attached.repair(&[]).failed(1, &["cache"]);
     attached
         .repair(&["--standalone", "mesh.conf"])
-        .failed(1, &["whoever attaches a pod decides"]);
+        .failed(1, &["there is nothing to repair"]);
     let run = Run::of(&mut attached.command(&["install", "--once", "--repair", "everything"]));
     run.failed(2, &["--repair", "everything", "in-place"]);
 }
