@@ -77,7 +77,7 @@ fn unmounted_cache_is_reported_and_affects_nothing_else() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     let installer = machine.start(&["--cni-cache-dir", "/nonexistent"]);
     installer.eventually_ready();
-    installer.eventually_logs("pods that lack their rules cannot be looked for");
+    installer.eventually_logs("cannot look for pods that lack their rules");
     eventually("a part that is missing", || {
         match installer.metric("sidetrack_node_degraded{part=\"pods\"}") {
             1.0 => Ok(()),
