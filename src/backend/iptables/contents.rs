@@ -4,7 +4,7 @@ use super::tables::{Chain, Jump, Spec, TableName, Tables};
 use crate::drift::{Contents, Line, List, Subject, Thing};
 use crate::types::Family;
 
-/// A foreign rule before the first of ours, in a foreign chain.
+/// A foreign rule before the first rule owned by sidetrack, in a foreign chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InFront {
     /// The table.

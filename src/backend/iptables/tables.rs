@@ -55,7 +55,7 @@ impl Tables {
         self.0.entry(name).or_default()
     }
 
-    /// Whether no table holds anything of ours.
+    /// Whether no table holds anything owned by sidetrack.
     pub fn is_empty(&self) -> bool {
         self.0.values().all(|table| *table == Table::default())
     }
@@ -140,7 +140,7 @@ pub struct Chain {
     pub rules: Vec<Spec>,
 }
 
-/// A rule in a foreign chain that jumps to one of ours.
+/// A rule in a foreign chain that jumps to a chain owned by sidetrack.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Jump {
     /// Chain of the rule.

@@ -91,7 +91,7 @@ fn rule(position: usize, listed: &Rule) -> Line {
         Some(rule) if as_we_write => nft::rule(&rule),
         _ => {
             let mut words = decode::words(listed);
-            // A rule that is encoded in another way may have the same text as one of ours.
+            // A rule that is encoded in another way may have the same text as a planned one.
             if !words.contains('[') {
                 words += " [in another encoding]";
             }

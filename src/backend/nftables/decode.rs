@@ -116,7 +116,7 @@ fn families(chains: &[Chain]) -> Families {
     }
 }
 
-/// The timeouts of an object, if it sets all of ours for TCP of both families.
+/// The timeouts of an object, if it sets all that sidetrack sets, for TCP of both families.
 pub(super) fn timeouts(object: &listing::Object) -> Option<Timeouts> {
     let of = |state: TcpState| Timeout::new(*object.timeouts.get(&timeout_attribute(state))?);
     let timeouts = Timeouts {

@@ -1,6 +1,6 @@
 //! Our entry in the chain of plugins that a conflist names: edits of its text, and nothing else.
 //!
-//! A conflist belongs to somebody else. So it is not read into values and written anew, which would change numbers,
+//! A conflist belongs to another program. So it is not read into values and written again, which would change numbers,
 //! escapes, order and layout: only the bytes of our own entry are put in and taken out. What one edit puts in, the
 //! other takes out to the byte. Which texts are taken at all, [`libcni`] says.
 
@@ -170,7 +170,7 @@ impl<'t> Chain<'t> {
         (!self.is_empty()).then_some(runs)
     }
 
-    /// Whether somebody else put an entry for our plugin here.
+    /// Whether another program put an entry for our plugin here.
     pub fn is_written_by_hand(&self) -> bool {
         let is_by_hand = |plugin: &Plugin| plugin.is_ours() && !plugin.is_managed();
         self.plugins.iter().any(is_by_hand) || self.delegates(is_by_hand)
@@ -209,7 +209,7 @@ impl<'t> Chain<'t> {
         }
     }
 
-    /// The text of the conflist with `entry` as its last plugin, and no other entry of ours.
+    /// The text of the conflist with `entry` as its last plugin, and no other entry of sidetrack.
     pub fn with(&self, entry: &Value) -> String {
         if self.find(entry) == Found::AsWanted {
             return self.text.to_owned();
@@ -217,7 +217,7 @@ impl<'t> Chain<'t> {
         let bare = self.without(Plugin::is_ours);
         match Chain::list(&bare) {
             Ok(chain) => chain.append(entry),
-            // Nothing but entries of ours: there is no chain to join.
+            // Nothing but entries of sidetrack: there is no chain to join.
             Err(_) => self.text.to_owned(),
         }
     }
@@ -306,7 +306,7 @@ fn place(text: &str, part: &str) -> Range<usize> {
 }
 
 /// The conflist that a runtime makes of the configuration of a single plugin: its name, its version, and as the only
-/// plugin the whole of it, without entries of ours. A network without a name is called `file`, as CRI-O calls it.
+/// plugin the whole of it, without entries of sidetrack. A network without a name is called `file`, as CRI-O calls it.
 pub fn list_of(single: &Chain<'_>, file: &str) -> String {
     let bare = single.without(Plugin::is_ours);
     let plugin = bare.trim().replace('\n', "\n    ");
