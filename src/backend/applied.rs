@@ -81,6 +81,7 @@ pub fn log(config: &Config, facts: &Facts, plan: &Plan, backend: RuleBackend, ap
         dns_port = dns.redirect.then(|| dns.port.get()),
         dns_servers = dns.redirect.then(|| servers(&dns.servers, facts)),
         exclude_interfaces = list(&general.exclude_interfaces),
+        bound_interfaces = list(&general.bound_interfaces),
         reroute_interfaces = list(&general.reroute_interfaces),
         drop_invalid = general.drop_invalid.then_some(true),
         close_wait_timeout = general.close_wait_timeout.map(|timeout| timeout.to_string()),
@@ -91,6 +92,14 @@ pub fn log(config: &Config, facts: &Facts, plan: &Plan, backend: RuleBackend, ap
     );
     log_half_closed(&applied.half_closed);
     log_survivors(&applied.survivors);
+    for (route, why) in &applied.skipped {
+        let interface = &route.interface;
+        tracing::warn!(
+            "sockets bound to {interface} cannot reach the proxy over {} yet: {why}. Run `sidetrack apply` again when \
+             the interface is ready",
+            route.family
+        );
+    }
     if applied.change == Change::Unchanged {
         for missing in &applied.added {
             tracing::warn!(%missing, "restored what was missing");

@@ -103,12 +103,12 @@ impl Namespace {
                 .filter(|route| !observed.policy_routing.contains(route)),
         );
         for what in &wanted {
-            if !installed.contains(what) && self.route()?.is_foreign(*what)? {
-                installed.push(*what);
+            if !installed.contains(what) && self.route()?.is_foreign(what)? {
+                installed.push(what.clone());
             }
         }
         // Prerequisites that foreign rules need stay, even if the plan has no use for them.
-        installed.retain(|what| wanted.contains(what) || observed.foreign_user_of(*what).is_none());
+        installed.retain(|what| wanted.contains(what) || observed.foreign_user_of(what).is_none());
         let mut differences = self.shared_tables(&wanted, observed)?;
         if plan.marks_v4()
             && let Some(discards) = self.discards_marked()
@@ -135,7 +135,7 @@ impl Namespace {
         for what in wanted {
             match *what {
                 Prerequisite::Rule { family, .. } => {
-                    if let Some(sharing) = observed.sharing(*what) {
+                    if let Some(sharing) = observed.sharing(what) {
                         foreign(Subject::PolicyRule(family), sharing);
                     }
                 }
@@ -144,7 +144,7 @@ impl Namespace {
                         foreign(Subject::Route(family), Sharing::Route { family, table });
                     }
                 }
-                Prerequisite::Address(_) => {}
+                Prerequisite::Address(_) | Prerequisite::LoopbackRoute(_) => {}
             }
         }
         Ok(differences)
@@ -186,6 +186,7 @@ fn thing(what: &Prerequisite) -> Thing {
             Prerequisite::Address(_) => Subject::Address,
             Prerequisite::Rule { family, .. } => Subject::PolicyRule(*family),
             Prerequisite::Route { family, .. } => Subject::Route(*family),
+            Prerequisite::LoopbackRoute(route) => Subject::Route(route.family),
         },
         text: what.to_string(),
     }

@@ -35,7 +35,7 @@ use crate::linux::route::{Loopback, Route, RouteError};
 use crate::linux::sysctl::{self, SysctlError};
 use crate::linux::tcp;
 use crate::options::Config;
-use crate::plan::Prerequisite;
+use crate::plan::{LoopbackRoute, Prerequisite};
 use crate::ruleset::{Installed, Ruleset, TcpState, Timeouts};
 use crate::types::{Family, InboundMode};
 
@@ -66,13 +66,13 @@ pub trait Kernel {
     ///
     /// # Errors
     /// Adding failed or is not permitted.
-    fn add(&mut self, what: Prerequisite) -> Result<bool, KernelError>;
+    fn add(&mut self, what: &Prerequisite) -> Result<bool, KernelError>;
 
     /// Removes a prerequisite. Returns whether it existed.
     ///
     /// # Errors
     /// Removing failed or is not permitted.
-    fn remove(&mut self, what: Prerequisite) -> Result<bool, KernelError>;
+    fn remove(&mut self, what: &Prerequisite) -> Result<bool, KernelError>;
 
     /// The setting that makes the kernel drop marked inbound IPv4 packets, if any.
     fn discards_marked(&mut self) -> Option<Discards>;
@@ -221,14 +221,29 @@ impl Namespace {
         let loopback = self.loopback()?;
         let (chains, closed) = self.chains()?;
         let (policy_routing, foreign_rules) = self.route()?.policy_routing()?;
-        Ok(Observed {
+        let mut observed = Observed {
             loopback,
             policy_routing,
             foreign_rules,
             chains,
             closed,
             legacy: legacy::chains()?,
-        })
+        };
+        let holds_rules = RuleBackend::ALL
+            .into_iter()
+            .any(|backend| observed.holds_rules(backend));
+        if observed.policy_routing.is_empty() && holds_rules {
+            observed.policy_routing = self.route()?.routes()?;
+        }
+        Ok(observed)
+    }
+
+    /// Whether the interface has a route to the loopback address, ours or a foreign one.
+    ///
+    /// # Errors
+    /// The kernel did not answer.
+    pub fn has_loopback_route(&mut self, route: &LoopbackRoute) -> Result<bool, KernelError> {
+        Ok(self.route()?.has_loopback_route(route)?)
     }
 
     fn chains(&mut self) -> Result<(Vec<InstalledChain>, Vec<Closed>), KernelError> {
@@ -276,11 +291,11 @@ impl Namespace {
 }
 
 impl Kernel for Namespace {
-    fn add(&mut self, what: Prerequisite) -> Result<bool, KernelError> {
+    fn add(&mut self, what: &Prerequisite) -> Result<bool, KernelError> {
         Ok(self.route()?.add(what)?)
     }
 
-    fn remove(&mut self, what: Prerequisite) -> Result<bool, KernelError> {
+    fn remove(&mut self, what: &Prerequisite) -> Result<bool, KernelError> {
         Ok(self.route()?.remove(what)?)
     }
 

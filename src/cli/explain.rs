@@ -20,7 +20,7 @@ use crate::mesh::policy::Policy;
 use crate::mesh::verdict::{self, By, Inputs, SkipKind, Skipped, Undecided, Unseen, Verdict};
 use crate::options::table::{OPTIONS, Scope};
 use crate::options::{Config, Settings};
-use crate::plan::{Plan, PolicyRouting};
+use crate::plan::{LoopbackRoute, Plan, PolicyRouting};
 use crate::render;
 use crate::ruleset::Installed;
 use crate::simulate::words::{self, Description, Words};
@@ -396,7 +396,7 @@ fn answer(question: &Question, as_json: bool, coloured: bool) -> anyhow::Result<
     let scene = scene(question)?;
     let packet = described_packet(question, &scene.pod)?;
     let course = simulate::simulate(&scene.installed, &scene.pod, &packet)?;
-    bound::warn(question.bound_to.as_ref(), &course);
+    bound::warn(question.bound_to.as_ref(), &course, &scene.loopback_routes);
     let explanation = Explanation {
         rules: &scene.rules,
         pod: match &question.rules {
@@ -495,5 +495,17 @@ fn installed(wanted: Backend, question: &Question) -> anyhow::Result<Scene> {
             namespace.rules(backend)?.installed(family)?,
         ),
     };
-    Ok(Scene { rules, installed, pod })
+    let mut loopback_routes = Vec::new();
+    if let Some(interface) = question.bound_to.clone() {
+        let route = LoopbackRoute { family, interface };
+        if namespace.has_loopback_route(&route)? {
+            loopback_routes.push(route);
+        }
+    }
+    Ok(Scene {
+        rules,
+        installed,
+        pod,
+        loopback_routes,
+    })
 }

@@ -158,6 +158,9 @@ fn log_removed(namespace: &mut Namespace, observed: &Observed, removed: Removed)
     for what in removed.policy_routing {
         tracing::info!(%what, "the policy routing was removed");
     }
+    for route in removed.loopback_routes {
+        tracing::info!(%route, "removed the route of a bound interface");
+    }
     for (what, by) in removed.kept {
         tracing::warn!(
             by,

@@ -292,6 +292,7 @@ fn whatever_a_pod_may_list_is_few_enough_rules_for_iptables() {
         let text = match option.name {
             "exclude-outbound-ports-for-uids" => format!("{}:{}", numbers(128), numbers(128)),
             "exclude-interfaces" => names("a"),
+            "bound-interfaces" => names("c"),
             "reroute-interfaces" => names("b"),
             "dns-servers" => addresses(64),
             "redirect-dns" | "drop-invalid" => "true".to_owned(),

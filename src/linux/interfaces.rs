@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use nix::ifaddrs::getifaddrs;
-use nix::net::if_::{if_nameindex, if_nametoindex};
+use nix::net::if_::{if_indextoname, if_nameindex, if_nametoindex};
 
 use crate::types::InterfaceName;
 
@@ -27,7 +27,18 @@ pub fn addresses() -> io::Result<Vec<(InterfaceName, IpAddr)>> {
 
 /// Whether this network namespace has an interface of this name.
 pub fn exists(name: &InterfaceName) -> bool {
-    if_nametoindex(name.as_str()).is_ok()
+    index(name).is_some()
+}
+
+/// The index of the interface with this name, if this network namespace has one.
+pub fn index(name: &InterfaceName) -> Option<u32> {
+    if_nametoindex(name.as_str()).ok()
+}
+
+/// The name of the interface with this index, if this network namespace has one and its name is valid here.
+pub fn name(index: u32) -> Option<InterfaceName> {
+    let name = if_indextoname(index).ok()?;
+    InterfaceName::parse(name.to_str().ok()?).ok()
 }
 
 /// The bridges of container engines and virtual machines that this network namespace has, known by their names.

@@ -29,6 +29,8 @@ pub enum Idle {
     DestinationsOfOtherFamily,
     /// `--inbound-mode tproxy`: no inbound ports are captured.
     NoInboundPorts,
+    /// `--bound-interfaces`: no outbound connections are captured.
+    NoOutboundConnections,
 }
 
 impl Idle {
@@ -41,6 +43,7 @@ impl Idle {
             }
             Self::DnsNotRedirected => "--dns-servers",
             Self::NoInboundPorts => "--inbound-mode tproxy",
+            Self::NoOutboundConnections => "--bound-interfaces",
         }
     }
 
@@ -59,6 +62,7 @@ impl Idle {
                 "all of them are of the IP family that is not redirected, so that no outbound connection is captured"
             }
             Self::NoInboundPorts => "no inbound port is captured",
+            Self::NoOutboundConnections => "no outbound connection is captured",
         }
     }
 
@@ -74,6 +78,7 @@ impl Idle {
             Self::NoGroupsIncluded => "Name groups with --include-gids, or leave --redirect-dns out",
             Self::DnsNotRedirected => "Pass --redirect-dns, too",
             Self::NoInboundPorts => "Include inbound ports, or leave the mode out",
+            Self::NoOutboundConnections => "Include outbound ports or addresses, or leave the interfaces out",
         }
     }
 }
@@ -109,6 +114,8 @@ pub fn idle(config: &Config, facts: &Facts, plan: &Plan) -> Vec<Idle> {
         (!dns.redirect && dns.servers != by_default).then_some(Idle::DnsNotRedirected),
         of_other_family.then_some(Idle::DestinationsOfOtherFamily),
         (inbound.mode == InboundMode::Tproxy && inbound.include_ports.is_empty()).then_some(Idle::NoInboundPorts),
+        (!config.general.bound_interfaces.is_empty() && !config.redirects_to_loopback())
+            .then_some(Idle::NoOutboundConnections),
     ]
     .into_iter()
     .flatten()
@@ -140,7 +147,7 @@ fn has_any_of(cidrs: &Cidrs, families: Families) -> bool {
 mod tests {
     use super::*;
     use crate::options::Settings;
-    use crate::types::{IpFamily, Ports, parse_cidrs, parse_ports};
+    use crate::types::{InterfaceName, IpFamily, Ports, parse_cidrs, parse_ports};
 
     fn found(facts: &Facts, change: impl FnOnce(&mut Config)) -> Vec<Idle> {
         let mut config = Settings::default().config;
@@ -190,6 +197,11 @@ mod tests {
             config.inbound.include_ports = Ports::default();
         };
         assert_eq!(found(&facts, no_ports), [Idle::NoInboundPorts]);
+        let bound_alone = |config: &mut Config| {
+            config.general.bound_interfaces = vec![InterfaceName::parse("eth0").unwrap()];
+            config.outbound.include_cidrs = parse_cidrs("").unwrap();
+        };
+        assert_eq!(found(&facts, bound_alone), [Idle::NoOutboundConnections]);
         let nothing = |config: &mut Config| {
             no_ports(config);
             config.outbound.include_cidrs = parse_cidrs("").unwrap();

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Pod;
-use crate::plan::Plan;
+use crate::plan::{LoopbackRoute, Plan};
 use crate::ruleset::Installed;
 use crate::types::InterfaceName;
 
@@ -22,6 +22,8 @@ pub struct Scene {
     pub installed: Installed,
     /// The pod.
     pub pod: Pod,
+    /// The routes by which sockets bound to an interface reach the loopback address.
+    pub loopback_routes: Vec<LoopbackRoute>,
 }
 
 impl Scene {
@@ -37,6 +39,7 @@ impl Scene {
             rules: rules.to_owned(),
             installed: plan.ruleset.into(),
             pod,
+            loopback_routes: plan.loopback_routes,
         }
     }
 
@@ -46,6 +49,7 @@ impl Scene {
             rules: "none".to_owned(),
             installed: Installed::nothing(),
             pod: pod.or_placeholders(interface),
+            loopback_routes: Vec::new(),
         }
     }
 }

@@ -42,7 +42,10 @@ fn with(path: &str, replacement: Value) -> String {
         "--exclude-outbound-cidrs",
         "10.0.0.0/8,11.1.0.0/16",
     ]);
-    *document.pointer_mut(path).unwrap_or_else(|| panic!("{path}")) = replacement;
+    match document.pointer_mut(path) {
+        Some(value) => *value = replacement,
+        None => document[path.trim_start_matches('/')] = replacement,
+    }
     read(&document.to_string()).expect_err("a mistake").to_string()
 }
 
@@ -66,6 +69,11 @@ fn what_is_wrong_is_told_with_its_place() {
             "/loopbackAddresses/0",
             json!("::6/64"),
             "loopbackAddresses[0]: not an IPv6 address with the prefix length 128",
+        ),
+        (
+            "/loopbackRoutes",
+            json!([{"family": "ipv4", "interface": "eth0 "}]),
+            "loopbackRoutes[0].interface: not the name of an interface",
         ),
         (
             "/policyRouting",

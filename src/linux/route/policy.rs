@@ -7,13 +7,14 @@ use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, R
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use nix::errno::Errno;
 
+use super::loopback::own_loopback_route;
 use super::shared::{ForeignRule, foreign_rule};
 use super::{LOOPBACK_INDEX, NetlinkError, Refusal, Route, RouteError};
 use crate::plan::{POLICY_ROUTING_PROTOCOL, POLICY_RULE_PRIORITY, Prerequisite};
 use crate::types::{Family, Mark, RouteTable};
 
 /// The protocol number that marks our rules and routes.
-const OWN_PROTOCOL: RouteProtocol = RouteProtocol::Other(POLICY_ROUTING_PROTOCOL);
+pub(super) const OWN_PROTOCOL: RouteProtocol = RouteProtocol::Other(POLICY_ROUTING_PROTOCOL);
 
 impl Route {
     /// Our rules, followed by our routes if there are any rules; and the foreign rules. Changes nothing and needs no
@@ -70,7 +71,8 @@ impl Route {
     /// The kernel did not answer as it should.
     pub fn routes(&mut self) -> Result<Vec<Prerequisite>, RouteError> {
         let payloads = self.list(libc::RTM_GETROUTE, &RouteMessage::default())?;
-        Ok(payloads.iter().filter_map(|payload| own_route(payload)).collect())
+        let own = |payload: &Vec<u8>| own_route(payload).or_else(|| own_loopback_route(payload));
+        Ok(payloads.iter().filter_map(own).collect())
     }
 
     /// Removes the foreign rules and routes that equal ours for this mark and table. If a rule of ours uses the
@@ -85,7 +87,7 @@ impl Route {
         for payload in rules.iter().filter(|payload| own_rule(payload).is_none()) {
             if let Some((family, message)) = foreign_rule_for(payload, mark, table) {
                 let what = Prerequisite::Rule { family, mark, table };
-                self.remove_message(libc::RTM_DELRULE, &message, what)?;
+                self.remove_message(libc::RTM_DELRULE, &message, &what)?;
                 removed.push(what);
             }
         }
@@ -99,17 +101,17 @@ impl Route {
             let mut message = route(family, table);
             message.header.protocol = protocol;
             message.header.scope = RouteScope::NoWhere; // Any scope.
-            self.remove_message(libc::RTM_DELROUTE, &message, what)?;
-            removed.push(what);
+            self.remove_message(libc::RTM_DELROUTE, &message, &what)?;
             let needed = |rule: &Prerequisite| matches!(rule, Prerequisite::Rule { family: of, table: to, .. } if *of == family && *to == table);
             if ours.iter().any(needed) {
-                self.add(what)?;
+                self.add(&what)?;
             }
+            removed.push(what);
         }
         Ok(removed)
     }
 
-    fn remove_message(&mut self, kind: u16, message: &impl Emitable, what: Prerequisite) -> Result<(), RouteError> {
+    fn remove_message(&mut self, kind: u16, message: &impl Emitable, what: &Prerequisite) -> Result<(), RouteError> {
         let Err(refusal) = self.change(kind, 0, message)? else {
             return Ok(());
         };
