@@ -31,6 +31,8 @@ pub enum Idle {
     NoInboundPorts,
     /// `--bound-interfaces`: no outbound connections are captured.
     NoOutboundConnections,
+    /// `--bound-interfaces`: all of them are excluded.
+    BoundInterfacesExcluded,
 }
 
 impl Idle {
@@ -43,7 +45,7 @@ impl Idle {
             }
             Self::DnsNotRedirected => "--dns-servers",
             Self::NoInboundPorts => "--inbound-mode tproxy",
-            Self::NoOutboundConnections => "--bound-interfaces",
+            Self::NoOutboundConnections | Self::BoundInterfacesExcluded => "--bound-interfaces",
         }
     }
 
@@ -63,6 +65,7 @@ impl Idle {
             }
             Self::NoInboundPorts => "no inbound port is captured",
             Self::NoOutboundConnections => "no outbound connection is captured",
+            Self::BoundInterfacesExcluded => "--exclude-interfaces excludes these interfaces",
         }
     }
 
@@ -79,6 +82,7 @@ impl Idle {
             Self::DnsNotRedirected => "Pass --redirect-dns, too",
             Self::NoInboundPorts => "Include inbound ports, or leave the mode out",
             Self::NoOutboundConnections => "Include outbound ports or addresses, or leave the interfaces out",
+            Self::BoundInterfacesExcluded => "Name the interfaces with one of the two options only",
         }
     }
 }
@@ -114,8 +118,7 @@ pub fn idle(config: &Config, facts: &Facts, plan: &Plan) -> Vec<Idle> {
         (!dns.redirect && dns.servers != by_default).then_some(Idle::DnsNotRedirected),
         of_other_family.then_some(Idle::DestinationsOfOtherFamily),
         (inbound.mode == InboundMode::Tproxy && inbound.include_ports.is_empty()).then_some(Idle::NoInboundPorts),
-        (!config.general.bound_interfaces.is_empty() && !config.redirects_to_loopback())
-            .then_some(Idle::NoOutboundConnections),
+        bound_interfaces(config),
     ]
     .into_iter()
     .flatten()
@@ -133,6 +136,16 @@ pub fn lookups(config: &Config, facts: &Facts, families: Families) -> Option<Idl
         None if config.outbound.exclude_ports.contains(DNS_PORT) => Some(Idle::LookupsExcluded),
         None if config.outbound.include_gids.is_empty() => Some(Idle::NoGroupsIncluded),
         None => Some(Idle::NoNameServer),
+    }
+}
+
+fn bound_interfaces(config: &Config) -> Option<Idle> {
+    let general = &config.general;
+    let is_excluded = |name| general.exclude_interfaces.contains(name);
+    match general.bound_interfaces.as_slice() {
+        [] => None,
+        _ if !config.redirects_to_loopback() => Some(Idle::NoOutboundConnections),
+        names => names.iter().all(is_excluded).then_some(Idle::BoundInterfacesExcluded),
     }
 }
 
@@ -202,6 +215,12 @@ mod tests {
             config.outbound.include_cidrs = parse_cidrs("").unwrap();
         };
         assert_eq!(found(&facts, bound_alone), [Idle::NoOutboundConnections]);
+        let excluded = |config: &mut Config| {
+            let eth0 = InterfaceName::parse("eth0").unwrap();
+            config.general.bound_interfaces = vec![eth0.clone()];
+            config.general.exclude_interfaces = vec![eth0];
+        };
+        assert_eq!(found(&facts, excluded), [Idle::BoundInterfacesExcluded]);
         let nothing = |config: &mut Config| {
             no_ports(config);
             config.outbound.include_cidrs = parse_cidrs("").unwrap();

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, setsockopt, socket, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
+use serde_json::json;
 use sidetrack::types::Family;
 
+use crate::cni::request;
 use crate::common::{Arrival, Caller, Owner, Pod, Server, To, http, output_of};
 use crate::program::{BACKENDS, apply, sidetrack};
 
@@ -93,10 +95,16 @@ fn a_socket_bound_to_an_interface_reaches_the_proxy_by_its_route(backend: &str) 
             assert_eq!(explained(&pod, family), "");
         }
     }
+    let run = sidetrack(
+        &pod.netns,
+        &["check", "--backend", backend, "--bound-interfaces", "eth1"],
+    );
+    let extra = "extra: the IPv6 route `local ::1 dev eth0 table local`";
+    assert!(run.code == Some(3) && run.stdout.contains(extra), "{run:?}");
     apply(&pod.netns, backend, &["--bound-interfaces", "eth1"]);
     assert!(!routes(&pod).contains("eth0") && routes(&pod).contains("eth1"));
     apply(&pod.netns, backend, &[]);
-    assert_eq!(routes(&pod), "", "{backend}: what the options do not name any more");
+    assert_eq!(routes(&pod), "", "{backend}: without the option the routes are removed");
 }
 
 #[test]
@@ -121,6 +129,23 @@ fn cleanup_removes_the_routes_of_bound_interfaces_and_leaves_foreign_ones() {
     assert_eq!(local_tables(&pod), untouched);
 }
 
+#[test]
+fn the_plugin_adds_and_checks_the_routes_of_its_configuration_and_of_an_annotation() {
+    const ANNOTATION: &str = "traffic.sidetrack.dev/bound-interfaces";
+    let pod = Pod::new();
+    let of = |verb| request(verb, &pod.netns.path()).with("redirect", json!({ "bound-interfaces": "eth0" }));
+    of("ADD").succeeds();
+    assert!(routes(&pod).contains("eth0") && !routes(&pod).contains("eth1"));
+    of("CHECK").succeeds();
+    of("CHECK").annotated(ANNOTATION, "eth1").fails(105);
+    of("ADD").annotated(ANNOTATION, "eth1").succeeds();
+    assert!(!routes(&pod).contains("eth0") && routes(&pod).contains("eth1"));
+    of("CHECK").annotated(ANNOTATION, "eth1").succeeds();
+    output_of(pod.netns.command("ip").args(["link", "set", "eth1", "down"]));
+    let error = of("CHECK").annotated(ANNOTATION, "eth1").fails(105);
+    assert!(error.to_string().contains("dev eth1 table local"), "{error}");
+}
+
 fn local_tables(pod: &Pod) -> String {
     let list = |family| {
         output_of(
@@ -133,7 +158,7 @@ fn local_tables(pod: &Pod) -> String {
 }
 
 #[test]
-fn an_interface_that_cannot_have_the_route_yet_is_told_and_the_rules_are_there() {
+fn apply_warns_of_an_interface_without_its_route_and_installs_the_rules() {
     let pod = Pod::new();
     output_of(pod.netns.command("ip").args(["link", "set", "eth1", "down"]));
     let options = ["--bound-interfaces", "eth1,net1"];
