@@ -133,7 +133,7 @@ fn prove(config: &Config, netconf: &NetConf, namespace: &mut Namespace, observed
         return none(&"the proxy does not listen yet");
     }
     let listeners = Listeners::of_proxy(&trial, None);
-    match run::make(&trial, Err("no link is made in a pod at work"), &listeners, TIMEOUT) {
+    match run::run_with(&trial, Err("no link is made in a pod at work"), &listeners, TIMEOUT) {
         Ok(report) => proof(&report),
         Err(error) => none(&error),
     }

@@ -3,8 +3,10 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
+use ipnet::IpNet;
 use nix::ifaddrs::getifaddrs;
-use nix::net::if_::{if_indextoname, if_nameindex, if_nametoindex};
+use nix::net::if_::{InterfaceFlags, if_indextoname, if_nameindex, if_nametoindex};
+use nix::sys::socket::SockaddrStorage;
 
 use crate::types::InterfaceName;
 
@@ -16,13 +18,44 @@ use crate::types::InterfaceName;
 pub fn addresses() -> io::Result<Vec<(InterfaceName, IpAddr)>> {
     let address = |interface: nix::ifaddrs::InterfaceAddress| {
         let name = InterfaceName::parse(&interface.interface_name).ok()?;
-        let address = interface.address?;
-        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
-        let ip = v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))?;
+        let ip = ip(&interface.address?)?;
         let of_the_link = matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
         (!ip.is_loopback() && !of_the_link).then_some((name, ip))
     };
     Ok(getifaddrs()?.filter_map(address).collect())
+}
+
+/// The interfaces of this network namespace that are up, except the loopback interface, and the networks of their
+/// addresses without link-local ones.
+///
+/// # Errors
+/// The kernel did not list them.
+pub fn networks() -> io::Result<Vec<(InterfaceName, Vec<IpNet>)>> {
+    let mut found: Vec<(InterfaceName, Vec<IpNet>)> = Vec::new();
+    for interface in getifaddrs()? {
+        let Ok(name) = InterfaceName::parse(&interface.interface_name) else {
+            continue;
+        };
+        let flags = interface.flags;
+        if !flags.contains(InterfaceFlags::IFF_UP) || flags.contains(InterfaceFlags::IFF_LOOPBACK) {
+            continue;
+        }
+        let network = interface.address.as_ref().and_then(ip).and_then(|address| {
+            let mask = interface.netmask.as_ref().and_then(ip)?;
+            let is_link_local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+            IpNet::with_netmask(address, mask).ok().filter(|_| !is_link_local)
+        });
+        match found.iter_mut().find(|(other, _)| *other == name) {
+            Some((_, networks)) => networks.extend(network),
+            None => found.push((name, network.into_iter().collect())),
+        }
+    }
+    Ok(found)
+}
+
+fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
+    let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
 }
 
 /// Whether this network namespace has an interface of this name.

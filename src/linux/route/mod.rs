@@ -23,6 +23,7 @@ use crate::plan::{LoopbackRoute, Prerequisite};
 use crate::types::{Family, RouteTable};
 
 pub use address::Loopback;
+pub use link::{SELECTED_TOS, Selected};
 pub use loopback::Unusable;
 pub use shared::{ForeignRule, Sharing};
 

@@ -1,146 +1,225 @@
-//! One connection, or one name lookup: how it is begun, and what can be told of it from its own end.
+//! One connection, name lookup or packet: its start, and its result as far as its own end shows it.
 
+use std::ffi::OsString;
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::socket::{SockType, SockaddrStorage, bind, connect, setsockopt, sockopt};
 
+use super::invalid::InvalidPacket;
 use super::link::Link;
 use super::listeners::Listeners;
 use super::lookup;
 use super::owner::made_as;
 use super::sock_diag::is_transparent;
 use super::socket::{open, reset_on_close};
-use crate::linux::socket_options;
+use crate::linux::route::SELECTED_TOS;
 use crate::linux::tcp::Connection;
-
-use crate::probe::{Caller, Expected, Finding, Needs, Original, Outcome, Probe, Trial};
+use crate::linux::{conntrack, socket_options};
+use crate::probe::{Caller, Expected, Finding, Needs, Original, Outcome, Probe, Subject, Trial};
 use crate::ruleset::Protocol;
 use crate::types::{Family, Port};
 
-/// How often in a row something must look the same until it is taken for certain: sockets are listed before they can be
-/// accepted.
-const CERTAIN: u32 = 4;
+/// The number of equal observations in a row that decide: the kernel lists a connection before it can be accepted.
+const DECISIVE_OBSERVATIONS: u32 = 4;
 
-/// How long an answer is waited for before a name server is asked again.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// The time until a query without an answer is repeated.
+const QUERY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A probe that is being made.
+/// A running probe.
 pub struct Attempt<'t> {
     /// The probe.
     pub probe: &'t Probe,
-    /// What became of it, once that is known.
+    /// Its outcome, once known.
     pub outcome: Option<Outcome>,
     client: Option<Client>,
-    /// Where it comes from: unlike any other.
+    /// The client's address, which no other probe has.
     local: Option<SocketAddr>,
-    /// The address in the pod that a lookup arrived at.
+    /// The address in the pod at which a lookup arrived.
     answered_at: Option<SocketAddr>,
-    asked: Instant,
-    seen: u32,
+    /// The finding of the arrival of a connection that the client has half-closed.
+    arrived: Option<Finding>,
+    last_query: Instant,
+    observations: u32,
 }
 
 enum Client {
     Tcp(TcpStream),
     Udp(UdpSocket),
+    Packet(InvalidPacket),
 }
 
-/// What is known of the whole run.
+/// The context of all probes of a run.
 pub struct Circumstances<'a> {
-    /// What is to be proved.
+    /// The probes.
     pub trial: &'a Trial,
     /// The link, or why there is none.
     pub link: Result<&'a Link, &'a str>,
-    /// Where it is listened.
+    /// The listening sockets.
     pub listeners: &'a Listeners,
 }
 
 impl<'t> Attempt<'t> {
-    /// Begins a probe.
-    pub fn begin(probe: &'t Probe, circumstances: &Circumstances) -> Self {
+    /// Starts a probe.
+    pub fn start(probe: &'t Probe, circumstances: &Circumstances) -> Self {
         let mut attempt = Self {
             probe,
             outcome: None,
             client: None,
             local: None,
             answered_at: None,
-            asked: Instant::now(),
-            seen: 0,
+            arrived: None,
+            last_query: Instant::now(),
+            observations: 0,
         };
         match start(probe, circumstances) {
             Ok((client, local)) => {
                 attempt.client = Some(client);
-                attempt.local = Some(local);
+                attempt.local = local;
             }
             Err(outcome) => attempt.outcome = Some(outcome),
         }
         attempt
     }
 
-    /// Whether a connection or a lookup from `client` is this one.
+    /// Whether `client` is the client of this probe.
     pub fn is_from(&self, protocol: Protocol, client: SocketAddr) -> bool {
         self.probe.protocol == protocol && self.local == Some(client)
     }
 
-    /// Says what became of it, unless that is known already.
-    pub fn found(&mut self, finding: Finding) {
-        self.outcome.get_or_insert(Outcome::Found(finding));
+    /// Records the finding, unless there is an outcome already. A connection that arrived where it is expected, and that
+    /// conntrack must remember, is half-closed now.
+    pub fn record(&mut self, finding: Finding) {
+        let must_be_remembered = matches!(self.probe.expected, Expected::Remembered { .. });
+        match (&self.client, &finding) {
+            (Some(Client::Tcp(stream)), Finding::Redirected { .. } | Finding::HandedOver) if must_be_remembered => {
+                if self.arrived.is_none() {
+                    // An error shows in the state of the entry.
+                    let _ = stream.shutdown(Shutdown::Write);
+                    self.arrived = Some(finding);
+                }
+            }
+            (_, Finding::Closed { proxy_listens: true }) if must_be_remembered => {
+                self.outcome.get_or_insert(closed_at_once());
+            }
+            _ => {
+                self.outcome.get_or_insert(Outcome::Found(finding));
+            }
+        }
     }
 
-    /// A lookup has arrived here in the proxy's place, and was answered.
-    pub fn was_answered(&mut self, at: SocketAddr) {
+    /// Records that a listener in place of the proxy answered the lookup.
+    pub fn record_answer(&mut self, at: SocketAddr) {
         self.answered_at = Some(at);
     }
 
-    /// What to wait for: the end of connecting, or an answer.
+    /// The socket to wait for: until it is connected, or has an answer.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         match &self.client {
             _ if self.outcome.is_some() => None,
             Some(Client::Tcp(stream)) => (!self.is_connected()).then(|| stream.as_fd()),
             Some(Client::Udp(socket)) => Some(socket.as_fd()),
-            None => None,
+            Some(Client::Packet(_)) | None => None,
         }
     }
 
-    /// Whether it is connected and it is not known yet with whom.
-    pub fn is_open(&self) -> bool {
-        self.outcome.is_none() && self.is_connected()
+    /// Whether only repeated observations show its result.
+    pub fn needs_polling(&self) -> bool {
+        let leaves_by_interface = self.probe.subject == Subject::ExcludedInterface && self.client.is_some();
+        let is_packet = matches!(self.client, Some(Client::Packet(_)));
+        self.outcome.is_none() && (self.is_connected() || is_packet || leaves_by_interface)
     }
 
     fn is_connected(&self) -> bool {
         matches!(&self.client, Some(Client::Tcp(stream)) if stream.peer_addr().is_ok())
     }
 
-    /// When to look at it again though nothing happens.
-    pub fn next_look(&self) -> Option<Instant> {
+    /// The time of the next observation if no event comes before.
+    pub fn next_observation(&self) -> Option<Instant> {
         let asks = self.outcome.is_none() && matches!(self.client, Some(Client::Udp(_)));
-        asks.then(|| self.asked + ASK_AGAIN)
+        asks.then(|| self.last_query + QUERY_INTERVAL)
     }
 
-    /// Looks what has become of it. `connections` are those that the pod has sockets for.
-    pub fn look(&mut self, circumstances: &Circumstances, connections: &io::Result<Vec<Connection>>) {
+    /// Updates the outcome. `connections` are those of the pod's sockets.
+    pub fn observe(&mut self, circumstances: &Circumstances, connections: &io::Result<Vec<Connection>>) {
         if self.outcome.is_some() {
             return;
         }
-        let outcome = match &self.client {
-            Some(Client::Tcp(_)) => self.look_at_connection(circumstances, connections),
+        self.outcome = match &mut self.client {
+            Some(Client::Tcp(_)) if self.probe.subject == Subject::ExcludedInterface => self.observe_departure(),
+            Some(Client::Tcp(_)) if self.arrived.is_some() => self.observe_half_closed(),
+            Some(Client::Tcp(_)) => match self.observe_connection(circumstances, connections) {
+                Some(Outcome::Found(finding)) => {
+                    self.record(finding);
+                    return;
+                }
+                outcome => outcome,
+            },
             Some(Client::Udp(socket)) => {
-                if self.asked.elapsed() >= ASK_AGAIN {
-                    self.asked = Instant::now();
-                    // Whatever is wrong shows when the answer is read.
+                if self.last_query.elapsed() >= QUERY_INTERVAL {
+                    self.last_query = Instant::now();
+                    // An error shows when the answer is read.
                     let _ = socket.send(&lookup::query());
                 }
-                self.look_for_answer(socket)
+                match &self.client {
+                    Some(Client::Udp(socket)) => self.observe_answer(socket),
+                    _ => None,
+                }
             }
+            Some(Client::Packet(packet)) => packet.observe(),
             None => None,
         };
-        self.outcome = outcome;
     }
 
-    fn look_at_connection(
+    /// The entry of this connection in conntrack.
+    fn entry(&self) -> Result<Option<conntrack::Entry>, Outcome> {
+        let Some(local) = self.local else {
+            return Ok(None);
+        };
+        conntrack::entry(local, self.probe.destination).map_err(|error| {
+            Outcome::NotMade(format!(
+                "the connection's entry in conntrack cannot be read ({error}): this takes CAP_NET_ADMIN and a kernel with \
+                 nf_conntrack_netlink"
+            ))
+        })
+    }
+
+    /// The result of a connection that leaves by an interface behind which no host is known to answer.
+    fn observe_departure(&self) -> Option<Outcome> {
+        let error = match &self.client {
+            Some(Client::Tcp(stream)) => stream.take_error().unwrap_or_else(Some),
+            _ => None,
+        };
+        match self.entry() {
+            Err(outcome) => Some(outcome),
+            Ok(Some(entry)) if entry.answers_from == self.probe.destination => {
+                Some(Outcome::Found(Finding::LeftByInterface))
+            }
+            Ok(Some(entry)) => Some(Outcome::Found(Finding::Redirected {
+                at: entry.answers_from,
+                original: Original::NotAsked,
+            })),
+            Ok(None) => error.map(|error| Outcome::Found(Finding::Unreachable(error.to_string()))),
+        }
+    }
+
+    /// The result of a connection whose client has closed its half.
+    fn observe_half_closed(&self) -> Option<Outcome> {
+        match self.entry() {
+            Err(outcome) => Some(outcome),
+            Ok(Some(entry)) if entry.state == conntrack::CLOSE_WAIT => Some(Outcome::Found(Finding::HalfClosed {
+                arrived: Box::new(self.arrived.clone()?),
+                seconds: entry.timeout,
+            })),
+            Ok(Some(entry)) if entry.state > conntrack::CLOSE_WAIT => Some(closed_at_once()),
+            Ok(Some(_) | None) => None,
+        }
+    }
+
+    fn observe_connection(
         &mut self,
         circumstances: &Circumstances,
         connections: &io::Result<Vec<Connection>>,
@@ -158,7 +237,7 @@ impl<'t> Attempt<'t> {
             Ok(connections) => connections,
             Err(error) => {
                 return Some(Outcome::NotMade(format!(
-                    "where it arrived cannot be seen: /proc/thread-self/net/tcp: {error}"
+                    "the socket that accepted it cannot be found: /proc/thread-self/net/tcp: {error}"
                 )));
             }
         };
@@ -169,19 +248,20 @@ impl<'t> Attempt<'t> {
         let listeners = circumstances.listeners;
         match arrived {
             Some(at) if at.local == self.probe.destination => self.at_destination(at, circumstances),
-            // It will be accepted.
+            // The listener accepts it soon.
             Some(at) if listeners.holds(at.local) => None,
             Some(at) => Some(Outcome::Found(Finding::Redirected {
                 at: at.local,
                 original: Original::NotAsked,
             })),
-            None if !self.is_certain() => None,
+            None if !self.is_decided() => None,
             None if closed => Some(Outcome::Found(self.closed(circumstances))),
             None => Some(Outcome::Found(Finding::AnsweredOutside)),
         }
     }
 
-    /// It has its destination for its address; so it has where it was handed to a transparent socket.
+    /// The result of a connection that a socket with the destination's address accepted: the destination, or a transparent
+    /// socket of the proxy.
     fn at_destination(&mut self, at: &Connection, circumstances: &Circumstances) -> Option<Outcome> {
         let listeners = circumstances.listeners;
         let listens = |port: &Port| listeners.proxy_listens_on(Protocol::Tcp, self.probe.family(), port.get());
@@ -193,31 +273,29 @@ impl<'t> Attempt<'t> {
         match (transparent, listeners.holds(at.local)) {
             (Some(true), _) => Some(Outcome::Found(Finding::HandedOver)),
             (Some(false), false) => Some(Outcome::Found(Finding::Direct)),
-            // It will be accepted.
+            // The listener accepts it soon.
             (Some(false), true) => None,
-            (None, _) if !self.is_certain() => None,
+            (None, _) if !self.is_decided() => None,
             (None, true) => Some(Outcome::Found(Finding::HandedOver)),
             (None, false) => Some(Outcome::NotMade(format!(
-                "both the proxy and somebody else could have it, as port {} is in use, and this kernel does not tell \
+                "the proxy or another program accepted it, as port {} is in use, and this kernel does not show which \
                  (tcp_diag). Probe before the proxy starts",
                 at.local.port()
             ))),
         }
     }
 
-    fn is_certain(&mut self) -> bool {
-        self.seen += 1;
-        self.seen >= CERTAIN
+    fn is_decided(&mut self) -> bool {
+        self.observations += 1;
+        self.observations >= DECISIVE_OBSERVATIONS
     }
 
     fn closed(&self, circumstances: &Circumstances) -> Finding {
-        let proxy_listens = match self.probe.expected {
-            Expected::Captured(port) => {
-                let listeners = circumstances.listeners;
-                listeners.proxy_listens_on(Protocol::Tcp, self.probe.family(), port.get())
-            }
-            Expected::Untouched => false,
+        let listens = |port: Port| {
+            let listeners = circumstances.listeners;
+            listeners.proxy_listens_on(Protocol::Tcp, self.probe.family(), port.get())
         };
+        let proxy_listens = self.probe.expected.proxy_port().is_some_and(listens);
         Finding::Closed { proxy_listens }
     }
 
@@ -230,7 +308,7 @@ impl<'t> Attempt<'t> {
         }
     }
 
-    fn look_for_answer(&self, socket: &UdpSocket) -> Option<Outcome> {
+    fn observe_answer(&self, socket: &UdpSocket) -> Option<Outcome> {
         let mut message = [0; 512];
         let finding = match socket.recv(&mut message) {
             Ok(0) => Finding::AnsweredOutside,
@@ -242,7 +320,7 @@ impl<'t> Attempt<'t> {
                 },
                 None if self.is_within_pod() => {
                     return Some(Outcome::NotMade(format!(
-                        "{} answered, or the proxy in its place: as both are in the pod, nothing tells them apart. \
+                        "{} answered, or the proxy in its place: both are in the pod, and cannot be distinguished. \
                          Probe before the proxy starts",
                         self.probe.destination.ip()
                     )));
@@ -258,29 +336,38 @@ impl<'t> Attempt<'t> {
         Some(Outcome::Found(finding))
     }
 
-    /// Whether what is called is this host: then it is called from its own address, or it is a loopback address.
+    /// Whether the destination is this host: a loopback address, or the source address of the probe.
     fn is_within_pod(&self) -> bool {
-        let called = self.probe.destination.ip();
-        called.is_loopback() || self.local.is_some_and(|local| local.ip() == called)
+        let destination = self.probe.destination.ip();
+        destination.is_loopback() || self.local.is_some_and(|local| local.ip() == destination)
     }
 
-    /// What became of it, now that the time is up.
+    /// The outcome, at the end of the run.
     pub fn end(self) -> Outcome {
-        let out_of_time = match self.answered_at {
+        let at_timeout = match self.answered_at {
             Some(at) => Finding::Unanswered { at },
             None => Finding::Lost,
         };
-        self.outcome.unwrap_or(Outcome::Found(out_of_time))
+        self.outcome.unwrap_or(Outcome::Found(at_timeout))
     }
 }
 
-/// Opens the socket, as whom and where the probe says, and connects it or asks. Otherwise it has come to this.
-fn start(probe: &Probe, circumstances: &Circumstances) -> Result<(Client, SocketAddr), Outcome> {
+/// The outcome of a connection that the proxy does not keep open, so that it is never half-closed.
+fn closed_at_once() -> Outcome {
+    Outcome::NotMade("the proxy closed the connection at once. Probe before the proxy starts".to_owned())
+}
+
+/// Opens the socket of the client, and connects it or sends the query. The error is the outcome if that fails.
+fn start(probe: &Probe, circumstances: &Circumstances) -> Result<(Client, Option<SocketAddr>), Outcome> {
     let link = link_for(probe, circumstances)?;
     if let Some((at, error)) = circumstances.listeners.failure(probe) {
         return Err(Outcome::NotMade(format!(
-            "the place of the proxy, or of whom it calls, cannot be taken: listening on {at}: {error}"
+            "listening on {at}, in place of the proxy or of the destination, failed: {error}"
         )));
+    }
+    if let (Expected::Dropped, Some(link)) = (probe.expected, link) {
+        let packet = InvalidPacket::send(link, probe.destination, circumstances.trial.ends(probe.family()));
+        return packet.map(|packet| (Client::Packet(packet), None));
     }
     let kind = match probe.protocol {
         Protocol::Tcp => SockType::Stream,
@@ -311,20 +398,34 @@ fn start(probe: &Probe, circumstances: &Circumstances) -> Result<(Client, Socket
             errno => format!("setting a socket up: {errno}"),
         })
     })?;
-    // Bound before it connects, its port is no other's, so that it is known by it.
+    let stand_in = link
+        .filter(|_| probe.bound_to.is_none())
+        .and_then(|link| link.stand_in(probe.destination.ip())?.ok());
+    if stand_in.is_some() && probe.family() == Family::V4 {
+        setsockopt(&socket, sockopt::Ipv4Tos, &SELECTED_TOS.into())
+            .map_err(|errno| Outcome::NotMade(format!("setting a socket's type of service: {errno}")))?;
+    }
+    // A port that is bound before connecting belongs to this probe alone, and identifies its connection.
     let any: IpAddr = match probe.family() {
         Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
         Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let address = probe.source.map_or(any, |source| source.address);
+    let stand_in_source = stand_in.filter(IpAddr::is_ipv6).unwrap_or(any);
+    let address = probe.source.map_or(stand_in_source, |source| source.address);
     bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(address, 0)))
         .map_err(|errno| Outcome::Found(Finding::NoSource(format!("{address}: {errno}"))))?;
     let connected = match connect(socket.as_raw_fd(), &SockaddrStorage::from(probe.destination)) {
-        Ok(()) | Err(Errno::EINPROGRESS) => begin(socket, probe.protocol),
+        Ok(()) | Err(Errno::EINPROGRESS) => client(socket, probe.protocol),
         Err(errno) => Err(errno),
     };
+    let connected = connected.map(|(client, local)| (client, Some(local)));
     connected.map_err(|errno| match errno {
         Errno::ECONNREFUSED => Outcome::Found(Finding::Refused),
+        Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EADDRNOTAVAIL if probe.bound_to.is_some() => {
+            let interface = probe.bound_to.as_ref().map_or("", |name| name.as_str());
+            let destination = probe.destination.ip();
+            Outcome::NotMade(format!("{interface} has no route to {destination} ({errno})"))
+        }
         Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EADDRNOTAVAIL
             if link.is_none() && !probe.subject.calls_pod() =>
         {
@@ -340,11 +441,15 @@ fn start(probe: &Probe, circumstances: &Circumstances) -> Result<(Client, Socket
     })
 }
 
-/// The link, where it can be used.
+/// The link, if the probe can use it.
 fn link_for<'a>(probe: &Probe, circumstances: &Circumstances<'a>) -> Result<Option<&'a Link>, Outcome> {
+    let stand_in = |link: &'a Link| match link.stand_in(probe.destination.ip()) {
+        Some(Err(reason)) => Err(reason),
+        Some(Ok(_)) | None => Ok(link),
+    };
     let usable = circumstances.link.and_then(|link| match link.unusable(probe.family()) {
         Some(reason) => Err(reason),
-        None => Ok(link),
+        None => stand_in(link),
     });
     match (probe.needs, usable) {
         (Needs::Impossible(reason), _) => Err(Outcome::NotMade(reason.to_owned())),
@@ -354,8 +459,7 @@ fn link_for<'a>(probe: &Probe, circumstances: &Circumstances<'a>) -> Result<Opti
     }
 }
 
-/// What all sockets of probes have in common: their packets do not get past the next host, so that nobody is bothered
-/// where a rule is missing.
+/// Sets the options of a client's socket. The TTL of 1 keeps its packets from other hosts if a rule is missing.
 fn prepare(socket: &OwnedFd, probe: &Probe) -> Result<(), Errno> {
     const HOPS: libc::c_int = 1;
     match probe.family() {
@@ -366,6 +470,10 @@ fn prepare(socket: &OwnedFd, probe: &Probe) -> Result<(), Errno> {
         Protocol::Tcp => reset_on_close(socket)?,
         Protocol::Udp => socket_options::empty_datagrams_from_other_hosts(socket)?,
     }
+    if let Some(name) = &probe.bound_to {
+        // Needs no privilege since Linux 5.7.
+        setsockopt(socket, sockopt::BindToDevice, &OsString::from(name.as_str()))?;
+    }
     if let Some(mark) = probe.source.and_then(|source| source.mark) {
         setsockopt(socket, sockopt::Mark, &mark.get())?;
         setsockopt(socket, sockopt::IpTransparent, &true)?;
@@ -373,7 +481,8 @@ fn prepare(socket: &OwnedFd, probe: &Probe) -> Result<(), Errno> {
     Ok(())
 }
 
-fn begin(socket: OwnedFd, protocol: Protocol) -> Result<(Client, SocketAddr), Errno> {
+/// The client of a connected socket, and its address. A UDP client sends its query.
+fn client(socket: OwnedFd, protocol: Protocol) -> Result<(Client, SocketAddr), Errno> {
     let errno = |error: io::Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
     match protocol {
         Protocol::Tcp => {
