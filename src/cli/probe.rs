@@ -123,7 +123,7 @@ fn prove(config: &Config, port: Port, timeout: Duration) -> anyhow::Result<Repor
     let mut report = run::run(&trial(config, &facts, families, &surroundings, port), timeout)?;
     if report.tally().failed > 0 {
         match namespace.observe() {
-            Ok(observed) => report.notes = notes(&observed),
+            Ok(observed) => report.notes.extend(notes(&observed)),
             Err(error) => tracing::debug!(%error, "cannot see which rules there are"),
         }
     }

@@ -16,6 +16,7 @@ use super::lookup;
 use super::owner::made_as;
 use super::sock_diag::is_transparent;
 use super::socket::{open, reset_on_close};
+use crate::linux::netlink::NetlinkError;
 use crate::linux::route::SELECTED_TOS;
 use crate::linux::tcp::Connection;
 use crate::linux::{conntrack, socket_options};
@@ -35,6 +36,8 @@ pub struct Attempt<'t> {
     pub probe: &'t Probe,
     /// Its outcome, once known.
     pub outcome: Option<Outcome>,
+    /// Why the probe proves nothing here, so that it has no place in the report.
+    pub left_out: Option<String>,
     client: Option<Client>,
     /// The client's address, which no other probe has.
     local: Option<SocketAddr>,
@@ -68,6 +71,7 @@ impl<'t> Attempt<'t> {
         let mut attempt = Self {
             probe,
             outcome: None,
+            left_out: None,
             client: None,
             local: None,
             answered_at: None,
@@ -93,22 +97,33 @@ impl<'t> Attempt<'t> {
     /// Records the finding, unless there is an outcome already. A connection that arrived where it is expected, and that
     /// conntrack must remember, is half-closed now.
     pub fn record(&mut self, finding: Finding) {
-        let must_be_remembered = matches!(self.probe.expected, Expected::Remembered { .. });
-        match (&self.client, &finding) {
-            (Some(Client::Tcp(stream)), Finding::Redirected { .. } | Finding::HandedOver) if must_be_remembered => {
+        let Expected::Remembered { port, .. } = self.probe.expected else {
+            self.outcome.get_or_insert(Outcome::Found(finding));
+            return;
+        };
+        let is_at_proxy = match &finding {
+            Finding::Redirected { at, .. } => at.port() == port.get(),
+            Finding::HandedOver => true,
+            _ => false,
+        };
+        match (&self.client, finding) {
+            (Some(Client::Tcp(stream)), finding) if is_at_proxy => {
                 if self.arrived.is_none() {
                     // An error shows in the state of the entry.
                     let _ = stream.shutdown(Shutdown::Write);
                     self.arrived = Some(finding);
                 }
             }
-            (_, Finding::Closed { proxy_listens: true }) if must_be_remembered => {
-                self.outcome.get_or_insert(closed_at_once());
-            }
-            _ => {
+            (_, Finding::Closed { proxy_listens: true }) => self.leave_out(CLOSED_AT_ONCE.to_owned()),
+            (_, finding) => {
                 self.outcome.get_or_insert(Outcome::Found(finding));
             }
         }
+    }
+
+    fn leave_out(&mut self, reason: String) {
+        self.left_out = Some(reason);
+        self.outcome = Some(Outcome::NotMade(String::new()));
     }
 
     /// Records that a listener in place of the proxy answered the lookup.
@@ -150,7 +165,10 @@ impl<'t> Attempt<'t> {
         }
         self.outcome = match &mut self.client {
             Some(Client::Tcp(_)) if self.probe.subject == Subject::ExcludedInterface => self.observe_departure(),
-            Some(Client::Tcp(_)) if self.arrived.is_some() => self.observe_half_closed(),
+            Some(Client::Tcp(_)) if self.arrived.is_some() => {
+                self.observe_half_closed();
+                return;
+            }
             Some(Client::Tcp(_)) => match self.observe_connection(circumstances, connections) {
                 Some(Outcome::Found(finding)) => {
                     self.record(finding);
@@ -175,16 +193,11 @@ impl<'t> Attempt<'t> {
     }
 
     /// The entry of this connection in conntrack.
-    fn entry(&self) -> Result<Option<conntrack::Entry>, Outcome> {
-        let Some(local) = self.local else {
-            return Ok(None);
-        };
-        conntrack::entry(local, self.probe.destination).map_err(|error| {
-            Outcome::NotMade(format!(
-                "the connection's entry in conntrack cannot be read ({error}): this takes CAP_NET_ADMIN and a kernel with \
-                 nf_conntrack_netlink"
-            ))
-        })
+    fn entry(&self) -> Result<Option<conntrack::Entry>, NetlinkError> {
+        match self.local {
+            Some(local) => conntrack::entry(local, self.probe.destination),
+            None => Ok(None),
+        }
     }
 
     /// The result of a connection that leaves by an interface behind which no host is known to answer.
@@ -194,7 +207,7 @@ impl<'t> Attempt<'t> {
             _ => None,
         };
         match self.entry() {
-            Err(outcome) => Some(outcome),
+            Err(error) => Some(unreadable(&error)),
             Ok(Some(entry)) if entry.answers_from == self.probe.destination => {
                 Some(Outcome::Found(Finding::LeftByInterface))
             }
@@ -206,16 +219,21 @@ impl<'t> Attempt<'t> {
         }
     }
 
-    /// The result of a connection whose client has closed its half.
-    fn observe_half_closed(&self) -> Option<Outcome> {
+    /// Updates the outcome of a connection whose client has closed its half.
+    fn observe_half_closed(&mut self) {
         match self.entry() {
-            Err(outcome) => Some(outcome),
-            Ok(Some(entry)) if entry.state == conntrack::CLOSE_WAIT => Some(Outcome::Found(Finding::HalfClosed {
-                arrived: Box::new(self.arrived.clone()?),
-                seconds: entry.timeout,
-            })),
-            Ok(Some(entry)) if entry.state > conntrack::CLOSE_WAIT => Some(closed_at_once()),
-            Ok(Some(_) | None) => None,
+            Err(error) if error.errno() == Some(Errno::EPERM) => self.outcome = Some(unreadable(&error)),
+            Err(error) => self.leave_out(format!("this kernel does not show entries of conntrack ({error})")),
+            Ok(Some(entry)) if entry.state == conntrack::CLOSE_WAIT => {
+                self.outcome = self.arrived.take().map(|arrived| {
+                    Outcome::Found(Finding::HalfClosed {
+                        arrived: Box::new(arrived),
+                        seconds: entry.timeout,
+                    })
+                });
+            }
+            Ok(Some(entry)) if entry.state > conntrack::CLOSE_WAIT => self.leave_out(CLOSED_AT_ONCE.to_owned()),
+            Ok(Some(_) | None) => {}
         }
     }
 
@@ -352,9 +370,15 @@ impl<'t> Attempt<'t> {
     }
 }
 
-/// The outcome of a connection that the proxy does not keep open, so that it is never half-closed.
-fn closed_at_once() -> Outcome {
-    Outcome::NotMade("the proxy closed the connection at once. Probe before the proxy starts".to_owned())
+/// The reason to leave out a connection that the proxy does not keep open, so that it is never half-closed.
+const CLOSED_AT_ONCE: &str = "the proxy closes them at once. Probe before the proxy starts";
+
+/// The outcome of a probe that needs an entry of conntrack.
+fn unreadable(error: &NetlinkError) -> Outcome {
+    Outcome::NotMade(format!(
+        "the connection's entry in conntrack cannot be read ({error}): this takes CAP_NET_ADMIN and a kernel with \
+         nf_conntrack_netlink"
+    ))
 }
 
 /// Opens the socket of the client, and connects it or sends the query. The error is the outcome if that fails.

@@ -138,14 +138,22 @@ pub fn run_with(
         }
         wait(listeners, &attempts, deadline).map_err(ProbeError::Wait)?;
     }
-    let proxy_listens = listeners.proxy_listens.iter().map(|(_, at)| *at).collect();
+    let (left_out, reported): (Vec<Attempt>, Vec<Attempt>) =
+        attempts.into_iter().partition(|attempt| attempt.left_out.is_some());
+    let mut notes: Vec<String> = Vec::new();
+    for reason in left_out.into_iter().filter_map(|attempt| attempt.left_out) {
+        let note = format!("half-closed connections are not probed: {reason}");
+        if !notes.contains(&note) {
+            notes.push(note);
+        }
+    }
     Ok(Report {
-        outcomes: attempts
+        outcomes: reported
             .into_iter()
             .map(|attempt| (attempt.probe.clone(), attempt.end()))
             .collect(),
-        proxy_listens,
-        notes: Vec::new(),
+        proxy_listens: listeners.proxy_listens.iter().map(|(_, at)| *at).collect(),
+        notes,
     })
 }
 
