@@ -50,6 +50,18 @@ impl Author<'_> {
         probes
     }
 
+    /// An address of each network from which inbound connections are excluded.
+    pub(super) fn excluded_clients(&self, ends: &Ends) -> Vec<IpAddr> {
+        each_network(&self.config.inbound.exclude_cidrs, ends.family(), |network| {
+            if choice::holds(network, ends.far) {
+                return Some(ends.far);
+            }
+            choice::address(ends.family(), &[network], |address| {
+                choice::holds(network, address) && self.is_remote(ends, address)
+            })
+        })
+    }
+
     /// Connections of users to ports that are excluded for them.
     pub(super) fn ports_for_users(&self, target: &Target) -> Vec<Probe> {
         let outbound = &self.config.outbound;

@@ -115,6 +115,14 @@ impl Probe {
     pub fn family(&self) -> Family {
         family_of(self.destination.ip())
     }
+
+    /// The address of the other host, if the probe chooses it.
+    pub fn other_host(&self) -> Option<IpAddr> {
+        match self.caller {
+            Caller::Neighbour => self.source.map(|source| source.address),
+            Caller::Process(_) => (!self.subject.calls_pod()).then_some(self.destination.ip()),
+        }
+    }
 }
 
 fn family_of(address: IpAddr) -> Family {
@@ -155,6 +163,8 @@ pub enum Subject {
     MeshPort,
     /// Those to excluded ports are not.
     ExcludedInboundPort,
+    /// Those from excluded addresses are not.
+    ExcludedInboundAddress,
     /// The proxy's connections to the pod's own address are captured like those of other hosts.
     SelfCall,
     /// The proxy's connections to the application are not.
@@ -185,6 +195,7 @@ impl Subject {
             Self::Inbound => "inbound",
             Self::MeshPort => "mesh-port",
             Self::ExcludedInboundPort => "excluded-inbound-port",
+            Self::ExcludedInboundAddress => "excluded-inbound-address",
             Self::SelfCall => "self-call",
             Self::Passthrough => "passthrough",
             Self::HalfClosedOutbound => "half-closed-outbound",
@@ -199,6 +210,7 @@ impl Subject {
             Self::Inbound
             | Self::MeshPort
             | Self::ExcludedInboundPort
+            | Self::ExcludedInboundAddress
             | Self::SelfCall
             | Self::Passthrough
             | Self::HalfClosedInbound

@@ -10,8 +10,6 @@ use crate::plan::{DNS_PORT, Idle, Lookups, idle_lookups, passthrough};
 use crate::ruleset::Protocol;
 use crate::types::{DnsServers, Families, Family, InboundMode, Number as _, Port, Ports, Uid};
 
-const EXCLUDED_NEIGHBOUR: &str = "connections from the neighbour's address are excluded";
-
 /// The probes for a configuration. `families` are those that its plan redirects. Probes use `port` wherever it is
 /// representative of other ports.
 pub fn trial(config: &Config, facts: &Facts, families: Families, surroundings: &Surroundings, port: Port) -> Trial {
@@ -55,13 +53,11 @@ pub fn trial(config: &Config, facts: &Facts, families: Families, surroundings: &
     }
 }
 
-/// The destinations of probes that need the link, and are at neither of its ends.
+/// The addresses of other hosts that probes need the link for, and that are at neither of its ends.
 fn stand_ins(probes: &[Probe], ends: &[Ends]) -> Vec<IpAddr> {
-    let needing = probes
-        .iter()
-        .filter(|probe| probe.needs == Needs::Link && !probe.subject.calls_pod());
+    let needing = probes.iter().filter(|probe| probe.needs == Needs::Link);
     let mut addresses = Vec::new();
-    for address in needing.map(|probe| probe.destination.ip()) {
+    for address in needing.filter_map(Probe::other_host) {
         if !addresses.contains(&address) && !ends.iter().any(|ends| ends.far == address) {
             addresses.push(address);
         }
@@ -281,7 +277,7 @@ impl Author<'_> {
     /// Connections from other hosts.
     fn inbound(&self, ends: &Ends) -> Vec<Probe> {
         let (inbound, mesh) = (&self.config.inbound, &self.config.proxy.mesh_ports);
-        let probe = |subject, port, expected, needs| Probe {
+        let probe = |subject, port, expected| Probe {
             subject,
             protocol: Protocol::Tcp,
             caller: Caller::Neighbour,
@@ -289,21 +285,24 @@ impl Author<'_> {
             bound_to: None,
             destination: at(ends.near, port),
             expected,
-            needs,
-        };
-        let needs = if choice::holds(&inbound.exclude_cidrs, ends.far) {
-            Needs::Impossible(EXCLUDED_NEIGHBOUR)
-        } else {
-            Needs::Link
+            needs: Needs::Link,
         };
         let to_proxy = Expected::Captured(self.config.proxy.inbound_port);
         let captured = self.inbound_port(|_| true);
-        let captured = captured.map(|port| probe(Subject::Inbound, port, to_proxy, needs));
-        let half_closed = captured
-            .as_ref()
-            .and_then(|captured| self.half_closed_inbound(captured));
-        let mut probes: Vec<Probe> = captured.into_iter().chain(half_closed).collect();
-        let untouched = |subject, port| probe(subject, port, Expected::Untouched, needs);
+        let untouched = |subject, port| probe(subject, port, Expected::Untouched);
+        let mut probes = Vec::new();
+        if let Some(port) = captured {
+            let captured = probe(Subject::Inbound, port, to_proxy);
+            if !choice::holds(&inbound.exclude_cidrs, ends.far) {
+                probes.extend(self.half_closed_inbound(&captured));
+                probes.insert(0, captured);
+            }
+            let excluded = |address: IpAddr| Probe {
+                source: (address != ends.far).then_some(Source { address, mark: None }),
+                ..untouched(Subject::ExcludedInboundAddress, port)
+            };
+            probes.extend(self.excluded_clients(ends).into_iter().map(excluded));
+        }
         if !inbound.include_ports.is_empty() && self.skips_mesh_ports() {
             let ports = mesh.iter().map(|range| range.first());
             probes.extend(ports.map(|port| untouched(Subject::MeshPort, port)));

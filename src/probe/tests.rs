@@ -339,10 +339,18 @@ fn a_pod_without_addresses_is_called_by_that_of_passed_on_traffic_or_of_the_link
 fn excluded_sources_and_interfaces_say_nothing_about_the_rules_for_others() {
     let found = list(|config, _| config.inbound.exclude_cidrs = cidrs("192.0.2.0/24,2001:db8::/32,10.1.0.5,fd00::5"));
     has(&found, "inbound neighbour 198.51.100.253:15002 > 15006 (link)");
+    has(
+        &found,
+        "excluded-inbound-address neighbour@192.0.2.254 198.51.100.253:15002 (link)",
+    );
     has_no(&found, "self-call");
-    let all = "192.0.2.0/24,198.51.100.0/24,203.0.113.0/24,2000::/3,100::/64";
+    let all = "0.0.0.0/0,::/0";
     let found = list(|config, _| config.inbound.exclude_cidrs = cidrs(all));
-    has(&found, "inbound neighbour 192.0.2.253:15002 > 15006 (impossible)");
+    has(&found, "excluded-inbound-address neighbour 192.0.2.253:15002 (link)");
+    has(&found, "mesh-port neighbour 192.0.2.253:15020 (link)");
+    for name in ["inbound", "half-closed-inbound"] {
+        has_no(&found, name);
+    }
     has_no(
         &list(|config, _| config.general.exclude_interfaces = vec![InterfaceName::loopback()]),
         "self-call",

@@ -424,7 +424,7 @@ fn start(probe: &Probe, circumstances: &Circumstances) -> Result<(Client, Option
     })?;
     let stand_in = link
         .filter(|_| probe.bound_to.is_none())
-        .and_then(|link| link.stand_in(probe.destination.ip())?.ok());
+        .and_then(|link| link.stand_in(probe.other_host()?)?.ok());
     if stand_in.is_some() && probe.family() == Family::V4 {
         setsockopt(&socket, sockopt::Ipv4Tos, &SELECTED_TOS.into())
             .map_err(|errno| Outcome::NotMade(format!("setting a socket's type of service: {errno}")))?;
@@ -467,7 +467,7 @@ fn start(probe: &Probe, circumstances: &Circumstances) -> Result<(Client, Option
 
 /// The link, if the probe can use it.
 fn link_for<'a>(probe: &Probe, circumstances: &Circumstances<'a>) -> Result<Option<&'a Link>, Outcome> {
-    let stand_in = |link: &'a Link| match link.stand_in(probe.destination.ip()) {
+    let stand_in = |link: &'a Link| match probe.other_host().and_then(|address| link.stand_in(address)) {
         Some(Err(reason)) => Err(reason),
         Some(Ok(_)) | None => Ok(link),
     };

@@ -87,8 +87,8 @@ impl Listeners {
                 .is_some_and(|ends| address(ends) == probe.destination.ip())
         };
         let is_far = |link: &Link| {
-            let is_stand_in = || matches!(link.stand_in(probe.destination.ip()), Some(Ok(_)));
-            is(|ends| ends.far) || !probe.subject.calls_pod() && is_stand_in()
+            let stand_in = || matches!(link.stand_in(probe.destination.ip()), Some(Ok(_)));
+            is(|ends| ends.far) || !probe.subject.calls_pod() && stand_in()
         };
         match (probe.protocol, usable) {
             (protocol, Some(link)) if probe.bound_to.is_none() && is_far(link) => {
@@ -130,15 +130,12 @@ impl Listeners {
         if self.tcp.iter().any(|listener| listener.address == at) {
             return;
         }
-        let is_transparent = role == Role::Proxy { transparent: true };
+        // Answers from or to an address that the host outside stands in for must take the route for probes.
+        let tos = (role == Role::Destination).then_some(SELECTED_TOS);
+        let bound = || listening(at, role == Role::Proxy { transparent: true }, tos);
         let listener = match link {
-            // Answers from an address that the host outside stands in for must take the route for probes.
-            Some(link) => link
-                .far
-                .run(|| listening(at, is_transparent, Some(SELECTED_TOS)))
-                .map_err(io::Error::other)
-                .and_then(|made| made),
-            None => listening(at, is_transparent, None),
+            Some(link) => link.far.run(bound).map_err(io::Error::other).and_then(|made| made),
+            None => bound(),
         };
         match listener {
             Ok(socket) => self.tcp.push(Listener {

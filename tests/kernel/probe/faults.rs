@@ -6,7 +6,7 @@ use crate::program::{apply, feed};
 
 /// Deletes the rules of our table that nft shows with all of these words.
 #[track_caller]
-fn delete_rules(netns: &Netns, words: &[&str]) {
+pub fn delete_rules(netns: &Netns, words: &[&str]) {
     let listing = output_of(netns.command("nft").args(["-a", "list", "table", "inet", "sidetrack"]));
     let (mut chain, mut deleted) = ("", 0);
     for line in listing.lines() {

@@ -4,6 +4,7 @@ mod faults;
 mod istio;
 mod proxies;
 mod rights;
+mod selections;
 mod traces;
 
 use std::collections::BTreeSet;
@@ -68,7 +69,7 @@ impl Probed {
     #[track_caller]
     fn failed(&self, names: &[&str]) {
         let half_closed = |name: &&str| {
-            let (family, direction) = name.split_once(" tcp ").filter(|(_, name)| name.ends_with("bound"))?;
+            let (family, direction) = name.split_once(" tcp ").filter(|(_, name)| matches!(*name, "inbound" | "outbound"))?;
             Some(format!("{family} tcp half-closed-{direction}"))
         };
         let expected: BTreeSet<String> = names
