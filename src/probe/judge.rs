@@ -208,10 +208,12 @@ pub fn description(probe: &Probe, finding: &Finding) -> String {
         }
         Finding::HandedOver => "was passed to the proxy with its addresses unchanged".to_owned(),
         Finding::HalfClosed { arrived, seconds } => {
-            format!(
-                "{}; half-closed, it is remembered for {seconds} s",
-                description(probe, arrived)
-            )
+            let arrived = description(probe, arrived);
+            if is_as_expected(probe, finding) {
+                format!("{arrived}, and half-closed is remembered as planned")
+            } else {
+                format!("{arrived}, and half-closed is remembered for {seconds} s")
+            }
         }
         Finding::LeftByInterface => "left by the interface with its addresses unchanged".to_owned(),
         Finding::Dropped => "was dropped".to_owned(),

@@ -69,7 +69,9 @@ impl Probed {
     #[track_caller]
     fn failed(&self, names: &[&str]) {
         let half_closed = |name: &&str| {
-            let (family, direction) = name.split_once(" tcp ").filter(|(_, name)| matches!(*name, "inbound" | "outbound"))?;
+            let (family, direction) = name
+                .split_once(" tcp ")
+                .filter(|(_, name)| matches!(*name, "inbound" | "outbound"))?;
             Some(format!("{family} tcp half-closed-{direction}"))
         };
         let expected: BTreeSet<String> = names

@@ -173,7 +173,7 @@ fn short_timeouts_of_half_closed_connections_fail() {
         let names = both(&["tcp half-closed-outbound", "tcp half-closed-inbound"]);
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         probed.failed(&names);
-        probed.says("ipv4 tcp half-closed-inbound", "half-closed, it is remembered for");
+        probed.says("ipv4 tcp half-closed-inbound", "half-closed is remembered for");
         // iptables has no rule for it: the namespace's own setting is raised.
         let pod = self::pod("iptables-legacy", &options);
         pod.netns.run(|| fs::write(CLOSE_WAIT, "60")).expect("a setting");
