@@ -99,7 +99,7 @@ def _cost(bench, contestant):
 
 
 def check(bench):
-    """Every sequence installs what it claims to: the same rules as ours, or as many as its text has."""
+    """Each sequence installs the rules that it claims: the same as sidetrack's, or as many as its text has."""
     listings = {}
     texts = {"Istio": bench.rules(peers.istio_rules), "Kuma": bench.rules(peers.kuma_rules)}
     for contestant in contestants(bench):

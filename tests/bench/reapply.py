@@ -1,4 +1,4 @@
-"""Applying where rules are already: the same ones, and others; and what slips through meanwhile."""
+"""Applying over existing rules: the same ones, and others; and connections that bypass the proxy meanwhile."""
 
 import pathlib
 import re

@@ -75,7 +75,7 @@ fn leads_inside(files: &BTreeSet<String>, file: &str, path: &str) -> bool {
 }
 
 #[test]
-fn no_file_refers_to_a_path_outside_of_the_repository() {
+fn no_file_refers_to_a_path_outside_the_repository() {
     let files = files();
     assert!(files.contains("Cargo.toml"), "{files:?}");
     let mut outside = Vec::new();

@@ -74,7 +74,7 @@ fn a_firewall_that_drops_what_is_redirected_is_warned_of(backend: &str, close: C
 }
 
 #[test]
-fn a_firewall_of_nft_that_drops_what_is_redirected_is_warned_of_on_every_backend() {
+fn nft_firewall_that_drops_redirected_traffic_is_warned_of_on_each_backend() {
     for (backend, opening) in BACKENDS.iter().zip([
         "tcp dport 15006 accept",
         "tcp dport { 22, 15000-15010 } accept",
@@ -85,6 +85,6 @@ fn a_firewall_of_nft_that_drops_what_is_redirected_is_warned_of_on_every_backend
 }
 
 #[test]
-fn a_firewall_of_iptables_that_drops_what_is_redirected_is_warned_of() {
+fn iptables_firewall_that_drops_redirected_traffic_is_warned_of() {
     a_firewall_that_drops_what_is_redirected_is_warned_of("nftables", iptables, "15006");
 }

@@ -22,7 +22,7 @@ fn sysctl(netns: &Netns, setting: &str) {
 }
 
 #[test]
-fn a_namespace_that_drops_marked_packets_is_refused_for_tproxy_on_every_backend() {
+fn namespace_that_drops_marked_packets_is_refused_for_tproxy_on_each_backend() {
     for backend in BACKENDS {
         // With the neighbour's namespace the interfaces would go.
         let pod = Pod::new();
@@ -62,7 +62,7 @@ fn check_reports_dropped_marked_packets() {
 
 /// The kernel takes them for what came from outside, unless it asks for the interface, too.
 #[test]
-fn where_local_addresses_may_come_from_outside_marked_packets_arrive() {
+fn marked_packets_arrive_if_local_sources_are_accepted() {
     let pod = Pod::new();
     for setting in ["all.src_valid_mark=1", "eth0.accept_local=1", "eth1.accept_local=1"] {
         sysctl(&pod.netns, &format!("net.ipv4.conf.{setting}"));

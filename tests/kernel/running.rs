@@ -109,7 +109,7 @@ fn apply_keeps_open_connections() {
 }
 
 #[test]
-fn without_open_connections_or_with_rules_already_there_nothing_is_set() {
+fn tcp_loose_is_unchanged_without_open_connections_or_with_rules() {
     let pod = Pod::new();
     apply(&pod.netns, "nftables", &[]);
     assert_eq!(loose(&pod.netns), "1");

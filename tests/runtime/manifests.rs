@@ -108,7 +108,7 @@ fn kustomizations_refer_to_existing_files_and_fields() {
 
 /// What OpenShift's Multus lets pods of every namespace name is in `default`, and istiod names one network by itself.
 #[test]
-fn networks_of_openshift_can_be_named_by_every_pod() {
+fn openshift_networks_can_be_named_by_each_pod() {
     let networks = ["sidetrack", "istio-cni"].map(|name| {
         let file = if name == "istio-cni" {
             "network-istio"
@@ -144,7 +144,7 @@ fn networks_of_openshift_can_be_named_by_every_pod() {
 }
 
 #[test]
-fn the_quick_start_is_the_base_with_repair() {
+fn quickstart_is_base_with_repair() {
     let kustomization = manifest("kubernetes/quickstart/kustomization.yaml");
     for (key, name) in [("resources", "base"), ("components", "repair")] {
         assert_eq!(kustomization[key], json!([format!("../{name}")]));
@@ -252,7 +252,7 @@ fn limited_component(name: &str, rights: &[(Value, Value)]) -> (Value, Vec<Value
 
 /// The account of the component that evicts may do what the program asks for, and no more.
 #[test]
-fn the_component_for_restarts_has_the_account_that_it_takes() {
+fn restart_component_grants_the_needed_rights() {
     let rights = [
         (json!(["pods/status"]), json!(["patch"])),
         (json!(["pods/eviction"]), json!(["create"])),
@@ -265,7 +265,7 @@ fn the_component_for_restarts_has_the_account_that_it_takes() {
 }
 
 #[test]
-fn the_component_for_the_startup_taint_may_patch_nodes_and_names_one_key() {
+fn startup_taint_component_may_patch_nodes_and_one_key() {
     let (patch, policies) = limited_component("taint", &[(json!(["nodes"]), json!(["patch"]))]);
     let variables = &installer(&patch)["env"];
     let key = named(variables, "SIDETRACK_NODE_STARTUP_TAINT").expect("a variable");
@@ -288,7 +288,7 @@ fn the_component_for_the_startup_taint_may_patch_nodes_and_names_one_key() {
 
 /// Kustomize refuses an object that is there already, so that components which bring the same one cannot be combined.
 #[test]
-fn no_two_components_bring_the_same_object() {
+fn components_define_distinct_objects() {
     let mut seen = BTreeSet::new();
     for part in ["base", "repair", "restart", "taint"] {
         let kustomization = manifest(&format!("kubernetes/{part}/kustomization.yaml"));
@@ -334,7 +334,7 @@ fn manifest_options_are_known_to_the_installer() {
 }
 
 #[test]
-fn lint_finds_nothing_in_the_example_without_a_mesh_and_in_the_installer() {
+fn lint_finds_nothing_in_shipped_manifests() {
     for file in ["examples/plain-envoy.yaml", "kubernetes/base/daemonset.yaml"] {
         let found = Run::of(Command::new(SIDETRACK).arg("lint").arg(path(file))).succeeded();
         assert_eq!(found.stdout, "", "{file}");
@@ -343,7 +343,7 @@ fn lint_finds_nothing_in_the_example_without_a_mesh_and_in_the_installer() {
 
 /// Alerts ask for metrics and labels that the installer has.
 #[test]
-fn alerts_ask_for_metrics_that_there_are() {
+fn alerts_use_existing_metrics() {
     let rules = manifest("examples/alerts.yaml");
     let machine = crate::installer::fixture::Machine::new();
     let exposed = machine.start(&["--repair", "report"]).get("/metrics").1;

@@ -18,7 +18,7 @@ fn json(netns: &Netns, arguments: &[&str]) -> Value {
 }
 
 #[test]
-fn nothing_is_absent_and_so_is_what_was_cleaned_up_or_deleted() {
+fn state_is_absent_before_apply_and_after_cleanup_or_deletion() {
     for backend in BACKENDS {
         let netns = Netns::new();
         let is_absent = || {
@@ -94,7 +94,7 @@ fn auto_accepts_rules_in_legacy_iptables() {
 }
 
 #[test]
-fn options_come_from_flags_variables_and_a_file_as_for_apply() {
+fn options_come_from_the_sources_of_apply() {
     let netns = Netns::new();
     let file = std::env::temp_dir().join(format!("sidetrack-{}-check.yaml", std::process::id()));
     fs::write(&file, "proxyUid: 101\n").expect("a file");
@@ -110,12 +110,12 @@ fn options_come_from_flags_variables_and_a_file_as_for_apply() {
     fs::remove_file(file).expect("it may be removed");
     sidetrack(&netns, &["check", "--proxy-uid", "nobody-at-all"]).failed(2, &["--proxy-uid"]);
     sidetrack(&netns, &["check", "--no-such-flag"]).failed(2, &["--no-such-flag"]);
-    // What would be printed and done is not for comparing.
+    // Options of output and action do not matter for check.
     sidetrack(&netns, &["check", "--dry-run"]).failed(2, &["--dry-run"]);
 }
 
 #[test]
-fn from_outside_the_namespace() {
+fn check_runs_from_outside_the_namespace() {
     let netns = Netns::new();
     apply(&netns, "nftables", &[]);
     let path = netns.path();
@@ -126,7 +126,7 @@ fn from_outside_the_namespace() {
 }
 
 #[test]
-fn without_the_capability_it_is_an_error_and_never_a_guess() {
+fn missing_capability_is_an_error() {
     let netns = Netns::new();
     let as_user = |capabilities: &[Capability], options: &[&str]| {
         let mut command = netns.command(SIDETRACK);
@@ -152,9 +152,9 @@ fn without_the_capability_it_is_an_error_and_never_a_guess() {
     }
 }
 
-/// All three implementations, and what Istio's rules have that ours have not.
+/// All three implementations, and objects that Istio's rules alone have.
 #[test]
-fn plans_of_istio_iptables_are_compared_by_its_own_flags() {
+fn check_istio_iptables_compares_with_its_flags() {
     let flags = [
         "-p",
         "15001",
@@ -188,7 +188,7 @@ fn plans_of_istio_iptables_are_compared_by_its_own_flags() {
             run.stdout,
             format!("in-sync: the installed rules match the plan, in {backend}\n")
         );
-        // Our own dialect has other rules for the same ports.
+        // sidetrack's own dialect has other rules for the same ports.
         assert!(!reported(&netns, backend, &[]).is_empty());
 
         match backend {
@@ -210,7 +210,7 @@ fn plans_of_istio_iptables_are_compared_by_its_own_flags() {
 }
 
 #[test]
-fn flags_on_the_wrong_side_of_istio_iptables_are_refused() {
+fn flags_before_istio_iptables_are_refused() {
     let netns = Netns::new();
     sidetrack(&netns, &["check", "--proxy-uid", "5", "istio-iptables"])
         .failed(2, &["--proxy-uid", "before istio-iptables"]);
@@ -221,7 +221,7 @@ fn flags_on_the_wrong_side_of_istio_iptables_are_refused() {
 
 /// Every field that is ever printed has its line in the documentation.
 #[test]
-fn the_json_is_as_documented() {
+fn json_fields_are_documented() {
     let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/check.md")).expect("docs/check.md");
     let netns = Netns::new();
     apply(&netns, "nftables", super::TPROXY_AND_DNS);

@@ -213,7 +213,7 @@ pub fn plugins(text: &str) -> Option<Vec<String>> {
     }
 }
 
-/// Says when it is dropped, so also where a test fails, that another thread is to end.
+/// Stops another thread when it is dropped, even if a test fails.
 pub struct End<'d>(pub &'d AtomicBool);
 
 impl Drop for End<'_> {
@@ -222,8 +222,8 @@ impl Drop for End<'_> {
     }
 }
 
-/// How long anything may take. The installer looks once a minute though nothing has happened, so that whatever happens
-/// sooner was an event's doing.
+/// How long anything may take. The installer checks once a minute without any event, so that anything
+/// sooner was caused by an event.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Waits until something is so.

@@ -154,7 +154,7 @@ fn removed_socket_is_recreated() {
     let installer = machine.start(&[]);
     installer.eventually_ready();
     fs::remove_dir_all(machine.socket().parent().expect("a directory")).expect("a directory");
-    // Something happens, so that it looks.
+    // An event, which causes a check.
     machine.write("10-flannel.conflist", FLANNEL);
     let has_our_entry = || machine.read("10-flannel.conflist").contains("sidetrack");
     eventually("a socket, and our entry", || {
