@@ -24,11 +24,8 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "needs a machine that systemd boots: the tests of hosts run it on one",
     ),
     ("sidetrack cleanup --persist", "the same"),
-    ("scripts/bench", "takes minutes; `.ci/run` runs a quick round of it"),
-    (
-        "scripts/book",
-        "installs mdBook; `every_page_is_in_the_book` and `links_have_targets` are its tests",
-    ),
+    ("scripts/bench", "takes minutes; a test checks what it compares"),
+    ("scripts/book", "installs mdBook; `.ci/run` runs it"),
     ("scripts/build", "`scripts/test` begins with it"),
     ("scripts/deb", "a test of its own installs the package"),
     ("scripts/demo", "`.ci/run` runs it"),

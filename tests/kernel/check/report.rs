@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::{check, in_sync, reported, run};
 use crate::SIDETRACK;
 use crate::common::{Netns, Owner};
+use crate::istio::INJECTED;
 use crate::program::{BACKENDS, Run, apply, feed, sidetrack};
 use crate::sandbox::with_capabilities;
 
@@ -155,22 +156,6 @@ fn missing_capability_is_an_error() {
 /// All three implementations, and objects that Istio's rules alone have.
 #[test]
 fn check_istio_iptables_compares_with_its_flags() {
-    let flags = [
-        "-p",
-        "15001",
-        "-z",
-        "15006",
-        "-u",
-        "1337",
-        "-m",
-        "REDIRECT",
-        "-i",
-        "*",
-        "-b",
-        "*",
-        "-d",
-        "15090,15021",
-    ];
     let backends: [(&[&str], &str); 3] = [
         (&[], "nftables"),
         (&["--force-iptables-binary", "nft"], "iptables-nft"),
@@ -179,7 +164,7 @@ fn check_istio_iptables_compares_with_its_flags() {
     for (more, backend) in backends {
         let netns = Netns::new();
         netns.ip("address add 10.0.0.2/32 dev lo");
-        let flags = [&flags, more].concat();
+        let flags = [INJECTED, more].concat();
         let apply = || sidetrack(&netns, &[&["istio-iptables"], flags.as_slice()].concat()).succeeded();
         let check = |json: &[&str]| check(&netns, &[json, &["istio-iptables"], &flags].concat());
         apply();
