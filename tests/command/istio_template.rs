@@ -183,7 +183,7 @@ fn each_setting_of_the_mesh_changes_one_option() {
         assert_eq!(config_of(pod), expected, "{pod}");
     }
     let said = annotations_of("dual-stack")["traffic.sidetrack.dev/ip-family"].clone();
-    assert_eq!(said, "auto", "a node may be told otherwise for all its pods");
+    assert_eq!(said, "auto", "a node may override it for all its pods");
     let netconf = json!({ "redirect": { "ip-family": "ipv4" },
         "runtimeConfig": { "io.kubernetes.cri.pod-annotations": annotations_of("dual-stack") } });
     assert_eq!(config(verdict(&netconf)).general.ip_family, IpFamily::Auto);

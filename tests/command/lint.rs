@@ -394,14 +394,17 @@ fn services_of_any_file_apply() {
         )
         .stdout
     };
-    let tells = |found: String| !found.contains("port 3306 of container db");
-    assert!(tells(found("app: db", "{name: tcp-db, port: 3306}")));
-    assert!(tells(found("app: db", "{name: mysql, port: 33060, targetPort: 3306}")));
-    assert!(tells(found("app: db", "{appProtocol: mysql, port: 3306}")));
-    assert!(!tells(found("app: db", "{name: db, port: 3306}")));
-    assert!(!tells(found("app: db", "{name: tcp-db, port: 3307}")));
-    assert!(!tells(found("app: other", "{name: tcp-db, port: 3306}")));
-    assert!(!tells(found("", "{name: tcp-db, port: 3306}")));
+    let is_known = |found: String| !found.contains("port 3306 of container db");
+    assert!(is_known(found("app: db", "{name: tcp-db, port: 3306}")));
+    assert!(is_known(found(
+        "app: db",
+        "{name: mysql, port: 33060, targetPort: 3306}"
+    )));
+    assert!(is_known(found("app: db", "{appProtocol: mysql, port: 3306}")));
+    assert!(!is_known(found("app: db", "{name: db, port: 3306}")));
+    assert!(!is_known(found("app: db", "{name: tcp-db, port: 3307}")));
+    assert!(!is_known(found("app: other", "{name: tcp-db, port: 3306}")));
+    assert!(!is_known(found("", "{name: tcp-db, port: 3306}")));
 }
 
 /// Small texts that expand to large documents.

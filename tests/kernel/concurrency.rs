@@ -219,10 +219,10 @@ fn cycles_in_this_process() {
     netns.run(|| {
         let cycle = |number: usize| {
             let mut namespace = Namespace::claim();
-            let observed = namespace.observe().expect("a look");
+            let observed = namespace.observe().expect("an observation");
             let applied = install::apply_with(&mut namespace, &plans[number % 2], RuleBackend::Nftables, &observed);
             assert_eq!(applied.expect("applied").change, Change::Created);
-            let observed = namespace.observe().expect("a look");
+            let observed = namespace.observe().expect("an observation");
             let removed = install::cleanup(&mut namespace, &observed).expect("cleaned up");
             assert_eq!(removed.rules.len(), 1);
         };

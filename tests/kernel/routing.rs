@@ -279,7 +279,7 @@ fn foreign_routing_stays_even_if_equal() {
     assert_eq!(
         rules(&netns).len(),
         untouched.0.len() + 2,
-        "ours are beside those of others"
+        "owned ones are beside foreign ones"
     );
     assert_eq!(routes(&netns), untouched.1, "one route will do");
     apply(&netns, &tproxy(1337, 135, Families::Both));

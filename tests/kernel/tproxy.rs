@@ -370,7 +370,7 @@ fn resets_sent(netns: &Netns) -> u64 {
     resets.and_then(|(_, value)| value.parse().ok()).expect("OutRsts")
 }
 
-/// What became of a connection to the proxy's inbound port in whose midst segments came that belong nowhere, and how
+/// The outcome of a connection to the proxy's inbound port among segments of no connection, and how
 /// often the pod replied to them with a reset.
 fn interrupted(pod: &Pod, port: u16, family: Family) -> (std::io::Result<()>, u64) {
     let mut conversation = Conversation::begin(pod, Caller::Peer, To::Pod(port), family).expect("a connection");

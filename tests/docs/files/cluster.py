@@ -127,7 +127,7 @@ def add(pod):
 
 
 def injected():
-    """The pod as the injector of the mesh that was last spoken of leaves it."""
+    """The pod as injected by the mesh that was last installed."""
     return documents(ROOT / f"tests/docs/files/pods/{recall('mesh', 'istio')}.yaml")[0]
 
 

@@ -280,7 +280,7 @@ fn pod_in_user_namespace_is_redirected_by_its_own_ids() {
     assert!(connect(1000).is_ok(), "the app's connection goes to the proxy");
     assert!(
         connect(1337).is_err(),
-        "the proxy's goes where it is meant to, where nobody is"
+        "the proxy's connection leaves for its destination, which does not exist"
     );
     drop(listener);
 }

@@ -123,7 +123,7 @@ impl Lab {
 pub fn way(reply: &Reply) -> Way {
     match reply.forwarded_for {
         Some(client) if client.ip() == reply.local.ip() => Forwarder,
-        Some(_) => panic!("the forwarder saw somebody else: {reply:?}"),
+        Some(_) => panic!("the forwarder saw another client: {reply:?}"),
         None if reply.client == reply.local => Direct,
         None => ThroughEnvoy,
     }

@@ -87,7 +87,7 @@ fn answers(socket: &UdpSocket, questions: Vec<Message>) -> Vec<Reply> {
     while !open.is_empty() {
         let (_, answer) = receive_from(socket).expect("an answer to each question");
         let place = open.iter().position(|question| question.id == answer.id);
-        let question = open.swap_remove(place.unwrap_or_else(|| panic!("nobody asked for {answer:?}")));
+        let question = open.swap_remove(place.unwrap_or_else(|| panic!("unexpected answer {answer:?}")));
         replies.push(reply(local, &question, &answer).expect("the answer to this question"));
     }
     replies

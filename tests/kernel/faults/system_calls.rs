@@ -97,7 +97,7 @@ fn check(
             let may_stay = !new.rules.contains("sidetrack") || run.stderr.contains("the new rules are in force");
             (
                 cause && (found == old || (new_and_more && may_stay)),
-                "what was done is neither undone nor told, or the cause is not told",
+                "changes are neither undone nor reported, or the cause is not reported",
             )
         }
         _ => (false, "it ended in another way than it may"),

@@ -266,7 +266,7 @@ fn unreadable_table_is_an_error() {
                 }
                 assert!(
                     backend.read(Family::V6).unwrap().is_empty(),
-                    "the other family was looked at all the same"
+                    "the other family was checked nevertheless"
                 );
             }
             Variant::Legacy => assert_eq!(backend.apply(&ruleset(|_| {})).unwrap(), Change::Unchanged),

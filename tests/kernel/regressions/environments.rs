@@ -45,7 +45,10 @@ fn kuma_7141_apply_waits_for_the_xtables_lock() {
         .expect("sidetrack");
     let begun = Instant::now();
     while !is_waited_for(&observer) {
-        assert!(begun.elapsed() < Duration::from_secs(8), "nobody waits for the lock");
+        assert!(
+            begun.elapsed() < Duration::from_secs(8),
+            "no process waits for the lock"
+        );
         thread::yield_now();
     }
     // A backend without the lock does not wait.

@@ -24,7 +24,7 @@ pub const REGRESSIONS: &[Regression] = &[
     // Where traffic goes.
     row(
         "Istio, nftables",
-        "rules for IPv4 caught IPv6 too, and sent it to a port where nobody listens",
+        "rules for IPv4 caught IPv6 too, and sent it to a port without a listener",
         &[
             "tests/kernel/regressions/packets.rs::istio_nft_ipv6_that_is_not_redirected_reaches_its_destination",
             "tests/kernel/dns/mod.rs::lookups_of_a_family_that_is_not_redirected_are_not_captured",
@@ -185,7 +185,7 @@ pub const REGRESSIONS: &[Regression] = &[
     ),
     row(
         "Istio, verification",
-        "the order of rules was not looked at",
+        "the order of rules was not compared",
         &[
             "tests/kernel/regressions/lifecycle.rs::istio_verification_the_same_rules_in_another_order_are_drift",
             "tests/kernel/iptables/rules.rs::swapped_rules_are_drift",
@@ -193,7 +193,7 @@ pub const REGRESSIONS: &[Regression] = &[
     ),
     row(
         "Istio, verification",
-        "rules of others before those that lead to its own were not looked at",
+        "foreign rules before the jumps to its own were not compared",
         &[
             "tests/kernel/regressions/lifecycle.rs::istio_verification_foreign_rules_in_builtin_chains_stay_behind_ours",
             "tests/kernel/iptables/rules.rs::our_jumps_come_first",
@@ -254,7 +254,7 @@ pub const REGRESSIONS: &[Regression] = &[
     ),
     row(
         "Kuma, cleanup",
-        "cleanup removed whatever had its name in it, and put an older state of the rest back",
+        "cleanup removed every line that contained its name, and restored an older state of the rest",
         &[
             "tests/kernel/lifecycle.rs::foreign_rules_are_byte_identical_before_and_after",
             "tests/kernel/lifecycle.rs::foreign_nftables_tables_are_unchanged",
@@ -263,7 +263,7 @@ pub const REGRESSIONS: &[Regression] = &[
     ),
     row(
         "54610",
-        "tables of others were an error, or drift",
+        "foreign tables were an error, or drift",
         &["tests/kernel/regressions/lifecycle.rs::istio_54610_custom_tables_are_unchanged_and_no_drift"],
     ),
     row(
@@ -387,7 +387,7 @@ pub const REGRESSIONS: &[Regression] = &[
     ),
     row(
         "consul-k8s 1604",
-        "the rules of the host were looked at instead of the pod's",
+        "the rules of the host were checked instead of the pod's",
         &[
             "tests/kernel/istio.rs::the_network_namespace_is_entered",
             "tests/kernel/cli.rs::namespace_is_entered_by_path_and_name",
@@ -400,7 +400,7 @@ pub const REGRESSIONS: &[Regression] = &[
     ),
     row(
         "Kuma 8412",
-        "who may not do it was told something else",
+        "missing privileges were reported as another error",
         &[
             "tests/kernel/refusal.rs::without_any_privilege",
             "tests/kernel/refusal.rs::capability_in_the_bounding_set_alone_is_reported",
@@ -430,7 +430,7 @@ pub const REGRESSIONS: &[Regression] = &[
     ),
     row(
         "Istio, verification",
-        "rules of others before ours, and a table that sleeps, counted as in order",
+        "foreign rules in front, and a dormant table, counted as in order",
         &[
             "tests/kernel/regressions/lifecycle.rs::istio_verification_rule_before_ours_in_a_builtin_chain_is_moved_behind",
             "tests/kernel/regressions/lifecycle.rs::istio_verification_a_dormant_table_is_drift",
@@ -438,7 +438,7 @@ pub const REGRESSIONS: &[Regression] = &[
     ),
     row(
         "Kuma 8412, iptables",
-        "a missing capability was told in other words by each backend",
+        "each backend reported a missing capability differently",
         &[
             "tests/kernel/regressions/environments.rs::kuma_8412_capability_only_in_the_bounding_set_is_reported_on_every_backend",
         ],

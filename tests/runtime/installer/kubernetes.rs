@@ -381,7 +381,7 @@ fn unreachable_api_server_is_reported_and_affects_nothing_else() {
         assert!(installer.log().contains(said), "{said}: {}", installer.log());
         assert_eq!(failures(&installer, "api"), 1.0);
         installer.eventually_ready();
-        assert_eq!(server.requests(), [Value::Null; 0], "nobody else gets the token");
+        assert_eq!(server.requests(), [Value::Null; 0], "no other server gets the token");
     };
     let root = attached.machine.root();
     certificate(&server.account.join("ca.crt"), &root.join("other-key"));
