@@ -11,6 +11,7 @@ use sidetrack::cni::netconf::NetConf;
 use sidetrack::mesh::pod::PodName;
 use sidetrack::mesh::verdict::Verdict;
 use sidetrack::node::startup_taint::KEY;
+use sidetrack::options::table::{OPTIONS, Scope};
 
 use crate::SIDETRACK;
 use crate::common::output_of;
@@ -33,7 +34,7 @@ pub fn manifest(name: &str) -> Value {
 }
 
 /// Compares files with the published schemas, and says which do not conform.
-fn validate(files: &[PathBuf]) -> Command {
+pub fn validate(files: &[PathBuf]) -> Command {
     let validator = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/kubernetes-validate");
     let mut command = Command::new(validator);
     command.arg("--strict").args(files);
@@ -63,6 +64,7 @@ fn manifests_conform_to_the_schemas_of_kubernetes() {
         "kubernetes/taint/role.yaml",
         "kubernetes/taint/rolebinding.yaml",
         "kubernetes/taint/admission.yaml",
+        "kubernetes/annotations/admission.yaml",
         "examples/plain-envoy.yaml",
     ];
     output_of(&mut validate(&files.map(path)));
@@ -302,6 +304,38 @@ fn components_define_distinct_objects() {
     assert!(seen.len() > 10, "{seen:?}");
 }
 
+/// Every annotation of a mesh by which outbound traffic is excluded is refused, and no option of ours is forgotten.
+#[test]
+fn the_policy_on_annotations_knows_all_that_exclude_outbound_traffic() {
+    let policy = fs::read_to_string(path("kubernetes/annotations/admission.yaml")).expect("a policy");
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/cni.md");
+    let page = fs::read_to_string(page).expect("a page");
+    let (_, table) = page.split_once("<!-- annotations -->").expect("a table");
+    let excluding = [
+        "exclude-outbound-",
+        "exclude-uids",
+        "exclude-gids",
+        "exclude-interfaces",
+    ];
+    let mut known = 0;
+    for row in table.lines().filter_map(|line| line.strip_prefix("| `")) {
+        let (annotation, rest) = row.split_once('`').expect("a name");
+        // Those with an object as value are the injectors' own.
+        let is_object = rest.contains(" = ");
+        if !is_object && excluding.iter().any(|option| rest.contains(option)) {
+            known += 1;
+            assert!(policy.contains(&format!("\"{annotation}\"")), "{annotation}");
+        }
+    }
+    assert!(known > 8, "{known}");
+    for option in OPTIONS.iter().filter(|option| option.scope == Scope::Pod) {
+        if excluding.iter().any(|begin| option.name.starts_with(begin)) {
+            let annotation = format!("\"traffic.sidetrack.dev/{}\"", option.name);
+            assert!(policy.contains(&annotation), "{annotation}");
+        }
+    }
+}
+
 /// What the variables say is an option of the installer, and the defaults of those that are not given fit the mounts.
 #[test]
 fn manifest_options_are_known_to_the_installer() {
@@ -344,7 +378,7 @@ fn lint_finds_nothing_in_shipped_manifests() {
 /// Alerts ask for metrics and labels that the installer has.
 #[test]
 fn alerts_use_existing_metrics() {
-    let rules = manifest("examples/alerts.yaml");
+    let rules = manifest("helm/sidetrack/files/alerts.yaml");
     let machine = crate::installer::fixture::Machine::new();
     let exposed = machine.start(&["--repair", "report"]).get("/metrics").1;
     let groups = rules["groups"].as_array().expect("groups").iter();

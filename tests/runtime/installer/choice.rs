@@ -14,24 +14,28 @@ use crate::program::Run;
 
 /// The program that calls libcni and go-cni.
 pub fn libcni() -> &'static Path {
-    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let (go, kept) = (root.join(".venv/bin/go"), Path::new(env!("CARGO_TARGET_TMPDIR")));
-        let program = kept.join("libcni");
-        let mut build = Command::new(&go);
-        build
-            .args(["build", "-trimpath", "-o"])
-            .args([&program, Path::new(".")])
-            .current_dir(root.join("tests/libcni"))
-            .env("CGO_ENABLED", "0")
-            .env("GOTOOLCHAIN", "local")
-            .env("GOFLAGS", "-mod=readonly -modcacherw -buildvcs=false")
-            .env("GOPATH", kept.join("go"))
-            .env("GOCACHE", kept.join("go/cache"));
-        Run::of(&mut build).succeeded();
-        program
-    });
+    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| go_program("tests/libcni", ".", "libcni"));
     &PROGRAM
+}
+
+/// Builds a package of a Go module of the repository.
+pub fn go_program(module: &str, package: &str, name: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let program = kept.join(name);
+    let mut build = Command::new(root.join(".venv/bin/go"));
+    build
+        .args(["build", "-trimpath", "-o"])
+        .arg(&program)
+        .arg(package)
+        .current_dir(root.join(module))
+        .env("CGO_ENABLED", "0")
+        .env("GOTOOLCHAIN", "local")
+        .env("GOFLAGS", "-mod=readonly -modcacherw -buildvcs=false")
+        .env("GOPATH", kept.join("go"))
+        .env("GOCACHE", kept.join("go/cache"));
+    Run::of(&mut build).succeeded();
+    program
 }
 
 /// What runtimes take from a directory.

@@ -288,13 +288,18 @@ impl Installer {
 
     /// The status and the body of an answer.
     pub fn get(&self, path: &str) -> (u16, String) {
+        self.get_as(path, "*/*")
+    }
+
+    /// The answer in the format that an `Accept` header asks for.
+    pub fn get_as(&self, path: &str, accept: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.address).expect("a connection");
         // Longer than a kubelet waits, so that an answer that never comes ends the test.
         stream
             .set_read_timeout(Some(Duration::from_secs(10)))
             .expect("a timeout");
         // In one piece, as a kubelet sends it.
-        let request = format!("GET {path} HTTP/1.1\r\nHost: node\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: node\r\nAccept: {accept}\r\n\r\n");
         stream.write_all(request.as_bytes()).expect("a request");
         let mut answer = String::new();
         match stream.read_to_string(&mut answer) {
