@@ -7,6 +7,8 @@ mod exclusions;
 mod interfaces;
 mod judge;
 mod link;
+#[cfg(test)]
+mod outcome_tests;
 mod owners;
 mod plan;
 mod report;

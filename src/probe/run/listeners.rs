@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{Backlog, SockType, SockaddrStorage, bind, getsockopt, listen, setsockopt, sockopt};
 
 use super::link::Link;
-use super::owner::made_as;
+use super::owner::run_as;
 use super::socket::{open, reset_on_close};
 use crate::linux::route::SELECTED_TOS;
 use crate::probe::{Expected, Finding, Original, Probe, Trial};
@@ -105,9 +105,9 @@ impl Listeners {
         if let (Protocol::Udp, Expected::Captured(port)) = (probe.protocol, probe.expected) {
             let at = SocketAddr::new(loopback(family), port.get());
             // The proxy's user must own the socket: the rules recognise the proxy's answers by their owner.
-            let receiver = made_as(trial.proxy, || bound_udp(at))
+            let receiver = run_as(trial.proxy, || bound_udp(at))
                 .map_err(io::Error::from)
-                .and_then(|made| made);
+                .and_then(|bound| bound);
             self.keep_udp(at, Role::Proxy { transparent: false }, receiver);
         }
     }
@@ -120,7 +120,7 @@ impl Listeners {
                     .far
                     .run(|| bound_udp(at))
                     .map_err(io::Error::other)
-                    .and_then(|made| made);
+                    .and_then(|bound| bound);
                 self.keep_udp(at, Role::Destination, receiver);
             }
         }
@@ -134,7 +134,7 @@ impl Listeners {
         let tos = (role == Role::Destination).then_some(SELECTED_TOS);
         let bound = || listening(at, role == Role::Proxy { transparent: true }, tos);
         let listener = match link {
-            Some(link) => link.far.run(bound).map_err(io::Error::other).and_then(|made| made),
+            Some(link) => link.far.run(bound).map_err(io::Error::other).and_then(|bound| bound),
             None => bound(),
         };
         match listener {

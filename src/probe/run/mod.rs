@@ -12,6 +12,7 @@ mod lookup;
 mod owner;
 mod sock_diag;
 mod socket;
+mod start;
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};

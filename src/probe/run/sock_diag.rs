@@ -1,4 +1,4 @@
-//! What the kernel tells of a TCP socket that somebody else has: how its connection got there (sock_diag(7)).
+//! TCP sockets of other processes, as the kernel describes them (sock_diag(7)): whether a socket is transparent.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -16,11 +16,11 @@ const TRANSPARENT: u8 = 1 << 5;
 /// The length of `struct inet_diag_msg`, which comes before the attributes.
 const HEADER: usize = 72;
 
-/// Whether the socket that has this connection, on its local side, is a transparent one, as its listener then was.
-/// `None` where the kernel does not tell: it has no tcp_diag, is older than 5.10, or the connection has ended.
+/// Whether the socket of this connection is transparent, which it inherits from its listener. `None` if the kernel does
+/// not report it: it has no tcp_diag, is older than 5.10, or the connection has ended.
 pub fn is_transparent(connection: &Connection) -> Option<bool> {
     let mut socket = Socket::open(SockProtocol::NetlinkSockDiag).ok()?;
-    socket.send(question(connection)).ok()?;
+    socket.send(request(connection)).ok()?;
     socket.receive().ok()?.into_iter().find_map(|answer| match answer {
         Answer::Message {
             kind: BY_FAMILY,
@@ -36,7 +36,7 @@ pub fn is_transparent(connection: &Connection) -> Option<bool> {
 }
 
 /// A netlink message with `struct inet_diag_req_v2` for exactly this socket.
-fn question(connection: &Connection) -> Vec<u8> {
+fn request(connection: &Connection) -> Vec<u8> {
     const LENGTH: u32 = 16 + 56;
     const NO_COOKIE: [u8; 8] = [0xff; 8];
     let family = if connection.local.is_ipv4() {
@@ -71,7 +71,7 @@ mod tests {
     use crate::linux::tcp::connections;
 
     #[test]
-    fn both_ends_of_a_connection_are_found() {
+    fn is_transparent_finds_both_ends_of_a_connection() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let listener = TcpListener::bind(address).unwrap();
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -81,7 +81,7 @@ mod tests {
                 let connection = Connection { local, remote };
                 assert!(found.contains(&connection), "{local} {remote}");
                 assert_eq!(is_transparent(&connection), Some(false));
-                assert_eq!(question(&connection).len(), 72);
+                assert_eq!(request(&connection).len(), 72);
             }
         }
     }
