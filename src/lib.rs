@@ -35,5 +35,6 @@ pub mod probe;
 pub mod render;
 pub mod ruleset;
 pub mod simulate;
+pub mod trace;
 pub mod types;
 pub mod yaml;

@@ -12,8 +12,8 @@ use super::link::Link;
 use super::listeners::Listeners;
 use super::lookup;
 use super::owner::made_as;
-use super::sock_diag::is_transparent;
 use super::socket::{open, reset_on_close};
+use crate::linux::sock_diag::is_transparent;
 use crate::linux::socket_options;
 use crate::linux::tcp::Connection;
 

@@ -8,7 +8,6 @@ pub mod link;
 pub mod listeners;
 mod lookup;
 mod owner;
-mod sock_diag;
 mod socket;
 
 use std::io;
