@@ -14,6 +14,7 @@ use thiserror::Error;
 use super::failure::Failure;
 use super::settings::start_logging;
 use super::{args, output};
+use crate::backend::iptables::legacy;
 use crate::backend::nftables::live::{Ended, LiveError, Marked, Session};
 use crate::linux::accounts::AccountFiles;
 use crate::linux::netns::{self, Netns, NetnsError};
@@ -88,12 +89,20 @@ fn arguments(command: Command) -> Command {
                 .num_args(0..)
                 .help("outbound or inbound, tcp or udp, ADDRESS[/LENGTH][:PORT] of the destination"),
         )
-        .arg(value("source", "ADDRESS[/LENGTH]", "Only from here").visible_alias("from").help_heading(CONNECTIONS))
+        .arg(
+            value("source", "ADDRESS[/LENGTH]", "Only from here")
+                .visible_alias("from")
+                .help_heading(CONNECTIONS),
+        )
         .arg(value("uid", "UID", "Only outbound ones of this user").help_heading(CONNECTIONS))
         .arg(
-            value("rate", "NUMBER", "Trace at most so many a second, and report the others as lost")
-                .default_value(DEFAULT_RATE)
-                .help_heading(CONNECTIONS),
+            value(
+                "rate",
+                "NUMBER",
+                "Trace at most so many a second, and report the others as lost",
+            )
+            .default_value(DEFAULT_RATE)
+            .help_heading(CONNECTIONS),
         )
         .arg(value("count", "NUMBER", "End after so many lines").help_heading(Group::Run.heading()))
         .arg(value("duration", "DURATION", "End after this time").help_heading(Group::Run.heading()))
@@ -154,6 +163,7 @@ fn trace(options: &Options, netns: Option<&str>) -> Result<(), TraceError> {
     let work = || {
         privilege::keep_tracing_capabilities()?;
         let session = Session::start(&options.filter, options.rate.get())?;
+        warn_of_legacy_iptables();
         tracing::info!(table = session.table(), "tracing new connections; Ctrl+C ends it");
         Trace::new(session, options).run(&stop)
     };
@@ -161,6 +171,18 @@ fn trace(options: &Options, netns: Option<&str>) -> Result<(), TraceError> {
         Some(netns) => Netns::open(netns::path(netns))?.run(work)?,
         // A thread of its own gives up capabilities alone.
         None => netns::on_thread(work).map_err(TraceError::Thread)?,
+    }
+}
+
+/// The kernel reports no rules of legacy iptables.
+fn warn_of_legacy_iptables() {
+    match legacy::chains() {
+        Ok(Some(chains)) if !chains.is_empty() => tracing::warn!(
+            "the kernel does not trace rules of legacy iptables: the lines show where they send a connection, but not \
+             which one does"
+        ),
+        Ok(_) => {}
+        Err(error) => tracing::debug!(%error, "cannot read the rules of legacy iptables"),
     }
 }
 
@@ -238,7 +260,9 @@ impl<'o> Trace<'o> {
         loop {
             self.session.refresh()?;
             let tracer = &mut self.tracer;
-            let ended = self.session.receive(|message, rules| tracer.message(message, rules, now()))?;
+            let ended = self
+                .session
+                .receive(|message, rules| tracer.message(message, rules, now()))?;
             match ended {
                 Ended::Discarded => was_discarded = true,
                 Ended::Empty if was_discarded => self.tracer.messages_were_discarded(),

@@ -6,10 +6,12 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::netns;
+
 /// Processes that had sockets lately are searched first.
 const MAX_RECENT: usize = 8;
 /// The part of the time that searching all processes may take: one in this number.
-const TIME_SHARE: u32 = 5;
+const TIME_SHARE: u32 = 2;
 
 /// Finds the processes of sockets. It reads the descriptors of all processes in /proc, which takes milliseconds on a
 /// busy node: it does so less often than it is asked to, and then finds nothing.
@@ -38,14 +40,27 @@ impl Processes {
         if self.next_search.is_some_and(|next| start < next) {
             return None;
         }
-        let entries = fs::read_dir("/proc").ok()?.flatten();
-        let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        let found = pids.find(|pid| has_descriptor(*pid, link));
+        let found = candidates().into_iter().find(|pid| has_descriptor(*pid, link));
         let end = Instant::now();
         let pause: Duration = end.saturating_duration_since(start) * (TIME_SHARE - 1);
         self.next_search = end.checked_add(pause);
         found
     }
+}
+
+/// All processes: those in the network namespace of this thread first, and of these the youngest first.
+fn candidates() -> Vec<u32> {
+    let here = netns::identity(Path::new("/proc/thread-self/ns/net")).ok();
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut pids: Vec<(bool, u32)> = entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .map(|pid: u32| {
+            let netns = netns::identity(&Path::new("/proc").join(pid.to_string()).join("ns/net"));
+            (netns.ok() == here, pid)
+        })
+        .collect();
+    pids.sort_unstable_by(|one, other| other.cmp(one));
+    pids.into_iter().map(|(_, pid)| pid).collect()
 }
 
 fn has_descriptor(pid: u32, link: &OsString) -> bool {

@@ -105,16 +105,14 @@ pub fn read(
             "no packet from {from} goes to {to}: name two networks of one family"
         ));
     }
-    if mistakes.is_empty() {
-        Ok(filter)
-    } else {
-        Err(mistakes)
-    }
+    if mistakes.is_empty() { Ok(filter) } else { Err(mistakes) }
 }
 
 fn user(text: &str, accounts: &dyn Accounts) -> Result<Uid, Invalid> {
     let users = parse_ids::<Uid>(text, accounts).map_err(|mut invalid| invalid.remove(0))?;
-    users.only().ok_or_else(|| Invalid::new(text, format!("one {}", Uid::WHAT)))
+    users
+        .only()
+        .ok_or_else(|| Invalid::new(text, format!("one {}", Uid::WHAT)))
 }
 
 /// An address or a network.
@@ -192,7 +190,10 @@ mod tests {
         .unwrap_err();
         assert_eq!(mistakes.len(), 5, "{mistakes:?}");
         let with_uid = |words: &[&str]| read(words, None, Some("1000"), &NoAccounts);
-        assert_eq!(with_uid(&[]).map(|filter| filter.direction), Ok(Some(Direction::Outbound)));
+        assert_eq!(
+            with_uid(&[]).map(|filter| filter.direction),
+            Ok(Some(Direction::Outbound))
+        );
         assert!(with_uid(&["inbound"]).is_err());
         assert!(read(&["10.0.0.1"], Some("fd00::1"), None, &NoAccounts).is_err());
     }

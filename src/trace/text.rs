@@ -34,15 +34,19 @@ pub fn line(connection: &Connection, owner: Option<&Owner>) -> String {
 
 /// A report of losses as a line, with its line end.
 pub fn losses(losses: Losses, rate: u32, at: Duration) -> String {
-    let above_rate = (losses.above_rate > 0)
-        .then(|| format!("{} above the rate of {rate} a second (--rate)", losses.above_rate));
+    let above_rate =
+        (losses.above_rate > 0).then(|| format!("{} above the rate of {rate} a second (--rate)", losses.above_rate));
     let discarded = (losses.discarded > 0).then(|| {
         let discarded = losses.discarded;
         format!("{discarded} that the kernel discarded since this process reads too slowly")
     });
     let reasons: Vec<String> = [above_rate, discarded].into_iter().flatten().collect();
     let total = losses.above_rate + losses.discarded;
-    format!("{} lost: {total} connections have no line: {}\n", time(at), reasons.join(", "))
+    format!(
+        "{} lost: {total} connections have no line: {}\n",
+        time(at),
+        reasons.join(", ")
+    )
 }
 
 /// The time of day in UTC, with milliseconds.
@@ -81,7 +85,7 @@ fn verdict(connection: &Connection) -> String {
                 (None, Some(Doubt::NotFirst)) => "no NAT rule saw the packet: an earlier one of the connection passed \
                                                   them, or it is untracked"
                     .to_owned(),
-                (None, _) => "no rule matches".to_owned(),
+                (None, _) => "no nf_tables rule matches".to_owned(),
             };
             format!("not redirected: {why}")
         }

@@ -111,14 +111,16 @@ impl Tracer {
 
     /// Takes a message of the kernel.
     pub fn message(&mut self, message: &Message, rules: &Rules, now: Duration) {
-        let Message {
-            id, chain, headers, ..
-        } = message;
+        let Message { id, chain, headers, .. } = message;
         if chain.table == self.own_table {
             return self.own_chain(message, rules, now);
         }
         // Other traces.
-        if chain.table.strip_prefix("inet ").is_some_and(|table| table.starts_with(TABLE_PREFIX)) {
+        if chain
+            .table
+            .strip_prefix("inet ")
+            .is_some_and(|table| table.starts_with(TABLE_PREFIX))
+        {
             return;
         }
         let Some(packet) = self.find(*id, headers.as_ref(), rules) else {
@@ -289,7 +291,7 @@ impl Open {
             let nat = rules.has_nat(self.direction.first_hook(), &self.first);
             action == Action::Accept && nat && !self.passed_nat
         };
-        let doubt = if self.incomplete && (end == End::Unknown || step.is_none()) {
+        let doubt = if self.incomplete {
             Some(Doubt::Discarded)
         } else if end == End::Unknown {
             Some(Doubt::NoEnd)
@@ -319,14 +321,17 @@ impl Open {
             return (Action::Drop, last(&|step| step.verdict == Verdict::Drop));
         }
         if to != self.first.destination {
-            let translates = |step: &&Step| {
-                step.is_nat() && step.verdict == Verdict::Accept && step.before.destination != to
-            };
+            let translates =
+                |step: &&Step| step.is_nat() && step.verdict == Verdict::Accept && step.before.destination != to;
             let is_elsewhere = match end {
                 End::Sent(_) | End::PassedThrough(_) => true,
                 End::Delivered(_) | End::Dropped | End::Unknown => false,
             };
-            let action = if is_elsewhere { Action::Translate(to) } else { Action::Redirect(to) };
+            let action = if is_elsewhere {
+                Action::Translate(to)
+            } else {
+                Action::Redirect(to)
+            };
             return (action, last(&translates));
         }
         if let Some(step) = last(&|step| step.tproxy().is_some()) {

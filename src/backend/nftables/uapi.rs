@@ -142,9 +142,9 @@ pub const NFTA_META_SREG: u16 = 3;
 
 /// `enum nft_meta_keys`.
 pub const NFT_META_MARK: u32 = 3;
-pub const NFT_META_IIF: u32 = 4;
 pub const NFT_META_IIFNAME: u32 = 6;
 pub const NFT_META_OIFNAME: u32 = 7;
+pub const NFT_META_IIFTYPE: u32 = 8;
 pub const NFT_META_SKUID: u32 = 10;
 pub const NFT_META_SKGID: u32 = 11;
 pub const NFT_META_NFTRACE: u32 = 12;
@@ -182,6 +182,10 @@ pub const NFTA_LIMIT_BURST: u16 = 3;
 pub const NFTA_TARGET_NAME: u16 = 1;
 pub const NFTA_TARGET_REV: u16 = 2;
 pub const NFTA_TARGET_INFO: u16 = 3;
+
+/// `enum nft_match_attributes` (linux/netfilter/nf_tables_compat.h).
+pub const NFTA_MATCH_NAME: u16 = 1;
+pub const NFTA_MATCH_INFO: u16 = 3;
 
 /// `enum nft_trace_attributes`.
 pub const NFTA_TRACE_TABLE: u16 = 1;

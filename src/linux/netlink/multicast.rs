@@ -54,10 +54,12 @@ impl Multicast {
             Err(Errno::ENOBUFS) => return Ok(Received::Discarded),
             Err(errno) => return Err(NetlinkError::Receive(errno)),
         };
-        let messages = answers(&buffer[..length])?.into_iter().filter_map(|answer| match answer {
-            Answer::Message { kind, payload, .. } => Some((kind, payload)),
-            Answer::Interrupted { .. } | Answer::Status { .. } => None,
-        });
+        let messages = answers(&buffer[..length])?
+            .into_iter()
+            .filter_map(|answer| match answer {
+                Answer::Message { kind, payload, .. } => Some((kind, payload)),
+                Answer::Interrupted { .. } | Answer::Status { .. } => None,
+            });
         Ok(Received::Messages(messages.collect()))
     }
 }

@@ -56,7 +56,9 @@ pub fn decode(message: &Message) -> Result<Option<Trace>, Malformed> {
             chain: chain.ok_or(Malformed)?,
         },
         event,
-        headers: network.zip(transport).and_then(|(network, transport)| headers(network, transport)),
+        headers: network
+            .zip(transport)
+            .and_then(|(network, transport)| headers(network, transport)),
         leaves_by_loopback,
     }))
 }
@@ -82,7 +84,11 @@ fn headers(network: &[u8], transport: &[u8]) -> Option<Headers> {
     };
     let port = |at: usize| Some(u16::from_be_bytes(*transport.get(at..)?.first_chunk()?));
     // An extension header of IPv6 hides the protocol; such packets are not traced unless they are TCP's.
-    let protocol = if protocol == IPPROTO_UDP { Protocol::Udp } else { Protocol::Tcp };
+    let protocol = if protocol == IPPROTO_UDP {
+        Protocol::Udp
+    } else {
+        Protocol::Tcp
+    };
     let sequence = match protocol {
         Protocol::Tcp => u32::from_be_bytes(*transport.get(4..)?.first_chunk()?),
         Protocol::Udp => 0,

@@ -4,16 +4,13 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use libc::{NFT_MSG_DELRULE, NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFT_MSG_NEWTABLE};
+use libc::{ARPHRD_LOOPBACK, NFT_MSG_DELRULE, NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFT_MSG_NEWTABLE};
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
 
 use super::super::attributes::Attributes;
 use super::super::encode::{Object, Step};
-use super::super::expression::{
-    compare, expression, immediate, meta, owner_is, payload, protocol_is, value, verdict,
-};
+use super::super::expression::{compare, expression, immediate, meta, owner_is, payload, protocol_is, value, verdict};
 use super::super::uapi::*;
-use crate::linux::route::LOOPBACK_INDEX;
 use crate::ruleset::Protocol;
 use crate::trace::{ARRIVES, DNS_PORT, Direction, Filter, LEAVES};
 use crate::types::Port;
@@ -61,13 +58,18 @@ pub fn create(table: &str, flags: u32, wanted: &Wanted<'_>) -> Vec<Step> {
     })];
     steps.push(chain(table, LEAVES, Some((libc::NF_INET_POST_ROUTING, LAST))));
     steps.push(chain(table, ARRIVES, Some((libc::NF_INET_LOCAL_IN, LAST))));
-    for direction in Direction::BOTH.into_iter().filter(|direction| wanted.filter.includes(*direction)) {
+    for direction in Direction::BOTH
+        .into_iter()
+        .filter(|direction| wanted.filter.includes(*direction))
+    {
         let hook = match direction {
             Direction::Outbound => libc::NF_INET_LOCAL_OUT,
             Direction::Inbound => libc::NF_INET_PRE_ROUTING,
         };
         steps.push(chain(table, direction.name(), None));
-        steps.push(rule(table, direction.name(), |list| expression(list, "counter", |_| {})));
+        steps.push(rule(table, direction.name(), |list| {
+            expression(list, "counter", |_| {})
+        }));
         steps.push(rule(table, direction.name(), |list| {
             limit(list, wanted.rate);
             expression(list, "counter", |_| {});
@@ -86,7 +88,9 @@ pub fn create(table: &str, flags: u32, wanted: &Wanted<'_>) -> Vec<Step> {
 
 /// The steps that end the marking of packets; the counters stay.
 pub fn stop(table: &str, filter: &Filter) -> Vec<Step> {
-    let directions = Direction::BOTH.into_iter().filter(|direction| filter.includes(*direction));
+    let directions = Direction::BOTH
+        .into_iter()
+        .filter(|direction| filter.includes(*direction));
     let flush = |direction| {
         step(table, NFT_MSG_DELRULE, 0, |rules| {
             rules.text(NFTA_RULE_TABLE, table);
@@ -98,7 +102,9 @@ pub fn stop(table: &str, filter: &Filter) -> Vec<Step> {
 
 /// The step that deletes the table.
 pub fn remove(table: &str) -> Step {
-    step(table, NFT_MSG_DELTABLE, 0, |attributes| attributes.text(NFTA_TABLE_NAME, table))
+    step(table, NFT_MSG_DELTABLE, 0, |attributes| {
+        attributes.text(NFTA_TABLE_NAME, table)
+    })
 }
 
 /// The steps that create the table in the place of one of this name, if there is one.
@@ -147,8 +153,8 @@ fn matches(list: &mut Attributes, direction: Direction, protocol: Protocol, filt
     const SYN: [u8; 1] = [0x02];
     if direction == Direction::Inbound {
         // Packets over loopback were traced when they were sent.
-        meta(list, NFT_META_IIF);
-        compare(list, NFT_CMP_NEQ, &LOOPBACK_INDEX.to_ne_bytes());
+        meta(list, NFT_META_IIFTYPE);
+        compare(list, NFT_CMP_NEQ, &ARPHRD_LOOPBACK.to_ne_bytes());
     }
     if let Some(uid) = filter.uid {
         owner_is(list, NFT_META_SKUID, uid);

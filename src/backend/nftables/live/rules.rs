@@ -53,10 +53,14 @@ fn add(rules: &mut Rules, table: &str, messages: &[Message]) -> Result<(), Malfo
         let handles = handles.get(&chain).map(Vec::as_slice).unwrap_or_default();
         for ((line, listed), handle) in list.lines.into_iter().zip(listed.unwrap_or_default()).zip(handles) {
             rules.match_udp |= foreign::protocol(listed) == Some(IPPROTO_UDP);
+            let comment = match line.comment.as_str() {
+                "" => xtables_comment(listed).unwrap_or_default(),
+                _ => line.comment,
+            };
             let rule = Rule {
                 number: line.position,
                 text: line.text,
-                comment: line.comment,
+                comment,
                 tproxy: tproxy(listed),
             };
             rules.rules.insert((id(table, &chain), *handle), rule);
@@ -97,15 +101,34 @@ fn handles(messages: &[Message]) -> BTreeMap<String, Vec<u64>> {
     handles
 }
 
+/// The comment of a rule of iptables-nft: a match of its own (`struct xt_comment_info`, linux/netfilter/xt_comment.h).
+fn xtables_comment(rule: &Listed) -> Option<String> {
+    let is_comment = |name: &Vec<u8>| text(name) == "comment";
+    let comment = rule.expressions.iter().find_map(|(name, attributes)| {
+        let is_wanted = name == "match" && attributes.get(&NFTA_MATCH_NAME).is_some_and(is_comment);
+        attributes.get(&NFTA_MATCH_INFO).filter(|_| is_wanted)
+    })?;
+    Some(text(comment).replace(char::is_control, "\u{fffd}"))
+}
+
 /// The port of the transparent socket that a rule hands packets to.
 fn tproxy(rule: &Listed) -> Option<u16> {
     let at = rule.expressions.iter().position(|(name, attributes)| {
-        name == "tproxy" || name == "target" && attributes.get(&NFTA_TARGET_NAME).is_some_and(|name| text(name) == "TPROXY")
+        name == "tproxy"
+            || name == "target"
+                && attributes
+                    .get(&NFTA_TARGET_NAME)
+                    .is_some_and(|name| text(name) == "TPROXY")
     })?;
     let (name, attributes) = rule.expressions.get(at)?;
     let port = |bytes: &[u8]| bytes.first_chunk().map(|bytes| u16::from_be_bytes(*bytes));
     if name == "tproxy" {
-        let loaded = rule.expressions.get(..at)?.iter().rev().find(|(name, _)| name == "immediate")?;
+        let loaded = rule
+            .expressions
+            .get(..at)?
+            .iter()
+            .rev()
+            .find(|(name, _)| name == "immediate")?;
         return port(&decode::nested(loaded.1.get(&NFTA_IMMEDIATE_DATA)?, NFTA_DATA_VALUE)?);
     }
     // `struct xt_tproxy_target_info` and `struct xt_tproxy_target_info_v1` (linux/netfilter/xt_TPROXY.h).
@@ -121,7 +144,9 @@ pub fn counters(messages: &[Message], chain: &str) -> Result<Vec<u64>, Malformed
     let counted = |rule: &Listed| {
         let (_, attributes) = rule.expressions.iter().find(|(name, _)| name == "counter")?;
         // A zero is not listed.
-        let packets = attributes.get(&NFTA_COUNTER_PACKETS).and_then(|value| value.as_slice().as_array());
+        let packets = attributes
+            .get(&NFTA_COUNTER_PACKETS)
+            .and_then(|value| value.as_slice().as_array());
         Some(packets.map_or(0, |bytes| u64::from_be_bytes(*bytes)))
     };
     Ok(rules.unwrap_or_default().iter().filter_map(counted).collect())

@@ -26,7 +26,9 @@ pub enum LiveError {
     #[error("tracing: {0}")]
     Nftables(#[from] NftablesError),
     /// The kernel does not permit receiving its messages.
-    #[error("the kernel does not permit receiving the messages about traced packets. Run as root, or with CAP_NET_ADMIN in the user namespace that owns the network namespace")]
+    #[error(
+        "the kernel does not permit receiving the messages about traced packets. Run as root, or with CAP_NET_ADMIN in the user namespace that owns the network namespace"
+    )]
     NotPermitted,
     /// Receiving messages failed.
     #[error("receiving the messages about traced packets: {0}")]
@@ -65,12 +67,13 @@ impl Session {
     pub fn start(filter: &Filter, rate: u32) -> Result<Self, LiveError> {
         let mut nftables = Nftables::open()?;
         let group = libc::NFNLGRP_NFTRACE.cast_unsigned();
-        let events = Multicast::join(SockProtocol::NetlinkNetFilter, group, BUFFER_LENGTH).map_err(|error| {
-            match error.errno() {
-                Some(Errno::EPERM | Errno::EACCES) => LiveError::NotPermitted,
-                _ => LiveError::Receive(error),
-            }
-        })?;
+        let events =
+            Multicast::join(SockProtocol::NetlinkNetFilter, group, BUFFER_LENGTH).map_err(|error| {
+                match error.errno() {
+                    Some(Errno::EPERM | Errno::EACCES) => LiveError::NotPermitted,
+                    _ => LiveError::Receive(error),
+                }
+            })?;
         let (generation, rules) = read_rules(&mut nftables)?;
         let wanted = encode::Wanted {
             filter,
