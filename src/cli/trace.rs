@@ -81,28 +81,24 @@ fn arguments(command: Command) -> Command {
             "It ends with Ctrl+C. The kernel removes its table then, also if it is killed.\n\
              Examples: sidetrack trace --netns pod\n          \
              sidetrack trace outbound tcp 10.0.0.0/8:443 --uid 1000 --netns pod\n          \
-             sidetrack trace inbound :8080 --count 10 --json",
+             sidetrack trace inbound :8080 --from 10.1.0.0/16 --json",
         )
         .arg(
             Arg::new("filter")
                 .value_name("FILTER")
                 .num_args(0..)
-                .help("outbound or inbound, tcp or udp, ADDRESS[/LENGTH][:PORT] of the destination"),
+                .help("outbound or inbound, tcp or udp, destination as\nADDRESS[/LENGTH][:PORT]"),
         )
         .arg(
-            value("source", "ADDRESS[/LENGTH]", "Only from here")
+            value("source", "ADDRESS[/LENGTH]", "From here")
                 .visible_alias("from")
                 .help_heading(CONNECTIONS),
         )
-        .arg(value("uid", "UID", "Only outbound ones of this user").help_heading(CONNECTIONS))
+        .arg(value("uid", "UID", "Of this user").help_heading(CONNECTIONS))
         .arg(
-            value(
-                "rate",
-                "NUMBER",
-                "Trace at most so many a second, and report the others as lost",
-            )
-            .default_value(DEFAULT_RATE)
-            .help_heading(CONNECTIONS),
+            value("rate", "NUMBER", "Trace at most so many a second")
+                .default_value(DEFAULT_RATE)
+                .help_heading(CONNECTIONS),
         )
         .arg(value("count", "NUMBER", "End after so many lines").help_heading(Group::Run.heading()))
         .arg(value("duration", "DURATION", "End after this time").help_heading(Group::Run.heading()))

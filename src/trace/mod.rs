@@ -16,7 +16,7 @@ mod tracer;
 
 use crate::types::Uid;
 
-pub use connection::{Action, Connection, Decision, Doubt, End};
+pub use connection::{Action, Connection, Decider, Decision, Doubt, End};
 pub use filter::{DNS_PORT, Filter, read};
 pub use message::{ChainId, Event, Headers, Message, Verdict};
 pub use rules::{BaseChain, Hook, Rule, Rules};

@@ -32,7 +32,8 @@ fn what_is_not_needed_is_given_up_by_one_thread_alone() {
 }
 
 /// Each front end that enters another network namespace, by its own flag.
-const ENTERING: [&[&str]; 3] = [
+const ENTERING: [&[&str]; 4] = [
+    &["trace", "--netns"],
     &["apply", "--netns"],
     &["istio-iptables", "--network-namespace"],
     &[

@@ -8,4 +8,5 @@ mod session;
 #[cfg(test)]
 mod tests;
 
+pub use decode::decode;
 pub use session::{Ended, LiveError, Marked, Session};
