@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::connection::{Action, Connection, Decider, Decision, Doubt, End};
 use super::message::{Event, Headers, Message, Verdict};
 use super::rules::{BaseChain, Hook, Rules};
-use super::{ARRIVES, Direction, LEAVES, TABLE_PREFIX};
+use super::{ARRIVES, Direction, LEAVES};
 use crate::ruleset::{Protocol, TABLE};
 
 /// How long a packet may take from one step to the next. The steps take microseconds, except in a queue to a program.
@@ -114,14 +114,6 @@ impl Tracer {
         let Message { id, chain, headers, .. } = message;
         if chain.table == self.own_table {
             return self.own_chain(message, rules, now);
-        }
-        // Other traces.
-        if chain
-            .table
-            .strip_prefix("inet ")
-            .is_some_and(|table| table.starts_with(TABLE_PREFIX))
-        {
-            return;
         }
         let Some(packet) = self.find(*id, headers.as_ref(), rules) else {
             return;
