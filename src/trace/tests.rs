@@ -313,7 +313,7 @@ fn control_characters_do_not_reach_a_terminal() {
 }
 
 #[test]
-fn losses_are_told_with_their_reasons() {
+fn losses_are_reported_with_reasons() {
     let losses = Losses {
         above_rate: 100,
         discarded: 20,

@@ -17,7 +17,7 @@ use crate::SIDETRACK;
 use crate::common::{Address, Caller, Netns, Owner, Pod, Server, To, Transport, call, output_of};
 use crate::program::{Run, apply, feed, nft_state, sidetrack, state};
 
-/// A wait that this ends is lost.
+/// Ends a wait that would never end.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A running trace with JSON lines.
@@ -101,7 +101,7 @@ fn lines(stdout: ChildStdout) -> Receiver<String> {
     receiver
 }
 
-/// What a line says, but for times, ports of clients and processes.
+/// The content of a line, without times, ports of clients and processes.
 fn verdict(line: &Value) -> String {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let packet = &line["packet"];
@@ -127,7 +127,7 @@ fn servers(pod: &Pod) -> [Server; 3] {
     ]
 }
 
-/// Connections, and what their lines say up to the rule, in the table of each family, and the comment.
+/// Connections, with the verdict, landing, direction and comment of the rule in their lines.
 const SCRIPT: &[(Caller, To, &str, &str, &str)] = &[
     (
         Caller::App,
@@ -391,21 +391,21 @@ fn burst(pod: &Pod) -> usize {
     THREADS * CONNECTIONS
 }
 
-/// The lines, and the losses that are told.
+/// The lines, and the reported losses.
 fn counted(lines: &[Value]) -> (usize, u64, u64) {
-    let told = |reason: &str| lines.iter().filter_map(|line| line["lost"][reason].as_u64()).sum();
+    let lost = |reason: &str| lines.iter().filter_map(|line| line["lost"][reason].as_u64()).sum();
     let connections = lines.iter().filter(|line| line["packet"].is_object()).count();
-    (connections, told("aboveRate"), told("discarded"))
+    (connections, lost("aboveRate"), lost("discarded"))
 }
 
 /// Lines and losses are all connections. Among losses, a retransmitted first packet counts too.
 #[track_caller]
-fn assert_all_are_told(pod: &Pod, made: usize, told: u64) {
+fn assert_all_are_reported(pod: &Pod, made: usize, reported: u64) {
     let made = made as u64;
     let retransmitted = retransmitted(pod);
     assert!(
-        (made..=made + retransmitted).contains(&told),
-        "{told} of {made}, and {retransmitted} again"
+        (made..=made + retransmitted).contains(&reported),
+        "{reported} of {made}, and {retransmitted} again"
     );
 }
 
@@ -423,7 +423,7 @@ fn retransmitted(pod: &Pod) -> u64 {
 }
 
 #[test]
-fn no_connection_of_a_burst_is_lost_without_being_told() {
+fn no_connection_of_a_burst_is_lost_without_a_report() {
     let pod = Pod::new();
     apply(&pod.netns, "nftables", OPTIONS);
     let _servers = servers(&pod);
@@ -432,13 +432,13 @@ fn no_connection_of_a_burst_is_lost_without_being_told() {
         let made = burst(&pod);
         let (lines, above_rate, discarded) = counted(&trace.end());
         assert_eq!(above_rate > 0, exceeds, "{above_rate}");
-        assert_all_are_told(&pod, made, lines as u64 + above_rate + discarded);
+        assert_all_are_reported(&pod, made, lines as u64 + above_rate + discarded);
     }
 }
 
 /// A trace that is stopped cannot read, so that the kernel discards messages.
 #[test]
-fn messages_that_the_kernel_discards_are_told() {
+fn discarded_messages_are_reported() {
     let pod = Pod::new();
     apply(&pod.netns, "nftables", OPTIONS);
     let _servers = servers(&pod);
@@ -449,8 +449,8 @@ fn messages_that_the_kernel_discards_are_told() {
     let ended = trace.end();
     let (lines, above_rate, discarded) = counted(&ended);
     assert!(discarded > 0, "{lines} of {made}: the buffer did not fill");
-    assert_all_are_told(&pod, made, lines as u64 + above_rate + discarded);
-    // What is said of the others is right, or in doubt.
+    assert_all_are_reported(&pod, made, lines as u64 + above_rate + discarded);
+    // The verdict of each other line is right, or in doubt.
     for line in ended
         .iter()
         .filter(|line| line["packet"].is_object() && line["doubt"].is_null())
@@ -500,11 +500,11 @@ fn a_trace_changes_neither_check_nor_other_rules() {
             &pod.netns,
             "nft",
             &["-f", "-"],
-            "table inet theirs {\nchain in { type filter hook input priority 0; tcp dport 22 drop; }\n}",
+            "table inet foreign {\nchain in { type filter hook input priority 0; tcp dport 22 drop; }\n}",
         );
         apply(&pod.netns, backend, &[]);
-        let theirs = |pod: &Pod| output_of(pod.netns.command("nft").args(["list", "table", "inet", "theirs"]));
-        let before = (theirs(&pod), state(&pod.netns, backend));
+        let foreign = |pod: &Pod| output_of(pod.netns.command("nft").args(["list", "table", "inet", "foreign"]));
+        let before = (foreign(&pod), state(&pod.netns, backend));
         let ruleset = nft_state(&pod.netns);
         let trace = Trace::start(&pod.netns, &[]);
         // Older kernels have one table for all traces.
@@ -512,11 +512,11 @@ fn a_trace_changes_neither_check_nor_other_rules() {
         sidetrack(&pod.netns, &["check", "--backend", backend]).succeeded();
         let log = apply(&pod.netns, backend, &[]);
         assert!(log.contains("already redirected this way"), "{log}");
-        assert_eq!(theirs(&pod), before.0);
+        assert_eq!(foreign(&pod), before.0);
         trace.end();
         other.map(Trace::end);
         becomes(&pod.netns, &ruleset);
-        assert_eq!((theirs(&pod), state(&pod.netns, backend)), before);
+        assert_eq!((foreign(&pod), state(&pod.netns, backend)), before);
     }
 }
 
