@@ -24,5 +24,6 @@ mod persist;
 mod probe;
 mod redirection;
 mod settings;
+mod trace;
 
 pub use self::command::{command, run};

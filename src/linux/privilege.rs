@@ -8,7 +8,14 @@ use caps::{CapSet, Capability, CapsHashSet};
 use thiserror::Error;
 
 /// The capabilities for writing rules: CAP_NET_RAW is for legacy iptables.
-const NETWORK_CAPABILITIES: [Capability; 2] = [Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW];
+const NETWORK_CAPABILITIES: &[Capability] = &[Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW];
+
+/// The capabilities for tracing: the others are for reading the descriptors of any process in /proc.
+const TRACING_CAPABILITIES: &[Capability] = &[
+    Capability::CAP_NET_ADMIN,
+    Capability::CAP_SYS_PTRACE,
+    Capability::CAP_DAC_READ_SEARCH,
+];
 
 /// A failure to give up privileges.
 #[derive(Debug, Error)]
@@ -27,24 +34,36 @@ pub struct PrivilegeError {
 /// # Errors
 /// The kernel refused. The thread must not start its work then.
 pub fn keep_network_capabilities() -> Result<(), PrivilegeError> {
+    keep(NETWORK_CAPABILITIES)
+}
+
+/// The same for a thread that traces: it keeps what reading the owners of sockets needs.
+///
+/// # Errors
+/// As [`keep_network_capabilities`].
+pub fn keep_tracing_capabilities() -> Result<(), PrivilegeError> {
+    keep(TRACING_CAPABILITIES)
+}
+
+fn keep(kept: &[Capability]) -> Result<(), PrivilegeError> {
     nix::sys::prctl::set_no_new_privs().map_err(|errno| PrivilegeError {
         what: "no_new_privs",
         reason: errno.to_string(),
     })?;
-    drop_others().map_err(|error| PrivilegeError {
+    drop_all_but(kept).map_err(|error| PrivilegeError {
         what: "capabilities",
         reason: error.to_string(),
     })
 }
 
-fn drop_others() -> Result<(), CapsError> {
+fn drop_all_but(kept: &[Capability]) -> Result<(), CapsError> {
     // Effective capabilities first: they must be a subset of the permitted ones.
     for set in [CapSet::Effective, CapSet::Inheritable, CapSet::Permitted] {
-        let kept: CapsHashSet = caps::read(None, set)?
+        let remaining: CapsHashSet = caps::read(None, set)?
             .into_iter()
-            .filter(|capability| NETWORK_CAPABILITIES.contains(capability))
+            .filter(|capability| kept.contains(capability))
             .collect();
-        caps::set(None, set, &kept)?;
+        caps::set(None, set, &remaining)?;
     }
     Ok(())
 }

@@ -4,13 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules of the library from the bottom up. Each may use those above it in this list, and itself.
-const LAYERS: [&str; 18] = [
-    "yaml", "types", "facts", "ruleset", "options", "mesh", "plan", "drift", "render", "simulate", "lint", "linux",
-    "backend", "probe", "host", "cni", "node", "cli",
+const LAYERS: [&str; 19] = [
+    "yaml", "types", "facts", "ruleset", "options", "mesh", "plan", "drift", "render", "simulate", "trace", "lint",
+    "linux", "backend", "probe", "host", "cni", "node", "cli",
 ];
 
 /// Files and directories without effects: no sockets, no files, no programs, no clock.
-const PURE: [&str; 27] = [
+const PURE: [&str; 31] = [
     "yaml",
     "types",
     "facts.rs",
@@ -21,6 +21,7 @@ const PURE: [&str; 27] = [
     "drift",
     "render",
     "simulate",
+    "trace",
     "lint",
     "backend/iptables/contents.rs",
     "backend/iptables/lower.rs",
@@ -37,6 +38,9 @@ const PURE: [&str; 27] = [
     "backend/nftables/listing.rs",
     "probe/exclusions.rs",
     "probe/interfaces.rs",
+    "backend/nftables/live/decode.rs",
+    "backend/nftables/live/encode.rs",
+    "backend/nftables/live/rules.rs",
     "probe/plan.rs",
 ];
 

@@ -31,6 +31,7 @@ mod page;
 mod readme;
 mod reference;
 mod shell;
+mod trace;
 
 /// The program under test.
 const SIDETRACK: &str = env!("CARGO_BIN_EXE_sidetrack");

@@ -70,6 +70,7 @@ mod running;
 mod source_ports;
 mod system_calls;
 mod tproxy;
+mod trace;
 mod traffic;
 mod validation;
 mod without_ipv6;

@@ -32,7 +32,8 @@ fn unneeded_capabilities_are_dropped_in_one_thread() {
 }
 
 /// Each front end that enters another network namespace, by its own flag.
-const ENTERING: [&[&str]; 3] = [
+const ENTERING: [&[&str]; 4] = [
+    &["trace", "--netns"],
     &["apply", "--netns"],
     &["istio-iptables", "--network-namespace"],
     &[

@@ -115,7 +115,7 @@ impl Nftables {
         }
     }
 
-    fn all_chains(&mut self) -> Result<Vec<Message>, NftablesError> {
+    pub(super) fn all_chains(&mut self) -> Result<Vec<Message>, NftablesError> {
         self.dump(request::chains_of_all_families())
     }
 
@@ -157,7 +157,7 @@ impl Nftables {
 }
 
 /// A table as a person writes it.
-fn table_name(family: u8, name: &str) -> String {
+pub(super) fn table_name(family: u8, name: &str) -> String {
     let family = match i32::from(family) {
         libc::NFPROTO_INET => "inet",
         libc::NFPROTO_IPV4 => "ip",

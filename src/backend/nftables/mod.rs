@@ -10,6 +10,7 @@ mod expression;
 mod foreign;
 mod foreign_tables;
 pub mod listing;
+pub mod live;
 mod message;
 mod missing;
 pub mod request;

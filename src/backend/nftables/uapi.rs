@@ -52,6 +52,7 @@ pub const NFTA_HOOK_PRIORITY: u16 = 2;
 /// `enum nft_rule_attributes`.
 pub const NFTA_RULE_TABLE: u16 = 1;
 pub const NFTA_RULE_CHAIN: u16 = 2;
+pub const NFTA_RULE_HANDLE: u16 = 3;
 pub const NFTA_RULE_EXPRESSIONS: u16 = 4;
 pub const NFTA_RULE_USERDATA: u16 = 7;
 
@@ -143,8 +144,10 @@ pub const NFTA_META_SREG: u16 = 3;
 pub const NFT_META_MARK: u32 = 3;
 pub const NFT_META_IIFNAME: u32 = 6;
 pub const NFT_META_OIFNAME: u32 = 7;
+pub const NFT_META_IIFTYPE: u32 = 8;
 pub const NFT_META_SKUID: u32 = 10;
 pub const NFT_META_SKGID: u32 = 11;
+pub const NFT_META_NFTRACE: u32 = 12;
 pub const NFT_META_NFPROTO: u32 = 15;
 pub const NFT_META_L4PROTO: u32 = 16;
 
@@ -166,6 +169,43 @@ pub const NFTA_REDIR_FLAGS: u16 = 3;
 /// `enum nft_tproxy_attributes`.
 pub const NFTA_TPROXY_FAMILY: u16 = 1;
 pub const NFTA_TPROXY_REG_PORT: u16 = 3;
+
+/// `enum nft_counter_attributes`.
+pub const NFTA_COUNTER_PACKETS: u16 = 2;
+
+/// `enum nft_limit_attributes`.
+pub const NFTA_LIMIT_RATE: u16 = 1;
+pub const NFTA_LIMIT_UNIT: u16 = 2;
+pub const NFTA_LIMIT_BURST: u16 = 3;
+
+/// `enum nft_target_attributes` (linux/netfilter/nf_tables_compat.h).
+pub const NFTA_TARGET_NAME: u16 = 1;
+pub const NFTA_TARGET_REV: u16 = 2;
+pub const NFTA_TARGET_INFO: u16 = 3;
+
+/// `enum nft_match_attributes` (linux/netfilter/nf_tables_compat.h).
+pub const NFTA_MATCH_NAME: u16 = 1;
+pub const NFTA_MATCH_INFO: u16 = 3;
+
+/// `enum nft_trace_attributes`.
+pub const NFTA_TRACE_TABLE: u16 = 1;
+pub const NFTA_TRACE_CHAIN: u16 = 2;
+pub const NFTA_TRACE_RULE_HANDLE: u16 = 3;
+pub const NFTA_TRACE_TYPE: u16 = 4;
+pub const NFTA_TRACE_VERDICT: u16 = 5;
+pub const NFTA_TRACE_ID: u16 = 6;
+pub const NFTA_TRACE_NETWORK_HEADER: u16 = 8;
+pub const NFTA_TRACE_TRANSPORT_HEADER: u16 = 9;
+pub const NFTA_TRACE_OIFTYPE: u16 = 13;
+pub const NFTA_TRACE_POLICY: u16 = 16;
+
+/// `enum nft_trace_types`.
+pub const NFT_TRACETYPE_POLICY: u32 = 1;
+pub const NFT_TRACETYPE_RETURN: u32 = 2;
+pub const NFT_TRACETYPE_RULE: u32 = 3;
+
+/// `enum nft_table_flags`: the kernel deletes the table when the socket that created it is closed. Since Linux 5.12.
+pub const NFT_TABLE_F_OWNER: u32 = 2;
 
 /// `enum nft_registers`.
 pub const NFT_REG_VERDICT: u32 = 0;

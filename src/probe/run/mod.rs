@@ -10,7 +10,6 @@ pub mod link;
 pub mod listeners;
 mod lookup;
 mod owner;
-mod sock_diag;
 mod socket;
 mod start;
 
