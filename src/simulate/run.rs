@@ -209,6 +209,10 @@ impl<'r, 'p> Run<'r, 'p> {
             verdict,
             end,
             redirected_to: self.translated.or(handed_over),
+            source: match self.source {
+                Value::Is(source) => Some(source),
+                Value::IsNot(_) | Value::Missing | Value::Unknown => None,
+            },
             mark: self.mark,
             zone: self.connection.zone,
             connection_mark: self.connection.mark,
@@ -360,10 +364,15 @@ impl<'r, 'p> Run<'r, 'p> {
         if chains.len() > MAX_BASE_CHAINS_PER_HOOK {
             return Err(TooComplex::TooMany);
         }
+        let mut is_translated = false;
         while let Some(first) = chains.iter().map(|(base, ..)| order(base)).min() {
             let equals: Vec<usize> = (0..chains.len())
                 .filter(|index| order(&chains[*index].0) == first)
                 .collect();
+            if !is_translated && first.0 > at.hook.nat_priority() {
+                self.translate_as_before(at.hook);
+                is_translated = true;
+            }
             let (base, table, chain) = chains.remove(equals[self.choose_order(&equals, &chains)]);
             let place = Place {
                 at,
@@ -386,7 +395,9 @@ impl<'r, 'p> Run<'r, 'p> {
             }
         }
         self.is_tracked = true;
-        self.translate_as_before(at.hook);
+        if !is_translated {
+            self.translate_as_before(at.hook);
+        }
         Ok(None)
     }
 
