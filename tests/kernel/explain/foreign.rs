@@ -5,14 +5,15 @@ use std::net::IpAddr;
 use proptest::collection::vec;
 use sidetrack::backend::Namespace;
 use sidetrack::ruleset::netfilter::Netfilter;
-use sidetrack::simulate::{LocalMark, Pod};
+use sidetrack::simulate::{self, LocalMark};
 use sidetrack::types::{Family, InterfaceName};
 
 use super::against_kernel::{Chance, Edges, explained, setting, shot};
 use super::foreign_rules::{ALL, Rules};
 use super::packets::{Lab, Landing};
-use crate::common::{Address, output_of};
+use crate::common::{Address, Netns, Pod, output_of};
 use crate::program::feed;
+use crate::questions::{explain, json};
 
 /// The number of packets through each rules.
 const PACKETS: usize = 250;
@@ -45,8 +46,7 @@ fn edges() -> Edges {
 }
 
 /// Loads rules as their program does.
-fn install(lab: &Lab, rules: &Rules, variant: &str) {
-    let netns = &lab.pod.netns;
+fn install(netns: &Netns, rules: &Rules, variant: &str) {
     if !rules.nft.is_empty() {
         feed(netns, "nft", &["-f", "-"], rules.nft);
     }
@@ -87,13 +87,13 @@ fn of_family(text: &str, family: Family) -> String {
 }
 
 /// The pod of the laboratory.
-fn pod(local_marks: Vec<LocalMark>) -> Pod {
+fn pod(local_marks: Vec<LocalMark>) -> simulate::Pod {
     let mut addresses: Vec<(InterfaceName, IpAddr)> = Vec::new();
     for (interface, address) in [("eth0", Address::POD), ("eth1", Address::POD_SECOND)] {
         let interface = InterfaceName::parse(interface).expect("a name");
         addresses.extend(Family::BOTH.map(|family| (interface.clone(), address.of(family))));
     }
-    Pod { addresses, local_marks }
+    simulate::Pod { addresses, local_marks }
 }
 
 fn read(lab: &Lab) -> (Netfilter, Vec<LocalMark>) {
@@ -107,7 +107,7 @@ fn read(lab: &Lab) -> (Netfilter, Vec<LocalMark>) {
 /// Sends packets through rules. Returns how many there were, how many the simulator was certain about, and its errors.
 fn compare(chance: &mut Chance, rules: &Rules, variant: &str) -> (usize, usize, Vec<String>) {
     let mut lab = Lab::new();
-    install(&lab, rules, variant);
+    install(&lab.pod.netns, rules, variant);
     let (installed, local_marks) = read(&lab);
     let pod = pod(local_marks);
     let shots = chance.one(vec(shot(&pod, &edges(), &LISTENING), setting("PACKETS", PACKETS)));
@@ -122,7 +122,7 @@ fn compare(chance: &mut Chance, rules: &Rules, variant: &str) -> (usize, usize, 
         if seen != explained.outcome && seen.landing == Landing::Nowhere {
             // A busy machine may take longer than is waited for, and old connections may be in the way.
             let mut fresh = Lab::new();
-            install(&fresh, rules, variant);
+            install(&fresh.pod.netns, rules, variant);
             seen = fresh.send(&LISTENING, std::slice::from_ref(shot)).remove(0);
         }
         if seen != explained.outcome {
@@ -168,4 +168,70 @@ fn simulator_and_kernel_agree_about_rules_of_other_programs() {
 
 fn is_wanted(name: &str) -> bool {
     std::env::var("RULES").map_or(true, |wanted| name.contains(&wanted))
+}
+
+fn named(name: &str) -> &'static Rules {
+    ALL.iter().find(|rules| rules.name == name).expect("rules of that name")
+}
+
+#[test]
+fn istios_own_rules_alone_are_followed() {
+    for variant in ["nft", "legacy"] {
+        let pod = Pod::new();
+        install(&pod.netns, named("istio with DNS capture"), variant);
+        for (question, action, port) in [
+            (&["outbound", "tcp", "198.51.100.7:80"][..], "redirect", 15001),
+            (&["outbound", "tcp", "[2001:db8:9000::7]:80"], "redirect", 15001),
+            (&["outbound", "tcp", "198.51.100.7:80", "--uid", "1337"], "accept", 80),
+            (&["outbound", "udp", "198.51.100.7:53"], "redirect", 15053),
+            (&["inbound", "tcp", ":8080"], "redirect", 15006),
+        ] {
+            let answer = json(&pod.netns, &[question, &["--from-kernel"]].concat());
+            assert_eq!(
+                answer["verdict"]["action"], action,
+                "{variant} {question:?}: {answer:#}"
+            );
+            assert_eq!(answer["verdict"]["port"], port, "{variant} {question:?}");
+            assert_eq!(answer["certain"], true, "{variant} {question:?}");
+        }
+    }
+}
+
+#[test]
+fn explain_reports_a_filter_that_drops_redirected_connections() {
+    for (variant, table) in [("nft", "ip filter"), ("legacy", "filter (legacy iptables)")] {
+        let pod = Pod::new();
+        install(&pod.netns, named("a firewall of iptables"), variant);
+        let said = explain(&pod.netns, &["inbound", "tcp", ":8080", "--from-kernel"])
+            .succeeded()
+            .stdout;
+        let verdict = format!(
+            "The connection is redirected to port 15006 and then dropped by the policy of chain INPUT of table {table}."
+        );
+        assert!(said.starts_with(&verdict), "{said}");
+    }
+}
+
+#[test]
+fn a_target_chosen_at_random_makes_the_answer_uncertain_and_says_which_rule_chooses() {
+    for (name, chain) in [
+        ("kube-proxy", "KUBE-SVC-PAIR"),
+        ("kube-proxy's nftables", "service-pair"),
+    ] {
+        let pod = Pod::new();
+        install(&pod.netns, named(name), "nft");
+        let question = ["outbound", "tcp", "10.0.0.5:443", "--from-kernel"];
+        let answer = json(&pod.netns, &question);
+        assert_eq!(answer["certain"], false, "{answer:#}");
+        let doubt = answer["doubts"][0].as_str().unwrap_or_default();
+        assert!(doubt.contains(chain), "{answer:#}");
+        let said = explain(&pod.netns, &question).succeeded().stdout;
+        assert!(
+            said.contains(&format!("This is not certain. It also depends on:\n  - {doubt}")),
+            "{said}"
+        );
+        // To another destination, it makes no difference.
+        let elsewhere = json(&pod.netns, &["outbound", "tcp", "10.0.0.5:444", "--from-kernel"]);
+        assert_eq!(elsewhere["certain"], true, "{elsewhere:#}");
+    }
 }

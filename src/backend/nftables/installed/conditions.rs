@@ -122,7 +122,8 @@ fn spans(part: Part, span: Option<Span>) -> Lookup {
 /// All values of a part that begin with these bytes.
 fn prefix(part: Part, bytes: &[u8]) -> Option<Span> {
     let first = part.value(bytes)?;
-    if bytes.len() == part.length {
+    let is_whole_name = matches!(part.field, Field::InInterface | Field::OutInterface) && bytes.contains(&0);
+    if bytes.len() == part.length || is_whole_name {
         return Some((first, first));
     }
     let mut last = bytes.to_vec();

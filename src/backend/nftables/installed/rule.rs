@@ -73,7 +73,7 @@ impl Decoder<'_> {
                 self.registers.clear();
                 self.unknown = name;
             }
-            "cmp" | "range" | "lookup" | "match" => self.matches(Match::Unreadable(name)),
+            "cmp" | "range" | "match" => self.matches(Match::Unreadable(name)),
             _ => self.act(Action::Unreadable(name)),
         }
     }
@@ -301,30 +301,35 @@ impl Decoder<'_> {
 
     fn look_up(&mut self, set: &str, source: u32, target: u32, is_inverted: bool) {
         let Some(found) = self.context.sets.get(set) else {
-            self.matches(Match::Unreadable(format!("set {set}")));
+            self.act(Action::Unreadable(format!("set {set}")));
             return;
         };
         if target != 0 {
             self.registers.load(target, Loaded::Unknown(format!("map {set}")));
             return;
         }
-        let parts = match self.registers.key(source, found.key_length) {
-            Ok(parts) => parts,
-            Err(_) => {
-                self.matches(Match::Unreadable(self.unknown.clone()));
-                return;
-            }
-        };
-        let keys: Vec<Key> = parts.iter().map(|(_, part)| part.key()).collect();
         let elements = found.elements();
-        let spans: Option<Vec<Vec<Span>>> = elements.iter().map(|element| element_spans(&parts, element)).collect();
-        let Some(spans) = spans else {
-            self.matches(Match::Unreadable(format!("set {set}")));
-            return;
-        };
         let verdicts = elements.iter().map(|element| nested(&element.data, NFTA_DATA_VERDICT));
-        let verdicts: Option<Vec<_>> = verdicts.collect();
-        match verdicts.filter(|verdicts| !verdicts.is_empty()) {
+        let verdicts = verdicts
+            .collect::<Option<Vec<_>>>()
+            .filter(|verdicts| !verdicts.is_empty());
+        let parts = self
+            .registers
+            .key(source, found.key_length)
+            .map_err(|name| name.unwrap_or_else(|| self.unknown.clone()));
+        let decoded = parts.and_then(|parts| {
+            let keys: Vec<Key> = parts.iter().map(|(_, part)| part.key()).collect();
+            let spans = elements.iter().map(|element| element_spans(&parts, element));
+            let spans: Option<Vec<Vec<Span>>> = spans.collect();
+            Ok((keys, spans.ok_or_else(|| format!("set {set}"))?))
+        });
+        let (keys, spans) = match (decoded, &verdicts) {
+            (Ok(decoded), _) => decoded,
+            // Whether it has a verdict for the packet, and which one, is unknown.
+            (Err(unknown), Some(_)) => return self.act(Action::Unreadable(format!("{unknown} vmap"))),
+            (Err(unknown), None) => return self.matches(Match::Unreadable(unknown)),
+        };
+        match verdicts {
             Some(verdicts) => {
                 let entries = spans.into_iter().zip(verdicts).map(|(spans, verdict)| Entry {
                     spans,
