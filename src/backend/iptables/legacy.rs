@@ -3,7 +3,7 @@
 //! Reading a table in the usual way makes the kernel create it, and the empty table then misleads other tools. So the
 //! list of existing tables (`/proc/net/ip_tables_names`) is read first, and only tables in it are read.
 
-mod decode;
+pub mod decode;
 mod entries;
 
 use std::io::{self, ErrorKind};
