@@ -2,7 +2,7 @@
 //! have.
 
 use crate::plan::LoopbackRoute;
-use crate::simulate::{Course, End, Verdict};
+use crate::simulate::{End, PacketPath, Verdict};
 use crate::types::{Family, InterfaceName};
 
 /// The interface that the packet's socket is bound to, if given.
@@ -23,9 +23,9 @@ pub fn read(name: Option<&str>, direction: &str) -> Result<Option<InterfaceName>
 
 /// Logs a warning if the connection of such a socket is redirected to an address of the loopback interface, and its
 /// interface has no route to that address.
-pub fn warn(bound_to: Option<&InterfaceName>, course: &Course, routes: &[LoopbackRoute]) {
+pub fn warn(bound_to: Option<&InterfaceName>, path: &PacketPath, routes: &[LoopbackRoute]) {
     let bound_to = bound_to.filter(|name| **name != InterfaceName::loopback());
-    if let (Some(name), Verdict::Redirect(_), End::Delivered(to)) = (bound_to, course.verdict, &course.end)
+    if let (Some(name), Verdict::Redirect(_), End::Delivered(to)) = (bound_to, path.verdict, &path.end)
         && to.ip().is_loopback()
     {
         let route = LoopbackRoute {

@@ -20,11 +20,10 @@ use crate::mesh::policy::Policy;
 use crate::mesh::verdict::{self, By, Inputs, SkipKind, Skipped, Undecided, Unseen, Verdict};
 use crate::options::table::{OPTIONS, Scope};
 use crate::options::{Config, Settings};
-use crate::plan::{LoopbackRoute, Plan, PolicyRouting};
+use crate::plan::{LoopbackRoute, Plan};
 use crate::render;
-use crate::ruleset::Installed;
-use crate::simulate::words::{self, Description, Words};
-use crate::simulate::{self, Explanation, Packet, Scene, json, text};
+use crate::simulate::packet_args::{self, Description, PacketArgs};
+use crate::simulate::{self, Explanation, Packet, Simulation, json, text};
 use crate::types::{Backend, InterfaceName};
 use crate::yaml::{self, Node};
 
@@ -44,7 +43,7 @@ enum Source {
     Options(Box<Config>),
     Pod(Verdict),
     Saved(Plan),
-    Kernel(Backend),
+    Kernel,
 }
 
 /// The name of the command.
@@ -158,7 +157,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
             Source::Pod(Verdict::Redirected(redirected)) => {
                 redirection::settle_name_servers(&mut redirected.settings.config, &netns)?;
             }
-            Source::Pod(Verdict::Skipped(_)) | Source::Saved(_) | Source::Kernel(_) => {}
+            Source::Pod(Verdict::Skipped(_)) | Source::Saved(_) | Source::Kernel => {}
         }
     }
     let answer = |coloured| answer(&question, matches.get_flag("json"), coloured);
@@ -195,7 +194,7 @@ fn question(matches: &ArgMatches) -> Result<Question, Failure> {
             None
         }
     };
-    let words = Words {
+    let packet_args = PacketArgs {
         direction: text("DIRECTION").unwrap_or_default(),
         protocol: text("PROTOCOL").unwrap_or_default(),
         destination: text("DESTINATION").unwrap_or_default(),
@@ -206,9 +205,9 @@ fn question(matches: &ArgMatches) -> Result<Question, Failure> {
         interface: text("interface").or_else(|| text("bound-to")),
         connection_state: text("connection-state"),
     };
-    let bound_to = bound::read(text("bound-to").as_deref(), &words.direction);
+    let bound_to = bound::read(text("bound-to").as_deref(), &packet_args.direction);
     let bound_to = note(bound_to, &mut mistakes).flatten();
-    let packet = match words::read(&words, &AccountFiles) {
+    let packet = match packet_args::parse(&packet_args, &AccountFiles) {
         Ok(packet) => Some(packet),
         Err(wrong) => {
             mistakes.extend(wrong.iter().map(ToString::to_string));
@@ -252,7 +251,7 @@ fn note<T>(result: Result<T, String>, mistakes: &mut Vec<String>) -> Option<T> {
 /// The rules of options alone.
 fn options(settings: Settings, matches: &ArgMatches) -> Source {
     match matches.get_flag("from-kernel") {
-        true => Source::Kernel(settings.install.backend),
+        true => Source::Kernel,
         false => Source::Options(Box::new(settings.config)),
     }
 }
@@ -393,20 +392,19 @@ fn plan_flags(matches: &ArgMatches) -> Vec<&'static str> {
 }
 
 fn answer(question: &Question, as_json: bool, coloured: bool) -> anyhow::Result<String> {
-    let scene = scene(question)?;
-    let packet = described_packet(question, &scene.pod)?;
-    let course = simulate::simulate(&scene.installed, &scene.pod, &packet)?;
-    bound::warn(question.bound_to.as_ref(), &course, &scene.loopback_routes);
+    let simulation = simulation(question)?;
+    let packet = described_packet(question, &simulation.pod)?;
+    let path = simulate::simulate(&simulation.rules, &simulation.pod, &packet)?;
+    bound::warn(question.bound_to.as_ref(), &path, &simulation.loopback_routes);
     let explanation = Explanation {
-        rules: &scene.rules,
+        source: &simulation.source,
         pod: match &question.rules {
             Source::Pod(verdict) => Some(verdict),
-            Source::Options(_) | Source::Saved(_) | Source::Kernel(_) => None,
+            Source::Options(_) | Source::Saved(_) | Source::Kernel => None,
         },
-        ruleset: &scene.installed.ruleset,
-        unreadable: &scene.installed.unreadable,
+        rules: &simulation.rules,
         packet: &packet,
-        course: &course,
+        path: &path,
     };
     Ok(if as_json {
         json::document(&explanation)
@@ -423,7 +421,7 @@ fn answer(question: &Question, as_json: bool, coloured: bool) -> anyhow::Result<
 /// The packet. If the pod's namespace is accessible, its routes determine the outgoing interface.
 fn described_packet(question: &Question, pod: &simulate::Pod) -> Result<Packet, Failure> {
     let routed = match (&question.rules, &question.netns) {
-        (Source::Kernel(_), _) | (_, Some(_)) => question.packet.destination(),
+        (Source::Kernel, _) | (_, Some(_)) => question.packet.destination(),
         (Source::Options(_) | Source::Pod(_) | Source::Saved(_), None) => None,
     };
     let interface = routed.and_then(|destination| interfaces::leading_to(destination, &pod.addresses));
@@ -433,10 +431,12 @@ fn described_packet(question: &Question, pod: &simulate::Pod) -> Result<Packet, 
         .map_err(|mistake| Failure::Input(vec![mistake.to_string()]))
 }
 
-fn scene(question: &Question) -> anyhow::Result<Scene> {
+fn simulation(question: &Question) -> anyhow::Result<Simulation> {
     Ok(match &question.rules {
         Source::Options(config) => planned("the plan of these options", redirection::plan(config)?, question),
-        Source::Pod(Verdict::Skipped(_)) => Scene::without_rules(described_pod(question), question.packet.interface()),
+        Source::Pod(Verdict::Skipped(_)) => {
+            Simulation::without_rules(described_pod(question), question.packet.interface())
+        }
         Source::Pod(Verdict::Redirected(redirected)) => {
             let rules = match &redirected.by {
                 By::InitContainer {
@@ -452,12 +452,12 @@ fn scene(question: &Question) -> anyhow::Result<Scene> {
             planned(&rules, redirection::plan(&redirected.settings.config)?, question)
         }
         Source::Saved(plan) => planned("the saved plan", plan.clone(), question),
-        Source::Kernel(backend) => installed(*backend, question)?,
+        Source::Kernel => installed(question)?,
     })
 }
 
-fn planned(rules: &str, plan: Plan, question: &Question) -> Scene {
-    Scene::planned(rules, plan, described_pod(question), question.packet.interface())
+fn planned(rules: &str, plan: Plan, question: &Question) -> Simulation {
+    Simulation::planned(rules, plan, described_pod(question), question.packet.interface())
 }
 
 /// The pod, as described by arguments or observed.
@@ -473,38 +473,35 @@ fn described_pod(question: &Question) -> simulate::Pod {
 fn observed_pod() -> io::Result<simulate::Pod> {
     Ok(simulate::Pod {
         addresses: interfaces::addresses()?,
-        routing: None,
+        local_marks: Vec::new(),
     })
 }
 
-/// The rules that are installed in this network namespace.
-fn installed(wanted: Backend, question: &Question) -> anyhow::Result<Scene> {
+/// All rules that are installed in this network namespace.
+fn installed(question: &Question) -> anyhow::Result<Simulation> {
     let mut namespace = Namespace::default();
     let observed = namespace.observe()?;
-    observed.log_warnings();
+    observed.warn_of_loopback();
     let mut pod = match question.addresses.as_slice() {
         [] => observed_pod()?,
         given => simulate::Pod::with_addresses(given, question.packet.interface()),
     };
-    pod.routing = PolicyRouting::of(&observed.policy_routing);
-    let family = described_packet(question, &pod)?.family();
-    let (rules, installed) = match choice::holding(wanted, &observed) {
-        None => ("no rules of sidetrack are installed".to_owned(), Installed::nothing()),
-        Some(backend) => (
-            format!("those installed with {backend}"),
-            namespace.rules(backend)?.installed(family)?,
-        ),
+    pod.local_marks = namespace.local_marks()?;
+    let source = match choice::holding(Backend::Auto, &observed) {
+        None => "all that are installed, none of which sidetrack owns".to_owned(),
+        Some(backend) => format!("all that are installed, sidetrack's with {backend}"),
     };
     let mut loopback_routes = Vec::new();
     if let Some(interface) = question.bound_to.clone() {
+        let family = described_packet(question, &pod)?.family();
         let route = LoopbackRoute { family, interface };
         if namespace.has_loopback_route(&route)? {
             loopback_routes.push(route);
         }
     }
-    Ok(Scene {
-        rules,
-        installed,
+    Ok(Simulation {
+        source,
+        rules: namespace.netfilter()?,
         pod,
         loopback_routes,
     })

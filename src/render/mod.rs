@@ -2,6 +2,7 @@
 
 pub mod graph;
 pub mod json;
+pub mod netfilter;
 pub mod nft;
 
 use crate::plan::{

@@ -10,7 +10,7 @@ const LAYERS: [&str; 19] = [
 ];
 
 /// Files and directories without effects: no sockets, no files, no programs, no clock.
-const PURE: [&str; 31] = [
+const PURE: [&str; 34] = [
     "yaml",
     "types",
     "facts.rs",
@@ -24,6 +24,7 @@ const PURE: [&str; 31] = [
     "trace",
     "lint",
     "backend/iptables/contents.rs",
+    "backend/iptables/legacy/decode.rs",
     "backend/iptables/lower.rs",
     "backend/iptables/patch.rs",
     "backend/iptables/raise.rs",
@@ -35,12 +36,14 @@ const PURE: [&str; 31] = [
     "backend/nftables/encode.rs",
     "backend/nftables/expression.rs",
     "backend/nftables/foreign.rs",
+    "backend/nftables/installed",
     "backend/nftables/listing.rs",
     "probe/exclusions.rs",
     "probe/interfaces.rs",
     "backend/nftables/live/decode.rs",
     "backend/nftables/live/encode.rs",
     "backend/nftables/live/rules.rs",
+    "backend/xtables",
     "probe/plan.rs",
 ];
 
