@@ -54,6 +54,9 @@ pub fn start(probe: &Probe, circumstances: &Circumstances) -> Result<(Client, Op
     let socket = opened.map_err(|errno| Outcome::NotMade(format!("opening a socket: {errno}")))?;
     prepare(&socket, probe).map_err(|errno| {
         Outcome::NotMade(match errno {
+            Errno::EPERM if probe.bound_to.is_some() => {
+                "binding a socket to an interface takes CAP_NET_RAW before Linux 5.7: run as root".to_owned()
+            }
             Errno::EPERM => {
                 "a client's own address as the source takes CAP_NET_ADMIN: run as root on the node, with --netns"
                     .to_owned()
@@ -134,7 +137,6 @@ fn prepare(socket: &OwnedFd, probe: &Probe) -> Result<(), Errno> {
         Protocol::Udp => socket_options::empty_datagrams_from_other_hosts(socket)?,
     }
     if let Some(name) = &probe.bound_to {
-        // Needs no privilege since Linux 5.7.
         setsockopt(socket, sockopt::BindToDevice, &OsString::from(name.as_str()))?;
     }
     if let Some(mark) = probe.source.and_then(|source| source.mark) {
