@@ -21,6 +21,7 @@ mod logging;
 mod node;
 mod output;
 mod persist;
+mod place;
 mod probe;
 mod redirection;
 mod settings;

@@ -1,5 +1,7 @@
 //! Plan, apply and cleanup in the network namespace of this thread.
 
+use std::net::IpAddr;
+
 use super::output;
 use crate::backend::install::{self, Removed};
 use crate::backend::{Namespace, Observed, RemovedForeign, RuleBackend, applied, iptables};
@@ -118,6 +120,24 @@ pub fn settle_name_servers(config: &mut Config, netns: &str) -> Result<(), Resol
         }
     }
     Ok(())
+}
+
+/// Sets the name servers of a pod that is not on this machine, if the options refer to its `/etc/resolv.conf`. Where they
+/// are not known, lookups to any server count as captured.
+pub fn set_name_servers(config: &mut Config, servers: Option<&[IpAddr]>) {
+    if !needs_resolv_conf(config) {
+        return;
+    }
+    config.dns.servers = match servers {
+        Some(servers) if !servers.is_empty() => DnsServers::These(servers.to_vec()),
+        _ => {
+            tracing::warn!(
+                "the name servers of that pod are unknown: lookups to any server count as captured. \
+                 Name them with --dns-servers"
+            );
+            DnsServers::All
+        }
+    };
 }
 
 /// Whether the captured lookups depend on `/etc/resolv.conf`.

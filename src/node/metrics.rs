@@ -77,13 +77,13 @@ pub const PLUGIN_RUN_SECONDS: Metric = Metric {
 pub const PODS: Metric = Metric {
     name: "sidetrack_node_pods",
     kind: "gauge",
-    help: "Pods of the node at the last scan, by state; pods that are lacking, missed or suspected may bypass their proxy",
+    help: "Pods of the node at the last scan, by state; pods that are lacking, missed or suspected may bypass their proxy; drifted ones have other rules than their options ask for",
 };
 /// One for the mode.
 pub const POD_REPAIRS: Metric = Metric {
     name: "sidetrack_node_pod_repairs_total",
     kind: "counter",
-    help: "Pods that lacked their rules and were repaired, labelled or evicted, by mode",
+    help: "Pods that lacked their rules, or had others, and were repaired, labelled or evicted, by mode",
 };
 /// One for each reason.
 pub const POD_REPAIR_FAILURES: Metric = Metric {

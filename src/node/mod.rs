@@ -13,10 +13,12 @@ pub mod health;
 pub mod layout;
 pub mod metrics;
 pub mod pace;
+pub mod pods;
 pub mod repair;
 pub mod reports;
 pub mod service;
 pub mod startup_taint;
+pub mod timestamp;
 pub mod watch;
 
 use std::net::SocketAddr;

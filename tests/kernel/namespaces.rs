@@ -57,7 +57,9 @@ fn repair_does_nothing_in_a_namespace_without_the_pods_addresses() {
             addresses: &addresses,
             netns: &opened,
         };
-        late::add(&netconf, &running, &[]).expect("nothing fails").is_some()
+        late::add(&netconf, &running, late::Wrong::Lacking, &[])
+            .expect("nothing fails")
+            .is_some()
     };
     assert!(!repair(&["10.99.0.3", "fd00::3"]) && !has_rules(&pod));
     assert!(!repair(&[]) && !has_rules(&pod));
