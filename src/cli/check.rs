@@ -33,7 +33,7 @@ fn arguments(command: Command) -> Command {
     command
         .disable_help_subcommand(true)
         .after_help(
-            "The options are those of apply; --pod has them from the runtime. Exit codes: 0 the rules match the plan, 3 otherwise.\n\
+            "The options are those of apply. Exit codes: 0 the rules match the plan, 3 otherwise.\n\
              Examples: sidetrack check --netns pod --exclude-outbound-ports 3306,6379\n          \
              sidetrack check --pod shop/web-0\n          \
              sidetrack check istio-iptables -p 15001 -z 15006 -b '*'\n          \

@@ -12,7 +12,7 @@ use self::manifest::{contents, manifest_of, verdict_of};
 use super::failure::Failure;
 use super::place::{self, Place, PodOnNode};
 use super::settings::{Around, around_pod, settings};
-use super::{args, bound, front_end, output, redirection};
+use super::{args, bound, front_end, name_servers, output, redirection};
 use crate::backend::{Namespace, choice};
 use crate::linux::accounts::AccountFiles;
 use crate::linux::interfaces;
@@ -139,7 +139,7 @@ fn arguments(command: Command) -> Command {
             "pod",
             "FILE|NAMESPACE/NAME",
             RULES,
-            "Explain the pod of this manifest, - is standard input; if\nthere is no such file, this pod of the node",
+            "Explain the pod of this manifest (- is standard input) or node",
         ))
         .arg(
             value(
@@ -279,13 +279,13 @@ fn question(matches: &ArgMatches) -> anyhow::Result<Question> {
         }
         (None, Some(netns)) => {
             if let Some(config) = rules.config() {
-                redirection::settle_name_servers(config, &netns)?;
+                name_servers::of_netns(config, &netns)?;
             }
             Place::Netns(netns)
         }
         (None, None) => {
             if let Source::Pod(Verdict::Redirected(redirected)) = &mut rules {
-                redirection::set_name_servers(&mut redirected.settings.config, name_servers.as_deref());
+                name_servers::of_distant_pod(&mut redirected.settings.config, name_servers.as_deref());
             }
             Place::Here
         }

@@ -18,6 +18,7 @@ mod kuma_init;
 mod linkerd_proxy_init;
 mod lint;
 mod logging;
+mod name_servers;
 mod node;
 mod output;
 mod persist;

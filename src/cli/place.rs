@@ -9,7 +9,7 @@ use clap::{Arg, ArgMatches};
 use super::failure::Failure;
 use super::node::wanted::{Given, node_to_read, places};
 use super::settings::{Around, around_pod, settings};
-use super::{args, front_end, redirection};
+use super::{args, front_end, name_servers};
 use crate::cni::attach::{verdict_with, with_name_servers};
 use crate::cni::error::Error;
 use crate::cni::netconf::NetConf;
@@ -109,7 +109,7 @@ impl Request {
         match self {
             Self::Options(settings, None) => Ok((*settings, Place::Here)),
             Self::Options(mut settings, Some(netns)) => {
-                redirection::settle_name_servers(&mut settings.config, &netns)?;
+                name_servers::of_netns(&mut settings.config, &netns)?;
                 Ok((*settings, Place::Netns(netns)))
             }
             Self::Pod(name, around) => {

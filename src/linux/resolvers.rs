@@ -38,16 +38,36 @@ pub enum OfNamespace {
     Unknown,
 }
 
-/// The name servers of `/etc/resolv.conf`; none if the file does not exist.
+/// The name servers that processes in this network namespace query: those of `/etc/resolv.conf`; none if the file does not
+/// exist. A process that entered this namespace and kept the file system of the node, as by `nsenter --net`, sees the
+/// node's file: then those of the other processes in it count.
 ///
 /// # Errors
 /// It cannot be read.
 pub fn read() -> Result<Vec<IpAddr>, ResolversError> {
+    if let Some(netns) = entered_alone()
+        && let OfNamespace::Known(servers, from) = of_processes(&processes_of_pod(netns))
+    {
+        tracing::info!(
+            from,
+            "this process has the node's /etc/resolv.conf: the name servers are those of the processes of the pod"
+        );
+        return Ok(servers);
+    }
     Ok(read_file(Path::new(FILE))?.unwrap_or_default())
 }
 
+/// The network namespace of this process, if it is not the one of the first process, and the file system is.
+fn entered_alone() -> Option<Identity> {
+    let of =
+        |process: &str, namespace: &str| identity(&Path::new("/proc").join(process).join("ns").join(namespace)).ok();
+    let netns = of("self", "net")?;
+    let is_alone = of("1", "net")? != netns && of("1", "mnt")? == of("self", "mnt")?;
+    is_alone.then_some(netns)
+}
+
 /// The name servers that processes in a network namespace query: those of the file that ip-netns(8) mounts for them,
-/// else those of the files of the processes in it.
+/// else those of the files of the processes in it, except of processes that merely entered it.
 ///
 /// # Errors
 /// A file of ip-netns(8) cannot be read.
@@ -66,8 +86,25 @@ pub fn of_namespace(netns: &Path) -> Result<OfNamespace, ResolversError> {
             return Ok(OfNamespace::Known(servers, path.display().to_string()));
         }
     }
+    Ok(match of_processes(&processes_of_pod(wanted)) {
+        OfNamespace::Unknown => of_processes(&processes(wanted)),
+        known => known,
+    })
+}
+
+/// The processes in a network namespace that do not have the file system of this process.
+fn processes_of_pod(wanted: Identity) -> Vec<PathBuf> {
+    let mount_namespace = |process: &Path| identity(&process.join("ns/mnt")).ok();
+    let own = mount_namespace(Path::new("/proc/self"));
+    let mut processes = processes(wanted);
+    processes.retain(|process| mount_namespace(process) != own);
+    processes
+}
+
+/// The name servers in the files of processes.
+fn of_processes(processes: &[PathBuf]) -> OfNamespace {
     let (mut servers, mut files) = (Vec::new(), Vec::new());
-    for process in processes(wanted) {
+    for process in processes {
         let path = process.join("root/etc/resolv.conf");
         match read_beneath(&process.join("root")) {
             Ok(text) => {
@@ -82,11 +119,11 @@ pub fn of_namespace(netns: &Path) -> Result<OfNamespace, ResolversError> {
             }
         }
     }
-    Ok(if servers.is_empty() {
+    if servers.is_empty() {
         OfNamespace::Unknown
     } else {
         OfNamespace::Known(once(servers), files.join(", "))
-    })
+    }
 }
 
 /// The names of a network namespace in `ip netns`.

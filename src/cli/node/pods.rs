@@ -30,7 +30,7 @@ const POD: &str = "POD";
 pub fn argument() -> Arg {
     Arg::new(POD)
         .value_name("NAMESPACE/NAME")
-        .help("Show all that is known about this pod [default: list all]")
+        .help("Show all that is known about this pod; without it, list all")
 }
 
 /// Runs the command.

@@ -160,8 +160,8 @@ pub fn owner_of(node: &Node, places: &Places, netns: Identity) -> Option<Sandbox
     let sandboxes = sandboxes(node, places, &network).ok()?;
     let mut namespaces = Namespaces::of(places).ok()?;
     let mut owners = sandboxes.into_iter().filter(|sandbox| {
-        let located = namespaces.by_file(sandbox);
-        matches!(located, Some(Located::At(found, _)) if found.identity() == netns)
+        // Only the one namespace is entered.
+        places.lead_to(sandbox, netns) && matches!(namespaces.by_file(sandbox), Some(Located::At(..)))
     });
     let owner = owners.next()?;
     owners.next().is_none().then_some(owner)
@@ -187,7 +187,7 @@ mod tests {
             "shop/",
             "shop/web/0",
             "./pod",
-            "../pod",
+            "-/pod",
             "Shop/web",
             "shop/web_0",
             "",

@@ -374,6 +374,48 @@ fn name_servers_of_a_pod_are_those_that_the_runtime_passed() {
     assert_eq!(states, ["in-sync", "in-sync"]);
 }
 
+/// The same by `--netns`, where the runtime's cache has the pod of that namespace.
+#[test]
+fn name_servers_of_a_namespace_are_those_that_the_runtime_passed_for_its_pod() {
+    let attached = Attached::new();
+    let [known, unknown] = [(); 2].map(|()| Pod::new());
+    let dns = [("traffic.sidetrack.dev/redirect-dns", "true")];
+    let mut capabilities = annotations(&dns);
+    capabilities["dns"] = json!({ "Servers": ["10.96.0.10"] });
+    for (pod, name, capabilities) in [
+        (&known, "known", capabilities),
+        (&unknown, "unknown", annotations(&dns)),
+    ] {
+        let file = attached.file(&pod.netns.path());
+        // {"name":"a","plugins":[{"type":"x"},{"type":"sidetrack"}]}
+        let config = "eyJuYW1lIjoiYSIsInBsdWdpbnMiOlt7InR5cGUiOiJ4In0seyJ0eXBlIjoic2lkZXRyYWNrIn1dfQ==";
+        attached.attach(
+            name,
+            &file,
+            &[("/capabilityArgs", capabilities), ("/config", config.into())],
+        );
+    }
+    // Processes of the pods whose file is another one.
+    let _processes = [&known, &unknown].map(|pod| super::repair::Process::start(pod.netns.command("sleep").arg("60")));
+    attached.command(&["repair"]).status().expect("the program");
+    for pod in [&known, &unknown] {
+        let netns = pod.netns.path().display().to_string();
+        run(&attached, &["check", "--redirect-dns", "--netns", &netns]).succeeded();
+    }
+    let netns = known.netns.path().display().to_string();
+    let explain = [
+        "explain",
+        "outbound",
+        "udp",
+        "10.96.0.10:53",
+        "--redirect-dns",
+        "--netns",
+        &netns,
+    ];
+    let said = run(&attached, &explain).succeeded().stdout;
+    assert!(!said.contains("Leaves the pod"), "{said}");
+}
+
 #[test]
 fn drift_of_running_pods_is_counted_logged_once_and_repaired() {
     let mixed = Mixed::new();

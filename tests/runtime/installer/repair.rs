@@ -269,10 +269,10 @@ fn pods_that_are_not_to_be_repaired_are_not_touched() {
 }
 
 /// A process that is in a network namespace.
-struct Process(Child);
+pub struct Process(Child);
 
 impl Process {
-    fn start(command: &mut Command) -> Self {
+    pub fn start(command: &mut Command) -> Self {
         Self(command.stdin(Stdio::null()).spawn().expect("a process"))
     }
 
