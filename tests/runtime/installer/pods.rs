@@ -73,6 +73,15 @@ impl Mixed {
     }
 }
 
+/// docs/node.md describes every key.
+#[track_caller]
+fn assert_described(object: &Value) {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/node.md")).expect("docs/node.md");
+    for key in object.as_object().expect("an object").keys() {
+        assert!(text.contains(&format!("`{key}`")), "{key}");
+    }
+}
+
 #[test]
 fn list_shows_state_of_every_pod() {
     let mixed = Mixed::new();
@@ -82,6 +91,8 @@ fn list_shows_state_of_every_pod() {
         (&json!(1), &json!(0))
     );
     let listed = document["pods"].as_array().expect("pods");
+    assert_described(&document);
+    assert_described(&listed[0]);
     let found = |name: &str| listed.iter().find(|pod| pod["name"] == name).expect(name);
     assert_eq!(listed.len(), Mixed::NAMES.len(), "{document:#}");
     for (name, verdict, state, mesh, backend, reason) in [
@@ -155,6 +166,7 @@ fn one_pod_is_shown_with_cache_annotations_namespace_and_kernel() {
         serde_json::from_str::<Value>(&run.stdout).unwrap_or_else(|error| panic!("{error}: {run:?}"))
     };
     let drifted = show("drifted");
+    assert_described(&drifted);
     assert_eq!(drifted["state"], "drifted");
     assert_eq!(drifted["annotations"]["sidecar.istio.io/status"], "{}");
     assert_eq!(drifted["addresses"][0], "10.99.0.2");
