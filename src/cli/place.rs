@@ -117,8 +117,8 @@ impl Request {
                 match pod.verdict(&around)? {
                     Verdict::Redirected(redirected) => Ok((redirected.settings, pod.place())),
                     Verdict::Skipped(skipped) => Err(Failure::Input(vec![format!(
-                        "pod {} is not redirected: {}. To work with other options, pass them and --netns {} in place of \
-                         --pod",
+                        "the plugin does not redirect pod {}: {}. To work with other options, pass them and --netns {} \
+                         in place of --pod",
                         pod.name,
                         skipped.reason,
                         pod.place().netns().unwrap_or_default()

@@ -118,12 +118,25 @@ fn watch(node: &Node, places: &Places, as_json: bool) -> anyhow::Result<()> {
     let change = if as_json { pods::change } else { pods::change_as_text };
     let mut watch = Watch::new(vec![places.cache.clone()]).map_err(NodeError::Watch)?;
     let mut known: BTreeMap<String, Shown> = BTreeMap::new();
+    let mut is_first = true;
     loop {
         if let Err(error) = watch.renew(&[]) {
             tracing::debug!(%error, "cannot watch the runtime's cache; scanning every second");
         }
+        let scan = match compared(node, places) {
+            Ok(scan) => scan,
+            Err(error) if is_first => return Err(error.into()),
+            Err(error) => {
+                tracing::warn!(%error, "cannot list the pods; retrying");
+                if watch.wait(Pause::of(WATCH_INTERVAL))? {
+                    return Ok(());
+                }
+                continue;
+            }
+        };
+        is_first = false;
         let (mut before, mut text) = (std::mem::take(&mut known), String::new());
-        for found in compared(node, places)?.found {
+        for found in scan.found {
             let now = Shown {
                 state: (found.state.name(), found.state.reason().to_owned()),
                 warning: found.warning.clone(),

@@ -227,7 +227,7 @@ fn unknown_pods_and_wrong_names_are_errors_that_say_what_to_do() {
     fails(
         &["check", "--pod", "shop/plain"],
         2,
-        &["not redirected", "no annotation", "--netns"],
+        &["does not redirect pod shop/plain", "no annotation", "--netns"],
     );
 
     let file = mixed.attached.file(&mixed.netns("synced").path());
