@@ -74,7 +74,7 @@ fn check(settings: &Settings) -> anyhow::Result<(Report, Vec<Redirector>)> {
     }
     let facts = redirection::facts(&settings.config, Some(&observed.loopback))?;
     let plan = Plan::new(&settings.config, &facts)?;
-    applied::warn_of_idle_options(&settings.config, &facts, &plan);
+    applied::warn_of_options_without_effect(&settings.config, &facts, &plan);
     namespace.warn_of_blocked_ports(&settings.config, &observed);
     let report = namespace.check(&plan, settings.install.backend, &observed)?;
     Ok((report, redirectors(observed.all_chains())))

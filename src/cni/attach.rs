@@ -136,7 +136,7 @@ pub(super) fn install_rules(
     }
     let config = settled;
     let plan = Plan::new(&config, &facts)?;
-    applied::warn_of_idle_options(&config, &facts, &plan);
+    applied::warn_of_options_without_effect(&config, &facts, &plan);
     namespace.warn_of_blocked_ports(&config, observed);
     let done = install::apply_with(namespace, &plan, backend, observed)?;
     applied::log(&config, &facts, &plan, backend, &done);
