@@ -79,13 +79,13 @@ fn subcommands(command: Command) -> Command {
         ))
         .subcommand(subcommand(
             "repair",
-            "Put rules into running pods that lack them, or whose rules differ; exit with 3 where some still do",
+            "Install or repair the rules of running pods; exit with 3 where some are still wrong",
             "Example: sidetrack node repair --dry-run",
         ))
         .subcommand(
             subcommand(
                 "pods",
-                "List the pods of this node: mesh, verdict, and whether their rules are as they should be",
+                "List the pods of this node with mesh, verdict, and the state of their rules",
                 "Examples: sidetrack node pods --watch\n          sidetrack node pods shop/web-0 --json",
             )
             .arg(pods::argument()),

@@ -124,7 +124,7 @@ pub const MODE: NodeOption = NodeOption {
     ..NodeOption::new(
         "node-repair",
         "MODE",
-        "What to do about running pods that lack rules",
+        "What to do about running pods that lack rules or have others",
         INSTALL,
     )
 };
@@ -174,7 +174,7 @@ pub const DRY_RUN: NodeOption = NodeOption::switch(
 
 pub const WATCH: NodeOption = NodeOption::switch(
     "node-watch",
-    "Stay, and print each change: a pod that comes or goes, or its state",
+    "Stay, and print each pod that is added, changed or removed",
     PODS,
 );
 
