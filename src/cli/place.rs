@@ -185,7 +185,24 @@ fn failure(name: &Name, error: &Error) -> Failure {
     Failure::Input(vec![format!("pod {name}: {}{details}", error.message())])
 }
 
-/// The pod of this node that a value of `explain --pod` names; `None` if it names a manifest. An existing file wins.
+/// The pod of this node that a value of `explain --pod` names; `None` if it names a manifest. An existing file wins, and a
+/// name with the extension of a manifest is one, so that a mistyped path is reported as that.
 pub fn named_on_node(value: &str) -> Option<Name> {
-    Name::parse(value).filter(|_| !Path::new(value).exists())
+    let path = Path::new(value);
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    let is_manifest = matches!(extension, Some("yaml" | "yml" | "json")) || path.exists();
+    Name::parse(value).filter(|_| !is_manifest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_and_names_of_manifests_are_no_pods() {
+        assert!(named_on_node("shop/web-0").is_some() && named_on_node("shop/web.example").is_some());
+        for value in ["-", "web.yaml", "deploy/web.yaml", "src/lib.rs", "/shop/web", "./web"] {
+            assert!(named_on_node(value).is_none(), "{value}");
+        }
+    }
 }
