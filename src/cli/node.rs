@@ -205,8 +205,8 @@ fn repair(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     scan.compare(&places);
     for mut found in scan.found {
         worker::log_warning(&found.sandbox, found.warning.as_deref());
-        if let (Some((wrong, netns)), false) = (found.state.repairable(), dry_run) {
-            let outcome = repair::repair(&found.sandbox, netns, wrong, &places);
+        if let (Some((fault, netns)), false) = (found.state.repairable(), dry_run) {
+            let outcome = repair::repair(&found.sandbox, netns, fault, &places);
             failed |= outcome.is_err();
             worker::log_outcome(&found.sandbox, &outcome);
             found.state = found.state.after(&outcome);

@@ -84,9 +84,9 @@ pub struct Running<'p> {
     pub netns: &'p Netns,
 }
 
-/// What is wrong with a pod that ADD repairs.
+/// A fault of a pod that ADD repairs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wrong {
+pub enum Fault {
     /// No program redirects its traffic.
     Lacking,
     /// The rules of sidetrack differ from those of ADD.
@@ -109,13 +109,13 @@ pub fn drift(netconf: &NetConf, running: &Running, proc: &[&Path]) -> Result<Opt
     }
 }
 
-/// Does what ADD does if this is still wrong with the pod. `None` where it is not by now, where the plugin does not
+/// Does what ADD does if the pod still has this fault. `None` where it has not, where the plugin does not
 /// redirect the pod, or where the namespace no longer has an address of the pod. `proc` are directories besides /proc
 /// where a proc file system may be mounted.
 ///
 /// # Errors
 /// See [`Error`]. The network namespace is unchanged then.
-pub fn add(netconf: &NetConf, running: &Running, wrong: Wrong, proc: &[&Path]) -> Result<Option<Late>, Error> {
+pub fn add(netconf: &NetConf, running: &Running, fault: Fault, proc: &[&Path]) -> Result<Option<Late>, Error> {
     let Running { pod, addresses, netns } = running;
     refuse_host_netns(netns, proc)?;
     let Settings { config, install, .. } = match verdict(netconf, pod)? {
@@ -128,15 +128,15 @@ pub fn add(netconf: &NetConf, running: &Running, wrong: Wrong, proc: &[&Path]) -
         if !addresses.iter().any(|address| now.contains(address)) {
             return Ok(());
         }
-        let is_wrong = match (wrong, namespace.holder(observed)?) {
-            (Wrong::Lacking, holder) => holder == Holder::None,
-            (Wrong::Drifted, Holder::Sidetrack(_)) => {
+        let has_fault = match (fault, namespace.holder(observed)?) {
+            (Fault::Lacking, holder) => holder == Holder::None,
+            (Fault::Drifted, Holder::Sidetrack(_)) => {
                 let report = compare_here(netconf, &config, install.backend, namespace, observed)?;
                 report.differences.iter().any(Difference::is_repaired_by_apply)
             }
-            (Wrong::Drifted, Holder::None | Holder::Other(_)) => false,
+            (Fault::Drifted, Holder::None | Holder::Other(_)) => false,
         };
-        if !is_wrong {
+        if !has_fault {
             return Ok(());
         }
         namespace.set_other_proc(proc);

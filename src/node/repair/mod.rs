@@ -36,7 +36,7 @@ use super::layout::{self, Choice, Waiting};
 use crate::backend::RuleBackend;
 use crate::backend::running::Holder;
 use crate::cni::error::Error as CniError;
-use crate::cni::late::{self, Late, Proof, Wrong};
+use crate::cni::late::{self, Fault, Late, Proof};
 use crate::drift::Difference;
 use crate::linux::files::FileError;
 use crate::linux::netns::Netns;
@@ -316,17 +316,17 @@ pub const FAILURES: [&str; 7] = [
 ///
 /// # Errors
 /// See [`Failure`].
-pub fn repair(sandbox: &Sandbox, netns: &Netns, wrong: Wrong, places: &Places) -> Result<Outcome, Failure> {
+pub fn repair(sandbox: &Sandbox, netns: &Netns, fault: Fault, places: &Places) -> Result<Outcome, Failure> {
     let running = sandbox.running(netns);
     let pod = sandbox.pod.to_string();
     let _logged = tracing::info_span!("repair", pod, container = sandbox.container).entered();
     let late = sandbox
         .netconf()
-        .and_then(|netconf| late::add(&netconf, &running, wrong, &[&places.proc]));
+        .and_then(|netconf| late::add(&netconf, &running, fault, &[&places.proc]));
     match late {
-        Ok(None) => Ok(Outcome::NotNeeded(match wrong {
-            Wrong::Lacking => "another program redirects its traffic by now, or the pod no longer exists",
-            Wrong::Drifted => "its rules match its options by now, or the pod no longer exists",
+        Ok(None) => Ok(Outcome::NotNeeded(match fault {
+            Fault::Lacking => "another program redirects its traffic by now, or the pod no longer exists",
+            Fault::Drifted => "its rules match its options by now, or the pod no longer exists",
         })),
         Ok(Some(Late {
             proof: Proof::Refuted(message),

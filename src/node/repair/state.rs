@@ -8,7 +8,7 @@ use super::{Failure, Outcome};
 use crate::backend::check::{self, Report};
 use crate::backend::running::Holder;
 use crate::cni::error::Error as CniError;
-use crate::cni::late::{Seen, Wrong};
+use crate::cni::late::{Fault, Seen};
 use crate::drift::{self, Difference};
 use crate::linux::netns::Netns;
 use crate::types::{Choice, Uid, Uids};
@@ -185,14 +185,14 @@ impl State {
     }
 
     /// What ADD would repair in the pod, and the pod's network namespace.
-    pub fn repairable(&self) -> Option<(Wrong, &Arc<Netns>)> {
+    pub fn repairable(&self) -> Option<(Fault, &Arc<Netns>)> {
         match self {
-            Self::Lacking { netns, .. } => Some((Wrong::Lacking, netns)),
+            Self::Lacking { netns, .. } => Some((Fault::Lacking, netns)),
             Self::Drifted {
                 is_repairable: true,
                 netns,
                 ..
-            } => Some((Wrong::Drifted, netns)),
+            } => Some((Fault::Drifted, netns)),
             _ => None,
         }
     }
@@ -397,7 +397,7 @@ mod tests {
             (
                 report(check::State::Drifted, &[foreign, difference(Kind::Missing)]),
                 "drifted",
-                Some(Wrong::Drifted),
+                Some(Fault::Drifted),
             ),
             (report(check::State::Absent, &[]), "redirected", None),
             (Err(CniError::Internal("no plan".to_owned())), "redirected", None),
@@ -405,7 +405,7 @@ mod tests {
         ] {
             let state = Comparison::of(&report).state(Arc::clone(&netns));
             assert_eq!(state.name(), name, "{report:?}");
-            assert_eq!(state.repairable().map(|(wrong, _)| wrong), repairable, "{report:?}");
+            assert_eq!(state.repairable().map(|(fault, _)| fault), repairable, "{report:?}");
             assert_eq!(state.is_wrong(), name == "drifted", "{report:?}");
         }
     }

@@ -14,7 +14,7 @@ use super::locate::Places;
 use super::sandbox::Sandbox;
 use super::state::{Comparison, Mode, State};
 use super::{FAILURES, Failure, Found, Outcome, RepairError, repair, scan, scan_available, scan_cache};
-use crate::cni::late::{Late, Proof, Wrong};
+use crate::cni::late::{Fault, Late, Proof};
 use crate::linux::netns::Netns;
 use crate::node::metrics::{DEGRADED, Metrics, POD_REPAIR_FAILURES, POD_REPAIRS, PODS};
 use crate::node::pace::{Spacing, backoff, due_for_comparison};
@@ -226,22 +226,22 @@ impl Worker {
                 memory.logged = Some(now);
             }
             // The API server is asked about pods that bypass their proxy alone.
-            let wrong = state.repairable();
-            let wrong = wrong.filter(|(wrong, _)| *wrong == Wrong::Lacking || self.mode == Mode::InPlace);
-            let Some((wrong, netns)) = wrong else {
+            let fault = state.repairable();
+            let fault = fault.filter(|(fault, _)| *fault == Fault::Lacking || self.mode == Mode::InPlace);
+            let Some((fault, netns)) = fault else {
                 memory.done = false;
                 continue;
             };
             let netns = Arc::clone(netns);
             let is_due = memory.not_before.is_none_or(|time| time <= Instant::now());
             if is_due && !memory.done {
-                due.push((memory.failures, sandbox, netns, wrong));
+                due.push((memory.failures, sandbox, netns, fault));
             }
         }
         // Pods whose repair failed before come last.
         due.sort_by_key(|(failures, ..)| *failures);
         let due = due.into_iter();
-        let due = due.map(|(_, sandbox, netns, wrong)| (sandbox, netns, wrong)).collect();
+        let due = due.map(|(_, sandbox, netns, fault)| (sandbox, netns, fault)).collect();
         match self.mode {
             Mode::Off | Mode::Report => SCAN_INTERVAL,
             Mode::InPlace => self.repair(due),
@@ -277,13 +277,13 @@ impl Worker {
     }
 
     /// Repairs these pods in place. Returns the time until the next scan.
-    fn repair(&mut self, due: Vec<(Sandbox, Arc<Netns>, Wrong)>) -> Duration {
+    fn repair(&mut self, due: Vec<(Sandbox, Arc<Netns>, Fault)>) -> Duration {
         let mut rest = SCAN_INTERVAL;
-        for (sandbox, netns, wrong) in due.into_iter().take(MAX_REPAIRS_PER_SCAN) {
+        for (sandbox, netns, fault) in due.into_iter().take(MAX_REPAIRS_PER_SCAN) {
             if self.watch.is_stopped() {
                 break;
             }
-            let outcome = repair(&sandbox, &netns, wrong, &self.places);
+            let outcome = repair(&sandbox, &netns, fault, &self.places);
             if matches!(outcome, Ok(Outcome::Repaired(_))) {
                 // Verifies the repair soon, and continues with the other pods.
                 rest = RESCAN_DELAY;
@@ -298,7 +298,7 @@ impl Worker {
 
     /// Labels these pods through the API server, and evicts them one by one. Returns the time until the next scan.
     #[cfg(feature = "kubernetes")]
-    fn request(&mut self, due: Vec<(Sandbox, Arc<Netns>, Wrong)>) -> Duration {
+    fn request(&mut self, due: Vec<(Sandbox, Arc<Netns>, Fault)>) -> Duration {
         use kubernetes::{ApiError, Client, Wish, act};
 
         let failure = |error: ApiError| Failure {
@@ -347,7 +347,7 @@ impl Worker {
 
     /// The command line refuses modes that a build does not have.
     #[cfg(not(feature = "kubernetes"))]
-    fn request(&mut self, _due: Vec<(Sandbox, Arc<Netns>, Wrong)>) -> Duration {
+    fn request(&mut self, _due: Vec<(Sandbox, Arc<Netns>, Fault)>) -> Duration {
         SCAN_INTERVAL
     }
 
