@@ -6,12 +6,11 @@ use clap::{ArgMatches, Command};
 use serde_json::json;
 
 use super::failure::NEGATIVE;
-use super::settings::settings;
+use super::place::{self, Place};
 use super::{args, front_end, output, redirection};
 use crate::backend::check::{Report, State};
 use crate::backend::{Namespace, applied};
 use crate::drift::Difference;
-use crate::linux::netns;
 use crate::mesh::redirectors::{Redirector, redirectors};
 use crate::options::Settings;
 use crate::options::table::Scope;
@@ -36,10 +35,12 @@ fn arguments(command: Command) -> Command {
         .after_help(
             "The options are those of apply. Exit codes: 0 the rules match the plan, 3 otherwise.\n\
              Examples: sidetrack check --netns pod --exclude-outbound-ports 3306,6379\n          \
+             sidetrack check --pod shop/web-0\n          \
              sidetrack check istio-iptables -p 15001 -z 15006 -b '*'\n          \
              sidetrack check kuma-init --redirect-all-dns-traffic",
         )
         .arg(args::netns())
+        .arg(place::pod())
         .arg(args::config())
         .args(args::options(|option| option.scope != Scope::DryRun))
         .arg(args::json().global(true))
@@ -49,22 +50,13 @@ fn arguments(command: Command) -> Command {
 
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
-    let (mut settings, netns) = match front_end::asked(matches, &["json"]) {
-        Some(asked) => asked?,
-        None => (settings(matches)?, args::text_or_variable(matches, "netns")),
-    };
-    let (report, others) = match &netns {
-        Some(netns) => {
-            redirection::settle_name_servers(&mut settings.config, netns)?;
-            netns::within(netns::path(netns), || check(&settings))??
-        }
-        None => check(&settings)?,
-    };
-    let removals = removals(&others, netns.as_deref());
+    let (settings, place) = place::request(matches, &["json"])?.open()?;
+    let (report, others) = place.run(|| check(&settings))??;
+    let removals = removals(&others, place.netns().as_deref());
     let text = if matches.get_flag("json") {
         json(&report, &removals)
     } else {
-        self::text(&report, &removals)
+        self::text(&report, &removals, &place)
     };
     output::print(&text)?;
     Ok(match report.state {
@@ -97,7 +89,7 @@ fn removals(others: &[Redirector], netns: Option<&str>) -> Vec<(&'static str, St
         .collect()
 }
 
-fn text(report: &Report, removals: &[(&str, String)]) -> String {
+fn text(report: &Report, removals: &[(&str, String)], place: &Place) -> String {
     let differences = &report.differences;
     let number = match differences.len() {
         1 => "1 difference".to_owned(),
@@ -121,7 +113,11 @@ fn text(report: &Report, removals: &[(&str, String)]) -> String {
     }
     let is_repairable = differences.iter().any(Difference::is_repaired_by_apply);
     if is_repairable || report.state == State::Absent {
-        lines.push("Run `sidetrack apply` with the same options to repair it.".to_owned());
+        let repair = match place {
+            Place::Here | Place::Netns(_) => "`sidetrack apply` with the same options",
+            Place::Pod(_) => "`sidetrack node repair` on the node",
+        };
+        lines.push(format!("Run {repair} to repair it."));
     }
     if !differences.iter().all(Difference::is_repaired_by_apply) {
         lines.push("sidetrack does not change foreign rules: remove those that should not be there.".to_owned());

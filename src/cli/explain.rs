@@ -1,23 +1,22 @@
 //! `sidetrack explain`: shows what happens to a packet, and which rules decide it.
 
+mod manifest;
+
 use std::io::{self, IsTerminal as _};
 use std::net::IpAddr;
 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use serde_json::{Map, Value};
 
+use self::manifest::{contents, manifest_of, verdict_of};
 use super::failure::Failure;
+use super::place::{self, Place, PodOnNode};
 use super::settings::{Around, around_pod, settings};
-use super::{args, bound, front_end, invocation, output, redirection};
+use super::{args, bound, front_end, name_servers, output, redirection};
 use crate::backend::{Namespace, choice};
 use crate::linux::accounts::AccountFiles;
-use crate::linux::{interfaces, netns};
-use crate::mesh::annotations::Annotations;
-use crate::mesh::manifest;
-use crate::mesh::pod::Pod;
-use crate::mesh::policy::Policy;
-use crate::mesh::verdict::{self, By, Inputs, SkipKind, Skipped, Undecided, Unseen, Verdict};
+use crate::linux::interfaces;
+use crate::mesh::verdict::{By, Verdict};
 use crate::options::table::{OPTIONS, Scope};
 use crate::options::{Config, Settings};
 use crate::plan::{LoopbackRoute, Plan};
@@ -25,7 +24,6 @@ use crate::render;
 use crate::simulate::packet_args::{self, Description, PacketArgs};
 use crate::simulate::{self, Explanation, Packet, Simulation, json, text};
 use crate::types::{Backend, InterfaceName};
-use crate::yaml::{self, Node};
 
 /// A request: a packet, the source of the rules, and the pod.
 struct Question {
@@ -33,7 +31,7 @@ struct Question {
     rules: Source,
     /// The pod's addresses, if given.
     addresses: Vec<IpAddr>,
-    netns: Option<String>,
+    place: Place,
     /// The interface that the socket is bound to, if it is.
     bound_to: Option<InterfaceName>,
 }
@@ -44,6 +42,24 @@ enum Source {
     Pod(Verdict),
     Saved(Plan),
     Kernel,
+}
+
+impl Source {
+    /// The configuration that the rules are planned from.
+    fn config(&mut self) -> Option<&mut Config> {
+        match self {
+            Self::Options(config) => Some(config),
+            Self::Pod(Verdict::Redirected(redirected)) => Some(&mut redirected.settings.config),
+            Self::Pod(Verdict::Skipped(_)) | Self::Saved(_) | Self::Kernel => None,
+        }
+    }
+}
+
+/// The source of the rules, as far as the arguments alone show it.
+enum Given {
+    Source(Source),
+    /// What the plugin has for a pod of this node, and the options around that.
+    OnNode(Box<Around>),
 }
 
 /// The name of the command.
@@ -120,9 +136,9 @@ fn arguments(command: Command) -> Command {
         .arg(value("pod-ip", "ADDRESSES", PACKET, "The pod's own addresses").action(ArgAction::Append))
         .arg(value(
             "pod",
-            "FILE",
+            "FILE|NAMESPACE/NAME",
             RULES,
-            "Explain the pod of this manifest; - is standard input",
+            "Explain the pod of this manifest (- is standard input) or node",
         ))
         .arg(
             value(
@@ -150,42 +166,44 @@ fn arguments(command: Command) -> Command {
 
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
-    let mut question = question(matches)?;
-    if let Some(netns) = question.netns.clone() {
-        match &mut question.rules {
-            Source::Options(config) => redirection::settle_name_servers(config, &netns)?,
-            Source::Pod(Verdict::Redirected(redirected)) => {
-                redirection::settle_name_servers(&mut redirected.settings.config, &netns)?;
-            }
-            Source::Pod(Verdict::Skipped(_)) | Source::Saved(_) | Source::Kernel => {}
-        }
-    }
+    let question = question(matches)?;
     let answer = |coloured| answer(&question, matches.get_flag("json"), coloured);
     let coloured = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let text = match &question.netns {
-        Some(netns) => netns::within(netns::path(netns), || answer(coloured))??,
-        None => answer(coloured)?,
-    };
+    let text = question.place.run(|| answer(coloured))??;
     Ok(output::print(&text)?)
 }
 
-/// Reads all arguments.
+/// Reads all arguments, and what they refer to.
 ///
 /// # Errors
-/// All mistakes in it.
-fn question(matches: &ArgMatches) -> Result<Question, Failure> {
+/// All mistakes in the arguments, or the pod is not on this node.
+fn question(matches: &ArgMatches) -> anyhow::Result<Question> {
     let mut mistakes = Vec::new();
     let text = |name: &str| matches.get_one::<String>(name).cloned();
-    let pod = note(manifest_of(text("pod").as_deref(), matches), &mut mistakes);
+    let on_node = text("pod").and_then(|value| place::named_on_node(&value));
+    let file = text("pod").filter(|_| on_node.is_none());
+    let pod = note(manifest_of(file.as_deref(), matches), &mut mistakes);
     let rules_are_elsewhere = text("plan").is_some() || matches.get_flag("from-kernel");
     // contradictions() checks which arguments a front end may have.
     let given: Vec<&str> = args::given(matches).collect();
     let of_front_end = front_end::asked(matches, &given);
     let (rules, netns) = match (of_front_end, pod.as_ref().filter(|pod| pod.is_given)) {
-        (Some(Ok((settings, netns))), _) => (Ok(Source::Options(Box::new(settings.config))), netns),
+        (Some(Ok((settings, netns))), _) => {
+            let source = Source::Options(Box::new(settings.config));
+            (Ok(Given::Source(source)), netns)
+        }
         (Some(Err(failure)), _) => (Err(failure), None),
-        (None, Some(pod)) if !rules_are_elsewhere => (verdict_of(pod, matches).map(Source::Pod), None),
-        (None, _) => (settings(matches).map(|settings| options(settings, matches)), None),
+        (None, _) if on_node.is_some() && !rules_are_elsewhere => {
+            (around_pod(matches).map(|around| Given::OnNode(Box::new(around))), None)
+        }
+        (None, Some(pod)) if !rules_are_elsewhere => {
+            let verdict = verdict_of(pod, matches);
+            (verdict.map(|verdict| Given::Source(Source::Pod(verdict))), None)
+        }
+        (None, _) => {
+            let settings = settings(matches);
+            (settings.map(|settings| Given::Source(options(settings, matches))), None)
+        }
     };
     let rules = match rules {
         Ok(rules) => Some(rules),
@@ -215,6 +233,7 @@ fn question(matches: &ArgMatches) -> Result<Question, Failure> {
         }
     };
     let given: Vec<&String> = matches.get_many("pod-ip").into_iter().flatten().collect();
+    let name_servers = pod.as_ref().and_then(manifest::name_servers);
     let mut addresses = pod.map(|pod| pod.addresses).unwrap_or_default();
     for text in given
         .iter()
@@ -229,19 +248,54 @@ fn question(matches: &ArgMatches) -> Result<Question, Failure> {
     }
     mistakes.extend(contradictions(matches));
     let rules = match text("plan") {
-        Some(path) => note(saved(&path), &mut mistakes).map(Source::Saved),
+        Some(path) => note(saved(&path), &mut mistakes).map(|plan| Given::Source(Source::Saved(plan))),
         None => rules,
     };
-    match (packet, rules) {
-        (Some(packet), Some(rules)) if mistakes.is_empty() => Ok(Question {
-            packet,
-            rules,
-            addresses,
-            netns: netns.or_else(|| args::text_or_variable(matches, "netns")),
-            bound_to,
-        }),
-        _ => Err(Failure::Input(mistakes)),
+    let netns = netns.or_else(|| args::text_or_variable(matches, "netns"));
+    if on_node.is_some() && netns.is_some() {
+        mistakes.push(place::both_given());
     }
+    if on_node.is_some() && is_given(matches, "annotation") {
+        let reason = "--annotation has no effect: --pod names a pod of this node, whose annotations the runtime has";
+        mistakes.push(reason.to_owned());
+    }
+    let (Some(packet), Some(given), true) = (packet, rules, mistakes.is_empty()) else {
+        return Err(Failure::Input(mistakes).into());
+    };
+    let pod = on_node.map(PodOnNode::find).transpose()?;
+    let mut rules = match (given, &pod) {
+        (Given::Source(rules), _) => rules,
+        (Given::OnNode(around), Some(pod)) => Source::Pod(pod.verdict(&around)?),
+        (Given::OnNode(_), None) => return Err(Failure::Input(vec!["--pod: no pod".to_owned()]).into()),
+    };
+    let place = match (pod, netns) {
+        (Some(pod), _) => {
+            rules
+                .config()
+                .into_iter()
+                .for_each(|config| pod.settle_name_servers(config));
+            pod.place()
+        }
+        (None, Some(netns)) => {
+            if let Some(config) = rules.config() {
+                name_servers::of_netns(config, &netns)?;
+            }
+            Place::Netns(netns)
+        }
+        (None, None) => {
+            if let Source::Pod(Verdict::Redirected(redirected)) = &mut rules {
+                name_servers::of_distant_pod(&mut redirected.settings.config, name_servers.as_deref());
+            }
+            Place::Here
+        }
+    };
+    Ok(Question {
+        packet,
+        rules,
+        addresses,
+        place,
+        bound_to,
+    })
 }
 
 fn note<T>(result: Result<T, String>, mistakes: &mut Vec<String>) -> Option<T> {
@@ -256,109 +310,8 @@ fn options(settings: Settings, matches: &ArgMatches) -> Source {
     }
 }
 
-/// The description of a pod.
-struct Manifest {
-    /// Whether a file or annotations describe it.
-    is_given: bool,
-    document: Node,
-    annotations: Annotations,
-    addresses: Vec<IpAddr>,
-}
-
-/// The manifest, if there is one, and the annotations given as arguments, which override its own.
-fn manifest_of(path: Option<&str>, matches: &ArgMatches) -> Result<Manifest, String> {
-    let document = match path {
-        Some(path) => yaml::document(&contents(path)?)
-            .map_err(|error| format!("--pod: {path}:{}:{}: {}", error.at.line, error.at.column, error.reason))?,
-        None => Node::empty(),
-    };
-    let pod = manifest::only_pod(&document).map_err(|error| format!("--pod: {error}"))?;
-    let mut annotations = match pod.annotations().map(Node::to_json) {
-        Some(Value::Object(annotations)) => annotations,
-        _ => Map::new(),
-    };
-    let mut is_given = path.is_some();
-    for given in matches.get_many::<String>("annotation").into_iter().flatten() {
-        let Some((name, value)) = given.split_once('=') else {
-            return Err(format!("--annotation: {given:?} is not NAME=VALUE"));
-        };
-        annotations.insert(name.to_owned(), value.into());
-        is_given = true;
-    }
-    let status = document.get("status").and_then(|status| status.get("podIPs"));
-    let addresses = status.map(Node::items).unwrap_or_default().iter();
-    let addresses = addresses.filter_map(|entry| entry.get("ip")?.scalar()?.parse().ok());
-    Ok(Manifest {
-        is_given,
-        addresses: addresses.collect(),
-        annotations: Annotations::of(&Value::Object(annotations))
-            .map_err(|error| format!("--pod: annotations: {error}"))?,
-        document,
-    })
-}
-
-/// Whether a pod is redirected, and how.
-fn verdict_of(pod: &Manifest, matches: &ArgMatches) -> Result<Verdict, Failure> {
-    let mistake = |text: String| Failure::Input(vec![text]);
-    let Around { before, after } = around_pod(matches)?;
-    let described = manifest::only_pod(&pod.document).map_err(mistake)?;
-    let facts = Pod::of_manifest(&described, pod.annotations.clone());
-    let inputs = Inputs {
-        policy: &Policy::default(),
-        overrides: &before,
-        fallbacks: &after,
-        read: &invocation::read,
-    };
-    let verdict = match verdict::verdict(&facts, &inputs) {
-        Ok(Verdict::Skipped(Skipped {
-            kind: SkipKind::InitContainer(name),
-            reason,
-        })) => verdict::by_unknown_init_container(&facts, &inputs, name, &reason),
-        Ok(verdict) => verdict,
-        Err(Undecided::NoAnnotations) => return Err(mistake("--pod: its annotations are not known".to_owned())),
-        Err(Undecided::Invalid(problems)) => return Err(problems.into()),
-        Err(Undecided::Arguments { container, mistakes }) => {
-            let mistakes = mistakes.iter().map(|text| format!("--pod: {container}: {text}"));
-            return Err(Failure::Input(mistakes.collect()));
-        }
-    };
-    if let Verdict::Redirected(redirected) = &verdict {
-        if let (
-            By::InitContainer {
-                name,
-                has_known_arguments: true,
-            },
-            Some(flag),
-        ) = (&redirected.by, plan_flags(matches).first())
-        {
-            let reason =
-                format!("--{flag} has no effect: the arguments of the init container {name} determine the rules");
-            return Err(mistake(reason));
-        }
-        for Unseen {
-            what,
-            annotation,
-            value,
-            ..
-        } in &redirected.unseen
-        {
-            tracing::warn!("the plugin does not see that {what}; set {annotation}: {value:?}");
-        }
-    }
-    Ok(verdict)
-}
-
 fn saved(path: &str) -> Result<Plan, String> {
     render::json::read(&contents(path)?).map_err(|error| format!("--plan: {path}: {error}"))
-}
-
-/// The text of a file, or of standard input.
-fn contents(path: &str) -> Result<String, String> {
-    let read = match path {
-        "-" => io::read_to_string(io::stdin()),
-        path => std::fs::read_to_string(path),
-    };
-    read.map_err(|error| format!("{path}: {error}"))
 }
 
 /// Sources of rules that exclude each other.
@@ -420,9 +373,9 @@ fn answer(question: &Question, as_json: bool, coloured: bool) -> anyhow::Result<
 
 /// The packet. If the pod's namespace is accessible, its routes determine the outgoing interface.
 fn described_packet(question: &Question, pod: &simulate::Pod) -> Result<Packet, Failure> {
-    let routed = match (&question.rules, &question.netns) {
-        (Source::Kernel, _) | (_, Some(_)) => question.packet.destination(),
-        (Source::Options(_) | Source::Pod(_) | Source::Saved(_), None) => None,
+    let routed = match (&question.rules, &question.place) {
+        (Source::Kernel, _) | (_, Place::Netns(_) | Place::Pod(_)) => question.packet.destination(),
+        (Source::Options(_) | Source::Pod(_) | Source::Saved(_), Place::Here) => None,
     };
     let interface = routed.and_then(|destination| interfaces::leading_to(destination, &pod.addresses));
     let packet = question.packet.clone().with_default_interface(interface);
@@ -462,9 +415,9 @@ fn planned(rules: &str, plan: Plan, question: &Question) -> Simulation {
 
 /// The pod, as described by arguments or observed.
 fn described_pod(question: &Question) -> simulate::Pod {
-    match (question.addresses.as_slice(), &question.netns) {
-        ([], Some(_)) => observed_pod().unwrap_or_default(),
-        ([], None) => simulate::Pod::default(),
+    match (question.addresses.as_slice(), &question.place) {
+        ([], Place::Netns(_) | Place::Pod(_)) => observed_pod().unwrap_or_default(),
+        ([], Place::Here) => simulate::Pod::default(),
         (given, _) => simulate::Pod::with_addresses(given, question.packet.interface()),
     }
 }

@@ -8,19 +8,18 @@ use std::io::{self, ErrorKind, Write as _};
 /// # Errors
 /// Standard output cannot be written to.
 pub fn print(text: &str) -> io::Result<()> {
-    print_part(text).map(drop)
+    print_if_open(text).map(drop)
 }
 
-/// Prints a part of an output without end. Returns whether there is still a reader.
+/// Prints a text as [`print`] does, and returns whether a reader was left.
 ///
 /// # Errors
 /// Standard output cannot be written to.
-pub fn print_part(text: &str) -> io::Result<bool> {
+pub fn print_if_open(text: &str) -> io::Result<bool> {
     let mut stdout = io::stdout().lock();
     let printed = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
     match printed {
-        Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(error),
+        printed => printed.map(|()| true),
     }
 }

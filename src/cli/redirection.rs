@@ -1,17 +1,17 @@
 //! Plan, apply and cleanup in the network namespace of this thread.
 
+use super::name_servers::needs_resolv_conf;
 use super::output;
 use crate::backend::install::{self, Removed};
 use crate::backend::{Namespace, Observed, RemovedForeign, RuleBackend, applied, iptables};
 use crate::facts::Facts;
-use crate::linux::netns;
-use crate::linux::resolvers::{self, OfNamespace, ResolversError};
+use crate::linux::resolvers::{self, ResolversError};
 use crate::linux::route::Loopback;
 use crate::mesh::Mesh;
 use crate::options::{Config, Settings};
 use crate::plan::Plan;
 use crate::render;
-use crate::types::{DnsServers, Output};
+use crate::types::Output;
 
 /// Redirects the traffic of this network namespace, or prints how.
 ///
@@ -91,38 +91,6 @@ pub fn facts(config: &Config, loopback: Option<&Loopback>) -> Result<Facts, Reso
             ..Facts::default()
         },
     })
-}
-
-/// Sets the name servers of another network namespace, if the options refer to its `/etc/resolv.conf`, which differs
-/// from the one of this process. Call it before entering the namespace, with all privileges.
-///
-/// # Errors
-/// A file cannot be read.
-pub fn settle_name_servers(config: &mut Config, netns: &str) -> Result<(), ResolversError> {
-    if !needs_resolv_conf(config) {
-        return Ok(());
-    }
-    match resolvers::of_namespace(&netns::path(netns))? {
-        OfNamespace::Own => {}
-        OfNamespace::Known(servers, from) => {
-            tracing::info!(netns, from, "the name servers are those of that network namespace");
-            config.dns.servers = DnsServers::These(servers);
-        }
-        OfNamespace::Unknown => {
-            tracing::warn!(
-                netns,
-                "the name servers of that network namespace are unknown: lookups to any server are captured. \
-                 Name them with --dns-servers"
-            );
-            config.dns.servers = DnsServers::All;
-        }
-    }
-    Ok(())
-}
-
-/// Whether the captured lookups depend on `/etc/resolv.conf`.
-fn needs_resolv_conf(config: &Config) -> bool {
-    config.dns.redirect && config.dns.servers == DnsServers::ResolvConf
 }
 
 /// Removes everything owned by sidetrack from this network namespace.

@@ -282,7 +282,7 @@ impl<'o> Trace<'o> {
                 true => json::line(&connection, owner.as_ref()),
                 false => text::line(&connection, owner.as_ref()),
             };
-            self.has_reader = output::print_part(&line)?;
+            self.has_reader = output::print_if_open(&line)?;
             self.lines += 1;
         }
         Ok(())
@@ -309,7 +309,7 @@ impl<'o> Trace<'o> {
             true => json::losses(new, now()),
             false => text::losses(new, self.options.rate.get(), now()),
         };
-        self.has_reader = output::print_part(&line)?;
+        self.has_reader = output::print_if_open(&line)?;
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use crate::backend::KernelError;
 use crate::backend::check::State;
 use crate::backend::iptables::IptablesError;
 use crate::backend::nftables::transaction::NftablesError;
-use crate::drift::Difference;
+use crate::drift::{self, Difference};
 use crate::linux::netlink::NetlinkError;
 use crate::linux::netns::NetnsError;
 use crate::linux::route::RouteError;
@@ -106,7 +106,7 @@ pub enum Error {
     #[error("the iptables programs cannot be isolated from the host's locks and name services: {0}")]
     Isolation(io::Error),
     /// CHECK found rules that differ from those of ADD.
-    #[error("in the network namespace {netns}{}", summary(differences))]
+    #[error("in the network namespace {netns}{}", after_colon(differences))]
     Check {
         /// [`State::Absent`] or [`State::Drifted`].
         state: State,
@@ -183,16 +183,11 @@ impl Error {
     }
 }
 
-/// The first differences, and the number of the others.
-fn summary(differences: &[Difference]) -> String {
-    const MAX_LISTED: usize = 3;
-    let listed = differences.iter().take(MAX_LISTED).map(ToString::to_string);
-    let more = differences.len().checked_sub(MAX_LISTED).filter(|more| *more > 0);
-    let parts: Vec<String> = listed.chain(more.map(|more| format!("and {more} more"))).collect();
-    if parts.is_empty() {
-        return String::new();
+fn after_colon(differences: &[Difference]) -> String {
+    match differences {
+        [] => String::new(),
+        differences => format!(": {}", drift::summary(differences)),
     }
-    format!(": {}", parts.join("; "))
 }
 
 /// What to do where a runtime passes no annotations.

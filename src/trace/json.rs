@@ -2,7 +2,7 @@
 //! does.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
@@ -77,7 +77,7 @@ pub fn losses(losses: Losses, at: Duration) -> String {
 }
 
 fn time(at: Duration) -> String {
-    let timestamp = timestamp(at);
+    let timestamp = timestamp(SystemTime::UNIX_EPOCH + at);
     format!("{}.{:03}Z", timestamp.trim_end_matches('Z'), at.subsec_millis())
 }
 

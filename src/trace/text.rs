@@ -1,6 +1,6 @@
 //! Traced connections as lines of text.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::connection::{Action, Connection, Decision, Doubt, End};
 use super::{Losses, Owner};
@@ -51,7 +51,7 @@ pub fn losses(losses: Losses, rate: u32, at: Duration) -> String {
 
 /// The time of day in UTC, with milliseconds.
 fn time(at: Duration) -> String {
-    let timestamp = timestamp(at);
+    let timestamp = timestamp(SystemTime::UNIX_EPOCH + at);
     let time = timestamp.split_once('T').map_or("", |(_, time)| time);
     format!("{}.{:03}", time.trim_end_matches('Z'), at.subsec_millis())
 }

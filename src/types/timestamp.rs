@@ -1,10 +1,11 @@
 //! Times as RFC 3339 writes them.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// A time in UTC, to the second: `2026-11-22T08:14:00Z`. The date is that of the proleptic Gregorian calendar: it is
 /// counted in years that begin in March, so that the leap day comes last.
-pub fn timestamp(since_epoch: Duration) -> String {
+pub fn timestamp(time: SystemTime) -> String {
+    let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let seconds = since_epoch.as_secs();
     let (days, seconds) = (seconds / 86_400 + 719_468, seconds % 86_400);
     let (era, day) = (days / 146_097, days % 146_097);
@@ -33,7 +34,8 @@ mod tests {
             (1_795_335_240, "2026-11-22T08:14:00Z"),
             (4_107_542_400, "2100-03-01T00:00:00Z"),
         ] {
-            assert_eq!(timestamp(Duration::from_secs(seconds)), text, "{seconds}");
+            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+            assert_eq!(timestamp(time), text, "{seconds}");
         }
     }
 }

@@ -24,6 +24,7 @@ mod questions;
 
 mod commands;
 mod explain;
+mod kubectl;
 mod links;
 mod migration;
 mod node;

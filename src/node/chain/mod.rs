@@ -149,6 +149,14 @@ impl<'t> Chain<'t> {
         self.plugins.is_empty()
     }
 
+    /// The entry of our plugin.
+    pub fn entry(&self) -> Option<&Value> {
+        self.plugins
+            .iter()
+            .find(|plugin| plugin.is_ours())
+            .map(|plugin| &plugin.value)
+    }
+
     /// Whether sidetrack wrote this conflist, as the copy of another.
     pub fn is_copy(&self) -> bool {
         self.is_copy

@@ -1,6 +1,6 @@
 //! Events of Kubernetes (core/v1 Event), as `kubectl describe pod` shows them.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use crate::types::timestamp;
 /// A warning about a pod.
 pub fn warning(pod: &Value, reason: &str, message: &str, now: SystemTime) -> Value {
     let metadata = &pod["metadata"];
-    let time = timestamp(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO));
+    let time = timestamp(now);
     json!({
         "apiVersion": "v1",
         "kind": "Event",
