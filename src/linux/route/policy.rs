@@ -70,7 +70,10 @@ impl Route {
     /// # Errors
     /// The kernel did not answer as it should.
     pub fn routes(&mut self) -> Result<Vec<Prerequisite>, RouteError> {
-        let payloads = self.list(libc::RTM_GETROUTE, &RouteMessage::default())?;
+        // Since Linux 4.20 the kernel filters by protocol, so that a host's many routes are not copied.
+        let mut request = RouteMessage::default();
+        request.header.protocol = OWN_PROTOCOL;
+        let payloads = self.list(libc::RTM_GETROUTE, &request)?;
         let own = |payload: &Vec<u8>| own_route(payload).or_else(|| own_loopback_route(payload));
         Ok(payloads.iter().filter_map(own).collect())
     }
