@@ -10,9 +10,10 @@ use serde_json::{Map, Value, json};
 use sidetrack::cni::capability::POD_ANNOTATIONS;
 use sidetrack::cni::netconf::{KEYS, RESERVED_PREFIX, STANDARD_KEYS};
 use sidetrack::cni::nomad;
+use sidetrack::mesh::annotations::{PREFIX, REDIRECT};
 use sidetrack::mesh::policy::{OnMissing, Select};
 use sidetrack::options::sources::from_file;
-use sidetrack::options::table::{OPTIONS, OptionSpec};
+use sidetrack::options::table::{OPTIONS, OptionSpec, Scope};
 use sidetrack::render;
 use sidetrack::types::{Choice, LogFormat, LogLevel, NoAccounts};
 
@@ -113,18 +114,32 @@ fn key(name: &str) -> Value {
     }
 }
 
+/// The schema of a pod's annotations, as the runtime passes them: texts.
+fn annotations() -> Value {
+    let mut properties = Map::new();
+    let redirect = "`true` redirects the pod, `false` does not";
+    properties.insert(
+        REDIRECT.to_owned(),
+        json!({ "description": redirect, "type": "string" }),
+    );
+    for option in OPTIONS.iter().filter(|option| option.scope == Scope::Pod) {
+        let schema = json!({ "description": option.help, "type": "string" });
+        properties.insert(format!("{PREFIX}{}", option.name), schema);
+    }
+    json!({
+        "description": "The annotations of the pod; those of meshes are in docs/cni.md",
+        "type": ["object", "null"],
+        "properties": properties,
+        "additionalProperties": { "type": "string" },
+    })
+}
+
 /// The schema of the value of a key of the specification, as far as sidetrack reads it.
 fn standard_key(name: &str) -> Value {
     match name {
         "cniVersion" | "name" | "type" => json!({ "type": "string" }),
         "prevResult" => json!({ "type": ["object", "null"] }),
-        "runtimeConfig" => json!({
-            "properties": { POD_ANNOTATIONS: {
-                "description": "The annotations of the pod",
-                "type": ["object", "null"],
-                "additionalProperties": { "type": "string" },
-            } },
-        }),
+        "runtimeConfig" => json!({ "properties": { POD_ANNOTATIONS: annotations() } }),
         _ => json!(true),
     }
 }
