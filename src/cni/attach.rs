@@ -49,7 +49,7 @@ pub fn verdict(netconf: &NetConf, pod: &PodName) -> Result<Verdict, Error> {
     })
 }
 
-/// Redirects the traffic of a pod, if the verdict says so; returns the outcome and its reason. Repeating it changes
+/// Redirects the traffic of a pod, if the verdict is to redirect; returns the outcome and its reason. Repeating it changes
 /// nothing.
 ///
 /// # Errors
@@ -226,7 +226,7 @@ pub(super) fn planning_input(config: &Config, observed: &Observed, resolvers: &[
 /// Says whether ADD would work here.
 ///
 /// # Errors
-/// What speaks against it.
+/// The reason not to.
 pub fn status(netconf: &NetConf) -> Result<(), Error> {
     netconf.usable()?;
     if !netconf.requests_annotations && netconf.policy.needs_annotations() {

@@ -156,11 +156,11 @@ fn inclusions_are_kept_to() {
     has(&found, "outbound 1000:3000 192.0.2.254:443 > 15001");
     has(&found, "inbound neighbour 192.0.2.253:8081 > 15006 (link)");
     has(&found, "self-call 1337:1337 10.1.0.5:8081 > 15006");
-    // A network so large that one of its addresses is nobody's.
+    // A network so large that one of its addresses is unused.
     let found = list(|config, _| config.outbound.include_cidrs = cidrs("10.0.0.0/8,fd00::/64"));
     has(&found, "outbound 1000:1000 10.255.255.254:15002 > 15001");
     has(&found, "exempt 1337:1000 10.255.255.254:15002 (link)");
-    // Addresses that are somebody's are not called past the proxy.
+    // Addresses in use are not called past the proxy.
     let found = list(|config, _| config.outbound.include_cidrs = cidrs("10.9.9.9,fd09::9"));
     has(&found, "outbound 1000:1000 10.9.9.9:15002 > 15001");
     has(&found, "exempt 1337:1000 10.9.9.9:15002 (impossible)");
