@@ -8,7 +8,7 @@ use std::{env, fs};
 
 use serde_json::{Map, Value, json};
 use sidetrack::cni::capability::POD_ANNOTATIONS;
-use sidetrack::cni::netconf::{KEYS, RESERVED_PREFIX, STANDARD_KEYS};
+use sidetrack::cni::netconf::{KEYS, Key, RESERVED_PREFIX, STANDARD_KEYS};
 use sidetrack::cni::nomad;
 use sidetrack::mesh::annotations::{PREFIX, REDIRECT};
 use sidetrack::mesh::policy::{OnMissing, Select};
@@ -93,12 +93,13 @@ fn schema_of_the_options_file_is_generated() {
 }
 
 /// The schema of the value of a key that sidetrack defines.
-fn key(name: &str) -> Value {
+fn key(Key { name, default, .. }: &Key) -> Value {
     fn names<C: Choice>() -> Value {
         let names = C::ALL.iter().map(|(_, name)| Value::from(*name));
         json!({ "enum": names.chain([Value::Null]).collect::<Vec<_>>() })
     }
-    match name {
+    match *name {
+        _ if matches!(*default, "true" | "false") => json!({ "type": ["boolean", "null"] }),
         "select" => names::<Select>(),
         "onMissingAnnotations" => names::<OnMissing>(),
         "logLevel" => names::<LogLevel>(),
@@ -151,7 +152,7 @@ fn schema_of_the_netconf_is_generated() {
         properties.insert(name.to_owned(), standard_key(name));
     }
     for known in KEYS {
-        let mut schema = key(known.name);
+        let mut schema = key(known);
         schema["description"] = known.help.into();
         if let Ok(default) = serde_json::from_str::<Value>(known.default) {
             schema["default"] = default;

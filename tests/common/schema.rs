@@ -175,33 +175,31 @@ fn is_of_type(value: &Value, wanted: &Value) -> bool {
     }
 }
 
-/// Validates the JSON that a run of the program printed, if its arguments request some.
+/// Validates the JSON that a run of the program printed, one document or several, if its arguments request some.
 #[track_caller]
 pub fn check_output(command: &Command, stdout: &str) {
     let words = [command.get_program()].into_iter().chain(command.get_args());
     let is_program = |word: &OsStr| Path::new(word).file_name() == Some(OsStr::new("sidetrack"));
     let arguments = words.skip_while(|word| !is_program(word)).skip(1);
     let arguments: Vec<&str> = arguments.filter_map(OsStr::to_str).collect();
-    let json = |text: &str| serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {command:?}: {text}"));
-    if let (["node", "repair", ..], true) = (arguments.as_slice(), stdout.starts_with('{')) {
-        stdout
-            .lines()
-            .for_each(|line| assert_conforms("node-repair", &json(line)));
-    } else if let (Some(schema), true) = (schema_of(&arguments), stdout.starts_with('{')) {
-        assert_conforms(schema, &json(stdout));
+    let Some(schema) = schema_of(&arguments).filter(|_| stdout.starts_with('{')) else {
+        return;
+    };
+    for document in serde_json::Deserializer::from_str(stdout).into_iter() {
+        let document = document.unwrap_or_else(|error| panic!("{error}: {command:?}: {stdout}"));
+        assert_conforms(&schema, &document);
     }
 }
 
 /// The name of the schema of the JSON that these arguments request.
-fn schema_of(arguments: &[&str]) -> Option<&'static str> {
+fn schema_of(arguments: &[&str]) -> Option<String> {
     let has = |flag: &str, value: &str| arguments.windows(2).any(|pair| pair == [flag, value]);
+    let is_json = arguments.contains(&"--json") || has("--format", "json");
     match arguments {
-        ["apply", ..] => has("--output", "json").then_some("plan"),
-        _ if !arguments.contains(&"--json") && !has("--format", "json") => None,
-        ["node", "status", ..] => Some("node-status"),
-        [command, ..] => ["check", "explain", "lint", "probe"]
-            .into_iter()
-            .find(|name| name == command),
-        [] => None,
+        ["apply", ..] => has("--output", "json").then(|| "plan".to_owned()),
+        ["node", "repair", ..] => Some("node-repair".to_owned()),
+        ["node", command, ..] => is_json.then(|| format!("node-{command}")),
+        [command, ..] if !command.starts_with('-') => is_json.then(|| (*command).to_owned()),
+        _ => None,
     }
 }
