@@ -158,7 +158,7 @@ fn failure(mistakes: Vec<Mistake>) -> Failure {
 
 /// Does what is asked for about the rules.
 fn change(request: &Request) -> anyhow::Result<()> {
-    // As Istio does, first of all and whatever is asked for. Rules for IPv4 alone would let IPv6 bypass the proxy where
+    // As Istio does, before any other action. Rules for IPv4 alone would let IPv6 bypass the proxy where
     // its addresses come later.
     if let Ok(loopback) = Namespace::default().loopback()
         && !(loopback.addresses.v4 || loopback.addresses.v6)
@@ -200,7 +200,7 @@ fn validate(config: &Config, probe: Probe) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints the rules, whatever else is asked for.
+/// Prints the rules, and does nothing else.
 fn dry_run(request: &Request) -> anyhow::Result<()> {
     if request.task == Task::Cleanup {
         tracing::info!("this is a dry run: nothing is removed");

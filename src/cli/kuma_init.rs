@@ -234,7 +234,7 @@ fn validate(matches: &ArgMatches) -> anyhow::Result<()> {
     let texts = |name: &str| args::many(matches, name);
     let documents = documents(texts("transparent-proxy-config").unwrap_or_default())?;
     let flag = |setting: &Setting| match setting.name {
-        // Nobody is looked up: the user that this runs as is the proxy's.
+        // No user is looked up: the user that this runs as is the proxy's.
         "kuma-dp-user" => Some(vec!["0".to_owned()]),
         _ if !documents.is_empty() => None,
         "ip-family-mode" => texts("ip-family-mode"),

@@ -95,7 +95,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     match (pods, findings) {
         _ if !unreadable.is_empty() => return Err(Failure::Input(unreadable).into()),
         (0, 0) => tracing::warn!(skipped, "no pod found: no object has a list of containers"),
-        _ => tracing::info!(pods, findings, skipped, "looked at"),
+        _ => tracing::info!(pods, findings, skipped, "manifests checked"),
     }
     Ok(match findings {
         0 => ExitCode::SUCCESS,

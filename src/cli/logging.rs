@@ -94,9 +94,9 @@ mod tests {
                 None,
             ),
             (
-                "left over. `sidetrack cleanup` removes it. Then go on",
+                "left over. `sidetrack cleanup` removes it. Then continue",
                 "left over",
-                Some("`sidetrack cleanup` removes it. Then go on"),
+                Some("`sidetrack cleanup` removes it. Then continue"),
             ),
             ("version 1.8. 9", "version 1.8. 9", None),
             ("", "", None),

@@ -34,6 +34,9 @@ use crate::types::{Choice as _, parse_duration};
 /// The exit code of `status` if something is missing or wrong.
 const NOT_AS_WANTED: u8 = 3;
 
+/// The version of the JSON schema of `status`.
+const STATUS_VERSION: u32 = 1;
+
 /// The name of the command.
 pub const NAME: &str = "node";
 
@@ -232,6 +235,7 @@ type Pods = Result<repair::Scan, RepairError>;
 fn status_as_json(node: &Node, observation: &Observation, installer: Option<String>, pods: &Pods) -> Value {
     let reasons: Vec<&str> = observation.reasons().into_iter().map(Reason::name).collect();
     json!({
+        "version": STATUS_VERSION,
         "missing": observation.missing(),
         "reasons": reasons,
         "binary": node.directories.binary(),

@@ -68,7 +68,7 @@ pub fn mesh_of(netconf: &NetConf, pod: &PodName) -> Option<MeshName> {
     verdict::mesh(&Pod::of_runtime(pod, netconf.annotations.as_ref()), &inputs)
 }
 
-/// Redirects the traffic of a pod, if the verdict says so; returns the outcome and its reason. Repeating it changes
+/// Redirects the traffic of a pod, if the verdict is to redirect; returns the outcome and its reason. Repeating it changes
 /// nothing.
 ///
 /// # Errors
@@ -276,7 +276,7 @@ pub fn with_name_servers(config: &Config, resolvers: &[IpAddr]) -> Config {
 /// Says whether ADD would work here.
 ///
 /// # Errors
-/// What speaks against it.
+/// The reason not to.
 pub fn status(netconf: &NetConf) -> Result<(), Error> {
     netconf.usable()?;
     if !netconf.requests_annotations && netconf.policy.needs_annotations() {

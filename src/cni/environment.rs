@@ -123,7 +123,7 @@ fn named(arguments: &[(String, String)]) -> PodName {
     pod
 }
 
-/// Reads the pairs `KEY=VALUE` of `CNI_ARGS`, in whatever order they come. A value ends at a semicolon, and there is no
+/// Reads the pairs `KEY=VALUE` of `CNI_ARGS`, in any order. A value ends at a semicolon, and there is no
 /// way to quote one. Keys that mean nothing here are for others.
 ///
 /// # Errors

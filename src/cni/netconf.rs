@@ -126,7 +126,7 @@ pub const KEYS: &[Key] = &[
 ];
 
 /// The keys that the specification and its conventions define for every plugin.
-const STANDARD_KEYS: [&str; 12] = [
+pub const STANDARD_KEYS: [&str; 12] = [
     "cniVersion",
     "cniVersions",
     "disableCheck",
@@ -141,7 +141,7 @@ const STANDARD_KEYS: [&str; 12] = [
     "dns",
 ];
 /// The prefix of keys that later versions of the specification may define.
-const RESERVED_PREFIX: &str = "cni.dev/";
+pub const RESERVED_PREFIX: &str = "cni.dev/";
 
 impl NetConf {
     /// Parses standard input. Problems with keys that only matter to some pods are kept for [`NetConf::usable`].

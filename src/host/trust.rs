@@ -21,7 +21,7 @@ pub fn program() -> Result<String, HostError> {
         Some(text) => match replaceable(&path) {
             Ok(None) => return Ok(text),
             Ok(Some(part)) => format!("but others than root can write to {}", part.display()),
-            Err(error) => format!("and it cannot be looked at ({error})"),
+            Err(error) => format!("and it cannot be read ({error})"),
         },
     };
     Err(HostError::Program { path, reason })

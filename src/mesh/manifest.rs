@@ -1,4 +1,4 @@
-//! Finds pods and Services in documents, in whatever object they are nested.
+//! Finds pods and Services in documents, nested in any object.
 
 use crate::yaml::Node;
 

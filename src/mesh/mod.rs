@@ -34,7 +34,7 @@ pub struct Mesh {
     /// Whether the proxy answers DNS over TCP. If not, DNS over TCP is not redirected.
     pub dns_over_tcp: bool,
     /// Whether the mesh's DNS is a name server on loopback that never queries itself. Then queries to that server are
-    /// captured from every process, whatever is excluded.
+    /// captured from every process, despite exclusions.
     pub dns_on_loopback: bool,
     /// The domain suffix of its annotations and labels.
     pub domain: &'static str,
@@ -49,7 +49,7 @@ pub struct Mesh {
     pub mark: &'static [(&'static str, Option<&'static str>)],
     /// The annotation or label that requests or refuses injection.
     pub injection: Injection,
-    /// The annotations that exclude a pod from redirection, whatever else is set.
+    /// The annotations that exclude a pod from redirection, before all others.
     pub opt_outs: &'static [OptOut],
     /// The annotations that configure redirection.
     pub annotations: &'static [Annotation],

@@ -22,7 +22,7 @@ pub struct Pause {
 }
 
 impl Pause {
-    /// A wait of a fixed time, whatever changes.
+    /// A wait of a fixed time, which no change ends.
     pub fn of(wait: Duration) -> Self {
         Self {
             shortest: wait,

@@ -54,7 +54,7 @@ fn all_but_dns() -> Ports {
     [before, after].into_iter().flatten().collect()
 }
 
-/// The chains for self-calls. They go to the inbound port whatever is captured inbound; where lookups are captured,
+/// The chains for self-calls. They go to the inbound port regardless of inbound options; where lookups are captured,
 /// those of users do not.
 pub fn chains(context: &mut Context) -> Vec<Chain> {
     let lookup = context.dns.is_some().then(|| {

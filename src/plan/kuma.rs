@@ -1,6 +1,6 @@
 //! Kuma's rules for name lookups, exclusions and the proxy's own traffic, equivalent packet by packet.
 //!
-//! Their rules of the chain OUTPUT decide before those about TCP, whatever the protocol: excluded users and addresses,
+//! Their rules of the chain OUTPUT decide before those about TCP, for any protocol: excluded users and addresses,
 //! then name lookups over UDP. They skip name lookups over TCP, which older proxies did not answer.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -88,7 +88,7 @@ fn captured_tcp(context: &mut Context, kuma: &KumaRules) -> Vec<Rule> {
     rules
 }
 
-/// The chain for self-calls: redirected to the inbound port, whatever is captured inbound.
+/// The chain for self-calls: redirected to the inbound port regardless of inbound options.
 fn self_calls(context: &mut Context) -> Chain {
     let mut rules = context.skip_loopback();
     let to_proxy = Action::Redirect(context.config.proxy.inbound_port);

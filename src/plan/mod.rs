@@ -69,7 +69,7 @@ pub struct Plan {
     pub loopback_routes: Vec<LoopbackRoute>,
 }
 
-/// Local delivery of marked packets, whatever their destination: a rule selects a table whose only route is local.
+/// Local delivery of marked packets with any destination: a rule selects a table whose only route is local.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PolicyRouting {
     /// The mark.
@@ -94,7 +94,7 @@ pub enum PlanError {
     /// IPv6 must be redirected, and the namespace does not support it.
     #[error(
         "IPv6 cannot be redirected: {reason}; left out, it would bypass the proxy. {advice}, \
-         or pass --ip-family ipv4 to leave IPv6 alone"
+         or pass --ip-family ipv4 to skip IPv6"
     )]
     Ipv6 {
         /// Why not.

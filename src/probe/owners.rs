@@ -30,7 +30,7 @@ impl Author<'_> {
         Some(Owner { uid, gid })
     }
 
-    /// Whom an application would run as: whoever asks, where that cannot be changed.
+    /// The user of a stand-in application: the caller's own, where that cannot be changed.
     fn usual<I: Id>(&self, caller: I) -> I {
         let application = I::new(APPLICATION).unwrap_or(caller);
         if self.surroundings.may_switch {
@@ -76,7 +76,7 @@ impl Author<'_> {
         let (proxy, caller) = (&self.config.proxy, self.surroundings.caller);
         let (uids, gids) = match &self.config.dialect {
             Dialect::Sidetrack | Dialect::Kuma(_) => (proxy.uids.clone(), proxy.gids.clone()),
-            // The rules of the first user decide about what those of others get to see.
+            // The rules for the first user come first and may hide those for others.
             Dialect::Istio(order) => (
                 order.uids.first().copied().into_iter().collect(),
                 order.gids.first().copied().into_iter().collect(),
@@ -101,7 +101,7 @@ impl Author<'_> {
         })
     }
 
-    /// A member of a set: whoever asks, where that cannot be changed and is one.
+    /// A member of a set: the caller's own ID, where that cannot be changed and is a member.
     pub(super) fn one_of<I: Id>(&self, caller: I, set: &Ranges<I>, will_do: impl Fn(I) -> bool) -> Option<I> {
         let preferred: &[I] = if self.surroundings.may_switch { &[] } else { &[caller] };
         choice::number(preferred, &[set], |id| set.contains(id) && will_do(id))

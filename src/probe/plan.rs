@@ -395,7 +395,7 @@ impl Author<'_> {
         let is_accepted = |port| port != DNS_PORT && !outbound.exclude_ports.contains(port) && owner(port).is_some();
         let port = match config.dialect {
             Dialect::Sidetrack => self.inbound_port(is_accepted),
-            // The rules of Istio and Kuma capture these whatever is captured inbound.
+            // The rules of Istio and Kuma capture these regardless of inbound options.
             Dialect::Istio(_) | Dialect::Kuma(_) => {
                 let mesh = &config.proxy.mesh_ports;
                 choice::number(&[self.port], &[mesh, &outbound.exclude_ports], |port| {

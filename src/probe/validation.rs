@@ -64,7 +64,7 @@ pub enum ValidationError {
         destination: SocketAddr,
         /// For how long.
         timeout: Duration,
-        /// What became of the last call.
+        /// The outcome of the last call.
         last: String,
         /// Who called.
         caller: Owner,
@@ -96,7 +96,7 @@ pub enum ValidationError {
         /// Where the proxy would take it for going.
         found: SocketAddr,
     },
-    /// Somebody else listens there, most likely the proxy.
+    /// Another process listens there, most likely the proxy.
     #[error(
         "{0} is taken: a proxy seems to listen there already. The probe stands in for the proxy: run it before the \
          proxy starts, or leave it out"
@@ -175,8 +175,8 @@ impl Validation {
         }
     }
 
-    /// A call to an address of this host's own. The source is said, as the kernel would take ::6 to call ::6 from, which
-    /// nobody redirects.
+    /// A call to an address of this host's own. The source is explicit: the kernel would call ::6 from ::6, which no rule
+    /// redirects.
     fn probe(&self, family: Family, caller: Owner) -> Probe {
         let (source, destination): (IpAddr, IpAddr) = match family {
             Family::V4 => (Ipv4Addr::LOCALHOST.into(), self.v4_destination.into()),

@@ -46,6 +46,7 @@ mod readback;
 mod recorded_verdicts;
 mod repository;
 mod saved_plans;
+mod schemas;
 
 /// The program under test.
 const SIDETRACK: &str = env!("CARGO_BIN_EXE_sidetrack");

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::SIDETRACK;
 use crate::common::Netns;
+use crate::program::schema::assert_conforms;
 use crate::program::{Run, state};
 
 pub const ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
@@ -82,6 +83,7 @@ impl Request {
 
     #[track_caller]
     pub fn succeeds(&self) -> Run {
+        assert_conforms("netconf", &self.netconf);
         self.run().succeeded()
     }
 

@@ -38,3 +38,10 @@ pub fn part(path: &str, name: &str, wanted: &str) {
     let (_, after) = rest.split_once(&end).unwrap_or_else(|| panic!("{path}: no {end:?}"));
     file(path, &format!("{before}{begin}{wanted}{end}{after}"));
 }
+
+/// The name of an option as a key in camel case: `proxyInboundPort`.
+pub fn camel_case(name: &str) -> String {
+    let (first, rest) = name.split_once('-').unwrap_or((name, ""));
+    let capital = |word: &str| word.get(..1).unwrap_or_default().to_uppercase() + word.get(1..).unwrap_or_default();
+    first.to_owned() + &rest.split('-').map(capital).collect::<String>()
+}

@@ -1,5 +1,8 @@
 //! The program under test, run inside a network namespace.
 
+#[path = "schema.rs"]
+pub mod schema;
+
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -25,13 +28,15 @@ pub struct Run {
 }
 
 impl Run {
-    /// Runs a command to its end.
+    /// Runs a command to its end. JSON that it prints must conform to its schema.
     pub fn of(command: &mut Command) -> Self {
         let output = command
             .stdin(Stdio::null())
             .output()
             .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        Self::from(output)
+        let run = Self::from(output);
+        schema::check_output(command, &run.stdout);
+        run
     }
 
     /// The run, which must have succeeded.

@@ -14,6 +14,7 @@ use sidetrack::node::repair::state::State;
 
 use crate::SIDETRACK;
 use crate::common::output_of;
+use crate::program::schema::assert_conforms;
 
 fn text() -> String {
     fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/node.md")).expect("docs/node.md")
@@ -81,6 +82,7 @@ fn report_of_a_run_is_documented() {
     let report = Report::parse(example.as_bytes()).expect("a report");
     assert_eq!(report.pod.to_string(), "shop/web-0");
     let members: Value = serde_json::from_str(example).expect("JSON");
+    assert_conforms("plugin-report", &members);
     for key in members.as_object().expect("an object").keys() {
         assert!(text.contains(&format!("`{key}`")), "{key}");
     }

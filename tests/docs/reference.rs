@@ -43,17 +43,10 @@ fn table_of_options_is_generated() {
         let variable = environment_name(name);
         table += &format!(
             "| `--{name}{value}` | `{variable}` | `{}` |{default} | {help}{values} |\n",
-            key(name)
+            generated::camel_case(name)
         );
     }
     generated::part(PAGE, "options", &table);
-}
-
-/// What the file calls an option.
-fn key(name: &str) -> String {
-    let (first, rest) = name.split_once('-').unwrap_or((name, ""));
-    let capital = |word: &str| word.get(..1).unwrap_or_default().to_uppercase() + word.get(1..).unwrap_or_default();
-    first.to_owned() + &rest.split('-').map(capital).collect::<String>()
 }
 
 #[test]

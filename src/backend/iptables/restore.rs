@@ -44,7 +44,7 @@ struct Step {
     wanted: Tables,
 }
 
-/// A failed attempt. It changed nothing, unless the error says so.
+/// A failed attempt. It changed nothing, unless the error reports a change.
 struct Failed {
     error: IptablesError,
     /// Another process interfered: the next attempt may succeed.

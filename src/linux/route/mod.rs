@@ -39,7 +39,7 @@ pub enum RouteError {
     /// IPv6 is disabled.
     #[error(
         "{what} cannot be added: IPv6 is disabled on that interface. \
-         Set net.ipv6.conf.lo.disable_ipv6 to 0, or pass --ip-family ipv4 to leave IPv6 alone"
+         Set net.ipv6.conf.lo.disable_ipv6 to 0, or pass --ip-family ipv4 to skip IPv6"
     )]
     Ipv6Off {
         /// The prerequisite to add.

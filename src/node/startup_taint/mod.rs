@@ -20,7 +20,7 @@ pub const IS_BUILT_IN: bool = cfg!(feature = "kubernetes");
 /// A taint, and the node that it is removed from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartupTaint {
-    /// The key of the taint. Each taint with this key is removed, whatever its value and effect.
+    /// The key of the taint. Each taint with this key is removed, with any value and effect.
     pub key: TaintKey,
     /// The name of the installer's node.
     pub node: String,
