@@ -4,6 +4,7 @@
 //! [`Namespace`] implements that trait. [`check`] compares the installed state with a plan.
 
 pub mod applied;
+mod arrival;
 pub mod check;
 pub mod choice;
 mod error;
@@ -20,12 +21,12 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use self::arrival::Arrival;
 pub use self::choice::RuleBackend;
 pub use self::error::KernelError;
 pub use self::foreign::RemovedForeign;
 use self::iptables::{Iptables, Variant, legacy};
-use self::nftables::blocked::Arrival;
-use self::nftables::{Closed, Nftables, NftablesError};
+use self::nftables::{InputTable, Nftables, NftablesError};
 pub use self::observed::Observed;
 use crate::drift::Difference;
 use crate::facts::InstalledChain;
@@ -219,19 +220,19 @@ impl Namespace {
     /// The kernel did not answer.
     pub fn observe(&mut self) -> Result<Observed, KernelError> {
         let loopback = self.loopback()?;
-        let (chains, closed) = self.chains()?;
+        let (chains, input_tables) = self.chains()?;
         let (policy_routing, foreign_rules) = self.route()?.policy_routing()?;
         Ok(Observed {
             loopback,
             policy_routing,
             foreign_rules,
             chains,
-            closed,
+            input_tables,
             legacy: legacy::chains()?,
         })
     }
 
-    fn chains(&mut self) -> Result<(Vec<InstalledChain>, Vec<Closed>), KernelError> {
+    fn chains(&mut self) -> Result<(Vec<InstalledChain>, Vec<InputTable>), KernelError> {
         match self.nftables().and_then(Nftables::chains) {
             Ok(chains) => Ok(chains),
             // A later write reports this error with more context.
@@ -243,7 +244,7 @@ impl Namespace {
         }
     }
 
-    /// Logs the nf_tables chains that drop connections redirected to the proxy.
+    /// Logs the chains that drop connections redirected to the proxy.
     pub fn warn_of_blocked_ports(&mut self, config: &Config, observed: &Observed) {
         let (proxy, inbound) = (&config.proxy, &config.inbound);
         let from_outside = !inbound.include_ports.is_empty() && inbound.mode == InboundMode::Redirect;
@@ -252,11 +253,7 @@ impl Namespace {
             (config.captures_outbound(), proxy.outbound_port, true, "outbound"),
         ];
         for (_, port, over_loopback, direction) in arrivals.into_iter().filter(|(is_meant, ..)| *is_meant) {
-            let arrival = Arrival { port, over_loopback };
-            let blocking = match self
-                .nftables()
-                .and_then(|nftables| nftables.blocking(&observed.closed, arrival))
-            {
+            let blocking = match self.blocking(observed, Arrival { port, over_loopback }) {
                 Ok(blocking) => blocking,
                 Err(error) => {
                     tracing::debug!(%error, "cannot check whether a firewall drops redirected connections");
@@ -272,6 +269,16 @@ impl Namespace {
                 );
             }
         }
+    }
+
+    /// The input chains that drop a redirected connection.
+    fn blocking(&mut self, observed: &Observed, arrival: Arrival) -> Result<Vec<InstalledChain>, KernelError> {
+        let mut blocking = match observed.input_tables.as_slice() {
+            [] => Vec::new(),
+            tables => self.nftables()?.blocking(tables, arrival)?,
+        };
+        blocking.extend(legacy::blocking(arrival)?);
+        Ok(blocking)
     }
 }
 

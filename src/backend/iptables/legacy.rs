@@ -4,6 +4,7 @@
 //! list of existing tables (`/proc/net/ip_tables_names`) is read first, and only tables in it are read.
 
 mod entries;
+mod input;
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -13,6 +14,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use thiserror::Error;
 
 use self::entries::{BuiltIn, Layout, Table};
+use crate::backend::arrival::Arrival;
 use crate::drift::BaseChain;
 use crate::facts::InstalledChain;
 use crate::linux::netlink::attempts;
@@ -56,6 +58,26 @@ const IPV6: Protocol = Protocol {
     layout: &entries::IPV6,
 };
 
+impl Protocol {
+    fn of(family: Family) -> &'static Self {
+        match family {
+            Family::V4 => &IPV4,
+            Family::V6 => &IPV6,
+        }
+    }
+
+    fn title(&self, table: &str) -> String {
+        format!("{table} (legacy {})", self.program)
+    }
+
+    fn error(&self, table: &str, errno: Errno) -> LegacyError {
+        LegacyError {
+            what: format!("table {table} of legacy {}", self.program),
+            error: errno.into(),
+        }
+    }
+}
+
 /// Reading legacy iptables failed, although it exists and permits reading.
 #[derive(Debug, Error)]
 #[error(
@@ -97,49 +119,64 @@ pub fn base_chains() -> Result<Option<Vec<BaseChain>>, LegacyError> {
     }))
 }
 
+/// The built-in chains INPUT of the tables `filter` that drop a redirected connection; none if they cannot be read.
+///
+/// # Errors
+/// Reading is possible, but failed now.
+pub fn blocking(arrival: Arrival) -> Result<Vec<InstalledChain>, LegacyError> {
+    const FILTER: &str = "filter";
+    const INPUT: &str = "INPUT";
+    let mut blocking = Vec::new();
+    for family in Family::BOTH {
+        let protocol = Protocol::of(family);
+        if !existing(protocol, family)?.is_some_and(|names| names.lines().any(|name| name == FILTER)) {
+            continue;
+        }
+        let Some(table) = readable(protocol, FILTER)? else {
+            continue;
+        };
+        let (first, policy) = table.at_input();
+        if input::drops(protocol.layout, table.entries(), first, policy, arrival) {
+            blocking.push(InstalledChain {
+                table: protocol.title(FILTER),
+                chain: INPUT.to_owned(),
+            });
+        }
+    }
+    Ok(blocking)
+}
+
 /// A table, with its title and family.
 type Titled = (String, Family, Table);
 
-/// The existing tables, each with its title and family; `None` if they cannot be read.
+/// The existing [`TABLES`], each with its title and family; `None` if they cannot be read.
 fn tables() -> Result<Option<Vec<Titled>>, LegacyError> {
     let mut tables = Vec::new();
     for family in Family::BOTH {
-        let protocol = match family {
-            Family::V4 => &IPV4,
-            Family::V6 => &IPV6,
-        };
-        let Some(existing) = existing(protocol, family)? else {
+        let protocol = Protocol::of(family);
+        let Some(names) = existing(protocol, family)? else {
             return Ok(None);
         };
-        for (name, priority) in existing {
-            match read_consistent(protocol, name, priority) {
-                Ok(table) => tables.push((format!("{name} (legacy {})", protocol.program), family, table)),
-                Err(errno @ (Errno::EPERM | Errno::EACCES)) => {
-                    tracing::debug!(%family, table = name, %errno, "no permission to read a table of legacy iptables");
-                    return Ok(None);
-                }
-                Err(errno) => {
-                    return Err(LegacyError {
-                        what: format!("table {name} of legacy {}", protocol.program),
-                        error: errno.into(),
-                    });
-                }
-            }
+        let exists = |(table, _): &(&str, i32)| names.lines().any(|name| name == *table);
+        for (name, priority) in TABLES.into_iter().filter(exists) {
+            let Some(table) = readable(protocol, name)? else {
+                return Ok(None);
+            };
+            let nat = name == "nat";
+            let table = Table::new(protocol.layout, table.entries(), table.built_in().into(), priority, nat);
+            tables.push((protocol.title(name), family, table));
         }
     }
     Ok(Some(tables))
 }
 
-/// The [`TABLES`] that exist; `None` if that cannot be read.
-fn existing(protocol: &Protocol, family: Family) -> Result<Option<Vec<(&'static str, i32)>>, LegacyError> {
+/// The names of the existing tables, one a line; `None` if they cannot be read.
+fn existing(protocol: &Protocol, family: Family) -> Result<Option<String>, LegacyError> {
     match proc::read_short(protocol.names) {
-        Ok(names) => {
-            let exists = |(table, _): &(&str, i32)| names.lines().any(|name| name == *table);
-            Ok(Some(TABLES.into_iter().filter(exists).collect()))
-        }
+        Ok(names) => Ok(Some(names)),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             // If the directory exists, the module is not loaded, so there are no tables.
-            Ok(Path::new("/proc/thread-self/net").is_dir().then(Vec::new))
+            Ok(Path::new("/proc/thread-self/net").is_dir().then(String::new))
         }
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
             tracing::debug!(%family, %error, "cannot read whether legacy iptables has tables");
@@ -152,18 +189,53 @@ fn existing(protocol: &Protocol, family: Family) -> Result<Option<Vec<(&'static 
     }
 }
 
-/// Reads a table again while other processes change its size between the two requests.
-fn read_consistent(protocol: &Protocol, table: &str, priority: i32) -> Result<Table, Errno> {
+/// Reads a table, again while other processes change its size between the two requests; `None` without permission.
+fn readable(protocol: &Protocol, table: &str) -> Result<Option<Blob>, LegacyError> {
     for _ in attempts() {
-        match read(protocol, table, priority) {
+        match read(protocol, table) {
             Err(Errno::EAGAIN) => {}
-            result => return result,
+            Ok(blob) => return Ok(Some(blob)),
+            Err(errno @ (Errno::EPERM | Errno::EACCES)) => {
+                tracing::debug!(table, program = protocol.program, %errno, "no permission to read a table of legacy iptables");
+                return Ok(None);
+            }
+            Err(errno) => return Err(protocol.error(table, errno)),
         }
     }
-    Err(Errno::EAGAIN)
+    Err(protocol.error(table, Errno::EAGAIN))
 }
 
-fn read(protocol: &Protocol, table: &str, priority: i32) -> Result<Table, Errno> {
+/// A table as the kernel returns it.
+struct Blob {
+    bytes: Vec<u8>,
+    /// By hook (`enum nf_inet_hooks`): the offsets of its first entry and of its policy.
+    hooks: [(usize, usize); 5],
+}
+
+impl Blob {
+    /// `struct ipt_get_entries`: the name, size, then the entries, which hold 64-bit counters.
+    const ENTRIES_START: usize = (NAME_LENGTH + 4).next_multiple_of(align_of::<u64>());
+
+    fn entries(&self) -> &[u8] {
+        self.bytes.get(Self::ENTRIES_START..).unwrap_or_default()
+    }
+
+    /// Where the built-in chains at the hooks that ours use begin and end.
+    fn built_in(&self) -> [BuiltIn; 2] {
+        [(Hook::Prerouting, self.hooks[0]), (Hook::Output, self.hooks[3])].map(|(hook, (first, policy))| BuiltIn {
+            hook,
+            first,
+            policy,
+        })
+    }
+
+    /// Where INPUT begins, and where its policy is.
+    fn at_input(&self) -> (usize, usize) {
+        self.hooks[1]
+    }
+}
+
+fn read(protocol: &Protocol, table: &str) -> Result<Blob, Errno> {
     /// `IPT_SO_GET_INFO` and `IPT_SO_GET_ENTRIES`; those of IPv6 have the same numbers.
     const GET_INFO: libc::c_int = 64;
     const GET_ENTRIES: libc::c_int = 65;
@@ -171,8 +243,6 @@ fn read(protocol: &Protocol, table: &str, priority: i32) -> Result<Table, Errno>
     const HOOK_ENTRIES: usize = NAME_LENGTH + 4;
     const UNDERFLOWS: usize = HOOK_ENTRIES + 5 * 4;
     const INFO_LENGTH: usize = NAME_LENGTH + 13 * 4;
-    /// `struct ipt_get_entries`: the name, size, then the entries, aligned to 8.
-    const ENTRIES_START: usize = NAME_LENGTH + 8;
 
     let socket = socket(protocol.domain, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     let mut info = vec![0; INFO_LENGTH];
@@ -184,22 +254,14 @@ fn read(protocol: &Protocol, table: &str, priority: i32) -> Result<Table, Errno>
             .ok_or(Errno::EBADMSG)
     };
     let size = number(INFO_LENGTH - 4)?;
-    let hooks = [Hook::Prerouting, Hook::Output].map(|hook| {
-        // `enum nf_inet_hooks`.
-        let at = match hook {
-            Hook::Prerouting => 0,
-            Hook::Output => 3 * 4,
-        };
-        let (first, policy) = (number(HOOK_ENTRIES + at)?, number(UNDERFLOWS + at)?);
-        Ok(BuiltIn { hook, first, policy })
-    });
+    let mut hooks = [(0, 0); 5];
+    for (at, hook) in (0..).step_by(4).zip(&mut hooks) {
+        *hook = (number(HOOK_ENTRIES + at)?, number(UNDERFLOWS + at)?);
+    }
 
-    let mut entries = vec![0; ENTRIES_START + size];
-    entries[..table.len()].copy_from_slice(table.as_bytes());
-    entries[NAME_LENGTH..NAME_LENGTH + 4].copy_from_slice(&(size as u32).to_ne_bytes());
-    socket_options::get(&socket, protocol.level, GET_ENTRIES, &mut entries)?;
-    let built_in = hooks.into_iter().collect::<Result<_, Errno>>()?;
-    let entries = entries.get(ENTRIES_START..).unwrap_or_default();
-    let nat = table == "nat";
-    Ok(Table::new(protocol.layout, entries, built_in, priority, nat))
+    let mut bytes = vec![0; Blob::ENTRIES_START + size];
+    bytes[..table.len()].copy_from_slice(table.as_bytes());
+    bytes[NAME_LENGTH..NAME_LENGTH + 4].copy_from_slice(&(size as u32).to_ne_bytes());
+    socket_options::get(&socket, protocol.level, GET_ENTRIES, &mut bytes)?;
+    Ok(Blob { bytes, hooks })
 }

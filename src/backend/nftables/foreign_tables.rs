@@ -2,17 +2,18 @@
 
 use nix::errno::Errno;
 
-use super::blocked::{self, Arrival};
+use super::blocked;
 use super::transaction::{Nftables, NftablesError, malformed, retry_interrupted};
 use super::{Listing, Message, encode, request};
+use crate::backend::arrival::Arrival;
 use crate::drift::{BaseChain, Place};
 use crate::facts::InstalledChain;
 use crate::ruleset::TABLE;
 use crate::types::Family;
 
-/// A table that has an input chain with policy drop: its family and its name.
+/// A table that has a chain at the hook input: its family and its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Closed(u8, String);
+pub struct InputTable(u8, String);
 
 impl Nftables {
     /// The base chains of other tables that come before `ours`, and their rules that can catch a packet.
@@ -27,20 +28,23 @@ impl Nftables {
     ///
     /// # Errors
     /// Reading failed.
-    pub fn chains(&mut self) -> Result<(Vec<InstalledChain>, Vec<Closed>), NftablesError> {
+    pub fn chains(&mut self) -> Result<(Vec<InstalledChain>, Vec<InputTable>), NftablesError> {
         let messages = retry_interrupted(|| self.all_chains())?;
-        let closed = messages.iter().filter(|chain| chain.drops_input());
-        let closed = closed.filter_map(|chain| Some(Closed(chain.family, chain.table()?)));
-        Ok((messages.iter().filter_map(installed_chain).collect(), closed.collect()))
+        let input = messages.iter().filter(|chain| chain.is_input_chain());
+        let mut input: Vec<InputTable> = input
+            .filter_map(|chain| Some(InputTable(chain.family, chain.table()?)))
+            .collect();
+        input.dedup();
+        Ok((messages.iter().filter_map(installed_chain).collect(), input))
     }
 
-    /// The chains of these tables that drop redirected connections by policy.
+    /// The chains of these tables that drop redirected connections.
     ///
     /// # Errors
     /// Reading failed.
-    pub fn blocking(&mut self, closed: &[Closed], arrival: Arrival) -> Result<Vec<InstalledChain>, NftablesError> {
+    pub fn blocking(&mut self, tables: &[InputTable], arrival: Arrival) -> Result<Vec<InstalledChain>, NftablesError> {
         let mut found: Vec<InstalledChain> = Vec::new();
-        for Closed(family, name) in closed {
+        for InputTable(family, name) in tables {
             let mut messages = self.all_chains()?;
             messages.retain(|chain| chain.family == *family && chain.table().as_deref() == Some(name));
             messages.extend(self.dump(request::rules_of_family(*family, name))?);
@@ -52,7 +56,6 @@ impl Nftables {
                 chain,
             }));
         }
-        found.dedup();
         Ok(found)
     }
 

@@ -65,17 +65,16 @@ impl Message {
             && number(NFTA_CHAIN_POLICY) == Some(libc::NF_ACCEPT as u32)
     }
 
-    /// Whether this is an input chain with policy drop.
-    pub fn drops_input(&self) -> bool {
-        let Some(chain) = self.of(NFT_MSG_NEWCHAIN) else {
-            return false;
-        };
-        let hook = chain
-            .attribute(NFTA_CHAIN_HOOK)
-            .and_then(|hook| find(hook, NFTA_HOOK_HOOKNUM));
-        let is =
-            |attribute: Option<&[u8]>, value: i32| attribute.map(number).and_then(Result::ok) == Some(value as u32);
-        is(hook, libc::NF_INET_LOCAL_IN) && is(chain.attribute(NFTA_CHAIN_POLICY), libc::NF_DROP)
+    /// Whether this is a chain at the hook input, of IP packets.
+    pub fn is_input_chain(&self) -> bool {
+        let family = i32::from(self.family);
+        let hook = self
+            .of(NFT_MSG_NEWCHAIN)
+            .and_then(|chain| chain.attribute(NFTA_CHAIN_HOOK))
+            .and_then(|hook| find(hook, NFTA_HOOK_HOOKNUM))
+            .and_then(|hook| number(hook).ok());
+        matches!(family, libc::NFPROTO_INET | libc::NFPROTO_IPV4 | libc::NFPROTO_IPV6)
+            && hook == Some(libc::NF_INET_LOCAL_IN as u32)
     }
 
     /// The number of chains, sets and other objects in a table, if the message is about one.

@@ -21,7 +21,7 @@ pub use contents::contents;
 pub use decode::decode;
 pub use encode::{Object, Step, create, remove, renew, replace, transaction};
 pub use foreign::base_chains;
-pub use foreign_tables::Closed;
+pub use foreign_tables::InputTable;
 pub use listing::Listing;
 pub use message::Message;
 pub use transaction::{Nftables, NftablesError};
