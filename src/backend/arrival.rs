@@ -3,6 +3,7 @@
 //!
 //! A rule that is understood in part, and could accept the connection, counts as accepting it.
 
+use super::published;
 use crate::types::Port;
 
 /// A redirected connection as it arrives at the proxy.
@@ -17,9 +18,7 @@ pub struct Arrival {
 impl Arrival {
     /// Whether a match of iptables excludes the connection, from its name and data.
     pub fn is_excluded_by(self, extension: &str, data: &[u8]) -> bool {
-        /// `struct xt_tcp`: the destination ports; `struct xt_conntrack_mtinfo3`: the flags and the states.
-        const PORTS: usize = 4;
-        const INVERTED: usize = 11;
+        /// `struct xt_conntrack_mtinfo3`: the flags and the states.
         const FLAGS: usize = 146;
         const STATES: usize = 150;
         /// `XT_CONNTRACK_STATE`, and the bit of new connections.
@@ -27,11 +26,7 @@ impl Arrival {
         const NEW: u16 = 8;
         let half = |at: usize| Some(u16::from_ne_bytes(*data.get(at..)?.first_chunk()?));
         let excludes = || match extension {
-            "tcp" => {
-                let (first, last) = (half(PORTS)?, half(PORTS + 2)?);
-                let inside = (first..=last).contains(&self.port.get());
-                Some(!inside && data.get(INVERTED) == Some(&0))
-            }
+            "tcp" => Some(!published::of_extension(extension, data)?.contains(&self.port.get())),
             "conntrack" => Some(half(FLAGS)? & STATE != 0 && half(FLAGS + 2)? & STATE == 0 && half(STATES)? & NEW == 0),
             _ => None,
         };

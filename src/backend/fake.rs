@@ -107,7 +107,7 @@ impl Fake {
             },
             policy_routing,
             foreign_rules: Vec::new(),
-            input_tables: Vec::new(),
+            foreign_tables: Vec::new(),
             chains: nftables.into_iter().chain(iptables_nft).collect(),
             legacy: Some(legacy.into_iter().collect()),
         }

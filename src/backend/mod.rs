@@ -15,6 +15,7 @@ pub mod install;
 pub mod iptables;
 pub mod nftables;
 mod observed;
+mod published;
 pub mod running;
 
 use std::fmt;
@@ -26,7 +27,7 @@ pub use self::choice::RuleBackend;
 pub use self::error::KernelError;
 pub use self::foreign::RemovedForeign;
 use self::iptables::{Iptables, Variant, legacy};
-use self::nftables::{InputTable, Nftables, NftablesError};
+use self::nftables::{ForeignTable, Nftables, NftablesError, blocked, published as published_ports};
 pub use self::observed::Observed;
 use crate::drift::Difference;
 use crate::facts::InstalledChain;
@@ -38,7 +39,7 @@ use crate::linux::tcp;
 use crate::options::Config;
 use crate::plan::Prerequisite;
 use crate::ruleset::{Installed, Ruleset, TcpState, Timeouts};
-use crate::types::{Family, InboundMode};
+use crate::types::{Family, InboundMode, Port};
 
 /// The change made by applying a ruleset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -220,19 +221,19 @@ impl Namespace {
     /// The kernel did not answer.
     pub fn observe(&mut self) -> Result<Observed, KernelError> {
         let loopback = self.loopback()?;
-        let (chains, input_tables) = self.chains()?;
+        let (chains, foreign_tables) = self.chains()?;
         let (policy_routing, foreign_rules) = self.route()?.policy_routing()?;
         Ok(Observed {
             loopback,
             policy_routing,
             foreign_rules,
             chains,
-            input_tables,
+            foreign_tables,
             legacy: legacy::chains()?,
         })
     }
 
-    fn chains(&mut self) -> Result<(Vec<InstalledChain>, Vec<InputTable>), KernelError> {
+    fn chains(&mut self) -> Result<(Vec<InstalledChain>, Vec<ForeignTable>), KernelError> {
         match self.nftables().and_then(Nftables::chains) {
             Ok(chains) => Ok(chains),
             // A later write reports this error with more context.
@@ -244,23 +245,31 @@ impl Namespace {
         }
     }
 
-    /// Logs the chains that drop connections redirected to the proxy.
-    pub fn warn_of_blocked_ports(&mut self, config: &Config, observed: &Observed) {
+    /// Logs the foreign chains that keep redirected connections from the proxy, or from their server.
+    pub fn warn_of_foreign_rules(&mut self, config: &Config, observed: &Observed) {
+        if let Err(error) = self.find_foreign_rules(config, observed) {
+            tracing::debug!(%error, "cannot check what a firewall does with redirected connections");
+        }
+    }
+
+    fn find_foreign_rules(&mut self, config: &Config, observed: &Observed) -> Result<(), KernelError> {
         let (proxy, inbound) = (&config.proxy, &config.inbound);
-        let from_outside = !inbound.include_ports.is_empty() && inbound.mode == InboundMode::Redirect;
+        let to_port = !inbound.include_ports.is_empty() && inbound.mode == InboundMode::Redirect;
         let arrivals = [
-            (from_outside, proxy.inbound_port, false, "inbound"),
+            (to_port, proxy.inbound_port, false, "inbound"),
             (config.captures_outbound(), proxy.outbound_port, true, "outbound"),
         ];
+        let tables = match observed.foreign_tables.as_slice() {
+            [] => Vec::new(),
+            tables => self.nftables()?.contents(tables)?,
+        };
         for (_, port, over_loopback, direction) in arrivals.into_iter().filter(|(is_meant, ..)| *is_meant) {
-            let blocking = match self.blocking(observed, Arrival { port, over_loopback }) {
-                Ok(blocking) => blocking,
-                Err(error) => {
-                    tracing::debug!(%error, "cannot check whether a firewall drops redirected connections");
-                    return;
-                }
-            };
-            for InstalledChain { table, chain } in blocking {
+            let arrival = Arrival { port, over_loopback };
+            let blocking = tables.iter().flat_map(|(table, listing)| {
+                let chains = blocked::blocking(listing, arrival).into_iter();
+                chains.map(|chain| InstalledChain::new(table.clone(), &chain))
+            });
+            for InstalledChain { table, chain } in blocking.chain(legacy::blocking(arrival)?) {
                 tracing::warn!(
                     table,
                     chain,
@@ -269,16 +278,27 @@ impl Namespace {
                 );
             }
         }
-    }
-
-    /// The input chains that drop a redirected connection.
-    fn blocking(&mut self, observed: &Observed, arrival: Arrival) -> Result<Vec<InstalledChain>, KernelError> {
-        let mut blocking = match observed.input_tables.as_slice() {
-            [] => Vec::new(),
-            tables => self.nftables()?.blocking(tables, arrival)?,
+        let captured = |port| {
+            let left_alone = [&inbound.exclude_ports, &proxy.mesh_ports];
+            inbound.include_ports.contains(port) && !left_alone.iter().any(|ports| ports.contains(port))
         };
-        blocking.extend(legacy::blocking(arrival)?);
-        Ok(blocking)
+        let published = tables.iter().flat_map(|(table, listing)| {
+            let chains = published_ports::publishing(listing).into_iter();
+            chains.map(|(chain, ports)| (InstalledChain::new(table.clone(), &chain), ports))
+        });
+        for (InstalledChain { table, chain }, mut ports) in published.chain(legacy::publishing()?) {
+            ports.retain(|ports| ports.clone().any(|port| Port::new(port).is_some_and(captured)));
+            if !ports.is_empty() {
+                tracing::warn!(
+                    table,
+                    chain,
+                    ports = published::text(&ports),
+                    "this chain translates the destination of inbound connections to these ports, as docker does for \
+                     published ports, but the proxy gets them first. Exclude the ports with --exclude-inbound-ports"
+                );
+            }
+        }
+        Ok(())
     }
 }
 

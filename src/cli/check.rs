@@ -80,10 +80,11 @@ fn check(settings: &Settings) -> anyhow::Result<(Report, Vec<Redirector>)> {
     if observed.legacy.is_none() {
         tracing::warn!("the rules of legacy iptables cannot be read here and are not compared");
     }
+    applied::warn_of_bridges(&settings.config);
     let facts = redirection::facts(&settings.config, Some(&observed.loopback))?;
     let plan = Plan::new(&settings.config, &facts)?;
     applied::warn_of_idle_options(&settings.config, &facts, &plan);
-    namespace.warn_of_blocked_ports(&settings.config, &observed);
+    namespace.warn_of_foreign_rules(&settings.config, &observed);
     let report = namespace.check(&plan, settings.install.backend, &observed)?;
     Ok((report, redirectors(observed.all_chains())))
 }

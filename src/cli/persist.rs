@@ -5,7 +5,6 @@ use clap::ArgMatches;
 use super::failure::Failure;
 use super::{args, output, redirection, settings};
 use crate::host::{self, FIREWALLS, Files};
-use crate::linux::interfaces;
 use crate::mesh;
 use crate::options::Config;
 use crate::types::{DnsServers, Output, Port};
@@ -25,7 +24,6 @@ pub fn apply(matches: &ArgMatches) -> anyhow::Result<()> {
     for warning in warnings(&settings.config) {
         tracing::warn!("{warning}");
     }
-    hint_at_bridges(&settings.config);
     if settings.dry_run.requested {
         if settings.dry_run.output == Output::Json {
             let reason = "--persist and --output json: JSON is the plan alone; leave one of them out".to_owned();
@@ -80,18 +78,6 @@ fn here(matches: &ArgMatches) -> Result<(), Failure> {
              them out"
                 .to_owned(),
         ])),
-    }
-}
-
-/// Logs the container bridges that no option names.
-fn hint_at_bridges(config: &Config) {
-    let general = &config.general;
-    let named = |name| general.reroute_interfaces.contains(name) || general.exclude_interfaces.contains(name);
-    for bridge in interfaces::bridges().iter().filter(|bridge| !named(bridge)) {
-        tracing::warn!(
-            "connections of the containers behind {bridge} count as inbound: --reroute-interfaces {bridge} treats them as \
-             outbound, --exclude-interfaces {bridge} leaves them alone"
-        );
     }
 }
 

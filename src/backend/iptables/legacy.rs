@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use self::entries::{BuiltIn, Layout, Table};
 use crate::backend::arrival::Arrival;
+use crate::backend::published::Ports;
 use crate::drift::BaseChain;
 use crate::facts::InstalledChain;
 use crate::linux::netlink::attempts;
@@ -29,6 +30,11 @@ const TABLES: [(&str, i32); 3] = [
     ("mangle", priority::MANGLE),
     ("raw", priority::RAW),
 ];
+
+/// `enum nf_inet_hooks`.
+const PREROUTING: usize = 0;
+const INPUT: usize = 1;
+const OUTPUT: usize = 3;
 
 /// Size of a table's name in bytes (`XT_TABLE_MAXNAMELEN`, linux/netfilter/x_tables.h).
 const NAME_LENGTH: usize = 32;
@@ -124,26 +130,41 @@ pub fn base_chains() -> Result<Option<Vec<BaseChain>>, LegacyError> {
 /// # Errors
 /// Reading is possible, but failed now.
 pub fn blocking(arrival: Arrival) -> Result<Vec<InstalledChain>, LegacyError> {
-    const FILTER: &str = "filter";
-    const INPUT: &str = "INPUT";
-    let mut blocking = Vec::new();
+    let find = |layout: &Layout, table: &Blob| {
+        input::drops(layout, table.entries(), table.hooks[INPUT], arrival).then_some(())
+    };
+    let found = in_each_family("filter", find)?.into_iter();
+    Ok(found.map(|(table, ())| InstalledChain::new(table, "INPUT")).collect())
+}
+
+/// The built-in chains PREROUTING of the tables `nat` that publish ports; none if they cannot be read.
+///
+/// # Errors
+/// Reading is possible, but failed now.
+pub fn publishing() -> Result<Vec<(InstalledChain, Vec<Ports>)>, LegacyError> {
+    let find = |layout: &Layout, table: &Blob| {
+        let ports = input::published_ports(layout, table.entries(), table.hooks[PREROUTING]);
+        (!ports.is_empty()).then_some(ports)
+    };
+    let found = in_each_family("nat", find)?.into_iter();
+    Ok(found
+        .map(|(table, ports)| (InstalledChain::new(table, "PREROUTING"), ports))
+        .collect())
+}
+
+/// What `find` finds in the table of this name of each family, with its title.
+fn in_each_family<T>(name: &str, find: impl Fn(&Layout, &Blob) -> Option<T>) -> Result<Vec<(String, T)>, LegacyError> {
+    let mut found = Vec::new();
     for family in Family::BOTH {
         let protocol = Protocol::of(family);
-        if !existing(protocol, family)?.is_some_and(|names| names.lines().any(|name| name == FILTER)) {
+        if !existing(protocol, family)?.is_some_and(|names| names.lines().any(|existing| existing == name)) {
             continue;
         }
-        let Some(table) = readable(protocol, FILTER)? else {
-            continue;
-        };
-        let (first, policy) = table.at_input();
-        if input::drops(protocol.layout, table.entries(), first, policy, arrival) {
-            blocking.push(InstalledChain {
-                table: protocol.title(FILTER),
-                chain: INPUT.to_owned(),
-            });
+        if let Some(table) = readable(protocol, name)? {
+            found.extend(find(protocol.layout, &table).map(|part| (protocol.title(name), part)));
         }
     }
-    Ok(blocking)
+    Ok(found)
 }
 
 /// A table, with its title and family.
@@ -222,16 +243,11 @@ impl Blob {
 
     /// Where the built-in chains at the hooks that ours use begin and end.
     fn built_in(&self) -> [BuiltIn; 2] {
-        [(Hook::Prerouting, self.hooks[0]), (Hook::Output, self.hooks[3])].map(|(hook, (first, policy))| BuiltIn {
-            hook,
-            first,
-            policy,
-        })
-    }
-
-    /// Where INPUT begins, and where its policy is.
-    fn at_input(&self) -> (usize, usize) {
-        self.hooks[1]
+        [
+            (Hook::Prerouting, self.hooks[PREROUTING]),
+            (Hook::Output, self.hooks[OUTPUT]),
+        ]
+        .map(|(hook, (first, policy))| BuiltIn { hook, first, policy })
     }
 }
 

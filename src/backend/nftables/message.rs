@@ -65,16 +65,20 @@ impl Message {
             && number(NFTA_CHAIN_POLICY) == Some(libc::NF_ACCEPT as u32)
     }
 
-    /// Whether this is a chain at the hook input, of IP packets.
-    pub fn is_input_chain(&self) -> bool {
+    /// Whether this is a chain of IP packets at the hook input, or one of type `nat` at the hook prerouting.
+    pub fn is_at_input_or_translates(&self) -> bool {
+        let Some(chain) = self.of(NFT_MSG_NEWCHAIN) else {
+            return false;
+        };
         let family = i32::from(self.family);
-        let hook = self
-            .of(NFT_MSG_NEWCHAIN)
-            .and_then(|chain| chain.attribute(NFTA_CHAIN_HOOK))
+        let hook = chain
+            .attribute(NFTA_CHAIN_HOOK)
             .and_then(|hook| find(hook, NFTA_HOOK_HOOKNUM))
             .and_then(|hook| number(hook).ok());
+        let is_at = |wanted: i32| hook == Some(wanted as u32);
+        let is_nat = || chain.attribute(NFTA_CHAIN_TYPE).map(text).as_deref() == Some("nat");
         matches!(family, libc::NFPROTO_INET | libc::NFPROTO_IPV4 | libc::NFPROTO_IPV6)
-            && hook == Some(libc::NF_INET_LOCAL_IN as u32)
+            && (is_at(libc::NF_INET_LOCAL_IN) || is_at(libc::NF_INET_PRE_ROUTING) && is_nat())
     }
 
     /// The number of chains, sets and other objects in a table, if the message is about one.

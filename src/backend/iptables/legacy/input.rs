@@ -1,7 +1,10 @@
-//! Whether the chain INPUT of a table of legacy iptables drops redirected connections.
+//! What the chains INPUT and PREROUTING of legacy iptables do with the connections that sidetrack redirects.
+
+use std::iter;
 
 use super::entries::{HEADER, Layout, NAME, Target, entry, short, text};
-use crate::backend::arrival::{self, Arrival, Matching, Rule, Verdict};
+use crate::backend::arrival::{self, Arrival, Matching, Verdict};
+use crate::backend::published::{self, Effect, Ports};
 use crate::drift::CatchEffect;
 
 /// Verdicts of a standard target: `-NF_DROP - 1`, `-NF_ACCEPT - 1`, `-NF_QUEUE - 1`, `XT_RETURN`
@@ -11,58 +14,133 @@ const ACCEPT: i32 = -2;
 const QUEUE: i32 = -4;
 const RETURN: i32 = -5;
 
+const TCP: u8 = 6;
+
 /// `IPT_INV_VIA_IN` and `IP6T_INV_VIA_IN`.
 const NOT_THIS_INTERFACE: u8 = 0x01;
 
-/// Whether the built-in chain from the first offset to its policy drops the connection.
-pub fn drops(layout: &Layout, entries: &[u8], first: usize, policy: usize, arrival: Arrival) -> bool {
+/// Whether the built-in chain whose first entry and policy are at these offsets drops the connection.
+pub fn drops(layout: &Layout, entries: &[u8], (first, policy): (usize, usize), arrival: Arrival) -> bool {
     let is_drop = |offset| {
         let bytes = entries.get(offset..)?;
         Some(matches!(entry(layout, bytes, offset)?.0.target, Target::Standard(DROP)))
     };
     let policy_drops = is_drop(policy).unwrap_or(false);
     arrival::is_dropped(&first, policy_drops, &|chain| {
-        rules(layout, entries, *chain, policy, arrival)
+        let rules = rules(layout, entries, *chain, policy).into_iter();
+        rules
+            .map(|rule| {
+                (
+                    matching(layout, rule.bytes, rule.protocol, arrival),
+                    verdict(layout, &rule),
+                )
+            })
+            .collect()
     })
 }
 
+/// The ports that the built-in chain whose first entry and policy are at these offsets publishes.
+pub fn published_ports(layout: &Layout, entries: &[u8], (first, policy): (usize, usize)) -> Vec<Ports> {
+    published::published(&first, &|chain| {
+        let rules = rules(layout, entries, *chain, policy);
+        let publishing = rules.iter().filter_map(|rule| {
+            Some(published::Rule {
+                ports: ports(layout, rule)?,
+                effect: match (&rule.target, verdict(layout, rule)) {
+                    (Target::Extension(Some(CatchEffect::Dnat)), _) => Effect::Translates,
+                    (_, Verdict::Jump(chain) | Verdict::Goto(chain)) => Effect::Jumps(chain),
+                    _ => return None,
+                },
+            })
+        });
+        publishing.collect()
+    })
+}
+
+/// A rule of a chain.
+struct Rule<'b> {
+    bytes: &'b [u8],
+    protocol: Option<u8>,
+    target: Target,
+    /// Offset of the next rule.
+    next: usize,
+}
+
 /// The rules of a chain, up to the policy or to the next chain. A chain is identified by the offset of its first rule.
-fn rules(layout: &Layout, entries: &[u8], chain: usize, policy: usize, arrival: Arrival) -> Vec<Rule<usize>> {
+fn rules<'b>(layout: &Layout, entries: &'b [u8], chain: usize, policy: usize) -> Vec<Rule<'b>> {
     let (mut rules, mut offset) = (Vec::new(), chain);
     while let Some(bytes) = entries.get(offset..).filter(|_| offset != policy) {
         let Some((entry, length)) = entry(layout, bytes, offset) else {
             break;
         };
-        let next = offset + length;
-        let is_goto = bytes.get(layout.flags).is_some_and(|flags| flags & layout.goto != 0);
-        let verdict = match entry.target {
-            Target::Chain(_) => break,
-            Target::Standard(ACCEPT) => Verdict::Accept,
-            // The program that reads the queue decides.
-            Target::Standard(QUEUE) | Target::Extension(Some(CatchEffect::Queue)) => Verdict::Accept,
-            Target::Standard(DROP) | Target::Extension(Some(CatchEffect::Drop | CatchEffect::Reject)) => Verdict::Drop,
-            Target::Standard(RETURN) => Verdict::Return,
-            Target::Standard(verdict) => match usize::try_from(verdict) {
-                // A rule without a target.
-                Ok(target) if target == next => Verdict::Continue,
-                Ok(target) if is_goto => Verdict::Goto(target),
-                Ok(target) => Verdict::Jump(target),
-                Err(_) => Verdict::Continue,
-            },
-            Target::Extension(_) => Verdict::Continue,
-        };
-        rules.push((
-            matching(layout, &bytes[..length.min(bytes.len())], entry.protocol, arrival),
-            verdict,
-        ));
-        offset = next;
+        if matches!(entry.target, Target::Chain(_)) {
+            break;
+        }
+        offset += length;
+        rules.push(Rule {
+            bytes: &bytes[..length.min(bytes.len())],
+            protocol: entry.protocol,
+            target: entry.target,
+            next: offset,
+        });
     }
     rules
 }
 
+fn verdict(layout: &Layout, rule: &Rule<'_>) -> Verdict<usize> {
+    match rule.target {
+        // The program that reads the queue decides.
+        Target::Standard(ACCEPT | QUEUE) | Target::Extension(Some(CatchEffect::Queue)) => Verdict::Accept,
+        Target::Standard(DROP) | Target::Extension(Some(CatchEffect::Drop | CatchEffect::Reject)) => Verdict::Drop,
+        Target::Standard(RETURN) => Verdict::Return,
+        Target::Standard(verdict) => match usize::try_from(verdict) {
+            // A rule without a target.
+            Ok(target) if target == rule.next => Verdict::Continue,
+            Ok(target)
+                if rule
+                    .bytes
+                    .get(layout.flags)
+                    .is_some_and(|flags| flags & layout.goto != 0) =>
+            {
+                Verdict::Goto(target)
+            }
+            Ok(target) => Verdict::Jump(target),
+            Err(_) => Verdict::Continue,
+        },
+        Target::Extension(_) | Target::Chain(_) => Verdict::Continue,
+    }
+}
+
+/// The TCP ports that a rule matches; none if it is about another protocol, or about one address.
+fn ports(layout: &Layout, rule: &Rule<'_>) -> Option<Ports> {
+    // The mask of the destination is the last quarter of the addresses and masks.
+    let mask = rule.bytes.get(layout.in_interface / 4 * 3..layout.in_interface)?;
+    if mask.iter().any(|byte| *byte != 0) || rule.protocol.is_some_and(|protocol| protocol != TCP) {
+        return None;
+    }
+    let named = extensions(layout, rule.bytes).find_map(|(name, data)| published::of_extension(name, data));
+    Some(named.unwrap_or(published::ALL))
+}
+
+/// The matches of an entry: their names and data.
+fn extensions<'b>(layout: &Layout, entry: &'b [u8]) -> impl Iterator<Item = (&'b str, &'b [u8])> {
+    let end = short(entry, layout.target_offset).map_or(0, usize::from);
+    let mut at = layout.size;
+    iter::from_fn(move || {
+        let length = short(entry, at)
+            .map(usize::from)
+            .filter(|length| at < end && *length >= HEADER)?;
+        let start = at;
+        at += length;
+        Some((
+            text(entry, start + NAME).unwrap_or_default(),
+            entry.get(start + HEADER..at).unwrap_or_default(),
+        ))
+    })
+}
+
 /// Whether the rule of an entry matches the connection.
 fn matching(layout: &Layout, entry: &[u8], protocol: Option<u8>, arrival: Arrival) -> Matching {
-    const TCP: u8 = 6;
     if protocol.is_some_and(|protocol| protocol != TCP) {
         return Matching::Never;
     }
@@ -74,21 +152,13 @@ fn matching(layout: &Layout, entry: &[u8], protocol: Option<u8>, arrival: Arriva
         true => Matching::Maybe,
         false => interface,
     };
-    let end = short(entry, layout.target_offset).map_or(0, usize::from);
-    let mut at = layout.size;
-    while let Some(length) = short(entry, at)
-        .map(usize::from)
-        .filter(|length| at < end && *length >= HEADER)
-    {
-        let name = text(entry, at + NAME).unwrap_or_default();
-        let data = entry.get(at + HEADER..at + length).unwrap_or_default();
+    for (name, data) in extensions(layout, entry) {
         if arrival.is_excluded_by(name, data) {
             return Matching::Never;
         }
         if name != "comment" {
             matching = Matching::Maybe;
         }
-        at += length;
     }
     matching
 }
