@@ -4,7 +4,7 @@ use clap::ArgMatches;
 
 use super::failure::Failure;
 use super::{args, output, redirection, settings};
-use crate::host::{self, FIREWALLS, Files};
+use crate::host::{self, FIREWALLS, Files, LATE_FIREWALLS};
 use crate::mesh;
 use crate::options::Config;
 use crate::types::{DnsServers, Output, Port};
@@ -43,7 +43,11 @@ pub fn apply(matches: &ArgMatches) -> anyhow::Result<()> {
         return Err(error);
     }
     files.tell();
-    for firewall in FIREWALLS.iter().filter(|firewall| firewall.is_enabled()) {
+    for firewall in FIREWALLS
+        .iter()
+        .chain(&LATE_FIREWALLS)
+        .filter(|firewall| firewall.is_enabled())
+    {
         tracing::info!(
             firewall = firewall.unit,
             "this service is enabled here and flushes rules: sidetrack.service starts after it, and again whenever it is \
