@@ -201,6 +201,7 @@ fn convert(snapshot: &Snapshot, name: &str, chain: &Chain<'_>, entry: &Value) ->
     let set_aside = Step::Rename {
         from: name.to_owned(),
         to: format!("{name}{ORIGINAL}"),
+        was: snapshot.text(name).unwrap_or_default().to_owned(),
     };
     let write = (was != Some(&text)).then_some(write);
     Ok(Planned {
