@@ -56,7 +56,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let (report, others) = match &netns {
         Some(netns) => {
             redirection::settle_name_servers(&mut settings.config, netns)?;
-            netns::within(netns::path(netns), || check(&settings))??
+            netns::administer(netns::path(netns), || check(&settings))??
         }
         None => check(&settings)?,
     };

@@ -164,7 +164,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     let answer = |coloured| answer(&question, matches.get_flag("json"), coloured);
     let coloured = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let text = match &question.netns {
-        Some(netns) => netns::within(netns::path(netns), || answer(coloured))??,
+        Some(netns) => netns::administer(netns::path(netns), || answer(coloured))??,
         None => answer(coloured)?,
     };
     Ok(output::print(&text)?)

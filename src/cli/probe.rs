@@ -8,7 +8,7 @@ use super::failure::{Failure, ProbeFailure};
 use super::settings::settings;
 use super::{args, front_end, output, redirection};
 use crate::backend::{Namespace, Observed, RuleBackend};
-use crate::linux::netns;
+use crate::linux::netns::{self, Netns};
 use crate::mesh::redirectors::redirectors;
 use crate::options::Config;
 use crate::options::table::Group;
@@ -73,7 +73,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     }
     let prove = || prove(&settings.config, PORT, timeout);
     let report = match netns {
-        Some(netns) => netns::within(netns::path(&netns), prove)??,
+        Some(netns) => Netns::open(netns::path(&netns))?.probe(prove)??,
         None => prove()?,
     };
     let text = if matches.get_flag("json") {
