@@ -269,6 +269,7 @@ pub fn repair(sandbox: &Sandbox, netns: &Netns, places: &Places) -> Result<Outco
                 | CniError::Options(_)
                 | CniError::NoAnnotations { .. }
                 | CniError::Check { .. }
+                | CniError::AwaitsNetwork
                 | CniError::NotAvailable(_)
                 | CniError::Internal(_) => "configuration",
             },
