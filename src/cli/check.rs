@@ -83,7 +83,7 @@ fn check(settings: &Settings) -> anyhow::Result<(Report, Vec<Redirector>)> {
     applied::warn_of_bridges(&settings.config);
     let facts = redirection::facts(&settings.config, Some(&observed.loopback))?;
     let plan = Plan::new(&settings.config, &facts)?;
-    applied::warn_of_idle_options(&settings.config, &facts, &plan);
+    applied::warn_of_options_without_effect(&settings.config, &facts, &plan);
     namespace.warn_of_foreign_rules(&settings.config, &observed);
     let report = namespace.check(&plan, settings.install.backend, &observed)?;
     Ok((report, redirectors(observed.all_chains())))
