@@ -33,6 +33,18 @@ pub fn warn_of_options_without_effect(config: &Config, facts: &Facts, plan: &Pla
     }
 }
 
+/// Logs the container bridges in the network namespace of this thread that no option names.
+pub fn warn_of_bridges(config: &Config) {
+    let general = &config.general;
+    let named = |name| general.reroute_interfaces.contains(name) || general.exclude_interfaces.contains(name);
+    for bridge in interfaces::bridges().iter().filter(|bridge| !named(bridge)) {
+        tracing::warn!(
+            "connections of the containers behind {bridge} count as inbound: --reroute-interfaces {bridge} treats them as \
+             outbound, --exclude-interfaces {bridge} leaves them alone"
+        );
+    }
+}
+
 /// Logs an applied plan and its inputs as one event. The rules follow at level `debug`.
 pub fn log(config: &Config, facts: &Facts, plan: &Plan, backend: RuleBackend, applied: &Applied) {
     let Config {

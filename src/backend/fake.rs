@@ -109,7 +109,7 @@ impl Fake {
             },
             policy_routing,
             foreign_rules: Vec::new(),
-            closed: Vec::new(),
+            foreign_tables: Vec::new(),
             chains: nftables.into_iter().chain(iptables_nft).collect(),
             legacy: Some(legacy.into_iter().collect()),
         }

@@ -4,6 +4,7 @@
 //! [`Namespace`] implements that trait. [`check`] compares the installed state with a plan.
 
 pub mod applied;
+mod arrival;
 pub mod check;
 pub mod choice;
 mod error;
@@ -14,6 +15,7 @@ pub mod install;
 pub mod iptables;
 pub mod nftables;
 mod observed;
+mod published;
 pub mod running;
 pub mod xtables;
 
@@ -21,12 +23,12 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use self::arrival::Arrival;
 pub use self::choice::RuleBackend;
 pub use self::error::KernelError;
 pub use self::foreign::RemovedForeign;
 use self::iptables::{Iptables, Variant, legacy};
-use self::nftables::blocked::Arrival;
-use self::nftables::{Closed, Nftables, NftablesError};
+use self::nftables::{ForeignTable, Nftables, NftablesError, blocked, published as published_ports};
 pub use self::observed::Observed;
 use crate::drift::Difference;
 use crate::facts::InstalledChain;
@@ -40,7 +42,7 @@ use crate::plan::{LoopbackRoute, Prerequisite};
 use crate::ruleset::netfilter::Netfilter;
 use crate::ruleset::{Installed, Ruleset, TcpState, Timeouts};
 use crate::simulate::LocalMark;
-use crate::types::{Family, InboundMode};
+use crate::types::{Family, InboundMode, Port};
 
 /// The change made by applying a ruleset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,14 +224,14 @@ impl Namespace {
     /// The kernel did not answer.
     pub fn observe(&mut self) -> Result<Observed, KernelError> {
         let loopback = self.loopback()?;
-        let (chains, closed) = self.chains()?;
+        let (chains, foreign_tables) = self.chains()?;
         let (policy_routing, foreign_rules) = self.route()?.policy_routing()?;
         let mut observed = Observed {
             loopback,
             policy_routing,
             foreign_rules,
             chains,
-            closed,
+            foreign_tables,
             legacy: legacy::chains()?,
         };
         let holds_rules = RuleBackend::ALL
@@ -279,7 +281,7 @@ impl Namespace {
         Ok(self.route()?.local_marks()?)
     }
 
-    fn chains(&mut self) -> Result<(Vec<InstalledChain>, Vec<Closed>), KernelError> {
+    fn chains(&mut self) -> Result<(Vec<InstalledChain>, Vec<ForeignTable>), KernelError> {
         match self.nftables().and_then(Nftables::chains) {
             Ok(chains) => Ok(chains),
             // A later write reports this error with more context.
@@ -291,27 +293,31 @@ impl Namespace {
         }
     }
 
-    /// Logs the nf_tables chains that drop connections redirected to the proxy.
-    pub fn warn_of_blocked_ports(&mut self, config: &Config, observed: &Observed) {
+    /// Logs the foreign chains that keep redirected connections from the proxy, or from their server.
+    pub fn warn_of_foreign_rules(&mut self, config: &Config, observed: &Observed) {
+        if let Err(error) = self.find_foreign_rules(config, observed) {
+            tracing::debug!(%error, "cannot check what a firewall does with redirected connections");
+        }
+    }
+
+    fn find_foreign_rules(&mut self, config: &Config, observed: &Observed) -> Result<(), KernelError> {
         let (proxy, inbound) = (&config.proxy, &config.inbound);
-        let from_outside = !inbound.include_ports.is_empty() && inbound.mode == InboundMode::Redirect;
+        let to_port = !inbound.include_ports.is_empty() && inbound.mode == InboundMode::Redirect;
         let arrivals = [
-            (from_outside, proxy.inbound_port, false, "inbound"),
+            (to_port, proxy.inbound_port, false, "inbound"),
             (config.captures_outbound(), proxy.outbound_port, true, "outbound"),
         ];
+        let tables = match observed.foreign_tables.as_slice() {
+            [] => Vec::new(),
+            tables => self.nftables()?.contents(tables)?,
+        };
         for (_, port, over_loopback, direction) in arrivals.into_iter().filter(|(is_meant, ..)| *is_meant) {
             let arrival = Arrival { port, over_loopback };
-            let blocking = match self
-                .nftables()
-                .and_then(|nftables| nftables.blocking(&observed.closed, arrival))
-            {
-                Ok(blocking) => blocking,
-                Err(error) => {
-                    tracing::debug!(%error, "cannot check whether a firewall drops redirected connections");
-                    return;
-                }
-            };
-            for InstalledChain { table, chain } in blocking {
+            let blocking = tables.iter().flat_map(|(table, listing)| {
+                let chains = blocked::blocking(listing, arrival).into_iter();
+                chains.map(|chain| InstalledChain::new(table.clone(), &chain))
+            });
+            for InstalledChain { table, chain } in blocking.chain(legacy::blocking(arrival)?) {
                 tracing::warn!(
                     table,
                     chain,
@@ -320,6 +326,27 @@ impl Namespace {
                 );
             }
         }
+        let captured = |port| {
+            let left_alone = [&inbound.exclude_ports, &proxy.mesh_ports];
+            inbound.include_ports.contains(port) && !left_alone.iter().any(|ports| ports.contains(port))
+        };
+        let published = tables.iter().flat_map(|(table, listing)| {
+            let chains = published_ports::publishing(listing).into_iter();
+            chains.map(|(chain, ports)| (InstalledChain::new(table.clone(), &chain), ports))
+        });
+        for (InstalledChain { table, chain }, mut ports) in published.chain(legacy::publishing()?) {
+            ports.retain(|ports| ports.clone().any(|port| Port::new(port).is_some_and(captured)));
+            if !ports.is_empty() {
+                tracing::warn!(
+                    table,
+                    chain,
+                    ports = published::text(&ports),
+                    "this chain translates the destination of inbound connections to these ports, as docker does for \
+                     published ports, but the proxy gets them first. Exclude the ports with --exclude-inbound-ports"
+                );
+            }
+        }
+        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! The observed state of a network namespace.
 
 use super::RuleBackend;
-use super::nftables::Closed;
+use super::nftables::ForeignTable;
 use crate::facts::InstalledChain;
 use crate::linux::route::{ForeignRule, Loopback, Sharing};
 use crate::mesh::redirectors::redirectors;
@@ -21,8 +21,8 @@ pub struct Observed {
     pub foreign_rules: Vec<ForeignRule>,
     /// The chains of nf_tables, iptables-nft's among them.
     pub chains: Vec<InstalledChain>,
-    /// The nf_tables tables whose policy drops inbound packets.
-    pub closed: Vec<Closed>,
+    /// The foreign nf_tables tables that have a chain at the hook input, or one that translates destinations.
+    pub foreign_tables: Vec<ForeignTable>,
     /// The chains of legacy iptables; `None` if they cannot be read.
     pub legacy: Option<Vec<InstalledChain>>,
 }

@@ -51,7 +51,7 @@ fn arguments(command: Command) -> Command {
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let (settings, place) = place::request(matches, &["json"])?.open()?;
-    let (report, others) = place.run(|| check(&settings))??;
+    let (report, others) = place.administer(|| check(&settings))??;
     let removals = removals(&others, place.netns().as_deref());
     let text = if matches.get_flag("json") {
         json(&report, &removals)
@@ -72,10 +72,11 @@ fn check(settings: &Settings) -> anyhow::Result<(Report, Vec<Redirector>)> {
     if observed.legacy.is_none() {
         tracing::warn!("the rules of legacy iptables cannot be read here and are not compared");
     }
+    applied::warn_of_bridges(&settings.config);
     let facts = redirection::facts(&settings.config, Some(&observed.loopback))?;
     let plan = Plan::new(&settings.config, &facts)?;
     applied::warn_of_options_without_effect(&settings.config, &facts, &plan);
-    namespace.warn_of_blocked_ports(&settings.config, &observed);
+    namespace.warn_of_foreign_rules(&settings.config, &observed);
     let report = namespace.check(&plan, settings.install.backend, &observed)?;
     Ok((report, redirectors(observed.all_chains())))
 }

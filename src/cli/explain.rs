@@ -169,7 +169,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     let question = question(matches)?;
     let answer = |coloured| answer(&question, matches.get_flag("json"), coloured);
     let coloured = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let text = question.place.run(|| answer(coloured))??;
+    let text = question.place.administer(|| answer(coloured))??;
     Ok(output::print(&text)?)
 }
 

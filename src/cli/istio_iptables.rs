@@ -100,11 +100,10 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     name_servers::of_netns(&mut request.settings.config, &path)?;
     let netns = Netns::open(netns::path(&path))?;
     if request.settings.dry_run.requested {
-        return netns.run(|| change(&request))?;
+        return netns.administer(|| change(&request))?;
     }
     netns.administer(|| change(&request))??;
-    // Probes are made as other users, which takes more capabilities than rules do.
-    netns.run(|| prove(&request))?
+    netns.probe(|| prove(&request))?
 }
 
 /// What is asked for. Starts logging as it says.

@@ -42,15 +42,27 @@ pub enum Place {
 }
 
 impl Place {
-    /// Runs `work` there.
+    /// Runs `work` there, which reads rules. In another network namespace, it keeps only the capabilities that this needs.
     ///
     /// # Errors
     /// The network namespace cannot be entered. `work` has not begun then.
-    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
+    pub fn administer<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
         match self {
             Self::Here => Ok(work()),
-            Self::Netns(name) => netns::within(netns::path(name), work),
-            Self::Pod(netns) => netns.run(work),
+            Self::Netns(name) => netns::administer(netns::path(name), work),
+            Self::Pod(netns) => netns.administer(work),
+        }
+    }
+
+    /// The same for probes.
+    ///
+    /// # Errors
+    /// As [`Place::administer`].
+    pub fn probe<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
+        match self {
+            Self::Here => Ok(work()),
+            Self::Netns(name) => Netns::open(netns::path(name))?.probe(work),
+            Self::Pod(netns) => netns.probe(work),
         }
     }
 

@@ -66,7 +66,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
         }
     };
     let (settings, place) = request.open()?;
-    let report = place.run(|| prove(&settings.config, PORT, timeout))??;
+    let report = place.probe(|| prove(&settings.config, PORT, timeout))??;
     let text = if matches.get_flag("json") {
         report.json()
     } else {

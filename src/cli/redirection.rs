@@ -25,10 +25,11 @@ pub fn apply(settings: &Settings) -> anyhow::Result<()> {
     let observed = namespace.observe()?;
     observed.log_warnings();
     observed.warn_of_ipv6(settings);
+    applied::warn_of_bridges(&settings.config);
     let facts = facts(&settings.config, Some(&observed.loopback))?;
     let plan = Plan::new(&settings.config, &facts)?;
     applied::warn_of_options_without_effect(&settings.config, &facts, &plan);
-    namespace.warn_of_blocked_ports(&settings.config, &observed);
+    namespace.warn_of_foreign_rules(&settings.config, &observed);
     let chosen = install::apply(&mut namespace, &plan, settings.install.backend, &observed)?;
     let backend = chosen.backend;
     if let Some(reason) = &chosen.fallback {
@@ -45,6 +46,7 @@ pub fn apply(settings: &Settings) -> anyhow::Result<()> {
 pub fn text(settings: &Settings) -> anyhow::Result<String> {
     let facts = observed_facts(&settings.config)?;
     let plan = Plan::new(&settings.config, &facts)?;
+    applied::warn_of_bridges(&settings.config);
     applied::warn_of_options_without_effect(&settings.config, &facts, &plan);
     Ok(match settings.dry_run.output {
         Output::Nft => render::nft::script(&plan),

@@ -137,7 +137,7 @@ pub(super) fn install_rules(
     let config = settled;
     let plan = Plan::new(&config, &facts)?;
     applied::warn_of_options_without_effect(&config, &facts, &plan);
-    namespace.warn_of_blocked_ports(&config, observed);
+    namespace.warn_of_foreign_rules(&config, observed);
     let done = install::apply_with(namespace, &plan, backend, observed)?;
     applied::log(&config, &facts, &plan, backend, &done);
     Ok(done)

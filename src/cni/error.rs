@@ -115,6 +115,12 @@ pub enum Error {
         /// The differences.
         differences: Vec<Difference>,
     },
+    /// The node has no network yet that the plugin could join.
+    #[error(
+        "this node has no network configuration to join yet. sidetrack's installer replaces this one as soon as the \
+         network plugin has written its own; until then pods wait, so that none starts without its redirection"
+    )]
+    AwaitsNetwork,
     /// STATUS: ADD would fail on this node.
     #[error("{0}")]
     NotAvailable(String),
@@ -145,6 +151,7 @@ impl Error {
             Self::Options(_) => Code::Annotations,
             Self::NoAnnotations { .. } => Code::NoAnnotations,
             Self::Plan(_) => Code::Plan,
+            Self::AwaitsNetwork => Code::TryAgain,
             Self::System(error) if is_transient(error) => Code::TryAgain,
             Self::System(_) | Self::Isolation(_) => Code::System,
             Self::Check {

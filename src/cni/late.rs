@@ -39,7 +39,7 @@ pub struct Seen {
 /// The namespace cannot be entered, is the host's, or does not show whether there are rules.
 pub fn observe(netns: &Netns, proc: &[&Path]) -> Result<Seen, Error> {
     refuse_host_netns(netns, proc)?;
-    let observed = netns.run(|| {
+    let observed = netns.administer(|| {
         let mut namespace = Namespace::default();
         let observed = namespace.observe()?;
         let holder = namespace.holder(&observed)?;

@@ -10,7 +10,7 @@ const LAYERS: [&str; 19] = [
 ];
 
 /// Files and directories without effects: no sockets, no files, no programs, no clock.
-const PURE: [&str; 34] = [
+const PURE: [&str; 36] = [
     "yaml",
     "types",
     "facts.rs",
@@ -23,14 +23,16 @@ const PURE: [&str; 34] = [
     "simulate",
     "trace",
     "lint",
+    "backend/arrival.rs",
     "backend/iptables/contents.rs",
-    "backend/iptables/legacy/decode.rs",
+    "backend/iptables/legacy",
     "backend/iptables/lower.rs",
     "backend/iptables/patch.rs",
     "backend/iptables/raise.rs",
     "backend/iptables/removal.rs",
     "backend/iptables/script.rs",
     "backend/iptables/tables.rs",
+    "backend/nftables/blocked.rs",
     "backend/nftables/contents.rs",
     "backend/nftables/decode.rs",
     "backend/nftables/encode.rs",

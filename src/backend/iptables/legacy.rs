@@ -5,6 +5,7 @@
 
 pub mod decode;
 mod entries;
+mod input;
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -15,6 +16,8 @@ use thiserror::Error;
 
 use self::decode::EntryPoint;
 use self::entries::{BuiltIn, Layout, Table};
+use crate::backend::arrival::Arrival;
+use crate::backend::published::Ports;
 use crate::drift::BaseChain;
 use crate::facts::InstalledChain;
 use crate::linux::netlink::attempts;
@@ -57,6 +60,26 @@ const IPV6: Protocol = Protocol {
     names: "/proc/thread-self/net/ip6_tables_names",
     layout: &entries::IPV6,
 };
+
+impl Protocol {
+    fn of(family: Family) -> &'static Self {
+        match family {
+            Family::V4 => &IPV4,
+            Family::V6 => &IPV6,
+        }
+    }
+
+    fn title(&self, table: &str) -> String {
+        format!("{table} (legacy {})", self.program)
+    }
+
+    fn error(&self, table: &str, errno: Errno) -> LegacyError {
+        LegacyError {
+            what: format!("table {table} of legacy {}", self.program),
+            error: errno.into(),
+        }
+    }
+}
 
 /// Reading legacy iptables failed, although it exists and permits reading.
 #[derive(Debug, Error)]
@@ -123,10 +146,55 @@ pub fn decoded_tables() -> Result<Option<Vec<netfilter::Table>>, LegacyError> {
     Ok(Some(tables))
 }
 
+/// The built-in chains INPUT of the tables `filter` that drop a redirected connection; none if they cannot be read.
+///
+/// # Errors
+/// Reading is possible, but failed now.
+pub fn blocking(arrival: Arrival) -> Result<Vec<InstalledChain>, LegacyError> {
+    let find = |layout: &Layout, table: &Raw| {
+        input::drops(layout, &table.entries, table.bounds(netfilter::Hook::Input)?, arrival).then_some(())
+    };
+    let found = in_each_family("filter", find)?.into_iter();
+    Ok(found.map(|(table, ())| InstalledChain::new(table, "INPUT")).collect())
+}
+
+/// The built-in chains PREROUTING of the tables `nat` that publish ports; none if they cannot be read.
+///
+/// # Errors
+/// Reading is possible, but failed now.
+pub fn publishing() -> Result<Vec<(InstalledChain, Vec<Ports>)>, LegacyError> {
+    let find = |layout: &Layout, table: &Raw| {
+        let ports = input::published_ports(layout, &table.entries, table.bounds(netfilter::Hook::Prerouting)?);
+        (!ports.is_empty()).then_some(ports)
+    };
+    let found = in_each_family("nat", find)?.into_iter();
+    Ok(found
+        .map(|(table, ports)| (InstalledChain::new(table, "PREROUTING"), ports))
+        .collect())
+}
+
+/// What `find` finds in the table of this name of each family, with its title.
+fn in_each_family<T>(
+    name: &'static str,
+    find: impl Fn(&Layout, &Raw) -> Option<T>,
+) -> Result<Vec<(String, T)>, LegacyError> {
+    let mut found = Vec::new();
+    for family in Family::BOTH {
+        let protocol = Protocol::of(family);
+        if existing(protocol, family, &[name])?.is_none_or(|names| names.is_empty()) {
+            continue;
+        }
+        if let Some(table) = protocol.read(name, family)? {
+            found.extend(find(protocol.layout, &table).map(|part| (protocol.title(name), part)));
+        }
+    }
+    Ok(found)
+}
+
 /// A table, with its title and family.
 type Titled = (String, Family, Table);
 
-/// The existing tables, each with its title and family; `None` if they cannot be read.
+/// The existing [`TABLES`], each with its title and family; `None` if they cannot be read.
 fn tables() -> Result<Option<Vec<Titled>>, LegacyError> {
     let mut tables = Vec::new();
     for family in Family::BOTH {
@@ -193,17 +261,6 @@ struct Raw {
 }
 
 impl Protocol {
-    fn of(family: Family) -> &'static Self {
-        match family {
-            Family::V4 => &IPV4,
-            Family::V6 => &IPV6,
-        }
-    }
-
-    fn title(&self, table: &str) -> String {
-        format!("{table} (legacy {})", self.program)
-    }
-
     /// Reads a table again while other processes change its size between the two requests. `None`: not permitted.
     fn read(&self, table: &str, family: Family) -> Result<Option<Raw>, LegacyError> {
         let mut result = Err(Errno::EAGAIN);
@@ -219,11 +276,16 @@ impl Protocol {
                 tracing::debug!(%family, table, %errno, "no permission to read a table of legacy iptables");
                 Ok(None)
             }
-            Err(errno) => Err(LegacyError {
-                what: format!("table {table} of legacy {}", self.program),
-                error: errno.into(),
-            }),
+            Err(errno) => Err(self.error(table, errno)),
         }
+    }
+}
+
+impl Raw {
+    /// Where the built-in chain of a hook begins, and where its policy is.
+    fn bounds(&self, hook: netfilter::Hook) -> Option<(usize, usize)> {
+        let point = self.entry_points.iter().find(|point| point.hook == hook)?;
+        Some((point.first, point.policy))
     }
 }
 
@@ -235,8 +297,8 @@ fn read(protocol: &Protocol, table: &str) -> Result<Raw, Errno> {
     const HOOK_ENTRIES: usize = NAME_LENGTH + 4;
     const UNDERFLOWS: usize = HOOK_ENTRIES + HOOKS as usize * 4;
     const INFO_LENGTH: usize = NAME_LENGTH + 13 * 4;
-    /// `struct ipt_get_entries`: the name, size, then the entries, aligned to 8.
-    const ENTRIES_START: usize = NAME_LENGTH + 8;
+    /// `struct ipt_get_entries`: the name, size, then the entries, which hold 64-bit counters.
+    const ENTRIES_START: usize = (NAME_LENGTH + 4).next_multiple_of(align_of::<u64>());
     /// The number of hooks (`NF_INET_NUMHOOKS`).
     const HOOKS: u32 = 5;
 

@@ -2,7 +2,6 @@
 
 use nix::errno::Errno;
 
-use super::blocked::{self, Arrival};
 use super::installed::{self, TableMessages};
 use super::transaction::{Nftables, NftablesError, malformed, retry_interrupted};
 use super::{Listing, Message, encode, request};
@@ -13,9 +12,9 @@ use crate::ruleset::TABLE;
 use crate::ruleset::netfilter::Netfilter;
 use crate::types::Family;
 
-/// A table that has an input chain with policy drop: its family and its name.
+/// A foreign table whose rules may keep a redirected connection from its server: its family and its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Closed(u8, String);
+pub struct ForeignTable(u8, String);
 
 impl Nftables {
     /// The base chains of other tables that come before `ours`, and their rules that can catch a packet.
@@ -26,37 +25,38 @@ impl Nftables {
         retry_interrupted(|| self.read_in_front(ours))
     }
 
-    /// The chains of all tables, owned and foreign.
+    /// The chains of all tables, owned and foreign, and the foreign tables that have a chain at the hook input, or one
+    /// that translates destinations.
     ///
     /// # Errors
     /// Reading failed.
-    pub fn chains(&mut self) -> Result<(Vec<InstalledChain>, Vec<Closed>), NftablesError> {
+    pub fn chains(&mut self) -> Result<(Vec<InstalledChain>, Vec<ForeignTable>), NftablesError> {
         let messages = retry_interrupted(|| self.all_chains())?;
-        let closed = messages.iter().filter(|chain| chain.drops_input());
-        let closed = closed.filter_map(|chain| Some(Closed(chain.family, chain.table()?)));
-        Ok((messages.iter().filter_map(installed_chain).collect(), closed.collect()))
+        let mut tables: Vec<ForeignTable> = Vec::new();
+        for chain in messages.iter().filter(|chain| chain.is_at_input_or_translates()) {
+            let Some(table) = chain.table().map(|name| ForeignTable(chain.family, name)) else {
+                continue;
+            };
+            if table_name(table.0, &table.1) != format!("inet {TABLE}") && !tables.contains(&table) {
+                tables.push(table);
+            }
+        }
+        Ok((messages.iter().filter_map(installed_chain).collect(), tables))
     }
 
-    /// The chains of these tables that drop redirected connections by policy.
+    /// The contents of these tables, each with its title (`FAMILY NAME`).
     ///
     /// # Errors
     /// Reading failed.
-    pub fn blocking(&mut self, closed: &[Closed], arrival: Arrival) -> Result<Vec<InstalledChain>, NftablesError> {
-        let mut found: Vec<InstalledChain> = Vec::new();
-        for Closed(family, name) in closed {
+    pub fn contents(&mut self, tables: &[ForeignTable]) -> Result<Vec<(String, Listing)>, NftablesError> {
+        let mut contents = Vec::new();
+        for ForeignTable(family, name) in tables {
             let mut messages = self.all_chains()?;
             messages.retain(|chain| chain.family == *family && chain.table().as_deref() == Some(name));
             messages.extend(self.dump(request::rules_of_family(*family, name))?);
-            let listing = Listing::of(&messages).map_err(malformed)?;
-            let table = table_name(*family, name);
-            let chains = blocked::blocking(&listing, arrival).into_iter();
-            found.extend(chains.map(|chain| InstalledChain {
-                table: table.clone(),
-                chain,
-            }));
+            contents.push((table_name(*family, name), Listing::of(&messages).map_err(malformed)?));
         }
-        found.dedup();
-        Ok(found)
+        Ok(contents)
     }
 
     /// Removes the foreign tables with these names (`FAMILY NAME`) and their contents. Returns those that existed.

@@ -348,6 +348,7 @@ pub fn repair(sandbox: &Sandbox, netns: &Netns, fault: Fault, places: &Places) -
                 | CniError::Options(_)
                 | CniError::NoAnnotations { .. }
                 | CniError::Check { .. }
+                | CniError::AwaitsNetwork
                 | CniError::NotAvailable(_)
                 | CniError::Internal(_) => "configuration",
             },

@@ -96,6 +96,51 @@ fn containerd_runs_installed_plugin_and_installer_logs_it() {
     assert_eq!(containerd.node.leftovers(), [""; 0]);
 }
 
+/// With a conflist of its own, the installer has pods fail while there is no network to join, so that none of them starts
+/// without the plugin once the network plugin writes its file, however often it does.
+#[test]
+fn pods_fail_until_own_conflist_is_ready_and_none_starts_without_rules() {
+    const OWN: &str = "00-sidetrack.conflist";
+    let node = Node::start(&[]);
+    let mut command = node.command("setpriv");
+    command.args(["--pdeathsig", "KILL"]).arg(program());
+    command.args([
+        "node",
+        "install",
+        "--health-address",
+        "127.0.0.1:0",
+        "--own-conflist",
+        OWN,
+    ]);
+    command.args(DIRECTORIES);
+    let installer = Installer::start(command);
+    installer.eventually_logs("waiting for a network configuration");
+    let containerd = Containerd::start(node);
+    let refused = containerd.run(injected("early")).err().expect("no network");
+    assert!(refused.contains("no network configuration to join yet"), "{refused}");
+
+    let (mut tried, mut started) = (0, 0);
+    eventually("pods that start", || {
+        containerd.node.add_network(KUBERNETES, &without_us());
+        tried += 1;
+        if let Ok(sandbox) = containerd.run(injected(&format!("web-{tried}"))) {
+            assert!(
+                has_rules(&containerd.netns(&sandbox)),
+                "a pod started without the plugin"
+            );
+            started += 1;
+        }
+        if started == 5 { Ok(()) } else { Err((tried, started)) }
+    });
+    drop(installer);
+    eventually("an uninstallation, once the installer has ended", || {
+        let mut command = containerd.node.command(program());
+        let run = Run::of(command.args(["node", "uninstall"]).args(DIRECTORIES));
+        if run.code == Some(0) { Ok(()) } else { Err(run) }
+    });
+    assert!(!containerd.node.path("/etc/cni/net.d").join(OWN).exists());
+}
+
 /// Pods that started before the plugin was there: the one with a sidecar passes it from then on, the other is left
 /// alone.
 #[test]
