@@ -166,8 +166,8 @@ def in_debug_pod(name, overrides, arguments):
     (container,) = spec["containers"]
     (mount,), (volume,) = container["volumeMounts"], spec["volumes"]
     is_on_node = spec["nodeName"] == NODE and spec["hostPID"] and container["securityContext"]["privileged"]
-    is_node_mounted = mount["name"] == volume["name"] and volume["hostPath"]["path"] == "/" and mount["mountPath"] == "/host"
-    if not (container["name"] == name and is_on_node and is_node_mounted):
+    is_mounted = (volume["name"], volume["hostPath"]["path"]) == (mount["name"], "/") and mount["mountPath"] == "/host"
+    if not (container["name"] == name and is_on_node and is_mounted):
         fail("the pod is not on the node, or sees not all of it")
     told = {each["name"]: each["value"].removeprefix("/host") for each in container["env"]}
     sidetrack(arguments, told, {"CNI_CONF_DIR": CONF, "CNI_CACHE_DIR": CACHE})
@@ -211,9 +211,11 @@ def kubectl(*words):
             if name != recall("pod", injected())["metadata"]["name"]:
                 sys.exit(f'Error from server (NotFound): pods "{name}" not found')
             print(NODE, end="")
-        case ("get", "pods", "--selector", "app.kubernetes.io/name=sidetrack-node", "--field-selector", fields, "--output", _):
-            if fields not in ("status.phase=Running", f"status.phase=Running,spec.nodeName={NODE}"):
-                fail("no such node")
+        case ("get", "pods", "--selector", label, "--field-selector", fields, "--output", _):
+            running = "status.phase=Running"
+            known = (running, f"{running},spec.nodeName={NODE}")
+            if label != "app.kubernetes.io/name=sidetrack-node" or fields not in known:
+                fail("no such label or node")
             if recall("installer", None):
                 print(INSTALLER, NODE, IMAGE)
         case ("exec", installer, "--container", "install", "--", "/sidetrack", *arguments) if installer == INSTALLER:

@@ -193,6 +193,32 @@ fn pod_older_than_the_plugin_is_repaired_and_passes_envoy() {
             state("shop/web-1", "redirected")
         ]
     );
+    // On the node itself, a pod is found by its name alone, and so are its options.
+    let on_node = |arguments: &[&str]| Run::of(containerd.node.command(program()).args(arguments));
+    let listed = on_node(&["node", "pods", "--json"]).succeeded().stdout;
+    let listed: Value = serde_json::from_str(&listed).expect("JSON");
+    let pods = listed["pods"].as_array().expect("pods").iter();
+    let mut pods: Vec<_> = pods
+        .map(|pod| [&pod["name"], &pod["state"]].map(Value::to_string))
+        .collect();
+    pods.sort();
+    let quoted = |name: &str, state: &str| [name, state].map(|text| format!("{text:?}"));
+    let states = [("plain", "skipped"), ("web-0", "in-sync"), ("web-1", "in-sync")];
+    assert_eq!(pods, states.map(|(name, state)| quoted(name, state)), "{listed:#}");
+    for pod in ["shop/web-0", "shop/web-1"] {
+        let check = on_node(&["check", "--pod", pod]).succeeded();
+        assert!(check.stdout.starts_with("in-sync"), "{check:?}");
+        let explain = [
+            "explain",
+            "outbound",
+            "tcp",
+            "192.0.2.1:80",
+            "--from-kernel",
+            "--pod",
+            pod,
+        ];
+        assert!(on_node(&explain).succeeded().stdout.contains("port 15001"), "{pod}");
+    }
     containerd.remove(&[sandbox, plain, next]);
     let mut repair = containerd.node.command(program());
     let run = Run::of(repair.args(["node", "repair"]).args(&DIRECTORIES[2..]).args(PLACES)).succeeded();
