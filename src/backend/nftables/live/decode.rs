@@ -19,7 +19,7 @@ pub fn decode(message: &Message) -> Result<Option<Trace>, Malformed> {
     if message.kind != NFT_MSG_TRACE {
         return Ok(None);
     }
-    let (mut table, mut chain, mut id, mut kind, mut handle) = (None, None, None, 0, 0);
+    let (mut table, mut chain, mut id, mut kind, mut handle) = (None, None, None, 0, None);
     let (mut verdict, mut policy) = (Verdict::Other, Verdict::Other);
     let (mut network, mut transport, mut leaves_by_loopback) = (None, None, false);
     for attribute in read(&message.attributes) {
@@ -29,7 +29,7 @@ pub fn decode(message: &Message) -> Result<Option<Trace>, Malformed> {
             (NFTA_TRACE_ID, value) => id = Some(number(value)?),
             (NFTA_TRACE_TYPE, value) => kind = number(value)?,
             (NFTA_TRACE_RULE_HANDLE, value) => {
-                handle = u64::from_be_bytes(*value.as_array().ok_or(Malformed)?);
+                handle = Some(u64::from_be_bytes(*value.as_array().ok_or(Malformed)?));
             }
             (NFTA_TRACE_VERDICT, value) => {
                 verdict = self::verdict(number(find(value, NFTA_VERDICT_CODE).ok_or(Malformed)?)?);
@@ -43,10 +43,12 @@ pub fn decode(message: &Message) -> Result<Option<Trace>, Malformed> {
             _ => {}
         }
     }
-    let event = match kind {
-        NFT_TRACETYPE_RULE => Event::Rule { handle, verdict },
-        NFT_TRACETYPE_RETURN => Event::Return,
-        NFT_TRACETYPE_POLICY => Event::Policy(policy),
+    let event = match (kind, handle) {
+        (NFT_TRACETYPE_RULE, Some(handle)) => Event::Rule { handle, verdict },
+        // A rule that returns. Newer kernels report it as a rule, too.
+        (NFT_TRACETYPE_RETURN, Some(handle)) if verdict == Verdict::Return => Event::Rule { handle, verdict },
+        (NFT_TRACETYPE_RULE | NFT_TRACETYPE_RETURN, _) => Event::Return,
+        (NFT_TRACETYPE_POLICY, _) => Event::Policy(policy),
         _ => return Ok(None),
     };
     Ok(Some(Trace {

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use libc::NFT_MSG_TRACE;
 
+use super::super::uapi::{NFT_TRACETYPE_RETURN, NFT_TRACETYPE_RULE, NFTA_TRACE_TYPE};
 use super::super::{Listing, Message};
 use super::encode::{self, Wanted};
 use super::{decode, rules};
-use crate::trace::{Filter, Rules, Tracer, read, text};
+use crate::trace::{Event, Filter, Rules, Tracer, Verdict, read, text};
 use crate::types::NoAccounts;
 
 const TABLE: &str = "sidetrack-trace-4397";
@@ -65,6 +66,35 @@ fn recorded_messages_give_a_line_for_each_connection() {
              (\"inbound TCP\")\n",
         ]
     );
+}
+
+/// Linux 5.10 reports a rule that returns only as the end of its chain.
+#[test]
+fn returning_rules_of_older_kernels_are_named() {
+    let (rules, messages) = messages();
+    let is_return = |message: &Message| {
+        let trace = decode::decode(message).unwrap().unwrap();
+        matches!(
+            trace.event,
+            Event::Rule {
+                verdict: Verdict::Return,
+                ..
+            }
+        )
+    };
+    let mut older = messages.clone();
+    let mut changed = 0;
+    for message in older.iter_mut().filter(|message| is_return(message)) {
+        // The attribute of the type, with the number of a rule.
+        let rule = [8, 0, NFTA_TRACE_TYPE as u8, 0, 0, 0, 0, NFT_TRACETYPE_RULE as u8];
+        let Some(at) = message.attributes.windows(8).position(|bytes| bytes == rule) else {
+            continue;
+        };
+        message.attributes[at + 7] = NFT_TRACETYPE_RETURN as u8;
+        changed += 1;
+    }
+    assert!(changed > 1, "{changed}");
+    assert_eq!(lines(&rules, &older), lines(&rules, &messages));
 }
 
 #[test]
