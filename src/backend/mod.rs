@@ -30,6 +30,7 @@ use self::nftables::{Closed, Nftables, NftablesError};
 pub use self::observed::Observed;
 use crate::drift::Difference;
 use crate::facts::InstalledChain;
+use crate::linux::interfaces;
 use crate::linux::lock::Lock;
 use crate::linux::marks::{self, Discards};
 use crate::linux::route::{Loopback, Route, RouteError};
@@ -253,6 +254,7 @@ impl Namespace {
                 .unreadable
                 .push("the tables of legacy iptables, which cannot be read".to_owned()),
         }
+        rules.name_interfaces(&interfaces::indexes());
         Ok(rules)
     }
 

@@ -275,11 +275,13 @@ fn step(entry: &TraceEntry, style: Style) -> String {
             prefix(&rule.comment),
             render::netfilter::rule(rule)
         )),
-        Step::Unknown(rule) => format!(
-            "{indent}?    {}cannot be read ({})",
-            prefix(&rule.comment),
-            statements(rule)
-        ),
+        Step::Unknown(rule) => {
+            let why = match rule.is_unreadable() {
+                true => "cannot be read",
+                false => "unknown whether it applies",
+            };
+            format!("{indent}?    {}{why} ({})", prefix(&rule.comment), statements(rule))
+        }
         Step::Taken(rule) => {
             let effects = describe::effects(rule, entry.depth == 0);
             let yes = style.emphasise("yes", Emphasis::Green);

@@ -11,19 +11,21 @@ use super::choices::{Choices, explore};
 use super::packet::{Origin, Packet, Pod, is_loopback};
 use super::path::{End, PacketPath, Step, TraceEntry, Verdict};
 use crate::ruleset::netfilter::{Base, Chain, Hook, Kind, Netfilter, Table};
-use crate::ruleset::{MAX_JUMP_DEPTH, Tracking, Value, Zone, priority};
+use crate::ruleset::{Tracking, Value, Zone, priority};
 use crate::types::{Family, Gid, InterfaceName, Port, Uid};
 
 /// More than any plan needs; a saved plan that was edited could need exponentially many.
 const MAX_TRACE_ENTRIES: usize = 100_000;
 /// The same limit for base chains.
 const MAX_BASE_CHAINS_PER_HOOK: usize = 1000;
+/// More jumps in a row than programs write: nf_tables allows 16, legacy iptables as many as there are chains.
+const MAX_JUMPS: usize = 100;
 
 /// Rules that cannot be simulated.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum TooComplex {
     /// Chains jump to each other too deeply.
-    #[error("chain {0} is reached by more than {MAX_JUMP_DEPTH} jumps in a row: no kernel takes such rules")]
+    #[error("chain {0} is reached by more than {MAX_JUMPS} jumps in a row; simplify the rules")]
     TooDeep(String),
     /// The trace is too long.
     #[error("the packet would pass more than {MAX_TRACE_ENTRIES} rules; simplify them")]

@@ -471,6 +471,7 @@ table inet filter {
     chain output {
         type filter hook output priority 0; policy accept;
         ct state new ip daddr @blocked tcp dport != 443 drop
+        oif eth1 tcp dport 9090 drop
         tcp dport . meta skuid @pairs reject
         tcp dport 5432 meta skgid 1000-1337 drop
         meta mark 0x7 drop
