@@ -272,11 +272,10 @@ impl<'r, 'p> Run<'r, 'p> {
         })
     }
 
-    /// Whether the packet was translated to an address that the kernel refuses from other interfaces than loopback, by
-    /// default (`ip_route_input_slow`, net/ipv4/route.c).
+    /// Whether the packet arrived on another interface and was translated to a loopback address, which the kernel refuses
+    /// from there by default (`ip_route_input_slow`, net/ipv4/route.c; seen for IPv6).
     fn is_martian(&self, interface: &InterfaceName) -> bool {
-        let is_v4_loopback = self.destination.is_ipv4() && self.destination.is_loopback();
-        is_v4_loopback && !is_loopback(interface) && self.translated.is_some()
+        self.destination.is_loopback() && !is_loopback(interface) && self.translated.is_some()
     }
 
     /// Follows a locally generated packet until it has left. Returns its end, unless it arrives again on the loopback
