@@ -55,7 +55,7 @@ pub fn document(explanation: &Explanation, style: Style) -> String {
     };
     let mut lines = vec![style.emphasise(&verdict(explanation), emphasis)];
     if !path.certain {
-        lines.push("This is not certain. It also depends on:".to_owned());
+        lines.push("This is not certain. It may depend on:".to_owned());
         lines.extend(path.doubts.iter().map(|doubt| format!("  - {doubt}")));
     }
     lines.push(String::new());

@@ -1,6 +1,8 @@
 //! Simulation of one packet, hook by hook.
 
 mod chain;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::net::{IpAddr, SocketAddr};

@@ -242,7 +242,7 @@ fn a_target_chosen_at_random_makes_the_answer_uncertain_and_says_which_rule_choo
         assert!(doubt.contains(chain), "{answer:#}");
         let said = explain(&pod.netns, &question).succeeded().stdout;
         assert!(
-            said.contains(&format!("This is not certain. It also depends on:\n  - {doubt}")),
+            said.contains(&format!("This is not certain. It may depend on:\n  - {doubt}")),
             "{said}"
         );
         // To another destination, it makes no difference.
