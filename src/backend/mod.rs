@@ -32,6 +32,7 @@ use self::nftables::{ForeignTable, Nftables, NftablesError, blocked, published a
 pub use self::observed::Observed;
 use crate::drift::Difference;
 use crate::facts::InstalledChain;
+use crate::linux::interfaces;
 use crate::linux::lock::Lock;
 use crate::linux::marks::{self, Discards};
 use crate::linux::route::{Loopback, Route, RouteError};
@@ -270,6 +271,7 @@ impl Namespace {
                 .unreadable
                 .push("the tables of legacy iptables, which cannot be read".to_owned()),
         }
+        rules.name_interfaces(&interfaces::indexes());
         Ok(rules)
     }
 

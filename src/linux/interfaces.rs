@@ -84,11 +84,18 @@ pub fn bridges() -> Vec<InterfaceName> {
 
 /// The names of the interfaces of this network namespace; none where the kernel does not list them.
 pub fn names() -> Vec<InterfaceName> {
+    indexes().into_iter().map(|(_, name)| name).collect()
+}
+
+/// The indexes and names of the interfaces of this network namespace; none where the kernel does not list them.
+pub fn indexes() -> Vec<(u32, InterfaceName)> {
     let interfaces = if_nameindex().ok();
     let interfaces = interfaces.iter().flat_map(|interfaces| interfaces.iter());
-    interfaces
-        .filter_map(|interface| InterfaceName::parse(&interface.name().to_string_lossy()).ok())
-        .collect()
+    let named = interfaces.filter_map(|interface| {
+        let name = InterfaceName::parse(&interface.name().to_string_lossy()).ok()?;
+        Some((interface.index(), name))
+    });
+    named.collect()
 }
 
 /// The interface, among those with these addresses, by which a connection to `destination` leaves, judged by its source

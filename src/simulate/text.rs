@@ -55,7 +55,7 @@ pub fn document(explanation: &Explanation, style: Style) -> String {
     };
     let mut lines = vec![style.emphasise(&verdict(explanation), emphasis)];
     if !path.certain {
-        lines.push("This is not certain. It also depends on:".to_owned());
+        lines.push("This is not certain. It may depend on:".to_owned());
         lines.extend(path.doubts.iter().map(|doubt| format!("  - {doubt}")));
     }
     lines.push(String::new());
@@ -275,11 +275,13 @@ fn step(entry: &TraceEntry, style: Style) -> String {
             prefix(&rule.comment),
             render::netfilter::rule(rule)
         )),
-        Step::Unknown(rule) => format!(
-            "{indent}?    {}cannot be read ({})",
-            prefix(&rule.comment),
-            statements(rule)
-        ),
+        Step::Unknown(rule) => {
+            let why = match rule.is_unreadable() {
+                true => "cannot be read",
+                false => "unknown whether it applies",
+            };
+            format!("{indent}?    {}{why} ({})", prefix(&rule.comment), statements(rule))
+        }
         Step::Taken(rule) => {
             let effects = describe::effects(rule, entry.depth == 0);
             let yes = style.emphasise("yes", Emphasis::Green);

@@ -119,7 +119,7 @@ fn value(field: Field, packet: &View) -> Value<u128> {
 const LOOPBACK_INDEX: u128 = 1;
 
 /// The name of an interface, padded with zeros to 16 bytes, as a number in network byte order.
-fn name_as_number(name: &InterfaceName) -> u128 {
+pub fn name_as_number(name: &InterfaceName) -> u128 {
     let mut padded = [0; 16];
     let bytes = name.as_str().as_bytes();
     let length = bytes.len().min(padded.len());

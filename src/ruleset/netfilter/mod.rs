@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use super::{Name, Set, priority};
-use crate::types::{Family, Port};
+use crate::types::{Family, InterfaceName, Port};
 
 pub use evaluate::{applicable_entry, holds};
 
@@ -22,6 +22,55 @@ pub struct Netfilter {
     pub tables: Vec<Table>,
     /// What could not be read and may concern any packet: sentences.
     pub unreadable: Vec<String>,
+}
+
+impl Netfilter {
+    /// Replaces indexes of interfaces in conditions by the names that the interfaces have now.
+    pub fn name_interfaces(&mut self, interfaces: &[(u32, InterfaceName)]) {
+        let chains = self.tables.iter_mut().flat_map(|table| &mut table.chains);
+        let rules = chains.flat_map(|chain| &mut chain.rules);
+        for statement in rules.flat_map(|rule| &mut rule.statements) {
+            match statement {
+                Statement::Match(Match::Lookup(lookup)) => {
+                    name_interfaces(&mut lookup.keys, lookup.elements.iter_mut(), interfaces);
+                }
+                Statement::Action(Action::Map(keys, entries)) => {
+                    name_interfaces(keys, entries.iter_mut().map(|entry| &mut entry.spans), interfaces);
+                }
+                Statement::Match(_) | Statement::Action(_) => {}
+            }
+        }
+    }
+}
+
+/// Names the interfaces of fields that are indexes, if all of them have names.
+fn name_interfaces<'e>(
+    keys: &mut [Key],
+    elements: impl Iterator<Item = &'e mut Vec<Span>>,
+    interfaces: &[(u32, InterfaceName)],
+) {
+    let mut elements: Vec<&mut Vec<Span>> = elements.collect();
+    for (at, key) in keys.iter_mut().enumerate() {
+        let named = match key.field {
+            Field::InIndex => Field::InInterface,
+            Field::OutIndex => Field::OutInterface,
+            _ => continue,
+        };
+        let name = |(first, last): Span| {
+            let mut interfaces = interfaces
+                .iter()
+                .filter(|(index, _)| first == last && u128::from(*index) == first);
+            interfaces.next().map(|(_, name)| evaluate::name_as_number(name))
+        };
+        let names: Option<Vec<u128>> = elements.iter().map(|spans| name(*spans.get(at)?)).collect();
+        let Some(names) = names.filter(|_| key.mask == key.field.largest()) else {
+            continue;
+        };
+        *key = Key::whole(named);
+        for (spans, name) in elements.iter_mut().zip(names) {
+            spans[at] = (name, name);
+        }
+    }
 }
 
 /// A table.

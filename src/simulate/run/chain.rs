@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use super::super::packet::loopback;
 use super::super::path::Step;
-use super::{At, ChainExit, Place, Run, TooComplex};
+use super::{At, ChainExit, MAX_JUMPS, Place, Run, TooComplex};
 use crate::ruleset::netfilter::{
     Action, Choice, Hook, Kind, MarkChange, Match, Rule, Statement, applicable_entry, holds,
 };
-use crate::ruleset::{self, Known, MAX_JUMP_DEPTH, Tracking, Value};
+use crate::ruleset::{self, Known, Tracking, Value};
 use crate::types::Port;
 
 /// What follows an action.
@@ -37,7 +37,7 @@ impl<'r> Run<'r, '_> {
     }
 
     fn chain(&mut self, place: Place<'r, '_>) -> Result<ChainExit, TooComplex> {
-        if place.depth > MAX_JUMP_DEPTH {
+        if place.depth > MAX_JUMPS {
             return Err(TooComplex::TooDeep(place.chain.name.to_string()));
         }
         for (rule, number) in place.chain.rules.iter().zip(1..) {

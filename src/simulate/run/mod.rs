@@ -1,6 +1,8 @@
 //! Simulation of one packet, hook by hook.
 
 mod chain;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::net::{IpAddr, SocketAddr};
@@ -11,19 +13,21 @@ use super::choices::{Choices, explore};
 use super::packet::{Origin, Packet, Pod, is_loopback};
 use super::path::{End, PacketPath, Step, TraceEntry, Verdict};
 use crate::ruleset::netfilter::{Base, Chain, Hook, Kind, Netfilter, Table};
-use crate::ruleset::{MAX_JUMP_DEPTH, Tracking, Value, Zone, priority};
+use crate::ruleset::{Tracking, Value, Zone, priority};
 use crate::types::{Family, Gid, InterfaceName, Port, Uid};
 
 /// More than any plan needs; a saved plan that was edited could need exponentially many.
 const MAX_TRACE_ENTRIES: usize = 100_000;
 /// The same limit for base chains.
 const MAX_BASE_CHAINS_PER_HOOK: usize = 1000;
+/// More jumps in a row than programs write: nf_tables allows 16, legacy iptables as many as there are chains.
+const MAX_JUMPS: usize = 100;
 
 /// Rules that cannot be simulated.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum TooComplex {
     /// Chains jump to each other too deeply.
-    #[error("chain {0} is reached by more than {MAX_JUMP_DEPTH} jumps in a row: no kernel takes such rules")]
+    #[error("chain {0} is reached by more than {MAX_JUMPS} jumps in a row; simplify the rules")]
     TooDeep(String),
     /// The trace is too long.
     #[error("the packet would pass more than {MAX_TRACE_ENTRIES} rules; simplify them")]
@@ -270,11 +274,10 @@ impl<'r, 'p> Run<'r, 'p> {
         })
     }
 
-    /// Whether the packet was translated to an address that the kernel refuses from other interfaces than loopback, by
-    /// default (`ip_route_input_slow`, net/ipv4/route.c).
+    /// Whether the packet arrived on another interface and was translated to a loopback address, which the kernel refuses
+    /// from there by default (`ip_route_input_slow`, net/ipv4/route.c; seen for IPv6).
     fn is_martian(&self, interface: &InterfaceName) -> bool {
-        let is_v4_loopback = self.destination.is_ipv4() && self.destination.is_loopback();
-        is_v4_loopback && !is_loopback(interface) && self.translated.is_some()
+        self.destination.is_loopback() && !is_loopback(interface) && self.translated.is_some()
     }
 
     /// Follows a locally generated packet until it has left. Returns its end, unless it arrives again on the loopback

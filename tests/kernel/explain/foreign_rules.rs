@@ -60,6 +60,8 @@ pub const ALL: &[Rules] = &[
     iptables("a firewall of iptables", FIREWALL),
     nft("a firewall of nftables", FIREWALL_NATIVE),
     nft("chains at the same hook", SEVERAL),
+    iptables("rarer matches and targets of iptables", RARE),
+    nft("rarer statements of nftables", RARE_NATIVE),
 ];
 
 const ISTIO: &str = "\
@@ -471,6 +473,7 @@ table inet filter {
     chain output {
         type filter hook output priority 0; policy accept;
         ct state new ip daddr @blocked tcp dport != 443 drop
+        oif eth1 tcp dport 9090 drop
         tcp dport . meta skuid @pairs reject
         tcp dport 5432 meta skgid 1000-1337 drop
         meta mark 0x7 drop
@@ -510,5 +513,83 @@ table ip third {
         type nat hook output priority 0;
         meta l4proto tcp redirect to :8080
     }
+}
+";
+
+const RARE: &str = "\
+*raw
+-A OUTPUT -p udp -m udp --dport 9090 -j CT --notrack
+-A PREROUTING ! -p tcp -j CT --notrack
+COMMIT
+*mangle
+-A PREROUTING -i eth+ -p tcp -m tcp --syn -m state --state NEW -j MARK --set-xmark 0x10/0xf0
+-A PREROUTING -m mark --mark 0x10/0xff -p tcp -m tcp --dport 22 -j CONNMARK --save-mark --nfmask 0xff --ctmask 0xff0
+-A INPUT -m connmark --mark 0x10/0xf0 -j DROP
+-A OUTPUT -m owner --socket-exists -p tcp -m tcp --dport 3306 -j MARK --or-mark 0x3
+-A OUTPUT -m mark --mark 0x3/0x3 -j CONNMARK --set-xmark 0x5/0xf
+-A POSTROUTING -m connmark --mark 0x5/0x7 -m owner --uid-owner 1001 -j DROP
+COMMIT
+*nat
+-N LATER
+-A PREROUTING -p tcp -m tcp --dport 8080:8081 -j REDIRECT
+-A PREROUTING -p tcp -m multiport --sports 1:19999 -j REDIRECT --to-ports 22
+-A PREROUTING -p tcp -m tcp --dport 80 -j DNAT --to-destination :443
+-A PREROUTING -p tcp -g LATER
+-A LATER -p tcp -m tcp --dport 9050 -j RETURN
+-A LATER -p tcp -m tcp --dport 4190 -j DNAT --to-destination LOOPBACK_ENDPOINT
+-A INPUT -p tcp -m tcp --dport 443 -j SNAT --to-source OTHER
+-A OUTPUT -m addrtype --src-type LOCAL ! --dst-type LOCAL -p tcp -m tcp --dport 1:100 -j REDIRECT --to-ports 15001
+-A OUTPUT -p tcp -m tcp --dport 5432 -m conntrack ! --ctstate ESTABLISHED --ctdir ORIGINAL -j REDIRECT --to-ports 8080
+-A POSTROUTING -o lo -p tcp -m tcp --dport 8080 -j SNAT --to-source OTHER
+COMMIT
+*filter
+:INPUT ACCEPT [0:0]
+-N CHECK
+-A INPUT -i lo -s OTHER -p tcp -m tcp --dport 8080 -j CHECK
+-A CHECK -m conntrack --ctstatus SEEN_REPLY -j ACCEPT
+-A CHECK -m conntrack --ctstate SNAT -p tcp -m tcp --sport 1:100 -j ACCEPT
+-A CHECK -j DROP
+COMMIT
+";
+
+const RARE_NATIVE: &str = "
+table inet rare {
+    map ports { type inet_service : verdict; flags interval; elements = { 1-100 : jump low, 8080-8090 : goto high, * : continue } }
+    set nets { type ipv4_addr . inet_service; flags interval; elements = { 10.0.0.0/8 . 1-1000, 9.9.9.9 . 8080, 203.0.0.0/16 . 5432 } }
+    chain low {
+        tcp dport 22 return
+        ip saddr 10.99.0.2 ip daddr 10.0.0.5 drop
+        tcp sport 1-19999 drop
+        meta protocol ip6 tcp flags & (syn | ack) == syn redirect to :15006
+    }
+    chain high { meta l4proto tcp meta skuid != 1000 redirect to :15001; return; }
+    chain output {
+        type nat hook output priority -90; policy accept;
+        meta l4proto tcp tcp dport vmap @ports
+        ip daddr . tcp dport @nets dnat ip to 10.99.0.2:8081
+        ip6 daddr & ffff:ffff:: == 2001:db8:: tcp dport 9090 dnat ip6 to [fd99::2]:8081
+        tcp dport != { 1-5000, 9090 } meta skgid > 1001 redirect to :80-90
+    }
+    chain prerouting {
+        type nat hook prerouting priority -90; policy accept;
+        iifname { \"eth0\", \"eth1\" } ip daddr 10.99.0.2-10.99.0.9 tcp dport 80 redirect
+        iifname \"eth1\" tcp dport < 1000 redirect to :15006
+        ip6 saddr 2001:db8::/36 tcp dport >= 9000 dnat ip6 to [fd99:1::2]:443
+    }
+    chain input {
+        type filter hook input priority 10; policy accept;
+        meta l4proto udp ct original proto-dst 53 drop
+        ct direction reply accept
+        ct status & (snat | dnat) == dnat tcp dport 8081 meta mark set 0x4
+        meta mark & 0x4 == 0x4 ct mark set meta mark
+        ct mark 0x4 tcp dport 8081 ct state new iifname lo reject with tcp reset
+    }
+    chain route {
+        type route hook output priority -150;
+        meta mark set meta mark & 0xff00 | 0x1
+        ip daddr 9.9.9.9 meta mark set 0x539
+        udp dport { 53, 443 } meta l4proto . ip daddr { udp . 10.96.0.10, tcp . 9.9.9.9 } drop
+    }
+    chain last { type filter hook postrouting priority 200; policy accept; oifname != lo meta skuid 1338 drop; }
 }
 ";
