@@ -1,5 +1,9 @@
 //! `sidetrack explain`: shows what happens to a packet, and which rules decide it.
 
+mod packets;
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::{self, IsTerminal as _};
 use std::net::IpAddr;
 
@@ -7,11 +11,11 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Map, Value};
 
+use self::packets::{Asked, Packets};
 use super::failure::Failure;
 use super::settings::{Around, around_pod, settings};
 use super::{args, bound, front_end, invocation, output, redirection};
 use crate::backend::{Namespace, choice};
-use crate::linux::accounts::AccountFiles;
 use crate::linux::{interfaces, netns};
 use crate::mesh::annotations::Annotations;
 use crate::mesh::manifest;
@@ -23,20 +27,18 @@ use crate::options::{Config, Settings};
 use crate::plan::{Plan, PolicyRouting};
 use crate::render;
 use crate::ruleset::Installed;
-use crate::simulate::words::{self, Description, Words};
+use crate::simulate::words::Description;
 use crate::simulate::{self, Explanation, Packet, Scene, json, text};
-use crate::types::{Backend, InterfaceName};
+use crate::types::{Backend, Family, InterfaceName};
 use crate::yaml::{self, Node};
 
-/// A request: a packet, the source of the rules, and the pod.
+/// A request: packets, the source of the rules, and the pod.
 struct Question {
-    packet: Description,
+    packets: Packets,
     rules: Source,
     /// The pod's addresses, if given.
     addresses: Vec<IpAddr>,
     netns: Option<String>,
-    /// The interface that the socket is bound to, if it is.
-    bound_to: Option<InterfaceName>,
 }
 
 /// The source of the rules.
@@ -58,9 +60,7 @@ pub fn command() -> Command {
 }
 
 fn arguments(command: Command) -> Command {
-    const PACKET: &str = "Packet";
     const RULES: &str = "Rules";
-    let word = |name: &'static str, help: &'static str| Arg::new(name).required(true).help(help);
     let value = |name: &'static str, value: &'static str, heading: &'static str, help: &'static str| {
         let argument = Arg::new(name).long(name).value_name(value);
         argument.allow_hyphen_values(true).help_heading(heading).help(help)
@@ -77,48 +77,7 @@ fn arguments(command: Command) -> Command {
              sidetrack explain inbound tcp :8080 --from 10.1.2.3 --from-kernel --netns pod\n          \
              sidetrack explain outbound tcp :8080 --uid 1337 istio-iptables -i '*' -b '*'",
         )
-        .arg(word(
-            "DIRECTION",
-            "outbound: a process of the pod sends it; inbound: it arrives",
-        ))
-        .arg(word("PROTOCOL", "[possible values: tcp, udp]"))
-        .arg(word("DESTINATION", "ADDRESS:PORT; without the address, the pod's own"))
-        .arg(value("uid", "UID", PACKET, "User that sends it [default: 1000]"))
-        .arg(value("gid", "GID", PACKET, "Group that sends it [default: as --uid]"))
-        .arg(
-            value(
-                "source",
-                "ADDRESS[:PORT]",
-                PACKET,
-                "Its source [default: the pod, or another host]",
-            )
-            .visible_alias("from"),
-        )
-        .arg(value(
-            "interface",
-            "NAME",
-            PACKET,
-            "Where it arrives, or leaves for other hosts [default: eth0]",
-        ))
-        .arg(value(
-            "mark",
-            "MARK",
-            PACKET,
-            "Its mark, or that of the socket [default: 0]",
-        ))
-        .arg(value(
-            "bound-to",
-            "NAME",
-            PACKET,
-            "Interface that its socket is bound to (SO_BINDTODEVICE)",
-        ))
-        .arg(value(
-            "connection-state",
-            "STATE",
-            PACKET,
-            "Its state [default: new] [possible values: new, established,\nrelated, invalid]",
-        ))
-        .arg(value("pod-ip", "ADDRESSES", PACKET, "The pod's own addresses").action(ArgAction::Append))
+        .args(packets::arguments())
         .arg(value(
             "pod",
             "FILE",
@@ -195,26 +154,7 @@ fn question(matches: &ArgMatches) -> Result<Question, Failure> {
             None
         }
     };
-    let words = Words {
-        direction: text("DIRECTION").unwrap_or_default(),
-        protocol: text("PROTOCOL").unwrap_or_default(),
-        destination: text("DESTINATION").unwrap_or_default(),
-        source: text("source"),
-        uid: text("uid"),
-        gid: text("gid"),
-        mark: text("mark"),
-        interface: text("interface").or_else(|| text("bound-to")),
-        connection_state: text("connection-state"),
-    };
-    let bound_to = bound::read(text("bound-to").as_deref(), &words.direction);
-    let bound_to = note(bound_to, &mut mistakes).flatten();
-    let packet = match words::read(&words, &AccountFiles) {
-        Ok(packet) => Some(packet),
-        Err(wrong) => {
-            mistakes.extend(wrong.iter().map(ToString::to_string));
-            None
-        }
-    };
+    let packets = packets::read(matches, &mut mistakes);
     let given: Vec<&String> = matches.get_many("pod-ip").into_iter().flatten().collect();
     let mut addresses = pod.map(|pod| pod.addresses).unwrap_or_default();
     for text in given
@@ -233,13 +173,12 @@ fn question(matches: &ArgMatches) -> Result<Question, Failure> {
         Some(path) => note(saved(&path), &mut mistakes).map(Source::Saved),
         None => rules,
     };
-    match (packet, rules) {
-        (Some(packet), Some(rules)) if mistakes.is_empty() => Ok(Question {
-            packet,
+    match (packets, rules) {
+        (Some(packets), Some(rules)) if mistakes.is_empty() => Ok(Question {
+            packets,
             rules,
             addresses,
             netns: netns.or_else(|| args::text_or_variable(matches, "netns")),
-            bound_to,
         }),
         _ => Err(Failure::Input(mistakes)),
     }
@@ -393,11 +332,56 @@ fn plan_flags(matches: &ArgMatches) -> Vec<&'static str> {
 }
 
 fn answer(question: &Question, as_json: bool, coloured: bool) -> anyhow::Result<String> {
-    let scene = scene(question)?;
-    let packet = described_packet(question, &scene.pod)?;
+    let asked = match &question.packets {
+        Packets::One(asked) => {
+            return explain(question, asked, &scene(question, &asked.packet)?, |explanation| {
+                let style = if coloured {
+                    text::Style::Coloured
+                } else {
+                    text::Style::Plain
+                };
+                match as_json {
+                    true => json::document(explanation),
+                    false => text::document(explanation, style),
+                }
+            });
+        }
+        Packets::Many(asked) => asked,
+    };
+    // The rules depend on the family of a packet, and the pod on its interface.
+    let mut scenes: HashMap<(Option<Family>, Option<&InterfaceName>), Scene> = HashMap::new();
+    let mut lines = String::new();
+    for (number, asked) in (1..).zip(asked) {
+        let scene = match scenes.entry((asked.packet.family(), asked.packet.interface())) {
+            Entry::Occupied(read) => read.into_mut(),
+            Entry::Vacant(unread) => unread.insert(scene(question, &asked.packet)?),
+        };
+        let explained = explain(question, asked, scene, |explanation| match as_json {
+            true => json::line(explanation),
+            false => format!("{number}: {}\n", text::line(explanation)),
+        });
+        lines += &match explained {
+            Ok(line) => line,
+            // A packet that this pod cannot send says nothing about the others.
+            Err(error) => match error.downcast::<Failure>()? {
+                failure if as_json => json::failure(&failure.to_string()),
+                failure => format!("{number}: {failure}\n"),
+            },
+        };
+    }
+    Ok(lines)
+}
+
+fn explain(
+    question: &Question,
+    asked: &Asked,
+    scene: &Scene,
+    write: impl FnOnce(&Explanation) -> String,
+) -> anyhow::Result<String> {
+    let packet = described_packet(question, &asked.packet, &scene.pod)?;
     let course = simulate::simulate(&scene.installed, &scene.pod, &packet)?;
-    bound::warn(question.bound_to.as_ref(), &course);
-    let explanation = Explanation {
+    bound::warn(asked.bound_to.as_ref(), &course);
+    Ok(write(&Explanation {
         rules: &scene.rules,
         pod: match &question.rules {
             Source::Pod(verdict) => Some(verdict),
@@ -407,36 +391,26 @@ fn answer(question: &Question, as_json: bool, coloured: bool) -> anyhow::Result<
         unreadable: &scene.installed.unreadable,
         packet: &packet,
         course: &course,
-    };
-    Ok(if as_json {
-        json::document(&explanation)
-    } else {
-        let style = if coloured {
-            text::Style::Coloured
-        } else {
-            text::Style::Plain
-        };
-        text::document(&explanation, style)
-    })
+    }))
 }
 
 /// The packet. If the pod's namespace is accessible, its routes determine the outgoing interface.
-fn described_packet(question: &Question, pod: &simulate::Pod) -> Result<Packet, Failure> {
+fn described_packet(question: &Question, asked: &Description, pod: &simulate::Pod) -> Result<Packet, Failure> {
     let routed = match (&question.rules, &question.netns) {
-        (Source::Kernel(_), _) | (_, Some(_)) => question.packet.destination(),
+        (Source::Kernel(_), _) | (_, Some(_)) => asked.destination(),
         (Source::Options(_) | Source::Pod(_) | Source::Saved(_), None) => None,
     };
     let interface = routed.and_then(|destination| interfaces::leading_to(destination, &pod.addresses));
-    let packet = question.packet.clone().with_default_interface(interface);
+    let packet = asked.clone().with_default_interface(interface);
     packet
         .packet(pod)
         .map_err(|mistake| Failure::Input(vec![mistake.to_string()]))
 }
 
-fn scene(question: &Question) -> anyhow::Result<Scene> {
+fn scene(question: &Question, asked: &Description) -> anyhow::Result<Scene> {
     Ok(match &question.rules {
-        Source::Options(config) => planned("the plan of these options", redirection::plan(config)?, question),
-        Source::Pod(Verdict::Skipped(_)) => Scene::without_rules(described_pod(question), question.packet.interface()),
+        Source::Options(config) => planned("the plan of these options", redirection::plan(config)?, question, asked),
+        Source::Pod(Verdict::Skipped(_)) => Scene::without_rules(described_pod(question, asked), asked.interface()),
         Source::Pod(Verdict::Redirected(redirected)) => {
             let rules = match &redirected.by {
                 By::InitContainer {
@@ -449,23 +423,23 @@ fn scene(question: &Question) -> anyhow::Result<Scene> {
                 }
                 | By::Plugin => "the plan for this pod".to_owned(),
             };
-            planned(&rules, redirection::plan(&redirected.settings.config)?, question)
+            planned(&rules, redirection::plan(&redirected.settings.config)?, question, asked)
         }
-        Source::Saved(plan) => planned("the saved plan", plan.clone(), question),
-        Source::Kernel(backend) => installed(*backend, question)?,
+        Source::Saved(plan) => planned("the saved plan", plan.clone(), question, asked),
+        Source::Kernel(backend) => installed(*backend, question, asked)?,
     })
 }
 
-fn planned(rules: &str, plan: Plan, question: &Question) -> Scene {
-    Scene::planned(rules, plan, described_pod(question), question.packet.interface())
+fn planned(rules: &str, plan: Plan, question: &Question, asked: &Description) -> Scene {
+    Scene::planned(rules, plan, described_pod(question, asked), asked.interface())
 }
 
 /// The pod, as described by arguments or observed.
-fn described_pod(question: &Question) -> simulate::Pod {
+fn described_pod(question: &Question, asked: &Description) -> simulate::Pod {
     match (question.addresses.as_slice(), &question.netns) {
         ([], Some(_)) => observed_pod().unwrap_or_default(),
         ([], None) => simulate::Pod::default(),
-        (given, _) => simulate::Pod::with_addresses(given, question.packet.interface()),
+        (given, _) => simulate::Pod::with_addresses(given, asked.interface()),
     }
 }
 
@@ -478,16 +452,16 @@ fn observed_pod() -> io::Result<simulate::Pod> {
 }
 
 /// The rules that are installed in this network namespace.
-fn installed(wanted: Backend, question: &Question) -> anyhow::Result<Scene> {
+fn installed(wanted: Backend, question: &Question, asked: &Description) -> anyhow::Result<Scene> {
     let mut namespace = Namespace::default();
     let observed = namespace.observe()?;
     observed.log_warnings();
     let mut pod = match question.addresses.as_slice() {
         [] => observed_pod()?,
-        given => simulate::Pod::with_addresses(given, question.packet.interface()),
+        given => simulate::Pod::with_addresses(given, asked.interface()),
     };
     pod.routing = PolicyRouting::of(&observed.policy_routing);
-    let family = described_packet(question, &pod)?.family();
+    let family = described_packet(question, asked, &pod)?.family();
     let (rules, installed) = match choice::holding(wanted, &observed) {
         None => ("no rules of sidetrack are installed".to_owned(), Installed::nothing()),
         Some(backend) => (

@@ -17,6 +17,24 @@ pub const VERSION: u32 = 1;
 
 /// The explanation as one indented object.
 pub fn document(explanation: &Explanation) -> String {
+    let trace = explanation.course.trace.iter();
+    let mut value = summary(explanation);
+    value["trace"] = trace.map(|entry| self::entry(explanation, entry)).collect();
+    format!("{value:#}\n")
+}
+
+/// The explanation as one line, without the trace.
+pub fn line(explanation: &Explanation) -> String {
+    format!("{}\n", summary(explanation))
+}
+
+/// The line of a packet that cannot be sent.
+pub fn failure(reason: &str) -> String {
+    let value = object([("version", VERSION.into()), ("error", reason.into())]);
+    format!("{value}\n")
+}
+
+fn summary(explanation: &Explanation) -> Value {
     let course = explanation.course;
     let (action, port) = match course.verdict {
         Verdict::Redirect(port) => ("redirect", Some(port.get())),
@@ -30,7 +48,7 @@ pub fn document(explanation: &Explanation) -> String {
         End::PassedThrough(to) => ("passed-through", Some(to), None),
         End::Dropped => ("dropped", None, None),
     };
-    let value = object([
+    object([
         ("version", VERSION.into()),
         ("rules", explanation.rules.into()),
         ("pod", explanation.pod.map_or(Value::Null, pod)),
@@ -63,17 +81,7 @@ pub fn document(explanation: &Explanation) -> String {
                 .collect::<Vec<_>>()
                 .into(),
         ),
-        (
-            "trace",
-            course
-                .trace
-                .iter()
-                .map(|entry| self::entry(explanation, entry))
-                .collect::<Vec<_>>()
-                .into(),
-        ),
-    ]);
-    format!("{value:#}\n")
+    ])
 }
 
 /// Members in this order.

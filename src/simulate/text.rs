@@ -87,6 +87,16 @@ pub fn document(explanation: &Explanation, style: Style) -> String {
     lines.join("\n")
 }
 
+/// The verdict alone.
+pub fn line(explanation: &Explanation) -> String {
+    let perhaps = if explanation.course.certain {
+        ""
+    } else {
+        " (uncertain: some rules could not be read)"
+    };
+    format!("{}{perhaps}", verdict(explanation))
+}
+
 /// Whether the pod is redirected, and why.
 fn pod(verdict: &verdict::Verdict) -> String {
     let reason = verdict.reason();

@@ -28,6 +28,7 @@ mod rules;
 #[path = "../common/temporary.rs"]
 mod temporary;
 
+mod explain_packets;
 mod explain_pod;
 mod golden;
 mod graph;

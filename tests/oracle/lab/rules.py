@@ -2,10 +2,12 @@
 
     rules/NAME.rules   of iptables: the output of iptables-save, then that of ip6tables-save, as both variants load it
     rules/NAME.nft     of nftables: the output of nft list ruleset
+    rules/NAME.….json  where probes land elsewhere with these rules than the verdicts of the case say
 
 Lines that begin with `#ip` are commands of iproute2 that the program did besides.
 """
 
+import json
 import re
 
 from .topology import LabError
@@ -40,6 +42,23 @@ def files(directory, names, loader):
     """The rule files of these cases that the loader takes, by the name of the case; a case need not have one."""
     paths = {name: directory / f"{name}.{LOADERS[loader]}" for name in names}
     return {name: path for name, path in paths.items() if path.exists()}
+
+
+def landings(path):
+    """Where probes land with the rules of this file, as far as they land elsewhere than the verdicts of the case say."""
+    other = _landings(path)
+    return json.loads(other.read_text()) if other.exists() else {}
+
+
+def save_landings(path, landings):
+    """Write where probes land elsewhere than the verdicts of the case say, if any does."""
+    _landings(path).unlink(missing_ok=True)
+    if landings:
+        _landings(path).write_text(json.dumps(landings, indent=1) + "\n")
+
+
+def _landings(path):
+    return path.parent / f"{path.name}.json"
 
 
 def installed(topology, loader):
