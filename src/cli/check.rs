@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Command};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::failure::NEGATIVE;
 use super::settings::settings;
@@ -60,16 +60,16 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         }
         None => check(&settings)?,
     };
-    let removals = removals(&others, netns.as_deref());
+    let redirectors = found(&others, netns.as_deref());
     let text = if matches.get_flag("json") {
-        json(&report, &removals)
+        json(&report, &redirectors)
     } else {
-        self::text(&report, &removals)
+        self::text(&report, &redirectors)
     };
     output::print(&text)?;
     Ok(match report.state {
         State::InSync => ExitCode::SUCCESS,
-        State::Absent | State::Drifted => ExitCode::from(NEGATIVE),
+        State::Absent | State::Foreign | State::Drifted => ExitCode::from(NEGATIVE),
     })
 }
 
@@ -88,16 +88,42 @@ fn check(settings: &Settings) -> anyhow::Result<(Report, Vec<Redirector>)> {
     Ok((report, redirectors(observed.all_chains())))
 }
 
-/// The commands that remove the rules of other tools, by tool.
-fn removals(others: &[Redirector], netns: Option<&str>) -> Vec<(&'static str, String)> {
-    let netns = netns.map(|netns| format!(" --netns {netns}")).unwrap_or_default();
-    let known = others.iter().filter(|other| other.mesh.is_some());
-    known
-        .map(|other| (other.tool, format!("{}{netns}", other.removal())))
-        .collect()
+/// Another tool that redirects, and what to do about it.
+struct Found<'o> {
+    other: &'o Redirector,
+    /// The command that removes its rules, if sidetrack can.
+    removal: Option<String>,
 }
 
-fn text(report: &Report, removals: &[(&str, String)]) -> String {
+impl Found<'_> {
+    fn json(&self) -> Value {
+        let Redirector {
+            tool,
+            mesh,
+            table,
+            chain,
+        } = self.other;
+        json!({
+            "tool": tool,
+            "mesh": mesh.map(|mesh| mesh.to_string()),
+            "table": table,
+            "chain": chain,
+            "remove": self.removal,
+            "migration": self.other.migration(),
+        })
+    }
+}
+
+fn found<'o>(others: &'o [Redirector], netns: Option<&str>) -> Vec<Found<'o>> {
+    let netns = netns.map(|netns| format!(" --netns {netns}")).unwrap_or_default();
+    let found = others.iter().map(|other| Found {
+        removal: other.mesh.map(|_| format!("{}{netns}", other.removal())),
+        other,
+    });
+    found.collect()
+}
+
+fn text(report: &Report, redirectors: &[Found]) -> String {
     let differences = &report.differences;
     let number = match differences.len() {
         1 => "1 difference".to_owned(),
@@ -111,6 +137,11 @@ fn text(report: &Report, removals: &[(&str, String)]) -> String {
             backends.join(", ")
         ),
         State::Absent => format!("{}: no rules of sidetrack are installed", report.state),
+        State::Foreign => format!(
+            "{}: {} redirects this network namespace, not sidetrack",
+            report.state,
+            tools(redirectors)
+        ),
         State::Drifted => format!("{}: {number} from the plan, in {}", report.state, backends.join(", ")),
     }];
     lines.extend(differences.iter().map(|difference| format!("  {difference}")));
@@ -119,25 +150,52 @@ fn text(report: &Report, removals: &[(&str, String)]) -> String {
             "To compare with the rules in {elsewhere}, pass --backend {elsewhere}."
         ));
     }
-    let is_repairable = differences.iter().any(Difference::is_repaired_by_apply);
-    if is_repairable || report.state == State::Absent {
-        lines.push("Run `sidetrack apply` with the same options to repair it.".to_owned());
+    lines.extend(advice(report));
+    for Found { other, removal } in redirectors {
+        let tool = other.tool;
+        if let (State::Foreign, Some(section)) = (report.state, other.migration()) {
+            lines.push(format!("To migrate from {tool}: {section}"));
+        }
+        lines.extend(
+            removal
+                .iter()
+                .map(|command| format!("To remove the rules of {tool}: {command}")),
+        );
     }
-    if !differences.iter().all(Difference::is_repaired_by_apply) {
-        lines.push("sidetrack does not change foreign rules: remove those that should not be there.".to_owned());
-    }
-    let removals = removals.iter();
-    lines.extend(removals.map(|(tool, command)| format!("To remove the rules of {tool}: {command}")));
     lines.join("\n") + "\n"
 }
 
-fn json(report: &Report, removals: &[(&str, String)]) -> String {
+fn tools(redirectors: &[Found]) -> String {
+    let tools: Vec<&str> = redirectors.iter().map(|found| found.other.tool).collect();
+    tools.join(" and ")
+}
+
+/// What to do.
+fn advice(report: &Report) -> Vec<String> {
+    if report.state == State::Foreign {
+        return vec![
+            "Do not run `sidetrack apply` here as long as these rules are installed: both would redirect.".to_owned(),
+        ];
+    }
+    let mut lines = Vec::new();
+    let is_repairable = report.differences.iter().any(Difference::is_repaired_by_apply);
+    if is_repairable || report.state == State::Absent {
+        lines.push("Run `sidetrack apply` with the same options to repair it.".to_owned());
+    }
+    if !report.differences.iter().all(Difference::is_repaired_by_apply) {
+        lines.push("sidetrack does not change foreign rules: remove those that should not be there.".to_owned());
+    }
+    lines
+}
+
+fn json(report: &Report, redirectors: &[Found]) -> String {
     let document = json!({
         "version": VERSION,
         "state": report.state.to_string(),
         "backends": report.backends.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "differences": report.differences.iter().map(Difference::json).collect::<Vec<_>>(),
-        "remove": removals.iter().map(|(_, command)| command).collect::<Vec<_>>(),
+        "remove": redirectors.iter().filter_map(|found| found.removal.as_ref()).collect::<Vec<_>>(),
+        "redirectors": redirectors.iter().map(Found::json).collect::<Vec<_>>(),
     });
     format!("{document:#}\n")
 }
