@@ -15,6 +15,7 @@ pub mod iptables;
 pub mod nftables;
 mod observed;
 pub mod running;
+pub mod xtables;
 
 use std::fmt;
 use std::io;
@@ -36,7 +37,9 @@ use crate::linux::sysctl::{self, SysctlError};
 use crate::linux::tcp;
 use crate::options::Config;
 use crate::plan::Prerequisite;
+use crate::ruleset::netfilter::Netfilter;
 use crate::ruleset::{Installed, Ruleset, TcpState, Timeouts};
+use crate::simulate::LocalMark;
 use crate::types::{Family, InboundMode};
 
 /// The change made by applying a ruleset.
@@ -229,6 +232,36 @@ impl Namespace {
             closed,
             legacy: legacy::chains()?,
         })
+    }
+
+    /// All rules that packets pass, of every program.
+    ///
+    /// # Errors
+    /// They could not be read.
+    pub fn netfilter(&mut self) -> Result<Netfilter, KernelError> {
+        let mut rules = match self.nftables().and_then(Nftables::netfilter) {
+            Ok(rules) => rules,
+            Err(error @ NftablesError::Unsupported { .. }) => {
+                tracing::debug!(%error, "no rules of nf_tables");
+                Netfilter::default()
+            }
+            Err(error) => return Err(error.into()),
+        };
+        match legacy::decoded_tables()? {
+            Some(tables) => rules.tables.extend(tables),
+            None => rules
+                .unreadable
+                .push("the tables of legacy iptables, which cannot be read".to_owned()),
+        }
+        Ok(rules)
+    }
+
+    /// The marks by which policy routing delivers packets to this namespace, whatever their destination.
+    ///
+    /// # Errors
+    /// The kernel did not answer.
+    pub fn local_marks(&mut self) -> Result<Vec<LocalMark>, KernelError> {
+        Ok(self.route()?.local_marks()?)
     }
 
     fn chains(&mut self) -> Result<(Vec<InstalledChain>, Vec<Closed>), KernelError> {

@@ -1,7 +1,7 @@
 //! Sockets bound to an interface, in `sidetrack explain`: a redirect goes to an address that this interface does not
 //! have.
 
-use crate::simulate::{Course, End, Verdict};
+use crate::simulate::{End, PacketPath, Verdict};
 use crate::types::InterfaceName;
 
 /// The interface that the packet's socket is bound to, if given.
@@ -21,9 +21,9 @@ pub fn read(name: Option<&str>, direction: &str) -> Result<Option<InterfaceName>
 }
 
 /// Logs a warning if the connection of such a socket is redirected to an address of the loopback interface.
-pub fn warn(bound_to: Option<&InterfaceName>, course: &Course) {
+pub fn warn(bound_to: Option<&InterfaceName>, path: &PacketPath) {
     let bound_to = bound_to.filter(|name| **name != InterfaceName::loopback());
-    if let (Some(name), Verdict::Redirect(_), End::Delivered(to)) = (bound_to, course.verdict, &course.end)
+    if let (Some(name), Verdict::Redirect(_), End::Delivered(to)) = (bound_to, path.verdict, &path.end)
         && to.ip().is_loopback()
     {
         let (address, option) = (to.ip(), if to.is_ipv4() { "-4" } else { "-6" });

@@ -24,12 +24,11 @@ use crate::mesh::policy::Policy;
 use crate::mesh::verdict::{self, By, Inputs, SkipKind, Skipped, Undecided, Unseen, Verdict};
 use crate::options::table::{OPTIONS, Scope};
 use crate::options::{Config, Settings};
-use crate::plan::{Plan, PolicyRouting};
+use crate::plan::Plan;
 use crate::render;
-use crate::ruleset::Installed;
-use crate::simulate::words::Description;
-use crate::simulate::{self, Explanation, Packet, Scene, json, text};
-use crate::types::{Backend, Family, InterfaceName};
+use crate::simulate::packet_args::Description;
+use crate::simulate::{self, Explanation, Packet, Simulation, json, text};
+use crate::types::{Backend, InterfaceName};
 use crate::yaml::{self, Node};
 
 /// A request: packets, the source of the rules, and the pod.
@@ -46,7 +45,7 @@ enum Source {
     Options(Box<Config>),
     Pod(Verdict),
     Saved(Plan),
-    Kernel(Backend),
+    Kernel,
 }
 
 /// The name of the command.
@@ -117,7 +116,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
             Source::Pod(Verdict::Redirected(redirected)) => {
                 redirection::settle_name_servers(&mut redirected.settings.config, &netns)?;
             }
-            Source::Pod(Verdict::Skipped(_)) | Source::Saved(_) | Source::Kernel(_) => {}
+            Source::Pod(Verdict::Skipped(_)) | Source::Saved(_) | Source::Kernel => {}
         }
     }
     let answer = |coloured| answer(&question, matches.get_flag("json"), coloured);
@@ -191,7 +190,7 @@ fn note<T>(result: Result<T, String>, mistakes: &mut Vec<String>) -> Option<T> {
 /// The rules of options alone.
 fn options(settings: Settings, matches: &ArgMatches) -> Source {
     match matches.get_flag("from-kernel") {
-        true => Source::Kernel(settings.install.backend),
+        true => Source::Kernel,
         false => Source::Options(Box::new(settings.config)),
     }
 }
@@ -334,7 +333,7 @@ fn plan_flags(matches: &ArgMatches) -> Vec<&'static str> {
 fn answer(question: &Question, as_json: bool, coloured: bool) -> anyhow::Result<String> {
     let asked = match &question.packets {
         Packets::One(asked) => {
-            return explain(question, asked, &scene(question, &asked.packet)?, |explanation| {
+            return explain(question, asked, &simulation(question, &asked.packet)?, |explanation| {
                 let style = if coloured {
                     text::Style::Coloured
                 } else {
@@ -348,15 +347,15 @@ fn answer(question: &Question, as_json: bool, coloured: bool) -> anyhow::Result<
         }
         Packets::Many(asked) => asked,
     };
-    // The rules depend on the family of a packet, and the pod on its interface.
-    let mut scenes: HashMap<(Option<Family>, Option<&InterfaceName>), Scene> = HashMap::new();
+    // The interface of a packet is that of the pod's addresses, if these are given.
+    let mut simulations: HashMap<Option<&InterfaceName>, Simulation> = HashMap::new();
     let mut lines = String::new();
     for (number, asked) in (1..).zip(asked) {
-        let scene = match scenes.entry((asked.packet.family(), asked.packet.interface())) {
-            Entry::Occupied(read) => read.into_mut(),
-            Entry::Vacant(unread) => unread.insert(scene(question, &asked.packet)?),
+        let simulation = match simulations.entry(asked.packet.interface()) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => unknown.insert(simulation(question, &asked.packet)?),
         };
-        let explained = explain(question, asked, scene, |explanation| match as_json {
+        let explained = explain(question, asked, simulation, |explanation| match as_json {
             true => json::line(explanation),
             false => format!("{number}: {}\n", text::line(explanation)),
         });
@@ -375,29 +374,28 @@ fn answer(question: &Question, as_json: bool, coloured: bool) -> anyhow::Result<
 fn explain(
     question: &Question,
     asked: &Asked,
-    scene: &Scene,
+    simulation: &Simulation,
     write: impl FnOnce(&Explanation) -> String,
 ) -> anyhow::Result<String> {
-    let packet = described_packet(question, &asked.packet, &scene.pod)?;
-    let course = simulate::simulate(&scene.installed, &scene.pod, &packet)?;
-    bound::warn(asked.bound_to.as_ref(), &course);
+    let packet = described_packet(question, &asked.packet, &simulation.pod)?;
+    let path = simulate::simulate(&simulation.rules, &simulation.pod, &packet)?;
+    bound::warn(asked.bound_to.as_ref(), &path);
     Ok(write(&Explanation {
-        rules: &scene.rules,
+        source: &simulation.source,
         pod: match &question.rules {
             Source::Pod(verdict) => Some(verdict),
-            Source::Options(_) | Source::Saved(_) | Source::Kernel(_) => None,
+            Source::Options(_) | Source::Saved(_) | Source::Kernel => None,
         },
-        ruleset: &scene.installed.ruleset,
-        unreadable: &scene.installed.unreadable,
+        rules: &simulation.rules,
         packet: &packet,
-        course: &course,
+        path: &path,
     }))
 }
 
 /// The packet. If the pod's namespace is accessible, its routes determine the outgoing interface.
 fn described_packet(question: &Question, asked: &Description, pod: &simulate::Pod) -> Result<Packet, Failure> {
     let routed = match (&question.rules, &question.netns) {
-        (Source::Kernel(_), _) | (_, Some(_)) => asked.destination(),
+        (Source::Kernel, _) | (_, Some(_)) => asked.destination(),
         (Source::Options(_) | Source::Pod(_) | Source::Saved(_), None) => None,
     };
     let interface = routed.and_then(|destination| interfaces::leading_to(destination, &pod.addresses));
@@ -407,10 +405,12 @@ fn described_packet(question: &Question, asked: &Description, pod: &simulate::Po
         .map_err(|mistake| Failure::Input(vec![mistake.to_string()]))
 }
 
-fn scene(question: &Question, asked: &Description) -> anyhow::Result<Scene> {
+fn simulation(question: &Question, asked: &Description) -> anyhow::Result<Simulation> {
     Ok(match &question.rules {
         Source::Options(config) => planned("the plan of these options", redirection::plan(config)?, question, asked),
-        Source::Pod(Verdict::Skipped(_)) => Scene::without_rules(described_pod(question, asked), asked.interface()),
+        Source::Pod(Verdict::Skipped(_)) => {
+            Simulation::without_rules(described_pod(question, asked), asked.interface())
+        }
         Source::Pod(Verdict::Redirected(redirected)) => {
             let rules = match &redirected.by {
                 By::InitContainer {
@@ -426,12 +426,12 @@ fn scene(question: &Question, asked: &Description) -> anyhow::Result<Scene> {
             planned(&rules, redirection::plan(&redirected.settings.config)?, question, asked)
         }
         Source::Saved(plan) => planned("the saved plan", plan.clone(), question, asked),
-        Source::Kernel(backend) => installed(*backend, question, asked)?,
+        Source::Kernel => installed(question, asked)?,
     })
 }
 
-fn planned(rules: &str, plan: Plan, question: &Question, asked: &Description) -> Scene {
-    Scene::planned(rules, plan, described_pod(question, asked), asked.interface())
+fn planned(rules: &str, plan: Plan, question: &Question, asked: &Description) -> Simulation {
+    Simulation::planned(rules, plan, described_pod(question, asked), asked.interface())
 }
 
 /// The pod, as described by arguments or observed.
@@ -447,27 +447,27 @@ fn described_pod(question: &Question, asked: &Description) -> simulate::Pod {
 fn observed_pod() -> io::Result<simulate::Pod> {
     Ok(simulate::Pod {
         addresses: interfaces::addresses()?,
-        routing: None,
+        local_marks: Vec::new(),
     })
 }
 
-/// The rules that are installed in this network namespace.
-fn installed(wanted: Backend, question: &Question, asked: &Description) -> anyhow::Result<Scene> {
+/// All rules that are installed in this network namespace.
+fn installed(question: &Question, asked: &Description) -> anyhow::Result<Simulation> {
     let mut namespace = Namespace::default();
     let observed = namespace.observe()?;
-    observed.log_warnings();
+    observed.warn_of_loopback();
     let mut pod = match question.addresses.as_slice() {
         [] => observed_pod()?,
         given => simulate::Pod::with_addresses(given, asked.interface()),
     };
-    pod.routing = PolicyRouting::of(&observed.policy_routing);
-    let family = described_packet(question, asked, &pod)?.family();
-    let (rules, installed) = match choice::holding(wanted, &observed) {
-        None => ("no rules of sidetrack are installed".to_owned(), Installed::nothing()),
-        Some(backend) => (
-            format!("those installed with {backend}"),
-            namespace.rules(backend)?.installed(family)?,
-        ),
+    pod.local_marks = namespace.local_marks()?;
+    let owner = match choice::holding(Backend::Auto, &observed) {
+        None => "no rules of sidetrack are installed".to_owned(),
+        Some(backend) => format!("those installed with {backend}"),
     };
-    Ok(Scene { rules, installed, pod })
+    Ok(Simulation {
+        source: owner,
+        rules: namespace.netfilter()?,
+        pod,
+    })
 }

@@ -2,6 +2,7 @@
 
 pub mod graph;
 pub mod json;
+pub mod netfilter;
 pub mod nft;
 
 use crate::plan::{LOOPBACK_ADDRESS_METRIC, POLICY_ROUTING_PROTOCOL, POLICY_RULE_PRIORITY, Plan, PolicyRouting};

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sidetrack::plan::Plan;
 use sidetrack::render::json::{ReadError, document, read};
 use sidetrack::ruleset::Unsound;
-use sidetrack::simulate::words::{self, Words};
+use sidetrack::simulate::packet_args::{self, PacketArgs};
 use sidetrack::simulate::{Pod, simulate};
 
 use crate::cases;
@@ -208,14 +208,14 @@ fn a_way_that_is_too_long_is_given_up() {
 
 /// Sends a packet through a plan.
 fn follow(plan: &Plan) -> Result<(), String> {
-    let words = Words {
+    let args = PacketArgs {
         direction: "outbound".to_owned(),
         protocol: "tcp".to_owned(),
         destination: "10.0.0.5:443".to_owned(),
         source: Some("10.0.0.1".to_owned()),
-        ..Words::default()
+        ..PacketArgs::default()
     };
-    let packet = words::read(&words, &sidetrack::types::NoAccounts).expect("words");
+    let packet = packet_args::parse(&args, &sidetrack::types::NoAccounts).expect("words");
     let packet = packet.packet(&Pod::default()).expect("a packet");
     let rules = plan.ruleset.clone().into();
     simulate(&rules, &Pod::default(), &packet)

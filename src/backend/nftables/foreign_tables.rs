@@ -3,11 +3,14 @@
 use nix::errno::Errno;
 
 use super::blocked::{self, Arrival};
+use super::installed::{self, TableMessages};
 use super::transaction::{Nftables, NftablesError, malformed, retry_interrupted};
 use super::{Listing, Message, encode, request};
 use crate::drift::{BaseChain, Place};
 use crate::facts::InstalledChain;
+use crate::linux::netlink::NetlinkError;
 use crate::ruleset::TABLE;
+use crate::ruleset::netfilter::Netfilter;
 use crate::types::Family;
 
 /// A table that has an input chain with policy drop: its family and its name.
@@ -113,6 +116,44 @@ impl Nftables {
             Err(error) if error.is_stale_generation() => Ok(Vec::new()),
             Err(error) => Err(error),
         }
+    }
+
+    /// All tables that packets pass.
+    ///
+    /// # Errors
+    /// Reading failed.
+    pub fn netfilter(&mut self) -> Result<Netfilter, NftablesError> {
+        retry_interrupted(|| self.read_netfilter())
+    }
+
+    fn read_netfilter(&mut self) -> Result<Netfilter, NftablesError> {
+        let generation = self.generation()?;
+        let chains = self.all_chains()?;
+        let mut rules = Netfilter::default();
+        for table in self.dump(request::tables_of_all_families())? {
+            let (family, Some(name)) = (table.family, table.table()) else {
+                continue;
+            };
+            let in_table = |chain: &&Message| (chain.family, chain.table().as_deref()) == (family, Some(&name));
+            let mut messages = vec![table];
+            messages.extend(chains.iter().filter(in_table).cloned());
+            messages.extend(self.dump(request::rules_of_family(family, &name))?);
+            messages.extend(self.sets(family, &name)?);
+            let title = table_name(family, &name);
+            let listed = TableMessages {
+                family,
+                name,
+                title,
+                messages,
+            };
+            let decoded = installed::table(&listed).map_err(malformed)?;
+            rules.tables.extend(decoded.table);
+            rules.unreadable.extend(decoded.unread);
+        }
+        if self.generation()? != generation {
+            return Err(NetlinkError::Interrupted.into());
+        }
+        Ok(rules)
     }
 
     fn all_chains(&mut self) -> Result<Vec<Message>, NftablesError> {

@@ -9,6 +9,7 @@ pub mod encode;
 mod expression;
 mod foreign;
 mod foreign_tables;
+pub mod installed;
 pub mod listing;
 mod message;
 mod missing;

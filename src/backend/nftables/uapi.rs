@@ -199,3 +199,81 @@ pub const NF_CT_STATE_RELATED: u32 = 4;
 
 /// The range gives a port (linux/netfilter/nf_nat.h).
 pub const NF_NAT_RANGE_PROTO_SPECIFIED: u32 = 2;
+
+/// More of `enum nft_set_attributes`, `enum nft_set_elem_attributes` and `enum nft_lookup_attributes`.
+pub const NFTA_SET_ELEM_DATA: u16 = 2;
+pub const NFTA_SET_ELEM_KEY_END: u16 = 10;
+pub const NFTA_LOOKUP_DREG: u16 = 3;
+pub const NFTA_LOOKUP_FLAGS: u16 = 5;
+pub const NFT_LOOKUP_F_INV: u32 = 1;
+
+/// More of `enum nft_meta_keys`.
+pub const NFT_META_PROTOCOL: u32 = 1;
+pub const NFT_META_PRIORITY: u32 = 2;
+pub const NFT_META_IIF: u32 = 4;
+pub const NFT_META_OIF: u32 = 5;
+pub const NFT_META_NFTRACE: u32 = 12;
+
+/// More of `enum nft_ct_keys`.
+pub const NFT_CT_DIRECTION: u32 = 1;
+pub const NFT_CT_STATUS: u32 = 2;
+
+/// More of `enum nft_cmp_ops`.
+pub const NFT_CMP_LT: u32 = 2;
+pub const NFT_CMP_LTE: u32 = 3;
+pub const NFT_CMP_GT: u32 = 4;
+pub const NFT_CMP_GTE: u32 = 5;
+
+/// `enum nft_bitwise_attributes`, its operation; 0 is `NFT_BITWISE_MASK_XOR`.
+pub const NFTA_BITWISE_OP: u16 = 6;
+
+/// `enum nft_range_attributes`.
+pub const NFTA_RANGE_SREG: u16 = 1;
+pub const NFTA_RANGE_OP: u16 = 2;
+pub const NFTA_RANGE_FROM_DATA: u16 = 3;
+pub const NFTA_RANGE_TO_DATA: u16 = 4;
+
+/// `enum nft_payload_attributes`: the source of a write.
+pub const NFTA_PAYLOAD_SREG: u16 = 5;
+
+/// `enum nft_fib_attributes`, a result and flags.
+pub const NFTA_FIB_DREG: u16 = 1;
+pub const NFTA_FIB_RESULT: u16 = 2;
+pub const NFTA_FIB_FLAGS: u16 = 3;
+pub const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
+pub const NFTA_FIB_F_SADDR: u32 = 1;
+pub const NFTA_FIB_F_DADDR: u32 = 2;
+
+/// `enum nft_nat_attributes`; the type is 0 for source and 1 for destination.
+pub const NFTA_NAT_TYPE: u16 = 1;
+pub const NFTA_NAT_REG_ADDR_MIN: u16 = 3;
+pub const NFTA_NAT_REG_ADDR_MAX: u16 = 4;
+pub const NFTA_NAT_REG_PROTO_MIN: u16 = 5;
+pub const NFTA_NAT_REG_PROTO_MAX: u16 = 6;
+pub const NFTA_NAT_FLAGS: u16 = 7;
+
+/// `enum nft_masq_attributes`.
+pub const NFTA_MASQ_FLAGS: u16 = 1;
+pub const NFTA_MASQ_REG_PROTO_MIN: u16 = 2;
+pub const NFTA_MASQ_REG_PROTO_MAX: u16 = 3;
+
+/// `NF_NAT_RANGE_PROTO_RANDOM` and `NF_NAT_RANGE_PROTO_RANDOM_FULLY` (linux/netfilter/nf_nat.h).
+pub const NF_NAT_RANGE_PROTO_RANDOM_ALL: u32 = 4 | 16;
+/// `NF_NAT_RANGE_NETMAP`.
+pub const NF_NAT_RANGE_NETMAP: u32 = 64;
+
+/// `enum nft_match_attributes` and `enum nft_target_attributes` (linux/netfilter/nf_tables_compat.h and nf_tables.h).
+pub const NFTA_EXTENSION_NAME: u16 = 1;
+pub const NFTA_EXTENSION_REV: u16 = 2;
+pub const NFTA_EXTENSION_INFO: u16 = 3;
+
+/// More of `enum nft_verdicts`, and the mask of those of linux/netfilter.h.
+pub const NFT_GOTO: u32 = (-4_i32).cast_unsigned();
+pub const NFT_CONTINUE: u32 = (-1_i32).cast_unsigned();
+pub const NF_VERDICT_MASK: u32 = 0xff;
+pub const NF_QUEUE: u32 = 3;
+
+/// `enum nft_objref_attributes`: the type of the object.
+pub const NFT_OBJECT_COUNTER: u32 = 1;
+pub const NFT_OBJECT_CT_HELPER: u32 = 3;
+pub const NFT_OBJECT_CT_EXPECT: u32 = 9;

@@ -5,7 +5,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use super::super::{args, bound};
 use super::{contents, note};
 use crate::linux::accounts::AccountFiles;
-use crate::simulate::words::{self, Description, Words};
+use crate::simulate::packet_args::{self, Description, PacketArgs};
 use crate::types::InterfaceName;
 
 /// What the command explains.
@@ -100,7 +100,7 @@ pub fn read(matches: &ArgMatches, mistakes: &mut Vec<String>) -> Option<Packets>
 /// The packet of arguments.
 fn one(matches: &ArgMatches, mistakes: &mut Vec<String>) -> Option<Asked> {
     let text = |name: &str| matches.get_one::<String>(name).cloned();
-    let words = Words {
+    let args = PacketArgs {
         direction: text("DIRECTION").unwrap_or_default(),
         protocol: text("PROTOCOL").unwrap_or_default(),
         destination: text("DESTINATION").unwrap_or_default(),
@@ -111,9 +111,9 @@ fn one(matches: &ArgMatches, mistakes: &mut Vec<String>) -> Option<Asked> {
         interface: text("interface").or_else(|| text("bound-to")),
         connection_state: text("connection-state"),
     };
-    let bound_to = bound::read(text("bound-to").as_deref(), &words.direction);
+    let bound_to = bound::read(text("bound-to").as_deref(), &args.direction);
     let bound_to = note(bound_to, mistakes);
-    match words::read(&words, &AccountFiles) {
+    match packet_args::parse(&args, &AccountFiles) {
         Ok(packet) => Some(Asked {
             packet,
             bound_to: bound_to?,

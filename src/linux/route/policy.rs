@@ -43,7 +43,7 @@ impl Route {
     }
 
     /// The rules of both families, as the payloads of their messages.
-    fn rule_messages(&mut self) -> Result<Vec<Vec<u8>>, RouteError> {
+    pub(super) fn rule_messages(&mut self) -> Result<Vec<Vec<u8>>, RouteError> {
         match self.list(libc::RTM_GETRULE, &RuleMessage::default()) {
             Ok(payloads) => Ok(payloads),
             // A kernel without policy routing. Adding a rule reports this with more context.
@@ -122,6 +122,16 @@ impl Route {
                 refusal,
             }),
         }
+    }
+
+    /// The tables whose default route delivers packets to this host.
+    pub(super) fn local_tables(&mut self) -> Result<Vec<(Family, RouteTable)>, RouteError> {
+        let payloads = self.list(libc::RTM_GETROUTE, &RouteMessage::default())?;
+        let tables = payloads.iter().filter_map(|payload| match local_default(payload)?.1 {
+            Prerequisite::Route { family, table } => Some((family, table)),
+            Prerequisite::Rule { .. } | Prerequisite::Address(_) => None,
+        });
+        Ok(tables.collect())
     }
 
     /// Whether the table has a route equal to ours, owned or foreign.

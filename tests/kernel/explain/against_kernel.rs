@@ -17,8 +17,9 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use sidetrack::backend::{Namespace, RuleBackend};
 use sidetrack::plan::{PASSTHROUGH_V4, PASSTHROUGH_V6, Plan};
-use sidetrack::ruleset::{Elements, Installed, Protocol, Ruleset, Tracking};
-use sidetrack::simulate::{End, Origin, Packet, Pod, Verdict, simulate, simulate_later};
+use sidetrack::ruleset::netfilter::Netfilter;
+use sidetrack::ruleset::{Elements, Protocol, Ruleset, Tracking};
+use sidetrack::simulate::{End, LocalMark, Origin, Packet, Pod, Verdict, simulate, simulate_later};
 use sidetrack::types::{Family, Gid, Id as _, InterfaceName, Number as _, Port, Uid};
 
 use super::packets::{Lab, Landing, Outcome, Shot, interface_to, is_usable};
@@ -269,7 +270,7 @@ fn pod(plan: &Plan) -> Pod {
     );
     Pod {
         addresses,
-        routing: plan.policy_routing,
+        local_marks: plan.policy_routing.map(LocalMark::from).into_iter().collect(),
     }
 }
 
@@ -389,26 +390,26 @@ fn outbound(
 }
 
 /// What the simulator expects of a packet, and of those that follow upon it.
-fn expected(rules: &Installed, pod: &Pod, shot: &Shot) -> (Outcome, Verdict) {
+fn expected(rules: &Netfilter, pod: &Pod, shot: &Shot) -> (Outcome, Verdict) {
     let packet = &shot.packet;
-    let course = simulate(rules, pod, packet).expect("an end");
-    assert!(course.certain, "{packet:?}");
+    let path = simulate(rules, pod, packet).expect("an end");
+    assert!(path.certain, "{packet:?}");
     let tcp = packet.protocol == Protocol::Tcp;
     let original = SocketAddr::from((packet.destination, packet.destination_port.get()));
-    let landing = match (&course.end, course.verdict) {
+    let landing = match (&path.end, path.verdict) {
         (End::Delivered(_) | End::PassedThrough(_), _) if packet.tracking == Tracking::Invalid => Landing::Refused,
         (End::Delivered(local), Verdict::Tproxy(port)) => Landing::Pod(port.get(), tcp.then_some((*local, original))),
         (End::Delivered(local), _) => Landing::Pod(local.port(), tcp.then_some((*local, original))),
         (End::Sent { to, .. }, _) => Landing::World(tcp.then_some(*to)),
-        (End::PassedThrough(_) | End::Dropped, _) => Landing::Nowhere, // The pod does not forward.
+        (End::PassedThrough(_) | End::Dropped | End::Rejected, _) => Landing::Nowhere, // The pod does not forward.
     };
     let stands = matches!(landing, Landing::Pod(_, Some(_)) | Landing::World(Some(_)));
     let from_pod = matches!(packet.origin, Origin::Process { .. });
     let followed = (stands && from_pod).then(|| {
         let later = simulate_later(rules, pod, packet, shot.later_mark).expect("an end");
-        later.end == course.end
+        later.end == path.end
     });
-    (Outcome { landing, followed }, course.verdict)
+    (Outcome { landing, followed }, path.verdict)
 }
 
 struct Chance(TestRunner);
@@ -457,7 +458,7 @@ fn inbound_packets_without_an_address_to_redirect_to_are_dropped() {
         later_mark: 0,
     };
     let shots = [shot(80), shot(22)];
-    let rules = Installed::from(plan.ruleset);
+    let rules = Netfilter::from(plan.ruleset);
     let expectations = shots.each_ref().map(|shot| expected(&rules, &pod, shot));
     assert_eq!(
         expectations.map(|(_, verdict)| verdict),
@@ -499,19 +500,15 @@ fn simulator_nftables_and_iptables_agree() {
         let plan = plan(&options);
         let pod = pod(&plan);
         let (listening, shots) = volley(&mut chance, &plan, &pod);
-        let rules = Installed::from(plan.ruleset);
+        let rules = Netfilter::from(plan.ruleset);
         let expectations: Vec<_> = shots.iter().map(|shot| expected(&rules, &pod, shot)).collect();
         for (_, verdict) in &expectations {
             *verdicts.entry(name(*verdict)).or_default() += 1;
         }
         for backend in RuleBackend::ALL {
             apply(&lab.pod.netns, &backend.to_string(), &options);
-            let read = |family| {
-                lab.pod
-                    .netns
-                    .run(|| Namespace::default().rules(backend)?.installed(family))
-            };
-            let installed = Family::BOTH.map(|family| read(family).expect("rules that can be read"));
+            let installed = lab.pod.netns.run(|| Namespace::default().netfilter());
+            let installed = installed.expect("rules that can be read");
             let outcomes = lab.send(&listening, &shots);
             sent += shots.len();
             for ((shot, mut seen), expectation) in shots.iter().zip(outcomes).zip(&expectations) {
@@ -527,9 +524,8 @@ fn simulator_nftables_and_iptables_agree() {
                         options.join(" ")
                     ));
                 }
-                let installed = &installed[usize::from(shot.packet.family() == Family::V6)];
                 assert_eq!(
-                    expected(installed, &pod, shot),
+                    expected(&installed, &pod, shot),
                     *expectation,
                     "{backend} {options:?}: {shot:?}"
                 );
@@ -561,5 +557,7 @@ fn name(verdict: Verdict) -> &'static str {
         Verdict::Tproxy(_) => "tproxy",
         Verdict::Accept => "accept",
         Verdict::Drop => "drop",
+        Verdict::Dnat(_) => "dnat",
+        Verdict::Reject => "reject",
     }
 }

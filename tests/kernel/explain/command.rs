@@ -185,7 +185,7 @@ fn a_rule_that_cannot_be_read_makes_the_answer_uncertain_and_says_so() {
     );
     let said = explain(&pod.netns, &question).succeeded().stdout;
     assert!(
-        said.contains("This is uncertain") && said.contains("priority mail: cannot be read"),
+        said.contains("This is not certain") && said.contains("priority mail: cannot be read"),
         "{said}"
     );
     assert!(

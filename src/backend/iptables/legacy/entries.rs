@@ -201,7 +201,8 @@ fn entry(layout: &Layout, bytes: &[u8], offset: usize) -> Option<(Entry, usize)>
     Some((entry, next.into()))
 }
 
-fn short(bytes: &[u8], at: usize) -> Option<u16> {
+/// The 16-bit number at an offset.
+pub fn short(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..)?.first_chunk().map(|bytes| u16::from_ne_bytes(*bytes))
 }
 
@@ -210,7 +211,8 @@ pub fn number(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
 }
 
-fn text(bytes: &[u8], at: usize) -> Option<&str> {
+/// The zero-terminated text at an offset.
+pub fn text(bytes: &[u8], at: usize) -> Option<&str> {
     let bytes = bytes.get(at..)?;
     let end = bytes.iter().position(|byte| *byte == 0)?;
     std::str::from_utf8(&bytes[..end]).ok()

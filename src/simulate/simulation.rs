@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::Pod;
+use super::{LocalMark, Pod};
 use crate::plan::Plan;
-use crate::ruleset::Installed;
+use crate::ruleset::netfilter::Netfilter;
 use crate::types::InterfaceName;
 
 /// The addresses of an undescribed pod, from the documentation ranges (RFC 5737, RFC 3849).
@@ -15,27 +15,27 @@ const PLACEHOLDERS: [IpAddr; 2] = [
 
 /// Rules, and the pod that has them.
 #[derive(Clone, Debug)]
-pub struct Scene {
+pub struct Simulation {
     /// The source of the rules: a phrase.
-    pub rules: String,
+    pub source: String,
     /// The rules.
-    pub installed: Installed,
+    pub rules: Netfilter,
     /// The pod.
     pub pod: Pod,
 }
 
-impl Scene {
+impl Simulation {
     /// A pod with this plan applied. A pod without addresses gets documentation addresses on `interface`.
-    pub fn planned(rules: &str, plan: Plan, pod: Pod, interface: Option<&InterfaceName>) -> Self {
+    pub fn planned(source: &str, plan: Plan, pod: Pod, interface: Option<&InterfaceName>) -> Self {
         let mut pod = pod.or_placeholders(interface);
         let added = plan.loopback_addresses.iter().copied().map(IpAddr::from);
         let missing: Vec<IpAddr> = added.filter(|address| !pod.has(*address)).collect();
         pod.addresses
             .extend(missing.into_iter().map(|address| (InterfaceName::loopback(), address)));
-        pod.routing = plan.policy_routing;
+        pod.local_marks = plan.policy_routing.map(LocalMark::from).into_iter().collect();
         Self {
-            rules: rules.to_owned(),
-            installed: plan.ruleset.into(),
+            source: source.to_owned(),
+            rules: plan.ruleset.into(),
             pod,
         }
     }
@@ -43,8 +43,8 @@ impl Scene {
     /// A pod without rules; its addresses are as in [`Self::planned`].
     pub fn without_rules(pod: Pod, interface: Option<&InterfaceName>) -> Self {
         Self {
-            rules: "none".to_owned(),
-            installed: Installed::nothing(),
+            source: "none".to_owned(),
+            rules: Netfilter::default(),
             pod: pod.or_placeholders(interface),
         }
     }
@@ -67,7 +67,7 @@ impl Pod {
         let addresses = addresses.iter().map(|address| (interface.clone(), *address));
         Self {
             addresses: addresses.collect(),
-            routing: None,
+            local_marks: Vec::new(),
         }
     }
 }

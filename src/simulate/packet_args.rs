@@ -23,7 +23,7 @@ const DEFAULT_INTERFACE: &str = "eth0";
 
 /// The arguments as given; `None` where one is left out.
 #[derive(Clone, Debug, Default)]
-pub struct Words {
+pub struct PacketArgs {
     /// `outbound` or `inbound`.
     pub direction: String,
     /// `tcp` or `udp`.
@@ -87,22 +87,22 @@ pub struct Description {
 ///
 /// # Errors
 /// All mistakes in them.
-pub fn read(words: &Words, accounts: &dyn Accounts) -> Result<Description, Vec<Mistake>> {
+pub fn parse(args: &PacketArgs, accounts: &dyn Accounts) -> Result<Description, Vec<Mistake>> {
     let mut mistakes = Vec::new();
     let mut reader = Reader(&mut mistakes);
-    let outbound = reader.keyword("DIRECTION", &words.direction, &[("outbound", true), ("inbound", false)]);
+    let outbound = reader.keyword("DIRECTION", &args.direction, &[("outbound", true), ("inbound", false)]);
     let protocol = reader.keyword(
         "PROTOCOL",
-        &words.protocol,
+        &args.protocol,
         &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)],
     );
-    let destination = reader.parse("DESTINATION", Some(&words.destination), destination);
-    let source = reader.parse("--source", words.source.as_deref(), source);
-    let uid = reader.parse("--uid", words.uid.as_deref(), |text| owner(text, accounts));
-    let gid = reader.parse("--gid", words.gid.as_deref(), |text| owner(text, accounts));
-    let mark = reader.parse("--mark", words.mark.as_deref(), mark);
-    let interface = reader.parse("--interface", words.interface.as_deref(), InterfaceName::parse);
-    let tracking = words.connection_state.as_ref().and_then(|text| {
+    let destination = reader.parse("DESTINATION", Some(&args.destination), destination);
+    let source = reader.parse("--source", args.source.as_deref(), source);
+    let uid = reader.parse("--uid", args.uid.as_deref(), |text| owner(text, accounts));
+    let gid = reader.parse("--gid", args.gid.as_deref(), |text| owner(text, accounts));
+    let mark = reader.parse("--mark", args.mark.as_deref(), mark);
+    let interface = reader.parse("--interface", args.interface.as_deref(), InterfaceName::parse);
+    let tracking = args.connection_state.as_ref().and_then(|text| {
         let states = [
             ("new", Tracking::New),
             ("established", Tracking::Established),
@@ -111,7 +111,7 @@ pub fn read(words: &Words, accounts: &dyn Accounts) -> Result<Description, Vec<M
         ];
         reader.keyword("--connection-state", text, &states)
     });
-    if outbound == Some(false) && (words.uid.is_some() || words.gid.is_some()) {
+    if outbound == Some(false) && (args.uid.is_some() || args.gid.is_some()) {
         mistakes.push(Mistake::Contradiction(
             "--uid and --gid name the local sender of a packet, which an inbound packet does not have: leave them out"
                 .to_owned(),
@@ -128,7 +128,7 @@ pub fn read(words: &Words, accounts: &dyn Accounts) -> Result<Description, Vec<M
         (Some(outbound), Some(protocol), Some(destination)) if mistakes.is_empty() => {
             let uid = uid.or(Uid::new(DEFAULT_OWNER)).unwrap_or(Uid::MIN);
             // The group defaults to the number of the user, as in most images.
-            let group_of_user = words.uid.as_ref().and_then(|_| Gid::new(uid.get()));
+            let group_of_user = args.uid.as_ref().and_then(|_| Gid::new(uid.get()));
             Ok(Description {
                 outbound,
                 protocol,
@@ -332,12 +332,12 @@ mod tests {
     use super::*;
     use crate::types::NoAccounts;
 
-    fn words(direction: &str, protocol: &str, destination: &str) -> Words {
-        Words {
+    fn args(direction: &str, protocol: &str, destination: &str) -> PacketArgs {
+        PacketArgs {
             direction: direction.to_owned(),
             protocol: protocol.to_owned(),
             destination: destination.to_owned(),
-            ..Words::default()
+            ..PacketArgs::default()
         }
     }
 
@@ -346,17 +346,17 @@ mod tests {
         let addresses = ["10.1.0.7", "2001:db8:1::7"].map(|address| (eth0.clone(), address.parse().unwrap()));
         Pod {
             addresses: addresses.into(),
-            routing: None,
+            local_marks: Vec::new(),
         }
     }
 
-    fn packet(words: &Words) -> Packet {
-        read(words, &NoAccounts).unwrap().packet(&pod()).unwrap()
+    fn packet(args: &PacketArgs) -> Packet {
+        parse(args, &NoAccounts).unwrap().packet(&pod()).unwrap()
     }
 
     #[test]
     fn default_values_describe_an_ordinary_pod() {
-        let packet = packet(&words("outbound", "tcp", "10.0.0.5:443"));
+        let packet = packet(&args("outbound", "tcp", "10.0.0.5:443"));
         assert_eq!(
             (packet.source, packet.mark, packet.tracking),
             ("10.1.0.7".parse().unwrap(), 0, Tracking::New)
@@ -375,12 +375,12 @@ mod tests {
     #[test]
     fn a_group_goes_with_its_user_and_a_user_alone_has_a_group_of_its_number() {
         let owner = |uid: Option<&str>, gid: Option<&str>| {
-            let words = Words {
+            let args = PacketArgs {
                 uid: uid.map(str::to_owned),
                 gid: gid.map(str::to_owned),
-                ..words("outbound", "tcp", "10.0.0.5:443")
+                ..args("outbound", "tcp", "10.0.0.5:443")
             };
-            match packet(&words).origin {
+            match packet(&args).origin {
                 Origin::Process { uid, gid, .. } => (uid.get(), gid.get()),
                 Origin::Interface(_) => unreachable!(),
             }
@@ -392,10 +392,10 @@ mod tests {
 
     #[test]
     fn a_port_alone_is_the_pods_in_the_family_of_the_source() {
-        let inbound = words("inbound", "tcp", ":8080");
+        let inbound = args("inbound", "tcp", ":8080");
         assert_eq!(packet(&inbound).destination, "10.1.0.7".parse::<IpAddr>().unwrap());
         assert_eq!(packet(&inbound).source, IpAddr::from(DEFAULT_CLIENT_V4));
-        let from = Words {
+        let from = PacketArgs {
             source: Some("2001:db8::9".to_owned()),
             ..inbound
         };
@@ -405,31 +405,31 @@ mod tests {
     #[test]
     fn a_call_of_the_pod_itself_comes_from_the_address_that_is_called() {
         assert_eq!(
-            packet(&words("outbound", "udp", "[2001:db8:1::7]:53")).source,
+            packet(&args("outbound", "udp", "[2001:db8:1::7]:53")).source,
             "2001:db8:1::7".parse::<IpAddr>().unwrap()
         );
         assert_eq!(
-            packet(&words("outbound", "tcp", "127.0.0.9:80")).source,
+            packet(&args("outbound", "tcp", "127.0.0.9:80")).source,
             IpAddr::from(Ipv4Addr::LOCALHOST)
         );
         assert_eq!(
-            packet(&words("outbound", "tcp", "[::1]:80")).source,
+            packet(&args("outbound", "tcp", "[::1]:80")).source,
             IpAddr::from(Ipv6Addr::LOCALHOST)
         );
     }
 
     #[test]
     fn all_mistakes_are_reported_at_once() {
-        let words = Words {
+        let args = PacketArgs {
             source: Some("here".to_owned()),
             uid: Some("1-5".to_owned()),
             gid: Some("-1".to_owned()),
             mark: Some("0xg".to_owned()),
             interface: Some("eth 0".to_owned()),
             connection_state: Some("open".to_owned()),
-            ..words("out", "icmp", "10.0.0.5")
+            ..args("out", "icmp", "10.0.0.5")
         };
-        let mistakes = read(&words, &NoAccounts).unwrap_err();
+        let mistakes = parse(&args, &NoAccounts).unwrap_err();
         let told: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
         let names = [
             "DIRECTION",
@@ -449,17 +449,17 @@ mod tests {
     }
 
     #[test]
-    fn words_that_contradict_each_other_are_refused() {
-        let inbound = Words {
+    fn contradicting_arguments_are_refused() {
+        let inbound = PacketArgs {
             uid: Some("1".to_owned()),
-            ..words("inbound", "tcp", ":80")
+            ..args("inbound", "tcp", ":80")
         };
-        let families = Words {
+        let families = PacketArgs {
             source: Some("::1".to_owned()),
-            ..words("outbound", "tcp", "10.0.0.5:80")
+            ..args("outbound", "tcp", "10.0.0.5:80")
         };
-        for words in [inbound, families] {
-            let mistakes = read(&words, &NoAccounts).unwrap_err();
+        for args in [inbound, families] {
+            let mistakes = parse(&args, &NoAccounts).unwrap_err();
             assert!(
                 matches!(mistakes.as_slice(), [Mistake::Contradiction(_)]),
                 "{mistakes:?}"
@@ -471,16 +471,16 @@ mod tests {
     fn missing_pod_address_is_an_error() {
         let v4_alone = Pod {
             addresses: pod().addresses[..1].to_vec(),
-            routing: None,
+            local_marks: Vec::new(),
         };
-        for words in [
-            words("outbound", "tcp", "[2001:db8::5]:443"),
-            Words {
+        for args in [
+            args("outbound", "tcp", "[2001:db8::5]:443"),
+            PacketArgs {
                 source: Some("2001:db8::9".to_owned()),
-                ..words("inbound", "tcp", ":8080")
+                ..args("inbound", "tcp", ":8080")
             },
         ] {
-            let mistake = read(&words, &NoAccounts).unwrap().packet(&v4_alone).unwrap_err();
+            let mistake = parse(&args, &NoAccounts).unwrap().packet(&v4_alone).unwrap_err();
             assert!(mistake.to_string().contains("--pod-ip"), "{mistake}");
         }
     }
