@@ -461,12 +461,12 @@ fn installed(question: &Question, asked: &Description) -> anyhow::Result<Simulat
         given => simulate::Pod::with_addresses(given, asked.interface()),
     };
     pod.local_marks = namespace.local_marks()?;
-    let owner = match choice::holding(Backend::Auto, &observed) {
-        None => "no rules of sidetrack are installed".to_owned(),
-        Some(backend) => format!("those installed with {backend}"),
+    let source = match choice::holding(Backend::Auto, &observed) {
+        None => "all that are installed, none of which sidetrack owns".to_owned(),
+        Some(backend) => format!("all that are installed, sidetrack's with {backend}"),
     };
     Ok(Simulation {
-        source: owner,
+        source,
         rules: namespace.netfilter()?,
         pod,
     })

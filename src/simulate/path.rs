@@ -1,6 +1,6 @@
 //! The result of a simulation: trace, verdict, final destination.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::ruleset::Zone;
 use crate::ruleset::netfilter::{Base, Chain, Match, Rule, Table};
@@ -17,6 +17,8 @@ pub struct PacketPath<'r> {
     pub end: End,
     /// The destination to which rules translated the packet, or the port of the transparent socket it was handed to.
     pub redirected_to: Option<SocketAddr>,
+    /// The packet's final source address, if it is known.
+    pub source: Option<IpAddr>,
     /// The packet's final mark; 0 for none.
     pub mark: u32,
     /// The conntrack zone of its connection, if a rule sets one.

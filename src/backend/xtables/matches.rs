@@ -1,8 +1,7 @@
 //! Matches: `struct xt_…` of linux/netfilter.
 
 use super::{Extension, number_of, span};
-use crate::ruleset::netfilter::{Field, Key, Lookup, Match, state};
-use crate::types::Family;
+use crate::ruleset::netfilter::{Field, Lookup, Match, state};
 
 /// The conditions of a match, all of which must hold; or its comment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -213,15 +212,14 @@ fn address_range(extension: &Extension) -> Option<Vec<Lookup>> {
     const FLAGS: usize = 64;
     let flags = extension.byte(FLAGS)?;
     let mut lookups = Vec::new();
-    let sides: [(u8, u8, fn(Family) -> Field, usize); 2] =
-        [(1, 1 << 4, Field::Source, 0), (2, 1 << 5, Field::Destination, 32)];
-    for (used, inverted, field, at) in sides {
+    for (is_source, used, inverted, at) in [(true, 1, 1 << 4, 0), (false, 2, 1 << 5, 32)] {
         if flags & used != 0 {
             let (first, last) = (extension.address(at)?, extension.address(at + 16)?);
-            let lookup = Lookup {
-                keys: vec![Key::whole(field(extension.family))],
-                ..Lookup::one_of(Field::Source(extension.family), [(number_of(first), number_of(last))])
+            let field = match is_source {
+                true => Field::Source(extension.family),
+                false => Field::Destination(extension.family),
             };
+            let lookup = Lookup::one_of(field, [(number_of(first), number_of(last))]);
             lookups.push(lookup.negated_if(flags & inverted != 0));
         }
     }

@@ -4,12 +4,13 @@
 //! ([`Match::Planned`], [`Action::Planned`]), or one that only other programs write. A plan cannot contain the latter, so no
 //! renderer has to write them. A statement that cannot be decoded is kept as such: evaluation then yields "unknown".
 
+mod convert;
 mod evaluate;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use super::{ChainType, Installed, Name, Place, Ruleset, Set, priority};
+use super::{Name, Set, priority};
 use crate::types::{Family, Port};
 
 pub use evaluate::{applicable_entry, holds};
@@ -409,97 +410,4 @@ pub struct Entry {
     pub spans: Vec<Span>,
     /// The action.
     pub action: Action,
-}
-
-impl From<ChainType> for Kind {
-    fn from(kind: ChainType) -> Self {
-        match kind {
-            ChainType::Raw => Self::Raw,
-            ChainType::Mangle => Self::Mangle,
-            ChainType::Nat => Self::Nat,
-        }
-    }
-}
-
-impl From<super::BaseHook> for Base {
-    fn from(base: super::BaseHook) -> Self {
-        Self {
-            kind: base.kind.into(),
-            hook: match base.hook {
-                super::Hook::Prerouting => Hook::Prerouting,
-                super::Hook::Output => Hook::Output,
-            },
-            priority: base.priority,
-            drops: false,
-        }
-    }
-}
-
-impl From<super::Rule> for Rule {
-    fn from(rule: super::Rule) -> Self {
-        let matches = rule
-            .matches
-            .into_iter()
-            .map(|matched| Statement::Match(Match::Planned(matched)));
-        let action = Statement::Action(Action::Planned(rule.action));
-        Self {
-            statements: matches.chain([action]).collect(),
-            comment: rule.comment,
-        }
-    }
-}
-
-impl From<Ruleset> for Table {
-    fn from(ruleset: Ruleset) -> Self {
-        let chain = |chain: super::Chain| Chain {
-            name: chain.name,
-            base: chain.hook.map(Base::from),
-            rules: chain.rules.into_iter().map(Rule::from).collect(),
-        };
-        Self {
-            name: format!("inet {}", super::TABLE),
-            family: None,
-            sets: ruleset.sets,
-            chains: ruleset.chains.into_iter().map(chain).collect(),
-        }
-    }
-}
-
-/// A planned ruleset, as if it were installed.
-impl From<Ruleset> for Netfilter {
-    fn from(ruleset: Ruleset) -> Self {
-        Self {
-            tables: vec![ruleset.into()],
-            unreadable: Vec::new(),
-        }
-    }
-}
-
-/// The rules owned by sidetrack, as if they were alone.
-impl From<Installed> for Netfilter {
-    fn from(installed: Installed) -> Self {
-        let mut table = Table::from(installed.ruleset);
-        let mut unreadable = Vec::new();
-        for part in installed.unreadable {
-            let text = part.to_string();
-            match part.place {
-                Place::Rule { chain, position } => {
-                    let rule = Rule {
-                        statements: vec![Statement::Action(Action::Unreadable(part.text))],
-                        comment: part.comment.into(),
-                    };
-                    match table.chains.iter_mut().find(|found| found.name == chain) {
-                        Some(found) => found.rules.insert(position.min(found.rules.len()), rule),
-                        None => unreadable.push(text),
-                    }
-                }
-                Place::Set(_) => {} // Rules that use it say so.
-                Place::Table | Place::Hook(_) => unreadable.push(text),
-            }
-        }
-        Self {
-            tables: vec![table],
-            unreadable,
-        }
-    }
 }

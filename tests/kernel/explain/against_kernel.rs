@@ -34,7 +34,7 @@ const PACKETS_A_PLAN: usize = 60;
 /// How many ports of the pod are listened on at once.
 const PORTS: usize = 24;
 
-fn setting(name: &str, default: usize) -> usize {
+pub fn setting(name: &str, default: usize) -> usize {
     match std::env::var(name) {
         Ok(text) => text.parse().unwrap_or_else(|error| panic!("{name}={text}: {error}")),
         Err(_) => default,
@@ -203,10 +203,10 @@ fn options() -> impl Strategy<Value = Vec<String>> {
 
 /// The values that rules distinguish, and adjacent ones, where mistakes would show.
 #[derive(Clone, Debug)]
-struct Edges {
-    ports: Vec<u16>,
-    ids: Vec<u32>,
-    addresses: Vec<IpAddr>,
+pub struct Edges {
+    pub ports: Vec<u16>,
+    pub ids: Vec<u32>,
+    pub addresses: Vec<IpAddr>,
 }
 
 impl Edges {
@@ -293,7 +293,7 @@ fn is_of_the_world(address: IpAddr) -> bool {
 }
 
 /// A random packet for a pod, from the values that its rules distinguish.
-fn shot(pod: &Pod, edges: &Edges, ports: &[u16]) -> impl Strategy<Value = Shot> {
+pub fn shot(pod: &Pod, edges: &Edges, ports: &[u16]) -> impl Strategy<Value = Shot> {
     let port =
         prop_oneof![4 => select(ports.to_vec()), 1 => Just(53)].prop_map(|port| Port::new(port).expect("a port"));
     let protocol = prop_oneof![4 => Just(Protocol::Tcp), 1 => Just(Protocol::Udp)];
@@ -389,33 +389,54 @@ fn outbound(
     )
 }
 
-/// What the simulator expects of a packet, and of those that follow upon it.
-fn expected(rules: &Netfilter, pod: &Pod, shot: &Shot) -> (Outcome, Verdict) {
+/// What the simulator says about a packet, and those that follow upon it.
+pub struct Explained {
+    pub outcome: Outcome,
+    pub verdict: Verdict,
+    pub is_certain: bool,
+}
+
+pub fn explained(rules: &Netfilter, pod: &Pod, shot: &Shot) -> Explained {
     let packet = &shot.packet;
     let path = simulate(rules, pod, packet).expect("an end");
-    assert!(path.certain, "{packet:?}");
+    let mut is_certain = path.certain;
     let tcp = packet.protocol == Protocol::Tcp;
     let original = SocketAddr::from((packet.destination, packet.destination_port.get()));
     let landing = match (&path.end, path.verdict) {
         (End::Delivered(_) | End::PassedThrough(_), _) if packet.tracking == Tracking::Invalid => Landing::Refused,
         (End::Delivered(local), Verdict::Tproxy(port)) => Landing::Pod(port.get(), tcp.then_some((*local, original))),
         (End::Delivered(local), _) => Landing::Pod(local.port(), tcp.then_some((*local, original))),
+        // Other hosts refuse loopback addresses.
+        (End::Sent { .. }, _) if path.source.is_some_and(|source| source.is_loopback()) => Landing::Nowhere,
         (End::Sent { to, .. }, _) => Landing::World(tcp.then_some(*to)),
-        (End::PassedThrough(_) | End::Dropped | End::Rejected, _) => Landing::Nowhere, // The pod does not forward.
+        // The pod does not forward.
+        (End::PassedThrough(_) | End::Dropped | End::Rejected, _) => Landing::Nowhere,
     };
     let stands = matches!(landing, Landing::Pod(_, Some(_)) | Landing::World(Some(_)));
     let from_pod = matches!(packet.origin, Origin::Process { .. });
     let followed = (stands && from_pod).then(|| {
         let later = simulate_later(rules, pod, packet, shot.later_mark).expect("an end");
+        is_certain &= later.certain;
         later.end == path.end
     });
-    (Outcome { landing, followed }, path.verdict)
+    Explained {
+        outcome: Outcome { landing, followed },
+        verdict: path.verdict,
+        is_certain,
+    }
 }
 
-struct Chance(TestRunner);
+/// What the simulator expects of a packet through rules that it can read.
+fn expected(rules: &Netfilter, pod: &Pod, shot: &Shot) -> (Outcome, Verdict) {
+    let explained = explained(rules, pod, shot);
+    assert!(explained.is_certain, "{shot:?}");
+    (explained.outcome, explained.verdict)
+}
+
+pub struct Chance(TestRunner);
 
 impl Chance {
-    fn new(seed: usize) -> Self {
+    pub fn new(seed: usize) -> Self {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
         let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
@@ -428,7 +449,7 @@ impl Chance {
         ))
     }
 
-    fn one<T: std::fmt::Debug>(&mut self, of: impl Strategy<Value = T>) -> T {
+    pub fn one<T: std::fmt::Debug>(&mut self, of: impl Strategy<Value = T>) -> T {
         of.new_tree(&mut self.0).expect("something to choose from").current()
     }
 }

@@ -2,4 +2,6 @@
 
 mod against_kernel;
 mod command;
+mod foreign;
+mod foreign_rules;
 mod packets;

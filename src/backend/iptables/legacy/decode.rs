@@ -324,8 +324,14 @@ fn conditions(entry: &[u8], offsets: &Offsets, family: Family) -> Option<Vec<Loo
     add(Field::Source(family), address(2)?, address(0)?, SOURCE);
     add(Field::Destination(family), address(3)?, address(1)?, DESTINATION);
     let name = |index: usize| big_endian(offsets.interfaces + index * NAME_LENGTH, NAME_LENGTH);
-    add(Field::InInterface, name(2)?, name(0)?, IN_INTERFACE);
-    add(Field::OutInterface, name(3)?, name(1)?, OUT_INTERFACE);
+    // A mask that covers the zero after a name compares the whole name.
+    let whole = |mask: u128, name: u128| {
+        let zeros = |number: u128| number.trailing_zeros() / u8::BITS;
+        let is_whole = mask != 0 && zeros(name & mask) > zeros(mask);
+        if is_whole { u128::MAX } else { mask }
+    };
+    add(Field::InInterface, whole(name(2)?, name(0)?), name(0)?, IN_INTERFACE);
+    add(Field::OutInterface, whole(name(3)?, name(1)?), name(1)?, OUT_INTERFACE);
     let protocol = short(entry, offsets.protocol)?;
     let is_any = protocol == 0;
     if !is_any {

@@ -1,5 +1,6 @@
 //! Decodes the tables of any program into [`Table`]s, as far as packets of IPv4 and IPv6 pass them.
 
+mod conditions;
 mod registers;
 mod rule;
 mod sets;

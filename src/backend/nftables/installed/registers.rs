@@ -98,7 +98,10 @@ impl Registers {
 
     /// The fields that fill a key of this length, from a register on, each with its offset in the key. Each register of 4
     /// bytes begins a part of the key.
-    pub fn key(&self, register: u32, length: usize) -> Result<Vec<(usize, Part)>, String> {
+    ///
+    /// # Errors
+    /// The name of what is unknown, if it has one.
+    pub fn key(&self, register: u32, length: usize) -> Result<Vec<(usize, Part)>, Option<String>> {
         let (mut parts, mut offset) = (Vec::new(), 0);
         while offset < length {
             let at = slot(register) + (offset / REGISTER_LENGTH) as u32;
@@ -112,8 +115,8 @@ impl Registers {
                     mask: (*mask).into(),
                     ..Part::whole(mark_field(*of_connection), true)
                 }],
-                Some(Loaded::Unknown(name)) => return Err(name.clone()),
-                _ => return Err("a value".to_owned()),
+                Some(Loaded::Unknown(name)) => return Err(Some(name.clone())),
+                _ => return Err(None),
             };
             for part in loaded {
                 parts.push((offset, part));

@@ -6,10 +6,8 @@ use super::super::decode::{address, comment, nested, number, text};
 use super::super::listing::{self, Expression};
 use super::super::uapi::*;
 use super::Context;
-use super::registers::{
-    Loaded, Part, Registers, conntrack_field, mark_field, meta_field, network_fields, transport_fields,
-};
-use super::sets::Element;
+use super::conditions::{Undecodable, compare, element_spans, masked, range, swapped};
+use super::registers::{Loaded, Part, Registers, conntrack_field, meta_field, network_fields, transport_fields};
 use crate::backend::xtables::{self, Extension};
 use crate::ruleset::netfilter::{Action, Choice, Entry, Field, Key, Lookup, MarkChange, Match, Rule, Span, Statement};
 use crate::ruleset::{self, Zone};
@@ -45,9 +43,6 @@ struct Decoder<'c> {
     comment: String,
 }
 
-/// An expression whose attributes make no sense here.
-struct Undecodable;
-
 impl Decoder<'_> {
     fn expression(&mut self, expression: &Expression) {
         let name = expression.0.replace(char::is_control, "\u{fffd}");
@@ -78,7 +73,7 @@ impl Decoder<'_> {
                 self.registers.clear();
                 self.unknown = name;
             }
-            "cmp" | "range" | "lookup" | "match" => self.matches(Match::Unreadable(name)),
+            "cmp" | "range" | "match" => self.matches(Match::Unreadable(name)),
             _ => self.act(Action::Unreadable(name)),
         }
     }
@@ -164,12 +159,16 @@ impl Decoder<'_> {
                 self.registers.load(number(NFTA_BYTEORDER_DREG)?, loaded);
             }
             "cmp" => {
-                let lookups = self.compare(number(NFTA_CMP_SREG)?, number(NFTA_CMP_OP)?, &data(NFTA_CMP_DATA)?);
+                let lookups = compare(
+                    self.registers.get(number(NFTA_CMP_SREG)?),
+                    number(NFTA_CMP_OP)?,
+                    &data(NFTA_CMP_DATA)?,
+                );
                 self.lookups(lookups);
             }
             "range" => {
                 let bounds = (data(NFTA_RANGE_FROM_DATA)?, data(NFTA_RANGE_TO_DATA)?);
-                let lookup = self.range(number(NFTA_RANGE_SREG)?, &bounds.0, &bounds.1);
+                let lookup = range(self.registers.get(number(NFTA_RANGE_SREG)?), &bounds.0, &bounds.1);
                 let is_inverted = number(NFTA_RANGE_OP)? != 0;
                 self.lookups(lookup.map(|lookup| vec![lookup.negated_if(is_inverted)]));
             }
@@ -300,121 +299,37 @@ impl Decoder<'_> {
         }
     }
 
-    fn compare(&self, register: u32, operator: u32, data: &[u8]) -> Result<Vec<Lookup>, Undecodable> {
-        let is_negated = operator == NFT_CMP_NEQ;
-        let is_equality = is_negated || operator == NFT_CMP_EQ;
-        let parts = match self.registers.get(register).ok_or(Undecodable)? {
-            Loaded::Ethertype if is_equality => {
-                let family = match data {
-                    [0x08, 0x00] => NFPROTO_IPV4,
-                    [0x86, 0xdd] => NFPROTO_IPV6,
-                    _ => 0,
-                };
-                let lookup = Lookup::one_of(Field::Family, [(family.into(), family.into())]);
-                return Ok(vec![lookup.negated_if(is_negated)]);
-            }
-            Loaded::Mark {
-                of_connection,
-                mask,
-                xor,
-            } if is_equality => {
-                let value = data
-                    .as_array()
-                    .map(|bytes| u32::from_ne_bytes(*bytes))
-                    .ok_or(Undecodable)?;
-                let lookup = Lookup::masked(mark_field(*of_connection), (*mask).into(), (value ^ xor).into());
-                return Ok(vec![lookup.negated_if(is_negated)]);
-            }
-            Loaded::Fields(parts) => parts,
-            _ => return Err(Undecodable),
-        };
-        if let ([part], false) = (parts.as_slice(), is_equality) {
-            let value = part
-                .number(data)
-                .filter(|_| data.len() == part.length)
-                .ok_or(Undecodable)?;
-            let largest = u128::MAX >> (128 - 8 * part.length);
-            let span = match operator {
-                NFT_CMP_LT => value.checked_sub(1).map(|last| (0, last)),
-                NFT_CMP_LTE => Some((0, value)),
-                NFT_CMP_GT => (value < largest).then_some((value + 1, largest)),
-                NFT_CMP_GTE => Some((value, largest)),
-                _ => return Err(Undecodable),
-            };
-            // Host order compares other numbers.
-            if part.is_host_order && part.length > 1 {
-                return Err(Undecodable);
-            }
-            return Ok(vec![spans(*part, span)]);
-        }
-        if !is_equality {
-            return Err(Undecodable);
-        }
-        let (mut keys, mut element, mut rest) = (Vec::new(), Vec::new(), data);
-        for part in parts {
-            let (bytes, after) = rest.split_at(part.length.min(rest.len()));
-            rest = after;
-            if bytes.is_empty() {
-                break;
-            }
-            keys.push(part.key());
-            element.push(prefix(*part, bytes).ok_or(Undecodable)?);
-        }
-        if is_negated {
-            return Ok(vec![Lookup {
-                keys,
-                elements: vec![element],
-                is_negated,
-                if_missing: false,
-            }]);
-        }
-        let each = keys.into_iter().zip(element).map(|(key, span)| Lookup {
-            keys: vec![key],
-            elements: vec![vec![span]],
-            is_negated,
-            if_missing: false,
-        });
-        Ok(each.collect())
-    }
-
-    fn range(&self, register: u32, first: &[u8], last: &[u8]) -> Result<Lookup, Undecodable> {
-        let part = match self.registers.get(register) {
-            Some(Loaded::Fields(parts)) => match parts.as_slice() {
-                [part] if !part.is_host_order || part.length == 1 => *part,
-                _ => return Err(Undecodable),
-            },
-            _ => return Err(Undecodable),
-        };
-        let bounds = part.number(first).zip(part.number(last)).ok_or(Undecodable)?;
-        Ok(spans(part, Some(bounds)))
-    }
-
     fn look_up(&mut self, set: &str, source: u32, target: u32, is_inverted: bool) {
         let Some(found) = self.context.sets.get(set) else {
-            self.matches(Match::Unreadable(format!("set {set}")));
+            self.act(Action::Unreadable(format!("set {set}")));
             return;
         };
         if target != 0 {
             self.registers.load(target, Loaded::Unknown(format!("map {set}")));
             return;
         }
-        let parts = match self.registers.key(source, found.key_length) {
-            Ok(parts) => parts,
-            Err(_) => {
-                self.matches(Match::Unreadable(self.unknown.clone()));
-                return;
-            }
-        };
-        let keys: Vec<Key> = parts.iter().map(|(_, part)| part.key()).collect();
         let elements = found.elements();
-        let spans: Option<Vec<Vec<Span>>> = elements.iter().map(|element| element_spans(&parts, element)).collect();
-        let Some(spans) = spans else {
-            self.matches(Match::Unreadable(format!("set {set}")));
-            return;
-        };
         let verdicts = elements.iter().map(|element| nested(&element.data, NFTA_DATA_VERDICT));
-        let verdicts: Option<Vec<_>> = verdicts.collect();
-        match verdicts.filter(|verdicts| !verdicts.is_empty()) {
+        let verdicts = verdicts
+            .collect::<Option<Vec<_>>>()
+            .filter(|verdicts| !verdicts.is_empty());
+        let parts = self
+            .registers
+            .key(source, found.key_length)
+            .map_err(|name| name.unwrap_or_else(|| self.unknown.clone()));
+        let decoded = parts.and_then(|parts| {
+            let keys: Vec<Key> = parts.iter().map(|(_, part)| part.key()).collect();
+            let spans = elements.iter().map(|element| element_spans(&parts, element));
+            let spans: Option<Vec<Vec<Span>>> = spans.collect();
+            Ok((keys, spans.ok_or_else(|| format!("set {set}"))?))
+        });
+        let (keys, spans) = match (decoded, &verdicts) {
+            (Ok(decoded), _) => decoded,
+            // Whether it has a verdict for the packet, and which one, is unknown.
+            (Err(unknown), Some(_)) => return self.act(Action::Unreadable(format!("{unknown} vmap"))),
+            (Err(unknown), None) => return self.matches(Match::Unreadable(unknown)),
+        };
+        match verdicts {
             Some(verdicts) => {
                 let entries = spans.into_iter().zip(verdicts).map(|(spans, verdict)| Entry {
                     spans,
@@ -510,90 +425,6 @@ fn whole_mark(of_connection: bool) -> Loaded {
         mask: u32::MAX,
         xor: 0,
     }
-}
-
-/// The condition that a part of a field has a value of this span; none has.
-fn spans(part: Part, span: Option<Span>) -> Lookup {
-    let shift = part.shift();
-    let spans = span
-        .into_iter()
-        .map(|(first, last)| vec![(first << shift, last << shift)]);
-    Lookup {
-        keys: vec![part.key()],
-        elements: spans.collect(),
-        is_negated: false,
-        if_missing: false,
-    }
-}
-
-/// All values of a part that begin with these bytes.
-fn prefix(part: Part, bytes: &[u8]) -> Option<Span> {
-    let first = part.value(bytes)?;
-    if bytes.len() == part.length {
-        return Some((first, first));
-    }
-    let mut last = bytes.to_vec();
-    last.resize(part.length, u8::MAX);
-    (!part.is_host_order).then_some((first, part.value(&last)?))
-}
-
-/// The spans of an element, one for each part of a key.
-fn element_spans(parts: &[(usize, Part)], element: &Element) -> Option<Vec<Span>> {
-    let span = |(offset, part): &(usize, Part)| {
-        let bytes = |key: &[u8]| part.value(key.get(*offset..offset + part.length)?);
-        match element.first.as_slice() {
-            [] => Some((0, part.field.largest())),
-            first => Some((bytes(first)?, bytes(&element.last)?)),
-        }
-    };
-    parts.iter().map(span).collect()
-}
-
-fn masked(loaded: &Loaded, mask: &[u8], xor: &[u8]) -> Option<Loaded> {
-    let number = |bytes: &[u8]| bytes.as_array().map(|bytes| u32::from_ne_bytes(*bytes));
-    match loaded {
-        Loaded::Mark {
-            of_connection,
-            mask: before,
-            xor: flipped,
-        } => {
-            let (mask, xor) = (number(mask)?, number(xor)?);
-            Some(Loaded::Mark {
-                of_connection: *of_connection,
-                mask: before & mask,
-                xor: flipped & mask ^ xor,
-            })
-        }
-        Loaded::Fields(parts) => match parts.as_slice() {
-            [part] if xor.iter().all(|byte| *byte == 0) && mask.len() == part.length => {
-                let mask = part.mask & part.number(mask)?;
-                Some(Loaded::Fields(vec![Part { mask, ..*part }]))
-            }
-            _ => None,
-        },
-        Loaded::Bytes(_) | Loaded::Ethertype | Loaded::Unknown(_) => None,
-    }
-}
-
-/// The same in the other byte order.
-fn swapped(loaded: &Loaded) -> Option<Loaded> {
-    let part = match loaded {
-        Loaded::Fields(parts) => match parts.as_slice() {
-            [part] => *part,
-            _ => return None,
-        },
-        Loaded::Mark {
-            of_connection,
-            mask,
-            xor: 0,
-        } => Part {
-            mask: (*mask).into(),
-            ..Part::whole(mark_field(*of_connection), true)
-        },
-        _ => return None,
-    };
-    let is_host_order = !part.is_host_order;
-    Some(Loaded::Fields(vec![Part { is_host_order, ..part }]))
 }
 
 fn random(port: Choice<Port>, flags: u32) -> Choice<Port> {
