@@ -11,7 +11,7 @@ use std::ptr;
 use super::packet::{Origin, Packet, Pod};
 use super::path::{End, PacketPath, Step, TraceEntry, Verdict};
 use super::{Simulation, TooComplex, simulate};
-use crate::ruleset::netfilter::{Action, Netfilter, Rule};
+use crate::ruleset::netfilter::{Action, Netfilter, Rule, Table};
 use crate::ruleset::{self, Protocol, TABLE, Tracking};
 use crate::types::Id as _;
 
@@ -75,6 +75,7 @@ impl fmt::Display for Effect {
 /// There are too many possibilities for a packet.
 pub fn compare(expected: &Simulation, found: &Simulation) -> Result<Comparison, TooComplex> {
     let mut comparison = Comparison::default();
+    let has_own = found.rules.tables.iter().any(has_own_chains);
     for packet in packets::list(&expected.rules, &found.rules, &expected.pod) {
         let wanted = simulate(&expected.rules, &expected.pod, &packet)?;
         let is = simulate(&found.rules, &found.pod, &packet)?;
@@ -82,10 +83,12 @@ pub fn compare(expected: &Simulation, found: &Simulation) -> Result<Comparison, 
         if is.certain && landing(&wanted) == landing(&is) {
             continue;
         }
-        let effect = effect(&packet, &wanted, &is);
+        let effect = effect(&packet, &wanted, &is, has_own);
+        let direction = |effect: &Effect| effect.packet.starts_with("inbound");
         let same = |known: &&mut Effect| {
-            (&known.expected, &known.found, &known.rule, &known.doubts)
-                == (&effect.expected, &effect.found, &effect.rule, &effect.doubts)
+            direction(known) == direction(&effect)
+                && (&known.expected, &known.found, &known.rule, &known.doubts)
+                    == (&effect.expected, &effect.found, &effect.rule, &effect.doubts)
         };
         match comparison.effects.iter_mut().find(same) {
             Some(known) => known.packets += 1,
@@ -115,6 +118,10 @@ pub fn own_rules(all: &Netfilter) -> Netfilter {
     own
 }
 
+fn has_own_chains(table: &Table) -> bool {
+    is_own_table(&table.name) || table.chains.iter().any(|chain| is_own_chain(&chain.name))
+}
+
 fn is_own_table(name: &str) -> bool {
     name.strip_prefix("inet ") == Some(TABLE)
 }
@@ -130,7 +137,7 @@ fn landing<'p>(path: &'p PacketPath) -> (&'p End, Option<Verdict>) {
     (&path.end, transparent)
 }
 
-fn effect(packet: &Packet, wanted: &PacketPath, is: &PacketPath) -> Effect {
+fn effect(packet: &Packet, wanted: &PacketPath, is: &PacketPath, has_own: bool) -> Effect {
     let (mut expected, mut found) = (happens(wanted), happens(is));
     if expected == found && landing(wanted) != landing(is) {
         expected += &format!(" ({})", end(&wanted.end));
@@ -143,7 +150,7 @@ fn effect(packet: &Packet, wanted: &PacketPath, is: &PacketPath) -> Effect {
         expected,
         found,
         rule: decisive.map(rule),
-        place: decisive.and_then(|decisive| place(is, decisive)),
+        place: decisive.filter(|_| has_own).and_then(|decisive| place(is, decisive)),
         doubts: is.doubts.clone(),
     }
 }
@@ -213,20 +220,19 @@ fn rule(entry: &TraceEntry) -> String {
     }
 }
 
-/// Where a foreign rule is in relation to sidetrack's that the packet passed, if it passed any.
+/// Where a foreign rule is in relation to sidetrack's; `None` for one of its own.
 fn place(path: &PacketPath, decisive: &TraceEntry) -> Option<&'static str> {
     let is_own = |entry: &TraceEntry| is_own_table(&entry.table.name) || is_own_chain(&entry.chain.name);
-    let at = path.trace.iter().position(|entry| ptr::eq(entry, decisive))?;
-    let (before, after) = (&path.trace[..at], &path.trace[at + 1..]);
     if is_own(decisive) {
         return None;
     }
-    let returns = |entry: &&TraceEntry| is_own(entry) && decides(entry);
-    match (before.iter().any(|entry| returns(&entry)), before.iter().any(is_own)) {
-        (true, _) => Some("behind sidetrack's rules, which had decided"),
-        (false, true) => Some("behind sidetrack's rules"),
-        (false, false) => after.iter().any(is_own).then_some("in front of sidetrack's rules"),
-    }
+    let before = path.trace.iter().take_while(|entry| !ptr::eq(*entry, decisive));
+    let own: Vec<&TraceEntry> = before.filter(|entry| is_own(entry)).collect();
+    Some(match own.as_slice() {
+        [] => "in front of sidetrack's rules",
+        own if own.iter().any(|entry| decides(entry)) => "behind sidetrack's rules, which had decided",
+        _ => "behind sidetrack's rules",
+    })
 }
 
 /// The packet as `sidetrack explain` reads it.

@@ -13,6 +13,7 @@ import re
 import socket
 from dataclasses import dataclass, field
 
+from .install import Program, last_words
 from .matrix import AGENT_UDP, POD_TCP, POD_UDP, WORLD_TCP, WORLD_UDP
 from .sockets import FAMILIES, endpoint, family_of
 from .topology import ETH0, HOSTS, LINKS, LabError
@@ -86,6 +87,20 @@ def run(topology, program, probes, expected, untouched):
                 outcome.wrong.append((f"{probe.name} ({packet})", expected[probe.name],
                                       f"{answer['verdict']} {answer['end']}"))
     return outcome
+
+
+def check(topology, program, case, is_as_recorded):
+    """What is wrong with the answer of `check`, by the flags of the case: the rules have the effect that it plans.
+
+    Where probes land elsewhere than recorded, it must say so.
+    """
+    if case.config is not None:
+        return []  # no front end takes these
+    done = Program(program).run(topology, case, "check")
+    wanted = (0, "in-sync: by effect: ") if is_as_recorded else (3, "drifted: by effect: ")
+    if (done.returncode, done.stdout[:len(wanted[1])]) == wanted:
+        return []
+    return [(f"check {case.program}", f"exit {wanted[0]}, {wanted[1]}", f"exit {done.returncode}, {last_words(done)}")]
 
 
 def canonical(text):
