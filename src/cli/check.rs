@@ -100,7 +100,7 @@ fn check(settings: &Settings, is_of_front_end: bool) -> anyhow::Result<Answer> {
     }
     let facts = redirection::facts(&settings.config, Some(&observed.loopback))?;
     let plan = Plan::new(&settings.config, &facts)?;
-    applied::warn_of_idle_options(&settings.config, &facts, &plan);
+    applied::warn_of_options_without_effect(&settings.config, &facts, &plan);
     namespace.warn_of_blocked_ports(&settings.config, &observed);
     let mut report = namespace.check(&plan, settings.install.backend, &observed)?;
     let effects = match report.state {

@@ -46,7 +46,12 @@ fn lookup(lookup: &Lookup) -> String {
         return format!("{field} {operator}{}", names.join(","));
     }
     let keys: Vec<String> = lookup.keys.iter().map(|key| self::key(*key)).collect();
-    let operator = if lookup.is_negated { "!= " } else { "" };
+    let is_masked = keys.iter().any(|key| key.contains('&'));
+    let operator = match (lookup.is_negated, is_masked) {
+        (true, _) => "!= ",
+        (false, true) => "== ",
+        (false, false) => "",
+    };
     format!("{} {operator}{}", keys.join(" . "), elements(lookup))
 }
 
@@ -106,7 +111,11 @@ fn key(key: Key) -> String {
         key.field,
         Field::Source(_) | Field::Destination(_) | Field::InInterface | Field::OutInterface
     );
-    match key.mask == key.field.largest() || has_own_notation {
+    let is_whole = match key.field {
+        Field::ConntrackState => key.mask == 0xff,
+        field => key.mask == field.largest(),
+    };
+    match is_whole || has_own_notation {
         true => name.to_owned(),
         false => format!("{name} & {:#x}", key.mask),
     }
@@ -130,11 +139,8 @@ fn span(key: Key, (first, last): Span) -> String {
     }
     if matches!(key.field, Field::InInterface | Field::OutInterface) {
         let is_whole = first == last && key.mask == key.field.largest();
-        return if is_whole {
-            number(first)
-        } else {
-            format!("{}*", number(first))
-        };
+        let wildcard = if is_whole { "" } else { "*" };
+        return format!("\"{}{wildcard}\"", number(first));
     }
     match first == last {
         true => number(first),
@@ -167,12 +173,13 @@ fn value_of(field: Field, value: u128) -> String {
             (5, "multicast"),
         ]),
         Field::ConntrackDirection => of_names(&[(0, "original"), (1, "reply")]),
-        Field::Mark | Field::ConntrackMark | Field::ConntrackState | Field::ConntrackStatus | Field::TcpFlags => {
-            format!("{value:#x}")
-        }
-        Field::SourcePort | Field::DestinationPort | Field::Uid | Field::Gid | Field::InIndex | Field::OutIndex => {
-            value.to_string()
-        }
+        Field::ConntrackState => match bits(field, value).as_slice() {
+            [only] => (*only).to_owned(),
+            _ => format!("{value:#x}"),
+        },
+        Field::Mark | Field::ConntrackMark | Field::ConntrackStatus | Field::TcpFlags => format!("{value:#x}"),
+        Field::InIndex | Field::OutIndex => of_names(&[(1, "\"lo\"")]),
+        Field::SourcePort | Field::DestinationPort | Field::Uid | Field::Gid => value.to_string(),
     }
 }
 
@@ -231,24 +238,23 @@ pub fn action(action: &Action) -> String {
             format!("tproxy{}{mark}{end}", to(Choice::Keep, *port))
         }
         Action::Map(keys, entries) => {
-            let keys: Vec<String> = keys.iter().map(|key| self::key(*key)).collect();
-            format!("{} vmap {{ {} }}", keys.join(" . "), map(entries))
+            let names: Vec<String> = keys.iter().map(|key| self::key(*key)).collect();
+            format!("{} vmap {{ {} }}", names.join(" . "), map(keys, entries))
         }
         Action::Nothing(text) => text.clone(),
         Action::Unreadable(text) => format!("[{text}]"),
     }
 }
 
-fn map(entries: &[Entry]) -> String {
-    let mut actions: Vec<String> = entries
-        .iter()
-        .take(MAX_LISTED_ELEMENTS)
-        .map(|entry| action(&entry.action))
+fn map(keys: &[Key], entries: &[Entry]) -> String {
+    let shown = entries.iter().take(MAX_LISTED_ELEMENTS);
+    let mut texts: Vec<String> = shown
+        .map(|entry| format!("{} : {}", spans(keys, &entry.spans), action(&entry.action)))
         .collect();
-    if entries.len() > actions.len() {
-        actions.push(format!("{} more", entries.len() - actions.len()));
+    if entries.len() > texts.len() {
+        texts.push(format!("{} more", entries.len() - texts.len()));
     }
-    actions.join(", ")
+    texts.join(", ")
 }
 
 fn to(address: Choice<IpAddr>, port: Choice<Port>) -> String {

@@ -24,7 +24,10 @@ pub fn matched_packets(table: &Table, matcher: &netfilter::Match) -> String {
 fn found_packets(lookup: &Lookup) -> String {
     let not = if lookup.is_negated { "not " } else { "" };
     let elements = render::netfilter::elements(lookup);
-    let elements = elements.trim_start_matches("{ ").trim_end_matches(" }");
+    let elements = elements
+        .trim_start_matches("{ ")
+        .trim_end_matches(" }")
+        .replace('"', "");
     let [key] = lookup.keys.as_slice() else {
         return format!(
             "packets with {}",

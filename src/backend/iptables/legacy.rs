@@ -3,7 +3,7 @@
 //! Reading a table in the usual way makes the kernel create it, and the empty table then misleads other tools. So the
 //! list of existing tables (`/proc/net/ip_tables_names`) is read first, and only tables in it are read.
 
-mod decode;
+pub mod decode;
 mod entries;
 
 use std::io::{self, ErrorKind};
@@ -23,7 +23,7 @@ use crate::linux::socket_options;
 use crate::ruleset::{Hook, netfilter, priority};
 use crate::types::Family;
 
-/// The tables that can hold rules like ours, and their priorities.
+/// The tables that can hold rules like sidetrack's, and their priorities.
 const TABLES: [(&str, i32); 3] = [
     ("nat", priority::NAT),
     ("mangle", priority::MANGLE),
@@ -85,7 +85,7 @@ pub fn chains() -> Result<Option<Vec<InstalledChain>>, LegacyError> {
     }))
 }
 
-/// The built-in chains at the hooks that ours use, except those that jump to our chains; `None` if they
+/// The built-in chains at the hooks that sidetrack uses, except those that jump to our chains; `None` if they
 /// cannot be read.
 ///
 /// # Errors

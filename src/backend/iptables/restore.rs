@@ -39,7 +39,7 @@ pub struct Iptables {
 struct Step {
     family: Family,
     installed: Tables,
-    /// Foreign rules that come before ours.
+    /// Foreign rules that come before sidetrack's.
     in_front: Vec<InFront>,
     wanted: Tables,
 }
@@ -163,7 +163,7 @@ impl Iptables {
         Ok(self.steps(ruleset)?.iter().flat_map(Step::differences).collect())
     }
 
-    /// Removes all our rules from both families and all tables, whatever options created them. Returns
+    /// Removes all our rules from both families and all tables, independent of current options. Returns
     /// whether there were any.
     ///
     /// # Errors

@@ -1,10 +1,12 @@
-//! A netlink datagram of the kernel: split into messages, listed, and decoded into rules.
+//! A netlink datagram of the kernel: split into messages, listed, and decoded into rules, which a packet is followed through.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use sidetrack::backend::nftables::installed::{self, TableMessages};
 use sidetrack::backend::nftables::listing::Listing;
 use sidetrack::backend::nftables::{Message, decode};
 use sidetrack::linux::netlink::{Answer, answers};
+use sidetrack::ruleset::netfilter::Netfilter;
 
 fuzz_target!(|datagram: &[u8]| {
     let Ok(answers) = answers(datagram) else {
@@ -20,5 +22,20 @@ fuzz_target!(|datagram: &[u8]| {
     if let Ok(listing) = Listing::of(&messages) {
         assert!(listing.set_names().all(|name| listing.set(name).is_some()));
         decode(&listing);
+    }
+    // The families inet, ip and ip6 (linux/netfilter.h).
+    for family in [1, 2, 10] {
+        let listed = TableMessages {
+            family,
+            name: "sidetrack".to_owned(),
+            title: "inet sidetrack".to_owned(),
+            messages: messages.clone(),
+        };
+        if let Ok(decoded) = installed::table(&listed) {
+            sidetrack_fuzz::follow(&Netfilter {
+                tables: decoded.table.into_iter().collect(),
+                unreadable: decoded.unread,
+            });
+        }
     }
 });
