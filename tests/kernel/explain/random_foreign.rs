@@ -25,6 +25,15 @@ fn one_of(words: &'static [&'static str]) -> BoxedStrategy<String> {
     select(words).prop_map(str::to_owned).boxed()
 }
 
+/// One of these, as often as `weight` says, or nothing.
+fn maybe(weight: f64, of: impl Strategy<Value = String> + 'static) -> BoxedStrategy<Option<String>> {
+    if weight == 0.0 {
+        Just(None).boxed()
+    } else {
+        option::weighted(weight, of).boxed()
+    }
+}
+
 fn port() -> BoxedStrategy<String> {
     one_of(&[
         "53", "80", "443", "3306", "8080", "9090", "15001", "15006", "15008", "15021",
@@ -55,14 +64,14 @@ fn matches(hook: Hook) -> BoxedStrategy<String> {
         1 => Just("-p tcp --tcp-flags SYN,RST,ACK,FIN SYN".to_owned()),
     ];
     let address = (not(), one_of(&["-d LOOPBACK", "-d EXCLUDED", "-s PASSTHROUGH"]));
-    let address = option::weighted(0.3, address.prop_map(|(not, address)| format!("{not}{address}")));
+    let address = maybe(0.3, address.prop_map(|(not, address)| format!("{not}{address}")));
     let kind = (not(), one_of(&["--dst-type LOCAL", "--src-type LOCAL"]));
-    let kind = option::weighted(0.15, kind.prop_map(|(not, kind)| format!("-m addrtype {not}{kind}")));
+    let kind = maybe(0.15, kind.prop_map(|(not, kind)| format!("-m addrtype {not}{kind}")));
     let state = (not(), one_of(&["NEW", "ESTABLISHED,RELATED", "INVALID", "NEW,INVALID"]));
     let state = state.prop_map(|(not, states)| format!("-m conntrack {not}--ctstate {states}"));
-    let state = option::weighted(if hook == Hook::Raw { 0.0 } else { 0.2 }, state);
+    let state = maybe(0.2, state);
     let mark = (not(), one_of(&["0x539", "0x539/0xfff", "0x7/0x1"]));
-    let mark = option::weighted(0.15, mark.prop_map(|(not, mark)| format!("-m mark {not}--mark {mark}")));
+    let mark = maybe(0.15, mark.prop_map(|(not, mark)| format!("-m mark {not}--mark {mark}")));
     let owner = (not(), one_of(&["uid", "gid"]), id());
     let owner = owner.prop_map(|(not, of, id)| format!("-m owner {not}--{of}-owner {id}"));
     let interface = (not(), one_of(&["lo", "eth0", "eth+"]));
@@ -74,8 +83,8 @@ fn matches(hook: Hook) -> BoxedStrategy<String> {
         kind,
         state,
         mark,
-        option::weighted(of_owner, owner),
-        option::weighted(0.25, interface),
+        maybe(of_owner, owner),
+        maybe(0.25, interface),
     );
     let joined = parts.prop_map(|(transport, address, kind, state, mark, owner, interface)| {
         let more = [address, kind, state, mark, owner, interface].into_iter().flatten();
@@ -92,7 +101,6 @@ fn matches(hook: Hook) -> BoxedStrategy<String> {
 /// The built-in chains, by what their rules may do.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Hook {
-    Raw,
     Mangle,
     NatPrerouting,
     NatOutput,
@@ -102,7 +110,7 @@ enum Hook {
 
 impl Hook {
     fn is_of_output(self) -> bool {
-        matches!(self, Self::Raw | Self::NatOutput | Self::FilterOutput)
+        matches!(self, Self::NatOutput | Self::FilterOutput)
     }
 }
 
@@ -115,7 +123,6 @@ fn target(hook: Hook, chains: &'static [&'static str]) -> BoxedStrategy<String> 
     let own = match hook {
         Hook::NatOutput => prop_oneof![4 => redirect, 1 => dnat].boxed(),
         Hook::NatPrerouting => redirect.boxed(),
-        Hook::Raw => one_of(&["-j CT --notrack", "-j CT --zone 1"]),
         Hook::Mangle => one_of(&[
             "-j MARK --set-xmark 0x539/0xffffffff",
             "-j CONNMARK --save-mark",
@@ -153,6 +160,14 @@ fn rule(chain: String, hook: Hook, later: &'static [&'static str]) -> BoxedStrat
 fn table(name: &'static str, hooks: &'static [(&'static str, Hook)], drops: bool) -> BoxedStrategy<String> {
     let mut rules: Vec<BoxedStrategy<String>> = Vec::new();
     for (chain, hook) in hooks {
+        if matches!(hook, Hook::FilterInput | Hook::FilterOutput) {
+            // The simulator follows a connection's packets in one direction.
+            let answers = format!(
+                "-A {chain} -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT\n\
+                 -A {chain} -p tcp --tcp-flags RST RST -j ACCEPT\n"
+            );
+            rules.push(Just(answers).boxed());
+        }
         let names: Vec<String> = CHAINS.iter().map(|own| format!("{own}-{chain}")).collect();
         let names: &'static [&'static str] = names.into_iter().map(|name| &*name.leak()).collect::<Vec<_>>().leak();
         rules.push(
@@ -188,14 +203,13 @@ fn table(name: &'static str, hooks: &'static [(&'static str, Hook)], drops: bool
 /// Text for iptables-restore.
 fn iptables() -> impl Strategy<Value = String> {
     let tables = (
-        option::weighted(0.3, table("raw", &[("OUTPUT", Hook::Raw)], false)),
-        option::weighted(0.5, table("mangle", &[("PREROUTING", Hook::Mangle)], false)),
+        maybe(0.5, table("mangle", &[("PREROUTING", Hook::Mangle)], false)),
         table(
             "nat",
             &[("PREROUTING", Hook::NatPrerouting), ("OUTPUT", Hook::NatOutput)],
             false,
         ),
-        option::weighted(
+        maybe(
             0.6,
             table(
                 "filter",
@@ -204,8 +218,8 @@ fn iptables() -> impl Strategy<Value = String> {
             ),
         ),
     );
-    tables.prop_map(|(raw, mangle, nat, filter)| {
-        [raw, mangle, Some(nat), filter]
+    tables.prop_map(|(mangle, nat, filter)| {
+        [mangle, Some(nat), filter]
             .into_iter()
             .flatten()
             .collect::<Vec<_>>()
@@ -244,11 +258,11 @@ fn nft_matches(output: bool) -> BoxedStrategy<String> {
     let interface = interface.prop_map(move |value| format!("{name} {value}"));
     let parts = (
         transport,
-        option::weighted(0.3, address),
-        option::weighted(0.2, state),
-        option::weighted(0.15, mark),
-        option::weighted(if output { 0.4 } else { 0.0 }, owner),
-        option::weighted(0.25, interface),
+        maybe(0.3, address),
+        maybe(0.2, state),
+        maybe(0.15, mark),
+        maybe(if output { 0.4 } else { 0.0 }, owner),
+        maybe(0.25, interface),
     );
     let joined = parts.prop_map(|(transport, address, state, mark, owner, interface)| {
         let more = [address, state, mark, owner, interface].into_iter().flatten();
@@ -257,7 +271,8 @@ fn nft_matches(output: bool) -> BoxedStrategy<String> {
     joined.boxed()
 }
 
-/// A base chain of nft, and the chains that it jumps to.
+/// A base chain of nft, which lets answers pass where it may drop: the simulator follows a connection's packets in one
+/// direction. And the chains that it jumps to.
 fn nft_chain(
     name: &'static str,
     base: &'static str,
@@ -312,35 +327,31 @@ fn nft() -> impl Strategy<Value = String> {
     let chains = (
         nft_chain("nat-in", "type nat hook prerouting priority -100;", NAT, false),
         nft_chain("nat-out", "type nat hook output priority -100;", NAT, true),
-        option::weighted(
+        maybe(
             0.5,
             nft_chain("mangle-in", "type filter hook prerouting priority -150;", MANGLE, false),
         ),
-        option::weighted(
+        maybe(
             0.4,
             nft_chain(
                 "input",
-                "type filter hook input priority 0; policy accept;",
+                "type filter hook input priority 0; policy accept; ct state established,related accept; tcp flags & rst != 0 accept;",
                 FILTER,
                 false,
             ),
         ),
-        option::weighted(
+        maybe(
             0.3,
             nft_chain(
                 "output",
-                "type filter hook output priority 0; policy drop;",
+                "type filter hook output priority 0; policy drop; ct state established,related accept; tcp flags & rst != 0 accept;",
                 FILTER,
                 true,
             ),
         ),
-        option::weighted(
-            0.3,
-            nft_chain("raw", "type filter hook output priority -300;", &["notrack"], true),
-        ),
     );
-    chains.prop_map(|(nat_in, nat_out, mangle, input, output, raw)| {
-        let chains = [Some(nat_in), Some(nat_out), mangle, input, output, raw];
+    chains.prop_map(|(nat_in, nat_out, mangle, input, output)| {
+        let chains = [Some(nat_in), Some(nat_out), mangle, input, output];
         format!(
             "table inet theirs {{\n{}}}\n",
             chains.into_iter().flatten().collect::<Vec<_>>().concat()
