@@ -16,8 +16,10 @@ use crate::types::{Backend, Family};
 pub enum State {
     /// Exactly as planned.
     InSync,
-    /// No rules owned by sidetrack.
+    /// No rules owned by sidetrack, and no other tool redirects.
     Absent,
+    /// No rules owned by sidetrack, but those of another tool that redirects: applying ours would redirect twice.
+    Foreign,
     /// Other or more rules, missing prerequisites, or foreign rules that interfere.
     Drifted,
 }
@@ -27,6 +29,7 @@ impl fmt::Display for State {
         f.write_str(match self {
             Self::InSync => "in-sync",
             Self::Absent => "absent",
+            Self::Foreign => "foreign",
             Self::Drifted => "drifted",
         })
     }
@@ -39,7 +42,7 @@ pub struct Report {
     pub state: State,
     /// The backends that hold our rules: one, if all is well.
     pub backends: Vec<RuleBackend>,
-    /// All differences; with [`State::Absent`], only the foreign ones.
+    /// All differences; with [`State::Absent`] and [`State::Foreign`], only the foreign ones.
     pub differences: Vec<Difference>,
 }
 
@@ -79,8 +82,11 @@ impl Namespace {
             &places,
             &self.foreign_in_front(&places)?,
         ));
-        differences.extend(drift::redirectors(observed.all_chains()));
+        let redirectors = drift::redirectors(observed.all_chains());
+        let is_redirected = !redirectors.is_empty();
+        differences.extend(redirectors);
         let state = match (backends.is_empty(), differences.is_empty()) {
+            (true, _) if is_redirected => State::Foreign,
             (true, _) => State::Absent,
             (false, true) => State::InSync,
             (false, false) => State::Drifted,

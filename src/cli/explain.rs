@@ -1,7 +1,10 @@
 //! `sidetrack explain`: shows what happens to a packet, and which rules decide it.
 
 mod manifest;
+mod packets;
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::{self, IsTerminal as _};
 use std::net::IpAddr;
 
@@ -9,31 +12,29 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use self::manifest::{contents, manifest_of, verdict_of};
+use self::packets::{Asked, Packets};
 use super::failure::Failure;
 use super::place::{self, Place, PodOnNode};
 use super::settings::{Around, around_pod, settings};
 use super::{args, bound, front_end, name_servers, output, redirection};
 use crate::backend::{Namespace, choice};
-use crate::linux::accounts::AccountFiles;
 use crate::linux::interfaces;
 use crate::mesh::verdict::{By, Verdict};
 use crate::options::table::{OPTIONS, Scope};
 use crate::options::{Config, Settings};
 use crate::plan::{LoopbackRoute, Plan};
 use crate::render;
-use crate::simulate::packet_args::{self, Description, PacketArgs};
+use crate::simulate::packet_args::Description;
 use crate::simulate::{self, Explanation, Packet, Simulation, json, text};
 use crate::types::{Backend, InterfaceName};
 
-/// A request: a packet, the source of the rules, and the pod.
+/// A request: packets, the source of the rules, and the pod.
 struct Question {
-    packet: Description,
+    packets: Packets,
     rules: Source,
     /// The pod's addresses, if given.
     addresses: Vec<IpAddr>,
     place: Place,
-    /// The interface that the socket is bound to, if it is.
-    bound_to: Option<InterfaceName>,
 }
 
 /// The source of the rules.
@@ -73,9 +74,7 @@ pub fn command() -> Command {
 }
 
 fn arguments(command: Command) -> Command {
-    const PACKET: &str = "Packet";
     const RULES: &str = "Rules";
-    let word = |name: &'static str, help: &'static str| Arg::new(name).required(true).help(help);
     let value = |name: &'static str, value: &'static str, heading: &'static str, help: &'static str| {
         let argument = Arg::new(name).long(name).value_name(value);
         argument.allow_hyphen_values(true).help_heading(heading).help(help)
@@ -92,48 +91,7 @@ fn arguments(command: Command) -> Command {
              sidetrack explain inbound tcp :8080 --from 10.1.2.3 --from-kernel --netns pod\n          \
              sidetrack explain outbound tcp :8080 --uid 1337 istio-iptables -i '*' -b '*'",
         )
-        .arg(word(
-            "DIRECTION",
-            "outbound: a process of the pod sends it; inbound: it arrives",
-        ))
-        .arg(word("PROTOCOL", "[possible values: tcp, udp]"))
-        .arg(word("DESTINATION", "ADDRESS:PORT; without the address, the pod's own"))
-        .arg(value("uid", "UID", PACKET, "User that sends it [default: 1000]"))
-        .arg(value("gid", "GID", PACKET, "Group that sends it [default: as --uid]"))
-        .arg(
-            value(
-                "source",
-                "ADDRESS[:PORT]",
-                PACKET,
-                "Its source [default: the pod, or another host]",
-            )
-            .visible_alias("from"),
-        )
-        .arg(value(
-            "interface",
-            "NAME",
-            PACKET,
-            "Where it arrives, or leaves for other hosts [default: eth0]",
-        ))
-        .arg(value(
-            "mark",
-            "MARK",
-            PACKET,
-            "Its mark, or that of the socket [default: 0]",
-        ))
-        .arg(value(
-            "bound-to",
-            "NAME",
-            PACKET,
-            "Interface that its socket is bound to (SO_BINDTODEVICE)",
-        ))
-        .arg(value(
-            "connection-state",
-            "STATE",
-            PACKET,
-            "Its state [default: new] [possible values: new, established,\nrelated, invalid]",
-        ))
-        .arg(value("pod-ip", "ADDRESSES", PACKET, "The pod's own addresses").action(ArgAction::Append))
+        .args(packets::arguments())
         .arg(value(
             "pod",
             "FILE|NAMESPACE/NAME",
@@ -212,26 +170,7 @@ fn question(matches: &ArgMatches) -> anyhow::Result<Question> {
             None
         }
     };
-    let packet_args = PacketArgs {
-        direction: text("DIRECTION").unwrap_or_default(),
-        protocol: text("PROTOCOL").unwrap_or_default(),
-        destination: text("DESTINATION").unwrap_or_default(),
-        source: text("source"),
-        uid: text("uid"),
-        gid: text("gid"),
-        mark: text("mark"),
-        interface: text("interface").or_else(|| text("bound-to")),
-        connection_state: text("connection-state"),
-    };
-    let bound_to = bound::read(text("bound-to").as_deref(), &packet_args.direction);
-    let bound_to = note(bound_to, &mut mistakes).flatten();
-    let packet = match packet_args::parse(&packet_args, &AccountFiles) {
-        Ok(packet) => Some(packet),
-        Err(wrong) => {
-            mistakes.extend(wrong.iter().map(ToString::to_string));
-            None
-        }
-    };
+    let packets = packets::read(matches, &mut mistakes);
     let given: Vec<&String> = matches.get_many("pod-ip").into_iter().flatten().collect();
     let name_servers = pod.as_ref().and_then(manifest::name_servers);
     let mut addresses = pod.map(|pod| pod.addresses).unwrap_or_default();
@@ -259,7 +198,7 @@ fn question(matches: &ArgMatches) -> anyhow::Result<Question> {
         let reason = "--annotation has no effect: --pod names a pod of this node, whose annotations the runtime has";
         mistakes.push(reason.to_owned());
     }
-    let (Some(packet), Some(given), true) = (packet, rules, mistakes.is_empty()) else {
+    let (Some(packets), Some(given), true) = (packets, rules, mistakes.is_empty()) else {
         return Err(Failure::Input(mistakes).into());
     };
     let pod = on_node.map(PodOnNode::find).transpose()?;
@@ -290,11 +229,10 @@ fn question(matches: &ArgMatches) -> anyhow::Result<Question> {
         }
     };
     Ok(Question {
-        packet,
+        packets,
         rules,
         addresses,
         place,
-        bound_to,
     })
 }
 
@@ -345,11 +283,56 @@ fn plan_flags(matches: &ArgMatches) -> Vec<&'static str> {
 }
 
 fn answer(question: &Question, as_json: bool, coloured: bool) -> anyhow::Result<String> {
-    let simulation = simulation(question)?;
-    let packet = described_packet(question, &simulation.pod)?;
+    let asked = match &question.packets {
+        Packets::One(asked) => {
+            return explain(question, asked, &simulation(question, asked)?, |explanation| {
+                let style = if coloured {
+                    text::Style::Coloured
+                } else {
+                    text::Style::Plain
+                };
+                match as_json {
+                    true => json::document(explanation),
+                    false => text::document(explanation, style),
+                }
+            });
+        }
+        Packets::Many(asked) => asked,
+    };
+    // The interface of a packet is that of the pod's addresses, if these are given.
+    let mut simulations: HashMap<[Option<&InterfaceName>; 2], Simulation> = HashMap::new();
+    let mut lines = String::new();
+    for (number, asked) in (1..).zip(asked) {
+        let simulation = match simulations.entry([asked.packet.interface(), asked.bound_to.as_ref()]) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => unknown.insert(simulation(question, asked)?),
+        };
+        let explained = explain(question, asked, simulation, |explanation| match as_json {
+            true => json::line(explanation),
+            false => format!("{number}: {}\n", text::line(explanation)),
+        });
+        lines += &match explained {
+            Ok(line) => line,
+            // A packet that this pod cannot send says nothing about the others.
+            Err(error) => match error.downcast::<Failure>()? {
+                failure if as_json => json::failure(&failure.to_string()),
+                failure => format!("{number}: {failure}\n"),
+            },
+        };
+    }
+    Ok(lines)
+}
+
+fn explain(
+    question: &Question,
+    asked: &Asked,
+    simulation: &Simulation,
+    write: impl FnOnce(&Explanation) -> String,
+) -> anyhow::Result<String> {
+    let packet = described_packet(question, &asked.packet, &simulation.pod)?;
     let path = simulate::simulate(&simulation.rules, &simulation.pod, &packet)?;
-    bound::warn(question.bound_to.as_ref(), &path, &simulation.loopback_routes);
-    let explanation = Explanation {
+    bound::warn(asked.bound_to.as_ref(), &path, &simulation.loopback_routes);
+    Ok(write(&Explanation {
         source: &simulation.source,
         pod: match &question.rules {
             Source::Pod(verdict) => Some(verdict),
@@ -358,37 +341,33 @@ fn answer(question: &Question, as_json: bool, coloured: bool) -> anyhow::Result<
         rules: &simulation.rules,
         packet: &packet,
         path: &path,
-    };
-    Ok(if as_json {
-        json::document(&explanation)
-    } else {
-        let style = if coloured {
-            text::Style::Coloured
-        } else {
-            text::Style::Plain
-        };
-        text::document(&explanation, style)
-    })
+    }))
 }
 
 /// The packet. If the pod's namespace is accessible, its routes determine the outgoing interface.
-fn described_packet(question: &Question, pod: &simulate::Pod) -> Result<Packet, Failure> {
+fn described_packet(question: &Question, asked: &Description, pod: &simulate::Pod) -> Result<Packet, Failure> {
     let routed = match (&question.rules, &question.place) {
-        (Source::Kernel, _) | (_, Place::Netns(_) | Place::Pod(_)) => question.packet.destination(),
+        (Source::Kernel, _) | (_, Place::Netns(_) | Place::Pod(_)) => asked.destination(),
         (Source::Options(_) | Source::Pod(_) | Source::Saved(_), Place::Here) => None,
     };
     let interface = routed.and_then(|destination| interfaces::leading_to(destination, &pod.addresses));
-    let packet = question.packet.clone().with_default_interface(interface);
+    let packet = asked.clone().with_default_interface(interface);
     packet
         .packet(pod)
         .map_err(|mistake| Failure::Input(vec![mistake.to_string()]))
 }
 
-fn simulation(question: &Question) -> anyhow::Result<Simulation> {
+fn simulation(question: &Question, asked: &Asked) -> anyhow::Result<Simulation> {
+    let packet = &asked.packet;
     Ok(match &question.rules {
-        Source::Options(config) => planned("the plan of these options", redirection::plan(config)?, question),
+        Source::Options(config) => planned(
+            "the plan of these options",
+            redirection::plan(config)?,
+            question,
+            packet,
+        ),
         Source::Pod(Verdict::Skipped(_)) => {
-            Simulation::without_rules(described_pod(question), question.packet.interface())
+            Simulation::without_rules(described_pod(question, packet), packet.interface())
         }
         Source::Pod(Verdict::Redirected(redirected)) => {
             let rules = match &redirected.by {
@@ -402,23 +381,28 @@ fn simulation(question: &Question) -> anyhow::Result<Simulation> {
                 }
                 | By::Plugin => "the plan for this pod".to_owned(),
             };
-            planned(&rules, redirection::plan(&redirected.settings.config)?, question)
+            planned(
+                &rules,
+                redirection::plan(&redirected.settings.config)?,
+                question,
+                packet,
+            )
         }
-        Source::Saved(plan) => planned("the saved plan", plan.clone(), question),
-        Source::Kernel => installed(question)?,
+        Source::Saved(plan) => planned("the saved plan", plan.clone(), question, packet),
+        Source::Kernel => installed(question, asked)?,
     })
 }
 
-fn planned(rules: &str, plan: Plan, question: &Question) -> Simulation {
-    Simulation::planned(rules, plan, described_pod(question), question.packet.interface())
+fn planned(rules: &str, plan: Plan, question: &Question, asked: &Description) -> Simulation {
+    Simulation::planned(rules, plan, described_pod(question, asked), asked.interface())
 }
 
 /// The pod, as described by arguments or observed.
-fn described_pod(question: &Question) -> simulate::Pod {
+fn described_pod(question: &Question, asked: &Description) -> simulate::Pod {
     match (question.addresses.as_slice(), &question.place) {
         ([], Place::Netns(_) | Place::Pod(_)) => observed_pod().unwrap_or_default(),
         ([], Place::Here) => simulate::Pod::default(),
-        (given, _) => simulate::Pod::with_addresses(given, question.packet.interface()),
+        (given, _) => simulate::Pod::with_addresses(given, asked.interface()),
     }
 }
 
@@ -431,13 +415,13 @@ fn observed_pod() -> io::Result<simulate::Pod> {
 }
 
 /// All rules that are installed in this network namespace.
-fn installed(question: &Question) -> anyhow::Result<Simulation> {
+fn installed(question: &Question, asked: &Asked) -> anyhow::Result<Simulation> {
     let mut namespace = Namespace::default();
     let observed = namespace.observe()?;
     observed.warn_of_loopback();
     let mut pod = match question.addresses.as_slice() {
         [] => observed_pod()?,
-        given => simulate::Pod::with_addresses(given, question.packet.interface()),
+        given => simulate::Pod::with_addresses(given, asked.packet.interface()),
     };
     pod.local_marks = namespace.local_marks()?;
     let source = match choice::holding(Backend::Auto, &observed) {
@@ -445,8 +429,8 @@ fn installed(question: &Question) -> anyhow::Result<Simulation> {
         Some(backend) => format!("all that are installed, sidetrack's with {backend}"),
     };
     let mut loopback_routes = Vec::new();
-    if let Some(interface) = question.bound_to.clone() {
-        let family = described_packet(question, &pod)?.family();
+    if let Some(interface) = asked.bound_to.clone() {
+        let family = described_packet(question, &asked.packet, &pod)?.family();
         let route = LoopbackRoute { family, interface };
         if namespace.has_loopback_route(&route)? {
             loopback_routes.push(route);

@@ -170,7 +170,7 @@ pub fn check(netconf: &NetConf, attachment: &Attachment) -> Result<(), Error> {
     for difference in foreign {
         tracing::warn!("{difference}");
     }
-    if state != State::Absent && repairable.is_empty() {
+    if !matches!(state, State::Absent | State::Foreign) && repairable.is_empty() {
         return Ok(());
     }
     Err(Error::Check {

@@ -108,7 +108,7 @@ pub enum Error {
     /// CHECK found rules that differ from those of ADD.
     #[error("in the network namespace {netns}{}", after_colon(differences))]
     Check {
-        /// [`State::Absent`] or [`State::Drifted`].
+        /// [`State::Absent`], [`State::Foreign`] or [`State::Drifted`].
         state: State,
         /// The path of the network namespace.
         netns: String,
@@ -155,7 +155,8 @@ impl Error {
             Self::System(error) if is_transient(error) => Code::TryAgain,
             Self::System(_) | Self::Isolation(_) => Code::System,
             Self::Check {
-                state: State::Absent, ..
+                state: State::Absent | State::Foreign,
+                ..
             } => Code::Absent,
             Self::Check { .. } => Code::Drifted,
             Self::NotAvailable(_) => Code::NotAvailable,

@@ -18,6 +18,23 @@ pub const VERSION: u32 = 1;
 
 /// The explanation as one indented object.
 pub fn document(explanation: &Explanation) -> String {
+    let mut value = summary(explanation);
+    value["trace"] = explanation.path.trace.iter().map(entry).collect();
+    format!("{value:#}\n")
+}
+
+/// The explanation as one line, without the trace.
+pub fn line(explanation: &Explanation) -> String {
+    format!("{}\n", summary(explanation))
+}
+
+/// The line of a packet that cannot be sent.
+pub fn failure(reason: &str) -> String {
+    let value = object([("version", VERSION.into()), ("error", reason.into())]);
+    format!("{value}\n")
+}
+
+fn summary(explanation: &Explanation) -> Value {
     let path = explanation.path;
     let (action, port) = match path.verdict {
         Verdict::Redirect(port) => ("redirect", Some(port.get())),
@@ -34,7 +51,7 @@ pub fn document(explanation: &Explanation) -> String {
         End::Dropped => ("dropped", None, None),
         End::Rejected => ("rejected", None, None),
     };
-    let value = object([
+    object([
         ("version", VERSION.into()),
         ("rules", explanation.source.into()),
         ("pod", explanation.pod.map_or(Value::Null, pod)),
@@ -60,9 +77,7 @@ pub fn document(explanation: &Explanation) -> String {
         ("certain", path.certain.into()),
         ("doubts", path.doubts.clone().into()),
         ("unreadable", explanation.unreadable().into()),
-        ("trace", path.trace.iter().map(entry).collect::<Vec<_>>().into()),
-    ]);
-    format!("{value:#}\n")
+    ])
 }
 
 /// Members in this order.

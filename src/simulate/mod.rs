@@ -7,6 +7,7 @@
 
 mod choices;
 mod describe;
+pub mod effect;
 pub mod json;
 mod packet;
 pub mod packet_args;

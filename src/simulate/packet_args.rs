@@ -244,6 +244,11 @@ impl Description {
         self
     }
 
+    /// The address family, if the arguments name an address.
+    pub fn family(&self) -> Option<Family> {
+        self.destination.0.or(self.source.0).map(Family::of)
+    }
+
     /// The destination of an outbound packet, if the arguments name its address.
     pub fn destination(&self) -> Option<SocketAddr> {
         let (address, port) = self.destination;

@@ -86,6 +86,16 @@ pub fn document(explanation: &Explanation, style: Style) -> String {
     lines.join("\n")
 }
 
+/// The verdict alone.
+pub fn line(explanation: &Explanation) -> String {
+    let perhaps = if explanation.path.certain {
+        String::new()
+    } else {
+        format!(" (uncertain: {})", explanation.path.doubts.join("; "))
+    };
+    format!("{}{perhaps}", verdict(explanation))
+}
+
 /// Whether the pod is redirected, and why.
 fn pod(verdict: &verdict::Verdict) -> String {
     let reason = verdict.reason();

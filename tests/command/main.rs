@@ -29,6 +29,7 @@ mod rules;
 mod temporary;
 
 mod decoding;
+mod explain_packets;
 mod explain_pod;
 mod golden;
 mod graph;

@@ -283,7 +283,7 @@ impl Comparison {
         let backends: Vec<String> = report.backends.iter().map(ToString::to_string).collect();
         match report.state {
             check::State::InSync => Self::InSync(format!("its rules match its options, in {}", backends.join(", "))),
-            check::State::Absent => Self::Failed("its rules were removed meanwhile".to_owned()),
+            check::State::Absent | check::State::Foreign => Self::Failed("its rules were removed meanwhile".to_owned()),
             check::State::Drifted => Self::Drifted {
                 reason: drift::summary(&report.differences),
                 is_repairable: report.differences.iter().any(Difference::is_repaired_by_apply),

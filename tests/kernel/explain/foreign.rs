@@ -117,7 +117,7 @@ fn read(lab: &Lab) -> (Netfilter, Vec<LocalMark>) {
 }
 
 /// Sends packets through rules. Returns how many there were, how many the simulator was certain about, and its errors.
-fn compare(chance: &mut Chance, rules: &Rules, variant: &str) -> (usize, usize, Vec<String>) {
+pub fn compare(chance: &mut Chance, rules: &Rules, variant: &str) -> (usize, usize, Vec<String>) {
     let mut lab = Lab::new();
     install(&lab.pod.netns, rules, variant);
     let (installed, local_marks) = read(&lab);

@@ -5,3 +5,4 @@ mod command;
 mod foreign;
 mod foreign_rules;
 mod packets;
+mod random_foreign;
