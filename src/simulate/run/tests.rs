@@ -9,7 +9,7 @@ use crate::ruleset::netfilter::{
     Action, Base, Chain, Field, Hook, Kind, Lookup, Match, Netfilter, Rule, Statement, Table,
 };
 use crate::ruleset::{self, Protocol, Tracking};
-use crate::types::{Gid, Id as _, InterfaceName, Number as _, Port, Uid};
+use crate::types::{Gid, Id as _, InterfaceName, Port, Uid};
 
 fn port(number: u16) -> Port {
     Port::new(number).unwrap()
