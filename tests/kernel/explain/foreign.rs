@@ -6,7 +6,7 @@ use proptest::collection::vec;
 use sidetrack::backend::Namespace;
 use sidetrack::ruleset::netfilter::Netfilter;
 use sidetrack::simulate::{self, LocalMark};
-use sidetrack::types::{Family, InterfaceName, Number as _, Port};
+use sidetrack::types::{Family, InterfaceName, Port};
 
 use super::against_kernel::{Chance, Edges, explained, setting, shot};
 use super::foreign_rules::{ALL, Rules};
