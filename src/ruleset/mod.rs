@@ -6,6 +6,7 @@
 mod installed;
 mod matching;
 pub mod priority;
+mod record;
 mod soundness;
 mod timeouts;
 
@@ -18,6 +19,7 @@ use crate::types::{Families, Family, Gid, Gids, InterfaceName, Mark, Port, Ports
 
 pub use installed::{Installed, Place, Unreadable};
 pub use matching::{Known, Tracking, Value, View, applies, holds};
+pub use record::Record;
 pub use soundness::{MAX_JUMP_DEPTH, ProxyTraffic, Unsound, check};
 pub use timeouts::{TIMEOUTS, TcpState, Timeouts};
 
@@ -39,6 +41,8 @@ pub struct Ruleset {
     pub sets: Vec<Set>,
     /// The chains, base chains and others.
     pub chains: Vec<Chain>,
+    /// The options that the rules were planned from. It has no effect on packets.
+    pub record: Option<Record>,
 }
 
 impl Ruleset {

@@ -13,7 +13,7 @@ use super::VERSION;
 use crate::plan::{Plan, PolicyRouting};
 use crate::ruleset::{
     self, Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Match, Name,
-    PortMatch, Protocol, Rule, Ruleset, Set, TABLE, Timeouts, UidMatch, Unsound, Zone,
+    PortMatch, Protocol, Record, Rule, Ruleset, Set, TABLE, Timeouts, UidMatch, Unsound, Zone,
 };
 use crate::types::{Families, Family, Id, InterfaceName, Mark, Number, Port, Range, Ranges, RouteTable, Timeout};
 
@@ -68,6 +68,9 @@ pub fn read(text: &str) -> Result<Plan, ReadError> {
     }
 }
 
+/// The member that plans of earlier versions of sidetrack do not have.
+const RECORD: &str = "record";
+
 /// The most mistakes that are reported.
 const MAX_REPORTED_MISTAKES: usize = 20;
 
@@ -99,8 +102,19 @@ impl<'v> Part<'v> {
 
     /// The members of an object, exactly these, in this order.
     fn members<const N: usize>(&self, names: [&str; N], wrong: &mut Mistakes) -> Option<[Part<'v>; N]> {
+        self.members_and(names, &[], wrong)
+    }
+
+    /// The same, where the object may have some other members.
+    fn members_and<const N: usize>(
+        &self,
+        names: [&str; N],
+        optional: &[&str],
+        wrong: &mut Mistakes,
+    ) -> Option<[Part<'v>; N]> {
         let object = self.expect(self.value.as_object(), "an object", wrong)?;
-        if let Some(unknown) = object.keys().find(|name| !names.contains(&name.as_str())) {
+        let is_known = |name: &str| names.contains(&name) || optional.contains(&name);
+        if let Some(unknown) = object.keys().find(|name| !is_known(name)) {
             self.member(unknown, &Value::Null)
                 .refuse::<()>("a member that the schema knows", wrong);
         }
@@ -175,7 +189,8 @@ impl<'v> Part<'v> {
             "sets",
             "chains",
         ];
-        let [_, families, routing, addresses, table, timeouts, sets, chains] = self.members(names, wrong)?;
+        let [_, families, routing, addresses, table, timeouts, sets, chains] =
+            self.members_and(names, &[RECORD], wrong)?;
         let families = families.families(wrong);
         let policy_routing = match routing.value {
             Value::Null => Some(None),
@@ -193,16 +208,26 @@ impl<'v> Part<'v> {
         };
         let sets = sets.items(wrong, |set, wrong| set.set(wrong));
         let chains = chains.items(wrong, |chain, wrong| chain.chain(wrong));
+        let record = match self.value.get(RECORD) {
+            None => Some(None),
+            Some(comments) => self.member(RECORD, comments).record(wrong),
+        };
         Some(Plan {
             ruleset: Ruleset {
                 families: families?,
                 timeouts: timeouts?,
                 sets: sets?,
                 chains: chains?,
+                record: record?,
             },
             loopback_addresses: loopback_addresses?,
             policy_routing: policy_routing?,
         })
+    }
+
+    fn record(&self, wrong: &mut Mistakes) -> Option<Option<Record>> {
+        let comments = self.items(wrong, |comment, wrong| comment.text(wrong).map(str::to_owned))?;
+        Some((!comments.is_empty()).then(|| Record::new(comments)))
     }
 
     fn family(&self, wrong: &mut Mistakes) -> Option<Family> {
