@@ -14,6 +14,7 @@ pub mod install;
 pub mod iptables;
 pub mod nftables;
 mod observed;
+mod record;
 pub mod running;
 
 use std::fmt;

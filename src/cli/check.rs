@@ -5,15 +5,13 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Command};
 use serde_json::json;
 
+use super::expectation::{Expectation, Request, Source};
 use super::failure::NEGATIVE;
-use super::settings::settings;
 use super::{args, front_end, output, redirection};
 use crate::backend::check::{Report, State};
 use crate::backend::{Namespace, applied};
 use crate::drift::Difference;
-use crate::linux::netns;
 use crate::mesh::redirectors::{Redirector, redirectors};
-use crate::options::Settings;
 use crate::options::table::Scope;
 use crate::plan::Plan;
 
@@ -34,7 +32,8 @@ fn arguments(command: Command) -> Command {
     command
         .disable_help_subcommand(true)
         .after_help(
-            "The options are those of apply. Exit codes: 0 the rules match the plan, 3 otherwise.\n\
+            "The options are those of apply; without any, those recorded with the rules count.\n\
+             Exit codes: 0 the rules match the plan, 3 otherwise.\n\
              Examples: sidetrack check --netns pod --exclude-outbound-ports 3306,6379\n          \
              sidetrack check istio-iptables -p 15001 -z 15006 -b '*'\n          \
              sidetrack check kuma-init --redirect-all-dns-traffic",
@@ -49,22 +48,14 @@ fn arguments(command: Command) -> Command {
 
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
-    let (mut settings, netns) = match front_end::asked(matches, &["json"]) {
-        Some(asked) => asked?,
-        None => (settings(matches)?, args::text_or_variable(matches, "netns")),
-    };
-    let (report, others) = match &netns {
-        Some(netns) => {
-            redirection::settle_name_servers(&mut settings.config, netns)?;
-            netns::within(netns::path(netns), || check(&settings))??
-        }
-        None => check(&settings)?,
-    };
+    let request = Request::read(matches, &["json"])?;
+    let netns = request.netns.clone();
+    let (report, source, others) = request.within(check)?;
     let removals = removals(&others, netns.as_deref());
     let text = if matches.get_flag("json") {
-        json(&report, &removals)
+        json(&report, &source, &removals)
     } else {
-        self::text(&report, &removals)
+        self::text(&report, &source, &removals)
     };
     output::print(&text)?;
     Ok(match report.state {
@@ -73,19 +64,24 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn check(settings: &Settings) -> anyhow::Result<(Report, Vec<Redirector>)> {
+fn check(request: &Request) -> anyhow::Result<(Report, Source, Vec<Redirector>)> {
     let mut namespace = Namespace::default();
     let observed = namespace.observe()?;
     observed.warn_of_loopback();
     if observed.legacy.is_none() {
         tracing::warn!("the rules of legacy iptables cannot be read here and are not compared");
     }
-    let facts = redirection::facts(&settings.config, Some(&observed.loopback))?;
+    let Expectation {
+        settings,
+        resolvers,
+        source,
+    } = request.expectation(&mut namespace, &observed)?;
+    let facts = redirection::facts_with(&settings.config, Some(&observed.loopback), resolvers.as_deref())?;
     let plan = Plan::new(&settings.config, &facts)?;
     applied::warn_of_idle_options(&settings.config, &facts, &plan);
     namespace.warn_of_blocked_ports(&settings.config, &observed);
     let report = namespace.check(&plan, settings.install.backend, &observed)?;
-    Ok((report, redirectors(observed.all_chains())))
+    Ok((report, source, redirectors(observed.all_chains())))
 }
 
 /// The commands that remove the rules of other tools, by tool.
@@ -97,7 +93,7 @@ fn removals(others: &[Redirector], netns: Option<&str>) -> Vec<(&'static str, St
         .collect()
 }
 
-fn text(report: &Report, removals: &[(&str, String)]) -> String {
+fn text(report: &Report, source: &Source, removals: &[(&str, String)]) -> String {
     let differences = &report.differences;
     let number = match differences.len() {
         1 => "1 difference".to_owned(),
@@ -114,6 +110,7 @@ fn text(report: &Report, removals: &[(&str, String)]) -> String {
         State::Drifted => format!("{}: {number} from the plan, in {}", report.state, backends.join(", ")),
     }];
     lines.extend(differences.iter().map(|difference| format!("  {difference}")));
+    lines.extend(source.sentence("Compared with"));
     if let Some(elsewhere) = differences.iter().find_map(Difference::unplanned_backend) {
         lines.push(format!(
             "To compare with the rules in {elsewhere}, pass --backend {elsewhere}."
@@ -131,10 +128,13 @@ fn text(report: &Report, removals: &[(&str, String)]) -> String {
     lines.join("\n") + "\n"
 }
 
-fn json(report: &Report, removals: &[(&str, String)]) -> String {
+fn json(report: &Report, source: &Source, removals: &[(&str, String)]) -> String {
     let document = json!({
         "version": VERSION,
         "state": report.state.to_string(),
+        "source": source.name(),
+        "recordedOptions": source.recorded(),
+        "ignoredRecord": source.ignored(),
         "backends": report.backends.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "differences": report.differences.iter().map(Difference::json).collect::<Vec<_>>(),
         "remove": removals.iter().map(|(_, command)| command).collect::<Vec<_>>(),

@@ -1,5 +1,7 @@
 //! Plan, apply and cleanup in the network namespace of this thread.
 
+use std::net::IpAddr;
+
 use super::output;
 use crate::backend::install::{self, Removed};
 use crate::backend::{Namespace, Observed, RemovedForeign, RuleBackend, applied, iptables};
@@ -79,10 +81,22 @@ pub fn observed_facts(config: &Config) -> Result<Facts, ResolversError> {
 /// # Errors
 /// A file cannot be read.
 pub fn facts(config: &Config, loopback: Option<&Loopback>) -> Result<Facts, ResolversError> {
-    let resolvers = if needs_resolv_conf(config) {
-        resolvers::read()?
-    } else {
-        Vec::new()
+    facts_with(config, loopback, None)
+}
+
+/// The same, where the name servers of the pod's `/etc/resolv.conf` may be known.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn facts_with(
+    config: &Config,
+    loopback: Option<&Loopback>,
+    resolvers: Option<&[IpAddr]>,
+) -> Result<Facts, ResolversError> {
+    let resolvers = match resolvers {
+        Some(known) => known.to_vec(),
+        None if needs_resolv_conf(config) => resolvers::read()?,
+        None => Vec::new(),
     };
     Ok(match loopback {
         Some(loopback) => loopback.facts(resolvers),
@@ -121,7 +135,7 @@ pub fn settle_name_servers(config: &mut Config, netns: &str) -> Result<(), Resol
 }
 
 /// Whether the captured lookups depend on `/etc/resolv.conf`.
-fn needs_resolv_conf(config: &Config) -> bool {
+pub fn needs_resolv_conf(config: &Config) -> bool {
     config.dns.redirect && config.dns.servers == DnsServers::ResolvConf
 }
 

@@ -1,0 +1,245 @@
+//! What `check` and `probe` expect of the installed rules: what given options say, what the rules record, or the
+//! defaults.
+
+use std::net::IpAddr;
+
+use clap::ArgMatches;
+use serde_json::{Value, json};
+use thiserror::Error;
+
+use super::failure::Failure;
+use super::{args, front_end, redirection, settings};
+use crate::backend::{Namespace, Observed, RuleBackend};
+use crate::linux::netns;
+use crate::options::table::OPTIONS;
+use crate::options::{Installation, Settings};
+use crate::plan::record::{self, Recorded, Unusable};
+use crate::types::Backend;
+
+/// The options of a command line.
+pub struct Request {
+    /// The settings that they make, or those of the defaults.
+    settings: Settings,
+    /// Whether any of them selects rules.
+    is_given: bool,
+    /// The network namespace, if it is not the current one.
+    pub netns: Option<String>,
+    /// The name servers of the pod's `/etc/resolv.conf`, if they are known.
+    resolvers: Option<Vec<IpAddr>>,
+}
+
+/// The expected rules.
+pub struct Expectation {
+    /// The settings that they follow from.
+    pub settings: Settings,
+    /// The name servers of the pod's `/etc/resolv.conf`, if they are known.
+    pub resolvers: Option<Vec<IpAddr>>,
+    /// The source of the settings.
+    pub source: Source,
+}
+
+/// The source of an expectation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Given options.
+    Options,
+    /// The record of the installed rules, which has these words.
+    Record(Vec<String>),
+    /// The defaults. A record of the rules may be ignored.
+    Defaults(Option<Ignored>),
+}
+
+/// A record that is ignored.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Ignored {
+    /// The rules of its backend cannot be read.
+    #[error("it cannot be read: {0}")]
+    Unread(String),
+    /// It is of no use.
+    #[error(transparent)]
+    Unusable(#[from] Unusable),
+}
+
+/// The record lacks options, so that nothing says what to expect.
+#[derive(Debug, Error)]
+#[error(
+    "the options recorded with the rules are incomplete: {0}. Give the options that the rules were applied with, as \
+     flags or by --config"
+)]
+pub struct Incomplete(Unusable);
+
+impl Request {
+    /// Reads a command line. Of the command's own arguments, only those in `allowed` may come before a front end.
+    ///
+    /// # Errors
+    /// All mistakes in it.
+    pub fn read(matches: &ArgMatches, allowed: &[&str]) -> Result<Self, Failure> {
+        let (settings, netns, is_given) = match front_end::asked(matches, allowed) {
+            Some(asked) => {
+                let (settings, netns) = asked?;
+                (settings, netns, true)
+            }
+            None => {
+                let (layer, settings) = settings::layer_and_settings(matches)?;
+                let mut options = OPTIONS.iter().filter(|option| option.scope.affects_redirection());
+                let is_given = options.any(|option| (option.write)(&layer).is_some())
+                    || args::text_or_variable(matches, "config").is_some();
+                (settings, args::text_or_variable(matches, "netns"), is_given)
+            }
+        };
+        Ok(Self {
+            settings,
+            is_given,
+            netns,
+            resolvers: None,
+        })
+    }
+
+    /// Runs `work` in the network namespace.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered, its name servers cannot be read, or `work` failed.
+    pub fn within<T: Send>(mut self, work: impl FnOnce(&Self) -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
+        let Some(netns) = self.netns.clone() else {
+            return work(&self);
+        };
+        self.settle_name_servers(&netns)?;
+        netns::within(netns::path(&netns), || work(&self))?
+    }
+
+    /// Finds the name servers of another network namespace, if given options refer to its `/etc/resolv.conf`: those
+    /// that were recorded with its rules, or else those of its processes.
+    fn settle_name_servers(&mut self, netns: &str) -> anyhow::Result<()> {
+        if !self.is_given || !redirection::needs_resolv_conf(&self.settings.config) {
+            return Ok(());
+        }
+        match netns::within(netns::path(netns), recorded)? {
+            Some(Recorded { config, resolvers, .. }) if config.dns.redirect => {
+                tracing::info!(netns, "the name servers are those recorded with the rules");
+                self.resolvers = resolvers;
+                // The record of rules that do not depend on the file names the servers.
+                self.settings.config.dns.servers = config.dns.servers;
+            }
+            _ => redirection::settle_name_servers(&mut self.settings.config, netns)?,
+        }
+        Ok(())
+    }
+
+    /// The expected rules in this network namespace.
+    ///
+    /// # Errors
+    /// See [`Incomplete`].
+    pub fn expectation(&self, namespace: &mut Namespace, observed: &Observed) -> Result<Expectation, Incomplete> {
+        if self.is_given {
+            return Ok(self.with(Source::Options));
+        }
+        let ignored = match namespace.record(observed) {
+            Ok(None) => None,
+            Ok(Some((backend, found))) => match record::read(&found) {
+                Ok(recorded) => return Ok(self.of_record(backend, recorded)),
+                Err(unusable @ Unusable::Incomplete(_)) => return Err(Incomplete(unusable)),
+                Err(unusable) => Some(unusable.into()),
+            },
+            Err(error) => Some(Ignored::Unread(error.to_string())),
+        };
+        Ok(self.with(Source::Defaults(ignored)))
+    }
+
+    fn with(&self, source: Source) -> Expectation {
+        Expectation {
+            settings: self.settings.clone(),
+            resolvers: self.resolvers.clone(),
+            source,
+        }
+    }
+
+    fn of_record(&self, backend: RuleBackend, recorded: Recorded) -> Expectation {
+        let Recorded {
+            config,
+            resolvers,
+            words,
+        } = recorded;
+        // The rules were applied with this backend, whether an option or the kernel's abilities selected it.
+        let backend = match backend {
+            RuleBackend::Nftables => Backend::Nftables,
+            RuleBackend::IptablesNft => Backend::IptablesNft,
+            RuleBackend::IptablesLegacy => Backend::IptablesLegacy,
+        };
+        Expectation {
+            settings: Settings {
+                config,
+                install: Installation { backend },
+                ..self.settings.clone()
+            },
+            resolvers,
+            source: Source::Record(words),
+        }
+    }
+}
+
+/// The usable record in this network namespace, if there is one.
+fn recorded() -> Option<Recorded> {
+    let mut namespace = Namespace::default();
+    let observed = namespace.observe().ok()?;
+    let (_, record) = namespace.record(&observed).ok()??;
+    record::read(&record).ok()
+}
+
+impl Source {
+    /// Its name in JSON.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Options => "options",
+            Self::Record(_) => "record",
+            Self::Defaults(_) => "defaults",
+        }
+    }
+
+    /// The words of the record, as JSON.
+    pub fn recorded(&self) -> Value {
+        match self {
+            Self::Record(words) => json!(words),
+            Self::Options | Self::Defaults(_) => Value::Null,
+        }
+    }
+
+    /// Why a record is ignored, as JSON.
+    pub fn ignored(&self) -> Value {
+        match self {
+            Self::Defaults(Some(ignored)) => json!(ignored.to_string()),
+            Self::Options | Self::Record(_) | Self::Defaults(None) => Value::Null,
+        }
+    }
+
+    /// The source in a sentence that begins with `does`; `None` where nothing but given options or the defaults could
+    /// count.
+    pub fn sentence(&self, does: &str) -> Option<String> {
+        match self {
+            Self::Options | Self::Defaults(None) => None,
+            Self::Record(words) if words.is_empty() => {
+                Some(format!("{does} the options recorded with the rules: the defaults."))
+            }
+            Self::Record(words) => {
+                let words: Vec<String> = words.iter().map(|word| shortened(word)).collect();
+                Some(format!(
+                    "{does} the options recorded with the rules: {}",
+                    words.join(" ")
+                ))
+            }
+            Self::Defaults(Some(ignored)) => Some(format!(
+                "{does} the defaults: the record of the options is ignored, since {ignored}."
+            )),
+        }
+    }
+}
+
+/// The word with the first elements of its list, and the number of the others.
+fn shortened(word: &str) -> String {
+    /// The most elements that are listed.
+    const MAX_LISTED_ELEMENTS: usize = 8;
+    let elements: Vec<&str> = word.split(',').collect();
+    match elements.split_at_checked(MAX_LISTED_ELEMENTS) {
+        Some((first, others @ [_, ..])) => format!("{} and {} more", first.join(","), others.len()),
+        _ => word.to_owned(),
+    }
+}
