@@ -129,15 +129,15 @@ fn text(report: &Report, source: &Source, removals: &[(&str, String)]) -> String
 }
 
 fn json(report: &Report, source: &Source, removals: &[(&str, String)]) -> String {
-    let document = json!({
+    let mut document = json!({
         "version": VERSION,
         "state": report.state.to_string(),
-        "source": source.name(),
-        "recordedOptions": source.recorded(),
-        "ignoredRecord": source.ignored(),
         "backends": report.backends.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "differences": report.differences.iter().map(Difference::json).collect::<Vec<_>>(),
         "remove": removals.iter().map(|(_, command)| command).collect::<Vec<_>>(),
     });
+    for (field, value) in source.json() {
+        document[field] = value;
+    }
     format!("{document:#}\n")
 }

@@ -45,7 +45,9 @@ pub enum Source {
     Options,
     /// The record of the installed rules, which has these words.
     Record(Vec<String>),
-    /// The defaults. A record of the rules may be ignored.
+    /// The installed rules themselves. A record of the options may be ignored.
+    Rules(Option<Ignored>),
+    /// The defaults. A record of the options may be ignored.
     Defaults(Option<Ignored>),
 }
 
@@ -66,7 +68,7 @@ pub enum Ignored {
     "the options recorded with the rules are incomplete: {0}. Give the options that the rules were applied with, as \
      flags or by --config"
 )]
-pub struct Incomplete(Unusable);
+pub struct Incomplete(pub Unusable);
 
 impl Request {
     /// Reads a command line. Of the command's own arguments, only those in `allowed` may come before a front end.
@@ -125,13 +127,23 @@ impl Request {
         Ok(())
     }
 
+    /// The expected rules, if options are given.
+    pub fn given(&self) -> Option<Expectation> {
+        self.is_given.then(|| self.with(Source::Options))
+    }
+
+    /// The settings of the defaults, if no options are given.
+    pub fn defaults(&self) -> &Settings {
+        &self.settings
+    }
+
     /// The expected rules in this network namespace.
     ///
     /// # Errors
     /// See [`Incomplete`].
     pub fn expectation(&self, namespace: &mut Namespace, observed: &Observed) -> Result<Expectation, Incomplete> {
-        if self.is_given {
-            return Ok(self.with(Source::Options));
+        if let Some(given) = self.given() {
+            return Ok(given);
         }
         let ignored = match namespace.record(observed) {
             Ok(None) => None,
@@ -186,50 +198,46 @@ fn recorded() -> Option<Recorded> {
 }
 
 impl Source {
-    /// Its name in JSON.
-    pub fn name(&self) -> &'static str {
-        match self {
+    /// The source as fields of a JSON object.
+    pub fn json(&self) -> [(&'static str, Value); 3] {
+        let name = match self {
             Self::Options => "options",
             Self::Record(_) => "record",
+            Self::Rules(_) => "rules",
             Self::Defaults(_) => "defaults",
-        }
-    }
-
-    /// The words of the record, as JSON.
-    pub fn recorded(&self) -> Value {
-        match self {
+        };
+        let recorded = match self {
             Self::Record(words) => json!(words),
-            Self::Options | Self::Defaults(_) => Value::Null,
-        }
-    }
-
-    /// Why a record is ignored, as JSON.
-    pub fn ignored(&self) -> Value {
-        match self {
-            Self::Defaults(Some(ignored)) => json!(ignored.to_string()),
-            Self::Options | Self::Record(_) | Self::Defaults(None) => Value::Null,
-        }
+            Self::Options | Self::Rules(_) | Self::Defaults(_) => Value::Null,
+        };
+        let ignored = match self {
+            Self::Rules(Some(ignored)) | Self::Defaults(Some(ignored)) => json!(ignored.to_string()),
+            Self::Options | Self::Record(_) | Self::Rules(None) | Self::Defaults(None) => Value::Null,
+        };
+        [
+            ("source", json!(name)),
+            ("recordedOptions", recorded),
+            ("ignoredRecord", ignored),
+        ]
     }
 
     /// The source in a sentence that begins with `does`; `None` where nothing but given options or the defaults could
     /// count.
     pub fn sentence(&self, does: &str) -> Option<String> {
-        match self {
-            Self::Options | Self::Defaults(None) => None,
+        let ignored = |ignored: &Ignored| format!("the record of the options is ignored, since {ignored}.");
+        Some(match self {
+            Self::Options | Self::Defaults(None) => return None,
             Self::Record(words) if words.is_empty() => {
-                Some(format!("{does} the options recorded with the rules: the defaults."))
+                format!("{does} the options recorded with the rules: the defaults.")
             }
             Self::Record(words) => {
                 let words: Vec<String> = words.iter().map(|word| shortened(word)).collect();
-                Some(format!(
-                    "{does} the options recorded with the rules: {}",
-                    words.join(" ")
-                ))
+                format!("{does} the options recorded with the rules: {}", words.join(" "))
             }
-            Self::Defaults(Some(ignored)) => Some(format!(
-                "{does} the defaults: the record of the options is ignored, since {ignored}."
-            )),
-        }
+            Self::Rules(None) => format!("{does} the installed rules: no options are recorded with them."),
+            Self::Rules(Some(reason)) => format!("{does} the installed rules: {}", ignored(reason)),
+            Self::Defaults(Some(reason)) => format!("{does} the defaults: {}", ignored(reason)),
+        })
     }
 }
 

@@ -69,11 +69,19 @@ pub fn plan(config: &Config) -> anyhow::Result<Plan> {
 /// # Errors
 /// A file cannot be read.
 pub fn observed_facts(config: &Config) -> Result<Facts, ResolversError> {
+    observed_facts_with(config, None)
+}
+
+/// The same, where the name servers of the pod's `/etc/resolv.conf` may be known.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn observed_facts_with(config: &Config, resolvers: Option<&[IpAddr]>) -> Result<Facts, ResolversError> {
     let loopback = Namespace::default().loopback();
     if let Err(error) = &loopback {
         tracing::debug!(%error, "cannot observe this network namespace; planning for an ordinary pod");
     }
-    facts(config, loopback.as_ref().ok())
+    facts_with(config, loopback.as_ref().ok(), resolvers)
 }
 
 /// The facts that the plan depends on. Name servers are read only if the options need them.

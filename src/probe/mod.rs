@@ -3,6 +3,7 @@
 
 mod beside;
 mod choice;
+pub mod derive;
 mod judge;
 mod link;
 mod owners;
