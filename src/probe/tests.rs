@@ -409,8 +409,9 @@ fn a_report_counts_and_says_why() {
         proxy_listens: vec!["127.0.0.1:15001".parse().unwrap()],
         notes: vec!["a note".to_owned()],
     };
-    let text = report.text(None);
+    let text = report.text(Some("Expected by a source."));
     for line in [
+        "Expected by a source.\n",
         "failed    IPv4 TCP outbound: user 1000, group 1000 to 192.0.2.254:15002: left the pod, past the proxy\n",
         "          expected: arrives at the proxy's port 15001\n",
         "not made  IPv4 TCP exempt: user 1000, group 1000 to 192.0.2.254:15002: a reason\n",
@@ -420,12 +421,16 @@ fn a_report_counts_and_says_why() {
     ] {
         assert!(text.contains(line), "no {line:?} in {text}");
     }
-    let json: serde_json::Value = serde_json::from_str(&report.json([
-        ("source", "options".into()),
+    let source = [
+        ("source", "rules".into()),
         ("recordedOptions", ().into()),
-        ("ignoredRecord", ().into()),
-    ]))
-    .unwrap();
+        ("ignoredRecord", "a reason".into()),
+    ];
+    let json: serde_json::Value = serde_json::from_str(&report.json(source)).unwrap();
+    assert_eq!(
+        (&json["source"], &json["ignoredRecord"]),
+        (&"rules".into(), &"a reason".into())
+    );
     assert_eq!(json["result"], "failed");
     assert_eq!(json["probes"][0]["expected"], serde_json::json!({ "port": 15001 }));
     assert_eq!(json["probes"][1]["expected"], "untouched");
