@@ -5,7 +5,7 @@ use std::fmt::Display;
 use tracing::Level;
 
 use super::install::{Applied, HalfClosed, NoTimeouts};
-use super::running::{LOOSE, Survivors};
+use super::running::{Survivors, TCP_LOOSE};
 use super::{Change, RuleBackend};
 use crate::facts::{Facts, Ipv6};
 use crate::linux::interfaces;
@@ -15,11 +15,11 @@ use crate::render;
 use crate::ruleset::TcpState;
 use crate::types::{DnsServers, Families, Family, InboundMode, IpFamily, Number, Ranges};
 
-/// Logs which options have no effect on a plan, in the network namespace of this thread; their user expects that
-/// they have.
-pub fn warn_of_idle_options(config: &Config, facts: &Facts, plan: &Plan) {
-    for idle in plan::idle(config, facts, plan) {
-        tracing::warn!("{idle}");
+/// Logs which options have no effect on a plan, in the network namespace of this thread: the user may expect
+/// otherwise.
+pub fn warn_of_options_without_effect(config: &Config, facts: &Facts, plan: &Plan) {
+    for option in plan::without_effect(config, facts, plan) {
+        tracing::warn!("{option}");
     }
     let general = &config.general;
     let named = [
@@ -110,11 +110,11 @@ fn log_survivors(Survivors { open, disturbed }: &Survivors) {
         }
         (Some(open), None) => tracing::info!(
             open_connections = open,
-            setting = format!("{LOOSE} = 0"),
+            setting = format!("{TCP_LOOSE} = 0"),
             "open connections continue without the proxy until they end"
         ),
         (None, None) => tracing::info!(
-            setting = format!("{LOOSE} = 0"),
+            setting = format!("{TCP_LOOSE} = 0"),
             "open connections, if any, continue without the proxy until they end"
         ),
     }

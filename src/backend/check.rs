@@ -126,7 +126,7 @@ impl Namespace {
         Ok(differences)
     }
 
-    /// Foreign use of the routing tables that must be ours alone.
+    /// Foreign use of the routing tables that only sidetrack may use.
     fn shared_tables(&mut self, wanted: &[Prerequisite], observed: &Observed) -> Result<Vec<Difference>, KernelError> {
         let mut differences = Vec::new();
         let mut foreign = |subject, sharing: Sharing| {
@@ -150,7 +150,7 @@ impl Namespace {
         Ok(differences)
     }
 
-    /// Foreign base chains that come before ours.
+    /// Foreign base chains that come before sidetrack's.
     fn foreign_in_front(&mut self, ours: &[Place]) -> Result<Vec<BaseChain>, KernelError> {
         let mut chains = match self.nftables().and_then(|nftables| nftables.in_front(ours)) {
             Err(NftablesError::Unsupported { .. }) => Vec::new(),

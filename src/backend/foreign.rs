@@ -63,7 +63,7 @@ impl Namespace {
     }
 
     /// Removes the iptables-nft tables with these names that are empty now: iptables creates them on demand. A table
-    /// that was empty before is removed too: the two cannot be told apart, and neither has an effect.
+    /// that was empty before is removed too: the two are indistinguishable, and neither has an effect.
     pub fn remove_empty_tables(&mut self, tables: &[String]) {
         let result = self
             .nftables()

@@ -63,7 +63,7 @@ impl fmt::Display for Change {
 
 /// The operations on a network namespace that applying a plan needs.
 pub trait Kernel {
-    /// Adds a prerequisite, marked as ours. Returns whether it was missing.
+    /// Adds a prerequisite, marked as owned by sidetrack. Returns whether it was missing.
     ///
     /// # Errors
     /// Adding failed or is not permitted.
@@ -104,7 +104,7 @@ pub trait Kernel {
     /// They cannot be seen.
     fn open_connections(&mut self) -> io::Result<usize>;
 
-    /// Sets [`running::LOOSE`]: whether conntrack picks up connections whose beginning it has not seen. Returns the
+    /// Sets [`running::TCP_LOOSE`]: whether conntrack picks up connections whose beginning it has not seen. Returns the
     /// previous value.
     ///
     /// # Errors
@@ -309,7 +309,7 @@ impl Kernel for Namespace {
     }
 
     fn replace_loose(&mut self, value: &str) -> Result<String, SysctlError> {
-        sysctl::replace(&self.other_proc, running::LOOSE, value)
+        sysctl::replace(&self.other_proc, running::TCP_LOOSE, value)
     }
 
     fn remove_rules(&mut self, backend: RuleBackend) -> Result<bool, KernelError> {

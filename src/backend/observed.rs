@@ -127,7 +127,7 @@ impl Observed {
         }
     }
 
-    /// A foreign rule that routes other packets than ours by the table of this rule, if any.
+    /// A foreign rule that routes packets other than sidetrack's by the table of this rule, if any.
     pub fn sharing(&self, what: Prerequisite) -> Option<Sharing> {
         let Prerequisite::Rule { family, mark, table } = what else {
             return None;

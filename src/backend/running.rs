@@ -21,7 +21,7 @@ pub enum Holder {
 
 /// The sysctl, one for each network namespace, by which conntrack picks up connections whose beginning it has not seen
 /// (Documentation/networking/nf_conntrack-sysctl.rst).
-pub const LOOSE: &str = "net.netfilter.nf_conntrack_tcp_loose";
+pub const TCP_LOOSE: &str = "net.netfilter.nf_conntrack_tcp_loose";
 
 impl Namespace {
     /// What redirects traffic in this network namespace. State that may not be read is skipped, except our own rules in
@@ -55,7 +55,7 @@ impl Namespace {
 
 /// The TCP connections that were open before the rules, and how they are kept alive.
 ///
-/// Without [`LOOSE`] set to 0, conntrack takes the next packet of each for the first of a new connection; it is
+/// Without [`TCP_LOOSE`] set to 0, conntrack takes the next packet of each for the first of a new connection; it is
 /// redirected to a proxy that does not know the connection, and lost. The setting changes nothing for new connections.
 #[derive(Debug, Default)]
 pub struct OpenConnections {

@@ -78,7 +78,7 @@ fn check(request: &Request) -> anyhow::Result<(Report, Source, Vec<Redirector>)>
     } = request.expectation(&mut namespace, &observed)?;
     let facts = redirection::facts_with(&settings.config, Some(&observed.loopback), resolvers.as_deref())?;
     let plan = Plan::new(&settings.config, &facts)?;
-    applied::warn_of_idle_options(&settings.config, &facts, &plan);
+    applied::warn_of_options_without_effect(&settings.config, &facts, &plan);
     namespace.warn_of_blocked_ports(&settings.config, &observed);
     let report = namespace.check(&plan, settings.install.backend, &observed)?;
     Ok((report, source, redirectors(observed.all_chains())))

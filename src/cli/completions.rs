@@ -14,7 +14,7 @@ pub const NAME: &str = "completions";
 /// The definition of the command line.
 pub fn command() -> Command {
     Command::new(NAME)
-        .about("Print what a shell needs to complete commands and options")
+        .about("Print the completion script of a shell")
         .after_help("Example: sidetrack completions bash > /etc/bash_completion.d/sidetrack")
         .arg(
             Arg::new("shell")

@@ -29,7 +29,7 @@ pub fn apply(settings: &Settings) -> anyhow::Result<()> {
     observed.warn_of_ipv6(settings);
     let facts = facts(&settings.config, Some(&observed.loopback))?;
     let plan = Plan::new(&settings.config, &facts)?;
-    applied::warn_of_idle_options(&settings.config, &facts, &plan);
+    applied::warn_of_options_without_effect(&settings.config, &facts, &plan);
     namespace.warn_of_blocked_ports(&settings.config, &observed);
     let chosen = install::apply(&mut namespace, &plan, settings.install.backend, &observed)?;
     let backend = chosen.backend;
@@ -47,7 +47,7 @@ pub fn apply(settings: &Settings) -> anyhow::Result<()> {
 pub fn text(settings: &Settings) -> anyhow::Result<String> {
     let facts = observed_facts(&settings.config)?;
     let plan = Plan::new(&settings.config, &facts)?;
-    applied::warn_of_idle_options(&settings.config, &facts, &plan);
+    applied::warn_of_options_without_effect(&settings.config, &facts, &plan);
     Ok(match settings.dry_run.output {
         Output::Nft => render::nft::script(&plan),
         Output::Iptables => iptables::script(&plan)?,

@@ -113,7 +113,7 @@ pub(super) fn install_rules(
 ) -> Result<Applied, Error> {
     let (config, facts) = planning_input(config, observed, &netconf.resolvers);
     let plan = Plan::new(&config, &facts)?;
-    applied::warn_of_idle_options(&config, &facts, &plan);
+    applied::warn_of_options_without_effect(&config, &facts, &plan);
     namespace.warn_of_blocked_ports(&config, observed);
     let done = install::apply_with(namespace, &plan, backend, observed)?;
     applied::log(&config, &facts, &plan, backend, &done);

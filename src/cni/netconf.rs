@@ -77,7 +77,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "excludeNamespaces",
         default: r#"["kube-system", "kube-public"]"#,
-        help: "Namespaces whose pods are never redirected, whatever else is configured",
+        help: "Namespaces whose pods are never redirected, overriding all other settings",
         read: |netconf, value| texts(value).map(|names| netconf.policy.exclude_namespaces = names),
     },
     Key {

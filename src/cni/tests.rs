@@ -1,4 +1,4 @@
-//! The plugin as a function, as far as it needs no kernel; what it makes of anything at all; and its documentation.
+//! The plugin as a function, without a kernel; arbitrary input; and its documentation.
 
 use std::ffi::OsString;
 use std::io;
@@ -22,7 +22,7 @@ use crate::options::table::{OPTIONS, Scope};
 use crate::plan::Plan;
 use crate::render;
 
-/// Runs the plugin with these variables. Nobody reads what it logs.
+/// Runs the plugin with these variables. Its log is discarded.
 fn run_with(variables: &[(&str, &str)], stdin: &[u8]) -> Answer {
     let _whoever_is_first = tracing::subscriber::set_global_default(tracing::subscriber::NoSubscriber::default());
     let find = |name: &str| {
@@ -32,7 +32,7 @@ fn run_with(variables: &[(&str, &str)], stdin: &[u8]) -> Answer {
     run(&find, stdin).answer
 }
 
-/// Asks for something about an attachment, to our own network namespace: whoever gets as far as that is refused.
+/// A request about an attachment to the test's own network namespace, which the plugin refuses once it gets that far.
 fn ask(verb: &str, stdin: &str) -> Answer {
     run_with(
         &[
@@ -75,7 +75,7 @@ fn version_repeats_the_version_of_the_request_and_lists_all() {
 }
 
 #[test]
-fn del_succeeds_whatever_it_is_given() {
+fn del_succeeds_on_any_input() {
     for stdin in ["", "{", "[]", NETCONF, r#"{"cniVersion": "9.9.9", "select": 3}"#] {
         assert_eq!(run_with(&[("CNI_COMMAND", "DEL")], stdin.as_bytes()), Answer::nothing());
         assert_eq!(ask("DEL", stdin), Answer::nothing());
@@ -154,7 +154,7 @@ fn without_annotations_the_error_says_how_to_get_them() {
 }
 
 #[test]
-fn what_annotations_say_is_refused_with_a_code_of_ours_and_together_with_the_netconf() {
+fn invalid_annotations_and_netconf_are_reported_together() {
     let pod = |annotations: Value, redirect: Value| {
         let netconf = parsed(&json!({
             "select": "always", "redirect": redirect, "runtimeConfig": { POD_ANNOTATIONS: annotations },
@@ -176,7 +176,7 @@ fn what_annotations_say_is_refused_with_a_code_of_ours_and_together_with_the_net
 }
 
 #[test]
-fn a_netconf_with_mistakes_stops_no_pod_that_keeps_the_cluster_going() {
+fn invalid_netconf_does_not_stop_system_pods() {
     let netconf = parsed(
         &json!({ "selekt": 1, "redirect": { "proxy-inbound-port": 0 }, "runtimeConfig": { POD_ANNOTATIONS: 3 } }),
     );
@@ -195,7 +195,7 @@ fn a_netconf_with_mistakes_stops_no_pod_that_keeps_the_cluster_going() {
     assert_eq!(attach::status(&netconf).unwrap_err().code(), Code::UnsupportedField);
 }
 
-/// Text that must not get anywhere, though it comes along with text that means something.
+/// Text that must not reach any output, beside meaningful text.
 const HOSTILE: &str = "E;VIL";
 
 fn text() -> impl Strategy<Value = String> {
@@ -236,7 +236,7 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// A name that means something somewhere.
+/// A name with a meaning in some source of options.
 fn name() -> impl Strategy<Value = String> {
     let options = OPTIONS
         .iter()
@@ -264,7 +264,7 @@ fn name() -> impl Strategy<Value = String> {
     prop::sample::select(all)
 }
 
-/// What a verdict would install, as a script. A verdict that no plan can be made of installs nothing.
+/// The rules of a verdict, as a script; none if no plan can be built.
 fn script(netconf: &NetConf) -> Option<String> {
     match verdict(netconf, &PodName::default()) {
         Ok(Verdict::Redirected(redirected)) => {
@@ -275,9 +275,9 @@ fn script(netconf: &NetConf) -> Option<String> {
     }
 }
 
-/// All lists at their bounds, of what multiplies on iptables too.
+/// All lists at their bounds, including those that multiply on iptables.
 #[test]
-fn whatever_a_pod_may_list_is_few_enough_rules_for_iptables() {
+fn longest_lists_of_a_pod_fit_iptables() {
     let numbers = |count: u32| {
         (0..count)
             .map(|at| (2 * at + 1).to_string())
@@ -372,7 +372,7 @@ proptest! {
     }
 
     #[test]
-    fn any_previous_result_is_passed_on_to_the_byte(previous in any_json(), spaces in "[ \t\r\n]{0,4}") {
+    fn any_previous_result_is_passed_on_unchanged(previous in any_json(), spaces in "[ \t\r\n]{0,4}") {
         let previous = format!("{{\"cniVersion\":{spaces}\"1.1.0\",\"x\" :{previous}{spaces}}}");
         let stdin = NETCONF.replacen('{', &format!("{{{spaces}\"prevResult\":{spaces}{previous}{spaces}, "), 1);
         let netconf = NetConf::parse(stdin.as_bytes()).unwrap();
@@ -382,7 +382,7 @@ proptest! {
 
 /// A document of a few hundred bytes that would be gigabytes if it were written out.
 #[test]
-fn a_document_that_repeats_itself_is_no_burden() {
+fn yaml_aliases_are_not_expanded() {
     let mut yaml = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n".to_owned();
     for level in 1..20 {
         let repeated = vec![format!("*a{}", level - 1); 9].join(",");
@@ -396,9 +396,9 @@ fn a_document_that_repeats_itself_is_no_burden() {
     );
 }
 
-/// Deeper than any stack.
+/// Nesting deeper than the stack.
 #[test]
-fn what_is_nested_without_end_is_refused() {
+fn deeply_nested_input_is_refused() {
     let deep = "[".repeat(1_000_000);
     assert_eq!(
         code(&ask("ADD", &NETCONF.replacen('{', &format!("{{\"args\": {deep}"), 1))),
@@ -415,7 +415,7 @@ fn what_is_nested_without_end_is_refused() {
 }
 
 #[test]
-fn the_documentation_has_what_the_code_has() {
+fn documentation_matches_the_code() {
     let document = include_str!("../../docs/cni.md");
     let keys = KEYS
         .iter()

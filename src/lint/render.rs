@@ -23,18 +23,15 @@ pub struct Linted {
 /// The findings as text: position and message, why it matters, and the fix.
 pub fn text(files: &[Linted]) -> String {
     let mut text = String::new();
-    for (file, finding) in findings(files) {
+    for (file, finding, explanation) in findings(files) {
         let Finding {
-            code,
-            at,
-            object,
-            message,
+            at, object, message, ..
         } = finding;
-        let explanation = code.explanation();
+        let Explanation { id, why, fix, .. } = explanation;
         let _ = writeln!(
             text,
-            "{file}:{}:{}: {}: {object}: {message}\n    why: {}\n    fix: {}",
-            at.line, at.column, explanation.id, explanation.why, explanation.fix
+            "{file}:{}:{}: {id}: {object}: {message}\n    why: {why}\n    fix: {fix}",
+            at.line, at.column
         );
     }
     text
@@ -43,8 +40,7 @@ pub fn text(files: &[Linted]) -> String {
 /// The findings as JSON.
 pub fn json(files: &[Linted]) -> String {
     let findings: Vec<Value> = findings(files)
-        .map(|(file, finding)| {
-            let explanation = finding.code.explanation();
+        .map(|(file, finding, explanation)| {
             value!({
                 "code": explanation.id,
                 "level": explanation.level.name(),
@@ -75,27 +71,18 @@ pub fn github(files: &[Linted]) -> String {
         })
     };
     let property = |text: &str| escaped(text, &[(":", "%3A"), (",", "%2C")]);
-    let command = |(file, finding): (&str, &Finding)| {
-        let Finding {
-            code,
-            at,
-            object,
-            message,
-        } = finding;
-        let Explanation {
-            id, level, title, fix, ..
-        } = code.explanation();
-        let level = match level {
+    let command = |(file, finding, explanation): (&str, &Finding, &Explanation)| {
+        let level = match explanation.level {
             Level::Note => "notice",
             level => level.name(),
         };
         format!(
             "::{level} file={},line={},col={},title={}::{}\n",
             property(file),
-            at.line,
-            at.column,
-            property(&format!("{id}: {title}")),
-            escaped(&format!("{object}: {message}. {fix}"), &[])
+            finding.at.line,
+            finding.at.column,
+            property(&format!("{}: {}", explanation.id, explanation.title)),
+            escaped(&sentence(finding, explanation), &[])
         )
     };
     findings(files).map(command).collect()
@@ -115,10 +102,15 @@ pub fn pods(files: &[Linted]) -> usize {
     files.iter().map(|linted| linted.report.pods).sum()
 }
 
-/// All findings, each with its file.
-pub fn findings(files: &[Linted]) -> impl Iterator<Item = (&str, &Finding)> {
+/// A finding with its fix, for one line of a review.
+pub(super) fn sentence(finding: &Finding, explanation: &Explanation) -> String {
+    format!("{}: {}. {}", finding.object, finding.message, explanation.fix)
+}
+
+/// All findings, each with its file and its explanation.
+pub fn findings(files: &[Linted]) -> impl Iterator<Item = (&str, &Finding, &Explanation)> {
     files.iter().flat_map(|linted| {
-        let file = linted.file.as_str();
-        linted.report.findings.iter().map(move |finding| (file, finding))
+        let all = linted.report.findings.iter();
+        all.map(|finding| (linted.file.as_str(), finding, finding.code.explanation()))
     })
 }

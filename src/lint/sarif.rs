@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::code::{Code, Explanation};
-use super::render::{Linted, findings};
+use super::render::{Linted, findings, sentence};
 use super::{Finding, render};
 
 const SCHEMA: &str = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
@@ -14,7 +14,7 @@ const SCHEMA: &str = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os
 /// The findings as a log of one run.
 pub fn sarif(files: &[Linted]) -> String {
     let rules: Vec<Value> = Code::ALL.iter().map(|code| rule(code.explanation())).collect();
-    let results: Vec<Value> = findings(files).map(|(file, finding)| result(file, finding)).collect();
+    let results: Vec<Value> = findings(files).map(result).collect();
     let driver = json!({
         "name": "sidetrack",
         "version": env!("CARGO_PKG_VERSION"),
@@ -47,25 +47,18 @@ fn rule(explanation: &Explanation) -> Value {
     })
 }
 
-fn result(file: &str, finding: &Finding) -> Value {
-    let Finding {
-        code,
-        at,
-        object,
-        message,
-    } = finding;
-    let Explanation { id, level, fix, .. } = code.explanation();
+fn result((file, finding, explanation): (&str, &Finding, &Explanation)) -> Value {
     json!({
-        "ruleId": id,
-        "ruleIndex": Code::ALL.iter().position(|known| known == code),
-        "level": level.name(),
-        "message": { "text": format!("{object}: {message}. {fix}") },
+        "ruleId": explanation.id,
+        "ruleIndex": Code::ALL.iter().position(|code| *code == finding.code),
+        "level": explanation.level.name(),
+        "message": { "text": sentence(finding, explanation) },
         "locations": [{
             "physicalLocation": {
                 "artifactLocation": { "uri": uri(file) },
-                "region": { "startLine": at.line, "startColumn": at.column },
+                "region": { "startLine": finding.at.line, "startColumn": finding.at.column },
             },
-            "logicalLocations": [{ "fullyQualifiedName": object, "kind": "resource" }],
+            "logicalLocations": [{ "fullyQualifiedName": finding.object, "kind": "resource" }],
         }],
     })
 }

@@ -19,7 +19,7 @@ use nix::errno::Errno;
 
 use crate::types::{Gid, Id as _, Uid};
 
-/// Sets the user and group of the calling thread for good; other threads of the process keep theirs.
+/// Sets the user and group of the calling thread for good; other threads of the process keep their own.
 ///
 /// # Errors
 /// This process may not change its credentials (EPERM), or its user namespace has no such IDs (EINVAL).

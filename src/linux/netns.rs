@@ -80,7 +80,7 @@ pub struct Netns {
     identity: Identity,
 }
 
-/// Whether both are the same namespace, whatever paths led there.
+/// Whether both are the same namespace, by any path.
 impl PartialEq for Netns {
     fn eq(&self, other: &Self) -> bool {
         self.identity == other.identity

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::NodeError;
-use super::metrics::Metrics;
+use super::metrics::{Format, Metrics};
 
 /// How many connections may be open. Another one closes the oldest.
 const MAX_CONNECTIONS: usize = 256;
@@ -186,13 +186,24 @@ impl Connection {
             }
         }
         let request = String::from_utf8_lossy(&self.request);
-        let (status, body) = match request.lines().next().and_then(path) {
-            Some(path) => answer(path, metrics),
-            None => ("400 Bad Request", "only GET of HTTP/1 is supported\n".to_owned()),
+        // Only /metrics differs by format; the other answers are plain text in either version of it.
+        let (status, format, body) = match request.lines().next().and_then(path) {
+            Some("/metrics") => {
+                let format = Format::accepted(accept(&request));
+                (OK, format, metrics.exposition(format))
+            }
+            Some(path) => {
+                let (status, body) = answer(path, metrics);
+                (status, Format::Prometheus, body)
+            }
+            None => {
+                let body = "only GET of HTTP/1 is supported\n".to_owned();
+                ("400 Bad Request", Format::Prometheus, body)
+            }
         };
-        let length = body.len();
+        let (length, content_type) = (body.len(), format.content_type());
         let answer = format!(
-            "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: {length}\r\n\
+            "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\
              Connection: close\r\n\r\n{body}"
         );
         self.answer = Some(answer.into_bytes());
@@ -217,6 +228,13 @@ fn path(line: &str) -> Option<&str> {
     version.starts_with("HTTP/1.").then(|| target.split('?').next())?
 }
 
+/// The value of the `Accept` header; empty without one.
+fn accept(request: &str) -> &str {
+    let mut headers = request.lines().skip(1).map_while(|line| line.split_once(':'));
+    let accept = headers.find(|(name, _)| name.eq_ignore_ascii_case("accept"));
+    accept.map_or("", |(_, value)| value.trim())
+}
+
 const OK: &str = "200 OK";
 const UNAVAILABLE: &str = "503 Service Unavailable";
 
@@ -231,7 +249,6 @@ fn answer(path: &str, metrics: &Metrics) -> (&'static str, String) {
         }
         "/healthz" if metrics.is_alive() => (OK, "ok\n".to_owned()),
         "/healthz" => (UNAVAILABLE, "the installer hangs\n".to_owned()),
-        "/metrics" => (OK, metrics.exposition()),
         _ => (
             "404 Not Found",
             "available paths: /readyz, /healthz and /metrics\n".to_owned(),

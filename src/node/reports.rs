@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use super::metrics::{Metrics, PLUGIN_RUN_SECONDS, PLUGIN_RUNS};
+use super::metrics::{Metrics, PLUGIN_RUN_DURATION, PLUGIN_RUNS};
 use crate::cni::environment::Verb;
 use crate::cni::report::{MAX_REPORT_BYTES, Outcome, Report};
 use crate::linux::files::{self, FileError};
@@ -151,7 +151,7 @@ fn count(report: &Report, metrics: &Metrics) {
     let command = known.map_or("other", |(_, name)| name);
     let labels = [("command", command), ("outcome", report.outcome.name())];
     metrics.add(PLUGIN_RUNS, &labels, 1.0);
-    metrics.add(PLUGIN_RUN_SECONDS, &labels[..1], report.duration.as_secs_f64());
+    metrics.observe(PLUGIN_RUN_DURATION, &labels[..1], report.duration);
 }
 
 /// Logs a run. Texts from the report are quoted, so that they cannot forge log lines.

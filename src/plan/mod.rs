@@ -2,10 +2,10 @@
 
 mod context;
 mod dns;
-mod idle;
 mod inbound;
 mod istio;
 mod kuma;
+mod no_effect;
 mod outbound;
 mod prerequisite;
 pub mod record;
@@ -30,7 +30,7 @@ use self::context::{Context, rule, skip};
 use self::sets::Sets;
 
 pub use self::context::{DNS_PORT, Lookups};
-pub use self::idle::{Idle, idle, lookups as idle_lookups};
+pub use self::no_effect::{NoEffect, uncaptured_lookups, without_effect};
 pub use self::prerequisite::Prerequisite;
 
 /// The source address of the proxy's IPv4 connections to the application.

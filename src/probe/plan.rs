@@ -6,7 +6,7 @@ use super::{Caller, Ends, Expected, Needs, Owner, Probe, Source, Subject, Surrou
 use crate::facts::{Facts, Ipv6};
 use crate::mesh::{self, Delivery};
 use crate::options::{Config, Dialect};
-use crate::plan::{DNS_PORT, Idle, Lookups, idle_lookups, passthrough};
+use crate::plan::{DNS_PORT, Lookups, NoEffect, passthrough, uncaptured_lookups};
 use crate::ruleset::Protocol;
 use crate::types::{DnsServers, Families, Family, InboundMode, Number as _, Port, Ports, Uid};
 
@@ -32,11 +32,11 @@ pub fn trial(config: &Config, facts: &Facts, families: Families, surroundings: &
         port,
         captures_lookups: Lookups::new(config, facts).is_some(),
     };
-    let idle = idle_lookups(config, facts, families);
+    let no_effect = uncaptured_lookups(config, facts, families);
     let probes = ends.iter().flat_map(|ends| {
         let mut probes = author.outbound(ends);
         probes.extend(author.lookups(ends));
-        probes.extend(idle.map(|idle| author.uncaptured_lookup(ends, idle)));
+        probes.extend(no_effect.map(|no_effect| author.uncaptured_lookup(ends, no_effect)));
         probes.extend(author.inbound(ends));
         probes.extend(author.within_pod(ends));
         probes
@@ -222,7 +222,7 @@ impl Author<'_> {
     }
 
     /// A placeholder for lookups that should be captured where none is: it cannot run.
-    fn uncaptured_lookup(&self, ends: &Ends, idle: Idle) -> Probe {
+    fn uncaptured_lookup(&self, ends: &Ends, no_effect: NoEffect) -> Probe {
         Probe {
             subject: Subject::Lookup,
             protocol: Protocol::Udp,
@@ -230,7 +230,7 @@ impl Author<'_> {
             source: None,
             destination: at(ends.far, DNS_PORT),
             expected: Expected::Captured(self.config.dns.port),
-            needs: Needs::Impossible(idle.reason()),
+            needs: Needs::Impossible(no_effect.reason()),
         }
     }
 

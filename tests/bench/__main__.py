@@ -1,4 +1,4 @@
-"""Measures sidetrack against what one would run instead. See scripts/bench."""
+"""Compares sidetrack with the programs that it replaces. See scripts/bench."""
 
 import argparse
 import os
@@ -30,7 +30,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="sidetrack-bench-") as folder:
         os.environ["XTABLES_LOCKFILE"] = f"{folder}/xtables.lock"
         programs = _compiled(pathlib.Path(folder))
-        # As installed: how a linker writes a file shows in how its pages are found, and nobody runs it from there.
+        # As installed: a copy has other pages than the linker's output, which is not what a node runs.
         options.sidetrack = shutil.copy(options.sidetrack, folder)
         bench = Bench(options.sidetrack, programs, folder, options.quick)
         apply.check(bench)

@@ -53,9 +53,9 @@ def measure(bench):
     size = os.stat(bench.sidetrack).st_size
     return Section(
         "Applying",
-        "The default plan, dual-stack, in a fresh network namespace. CPU is processor time, ours = 1. Processes and "
+        "The default plan, dual-stack, in a fresh network namespace. CPU is processor time, sidetrack = 1. Processes and "
         "system calls are counted by strace, of all programs of a sequence; memory is the resident set of the largest.",
-        Table(("", "time, ours = 1", "CPU", "processes", "system calls", "MiB", "ms, median (min–max)"), rows),
+        Table(("", "time, sidetrack = 1", "CPU", "processes", "system calls", "MiB", "ms, median (min–max)"), rows),
         {"apply": svg.bars("Time to apply the default plan, sidetrack = 1", list(ratios.items())[1:])},
         [
             at_least("faster than Istio's 22 programs", ratios[ISTIO], 25),
@@ -68,15 +68,15 @@ def measure(bench):
             at_most("memory, MiB", float(mebibytes), 2.5),
             at_most("size of the binary, bytes", size, 4 << 20, "{:,}".format),
         ],
-        "`nft -f` gets the dry run's script without the two lines that make it take the place of an older table: with "
+        "`nft -f` gets the dry run's script without the two lines that make it replace an older table: with "
         "them it would wait for the kernel's grace period.\n\n"
-        "Where our own time goes, as perf samples it (Linux 6.18, AMD EPYC, virtual): user code 26 %, the transaction "
-        "in the kernel 22 %, page faults 18 %, execve and exit 15 %, and other system calls 19 %, most of which look at "
-        "the namespace before anything is written: the bare sender looks at nothing. The programs that do nothing and "
-        "that send alone are C of this machine, with glibc. It looks at the processor before main by CPUID "
-        "instructions, which a virtual machine traps: two fifths of the time of the one that does nothing. Ours has "
-        "musl, which does not. That the program can be loaded at any address costs 4 %. It stays so: what runs as root "
-        "on every node should not have its code where everybody knows.",
+        "Where sidetrack spends its time, by perf's samples (Linux 6.18, AMD EPYC, virtual): user code 26 %, the transaction "
+        "in the kernel 22 %, page faults 18 %, execve and exit 15 %, and other system calls 19 %, most of which read "
+        "the namespace before anything is written: the bare sender reads nothing. The programs that do nothing and "
+        "that send alone are C of this machine, with glibc. It detects the processor before main by CPUID "
+        "instructions, which a virtual machine traps: two fifths of the time of the one that does nothing. sidetrack has "
+        "musl, which does not. That the program can be loaded at any address costs 4 %. It stays so: a program that runs as root "
+        "on every node should not have its code at a known address.",
         f"applying the default plan is {factor(ratios[ISTIO])} faster than the 22 programs that Istio runs, and "
         f"{factor(ratios[NFT])} faster than `nft -f` of the same rules",
     )
@@ -99,7 +99,7 @@ def _cost(bench, contestant):
 
 
 def check(bench):
-    """Every sequence installs what it claims to: the same rules as ours, or as many as its text has."""
+    """Each sequence installs the rules that it claims: the same as sidetrack's, or as many as its text has."""
     listings = {}
     texts = {"Istio": bench.rules(peers.istio_rules), "Kuma": bench.rules(peers.kuma_rules)}
     for contestant in contestants(bench):

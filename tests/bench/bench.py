@@ -1,4 +1,4 @@
-"""What all measurements share: the programs, the plans and rules to compare, and how thorough to be."""
+"""Shared by all measurements: the programs, the plans and rules to compare, and the number of rounds."""
 
 import hashlib
 import pathlib
@@ -9,7 +9,7 @@ from ours import Plan
 
 
 class Bench:
-    """The things to measure with."""
+    """The programs and folders of a run."""
 
     def __init__(self, sidetrack, programs, folder, quick):
         self.sidetrack = sidetrack
@@ -24,7 +24,7 @@ class Bench:
         return max(3, full // 10) if self.quick else full
 
     def plan(self, name="default", **options):
-        """A plan of ours, made where there is none of this name."""
+        """A plan of sidetrack, built once for each name."""
         if name not in self._plans:
             self._plans[name] = Plan(self.sidetrack, self.namespaces.fresh(), self.folder / f"plan-{name}", **options)
         return self._plans[name]

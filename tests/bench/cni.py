@@ -35,7 +35,7 @@ def measure(bench):
         "An ADD as a container runtime calls it: NetConf with prevResult and annotations on standard input, variables, "
         "a path to the pod's namespace. Of Istio's plugin, what it has iptables do in the namespace: its own start, "
         "its requests to the API server and its mount namespaces come on top. Many pods: until the last one is done.",
-        Table(("", "time, ours = 1", "ms, median (min–max)"), rows),
+        Table(("", "time, sidetrack = 1", "ms, median (min–max)"), rows),
     )
 
 

@@ -60,7 +60,7 @@ static int listen_on(const char *port) {
     return listener;
 }
 
-/* Accepts until the calls are over and nobody waits any more. */
+/* Accepts until the calls are over and none is pending. */
 static void *serve(void *argument) {
     struct server *server = argument;
     struct pollfd waiting = {.fd = server->listener, .events = POLLIN};

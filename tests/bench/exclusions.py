@@ -1,4 +1,4 @@
-"""Lists of what is excluded outbound, as ours and as Istio's, of growing length."""
+"""Outbound exclusions of growing length, as flags of sidetrack and as Istio's rules."""
 
 from typing import NamedTuple
 

@@ -33,9 +33,9 @@ def measure(bench):
         ]
     return Section(
         "Long lists",
-        "The default plan with so many excluded outbound, IPv4 networks or ports, in a fresh namespace. Ours are "
+        "The default plan with so many excluded outbound, IPv4 networks or ports, in a fresh namespace. sidetrack gets "
         "flags; iptables-restore gets Istio's rules, for both families.",
-        Table(("", "time, ours = 1", "CPU", "MiB", "ms, median (min–max)"), rows),
+        Table(("", "time, sidetrack = 1", "CPU", "MiB", "ms, median (min–max)"), rows),
         plots,
         targets,
         "Most of what a long list takes is the kernel's time, as the bare sender shows: no program can be faster than "

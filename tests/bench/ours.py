@@ -1,4 +1,4 @@
-"""Our binary, and the rules that it writes in the forms that other programs take."""
+"""sidetrack's binary, and its rules in the input formats of other programs."""
 
 import json
 import pathlib
@@ -43,7 +43,7 @@ class Plan:
         self.apply = Step((sidetrack, "apply", *flags))
         script = output(sidetrack, "apply", "--dry-run", *flags)
         self.nft_dry_run = Step(("nft", "-f", _written(folder / "dry-run.nft", script)))
-        # Without what makes it take the place of an older table, for which nft would have to wait.
+        # Without the commands that replace an older table, for which nft would have to wait.
         script = re.sub(r"(?m)^(delete )?table inet \w+$", "", script)
         self.nft = Step(("nft", "-f", _written(folder / "create.nft", script)))
         trace = str(folder / "trace")

@@ -72,7 +72,7 @@ def restore(variant, files, *arguments):
 
 
 def istio(variant, files):
-    """Looks which iptables there is by listing and by a rule that is added and taken away again, restores, lists."""
+    """Detects the variant of iptables by listing and by adding and removing a rule, restores, lists."""
     steps = []
     for looked_at in ("legacy", "nft"):
         for family in FAMILIES:

@@ -1,4 +1,4 @@
-"""Applying where rules are already: the same ones, and others; and what slips through meanwhile."""
+"""Applying over existing rules: the same ones, and others; and connections that bypass the proxy meanwhile."""
 
 import pathlib
 import re
@@ -37,7 +37,7 @@ def measure(bench):
             at_most("replacing, against the first time", times[OTHER].times(times[FIRST]), 1, factor),
         ],
         notes="To replace rules is to delete old ones. They are out of force, and the new ones in force, when the "
-        "transaction is answered, which takes no longer than the first time. But whoever closes a socket of netfilter "
+        "transaction is answered, which takes no longer than the first time. But a process that closes a netfilter socket "
         "then, or exits, waits until the kernel has freed what was deleted (`nft_rcv_nl_event` in "
         "net/netfilter/nf_tables_api.c), after an RCU grace period: milliseconds, which no program can avoid.",
     )

@@ -1,4 +1,4 @@
-"""What was found, as tables for the terminal and for the page."""
+"""The results, as tables for the terminal and for the page."""
 
 import re
 import textwrap
@@ -27,7 +27,7 @@ class Table(NamedTuple):
 
 
 class Target(NamedTuple):
-    """What was aimed at, what was measured, and whether that is good enough."""
+    """A target, its measurement, and whether it was reached."""
 
     what: str
     aim: str

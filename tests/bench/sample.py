@@ -1,4 +1,4 @@
-"""Contestants that take turns, and what they took."""
+"""Contestants that take turns, and their samples."""
 
 import random
 import statistics

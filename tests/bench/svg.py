@@ -105,7 +105,7 @@ def _document(title, height, parts):
 
 
 def _style():
-    """Colours, by what the reader has asked the browser for."""
+    """Colours for the light or dark scheme of the browser."""
 
     def rules(page, text, grid, which):
         series = "".join(f".c{index}{{fill:{pair[which]}}}" for index, pair in enumerate(COLOURS))

@@ -7,7 +7,7 @@ use crate::cases::Landing::{Inbound, Outbound, Untouched};
 use crate::common::Caller::{App, Far, Peer, PeerSecond, Proxy, Root};
 use crate::common::To::{self, Loopback2, Peer as ToPeer, PeerSecond as ToPeerSecond, Pod, PodSecond};
 
-/// What holds as long as no option says otherwise.
+/// Rows that hold unless an option changes them.
 const USUAL: &[super::Expect] = &[
     row("a neighbour calls the app", Peer, Pod(8080), Inbound),
     row("a host far away calls the app", Far, Pod(443), Inbound),
@@ -144,7 +144,7 @@ pub const CASES: &[Case] = &[
         ..DEFAULT
     },
     Case {
-        name: "loopback is left alone even where it is included",
+        name: "loopback is not redirected even if included",
         args: &[
             "--loopback-cidr",
             "127.0.0.0/8",

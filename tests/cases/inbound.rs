@@ -54,7 +54,7 @@ pub const CASES: &[Case] = &[
         ..DEFAULT
     },
     Case {
-        name: "a mesh port is not captured even where it is included",
+        name: "a mesh port is not captured even if included",
         args: &["--include-inbound-ports", "8080,15021"],
         expect: &[
             row("the mesh port", Peer, Pod(15021), Untouched),

@@ -13,7 +13,7 @@ use sidetrack::types::{Families, Family};
 
 use crate::common::{Caller, Owner, To};
 
-/// Options, and what they do.
+/// Options, and their effect.
 pub struct Case {
     pub name: &'static str,
     /// The options, without `--backend`.
@@ -41,7 +41,7 @@ pub struct Expect {
     pub caller: Caller,
     pub to: To,
     pub landing: Landing,
-    /// The only family that this is true of, if there is one.
+    /// The family, if the row holds in one alone.
     pub family: Option<Family>,
 }
 
@@ -79,7 +79,7 @@ pub const PORTS: &[u16] = &[
     15020, 15021, 15090, 16001, 16006, 20000,
 ];
 
-/// Options whose rules are compared like those of the cases, and whose packets are the matter of other tests.
+/// Options whose rules are compared like those of the cases; other tests send their packets.
 const RULES_ALONE: &[(&str, &[&str])] = &[
     ("tproxy", &["--inbound-mode", "tproxy"]),
     (
@@ -125,7 +125,7 @@ const RULES_ALONE: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "lookups of Consul's DNS, whatever is excluded",
+        "lookups of Consul's DNS despite exclusions",
         &[
             "--mesh",
             "consul",

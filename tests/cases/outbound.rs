@@ -7,7 +7,7 @@ use crate::common::To::{Far, Loopback2, Peer as ToPeer, PeerSecond, Pod};
 
 pub const CASES: &[Case] = &[
     Case {
-        name: "included outbound ports stand alone",
+        name: "included outbound ports alone",
         args: &["--include-outbound-ports", "443"],
         expect: &[
             row("the port", App, ToPeer(443), Outbound),

@@ -1,4 +1,4 @@
-//! Users and groups: the proxy's, and those that are left alone.
+//! Users and groups: the proxy's, and excluded ones.
 
 use super::{Case, DEFAULT, row};
 use crate::cases::Landing::{Inbound, Outbound, Untouched};
@@ -13,7 +13,7 @@ pub const CASES: &[Case] = &[
         args: &["--mesh", "linkerd", "--ip-family", "auto"],
         expect: &[
             row("a port that Linkerd serves", Peer, Pod(4191), Untouched),
-            row("a port that its charts leave alone", Peer, Pod(4567), Untouched),
+            row("a port that its charts skip", Peer, Pod(4567), Untouched),
             row("the same elsewhere", App, ToPeer(4568), Untouched),
             row("a port that Istio serves", Peer, Pod(15021), Inbound),
             row("the user of Istio's proxy", Proxy, ToPeer(9090), Outbound),
@@ -218,7 +218,7 @@ pub const CASES: &[Case] = &[
         ..DEFAULT
     },
     Case {
-        name: "UDP ports excluded for a user say nothing about TCP",
+        name: "UDP ports excluded for a user do not affect TCP",
         args: &["--exclude-outbound-ports-for-uids", "udp:9090:1000;tcp:443:1000"],
         expect: &[
             row("the UDP port over TCP", App, ToPeer(9090), Outbound),

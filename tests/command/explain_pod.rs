@@ -1,4 +1,4 @@
-//! `sidetrack explain --pod`: what it says of each pod in `tests/pods`, none of which is anywhere.
+//! `sidetrack explain --pod` with each pod in `tests/pods`; none of them runs.
 //!
 //! Review the files in `tests/golden/explain-pod` like code.
 
@@ -19,7 +19,7 @@ use crate::temporary::Temporary;
 
 const PODS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pods");
 
-/// What is asked of every pod.
+/// The question about each pod.
 const QUESTIONS: [&[&str]; 5] = [
     &["outbound", "tcp", "10.0.0.5:443"],
     &["outbound", "tcp", "10.0.0.5:443", "--uid", "1000659999"],
@@ -50,7 +50,7 @@ fn names() -> Vec<String> {
 }
 
 #[test]
-fn every_pod_has_the_verdict_that_was_reviewed() {
+fn verdict_of_each_pod_matches_golden() {
     insta::with_settings!({ snapshot_path => "../golden/explain-pod", prepend_module_to_snapshot => false, omit_expression => true }, {
         for name in names() {
             let file = format!("{name}.yaml");
@@ -70,13 +70,13 @@ fn every_pod_has_the_verdict_that_was_reviewed() {
 }
 
 /// What istiod's injector decides (`injectRequired` of pkg/kube/inject/inject.go): a label of this name is read in place of
-/// the annotation, and but for `true` and `false` the namespace decides, which is taken to say yes.
+/// the annotation; with other values than `true` and `false` the namespace decides, which is taken to enable injection.
 fn istio_injects(label: Option<&str>, annotation: Option<&str>) -> bool {
     label.or(annotation) != Some("false")
 }
 
 #[test]
-fn labels_and_annotations_are_decided_by_everybody_as_istios_injector_decides() {
+fn labels_and_annotations_are_evaluated_as_by_istios_injector() {
     const INJECT: &str = "sidecar.istio.io/inject";
     const STATUS: &str = "sidecar.istio.io/status";
     let values = [None, Some("true"), Some("false"), Some(""), Some("0"), Some("no")];
@@ -125,7 +125,7 @@ fn labels_and_annotations_are_decided_by_everybody_as_istios_injector_decides() 
 }
 
 #[test]
-fn what_the_plugin_is_not_told_is_a_warning() {
+fn settings_that_the_plugin_does_not_get_are_warned_of() {
     let run = explain(&[QUESTIONS[0], &["--pod", "istio-plugin.yaml"]].concat()).succeeded();
     for said in [
         "container istio-proxy runs as user 1000659999; set traffic.sidetrack.dev/proxy-uid",
@@ -136,7 +136,7 @@ fn what_the_plugin_is_not_told_is_a_warning() {
 }
 
 #[test]
-fn annotations_alone_describe_a_pod_too() {
+fn pod_with_annotations_alone_is_explained() {
     let annotated = |annotation: &str| json(&[QUESTIONS[0], &["--annotation", annotation]].concat());
     let left = annotated("sidecar.istio.io/inject=false");
     assert_eq!(left["pod"]["redirected"], false);
@@ -146,7 +146,7 @@ fn annotations_alone_describe_a_pod_too() {
 }
 
 #[test]
-fn options_that_the_init_container_s_arguments_leave_no_room_for_are_refused() {
+fn options_beside_the_init_containers_arguments_are_refused() {
     let refused = |options: &[&str], said: &str| {
         let pod = ["--pod", "istio-init.yaml"];
         explain(&[QUESTIONS[0], &pod, options].concat()).failed(2, &[said, "init container istio-init"]);
@@ -159,7 +159,7 @@ fn options_that_the_init_container_s_arguments_leave_no_room_for_are_refused() {
 }
 
 #[test]
-fn what_is_wrong_with_a_pod_is_told() {
+fn invalid_pods_are_reported() {
     let explain = |pod: &str| {
         let file = Temporary::new("pod.yaml", pod);
         explain(&[QUESTIONS[0], &["--pod", file.path()]].concat())

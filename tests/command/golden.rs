@@ -1,4 +1,4 @@
-//! What each renderer writes for each case, word for word.
+//! Golden files: the output of each renderer for each case.
 //!
 //! Review the files in `tests/golden` like code. `cargo insta review` shows what has changed.
 
@@ -9,8 +9,8 @@ use sidetrack::render;
 use crate::cases;
 use crate::plans::plan;
 
-/// The cases whose netlink messages are kept. Of all others, reading back what was written (`readback`) and comparing
-/// with what nft makes of the text (`dry_run`, in the tests of the kernel) prove the bytes.
+/// The cases with golden netlink messages. For all others, `readback` and the comparison
+/// with nft (`dry_run` of target `kernel`) prove the bytes.
 const BYTES_KEPT: [&str; 5] = [
     "defaults",
     "IPv6 alone",
@@ -19,7 +19,7 @@ const BYTES_KEPT: [&str; 5] = [
     "every option at once",
 ];
 
-/// Each message of the transaction: what it is about, and its bytes.
+/// Each message of the transaction: its object, and its bytes.
 fn netlink(plan: &Plan) -> String {
     let steps = nftables::create(&plan.ruleset);
     let bytes = nftables::transaction(&steps, None).expect("no part is too long");
@@ -52,7 +52,7 @@ fn netlink(plan: &Plan) -> String {
 }
 
 #[test]
-fn every_renderer_writes_every_case_as_reviewed() {
+fn each_renderer_matches_golden_for_each_case() {
     insta::with_settings!({ snapshot_path => "../golden", prepend_module_to_snapshot => false, omit_expression => true }, {
         for (name, options) in cases::all_options() {
             let plan = plan(options);
@@ -66,7 +66,7 @@ fn every_renderer_writes_every_case_as_reviewed() {
 }
 
 #[test]
-fn netlink_messages_are_written_as_reviewed() {
+fn netlink_messages_match_golden() {
     insta::with_settings!({ snapshot_path => "../golden", prepend_module_to_snapshot => false, omit_expression => true }, {
         for kept in BYTES_KEPT {
             let (_, options) = cases::all_options().find(|(name, _)| *name == kept).expect("the name of a case");

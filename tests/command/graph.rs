@@ -1,6 +1,6 @@
-//! `sidetrack graph`: what is drawn is what the tools that read it understand.
+//! `sidetrack graph`: its output is valid input of Graphviz, Mermaid and XML parsers.
 //!
-//! Review the files in `tests/golden/graph` like code; the pictures themselves can be looked at.
+//! Review the files in `tests/golden/graph` like code; an SVG file can also be viewed.
 
 use std::process::{Command, Stdio};
 
@@ -20,7 +20,7 @@ const PICTURES: [(&str, &[&str]); 3] = [
 ];
 
 #[test]
-fn pictures_are_drawn_as_reviewed() {
+fn graphs_match_golden() {
     insta::with_settings!({ snapshot_path => "../golden/graph", prepend_module_to_snapshot => false, omit_expression => true }, {
         for (name, options) in PICTURES {
             let graph = graph(options);
@@ -32,7 +32,7 @@ fn pictures_are_drawn_as_reviewed() {
 }
 
 #[test]
-fn the_pictures_in_the_documentation_are_drawn_by_the_program() {
+fn graphs_in_docs_are_generated() {
     for (name, options) in PICTURES {
         let path = match name {
             "default" => "docs/graph.svg".to_owned(),
@@ -42,7 +42,7 @@ fn the_pictures_in_the_documentation_are_drawn_by_the_program() {
     }
 }
 
-/// Writes to a program's standard input, and returns whether it was satisfied, and what it said.
+/// Writes to a program's standard input; returns whether it succeeded, and its output.
 fn fed(program: &mut Command, text: &str) -> (bool, String) {
     let mut child = program
         .stdin(Stdio::piped())
@@ -59,7 +59,7 @@ fn fed(program: &mut Command, text: &str) -> (bool, String) {
     (output.status.success(), String::from_utf8_lossy(&said).into_owned())
 }
 
-/// All pictures as one text each: one run of a program reads them all.
+/// All graphs of a format, joined for one run of a program.
 fn all(document: impl Fn(&Graph) -> String) -> String {
     cases::all_options()
         .map(|(_, options)| document(&graph(options)))
@@ -67,7 +67,7 @@ fn all(document: impl Fn(&Graph) -> String) -> String {
 }
 
 #[test]
-fn graphviz_draws_every_case_without_a_word() {
+fn graphviz_draws_each_case_without_warnings() {
     // `dot -Tplain` writes a line for each node; a warning goes to standard error.
     let (drawn, said) = fed(Command::new("dot").arg("-Tplain"), &all(dot::document));
     assert!(drawn && !said.contains("Warning") && !said.contains("Error"), "{said}");
@@ -77,7 +77,7 @@ fn graphviz_draws_every_case_without_a_word() {
 }
 
 #[test]
-fn pictures_are_well_formed_xml() {
+fn svg_graphs_are_well_formed_xml() {
     let program = "import sys, xml.etree.ElementTree as tree
 for text in sys.stdin.read().split('\\0')[:-1]:
     root = tree.fromstring(text)
@@ -90,10 +90,10 @@ for text in sys.stdin.read().split('\\0')[:-1]:
     assert_eq!(said.matches("read\n").count(), cases::all_options().count());
 }
 
-/// What Mermaid understands, as far as it is used here: one statement a line, labels in quotes, subgraphs that end,
-/// ways between nodes that exist.
+/// The syntax of Mermaid, as far as it is used here: one statement a line, labels in quotes, closed subgraphs,
+/// edges between existing nodes.
 #[test]
-fn pictures_for_markdown_keep_to_the_language() {
+fn mermaid_graphs_have_valid_syntax() {
     for (name, options) in cases::all_options() {
         let text = mermaid::document(&graph(options));
         let mut lines = text.lines();

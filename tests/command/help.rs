@@ -1,4 +1,4 @@
-//! Help, man pages and completions: all of them come from one definition, and every command is part of them.
+//! Help, man pages and completions: generated from one definition, complete for each command.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -8,11 +8,11 @@ use crate::common::output_of;
 use crate::man;
 use crate::program::Run;
 
-/// What fits one screen.
+/// The lines of one screen.
 const LINES: usize = 48;
 const COLUMNS: usize = 100;
 
-/// Every command, by its words, with its flags; that of no word is the program itself.
+/// Each command, by its words, with its flags; without a word, the program itself.
 fn commands() -> Vec<(Vec<String>, Vec<String>)> {
     let mut found = Vec::new();
     collect(&sidetrack::cli::command(), &[], &mut found);
@@ -65,7 +65,7 @@ fn help_explains_every_flag_of_every_command() {
         for flag in &wanted {
             let line = explained.lines().position(|line| flags(line).contains(flag.as_str()));
             let line = line.unwrap_or_else(|| panic!("{words:?}: {flag} is not explained\n{explained}"));
-            // What explains it is on the same line, or on the next one.
+            // The explanation is on the same line or the next one.
             let said: String = explained
                 .lines()
                 .skip(line)
@@ -121,7 +121,7 @@ fn every_command_has_a_man_page_with_every_flag() {
     }
 }
 
-/// What a shell prints that has read the script of its completions.
+/// The output of a shell that has loaded the completion script.
 fn completed(shell: &str, arguments: &[&str]) -> String {
     let script = output_of(Command::new(SIDETRACK).args(["completions", shell]));
     for (words, flags) in commands() {
@@ -157,7 +157,7 @@ fn fish_completes_commands_and_flags() {
 }
 
 #[test]
-fn zsh_takes_the_script() {
+fn zsh_accepts_the_completion_script() {
     let read = "autoload -U compinit && compinit -u -D && source $SCRIPT && echo $_comps[sidetrack]";
     assert_eq!(completed("zsh", &["-f", "-c", read]), "_sidetrack\n");
 }

@@ -1,4 +1,4 @@
-//! The command lines of the referee's cases are understood as `istio-iptables` understands them.
+//! `istio-iptables` accepts the command lines of the oracle's cases.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use sidetrack::mesh::istio::front_end::{self, Parsed};
 use sidetrack::options::{Dialect, OwnerOrder};
 use sidetrack::types::{Accounts, AccountsError, InboundMode};
 
-/// A configuration of the behaviour oracle: how it calls `istio-iptables`, and what it expects of the result.
+/// A case of the oracle: its call of `istio-iptables`, and the expected verdicts.
 #[derive(Deserialize)]
 struct Case {
     name: String,
@@ -67,7 +67,7 @@ fn read(case: &Case) -> Parsed {
 }
 
 #[test]
-fn every_case_of_the_behaviour_oracle_is_understood() {
+fn istio_iptables_accepts_each_case_of_the_oracle() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/cases");
     let files = fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
     let mut count = 0;

@@ -1,4 +1,4 @@
-//! How `istio-iptables` is called: flags, variables, the name of the program. Only dry runs: these may look at the
+//! How `istio-iptables` is called: flags, variables, the name of the program. Only dry runs: these may read the
 //! network namespace of the machine.
 
 use std::os::unix::fs::symlink;
@@ -28,7 +28,7 @@ fn sidetrack(arguments: &[&str]) -> Run {
 }
 
 #[test]
-fn flags_are_read_in_every_form_that_go_reads() {
+fn flags_are_accepted_in_each_form_of_go() {
     let plan = |arguments: &[&str]| {
         run(&[arguments, &["-n", "--native-nftables"]].concat())
             .succeeded()
@@ -75,7 +75,7 @@ fn variables_of_the_environment_are_read() {
 }
 
 #[test]
-fn the_name_of_the_program_may_say_it() {
+fn program_name_selects_the_front_end() {
     let directory = Directory::new("names");
     let link = |name| -> PathBuf {
         let link = directory.path().join(name);
@@ -100,7 +100,7 @@ fn the_name_of_the_program_may_say_it() {
 }
 
 #[test]
-fn names_of_linkerd_and_kuma_are_taken_by_apply() {
+fn apply_runs_under_the_names_of_linkerd_and_kuma() {
     let plan = |options: &str| {
         let words = ["apply", "--dry-run", "--redirect-dns", "--dns-servers", "all"].into_iter();
         let arguments: Vec<&str> = words.chain(options.split_whitespace()).collect();

@@ -1,4 +1,4 @@
-//! The template for Istio's injector in `cni-conf/examples/istio-cni.yaml`: what the plugin makes of pods that were
+//! The template for Istio's injector in `cni-conf/examples/istio-cni.yaml`: the plugin's verdict on pods that were
 //! injected with it.
 //!
 //! `tests/istio/injected.json` has what istiod made of some pods (istio/istio at 86c9f01, 2026-08-22: the chart rendered
@@ -36,12 +36,12 @@ fn verdict(members: &Value) -> Verdict {
     attach::verdict(&netconf, &PodName::default()).unwrap_or_else(|error| panic!("{}", error.message()))
 }
 
-/// What becomes of a pod whose runtime hands annotations over.
+/// The verdict on a pod whose runtime passes annotations.
 fn by_runtime(annotations: &Value) -> Verdict {
     verdict(&json!({ "runtimeConfig": { "io.kubernetes.cri.pod-annotations": annotations } }))
 }
 
-/// What Multus hands over for Istio's network: nothing but its arguments.
+/// The input from Multus for Istio's network: arguments alone.
 fn by_multus(annotations: &Value) -> Verdict {
     let networks = annotations["k8s.v1.cni.cncf.io/networks"].as_str().expect("networks");
     let networks: Vec<Value> = serde_json::from_str(networks).expect("JSON");
@@ -67,7 +67,7 @@ fn config_of(pod: &str) -> Config {
 }
 
 #[test]
-fn the_pods_were_injected_with_the_template_that_is_shipped() {
+fn recorded_pods_were_injected_with_the_shipped_template() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("cni-conf/examples/istio-cni.yaml");
     let values = yaml::document(&std::fs::read_to_string(file).expect("the values")).expect("YAML");
     let webhook = values.to_json()["sidecarInjectorWebhook"].clone();
@@ -82,11 +82,11 @@ fn the_pods_were_injected_with_the_template_that_is_shipped() {
     assert_eq!(webhook["defaultTemplates"], json!(["sidecar", "sidetrack"]));
 }
 
-/// Whoever the proxy runs as is exempt, so that nothing of it comes back to it.
+/// The proxy's user and group are exempt, so that its traffic does not return to it.
 #[test]
-fn the_user_or_group_that_the_proxy_runs_as_is_exempt() {
+fn user_or_group_of_the_proxy_is_exempt() {
     let not_ours = ["none", "gateway", "grpc-agent", "multus-none"];
-    // Root is never exempt, in Istio's own rules neither.
+    // Root is never exempt, as in Istio's own rules.
     let unusable = ["overridden-root"];
     for (name, pod) in pods() {
         if not_ours.contains(&name.as_str()) || unusable.contains(&name.as_str()) {
@@ -105,7 +105,7 @@ fn the_user_or_group_that_the_proxy_runs_as_is_exempt() {
 }
 
 #[test]
-fn what_no_annotation_of_istio_says_comes_from_the_template() {
+fn settings_without_istio_annotation_come_from_the_template() {
     let owners = |pod| {
         let proxy = config_of(pod).proxy;
         (proxy.uids.to_string(), proxy.gids.to_string())
@@ -139,9 +139,9 @@ fn what_no_annotation_of_istio_says_comes_from_the_template() {
     assert_eq!((ports.inbound_port.get(), ports.outbound_port.get()), (16006, 16001));
 }
 
-/// What a pod says itself stays, beside what the template says.
+/// Annotations of the pod stay beside those of the template.
 #[test]
-fn annotations_of_the_pod_count_before_those_of_the_template() {
+fn pod_annotations_override_the_template() {
     let own = config_of("own-annotation");
     assert_eq!(
         (own.proxy.uids.to_string(), own.proxy.gids.to_string()),
@@ -166,7 +166,7 @@ fn annotations_of_the_pod_count_before_those_of_the_template() {
     assert!(own.dns.redirect, "the mesh says so, and the pod nothing else");
 }
 
-/// Each line of the template says its one thing, and nothing else.
+/// Each line of the template sets one option.
 #[test]
 fn each_setting_of_the_mesh_changes_one_option() {
     let plain = config_of("plain");
@@ -183,15 +183,15 @@ fn each_setting_of_the_mesh_changes_one_option() {
         assert_eq!(config_of(pod), expected, "{pod}");
     }
     let said = annotations_of("dual-stack")["traffic.sidetrack.dev/ip-family"].clone();
-    assert_eq!(said, "auto", "a node may be told otherwise for all its pods");
+    assert_eq!(said, "auto", "a node may override it for all its pods");
     let netconf = json!({ "redirect": { "ip-family": "ipv4" },
         "runtimeConfig": { "io.kubernetes.cri.pod-annotations": annotations_of("dual-stack") } });
     assert_eq!(config(verdict(&netconf)).general.ip_family, IpFamily::Auto);
 }
 
-/// `inject.istio.io/templates` stands for all templates of the mesh: ours must be named, too.
+/// `inject.istio.io/templates` replaces the list of templates: it must name sidetrack's, too.
 #[test]
-fn pods_that_name_their_templates_are_told_by_ours_where_they_name_it() {
+fn pods_with_named_templates_get_settings_if_they_name_sidetrack() {
     assert_eq!(config_of("chosen-templates"), config_of("plain"));
     assert_eq!(config_of("chosen-templates-openshift"), config_of("openshift-range"));
     let custom = config_of("custom-templates");
@@ -214,9 +214,9 @@ fn pods_that_name_their_templates_are_told_by_ours_where_they_name_it() {
     }
 }
 
-/// `proxy.istio.io/overrides` alone, for pods that choose another template or meshes without ours.
+/// `proxy.istio.io/overrides` alone, for pods or meshes without sidetrack's template.
 #[test]
-fn an_overridden_user_is_known_without_the_template() {
+fn overridden_user_is_read_without_the_template() {
     for name in ["overridden-user", "overridden-user-native"] {
         let mut annotations = annotations_of(name);
         let members = annotations.as_object_mut().expect("annotations");
@@ -230,7 +230,7 @@ fn an_overridden_user_is_known_without_the_template() {
 }
 
 #[test]
-fn gateways_and_pods_without_interception_get_nothing_and_keep_their_annotations() {
+fn gateways_and_pods_without_interception_get_no_settings() {
     for name in ["gateway", "grpc-agent", "none"] {
         let annotations = annotations_of(name);
         let members = annotations.as_object().expect("annotations");
@@ -245,7 +245,7 @@ fn gateways_and_pods_without_interception_get_nothing_and_keep_their_annotations
 }
 
 #[test]
-fn arguments_that_multus_hands_over_say_what_the_annotations_say() {
+fn multus_arguments_give_the_same_verdict_as_annotations() {
     for (name, pod) in pods() {
         if !name.starts_with("multus") {
             continue;

@@ -1,4 +1,4 @@
-//! How `kuma-init` is called: flags, files, variables, the name of the program. Only dry runs: these may look at the
+//! How `kuma-init` is called: flags, files, variables, the name of the program. Only dry runs: these may read the
 //! network namespace of the machine.
 
 use std::io::Write as _;
@@ -9,7 +9,7 @@ use crate::SIDETRACK;
 use crate::program::Run;
 use crate::temporary::Directory;
 
-/// What an injected pod's `kuma-init` is given: Kuma's own configuration.
+/// The input of an injected pod's `kuma-init`: Kuma's own configuration.
 const INJECTED: &str = "\
 cniMode: false
 ipFamilyMode: ipv4
@@ -42,7 +42,7 @@ fn of_file(directory: &Directory, text: &str) -> String {
 }
 
 #[test]
-fn flags_are_read_in_every_form_that_go_reads() {
+fn flags_are_accepted_in_each_form_of_go() {
     let expected = plan(&["--redirect-inbound-port", "16001", "--redirect-all-dns-traffic"]);
     assert!(
         expected.contains("--to-ports 16001") && expected.contains("--to-ports 15053"),
@@ -122,7 +122,7 @@ fn variables_count_only_beside_a_file() {
 }
 
 #[test]
-fn the_program_takes_the_place_of_kumactl() {
+fn program_runs_in_place_of_kumactl() {
     let directory = Directory::new("kuma");
     let kumactl = directory.path().join("kumactl");
     symlink(SIDETRACK, &kumactl).expect("a link");
@@ -141,7 +141,7 @@ fn the_program_takes_the_place_of_kumactl() {
 }
 
 #[test]
-fn every_mistake_is_told_and_exits_with_1() {
+fn all_errors_are_reported_with_exit_code_1() {
     for wrong in [
         &["--nonsense"][..],
         &["--redirect-inbound", "false"],

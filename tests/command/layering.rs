@@ -1,4 +1,4 @@
-//! What each module may use: imports point one way, and what is pure has no effects.
+//! Layering: imports point one way, and pure modules have no effects.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ const PURE: [&str; 26] = [
     "probe/plan.rs",
 ];
 
-/// What has effects, or leads to what has.
+/// Names with effects, or that lead to effects.
 const EFFECTS: [&str; 10] = [
     "crate::linux",
     "std::fs",

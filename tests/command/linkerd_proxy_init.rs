@@ -1,4 +1,4 @@
-//! How `linkerd-proxy-init` is called: flags, the name of the program, exit codes. Only dry runs: these may look at the
+//! How `linkerd-proxy-init` is called: flags, the name of the program, exit codes. Only dry runs: these may read the
 //! network namespace of the machine.
 
 use std::ffi::OsStr;
@@ -11,7 +11,7 @@ use crate::SIDETRACK;
 use crate::program::Run;
 use crate::temporary::Directory;
 
-/// What Linkerd's chart writes.
+/// The arguments of Linkerd's chart.
 const CHART: &[&str] = &[
     "--firewall-bin-path",
     "iptables-nft",
@@ -30,7 +30,7 @@ const CHART: &[&str] = &[
     "4567,4568",
 ];
 
-/// A dry run: nothing after `--simulate` can make it another one.
+/// A dry run: no flag after `--simulate` overrides it.
 fn dry(program: impl AsRef<OsStr>, words: &[&str], arguments: &[&str]) -> Run {
     Run::of(Command::new(program).args(words).arg("--simulate").args(arguments))
 }
@@ -45,7 +45,7 @@ fn plan(arguments: &[&str]) -> String {
 }
 
 #[test]
-fn flags_are_read_in_every_form_that_go_reads() {
+fn flags_are_accepted_in_each_form_of_go() {
     let expected = plan(&["-p", "4143", "-o", "4140", "-u", "2102", "-r", "80,81"]);
     assert!(expected.contains(":4143") && expected.contains("2102"), "{expected}");
     for arguments in [
@@ -60,8 +60,8 @@ fn flags_are_read_in_every_form_that_go_reads() {
 }
 
 #[test]
-fn what_the_chart_writes_is_what_apply_writes_for_the_mesh() {
-    // Which ports the mesh serves itself, the flags do not say.
+fn chart_flags_give_the_plan_of_mesh_linkerd() {
+    // The flags do not name the ports that the mesh itself serves.
     let ours = ["apply", "--dry-run", "--mesh", "linkerd", "--mesh-ports", ""];
     let inbound = ["--exclude-inbound-ports", "4190,4191,4567,4568"];
     let ours = Run::of(Command::new(SIDETRACK).args(ours).args(inbound)).succeeded();
@@ -69,7 +69,7 @@ fn what_the_chart_writes_is_what_apply_writes_for_the_mesh() {
 }
 
 #[test]
-fn the_name_of_the_program_may_say_it() {
+fn program_name_selects_the_front_end() {
     let directory = Directory::new("linkerd");
     let expected = plan(CHART);
     for name in ["proxy-init", "linkerd2-proxy-init", "linkerd-proxy-init"] {
@@ -81,7 +81,7 @@ fn the_name_of_the_program_may_say_it() {
 }
 
 #[test]
-fn every_mistake_exits_with_1() {
+fn each_error_exits_with_1() {
     for arguments in [
         "--nope",
         "-p",
@@ -117,7 +117,7 @@ fn invalid_ports_to_ignore_are_skipped_and_logged() {
 }
 
 #[test]
-fn a_simulation_prints_what_the_backend_of_the_flags_would_get() {
+fn simulate_prints_the_input_of_the_selected_backend() {
     assert!(plan(CHART).contains("table inet sidetrack {"));
     for backend in [["--iptables-mode", "legacy"], ["--iptables-mode", "plain"]] {
         let rules = plan(&[CHART, &backend].concat());
@@ -126,14 +126,14 @@ fn a_simulation_prints_what_the_backend_of_the_flags_would_get() {
 }
 
 #[test]
-fn a_timeout_is_part_of_what_is_simulated() {
+fn simulate_prints_the_timeout() {
     run(&[CHART, &["--timeout-close-wait-secs", "bogus"]].concat()).failed(1, &["--timeout-close-wait-secs"]);
     let simulated = plan(&[CHART, &["--timeout-close-wait-secs", "77"]].concat());
     assert!(simulated.contains("close_wait : 77"), "{simulated}");
 }
 
 #[test]
-fn the_log_is_as_the_flags_say() {
+fn log_format_and_level_follow_flags() {
     let log = |flags: &[&str]| run(&[CHART, flags].concat()).succeeded().stderr;
     for line in log(&["--log-format", "json"]).lines() {
         serde_json::from_str::<serde_json::Value>(line).expect(line);

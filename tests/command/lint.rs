@@ -1,4 +1,4 @@
-//! `sidetrack lint`: what is found in each of `tests/manifests`, and what is said of files that cannot be read.
+//! `sidetrack lint`: findings in each of `tests/manifests`, and errors of unreadable files.
 //!
 //! Review the files in `tests/golden/lint` like code.
 
@@ -49,7 +49,7 @@ fn codes(run: &Run) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_manifest_has_the_findings_that_were_reviewed() {
+fn findings_of_each_manifest_match_golden() {
     insta::with_settings!({ snapshot_path => "../golden/lint", prepend_module_to_snapshot => false, omit_expression => true }, {
         for name in names() {
             let found = lint(&[&format!("{name}.yaml")]).stdout;
@@ -61,7 +61,7 @@ fn every_manifest_has_the_findings_that_were_reviewed() {
 }
 
 #[test]
-fn every_code_has_a_manifest_in_which_it_is_found_and_the_clean_ones_have_none() {
+fn each_code_has_a_manifest_and_clean_ones_have_none() {
     for code in Code::ALL {
         let file = format!("{}.yaml", code.id());
         let run = lint(&["--json", &file]);
@@ -75,7 +75,7 @@ fn every_code_has_a_manifest_in_which_it_is_found_and_the_clean_ones_have_none()
 }
 
 #[test]
-fn the_place_in_the_file_is_the_value_s() {
+fn position_is_that_of_the_value() {
     let run = lint(&["--json", "ST202.yaml"]);
     let document: Value = serde_json::from_str(&run.stdout).expect("JSON");
     let places: Vec<_> = document["findings"].as_array().expect("findings").iter().collect();
@@ -122,7 +122,7 @@ fn standard_input_and_several_files_are_read() {
 }
 
 #[test]
-fn what_cannot_be_read_is_told_with_its_place_and_the_other_files_are_looked_at() {
+fn unreadable_files_are_reported_with_position_and_others_checked() {
     let run = lint(&["../golden", "ST101.yaml", "no-such-file.yaml", "../../Cargo.toml"]);
     assert_eq!(run.code, Some(2), "{run:?}");
     for said in [
@@ -136,18 +136,18 @@ fn what_cannot_be_read_is_told_with_its_place_and_the_other_files_are_looked_at(
 }
 
 #[test]
-fn codes_that_are_not_wanted_are_left_out() {
+fn disabled_codes_are_omitted() {
     let run = lint(&["--ignore", "ST201,ST101", "ST201.yaml", "ST101.yaml"]).succeeded();
     assert_eq!(run.stdout, "");
     lint(&["--ignore", "ST999", "ST201.yaml"]).failed(2, &["\"ST999\" is no code"]);
 }
 
 #[test]
-fn options_of_the_whole_mesh_count_after_annotations() {
+fn annotations_override_options_of_the_mesh() {
     let mesh = ["--proxy-uid", "7", "--exclude-inbound-ports", "*"];
     let found = |file: &str| codes(&lint(&[&["--json", file][..], &mesh].concat()));
     assert!(found("ST401.yaml").is_empty(), "the ports are excluded");
-    // One of its two pods says whom its proxy runs as; the other one leaves that to the mesh.
+    // One of its two pods names its proxy's user; the other one relies on the mesh.
     let run = lint(&[&["ST201.yaml"][..], &mesh].concat());
     assert!(
         run.stdout.contains("another-proxy") && !run.stdout.contains("nightly"),
@@ -156,13 +156,13 @@ fn options_of_the_whole_mesh_count_after_annotations() {
 }
 
 #[test]
-fn a_file_without_pods_is_worth_a_warning() {
+fn file_without_pods_is_warned_of() {
     let run = lint(&["--ignore", "ST303", "/dev/null"]).succeeded();
     assert!(run.stderr.contains("no pod found"), "{run:?}");
 }
 
 #[test]
-fn the_table_of_codes_is_the_one_in_the_code() {
+fn table_of_codes_matches_the_code() {
     let mut table =
         "| Code | Level | What is found | Why it matters | What to do |\n|---|---|---|---|---|\n".to_owned();
     for code in Code::ALL {
@@ -205,7 +205,7 @@ fn piped(arguments: &[&str], text: &str) -> Run {
 
 const BOTH: [&str; 2] = ["ST101.yaml", "ST202.yaml"];
 
-/// What SARIF 2.1.0 asks of a log (sections 3.13, 3.14, 3.19, 3.27, 3.28 to 3.30, 3.49), as far as there is anything of it.
+/// The requirements of SARIF 2.1.0 (sections 3.13, 3.14, 3.19, 3.27, 3.28 to 3.30, 3.49) on the parts that are written.
 #[test]
 fn findings_are_results_of_sarif_at_their_place() {
     let run = lint(&[&["--format", "sarif"], &BOTH[..]].concat());
@@ -266,7 +266,7 @@ fn findings_are_results_of_sarif_at_their_place() {
 }
 
 #[test]
-fn files_of_sarif_are_references_of_uris() {
+fn sarif_files_are_uri_references() {
     let named = |name: &str| {
         let directory = Directory::new("lint-uri");
         fs::copy(Path::new(MANIFESTS).join("ST101.yaml"), directory.path().join(name)).expect("a copy");
@@ -289,7 +289,7 @@ fn files_of_sarif_are_references_of_uris() {
 }
 
 #[test]
-fn findings_are_commands_of_github_one_a_line() {
+fn github_format_is_one_command_a_line() {
     let run = lint(&["--format", "github", "ST202.yaml", "ST506.yaml"]);
     assert_eq!(run.code, Some(3), "{run:?}");
     let document: Value = serde_json::from_str(&lint(&["--json", "ST202.yaml", "ST506.yaml"]).stdout).expect("JSON");
@@ -317,7 +317,7 @@ fn findings_are_commands_of_github_one_a_line() {
 }
 
 #[test]
-fn the_format_is_one_of_those_that_there_are() {
+fn unknown_format_is_refused() {
     assert_eq!(
         lint(&["--format", "json", "ST101.yaml"]).stdout,
         lint(&["--json", "ST101.yaml"]).stdout
@@ -331,7 +331,7 @@ fn the_format_is_one_of_those_that_there_are() {
 }
 
 #[test]
-fn what_was_passed_over_is_told() {
+fn skipped_documents_are_reported() {
     let text = "kind: ConfigMap\n---\nkind: ConfigMap\n---\n{kind: Foo, spec: {a: b}}\n---\na: b\n---\n\
                 {kind: Pod, spec: {containers: [{name: a}]}}\n";
     let run = piped(&["-"], text).succeeded();
@@ -345,7 +345,7 @@ fn what_was_passed_over_is_told() {
 }
 
 #[test]
-fn a_stream_of_json_is_looked_at() {
+fn json_stream_is_checked() {
     let pod = |name: &str| {
         format!(
             "{{\"kind\": \"Pod\", \"metadata\": {{\"name\": \"{name}\"}},\n\"spec\": {{\"containers\": [{{\"name\": \"a\", \
@@ -366,16 +366,16 @@ fn a_stream_of_json_is_looked_at() {
 }
 
 #[test]
-fn a_template_of_helm_is_told_as_what_it_is() {
+fn helm_template_is_reported_as_such() {
     let template = "kind: Pod\nspec:\n  {{- with .Values.x }}\n  containers: [{name: a}]\n  {{- end }}\n";
     piped(&["-"], template).failed(2, &["-:", "template of Helm", "helm template"]);
     let run = piped(&["-"], "kind: Pod\nspec: [\n").failed(2, &["-:"]);
     assert!(!run.stderr.contains("Helm"), "{run:?}");
 }
 
-/// Services of one file tell about pods of another.
+/// Services of one file apply to pods of another.
 #[test]
-fn services_count_in_whichever_file_they_are() {
+fn services_of_any_file_apply() {
     let directory = Directory::new("lint-services");
     let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).expect("a file");
     write(
@@ -394,17 +394,20 @@ fn services_count_in_whichever_file_they_are() {
         )
         .stdout
     };
-    let tells = |found: String| !found.contains("port 3306 of container db");
-    assert!(tells(found("app: db", "{name: tcp-db, port: 3306}")));
-    assert!(tells(found("app: db", "{name: mysql, port: 33060, targetPort: 3306}")));
-    assert!(tells(found("app: db", "{appProtocol: mysql, port: 3306}")));
-    assert!(!tells(found("app: db", "{name: db, port: 3306}")));
-    assert!(!tells(found("app: db", "{name: tcp-db, port: 3307}")));
-    assert!(!tells(found("app: other", "{name: tcp-db, port: 3306}")));
-    assert!(!tells(found("", "{name: tcp-db, port: 3306}")));
+    let is_known = |found: String| !found.contains("port 3306 of container db");
+    assert!(is_known(found("app: db", "{name: tcp-db, port: 3306}")));
+    assert!(is_known(found(
+        "app: db",
+        "{name: mysql, port: 33060, targetPort: 3306}"
+    )));
+    assert!(is_known(found("app: db", "{appProtocol: mysql, port: 3306}")));
+    assert!(!is_known(found("app: db", "{name: db, port: 3306}")));
+    assert!(!is_known(found("app: db", "{name: tcp-db, port: 3307}")));
+    assert!(!is_known(found("app: other", "{name: tcp-db, port: 3306}")));
+    assert!(!is_known(found("", "{name: tcp-db, port: 3306}")));
 }
 
-/// A text that is small and stands for much, in several ways.
+/// Small texts that expand to large documents.
 fn bombs() -> Vec<String> {
     let laughs: String = (1..60)
         .map(|n| format!("a{n}: &a{n} [*a{0}, *a{0}, *a{0}]\n", n - 1))
@@ -425,7 +428,7 @@ fn bombs() -> Vec<String> {
 }
 
 #[test]
-fn texts_that_stand_for_much_are_refused() {
+fn yaml_alias_bombs_are_refused() {
     let context = Context {
         settings: &Layer::default(),
         read: &|_| None,
@@ -457,7 +460,7 @@ const ODDITIES: [&str; 12] = [
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Manifests with lines left out, repeated and garbled: looking at them never panics.
+    /// Manifests with missing, repeated and garbled lines: lint never panics.
     #[test]
     fn garbled_manifests_are_looked_at_or_refused(
         file in any::<Index>(),

@@ -1,4 +1,4 @@
-//! Where options come from, and which of them counts. Only dry runs: these may look at the network namespace of the
+//! Sources of options, and their precedence. Only dry runs: these may read the network namespace of the
 //! machine.
 
 use std::process::Command;
@@ -30,7 +30,7 @@ fn ports(run: &Run) -> (String, String) {
 }
 
 #[test]
-fn a_flag_counts_before_a_variable_before_the_file_before_the_default() {
+fn flag_overrides_variable_overrides_file_overrides_default() {
     let file = Temporary::new("precedence.yaml", "proxyInboundPort: 3\nproxy-outbound-port: 4\n");
     let run = |flags: &[&str], variables: &[(&str, &str)]| {
         let mut command = Command::new(SIDETRACK);
@@ -52,7 +52,7 @@ fn a_flag_counts_before_a_variable_before_the_file_before_the_default() {
 }
 
 #[test]
-fn a_malformed_value_is_an_error_even_where_another_source_would_win() {
+fn malformed_value_is_an_error_even_if_overridden() {
     let mut command = Command::new(SIDETRACK);
     command
         .args(["apply", "--dry-run", "--proxy-uid", "5"])

@@ -1,4 +1,4 @@
-//! What is written for the kernel and for iptables-restore is read back as the rules that were planned.
+//! The input of the kernel and of iptables-restore is read back as the planned rules.
 
 use sidetrack::backend::iptables::{self, lower};
 use sidetrack::backend::nftables;
@@ -24,13 +24,13 @@ fn check(options: &[&str]) {
 }
 
 #[test]
-fn what_is_written_for_each_case_is_read_back() {
+fn each_case_is_read_back() {
     for (_, options) in cases::all_options() {
         check(options);
     }
 }
 
 #[test]
-fn what_is_written_for_any_options_is_read_back() {
+fn any_options_are_read_back() {
     random::each(500, check);
 }

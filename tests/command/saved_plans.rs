@@ -1,4 +1,4 @@
-//! Saved plans: what is written is read back, and whatever else is given is refused in words.
+//! Saved plans: they are read back, and invalid ones are refused with a reason.
 
 use std::sync::LazyLock;
 
@@ -15,7 +15,7 @@ use crate::plans::plan;
 use crate::random;
 
 #[test]
-fn what_is_written_for_each_case_is_read_back() {
+fn each_case_is_read_back() {
     for (name, options) in cases::all_options() {
         let plan = plan(options);
         assert_eq!(read(&document(&plan)), Ok(plan), "{name}");
@@ -23,7 +23,7 @@ fn what_is_written_for_each_case_is_read_back() {
 }
 
 #[test]
-fn what_is_written_for_any_options_is_read_back() {
+fn any_options_are_read_back() {
     random::each(500, |options| {
         let plan = plan(options);
         assert_eq!(read(&document(&plan)), Ok(plan));
@@ -34,7 +34,7 @@ fn value(options: &[&str]) -> Value {
     serde_json::from_str(&document(&plan(options))).expect("JSON")
 }
 
-/// What is said of the plan of the defaults with this in place of what is at `path`.
+/// The errors of the default plan with this value at `path`.
 fn with(path: &str, replacement: Value) -> String {
     let mut document = value(&[
         "--exclude-outbound-ports",
@@ -47,7 +47,7 @@ fn with(path: &str, replacement: Value) -> String {
 }
 
 #[test]
-fn what_is_wrong_is_told_with_its_place() {
+fn invalid_plan_is_reported_with_position() {
     for (path, replacement, said) in [
         ("/version", json!(1), "not a plan of version 2"),
         (
@@ -143,7 +143,7 @@ fn what_is_wrong_is_told_with_its_place() {
 }
 
 #[test]
-fn every_mistake_is_told_but_not_without_end() {
+fn number_of_reported_errors_is_bounded() {
     let mut document = value(&[]);
     document["extra"] = json!(1);
     document["chains"][0]["name"] = json!(7);
@@ -183,7 +183,7 @@ fn ladder(length: usize, jumps: usize) -> Value {
 }
 
 #[test]
-fn rules_that_no_kernel_would_follow_are_refused() {
+fn jumps_deeper_than_the_kernels_limit_are_refused() {
     let depth = |length| read(&ladder(length, 2).to_string());
     assert!(depth(16).is_ok());
     assert!(
@@ -200,7 +200,7 @@ fn rules_that_no_kernel_would_follow_are_refused() {
 }
 
 #[test]
-fn a_way_that_is_too_long_is_given_up() {
+fn simulation_with_too_many_jumps_is_aborted() {
     let plan = read(&ladder(16, 4).to_string()).expect("a plan");
     let error = follow(&plan).expect_err("4 to the power of 15 rules");
     assert!(error.contains("more than 100000 rules"), "{error}");
@@ -241,7 +241,7 @@ fn mutate(value: &mut Value, way: &[usize], replacement: &Value) {
     }
 }
 
-/// A plan with much of what there can be.
+/// A plan with most kinds of objects.
 static EVERYTHING: LazyLock<Value> = LazyLock::new(|| {
     value(&[
         "--redirect-dns",

@@ -1,4 +1,4 @@
-//! Calls: who opens a connection, where to, and what became of it.
+//! Calls: the caller of a connection, its destination and its outcome.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use sidetrack::types::Family;
 
 use super::{Address, Arrival, Netns, Owner, Pod, http, socket};
 
-/// Who calls.
+/// The caller.
 #[derive(Clone, Copy, Debug)]
 pub enum Caller {
     /// The application in the pod.
@@ -67,7 +67,7 @@ impl Caller {
     }
 }
 
-/// Who is called, on which port.
+/// The called host and port.
 #[derive(Clone, Copy, Debug)]
 pub enum To {
     /// The pod, by its address.
@@ -131,12 +131,12 @@ pub enum Transport {
     Udp,
 }
 
-/// What became of a call.
+/// The outcome of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
     /// The caller's own address and port.
     pub local: SocketAddr,
-    /// What the server saw, unless the connection ended without an answer.
+    /// The server's observation, unless the connection ended without an answer.
     pub arrival: Option<Arrival>,
 }
 

@@ -13,7 +13,7 @@ use crate::program::{Run, state};
 
 pub const ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
 
-/// What a runtime asks for.
+/// The request of a runtime.
 pub struct Request {
     pub variables: Vec<(&'static str, String)>,
     pub netconf: Value,
@@ -75,7 +75,7 @@ impl Request {
         self.run_by(SIDETRACK)
     }
 
-    /// Asks a copy of the program.
+    /// Runs a copy of the program.
     pub fn run_by(&self, program: impl AsRef<OsStr>) -> Run {
         plugin(&mut self.command_of(program), self.netconf.to_string().as_bytes())
     }
@@ -99,7 +99,7 @@ pub fn plugin(command: &mut Command, stdin: &[u8]) -> Run {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut child = command.spawn().expect("the program");
-    // It need not read what it does not need.
+    // It may exit without reading all input.
     let _unread = child.stdin.take().expect("a pipe").write_all(stdin);
     Run::from(child.wait_with_output().expect("its end"))
 }

@@ -11,7 +11,7 @@ use sidetrack::types::Family;
 use super::service::{Serve, Service, Sockets};
 use super::{Caller, Netns, Owner, Pod, To, socket};
 
-/// Sends back what it gets, on one port, over IPv4 and IPv6. It ends when dropped.
+/// Echoes its input, on one port, over IPv4 and IPv6. It ends when dropped.
 pub struct Echo {
     _service: Service,
 }
@@ -31,7 +31,7 @@ impl Echo {
         }
     }
 
-    /// One that takes connections to any address, as TPROXY brings them. It runs as root, who may do that.
+    /// One that accepts connections to any address, as TPROXY delivers them, which takes root.
     pub fn transparent(netns: &Netns, port: u16) -> Self {
         Self {
             _service: Service::start(
@@ -62,7 +62,7 @@ impl Serve for Echoing {
         Ok(Sockets { tcp, udp: Vec::new() })
     }
 
-    /// Each connection has a thread, which ends with it or when nothing is said any more.
+    /// Each connection has a thread, which ends with it or when it is idle for too long.
     fn serve_connection(&self, stream: TcpStream, _: SocketAddr) -> io::Result<()> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PAUSE))?;
@@ -97,7 +97,7 @@ impl Conversation {
         Ok(Self { stream })
     }
 
-    /// Says something and hears it again, so many times, each time something else.
+    /// Sends messages and reads their echoes, so many times, each message another one.
     pub fn go_on(&mut self, times: usize) -> io::Result<()> {
         for time in 0..times {
             let said: Vec<u8> = (0..1 + time * 61 % 9000).map(|byte| (time + byte) as u8).collect();

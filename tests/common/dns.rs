@@ -1,4 +1,4 @@
-//! Name lookups: servers that tell who asked them, and a forwarder as a proxy has one.
+//! Name lookups: servers that reply with their client's address, and a forwarder like a proxy's.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
@@ -18,7 +18,7 @@ pub const FORWARDER: [SocketAddr; 2] = [
 /// The port of name servers.
 pub const DNS_PORT: u16 = 53;
 
-/// What a lookup gave.
+/// The result of a lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reply {
     /// Who asked.
@@ -27,7 +27,7 @@ pub struct Reply {
     pub server: SocketAddr,
     /// Who asked it.
     pub client: SocketAddr,
-    /// Who asked the forwarder, if the lookup passed it.
+    /// The client of the forwarder, if the lookup passed it.
     pub forwarded_for: Option<SocketAddr>,
 }
 

@@ -30,7 +30,7 @@ pub struct Envoy {
     access_log: Receiver<Access>,
 }
 
-/// A connection that passed Envoy, as its access log tells.
+/// A connection that passed Envoy, from its access log.
 #[derive(Clone, Copy, Debug)]
 pub struct Access {
     /// Where the connection was meant to go.
@@ -102,12 +102,12 @@ impl Envoy {
         command.arg0("envoy").args(arguments(inbound));
 
         let (lines, stdout) = pipe().expect("a pipe");
-        // Envoy opens /dev/stdout, which is this pipe, anew.
+        // Envoy opens /dev/stdout, which is this pipe, again.
         fchown(&stdout, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))
             .expect("a pipe that is Envoy's");
         let (log, stderr) = pipe().expect("a pipe");
         let process = command.stdout(stdout).stderr(stderr).spawn().expect("Envoy");
-        drop(command); // It holds the pipes' other ends, whose closing tells that Envoy has died.
+        drop(command); // It holds the pipes' other ends, whose closing shows that Envoy has died.
 
         wait_for_start(BufReader::new(log));
         let envoy = Self {
@@ -196,7 +196,7 @@ fn entries(lines: BufReader<io::PipeReader>) -> Receiver<Access> {
             let line = line.expect("Envoy's access log");
             let access = Access::parse(&line).unwrap_or_else(|| panic!("a line of Envoy's access log: {line}"));
             if sender.send(access).is_err() {
-                return; // Nobody reads on.
+                return; // The reader has gone.
             }
         }
     });

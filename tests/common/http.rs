@@ -1,4 +1,4 @@
-//! As much HTTP as the laboratory speaks: one request, one answer, the end.
+//! The HTTP of the tests: one request, one answer, the end.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -22,7 +22,7 @@ pub fn get(mut stream: TcpStream, path: &str) -> io::Result<String> {
         .map_or_else(String::new, |(_, body)| body.to_owned()))
 }
 
-/// Answers a request, whatever it asks for.
+/// Answers any request.
 pub fn answer(mut stream: TcpStream, body: &str) -> io::Result<()> {
     let (mut request, mut chunk) = (Vec::new(), [0; 1024]);
     while !request.ends_with(b"\r\n\r\n") {

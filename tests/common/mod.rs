@@ -1,4 +1,4 @@
-//! The laboratory: a pod and its surroundings in network namespaces, and connections whose course can be told.
+//! The test network: a pod and its neighbours in network namespaces, and connections whose way is observed.
 //!
 //! Everything needs root. Nothing is left behind, however the process ends: the namespaces have no names, and the
 //! processes in them die with their parent.

@@ -52,7 +52,7 @@ impl Netns {
         Ok(setns(&*self.0, CloneFlags::CLONE_NEWNET)?)
     }
 
-    /// Does `work` inside, on a thread of its own: whatever `work` does to the thread ends with it.
+    /// Runs `work` inside, on a thread of its own, which ends with it.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let inside = || {
             self.enter()

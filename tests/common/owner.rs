@@ -25,7 +25,7 @@ impl Owner {
         Self { uid, gid }
     }
 
-    /// Makes the calling thread act as this user and group, for good. Sockets belong to whoever the thread acts as
+    /// Makes the calling thread act as this user and group, for good. Sockets belong to the user of the thread
     /// when they are made.
     #[expect(unsafe_code, reason = "there is no safe wrapper for one thread alone")]
     pub fn assume(self) -> io::Result<()> {
@@ -45,8 +45,8 @@ impl Owner {
         }
     }
 
-    /// Makes the calling thread act as this user and group, with this capability and no other, now and in whatever it
-    /// executes: what a container runtime does for a container that is given nothing else.
+    /// Makes the calling thread act as this user and group, with this capability and no other, now and in programs
+    /// that it executes, as a container runtime does for a container with nothing else.
     pub fn assume_with(self, capability: Capability) -> io::Result<()> {
         let only = CapsHashSet::from([capability]);
         for other in caps::all() {

@@ -91,7 +91,7 @@ pub fn feed(netns: &Netns, program: &str, arguments: &[&str], text: &str) {
     assert!(output.status.success(), "{program}: {complaint}in\n{text}");
 }
 
-/// What the kernel holds, in the words of the backend's own tools, without what differs from one run to the next.
+/// The rules in the kernel, as the backend's own tools print them, without parts that differ between runs.
 pub fn state(netns: &Netns, backend: &str) -> String {
     let rules = match backend {
         "nftables" => nft_state(netns),
@@ -103,7 +103,7 @@ pub fn state(netns: &Netns, backend: &str) -> String {
     format!("{rules}\n{addresses}")
 }
 
-/// The ruleset as nft tells it in JSON, without handles. The order of chains and sets means nothing, so they are
+/// The ruleset as nft prints it in JSON, without handles. The order of chains and sets means nothing, so they are
 /// sorted; that of rules in a chain stays.
 pub fn nft_state(netns: &Netns) -> String {
     let listing = output_of(netns.command("nft").args(["-j", "list", "ruleset"]));
@@ -165,7 +165,7 @@ fn tables_in_use(saved: &str) -> String {
 /// The backends that every test of rules runs on.
 pub const BACKENDS: [&str; 3] = ["nftables", "iptables-nft", "iptables-legacy"];
 
-/// The writing end of a pipe that nobody reads from.
+/// The writing end of a pipe without a reader.
 pub fn closed_pipe() -> Stdio {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);

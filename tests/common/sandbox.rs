@@ -173,7 +173,7 @@ pub fn deny_all(command: &mut Command, denials: &[Denial]) {
     unsafe { command.pre_exec(install) };
 }
 
-/// A filter: for each denial, if the number of the call and its arguments are as told, the error; else what follows.
+/// A filter: for each denial, if the number of the call and its arguments match, the error; else the next one.
 fn filter(denials: &[Denial]) -> Vec<libc::sock_filter> {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;

@@ -1,4 +1,4 @@
-//! Servers that tell each client what they saw of it.
+//! Servers that reply with what they observe of each client.
 
 use std::fmt;
 use std::io;
@@ -76,7 +76,7 @@ impl Server {
     }
 }
 
-/// Tells each client what was seen of it.
+/// Replies to each client with the server's observation.
 struct Telling {
     name: &'static str,
     ports: Vec<u16>,

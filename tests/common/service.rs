@@ -69,7 +69,7 @@ impl Drop for Service {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // If the thread panicked, it has already said why.
+            // A thread that panicked has printed why.
             let _ = thread.join();
         }
     }
@@ -86,7 +86,7 @@ fn serve(service: &impl Serve, Sockets { tcp, udp }: &Sockets, stopped: &PipeRea
         poll(&mut waiting, PollTimeout::NONE).expect("poll");
         let mut ready = waiting.iter().map(|fd| fd.any() == Some(true));
         for (listener, _) in tcp.iter().zip(&mut ready).filter(|(_, ready)| *ready) {
-            // A client that gave up is its own affair.
+            // Clients that gave up are ignored.
             let _ = accept(service, listener);
         }
         for (receiver, _) in udp.iter().zip(&mut ready).filter(|(_, ready)| *ready) {

@@ -54,15 +54,33 @@ const OTHER_PORTS: [u16; 5] = [8081, 15008, 15020, 15021, 15090];
 /// The port of the server outside.
 const SERVER: u16 = 9090;
 
-/// What should hold in every pod with a sidecar proxy.
+/// The inbound call.
+pub const PEER_CALLS_APP: Journey = journey(
+    "a neighbour calls the app",
+    Transport::Tcp,
+    Caller::Peer,
+    To::Pod(APP),
+    Route::Inbound,
+);
+
+/// The outbound call.
+pub const APP_CALLS_PEER: Journey = journey(
+    "the app calls a neighbour",
+    Transport::Tcp,
+    Caller::App,
+    To::Peer(SERVER),
+    Route::Outbound,
+);
+
+/// The calls that work in every pod with a sidecar proxy.
 pub const JOURNEYS: &[Journey] = {
     use Caller::{App, Far, Peer, Process, Root};
     use Route::{Direct, Dropped, Inbound, Outbound};
     use Transport::{Tcp, Udp};
     &[
-        journey("a neighbour calls the app", Tcp, Peer, To::Pod(APP), Inbound),
+        PEER_CALLS_APP,
         journey("a host far away calls the app", Tcp, Far, To::Pod(APP), Inbound),
-        journey("the app calls a neighbour", Tcp, App, To::Peer(SERVER), Outbound),
+        APP_CALLS_PEER,
         journey("the app calls a host far away", Tcp, App, To::Far(SERVER), Outbound),
         journey(
             "root in the pod calls a neighbour",

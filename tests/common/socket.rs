@@ -75,7 +75,7 @@ pub fn original_destination(stream: &TcpStream) -> io::Result<SocketAddr> {
         }),
     };
     match original {
-        // No rule at all in this namespace, so nobody tracks connections.
+        // No rule at all in this namespace, so connections are not tracked.
         Err(Errno::ENOENT | Errno::ENOPROTOOPT) => Ok(local),
         original => Ok(original?),
     }
@@ -94,7 +94,7 @@ fn new(family: Family, kind: SockType) -> io::Result<OwnedFd> {
 }
 
 /// Binds a socket. The same address may have been in use a moment ago: a process that another thread forked meanwhile
-/// has a copy of the socket that was closed here, until it executes its program. Nothing tells when that is.
+/// has a copy of the socket that was closed here, until it executes its program. No event reports that.
 fn claim(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
     let begun = Instant::now();
     loop {

@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     for journey in JOURNEYS {
         let [v4, v6] = Family::BOTH.map(|family| sidecar.travel(journey, family));
         all_as_they_should &= v4.is_ok() && v6.is_ok();
-        println!("{:37}{:19}{:30}{}", journey.what, way(journey), told(v4), told(v6));
+        println!("{:37}{:19}{:30}{}", journey.what, way(journey), shown(v4), shown(v6));
     }
 
     println!("\nThe rules, as nft lists them in the pod:\n");
@@ -63,7 +63,7 @@ fn way(journey: &Journey) -> &'static str {
     }
 }
 
-fn told(result: Result<String, String>) -> String {
+fn shown(result: Result<String, String>) -> String {
     match result {
         Ok(seen) => format!("ok, {seen}"),
         Err(error) => format!("WRONG: {error}"),

@@ -1,8 +1,8 @@
 //! README.md and the pages of `docs`: every command in them is run, and what they show is what is printed.
 //!
 //! Blocks in `sh` hold commands; those in `console` commands after `$ `, with what they print: a line or part of a line
-//! that is `…` stands for any. Comments before a block, which nobody who reads the page sees, say more:
-//! `<!-- lab: COMMANDS -->`, what has happened by then; `<!-- rules: those asked about -->`, each command finds the rules
+//! that is `…` stands for any. Comments before a block, which the page does not show, say more:
+//! `<!-- lab: COMMANDS -->`, commands to run before it; `<!-- rules: those asked about -->`: each command finds the rules
 //! that its options would write; `<!-- exit: CODE -->`, how its commands end. A block in
 //! `yaml` that begins with `# NAME.yaml` is a file there. `UPDATE_README=1` writes what is printed.
 
@@ -24,11 +24,8 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "needs a machine that systemd boots: the tests of hosts run it on one",
     ),
     ("sidetrack cleanup --persist", "the same"),
-    ("scripts/bench", "takes minutes; `.ci/run` runs a quick round of it"),
-    (
-        "scripts/book",
-        "installs mdBook; `every_page_is_in_the_book` and `links_lead_somewhere` are its tests",
-    ),
+    ("scripts/bench", "takes minutes; a test checks what it compares"),
+    ("scripts/book", "installs mdBook; `.ci/run` runs it"),
     ("scripts/build", "`scripts/test` begins with it"),
     ("scripts/deb", "a test of its own installs the package"),
     ("scripts/demo", "`.ci/run` runs it"),
@@ -108,7 +105,7 @@ fn commands<'p>(page: &'p Page, block: &Block) -> Vec<Command<'p>> {
 /// Programs of meshes, whose flags are read as Go reads them.
 const PROGRAMS: [&str; 3] = ["istio-iptables", "linkerd-proxy-init", "kuma-init"];
 
-/// What somebody has applied who looks at rules with this command: what the same options would.
+/// The apply with the same options, before a command that reads rules.
 fn applied_before(command: &str) -> Option<String> {
     let command = command.split(['#', '|']).next().unwrap_or_default().trim();
     let rest = command.strip_prefix("sidetrack ")?;
@@ -143,7 +140,7 @@ fn elsewhere(command: &str) -> Option<&'static str> {
     ELSEWHERE.iter().find(begins).map(|(_, reason)| *reason)
 }
 
-/// What is wrong with a page's commands.
+/// The mismatches of a page's commands.
 fn run(page: &Page) -> Vec<String> {
     let mut shell = Shell::of(page);
     let (mut waiting, mut preparing) = (Vec::new(), Vec::new());
@@ -273,7 +270,7 @@ fn is_instruction(text: &str) -> bool {
 }
 
 #[test]
-fn every_command_runs_and_prints_what_is_shown() {
+fn commands_in_docs_run_and_print_what_is_shown() {
     let pages = page::all();
     assert!(pages.len() > 8, "{}", pages.len());
     // On a busy machine a probe may run out of time: what fails is tried again in a fresh shell.
@@ -291,9 +288,9 @@ fn every_command_runs_and_prints_what_is_shown() {
     assert!(wrong.is_empty(), "{} commands:\n\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// Scripts are there, and what they and cargo are told to run are tests.
+/// Scripts exist, and the tests that they and cargo run exist.
 #[test]
-fn commands_that_run_elsewhere_exist() {
+fn scripts_and_tests_in_docs_exist() {
     let tests = sources(&Path::new(ROOT).join("tests"));
     for page in page::all() {
         let blocks = page.blocks.iter().flat_map(|block| commands(&page, block));
@@ -331,7 +328,7 @@ fn commands_that_run_elsewhere_exist() {
 
 /// Tests that the page about what was tested names are some.
 #[test]
-fn tests_that_are_named_exist() {
+fn tests_named_in_docs_exist() {
     let sources = sources(&Path::new(ROOT).join("tests"));
     let pages = page::all();
     let page = pages.iter().find(|page| page.name == "docs/compatibility.md");
@@ -368,7 +365,7 @@ fn sources(folder: &Path) -> String {
 
 /// Commands that are only named have words and flags that exist.
 #[test]
-fn every_command_that_is_named_exists() {
+fn commands_named_in_docs_exist() {
     for page in page::all() {
         for (line, text) in &page.inline {
             if let Some(words) = text.strip_prefix("sidetrack ") {
@@ -406,7 +403,7 @@ fn is_known(command: &clap::Command, words: &str) -> bool {
 
 /// What pages show in JSON and YAML is some.
 #[test]
-fn files_that_are_shown_can_be_read() {
+fn json_and_yaml_in_docs_are_valid() {
     for page in page::all() {
         for block in &page.blocks {
             let place = format!("{}:{}", page.name, block.line);
@@ -423,7 +420,7 @@ fn files_that_are_shown_can_be_read() {
 }
 
 #[test]
-fn what_is_shown_is_compared() {
+fn shown_output_is_compared() {
     assert!(is_like("a\nb\n", "a\nb\n"));
     assert!(!is_like("a\nb\n", "a\nc\n"));
     assert!(is_like("a\n…\nd\n", "a\nb\nc\nd\n"));

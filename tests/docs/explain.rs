@@ -1,4 +1,4 @@
-//! What docs/explain.md says is so; that it shows what is printed is tested with all pages.
+//! docs/explain.md is complete; its shown output is tested with all pages.
 
 use std::collections::BTreeSet;
 use std::fs;

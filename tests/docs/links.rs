@@ -1,11 +1,11 @@
-//! Links between pages and to files lead somewhere.
+//! Links between pages and to files have targets.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::page::{self, Page, ROOT};
 
-/// What a heading is linked by: its letters, digits and hyphens, spaces as hyphens.
+/// The anchor of a heading: its letters, digits and hyphens, spaces as hyphens.
 fn anchor(heading: &str) -> String {
     let kept = heading.chars().filter_map(|c| match c {
         ' ' => Some('-'),
@@ -29,7 +29,7 @@ fn links(page: &Page) -> impl Iterator<Item = &str> {
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn links_have_targets() {
     let pages = page::all();
     let mut count = 0;
     for page in &pages {

@@ -1,4 +1,4 @@
-//! What README.md and `docs` say is what the program does: commands are run, tables compared. Needs root.
+//! README.md and `docs` match the program: commands are run, tables compared. Needs root.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

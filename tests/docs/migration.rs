@@ -1,4 +1,4 @@
-//! docs/migration.md: what is said to be taken is taken, and what is not is not.
+//! docs/migration.md: flags that it lists as accepted are accepted, and others are not.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ fn rows(text: &str) -> impl Iterator<Item = Vec<&str>> {
 }
 
 #[test]
-fn flags_of_other_tools_are_taken_where_the_table_says_so() {
+fn table_of_accepted_flags_matches_the_code() {
     let pages = page::all();
     let page = pages
         .iter()
@@ -98,9 +98,9 @@ fn flags_of_the_installer_exist() {
     }
 }
 
-/// What the error says of a flag that is not taken is what the page says.
+/// The error for a refused flag names the replacement that the page names.
 #[test]
-fn flags_that_are_not_taken_are_told_as_the_page_tells_them() {
+fn table_of_replacements_matches_the_errors() {
     let pages = page::all();
     let page = pages
         .iter()

@@ -46,7 +46,7 @@ pub fn all() -> Vec<Page> {
 }
 
 impl Page {
-    /// Reads one.
+    /// Reads a plugin file.
     pub fn read(path: &Path) -> Self {
         let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let name = path.strip_prefix(ROOT).expect("a page of the repository");

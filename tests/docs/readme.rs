@@ -1,5 +1,5 @@
-//! What docs/usage.md says of rules, docs/design.md of dependencies and docs/probe.md of reports, is what the code has; and
-//! the README is short.
+//! docs/usage.md on rules, docs/design.md on dependencies and docs/probe.md on reports match the code; the README is
+//! short.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,7 +18,7 @@ use crate::plans::plan;
 use crate::program::Run;
 use crate::reference::{assert_are_described, collect_fields};
 
-/// What fits two screens, in bytes.
+/// The size of two screens, in bytes.
 const README_LENGTH: usize = 8192;
 
 fn read(path: &str) -> String {
@@ -44,7 +44,7 @@ fn between<'t>(text: &'t str, begin: &str, end: &str) -> &'t str {
     found
 }
 
-/// What `cargo metadata` says, as far as it matters here.
+/// The part of `cargo metadata` that is read.
 #[derive(Deserialize)]
 struct Metadata {
     packages: Vec<Package>,
@@ -110,7 +110,7 @@ fn every_field_of_the_report_of_probes_is_described() {
 }
 
 #[test]
-fn the_examples_are_true() {
+fn examples_match_the_code() {
     let usage = read("docs/usage.md");
     let file = between(&usage, "```yaml\n# sidetrack.yaml\n", "```");
     let parsed = sources::from_file(Path::new("sidetrack.yaml"), file, &NoAccounts);

@@ -21,7 +21,7 @@ fn text() -> String {
 
 /// The options: a line for each, under the heading of its group.
 #[test]
-fn the_table_of_options_is_the_one_in_the_code() {
+fn table_of_options_is_generated() {
     let mut table = "| Flag | Variable | Key | Default | Meaning |\n|---|---|---|---|---|\n".to_owned();
     let mut group: Option<Group> = None;
     for option in OPTIONS {
@@ -57,7 +57,7 @@ fn key(name: &str) -> String {
 }
 
 #[test]
-fn the_table_of_other_names_is_the_one_in_the_code() {
+fn table_of_other_names_is_generated() {
     let mut table = "| Flag | Is |\n|---|---|\n".to_owned();
     for option in OPTIONS.iter().filter(|option| !option.aliases.is_empty()) {
         let aliases: Vec<String> = option.aliases.iter().map(|alias| format!("`--{alias}`")).collect();
@@ -68,7 +68,7 @@ fn the_table_of_other_names_is_the_one_in_the_code() {
 
 /// Every command, what it is for, and its flags that are no options of `apply`.
 #[test]
-fn the_table_of_commands_is_the_one_in_the_code() {
+fn table_of_commands_is_generated() {
     let mut table = "| Command | What it does | Options of `apply` | Its own |\n|---|---|---|---|\n".to_owned();
     let root = sidetrack::cli::command();
     for command in root.get_subcommands() {
@@ -130,7 +130,7 @@ fn rows(command: &clap::Command, before: &str, table: &mut String) {
 }
 
 #[test]
-fn every_flag_is_described() {
+fn each_flag_is_documented() {
     let text = text();
     for command in ["apply", "check", "cleanup", "probe"] {
         let help = output_of(Command::new(SIDETRACK).args([command, "--help"]));
@@ -187,7 +187,7 @@ pub fn collect_fields(value: &Value, fields: &mut BTreeSet<String>) {
 }
 
 #[test]
-fn the_rule_that_is_shown_is_one() {
+fn shown_rule_is_valid() {
     let text = text();
     let (_, rest) = text.split_once("```json\n").expect("a rule");
     let (rule, _) = rest.split_once("```").expect("its end");

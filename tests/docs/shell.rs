@@ -1,4 +1,4 @@
-//! Where the commands of a page are run: a shell on a node with a pod, whose files are nobody else's.
+//! The shell for the commands of a page: on a node with a pod, with file systems of its own.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -168,7 +168,7 @@ impl Shell {
 
     /// Runs all commands in one shell, and returns how each ended.
     pub fn run(&self) -> BTreeMap<usize, Ended> {
-        // One that never ends is told from others by what it has not left.
+        // A command that never ends is the one without a recorded exit code.
         let mut command = self.node.netns.command("timeout");
         command
             .args([

@@ -6,7 +6,7 @@ use crate::SIDETRACK;
 use crate::common::output_of;
 
 #[test]
-fn every_sequence_that_the_benchmark_compares_installs_its_rules() {
+fn each_benchmark_sequence_installs_its_rules() {
     let arguments = ["tests/bench", SIDETRACK, "--check"];
     let printed = output_of(Command::new("python3").args(arguments));
     assert_eq!(printed, "all that is compared installs its rules\n");

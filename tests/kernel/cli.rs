@@ -1,4 +1,4 @@
-//! The command line: sources of options, mistakes in them, and error messages.
+//! The command line: sources of options, their errors, and messages.
 
 use crate::SIDETRACK;
 use crate::common::{Netns, Owner, output_of};
@@ -6,7 +6,7 @@ use crate::program::{Run, sidetrack, state};
 use crate::temporary::Temporary;
 
 #[test]
-fn mistakes_of_all_sources_are_reported_at_once() {
+fn errors_of_all_sources_are_reported_at_once() {
     let file = Temporary::new(
         "mistakes.json",
         r#"{"exclude-uids": "x", "nonsense": 1, "loopbackCidr": "10.0.0.0/8"}"#,
@@ -49,7 +49,7 @@ fn unknown_flags_and_commands_are_input_errors() {
 }
 
 #[test]
-fn a_namespace_is_entered_by_path_and_by_name() {
+fn namespace_is_entered_by_path_and_name() {
     let host = Netns::new();
     let pod = Netns::new();
     let path = pod.path();
@@ -82,7 +82,7 @@ fn a_dry_run_needs_no_privilege() {
 }
 
 #[test]
-fn log_lines_are_one_an_event_in_text_and_json() {
+fn each_event_is_one_log_line_in_text_and_json() {
     let netns = Netns::new();
     let text = sidetrack(&netns, &["apply"]).succeeded();
     assert_eq!(text.stderr.lines().count(), 1, "{text:?}");
@@ -98,7 +98,7 @@ fn log_lines_are_one_an_event_in_text_and_json() {
 }
 
 #[test]
-fn the_json_plan_says_what_each_rule_is_for() {
+fn json_plan_has_the_comment_of_each_rule() {
     let run = sidetrack(&Netns::new(), &["apply", "--dry-run", "--output", "json"]).succeeded();
     let plan: serde_json::Value = serde_json::from_str(&run.stdout).expect("JSON");
     assert_eq!(plan["version"], 2);
@@ -125,7 +125,7 @@ fn cleanup_ignores_options_of_other_commands() {
 }
 
 #[test]
-fn graph_draws_what_it_is_asked_for_and_applies_nothing() {
+fn graph_draws_the_plan_and_applies_nothing() {
     let netns = Netns::new();
     let begins = |arguments: &[&str], begin: &str| {
         let run = sidetrack(&netns, &[&["graph"], arguments].concat()).succeeded();
@@ -145,7 +145,7 @@ fn graph_draws_what_it_is_asked_for_and_applies_nothing() {
 }
 
 #[test]
-fn what_was_applied_is_logged_once_and_in_full() {
+fn applied_plan_is_logged_once() {
     let netns = Netns::new();
     let options = [
         "--mesh",

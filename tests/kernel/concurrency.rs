@@ -88,7 +88,7 @@ fn alone(backend: &'static str) -> Vec<Everything> {
 
 /// Each time another one is the last.
 #[test]
-fn concurrent_applies_end_in_one_consistent_plan() {
+fn concurrent_applies_leave_one_consistent_plan() {
     let wanted = alone("nftables");
     for _ in 0..3 {
         let netns = Netns::new();
@@ -103,7 +103,7 @@ fn concurrent_applies_end_in_one_consistent_plan() {
 
 /// With iptables a run takes long, and tables change one after the other.
 #[test]
-fn applies_on_every_backend_at_once_end_in_one_consistent_plan() {
+fn concurrent_applies_on_all_backends_leave_one_consistent_plan() {
     // Empty iptables tables stay, and which ones depends on the order of runs.
     let without_empty_tables = |(rules, beside): &Everything| (rules[1..].to_vec(), beside.clone());
     let wanted: Vec<_> = BACKENDS.into_iter().flat_map(alone).collect();
@@ -131,7 +131,7 @@ fn applies_on_every_backend_at_once_end_in_one_consistent_plan() {
 }
 
 #[test]
-fn concurrent_applies_and_cleanups_end_in_one_plan_or_none() {
+fn concurrent_applies_and_cleanups_leave_one_plan_or_none() {
     let mut wanted = alone("nftables");
     wanted.push(everything(&Netns::new()));
     let netns = Netns::new();
@@ -161,7 +161,7 @@ fn without_lock_applies_and_cleanups_succeed_and_another_apply_repairs() {
 }
 
 #[test]
-fn two_hundred_network_namespaces_at_once() {
+fn concurrent_applies_in_two_hundred_namespaces_succeed() {
     let wanted = PLANS.map(|plan| {
         let netns = Netns::new();
         sidetrack(&netns, &apply("nftables", plan)).succeeded();
@@ -219,10 +219,10 @@ fn cycles_in_this_process() {
     netns.run(|| {
         let cycle = |number: usize| {
             let mut namespace = Namespace::claim();
-            let observed = namespace.observe().expect("a look");
+            let observed = namespace.observe().expect("an observation");
             let applied = install::apply_with(&mut namespace, &plans[number % 2], RuleBackend::Nftables, &observed);
             assert_eq!(applied.expect("applied").change, Change::Created);
-            let observed = namespace.observe().expect("a look");
+            let observed = namespace.observe().expect("an observation");
             let removed = install::cleanup(&mut namespace, &observed).expect("cleaned up");
             assert_eq!(removed.rules.len(), 1);
         };
@@ -243,7 +243,7 @@ fn cycles_in_this_process() {
 }
 
 #[test]
-fn a_thousand_cycles_leave_no_file_table_set_route_or_zone() {
+fn thousand_apply_and_cleanup_cycles_leak_nothing() {
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     command.args(["--ignored", "--exact", "concurrency::cycles_in_this_process"]);
     let printed = output_of(&mut command);

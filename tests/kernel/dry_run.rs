@@ -1,4 +1,4 @@
-//! What a dry run prints, loaded by hand, is what applying does.
+//! The output of a dry run, loaded by hand, equals an apply.
 
 use crate::cases;
 use crate::common::{Netns, output_of};
@@ -38,7 +38,7 @@ pub fn load(netns: &Netns, backend: &str, options: &[&str]) {
     }
 }
 
-fn a_dry_run_loaded_by_hand_is_what_apply_does(backend: &str) {
+fn dry_run_loaded_by_hand_equals_apply(backend: &str) {
     for (name, options) in cases::all_options() {
         let applied = Netns::new();
         apply(&applied, backend, options);
@@ -51,22 +51,22 @@ fn a_dry_run_loaded_by_hand_is_what_apply_does(backend: &str) {
 }
 
 #[test]
-fn a_dry_run_loaded_by_hand_is_what_apply_does_with_nftables() {
-    a_dry_run_loaded_by_hand_is_what_apply_does("nftables");
+fn dry_run_loaded_by_hand_equals_apply_with_nftables() {
+    dry_run_loaded_by_hand_equals_apply("nftables");
 }
 
 #[test]
-fn a_dry_run_loaded_by_hand_is_what_apply_does_with_iptables_nft() {
-    a_dry_run_loaded_by_hand_is_what_apply_does("iptables-nft");
+fn dry_run_loaded_by_hand_equals_apply_with_iptables_nft() {
+    dry_run_loaded_by_hand_equals_apply("iptables-nft");
 }
 
 #[test]
-fn a_dry_run_loaded_by_hand_is_what_apply_does_with_iptables_legacy() {
-    a_dry_run_loaded_by_hand_is_what_apply_does("iptables-legacy");
+fn dry_run_loaded_by_hand_equals_apply_with_iptables_legacy() {
+    dry_run_loaded_by_hand_equals_apply("iptables-legacy");
 }
 
 #[test]
-fn a_dry_run_changes_nothing() {
+fn dry_run_changes_nothing() {
     let netns = Netns::new();
     let before = BACKENDS.map(|backend| state(&netns, backend));
     for output in ["nft", "iptables", "json"] {

@@ -5,7 +5,7 @@ use sidetrack::types::Family;
 use crate::SIDETRACK;
 use crate::common::{JOURNEYS, Journey, Pod, Route, Sidecar, output_of};
 
-/// The journeys that take another way than they should, with what was wrong.
+/// The calls that took an unexpected way, with the reason.
 fn strays(sidecar: &Sidecar) -> Vec<(Family, &'static Journey, String)> {
     let journeys = Family::BOTH
         .into_iter()
@@ -15,7 +15,7 @@ fn strays(sidecar: &Sidecar) -> Vec<(Family, &'static Journey, String)> {
         .collect()
 }
 
-fn every_journey_takes_its_way(options: &[&str]) {
+fn tproxy_traffic_passes_envoy(options: &[&str]) {
     let pod = Pod::new();
     output_of(pod.netns.command(SIDETRACK).arg("apply").args(options));
     let strays = strays(&Sidecar::start(pod));
@@ -28,27 +28,27 @@ fn every_journey_takes_its_way(options: &[&str]) {
 
 #[test]
 fn traffic_passes_envoy_without_any_option() {
-    every_journey_takes_its_way(&[]);
+    tproxy_traffic_passes_envoy(&[]);
 }
 
 #[test]
 fn traffic_passes_envoy_with_nftables() {
-    every_journey_takes_its_way(&["--backend", "nftables"]);
+    tproxy_traffic_passes_envoy(&["--backend", "nftables"]);
 }
 
 #[test]
 fn traffic_passes_envoy_with_iptables_nft() {
-    every_journey_takes_its_way(&["--backend", "iptables-nft"]);
+    tproxy_traffic_passes_envoy(&["--backend", "iptables-nft"]);
 }
 
 #[test]
 fn traffic_passes_envoy_with_iptables_legacy() {
-    every_journey_takes_its_way(&["--backend", "iptables-legacy"]);
+    tproxy_traffic_passes_envoy(&["--backend", "iptables-legacy"]);
 }
 
-/// A journey through Envoy could not succeed by accident.
+/// A call through Envoy cannot succeed without rules.
 #[test]
-fn without_rules_the_journeys_through_envoy_fail_and_no_others() {
+fn without_rules_only_the_calls_through_envoy_fail() {
     let sidecar = Sidecar::start(Pod::new());
     let reaches_envoy = |route| {
         matches!(

@@ -2,24 +2,10 @@
 
 use sidetrack::types::Family;
 
-use crate::common::sidecar::journey;
-use crate::common::{Caller, Journey, Netns, Pod, Route, Sidecar, To, Transport, call};
+use crate::common::sidecar::{APP_CALLS_PEER, PEER_CALLS_APP};
+use crate::common::{Caller, Netns, Pod, Sidecar, To, Transport, call};
 use crate::program::{BACKENDS, feed, sidetrack};
 
-const INBOUND: Journey = journey(
-    "a neighbour calls the app",
-    Transport::Tcp,
-    Caller::Peer,
-    To::Pod(8080),
-    Route::Inbound,
-);
-const OUTBOUND: Journey = journey(
-    "the app calls a neighbour",
-    Transport::Tcp,
-    Caller::App,
-    To::Peer(9090),
-    Route::Outbound,
-);
 const SAID: &str = "this chain drops redirected inbound connections: they arrive at port 15006";
 
 type Close = fn(&Netns, accepted: &str);
@@ -63,18 +49,20 @@ fn a_firewall_that_drops_what_is_redirected_is_warned_of(backend: &str, close: C
     let sidecar = Sidecar::start(pod);
     for family in Family::BOTH {
         call(&sidecar.pod, Transport::Tcp, Caller::Peer, To::Pod(8080), family).expect_err("dropped");
-        sidecar.travel(&OUTBOUND, family).expect("over the loopback interface");
+        sidecar
+            .travel(&APP_CALLS_PEER, family)
+            .expect("over the loopback interface");
     }
     let pod = sidecar.stop();
     close(&pod.netns, opening);
     let run = sidetrack(&pod.netns, &["apply", "--backend", backend]).succeeded();
     assert!(!run.stderr.contains("drops redirected"), "{}", run.stderr);
     let sidecar = Sidecar::start(pod);
-    sidecar.travel_all(&[INBOUND, OUTBOUND]);
+    sidecar.travel_all(&[PEER_CALLS_APP, APP_CALLS_PEER]);
 }
 
 #[test]
-fn a_firewall_of_nft_that_drops_what_is_redirected_is_warned_of_on_every_backend() {
+fn nft_firewall_that_drops_redirected_traffic_is_warned_of_on_each_backend() {
     for (backend, opening) in BACKENDS.iter().zip([
         "tcp dport 15006 accept",
         "tcp dport { 22, 15000-15010 } accept",
@@ -85,6 +73,6 @@ fn a_firewall_of_nft_that_drops_what_is_redirected_is_warned_of_on_every_backend
 }
 
 #[test]
-fn a_firewall_of_iptables_that_drops_what_is_redirected_is_warned_of() {
+fn iptables_firewall_that_drops_redirected_traffic_is_warned_of() {
     a_firewall_that_drops_what_is_redirected_is_warned_of("nftables", iptables, "15006");
 }

@@ -1,4 +1,4 @@
-//! `cleanup --foreign`: rules as other meshes' own programs write them go, and nothing else does.
+//! `cleanup --foreign` removes the rules of other meshes' programs, and nothing else.
 
 use crate::common::{Netns, output_of};
 use crate::program::{apply, feed, sidetrack, state};
@@ -205,7 +205,7 @@ fn foreign_cleanup_removes_only_the_rules_of_the_mesh() {
                     let run = sidetrack(&netns, &["cleanup", "--foreign", mesh]).succeeded();
                     assert!(run.stderr.contains("the mesh's rules were removed"), "{run:?}");
                     if !ours_first {
-                        // Our rules were inserted before theirs; the shared chains are otherwise unchanged.
+                        // Our rules were inserted before the mesh's; the shared chains are otherwise unchanged.
                         apply(&netns, backend, OPTIONS);
                     }
                     let now = everything(&netns);

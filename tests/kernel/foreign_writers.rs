@@ -1,4 +1,4 @@
-//! Other programs that change rules in the same network namespace all the while: tables of their own with nft, rules in
+//! Other programs that constantly change rules in the same network namespace: tables of their own with nft, rules in
 //! the built-in chains and whole tables with iptables, as kube-proxy writes them.
 
 use std::io::Write as _;
@@ -141,7 +141,7 @@ fn plan(mode: InboundMode) -> Plan {
     Plan::new(&settings.config, &Facts::default()).expect("a plan")
 }
 
-/// Without what belongs to neighbours, and is there or not at any moment.
+/// The state without the other writers' rules, which come and go.
 fn ours(state: &str) -> String {
     let of_others = |line: &&str| {
         ["KUBE-", "7777", "moving", " - [", "packets", "bytes"]
@@ -155,7 +155,7 @@ fn ours(state: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-fn rules_come_and_go_among_neighbours(backend: &str, wanted_backend: Backend) {
+fn apply_and_cleanup_work_beside_concurrent_writers(backend: &str, wanted_backend: Backend) {
     let netns = Netns::new();
     let modes = [InboundMode::Redirect, InboundMode::Tproxy];
     let references = modes.map(|mode| {
@@ -187,7 +187,7 @@ fn rules_come_and_go_among_neighbours(backend: &str, wanted_backend: Backend) {
             let mode = modes[round % 2].to_string();
             run(&["apply", "--backend", backend, "--inbound-mode", &mode]);
             let found = observed_state(&netns, modes[round % 2], wanted_backend);
-            // An iptables rule that another process has inserted before ours since is drift.
+            // An iptables rule that another process inserted before ours meanwhile is drift.
             let expected = if backend == "nftables" {
                 &[State::InSync][..]
             } else {
@@ -206,7 +206,7 @@ fn rules_come_and_go_among_neighbours(backend: &str, wanted_backend: Backend) {
             round += 1;
         }
     });
-    // The neighbours have all their rules, and ours come before theirs in shared chains.
+    // The other writers have all their rules, and ours come first in shared chains.
     for (mode, reference) in modes.into_iter().zip(&references) {
         let mut command = netns.command(SIDETRACK);
         Run::of(command.args(["apply", "--backend", backend, "--inbound-mode", &mode.to_string()])).succeeded();
@@ -241,16 +241,16 @@ impl<F: Fn()> Drop for OnDrop<F> {
 }
 
 #[test]
-fn rules_come_and_go_among_neighbours_with_nftables() {
-    rules_come_and_go_among_neighbours("nftables", Backend::Nftables);
+fn apply_and_cleanup_work_beside_concurrent_writers_with_nftables() {
+    apply_and_cleanup_work_beside_concurrent_writers("nftables", Backend::Nftables);
 }
 
 #[test]
-fn rules_come_and_go_among_neighbours_with_iptables_nft() {
-    rules_come_and_go_among_neighbours("iptables-nft", Backend::IptablesNft);
+fn apply_and_cleanup_work_beside_concurrent_writers_with_iptables_nft() {
+    apply_and_cleanup_work_beside_concurrent_writers("iptables-nft", Backend::IptablesNft);
 }
 
 #[test]
-fn rules_come_and_go_among_neighbours_with_iptables_legacy() {
-    rules_come_and_go_among_neighbours("iptables-legacy", Backend::IptablesLegacy);
+fn apply_and_cleanup_work_beside_concurrent_writers_with_iptables_legacy() {
+    apply_and_cleanup_work_beside_concurrent_writers("iptables-legacy", Backend::IptablesLegacy);
 }

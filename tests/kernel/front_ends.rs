@@ -34,7 +34,7 @@ const PROGRAMS: [(&[&str], &[&str], &str, u64); 3] = [
 ];
 
 #[test]
-fn what_a_program_of_a_mesh_has_applied_is_compared_proved_and_explained_by_its_flags() {
+fn check_probe_and_explain_take_the_flags_of_each_front_end() {
     for (program, others, proxy, port) in PROGRAMS {
         let pod = Pod::new();
         sidetrack(&pod.netns, program).succeeded();
@@ -56,7 +56,7 @@ fn what_a_program_of_a_mesh_has_applied_is_compared_proved_and_explained_by_its_
 }
 
 #[test]
-fn flags_on_the_wrong_side_of_a_program_are_refused_with_all_else_that_is_wrong() {
+fn flags_before_a_front_end_are_refused_with_all_other_errors() {
     let pod = Pod::new();
     for (program, ..) in PROGRAMS {
         let before = format!("--proxy-uid has no effect before {}", program[0]);
@@ -78,7 +78,7 @@ fn flags_on_the_wrong_side_of_a_program_are_refused_with_all_else_that_is_wrong(
             "--outgoing-proxy-port: it is required",
         ],
     );
-    // Kuma's program has no flag for a network namespace, so that ours may stand before it.
+    // Kuma's program has no flag for a network namespace, so sidetrack's may stand before it.
     sidetrack(
         &pod.netns,
         &["check", "--netns", "/no/such/netns", "kuma-init", "--kuma-dp-user", "1"],

@@ -28,7 +28,7 @@ const CONNECTIONS: &[Lookup] = &[
     lookup("the proxy", Tcp, Proxy, Address::PEER, Direct),
 ];
 
-/// The same where lookups of the neighbour are captured.
+/// The same with captured lookups of the neighbour's server.
 const LOOKUPS: &[Lookup] = &[
     lookup("a group, TCP", Tcp, MESH, Address::PEER, Forwarder),
     lookup("a group, UDP", Udp, MESH, Address::PEER, Forwarder),
@@ -157,7 +157,7 @@ fn groups_have_names() {
 
 /// Nothing is captured on the way out, not even lookups; what comes in is.
 #[test]
-fn no_group_at_all_may_be_captured() {
+fn empty_list_of_groups_captures_nothing_outbound() {
     let lab = Lab::new();
     let _app = Server::start(&lab.pod.netns, "app", Owner::APP, &[8080]);
     for backend in BACKENDS {

@@ -24,7 +24,7 @@ use crate::program::{Run, apply, sidetrack, state};
 
 /// Timeouts that `sidetrack` leaves to the kernel expire after a second.
 const SHORT: &str = "1";
-/// How long the server takes for its answer: longer than that, also where the kernel looks at its timers late.
+/// How long the server takes for its answer: longer than that, even if the kernel runs its timers late.
 const WORK: Duration = Duration::from_secs(3);
 /// How much it answers.
 const ANSWER: [u8; 1000] = [b'x'; 1000];
@@ -163,7 +163,7 @@ fn late_answers_to_half_closed_connections_arrive_with_iptables_legacy() {
 }
 
 #[test]
-fn without_a_timeout_the_kernel_decides_and_late_answers_are_lost() {
+fn late_answers_are_lost_without_a_timeout() {
     let sidecar = sidecar("nftables", InboundMode::Redirect, &["--close-wait-timeout", "0"]);
     assert!(!state(&sidecar.pod.netns, "nftables").contains("timeout"));
     assert_eq!(broken(&sidecar).len(), 8);
@@ -189,7 +189,7 @@ fn survives_an_outage(backend: &str, options: &[&str]) -> bool {
 }
 
 #[test]
-fn an_answer_survives_an_outage_although_both_halves_are_closed() {
+fn answer_survives_an_outage_after_both_halves_closed() {
     assert!(survives_an_outage("nftables", &[]));
     assert!(!survives_an_outage("nftables", &["--close-wait-timeout", "0"]));
 }
@@ -199,7 +199,7 @@ fn listed_rules(netns: &Netns) -> String {
 }
 
 #[test]
-fn another_timeout_takes_the_place_of_the_one_before() {
+fn changed_timeout_replaces_the_old_one() {
     let pod = Pod::new();
     for (timeout, listed) in [
         ("1h", Some("close_wait : 3600")),
@@ -263,7 +263,7 @@ impl Wire for WithoutTimeouts {
 }
 
 #[test]
-fn a_kernel_without_ct_timeout_objects_gets_rules_without_them_and_its_settings_raised() {
+fn kernel_without_ct_timeout_objects_gets_raised_sysctls() {
     let pod = Pod::new();
     let plan = Plan::new(&Settings::default().config, &Facts::default()).expect("a plan");
     pod.netns.run(|| {
@@ -293,7 +293,7 @@ fn a_kernel_without_ct_timeout_objects_gets_rules_without_them_and_its_settings_
 }
 
 #[test]
-fn iptables_raises_settings_and_lowers_none() {
+fn iptables_raises_sysctls_and_lowers_none() {
     for backend in ["iptables-nft", "iptables-legacy"] {
         let pod = Pod::new();
         set(&pod.netns, LAST_ACK, "77777");

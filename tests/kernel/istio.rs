@@ -51,7 +51,7 @@ fn pod() -> Netns {
 }
 
 #[test]
-fn what_the_injector_writes_is_applied() {
+fn injected_arguments_are_applied() {
     let annotated = [
         INJECTED,
         &["-o", "3306", "-q", "8443", "-k", "tap0", "-c", "eth9", "--force-apply"],
@@ -104,7 +104,7 @@ fn exit_codes_are_those_of_istio() {
 
 /// Rules for IPv4 alone were written where there was no address yet, and IPv6 that came later bypassed the proxy.
 #[test]
-fn a_namespace_without_addresses_is_refused_before_ipv6_can_bypass() {
+fn namespace_without_addresses_is_refused() {
     let netns = Netns::new();
     netns.ip("link add eth0 type veth peer name host0\nlink set eth0 up\nlink set host0 up\naddress add 169.254.1.2/16 dev eth0\n");
     let before = state(&netns, "nftables");
@@ -126,7 +126,7 @@ fn a_namespace_without_addresses_is_refused_before_ipv6_can_bypass() {
 
 /// Values that iptables accepts, and lists that Istio does not check.
 #[test]
-fn numbers_and_ranges_of_iptables_are_taken() {
+fn numbers_and_ranges_of_iptables_are_accepted() {
     let mut command = istio_iptables(
         &pod(),
         &["-n", "-p", "0x3a99", "-i", "*", "-b", "*", "-d", "0x50,8000:8080"],
@@ -150,7 +150,7 @@ fn numbers_and_ranges_of_iptables_are_taken() {
 }
 
 #[test]
-fn all_mistakes_are_reported_at_once() {
+fn all_errors_are_reported_at_once() {
     let mut command = istio_iptables(&pod(), &["-p", "0", "-i", "10.0.0.0/8,x", "-k", "tap+", "-m", "NONE"]);
     command.envs([
         ("INBOUND_CAPTURE_PORT", "tcp://10.96.0.1:80"),
@@ -171,7 +171,7 @@ fn all_mistakes_are_reported_at_once() {
 }
 
 #[test]
-fn a_dry_run_prints_and_does_nothing() {
+fn dry_run_prints_and_changes_nothing() {
     let directory = Directory::new("dry-run");
     let file = directory.path().join("rules");
     let pod = pod();
@@ -217,7 +217,7 @@ fn the_network_namespace_is_entered() {
 }
 
 #[test]
-fn the_backend_is_that_of_the_flags() {
+fn flags_select_the_backend() {
     for (flags, backend) in [
         (&[][..], "nftables"),
         (&["--native-nftables"], "nftables"),
@@ -238,7 +238,7 @@ fn the_backend_is_that_of_the_flags() {
 }
 
 #[test]
-fn a_rerun_replaces_what_is_different_and_keeps_what_is_not() {
+fn rerun_replaces_only_changed_rules() {
     let pod = pod();
     run(&pod, INJECTED).succeeded();
     let first = state(&pod, "nftables");
@@ -255,7 +255,7 @@ fn a_rerun_replaces_what_is_different_and_keeps_what_is_not() {
 }
 
 #[test]
-fn skipping_the_rules_leaves_them_as_they_are() {
+fn skip_rule_apply_changes_nothing() {
     let pod = pod();
     let before = state(&pod, "nftables");
     run(&pod, &[INJECTED, &["--skip-rule-apply"]].concat()).succeeded();
@@ -274,7 +274,7 @@ fn validation(pod: &Netns, flags: &[&str]) -> Run {
 }
 
 #[test]
-fn the_validation_tells_redirected_traffic_by_its_exit_code() {
+fn validation_reports_redirection_by_exit_code() {
     let pod = pod();
     let impatient = ["--probe-timeout", "100ms"];
     validation(&pod, &impatient).failed(126, &["traffic is not redirected"]);
@@ -286,7 +286,7 @@ fn the_validation_tells_redirected_traffic_by_its_exit_code() {
 }
 
 #[test]
-fn the_log_is_as_the_flags_say() {
+fn log_format_and_level_follow_flags() {
     let pod = pod();
     let json = run(
         &pod,

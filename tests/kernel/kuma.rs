@@ -22,7 +22,7 @@ fn pod(name: &str) -> (Netns, Directory, PathBuf) {
 }
 
 #[test]
-fn rules_are_applied_again_and_removed_in_the_place_of_kumactl() {
+fn rules_are_applied_and_removed_in_place_of_kumactl() {
     let (pod, _directory, kumactl) = pod("kuma-again");
     let before = state(&pod, "nftables");
     let install = [

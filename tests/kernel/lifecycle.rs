@@ -33,22 +33,22 @@ fn each_case_gives_way_to_the_next(backend: &str) {
 }
 
 #[test]
-fn with_nftables() {
+fn repeated_and_changed_applies_succeed_with_nftables() {
     each_case_gives_way_to_the_next("nftables");
 }
 
 #[test]
-fn with_iptables_nft() {
+fn repeated_and_changed_applies_succeed_with_iptables_nft() {
     each_case_gives_way_to_the_next("iptables-nft");
 }
 
 #[test]
-fn with_iptables_legacy() {
+fn repeated_and_changed_applies_succeed_with_iptables_legacy() {
     each_case_gives_way_to_the_next("iptables-legacy");
 }
 
 #[test]
-fn another_backend_leaves_nothing_of_the_one_before() {
+fn changed_backend_removes_rules_of_the_old_one() {
     let netns = Netns::new();
     for (one, other) in BACKENDS.iter().zip(BACKENDS.iter().cycle().skip(1)) {
         apply(&netns, one, &[]);
@@ -164,7 +164,7 @@ fn without_ours(state: &str) -> String {
 }
 
 #[test]
-fn foreign_nftables_tables_are_unchanged_by_ours() {
+fn foreign_nftables_tables_are_unchanged() {
     let netns = Netns::new();
     feed(&netns, "nft", &["-f", "-"], FOREIGN_NFT);
     let foreign = || {
@@ -181,7 +181,7 @@ fn foreign_nftables_tables_are_unchanged_by_ours() {
 }
 
 #[test]
-fn other_redirectors_are_named_in_a_warning() {
+fn other_redirectors_are_warned_of() {
     let istio = "*nat\n:ISTIO_OUTPUT - [0:0]\nCOMMIT\n";
     let linkerd = "*nat\n:PROXY_INIT_OUTPUT - [0:0]\nCOMMIT\n";
     let kuma = "table ip nat { chain KUMA_MESH_OUTBOUND { }; }";

@@ -10,7 +10,7 @@ use crate::common::linkerd::{INBOUND, OUTBOUND};
 use crate::common::{Caller, LinkerdProxy, Netns, Owner, Pod, Server, To, Transport, call, output_of};
 use crate::program::{BACKENDS, Run, apply, sidetrack, state};
 
-/// What Linkerd's chart writes, but for what says whether IPv6 is redirected.
+/// The arguments of Linkerd's chart, without the flag for IPv6.
 const CHART: &[&str] = &[
     "linkerd-proxy-init",
     "--incoming-proxy-port",
@@ -75,7 +75,7 @@ impl Meshed {
             // The proxy's own way to the application, and to others.
             passes(Caller::Process(2102, 0), To::Pod(APP), 0, 0);
             passes(Caller::Process(2102, 0), To::Peer(SERVER), 0, 0);
-            // Its metrics, and what Linkerd leaves alone by default.
+            // Its metrics, and the ports that Linkerd skips by default.
             passes(Caller::Peer, To::Pod(4191), 0, 0);
             passes(Caller::Peer, To::Pod(4567), 0, 0);
             passes(Caller::App, To::Peer(4567), 0, 0);
@@ -96,7 +96,7 @@ fn probe(netns: &Netns, options: &[&str]) -> (Option<i32>, Value) {
 }
 
 #[test]
-fn requests_go_in_and_out_through_linkerd_s_proxy_on_every_backend() {
+fn traffic_passes_linkerds_proxy_on_each_backend() {
     for backend in BACKENDS {
         let pod = Pod::new();
         apply(&pod.netns, backend, &["--mesh", "linkerd", "--ip-family", "auto"]);
@@ -107,10 +107,9 @@ fn requests_go_in_and_out_through_linkerd_s_proxy_on_every_backend() {
     }
 }
 
-/// The plugin knows Linkerd's pods by their mark. What its annotations say takes the place of what its charts leave
-/// alone.
+/// The plugin recognises Linkerd's pods by their mark. Ports of annotations replace those that its charts skip.
 #[test]
-fn requests_go_in_and_out_of_a_pod_that_the_plugin_redirects() {
+fn traffic_passes_linkerds_proxy_with_the_plugin() {
     let add = |pod: &Pod, annotations: Value| {
         let with_mark = request("ADD", &pod.netns.path()).with("runtimeConfig", json!({ ANNOTATIONS: annotations }));
         with_mark
@@ -152,7 +151,7 @@ fn requests_go_in_and_out_of_a_pod_that_the_plugin_redirects() {
 }
 
 #[test]
-fn requests_go_in_and_out_with_the_flags_of_linkerd_s_chart() {
+fn traffic_passes_linkerds_proxy_with_the_charts_flags() {
     for mode in [
         &["--iptables-mode", "legacy"][..],
         &["--firewall-bin-path", "iptables-nft"],
@@ -167,7 +166,7 @@ fn requests_go_in_and_out_with_the_flags_of_linkerd_s_chart() {
 /// If Linkerd's proxy listens on IPv4 alone, captured IPv6 would be refused. A user who requests IPv4 alone needs no
 /// warning.
 #[test]
-fn ipv6_is_left_alone_where_linkerd_s_proxy_does_not_listen_on_it() {
+fn ipv6_is_not_redirected_if_linkerds_proxy_does_not_listen_on_it() {
     type Case<'c> = (&'c [&'c str], &'c [&'c str], usize);
     let by_flag: Case = (CHART, &["--ipv6=false"], 0);
     let by_mesh: Case = (&["apply", "--mesh", "linkerd"], &[], 1);
@@ -190,7 +189,7 @@ fn ipv6_is_left_alone_where_linkerd_s_proxy_does_not_listen_on_it() {
 /// The proxy connects to the pod's own address as its own user. Rules for a proxy that binds 127.0.0.6 send that back
 /// to it, for ever.
 #[test]
-fn a_rule_for_calls_of_the_pod_itself_is_a_loop_for_linkerd_s_proxy_and_probe_finds_it() {
+fn probe_finds_the_loop_of_self_calls_through_linkerds_proxy() {
     let numbers = [
         "--mesh",
         "istio",
@@ -238,7 +237,7 @@ fn a_rule_for_calls_of_the_pod_itself_is_a_loop_for_linkerd_s_proxy_and_probe_fi
 
 /// Connections that are not for the pod, or for the proxy alone, go no further.
 #[test]
-fn what_linkerd_s_proxy_must_not_pass_on_ends_there() {
+fn linkerds_proxy_drops_connections_to_itself() {
     let pod = Pod::new();
     run(&pod.netns, &[]).succeeded();
     let meshed = Meshed::start(pod, &Family::BOTH);
@@ -254,7 +253,7 @@ fn what_linkerd_s_proxy_must_not_pass_on_ends_there() {
 }
 
 #[test]
-fn a_rerun_with_the_same_flags_changes_nothing_and_cleanup_removes_all() {
+fn rerun_changes_nothing_and_cleanup_removes_all() {
     let pod = Pod::new();
     let before = BACKENDS.map(|backend| state(&pod.netns, backend));
     run(&pod.netns, &[]).succeeded();
@@ -267,7 +266,7 @@ fn a_rerun_with_the_same_flags_changes_nothing_and_cleanup_removes_all() {
 }
 
 #[test]
-fn nothing_is_changed_where_a_flag_is_wrong() {
+fn invalid_flag_changes_nothing() {
     let pod = Pod::new();
     let before = state(&pod.netns, "nftables");
     for wrong in [
@@ -293,7 +292,7 @@ fn the_network_namespace_is_entered() {
 
 /// Linkerd needs a privileged container and a sysctl for that.
 #[test]
-fn the_close_wait_timeout_needs_no_privileged_container() {
+fn close_wait_timeout_needs_no_privileged_container() {
     let pod = Pod::new();
     let flags = [CHART, &["--timeout-close-wait-secs", "3600"]].concat();
     let nobody = Owner::new(65534, 65534);
@@ -309,7 +308,7 @@ fn the_close_wait_timeout_needs_no_privileged_container() {
 
 /// As the chart runs it: a user with one capability.
 #[test]
-fn net_admin_alone_is_enough() {
+fn net_admin_alone_suffices() {
     let pod = Pod::new();
     let nobody = Owner::new(65534, 65534);
     let mut command = pod

@@ -47,7 +47,7 @@ fn no_connection_slips_through(backend: &str, plans: [&[&str]; 2]) {
     });
 }
 
-/// Makes connections while rules are replaced, again and again; `replace` is told how often it was done.
+/// Makes connections while rules are replaced, again and again; `replace` gets the number of the replacement.
 fn no_connection_slips_through_while(backend: &str, plans: [&[&str]; 2], replace: impl Fn(&Netns, usize)) {
     let pod = Pod::new();
     let _servers = [
@@ -102,22 +102,22 @@ fn no_connection_slips_through_while(backend: &str, plans: [&[&str]; 2], replace
 }
 
 #[test]
-fn no_connection_slips_through_while_nftables_rules_are_replaced() {
+fn no_connection_bypasses_the_proxy_while_nftables_rules_are_replaced() {
     no_connection_slips_through("nftables", PLANS);
 }
 
 #[test]
-fn no_connection_slips_through_while_iptables_nft_rules_are_replaced() {
+fn no_connection_bypasses_the_proxy_while_iptables_nft_rules_are_replaced() {
     no_connection_slips_through("iptables-nft", PLANS);
 }
 
 #[test]
-fn no_connection_slips_through_while_iptables_legacy_rules_are_replaced() {
+fn no_connection_bypasses_the_proxy_while_iptables_legacy_rules_are_replaced() {
     no_connection_slips_through("iptables-legacy", PLANS);
 }
 
 #[test]
-fn no_connection_slips_through_while_redirect_gives_way_to_tproxy_and_back() {
+fn no_connection_bypasses_the_proxy_while_redirect_and_tproxy_alternate() {
     for backend in BACKENDS {
         no_connection_slips_through(backend, MODES);
     }
@@ -125,7 +125,7 @@ fn no_connection_slips_through_while_redirect_gives_way_to_tproxy_and_back() {
 
 /// As if other processes changed the ruleset too often to compare it.
 #[test]
-fn no_connection_slips_through_while_nftables_rules_are_replaced_unread() {
+fn no_connection_bypasses_the_proxy_while_nftables_rules_are_replaced_unread() {
     let ruleset = |number: u16| {
         let mut config = Settings::default().config;
         config.outbound.exclude_ports = parse_ports(&number.to_string()).expect("a port");
@@ -143,7 +143,7 @@ const KILLS: u32 = 60;
 
 /// Killed at any point, the pod has the old rules or the new.
 #[test]
-fn an_apply_that_is_killed_leaves_the_old_rules_or_the_new() {
+fn killed_apply_leaves_the_old_or_the_new_rules() {
     let wanted = PLANS.map(|plan| {
         let netns = Netns::new();
         apply(&netns, "nftables", plan);
@@ -179,7 +179,7 @@ fn joined(items: impl Iterator<Item = String>) -> String {
 
 /// Lists as long as some clusters have them; more than one socket buffer holds, and more than one attribute.
 #[test]
-fn lists_of_thousands_work_on_every_backend() {
+fn lists_of_thousands_work_on_each_backend() {
     let ports = joined((1..4000).map(|number| (10_000 + 2 * number).to_string()));
     let v4 = (0..5000_u32).map(|number| format!("{}/30", Ipv4Addr::from(0x0a00_0000 + 16 * number)));
     let v6 = (0..5000_u128).map(|number| format!("{}/96", Ipv6Addr::from((0xfd00 << 112) + (number << 33))));
@@ -212,7 +212,7 @@ fn many_addresses() -> String {
 }
 
 #[test]
-fn many_single_addresses_are_a_hash_table_that_means_the_same() {
+fn many_single_addresses_give_an_equivalent_hash_set() {
     let lab = Lab::new();
     let netns = &lab.pod.netns;
     let addresses = many_addresses();
@@ -252,7 +252,7 @@ fn many_single_addresses_are_a_hash_table_that_means_the_same() {
 }
 
 #[test]
-fn many_single_addresses_are_the_same_by_a_dry_run_and_are_read_back() {
+fn many_single_addresses_match_the_dry_run_and_are_read_back() {
     let addresses = many_addresses();
     let options = ["--exclude-outbound-cidrs", &addresses];
     let (applied, loaded) = (Netns::new(), Netns::new());

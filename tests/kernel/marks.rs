@@ -3,26 +3,18 @@
 
 use sidetrack::types::{Family, InboundMode};
 
-use crate::common::sidecar::journey;
-use crate::common::{Caller, JOURNEYS, Journey, Netns, Owner, Pod, Route, Sidecar, To, Transport, call, output_of};
+use crate::common::sidecar::PEER_CALLS_APP;
+use crate::common::{Caller, JOURNEYS, Netns, Owner, Pod, Sidecar, To, Transport, call, output_of};
 use crate::program::{BACKENDS, apply, sidetrack, state};
 
 const TPROXY: &[&str] = &["--inbound-mode", "tproxy"];
 const SET: &str = "net.ipv4.conf.all.src_valid_mark";
-const INBOUND: Journey = journey(
-    "a neighbour calls the app",
-    Transport::Tcp,
-    Caller::Peer,
-    To::Pod(8080),
-    Route::Inbound,
-);
-
 fn sysctl(netns: &Netns, setting: &str) {
     output_of(netns.command("sysctl").args(["-qw", setting]));
 }
 
 #[test]
-fn a_namespace_that_drops_marked_packets_is_refused_for_tproxy_on_every_backend() {
+fn namespace_that_drops_marked_packets_is_refused_for_tproxy_on_each_backend() {
     for backend in BACKENDS {
         // With the neighbour's namespace the interfaces would go.
         let pod = Pod::new();
@@ -45,7 +37,7 @@ fn check_reports_dropped_marked_packets() {
     let sidecar = Sidecar::start_as(Owner::PROXY_AS_ROOT, InboundMode::Tproxy, pod);
     let netns = &sidecar.pod.netns;
     let check = || sidetrack(netns, &[&["check"], TPROXY].concat());
-    sidecar.travel(&INBOUND, Family::V4).expect("taken by the proxy");
+    sidecar.travel(&PEER_CALLS_APP, Family::V4).expect("taken by the proxy");
     check().succeeded();
     for setting in ["net.ipv4.conf.all", "net.ipv4.conf.eth0"] {
         sysctl(netns, &format!("{setting}.src_valid_mark=1"));
@@ -56,13 +48,15 @@ fn check_reports_dropped_marked_packets() {
         assert!(drifted.stdout.contains(&said), "{}", drifted.stdout);
         sysctl(netns, &format!("{setting}.src_valid_mark=0"));
     }
-    sidecar.travel(&INBOUND, Family::V4).expect("taken by the proxy again");
+    sidecar
+        .travel(&PEER_CALLS_APP, Family::V4)
+        .expect("taken by the proxy again");
     check().succeeded();
 }
 
 /// The kernel takes them for what came from outside, unless it asks for the interface, too.
 #[test]
-fn where_local_addresses_may_come_from_outside_marked_packets_arrive() {
+fn marked_packets_arrive_if_local_sources_are_accepted() {
     let pod = Pod::new();
     for setting in ["all.src_valid_mark=1", "eth0.accept_local=1", "eth1.accept_local=1"] {
         sysctl(&pod.netns, &format!("net.ipv4.conf.{setting}"));

@@ -20,7 +20,7 @@ fn errors_are_printed_with_backtraces_enabled() {
 }
 
 #[test]
-fn in_an_empty_read_only_image_as_a_user_with_one_capability() {
+fn apply_runs_in_an_empty_image_with_one_capability() {
     let scratch = Scratch::with(&static_program());
     let (pod, reference) = (Netns::new(), Netns::new());
     apply(&reference, "nftables", &["--exclude-uids", "7,9-12"]);
@@ -113,7 +113,7 @@ impl Drop for UserNamespace {
 }
 
 #[test]
-fn inside_a_network_namespace_of_another_user_namespace() {
+fn apply_runs_inside_another_user_namespace() {
     let pod = UserNamespace::new();
     Run::of(pod.command(SIDETRACK).arg("apply")).succeeded();
     let rules = output_of(pod.command("nft").args(["list", "table", "inet", "sidetrack"]));
@@ -122,7 +122,7 @@ fn inside_a_network_namespace_of_another_user_namespace() {
 }
 
 #[test]
-fn from_the_host_into_a_network_namespace_of_another_user_namespace() {
+fn apply_enters_a_network_namespace_of_another_user_namespace() {
     let pod = UserNamespace::new();
     Run::of(Command::new(SIDETRACK).args(["apply", "--netns", &pod.netns()])).succeeded();
     let rules = output_of(pod.command("nft").args(["list", "table", "inet", "sidetrack"]));
@@ -131,7 +131,7 @@ fn from_the_host_into_a_network_namespace_of_another_user_namespace() {
 
 /// The nftables backend never touches the lock of legacy iptables.
 #[test]
-fn the_lock_of_iptables_is_neither_needed_nor_taken() {
+fn nftables_backend_does_not_take_the_xtables_lock() {
     let pod = Netns::new();
     let mut command = pod.command("strace");
     command.args(["-f", "-qq", "-e", "trace=openat,flock", SIDETRACK, "apply"]);

@@ -27,7 +27,7 @@ fn open(path: &Path) -> netns::Netns {
 }
 
 #[test]
-fn a_handle_stays_with_its_namespace_whatever_becomes_of_the_path() {
+fn handle_keeps_its_namespace_if_the_path_changes() {
     let directory = Directory::new("netns-handle");
     let link = directory.path().join("pod");
     let (one, other) = (Netns::new(), Netns::new());
@@ -66,7 +66,7 @@ fn repair_does_nothing_in_a_namespace_without_the_pods_addresses() {
 
 /// The installer has a network namespace of its own, and sees the host's processes elsewhere than in `/proc`.
 #[test]
-fn a_number_that_a_process_of_the_host_has_by_now_leads_to_no_repair() {
+fn repair_skips_a_reused_pid() {
     let proc = Directory::new("netns-proc");
     let host = Netns::new();
     for process in ["1", "77"] {

@@ -2,7 +2,7 @@
 
 use sidetrack::types::{Family, InboundMode};
 
-use crate::common::sidecar::journey;
+use crate::common::sidecar::{APP_CALLS_PEER, PEER_CALLS_APP, journey};
 use crate::common::{Caller, Journey, Netns, Owner, Pod, Route, Sidecar, To, Transport, output_of};
 use crate::program::{BACKENDS, apply, feed, sidetrack};
 
@@ -33,14 +33,6 @@ fn add_rules_of_istio(netns: &Netns) {
     }
 }
 
-const INBOUND: Journey = journey(
-    "a neighbour calls the app",
-    Transport::Tcp,
-    Caller::Peer,
-    To::Pod(8080),
-    Route::Inbound,
-);
-
 fn has_passthrough_address(netns: &Netns) -> bool {
     output_of(netns.command("ip").args(["-6", "address", "show", "dev", "lo"])).contains(" ::6/128")
 }
@@ -59,7 +51,7 @@ fn cleanup_keeps_address_needed_by_another_mesh() {
         );
         let sidecar = Sidecar::start(pod);
         sidecar
-            .travel(&INBOUND, Family::V6)
+            .travel(&PEER_CALLS_APP, Family::V6)
             .unwrap_or_else(|error| panic!("{backend}: {error}"));
         let pod = sidecar.stop();
         // It is still owned by sidetrack: cleanup removes it once no other rules need it.
@@ -102,30 +94,13 @@ const TPROXY: &[&str] = &["--inbound-mode", "tproxy"];
 
 /// With TPROXY, packets routed by that table are delivered to this host, including those of a foreign rule.
 fn a_routing_table_that_a_foreign_rule_looks_up_is_refused(backend: &str) {
-    use Caller::{App, Peer, Proxy};
-    const JOURNEYS: [Journey; 3] = [
-        journey(
-            "a neighbour calls the app",
-            Transport::Tcp,
-            Peer,
-            To::Pod(8080),
-            Route::Inbound,
-        ),
-        journey(
-            "the proxy calls a neighbour",
-            Transport::Tcp,
-            Proxy,
-            To::Peer(9090),
-            Route::Direct,
-        ),
-        journey(
-            "the app calls a neighbour",
-            Transport::Tcp,
-            App,
-            To::Peer(9090),
-            Route::Outbound,
-        ),
-    ];
+    const PROXY_CALLS_PEER: Journey = journey(
+        "the proxy calls a neighbour",
+        Transport::Tcp,
+        Caller::Proxy,
+        To::Peer(9090),
+        Route::Direct,
+    );
     let pod = Pod::new();
     for (family, address) in [("-4", "10.99.0.2"), ("-6", "fd99::2")] {
         let rule = [
@@ -147,7 +122,7 @@ fn a_routing_table_that_a_foreign_rule_looks_up_is_refused(backend: &str) {
         &[TPROXY, &["--tproxy-route-table", "134"]].concat(),
     );
     let sidecar = Sidecar::start_as(Owner::PROXY_AS_ROOT, InboundMode::Tproxy, pod);
-    sidecar.travel_all(&JOURNEYS);
+    sidecar.travel_all(&[PEER_CALLS_APP, PROXY_CALLS_PEER, APP_CALLS_PEER]);
 }
 
 #[test]

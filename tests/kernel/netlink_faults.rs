@@ -282,7 +282,7 @@ fn replace_survives_or_rolls_back_each_distortion() {
 }
 
 #[test]
-fn a_cleanup_gets_over_each_distortion_or_leaves_what_the_next_one_finds() {
+fn cleanup_survives_each_distortion_or_the_next_one_completes_it() {
     for distortion in ALL_DISTORTIONS {
         in_namespace(|| {
             let untouched = state();
@@ -368,7 +368,7 @@ fn unverifiable_transaction_is_reported_and_keeps_prerequisites() {
 }
 
 #[test]
-fn who_is_always_disturbed_puts_the_rules_in_place_without_looking() {
+fn constantly_interrupted_apply_replaces_without_reading() {
     in_namespace(|| {
         apply(&mut Namespace::default(), &redirect()).unwrap();
         let wanted = state();
@@ -391,7 +391,7 @@ fn who_is_always_disturbed_puts_the_rules_in_place_without_looking() {
 }
 
 #[test]
-fn reading_that_is_always_interrupted_fails_with_advice() {
+fn constantly_interrupted_read_fails_with_advice() {
     in_namespace(|| {
         apply(&mut Namespace::default(), &tproxy()).unwrap();
         let before = state();

@@ -21,7 +21,7 @@ fn malformed_request_for_addresses() -> Vec<u8> {
 }
 
 #[test]
-fn the_kernels_own_reason_is_in_the_error_and_requests_are_checked_strictly() {
+fn errors_carry_the_kernels_message_and_requests_are_checked_strictly() {
     let refused = Netns::new().run(|| {
         let mut socket = Socket::open(SockProtocol::NetlinkRoute).expect("a socket");
         socket.dump(&malformed_request_for_addresses())
@@ -60,7 +60,7 @@ impl Wire for Losing {
 }
 
 #[test]
-fn a_socket_whose_exchange_has_failed_stays_in_its_namespace() {
+fn socket_stays_in_its_namespace_after_a_failed_exchange() {
     let pods = ["10.99.1.2", "10.99.2.2"].map(|address| {
         let pod = Netns::new();
         pod.ip("link add eth0 type veth peer name far0");

@@ -11,7 +11,7 @@ use crate::faults::injection::traced;
 use crate::program::nft_state;
 
 #[test]
-fn what_is_not_needed_is_given_up_by_one_thread_alone() {
+fn unneeded_capabilities_are_dropped_in_one_thread() {
     let of_the_network = CapsHashSet::from([Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW]);
     let held = |set| caps::read(None, set).expect("the capabilities of this thread");
     let before = held(CapSet::Permitted);
@@ -48,7 +48,7 @@ const ENTERING: [&[&str]; 3] = [
 ];
 
 #[test]
-fn where_privileges_cannot_be_given_up_nothing_is_done() {
+fn nothing_is_done_if_capabilities_cannot_be_dropped() {
     let elsewhere = Netns::new();
     for arguments in ENTERING {
         for call in ["capset", "prctl"] {

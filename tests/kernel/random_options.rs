@@ -5,7 +5,7 @@ use crate::program::{BACKENDS, apply, feed, sidetrack};
 use crate::random;
 
 #[test]
-fn any_options_can_be_applied_and_the_dry_run_says_the_same() {
+fn any_options_can_be_applied_as_in_the_dry_run() {
     random::each(48, |options| {
         let netns = Netns::new();
         for backend in BACKENDS {

@@ -35,7 +35,7 @@ fn without_any_privilege() {
 
 /// The capability sets that containerd gives a non-root user with NET_ADMIN.
 #[test]
-fn with_the_capability_in_the_bounding_set_alone() {
+fn capability_in_the_bounding_set_alone_is_reported() {
     let netns = Netns::new();
     let before = everything(&netns);
     let mut command = netns.command(SIDETRACK);
@@ -45,7 +45,7 @@ fn with_the_capability_in_the_bounding_set_alone() {
 }
 
 #[test]
-fn a_kernel_without_netfilter_netlink_falls_back_to_legacy_iptables_and_says_why() {
+fn kernel_without_netfilter_netlink_falls_back_to_legacy_iptables() {
     let netns = Netns::new();
     let denial = Denial::Socket {
         protocol: NETLINK_NETFILTER,
@@ -124,7 +124,7 @@ fn sysctl(netns: &Netns, key: &str, value: &str) {
 }
 
 #[test]
-fn ipv6_that_is_in_use_and_cannot_be_redirected_is_an_error() {
+fn used_ipv6_that_cannot_be_redirected_is_an_error() {
     let netns = Netns::new();
     netns.ip("link add eth0 type veth peer name eth1\nlink set eth0 up\naddress add fd00::1/64 dev eth0 nodad");
     sysctl(&netns, "ipv6/conf/lo/disable_ipv6", "1");
@@ -145,7 +145,7 @@ fn ipv6_that_is_in_use_and_cannot_be_redirected_is_an_error() {
 }
 
 #[test]
-fn ipv6_that_is_off_and_unused_is_waited_for() {
+fn disabled_ipv6_is_redirected_in_advance() {
     let netns = Netns::new();
     sysctl(&netns, "ipv6/conf/all/disable_ipv6", "1");
     sidetrack(&netns, &["apply", "--ip-family", "dual"]).failed(1, &["IPv6 cannot be redirected"]);

@@ -163,7 +163,7 @@ fn lands(lab: &Lab, leaving: Leaving, calls: &[(Transport, Address, u16, Landing
 /// In both modes of inbound.
 const MODES: [&str; 2] = ["redirect", "tproxy"];
 
-fn what_the_machine_calls_is_outbound(backend: &str) {
+fn connections_of_the_machine_are_outbound(backend: &str) {
     for leaving in [Leaving::Routed, Leaving::Masqueraded] {
         let lab = Lab::new(leaving);
         for mode in MODES {
@@ -189,21 +189,21 @@ fn what_the_machine_calls_is_outbound(backend: &str) {
 }
 
 #[test]
-fn what_the_machine_calls_is_outbound_with_nftables() {
-    what_the_machine_calls_is_outbound("nftables");
+fn connections_of_the_machine_are_outbound_with_nftables() {
+    connections_of_the_machine_are_outbound("nftables");
 }
 
 #[test]
-fn what_the_machine_calls_is_outbound_with_iptables_nft() {
-    what_the_machine_calls_is_outbound("iptables-nft");
+fn connections_of_the_machine_are_outbound_with_iptables_nft() {
+    connections_of_the_machine_are_outbound("iptables-nft");
 }
 
 #[test]
-fn what_the_machine_calls_is_outbound_with_iptables_legacy() {
-    what_the_machine_calls_is_outbound("iptables-legacy");
+fn connections_of_the_machine_are_outbound_with_iptables_legacy() {
+    connections_of_the_machine_are_outbound("iptables-legacy");
 }
 
-fn what_is_excluded_passes_through(backend: &str) {
+fn excluded_connections_of_the_machine_are_forwarded(backend: &str) {
     const EXCLUDED: &[&str] = &[
         "--exclude-outbound-cidrs",
         "198.51.100.0/24,2001:db8::/32",
@@ -236,18 +236,18 @@ fn what_is_excluded_passes_through(backend: &str) {
 }
 
 #[test]
-fn what_is_excluded_passes_through_with_nftables() {
-    what_is_excluded_passes_through("nftables");
+fn excluded_connections_of_the_machine_are_forwarded_with_nftables() {
+    excluded_connections_of_the_machine_are_forwarded("nftables");
 }
 
 #[test]
-fn what_is_excluded_passes_through_with_iptables_nft() {
-    what_is_excluded_passes_through("iptables-nft");
+fn excluded_connections_of_the_machine_are_forwarded_with_iptables_nft() {
+    excluded_connections_of_the_machine_are_forwarded("iptables-nft");
 }
 
 #[test]
-fn what_is_excluded_passes_through_with_iptables_legacy() {
-    what_is_excluded_passes_through("iptables-legacy");
+fn excluded_connections_of_the_machine_are_forwarded_with_iptables_legacy() {
+    excluded_connections_of_the_machine_are_forwarded("iptables-legacy");
 }
 
 /// The forwarder must listen on the interface's address too. Lookups of other servers pass through.
@@ -305,7 +305,7 @@ fn lookups_of_the_machine_pass_the_forwarder_with_iptables_legacy() {
 
 /// From outside, connections to the machine are inbound like any other. With TPROXY that takes policy routing: nothing
 /// else leads their packets to the proxy.
-fn what_calls_the_machine_is_inbound(backend: &str) {
+fn connections_to_the_machine_are_inbound(backend: &str) {
     let lab = Lab::with_servers(Leaving::Routed, &[]);
     let _proxy = Echo::transparent(&lab.pod.netns, 15006);
     for mode in MODES {
@@ -323,21 +323,21 @@ fn what_calls_the_machine_is_inbound(backend: &str) {
 }
 
 #[test]
-fn what_calls_the_machine_is_inbound_with_nftables() {
-    what_calls_the_machine_is_inbound("nftables");
+fn connections_to_the_machine_are_inbound_with_nftables() {
+    connections_to_the_machine_are_inbound("nftables");
 }
 
 #[test]
-fn what_calls_the_machine_is_inbound_with_iptables_nft() {
-    what_calls_the_machine_is_inbound("iptables-nft");
+fn connections_to_the_machine_are_inbound_with_iptables_nft() {
+    connections_to_the_machine_are_inbound("iptables-nft");
 }
 
 #[test]
-fn what_calls_the_machine_is_inbound_with_iptables_legacy() {
-    what_calls_the_machine_is_inbound("iptables-legacy");
+fn connections_to_the_machine_are_inbound_with_iptables_legacy() {
+    connections_to_the_machine_are_inbound("iptables-legacy");
 }
 
-fn everything_else_is_as_before(backend: &str) {
+fn other_traffic_is_unchanged(backend: &str) {
     let lab = Lab::new(Leaving::Routed);
     apply(&lab.pod.netns, backend, &["--reroute-interfaces", "tap0"]);
     for family in Family::BOTH {
@@ -362,16 +362,16 @@ fn everything_else_is_as_before(backend: &str) {
 }
 
 #[test]
-fn everything_else_is_as_before_with_nftables() {
-    everything_else_is_as_before("nftables");
+fn other_traffic_is_unchanged_with_nftables() {
+    other_traffic_is_unchanged("nftables");
 }
 
 #[test]
-fn everything_else_is_as_before_with_iptables_nft() {
-    everything_else_is_as_before("iptables-nft");
+fn other_traffic_is_unchanged_with_iptables_nft() {
+    other_traffic_is_unchanged("iptables-nft");
 }
 
 #[test]
-fn everything_else_is_as_before_with_iptables_legacy() {
-    everything_else_is_as_before("iptables-legacy");
+fn other_traffic_is_unchanged_with_iptables_legacy() {
+    other_traffic_is_unchanged("iptables-legacy");
 }

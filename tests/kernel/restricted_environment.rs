@@ -51,7 +51,7 @@ fn every_backend_works(restrict: impl Fn(&mut Command)) {
 }
 
 #[test]
-fn no_program_of_the_working_directory_is_run() {
+fn programs_of_the_working_directory_are_not_run() {
     let directory = Directory::new("working-directory");
     for program in ["iptables", "ip6tables"] {
         for name in ["", "-save", "-restore", "-nft-save", "-nft-restore", "-nft"] {
@@ -80,7 +80,7 @@ fn no_program_of_the_working_directory_is_run() {
 }
 
 #[test]
-fn neither_proc_nor_sys_is_needed() {
+fn proc_and_sys_are_not_needed() {
     every_backend_works(|command| {
         command.env_remove("XTABLES_LOCKFILE"); // It is in /proc.
         hide(command, &["/proc", "/sys"]);
@@ -107,7 +107,7 @@ fn docker_seccomp_denies_other_namespaces_and_that_is_reported() {
 
 /// A pod before its network is set up.
 #[test]
-fn a_namespace_without_an_address_a_route_or_a_link_that_is_up() {
+fn apply_works_without_addresses_routes_or_links() {
     for backend in BACKENDS {
         let (bare, reference) = (Netns::new(), Netns::new());
         bare.ip("link set lo down");
@@ -125,7 +125,7 @@ fn a_namespace_without_an_address_a_route_or_a_link_that_is_up() {
 }
 
 #[test]
-fn the_loopback_interface_that_is_down_is_named_where_routes_need_it() {
+fn loopback_interface_that_is_down_is_reported_if_routes_need_it() {
     let netns = Netns::new();
     netns.ip("link set lo down");
     let before = BACKENDS.map(|backend| state(&netns, backend));
@@ -180,7 +180,7 @@ fn apply_works_without_a_denied_lock() {
 
 /// Files that an option requires must be readable; others, such as the list of legacy tables, are optional.
 #[test]
-fn files_that_a_security_policy_denies() {
+fn files_denied_by_security_policy_are_reported_or_skipped() {
     // The dynamic linker opens files.
     let program = crate::program::static_program();
     let run = |netns: &Netns, arguments: &[&str]| {
@@ -220,7 +220,7 @@ fn files_that_a_security_policy_denies() {
 
 /// A user who may write rules but not read root's files, such as the list of legacy tables.
 #[test]
-fn a_user_with_the_capability_alone_works_without_seeing_legacy_tables() {
+fn apply_works_without_the_list_of_legacy_tables() {
     let (netns, reference) = (Netns::new(), Netns::new());
     let mut command = netns.command(SIDETRACK);
     command.arg("apply").args(TPROXY);
@@ -232,7 +232,7 @@ fn a_user_with_the_capability_alone_works_without_seeing_legacy_tables() {
 
 /// The log has no reader, the disk is full, or standard error is closed.
 #[test]
-fn a_log_that_cannot_be_written_is_no_reason_to_stop_half_way() {
+fn unwritable_log_does_not_stop_a_run() {
     let full = || {
         Stdio::from(
             std::fs::OpenOptions::new()

@@ -142,7 +142,7 @@ fn each_family_gets_a_rule_and_a_route() {
 }
 
 #[test]
-fn the_commands_of_a_dry_run_by_hand_give_what_applying_gives() {
+fn commands_of_a_dry_run_equal_apply() {
     let (by_hand, applied) = (Netns::new(), Netns::new());
     let script = sidetrack(&by_hand, &["apply", "--dry-run", "--inbound-mode", "tproxy"]).succeeded();
     let commands: Vec<&str> = script
@@ -159,7 +159,7 @@ fn the_commands_of_a_dry_run_by_hand_give_what_applying_gives() {
 }
 
 #[test]
-fn marked_packets_are_delivered_here_and_others_are_not() {
+fn only_marked_packets_are_delivered_locally() {
     let netns = Netns::new();
     apply(&netns, &tproxy(1337, 133, Families::Both));
     for far in ["198.51.100.7", "2001:db8::7"] {
@@ -173,7 +173,7 @@ fn marked_packets_are_delivered_here_and_others_are_not() {
 }
 
 #[test]
-fn the_largest_mark_and_the_largest_table_are_taken() {
+fn largest_mark_and_table_are_accepted() {
     let netns = Netns::new();
     apply(&netns, &tproxy(u32::MAX, u32::MAX, Families::Both));
     let families = [Family::V4, Family::V6];
@@ -187,7 +187,7 @@ fn the_largest_mark_and_the_largest_table_are_taken() {
 }
 
 #[test]
-fn a_rerun_adds_nothing_twice() {
+fn rerun_adds_no_duplicates() {
     let netns = Netns::new();
     let plan = tproxy(1337, 133, Families::Both);
     apply(&netns, &plan);
@@ -200,7 +200,7 @@ fn a_rerun_adds_nothing_twice() {
 }
 
 #[test]
-fn a_rerun_repairs_what_was_lost() {
+fn rerun_restores_lost_routing() {
     let netns = Netns::new();
     let plan = tproxy(1337, 133, Families::Both);
     apply(&netns, &plan);
@@ -222,7 +222,7 @@ fn a_rerun_repairs_what_was_lost() {
 }
 
 #[test]
-fn without_tproxy_nothing_of_it_is_left_and_it_can_come_back() {
+fn policy_routing_is_removed_without_tproxy_and_restored_with_it() {
     let netns = Netns::new();
     apply(&netns, &redirect());
     let without = everything(&netns);
@@ -235,7 +235,7 @@ fn without_tproxy_nothing_of_it_is_left_and_it_can_come_back() {
 }
 
 #[test]
-fn another_mark_table_or_family_takes_the_place_of_the_old_one() {
+fn changed_mark_table_or_family_replaces_the_old_one() {
     let netns = Netns::new();
     for (mark, table, families) in [
         (1337, 133, Families::Both),
@@ -253,7 +253,7 @@ fn another_mark_table_or_family_takes_the_place_of_the_old_one() {
     }
 }
 
-/// Foreign state: the rules that Istio adds, rules and routes similar to ours, and others in the same tables.
+/// Foreign state: the rules that Istio adds, rules and routes similar to sidetrack's, and others in the same tables.
 const FOREIGN: &str = "\
 -4 rule add fwmark 1337 lookup 133
 -6 rule add fwmark 1337 lookup 133
@@ -271,7 +271,7 @@ const FOREIGN: &str = "\
 ";
 
 #[test]
-fn what_others_have_added_stays_even_where_it_is_the_same() {
+fn foreign_routing_stays_even_if_equal() {
     let netns = Netns::new();
     ip(&netns, FOREIGN);
     let untouched = everything(&netns);
@@ -279,7 +279,7 @@ fn what_others_have_added_stays_even_where_it_is_the_same() {
     assert_eq!(
         rules(&netns).len(),
         untouched.0.len() + 2,
-        "ours are beside those of others"
+        "owned ones are beside foreign ones"
     );
     assert_eq!(routes(&netns), untouched.1, "one route will do");
     apply(&netns, &tproxy(1337, 135, Families::Both));
@@ -289,7 +289,7 @@ fn what_others_have_added_stays_even_where_it_is_the_same() {
 }
 
 #[test]
-fn a_failed_apply_takes_back_what_it_has_added_and_nothing_else() {
+fn failed_apply_removes_only_what_it_added() {
     let plan = tproxy(1337, 133, Families::Both);
     let netns = Netns::new();
     let error = refuses(&netns, &refused(plan.clone()));
@@ -302,7 +302,7 @@ fn a_failed_apply_takes_back_what_it_has_added_and_nothing_else() {
 }
 
 #[test]
-fn a_table_that_others_route_by_is_an_error() {
+fn routing_table_in_use_is_an_error() {
     for (family, foreign) in [
         ("IPv4", "-4 route add blackhole default table 133"),
         ("IPv6", "-6 route add blackhole default table 133"),
@@ -357,7 +357,7 @@ fn missing_privilege_is_reported_with_advice() {
 }
 
 #[test]
-fn cleanup_removes_what_an_apply_that_was_cut_short_has_left() {
+fn cleanup_removes_leftovers_of_an_interrupted_apply() {
     for left in [
         "-4 rule add fwmark 1337 lookup 133 priority 15006 protocol 137",
         "-6 rule add fwmark 1337 lookup 133 priority 15006 protocol 137",
@@ -375,7 +375,7 @@ fn cleanup_removes_what_an_apply_that_was_cut_short_has_left() {
 }
 
 #[test]
-fn cleanup_removes_everything_and_says_what() {
+fn cleanup_removes_everything_and_reports_it() {
     let netns = Netns::new();
     let untouched = everything(&netns);
     let plan = tproxy(1337, 133, Families::Both);
@@ -392,7 +392,7 @@ fn cleanup_removes_everything_and_says_what() {
 }
 
 #[test]
-fn without_tproxy_the_routes_are_not_even_looked_at() {
+fn routes_are_not_read_without_tproxy() {
     let netns = Netns::new();
     let asked = |arguments: &[&str]| {
         let mut command = netns.command("strace");

@@ -12,6 +12,7 @@ use crate::SIDETRACK;
 use crate::cni::request;
 use crate::common::conversation::{Conversation, Echo};
 use crate::common::{Caller, Netns, Owner, Pod, To};
+use crate::istio::INJECTED;
 use crate::program::{BACKENDS, Run, apply};
 
 #[test]
@@ -78,21 +79,7 @@ fn apply_keeps_open_connections() {
         assert_eq!(loose(&running.pod.netns), "0");
     }
     for front_end in [
-        &[
-            "istio-iptables",
-            "-p",
-            "15001",
-            "-z",
-            "15006",
-            "-u",
-            "1337",
-            "-m",
-            "REDIRECT",
-            "-i",
-            "*",
-            "-b",
-            "*",
-        ][..],
+        &[&["istio-iptables"], INJECTED].concat()[..],
         &["linkerd-proxy-init", "-p", "4143", "-o", "4140", "-u", "2102"],
         &["kuma-init", "--kuma-dp-user", "5678"],
     ] {
@@ -109,7 +96,7 @@ fn apply_keeps_open_connections() {
 }
 
 #[test]
-fn without_open_connections_or_with_rules_already_there_nothing_is_set() {
+fn tcp_loose_is_unchanged_without_open_connections_or_with_rules() {
     let pod = Pod::new();
     apply(&pod.netns, "nftables", &[]);
     assert_eq!(loose(&pod.netns), "1");

@@ -49,7 +49,7 @@ fn connections_from_one_source_port_stay_distinct() {
 }
 
 #[test]
-fn with_tproxy_a_source_port_stays_the_clients_where_the_server_closes_first() {
+fn tproxy_keeps_the_clients_source_port_if_the_server_closes_first() {
     let pod = Pod::new();
     let _proxy = Server::start_transparent(&pod.netns, "proxy", &[15006]);
     apply(&pod.netns, "nftables", &["--inbound-mode", "tproxy"]);

@@ -4,7 +4,7 @@ use crate::common::{Netns, Pod};
 use crate::faults::injection::traced;
 use crate::program::static_program;
 
-/// The system calls of a run of the program as it is released, and of whatever it starts, in order.
+/// The system calls of a run of the program as released, and of programs that it starts, in order.
 fn calls(netns: &Netns, arguments: &[&str]) -> Vec<String> {
     let (run, trace) = traced(netns, &["-f"], &static_program(), arguments);
     run.succeeded();
@@ -29,7 +29,7 @@ fn a_first_apply_makes_at_most_60_system_calls() {
 }
 
 #[test]
-fn each_apply_is_one_transaction_and_that_of_the_same_again_is_none() {
+fn each_apply_is_one_transaction_and_a_repeated_one_none() {
     let pod = Pod::new();
     let transactions = |options: &[&str]| transactions(&calls(&pod.netns, &[&["apply"], options].concat()));
     for options in [&[][..], &["--exclude-uids", "7"], &["--inbound-mode", "tproxy"]] {

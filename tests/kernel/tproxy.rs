@@ -79,7 +79,7 @@ fn sidecar(backend: &str, owner: Owner, options: &[&str]) -> Sidecar {
     Sidecar::start_as(owner, InboundMode::Tproxy, pod)
 }
 
-fn every_journey_takes_its_way(backend: &str) {
+fn tproxy_traffic_passes_envoy(backend: &str) {
     for owner in OWNERS {
         let sidecar = sidecar(backend, owner, &[]);
         sidecar.travel_all(JOURNEYS);
@@ -88,18 +88,18 @@ fn every_journey_takes_its_way(backend: &str) {
 }
 
 #[test]
-fn every_journey_takes_its_way_with_nftables() {
-    every_journey_takes_its_way("nftables");
+fn tproxy_traffic_passes_envoy_with_nftables() {
+    tproxy_traffic_passes_envoy("nftables");
 }
 
 #[test]
-fn every_journey_takes_its_way_with_iptables_nft() {
-    every_journey_takes_its_way("iptables-nft");
+fn tproxy_traffic_passes_envoy_with_iptables_nft() {
+    tproxy_traffic_passes_envoy("iptables-nft");
 }
 
 #[test]
-fn every_journey_takes_its_way_with_iptables_legacy() {
-    every_journey_takes_its_way("iptables-legacy");
+fn tproxy_traffic_passes_envoy_with_iptables_legacy() {
+    tproxy_traffic_passes_envoy("iptables-legacy");
 }
 
 /// Excluded ports, sources and a link, and the captured traffic beside them.
@@ -157,7 +157,7 @@ const BESIDE_INCLUSIONS: &[Journey] = {
 };
 
 /// In both modes.
-fn what_is_excluded_or_not_included_is_left_alone(backend: &str) {
+fn excluded_traffic_is_not_redirected(backend: &str) {
     for mode in [InboundMode::Redirect, InboundMode::Tproxy] {
         for (options, journeys) in [(EXCLUSIONS, BESIDE_EXCLUSIONS), (INCLUSIONS, BESIDE_INCLUSIONS)] {
             let pod = Pod::new();
@@ -168,22 +168,22 @@ fn what_is_excluded_or_not_included_is_left_alone(backend: &str) {
 }
 
 #[test]
-fn what_is_excluded_or_not_included_is_left_alone_with_nftables() {
-    what_is_excluded_or_not_included_is_left_alone("nftables");
+fn excluded_traffic_is_not_redirected_with_nftables() {
+    excluded_traffic_is_not_redirected("nftables");
 }
 
 #[test]
-fn what_is_excluded_or_not_included_is_left_alone_with_iptables_nft() {
-    what_is_excluded_or_not_included_is_left_alone("iptables-nft");
+fn excluded_traffic_is_not_redirected_with_iptables_nft() {
+    excluded_traffic_is_not_redirected("iptables-nft");
 }
 
 #[test]
-fn what_is_excluded_or_not_included_is_left_alone_with_iptables_legacy() {
-    what_is_excluded_or_not_included_is_left_alone("iptables-legacy");
+fn excluded_traffic_is_not_redirected_with_iptables_legacy() {
+    excluded_traffic_is_not_redirected("iptables-legacy");
 }
 
 /// A connection lasts, through Envoy, while the rules are replaced.
-fn a_connection_lasts(backend: &str) {
+fn established_connections_survive_replace(backend: &str) {
     let sidecar = sidecar(backend, Owner::PROXY, &[]);
     let pod = &sidecar.pod;
     let _echo = Echo::start(&pod.netns, Owner::APP, 8443);
@@ -217,25 +217,25 @@ fn a_connection_lasts(backend: &str) {
 }
 
 #[test]
-fn a_connection_lasts_with_nftables() {
-    a_connection_lasts("nftables");
+fn established_connections_survive_replace_with_nftables() {
+    established_connections_survive_replace("nftables");
 }
 
 #[test]
-fn a_connection_lasts_with_iptables_nft() {
-    a_connection_lasts("iptables-nft");
+fn established_connections_survive_replace_with_iptables_nft() {
+    established_connections_survive_replace("iptables-nft");
 }
 
 #[test]
-fn a_connection_lasts_with_iptables_legacy() {
-    a_connection_lasts("iptables-legacy");
+fn established_connections_survive_replace_with_iptables_legacy() {
+    established_connections_survive_replace("iptables-legacy");
 }
 
 /// How long a connection is waited for that must not come about. One that does takes less than a millisecond.
 const MOMENT: Duration = Duration::from_millis(500);
 
 /// While the proxy does not run, connections wait for it; they do not get to the app.
-fn without_a_proxy_nothing_reaches_the_app(backend: &str) {
+fn connections_wait_while_the_proxy_is_down(backend: &str) {
     let pod = Pod::new();
     apply_mode(&pod.netns, backend, InboundMode::Tproxy, &[]);
     let _app = Server::start(&pod.netns, "app", Owner::APP, &[8080, 15021]);
@@ -251,18 +251,18 @@ fn without_a_proxy_nothing_reaches_the_app(backend: &str) {
 }
 
 #[test]
-fn without_a_proxy_nothing_reaches_the_app_with_nftables() {
-    without_a_proxy_nothing_reaches_the_app("nftables");
+fn connections_wait_while_the_proxy_is_down_with_nftables() {
+    connections_wait_while_the_proxy_is_down("nftables");
 }
 
 #[test]
-fn without_a_proxy_nothing_reaches_the_app_with_iptables_nft() {
-    without_a_proxy_nothing_reaches_the_app("iptables-nft");
+fn connections_wait_while_the_proxy_is_down_with_iptables_nft() {
+    connections_wait_while_the_proxy_is_down("iptables-nft");
 }
 
 #[test]
-fn without_a_proxy_nothing_reaches_the_app_with_iptables_legacy() {
-    without_a_proxy_nothing_reaches_the_app("iptables-legacy");
+fn connections_wait_while_the_proxy_is_down_with_iptables_legacy() {
+    connections_wait_while_the_proxy_is_down("iptables-legacy");
 }
 
 /// The rules and routes of policy routing.
@@ -282,7 +282,7 @@ fn rules(netns: &Netns, backend: &str) -> String {
 }
 
 /// Each mode replaces the other completely; in the end nothing is left.
-fn the_modes_take_turns(backend: &str) {
+fn redirect_and_tproxy_replace_each_other(backend: &str) {
     let mut pod = Pod::new();
     let untouched = policy_routing(&pod.netns);
     for mode in [
@@ -307,18 +307,18 @@ fn the_modes_take_turns(backend: &str) {
 }
 
 #[test]
-fn the_modes_take_turns_with_nftables() {
-    the_modes_take_turns("nftables");
+fn redirect_and_tproxy_replace_each_other_with_nftables() {
+    redirect_and_tproxy_replace_each_other("nftables");
 }
 
 #[test]
-fn the_modes_take_turns_with_iptables_nft() {
-    the_modes_take_turns("iptables-nft");
+fn redirect_and_tproxy_replace_each_other_with_iptables_nft() {
+    redirect_and_tproxy_replace_each_other("iptables-nft");
 }
 
 #[test]
-fn the_modes_take_turns_with_iptables_legacy() {
-    the_modes_take_turns("iptables-legacy");
+fn redirect_and_tproxy_replace_each_other_with_iptables_legacy() {
+    redirect_and_tproxy_replace_each_other("iptables-legacy");
 }
 
 /// After the cleanup, connections work as if there had never been a proxy.
@@ -343,17 +343,17 @@ fn cleanup_leaves_nothing(backend: &str) {
 }
 
 #[test]
-fn cleanup_leaves_nothing_of_nftables() {
+fn cleanup_removes_all_rules_of_nftables() {
     cleanup_leaves_nothing("nftables");
 }
 
 #[test]
-fn cleanup_leaves_nothing_of_iptables_nft() {
+fn cleanup_removes_all_rules_of_iptables_nft() {
     cleanup_leaves_nothing("iptables-nft");
 }
 
 #[test]
-fn cleanup_leaves_nothing_of_iptables_legacy() {
+fn cleanup_removes_all_rules_of_iptables_legacy() {
     cleanup_leaves_nothing("iptables-legacy");
 }
 
@@ -370,7 +370,7 @@ fn resets_sent(netns: &Netns) -> u64 {
     resets.and_then(|(_, value)| value.parse().ok()).expect("OutRsts")
 }
 
-/// What became of a connection to the proxy's inbound port in whose midst segments came that belong nowhere, and how
+/// The outcome of a connection to the proxy's inbound port among segments of no connection, and how
 /// often the pod replied to them with a reset.
 fn interrupted(pod: &Pod, port: u16, family: Family) -> (std::io::Result<()>, u64) {
     let mut conversation = Conversation::begin(pod, Caller::Peer, To::Pod(port), family).expect("a connection");
@@ -430,7 +430,7 @@ fn invalid_packets_are_dropped_with_iptables_legacy() {
 
 /// With TPROXY, through Envoy.
 #[test]
-fn invalid_packets_are_dropped_with_tproxy_too() {
+fn invalid_packets_are_dropped_in_tproxy_mode() {
     for backend in BACKENDS {
         let sidecar = sidecar(backend, Owner::PROXY, &["--drop-invalid"]);
         sidecar.travel_all(JOURNEYS);

@@ -115,7 +115,7 @@ fn saw_the_caller(call: &Call, server: &str, port: u16, original: Option<SocketA
     }
 }
 
-fn every_case_holds(backend: &str) {
+fn each_case_holds(backend: &str) {
     let mut wrong = Vec::new();
     for case in cases::all() {
         let lab = Lab::new();
@@ -127,23 +127,23 @@ fn every_case_holds(backend: &str) {
 }
 
 #[test]
-fn every_case_holds_with_nftables() {
-    every_case_holds("nftables");
+fn each_case_holds_with_nftables() {
+    each_case_holds("nftables");
 }
 
 #[test]
-fn every_case_holds_with_iptables_nft() {
-    every_case_holds("iptables-nft");
+fn each_case_holds_with_iptables_nft() {
+    each_case_holds("iptables-nft");
 }
 
 #[test]
-fn every_case_holds_with_iptables_legacy() {
-    every_case_holds("iptables-legacy");
+fn each_case_holds_with_iptables_legacy() {
+    each_case_holds("iptables-legacy");
 }
 
-/// A row that expects capture could not hold by accident.
+/// A row that expects capture does not hold without rules.
 #[test]
-fn without_rules_the_rows_that_expect_capture_fail_and_no_others() {
+fn without_rules_only_the_rows_that_expect_capture_fail() {
     let lab = Lab::new();
     lab.pod.netns.ip("addr add ::6/128 dev lo");
     for case in cases::all() {
@@ -160,7 +160,7 @@ fn without_rules_the_rows_that_expect_capture_fail_and_no_others() {
 
 /// Every case fails with default options.
 #[test]
-fn with_the_default_rules_every_other_case_fails() {
+fn each_case_fails_under_the_default_rules() {
     const SAME: [&str; 3] = ["defaults", "both families", "the options that an injector writes"];
     let lab = Lab::new();
     lab.apply(&[]);

@@ -52,7 +52,7 @@ fn fails(result: Result<(), ValidationError>, said: &[&str]) {
 }
 
 #[test]
-fn the_rules_of_every_backend_and_mode_pass() {
+fn rules_of_each_backend_and_mode_pass() {
     let modes: [&[&str]; 2] = [&[], &["--inbound-mode", "tproxy"]];
     for (backend, mode) in BACKENDS.iter().flat_map(|backend| modes.map(|mode| (backend, mode))) {
         let netns = Netns::new();
@@ -64,7 +64,7 @@ fn the_rules_of_every_backend_and_mode_pass() {
 }
 
 #[test]
-fn the_same_port_for_both_directions_will_do() {
+fn one_port_for_both_directions_passes() {
     let netns = Netns::new();
     apply(&netns, "nftables", &[]);
     let both = validation(Families::Both);
@@ -76,7 +76,7 @@ fn the_same_port_for_both_directions_will_do() {
 }
 
 #[test]
-fn without_rules_it_fails_when_the_time_is_up() {
+fn validation_without_rules_fails_after_the_timeout() {
     let netns = Netns::new();
     let result = run(&netns, Families::Both);
     fails(
@@ -92,7 +92,7 @@ fn without_rules_it_fails_when_the_time_is_up() {
 }
 
 #[test]
-fn rules_that_come_late_are_waited_for() {
+fn validation_waits_for_late_rules() {
     let netns = Netns::new();
     let patient = Validation {
         timeout: Duration::from_secs(10),
@@ -115,7 +115,7 @@ fn other_user_is_reported_as_not_redirected() {
 }
 
 #[test]
-fn a_family_that_is_not_redirected_fails_alone() {
+fn validation_names_the_family_that_is_not_redirected() {
     let netns = Netns::new();
     apply(&netns, "nftables", &["--ip-family", "ipv4"]);
     run(&netns, Families::Only(Family::V4)).expect("redirected");
@@ -150,7 +150,7 @@ fn disabled_ipv6_is_reported() {
 }
 
 #[test]
-fn whoever_listens_on_the_probes_port_does_not_make_it_pass() {
+fn foreign_listener_on_the_probe_port_does_not_make_validation_pass() {
     let netns = Netns::new();
     let _app = Server::start(&netns, "app", Owner::APP, &[15002]);
     fails(

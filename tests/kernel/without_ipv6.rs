@@ -48,7 +48,7 @@ impl Wire for KernelWithoutIpv6 {
     }
 }
 
-/// Makes the attribute at the end of a path, each inside the one before, one that nobody knows.
+/// Makes the attribute at the end of a path, each inside the one before, one of an unknown type.
 fn rename(mut attributes: &mut [u8], path: &[u16]) {
     const UNKNOWN: u16 = 250;
     while attributes.len() >= 4 {
@@ -77,7 +77,7 @@ fn plan(loopback: &Loopback, options: impl FnOnce(&mut Settings)) -> Result<Plan
 }
 
 #[test]
-fn a_kernel_without_ipv6_has_ipv4_redirected_and_is_asked_for_nothing_else() {
+fn kernel_without_ipv6_gets_no_ipv6_requests() {
     let inside = || {
         unshare(CloneFlags::CLONE_NEWNET).expect("this test needs root, to make a network namespace");
         // The kernel of this machine has IPv6; without it there are no such addresses.

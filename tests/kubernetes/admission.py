@@ -16,6 +16,7 @@ import time
 import urllib.error
 import urllib.request
 
+import pods
 import startup_taint
 
 HERE = pathlib.Path(__file__).parent
@@ -238,6 +239,8 @@ def examine(environment, program, certificate, record):
                 print(f"WRONG without a node: {name} ({method} {path}): {status}")
     wrong += startup_taint.examine(ask, token, unbound, HERE if record else None)
     wrong += startup_taint.run_installer(ask, program, token, certificate)
+    wrong += pods.examine_levels(ask, MANIFESTS.parent / "examples")
+    wrong += pods.examine_exclusions(ask, environment, MANIFESTS / "annotations/admission.yaml")
     print(f"{wrong} wrong")
     return wrong
 

@@ -19,6 +19,7 @@ mod program;
 #[path = "../common/sandbox.rs"]
 mod sandbox;
 
+mod charts;
 mod containers;
 mod host;
 mod installer;

@@ -11,6 +11,7 @@ use sidetrack::cni::netconf::NetConf;
 use sidetrack::mesh::pod::PodName;
 use sidetrack::mesh::verdict::Verdict;
 use sidetrack::node::startup_taint::KEY;
+use sidetrack::options::table::{OPTIONS, Scope};
 
 use crate::SIDETRACK;
 use crate::common::output_of;
@@ -33,7 +34,7 @@ pub fn manifest(name: &str) -> Value {
 }
 
 /// Compares files with the published schemas, and says which do not conform.
-fn validate(files: &[PathBuf]) -> Command {
+pub fn validate(files: &[PathBuf]) -> Command {
     let validator = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/kubernetes-validate");
     let mut command = Command::new(validator);
     command.arg("--strict").args(files);
@@ -63,6 +64,7 @@ fn manifests_conform_to_the_schemas_of_kubernetes() {
         "kubernetes/taint/role.yaml",
         "kubernetes/taint/rolebinding.yaml",
         "kubernetes/taint/admission.yaml",
+        "kubernetes/annotations/admission.yaml",
         "examples/plain-envoy.yaml",
     ];
     output_of(&mut validate(&files.map(path)));
@@ -108,7 +110,7 @@ fn kustomizations_refer_to_existing_files_and_fields() {
 
 /// What OpenShift's Multus lets pods of every namespace name is in `default`, and istiod names one network by itself.
 #[test]
-fn networks_of_openshift_can_be_named_by_every_pod() {
+fn openshift_networks_can_be_named_by_each_pod() {
     let networks = ["sidetrack", "istio-cni"].map(|name| {
         let file = if name == "istio-cni" {
             "network-istio"
@@ -144,7 +146,7 @@ fn networks_of_openshift_can_be_named_by_every_pod() {
 }
 
 #[test]
-fn the_quick_start_is_the_base_with_repair() {
+fn quickstart_is_base_with_repair() {
     let kustomization = manifest("kubernetes/quickstart/kustomization.yaml");
     for (key, name) in [("resources", "base"), ("components", "repair")] {
         assert_eq!(kustomization[key], json!([format!("../{name}")]));
@@ -252,7 +254,7 @@ fn limited_component(name: &str, rights: &[(Value, Value)]) -> (Value, Vec<Value
 
 /// The account of the component that evicts may do what the program asks for, and no more.
 #[test]
-fn the_component_for_restarts_has_the_account_that_it_takes() {
+fn restart_component_grants_the_needed_rights() {
     let rights = [
         (json!(["pods/status"]), json!(["patch"])),
         (json!(["pods/eviction"]), json!(["create"])),
@@ -265,7 +267,7 @@ fn the_component_for_restarts_has_the_account_that_it_takes() {
 }
 
 #[test]
-fn the_component_for_the_startup_taint_may_patch_nodes_and_names_one_key() {
+fn startup_taint_component_may_patch_nodes_and_one_key() {
     let (patch, policies) = limited_component("taint", &[(json!(["nodes"]), json!(["patch"]))]);
     let variables = &installer(&patch)["env"];
     let key = named(variables, "SIDETRACK_NODE_STARTUP_TAINT").expect("a variable");
@@ -288,7 +290,7 @@ fn the_component_for_the_startup_taint_may_patch_nodes_and_names_one_key() {
 
 /// Kustomize refuses an object that is there already, so that components which bring the same one cannot be combined.
 #[test]
-fn no_two_components_bring_the_same_object() {
+fn components_define_distinct_objects() {
     let mut seen = BTreeSet::new();
     for part in ["base", "repair", "restart", "taint"] {
         let kustomization = manifest(&format!("kubernetes/{part}/kustomization.yaml"));
@@ -300,6 +302,38 @@ fn no_two_components_bring_the_same_object() {
         }
     }
     assert!(seen.len() > 10, "{seen:?}");
+}
+
+/// Every annotation of a mesh by which outbound traffic is excluded is refused, and no option of ours is forgotten.
+#[test]
+fn the_policy_on_annotations_knows_all_that_exclude_outbound_traffic() {
+    let policy = fs::read_to_string(path("kubernetes/annotations/admission.yaml")).expect("a policy");
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/cni.md");
+    let page = fs::read_to_string(page).expect("a page");
+    let (_, table) = page.split_once("<!-- annotations -->").expect("a table");
+    let excluding = [
+        "exclude-outbound-",
+        "exclude-uids",
+        "exclude-gids",
+        "exclude-interfaces",
+    ];
+    let mut known = 0;
+    for row in table.lines().filter_map(|line| line.strip_prefix("| `")) {
+        let (annotation, rest) = row.split_once('`').expect("a name");
+        // Those with an object as value are the injectors' own.
+        let is_object = rest.contains(" = ");
+        if !is_object && excluding.iter().any(|option| rest.contains(option)) {
+            known += 1;
+            assert!(policy.contains(&format!("\"{annotation}\"")), "{annotation}");
+        }
+    }
+    assert!(known > 8, "{known}");
+    for option in OPTIONS.iter().filter(|option| option.scope == Scope::Pod) {
+        if excluding.iter().any(|begin| option.name.starts_with(begin)) {
+            let annotation = format!("\"traffic.sidetrack.dev/{}\"", option.name);
+            assert!(policy.contains(&annotation), "{annotation}");
+        }
+    }
 }
 
 /// What the variables say is an option of the installer, and the defaults of those that are not given fit the mounts.
@@ -334,7 +368,7 @@ fn manifest_options_are_known_to_the_installer() {
 }
 
 #[test]
-fn lint_finds_nothing_in_the_example_without_a_mesh_and_in_the_installer() {
+fn lint_finds_nothing_in_shipped_manifests() {
     for file in ["examples/plain-envoy.yaml", "kubernetes/base/daemonset.yaml"] {
         let found = Run::of(Command::new(SIDETRACK).arg("lint").arg(path(file))).succeeded();
         assert_eq!(found.stdout, "", "{file}");
@@ -343,8 +377,8 @@ fn lint_finds_nothing_in_the_example_without_a_mesh_and_in_the_installer() {
 
 /// Alerts ask for metrics and labels that the installer has.
 #[test]
-fn alerts_ask_for_metrics_that_there_are() {
-    let rules = manifest("examples/alerts.yaml");
+fn alerts_use_existing_metrics() {
+    let rules = manifest("helm/sidetrack/files/alerts.yaml");
     let machine = crate::installer::fixture::Machine::new();
     let exposed = machine.start(&["--repair", "report"]).get("/metrics").1;
     let groups = rules["groups"].as_array().expect("groups").iter();

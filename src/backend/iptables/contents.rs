@@ -17,7 +17,7 @@ pub struct InFront {
     pub spec: Spec,
 }
 
-/// The contents of the tables, with the foreign rules before ours.
+/// The contents of the tables, with the foreign rules first.
 pub fn contents(tables: &Tables, in_front: &[InFront], family: Family) -> Contents {
     let program = match family {
         Family::V4 => "iptables",

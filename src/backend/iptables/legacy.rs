@@ -21,7 +21,7 @@ use crate::linux::socket_options;
 use crate::ruleset::{Hook, priority};
 use crate::types::Family;
 
-/// The tables that can hold rules like ours, and their priorities.
+/// The tables that can hold rules like sidetrack's, and their priorities.
 const TABLES: [(&str, i32); 3] = [
     ("nat", priority::NAT),
     ("mangle", priority::MANGLE),
@@ -83,7 +83,7 @@ pub fn chains() -> Result<Option<Vec<InstalledChain>>, LegacyError> {
     }))
 }
 
-/// The built-in chains at the hooks that ours use, except those that jump to our chains; `None` if they
+/// The built-in chains at the hooks that sidetrack uses, except those that jump to our chains; `None` if they
 /// cannot be read.
 ///
 /// # Errors

@@ -6,7 +6,7 @@ use super::tables::{Chain, Jump, Table, TableName, Tables};
 ///
 /// Each table is one commit, so a packet sees either the old or the new rules. Between two commits, one of the tables
 /// must still capture inbound connections, so the table that stops capturing them comes last. Only chains that differ
-/// are rebuilt. The jumps from a chain stay if they are as wanted and in the same positions: a foreign rule before ours
+/// are rebuilt. The jumps from a chain stay if they are as wanted and in the same positions: a foreign rule before them
 /// would take effect first. Otherwise all of them are deleted and inserted at the positions in `to`.
 pub fn patch(from: &Tables, to: &Tables) -> Option<String> {
     let nothing = Table::default();

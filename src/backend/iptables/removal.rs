@@ -24,7 +24,7 @@ pub fn removal(text: &str, mesh: &Mesh) -> Option<String> {
         } else if let Some((chain, spec)) = rule(line) {
             let read = Spec::new(None, words(spec));
             let leads_there = read.target_chain().is_some_and(|chain| mesh.owns_chain(chain));
-            // Only in built-in chains: other programs' chains, ours among them, may hold similar rules.
+            // Only in built-in chains: other programs' chains, and our own, may hold similar rules.
             let is_trace = || built_in.contains(&chain) && is_trace(mesh, &read);
             if !mesh.owns_chain(chain) && (leads_there || is_trace()) {
                 rules.push((chain, spec));

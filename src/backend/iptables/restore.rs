@@ -39,7 +39,7 @@ pub struct Iptables {
 struct Step {
     family: Family,
     installed: Tables,
-    /// Foreign rules that come before ours.
+    /// Foreign rules that come before sidetrack's.
     in_front: Vec<InFront>,
     wanted: Tables,
 }
@@ -175,7 +175,7 @@ impl Iptables {
             .collect())
     }
 
-    /// Removes all our rules from both families and all tables, whatever options created them. Returns
+    /// Removes all our rules from both families and all tables, independent of current options. Returns
     /// whether there were any.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use crate::ruleset::Record;
 use crate::types::Family;
 
 /// Name prefix of our chains: [`crate::ruleset::TABLE`] in capitals. Chains with other names, and rules
-/// that do not jump to ours, are foreign.
+/// that do not jump to our chains, are foreign.
 pub const PREFIX: &str = "SIDETRACK_";
 
 /// A table of iptables.
@@ -46,7 +46,7 @@ impl TableName {
 pub struct Tables(BTreeMap<TableName, Table>);
 
 impl Tables {
-    /// The table called `name`, if something in it is ours.
+    /// The table called `name`, if something in it is owned by sidetrack.
     pub fn get(&self, name: TableName) -> Option<&Table> {
         self.0.get(&name)
     }

@@ -7,7 +7,7 @@ use crate::drift::{BaseChain, Catch, CatchEffect, Place};
 use crate::ruleset::Hook;
 use crate::types::Family;
 
-/// The base chains of a table at the hooks that ours use, except those that jump to our chains: their position is
+/// The base chains of a table at the hooks that sidetrack uses, except those that jump to our chains: their position is
 /// checked by the comparison.
 pub fn base_chains(table: &str, family: Option<Family>, listing: &Listing) -> Vec<BaseChain> {
     // `enum nf_inet_hooks`, NF_DROP (linux/netfilter.h).

@@ -1,4 +1,4 @@
-//! Foreign tables: their chains, and the base chains that come before ours.
+//! Foreign tables: their chains, and the base chains that come before sidetrack's.
 
 use nix::errno::Errno;
 
@@ -23,7 +23,7 @@ impl Nftables {
         retry_interrupted(|| self.read_in_front(ours))
     }
 
-    /// The chains of all tables, ours and foreign.
+    /// The chains of all tables, owned and foreign.
     ///
     /// # Errors
     /// Reading failed.

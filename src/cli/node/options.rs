@@ -58,7 +58,7 @@ pub const CONF_NAME: NodeOption = NodeOption::new(
 pub const STANDALONE: NodeOption = NodeOption::new(
     "node-standalone",
     "NAME",
-    "Join none: write one of our own with this name, for Multus",
+    "Join none: write a configuration of this name, for Multus",
     WANTING,
 );
 pub const OWN_CONFLIST: NodeOption = NodeOption::new(
@@ -72,7 +72,7 @@ pub const PLUGIN_CONF: NodeOption = NodeOption {
     ..NodeOption::new(
         "node-plugin-conf",
         "FILE|JSON",
-        "What the plugin is told: a JSON object, or a file with one",
+        "NetConf of the plugin: a JSON object, or a file with one",
         WANTING,
     )
 };
@@ -85,7 +85,7 @@ pub const POD_NAMESPACE: NodeOption = NodeOption::new(
 pub const POD_NAME: NodeOption = NodeOption::new(
     "node-pod-name",
     "NAME",
-    "Its name; the plugin lets the pods of its DaemonSet through",
+    "Its name; the plugin skips the pods of its DaemonSet",
     WANTING,
 );
 pub const SOCKET_PATH: NodeOption = NodeOption {
@@ -108,7 +108,7 @@ pub const ONCE: NodeOption = NodeOption::switch(
 );
 pub const UNINSTALL_ON_EXIT: NodeOption = NodeOption::switch(
     "node-uninstall-on-exit",
-    "Uninstall when told to stop; until the next install, pods bypass",
+    "Uninstall on SIGTERM; until the next install, pods bypass",
     INSTALL,
 );
 pub const JSON: NodeOption = NodeOption::switch("node-json", "Print JSON", STATUS);
@@ -160,7 +160,11 @@ pub const PROC_DIR: NodeOption = NodeOption {
     default: "/host/proc",
     ..NodeOption::new("node-proc-dir", "DIR", "The node's proc file system", REPAIRING)
 };
-pub const DRY_RUN: NodeOption = NodeOption::switch("node-dry-run", "Repair nothing, only say what would be", REPAIR);
+pub const DRY_RUN: NodeOption = NodeOption::switch(
+    "node-dry-run",
+    "Print what would be repaired, and change nothing",
+    REPAIR,
+);
 
 pub const FORCE: NodeOption = NodeOption::switch(
     "node-force",

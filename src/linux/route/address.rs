@@ -115,7 +115,7 @@ fn address(payload: &[u8]) -> Result<AddressMessage, NetlinkError> {
     AddressMessage::parse(payload).map_err(malformed)
 }
 
-/// An address of the loopback interface, marked as ours by its metric. No other host can have it, so it is usable at
+/// An address of the loopback interface, owned by its metric. No other host can have it, so it is usable at
 /// once, without duplicate address detection.
 pub fn message(address: Ipv6Addr) -> AddressMessage {
     let mut message = AddressMessage::default();

@@ -113,7 +113,7 @@ impl Route {
         Self { socket }
     }
 
-    /// Adds a prerequisite, marked as ours. Returns whether it was missing: neither ours nor a foreign one existed.
+    /// Adds a prerequisite, marked as owned. Returns whether it was missing: neither owned nor foreign.
     ///
     /// # Errors
     /// Adding failed or is not permitted; or another route conflicts.
@@ -151,7 +151,7 @@ impl Route {
         }
     }
 
-    /// Removes a prerequisite; rules and routes only if they are marked as ours. Returns whether it existed.
+    /// Removes a prerequisite; rules and routes only if marked as owned. Returns whether it existed.
     ///
     /// # Errors
     /// Removing failed or is not permitted.
@@ -176,7 +176,7 @@ impl Route {
         }
     }
 
-    /// Whether a foreign one exists, so that adding ours would change nothing.
+    /// Whether a foreign one exists, so that adding one would change nothing.
     ///
     /// # Errors
     /// The kernel did not answer as it should.

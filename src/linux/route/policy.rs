@@ -1,5 +1,5 @@
 //! Policy routing by mark (ip-rule(8), ip-route(8)): a rule that routes marked packets by a table, and its only route,
-//! which delivers packets to this host whatever their destination.
+//! which delivers packets to this host with any destination.
 
 use netlink_packet_core::{Emitable, Parseable as _};
 use netlink_packet_route::AddressFamily;
@@ -73,8 +73,8 @@ impl Route {
         Ok(payloads.iter().filter_map(|payload| own_route(payload)).collect())
     }
 
-    /// Removes the foreign rules and routes that equal ours for this mark and table. If a rule of ours uses the
-    /// table, the route is added again as ours. Returns what was removed.
+    /// Removes the foreign rules and routes that equal sidetrack's for this mark and table. If an owned rule uses the
+    /// table, the route is added again as an owned one. Returns what was removed.
     ///
     /// # Errors
     /// Removing failed or is not permitted.
@@ -124,7 +124,7 @@ impl Route {
         }
     }
 
-    /// Whether the table has a route equal to ours, owned or foreign.
+    /// Whether the table has a route equal to sidetrack's, owned or foreign.
     pub(super) fn is_local(&mut self, family: Family, table: RouteTable) -> Result<bool, RouteError> {
         let mut message = RouteMessage::default();
         message.header.address_family = address_family(family);
@@ -165,7 +165,7 @@ fn is_unsupported(refusal: &Refusal) -> bool {
     matches!(refusal.errno, Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT)
 }
 
-/// Whether a rule or a route is marked as ours by its protocol.
+/// Whether a rule or a route is marked as owned by its protocol.
 pub fn is_own(protocol: RouteProtocol) -> bool {
     protocol == OWN_PROTOCOL
 }
@@ -183,7 +183,7 @@ pub fn unsupported(family: Family, refusal: Refusal) -> RouteError {
     }
 }
 
-/// The rule of a message, if it is ours. Foreign rules may not be parseable.
+/// The rule of a message, if sidetrack owns it. Foreign rules may not be parseable.
 pub fn own_rule(payload: &[u8]) -> Option<Prerequisite> {
     let found = RuleMessage::parse(payload).ok()?;
     let family = family(found.header.family)?;
@@ -213,12 +213,12 @@ fn foreign_rule_for(payload: &[u8], mark: Mark, table: RouteTable) -> Option<(Fa
     (same && found.header.action == RuleAction::ToTable).then_some((family, found))
 }
 
-/// The route of a message, if it is ours.
+/// The route of a message, if sidetrack owns it.
 fn own_route(payload: &[u8]) -> Option<Prerequisite> {
     local_default(payload).and_then(|(protocol, route)| (protocol == OWN_PROTOCOL).then_some(route))
 }
 
-/// The route of a message and its protocol, if it equals ours.
+/// The route of a message and its protocol, if it equals sidetrack's.
 fn local_default(payload: &[u8]) -> Option<(RouteProtocol, Prerequisite)> {
     let found = RouteMessage::parse(payload).ok()?;
     let family = family(found.header.address_family)?;

@@ -1,4 +1,4 @@
-//! Foreign use of the routing table that TPROXY needs: either the foreign routing or ours would break.
+//! Foreign use of the routing table that TPROXY needs: either the foreign routing or sidetrack's would break.
 
 use std::fmt;
 

@@ -1,12 +1,12 @@
-//! Our entry in the chains that a plugin hands pods on to: `delegates`, as Multus writes them. It makes them of the
-//! conflist that it found, with our entry in it, and takes that conflist's place.
+//! sidetrack's entry in `delegates`, the chains that Multus passes pods on to. Multus copies them from the
+//! conflist that it found, including our entry, and takes that conflist's place.
 
 use std::ops::Range;
 
 use super::Plugin;
 use crate::cni::verbatim::{elements, member};
 
-/// A list of plugins in a text. At least one of them is not ours: what is all ours is no chain that we joined.
+/// A list of plugins in a text, at least one of them not sidetrack's: other lists were not joined by the installer.
 pub struct List {
     /// Where it is.
     pub at: Range<usize>,

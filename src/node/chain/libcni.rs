@@ -1,7 +1,7 @@
-//! Which texts libcni takes for network configurations: its `conf.go`, version 1.3.1, in its order of decisions.
+//! The validation of libcni's `conf.go`, version 1.3.1, in its order of decisions.
 //!
-//! Go reads structures by names whatever their case, and takes `null` for a value that was left out. Both matter here: what
-//! is taken there has to be taken here.
+//! Go reads fields in any case, and `null` as a missing value. Both matter here: a text that libcni accepts has to be
+//! accepted here.
 
 use serde_json::{Map, Value};
 use thiserror::Error;
@@ -9,7 +9,7 @@ use thiserror::Error;
 /// The newest version that libcni knows (`version.Current`).
 const CURRENT: Parsed = [1, 1, 0];
 
-/// Why a text is not a configuration that a runtime takes.
+/// The reason why a runtime refuses a configuration.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum NotAChain {
     /// No JSON, or not an object.
@@ -24,18 +24,18 @@ pub enum NotAChain {
     /// A list that has neither plugins nor a folder of them.
     #[error("it has no \"plugins\", and no plugin in the folder {0:?}, which is named after the network")]
     NoPluginsInFolder(String),
-    /// A list that says that it has all plugins, and has none.
+    /// A list that claims to have all plugins, and has none.
     #[error("it has no \"plugins\", though \"loadOnlyInlinedPlugins\" is true")]
     NoInlinedPlugins,
     /// A plugin that has no type.
     #[error("it has no \"type\"")]
     NoType,
-    /// A member that is of another type.
+    /// A field of the wrong type.
     #[error("its {field:?} is not {expected}")]
     Field {
-        /// Which.
+        /// The field.
         field: String,
-        /// What it should be.
+        /// The expected type.
         expected: &'static str,
     },
     /// A plugin of the list's folder.
@@ -43,13 +43,13 @@ pub enum NotAChain {
     InFolder {
         /// Its file.
         file: String,
-        /// What is wrong with it.
+        /// Its fault.
         reason: Box<NotAChain>,
     },
-    /// What has the name of the list's folder is none.
+    /// The list's plugin directory is not a directory.
     #[error("{0:?}, which is named after the network, is not a folder of plugins")]
     NotAFolder(String),
-    /// A file that cannot be read, neither by a runtime.
+    /// A file that no runtime can read either.
     #[error("it is not a regular file")]
     NotAFile,
 }
@@ -69,7 +69,7 @@ pub fn object(text: &str) -> Result<Map<String, Value>, NotAChain> {
     serde_json::from_str(text).map_err(|error| NotAChain::Json(error.to_string()))
 }
 
-/// What libcni reads of a list, besides its plugins.
+/// The fields of a list that libcni reads, besides its plugins.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Head {
     /// The name of the network, which may be empty.
@@ -85,7 +85,7 @@ pub struct Head {
 /// `NetworkConfFromBytes`, up to the plugins.
 ///
 /// # Errors
-/// It would not be taken.
+/// libcni refuses it.
 pub fn head(list: &Map<String, Value>) -> Result<Head, NotAChain> {
     let name = match list.get("name") {
         None => return Err(NotAChain::NoName),
@@ -156,7 +156,7 @@ fn boolean(list: &Map<String, Value>, key: &str) -> Result<bool, NotAChain> {
     }
 }
 
-/// What libcni reads of a plugin (`types.PluginConf`).
+/// The fields of a plugin that libcni reads (`types.PluginConf`).
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plugin {
     /// The name of its binary.
@@ -170,7 +170,7 @@ pub struct Plugin {
 /// `NetworkPluginConfFromBytes`.
 ///
 /// # Errors
-/// It would not be taken.
+/// libcni refuses it.
 pub fn plugin(value: &Value) -> Result<Plugin, NotAChain> {
     let mut plugin = Plugin::default();
     // `null` is an empty plugin.
@@ -210,7 +210,7 @@ fn string(key: &str, value: &Value) -> Result<String, NotAChain> {
     value.as_str().map(str::to_owned).ok_or_else(|| not(key, "a string"))
 }
 
-/// An object, each of whose values is so.
+/// An object whose values all satisfy `is_so`.
 fn each(key: &str, value: &Value, expected: &'static str, is_so: fn(&Value) -> bool) -> Result<(), NotAChain> {
     let object = value.as_object();
     let is_so = object.is_some_and(|object| object.values().all(|value| value.is_null() || is_so(value)));

@@ -1,8 +1,8 @@
-//! Our entry in the chain of plugins that a conflist names: edits of its text, and nothing else.
+//! Edits of a conflist's text: sidetrack's entry in the chain of plugins.
 //!
 //! A conflist belongs to another program. So it is not read into values and written again, which would change numbers,
-//! escapes, order and layout: only the bytes of our own entry are put in and taken out. What one edit puts in, the
-//! other takes out to the byte. Which texts are taken at all, [`libcni`] says.
+//! escapes, order and layout: only the bytes of our own entry are inserted and removed. Removal restores the text
+//! before insertion byte for byte. [`libcni`] decides which texts are valid.
 
 mod delegates;
 mod libcni;
@@ -15,13 +15,13 @@ pub use self::libcni::NotAChain;
 use crate::cni::verbatim::{elements, member};
 use crate::cni::version::Version;
 
-/// The type of our plugin, which is the name of its binary.
+/// The type of sidetrack's plugin, which is the name of its binary.
 pub const PLUGIN: &str = "sidetrack";
 
-/// The key of an entry that says who installed it. One that was written by hand has none.
+/// The key of an entry that names its installer. An entry written by hand has none.
 pub const INSTALLER: &str = "installer";
 
-/// The key of a conflist of our own that is the copy of another.
+/// The key that marks a conflist written by sidetrack as the copy of another.
 const COPY: &str = "sidetrack.dev/copy";
 
 /// A network configuration of either form, and where in its text the plugins are.
@@ -68,13 +68,13 @@ fn is_managed(plugin: &Value) -> bool {
 pub enum Found {
     /// Last in the chain, with the content it should have.
     AsWanted,
-    /// Nowhere.
+    /// Missing.
     Missing,
     /// With other content, or more than once.
     Different,
     /// With other plugins after it.
     NotLast,
-    /// As wanted, and in a chain that a plugin hands pods on to, too.
+    /// As wanted, and also in a chain that a plugin delegates to.
     Delegated,
 }
 
@@ -149,34 +149,34 @@ impl<'t> Chain<'t> {
         self.plugins.is_empty()
     }
 
-    /// Whether it is a conflist of our own, the copy of another.
+    /// Whether sidetrack wrote this conflist, as the copy of another.
     pub fn is_copy(&self) -> bool {
         self.is_copy
     }
 
-    /// Whether each plugin is ours, so that it is not a network that we could join.
+    /// Whether each plugin is sidetrack's, so that there is no network to join.
     pub fn is_ours_alone(&self) -> bool {
         self.plugins.iter().all(Plugin::is_ours) && !self.is_empty()
     }
 
-    /// Whether the installer put an entry here.
+    /// Whether the installer inserted an entry.
     pub fn is_managed(&self) -> bool {
         self.plugins.iter().any(Plugin::is_managed) || self.delegates(Plugin::is_managed)
     }
 
-    /// Whether our plugin runs in it, as far as the text says: `None` where the plugins are in a folder.
+    /// Whether sidetrack's plugin runs in it; `None` if its plugins are in a directory, outside of this text.
     pub fn runs_plugin(&self) -> Option<bool> {
         let runs = self.plugins.iter().any(Plugin::is_ours) || self.delegates(Plugin::is_ours);
         (!self.is_empty()).then_some(runs)
     }
 
-    /// Whether another program put an entry for our plugin here.
+    /// Whether another program inserted an entry for sidetrack's plugin.
     pub fn is_written_by_hand(&self) -> bool {
         let is_by_hand = |plugin: &Plugin| plugin.is_ours() && !plugin.is_managed();
         self.plugins.iter().any(is_by_hand) || self.delegates(is_by_hand)
     }
 
-    /// Whether a plugin hands pods on to such an entry.
+    /// Whether a plugin delegates to such an entry.
     fn delegates(&self, is_so: impl Fn(&Plugin) -> bool) -> bool {
         let lists = self
             .plugins
@@ -185,9 +185,9 @@ impl<'t> Chain<'t> {
         lists.into_iter().any(|list| list.plugins.iter().any(&is_so))
     }
 
-    /// The version of the specification, where it is none that our plugin can be chained in.
+    /// The version of the specification, if it has no chains of plugins.
     pub fn unsupported_version(&self) -> Option<String> {
-        // What a configuration that names no version has, says the specification.
+        // The specification's default for a missing version.
         let version = if self.version.is_empty() {
             "0.1.0"
         } else {
@@ -196,7 +196,7 @@ impl<'t> Chain<'t> {
         Version::parse(version).is_none().then(|| version.to_owned())
     }
 
-    /// How our entry is found here.
+    /// The state of our entry.
     pub fn find(&self, entry: &Value) -> Found {
         let ours: Vec<&Plugin> = self.plugins.iter().filter(|plugin| plugin.is_ours()).collect();
         match ours.as_slice() {
@@ -247,7 +247,7 @@ impl<'t> Chain<'t> {
 
     fn without(&self, unwanted: fn(&Plugin) -> bool) -> String {
         let mut text = self.text.to_owned();
-        // From the end, so that the places before stay true.
+        // From the end, so that earlier positions stay valid.
         for plugin in self.plugins.iter().rev().filter(|plugin| !unwanted(plugin)) {
             let written = &self.text[plugin.at.clone()];
             text.replace_range(plugin.at.clone(), &without_delegated(written, &plugin.value, unwanted));
@@ -255,7 +255,7 @@ impl<'t> Chain<'t> {
         if self.list.is_none() {
             return text;
         }
-        // The places are others now.
+        // The positions have changed.
         let removed = Chain::list(&text).map(|chain| match &chain.list {
             Some(list) => remove(&text, list, &chain.plugins, unwanted),
             None => text.clone(),
@@ -287,7 +287,7 @@ fn remove(text: &str, list: &Range<usize>, plugins: &[Plugin], unwanted: fn(&Plu
         text.replace_range(list.clone(), "[]");
         return text;
     };
-    // From the end, so that the places before stay true. An entry goes with the comma before it.
+    // From the end, so that earlier positions stay valid. An entry goes with the comma before it.
     for index in (first_kept..plugins.len()).rev() {
         if unwanted(&plugins[index]) {
             text.replace_range(plugins[index - 1].at.end..plugins[index].at.end, "");
@@ -299,7 +299,7 @@ fn remove(text: &str, list: &Range<usize>, plugins: &[Plugin], unwanted: fn(&Plu
     text
 }
 
-/// Where a part of `text` is in it.
+/// The position of a part of `text`.
 fn place(text: &str, part: &str) -> Range<usize> {
     let start = part.as_ptr().addr() - text.as_ptr().addr();
     start..start + part.len()
@@ -321,7 +321,7 @@ pub fn list_of(single: &Chain<'_>, file: &str) -> String {
     format!("{{\n{version}{name}{alone}  \"plugins\": [\n    {plugin}\n  ]\n}}\n")
 }
 
-/// A conflist of our own: what `list` says, with `entry` as its last plugin.
+/// An own conflist: a copy of `list`, with `entry` as its last plugin.
 pub fn copy_of(list: &Chain<'_>, entry: &Value) -> String {
     let text = list.with(entry);
     let begin = text.find('{').map_or(0, |brace| brace + 1);
@@ -334,7 +334,7 @@ pub fn copy_of(list: &Chain<'_>, entry: &Value) -> String {
 pub struct FolderPlugin(Value);
 
 impl FolderPlugin {
-    /// Reads one.
+    /// Reads a plugin file.
     ///
     /// # Errors
     /// A runtime would not take it.
@@ -344,7 +344,7 @@ impl FolderPlugin {
         Ok(Self(value))
     }
 
-    /// Whether it is ours.
+    /// Whether it is sidetrack's.
     pub fn is_ours(&self) -> bool {
         is_ours(&self.0)
     }

@@ -36,7 +36,7 @@ fn types(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn what_is_put_in_is_taken_out_to_the_byte() {
+fn inserted_entry_is_removed_byte_for_byte() {
     let compact = r#"{"cniVersion":"1.0.0","name":"a","plugins":[{"type":"bridge"}]}"#;
     let odd = "{\"name\":\"a\",\"plugins\" : [ {\"type\":\"x\"} ,\t{\"type\":\"y\"}\n\n ] , \"z\":1}";
     let tabs = "{\n\t\"name\": \"a\",\n\t\"plugins\": [\n\t\t{\n\t\t\t\"type\": \"x\"\n\t\t}\n\t]\n}";
@@ -68,7 +68,7 @@ proptest! {
 }
 
 #[test]
-fn the_entry_is_laid_out_like_the_others() {
+fn entry_is_formatted_like_the_others() {
     let with = chain(FLANNEL).with(&json!({"type": "sidetrack", "a": 1}));
     let end = "{\"portMappings\": true}},\n    {\n      \"type\": \"sidetrack\",\n      \"a\": 1\n    }\n  ]\n}\n";
     assert!(with.ends_with(end), "{with}");
@@ -77,7 +77,7 @@ fn the_entry_is_laid_out_like_the_others() {
 }
 
 #[test]
-fn an_entry_that_is_not_as_wanted_is_told_and_put_right() {
+fn changed_entry_is_reported_and_repaired() {
     let other = json!({"type": "sidetrack", "select": "never"}).to_string();
     let wanted = ours().to_string();
     for (plugins, found) in [
@@ -104,27 +104,27 @@ fn an_entry_that_is_not_as_wanted_is_told_and_put_right() {
 }
 
 #[test]
-fn the_order_of_keys_in_the_entry_means_nothing() {
+fn order_of_keys_in_the_entry_is_ignored() {
     let text = r#"{"name":"a","plugins":[{"type":"x"},{"b":1,"type":"sidetrack"}]}"#;
     assert_eq!(chain(text).find(&json!({"type": "sidetrack", "b": 1})), Found::AsWanted);
 }
 
 #[test]
-fn an_entry_written_by_hand_is_not_taken_out() {
+fn entry_written_by_hand_is_kept() {
     let text = r#"{"name":"a","plugins":[{"type":"x"},{"type":"sidetrack"}]}"#;
     assert!(chain(text).is_written_by_hand() && !chain(text).is_managed());
     assert_eq!(chain(text).without_managed(), text);
 }
 
 #[test]
-fn nothing_but_entries_of_ours_leaves_an_empty_list() {
+fn list_of_our_entries_alone_becomes_empty() {
     let text = format!("{{\"name\":\"a\",\"plugins\":[{},{}]}}", ours(), ours());
     assert!(chain(&text).is_ours_alone());
     assert_eq!(chain(&text).without_managed(), "{\"name\":\"a\",\"plugins\":[]}");
 }
 
 #[test]
-fn what_a_runtime_does_not_take_is_no_chain() {
+fn configuration_that_runtimes_refuse_is_no_chain() {
     let json = |text| matches!(Chain::list(text), Err(NotAChain::Json(_)));
     assert!(json("") && json("{") && json("[]") && json("{\"name\":\"a\"} trailing"));
     assert_eq!(Chain::list("{}").unwrap_err(), NotAChain::NoName);
@@ -143,7 +143,7 @@ fn what_a_runtime_does_not_take_is_no_chain() {
 }
 
 #[test]
-fn a_version_without_chains_is_told() {
+fn version_without_chains_is_reported() {
     let version = |fields: &str| {
         let text = format!("{{\"name\":\"a\",{fields}\"plugins\":[{{\"type\":\"x\"}}]}}");
         chain(&text).unsupported_version()
@@ -156,7 +156,7 @@ fn a_version_without_chains_is_told() {
 }
 
 #[test]
-fn a_single_plugin_becomes_the_list_that_a_runtime_makes_of_it() {
+fn single_plugin_becomes_the_list_that_runtimes_build() {
     let text = "{\n  \"cniVersion\": \"0.3.1\",\n  \"name\": \"a\",\n  \"type\": \"x\",\n  \"mtu\": 1.50\n}\n";
     let list = list_of(&Chain::single(text).unwrap(), "a.conf");
     let value: Value = serde_json::from_str(&list).unwrap();
@@ -172,7 +172,7 @@ fn a_single_plugin_becomes_the_list_that_a_runtime_makes_of_it() {
 }
 
 #[test]
-fn an_entry_of_ours_in_a_delegate_is_taken_out() {
+fn our_entry_in_a_delegate_is_removed() {
     let delegates = |ours: &str| {
         format!(
             "{{\"type\":\"multus\",\"delegates\":[ {{\"name\":\"d\",\"plugins\": [{{\"type\":\"flannel\"}}, {{\"type\":\"tuning\"}}{ours}]}} ]}}"
@@ -194,7 +194,7 @@ fn an_entry_of_ours_in_a_delegate_is_taken_out() {
     assert!(single.is_managed() && !single.is_ours_alone());
     assert_eq!(single.without_managed(), format!("{{\"name\":\"m\",{}", &bare[1..]));
     assert!(!list_of(&single, "m.conf").contains("sidetrack"));
-    // What is nothing but ours was not joined by us.
+    // A list of our entries alone was not joined by the installer.
     let alone = delegates("")
         .replace("flannel", "sidetrack")
         .replace("tuning", "sidetrack");

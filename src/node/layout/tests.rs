@@ -10,7 +10,7 @@ const OTHER: &str = "{\"cniVersion\":\"0.4.0\",\"name\":\"b\",\"plugins\":[{\"ty
 const SINGLE: &str = "{\"cniVersion\": \"0.3.1\", \"name\": \"c\", \"type\": \"weave\", \"mtu\": 1.50}\n";
 const ANOTHER_SINGLE: &str = "{\"cniVersion\": \"0.3.1\", \"name\": \"c\", \"type\": \"weave\", \"mtu\": 2}\n";
 
-/// The texts of a directory, by name; those in a folder have its name before theirs.
+/// The texts of a directory, by name; those in a directory are prefixed by its name.
 type Files = BTreeMap<String, String>;
 
 const IN_FOLDER: &str = "{\"cniVersion\":\"1.1.0\",\"name\":\"d\"}";
@@ -80,7 +80,7 @@ fn taken(files: &Files) -> Option<Vec<Value>> {
         Some(Form::List) => list["plugins"].as_array().cloned().unwrap_or_default(),
         _ => vec![list],
     };
-    // For a moment, ours may run twice, which is as good as once.
+    // For a moment, sidetrack may run twice, which equals once.
     let is_ours = |plugin: &Value| plugin["type"] == "sidetrack";
     let mut plugins: Vec<Value> = inlined.into_iter().chain(in_folder).collect();
     while plugins.iter().filter(|plugin| is_ours(plugin)).count() > 1 {
@@ -89,8 +89,8 @@ fn taken(files: &Files) -> Option<Vec<Value>> {
     Some(plugins)
 }
 
-/// Does the steps one by one. After each, a runtime finds the old or the new configuration, and an installer that
-/// starts anew comes to the same end.
+/// Does the steps one by one. After each, a runtime finds the old or the new configuration, and a restarted installer
+/// reaches the same end.
 fn carry_out(snapshot: &Files, steps: &[Step], again: &dyn Fn(&Files) -> Vec<Step>) -> Files {
     let mut states = vec![snapshot.clone()];
     for step in steps {
@@ -121,7 +121,7 @@ fn uninstalled(snapshot: &Files) -> Files {
 }
 
 #[test]
-fn what_was_installed_is_taken_away_to_the_byte_in_every_form() {
+fn uninstall_restores_each_form_byte_for_byte() {
     let directories = [
         files(&[("10-a.conflist", LIST), ("20-b.conflist", OTHER)]),
         files(&[("10-c.conf", SINGLE)]),
@@ -156,7 +156,7 @@ fn what_was_installed_is_taken_away_to_the_byte_in_every_form() {
 }
 
 #[test]
-fn the_first_valid_configuration_is_taken() {
+fn first_valid_configuration_is_joined() {
     let target = |snapshot: &Files| install(snapshot, &wanted(Choice::First)).target;
     let broken = ("05-broken.conflist", "{");
     let list_in_single = ("06-list.conf", LIST);
@@ -185,7 +185,7 @@ fn the_first_valid_configuration_is_taken() {
 }
 
 #[test]
-fn an_earlier_configuration_gets_the_entry_and_the_old_one_loses_it() {
+fn entry_moves_to_an_earlier_configuration() {
     for old in [("10-a.conflist", LIST), ("10-c.conf", SINGLE)] {
         let before = files(&[old]);
         let mut snapshot = installed(&before, &wanted(Choice::First));
@@ -209,7 +209,7 @@ fn an_entry_written_by_hand_elsewhere_stays() {
 }
 
 #[test]
-fn a_single_configuration_that_is_written_anew_is_converted_again() {
+fn rewritten_single_configuration_is_converted_again_in_place() {
     for name in ["10-c.conf", "10-c.json"] {
         let mut snapshot = installed(&files(&[(name, SINGLE)]), &wanted(Choice::First));
         snapshot.insert(name.to_owned(), ANOTHER_SINGLE.to_owned());
@@ -220,7 +220,7 @@ fn a_single_configuration_that_is_written_anew_is_converted_again() {
 }
 
 #[test]
-fn a_conflist_that_somebody_changed_since_it_was_made_stays() {
+fn conflist_changed_by_another_process_is_kept() {
     let mut snapshot = installed(&files(&[("10-c.conf", SINGLE)]), &wanted(Choice::First));
     let changed = snapshot["10-c.conflist"].replace("\"mtu\": 1.50", "\"mtu\": 9000");
     snapshot.insert("10-c.conflist".to_owned(), changed);
@@ -232,7 +232,7 @@ fn a_conflist_that_somebody_changed_since_it_was_made_stays() {
 }
 
 #[test]
-fn a_name_that_is_taken_is_told() {
+fn used_file_name_is_reported() {
     let both = files(&[("10-c.conf", SINGLE), ("10-c.conflist", LIST)]);
     let layout = install(&both, &wanted(Choice::First));
     assert_eq!(layout.target, Err(Waiting::Taken("10-c.conflist".to_owned())));
@@ -245,7 +245,7 @@ fn a_name_that_is_taken_is_told() {
 }
 
 #[test]
-fn what_cannot_be_joined_is_told_and_left_alone() {
+fn unjoinable_configuration_is_reported_and_unchanged() {
     let target = |files: &Files, choice| {
         let layout = install(files, &wanted(choice));
         assert_eq!(layout.steps, []);
@@ -270,14 +270,14 @@ fn a_change_of_mode_moves_the_entry() {
 }
 
 #[test]
-fn a_named_configuration_is_found_under_the_name_that_it_had() {
+fn named_configuration_is_found_by_its_original_name() {
     let named = wanted(Choice::Named("10-c.conf".to_owned()));
     let after = installed(&files(&[("10-c.conf", SINGLE)]), &named);
     assert_eq!(install(&after, &named).target, Ok("10-c.conflist".to_owned()));
 }
 
 #[test]
-fn where_all_plugins_are_in_a_folder_ours_is_the_last_one_there() {
+fn our_plugin_is_last_in_a_plugin_directory() {
     let before = files(&[
         ("10-d.conflist", IN_FOLDER),
         ("20-b.conflist", OTHER),
@@ -304,7 +304,7 @@ fn where_all_plugins_are_in_a_folder_ours_is_the_last_one_there() {
 }
 
 #[test]
-fn a_single_plugin_does_not_get_those_of_a_folder() {
+fn single_plugin_gets_no_plugins_of_a_directory() {
     let before = files(&[("10-c.conf", SINGLE), ("c/10-x.conf", PLUGIN)]);
     let after = installed(&before, &wanted(Choice::First));
     assert_eq!(taken(&after).unwrap().len(), 2);
@@ -312,7 +312,7 @@ fn a_single_plugin_does_not_get_those_of_a_folder() {
 }
 
 #[test]
-fn an_entry_of_ours_that_multus_copied_goes_from_its_delegates() {
+fn our_entry_copied_by_multus_is_removed_from_delegates() {
     let flannel = installed(&files(&[("10-a.conflist", LIST)]), &wanted(Choice::First));
     let multus = format!(
         "{{\"cniVersion\":\"0.3.1\",\"name\":\"multus\",\"type\":\"multus\",\"delegates\":[{}]}}",
@@ -342,7 +342,7 @@ fn an_entry_of_ours_that_multus_copied_goes_from_its_delegates() {
 }
 
 #[test]
-fn what_cannot_be_read_from_here_is_red_where_it_comes_first() {
+fn unreadable_first_configuration_is_not_ready() {
     let judged = |unreadable: &str, choice: Choice| {
         let mut snapshot = snapshot(&files(&[("10-a.conflist", LIST), ("30-x.conflist", "{")]));
         snapshot.insert(unreadable.to_owned(), Content::Unreadable("a link".to_owned()));
@@ -360,7 +360,7 @@ fn what_cannot_be_read_from_here_is_red_where_it_comes_first() {
 }
 
 #[test]
-fn what_is_broken_and_first_keeps_containerd_from_taking_any() {
+fn broken_first_configuration_blocks_containerd() {
     let snapshot = snapshot(&files(&[
         ("05-x.conf", "{"),
         ("07-y.conf", "{"),
@@ -374,7 +374,7 @@ fn what_is_broken_and_first_keeps_containerd_from_taking_any() {
 }
 
 #[test]
-fn a_copy_comes_before_what_it_is_a_copy_of_and_goes_to_the_byte() {
+fn copy_sorts_before_its_source_and_is_removed() {
     let own = || wanted(Choice::Copy("00-sidetrack.conflist".to_owned()));
     for source in [("10-a.conflist", LIST), ("10-c.conf", SINGLE)] {
         let before = files(&[source, ("20-b.conflist", OTHER)]);
@@ -383,7 +383,7 @@ fn a_copy_comes_before_what_it_is_a_copy_of_and_goes_to_the_byte() {
         assert_eq!(taken(&after).unwrap().last(), Some(&own().entry));
         assert_eq!(install(&after, &own()).steps, []);
         assert_eq!(uninstalled(&after), before);
-        // Whoever wrote the source writes it anew: the copy follows.
+        // The source is rewritten: the copy follows.
         let mut changed = after.clone();
         changed.insert("05-b.conflist".to_owned(), OTHER.to_owned());
         let again = installed(&changed, &own());

@@ -18,7 +18,7 @@ const APPROACH: i32 = 18;
 const MIN_CARD_WIDTH: i32 = 300;
 const PADDING: i32 = 44;
 /// Width of a character in tenths of a pixel, for conditions, actions and comments: enough for any common font.
-const CHARACTER_WIDTHS: (i32, i32, i32) = (66, 64, 58);
+const CHARACTER_WIDTHS: (i32, i32, i32) = (66, 76, 58);
 
 /// The box of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

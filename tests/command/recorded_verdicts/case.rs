@@ -1,4 +1,4 @@
-//! The referee's cases, what was recorded of them, and what our front ends make of them.
+//! The oracle's cases, their recorded verdicts, and our plans for them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,11 +24,11 @@ pub struct Case {
     program: String,
     #[serde(default)]
     flags: Vec<String>,
-    /// What Consul's injector writes, in the place of flags.
+    /// The configuration of Consul's injector, in place of flags.
     pub config: Option<serde_json::Value>,
     #[serde(default)]
     pub apply: Option<Vec<String>>,
-    /// Where ours land as in a pod without rules, though the referee's do not.
+    /// Probes that land as in a pod without rules, though not under the mesh's own rules.
     #[serde(default)]
     differences: Vec<Difference>,
     #[serde(default)]
@@ -96,7 +96,7 @@ impl Accounts for Names {
 }
 
 impl Case {
-    /// The text of a setting's flag, as the referee's cases write flags.
+    /// The text of a setting's flag, as the oracle's cases write flags.
     fn flag(&self, setting: &Setting) -> Option<String> {
         let mut given = None;
         let mut words = self.flags.iter().peekable();
@@ -111,7 +111,7 @@ impl Case {
         given
     }
 
-    /// What the plugin makes of Consul's annotations.
+    /// The plugin's options from Consul's annotations.
     pub fn settings_of_plugin(&self, config: &serde_json::Value) -> Settings {
         let dual_stack = &self.env["CONSUL_DUAL_STACK"];
         let annotations = consul::nomad(&config.to_string());
@@ -188,13 +188,13 @@ impl Case {
         pod
     }
 
-    /// What was seen in a pod without rules.
+    /// The verdicts in a pod without rules.
     pub fn untouched(&self) -> BTreeMap<String, String> {
         let families: String = self.families.iter().map(u8::to_string).collect();
         read::<Untouched>(&directory().join(format!("verdicts/untouched-{families}.json"))).verdicts
     }
 
-    /// What was seen under the mesh's rules: where probes landed, and the zones and marks that connection tracking had.
+    /// The verdicts under the mesh's rules: where probes landed, and the zones and marks of connection tracking.
     pub fn recorded(&self) -> Recorded {
         let of_mesh = match self.program.as_str() {
             "linkerd-proxy-init" => "linkerd/verdicts",

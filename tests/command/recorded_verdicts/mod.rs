@@ -1,7 +1,7 @@
-//! Where the own rules of Istio, Linkerd, Kuma and Consul were seen to send traffic is where explain says that ours, by the same
-//! flags, send it.
+//! `explain` of our plans agrees with the recorded traffic under the rules of Istio, Linkerd, Kuma and Consul, by the
+//! same flags.
 //!
-//! The cases and verdicts are those of the referee that `scripts/oracle` runs with real packets. Here nothing is sent:
+//! The cases and verdicts are those that `scripts/oracle` records with real packets. Here nothing is sent:
 //! each probe is put to the simulator.
 
 mod case;
@@ -32,19 +32,19 @@ fn zone_and_mark(facts: &str) -> (u16, u32) {
     (u16::try_from(number("zone=")).expect("a zone"), number("mark="))
 }
 
-/// What the referee does in a probe, as far as the simulator has words for it.
+/// A probe of the oracle, as far as the simulator can express it.
 enum Probe {
-    /// It sends this and sees where it lands.
+    /// One packet.
     First(Packet),
-    /// It opens a connection like that, and goes on with packets that have this mark.
+    /// A connection like that, continued by packets with this mark.
     Marked(Packet, u32),
-    /// It opens a connection like that, and then sends data that lie far out of its window.
+    /// A connection like that, then data far outside of its window.
     OutOfWindow(Packet),
-    /// It sends a segment that belongs to no connection.
+    /// A segment of no connection.
     Unasked(Packet),
-    /// It cannot send anything.
+    /// Nothing can be sent.
     Nothing(&'static str),
-    /// It sends what is neither TCP nor UDP, or what the pod has no address for.
+    /// Neither TCP nor UDP, or no address of the pod fits.
     NoWords,
 }
 
@@ -148,7 +148,7 @@ fn is_neighbour(address: IpAddr) -> bool {
         .any(|link| link.peer.iter().any(|peer| ip(peer) == address))
 }
 
-/// What became of a probe.
+/// The recorded outcome of a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Seen {
     /// It landed on this port of the pod, by this address, meant for that one.
@@ -164,7 +164,7 @@ impl Seen {
         Self::Word(word.to_owned())
     }
 
-    /// Reads a verdict. Who the source was is up to the routes; whether UDP was answered, to the answer.
+    /// Reads a verdict. The source depends on the routes; a reply to UDP, on the reply.
     fn read(verdict: &str) -> Self {
         let address = |text: &str| text.parse::<SocketAddr>().expect("an endpoint");
         let mut words = verdict.split(' ');
@@ -232,7 +232,7 @@ fn pod_has(address: IpAddr) -> bool {
         || LINKS.iter().any(|link| link.pod.iter().any(|own| ip(own) == address))
 }
 
-/// What the simulator expects of a probe: any of these; nothing of one that it has no words for.
+/// The outcomes that the simulator allows for a probe; none for one that it cannot express.
 fn expected(rules: &Installed, pod: &Pod, probe: &Probe, untouched: &str) -> Vec<String> {
     let course = |packet: &Packet| {
         let course = simulate(rules, pod, packet).expect("an end");
@@ -270,7 +270,7 @@ fn expected(rules: &Installed, pod: &Pod, probe: &Probe, untouched: &str) -> Vec
             };
             let reaction = match (course(&invalid).end, course(packet).verdict) {
                 (End::Dropped, _) => "silence, survives",
-                // It is not translated, so that it reaches somebody who knows nothing of the connection.
+                // It is not translated, so that it reaches a host without that connection.
                 (_, Verdict::Redirect(_)) => "reset, breaks",
                 _ => "ack, survives",
             };
@@ -302,7 +302,7 @@ fn is_diverted(rules: &Installed, pod: &Pod, packet: &Packet) -> bool {
 }
 
 #[test]
-fn every_case_of_the_referee_is_explained_as_it_was_seen() {
+fn explain_agrees_with_recorded_verdicts() {
     let (mut compared, mut differing) = (0, Vec::new());
     for case in cases() {
         let plan = case.plan();
@@ -323,7 +323,7 @@ fn every_case_of_the_referee_is_explained_as_it_was_seen() {
             if !expected.contains(&seen) {
                 differing.push(format!("{}: {name}: seen {seen}, explained as {expected:?}", case.name));
             }
-            // A refusal has connection tracking forget.
+            // Connection tracking forgets a refused connection.
             if let Probe::First(packet) = probe
                 && landed != "refused"
             {
@@ -348,7 +348,7 @@ fn every_case_of_the_referee_is_explained_as_it_was_seen() {
 }
 
 #[test]
-fn the_plugin_makes_of_consuls_configuration_what_the_options_of_each_case_say() {
+fn plugin_reads_consuls_configuration_as_the_options_of_each_case() {
     let mut compared = 0;
     for case in cases() {
         let (Some(config), Some(apply)) = (&case.config, &case.apply) else {

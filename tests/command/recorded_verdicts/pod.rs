@@ -1,10 +1,10 @@
-//! The referee's pod: its links, and the ports that are listened on.
+//! The oracle's pod: its links, and its listening ports.
 
 use std::net::IpAddr;
 
 use sidetrack::types::InterfaceName;
 
-/// A link of the referee's pod: its interface, the pod's addresses, the neighbour's interface and addresses.
+/// A link of the oracle's pod: its interface, the pod's addresses, the neighbour's interface and addresses.
 pub struct Link {
     pub interface: &'static str,
     pub pod: [&'static str; 2],

@@ -127,7 +127,7 @@ def add(pod):
 
 
 def injected():
-    """The pod as the injector of the mesh that was last spoken of leaves it."""
+    """The pod as injected by the mesh that was last installed."""
     return documents(ROOT / f"tests/docs/files/pods/{recall('mesh', 'istio')}.yaml")[0]
 
 
@@ -150,7 +150,7 @@ def kubectl(*words):
                 fail("there is no such DaemonSet")
         case ("rollout", "restart", workload) if workload.startswith("deployment/"):
             start(injected())
-        case ("describe", "pod"):
+        case ("describe", "pod" | "replicaset"):
             print(yaml.safe_dump(recall("pod", injected())))
         case ("get", "pod", _, "-o", "yaml"):
             print(yaml.safe_dump(recall("pod", injected())))
@@ -158,6 +158,8 @@ def kubectl(*words):
             print(yaml.safe_dump({"apiVersion": "v1", "kind": "List", "items": documents("deploy/web.yaml")}))
         case ("logs", _, "-c", container):
             print((STATE / f"log-{container}").read_text(), end="")
+        case ("create", "namespace", _) | ("label", "namespace", _, _):
+            pass
         case ("delete", "-k", folder):
             documents(Path(folder) / "kustomization.yaml")
             (STATE / "installer").unlink()
@@ -171,6 +173,9 @@ def helm(*words):
             print(Path("deploy/web.yaml").read_text())
         case ("uninstall", "istio-cni", "--namespace", _) | ("install", "istio-cni", "istio/cni", "--namespace", _):
             pass  # Istio's own plugin is not there
+        case ("install", "sidetrack", "cni-conf/helm/sidetrack", "--namespace", _, *_):
+            # Tests of the chart compare what it renders with this.
+            apply_kustomization("cni-conf/kubernetes/base")
         case ("upgrade", _, chart, *options) if chart in CHARTS:
             mesh = CHARTS[chart]
             pairs = [each for each in options if each != "--reuse-values"]
@@ -189,7 +194,7 @@ def crictl(*words):
     match words:
         case ("inspectp", "--output", "go-template", "--template", "{{.info.pid}}", _):
             print(os.environ["POD_PID"])
-        case ("pods", "--name", name, "--quiet"):
+        case ("pods", "--state", "ready", "--namespace", _, "--name", name, "--quiet"):
             print(f"sandbox-of-{name}")
         case _:
             fail("not known here")

@@ -1,4 +1,4 @@
-//! Foreign rules, before ours and elsewhere.
+//! Foreign rules, before sidetrack's and elsewhere.
 
 use super::{TPROXY_AND_DNS, check, in_sync, reported};
 use crate::common::Netns;
@@ -34,7 +34,7 @@ const FOREIGN_RULES: &[ForeignRules] = &[
         ],
     },
     ForeignRules {
-        // Behind ours, for other protocols, or without effect on ours.
+        // Behind sidetrack's, for other protocols, or without effect on them.
         backend: "nftables",
         options: &[],
         program: "nft",
@@ -138,7 +138,7 @@ const FOREIGN_RULES: &[ForeignRules] = &[
 ];
 
 #[test]
-fn foreign_rules_before_ours_are_reported_and_left_unchanged() {
+fn foreign_rules_before_ours_are_reported_and_unchanged() {
     for case in FOREIGN_RULES {
         let netns = Netns::new();
         apply(&netns, case.backend, case.options);
@@ -185,7 +185,7 @@ fn foreign_differences_are_distinguished_from_repairable_ones() {
     in_sync(&netns, "nftables", &[]);
 }
 
-/// Another redirector is reported even without our rules.
+/// Another redirector is reported even without sidetrack's rules.
 #[test]
 fn another_redirector_is_reported_when_ours_is_absent() {
     let netns = Netns::new();

@@ -97,7 +97,7 @@ const DRIFTS: &[Drift] = &[
         ],
     },
     Drift {
-        // Rules of a family that is to be left alone.
+        // Rules of a family that is not redirected.
         options: &["--ip-family", "ipv4"],
         done: &[(
             "ip6tables",

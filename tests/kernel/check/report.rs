@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::{check, in_sync, reported, run};
 use crate::SIDETRACK;
 use crate::common::{Netns, Owner};
+use crate::istio::INJECTED;
 use crate::program::{BACKENDS, Run, apply, feed, sidetrack};
 use crate::sandbox::with_capabilities;
 
@@ -18,7 +19,7 @@ fn json(netns: &Netns, arguments: &[&str]) -> Value {
 }
 
 #[test]
-fn nothing_is_absent_and_so_is_what_was_cleaned_up_or_deleted() {
+fn state_is_absent_before_apply_and_after_cleanup_or_deletion() {
     for backend in BACKENDS {
         let netns = Netns::new();
         let is_absent = || {
@@ -94,7 +95,7 @@ fn auto_accepts_rules_in_legacy_iptables() {
 }
 
 #[test]
-fn options_come_from_flags_variables_and_a_file_as_for_apply() {
+fn options_come_from_the_sources_of_apply() {
     let netns = Netns::new();
     let file = std::env::temp_dir().join(format!("sidetrack-{}-check.yaml", std::process::id()));
     fs::write(&file, "proxyUid: 101\n").expect("a file");
@@ -110,12 +111,12 @@ fn options_come_from_flags_variables_and_a_file_as_for_apply() {
     fs::remove_file(file).expect("it may be removed");
     sidetrack(&netns, &["check", "--proxy-uid", "nobody-at-all"]).failed(2, &["--proxy-uid"]);
     sidetrack(&netns, &["check", "--no-such-flag"]).failed(2, &["--no-such-flag"]);
-    // What would be printed and done is not for comparing.
+    // Options of output and action do not matter for check.
     sidetrack(&netns, &["check", "--dry-run"]).failed(2, &["--dry-run"]);
 }
 
 #[test]
-fn from_outside_the_namespace() {
+fn check_runs_from_outside_the_namespace() {
     let netns = Netns::new();
     apply(&netns, "nftables", &[]);
     let path = netns.path();
@@ -130,7 +131,7 @@ fn from_outside_the_namespace() {
 }
 
 #[test]
-fn without_the_capability_it_is_an_error_and_never_a_guess() {
+fn missing_capability_is_an_error() {
     let netns = Netns::new();
     let as_user = |capabilities: &[Capability], options: &[&str]| {
         let mut command = netns.command(SIDETRACK);
@@ -156,25 +157,9 @@ fn without_the_capability_it_is_an_error_and_never_a_guess() {
     }
 }
 
-/// All three implementations, and what Istio's rules have that ours have not.
+/// All three implementations, and objects that Istio's rules alone have.
 #[test]
-fn plans_of_istio_iptables_are_compared_by_its_own_flags() {
-    let flags = [
-        "-p",
-        "15001",
-        "-z",
-        "15006",
-        "-u",
-        "1337",
-        "-m",
-        "REDIRECT",
-        "-i",
-        "*",
-        "-b",
-        "*",
-        "-d",
-        "15090,15021",
-    ];
+fn check_istio_iptables_compares_with_its_flags() {
     let backends: [(&[&str], &str); 3] = [
         (&[], "nftables"),
         (&["--force-iptables-binary", "nft"], "iptables-nft"),
@@ -183,7 +168,7 @@ fn plans_of_istio_iptables_are_compared_by_its_own_flags() {
     for (more, backend) in backends {
         let netns = Netns::new();
         netns.ip("address add 10.0.0.2/32 dev lo");
-        let flags = [&flags, more].concat();
+        let flags = [INJECTED, more].concat();
         let apply = || sidetrack(&netns, &[&["istio-iptables"], flags.as_slice()].concat()).succeeded();
         let check = |json: &[&str]| check(&netns, &[json, &["istio-iptables"], &flags].concat());
         apply();
@@ -192,7 +177,7 @@ fn plans_of_istio_iptables_are_compared_by_its_own_flags() {
             run.stdout,
             format!("in-sync: the installed rules match the plan, in {backend}\n")
         );
-        // Our own dialect has other rules for the same ports.
+        // sidetrack's own dialect has other rules for the same ports.
         assert!(!reported(&netns, backend, &[]).is_empty());
 
         match backend {
@@ -214,7 +199,7 @@ fn plans_of_istio_iptables_are_compared_by_its_own_flags() {
 }
 
 #[test]
-fn flags_on_the_wrong_side_of_istio_iptables_are_refused() {
+fn flags_before_istio_iptables_are_refused() {
     let netns = Netns::new();
     sidetrack(&netns, &["check", "--proxy-uid", "5", "istio-iptables"])
         .failed(2, &["--proxy-uid", "before istio-iptables"]);
@@ -225,7 +210,7 @@ fn flags_on_the_wrong_side_of_istio_iptables_are_refused() {
 
 /// Every field that is ever printed has its line in the documentation.
 #[test]
-fn the_json_is_as_documented() {
+fn json_fields_are_documented() {
     let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/check.md")).expect("docs/check.md");
     let netns = Netns::new();
     apply(&netns, "nftables", super::TPROXY_AND_DNS);

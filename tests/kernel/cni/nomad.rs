@@ -28,7 +28,7 @@ fn allocation(verb: &str, netns: &Netns, config: &str) -> Request {
 }
 
 #[test]
-fn an_allocation_is_redirected_as_nomad_says_and_checked() {
+fn nomad_allocation_is_redirected_and_checked() {
     let pod = Pod::new();
     let _servers = [
         Server::start(&pod.netns, "pod", Owner::ROOT, &[8080, 9002, 9999, 15001]),
@@ -73,7 +73,7 @@ fn allocation_with_host_name_server_is_refused_with_advice() {
 }
 
 #[test]
-fn by_consuls_name_and_without_arguments_it_says_a_version_that_nomad_takes() {
+fn consul_cni_without_arguments_prints_a_version_for_nomad() {
     let directory = Directory::new("nomad");
     let program = directory.path().join("consul-cni");
     symlink(SIDETRACK, &program).expect("a link");

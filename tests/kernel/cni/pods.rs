@@ -31,7 +31,7 @@ use crate::plans;
 use crate::program::state;
 
 #[test]
-fn traffic_of_an_injected_pod_is_captured_in_both_directions_and_families() {
+fn traffic_of_injected_pod_is_captured_in_both_directions_and_families() {
     let pod = Pod::new();
     let _servers = [
         Server::start(&pod.netns, "pod", Owner::ROOT, &[22, 8080, 15001, 15006]),
@@ -92,7 +92,7 @@ fn traffic_of_injected_pod_is_captured_with_any_injector_settings() {
 }
 
 #[test]
-fn pods_that_are_let_through_have_no_rules_and_the_reason_is_logged() {
+fn skipped_pods_have_no_rules_and_the_reason_is_logged() {
     let netns = Netns::new();
     let add = || request("ADD", &netns.path());
     let names = |namespace: &str, name: &str| format!("K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name}");
@@ -162,7 +162,7 @@ fn add_all(namespaces: &[Netns]) {
 }
 
 #[test]
-fn fifty_pods_are_added_at_once() {
+fn concurrent_adds_of_fifty_pods_succeed() {
     let (alone, namespaces) = (Netns::new(), [(); 50].map(|()| Netns::new()));
     add_all(std::slice::from_ref(&alone));
     add_all(&namespaces);
@@ -173,7 +173,7 @@ fn fifty_pods_are_added_at_once() {
 }
 
 #[test]
-fn add_again_after_a_crash_and_many_times_at_once_ends_in_the_same_rules() {
+fn repeated_and_concurrent_adds_give_the_same_rules() {
     let netns = Netns::new();
     add_all(std::slice::from_ref(&netns));
     let wanted = state(&netns, "nftables");
@@ -251,7 +251,7 @@ impl Drop for OtherUsers {
 }
 
 #[test]
-fn a_pod_with_users_of_its_own_is_redirected_by_its_own_ids() {
+fn pod_in_user_namespace_is_redirected_by_its_own_ids() {
     let pod = OtherUsers::start();
     let setup = "link set lo up\nlink add eth0 type veth peer name eth1\nlink set eth1 up\naddress add 10.99.0.2/24 dev eth0\nlink set eth0 up\n";
     let listener = pod.run(|| {
@@ -280,7 +280,7 @@ fn a_pod_with_users_of_its_own_is_redirected_by_its_own_ids() {
     assert!(connect(1000).is_ok(), "the app's connection goes to the proxy");
     assert!(
         connect(1337).is_err(),
-        "the proxy's goes where it is meant to, where nobody is"
+        "the proxy's connection leaves for its destination, which does not exist"
     );
     drop(listener);
 }
@@ -288,7 +288,7 @@ fn a_pod_with_users_of_its_own_is_redirected_by_its_own_ids() {
 /// Another process on the host holds the only lock of legacy iptables, and name lookups never get an answer: no pod
 /// has to wait for that.
 #[test]
-fn no_lock_and_no_name_service_of_the_host_is_in_the_way() {
+fn add_waits_for_no_lock_or_name_service_of_the_host() {
     // Held in the place of the real one, which other tests need.
     let path = std::env::temp_dir().join(format!("sidetrack-{}-xtables.lock", std::process::id()));
     let lock = File::create(&path).expect("a lock");
@@ -344,7 +344,7 @@ fn on_a_stuck_host(command: &mut Command, lock: &Path) {
 }
 
 #[test]
-fn log_lines_go_to_a_file_too_which_need_not_be_writable() {
+fn log_file_is_written_and_may_be_unwritable() {
     let netns = Netns::new();
     let path = std::env::temp_dir().join(format!("sidetrack-{}-cni.log", std::process::id()));
     let log = |path: &Path, format: &str| {
@@ -380,7 +380,7 @@ fn log_lines_go_to_a_file_too_which_need_not_be_writable() {
 
 /// Where lookups are captured, the name servers are the pod's own.
 #[test]
-fn the_hosts_name_servers_are_never_taken_for_the_pods() {
+fn name_servers_of_the_host_are_not_used_for_the_pod() {
     let dns = "proxyMetadata: {ISTIO_META_DNS_CAPTURE: \"true\"}";
     let rules = |netns: &Netns, add: &Request| {
         add.succeeds();
@@ -400,7 +400,7 @@ fn the_hosts_name_servers_are_never_taken_for_the_pods() {
 
 /// Every case of the table, as flags of an init container, as annotations, and in the NetConf.
 #[test]
-fn flags_annotations_and_netconf_have_the_same_options() {
+fn flags_annotations_and_netconf_give_the_same_rules() {
     let path = Path::new("/run/netns/pod");
     for (name, options) in cases::all_options() {
         let (mut annotated, mut configured) = (request("ADD", path), request("ADD", path));
@@ -444,7 +444,7 @@ fn derived(conflist: &Value, plugin: &Value, handed: &Value) -> Value {
 }
 
 #[test]
-fn every_conflist_works_and_has_us_last() {
+fn each_conflist_works_with_sidetrack_last() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("cni-conf");
     let files: Vec<PathBuf> = fs::read_dir(directory)
         .expect("cni-conf")

@@ -11,7 +11,7 @@ use crate::program::{BACKENDS, Run, feed, sidetrack, state};
 use crate::sandbox::with_capabilities;
 
 #[test]
-fn the_result_of_the_plugin_before_is_passed_on_to_the_byte_in_every_version() {
+fn previous_result_is_passed_on_unchanged_in_each_version() {
     let netns = Netns::new();
     for version in ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
         let previous = format!(
@@ -118,7 +118,7 @@ fn check_logs_foreign_rules_without_failing() {
 }
 
 #[test]
-fn del_succeeds_twice_and_without_everything() {
+fn del_succeeds_repeatedly_and_without_namespace() {
     let path = {
         let netns = Netns::new();
         request("ADD", &netns.path()).succeeds();
@@ -135,7 +135,7 @@ fn del_succeeds_twice_and_without_everything() {
 }
 
 #[test]
-fn gc_and_status_have_nothing_to_say_where_all_is_well() {
+fn gc_and_status_succeed_without_output() {
     let netns = Netns::new();
     let before = BACKENDS.map(|backend| state(&netns, backend));
     for verb in ["GC", "STATUS"] {
@@ -155,7 +155,7 @@ fn gc_and_status_have_nothing_to_say_where_all_is_well() {
 }
 
 #[test]
-fn status_says_why_no_pod_could_start() {
+fn status_reports_why_no_pod_could_start() {
     let netns = Netns::new();
     let status = request("STATUS", &netns.path());
     let mut command = status.command();
@@ -179,7 +179,7 @@ fn status_says_why_no_pod_could_start() {
 }
 
 #[test]
-fn arguments_are_refused_before_anything_is_touched() {
+fn invalid_arguments_are_refused_before_any_change() {
     let netns = Netns::new();
     let file = std::env::temp_dir().join(format!("sidetrack-{}-no-namespace", std::process::id()));
     fs::write(&file, "").expect("a file");
@@ -241,7 +241,7 @@ fn impossible_redirection_is_an_error_and_changes_nothing() {
 
 /// The hook that turns panics into errors, in a process of its own.
 #[test]
-fn a_panic_is_an_error_like_others() {
+fn panic_becomes_a_cni_error() {
     const CHILD: &str = "SIDETRACK_TEST_PANICS";
     if std::env::var_os(CHILD).is_some() {
         sidetrack::cni::answer_panics();
@@ -249,7 +249,7 @@ fn a_panic_is_an_error_like_others() {
     }
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     command
-        .args(["--exact", "cni::verbs::a_panic_is_an_error_like_others", "--nocapture"])
+        .args(["--exact", "cni::verbs::panic_becomes_a_cni_error", "--nocapture"])
         .env(CHILD, "1");
     let output = command.output().expect("the end of it");
     assert_eq!(output.status.code(), Some(1), "{output:?}");

@@ -123,7 +123,7 @@ impl Lab {
 pub fn way(reply: &Reply) -> Way {
     match reply.forwarded_for {
         Some(client) if client.ip() == reply.local.ip() => Forwarder,
-        Some(_) => panic!("the forwarder saw somebody else: {reply:?}"),
+        Some(_) => panic!("the forwarder saw another client: {reply:?}"),
         None if reply.client == reply.local => Direct,
         None => ThroughEnvoy,
     }
@@ -178,7 +178,7 @@ const ALL: &[Lookup] = &[
     lookup("a server far away, TCP", Tcp, App, Address::FAR, Forwarder),
 ];
 
-fn lookups_of_some_servers_pass_the_forwarder(backend: &str) {
+fn lookups_to_configured_servers_pass_the_forwarder(backend: &str) {
     let lab = Lab::new();
     lab.apply(backend, &["--dns-servers", &both(Address::PEER)]);
     lab.look_all_up(&Family::BOTH, ALWAYS);
@@ -186,23 +186,23 @@ fn lookups_of_some_servers_pass_the_forwarder(backend: &str) {
 }
 
 #[test]
-fn lookups_of_some_servers_pass_the_forwarder_with_nftables() {
-    lookups_of_some_servers_pass_the_forwarder("nftables");
+fn lookups_to_configured_servers_pass_the_forwarder_with_nftables() {
+    lookups_to_configured_servers_pass_the_forwarder("nftables");
 }
 
 #[test]
-fn lookups_of_some_servers_pass_the_forwarder_with_iptables_nft() {
-    lookups_of_some_servers_pass_the_forwarder("iptables-nft");
+fn lookups_to_configured_servers_pass_the_forwarder_with_iptables_nft() {
+    lookups_to_configured_servers_pass_the_forwarder("iptables-nft");
 }
 
 #[test]
-fn lookups_of_some_servers_pass_the_forwarder_with_iptables_legacy() {
-    lookups_of_some_servers_pass_the_forwarder("iptables-legacy");
+fn lookups_to_configured_servers_pass_the_forwarder_with_iptables_legacy() {
+    lookups_to_configured_servers_pass_the_forwarder("iptables-legacy");
 }
 
 /// Also beside TPROXY, which marks packets too.
 /// On iptables, two lists: each server leads to a chain of the groups.
-fn lookups_of_some_groups_to_some_servers_pass_the_forwarder(backend: &str) {
+fn lookups_of_configured_groups_and_servers_pass_the_forwarder(backend: &str) {
     let lab = Lab::new();
     let servers = [both(Address::PEER), both(Address::PEER_SECOND)].join(",");
     lab.apply(backend, &["--dns-servers", &servers, "--include-gids", "1600,1602"]);
@@ -234,18 +234,18 @@ fn lookups_of_some_groups_to_some_servers_pass_the_forwarder(backend: &str) {
 }
 
 #[test]
-fn lookups_of_some_groups_to_some_servers_pass_the_forwarder_with_nftables() {
-    lookups_of_some_groups_to_some_servers_pass_the_forwarder("nftables");
+fn lookups_of_configured_groups_and_servers_pass_the_forwarder_with_nftables() {
+    lookups_of_configured_groups_and_servers_pass_the_forwarder("nftables");
 }
 
 #[test]
-fn lookups_of_some_groups_to_some_servers_pass_the_forwarder_with_iptables_nft() {
-    lookups_of_some_groups_to_some_servers_pass_the_forwarder("iptables-nft");
+fn lookups_of_configured_groups_and_servers_pass_the_forwarder_with_iptables_nft() {
+    lookups_of_configured_groups_and_servers_pass_the_forwarder("iptables-nft");
 }
 
 #[test]
-fn lookups_of_some_groups_to_some_servers_pass_the_forwarder_with_iptables_legacy() {
-    lookups_of_some_groups_to_some_servers_pass_the_forwarder("iptables-legacy");
+fn lookups_of_configured_groups_and_servers_pass_the_forwarder_with_iptables_legacy() {
+    lookups_of_configured_groups_and_servers_pass_the_forwarder("iptables-legacy");
 }
 
 fn all_lookups_pass_the_forwarder(backend: &str) {
@@ -272,8 +272,8 @@ fn all_lookups_pass_the_forwarder_with_iptables_legacy() {
     all_lookups_pass_the_forwarder("iptables-legacy");
 }
 
-/// Lookups that are left alone get their answers from the name server itself.
-fn excluded_lookups_go_straight_to_the_server(backend: &str) {
+/// Lookups that are not captured are answered by the name server itself.
+fn excluded_lookups_bypass_the_forwarder(backend: &str) {
     let lab = Lab::new();
     for servers in [both(Address::PEER).as_str(), "all"] {
         let by_owner = [
@@ -362,18 +362,18 @@ fn excluded_lookups_go_straight_to_the_server(backend: &str) {
 }
 
 #[test]
-fn excluded_lookups_go_straight_to_the_server_with_nftables() {
-    excluded_lookups_go_straight_to_the_server("nftables");
+fn excluded_lookups_bypass_the_forwarder_with_nftables() {
+    excluded_lookups_bypass_the_forwarder("nftables");
 }
 
 #[test]
-fn excluded_lookups_go_straight_to_the_server_with_iptables_nft() {
-    excluded_lookups_go_straight_to_the_server("iptables-nft");
+fn excluded_lookups_bypass_the_forwarder_with_iptables_nft() {
+    excluded_lookups_bypass_the_forwarder("iptables-nft");
 }
 
 #[test]
-fn excluded_lookups_go_straight_to_the_server_with_iptables_legacy() {
-    excluded_lookups_go_straight_to_the_server("iptables-legacy");
+fn excluded_lookups_bypass_the_forwarder_with_iptables_legacy() {
+    excluded_lookups_bypass_the_forwarder("iptables-legacy");
 }
 
 /// The way of the app where lookups of its family's server are not captured.
@@ -384,8 +384,8 @@ const NOT_CAPTURED: &[Lookup] = &[
     lookup("the proxy, TCP", Tcp, Proxy, Address::PEER, Direct),
 ];
 
-/// The servers of resolv.conf, where no others are named; a family that has none is left alone.
-fn the_servers_are_those_of_resolv_conf(backend: &str) {
+/// The servers of resolv.conf by default; a family without any is not captured.
+fn lookups_to_servers_of_resolv_conf_pass_the_forwarder(backend: &str) {
     let lab = Lab::new();
     let cases = [
         ("nameserver 10.99.0.1\n", &[Family::V4][..]),
@@ -412,23 +412,23 @@ fn the_servers_are_those_of_resolv_conf(backend: &str) {
 }
 
 #[test]
-fn the_servers_are_those_of_resolv_conf_with_nftables() {
-    the_servers_are_those_of_resolv_conf("nftables");
+fn lookups_to_servers_of_resolv_conf_pass_the_forwarder_with_nftables() {
+    lookups_to_servers_of_resolv_conf_pass_the_forwarder("nftables");
 }
 
 #[test]
-fn the_servers_are_those_of_resolv_conf_with_iptables_nft() {
-    the_servers_are_those_of_resolv_conf("iptables-nft");
+fn lookups_to_servers_of_resolv_conf_pass_the_forwarder_with_iptables_nft() {
+    lookups_to_servers_of_resolv_conf_pass_the_forwarder("iptables-nft");
 }
 
 #[test]
-fn the_servers_are_those_of_resolv_conf_with_iptables_legacy() {
-    the_servers_are_those_of_resolv_conf("iptables-legacy");
+fn lookups_to_servers_of_resolv_conf_pass_the_forwarder_with_iptables_legacy() {
+    lookups_to_servers_of_resolv_conf_pass_the_forwarder("iptables-legacy");
 }
 
-/// A family that is not redirected is left alone altogether.
+/// Lookups of a family that is not redirected are not captured.
 #[test]
-fn a_family_that_is_not_redirected_is_left_alone() {
+fn lookups_of_a_family_that_is_not_redirected_are_not_captured() {
     let lab = Lab::new();
     for backend in BACKENDS {
         for (option, captured, other) in [("ipv4", Family::V4, Family::V6), ("ipv6", Family::V6, Family::V4)] {
@@ -446,7 +446,7 @@ fn a_family_that_is_not_redirected_is_left_alone() {
 }
 
 #[test]
-fn the_forwarder_may_listen_on_another_port() {
+fn forwarder_may_listen_on_another_port() {
     let forwarder = FORWARDER.map(|on| (on.ip(), 5353).into());
     let lab = Lab::asking(Address::PEER, forwarder);
     for backend in BACKENDS {
@@ -458,7 +458,7 @@ fn the_forwarder_may_listen_on_another_port() {
 
 /// A resolver in the pod, as systemd has one. It asks others itself.
 #[test]
-fn a_resolver_on_loopback_is_captured_too() {
+fn lookups_of_a_resolver_on_loopback_are_captured() {
     const STUB: Address = Address::new(Ipv4Addr::new(127, 0, 0, 53), Ipv6Addr::LOCALHOST);
     const RESOLVE: Owner = Owner::new(101, 101);
     let lab = Lab::asking(STUB, FORWARDER);

@@ -50,7 +50,7 @@ fn dns_capture_without_servers_is_reported_and_not_probed() {
 }
 
 #[test]
-fn options_that_name_what_there_is_not_are_said_to_have_no_effect() {
+fn options_without_effect_are_warned_of() {
     let lab = Lab::new();
     let said = |options: &[&str]| {
         let arguments = [&["apply"], options].concat();
@@ -103,14 +103,14 @@ fn a_namespace_with_a_name_has_the_servers_of_its_own_file(backend: &str) {
     assert!(run.stderr.contains("/etc/netns/pod/resolv.conf"), "{}", run.stderr);
     the_neighbour_s_lookups_are_captured(&lab);
     let check = format!("check --netns {{}} --redirect-dns --backend {backend}");
-    // By whatever path it is given.
+    // By any path to the namespace.
     for netns in ["pod", "/run/netns/pod", &lab.pod.netns.path().display().to_string()] {
         from_elsewhere(&check.replace("{}", netns), &lab.pod.netns.path(), file);
     }
 }
 
 #[test]
-fn a_namespace_with_a_name_has_the_servers_of_its_own_file_on_every_backend() {
+fn named_namespace_uses_its_own_resolv_conf_on_each_backend() {
     for backend in BACKENDS {
         a_namespace_with_a_name_has_the_servers_of_its_own_file(backend);
     }
@@ -134,7 +134,7 @@ impl Drop for Container {
 }
 
 #[test]
-fn a_namespace_without_a_name_has_the_servers_of_the_processes_in_it() {
+fn unnamed_namespace_uses_the_resolv_conf_of_its_processes() {
     let lab = Lab::new();
     let container = Container::with_resolv_conf(&lab.pod.netns, "nameserver 10.99.0.1\n");
     let netns = format!("/proc/{}/ns/net", container.0.id());

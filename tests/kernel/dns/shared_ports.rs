@@ -8,7 +8,7 @@ use sidetrack::types::Family;
 use super::*;
 
 /// One socket asks all servers at once, as musl's resolver does, and each answer comes from the server that was asked.
-fn one_socket_may_ask_several_servers(backend: &str) {
+fn one_socket_may_query_several_servers(backend: &str) {
     let lab = Lab::new();
     lab.apply(backend, &["--dns-servers", "all"]);
     for (family, caller) in Family::BOTH
@@ -39,21 +39,21 @@ fn one_socket_may_ask_several_servers(backend: &str) {
 }
 
 #[test]
-fn one_socket_may_ask_several_servers_with_nftables() {
-    one_socket_may_ask_several_servers("nftables");
+fn one_socket_may_query_several_servers_with_nftables() {
+    one_socket_may_query_several_servers("nftables");
 }
 
 #[test]
-fn one_socket_may_ask_several_servers_with_iptables_nft() {
-    one_socket_may_ask_several_servers("iptables-nft");
+fn one_socket_may_query_several_servers_with_iptables_nft() {
+    one_socket_may_query_several_servers("iptables-nft");
 }
 
 #[test]
-fn one_socket_may_ask_several_servers_with_iptables_legacy() {
-    one_socket_may_ask_several_servers("iptables-legacy");
+fn one_socket_may_query_several_servers_with_iptables_legacy() {
+    one_socket_may_query_several_servers("iptables-legacy");
 }
 
-/// Number of lookups in tests of many.
+/// The number of lookups in tests of concurrent ones.
 const MANY: usize = 600;
 /// How many of them wait for an answer at a time: no socket's buffer is too small for that.
 const AT_A_TIME: usize = 100;
@@ -79,7 +79,7 @@ fn ask(socket: &UdpSocket, number: usize) -> Message {
     question
 }
 
-/// Each question gets the answer to itself, whatever the order.
+/// Each question gets its own answer, in any order.
 fn answers(socket: &UdpSocket, questions: Vec<Message>) -> Vec<Reply> {
     let local = socket.local_addr().expect("an address");
     let mut open = questions;
@@ -87,7 +87,7 @@ fn answers(socket: &UdpSocket, questions: Vec<Message>) -> Vec<Reply> {
     while !open.is_empty() {
         let (_, answer) = receive_from(socket).expect("an answer to each question");
         let place = open.iter().position(|question| question.id == answer.id);
-        let question = open.swap_remove(place.unwrap_or_else(|| panic!("nobody asked for {answer:?}")));
+        let question = open.swap_remove(place.unwrap_or_else(|| panic!("unexpected answer {answer:?}")));
         replies.push(reply(local, &question, &answer).expect("the answer to this question"));
     }
     replies
@@ -130,7 +130,7 @@ fn many_lookups_from_many_ports(pod: &Pod, family: Family) {
     }
 }
 
-fn many_lookups_are_not_mixed_up(backend: &str) {
+fn concurrent_lookups_get_their_own_answers(backend: &str) {
     let lab = Lab::new();
     lab.apply(backend, &["--dns-servers", &both(Address::PEER)]);
     set(&lab.pod.netns, "ip_local_port_range", "40000 40299");
@@ -141,18 +141,18 @@ fn many_lookups_are_not_mixed_up(backend: &str) {
 }
 
 #[test]
-fn many_lookups_are_not_mixed_up_with_nftables() {
-    many_lookups_are_not_mixed_up("nftables");
+fn concurrent_lookups_get_their_own_answers_with_nftables() {
+    concurrent_lookups_get_their_own_answers("nftables");
 }
 
 #[test]
-fn many_lookups_are_not_mixed_up_with_iptables_nft() {
-    many_lookups_are_not_mixed_up("iptables-nft");
+fn concurrent_lookups_get_their_own_answers_with_iptables_nft() {
+    concurrent_lookups_get_their_own_answers("iptables-nft");
 }
 
 #[test]
-fn many_lookups_are_not_mixed_up_with_iptables_legacy() {
-    many_lookups_are_not_mixed_up("iptables-legacy");
+fn concurrent_lookups_get_their_own_answers_with_iptables_legacy() {
+    concurrent_lookups_get_their_own_answers("iptables-legacy");
 }
 
 /// The ways of three lookups from one port, one after the other: the app's, the proxy's, the app's.
@@ -168,7 +168,7 @@ fn ways_of_one_port(pod: &Pod, family: Family, port: u16) -> [Way; 3] {
 
 /// The kernel remembers connections for longer than sockets live, and the rules keep those of the app and those of
 /// the proxy apart.
-fn a_port_may_serve_the_app_and_then_the_proxy(backend: &str) {
+fn source_port_may_be_reused_by_app_and_proxy(backend: &str) {
     let lab = Lab::new();
     lab.apply(backend, &["--dns-servers", &both(Address::PEER)]);
     for family in Family::BOTH {
@@ -201,16 +201,16 @@ fn forget_zones(netns: &Netns, backend: &str) {
 }
 
 #[test]
-fn a_port_may_serve_the_app_and_then_the_proxy_with_nftables() {
-    a_port_may_serve_the_app_and_then_the_proxy("nftables");
+fn source_port_may_be_reused_by_app_and_proxy_with_nftables() {
+    source_port_may_be_reused_by_app_and_proxy("nftables");
 }
 
 #[test]
-fn a_port_may_serve_the_app_and_then_the_proxy_with_iptables_nft() {
-    a_port_may_serve_the_app_and_then_the_proxy("iptables-nft");
+fn source_port_may_be_reused_by_app_and_proxy_with_iptables_nft() {
+    source_port_may_be_reused_by_app_and_proxy("iptables-nft");
 }
 
 #[test]
-fn a_port_may_serve_the_app_and_then_the_proxy_with_iptables_legacy() {
-    a_port_may_serve_the_app_and_then_the_proxy("iptables-legacy");
+fn source_port_may_be_reused_by_app_and_proxy_with_iptables_legacy() {
+    source_port_may_be_reused_by_app_and_proxy("iptables-legacy");
 }

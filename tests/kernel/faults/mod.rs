@@ -1,4 +1,4 @@
-//! Whatever fails, and wherever a run is killed: the pod has the old plan or the new one, whole, and a rerun repairs
+//! Faults and kills at any point: the pod has the complete old plan or the complete new one, and a rerun repairs
 //! the rest.
 
 pub mod injection;

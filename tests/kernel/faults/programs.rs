@@ -192,20 +192,20 @@ fn every_fault(backend: &str, old_options: &[&str], new_options: &[&str]) {
 }
 
 #[test]
-fn at_every_program_that_iptables_nft_starts() {
+fn apply_survives_a_fault_of_each_iptables_nft_program() {
     every_fault("iptables-nft", TPROXY, REDIRECT);
     every_fault("iptables-nft", REDIRECT, TPROXY);
 }
 
 #[test]
-fn at_every_program_that_iptables_legacy_starts() {
+fn apply_survives_a_fault_of_each_iptables_legacy_program() {
     every_fault("iptables-legacy", TPROXY, REDIRECT);
     every_fault("iptables-legacy", REDIRECT, TPROXY);
 }
 
 /// A limit on processes, or on descriptors, or no memory for another thread.
 #[test]
-fn where_no_process_thread_or_pipe_can_be_had() {
+fn missing_processes_threads_or_pipes_are_reported() {
     let backend = "iptables-nft";
     let netns = Netns::new();
     let arguments = |options: &[&'static str]| [&["apply", "--backend", backend], options].concat();
@@ -237,7 +237,7 @@ fn where_no_process_thread_or_pipe_can_be_had() {
 
 /// Between the tables of a family, and between the families, with real connections.
 #[test]
-fn no_connection_passes_the_proxy_where_a_run_was_killed_between_two_tables() {
+fn no_connection_bypasses_the_proxy_after_a_kill_between_tables() {
     for backend in ["iptables-nft", "iptables-legacy"] {
         let pod = Pod::new();
         let _servers = [

@@ -1,4 +1,4 @@
-//! The state of a network namespace.
+//! Snapshots of a network namespace.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -7,7 +7,7 @@ use std::process::Stdio;
 use crate::common::Netns;
 use crate::program::nft_state;
 
-/// What a network namespace holds: the rules, and beside them addresses, rules of policy routing and routes, a line
+/// The state of a network namespace: the rules, and addresses, rules of policy routing and routes, a line
 /// each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {

@@ -75,7 +75,7 @@ fn every_fault(before: Option<&[&str]>, arguments: &[&str]) {
     assert_eq!(Snapshot::of(&netns), untouched);
 }
 
-/// Whether a run with a fault has ended as it may. Otherwise says what is wrong.
+/// Whether a run with a fault ended in an allowed state; if not, the reason.
 fn check(
     run: &Run,
     point: &Point,
@@ -88,16 +88,16 @@ fn check(
     let of_memory = ["brk", "mmap"].contains(&point.call.as_str());
     let (fine, otherwise) = match (fault, run.code) {
         (Fault::Kill, None) => (old_and_more || new_and_more, "neither plan is whole"),
-        // Where there is no memory, a process ends as if it was killed.
+        // A process without memory ends like a killed one.
         (Fault::Error("ENOMEM"), None) if of_memory => (old_and_more || new_and_more, "neither plan is whole"),
         (Fault::Error(_), Some(0)) => (found == new, "it claims to have done what it has not"),
         (Fault::Error(errno), Some(1)) => {
             let cause = run.stderr.contains("error: ") && run.stderr.contains(text(errno));
-            // Of a cleanup, what has gone has gone; an apply is undone, unless it says that it is not.
+            // A cleanup may be partial; an apply is undone, unless it reports that it is not.
             let may_stay = !new.rules.contains("sidetrack") || run.stderr.contains("the new rules are in force");
             (
                 cause && (found == old || (new_and_more && may_stay)),
-                "what was done is neither undone nor told, or the cause is not told",
+                "changes are neither undone nor reported, or the cause is not reported",
             )
         }
         _ => (false, "it ended in another way than it may"),
@@ -121,17 +121,17 @@ fn first_apply_survives_a_fault_at_every_system_call() {
 }
 
 #[test]
-fn at_every_system_call_of_an_apply_that_replaces_another_plan() {
+fn replace_survives_a_fault_at_every_system_call() {
     every_fault(Some(DEFAULT), OTHER);
 }
 
 #[test]
-fn at_every_system_call_of_a_first_apply_with_routes() {
+fn first_apply_with_routes_survives_a_fault_at_every_system_call() {
     every_fault(None, TPROXY);
 }
 
 #[test]
-fn at_every_system_call_of_an_apply_that_replaces_the_routes() {
+fn replace_of_routes_survives_a_fault_at_every_system_call() {
     every_fault(Some(TPROXY), OTHER_TPROXY);
 }
 
@@ -142,7 +142,7 @@ fn cleanup_survives_a_fault_at_every_system_call() {
 
 /// A signal may come at any time, such as when the process is stopped and goes on.
 #[test]
-fn a_system_call_that_a_signal_interrupts_is_made_again() {
+fn interrupted_system_call_is_retried() {
     let netns = Netns::new();
     sidetrack(&netns, TPROXY).succeeded();
     for (arguments, call) in [

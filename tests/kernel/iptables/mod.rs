@@ -113,7 +113,7 @@ fn foreign(dump: &str) -> String {
         .collect()
 }
 
-/// Foreign rules with names similar to ours, in every table that sidetrack reads.
+/// Foreign rules with names similar to sidetrack's, in every table that sidetrack reads.
 fn add_foreign_rules(variant: Variant) {
     let text: String = ["raw", "mangle", "nat", "filter"]
         .map(|table| {

@@ -1,4 +1,4 @@
-//! Programs that are missing, fail, or hang.
+//! iptables programs that are missing, fail, or hang.
 
 use std::env;
 use std::ffi::OsString;
@@ -158,7 +158,7 @@ echo \"$input\" | $real \"$@\"";
 }
 
 #[test]
-fn programs_are_found_by_their_own_name_or_by_what_they_say_they_are() {
+fn programs_are_found_by_name_or_reported_variant() {
     for variant in VARIANTS {
         let programs = Programs::new(variant, "find");
         let search = programs.search();
@@ -184,7 +184,7 @@ fn programs_are_found_by_their_own_name_or_by_what_they_say_they_are() {
 }
 
 #[test]
-fn ipv6_programs_are_missed_only_when_needed() {
+fn missing_ipv6_programs_are_an_error_only_when_needed() {
     in_namespace(|variant| {
         let programs = Programs::new(variant, "v4-only");
         programs.delete(&tool(variant, Family::V6, "-restore"));
@@ -200,7 +200,7 @@ fn ipv6_programs_are_missed_only_when_needed() {
 
 /// More than a pipe holds, so that the writer sees how far it was read.
 #[test]
-fn rules_of_which_a_program_has_not_read_all_are_not_taken_for_applied() {
+fn partially_read_input_is_not_taken_for_applied() {
     in_namespace(|variant| {
         let programs = Programs::new(variant, "half-read");
         programs.replace(

@@ -9,7 +9,7 @@ use sidetrack::backend::iptables::{Iptables, Variant, script};
 use sidetrack::types::{DnsServers, Family, IpFamily, NoAccounts, parse_cidrs, parse_ids, parse_ports};
 
 #[test]
-fn rules_are_created_left_alone_replaced_and_removed() {
+fn rules_are_created_kept_replaced_and_removed() {
     in_namespace(|variant| {
         add_foreign_rules(variant);
         let before = dump(variant);
@@ -84,7 +84,7 @@ fn every_kind_of_drift_is_repaired() {
 }
 
 #[test]
-fn two_rules_that_changed_places_are_drift() {
+fn swapped_rules_are_drift() {
     in_namespace(|variant| {
         let backend = Iptables::find(variant).unwrap();
         let planned = ruleset(|_| {});
@@ -118,7 +118,7 @@ fn two_rules_that_changed_places_are_drift() {
 }
 
 #[test]
-fn a_family_left_out_of_the_plan_loses_its_rules() {
+fn family_left_out_of_the_plan_loses_its_rules() {
     in_namespace(|variant| {
         let backend = Iptables::find(variant).unwrap();
         backend.apply(&ruleset(|_| {})).unwrap();
@@ -158,7 +158,7 @@ COMMIT
 }
 
 #[test]
-fn the_script_by_hand_gives_what_applying_gives() {
+fn script_loaded_by_hand_equals_apply() {
     in_namespace(|variant| {
         let planned = plan(|config| {
             config.inbound.exclude_cidrs = parse_cidrs("10.0.0.0/8,2001:db8::1:0,::1.2.3.4,0.0.0.0/32").unwrap();
@@ -186,7 +186,7 @@ fn the_script_by_hand_gives_what_applying_gives() {
 }
 
 #[test]
-fn a_script_for_one_family_does_the_other_no_harm() {
+fn script_for_one_family_keeps_the_other() {
     in_namespace(|variant| {
         let planned = plan(|config| config.general.ip_family = IpFamily::Ipv6);
         let restore = tool(variant, Family::V4, "-restore");
@@ -250,7 +250,7 @@ fn long_lists_are_applied_and_recognized() {
 }
 
 #[test]
-fn a_table_that_cannot_be_read_is_an_error_and_not_an_empty_table() {
+fn unreadable_table_is_an_error() {
     in_namespace(|variant| {
         let backend = Iptables::find(variant).unwrap();
         backend.apply(&ruleset(|_| {})).unwrap();
@@ -266,7 +266,7 @@ fn a_table_that_cannot_be_read_is_an_error_and_not_an_empty_table() {
                 }
                 assert!(
                     backend.read(Family::V6).unwrap().is_empty(),
-                    "the other family was looked at all the same"
+                    "the other family was checked nevertheless"
                 );
             }
             Variant::Legacy => assert_eq!(backend.apply(&ruleset(|_| {})).unwrap(), Change::Unchanged),

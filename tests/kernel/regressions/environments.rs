@@ -25,7 +25,7 @@ fn is_waited_for(file: &fs::File) -> bool {
 }
 
 #[test]
-fn kuma_7141_another_iptables_that_holds_the_lock_is_waited_for() {
+fn kuma_7141_apply_waits_for_the_xtables_lock() {
     let directory = Programs::new("lock");
     let path = directory.path().join("xtables.lock");
     let file = fs::File::create(&path).expect("a file");
@@ -45,7 +45,10 @@ fn kuma_7141_another_iptables_that_holds_the_lock_is_waited_for() {
         .expect("sidetrack");
     let begun = Instant::now();
     while !is_waited_for(&observer) {
-        assert!(begun.elapsed() < Duration::from_secs(8), "nobody waits for the lock");
+        assert!(
+            begun.elapsed() < Duration::from_secs(8),
+            "no process waits for the lock"
+        );
         thread::yield_now();
     }
     // A backend without the lock does not wait.
@@ -71,7 +74,7 @@ fn calls(netns: &Netns, names: &str, arguments: &[&str]) -> Vec<String> {
 
 /// Services that nsswitch.conf names can hang in a half-built namespace, for a minute.
 #[test]
-fn istio_48416_kuma_11038_names_are_looked_up_in_files_alone() {
+fn istio_48416_kuma_11038_names_are_resolved_from_files_alone() {
     let netns = Netns::new();
     let arguments = ["apply", "--proxy-uid", "root,1337", "--exclude-gids", "root,7"];
     let calls = calls(&netns, "openat,connect", &arguments);
@@ -98,7 +101,7 @@ fn istio_56569_nothing_is_mounted_or_unshared() {
 
 /// Before 1.8. Its other programs take the question for their version for an error.
 #[test]
-fn istio_49850_an_old_iptables_that_says_nothing_of_its_variant_is_legacy() {
+fn istio_49850_old_iptables_without_variant_is_legacy() {
     let old = Programs::new("old");
     let path = std::env::var("PATH").expect("PATH");
     for program in ["iptables", "ip6tables"] {
@@ -147,7 +150,7 @@ fn iptables_tables_with_nft_rules_are_not_empty() {
 
 /// An nft that did not write them reads them, and writes them again.
 #[test]
-fn istio_58492_the_nft_of_the_host_reads_what_was_written_without_it() {
+fn istio_58492_host_nft_reads_and_rewrites_the_rules() {
     for arguments in [INJECTED, EVERYTHING] {
         let (pod, copy) = (Pod::new(), Netns::new());
         run(&pod.netns, "nftables", arguments);

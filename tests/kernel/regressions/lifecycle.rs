@@ -46,7 +46,7 @@ fn drift(netns: &Netns, backend: &str, text: &str) {
 }
 
 #[test]
-fn istio_40169_a_restarted_init_container_succeeds_whatever_is_there() {
+fn istio_40169_restarted_init_container_succeeds_on_any_leftovers() {
     let dual: Vec<&str> = [INJECTED, &["--dual-stack"]].concat();
     for backend in BACKENDS {
         let pod = Pod::new();
@@ -128,7 +128,7 @@ fn sorted(text: &str) -> Vec<&str> {
     lines
 }
 
-/// With iptables rules, before or after ours, that exempt everything from redirection.
+/// With foreign iptables rules, before or after sidetrack's, that exempt everything from redirection.
 #[test]
 fn istio_verification_foreign_rules_in_builtin_chains_stay_behind_ours() {
     let rules = "*nat\n-I OUTPUT 1 -p tcp -j ACCEPT\n-I PREROUTING 1 -p tcp -j REDIRECT --to-ports 9\nCOMMIT\n";
@@ -161,7 +161,7 @@ fn istio_verification_foreign_rules_in_builtin_chains_stay_behind_ours() {
 }
 
 #[test]
-fn istio_56587_the_rules_of_one_family_do_not_pass_for_those_of_both() {
+fn istio_56587_rules_of_one_family_are_not_taken_for_both() {
     let arguments: Vec<&str> = [INJECTED, &["--dual-stack"]].concat();
     for backend in IPTABLES {
         let pod = Pod::new();
@@ -181,7 +181,7 @@ fn istio_56587_the_rules_of_one_family_do_not_pass_for_those_of_both() {
 
 /// Leftovers of an earlier run or of another program under our names.
 #[test]
-fn linkerd_7767_chains_that_exist_already_are_taken_over() {
+fn linkerd_7767_existing_chains_are_replaced() {
     let chains = "*nat\n:SIDETRACK_OUTPUT - [0:0]\n:SIDETRACK_OUTBOUND - [0:0]\n:SIDETRACK_OLD - [0:0]\n\
                   -A SIDETRACK_OUTPUT -p tcp -j RETURN\n-A PREROUTING -j SIDETRACK_OLD\nCOMMIT\n";
     let table = "table inet sidetrack { chain outbound { accept; }; chain old { type nat hook output priority 7; }; }";
@@ -203,7 +203,7 @@ fn linkerd_7767_chains_that_exist_already_are_taken_over() {
 }
 
 #[test]
-fn istio_53147_a_family_that_fails_does_not_leave_the_other_half() {
+fn istio_53147_failure_in_one_family_rolls_back_the_other() {
     let arguments: Vec<&str> = [INJECTED, &["--dual-stack"]].concat();
     for backend in IPTABLES {
         let [_, restore] = iptables(backend, "-restore");
@@ -226,7 +226,7 @@ fn istio_53147_a_family_that_fails_does_not_leave_the_other_half() {
 }
 
 #[test]
-fn istio_53147_a_run_that_is_killed_between_the_families_is_completed_by_the_next() {
+fn istio_53147_rerun_completes_a_run_killed_between_families() {
     let arguments: Vec<&str> = [INJECTED, &["--dual-stack"]].concat();
     for backend in IPTABLES {
         let [_, restore] = iptables(backend, "-restore");
@@ -293,7 +293,7 @@ fn istio_detection_new_legacy_tables_do_not_install_the_rules_twice() {
 }
 
 #[test]
-fn istio_52835_cleanup_removes_what_other_flags_have_installed() {
+fn istio_52835_cleanup_removes_rules_of_other_flags() {
     for backend in BACKENDS {
         for arguments in [
             &["--cleanup-only"][..],
@@ -326,7 +326,7 @@ fn istio_cleanup_adds_nothing() {
 }
 
 #[test]
-fn istio_54610_custom_tables_are_neither_touched_nor_taken_for_drift() {
+fn istio_54610_custom_tables_are_unchanged_and_no_drift() {
     let nft = "table ip custom { set s { type ipv4_addr; elements = { 192.0.2.1 }; }; chain c { ip saddr @s drop; }; }
                table inet istio { chain output { type filter hook output priority 0; }; }
                table ip6 nat6 { chain c { }; }";
@@ -369,7 +369,7 @@ fn istio_dry_run_leaves_routing_as_it_is() {
 }
 
 #[test]
-fn istio_verification_a_rule_before_ours_in_a_builtin_chain_does_not_stay_there() {
+fn istio_verification_rule_before_ours_in_a_builtin_chain_is_moved_behind() {
     let rule = "-p tcp -m tcp --dport 9090 -j ACCEPT";
     for backend in IPTABLES {
         let pod = Pod::new();

@@ -19,7 +19,7 @@ use crate::istio::INJECTED;
 use crate::program::{BACKENDS, Run, state};
 use crate::{SIDETRACK, cases};
 
-/// As much as can be asked for at once, of whatever needs more than rules of NAT.
+/// As much as can be asked for at once, of options that need more than NAT rules.
 const EVERYTHING: &[&str] = &[
     "-m",
     "TPROXY",
@@ -67,7 +67,7 @@ fn run(netns: &Netns, backend: &str, arguments: &[&str]) -> Run {
 }
 
 /// All state that a backend could have changed: rules, addresses, policy routing, without iptables counters. On
-/// the other backends there must be nothing of ours.
+/// the other backends must hold nothing owned by sidetrack.
 #[track_caller]
 fn everything(netns: &Netns, backend: &str) -> String {
     for other in BACKENDS.iter().filter(|other| **other != backend) {
@@ -137,7 +137,7 @@ impl Programs {
         &self.0
     }
 
-    /// A `PATH` on which they take the place of others of the same names.
+    /// A `PATH` on which they precede others of the same names.
     pub fn before_others(&self) -> String {
         let path = std::env::var("PATH").expect("PATH");
         format!("{}:{path}", self.0.display())
@@ -162,7 +162,7 @@ fn tests_in(path: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_test_that_the_table_names_exists() {
+fn tests_named_in_the_table_exist() {
     let cases: Vec<&str> = cases::all().map(|case| case.name).collect();
     for regression in REGRESSIONS {
         let what = format!("{}: {}", regression.numbers, regression.broke);
@@ -184,7 +184,7 @@ fn every_test_that_the_table_names_exists() {
 }
 
 #[test]
-fn every_test_of_this_folder_is_in_the_table() {
+fn tests_of_this_directory_are_in_the_table() {
     let named: Vec<&str> = REGRESSIONS
         .iter()
         .flat_map(|regression| regression.shown_by)

@@ -19,7 +19,7 @@ const INJECTIONS: &[&str] = &[
 ];
 
 #[test]
-fn istio_58781_58836_the_name_of_an_interface_never_becomes_part_of_a_rule() {
+fn istio_58781_58836_interface_names_cannot_inject_rules() {
     let netns = Netns::new();
     let flags = [
         ("-c", "--istio-exclude-interfaces", "ISTIO_EXCLUDE_INTERFACES"),
@@ -91,7 +91,7 @@ fn istio_everything_cannot_be_excluded_by_a_star() {
 
 /// Linkerd logs and drops it, App Mesh drops what comes after the fifteenth.
 #[test]
-fn linkerd_a_bad_port_among_good_ones_is_refused_and_not_left_out() {
+fn linkerd_invalid_port_among_valid_ones_is_refused() {
     let netns = Netns::new();
     let untouched = everything(&netns, "nftables");
     for option in [

@@ -54,7 +54,7 @@ impl Lab {
 
 /// Istio's rules for nftables send outbound IPv6 to a port of `::1` then.
 #[test]
-fn istio_nft_ipv6_that_is_not_redirected_goes_where_it_was_meant_to() {
+fn istio_nft_ipv6_that_is_not_redirected_reaches_its_destination() {
     let lab = Lab::new();
     for backend in BACKENDS {
         run(&lab.pod.netns, backend, INJECTED);
@@ -76,7 +76,7 @@ fn istio_46625_both_families_of_a_dual_stack_pod_are_redirected() {
 
 /// Istio's rules for nftables jump to a chain that there is none of, and nothing at all is applied.
 #[test]
-fn istio_nft_name_servers_of_ipv6_alone_do_no_harm_where_ipv6_is_not_redirected() {
+fn istio_nft_ipv6_name_servers_work_if_ipv6_is_not_redirected() {
     let lab = Lab::new();
     for backend in BACKENDS {
         let mut command = istio_iptables(&lab.pod.netns, backend, INJECTED);
@@ -122,7 +122,7 @@ fn istio_nft_interface_names_may_be_keywords() {
 }
 
 #[test]
-fn istio_58135_54288_no_inbound_ports_are_none_in_either_mode() {
+fn istio_58135_54288_empty_inbound_ports_redirect_nothing_in_either_mode() {
     let lab = Lab::new();
     let routing = |netns: &Netns| output_of(netns.command("ip").args(["rule", "show"]));
     let without = routing(&lab.pod.netns);
@@ -147,7 +147,7 @@ const BEYOND: Address = Address::new(
 
 /// Both names of the option mean the same: connections of a machine inside the pod are outbound, not inbound.
 #[test]
-fn istio_57662_what_a_virtual_machine_sends_is_outbound() {
+fn istio_57662_connections_of_a_virtual_machine_are_outbound() {
     let lab = Lab::new();
     let routes = Family::BOTH.map(|family| {
         let (to, by) = (BEYOND.of(family), Address::POD_SECOND.of(family));
@@ -204,7 +204,7 @@ fn kuma_ports_are_excluded_for_uids_above_65535() {
 
 /// Packets to an IPv4-mapped address are IPv4 packets: a rule for IPv6 with that address matches nothing.
 #[test]
-fn ipv4_mapped_destinations_are_excluded_as_what_they_are() {
+fn ipv4_mapped_destinations_are_excluded_as_ipv4() {
     let lab = Lab::new();
     let neighbour = To::Peer(9090).address(Family::V4).expect("an address");
     let excluded = format!("::ffff:{}", neighbour.ip());

@@ -24,19 +24,17 @@ pub const REGRESSIONS: &[Regression] = &[
     // Where traffic goes.
     row(
         "Istio, nftables",
-        "rules for IPv4 caught IPv6 too, and sent it to a port where nobody listens",
+        "rules for IPv4 caught IPv6 too, and sent it to a port without a listener",
         &[
-            "tests/kernel/regressions/packets.rs::istio_nft_ipv6_that_is_not_redirected_goes_where_it_was_meant_to",
-            "tests/kernel/dns/mod.rs::a_family_that_is_not_redirected_is_left_alone",
+            "tests/kernel/regressions/packets.rs::istio_nft_ipv6_that_is_not_redirected_reaches_its_destination",
+            "tests/kernel/dns/mod.rs::lookups_of_a_family_that_is_not_redirected_are_not_captured",
             "IPv4 alone",
         ],
     ),
     row(
         "Istio, nftables",
         "name servers of IPv6 alone led to a chain that there is none of, and nothing was applied",
-        &[
-            "tests/kernel/regressions/packets.rs::istio_nft_name_servers_of_ipv6_alone_do_no_harm_where_ipv6_is_not_redirected",
-        ],
+        &["tests/kernel/regressions/packets.rs::istio_nft_ipv6_name_servers_work_if_ipv6_is_not_redirected"],
     ),
     row(
         "Istio, nftables",
@@ -50,15 +48,15 @@ pub const REGRESSIONS: &[Regression] = &[
         "46935",
         "answers to lookups were in another zone of connection tracking than the questions",
         &[
-            "tests/kernel/dns/shared_ports.rs::many_lookups_are_not_mixed_up_with_*",
-            "tests/kernel/dns/shared_ports.rs::a_port_may_serve_the_app_and_then_the_proxy_with_*",
+            "tests/kernel/dns/shared_ports.rs::concurrent_lookups_get_their_own_answers_with_*",
+            "tests/kernel/dns/shared_ports.rs::source_port_may_be_reused_by_app_and_proxy_with_*",
         ],
     ),
     row(
         "50915, 51352",
         "chains were rearranged, and lookups over UDP were lost",
         &[
-            "tests/kernel/dns/mod.rs::lookups_of_some_servers_pass_the_forwarder_with_*",
+            "tests/kernel/dns/mod.rs::lookups_to_configured_servers_pass_the_forwarder_with_*",
             "tests/kernel/dns/mod.rs::all_lookups_pass_the_forwarder_with_*",
         ],
     ),
@@ -71,8 +69,8 @@ pub const REGRESSIONS: &[Regression] = &[
         "57662, linkerd2 6758, 3107",
         "what processes behind an interface of the pod send was not outbound",
         &[
-            "tests/kernel/regressions/packets.rs::istio_57662_what_a_virtual_machine_sends_is_outbound",
-            "tests/kernel/reroute.rs::what_the_machine_calls_is_outbound_with_*",
+            "tests/kernel/regressions/packets.rs::istio_57662_connections_of_a_virtual_machine_are_outbound",
+            "tests/kernel/reroute.rs::connections_of_the_machine_are_outbound_with_*",
         ],
     ),
     row(
@@ -87,8 +85,8 @@ pub const REGRESSIONS: &[Regression] = &[
         "linkerd2-proxy-init 388, Kuma",
         "IPv6 that could not be redirected bypassed the proxy, with a warning at most",
         &[
-            "tests/kernel/refusal.rs::ipv6_that_is_in_use_and_cannot_be_redirected_is_an_error",
-            "tests/kernel/iptables/programs.rs::ipv6_programs_are_missed_only_when_needed",
+            "tests/kernel/refusal.rs::used_ipv6_that_cannot_be_redirected_is_an_error",
+            "tests/kernel/iptables/programs.rs::missing_ipv6_programs_are_an_error_only_when_needed",
         ],
     ),
     row(
@@ -109,7 +107,7 @@ pub const REGRESSIONS: &[Regression] = &[
         "58135, 54288",
         "no inbound ports were a failure with TPROXY, or all ports",
         &[
-            "tests/kernel/regressions/packets.rs::istio_58135_54288_no_inbound_ports_are_none_in_either_mode",
+            "tests/kernel/regressions/packets.rs::istio_58135_54288_empty_inbound_ports_redirect_nothing_in_either_mode",
             "no inbound ports",
         ],
     ),
@@ -141,7 +139,7 @@ pub const REGRESSIONS: &[Regression] = &[
         "lists of more than 15 ports failed, or the rest was left out",
         &[
             "more ports than one multiport match of iptables holds",
-            "tests/kernel/load.rs::lists_of_thousands_work_on_every_backend",
+            "tests/kernel/load.rs::lists_of_thousands_work_on_each_backend",
         ],
     ),
     row(
@@ -154,9 +152,9 @@ pub const REGRESSIONS: &[Regression] = &[
         "40169, 42792, 21030, 38036, 50328",
         "an init container that was restarted failed for ever where rules had changed",
         &[
-            "tests/kernel/regressions/lifecycle.rs::istio_40169_a_restarted_init_container_succeeds_whatever_is_there",
-            "tests/kernel/istio.rs::a_rerun_replaces_what_is_different_and_keeps_what_is_not",
-            "tests/kernel/istio.rs::what_the_injector_writes_is_applied",
+            "tests/kernel/regressions/lifecycle.rs::istio_40169_restarted_init_container_succeeds_on_any_leftovers",
+            "tests/kernel/istio.rs::rerun_replaces_only_changed_rules",
+            "tests/kernel/istio.rs::injected_arguments_are_applied",
             "tests/kernel/lifecycle.rs::drift_of_every_kind_is_repaired",
             "tests/kernel/iptables/rules.rs::every_kind_of_drift_is_repaired",
         ],
@@ -165,17 +163,17 @@ pub const REGRESSIONS: &[Regression] = &[
         "linkerd2 7767, 5786, 9267, linkerd2-proxy-init 164",
         "an application that ended half-way left chains, and the next one failed: they exist already",
         &[
-            "tests/kernel/regressions/lifecycle.rs::linkerd_7767_chains_that_exist_already_are_taken_over",
-            "tests/kernel/regressions/lifecycle.rs::istio_53147_a_run_that_is_killed_between_the_families_is_completed_by_the_next",
-            "tests/kernel/load.rs::an_apply_that_is_killed_leaves_the_old_rules_or_the_new",
-            "tests/kernel/routing.rs::cleanup_removes_what_an_apply_that_was_cut_short_has_left",
+            "tests/kernel/regressions/lifecycle.rs::linkerd_7767_existing_chains_are_replaced",
+            "tests/kernel/regressions/lifecycle.rs::istio_53147_rerun_completes_a_run_killed_between_families",
+            "tests/kernel/load.rs::killed_apply_leaves_the_old_or_the_new_rules",
+            "tests/kernel/routing.rs::cleanup_removes_leftovers_of_an_interrupted_apply",
         ],
     ),
     row(
         "53147",
         "IPv4 succeeded, IPv6 failed, and every later run failed on what the first had left",
         &[
-            "tests/kernel/regressions/lifecycle.rs::istio_53147_a_family_that_fails_does_not_leave_the_other_half",
+            "tests/kernel/regressions/lifecycle.rs::istio_53147_failure_in_one_family_rolls_back_the_other",
             "tests/kernel/iptables/programs.rs::failure_in_one_family_rolls_back_the_other",
             "tests/kernel/iptables/programs.rs::failed_rollback_is_reported",
         ],
@@ -183,19 +181,19 @@ pub const REGRESSIONS: &[Regression] = &[
     row(
         "56587",
         "rules of IPv6 that were as they should be hid that those of IPv4 were not",
-        &["tests/kernel/regressions/lifecycle.rs::istio_56587_the_rules_of_one_family_do_not_pass_for_those_of_both"],
+        &["tests/kernel/regressions/lifecycle.rs::istio_56587_rules_of_one_family_are_not_taken_for_both"],
     ),
     row(
         "Istio, verification",
-        "the order of rules was not looked at",
+        "the order of rules was not compared",
         &[
             "tests/kernel/regressions/lifecycle.rs::istio_verification_the_same_rules_in_another_order_are_drift",
-            "tests/kernel/iptables/rules.rs::two_rules_that_changed_places_are_drift",
+            "tests/kernel/iptables/rules.rs::swapped_rules_are_drift",
         ],
     ),
     row(
         "Istio, verification",
-        "rules of others before those that lead to its own were not looked at",
+        "foreign rules before the jumps to its own were not compared",
         &[
             "tests/kernel/regressions/lifecycle.rs::istio_verification_foreign_rules_in_builtin_chains_stay_behind_ours",
             "tests/kernel/iptables/rules.rs::our_jumps_come_first",
@@ -205,25 +203,25 @@ pub const REGRESSIONS: &[Regression] = &[
         "Istio, reconciliation",
         "killed in the middle of it, the pod was left with rules that drop everything",
         &[
-            "tests/kernel/load.rs::an_apply_that_is_killed_leaves_the_old_rules_or_the_new",
-            "tests/kernel/load.rs::no_connection_slips_through_while_*",
+            "tests/kernel/load.rs::killed_apply_leaves_the_old_or_the_new_rules",
+            "tests/kernel/load.rs::no_connection_bypasses_the_proxy_while_*",
         ],
     ),
     row(
         "30385",
         "each rerun with TPROXY added a rule of routing, or failed: File exists",
         &[
-            "tests/kernel/routing.rs::a_rerun_adds_nothing_twice",
-            "tests/kernel/tproxy.rs::the_modes_take_turns_with_*",
-            "tests/kernel/regressions/lifecycle.rs::istio_40169_a_restarted_init_container_succeeds_whatever_is_there",
+            "tests/kernel/routing.rs::rerun_adds_no_duplicates",
+            "tests/kernel/tproxy.rs::redirect_and_tproxy_replace_each_other_with_*",
+            "tests/kernel/regressions/lifecycle.rs::istio_40169_restarted_init_container_succeeds_on_any_leftovers",
         ],
     ),
     row(
         "Istio, nftables",
         "the tables of TPROXY stayed when the mode became REDIRECT",
         &[
-            "tests/kernel/tproxy.rs::the_modes_take_turns_with_*",
-            "tests/kernel/routing.rs::without_tproxy_nothing_of_it_is_left_and_it_can_come_back",
+            "tests/kernel/tproxy.rs::redirect_and_tproxy_replace_each_other_with_*",
+            "tests/kernel/routing.rs::policy_routing_is_removed_without_tproxy_and_restored_with_it",
         ],
     ),
     row(
@@ -232,7 +230,7 @@ pub const REGRESSIONS: &[Regression] = &[
         &[
             "tests/kernel/regressions/lifecycle.rs::istio_detection_new_legacy_tables_do_not_install_the_rules_twice",
             "tests/kernel/lifecycle.rs::nftables_backend_creates_no_legacy_tables",
-            "tests/kernel/lifecycle.rs::another_backend_leaves_nothing_of_the_one_before",
+            "tests/kernel/lifecycle.rs::changed_backend_removes_rules_of_the_old_one",
             "tests/kernel/iptables/rules.rs::reading_leaves_no_trace",
         ],
     ),
@@ -240,8 +238,8 @@ pub const REGRESSIONS: &[Regression] = &[
         "52835, 48368, 47957",
         "cleanup removed what the flags of the day would have installed, and left chains, rules of interfaces and of DNS",
         &[
-            "tests/kernel/regressions/lifecycle.rs::istio_52835_cleanup_removes_what_other_flags_have_installed",
-            "tests/kernel/tproxy.rs::cleanup_leaves_nothing_of_*",
+            "tests/kernel/regressions/lifecycle.rs::istio_52835_cleanup_removes_rules_of_other_flags",
+            "tests/kernel/tproxy.rs::cleanup_removes_all_rules_of_*",
             "tests/kernel/iptables/rules.rs::own_rules_are_removed_from_every_table",
         ],
     ),
@@ -250,31 +248,31 @@ pub const REGRESSIONS: &[Regression] = &[
         "cleanup added addresses and rules of routing, and never removed any",
         &[
             "tests/kernel/regressions/lifecycle.rs::istio_cleanup_adds_nothing",
-            "tests/kernel/routing.rs::cleanup_removes_everything_and_says_what",
+            "tests/kernel/routing.rs::cleanup_removes_everything_and_reports_it",
             "tests/kernel/lifecycle.rs::cleanup_removes_the_address_that_apply_added",
         ],
     ),
     row(
         "Kuma, cleanup",
-        "cleanup removed whatever had its name in it, and put an older state of the rest back",
+        "cleanup removed every line that contained its name, and restored an older state of the rest",
         &[
             "tests/kernel/lifecycle.rs::foreign_rules_are_byte_identical_before_and_after",
-            "tests/kernel/lifecycle.rs::foreign_nftables_tables_are_unchanged_by_ours",
+            "tests/kernel/lifecycle.rs::foreign_nftables_tables_are_unchanged",
             "tests/kernel/lifecycle.rs::cleanup_keeps_a_foreign_address",
         ],
     ),
     row(
         "54610",
-        "tables of others were an error, or drift",
-        &["tests/kernel/regressions/lifecycle.rs::istio_54610_custom_tables_are_neither_touched_nor_taken_for_drift"],
+        "foreign tables were an error, or drift",
+        &["tests/kernel/regressions/lifecycle.rs::istio_54610_custom_tables_are_unchanged_and_no_drift"],
     ),
     row(
         "Istio, nftables; Kuma; Linkerd",
         "a dry run applied the rules, added an address, or set a sysctl",
         &[
             "tests/kernel/regressions/lifecycle.rs::istio_dry_run_leaves_routing_as_it_is",
-            "tests/kernel/istio.rs::a_dry_run_prints_and_does_nothing",
-            "tests/kernel/dry_run.rs::a_dry_run_changes_nothing",
+            "tests/kernel/istio.rs::dry_run_prints_and_changes_nothing",
+            "tests/kernel/dry_run.rs::dry_run_changes_nothing",
         ],
     ),
     // What is asked for.
@@ -283,7 +281,7 @@ pub const REGRESSIONS: &[Regression] = &[
         "the name of an interface could add rules and arguments",
         &[
             "tests/kernel/regressions/option_values.rs::istio_58781_names_that_look_like_flags_are_names",
-            "tests/kernel/regressions/option_values.rs::istio_58781_58836_the_name_of_an_interface_never_becomes_part_of_a_rule",
+            "tests/kernel/regressions/option_values.rs::istio_58781_58836_interface_names_cannot_inject_rules",
             "src/types/interface.rs::wildcards_quotes_and_spaces_are_rejected",
         ],
     ),
@@ -296,7 +294,7 @@ pub const REGRESSIONS: &[Regression] = &[
         "Linkerd, App Mesh",
         "a port that is none was logged and left out",
         &[
-            "tests/kernel/regressions/option_values.rs::linkerd_a_bad_port_among_good_ones_is_refused_and_not_left_out",
+            "tests/kernel/regressions/option_values.rs::linkerd_invalid_port_among_valid_ones_is_refused",
             "src/types/port.rs::all_invalid_ports_are_reported",
         ],
     ),
@@ -306,7 +304,7 @@ pub const REGRESSIONS: &[Regression] = &[
         "images without iptables, nft, sh or mount",
         &[
             "tests/kernel/regressions/environments.rs::istio_57978_no_program_of_the_image_is_needed",
-            "tests/kernel/minimal_container.rs::in_an_empty_read_only_image_as_a_user_with_one_capability",
+            "tests/kernel/minimal_container.rs::apply_runs_in_an_empty_image_with_one_capability",
             "tests/kernel/minimal_container.rs::the_nftables_backend_starts_no_other_program",
         ],
     ),
@@ -315,7 +313,7 @@ pub const REGRESSIONS: &[Regression] = &[
         "kernels without iptable_nat or another module, and messages that say nothing",
         &[
             "src/backend/iptables/restore/tests/messages.rs::every_known_failure_comes_with_advice",
-            "tests/kernel/refusal.rs::a_kernel_without_netfilter_netlink_falls_back_to_legacy_iptables_and_says_why",
+            "tests/kernel/refusal.rs::kernel_without_netfilter_netlink_falls_back_to_legacy_iptables",
             "tests/kernel/refusal.rs::missing_netfilter_netlink_names_the_kernel_module",
             "tests/kernel/refusal.rs::no_usable_backend_reports_both_reasons",
             "src/backend/install/tests.rs::auto_falls_back_to_legacy_only_where_nf_tables_cannot",
@@ -330,8 +328,8 @@ pub const REGRESSIONS: &[Regression] = &[
         "49279, 49850, 49871, Kuma 10794",
         "the wrong iptables was taken, or none, where an old one did not say what it is",
         &[
-            "tests/kernel/regressions/environments.rs::istio_49850_an_old_iptables_that_says_nothing_of_its_variant_is_legacy",
-            "tests/kernel/iptables/programs.rs::programs_are_found_by_their_own_name_or_by_what_they_say_they_are",
+            "tests/kernel/regressions/environments.rs::istio_49850_old_iptables_without_variant_is_legacy",
+            "tests/kernel/iptables/programs.rs::programs_are_found_by_name_or_reported_variant",
         ],
     ),
     row(
@@ -343,8 +341,8 @@ pub const REGRESSIONS: &[Regression] = &[
         "58492",
         "what a newer nft wrote crashed the older one of the host",
         &[
-            "tests/kernel/regressions/environments.rs::istio_58492_the_nft_of_the_host_reads_what_was_written_without_it",
-            "tests/kernel/dry_run.rs::a_dry_run_loaded_by_hand_is_what_apply_does_with_*",
+            "tests/kernel/regressions/environments.rs::istio_58492_host_nft_reads_and_rewrites_the_rules",
+            "tests/kernel/dry_run.rs::dry_run_loaded_by_hand_equals_apply_with_*",
         ],
     ),
     row(
@@ -352,13 +350,13 @@ pub const REGRESSIONS: &[Regression] = &[
         "tables that nft had written to looked empty",
         &[
             "tests/kernel/regressions/environments.rs::iptables_tables_with_nft_rules_are_not_empty",
-            "tests/kernel/iptables/rules.rs::a_table_that_cannot_be_read_is_an_error_and_not_an_empty_table",
+            "tests/kernel/iptables/rules.rs::unreadable_table_is_an_error",
         ],
     ),
     row(
         "48416, Kuma 11038",
         "names were looked up by services that hang for a minute in a half-built pod",
-        &["tests/kernel/regressions/environments.rs::istio_48416_kuma_11038_names_are_looked_up_in_files_alone"],
+        &["tests/kernel/regressions/environments.rs::istio_48416_kuma_11038_names_are_resolved_from_files_alone"],
     ),
     row(
         "56569",
@@ -374,8 +372,8 @@ pub const REGRESSIONS: &[Regression] = &[
         "47002, 58507, linkerd2-proxy-init 1, Kuma 7141, 7823, 11113",
         "another iptables held the lock, and it was not waited for, or for hours",
         &[
-            "tests/kernel/regressions/environments.rs::kuma_7141_another_iptables_that_holds_the_lock_is_waited_for",
-            "tests/kernel/minimal_container.rs::the_lock_of_iptables_is_neither_needed_nor_taken",
+            "tests/kernel/regressions/environments.rs::kuma_7141_apply_waits_for_the_xtables_lock",
+            "tests/kernel/minimal_container.rs::nftables_backend_does_not_take_the_xtables_lock",
             "src/backend/iptables/program.rs::hanging_program_is_stopped",
         ],
     ),
@@ -383,29 +381,29 @@ pub const REGRESSIONS: &[Regression] = &[
         "58750",
         "pods with user namespaces of their own",
         &[
-            "tests/kernel/minimal_container.rs::inside_a_network_namespace_of_another_user_namespace",
-            "tests/kernel/minimal_container.rs::from_the_host_into_a_network_namespace_of_another_user_namespace",
+            "tests/kernel/minimal_container.rs::apply_runs_inside_another_user_namespace",
+            "tests/kernel/minimal_container.rs::apply_enters_a_network_namespace_of_another_user_namespace",
         ],
     ),
     row(
         "consul-k8s 1604",
-        "the rules of the host were looked at instead of the pod's",
+        "the rules of the host were checked instead of the pod's",
         &[
             "tests/kernel/istio.rs::the_network_namespace_is_entered",
-            "tests/kernel/cli.rs::a_namespace_is_entered_by_path_and_by_name",
+            "tests/kernel/cli.rs::namespace_is_entered_by_path_and_name",
         ],
     ),
     row(
         "linkerd2 6254",
         "NET_RAW was needed, and pods are not given it",
-        &["tests/kernel/minimal_container.rs::in_an_empty_read_only_image_as_a_user_with_one_capability"],
+        &["tests/kernel/minimal_container.rs::apply_runs_in_an_empty_image_with_one_capability"],
     ),
     row(
         "Kuma 8412",
-        "who may not do it was told something else",
+        "missing privileges were reported as another error",
         &[
             "tests/kernel/refusal.rs::without_any_privilege",
-            "tests/kernel/refusal.rs::with_the_capability_in_the_bounding_set_alone",
+            "tests/kernel/refusal.rs::capability_in_the_bounding_set_alone_is_reported",
             "tests/kernel/routing.rs::missing_privilege_is_reported_with_advice",
         ],
     ),
@@ -413,8 +411,8 @@ pub const REGRESSIONS: &[Regression] = &[
         "Istio, validation",
         "one family alone was tried",
         &[
-            "tests/kernel/validation.rs::a_family_that_is_not_redirected_fails_alone",
-            "tests/kernel/validation.rs::the_rules_of_every_backend_and_mode_pass",
+            "tests/kernel/validation.rs::validation_names_the_family_that_is_not_redirected",
+            "tests/kernel/validation.rs::rules_of_each_backend_and_mode_pass",
         ],
     ),
     row(
@@ -422,7 +420,7 @@ pub const REGRESSIONS: &[Regression] = &[
         "a list of the kernel's that changed while it was read was an error",
         &[
             "tests/kernel/regressions/environments.rs::istio_55707_a_changing_namespace_can_be_observed",
-            "tests/kernel/concurrency.rs::concurrent_applies_end_in_one_consistent_plan",
+            "tests/kernel/concurrency.rs::concurrent_applies_leave_one_consistent_plan",
         ],
     ),
     row(
@@ -432,15 +430,15 @@ pub const REGRESSIONS: &[Regression] = &[
     ),
     row(
         "Istio, verification",
-        "rules of others before ours, and a table that sleeps, counted as in order",
+        "foreign rules in front, and a dormant table, counted as in order",
         &[
-            "tests/kernel/regressions/lifecycle.rs::istio_verification_a_rule_before_ours_in_a_builtin_chain_does_not_stay_there",
+            "tests/kernel/regressions/lifecycle.rs::istio_verification_rule_before_ours_in_a_builtin_chain_is_moved_behind",
             "tests/kernel/regressions/lifecycle.rs::istio_verification_a_dormant_table_is_drift",
         ],
     ),
     row(
         "Kuma 8412, iptables",
-        "a missing capability was told in other words by each backend",
+        "each backend reported a missing capability differently",
         &[
             "tests/kernel/regressions/environments.rs::kuma_8412_capability_only_in_the_bounding_set_is_reported_on_every_backend",
         ],
@@ -448,6 +446,6 @@ pub const REGRESSIONS: &[Regression] = &[
     row(
         "sidetrack",
         "IPv4-mapped addresses in lists were rules for IPv6, which match nothing",
-        &["tests/kernel/regressions/packets.rs::ipv4_mapped_destinations_are_excluded_as_what_they_are"],
+        &["tests/kernel/regressions/packets.rs::ipv4_mapped_destinations_are_excluded_as_ipv4"],
     ),
 ];

@@ -128,7 +128,7 @@ fn manifests_suffice_to_repair_a_pod_and_keep_its_connections() {
         })
     };
     eventually("a repair", || {
-        // Where nothing is said for long, the other side hangs up.
+        // The other side closes an idle connection.
         for conversation in &mut open {
             conversation.go_on(1).expect("it goes on");
         }

@@ -6,7 +6,7 @@ use super::{ALL_PROXIED, IMAGE, landing};
 use crate::common::{Netns, Owner, Server, Transport, output_of};
 
 #[test]
-fn a_container_of_ctr_is_captured_in_both_directions() {
+fn ctr_container_is_redirected_in_both_directions() {
     let containerd = Containerd::start(Node::start(&[ALL_PROXIED]));
     let node = &containerd.node;
     let ctr = |arguments: &[&str]| containerd.ctr(node.name(), arguments);

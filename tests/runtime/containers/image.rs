@@ -31,7 +31,7 @@ const RESTRICTED: [&str; 6] = [
 ];
 
 #[test]
-fn our_image_redirects_a_pod_with_net_admin_alone() {
+fn image_redirects_a_pod_with_net_admin_alone() {
     let podman = Podman::new(Node::start(&[]));
     let archive = podman.node.directory().join("sidetrack.tar");
     let mut build = Command::new("scripts/image");
@@ -58,7 +58,7 @@ fn our_image_redirects_a_pod_with_net_admin_alone() {
         podman.command(&[&of_the_pod, &RESTRICTED[..], options, &[image], arguments].concat())
     };
 
-    // As whoever the image says, and without the capability, it can say what it would do, and why it cannot do it.
+    // As the image's user and without the capability, a dry run works, and an apply reports what is missing.
     let plan = output_of(&mut sidetrack(&[], &["apply", "--dry-run"]));
     assert!(plan.contains("redirect to :15001"), "{plan}");
     let refused = sidetrack(&[], &["apply"]).output().expect("podman runs");

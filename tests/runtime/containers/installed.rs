@@ -99,7 +99,7 @@ fn containerd_runs_installed_plugin_and_installer_logs_it() {
 /// Pods that started before the plugin was there: the one with a sidecar passes it from then on, the other is left
 /// alone.
 #[test]
-fn a_pod_from_before_the_plugin_is_repaired_and_then_passes_envoy() {
+fn pod_older_than_the_plugin_is_repaired_and_passes_envoy() {
     let node = Node::start(&[]);
     node.add_network(KUBERNETES, &without_us());
     let containerd = Containerd::start(node);

@@ -13,7 +13,7 @@ use crate::program::{apply, nft_state};
 
 /// containerd attaches a pod to its networks at the same time.
 #[test]
-fn a_pod_with_two_networks_is_captured_on_both_by_one_set_of_rules() {
+fn pod_with_two_networks_has_one_set_of_rules() {
     let node = Node::start(&[KUBERNETES]);
     let first: Value = serde_json::from_str(&conflist(KUBERNETES)).expect("JSON");
     let ours = &first["plugins"][2];

@@ -126,7 +126,7 @@ fn is_of_our_user_namespace(netns: &Netns) -> bool {
     // ioctl_ns(2); libc has no name for it.
     const NS_GET_USERNS: libc::Ioctl = 0xb701;
     let file = File::open(netns.path()).expect("a namespace");
-    // SAFETY: the request takes no argument. What it returns is a new descriptor, and nobody else's.
+    // SAFETY: the request takes no argument. The returned descriptor is new, with no other owner.
     let owner = unsafe {
         let descriptor = libc::ioctl(file.as_raw_fd(), NS_GET_USERNS);
         assert!(descriptor >= 0, "{}", io::Error::last_os_error());
@@ -137,7 +137,7 @@ fn is_of_our_user_namespace(netns: &Netns) -> bool {
 }
 
 #[test]
-fn containers_of_podman_pass_envoy() {
+fn podman_containers_pass_envoy() {
     containers_pass_envoy(&Users {
         are_the_hosts: true,
         own: &[],
@@ -147,7 +147,7 @@ fn containers_of_podman_pass_envoy() {
 
 /// As with `hostUsers: false` in Kubernetes, the network namespace belongs to the user namespace of the container.
 #[test]
-fn containers_of_podman_with_users_of_their_own_pass_envoy() {
+fn podman_containers_in_user_namespaces_pass_envoy() {
     let ids = "0:100000:65536";
     containers_pass_envoy(&Users {
         are_the_hosts: false,

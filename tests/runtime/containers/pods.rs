@@ -52,7 +52,7 @@ pub fn check_proxied(containerd: &Containerd, sandbox: &Sandbox, containers: &[C
 }
 
 #[test]
-fn an_injected_pod_passes_envoy_and_leaves_nothing_behind() {
+fn injected_pod_passes_envoy_and_is_removed_completely() {
     let containerd = Containerd::start(Node::start(&[KUBERNETES]));
     let mut config = injected("web-0");
     config["portMappings"] = json!([{ "containerPort": APP, "hostPort": HOST_PORT }]);
@@ -167,7 +167,7 @@ fn invalid_annotation_fails_the_sandbox_and_leaves_nothing() {
 }
 
 #[test]
-fn a_conflist_that_does_not_ask_for_annotations_fails_the_sandbox_with_how_to_mend_it() {
+fn conflist_without_annotations_capability_fails_the_sandbox_with_advice() {
     let node = Node::start(&[]);
     let mut without: Value = serde_json::from_str(&conflist(KUBERNETES)).expect("JSON");
     let capabilities = without["plugins"][2]["capabilities"].as_object_mut();
@@ -204,7 +204,7 @@ fn fails(containerd: &Containerd, pod: Value, said: &[&str]) {
 }
 
 #[test]
-fn del_comes_again_and_without_a_namespace_and_always_succeeds() {
+fn del_is_idempotent_and_works_without_a_namespace() {
     let containerd = Containerd::start(Node::start(&[KUBERNETES]));
     let calls = containerd.node.directory().join("calls");
     containerd.node.stand_in(&format!(
@@ -232,7 +232,7 @@ fn del_comes_again_and_without_a_namespace_and_always_succeeds() {
 }
 
 #[test]
-fn ten_pods_that_start_at_once_each_get_their_own_rules() {
+fn concurrent_start_of_ten_pods_gives_each_its_rules() {
     let containerd = Containerd::start(Node::start(&[KUBERNETES]));
     let port = |number: usize| (20000 + number).to_string();
     let pods = (0..10).map(|number| {
@@ -261,10 +261,10 @@ fn ten_pods_that_start_at_once_each_get_their_own_rules() {
 
 /// When the plugin is killed, the pod does not start and nothing of it is left. The kubelet tries again.
 #[test]
-fn a_plugin_that_is_killed_leaves_nothing_and_the_next_one_succeeds() {
+fn killed_plugin_leaves_nothing_and_the_next_add_succeeds() {
     let containerd = Containerd::start(Node::start(&[KUBERNETES]));
     let deaths = [
-        // When it is about to commit the rules; there is an address of ours by then.
+        // When it is about to commit the rules; the loopback address has been added by then.
         r#"strace -f -o /dev/null -e trace=sendto -e inject=sendto:signal=KILL:when=5 "$sidetrack""#,
         // When it has committed them and not yet answered.
         r#""$sidetrack" >/dev/null"#,

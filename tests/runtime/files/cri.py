@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Speaks CRI to a container runtime, as the kubelet does.
+"""A CRI client for a container runtime, like the kubelet.
 
 Usage: cri.py SOCKET
 

@@ -68,7 +68,7 @@ inside() {
             # Control groups belong to no namespace: those of the host are below one that is called like its directory.
             for group in /sys/fs/cgroup{,/*}; do
                 if [ -e "$group/cgroup.procs" ] && mkdir -p "$group/${directory##*/}"; then
-                    # Of some kinds a group must be told more before it takes anybody; those systemd does not need.
+                    # Groups of some controllers need settings to accept processes; systemd does not need those.
                     echo "$BASHPID" 2>/dev/null >"$group/${directory##*/}/cgroup.procs" || true
                 fi
             done

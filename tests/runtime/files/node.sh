@@ -10,7 +10,7 @@ inside() {
     local directory=$1 sidetrack=$2 id=$3
     mkdir "$directory"/{bin,net.d,others,plugins}
 
-    # CNI plugins, where every runtime looks for them: those of the machine, and ours. They are links, so that a test
+    # CNI plugins, in the directory of all runtimes: those of the machine, and sidetrack. They are links: a test
     # can put something else in the place of one.
     touch "$directory/bin/sidetrack"
     mount --bind "$sidetrack" "$directory/bin/sidetrack"
@@ -46,7 +46,7 @@ directory=$(mktemp --directory --tmpdir sidetrack-runtime-XXXXXX)
 (exec unshare --mount --net --pid --fork --kill-child --mount-proc "$0" inside "$directory" "$1" "$BASHPID") || true
 
 # The mounts are gone with their namespace, and were never seen here. Control groups belong to no namespace: runtimes
-# are told to put theirs below one that is called like the directory, of cgroup v2 or of each controller of v1.
+# put their own below one named like the directory, of cgroup v2 or of each controller of v1.
 rm --recursive --force "$directory"
 for group in /sys/fs/cgroup{,/*}/"${directory##*/}"; do
     [ ! -d "$group" ] || find "$group" -depth -type d -delete

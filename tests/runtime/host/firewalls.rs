@@ -26,7 +26,7 @@ fn is_redirected(host: &Host, when: &str) {
 }
 
 #[test]
-fn a_host_is_redirected_whenever_its_firewall_is_started_restarted_or_reloaded() {
+fn host_is_redirected_after_firewall_start_restart_or_reload() {
     let mut host = Host::boot();
     host.write("/etc/nftables.conf", &large_configuration());
     host.shell("systemctl --quiet enable nftables; systemctl start nftables")
@@ -64,7 +64,7 @@ fn a_host_is_redirected_whenever_its_firewall_is_started_restarted_or_reloaded()
 
 /// Services of these names are not on the machine that runs the tests: a service of the same kind stands for each.
 #[test]
-fn a_firewall_of_any_name_that_the_unit_knows_is_followed() {
+fn each_firewall_service_that_the_unit_names_is_followed() {
     let host = Host::boot();
     let names = [
         "netfilter-persistent",

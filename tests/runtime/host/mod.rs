@@ -35,7 +35,7 @@ fn persist(host: &Host, options: &[&str]) -> String {
 }
 
 #[test]
-fn what_persists_is_in_force_before_the_network_is_up_until_it_is_down_and_after_a_reboot() {
+fn persisted_rules_cover_network_up_down_and_reboot() {
     let mut host = Host::boot();
     // Stands for what brings the network up and down.
     host.write(
@@ -99,9 +99,9 @@ fn what_persists_is_in_force_before_the_network_is_up_until_it_is_down_and_after
     assert_eq!(in_force(&host, "nftables"), nothing);
 }
 
-/// What the unit forbids is nothing that is needed, whatever rules are written with.
+/// The unit's sandbox allows everything that each backend needs.
 #[test]
-fn the_unit_has_the_rights_that_each_backend_needs_and_hardly_more() {
+fn unit_has_only_the_rights_that_each_backend_needs() {
     let host = Host::boot();
     let options = |backend| {
         let mut options = vec!["--backend", backend, "--exclude-inbound-ports", "22"];
@@ -130,7 +130,7 @@ fn the_unit_has_the_rights_that_each_backend_needs_and_hardly_more() {
 }
 
 #[test]
-fn persist_is_refused_with_reason_where_it_would_not_last() {
+fn persist_is_refused_where_it_would_not_last() {
     let host = Host::boot();
     let (etc, nothing) = (host.etc(), in_force(&host, "nftables"));
     let refused = |script: &str, code: i32, said: &[&str]| {
@@ -206,7 +206,7 @@ fn foreign_unit_is_used_and_stays() {
 }
 
 #[test]
-fn a_dry_run_prints_the_plan_and_the_files_and_a_host_that_locks_its_users_out_is_warned_of() {
+fn dry_run_prints_plan_and_files_and_warns_of_lockout() {
     let host = Host::boot();
     let (etc, nothing) = (host.etc(), in_force(&host, "nftables"));
     let run = host
@@ -249,7 +249,7 @@ fn a_dry_run_prints_the_plan_and_the_files_and_a_host_that_locks_its_users_out_i
 
 /// The commands in `docs/vm.md` do what the page says.
 #[test]
-fn the_commands_of_the_documentation_run_in_their_order() {
+fn commands_of_the_vm_page_run_in_order() {
     let host = Host::boot();
     let nothing = in_force(&host, "nftables");
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/vm.md");

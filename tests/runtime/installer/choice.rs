@@ -1,4 +1,4 @@
-//! Which configuration is joined: the one that runtimes take, as the code that they are built from says
+//! The joined configuration is the one that runtimes choose, as libcni itself reports
 //! (`tests/libcni`).
 
 use std::fs;
@@ -12,26 +12,30 @@ use serde_json::Value;
 use super::fixture::{FLANNEL, Machine, WEAVE, eventually};
 use crate::program::Run;
 
-/// The program that asks libcni and go-cni.
+/// The program that calls libcni and go-cni.
 pub fn libcni() -> &'static Path {
-    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let (go, kept) = (root.join(".venv/bin/go"), Path::new(env!("CARGO_TARGET_TMPDIR")));
-        let program = kept.join("libcni");
-        let mut build = Command::new(&go);
-        build
-            .args(["build", "-trimpath", "-o"])
-            .args([&program, Path::new(".")])
-            .current_dir(root.join("tests/libcni"))
-            .env("CGO_ENABLED", "0")
-            .env("GOTOOLCHAIN", "local")
-            .env("GOFLAGS", "-mod=readonly -modcacherw -buildvcs=false")
-            .env("GOPATH", kept.join("go"))
-            .env("GOCACHE", kept.join("go/cache"));
-        Run::of(&mut build).succeeded();
-        program
-    });
+    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| go_program("tests/libcni", ".", "libcni"));
     &PROGRAM
+}
+
+/// Builds a package of a Go module of the repository.
+pub fn go_program(module: &str, package: &str, name: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let program = kept.join(name);
+    let mut build = Command::new(root.join(".venv/bin/go"));
+    build
+        .args(["build", "-trimpath", "-o"])
+        .arg(&program)
+        .arg(package)
+        .current_dir(root.join(module))
+        .env("CGO_ENABLED", "0")
+        .env("GOTOOLCHAIN", "local")
+        .env("GOFLAGS", "-mod=readonly -modcacherw -buildvcs=false")
+        .env("GOPATH", kept.join("go"))
+        .env("GOCACHE", kept.join("go/cache"));
+    Run::of(&mut build).succeeded();
+    program
 }
 
 /// What runtimes take from a directory.
@@ -333,7 +337,7 @@ fn each_file_is_judged_as_libcni_judges_it() {
 }
 
 #[test]
-fn of_many_files_the_one_is_joined_that_runtimes_take() {
+fn file_that_runtimes_choose_is_joined() {
     let contents = FILES.map(|(name, text)| (name, text.as_bytes()));
     for first in (0..FILES.len()).step_by(4) {
         let renamed: Vec<(String, &[u8])> = contents[first..]
@@ -351,7 +355,7 @@ fn of_many_files_the_one_is_joined_that_runtimes_take() {
 }
 
 #[test]
-fn a_file_that_is_no_text_is_not_passed_over() {
+fn non_utf8_file_is_not_skipped() {
     // libcni takes such bytes in strings; the next configuration gets the entry, too, in case that it does not.
     let files: [(&str, &[u8]); 2] = [
         (
@@ -370,7 +374,7 @@ fn a_file_that_is_no_text_is_not_passed_over() {
 }
 
 #[test]
-fn a_link_that_leads_nowhere_in_the_container_is_not_passed_over() {
+fn link_dangling_in_the_container_is_not_skipped() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     // As on NixOS: absolute, out of the directory.
     let store = machine.root().join("store");
@@ -453,7 +457,7 @@ fn broken_first_configuration_is_reported_as_blocking() {
 }
 
 #[test]
-fn a_plugin_that_comes_into_a_folder_is_seen_at_once() {
+fn plugin_added_to_a_directory_is_noticed() {
     let files: [(&str, &[u8]); 2] = [
         ("d.conflist", b"{\"cniVersion\":\"1.0.0\",\"name\":\"d\"}"),
         ("d/10-x.conf", b"{\"type\":\"x\"}"),

@@ -1,4 +1,4 @@
-//! Killed at any moment: what is there is whole, and the next start puts everything right.
+//! Kills at any moment: files are complete, and the next start repairs the rest.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -148,26 +148,26 @@ fn kill_before_each_change(start: Start) -> u32 {
 }
 
 #[test]
-fn killed_before_each_single_change_of_a_conflist() {
+fn kill_before_each_change_of_a_conflist_leaves_valid_files() {
     let kills = kill_before_each_change(STARTS[0]);
     assert!(kills >= 15, "{kills}");
 }
 
 #[test]
-fn killed_before_each_single_change_of_a_conf() {
+fn kill_before_each_change_of_a_conf_leaves_valid_files() {
     let kills = kill_before_each_change(STARTS[1]);
     assert!(kills >= 18, "{kills}");
 }
 
 #[test]
-fn killed_before_each_single_change_of_a_json() {
+fn kill_before_each_change_of_a_json_leaves_valid_files() {
     let kills = kill_before_each_change(STARTS[2]);
     assert!(kills >= 18, "{kills}");
 }
 
 /// A disk keeps what was synced. So each new file is synced before it is renamed, and the directory after that.
 #[test]
-fn everything_is_on_the_disk_before_the_next_step() {
+fn each_step_is_synced_before_the_next() {
     for start in STARTS {
         let machine = start.machine();
         for arguments in [&["install", "--once"][..], &["uninstall"]] {
@@ -202,10 +202,10 @@ fn everything_is_on_the_disk_before_the_next_step() {
 }
 
 #[test]
-fn killed_again_and_again_without_being_put_right_in_between() {
+fn repeated_kills_without_repair_leave_valid_files() {
     for start in STARTS {
         let machine = start.machine();
-        // A generator of Lehmer's: the same delays in each run.
+        // A Lehmer generator: the same delays in each run.
         let mut random: u64 = 42;
         for round in 0..40 {
             random = random * 48_271 % 0x7fff_ffff;
@@ -225,7 +225,7 @@ fn killed_again_and_again_without_being_put_right_in_between() {
 }
 
 #[test]
-fn an_installer_that_stays_is_killed_and_the_next_repairs() {
+fn killed_installer_is_repaired_by_the_next() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     let start = Start {
         old_binary: false,

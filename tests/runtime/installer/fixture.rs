@@ -213,7 +213,7 @@ pub fn plugins(text: &str) -> Option<Vec<String>> {
     }
 }
 
-/// Says when it is dropped, so also where a test fails, that another thread is to end.
+/// Stops another thread when it is dropped, even if a test fails.
 pub struct End<'d>(pub &'d AtomicBool);
 
 impl Drop for End<'_> {
@@ -222,8 +222,8 @@ impl Drop for End<'_> {
     }
 }
 
-/// How long anything may take. The installer looks once a minute though nothing has happened, so that whatever happens
-/// sooner was an event's doing.
+/// How long anything may take. The installer checks once a minute without any event, so that anything
+/// sooner was caused by an event.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Waits until something is so.
@@ -288,13 +288,18 @@ impl Installer {
 
     /// The status and the body of an answer.
     pub fn get(&self, path: &str) -> (u16, String) {
+        self.get_as(path, "*/*")
+    }
+
+    /// The answer in the format that an `Accept` header asks for.
+    pub fn get_as(&self, path: &str, accept: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.address).expect("a connection");
         // Longer than a kubelet waits, so that an answer that never comes ends the test.
         stream
             .set_read_timeout(Some(Duration::from_secs(10)))
             .expect("a timeout");
         // In one piece, as a kubelet sends it.
-        let request = format!("GET {path} HTTP/1.1\r\nHost: node\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: node\r\nAccept: {accept}\r\n\r\n");
         stream.write_all(request.as_bytes()).expect("a request");
         let mut answer = String::new();
         match stream.read_to_string(&mut answer) {

@@ -26,7 +26,7 @@ fn access(path: &Path) -> (u32, u32, u32) {
 }
 
 #[test]
-fn the_plugin_is_last_in_the_chain_and_nothing_else_is_changed() {
+fn install_appends_the_plugin_and_changes_nothing_else() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL), ("20-other.conflist", CILIUM)]);
     let before = machine.files();
     let file = machine.conf().join("10-flannel.conflist");
@@ -97,7 +97,7 @@ fn installing_again_writes_nothing() {
 }
 
 #[test]
-fn a_configuration_of_a_single_plugin_becomes_a_conflist_and_comes_back() {
+fn single_plugin_configuration_becomes_a_conflist_and_is_restored() {
     for name in ["10-weave.conf", "10-weave.json"] {
         let machine = Machine::with(&[(name, WEAVE), ("99-other.conflist", CILIUM)]);
         let before = machine.files();
@@ -120,7 +120,7 @@ fn a_configuration_of_a_single_plugin_becomes_a_conflist_and_comes_back() {
 }
 
 #[test]
-fn a_running_older_binary_is_replaced_and_runs_on() {
+fn running_older_binary_is_replaced_and_keeps_running() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     // By another process: see `other_build`.
     let copied = Command::new("cp").arg("/bin/sleep").arg(machine.binary()).status();
@@ -138,7 +138,7 @@ fn a_running_older_binary_is_replaced_and_runs_on() {
 }
 
 #[test]
-fn at_every_instant_there_is_a_whole_binary_and_a_whole_conflist() {
+fn binary_and_conflist_are_complete_at_every_instant() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     let builds = ["a", "b"].map(|name| machine.other_build(name));
     let wholes = builds.each_ref().map(|build| fs::read(build).expect("a file"));
@@ -172,7 +172,7 @@ fn at_every_instant_there_is_a_whole_binary_and_a_whole_conflist() {
 }
 
 #[test]
-fn an_entry_that_differs_is_put_right_and_counted_once() {
+fn changed_entry_is_repaired_and_counted_once() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     machine.install_once();
     let never = ["install", "--once", "--plugin-conf", "{\"select\": \"never\"}"];
@@ -186,7 +186,7 @@ fn an_entry_that_differs_is_put_right_and_counted_once() {
 }
 
 #[test]
-fn the_plugin_lets_the_installer_s_own_pods_through() {
+fn plugin_skips_the_installers_own_pods() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     let of_pod = |arguments: &[&str]| {
         let mut command = machine.command(arguments);
@@ -226,7 +226,7 @@ fn plugin_configuration_may_come_from_a_file() {
 }
 
 #[test]
-fn a_named_configuration_is_joined_instead_of_the_first() {
+fn named_configuration_is_joined() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL), ("20-cilium.conflist", CILIUM)]);
     machine
         .run(&["install", "--once", "--cni-conf-name", "20-cilium.conflist"])
@@ -239,7 +239,7 @@ fn a_named_configuration_is_joined_instead_of_the_first() {
 }
 
 #[test]
-fn a_network_of_its_own_for_multus() {
+fn own_network_is_written_for_multus() {
     for name in ["sidetrack.conf", "sidetrack.conflist"] {
         let machine = Machine::with(&[("00-multus.conf", WEAVE)]);
         let alone = ["--standalone", name];
@@ -253,7 +253,7 @@ fn a_network_of_its_own_for_multus() {
 }
 
 #[test]
-fn a_link_stays_a_link() {
+fn symbolic_link_stays_a_link() {
     let machine = Machine::new();
     let real = machine.root().join("real");
     fs::create_dir(&real).expect("a directory");
@@ -281,7 +281,7 @@ fn only_regular_files_are_opened() {
 }
 
 #[test]
-fn only_unfinished_files_of_ours_are_removed() {
+fn only_unfinished_files_of_the_installer_are_removed() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     for directory in [machine.bin(), machine.conf()] {
         fs::write(directory.join(".sidetrack-unfinished-1-2"), "half").expect("a file");

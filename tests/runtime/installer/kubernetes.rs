@@ -28,7 +28,7 @@ pub fn recorded(name: &str) -> Value {
     serde_json::from_str(&text).expect("JSON")
 }
 
-/// The recorded pod, as one that runs and that a ReplicaSet would make anew.
+/// The recorded pod, as a running one that a ReplicaSet would recreate.
 fn pod(name: &str) -> Value {
     let mut pod = recorded("pod-200.json");
     assert_eq!(pod["metadata"]["uid"], UID);
@@ -169,9 +169,9 @@ fn treated(installer: &Installer, mode: &str) -> f64 {
     installer.metric(&format!("sidetrack_node_pod_repairs_total{{mode=\"{mode}\"}}"))
 }
 
-/// Each pod has another answer. What goes wrong with one is told, and says nothing about the others.
+/// Each pod has another answer. A failure of one is reported, and does not affect the others.
 #[test]
-fn pods_are_labelled_by_their_uid_and_each_refusal_is_told() {
+fn pods_are_labelled_by_uid_and_refusals_are_reported() {
     let attached = Attached::new();
     let refused = |code: u16, message: &str| json!({ "kind": "Status", "code": code, "message": message });
     let answers = [
@@ -239,7 +239,7 @@ fn pods_are_labelled_by_their_uid_and_each_refusal_is_told() {
 }
 
 #[test]
-fn a_pod_that_is_made_anew_is_evicted_and_one_that_is_not_is_labelled() {
+fn recreated_pods_are_evicted_and_others_labelled() {
     for (restart, expected) in [("Always", "evicted"), ("Never", "labelled")] {
         let attached = Attached::new();
         let _netns = attach(&attached, "web-0");
@@ -292,7 +292,7 @@ fn a_pod_that_is_made_anew_is_evicted_and_one_that_is_not_is_labelled() {
 
 /// Two pods whose PodDisruptionBudget allows no eviction come first, and wait for each other for ever.
 #[test]
-fn pods_under_a_disruption_budget_keep_no_other_waiting() {
+fn pods_under_a_disruption_budget_do_not_delay_others() {
     let attached = Attached::new();
     let names = ["blocked-0", "blocked-1", "lonely", "web-0", "web-1"];
     let _netns = names.map(|name| attach(&attached, name));
@@ -337,12 +337,12 @@ fn pods_under_a_disruption_budget_keep_no_other_waiting() {
     }
     assert_eq!(failures(&installer, "disruption-budget"), 2.0);
     assert_eq!(failures(&installer, "api"), 0.0);
-    // What was labelled only is not counted as done, but for the one that is nobody's.
+    // Pods that were only labelled are not counted as restarted, except the one without an owner.
     assert_eq!(treated(&installer, "delete"), 2.0);
 }
 
 #[test]
-fn the_pace_of_evictions_is_a_setting() {
+fn pace_of_evictions_is_configurable() {
     let attached = Attached::new();
     let names = ["web-0", "web-1", "web-2"];
     let _netns = names.map(|name| attach(&attached, name));
@@ -364,9 +364,9 @@ fn the_pace_of_evictions_is_a_setting() {
     });
 }
 
-/// Nobody there, somebody else there, no account: told and counted, and the installer goes on.
+/// No server, another server, no account: reported and counted, and the installer continues.
 #[test]
-fn an_api_server_that_cannot_be_asked_harms_nothing_else() {
+fn unreachable_api_server_is_reported_and_affects_nothing_else() {
     let attached = Attached::new();
     let _netns = attach(&attached, "web-0");
     let answers = || {
@@ -381,7 +381,7 @@ fn an_api_server_that_cannot_be_asked_harms_nothing_else() {
         assert!(installer.log().contains(said), "{said}: {}", installer.log());
         assert_eq!(failures(&installer, "api"), 1.0);
         installer.eventually_ready();
-        assert_eq!(server.requests(), [Value::Null; 0], "nobody else gets the token");
+        assert_eq!(server.requests(), [Value::Null; 0], "no other server gets the token");
     };
     let root = attached.machine.root();
     certificate(&server.account.join("ca.crt"), &root.join("other-key"));

@@ -52,7 +52,7 @@ fn uninstall(machine: &Machine, options: &[&str]) -> Run {
 }
 
 #[test]
-fn pods_that_were_attached_with_the_plugin_are_taken_down_after_it_was_uninstalled() {
+fn attached_pods_are_deleted_after_uninstall() {
     let (machine, pods) = (machine(), [(); 2].map(|()| Pod::new()));
     add(&machine, "before", &pods[0]).succeeded();
     machine.install_once();
@@ -72,7 +72,7 @@ fn pods_that_were_attached_with_the_plugin_are_taken_down_after_it_was_uninstall
 }
 
 #[test]
-fn without_the_binary_libcni_cannot_take_a_pod_down_by_its_cache() {
+fn libcni_cannot_delete_a_cached_pod_without_the_binary() {
     let (machine, pod) = (machine(), Pod::new());
     machine.install_once();
     add(&machine, "id", &pod).succeeded();

@@ -104,7 +104,7 @@ fn pod_started_while_entry_is_reverted_is_repaired_at_once() {
         });
         let installer = Installer::start(attached.command(&["install", "--repair", "in-place"]));
         installer.eventually_logs("another process keeps reverting our changes");
-        // The next look without any event would be in a minute.
+        // Without an event, the next check would be in a minute.
         let pods = [(); 3].map(|()| Pod::new());
         for (pod, name) in pods.iter().zip(["web-0", "web-1", "web-2"]) {
             let netns = attached.file(&pod.netns.path());

@@ -1,6 +1,6 @@
 //! The node installer: real processes, real files in a directory of their own, real events.
 
-mod choice;
+pub mod choice;
 mod crash;
 pub mod fixture;
 mod install;

@@ -1,4 +1,4 @@
-//! A conflist of our own, which comes before the one that it is a copy of.
+//! An own conflist of sidetrack, which sorts before its source.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use super::fixture::{FLANNEL, Machine, eventually};
 
 /// A process that keeps writing its own conflist opens no gap: runtimes use the copy, which sorts first.
 #[test]
-fn a_conflist_of_our_own_comes_first_whatever_others_write() {
+fn own_conflist_comes_first_whatever_other_processes_write() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     let before = machine.files();
     let installer = machine.start(&["--own-conflist", "00-sidetrack.conflist"]);

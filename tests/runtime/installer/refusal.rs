@@ -1,4 +1,4 @@
-//! Refused operations: the message says what to do, and existing files stay.
+//! Refused operations: the message has advice, and existing files stay.
 
 use std::fs;
 use std::os::unix::process::CommandExt as _;
@@ -7,7 +7,7 @@ use std::process::Command;
 use super::fixture::{CILIUM, FLANNEL, Machine, WEAVE, names};
 use crate::program::{Run, static_program};
 
-/// A command of `sidetrack node`, after a script has changed the world for it alone.
+/// A command of `sidetrack node`, after a script has prepared its mount namespace.
 fn after(machine: &Machine, script: &str, arguments: &[&str]) -> Run {
     let node = machine.command(arguments);
     let mut command = Command::new("unshare");
@@ -22,7 +22,7 @@ fn after(machine: &Machine, script: &str, arguments: &[&str]) -> Run {
 
 /// The static binary is built without features.
 #[test]
-fn a_mode_that_a_build_does_not_have_is_refused_with_the_feature_that_has_it() {
+fn mode_missing_from_the_build_is_refused_with_its_feature() {
     for mode in ["label", "delete"] {
         let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
         let mut command = machine.command_of(static_program(), &["install", "--repair", mode]);
@@ -34,7 +34,7 @@ fn a_mode_that_a_build_does_not_have_is_refused_with_the_feature_that_has_it() {
 }
 
 #[test]
-fn a_startup_taint_is_refused_by_a_build_that_cannot_remove_it() {
+fn startup_taint_is_refused_by_a_build_without_kubernetes() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     let taint = ["install", "--startup-taint", "a.example/b", "--node-name", "n"];
     let mut command = machine.command_of(static_program(), &taint);
@@ -43,7 +43,7 @@ fn a_startup_taint_is_refused_by_a_build_that_cannot_remove_it() {
 }
 
 #[test]
-fn all_mistakes_are_reported_at_once() {
+fn all_errors_are_reported_at_once() {
     let machine = Machine::new();
     let arguments = [
         "install",
@@ -81,7 +81,7 @@ fn all_mistakes_are_reported_at_once() {
 }
 
 #[test]
-fn variables_for_other_commands_and_for_services_do_not_matter() {
+fn variables_of_other_commands_and_services_are_ignored() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     let mut command = machine.command(&["install", "--once"]);
     command
@@ -93,7 +93,7 @@ fn variables_for_other_commands_and_for_services_do_not_matter() {
 }
 
 #[test]
-fn without_a_configuration_to_join_once_fails_and_says_so() {
+fn once_without_configuration_fails() {
     let machine = Machine::new();
     machine
         .run(&["install", "--once"])
@@ -113,7 +113,7 @@ fn without_a_configuration_to_join_once_fails_and_says_so() {
 }
 
 #[test]
-fn foreign_file_is_not_treated_as_ours() {
+fn foreign_file_is_not_replaced() {
     let machine = Machine::with(&[("sidetrack.conf", WEAVE)]);
     machine
         .run(&["install", "--once", "--standalone", "sidetrack.conf"])
@@ -122,7 +122,7 @@ fn foreign_file_is_not_treated_as_ours() {
 }
 
 #[test]
-fn a_directory_that_is_missing() {
+fn missing_directory_is_reported() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     for directory in ["--cni-bin-dir", "--cni-conf-dir"] {
         let arguments = ["install", directory, "/nonexistent"];
@@ -134,7 +134,7 @@ fn a_directory_that_is_missing() {
 }
 
 #[test]
-fn a_directory_that_is_read_only() {
+fn read_only_directory_is_reported() {
     let read_only = |directory: &str| {
         format!("mount --bind $NODE/{directory} $NODE/{directory}; mount -o remount,bind,ro $NODE/{directory}")
     };
@@ -179,7 +179,7 @@ fn root_needs_no_capability() {
 }
 
 #[test]
-fn in_a_container_whose_root_is_read_only() {
+fn installer_runs_with_a_read_only_root() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     fs::create_dir(machine.root().join("run")).expect("a directory");
     let read_only = "mount --bind $NODE $NODE; mount -o remount,bind,ro /; ! touch /x 2>/dev/null";

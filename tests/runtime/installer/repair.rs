@@ -1,4 +1,4 @@
-//! Pods that started before the plugin was there: which lack their rules, and what repairing them does.
+//! Pods that started before the plugin: detection of missing rules, and repair.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -137,7 +137,7 @@ fn repair_continues_when_its_output_is_closed() {
 }
 
 #[test]
-fn a_pod_that_lacks_its_rules_gets_them_and_what_it_has_open_goes_on() {
+fn repair_keeps_open_connections() {
     let attached = Attached::new();
     let pod = Pod::new();
     attached.attach("web-0", &attached.file(&pod.netns.path()), &[]);
@@ -172,11 +172,11 @@ fn a_pod_that_lacks_its_rules_gets_them_and_what_it_has_open_goes_on() {
     assert_eq!(states(&dry)["web-0"].0, "lacking");
     assert!(!has_rules(&pod.netns));
 
-    // Where nothing is said for long, the other side hangs up.
+    // The other side closes an idle connection.
     go_on(&mut open);
     let run = attached.repair(&[]).succeeded();
     go_on(&mut open);
-    // What is printed is how it is now, as the exit code says.
+    // The output is the state after the repair, as is the exit code.
     let (state, reason) = &states(&run)["web-0"];
     assert!(
         state == "redirected" && reason.starts_with("repaired"),
@@ -202,9 +202,9 @@ fn a_pod_that_lacks_its_rules_gets_them_and_what_it_has_open_goes_on() {
     attached.repair(&[]).succeeded();
 }
 
-/// Each of these pods is left as it is, and why is said.
+/// Each of these pods is unchanged, and the reason is reported.
 #[test]
-fn pods_that_are_not_to_be_repaired_are_not_touched() {
+fn unrepairable_pods_are_unchanged_and_reported() {
     let attached = Attached::new();
     let pods: Vec<Pod> = (0..9).map(|_| Pod::new()).collect();
     let file = |index: usize| attached.file(&pods[index].netns.path());
@@ -306,9 +306,9 @@ fn running_proxy_without_annotations_is_reported_and_not_repaired() {
     assert!(!has_rules(&pod.netns));
 }
 
-/// On OpenShift, a proxy runs as a user of its namespace's range, which no annotation tells.
+/// On OpenShift, a proxy runs as a user of its namespace's range, which no annotation names.
 #[test]
-fn a_proxy_that_the_rules_do_not_exempt_is_found_among_the_processes() {
+fn proxy_that_the_rules_do_not_exempt_is_found_by_its_process() {
     let attached = Attached::new();
     let pod = Pod::new();
     attached.attach("web-0", &attached.file(&pod.netns.path()), &[]);
@@ -333,7 +333,7 @@ fn a_proxy_that_the_rules_do_not_exempt_is_found_among_the_processes() {
 
 /// Runtimes with an older libcni: the file of the namespace is in the plugins' answer, or nowhere.
 #[test]
-fn a_pod_whose_namespace_the_cache_does_not_name_is_found_by_its_addresses() {
+fn pod_without_namespace_in_the_cache_is_found_by_address() {
     let attached = Attached::new();
     let [pod, other, third] = [(); 3].map(|()| Pod::new());
     for (netns, address) in [(&other.netns, "10.99.0.3/24"), (&third.netns, "10.99.0.4/24")] {
@@ -385,7 +385,7 @@ fn two_pods_in_one_namespace_are_undecided() {
 
 /// As with `hostUsers: false`; by an agent that has no right besides those that its manifest gives it.
 #[test]
-fn a_pod_with_users_of_its_own_is_repaired_with_two_capabilities() {
+fn pod_in_user_namespace_is_repaired_with_two_capabilities() {
     let attached = Attached::new();
     let mut unshare = Command::new("unshare");
     unshare.args(["--user", "--map-root-user", "--net", "sh", "-c"]);
@@ -418,7 +418,7 @@ fn a_pod_with_users_of_its_own_is_repaired_with_two_capabilities() {
 fn missing_privileges_are_reported_and_nothing_is_changed() {
     let attached = Attached::new();
     let pod = Pod::new();
-    // Without rights of its own, so that nobody needs more to look at it.
+    // A process without rights, so that no right is needed to inspect it.
     let mut sleep = pod.netns.command("sleep");
     with_capabilities(sleep.arg("60"), Owner::ROOT, &[], &[]);
     let process = Process::start(&mut sleep);
@@ -491,7 +491,7 @@ fn installer_repairs_and_counts_pods() {
         1.0
     );
     let failed = |reason: &str| format!("sidetrack_node_pod_repair_failures_total{{reason=\"{reason}\"}}");
-    // It waits until it tries again, though looks go on.
+    // Its next try waits, though checks continue.
     assert_eq!(repairs.metric(&failed("plan")), 1.0);
     assert_eq!(repairs.metric(&failed("rules")), 0.0);
     repairs.eventually_ready();

@@ -5,13 +5,14 @@ use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 
 use super::fixture::{FLANNEL, Installer, Machine, eventually};
 use crate::SIDETRACK;
 use crate::cni::{Request, has_rules, plugin, request};
-use crate::common::Netns;
+use crate::common::{Netns, output_of};
 
 /// A request as a runtime derives it from the conflist that was installed.
 fn installed_request(machine: &Machine, verb: &str, netns: &Path) -> Request {
@@ -64,7 +65,7 @@ fn each_run_of_the_installed_plugin_is_logged_and_counted() {
     );
     assert!(has_rules(&netns));
     assert_eq!(installer.metric(&runs("ADD", "redirected")), 1.0);
-    assert!(installer.metric("sidetrack_node_plugin_run_seconds_total{command=\"ADD\"}") > 0.0);
+    assert!(installer.metric("sidetrack_node_plugin_run_duration_seconds_sum{command=\"ADD\"}") > 0.0);
 
     let exempt = ask("ADD", &netns.path()).variable("CNI_ARGS", "K8S_POD_NAMESPACE=kube-system;K8S_POD_NAME=dns");
     exempt.run_by(machine.binary()).succeeded();
@@ -137,13 +138,15 @@ fn only_reports_are_counted() {
     let (_, metrics) = installer.get("/metrics");
     let counted: Vec<&str> = metrics
         .lines()
-        .filter(|line| line.starts_with("sidetrack_node_plugin_"))
+        .filter(|line| line.starts_with("sidetrack_node_plugin_") && !line.contains("_bucket{"))
         .collect();
     let expected = [
         &format!("{} 1", runs("ADD", "failed")),
         &format!("{} 1", runs("other", "failed")),
-        "sidetrack_node_plugin_run_seconds_total{command=\"ADD\"} 0.25",
-        "sidetrack_node_plugin_run_seconds_total{command=\"other\"} 0.25",
+        "sidetrack_node_plugin_run_duration_seconds_sum{command=\"ADD\"} 0.25",
+        "sidetrack_node_plugin_run_duration_seconds_count{command=\"ADD\"} 1",
+        "sidetrack_node_plugin_run_duration_seconds_sum{command=\"other\"} 0.25",
+        "sidetrack_node_plugin_run_duration_seconds_count{command=\"other\"} 1",
     ];
     assert_eq!(counted, expected);
 }
@@ -154,7 +157,7 @@ fn removed_socket_is_recreated() {
     let installer = machine.start(&[]);
     installer.eventually_ready();
     fs::remove_dir_all(machine.socket().parent().expect("a directory")).expect("a directory");
-    // Something happens, so that it looks.
+    // An event, which causes a check.
     machine.write("10-flannel.conflist", FLANNEL);
     let has_our_entry = || machine.read("10-flannel.conflist").contains("sidetrack");
     eventually("a socket, and our entry", || {
@@ -200,4 +203,38 @@ fn pods_start_without_or_with_a_slow_listener() {
     add();
     drop(listener);
     add();
+}
+
+/// The parser of Prometheus' own client library refuses what the specification does not allow.
+const STRICT_PARSER: &str = "
+import sys
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+families = {family.name: family for family in text_string_to_metric_families(open(sys.argv[1]).read())}
+runs = families['sidetrack_node_plugin_run_duration_seconds']
+print(runs.type, runs.unit, *sorted({sample.labels['command'] for sample in runs.samples}))
+print(families['sidetrack_node_plugin_runs'].type, families['sidetrack_node_ready'].samples[0].value)
+";
+
+#[test]
+fn metrics_pass_a_strict_parser_of_openmetrics() {
+    let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
+    let installer = machine.start(&[]);
+    installer.eventually_ready();
+    let netns = Netns::new();
+    for verb in ["ADD", "DEL"] {
+        let asked = installed_request(&machine, verb, &netns.path());
+        asked.run_by(machine.binary()).succeeded();
+    }
+    eventually("both runs", || match installer.metric(&runs("DEL", "done")) {
+        1.0 => Ok(()),
+        count => Err(count),
+    });
+    let accept = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2";
+    let (status, text) = installer.get_as("/metrics", accept);
+    assert_eq!(status, 200);
+    let file = machine.conf().join("../metrics.txt");
+    fs::write(&file, text).expect("a file");
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python");
+    let parsed = output_of(Command::new(python).args(["-c", STRICT_PARSER]).arg(&file));
+    assert_eq!(parsed, "histogram seconds ADD DEL\ncounter 1\n");
 }

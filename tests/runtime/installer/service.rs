@@ -13,7 +13,7 @@ use super::fixture::{FLANNEL, Installer, Machine, eventually_runs, names};
 const CHAINED: [&str; 3] = ["flannel", "portmap", "sidetrack"];
 
 #[test]
-fn it_is_ready_once_there_is_a_network_that_it_has_joined() {
+fn installer_is_ready_once_it_has_joined_a_network() {
     let machine = Machine::new();
     let installer = machine.start(&[]);
     installer.eventually_not_ready("no valid network configuration yet");
@@ -90,7 +90,7 @@ fn a_thousand_idle_and_slow_connections_do_not_starve_probes() {
 }
 
 #[test]
-fn a_signal_to_stop_leaves_everything_installed() {
+fn stop_signal_keeps_the_installation() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
         let installer = machine.start(&[]);
@@ -104,7 +104,7 @@ fn a_signal_to_stop_leaves_everything_installed() {
 }
 
 #[test]
-fn a_restart_finds_its_work_and_leaves_it_alone() {
+fn restart_changes_nothing() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     let first = machine.start(&[]);
     first.eventually_ready();
@@ -125,7 +125,7 @@ fn a_restart_finds_its_work_and_leaves_it_alone() {
 }
 
 #[test]
-fn uninstalling_on_exit_takes_everything_away() {
+fn uninstall_on_exit_removes_everything() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     let installer = machine.start(&["--uninstall-on-exit"]);
     installer.eventually_ready();
@@ -154,7 +154,7 @@ fn uninstalling_beside_an_installer_is_refused() {
 }
 
 #[test]
-fn the_installer_that_was_started_last_has_the_node() {
+fn last_started_installer_owns_the_node() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     let old = machine.start(&["--uninstall-on-exit"]);
     old.eventually_ready();
@@ -179,7 +179,7 @@ fn the_installer_that_was_started_last_has_the_node() {
 }
 
 #[test]
-fn without_a_place_for_the_socket_it_works_all_the_same() {
+fn installer_works_without_a_socket() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     let mut command = machine.command(&["install"]);
     command.env("SIDETRACK_NODE_SOCKET", "/proc/nowhere/log.sock");
@@ -194,7 +194,7 @@ fn without_a_place_for_the_socket_it_works_all_the_same() {
 
 /// Istio's agent may have the port; then nothing was installed on the node.
 #[test]
-fn a_health_address_that_is_taken_does_not_keep_the_plugin_from_being_installed() {
+fn used_health_address_does_not_prevent_installation() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     let taken = TcpListener::bind("127.0.0.1:0").expect("a listener");
     let address = taken.local_addr().expect("an address");
@@ -218,7 +218,7 @@ fn a_health_address_that_is_taken_does_not_keep_the_plugin_from_being_installed(
 
 /// A node without an inotify instance left got no plugin.
 #[test]
-fn without_inotify_the_plugin_is_installed_and_changes_are_found_by_polling() {
+fn changes_are_found_by_polling_without_inotify() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     let install = machine.command(&["install"]);
     let mut command = Command::new("unshare");

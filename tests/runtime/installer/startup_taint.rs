@@ -49,7 +49,7 @@ fn degraded(installer: &Installer) -> f64 {
 }
 
 #[test]
-fn the_startup_taint_is_removed_once_the_plugin_is_in_place_and_no_other_is() {
+fn startup_taint_alone_is_removed_once_the_plugin_is_installed() {
     let attached = Attached::new();
     let conflist = attached.machine.read("10-flannel.conflist");
     fs::remove_file(attached.machine.conf().join("10-flannel.conflist")).expect("a file");
@@ -92,9 +92,9 @@ fn the_startup_taint_is_removed_once_the_plugin_is_in_place_and_no_other_is() {
     );
 }
 
-/// Another one keeps adding a taint before ours, so that a `test` of the patch does not hold.
+/// Another client keeps adding a taint before sidetrack's, so that a `test` of the patch fails.
 #[test]
-fn taints_that_change_in_between_are_read_again_and_never_overwritten() {
+fn concurrently_changed_taints_are_never_overwritten() {
     let attached = Attached::new();
     let changing = answers(&[
         (READ, 200, recorded("node-200.json")),
@@ -116,7 +116,7 @@ fn taints_that_change_in_between_are_read_again_and_never_overwritten() {
 
 /// A server that refuses, and none at all: reported, tried again, and the plugin is installed all the same.
 #[test]
-fn a_startup_taint_that_cannot_be_removed_is_reported_and_harms_nothing_else() {
+fn unremovable_startup_taint_is_reported_and_affects_nothing_else() {
     let attached = Attached::new();
     let refused = answers(&[(READ, 403, recorded("taint-403.json"))]);
     let server = Server::start(attached.machine.root(), refused);

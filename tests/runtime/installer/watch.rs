@@ -85,7 +85,7 @@ fn repaired(installer: &Installer, damages: &[Damage<'_>]) {
 }
 
 #[test]
-fn a_binary_that_is_missing_or_another_is_put_back() {
+fn missing_or_changed_binary_is_restored() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     let [build, other] = ["a", "b"].map(|name| machine.other_build(name));
     let installer = Installer::start(machine.command_of(&build, &["install"]));
@@ -109,7 +109,7 @@ fn a_binary_that_is_missing_or_another_is_put_back() {
 }
 
 #[test]
-fn a_binary_that_too_few_or_too_many_may_use_is_put_back() {
+fn changed_mode_of_the_binary_is_restored() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     let installer = machine.start(&[]);
     installer.eventually_ready();
@@ -128,7 +128,7 @@ fn a_binary_that_too_few_or_too_many_may_use_is_put_back() {
 }
 
 #[test]
-fn an_entry_that_is_different_or_not_last_is_put_right() {
+fn changed_or_displaced_entry_is_repaired() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     let installer = machine.start(&[]);
     installer.eventually_ready();
@@ -174,7 +174,7 @@ fn failing_repair_backs_off_and_leaves_no_files() {
     fs::remove_dir(machine.binary()).expect("a directory");
     installer.eventually_ready();
     assert!(machine.has_binary());
-    // From the beginning.
+    // The wait begins again with the shortest.
     in_the_way("second");
     eventually("a second", || {
         let log = installer.log();
@@ -187,7 +187,7 @@ fn failing_repair_backs_off_and_leaves_no_files() {
 }
 
 #[test]
-fn the_entry_moves_to_a_configuration_that_comes_first() {
+fn entry_moves_to_the_first_configuration() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     let installer = machine.start(&[]);
     installer.eventually_ready();
@@ -214,7 +214,7 @@ fn the_entry_moves_to_a_configuration_that_comes_first() {
 }
 
 #[test]
-fn a_single_configuration_that_its_owner_writes_again_is_converted_again() {
+fn rewritten_single_configuration_is_converted_again() {
     let machine = Machine::with(&[("10-weave.conf", WEAVE)]);
     let installer = machine.start(&[]);
     installer.eventually_ready();
@@ -235,7 +235,7 @@ fn a_single_configuration_that_its_owner_writes_again_is_converted_again() {
 }
 
 #[test]
-fn a_configuration_that_is_linked_into_place_is_seen() {
+fn configuration_created_by_link_is_noticed() {
     let machine = Machine::new();
     let installer = machine.start(&[]);
     installer
@@ -297,7 +297,7 @@ fn undo(machine: &Machine, done: &AtomicBool) -> u32 {
 }
 
 #[test]
-fn repairs_back_off_where_another_process_reverts_them() {
+fn repairs_back_off_if_another_process_reverts_them() {
     let machine = Machine::with(&[("05-cilium.conflist", CILIUM)]);
     let installer = machine.start(&[]);
     installer.eventually_ready();
@@ -323,13 +323,13 @@ fn repairs_back_off_where_another_process_reverts_them() {
     assert!(reverts <= 9, "{reverts}: {}", installer.log());
     let log = installer.log();
     assert!(log.contains("cni.exclusive=false"), "{log}");
-    // Once there is peace, the entry comes back.
+    // Once the reverts end, the entry returns.
     eventually_runs(&machine, "05-cilium.conflist", &["cilium-cni", "sidetrack"]);
     installer.eventually_ready();
 }
 
 #[test]
-fn a_directory_that_is_written_to_all_the_time_is_looked_at_now_and_then() {
+fn constantly_changing_directory_is_checked_periodically() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     let installer = machine.start(&["-vv"]);
     installer.eventually_ready();

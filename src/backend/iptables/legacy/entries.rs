@@ -93,7 +93,7 @@ impl Table {
         names.filter(|name| name != END_OF_TABLE).collect()
     }
 
-    /// The built-in chains at the hooks that ours use, except those that jump to our chains.
+    /// The built-in chains at the hooks that sidetrack uses, except those that jump to our chains.
     pub fn base_chains(&self, title: &str, family: Family) -> Vec<BaseChain> {
         let base_chain = |built_in: &BuiltIn| {
             let name = match built_in.hook {

@@ -1,4 +1,4 @@
-//! Idle options: valid, but without effect beside other options or the observed facts.
+//! Options without effect: valid, but unused beside other options or the observed facts.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use crate::types::{Cidrs, DnsServers, Families, Family, InboundMode};
 
 /// An option that has no effect, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Idle {
+pub enum NoEffect {
     /// No rule redirects anything.
     Everything,
     /// `--redirect-dns`: `/etc/resolv.conf` names no server.
@@ -31,7 +31,7 @@ pub enum Idle {
     NoInboundPorts,
 }
 
-impl Idle {
+impl NoEffect {
     /// The option, as flags write it.
     pub fn option(self) -> &'static str {
         match self {
@@ -78,7 +78,7 @@ impl Idle {
     }
 }
 
-impl fmt::Display for Idle {
+impl fmt::Display for NoEffect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -91,11 +91,11 @@ impl fmt::Display for Idle {
 }
 
 /// The options that have no effect on this plan, which was made from these.
-pub fn idle(config: &Config, facts: &Facts, plan: &Plan) -> Vec<Idle> {
+pub fn without_effect(config: &Config, facts: &Facts, plan: &Plan) -> Vec<NoEffect> {
     let rules = plan.ruleset.chains.iter().flat_map(|chain| &chain.rules);
     let redirects = |action: &Action| matches!(action, Action::Redirect(_) | Action::Tproxy { .. });
     if !rules.into_iter().any(|rule| redirects(&rule.action)) {
-        return vec![Idle::Everything];
+        return vec![NoEffect::Everything];
     }
     let families = plan.ruleset.families;
     let (dns, outbound, inbound) = (&config.dns, &config.outbound, &config.inbound);
@@ -105,10 +105,10 @@ pub fn idle(config: &Config, facts: &Facts, plan: &Plan) -> Vec<Idle> {
         && !outbound.include_cidrs.is_empty()
         && !has_any_of(&outbound.include_cidrs, families);
     [
-        lookups(config, facts, families),
-        (!dns.redirect && dns.servers != by_default).then_some(Idle::DnsNotRedirected),
-        of_other_family.then_some(Idle::DestinationsOfOtherFamily),
-        (inbound.mode == InboundMode::Tproxy && inbound.include_ports.is_empty()).then_some(Idle::NoInboundPorts),
+        uncaptured_lookups(config, facts, families),
+        (!dns.redirect && dns.servers != by_default).then_some(NoEffect::DnsNotRedirected),
+        of_other_family.then_some(NoEffect::DestinationsOfOtherFamily),
+        (inbound.mode == InboundMode::Tproxy && inbound.include_ports.is_empty()).then_some(NoEffect::NoInboundPorts),
     ]
     .into_iter()
     .flatten()
@@ -116,16 +116,16 @@ pub fn idle(config: &Config, facts: &Facts, plan: &Plan) -> Vec<Idle> {
 }
 
 /// Why no lookups are captured though they are to be, if so.
-pub fn lookups(config: &Config, facts: &Facts, families: Families) -> Option<Idle> {
+pub fn uncaptured_lookups(config: &Config, facts: &Facts, families: Families) -> Option<NoEffect> {
     match Lookups::new(config, facts) {
         _ if !config.dns.redirect => None,
         Some(Lookups::All) => None,
         Some(Lookups::To(servers) | Lookups::FromAllSenders(servers)) => {
-            (!has_any_of(&servers, families)).then_some(Idle::NameServersOfOtherFamily)
+            (!has_any_of(&servers, families)).then_some(NoEffect::NameServersOfOtherFamily)
         }
-        None if config.outbound.exclude_ports.contains(DNS_PORT) => Some(Idle::LookupsExcluded),
-        None if config.outbound.include_gids.is_empty() => Some(Idle::NoGroupsIncluded),
-        None => Some(Idle::NoNameServer),
+        None if config.outbound.exclude_ports.contains(DNS_PORT) => Some(NoEffect::LookupsExcluded),
+        None if config.outbound.include_gids.is_empty() => Some(NoEffect::NoGroupsIncluded),
+        None => Some(NoEffect::NoNameServer),
     }
 }
 
@@ -142,11 +142,11 @@ mod tests {
     use crate::options::Settings;
     use crate::types::{IpFamily, Ports, parse_cidrs, parse_ports};
 
-    fn found(facts: &Facts, change: impl FnOnce(&mut Config)) -> Vec<Idle> {
+    fn found(facts: &Facts, change: impl FnOnce(&mut Config)) -> Vec<NoEffect> {
         let mut config = Settings::default().config;
         change(&mut config);
         let plan = Plan::new(&config, facts).unwrap();
-        idle(&config, facts, &plan)
+        without_effect(&config, facts, &plan)
     }
 
     #[test]
@@ -162,17 +162,17 @@ mod tests {
             })
         };
         let v4_alone = |config: &mut Config| config.general.ip_family = IpFamily::Ipv4;
-        assert_eq!(with(&knows(&[]), |_| {}), [Idle::NoNameServer]);
-        assert_eq!(with(&knows(&["::1"]), v4_alone), [Idle::NameServersOfOtherFamily]);
+        assert_eq!(with(&knows(&[]), |_| {}), [NoEffect::NoNameServer]);
+        assert_eq!(with(&knows(&["::1"]), v4_alone), [NoEffect::NameServersOfOtherFamily]);
         assert_eq!(with(&knows(&["10.0.0.1"]), v4_alone), []);
         assert_eq!(
             with(&knows(&["10.0.0.1"]), |config| config.outbound.exclude_ports =
                 parse_ports("50-60").unwrap()),
-            [Idle::LookupsExcluded]
+            [NoEffect::LookupsExcluded]
         );
         let all = |config: &mut Config| config.dns.servers = DnsServers::All;
         assert_eq!(with(&knows(&[]), all), []);
-        assert_eq!(found(&knows(&[]), all), [Idle::DnsNotRedirected]);
+        assert_eq!(found(&knows(&[]), all), [NoEffect::DnsNotRedirected]);
     }
 
     #[test]
@@ -184,23 +184,23 @@ mod tests {
             v6(config);
             config.general.ip_family = IpFamily::Ipv4;
         };
-        assert_eq!(found(&facts, of_v4_alone), [Idle::DestinationsOfOtherFamily]);
+        assert_eq!(found(&facts, of_v4_alone), [NoEffect::DestinationsOfOtherFamily]);
         let no_ports = |config: &mut Config| {
             config.inbound.mode = InboundMode::Tproxy;
             config.inbound.include_ports = Ports::default();
         };
-        assert_eq!(found(&facts, no_ports), [Idle::NoInboundPorts]);
+        assert_eq!(found(&facts, no_ports), [NoEffect::NoInboundPorts]);
         let nothing = |config: &mut Config| {
             no_ports(config);
             config.outbound.include_cidrs = parse_cidrs("").unwrap();
         };
-        assert_eq!(found(&facts, nothing), [Idle::Everything]);
+        assert_eq!(found(&facts, nothing), [NoEffect::Everything]);
         assert_eq!(found(&facts, |_| {}), []);
     }
 
     #[test]
-    fn each_idle_option_has_advice() {
-        let text = Idle::NoNameServer.to_string();
+    fn each_option_without_effect_has_advice() {
+        let text = NoEffect::NoNameServer.to_string();
         assert!(text.starts_with("--redirect-dns has no effect: "), "{text}");
         assert!(text.contains("--dns-servers all"), "{text}");
     }
