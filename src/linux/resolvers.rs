@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use thiserror::Error;
 
-use super::netns::{Identity, identity};
+use super::netns::{Identity, identity, identity_of};
 
 const FILE: &str = "/etc/resolv.conf";
 
@@ -47,7 +47,8 @@ pub fn read() -> Result<Vec<IpAddr>, ResolversError> {
 }
 
 /// The name servers that processes in a network namespace query: those of the file that ip-netns(8) mounts for them,
-/// else those of the files of the processes in it.
+/// else those of the files of the processes in it. The file of this process counts only if none of those has another one: a
+/// process of the host may be in a pod's namespace for a moment, and the pod does not use its file.
 ///
 /// # Errors
 /// A file of ip-netns(8) cannot be read.
@@ -66,27 +67,45 @@ pub fn of_namespace(netns: &Path) -> Result<OfNamespace, ResolversError> {
             return Ok(OfNamespace::Known(servers, path.display().to_string()));
         }
     }
-    let (mut servers, mut files) = (Vec::new(), Vec::new());
+    let own = identity(Path::new(FILE)).ok();
+    let (mut of_others, mut of_this) = (Servers::default(), Servers::default());
     for process in processes(wanted) {
         let path = process.join("root/etc/resolv.conf");
         match read_beneath(&process.join("root")) {
-            Ok(text) => {
-                let found = name_servers(&text, &path);
-                if found.iter().any(|server| !servers.contains(server)) {
-                    files.push(path.display().to_string());
-                    servers.extend(found);
-                }
+            Ok((text, identity)) => {
+                let servers = if own == Some(identity) {
+                    &mut of_this
+                } else {
+                    &mut of_others
+                };
+                servers.add(name_servers(&text, &path), &path);
             }
             Err(error) => {
                 tracing::debug!(path = %path.display(), %error, "cannot read the name servers of this process")
             }
         }
     }
-    Ok(if servers.is_empty() {
-        OfNamespace::Unknown
-    } else {
-        OfNamespace::Known(once(servers), files.join(", "))
+    let known = [of_others, of_this].into_iter().find(|known| !known.servers.is_empty());
+    Ok(match known {
+        None => OfNamespace::Unknown,
+        Some(Servers { servers, files }) => OfNamespace::Known(once(servers), files.join(", ")),
     })
+}
+
+/// Name servers, and the files that list them.
+#[derive(Default)]
+struct Servers {
+    servers: Vec<IpAddr>,
+    files: Vec<String>,
+}
+
+impl Servers {
+    fn add(&mut self, found: Vec<IpAddr>, path: &Path) {
+        if found.iter().any(|server| !self.servers.contains(server)) {
+            self.files.push(path.display().to_string());
+            self.servers.extend(found);
+        }
+    }
 }
 
 /// The names of a network namespace in `ip netns`.
@@ -127,21 +146,22 @@ fn read_file(path: &Path) -> Result<Option<Vec<IpAddr>>, ResolversError> {
     }
 }
 
-/// The text of `/etc/resolv.conf` below another root directory. Links cannot leave that root (`RESOLVE_IN_ROOT`, since
+/// The text and the identity of `/etc/resolv.conf` below another root directory. Links cannot leave that root (`RESOLVE_IN_ROOT`, since
 /// Linux 5.6), and only a regular file is opened, since the owner of that file system controls its contents.
-fn read_beneath(root: &Path) -> io::Result<String> {
+fn read_beneath(root: &Path) -> io::Result<(String, Identity)> {
     let root = File::open(root)?;
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT);
     let found = File::from(openat2(&root, FILE, how)?);
-    if !found.metadata()?.is_file() {
+    let metadata = found.metadata()?;
+    if !metadata.is_file() {
         return Err(io::Error::other("it is no regular file"));
     }
     let mut bytes = Vec::new();
     let file = File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))?;
     file.take(MAX_LENGTH).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok((String::from_utf8_lossy(&bytes).into_owned(), identity_of(&metadata)))
 }
 
 /// The addresses in the lines that begin with `nameserver`, each once, without the interface of link-local ones.
@@ -215,6 +235,6 @@ mod tests {
         fs::remove_dir_all(&root).unwrap();
         assert!(of_fifo.unwrap_err().to_string().contains("no regular file"));
         assert_eq!(of_link.unwrap_err().kind(), ErrorKind::NotFound);
-        assert_eq!(of_link_to_file.unwrap(), "nameserver 10.0.0.1\n");
+        assert_eq!(of_link_to_file.unwrap().0, "nameserver 10.0.0.1\n");
     }
 }
