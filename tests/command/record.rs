@@ -2,12 +2,16 @@
 
 use std::net::IpAddr;
 
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
 use sidetrack::facts::Facts;
 use sidetrack::mesh;
 use sidetrack::options::table::{OPTIONS, Scope};
 use sidetrack::options::{Layer, Settings};
 use sidetrack::plan::Plan;
-use sidetrack::plan::record::{MAX_COMMENT_LENGTH, MAX_COMMENTS, Unusable, VERSION, read};
+use sidetrack::plan::record::{MAX_COMMENT_LENGTH, MAX_COMMENTS, Unusable, VERSION, digest, read, record};
+use sidetrack::ruleset::Record;
 use sidetrack::types::{Choice as _, MeshName};
 
 use crate::cases;
@@ -49,6 +53,52 @@ fn record_of_any_options_leads_to_the_same_plan() {
             planned => assert_eq!(planned, Ok(plan)),
         }
     });
+}
+
+/// Parts of words, such as a process with `NET_ADMIN` in the pod could combine.
+const PARTS: [&str; 24] = [
+    "--proxy-uid=",
+    "--proxy-gid=",
+    "--exclude-outbound-ports=",
+    "--exclude-outbound-cidrs=",
+    "--mesh=",
+    "--inbound-mode=",
+    "--redirect-dns",
+    "--dns-servers=",
+    "--drop-invalid",
+    "rules-as=",
+    "istio-iptables",
+    "kumactl",
+    "uid-order=",
+    "vnet=",
+    "no-name-servers",
+    "omitted=",
+    "7",
+    ",",
+    "3-9",
+    "*",
+    "10.0.0.0/8",
+    "docker0:172.17.0.0/16",
+    "kuma",
+    "tproxy",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #[test]
+    fn words_of_any_origin_are_refused_or_lead_to_a_plan(
+        words in vec(vec(select(PARTS.to_vec()), 1..4).prop_map(|parts| parts.concat()), 0..5)
+    ) {
+        let head = format!("sidetrack {VERSION} {:016x}:", digest(&words.join(" ")));
+        match read(&Record::new([head].into_iter().chain(words))) {
+            Ok(recorded) => {
+                let again = record(&recorded.config, &Facts { resolvers: recorded.resolvers.unwrap_or_default(), ..Facts::default() });
+                prop_assert_eq!(read(&again).expect("a record").config, recorded.config.clone());
+                prop_assert!(Plan::new(&recorded.config, &Facts::default()).is_ok());
+            }
+            Err(error) => prop_assert!(!error.to_string().is_empty()),
+        }
+    }
 }
 
 /// A record without an option means its default. A changed line here is a new version of the record; an added line, for

@@ -198,8 +198,8 @@ fn comments<'w>(head: &str, words: impl Iterator<Item = &'w str>) -> Vec<String>
     comments
 }
 
-/// 64-bit FNV-1a.
-fn digest(text: &str) -> u64 {
+/// The digest of the words of a record: 64-bit FNV-1a.
+pub fn digest(text: &str) -> u64 {
     const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0100_0000_01b3;
     text.bytes()
