@@ -98,7 +98,8 @@ fn log_files(files: &[Judged], logged: &[Judged]) {
 }
 
 fn log_repair(observation: &Observation) {
-    let target = observation.layout.target.as_ref().map_or("", String::as_str);
+    // None before the runtime has a valid configuration; tracing leaves the field out then.
+    let target = observation.layout.target.as_deref().ok();
     tracing::info!(target, reasons = observation.reason_names(), "repaired");
 }
 
