@@ -5,6 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::{TPROXY_AND_DNS, check, in_sync, run};
+use crate::cni::request;
 use crate::common::{Netns, output_of};
 use crate::program::{BACKENDS, Run, apply, feed, sidetrack};
 
@@ -318,4 +319,22 @@ fn rules_of_front_ends_are_compared_without_their_flags() {
         assert!(run.stdout.starts_with("in-sync: "), "{program:?}: {run:?}");
         assert!(run.stdout.contains(COMPARED), "{run:?}");
     }
+}
+
+/// The node has other name servers and no options; the runtime told the plugin those of the pod.
+#[test]
+fn rules_of_the_plugin_are_compared_without_annotations_and_from_the_node() {
+    let (node, pod) = (Netns::new(), Netns::new());
+    let mut add = request("ADD", &pod.path())
+        .annotated("traffic.sidecar.istio.io/excludeOutboundPorts", "3306")
+        .annotated("traffic.sidetrack.dev/redirect-dns", "true");
+    add.netconf["runtimeConfig"]["dns"] = json!({ "servers": ["10.96.0.10"] });
+    add.succeeds();
+    let path = pod.path();
+    let netns = ["--netns", path.to_str().expect("text")];
+    let recorded = "--exclude-outbound-ports=3306 --redirect-dns --dns-servers=10.96.0.10";
+    let run = check(&node, &netns).succeeded();
+    assert!(run.stdout.ends_with(&format!("{COMPARED}{recorded}\n")), "{run:?}");
+    let given = [&netns[..], &["--exclude-outbound-ports", "3306", "--redirect-dns"]].concat();
+    check(&node, &given).succeeded();
 }
