@@ -33,7 +33,7 @@ fn arguments(command: Command) -> Command {
     command
         .disable_help_subcommand(true)
         .after_help(
-            "Options say what to expect, or Istio's flags after istio-iptables; without any, those recorded with the rules.\n\
+            "Without options, those recorded with the rules count. Istio's flags follow istio-iptables.\n\
              Exit codes: 0 all passed, 3 some failed, 1 some could not be made.\n\
              Examples: sidetrack probe --netns /proc/4321/ns/net --exclude-outbound-ports 3306,6379\n          \
              sidetrack probe istio-iptables -p 15001 -z 15006 -i '*' -b '*'",
