@@ -16,6 +16,7 @@ pub mod iptables;
 pub mod nftables;
 mod observed;
 mod published;
+mod record;
 pub mod running;
 pub mod xtables;
 

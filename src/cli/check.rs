@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Command};
 use serde_json::{Value, json};
 
+use super::expectation::{Expectation, Opened, Request, Source};
 use super::failure::NEGATIVE;
 use super::place::{self, Place};
 use super::{args, front_end, output, redirection};
@@ -13,7 +14,6 @@ use crate::backend::{Namespace, applied};
 use crate::drift::{Difference, Subject};
 use crate::linux::interfaces;
 use crate::mesh::redirectors::{Redirector, redirectors};
-use crate::options::Settings;
 use crate::options::table::Scope;
 use crate::plan::Plan;
 use crate::simulate::effect::{self, Comparison, Effect};
@@ -39,7 +39,8 @@ fn arguments(command: Command) -> Command {
     command
         .disable_help_subcommand(true)
         .after_help(
-            "The options are those of apply. Exit codes: 0 the rules match the plan, 3 otherwise.\n\
+            "The options are those of apply; without any, those recorded with the rules count.\n\
+             Exit codes: 0 the rules match the plan, 3 otherwise.\n\
              Examples: sidetrack check --netns pod --exclude-outbound-ports 3306,6379\n          \
              sidetrack check --pod shop/web-0\n          \
              sidetrack check istio-iptables -p 15001 -z 15006 -b '*'\n          \
@@ -56,18 +57,19 @@ fn arguments(command: Command) -> Command {
 
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
-    let is_of_front_end = matches.subcommand().is_some();
-    let (settings, place) = place::request(matches, &["json"])?.open()?;
+    let request = Request::read(matches, &["json"])?.open()?;
+    let place = &request.place;
     let Answer {
         report,
+        source,
         others,
         effects,
-    } = place.administer(|| check(&settings, is_of_front_end))??;
+    } = place.administer(|| check(&request))??;
     let redirectors = found(&others, place.netns().as_deref());
     let text = if matches.get_flag("json") {
-        json(&report, &redirectors, effects.as_ref())
+        json(&report, &source, &redirectors, effects.as_ref())
     } else {
-        self::text(&report, &redirectors, effects.as_ref(), &place)
+        self::text(&report, &source, &redirectors, effects.as_ref(), place)
     };
     output::print(&text)?;
     Ok(match report.state {
@@ -79,28 +81,35 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
 /// The result of a check.
 struct Answer {
     report: Report,
+    /// What the rules were compared with.
+    source: Source,
     /// Other tools that redirect.
     others: Vec<Redirector>,
     /// What foreign rules do to packets, if there are any.
     effects: Option<Comparison>,
 }
 
-fn check(settings: &Settings, is_of_front_end: bool) -> anyhow::Result<Answer> {
+fn check(request: &Opened) -> anyhow::Result<Answer> {
     let mut namespace = Namespace::default();
     let observed = namespace.observe()?;
     observed.warn_of_loopback();
     if observed.legacy.is_none() {
         tracing::warn!("the rules of legacy iptables cannot be read here and are not compared");
     }
+    let Expectation {
+        settings,
+        resolvers,
+        source,
+    } = request.expectation(&mut namespace, &observed)?;
     applied::warn_of_bridges(&settings.config);
-    let facts = redirection::facts(&settings.config, Some(&observed.loopback))?;
+    let facts = redirection::facts_with(&settings.config, Some(&observed.loopback), resolvers.as_deref())?;
     let plan = Plan::new(&settings.config, &facts)?;
     applied::warn_of_options_without_effect(&settings.config, &facts, &plan);
     namespace.warn_of_foreign_rules(&settings.config, &observed);
     let mut report = namespace.check(&plan, settings.install.backend, &observed)?;
     let effects = match report.state {
         // The flags are those of the program that wrote these rules: what they do must be the same, not how.
-        State::Foreign if is_of_front_end => {
+        State::Foreign if request.is_of_front_end => {
             let effects = effects_instead(plan, &mut namespace)?;
             // Nothing is in front of rules that are not there.
             report
@@ -118,6 +127,7 @@ fn check(settings: &Settings, is_of_front_end: bool) -> anyhow::Result<Answer> {
     };
     Ok(Answer {
         report,
+        source,
         others: redirectors(observed.all_chains()),
         effects,
     })
@@ -209,7 +219,13 @@ fn found<'o>(others: &'o [Redirector], netns: Option<&str>) -> Vec<Found<'o>> {
     found.collect()
 }
 
-fn text(report: &Report, redirectors: &[Found], effects: Option<&Comparison>, place: &Place) -> String {
+fn text(
+    report: &Report,
+    source: &Source,
+    redirectors: &[Found],
+    effects: Option<&Comparison>,
+    place: &Place,
+) -> String {
     let differences = &report.differences;
     let number = match differences.len() {
         1 => "1 difference".to_owned(),
@@ -243,6 +259,7 @@ fn text(report: &Report, redirectors: &[Found], effects: Option<&Comparison>, pl
     if let Some(more) = effects.len().checked_sub(MAX_LISTED_EFFECTS).filter(|more| *more > 0) {
         lines.push(format!("  and {more} more effects, which --json lists"));
     }
+    lines.extend(source.sentence("Compared with"));
     if let Some(elsewhere) = differences.iter().find_map(Difference::unplanned_backend) {
         lines.push(format!(
             "To compare with the rules in {elsewhere}, pass --backend {elsewhere}."
@@ -305,8 +322,8 @@ fn advice(report: &Report, place: &Place) -> Vec<String> {
     lines
 }
 
-fn json(report: &Report, redirectors: &[Found], effects: Option<&Comparison>) -> String {
-    let document = json!({
+fn json(report: &Report, source: &Source, redirectors: &[Found], effects: Option<&Comparison>) -> String {
+    let mut document = json!({
         "version": VERSION,
         "state": report.state.to_string(),
         "backends": report.backends.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -317,5 +334,8 @@ fn json(report: &Report, redirectors: &[Found], effects: Option<&Comparison>) ->
         "packets": effects.map(|effects| effects.packets),
         "effects": effects.iter().flat_map(|effects| &effects.effects).map(effect_json).collect::<Vec<_>>(),
     });
+    for (field, value) in source.json() {
+        document[field] = value;
+    }
     format!("{document:#}\n")
 }

@@ -7,6 +7,7 @@ mod check;
 mod cleanup;
 mod command;
 mod completions;
+mod expectation;
 mod explain;
 mod failure;
 mod front_end;

@@ -1,5 +1,7 @@
 //! Plan, apply and cleanup in the network namespace of this thread.
 
+use std::net::IpAddr;
+
 use super::name_servers::needs_resolv_conf;
 use super::output;
 use crate::backend::install::{self, Removed};
@@ -69,11 +71,19 @@ pub fn plan(config: &Config) -> anyhow::Result<Plan> {
 /// # Errors
 /// A file cannot be read.
 pub fn observed_facts(config: &Config) -> Result<Facts, ResolversError> {
+    observed_facts_with(config, None)
+}
+
+/// The same, where the name servers of the pod's `/etc/resolv.conf` may be known.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn observed_facts_with(config: &Config, resolvers: Option<&[IpAddr]>) -> Result<Facts, ResolversError> {
     let loopback = Namespace::default().loopback();
     if let Err(error) = &loopback {
         tracing::debug!(%error, "cannot observe this network namespace; planning for an ordinary pod");
     }
-    facts(config, loopback.as_ref().ok())
+    facts_with(config, loopback.as_ref().ok(), resolvers)
 }
 
 /// The facts that the plan depends on. Name servers are read only if the options need them.
@@ -81,10 +91,22 @@ pub fn observed_facts(config: &Config) -> Result<Facts, ResolversError> {
 /// # Errors
 /// A file cannot be read.
 pub fn facts(config: &Config, loopback: Option<&Loopback>) -> Result<Facts, ResolversError> {
-    let resolvers = if needs_resolv_conf(config) {
-        resolvers::read()?
-    } else {
-        Vec::new()
+    facts_with(config, loopback, None)
+}
+
+/// The same, where the name servers of the pod's `/etc/resolv.conf` may be known.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn facts_with(
+    config: &Config,
+    loopback: Option<&Loopback>,
+    resolvers: Option<&[IpAddr]>,
+) -> Result<Facts, ResolversError> {
+    let resolvers = match resolvers {
+        Some(known) => known.to_vec(),
+        None if needs_resolv_conf(config) => resolvers::read()?,
+        None => Vec::new(),
     };
     Ok(match loopback {
         Some(loopback) => loopback.facts(resolvers),

@@ -19,7 +19,7 @@ use crate::options::{Layer, Settings};
 /// # Errors
 /// All mistakes in them.
 pub fn settings(matches: &ArgMatches) -> Result<Settings, Failure> {
-    read(matches, environment(), file(matches)).map(|(_, settings)| settings)
+    layer_and_settings(matches).map(|(_, settings)| settings)
 }
 
 /// The given options alone, without defaults.
@@ -27,7 +27,15 @@ pub fn settings(matches: &ArgMatches) -> Result<Settings, Failure> {
 /// # Errors
 /// All mistakes in the sources.
 pub fn layer(matches: &ArgMatches) -> Result<Layer, Failure> {
-    read(matches, environment(), file(matches)).map(|(layer, _)| layer)
+    layer_and_settings(matches).map(|(layer, _)| layer)
+}
+
+/// The given options alone, and the settings that they make.
+///
+/// # Errors
+/// All mistakes in the sources.
+pub fn layer_and_settings(matches: &ArgMatches) -> Result<(Layer, Settings), Failure> {
+    read(matches, environment(), file(matches))
 }
 
 /// The sources that rank before a pod's annotations (flags and variables), and after them (the file).

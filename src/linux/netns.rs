@@ -222,7 +222,8 @@ pub fn identity(path: &Path) -> io::Result<Identity> {
     Ok(identity_of(&std::fs::metadata(path)?))
 }
 
-fn identity_of(metadata: &Metadata) -> Identity {
+/// The identity of the file that has this metadata.
+pub fn identity_of(metadata: &Metadata) -> Identity {
     (metadata.dev(), metadata.ino())
 }
 

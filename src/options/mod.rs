@@ -41,6 +41,27 @@ pub enum Dialect {
 }
 
 impl Config {
+    /// The options of a pod that differ from those of `other`: each name, and the value as one text that can be read
+    /// back.
+    pub fn differing(&self, other: &Self) -> Vec<(&'static str, String)> {
+        let Self {
+            proxy,
+            inbound,
+            outbound,
+            dns,
+            general,
+            dialect: _,
+        } = self;
+        [
+            proxy.differing(&other.proxy),
+            inbound.differing(&other.inbound),
+            outbound.differing(&other.outbound),
+            dns.differing(&other.dns),
+            general.differing(&other.general),
+        ]
+        .concat()
+    }
+
     /// Whether any outbound traffic besides DNS is captured.
     pub fn captures_outbound(&self) -> bool {
         !self.outbound.include_ports.is_empty() || !self.outbound.include_cidrs.is_empty()

@@ -124,6 +124,16 @@ macro_rules! options {
                 pub(super) fn from_layer(layer: &mut Layer) -> Self {
                     Self { $($field: layer.$option.take().unwrap_or_else(|| $default),)* }
                 }
+
+                /// The options that differ from those of `other`: each name, and the value as one text that can be
+                /// read back.
+                pub fn differing(&self, other: &Self) -> Vec<(&'static str, String)> {
+                    let mut differing = Vec::new();
+                    $(if self.$field != other.$field {
+                        differing.push(($name, self.$field.written()));
+                    })*
+                    differing
+                }
             }
         )*
 

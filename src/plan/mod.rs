@@ -8,6 +8,7 @@ mod kuma;
 mod no_effect;
 mod outbound;
 mod prerequisite;
+pub mod record;
 mod sets;
 mod timeouts;
 mod tproxy;
@@ -118,8 +119,9 @@ impl Plan {
             Dialect::Istio(_) => families_of_istio(config.general.ip_family, facts)?,
             Dialect::Kuma(_) => families_of_kuma(config.general.ip_family, facts)?,
         };
-        let ruleset = ruleset(config, facts, families);
+        let mut ruleset = ruleset(config, facts, families);
         ruleset::check(&ruleset, &proxy_traffic(config, facts, families))?;
+        ruleset.record = Some(record::record(config, facts));
         let delivery = mesh::delivery(config.proxy.mesh);
         let needs_v6_passthrough =
             delivery == Delivery::FromPassthrough && families.contains(Family::V6) && facts.ipv6 == Ipv6::Usable;
@@ -252,6 +254,7 @@ fn ruleset(config: &Config, facts: &Facts, families: Families) -> Ruleset {
         timeouts: None,
         sets: std::mem::take(&mut context.sets).into_vec(),
         chains,
+        record: None,
     };
     ruleset.remove_unreachable();
     timeouts::set(&mut ruleset, context);

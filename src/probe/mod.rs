@@ -3,6 +3,7 @@
 
 mod beside;
 mod choice;
+pub mod derive;
 mod exclusions;
 mod interfaces;
 mod judge;

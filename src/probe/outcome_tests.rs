@@ -149,7 +149,7 @@ fn a_report_counts_and_says_why() {
         proxy_listens: vec!["127.0.0.1:15001".parse().unwrap()],
         notes: vec!["a note".to_owned()],
     };
-    let text = report.text();
+    let text = report.text(Some("Expected by a source."));
     for line in [
         "failed    IPv4 TCP outbound: user 1000, group 1000 to 192.0.2.254:15002: left the pod, past the proxy\n",
         "          expected: arrives at the proxy's port 15001\n",
@@ -160,7 +160,16 @@ fn a_report_counts_and_says_why() {
     ] {
         assert!(text.contains(line), "no {line:?} in {text}");
     }
-    let json: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
+    let source = [
+        ("source", "rules".into()),
+        ("recordedOptions", ().into()),
+        ("ignoredRecord", "a reason".into()),
+    ];
+    let json: serde_json::Value = serde_json::from_str(&report.json(source)).unwrap();
+    assert_eq!(
+        (&json["source"], &json["ignoredRecord"]),
+        (&"rules".into(), &"a reason".into())
+    );
     assert_eq!(json["result"], "failed");
     assert_eq!(json["probes"][0]["expected"], serde_json::json!({ "port": 15001 }));
     assert_eq!(json["probes"][1]["expected"], "untouched");

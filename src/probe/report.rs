@@ -84,8 +84,8 @@ impl Report {
         )
     }
 
-    /// A line for each probe, and more for those that failed.
-    pub fn text(&self) -> String {
+    /// A line for each probe, and more for those that failed. `source`: what the expectations follow from, as a sentence.
+    pub fn text(&self, source: Option<&str>) -> String {
         let mut text: String = self
             .outcomes
             .iter()
@@ -95,14 +95,17 @@ impl Report {
             let addresses: Vec<String> = self.proxy_listens.iter().map(ToString::to_string).collect();
             text += &format!("A proxy listens at: {}\n", addresses.join(", "));
         }
+        if let Some(source) = source {
+            text += &format!("{source}\n");
+        }
         for note in &self.notes {
             text += &format!("Note: {note}\n");
         }
         text + &format!("{}\n", self.tally())
     }
 
-    /// The report as one indented object.
-    pub fn json(&self) -> String {
+    /// The report as one indented object. `source`: what the expectations follow from, as fields of the object.
+    pub fn json(&self, source: [(&str, Value); 3]) -> String {
         let tally = self.tally();
         let result = match (tally.failed, tally.not_made) {
             (0, 0) => "passed",
@@ -110,7 +113,7 @@ impl Report {
             _ => "failed",
         };
         let addresses: Vec<String> = self.proxy_listens.iter().map(ToString::to_string).collect();
-        let document = json!({
+        let mut document = json!({
             "version": VERSION,
             "result": result,
             "passed": tally.passed,
@@ -120,6 +123,9 @@ impl Report {
             "notes": self.notes,
             "probes": self.outcomes.iter().map(|(probe, outcome)| entry(probe, outcome)).collect::<Vec<_>>(),
         });
+        for (field, value) in source {
+            document[field] = value;
+        }
         format!("{document:#}\n")
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::plan::{LoopbackRoute, Plan, PolicyRouting};
 use crate::ruleset::{
     Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Match, PortMatch,
-    Protocol, Rule, Set, TABLE, TcpState, Timeouts, UidMatch, Zone,
+    Protocol, Record, Rule, Set, TABLE, TcpState, Timeouts, UidMatch, Zone,
 };
 use crate::types::Family;
 use crate::types::Id as _;
@@ -33,6 +33,7 @@ fn plan(plan: &Plan) -> Value {
         "timeouts": ruleset.timeouts.as_ref().map(timeouts),
         "sets": ruleset.sets.iter().map(set).collect::<Vec<_>>(),
         "chains": ruleset.chains.iter().map(chain).collect::<Vec<_>>(),
+        "record": ruleset.record.iter().flat_map(Record::comments).collect::<Vec<_>>(),
     });
     if !plan.loopback_routes.is_empty() {
         document["loopbackRoutes"] = plan.loopback_routes.iter().map(loopback_route).collect();

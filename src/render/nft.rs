@@ -23,7 +23,7 @@ pub fn script(plan: &Plan) -> String {
     text += &format!("table inet {TABLE} {{\n");
     let timeouts = plan.ruleset.timeouts.iter().map(timeouts);
     let sets = plan.ruleset.sets.iter().map(set);
-    let chains = plan.ruleset.chains.iter().map(chain);
+    let chains = plan.ruleset.installed_chains().map(chain);
     text += &timeouts.chain(sets).chain(chains).collect::<Vec<_>>().join("\n");
     text + "}\n"
 }

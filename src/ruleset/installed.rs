@@ -25,6 +25,7 @@ impl Installed {
             timeouts: None,
             sets: Vec::new(),
             chains: Vec::new(),
+            record: None,
         })
     }
 }

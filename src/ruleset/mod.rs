@@ -7,6 +7,7 @@ mod installed;
 mod matching;
 pub mod netfilter;
 pub mod priority;
+mod record;
 mod soundness;
 mod timeouts;
 
@@ -19,6 +20,7 @@ use crate::types::{Families, Family, Gid, Gids, InterfaceName, Mark, Port, Ports
 
 pub use installed::{Installed, Place, Unreadable};
 pub use matching::{Known, Tracking, Value, View, applies, holds};
+pub use record::Record;
 pub use soundness::{MAX_JUMP_DEPTH, ProxyTraffic, Unsound, check};
 pub use timeouts::{TIMEOUTS, TcpState, Timeouts};
 
@@ -40,6 +42,8 @@ pub struct Ruleset {
     pub sets: Vec<Set>,
     /// The chains, base chains and others.
     pub chains: Vec<Chain>,
+    /// The options that the rules were planned from. It has no effect on packets.
+    pub record: Option<Record>,
 }
 
 impl Ruleset {

@@ -44,6 +44,7 @@ mod lint;
 mod options;
 mod random_options;
 mod readback;
+mod record;
 mod recorded_verdicts;
 mod repository;
 mod saved_plans;

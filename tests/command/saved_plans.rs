@@ -30,6 +30,19 @@ fn any_options_are_read_back() {
     });
 }
 
+/// Plans of versions of sidetrack that recorded no options.
+#[test]
+fn saved_plan_without_a_record_is_read() {
+    let (mut document, mut plan) = (value(&[]), plan(&[]));
+    let record = document.as_object_mut().expect("an object").remove("record");
+    assert_eq!(record.expect("a record").as_array().map(Vec::len), Some(1));
+    plan.ruleset.record = None;
+    assert_eq!(read(&document.to_string()), Ok(plan));
+    document["record"] = json!(["fine", 3]);
+    let wrong = read(&document.to_string()).expect_err("a mistake").to_string();
+    assert_eq!(wrong, "record[1]: not a text without control characters");
+}
+
 fn value(options: &[&str]) -> Value {
     serde_json::from_str(&document(&plan(options))).expect("JSON")
 }

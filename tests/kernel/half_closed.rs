@@ -165,7 +165,7 @@ fn late_answers_to_half_closed_connections_arrive_with_iptables_legacy() {
 #[test]
 fn late_answers_are_lost_without_a_timeout() {
     let sidecar = sidecar("nftables", InboundMode::Redirect, &["--close-wait-timeout", "0"]);
-    assert!(!state(&sidecar.pod.netns, "nftables").contains("timeout"));
+    assert!(!state(&sidecar.pod.netns, "nftables").contains("ct timeout"));
     assert_eq!(broken(&sidecar).len(), 8);
 }
 
@@ -228,7 +228,7 @@ fn check_reports_missing_or_changed_timeouts() {
         ("0", "missing: object half_closed in inet sidetrack"),
     ] {
         apply(&pod.netns, "nftables", &["--close-wait-timeout", applied]);
-        let check = sidetrack(&pod.netns, &["check"]);
+        let check = sidetrack(&pod.netns, &["check", "--close-wait-timeout", "120h"]);
         assert_eq!(check.code, Some(3), "{check:?}");
         assert!(check.stdout.contains(told), "{check:?}");
     }
@@ -283,7 +283,7 @@ fn kernel_without_ct_timeout_objects_gets_raised_sysctls() {
         let nftables = namespace.rules(RuleBackend::Nftables).expect("nftables");
         assert_eq!(nftables.differences(&plan.ruleset).expect("an answer"), []);
     });
-    assert!(!state(&pod.netns, "nftables").contains("timeout"));
+    assert!(!state(&pod.netns, "nftables").contains("ct timeout"));
     assert_eq!(
         [CLOSE_WAIT, LAST_ACK].map(|name| setting(&pod.netns, name)),
         ["432000", "300"]

@@ -303,7 +303,7 @@ fn close_wait_timeout_needs_no_privileged_container() {
     let rules = output_of(pod.netns.command("nft").args(["list", "ruleset"]));
     assert!(rules.contains("close_wait : 3600"), "{rules}");
     run(&pod.netns, &["--timeout-close-wait-secs", "0"]).succeeded();
-    assert!(!state(&pod.netns, "nftables").contains("timeout"));
+    assert!(!state(&pod.netns, "nftables").contains("ct timeout"));
 }
 
 /// As the chart runs it: a user with one capability.

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use thiserror::Error;
 
-use super::tables::{Chain, Jump, PREFIX, Spec, TableName, Tables};
+use super::tables::{Chain, Jump, Spec, TableName, Tables, chain_name};
 use crate::ruleset::{
     self, Action, Addresses, BaseHook, ChainType, ConntrackState, Elements, GidMatch, Hook, Match, PortMatch, Protocol,
     Rule, Ruleset, UidMatch, Zone,
@@ -70,6 +70,13 @@ pub fn lower(ruleset: &Ruleset) -> Result<Tables, TooManyRules> {
                 .jumps
                 .push(jump(ruleset, base, &chain.name));
         }
+    }
+    if let (Some(record), Some(table)) = (&ruleset.record, tables.of_record()) {
+        let ruleset::Chain { name, rules, .. } = record.chain();
+        tables.entry(table).chains.push(Chain {
+            name: chain_name(name),
+            rules: rules.iter().flat_map(|rule| specs(ruleset, rule)).collect(),
+        });
     }
     Ok(tables)
 }
@@ -180,10 +187,6 @@ fn jump(ruleset: &Ruleset, base: BaseHook, chain: &str) -> Jump {
         position: 1,
         spec: Spec::new(family, words(["-j", &chain_name(chain)])),
     }
-}
-
-pub(super) fn chain_name(name: &str) -> String {
-    format!("{PREFIX}{}", name.to_uppercase())
 }
 
 fn words<const N: usize>(words: [&str; N]) -> Vec<String> {

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::lower::{chain_name, specs, table};
-use super::tables::{Jump, PREFIX, Spec, TableName, Tables};
+use super::lower::{specs, table};
+use super::tables::{Jump, PREFIX, Spec, TableName, Tables, chain_name};
 use crate::ruleset::{
     Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Installed, Match, Name,
     Place, PortMatch, Protocol, Rule, Ruleset, Set, UidMatch, Unreadable, Zone, priority,
@@ -56,6 +56,7 @@ pub fn raise(tables: &Tables, family: Family) -> Installed {
             raised.ruleset.chains.push(Chain { name, hook, rules });
         }
     }
+    raised.ruleset = raised.ruleset.with_record_of_chains();
     for name in [TableName::Filter, TableName::Security] {
         for chain in tables.get(name).into_iter().flat_map(|table| &table.chains) {
             raised.unreadable.push(Unreadable {
@@ -117,6 +118,7 @@ fn nothing(family: Family) -> Ruleset {
         timeouts: None,
         sets: Vec::new(),
         chains: Vec::new(),
+        record: None,
     }
 }
 

@@ -71,6 +71,14 @@ impl Step {
         patch(&self.installed, &self.wanted.without_comments())
     }
 
+    /// The same without installed records: other options may have led to the same rules.
+    fn without_record(self) -> Self {
+        Self {
+            installed: self.installed.without_record(),
+            ..self
+        }
+    }
+
     fn differences(&self) -> Vec<Difference> {
         if self.in_sync() {
             return Vec::new();
@@ -160,7 +168,11 @@ impl Iptables {
     /// # Errors
     /// A program is missing or fails.
     pub fn differences(&self, ruleset: &Ruleset) -> Result<Vec<Difference>, IptablesError> {
-        Ok(self.steps(ruleset)?.iter().flat_map(Step::differences).collect())
+        let steps = self.steps(&ruleset.without_record())?;
+        Ok(steps
+            .into_iter()
+            .flat_map(|step| step.without_record().differences())
+            .collect())
     }
 
     /// Removes all our rules from both families and all tables, independent of current options. Returns

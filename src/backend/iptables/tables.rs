@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::ruleset::Record;
 use crate::types::Family;
 
 /// Name prefix of our chains: [`crate::ruleset::TABLE`] in capitals. Chains with other names, and rules
@@ -69,10 +70,26 @@ impl Tables {
         })
     }
 
-    /// The same without comments, for kernels without the comment extension.
+    /// The same without comments and without the record, for kernels without the comment extension.
     #[must_use]
     pub fn without_comments(&self) -> Self {
-        self.filter_map(|spec| Some(spec.without_comment()))
+        self.without_record().filter_map(|spec| Some(spec.without_comment()))
+    }
+
+    /// The table for the record: the first that has rules of the plan, nat if it is one of them.
+    pub(super) fn of_record(&self) -> Option<TableName> {
+        let mut tables = [TableName::Nat, TableName::Mangle, TableName::Raw].into_iter();
+        tables.find(|name| self.0.contains_key(name))
+    }
+
+    /// The same without the record.
+    #[must_use]
+    pub fn without_record(&self) -> Self {
+        let mut tables = self.clone();
+        for table in tables.0.values_mut() {
+            table.chains.retain(|chain| !chain.is_record());
+        }
+        tables
     }
 
     /// Whether our chains have rules, but none with a comment.
@@ -138,6 +155,19 @@ pub struct Chain {
     pub name: String,
     /// Its rules.
     pub rules: Vec<Spec>,
+}
+
+impl Chain {
+    /// Whether the chain holds a record: its name is that of a record, and it has no effect on packets.
+    fn is_record(&self) -> bool {
+        let has_no_effect = |spec: &Spec| spec.without_comment().words == ["-j", "RETURN"];
+        self.name == chain_name(Record::CHAIN) && self.rules.iter().all(has_no_effect)
+    }
+}
+
+/// The name in iptables of a chain of a plan.
+pub(super) fn chain_name(name: &str) -> String {
+    format!("{PREFIX}{}", name.to_uppercase())
 }
 
 /// A rule in a foreign chain that jumps to a chain owned by sidetrack.

@@ -39,6 +39,7 @@ fn the_default_plan() {
 :SIDETRACK_OUTPUT - [0:0]
 :SIDETRACK_OUTBOUND - [0:0]
 :SIDETRACK_SELF_CALLS - [0:0]
+:SIDETRACK_OPTIONS - [0:0]
 -I PREROUTING 1 -j SIDETRACK_PREROUTING
 -I OUTPUT 1 -j SIDETRACK_OUTPUT
 -A SIDETRACK_PREROUTING -p tcp -m comment --comment "inbound TCP" -j SIDETRACK_INBOUND
@@ -58,6 +59,7 @@ fn the_default_plan() {
 -4 -A SIDETRACK_SELF_CALLS -d 127.0.0.1/32 -m comment --comment loopback -j RETURN
 -6 -A SIDETRACK_SELF_CALLS -d ::1/128 -m comment --comment loopback -j RETURN
 -A SIDETRACK_SELF_CALLS -p tcp -m comment --comment "the pod's own address, handled as inbound" -j SIDETRACK_INBOUND
+-A SIDETRACK_OPTIONS -m comment --comment "sidetrack 1 cbf29ce484222325:" -j RETURN
 COMMIT
 "#;
     assert_eq!(script(&plan(|_| {})).unwrap(), expected);
@@ -234,7 +236,7 @@ fn names_begin_with_our_prefix_and_fit() {
 fn without_comment_keeps_the_rest() {
     let tables = lower(&plan(|_| {}).ruleset).unwrap().without_comments();
     let text = patch(&Tables::default(), &tables).unwrap();
-    assert!(!text.contains("comment"));
+    assert!(!text.contains("comment") && !text.contains("SIDETRACK_OPTIONS"));
     assert!(text.contains("-A SIDETRACK_OUTBOUND -o lo -m owner --uid-owner 1337 -j SIDETRACK_SELF_CALLS\n"));
 }
 
@@ -259,6 +261,7 @@ fn patch_contains_only_differences() {
     let expected = "\
 *nat
 :SIDETRACK_OUTBOUND - [0:0]
+:SIDETRACK_OPTIONS - [0:0]
 :SIDETRACK_PREROUTING - [0:0]
 :SIDETRACK_INBOUND - [0:0]
 :SIDETRACK_SELF_CALLS - [0:0]

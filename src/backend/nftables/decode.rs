@@ -97,7 +97,9 @@ pub fn decode(listing: &Listing) -> Installed {
             timeouts,
             sets,
             chains,
-        },
+            record: None,
+        }
+        .with_record_of_chains(),
         unreadable,
     }
 }

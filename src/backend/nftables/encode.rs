@@ -101,7 +101,7 @@ pub fn create(ruleset: &Ruleset) -> Vec<Step> {
     let mut steps = vec![table(NLM_F_CREATE | NLM_F_EXCL, |_| {})];
     steps.extend(ruleset.timeouts.iter().map(timeouts));
     steps.extend(sets(ruleset, |_| true));
-    steps.extend(ruleset.chains.iter().map(chain));
+    steps.extend(ruleset.installed_chains().map(chain));
     steps.extend(rules(ruleset));
     steps
 }
@@ -136,7 +136,8 @@ pub fn replace(ruleset: &Ruleset, planned: &Listing, installed: &Listing) -> Vec
     );
     steps.extend(ruleset.timeouts.iter().filter(|_| !kept_object(TIMEOUTS)).map(timeouts));
     steps.extend(sets(ruleset, |set| !kept_set(&set.name)));
-    steps.extend(ruleset.chains.iter().filter(|c| !kept_chain(&c.name)).map(chain));
+    let chains = ruleset.installed_chains();
+    steps.extend(chains.filter(|c| !kept_chain(&c.name)).map(chain));
     steps.extend(rules(ruleset));
     steps
 }
@@ -333,8 +334,7 @@ fn delete_chain(name: &str) -> Step {
 
 fn rules(ruleset: &Ruleset) -> impl Iterator<Item = Step> {
     ruleset
-        .chains
-        .iter()
+        .installed_chains()
         .flat_map(|chain| chain.rules.iter().map(|rule| self::rule(chain, rule)))
 }
 

@@ -198,8 +198,10 @@ impl Nftables {
     /// # Errors
     /// Reading failed.
     pub fn differences(&mut self, ruleset: &Ruleset) -> Result<Vec<Difference>, NftablesError> {
+        // Other options may have led to the same rules.
+        let ruleset = &ruleset.without_record();
         let planned = Listing::of_steps(&encode::create(ruleset));
-        let present = self.listing()?;
+        let present = super::without_record(self.listing()?);
         if present == planned {
             return Ok(Vec::new());
         }

@@ -141,6 +141,7 @@ fn texts_are_escaped() {
         comment: text.into(),
     };
     let ruleset = Ruleset {
+        record: None,
         timeouts: None,
         families: Families::Both,
         sets: Vec::new(),

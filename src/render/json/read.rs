@@ -13,7 +13,7 @@ use super::VERSION;
 use crate::plan::{LoopbackRoute, Plan, PolicyRouting};
 use crate::ruleset::{
     self, Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Match, Name,
-    PortMatch, Protocol, Rule, Ruleset, Set, TABLE, Timeouts, UidMatch, Unsound, Zone,
+    PortMatch, Protocol, Record, Rule, Ruleset, Set, TABLE, Timeouts, UidMatch, Unsound, Zone,
 };
 use crate::types::{Families, Family, Id, InterfaceName, Mark, Number, Port, Range, Ranges, RouteTable, Timeout};
 
@@ -68,6 +68,9 @@ pub fn read(text: &str) -> Result<Plan, ReadError> {
     }
 }
 
+/// The member that plans of earlier versions of sidetrack do not have.
+const RECORD: &str = "record";
+
 /// The most mistakes that are reported.
 const MAX_REPORTED_MISTAKES: usize = 20;
 
@@ -110,7 +113,8 @@ impl<'v> Part<'v> {
         wrong: &mut Mistakes,
     ) -> Option<[Part<'v>; N]> {
         let object = self.expect(self.value.as_object(), "an object", wrong)?;
-        if let Some(unknown) = object.keys().find(|name| !names.contains(&name.as_str())) {
+        let is_known = |name: &str| names.contains(&name) || optional.contains(&name);
+        if let Some(unknown) = object.keys().find(|name| !is_known(name)) {
             self.member(unknown, &Value::Null)
                 .refuse::<()>("a member that the schema knows", wrong);
         }
@@ -196,7 +200,7 @@ impl<'v> Part<'v> {
             timeouts,
             sets,
             chains,
-        ] = self.members_or_null(names, ["loopbackRoutes"], wrong)?;
+        ] = self.members_or_null(names, ["loopbackRoutes", RECORD], wrong)?;
         let families = families.families(wrong);
         let policy_routing = match routing.value {
             Value::Null => Some(None),
@@ -218,17 +222,27 @@ impl<'v> Part<'v> {
         };
         let sets = sets.items(wrong, |set, wrong| set.set(wrong));
         let chains = chains.items(wrong, |chain, wrong| chain.chain(wrong));
+        let record = match self.value.get(RECORD) {
+            None => Some(None),
+            Some(comments) => self.member(RECORD, comments).record(wrong),
+        };
         Some(Plan {
             ruleset: Ruleset {
                 families: families?,
                 timeouts: timeouts?,
                 sets: sets?,
                 chains: chains?,
+                record: record?,
             },
             loopback_addresses: loopback_addresses?,
             policy_routing: policy_routing?,
             loopback_routes: loopback_routes?,
         })
+    }
+
+    fn record(&self, wrong: &mut Mistakes) -> Option<Option<Record>> {
+        let comments = self.items(wrong, |comment, wrong| comment.text(wrong).map(str::to_owned))?;
+        Some((!comments.is_empty()).then(|| Record::new(comments)))
     }
 
     fn family(&self, wrong: &mut Mistakes) -> Option<Family> {

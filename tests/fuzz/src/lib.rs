@@ -10,9 +10,10 @@ use sidetrack::facts::{Facts, Ipv6};
 use sidetrack::options::sources::Parsed;
 use sidetrack::options::{Config, file};
 use sidetrack::options::{Layer, sources};
+use sidetrack::plan::record::{self, Unusable};
 use sidetrack::plan::{Plan, PlanError};
 use sidetrack::render;
-use sidetrack::ruleset::Tracking;
+use sidetrack::ruleset::{Record, Tracking};
 use sidetrack::ruleset::netfilter::Netfilter;
 use sidetrack::simulate::packet_args::{self, PacketArgs};
 use sidetrack::simulate::{self, Packet, Pod, Simulation};
@@ -43,7 +44,10 @@ fn plan_and_render_within(config: &Config, of_pod: bool) {
             ..Facts::default()
         };
         match Plan::new(config, &facts) {
-            Ok(plan) => render(&plan, of_pod),
+            Ok(plan) => {
+                render(&plan, of_pod);
+                read_record(&plan, &facts);
+            }
             Err(PlanError::Ipv6 { .. }) => {}
             Err(error @ PlanError::Unsound(_)) => panic!("{error}: {config:?}"),
         }
@@ -70,15 +74,50 @@ fn render(plan: &Plan, of_pod: bool) {
 
     let steps = nftables::create(&plan.ruleset);
     let listing = Listing::of_steps(&steps);
-    let names: Vec<&str> = plan.ruleset.chains.iter().map(|chain| &*chain.name).collect();
+    let chains = || plan.ruleset.installed_chains();
+    let names: Vec<&str> = chains().map(|chain| &*chain.name).collect();
     assert!(listing.chain_names().all(|name| names.contains(&name)));
     let elements = plan.ruleset.sets.iter().map(|set| set.elements.single_addresses().unwrap_or(2 * set.elements.len()));
     let bytes: usize = nftables::transaction(&steps, None).expect("no part is too long").len();
     let max = MAX_RULE_BYTES * (steps.len() + 2) + MAX_ELEMENT_BYTES * elements.sum::<usize>();
     assert!((1..=max).contains(&bytes), "{bytes} bytes of messages, at most {max}");
-    let rules: usize = plan.ruleset.chains.iter().map(|chain| chain.rules.len()).sum();
+    let rules: usize = chains().map(|chain| chain.rules.len()).sum();
     let created = steps.iter().filter(|step| matches!(step.object, Object::Rule { .. }));
     assert_eq!(created.count(), rules);
+}
+
+/// Checks that the record of a plan leads to the same plan, unless it names lists that are too long.
+fn read_record(plan: &Plan, facts: &Facts) {
+    let record = plan.ruleset.record.as_ref().expect("a record");
+    assert!(record.comments().count() <= record::MAX_COMMENTS);
+    assert!(record.comments().all(|comment| comment.len() <= record::MAX_COMMENT_LENGTH));
+    match record::read(record) {
+        Ok(recorded) => assert_eq!(Plan::new(&recorded.config, facts).as_ref(), Ok(plan)),
+        Err(Unusable::Incomplete(omitted)) => assert!(!omitted.is_empty()),
+        Err(error) => panic!("{error}: {record:?}"),
+    }
+}
+
+/// Reads a record of any origin. What is read is written again as a record that says the same.
+///
+/// # Panics
+/// It says something else.
+pub fn read_record_of_any_origin(record: &Record) {
+    match record::read(record) {
+        Ok(recorded) => {
+            let facts = Facts {
+                resolvers: recorded.resolvers.clone().unwrap_or_default(),
+                ..Facts::default()
+            };
+            plan_and_render(&recorded.config);
+            match record::read(&record::record(&recorded.config, &facts)) {
+                Ok(again) => assert_eq!(again.config, recorded.config),
+                Err(Unusable::Incomplete(_)) => {}
+                Err(error) => panic!("{error}: {record:?}"),
+            }
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
 }
 
 /// Plans and renders the options of a source, if they are valid.

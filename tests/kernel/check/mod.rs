@@ -4,6 +4,7 @@ mod effect;
 mod foreign;
 mod iptables;
 mod nftables;
+mod record;
 mod report;
 
 use std::fs;
@@ -156,5 +157,11 @@ fn applied_plan_is_in_sync_with_any_options() {
         let backend = BACKENDS[number % BACKENDS.len()];
         apply(&netns, backend, options);
         in_sync(&netns, backend, options);
+        let run = check(&netns, &[]).succeeded();
+        assert!(run.stdout.starts_with("in-sync: "), "{options:?}: {run:?}");
+        assert!(
+            run.stdout.contains("the options recorded with the rules: "),
+            "{options:?}: {run:?}"
+        );
     }
 }

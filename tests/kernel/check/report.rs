@@ -60,7 +60,7 @@ fn state_is_absent_before_apply_and_after_cleanup_or_deletion() {
 fn rules_in_other_or_several_backends_are_reported() {
     let netns = Netns::new();
     apply(&netns, "iptables-nft", &[]);
-    let run = check(&netns, &[]);
+    let run = check(&netns, &["--backend", "auto"]);
     assert_eq!(run.code, Some(3), "{run:?}");
     for line in [
         "  changed: the rules are in iptables-nft, expected in nftables\n",
@@ -87,7 +87,7 @@ fn rules_in_other_or_several_backends_are_reported() {
 fn auto_accepts_rules_in_legacy_iptables() {
     let netns = Netns::new();
     apply(&netns, "iptables-legacy", &[]);
-    let run = check(&netns, &[]).succeeded();
+    let run = check(&netns, &["--backend", "auto"]).succeeded();
     assert_eq!(
         run.stdout,
         "in-sync: the installed rules match the plan, in iptables-legacy\n"
@@ -122,7 +122,11 @@ fn check_runs_from_outside_the_namespace() {
     let path = netns.path();
     let outside = Netns::new();
     let run = sidetrack(&outside, &["check", "--netns", path.to_str().expect("text")]).succeeded();
-    assert_eq!(run.stdout, "in-sync: the installed rules match the plan, in nftables\n");
+    assert_eq!(
+        run.stdout,
+        "in-sync: the installed rules match the plan, in nftables\n\
+         Compared with the options recorded with the rules: the defaults.\n"
+    );
     sidetrack(&outside, &["check", "--netns", "no-such-namespace"]).failed(1, &["no-such-namespace"]);
 }
 

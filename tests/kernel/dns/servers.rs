@@ -73,7 +73,7 @@ fn from_elsewhere(arguments: &str, netns: &Path, namespace_s_own: &str) -> Run {
     let script = format!(
         "mount -t tmpfs tmpfs /etc; mount -t tmpfs tmpfs /run; mkdir -p /etc/netns/pod /run/netns; \
          echo nameserver {} >/etc/resolv.conf; {namespace_s_own}; \
-         touch /run/netns/pod; mount --bind {} /run/netns/pod; exec {SIDETRACK} {arguments}",
+         touch /run/netns/pod; mount --bind {} /run/netns/pod; {SIDETRACK} {arguments}",
         Address::FAR.of(Family::V4),
         netns.display(),
     );
@@ -171,6 +171,67 @@ fn name_servers_of_the_pod_count_for_a_program_that_entered_its_network_namespac
     assert_eq!(run.stdout.matches("in-sync").count(), 2, "{run:?}");
     assert!(run.stderr.contains("root/etc/resolv.conf"), "{run:?}");
     the_neighbour_s_lookups_are_captured(&lab);
+}
+
+/// A shell on the node that has entered the pod's network namespace has the node's file.
+#[test]
+fn name_servers_of_a_host_process_in_the_namespace_do_not_count() {
+    let pod = Netns::new();
+    let container = Container::with_resolv_conf(&pod, "nameserver 10.99.0.1\n");
+    let netns = format!("/proc/{}/ns/net", container.0.id());
+    let script = format!(
+        "mount -t tmpfs tmpfs /etc; echo nameserver 10.99.0.77 >/etc/resolv.conf; \
+         nsenter --net={netns} sleep 60 & \
+         until [ \"$(readlink /proc/$!/ns/net)\" = \"$(readlink {netns})\" ]; do :; done; \
+         code=0; {SIDETRACK} apply --netns {netns} --redirect-dns || code=$?; kill $!; exit $code"
+    );
+    let elsewhere = Netns::new();
+    let mut command = elsewhere.command("unshare");
+    let run = Run::of(command.args(["--mount", "sh", "-euc", &script])).succeeded();
+    assert!(run.stderr.contains("dns_servers=\"10.99.0.1\""), "{}", run.stderr);
+}
+
+/// As from the node: it has another resolv.conf, and sees no process of the pod.
+#[test]
+fn recorded_name_servers_count_where_those_of_the_pod_are_not_to_be_seen() {
+    for backend in BACKENDS {
+        let lab = Lab::new();
+        let netns = &lab.pod.netns;
+        let apply = ["apply", "--redirect-dns", "--backend", backend];
+        with_resolv_conf(netns, &apply, "nameserver 10.99.0.1\n").succeeded();
+        for options in ["", "--redirect-dns", "--redirect-dns --log-level debug"] {
+            let backend = if options.is_empty() {
+                String::new()
+            } else {
+                format!("--backend {backend}")
+            };
+            let check = from_elsewhere(&format!("check --netns pod {options} {backend}"), &netns.path(), "true");
+            assert!(check.stdout.starts_with("in-sync: "), "{options}: {check:?}");
+        }
+        let probe = from_elsewhere("probe --netns pod || true", &netns.path(), "true");
+        assert!(
+            probe
+                .stdout
+                .contains("UDP lookup: user 1000, group 1000 to 10.99.0.1:53"),
+            "{probe:?}"
+        );
+        // Name servers that are given count before those recorded.
+        let script = "check --netns pod --redirect-dns --dns-servers 10.99.0.2 --json || true";
+        let check = from_elsewhere(script, &netns.path(), "true");
+        assert!(check.stdout.contains("\"drifted\""), "{check:?}");
+    }
+}
+
+#[test]
+fn record_of_rules_that_capture_no_lookups_names_no_servers() {
+    let netns = Netns::new();
+    with_resolv_conf(&netns, &["apply", "--redirect-dns"], "").succeeded();
+    let run = with_resolv_conf(&netns, &["check"], "nameserver 10.99.0.1\n").succeeded();
+    let recorded = "Compared with the options recorded with the rules: --redirect-dns no-name-servers\n";
+    assert!(run.stdout.ends_with(recorded), "{run:?}");
+    // Given options refer to the file as it is now.
+    let run = with_resolv_conf(&netns, &["check", "--redirect-dns"], "nameserver 10.99.0.1\n");
+    assert_eq!(run.code, Some(3), "{run:?}");
 }
 
 #[test]

@@ -156,7 +156,7 @@ fn missing_rules_of_ipv6_fail_ipv6_alone() {
     apply(&pod.netns, "nftables", &["--ip-family", "ipv4"]);
     // The address is there, as it was with rules for both families.
     pod.netns.ip("address add ::6/128 dev lo nodad\n");
-    probe(&pod.netns, &[]).failed(&failed);
+    probe(&pod.netns, &["--ip-family", "auto"]).failed(&failed);
     for (backend, program) in [
         ("iptables-nft", "ip6tables-nft"),
         ("iptables-legacy", "ip6tables-legacy"),
@@ -172,11 +172,12 @@ fn missing_rules_of_ipv6_fail_ipv6_alone() {
 fn rules_for_other_proxy_ports_are_reported() {
     let pod = Pod::new();
     apply(&pod.netns, "nftables", &["--proxy-outbound-port", "16001"]);
-    let nobody_there = probe(&pod.netns, &[]);
+    let options = ["--proxy-outbound-port", "15001"];
+    let nobody_there = probe(&pod.netns, &options);
     nobody_there.failed(&["ipv4 tcp outbound", "ipv6 tcp outbound"]);
     nobody_there.says("ipv4 tcp outbound", "was refused");
     let _other = Server::start(&pod.netns, "other", Owner::APP, &[16001]);
-    let somebody_there = probe(&pod.netns, &[]);
+    let somebody_there = probe(&pod.netns, &options);
     somebody_there.failed(&["ipv4 tcp outbound", "ipv6 tcp outbound"]);
     somebody_there.says("ipv4 tcp outbound", "arrived at 127.0.0.1:16001");
     somebody_there.says("ipv6 tcp outbound", "arrived at [::1]:16001");

@@ -3,6 +3,7 @@
 mod faults;
 mod istio;
 mod proxies;
+mod record;
 mod rights;
 mod selections;
 mod traces;
@@ -263,7 +264,7 @@ fn another_namespace_is_probed_from_outside() {
 fn the_text_says_of_each_failure_what_it_means_and_what_to_do() {
     let pod = Pod::new();
     apply(&pod.netns, "nftables", &["--ip-family", "ipv4"]);
-    let run = Run::of(pod.netns.command(SIDETRACK).arg("probe"));
+    let run = Run::of(pod.netns.command(SIDETRACK).args(["probe", "--ip-family", "auto"]));
     assert_eq!(run.code, Some(3), "{run:?}");
     for text in [
         "passed    IPv4 TCP outbound: user 1000, group 1000 to 192.0.2.254:15002: arrived at 127.0.0.1:15001\n",

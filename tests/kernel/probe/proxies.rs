@@ -55,7 +55,7 @@ fn envoy_with_tproxy_is_seen_to_take_what_it_should() {
 fn envoy_does_not_hide_that_rules_are_missing() {
     let without_outbound = ["--include-outbound-cidrs", ""];
     let sidecar_without = sidecar("nftables", Owner::PROXY, InboundMode::Redirect, &without_outbound);
-    let probed = probe(&sidecar_without.pod.netns, &[]);
+    let probed = probe(&sidecar_without.pod.netns, &["--include-outbound-cidrs", "*"]);
     probed.failed(&["ipv4 tcp outbound", "ipv6 tcp outbound"]);
     probed.says("ipv4 tcp outbound", "left the pod, past the proxy");
     let options = ["--inbound-mode", "tproxy"];
@@ -124,7 +124,7 @@ fn servers_on_the_ports_of_the_proxy_are_not_mistaken_for_one_another() {
         &["--proxy-outbound-port", "15006", "--proxy-inbound-port", "15001"],
     );
     let _proxy = Server::start(&pod.netns, "proxy", Owner::PROXY, &[15001, 15006]);
-    let probed = probe(&pod.netns, &[]);
+    let probed = probe(&pod.netns, &["--proxy-outbound-port", "15001"]);
     let failed = both(&["tcp inbound", "tcp outbound", "tcp self-call"]);
     probed.failed(&failed.iter().map(String::as_str).collect::<Vec<_>>());
     probed.says("ipv4 tcp outbound", "arrived at 127.0.0.1:15006");

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use self::draft::Draft;
 use self::table::{Kind, SETTINGS, Setting};
-pub use self::values::ports_for_uids;
+pub use self::values::{networks, ports_for_uids};
 use crate::mesh::front_end::Mistake;
 use crate::mesh::go;
 use crate::options::Settings;

@@ -1,0 +1,207 @@
+//! The record of a plan: the options that it follows from, as text that is installed with the rules.
+//!
+//! The text is `sidetrack VERSION DIGEST: WORDS`. The words are the options whose values differ from the defaults, as the
+//! command line takes them, and some that only a record has. It is cut into comments of rules. After a comma or a
+//! semicolon the next comment continues the word; elsewhere it begins another one.
+//!
+//! The digest covers all words, also those that are left out because the lists in them are too long. It protects from
+//! accidents, not from forgery: a process that may change the rules may also change the record.
+
+mod read;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+pub use read::{Recorded, Unusable, read};
+
+use crate::facts::Facts;
+use crate::mesh;
+use crate::options::{Config, Dialect, KumaRules, Layer, OwnerOrder, Settings};
+use crate::ruleset::Record;
+use crate::types::DnsServers;
+
+/// The version of the text. It changes with the meaning of a word or the default of an option.
+pub const VERSION: u32 = 1;
+
+/// The most bytes of a comment. nft(8) refuses longer ones (`NFTNL_UDATA_COMMENT_MAXLEN` of libnftnl); the kernel keeps
+/// 256 bytes of user data with a rule (`NFT_USERDATA_MAXLEN`), and 255 in a comment of iptables (`XT_MAX_COMMENT_LEN`).
+pub const MAX_COMMENT_LENGTH: usize = 128;
+
+/// The most comments of a record.
+pub const MAX_COMMENTS: usize = 16;
+
+/// The characters after which a long word continues in the next comment.
+const BREAKS: [char; 2] = [',', ';'];
+
+/// The program whose rules these are, if its options and sidetrack's alone do not say so.
+const RULES_AS: &str = "rules-as";
+/// The proxy's users in the order in which Istio's rules have them, if there are several.
+const UID_ORDER: &str = "uid-order";
+/// The same for its groups.
+const GID_ORDER: &str = "gid-order";
+/// Kuma's rules redirect DNS over TCP like other connections.
+const DNS_OVER_TCP: &str = "dns-over-tcp";
+/// Kuma's rules leave captured DNS in the conntrack zone of other traffic.
+const ONE_CONNTRACK_ZONE: &str = "one-conntrack-zone";
+/// The virtual networks in Kuma's rules.
+const VNET: &str = "vnet";
+/// `/etc/resolv.conf` named no server whose queries could be captured.
+const NO_NAME_SERVERS: &str = "no-name-servers";
+/// The words that are left out.
+const OMITTED: &str = "omitted";
+
+/// The names of programs in [`RULES_AS`].
+const ISTIO: &str = "istio-iptables";
+const KUMA: &str = "kumactl";
+
+/// A word of a record.
+struct Word {
+    name: &'static str,
+    value: Option<String>,
+}
+
+impl Word {
+    fn new(name: &'static str, value: impl Into<String>) -> Self {
+        Self {
+            name,
+            value: Some(value.into()),
+        }
+    }
+
+    fn flag(name: &'static str) -> Self {
+        Self { name, value: None }
+    }
+
+    fn option((name, value): (&'static str, String)) -> Self {
+        let value = Some(value).filter(|value| value != "true");
+        Self { name, value }
+    }
+
+    fn is_option(&self) -> bool {
+        crate::options::table::find(self.name).is_some()
+    }
+}
+
+impl fmt::Display for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hyphens = if self.is_option() { "--" } else { "" };
+        write!(f, "{hyphens}{}", self.name)?;
+        match &self.value {
+            Some(value) => write!(f, "={value}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The record of a plan for this configuration and these facts.
+pub fn record(config: &Config, facts: &Facts) -> Record {
+    let words = words(config, facts);
+    let mut words: Vec<(&str, String)> = words.iter().map(|word| (word.name, word.to_string())).collect();
+    let digest = digest(&joined(words.iter().map(|(_, text)| text.as_str())));
+    let head = format!("sidetrack {VERSION} {digest:016x}:");
+    let mut omitted = Vec::new();
+    loop {
+        let note = (!omitted.is_empty()).then(|| format!("{OMITTED}={}", omitted.join(",")));
+        let texts = words.iter().map(|(_, text)| text).chain(&note);
+        let comments = comments(&head, texts.map(String::as_str));
+        let longest = (0..words.len()).max_by_key(|at| words[*at].1.len());
+        match longest {
+            Some(longest) if comments.len() > MAX_COMMENTS => omitted.push(words.remove(longest).0),
+            _ => return Record::new(comments),
+        }
+    }
+}
+
+/// The words in the order of the table of options.
+fn words(config: &Config, facts: &Facts) -> Vec<Word> {
+    let defaults = defaults(config);
+    let mut words = dialect(&config.dialect);
+    if config.proxy.mesh != Settings::default().config.proxy.mesh {
+        words.push(Word::new("mesh", config.proxy.mesh.to_string()));
+    }
+    words.extend(config.differing(&defaults).into_iter().map(Word::option));
+    // The file may change, and a process on the node has another one than the pod.
+    if config.dns.redirect && config.dns.servers == DnsServers::ResolvConf {
+        const DNS_SERVERS: &str = "dns-servers";
+        words.retain(|word| word.name != DNS_SERVERS);
+        words.push(match facts.resolvers.as_slice() {
+            [] => Word::flag(NO_NAME_SERVERS),
+            known => Word::new(DNS_SERVERS, DnsServers::These(known.to_vec()).to_string()),
+        });
+    }
+    words
+}
+
+/// The configuration of a plan with the same mesh and no other option.
+fn defaults(config: &Config) -> Config {
+    let layer = Layer {
+        mesh: Some(config.proxy.mesh),
+        // Another default depends on these.
+        include_outbound_ports: Some(config.outbound.include_ports.clone()),
+        ..Layer::default()
+    };
+    let mut defaults = mesh::settings(layer).unwrap_or_default().config;
+    defaults.outbound.include_ports = Settings::default().config.outbound.include_ports;
+    defaults
+}
+
+fn dialect(dialect: &Dialect) -> Vec<Word> {
+    match dialect {
+        Dialect::Sidetrack => Vec::new(),
+        Dialect::Istio(OwnerOrder { uids, gids }) => {
+            let order = |name, ids: Vec<String>| (ids.len() > 1).then(|| Word::new(name, ids.join(",")));
+            let uids = order(UID_ORDER, uids.iter().map(ToString::to_string).collect());
+            let gids = order(GID_ORDER, gids.iter().map(ToString::to_string).collect());
+            let words = [Some(Word::new(RULES_AS, ISTIO)), uids, gids];
+            words.into_iter().flatten().collect()
+        }
+        Dialect::Kuma(KumaRules {
+            redirects_dns_over_tcp,
+            splits_conntrack_zones,
+            networks,
+        }) => {
+            let networks: Vec<String> = networks
+                .iter()
+                .map(|network| format!("{}:{}", network.interface, network.cidr))
+                .collect();
+            let words = [
+                Some(Word::new(RULES_AS, KUMA)),
+                redirects_dns_over_tcp.then(|| Word::flag(DNS_OVER_TCP)),
+                (!splits_conntrack_zones).then(|| Word::flag(ONE_CONNTRACK_ZONE)),
+                (!networks.is_empty()).then(|| Word::new(VNET, networks.join(","))),
+            ];
+            words.into_iter().flatten().collect()
+        }
+    }
+}
+
+fn joined<'w>(words: impl Iterator<Item = &'w str>) -> String {
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// The head and the words, cut into comments.
+fn comments<'w>(head: &str, words: impl Iterator<Item = &'w str>) -> Vec<String> {
+    let (mut comments, mut last) = (Vec::new(), head.to_owned());
+    for word in words {
+        for (number, part) in word.split_inclusive(BREAKS).enumerate() {
+            let separator = if number == 0 { " " } else { "" };
+            if last.len() + separator.len() + part.len() <= MAX_COMMENT_LENGTH {
+                last += separator;
+                last += part;
+            } else {
+                comments.push(std::mem::replace(&mut last, part.to_owned()));
+            }
+        }
+    }
+    comments.push(last);
+    comments
+}
+
+/// The digest of the words of a record: 64-bit FNV-1a.
+pub fn digest(text: &str) -> u64 {
+    const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0100_0000_01b3;
+    text.bytes()
+        .fold(OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME))
+}
