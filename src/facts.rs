@@ -62,3 +62,13 @@ pub struct InstalledChain {
     /// Chain name.
     pub chain: String,
 }
+
+impl InstalledChain {
+    /// The chain of this name in a table.
+    pub fn new(table: String, chain: &str) -> Self {
+        Self {
+            table,
+            chain: chain.to_owned(),
+        }
+    }
+}

@@ -13,7 +13,8 @@
 //! Pure modules, from the bottom up: [`types`] has values that are always valid; [`options`] reads and validates the
 //! configuration; [`mesh`] describes the service meshes, and reads their annotations and the flags of their programs; [`plan`]
 //! turns a configuration into a [`ruleset`]; [`render`] writes it as text, JSON and graphs; [`drift`] compares it with the
-//! installed rules; [`simulate`] traces packets through it; [`lint`] checks manifests.
+//! installed rules; [`simulate`] follows packets through it; [`trace`] reads what the kernel
+//! reports of live ones; [`lint`] checks manifests.
 //!
 //! Modules with effects: [`linux`] has netlink, namespaces, capabilities and files; [`backend`] reads and writes rules by
 //! nftables or iptables; [`probe`] validates a redirection with connections. [`cli`] is the command line, [`cni`] the plugin
@@ -35,5 +36,6 @@ pub mod probe;
 pub mod render;
 pub mod ruleset;
 pub mod simulate;
+pub mod trace;
 pub mod types;
 pub mod yaml;

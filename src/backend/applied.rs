@@ -33,6 +33,18 @@ pub fn warn_of_options_without_effect(config: &Config, facts: &Facts, plan: &Pla
     }
 }
 
+/// Logs the container bridges in the network namespace of this thread that no option names.
+pub fn warn_of_bridges(config: &Config) {
+    let general = &config.general;
+    let named = |name| general.reroute_interfaces.contains(name) || general.exclude_interfaces.contains(name);
+    for bridge in interfaces::bridges().iter().filter(|bridge| !named(bridge)) {
+        tracing::warn!(
+            "connections of the containers behind {bridge} count as inbound: --reroute-interfaces {bridge} treats them as \
+             outbound, --exclude-interfaces {bridge} leaves them alone"
+        );
+    }
+}
+
 /// Logs an applied plan and its inputs as one event. The rules follow at level `debug`.
 pub fn log(config: &Config, facts: &Facts, plan: &Plan, backend: RuleBackend, applied: &Applied) {
     let Config {
@@ -81,6 +93,7 @@ pub fn log(config: &Config, facts: &Facts, plan: &Plan, backend: RuleBackend, ap
         dns_port = dns.redirect.then(|| dns.port.get()),
         dns_servers = dns.redirect.then(|| servers(&dns.servers, facts)),
         exclude_interfaces = list(&general.exclude_interfaces),
+        bound_interfaces = list(&general.bound_interfaces),
         reroute_interfaces = list(&general.reroute_interfaces),
         drop_invalid = general.drop_invalid.then_some(true),
         close_wait_timeout = general.close_wait_timeout.map(|timeout| timeout.to_string()),
@@ -91,6 +104,14 @@ pub fn log(config: &Config, facts: &Facts, plan: &Plan, backend: RuleBackend, ap
     );
     log_half_closed(&applied.half_closed);
     log_survivors(&applied.survivors);
+    for (route, why) in &applied.skipped {
+        let interface = &route.interface;
+        tracing::warn!(
+            "sockets bound to {interface} cannot reach the proxy over {} yet: {why}. Run `sidetrack apply` again when \
+             the interface is ready",
+            route.family
+        );
+    }
     if applied.change == Change::Unchanged {
         for missing in &applied.added {
             tracing::warn!(%missing, "restored what was missing");

@@ -16,8 +16,10 @@ use crate::types::{Backend, Family};
 pub enum State {
     /// Exactly as planned.
     InSync,
-    /// No rules owned by sidetrack.
+    /// No rules owned by sidetrack, and no other tool redirects.
     Absent,
+    /// No rules owned by sidetrack, but those of another tool that redirects: applying ours would redirect twice.
+    Foreign,
     /// Other or more rules, missing prerequisites, or foreign rules that interfere.
     Drifted,
 }
@@ -27,6 +29,7 @@ impl fmt::Display for State {
         f.write_str(match self {
             Self::InSync => "in-sync",
             Self::Absent => "absent",
+            Self::Foreign => "foreign",
             Self::Drifted => "drifted",
         })
     }
@@ -39,7 +42,7 @@ pub struct Report {
     pub state: State,
     /// The backends that hold our rules: one, if all is well.
     pub backends: Vec<RuleBackend>,
-    /// All differences; with [`State::Absent`], only the foreign ones.
+    /// All differences; with [`State::Absent`] and [`State::Foreign`], only the foreign ones.
     pub differences: Vec<Difference>,
 }
 
@@ -79,8 +82,11 @@ impl Namespace {
             &places,
             &self.foreign_in_front(&places)?,
         ));
-        differences.extend(drift::redirectors(observed.all_chains()));
+        let redirectors = drift::redirectors(observed.all_chains());
+        let is_redirected = !redirectors.is_empty();
+        differences.extend(redirectors);
         let state = match (backends.is_empty(), differences.is_empty()) {
+            (true, _) if is_redirected => State::Foreign,
             (true, _) => State::Absent,
             (false, true) => State::InSync,
             (false, false) => State::Drifted,
@@ -103,12 +109,12 @@ impl Namespace {
                 .filter(|route| !observed.policy_routing.contains(route)),
         );
         for what in &wanted {
-            if !installed.contains(what) && self.route()?.is_foreign(*what)? {
-                installed.push(*what);
+            if !installed.contains(what) && self.route()?.is_foreign(what)? {
+                installed.push(what.clone());
             }
         }
         // Prerequisites that foreign rules need stay, even if the plan has no use for them.
-        installed.retain(|what| wanted.contains(what) || observed.foreign_user_of(*what).is_none());
+        installed.retain(|what| wanted.contains(what) || observed.foreign_user_of(what).is_none());
         let mut differences = self.shared_tables(&wanted, observed)?;
         if plan.marks_v4()
             && let Some(discards) = self.discards_marked()
@@ -135,7 +141,7 @@ impl Namespace {
         for what in wanted {
             match *what {
                 Prerequisite::Rule { family, .. } => {
-                    if let Some(sharing) = observed.sharing(*what) {
+                    if let Some(sharing) = observed.sharing(what) {
                         foreign(Subject::PolicyRule(family), sharing);
                     }
                 }
@@ -144,7 +150,7 @@ impl Namespace {
                         foreign(Subject::Route(family), Sharing::Route { family, table });
                     }
                 }
-                Prerequisite::Address(_) => {}
+                Prerequisite::Address(_) | Prerequisite::LoopbackRoute(_) => {}
             }
         }
         Ok(differences)
@@ -186,6 +192,7 @@ fn thing(what: &Prerequisite) -> Thing {
             Prerequisite::Address(_) => Subject::Address,
             Prerequisite::Rule { family, .. } => Subject::PolicyRule(*family),
             Prerequisite::Route { family, .. } => Subject::Route(*family),
+            Prerequisite::LoopbackRoute(route) => Subject::Route(route.family),
         },
         text: what.to_string(),
     }

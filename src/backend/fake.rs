@@ -17,7 +17,7 @@ use crate::plan::Prerequisite;
 use crate::ruleset::{Ruleset, Timeouts};
 
 /// An operation on the namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
     Add(Prerequisite),
     Remove(Prerequisite),
@@ -86,12 +86,14 @@ impl Fake {
         let iptables_nft = chain(RuleBackend::IptablesNft, "ip nat", "SIDETRACK_OUTPUT");
         let addresses = self.ours.iter().filter_map(|what| match what {
             Prerequisite::Address(address) => Some(*address),
-            Prerequisite::Rule { .. } | Prerequisite::Route { .. } => None,
+            Prerequisite::Rule { .. } | Prerequisite::Route { .. } | Prerequisite::LoopbackRoute(_) => None,
         });
-        // Like the real one: the rules, and the routes only if there are rules.
+        // Like the real one: the rules, and the routes only if there are rules of either kind.
         let mut policy_routing = self.owned(|what| matches!(what, Prerequisite::Rule { .. }));
-        if !policy_routing.is_empty() {
-            policy_routing.extend(self.owned(|what| matches!(what, Prerequisite::Route { .. })));
+        if !policy_routing.is_empty() || !self.rules.is_empty() {
+            let is_route =
+                |what: &Prerequisite| matches!(what, Prerequisite::Route { .. } | Prerequisite::LoopbackRoute(_));
+            policy_routing.extend(self.owned(is_route));
         }
         let legacy = chain(RuleBackend::IptablesLegacy, "nat (legacy iptables)", "SIDETRACK_OUTPUT");
         Observed {
@@ -107,14 +109,14 @@ impl Fake {
             },
             policy_routing,
             foreign_rules: Vec::new(),
-            closed: Vec::new(),
+            foreign_tables: Vec::new(),
             chains: nftables.into_iter().chain(iptables_nft).collect(),
             legacy: Some(legacy.into_iter().collect()),
         }
     }
 
     fn owned(&self, is_wanted: fn(&Prerequisite) -> bool) -> Vec<Prerequisite> {
-        self.ours.iter().copied().filter(is_wanted).collect()
+        self.ours.iter().filter(|what| is_wanted(what)).cloned().collect()
     }
 
     fn attempt(&mut self, operation: Operation) -> Result<(), KernelError> {
@@ -142,22 +144,22 @@ impl Fake {
 }
 
 impl Kernel for Fake {
-    fn add(&mut self, what: Prerequisite) -> Result<bool, KernelError> {
-        if self.ours.contains(&what) || self.foreign.contains(&what) {
+    fn add(&mut self, what: &Prerequisite) -> Result<bool, KernelError> {
+        if self.ours.contains(what) || self.foreign.contains(what) {
             return Ok(false);
         }
-        self.attempt(Operation::Add(what))?;
-        self.ours.push(what);
-        self.answer(Operation::Add(what), true)
+        self.attempt(Operation::Add(what.clone()))?;
+        self.ours.push(what.clone());
+        self.answer(Operation::Add(what.clone()), true)
     }
 
-    fn remove(&mut self, what: Prerequisite) -> Result<bool, KernelError> {
-        self.attempt(Operation::Remove(what))?;
+    fn remove(&mut self, what: &Prerequisite) -> Result<bool, KernelError> {
+        self.attempt(Operation::Remove(what.clone()))?;
         let before = self.ours.len() + self.foreign.len();
-        self.ours.retain(|own| *own != what);
-        self.foreign.retain(|foreign| *foreign != what);
+        self.ours.retain(|own| own != what);
+        self.foreign.retain(|foreign| foreign != what);
         let removed = self.ours.len() + self.foreign.len() < before;
-        self.answer(Operation::Remove(what), removed)
+        self.answer(Operation::Remove(what.clone()), removed)
     }
 
     fn discards_marked(&mut self) -> Option<Discards> {
@@ -168,7 +170,8 @@ impl Kernel for Fake {
         let rules = self.owned(|what| matches!(what, Prerequisite::Rule { .. }));
         let routes = self.owned(|what| matches!(what, Prerequisite::Route { .. }));
         let addresses = self.owned(|what| matches!(what, Prerequisite::Address(_)));
-        Ok([rules, routes, addresses].concat())
+        let loopback_routes = self.owned(|what| matches!(what, Prerequisite::LoopbackRoute(_)));
+        Ok([rules, routes, addresses, loopback_routes].concat())
     }
 
     fn apply_rules(&mut self, backend: RuleBackend, ruleset: &Ruleset, _: bool) -> Result<Change, KernelError> {

@@ -8,8 +8,8 @@ use super::iptables::IptablesError;
 use super::nftables::NftablesError;
 use super::running::{OpenConnections, Survivors};
 use super::{Change, Kernel, KernelError, Observed, RuleBackend};
-use crate::linux::route::RouteError;
-use crate::plan::{Plan, Prerequisite};
+use crate::linux::route::{RouteError, Unusable};
+use crate::plan::{LoopbackRoute, Plan, Prerequisite};
 use crate::ruleset::Ruleset;
 use crate::types::Backend;
 
@@ -20,6 +20,8 @@ pub struct Applied {
     pub change: Change,
     /// The prerequisites that were missing before.
     pub added: Vec<Prerequisite>,
+    /// The routes of bound interfaces that cannot be added yet, each with the reason.
+    pub skipped: Vec<(LoopbackRoute, Unusable)>,
     /// The source of the timeouts of half-closed connections.
     pub half_closed: HalfClosed,
     /// The connections that were open before the rules.
@@ -74,6 +76,8 @@ pub struct Removed {
     pub addresses: Vec<Ipv6Addr>,
     /// The policy routing rules and routes that were removed.
     pub policy_routing: Vec<Prerequisite>,
+    /// The routes of bound interfaces.
+    pub loopback_routes: Vec<LoopbackRoute>,
     /// What was kept because foreign rules need it, each with its user.
     pub kept: Vec<(Prerequisite, String)>,
 }
@@ -83,6 +87,7 @@ impl Removed {
         match what {
             Prerequisite::Address(address) => self.addresses.push(address),
             Prerequisite::Rule { .. } | Prerequisite::Route { .. } => self.policy_routing.push(what),
+            Prerequisite::LoopbackRoute(route) => self.loopback_routes.push(route),
         }
     }
 }
@@ -113,7 +118,7 @@ pub fn apply_with(
     observed: &Observed,
 ) -> Result<Applied, KernelError> {
     let wanted = Prerequisite::of(plan);
-    if let Some(sharing) = wanted.iter().find_map(|what| observed.sharing(*what)) {
+    if let Some(sharing) = wanted.iter().find_map(|what| observed.sharing(what)) {
         return Err(RouteError::TableShared(sharing).into());
     }
     if plan.marks_v4()
@@ -121,7 +126,7 @@ pub fn apply_with(
     {
         return Err(RouteError::Discards(discards).into());
     }
-    let mut added = Vec::new();
+    let mut added = Added::default();
     let installed = observed.holds_rules(backend);
     let mut open = OpenConnections::leave_alone(kernel, observed);
     let result = add(kernel, &wanted, &mut added).and_then(|()| apply_rules(kernel, &plan.ruleset, backend, installed));
@@ -145,15 +150,16 @@ pub fn apply_with(
         stale
             .into_iter()
             .rev()
-            .find_map(|what| match observed.foreign_user_of(what) {
+            .find_map(|what| match observed.foreign_user_of(&what) {
                 Some(_) => None,
-                None => kernel.remove(what).err(),
+                None => kernel.remove(&what).err(),
             }),
     );
     if left_over.is_empty() {
         Ok(Applied {
             change,
-            added,
+            added: added.added,
+            skipped: added.skipped,
             half_closed,
             survivors: open.under(&plan.ruleset),
         })
@@ -196,11 +202,11 @@ pub fn cleanup(kernel: &mut dyn Kernel, observed: &Observed) -> Result<Removed, 
         observed.prerequisites()
     });
     for what in installed.into_iter().rev() {
-        if let Some(by) = observed.foreign_user_of(what) {
+        if let Some(by) = observed.foreign_user_of(&what) {
             removed.kept.push((what, by));
             continue;
         }
-        match kernel.remove(what) {
+        match kernel.remove(&what) {
             Ok(true) => removed.push(what),
             Ok(false) => {}
             Err(error) => errors.push(error),
@@ -248,10 +254,21 @@ fn apply_rules(
     Ok((change, half_closed))
 }
 
-fn add(kernel: &mut dyn Kernel, wanted: &[Prerequisite], added: &mut Vec<Prerequisite>) -> Result<(), KernelError> {
+#[derive(Default)]
+struct Added {
+    added: Vec<Prerequisite>,
+    skipped: Vec<(LoopbackRoute, Unusable)>,
+}
+
+/// Adds the prerequisites. Skips the route of a bound interface if that is absent or down: without the route, bound
+/// sockets reach nothing; without the rules, all traffic would bypass the proxy.
+fn add(kernel: &mut dyn Kernel, wanted: &[Prerequisite], to: &mut Added) -> Result<(), KernelError> {
     for what in wanted {
-        if kernel.add(*what)? {
-            added.push(*what);
+        match kernel.add(what) {
+            Ok(true) => to.added.push(what.clone()),
+            Ok(false) => {}
+            Err(KernelError::Route(RouteError::Unusable { route, why })) => to.skipped.push((route, why)),
+            Err(error) => return Err(error),
         }
     }
     Ok(())
@@ -271,7 +288,7 @@ fn undo(
     let mut failures: Vec<KernelError> = match kernel.prerequisites() {
         Ok(now) => {
             let added = now.into_iter().rev().filter(added);
-            added.filter_map(|what| kernel.remove(what).err()).collect()
+            added.filter_map(|what| kernel.remove(&what).err()).collect()
         }
         Err(error) => vec![error],
     };

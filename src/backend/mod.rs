@@ -4,6 +4,7 @@
 //! [`Namespace`] implements that trait. [`check`] compares the installed state with a plan.
 
 pub mod applied;
+mod arrival;
 pub mod check;
 pub mod choice;
 mod error;
@@ -14,30 +15,35 @@ pub mod install;
 pub mod iptables;
 pub mod nftables;
 mod observed;
+mod published;
 pub mod running;
+pub mod xtables;
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use self::arrival::Arrival;
 pub use self::choice::RuleBackend;
 pub use self::error::KernelError;
 pub use self::foreign::RemovedForeign;
 use self::iptables::{Iptables, Variant, legacy};
-use self::nftables::blocked::Arrival;
-use self::nftables::{Closed, Nftables, NftablesError};
+use self::nftables::{ForeignTable, Nftables, NftablesError, blocked, published as published_ports};
 pub use self::observed::Observed;
 use crate::drift::Difference;
 use crate::facts::InstalledChain;
+use crate::linux::interfaces;
 use crate::linux::lock::Lock;
 use crate::linux::marks::{self, Discards};
 use crate::linux::route::{Loopback, Route, RouteError};
 use crate::linux::sysctl::{self, SysctlError};
 use crate::linux::tcp;
 use crate::options::Config;
-use crate::plan::Prerequisite;
+use crate::plan::{LoopbackRoute, Prerequisite};
+use crate::ruleset::netfilter::Netfilter;
 use crate::ruleset::{Installed, Ruleset, TcpState, Timeouts};
-use crate::types::{Family, InboundMode};
+use crate::simulate::LocalMark;
+use crate::types::{Family, InboundMode, Port};
 
 /// The change made by applying a ruleset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,13 +72,13 @@ pub trait Kernel {
     ///
     /// # Errors
     /// Adding failed or is not permitted.
-    fn add(&mut self, what: Prerequisite) -> Result<bool, KernelError>;
+    fn add(&mut self, what: &Prerequisite) -> Result<bool, KernelError>;
 
     /// Removes a prerequisite. Returns whether it existed.
     ///
     /// # Errors
     /// Removing failed or is not permitted.
-    fn remove(&mut self, what: Prerequisite) -> Result<bool, KernelError>;
+    fn remove(&mut self, what: &Prerequisite) -> Result<bool, KernelError>;
 
     /// The setting that makes the kernel drop marked inbound IPv4 packets, if any.
     fn discards_marked(&mut self) -> Option<Discards>;
@@ -219,19 +225,65 @@ impl Namespace {
     /// The kernel did not answer.
     pub fn observe(&mut self) -> Result<Observed, KernelError> {
         let loopback = self.loopback()?;
-        let (chains, closed) = self.chains()?;
+        let (chains, foreign_tables) = self.chains()?;
         let (policy_routing, foreign_rules) = self.route()?.policy_routing()?;
-        Ok(Observed {
+        let mut observed = Observed {
             loopback,
             policy_routing,
             foreign_rules,
             chains,
-            closed,
+            foreign_tables,
             legacy: legacy::chains()?,
-        })
+        };
+        let holds_rules = RuleBackend::ALL
+            .into_iter()
+            .any(|backend| observed.holds_rules(backend));
+        if observed.policy_routing.is_empty() && holds_rules {
+            observed.policy_routing = self.route()?.routes()?;
+        }
+        Ok(observed)
     }
 
-    fn chains(&mut self) -> Result<(Vec<InstalledChain>, Vec<Closed>), KernelError> {
+    /// Whether the interface has a route to the loopback address, ours or a foreign one.
+    ///
+    /// # Errors
+    /// The kernel did not answer.
+    pub fn has_loopback_route(&mut self, route: &LoopbackRoute) -> Result<bool, KernelError> {
+        Ok(self.route()?.has_loopback_route(route)?)
+    }
+
+    /// All rules that packets pass, of every program.
+    ///
+    /// # Errors
+    /// They could not be read.
+    pub fn netfilter(&mut self) -> Result<Netfilter, KernelError> {
+        let mut rules = match self.nftables().and_then(Nftables::netfilter) {
+            Ok(rules) => rules,
+            Err(error @ NftablesError::Unsupported { .. }) => {
+                tracing::debug!(%error, "no rules of nf_tables");
+                Netfilter::default()
+            }
+            Err(error) => return Err(error.into()),
+        };
+        match legacy::decoded_tables()? {
+            Some(tables) => rules.tables.extend(tables),
+            None => rules
+                .unreadable
+                .push("the tables of legacy iptables, which cannot be read".to_owned()),
+        }
+        rules.name_interfaces(&interfaces::indexes());
+        Ok(rules)
+    }
+
+    /// The marks by which policy routing delivers packets to this namespace, whatever their destination.
+    ///
+    /// # Errors
+    /// The kernel did not answer.
+    pub fn local_marks(&mut self) -> Result<Vec<LocalMark>, KernelError> {
+        Ok(self.route()?.local_marks()?)
+    }
+
+    fn chains(&mut self) -> Result<(Vec<InstalledChain>, Vec<ForeignTable>), KernelError> {
         match self.nftables().and_then(Nftables::chains) {
             Ok(chains) => Ok(chains),
             // A later write reports this error with more context.
@@ -243,27 +295,31 @@ impl Namespace {
         }
     }
 
-    /// Logs the nf_tables chains that drop connections redirected to the proxy.
-    pub fn warn_of_blocked_ports(&mut self, config: &Config, observed: &Observed) {
+    /// Logs the foreign chains that keep redirected connections from the proxy, or from their server.
+    pub fn warn_of_foreign_rules(&mut self, config: &Config, observed: &Observed) {
+        if let Err(error) = self.find_foreign_rules(config, observed) {
+            tracing::debug!(%error, "cannot check what a firewall does with redirected connections");
+        }
+    }
+
+    fn find_foreign_rules(&mut self, config: &Config, observed: &Observed) -> Result<(), KernelError> {
         let (proxy, inbound) = (&config.proxy, &config.inbound);
-        let from_outside = !inbound.include_ports.is_empty() && inbound.mode == InboundMode::Redirect;
+        let to_port = !inbound.include_ports.is_empty() && inbound.mode == InboundMode::Redirect;
         let arrivals = [
-            (from_outside, proxy.inbound_port, false, "inbound"),
+            (to_port, proxy.inbound_port, false, "inbound"),
             (config.captures_outbound(), proxy.outbound_port, true, "outbound"),
         ];
+        let tables = match observed.foreign_tables.as_slice() {
+            [] => Vec::new(),
+            tables => self.nftables()?.contents(tables)?,
+        };
         for (_, port, over_loopback, direction) in arrivals.into_iter().filter(|(is_meant, ..)| *is_meant) {
             let arrival = Arrival { port, over_loopback };
-            let blocking = match self
-                .nftables()
-                .and_then(|nftables| nftables.blocking(&observed.closed, arrival))
-            {
-                Ok(blocking) => blocking,
-                Err(error) => {
-                    tracing::debug!(%error, "cannot check whether a firewall drops redirected connections");
-                    return;
-                }
-            };
-            for InstalledChain { table, chain } in blocking {
+            let blocking = tables.iter().flat_map(|(table, listing)| {
+                let chains = blocked::blocking(listing, arrival).into_iter();
+                chains.map(|chain| InstalledChain::new(table.clone(), &chain))
+            });
+            for InstalledChain { table, chain } in blocking.chain(legacy::blocking(arrival)?) {
                 tracing::warn!(
                     table,
                     chain,
@@ -272,15 +328,36 @@ impl Namespace {
                 );
             }
         }
+        let captured = |port| {
+            let left_alone = [&inbound.exclude_ports, &proxy.mesh_ports];
+            inbound.include_ports.contains(port) && !left_alone.iter().any(|ports| ports.contains(port))
+        };
+        let published = tables.iter().flat_map(|(table, listing)| {
+            let chains = published_ports::publishing(listing).into_iter();
+            chains.map(|(chain, ports)| (InstalledChain::new(table.clone(), &chain), ports))
+        });
+        for (InstalledChain { table, chain }, mut ports) in published.chain(legacy::publishing()?) {
+            ports.retain(|ports| ports.clone().any(|port| Port::new(port).is_some_and(captured)));
+            if !ports.is_empty() {
+                tracing::warn!(
+                    table,
+                    chain,
+                    ports = published::text(&ports),
+                    "this chain translates the destination of inbound connections to these ports, as docker does for \
+                     published ports, but the proxy gets them first. Exclude the ports with --exclude-inbound-ports"
+                );
+            }
+        }
+        Ok(())
     }
 }
 
 impl Kernel for Namespace {
-    fn add(&mut self, what: Prerequisite) -> Result<bool, KernelError> {
+    fn add(&mut self, what: &Prerequisite) -> Result<bool, KernelError> {
         Ok(self.route()?.add(what)?)
     }
 
-    fn remove(&mut self, what: Prerequisite) -> Result<bool, KernelError> {
+    fn remove(&mut self, what: &Prerequisite) -> Result<bool, KernelError> {
         Ok(self.route()?.remove(what)?)
     }
 

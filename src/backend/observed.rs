@@ -1,7 +1,7 @@
 //! The observed state of a network namespace.
 
 use super::RuleBackend;
-use super::nftables::Closed;
+use super::nftables::ForeignTable;
 use crate::facts::InstalledChain;
 use crate::linux::route::{ForeignRule, Loopback, Sharing};
 use crate::mesh::redirectors::redirectors;
@@ -15,14 +15,14 @@ use crate::ruleset::TABLE;
 pub struct Observed {
     /// The loopback interface.
     pub loopback: Loopback,
-    /// Our policy routing rules; then, if there are any, our routes.
+    /// Our policy routing rules; then our routes, if there are such rules or a table of sidetrack.
     pub policy_routing: Vec<Prerequisite>,
     /// Foreign policy routing rules.
     pub foreign_rules: Vec<ForeignRule>,
     /// The chains of nf_tables, iptables-nft's among them.
     pub chains: Vec<InstalledChain>,
-    /// The nf_tables tables whose policy drops inbound packets.
-    pub closed: Vec<Closed>,
+    /// The foreign nf_tables tables that have a chain at the hook input, or one that translates destinations.
+    pub foreign_tables: Vec<ForeignTable>,
     /// The chains of legacy iptables; `None` if they cannot be read.
     pub legacy: Option<Vec<InstalledChain>>,
 }
@@ -42,7 +42,7 @@ impl Observed {
     /// The observed prerequisites owned by sidetrack, in the order of adding.
     pub fn prerequisites(&self) -> Vec<Prerequisite> {
         let addresses = self.loopback.own_addresses.iter().copied().map(Prerequisite::Address);
-        self.policy_routing.iter().copied().chain(addresses).collect()
+        self.policy_routing.iter().cloned().chain(addresses).collect()
     }
 
     /// The iptables-nft tables that have a chain that `is_meant` accepts.
@@ -115,21 +115,21 @@ impl Observed {
     }
 
     /// The foreign user of a prerequisite owned by sidetrack, if any: another mesh's rules, or a policy routing rule.
-    pub fn foreign_user_of(&self, what: Prerequisite) -> Option<String> {
+    pub fn foreign_user_of(&self, what: &Prerequisite) -> Option<String> {
         match what {
             Prerequisite::Address(_) => self.passes_on_from_address().map(str::to_owned),
-            Prerequisite::Rule { .. } => None,
+            Prerequisite::Rule { .. } | Prerequisite::LoopbackRoute(_) => None,
             Prerequisite::Route { family, table } => {
                 let mut rules = self.foreign_rules.iter();
-                let user = rules.find(|rule| (rule.family, rule.table) == (family, table));
+                let user = rules.find(|rule| (rule.family, rule.table) == (*family, *table));
                 user.map(|rule| format!("the {family} rule with priority {}", rule.priority))
             }
         }
     }
 
     /// A foreign rule that routes packets other than sidetrack's by the table of this rule, if any.
-    pub fn sharing(&self, what: Prerequisite) -> Option<Sharing> {
-        let Prerequisite::Rule { family, mark, table } = what else {
+    pub fn sharing(&self, what: &Prerequisite) -> Option<Sharing> {
+        let Prerequisite::Rule { family, mark, table } = *what else {
             return None;
         };
         let of_table = |rule: &&ForeignRule| (rule.family, rule.table) == (family, table);

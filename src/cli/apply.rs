@@ -3,7 +3,7 @@
 use clap::{ArgMatches, Command};
 
 use super::settings::settings;
-use super::{args, persist, redirection};
+use super::{args, name_servers, persist, redirection};
 use crate::linux::netns;
 
 /// The name of the command.
@@ -34,7 +34,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     let mut settings = settings(matches)?;
     match args::text_or_variable(matches, "netns") {
         Some(netns) => {
-            redirection::settle_name_servers(&mut settings.config, &netns)?;
+            name_servers::of_netns(&mut settings.config, &netns)?;
             netns::administer(netns::path(&netns), || redirection::apply(&settings))?
         }
         None => redirection::apply(&settings),

@@ -1,8 +1,9 @@
 //! Sockets bound to an interface, in `sidetrack explain`: a redirect goes to an address that this interface does not
 //! have.
 
-use crate::simulate::{Course, End, Verdict};
-use crate::types::InterfaceName;
+use crate::plan::LoopbackRoute;
+use crate::simulate::{End, PacketPath, Verdict};
+use crate::types::{Family, InterfaceName};
 
 /// The interface that the packet's socket is bound to, if given.
 ///
@@ -20,17 +21,23 @@ pub fn read(name: Option<&str>, direction: &str) -> Result<Option<InterfaceName>
     Ok(Some(name))
 }
 
-/// Logs a warning if the connection of such a socket is redirected to an address of the loopback interface.
-pub fn warn(bound_to: Option<&InterfaceName>, course: &Course) {
+/// Logs a warning if the connection of such a socket is redirected to an address of the loopback interface, and its
+/// interface has no route to that address.
+pub fn warn(bound_to: Option<&InterfaceName>, path: &PacketPath, routes: &[LoopbackRoute]) {
     let bound_to = bound_to.filter(|name| **name != InterfaceName::loopback());
-    if let (Some(name), Verdict::Redirect(_), End::Delivered(to)) = (bound_to, course.verdict, &course.end)
+    if let (Some(name), Verdict::Redirect(_), End::Delivered(to)) = (bound_to, path.verdict, &path.end)
         && to.ip().is_loopback()
     {
-        let (address, option) = (to.ip(), if to.is_ipv4() { "-4" } else { "-6" });
-        tracing::warn!(
-            "the socket is bound to {name}, and {address} is no address of that interface: the connection is lost \
-             unless there is a route. Either `ip {option} route add local {address} dev {name} table local metric 15006`, \
-             or --exclude-interfaces {name}"
-        );
+        let route = LoopbackRoute {
+            family: Family::of(to.ip()),
+            interface: name.clone(),
+        };
+        if !routes.contains(&route) {
+            tracing::warn!(
+                "the socket is bound to {name}, and {} is no address of that interface: the connection is lost. Pass \
+                 --bound-interfaces {name} to let it reach the proxy, or --exclude-interfaces {name} to exclude it",
+                to.ip()
+            );
+        }
     }
 }

@@ -1,42 +1,40 @@
 //! `sidetrack explain`: shows what happens to a packet, and which rules decide it.
 
+mod manifest;
+mod packets;
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::{self, IsTerminal as _};
 use std::net::IpAddr;
 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use serde_json::{Map, Value};
 
+use self::manifest::{contents, manifest_of, verdict_of};
+use self::packets::{Asked, Packets};
 use super::failure::Failure;
+use super::place::{self, Place, PodOnNode};
 use super::settings::{Around, around_pod, settings};
-use super::{args, bound, front_end, invocation, output, redirection};
+use super::{args, bound, front_end, name_servers, output, redirection};
 use crate::backend::{Namespace, choice};
-use crate::linux::accounts::AccountFiles;
-use crate::linux::{interfaces, netns};
-use crate::mesh::annotations::Annotations;
-use crate::mesh::manifest;
-use crate::mesh::pod::Pod;
-use crate::mesh::policy::Policy;
-use crate::mesh::verdict::{self, By, Inputs, SkipKind, Skipped, Undecided, Unseen, Verdict};
+use crate::linux::interfaces;
+use crate::mesh::verdict::{By, Verdict};
 use crate::options::table::{OPTIONS, Scope};
 use crate::options::{Config, Settings};
-use crate::plan::{Plan, PolicyRouting};
+use crate::plan::{LoopbackRoute, Plan};
 use crate::render;
-use crate::ruleset::Installed;
-use crate::simulate::words::{self, Description, Words};
-use crate::simulate::{self, Explanation, Packet, Scene, json, text};
+use crate::simulate::packet_args::Description;
+use crate::simulate::{self, Explanation, Packet, Simulation, json, text};
 use crate::types::{Backend, InterfaceName};
-use crate::yaml::{self, Node};
 
-/// A request: a packet, the source of the rules, and the pod.
+/// A request: packets, the source of the rules, and the pod.
 struct Question {
-    packet: Description,
+    packets: Packets,
     rules: Source,
     /// The pod's addresses, if given.
     addresses: Vec<IpAddr>,
-    netns: Option<String>,
-    /// The interface that the socket is bound to, if it is.
-    bound_to: Option<InterfaceName>,
+    place: Place,
 }
 
 /// The source of the rules.
@@ -44,7 +42,25 @@ enum Source {
     Options(Box<Config>),
     Pod(Verdict),
     Saved(Plan),
-    Kernel(Backend),
+    Kernel,
+}
+
+impl Source {
+    /// The configuration that the rules are planned from.
+    fn config(&mut self) -> Option<&mut Config> {
+        match self {
+            Self::Options(config) => Some(config),
+            Self::Pod(Verdict::Redirected(redirected)) => Some(&mut redirected.settings.config),
+            Self::Pod(Verdict::Skipped(_)) | Self::Saved(_) | Self::Kernel => None,
+        }
+    }
+}
+
+/// The source of the rules, as far as the arguments alone show it.
+enum Given {
+    Source(Source),
+    /// What the plugin has for a pod of this node, and the options around that.
+    OnNode(Box<Around>),
 }
 
 /// The name of the command.
@@ -58,9 +74,7 @@ pub fn command() -> Command {
 }
 
 fn arguments(command: Command) -> Command {
-    const PACKET: &str = "Packet";
     const RULES: &str = "Rules";
-    let word = |name: &'static str, help: &'static str| Arg::new(name).required(true).help(help);
     let value = |name: &'static str, value: &'static str, heading: &'static str, help: &'static str| {
         let argument = Arg::new(name).long(name).value_name(value);
         argument.allow_hyphen_values(true).help_heading(heading).help(help)
@@ -77,53 +91,12 @@ fn arguments(command: Command) -> Command {
              sidetrack explain inbound tcp :8080 --from 10.1.2.3 --from-kernel --netns pod\n          \
              sidetrack explain outbound tcp :8080 --uid 1337 istio-iptables -i '*' -b '*'",
         )
-        .arg(word(
-            "DIRECTION",
-            "outbound: a process of the pod sends it; inbound: it arrives",
-        ))
-        .arg(word("PROTOCOL", "[possible values: tcp, udp]"))
-        .arg(word("DESTINATION", "ADDRESS:PORT; without the address, the pod's own"))
-        .arg(value("uid", "UID", PACKET, "User that sends it [default: 1000]"))
-        .arg(value("gid", "GID", PACKET, "Group that sends it [default: as --uid]"))
-        .arg(
-            value(
-                "source",
-                "ADDRESS[:PORT]",
-                PACKET,
-                "Its source [default: the pod, or another host]",
-            )
-            .visible_alias("from"),
-        )
-        .arg(value(
-            "interface",
-            "NAME",
-            PACKET,
-            "Where it arrives, or leaves for other hosts [default: eth0]",
-        ))
-        .arg(value(
-            "mark",
-            "MARK",
-            PACKET,
-            "Its mark, or that of the socket [default: 0]",
-        ))
-        .arg(value(
-            "bound-to",
-            "NAME",
-            PACKET,
-            "Interface that its socket is bound to (SO_BINDTODEVICE)",
-        ))
-        .arg(value(
-            "connection-state",
-            "STATE",
-            PACKET,
-            "Its state [default: new] [possible values: new, established,\nrelated, invalid]",
-        ))
-        .arg(value("pod-ip", "ADDRESSES", PACKET, "The pod's own addresses").action(ArgAction::Append))
+        .args(packets::arguments())
         .arg(value(
             "pod",
-            "FILE",
+            "FILE|NAMESPACE/NAME",
             RULES,
-            "Explain the pod of this manifest; - is standard input",
+            "Explain the pod of this manifest (- is standard input) or node",
         ))
         .arg(
             value(
@@ -151,42 +124,44 @@ fn arguments(command: Command) -> Command {
 
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
-    let mut question = question(matches)?;
-    if let Some(netns) = question.netns.clone() {
-        match &mut question.rules {
-            Source::Options(config) => redirection::settle_name_servers(config, &netns)?,
-            Source::Pod(Verdict::Redirected(redirected)) => {
-                redirection::settle_name_servers(&mut redirected.settings.config, &netns)?;
-            }
-            Source::Pod(Verdict::Skipped(_)) | Source::Saved(_) | Source::Kernel(_) => {}
-        }
-    }
+    let question = question(matches)?;
     let answer = |coloured| answer(&question, matches.get_flag("json"), coloured);
     let coloured = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let text = match &question.netns {
-        Some(netns) => netns::within(netns::path(netns), || answer(coloured))??,
-        None => answer(coloured)?,
-    };
+    let text = question.place.administer(|| answer(coloured))??;
     Ok(output::print(&text)?)
 }
 
-/// Reads all arguments.
+/// Reads all arguments, and what they refer to.
 ///
 /// # Errors
-/// All mistakes in it.
-fn question(matches: &ArgMatches) -> Result<Question, Failure> {
+/// All mistakes in the arguments, or the pod is not on this node.
+fn question(matches: &ArgMatches) -> anyhow::Result<Question> {
     let mut mistakes = Vec::new();
     let text = |name: &str| matches.get_one::<String>(name).cloned();
-    let pod = note(manifest_of(text("pod").as_deref(), matches), &mut mistakes);
+    let on_node = text("pod").and_then(|value| place::named_on_node(&value));
+    let file = text("pod").filter(|_| on_node.is_none());
+    let pod = note(manifest_of(file.as_deref(), matches), &mut mistakes);
     let rules_are_elsewhere = text("plan").is_some() || matches.get_flag("from-kernel");
     // contradictions() checks which arguments a front end may have.
     let given: Vec<&str> = args::given(matches).collect();
     let of_front_end = front_end::asked(matches, &given);
     let (rules, netns) = match (of_front_end, pod.as_ref().filter(|pod| pod.is_given)) {
-        (Some(Ok((settings, netns))), _) => (Ok(Source::Options(Box::new(settings.config))), netns),
+        (Some(Ok((settings, netns))), _) => {
+            let source = Source::Options(Box::new(settings.config));
+            (Ok(Given::Source(source)), netns)
+        }
         (Some(Err(failure)), _) => (Err(failure), None),
-        (None, Some(pod)) if !rules_are_elsewhere => (verdict_of(pod, matches).map(Source::Pod), None),
-        (None, _) => (settings(matches).map(|settings| options(settings, matches)), None),
+        (None, _) if on_node.is_some() && !rules_are_elsewhere => {
+            (around_pod(matches).map(|around| Given::OnNode(Box::new(around))), None)
+        }
+        (None, Some(pod)) if !rules_are_elsewhere => {
+            let verdict = verdict_of(pod, matches);
+            (verdict.map(|verdict| Given::Source(Source::Pod(verdict))), None)
+        }
+        (None, _) => {
+            let settings = settings(matches);
+            (settings.map(|settings| Given::Source(options(settings, matches))), None)
+        }
     };
     let rules = match rules {
         Ok(rules) => Some(rules),
@@ -195,27 +170,9 @@ fn question(matches: &ArgMatches) -> Result<Question, Failure> {
             None
         }
     };
-    let words = Words {
-        direction: text("DIRECTION").unwrap_or_default(),
-        protocol: text("PROTOCOL").unwrap_or_default(),
-        destination: text("DESTINATION").unwrap_or_default(),
-        source: text("source"),
-        uid: text("uid"),
-        gid: text("gid"),
-        mark: text("mark"),
-        interface: text("interface").or_else(|| text("bound-to")),
-        connection_state: text("connection-state"),
-    };
-    let bound_to = bound::read(text("bound-to").as_deref(), &words.direction);
-    let bound_to = note(bound_to, &mut mistakes).flatten();
-    let packet = match words::read(&words, &AccountFiles) {
-        Ok(packet) => Some(packet),
-        Err(wrong) => {
-            mistakes.extend(wrong.iter().map(ToString::to_string));
-            None
-        }
-    };
+    let packets = packets::read(matches, &mut mistakes);
     let given: Vec<&String> = matches.get_many("pod-ip").into_iter().flatten().collect();
+    let name_servers = pod.as_ref().and_then(manifest::name_servers);
     let mut addresses = pod.map(|pod| pod.addresses).unwrap_or_default();
     for text in given
         .iter()
@@ -230,19 +187,53 @@ fn question(matches: &ArgMatches) -> Result<Question, Failure> {
     }
     mistakes.extend(contradictions(matches));
     let rules = match text("plan") {
-        Some(path) => note(saved(&path), &mut mistakes).map(Source::Saved),
+        Some(path) => note(saved(&path), &mut mistakes).map(|plan| Given::Source(Source::Saved(plan))),
         None => rules,
     };
-    match (packet, rules) {
-        (Some(packet), Some(rules)) if mistakes.is_empty() => Ok(Question {
-            packet,
-            rules,
-            addresses,
-            netns: netns.or_else(|| args::text_or_variable(matches, "netns")),
-            bound_to,
-        }),
-        _ => Err(Failure::Input(mistakes)),
+    let netns = netns.or_else(|| args::text_or_variable(matches, "netns"));
+    if on_node.is_some() && netns.is_some() {
+        mistakes.push(place::both_given());
     }
+    if on_node.is_some() && is_given(matches, "annotation") {
+        let reason = "--annotation has no effect: --pod names a pod of this node, whose annotations the runtime has";
+        mistakes.push(reason.to_owned());
+    }
+    let (Some(packets), Some(given), true) = (packets, rules, mistakes.is_empty()) else {
+        return Err(Failure::Input(mistakes).into());
+    };
+    let pod = on_node.map(PodOnNode::find).transpose()?;
+    let mut rules = match (given, &pod) {
+        (Given::Source(rules), _) => rules,
+        (Given::OnNode(around), Some(pod)) => Source::Pod(pod.verdict(&around)?),
+        (Given::OnNode(_), None) => return Err(Failure::Input(vec!["--pod: no pod".to_owned()]).into()),
+    };
+    let place = match (pod, netns) {
+        (Some(pod), _) => {
+            rules
+                .config()
+                .into_iter()
+                .for_each(|config| pod.settle_name_servers(config));
+            pod.place()
+        }
+        (None, Some(netns)) => {
+            if let Some(config) = rules.config() {
+                name_servers::of_netns(config, &netns)?;
+            }
+            Place::Netns(netns)
+        }
+        (None, None) => {
+            if let Source::Pod(Verdict::Redirected(redirected)) = &mut rules {
+                name_servers::of_distant_pod(&mut redirected.settings.config, name_servers.as_deref());
+            }
+            Place::Here
+        }
+    };
+    Ok(Question {
+        packets,
+        rules,
+        addresses,
+        place,
+    })
 }
 
 fn note<T>(result: Result<T, String>, mistakes: &mut Vec<String>) -> Option<T> {
@@ -252,114 +243,13 @@ fn note<T>(result: Result<T, String>, mistakes: &mut Vec<String>) -> Option<T> {
 /// The rules of options alone.
 fn options(settings: Settings, matches: &ArgMatches) -> Source {
     match matches.get_flag("from-kernel") {
-        true => Source::Kernel(settings.install.backend),
+        true => Source::Kernel,
         false => Source::Options(Box::new(settings.config)),
     }
 }
 
-/// The description of a pod.
-struct Manifest {
-    /// Whether a file or annotations describe it.
-    is_given: bool,
-    document: Node,
-    annotations: Annotations,
-    addresses: Vec<IpAddr>,
-}
-
-/// The manifest, if there is one, and the annotations given as arguments, which override its own.
-fn manifest_of(path: Option<&str>, matches: &ArgMatches) -> Result<Manifest, String> {
-    let document = match path {
-        Some(path) => yaml::document(&contents(path)?)
-            .map_err(|error| format!("--pod: {path}:{}:{}: {}", error.at.line, error.at.column, error.reason))?,
-        None => Node::empty(),
-    };
-    let pod = manifest::only_pod(&document).map_err(|error| format!("--pod: {error}"))?;
-    let mut annotations = match pod.annotations().map(Node::to_json) {
-        Some(Value::Object(annotations)) => annotations,
-        _ => Map::new(),
-    };
-    let mut is_given = path.is_some();
-    for given in matches.get_many::<String>("annotation").into_iter().flatten() {
-        let Some((name, value)) = given.split_once('=') else {
-            return Err(format!("--annotation: {given:?} is not NAME=VALUE"));
-        };
-        annotations.insert(name.to_owned(), value.into());
-        is_given = true;
-    }
-    let status = document.get("status").and_then(|status| status.get("podIPs"));
-    let addresses = status.map(Node::items).unwrap_or_default().iter();
-    let addresses = addresses.filter_map(|entry| entry.get("ip")?.scalar()?.parse().ok());
-    Ok(Manifest {
-        is_given,
-        addresses: addresses.collect(),
-        annotations: Annotations::of(&Value::Object(annotations))
-            .map_err(|error| format!("--pod: annotations: {error}"))?,
-        document,
-    })
-}
-
-/// Whether a pod is redirected, and how.
-fn verdict_of(pod: &Manifest, matches: &ArgMatches) -> Result<Verdict, Failure> {
-    let mistake = |text: String| Failure::Input(vec![text]);
-    let Around { before, after } = around_pod(matches)?;
-    let described = manifest::only_pod(&pod.document).map_err(mistake)?;
-    let facts = Pod::of_manifest(&described, pod.annotations.clone());
-    let inputs = Inputs {
-        policy: &Policy::default(),
-        overrides: &before,
-        fallbacks: &after,
-        read: &invocation::read,
-    };
-    let verdict = match verdict::verdict(&facts, &inputs) {
-        Ok(Verdict::Skipped(Skipped {
-            kind: SkipKind::InitContainer(name),
-            reason,
-        })) => verdict::by_unknown_init_container(&facts, &inputs, name, &reason),
-        Ok(verdict) => verdict,
-        Err(Undecided::NoAnnotations) => return Err(mistake("--pod: its annotations are not known".to_owned())),
-        Err(Undecided::Invalid(problems)) => return Err(problems.into()),
-        Err(Undecided::Arguments { container, mistakes }) => {
-            let mistakes = mistakes.iter().map(|text| format!("--pod: {container}: {text}"));
-            return Err(Failure::Input(mistakes.collect()));
-        }
-    };
-    if let Verdict::Redirected(redirected) = &verdict {
-        if let (
-            By::InitContainer {
-                name,
-                has_known_arguments: true,
-            },
-            Some(flag),
-        ) = (&redirected.by, plan_flags(matches).first())
-        {
-            let reason =
-                format!("--{flag} has no effect: the arguments of the init container {name} determine the rules");
-            return Err(mistake(reason));
-        }
-        for Unseen {
-            what,
-            annotation,
-            value,
-            ..
-        } in &redirected.unseen
-        {
-            tracing::warn!("the plugin does not see that {what}; set {annotation}: {value:?}");
-        }
-    }
-    Ok(verdict)
-}
-
 fn saved(path: &str) -> Result<Plan, String> {
     render::json::read(&contents(path)?).map_err(|error| format!("--plan: {path}: {error}"))
-}
-
-/// The text of a file, or of standard input.
-fn contents(path: &str) -> Result<String, String> {
-    let read = match path {
-        "-" => io::read_to_string(io::stdin()),
-        path => std::fs::read_to_string(path),
-    };
-    read.map_err(|error| format!("{path}: {error}"))
 }
 
 /// Sources of rules that exclude each other.
@@ -393,50 +283,92 @@ fn plan_flags(matches: &ArgMatches) -> Vec<&'static str> {
 }
 
 fn answer(question: &Question, as_json: bool, coloured: bool) -> anyhow::Result<String> {
-    let scene = scene(question)?;
-    let packet = described_packet(question, &scene.pod)?;
-    let course = simulate::simulate(&scene.installed, &scene.pod, &packet)?;
-    bound::warn(question.bound_to.as_ref(), &course);
-    let explanation = Explanation {
-        rules: &scene.rules,
+    let asked = match &question.packets {
+        Packets::One(asked) => {
+            return explain(question, asked, &simulation(question, asked)?, |explanation| {
+                let style = if coloured {
+                    text::Style::Coloured
+                } else {
+                    text::Style::Plain
+                };
+                match as_json {
+                    true => json::document(explanation),
+                    false => text::document(explanation, style),
+                }
+            });
+        }
+        Packets::Many(asked) => asked,
+    };
+    // The interface of a packet is that of the pod's addresses, if these are given.
+    let mut simulations: HashMap<[Option<&InterfaceName>; 2], Simulation> = HashMap::new();
+    let mut lines = String::new();
+    for (number, asked) in (1..).zip(asked) {
+        let simulation = match simulations.entry([asked.packet.interface(), asked.bound_to.as_ref()]) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => unknown.insert(simulation(question, asked)?),
+        };
+        let explained = explain(question, asked, simulation, |explanation| match as_json {
+            true => json::line(explanation),
+            false => format!("{number}: {}\n", text::line(explanation)),
+        });
+        lines += &match explained {
+            Ok(line) => line,
+            // A packet that this pod cannot send says nothing about the others.
+            Err(error) => match error.downcast::<Failure>()? {
+                failure if as_json => json::failure(&failure.to_string()),
+                failure => format!("{number}: {failure}\n"),
+            },
+        };
+    }
+    Ok(lines)
+}
+
+fn explain(
+    question: &Question,
+    asked: &Asked,
+    simulation: &Simulation,
+    write: impl FnOnce(&Explanation) -> String,
+) -> anyhow::Result<String> {
+    let packet = described_packet(question, &asked.packet, &simulation.pod)?;
+    let path = simulate::simulate(&simulation.rules, &simulation.pod, &packet)?;
+    bound::warn(asked.bound_to.as_ref(), &path, &simulation.loopback_routes);
+    Ok(write(&Explanation {
+        source: &simulation.source,
         pod: match &question.rules {
             Source::Pod(verdict) => Some(verdict),
-            Source::Options(_) | Source::Saved(_) | Source::Kernel(_) => None,
+            Source::Options(_) | Source::Saved(_) | Source::Kernel => None,
         },
-        ruleset: &scene.installed.ruleset,
-        unreadable: &scene.installed.unreadable,
+        rules: &simulation.rules,
         packet: &packet,
-        course: &course,
-    };
-    Ok(if as_json {
-        json::document(&explanation)
-    } else {
-        let style = if coloured {
-            text::Style::Coloured
-        } else {
-            text::Style::Plain
-        };
-        text::document(&explanation, style)
-    })
+        path: &path,
+    }))
 }
 
 /// The packet. If the pod's namespace is accessible, its routes determine the outgoing interface.
-fn described_packet(question: &Question, pod: &simulate::Pod) -> Result<Packet, Failure> {
-    let routed = match (&question.rules, &question.netns) {
-        (Source::Kernel(_), _) | (_, Some(_)) => question.packet.destination(),
-        (Source::Options(_) | Source::Pod(_) | Source::Saved(_), None) => None,
+fn described_packet(question: &Question, asked: &Description, pod: &simulate::Pod) -> Result<Packet, Failure> {
+    let routed = match (&question.rules, &question.place) {
+        (Source::Kernel, _) | (_, Place::Netns(_) | Place::Pod(_)) => asked.destination(),
+        (Source::Options(_) | Source::Pod(_) | Source::Saved(_), Place::Here) => None,
     };
     let interface = routed.and_then(|destination| interfaces::leading_to(destination, &pod.addresses));
-    let packet = question.packet.clone().with_default_interface(interface);
+    let packet = asked.clone().with_default_interface(interface);
     packet
         .packet(pod)
         .map_err(|mistake| Failure::Input(vec![mistake.to_string()]))
 }
 
-fn scene(question: &Question) -> anyhow::Result<Scene> {
+fn simulation(question: &Question, asked: &Asked) -> anyhow::Result<Simulation> {
+    let packet = &asked.packet;
     Ok(match &question.rules {
-        Source::Options(config) => planned("the plan of these options", redirection::plan(config)?, question),
-        Source::Pod(Verdict::Skipped(_)) => Scene::without_rules(described_pod(question), question.packet.interface()),
+        Source::Options(config) => planned(
+            "the plan of these options",
+            redirection::plan(config)?,
+            question,
+            packet,
+        ),
+        Source::Pod(Verdict::Skipped(_)) => {
+            Simulation::without_rules(described_pod(question, packet), packet.interface())
+        }
         Source::Pod(Verdict::Redirected(redirected)) => {
             let rules = match &redirected.by {
                 By::InitContainer {
@@ -449,23 +381,28 @@ fn scene(question: &Question) -> anyhow::Result<Scene> {
                 }
                 | By::Plugin => "the plan for this pod".to_owned(),
             };
-            planned(&rules, redirection::plan(&redirected.settings.config)?, question)
+            planned(
+                &rules,
+                redirection::plan(&redirected.settings.config)?,
+                question,
+                packet,
+            )
         }
-        Source::Saved(plan) => planned("the saved plan", plan.clone(), question),
-        Source::Kernel(backend) => installed(*backend, question)?,
+        Source::Saved(plan) => planned("the saved plan", plan.clone(), question, packet),
+        Source::Kernel => installed(question, asked)?,
     })
 }
 
-fn planned(rules: &str, plan: Plan, question: &Question) -> Scene {
-    Scene::planned(rules, plan, described_pod(question), question.packet.interface())
+fn planned(rules: &str, plan: Plan, question: &Question, asked: &Description) -> Simulation {
+    Simulation::planned(rules, plan, described_pod(question, asked), asked.interface())
 }
 
 /// The pod, as described by arguments or observed.
-fn described_pod(question: &Question) -> simulate::Pod {
-    match (question.addresses.as_slice(), &question.netns) {
-        ([], Some(_)) => observed_pod().unwrap_or_default(),
-        ([], None) => simulate::Pod::default(),
-        (given, _) => simulate::Pod::with_addresses(given, question.packet.interface()),
+fn described_pod(question: &Question, asked: &Description) -> simulate::Pod {
+    match (question.addresses.as_slice(), &question.place) {
+        ([], Place::Netns(_) | Place::Pod(_)) => observed_pod().unwrap_or_default(),
+        ([], Place::Here) => simulate::Pod::default(),
+        (given, _) => simulate::Pod::with_addresses(given, asked.interface()),
     }
 }
 
@@ -473,27 +410,36 @@ fn described_pod(question: &Question) -> simulate::Pod {
 fn observed_pod() -> io::Result<simulate::Pod> {
     Ok(simulate::Pod {
         addresses: interfaces::addresses()?,
-        routing: None,
+        local_marks: Vec::new(),
     })
 }
 
-/// The rules that are installed in this network namespace.
-fn installed(wanted: Backend, question: &Question) -> anyhow::Result<Scene> {
+/// All rules that are installed in this network namespace.
+fn installed(question: &Question, asked: &Asked) -> anyhow::Result<Simulation> {
     let mut namespace = Namespace::default();
     let observed = namespace.observe()?;
-    observed.log_warnings();
+    observed.warn_of_loopback();
     let mut pod = match question.addresses.as_slice() {
         [] => observed_pod()?,
-        given => simulate::Pod::with_addresses(given, question.packet.interface()),
+        given => simulate::Pod::with_addresses(given, asked.packet.interface()),
     };
-    pod.routing = PolicyRouting::of(&observed.policy_routing);
-    let family = described_packet(question, &pod)?.family();
-    let (rules, installed) = match choice::holding(wanted, &observed) {
-        None => ("no rules of sidetrack are installed".to_owned(), Installed::nothing()),
-        Some(backend) => (
-            format!("those installed with {backend}"),
-            namespace.rules(backend)?.installed(family)?,
-        ),
+    pod.local_marks = namespace.local_marks()?;
+    let source = match choice::holding(Backend::Auto, &observed) {
+        None => "all that are installed, none of which sidetrack owns".to_owned(),
+        Some(backend) => format!("all that are installed, sidetrack's with {backend}"),
     };
-    Ok(Scene { rules, installed, pod })
+    let mut loopback_routes = Vec::new();
+    if let Some(interface) = asked.bound_to.clone() {
+        let family = described_packet(question, &asked.packet, &pod)?.family();
+        let route = LoopbackRoute { family, interface };
+        if namespace.has_loopback_route(&route)? {
+            loopback_routes.push(route);
+        }
+    }
+    Ok(Simulation {
+        source,
+        rules: namespace.netfilter()?,
+        pod,
+        loopback_routes,
+    })
 }

@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::args::{self, first_line, sentences};
 use super::failure::Failure;
 use super::help::OF_ISTIO;
-use super::{logging, output, redirection};
+use super::{logging, name_servers, output, redirection};
 use crate::backend::Namespace;
 use crate::linux::accounts::AccountFiles;
 use crate::linux::netns::{self, Netns};
@@ -97,14 +97,13 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
         change(&request)?;
         return prove(&request);
     };
-    redirection::settle_name_servers(&mut request.settings.config, &path)?;
+    name_servers::of_netns(&mut request.settings.config, &path)?;
     let netns = Netns::open(netns::path(&path))?;
     if request.settings.dry_run.requested {
-        return netns.run(|| change(&request))?;
+        return netns.administer(|| change(&request))?;
     }
     netns.administer(|| change(&request))??;
-    // Probes are made as other users, which takes more capabilities than rules do.
-    netns.run(|| prove(&request))?
+    netns.probe(|| prove(&request))?
 }
 
 /// What is asked for. Starts logging as it says.

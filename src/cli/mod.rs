@@ -18,11 +18,14 @@ mod kuma_init;
 mod linkerd_proxy_init;
 mod lint;
 mod logging;
+mod name_servers;
 mod node;
 mod output;
 mod persist;
+mod place;
 mod probe;
 mod redirection;
 mod settings;
+mod trace;
 
 pub use self::command::{command, run};

@@ -1,6 +1,8 @@
 //! `sidetrack node`: installs the CNI plugin on a node, removes it, and shows its state.
 
 mod options;
+mod pods;
+pub mod wanted;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -11,23 +13,21 @@ use clap::{ArgMatches, Command};
 use serde_json::{Value, json};
 
 use self::options::{
-    BIN_DIR, CACHE_DIR, CONF_DIR, CONF_NAME, DRY_RUN, EVICTION_INTERVAL, FORCE, HEALTH_ADDRESS, JSON, MODE, NETNS_DIR,
-    NODE_NAME, NODE_OPTIONS, NodeOption, ONCE, OWN_CONFLIST, PLUGIN_CONF, POD_NAME, POD_NAMESPACE, PROC_DIR,
+    CACHE_DIR, DRY_RUN, EVICTION_INTERVAL, FORCE, HEALTH_ADDRESS, JSON, MODE, NODE_NAME, NODE_OPTIONS, ONCE,
     SOCKET_PATH, STANDALONE, STARTUP_TAINT, UNINSTALL_ON_EXIT,
 };
+use self::wanted::{Given, directories, node, places};
 use super::args;
 use super::failure::{Failure, SYSTEM};
 use super::output;
 use super::settings::start_logging;
-use crate::node::entry::{self, Installer, daemon_set_of};
-use crate::node::layout::{self, Choice, Judged, Reason, Wanted};
-use crate::node::repair::locate::Places;
-use crate::node::repair::state::{Mode, State};
+use crate::node::layout::{Judged, Reason};
+use crate::node::repair::state::Mode;
 use crate::node::repair::worker::{self, Repair};
 use crate::node::repair::{self, Found, RepairError};
 use crate::node::service::{self, Service};
 use crate::node::startup_taint::StartupTaint;
-use crate::node::{Directories, Node, Observation, health};
+use crate::node::{Node, Observation, health};
 use crate::options::table::{OPTIONS, Scope};
 use crate::types::{Choice as _, parse_duration};
 
@@ -82,9 +82,17 @@ fn subcommands(command: Command) -> Command {
         ))
         .subcommand(subcommand(
             "repair",
-            "Put rules into running pods that lack them; exit with 3 where some still do",
+            "Install or repair the rules of running pods; exit with 3 where some are still wrong",
             "Example: sidetrack node repair --dry-run",
         ))
+        .subcommand(
+            subcommand(
+                "pods",
+                "List the pods of this node with mesh, verdict, and the state of their rules",
+                "Examples: sidetrack node pods --watch\n          sidetrack node pods shop/web-0 --json",
+            )
+            .arg(pods::argument()),
+        )
 }
 
 /// Runs the command.
@@ -97,6 +105,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         Some(("uninstall", matches)) => uninstall(matches),
         Some(("status", matches)) => status(matches),
         Some(("repair", matches)) => repair(matches),
+        Some(("pods", matches)) => pods::run(matches),
         _ => Err(Failure::Usage(vec!["no such command".to_owned()]).into()),
     }
 }
@@ -104,7 +113,7 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
 fn install(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     start_logging(matches)?;
     let mut problems = Vec::new();
-    let node = node(matches, &mut problems);
+    let node = node(Given::Arguments(matches), &mut problems);
     let health = take(health_address(matches), &mut problems);
     let once = take(ONCE.is_set(matches), &mut problems);
     let uninstall_on_exit = take(UNINSTALL_ON_EXIT.is_set(matches), &mut problems);
@@ -135,7 +144,7 @@ fn install(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
                 mode,
                 eviction_interval,
             },
-            places: places(matches),
+            places: places(Given::Arguments(matches)),
             startup_taint: taint,
         };
         service.run()?;
@@ -150,7 +159,11 @@ fn uninstall(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         PathBuf::from(SOCKET_PATH.text(matches)),
         PathBuf::from(CACHE_DIR.text(matches)),
     );
-    service::uninstall(&directories(matches), &socket, (!force).then_some(cache.as_path()))?;
+    service::uninstall(
+        &directories(Given::Arguments(matches)),
+        &socket,
+        (!force).then_some(cache.as_path()),
+    )?;
     tracing::info!("sidetrack was removed from this node");
     Ok(ExitCode::SUCCESS)
 }
@@ -158,14 +171,16 @@ fn uninstall(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
 fn status(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     start_logging(matches)?;
     let mut problems = Vec::new();
-    let node = node(matches, &mut problems);
+    let node = node(Given::Arguments(matches), &mut problems);
     let health = take(health_address(matches), &mut problems);
     let (Some(node), Some(health)) = (node, health) else {
         return Err(Failure::Input(problems).into());
     };
     let observation = node.observe()?;
     let installer = health::ask(health);
-    let pods = repair::scan_available(&node, &places(matches));
+    let places = places(Given::Arguments(matches));
+    let mut pods = repair::scan_available(&node, &places);
+    pods.iter_mut().for_each(|scan| scan.compare(&places));
     let text = if matches.get_flag(JSON.id) {
         format!("{:#}\n", status_as_json(&node, &observation, installer, &pods))
     } else {
@@ -181,19 +196,20 @@ fn status(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
 fn repair(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     start_logging(matches)?;
     let mut problems = Vec::new();
-    let node = node(matches, &mut problems);
+    let node = node(Given::Arguments(matches), &mut problems);
     let dry_run = take(DRY_RUN.is_set(matches), &mut problems);
     let (Some(node), Some(dry_run)) = (node, dry_run) else {
         return Err(Failure::Input(problems).into());
     };
-    let places = places(matches);
+    let places = places(Given::Arguments(matches));
     let (mut left, mut failed) = (false, false);
-    let scan = repair::scan(&node, &places)?;
+    let mut scan = repair::scan(&node, &places)?;
     scan.warn_of_unusable(&places);
+    scan.compare(&places);
     for mut found in scan.found {
         worker::log_warning(&found.sandbox, found.warning.as_deref());
-        if let (State::Lacking { netns, .. }, false) = (&found.state, dry_run) {
-            let outcome = repair::repair(&found.sandbox, netns, &places);
+        if let (Some((fault, netns)), false) = (found.state.repairable(), dry_run) {
+            let outcome = repair::repair(&found.sandbox, netns, fault, &places);
             failed |= outcome.is_err();
             worker::log_outcome(&found.sandbox, &outcome);
             found.state = found.state.after(&outcome);
@@ -284,39 +300,6 @@ fn take<T>(result: Result<T, String>, problems: &mut Vec<String>) -> Option<T> {
     result.map_err(|problem| problems.push(problem)).ok()
 }
 
-fn node(matches: &ArgMatches, problems: &mut Vec<String>) -> Option<Node> {
-    let choice = take(choice(matches), problems);
-    let conf = take(plugin_conf(&PLUGIN_CONF.text(matches)), problems);
-    let daemon_set = take(daemon_set(matches), problems);
-    let socket = take(socket(matches), problems);
-    let (choice, conf, daemon_set, socket) = (choice?, conf?, daemon_set?, socket?);
-    let installer = Installer { daemon_set, socket };
-    let entry = match choice {
-        Choice::Standalone(_) => entry::standalone(conf, &installer),
-        Choice::First | Choice::Named(_) | Choice::Copy(_) => entry::entry(conf, &installer),
-    };
-    let entry = take(entry.map_err(|error| format!("--plugin-conf: {error}")), problems)?;
-    Some(Node {
-        directories: directories(matches),
-        wanted: Wanted { choice, entry },
-    })
-}
-
-fn directories(matches: &ArgMatches) -> Directories {
-    Directories {
-        bin: BIN_DIR.text(matches).into(),
-        conf: CONF_DIR.text(matches).into(),
-    }
-}
-
-fn places(matches: &ArgMatches) -> Places {
-    Places {
-        cache: CACHE_DIR.text(matches).into(),
-        netns: NETNS_DIR.text(matches).into(),
-        proc: PROC_DIR.text(matches).into(),
-    }
-}
-
 fn mode(matches: &ArgMatches) -> Result<Mode, String> {
     let mode = Mode::parse(&MODE.text(matches));
     let mode = mode.map_err(|invalid| format!("--repair: {:?} is not {}", invalid.value, invalid.expected))?;
@@ -342,61 +325,6 @@ fn eviction_interval(matches: &ArgMatches) -> Result<Duration, String> {
 fn startup_taint(matches: &ArgMatches, once: Option<bool>) -> Result<Option<StartupTaint>, String> {
     let (key, node) = (STARTUP_TAINT.text(matches), NODE_NAME.text(matches));
     StartupTaint::from_options(&key, &node, once.unwrap_or_default()).map_err(|error| error.to_string())
-}
-
-fn daemon_set(matches: &ArgMatches) -> Result<(String, String), String> {
-    let (namespace, pod) = (POD_NAMESPACE.text(matches), POD_NAME.text(matches));
-    if namespace.is_empty() && pod.is_empty() {
-        return Ok(Installer::default().daemon_set);
-    }
-    daemon_set_of(&namespace, &pod).ok_or_else(|| {
-        format!(
-            "--pod-namespace and --pod-name: {namespace:?} and {pod:?} are not those of a DaemonSet's pod, called \
-             NAME-xxxxx. Give both, or neither and \"installer\" in --plugin-conf"
-        )
-    })
-}
-
-fn socket(matches: &ArgMatches) -> Result<PathBuf, String> {
-    let path = PathBuf::from(SOCKET_PATH.text(matches));
-    if path.is_absolute() {
-        Ok(path)
-    } else {
-        Err(format!("--socket: {path:?} is not an absolute path"))
-    }
-}
-
-fn choice(matches: &ArgMatches) -> Result<Choice, String> {
-    let file_name = |option: &NodeOption, name: String| {
-        if name.contains('/') || name.ends_with(layout::ORIGINAL) || !layout::is_relevant(&name) {
-            return Err(format!(
-                "--{}: {name:?} is not a file name that ends in .conflist, .conf or .json",
-                option.name()
-            ));
-        }
-        Ok(name)
-    };
-    let given = |option: &NodeOption| Some(option.text(matches)).filter(|text| !text.is_empty());
-    match (given(&CONF_NAME), given(&STANDALONE), given(&OWN_CONFLIST)) {
-        (None, None, None) => Ok(Choice::First),
-        (Some(named), None, None) => file_name(&CONF_NAME, named).map(Choice::Named),
-        (None, Some(alone), None) => file_name(&STANDALONE, alone).map(Choice::Standalone),
-        (None, None, Some(own)) if own.ends_with(".conflist") => file_name(&OWN_CONFLIST, own).map(Choice::Copy),
-        (None, None, Some(own)) => Err(format!(
-            "--own-conflist: {own:?} is not a file name that ends in .conflist"
-        )),
-        _ => Err("--cni-conf-name, --standalone and --own-conflist: only one of them".to_owned()),
-    }
-}
-
-/// The configuration of the plugin.
-fn plugin_conf(given: &str) -> Result<Value, String> {
-    let text = if given.trim_start().starts_with('{') {
-        given.to_owned()
-    } else {
-        std::fs::read_to_string(given).map_err(|error| format!("--plugin-conf: {given}: {error}"))?
-    };
-    serde_json::from_str(&text).map_err(|error| format!("--plugin-conf: {error}"))
 }
 
 fn health_address(matches: &ArgMatches) -> Result<SocketAddr, String> {
@@ -428,18 +356,5 @@ mod tests {
         assert_eq!(address("[fd00::1]:80"), Ok("[fd00::1]:80".to_owned()));
         assert_eq!(address("fd00::1:80"), Ok("[fd00::1]:80".to_owned()));
         assert!(address("15014").is_err() && address("node:80").is_err());
-    }
-
-    #[test]
-    fn a_configuration_is_joined_or_written_by_name() {
-        let choice = |arguments: &[&str]| choice(&matches(arguments));
-        assert_eq!(choice(&[]), Ok(Choice::First));
-        assert_eq!(choice(&["--cni-conf-name", ""]), Ok(Choice::First));
-        let named = Choice::Named("a.conflist".to_owned());
-        assert_eq!(choice(&["--cni-conf-name", "a.conflist"]), Ok(named));
-        for name in ["a", "a.yaml", "../a.conf", "a.conf.sidetrack"] {
-            assert!(choice(&["--standalone", name]).is_err(), "{name}");
-        }
-        assert!(choice(&["--standalone", "a.conf", "--cni-conf-name", "b.conf"]).is_err());
     }
 }

@@ -4,8 +4,7 @@ use clap::ArgMatches;
 
 use super::failure::Failure;
 use super::{args, output, redirection, settings};
-use crate::host::{self, FIREWALLS, Files};
-use crate::linux::interfaces;
+use crate::host::{self, FIREWALLS, Files, LATE_FIREWALLS};
 use crate::mesh;
 use crate::options::Config;
 use crate::types::{DnsServers, Output, Port};
@@ -25,7 +24,6 @@ pub fn apply(matches: &ArgMatches) -> anyhow::Result<()> {
     for warning in warnings(&settings.config) {
         tracing::warn!("{warning}");
     }
-    hint_at_bridges(&settings.config);
     if settings.dry_run.requested {
         if settings.dry_run.output == Output::Json {
             let reason = "--persist and --output json: JSON is the plan alone; leave one of them out".to_owned();
@@ -45,7 +43,11 @@ pub fn apply(matches: &ArgMatches) -> anyhow::Result<()> {
         return Err(error);
     }
     files.tell();
-    for firewall in FIREWALLS.iter().filter(|firewall| firewall.is_enabled()) {
+    for firewall in FIREWALLS
+        .iter()
+        .chain(&LATE_FIREWALLS)
+        .filter(|firewall| firewall.is_enabled())
+    {
         tracing::info!(
             firewall = firewall.unit,
             "this service is enabled here and flushes rules: sidetrack.service starts after it, and again whenever it is \
@@ -80,18 +82,6 @@ fn here(matches: &ArgMatches) -> Result<(), Failure> {
              them out"
                 .to_owned(),
         ])),
-    }
-}
-
-/// Logs the container bridges that no option names.
-fn hint_at_bridges(config: &Config) {
-    let general = &config.general;
-    let named = |name| general.reroute_interfaces.contains(name) || general.exclude_interfaces.contains(name);
-    for bridge in interfaces::bridges().iter().filter(|bridge| !named(bridge)) {
-        tracing::warn!(
-            "connections of the containers behind {bridge} count as inbound: --reroute-interfaces {bridge} treats them as \
-             outbound, --exclude-interfaces {bridge} leaves them alone"
-        );
     }
 }
 

@@ -5,10 +5,8 @@ use std::time::Duration;
 use clap::{Arg, ArgMatches, Command};
 
 use super::failure::{Failure, ProbeFailure};
-use super::settings::settings;
-use super::{args, front_end, output, redirection};
+use super::{args, front_end, output, place, redirection};
 use crate::backend::{Namespace, Observed, RuleBackend};
-use crate::linux::netns;
 use crate::mesh::redirectors::redirectors;
 use crate::options::Config;
 use crate::options::table::Group;
@@ -33,9 +31,11 @@ fn arguments(command: Command) -> Command {
             "Give the options that the redirection was applied with, or Istio's flags after istio-iptables.\n\
              Exit codes: 0 all passed, 3 some failed, 1 some could not be made.\n\
              Examples: sidetrack probe --netns /proc/4321/ns/net --exclude-outbound-ports 3306,6379\n          \
+             sidetrack probe --pod shop/web-0\n          \
              sidetrack probe istio-iptables -p 15001 -z 15006 -i '*' -b '*'",
         )
         .arg(args::netns())
+        .arg(place::pod())
         .arg(args::config())
         .args(args::options(args::is_rule_option))
         .arg(
@@ -53,12 +53,9 @@ fn arguments(command: Command) -> Command {
 
 /// Runs the command.
 pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
-    let settings = match front_end::asked(matches, &["json", "timeout"]) {
-        Some(asked) => asked,
-        None => settings(matches).map(|settings| (settings, args::text_or_variable(matches, "netns"))),
-    };
-    let ((mut settings, netns), timeout) = match (settings, timeout(matches)) {
-        (Ok(settings), Ok(timeout)) => (settings, timeout),
+    let request = place::request(matches, &["json", "timeout"]);
+    let (request, timeout) = match (request, timeout(matches)) {
+        (Ok(request), Ok(timeout)) => (request, timeout),
         (Err(failure), Ok(_)) => return Err(failure.into()),
         (Ok(_), Err(problem)) => return Err(Failure::Input(vec![problem]).into()),
         (Err(Failure::Input(problems)), Err(problem)) => {
@@ -68,14 +65,8 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
             return Err(Failure::Usage([problems, vec![problem]].concat()).into());
         }
     };
-    if let Some(netns) = &netns {
-        redirection::settle_name_servers(&mut settings.config, netns)?;
-    }
-    let prove = || prove(&settings.config, PORT, timeout);
-    let report = match netns {
-        Some(netns) => netns::within(netns::path(&netns), prove)??,
-        None => prove()?,
-    };
+    let (settings, place) = request.open()?;
+    let report = place.probe(|| prove(&settings.config, PORT, timeout))??;
     let text = if matches.get_flag("json") {
         report.json()
     } else {
@@ -123,7 +114,7 @@ fn prove(config: &Config, port: Port, timeout: Duration) -> anyhow::Result<Repor
     let mut report = run::run(&trial(config, &facts, families, &surroundings, port), timeout)?;
     if report.tally().failed > 0 {
         match namespace.observe() {
-            Ok(observed) => report.notes = notes(&observed),
+            Ok(observed) => report.notes.extend(notes(&observed)),
             Err(error) => tracing::debug!(%error, "cannot see which rules there are"),
         }
     }

@@ -1,17 +1,17 @@
 //! Plan, apply and cleanup in the network namespace of this thread.
 
+use super::name_servers::needs_resolv_conf;
 use super::output;
 use crate::backend::install::{self, Removed};
 use crate::backend::{Namespace, Observed, RemovedForeign, RuleBackend, applied, iptables};
 use crate::facts::Facts;
-use crate::linux::netns;
-use crate::linux::resolvers::{self, OfNamespace, ResolversError};
+use crate::linux::resolvers::{self, ResolversError};
 use crate::linux::route::Loopback;
 use crate::mesh::Mesh;
 use crate::options::{Config, Settings};
 use crate::plan::Plan;
 use crate::render;
-use crate::types::{DnsServers, Output};
+use crate::types::Output;
 
 /// Redirects the traffic of this network namespace, or prints how.
 ///
@@ -25,10 +25,11 @@ pub fn apply(settings: &Settings) -> anyhow::Result<()> {
     let observed = namespace.observe()?;
     observed.log_warnings();
     observed.warn_of_ipv6(settings);
+    applied::warn_of_bridges(&settings.config);
     let facts = facts(&settings.config, Some(&observed.loopback))?;
     let plan = Plan::new(&settings.config, &facts)?;
     applied::warn_of_options_without_effect(&settings.config, &facts, &plan);
-    namespace.warn_of_blocked_ports(&settings.config, &observed);
+    namespace.warn_of_foreign_rules(&settings.config, &observed);
     let chosen = install::apply(&mut namespace, &plan, settings.install.backend, &observed)?;
     let backend = chosen.backend;
     if let Some(reason) = &chosen.fallback {
@@ -45,6 +46,7 @@ pub fn apply(settings: &Settings) -> anyhow::Result<()> {
 pub fn text(settings: &Settings) -> anyhow::Result<String> {
     let facts = observed_facts(&settings.config)?;
     let plan = Plan::new(&settings.config, &facts)?;
+    applied::warn_of_bridges(&settings.config);
     applied::warn_of_options_without_effect(&settings.config, &facts, &plan);
     Ok(match settings.dry_run.output {
         Output::Nft => render::nft::script(&plan),
@@ -93,38 +95,6 @@ pub fn facts(config: &Config, loopback: Option<&Loopback>) -> Result<Facts, Reso
     })
 }
 
-/// Sets the name servers of another network namespace, if the options refer to its `/etc/resolv.conf`, which differs
-/// from the one of this process. Call it before entering the namespace, with all privileges.
-///
-/// # Errors
-/// A file cannot be read.
-pub fn settle_name_servers(config: &mut Config, netns: &str) -> Result<(), ResolversError> {
-    if !needs_resolv_conf(config) {
-        return Ok(());
-    }
-    match resolvers::of_namespace(&netns::path(netns))? {
-        OfNamespace::Own => {}
-        OfNamespace::Known(servers, from) => {
-            tracing::info!(netns, from, "the name servers are those of that network namespace");
-            config.dns.servers = DnsServers::These(servers);
-        }
-        OfNamespace::Unknown => {
-            tracing::warn!(
-                netns,
-                "the name servers of that network namespace are unknown: lookups to any server are captured. \
-                 Name them with --dns-servers"
-            );
-            config.dns.servers = DnsServers::All;
-        }
-    }
-    Ok(())
-}
-
-/// Whether the captured lookups depend on `/etc/resolv.conf`.
-fn needs_resolv_conf(config: &Config) -> bool {
-    config.dns.redirect && config.dns.servers == DnsServers::ResolvConf
-}
-
 /// Removes everything owned by sidetrack from this network namespace.
 ///
 /// # Errors
@@ -157,6 +127,9 @@ fn log_removed(namespace: &mut Namespace, observed: &Observed, removed: Removed)
     }
     for what in removed.policy_routing {
         tracing::info!(%what, "the policy routing was removed");
+    }
+    for route in removed.loopback_routes {
+        tracing::info!(%route, "removed the route of a bound interface");
     }
     for (what, by) in removed.kept {
         tracing::warn!(

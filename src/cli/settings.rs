@@ -104,9 +104,11 @@ fn gathered(
     (around, problems)
 }
 
-/// The variables of sidetrack. Bytes that are not UTF-8 become replacement characters, which no option accepts.
+/// The variables of sidetrack, without those of `sidetrack node`, which has options of its own. Bytes that are not UTF-8 become replacement characters, which no option accepts.
 fn environment() -> impl Iterator<Item = (String, String)> {
-    let ours = |(name, _): &(OsString, OsString)| name.as_bytes().starts_with(b"SIDETRACK_");
+    let ours = |(name, _): &(OsString, OsString)| {
+        name.as_bytes().starts_with(b"SIDETRACK_") && !name.as_bytes().starts_with(b"SIDETRACK_NODE_")
+    };
     std::env::vars_os().filter(ours).map(|(name, value)| {
         let text = |text: OsString| text.to_string_lossy().into_owned();
         (text(name), text(value))

@@ -21,13 +21,21 @@ use crate::mesh::policy;
 use crate::mesh::verdict::{self, Inputs, Skipped, Undecided, Verdict};
 use crate::options::{Config, Layer, Settings};
 use crate::plan::Plan;
-use crate::types::{Backend, DnsServers};
+use crate::types::{Backend, DnsServers, MeshName};
 
 /// The verdict on a pod: whether it is redirected, and how. A pure function of the request.
 ///
 /// # Errors
 /// The NetConf is not usable, there is no verdict, or the annotations have problems: all of them.
 pub fn verdict(netconf: &NetConf, pod: &PodName) -> Result<Verdict, Error> {
+    verdict_with(netconf, pod, &Layer::default(), &Layer::default())
+}
+
+/// The verdict on a pod with other options: `overrides` precede its annotations, `file` comes after the NetConf.
+///
+/// # Errors
+/// See [`verdict`].
+pub fn verdict_with(netconf: &NetConf, pod: &PodName, overrides: &Layer, file: &Layer) -> Result<Verdict, Error> {
     // Exempt pods must start even if the NetConf is not valid.
     if policy::exempt(&netconf.policy, pod).is_none() {
         netconf.usable()?;
@@ -35,8 +43,8 @@ pub fn verdict(netconf: &NetConf, pod: &PodName) -> Result<Verdict, Error> {
     let pod = Pod::of_runtime(pod, netconf.annotations.as_ref());
     let inputs = Inputs {
         policy: &netconf.policy,
-        overrides: &Layer::default(),
-        fallbacks: &netconf.redirect,
+        overrides,
+        fallbacks: &netconf.redirect.clone().over(file.clone()),
         read: &|_| None,
     };
     verdict::verdict(&pod, &inputs).map_err(|undecided| match undecided {
@@ -47,6 +55,17 @@ pub fn verdict(netconf: &NetConf, pod: &PodName) -> Result<Verdict, Error> {
         // No runtime passes arguments of containers.
         Undecided::Arguments { mistakes, .. } => Error::Internal(mistakes.join("; ")),
     })
+}
+
+/// The mesh of a pod, as far as annotations and options show it.
+pub fn mesh_of(netconf: &NetConf, pod: &PodName) -> Option<MeshName> {
+    let inputs = Inputs {
+        policy: &netconf.policy,
+        overrides: &Layer::default(),
+        fallbacks: &netconf.redirect,
+        read: &|_| None,
+    };
+    verdict::mesh(&Pod::of_runtime(pod, netconf.annotations.as_ref()), &inputs)
 }
 
 /// Redirects the traffic of a pod, if the verdict is to redirect; returns the outcome and its reason. Repeating it changes
@@ -111,10 +130,14 @@ pub(super) fn install_rules(
     namespace: &mut Namespace,
     observed: &Observed,
 ) -> Result<Applied, Error> {
-    let (config, facts) = planning_input(config, observed, &netconf.resolvers);
+    let (settled, facts) = planning_input(config, observed, &netconf.resolvers);
+    if settled.dns.servers != config.dns.servers && netconf.resolvers.is_empty() {
+        tracing::info!("the runtime does not pass the pod's name servers: DNS queries to any server are captured");
+    }
+    let config = settled;
     let plan = Plan::new(&config, &facts)?;
     applied::warn_of_options_without_effect(&config, &facts, &plan);
-    namespace.warn_of_blocked_ports(&config, observed);
+    namespace.warn_of_foreign_rules(&config, observed);
     let done = install::apply_with(namespace, &plan, backend, observed)?;
     applied::log(&config, &facts, &plan, backend, &done);
     Ok(done)
@@ -140,29 +163,49 @@ pub fn check(netconf: &NetConf, attachment: &Attachment) -> Result<(), Error> {
         Verdict::Skipped(_) => return Ok(()),
         Verdict::Redirected(redirected) => redirected.settings,
     };
-    inside(
-        &netns,
-        Programs::None,
-        Namespace::default,
-        &mut |namespace, observed| {
-            let plan = plan(&config, observed, &netconf.resolvers)?;
-            let Report { state, differences, .. } = namespace.check(&plan, install.backend, observed)?;
-            // Foreign rules are not the work of ADD, and repeating ADD would not change them.
-            let (repairable, foreign): (Vec<Difference>, Vec<Difference>) =
-                differences.into_iter().partition(Difference::is_repaired_by_apply);
-            for difference in foreign {
-                tracing::warn!("{difference}");
-            }
-            if state != State::Absent && repairable.is_empty() {
-                return Ok(());
-            }
-            Err(Error::Check {
-                state,
-                netns: attachment.netns.display().to_string(),
-                differences: repairable,
-            })
-        },
-    )
+    let Report { state, differences, .. } = compare(netconf, &config, install.backend, &netns)?;
+    // Foreign rules are not the work of ADD, and repeating ADD would not change them.
+    let (repairable, foreign): (Vec<Difference>, Vec<Difference>) =
+        differences.into_iter().partition(Difference::is_repaired_by_apply);
+    for difference in foreign {
+        tracing::warn!("{difference}");
+    }
+    if !matches!(state, State::Absent | State::Foreign) && repairable.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Check {
+        state,
+        netns: attachment.netns.display().to_string(),
+        differences: repairable,
+    })
+}
+
+/// Compares a network namespace with the rules that ADD would install; changes nothing.
+///
+/// # Errors
+/// There is no plan, or the namespace cannot be entered or read.
+pub(super) fn compare(netconf: &NetConf, config: &Config, backend: Backend, netns: &Netns) -> Result<Report, Error> {
+    let mut report = None;
+    inside(netns, Programs::None, Namespace::default, &mut |namespace, observed| {
+        report = Some(compare_here(netconf, config, backend, namespace, observed)?);
+        Ok(())
+    })?;
+    report.ok_or_else(|| Error::Internal("the rules were not compared".to_owned()))
+}
+
+/// Compares the network namespace of this thread with the rules that ADD would install; changes nothing.
+///
+/// # Errors
+/// There is no plan, or the namespace cannot be read.
+pub(super) fn compare_here(
+    netconf: &NetConf,
+    config: &Config,
+    backend: Backend,
+    namespace: &mut Namespace,
+    observed: &Observed,
+) -> Result<Report, Error> {
+    let plan = plan(config, observed, &netconf.resolvers)?;
+    Ok(namespace.check(&plan, backend, observed)?)
 }
 
 /// Opens a pod's network namespace: once, so that all work is done in the same one.
@@ -205,8 +248,7 @@ fn inside(
     })?
 }
 
-/// The plan for the observed namespace. The host's `/etc/resolv.conf` is not the pod's, so where the runtime does not
-/// pass the pod's name servers, DNS queries to any server are captured.
+/// The plan for the observed namespace.
 fn plan(config: &Config, observed: &Observed, resolvers: &[IpAddr]) -> Result<Plan, Error> {
     let (config, facts) = planning_input(config, observed, resolvers);
     Ok(Plan::new(&config, &facts)?)
@@ -214,13 +256,21 @@ fn plan(config: &Config, observed: &Observed, resolvers: &[IpAddr]) -> Result<Pl
 
 /// The configuration and the facts that the plan is computed from.
 pub(super) fn planning_input(config: &Config, observed: &Observed, resolvers: &[IpAddr]) -> (Config, Facts) {
-    let mut config = config.clone();
-    if config.dns.redirect && config.dns.servers == DnsServers::ResolvConf && resolvers.is_empty() {
-        tracing::info!("the runtime does not pass the pod's name servers: DNS queries to any server are captured");
-        config.dns.servers = DnsServers::All;
-    }
     let facts = observed.loopback.facts(resolvers.to_vec());
-    (config, facts)
+    (with_name_servers(config, resolvers), facts)
+}
+
+/// The configuration with the name servers that the runtime passed, if it refers to `/etc/resolv.conf`: the host's file
+/// is not the pod's. Where the runtime passed none, DNS queries to any server are captured.
+pub fn with_name_servers(config: &Config, resolvers: &[IpAddr]) -> Config {
+    let mut config = config.clone();
+    if config.dns.redirect && config.dns.servers == DnsServers::ResolvConf {
+        config.dns.servers = match resolvers {
+            [] => DnsServers::All,
+            servers => DnsServers::These(servers.to_vec()),
+        };
+    }
+    config
 }
 
 /// Says whether ADD would work here.

@@ -10,7 +10,7 @@ use crate::backend::KernelError;
 use crate::backend::check::State;
 use crate::backend::iptables::IptablesError;
 use crate::backend::nftables::transaction::NftablesError;
-use crate::drift::Difference;
+use crate::drift::{self, Difference};
 use crate::linux::netlink::NetlinkError;
 use crate::linux::netns::NetnsError;
 use crate::linux::route::RouteError;
@@ -106,15 +106,21 @@ pub enum Error {
     #[error("the iptables programs cannot be isolated from the host's locks and name services: {0}")]
     Isolation(io::Error),
     /// CHECK found rules that differ from those of ADD.
-    #[error("in the network namespace {netns}{}", summary(differences))]
+    #[error("in the network namespace {netns}{}", after_colon(differences))]
     Check {
-        /// [`State::Absent`] or [`State::Drifted`].
+        /// [`State::Absent`], [`State::Foreign`] or [`State::Drifted`].
         state: State,
         /// The path of the network namespace.
         netns: String,
         /// The differences.
         differences: Vec<Difference>,
     },
+    /// The node has no network yet that the plugin could join.
+    #[error(
+        "this node has no network configuration to join yet. sidetrack's installer replaces this one as soon as the \
+         network plugin has written its own; until then pods wait, so that none starts without its redirection"
+    )]
+    AwaitsNetwork,
     /// STATUS: ADD would fail on this node.
     #[error("{0}")]
     NotAvailable(String),
@@ -145,10 +151,12 @@ impl Error {
             Self::Options(_) => Code::Annotations,
             Self::NoAnnotations { .. } => Code::NoAnnotations,
             Self::Plan(_) => Code::Plan,
+            Self::AwaitsNetwork => Code::TryAgain,
             Self::System(error) if is_transient(error) => Code::TryAgain,
             Self::System(_) | Self::Isolation(_) => Code::System,
             Self::Check {
-                state: State::Absent, ..
+                state: State::Absent | State::Foreign,
+                ..
             } => Code::Absent,
             Self::Check { .. } => Code::Drifted,
             Self::NotAvailable(_) => Code::NotAvailable,
@@ -183,16 +191,11 @@ impl Error {
     }
 }
 
-/// The first differences, and the number of the others.
-fn summary(differences: &[Difference]) -> String {
-    const MAX_LISTED: usize = 3;
-    let listed = differences.iter().take(MAX_LISTED).map(ToString::to_string);
-    let more = differences.len().checked_sub(MAX_LISTED).filter(|more| *more > 0);
-    let parts: Vec<String> = listed.chain(more.map(|more| format!("and {more} more"))).collect();
-    if parts.is_empty() {
-        return String::new();
+fn after_colon(differences: &[Difference]) -> String {
+    match differences {
+        [] => String::new(),
+        differences => format!(": {}", drift::summary(differences)),
     }
-    format!(": {}", parts.join("; "))
 }
 
 /// What to do where a runtime passes no annotations.

@@ -4,11 +4,13 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use super::attach::{install_rules, planning_input, refuse_host_netns, verdict, with_lock};
+use super::attach::{compare, compare_here, install_rules, planning_input, refuse_host_netns, verdict, with_lock};
 use super::error::Error;
 use super::netconf::NetConf;
+use crate::backend::check;
 use crate::backend::running::{Holder, Survivors};
 use crate::backend::{KernelError, Namespace, Observed};
+use crate::drift::Difference;
 use crate::linux::netns::Netns;
 use crate::linux::tcp;
 use crate::mesh::pod::PodName;
@@ -37,7 +39,7 @@ pub struct Seen {
 /// The namespace cannot be entered, is the host's, or does not show whether there are rules.
 pub fn observe(netns: &Netns, proc: &[&Path]) -> Result<Seen, Error> {
     refuse_host_netns(netns, proc)?;
-    let observed = netns.run(|| {
+    let observed = netns.administer(|| {
         let mut namespace = Namespace::default();
         let observed = namespace.observe()?;
         let holder = namespace.holder(&observed)?;
@@ -82,13 +84,38 @@ pub struct Running<'p> {
     pub netns: &'p Netns,
 }
 
-/// Does what ADD does if no program redirects the pod's traffic. `None` where another program does by now, where the
-/// plugin does not redirect the pod, or where the namespace no longer has an address of the pod. `proc` are directories
-/// besides /proc where a proc file system may be mounted.
+/// A fault of a pod that ADD repairs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// No program redirects its traffic.
+    Lacking,
+    /// The rules of sidetrack differ from those of ADD.
+    Drifted,
+}
+
+/// Compares the rules of a pod with those that ADD would install; changes nothing. `None` where the plugin does not
+/// redirect the pod. `proc` are directories besides /proc where a proc file system may be mounted.
+///
+/// # Errors
+/// There is no plan for the pod, or its namespace cannot be entered or read.
+pub fn drift(netconf: &NetConf, running: &Running, proc: &[&Path]) -> Result<Option<check::Report>, Error> {
+    refuse_host_netns(running.netns, proc)?;
+    match verdict(netconf, running.pod)? {
+        Verdict::Skipped(_) => Ok(None),
+        Verdict::Redirected(redirected) => {
+            let Settings { config, install, .. } = redirected.settings;
+            compare(netconf, &config, install.backend, running.netns).map(Some)
+        }
+    }
+}
+
+/// Does what ADD does if the pod still has this fault. `None` where it has not, where the plugin does not
+/// redirect the pod, or where the namespace no longer has an address of the pod. `proc` are directories besides /proc
+/// where a proc file system may be mounted.
 ///
 /// # Errors
 /// See [`Error`]. The network namespace is unchanged then.
-pub fn add(netconf: &NetConf, running: &Running, proc: &[&Path]) -> Result<Option<Late>, Error> {
+pub fn add(netconf: &NetConf, running: &Running, fault: Fault, proc: &[&Path]) -> Result<Option<Late>, Error> {
     let Running { pod, addresses, netns } = running;
     refuse_host_netns(netns, proc)?;
     let Settings { config, install, .. } = match verdict(netconf, pod)? {
@@ -98,7 +125,18 @@ pub fn add(netconf: &NetConf, running: &Running, proc: &[&Path]) -> Result<Optio
     let mut late = None;
     with_lock(netns, install.backend, &mut |backend, namespace, observed| {
         let now = namespace.addresses()?;
-        if !addresses.iter().any(|address| now.contains(address)) || namespace.holder(observed)? != Holder::None {
+        if !addresses.iter().any(|address| now.contains(address)) {
+            return Ok(());
+        }
+        let has_fault = match (fault, namespace.holder(observed)?) {
+            (Fault::Lacking, holder) => holder == Holder::None,
+            (Fault::Drifted, Holder::Sidetrack(_)) => {
+                let report = compare_here(netconf, &config, install.backend, namespace, observed)?;
+                report.differences.iter().any(Difference::is_repaired_by_apply)
+            }
+            (Fault::Drifted, Holder::None | Holder::Other(_)) => false,
+        };
+        if !has_fault {
             return Ok(());
         }
         namespace.set_other_proc(proc);
@@ -133,7 +171,7 @@ fn prove(config: &Config, netconf: &NetConf, namespace: &mut Namespace, observed
         return none(&"the proxy does not listen yet");
     }
     let listeners = Listeners::of_proxy(&trial, None);
-    match run::make(&trial, Err("no link is made in a pod at work"), &listeners, TIMEOUT) {
+    match run::run_with(&trial, Err("no link is made in a pod at work"), &listeners, TIMEOUT) {
         Ok(report) => proof(&report),
         Err(error) => none(&error),
     }

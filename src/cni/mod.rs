@@ -123,6 +123,8 @@ fn request(verb: Verb, variables: Variables, stdin: &[u8]) -> Result<(Answer, Ou
     }
     log::start(&netconf);
     match verb {
+        // Not even an exempt pod: this configuration gives no pod a network.
+        Verb::Add | Verb::Check | Verb::Status if netconf.awaits_network => return Err(Error::AwaitsNetwork),
         Verb::Add => {
             let attachment = Attachment::of(variables)?;
             netconf.learn(&attachment);

@@ -36,6 +36,8 @@ pub struct NetConf {
     pub logging: Logging,
     /// `logFile`.
     pub log_file: Option<PathBuf>,
+    /// `awaitsNetwork`.
+    pub awaits_network: bool,
     /// The pod's annotations; `None` where the runtime passed none. Then `args.cni` may have them.
     pub annotations: Option<Annotations>,
     /// Whether `capabilities` requests them.
@@ -45,6 +47,9 @@ pub struct NetConf {
     unsupported: Option<(String, Value)>,
     problems: Vec<Problem>,
 }
+
+/// The key of a configuration that stands in for a network that is not there yet.
+pub const AWAITS_NETWORK: &str = "awaitsNetwork";
 
 /// A key of the NetConf that sidetrack defines.
 pub struct Key {
@@ -115,6 +120,12 @@ pub const KEYS: &[Key] = &[
         default: "none",
         help: "An absolute path; log lines are appended to it in addition to standard error",
         read: |netconf, value| absolute_path(value).map(|path| netconf.log_file = Some(path)),
+    },
+    Key {
+        name: AWAITS_NETWORK,
+        default: "false",
+        help: "The installer sets it until the node has a network to join: ADD fails meanwhile, and the runtime tries again",
+        read: |netconf, value| boolean(value).map(|awaits| netconf.awaits_network = awaits),
     },
     Key {
         name: "logSocket",
@@ -253,6 +264,7 @@ impl NetConf {
             redirect: Layer::default(),
             logging: Settings::default().logging,
             log_file: None,
+            awaits_network: false,
             annotations: None,
             requests_annotations: false,
             resolvers: Vec::new(),
@@ -353,6 +365,10 @@ fn installer(value: &Value) -> Result<(String, String), Wrong> {
         }
         _ => Err(wrong(value, "NAMESPACE/NAME of a DaemonSet")),
     }
+}
+
+fn boolean(value: &Value) -> Result<bool, Wrong> {
+    value.as_bool().ok_or_else(|| wrong(value, "true or false"))
 }
 
 fn absolute_path(value: &Value) -> Result<PathBuf, Wrong> {

@@ -292,6 +292,7 @@ fn longest_lists_of_a_pod_fit_iptables() {
         let text = match option.name {
             "exclude-outbound-ports-for-uids" => format!("{}:{}", numbers(128), numbers(128)),
             "exclude-interfaces" => names("a"),
+            "bound-interfaces" => names("c"),
             "reroute-interfaces" => names("b"),
             "dns-servers" => addresses(64),
             "redirect-dns" | "drop-invalid" => "true".to_owned(),

@@ -95,6 +95,15 @@ impl Contents {
     }
 }
 
+/// The first differences on one line, and the number of the others.
+pub fn summary(differences: &[Difference]) -> String {
+    const MAX_LISTED: usize = 3;
+    let listed = differences.iter().take(MAX_LISTED).map(ToString::to_string);
+    let more = differences.len().checked_sub(MAX_LISTED).filter(|more| *more > 0);
+    let parts: Vec<String> = listed.chain(more.map(|more| format!("and {more} more"))).collect();
+    parts.join("; ")
+}
+
 /// The differences between two lists of objects. Two with the same subject and other properties are one changed object.
 pub fn things(planned: &[Thing], installed: &[Thing]) -> Vec<Difference> {
     let mut extra: Vec<&Thing> = installed.iter().filter(|thing| !planned.contains(thing)).collect();

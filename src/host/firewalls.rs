@@ -1,14 +1,13 @@
 //! Services that load a firewall, and flush what is there when they start, stop or reload.
 
 use std::fs;
-use std::path::Path;
 
-/// A firewall service, and the link that starts our unit with it.
+/// A firewall service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Firewall {
     /// The unit of the service.
     pub unit: &'static str,
-    /// The link by which our unit is started with it, as `systemctl enable` would make it.
+    /// The link by which it starts `sidetrack-reapply.service`, as `systemctl enable` would make it.
     pub link: &'static str,
 }
 
@@ -16,13 +15,18 @@ macro_rules! firewalls {
     ($($unit:literal),* $(,)?) => {
         [$(Firewall {
             unit: $unit,
-            link: concat!("/etc/systemd/system/", $unit, ".wants/sidetrack.service"),
+            link: concat!("/etc/systemd/system/", $unit, ".wants/sidetrack-reapply.service"),
         }),*]
     };
 }
 
-/// The firewall services of Debian, Fedora and their derivatives. Our unit names them in its section `[Unit]`.
-pub const FIREWALLS: [Firewall; 7] = firewalls![
+/// The firewall services that start before the network, and so before our unit. Our units name them.
+///
+/// The names are those of the packages: `nftables`, `netfilter-persistent`, `firewalld`, `ufw`, `ferm` and `firehol` of Debian;
+/// `iptables-services` (`iptables-nft-services`) of Fedora and RHEL, whose spec installs `iptables.service` and
+/// `ip6tables.service`; `iptables` and `iptables-nft` of Arch Linux, whose PKGBUILD does the same; `firewalld`, the default
+/// of SUSE (`config/firewalld.service.in` of firewalld).
+pub const FIREWALLS: [Firewall; 8] = firewalls![
     "nftables.service",
     "netfilter-persistent.service",
     "iptables.service",
@@ -30,23 +34,20 @@ pub const FIREWALLS: [Firewall; 7] = firewalls![
     "firewalld.service",
     "ufw.service",
     "ferm.service",
+    "firehol.service",
+];
+
+/// Those that start when the network is up (`After=network-online.target` in the packages `shorewall`, `shorewall6` and
+/// `arno-iptables-firewall` of Debian): our unit, which starts before the network, cannot be ordered after them.
+pub const LATE_FIREWALLS: [Firewall; 3] = firewalls![
+    "shorewall.service",
+    "shorewall6.service",
+    "arno-iptables-firewall.service",
 ];
 
 const ADMINISTRATORS: &str = "/etc/systemd/system";
-/// Where units of packages are (systemd.unit(5)).
-const PACKAGED: [&str; 3] = [
-    "/usr/local/lib/systemd/system",
-    "/usr/lib/systemd/system",
-    "/lib/systemd/system",
-];
 
 impl Firewall {
-    /// Whether this host has the service.
-    pub fn is_installed(self) -> bool {
-        let mut places = [ADMINISTRATORS].into_iter().chain(PACKAGED);
-        places.any(|place| Path::new(place).join(self.unit).exists())
-    }
-
     /// Whether it is started at boot: another unit wants or requires it.
     pub fn is_enabled(self) -> bool {
         let entries = fs::read_dir(ADMINISTRATORS).into_iter().flatten().flatten();

@@ -18,20 +18,37 @@ use crate::linux::files::{self, Access, FileError};
 use crate::linux::netns;
 use crate::options::{Layer, file};
 
-pub use self::firewalls::{FIREWALLS, Firewall};
+pub use self::firewalls::{FIREWALLS, Firewall, LATE_FIREWALLS};
 
 /// The configuration that the unit applies.
 pub const CONFIG: &str = "/etc/sidetrack/config.yaml";
-/// The unit, where no package has brought it.
-pub const UNIT: &str = "/etc/systemd/system/sidetrack.service";
-/// The unit of a package.
-const PACKAGED: &str = "/usr/lib/systemd/system/sidetrack.service";
 /// The link that enables the unit.
 pub const LINK: &str = "/etc/systemd/system/multi-user.target.wants/sidetrack.service";
 
-/// The unit as packages bring it.
-const TEMPLATE: &str = include_str!("sidetrack.service");
-/// The program of that unit.
+/// A unit, as packages bring it, and where it is.
+struct Unit {
+    template: &'static str,
+    /// Where sidetrack writes it, unless a package has brought it.
+    written: &'static str,
+    packaged: &'static str,
+}
+
+/// Applies the configuration at boot.
+const UNIT: Unit = Unit {
+    template: include_str!("sidetrack.service"),
+    written: "/etc/systemd/system/sidetrack.service",
+    packaged: "/usr/lib/systemd/system/sidetrack.service",
+};
+
+/// Applies it again after a firewall was started. What only starts with a firewall stays active, and would miss that the
+/// firewall is started, and flushes the rules, later.
+const REAPPLICATION: Unit = Unit {
+    template: include_str!("sidetrack-reapply.service"),
+    written: "/etc/systemd/system/sidetrack-reapply.service",
+    packaged: "/usr/lib/systemd/system/sidetrack-reapply.service",
+};
+
+/// The program of the unit that packages bring.
 const PACKAGED_PROGRAM: &str = "/usr/bin/sidetrack";
 /// The first line of a unit that sidetrack wrote. A unit without it is foreign and stays.
 const MARK: &str = "# Written by `sidetrack apply --persist`; `sidetrack cleanup --persist` removes it.\n";
@@ -58,8 +75,8 @@ pub enum HostError {
     #[error("the host's network namespace, /proc/1/ns/net: {0}. Run as root on the host itself")]
     Unseen(io::Error),
     /// The unit is masked (systemctl(1)).
-    #[error("{UNIT} is a link, as of a unit that is masked: `systemctl unmask sidetrack.service`, then run this again")]
-    Masked,
+    #[error("{0} is a link, as of a unit that is masked: `systemctl unmask {name}`, then run this again", name = file_name(.0))]
+    Masked(&'static str),
     /// The existing configuration was not written by sidetrack.
     #[error(
         "{CONFIG} was not written by `sidetrack apply --persist`, and would be overwritten. To keep it, leave the options \
@@ -186,22 +203,18 @@ impl Files {
     /// # Errors
     /// The unit is masked, the program cannot be trusted, or a file cannot be read.
     pub fn lasting(layer: &Layer) -> Result<Self, HostError> {
-        let (packaged, unit) = (Path::new(PACKAGED).exists(), Content::read(UNIT)?);
-        let (wanted, enabled) = match (&unit, packaged) {
-            (Content::Link(_), _) => return Err(HostError::Masked),
-            (Content::Text(_), _) if !unit.has_mark(MARK) => (unit, UNIT),
-            (Content::Nothing | Content::Text(_), true) => (Content::Nothing, PACKAGED),
-            (Content::Nothing | Content::Text(_), false) => (Content::Text(written_unit(&trust::program()?)), UNIT),
-        };
+        let (unit, enabled) = UNIT.wanted()?;
+        let (reapplication, reapplying) = REAPPLICATION.wanted()?;
         let config = Content::Text(format!("{CONFIG_MARK}{CONFIG_HINT}{}", file::text(layer)));
         let config = Change::to(CONFIG, config)?;
         if config.was != Content::Nothing && !config.was.has_mark(CONFIG_MARK) {
             return Err(HostError::ForeignConfig);
         }
-        let installed = FIREWALLS.iter().filter(|firewall| firewall.is_installed());
-        let links = [LINK].into_iter().chain(installed.map(|firewall| firewall.link));
-        let links = links.map(|link| Change::to(link, Content::Link(enabled.into())));
-        let mut changes = vec![config, Change::to(UNIT, wanted)?];
+        // A firewall may be installed later: `systemctl enable` would make the links, too.
+        let links = firewalls().map(|firewall| (firewall.link, reapplying));
+        let links = [(LINK, enabled)].into_iter().chain(links);
+        let links = links.map(|(link, target)| Change::to(link, Content::Link(target.into())));
+        let mut changes = vec![config, unit, reapplication];
         changes.extend(links.collect::<Result<Vec<_>, _>>()?);
         Ok(Self(changes))
     }
@@ -220,7 +233,10 @@ impl Files {
         };
         let links = links().map(|link| Change::to(link, Content::Nothing));
         let mut changes = links.collect::<Result<Vec<_>, _>>()?;
-        changes.extend([removed(UNIT, MARK)?, removed(CONFIG, CONFIG_MARK)?]);
+        for unit in [UNIT, REAPPLICATION] {
+            changes.push(removed(unit.written, MARK)?);
+        }
+        changes.push(removed(CONFIG, CONFIG_MARK)?);
         Ok(Self(changes))
     }
 
@@ -261,7 +277,11 @@ impl Files {
 
 /// The links that enable the unit.
 fn links() -> impl Iterator<Item = &'static str> {
-    [LINK].into_iter().chain(FIREWALLS.iter().map(|firewall| firewall.link))
+    [LINK].into_iter().chain(firewalls().map(|firewall| firewall.link))
+}
+
+fn firewalls() -> impl Iterator<Item = &'static Firewall> {
+    FIREWALLS.iter().chain(&LATE_FIREWALLS)
 }
 
 fn take_back(changes: Vec<&Change>) {
@@ -307,9 +327,36 @@ impl fmt::Display for Files {
     }
 }
 
-/// The unit that runs this program.
-fn written_unit(program: &str) -> String {
-    format!("{MARK}{}", TEMPLATE.replace(PACKAGED_PROGRAM, program))
+impl Unit {
+    /// The change that makes the unit one that runs this program, unless a package or the administrator has brought one;
+    /// and the path of the unit.
+    fn wanted(&self) -> Result<(Change, &'static str), HostError> {
+        let mut change = Change::to(self.written, Content::Nothing)?;
+        let is_packaged = Path::new(self.packaged).exists();
+        let path = match &change.was {
+            Content::Link(_) => return Err(HostError::Masked(self.written)),
+            Content::Text(_) if !change.was.has_mark(MARK) => {
+                change.becomes = change.was.clone();
+                self.written
+            }
+            Content::Nothing | Content::Text(_) if is_packaged => self.packaged,
+            Content::Nothing | Content::Text(_) => {
+                change.becomes = Content::Text(self.text(&trust::program()?));
+                self.written
+            }
+        };
+        Ok((change, path))
+    }
+
+    /// Its text, for this program.
+    fn text(&self, program: &str) -> String {
+        format!("{MARK}{}", self.template.replace(PACKAGED_PROGRAM, program))
+    }
+}
+
+/// The name of a unit whose path this is.
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
 }
 
 /// Checks that systemd runs this host, and that its units run in the network namespace of this process.
@@ -333,20 +380,29 @@ mod tests {
 
     #[test]
     fn the_unit_runs_the_program_that_wrote_it() {
-        let unit = written_unit("/opt/bin/sidetrack");
+        let unit = UNIT.text("/opt/bin/sidetrack");
         assert!(unit.starts_with(MARK));
         assert!(unit.contains("\nExecStart=/opt/bin/sidetrack apply --config /etc/sidetrack/config.yaml\n"));
         assert!(unit.contains("\nExecStop=/opt/bin/sidetrack cleanup\n"));
         assert!(!unit.contains(PACKAGED_PROGRAM));
-        assert!(TEMPLATE.contains(CONFIG));
+        assert!(UNIT.template.contains(CONFIG));
     }
 
     #[test]
-    fn the_unit_follows_every_firewall() {
-        let names: Vec<&str> = FIREWALLS.iter().map(|firewall| firewall.unit).collect();
-        for key in ["After", "PartOf", "ReloadPropagatedFrom", "WantedBy"] {
-            let line = format!("\n{key}={}\n", names.join(" "));
-            assert!(TEMPLATE.contains(&line), "{line}");
+    fn units_follow_every_firewall() {
+        let names = |firewalls: &[Firewall]| {
+            let names: Vec<&str> = firewalls.iter().map(|firewall| firewall.unit).collect();
+            names.join(" ")
+        };
+        for key in ["After", "PartOf", "ReloadPropagatedFrom"] {
+            let line = format!("\n{key}={}\n", names(&FIREWALLS));
+            assert!(UNIT.template.contains(&line), "{line}");
+        }
+        for key in ["After", "WantedBy"] {
+            for firewalls in [&FIREWALLS[..], &LATE_FIREWALLS] {
+                let line = format!("\n{key}={}\n", names(firewalls));
+                assert!(REAPPLICATION.template.contains(&line), "{line}");
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 //! `unsafe` code, and the lowest layer with side effects: nothing here knows of rules or pods.
 
 pub mod accounts;
+pub mod conntrack;
 pub mod credentials;
 pub mod files;
 pub mod interfaces;
@@ -11,8 +12,11 @@ pub mod netlink;
 pub mod netns;
 pub mod privilege;
 pub mod proc;
+pub mod processes;
 pub mod resolvers;
 pub mod route;
+pub mod signals;
+pub mod sock_diag;
 pub mod socket_options;
 pub mod sysctl;
 pub mod tcp;

@@ -1,5 +1,6 @@
 //! Netlink sockets (netlink(7)): requests, answers, dumps. The caller chooses the protocol.
 
+pub mod multicast;
 mod refusal;
 
 use std::ops::RangeInclusive;

@@ -159,13 +159,25 @@ impl Netns {
         done.unwrap_or_else(|reason| Err(NetnsError::Thread { path: path(), reason }))
     }
 
-    /// The same for work that changes the namespace: the thread keeps only the capabilities that this needs.
+    /// The same for work that reads or changes the rules of the namespace: the thread keeps only the capabilities that
+    /// this needs.
     ///
     /// # Errors
     /// As [`Netns::run`], or the other capabilities cannot be given up. `work` has not begun then.
     pub fn administer<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
         self.run(|| {
             privilege::keep_network_capabilities()?;
+            Ok(work())
+        })?
+    }
+
+    /// The same for probes: the thread keeps only the capabilities that they need.
+    ///
+    /// # Errors
+    /// As [`Netns::administer`].
+    pub fn probe<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
+        self.run(|| {
+            privilege::keep_probe_capabilities()?;
             Ok(work())
         })?
     }
@@ -177,15 +189,7 @@ impl AsRawFd for Netns {
     }
 }
 
-/// Runs `work` inside a network namespace, on a thread of its own.
-///
-/// # Errors
-/// The namespace cannot be entered. `work` has not begun then.
-pub fn within<T: Send>(path: PathBuf, work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
-    Netns::open(path)?.run(work)
-}
-
-/// The same for work that changes the namespace, see [`Netns::administer`].
+/// Runs `work` inside the network namespace at this path, see [`Netns::administer`].
 ///
 /// # Errors
 /// As [`Netns::administer`].
@@ -244,7 +248,7 @@ mod tests {
 
     #[test]
     fn missing_file_is_reported_with_advice() {
-        let error = within(path("no-such-namespace"), || ()).unwrap_err().to_string();
+        let error = administer(path("no-such-namespace"), || ()).unwrap_err().to_string();
         assert!(error.contains("/run/netns/no-such-namespace"), "{error}");
         assert!(error.contains("ip netns"), "{error}");
     }

@@ -7,8 +7,25 @@ use caps::errors::CapsError;
 use caps::{CapSet, Capability, CapsHashSet};
 use thiserror::Error;
 
-/// The capabilities for writing rules: CAP_NET_RAW is for legacy iptables.
-const NETWORK_CAPABILITIES: [Capability; 2] = [Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW];
+/// The capabilities for reading and writing rules: CAP_NET_RAW is for legacy iptables.
+const NETWORK_CAPABILITIES: &[Capability] = &[Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW];
+
+/// Those for tracing: the others are for reading the descriptors of any process in /proc.
+const TRACING_CAPABILITIES: &[Capability] = &[
+    Capability::CAP_NET_ADMIN,
+    Capability::CAP_SYS_PTRACE,
+    Capability::CAP_DAC_READ_SEARCH,
+];
+
+/// Those for probes, which connect and listen as other users, on any port, and make a network namespace for a host outside.
+const PROBE_CAPABILITIES: &[Capability] = &[
+    Capability::CAP_NET_ADMIN,
+    Capability::CAP_NET_RAW,
+    Capability::CAP_NET_BIND_SERVICE,
+    Capability::CAP_SETUID,
+    Capability::CAP_SETGID,
+    Capability::CAP_SYS_ADMIN,
+];
 
 /// A failure to give up privileges.
 #[derive(Debug, Error)]
@@ -21,30 +38,50 @@ pub struct PrivilegeError {
     reason: String,
 }
 
-/// Gives up, for this thread and the programs it starts, all other capabilities and the ability to gain new ones
-/// (`no_new_privs`). This cannot be reverted.
+/// Gives up, for this thread and the programs it starts, all capabilities but those for reading and writing rules, and the
+/// ability to gain new ones (`no_new_privs`). This cannot be reverted.
 ///
 /// # Errors
 /// The kernel refused. The thread must not start its work then.
 pub fn keep_network_capabilities() -> Result<(), PrivilegeError> {
+    keep(NETWORK_CAPABILITIES)
+}
+
+/// The same, but keeps the capabilities that probes need.
+///
+/// # Errors
+/// As [`keep_network_capabilities`].
+pub fn keep_probe_capabilities() -> Result<(), PrivilegeError> {
+    keep(PROBE_CAPABILITIES)
+}
+
+/// The same for a thread that traces: it keeps what reading the owners of sockets needs.
+///
+/// # Errors
+/// As [`keep_network_capabilities`].
+pub fn keep_tracing_capabilities() -> Result<(), PrivilegeError> {
+    keep(TRACING_CAPABILITIES)
+}
+
+fn keep(needed: &[Capability]) -> Result<(), PrivilegeError> {
     nix::sys::prctl::set_no_new_privs().map_err(|errno| PrivilegeError {
         what: "no_new_privs",
         reason: errno.to_string(),
     })?;
-    drop_others().map_err(|error| PrivilegeError {
+    drop_others(needed).map_err(|error| PrivilegeError {
         what: "capabilities",
         reason: error.to_string(),
     })
 }
 
-fn drop_others() -> Result<(), CapsError> {
+fn drop_others(needed: &[Capability]) -> Result<(), CapsError> {
     // Effective capabilities first: they must be a subset of the permitted ones.
     for set in [CapSet::Effective, CapSet::Inheritable, CapSet::Permitted] {
-        let kept: CapsHashSet = caps::read(None, set)?
+        let remaining: CapsHashSet = caps::read(None, set)?
             .into_iter()
-            .filter(|capability| NETWORK_CAPABILITIES.contains(capability))
+            .filter(|capability| needed.contains(capability))
             .collect();
-        caps::set(None, set, &kept)?;
+        caps::set(None, set, &remaining)?;
     }
     Ok(())
 }

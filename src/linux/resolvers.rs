@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _};
 use std::net::IpAddr;
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
@@ -38,16 +39,40 @@ pub enum OfNamespace {
     Unknown,
 }
 
-/// The name servers of `/etc/resolv.conf`; none if the file does not exist.
+/// The name servers that processes in this network namespace query: those of `/etc/resolv.conf`; none if the file does not
+/// exist. A process that entered this namespace alone, as by `nsenter --net`, sees the node's file: then those of the
+/// other processes in it count.
 ///
 /// # Errors
 /// It cannot be read.
 pub fn read() -> Result<Vec<IpAddr>, ResolversError> {
+    if let Some(netns) = netns_without_file()
+        && let OfNamespace::Known(servers, from) = of_processes(&processes_of_pod(netns))
+    {
+        tracing::info!(
+            from,
+            "this process has the node's /etc/resolv.conf: the name servers are those of the processes of the pod"
+        );
+        return Ok(servers);
+    }
     Ok(read_file(Path::new(FILE))?.unwrap_or_default())
 }
 
+/// The network namespace of this process, if this process has the file of the first process, which is in another one.
+fn netns_without_file() -> Option<Identity> {
+    let netns = |process: &str| identity(&Path::new("/proc").join(process).join("ns/net")).ok();
+    let own = netns("self")?;
+    (netns("1")? != own && file_of(Path::new("/proc/1/root"))? == file_of(Path::new("/"))?).then_some(own)
+}
+
+/// The identity of `/etc/resolv.conf` below a root directory.
+fn file_of(root: &Path) -> Option<Identity> {
+    let metadata = open_beneath(root).and_then(|file| file.metadata()).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
 /// The name servers that processes in a network namespace query: those of the file that ip-netns(8) mounts for them,
-/// else those of the files of the processes in it.
+/// else those of the files of the processes in it, except of processes that merely entered it.
 ///
 /// # Errors
 /// A file of ip-netns(8) cannot be read.
@@ -66,8 +91,24 @@ pub fn of_namespace(netns: &Path) -> Result<OfNamespace, ResolversError> {
             return Ok(OfNamespace::Known(servers, path.display().to_string()));
         }
     }
+    Ok(match of_processes(&processes_of_pod(wanted)) {
+        OfNamespace::Unknown => of_processes(&processes(wanted)),
+        known => known,
+    })
+}
+
+/// The processes in a network namespace that have another file than this process.
+fn processes_of_pod(wanted: Identity) -> Vec<PathBuf> {
+    let own = file_of(Path::new("/"));
+    let mut processes = processes(wanted);
+    processes.retain(|process| file_of(&process.join("root")) != own);
+    processes
+}
+
+/// The name servers in the files of processes.
+fn of_processes(processes: &[PathBuf]) -> OfNamespace {
     let (mut servers, mut files) = (Vec::new(), Vec::new());
-    for process in processes(wanted) {
+    for process in processes {
         let path = process.join("root/etc/resolv.conf");
         match read_beneath(&process.join("root")) {
             Ok(text) => {
@@ -82,11 +123,11 @@ pub fn of_namespace(netns: &Path) -> Result<OfNamespace, ResolversError> {
             }
         }
     }
-    Ok(if servers.is_empty() {
+    if servers.is_empty() {
         OfNamespace::Unknown
     } else {
         OfNamespace::Known(once(servers), files.join(", "))
-    })
+    }
 }
 
 /// The names of a network namespace in `ip netns`.
@@ -127,14 +168,10 @@ fn read_file(path: &Path) -> Result<Option<Vec<IpAddr>>, ResolversError> {
     }
 }
 
-/// The text of `/etc/resolv.conf` below another root directory. Links cannot leave that root (`RESOLVE_IN_ROOT`, since
-/// Linux 5.6), and only a regular file is opened, since the owner of that file system controls its contents.
+/// The text of `/etc/resolv.conf` below another root directory. Only a regular file is opened, since the owner of that
+/// file system controls its contents.
 fn read_beneath(root: &Path) -> io::Result<String> {
-    let root = File::open(root)?;
-    let how = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT);
-    let found = File::from(openat2(&root, FILE, how)?);
+    let found = open_beneath(root)?;
     if !found.metadata()?.is_file() {
         return Err(io::Error::other("it is no regular file"));
     }
@@ -142,6 +179,16 @@ fn read_beneath(root: &Path) -> io::Result<String> {
     let file = File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))?;
     file.take(MAX_LENGTH).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The path `/etc/resolv.conf` below another root directory, not opened for reading. Links cannot leave that root
+/// (`RESOLVE_IN_ROOT`, since Linux 5.6).
+fn open_beneath(root: &Path) -> io::Result<File> {
+    let root = File::open(root)?;
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT);
+    Ok(File::from(openat2(&root, FILE, how)?))
 }
 
 /// The addresses in the lines that begin with `nameserver`, each once, without the interface of link-local ones.

@@ -28,6 +28,18 @@ impl Redirector {
             None => "its own program".to_owned(),
         }
     }
+
+    /// The section of the documentation that describes the migration from it, if there is one.
+    pub fn migration(&self) -> Option<&'static str> {
+        let section = match self.mesh? {
+            MeshName::Istio => "docs/migration.md#from-istio-init",
+            MeshName::Linkerd => "docs/migration.md#from-linkerd-init",
+            MeshName::Kuma => "docs/migration.md#from-kuma-init",
+            MeshName::Consul => "docs/migration.md#from-consul",
+            MeshName::None => return None,
+        };
+        Some(section)
+    }
 }
 
 /// The tools that own some of these chains, each once.
@@ -114,6 +126,21 @@ mod tests {
                 "Istio (native nftables)"
             ]
         );
+    }
+
+    #[test]
+    fn migrations_are_sections_of_the_documentation() {
+        let page = include_str!("../../docs/migration.md");
+        let headings = page.lines().filter_map(|line| line.strip_prefix("## "));
+        let sections: Vec<String> = headings
+            .map(|heading| format!("docs/migration.md#{}", heading.to_lowercase().replace(' ', "-")))
+            .collect();
+        for mesh in &MESHES {
+            let (prefix, _) = mesh.chains[0];
+            let found = redirectors(&[chain("ip nat", prefix)]);
+            let section = found[0].migration().expect("a section");
+            assert!(sections.iter().any(|known| known == section), "{section}");
+        }
     }
 
     #[test]

@@ -116,8 +116,37 @@ fn why(path: &Path, error: &io::Error) -> String {
 pub fn apply(directory: &Path, step: &Step) -> Result<(), FileError> {
     match step {
         Step::Write { name, was, text, like } => write(directory, name, was.as_deref(), text, like),
-        Step::Rename { from, to } => files::rename(&directory.join(from), &directory.join(to)),
-        Step::Remove { name } => files::remove(&directory.join(name)).map(drop),
+        Step::Rename { from, to, was } => {
+            check(directory, from, Some(was))?;
+            if !layout::is_original(to) {
+                // What is restored must not replace what its owner has written again.
+                check(directory, to, None)?;
+            }
+            files::rename(&directory.join(from), &directory.join(to))
+        }
+        Step::Remove { name, was } => {
+            check(directory, name, Some(was))?;
+            files::remove(&directory.join(name)).map(drop)
+        }
+    }
+}
+
+/// Checks that a file still has this content, or that there is none: called late, so little time is left in which a change
+/// by another process would be lost.
+fn check(directory: &Path, name: &str, was: Option<&str>) -> Result<(), FileError> {
+    let path = directory.join(name);
+    match has_content(&path, name, was) {
+        true => Ok(()),
+        false => Err(FileError::Changed(path)),
+    }
+}
+
+/// Whether a file has this content; `None`: there is no such file.
+fn has_content(path: &Path, name: &str, was: Option<&str>) -> bool {
+    match content(path, name) {
+        None => was.is_none(),
+        Some(Content::Text(text)) => Some(text.as_str()) == was,
+        Some(Content::NotAFile | Content::Unreadable(_)) => false,
     }
 }
 
@@ -134,19 +163,70 @@ fn write(directory: &Path, name: &str, was: Option<&str>, text: &str, like: &str
         Err(error) if error.kind() == ErrorKind::NotFound => Access::CONFIGURATION,
         Err(error) => return Err(FileError::system("reading", &path)(error)),
     };
-    let is_unchanged = || {
-        Ok(match content(&path, name) {
-            None => was.is_none(),
-            Some(Content::Text(text)) => Some(text.as_str()) == was,
-            Some(Content::NotAFile | Content::Unreadable(_)) => false,
-        })
-    };
-    files::replace(&path, &mut text.as_bytes(), access, is_unchanged)
+    files::replace(&path, &mut text.as_bytes(), access, || {
+        Ok(has_content(&path, name, was))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn file_changed_by_another_process_is_neither_removed_nor_renamed_nor_replaced() {
+        let directory = std::env::temp_dir().join(format!("sidetrack-removal-{}", std::process::id()));
+        files::make_directory(&directory).unwrap();
+        fs::write(directory.join("a.conflist"), "changed").unwrap();
+        fs::write(directory.join("a.conf.sidetrack"), "original").unwrap();
+        fs::write(directory.join("a.conf"), "written again").unwrap();
+        let (from, to) = ("a.conf.sidetrack".to_owned(), "a.conf".to_owned());
+        let was = |text: &str| text.to_owned();
+        for step in [
+            Step::Remove {
+                name: was("a.conflist"),
+                was: was("ours"),
+            },
+            Step::Rename {
+                from: from.clone(),
+                to: was("b.conf"),
+                was: was("another"),
+            },
+            Step::Rename {
+                from: from.clone(),
+                to: to.clone(),
+                was: was("original"),
+            },
+        ] {
+            assert!(
+                matches!(apply(&directory, &step), Err(FileError::Changed(_))),
+                "{step:?}"
+            );
+        }
+        let read = |name: &str| fs::read_to_string(directory.join(name)).unwrap();
+        assert_eq!(
+            [read("a.conflist"), read(&from), read(&to)],
+            ["changed", "original", "written again"]
+        );
+        apply(
+            &directory,
+            &Step::Remove {
+                name: to.clone(),
+                was: was("written again"),
+            },
+        )
+        .unwrap();
+        apply(
+            &directory,
+            &Step::Rename {
+                from,
+                to: to.clone(),
+                was: was("original"),
+            },
+        )
+        .unwrap();
+        assert_eq!(read(&to), "original");
+        fs::remove_dir_all(directory).unwrap();
+    }
 
     #[test]
     fn file_changed_by_another_process_is_not_overwritten() {

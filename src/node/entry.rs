@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::chain::{INSTALLER, PLUGIN};
 use crate::cni::capability::POD_ANNOTATIONS;
 use crate::cni::error::Error as CniError;
-use crate::cni::netconf::NetConf;
+use crate::cni::netconf::{AWAITS_NETWORK, NetConf};
 use crate::cni::report::SOCKET;
 use crate::cni::version::Version;
 use crate::mesh::policy::Policy;
@@ -63,7 +63,7 @@ pub fn daemon_set_of(namespace: &str, pod: &str) -> Option<(String, String)> {
 /// `conf` is not a valid configuration of the plugin.
 pub fn entry(conf: Value, installer: &Installer) -> Result<Value, EntryError> {
     let mut conf = object(conf)?;
-    refuse(&conf, &["name", "cniVersion", "cniVersions"])?;
+    refuse(&conf, &["name", "cniVersion", "cniVersions", AWAITS_NETWORK])?;
     let mut entry = own_fields(installer);
     add(&mut entry, &mut conf)?;
     // The NetConf that a runtime derives from the entry.

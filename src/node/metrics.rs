@@ -142,13 +142,13 @@ pub const PLUGIN_RUN_DURATION: Metric = Metric {
 pub const PODS: Metric = Metric {
     name: "sidetrack_node_pods",
     kind: Kind::Gauge,
-    help: "Pods of the node at the last scan, by state; pods that are lacking, missed or suspected may bypass their proxy",
+    help: "Pods of the node at the last scan, by state; pods that are lacking, missed or suspected may bypass their proxy; drifted ones have other rules than their options ask for",
 };
 /// One for the mode.
 pub const POD_REPAIRS: Metric = Metric {
     name: "sidetrack_node_pod_repairs_total",
     kind: Kind::Counter,
-    help: "Pods that lacked their rules and were repaired, labelled or evicted, by mode",
+    help: "Pods that lacked their rules, or had others, and were repaired, labelled or evicted, by mode",
 };
 /// One for each reason.
 pub const POD_REPAIR_FAILURES: Metric = Metric {

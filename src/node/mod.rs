@@ -13,6 +13,7 @@ pub mod health;
 pub mod layout;
 pub mod metrics;
 pub mod pace;
+pub mod pods;
 pub mod repair;
 pub mod reports;
 pub mod service;

@@ -88,6 +88,17 @@ impl Spacing {
     }
 }
 
+/// Which pods to compare with their options now, by the times of their last comparisons: at most `limit`, none within
+/// `interval`, and those that were compared longest ago first.
+pub fn due_for_comparison(last: &[Option<Instant>], now: Instant, interval: Duration, limit: usize) -> Vec<usize> {
+    let is_due = |time: Option<Instant>| time.is_none_or(|time| now.saturating_duration_since(time) >= interval);
+    let mut due: Vec<usize> = (0..last.len()).filter(|index| is_due(last[*index])).collect();
+    // `None`, never, comes first.
+    due.sort_by_key(|index| last[*index]);
+    due.truncate(limit);
+    due
+}
+
 /// The delay after `before` failures: 1 second, 2, 4, and so on up to `MAX_DELAY`.
 pub fn backoff(before: u32) -> Duration {
     Duration::from_secs(1 << before.min(16)).min(MAX_DELAY)
@@ -176,6 +187,25 @@ mod tests {
         let mut unlimited = Spacing::new(Duration::ZERO);
         unlimited.acted(start);
         assert_eq!(unlimited.wait(start), Duration::ZERO);
+    }
+
+    #[test]
+    fn pods_are_compared_in_turn() {
+        let (start, interval) = (Instant::now(), Duration::from_secs(50));
+        let mut last = vec![None; 5];
+        let mut rounds = Vec::new();
+        for minute in 0..4 {
+            let now = start + Duration::from_secs(60 * minute);
+            let due = due_for_comparison(&last, now, interval, 2);
+            due.iter().for_each(|index| last[*index] = Some(now));
+            assert_eq!(
+                due_for_comparison(&last, now, interval, 5).len(),
+                5 - last.iter().filter(|time| **time == Some(now)).count()
+            );
+            rounds.push(due);
+        }
+        assert_eq!(rounds, [[0, 1], [2, 3], [4, 0], [1, 2]]);
+        assert!(due_for_comparison(&last, start + Duration::from_secs(180), interval, 0).is_empty());
     }
 
     #[test]

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signalfd::SignalFd;
+
+use crate::linux::signals;
 
 /// The bounds of a wait for changes.
 #[derive(Clone, Copy, Debug)]
@@ -75,14 +76,9 @@ impl Watch {
     /// # Errors
     /// A system call failed.
     pub fn new(directories: Vec<PathBuf>) -> Result<Self, Errno> {
-        let stop: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
-        stop.thread_block()?;
         Ok(Self {
             inotify: None,
-            stop: Stop::Signals(SignalFd::with_flags(
-                &stop,
-                SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC,
-            )?),
+            stop: Stop::Signals(signals::stop_requests()?),
             directories,
         })
     }

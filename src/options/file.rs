@@ -42,7 +42,7 @@ mod tests {
             "dns-servers" => "10.0.0.10,fd00::a",
             "mesh" => "linkerd",
             "inbound-mode" => "tproxy",
-            "exclude-interfaces" | "reroute-interfaces" => "eth0.7,tap_1-a",
+            "exclude-interfaces" | "bound-interfaces" | "reroute-interfaces" => "eth0.7,tap_1-a",
             "loopback-cidr" => "127.0.0.0/8",
             "ip-family" => "dual",
             "backend" => "iptables-nft",

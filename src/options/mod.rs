@@ -45,6 +45,11 @@ impl Config {
     pub fn captures_outbound(&self) -> bool {
         !self.outbound.include_ports.is_empty() || !self.outbound.include_cidrs.is_empty()
     }
+
+    /// Whether locally generated packets are redirected, to the loopback address: connections or DNS queries.
+    pub fn redirects_to_loopback(&self) -> bool {
+        self.captures_outbound() || self.dns.redirect
+    }
 }
 
 /// The settings of Kuma's rules that are not options.

@@ -302,6 +302,11 @@ options! {
         exclude_interfaces "exclude-interfaces" <"NAMES">,
         "Exclude traffic of these interfaces";
 
+        /// Interfaces whose bound sockets reach the proxy by a route to the loopback address.
+        bound_interfaces: Vec<InterfaceName> = Vec::new(),
+        bound_interfaces "bound-interfaces" <"NAMES">,
+        "Let sockets bound to these interfaces (SO_BINDTODEVICE) reach the proxy";
+
         /// Interfaces with workloads of the pod behind them: packets from them are treated as outbound.
         reroute_interfaces: Vec<InterfaceName> = Vec::new(),
         reroute_interfaces "reroute-interfaces" <"NAMES">,

@@ -30,7 +30,7 @@ use self::sets::Sets;
 
 pub use self::context::{DNS_PORT, Lookups};
 pub use self::no_effect::{NoEffect, uncaptured_lookups, without_effect};
-pub use self::prerequisite::Prerequisite;
+pub use self::prerequisite::{LoopbackRoute, Prerequisite};
 
 /// The source address of the proxy's IPv4 connections to the application.
 pub const PASSTHROUGH_V4: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 6);
@@ -44,6 +44,10 @@ pub const NAT_PRIORITY: i32 = priority::NAT - 1;
 /// The metric of the addresses that sidetrack adds to the loopback interface. It identifies them as owned by sidetrack,
 /// on any backend and after any crash: the kernel keeps it with the address (`IFA_RT_PRIORITY`, since Linux 4.18).
 pub const LOOPBACK_ADDRESS_METRIC: u32 = 15006;
+
+/// The metric of our routes to the loopback address over other interfaces. The kernel's own route has metric 0 and stays
+/// preferred.
+pub const LOOPBACK_ROUTE_METRIC: u32 = 15006;
 
 /// The protocol number of our policy routing rules and routes. It identifies them as owned by sidetrack (`FRA_PROTOCOL`
 /// since Linux 4.17, `rtm_protocol`). Neither the kernel nor iproute2 has a name for this number.
@@ -61,6 +65,8 @@ pub struct Plan {
     pub loopback_addresses: Vec<Ipv6Addr>,
     /// The policy routing of marked packets, which TPROXY needs.
     pub policy_routing: Option<PolicyRouting>,
+    /// Routes by which sockets bound to an interface reach the proxy.
+    pub loopback_routes: Vec<LoopbackRoute>,
 }
 
 /// Local delivery of marked packets with any destination: a rule selects a table whose only route is local.
@@ -131,8 +137,28 @@ impl Plan {
                 table: inbound.tproxy_route_table,
                 families: routed,
             }),
+            loopback_routes: loopback_routes(config, routed),
         })
     }
+}
+
+/// The routes of bound interfaces, if the plan redirects to the loopback address. The loopback interface needs none.
+fn loopback_routes(config: &Config, families: Families) -> Vec<LoopbackRoute> {
+    let mut routes: Vec<LoopbackRoute> = Vec::new();
+    if !config.redirects_to_loopback() {
+        return routes;
+    }
+    let interfaces = config.general.bound_interfaces.iter();
+    for interface in interfaces.filter(|name| **name != InterfaceName::loopback()) {
+        for family in families.iter() {
+            let interface = interface.clone();
+            let route = LoopbackRoute { family, interface };
+            if !routes.contains(&route) {
+                routes.push(route);
+            }
+        }
+    }
+    routes
 }
 
 /// The families to redirect. IPv6 is left out only where it was switched off by option, or where nothing could use it.

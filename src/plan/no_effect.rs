@@ -29,6 +29,10 @@ pub enum NoEffect {
     DestinationsOfOtherFamily,
     /// `--inbound-mode tproxy`: no inbound ports are captured.
     NoInboundPorts,
+    /// `--bound-interfaces`: no outbound connections are captured.
+    NoOutboundConnections,
+    /// `--bound-interfaces`: all of them are excluded.
+    BoundInterfacesExcluded,
 }
 
 impl NoEffect {
@@ -41,6 +45,7 @@ impl NoEffect {
             }
             Self::DnsNotRedirected => "--dns-servers",
             Self::NoInboundPorts => "--inbound-mode tproxy",
+            Self::NoOutboundConnections | Self::BoundInterfacesExcluded => "--bound-interfaces",
         }
     }
 
@@ -59,6 +64,8 @@ impl NoEffect {
                 "all of them are of the IP family that is not redirected, so that no outbound connection is captured"
             }
             Self::NoInboundPorts => "no inbound port is captured",
+            Self::NoOutboundConnections => "no outbound connection is captured",
+            Self::BoundInterfacesExcluded => "--exclude-interfaces excludes these interfaces",
         }
     }
 
@@ -74,6 +81,8 @@ impl NoEffect {
             Self::NoGroupsIncluded => "Name groups with --include-gids, or leave --redirect-dns out",
             Self::DnsNotRedirected => "Pass --redirect-dns, too",
             Self::NoInboundPorts => "Include inbound ports, or leave the mode out",
+            Self::NoOutboundConnections => "Include outbound ports or addresses, or leave the interfaces out",
+            Self::BoundInterfacesExcluded => "Name the interfaces with one of the two options only",
         }
     }
 }
@@ -109,6 +118,7 @@ pub fn without_effect(config: &Config, facts: &Facts, plan: &Plan) -> Vec<NoEffe
         (!dns.redirect && dns.servers != by_default).then_some(NoEffect::DnsNotRedirected),
         of_other_family.then_some(NoEffect::DestinationsOfOtherFamily),
         (inbound.mode == InboundMode::Tproxy && inbound.include_ports.is_empty()).then_some(NoEffect::NoInboundPorts),
+        bound_interfaces(config),
     ]
     .into_iter()
     .flatten()
@@ -129,6 +139,19 @@ pub fn uncaptured_lookups(config: &Config, facts: &Facts, families: Families) ->
     }
 }
 
+fn bound_interfaces(config: &Config) -> Option<NoEffect> {
+    let general = &config.general;
+    let is_excluded = |name| general.exclude_interfaces.contains(name);
+    match general.bound_interfaces.as_slice() {
+        [] => None,
+        _ if !config.redirects_to_loopback() => Some(NoEffect::NoOutboundConnections),
+        names => names
+            .iter()
+            .all(is_excluded)
+            .then_some(NoEffect::BoundInterfacesExcluded),
+    }
+}
+
 fn has_any_of(cidrs: &Cidrs, families: Families) -> bool {
     families.iter().any(|family| match family {
         Family::V4 => !cidrs.v4().is_empty(),
@@ -140,7 +163,7 @@ fn has_any_of(cidrs: &Cidrs, families: Families) -> bool {
 mod tests {
     use super::*;
     use crate::options::Settings;
-    use crate::types::{IpFamily, Ports, parse_cidrs, parse_ports};
+    use crate::types::{InterfaceName, IpFamily, Ports, parse_cidrs, parse_ports};
 
     fn found(facts: &Facts, change: impl FnOnce(&mut Config)) -> Vec<NoEffect> {
         let mut config = Settings::default().config;
@@ -190,6 +213,17 @@ mod tests {
             config.inbound.include_ports = Ports::default();
         };
         assert_eq!(found(&facts, no_ports), [NoEffect::NoInboundPorts]);
+        let bound_alone = |config: &mut Config| {
+            config.general.bound_interfaces = vec![InterfaceName::parse("eth0").unwrap()];
+            config.outbound.include_cidrs = parse_cidrs("").unwrap();
+        };
+        assert_eq!(found(&facts, bound_alone), [NoEffect::NoOutboundConnections]);
+        let excluded = |config: &mut Config| {
+            let eth0 = InterfaceName::parse("eth0").unwrap();
+            config.general.bound_interfaces = vec![eth0.clone()];
+            config.general.exclude_interfaces = vec![eth0];
+        };
+        assert_eq!(found(&facts, excluded), [NoEffect::BoundInterfacesExcluded]);
         let nothing = |config: &mut Config| {
             no_ports(config);
             config.outbound.include_cidrs = parse_cidrs("").unwrap();

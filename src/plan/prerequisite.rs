@@ -1,14 +1,14 @@
 //! Prerequisites: addresses and policy routing that a plan needs besides its rules.
 
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Plan, PolicyRouting};
-use crate::types::{Families, Family, Mark, RouteTable};
+use crate::types::{Families, Family, InterfaceName, Mark, RouteTable};
 
 /// An address, rule or route that a plan needs. In the kernel it has our metric or protocol number, which identifies it
 /// as owned by sidetrack, on any backend and after any crash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Prerequisite {
     /// An address of the loopback interface.
     Address(Ipv6Addr),
@@ -28,6 +28,28 @@ pub enum Prerequisite {
         /// The table.
         table: RouteTable,
     },
+    /// A route that makes the loopback address one of another interface, too.
+    LoopbackRoute(LoopbackRoute),
+}
+
+/// A route of the table local (ip-route(8)) that makes the loopback address one of this interface, too. Sockets bound to
+/// the interface (SO_BINDTODEVICE) need it, because redirection changes their destination to that address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoopbackRoute {
+    /// The family.
+    pub family: Family,
+    /// The interface.
+    pub interface: InterfaceName,
+}
+
+impl LoopbackRoute {
+    /// The loopback address of the family: redirection changes the destination of locally generated packets to it.
+    pub fn address(&self) -> IpAddr {
+        match self.family {
+            Family::V4 => Ipv4Addr::LOCALHOST.into(),
+            Family::V6 => Ipv6Addr::LOCALHOST.into(),
+        }
+    }
 }
 
 impl Prerequisite {
@@ -40,17 +62,27 @@ impl Prerequisite {
             routing.families.iter().flat_map(of_family)
         });
         let addresses = plan.loopback_addresses.iter().copied().map(Self::Address);
-        routing.chain(addresses).collect()
+        let loopback_routes = plan.loopback_routes.iter().cloned().map(Self::LoopbackRoute);
+        routing.chain(addresses).chain(loopback_routes).collect()
     }
 }
 
-/// In the words of iproute2.
+/// As iproute2 writes it.
+impl fmt::Display for LoopbackRoute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (family, address, interface) = (self.family, self.address(), &self.interface);
+        write!(f, "the {family} route `local {address} dev {interface} table local`")
+    }
+}
+
+/// As iproute2 writes it.
 impl fmt::Display for Prerequisite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(address) => write!(f, "the address {address} on the loopback interface"),
             Self::Rule { family, mark, table } => write!(f, "the {family} rule `fwmark {mark} lookup {table}`"),
             Self::Route { family, table } => write!(f, "the {family} route `local default dev lo table {table}`"),
+            Self::LoopbackRoute(route) => write!(f, "{route}"),
         }
     }
 }
@@ -68,7 +100,10 @@ impl PolicyRouting {
                     let route = Prerequisite::Route { family, table: *table };
                     there.contains(&route).then_some((*mark, *table))
                 }
-                Prerequisite::Rule { .. } | Prerequisite::Route { .. } | Prerequisite::Address(_) => None,
+                Prerequisite::Rule { .. }
+                | Prerequisite::Route { .. }
+                | Prerequisite::Address(_)
+                | Prerequisite::LoopbackRoute(_) => None,
             })
         };
         let (families, (mark, table)) = match (of_family(Family::V4), of_family(Family::V6)) {

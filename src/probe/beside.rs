@@ -28,6 +28,7 @@ impl Trial {
         };
         self.ports = self.ports.iter().copied().filter(expected).collect();
         self.ends.clear();
+        self.stand_ins.clear();
         self.transparent = None;
         self
     }
@@ -46,6 +47,7 @@ mod tests {
         let surroundings = Surroundings {
             routes: ["0.0.0.0/0", "::/0"].map(|net| net.parse().unwrap()).to_vec(),
             addresses: ["10.0.0.2", "fd00::2"].map(|address| address.parse().unwrap()).to_vec(),
+            interfaces: Vec::new(),
             caller: Owner {
                 uid: Uid::new(0).unwrap(),
                 gid: Gid::new(0).unwrap(),

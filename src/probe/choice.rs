@@ -26,20 +26,22 @@ pub fn holds(cidrs: &Cidrs, address: IpAddr) -> bool {
     }
 }
 
-/// An unicast address that is included and not excluded. Those at the end of a network come first: they are the least
-/// likely to be assigned.
-pub fn address(family: Family, included: &Cidrs, excluded: &Cidrs) -> Option<IpAddr> {
-    let in_included = networks(included, family).flat_map(|(first, last)| {
+/// A unicast address that is accepted: the first of those within the networks of the sets and next to them. Those at the
+/// end of a network come first: they are the least likely to be assigned.
+pub fn address(family: Family, sets: &[&Cidrs], is_accepted: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
+    let networks: Vec<(u128, u128)> = sets.iter().flat_map(|set| networks(set, family)).collect();
+    let within = networks.iter().flat_map(|(first, last)| {
         let before_last = (last - first > 1).then(|| last - 1);
-        before_last.into_iter().chain([last, first])
+        before_last.into_iter().chain([*last, *first])
     });
-    let around_excluded = networks(excluded, family)
+    let around = networks
+        .iter()
         .flat_map(|(first, last)| [first.checked_sub(1), last.checked_add(1)])
         .flatten();
-    in_included
-        .chain(around_excluded)
+    within
+        .chain(around)
         .filter_map(|number| from_number(family, number))
-        .find(|address| is_ordinary(*address) && holds(included, *address) && !holds(excluded, *address))
+        .find(|address| is_ordinary(*address) && is_accepted(*address))
 }
 
 /// The first and last addresses of the networks of a family.
@@ -101,7 +103,10 @@ mod tests {
     #[test]
     fn an_address_is_found_wherever_there_is_one() {
         let find = |family, included, excluded| {
-            let found = address(family, &parse_cidrs(included).unwrap(), &parse_cidrs(excluded).unwrap());
+            let (included, excluded) = (parse_cidrs(included).unwrap(), parse_cidrs(excluded).unwrap());
+            let found = address(family, &[&included, &excluded], |address| {
+                holds(&included, address) && !holds(&excluded, address)
+            });
             found.map(|address| address.to_string())
         };
         let (v4, v6) = (Family::V4, Family::V6);

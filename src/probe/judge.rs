@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{Expected, Finding, Original, Outcome, Probe, Subject};
+use crate::types::Port;
 
 /// The judgement about one probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,8 +38,29 @@ pub fn judge(probe: &Probe, outcome: &Outcome) -> Verdict {
 
 fn is_as_expected(probe: &Probe, finding: &Finding) -> bool {
     match (probe.expected, finding) {
-        (Expected::Untouched, finding) => *finding == Finding::Direct,
-        (Expected::Captured(port), Finding::Redirected { at, original }) => {
+        (Expected::Untouched, finding) => matches!(finding, Finding::Direct | Finding::LeftByInterface),
+        (Expected::Dropped, finding) => *finding == Finding::Dropped,
+        (
+            Expected::Remembered { port, seconds },
+            Finding::HalfClosed {
+                arrived,
+                seconds: found,
+            },
+        ) => {
+            // The kernel counts down from the planned time.
+            is_captured(probe, port, arrived) && found.saturating_add(MAX_PROBE_SECONDS) >= seconds
+        }
+        (Expected::Remembered { .. }, _) => false,
+        (Expected::Captured(port), finding) => is_captured(probe, port, finding),
+    }
+}
+
+/// The seconds that a timeout may have counted down when it is read.
+const MAX_PROBE_SECONDS: u32 = 30;
+
+fn is_captured(probe: &Probe, port: Port, finding: &Finding) -> bool {
+    match finding {
+        Finding::Redirected { at, original } => {
             let knows_destination = match original {
                 Original::Known(destination) => *destination == probe.destination,
                 Original::Unknown(_) => false,
@@ -46,32 +68,38 @@ fn is_as_expected(probe: &Probe, finding: &Finding) -> bool {
             };
             at.port() == port.get() && knows_destination
         }
-        (Expected::Captured(_), Finding::HandedOver | Finding::AnsweredInPod) => true,
-        (Expected::Captured(_), Finding::Closed { proxy_listens }) => *proxy_listens,
-        (
-            Expected::Captured(_),
-            Finding::Direct
-            | Finding::AnsweredOutside
-            | Finding::Unanswered { .. }
-            | Finding::Refused
-            | Finding::Lost
-            | Finding::Unreachable(_)
-            | Finding::NoSource(_),
-        ) => false,
+        Finding::HandedOver | Finding::AnsweredInPod => true,
+        Finding::Closed { proxy_listens } => *proxy_listens,
+        Finding::Direct
+        | Finding::HalfClosed { .. }
+        | Finding::LeftByInterface
+        | Finding::Dropped
+        | Finding::Answered
+        | Finding::AnsweredOutside
+        | Finding::Unanswered { .. }
+        | Finding::Refused
+        | Finding::Lost
+        | Finding::Unreachable(_)
+        | Finding::NoSource(_) => false,
     }
 }
 
 /// The consequence of an unexpected finding.
 fn meaning(probe: &Probe, finding: &Finding) -> &'static str {
     match probe.expected {
-        Expected::Captured(_) if is_bypass(finding) => match probe.subject {
-            Subject::Inbound => "connections to the application bypass the proxy",
+        Expected::Remembered { .. } if matches!(finding, Finding::HalfClosed { .. }) => {
+            "the kernel forgets a half-closed connection that is silent for a minute, and its answer is lost"
+        }
+        Expected::Dropped => "packets that belong to no known connection reach the pod's sockets",
+        Expected::Captured(_) | Expected::Remembered { .. } if is_bypass(finding) => match probe.subject {
+            Subject::Inbound | Subject::HalfClosedInbound => "connections to the application bypass the proxy",
             Subject::SelfCall => "connections of the proxy to the pod's own address bypass its inbound port",
             Subject::Lookup => "name lookups of the application bypass the proxy",
             _ => "connections of the application bypass the proxy",
         },
-        Expected::Captured(_) => match probe.subject {
-            Subject::Inbound => "connections to the application do not reach the proxy",
+        Expected::Captured(_) | Expected::Remembered { .. } => match probe.subject {
+            Subject::Inbound | Subject::HalfClosedInbound => "connections to the application do not reach the proxy",
+            Subject::BoundInterface => "connections of sockets bound to this interface do not reach the proxy",
             Subject::SelfCall => "connections of the proxy to the pod's own address are lost",
             Subject::Lookup => "name lookups of the application do not work",
             _ => "connections of the application do not reach the proxy",
@@ -94,10 +122,13 @@ fn meaning(probe: &Probe, finding: &Finding) -> &'static str {
 /// Whether the connection bypassed all sockets of the pod's proxy.
 fn is_bypass(finding: &Finding) -> bool {
     match finding {
-        Finding::Direct | Finding::AnsweredOutside => true,
+        Finding::Direct | Finding::LeftByInterface | Finding::AnsweredOutside => true,
+        Finding::HalfClosed { arrived, .. } => is_bypass(arrived),
         Finding::Redirected { .. }
         | Finding::HandedOver
         | Finding::AnsweredInPod
+        | Finding::Dropped
+        | Finding::Answered
         | Finding::Closed { .. }
         | Finding::Unanswered { .. }
         | Finding::Refused
@@ -112,17 +143,26 @@ fn advice(probe: &Probe, finding: &Finding) -> &'static str {
         "a rule is missing, or another rule comes first: run `sidetrack apply` with the same options to repair it";
     const OTHERS: &str = "look for foreign rules: `nft list ruleset`, `iptables-save`, `ip6tables-save`";
     const NO_ADDRESS: &str = "run `sidetrack apply`: it adds the address ::6 to the loopback interface";
+    const BOUND: &str = "run `sidetrack apply` with the same options: it adds the route `local 127.0.0.1 dev INTERFACE`, or \
+                         `local ::1 dev INTERFACE`, to the table local";
+    const HALF_CLOSED: &str = "run `sidetrack apply` with the same options, and read its warnings: where rules cannot set the \
+                               timeout, net.netfilter.nf_conntrack_tcp_timeout_close_wait must be raised";
     match (probe.expected, finding) {
         (_, Finding::NoSource(_)) => NO_ADDRESS,
-        (Expected::Captured(port), Finding::Redirected { at, .. }) if at.port() == port.get() => {
+        (Expected::Remembered { .. }, Finding::HalfClosed { .. }) => HALF_CLOSED,
+        (Expected::Dropped, _) => APPLY,
+        (_, Finding::Lost | Finding::Unreachable(_)) if probe.subject == Subject::BoundInterface => BOUND,
+        (_, Finding::Redirected { at, .. })
+            if probe.expected.proxy_port().is_some_and(|port| at.port() == port.get()) =>
+        {
             "another program has redirected it too, and the proxy could not find its original destination: remove the \
              other redirection"
         }
-        (Expected::Captured(_), Finding::Redirected { .. }) => {
+        (Expected::Captured(_) | Expected::Remembered { .. }, Finding::Redirected { .. }) => {
             "another redirection comes first, or these rules are for other ports of the proxy: remove the other \
              one, or apply these options"
         }
-        (Expected::Captured(_), Finding::Refused | Finding::Closed { .. }) => OTHERS,
+        (Expected::Captured(_) | Expected::Remembered { .. }, Finding::Refused | Finding::Closed { .. }) => OTHERS,
         (_, Finding::Lost | Finding::Unreachable(_)) => {
             "a firewall or a network policy drops it, or routes that it takes are missing: see `nft list ruleset`, \
              `ip rule`, and apply again"
@@ -130,7 +170,7 @@ fn advice(probe: &Probe, finding: &Finding) -> &'static str {
         (_, Finding::Unanswered { .. }) => {
             "conntrack does not recognise the answer: run `sidetrack apply` to repair the conntrack zones"
         }
-        (Expected::Captured(_), _) => APPLY,
+        (Expected::Captured(_) | Expected::Remembered { .. }, _) => APPLY,
         (Expected::Untouched, Finding::Redirected { .. } | Finding::Closed { .. } | Finding::HandedOver) => APPLY,
         (Expected::Untouched, _) => OTHERS,
     }
@@ -140,7 +180,14 @@ fn advice(probe: &Probe, finding: &Finding) -> &'static str {
 pub fn expectation(probe: &Probe) -> String {
     match probe.expected {
         Expected::Captured(port) => format!("arrives at the proxy's port {port}"),
+        Expected::Untouched if probe.subject == Subject::ExcludedInterface => {
+            "leaves by the interface with its addresses unchanged".to_owned()
+        }
         Expected::Untouched => "arrives at its original destination".to_owned(),
+        Expected::Remembered { port, seconds } => {
+            format!("arrives at the proxy's port {port}, and half-closed is remembered for {seconds} s")
+        }
+        Expected::Dropped => "is dropped".to_owned(),
     }
 }
 
@@ -160,6 +207,17 @@ pub fn description(probe: &Probe, finding: &Finding) -> String {
             }
         }
         Finding::HandedOver => "was passed to the proxy with its addresses unchanged".to_owned(),
+        Finding::HalfClosed { arrived, seconds } => {
+            let arrived = description(probe, arrived);
+            if is_as_expected(probe, finding) {
+                format!("{arrived}, and half-closed is remembered as planned")
+            } else {
+                format!("{arrived}, and half-closed is remembered for {seconds} s")
+            }
+        }
+        Finding::LeftByInterface => "left by the interface with its addresses unchanged".to_owned(),
+        Finding::Dropped => "was dropped".to_owned(),
+        Finding::Answered => "was answered by the pod".to_owned(),
         Finding::AnsweredInPod => "was answered from within the pod".to_owned(),
         Finding::AnsweredOutside => "was answered from outside of the pod, past the proxy".to_owned(),
         Finding::Closed { .. } => "was accepted, and closed before the program could be identified".to_owned(),

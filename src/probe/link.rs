@@ -37,19 +37,14 @@ const fn ipv6(first: u16, second: u16, last: u16) -> Ipv6Addr {
     Ipv6Addr::new(first, second, 0, 0, 0, 0, 0, last)
 }
 
-/// The longest prefixes of included networks in which one address is assumed to be unused. While the link exists, that
-/// address is routed to it.
-const MAX_PREFIX_V4: u8 = 24;
-const MAX_PREFIX_V6: u8 = 112;
-
 impl Ends {
     /// The family of both addresses.
     pub fn family(&self) -> Family {
         family_of(self.far)
     }
 
-    /// Chooses the ends: such that connections to the far one are captured, and such that no route of the pod's leads
-    /// to them, as far as there are any.
+    /// Chooses the ends: such that connections to and from the far one are captured, and such that no route of the pod
+    /// leads to them, if there are any.
     pub fn choose(family: Family, config: &Config, routes: &[IpNet]) -> Self {
         let candidates = candidates(family);
         let free = |address: IpAddr| !routes.iter().any(|net| !is_default(net) && net.contains(&address));
@@ -59,18 +54,22 @@ impl Ends {
             free: free(near) && free(far),
         };
         let captured = |ends: &Self| {
-            let outbound = &config.outbound;
-            choice::holds(&outbound.include_cidrs, ends.far) && !choice::holds(&outbound.exclude_cidrs, ends.far)
+            let (outbound, inbound) = (&config.outbound, &config.inbound);
+            let as_client = !choice::holds(&inbound.exclude_cidrs, ends.far);
+            let as_server =
+                choice::holds(&outbound.include_cidrs, ends.far) && !choice::holds(&outbound.exclude_cidrs, ends.far);
+            (as_client, as_server)
         };
         let free_ones: Vec<Self> = candidates.into_iter().map(ends).filter(|ends| ends.free).collect();
         let Some(first) = free_ones.first() else {
             return ends(candidates[0]);
         };
-        if let Some(captured) = free_ones.iter().find(|ends| captured(ends)) {
-            return *captured;
-        }
-        let among_included = in_large_network(family, config).map(|far| ends((first.near, far)));
-        among_included.filter(|ends| ends.free).unwrap_or(*first)
+        // Of those that are captured as often, the first one.
+        let best = free_ones.iter().rev().max_by_key(|ends| {
+            let (as_client, as_server) = captured(ends);
+            u8::from(as_client) + u8::from(as_server)
+        });
+        *best.unwrap_or(first)
     }
 }
 
@@ -84,20 +83,6 @@ fn candidates(family: Family) -> [(IpAddr, IpAddr); 3] {
 /// Whether this is a default route, or one of the two halves that some tools make of it.
 fn is_default(net: &IpNet) -> bool {
     net.prefix_len() <= 1
-}
-
-fn in_large_network(family: Family, config: &Config) -> Option<IpAddr> {
-    let outbound = &config.outbound;
-    let v4 = outbound.include_cidrs.v4().iter().copied().map(IpNet::from);
-    let v6 = outbound.include_cidrs.v6().iter().copied().map(IpNet::from);
-    let large = v4.chain(v6).filter(|net| {
-        net.prefix_len()
-            <= match net {
-                IpNet::V4(_) => MAX_PREFIX_V4,
-                IpNet::V6(_) => MAX_PREFIX_V6,
-            }
-    });
-    choice::address(family, &large.collect(), &outbound.exclude_cidrs)
 }
 
 #[cfg(test)]
@@ -133,9 +118,8 @@ mod tests {
     fn an_address_that_is_captured_comes_first() {
         let is = |far: &str| (far.to_owned(), true);
         assert_eq!(choose("*", "192.0.2.0/24", &[]), is("198.51.100.254"));
-        assert_eq!(choose("10.0.0.0/8", "", &[]), is("10.255.255.254"));
-        assert_eq!(choose("10.0.0.0/8", "", &["10.255.0.0/16"]), is("192.0.2.254"));
-        assert_eq!(choose("10.0.0.0/25,10.1.1.1", "", &[]), is("192.0.2.254"));
+        assert_eq!(choose("10.0.0.0/8", "", &[]), is("192.0.2.254"));
+        assert_eq!(choose("203.0.0.0/8", "", &[]), is("203.0.113.254"));
         assert_eq!(choose("*", "0.0.0.0/0", &[]), is("192.0.2.254"));
     }
 }

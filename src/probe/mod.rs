@@ -3,8 +3,12 @@
 
 mod beside;
 mod choice;
+mod exclusions;
+mod interfaces;
 mod judge;
 mod link;
+#[cfg(test)]
+mod outcome_tests;
 mod owners;
 mod plan;
 mod report;
@@ -20,7 +24,7 @@ use ipnet::IpNet;
 
 use crate::mesh::istio::PROBE_PORT;
 use crate::ruleset::Protocol;
-use crate::types::{Family, Gid, Mark, Port, Uid};
+use crate::types::{Family, Gid, InterfaceName, Mark, Port, Uid};
 
 pub use judge::{Verdict, judge};
 pub use link::Ends;
@@ -40,6 +44,8 @@ pub struct Surroundings {
     pub routes: Vec<IpNet>,
     /// The addresses of its interfaces that other hosts could reach.
     pub addresses: Vec<IpAddr>,
+    /// Its interfaces that are up, and the networks of their addresses.
+    pub interfaces: Vec<(InterfaceName, Vec<IpNet>)>,
     /// The user and group of this process.
     pub caller: Owner,
     /// Whether this process may change its user and group.
@@ -68,6 +74,8 @@ pub struct Trial {
     pub probes: Vec<Probe>,
     /// The ends of the link to a host outside, by family.
     pub ends: Vec<Ends>,
+    /// Addresses of other hosts for which the host outside stands in.
+    pub stand_ins: Vec<IpAddr>,
     /// The user and group of the proxy.
     pub proxy: Owner,
     /// The proxy's ports. Probes listen there where no proxy does.
@@ -94,6 +102,8 @@ pub struct Probe {
     pub caller: Caller,
     /// The source; `None` lets the kernel choose.
     pub source: Option<Source>,
+    /// The interface that the client's socket is bound to (SO_BINDTODEVICE).
+    pub bound_to: Option<InterfaceName>,
     /// The destination.
     pub destination: SocketAddr,
     /// The expected result.
@@ -106,6 +116,14 @@ impl Probe {
     /// The address family.
     pub fn family(&self) -> Family {
         family_of(self.destination.ip())
+    }
+
+    /// The address of the other host, if the probe chooses it.
+    pub fn other_host(&self) -> Option<IpAddr> {
+        match self.caller {
+            Caller::Neighbour => self.source.map(|source| source.address),
+            Caller::Process(_) => (!self.subject.calls_pod()).then_some(self.destination.ip()),
+        }
     }
 }
 
@@ -125,6 +143,16 @@ pub enum Subject {
     Exempt,
     /// Connections to excluded ports are not.
     ExcludedOutboundPort,
+    /// Those to excluded addresses are not.
+    ExcludedOutboundAddress,
+    /// Those to addresses that are not included are not.
+    NotIncludedOutboundAddress,
+    /// Those of a user to ports that are excluded for it are not.
+    ExcludedPortForUser,
+    /// Those that leave by an excluded interface are not.
+    ExcludedInterface,
+    /// Those of sockets bound to an interface are captured.
+    BoundInterface,
     /// Those of excluded users are not.
     ExcludedUser,
     /// Those of excluded groups are not.
@@ -137,10 +165,18 @@ pub enum Subject {
     MeshPort,
     /// Those to excluded ports are not.
     ExcludedInboundPort,
+    /// Those from excluded addresses are not.
+    ExcludedInboundAddress,
     /// The proxy's connections to the pod's own address are captured like those of other hosts.
     SelfCall,
     /// The proxy's connections to the application are not.
     Passthrough,
+    /// The kernel remembers half-closed connections to other hosts.
+    HalfClosedOutbound,
+    /// The kernel remembers half-closed connections from other hosts.
+    HalfClosedInbound,
+    /// Packets that belong to no known connection are dropped.
+    InvalidPacket,
 }
 
 impl Subject {
@@ -150,24 +186,46 @@ impl Subject {
             Self::Outbound => "outbound",
             Self::Exempt => "exempt",
             Self::ExcludedOutboundPort => "excluded-outbound-port",
+            Self::ExcludedOutboundAddress => "excluded-outbound-address",
+            Self::NotIncludedOutboundAddress => "not-included-outbound-address",
+            Self::ExcludedPortForUser => "excluded-port-for-user",
+            Self::ExcludedInterface => "excluded-interface",
+            Self::BoundInterface => "bound-interface",
             Self::ExcludedUser => "excluded-user",
             Self::ExcludedGroup => "excluded-group",
             Self::Lookup => "lookup",
             Self::Inbound => "inbound",
             Self::MeshPort => "mesh-port",
             Self::ExcludedInboundPort => "excluded-inbound-port",
+            Self::ExcludedInboundAddress => "excluded-inbound-address",
             Self::SelfCall => "self-call",
             Self::Passthrough => "passthrough",
+            Self::HalfClosedOutbound => "half-closed-outbound",
+            Self::HalfClosedInbound => "half-closed-inbound",
+            Self::InvalidPacket => "invalid-packet",
         }
     }
 
     /// Whether the destination is the pod itself.
     pub fn calls_pod(self) -> bool {
         match self {
-            Self::Inbound | Self::MeshPort | Self::ExcludedInboundPort | Self::SelfCall | Self::Passthrough => true,
+            Self::Inbound
+            | Self::MeshPort
+            | Self::ExcludedInboundPort
+            | Self::ExcludedInboundAddress
+            | Self::SelfCall
+            | Self::Passthrough
+            | Self::HalfClosedInbound
+            | Self::InvalidPacket => true,
             Self::Outbound
             | Self::Exempt
             | Self::ExcludedOutboundPort
+            | Self::ExcludedOutboundAddress
+            | Self::NotIncludedOutboundAddress
+            | Self::ExcludedPortForUser
+            | Self::ExcludedInterface
+            | Self::BoundInterface
+            | Self::HalfClosedOutbound
             | Self::ExcludedUser
             | Self::ExcludedGroup
             | Self::Lookup => false,
@@ -209,6 +267,25 @@ pub enum Expected {
     Captured(Port),
     /// It arrives at its original destination.
     Untouched,
+    /// It arrives at this port of the proxy, and conntrack remembers it for this time once it is half-closed.
+    Remembered {
+        /// The port.
+        port: Port,
+        /// The seconds.
+        seconds: u32,
+    },
+    /// It does not arrive.
+    Dropped,
+}
+
+impl Expected {
+    /// The port of the proxy at which it arrives.
+    pub fn proxy_port(self) -> Option<Port> {
+        match self {
+            Self::Captured(port) | Self::Remembered { port, .. } => Some(port),
+            Self::Untouched | Self::Dropped => None,
+        }
+    }
 }
 
 /// What a probe needs.
@@ -245,6 +322,19 @@ pub enum Finding {
     },
     /// Another socket of the pod accepted it, with its addresses unchanged.
     HandedOver,
+    /// It arrived there, and its client closed its half: for so many seconds conntrack remembers it.
+    HalfClosed {
+        /// The finding of its arrival.
+        arrived: Box<Finding>,
+        /// The seconds.
+        seconds: u32,
+    },
+    /// It left by the interface that its socket is bound to, with its addresses unchanged.
+    LeftByInterface,
+    /// The packet did not arrive, and a valid one that was sent after it did.
+    Dropped,
+    /// The pod answered the packet.
+    Answered,
     /// A name server answered from within the pod.
     AnsweredInPod,
     /// A host outside of the pod answered.

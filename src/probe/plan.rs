@@ -10,12 +10,6 @@ use crate::plan::{DNS_PORT, Lookups, NoEffect, passthrough, uncaptured_lookups};
 use crate::ruleset::Protocol;
 use crate::types::{DnsServers, Families, Family, InboundMode, Number as _, Port, Ports, Uid};
 
-const NO_SAFE_DESTINATION: &str =
-    "every captured address may belong to another host, which a probe must not call past the proxy";
-const EXCLUDED_NEIGHBOUR: &str = "connections from the neighbour's address are excluded";
-const EXCLUDED_INTERFACES: &str =
-    "interfaces are excluded, and the outgoing interface of a DNS query decides whether it is captured";
-
 /// The probes for a configuration. `families` are those that its plan redirects. Probes use `port` wherever it is
 /// representative of other ports.
 pub fn trial(config: &Config, facts: &Facts, families: Families, surroundings: &Surroundings, port: Port) -> Trial {
@@ -38,14 +32,17 @@ pub fn trial(config: &Config, facts: &Facts, families: Families, surroundings: &
         probes.extend(author.lookups(ends));
         probes.extend(no_effect.map(|no_effect| author.uncaptured_lookup(ends, no_effect)));
         probes.extend(author.inbound(ends));
+        probes.extend(author.invalid_packet(ends));
         probes.extend(author.within_pod(ends));
         probes
     });
     let proxy = &config.proxy;
     let dns = author.captures_lookups.then_some(config.dns.port);
     let takes_unchanged = config.inbound.mode == InboundMode::Tproxy;
+    let probes: Vec<Probe> = probes.collect();
     Trial {
-        probes: probes.collect(),
+        stand_ins: stand_ins(&probes, &ends),
+        probes,
         proxy: author.proxy(|_| true, |_| true).unwrap_or(surroundings.caller),
         ports: [proxy.inbound_port, proxy.outbound_port]
             .into_iter()
@@ -56,20 +53,32 @@ pub fn trial(config: &Config, facts: &Facts, families: Families, surroundings: &
     }
 }
 
+/// The addresses of other hosts that probes need the link for, and that are at neither of its ends.
+fn stand_ins(probes: &[Probe], ends: &[Ends]) -> Vec<IpAddr> {
+    let needing = probes.iter().filter(|probe| probe.needs == Needs::Link);
+    let mut addresses = Vec::new();
+    for address in needing.filter_map(Probe::other_host) {
+        if !addresses.contains(&address) && !ends.iter().any(|ends| ends.far == address) {
+            addresses.push(address);
+        }
+    }
+    addresses
+}
+
 /// The input of the probes.
 pub(super) struct Author<'a> {
     pub(super) config: &'a Config,
     facts: &'a Facts,
     pub(super) surroundings: &'a Surroundings,
-    port: Port,
+    pub(super) port: Port,
     captures_lookups: bool,
 }
 
 /// A captured destination, and an owner whose connections to it are captured.
-struct Target {
-    destination: SocketAddr,
-    owner: Owner,
-    needs: Needs,
+pub(super) struct Target {
+    pub(super) address: IpAddr,
+    pub(super) port: Port,
+    pub(super) owner: Owner,
 }
 
 impl Author<'_> {
@@ -79,22 +88,23 @@ impl Author<'_> {
             return Vec::new();
         };
         let outbound = &self.config.outbound;
-        let probe = |subject, owner, expected, needs| Probe {
-            subject,
-            protocol: Protocol::Tcp,
-            caller: Caller::Process(owner),
-            source: None,
-            destination: target.destination,
-            expected,
-            needs,
-        };
+        let destination = at(target.address, target.port);
         let to_proxy = Expected::Captured(self.config.proxy.outbound_port);
         let by_any_route = match self.config.general.exclude_interfaces.as_slice() {
             [] => Needs::Route,
             _ => Needs::Link,
         };
-        let mut probes = vec![probe(Subject::Outbound, target.owner, to_proxy, by_any_route)];
-        let untouched = |subject, owner| probe(subject, owner, Expected::Untouched, target.needs);
+        let captured = Probe {
+            needs: by_any_route,
+            ..self.connection(Subject::Outbound, target.owner, destination, to_proxy)
+        };
+        let untouched = |subject, owner| Probe {
+            needs: Needs::Link,
+            ..self.connection(subject, owner, destination, Expected::Untouched)
+        };
+        let half_closed = self.half_closed_outbound(&captured);
+        let mut probes = vec![captured];
+        probes.extend(half_closed);
         probes.extend(self.exempt(target.owner).map(|owner| untouched(Subject::Exempt, owner)));
         let proxy = &self.config.proxy;
         let user = self.one_of(self.surroundings.caller.uid, &outbound.exclude_uids, |uid| {
@@ -105,15 +115,17 @@ impl Author<'_> {
             !proxy.gids.contains(gid)
         });
         probes.extend(group.map(|gid| untouched(Subject::ExcludedGroup, Owner { gid, ..target.owner })));
-        let would_be_captured = |port| self.captures_address(ends.far) || outbound.include_ports.contains(port);
+        let would_be_captured = |port| self.captures_address(target.address) || outbound.include_ports.contains(port);
         let port = choice::number(&[], &[&outbound.exclude_ports], |port| {
             outbound.exclude_ports.contains(port) && would_be_captured(port)
         });
         probes.extend(port.map(|port| Probe {
-            destination: at(ends.far, port),
-            needs: Needs::Link,
+            destination: at(target.address, port),
             ..untouched(Subject::ExcludedOutboundPort, target.owner)
         }));
+        probes.extend(self.addresses(ends, &target));
+        probes.extend(self.ports_for_users(&target));
+        probes.extend(self.interfaces(ends, &target));
         probes.dedup();
         probes
     }
@@ -121,18 +133,37 @@ impl Author<'_> {
     /// An outbound connection that is captured: to the far end of the link if possible.
     fn target(&self, ends: &Ends) -> Option<Target> {
         let outbound = &self.config.outbound;
-        let target = |address, needs| {
+        let target = |address| {
             let (port, owner) = self.captured_port(address)?;
-            Some(Target {
-                destination: at(address, port),
-                owner,
-                needs,
-            })
+            Some(Target { address, port, owner })
         };
-        target(ends.far, Needs::Link).or_else(|| {
-            let address = choice::address(ends.family(), &outbound.include_cidrs, &outbound.exclude_cidrs)?;
-            target(address, Needs::Impossible(NO_SAFE_DESTINATION))
+        target(ends.far).or_else(|| {
+            let sets = [&outbound.include_cidrs, &outbound.exclude_cidrs];
+            let address = choice::address(ends.family(), &sets, |address| {
+                self.captures_address(address) && self.is_remote(ends, address)
+            })?;
+            target(address)
         })
+    }
+
+    /// A connection of a local process, by whatever route.
+    pub(super) fn connection(
+        &self,
+        subject: Subject,
+        owner: Owner,
+        destination: SocketAddr,
+        expected: Expected,
+    ) -> Probe {
+        Probe {
+            subject,
+            protocol: Protocol::Tcp,
+            caller: Caller::Process(owner),
+            source: None,
+            bound_to: None,
+            destination,
+            expected,
+            needs: Needs::Route,
+        }
     }
 
     fn captured_port(&self, address: IpAddr) -> Option<(Port, Owner)> {
@@ -157,7 +188,7 @@ impl Author<'_> {
     }
 
     /// Whether connections to this address are captured, ports and owners aside.
-    fn captures_address(&self, address: IpAddr) -> bool {
+    pub(super) fn captures_address(&self, address: IpAddr) -> bool {
         let outbound = &self.config.outbound;
         choice::holds(&outbound.include_cidrs, address) && !choice::holds(&outbound.exclude_cidrs, address)
     }
@@ -181,10 +212,11 @@ impl Author<'_> {
             return Vec::new();
         };
         let by_link = *server == ends.far;
+        let is_in_pod = server.is_loopback() || !self.is_remote(ends, *server);
         let needs = match self.config.general.exclude_interfaces.as_slice() {
             [] => Needs::Route,
-            _ if by_link => Needs::Link,
-            _ => Needs::Impossible(EXCLUDED_INTERFACES),
+            _ if is_in_pod => Needs::Route,
+            _ => Needs::Link,
         };
         let is_kuma = matches!(self.config.dialect, Dialect::Kuma(_));
         if is_kuma && choice::holds(&self.config.outbound.exclude_cidrs, *server) {
@@ -203,6 +235,7 @@ impl Author<'_> {
                 protocol,
                 caller: Caller::Process(owner),
                 source: None,
+                bound_to: None,
                 destination: at(*server, DNS_PORT),
                 expected: Expected::Captured(self.config.dns.port),
                 needs,
@@ -215,8 +248,14 @@ impl Author<'_> {
                 ..lookup.clone()
             });
             let exempt: Vec<Probe> = if by_link { exempt.collect() } else { Vec::new() };
+            let excluded = if from_all_senders || is_in_pod {
+                Vec::new()
+            } else {
+                self.queries_of_excluded_users(&lookup, owner)
+            };
             probes.push(lookup);
             probes.extend(exempt);
+            probes.extend(excluded);
         }
         probes
     }
@@ -228,6 +267,7 @@ impl Author<'_> {
             protocol: Protocol::Udp,
             caller: Caller::Process(self.surroundings.caller),
             source: None,
+            bound_to: None,
             destination: at(ends.far, DNS_PORT),
             expected: Expected::Captured(self.config.dns.port),
             needs: Needs::Impossible(no_effect.reason()),
@@ -237,27 +277,32 @@ impl Author<'_> {
     /// Connections from other hosts.
     fn inbound(&self, ends: &Ends) -> Vec<Probe> {
         let (inbound, mesh) = (&self.config.inbound, &self.config.proxy.mesh_ports);
-        let probe = |subject, port, expected, needs| Probe {
+        let probe = |subject, port, expected| Probe {
             subject,
             protocol: Protocol::Tcp,
             caller: Caller::Neighbour,
             source: None,
+            bound_to: None,
             destination: at(ends.near, port),
             expected,
-            needs,
-        };
-        let needs = if choice::holds(&inbound.exclude_cidrs, ends.far) {
-            Needs::Impossible(EXCLUDED_NEIGHBOUR)
-        } else {
-            Needs::Link
+            needs: Needs::Link,
         };
         let to_proxy = Expected::Captured(self.config.proxy.inbound_port);
         let captured = self.inbound_port(|_| true);
-        let mut probes: Vec<Probe> = captured
-            .map(|port| probe(Subject::Inbound, port, to_proxy, needs))
-            .into_iter()
-            .collect();
-        let untouched = |subject, port| probe(subject, port, Expected::Untouched, needs);
+        let untouched = |subject, port| probe(subject, port, Expected::Untouched);
+        let mut probes = Vec::new();
+        if let Some(port) = captured {
+            let captured = probe(Subject::Inbound, port, to_proxy);
+            if !choice::holds(&inbound.exclude_cidrs, ends.far) {
+                probes.extend(self.half_closed_inbound(&captured));
+                probes.insert(0, captured);
+            }
+            let excluded = |address: IpAddr| Probe {
+                source: (address != ends.far).then_some(Source { address, mark: None }),
+                ..untouched(Subject::ExcludedInboundAddress, port)
+            };
+            probes.extend(self.excluded_clients(ends).into_iter().map(excluded));
+        }
         if !inbound.include_ports.is_empty() && self.skips_mesh_ports() {
             let ports = mesh.iter().map(|range| range.first());
             probes.extend(ports.map(|port| untouched(Subject::MeshPort, port)));
@@ -275,7 +320,7 @@ impl Author<'_> {
     }
 
     /// A port of the pod to which connections are captured.
-    fn inbound_port(&self, is_accepted: impl Fn(Port) -> bool) -> Option<Port> {
+    pub(super) fn inbound_port(&self, is_accepted: impl Fn(Port) -> bool) -> Option<Port> {
         let (inbound, proxy) = (&self.config.inbound, &self.config.proxy);
         let own = Ports::from_iter([proxy.inbound_port, proxy.outbound_port, self.config.dns.port]);
         let outbound = &self.config.outbound;
@@ -319,6 +364,7 @@ impl Author<'_> {
             protocol: Protocol::Tcp,
             caller: Caller::Process(self.proxy(|_| true, |_| true)?),
             source: source.map(|address| Source { address, mark: None }),
+            bound_to: None,
             destination: at(address, port),
             expected: Expected::Untouched,
             needs,
@@ -362,6 +408,7 @@ impl Author<'_> {
             protocol: Protocol::Tcp,
             caller: Caller::Process(owner(port)?),
             source: source.map(|address| Source { address, mark: None }),
+            bound_to: None,
             destination: at(address, port),
             expected: Expected::Captured(config.proxy.inbound_port),
             needs,
@@ -375,6 +422,7 @@ impl Author<'_> {
             protocol: Protocol::Tcp,
             caller: Caller::Process(owner),
             source: Some(source),
+            bound_to: None,
             destination: at(destination, port),
             expected: Expected::Untouched,
             needs,
@@ -434,7 +482,7 @@ impl Author<'_> {
     }
 }
 
-fn at(address: IpAddr, port: Port) -> SocketAddr {
+pub(super) fn at(address: IpAddr, port: Port) -> SocketAddr {
     SocketAddr::new(address, port.get())
 }
 

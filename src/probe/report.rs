@@ -68,16 +68,18 @@ impl Report {
             Protocol::Udp => "UDP",
         };
         let source = probe.source.map(|source| format!(" from {}", source.address));
+        let bound = probe.bound_to.as_ref().map(|name| format!(" bound to {name}"));
         let found = match outcome {
             Outcome::Found(finding) => description(probe, finding),
             Outcome::NotMade(reason) => reason.clone(),
         };
         format!(
-            "{} {protocol} {}: {}{} to {}: {found}",
+            "{} {protocol} {}: {}{}{} to {}: {found}",
             probe.family(),
             probe.subject.name(),
             probe.caller,
             source.unwrap_or_default(),
+            bound.unwrap_or_default(),
             probe.destination,
         )
     }
@@ -171,10 +173,13 @@ fn entry(probe: &Probe, outcome: &Outcome) -> Value {
             Caller::Neighbour => json!("neighbour"),
         },
         "source": probe.source.map(|source| source.address.to_string()),
+        "interface": probe.bound_to.as_ref().map(|name| name.as_str()),
         "destination": probe.destination.to_string(),
         "expected": match probe.expected {
             Expected::Captured(port) => json!({ "port": port.get() }),
             Expected::Untouched => json!("untouched"),
+            Expected::Remembered { port, seconds } => json!({ "port": port.get(), "closeWait": seconds }),
+            Expected::Dropped => json!("dropped"),
         },
         "result": result(&verdict),
         "found": found,

@@ -2,8 +2,8 @@ use super::*;
 use crate::facts::{Facts, Ipv6};
 use crate::options::{Config, Dialect, OwnerOrder, Settings};
 use crate::types::{
-    Cidrs, DnsServers, Families, Gids, Id as _, InboundMode, InterfaceName, LoopbackCidr, NoAccounts, Ports, Uids,
-    parse_cidrs, parse_ids, parse_ports, parse_ports_for_uids,
+    Cidrs, DnsServers, Families, Gids, Id as _, InboundMode, InterfaceName, LoopbackCidr, NoAccounts, Ports, Timeout,
+    Uids, parse_cidrs, parse_ids, parse_ports, parse_ports_for_uids,
 };
 
 fn port(number: u16) -> Port {
@@ -38,6 +38,15 @@ fn pod() -> Surroundings {
     Surroundings {
         routes: ["10.1.0.0/16", "10.1.0.5/32"].map(|net| net.parse().unwrap()).to_vec(),
         addresses: ["10.1.0.5", "fd00::5"].map(|address| address.parse().unwrap()).to_vec(),
+        interfaces: [
+            ("eth0", ["10.1.0.5/16", "fd00::5/64"]),
+            ("eth1", ["10.2.0.5/16", "fd02::5/64"]),
+        ]
+        .map(|(name, networks)| {
+            let networks = networks.map(|network| network.parse().unwrap()).to_vec();
+            (InterfaceName::parse(name).unwrap(), networks)
+        })
+        .to_vec(),
         caller: owner(0, 0),
         may_switch: true,
     }
@@ -71,14 +80,21 @@ fn words(probe: &Probe) -> String {
     let expected = match probe.expected {
         Expected::Captured(port) => format!(" > {port}"),
         Expected::Untouched => String::new(),
+        Expected::Remembered { port, seconds } => format!(" > {port} for {seconds}"),
+        Expected::Dropped => " dropped".to_owned(),
     };
+    let bound = probe
+        .bound_to
+        .as_ref()
+        .map(|name| format!("%{name}"))
+        .unwrap_or_default();
     let needs = match probe.needs {
         Needs::Route => "",
         Needs::Link => " (link)",
         Needs::Impossible(_) => " (impossible)",
     };
     let name = probe.subject.name();
-    format!("{name} {caller}{source} {}{expected}{needs}", probe.destination)
+    format!("{name} {caller}{source}{bound} {}{expected}{needs}", probe.destination)
 }
 
 #[track_caller]
@@ -95,9 +111,11 @@ fn has_no(list: &[String], name: &str) {
 fn the_defaults_are_proved_in_full() {
     let expected = [
         "outbound 1000:1000 192.0.2.254:15002 > 15001",
+        "half-closed-outbound 1000:1000 192.0.2.254:15002 > 15001 for 432000",
         "exempt 1337:1000 192.0.2.254:15002 (link)",
         "exempt 1000:1337 192.0.2.254:15002 (link)",
         "inbound neighbour 192.0.2.253:15002 > 15006 (link)",
+        "half-closed-inbound neighbour 192.0.2.253:15002 > 15006 for 432000 (link)",
         "mesh-port neighbour 192.0.2.253:15008 (link)",
         "mesh-port neighbour 192.0.2.253:15020 (link)",
         "mesh-port neighbour 192.0.2.253:15090 (link)",
@@ -156,14 +174,94 @@ fn inclusions_are_kept_to() {
     has(&found, "outbound 1000:3000 192.0.2.254:443 > 15001");
     has(&found, "inbound neighbour 192.0.2.253:8081 > 15006 (link)");
     has(&found, "self-call 1337:1337 10.1.0.5:8081 > 15006");
-    // A network so large that one of its addresses is unused.
-    let found = list(|config, _| config.outbound.include_cidrs = cidrs("10.0.0.0/8,fd00::/64"));
+}
+
+#[test]
+fn the_host_outside_stands_in_for_included_and_excluded_addresses() {
+    let change = |config: &mut Config| {
+        config.outbound.include_cidrs = cidrs("10.0.0.0/8,172.16.0.9,fd09::9,fd10::/64");
+        config.outbound.exclude_cidrs = cidrs("10.9.0.0/16,192.168.0.0/16,fd10::/96,fd99::/64");
+        config.outbound.exclude_ports = ports("3306");
+    };
+    let found = list(|config, _| change(config));
     has(&found, "outbound 1000:1000 10.255.255.254:15002 > 15001");
+    has(&found, "outbound 1000:1000 172.16.0.9:15002 > 15001 (link)");
     has(&found, "exempt 1337:1000 10.255.255.254:15002 (link)");
-    // Addresses in use are not called past the proxy.
-    let found = list(|config, _| config.outbound.include_cidrs = cidrs("10.9.9.9,fd09::9"));
-    has(&found, "outbound 1000:1000 10.9.9.9:15002 > 15001");
-    has(&found, "exempt 1337:1000 10.9.9.9:15002 (impossible)");
+    has(&found, "excluded-outbound-port 1000:1000 10.255.255.254:3306 (link)");
+    // 192.168.0.0/16 is not included, so that its exclusion has no effect.
+    let excluded = found
+        .iter()
+        .filter(|line| line.starts_with("excluded-outbound-address"));
+    assert_eq!(
+        excluded.collect::<Vec<_>>(),
+        ["excluded-outbound-address 1000:1000 10.9.255.254:15002 (link)"]
+    );
+    has(
+        &found,
+        "not-included-outbound-address 1000:1000 192.0.2.254:15002 (link)",
+    );
+    let mut config = Settings::default().config;
+    change(&mut config);
+    let trial = trial(&config, &Facts::default(), Families::Both, &pod(), port(15002));
+    let stand_ins: Vec<String> = trial.stand_ins.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        stand_ins,
+        [
+            "10.255.255.254",
+            "172.16.0.9",
+            "10.9.255.254",
+            "fd09::9",
+            "fd10::ffff:ffff:ffff:fffe",
+            "fd10::ffff:fffe"
+        ]
+    );
+    // It does not stand in for the pod itself.
+    let found = list(|config, _| config.outbound.include_cidrs = cidrs("10.1.0.5,fd00::5"));
+    has_no(&found, "outbound");
+}
+
+#[test]
+fn interfaces_are_proved_by_bound_sockets() {
+    let eth = |name| InterfaceName::parse(name).unwrap();
+    let change = |config: &mut Config| {
+        config.general.exclude_interfaces = vec![eth("eth1"), eth("net7")];
+        config.general.bound_interfaces = vec![eth("eth0"), eth("eth1")];
+    };
+    let found = list(|config, _| change(config));
+    has(&found, "excluded-interface 1000:1000%eth1 192.0.2.254:15002");
+    has(&found, "bound-interface 1000:1000%eth0 192.0.2.254:15002 > 15001");
+    let named = |name: &str| found.iter().filter(|line| line.starts_with(name)).count();
+    assert_eq!((named("excluded-interface"), named("bound-interface")), (1, 1));
+    let mut config = Settings::default().config;
+    change(&mut config);
+    let trial = trial(&config, &Facts::default(), Families::Both, &pod(), port(15002));
+    let v6 = trial
+        .probes
+        .iter()
+        .filter(|probe| probe.bound_to.is_some() && probe.family() == Family::V6);
+    let destinations: Vec<String> = v6.map(|probe| probe.destination.ip().to_string()).collect();
+    assert_eq!(destinations, ["fd02::ffff:ffff:ffff:fffe", "fd00::ffff:ffff:ffff:fffe"]);
+}
+
+#[test]
+fn half_closed_connections_and_invalid_packets_are_proved_if_options_ask_for_it() {
+    let found = list(|config, _| {
+        config.general.close_wait_timeout = Timeout::new(3600);
+        config.general.drop_invalid = true;
+    });
+    has(
+        &found,
+        "half-closed-outbound 1000:1000 192.0.2.254:15002 > 15001 for 3600",
+    );
+    has(&found, "invalid-packet neighbour 192.0.2.253:15002 dropped (link)");
+    // The kernel's own timeout would pass, too.
+    for timeout in [None, Timeout::new(61)] {
+        has_no(
+            &list(|config, _| config.general.close_wait_timeout = timeout),
+            "half-closed",
+        );
+    }
+    has_no(&list(|_, _| {}), "invalid-packet");
 }
 
 #[test]
@@ -176,6 +274,8 @@ fn ports_excluded_for_some_users_make_the_application_another_user() {
     has(&found, "outbound 0:1000 192.0.2.254:15002 > 15001");
     has(&found, "lookup 2001:1000 10.96.0.10:53 > 15053");
     has(&found, "lookup 1000:1000 10.96.0.10:53 > 15053");
+    has(&found, "excluded-port-for-user 900:1000 192.0.2.254:15002 (link)");
+    has(&found, "excluded-port-for-user 0:1000 10.96.0.10:53 (link)");
 }
 
 #[test]
@@ -199,12 +299,12 @@ fn lookups_go_to_servers_that_are_captured() {
     });
     has(&excluded, "lookup 0:0 192.0.2.254:53 > 15053 (impossible)");
     assert_eq!(excluded.iter().filter(|line| line.starts_with("lookup")).count(), 1);
-    // Which interface it leaves by cannot be foretold.
+    // The interface by which they would leave may be an excluded one.
     let found = list(|config, _| {
         config.dns.redirect = true;
         config.general.exclude_interfaces = vec![InterfaceName::parse("eth0").unwrap()];
     });
-    has(&found, "lookup 1000:1000 10.96.0.10:53 > 15053 (impossible)");
+    has(&found, "lookup 1000:1000 10.96.0.10:53 > 15053 (link)");
     has(&found, "outbound 1000:1000 192.0.2.254:15002 > 15001 (link)");
 }
 
@@ -238,8 +338,19 @@ fn a_pod_without_addresses_is_called_by_that_of_passed_on_traffic_or_of_the_link
 #[test]
 fn excluded_sources_and_interfaces_say_nothing_about_the_rules_for_others() {
     let found = list(|config, _| config.inbound.exclude_cidrs = cidrs("192.0.2.0/24,2001:db8::/32,10.1.0.5,fd00::5"));
-    has(&found, "inbound neighbour 192.0.2.253:15002 > 15006 (impossible)");
+    has(&found, "inbound neighbour 198.51.100.253:15002 > 15006 (link)");
+    has(
+        &found,
+        "excluded-inbound-address neighbour@192.0.2.254 198.51.100.253:15002 (link)",
+    );
     has_no(&found, "self-call");
+    let all = "0.0.0.0/0,::/0";
+    let found = list(|config, _| config.inbound.exclude_cidrs = cidrs(all));
+    has(&found, "excluded-inbound-address neighbour 192.0.2.253:15002 (link)");
+    has(&found, "mesh-port neighbour 192.0.2.253:15020 (link)");
+    for name in ["inbound", "half-closed-inbound"] {
+        has_no(&found, name);
+    }
     has_no(
         &list(|config, _| config.general.exclude_interfaces = vec![InterfaceName::loopback()]),
         "self-call",
@@ -296,134 +407,4 @@ fn a_family_that_the_pod_cannot_use_is_left_out() {
     let trial = trial(&config, &facts, Families::Both, &pod(), port(15002));
     assert!(trial.probes.iter().all(|probe| probe.family() == Family::V4));
     assert!(!trial.probes.is_empty());
-}
-
-fn probe(subject: Subject, expected: Expected) -> Probe {
-    Probe {
-        subject,
-        protocol: Protocol::Tcp,
-        caller: Caller::Process(owner(1000, 1000)),
-        source: None,
-        destination: "192.0.2.254:15002".parse().unwrap(),
-        expected,
-        needs: Needs::Route,
-    }
-}
-
-fn arrived(at: &str, original: Original) -> Finding {
-    Finding::Redirected {
-        at: at.parse().unwrap(),
-        original,
-    }
-}
-
-#[test]
-fn only_what_arrives_where_it_should_has_passed() {
-    let captured = probe(Subject::Outbound, Expected::Captured(port(15001)));
-    let untouched = probe(Subject::Exempt, Expected::Untouched);
-    let known = |text: &str| Original::Known(text.parse().unwrap());
-    let findings = [
-        (arrived("127.0.0.1:15001", known("192.0.2.254:15002")), true, false),
-        (arrived("127.0.0.1:15001", Original::NotAsked), true, false),
-        (arrived("127.0.0.1:15001", known("192.0.2.254:1")), false, false),
-        (
-            arrived("127.0.0.1:15001", Original::Unknown("ENOENT".to_owned())),
-            false,
-            false,
-        ),
-        (arrived("127.0.0.1:15006", known("192.0.2.254:15002")), false, false),
-        (Finding::HandedOver, true, false),
-        (Finding::AnsweredInPod, true, false),
-        (Finding::Closed { proxy_listens: true }, true, false),
-        (Finding::Closed { proxy_listens: false }, false, false),
-        (Finding::Direct, false, true),
-        (Finding::AnsweredOutside, false, false),
-        (
-            Finding::Unanswered {
-                at: "127.0.0.1:15053".parse().unwrap(),
-            },
-            false,
-            false,
-        ),
-        (Finding::Refused, false, false),
-        (Finding::Lost, false, false),
-        (Finding::Unreachable(String::new()), false, false),
-        (Finding::NoSource(String::new()), false, false),
-    ];
-    for (finding, passes_captured, passes_untouched) in findings {
-        let outcome = Outcome::Found(finding);
-        let passes = |probe| judge(probe, &outcome) == Verdict::Passed;
-        assert_eq!(passes(&captured), passes_captured, "{outcome:?}");
-        assert_eq!(passes(&untouched), passes_untouched, "{outcome:?}");
-    }
-    for probe in [&captured, &untouched] {
-        assert_eq!(judge(probe, &Outcome::NotMade(String::new())), Verdict::NotMade);
-    }
-}
-
-#[test]
-fn a_failure_says_what_it_means_for_the_pod() {
-    let says = |subject, expected, finding| match judge(&probe(subject, expected), &Outcome::Found(finding)) {
-        Verdict::Failed { meaning, advice } => format!("{meaning} / {advice}"),
-        verdict => panic!("{verdict:?}"),
-    };
-    let captured = Expected::Captured(port(15001));
-    let bypass = says(Subject::Inbound, captured, Finding::Direct);
-    assert!(
-        bypass.contains("to the application bypass the proxy") && bypass.contains("sidetrack apply"),
-        "{bypass}"
-    );
-    let taken = says(
-        Subject::Outbound,
-        captured,
-        arrived("127.0.0.1:9999", Original::NotAsked),
-    );
-    assert!(taken.contains("another redirection comes first"), "{taken}");
-    let dropped = says(Subject::Outbound, captured, Finding::Lost);
-    assert!(dropped.contains("firewall"), "{dropped}");
-    let comes_back = says(
-        Subject::Exempt,
-        Expected::Untouched,
-        arrived("127.0.0.1:15001", Original::NotAsked),
-    );
-    assert!(comes_back.contains("loop back to it"), "{comes_back}");
-}
-
-#[test]
-fn a_report_counts_and_says_why() {
-    let report = Report {
-        outcomes: vec![
-            (
-                probe(Subject::Outbound, Expected::Captured(port(15001))),
-                Outcome::Found(Finding::Direct),
-            ),
-            (
-                probe(Subject::Exempt, Expected::Untouched),
-                Outcome::Found(Finding::Direct),
-            ),
-            (
-                probe(Subject::Exempt, Expected::Untouched),
-                Outcome::NotMade("a reason".to_owned()),
-            ),
-        ],
-        proxy_listens: vec!["127.0.0.1:15001".parse().unwrap()],
-        notes: vec!["a note".to_owned()],
-    };
-    let text = report.text();
-    for line in [
-        "failed    IPv4 TCP outbound: user 1000, group 1000 to 192.0.2.254:15002: left the pod, past the proxy\n",
-        "          expected: arrives at the proxy's port 15001\n",
-        "not made  IPv4 TCP exempt: user 1000, group 1000 to 192.0.2.254:15002: a reason\n",
-        "A proxy listens at: 127.0.0.1:15001\n",
-        "Note: a note\n",
-        "1 passed, 1 failed, 1 not made\n",
-    ] {
-        assert!(text.contains(line), "no {line:?} in {text}");
-    }
-    let json: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
-    assert_eq!(json["result"], "failed");
-    assert_eq!(json["probes"][0]["expected"], serde_json::json!({ "port": 15001 }));
-    assert_eq!(json["probes"][1]["expected"], "untouched");
-    assert_eq!(json["probes"][1]["meaning"], serde_json::Value::Null);
-    assert_eq!(json["probes"][2]["reason"], "a reason");
 }

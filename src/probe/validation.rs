@@ -138,7 +138,7 @@ impl Validation {
         let listeners = listeners(&trial)?;
         loop {
             let next_call = deadline.min(Instant::now() + INTERVAL);
-            let report = run::make(&trial, Err(""), &listeners, until(next_call))?;
+            let report = run::run_with(&trial, Err(""), &listeners, until(next_call))?;
             let mut unproved = Vec::new();
             for (probe, outcome) in report.outcomes {
                 if let Some(last) = self.fault(probe.destination, outcome)? {
@@ -168,6 +168,7 @@ impl Validation {
         Trial {
             probes: self.families.iter().map(|family| self.probe(family, caller)).collect(),
             ends: Vec::new(),
+            stand_ins: Vec::new(),
             proxy: caller,
             ports,
             transparent: None,
@@ -189,6 +190,7 @@ impl Validation {
                 address: source,
                 mark: None,
             }),
+            bound_to: None,
             destination: SocketAddr::new(destination, self.probe_port.get()),
             expected: Expected::Captured(self.inbound_port),
             needs: Needs::Route,
@@ -226,6 +228,10 @@ impl Validation {
             Outcome::Found(
                 Finding::Direct
                 | Finding::HandedOver
+                | Finding::HalfClosed { .. }
+                | Finding::LeftByInterface
+                | Finding::Dropped
+                | Finding::Answered
                 | Finding::AnsweredInPod
                 | Finding::AnsweredOutside
                 | Finding::Closed { .. },

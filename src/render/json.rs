@@ -6,7 +6,7 @@ pub use read::{ReadError, Wrong, read};
 
 use serde_json::{Value, json};
 
-use crate::plan::{Plan, PolicyRouting};
+use crate::plan::{LoopbackRoute, Plan, PolicyRouting};
 use crate::ruleset::{
     Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Match, PortMatch,
     Protocol, Rule, Set, TABLE, TcpState, Timeouts, UidMatch, Zone,
@@ -24,7 +24,7 @@ pub fn document(plan: &Plan) -> String {
 
 fn plan(plan: &Plan) -> Value {
     let ruleset = &plan.ruleset;
-    json!({
+    let mut document = json!({
         "version": VERSION,
         "families": ruleset.families.iter().map(family).collect::<Vec<_>>(),
         "policyRouting": plan.policy_routing.as_ref().map(routing),
@@ -33,7 +33,11 @@ fn plan(plan: &Plan) -> Value {
         "timeouts": ruleset.timeouts.as_ref().map(timeouts),
         "sets": ruleset.sets.iter().map(set).collect::<Vec<_>>(),
         "chains": ruleset.chains.iter().map(chain).collect::<Vec<_>>(),
-    })
+    });
+    if !plan.loopback_routes.is_empty() {
+        document["loopbackRoutes"] = plan.loopback_routes.iter().map(loopback_route).collect();
+    }
+    document
 }
 
 fn routing(routing: &PolicyRouting) -> Value {
@@ -42,6 +46,10 @@ fn routing(routing: &PolicyRouting) -> Value {
         "table": routing.table.get(),
         "families": routing.families.iter().map(family).collect::<Vec<_>>(),
     })
+}
+
+fn loopback_route(route: &LoopbackRoute) -> Value {
+    json!({"family": family(route.family), "interface": route.interface.as_str()})
 }
 
 /// In seconds.

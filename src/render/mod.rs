@@ -2,9 +2,13 @@
 
 pub mod graph;
 pub mod json;
+pub mod netfilter;
 pub mod nft;
 
-use crate::plan::{LOOPBACK_ADDRESS_METRIC, POLICY_ROUTING_PROTOCOL, POLICY_RULE_PRIORITY, Plan, PolicyRouting};
+use crate::plan::{
+    LOOPBACK_ADDRESS_METRIC, LOOPBACK_ROUTE_METRIC, LoopbackRoute, POLICY_ROUTING_PROTOCOL, POLICY_RULE_PRIORITY, Plan,
+    PolicyRouting,
+};
 use crate::types::Family;
 
 /// The parts of the plan besides rules, as the commands that a person would type (ip-rule(8), ip-route(8),
@@ -29,6 +33,17 @@ fn other_commands(plan: &Plan) -> Vec<String> {
     for address in &plan.loopback_addresses {
         commands.push(format!(
             "ip address add {address}/128 dev lo metric {LOOPBACK_ADDRESS_METRIC} nodad"
+        ));
+    }
+    for route @ LoopbackRoute { family, interface } in &plan.loopback_routes {
+        let option = match family {
+            Family::V4 => "-4",
+            Family::V6 => "-6",
+        };
+        commands.push(format!(
+            "ip {option} route append local {} dev {interface} table local proto {POLICY_ROUTING_PROTOCOL} \
+             metric {LOOPBACK_ROUTE_METRIC}",
+            route.address()
         ));
     }
     commands

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Addresses, ConntrackState, Elements, GidMatch, Match, Name, PortMatch, Protocol, Rule, Ruleset, UidMatch};
+use super::{Addresses, ConntrackState, Elements, GidMatch, Match, Name, PortMatch, Protocol, Rule, Set, UidMatch};
 use crate::types::{Family, Gid, InterfaceName, Port, Uid};
 
 /// The knowledge of a packet's property.
@@ -16,6 +16,18 @@ pub enum Value<T> {
     Missing,
     /// Any value.
     Unknown,
+}
+
+impl<T> Value<T> {
+    /// The same knowledge in other terms, in which different values stay different.
+    pub fn map<U>(self, convert: impl FnOnce(T) -> U) -> Value<U> {
+        match self {
+            Self::Is(value) => Value::Is(convert(value)),
+            Self::IsNot(value) => Value::IsNot(convert(value)),
+            Self::Missing => Value::Missing,
+            Self::Unknown => Value::Unknown,
+        }
+    }
 }
 
 /// The properties of a packet that matches test, at one hook.
@@ -47,6 +59,18 @@ pub struct View<'p> {
     pub conntrack_mark: Value<u32>,
     /// Conntrack state.
     pub tracking: Value<Tracking>,
+    /// The flags of its TCP header.
+    pub tcp_flags: Value<u8>,
+    /// Conntrack state and translations, as [bits](super::netfilter::state).
+    pub conntrack_state: Value<u32>,
+    /// Conntrack status, as [bits](super::netfilter::status).
+    pub conntrack_status: Value<u32>,
+    /// Direction: 0 if it goes the same way as the first packet of its connection.
+    pub conntrack_direction: Value<u8>,
+    /// The type of the source address (`RTN_…`, linux/rtnetlink.h).
+    pub source_type: Value<u8>,
+    /// The type of the destination address.
+    pub destination_type: Value<u8>,
 }
 
 impl View<'_> {
@@ -65,6 +89,12 @@ impl View<'_> {
         mark: Value::Unknown,
         conntrack_mark: Value::Unknown,
         tracking: Value::Unknown,
+        tcp_flags: Value::Unknown,
+        conntrack_state: Value::Unknown,
+        conntrack_status: Value::Unknown,
+        conntrack_direction: Value::Unknown,
+        source_type: Value::Unknown,
+        destination_type: Value::Unknown,
     };
 }
 
@@ -102,6 +132,22 @@ impl Known {
             (Self::Yes | Self::Perhaps, Self::Yes | Self::Perhaps) => Self::Perhaps,
         }
     }
+
+    /// Whether one of them holds.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        self.negated().and(other.negated()).negated()
+    }
+
+    /// Whether it does not hold.
+    #[must_use]
+    pub fn negated(self) -> Self {
+        match self {
+            Self::Yes => Self::No,
+            Self::No => Self::Yes,
+            Self::Perhaps => Self::Perhaps,
+        }
+    }
 }
 
 impl From<bool> for Known {
@@ -111,13 +157,13 @@ impl From<bool> for Known {
 }
 
 /// Whether every match of a rule holds.
-pub fn applies(ruleset: &Ruleset, rule: &Rule, packet: &View) -> Known {
+pub fn applies(sets: &[Set], rule: &Rule, packet: &View) -> Known {
     let matches = rule.matches.iter();
-    matches.fold(Known::Yes, |all, matcher| all.and(holds(ruleset, matcher, packet)))
+    matches.fold(Known::Yes, |all, matcher| all.and(holds(sets, matcher, packet)))
 }
 
-/// Whether a match holds. A set that the ruleset does not have may hold any element.
-pub fn holds(ruleset: &Ruleset, matcher: &Match, packet: &View) -> Known {
+/// Whether a match holds. A set that is not among `sets` may hold any element.
+pub fn holds(sets: &[Set], matcher: &Match, packet: &View) -> Known {
     let family_and = |family: Family, rest: Known| is(packet.family, family).and(rest);
     let protocol_and = |protocol: Protocol, rest: Known| is(packet.protocol, protocol).and(rest);
     match matcher {
@@ -125,30 +171,26 @@ pub fn holds(ruleset: &Ruleset, matcher: &Match, packet: &View) -> Known {
         Match::Protocol(protocol) => is(packet.protocol, *protocol),
         Match::InInterface(name) => is(packet.in_interface, name),
         Match::OutInterface(name) => is(packet.out_interface, name),
-        Match::Source(addresses) => family_and(addresses.family(), is_address(ruleset, packet.source, addresses)),
+        Match::Source(addresses) => family_and(addresses.family(), is_address(sets, packet.source, addresses)),
         Match::Destination(addresses) => {
-            family_and(addresses.family(), is_address(ruleset, packet.destination, addresses))
+            family_and(addresses.family(), is_address(sets, packet.destination, addresses))
         }
-        Match::SourcePort(protocol, ports) => protocol_and(*protocol, is_port(ruleset, packet.source_port, ports)),
+        Match::SourcePort(protocol, ports) => protocol_and(*protocol, is_port(sets, packet.source_port, ports)),
         Match::DestinationPort(protocol, ports) => {
-            protocol_and(*protocol, is_port(ruleset, packet.destination_port, ports))
+            protocol_and(*protocol, is_port(sets, packet.destination_port, ports))
         }
         Match::Uid(UidMatch::Uid(uid)) => is(packet.uid, *uid),
-        Match::Uid(UidMatch::Set(set)) => is_in(ruleset, set, packet.uid, |elements, uid| match elements {
+        Match::Uid(UidMatch::Set(set)) => is_in(sets, set, packet.uid, |elements, uid| match elements {
             Elements::Uids(uids) => Some(uids.contains(uid)),
             Elements::Ipv4(_) | Elements::Ipv6(_) | Elements::Ports(_) | Elements::Gids(_) => None,
         }),
         Match::Gid(GidMatch::Gid(gid)) => is(packet.gid, *gid),
-        Match::Gid(GidMatch::Set(set)) => is_in(ruleset, set, packet.gid, |elements, gid| match elements {
+        Match::Gid(GidMatch::Set(set)) => is_in(sets, set, packet.gid, |elements, gid| match elements {
             Elements::Gids(gids) => Some(gids.contains(gid)),
             Elements::Ipv4(_) | Elements::Ipv6(_) | Elements::Ports(_) | Elements::Uids(_) => None,
         }),
         Match::Mark(mark) => is(packet.mark, mark.get()),
-        Match::MarkIsNot(mark) => match is(packet.mark, mark.get()) {
-            Known::Yes => Known::No,
-            Known::No => Known::Yes,
-            Known::Perhaps => Known::Perhaps,
-        },
+        Match::MarkIsNot(mark) => is(packet.mark, mark.get()).negated(),
         Match::ConntrackMark(mark) => is(packet.conntrack_mark, mark.get()),
         Match::ConntrackState(ConntrackState::Invalid) => is(packet.tracking, Tracking::Invalid),
         Match::ConntrackState(ConntrackState::Established) => test(packet.tracking, |tracking| {
@@ -174,19 +216,16 @@ fn test<T>(value: Value<T>, passes: impl FnOnce(T) -> Option<bool>) -> Known {
 }
 
 /// Whether a value is in a set; `contains` returns `None` for elements of another type.
-fn is_in<T>(
-    ruleset: &Ruleset,
-    set: &Name,
-    value: Value<T>,
-    contains: impl FnOnce(&Elements, T) -> Option<bool>,
-) -> Known {
-    test(value, |value| contains(&ruleset.set(set)?.elements, value))
+fn is_in<T>(sets: &[Set], set: &Name, value: Value<T>, contains: impl FnOnce(&Elements, T) -> Option<bool>) -> Known {
+    test(value, |value| {
+        contains(&sets.iter().find(|known| known.name == *set)?.elements, value)
+    })
 }
 
-fn is_address(ruleset: &Ruleset, value: Value<IpAddr>, addresses: &Addresses) -> Known {
+fn is_address(sets: &[Set], value: Value<IpAddr>, addresses: &Addresses) -> Known {
     match addresses {
         Addresses::Ip(ip) => is(value, *ip),
-        Addresses::Set(_, set) => is_in(ruleset, set, value, |elements, ip| match (elements, ip) {
+        Addresses::Set(_, set) => is_in(sets, set, value, |elements, ip| match (elements, ip) {
             (Elements::Ipv4(nets), IpAddr::V4(ip)) => Some(nets.iter().any(|net| net.contains(&ip))),
             (Elements::Ipv6(nets), IpAddr::V6(ip)) => Some(nets.iter().any(|net| net.contains(&ip))),
             (Elements::Ipv4(_), IpAddr::V6(_)) | (Elements::Ipv6(_), IpAddr::V4(_)) => Some(false),
@@ -195,10 +234,10 @@ fn is_address(ruleset: &Ruleset, value: Value<IpAddr>, addresses: &Addresses) ->
     }
 }
 
-fn is_port(ruleset: &Ruleset, value: Value<Port>, ports: &PortMatch) -> Known {
+fn is_port(sets: &[Set], value: Value<Port>, ports: &PortMatch) -> Known {
     match ports {
         PortMatch::Port(port) => is(value, *port),
-        PortMatch::Set(set) => is_in(ruleset, set, value, |elements, port| match elements {
+        PortMatch::Set(set) => is_in(sets, set, value, |elements, port| match elements {
             Elements::Ports(ports) => Some(ports.contains(port)),
             Elements::Ipv4(_) | Elements::Ipv6(_) | Elements::Uids(_) | Elements::Gids(_) => None,
         }),

@@ -5,6 +5,7 @@
 
 mod installed;
 mod matching;
+pub mod netfilter;
 pub mod priority;
 mod soundness;
 mod timeouts;

@@ -12,6 +12,12 @@ pub const MANGLE: i32 = -150;
 /// `NF_IP_PRI_NAT_DST`: destinations are translated. All NAT happens here; the priorities of NAT chains of nf_tables are
 /// an order among themselves.
 pub const NAT: i32 = -100;
+/// `NF_IP_PRI_FILTER`.
+pub const FILTER: i32 = 0;
+/// `NF_IP_PRI_SECURITY`.
+pub const SECURITY: i32 = 50;
+/// `NF_IP_PRI_NAT_SRC`: sources are translated.
+pub const NAT_SOURCE: i32 = 100;
 
 /// The priority of the table of iptables for this purpose.
 pub fn in_iptables(kind: ChainType) -> i32 {

@@ -252,7 +252,7 @@ fn escapes(ruleset: &Ruleset, chain: &Chain, traffic: ProxyTraffic) -> Result<()
     let interface = InterfaceName::loopback();
     let packet = view(traffic, &interface);
     for rule in &chain.rules {
-        match (&rule.action, applies(ruleset, rule, &packet)) {
+        match (&rule.action, applies(&ruleset.sets, rule, &packet)) {
             (_, Known::No)
             | (Action::Return | Action::Accept | Action::Drop, Known::Perhaps)
             | (Action::SetMark(_) | Action::SaveMark | Action::RestoreMark, _)

@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 
-use super::course::{End, Entry, Step, Verdict};
 use super::packet::{Origin, Packet};
-use super::{Explanation, phrase};
+use super::path::{End, Step, TraceEntry, Verdict};
+use super::{Explanation, describe};
 use crate::mesh::verdict::{self, By};
 use crate::render;
-use crate::ruleset::{Action, ChainType, Hook, Protocol, Tracking};
+use crate::ruleset::netfilter::{Action, Choice, Kind, MarkChange, Rule};
+use crate::ruleset::{self, Protocol, Tracking};
 use crate::types::Id as _;
 
 /// The version of the schema.
@@ -17,22 +18,42 @@ pub const VERSION: u32 = 1;
 
 /// The explanation as one indented object.
 pub fn document(explanation: &Explanation) -> String {
-    let course = explanation.course;
-    let (action, port) = match course.verdict {
+    let mut value = summary(explanation);
+    value["trace"] = explanation.path.trace.iter().map(entry).collect();
+    format!("{value:#}\n")
+}
+
+/// The explanation as one line, without the trace.
+pub fn line(explanation: &Explanation) -> String {
+    format!("{}\n", summary(explanation))
+}
+
+/// The line of a packet that cannot be sent.
+pub fn failure(reason: &str) -> String {
+    let value = object([("version", VERSION.into()), ("error", reason.into())]);
+    format!("{value}\n")
+}
+
+fn summary(explanation: &Explanation) -> Value {
+    let path = explanation.path;
+    let (action, port) = match path.verdict {
         Verdict::Redirect(port) => ("redirect", Some(port.get())),
         Verdict::Tproxy(port) => ("tproxy", Some(port.get())),
+        Verdict::Dnat(to) => ("dnat", Some(to.port())),
         Verdict::Accept => ("accept", None),
         Verdict::Drop => ("drop", None),
+        Verdict::Reject => ("reject", None),
     };
-    let (what, to, interface) = match &course.end {
+    let (what, to, interface) = match &path.end {
         End::Delivered(to) => ("delivered", Some(to), None),
         End::Sent { to, interface } => ("sent", Some(to), Some(interface.as_str())),
         End::PassedThrough(to) => ("passed-through", Some(to), None),
         End::Dropped => ("dropped", None, None),
+        End::Rejected => ("rejected", None, None),
     };
-    let value = object([
+    object([
         ("version", VERSION.into()),
-        ("rules", explanation.rules.into()),
+        ("rules", explanation.source.into()),
         ("pod", explanation.pod.map_or(Value::Null, pod)),
         ("packet", packet(explanation.packet)),
         (
@@ -50,30 +71,13 @@ pub fn document(explanation: &Explanation) -> String {
                 ("interface", interface.into()),
             ]),
         ),
-        ("mark", course.mark.into()),
-        ("zone", course.zone.map(|zone| zone.0).into()),
-        ("connectionMark", course.connection_mark.into()),
-        ("certain", course.certain.into()),
-        (
-            "unreadable",
-            explanation
-                .unreadable
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .into(),
-        ),
-        (
-            "trace",
-            course
-                .trace
-                .iter()
-                .map(|entry| self::entry(explanation, entry))
-                .collect::<Vec<_>>()
-                .into(),
-        ),
-    ]);
-    format!("{value:#}\n")
+        ("mark", path.mark.into()),
+        ("zone", path.zone.map(|zone| zone.0).into()),
+        ("connectionMark", path.connection_mark.into()),
+        ("certain", path.certain.into()),
+        ("doubts", path.doubts.clone().into()),
+        ("unreadable", explanation.unreadable().into()),
+    ])
 }
 
 /// Members in this order.
@@ -147,41 +151,28 @@ fn packet(packet: &Packet) -> Value {
     ])
 }
 
-fn entry(explanation: &Explanation, entry: &Entry) -> Value {
-    let hook = match entry.base.hook {
-        Hook::Prerouting => "prerouting",
-        Hook::Output => "output",
-    };
+fn entry(entry: &TraceEntry) -> Value {
     let kind = match entry.base.kind {
-        ChainType::Raw => "raw",
-        ChainType::Mangle => "mangle",
-        ChainType::Nat => "nat",
-    };
-    let unreadable = match entry.step {
-        Step::Unreadable(unreadable) => Some(unreadable),
-        _ => None,
+        Kind::Raw => "raw",
+        Kind::Mangle => "mangle",
+        Kind::Nat => "nat",
+        Kind::Filter => "filter",
     };
     let rule = entry.step.rule();
-    let comment = rule
-        .map(|rule| rule.comment.as_ref())
-        .or(unreadable.map(|what| what.comment.as_str()));
+    let comment = rule.map(|rule| rule.comment.as_ref());
     let only = match entry.step {
-        Step::NoMatch(_, failing) => Some(phrase::matching(explanation.ruleset, failing)),
+        Step::NoMatch(_, Some(failing)) => Some(describe::matched_packets(entry.table, failing)),
         _ => None,
     };
     object([
-        ("hook", hook.into()),
+        ("hook", entry.base.hook.name().into()),
         ("type", kind.into()),
         ("priority", entry.base.priority.into()),
         ("interface", entry.interface.as_str().into()),
-        ("chain", entry.chain.as_ref().into()),
+        ("table", entry.table.name.as_str().into()),
+        ("chain", entry.chain.name.as_ref().into()),
         ("depth", entry.depth.into()),
-        (
-            "rule",
-            rule.map(render::nft::rule)
-                .or(unreadable.map(|what| what.text.clone()))
-                .into(),
-        ),
+        ("rule", rule.map(render::netfilter::rule).into()),
         ("comment", comment.filter(|comment| !comment.is_empty()).into()),
         ("outcome", outcome(&entry.step).into()),
         ("only", only.into()),
@@ -191,22 +182,48 @@ fn entry(explanation: &Explanation, entry: &Entry) -> Value {
 fn outcome(step: &Step) -> &'static str {
     match step {
         Step::NoMatch(..) => "no-match",
-        Step::Unknown(_) | Step::Unreadable(_) => "unknown",
-        Step::Taken(rule) => match &rule.action {
-            Action::Return => "return",
-            Action::Jump(_) => "jump",
-            Action::Accept => "accept",
-            Action::Drop => "drop",
-            Action::Redirect(_) => "redirect",
-            Action::Tproxy { .. } => "tproxy",
-            Action::SetMark(_) => "set-mark",
-            Action::SaveMark => "save-mark",
-            Action::RestoreMark => "restore-mark",
-            Action::SetZone(_) => "set-zone",
-            Action::SetTimeouts => "set-timeouts",
-        },
-        Step::NowhereToRedirect(_) => "drop",
+        Step::Unknown(_) => "unknown",
+        Step::Taken(rule) => taken(rule),
+        Step::NowhereToRedirect(_) | Step::PolicyDrop => "drop",
         Step::End => "end",
-        Step::Decided | Step::Untracked => "skipped",
+        Step::Decided | Step::Untracked | Step::Excluded => "skipped",
+    }
+}
+
+/// The last action of a rule that matters to the path.
+fn taken(rule: &Rule) -> &'static str {
+    let actions = rule.actions().filter(|action| !matches!(action, Action::Nothing(_)));
+    actions.last().map_or("continue", action)
+}
+
+fn action(action: &Action) -> &'static str {
+    use ruleset::Action as Planned;
+    match action {
+        Action::Planned(Planned::Return) => "return",
+        Action::Planned(Planned::Jump(_)) => "jump",
+        Action::Planned(Planned::Accept) => "accept",
+        Action::Planned(Planned::Drop) => "drop",
+        Action::Planned(Planned::Redirect(_)) | Action::Redirect(_) => "redirect",
+        Action::Planned(Planned::Tproxy { .. }) | Action::Tproxy { .. } => "tproxy",
+        Action::Planned(Planned::SetMark(_)) => "set-mark",
+        Action::Planned(Planned::SaveMark) => "save-mark",
+        Action::Planned(Planned::RestoreMark) => "restore-mark",
+        Action::Planned(Planned::SetZone(_)) => "set-zone",
+        Action::Planned(Planned::SetTimeouts) => "set-timeouts",
+        Action::Goto(_) => "goto",
+        Action::Reject => "reject",
+        Action::Queue => "queue",
+        Action::Untrack => "notrack",
+        Action::Mark(MarkChange {
+            of_connection: true, ..
+        }) => "save-mark",
+        Action::Mark(MarkChange { copy: 0, .. }) => "set-mark",
+        Action::Mark(_) => "restore-mark",
+        Action::Dnat(..) => "dnat",
+        Action::Snat(Choice::Any, _) => "masquerade",
+        Action::Snat(..) => "snat",
+        Action::Map(..) => "map",
+        Action::Nothing(_) => "continue",
+        Action::Unreadable(_) => "unknown",
     }
 }

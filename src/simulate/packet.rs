@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::plan::PolicyRouting;
-use crate::ruleset::{Protocol, Tracking};
-use crate::types::{Family, Gid, InterfaceName, Port, Uid};
+use crate::ruleset::{Protocol, Tracking, Value};
+use crate::types::{Families, Family, Gid, InterfaceName, Port, Uid};
 
 /// The first packet of a connection, or a later one in the same direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,8 +56,29 @@ pub struct Pod {
     /// The addresses of its interfaces, without 127.0.0.0/8 and ::1. A redirect in prerouting translates to the first
     /// address of the interface and family.
     pub addresses: Vec<(InterfaceName, IpAddr)>,
-    /// The policy routing of marked packets, if there is any.
-    pub routing: Option<PolicyRouting>,
+    /// The marks by which packets are delivered to this pod, whatever their destination.
+    pub local_marks: Vec<LocalMark>,
+}
+
+/// Policy routing that delivers packets with a mark to this pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalMark {
+    /// The mark.
+    pub mark: u32,
+    /// The bits of the mark that count.
+    pub mask: u32,
+    /// The families.
+    pub families: Families,
+}
+
+impl From<PolicyRouting> for LocalMark {
+    fn from(routing: PolicyRouting) -> Self {
+        Self {
+            mark: routing.mark.get(),
+            mask: u32::MAX,
+            families: routing.families,
+        }
+    }
 }
 
 impl Pod {
@@ -68,10 +89,23 @@ impl Pod {
 
     /// Whether a packet to `address` with this mark is for a process of this pod.
     pub fn is_local(&self, address: IpAddr, mark: u32) -> bool {
-        let by_mark = self
-            .routing
-            .is_some_and(|routing| routing.mark.get() == mark && routing.families.contains(Family::of(address)));
+        let mut marks = self.local_marks.iter();
+        let by_mark =
+            marks.any(|local| mark & local.mask == local.mark && local.families.contains(Family::of(address)));
         by_mark || self.has(address)
+    }
+
+    /// The type of an address (`RTN_…`, linux/rtnetlink.h), as far as it is known.
+    pub fn address_type(&self, address: IpAddr) -> Value<u8> {
+        const LOCAL: u8 = 2;
+        const MULTICAST: u8 = 5;
+        match address {
+            address if self.has(address) => Value::Is(LOCAL),
+            address if address.is_multicast() => Value::Is(MULTICAST),
+            // Those of the pod are not among its addresses here.
+            IpAddr::V6(address) if address.is_unicast_link_local() => Value::Unknown,
+            _ => Value::IsNot(LOCAL),
+        }
     }
 
     /// The source address that the kernel selects for an unbound socket with this mark that connects to `to` over

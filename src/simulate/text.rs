@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 
-use super::course::{Course, End, Entry, Step, Verdict};
 use super::packet::{Origin, Packet};
-use super::{Explanation, phrase};
+use super::path::{End, PacketPath, Step, TraceEntry, Verdict};
+use super::{Explanation, describe};
 use crate::mesh::verdict::{self, By};
-use crate::ruleset::{Action, ChainType, Hook, Protocol, Tracking, Zone};
+use crate::render;
+use crate::ruleset::netfilter::{Action, Hook, Kind, Netfilter, Rule};
+use crate::ruleset::{self, Protocol, TABLE, Tracking, Zone};
 
 /// Whether an explanation is coloured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,47 +46,54 @@ impl Style {
 
 /// The explanation as lines of text.
 pub fn document(explanation: &Explanation, style: Style) -> String {
-    let course = explanation.course;
-    let emphasis = match course.verdict {
+    let path = explanation.path;
+    let emphasis = match path.verdict {
+        _ if !path.certain => Emphasis::Yellow,
         Verdict::Redirect(_) | Verdict::Tproxy(_) => Emphasis::Green,
-        Verdict::Accept => Emphasis::Yellow,
-        Verdict::Drop => Emphasis::Red,
+        Verdict::Accept | Verdict::Dnat(_) => Emphasis::Yellow,
+        Verdict::Drop | Verdict::Reject => Emphasis::Red,
     };
     let mut lines = vec![style.emphasise(&verdict(explanation), emphasis)];
-    if !course.certain {
-        lines.push("This is uncertain: some rules could not be read and are assumed not to match.".to_owned());
+    if !path.certain {
+        lines.push("This is not certain. It may depend on:".to_owned());
+        lines.extend(path.doubts.iter().map(|doubt| format!("  - {doubt}")));
     }
     lines.push(String::new());
     lines.push(format!("Packet  {}", packet(explanation.packet)));
     lines.extend(explanation.pod.map(|verdict| format!("Pod     {}", pod(verdict))));
-    lines.push(format!("Rules   {}", explanation.rules));
-    lines.extend(
-        explanation
-            .unreadable
-            .iter()
-            .map(|what| format!("        cannot be read: {what}")),
-    );
-    let mut before: Option<&Entry> = None;
-    for entry in &course.trace {
-        let hook = |entry: &Entry| (entry.base.hook, entry.interface.clone());
+    lines.push(format!("Rules   {}", explanation.source));
+    let mut before: Option<&TraceEntry> = None;
+    for entry in &path.trace {
+        let hook = |entry: &TraceEntry| (entry.base.hook, entry.interface.clone());
         if before.map(hook) != Some(hook(entry)) {
             lines.push(String::new());
             lines.push(style.emphasise(&heading(entry), Emphasis::Bold));
         }
-        if entry.depth == 0 && before.is_none_or(|before| before.base != entry.base || hook(before) != hook(entry)) {
-            lines.push(format!("  {}", chain(entry)));
+        if entry.depth == 0 && before.is_none_or(|before| !is_same_chain(before, entry) || hook(before) != hook(entry))
+        {
+            lines.push(format!("  {}", chain(explanation.rules, entry)));
         }
-        lines.push(step(explanation, entry, style));
+        lines.push(step(entry, style));
         before = Some(entry);
     }
-    if course.trace.is_empty() {
+    if path.trace.is_empty() {
         lines.push(String::new());
         lines.push("No chain handles this packet.".to_owned());
     }
     lines.push(String::new());
-    lines.push(end(course));
+    lines.push(end(path));
     lines.push(String::new());
     lines.join("\n")
+}
+
+/// The verdict alone.
+pub fn line(explanation: &Explanation) -> String {
+    let perhaps = if explanation.path.certain {
+        String::new()
+    } else {
+        format!(" (uncertain: {})", explanation.path.doubts.join("; "))
+    };
+    format!("{}{perhaps}", verdict(explanation))
 }
 
 /// Whether the pod is redirected, and why.
@@ -110,54 +119,105 @@ fn pod(verdict: &verdict::Verdict) -> String {
     }
 }
 
-/// What the rules do with the packet, and the comment of the rule that decides.
+/// What the rules do with the packet, and the rule that decides.
 fn verdict(explanation: &Explanation) -> String {
-    let course = explanation.course;
+    use ruleset::Action as Planned;
+    let path = explanation.path;
     let what = match (explanation.packet.protocol, explanation.packet.tracking) {
         (Protocol::Tcp, Tracking::New) => "The connection",
         _ => "The packet",
     };
-    let why = |decides: fn(&Action) -> bool| {
-        let taken = course.trace.iter().rev().filter_map(|entry| match entry.step {
-            Step::Taken(rule) | Step::NowhereToRedirect(rule) if decides(&rule.action) => Some(&rule.comment),
-            _ => None,
-        });
-        let comment = taken.into_iter().find(|comment| !comment.is_empty());
-        comment.map_or(String::new(), |comment| format!(": {comment}"))
-    };
-    match course.verdict {
+    let redirects = |action: &Action| matches!(action, Action::Redirect(_) | Action::Planned(Planned::Redirect(_)));
+    let translates = |action: &Action| redirects(action) || matches!(action, Action::Dnat(..));
+    match path.verdict {
         Verdict::Redirect(port) => {
-            let why = why(|action| matches!(action, Action::Redirect(_)));
-            format!("{what} is redirected to port {port} of the pod{why}.")
+            format!(
+                "{what} is redirected to port {port} of the pod{}.",
+                why(path, |_, action| translates(action))
+            )
         }
         Verdict::Tproxy(port) => {
-            let why = why(|action| matches!(action, Action::Tproxy { .. }));
+            let hands_over =
+                |action: &Action| matches!(action, Action::Tproxy { .. } | Action::Planned(Planned::Tproxy { .. }));
+            let why = why(path, |_, action| hands_over(action));
             format!("{what} is passed unchanged to the transparent socket on port {port} of the pod{why}.")
         }
-        Verdict::Accept => match why(|action| matches!(action, Action::Return | Action::Accept)).as_str() {
-            "" => match explanation.pod {
-                Some(verdict::Verdict::Skipped(skipped)) => {
+        Verdict::Dnat(to) => {
+            let why = why(path, |_, action| translates(action));
+            format!("{what} is translated to another host, {to}{why}.")
+        }
+        Verdict::Accept => {
+            let accepts = |action: &Action| matches!(action, Action::Planned(Planned::Return | Planned::Accept));
+            let why = why(path, |kind, action| kind != Kind::Filter && accepts(action));
+            match (why.as_str(), explanation.pod) {
+                ("", Some(verdict::Verdict::Skipped(skipped))) => {
                     format!(
                         "{what} is not redirected, like all traffic of the pod: {}.",
                         skipped.reason
                     )
                 }
-                _ => format!("{what} is not redirected: no rule matches."),
-            },
-            why => format!("{what} is not redirected{why}."),
-        },
-        Verdict::Drop => {
-            let why = why(|action| matches!(action, Action::Drop | Action::Redirect(_)));
-            format!("{what} is dropped{why}.")
+                ("", _) if path.certain => format!("{what} is not redirected: no rule matches."),
+                ("", _) => format!("{what} is not redirected, as far as the rules could be read."),
+                (why, _) => format!("{what} is not redirected{why}."),
+            }
+        }
+        Verdict::Drop | Verdict::Reject => {
+            let how = if path.verdict == Verdict::Drop {
+                "dropped"
+            } else {
+                "rejected"
+            };
+            let refuses = |action: &Action| matches!(action, Action::Reject | Action::Planned(Planned::Drop));
+            let why = match path.trace.last() {
+                Some(entry) if entry.step == Step::PolicyDrop => format!(" by the policy of {}", place(entry)),
+                _ => why(path, |_, action| refuses(action) || redirects(action)),
+            };
+            match path.redirected_to {
+                Some(to) => format!("{what} is redirected to port {} and then {how}{why}.", to.port()),
+                None => format!("{what} is {how}{why}."),
+            }
         }
     }
+}
+
+/// The last rule that was taken and has such an action: its comment, or its place.
+fn why(path: &PacketPath, decides: impl Fn(Kind, &Action) -> bool) -> String {
+    let decides = |entry: &&TraceEntry| match entry.step {
+        Step::Taken(rule) | Step::NowhereToRedirect(rule) => {
+            rule.actions().any(|action| decides(entry.base.kind, action))
+        }
+        _ => false,
+    };
+    let entries: Vec<&TraceEntry> = path.trace.iter().rev().filter(decides).collect();
+    let comments = entries
+        .iter()
+        .filter_map(|entry| entry.step.rule())
+        .map(|rule| &rule.comment);
+    if let Some(comment) = comments.clone().find(|comment| !comment.is_empty()) {
+        return format!(": {comment}");
+    }
+    entries.first().map_or(String::new(), |entry| {
+        let rules = entry.chain.rules.iter();
+        let mut numbers = rules.zip(1..).filter(|(rule, _)| Some(*rule) == entry.step.rule());
+        let number = numbers.next().map_or(0, |(_, number)| number);
+        format!(" by rule {number} of {}", place(entry))
+    })
+}
+
+fn place(entry: &TraceEntry) -> String {
+    format!("chain {} of table {}", entry.chain.name, entry.table.name)
+}
+
+/// Whether two entries belong to one base chain.
+fn is_same_chain(one: &TraceEntry, other: &TraceEntry) -> bool {
+    one.base == other.base && one.table.name == other.table.name
 }
 
 fn packet(packet: &Packet) -> String {
     let endpoint = |address, port: crate::types::Port| SocketAddr::new(address, port.get());
     let mut text = format!(
         "{} from {} to {}",
-        phrase::protocol(packet.protocol),
+        describe::protocol(packet.protocol),
         endpoint(packet.source, packet.source_port),
         endpoint(packet.destination, packet.destination_port),
     );
@@ -176,26 +236,36 @@ fn packet(packet: &Packet) -> String {
     }
 }
 
-fn heading(entry: &Entry) -> String {
+fn heading(entry: &TraceEntry) -> String {
+    let interface = &entry.interface;
     match entry.base.hook {
-        Hook::Output => format!(
-            "Locally generated packets (hook output), leaving by {}",
-            entry.interface
-        ),
-        Hook::Prerouting => format!("Inbound packets (hook prerouting), arriving on {}", entry.interface),
+        Hook::Output => format!("Locally generated packets (hook output), leaving by {interface}"),
+        Hook::Prerouting => format!("Inbound packets (hook prerouting), arriving on {interface}"),
+        Hook::Input => format!("Packets for this host (hook input), arriving on {interface}"),
+        Hook::Forward => format!("Packets for other hosts (hook forward), arriving on {interface}"),
+        Hook::Postrouting => format!("Packets that leave (hook postrouting), by {interface}"),
     }
 }
 
-fn chain(entry: &Entry) -> String {
+fn chain(rules: &Netfilter, entry: &TraceEntry) -> String {
     let purpose = match entry.base.kind {
-        ChainType::Raw => "raw: before connection tracking",
-        ChainType::Mangle => "mangle: marks, drops, TPROXY",
-        ChainType::Nat => "nat: translates connections",
+        Kind::Raw => "raw: before connection tracking",
+        Kind::Mangle => "mangle: marks, drops, TPROXY",
+        Kind::Nat => "nat: translates connections",
+        Kind::Filter => "filter: accepts, drops",
     };
-    format!("chain {} ({purpose}; priority {})", entry.chain, entry.base.priority)
+    let own = format!("inet {TABLE}");
+    let table = match rules.tables.iter().all(|table| table.name == own) {
+        true => String::new(),
+        false => format!("table {} ", entry.table.name),
+    };
+    format!(
+        "{table}chain {} ({purpose}; priority {})",
+        entry.chain.name, entry.base.priority
+    )
 }
 
-fn step(explanation: &Explanation, entry: &Entry, style: Style) -> String {
+fn step(entry: &TraceEntry, style: Style) -> String {
     let indent = " ".repeat(4 + 2 * entry.depth);
     let faint = |text: String| style.emphasise(&text, Emphasis::Faint);
     let prefix = |comment: &str| {
@@ -206,25 +276,26 @@ fn step(explanation: &Explanation, entry: &Entry, style: Style) -> String {
         }
     };
     match &entry.step {
-        Step::NoMatch(rule, failing) => {
-            let only = phrase::matching(explanation.ruleset, failing);
+        Step::NoMatch(rule, Some(failing)) => {
+            let only = describe::matched_packets(entry.table, failing);
             faint(format!("{indent}no   {}only {only}", prefix(&rule.comment)))
         }
-        Step::Unknown(rule) => format!(
-            "{indent}?    {}depends on a set that could not be read",
-            prefix(&rule.comment)
-        ),
-        Step::Unreadable(unreadable) => {
-            format!(
-                "{indent}?    {}cannot be read ({})",
-                prefix(&unreadable.comment),
-                unreadable.text
-            )
+        Step::NoMatch(rule, None) => faint(format!(
+            "{indent}no   {}only packets in its map ({})",
+            prefix(&rule.comment),
+            render::netfilter::rule(rule)
+        )),
+        Step::Unknown(rule) => {
+            let why = match rule.is_unreadable() {
+                true => "cannot be read",
+                false => "unknown whether it applies",
+            };
+            format!("{indent}?    {}{why} ({})", prefix(&rule.comment), statements(rule))
         }
         Step::Taken(rule) => {
-            let action = phrase::acting(&rule.action, entry.depth == 0);
+            let effects = describe::effects(rule, entry.depth == 0);
             let yes = style.emphasise("yes", Emphasis::Green);
-            format!("{indent}{yes}  {}{action}", prefix(&rule.comment))
+            format!("{indent}{yes}  {}{effects}", prefix(&rule.comment))
         }
         Step::NowhereToRedirect(rule) => {
             let yes = style.emphasise("yes", Emphasis::Red);
@@ -236,30 +307,43 @@ fn step(explanation: &Explanation, entry: &Entry, style: Style) -> String {
         }
         Step::End if entry.depth == 0 => faint(format!("{indent}end  no more rules: continues after this chain")),
         Step::End => faint(format!("{indent}end  no more rules: returns to the calling chain")),
+        Step::PolicyDrop => format!("{indent}end  no more rules: dropped by the policy of the chain"),
         Step::Decided => faint(format!(
             "{indent}skipped: the connection's translation is already decided"
         )),
         Step::Untracked => faint(format!(
             "{indent}skipped: packets in conntrack state invalid are never translated"
         )),
+        Step::Excluded => faint(format!(
+            "{indent}skipped: packets without connection tracking are never translated"
+        )),
     }
 }
 
-fn end(course: &Course) -> String {
-    let mut text = match &course.end {
+fn end(path: &PacketPath) -> String {
+    let mut text = match &path.end {
         End::Delivered(to) => format!("Delivered to a socket of the pod at {to}"),
         End::Sent { to, interface } => format!("Leaves the pod by {interface}, to {to}"),
         End::PassedThrough(to) => format!("For another host, {to}: forwarded only if the pod forwards packets"),
         End::Dropped => "Dropped".to_owned(),
+        End::Rejected => "Rejected".to_owned(),
     };
-    if course.mark != 0 {
-        text += &format!(", with mark {}", course.mark);
+    if path.mark != 0 {
+        text += &format!(", with mark {}", path.mark);
     }
-    if let Some(Zone(zone)) = course.zone {
+    if let Some(Zone(zone)) = path.zone {
         text += &format!("; conntrack zone {zone}");
     }
-    if course.connection_mark != 0 {
-        text += &format!("; connection mark {}", course.connection_mark);
+    if path.connection_mark != 0 {
+        text += &format!("; connection mark {}", path.connection_mark);
     }
     text + "."
+}
+
+/// A rule without its comment.
+fn statements(rule: &Rule) -> String {
+    render::netfilter::rule(&Rule {
+        comment: "".into(),
+        ..rule.clone()
+    })
 }

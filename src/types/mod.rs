@@ -11,6 +11,7 @@ mod port;
 mod ports_for_uids;
 mod ranges;
 mod routing;
+mod timestamp;
 
 pub use choice::{Backend, Choice, InboundMode, IpFamily, LogFormat, LogLevel, MeshName, Output};
 pub use cidr::{Cidrs, LoopbackCidr, parse_cidrs};
@@ -23,6 +24,7 @@ pub use port::{Port, Ports, parse_ports};
 pub use ports_for_uids::{PortsForUids, parse_ports_for_uids};
 pub use ranges::{Number, Range, Ranges};
 pub use routing::{Mark, RouteTable};
+pub use timestamp::timestamp;
 
 /// A value that is not valid for its type.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -99,6 +99,7 @@ const RULES_ALONE: &[(&str, &[&str])] = &[
             "ipv4",
         ],
     ),
+    ("bound interfaces", &["--bound-interfaces", "eth0,eth1"]),
     ("every lookup", &["--redirect-dns", "--dns-servers", "all"]),
     (
         "lookups of servers of both families",

@@ -173,3 +173,29 @@ fn invalid_pods_are_reported() {
                    {kind: Pod, spec: {containers: [{name: b}]}}]}";
     explain(several).failed(2, &["there are 2 pods in the manifest"]);
 }
+
+/// The machine that has the manifest is not the pod: its `/etc/resolv.conf` says nothing about the pod's name servers.
+#[test]
+fn name_servers_of_a_manifest_are_not_those_of_the_caller() {
+    let manifest = |spec: &str| {
+        let text = format!(
+            "{{kind: Pod, metadata: {{name: web, annotations: {{traffic.sidetrack.dev/redirect: 'true', \
+             traffic.sidetrack.dev/redirect-dns: 'true'}}}}, spec: {{{spec}}}}}"
+        );
+        Temporary::new("name-servers.yaml", &text)
+    };
+    let is_captured = |server: &str, spec: &str| {
+        let file = manifest(spec);
+        let run = explain(&["outbound", "udp", &format!("{server}:53"), "--pod", file.path()]).succeeded();
+        (
+            run.stdout.contains("DNS query, to the proxy."),
+            run.stderr.contains("are unknown"),
+        )
+    };
+    for server in ["10.96.0.10", "9.9.9.9"] {
+        assert_eq!(is_captured(server, "dnsPolicy: ClusterFirst"), (true, true), "{server}");
+    }
+    let named = "dnsPolicy: None, dnsConfig: {nameservers: [10.96.0.10]}";
+    assert_eq!(is_captured("10.96.0.10", named), (true, false));
+    assert_eq!(is_captured("9.9.9.9", named), (false, false));
+}

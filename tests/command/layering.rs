@@ -4,13 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules of the library from the bottom up. Each may use those above it in this list, and itself.
-const LAYERS: [&str; 18] = [
-    "yaml", "types", "facts", "ruleset", "options", "mesh", "plan", "drift", "render", "simulate", "lint", "linux",
-    "backend", "probe", "host", "cni", "node", "cli",
+const LAYERS: [&str; 19] = [
+    "yaml", "types", "facts", "ruleset", "options", "mesh", "plan", "drift", "render", "simulate", "trace", "lint",
+    "linux", "backend", "probe", "host", "cni", "node", "cli",
 ];
 
 /// Files and directories without effects: no sockets, no files, no programs, no clock.
-const PURE: [&str; 25] = [
+const PURE: [&str; 36] = [
     "yaml",
     "types",
     "facts.rs",
@@ -21,20 +21,31 @@ const PURE: [&str; 25] = [
     "drift",
     "render",
     "simulate",
+    "trace",
     "lint",
+    "backend/arrival.rs",
     "backend/iptables/contents.rs",
+    "backend/iptables/legacy",
     "backend/iptables/lower.rs",
     "backend/iptables/patch.rs",
     "backend/iptables/raise.rs",
     "backend/iptables/removal.rs",
     "backend/iptables/script.rs",
     "backend/iptables/tables.rs",
+    "backend/nftables/blocked.rs",
     "backend/nftables/contents.rs",
     "backend/nftables/decode.rs",
     "backend/nftables/encode.rs",
     "backend/nftables/expression.rs",
     "backend/nftables/foreign.rs",
+    "backend/nftables/installed",
     "backend/nftables/listing.rs",
+    "probe/exclusions.rs",
+    "probe/interfaces.rs",
+    "backend/nftables/live/decode.rs",
+    "backend/nftables/live/encode.rs",
+    "backend/nftables/live/rules.rs",
+    "backend/xtables",
     "probe/plan.rs",
 ];
 

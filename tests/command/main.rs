@@ -28,6 +28,8 @@ mod rules;
 #[path = "../common/temporary.rs"]
 mod temporary;
 
+mod decoding;
+mod explain_packets;
 mod explain_pod;
 mod golden;
 mod graph;

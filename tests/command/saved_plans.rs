@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sidetrack::plan::Plan;
 use sidetrack::render::json::{ReadError, document, read};
 use sidetrack::ruleset::Unsound;
-use sidetrack::simulate::words::{self, Words};
+use sidetrack::simulate::packet_args::{self, PacketArgs};
 use sidetrack::simulate::{Pod, simulate};
 
 use crate::cases;
@@ -42,7 +42,10 @@ fn with(path: &str, replacement: Value) -> String {
         "--exclude-outbound-cidrs",
         "10.0.0.0/8,11.1.0.0/16",
     ]);
-    *document.pointer_mut(path).unwrap_or_else(|| panic!("{path}")) = replacement;
+    match document.pointer_mut(path) {
+        Some(value) => *value = replacement,
+        None => document[path.trim_start_matches('/')] = replacement,
+    }
     read(&document.to_string()).expect_err("a mistake").to_string()
 }
 
@@ -66,6 +69,11 @@ fn invalid_plan_is_reported_with_position() {
             "/loopbackAddresses/0",
             json!("::6/64"),
             "loopbackAddresses[0]: not an IPv6 address with the prefix length 128",
+        ),
+        (
+            "/loopbackRoutes",
+            json!([{"family": "ipv4", "interface": "eth0 "}]),
+            "loopbackRoutes[0].interface: not the name of an interface",
         ),
         (
             "/policyRouting",
@@ -208,14 +216,14 @@ fn simulation_with_too_many_jumps_is_aborted() {
 
 /// Sends a packet through a plan.
 fn follow(plan: &Plan) -> Result<(), String> {
-    let words = Words {
+    let args = PacketArgs {
         direction: "outbound".to_owned(),
         protocol: "tcp".to_owned(),
         destination: "10.0.0.5:443".to_owned(),
         source: Some("10.0.0.1".to_owned()),
-        ..Words::default()
+        ..PacketArgs::default()
     };
-    let packet = words::read(&words, &sidetrack::types::NoAccounts).expect("words");
+    let packet = packet_args::parse(&args, &sidetrack::types::NoAccounts).expect("words");
     let packet = packet.packet(&Pod::default()).expect("a packet");
     let rules = plan.ruleset.clone().into();
     simulate(&rules, &Pod::default(), &packet)

@@ -24,6 +24,7 @@ mod questions;
 
 mod commands;
 mod explain;
+mod kubectl;
 mod links;
 mod migration;
 mod node;
@@ -31,6 +32,7 @@ mod page;
 mod readme;
 mod reference;
 mod shell;
+mod trace;
 
 /// The program under test.
 const SIDETRACK: &str = env!("CARGO_BIN_EXE_sidetrack");

@@ -32,7 +32,7 @@ fn rows<'t>(text: &'t str, begin: &str) -> BTreeSet<&'t str> {
 fn table_of_options_matches_the_code() {
     let text = text();
     let mut flags = BTreeSet::new();
-    for command in ["install", "uninstall", "status", "repair"] {
+    for command in ["install", "uninstall", "status", "repair", "pods"] {
         let help = output_of(Command::new(SIDETRACK).args(["node", command, "--help"]));
         let words = help.split([' ', ',', '\n']).filter(|word| word.starts_with("--"));
         let of_every_command = ["--help", "--verbose...", "--log-level", "--log-format"];

@@ -41,6 +41,7 @@ const PROGRAMS: &[&str] = &[
     "mount",
     "nft",
     "nsenter",
+    "od",
     "python3",
     "rm",
     "sed",
@@ -54,6 +55,7 @@ const PROGRAMS: &[&str] = &[
     "tee",
     "timeout",
     "touch",
+    "tr",
     "true",
     "wc",
 ];
@@ -134,6 +136,8 @@ impl Shell {
             symlink(Path::new(ROOT).join("tests/docs/files/cluster.py"), bin.join(program)).expect("a link");
         }
         let home = self.directory.join("home");
+        let plugin = Path::new(ROOT).join("packaging/kubectl/kubectl-sidetrack");
+        symlink(plugin, bin.join("kubectl-sidetrack")).expect("a link");
         for place in [bin.join("sidetrack"), home.join("sidetrack")] {
             symlink(SIDETRACK, place).expect("a link");
         }

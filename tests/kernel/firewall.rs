@@ -1,4 +1,5 @@
-//! A firewall in the namespace with policy drop must accept the proxy's port, where redirected connections arrive.
+//! A firewall in the namespace that drops by default, by policy or by its last rule, must accept the proxy's port, where
+//! redirected connections arrive.
 
 use sidetrack::types::Family;
 
@@ -23,19 +24,57 @@ fn nft(netns: &Netns, accepted: &str) {
     feed(netns, "nft", &["-f", "-"], &text);
 }
 
-fn iptables(netns: &Netns, accepted: &str) {
-    for (program, icmp) in [("iptables-nft-restore", "icmp"), ("ip6tables-nft-restore", "icmpv6")] {
+/// The same by iptables, with policy drop or with a last rule that rejects, as the stock rules of RHEL have it.
+fn iptables(netns: &Netns, variant: &str, policy: &str, accepted: &str) {
+    let rejection = match policy {
+        "ACCEPT" => "-A INPUT -j REJECT\n",
+        _ => "",
+    };
+    for (program, icmp) in [("iptables", "icmp"), ("ip6tables", "icmpv6")] {
         let accepted = match accepted {
             "" => String::new(),
-            _ => "-A INPUT -p tcp -m multiport --dports 22,15006 -j ACCEPT\n".to_owned(),
+            _ => "-A services -p tcp -m multiport --dports 22,15006 -j ACCEPT\n".to_owned(),
         };
         let text = format!(
-            "*filter\n:INPUT DROP [0:0]\n-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n\
+            "*filter\n:INPUT {policy} [0:0]\n:services - [0:0]\n\
+             -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n\
              -A INPUT -i lo -j ACCEPT\n-A INPUT -p {icmp} -j ACCEPT\n-A INPUT -p tcp -m tcp --dport 8080 -j ACCEPT\n\
-             {accepted}COMMIT\n"
+             -A INPUT ! -i lo -j services\n-A services -p udp -j ACCEPT\n{accepted}{rejection}COMMIT\n"
         );
-        feed(netns, program, &[], &text);
+        feed(netns, &format!("{program}-{variant}-restore"), &[], &text);
     }
+}
+
+fn iptables_nft(netns: &Netns, accepted: &str) {
+    iptables(netns, "nft", "DROP", accepted);
+}
+
+fn iptables_nft_that_rejects_last(netns: &Netns, accepted: &str) {
+    iptables(netns, "nft", "ACCEPT", accepted);
+}
+
+fn iptables_legacy(netns: &Netns, accepted: &str) {
+    iptables(netns, "legacy", "DROP", accepted);
+}
+
+fn iptables_legacy_that_rejects_last(netns: &Netns, accepted: &str) {
+    iptables(netns, "legacy", "ACCEPT", accepted);
+}
+
+/// A table that accepts by policy, and whose last rule rejects.
+fn nft_that_rejects_last(netns: &Netns, accepted: &str) {
+    let text = format!(
+        "table inet filter; delete table inet filter;
+         table inet filter {{ chain allowed {{ accept; }}
+         chain services {{ udp dport 53 return
+         {accepted}
+         counter reject; }}
+         chain input {{ type filter hook input priority 0; policy accept;
+         ct state established,related accept; iifname lo accept; icmpv6 type != 0 accept; tcp dport 8080 accept;
+         tcp dport 8081 drop; jump services; }}
+         }}"
+    );
+    feed(netns, "nft", &["-f", "-"], &text);
 }
 
 fn a_firewall_that_drops_what_is_redirected_is_warned_of(backend: &str, close: Close, opening: &str) {
@@ -73,6 +112,24 @@ fn nft_firewall_that_drops_redirected_traffic_is_warned_of_on_each_backend() {
 }
 
 #[test]
+fn nft_firewall_that_rejects_last_is_warned_of() {
+    for opening in ["tcp dport 15006 accept", "tcp dport 15006 goto allowed"] {
+        a_firewall_that_drops_what_is_redirected_is_warned_of("nftables", nft_that_rejects_last, opening);
+    }
+}
+
+#[test]
 fn iptables_firewall_that_drops_redirected_traffic_is_warned_of() {
-    a_firewall_that_drops_what_is_redirected_is_warned_of("nftables", iptables, "15006");
+    for close in [iptables_nft, iptables_nft_that_rejects_last] {
+        a_firewall_that_drops_what_is_redirected_is_warned_of("nftables", close, "15006");
+    }
+}
+
+#[test]
+fn legacy_iptables_firewall_that_drops_redirected_traffic_is_warned_of() {
+    for close in [iptables_legacy, iptables_legacy_that_rejects_last] {
+        for backend in ["nftables", "iptables-legacy"] {
+            a_firewall_that_drops_what_is_redirected_is_warned_of(backend, close, "15006");
+        }
+    }
 }

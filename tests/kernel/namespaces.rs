@@ -13,6 +13,7 @@ use sidetrack::mesh::pod::PodName;
 
 use crate::cni::{has_rules, request};
 use crate::common::Netns;
+use crate::program::nft_state;
 use crate::temporary::Directory;
 
 const OWN: &str = "/proc/thread-self/ns/net";
@@ -39,29 +40,64 @@ fn handle_keeps_its_namespace_if_the_path_changes() {
     assert!(opened == open(&one.path()) && opened != open(&link));
 }
 
-#[test]
-fn repair_does_nothing_in_a_namespace_without_the_pods_addresses() {
+/// A pod with the address 10.99.0.2.
+fn addressed() -> Netns {
     let pod = Netns::new();
     pod.ip("link add eth0 type veth peer name far0");
     pod.ip("address add 10.99.0.2/24 dev eth0");
     pod.ip("link set far0 up");
     pod.ip("link set eth0 up");
+    pod
+}
+
+/// Whether repair of a pod with these addresses did anything in the namespace.
+fn repairs(pod: &Netns, fault: late::Fault, addresses: &[&str]) -> bool {
     let netconf = request("ADD", &pod.path()).netconf;
     let netconf = NetConf::parse(netconf.to_string().as_bytes()).expect("a NetConf");
-    let name = PodName::default();
-    let opened = open(&pod.path());
-    let repair = |addresses: &[&str]| {
-        let addresses: Vec<IpAddr> = addresses.iter().map(|text| text.parse().expect("an address")).collect();
-        let running = Running {
-            pod: &name,
-            addresses: &addresses,
-            netns: &opened,
-        };
-        late::add(&netconf, &running, &[]).expect("nothing fails").is_some()
+    let addresses: Vec<IpAddr> = addresses.iter().map(|text| text.parse().expect("an address")).collect();
+    let running = Running {
+        pod: &PodName::default(),
+        addresses: &addresses,
+        netns: &open(&pod.path()),
     };
-    assert!(!repair(&["10.99.0.3", "fd00::3"]) && !has_rules(&pod));
-    assert!(!repair(&[]) && !has_rules(&pod));
-    assert!(repair(&["10.99.0.3", "10.99.0.2"]) && has_rules(&pod));
+    let late = late::add(&netconf, &running, fault, &[]).expect("nothing fails");
+    late.is_some()
+}
+
+#[test]
+fn repair_does_nothing_in_a_namespace_without_the_pods_addresses() {
+    let pod = addressed();
+    let lacking = |addresses| repairs(&pod, late::Fault::Lacking, addresses);
+    assert!(!lacking(&["10.99.0.3", "fd00::3"]) && !has_rules(&pod));
+    assert!(!lacking(&[]) && !has_rules(&pod));
+    assert!(lacking(&["10.99.0.3", "10.99.0.2"]) && has_rules(&pod));
+}
+
+#[test]
+fn repair_of_drift_changes_only_rules_of_sidetrack_that_differ() {
+    let pod = addressed();
+    let drifted = |addresses| repairs(&pod, late::Fault::Drifted, addresses);
+    assert!(
+        !drifted(&["10.99.0.2"]) && !has_rules(&pod),
+        "a pod without rules is lacking"
+    );
+    assert!(repairs(&pod, late::Fault::Lacking, &["10.99.0.2"]));
+    let wanted = nft_state(&pod);
+    assert!(!drifted(&["10.99.0.2"]), "the rules are as they should be");
+    let flush = ["flush", "chain", "inet", "sidetrack", "outbound"];
+    assert!(pod.command("nft").args(flush).status().expect("nft").success());
+    assert!(
+        !drifted(&["10.99.0.3"]) && nft_state(&pod) != wanted,
+        "another pod by now"
+    );
+    assert!(drifted(&["10.99.0.2"]));
+    assert_eq!(nft_state(&pod), wanted);
+    // Foreign rules are not what ADD repairs.
+    let foreign = "add table ip nat; add chain ip nat ISTIO_OUTPUT";
+    assert!(pod.command("nft").arg(foreign).status().expect("nft").success());
+    let before = nft_state(&pod);
+    assert!(!drifted(&["10.99.0.2"]));
+    assert_eq!(nft_state(&pod), before);
 }
 
 /// The installer has a network namespace of its own, and sees the host's processes elsewhere than in `/proc`.

@@ -8,7 +8,7 @@ use sidetrack::linux::privilege::keep_network_capabilities;
 
 use crate::common::{Netns, Pod};
 use crate::faults::injection::traced;
-use crate::program::nft_state;
+use crate::program::{apply, nft_state};
 
 #[test]
 fn unneeded_capabilities_are_dropped_in_one_thread() {
@@ -31,9 +31,13 @@ fn unneeded_capabilities_are_dropped_in_one_thread() {
     assert!(!get_no_new_privs().expect("a flag"));
 }
 
-/// Each front end that enters another network namespace, by its own flag.
-const ENTERING: [&[&str]; 3] = [
+/// Each command that enters another network namespace, by its own flag.
+const ENTERING: [&[&str]; 7] = [
+    &["trace", "--netns"],
     &["apply", "--netns"],
+    &["check", "--netns"],
+    &["explain", "outbound", "tcp", "10.0.0.5:443", "--from-kernel", "--netns"],
+    &["probe", "--netns"],
     &["istio-iptables", "--network-namespace"],
     &[
         "linkerd-proxy-init",
@@ -64,5 +68,31 @@ fn nothing_is_done_if_capabilities_cannot_be_dropped() {
             run.failed(1, &["giving up privileges", "Nothing was done there"]);
             assert_eq!(nft_state(&pod.netns), before, "{arguments:?}");
         }
+    }
+}
+
+/// What a command keeps in the last network namespace that it enters, as strace shows the last capset(2).
+#[test]
+fn commands_keep_only_needed_capabilities_in_another_namespace() {
+    const RULES: &str = "1<<CAP_NET_ADMIN|1<<CAP_NET_RAW";
+    const PROBES: &str =
+        "1<<CAP_SETGID|1<<CAP_SETUID|1<<CAP_NET_BIND_SERVICE|1<<CAP_NET_ADMIN|1<<CAP_NET_RAW|1<<CAP_SYS_ADMIN";
+    let elsewhere = Netns::new();
+    let pod = Pod::new();
+    apply(&pod.netns, "nftables", &[]);
+    let path = pod.netns.path();
+    for arguments in ENTERING {
+        let kept = match arguments[0] {
+            // The second one makes probes after it has applied its rules.
+            "probe" | "istio-iptables" => PROBES,
+            _ => RULES,
+        };
+        let arguments = [arguments, &[path.to_str().expect("text")]].concat();
+        let options = ["-f", "-e", "trace=capset"];
+        let (run, trace) = traced(&elsewhere, &options, crate::SIDETRACK.as_ref(), &arguments);
+        let last = trace.lines().rfind(|line| line.contains("capset(")).unwrap_or_default();
+        let sets = format!("effective={kept}, permitted={kept}, inheritable=0");
+        assert!(last.contains(&sets), "{arguments:?}: {run:?}\n{trace}");
+        run.succeeded();
     }
 }

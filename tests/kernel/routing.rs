@@ -409,5 +409,6 @@ fn routes_are_not_read_without_tproxy() {
     assert_eq!(asked(&["apply"]), (1, 0));
     apply(&netns, &tproxy(1337, 133, Families::Both));
     assert_eq!(asked(&["apply"]), (1, 1));
-    assert_eq!(asked(&["cleanup"]), (2, 1));
+    // With rules, routes of bound interfaces may be there.
+    assert_eq!(asked(&["cleanup"]), (2, 2));
 }

@@ -1,60 +1,73 @@
-//! Finds firewall chains in this network namespace that drop redirected connections: these arrive at the port of the
-//! proxy, while an input chain with policy drop may accept the original port alone.
+//! Finds firewall chains in this network namespace that drop redirected connections.
 
 use super::decode::{nested, number, text};
-use super::foreign::{protocol, target, verdict};
+use super::foreign::{catching, protocol, verdict};
 use super::listing::{Expression, Listing, Rule};
-use crate::types::Port;
+use crate::backend::arrival::{self, Arrival, Matching, Verdict};
+use crate::drift::CatchEffect;
 
 /// `NF_INET_LOCAL_IN` (linux/netfilter.h).
 const INPUT: u32 = 1;
 const TCP: u8 = 6;
 
-/// A redirected connection as it arrives at the proxy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Arrival {
-    /// The destination port.
-    pub port: Port,
-    /// Whether it comes over the loopback interface.
-    pub over_loopback: bool,
-}
-
-/// The chains of a table that drop such connections by policy. A rule that may accept them, as far as it is understood,
-/// counts as accepting them.
+/// The input chains of a table that drop such connections.
 pub fn blocking(listing: &Listing, arrival: Arrival) -> Vec<String> {
     const DROP: u32 = 0;
-    let is_closed = |name: &str| {
-        let mut seen = Vec::new();
-        !may_accept(listing, name, arrival, &mut seen)
+    let rules = |name: &String| {
+        let chain = listing.chains.get(name);
+        let rules = chain.map(|chain| chain.rules.as_slice()).unwrap_or_default();
+        rules
+            .iter()
+            .map(|rule| (matching(rule, arrival), verdict_of(rule)))
+            .collect()
     };
     let chains = listing.chains.iter().filter(|(name, chain)| {
-        let base = chain.hook.as_ref();
-        base.is_some_and(|base| base.hook == INPUT && base.policy == DROP) && is_closed(name)
+        let base = chain.hook.as_ref().filter(|base| base.hook == INPUT);
+        base.is_some_and(|base| arrival::is_dropped(*name, base.policy == DROP, &rules))
     });
     chains.map(|(name, _)| name.clone()).collect()
 }
 
-/// Whether a rule of a chain, or of one that it jumps to, may accept the connection.
-fn may_accept(listing: &Listing, name: &str, arrival: Arrival, seen: &mut Vec<String>) -> bool {
-    if seen.iter().any(|seen| seen == name) {
-        return false;
+/// The verdict of a rule.
+fn verdict_of(rule: &Rule) -> Verdict<String> {
+    // NF_ACCEPT, NFT_GOTO, NFT_RETURN.
+    const ACCEPT: i32 = 1;
+    const GOTO: i32 = -4;
+    const RETURN: i32 = -5;
+    match rule.expressions.iter().find_map(verdict) {
+        Some((ACCEPT, _)) => return Verdict::Accept,
+        Some((RETURN, _)) => return Verdict::Return,
+        Some((GOTO, Some(chain))) => return Verdict::Goto(chain),
+        Some((_, Some(chain))) => return Verdict::Jump(chain),
+        _ => {}
     }
-    seen.push(name.to_owned());
-    let rules = listing.chains.get(name).map(|chain| chain.rules.as_slice());
-    rules.unwrap_or_default().iter().any(|rule| {
-        /// `NF_ACCEPT`.
-        const ACCEPT: i32 = 1;
-        let accepts = rule.expressions.iter().any(|expression| match expression.0.as_str() {
-            "immediate" => verdict(expression).is_some_and(|(code, _)| code == ACCEPT),
-            _ => false,
-        });
+    match rule.expressions.iter().find_map(catching) {
+        Some(CatchEffect::Drop | CatchEffect::Reject) => Verdict::Drop,
+        // The program that reads the queue decides.
+        Some(CatchEffect::Queue) => Verdict::Accept,
         // A verdict map, of any content.
-        let has_verdict_map = rule.expressions.last().is_some_and(|(name, _)| name == "lookup");
-        let jump_target = || rule.expressions.iter().find_map(target);
-        ((accepts || has_verdict_map) && could_match(rule, arrival))
-            || jump_target()
-                .is_some_and(|chain| could_match(rule, arrival) && may_accept(listing, &chain, arrival, seen))
-    })
+        _ if rule.expressions.last().is_some_and(|(name, _)| name == "lookup") => Verdict::Accept,
+        _ => Verdict::Continue,
+    }
+}
+
+/// Whether a rule matches the connection.
+fn matching(rule: &Rule, arrival: Arrival) -> Matching {
+    if !could_match(rule, arrival) {
+        return Matching::Never;
+    }
+    let has_condition = |(name, attributes): &Expression| match name.as_str() {
+        "counter" | "log" | "immediate" | "reject" | "target" => false,
+        // NFTA_MATCH_NAME.
+        "match" => attributes.get(&1).and_then(|name| text(name)).as_deref() != Some("comment"),
+        _ => true,
+    };
+    let conditions = rule.expressions.iter().filter(|expression| has_condition(expression));
+    // The protocol is loaded and compared.
+    match (conditions.count(), protocol(rule)) {
+        (0, _) | (2, Some(TCP)) => Matching::Always,
+        _ => Matching::Maybe,
+    }
 }
 
 /// Whether no understood part of a rule excludes the connection.
@@ -67,10 +80,14 @@ fn could_match(rule: &Rule, arrival: Arrival) -> bool {
         [load, compare] => excludes(load, compare, arrival).unwrap_or(false),
         _ => false,
     });
-    let is_excluded_by_extension = rule
-        .expressions
-        .iter()
-        .any(|expression| iptables_excludes(expression, arrival));
+    // NFTA_MATCH_NAME, NFTA_MATCH_INFO.
+    let is_excluded_by_extension = rule.expressions.iter().any(|(name, attributes)| {
+        let extension = attributes.get(&1).filter(|_| name == "match");
+        let data = attributes.get(&3).map(Vec::as_slice).unwrap_or_default();
+        extension
+            .and_then(|name| text(name))
+            .is_some_and(|extension| arrival.is_excluded_by(&extension, data))
+    });
     !excluded && !is_excluded_by_extension
 }
 
@@ -108,25 +125,4 @@ fn excludes((load, from): &Expression, (compare, with): &Expression, arrival: Ar
         }
         _ => None,
     }
-}
-
-/// The same for an iptables extension: NFTA_MATCH_NAME and NFTA_MATCH_INFO.
-fn iptables_excludes((name, attributes): &Expression, arrival: Arrival) -> bool {
-    /// `struct xt_tcp`: the destination ports; `struct xt_conntrack_mtinfo3`: the flags and the states.
-    const PORTS: usize = 4;
-    const INVERTED: usize = 11;
-    const FLAGS: usize = 146;
-    const STATES: usize = 150;
-    let info = attributes.get(&3).map(Vec::as_slice).unwrap_or_default();
-    let half = |at: usize| Some(u16::from_ne_bytes(*info.get(at..)?.first_chunk()?));
-    let excludes = || match text(attributes.get(&1)?)?.as_str() {
-        "tcp" => {
-            let (first, last) = (half(PORTS)?, half(PORTS + 2)?);
-            let inside = (first..=last).contains(&arrival.port.get());
-            Some(!inside && info.get(INVERTED) == Some(&0))
-        }
-        "conntrack" => Some(half(FLAGS)? & 1 != 0 && half(FLAGS + 2)? & 1 == 0 && half(STATES)? & 8 == 0),
-        _ => None,
-    };
-    name == "match" && excludes().unwrap_or(false)
 }

@@ -156,7 +156,7 @@ pub(super) fn comment(user_data: &[u8]) -> String {
 }
 
 /// The text without terminal control characters. Names owned by sidetrack have none.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.replace(char::is_control, "\u{fffd}")
 }
 
@@ -386,7 +386,7 @@ fn protocol(number: &[u8]) -> Option<Protocol> {
     }
 }
 
-fn address(bytes: &[u8]) -> Option<IpAddr> {
+pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
     let v4 = bytes.as_array().map(|bytes: &[u8; 4]| Ipv4Addr::from(*bytes).into());
     v4.or_else(|| bytes.as_array().map(|bytes: &[u8; 16]| Ipv6Addr::from(*bytes).into()))
 }

@@ -28,7 +28,7 @@ pub struct Step {
 }
 
 impl Step {
-    fn new(object: Object, kind: i32, flags: u16, write: impl FnOnce(&mut Attributes)) -> Self {
+    pub(super) fn new(object: Object, kind: i32, flags: u16, write: impl FnOnce(&mut Attributes)) -> Self {
         let mut attributes = Attributes::with_capacity(256);
         write(&mut attributes);
         Self {
@@ -52,6 +52,8 @@ pub enum Object {
     AllRules,
     /// The timeouts that rules set.
     Timeouts,
+    /// The table of a trace, or a part of it.
+    TraceTable(String),
     /// A named foreign object in our table.
     Other(String),
     /// A chain.
@@ -74,6 +76,7 @@ impl fmt::Display for Object {
         match self {
             Self::Table => write!(f, "table inet {TABLE}"),
             Self::ForeignTable(name) => write!(f, "table {name}"),
+            Self::TraceTable(name) => write!(f, "the trace's table inet {name}"),
             Self::AllRules => write!(f, "the rules of table inet {TABLE}"),
             Self::Timeouts => write!(f, "ct timeout {TIMEOUTS}"),
             Self::Other(name) => write!(f, "the object {name}"),

@@ -22,7 +22,7 @@ pub fn write_rule(list: &mut Attributes, rule: &Rule) {
     write_action(list, &rule.action);
 }
 
-fn expression(list: &mut Attributes, name: &str, write_data: impl FnOnce(&mut Attributes)) {
+pub(super) fn expression(list: &mut Attributes, name: &str, write_data: impl FnOnce(&mut Attributes)) {
     list.nest(NFTA_LIST_ELEM, |element| {
         element.text(NFTA_EXPR_NAME, name);
         element.nest(NFTA_EXPR_DATA, write_data);
@@ -108,7 +108,7 @@ fn family_is(list: &mut Attributes, family: Family) {
     compare(list, NFT_CMP_EQ, &[number]);
 }
 
-fn protocol_is(list: &mut Attributes, protocol: Protocol) {
+pub(super) fn protocol_is(list: &mut Attributes, protocol: Protocol) {
     let number = match protocol {
         Protocol::Tcp => IPPROTO_TCP,
         Protocol::Udp => IPPROTO_UDP,
@@ -158,7 +158,7 @@ fn port_is(list: &mut Attributes, protocol: Protocol, ports: &PortMatch, offset:
     }
 }
 
-fn owner_is(list: &mut Attributes, key: u32, id: impl Id) {
+pub(super) fn owner_is(list: &mut Attributes, key: u32, id: impl Id) {
     meta(list, key);
     compare(list, NFT_CMP_EQ, &id.get().to_ne_bytes());
 }
@@ -184,7 +184,7 @@ fn conntrack_state(list: &mut Attributes, bits: u32) {
     compare(list, NFT_CMP_NEQ, &NONE);
 }
 
-fn meta(list: &mut Attributes, key: u32) {
+pub(super) fn meta(list: &mut Attributes, key: u32) {
     expression(list, "meta", |data| {
         data.number(NFTA_META_DREG, NFT_REG_1);
         data.number(NFTA_META_KEY, key);
@@ -220,7 +220,7 @@ fn set_timeouts(list: &mut Attributes) {
     });
 }
 
-fn payload(list: &mut Attributes, base: u32, offset: u32, length: u32) {
+pub(super) fn payload(list: &mut Attributes, base: u32, offset: u32, length: u32) {
     expression(list, "payload", |data| {
         data.number(NFTA_PAYLOAD_DREG, NFT_REG_1);
         data.number(NFTA_PAYLOAD_BASE, base);
@@ -229,7 +229,7 @@ fn payload(list: &mut Attributes, base: u32, offset: u32, length: u32) {
     });
 }
 
-fn compare(list: &mut Attributes, operator: u32, with: &[u8]) {
+pub(super) fn compare(list: &mut Attributes, operator: u32, with: &[u8]) {
     expression(list, "cmp", |data| {
         data.number(NFTA_CMP_SREG, NFT_REG_1);
         data.number(NFTA_CMP_OP, operator);
@@ -244,14 +244,14 @@ fn is_in(list: &mut Attributes, set: &str) {
     });
 }
 
-fn immediate(list: &mut Attributes, bytes: &[u8]) {
+pub(super) fn immediate(list: &mut Attributes, bytes: &[u8]) {
     expression(list, "immediate", |data| {
         data.number(NFTA_IMMEDIATE_DREG, NFT_REG_1);
         value(data, NFTA_IMMEDIATE_DATA, bytes);
     });
 }
 
-fn verdict(list: &mut Attributes, code: u32, chain: Option<&str>) {
+pub(super) fn verdict(list: &mut Attributes, code: u32, chain: Option<&str>) {
     expression(list, "immediate", |data| {
         data.number(NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT);
         data.nest(NFTA_IMMEDIATE_DATA, |data| {
@@ -292,6 +292,6 @@ fn redirect(list: &mut Attributes) {
 }
 
 /// A value in the kind of attribute that can also hold a verdict.
-fn value(data: &mut Attributes, kind: u16, bytes: &[u8]) {
+pub(super) fn value(data: &mut Attributes, kind: u16, bytes: &[u8]) {
     data.nest(kind, |data| data.bytes(NFTA_DATA_VALUE, bytes));
 }

@@ -92,7 +92,8 @@ pub(super) fn target(expression: &Expression) -> Option<String> {
     verdict(expression)?.1
 }
 
-fn catching(expression: &Expression) -> Option<CatchEffect> {
+/// The effect of an expression on a packet that our rules would redirect.
+pub(super) fn catching(expression: &Expression) -> Option<CatchEffect> {
     // NF_DROP, and NF_QUEUE with the queue number in its upper half (linux/netfilter.h).
     const DROP: i32 = 0;
     const QUEUE: i32 = 3;

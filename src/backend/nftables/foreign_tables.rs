@@ -2,17 +2,19 @@
 
 use nix::errno::Errno;
 
-use super::blocked::{self, Arrival};
+use super::installed::{self, TableMessages};
 use super::transaction::{Nftables, NftablesError, malformed, retry_interrupted};
 use super::{Listing, Message, encode, request};
 use crate::drift::{BaseChain, Place};
 use crate::facts::InstalledChain;
+use crate::linux::netlink::NetlinkError;
 use crate::ruleset::TABLE;
+use crate::ruleset::netfilter::Netfilter;
 use crate::types::Family;
 
-/// A table that has an input chain with policy drop: its family and its name.
+/// A foreign table whose rules may keep a redirected connection from its server: its family and its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Closed(u8, String);
+pub struct ForeignTable(u8, String);
 
 impl Nftables {
     /// The base chains of other tables that come before `ours`, and their rules that can catch a packet.
@@ -23,37 +25,38 @@ impl Nftables {
         retry_interrupted(|| self.read_in_front(ours))
     }
 
-    /// The chains of all tables, owned and foreign.
+    /// The chains of all tables, owned and foreign, and the foreign tables that have a chain at the hook input, or one
+    /// that translates destinations.
     ///
     /// # Errors
     /// Reading failed.
-    pub fn chains(&mut self) -> Result<(Vec<InstalledChain>, Vec<Closed>), NftablesError> {
+    pub fn chains(&mut self) -> Result<(Vec<InstalledChain>, Vec<ForeignTable>), NftablesError> {
         let messages = retry_interrupted(|| self.all_chains())?;
-        let closed = messages.iter().filter(|chain| chain.drops_input());
-        let closed = closed.filter_map(|chain| Some(Closed(chain.family, chain.table()?)));
-        Ok((messages.iter().filter_map(installed_chain).collect(), closed.collect()))
+        let mut tables: Vec<ForeignTable> = Vec::new();
+        for chain in messages.iter().filter(|chain| chain.is_at_input_or_translates()) {
+            let Some(table) = chain.table().map(|name| ForeignTable(chain.family, name)) else {
+                continue;
+            };
+            if table_name(table.0, &table.1) != format!("inet {TABLE}") && !tables.contains(&table) {
+                tables.push(table);
+            }
+        }
+        Ok((messages.iter().filter_map(installed_chain).collect(), tables))
     }
 
-    /// The chains of these tables that drop redirected connections by policy.
+    /// The contents of these tables, each with its title (`FAMILY NAME`).
     ///
     /// # Errors
     /// Reading failed.
-    pub fn blocking(&mut self, closed: &[Closed], arrival: Arrival) -> Result<Vec<InstalledChain>, NftablesError> {
-        let mut found: Vec<InstalledChain> = Vec::new();
-        for Closed(family, name) in closed {
+    pub fn contents(&mut self, tables: &[ForeignTable]) -> Result<Vec<(String, Listing)>, NftablesError> {
+        let mut contents = Vec::new();
+        for ForeignTable(family, name) in tables {
             let mut messages = self.all_chains()?;
             messages.retain(|chain| chain.family == *family && chain.table().as_deref() == Some(name));
             messages.extend(self.dump(request::rules_of_family(*family, name))?);
-            let listing = Listing::of(&messages).map_err(malformed)?;
-            let table = table_name(*family, name);
-            let chains = blocked::blocking(&listing, arrival).into_iter();
-            found.extend(chains.map(|chain| InstalledChain {
-                table: table.clone(),
-                chain,
-            }));
+            contents.push((table_name(*family, name), Listing::of(&messages).map_err(malformed)?));
         }
-        found.dedup();
-        Ok(found)
+        Ok(contents)
     }
 
     /// Removes the foreign tables with these names (`FAMILY NAME`) and their contents. Returns those that existed.
@@ -115,7 +118,45 @@ impl Nftables {
         }
     }
 
-    fn all_chains(&mut self) -> Result<Vec<Message>, NftablesError> {
+    /// All tables that packets pass.
+    ///
+    /// # Errors
+    /// Reading failed.
+    pub fn netfilter(&mut self) -> Result<Netfilter, NftablesError> {
+        retry_interrupted(|| self.read_netfilter())
+    }
+
+    fn read_netfilter(&mut self) -> Result<Netfilter, NftablesError> {
+        let generation = self.generation()?;
+        let chains = self.all_chains()?;
+        let mut rules = Netfilter::default();
+        for table in self.dump(request::tables_of_all_families())? {
+            let (family, Some(name)) = (table.family, table.table()) else {
+                continue;
+            };
+            let in_table = |chain: &&Message| (chain.family, chain.table().as_deref()) == (family, Some(&name));
+            let mut messages = vec![table];
+            messages.extend(chains.iter().filter(in_table).cloned());
+            messages.extend(self.dump(request::rules_of_family(family, &name))?);
+            messages.extend(self.sets(family, &name)?);
+            let title = table_name(family, &name);
+            let listed = TableMessages {
+                family,
+                name,
+                title,
+                messages,
+            };
+            let decoded = installed::table(&listed).map_err(malformed)?;
+            rules.tables.extend(decoded.table);
+            rules.unreadable.extend(decoded.unread);
+        }
+        if self.generation()? != generation {
+            return Err(NetlinkError::Interrupted.into());
+        }
+        Ok(rules)
+    }
+
+    pub(super) fn all_chains(&mut self) -> Result<Vec<Message>, NftablesError> {
         self.dump(request::chains_of_all_families())
     }
 
@@ -157,7 +198,7 @@ impl Nftables {
 }
 
 /// A table as a person writes it.
-fn table_name(family: u8, name: &str) -> String {
+pub(super) fn table_name(family: u8, name: &str) -> String {
     let family = match i32::from(family) {
         libc::NFPROTO_INET => "inet",
         libc::NFPROTO_IPV4 => "ip",

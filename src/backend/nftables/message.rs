@@ -65,17 +65,20 @@ impl Message {
             && number(NFTA_CHAIN_POLICY) == Some(libc::NF_ACCEPT as u32)
     }
 
-    /// Whether this is an input chain with policy drop.
-    pub fn drops_input(&self) -> bool {
+    /// Whether this is a chain of IP packets at the hook input, or one of type `nat` at the hook prerouting.
+    pub fn is_at_input_or_translates(&self) -> bool {
         let Some(chain) = self.of(NFT_MSG_NEWCHAIN) else {
             return false;
         };
+        let family = i32::from(self.family);
         let hook = chain
             .attribute(NFTA_CHAIN_HOOK)
-            .and_then(|hook| find(hook, NFTA_HOOK_HOOKNUM));
-        let is =
-            |attribute: Option<&[u8]>, value: i32| attribute.map(number).and_then(Result::ok) == Some(value as u32);
-        is(hook, libc::NF_INET_LOCAL_IN) && is(chain.attribute(NFTA_CHAIN_POLICY), libc::NF_DROP)
+            .and_then(|hook| find(hook, NFTA_HOOK_HOOKNUM))
+            .and_then(|hook| number(hook).ok());
+        let is_at = |wanted: i32| hook == Some(wanted as u32);
+        let is_nat = || chain.attribute(NFTA_CHAIN_TYPE).map(text).as_deref() == Some("nat");
+        matches!(family, libc::NFPROTO_INET | libc::NFPROTO_IPV4 | libc::NFPROTO_IPV6)
+            && (is_at(libc::NF_INET_LOCAL_IN) || is_at(libc::NF_INET_PRE_ROUTING) && is_nat())
     }
 
     /// The number of chains, sets and other objects in a table, if the message is about one.

@@ -1,7 +1,7 @@
 //! The nftables backend: our table in the language of nf_tables, and over netlink.
 
 mod attributes;
-pub mod blocked;
+pub(super) mod blocked;
 mod contents;
 mod decode;
 mod elements;
@@ -9,9 +9,12 @@ pub mod encode;
 mod expression;
 mod foreign;
 mod foreign_tables;
+pub mod installed;
 pub mod listing;
+pub mod live;
 mod message;
 mod missing;
+pub(super) mod published;
 pub mod request;
 pub mod transaction;
 mod uapi;
@@ -21,7 +24,7 @@ pub use contents::contents;
 pub use decode::decode;
 pub use encode::{Object, Step, create, remove, renew, replace, transaction};
 pub use foreign::base_chains;
-pub use foreign_tables::Closed;
+pub use foreign_tables::ForeignTable;
 pub use listing::Listing;
 pub use message::Message;
 pub use transaction::{Nftables, NftablesError};

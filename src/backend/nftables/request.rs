@@ -50,16 +50,16 @@ pub fn rules_of_family(family: u8, table: &str) -> Request {
     })
 }
 
-/// The sets of a table of our family.
-pub fn sets(table: &str) -> Request {
-    request(NFT_MSG_GETSET, NFPROTO_INET, NLM_F_DUMP, |sets| {
+/// The sets of a table.
+pub fn sets(family: u8, table: &str) -> Request {
+    request(NFT_MSG_GETSET, family, NLM_F_DUMP, |sets| {
         sets.text(NFTA_SET_TABLE, table);
     })
 }
 
-/// The elements of a set in a table of our family.
-pub fn elements(table: &str, set: &str) -> Request {
-    request(NFT_MSG_GETSETELEM, NFPROTO_INET, NLM_F_DUMP, |elements| {
+/// The elements of a set.
+pub fn elements(family: u8, table: &str, set: &str) -> Request {
+    request(NFT_MSG_GETSETELEM, family, NLM_F_DUMP, |elements| {
         elements.text(NFTA_SET_ELEM_LIST_TABLE, table);
         elements.text(NFTA_SET_ELEM_LIST_SET, set);
     })

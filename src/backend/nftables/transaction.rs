@@ -5,6 +5,7 @@ use nix::sys::socket::SockProtocol;
 use thiserror::Error;
 
 use super::request::Request;
+use super::uapi::NFPROTO_INET;
 use super::{Listing, Malformed, Message, Object, Step, TooLong, encode, missing, request};
 use crate::backend::{Change, KernelError, Rules};
 use crate::drift::{Difference, Subject};
@@ -277,15 +278,24 @@ impl Nftables {
         let mut objects = self.dump(request::objects(TABLE))?;
         objects.retain(|message| message.table().is_some_and(|table| table == TABLE));
         messages.extend(objects);
-        let sets = match self.dump(request::sets(TABLE)) {
+        messages.extend(self.sets(NFPROTO_INET, TABLE)?);
+        let listing = Listing::of(&messages).map_err(malformed)?;
+        if self.generation()? != generation {
+            return Err(NetlinkError::Interrupted.into());
+        }
+        Ok((generation, listing))
+    }
+
+    /// The sets of a table, and their elements.
+    pub(super) fn sets(&mut self, family: u8, table: &str) -> Result<Vec<Message>, NftablesError> {
+        let mut messages = match self.dump(request::sets(family, table)) {
             // The kernel answers so if the table does not exist; then there are no sets either.
             Err(error) if error.is_not_found() => Vec::new(),
             sets => sets?,
         };
-        let names: Vec<String> = sets.iter().filter_map(Message::set).collect();
-        messages.extend(sets);
+        let names: Vec<String> = messages.iter().filter_map(Message::set).collect();
         for name in names {
-            messages.extend(match self.dump(request::elements(TABLE, &name)) {
+            messages.extend(match self.dump(request::elements(family, table, &name)) {
                 // Another process removed the set after the sets were listed.
                 Err(error) if error.is_not_found() => {
                     return Err(NetlinkError::Interrupted.into());
@@ -293,11 +303,7 @@ impl Nftables {
                 elements => elements?,
             });
         }
-        let listing = Listing::of(&messages).map_err(malformed)?;
-        if self.generation()? != generation {
-            return Err(NetlinkError::Interrupted.into());
-        }
-        Ok((generation, listing))
+        Ok(messages)
     }
 
     /// The current generation of the ruleset. Every transaction of any process changes it.

@@ -52,6 +52,7 @@ pub const NFTA_HOOK_PRIORITY: u16 = 2;
 /// `enum nft_rule_attributes`.
 pub const NFTA_RULE_TABLE: u16 = 1;
 pub const NFTA_RULE_CHAIN: u16 = 2;
+pub const NFTA_RULE_HANDLE: u16 = 3;
 pub const NFTA_RULE_EXPRESSIONS: u16 = 4;
 pub const NFTA_RULE_USERDATA: u16 = 7;
 
@@ -143,8 +144,10 @@ pub const NFTA_META_SREG: u16 = 3;
 pub const NFT_META_MARK: u32 = 3;
 pub const NFT_META_IIFNAME: u32 = 6;
 pub const NFT_META_OIFNAME: u32 = 7;
+pub const NFT_META_IIFTYPE: u32 = 8;
 pub const NFT_META_SKUID: u32 = 10;
 pub const NFT_META_SKGID: u32 = 11;
+pub const NFT_META_NFTRACE: u32 = 12;
 pub const NFT_META_NFPROTO: u32 = 15;
 pub const NFT_META_L4PROTO: u32 = 16;
 
@@ -166,6 +169,43 @@ pub const NFTA_REDIR_FLAGS: u16 = 3;
 /// `enum nft_tproxy_attributes`.
 pub const NFTA_TPROXY_FAMILY: u16 = 1;
 pub const NFTA_TPROXY_REG_PORT: u16 = 3;
+
+/// `enum nft_counter_attributes`.
+pub const NFTA_COUNTER_PACKETS: u16 = 2;
+
+/// `enum nft_limit_attributes`.
+pub const NFTA_LIMIT_RATE: u16 = 1;
+pub const NFTA_LIMIT_UNIT: u16 = 2;
+pub const NFTA_LIMIT_BURST: u16 = 3;
+
+/// `enum nft_target_attributes` (linux/netfilter/nf_tables_compat.h).
+pub const NFTA_TARGET_NAME: u16 = 1;
+pub const NFTA_TARGET_REV: u16 = 2;
+pub const NFTA_TARGET_INFO: u16 = 3;
+
+/// `enum nft_match_attributes` (linux/netfilter/nf_tables_compat.h).
+pub const NFTA_MATCH_NAME: u16 = 1;
+pub const NFTA_MATCH_INFO: u16 = 3;
+
+/// `enum nft_trace_attributes`.
+pub const NFTA_TRACE_TABLE: u16 = 1;
+pub const NFTA_TRACE_CHAIN: u16 = 2;
+pub const NFTA_TRACE_RULE_HANDLE: u16 = 3;
+pub const NFTA_TRACE_TYPE: u16 = 4;
+pub const NFTA_TRACE_VERDICT: u16 = 5;
+pub const NFTA_TRACE_ID: u16 = 6;
+pub const NFTA_TRACE_NETWORK_HEADER: u16 = 8;
+pub const NFTA_TRACE_TRANSPORT_HEADER: u16 = 9;
+pub const NFTA_TRACE_OIFTYPE: u16 = 13;
+pub const NFTA_TRACE_POLICY: u16 = 16;
+
+/// `enum nft_trace_types`.
+pub const NFT_TRACETYPE_POLICY: u32 = 1;
+pub const NFT_TRACETYPE_RETURN: u32 = 2;
+pub const NFT_TRACETYPE_RULE: u32 = 3;
+
+/// `enum nft_table_flags`: the kernel deletes the table when the socket that created it is closed. Since Linux 5.12.
+pub const NFT_TABLE_F_OWNER: u32 = 2;
 
 /// `enum nft_registers`.
 pub const NFT_REG_VERDICT: u32 = 0;
@@ -199,3 +239,80 @@ pub const NF_CT_STATE_RELATED: u32 = 4;
 
 /// The range gives a port (linux/netfilter/nf_nat.h).
 pub const NF_NAT_RANGE_PROTO_SPECIFIED: u32 = 2;
+
+/// More of `enum nft_set_attributes`, `enum nft_set_elem_attributes` and `enum nft_lookup_attributes`.
+pub const NFTA_SET_ELEM_DATA: u16 = 2;
+pub const NFTA_SET_ELEM_KEY_END: u16 = 10;
+pub const NFTA_LOOKUP_DREG: u16 = 3;
+pub const NFTA_LOOKUP_FLAGS: u16 = 5;
+pub const NFT_LOOKUP_F_INV: u32 = 1;
+
+/// More of `enum nft_meta_keys`.
+pub const NFT_META_PROTOCOL: u32 = 1;
+pub const NFT_META_PRIORITY: u32 = 2;
+pub const NFT_META_IIF: u32 = 4;
+pub const NFT_META_OIF: u32 = 5;
+
+/// More of `enum nft_ct_keys`.
+pub const NFT_CT_DIRECTION: u32 = 1;
+pub const NFT_CT_STATUS: u32 = 2;
+
+/// More of `enum nft_cmp_ops`.
+pub const NFT_CMP_LT: u32 = 2;
+pub const NFT_CMP_LTE: u32 = 3;
+pub const NFT_CMP_GT: u32 = 4;
+pub const NFT_CMP_GTE: u32 = 5;
+
+/// `enum nft_bitwise_attributes`, its operation; 0 is `NFT_BITWISE_MASK_XOR`.
+pub const NFTA_BITWISE_OP: u16 = 6;
+
+/// `enum nft_range_attributes`.
+pub const NFTA_RANGE_SREG: u16 = 1;
+pub const NFTA_RANGE_OP: u16 = 2;
+pub const NFTA_RANGE_FROM_DATA: u16 = 3;
+pub const NFTA_RANGE_TO_DATA: u16 = 4;
+
+/// `enum nft_payload_attributes`: the source of a write.
+pub const NFTA_PAYLOAD_SREG: u16 = 5;
+
+/// `enum nft_fib_attributes`, a result and flags.
+pub const NFTA_FIB_DREG: u16 = 1;
+pub const NFTA_FIB_RESULT: u16 = 2;
+pub const NFTA_FIB_FLAGS: u16 = 3;
+pub const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
+pub const NFTA_FIB_F_SADDR: u32 = 1;
+pub const NFTA_FIB_F_DADDR: u32 = 2;
+
+/// `enum nft_nat_attributes`; the type is 0 for source and 1 for destination.
+pub const NFTA_NAT_TYPE: u16 = 1;
+pub const NFTA_NAT_REG_ADDR_MIN: u16 = 3;
+pub const NFTA_NAT_REG_ADDR_MAX: u16 = 4;
+pub const NFTA_NAT_REG_PROTO_MIN: u16 = 5;
+pub const NFTA_NAT_REG_PROTO_MAX: u16 = 6;
+pub const NFTA_NAT_FLAGS: u16 = 7;
+
+/// `enum nft_masq_attributes`.
+pub const NFTA_MASQ_FLAGS: u16 = 1;
+pub const NFTA_MASQ_REG_PROTO_MIN: u16 = 2;
+pub const NFTA_MASQ_REG_PROTO_MAX: u16 = 3;
+
+/// `NF_NAT_RANGE_PROTO_RANDOM` and `NF_NAT_RANGE_PROTO_RANDOM_FULLY` (linux/netfilter/nf_nat.h).
+pub const NF_NAT_RANGE_PROTO_RANDOM_ALL: u32 = 4 | 16;
+/// `NF_NAT_RANGE_NETMAP`.
+pub const NF_NAT_RANGE_NETMAP: u32 = 64;
+
+/// `enum nft_match_attributes` and `enum nft_target_attributes` (linux/netfilter/nf_tables_compat.h and nf_tables.h).
+pub const NFTA_EXTENSION_NAME: u16 = 1;
+pub const NFTA_EXTENSION_REV: u16 = 2;
+pub const NFTA_EXTENSION_INFO: u16 = 3;
+
+/// More of `enum nft_verdicts`, and the mask of those of linux/netfilter.h.
+pub const NFT_GOTO: u32 = (-4_i32).cast_unsigned();
+pub const NFT_CONTINUE: u32 = (-1_i32).cast_unsigned();
+pub const NF_VERDICT_MASK: u32 = 0xff;
+pub const NF_QUEUE: u32 = 3;
+
+/// `enum nft_objref_attributes`: the type of the object.
+pub const NFT_OBJECT_COUNTER: u32 = 1;
+pub const NFT_OBJECT_CT_HELPER: u32 = 3;
+pub const NFT_OBJECT_CT_EXPECT: u32 = 9;

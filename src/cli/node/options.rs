@@ -1,5 +1,7 @@
 //! The options of `sidetrack node`.
 
+use std::path::Path;
+
 use clap::{Arg, ArgAction, ArgMatches};
 
 use crate::cli::args;
@@ -20,16 +22,20 @@ pub struct NodeOption {
     pub commands: &'static [&'static str],
 }
 
-const ALL: &[&str] = &["install", "uninstall", "status", "repair"];
+/// Where the installer's container has the node's directories.
+const HOST: &str = "/host";
+
+const ALL: &[&str] = &["install", "uninstall", "status", "repair", "pods"];
 /// Those that have to know what is wanted.
-const WANTING: &[&str] = &["install", "status", "repair"];
+const WANTING: &[&str] = &["install", "status", "repair", "pods"];
 const ASKING: &[&str] = &["install", "status"];
 const INSTALL: &[&str] = &["install"];
 /// Those that look for pods.
-const REPAIRING: &[&str] = &["install", "status", "repair"];
+const REPAIRING: &[&str] = &["install", "status", "repair", "pods"];
+const PODS: &[&str] = &["pods"];
 const REPAIR: &[&str] = &["repair"];
 const UNINSTALL: &[&str] = &["uninstall"];
-const STATUS: &[&str] = &["status"];
+const JSON_PRINTING: &[&str] = &["status", "pods"];
 
 pub const BIN_DIR: NodeOption = NodeOption {
     default: "/host/opt/cni/bin",
@@ -111,14 +117,14 @@ pub const UNINSTALL_ON_EXIT: NodeOption = NodeOption::switch(
     "Uninstall on SIGTERM; until the next install, pods bypass",
     INSTALL,
 );
-pub const JSON: NodeOption = NodeOption::switch("node-json", "Print JSON", STATUS);
+pub const JSON: NodeOption = NodeOption::switch("node-json", "Print JSON", JSON_PRINTING);
 
 pub const MODE: NodeOption = NodeOption {
     default: "report",
     ..NodeOption::new(
         "node-repair",
         "MODE",
-        "What to do about running pods that lack rules",
+        "What to do about running pods that lack rules or have others",
         INSTALL,
     )
 };
@@ -166,13 +172,19 @@ pub const DRY_RUN: NodeOption = NodeOption::switch(
     REPAIR,
 );
 
+pub const WATCH: NodeOption = NodeOption::switch(
+    "node-watch",
+    "Stay, and print each pod that is added, changed or removed",
+    PODS,
+);
+
 pub const FORCE: NodeOption = NodeOption::switch(
     "node-force",
     "Remove the binary though pods were attached with it: CRI-O needs it",
     UNINSTALL,
 );
 
-pub const NODE_OPTIONS: [&NodeOption; 22] = [
+pub const NODE_OPTIONS: [&NodeOption; 23] = [
     &BIN_DIR,
     &CONF_DIR,
     &CONF_NAME,
@@ -194,6 +206,7 @@ pub const NODE_OPTIONS: [&NodeOption; 22] = [
     &NETNS_DIR,
     &PROC_DIR,
     &DRY_RUN,
+    &WATCH,
     &FORCE,
 ];
 
@@ -244,10 +257,29 @@ impl NodeOption {
 
     /// The text of the flag, else of the variable, else the default. Empty means the default: templates write that.
     pub fn text(&self, matches: &ArgMatches) -> String {
-        let given = args::text_or_variable(matches, self.id);
-        given
+        self.given(matches).unwrap_or_else(|| self.default.to_owned())
+    }
+
+    /// The text of the flag, else of the variable; `None` where it is not given, or empty.
+    pub fn given(&self, matches: &ArgMatches) -> Option<String> {
+        args::text_or_variable(matches, self.id).filter(|text| !text.is_empty())
+    }
+
+    /// The text of the variable; `None` where it is not given, or empty.
+    pub fn variable(&self) -> Option<String> {
+        std::env::var(environment_name(self.id))
+            .ok()
             .filter(|text| !text.is_empty())
-            .unwrap_or_else(|| self.default.to_owned())
+    }
+
+    /// The default. A directory that the installer's container has below `/host` is the node's own where that does not
+    /// exist.
+    pub fn native_default(&self) -> String {
+        let native = self
+            .default
+            .strip_prefix(HOST)
+            .filter(|_| !Path::new(self.default).exists());
+        native.unwrap_or(self.default).to_owned()
     }
 
     pub fn is_set(&self, matches: &ArgMatches) -> Result<bool, String> {

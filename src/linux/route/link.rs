@@ -10,9 +10,12 @@ use ipnet::IpNet;
 use netlink_packet_core::{Emitable, Parseable as _};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use nix::errno::Errno;
 
-use super::{Answer, NLM_F_CREATE, NLM_F_EXCL, NetlinkError, Refusal, Route, RouteError, request};
+use super::{Answer, NLM_F_CREATE, NLM_F_EXCL, NetlinkError, Refusal, Route, RouteError, malformed, request};
 
 /// The attribute of a veth's data that describes its other end (linux/veth.h).
 const VETH_INFO_PEER: u16 = 1;
@@ -133,16 +136,53 @@ impl Route {
     /// As above.
     pub fn add_ends(&mut self, index: u32, own: IpAddr, other: IpAddr) -> Change {
         let mut message = AddressMessage::default();
-        let (family, length) = match own {
-            IpAddr::V4(_) => (AddressFamily::Inet, 32),
-            IpAddr::V6(_) => (AddressFamily::Inet6, 128),
-        };
-        message.header.family = family;
-        message.header.prefix_len = length;
+        (message.header.family, message.header.prefix_len) = host(own);
         message.header.index = index;
         message.header.flags = AddressHeaderFlags::Nodad;
         message.attributes = vec![AddressAttribute::Local(own), AddressAttribute::Address(other)];
         self.change(libc::RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &message)
+    }
+
+    /// Adds a route to one address by an interface, for the sockets of [`Selected`] alone. The kernel removes it with
+    /// the interface.
+    ///
+    /// # Errors
+    /// As above. Linux without `CONFIG_IPV6_SUBTREES` refuses it for IPv6.
+    pub fn add_selective_route(&mut self, index: u32, to: &Selected) -> Change {
+        let mut message = to.message();
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        message.header.kind = RouteType::Unicast;
+        message.header.scope = RouteScope::Link;
+        message.header.protocol = RouteProtocol::Static;
+        message.attributes.push(RouteAttribute::Oif(index));
+        if to.source.is_ipv4() {
+            message.attributes.push(RouteAttribute::PrefSource(to.source.into()));
+        }
+        self.change(libc::RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, &message)
+    }
+
+    /// The interface by which packets of these sockets leave.
+    ///
+    /// # Errors
+    /// As above; inner error: there is no route.
+    pub fn outgoing_interface(&mut self, to: &Selected) -> Result<Result<u32, Refusal>, RouteError> {
+        self.socket.send(request(libc::RTM_GETROUTE, 0, &to.message())?)?;
+        for answer in self.socket.receive()? {
+            let payload = match answer {
+                Answer::Message { payload, .. } => payload,
+                Answer::Status {
+                    result: Err(refusal), ..
+                } => return Ok(Err(refusal)),
+                Answer::Status { .. } | Answer::Interrupted { .. } => continue,
+            };
+            let route = RouteMessage::parse(&payload).map_err(malformed)?;
+            let index = route.attributes.iter().find_map(|attribute| match attribute {
+                RouteAttribute::Oif(index) => Some(*index),
+                _ => None,
+            });
+            return Ok(index.ok_or_else(|| Errno::ENETUNREACH.into()));
+        }
+        Err(NetlinkError::Malformed("no route".to_owned()).into())
     }
 
     /// The destinations of all routes in all tables, of both families.
@@ -152,6 +192,47 @@ impl Route {
     pub fn destinations(&mut self) -> Result<Vec<IpNet>, RouteError> {
         let payloads = self.list(libc::RTM_GETROUTE, &RouteMessage::default())?;
         Ok(payloads.iter().filter_map(|payload| destination(payload)).collect())
+    }
+}
+
+/// Sockets that send to one address: over IPv4 with [`SELECTED_TOS`], over IPv6 from this source. Other sockets have
+/// neither, so that a route for these leaves the traffic of the pod alone.
+#[derive(Clone, Copy, Debug)]
+pub struct Selected {
+    /// The destination.
+    pub destination: IpAddr,
+    /// The source address, of the same family.
+    pub source: IpAddr,
+}
+
+/// The type of service (`IP_TOS`) that selects a route. No program is known to use it; the kernel compares these bits
+/// (`IPTOS_RT_MASK`, linux/in_route.h).
+pub const SELECTED_TOS: u8 = 0x0c;
+
+impl Selected {
+    /// A route message with the destination and the selector.
+    fn message(&self) -> RouteMessage {
+        let mut message = RouteMessage::default();
+        let (family, length) = host(self.destination);
+        message.header.address_family = family;
+        message.header.destination_prefix_length = length;
+        message.attributes = vec![RouteAttribute::Destination(self.destination.into())];
+        match self.source {
+            IpAddr::V4(_) => message.header.tos = SELECTED_TOS,
+            IpAddr::V6(_) => {
+                message.header.source_prefix_length = length;
+                message.attributes.push(RouteAttribute::Source(self.source.into()));
+            }
+        }
+        message
+    }
+}
+
+/// The family of an address, and the prefix length of a network that has no other address.
+fn host(address: IpAddr) -> (AddressFamily, u8) {
+    match address {
+        IpAddr::V4(_) => (AddressFamily::Inet, 32),
+        IpAddr::V6(_) => (AddressFamily::Inet6, 128),
     }
 }
 

@@ -4,13 +4,14 @@
 
 mod address;
 mod link;
+mod loopback;
 mod policy;
 mod shared;
 
 use std::net::UdpSocket;
 
 use netlink_packet_core::{
-    DecodeError, Emitable, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader,
+    DecodeError, Emitable, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader,
 };
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
@@ -18,10 +19,12 @@ use thiserror::Error;
 
 use super::marks::Discards;
 use super::netlink::{Answer, NetlinkError, Refusal, Socket, attempts};
-use crate::plan::Prerequisite;
+use crate::plan::{LoopbackRoute, Prerequisite};
 use crate::types::{Family, RouteTable};
 
 pub use address::Loopback;
+pub use link::{SELECTED_TOS, Selected};
+pub use loopback::Unusable;
 pub use shared::{ForeignRule, Sharing};
 
 /// Index of the loopback interface, the first of any network namespace (`LOOPBACK_IFINDEX`, include/net/flow.h).
@@ -47,6 +50,14 @@ pub enum RouteError {
     LoopbackDown {
         /// The prerequisite to add.
         what: Prerequisite,
+    },
+    /// The interface cannot have a route to the loopback address now.
+    #[error("{route} cannot be added: {why}")]
+    Unusable {
+        /// The route.
+        route: LoopbackRoute,
+        /// Why not.
+        why: Unusable,
     },
     /// The kernel has no policy routing.
     #[error(
@@ -117,33 +128,36 @@ impl Route {
     ///
     /// # Errors
     /// Adding failed or is not permitted; or another route conflicts.
-    pub fn add(&mut self, what: Prerequisite) -> Result<bool, RouteError> {
-        use Prerequisite::{Address, Route, Rule};
-        if let Route { family, table } = what
+    pub fn add(&mut self, what: &Prerequisite) -> Result<bool, RouteError> {
+        use Prerequisite::{Address, LoopbackRoute, Route, Rule};
+        if let Route { family, table } = *what
             && self.has_foreign_routes(family, table)?
         {
             return Err(RouteError::TableShared(Sharing::Route { family, table }));
         }
         // Never NLM_F_REPLACE: for rules it adds a second one.
         let flags = NLM_F_CREATE | NLM_F_EXCL;
-        let result = match what {
+        let result = match *what {
             Address(address) => self.change(libc::RTM_NEWADDR, flags, &address::message(address)),
             Rule { family, mark, table } => self.change(libc::RTM_NEWRULE, flags, &policy::rule(family, mark, table)),
             Route { family, table } => self.change(libc::RTM_NEWROUTE, flags, &policy::route(family, table)),
+            LoopbackRoute(ref route) => return self.add_loopback_route(route),
         };
         let Err(refusal) = result? else {
             return Ok(true);
         };
         match (refusal.errno, what) {
-            (Errno::EEXIST, Route { family, table }) if !self.is_local(family, table)? => {
+            (Errno::EEXIST, &Route { family, table }) if !self.is_local(family, table)? => {
                 Err(RouteError::TableInUse { table, family })
             }
             (Errno::EEXIST, _) => Ok(false),
             (Errno::EPERM, _) => Err(RouteError::NotPermitted(refusal)),
             // IPv4 cannot be disabled.
-            (Errno::EACCES, _) => Err(RouteError::Ipv6Off { what }),
-            (Errno::ENETDOWN, Route { .. }) => Err(RouteError::LoopbackDown { what }),
-            (Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT, Rule { family, .. }) => Err(policy::unsupported(family, refusal)),
+            (Errno::EACCES, _) => Err(RouteError::Ipv6Off { what: what.clone() }),
+            (Errno::ENETDOWN, Route { .. }) => Err(RouteError::LoopbackDown { what: what.clone() }),
+            (Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT, Rule { family, .. }) => {
+                Err(policy::unsupported(*family, refusal))
+            }
             _ => Err(RouteError::Refused {
                 what: format!("adding {what}"),
                 refusal,
@@ -155,12 +169,13 @@ impl Route {
     ///
     /// # Errors
     /// Removing failed or is not permitted.
-    pub fn remove(&mut self, what: Prerequisite) -> Result<bool, RouteError> {
-        use Prerequisite::{Address, Route, Rule};
-        let result = match what {
+    pub fn remove(&mut self, what: &Prerequisite) -> Result<bool, RouteError> {
+        use Prerequisite::{Address, LoopbackRoute, Route, Rule};
+        let result = match *what {
             Address(address) => self.change(libc::RTM_DELADDR, 0, &address::message(address)),
             Rule { family, mark, table } => self.change(libc::RTM_DELRULE, 0, &policy::rule(family, mark, table)),
             Route { family, table } => self.change(libc::RTM_DELROUTE, 0, &policy::route(family, table)),
+            LoopbackRoute(ref route) => self.remove_loopback_route(route),
         };
         let Err(refusal) = result? else {
             return Ok(true);
@@ -180,13 +195,14 @@ impl Route {
     ///
     /// # Errors
     /// The kernel did not answer as it should.
-    pub fn is_foreign(&mut self, what: Prerequisite) -> Result<bool, RouteError> {
-        match what {
+    pub fn is_foreign(&mut self, what: &Prerequisite) -> Result<bool, RouteError> {
+        match *what {
             // Binding succeeds only for an address of this host.
             Prerequisite::Address(address) => Ok(UdpSocket::bind((address, 0)).is_ok()),
             // The kernel accepts our rule in addition to a foreign one.
             Prerequisite::Rule { .. } => Ok(false),
             Prerequisite::Route { family, table } => self.is_local(family, table),
+            Prerequisite::LoopbackRoute(ref route) => self.has_loopback_route(route),
         }
     }
 

@@ -7,13 +7,14 @@ use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, R
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use nix::errno::Errno;
 
+use super::loopback::own_loopback_route;
 use super::shared::{ForeignRule, foreign_rule};
 use super::{LOOPBACK_INDEX, NetlinkError, Refusal, Route, RouteError};
 use crate::plan::{POLICY_ROUTING_PROTOCOL, POLICY_RULE_PRIORITY, Prerequisite};
 use crate::types::{Family, Mark, RouteTable};
 
 /// The protocol number that marks our rules and routes.
-const OWN_PROTOCOL: RouteProtocol = RouteProtocol::Other(POLICY_ROUTING_PROTOCOL);
+pub(super) const OWN_PROTOCOL: RouteProtocol = RouteProtocol::Other(POLICY_ROUTING_PROTOCOL);
 
 impl Route {
     /// Our rules, followed by our routes if there are any rules; and the foreign rules. Changes nothing and needs no
@@ -43,7 +44,7 @@ impl Route {
     }
 
     /// The rules of both families, as the payloads of their messages.
-    fn rule_messages(&mut self) -> Result<Vec<Vec<u8>>, RouteError> {
+    pub(super) fn rule_messages(&mut self) -> Result<Vec<Vec<u8>>, RouteError> {
         match self.list(libc::RTM_GETRULE, &RuleMessage::default()) {
             Ok(payloads) => Ok(payloads),
             // A kernel without policy routing. Adding a rule reports this with more context.
@@ -69,8 +70,12 @@ impl Route {
     /// # Errors
     /// The kernel did not answer as it should.
     pub fn routes(&mut self) -> Result<Vec<Prerequisite>, RouteError> {
-        let payloads = self.list(libc::RTM_GETROUTE, &RouteMessage::default())?;
-        Ok(payloads.iter().filter_map(|payload| own_route(payload)).collect())
+        // Since Linux 4.20 the kernel filters by protocol, so that a host's many routes are not copied.
+        let mut request = RouteMessage::default();
+        request.header.protocol = OWN_PROTOCOL;
+        let payloads = self.list(libc::RTM_GETROUTE, &request)?;
+        let own = |payload: &Vec<u8>| own_route(payload).or_else(|| own_loopback_route(payload));
+        Ok(payloads.iter().filter_map(own).collect())
     }
 
     /// Removes the foreign rules and routes that equal sidetrack's for this mark and table. If an owned rule uses the
@@ -85,7 +90,7 @@ impl Route {
         for payload in rules.iter().filter(|payload| own_rule(payload).is_none()) {
             if let Some((family, message)) = foreign_rule_for(payload, mark, table) {
                 let what = Prerequisite::Rule { family, mark, table };
-                self.remove_message(libc::RTM_DELRULE, &message, what)?;
+                self.remove_message(libc::RTM_DELRULE, &message, &what)?;
                 removed.push(what);
             }
         }
@@ -99,17 +104,17 @@ impl Route {
             let mut message = route(family, table);
             message.header.protocol = protocol;
             message.header.scope = RouteScope::NoWhere; // Any scope.
-            self.remove_message(libc::RTM_DELROUTE, &message, what)?;
-            removed.push(what);
+            self.remove_message(libc::RTM_DELROUTE, &message, &what)?;
             let needed = |rule: &Prerequisite| matches!(rule, Prerequisite::Rule { family: of, table: to, .. } if *of == family && *to == table);
             if ours.iter().any(needed) {
-                self.add(what)?;
+                self.add(&what)?;
             }
+            removed.push(what);
         }
         Ok(removed)
     }
 
-    fn remove_message(&mut self, kind: u16, message: &impl Emitable, what: Prerequisite) -> Result<(), RouteError> {
+    fn remove_message(&mut self, kind: u16, message: &impl Emitable, what: &Prerequisite) -> Result<(), RouteError> {
         let Err(refusal) = self.change(kind, 0, message)? else {
             return Ok(());
         };
@@ -122,6 +127,16 @@ impl Route {
                 refusal,
             }),
         }
+    }
+
+    /// The tables whose default route delivers packets to this host.
+    pub(super) fn local_tables(&mut self) -> Result<Vec<(Family, RouteTable)>, RouteError> {
+        let payloads = self.list(libc::RTM_GETROUTE, &RouteMessage::default())?;
+        let tables = payloads.iter().filter_map(|payload| match local_default(payload)?.1 {
+            Prerequisite::Route { family, table } => Some((family, table)),
+            Prerequisite::Rule { .. } | Prerequisite::Address(_) | Prerequisite::LoopbackRoute(_) => None,
+        });
+        Ok(tables.collect())
     }
 
     /// Whether the table has a route equal to sidetrack's, owned or foreign.

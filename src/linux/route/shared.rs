@@ -8,7 +8,8 @@ use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 
 use super::policy::{is_own, own_rule};
 use super::{Route, RouteError, policy};
-use crate::types::{Family, Mark, RouteTable};
+use crate::simulate::LocalMark;
+use crate::types::{Families, Family, Mark, RouteTable};
 
 /// A foreign policy routing rule that looks up a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +79,47 @@ impl Route {
         let routes = self.list(libc::RTM_GETROUTE, &message)?;
         Ok(routes.iter().any(|payload| leads_away(payload, table)))
     }
+}
+
+impl Route {
+    /// The marks by which policy routing delivers packets to this host, whatever their destination.
+    ///
+    /// # Errors
+    /// The kernel did not answer as it should.
+    pub fn local_marks(&mut self) -> Result<Vec<LocalMark>, RouteError> {
+        let rules = self.rule_messages()?;
+        let marked: Vec<_> = rules.iter().filter_map(|payload| marked_rule(payload)).collect();
+        if marked.is_empty() {
+            return Ok(Vec::new());
+        }
+        let local = self.local_tables()?;
+        let is_local = |(table, mark): (RouteTable, LocalMark)| {
+            let mut families = mark.families.iter();
+            families.any(|family| local.contains(&(family, table))).then_some(mark)
+        };
+        Ok(marked.into_iter().filter_map(is_local).collect())
+    }
+}
+
+/// The table and the mark of a rule that routes packets by mark.
+fn marked_rule(payload: &[u8]) -> Option<(RouteTable, LocalMark)> {
+    let found = RuleMessage::parse(payload).ok()?;
+    let family = policy::family(found.header.family)?;
+    let (mut table, mut mark, mut mask) = (None, None, u32::MAX);
+    for attribute in &found.attributes {
+        match attribute {
+            RuleAttribute::Table(number) => table = RouteTable::new(*number),
+            RuleAttribute::FwMark(number) => mark = Some(*number),
+            RuleAttribute::FwMask(number) => mask = *number,
+            _ => {}
+        }
+    }
+    let is_to_table = found.header.action == RuleAction::ToTable;
+    let families = Families::Only(family);
+    let mark = mark
+        .filter(|_| is_to_table)
+        .map(|mark| LocalMark { mark, mask, families });
+    table.zip(mark)
 }
 
 /// The rule of a message, if it is foreign and looks up a table.

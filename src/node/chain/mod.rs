@@ -9,9 +9,10 @@ mod libcni;
 
 use std::ops::Range;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub use self::libcni::NotAChain;
+use crate::cni::netconf::AWAITS_NETWORK;
 use crate::cni::verbatim::{elements, member};
 use crate::cni::version::Version;
 
@@ -147,6 +148,14 @@ impl<'t> Chain<'t> {
     /// Whether no plugin is in the list.
     pub fn is_empty(&self) -> bool {
         self.plugins.is_empty()
+    }
+
+    /// The entry of our plugin.
+    pub fn entry(&self) -> Option<&Value> {
+        self.plugins
+            .iter()
+            .find(|plugin| plugin.is_ours())
+            .map(|plugin| &plugin.value)
     }
 
     /// Whether sidetrack wrote this conflist, as the copy of another.
@@ -327,6 +336,20 @@ pub fn copy_of(list: &Chain<'_>, entry: &Value) -> String {
     let begin = text.find('{').map_or(0, |brace| brace + 1);
     let (before, after) = text.split_at(begin);
     format!("{before}\n  \"{COPY}\": true,{after}")
+}
+
+/// A conflist of our own that stands in for a copy while there is nothing to copy: every pod fails with it.
+pub fn stand_in(entry: &Value) -> String {
+    let mut entry = entry.clone();
+    entry[AWAITS_NETWORK] = true.into();
+    let list = json!({
+        COPY: true,
+        // Every runtime knows it.
+        "cniVersion": Version::V0_4_0.as_str(),
+        "name": PLUGIN,
+        "plugins": [entry],
+    });
+    format!("{list:#}\n")
 }
 
 /// A plugin in a folder that a conflist takes its plugins from.

@@ -23,11 +23,15 @@ pub fn install(snapshot: &Snapshot, wanted: &Wanted) -> Layout {
     let mut planned = match planned {
         Ok(planned) => planned,
         Err(waiting) => {
+            let stand_in = match (&wanted.choice, &waiting) {
+                (Choice::Copy(name), Waiting::NoNetwork(_)) => stand_in(snapshot, name, &wanted.entry),
+                _ => None,
+            };
             return Layout {
                 target: Err(waiting),
                 source: None,
-                steps: Vec::new(),
-                reasons: Vec::new(),
+                reasons: stand_in.iter().map(|_| Reason::EntryMissing).collect(),
+                steps: stand_in.into_iter().collect(),
             };
         }
     };
@@ -201,6 +205,7 @@ fn convert(snapshot: &Snapshot, name: &str, chain: &Chain<'_>, entry: &Value) ->
     let set_aside = Step::Rename {
         from: name.to_owned(),
         to: format!("{name}{ORIGINAL}"),
+        was: snapshot.text(name).unwrap_or_default().to_owned(),
     };
     let write = (was != Some(&text)).then_some(write);
     Ok(Planned {
@@ -241,6 +246,21 @@ fn stand_alone(snapshot: &Snapshot, name: &str, network: &Value) -> Result<Plann
         holders: vec![name.to_owned()],
         steps: reason.map(|_| step).into_iter().collect(),
         reasons: reason.into_iter().collect(),
+    })
+}
+
+/// What stands in for the copy until there is a network to copy: a configuration by which every pod fails and is tried
+/// again. Without it, pods that start between the first write of the network plugin and ours bypass their proxy.
+fn stand_in(snapshot: &Snapshot, name: &str, entry: &Value) -> Option<Step> {
+    let is_first = snapshot.configurations().next().is_none_or(|first| first > name);
+    if snapshot.contains(name) || !is_first {
+        return None;
+    }
+    Some(Step::Write {
+        name: name.to_owned(),
+        was: None,
+        text: chain::stand_in(entry),
+        like: name.to_owned(),
     })
 }
 

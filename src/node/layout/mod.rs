@@ -25,6 +25,11 @@ pub use self::verdict::{Judged, Verdict, judge};
 /// of the name, so they ignore it.
 pub const ORIGINAL: &str = ".sidetrack";
 
+/// Whether this is the name of such an original.
+pub fn is_original(name: &str) -> bool {
+    name.ends_with(ORIGINAL)
+}
+
 /// The configuration that the plugin joins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Choice {
@@ -161,11 +166,15 @@ pub enum Step {
         from: String,
         /// The new name.
         to: String,
+        /// The expected content.
+        was: String,
     },
     /// Remove a file.
     Remove {
         /// Its name.
         name: String,
+        /// The expected content.
+        was: String,
     },
 }
 
@@ -174,8 +183,8 @@ impl fmt::Display for Step {
         match self {
             Self::Write { name, was: None, .. } => write!(f, "{name} was written"),
             Self::Write { name, was: Some(_), .. } => write!(f, "{name} was changed"),
-            Self::Rename { from, to } => write!(f, "{from} was renamed to {to}"),
-            Self::Remove { name } => write!(f, "{name} was removed"),
+            Self::Rename { from, to, .. } => write!(f, "{from} was renamed to {to}"),
+            Self::Remove { name, .. } => write!(f, "{name} was removed"),
         }
     }
 }

@@ -56,11 +56,12 @@ fn take(snapshot: &mut Files, step: &Step) {
             assert!(like == name || snapshot.contains_key(like), "{step:?}");
             snapshot.insert(name.clone(), text.clone());
         }
-        Step::Rename { from, to } => {
+        Step::Rename { from, to, was } => {
             let text = snapshot.remove(from).unwrap_or_else(|| panic!("{step:?}"));
+            assert_eq!(text, *was, "{step:?}");
             snapshot.insert(to.clone(), text);
         }
-        Step::Remove { name } => assert!(snapshot.remove(name).is_some(), "{step:?}"),
+        Step::Remove { name, was } => assert_eq!(snapshot.remove(name).as_ref(), Some(was), "{step:?}"),
     }
 }
 

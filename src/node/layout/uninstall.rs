@@ -15,8 +15,10 @@ pub fn uninstall(snapshot: &Snapshot) -> Removal {
             let is_put_back = |step: &Step| matches!(step, Step::Rename { from, .. } if from == name);
             if snapshot.contains(single) {
                 // Its owner has written it again.
-                let name = name.to_owned();
-                removal.steps.push(Step::Remove { name });
+                removal.steps.push(Step::Remove {
+                    name: name.to_owned(),
+                    was: text.to_owned(),
+                });
             } else if !removal.steps.iter().any(is_put_back) {
                 removal.originals.push(name.to_owned());
             }
@@ -33,9 +35,12 @@ pub fn uninstall(snapshot: &Snapshot) -> Removal {
 
 /// Removes our entries from one file, and restores the file that it replaced.
 pub fn release(snapshot: &Snapshot, name: &str) -> Vec<Step> {
-    let remove = Step::Remove { name: name.to_owned() };
     let Some(text) = snapshot.text(name) else {
         return Vec::new();
+    };
+    let remove = Step::Remove {
+        name: name.to_owned(),
+        was: text.to_owned(),
     };
     if name.contains('/') {
         return vec![remove];
@@ -65,7 +70,12 @@ pub fn release(snapshot: &Snapshot, name: &str) -> Vec<Step> {
                 return vec![remove];
             }
             let without_ours = strip(snapshot, &original);
+            let was = match &without_ours {
+                Some(Step::Write { text, .. }) => text.as_str(),
+                _ => snapshot.text(&original).unwrap_or_default(),
+            };
             let put_back = Step::Rename {
+                was: was.to_owned(),
                 from: original,
                 to: single,
             };

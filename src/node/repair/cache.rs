@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 
@@ -44,6 +45,8 @@ pub struct Cached {
     pub addresses: Vec<IpAddr>,
     /// Whether our plugin was in the chain; `None` where the file does not show it.
     pub ran_plugin: Option<bool>,
+    /// When the file was written, so when the pod was attached.
+    pub attached: Option<SystemTime>,
 }
 
 /// Reads the whole cache: a node has a few hundred pods, but libcni leaves the files of pods that a crash has ended.
@@ -56,11 +59,11 @@ pub fn read(directory: &Path) -> Result<(Vec<Cached>, usize), FileError> {
     let (mut cached, mut unusable) = (Vec::new(), 0);
     for entry in fs::read_dir(directory).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        match text(&path).map(|text| parse(&text)) {
-            Ok(Ok(attachment)) => cached.push(attachment),
+        match text(&path).map(|(text, written)| (parse(&text), written)) {
+            Ok((Ok(attachment), attached)) => cached.push(Cached { attached, ..attachment }),
             // The pod was removed meanwhile.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Ok(Err(reason)) => {
+            Ok((Err(reason), _)) => {
                 tracing::debug!(path = %path.display(), reason, "cache file is not an attachment of a pod");
                 unusable += 1;
             }
@@ -88,10 +91,11 @@ pub fn attached_with_plugin(directory: &Path) -> Result<usize, FileError> {
     Ok(cached.iter().filter(|one| one.ran_plugin == Some(true)).count())
 }
 
-/// The text of a regular file. Links are not followed: libcni writes none.
-fn text(path: &Path) -> io::Result<String> {
+/// The text of a regular file, and when it was written. Links are not followed: libcni writes none.
+fn text(path: &Path) -> io::Result<(String, Option<SystemTime>)> {
     let refused = |reason| Err(io::Error::new(ErrorKind::InvalidData, reason));
-    if !fs::symlink_metadata(path)?.is_file() {
+    let metadata = fs::symlink_metadata(path)?;
+    if !metadata.is_file() {
         return refused("it is not a file");
     }
     let mut text = String::new();
@@ -99,7 +103,7 @@ fn text(path: &Path) -> io::Result<String> {
     if text.len() as u64 > MAX_FILE_BYTES {
         return refused("it is too large");
     }
-    Ok(text)
+    Ok((text, metadata.modified().ok()))
 }
 
 /// Parses one cache file.
@@ -148,6 +152,7 @@ pub fn parse(text: &str) -> Result<Cached, &'static str> {
         addresses: list("ips").iter().filter_map(address).collect(),
         ran_plugin: member("config").and_then(|config| ran_plugin(&config)),
         result,
+        attached: None,
     })
 }
 

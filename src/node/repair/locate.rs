@@ -15,7 +15,7 @@ use super::processes::{Process, processes};
 use super::sandbox::Sandbox;
 use crate::cni::late::{self, Seen};
 use crate::linux::files::FileError;
-use crate::linux::netns::{Identity, Netns, NetnsError};
+use crate::linux::netns::{Identity, Netns, NetnsError, identity};
 use crate::mesh::PROXY_PROGRAMS;
 use crate::mesh::annotations::PREFIX;
 use crate::options::Proxy;
@@ -188,6 +188,12 @@ impl Places {
     /// The directories where the node's proc file system may be mounted.
     pub fn proc_mounts(&self) -> [&Path; 2] {
         [&self.proc, "/proc".as_ref()]
+    }
+
+    /// Whether a file of a pod leads to this network namespace.
+    pub fn lead_to(&self, sandbox: &Sandbox, netns: Identity) -> bool {
+        let mut files = sandbox.netns.iter().filter_map(|path| self.here(path));
+        files.any(|path| identity(&path).is_ok_and(|found| found == netns))
     }
 
     /// The local path of a file of the node: one in a directory `netns`, or a file of a process.

@@ -3,12 +3,12 @@
 //!
 //! ```text
 //!  cache of the runtime ─ Sandbox ─ plugin's decision ────┐
-//!                                                          ├─ State (pure) ─ lacking? ─ ADD, late
-//!  network namespaces ─── Located ─ redirected by ────────┘
+//!                                                          ├─ State (pure) ─ lacking, drifted? ─ ADD, late
+//!  network namespaces ─── Located ─ redirected by, rules ─┘
 //! ```
 //!
 //! [`cache`] reads the runtime's cache, [`sandbox`] calls the plugin's own code, [`locate`] finds and observes the
-//! namespaces, [`state`] decides, [`worker`] repeats it.
+//! namespaces, [`state`] decides, [`worker`] repeats it. [`target`] finds one pod by its name.
 
 mod base64;
 pub mod cache;
@@ -18,6 +18,7 @@ pub mod locate;
 pub mod processes;
 pub mod sandbox;
 pub mod state;
+pub mod target;
 pub mod worker;
 
 use std::path::PathBuf;
@@ -27,14 +28,16 @@ use thiserror::Error;
 
 use self::locate::{Located, Namespaces, Places};
 use self::sandbox::{Decision, Sandbox};
-use self::state::State;
+use self::state::{Comparison, State};
 use super::Node;
 use super::chain::Chain;
 use super::conf_dir;
 use super::layout::{self, Choice, Waiting};
+use crate::backend::RuleBackend;
 use crate::backend::running::Holder;
 use crate::cni::error::Error as CniError;
-use crate::cni::late::{self, Late, Proof, Running};
+use crate::cni::late::{self, Fault, Late, Proof};
+use crate::drift::Difference;
 use crate::linux::files::FileError;
 use crate::linux::netns::Netns;
 
@@ -48,10 +51,13 @@ pub enum RepairError {
     #[error("{0}")]
     Waiting(Waiting),
     /// The chain does not have the plugin yet.
-    #[error("{} is not in place yet", .0.display())]
+    #[error("{} is not in place yet. `sidetrack node status` shows what is missing", .0.display())]
     NotInPlace(PathBuf),
     /// With `--standalone`, attaching the network selects a pod.
-    #[error("with --standalone, attaching the network to a pod is what redirects it: there is nothing to repair")]
+    #[error(
+        "with --standalone, attaching the network to a pod is what redirects it: there is nothing to repair. \
+         Name the network namespace of a pod with --netns"
+    )]
     Standalone,
 }
 
@@ -60,10 +66,50 @@ pub enum RepairError {
 pub struct Found {
     /// The pod.
     pub sandbox: Sandbox,
+    /// The decision of the plugin.
+    pub decision: Decision,
     /// The state of the pod.
     pub state: State,
+    /// The network namespace, if it was observed, and what redirects its traffic.
+    pub namespace: Option<(Arc<Netns>, Holder)>,
+    /// The differences that a comparison found.
+    pub differences: Vec<Difference>,
     /// A problem that the rules do not fix: they would break the pod's proxy.
     pub warning: Option<String>,
+}
+
+impl Found {
+    /// The backend that holds the rules of sidetrack, if they were observed.
+    pub fn backend(&self) -> Option<RuleBackend> {
+        match self.namespace {
+            Some((_, Holder::Sidetrack(backend))) => Some(backend),
+            _ => None,
+        }
+    }
+
+    /// The network namespace, if sidetrack redirects the pod, and the plugin's options for it are known.
+    pub fn comparable(&self) -> Option<&Arc<Netns>> {
+        match (&self.state, &self.decision, &self.namespace) {
+            (State::Redirected(_), Decision::Redirected { .. }, Some((netns, Holder::Sidetrack(_)))) => Some(netns),
+            _ => None,
+        }
+    }
+
+    /// Compares the rules with those that the plugin would install, if that is possible; changes nothing in the pod.
+    pub fn compare(&mut self, places: &Places) -> Option<Comparison> {
+        let netns = Arc::clone(self.comparable()?);
+        let running = self.sandbox.running(&netns);
+        let netconf = self.sandbox.netconf();
+        let report = netconf.and_then(|netconf| late::drift(&netconf, &running, &[&places.proc]));
+        let comparison = Comparison::of(&report);
+        self.state = comparison.clone().state(netns);
+        self.differences = report
+            .ok()
+            .flatten()
+            .map(|report| report.differences)
+            .unwrap_or_default();
+        Some(comparison)
+    }
 }
 
 /// The pods that a scan found.
@@ -76,6 +122,13 @@ pub struct Scan {
 }
 
 impl Scan {
+    /// Compares the rules of every pod where that is possible.
+    pub fn compare(&mut self, places: &Places) {
+        for found in &mut self.found {
+            found.compare(places);
+        }
+    }
+
     /// Logs a warning if files were skipped.
     pub fn warn_of_unusable(&self, places: &Places) {
         if self.unusable > 0 {
@@ -95,36 +148,43 @@ pub fn scan(node: &Node, places: &Places) -> Result<Scan, RepairError> {
     let mut namespaces = Namespaces::of(places)?;
     let sandboxes = sandbox::sandboxes(cached, &network, &node.wanted.entry);
     // First the pods whose file is known: the remaining namespaces belong to the other pods.
-    let sandboxes: Vec<(Sandbox, Result<_, State>)> = sandboxes
+    let sandboxes: Vec<(Sandbox, Decision, Option<Option<Located>>)> = sandboxes
         .into_iter()
         .map(|sandbox| {
-            let decision = State::unless_not_redirected(sandbox.decision());
-            let decision = decision.map(|decision| (decision, namespaces.by_file(&sandbox)));
-            (sandbox, decision)
+            let decision = sandbox.decision();
+            let located = match decision {
+                Decision::NotRedirected(_) => None,
+                _ => Some(namespaces.by_file(&sandbox)),
+            };
+            (sandbox, decision, located)
         })
         .collect();
-    let found = sandboxes.into_iter().map(|(sandbox, decision)| {
-        let mut warning = None;
-        let state = match decision {
-            Err(state) => state,
-            Ok((decision, located)) => {
-                let located = located.unwrap_or_else(|| namespaces.by_address(&sandbox));
-                let netns = match &located {
+    let found = sandboxes.into_iter().map(|(sandbox, decision, located)| {
+        let (mut warning, mut namespace) = (None, None);
+        let state = match (State::unless_not_redirected(decision.clone()), located) {
+            (Err(state), _) => state,
+            (Ok(decision), located) => {
+                let located = located.flatten().unwrap_or_else(|| namespaces.by_address(&sandbox));
+                namespace = match &located {
                     Located::At(netns, seen) => Some((Arc::clone(netns), seen.holder)),
                     Located::Gone(_) | Located::Unknown(_) => None,
                 };
                 // Foreign rules exempt the proxy that they were written for.
                 if let (Decision::Redirected { proxy, .. }, Some((netns, Holder::None | Holder::Sidetrack(_)))) =
-                    (&decision, &netns)
+                    (&decision, &namespace)
                 {
                     warning = namespaces.unknown_proxy(netns, proxy);
                 }
-                State::of(decision, located, |uids| namespaces.runs_as(&netns?.0, uids))
+                let netns = namespace.as_ref().map(|(netns, _)| netns);
+                State::of(decision, located, |uids| namespaces.runs_as(netns?, uids))
             }
         };
         Found {
             sandbox,
+            decision,
             state,
+            namespace,
+            differences: Vec::new(),
             warning,
         }
     });
@@ -154,10 +214,16 @@ pub fn scan_cache(node: &Node, places: &Places) -> Result<Scan, RepairError> {
     let network = network(node)?;
     let (cached, unusable) = cache::read(&places.cache)?;
     let sandboxes = sandbox::sandboxes(cached, &network, &node.wanted.entry).into_iter();
-    let found = sandboxes.map(|sandbox| Found {
-        state: State::of_cache(sandbox.decision(), sandbox.ran_plugin),
-        sandbox,
-        warning: None,
+    let found = sandboxes.map(|sandbox| {
+        let decision = sandbox.decision();
+        Found {
+            state: State::of_cache(decision.clone(), sandbox.ran_plugin),
+            sandbox,
+            decision,
+            namespace: None,
+            differences: Vec::new(),
+            warning: None,
+        }
     });
     Ok(Scan {
         found: found.collect(),
@@ -165,24 +231,41 @@ pub fn scan_cache(node: &Node, places: &Places) -> Result<Scan, RepairError> {
     })
 }
 
-/// Marks pods that share a network namespace as undecided: the cache file of one of them is stale, and it is unknown
-/// which.
+/// Marks pods that share a network namespace: the cache file of one of them is stale, and it is unknown which. So none is
+/// compared or repaired.
 fn mark_ambiguous(found: &mut [Found]) {
-    let place = |found: &Found| match &found.state {
-        State::Lacking { netns, .. } => Some(netns.identity()),
-        _ => None,
-    };
-    let places: Vec<_> = found.iter().map(place).collect();
+    let identity = |found: &Found| found.namespace.as_ref().map(|(netns, _)| netns.identity());
+    let identities: Vec<_> = found.iter().map(identity).collect();
     for (index, one) in found.iter_mut().enumerate() {
-        let others = places.iter().enumerate().filter(|(other, _)| *other != index);
-        if places[index].is_some() && others.into_iter().any(|(_, place)| *place == places[index]) {
-            one.state = State::Undecided("the cache has another pod with the same network namespace".to_owned());
+        let mut others = identities.iter().enumerate().filter(|(other, _)| *other != index);
+        if identities[index].is_none() || !others.any(|(_, other)| *other == identities[index]) {
+            continue;
+        }
+        let ambiguous = "the cache has another pod with the same network namespace";
+        match (&one.state, one.backend()) {
+            (State::Lacking { .. }, _) => one.state = State::Undecided(ambiguous.to_owned()),
+            (State::Redirected(_), Some(backend)) => {
+                one.state = State::Redirected(format!("sidetrack, with {backend}; not compared: {ambiguous}"));
+                one.namespace = None;
+            }
+            _ => {}
         }
     }
 }
 
+/// The entry of our plugin in the chain that is installed.
+pub fn installed_entry(node: &Node) -> Option<serde_json::Value> {
+    with_chain(node, |_, chain| chain.entry().cloned()).ok().flatten()
+}
+
 /// The name of the network whose chain has our plugin.
 fn network(node: &Node) -> Result<String, RepairError> {
+    // Runtimes that accept a network without a name use the file name.
+    with_chain(node, |target, chain| chain.name().unwrap_or(target).to_owned())
+}
+
+/// Reads from the file name and the contents of the chain that has our plugin.
+fn with_chain<T>(node: &Node, read: impl FnOnce(&str, &Chain) -> T) -> Result<T, RepairError> {
     if matches!(node.wanted.choice, Choice::Standalone(_)) {
         return Err(RepairError::Standalone);
     }
@@ -191,9 +274,8 @@ fn network(node: &Node) -> Result<String, RepairError> {
         .target
         .map_err(RepairError::Waiting)?;
     let chain = snapshot.text(&target).and_then(|text| Chain::list(text).ok());
-    // Runtimes that accept a network without a name use the file name.
     chain
-        .map(|chain| chain.name().unwrap_or(&target).to_owned())
+        .map(|chain| read(&target, &chain))
         .ok_or_else(|| RepairError::NotInPlace(node.directories.conf.join(target)))
 }
 
@@ -230,25 +312,22 @@ pub const FAILURES: [&str; 7] = [
     "disruption-budget",
 ];
 
-/// Installs the rules of a pod that lacks them.
+/// Installs the rules of a pod that lacks them, or whose rules differ.
 ///
 /// # Errors
 /// See [`Failure`].
-pub fn repair(sandbox: &Sandbox, netns: &Netns, places: &Places) -> Result<Outcome, Failure> {
-    let running = Running {
-        pod: &sandbox.pod,
-        addresses: &sandbox.addresses,
-        netns,
-    };
+pub fn repair(sandbox: &Sandbox, netns: &Netns, fault: Fault, places: &Places) -> Result<Outcome, Failure> {
+    let running = sandbox.running(netns);
     let pod = sandbox.pod.to_string();
     let _logged = tracing::info_span!("repair", pod, container = sandbox.container).entered();
     let late = sandbox
         .netconf()
-        .and_then(|netconf| late::add(&netconf, &running, &[&places.proc]));
+        .and_then(|netconf| late::add(&netconf, &running, fault, &[&places.proc]));
     match late {
-        Ok(None) => Ok(Outcome::NotNeeded(
-            "another program redirects its traffic by now, or the pod no longer exists",
-        )),
+        Ok(None) => Ok(Outcome::NotNeeded(match fault {
+            Fault::Lacking => "another program redirects its traffic by now, or the pod no longer exists",
+            Fault::Drifted => "its rules match its options by now, or the pod no longer exists",
+        })),
         Ok(Some(Late {
             proof: Proof::Refuted(message),
             ..
@@ -269,6 +348,7 @@ pub fn repair(sandbox: &Sandbox, netns: &Netns, places: &Places) -> Result<Outco
                 | CniError::Options(_)
                 | CniError::NoAnnotations { .. }
                 | CniError::Check { .. }
+                | CniError::AwaitsNetwork
                 | CniError::NotAvailable(_)
                 | CniError::Internal(_) => "configuration",
             },

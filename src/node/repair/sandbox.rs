@@ -3,21 +3,24 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
 use super::cache::Cached;
-use crate::cni::attach::verdict;
+use crate::cni::attach::{mesh_of, verdict};
 use crate::cni::capability::POD_ANNOTATIONS;
 use crate::cni::environment::Attachment;
 use crate::cni::error::Error;
+use crate::cni::late::Running;
 use crate::cni::netconf::NetConf;
 use crate::cni::version::Version;
+use crate::linux::netns::Netns;
 use crate::mesh;
 use crate::mesh::pod::PodName;
 use crate::mesh::verdict::Verdict;
 use crate::options::Proxy;
-use crate::types::Uids;
+use crate::types::{MeshName, Uids};
 
 /// A pod, as the cache describes it.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,10 +39,32 @@ pub struct Sandbox {
     pub addresses: Vec<IpAddr>,
     /// Whether our plugin was in the chain that attached the pod; `None` where the cache does not show it.
     pub ran_plugin: Option<bool>,
+    /// When the pod was attached to that network.
+    pub attached: Option<SystemTime>,
     /// Nomad's settings, in place of annotations.
     consul_config: Option<String>,
     /// The NetConf that our plugin would have received in the chain.
     netconf: Value,
+}
+
+impl Decision {
+    /// The name of the decision in JSON.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::NotRedirected(_) => "skipped",
+            Self::Redirected { .. } => "redirected",
+            Self::Unknown(_) => "unknown",
+            Self::Refused(_) => "refused",
+        }
+    }
+
+    /// The reason as text.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::NotRedirected(reason) | Self::Redirected { reason, .. } | Self::Refused(reason) => reason,
+            Self::Unknown(_) => "the runtime's cache has no annotations of it",
+        }
+    }
 }
 
 /// The plugin's decision on a pod.
@@ -102,6 +127,7 @@ fn sandbox(attachments: Vec<Cached>, network: &str, entry: &Value) -> Option<San
         pod: attachment.pod,
         uid: attachment.uid,
         ran_plugin: attachment.ran_plugin,
+        attached: attachment.attached,
         netns: attachments.iter().flat_map(|one| one.netns.clone()).collect(),
         addresses: attachments.iter().flat_map(|one| one.addresses.clone()).collect(),
         consul_config,
@@ -129,6 +155,25 @@ impl Sandbox {
             pod: self.pod.clone(),
             consul_config: self.consul_config.clone(),
         }
+    }
+
+    /// The pod, running in its network namespace.
+    pub fn running<'p>(&'p self, netns: &'p Netns) -> Running<'p> {
+        Running {
+            pod: &self.pod,
+            addresses: &self.addresses,
+            netns,
+        }
+    }
+
+    /// The mesh of the pod, as far as annotations and options show it.
+    pub fn mesh(&self) -> Option<MeshName> {
+        mesh_of(&self.netconf().ok()?, &self.pod)
+    }
+
+    /// What the runtime keeps for the plugin: the NetConf that it would have received.
+    pub fn request(&self) -> &Value {
+        &self.netconf
     }
 
     /// The plugin's decision on the pod.

@@ -5,8 +5,11 @@ use std::sync::Arc;
 use super::locate::Located;
 use super::sandbox::Decision;
 use super::{Failure, Outcome};
+use crate::backend::check::{self, Report};
 use crate::backend::running::Holder;
-use crate::cni::late::Seen;
+use crate::cni::error::Error as CniError;
+use crate::cni::late::{Fault, Seen};
+use crate::drift::{self, Difference};
 use crate::linux::netns::Netns;
 use crate::types::{Choice, Uid, Uids};
 
@@ -51,7 +54,20 @@ impl Choice for Mode {
 /// The state of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// The traffic is redirected, by sidetrack or by another program: by which one.
+    /// The rules are those that the plugin would install.
+    InSync(String),
+    /// sidetrack redirects the traffic, with other rules than the plugin would install.
+    Drifted {
+        /// The differences.
+        reason: String,
+        /// Whether ADD repairs any of them.
+        is_repairable: bool,
+        /// The network namespace of the pod.
+        netns: Arc<Netns>,
+    },
+    /// Another program redirects the traffic: which one.
+    Foreign(String),
+    /// sidetrack redirects the traffic, and the rules were not compared: why, or how it is known.
     Redirected(String),
     /// The plugin would not redirect the traffic: the reason.
     NotRedirected(String),
@@ -75,9 +91,12 @@ pub enum State {
 
 impl State {
     /// The names of the variants in metrics.
-    pub const NAMES: [&'static str; 7] = [
+    pub const NAMES: [&'static str; 10] = [
+        "in-sync",
+        "drifted",
+        "foreign",
         "redirected",
-        "let-through",
+        "skipped",
         "lacking",
         "missed",
         "suspected",
@@ -87,10 +106,24 @@ impl State {
 
     /// The name of the state in metrics and JSON.
     pub fn name(&self) -> &'static str {
-        let [redirected, not_redirected, lacking, missed, suspected, undecided, gone] = Self::NAMES;
+        let [
+            in_sync,
+            drifted,
+            foreign,
+            redirected,
+            skipped,
+            lacking,
+            missed,
+            suspected,
+            undecided,
+            gone,
+        ] = Self::NAMES;
         match self {
+            Self::InSync(_) => in_sync,
+            Self::Drifted { .. } => drifted,
+            Self::Foreign(_) => foreign,
             Self::Redirected(_) => redirected,
-            Self::NotRedirected(_) => not_redirected,
+            Self::NotRedirected(_) => skipped,
             Self::Lacking { .. } => lacking,
             Self::Missed(_) => missed,
             Self::Suspected(_) => suspected,
@@ -102,7 +135,10 @@ impl State {
     /// The reason as text.
     pub fn reason(&self) -> &str {
         match self {
-            Self::Redirected(reason)
+            Self::InSync(reason)
+            | Self::Drifted { reason, .. }
+            | Self::Foreign(reason)
+            | Self::Redirected(reason)
             | Self::NotRedirected(reason)
             | Self::Lacking { reason, .. }
             | Self::Missed(reason)
@@ -115,10 +151,21 @@ impl State {
     /// The state of a pod after a repair with this outcome.
     pub fn after(self, outcome: &Result<Outcome, Failure>) -> Self {
         match (self, outcome) {
-            (Self::Lacking { reason, .. }, Ok(Outcome::Repaired(_))) => {
-                Self::Redirected(format!("repaired just now: {reason}"))
+            (Self::Lacking { reason, .. } | Self::Drifted { reason, .. }, Ok(Outcome::Repaired(_))) => {
+                Self::InSync(format!("repaired just now: {reason}"))
             }
             (Self::Lacking { .. }, Ok(Outcome::NotNeeded(why))) => Self::Gone((*why).to_owned()),
+            (Self::Drifted { .. }, Ok(Outcome::NotNeeded(why))) => Self::Redirected((*why).to_owned()),
+            (
+                Self::Drifted {
+                    netns, is_repairable, ..
+                },
+                Err(Failure { message, .. }),
+            ) => Self::Drifted {
+                reason: format!("its repair failed: {message}"),
+                is_repairable,
+                netns,
+            },
             (Self::Lacking { netns, .. }, Err(Failure { message, .. })) => {
                 let reason = format!("its repair failed: {message}");
                 Self::Lacking { reason, netns }
@@ -130,8 +177,23 @@ impl State {
     /// Whether the pod may bypass its proxy.
     pub fn is_wrong(&self) -> bool {
         match self {
-            Self::Lacking { .. } | Self::Missed(_) | Self::Suspected(_) | Self::Undecided(_) => true,
-            Self::Redirected(_) | Self::NotRedirected(_) | Self::Gone(_) => false,
+            Self::Lacking { .. } | Self::Drifted { .. } | Self::Missed(_) | Self::Suspected(_) | Self::Undecided(_) => {
+                true
+            }
+            Self::InSync(_) | Self::Foreign(_) | Self::Redirected(_) | Self::NotRedirected(_) | Self::Gone(_) => false,
+        }
+    }
+
+    /// What ADD would repair in the pod, and the pod's network namespace.
+    pub fn repairable(&self) -> Option<(Fault, &Arc<Netns>)> {
+        match self {
+            Self::Lacking { netns, .. } => Some((Fault::Lacking, netns)),
+            Self::Drifted {
+                is_repairable: true,
+                netns,
+                ..
+            } => Some((Fault::Drifted, netns)),
+            _ => None,
         }
     }
 
@@ -174,8 +236,14 @@ impl State {
         };
         match (decision, holder) {
             (Decision::NotRedirected(reason), _) => Self::NotRedirected(reason),
-            (_, Holder::Sidetrack(backend)) => Self::Redirected(format!("sidetrack, with {backend}")),
-            (_, Holder::Other(tool)) => Self::Redirected(tool.to_owned()),
+            (Decision::Redirected { .. }, Holder::Sidetrack(backend)) => {
+                Self::Redirected(format!("sidetrack, with {backend}; its rules were not compared"))
+            }
+            (decision, Holder::Sidetrack(backend)) => Self::Redirected(format!(
+                "sidetrack, with {backend}; its rules cannot be compared: {}",
+                decision.reason()
+            )),
+            (_, Holder::Other(tool)) => Self::Foreign(format!("{tool} redirects it")),
             (Decision::Redirected { reason, .. }, Holder::None) => Self::Lacking { reason, netns },
             (Decision::Refused(reason), Holder::None) => Self::Undecided(reason),
             (Decision::Unknown(uids), Holder::None) => match runs_as(&uids) {
@@ -188,12 +256,62 @@ impl State {
     }
 }
 
+/// The result of comparing a pod's rules with those that the plugin would install. It holds no network namespace open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Comparison {
+    /// They are the same: in which backend.
+    InSync(String),
+    /// They differ.
+    Drifted {
+        /// The differences.
+        reason: String,
+        /// Whether ADD repairs any of them.
+        is_repairable: bool,
+    },
+    /// There is no result: why.
+    Failed(String),
+}
+
+impl Comparison {
+    /// The comparison by this report. `None` is the report of a pod that the plugin does not redirect.
+    pub fn of(report: &Result<Option<Report>, CniError>) -> Self {
+        let report = match report {
+            Ok(Some(report)) => report,
+            Ok(None) => return Self::Failed("the plugin does not redirect it".to_owned()),
+            Err(error) => return Self::Failed(error.message()),
+        };
+        let backends: Vec<String> = report.backends.iter().map(ToString::to_string).collect();
+        match report.state {
+            check::State::InSync => Self::InSync(format!("its rules match its options, in {}", backends.join(", "))),
+            check::State::Absent | check::State::Foreign => Self::Failed("its rules were removed meanwhile".to_owned()),
+            check::State::Drifted => Self::Drifted {
+                reason: drift::summary(&report.differences),
+                is_repairable: report.differences.iter().any(Difference::is_repaired_by_apply),
+            },
+        }
+    }
+
+    /// The state of the pod with this network namespace.
+    pub fn state(self, netns: Arc<Netns>) -> State {
+        match self {
+            Self::InSync(reason) => State::InSync(reason),
+            Self::Drifted { reason, is_repairable } => State::Drifted {
+                reason,
+                is_repairable,
+                netns,
+            },
+            Self::Failed(reason) => State::Redirected(format!("sidetrack; its rules cannot be compared: {reason}")),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::backend::RuleBackend;
     use crate::backend::running::Survivors;
     use crate::cni::late::{Late, Proof};
+    use crate::drift::{Kind, Subject};
     use crate::options::Settings;
     use crate::types::Id as _;
 
@@ -220,7 +338,7 @@ mod tests {
         let ours = Holder::Sidetrack(RuleBackend::IptablesNft);
         assert_eq!(name(redirected(), at(Holder::None), false), "lacking");
         assert_eq!(name(redirected(), at(ours), false), "redirected");
-        assert_eq!(name(redirected(), at(Holder::Other("Istio")), false), "redirected");
+        assert_eq!(name(redirected(), at(Holder::Other("Istio")), false), "foreign");
         assert_eq!(name(redirected(), Located::Gone(String::new()), false), "gone");
         assert_eq!(name(redirected(), Located::Unknown(String::new()), false), "undecided");
     }
@@ -243,7 +361,7 @@ mod tests {
             message: "no IPv6".to_owned(),
         };
         for (outcome, name, expected) in [
-            (Ok(Outcome::Repaired(repaired)), "redirected", "select is always"),
+            (Ok(Outcome::Repaired(repaired)), "in-sync", "select is always"),
             (Ok(Outcome::NotNeeded("it has gone")), "gone", "it has gone"),
             (Err(failure), "lacking", "no IPv6"),
         ] {
@@ -258,18 +376,53 @@ mod tests {
     }
 
     #[test]
+    fn comparison_with_repairable_differences_is_drift_that_add_repairs() {
+        let netns = Arc::new(Netns::open("/proc/self/ns/net".into()).unwrap());
+        let difference = |kind| Difference::new(kind, Subject::Address, Some("::6".to_owned()), None);
+        let report = |state, differences: &[Difference]| {
+            Ok(Some(Report {
+                state,
+                backends: vec![RuleBackend::Nftables],
+                differences: differences.to_vec(),
+            }))
+        };
+        let foreign = difference(Kind::Foreign);
+        for (report, name, repairable) in [
+            (report(check::State::InSync, &[]), "in-sync", None),
+            (
+                report(check::State::Drifted, std::slice::from_ref(&foreign)),
+                "drifted",
+                None,
+            ),
+            (
+                report(check::State::Drifted, &[foreign, difference(Kind::Missing)]),
+                "drifted",
+                Some(Fault::Drifted),
+            ),
+            (report(check::State::Absent, &[]), "redirected", None),
+            (Err(CniError::Internal("no plan".to_owned())), "redirected", None),
+            (Ok(None), "redirected", None),
+        ] {
+            let state = Comparison::of(&report).state(Arc::clone(&netns));
+            assert_eq!(state.name(), name, "{report:?}");
+            assert_eq!(state.repairable().map(|(fault, _)| fault), repairable, "{report:?}");
+            assert_eq!(state.is_wrong(), name == "drifted", "{report:?}");
+        }
+    }
+
+    #[test]
     fn running_proxy_without_annotations_is_suspected() {
         for (decision, proxy, found) in [
             (Decision::Unknown(uids()), true, "suspected"),
             (Decision::Unknown(uids()), false, "undecided"),
             (Decision::Refused(String::new()), true, "undecided"),
-            (Decision::NotRedirected(String::new()), true, "let-through"),
+            (Decision::NotRedirected(String::new()), true, "skipped"),
         ] {
             assert_eq!(name(decision.clone(), at(Holder::None), proxy), found, "{decision:?}");
         }
         assert_eq!(
             name(Decision::Unknown(uids()), at(Holder::Other("Kuma")), true),
-            "redirected"
+            "foreign"
         );
     }
 
@@ -283,8 +436,8 @@ mod tests {
             (redirected(), Some(false), "missed"),
             (redirected(), Some(true), "redirected"),
             (redirected(), None, "undecided"),
-            (Decision::NotRedirected(String::new()), Some(false), "let-through"),
-            (Decision::Unknown(uids()), Some(true), "let-through"),
+            (Decision::NotRedirected(String::new()), Some(false), "skipped"),
+            (Decision::Unknown(uids()), Some(true), "skipped"),
             (Decision::Unknown(uids()), Some(false), "undecided"),
             (Decision::Refused(String::new()), None, "undecided"),
         ] {

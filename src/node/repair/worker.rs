@@ -12,17 +12,21 @@ use std::time::{Duration, Instant};
 use super::kubernetes;
 use super::locate::Places;
 use super::sandbox::Sandbox;
-use super::state::{Mode, State};
+use super::state::{Comparison, Mode, State};
 use super::{FAILURES, Failure, Found, Outcome, RepairError, repair, scan, scan_available, scan_cache};
-use crate::cni::late::{Late, Proof};
+use crate::cni::late::{Fault, Late, Proof};
 use crate::linux::netns::Netns;
 use crate::node::metrics::{DEGRADED, Metrics, POD_REPAIR_FAILURES, POD_REPAIRS, PODS};
-use crate::node::pace::{Spacing, backoff};
+use crate::node::pace::{Spacing, backoff, due_for_comparison};
 use crate::node::watch::{Pause, Watch};
 use crate::node::{Node, NodeError};
 
 /// The time between two scans, unless a pod is attached without the plugin.
 const SCAN_INTERVAL: Duration = Duration::from_secs(60);
+/// How many pods are compared with their options by one scan.
+const MAX_COMPARISONS_PER_SCAN: usize = 30;
+/// A pod is not compared again within this time, also if scans follow each other faster.
+const COMPARISON_INTERVAL: Duration = Duration::from_secs(50);
 /// How many pods are repaired in place after one scan.
 const MAX_REPAIRS_PER_SCAN: usize = 30;
 /// The time until the next scan while the plugin is not installed, and after a repair.
@@ -87,6 +91,8 @@ struct Memory {
     done: bool,
     failures: u32,
     not_before: Option<Instant>,
+    /// The last comparison of the rules.
+    compared: Option<(Instant, Comparison)>,
     #[cfg(feature = "kubernetes")]
     asked: kubernetes::Asked,
 }
@@ -189,7 +195,8 @@ impl Worker {
             scan.warn_of_unusable(&self.places);
             self.unusable = scan.unusable;
         }
-        let found = scan.found;
+        let mut found = scan.found;
+        self.compare(&mut found);
         let mut counts = State::NAMES.map(|name| (name, 0_u32));
         for Found { state, .. } in &found {
             let count = counts.iter_mut().find(|(name, _)| *name == state.name());
@@ -205,6 +212,7 @@ impl Worker {
             sandbox,
             state,
             warning,
+            ..
         } in found
         {
             let memory = self.memory.entry(sandbox.container.clone()).or_default();
@@ -217,18 +225,23 @@ impl Worker {
                 log_state(&sandbox, &state);
                 memory.logged = Some(now);
             }
-            let State::Lacking { netns, .. } = state else {
+            // The API server is asked about pods that bypass their proxy alone.
+            let fault = state.repairable();
+            let fault = fault.filter(|(fault, _)| *fault == Fault::Lacking || self.mode == Mode::InPlace);
+            let Some((fault, netns)) = fault else {
                 memory.done = false;
                 continue;
             };
+            let netns = Arc::clone(netns);
             let is_due = memory.not_before.is_none_or(|time| time <= Instant::now());
             if is_due && !memory.done {
-                due.push((memory.failures, sandbox, netns));
+                due.push((memory.failures, sandbox, netns, fault));
             }
         }
         // Pods whose repair failed before come last.
         due.sort_by_key(|(failures, ..)| *failures);
-        let due = due.into_iter().map(|(_, sandbox, netns)| (sandbox, netns)).collect();
+        let due = due.into_iter();
+        let due = due.map(|(_, sandbox, netns, fault)| (sandbox, netns, fault)).collect();
         match self.mode {
             Mode::Off | Mode::Report => SCAN_INTERVAL,
             Mode::InPlace => self.repair(due),
@@ -236,17 +249,47 @@ impl Worker {
         }
     }
 
+    /// Compares the rules of some pods with their options: those that were compared longest ago. The others keep the
+    /// result of their last comparison.
+    fn compare(&mut self, found: &mut [Found]) {
+        let now = Instant::now();
+        let mut comparable: Vec<&mut Found> = Vec::new();
+        for one in found {
+            match one.comparable() {
+                Some(_) => comparable.push(one),
+                None => {
+                    let memory = self.memory.get_mut(&one.sandbox.container);
+                    memory.into_iter().for_each(|memory| memory.compared = None);
+                }
+            }
+        }
+        let last = |one: &&mut Found| Some(self.memory.get(&one.sandbox.container)?.compared.as_ref()?.0);
+        let last: Vec<Option<Instant>> = comparable.iter().map(last).collect();
+        let due = due_for_comparison(&last, now, COMPARISON_INTERVAL, MAX_COMPARISONS_PER_SCAN);
+        for (index, one) in comparable.into_iter().enumerate() {
+            let memory = self.memory.entry(one.sandbox.container.clone()).or_default();
+            if due.contains(&index) {
+                memory.compared = one.compare(&self.places).map(|comparison| (now, comparison));
+            } else if let (Some((_, comparison)), Some(netns)) = (&memory.compared, one.comparable()) {
+                one.state = comparison.clone().state(Arc::clone(netns));
+            }
+        }
+    }
+
     /// Repairs these pods in place. Returns the time until the next scan.
-    fn repair(&mut self, due: Vec<(Sandbox, Arc<Netns>)>) -> Duration {
+    fn repair(&mut self, due: Vec<(Sandbox, Arc<Netns>, Fault)>) -> Duration {
         let mut rest = SCAN_INTERVAL;
-        for (sandbox, netns) in due.into_iter().take(MAX_REPAIRS_PER_SCAN) {
+        for (sandbox, netns, fault) in due.into_iter().take(MAX_REPAIRS_PER_SCAN) {
             if self.watch.is_stopped() {
                 break;
             }
-            let outcome = repair(&sandbox, &netns, &self.places);
+            let outcome = repair(&sandbox, &netns, fault, &self.places);
             if matches!(outcome, Ok(Outcome::Repaired(_))) {
                 // Verifies the repair soon, and continues with the other pods.
                 rest = RESCAN_DELAY;
+                // Not compared again at once: a process that keeps reverting the rules causes a repair a minute.
+                let memory = self.memory.entry(sandbox.container.clone()).or_default();
+                memory.compared = Some((Instant::now(), Comparison::InSync("repaired".to_owned())));
             }
             self.record(&sandbox, &outcome);
         }
@@ -255,7 +298,7 @@ impl Worker {
 
     /// Labels these pods through the API server, and evicts them one by one. Returns the time until the next scan.
     #[cfg(feature = "kubernetes")]
-    fn request(&mut self, due: Vec<(Sandbox, Arc<Netns>)>) -> Duration {
+    fn request(&mut self, due: Vec<(Sandbox, Arc<Netns>, Fault)>) -> Duration {
         use kubernetes::{ApiError, Client, Wish, act};
 
         let failure = |error: ApiError| Failure {
@@ -271,7 +314,7 @@ impl Worker {
         }
         let mut rest = SCAN_INTERVAL;
         let client = Client::of_service_account().map_err(failure);
-        for (sandbox, _) in due {
+        for (sandbox, ..) in due {
             if self.watch.is_stopped() {
                 break;
             }
@@ -304,7 +347,7 @@ impl Worker {
 
     /// The command line refuses modes that a build does not have.
     #[cfg(not(feature = "kubernetes"))]
-    fn request(&mut self, _due: Vec<(Sandbox, Arc<Netns>)>) -> Duration {
+    fn request(&mut self, _due: Vec<(Sandbox, Arc<Netns>, Fault)>) -> Duration {
         SCAN_INTERVAL
     }
 
@@ -359,7 +402,15 @@ fn count(metrics: &Metrics, mode: Mode, outcome: &Result<Outcome, Failure>) {
 fn log_state(sandbox: &Sandbox, state: &State) {
     let (pod, container) = (sandbox.pod.to_string(), sandbox.container.as_str());
     let (name, reason) = (state.name(), state.reason());
-    if state.is_wrong() {
+    if let State::Drifted { .. } = state {
+        tracing::warn!(
+            pod,
+            container,
+            state = name,
+            reason,
+            "the rules of the pod differ from its options"
+        );
+    } else if state.is_wrong() {
         tracing::warn!(pod, container, state = name, reason, "pod may bypass its proxy");
     } else {
         tracing::debug!(pod, container, state = name, reason, "pod state");

@@ -1,146 +1,243 @@
-//! One connection, or one name lookup: how it is begun, and what can be told of it from its own end.
+//! One connection, name lookup or packet: its start, and its result as far as its own end shows it.
 
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::socket::{SockType, SockaddrStorage, bind, connect, setsockopt, sockopt};
 
+use super::invalid::InvalidPacket;
 use super::link::Link;
 use super::listeners::Listeners;
 use super::lookup;
-use super::owner::made_as;
-use super::sock_diag::is_transparent;
-use super::socket::{open, reset_on_close};
-use crate::linux::socket_options;
+use super::start::start;
+use crate::linux::conntrack;
+use crate::linux::netlink::NetlinkError;
+use crate::linux::sock_diag::is_transparent;
 use crate::linux::tcp::Connection;
-
-use crate::probe::{Caller, Expected, Finding, Needs, Original, Outcome, Probe, Trial};
+use crate::probe::{Caller, Expected, Finding, Original, Outcome, Probe, Subject, Trial};
 use crate::ruleset::Protocol;
-use crate::types::{Family, Port};
+use crate::types::Port;
 
-/// How often in a row something must look the same until it is taken for certain: sockets are listed before they can be
-/// accepted.
-const CERTAIN: u32 = 4;
+/// The number of equal observations in a row that decide: the kernel lists a connection before it can be accepted.
+const DECISIVE_OBSERVATIONS: u32 = 4;
 
-/// How long an answer is waited for before a name server is asked again.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// The time until a query without an answer is repeated.
+const QUERY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A probe that is being made.
+/// A running probe.
 pub struct Attempt<'t> {
     /// The probe.
     pub probe: &'t Probe,
-    /// What became of it, once that is known.
+    /// Its outcome, once known.
     pub outcome: Option<Outcome>,
+    /// Why the probe proves nothing here, so that it has no place in the report.
+    pub left_out: Option<String>,
     client: Option<Client>,
-    /// Where it comes from: unlike any other.
+    /// The client's address, which no other probe has.
     local: Option<SocketAddr>,
-    /// The address in the pod that a lookup arrived at.
+    /// The address in the pod at which a lookup arrived.
     answered_at: Option<SocketAddr>,
-    asked: Instant,
-    seen: u32,
+    /// The finding of the arrival of a connection that the client has half-closed.
+    arrived: Option<Finding>,
+    last_query: Instant,
+    observations: u32,
 }
 
-enum Client {
+/// The client's end of a probe.
+pub enum Client {
+    /// A TCP socket, connected or connecting.
     Tcp(TcpStream),
+    /// A UDP socket that has sent its query.
     Udp(UdpSocket),
+    /// The sockets that sent an invalid packet.
+    Packet(InvalidPacket),
 }
 
-/// What is known of the whole run.
+/// The context of all probes of a run.
 pub struct Circumstances<'a> {
-    /// What is to be proved.
+    /// The probes.
     pub trial: &'a Trial,
     /// The link, or why there is none.
     pub link: Result<&'a Link, &'a str>,
-    /// Where it is listened.
+    /// The listening sockets.
     pub listeners: &'a Listeners,
 }
 
 impl<'t> Attempt<'t> {
-    /// Begins a probe.
-    pub fn begin(probe: &'t Probe, circumstances: &Circumstances) -> Self {
+    /// Starts a probe.
+    pub fn start(probe: &'t Probe, circumstances: &Circumstances) -> Self {
         let mut attempt = Self {
             probe,
             outcome: None,
+            left_out: None,
             client: None,
             local: None,
             answered_at: None,
-            asked: Instant::now(),
-            seen: 0,
+            arrived: None,
+            last_query: Instant::now(),
+            observations: 0,
         };
         match start(probe, circumstances) {
             Ok((client, local)) => {
                 attempt.client = Some(client);
-                attempt.local = Some(local);
+                attempt.local = local;
             }
             Err(outcome) => attempt.outcome = Some(outcome),
         }
         attempt
     }
 
-    /// Whether a connection or a lookup from `client` is this one.
+    /// Whether `client` is the client of this probe.
     pub fn is_from(&self, protocol: Protocol, client: SocketAddr) -> bool {
         self.probe.protocol == protocol && self.local == Some(client)
     }
 
-    /// Says what became of it, unless that is known already.
-    pub fn found(&mut self, finding: Finding) {
-        self.outcome.get_or_insert(Outcome::Found(finding));
+    /// Records the finding, unless there is an outcome already. A connection that arrived where it is expected, and that
+    /// conntrack must remember, is half-closed now.
+    pub fn record(&mut self, finding: Finding) {
+        let Expected::Remembered { port, .. } = self.probe.expected else {
+            self.outcome.get_or_insert(Outcome::Found(finding));
+            return;
+        };
+        let is_at_proxy = match &finding {
+            Finding::Redirected { at, .. } => at.port() == port.get(),
+            Finding::HandedOver => true,
+            _ => false,
+        };
+        match (&self.client, finding) {
+            (Some(Client::Tcp(stream)), finding) if is_at_proxy => {
+                if self.arrived.is_none() {
+                    // An error shows in the state of the entry.
+                    let _ = stream.shutdown(Shutdown::Write);
+                    self.arrived = Some(finding);
+                }
+            }
+            (_, Finding::Closed { proxy_listens: true }) => self.leave_out(CLOSED_AT_ONCE.to_owned()),
+            (_, finding) => {
+                self.outcome.get_or_insert(Outcome::Found(finding));
+            }
+        }
     }
 
-    /// A lookup has arrived here in the proxy's place, and was answered.
-    pub fn was_answered(&mut self, at: SocketAddr) {
+    fn leave_out(&mut self, reason: String) {
+        self.left_out = Some(reason);
+        self.outcome = Some(Outcome::NotMade(String::new()));
+    }
+
+    /// Records that a listener in place of the proxy answered the lookup.
+    pub fn record_answer(&mut self, at: SocketAddr) {
         self.answered_at = Some(at);
     }
 
-    /// What to wait for: the end of connecting, or an answer.
+    /// The socket to wait for: until it is connected, or has an answer.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         match &self.client {
             _ if self.outcome.is_some() => None,
             Some(Client::Tcp(stream)) => (!self.is_connected()).then(|| stream.as_fd()),
             Some(Client::Udp(socket)) => Some(socket.as_fd()),
-            None => None,
+            Some(Client::Packet(_)) | None => None,
         }
     }
 
-    /// Whether it is connected and it is not known yet with whom.
-    pub fn is_open(&self) -> bool {
-        self.outcome.is_none() && self.is_connected()
+    /// Whether only repeated observations show its result.
+    pub fn needs_polling(&self) -> bool {
+        let leaves_by_interface = self.probe.subject == Subject::ExcludedInterface && self.client.is_some();
+        let is_packet = matches!(self.client, Some(Client::Packet(_)));
+        self.outcome.is_none() && (self.is_connected() || is_packet || leaves_by_interface)
     }
 
     fn is_connected(&self) -> bool {
         matches!(&self.client, Some(Client::Tcp(stream)) if stream.peer_addr().is_ok())
     }
 
-    /// When to look at it again though nothing happens.
-    pub fn next_look(&self) -> Option<Instant> {
+    /// The time of the next observation if no event comes before.
+    pub fn next_observation(&self) -> Option<Instant> {
         let asks = self.outcome.is_none() && matches!(self.client, Some(Client::Udp(_)));
-        asks.then(|| self.asked + ASK_AGAIN)
+        asks.then(|| self.last_query + QUERY_INTERVAL)
     }
 
-    /// Looks what has become of it. `connections` are those that the pod has sockets for.
-    pub fn look(&mut self, circumstances: &Circumstances, connections: &io::Result<Vec<Connection>>) {
+    /// Updates the outcome. `connections` are those of the pod's sockets.
+    pub fn observe(&mut self, circumstances: &Circumstances, connections: &io::Result<Vec<Connection>>) {
         if self.outcome.is_some() {
             return;
         }
-        let outcome = match &self.client {
-            Some(Client::Tcp(_)) => self.look_at_connection(circumstances, connections),
+        self.outcome = match &mut self.client {
+            Some(Client::Tcp(_)) if self.probe.subject == Subject::ExcludedInterface => self.observe_departure(),
+            Some(Client::Tcp(_)) if self.arrived.is_some() => {
+                self.observe_half_closed();
+                return;
+            }
+            Some(Client::Tcp(_)) => match self.observe_connection(circumstances, connections) {
+                Some(Outcome::Found(finding)) => {
+                    self.record(finding);
+                    return;
+                }
+                outcome => outcome,
+            },
             Some(Client::Udp(socket)) => {
-                if self.asked.elapsed() >= ASK_AGAIN {
-                    self.asked = Instant::now();
-                    // Whatever is wrong shows when the answer is read.
+                if self.last_query.elapsed() >= QUERY_INTERVAL {
+                    self.last_query = Instant::now();
+                    // An error shows when the answer is read.
                     let _ = socket.send(&lookup::query());
                 }
-                self.look_for_answer(socket)
+                match &self.client {
+                    Some(Client::Udp(socket)) => self.observe_answer(socket),
+                    _ => None,
+                }
             }
+            Some(Client::Packet(packet)) => packet.observe(),
             None => None,
         };
-        self.outcome = outcome;
     }
 
-    fn look_at_connection(
+    /// The entry of this connection in conntrack.
+    fn entry(&self) -> Result<Option<conntrack::Entry>, NetlinkError> {
+        match self.local {
+            Some(local) => conntrack::entry(local, self.probe.destination),
+            None => Ok(None),
+        }
+    }
+
+    /// The result of a connection that leaves by an interface behind which no host is known to answer.
+    fn observe_departure(&self) -> Option<Outcome> {
+        let error = match &self.client {
+            Some(Client::Tcp(stream)) => stream.take_error().unwrap_or_else(Some),
+            _ => None,
+        };
+        match self.entry() {
+            Err(error) => Some(unreadable(&error)),
+            Ok(Some(entry)) if entry.answers_from == self.probe.destination => {
+                Some(Outcome::Found(Finding::LeftByInterface))
+            }
+            Ok(Some(entry)) => Some(Outcome::Found(Finding::Redirected {
+                at: entry.answers_from,
+                original: Original::NotAsked,
+            })),
+            Ok(None) => error.map(|error| Outcome::Found(Finding::Unreachable(error.to_string()))),
+        }
+    }
+
+    /// Updates the outcome of a connection whose client has closed its half.
+    fn observe_half_closed(&mut self) {
+        match self.entry() {
+            Err(error) if error.errno() == Some(Errno::EPERM) => self.outcome = Some(unreadable(&error)),
+            Err(error) => self.leave_out(format!("this kernel does not show entries of conntrack ({error})")),
+            Ok(Some(entry)) if entry.state == conntrack::CLOSE_WAIT => {
+                self.outcome = self.arrived.take().map(|arrived| {
+                    Outcome::Found(Finding::HalfClosed {
+                        arrived: Box::new(arrived),
+                        seconds: entry.timeout,
+                    })
+                });
+            }
+            Ok(Some(entry)) if entry.state > conntrack::CLOSE_WAIT => self.leave_out(CLOSED_AT_ONCE.to_owned()),
+            Ok(Some(_) | None) => {}
+        }
+    }
+
+    fn observe_connection(
         &mut self,
         circumstances: &Circumstances,
         connections: &io::Result<Vec<Connection>>,
@@ -158,7 +255,7 @@ impl<'t> Attempt<'t> {
             Ok(connections) => connections,
             Err(error) => {
                 return Some(Outcome::NotMade(format!(
-                    "where it arrived cannot be seen: /proc/thread-self/net/tcp: {error}"
+                    "the socket that accepted it cannot be found: /proc/thread-self/net/tcp: {error}"
                 )));
             }
         };
@@ -169,19 +266,20 @@ impl<'t> Attempt<'t> {
         let listeners = circumstances.listeners;
         match arrived {
             Some(at) if at.local == self.probe.destination => self.at_destination(at, circumstances),
-            // It will be accepted.
+            // The listener accepts it soon.
             Some(at) if listeners.holds(at.local) => None,
             Some(at) => Some(Outcome::Found(Finding::Redirected {
                 at: at.local,
                 original: Original::NotAsked,
             })),
-            None if !self.is_certain() => None,
+            None if !self.is_decided() => None,
             None if closed => Some(Outcome::Found(self.closed(circumstances))),
             None => Some(Outcome::Found(Finding::AnsweredOutside)),
         }
     }
 
-    /// It has its destination for its address; so it has where it was handed to a transparent socket.
+    /// The result of a connection that a socket with the destination's address accepted: the destination, or a transparent
+    /// socket of the proxy.
     fn at_destination(&mut self, at: &Connection, circumstances: &Circumstances) -> Option<Outcome> {
         let listeners = circumstances.listeners;
         let listens = |port: &Port| listeners.proxy_listens_on(Protocol::Tcp, self.probe.family(), port.get());
@@ -193,31 +291,29 @@ impl<'t> Attempt<'t> {
         match (transparent, listeners.holds(at.local)) {
             (Some(true), _) => Some(Outcome::Found(Finding::HandedOver)),
             (Some(false), false) => Some(Outcome::Found(Finding::Direct)),
-            // It will be accepted.
+            // The listener accepts it soon.
             (Some(false), true) => None,
-            (None, _) if !self.is_certain() => None,
+            (None, _) if !self.is_decided() => None,
             (None, true) => Some(Outcome::Found(Finding::HandedOver)),
             (None, false) => Some(Outcome::NotMade(format!(
-                "both the proxy and somebody else could have it, as port {} is in use, and this kernel does not tell \
+                "the proxy or another program accepted it, as port {} is in use, and this kernel does not show which \
                  (tcp_diag). Probe before the proxy starts",
                 at.local.port()
             ))),
         }
     }
 
-    fn is_certain(&mut self) -> bool {
-        self.seen += 1;
-        self.seen >= CERTAIN
+    fn is_decided(&mut self) -> bool {
+        self.observations += 1;
+        self.observations >= DECISIVE_OBSERVATIONS
     }
 
     fn closed(&self, circumstances: &Circumstances) -> Finding {
-        let proxy_listens = match self.probe.expected {
-            Expected::Captured(port) => {
-                let listeners = circumstances.listeners;
-                listeners.proxy_listens_on(Protocol::Tcp, self.probe.family(), port.get())
-            }
-            Expected::Untouched => false,
+        let listens = |port: Port| {
+            let listeners = circumstances.listeners;
+            listeners.proxy_listens_on(Protocol::Tcp, self.probe.family(), port.get())
         };
+        let proxy_listens = self.probe.expected.proxy_port().is_some_and(listens);
         Finding::Closed { proxy_listens }
     }
 
@@ -230,7 +326,7 @@ impl<'t> Attempt<'t> {
         }
     }
 
-    fn look_for_answer(&self, socket: &UdpSocket) -> Option<Outcome> {
+    fn observe_answer(&self, socket: &UdpSocket) -> Option<Outcome> {
         let mut message = [0; 512];
         let finding = match socket.recv(&mut message) {
             Ok(0) => Finding::AnsweredOutside,
@@ -242,7 +338,7 @@ impl<'t> Attempt<'t> {
                 },
                 None if self.is_within_pod() => {
                     return Some(Outcome::NotMade(format!(
-                        "{} answered, or the proxy in its place: as both are in the pod, nothing tells them apart. \
+                        "{} answered, or the proxy in its place: both are in the pod, and cannot be distinguished. \
                          Probe before the proxy starts",
                         self.probe.destination.ip()
                     )));
@@ -258,136 +354,31 @@ impl<'t> Attempt<'t> {
         Some(Outcome::Found(finding))
     }
 
-    /// Whether what is called is this host: then it is called from its own address, or it is a loopback address.
+    /// Whether the destination is this host: a loopback address, or the source address of the probe.
     fn is_within_pod(&self) -> bool {
-        let called = self.probe.destination.ip();
-        called.is_loopback() || self.local.is_some_and(|local| local.ip() == called)
+        let destination = self.probe.destination.ip();
+        destination.is_loopback() || self.local.is_some_and(|local| local.ip() == destination)
     }
 
-    /// What became of it, now that the time is up.
+    /// The outcome, at the end of the run.
     pub fn end(self) -> Outcome {
-        let out_of_time = match self.answered_at {
+        let at_timeout = match self.answered_at {
             Some(at) => Finding::Unanswered { at },
             None => Finding::Lost,
         };
-        self.outcome.unwrap_or(Outcome::Found(out_of_time))
+        self.outcome.unwrap_or(Outcome::Found(at_timeout))
     }
 }
 
-/// Opens the socket, as whom and where the probe says, and connects it or asks. Otherwise it has come to this.
-fn start(probe: &Probe, circumstances: &Circumstances) -> Result<(Client, SocketAddr), Outcome> {
-    let link = link_for(probe, circumstances)?;
-    if let Some((at, error)) = circumstances.listeners.failure(probe) {
-        return Err(Outcome::NotMade(format!(
-            "the place of the proxy, or of whom it calls, cannot be taken: listening on {at}: {error}"
-        )));
-    }
-    let kind = match probe.protocol {
-        Protocol::Tcp => SockType::Stream,
-        Protocol::Udp => SockType::Datagram,
-    };
-    let opened = match (probe.caller, link) {
-        (Caller::Neighbour, Some(link)) => {
-            let opened = link.far.run(|| open(probe.destination, kind));
-            opened.map_err(|error| Outcome::NotMade(error.to_string()))?
-        }
-        (Caller::Neighbour, None) => return Err(Outcome::NotMade("there is no link".to_owned())),
-        (Caller::Process(owner), _) => made_as(owner, || open(probe.destination, kind)).map_err(|errno| {
-            Outcome::NotMade(match errno {
-                Errno::EPERM => {
-                    format!("acting as {owner} takes CAP_SETUID and CAP_SETGID: run as root, or as that user")
-                }
-                errno => format!("acting as {owner}: {errno}; maybe the user namespace has no such IDs"),
-            })
-        })?,
-    };
-    let socket = opened.map_err(|errno| Outcome::NotMade(format!("opening a socket: {errno}")))?;
-    prepare(&socket, probe).map_err(|errno| {
-        Outcome::NotMade(match errno {
-            Errno::EPERM => {
-                "a client's own address as the source takes CAP_NET_ADMIN: run as root on the node, with --netns"
-                    .to_owned()
-            }
-            errno => format!("setting a socket up: {errno}"),
-        })
-    })?;
-    // Bound before it connects, its port is no other's, so that it is known by it.
-    let any: IpAddr = match probe.family() {
-        Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
-        Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let address = probe.source.map_or(any, |source| source.address);
-    bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(address, 0)))
-        .map_err(|errno| Outcome::Found(Finding::NoSource(format!("{address}: {errno}"))))?;
-    let connected = match connect(socket.as_raw_fd(), &SockaddrStorage::from(probe.destination)) {
-        Ok(()) | Err(Errno::EINPROGRESS) => begin(socket, probe.protocol),
-        Err(errno) => Err(errno),
-    };
-    connected.map_err(|errno| match errno {
-        Errno::ECONNREFUSED => Outcome::Found(Finding::Refused),
-        Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EADDRNOTAVAIL
-            if link.is_none() && !probe.subject.calls_pod() =>
-        {
-            let destination = probe.destination.ip();
-            let why = circumstances.link.err().unwrap_or_default();
-            Outcome::NotMade(
-                format!("the pod has no route to {destination} ({errno}). {why}")
-                    .trim_end()
-                    .to_owned(),
-            )
-        }
-        errno => Outcome::Found(Finding::Unreachable(errno.to_string())),
-    })
-}
+/// The reason to leave out a connection that the proxy does not keep open, so that it is never half-closed.
+const CLOSED_AT_ONCE: &str = "the proxy closes them at once. Probe before the proxy starts";
 
-/// The link, where it can be used.
-fn link_for<'a>(probe: &Probe, circumstances: &Circumstances<'a>) -> Result<Option<&'a Link>, Outcome> {
-    let usable = circumstances.link.and_then(|link| match link.unusable(probe.family()) {
-        Some(reason) => Err(reason),
-        None => Ok(link),
-    });
-    match (probe.needs, usable) {
-        (Needs::Impossible(reason), _) => Err(Outcome::NotMade(reason.to_owned())),
-        (Needs::Link, Err(reason)) => Err(Outcome::NotMade(reason.to_owned())),
-        (Needs::Route, Err(_)) => Ok(None),
-        (Needs::Route | Needs::Link, Ok(link)) => Ok(Some(link)),
-    }
-}
-
-/// What all sockets of probes have in common: their packets do not get past the next host, so that nobody is bothered
-/// where a rule is missing.
-fn prepare(socket: &OwnedFd, probe: &Probe) -> Result<(), Errno> {
-    const HOPS: libc::c_int = 1;
-    match probe.family() {
-        Family::V4 => setsockopt(socket, sockopt::Ipv4Ttl, &HOPS)?,
-        Family::V6 => setsockopt(socket, sockopt::Ipv6Ttl, &HOPS)?,
-    }
-    match probe.protocol {
-        Protocol::Tcp => reset_on_close(socket)?,
-        Protocol::Udp => socket_options::empty_datagrams_from_other_hosts(socket)?,
-    }
-    if let Some(mark) = probe.source.and_then(|source| source.mark) {
-        setsockopt(socket, sockopt::Mark, &mark.get())?;
-        setsockopt(socket, sockopt::IpTransparent, &true)?;
-    }
-    Ok(())
-}
-
-fn begin(socket: OwnedFd, protocol: Protocol) -> Result<(Client, SocketAddr), Errno> {
-    let errno = |error: io::Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-    match protocol {
-        Protocol::Tcp => {
-            let stream = TcpStream::from(socket);
-            let local = stream.local_addr().map_err(errno)?;
-            Ok((Client::Tcp(stream), local))
-        }
-        Protocol::Udp => {
-            let socket = UdpSocket::from(socket);
-            let local = socket.local_addr().map_err(errno)?;
-            socket.send(&lookup::query()).map_err(errno)?;
-            Ok((Client::Udp(socket), local))
-        }
-    }
+/// The outcome of a probe that needs an entry of conntrack.
+fn unreadable(error: &NetlinkError) -> Outcome {
+    Outcome::NotMade(format!(
+        "the connection's entry in conntrack cannot be read ({error}): this takes CAP_NET_ADMIN and a kernel with \
+         nf_conntrack_netlink"
+    ))
 }
 
 fn is_closed(stream: &TcpStream) -> bool {

@@ -1,7 +1,7 @@
-//! The link to a host outside: a pair of interfaces, one in the pod, the other in a namespace of its own.
+//! The link to a host outside: a pair of interfaces, one in the pod, the other in a network namespace of its own.
 //!
-//! That namespace has no name and no process: it ends with this process, however that ends, and the kernel then takes
-//! the link away with its addresses and routes.
+//! That namespace has no name and no process: the kernel removes it when this process ends, however it ends, and with it
+//! the link, its addresses and its routes.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -15,46 +15,46 @@ use thiserror::Error;
 
 use crate::linux::netlink::Refusal;
 use crate::linux::netns::{Netns, NetnsError};
-use crate::linux::route::{Route, RouteError};
+use crate::linux::route::{Route, RouteError, Selected};
 use crate::probe::Ends;
 use crate::types::Family;
 
-/// What both interfaces are called: nobody else has such a one, so that there is one link at a time.
+/// The name of both interfaces. No other program uses it, and a namespace can have one such link at a time.
 pub const NAME: &str = "sidetrack-probe";
 
-/// How long the link may take until it carries packets.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The time that the link may take until it carries packets, and another probe until its link is removed.
+const READY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A link that could not be made.
+/// A link that could not be created.
 #[derive(Debug, Error)]
 pub enum LinkError {
-    /// Neither may this process make a namespace.
+    /// Creating a namespace is not permitted.
     #[error(
-        "a link to a host outside takes another network namespace, and making one takes CAP_SYS_ADMIN ({0}). \
+        "a link to a host outside needs another network namespace, and creating one takes CAP_SYS_ADMIN ({0}). \
          Run as root on the node: sidetrack probe --netns /proc/PID/ns/net"
     )]
     NoNamespace(#[source] io::Error),
-    /// Nor may it enter that.
+    /// The namespace cannot be entered.
     #[error(transparent)]
     Netns(#[from] NetnsError),
-    /// Nor an interface.
-    #[error("a link to a host outside takes CAP_NET_ADMIN ({0}). Run as root on the node, with --netns")]
+    /// Creating interfaces is not permitted.
+    #[error("creating a link to a host outside takes CAP_NET_ADMIN ({0}). Run as root on the node, with --netns")]
     NotPermitted(Refusal),
-    /// There is such an interface.
-    #[error("an interface {NAME} is there already: another probe is running in this pod. Wait until that has ended")]
+    /// The interface exists already.
+    #[error("the interface {NAME} exists already: another probe is running in this pod. Wait until it has ended")]
     Busy,
-    /// The kernel cannot.
+    /// The kernel refused.
     #[error("{what} was refused by the kernel: {refusal}")]
     Refused {
-        /// What was asked for.
+        /// The request.
         what: &'static str,
-        /// Why not.
+        /// The kernel's refusal.
         refusal: Refusal,
     },
-    /// It does not get ready.
-    #[error("the link to a host outside does not get ready to carry packets")]
+    /// The interfaces are not running in time.
+    #[error("the link to a host outside does not carry packets in time")]
     NotReady,
-    /// The conversation with the kernel failed.
+    /// The netlink exchange failed.
     #[error(transparent)]
     Route(#[from] RouteError),
 }
@@ -66,19 +66,22 @@ pub struct Link {
     route: Route,
     index: Option<u32>,
     unusable: Vec<(Family, String)>,
+    /// The addresses that the host outside stands in for: the source to reach each from, or why it cannot be reached.
+    stand_ins: Vec<(IpAddr, Result<IpAddr, String>)>,
 }
 
 impl Link {
-    /// Makes the link, from the network namespace of this thread.
+    /// Creates the link, from the network namespace of this thread. The host outside also stands in for the hosts with
+    /// the addresses `stand_ins`.
     ///
     /// # Errors
-    /// It cannot or may not be made. Nothing is left of it then.
-    pub fn make(ends: &[Ends]) -> Result<Self, LinkError> {
+    /// Creating it failed or is not permitted. Nothing is left of it then.
+    pub fn create(ends: &[Ends], stand_ins: &[IpAddr]) -> Result<Self, LinkError> {
         let far = Netns::make().map_err(LinkError::NoNamespace)?;
         let mut route = Route::open()?;
         let mut added = Err(Errno::EEXIST.into());
-        // Another probe may be about to end.
-        comes_true(|| {
+        // Another probe may end soon.
+        wait_until(|| {
             added = route.add_pair(NAME, &far)?;
             Ok(!matches!(&added, Err(refusal) if refusal.errno == Errno::EEXIST))
         })?;
@@ -97,12 +100,13 @@ impl Link {
             far,
             route,
             unusable: Vec::new(),
+            stand_ins: Vec::new(),
         };
-        link.bring_up(ends)?;
+        link.bring_up(ends, stand_ins)?;
         Ok(link)
     }
 
-    /// Why the link is of no use in a family, if so.
+    /// Why the link is not usable in a family, if so.
     pub fn unusable(&self, family: Family) -> Option<&str> {
         let mut unusable = self.unusable.iter();
         unusable
@@ -110,26 +114,33 @@ impl Link {
             .map(|(_, reason)| reason.as_str())
     }
 
-    /// Removes the link, and returns when it is gone.
-    ///
-    /// # Errors
-    /// The kernel did not do it.
-    pub fn remove(mut self) -> Result<(), LinkError> {
-        self.take_away()
+    /// The source to reach an address from that the host outside stands in for, or why it cannot be reached; `None` if
+    /// it does not stand in for it.
+    pub fn stand_in(&self, address: IpAddr) -> Option<Result<IpAddr, &str>> {
+        let (_, source) = self.stand_ins.iter().find(|(other, _)| *other == address)?;
+        Some(source.as_ref().map(|source| *source).map_err(String::as_str))
     }
 
-    fn take_away(&mut self) -> Result<(), LinkError> {
+    /// Removes the link, and returns once it is removed.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn remove(mut self) -> Result<(), LinkError> {
+        self.remove_now()
+    }
+
+    fn remove_now(&mut self) -> Result<(), LinkError> {
         let Some(index) = self.index.take() else {
             return Ok(());
         };
         match self.route.remove_link(index)? {
-            // Somebody else was faster.
+            // Another process removed it first.
             Err(refusal) if refusal.errno != Errno::ENODEV => Err(refused("removing the link")(refusal)),
             Ok(()) | Err(_) => Ok(()),
         }
     }
 
-    fn bring_up(&mut self, ends: &[Ends]) -> Result<(), LinkError> {
+    fn bring_up(&mut self, ends: &[Ends], stand_ins: &[IpAddr]) -> Result<(), LinkError> {
         let own = self.index.unwrap_or_default();
         let far = self.far.run(|| {
             let (mut route, index) = (Route::open()?, index()?);
@@ -138,12 +149,17 @@ impl Link {
         });
         let (mut far_route, far_index) = far??;
         self.route.set_up(own)?.map_err(refused("setting the link up"))?;
-        if !comes_true(|| Ok(self.route.is_running(own)? && far_route.is_running(far_index)?))? {
+        if !wait_until(|| Ok(self.route.is_running(own)? && far_route.is_running(far_index)?))? {
             return Err(LinkError::NotReady);
         }
         for ends in ends {
             if let Err(reason) = add_addresses(&mut self.route, own, &mut far_route, far_index, ends) {
                 self.unusable.push((ends.family(), reason));
+                continue;
+            }
+            for address in stand_ins.iter().filter(|address| ends.family().is_of(**address)) {
+                let added = add_stand_in(&mut self.route, own, &mut far_route, far_index, ends, *address);
+                self.stand_ins.push((*address, added.map(|()| ends.near)));
             }
         }
         Ok(())
@@ -152,13 +168,13 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        if let Err(error) = self.take_away() {
-            tracing::warn!(%error, "the link stays until this process has ended");
+        if let Err(error) = self.remove_now() {
+            tracing::warn!(%error, "the link remains until this process has ended");
         }
     }
 }
 
-/// Gives both ends their addresses. What is wrong is for people.
+/// Gives both ends their addresses. The error is a text for people.
 fn add_addresses(
     near: &mut Route,
     near_index: u32,
@@ -178,7 +194,7 @@ fn add_addresses(
         Ok(()) => {}
         Err(refusal) if family == Family::V6 && matches!(refusal.errno, Errno::EACCES | Errno::EPERM) => {
             return Err(format!(
-                "IPv6 is switched off for new interfaces (net.ipv6.conf.default.disable_ipv6): a link cannot have it ({refusal})"
+                "IPv6 is disabled on new interfaces (net.ipv6.conf.default.disable_ipv6), so a link cannot use it ({refusal})"
             ));
         }
         Err(refusal) => return Err(format!("the address {} for a link was refused: {refusal}", ends.near)),
@@ -187,21 +203,58 @@ fn add_addresses(
     added
         .map_err(|error| error.to_string())?
         .map_err(|refusal| format!("the address {} for a link was refused: {refusal}", ends.far))?;
-    // Of IPv6, addresses are in use and routes are there only after a moment (addrconf_dad_work, net/ipv6/addrconf.c).
+    // The kernel adds routes of IPv6 addresses asynchronously (addrconf_dad_work, net/ipv6/addrconf.c).
     for (route, other) in [(near, ends.far), (far, ends.near)] {
         let is_there = || route.destinations().map(|nets| nets.contains(&IpNet::from(other)));
-        if !comes_true(is_there).map_err(|error| error.to_string())? {
-            return Err(format!("the route to {other} by a link does not get ready"));
+        if !wait_until(is_there).map_err(|error| error.to_string())? {
+            return Err(format!("the route to {other} by a link does not appear in time"));
         }
     }
-    leads_there(ends)
+    check_route(ends)
 }
 
-/// Waits until something is so.
-fn comes_true(mut condition: impl FnMut() -> Result<bool, RouteError>) -> Result<bool, RouteError> {
+/// Makes the far end stand in for an address: it gets the address, and the near end a route that only sockets of probes
+/// use. The error is a text for people.
+fn add_stand_in(
+    near: &mut Route,
+    near_index: u32,
+    far: &mut Route,
+    far_index: u32,
+    ends: &Ends,
+    address: IpAddr,
+) -> Result<(), String> {
+    let refused = |refusal| format!("a route to {address} by a link, for probes alone, was refused: {refusal}");
+    let to = Selected {
+        destination: address,
+        source: ends.near,
+    };
+    far.add_ends(far_index, address, ends.near)
+        .map_err(|error| error.to_string())?
+        .map_err(|refusal| format!("the address {address} for a link was refused: {refusal}"))?;
+    let is_usable = || far.usable_addresses().map(|addresses| addresses.contains(&address));
+    if !wait_until(is_usable).map_err(|error| error.to_string())? {
+        return Err(format!(
+            "the address {address} for a link does not become usable in time"
+        ));
+    }
+    near.add_selective_route(near_index, &to)
+        .map_err(|error| error.to_string())?
+        .map_err(refused)?;
+    let interface = near.outgoing_interface(&to).map_err(|error| error.to_string())?;
+    match interface {
+        Ok(index) if index == near_index => Ok(()),
+        Ok(_) => Err(format!(
+            "the pod's routing does not lead to {address} by the link: see `ip rule` and `ip route show table all`"
+        )),
+        Err(refusal) => Err(format!("the pod's routing does not lead to {address}: {refusal}")),
+    }
+}
+
+/// Waits until a condition holds, or returns false after [`READY_TIMEOUT`].
+fn wait_until(mut condition: impl FnMut() -> Result<bool, RouteError>) -> Result<bool, RouteError> {
     let begin = Instant::now();
     while !condition()? {
-        if begin.elapsed() > PATIENCE {
+        if begin.elapsed() > READY_TIMEOUT {
             return Ok(false);
         }
         thread::sleep(Duration::from_millis(1));
@@ -209,8 +262,8 @@ fn comes_true(mut condition: impl FnMut() -> Result<bool, RouteError>) -> Result
     Ok(true)
 }
 
-/// Whether the pod's routing sends packets to the far end by the link: rules of policy routing may not.
-fn leads_there(ends: &Ends) -> Result<(), String> {
+/// Checks that the pod's routing sends packets to the far end by the link: policy routing may send them elsewhere.
+fn check_route(ends: &Ends) -> Result<(), String> {
     let any: IpAddr = match ends.family() {
         Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
         Family::V6 => Ipv6Addr::UNSPECIFIED.into(),

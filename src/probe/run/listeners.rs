@@ -1,4 +1,4 @@
-//! Where connections may arrive: the ports of the proxy, if it does not listen itself, and the destinations.
+//! The sockets at which connections may arrive: ports of the proxy, if it does not listen itself, and destinations.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -8,49 +8,50 @@ use nix::errno::Errno;
 use nix::sys::socket::{Backlog, SockType, SockaddrStorage, bind, getsockopt, listen, setsockopt, sockopt};
 
 use super::link::Link;
-use super::owner::made_as;
+use super::owner::run_as;
 use super::socket::{open, reset_on_close};
+use crate::linux::route::SELECTED_TOS;
 use crate::probe::{Expected, Finding, Original, Probe, Trial};
 use crate::ruleset::Protocol;
 use crate::types::Family;
 
-/// In whose place it is listened.
+/// The host or program that a listener stands in for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// That of the proxy; whether connections are handed over with their addresses unchanged.
+    /// The proxy.
     Proxy {
-        /// As TPROXY does.
+        /// Whether it gets connections with their addresses unchanged (TPROXY).
         transparent: bool,
     },
-    /// That of whoever is called.
+    /// The destination of a probe.
     Destination,
 }
 
-/// Something that listens.
+/// A listening socket.
 pub struct Listener<S> {
-    /// Where.
+    /// Its address.
     pub address: SocketAddr,
-    /// As whom.
+    /// Its role.
     pub role: Role,
     /// The socket.
     pub socket: S,
 }
 
-/// All that listens.
+/// All listening sockets of a run.
 #[derive(Default)]
 pub struct Listeners {
-    /// For connections.
+    /// Listeners for connections.
     pub tcp: Vec<Listener<TcpListener>>,
-    /// For name lookups.
+    /// Receivers of name lookups.
     pub udp: Vec<Listener<UdpSocket>>,
-    /// Where the proxy listens itself.
+    /// The addresses on which the proxy listens itself.
     pub proxy_listens: Vec<(Protocol, SocketAddr)>,
-    /// Where it cannot be listened, and why.
+    /// The addresses on which listening failed.
     pub failed: Vec<(SocketAddr, io::Error)>,
 }
 
 impl Listeners {
-    /// Listens in the place of the proxy, on every address that the families of the probes may be redirected to.
+    /// Listens in place of the proxy, on every address that connections may be redirected to.
     pub fn of_proxy(trial: &Trial, link: Option<&Link>) -> Self {
         let mut listeners = Self::default();
         for family in Family::BOTH {
@@ -70,7 +71,7 @@ impl Listeners {
         listeners
     }
 
-    /// Listens where probes are meant to go, too.
+    /// Listens at the destinations of probes, too.
     pub fn add_destinations(&mut self, trial: &Trial, link: Option<&Link>) {
         for probe in &trial.probes {
             self.for_probe(trial, probe, link);
@@ -85,8 +86,14 @@ impl Listeners {
                 .ends(family)
                 .is_some_and(|ends| address(ends) == probe.destination.ip())
         };
+        let is_far = |link: &Link| {
+            let stand_in = || matches!(link.stand_in(probe.destination.ip()), Some(Ok(_)));
+            is(|ends| ends.far) || !probe.subject.calls_pod() && stand_in()
+        };
         match (probe.protocol, usable) {
-            (protocol, Some(link)) if is(|ends| ends.far) => self.add_far(protocol, probe.destination, link),
+            (protocol, Some(link)) if probe.bound_to.is_none() && is_far(link) => {
+                self.add_far(protocol, probe.destination, link)
+            }
             (Protocol::Tcp, Some(_)) if is(|ends| ends.near) => {
                 self.add_tcp(probe.destination, Role::Destination, None);
             }
@@ -97,10 +104,10 @@ impl Listeners {
         }
         if let (Protocol::Udp, Expected::Captured(port)) = (probe.protocol, probe.expected) {
             let at = SocketAddr::new(loopback(family), port.get());
-            // Its answers must be the proxy's: the rules tell them by their owner.
-            let receiver = made_as(trial.proxy, || bound_udp(at))
+            // The proxy's user must own the socket: the rules recognise the proxy's answers by their owner.
+            let receiver = run_as(trial.proxy, || bound_udp(at))
                 .map_err(io::Error::from)
-                .and_then(|made| made);
+                .and_then(|bound| bound);
             self.keep_udp(at, Role::Proxy { transparent: false }, receiver);
         }
     }
@@ -113,7 +120,7 @@ impl Listeners {
                     .far
                     .run(|| bound_udp(at))
                     .map_err(io::Error::other)
-                    .and_then(|made| made);
+                    .and_then(|bound| bound);
                 self.keep_udp(at, Role::Destination, receiver);
             }
         }
@@ -123,9 +130,11 @@ impl Listeners {
         if self.tcp.iter().any(|listener| listener.address == at) {
             return;
         }
-        let bound = || listening(at, role == Role::Proxy { transparent: true });
+        // Answers from or to an address that the host outside stands in for must take the route for probes.
+        let tos = (role == Role::Destination).then_some(SELECTED_TOS);
+        let bound = || listening(at, role == Role::Proxy { transparent: true }, tos);
         let listener = match link {
-            Some(link) => link.far.run(bound).map_err(io::Error::other).and_then(|made| made),
+            Some(link) => link.far.run(bound).map_err(io::Error::other).and_then(|bound| bound),
             None => bound(),
         };
         match listener {
@@ -145,7 +154,7 @@ impl Listeners {
                 role,
                 socket,
             }),
-            // Another probe may have bound it.
+            // The receiver of another probe of this run.
             Err(_) if self.udp.iter().any(|listener| listener.address == at) => {}
             Err(error) => self.keep_failure(Protocol::Udp, at, role, error),
         }
@@ -158,13 +167,13 @@ impl Listeners {
                     self.proxy_listens.push((protocol, at));
                 }
             }
-            // An application of the pod listens there, or the address is what is missing: connecting will tell.
+            // A program of the pod listens there, or the missing address is the fault: the connection shows which.
             (ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable, Role::Destination) => {}
             _ => self.failed.push((at, error)),
         }
     }
 
-    /// Whether it is listened there.
+    /// Whether one of these listeners has this address.
     pub fn holds(&self, at: SocketAddr) -> bool {
         self.tcp.iter().any(|listener| listener.address == at)
     }
@@ -175,17 +184,17 @@ impl Listeners {
         addresses.any(|(other, at)| *other == protocol && family.is_of(at.ip()) && at.port() == port)
     }
 
-    /// Why it cannot be listened where this probe may arrive, if so.
+    /// The failure to listen where this probe may arrive, if any.
     pub fn failure(&self, probe: &Probe) -> Option<&(SocketAddr, io::Error)> {
-        let captured = |at: &SocketAddr| match probe.expected {
-            Expected::Captured(port) => probe.family().is_of(at.ip()) && at.port() == port.get(),
-            Expected::Untouched => false,
+        let captured = |at: &SocketAddr| {
+            let port = probe.expected.proxy_port();
+            port.is_some_and(|port| probe.family().is_of(at.ip()) && at.port() == port.get())
         };
         let mut failed = self.failed.iter();
         failed.find(|(at, _)| *at == probe.destination || captured(at))
     }
 
-    /// What to wait for.
+    /// The sockets to wait for.
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let tcp = self.tcp.iter().map(|listener| listener.socket.as_fd());
         tcp.chain(self.udp.iter().map(|listener| listener.socket.as_fd()))
@@ -193,10 +202,10 @@ impl Listeners {
 }
 
 impl Listener<TcpListener> {
-    /// The next connection, if there is one, and who makes it.
+    /// The next connection that waits, with its client's address.
     ///
     /// # Errors
-    /// The system lacks something.
+    /// The system lacks a resource.
     pub fn next(&self) -> io::Result<Option<(TcpStream, SocketAddr)>> {
         loop {
             match self.socket.accept() {
@@ -205,14 +214,14 @@ impl Listener<TcpListener> {
                     return Ok(Some((stream, client)));
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
-                // The client has gone.
+                // The client has closed it.
                 Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// What it means that a connection arrived here.
+    /// The finding about a connection that arrived here.
     pub fn finding(&self, stream: &TcpStream) -> Finding {
         let original = match self.role {
             Role::Destination => return Finding::Direct,
@@ -234,8 +243,11 @@ fn loopback(family: Family) -> IpAddr {
     }
 }
 
-fn listening(at: SocketAddr, transparent: bool) -> io::Result<TcpListener> {
+fn listening(at: SocketAddr, transparent: bool, tos: Option<u8>) -> io::Result<TcpListener> {
     let socket = open(at, SockType::Stream)?;
+    if let (Some(tos), true) = (tos, at.is_ipv4()) {
+        setsockopt(&socket, sockopt::Ipv4Tos, &tos.into())?;
+    }
     setsockopt(&socket, sockopt::ReuseAddr, &true)?;
     if transparent {
         setsockopt(&socket, sockopt::IpTransparent, &true)?;
@@ -251,8 +263,8 @@ fn bound_udp(at: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-/// Where the client wanted to go, as the proxy asks for it: `SO_ORIGINAL_DST` (linux/netfilter_ipv4.h, and
-/// `IP6T_SO_ORIGINAL_DST` in linux/netfilter_ipv6/ip6_tables.h).
+/// The original destination, as the proxy asks the kernel for it: `SO_ORIGINAL_DST` (linux/netfilter_ipv4.h), and
+/// `IP6T_SO_ORIGINAL_DST` (linux/netfilter_ipv6/ip6_tables.h).
 fn original_destination(stream: &TcpStream) -> Result<SocketAddr, Errno> {
     if stream.local_addr().is_ok_and(|local| local.is_ipv6()) {
         let address = getsockopt(stream, sockopt::Ip6tOriginalDst)?;

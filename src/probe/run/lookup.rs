@@ -1,6 +1,6 @@
-//! A name lookup as it travels (RFC 1035): a question that every name server can answer.
+//! DNS messages (RFC 1035): a query that every name server can answer, and the answer.
 
-/// The number of the question. Who asks tells questions apart.
+/// The ID of the query.
 const ID: [u8; 2] = *b"st";
 
 /// Recursion is desired; one question.
@@ -14,12 +14,12 @@ pub fn query() -> Vec<u8> {
     [&ID[..], &QUERY, QUESTION].concat()
 }
 
-/// Whether this is a query of ours.
+/// Whether this is the query of a probe.
 pub fn is_query(message: &[u8]) -> bool {
     message == query()
 }
 
-/// The answer that there is no such name (NXDOMAIN).
+/// The answer NXDOMAIN: the name does not exist.
 pub fn answer() -> Vec<u8> {
     let mut answer = query();
     answer[2] |= 0x80;
@@ -27,7 +27,7 @@ pub fn answer() -> Vec<u8> {
     answer
 }
 
-/// Whether this is any server's answer to ours.
+/// Whether this is an answer of any server to the query of a probe.
 pub fn is_answer(message: &[u8]) -> bool {
     message.starts_with(&ID) && message.get(2).is_some_and(|flags| flags & 0x80 != 0)
 }
@@ -37,14 +37,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_query_and_its_answer_are_told_apart() {
+    fn query_and_answer_are_distinguished() {
         assert!(is_query(&query()) && !is_answer(&query()));
         assert!(is_answer(&answer()) && !is_query(&answer()));
         assert!(!is_answer(b"st") && !is_answer(b"xx\x80") && !is_answer(b""));
     }
 
     #[test]
-    fn the_name_is_written_as_labels_with_their_lengths() {
+    fn question_has_labels_with_their_lengths() {
         let labels = [&b"\x0f"[..], b"sidetrack-probe", b"\x07", b"invalid", b"\0"].concat();
         assert!(QUESTION.starts_with(&labels));
         assert_eq!(query().len(), 12 + labels.len() + 4);

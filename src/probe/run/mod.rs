@@ -1,15 +1,17 @@
-//! Makes probes: connections as the application, as the proxy and as a host outside, and listens where they may arrive.
+//! Runs probes: connects as the application, as the proxy and as a host outside, and listens where connections may
+//! arrive.
 //!
-//! Nothing is left behind, however it ends: sockets, and the namespace that the link leads to, end with the process, and
-//! with that namespace the link, its addresses and its routes.
+//! Nothing remains, however a run ends: the kernel closes sockets with the process, and removes the namespace at the other
+//! end of the link, and with it the link, its addresses and its routes.
 
 mod attempt;
+mod invalid;
 pub mod link;
 pub mod listeners;
 mod lookup;
 mod owner;
-mod sock_diag;
 mod socket;
+mod start;
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -27,30 +29,33 @@ use self::listeners::{Listeners, Role};
 use super::{Finding, Owner, Report, Surroundings, Trial};
 use crate::backend::Namespace;
 use crate::linux::route::RouteError;
-use crate::linux::tcp;
+use crate::linux::{interfaces, tcp};
 use crate::ruleset::Protocol;
 
-/// How long to wait until something is looked at again that does not tell when it changes.
-const TICK: Duration = Duration::from_millis(2);
+/// The interval between observations of what the kernel reports no changes of.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Probes that could not be made at all.
+/// A run that failed as a whole.
 #[derive(Debug, Error)]
 pub enum ProbeError {
-    /// The link of another run is in the way, or this one's stays.
+    /// Another run has a link, or removing the link failed.
     #[error(transparent)]
     Link(#[from] LinkError),
-    /// The namespace could not be looked at.
+    /// The network namespace could not be read.
     #[error(transparent)]
     Route(#[from] RouteError),
-    /// A system call failed that never should.
+    /// The interfaces could not be listed.
+    #[error("listing the interfaces: {0}")]
+    Interfaces(#[source] io::Error),
+    /// An unexpected error of a system call.
     #[error("waiting for connections: {0}")]
     Wait(#[source] io::Error),
-    /// This process acts as the user or group 4294967295, which is none.
-    #[error("this process acts as a user or group that does not exist: run it as another one")]
-    Nobody,
+    /// The user or group of this process is 4294967295, which is not valid.
+    #[error("the user or group of this process is not valid: run it as another one")]
+    InvalidOwner,
 }
 
-/// Looks at what probes depend on, in the network namespace of this thread. Changes nothing.
+/// Reads what the choice of probes depends on, in the network namespace of this thread.
 ///
 /// # Errors
 /// The kernel did not answer.
@@ -60,38 +65,38 @@ pub fn surroundings(namespace: &mut Namespace) -> Result<Surroundings, ProbeErro
     Ok(Surroundings {
         routes: route.destinations()?,
         addresses: route.usable_addresses()?,
+        interfaces: interfaces::networks().map_err(ProbeError::Interfaces)?,
         caller: current_owner()?,
         may_switch: has(Capability::CAP_SETUID) && has(Capability::CAP_SETGID),
     })
 }
 
-/// Whether this process would see rules if there were any.
+/// Whether this process has the right to read rules.
 pub fn may_see_rules() -> bool {
     caps::has_cap(None, CapSet::Effective, Capability::CAP_NET_ADMIN).unwrap_or(false)
 }
 
-/// As whom this thread acts.
+/// The user and group of this thread.
 ///
 /// # Errors
-/// As nobody.
+/// One of them is not valid.
 pub fn current_owner() -> Result<Owner, ProbeError> {
-    owner::current().ok_or(ProbeError::Nobody)
+    owner::current().ok_or(ProbeError::InvalidOwner)
 }
 
-/// Makes all probes at once, in the network namespace of this thread. Returns when it is known what became of each, or
-/// at the timeout.
+/// Runs all probes at once, in the network namespace of this thread. Returns when each has an outcome, or at the timeout.
 ///
 /// # Errors
-/// Nothing could be made. What single probes lack is in their outcomes.
+/// No probe could run. The outcome of a probe says what it alone lacks.
 pub fn run(trial: &Trial, timeout: Duration) -> Result<Report, ProbeError> {
-    let link = match Link::make(&trial.ends) {
+    let link = match Link::create(&trial.ends, &trial.stand_ins) {
         Ok(link) => Ok(link),
         Err(error @ LinkError::Busy) => return Err(error.into()),
         Err(error) => Err(error.to_string()),
     };
     let mut listeners = Listeners::of_proxy(trial, link.as_ref().ok());
     listeners.add_destinations(trial, link.as_ref().ok());
-    let report = make(trial, link.as_ref().map_err(String::as_str), &listeners, timeout);
+    let report = run_with(trial, link.as_ref().map_err(String::as_str), &listeners, timeout);
     drop(listeners);
     if let Ok(link) = link {
         link.remove()?;
@@ -99,11 +104,11 @@ pub fn run(trial: &Trial, timeout: Duration) -> Result<Report, ProbeError> {
     report
 }
 
-/// The same with what was prepared for it: the link or why there is none, and listeners.
+/// Runs all probes with this link, or the reason why there is none, and these listeners.
 ///
 /// # Errors
-/// A system call failed that never should.
-pub fn make(
+/// An unexpected error of a system call.
+pub fn run_with(
     trial: &Trial,
     link: Result<&Link, &str>,
     listeners: &Listeners,
@@ -114,47 +119,55 @@ pub fn make(
     let mut attempts: Vec<Attempt> = trial
         .probes
         .iter()
-        .map(|probe| Attempt::begin(probe, &circumstances))
+        .map(|probe| Attempt::start(probe, &circumstances))
         .collect();
-    // What the proxy passes on is kept open, so that it does the same with what it has passed on.
-    let mut kept: Vec<TcpStream> = Vec::new();
+    // A proxy closes a connection once its upstream is closed, so accepted connections stay open.
+    let mut accepted: Vec<TcpStream> = Vec::new();
     loop {
-        let connections = if attempts.iter().any(Attempt::is_open) {
+        let connections = if attempts.iter().any(Attempt::needs_polling) {
             tcp::connections()
         } else {
             Ok(Vec::new())
         };
-        accept(listeners, &mut attempts, &mut kept).map_err(ProbeError::Wait)?;
+        accept(listeners, &mut attempts, &mut accepted).map_err(ProbeError::Wait)?;
         attempts
             .iter_mut()
-            .for_each(|attempt| attempt.look(&circumstances, &connections));
+            .for_each(|attempt| attempt.observe(&circumstances, &connections));
         if attempts.iter().all(|attempt| attempt.outcome.is_some()) || Instant::now() >= deadline {
             break;
         }
         wait(listeners, &attempts, deadline).map_err(ProbeError::Wait)?;
     }
-    let proxy_listens = listeners.proxy_listens.iter().map(|(_, at)| *at).collect();
+    let (left_out, reported): (Vec<Attempt>, Vec<Attempt>) =
+        attempts.into_iter().partition(|attempt| attempt.left_out.is_some());
+    let mut notes: Vec<String> = Vec::new();
+    for reason in left_out.into_iter().filter_map(|attempt| attempt.left_out) {
+        let note = format!("half-closed connections are not probed: {reason}");
+        if !notes.contains(&note) {
+            notes.push(note);
+        }
+    }
     Ok(Report {
-        outcomes: attempts
+        outcomes: reported
             .into_iter()
             .map(|attempt| (attempt.probe.clone(), attempt.end()))
             .collect(),
-        proxy_listens,
-        notes: Vec::new(),
+        proxy_listens: listeners.proxy_listens.iter().map(|(_, at)| *at).collect(),
+        notes,
     })
 }
 
-/// Takes what has arrived, and tells whose it is.
-fn accept(listeners: &Listeners, attempts: &mut [Attempt], kept: &mut Vec<TcpStream>) -> io::Result<()> {
+/// Accepts connections and receives queries, and records the findings of their probes.
+fn accept(listeners: &Listeners, attempts: &mut [Attempt], accepted: &mut Vec<TcpStream>) -> io::Result<()> {
     for listener in &listeners.tcp {
         while let Some((stream, client)) = listener.next()? {
-            match of(attempts, Protocol::Tcp, client) {
+            match attempt_of(attempts, Protocol::Tcp, client) {
                 Some(attempt) => {
-                    attempt.found(listener.finding(&stream));
-                    kept.push(stream);
+                    attempt.record(listener.finding(&stream));
+                    accepted.push(stream);
                 }
-                None if listener.role == Role::Destination => kept.push(stream),
-                // Connections of others end here: the ports are the proxy's.
+                None if listener.role == Role::Destination => accepted.push(stream),
+                // A connection of another program to a port of the proxy: it is closed.
                 None => {}
             }
         }
@@ -162,15 +175,15 @@ fn accept(listeners: &Listeners, attempts: &mut [Attempt], kept: &mut Vec<TcpStr
     for receiver in &listeners.udp {
         let mut message = [0; 512];
         while let Some((length, client)) = received(receiver.socket.recv_from(&mut message))? {
-            let Some(attempt) = of(attempts, Protocol::Udp, client) else {
+            let Some(attempt) = attempt_of(attempts, Protocol::Udp, client) else {
                 continue;
             };
             match receiver.role {
                 _ if !lookup::is_query(&message[..length]) => {}
-                Role::Destination => attempt.found(Finding::Direct),
+                Role::Destination => attempt.record(Finding::Direct),
                 Role::Proxy { .. } => {
-                    attempt.was_answered(receiver.address);
-                    // If the answer cannot be sent, it does not arrive, and that is told.
+                    attempt.record_answer(receiver.address);
+                    // An answer that is not sent is reported as one that did not arrive.
                     let _ = receiver.socket.send_to(&lookup::answer(), client);
                 }
             }
@@ -179,15 +192,19 @@ fn accept(listeners: &Listeners, attempts: &mut [Attempt], kept: &mut Vec<TcpStr
     Ok(())
 }
 
-/// Whose connection or lookup this is.
-fn of<'a, 't>(attempts: &'a mut [Attempt<'t>], protocol: Protocol, client: SocketAddr) -> Option<&'a mut Attempt<'t>> {
+/// The attempt with this client.
+fn attempt_of<'a, 't>(
+    attempts: &'a mut [Attempt<'t>],
+    protocol: Protocol,
+    client: SocketAddr,
+) -> Option<&'a mut Attempt<'t>> {
     attempts.iter_mut().find(|attempt| attempt.is_from(protocol, client))
 }
 
 fn received(result: io::Result<(usize, SocketAddr)>) -> io::Result<Option<(usize, SocketAddr)>> {
     match result {
         Ok(received) => Ok(Some(received)),
-        // The second is what an earlier answer has met with.
+        // ECONNREFUSED is the result of an earlier answer.
         Err(error)
             if matches!(
                 error.kind(),
@@ -200,11 +217,15 @@ fn received(result: io::Result<(usize, SocketAddr)>) -> io::Result<Option<(usize
     }
 }
 
-/// Waits until something happens, or until it is time to look again.
+/// Waits for an event, or until the next observation.
 fn wait(listeners: &Listeners, attempts: &[Attempt], deadline: Instant) -> io::Result<()> {
-    let until = match attempts.iter().any(Attempt::is_open) {
-        true => Instant::now() + TICK,
-        false => attempts.iter().filter_map(Attempt::next_look).min().unwrap_or(deadline),
+    let until = match attempts.iter().any(Attempt::needs_polling) {
+        true => Instant::now() + POLL_INTERVAL,
+        false => attempts
+            .iter()
+            .filter_map(Attempt::next_observation)
+            .min()
+            .unwrap_or(deadline),
     };
     let arrivals = listeners.fds().map(|fd| (fd, PollFlags::POLLIN));
     let answers = attempts.iter().filter_map(|attempt| {
@@ -216,7 +237,7 @@ fn wait(listeners: &Listeners, attempts: &[Attempt], deadline: Instant) -> io::R
     });
     let pending: Vec<(BorrowedFd, PollFlags)> = arrivals.chain(answers).collect();
     let mut waiting: Vec<PollFd> = pending.into_iter().map(|(fd, flags)| PollFd::new(fd, flags)).collect();
-    // Rounded up, as a wait that ends too early would be one more.
+    // Rounded up: a wait that ends too early would be repeated.
     let left = until.min(deadline).saturating_duration_since(Instant::now());
     let timeout = PollTimeout::try_from(left.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX);
     match poll(&mut waiting, timeout) {

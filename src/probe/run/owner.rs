@@ -1,4 +1,4 @@
-//! Sockets that belong to another user and group, as the kernel's rules see them: to whoever makes the call socket(2).
+//! Sockets with another owner. For the rules of the kernel, the user and group that call socket(2) own it.
 
 use nix::errno::Errno;
 use nix::unistd::{getegid, geteuid};
@@ -8,7 +8,7 @@ use crate::linux::netns::on_thread;
 use crate::probe::Owner;
 use crate::types::{Gid, Id as _, Uid};
 
-/// As whom this thread acts.
+/// The user and group of this thread; `None` if one of them is not valid.
 pub fn current() -> Option<Owner> {
     Some(Owner {
         uid: Uid::new(geteuid().as_raw())?,
@@ -16,19 +16,19 @@ pub fn current() -> Option<Owner> {
     })
 }
 
-/// Makes something as `owner`: here, where this thread acts as that one already; else on a thread of its own, which
-/// alone of this process ever acts so, and ends with it.
+/// Runs `work` as `owner`. Unless this thread is that user and group already, it runs on a thread of its own: no other
+/// thread of this process changes its user.
 ///
 /// # Errors
-/// This process may not act as others (EPERM), there are no such IDs in its user namespace (EINVAL), or there can
-/// be no more threads (EAGAIN).
-pub fn made_as<T: Send>(owner: Owner, make: impl FnOnce() -> T + Send) -> Result<T, Errno> {
+/// Changing users is not permitted (EPERM), the user namespace has no such IDs (EINVAL), or no thread can be started
+/// (EAGAIN).
+pub fn run_as<T: Send>(owner: Owner, work: impl FnOnce() -> T + Send) -> Result<T, Errno> {
     if current() == Some(owner) {
-        return Ok(make());
+        return Ok(work());
     }
-    let made = on_thread(|| {
+    let done = on_thread(|| {
         credentials::assume(owner.uid, owner.gid)?;
-        Ok(make())
+        Ok(work())
     });
-    made.unwrap_or(Err(Errno::EAGAIN)) // pthread_create(3) fails with nothing else here.
+    done.unwrap_or(Err(Errno::EAGAIN)) // pthread_create(3) fails with nothing else here.
 }

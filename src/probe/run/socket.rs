@@ -1,4 +1,4 @@
-//! Sockets as probes need them.
+//! Sockets for probes.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, sockopt};
 
-/// Opens a socket for an address's family, which does not block.
+/// Opens a non-blocking socket for the family of an address.
 pub fn open(address: SocketAddr, kind: SockType) -> Result<OwnedFd, Errno> {
     let domain = match address {
         SocketAddr::V4(_) => AddressFamily::Inet,
@@ -15,7 +15,7 @@ pub fn open(address: SocketAddr, kind: SockType) -> Result<OwnedFd, Errno> {
     socket(domain, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)
 }
 
-/// Makes a connection end at once when it is closed, so that nothing of it waits (TIME_WAIT) on a port of the proxy.
+/// Makes closing reset a connection, so that no socket remains in TIME_WAIT on a port of the proxy.
 pub fn reset_on_close(stream: &impl std::os::fd::AsFd) -> Result<(), Errno> {
     let linger = libc::linger {
         l_onoff: 1,

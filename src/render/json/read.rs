@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 use super::VERSION;
-use crate::plan::{Plan, PolicyRouting};
+use crate::plan::{LoopbackRoute, Plan, PolicyRouting};
 use crate::ruleset::{
     self, Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Match, Name,
     PortMatch, Protocol, Rule, Ruleset, Set, TABLE, Timeouts, UidMatch, Unsound, Zone,
@@ -99,13 +99,23 @@ impl<'v> Part<'v> {
 
     /// The members of an object, exactly these, in this order.
     fn members<const N: usize>(&self, names: [&str; N], wrong: &mut Mistakes) -> Option<[Part<'v>; N]> {
+        self.members_or_null(names, [], wrong)
+    }
+
+    /// The members of an object, in this order. An optional one that is missing reads as null.
+    fn members_or_null<const N: usize, const M: usize>(
+        &self,
+        names: [&str; N],
+        optional: [&str; M],
+        wrong: &mut Mistakes,
+    ) -> Option<[Part<'v>; N]> {
         let object = self.expect(self.value.as_object(), "an object", wrong)?;
         if let Some(unknown) = object.keys().find(|name| !names.contains(&name.as_str())) {
             self.member(unknown, &Value::Null)
                 .refuse::<()>("a member that the schema knows", wrong);
         }
-        let missing = names.iter().find(|name| !object.contains_key(**name));
-        if let Some(missing) = missing {
+        let mut required = names.iter().filter(|name| !optional.contains(name));
+        if let Some(missing) = required.find(|name| !object.contains_key(**name)) {
             return self.member(missing, &Value::Null).refuse("there", wrong);
         }
         Some(names.map(|name| self.member(name, object.get(name).unwrap_or(&Value::Null))))
@@ -170,12 +180,23 @@ impl<'v> Part<'v> {
             "families",
             "policyRouting",
             "loopbackAddresses",
+            "loopbackRoutes",
             "table",
             "timeouts",
             "sets",
             "chains",
         ];
-        let [_, families, routing, addresses, table, timeouts, sets, chains] = self.members(names, wrong)?;
+        let [
+            _,
+            families,
+            routing,
+            addresses,
+            loopback_routes,
+            table,
+            timeouts,
+            sets,
+            chains,
+        ] = self.members_or_null(names, ["loopbackRoutes"], wrong)?;
         let families = families.families(wrong);
         let policy_routing = match routing.value {
             Value::Null => Some(None),
@@ -186,6 +207,10 @@ impl<'v> Part<'v> {
                 text.strip_suffix("/128")?.parse::<Ipv6Addr>().ok()
             })
         });
+        let loopback_routes = match loopback_routes.value {
+            Value::Null => Some(Vec::new()),
+            _ => loopback_routes.items(wrong, |route, wrong| route.loopback_route(wrong)),
+        };
         table.word(&[(TABLE, ())], "the table name of sidetrack", wrong);
         let timeouts = match timeouts.value {
             Value::Null => Some(None),
@@ -202,6 +227,7 @@ impl<'v> Part<'v> {
             },
             loopback_addresses: loopback_addresses?,
             policy_routing: policy_routing?,
+            loopback_routes: loopback_routes?,
         })
     }
 
@@ -242,6 +268,15 @@ impl<'v> Part<'v> {
             mark: mark?,
             table: table?,
             families: families?,
+        })
+    }
+
+    fn loopback_route(&self, wrong: &mut Mistakes) -> Option<LoopbackRoute> {
+        let [family, interface] = self.members(["family", "interface"], wrong)?;
+        let (family, interface) = (family.family(wrong), interface.interface(wrong));
+        Some(LoopbackRoute {
+            family: family?,
+            interface: interface?,
         })
     }
 

@@ -12,7 +12,7 @@ use sidetrack::mesh::istio::front_end::table::Setting;
 use sidetrack::mesh::{self, consul, istio, kuma, linkerd};
 use sidetrack::options::{Layer, Settings};
 use sidetrack::plan::Plan;
-use sidetrack::simulate::Pod;
+use sidetrack::simulate::{LocalMark, Pod};
 use sidetrack::types::{Accounts, AccountsError};
 
 use super::pod::{LINKS, interface, ip};
@@ -170,7 +170,7 @@ impl Case {
     pub fn pod(&self, plan: &Plan) -> Pod {
         let mut pod = Pod {
             addresses: Vec::new(),
-            routing: plan.policy_routing,
+            local_marks: plan.policy_routing.map(LocalMark::from).into_iter().collect(),
         };
         for link in &LINKS {
             let own = link.pod.iter().map(|address| ip(address));

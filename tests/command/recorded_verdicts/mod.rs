@@ -9,8 +9,9 @@ mod pod;
 
 use std::net::{IpAddr, SocketAddr};
 
-use sidetrack::ruleset::{Chain, ChainType, Installed, Protocol, Tracking};
-use sidetrack::simulate::{Course, End, Origin, Packet, Pod, Verdict, simulate, simulate_later};
+use sidetrack::ruleset::netfilter::{Chain, Kind, Netfilter};
+use sidetrack::ruleset::{Protocol, Tracking};
+use sidetrack::simulate::{End, Origin, Packet, PacketPath, Pod, Verdict, simulate, simulate_later};
 use sidetrack::types::{Family, Gid, Id, Port, Uid};
 
 use self::case::{Recorded, cases};
@@ -187,17 +188,17 @@ impl Seen {
 }
 
 /// Where a first packet lands if the simulator is right; `untouched` is what was seen without rules.
-fn landing(packet: &Packet, course: &Course, untouched: &Seen) -> Vec<Seen> {
+fn landing(packet: &Packet, path: &PacketPath, untouched: &Seen) -> Vec<Seen> {
     let original = SocketAddr::from((packet.destination, packet.destination_port.get()));
     let listened: &[u16] = match packet.protocol {
         Protocol::Tcp => &POD_TCP,
         Protocol::Udp => &POD_UDP,
     };
-    let local = match &course.end {
-        End::Dropped => return vec![Seen::word("timeout")],
+    let local = match &path.end {
+        End::Dropped | End::Rejected => return vec![Seen::word("timeout")],
         // Only the neighbours know whether there is such a host.
         End::Sent { .. } | End::PassedThrough(_) => {
-            assert_eq!(course.verdict, Verdict::Accept, "nothing is redirected to another host");
+            assert_eq!(path.verdict, Verdict::Accept, "nothing is redirected to another host");
             return vec![match untouched {
                 // It is ::6, which there is now.
                 Seen::Word(word) if word == "no such source address" => Seen::Neighbour(original),
@@ -206,9 +207,10 @@ fn landing(packet: &Packet, course: &Course, untouched: &Seen) -> Vec<Seen> {
         }
         End::Delivered(local) => *local,
     };
-    let port = match course.verdict {
+    let port = match path.verdict {
         Verdict::Tproxy(port) => port.get(),
-        Verdict::Redirect(_) | Verdict::Accept | Verdict::Drop => local.port(),
+        Verdict::Redirect(_) | Verdict::Accept => local.port(),
+        Verdict::Dnat(_) | Verdict::Drop | Verdict::Reject => unreachable!("no plan has such rules"),
     };
     if !listened.contains(&port) {
         return vec![Seen::word("refused")];
@@ -233,13 +235,13 @@ fn pod_has(address: IpAddr) -> bool {
 }
 
 /// The outcomes that the simulator allows for a probe; none for one that it cannot express.
-fn expected(rules: &Installed, pod: &Pod, probe: &Probe, untouched: &str) -> Vec<String> {
-    let course = |packet: &Packet| {
-        let course = simulate(rules, pod, packet).expect("an end");
-        assert!(course.certain, "{packet:?}");
-        course
+fn expected(rules: &Netfilter, pod: &Pod, probe: &Probe, untouched: &str) -> Vec<String> {
+    let path = |packet: &Packet| {
+        let path = simulate(rules, pod, packet).expect("an end");
+        assert!(path.certain, "{packet:?}");
+        path
     };
-    let first = |packet: &Packet| landing(packet, &course(packet), &Seen::read(untouched));
+    let first = |packet: &Packet| landing(packet, &path(packet), &Seen::read(untouched));
     let as_text = |seen: Vec<Seen>| seen.iter().map(|seen| format!("{seen:?}")).collect();
     match probe {
         Probe::NoWords => Vec::new(),
@@ -258,7 +260,7 @@ fn expected(rules: &Installed, pod: &Pod, probe: &Probe, untouched: &str) -> Vec
                 tracking: Tracking::Invalid,
                 ..packet.clone()
             };
-            as_text(vec![Seen::word(match course(&unasked).end {
+            as_text(vec![Seen::word(match path(&unasked).end {
                 End::Dropped => "silence",
                 _ => "reset",
             })])
@@ -268,7 +270,7 @@ fn expected(rules: &Installed, pod: &Pod, probe: &Probe, untouched: &str) -> Vec
                 tracking: Tracking::Invalid,
                 ..packet.clone()
             };
-            let reaction = match (course(&invalid).end, course(packet).verdict) {
+            let reaction = match (path(&invalid).end, path(packet).verdict) {
                 (End::Dropped, _) => "silence, survives",
                 // It is not translated, so that it reaches a host without that connection.
                 (_, Verdict::Redirect(_)) => "reset, breaks",
@@ -281,7 +283,7 @@ fn expected(rules: &Installed, pod: &Pod, probe: &Probe, untouched: &str) -> Vec
 }
 
 /// Whether a connection passes through the pod, but not the answers to it.
-fn is_diverted(rules: &Installed, pod: &Pod, packet: &Packet) -> bool {
+fn is_diverted(rules: &Netfilter, pod: &Pod, packet: &Packet) -> bool {
     let answer = Packet {
         origin: Origin::Interface(interface(link_to(packet.destination).interface)),
         source: packet.destination,
@@ -291,13 +293,15 @@ fn is_diverted(rules: &Installed, pod: &Pod, packet: &Packet) -> bool {
         tracking: Tracking::Established,
         ..packet.clone()
     };
-    let passes = |rules: &Installed, packet: &Packet| {
+    let passes = |rules: &Netfilter, packet: &Packet| {
         matches!(simulate(rules, pod, packet).expect("an end").end, End::PassedThrough(_))
     };
     // Nothing has translated the connection.
     let mut untranslating = rules.clone();
-    let translates = |chain: &Chain| chain.hook.is_some_and(|base| base.kind == ChainType::Nat);
-    untranslating.ruleset.chains.retain(|chain| !translates(chain));
+    let translates = |chain: &Chain| chain.base.is_some_and(|base| base.kind == Kind::Nat);
+    for table in &mut untranslating.tables {
+        table.chains.retain(|chain| !translates(chain));
+    }
     passes(rules, packet) && !passes(&untranslating, &answer)
 }
 
@@ -307,7 +311,7 @@ fn explain_agrees_with_recorded_verdicts() {
     for case in cases() {
         let plan = case.plan();
         let pod = case.pod(&plan);
-        let rules = Installed::from(plan.ruleset);
+        let rules = Netfilter::from(plan.ruleset);
         let untouched = case.untouched();
         let Recorded { changed, conntrack } = case.recorded();
         for (name, seen) in changed {
@@ -327,8 +331,8 @@ fn explain_agrees_with_recorded_verdicts() {
             if let Probe::First(packet) = probe
                 && landed != "refused"
             {
-                let course = simulate(&rules, &pod, &packet).expect("an end");
-                let expected = (course.zone.map_or(0, |zone| zone.0), course.connection_mark);
+                let path = simulate(&rules, &pod, &packet).expect("an end");
+                let expected = (path.zone.map_or(0, |zone| zone.0), path.connection_mark);
                 let tracked = conntrack.get(&name).map_or((0, 0), |facts| zone_and_mark(facts));
                 if tracked != expected {
                     differing.push(format!(

@@ -18,7 +18,8 @@ try:
 except ImportError:  # it comes with the validator of scripts/setup
     os.execv(ROOT / ".venv/bin/python", ["python", *sys.argv])
 
-BIN, CONF = "/opt/cni/bin", Path("/etc/cni/net.d")
+BIN, CONF, CACHE = "/opt/cni/bin", Path("/etc/cni/net.d"), Path("/var/lib/cni/results")
+NODE, INSTALLER, IMAGE = "node-1", "sidetrack-node-x7k2p", "registry.example/sidetrack:0.1.0"
 CHARTS = {
     "istio/istiod": "istio",
     "linkerd/linkerd-control-plane": "linkerd",
@@ -69,6 +70,8 @@ def apply_kustomization(folder):
         if path.name == "daemonset.yaml":
             container = documents(path)[0]["spec"]["template"]["spec"]["containers"][0]
             variables = {each["name"]: each["value"] for each in container["env"] if "value" in each}
+    if any(Path(folder, each).name == "repair" for each in kustomization.get("components", [])):
+        remember("repair", True)
     for patch in kustomization.get("patches", []):
         documents(Path(folder) / patch["path"])
     if variables:
@@ -124,6 +127,50 @@ def add(pod):
         (STATE / "log-plugin").write_text(ran.stderr)
         if ran.returncode:
             fail(f"ADD ended with {ran.returncode}: {ran.stdout}")
+        cache(netconf, variables)
+
+
+def cache(netconf, variables):
+    """What libcni keeps of an attachment."""
+    listed = json.loads(in_pod("ip", "-json", "address", check=True, capture_output=True).stdout)
+    addresses = [address for link in listed for address in link["addr_info"] if address["scope"] == "global"]
+    kept = {
+        "kind": "cniCacheV1",
+        "containerId": variables["CNI_CONTAINERID"],
+        "ifName": variables["CNI_IFNAME"],
+        "networkName": netconf["name"],
+        "netns": "/var/run/netns/pod",
+        "cniArgs": [pair.split("=") for pair in variables["CNI_ARGS"].split(";")],
+        "capabilityArgs": netconf["runtimeConfig"],
+        "result": {"ips": [{"address": f"{each['local']}/{each['prefixlen']}"} for each in addresses]},
+    }
+    (CACHE / f"{netconf['name']}-{variables['CNI_CONTAINERID']}-eth0").write_text(json.dumps(kept))
+
+
+def sidetrack(arguments, told, places):
+    """Runs the program on the node, where these directories are mounted. Ends with its code."""
+    variables = {f"SIDETRACK_NODE_{name}": str(place) for name, place in places.items()}
+    sys.exit(subprocess.run(["sidetrack", *arguments], env={**os.environ, **told, **variables}).returncode)
+
+
+def in_installer(arguments):
+    told = {name: value for name, value in recall("installer", {}).items() if "HEALTH" not in name}
+    netns = "/run/netns" if recall("repair", False) else "/nonexistent"
+    places = {"CNI_BIN_DIR": BIN, "CNI_CONF_DIR": CONF, "CNI_CACHE_DIR": CACHE, "NETNS_DIR": netns, "PROC_DIR": "/proc"}
+    sidetrack(arguments, told, places)
+
+
+def in_debug_pod(name, overrides, arguments):
+    """The whole node is mounted at /host, and the container sees all its processes."""
+    spec = json.loads(overrides)["spec"]
+    (container,) = spec["containers"]
+    (mount,), (volume,) = container["volumeMounts"], spec["volumes"]
+    is_on_node = spec["nodeName"] == NODE and spec["hostPID"] and container["securityContext"]["privileged"]
+    is_mounted = (volume["name"], volume["hostPath"]["path"]) == (mount["name"], "/") and mount["mountPath"] == "/host"
+    if not (container["name"] == name and is_on_node and is_mounted):
+        fail("the pod is not on the node, or sees not all of it")
+    told = {each["name"]: each["value"].removeprefix("/host") for each in container["env"]}
+    sidetrack(arguments, told, {"CNI_CONF_DIR": CONF, "CNI_CACHE_DIR": CACHE})
 
 
 def injected():
@@ -156,6 +203,29 @@ def kubectl(*words):
             print(yaml.safe_dump(recall("pod", injected())))
         case ("get", "pods", "-A", "-o", "yaml"):
             print(yaml.safe_dump({"apiVersion": "v1", "kind": "List", "items": documents("deploy/web.yaml")}))
+        case ("sidetrack", *arguments):
+            sys.exit(subprocess.run(["kubectl-sidetrack", *arguments]).returncode)
+        case ("config", "view", "--minify", "--output", "jsonpath={..namespace}"):
+            print("shop", end="")
+        case ("get", "pod", name, "--output", "jsonpath={.spec.nodeName}"):
+            if name != recall("pod", injected())["metadata"]["name"]:
+                sys.exit(f'Error from server (NotFound): pods "{name}" not found')
+            print(NODE, end="")
+        case ("get", "pods", "--selector", label, "--field-selector", fields, "--output", _):
+            running = "status.phase=Running"
+            known = (running, f"{running},spec.nodeName={NODE}")
+            if label != "app.kubernetes.io/name=sidetrack-node" or fields not in known:
+                fail("no such label or node")
+            if recall("installer", None):
+                print(INSTALLER, NODE, IMAGE)
+        case ("exec", installer, "--container", "install", "--", "/sidetrack", *arguments) if installer == INSTALLER:
+            in_installer(arguments)
+        case ("run", name, "--image", _, "--restart", "Never", "--attach", "--rm", "--quiet", *rest):
+            match rest:
+                case ("--override-type", "strategic", "--overrides", overrides, "--", *arguments):
+                    in_debug_pod(name, overrides, arguments)
+                case _:
+                    fail("not known here")
         case ("logs", _, "-c", container):
             print((STATE / f"log-{container}").read_text(), end="")
         case ("create", "namespace", _) | ("label", "namespace", _, _):

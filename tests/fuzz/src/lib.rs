@@ -12,6 +12,10 @@ use sidetrack::options::{Config, file};
 use sidetrack::options::{Layer, sources};
 use sidetrack::plan::{Plan, PlanError};
 use sidetrack::render;
+use sidetrack::ruleset::Tracking;
+use sidetrack::ruleset::netfilter::Netfilter;
+use sidetrack::simulate::packet_args::{self, PacketArgs};
+use sidetrack::simulate::{self, Packet, Pod, Simulation};
 use sidetrack::types::NoAccounts;
 
 /// Plans and renders `config` for each kind of namespace.
@@ -107,4 +111,31 @@ fn write_and_read_back(layer: &Layer) {
 pub fn texts(data: &[u8]) -> impl Iterator<Item = String> {
     data.split(|byte| *byte == 0)
         .map(|text| String::from_utf8_lossy(text).into_owned())
+}
+
+/// Follows packets through rules of any program.
+///
+/// # Panics
+/// A result without doubts counts as uncertain.
+pub fn follow(rules: &Netfilter) {
+    let pod = Simulation::without_rules(Pod::default(), None).pod;
+    for (direction, destination) in [("outbound", "10.0.0.5:443"), ("inbound", ":80"), ("outbound", "[2001:db8::5]:53")] {
+        let args = PacketArgs {
+            direction: direction.to_owned(),
+            protocol: "tcp".to_owned(),
+            destination: destination.to_owned(),
+            ..PacketArgs::default()
+        };
+        let described = packet_args::parse(&args, &NoAccounts).expect("arguments");
+        let packet = described.packet(&pod).expect("a packet");
+        for tracking in [Tracking::New, Tracking::Established] {
+            let packet = Packet { tracking, ..packet.clone() };
+            if let Ok(path) = simulate::simulate(rules, &pod, &packet) {
+                assert_eq!(path.certain, path.doubts.is_empty(), "{:?}", path.doubts);
+                for entry in &path.trace {
+                    entry.step.rule().map(render::netfilter::rule);
+                }
+            }
+        }
+    }
 }

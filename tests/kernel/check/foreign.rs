@@ -185,18 +185,61 @@ fn foreign_differences_are_distinguished_from_repairable_ones() {
     in_sync(&netns, "nftables", &[]);
 }
 
-/// Another redirector is reported even without sidetrack's rules.
+/// Applying a plan beside another mesh's rules would redirect connections twice: check must not advise it.
 #[test]
-fn another_redirector_is_reported_when_ours_is_absent() {
+fn rules_of_another_mesh_alone_are_not_to_be_repaired_by_apply() {
+    let meshes = [
+        ("istio", "ISTIO_OUTPUT", "Istio", "from-istio-init"),
+        ("linkerd", "PROXY_INIT_OUTPUT", "Linkerd", "from-linkerd-init"),
+        ("kuma", "KUMA_MESH_OUTBOUND", "Kuma", "from-kuma-init"),
+        ("consul", "CONSUL_PROXY_OUTPUT", "Consul", "from-consul"),
+    ];
+    for ((mesh, chain, tool, section), restore) in meshes
+        .into_iter()
+        .zip(["iptables-legacy-restore", "iptables-nft-restore"].into_iter().cycle())
+    {
+        let netns = Netns::new();
+        feed(
+            &netns,
+            restore,
+            &["--noflush"],
+            &format!("*nat\n:{chain} - [0:0]\nCOMMIT\n"),
+        );
+        let run = check(&netns, &[]);
+        assert_eq!(run.code, Some(3), "{run:?}");
+        assert!(run.stdout.starts_with("foreign: "), "{run:?}");
+        for part in [chain, "belongs to", "Do not run `sidetrack apply` here", section] {
+            assert!(run.stdout.contains(part), "{part}: {run:?}");
+        }
+        assert!(!run.stdout.contains("to repair it"), "{run:?}");
+        let json = check(&netns, &["--json"]);
+        let json: serde_json::Value = serde_json::from_str(&json.stdout).expect("JSON");
+        assert_eq!((&json["version"], &json["state"]), (&1.into(), &"foreign".into()));
+        let found = &json["redirectors"][0];
+        assert_eq!(found["mesh"], mesh, "{found}");
+        assert!(found["tool"].as_str().expect("text").starts_with(tool), "{found}");
+        assert_eq!(found["migration"], format!("docs/migration.md#{section}"), "{found}");
+        assert_eq!(
+            found["remove"],
+            format!("sidetrack cleanup --foreign {mesh}"),
+            "{found}"
+        );
+    }
+}
+
+#[test]
+fn rules_of_another_mesh_beside_an_applied_plan_are_a_difference() {
     let netns = Netns::new();
-    let istio = "*nat\n:ISTIO_OUTPUT - [0:0]\nCOMMIT\n";
-    feed(&netns, "iptables-legacy-restore", &["--noflush"], istio);
+    apply(&netns, "nftables", &[]);
+    feed(
+        &netns,
+        "iptables-legacy-restore",
+        &["--noflush"],
+        "*nat\n:ISTIO_OUTPUT - [0:0]\nCOMMIT\n",
+    );
     let run = check(&netns, &[]);
     assert_eq!(run.code, Some(3), "{run:?}");
-    assert!(run.stdout.starts_with("absent: "), "{run:?}");
-    assert!(
-        run.stdout
-            .contains("chain ISTIO_OUTPUT in nat (legacy iptables) belongs to Istio"),
-        "{run:?}"
-    );
+    assert!(run.stdout.starts_with("drifted: "), "{run:?}");
+    let tool = "chain ISTIO_OUTPUT in nat (legacy iptables) belongs to Istio";
+    assert!(run.stdout.contains(tool), "{run:?}");
 }

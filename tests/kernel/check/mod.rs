@@ -1,5 +1,6 @@
 //! `sidetrack check` in real namespaces: it reports each kind of drift, changes nothing, and apply repairs the drift.
 
+mod effect;
 mod foreign;
 mod iptables;
 mod nftables;

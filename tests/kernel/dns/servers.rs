@@ -148,6 +148,31 @@ fn unnamed_namespace_uses_the_resolv_conf_of_its_processes() {
     the_neighbour_s_lookups_are_captured(&lab);
 }
 
+/// `nsenter --net` enters the network namespace alone: `/etc/resolv.conf` is the node's. So it is by `ip netns exec`, which
+/// has mounts of its own, where `/etc/netns` has no file for the pod.
+#[test]
+fn name_servers_of_the_pod_count_for_a_program_that_entered_its_network_namespace_alone() {
+    let lab = Lab::new();
+    let script = format!(
+        "exec 9<{}; mount -t proc proc /proc; mount -t tmpfs tmpfs /etc; echo nameserver {} >/etc/resolv.conf; \
+         inside='nsenter --net=/proc/self/fd/9'; \
+         $inside unshare --mount sh -euc 'mount -t tmpfs tmpfs /etc; echo nameserver 10.99.0.1 >/etc/resolv.conf; \
+         exec sleep infinity' & \
+         until grep -qs 10.99.0.1 /proc/$!/root/etc/resolv.conf; do :; done; \
+         $inside {SIDETRACK} apply --redirect-dns; $inside {SIDETRACK} check --redirect-dns; \
+         $inside unshare --mount {SIDETRACK} check --redirect-dns",
+        lab.pod.netns.path().display(),
+        Address::FAR.of(Family::V4),
+    );
+    let node = Netns::new();
+    let mut command = node.command("unshare");
+    command.args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-euc", &script]);
+    let run = Run::of(&mut command).succeeded();
+    assert_eq!(run.stdout.matches("in-sync").count(), 2, "{run:?}");
+    assert!(run.stderr.contains("root/etc/resolv.conf"), "{run:?}");
+    the_neighbour_s_lookups_are_captured(&lab);
+}
+
 #[test]
 fn unknown_name_servers_capture_all_lookups() {
     let netns = Netns::new();

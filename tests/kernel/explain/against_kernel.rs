@@ -17,8 +17,9 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use sidetrack::backend::{Namespace, RuleBackend};
 use sidetrack::plan::{PASSTHROUGH_V4, PASSTHROUGH_V6, Plan};
-use sidetrack::ruleset::{Elements, Installed, Protocol, Ruleset, Tracking};
-use sidetrack::simulate::{End, Origin, Packet, Pod, Verdict, simulate, simulate_later};
+use sidetrack::ruleset::netfilter::Netfilter;
+use sidetrack::ruleset::{Elements, Protocol, Ruleset, Tracking};
+use sidetrack::simulate::{End, LocalMark, Origin, Packet, Pod, Verdict, simulate, simulate_later};
 use sidetrack::types::{Family, Gid, Id as _, InterfaceName, Number as _, Port, Uid};
 
 use super::packets::{Lab, Landing, Outcome, Shot, interface_to, is_usable};
@@ -33,7 +34,7 @@ const PACKETS_A_PLAN: usize = 60;
 /// How many ports of the pod are listened on at once.
 const PORTS: usize = 24;
 
-fn setting(name: &str, default: usize) -> usize {
+pub fn setting(name: &str, default: usize) -> usize {
     match std::env::var(name) {
         Ok(text) => text.parse().unwrap_or_else(|error| panic!("{name}={text}: {error}")),
         Err(_) => default,
@@ -202,10 +203,10 @@ fn options() -> impl Strategy<Value = Vec<String>> {
 
 /// The values that rules distinguish, and adjacent ones, where mistakes would show.
 #[derive(Clone, Debug)]
-struct Edges {
-    ports: Vec<u16>,
-    ids: Vec<u32>,
-    addresses: Vec<IpAddr>,
+pub struct Edges {
+    pub ports: Vec<u16>,
+    pub ids: Vec<u32>,
+    pub addresses: Vec<IpAddr>,
 }
 
 impl Edges {
@@ -269,7 +270,7 @@ fn pod(plan: &Plan) -> Pod {
     );
     Pod {
         addresses,
-        routing: plan.policy_routing,
+        local_marks: plan.policy_routing.map(LocalMark::from).into_iter().collect(),
     }
 }
 
@@ -292,7 +293,7 @@ fn is_of_the_world(address: IpAddr) -> bool {
 }
 
 /// A random packet for a pod, from the values that its rules distinguish.
-fn shot(pod: &Pod, edges: &Edges, ports: &[u16]) -> impl Strategy<Value = Shot> {
+pub fn shot(pod: &Pod, edges: &Edges, ports: &[u16]) -> impl Strategy<Value = Shot> {
     let port =
         prop_oneof![4 => select(ports.to_vec()), 1 => Just(53)].prop_map(|port| Port::new(port).expect("a port"));
     let protocol = prop_oneof![4 => Just(Protocol::Tcp), 1 => Just(Protocol::Udp)];
@@ -388,33 +389,54 @@ fn outbound(
     )
 }
 
-/// What the simulator expects of a packet, and of those that follow upon it.
-fn expected(rules: &Installed, pod: &Pod, shot: &Shot) -> (Outcome, Verdict) {
+/// What the simulator says about a packet, and those that follow upon it.
+pub struct Explained {
+    pub outcome: Outcome,
+    pub verdict: Verdict,
+    pub is_certain: bool,
+}
+
+pub fn explained(rules: &Netfilter, pod: &Pod, shot: &Shot) -> Explained {
     let packet = &shot.packet;
-    let course = simulate(rules, pod, packet).expect("an end");
-    assert!(course.certain, "{packet:?}");
+    let path = simulate(rules, pod, packet).expect("an end");
+    let mut is_certain = path.certain;
     let tcp = packet.protocol == Protocol::Tcp;
     let original = SocketAddr::from((packet.destination, packet.destination_port.get()));
-    let landing = match (&course.end, course.verdict) {
+    let landing = match (&path.end, path.verdict) {
         (End::Delivered(_) | End::PassedThrough(_), _) if packet.tracking == Tracking::Invalid => Landing::Refused,
         (End::Delivered(local), Verdict::Tproxy(port)) => Landing::Pod(port.get(), tcp.then_some((*local, original))),
         (End::Delivered(local), _) => Landing::Pod(local.port(), tcp.then_some((*local, original))),
+        // Other hosts refuse loopback addresses.
+        (End::Sent { .. }, _) if path.source.is_some_and(|source| source.is_loopback()) => Landing::Nowhere,
         (End::Sent { to, .. }, _) => Landing::World(tcp.then_some(*to)),
-        (End::PassedThrough(_) | End::Dropped, _) => Landing::Nowhere, // The pod does not forward.
+        // The pod does not forward.
+        (End::PassedThrough(_) | End::Dropped | End::Rejected, _) => Landing::Nowhere,
     };
     let stands = matches!(landing, Landing::Pod(_, Some(_)) | Landing::World(Some(_)));
     let from_pod = matches!(packet.origin, Origin::Process { .. });
     let followed = (stands && from_pod).then(|| {
         let later = simulate_later(rules, pod, packet, shot.later_mark).expect("an end");
-        later.end == course.end
+        is_certain &= later.certain;
+        later.end == path.end
     });
-    (Outcome { landing, followed }, course.verdict)
+    Explained {
+        outcome: Outcome { landing, followed },
+        verdict: path.verdict,
+        is_certain,
+    }
 }
 
-struct Chance(TestRunner);
+/// What the simulator expects of a packet through rules that it can read.
+fn expected(rules: &Netfilter, pod: &Pod, shot: &Shot) -> (Outcome, Verdict) {
+    let explained = explained(rules, pod, shot);
+    assert!(explained.is_certain, "{shot:?}");
+    (explained.outcome, explained.verdict)
+}
+
+pub struct Chance(TestRunner);
 
 impl Chance {
-    fn new(seed: usize) -> Self {
+    pub fn new(seed: usize) -> Self {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
         let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
@@ -427,7 +449,7 @@ impl Chance {
         ))
     }
 
-    fn one<T: std::fmt::Debug>(&mut self, of: impl Strategy<Value = T>) -> T {
+    pub fn one<T: std::fmt::Debug>(&mut self, of: impl Strategy<Value = T>) -> T {
         of.new_tree(&mut self.0).expect("something to choose from").current()
     }
 }
@@ -457,7 +479,7 @@ fn inbound_packets_without_an_address_to_redirect_to_are_dropped() {
         later_mark: 0,
     };
     let shots = [shot(80), shot(22)];
-    let rules = Installed::from(plan.ruleset);
+    let rules = Netfilter::from(plan.ruleset);
     let expectations = shots.each_ref().map(|shot| expected(&rules, &pod, shot));
     assert_eq!(
         expectations.map(|(_, verdict)| verdict),
@@ -499,19 +521,15 @@ fn simulator_nftables_and_iptables_agree() {
         let plan = plan(&options);
         let pod = pod(&plan);
         let (listening, shots) = volley(&mut chance, &plan, &pod);
-        let rules = Installed::from(plan.ruleset);
+        let rules = Netfilter::from(plan.ruleset);
         let expectations: Vec<_> = shots.iter().map(|shot| expected(&rules, &pod, shot)).collect();
         for (_, verdict) in &expectations {
             *verdicts.entry(name(*verdict)).or_default() += 1;
         }
         for backend in RuleBackend::ALL {
             apply(&lab.pod.netns, &backend.to_string(), &options);
-            let read = |family| {
-                lab.pod
-                    .netns
-                    .run(|| Namespace::default().rules(backend)?.installed(family))
-            };
-            let installed = Family::BOTH.map(|family| read(family).expect("rules that can be read"));
+            let installed = lab.pod.netns.run(|| Namespace::default().netfilter());
+            let installed = installed.expect("rules that can be read");
             let outcomes = lab.send(&listening, &shots);
             sent += shots.len();
             for ((shot, mut seen), expectation) in shots.iter().zip(outcomes).zip(&expectations) {
@@ -527,9 +545,8 @@ fn simulator_nftables_and_iptables_agree() {
                         options.join(" ")
                     ));
                 }
-                let installed = &installed[usize::from(shot.packet.family() == Family::V6)];
                 assert_eq!(
-                    expected(installed, &pod, shot),
+                    expected(&installed, &pod, shot),
                     *expectation,
                     "{backend} {options:?}: {shot:?}"
                 );
@@ -561,5 +578,7 @@ fn name(verdict: Verdict) -> &'static str {
         Verdict::Tproxy(_) => "tproxy",
         Verdict::Accept => "accept",
         Verdict::Drop => "drop",
+        Verdict::Dnat(_) => "dnat",
+        Verdict::Reject => "reject",
     }
 }

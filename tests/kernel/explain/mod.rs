@@ -2,4 +2,7 @@
 
 mod against_kernel;
 mod command;
+mod foreign;
+mod foreign_rules;
 mod packets;
+mod random_foreign;

@@ -344,11 +344,15 @@ impl Lab {
             }
             bind(socket.as_raw_fd(), &SockaddrStorage::from(source))?;
             match connect(socket.as_raw_fd(), &SockaddrStorage::from(to)) {
-                Ok(()) | Err(Errno::EINPROGRESS) => {}
+                // A rule may drop or refuse the packet at once.
+                Ok(()) | Err(Errno::EINPROGRESS | Errno::EPERM | Errno::ECONNREFUSED) => {}
                 Err(errno) => return Err(errno.into()),
             }
             if kind == SockType::Datagram {
-                nix::unistd::write(&socket, b"?")?;
+                match nix::unistd::write(&socket, b"?") {
+                    Ok(_) | Err(Errno::EPERM) => {}
+                    Err(errno) => return Err(errno.into()),
+                }
             }
             Ok(socket)
         })

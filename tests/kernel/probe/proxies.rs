@@ -31,11 +31,11 @@ fn envoy_is_seen_to_take_what_it_should_on_every_backend() {
         ] {
             assert!(listens.contains(address), "{address} is not in {listens}");
         }
-        // What is captured: outbound, inbound and a self-call, in each family.
-        for _ in 0..6 {
+        // What is captured: outbound and inbound, each twice, and a self-call, in each family.
+        for _ in 0..10 {
             sidecar.envoy.next_access();
         }
-        assert_eq!(sidecar.envoy.accepted().total(), 6);
+        assert_eq!(sidecar.envoy.accepted().total(), 10);
         sidecar.travel_all(JOURNEYS);
     }
 }
@@ -96,7 +96,17 @@ fn a_proxy_that_closes_at_once_is_seen_all_the_same() {
     apply(&pod.netns, "nftables", &[]);
     let ports = &[15001, 15006, 9999];
     let _proxy = Service::start(&pod.netns, Owner::PROXY, Closing { ports });
-    probe(&pod.netns, &[]).passed();
+    let probed = probe(&pod.netns, &[]);
+    probed.passed();
+    // Its connections are never half-closed.
+    assert!(
+        probed.texts("ipv4 tcp half-closed-outbound", "result").is_empty(),
+        "{probed:#?}"
+    );
+    assert!(
+        probed.report["notes"].to_string().contains("closes them at once"),
+        "{probed:#?}"
+    );
     // So is another process that closes at once.
     let foreign = "table inet foreign { chain catch { type nat hook output priority -150; meta skuid 1000 meta skgid 1000 tcp dport 15002 redirect to :9999; }; }";
     feed(&pod.netns, "nft", &["-f", "-"], foreign);

@@ -59,9 +59,15 @@ fn the_proxy_itself_can_prove_what_goes_to_the_pod() {
 fn the_rights_of_an_init_container_are_not_enough_for_a_link() {
     let pod = redirected();
     let probed = probe_as(&pod.netns, Owner::ROOT, &[CAP_NET_ADMIN]);
-    only_these_were_made(&probed, &["tcp outbound"]);
+    only_these_were_made(&probed, &["tcp outbound", "tcp half-closed-outbound"]);
     let probed = probe_as(&pod.netns, Owner::ROOT, &[CAP_NET_ADMIN, CAP_SETUID, CAP_SETGID]);
-    only_these_were_made(&probed, &["tcp outbound", "tcp self-call", "tcp passthrough"]);
+    let without_link = [
+        "tcp outbound",
+        "tcp half-closed-outbound",
+        "tcp self-call",
+        "tcp passthrough",
+    ];
+    only_these_were_made(&probed, &without_link);
     let probed = probe_as(&pod.netns, Owner::ROOT, &[CAP_SYS_ADMIN, CAP_SETUID, CAP_SETGID]);
     only_these_were_made(&probed, &["tcp outbound", "tcp self-call", "tcp passthrough"]);
     assert!(
@@ -109,7 +115,7 @@ fn users_missing_in_the_user_namespace_are_reported() {
     let script = "ip link set lo up && \"$0\" apply && exec \"$0\" probe --json";
     command.args(["--user", "--map-root-user", "--net", "sh", "-c", script, SIDETRACK]);
     let probed = Probed::of(&mut command);
-    only_these_were_made(&probed, &["tcp inbound", "tcp mesh-port"]);
+    only_these_were_made(&probed, &["tcp inbound", "tcp half-closed-inbound", "tcp mesh-port"]);
     let reason = probed.texts("ipv4 tcp outbound", "reason").concat();
     assert!(reason.contains("the user namespace has no such IDs"), "{reason}");
 }

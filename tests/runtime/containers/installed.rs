@@ -96,6 +96,51 @@ fn containerd_runs_installed_plugin_and_installer_logs_it() {
     assert_eq!(containerd.node.leftovers(), [""; 0]);
 }
 
+/// With a conflist of its own, the installer has pods fail while there is no network to join, so that none of them starts
+/// without the plugin once the network plugin writes its file, however often it does.
+#[test]
+fn pods_fail_until_own_conflist_is_ready_and_none_starts_without_rules() {
+    const OWN: &str = "00-sidetrack.conflist";
+    let node = Node::start(&[]);
+    let mut command = node.command("setpriv");
+    command.args(["--pdeathsig", "KILL"]).arg(program());
+    command.args([
+        "node",
+        "install",
+        "--health-address",
+        "127.0.0.1:0",
+        "--own-conflist",
+        OWN,
+    ]);
+    command.args(DIRECTORIES);
+    let installer = Installer::start(command);
+    installer.eventually_logs("waiting for a network configuration");
+    let containerd = Containerd::start(node);
+    let refused = containerd.run(injected("early")).err().expect("no network");
+    assert!(refused.contains("no network configuration to join yet"), "{refused}");
+
+    let (mut tried, mut started) = (0, 0);
+    eventually("pods that start", || {
+        containerd.node.add_network(KUBERNETES, &without_us());
+        tried += 1;
+        if let Ok(sandbox) = containerd.run(injected(&format!("web-{tried}"))) {
+            assert!(
+                has_rules(&containerd.netns(&sandbox)),
+                "a pod started without the plugin"
+            );
+            started += 1;
+        }
+        if started == 5 { Ok(()) } else { Err((tried, started)) }
+    });
+    drop(installer);
+    eventually("an uninstallation, once the installer has ended", || {
+        let mut command = containerd.node.command(program());
+        let run = Run::of(command.args(["node", "uninstall"]).args(DIRECTORIES));
+        if run.code == Some(0) { Ok(()) } else { Err(run) }
+    });
+    assert!(!containerd.node.path("/etc/cni/net.d").join(OWN).exists());
+}
+
 /// Pods that started before the plugin was there: the one with a sidecar passes it from then on, the other is left
 /// alone.
 #[test]
@@ -125,7 +170,7 @@ fn pod_older_than_the_plugin_is_repaired_and_passes_envoy() {
         pods
     };
     let state = |pod: &str, state: &str| (pod.to_owned(), state.to_owned());
-    let plain_one = state("shop/plain", "let-through");
+    let plain_one = state("shop/plain", "skipped");
     assert_eq!(from_cache(), [plain_one.clone(), state("shop/web-0", "missed")]);
 
     let installer = install(&containerd.node, &[&["--repair", "in-place"], &PLACES[..]].concat());
@@ -148,6 +193,32 @@ fn pod_older_than_the_plugin_is_repaired_and_passes_envoy() {
             state("shop/web-1", "redirected")
         ]
     );
+    // On the node itself, a pod is found by its name alone, and so are its options.
+    let on_node = |arguments: &[&str]| Run::of(containerd.node.command(program()).args(arguments));
+    let listed = on_node(&["node", "pods", "--json"]).succeeded().stdout;
+    let listed: Value = serde_json::from_str(&listed).expect("JSON");
+    let pods = listed["pods"].as_array().expect("pods").iter();
+    let mut pods: Vec<_> = pods
+        .map(|pod| [&pod["name"], &pod["state"]].map(Value::to_string))
+        .collect();
+    pods.sort();
+    let quoted = |name: &str, state: &str| [name, state].map(|text| format!("{text:?}"));
+    let states = [("plain", "skipped"), ("web-0", "in-sync"), ("web-1", "in-sync")];
+    assert_eq!(pods, states.map(|(name, state)| quoted(name, state)), "{listed:#}");
+    for pod in ["shop/web-0", "shop/web-1"] {
+        let check = on_node(&["check", "--pod", pod]).succeeded();
+        assert!(check.stdout.starts_with("in-sync"), "{check:?}");
+        let explain = [
+            "explain",
+            "outbound",
+            "tcp",
+            "192.0.2.1:80",
+            "--from-kernel",
+            "--pod",
+            pod,
+        ];
+        assert!(on_node(&explain).succeeded().stdout.contains("port 15001"), "{pod}");
+    }
     containerd.remove(&[sandbox, plain, next]);
     let mut repair = containerd.node.command(program());
     let run = Run::of(repair.args(["node", "repair"]).args(&DIRECTORIES[2..]).args(PLACES)).succeeded();

@@ -62,23 +62,69 @@ fn host_is_redirected_after_firewall_start_restart_or_reload() {
         .succeeded();
 }
 
+/// A firewall that was not active, or not installed, when the redirection was applied flushes it when it is started.
+#[test]
+fn host_is_redirected_after_first_start_of_firewall() {
+    let mut host = Host::boot();
+    host.write("/etc/nftables.conf", &large_configuration());
+    persist(&host, OPTIONS);
+    host.shell("systemctl daemon-reload; systemctl start sidetrack")
+        .succeeded();
+    host.shell("systemctl start nftables").succeeded();
+    is_redirected(&host, "first start");
+    for name in ["ufw", "shorewall"] {
+        host.write(&format!("/etc/systemd/system/{name}.service"), &service(name));
+        host.shell(&format!("systemctl daemon-reload; systemctl start {name}"))
+            .succeeded();
+        is_redirected(&host, name);
+    }
+
+    // Boot has an order with all of them.
+    host.shell("systemctl --quiet enable ufw shorewall").succeeded();
+    host.reboot();
+    is_redirected(&host, "boot");
+    let journal = host.shell("journalctl --no-pager --boot").succeeded();
+    assert!(!journal.stdout.contains("ordering cycle"), "{}", journal.stdout);
+
+    // A redirection that was stopped is not started by a reload.
+    host.shell("systemctl stop sidetrack; systemctl reload ufw; ! systemctl is-active sidetrack")
+        .succeeded();
+    host.sidetrack(&["cleanup", "--persist"]).succeeded();
+    let etc = host.etc();
+    assert!(!etc.contains("sidetrack"), "{etc}");
+}
+
+/// A service that flushes rules as the firewall of this name does.
+fn service(name: &str) -> String {
+    let order = match name {
+        "shorewall" | "shorewall6" | "arno-iptables-firewall" => {
+            "Wants=network-online.target\nAfter=network-online.target"
+        }
+        _ => "DefaultDependencies=no\nWants=network-pre.target\nBefore=network-pre.target",
+    };
+    format!(
+        "[Unit]\n{order}\n[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=nft flush ruleset\n\
+         ExecReload=nft flush ruleset\nExecStop=true\n[Install]\nWantedBy=multi-user.target\n"
+    )
+}
+
 /// Services of these names are not on the machine that runs the tests: a service of the same kind stands for each.
 #[test]
 fn each_firewall_service_that_the_unit_names_is_followed() {
     let host = Host::boot();
-    let names = [
+    let early = [
         "netfilter-persistent",
         "iptables",
         "ip6tables",
         "firewalld",
         "ufw",
         "ferm",
+        "firehol",
     ];
-    for name in names {
-        let unit = "[Unit]\nDefaultDependencies=no\nWants=network-pre.target\nBefore=network-pre.target\n\
-                    [Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=nft flush ruleset\nExecReload=nft flush ruleset\n\
-                    ExecStop=true\n";
-        host.write(&format!("/etc/systemd/system/{name}.service"), unit);
+    let late = ["shorewall", "shorewall6", "arno-iptables-firewall"];
+    let names = [&early[..], &late].concat();
+    for name in &names {
+        host.write(&format!("/etc/systemd/system/{name}.service"), &service(name));
     }
     host.shell(&format!("systemctl daemon-reload; systemctl start {}", names.join(" ")))
         .succeeded();
@@ -86,7 +132,12 @@ fn each_firewall_service_that_the_unit_names_is_followed() {
     host.shell("systemctl daemon-reload; systemctl start sidetrack")
         .succeeded();
     for name in names {
-        for verb in ["restart", "reload"] {
+        let verbs: &[&str] = if late.contains(&name) {
+            &["restart"]
+        } else {
+            &["restart", "reload"]
+        };
+        for verb in verbs {
             host.shell(&format!("systemctl {verb} {name}")).succeeded();
             is_redirected(&host, &format!("{verb} of {name}"));
         }

@@ -7,6 +7,8 @@ mod package;
 use std::fs;
 use std::path::Path;
 
+use sidetrack::host::{FIREWALLS, LATE_FIREWALLS};
+
 use crate::common::Netns;
 use crate::program::{BACKENDS, apply, state};
 
@@ -55,10 +57,11 @@ fn persisted_rules_cover_network_up_down_and_reboot() {
     let persisted = host.etc();
     let ours = |line: &&str| !before.lines().any(|before| before == *line);
     let new: Vec<&str> = persisted.lines().filter(ours).collect();
+    let firewalls = FIREWALLS.len() + LATE_FIREWALLS.len();
     assert_eq!(
         new.len(),
-        6,
-        "two files and a directory, two links and a directory of the firewall's: {new:#?}"
+        5 + 2 * firewalls,
+        "three files and a directory, a link, and a directory with a link for each firewall: {new:#?}"
     );
     assert!(before.lines().all(|line| persisted.contains(line)), "{persisted}");
 

@@ -64,7 +64,8 @@ fn debian_package_redirects_nothing_until_enabled_and_purges_all() {
         "{completed}; zcat /usr/share/man/man1/sidetrack-apply.1.gz | grep -q persist"
     ))
     .succeeded();
-    host.shell("systemd-analyze verify sidetrack.service").succeeded();
+    host.shell("systemd-analyze verify sidetrack.service sidetrack-reapply.service")
+        .succeeded();
 
     // The unit is that of the package: there is no second one.
     host.shell(&["sidetrack apply --persist", &OPTIONS.join(" ")].join(" "))
@@ -93,6 +94,7 @@ fn debian_package_redirects_nothing_until_enabled_and_purges_all() {
     host.shell("dpkg --purge sidetrack").succeeded();
     let link = fs::symlink_metadata(host.path(LINK));
     assert!(link.is_err() && !host.path(CONFIG).exists(), "{}", host.etc());
+    assert_eq!(host.etc(), etc);
     assert_eq!(in_force(&host, "nftables"), nothing);
     host.shell("! command -v sidetrack").succeeded();
     host.reboot();

@@ -9,6 +9,7 @@ mod kubernetes;
 mod leaving;
 mod missed;
 mod own;
+mod pods;
 mod refusal;
 mod repair;
 mod reports;

@@ -44,3 +44,35 @@ fn own_conflist_comes_first_whatever_other_processes_write() {
         .run(&["install", "--once", "--own-conflist", "20-own.conflist"])
         .failed(1, &["10-flannel.conflist comes before 20-own.conflist"]);
 }
+
+/// Until there is a network to copy, the configuration fails each pod; runtimes use it from the first moment on.
+#[test]
+fn own_conflist_stands_in_until_there_is_network_to_copy() {
+    let machine = Machine::with(&[]);
+    let before = machine.files();
+    machine
+        .run(&["install", "--once", "--own-conflist", "00-sidetrack.conflist"])
+        .failed(1, &["no valid network configuration yet"]);
+    let stand_in = machine.read("00-sidetrack.conflist");
+    assert!(stand_in.contains("\"awaitsNetwork\": true"), "{stand_in}");
+    let choice = chosen(&machine);
+    for runtime in ["crio", "containerd"] {
+        assert!(choice[runtime].to_string().contains("sidetrack"), "{choice}");
+    }
+    machine.write("10-flannel.conflist", FLANNEL);
+    assert_eq!(plugins(&chosen(&machine)["containerd"]), ["sidetrack"]);
+    machine
+        .run(&["install", "--once", "--own-conflist", "00-sidetrack.conflist"])
+        .succeeded();
+    assert_eq!(
+        plugins(&chosen(&machine)["containerd"]),
+        ["flannel", "portmap", "sidetrack"]
+    );
+    assert!(!machine.read("00-sidetrack.conflist").contains("awaitsNetwork"));
+    fs::remove_file(machine.conf().join("10-flannel.conflist")).expect("a file");
+    machine.run(&["uninstall"]).succeeded();
+    assert_eq!(machine.files(), before);
+    machine
+        .run(&["install", "--once", "--plugin-conf", r#"{"awaitsNetwork": true}"#])
+        .failed(2, &["awaitsNetwork"]);
+}

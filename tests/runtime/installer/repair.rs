@@ -179,7 +179,7 @@ fn repair_keeps_open_connections() {
     // The output is the state after the repair, as is the exit code.
     let (state, reason) = &states(&run)["web-0"];
     assert!(
-        state == "redirected" && reason.starts_with("repaired"),
+        state == "in-sync" && reason.starts_with("repaired"),
         "{state}: {reason}"
     );
     // The ends in the pod: those of its own connections, and those of the others.
@@ -198,7 +198,7 @@ fn repair_keeps_open_connections() {
     for family in Family::BOTH {
         assert_eq!(lands(&pod, family), "proxy 15001");
     }
-    assert_eq!(attached.states()["web-0"].0, "redirected");
+    assert_eq!(attached.states()["web-0"].0, "in-sync");
     attached.repair(&[]).succeeded();
 }
 
@@ -223,8 +223,8 @@ fn unrepairable_pods_are_unchanged_and_reported() {
         &file(4),
         &annotations(json!({ "traffic.sidetrack.dev/redirect": "maybe" })),
     );
-    apply(&pods[5].netns, "nftables", &["--exclude-inbound-ports", "22"]);
-    attached.attach("other-options", &file(5), &[]);
+    apply(&pods[5].netns, "nftables", &[]);
+    attached.attach("as-planned", &file(5), &[]);
     let mesh = "add table ip nat; add chain ip nat ISTIO_OUTPUT";
     assert!(pods[6].netns.command("nft").arg(mesh).status().expect("nft").success());
     attached.attach("other-mesh", &file(6), &[]);
@@ -248,13 +248,13 @@ fn unrepairable_pods_are_unchanged_and_reported() {
     );
     let found = states(&run);
     let expected = [
-        ("excluded", "let-through", "excludeNamespaces"),
-        (installer, "let-through", "installer"),
-        ("plain", "let-through", "no annotation of an injected sidecar"),
+        ("excluded", "skipped", "excludeNamespaces"),
+        (installer, "skipped", "installer"),
+        ("plain", "skipped", "no annotation of an injected sidecar"),
         ("unknown", "undecided", "no annotations"),
         ("mistaken", "undecided", "maybe"),
-        ("other-options", "redirected", "sidetrack, with nftables"),
-        ("other-mesh", "redirected", "Istio"),
+        ("as-planned", "in-sync", "match its options, in nftables"),
+        ("other-mesh", "foreign", "Istio"),
         ("reused", "gone", "none of its addresses"),
         ("gone", "gone", "is gone"),
         ("host", "undecided", "not a pod's"),
@@ -269,10 +269,10 @@ fn unrepairable_pods_are_unchanged_and_reported() {
 }
 
 /// A process that is in a network namespace.
-struct Process(Child);
+pub struct Process(Child);
 
 impl Process {
-    fn start(command: &mut Command) -> Self {
+    pub fn start(command: &mut Command) -> Self {
         Self(command.stdin(Stdio::null()).spawn().expect("a process"))
     }
 
@@ -355,8 +355,8 @@ fn pod_without_namespace_in_the_cache_is_found_by_address() {
     let run = attached.repair(&["--proc-dir", "/nonexistent"]);
     let states = states(&run);
     let found = |name: &str| states[name].0.as_str();
-    assert_eq!(found("by-address"), "redirected", "{run:?}");
-    assert_eq!(found("by-answer"), "redirected", "{run:?}");
+    assert_eq!(found("by-address"), "in-sync", "{run:?}");
+    assert_eq!(found("by-answer"), "in-sync", "{run:?}");
     assert_eq!(found("unheard-of"), "gone");
     assert_eq!(found("nothing"), "undecided");
     let rules = [&pod, &other, &third].map(|pod| has_rules(&pod.netns));
@@ -483,7 +483,7 @@ fn installer_repairs_and_counts_pods() {
     assert!(has_rules(&pod.netns) && !has_rules(&broken.netns));
     super::fixture::eventually("all is counted", || {
         let count = |state: &str| repairs.metric(&format!("sidetrack_node_pods{{state=\"{state}\"}}"));
-        let counts = ["redirected", "lacking"].map(count);
+        let counts = ["in-sync", "lacking"].map(count);
         if counts == [1.0, 1.0] { Ok(()) } else { Err(counts) }
     });
     assert_eq!(

@@ -1,5 +1,5 @@
 //! The startup taint: removed from the installer's own node, once it is ready, and no other taint with it. The answers
-//! were written by hand in the form of the API server's; `scripts/test-admission --record` replaces them with real ones.
+//! are those of a real API server, which `scripts/test-admission --record` keeps.
 
 use std::fs;
 

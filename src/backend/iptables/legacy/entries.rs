@@ -6,28 +6,54 @@ use crate::drift::{BaseChain, Catch, CatchEffect, Place};
 use crate::ruleset::Hook;
 use crate::types::Family;
 
-/// The layout of `struct ipt_entry` or `struct ip6t_entry`, which is the same on 64-bit and 32-bit
+/// The layout of `struct ipt_entry` or `struct ip6t_entry`. Up to the counters, it is the same on 64-bit and 32-bit
 /// systems.
 pub struct Layout {
-    /// Offset of `__u16 proto`.
-    protocol: usize,
-    /// Offset of `__u8 invflags`.
-    inverted: usize,
+    /// Offset of `char iniface[16]`, which follows the addresses and their masks.
+    pub in_interface: usize,
+    /// Offset of `__u16 proto`, which follows the interfaces and their masks.
+    pub protocol: usize,
+    /// Offset of `__u8 flags`, directly followed by `__u8 invflags`.
+    pub flags: usize,
+    /// `IPT_F_GOTO` or `IP6T_F_GOTO`.
+    pub goto: u8,
+    /// The flags that restrict no rule: it, and that the protocol is set (`IP6T_F_PROTO`).
+    pub flags_without_condition: u8,
     /// Offset of `__u16 target_offset`, directly followed by `__u16 next_offset`.
-    target_offset: usize,
+    pub target_offset: usize,
+    /// Size of the entry, without matches and target.
+    pub size: usize,
+}
+
+/// The size of an entry whose `struct xt_counters`, two 64-bit numbers, follow the offset.
+const fn size_with_counters(offset: usize) -> usize {
+    offset.next_multiple_of(align_of::<u64>()) + 16
 }
 
 pub const IPV4: Layout = Layout {
+    in_interface: 16,
     protocol: 80,
-    inverted: 83,
+    flags: 82,
+    goto: 0x02,
+    flags_without_condition: 0x02,
     target_offset: 88,
+    size: size_with_counters(96),
 };
 
 pub const IPV6: Layout = Layout {
+    in_interface: 64,
     protocol: 128,
-    inverted: 132,
+    flags: 131,
+    goto: 0x04,
+    flags_without_condition: 0x04 | 0x01,
     target_offset: 140,
+    size: size_with_counters(148),
 };
+
+/// `struct xt_entry_target` and `struct xt_entry_match`: the offset of the name, which follows the size, and that of the
+/// data.
+pub const NAME: usize = 2;
+pub const HEADER: usize = 32;
 
 /// The target of a user-defined chain's first entry, whose data is the chain's name, and of the table's last entry.
 const ERROR: &str = "ERROR";
@@ -52,13 +78,17 @@ pub struct Table {
     nat: bool,
 }
 
-struct Entry {
+/// An entry of a table: a rule, the start of a chain, or a policy.
+pub struct Entry {
     offset: usize,
-    protocol: Option<u8>,
-    target: Target,
+    /// The protocol that it matches, if only one.
+    pub protocol: Option<u8>,
+    /// What it does.
+    pub target: Target,
 }
 
-enum Target {
+/// What an entry does with the packets that it matches.
+pub enum Target {
     /// The start of a user-defined chain.
     Chain(String),
     /// `XT_STANDARD_TARGET`: a verdict, or the offset of the next entry.
@@ -171,10 +201,7 @@ impl Table {
 }
 
 /// The entry at the start of some bytes, and the offset of the next one.
-fn entry(layout: &Layout, bytes: &[u8], offset: usize) -> Option<(Entry, usize)> {
-    /// `struct xt_entry_target`: its size, its name, its revision; then its data.
-    const TARGET_NAME: usize = 2;
-    const TARGET_DATA: usize = 32;
+pub fn entry(layout: &Layout, bytes: &[u8], offset: usize) -> Option<(Entry, usize)> {
     /// `IPT_INV_PROTO` and `IP6T_INV_PROTO`.
     const NOT_THIS_PROTOCOL: u8 = 0x40;
     let (target, next) = (
@@ -185,13 +212,13 @@ fn entry(layout: &Layout, bytes: &[u8], offset: usize) -> Option<(Entry, usize)>
         return None;
     }
     let target = bytes.get(usize::from(target)..).unwrap_or_default();
-    let data = target.get(TARGET_DATA..).unwrap_or_default();
-    let target = match text(target, TARGET_NAME)? {
+    let data = target.get(HEADER..).unwrap_or_default();
+    let target = match text(target, NAME)? {
         ERROR => Target::Chain(text(data, 0).unwrap_or_default().to_owned()),
         "" => Target::Standard(number(data, 0)?.cast_signed()),
         name => Target::Extension(CatchEffect::of_target(name, data)),
     };
-    let inverted = bytes.get(layout.inverted)? & NOT_THIS_PROTOCOL != 0;
+    let inverted = bytes.get(layout.flags + 1)? & NOT_THIS_PROTOCOL != 0;
     let protocol = short(bytes, layout.protocol).filter(|number| *number != 0 && !inverted);
     let entry = Entry {
         offset,
@@ -201,7 +228,8 @@ fn entry(layout: &Layout, bytes: &[u8], offset: usize) -> Option<(Entry, usize)>
     Some((entry, next.into()))
 }
 
-fn short(bytes: &[u8], at: usize) -> Option<u16> {
+/// The 16-bit number at an offset.
+pub fn short(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..)?.first_chunk().map(|bytes| u16::from_ne_bytes(*bytes))
 }
 
@@ -210,7 +238,8 @@ pub fn number(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
 }
 
-fn text(bytes: &[u8], at: usize) -> Option<&str> {
+/// The zero-terminated text at an offset.
+pub fn text(bytes: &[u8], at: usize) -> Option<&str> {
     let bytes = bytes.get(at..)?;
     let end = bytes.iter().position(|byte| *byte == 0)?;
     std::str::from_utf8(&bytes[..end]).ok()

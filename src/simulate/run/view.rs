@@ -1,0 +1,98 @@
+//! The properties of the packet that matches see.
+
+use super::{At, Run};
+use crate::ruleset::netfilter::{state, status};
+use crate::ruleset::{Protocol, Tracking, Value, View};
+use crate::types::InterfaceName;
+
+/// The flags of a TCP segment that opens a connection.
+const TCP_SYN: u8 = 2;
+
+impl Run<'_, '_> {
+    /// The properties of the packet that matches see at a hook.
+    pub(super) fn view<'v>(&self, at: &'v At) -> View<'v> {
+        fn interface(of: &Value<InterfaceName>) -> Value<&InterfaceName> {
+            match of {
+                Value::Is(name) => Value::Is(name),
+                Value::IsNot(name) => Value::IsNot(name),
+                Value::Missing => Value::Missing,
+                Value::Unknown => Value::Unknown,
+            }
+        }
+        let is_tcp = self.packet.protocol == Protocol::Tcp;
+        let is_tracked = self.has_connection() && self.is_tracked;
+        View {
+            family: Value::Is(self.family()),
+            protocol: Value::Is(self.packet.protocol),
+            in_interface: interface(&at.in_interface),
+            out_interface: interface(&at.out_interface),
+            source: self.source,
+            destination: Value::Is(self.destination),
+            source_port: self.source_port,
+            destination_port: Value::Is(self.port),
+            uid: at.owner.map(|(uid, _)| uid),
+            gid: at.owner.map(|(_, gid)| gid),
+            mark: Value::Is(self.mark),
+            conntrack_mark: match is_tracked {
+                true => Value::Is(self.connection.mark),
+                false => Value::Missing,
+            },
+            tracking: match self.is_excluded {
+                true => Value::Missing,
+                false => Value::Is(self.packet.tracking),
+            },
+            tcp_flags: match self.packet.tracking {
+                _ if !is_tcp => Value::Missing,
+                Tracking::New => Value::Is(TCP_SYN),
+                Tracking::Established | Tracking::Related | Tracking::Invalid => Value::Unknown,
+            },
+            conntrack_state: Value::Is(self.conntrack_state()),
+            conntrack_status: match self.packet.tracking {
+                _ if !is_tracked => Value::Missing,
+                Tracking::New => Value::Is(self.conntrack_status()),
+                Tracking::Established | Tracking::Related | Tracking::Invalid => Value::Unknown,
+            },
+            conntrack_direction: match is_tracked {
+                true => Value::Is(0),
+                false => Value::Missing,
+            },
+            source_type: match self.source {
+                Value::Is(source) => self.pod.address_type(source),
+                Value::IsNot(_) | Value::Missing | Value::Unknown => Value::Unknown,
+            },
+            destination_type: self.pod.address_type(self.destination),
+        }
+    }
+
+    fn conntrack_state(&self) -> u32 {
+        if self.is_excluded {
+            return state::UNTRACKED;
+        }
+        if !self.is_tracked {
+            return state::INVALID;
+        }
+        let of_packet = match self.packet.tracking {
+            Tracking::New => state::NEW,
+            Tracking::Established => state::ESTABLISHED,
+            Tracking::Related => state::RELATED,
+            Tracking::Invalid => return state::INVALID,
+        };
+        let destination = self.connection.translation.map_or(0, |_| state::DNAT);
+        let source = self.connection.source_translation.map_or(0, |_| state::SNAT);
+        of_packet | destination | source
+    }
+
+    fn conntrack_status(&self) -> u32 {
+        let connection = &self.connection;
+        let bits = [
+            (connection.translation.is_some(), status::DST_NAT),
+            (connection.source_translation.is_some(), status::SRC_NAT),
+            (connection.is_decided, status::DST_NAT_DONE),
+            (connection.is_source_decided, status::SRC_NAT_DONE),
+            (connection.is_confirmed, status::CONFIRMED),
+        ];
+        bits.into_iter()
+            .filter(|(is_set, _)| *is_set)
+            .fold(0, |all, (_, bit)| all | bit)
+    }
+}
