@@ -116,7 +116,7 @@ def check(bench):
     for name in (START, NOTHING):
         _hold(listings.pop(name) == "", f"{name} left rules")
     _hold("redirect to :15001" in listings[OURS], "ours are not there")
-    _hold("timeout" not in listings.pop(WITHOUT_TIMEOUTS), f"{WITHOUT_TIMEOUTS}: there are timeouts")
+    _hold("ct timeout" not in listings.pop(WITHOUT_TIMEOUTS), f"{WITHOUT_TIMEOUTS}: there are timeouts")
     for name, listing in listings.items():
         _hold(listing == listings[OURS], f"{name}: other rules than ours")
     bench.namespaces.end()

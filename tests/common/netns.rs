@@ -36,6 +36,14 @@ impl Netns {
         netns
     }
 
+    /// Makes one with the interfaces eth0 and eth1, for plans that have routes of interfaces.
+    pub fn with_interfaces() -> Self {
+        let netns = Self::new();
+        netns.ip("link add eth0 up type veth peer name eth1");
+        netns.ip("link set eth1 up");
+        netns
+    }
+
     /// The one that a file stands for, such as `/proc/PID/ns/net`.
     pub fn open(path: &Path) -> Self {
         let file = File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));

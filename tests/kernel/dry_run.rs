@@ -40,9 +40,9 @@ pub fn load(netns: &Netns, backend: &str, options: &[&str]) {
 
 fn dry_run_loaded_by_hand_equals_apply(backend: &str) {
     for (name, options) in cases::all_options() {
-        let applied = Netns::new();
+        let applied = Netns::with_interfaces();
         apply(&applied, backend, options);
-        let loaded = Netns::new();
+        let loaded = Netns::with_interfaces();
         load(&loaded, backend, options);
         assert_eq!(state(&applied, backend), state(&loaded, backend), "{}", name);
         let log = apply(&loaded, backend, options);

@@ -152,14 +152,7 @@ fn check_changes_nothing() {
 #[test]
 fn applied_plan_is_in_sync_with_any_options() {
     for (number, (_, options)) in cases::all_options().enumerate() {
-        let netns = Netns::new();
-        // A plan for bound sockets has routes of interfaces.
-        output_of(
-            netns
-                .command("ip")
-                .args(["link", "add", "eth0", "up", "type", "veth", "peer", "name", "eth1"]),
-        );
-        output_of(netns.command("ip").args(["link", "set", "eth1", "up"]));
+        let netns = Netns::with_interfaces();
         // Each case on one backend, in turn: other tests cover every case on every backend.
         let backend = BACKENDS[number % BACKENDS.len()];
         apply(&netns, backend, options);
