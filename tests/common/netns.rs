@@ -109,6 +109,14 @@ impl Netns {
         command
     }
 
+    /// The routes of a family (`-4` or `-6`) in all tables, a line each, without the kernel's own: those follow links and
+    /// addresses some time later.
+    pub fn routes(&self, family: &str) -> String {
+        let all = output_of(self.command("ip").args([family, "route", "show", "table", "all"]));
+        let added = all.lines().filter(|route| !route.contains("proto kernel"));
+        added.map(|route| format!("{route}\n")).collect()
+    }
+
     /// Runs iproute2 commands, one a line, without the leading `ip`.
     pub fn ip(&self, batch: &str) {
         let mut command = self.command("ip");

@@ -156,13 +156,10 @@ fn everything(netns: &Netns) -> String {
         .args(["list", "table", "inet", "sidetrack"])
         .output();
     let ours = String::from_utf8(ours.expect("nft").stdout).expect("text");
-    let routing = [
-        ["-4", "rule", "show"].as_slice(),
-        &["-6", "rule", "show"],
-        &["-4", "route", "show", "table", "all"],
-        &["-6", "route", "show", "table", "all"],
-    ];
-    let routing = routing.map(|arguments| output_of(netns.command("ip").args(arguments)));
+    let routing = ["-4", "-6"].map(|family| {
+        let rules = output_of(netns.command("ip").args([family, "rule", "show"]));
+        rules + &netns.routes(family)
+    });
     let iptables = ["iptables-nft", "iptables-legacy"].map(|variant| state(netns, variant));
     [&[ours][..], &routing, &iptables].concat().concat()
 }

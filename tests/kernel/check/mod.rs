@@ -18,17 +18,14 @@ const TPROXY_AND_DNS: &[&str] = &["--inbound-mode", "tproxy", "--redirect-dns", 
 
 /// All state that reading could change, as printed by other tools.
 fn everything(netns: &Netns) -> Vec<String> {
-    let ip = |arguments: &str| output_of(netns.command("ip").args(arguments.split(' ')));
-    let routing = [
-        "-4 rule show",
-        "-6 rule show",
-        "-4 route show table all",
-        "-6 route show table all",
-    ];
+    let routing = ["-4", "-6"].map(|family| {
+        let rules = output_of(netns.command("ip").args([family, "rule", "show"]));
+        rules + &netns.routes(family)
+    });
     let tables = ["ip_tables_names", "ip6_tables_names"]
         .map(|names| netns.run(|| fs::read_to_string(format!("/proc/thread-self/net/{names}")).unwrap_or_default()));
     let rules = BACKENDS.map(|backend| state(netns, backend));
-    routing.map(ip).into_iter().chain(tables).chain(rules).collect()
+    routing.into_iter().chain(tables).chain(rules).collect()
 }
 
 /// Runs `sidetrack check` inside.

@@ -20,7 +20,7 @@ fn configuration(netns: &Netns) -> String {
     let mut text: String = links.lines().map(name_and_address).collect();
     text += &output_of(netns.command("ip").args(["-oneline", "address"]));
     for family in ["-4", "-6"] {
-        text += &output_of(netns.command("ip").args([family, "route", "show", "table", "all"]));
+        text += &netns.routes(family);
         text += &output_of(netns.command("ip").args([family, "rule"]));
     }
     // What IPv6 does by itself on the links of the laboratory, after a moment.

@@ -87,10 +87,7 @@ fn everything(netns: &Netns, backend: &str) -> String {
     let mut lines: Vec<String> = uncounted.map(str::to_owned).collect();
     for family in ["-4", "-6"] {
         lines.push(ip(&[family, "rule", "show"]));
-        let routes = ip(&[family, "route", "show", "table", "all"]);
-        // The kernel's own appear when links and addresses are ready.
-        let added = routes.lines().filter(|route| !route.contains("proto kernel"));
-        lines.extend(added.map(str::to_owned));
+        lines.extend(netns.routes(family).lines().map(str::to_owned));
     }
     lines.join("\n")
 }
