@@ -1,4 +1,4 @@
-//! Where `check`, `probe` and `explain` work: here, in a network namespace, or in a pod of this node, whose options are
+//! Where `check`, `probe`, `explain` and `trace` work: here, in a network namespace, or in a pod of this node, whose options are
 //! known too.
 
 use std::path::Path;
@@ -98,12 +98,32 @@ pub fn request(matches: &ArgMatches, allowed: &[&str]) -> Result<Request, Failur
         return settings(matches).map(|settings| Request::Options(Box::new(settings), netns));
     };
     let around = around_pod(matches)?;
-    match (Name::parse(text), netns) {
-        (None, _) => Err(Failure::Input(vec![format!(
+    match (name_of(text)?, netns) {
+        (_, Some(_)) => Err(Failure::Input(vec![both_given()])),
+        (pod, None) => Ok(Request::Pod(pod, Box::new(around))),
+    }
+}
+
+fn name_of(text: &str) -> Result<Name, Failure> {
+    let mistake = || {
+        Failure::Input(vec![format!(
             "--pod: {text:?} is not NAMESPACE/NAME, such as shop/web-0"
-        )])),
-        (Some(_), Some(_)) => Err(Failure::Input(vec![both_given()])),
-        (Some(pod), None) => Ok(Request::Pod(pod, Box::new(around))),
+        )])
+    };
+    Name::parse(text).ok_or_else(mistake)
+}
+
+/// The place that `--netns` or `--pod` names, for a command that needs no options of the redirection.
+///
+/// # Errors
+/// Both are given, or the pod is not found.
+pub fn named(matches: &ArgMatches) -> anyhow::Result<Place> {
+    let netns = args::text_or_variable(matches, "netns");
+    match (matches.get_one::<String>(POD), netns) {
+        (None, None) => Ok(Place::Here),
+        (None, Some(netns)) => Ok(Place::Netns(netns)),
+        (Some(_), Some(_)) => Err(Failure::Input(vec![both_given()]).into()),
+        (Some(text), None) => Ok(PodOnNode::find(name_of(text)?)?.place()),
     }
 }
 

@@ -12,6 +12,7 @@ use nix::sys::signalfd::SignalFd;
 use thiserror::Error;
 
 use super::failure::Failure;
+use super::place::{self, Place};
 use super::settings::start_logging;
 use super::{args, output};
 use crate::backend::iptables::legacy;
@@ -80,7 +81,7 @@ fn arguments(command: Command) -> Command {
         .after_help(
             "It ends with Ctrl+C. The kernel removes its table then, also if it is killed.\n\
              Examples: sidetrack trace --netns pod\n          \
-             sidetrack trace outbound tcp 10.0.0.0/8:443 --uid 1000 --netns pod\n          \
+             sidetrack trace outbound tcp 10.0.0.0/8:443 --uid 1000 --pod shop/web-0\n          \
              sidetrack trace inbound :8080 --from 10.1.0.0/16 --json",
         )
         .arg(
@@ -104,6 +105,7 @@ fn arguments(command: Command) -> Command {
         .arg(value("duration", "DURATION", "End after this time").help_heading(Group::Run.heading()))
         .arg(args::json().help("Print one JSON object a line"))
         .arg(args::netns())
+        .arg(place::pod().help("Trace this pod of the node"))
         .args(args::options(|option| option.scope == Scope::Logging))
         .arg(args::verbose())
 }
@@ -112,8 +114,7 @@ fn arguments(command: Command) -> Command {
 pub fn run(matches: &ArgMatches) -> anyhow::Result<()> {
     start_logging(matches)?;
     let options = options(matches).map_err(Failure::Input)?;
-    let netns = args::text_or_variable(matches, "netns");
-    Ok(trace(&options, netns.as_deref())?)
+    Ok(trace(&options, &place::named(matches)?)?)
 }
 
 fn options(matches: &ArgMatches) -> Result<Options, Vec<String>> {
@@ -154,7 +155,7 @@ fn options(matches: &ArgMatches) -> Result<Options, Vec<String>> {
     }
 }
 
-fn trace(options: &Options, netns: Option<&str>) -> Result<(), TraceError> {
+fn trace(options: &Options, place: &Place) -> Result<(), TraceError> {
     let stop = signals::stop_requests().map_err(TraceError::Signals)?;
     let work = || {
         privilege::keep_tracing_capabilities()?;
@@ -163,10 +164,11 @@ fn trace(options: &Options, netns: Option<&str>) -> Result<(), TraceError> {
         tracing::info!(table = session.table(), "tracing new connections; Ctrl+C ends it");
         Trace::new(session, options).run(&stop)
     };
-    match netns {
-        Some(netns) => Netns::open(netns::path(netns))?.run(work)?,
+    match place {
+        Place::Netns(netns) => Netns::open(netns::path(netns))?.run(work)?,
+        Place::Pod(netns) => netns.run(work)?,
         // A thread of its own gives up capabilities alone.
-        None => netns::on_thread(work).map_err(TraceError::Thread)?,
+        Place::Here => netns::on_thread(work).map_err(TraceError::Thread)?,
     }
 }
 

@@ -86,16 +86,26 @@ fn render(plan: &Plan, of_pod: bool) {
     assert_eq!(created.count(), rules);
 }
 
-/// Checks that the record of a plan leads to the same plan, unless it names lists that are too long.
+/// Checks that the record of a plan leads to the same rules, unless it names lists that are too long. Name servers of
+/// `/etc/resolv.conf` are options in a record, and may stand elsewhere in its record.
 fn read_record(plan: &Plan, facts: &Facts) {
     let record = plan.ruleset.record.as_ref().expect("a record");
     assert!(record.comments().count() <= record::MAX_COMMENTS);
     assert!(record.comments().all(|comment| comment.len() <= record::MAX_COMMENT_LENGTH));
     match record::read(record) {
-        Ok(recorded) => assert_eq!(Plan::new(&recorded.config, facts).as_ref(), Ok(plan)),
+        Ok(recorded) => {
+            let again = Plan::new(&recorded.config, facts).expect("the plan of a record");
+            assert_eq!(without_record(&again), without_record(plan));
+        }
         Err(Unusable::Incomplete(omitted)) => assert!(!omitted.is_empty()),
         Err(error) => panic!("{error}: {record:?}"),
     }
+}
+
+fn without_record(plan: &Plan) -> Plan {
+    let mut plan = plan.clone();
+    plan.ruleset.record = None;
+    plan
 }
 
 /// Reads a record of any origin. What is read is written again as a record that says the same.

@@ -1,5 +1,6 @@
 //! The pods of a node by name: the list, all about one, and drift of running pods.
 
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -7,7 +8,7 @@ use serde_json::{Value, json};
 use super::fixture::{Installer, eventually, program};
 use super::repair::Attached;
 use crate::cni::has_rules;
-use crate::common::{Netns, Owner, Pod, Server};
+use crate::common::{Netns, Owner, Pod, Server, output_of};
 use crate::program::{Run, apply, nft_state};
 
 const ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
@@ -207,7 +208,13 @@ fn unknown_pods_and_wrong_names_are_errors_that_say_what_to_do() {
     let fails = |arguments: &[&str], code, said: &[&str]| {
         run(&mixed.attached, arguments).failed(code, said);
     };
-    for command in [&["node", "pods"][..], &["check", "--pod"], &["probe", "--pod"]] {
+    let commands = [
+        &["node", "pods"][..],
+        &["check", "--pod"],
+        &["probe", "--pod"],
+        &["trace", "--pod"],
+    ];
+    for command in commands {
         let with = |pod| [command, &[pod]].concat();
         fails(
             &with("shop/nobody"),
@@ -313,6 +320,31 @@ fn probe_and_explain_of_a_pod_take_its_options_from_the_runtime() {
     run(&attached, &annotation).failed(2, &["--annotation"]);
     let probe = run(&attached, &["probe", "--pod", "shop/web-0"]).succeeded();
     assert!(probe.stdout.contains("9090"), "{probe:?}");
+}
+
+#[test]
+fn trace_of_a_pod_shows_its_connections() {
+    let attached = Attached::new();
+    let pod = Pod::new();
+    attached.attach("web-0", &attached.file(&pod.netns.path()), &[]);
+    let mut trace = on_node(&attached, &["trace", "outbound", "--pod", "shop/web-0", "--count", "1"]);
+    let trace = trace
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("sidetrack");
+    eventually("the table of the trace", || {
+        let tables = output_of(pod.netns.command("nft").args(["list", "tables"]));
+        if tables.contains("sidetrack-trace") {
+            Ok(())
+        } else {
+            Err(tables)
+        }
+    });
+    let closed = SocketAddr::from(([127, 0, 0, 1], 81));
+    pod.netns.run(|| TcpStream::connect(closed)).expect_err("no server");
+    let run = Run::from(trace.wait_with_output().expect("the end of the trace")).succeeded();
+    assert!(run.stdout.contains(" -> 127.0.0.1:81: "), "{run:?}");
 }
 
 /// An existing file wins over a pod of the node with the same spelling.
