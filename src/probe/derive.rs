@@ -48,6 +48,8 @@ pub fn suggested(rules: &[(Family, Installed)]) -> Config {
         rules_at(Hook::Output).for_each(|rule| outbound.read(ruleset, rule));
     }
     let mut config = Settings::default().config;
+    // A simulation of the rules does not say how long conntrack remembers a connection.
+    config.general.close_wait_timeout = None;
     let owners = outbound.owners;
     let candidates = [owners.answering, owners.calling_pod, owners.skipped.clone()];
     let proxies = candidates
@@ -76,9 +78,9 @@ pub fn suggested(rules: &[(Family, Installed)]) -> Config {
         (config.inbound.mode, config.inbound.tproxy_mark) = (InboundMode::Tproxy, mark);
     }
     config.inbound.exclude_ports = inbound.skipped_ports;
-    config.inbound.exclude_cidrs = inbound.skipped.into_iter().collect();
+    config.inbound.exclude_cidrs = inbound.skipped_sources.into_iter().collect();
     config.outbound.exclude_ports = outbound.skipped_ports;
-    config.outbound.exclude_cidrs = outbound.skipped.into_iter().collect();
+    config.outbound.exclude_cidrs = outbound.skipped_destinations.into_iter().collect();
     if !inbound.takes_all {
         config.inbound.include_ports = inbound.taken_ports;
     }
@@ -167,7 +169,10 @@ fn packet(probe: &Probe, scene: &Scene, far: &[IpAddr]) -> Option<Packet> {
     let mark = probe.source.and_then(|source| source.mark).map_or(0, Mark::get);
     let (origin, source) = match probe.caller {
         Caller::Process(owner) => {
-            let interface = (scene.route)(destination);
+            let interface = match &probe.bound_to {
+                Some(interface) => interface.clone(),
+                None => (scene.route)(destination),
+            };
             let source = scene.pod.source(destination, mark, &interface);
             let origin = Origin::Process {
                 uid: owner.uid,
@@ -176,7 +181,10 @@ fn packet(probe: &Probe, scene: &Scene, far: &[IpAddr]) -> Option<Packet> {
             };
             (origin, probe.source.map(|source| source.address).or(source))
         }
-        Caller::Neighbour => (Origin::Interface((scene.route)(neighbour?)), neighbour),
+        Caller::Neighbour => {
+            let source = probe.source.map(|source| source.address);
+            (Origin::Interface((scene.route)(neighbour?)), source.or(neighbour))
+        }
     };
     Some(Packet {
         origin,
@@ -218,7 +226,9 @@ struct Direction {
     takes_all: bool,
     taken: Vec<IpNet>,
     taken_ports: Ports,
-    skipped: Vec<IpNet>,
+    skipped_sources: Vec<IpNet>,
+    /// At the prerouting hook, those of rerouted interfaces.
+    skipped_destinations: Vec<IpNet>,
     skipped_ports: Ports,
     owners: Owners,
     /// The port that name lookups are redirected to, and the servers; none if all servers count.
@@ -283,15 +293,19 @@ impl Direction {
             Match::DestinationPort(Protocol::Tcp, skipped) => {
                 self.skipped_ports = self.skipped_ports.union(&ports(ruleset, skipped));
             }
-            Match::Destination(skipped) | Match::Source(skipped) => {
-                let networks = networks(ruleset, skipped);
-                self.skipped
-                    .extend(networks.into_iter().filter(|net| !net.addr().is_loopback()));
-            }
+            Match::Source(skipped) => self.skipped_sources.extend(others(ruleset, skipped)),
+            Match::Destination(skipped) => self.skipped_destinations.extend(others(ruleset, skipped)),
             owner @ (Match::Uid(_) | Match::Gid(_)) => self.owners.skipped.push(owner.clone()),
             _ => {}
         }
     }
+}
+
+/// The networks of other hosts.
+fn others(ruleset: &Ruleset, addresses: &Addresses) -> Vec<IpNet> {
+    let mut networks = networks(ruleset, addresses);
+    networks.retain(|net| !net.addr().is_loopback());
+    networks
 }
 
 /// The users and groups of these owners.

@@ -158,10 +158,20 @@ fn tables_in_use(saved: &str) -> String {
         lines.map(|line| format!("{line}\n")).collect::<String>()
     };
     let in_use = |table: &String| table.contains("\n-A ") || table.contains(" - [") || table.contains(" DROP [");
+    // Links that are up send packets, which base chains count.
+    let without_counters = |table: String| {
+        let uncounted = |line: &str| match line.strip_prefix(':') {
+            Some(_) => line.split(" [").next().map(str::to_owned),
+            None => Some(line.to_owned()),
+        };
+        let lines = table.lines().filter_map(uncounted);
+        lines.map(|line| format!("{line}\n")).collect::<String>()
+    };
     let mut tables: Vec<String> = saved
         .split_inclusive("COMMIT\n")
         .map(without_comments)
         .filter(in_use)
+        .map(without_counters)
         .collect();
     tables.sort();
     tables.concat()
