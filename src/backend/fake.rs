@@ -112,6 +112,7 @@ impl Fake {
             foreign_tables: Vec::new(),
             chains: nftables.into_iter().chain(iptables_nft).collect(),
             legacy: Some(legacy.into_iter().collect()),
+            may_have_legacy_tables: false,
         }
     }
 

@@ -228,13 +228,15 @@ impl Namespace {
         let loopback = self.loopback()?;
         let (chains, foreign_tables) = self.chains()?;
         let (policy_routing, foreign_rules) = self.route()?.policy_routing()?;
+        let legacy = legacy::observe()?;
         let mut observed = Observed {
             loopback,
             policy_routing,
             foreign_rules,
             chains,
             foreign_tables,
-            legacy: legacy::chains()?,
+            legacy: legacy.chains,
+            may_have_legacy_tables: legacy.may_have_tables,
         };
         let holds_rules = RuleBackend::ALL
             .into_iter()
@@ -320,7 +322,10 @@ impl Namespace {
                 let chains = blocked::blocking(listing, arrival).into_iter();
                 chains.map(|chain| InstalledChain::new(table.clone(), &chain))
             });
-            for InstalledChain { table, chain } in blocking.chain(legacy::blocking(arrival)?) {
+            for InstalledChain { table, chain } in blocking.chain(match observed.may_have_legacy_tables {
+                true => legacy::blocking(arrival)?,
+                false => Vec::new(),
+            }) {
                 tracing::warn!(
                     table,
                     chain,
@@ -337,7 +342,10 @@ impl Namespace {
             let chains = published_ports::publishing(listing).into_iter();
             chains.map(|(chain, ports)| (InstalledChain::new(table.clone(), &chain), ports))
         });
-        for (InstalledChain { table, chain }, mut ports) in published.chain(legacy::publishing()?) {
+        for (InstalledChain { table, chain }, mut ports) in published.chain(match observed.may_have_legacy_tables {
+            true => legacy::publishing()?,
+            false => Vec::new(),
+        }) {
             ports.retain(|ports| ports.clone().any(|port| Port::new(port).is_some_and(captured)));
             if !ports.is_empty() {
                 tracing::warn!(

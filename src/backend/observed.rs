@@ -25,12 +25,19 @@ pub struct Observed {
     pub foreign_tables: Vec<ForeignTable>,
     /// The chains of legacy iptables; `None` if they cannot be read.
     pub legacy: Option<Vec<InstalledChain>>,
+    /// Whether legacy iptables may have any table.
+    pub may_have_legacy_tables: bool,
 }
 
 impl Observed {
     /// All observed chains.
     pub fn all_chains(&self) -> impl Iterator<Item = &InstalledChain> {
         self.chains.iter().chain(self.legacy.iter().flatten())
+    }
+
+    /// Whether another program may have written rules.
+    pub fn may_have_foreign_rules(&self) -> bool {
+        self.may_have_legacy_tables || self.foreign_chains().next().is_some()
     }
 
     /// The foreign chains.

@@ -27,7 +27,10 @@ pub fn apply(settings: &Settings) -> anyhow::Result<()> {
     let observed = namespace.observe()?;
     observed.log_warnings();
     observed.warn_of_ipv6(settings);
-    applied::warn_of_bridges(&settings.config);
+    // Who makes a bridge for containers writes rules that translate their addresses, too.
+    if observed.may_have_foreign_rules() {
+        applied::warn_of_bridges(&settings.config);
+    }
     let facts = facts(&settings.config, Some(&observed.loopback))?;
     let plan = Plan::new(&settings.config, &facts)?;
     applied::warn_of_options_without_effect(&settings.config, &facts, &plan);

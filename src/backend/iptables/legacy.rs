@@ -97,7 +97,25 @@ pub struct LegacyError {
 /// # Errors
 /// Reading is possible, but failed now.
 pub fn chains() -> Result<Option<Vec<InstalledChain>>, LegacyError> {
-    Ok(tables()?.map(|tables| {
+    observe().map(|observed| observed.chains)
+}
+
+/// The observed state of legacy iptables.
+pub struct Observation {
+    /// The user-defined chains in both families; `None` if they cannot be read.
+    pub chains: Option<Vec<InstalledChain>>,
+    /// Whether there may be any table.
+    pub may_have_tables: bool,
+}
+
+/// The chains and whether there are tables, by one read of each list.
+///
+/// # Errors
+/// Reading is possible, but failed now.
+pub fn observe() -> Result<Observation, LegacyError> {
+    let mut may_have_tables = false;
+    let tables = tables(&mut may_have_tables)?;
+    let chains = tables.map(|tables| {
         let chains = tables.iter().flat_map(|(title, _, table)| {
             table.user_chains().into_iter().map(|chain| InstalledChain {
                 table: title.clone(),
@@ -105,7 +123,11 @@ pub fn chains() -> Result<Option<Vec<InstalledChain>>, LegacyError> {
             })
         });
         chains.collect()
-    }))
+    });
+    Ok(Observation {
+        may_have_tables: may_have_tables || chains.is_none(),
+        chains,
+    })
 }
 
 /// The built-in chains at the hooks that sidetrack uses, except those that jump to our chains; `None` if they
@@ -114,7 +136,7 @@ pub fn chains() -> Result<Option<Vec<InstalledChain>>, LegacyError> {
 /// # Errors
 /// Reading is possible, but failed now.
 pub fn base_chains() -> Result<Option<Vec<BaseChain>>, LegacyError> {
-    Ok(tables()?.map(|tables| {
+    Ok(tables(&mut false)?.map(|tables| {
         let chains = tables
             .iter()
             .flat_map(|(title, family, table)| table.base_chains(title, *family));
@@ -194,14 +216,16 @@ fn in_each_family<T>(
 /// A table, with its title and family.
 type Titled = (String, Family, Table);
 
-/// The existing [`TABLES`], each with its title and family; `None` if they cannot be read.
-fn tables() -> Result<Option<Vec<Titled>>, LegacyError> {
+/// The existing [`TABLES`], each with its title and family; `None` if they cannot be read. Sets whether there are any tables,
+/// those at other hooks included.
+fn tables(has_any: &mut bool) -> Result<Option<Vec<Titled>>, LegacyError> {
     let mut tables = Vec::new();
     for family in Family::BOTH {
         let protocol = Protocol::of(family);
-        let Some(existing) = existing(protocol, family, &TABLES.map(|(name, _)| name))? else {
+        let Some(existing) = existing(protocol, family, &decode::TABLES.map(|kinds| kinds.name))? else {
             return Ok(None);
         };
+        *has_any |= !existing.is_empty();
         for (name, priority) in TABLES.into_iter().filter(|(name, _)| existing.contains(name)) {
             let Some(raw) = protocol.read(name, family)? else {
                 return Ok(None);
