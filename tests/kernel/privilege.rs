@@ -33,7 +33,7 @@ fn unneeded_capabilities_are_dropped_in_one_thread() {
 
 /// Each command that enters another network namespace, by its own flag.
 const ENTERING: [&[&str]; 7] = [
-    &["trace", "--netns"],
+    &["trace", "--duration", "1s", "--netns"],
     &["apply", "--netns"],
     &["check", "--netns"],
     &["explain", "outbound", "tcp", "10.0.0.5:443", "--from-kernel", "--netns"],
@@ -77,6 +77,7 @@ fn commands_keep_only_needed_capabilities_in_another_namespace() {
     const RULES: &str = "1<<CAP_NET_ADMIN|1<<CAP_NET_RAW";
     const PROBES: &str =
         "1<<CAP_SETGID|1<<CAP_SETUID|1<<CAP_NET_BIND_SERVICE|1<<CAP_NET_ADMIN|1<<CAP_NET_RAW|1<<CAP_SYS_ADMIN";
+    const TRACES: &str = "1<<CAP_DAC_READ_SEARCH|1<<CAP_NET_ADMIN|1<<CAP_SYS_PTRACE";
     let elsewhere = Netns::new();
     let pod = Pod::new();
     apply(&pod.netns, "nftables", &[]);
@@ -85,6 +86,7 @@ fn commands_keep_only_needed_capabilities_in_another_namespace() {
         let kept = match arguments[0] {
             // The second one makes probes after it has applied its rules.
             "probe" | "istio-iptables" => PROBES,
+            "trace" => TRACES,
             _ => RULES,
         };
         let arguments = [arguments, &[path.to_str().expect("text")]].concat();
