@@ -322,10 +322,7 @@ impl Namespace {
                 let chains = blocked::blocking(listing, arrival).into_iter();
                 chains.map(|chain| InstalledChain::new(table.clone(), &chain))
             });
-            for InstalledChain { table, chain } in blocking.chain(match observed.may_have_legacy_tables {
-                true => legacy::blocking(arrival)?,
-                false => Vec::new(),
-            }) {
+            for InstalledChain { table, chain } in blocking.chain(in_legacy(observed, || legacy::blocking(arrival))?) {
                 tracing::warn!(
                     table,
                     chain,
@@ -342,10 +339,7 @@ impl Namespace {
             let chains = published_ports::publishing(listing).into_iter();
             chains.map(|(chain, ports)| (InstalledChain::new(table.clone(), &chain), ports))
         });
-        for (InstalledChain { table, chain }, mut ports) in published.chain(match observed.may_have_legacy_tables {
-            true => legacy::publishing()?,
-            false => Vec::new(),
-        }) {
+        for (InstalledChain { table, chain }, mut ports) in published.chain(in_legacy(observed, legacy::publishing)?) {
             ports.retain(|ports| ports.clone().any(|port| Port::new(port).is_some_and(captured)));
             if !ports.is_empty() {
                 tracing::warn!(
@@ -358,6 +352,18 @@ impl Namespace {
             }
         }
         Ok(())
+    }
+}
+
+/// What `find` finds in the tables of legacy iptables; nothing is read if the observation shows that there are none.
+fn in_legacy<T>(
+    observed: &Observed,
+    find: impl FnOnce() -> Result<Vec<T>, legacy::LegacyError>,
+) -> Result<Vec<T>, legacy::LegacyError> {
+    if observed.may_have_legacy_tables {
+        find()
+    } else {
+        Ok(Vec::new())
     }
 }
 

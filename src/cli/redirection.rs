@@ -189,7 +189,7 @@ pub fn cleanup_foreign(meshes: &[&Mesh]) -> anyhow::Result<()> {
     }
     let observed = namespace.observe()?;
     observed.warn_of_foreign_rules();
-    // An earlier cleanup of ours may have kept prerequisites that these rules needed.
+    // An earlier run of cleanup may have kept prerequisites that these rules needed.
     let redirects = RuleBackend::ALL
         .into_iter()
         .any(|backend| observed.holds_rules(backend));

@@ -69,7 +69,7 @@ impl fmt::Display for Effect {
     }
 }
 
-/// Compares the effect of rules with that of others that are expected.
+/// Compares the effect of rules with the effect of the expected rules.
 ///
 /// # Errors
 /// There are too many possibilities for a packet.

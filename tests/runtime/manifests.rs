@@ -304,7 +304,7 @@ fn components_define_distinct_objects() {
     assert!(seen.len() > 10, "{seen:?}");
 }
 
-/// Every annotation of a mesh by which outbound traffic is excluded is refused, and no option of ours is forgotten.
+/// Every annotation of a mesh by which outbound traffic is excluded is refused, and so is every such option of sidetrack.
 #[test]
 fn the_policy_on_annotations_knows_all_that_exclude_outbound_traffic() {
     let policy = fs::read_to_string(path("kubernetes/annotations/admission.yaml")).expect("a policy");

@@ -177,10 +177,10 @@ fn rules_for_other_proxy_ports_are_reported() {
     nobody_there.failed(&["ipv4 tcp outbound", "ipv6 tcp outbound"]);
     nobody_there.says("ipv4 tcp outbound", "was refused");
     let _other = Server::start(&pod.netns, "other", Owner::APP, &[16001]);
-    let somebody_there = probe(&pod.netns, &options);
-    somebody_there.failed(&["ipv4 tcp outbound", "ipv6 tcp outbound"]);
-    somebody_there.says("ipv4 tcp outbound", "arrived at 127.0.0.1:16001");
-    somebody_there.says("ipv6 tcp outbound", "arrived at [::1]:16001");
+    let other_listener = probe(&pod.netns, &options);
+    other_listener.failed(&["ipv4 tcp outbound", "ipv6 tcp outbound"]);
+    other_listener.says("ipv4 tcp outbound", "arrived at 127.0.0.1:16001");
+    other_listener.says("ipv6 tcp outbound", "arrived at [::1]:16001");
 }
 
 #[test]
