@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use super::Plan;
 use super::context::{DNS_PORT, Lookups};
+use super::{Plan, policy};
 use crate::facts::Facts;
 use crate::mesh;
 use crate::options::Config;
 use crate::ruleset::Action;
-use crate::types::{Cidrs, DnsServers, Families, Family, InboundMode};
+use crate::types::{Cidrs, DnsServers, Families, Family, InboundMode, Policy};
 
 /// An option that has no effect, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,10 @@ pub enum NoEffect {
     NoOutboundConnections,
     /// `--bound-interfaces`: all of them are excluded.
     BoundInterfacesExcluded,
+    /// `--allow-dns`: no policy rejects DNS queries.
+    NoOutboundPolicy,
+    /// `--allow-dns`: there is no name server.
+    NoAllowedServer,
 }
 
 impl NoEffect {
@@ -44,6 +48,7 @@ impl NoEffect {
                 "--redirect-dns"
             }
             Self::DnsNotRedirected => "--dns-servers",
+            Self::NoOutboundPolicy | Self::NoAllowedServer => "--allow-dns",
             Self::NoInboundPorts => "--inbound-mode tproxy",
             Self::NoOutboundConnections | Self::BoundInterfacesExcluded => "--bound-interfaces",
         }
@@ -66,6 +71,10 @@ impl NoEffect {
             Self::NoInboundPorts => "no inbound port is captured",
             Self::NoOutboundConnections => "no outbound connection is captured",
             Self::BoundInterfacesExcluded => "--exclude-interfaces excludes these interfaces",
+            Self::NoOutboundPolicy => "without --outbound-policy proxy-only nothing is rejected",
+            Self::NoAllowedServer => {
+                "/etc/resolv.conf names no server by a valid address, so that all queries are rejected"
+            }
         }
     }
 
@@ -82,6 +91,8 @@ impl NoEffect {
             Self::DnsNotRedirected => "Pass --redirect-dns, too",
             Self::NoInboundPorts => "Include inbound ports, or leave the mode out",
             Self::NoOutboundConnections => "Include outbound ports or addresses, or leave the interfaces out",
+            Self::NoOutboundPolicy => "Pass --outbound-policy proxy-only, too, or leave it out",
+            Self::NoAllowedServer => "Name the servers with --dns-servers",
             Self::BoundInterfacesExcluded => "Name the interfaces with one of the two options only",
         }
     }
@@ -102,8 +113,8 @@ impl fmt::Display for NoEffect {
 /// The options that have no effect on this plan, which was made from these.
 pub fn without_effect(config: &Config, facts: &Facts, plan: &Plan) -> Vec<NoEffect> {
     let rules = plan.ruleset.chains.iter().flat_map(|chain| &chain.rules);
-    let redirects = |action: &Action| matches!(action, Action::Redirect(_) | Action::Tproxy { .. });
-    if !rules.into_iter().any(|rule| redirects(&rule.action)) {
+    let acts = |action: &Action| matches!(action, Action::Redirect(_) | Action::Tproxy { .. } | Action::Reject(_));
+    if !rules.into_iter().any(|rule| acts(&rule.action)) {
         return vec![NoEffect::Everything];
     }
     let families = plan.ruleset.families;
@@ -115,10 +126,11 @@ pub fn without_effect(config: &Config, facts: &Facts, plan: &Plan) -> Vec<NoEffe
         && !has_any_of(&outbound.include_cidrs, families);
     [
         uncaptured_lookups(config, facts, families),
-        (!dns.redirect && dns.servers != by_default).then_some(NoEffect::DnsNotRedirected),
+        (!dns.redirect && !outbound.allow_dns && dns.servers != by_default).then_some(NoEffect::DnsNotRedirected),
         of_other_family.then_some(NoEffect::DestinationsOfOtherFamily),
         (inbound.mode == InboundMode::Tproxy && inbound.include_ports.is_empty()).then_some(NoEffect::NoInboundPorts),
         bound_interfaces(config),
+        allowed_lookups(config, facts),
     ]
     .into_iter()
     .flatten()
@@ -136,6 +148,16 @@ pub fn uncaptured_lookups(config: &Config, facts: &Facts, families: Families) ->
         None if config.outbound.exclude_ports.contains(DNS_PORT) => Some(NoEffect::LookupsExcluded),
         None if config.outbound.include_gids.is_empty() => Some(NoEffect::NoGroupsIncluded),
         None => Some(NoEffect::NoNameServer),
+    }
+}
+
+fn allowed_lookups(config: &Config, facts: &Facts) -> Option<NoEffect> {
+    match config.outbound.policy {
+        _ if !config.outbound.allow_dns => None,
+        Policy::Allow => Some(NoEffect::NoOutboundPolicy),
+        Policy::ProxyOnly => policy::name_servers(config, &facts.resolvers)
+            .is_empty()
+            .then_some(NoEffect::NoAllowedServer),
     }
 }
 

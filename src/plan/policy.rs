@@ -19,7 +19,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::context::{Context, DNS_PORT, over_loopback, rule, skip, tcp};
 use super::{excluded_interfaces, inbound, loopback_in, outbound};
-use crate::options::Dialect;
+use crate::options::{Config, Dialect};
 use crate::ruleset::{
     Action, BaseHook, Chain, ChainType, ConntrackState, Hook, Match, PortMatch, Protocol, Rejection, Rule, priority,
 };
@@ -158,15 +158,21 @@ fn answers() -> Rule {
     skip([Match::Reply], "answers of the pod and of the kernel")
 }
 
+/// The pod's name servers.
+pub fn name_servers(config: &Config, resolvers: &[IpAddr]) -> Cidrs {
+    let servers = match &config.dns.servers {
+        DnsServers::These(addresses) => addresses,
+        DnsServers::All | DnsServers::ResolvConf => resolvers,
+    };
+    servers.iter().map(|server| (*server).into()).collect()
+}
+
 /// Lookups to the pod's name servers, if they are allowed.
 fn allowed_lookups(context: &mut Context) -> Vec<Rule> {
     if !context.config.outbound.allow_dns {
         return Vec::new();
     }
-    let servers: Cidrs = match &context.config.dns.servers {
-        DnsServers::These(addresses) => addresses.iter().map(|address| (*address).into()).collect(),
-        DnsServers::All | DnsServers::ResolvConf => context.resolvers.iter().map(|server| (*server).into()).collect(),
-    };
+    let servers = name_servers(context.config, context.resolvers);
     let servers = context
         .sets
         .addresses("name_servers", &servers, Families::Both, Match::Destination);

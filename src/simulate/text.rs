@@ -167,7 +167,12 @@ fn verdict(explanation: &Explanation) -> String {
             } else {
                 "rejected"
             };
-            let refuses = |action: &Action| matches!(action, Action::Reject | Action::Planned(Planned::Drop));
+            let refuses = |action: &Action| {
+                matches!(
+                    action,
+                    Action::Reject | Action::Planned(Planned::Drop | Planned::Reject(_))
+                )
+            };
             let why = match path.trace.last() {
                 Some(entry) if entry.step == Step::PolicyDrop => format!(" by the policy of {}", place(entry)),
                 _ => why(path, |_, action| refuses(action) || redirects(action)),

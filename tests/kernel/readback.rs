@@ -69,7 +69,7 @@ fn rules_added_by_nft_are_read_or_listed_as_unreadable() {
     nft("insert rule inet sidetrack output meta skuid 7 return comment \"a guest\"");
     nft("insert rule inet sidetrack output counter comment \"counts\"");
     nft("add rule inet sidetrack inbound tcp dport { 1, 5-9 } drop");
-    nft("add chain inet sidetrack forward { type filter hook forward priority 0; }");
+    nft("add chain inet sidetrack forward { type filter hook forward priority 0; policy drop; }");
     nft("add set inet sidetrack macs { type ether_addr; }");
     nft("add table inet sidetrack { flags dormant; }");
     let Installed { ruleset, unreadable } = installed(&netns, RuleBackend::Nftables, Family::V4);

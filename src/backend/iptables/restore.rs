@@ -260,14 +260,9 @@ impl Iptables {
     fn steps(&self, ruleset: &Ruleset) -> Result<Vec<Step>, IptablesError> {
         let planned = lower(ruleset)?;
         let step = |family| {
-            let redirected = ruleset.families.contains(family);
-            let wanted = planned.of(family);
-            let wanted = if redirected {
-                wanted
-            } else {
-                wanted.without_empty_chains()
-            };
-            if !wanted.is_empty() {
+            // A policy has rules for the family that is not redirected, too.
+            let wanted = Some(planned.of(family)).filter(Tables::has_rules).unwrap_or_default();
+            if ruleset.families.contains(family) || !wanted.is_empty() {
                 self.programs(family)?;
             }
             let text = self.save(family)?;

@@ -15,10 +15,16 @@ use crate::types::{Families, Family};
 /// # Errors
 /// The lists are too long for iptables.
 pub fn script(plan: &Plan) -> Result<String, TooManyRules> {
-    let text = patch(&Tables::default(), &lower(&plan.ruleset)?).unwrap_or_default();
+    let tables = lower(&plan.ruleset)?;
+    let text = patch(&Tables::default(), &tables).unwrap_or_default();
+    // A policy has rules for the family that is not redirected, too.
+    let families = match plan.ruleset.families {
+        Families::Only(family) if tables.of(family.other()).has_rules() => Families::Both,
+        families => families,
+    };
     Ok(format!(
         "{}{}{text}",
-        header(plan.ruleset.families),
+        header(families),
         render::comments_on_the_rest(plan)
     ))
 }

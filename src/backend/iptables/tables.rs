@@ -70,14 +70,10 @@ impl Tables {
         })
     }
 
-    /// The same without chains that have no rules. In a family that is not redirected, those with rules reject.
-    #[must_use]
-    pub fn without_empty_chains(mut self) -> Self {
-        for table in self.0.values_mut() {
-            table.chains.retain(|chain| !chain.rules.is_empty());
-        }
-        self.0.retain(|_, table| *table != Table::default());
-        self
+    /// Whether any chain has rules.
+    pub fn has_rules(&self) -> bool {
+        let mut chains = self.0.values().flat_map(|table| &table.chains);
+        chains.any(|chain| !chain.rules.is_empty())
     }
 
     /// The same without comments and without the record, for kernels without the comment extension.

@@ -309,11 +309,17 @@ fn matcher(terms: &[Term]) -> Option<(Match, usize)> {
             let family = self::family(family)?;
             (side(family, *offset)?(Addresses::Set(family, set.clone().into())), 4)
         }
+        [
+            Meta(NFT_META_NFPROTO),
+            Is(_),
+            Meta(NFT_META_L4PROTO),
+            Is(protocol),
+            Payload(_),
+            Is(kind),
+            ..,
+        ] if *protocol == [IPPROTO_ICMPV6] => (Match::Icmpv6Type(*kind.first()?), 6),
         [Meta(NFT_META_NFPROTO), Is(family), ..] => (Match::Family(self::family(family)?), 2),
         [Meta(NFT_META_L4PROTO), Is(_), Payload(_), Masked(_), IsNot(_), ..] => (Match::TcpNotSyn, 5),
-        [Meta(NFT_META_L4PROTO), Is(protocol), Payload(_), Is(kind), ..] if *protocol == [IPPROTO_ICMPV6] => {
-            (Match::Icmpv6Type(*kind.first()?), 4)
-        }
         [Meta(NFT_META_L4PROTO), Is(protocol), Payload(offset), Is(port), ..] => {
             (port_of(protocol, *offset, PortMatch::Port(self::port(port)?))?, 4)
         }

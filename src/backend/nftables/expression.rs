@@ -78,6 +78,7 @@ fn write_match(list: &mut Attributes, matcher: &Match) {
             compare(list, NFT_CMP_NEQ, &[TCP_SYN]);
         }
         Match::Icmpv6Type(number) => {
+            family_is(list, Family::V6);
             meta(list, NFT_META_L4PROTO);
             compare(list, NFT_CMP_EQ, &[IPPROTO_ICMPV6]);
             payload(list, NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1);

@@ -1,5 +1,6 @@
 //! Annotations of the pod that configure redirection, read into a [`Layer`] by a table.
 
+pub mod floor;
 pub mod table;
 
 use std::collections::BTreeMap;
@@ -85,11 +86,12 @@ impl Parsed {
     /// Merges the annotations with the options of the NetConf.
     ///
     /// # Errors
-    /// All errors of the annotations.
+    /// All errors of the annotations, and options that would make a policy of the NetConf laxer.
     pub fn over(self, netconf: Layer) -> Result<Layer, Vec<Problem>> {
         if !self.problems.is_empty() {
             return Err(self.problems);
         }
+        let node = netconf.clone();
         let mut layer = self.layer;
         if !self.exclude_ports_for_uids.is_empty() {
             layer
@@ -109,6 +111,7 @@ impl Parsed {
             let ports = layer.mesh_ports.unwrap_or_else(|| kept().collect());
             layer.mesh_ports = Some(ports.union(&more));
         }
+        floor::check(&node, &layer)?;
         Ok(layer)
     }
 

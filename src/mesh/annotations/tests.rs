@@ -2,6 +2,7 @@
 
 mod bounds;
 mod cases;
+mod floor;
 
 use serde_json::json;
 

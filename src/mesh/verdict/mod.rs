@@ -11,6 +11,7 @@ mod unseen;
 
 use self::unseen::unseen;
 pub use self::unseen::{Unseen, UnseenPlace};
+use super::annotations::floor::has_floor;
 use super::annotations::{self, Annotations, REDIRECT};
 use super::container::Container;
 use super::invocation::ReadInvocation;
@@ -132,7 +133,7 @@ pub fn verdict(pod: &Pod<'_>, inputs: &Inputs<'_>) -> Result<Verdict, Undecided>
     if let Some(reason) = policy::exempt(inputs.policy, &pod.name) {
         return Ok(skipped(SkipKind::Exempt, reason));
     }
-    let reason = match reason(pod, inputs.policy)? {
+    let reason = match reason(pod, inputs)? {
         Ok(reason) => reason,
         Err(skipped) => return Ok(Verdict::Skipped(skipped)),
     };
@@ -227,7 +228,8 @@ fn skipped_for_init_container(annotations: &Annotations) -> Option<Skipped> {
 }
 
 /// Why the plugin redirects a pod whose names do not exempt it, or why it does not.
-fn reason(pod: &Pod<'_>, policy: &Policy) -> Result<Result<String, Skipped>, Undecided> {
+fn reason(pod: &Pod<'_>, inputs: &Inputs<'_>) -> Result<Result<String, Skipped>, Undecided> {
+    let policy = inputs.policy;
     let skip = |kind, reason: &str| {
         let reason = reason.to_owned();
         Ok(Err(Skipped { kind, reason }))
@@ -248,6 +250,16 @@ fn reason(pod: &Pod<'_>, policy: &Policy) -> Result<Result<String, Skipped>, Und
         };
     }
     if let Some(skipped) = opt_out(pod).map_err(|problem| Undecided::Invalid(vec![problem]))? {
+        if always && has_floor(inputs.fallbacks) {
+            return Err(Undecided::Invalid(vec![Problem::Source {
+                source: Source::Annotation,
+                reason: format!(
+                    "{}, and the node has a policy of proxy-only for all pods (select is always): remove the annotation, \
+                     or list the namespace in excludeNamespaces of the NetConf",
+                    skipped.reason
+                ),
+            }]));
+        }
         return Ok(Err(skipped));
     }
     let described = pod.described.as_ref();

@@ -2,6 +2,7 @@
 
 mod nomad;
 mod pods;
+mod policy;
 #[path = "../../common/cni.rs"]
 mod request;
 mod verbs;
