@@ -94,6 +94,10 @@ codes! {
         "A process with NET_ADMIN in the pod's network namespace can remove the redirection, or bypass it with \
          a mark or a route of its own.",
         "Remove privileged and NET_ADMIN from the container; add only the capability that it needs.";
+    MaySendFrames "ST205" Warning "An application may send past the outbound policy",
+        "Packets of packet sockets (AF_PACKET) do not pass the rules. They take NET_RAW, which most container runtimes grant \
+         unless it is dropped.",
+        "Drop NET_RAW, or ALL, in securityContext.capabilities.drop of the container.";
     ProxyPort "ST301" Error "An application's port is the proxy's",
         "Two processes cannot listen on one port: the second one fails to start. Redirected connections would reach the \
          application instead of the proxy.",
@@ -159,4 +163,8 @@ codes! {
         "Both write rules; which of them captures a connection depends on their order, and one may capture what the other \
          excludes.",
         "Keep one.";
+    InitBefore "ST606" Warning "An init container runs before the outbound policy",
+        "What it sends is not rejected: there are no rules yet.",
+        "Move the container that redirects before it, or redirect with the CNI plugin, whose rules are there before the first \
+         process.";
 }

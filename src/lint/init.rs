@@ -4,7 +4,7 @@ use super::Report;
 use super::code::Code;
 use super::subject::Subject;
 use crate::mesh::container::{Container, Role, id, is_true};
-use crate::types::{Gid, Id as _, Uid};
+use crate::types::{Gid, Id as _, Policy, Uid};
 use crate::yaml::Node;
 
 /// Checks that init containers that redirect have the rights to do so, and which ones run before the proxy.
@@ -33,6 +33,7 @@ pub fn check(subject: &Subject<'_>, report: &mut Report) {
         report.add(Code::TwoRedirectors, second.node.at, message);
     }
     between(subject, report);
+    before(subject, report);
 }
 
 fn capabilities(container: &Container<'_>, report: &mut Report) {
@@ -92,5 +93,23 @@ fn between(subject: &Subject<'_>, report: &mut Report) {
             let message = format!("{} starts before the proxy", container.description());
             report.add(Code::InitAfter, container.node.at, message);
         }
+    }
+}
+
+/// Reports init containers that start before the one that installs an outbound policy.
+fn before(subject: &Subject<'_>, report: &mut Report) {
+    let containers = &subject.containers;
+    let redirector = containers
+        .iter()
+        .position(|container| container.role == Role::Redirector);
+    let Some(redirector) = redirector.filter(|_| subject.config.outbound.policy == Policy::ProxyOnly) else {
+        return;
+    };
+    for container in containers[..redirector]
+        .iter()
+        .filter(|container| container.role == Role::Init)
+    {
+        let message = format!("{} starts before there are rules", container.description());
+        report.add(Code::InitBefore, container.node.at, message);
     }
 }

@@ -5,7 +5,7 @@ use super::code::Code;
 use super::subject::Subject;
 use crate::mesh::container::{Container, Role, id};
 use crate::mesh::verdict::{Unseen, UnseenPlace};
-use crate::types::{Gid, Id, Number, Ranges, Uid};
+use crate::types::{Gid, Id, Number, Policy, Ranges, Uid};
 use crate::yaml::Node;
 
 /// Reports applications that the rules exempt like the proxy or that may change the rules, and a proxy that the rules do
@@ -17,7 +17,10 @@ pub fn check(subject: &Subject<'_>, report: &mut Report) {
     for container in &subject.containers {
         match container.role {
             Role::Proxy => unknown_proxy(subject, container, report),
-            Role::App => may_change_rules(container, report),
+            Role::App => {
+                may_change_rules(container, report);
+                may_send_frames(subject, container, report);
+            }
             Role::Redirector | Role::Validator | Role::Init => {}
         }
     }
@@ -81,5 +84,20 @@ fn may_change_rules(container: &Container<'_>, report: &mut Report) {
         Code::MayChangeRules,
         node.at,
         format!("{} {what}", container.description()),
+    );
+}
+
+/// Only a policy promises that nothing leaves past the proxy.
+fn may_send_frames(subject: &Subject<'_>, container: &Container<'_>, report: &mut Report) {
+    let is_dropped =
+        container.capability("drop", "NET_RAW").is_some() && container.capability("add", "NET_RAW").is_none();
+    if subject.config.outbound.policy == Policy::Allow || is_dropped {
+        return;
+    }
+    let at = container.security("capabilities").unwrap_or(container.node).at;
+    report.add(
+        Code::MaySendFrames,
+        at,
+        format!("{} may have NET_RAW", container.description()),
     );
 }

@@ -92,6 +92,10 @@ pub const REVIEWED: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "a datagram that the outbound policy rejects",
+        &["outbound", "udp", "10.0.0.5:443", "--outbound-policy", "proxy-only"],
+    ),
+    (
         "what istio-iptables would do",
         &["outbound", "tcp", ":8080", "--uid", "1337", "istio-iptables", "-b", "*"],
     ),

@@ -45,6 +45,10 @@ fn option(name: &'static str, value: impl Strategy<Value = String> + 'static) ->
         .boxed()
 }
 
+fn policy() -> impl Strategy<Value = String> {
+    prop_oneof![Just("allow"), Just("proxy-only")].prop_map(str::to_owned)
+}
+
 fn options() -> impl Strategy<Value = Vec<String>> {
     let all_or = |items: BoxedStrategy<String>| prop_oneof![3 => items, 1 => Just("*".to_owned())];
     let for_uids = (prop_oneof![Just("tcp:"), Just("udp:"), Just("")], port(), id())
@@ -84,6 +88,8 @@ fn options() -> impl Strategy<Value = Vec<String>> {
             "--loopback-cidr",
             (8_u8..=32).prop_map(|length| format!("127.0.0.1/{length}")),
         ),
+        option("--outbound-policy", policy()),
+        option("--inbound-policy", policy()),
         option(
             "--ip-family",
             prop_oneof![Just("auto"), Just("ipv4"), Just("ipv6"), Just("dual")].prop_map(str::to_owned),

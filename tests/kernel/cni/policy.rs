@@ -37,7 +37,7 @@ fn pod_cannot_make_the_policy_of_the_node_laxer() {
         let pod = Pod::new();
         let mut add = request("ADD", &pod.netns.path()).annotated(name, value);
         add.netconf["redirect"]["outbound-policy"] = "proxy-only".into();
-        let error = add.fails(7);
+        let error = add.fails(100);
         assert!(
             error["msg"].to_string().contains("laxer") || error["details"].to_string().contains("laxer"),
             "{error}"
@@ -59,6 +59,6 @@ fn pod_cannot_opt_out_of_a_policy_for_all_pods() {
         .annotated("traffic.sidetrack.dev/redirect", "false");
     add.succeeds();
     add.netconf["redirect"]["outbound-policy"] = "proxy-only".into();
-    let error = add.fails(7);
+    let error = add.fails(100);
     assert!(error.to_string().contains("proxy-only for all pods"), "{error}");
 }
