@@ -156,7 +156,7 @@ fn passthrough(context: &Context) -> Vec<Rule> {
 
 /// The proxy's own traffic: skipped, except its connections to the pod's own address, which are inbound.
 fn proxy(context: &mut Context) -> Vec<Rule> {
-    let owners = context.proxy_owners();
+    let senders = context.proxy_senders();
     let mut rules = Vec::new();
     if redirects_self_calls(context) {
         if context.config.inbound.mode == InboundMode::Tproxy {
@@ -165,15 +165,19 @@ fn proxy(context: &mut Context) -> Vec<Rule> {
                 "from the proxy to the application, with the client's address",
             ));
         }
-        rules.extend(owners.iter().map(|owner| {
+        rules.extend(senders.iter().map(|sender| {
             rule(
-                [over_loopback(), owner.clone()],
+                [over_loopback()].into_iter().chain(sender.clone()),
                 Action::Jump(SELF_CALLS.into()),
                 "from the proxy to the pod's own address",
             )
         }));
     }
-    rules.extend(owners.into_iter().map(|owner| skip([owner], "the proxy's own traffic")));
+    rules.extend(
+        senders
+            .into_iter()
+            .map(|sender| skip(sender, "the proxy's own traffic")),
+    );
     rules
 }
 

@@ -1,5 +1,6 @@
 //! Sockets that the standard library cannot make: bound before they connect, or for IPv6 alone.
 
+use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -81,6 +82,15 @@ pub fn original_destination(stream: &TcpStream) -> io::Result<SocketAddr> {
     }
 }
 
+thread_local! {
+    static MARK: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Marks the sockets that this thread makes from now on, unless the mark is 0.
+pub fn mark_those_of_this_thread(mark: u32) {
+    MARK.set(mark);
+}
+
 fn new(family: Family, kind: SockType) -> io::Result<OwnedFd> {
     let domain = match family {
         Family::V4 => AddressFamily::Inet,
@@ -89,6 +99,9 @@ fn new(family: Family, kind: SockType) -> io::Result<OwnedFd> {
     let socket = socket(domain, kind, SockFlag::SOCK_CLOEXEC, None)?;
     if family == Family::V6 {
         setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
+    }
+    if MARK.get() != 0 {
+        setsockopt(&socket, sockopt::Mark, &MARK.get())?;
     }
     Ok(socket)
 }
