@@ -28,7 +28,7 @@ impl Owner {
         Self { uid, gid, mark: 0 }
     }
 
-    /// The same, with a mark on its sockets.
+    /// The same, with a mark on the sockets with which it connects.
     pub const fn marked(self, mark: u32) -> Self {
         Self { mark, ..self }
     }

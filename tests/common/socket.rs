@@ -86,7 +86,8 @@ thread_local! {
     static MARK: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Marks the sockets that this thread makes from now on, unless the mark is 0.
+/// Marks the sockets with which this thread connects from now on, unless the mark is 0. Those that it listens on stay as
+/// they are, as with a proxy that marks its upstream connections.
 pub fn mark_those_of_this_thread(mark: u32) {
     MARK.set(mark);
 }
@@ -99,9 +100,6 @@ fn new(family: Family, kind: SockType) -> io::Result<OwnedFd> {
     let socket = socket(domain, kind, SockFlag::SOCK_CLOEXEC, None)?;
     if family == Family::V6 {
         setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
-    }
-    if MARK.get() != 0 {
-        setsockopt(&socket, sockopt::Mark, &MARK.get())?;
     }
     Ok(socket)
 }
@@ -124,6 +122,9 @@ fn family(address: SocketAddr) -> Family {
 
 fn connected(kind: SockType, source: Option<SocketAddr>, to: SocketAddr) -> io::Result<OwnedFd> {
     let socket = new(family(to), kind)?;
+    if MARK.get() != 0 {
+        setsockopt(&socket, sockopt::Mark, &MARK.get())?;
+    }
     // This limits connect() too.
     setsockopt(
         &socket,
