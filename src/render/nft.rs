@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use crate::plan::Plan;
 use crate::ruleset::{
-    Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Match, PortMatch,
-    Protocol, Rule, Set, TABLE, TIMEOUTS, TcpState, Timeouts, UidMatch, Zone, ipv4_addresses, ipv6_addresses,
+    Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Layout, Match, PortMatch,
+    Protocol, Rule, Ruleset, Set, TIMEOUTS, TcpState, Timeouts, UidMatch, Zone, ipv4_addresses, ipv6_addresses,
 };
 use crate::types::Family;
 
@@ -16,14 +16,26 @@ const ELEMENTS_PER_LINE: usize = 8;
 ///
 /// Loading the script replaces our table atomically, and nothing else.
 pub fn script(plan: &Plan) -> String {
+    script_in(plan, Layout::OneTable)
+}
+
+/// The same with the tables of this layout.
+pub fn script_in(plan: &Plan, layout: Layout) -> String {
     let mut text = String::from("#!/usr/sbin/nft -f\n");
     text += &super::comments_on_the_rest(plan);
+    for (family, ruleset) in plan.ruleset.tables(layout) {
+        text += &table(&family.title(), &ruleset);
+    }
+    text
+}
+
+fn table(title: &str, ruleset: &Ruleset) -> String {
     // The table is added first, so that its deletion succeeds if there is none yet; the script is one transaction.
-    text += &format!("table inet {TABLE}\ndelete table inet {TABLE}\n");
-    text += &format!("table inet {TABLE} {{\n");
-    let timeouts = plan.ruleset.timeouts.iter().map(timeouts);
-    let sets = plan.ruleset.sets.iter().map(set);
-    let chains = plan.ruleset.installed_chains().map(chain);
+    let mut text = format!("table {title}\ndelete table {title}\n");
+    text += &format!("table {title} {{\n");
+    let timeouts = ruleset.timeouts.iter().map(timeouts);
+    let sets = ruleset.sets.iter().map(set);
+    let chains = ruleset.installed_chains().map(chain);
     text += &timeouts.chain(sets).chain(chains).collect::<Vec<_>>().join("\n");
     text + "}\n"
 }
