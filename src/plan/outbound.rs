@@ -189,7 +189,9 @@ pub fn proxy_senders(context: &mut Context) -> impl Iterator<Item = Rule> + use<
 }
 
 fn skip_senders(senders: Vec<Vec<Match>>) -> impl Iterator<Item = Rule> {
-    senders.into_iter().map(|sender| skip(sender, "the proxy's own traffic"))
+    senders
+        .into_iter()
+        .map(|sender| skip(sender, "the proxy's own traffic"))
 }
 
 /// The chain for connections of the proxy to the pod's own address: handled like inbound connections.

@@ -57,6 +57,7 @@ mod neighbours;
 mod netlink_faults;
 mod netlink_sockets;
 mod output;
+mod per_family;
 mod privilege;
 mod probe;
 mod proxy_mark;
