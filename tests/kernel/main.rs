@@ -58,6 +58,7 @@ mod netlink_faults;
 mod netlink_sockets;
 mod output;
 mod per_family;
+mod policy;
 mod privilege;
 mod probe;
 mod proxy_mark;
