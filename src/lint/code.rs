@@ -94,7 +94,11 @@ codes! {
         "A process with NET_ADMIN in the pod's network namespace can remove the redirection, or bypass it with \
          a mark or a route of its own.",
         "Remove privileged and NET_ADMIN from the container; add only the capability that it needs.";
-    MaySendFrames "ST205" Warning "An application may send past the outbound policy",
+    MayTakeMark "ST205" Warning "An application may mark its sockets like the proxy's",
+        "The rules exempt sockets with the proxy's mark (proxy-mark). A process marks its own with NET_ADMIN, or since Linux \
+         5.17 with NET_RAW, which container runtimes grant to every container that runs as root.",
+        "Drop NET_RAW (capabilities.drop: [ALL]), and run the container as another user than root.";
+    MaySendFrames "ST206" Warning "An application may send past the outbound policy",
         "Packets of packet sockets (AF_PACKET) do not pass the rules. They take NET_RAW, which most container runtimes grant \
          unless it is dropped.",
         "Drop NET_RAW, or ALL, in securityContext.capabilities.drop of the container.";

@@ -8,12 +8,13 @@ mod tests;
 
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::path::Path;
 
 use super::Variant;
 use super::program::{Programs, search_path};
 use super::saved::{self, Instantiated};
 use super::{InFront, IptablesError, TableName, Tables, contents, lower, patch, raise, removal, same};
-use crate::backend::{Change, KernelError, Rules};
+use crate::backend::{Change, KernelError, Observed, Rules};
 use crate::drift::{Difference, Subject};
 use crate::linux::netlink;
 use crate::mesh::Mesh;
@@ -260,9 +261,11 @@ impl Iptables {
     fn steps(&self, ruleset: &Ruleset) -> Result<Vec<Step>, IptablesError> {
         let planned = lower(ruleset)?;
         let step = |family| {
+            let is_redirected = ruleset.families.contains(family);
             // A policy has rules for the family that is not redirected, too.
-            let wanted = Some(planned.of(family)).filter(Tables::has_rules).unwrap_or_default();
-            if ruleset.families.contains(family) || !wanted.is_empty() {
+            let has_rules = |tables: &Tables| tables.has_rules() && (is_redirected || exists(family));
+            let wanted = Some(planned.of(family)).filter(has_rules).unwrap_or_default();
+            if is_redirected || !wanted.is_empty() {
                 self.programs(family)?;
             }
             let text = self.save(family)?;
@@ -341,8 +344,14 @@ impl Iptables {
     }
 }
 
+/// Whether the kernel has the family: IPv6 may be switched off (`ipv6.disable=1`).
+fn exists(family: Family) -> bool {
+    let proc = Path::new("/proc/thread-self/net");
+    family == Family::V4 || proc.join("if_inet6").exists() || !proc.is_dir()
+}
+
 impl Rules for Iptables {
-    fn apply(&mut self, ruleset: &Ruleset, _: bool) -> Result<Change, KernelError> {
+    fn apply(&mut self, ruleset: &Ruleset, _: &Observed) -> Result<Change, KernelError> {
         Ok(Self::apply(self, ruleset)?)
     }
 
