@@ -13,7 +13,7 @@ use crate::options::{Config, Dialect};
 use crate::plan::{self, Plan};
 use crate::render;
 use crate::ruleset::{Layout, TcpState};
-use crate::types::{DnsServers, Families, Family, InboundMode, IpFamily, Mark, Number, Ranges};
+use crate::types::{DnsServers, Families, Family, InboundMode, IpFamily, Mark, Number, Policy, Ranges};
 
 /// Logs which options have no effect on a plan, in the network namespace of this thread: the user may expect
 /// otherwise.
@@ -97,6 +97,9 @@ pub fn log(config: &Config, facts: &Facts, plan: &Plan, backend: RuleBackend, ap
         bound_interfaces = list(&general.bound_interfaces),
         reroute_interfaces = list(&general.reroute_interfaces),
         drop_invalid = general.drop_invalid.then_some(true),
+        inbound_policy = stricter(inbound.policy),
+        outbound_policy = stricter(outbound.policy),
+        allow_dns = outbound.allow_dns.then_some(true),
         close_wait_timeout = general.close_wait_timeout.map(|timeout| timeout.to_string()),
         loopback_cidr = %general.loopback_cidr,
         tproxy_mark = tproxy.then(|| inbound.tproxy_mark.get()),
@@ -104,7 +107,7 @@ pub fn log(config: &Config, facts: &Facts, plan: &Plan, backend: RuleBackend, ap
         "{message}"
     );
     log_half_closed(&applied.half_closed);
-    log_survivors(&applied.survivors);
+    log_survivors(&applied.survivors, outbound.policy);
     for (route, why) in &applied.skipped {
         let interface = &route.interface;
         tracing::warn!(
@@ -124,7 +127,16 @@ pub fn log(config: &Config, facts: &Facts, plan: &Plan, backend: RuleBackend, ap
     }
 }
 
-fn log_survivors(Survivors { open, disturbed }: &Survivors) {
+/// A policy other than the default.
+fn stricter(policy: Policy) -> Option<String> {
+    (policy != Policy::Allow).then(|| policy.to_string())
+}
+
+fn log_survivors(Survivors { open, disturbed }: &Survivors, policy: Policy) {
+    let fate = match policy {
+        Policy::Allow => "continue without the proxy until they end",
+        Policy::ProxyOnly => "end, except those of the proxy",
+    };
     match (open, disturbed) {
         (Some(0), _) => {}
         (open, Some(why)) => {
@@ -134,12 +146,9 @@ fn log_survivors(Survivors { open, disturbed }: &Survivors) {
         (Some(open), None) => tracing::info!(
             open_connections = open,
             setting = format!("{TCP_LOOSE} = 0"),
-            "open connections continue without the proxy until they end"
+            "open connections {fate}"
         ),
-        (None, None) => tracing::info!(
-            setting = format!("{TCP_LOOSE} = 0"),
-            "open connections, if any, continue without the proxy until they end"
-        ),
+        (None, None) => tracing::info!(setting = format!("{TCP_LOOSE} = 0"), "open connections, if any, {fate}"),
     }
 }
 

@@ -50,6 +50,8 @@ fn module(expression: &str) -> Option<&'static str> {
         "tproxy" => "nft_tproxy",
         "ct" => "nft_ct",
         "objref" => "nft_objref",
+        "fib" => "nft_fib_inet",
+        "reject" => "nft_reject_inet",
         _ => return None,
     })
 }
@@ -61,7 +63,7 @@ mod tests {
     use crate::facts::Facts;
     use crate::options::Settings;
     use crate::plan::Plan;
-    use crate::types::{DnsServers, InboundMode};
+    use crate::types::{DnsServers, InboundMode, Policy};
 
     fn steps() -> Vec<Step> {
         let mut config = Settings::default().config;
@@ -69,6 +71,7 @@ mod tests {
         config.dns.redirect = true;
         config.dns.servers = DnsServers::All;
         config.general.drop_invalid = true;
+        config.outbound.policy = Policy::ProxyOnly;
         create(&Plan::new(&config, &Facts::default()).unwrap().ruleset)
     }
 
@@ -87,6 +90,8 @@ mod tests {
         assert_eq!(of("rule 'inbound, to the proxy's transparent socket'"), ["nft_tproxy"]);
         assert_eq!(of("rule 'an application's DNS query'"), ["nft_ct"]);
         assert_eq!(of("rule 'loopback'"), Vec::<&str>::new());
+        assert_eq!(of("rule 'outbound policy'"), ["nft_reject_inet"]);
+        assert_eq!(of("rule 'traffic within the pod, and to the proxy'"), ["nft_fib_inet"]);
     }
 
     #[test]

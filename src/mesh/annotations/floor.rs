@@ -94,6 +94,11 @@ fn laxer(node: &Layer, pod: &Layer) -> Vec<(&'static str, &'static str)> {
             "proxy-gid",
             pod.proxy_gid.is_some() && pod.proxy_gid != node.proxy_gid,
         );
+        check(
+            OUTBOUND,
+            "proxy-mark",
+            node.proxy_mark.is_some() && pod.proxy_mark != node.proxy_mark,
+        );
     }
     if inbound {
         check(INBOUND, "inbound-policy", !is_locked(pod.inbound_policy));

@@ -14,6 +14,7 @@ const OUTBOUND: &[(&str, &str)] = &[
     ("outbound-policy", "proxy-only"),
     ("exclude-outbound-ports", "22,80-90"),
     ("proxy-uid", "1337"),
+    ("proxy-mark", "77"),
 ];
 const INBOUND: &[(&str, &str)] = &[("inbound-policy", "proxy-only"), ("exclude-inbound-ports", "9000")];
 
@@ -41,6 +42,8 @@ fn annotations_cannot_make_a_policy_of_the_node_laxer() {
         (OUTBOUND, "exclude-interfaces", "eth0", "exclude-interfaces"),
         (OUTBOUND, "proxy-uid", "1000", "proxy-uid"),
         (OUTBOUND, "proxy-gid", "1000", "proxy-gid"),
+        (OUTBOUND, "proxy-mark", "78", "proxy-mark"),
+        (OUTBOUND, "proxy-mark", "", "proxy-mark"),
         (INBOUND, "inbound-policy", "allow", "inbound-policy"),
         (INBOUND, "exclude-inbound-ports", "22", "exclude-inbound-ports"),
         (INBOUND, "exclude-inbound-cidrs", "10.0.0.0/8", "exclude-inbound-cidrs"),
