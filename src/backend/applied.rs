@@ -96,6 +96,7 @@ pub fn log(config: &Config, facts: &Facts, plan: &Plan, backend: RuleBackend, ap
         bound_interfaces = list(&general.bound_interfaces),
         reroute_interfaces = list(&general.reroute_interfaces),
         drop_invalid = general.drop_invalid.then_some(true),
+        counters = general.counters.then_some(true),
         close_wait_timeout = general.close_wait_timeout.map(|timeout| timeout.to_string()),
         loopback_cidr = %general.loopback_cidr,
         tproxy_mark = tproxy.then(|| inbound.tproxy_mark.get()),

@@ -108,12 +108,16 @@ fn base_hook(base: &BaseHook) -> Value {
 }
 
 fn rule(rule: &Rule) -> Value {
-    json!({
+    let mut object = json!({
         "comment": rule.comment,
         "matches": rule.matches.iter().map(matcher).collect::<Vec<_>>(),
         "action": action(&rule.action),
         "nft": super::nft::rule(rule),
-    })
+    });
+    if rule.has_counter {
+        object["counter"] = true.into();
+    }
+    object
 }
 
 fn matcher(matcher: &Match) -> Value {

@@ -178,6 +178,7 @@ enum Term {
     In(String),
     Immediate(Vec<u8>),
     Verdict { code: u32, chain: String },
+    Counter,
     Redirect,
     Tproxy,
 }
@@ -214,6 +215,7 @@ fn term((name, attributes): &Expression) -> Option<Term> {
                 && text(attributes.get(&NFTA_OBJREF_IMM_NAME)?)? == TIMEOUTS;
             is_own_timeouts.then_some(Term::Timeouts)?
         }
+        "counter" => Term::Counter,
         "redir" => Term::Redirect,
         "tproxy" => Term::Tproxy,
         _ => return None,
@@ -239,7 +241,9 @@ pub(super) fn text(bytes: &[u8]) -> Option<String> {
 
 /// The rule, if every part of it can be decoded.
 pub(super) fn rule(listed: &listing::Rule) -> Option<Rule> {
-    let terms: Vec<Term> = listed.expressions.iter().map(term).collect::<Option<_>>()?;
+    let mut terms: Vec<Term> = listed.expressions.iter().map(term).collect::<Option<_>>()?;
+    let counter = terms.iter().position(|term| matches!(term, Term::Counter));
+    let has_counter = counter.map(|at| terms.remove(at)).is_some();
     let (mut rest, mut matches) = (terms.as_slice(), Vec::new());
     let action = loop {
         match action(rest) {
@@ -254,10 +258,11 @@ pub(super) fn rule(listed: &listing::Rule) -> Option<Rule> {
     let rule = Rule {
         matches,
         action,
+        has_counter,
         comment: comment(&listed.user_data).into(),
     };
     let mut encoded = Attributes::default();
-    expression::write_rule(&mut encoded, &rule);
+    expression::write_rule(&mut encoded, &rule, 0);
     (listing::expressions(&encoded) == listed.expressions).then_some(rule)
 }
 

@@ -13,7 +13,7 @@ use super::Listing;
 use super::attributes::{Attributes, TooLong, user_data};
 use super::uapi::*;
 use super::{elements, expression};
-use crate::ruleset::{BaseHook, Chain, Hook, Name, Rule, Ruleset, Set, TABLE, TIMEOUTS, TcpState, Timeouts};
+use crate::ruleset::{BaseHook, Chain, Counts, Hook, Name, Rule, Ruleset, Set, TABLE, TIMEOUTS, TcpState, Timeouts};
 
 /// One message of a transaction.
 pub struct Step {
@@ -102,7 +102,7 @@ pub fn create(ruleset: &Ruleset) -> Vec<Step> {
     steps.extend(ruleset.timeouts.iter().map(timeouts));
     steps.extend(sets(ruleset, |_| true));
     steps.extend(ruleset.installed_chains().map(chain));
-    steps.extend(rules(ruleset));
+    steps.extend(rules(ruleset, &Counts::default()));
     steps
 }
 
@@ -112,8 +112,8 @@ pub fn only_timeouts(of: &Timeouts) -> Vec<Step> {
 }
 
 /// The steps that turn the installed state into `ruleset`, whose listing is `planned`. Base chains stay in place, so
-/// their hooks are never empty; unused objects are deleted.
-pub fn replace(ruleset: &Ruleset, planned: &Listing, installed: &Listing) -> Vec<Step> {
+/// their hooks are never empty; unused objects are deleted. Counters begin with the values of `counts`.
+pub fn replace(ruleset: &Ruleset, planned: &Listing, installed: &Listing, counts: &Counts) -> Vec<Step> {
     let kept_set = |name: &str| planned.set(name).is_some() && planned.set(name) == installed.set(name);
     let kept_object = |name: &str| planned.object(name).is_some() && planned.object(name) == installed.object(name);
     let kept_chain = |name: &str| planned.chain_has_same_hook(installed, name);
@@ -138,7 +138,7 @@ pub fn replace(ruleset: &Ruleset, planned: &Listing, installed: &Listing) -> Vec
     steps.extend(sets(ruleset, |set| !kept_set(&set.name)));
     let chains = ruleset.installed_chains();
     steps.extend(chains.filter(|c| !kept_chain(&c.name)).map(chain));
-    steps.extend(rules(ruleset));
+    steps.extend(rules(ruleset, counts));
     steps
 }
 
@@ -332,13 +332,17 @@ fn delete_chain(name: &str) -> Step {
     })
 }
 
-fn rules(ruleset: &Ruleset) -> impl Iterator<Item = Step> {
-    ruleset
-        .installed_chains()
-        .flat_map(|chain| chain.rules.iter().map(|rule| self::rule(chain, rule)))
+fn rules<'r>(ruleset: &'r Ruleset, counts: &'r Counts) -> impl Iterator<Item = Step> + 'r {
+    ruleset.installed_chains().flat_map(|chain| {
+        let rules = chain.rules.iter().enumerate();
+        rules.map(|(position, rule)| {
+            let packets = counts.get(&chain.name, position).unwrap_or_default();
+            self::rule(chain, rule, packets)
+        })
+    })
 }
 
-fn rule(chain: &Chain, rule: &Rule) -> Step {
+fn rule(chain: &Chain, rule: &Rule, packets: u64) -> Step {
     let object = Object::Rule {
         chain: chain.name.clone(),
         comment: rule.comment.clone(),
@@ -346,7 +350,9 @@ fn rule(chain: &Chain, rule: &Rule) -> Step {
     Step::new(object, NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, |attributes| {
         attributes.text(NFTA_RULE_TABLE, TABLE);
         attributes.text(NFTA_RULE_CHAIN, &chain.name);
-        attributes.nest(NFTA_RULE_EXPRESSIONS, |list| expression::write_rule(list, rule));
+        attributes.nest(NFTA_RULE_EXPRESSIONS, |list| {
+            expression::write_rule(list, rule, packets);
+        });
         attributes.user_data(NFTA_RULE_USERDATA, RULE_COMMENT, &terminated(&rule.comment));
     })
 }

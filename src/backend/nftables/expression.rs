@@ -14,12 +14,13 @@ use crate::types::{Family, Id};
 /// Length of an interface name with its terminating zero (`IFNAMSIZ` in linux/if.h).
 const INTERFACE_NAME_LENGTH: usize = 16;
 
-/// Writes the list of a rule's expressions: its matches, then its action.
-pub fn write_rule(list: &mut Attributes, rule: &Rule) {
+/// Writes the list of a rule's expressions: its matches, then its counter and its action. `packets` is the value that its
+/// counter begins with.
+pub fn write_rule(list: &mut Attributes, rule: &Rule, packets: u64) {
     for matcher in &rule.matches {
         write_match(list, matcher);
     }
-    write_action(list, &rule.action);
+    write_action(list, rule, packets);
 }
 
 pub(super) fn expression(list: &mut Attributes, name: &str, write_data: impl FnOnce(&mut Attributes)) {
@@ -62,22 +63,25 @@ fn write_match(list: &mut Attributes, matcher: &Match) {
     }
 }
 
-fn write_action(list: &mut Attributes, action: &Action) {
-    match action {
+fn write_action(list: &mut Attributes, rule: &Rule, packets: u64) {
+    // The expression for the socket may end the rule, which then does not count.
+    if let Action::Tproxy { port, mark } = &rule.action {
+        immediate(list, &port.get().to_be_bytes());
+        tproxy(list);
+        immediate(list, &mark.get().to_ne_bytes());
+        set_mark(list);
+    }
+    if rule.has_counter {
+        counter(list, packets);
+    }
+    match &rule.action {
         Action::Return => verdict(list, NFT_RETURN, None),
         Action::Jump(chain) => verdict(list, NFT_JUMP, Some(chain)),
-        Action::Accept => verdict(list, NF_ACCEPT, None),
+        Action::Accept | Action::Tproxy { .. } => verdict(list, NF_ACCEPT, None),
         Action::Drop => verdict(list, NF_DROP, None),
         Action::Redirect(port) => {
             immediate(list, &port.get().to_be_bytes());
             redirect(list);
-        }
-        Action::Tproxy { port, mark } => {
-            immediate(list, &port.get().to_be_bytes());
-            tproxy(list);
-            immediate(list, &mark.get().to_ne_bytes());
-            set_mark(list);
-            verdict(list, NF_ACCEPT, None);
         }
         Action::SetMark(mark) => {
             immediate(list, &mark.get().to_ne_bytes());
@@ -97,6 +101,14 @@ fn write_action(list: &mut Attributes, action: &Action) {
         }
         Action::SetTimeouts => set_timeouts(list),
     }
+}
+
+fn counter(list: &mut Attributes, packets: u64) {
+    expression(list, "counter", |data| {
+        if packets > 0 {
+            data.bytes(NFTA_COUNTER_PACKETS, &packets.to_be_bytes());
+        }
+    });
 }
 
 fn family_is(list: &mut Attributes, family: Family) {

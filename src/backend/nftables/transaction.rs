@@ -10,7 +10,8 @@ use super::{Listing, Malformed, Message, Object, Step, TooLong, encode, missing,
 use crate::backend::{Change, KernelError, Rules};
 use crate::drift::{Difference, Subject};
 use crate::linux::netlink::{ATTEMPTS, Answer, NetlinkError, Refusal, Socket, attempts};
-use crate::ruleset::{Installed, Ruleset, TABLE};
+use crate::ruleset::{Counts, Installed, Ruleset, TABLE};
+use crate::stats::Stats;
 use crate::types::Family;
 
 /// Attempts to update the table by comparison, before it is replaced without reading it.
@@ -163,7 +164,7 @@ impl Nftables {
         }
         let planned = Listing::of_steps(&steps);
         for attempt in attempts().take(MAX_COMPARE_ATTEMPTS) {
-            let (generation, present) = match self.read() {
+            let (generation, present, counts) = match self.read() {
                 Err(NftablesError::Netlink(NetlinkError::Interrupted)) => continue,
                 read => read?,
             };
@@ -171,7 +172,12 @@ impl Nftables {
                 return Ok(unanswered.take().map_or(Change::Unchanged, |(change, _)| change));
             }
             *unanswered = None; // It was not committed.
-            match self.commit(&encode::replace(ruleset, &planned, &present), Some(generation)) {
+            // Connections that rules count from now on, until the transaction replaces them, are lost to the counters.
+            let counts = counts.is_empty().then(Counts::default).unwrap_or_else(|| {
+                let (installed, counts) = counted(&present, counts);
+                Stats::new(&installed.ruleset, &counts).carried_over(ruleset)
+            });
+            match self.commit(&encode::replace(ruleset, &planned, &present, &counts), Some(generation)) {
                 Ok(()) => return Ok(Change::Replaced),
                 Err(error) if error.is_stale_generation() => {
                     tracing::debug!(attempt, "another process changed the ruleset; reading it again");
@@ -181,6 +187,9 @@ impl Nftables {
             }
         }
         tracing::debug!("other processes keep changing the ruleset; replacing our table without reading it");
+        if ruleset.has_counters() {
+            tracing::warn!("counters begin at 0: the rules were replaced without reading them");
+        }
         self.renew(ruleset)?;
         Ok(Change::Replaced)
     }
@@ -237,8 +246,17 @@ impl Nftables {
         }
     }
 
+    /// The rules of our table, and the values of their counters.
+    ///
+    /// # Errors
+    /// Reading failed.
+    pub fn counts(&mut self) -> Result<(Installed, Counts), NftablesError> {
+        let (_, present, counts) = retry_interrupted(|| self.read())?;
+        Ok(counted(&present, counts))
+    }
+
     fn listing(&mut self) -> Result<Listing, NftablesError> {
-        let (_, present) = retry_interrupted(|| self.read())?;
+        let (_, present, _) = retry_interrupted(|| self.read())?;
         Ok(present)
     }
 
@@ -267,9 +285,9 @@ impl Nftables {
         Err(unanswered.map_or(NftablesError::Busy, NftablesError::Unanswered))
     }
 
-    /// The contents of our table, and the generation of the ruleset. Reading takes several requests; if the ruleset
-    /// changes between them, the answers are inconsistent, and the read counts as interrupted.
-    fn read(&mut self) -> Result<(u32, Listing), NftablesError> {
+    /// The generation of the ruleset, the contents of our table, and the values of its counters. Reading takes several
+    /// requests; if the ruleset changes between them, the answers are inconsistent, and the read counts as interrupted.
+    fn read(&mut self) -> Result<(u32, Listing, Counts), NftablesError> {
         let generation = self.generation()?;
         let tables = self.dump(request::tables())?;
         let chains = self.dump(request::chains())?;
@@ -281,11 +299,12 @@ impl Nftables {
         objects.retain(|message| message.table().is_some_and(|table| table == TABLE));
         messages.extend(objects);
         messages.extend(self.sets(NFPROTO_INET, TABLE)?);
-        let listing = Listing::of(&messages).map_err(malformed)?;
+        let mut listing = Listing::of(&messages).map_err(malformed)?;
         if self.generation()? != generation {
             return Err(NetlinkError::Interrupted.into());
         }
-        Ok((generation, listing))
+        let counts = listing.take_counts();
+        Ok((generation, listing, counts))
     }
 
     /// The sets of a table, and their elements.
@@ -387,6 +406,13 @@ impl Nftables {
     }
 }
 
+/// The rules of a listing, and the values of the counters of those that can be read.
+fn counted(listing: &Listing, counts: Counts) -> (Installed, Counts) {
+    let installed = super::decode(listing);
+    let counts = counts.of_readable(&installed);
+    (installed, counts)
+}
+
 /// Repeats `read` until no change to the ruleset interrupts it.
 pub(super) fn retry_interrupted<T>(mut read: impl FnMut() -> Result<T, NftablesError>) -> Result<T, NftablesError> {
     for _ in attempts() {
@@ -451,6 +477,10 @@ impl Rules for Nftables {
 
     fn installed(&mut self, _: Family) -> Result<Installed, KernelError> {
         Ok(Self::installed(self)?)
+    }
+
+    fn counts(&mut self, _: Family) -> Result<(Installed, Counts), KernelError> {
+        Ok(Self::counts(self)?)
     }
 
     fn differences(&mut self, ruleset: &Ruleset) -> Result<Vec<Difference>, KernelError> {
