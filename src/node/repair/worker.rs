@@ -8,12 +8,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use super::connections::Connections;
 #[cfg(feature = "kubernetes")]
 use super::kubernetes;
 use super::locate::Places;
 use super::sandbox::Sandbox;
 use super::state::{Comparison, Mode, State};
 use super::{FAILURES, Failure, Found, Outcome, RepairError, repair, scan, scan_available, scan_cache};
+use crate::backend::running::Holder;
+use crate::backend::stats::Counted;
+use crate::backend::{Namespace, RuleBackend};
 use crate::cni::late::{Fault, Late, Proof};
 use crate::linux::netns::Netns;
 use crate::node::metrics::{DEGRADED, Metrics, POD_REPAIR_FAILURES, POD_REPAIRS, PODS};
@@ -58,6 +62,7 @@ pub struct Worker {
     evictions: Spacing,
     metrics: Arc<Metrics>,
     memory: BTreeMap<String, Memory>,
+    connections: Connections,
     /// The last error of a scan that was logged.
     error: String,
     /// The number of skipped files that was logged last.
@@ -93,6 +98,8 @@ struct Memory {
     not_before: Option<Instant>,
     /// The last comparison of the rules.
     compared: Option<(Instant, Comparison)>,
+    /// When the counters were read last.
+    counted: Option<Instant>,
     #[cfg(feature = "kubernetes")]
     asked: kubernetes::Asked,
 }
@@ -117,6 +124,7 @@ impl Worker {
             evictions: Spacing::new(repair.eviction_interval),
             metrics: Arc::clone(metrics),
             memory: BTreeMap::new(),
+            connections: Connections::default(),
             error: String::new(),
             unusable: 0,
             watch: Watch::of_directory(places.cache.clone(), stop),
@@ -197,6 +205,7 @@ impl Worker {
         }
         let mut found = scan.found;
         self.compare(&mut found);
+        self.count_connections(&found);
         let mut counts = State::NAMES.map(|name| (name, 0_u32));
         for Found { state, .. } in &found {
             let count = counts.iter_mut().find(|(name, _)| *name == state.name());
@@ -272,6 +281,33 @@ impl Worker {
                 memory.compared = one.compare(&self.places).map(|comparison| (now, comparison));
             } else if let (Some((_, comparison)), Some(netns)) = (&memory.compared, one.comparable()) {
                 one.state = comparison.clone().state(Arc::clone(netns));
+            }
+        }
+    }
+
+    /// Reads the counters of the pods' rules in nftables. Those of iptables would need its programs.
+    fn count_connections(&mut self, found: &[Found]) {
+        self.connections
+            .begin(found.iter().map(|one| one.sandbox.container.as_str()));
+        let now = Instant::now();
+        for one in found {
+            let Some((netns, Holder::Sidetrack(backend @ RuleBackend::Nftables))) = &one.namespace else {
+                continue;
+            };
+            let container = one.sandbox.container.as_str();
+            let memory = self.memory.entry(container.to_owned()).or_default();
+            if memory
+                .counted
+                .is_some_and(|counted| now < counted + COMPARISON_INTERVAL)
+            {
+                continue;
+            }
+            memory.counted = Some(now);
+            match netns.administer(|| Namespace::default().stats_of(*backend)) {
+                Ok(Ok(Counted::Stats(_, stats))) => self.connections.add(container, &stats, &self.metrics),
+                Ok(Ok(Counted::Nothing | Counted::WithoutCounters(_))) => {}
+                Ok(Err(error)) => tracing::debug!(pod = %one.sandbox.pod, %error, "cannot read the counters"),
+                Err(error) => tracing::debug!(pod = %one.sandbox.pod, %error, "cannot read the counters"),
             }
         }
     }
