@@ -39,11 +39,24 @@ fn every_flag_is_described() {
 #[test]
 fn every_field_and_word_of_the_json_is_described() {
     let port = Port::new(15001).expect("a port");
-    let verdicts = [Verdict::Redirect(port), Verdict::Tproxy(port), Verdict::Accept, Verdict::Drop];
+    let verdicts = [
+        Verdict::Redirect(port),
+        Verdict::Tproxy(port),
+        Verdict::Accept,
+        Verdict::Drop,
+    ];
     let row = |verdict| Row {
         key: Key {
-            hook: if verdict == Verdict::Drop { Hook::Prerouting } else { Hook::Output },
-            unit: if verdict == Verdict::Drop { Unit::Packets } else { Unit::Connections },
+            hook: if verdict == Verdict::Drop {
+                Hook::Prerouting
+            } else {
+                Hook::Output
+            },
+            unit: if verdict == Verdict::Drop {
+                Unit::Packets
+            } else {
+                Unit::Connections
+            },
             verdict,
             reason: "a reason".to_owned(),
         },
@@ -60,7 +73,10 @@ fn every_field_and_word_of_the_json_is_described() {
     assert_are_described(&fields, PAGE, schema);
     for row in document["counters"].as_array().expect("a list") {
         for word in [&row["direction"], &row["unit"], &row["verdict"]] {
-            assert!(schema.contains(&format!("`{word}`")), "{PAGE} says nothing about {word}");
+            assert!(
+                schema.contains(&format!("`{word}`")),
+                "{PAGE} says nothing about {word}"
+            );
         }
     }
 }

@@ -3,7 +3,13 @@
 //! The numbers of a pod end with it. So each scan adds the increase since the scan before.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
+use super::Found;
+use super::worker::COMPARISON_INTERVAL;
+use crate::backend::running::Holder;
+use crate::backend::stats::Counted;
+use crate::backend::{Namespace, RuleBackend};
 use crate::node::metrics::{CONNECTIONS, Metrics};
 use crate::stats::{Key, Stats, Unit};
 
@@ -19,22 +25,48 @@ const MAX_REASON_LENGTH: usize = 64;
 pub struct Connections {
     /// By the ID of the sandbox.
     last: BTreeMap<String, Vec<(Key, u64)>>,
+    /// When the counters of a pod were read last, by the same.
+    read: BTreeMap<String, Instant>,
     /// The pods that are older than the installer, whose numbers an earlier one may have added.
     older: Option<BTreeSet<String>>,
     label_sets: BTreeSet<(&'static str, &'static str, String)>,
 }
 
 impl Connections {
+    /// Adds the increases of these pods' numbers, if their rules are in nftables. Those of iptables would need its programs.
+    pub fn read(&mut self, found: &[Found], metrics: &Metrics) {
+        self.begin(found.iter().map(|one| one.sandbox.container.as_str()));
+        let now = Instant::now();
+        for one in found {
+            let Some((netns, Holder::Sidetrack(backend @ RuleBackend::Nftables))) = &one.namespace else {
+                continue;
+            };
+            let container = one.sandbox.container.as_str();
+            let read = self.read.get(container);
+            if read.is_some_and(|read| now < *read + COMPARISON_INTERVAL) {
+                continue;
+            }
+            self.read.insert(container.to_owned(), now);
+            match netns.administer(|| Namespace::default().stats_of(*backend)) {
+                Ok(Ok(Counted::Stats(_, stats))) => self.add(container, &stats, metrics),
+                Ok(Ok(Counted::Nothing | Counted::WithoutCounters(_))) => {}
+                Ok(Err(error)) => tracing::debug!(pod = %one.sandbox.pod, %error, "cannot read the counters"),
+                Err(error) => tracing::debug!(pod = %one.sandbox.pod, %error, "cannot read the counters"),
+            }
+        }
+    }
+
     /// Begins a scan of these pods.
-    pub fn begin<'p>(&mut self, pods: impl Iterator<Item = &'p str> + Clone) {
+    fn begin<'p>(&mut self, pods: impl Iterator<Item = &'p str> + Clone) {
         self.older
             .get_or_insert_with(|| pods.clone().map(str::to_owned).collect());
         let pods: BTreeSet<&str> = pods.collect();
         self.last.retain(|pod, _| pods.contains(pod.as_str()));
+        self.read.retain(|pod, _| pods.contains(pod.as_str()));
     }
 
     /// Adds the increase of a pod's numbers.
-    pub fn add(&mut self, pod: &str, stats: &Stats, metrics: &Metrics) {
+    fn add(&mut self, pod: &str, stats: &Stats, metrics: &Metrics) {
         let is_older = self.older.as_ref().is_some_and(|older| older.contains(pod));
         let before = self.last.get(pod);
         let rows = stats.rows.iter().filter(|row| row.key.unit == Unit::Connections);

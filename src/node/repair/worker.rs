@@ -15,9 +15,6 @@ use super::locate::Places;
 use super::sandbox::Sandbox;
 use super::state::{Comparison, Mode, State};
 use super::{FAILURES, Failure, Found, Outcome, RepairError, repair, scan, scan_available, scan_cache};
-use crate::backend::running::Holder;
-use crate::backend::stats::Counted;
-use crate::backend::{Namespace, RuleBackend};
 use crate::cni::late::{Fault, Late, Proof};
 use crate::linux::netns::Netns;
 use crate::node::metrics::{DEGRADED, Metrics, POD_REPAIR_FAILURES, POD_REPAIRS, PODS};
@@ -29,8 +26,8 @@ use crate::node::{Node, NodeError};
 const SCAN_INTERVAL: Duration = Duration::from_secs(60);
 /// How many pods are compared with their options by one scan.
 const MAX_COMPARISONS_PER_SCAN: usize = 30;
-/// A pod is not compared again within this time, also if scans follow each other faster.
-const COMPARISON_INTERVAL: Duration = Duration::from_secs(50);
+/// A pod is not compared, or its counters read, again within this time, also if scans follow each other faster.
+pub const COMPARISON_INTERVAL: Duration = Duration::from_secs(50);
 /// How many pods are repaired in place after one scan.
 const MAX_REPAIRS_PER_SCAN: usize = 30;
 /// The time until the next scan while the plugin is not installed, and after a repair.
@@ -98,8 +95,6 @@ struct Memory {
     not_before: Option<Instant>,
     /// The last comparison of the rules.
     compared: Option<(Instant, Comparison)>,
-    /// When the counters were read last.
-    counted: Option<Instant>,
     #[cfg(feature = "kubernetes")]
     asked: kubernetes::Asked,
 }
@@ -205,7 +200,7 @@ impl Worker {
         }
         let mut found = scan.found;
         self.compare(&mut found);
-        self.count_connections(&found);
+        self.connections.read(&found, &self.metrics);
         let mut counts = State::NAMES.map(|name| (name, 0_u32));
         for Found { state, .. } in &found {
             let count = counts.iter_mut().find(|(name, _)| *name == state.name());
@@ -281,33 +276,6 @@ impl Worker {
                 memory.compared = one.compare(&self.places).map(|comparison| (now, comparison));
             } else if let (Some((_, comparison)), Some(netns)) = (&memory.compared, one.comparable()) {
                 one.state = comparison.clone().state(Arc::clone(netns));
-            }
-        }
-    }
-
-    /// Reads the counters of the pods' rules in nftables. Those of iptables would need its programs.
-    fn count_connections(&mut self, found: &[Found]) {
-        self.connections
-            .begin(found.iter().map(|one| one.sandbox.container.as_str()));
-        let now = Instant::now();
-        for one in found {
-            let Some((netns, Holder::Sidetrack(backend @ RuleBackend::Nftables))) = &one.namespace else {
-                continue;
-            };
-            let container = one.sandbox.container.as_str();
-            let memory = self.memory.entry(container.to_owned()).or_default();
-            if memory
-                .counted
-                .is_some_and(|counted| now < counted + COMPARISON_INTERVAL)
-            {
-                continue;
-            }
-            memory.counted = Some(now);
-            match netns.administer(|| Namespace::default().stats_of(*backend)) {
-                Ok(Ok(Counted::Stats(_, stats))) => self.connections.add(container, &stats, &self.metrics),
-                Ok(Ok(Counted::Nothing | Counted::WithoutCounters(_))) => {}
-                Ok(Err(error)) => tracing::debug!(pod = %one.sandbox.pod, %error, "cannot read the counters"),
-                Err(error) => tracing::debug!(pod = %one.sandbox.pod, %error, "cannot read the counters"),
             }
         }
     }

@@ -43,10 +43,17 @@ fn installer_counts_connections_of_pods_by_reason() {
         let is_there = text.contains("sidetrack_node_connections_total{");
         if is_there { Ok(()) } else { Err(text) }
     });
-    assert_eq!(count("accept", "excluded_outbound_ports"), 0.0, "an earlier installer has counted these");
+    assert_eq!(
+        count("accept", "excluded_outbound_ports"),
+        0.0,
+        "an earlier installer has counted these"
+    );
     attached.attach("later", &attached.file(&later.netns.path()), &[]);
     eventually("a later pod's connections are added", || {
-        let counts = [count("accept", "excluded_outbound_ports"), count("redirect", "outbound_to_the_proxy")];
+        let counts = [
+            count("accept", "excluded_outbound_ports"),
+            count("redirect", "outbound_to_the_proxy"),
+        ];
         if counts == [3.0, 4.0] { Ok(()) } else { Err(counts) }
     });
 }
