@@ -37,7 +37,7 @@ impl Namespace {
     pub fn stats_of(&mut self, backend: RuleBackend) -> Result<Counted, KernelError> {
         let families: &[Family] = match backend {
             RuleBackend::Nftables => &[Family::V4],
-            RuleBackend::IptablesNft | RuleBackend::IptablesLegacy => &Family::BOTH,
+            RuleBackend::NftablesPerFamily | RuleBackend::IptablesNft | RuleBackend::IptablesLegacy => &Family::BOTH,
         };
         let (mut stats, mut has_counters) = (Stats::default(), false);
         for family in families {

@@ -118,9 +118,9 @@ impl Ruleset {
         match kind {
             ChainType::Raw => false,
             ChainType::Nat => true,
-            ChainType::Mangle => self.chain(chain).is_some_and(|chain| {
+            ChainType::Mangle | ChainType::Filter => self.chain(chain).is_some_and(|chain| {
                 chain.rules.iter().any(|rule| match &rule.action {
-                    Action::Drop | Action::Tproxy { .. } => true,
+                    Action::Drop | Action::Reject(_) | Action::Tproxy { .. } => true,
                     Action::Jump(target) => depth < MAX_JUMP_DEPTH && self.decides(kind, target, depth + 1),
                     Action::Return
                     | Action::Accept
@@ -181,7 +181,14 @@ impl<'r> Walk<'r> {
             };
             match &rule.action {
                 Action::Return if path.is_caught => {}
-                Action::Return | Action::Accept | Action::Drop | Action::Redirect(_) | Action::Tproxy { .. } => {
+                // These chains only refuse packets of connections that NAT has decided about.
+                Action::Return | Action::Accept if base.kind == ChainType::Filter => {}
+                Action::Return
+                | Action::Accept
+                | Action::Drop
+                | Action::Reject(_)
+                | Action::Redirect(_)
+                | Action::Tproxy { .. } => {
                     count(Counted::Decides);
                 }
                 Action::Jump(target) => {
@@ -211,7 +218,7 @@ impl<'r> Walk<'r> {
 fn catches(rules: &[Rule], matches: &[Match]) -> bool {
     rules.iter().any(|rule| {
         let decides = match rule.action {
-            Action::Return | Action::Accept | Action::Drop | Action::Redirect(_) => true,
+            Action::Return | Action::Accept | Action::Drop | Action::Reject(_) | Action::Redirect(_) => true,
             // On nftables this rule may not apply.
             Action::Tproxy { .. }
             | Action::Jump(_)

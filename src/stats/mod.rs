@@ -61,7 +61,7 @@ impl Unit {
     fn of(kind: ChainType, action: &Action) -> Self {
         match (kind, action) {
             (ChainType::Nat, _) | (ChainType::Mangle, Action::Tproxy { .. }) => Self::Connections,
-            (ChainType::Mangle | ChainType::Raw, _) => Self::Packets,
+            (ChainType::Mangle | ChainType::Raw | ChainType::Filter, _) => Self::Packets,
         }
     }
 
@@ -85,6 +85,8 @@ pub enum Verdict {
     Accept,
     /// It is dropped.
     Drop,
+    /// It is rejected.
+    Reject,
 }
 
 impl Verdict {
@@ -93,6 +95,7 @@ impl Verdict {
         match action {
             Action::Return | Action::Accept => Some(Self::Accept),
             Action::Drop => Some(Self::Drop),
+            Action::Reject(_) => Some(Self::Reject),
             Action::Redirect(port) => Some(Self::Redirect(*port)),
             Action::Tproxy { port, .. } => Some(Self::Tproxy(*port)),
             Action::Jump(_)
@@ -111,6 +114,7 @@ impl Verdict {
             Self::Tproxy(_) => "tproxy",
             Self::Accept => "accept",
             Self::Drop => "drop",
+            Self::Reject => "reject",
         }
     }
 
@@ -118,7 +122,7 @@ impl Verdict {
     pub fn port(self) -> Option<Port> {
         match self {
             Self::Redirect(port) | Self::Tproxy(port) => Some(port),
-            Self::Accept | Self::Drop => None,
+            Self::Accept | Self::Drop | Self::Reject => None,
         }
     }
 }
@@ -148,8 +152,8 @@ impl Key {
     /// The direction of the packets: those that arrive on an interface that is rerouted are inbound here, too.
     pub fn direction(&self) -> &'static str {
         match self.hook {
-            Hook::Prerouting => "inbound",
-            Hook::Output => "outbound",
+            Hook::Prerouting | Hook::Input | Hook::Forward => "inbound",
+            Hook::Output | Hook::Postrouting => "outbound",
         }
     }
 

@@ -27,6 +27,7 @@ fn cells(Row { key, count }: &Row) -> [String; 5] {
         Verdict::Tproxy(port) => format!("passed to port {port}"),
         Verdict::Accept => "not redirected".to_owned(),
         Verdict::Drop => "dropped".to_owned(),
+        Verdict::Reject => "rejected".to_owned(),
     };
     [
         key.direction().to_owned(),

@@ -44,6 +44,7 @@ fn every_field_and_word_of_the_json_is_described() {
         Verdict::Tproxy(port),
         Verdict::Accept,
         Verdict::Drop,
+        Verdict::Reject,
     ];
     let row = |verdict| Row {
         key: Key {

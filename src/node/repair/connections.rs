@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use super::Found;
 use super::worker::COMPARISON_INTERVAL;
+use crate::backend::Namespace;
 use crate::backend::running::Holder;
 use crate::backend::stats::Counted;
-use crate::backend::{Namespace, RuleBackend};
 use crate::node::metrics::{CONNECTIONS, Metrics};
 use crate::stats::{Key, Stats, Unit};
 
@@ -38,9 +38,12 @@ impl Connections {
         self.begin(found.iter().map(|one| one.sandbox.container.as_str()));
         let now = Instant::now();
         for one in found {
-            let Some((netns, Holder::Sidetrack(backend @ RuleBackend::Nftables))) = &one.namespace else {
+            let Some((netns, Holder::Sidetrack(backend))) = &one.namespace else {
                 continue;
             };
+            if backend.layout().is_none() {
+                continue;
+            }
             let container = one.sandbox.container.as_str();
             let read = self.read.get(container);
             if read.is_some_and(|read| now < *read + COMPARISON_INTERVAL) {
