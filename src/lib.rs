@@ -13,7 +13,7 @@
 //! Pure modules, from the bottom up: [`types`] has values that are always valid; [`options`] reads and validates the
 //! configuration; [`mesh`] describes the service meshes, and reads their annotations and the flags of their programs; [`plan`]
 //! turns a configuration into a [`ruleset`]; [`render`] writes it as text, JSON and graphs; [`drift`] compares it with the
-//! installed rules; [`simulate`] follows packets through it; [`trace`] reads what the kernel
+//! installed rules; [`simulate`] follows packets through it; [`stats`] reads its counters; [`trace`] reads what the kernel
 //! reports of live ones; [`lint`] checks manifests.
 //!
 //! Modules with effects: [`linux`] has netlink, namespaces, capabilities and files; [`backend`] reads and writes rules by
@@ -36,6 +36,7 @@ pub mod probe;
 pub mod render;
 pub mod ruleset;
 pub mod simulate;
+pub mod stats;
 pub mod trace;
 pub mod types;
 pub mod yaml;

@@ -100,6 +100,7 @@ pub fn log(config: &Config, facts: &Facts, plan: &Plan, backend: RuleBackend, ap
         inbound_policy = stricter(inbound.policy),
         outbound_policy = stricter(outbound.policy),
         allow_dns = outbound.allow_dns.then_some(true),
+        counters = general.counters.then_some(true),
         close_wait_timeout = general.close_wait_timeout.map(|timeout| timeout.to_string()),
         loopback_cidr = %general.loopback_cidr,
         tproxy_mark = tproxy.then(|| inbound.tproxy_mark.get()),

@@ -18,6 +18,7 @@ mod observed;
 mod published;
 mod record;
 pub mod running;
+pub mod stats;
 pub mod xtables;
 
 use std::fmt;
@@ -42,7 +43,7 @@ use crate::linux::tcp;
 use crate::options::Config;
 use crate::plan::{LoopbackRoute, Prerequisite};
 use crate::ruleset::netfilter::Netfilter;
-use crate::ruleset::{Installed, Layout, Ruleset, TcpState, Timeouts};
+use crate::ruleset::{Counts, Installed, Layout, Ruleset, TcpState, Timeouts};
 use crate::simulate::LocalMark;
 use crate::types::{Family, InboundMode, Port};
 
@@ -148,6 +149,12 @@ pub trait Rules {
     /// # Errors
     /// They could not be read.
     fn installed(&mut self, family: Family) -> Result<Installed, KernelError>;
+
+    /// The same, and the values of their counters.
+    ///
+    /// # Errors
+    /// They could not be read.
+    fn counts(&mut self, family: Family) -> Result<(Installed, Counts), KernelError>;
 
     /// Compares them with `ruleset`.
     ///

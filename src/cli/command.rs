@@ -10,7 +10,7 @@ use clap::{ArgMatches, Command};
 use super::failure::{self, ExitCodes, Failure};
 use super::{
     apply, check, cleanup, completions, explain, graph, help, istio_iptables, kuma_init, linkerd_proxy_init, lint,
-    logging, node, output, probe, trace,
+    logging, node, output, probe, stats, trace,
 };
 use crate::mesh::peers::{self, PeerFlag};
 use crate::types::LogLevel;
@@ -59,6 +59,7 @@ fn sidetrack() -> Command {
         lint::command(),
         node::command(),
         probe::command(),
+        stats::command(),
         trace::command(),
         istio_iptables::command(),
         kuma_init::command(),
@@ -89,6 +90,7 @@ fn run_sidetrack(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         Some((lint::NAME, matches)) => lint::run(matches),
         Some((node::NAME, matches)) => node::run(matches),
         Some((probe::NAME, matches)) => probe::run(matches).map(succeeded),
+        Some((stats::NAME, matches)) => stats::run(matches),
         Some((trace::NAME, matches)) => trace::run(matches).map(succeeded),
         _ => Err(Failure::Usage(vec!["no such command".to_owned()]).into()),
     }

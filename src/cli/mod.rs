@@ -27,6 +27,7 @@ mod place;
 mod probe;
 mod redirection;
 mod settings;
+mod stats;
 mod trace;
 
 pub use self::command::{command, run};

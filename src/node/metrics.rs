@@ -156,6 +156,12 @@ pub const POD_REPAIR_FAILURES: Metric = Metric {
     kind: Kind::Counter,
     help: "Failed pod repairs, by reason",
 };
+/// One for each direction, verdict and reason that rules with counters have.
+pub const CONNECTIONS: Metric = Metric {
+    name: "sidetrack_node_connections_total",
+    kind: Kind::Counter,
+    help: "Connections of pods whose rules have counters, by direction, verdict and reason, as sidetrack stats shows them",
+};
 /// One for the version.
 pub const BUILD: Metric = Metric {
     name: "sidetrack_build_info",
@@ -164,7 +170,7 @@ pub const BUILD: Metric = Metric {
 };
 
 /// All metrics.
-pub const METRICS: [Metric; 13] = [
+pub const METRICS: [Metric; 14] = [
     REPAIRS,
     FAILURES,
     READY,
@@ -177,14 +183,15 @@ pub const METRICS: [Metric; 13] = [
     PODS,
     POD_REPAIRS,
     POD_REPAIR_FAILURES,
+    CONNECTIONS,
     BUILD,
 ];
 
 /// The optional parts of the installer.
 pub const PARTS: [&str; 4] = ["inotify", "health", "pods", "startup-taint"];
 
-/// Names and values of a metric's labels. No value comes from outside this program.
-pub type Labels<'l> = &'l [(&'static str, &'static str)];
+/// Names and values of a metric's labels. No value has characters that would have to be escaped.
+pub type Labels<'l> = &'l [(&'static str, &'l str)];
 
 /// A service without a heartbeat for this long hangs.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(180);

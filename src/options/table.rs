@@ -361,6 +361,11 @@ options! {
         ip_family: IpFamily = IpFamily::Auto,
         ip_family "ip-family" <"FAMILY">,
         "IP families to redirect";
+
+        /// Whether rules count the connections that they decide about.
+        counters: bool = false,
+        counters "counters",
+        "Count connections by reason, for sidetrack stats";
     }
 
     /// How rules are installed.

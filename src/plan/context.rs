@@ -133,6 +133,7 @@ pub fn rule(matches: impl IntoIterator<Item = Match>, action: Action, comment: &
     Rule {
         matches: matches.into_iter().collect(),
         action,
+        has_counter: false,
         comment: comment.into(),
     }
 }

@@ -14,15 +14,20 @@ pub fn entry() -> Rule {
 
 /// The chain for connections to the pod, and for connections of the proxy to the pod's own address.
 pub fn chain(context: &mut Context) -> Chain {
+    Chain {
+        name: CHAIN.into(),
+        hook: None,
+        rules: rules(context),
+    }
+}
+
+/// The rules of that chain.
+pub fn rules(context: &mut Context) -> Vec<Rule> {
     let mut rules = mesh_ports(context);
     rules.extend(exclusions(context, context.families));
     let to_proxy = Action::Redirect(context.config.proxy.inbound_port);
     rules.extend(included(context).map(|ports| rule([ports], to_proxy, "inbound, to the proxy")));
-    Chain {
-        name: CHAIN.into(),
-        hook: None,
-        rules,
-    }
+    rules
 }
 
 /// Skips the mesh's own ports.

@@ -261,6 +261,9 @@ fn ruleset(config: &Config, facts: &Facts, families: Families) -> Ruleset {
     };
     ruleset.remove_unreachable();
     timeouts::set(&mut ruleset, context);
+    if config.general.counters {
+        ruleset.add_counters();
+    }
     ruleset
 }
 

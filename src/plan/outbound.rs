@@ -207,11 +207,16 @@ fn self_calls(context: &mut Context) -> Chain {
             "the proxy's DNS query to a server in the pod",
         ));
     }
-    rules.push(rule(
-        [tcp()],
-        Action::Jump(inbound::CHAIN.into()),
-        "the pod's own address, handled as inbound",
-    ));
+    if context.config.general.counters {
+        // In the shared chain, a counter would not tell these connections from those of other hosts.
+        rules.extend(inbound::rules(context));
+    } else {
+        rules.push(rule(
+            [tcp()],
+            Action::Jump(inbound::CHAIN.into()),
+            "the pod's own address, handled as inbound",
+        ));
+    }
     chain(SELF_CALLS, rules)
 }
 

@@ -112,12 +112,16 @@ fn base_hook(base: &BaseHook) -> Value {
 }
 
 fn rule(rule: &Rule) -> Value {
-    json!({
+    let mut object = json!({
         "comment": rule.comment,
         "matches": rule.matches.iter().map(matcher).collect::<Vec<_>>(),
         "action": action(&rule.action),
         "nft": super::nft::rule(TableFamily::Inet, rule),
-    })
+    });
+    if rule.has_counter {
+        object["counter"] = true.into();
+    }
+    object
 }
 
 fn matcher(matcher: &Match) -> Value {

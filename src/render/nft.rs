@@ -121,12 +121,41 @@ pub fn rule(family: TableFamily, rule: &Rule) -> String {
         text += &self::matcher(matcher);
         text.push(' ');
     }
-    text += &action(family, &rule.action);
+    text += &counting_action(family, rule);
     if !rule.comment.is_empty() {
         let _ = write!(text, " comment \"{}\"", rule.comment);
     }
     text
 }
+
+/// The action of a rule with its counter, if it has one. Behind a match on the proxy's socket, so that it counts the packets
+/// that the action is taken on.
+fn counting_action(family: TableFamily, rule: &Rule) -> String {
+    let action = action(family, &rule.action);
+    if !rule.has_counter {
+        return action;
+    }
+    match &rule.action {
+        Action::Tproxy { .. } => match action.strip_suffix(TPROXY_VERDICT) {
+            Some(before) => format!("{before}counter {TPROXY_VERDICT}"),
+            None => action,
+        },
+        Action::Return
+        | Action::Jump(_)
+        | Action::Accept
+        | Action::Drop
+        | Action::Reject(_)
+        | Action::Redirect(_)
+        | Action::SetMark(_)
+        | Action::SaveMark
+        | Action::RestoreMark
+        | Action::SetZone(_)
+        | Action::SetTimeouts => format!("counter {action}"),
+    }
+}
+
+/// The last word of [`Action::Tproxy`].
+const TPROXY_VERDICT: &str = "accept";
 
 /// One match, as a part of a rule.
 pub fn matcher(matcher: &Match) -> String {
@@ -206,7 +235,7 @@ pub fn action(family: TableFamily, action: &Action) -> String {
             format!("reject with {protocol} admin-prohibited")
         }
         Action::Redirect(port) => format!("redirect to :{port}"),
-        Action::Tproxy { port, mark } => format!("tproxy to :{port} meta mark set {mark} accept"),
+        Action::Tproxy { port, mark } => format!("tproxy to :{port} meta mark set {mark} {TPROXY_VERDICT}"),
         Action::SetMark(mark) => format!("meta mark set {mark}"),
         Action::SaveMark => "ct mark set meta mark".to_owned(),
         Action::RestoreMark => "meta mark set ct mark".to_owned(),

@@ -3,6 +3,7 @@
 //! The plan writes a [`Ruleset`] once. Every renderer, both kernel backends and the simulator read that same value,
 //! and match on it exhaustively: a new match or action does not compile until each of them knows it.
 
+mod counting;
 mod installed;
 mod matching;
 pub mod netfilter;
@@ -19,6 +20,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::types::{Families, Family, Gid, Gids, InterfaceName, Mark, Port, Ports, Uid, Uids};
 
+pub use counting::{Counted, Counter, Counts};
 pub use installed::{Installed, Place, Unreadable};
 pub use matching::{Known, OPENING_FLAGS, RTN_LOCAL, TCP_SYN, Tracking, Value, View, applies, holds};
 pub use record::Record;
@@ -196,6 +198,8 @@ pub struct Rule {
     pub matches: Vec<Match>,
     /// The action.
     pub action: Action,
+    /// Whether the rule counts the packets that it takes the action on. iptables always counts.
+    pub has_counter: bool,
     /// The comment that states the rule's purpose. It is stored with the rule in the kernel.
     pub comment: Cow<'static, str>,
 }

@@ -17,6 +17,7 @@ impl Record {
         let rule = |comment: String| Rule {
             matches: Vec::new(),
             action: Action::Return,
+            has_counter: false,
             comment: comment.into(),
         };
         Self(Chain {

@@ -4,6 +4,8 @@
 //! interface and in both directions. Where a list of values is long, its first and last ones count.
 
 mod packets;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::ptr;

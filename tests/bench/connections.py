@@ -14,6 +14,7 @@ POD, PEER = "10.99.0.2", exclusions.PEER
 SERVICE, PROXY_INBOUND = exclusions.SERVICE, 15006
 
 NO_RULES, OURS, ISTIO_NFT, ISTIO_LEGACY = "no rules", "sidetrack", "Istio, iptables-nft", "Istio, iptables-legacy"
+COUNTING = "sidetrack, with counters"
 CALLS = 1000
 COLUMNS = ("", "p50, no rules = 1", "p50 µs", "p99 µs", "connections/s")
 
@@ -112,6 +113,9 @@ def measure_redirected(bench):
         "Connections from the neighbour to the pod. The default rules redirect them to the proxy's port; without rules "
         "they arrive at the app's.",
         Table(COLUMNS, [cost.row(name, costs[NO_RULES]) for name, cost in costs.items()]),
+        targets=[
+            at_most("a connection with counters, against without", costs[COUNTING].median / costs[OURS].median, 1.01, factor)
+        ],
     )
 
 
@@ -125,6 +129,7 @@ def _redirected(bench, calls, rounds):
     places = {
         NO_RULES: place(bench, ()),
         OURS: place(bench, (bench.plan().apply,)),
+        COUNTING: place(bench, (bench.plan("counters", counters=True).apply,)),
         ISTIO_NFT: place(bench, peers.restore("nft", istio)),
         ISTIO_LEGACY: place(bench, peers.restore("legacy", istio)),
     }

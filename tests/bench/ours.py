@@ -34,7 +34,7 @@ def cni_add(sidetrack, folder):
 
 
 class Plan:
-    """A plan: the command that applies it, and the rules as files for nft and for `send`. Options are lists."""
+    """A plan: the command that applies it, and the rules as files for nft and for `send`. Options are lists, or True."""
 
     def __init__(self, sidetrack, namespace, folder, **options):
         folder = pathlib.Path(folder)
@@ -54,6 +54,9 @@ class Plan:
 
 def _flags(option, elements):
     """The kernel takes no argument of more than 128 KiB, so that a long list is given in parts."""
+    if elements is True:
+        yield f"--{option}"
+        return
     for begin in range(0, len(elements), 5000):
         yield f"--{option.replace('_', '-')}"
         yield ",".join(map(str, elements[begin : begin + 5000]))

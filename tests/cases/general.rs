@@ -98,6 +98,24 @@ pub const CASES: &[Case] = &[
         ..DEFAULT
     },
     Case {
+        name: "counters",
+        args: &[
+            "--counters",
+            "--exclude-outbound-ports",
+            "3306",
+            "--exclude-inbound-ports",
+            "22",
+        ],
+        expect: &[
+            row("inbound", Peer, Pod(8080), Inbound),
+            row("inbound to an excluded port", Peer, Pod(22), Untouched),
+            row("outbound", App, ToPeer(9090), Outbound),
+            row("outbound to an excluded port", App, ToPeer(3306), Untouched),
+            row("the proxy calls an excluded port of the pod", Proxy, Pod(22), Untouched),
+        ],
+        ..DEFAULT
+    },
+    Case {
         name: "an excluded interface",
         args: &["--exclude-interfaces", "eth1"],
         expect: &[

@@ -222,6 +222,22 @@ const RULES_ALONE: &[(&str, &[&str])] = &[
     ),
     ("invalid packets", &["--drop-invalid"]),
     (
+        "counters with tproxy",
+        &["--counters", "--inbound-mode", "tproxy", "--drop-invalid"],
+    ),
+    (
+        "counters of two groups",
+        &[
+            "--counters",
+            "--include-gids",
+            "2000,3000",
+            "--reroute-interfaces",
+            "tap0",
+            "--exclude-outbound-cidrs",
+            "10.0.0.0/8,fd00::/8",
+        ],
+    ),
+    (
         "invalid packets with tproxy",
         &["--drop-invalid", "--inbound-mode", "tproxy"],
     ),

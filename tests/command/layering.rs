@@ -4,13 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules of the library from the bottom up. Each may use those above it in this list, and itself.
-const LAYERS: [&str; 19] = [
-    "yaml", "types", "facts", "ruleset", "options", "mesh", "plan", "drift", "render", "simulate", "trace", "lint",
-    "linux", "backend", "probe", "host", "cni", "node", "cli",
+const LAYERS: [&str; 20] = [
+    "yaml", "types", "facts", "ruleset", "options", "mesh", "plan", "drift", "render", "simulate", "stats", "trace",
+    "lint", "linux", "backend", "probe", "host", "cni", "node", "cli",
 ];
 
 /// Files and directories without effects: no sockets, no files, no programs, no clock.
-const PURE: [&str; 37] = [
+const PURE: [&str; 38] = [
     "yaml",
     "types",
     "facts.rs",
@@ -21,6 +21,7 @@ const PURE: [&str; 37] = [
     "drift",
     "render",
     "simulate",
+    "stats",
     "trace",
     "lint",
     "backend/arrival.rs",

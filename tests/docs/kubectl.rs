@@ -45,6 +45,8 @@ fn plugin_runs_commands_in_the_installers_pod_and_returns_their_exit_codes() {
             "kubectl sidetrack check web-0 --exclude-inbound-ports 22,15020 --json",
             "kubectl sidetrack pods web-0",
             "kubectl sidetrack pods --node node-1 --json",
+            "kubectl sidetrack stats web-0; nsenter --net=/run/netns/pod sidetrack apply --counters",
+            "kubectl sidetrack stats web-0 --json",
         ],
     );
     ended[..2].iter().for_each(|ended| assert_ended(ended, 0, &[]));
@@ -54,6 +56,8 @@ fn plugin_runs_commands_in_the_installers_pod_and_returns_their_exit_codes() {
     assert_ended(&ended[5], 0, &["\"state\": \"in-sync\""]);
     assert_ended(&ended[6], 0, &["state          drifted: "]);
     assert_ended(&ended[7], 0, &["\"drifted\""]);
+    assert_ended(&ended[8], 0, &["have no counters", "hint: Set the option counters"]);
+    assert_ended(&ended[9], 0, &["\"outbound_to_the_proxy\""]);
 }
 
 #[test]

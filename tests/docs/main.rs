@@ -32,6 +32,7 @@ mod page;
 mod readme;
 mod reference;
 mod shell;
+mod stats;
 mod trace;
 
 /// The program under test.

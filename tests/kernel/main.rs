@@ -32,6 +32,7 @@ mod check;
 mod cli;
 mod cni;
 mod concurrency;
+mod counters;
 mod dns;
 mod dry_run;
 mod envoy;

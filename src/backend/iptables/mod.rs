@@ -28,7 +28,7 @@ pub use contents::{InFront, contents};
 pub use error::{Failure, IptablesError};
 pub use lower::{MAX_RULES, TooManyRules, lower};
 pub use patch::{patch, same};
-pub use raise::raise;
+pub use raise::{counts, raise};
 pub use removal::removal;
 pub use restore::Iptables;
 pub use script::script;

@@ -2,15 +2,17 @@
 //!
 //! Every raised rule is verified: it counts only if lowering it again gives the words that were read.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::lower::{ANY_UID, specs};
+use super::saved;
 use super::tables::{Jump, PREFIX, Spec, TableName, Tables, chain_name};
 use crate::ruleset::{
-    Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Installed, Match, Name,
-    Place, PortMatch, Protocol, Rejection, Rule, Ruleset, Set, UidMatch, Unreadable, Zone, priority,
+    Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Counts, Elements, GidMatch, Hook, Installed, Match,
+    Name, Place, PortMatch, Protocol, Rejection, Rule, Ruleset, Set, UidMatch, Unreadable, Zone, priority,
 };
 use crate::types::{Families, Family, Id, InterfaceName, Mark, Port, Ports, Range, Ranges};
 
@@ -71,6 +73,25 @@ pub fn raise(tables: &Tables, family: Family) -> Installed {
         });
     }
     raised
+}
+
+/// The values of the counters of our rules in the text of `iptables-save -c`, by the names that chains have in a plan.
+pub fn counts(text: &str) -> Counts {
+    let mut counts = Counts::default();
+    let mut rules_in: BTreeMap<&str, usize> = BTreeMap::new();
+    for line in text.lines() {
+        let (packets, line) = saved::counted(line);
+        if line.starts_with('*') {
+            rules_in.clear();
+        } else if let (Some(packets), Some((chain, _))) = (packets, saved::rule(line))
+            && chain.starts_with(PREFIX)
+        {
+            let position = rules_in.entry(chain).or_default();
+            counts.set(plan_name(chain).into(), *position, packets);
+            *position += 1;
+        }
+    }
+    counts
 }
 
 /// The ruleset under construction.
@@ -156,6 +177,7 @@ impl Draft {
         let rule = Rule {
             matches: std::mem::take(&mut self.matches),
             action: action?,
+            has_counter: false,
             comment: spec.comment().to_owned().into(),
         };
         let sets = self.sets.clone();

@@ -13,12 +13,12 @@ use std::path::Path;
 use super::Variant;
 use super::program::{Programs, search_path};
 use super::saved::{self, Instantiated};
-use super::{InFront, IptablesError, TableName, Tables, contents, lower, patch, raise, removal, same};
+use super::{InFront, IptablesError, TableName, Tables, contents, counts, lower, patch, raise, removal, same};
 use crate::backend::{Change, KernelError, Observed, Rules};
 use crate::drift::{Difference, Subject};
 use crate::linux::netlink;
 use crate::mesh::Mesh;
-use crate::ruleset::{Installed, Ruleset};
+use crate::ruleset::{Counts, Installed, Ruleset};
 use crate::types::Family;
 
 /// Attempts at a change that other processes interfere with.
@@ -165,7 +165,24 @@ impl Iptables {
                 return Err(Failed { error, ..failed });
             }
         }
-        Ok(if created { Change::Created } else { Change::Replaced })
+        if created {
+            return Ok(Change::Created);
+        }
+        if ruleset.has_counters() {
+            self.reset_counters(&steps);
+        }
+        Ok(Change::Replaced)
+    }
+
+    /// Sets the counters of our chains to 0. Only chains that changed are written anew, and numbers of different ages do not
+    /// fit together.
+    fn reset_counters(&self, steps: &[Step]) {
+        tracing::info!("counters begin at 0: iptables does not keep the values of rules that are replaced");
+        for step in steps {
+            if let Err(error) = self.restore(step.family, step.wanted.zeroing()) {
+                tracing::warn!(family = %step.family, %error, "cannot reset the counters: numbers by reason are wrong");
+            }
+        }
     }
 
     /// The differences of the installed rules from `ruleset`, in both families.
@@ -229,17 +246,22 @@ impl Iptables {
     }
 
     fn save(&self, family: Family) -> Result<String, IptablesError> {
+        self.save_with(family, &[])
+    }
+
+    /// Runs the program with these arguments.
+    fn save_with(&self, family: Family, arguments: &[&str]) -> Result<String, IptablesError> {
         let text = match (self.variant, self.programs(family)) {
             // `iptables-nft-save` prints the existing tables and creates none.
-            (Variant::Nft, Ok(programs)) => programs.save(&[])?,
+            (Variant::Nft, Ok(programs)) => programs.save(arguments)?,
             (Variant::Nft, Err(_)) => String::new(),
             (Variant::Legacy, programs) => match (saved::instantiated(family), programs) {
                 (Instantiated::None, _) | (Instantiated::Unknown, Err(_)) => String::new(),
-                (Instantiated::Some, programs) => programs?.save(&[])?,
+                (Instantiated::Some, programs) => programs?.save(arguments)?,
                 (Instantiated::Unknown, Ok(programs)) => REQUIRED_TABLES
                     .iter()
                     .chain(&POLICY_TABLES)
-                    .map(|table| programs.save(&["-t", table.as_str()]))
+                    .map(|table| programs.save(&[arguments, &["-t", table.as_str()]].concat()))
                     .collect::<Result<_, _>>()?,
             },
         };
@@ -255,6 +277,17 @@ impl Iptables {
     /// As [`Iptables::read`].
     pub fn installed(&self, family: Family) -> Result<Installed, IptablesError> {
         Ok(raise(&self.read(family)?, family))
+    }
+
+    /// The same, and the values of the counters that iptables keeps for every rule.
+    ///
+    /// # Errors
+    /// As [`Iptables::read`].
+    pub fn counts(&self, family: Family) -> Result<(Installed, Counts), IptablesError> {
+        let text = self.save_with(family, &["-c"])?;
+        let installed = raise(&saved::parse(&saved::without_counts(&text)), family);
+        let counts = counts(&text).of_readable(&installed);
+        Ok((installed, counts))
     }
 
     /// The change to `ruleset` for each family.
@@ -361,6 +394,10 @@ impl Rules for Iptables {
 
     fn installed(&mut self, family: Family) -> Result<Installed, KernelError> {
         Ok(Self::installed(self, family)?)
+    }
+
+    fn counts(&mut self, family: Family) -> Result<(Installed, Counts), KernelError> {
+        Ok(Self::counts(self, family)?)
     }
 
     fn differences(&mut self, ruleset: &Ruleset) -> Result<Vec<Difference>, KernelError> {

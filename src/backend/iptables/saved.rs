@@ -64,6 +64,24 @@ pub fn parse(text: &str) -> Tables {
     tables
 }
 
+/// The text without the counters that `iptables-save -c` writes before rules.
+pub fn without_counts(text: &str) -> String {
+    text.lines().map(|line| counted(line).1.to_owned() + "\n").collect()
+}
+
+/// The number of packets that a line begins with, if it does, and the rest of the line.
+pub fn counted(line: &str) -> (Option<u64>, &str) {
+    let count = || {
+        let (counters, rest) = line.strip_prefix('[')?.split_once("] ")?;
+        let (packets, _) = counters.split_once(':')?;
+        Some((packets.parse().ok()?, rest))
+    };
+    match count() {
+        Some((packets, rest)) => (Some(packets), rest),
+        None => (None, line),
+    }
+}
+
 /// The foreign rules before the first jump to one of our chains, in the chain of the jump.
 pub fn in_front(text: &str) -> Vec<InFront> {
     let mut found = Vec::new();

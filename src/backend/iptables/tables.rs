@@ -98,6 +98,19 @@ impl Tables {
         tables
     }
 
+    /// Input for `iptables-restore --noflush` that sets the counters of all rules to 0; `None` without chains.
+    pub fn zeroing(&self) -> Option<String> {
+        let mut text = String::new();
+        for (name, table) in self.0.iter().filter(|(_, table)| !table.chains.is_empty()) {
+            text += &format!("*{}\n", name.as_str());
+            for chain in &table.chains {
+                text += &format!("-Z {}\n", chain.name);
+            }
+            text += "COMMIT\n";
+        }
+        (!text.is_empty()).then_some(text)
+    }
+
     /// Whether our chains have rules, but none with a comment.
     pub fn lacks_comments(&self) -> bool {
         let chains = self.0.values().flat_map(|table| &table.chains);

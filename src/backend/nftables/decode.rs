@@ -196,6 +196,7 @@ enum Term {
         code: u32,
         chain: String,
     },
+    Counter,
     Redirect,
     Tproxy,
 }
@@ -238,6 +239,7 @@ fn term((name, attributes): &Expression) -> Option<Term> {
         }
         "fib" => Term::Fib(number(NFTA_FIB_FLAGS)?),
         "reject" => Term::Reject(number(NFTA_REJECT_TYPE)?),
+        "counter" => Term::Counter,
         "redir" => Term::Redirect,
         "tproxy" => Term::Tproxy,
         _ => return None,
@@ -263,7 +265,9 @@ pub(super) fn text(bytes: &[u8]) -> Option<String> {
 
 /// The rule of a table of this family, if every part of it can be decoded.
 pub(super) fn rule(family: TableFamily, listed: &listing::Rule) -> Option<Rule> {
-    let terms: Vec<Term> = listed.expressions.iter().map(term).collect::<Option<_>>()?;
+    let mut terms: Vec<Term> = listed.expressions.iter().map(term).collect::<Option<_>>()?;
+    let counter = terms.iter().position(|term| matches!(term, Term::Counter));
+    let has_counter = counter.map(|at| terms.remove(at)).is_some();
     let (mut rest, mut matches) = (terms.as_slice(), Vec::new());
     let action = loop {
         match action(rest) {
@@ -278,10 +282,11 @@ pub(super) fn rule(family: TableFamily, listed: &listing::Rule) -> Option<Rule> 
     let rule = Rule {
         matches,
         action,
+        has_counter,
         comment: comment(&listed.user_data).into(),
     };
     let mut encoded = Attributes::default();
-    expression::write_rule(&mut encoded, family, &rule);
+    expression::write_rule(&mut encoded, family, &rule, 0);
     (listing::expressions(&encoded) == listed.expressions).then_some(rule)
 }
 

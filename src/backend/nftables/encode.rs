@@ -14,7 +14,7 @@ use super::attributes::{Attributes, TooLong, user_data};
 use super::uapi::*;
 use super::{elements, expression};
 use crate::ruleset::{
-    BaseHook, Chain, Hook, Name, Rule, Ruleset, Set, TABLE, TIMEOUTS, TableFamily, TcpState, Timeouts,
+    BaseHook, Chain, Counts, Hook, Name, Rule, Ruleset, Set, TABLE, TIMEOUTS, TableFamily, TcpState, Timeouts,
 };
 use crate::types::Family;
 
@@ -110,7 +110,7 @@ pub fn create_in(family: TableFamily, ruleset: &Ruleset) -> Vec<Step> {
     steps.extend(ruleset.timeouts.iter().map(|of| timeouts(family, of)));
     steps.extend(sets(family, ruleset, |_| true));
     steps.extend(ruleset.installed_chains().map(chain));
-    steps.extend(rules(family, ruleset));
+    steps.extend(rules(family, ruleset, &Counts::default()));
     of_family(family, steps)
 }
 
@@ -138,8 +138,8 @@ pub(super) fn number(family: TableFamily) -> u8 {
 }
 
 /// The steps that turn the installed state into `ruleset`, whose listing is `planned`. Base chains stay in place, so
-/// their hooks are never empty; unused objects are deleted.
-pub fn replace(ruleset: &Ruleset, planned: &Listing, installed: &Listing) -> Vec<Step> {
+/// their hooks are never empty; unused objects are deleted. Counters begin with the values of `counts`.
+pub fn replace(ruleset: &Ruleset, planned: &Listing, installed: &Listing, counts: &Counts) -> Vec<Step> {
     let family = planned.family;
     let kept_set = |name: &str| planned.set(name).is_some() && planned.set(name) == installed.set(name);
     let kept_object = |name: &str| planned.object(name).is_some() && planned.object(name) == installed.object(name);
@@ -166,7 +166,7 @@ pub fn replace(ruleset: &Ruleset, planned: &Listing, installed: &Listing) -> Vec
     steps.extend(sets(family, ruleset, |set| !kept_set(&set.name)));
     let chains = ruleset.installed_chains();
     steps.extend(chains.filter(|c| !kept_chain(&c.name)).map(chain));
-    steps.extend(rules(family, ruleset));
+    steps.extend(rules(family, ruleset, counts));
     of_family(family, steps)
 }
 
@@ -371,13 +371,17 @@ fn delete_chain(name: &str) -> Step {
     })
 }
 
-fn rules(family: TableFamily, ruleset: &Ruleset) -> impl Iterator<Item = Step> {
-    ruleset
-        .installed_chains()
-        .flat_map(move |chain| chain.rules.iter().map(move |rule| self::rule(family, chain, rule)))
+fn rules<'r>(family: TableFamily, ruleset: &'r Ruleset, counts: &'r Counts) -> impl Iterator<Item = Step> + 'r {
+    ruleset.installed_chains().flat_map(move |chain| {
+        let rules = chain.rules.iter().enumerate();
+        rules.map(move |(position, rule)| {
+            let packets = counts.get(&chain.name, position).unwrap_or_default();
+            self::rule(family, chain, rule, packets)
+        })
+    })
 }
 
-fn rule(family: TableFamily, chain: &Chain, rule: &Rule) -> Step {
+fn rule(family: TableFamily, chain: &Chain, rule: &Rule, packets: u64) -> Step {
     let object = Object::Rule {
         chain: chain.name.clone(),
         comment: rule.comment.clone(),
@@ -385,7 +389,9 @@ fn rule(family: TableFamily, chain: &Chain, rule: &Rule) -> Step {
     Step::new(object, NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, |attributes| {
         attributes.text(NFTA_RULE_TABLE, TABLE);
         attributes.text(NFTA_RULE_CHAIN, &chain.name);
-        attributes.nest(NFTA_RULE_EXPRESSIONS, |list| expression::write_rule(list, family, rule));
+        attributes.nest(NFTA_RULE_EXPRESSIONS, |list| {
+            expression::write_rule(list, family, rule, packets);
+        });
         attributes.user_data(NFTA_RULE_USERDATA, RULE_COMMENT, &terminated(&rule.comment));
     })
 }

@@ -18,12 +18,13 @@ const TCP_FLAGS_OFFSET: u32 = 13;
 /// Length of an interface name with its terminating zero (`IFNAMSIZ` in linux/if.h).
 const INTERFACE_NAME_LENGTH: usize = 16;
 
-/// Writes the list of a rule's expressions, in a table of this family: its matches, then its action.
-pub fn write_rule(list: &mut Attributes, family: TableFamily, rule: &Rule) {
+/// Writes the list of a rule's expressions, in a table of this family: its matches, then its counter and its action.
+/// `packets` is the value that its counter begins with.
+pub fn write_rule(list: &mut Attributes, family: TableFamily, rule: &Rule, packets: u64) {
     for matcher in &rule.matches {
         write_match(list, family, matcher);
     }
-    write_action(list, family, &rule.action);
+    write_action(list, family, rule, packets);
 }
 
 pub(super) fn expression(list: &mut Attributes, name: &str, write_data: impl FnOnce(&mut Attributes)) {
@@ -90,11 +91,21 @@ fn write_match(list: &mut Attributes, table: TableFamily, matcher: &Match) {
     }
 }
 
-fn write_action(list: &mut Attributes, table: TableFamily, action: &Action) {
-    match action {
+fn write_action(list: &mut Attributes, table: TableFamily, rule: &Rule, packets: u64) {
+    // The expression for the socket may end the rule, which then does not count.
+    if let Action::Tproxy { port, mark } = &rule.action {
+        immediate(list, &port.get().to_be_bytes());
+        tproxy(list, table);
+        immediate(list, &mark.get().to_ne_bytes());
+        set_mark(list);
+    }
+    if rule.has_counter {
+        counter(list, packets);
+    }
+    match &rule.action {
         Action::Return => verdict(list, NFT_RETURN, None),
         Action::Jump(chain) => verdict(list, NFT_JUMP, Some(chain)),
-        Action::Accept => verdict(list, NF_ACCEPT, None),
+        Action::Accept | Action::Tproxy { .. } => verdict(list, NF_ACCEPT, None),
         Action::Drop => verdict(list, NF_DROP, None),
         Action::Reject(Rejection::TcpReset) => reject(list, NFT_REJECT_TCP_RST, 0),
         Action::Reject(Rejection::AdminProhibited) => {
@@ -108,13 +119,6 @@ fn write_action(list: &mut Attributes, table: TableFamily, action: &Action) {
         Action::Redirect(port) => {
             immediate(list, &port.get().to_be_bytes());
             redirect(list);
-        }
-        Action::Tproxy { port, mark } => {
-            immediate(list, &port.get().to_be_bytes());
-            tproxy(list, table);
-            immediate(list, &mark.get().to_ne_bytes());
-            set_mark(list);
-            verdict(list, NF_ACCEPT, None);
         }
         Action::SetMark(mark) => {
             immediate(list, &mark.get().to_ne_bytes());
@@ -134,6 +138,14 @@ fn write_action(list: &mut Attributes, table: TableFamily, action: &Action) {
         }
         Action::SetTimeouts => set_timeouts(list),
     }
+}
+
+fn counter(list: &mut Attributes, packets: u64) {
+    expression(list, "counter", |data| {
+        if packets > 0 {
+            data.bytes(NFTA_COUNTER_PACKETS, &packets.to_be_bytes());
+        }
+    });
 }
 
 fn family_is(list: &mut Attributes, family: Family) {

@@ -10,7 +10,7 @@ use super::attributes::{Attributes, Malformed, number, read, text};
 use super::encode::{number as family_number, timeout_attribute};
 use super::uapi::*;
 use super::{Message, Step};
-use crate::ruleset::{TableFamily, TcpState};
+use crate::ruleset::{Counts, TableFamily, TcpState};
 
 /// The contents of our table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -134,6 +134,27 @@ impl Listing {
             }
         }
         Ok(listing)
+    }
+
+    /// Takes the values of the counters of rules, so that rules with and without values are equal. Positions are those of
+    /// the listing.
+    pub fn take_counts(&mut self) -> Counts {
+        let mut counts = Counts::default();
+        for (name, chain) in &mut self.chains {
+            for (position, rule) in chain.rules.iter_mut().enumerate() {
+                let Some((_, values)) = rule.expressions.iter_mut().find(|(name, _)| name == "counter") else {
+                    continue;
+                };
+                // A zero is not listed.
+                let packets = values
+                    .get(&NFTA_COUNTER_PACKETS)
+                    .and_then(|value| value.as_slice().as_array());
+                let packets = packets.map_or(0, |bytes| u64::from_be_bytes(*bytes));
+                values.clear();
+                counts.set(name.clone().into(), position, packets);
+            }
+        }
+        counts
     }
 
     /// The names of the chains.

@@ -49,6 +49,7 @@ fn module(expression: &str) -> Option<&'static str> {
         "redir" => "nft_redir",
         "tproxy" => "nft_tproxy",
         "ct" => "nft_ct",
+        "counter" => "nft_counter",
         "objref" => "nft_objref",
         "fib" => "nft_fib_inet",
         "reject" => "nft_reject_inet",

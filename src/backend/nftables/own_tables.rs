@@ -8,7 +8,8 @@ use crate::backend::{Change, KernelError, Observed, Rules};
 use crate::drift::{Difference, Subject};
 use crate::linux::netlink::{NetlinkError, attempts};
 use crate::linux::release::Release;
-use crate::ruleset::{Installed, Layout, Ruleset, TABLE, TableFamily};
+use crate::ruleset::{Counts, Installed, Layout, Ruleset, TABLE, TableFamily};
+use crate::stats::Stats;
 use crate::types::Family;
 
 /// Attempts to update the tables by comparison, before they are replaced without reading them.
@@ -108,7 +109,7 @@ impl<'n> OwnTables<'n> {
         let planned: Vec<Listing> = of_tables.map(Listing::of_steps).collect();
         let families: Vec<TableFamily> = tables.iter().map(|(family, _)| *family).collect();
         for attempt in attempts().take(MAX_COMPARE_ATTEMPTS) {
-            let (generation, present) = match self.read(&families) {
+            let (generation, present, counts) = match self.read(&families) {
                 Err(NftablesError::Netlink(NetlinkError::Interrupted)) => continue,
                 read => read?,
             };
@@ -117,9 +118,11 @@ impl<'n> OwnTables<'n> {
             }
             *unanswered = None; // It was not committed.
             let mut steps: Vec<Step> = Vec::new();
-            for ((_, ruleset), (planned, present)) in tables.iter().zip(planned.iter().zip(&present)) {
+            let installed = present.iter().zip(counts);
+            for ((_, ruleset), (planned, (present, counts))) in tables.iter().zip(planned.iter().zip(installed)) {
                 if planned != present {
-                    steps.extend(encode::replace(ruleset, planned, present));
+                    let counts = carried_over(present, counts, ruleset);
+                    steps.extend(encode::replace(ruleset, planned, present, &counts));
                 }
             }
             steps.extend(discard());
@@ -133,6 +136,9 @@ impl<'n> OwnTables<'n> {
             }
         }
         tracing::debug!("other processes keep changing the ruleset; replacing our tables without reading them");
+        if ruleset.has_counters() {
+            tracing::warn!("counters begin at 0: the rules were replaced without reading them");
+        }
         self.renew(ruleset, &stale)?;
         Ok(Change::Replaced)
     }
@@ -197,12 +203,28 @@ impl<'n> OwnTables<'n> {
     /// # Errors
     /// Reading failed.
     pub fn installed(&mut self, family: Family) -> Result<Installed, NftablesError> {
-        let family = match self.layout {
-            Layout::OneTable => TableFamily::Inet,
-            Layout::PerFamily => TableFamily::Only(family),
-        };
+        let family = self.table_of(family);
         let listings = self.listings(&[family])?;
         Ok(super::decode(listings.first().unwrap_or(&Listing::empty(family))))
+    }
+
+    /// The same, and the values of their counters.
+    ///
+    /// # Errors
+    /// Reading failed.
+    pub fn counts(&mut self, family: Family) -> Result<(Installed, Counts), NftablesError> {
+        let family = self.table_of(family);
+        let (_, listings, counts) = retry_interrupted(|| self.read(&[family]))?;
+        let read = listings.into_iter().zip(counts).next();
+        let (listing, counts) = read.unwrap_or((Listing::empty(family), Counts::default()));
+        Ok(counted(&listing, counts))
+    }
+
+    fn table_of(&self, family: Family) -> TableFamily {
+        match self.layout {
+            Layout::OneTable => TableFamily::Inet,
+            Layout::PerFamily => TableFamily::Only(family),
+        }
     }
 
     /// Whether the kernel lacks ct timeout objects for these rules. Changes nothing.
@@ -245,20 +267,22 @@ impl<'n> OwnTables<'n> {
     }
 
     fn listings(&mut self, families: &[TableFamily]) -> Result<Vec<Listing>, NftablesError> {
-        let (_, present) = retry_interrupted(|| self.read(families))?;
+        let (_, present, _) = retry_interrupted(|| self.read(families))?;
         Ok(present)
     }
 
-    /// The contents of our tables of these families, and the generation of the ruleset. Reading takes several requests;
-    /// if the ruleset changes between them, the answers are inconsistent, and the read counts as interrupted.
-    fn read(&mut self, families: &[TableFamily]) -> Result<(u32, Vec<Listing>), NftablesError> {
+    /// The generation of the ruleset, the contents of our tables of these families, and the values of their counters.
+    /// Reading takes several requests; if the ruleset changes between them, the answers are inconsistent, and the read
+    /// counts as interrupted.
+    fn read(&mut self, families: &[TableFamily]) -> Result<(u32, Vec<Listing>, Vec<Counts>), NftablesError> {
         let generation = self.nftables.generation()?;
         let listings = families.iter().map(|family| self.read_table(*family));
-        let listings = listings.collect::<Result<_, _>>()?;
+        let mut listings = listings.collect::<Result<Vec<Listing>, _>>()?;
         if self.nftables.generation()? != generation {
             return Err(NetlinkError::Interrupted.into());
         }
-        Ok((generation, listings))
+        let counts = listings.iter_mut().map(Listing::take_counts).collect();
+        Ok((generation, listings, counts))
     }
 
     fn read_table(&mut self, family: TableFamily) -> Result<Listing, NftablesError> {
@@ -280,6 +304,23 @@ impl<'n> OwnTables<'n> {
     }
 }
 
+/// The rules of a listing, and the values of the counters of those that can be read.
+fn counted(listing: &Listing, counts: Counts) -> (Installed, Counts) {
+    let installed = super::decode(listing);
+    let counts = counts.of_readable(&installed);
+    (installed, counts)
+}
+
+/// The values that the counters of `ruleset` begin with. Connections that the old rules count after this read are lost to
+/// them.
+fn carried_over(listing: &Listing, counts: Counts, ruleset: &Ruleset) -> Counts {
+    if counts.is_empty() {
+        return Counts::default();
+    }
+    let (installed, counts) = counted(listing, counts);
+    Stats::new(&installed.ruleset, &counts).carried_over(ruleset)
+}
+
 impl Rules for OwnTables<'_> {
     fn apply(&mut self, ruleset: &Ruleset, observed: &Observed) -> Result<Change, KernelError> {
         let found = Found::of(observed, self.layout);
@@ -292,6 +333,10 @@ impl Rules for OwnTables<'_> {
 
     fn installed(&mut self, family: Family) -> Result<Installed, KernelError> {
         Ok(Self::installed(self, family)?)
+    }
+
+    fn counts(&mut self, family: Family) -> Result<(Installed, Counts), KernelError> {
+        Ok(Self::counts(self, family)?)
     }
 
     fn differences(&mut self, ruleset: &Ruleset) -> Result<Vec<Difference>, KernelError> {

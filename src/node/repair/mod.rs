@@ -12,6 +12,7 @@
 
 mod base64;
 pub mod cache;
+pub mod connections;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 pub mod locate;

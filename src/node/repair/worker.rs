@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use super::connections::Connections;
 #[cfg(feature = "kubernetes")]
 use super::kubernetes;
 use super::locate::Places;
@@ -25,8 +26,8 @@ use crate::node::{Node, NodeError};
 const SCAN_INTERVAL: Duration = Duration::from_secs(60);
 /// How many pods are compared with their options by one scan.
 const MAX_COMPARISONS_PER_SCAN: usize = 30;
-/// A pod is not compared again within this time, also if scans follow each other faster.
-const COMPARISON_INTERVAL: Duration = Duration::from_secs(50);
+/// A pod is not compared, or its counters read, again within this time, also if scans follow each other faster.
+pub const COMPARISON_INTERVAL: Duration = Duration::from_secs(50);
 /// How many pods are repaired in place after one scan.
 const MAX_REPAIRS_PER_SCAN: usize = 30;
 /// The time until the next scan while the plugin is not installed, and after a repair.
@@ -58,6 +59,7 @@ pub struct Worker {
     evictions: Spacing,
     metrics: Arc<Metrics>,
     memory: BTreeMap<String, Memory>,
+    connections: Connections,
     /// The last error of a scan that was logged.
     error: String,
     /// The number of skipped files that was logged last.
@@ -117,6 +119,7 @@ impl Worker {
             evictions: Spacing::new(repair.eviction_interval),
             metrics: Arc::clone(metrics),
             memory: BTreeMap::new(),
+            connections: Connections::default(),
             error: String::new(),
             unusable: 0,
             watch: Watch::of_directory(places.cache.clone(), stop),
@@ -197,6 +200,7 @@ impl Worker {
         }
         let mut found = scan.found;
         self.compare(&mut found);
+        self.connections.read(&found, &self.metrics);
         let mut counts = State::NAMES.map(|name| (name, 0_u32));
         for Found { state, .. } in &found {
             let count = counts.iter_mut().find(|(name, _)| *name == state.name());

@@ -138,6 +138,7 @@ fn texts_are_escaped() {
             IpAddr::from([10, 0, 0, 1]),
         ))],
         action: Action::Drop,
+        has_counter: false,
         comment: text.into(),
     };
     let ruleset = Ruleset {

@@ -68,6 +68,8 @@ pub fn read(text: &str) -> Result<Plan, ReadError> {
     }
 }
 
+/// The member that only rules with a counter have.
+const COUNTER: &str = "counter";
 /// The member that plans of earlier versions of sidetrack do not have.
 const RECORD: &str = "record";
 
@@ -414,14 +416,20 @@ impl<'v> Part<'v> {
 
     fn rule(&self, wrong: &mut Mistakes) -> Option<Rule> {
         // The nft text is for people; it follows from the other members.
-        let [comment, matches, action, nft] = self.members(["comment", "matches", "action", "nft"], wrong)?;
+        let [comment, matches, action, nft, counter] =
+            self.members_or_null(["comment", "matches", "action", "nft", COUNTER], [COUNTER], wrong)?;
         nft.text(wrong);
         let comment = comment.text(wrong);
         let matches = matches.items(wrong, |matched, wrong| matched.matched(wrong));
         let action = action.action(wrong);
+        let has_counter = match counter.value {
+            Value::Null => Some(false),
+            value => counter.expect(value.as_bool(), "true or false", wrong),
+        };
         Some(Rule {
             matches: matches?,
             action: action?,
+            has_counter: has_counter?,
             comment: comment?.to_owned().into(),
         })
     }

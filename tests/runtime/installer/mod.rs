@@ -1,6 +1,7 @@
 //! The node installer: real processes, real files in a directory of their own, real events.
 
 pub mod choice;
+mod connections;
 mod crash;
 pub mod fixture;
 mod install;

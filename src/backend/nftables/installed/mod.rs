@@ -52,7 +52,8 @@ struct Context {
 /// An attribute is truncated.
 pub fn table(listed: &TableMessages) -> Result<Decoded, Malformed> {
     const DORMANT: u32 = 1;
-    let listing = Listing::of(&listed.messages)?;
+    let mut listing = Listing::of(&listed.messages)?;
+    listing.take_counts();
     if listing.flags & DORMANT != 0 {
         return Ok(Decoded::default());
     }

@@ -34,7 +34,8 @@ pub fn rules(messages: Vec<Message>) -> Result<Rules, Malformed> {
 }
 
 fn add(rules: &mut Rules, table: &str, messages: &[Message]) -> Result<(), Malformed> {
-    let listing = Listing::of(messages)?;
+    let mut listing = Listing::of(messages)?;
+    listing.take_counts();
     for (name, chain) in &listing.chains {
         if let Some(base) = &chain.hook {
             let base = BaseChain {
@@ -139,17 +140,8 @@ fn tproxy(rule: &Listed) -> Option<u16> {
 
 /// The packets that the rules of a chain have counted, in the order of the rules.
 pub fn counters(messages: &[Message], chain: &str) -> Result<Vec<u64>, Malformed> {
-    let listing = Listing::of(messages)?;
-    let rules = listing.chains.get(chain).map(|chain| chain.rules.as_slice());
-    let counted = |rule: &Listed| {
-        let (_, attributes) = rule.expressions.iter().find(|(name, _)| name == "counter")?;
-        // A zero is not listed.
-        let packets = attributes
-            .get(&NFTA_COUNTER_PACKETS)
-            .and_then(|value| value.as_slice().as_array());
-        Some(packets.map_or(0, |bytes| u64::from_be_bytes(*bytes)))
-    };
-    Ok(rules.unwrap_or_default().iter().filter_map(counted).collect())
+    let counts = Listing::of(messages)?.take_counts();
+    Ok(counts.of_chain(chain).collect())
 }
 
 /// The tables of these chains, each with its family, once.
