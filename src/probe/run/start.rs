@@ -37,11 +37,11 @@ pub fn start(probe: &Probe, circumstances: &Circumstances) -> Result<(Client, Op
         Protocol::Udp => SockType::Datagram,
     };
     let opened = match (probe.caller, link) {
-        (Caller::Neighbour, Some(link)) => {
+        (Caller::Neighbour | Caller::Behind, Some(link)) => {
             let opened = link.far.run(|| open(probe.destination, kind));
             opened.map_err(|error| Outcome::NotMade(error.to_string()))?
         }
-        (Caller::Neighbour, None) => return Err(Outcome::NotMade("there is no link".to_owned())),
+        (Caller::Neighbour | Caller::Behind, None) => return Err(Outcome::NotMade("there is no link".to_owned())),
         (Caller::Process(owner), _) => run_as(owner, || open(probe.destination, kind)).map_err(|errno| {
             Outcome::NotMade(match errno {
                 Errno::EPERM => {
@@ -113,9 +113,13 @@ fn link_for<'a>(probe: &Probe, circumstances: &Circumstances<'a>) -> Result<Opti
         Some(Err(reason)) => Err(reason),
         Some(Ok(_)) | None => Ok(link),
     };
+    let entry = |link: &'a Link| match (probe.caller, probe.source) {
+        (Caller::Behind, Some(source)) => link.entry(source.address).map(|()| link),
+        _ => stand_in(link),
+    };
     let usable = circumstances.link.and_then(|link| match link.unusable(probe.family()) {
         Some(reason) => Err(reason),
-        None => stand_in(link),
+        None => entry(link),
     });
     match (probe.needs, usable) {
         (Needs::Impossible(reason), _) => Err(Outcome::NotMade(reason.to_owned())),
@@ -136,7 +140,7 @@ fn prepare(socket: &OwnedFd, probe: &Probe) -> Result<(), Errno> {
         Protocol::Tcp => reset_on_close(socket)?,
         Protocol::Udp => socket_options::empty_datagrams_from_other_hosts(socket)?,
     }
-    if let Some(name) = &probe.bound_to {
+    if let (Caller::Process(_), Some(name)) = (probe.caller, &probe.bound_to) {
         setsockopt(socket, sockopt::BindToDevice, &OsString::from(name.as_str()))?;
     }
     if let Some(mark) = probe.source.and_then(|source| source.mark) {
