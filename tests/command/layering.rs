@@ -10,7 +10,7 @@ const LAYERS: [&str; 19] = [
 ];
 
 /// Files and directories without effects: no sockets, no files, no programs, no clock.
-const PURE: [&str; 37] = [
+const PURE: [&str; 38] = [
     "yaml",
     "types",
     "facts.rs",
@@ -40,6 +40,7 @@ const PURE: [&str; 37] = [
     "backend/nftables/foreign.rs",
     "backend/nftables/installed",
     "backend/nftables/listing.rs",
+    "probe/behind.rs",
     "probe/exclusions.rs",
     "probe/interfaces.rs",
     "backend/nftables/live/decode.rs",

@@ -2,8 +2,9 @@
 
 use std::fs;
 
+use super::link::wait_until;
 use crate::linux::interfaces;
-use crate::linux::route::Route;
+use crate::linux::route::{Route, RouteError};
 use crate::probe::{Ends, Entry};
 use crate::types::InterfaceName;
 
@@ -39,14 +40,19 @@ impl Host<'_> {
         }
         let index = interfaces::index(interface).ok_or_else(|| format!("the interface {interface} is gone"))?;
         let near = self.ends.near;
-        let text = |error: crate::linux::route::RouteError| error.to_string();
+        let text = |error: RouteError| error.to_string();
         let refused = |what: &str| {
             let what = what.to_owned();
             move |refusal| format!("{what}, for packets that arrive on {interface}, was refused: {refusal}")
         };
         let added = self.far.add_ends(self.far_index, *source, near).map_err(text)?;
         added.map_err(refused(&format!("the address {source}")))?;
-        super::link::wait_until(|| Ok(self.far.usable_addresses()?.contains(source))).map_err(text)?;
+        let is_usable = || Ok(self.far.usable_addresses()?.contains(source));
+        if !wait_until(is_usable).map_err(text)? {
+            return Err(format!(
+                "the address {source} for a link does not become usable in time"
+            ));
+        }
         let added = self.near.add_route(self.near_index, *source, None).map_err(text)?;
         added.map_err(refused(&format!("a route to {source}")))?;
         if let Some(remote) = remote {

@@ -76,8 +76,12 @@ pub fn start(probe: &Probe, circumstances: &Circumstances) -> Result<(Client, Op
         Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
         Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let stand_in_source = stand_in.filter(IpAddr::is_ipv6).unwrap_or(any);
-    let address = probe.source.map_or(stand_in_source, |source| source.address);
+    let own = match probe.caller {
+        // The host outside has more addresses, and packets from these arrive elsewhere.
+        Caller::Neighbour => circumstances.trial.ends(probe.family()).map(|ends| ends.far),
+        Caller::Process(_) | Caller::Behind => stand_in.filter(IpAddr::is_ipv6),
+    };
+    let address = probe.source.map_or(own.unwrap_or(any), |source| source.address);
     bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(address, 0)))
         .map_err(|errno| Outcome::Found(Finding::NoSource(format!("{address}: {errno}"))))?;
     let connected = match connect(socket.as_raw_fd(), &SockaddrStorage::from(probe.destination)) {
