@@ -159,6 +159,7 @@ fn installed_pod(namespace: &mut Namespace) -> anyhow::Result<Pod> {
     Ok(Pod {
         addresses: interfaces::addresses()?,
         local_marks: namespace.local_marks()?,
+        route_localnet: interfaces::route_localnet(),
     })
 }
 

@@ -177,6 +177,7 @@ fn prove_rules(
     let mut pod = simulate::Pod {
         addresses: interfaces::addresses()?,
         local_marks: namespace.local_marks()?,
+        route_localnet: interfaces::route_localnet(),
     };
     let own = pod.addresses.clone();
     pod.addresses
