@@ -52,6 +52,7 @@ mod tests {
             caller: Owner {
                 uid: Uid::new(0).unwrap(),
                 gid: Gid::new(0).unwrap(),
+                mark: None,
             },
             may_switch: false,
         };

@@ -8,7 +8,7 @@ mod rules;
 use std::net::Ipv6Addr;
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use thiserror::Error;
 
 use super::VERSION;
@@ -167,9 +167,12 @@ impl<'v> Part<'v> {
         self.expect(found.and_then(number), expected, wrong)
     }
 
-    fn word<T: Copy>(&self, known: &[(&str, T)], expected: &'static str, wrong: &mut Mistakes) -> Option<T> {
+    fn word<T: Clone>(&self, known: &[(&str, T)], expected: &'static str, wrong: &mut Mistakes) -> Option<T> {
         self.parse(expected, wrong, |text| {
-            known.iter().find(|(word, _)| *word == text).map(|(_, value)| *value)
+            known
+                .iter()
+                .find(|(word, _)| *word == text)
+                .map(|(_, value)| value.clone())
         })
     }
 

@@ -2,16 +2,16 @@
 
 use std::net::IpAddr;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::{Mistakes, Part, id};
+use super::{Mistakes, Part};
 use crate::ruleset::{
     Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, GidMatch, Hook, Match, Name, PortMatch, Protocol,
-    Rule, UidMatch, Zone,
+    Rejection, Rule, UidMatch, Zone,
 };
-use crate::types::{Family, Id, InterfaceName, Mark, Port};
+use crate::types::{Id, InterfaceName};
 
-impl Part<'_> {
+impl<'v> Part<'v> {
     pub(super) fn chain(&self, wrong: &mut Mistakes) -> Option<Chain> {
         let [name, hook, rules] = self.members(["name", "hook", "rules"], wrong)?;
         let name = name.name(wrong);
@@ -33,10 +33,17 @@ impl Part<'_> {
             ("raw", ChainType::Raw),
             ("mangle", ChainType::Mangle),
             ("nat", ChainType::Nat),
+            ("filter", ChainType::Filter),
         ];
-        let kind = kind.word(&kinds, "raw, mangle or nat", wrong);
-        let hooks = [("prerouting", Hook::Prerouting), ("output", Hook::Output)];
-        let hook = hook.word(&hooks, "prerouting or output", wrong);
+        let kind = kind.word(&kinds, "raw, mangle, nat or filter", wrong);
+        let hooks = [
+            ("prerouting", Hook::Prerouting),
+            ("input", Hook::Input),
+            ("forward", Hook::Forward),
+            ("output", Hook::Output),
+            ("postrouting", Hook::Postrouting),
+        ];
+        let hook = hook.word(&hooks, "a hook of netfilter", wrong);
         let number = priority.value.as_i64().and_then(|number| i32::try_from(number).ok());
         let priority = priority.expect(number, "a priority", wrong);
         Some(BaseHook {
@@ -95,12 +102,33 @@ impl Part<'_> {
                 mark => Match::Mark(mark.mark(wrong)?),
             },
             ["conntrackMark"] => Match::ConntrackMark(part("conntrackMark").mark(wrong)?),
+            ["conntrackDirection"] => part("conntrackDirection").word(&[("reply", Match::Reply)], "reply", wrong)?,
+            ["conntrackStatus"] => {
+                part("conntrackStatus").word(&[("dnat", Match::DestinationTranslated)], "dnat", wrong)?
+            }
+            ["sourceType"] => part("sourceType").word(&[("local", Match::SourceIsLocal)], "local", wrong)?,
+            ["destinationType"] => {
+                part("destinationType").word(&[("local", Match::DestinationIsLocal)], "local", wrong)?
+            }
+            ["hasOwner"] => {
+                let owner = part("hasOwner");
+                owner.expect((*owner.value == true).then_some(Match::HasOwner), "true", wrong)?
+            }
+            ["protocol", "tcpFlags"] => {
+                let [not] = part("tcpFlags").members(["not"], wrong)?;
+                not.word(&[("syn", Match::TcpNotSyn)], "syn", wrong)?
+            }
+            ["icmpv6Type"] => {
+                Match::Icmpv6Type(
+                    part("icmpv6Type").number("a number from 0 to 255", wrong, |number| u8::try_from(number).ok())?,
+                )
+            }
             ["conntrackState"] => Match::ConntrackState(part("conntrackState").state(wrong)?),
             _ => return self.refuse(EXPECTED, wrong),
         })
     }
 
-    fn interface(&self, wrong: &mut Mistakes) -> Option<InterfaceName> {
+    pub(super) fn interface(&self, wrong: &mut Mistakes) -> Option<InterfaceName> {
         // Exactly: no surrounding blanks, which are allowed in options.
         let exactly = |text: &str| InterfaceName::parse(text).ok().filter(|name| name.as_str() == text);
         self.parse("the name of an interface", wrong, exactly)
@@ -136,10 +164,16 @@ impl Part<'_> {
         let states = self.items(wrong, |state, wrong| state.text(wrong))?;
         let state = match states.as_slice() {
             ["invalid"] => Some(ConntrackState::Invalid),
+            ["new"] => Some(ConntrackState::New),
+            ["related"] => Some(ConntrackState::Related),
             ["established", "related"] => Some(ConntrackState::Established),
             _ => None,
         };
-        self.expect(state, r#"["invalid"] or ["established", "related"]"#, wrong)
+        self.expect(
+            state,
+            r#"["invalid"], ["new"], ["related"] or ["established", "related"]"#,
+            wrong,
+        )
     }
 
     fn action(&self, wrong: &mut Mistakes) -> Option<Action> {
@@ -161,6 +195,13 @@ impl Part<'_> {
         Some(match name.as_str() {
             "jump" => Action::Jump(part.name(wrong)?),
             "redirect" => Action::Redirect(part.port(wrong)?),
+            "reject" => {
+                let known = [
+                    ("tcp-reset", Rejection::TcpReset),
+                    ("admin-prohibited", Rejection::AdminProhibited),
+                ];
+                Action::Reject(part.word(&known, "tcp-reset or admin-prohibited", wrong)?)
+            }
             "tproxy" => {
                 let [port, mark] = part.members(["port", "mark"], wrong)?;
                 let (port, mark) = (port.port(wrong), mark.mark(wrong));
