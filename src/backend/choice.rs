@@ -55,6 +55,18 @@ impl fmt::Display for RuleBackend {
     }
 }
 
+impl From<RuleBackend> for Backend {
+    /// The option that allows this backend alone.
+    fn from(backend: RuleBackend) -> Self {
+        match backend {
+            RuleBackend::Nftables => Self::Nftables,
+            RuleBackend::NftablesPerFamily => Self::NftablesPerFamily,
+            RuleBackend::IptablesNft => Self::IptablesNft,
+            RuleBackend::IptablesLegacy => Self::IptablesLegacy,
+        }
+    }
+}
+
 /// The backends that an option allows, the preferred one first.
 pub fn candidates(wanted: Backend) -> &'static [RuleBackend] {
     match wanted {

@@ -159,6 +159,7 @@ fn installed_pod(namespace: &mut Namespace) -> anyhow::Result<Pod> {
     Ok(Pod {
         addresses: interfaces::addresses()?,
         local_marks: namespace.local_marks()?,
+        route_localnet: interfaces::route_localnet(),
     })
 }
 
@@ -265,7 +266,7 @@ fn text(
             "To compare with the rules in {elsewhere}, pass --backend {elsewhere}."
         ));
     }
-    lines.extend(advice(report, place));
+    lines.extend(advice(report, source, place));
     if !effects.is_empty() {
         lines.push("To see why: sidetrack explain --from-kernel, with the words of an effect.".to_owned());
     }
@@ -300,7 +301,7 @@ fn tools(redirectors: &[Found]) -> String {
 }
 
 /// What to do.
-fn advice(report: &Report, place: &Place) -> Vec<String> {
+fn advice(report: &Report, source: &Source, place: &Place) -> Vec<String> {
     let is_foreign = report.state != State::Absent && report.backends.is_empty();
     if is_foreign {
         return vec![
@@ -310,11 +311,17 @@ fn advice(report: &Report, place: &Place) -> Vec<String> {
     let mut lines = Vec::new();
     let is_repairable = report.differences.iter().any(Difference::is_repaired_by_apply);
     if is_repairable || report.state == State::Absent {
-        let repair = match place {
-            Place::Here | Place::Netns(_) => "`sidetrack apply` with the same options",
-            Place::Pod(_) => "`sidetrack node repair` on the node",
-        };
-        lines.push(format!("Run {repair} to repair it."));
+        lines.push(match (place, source) {
+            (Place::Here | Place::Netns(_), _) => {
+                "Run `sidetrack apply` with the same options to repair it.".to_owned()
+            }
+            (Place::Pod(_), Source::Record(_)) => {
+                "Restart the pod to repair it: `sidetrack node repair` does not change rules that the pod's own init \
+                 container wrote."
+                    .to_owned()
+            }
+            (Place::Pod(_), _) => "Run `sidetrack node repair` on the node to repair it.".to_owned(),
+        });
     }
     if !report.differences.iter().all(Difference::is_repaired_by_apply) {
         lines.push("sidetrack does not change foreign rules: remove those that should not be there.".to_owned());

@@ -8,19 +8,18 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use super::failure::Failure;
-use super::place::{self, Place};
+use super::place::{self, Place, PodOnNode};
 use super::{args, name_servers, settings};
 use crate::backend::{Namespace, Observed, RuleBackend};
 use crate::linux::netns;
 use crate::options::table::OPTIONS;
-use crate::options::{Config, Installation, Settings};
+use crate::options::{Config, Installation, Layer, Settings};
 use crate::plan::record::{self, Recorded, Unusable};
-use crate::types::Backend;
 
 /// The options of a command line.
 pub struct Request {
     asked: place::Request,
-    /// Whether any option selects rules.
+    /// Whether any option selects rules. The options that the plugin has for a pod are none.
     is_given: bool,
     /// Whether the options are flags of another program.
     is_of_front_end: bool,
@@ -30,14 +29,24 @@ pub struct Request {
 pub struct Opened {
     /// The settings that the options make, or those of the defaults.
     settings: Settings,
-    /// Whether any option selects rules.
-    is_given: bool,
+    precedence: Precedence,
     /// Whether the options are flags of another program.
     pub is_of_front_end: bool,
     /// The place to work in.
     pub place: Place,
     /// The name servers of the pod's `/etc/resolv.conf`, if they are known.
     resolvers: Option<Vec<IpAddr>>,
+}
+
+/// The precedence of the options of a request over those that are recorded with the rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Precedence {
+    /// The options are given, or are the plugin's and the plugin redirected the pod: they count.
+    Options,
+    /// The options are the plugin's for a pod that it did not redirect: the record of another program counts.
+    OtherRecord,
+    /// The options are the defaults: any record counts.
+    Record,
 }
 
 /// The expected rules.
@@ -90,16 +99,19 @@ impl Request {
     pub fn read(matches: &ArgMatches, allowed: &[&str]) -> Result<Self, Failure> {
         let is_of_front_end = matches.subcommand().is_some();
         if is_of_front_end || matches.contains_id(place::POD) {
+            let asked = place::request(matches, allowed)?;
+            let is_given = match &asked {
+                place::Request::Options(..) => true,
+                place::Request::Pod(_, around) => selects_rules(&around.before) || selects_rules(&around.after),
+            };
             return Ok(Self {
-                asked: place::request(matches, allowed)?,
-                is_given: true,
+                asked,
+                is_given,
                 is_of_front_end,
             });
         }
         let (layer, settings) = settings::layer_and_settings(matches)?;
-        let mut options = OPTIONS.iter().filter(|option| option.scope.affects_redirection());
-        let is_given = options.any(|option| (option.write)(&layer).is_some())
-            || args::text_or_variable(matches, "config").is_some();
+        let is_given = selects_rules(&layer) || args::text_or_variable(matches, "config").is_some();
         Ok(Self {
             asked: place::Request::Options(Box::new(settings), args::text_or_variable(matches, "netns")),
             is_given,
@@ -113,6 +125,11 @@ impl Request {
     /// The pod is not found or not redirected, or name servers cannot be read.
     pub fn open(self) -> anyhow::Result<Opened> {
         let (is_given, is_of_front_end) = (self.is_given, self.is_of_front_end);
+        let mut precedence = if is_given {
+            Precedence::Options
+        } else {
+            Precedence::Record
+        };
         let (settings, place, resolvers) = match self.asked {
             place::Request::Options(mut settings, Some(netns)) => {
                 let resolvers = match is_given {
@@ -121,19 +138,33 @@ impl Request {
                 };
                 (*settings, Place::Netns(netns), resolvers)
             }
-            other => {
-                let (settings, place) = other.open()?;
+            place::Request::Pod(name, around) => {
+                let pod = PodOnNode::find(name)?;
+                precedence = match is_given || pod.is_redirected_by_plugin() {
+                    true => Precedence::Options,
+                    false => Precedence::OtherRecord,
+                };
+                (pod.settings(&around)?, pod.place(), None)
+            }
+            here @ place::Request::Options(_, None) => {
+                let (settings, place) = here.open()?;
                 (settings, place, None)
             }
         };
         Ok(Opened {
             settings,
-            is_given,
+            precedence,
             is_of_front_end,
             place,
             resolvers,
         })
     }
+}
+
+/// Whether any option of a layer selects rules.
+fn selects_rules(layer: &Layer) -> bool {
+    let mut options = OPTIONS.iter().filter(|option| option.scope.affects_redirection());
+    options.any(|option| (option.write)(layer).is_some())
 }
 
 /// Finds the name servers of another network namespace, if given options refer to its `/etc/resolv.conf`: those that were
@@ -161,9 +192,9 @@ fn settle_name_servers(config: &mut Config, netns: &str) -> anyhow::Result<Optio
 }
 
 impl Opened {
-    /// The expected rules, if options are given.
+    /// The expected rules, if the options count whatever is recorded with the installed ones.
     pub fn given(&self) -> Option<Expectation> {
-        self.is_given.then(|| self.with(Source::Options))
+        (self.precedence == Precedence::Options).then(|| self.with(Source::Options))
     }
 
     /// The settings of the defaults, if no options are given.
@@ -182,13 +213,20 @@ impl Opened {
         let ignored = match namespace.record(observed) {
             Ok(None) => None,
             Ok(Some((backend, found))) => match record::read(&found) {
+                Ok(recorded) if self.precedence == Precedence::OtherRecord && recorded.is_of_repair => None,
                 Ok(recorded) => return Ok(self.of_record(backend, recorded)),
                 Err(unusable @ Unusable::Incomplete(_)) => return Err(Incomplete(unusable)),
                 Err(unusable) => Some(unusable.into()),
             },
             Err(error) => Some(Ignored::Unread(error.to_string())),
         };
-        Ok(self.with(Source::Defaults(ignored)))
+        if self.precedence != Precedence::OtherRecord {
+            return Ok(self.with(Source::Defaults(ignored)));
+        }
+        if let Some(reason) = ignored {
+            tracing::warn!(%reason, "the record of the options is ignored; those that the plugin has for the pod count");
+        }
+        Ok(self.with(Source::Options))
     }
 
     fn with(&self, source: Source) -> Expectation {
@@ -204,18 +242,15 @@ impl Opened {
             config,
             resolvers,
             words,
+            ..
         } = recorded;
-        // The rules were applied with this backend, whether an option or the kernel's abilities selected it.
-        let backend = match backend {
-            RuleBackend::Nftables => Backend::Nftables,
-            RuleBackend::NftablesPerFamily => Backend::NftablesPerFamily,
-            RuleBackend::IptablesNft => Backend::IptablesNft,
-            RuleBackend::IptablesLegacy => Backend::IptablesLegacy,
-        };
         Expectation {
             settings: Settings {
                 config,
-                install: Installation { backend },
+                // The rules were applied with this backend, whether an option or the kernel's abilities selected it.
+                install: Installation {
+                    backend: backend.into(),
+                },
                 ..self.settings.clone()
             },
             resolvers,

@@ -410,6 +410,7 @@ fn observed_pod() -> io::Result<simulate::Pod> {
     Ok(simulate::Pod {
         addresses: interfaces::addresses()?,
         local_marks: Vec::new(),
+        route_localnet: interfaces::route_localnet(),
     })
 }
 
@@ -423,6 +424,7 @@ fn installed(question: &Question, asked: &Asked) -> anyhow::Result<Simulation> {
         given => simulate::Pod::with_addresses(given, asked.packet.interface()),
     };
     pod.local_marks = namespace.local_marks()?;
+    pod.route_localnet = interfaces::route_localnet();
     let source = match choice::holding(Backend::Auto, &observed) {
         None => "all that are installed, none of which sidetrack owns".to_owned(),
         Some(backend) => format!("all that are installed, sidetrack's with {backend}"),

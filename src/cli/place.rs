@@ -27,7 +27,7 @@ pub fn pod() -> Arg {
     Arg::new(POD)
         .long(POD)
         .value_name("NAMESPACE/NAME")
-        .help("Work in this pod of the node, with the options that the plugin\nhas for it; flags override them")
+        .help("Work in this pod of the node, with the options that the plugin\nhas for it, or that its init container recorded; flags override")
         .help_heading(Group::Run.heading())
 }
 
@@ -146,17 +146,7 @@ impl Request {
             }
             Self::Pod(name, around) => {
                 let pod = PodOnNode::find(name)?;
-                match pod.verdict(&around)? {
-                    Verdict::Redirected(redirected) => Ok((redirected.settings, pod.place())),
-                    Verdict::Skipped(skipped) => Err(Failure::Input(vec![format!(
-                        "the plugin does not redirect pod {}: {}. To work with other options, pass them and --netns {} \
-                         in place of --pod",
-                        pod.name,
-                        skipped.reason,
-                        pod.place().netns().unwrap_or_default()
-                    )])
-                    .into()),
-                }
+                Ok((pod.settings(&around)?, pod.place()))
             }
         }
     }
@@ -196,6 +186,28 @@ impl PodOnNode {
             self.settle_name_servers(&mut redirected.settings.config);
         }
         Ok(verdict)
+    }
+
+    /// The settings of the plugin for the pod, with the options around those that it has for it.
+    ///
+    /// # Errors
+    /// Those of [`verdict`](Self::verdict), or the plugin does not redirect the pod.
+    pub fn settings(&self, around: &Around) -> Result<Settings, Failure> {
+        match self.verdict(around)? {
+            Verdict::Redirected(redirected) => Ok(redirected.settings),
+            Verdict::Skipped(skipped) => Err(Failure::Input(vec![format!(
+                "the plugin does not redirect pod {}: {}. To work with other options, pass them and --netns {} in place \
+                 of --pod",
+                self.name,
+                skipped.reason,
+                self.place().netns().unwrap_or_default()
+            )])),
+        }
+    }
+
+    /// Whether the plugin redirected the pod when it was attached.
+    pub fn is_redirected_by_plugin(&self) -> bool {
+        self.target.sandbox.is_redirected_by_plugin()
     }
 
     /// Sets the name servers that the runtime passed to the plugin, if the options refer to `/etc/resolv.conf`.

@@ -122,7 +122,7 @@ fn prove_request(request: &Opened, timeout: Duration) -> anyhow::Result<(Report,
     let ignored = match request.expectation(&mut namespace, &observed) {
         Ok(Expectation {
             settings,
-            source: source @ Source::Record(_),
+            source: source @ (Source::Record(_) | Source::Options),
             resolvers,
         }) => {
             let report = prove_with(&settings.config, resolvers.as_deref(), PORT, timeout)?;
@@ -177,6 +177,7 @@ fn prove_rules(
     let mut pod = simulate::Pod {
         addresses: interfaces::addresses()?,
         local_marks: namespace.local_marks()?,
+        route_localnet: interfaces::route_localnet(),
     };
     let own = pod.addresses.clone();
     pod.addresses

@@ -50,7 +50,9 @@ pub fn apply(settings: &Settings) -> anyhow::Result<()> {
 pub fn text(settings: &Settings) -> anyhow::Result<String> {
     let facts = observed_facts(&settings.config)?;
     let plan = Plan::new(&settings.config, &facts)?;
-    applied::warn_of_bridges(&settings.config);
+    if may_have_foreign_rules() {
+        applied::warn_of_bridges(&settings.config);
+    }
     applied::warn_of_options_without_effect(&settings.config, &facts, &plan);
     Ok(match settings.dry_run.output {
         Output::Nft => {
@@ -61,6 +63,15 @@ pub fn text(settings: &Settings) -> anyhow::Result<String> {
         Output::Iptables => iptables::script(&plan)?,
         Output::Json => render::json::document(&plan),
     })
+}
+
+/// Whether this network namespace has foreign rules, or may have some, since they cannot be read.
+fn may_have_foreign_rules() -> bool {
+    let mut namespace = Namespace::default();
+    let observed = namespace.observe();
+    // An observation leaves out what it may not read.
+    let observed = observed.and_then(|observed| namespace.holder(&observed).map(|_| observed));
+    observed.map_or(true, |observed| observed.may_have_foreign_rules())
 }
 
 /// The plan for this network namespace, which stays unchanged. Facts that cannot be observed are those of an ordinary

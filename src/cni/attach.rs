@@ -20,7 +20,7 @@ use crate::mesh::pod::{Pod, PodName};
 use crate::mesh::policy;
 use crate::mesh::verdict::{self, Inputs, Skipped, Undecided, Verdict};
 use crate::options::{Config, Layer, Settings};
-use crate::plan::Plan;
+use crate::plan::{Plan, record};
 use crate::types::{Backend, DnsServers, MeshName};
 
 /// The verdict on a pod: whether it is redirected, and how. A pure function of the request.
@@ -86,7 +86,7 @@ pub fn add(netconf: &NetConf, attachment: &Attachment) -> Result<Outcome, Error>
     with_lock(&netns, settings.install.backend, &mut |backend, namespace, observed| {
         observed.log_warnings();
         observed.warn_of_ipv6(&settings);
-        install_rules(netconf, &settings.config, backend, namespace, observed).map(drop)
+        install_rules(netconf, &settings.config, backend, namespace, observed, Writer::Add).map(drop)
     })?;
     Ok(Outcome::Redirected(reason))
 }
@@ -117,6 +117,15 @@ pub(super) fn with_lock(netns: &Netns, backend: Backend, work: &mut Work) -> Res
     Ok(())
 }
 
+/// Who installs the rules of a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Writer {
+    /// ADD, as the runtime's cache says.
+    Add,
+    /// The installer, in a running pod. The record of the options says so.
+    Repair,
+}
+
 /// Redirects the traffic of the namespace that was observed.
 ///
 /// # Errors
@@ -127,13 +136,17 @@ pub(super) fn install_rules(
     backend: RuleBackend,
     namespace: &mut Namespace,
     observed: &Observed,
+    writer: Writer,
 ) -> Result<Applied, Error> {
     let (settled, facts) = planning_input(config, observed, &netconf.resolvers);
     if settled.dns.servers != config.dns.servers && netconf.resolvers.is_empty() {
         tracing::info!("the runtime does not pass the pod's name servers: DNS queries to any server are captured");
     }
     let config = settled;
-    let plan = Plan::new(&config, &facts)?;
+    let mut plan = Plan::new(&config, &facts)?;
+    if writer == Writer::Repair {
+        plan.ruleset.record = Some(record::record_of_repair(&config, &facts));
+    }
     applied::warn_of_options_without_effect(&config, &facts, &plan);
     namespace.warn_of_foreign_rules(&config, observed);
     let done = install::apply_with(namespace, &plan, backend, observed)?;
@@ -182,13 +195,26 @@ pub fn check(netconf: &NetConf, attachment: &Attachment) -> Result<(), Error> {
 ///
 /// # Errors
 /// There is no plan, or the namespace cannot be entered or read.
-pub(super) fn compare(netconf: &NetConf, config: &Config, backend: Backend, netns: &Netns) -> Result<Report, Error> {
-    let mut report = None;
+fn compare(netconf: &NetConf, config: &Config, backend: Backend, netns: &Netns) -> Result<Report, Error> {
+    read(netns, &mut |namespace, observed| {
+        compare_here(netconf, config, backend, namespace, observed)
+    })
+}
+
+/// Observes a network namespace and runs `work` in it, which changes nothing.
+///
+/// # Errors
+/// The namespace cannot be entered or read, or `work` failed.
+pub(super) fn read<T: Send>(
+    netns: &Netns,
+    work: &mut (dyn FnMut(&mut Namespace, &Observed) -> Result<T, Error> + Send),
+) -> Result<T, Error> {
+    let mut result = None;
     inside(netns, Programs::None, Namespace::default, &mut |namespace, observed| {
-        report = Some(compare_here(netconf, config, backend, namespace, observed)?);
+        result = Some(work(namespace, observed)?);
         Ok(())
     })?;
-    report.ok_or_else(|| Error::Internal("the rules were not compared".to_owned()))
+    result.ok_or_else(|| Error::Internal("the rules were not read".to_owned()))
 }
 
 /// Compares the network namespace of this thread with the rules that ADD would install; changes nothing.

@@ -4,12 +4,12 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use super::attach::{compare, compare_here, install_rules, planning_input, refuse_host_netns, verdict, with_lock};
+use super::attach::{Writer, compare_here, install_rules, planning_input, read, refuse_host_netns, verdict, with_lock};
 use super::error::Error;
 use super::netconf::NetConf;
 use crate::backend::check;
 use crate::backend::running::{Holder, Survivors};
-use crate::backend::{KernelError, Namespace, Observed};
+use crate::backend::{KernelError, Namespace, Observed, RuleBackend};
 use crate::drift::Difference;
 use crate::linux::netns::Netns;
 use crate::linux::tcp;
@@ -17,6 +17,7 @@ use crate::mesh::pod::PodName;
 use crate::mesh::verdict::Verdict;
 use crate::options::{Config, Settings};
 use crate::plan::Plan;
+use crate::plan::record::{self, Recorded};
 use crate::probe::run::{self, listeners::Listeners};
 use crate::probe::{PORT, Report, Tally, Verdict as Judged, judge, trial};
 
@@ -82,6 +83,8 @@ pub struct Running<'p> {
     pub addresses: &'p [IpAddr],
     /// The network namespace of the pod.
     pub netns: &'p Netns,
+    /// Whether the plugin redirected it when it was attached, as the runtime's cache says.
+    pub is_of_plugin: bool,
 }
 
 /// A fault of a pod that ADD repairs.
@@ -93,20 +96,91 @@ pub enum Fault {
     Drifted,
 }
 
-/// Compares the rules of a pod with those that ADD would install; changes nothing. `None` where the plugin does not
-/// redirect the pod. `proc` are directories besides /proc where a proc file system may be mounted.
+/// Whose options the rules of a pod are compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Basis {
+    /// Those that the plugin has for the pod: the plugin redirected it, or the installer did.
+    Plugin,
+    /// Those recorded with the rules: another program wrote them, such as an init container.
+    Record,
+}
+
+impl Basis {
+    /// The name in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plugin => "plugin",
+            Self::Record => "record",
+        }
+    }
+}
+
+/// The result of comparing the rules of a pod with the options that count for it.
+#[derive(Debug)]
+pub enum Compared {
+    /// They were compared.
+    With(Basis, check::Report),
+    /// They were not: the reason.
+    Not(String),
+}
+
+/// Compares the rules of a pod with the options that count for it; changes nothing. `proc` are directories besides /proc
+/// where a proc file system may be mounted.
 ///
 /// # Errors
 /// There is no plan for the pod, or its namespace cannot be entered or read.
-pub fn drift(netconf: &NetConf, running: &Running, proc: &[&Path]) -> Result<Option<check::Report>, Error> {
+pub fn drift(netconf: &NetConf, running: &Running, proc: &[&Path]) -> Result<Compared, Error> {
     refuse_host_netns(running.netns, proc)?;
-    match verdict(netconf, running.pod)? {
-        Verdict::Skipped(_) => Ok(None),
-        Verdict::Redirected(redirected) => {
-            let Settings { config, install, .. } = redirected.settings;
-            compare(netconf, &config, install.backend, running.netns).map(Some)
-        }
+    read(running.netns, &mut |namespace, observed| {
+        Ok(match author(running, namespace, observed)? {
+            Author::Unknown(reason) => Compared::Not(reason),
+            Author::Other(backend, recorded) => {
+                let facts = observed.loopback.facts(recorded.resolvers.unwrap_or_default());
+                let plan = Plan::new(&recorded.config, &facts)?;
+                Compared::With(Basis::Record, namespace.check(&plan, backend.into(), observed)?)
+            }
+            Author::Plugin => match verdict(netconf, running.pod)? {
+                Verdict::Skipped(_) => Compared::Not("the plugin does not redirect it".to_owned()),
+                Verdict::Redirected(redirected) => {
+                    let Settings { config, install, .. } = redirected.settings;
+                    let report = compare_here(netconf, &config, install.backend, namespace, observed)?;
+                    Compared::With(Basis::Plugin, report)
+                }
+            },
+        })
+    })
+}
+
+/// What is known of the author of rules that the plugin did not write.
+pub const OTHER_AUTHOR: &str = "a program other than the plugin wrote them";
+
+/// The author of the rules in a pod.
+enum Author {
+    /// The plugin, or the installer with the plugin's options.
+    Plugin,
+    /// Another program, with these options in this backend.
+    Other(RuleBackend, Recorded),
+    /// Another program, with unknown options: why they are unknown.
+    Unknown(String),
+}
+
+/// The author of the rules. The runtime's cache counts first: any process with `NET_ADMIN` in the pod can write a record.
+fn author(running: &Running, namespace: &mut Namespace, observed: &Observed) -> Result<Author, Error> {
+    if running.is_of_plugin {
+        return Ok(Author::Plugin);
     }
+    let Some((backend, record)) = namespace.record(observed)? else {
+        return Ok(Author::Unknown(format!(
+            "{OTHER_AUTHOR}, and no options are recorded with them"
+        )));
+    };
+    Ok(match record::read(&record) {
+        Ok(recorded) if recorded.is_of_repair => Author::Plugin,
+        Ok(recorded) => Author::Other(backend, recorded),
+        Err(unusable) => Author::Unknown(format!(
+            "{OTHER_AUTHOR}, and the record of their options cannot be used: {unusable}"
+        )),
+    })
 }
 
 /// Does what ADD does if the pod still has this fault. `None` where it has not, where the plugin does not
@@ -116,7 +190,9 @@ pub fn drift(netconf: &NetConf, running: &Running, proc: &[&Path]) -> Result<Opt
 /// # Errors
 /// See [`Error`]. The network namespace is unchanged then.
 pub fn add(netconf: &NetConf, running: &Running, fault: Fault, proc: &[&Path]) -> Result<Option<Late>, Error> {
-    let Running { pod, addresses, netns } = running;
+    let Running {
+        pod, addresses, netns, ..
+    } = running;
     refuse_host_netns(netns, proc)?;
     let Settings { config, install, .. } = match verdict(netconf, pod)? {
         Verdict::Skipped(_) => return Ok(None),
@@ -130,6 +206,12 @@ pub fn add(netconf: &NetConf, running: &Running, fault: Fault, proc: &[&Path]) -
         }
         let has_fault = match (fault, namespace.holder(observed)?) {
             (Fault::Lacking, holder) => holder == Holder::None,
+            // An init container may have replaced the rules since the scan, and keeps its own options.
+            (Fault::Drifted, Holder::Sidetrack(_))
+                if !matches!(author(running, namespace, observed)?, Author::Plugin) =>
+            {
+                false
+            }
             (Fault::Drifted, Holder::Sidetrack(_)) => {
                 let report = compare_here(netconf, &config, install.backend, namespace, observed)?;
                 report.differences.iter().any(Difference::is_repaired_by_apply)
@@ -140,7 +222,13 @@ pub fn add(netconf: &NetConf, running: &Running, fault: Fault, proc: &[&Path]) -
             return Ok(());
         }
         namespace.set_other_proc(proc);
-        let done = install_rules(netconf, &config, backend, namespace, observed)?;
+        // The record must not say more than the runtime's cache does.
+        let writer = if running.is_of_plugin {
+            Writer::Add
+        } else {
+            Writer::Repair
+        };
+        let done = install_rules(netconf, &config, backend, namespace, observed, writer)?;
         late = Some(Late {
             survivors: done.survivors,
             proof: prove(&config, netconf, namespace, observed),

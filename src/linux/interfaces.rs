@@ -1,5 +1,6 @@
 //! The addresses of the network namespace, and the source address of a connection.
 
+use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
@@ -96,6 +97,23 @@ pub fn indexes() -> Vec<(u32, InterfaceName)> {
         Some((interface.index(), name))
     });
     named.collect()
+}
+
+/// Whether each interface of this network namespace accepts IPv4 packets from other hosts to loopback addresses, without
+/// those whose setting cannot be read (`IN_DEV_NET_ROUTE_LOCALNET`, include/linux/inetdevice.h).
+pub fn route_localnet() -> Vec<(InterfaceName, bool)> {
+    let setting = |name: &str| {
+        let text = fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{name}/route_localnet")).ok()?;
+        Some(text.trim() != "0")
+    };
+    let Some(all) = setting("all") else {
+        return Vec::new();
+    };
+    let accepts = |name: InterfaceName| {
+        let own = setting(name.as_str())?;
+        Some((name, all || own))
+    };
+    names().into_iter().filter_map(accepts).collect()
 }
 
 /// The interface, among those with these addresses, by which a connection to `destination` leaves, judged by its source

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::repair::{Found, Scan};
 use crate::backend::running::Holder;
 use crate::cni::capability::POD_ANNOTATIONS;
+use crate::cni::late::Basis;
 use crate::drift::Difference;
 use crate::types::timestamp;
 
@@ -65,7 +66,7 @@ fn one_line(text: &str) -> String {
 
 /// Why the state is as it is, or, if it is as the plugin would have it, why the plugin decides so.
 fn reason(found: &Found) -> &str {
-    if found.state.name() == "in-sync" {
+    if found.state.name() == "in-sync" && found.basis != Some(Basis::Record) {
         found.decision.reason()
     } else {
         found.state.reason()
@@ -93,25 +94,19 @@ pub fn change(what: &str, found: &Found) -> String {
 
 /// What the list says of a pod.
 fn summary(found: &Found) -> Value {
-    let Found {
-        sandbox,
-        decision,
-        state,
-        warning,
-        ..
-    } = found;
     json!({
-        "namespace": sandbox.pod.namespace,
-        "name": sandbox.pod.name,
-        "container": sandbox.container,
+        "namespace": found.sandbox.pod.namespace,
+        "name": found.sandbox.pod.name,
+        "container": found.sandbox.container,
         "mesh": mesh(found),
-        "verdict": decision.name(),
-        "verdictReason": decision.reason(),
-        "state": state.name(),
-        "reason": state.reason(),
+        "verdict": found.decision.name(),
+        "verdictReason": found.decision.reason(),
+        "state": found.state.name(),
+        "reason": found.state.reason(),
+        "comparedWith": found.basis.map(Basis::name),
         "backend": found.backend().map(|backend| backend.to_string()),
-        "since": sandbox.attached.map(timestamp),
-        "warning": warning,
+        "since": found.sandbox.attached.map(timestamp),
+        "warning": found.warning,
     })
 }
 
@@ -175,6 +170,15 @@ pub fn detailed_text(found: &Found) -> String {
         ("mesh", or_dash(mesh(found))),
         ("verdict", format!("{}: {}", decision.name(), decision.reason())),
         ("state", format!("{}: {}", state.name(), state.reason())),
+        (
+            "compared with",
+            match found.basis {
+                Some(Basis::Plugin) => "the options that the plugin has for it",
+                Some(Basis::Record) => "the options recorded with its rules",
+                None => "-",
+            }
+            .to_owned(),
+        ),
     ];
     lines.extend(warning.iter().map(|warning| ("warning", warning.clone())));
     let annotations = sandbox.request()["runtimeConfig"][POD_ANNOTATIONS].as_object();

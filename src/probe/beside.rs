@@ -29,6 +29,7 @@ impl Trial {
         self.ports = self.ports.iter().copied().filter(expected).collect();
         self.ends.clear();
         self.stand_ins.clear();
+        self.entries.clear();
         self.transparent = None;
         self
     }

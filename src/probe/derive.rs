@@ -182,6 +182,10 @@ fn packet(probe: &Probe, scene: &Scene, far: &[IpAddr]) -> Option<Packet> {
             };
             (origin, probe.source.map(|source| source.address).or(source))
         }
+        Caller::Behind => {
+            let source = probe.source.map(|source| source.address);
+            (Origin::Interface(probe.bound_to.clone()?), source)
+        }
         Caller::Neighbour => {
             let source = probe.source.map(|source| source.address);
             (Origin::Interface((scene.route)(neighbour?)), source.or(neighbour))

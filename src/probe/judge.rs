@@ -84,6 +84,10 @@ fn is_captured(probe: &Probe, port: Port, finding: &Finding) -> bool {
     }
 }
 
+/// The consequence of an unexpected finding of a connection from behind a rerouted interface. A router has it then, or
+/// nothing: the pod forwards it or not.
+const REROUTED_BYPASS: &str = "connections of processes behind this interface do not reach the proxy";
+
 /// The consequence of an unexpected finding.
 fn meaning(probe: &Probe, finding: &Finding) -> &'static str {
     match probe.expected {
@@ -95,6 +99,7 @@ fn meaning(probe: &Probe, finding: &Finding) -> &'static str {
             Subject::Inbound | Subject::HalfClosedInbound => "connections to the application bypass the proxy",
             Subject::SelfCall => "connections of the proxy to the pod's own address bypass its inbound port",
             Subject::Lookup => "name lookups of the application bypass the proxy",
+            Subject::Rerouted => REROUTED_BYPASS,
             _ => "connections of the application bypass the proxy",
         },
         Expected::Captured(_) | Expected::Remembered { .. } => match probe.subject {
@@ -102,6 +107,7 @@ fn meaning(probe: &Probe, finding: &Finding) -> &'static str {
             Subject::BoundInterface => "connections of sockets bound to this interface do not reach the proxy",
             Subject::SelfCall => "connections of the proxy to the pod's own address are lost",
             Subject::Lookup => "name lookups of the application do not work",
+            Subject::Rerouted => REROUTED_BYPASS,
             _ => "connections of the application do not reach the proxy",
         },
         Expected::Untouched => match (probe.subject, finding) {
@@ -152,6 +158,7 @@ fn advice(probe: &Probe, finding: &Finding) -> &'static str {
         (Expected::Remembered { .. }, Finding::HalfClosed { .. }) => HALF_CLOSED,
         (Expected::Dropped, _) => APPLY,
         (_, Finding::Lost | Finding::Unreachable(_)) if probe.subject == Subject::BoundInterface => BOUND,
+        (_, Finding::Lost | Finding::Unreachable(_)) if probe.subject == Subject::Rerouted => APPLY,
         (_, Finding::Redirected { at, .. })
             if probe.expected.proxy_port().is_some_and(|port| at.port() == port.get()) =>
         {

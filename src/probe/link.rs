@@ -43,6 +43,28 @@ impl Ends {
         family_of(self.far)
     }
 
+    /// More addresses of the host outside, beside the far end: for packets that arrive on other interfaces.
+    pub(super) fn others(&self) -> impl Iterator<Item = IpAddr> {
+        // The candidates end in 253 and 254, or in fffd and fffe.
+        const DISTANCE: u8 = 2;
+        let far = self.far;
+        (DISTANCE..u8::MAX).map(move |distance| match far {
+            IpAddr::V4(far) => Ipv4Addr::from(u32::from(far) - u32::from(distance)).into(),
+            IpAddr::V6(far) => Ipv6Addr::from(u128::from(far) - u128::from(distance)).into(),
+        })
+    }
+
+    /// Whether the host outside may have this address, or the pod has it for the link.
+    pub(super) fn belongs_to_link(&self, address: IpAddr) -> bool {
+        address == self.near || address == self.far || self.others().any(|other| other == address)
+    }
+
+    /// Addresses for documentation that the link does not use.
+    pub(super) fn unused(&self) -> Vec<IpAddr> {
+        let candidates = candidates(self.family()).into_iter().map(|(_, far)| far);
+        candidates.filter(|address| *address != self.far).collect()
+    }
+
     /// Chooses the ends: such that connections to and from the far one are captured, and such that no route of the pod
     /// leads to them, if there are any.
     pub fn choose(family: Family, config: &Config, routes: &[IpNet]) -> Self {

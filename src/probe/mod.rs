@@ -1,6 +1,7 @@
 //! Probes: connections that test an installed redirection. This module plans them, with the expected result of each,
 //! and evaluates the results; [`run`] makes them.
 
+mod behind;
 mod beside;
 mod choice;
 pub mod derive;
@@ -27,6 +28,7 @@ use crate::mesh::istio::PROBE_PORT;
 use crate::ruleset::Protocol;
 use crate::types::{Family, Gid, InterfaceName, Mark, Port, Uid};
 
+pub use behind::Entry;
 pub use judge::{Verdict, judge};
 pub use link::Ends;
 pub use plan::trial;
@@ -83,12 +85,16 @@ pub struct Trial {
     pub ends: Vec<Ends>,
     /// Addresses of other hosts for which the host outside stands in.
     pub stand_ins: Vec<IpAddr>,
+    /// The interfaces that packets of the host outside arrive on, besides that of the link.
+    pub entries: Vec<Entry>,
     /// The user and group of the proxy.
     pub proxy: Owner,
     /// The proxy's ports. Probes listen there where no proxy does.
     pub ports: Vec<Port>,
     /// The port of the transparent socket (TPROXY), if there is one.
     pub transparent: Option<Port>,
+    /// Probes that are left out, and why. Each a sentence.
+    pub notes: Vec<String>,
 }
 
 impl Trial {
@@ -109,7 +115,7 @@ pub struct Probe {
     pub caller: Caller,
     /// The source; `None` lets the kernel choose.
     pub source: Option<Source>,
-    /// The interface that the client's socket is bound to (SO_BINDTODEVICE).
+    /// The interface that the socket of a process is bound to (SO_BINDTODEVICE), or that a client is behind.
     pub bound_to: Option<InterfaceName>,
     /// The destination.
     pub destination: SocketAddr,
@@ -129,7 +135,7 @@ impl Probe {
     pub fn mark(&self) -> Option<Mark> {
         let owners = match self.caller {
             Caller::Process(owner) => owner.mark,
-            Caller::Neighbour => None,
+            Caller::Neighbour | Caller::Behind => None,
         };
         self.source.and_then(|source| source.mark).or(owners)
     }
@@ -138,6 +144,7 @@ impl Probe {
     pub fn other_host(&self) -> Option<IpAddr> {
         match self.caller {
             Caller::Neighbour => self.source.map(|source| source.address),
+            Caller::Behind => None,
             Caller::Process(_) => (!self.subject.calls_pod()).then_some(self.destination.ip()),
         }
     }
@@ -185,6 +192,10 @@ pub enum Subject {
     ExcludedInboundPort,
     /// Those from excluded addresses are not.
     ExcludedInboundAddress,
+    /// Those that arrive on an excluded interface are not.
+    ExcludedInboundInterface,
+    /// Connections of processes behind a rerouted interface are captured as outbound ones.
+    Rerouted,
     /// The proxy's connections to the pod's own address are captured like those of other hosts.
     SelfCall,
     /// The proxy's connections to the application are not.
@@ -217,6 +228,8 @@ impl Subject {
             Self::MeshPort => "mesh-port",
             Self::ExcludedInboundPort => "excluded-inbound-port",
             Self::ExcludedInboundAddress => "excluded-inbound-address",
+            Self::ExcludedInboundInterface => "excluded-inbound-interface",
+            Self::Rerouted => "rerouted-interface",
             Self::SelfCall => "self-call",
             Self::Passthrough => "passthrough",
             Self::HalfClosedOutbound => "half-closed-outbound",
@@ -232,6 +245,7 @@ impl Subject {
             | Self::MeshPort
             | Self::ExcludedInboundPort
             | Self::ExcludedInboundAddress
+            | Self::ExcludedInboundInterface
             | Self::SelfCall
             | Self::Passthrough
             | Self::HalfClosedInbound
@@ -244,6 +258,7 @@ impl Subject {
             | Self::NotIncludedOutboundAddress
             | Self::ExcludedPortForUser
             | Self::ExcludedInterface
+            | Self::Rerouted
             | Self::BoundInterface
             | Self::HalfClosedOutbound
             | Self::ExcludedUser
@@ -260,13 +275,15 @@ pub enum Caller {
     Process(Owner),
     /// The host at the other end of the link.
     Neighbour,
+    /// The same host, whose packets arrive on another interface.
+    Behind,
 }
 
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Process(owner) => owner.fmt(f),
-            Self::Neighbour => f.write_str("a neighbour"),
+            Self::Neighbour | Self::Behind => f.write_str("a neighbour"),
         }
     }
 }

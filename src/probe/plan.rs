@@ -34,6 +34,7 @@ pub fn trial(config: &Config, facts: &Facts, families: Families, surroundings: &
         probes.extend(author.inbound(ends));
         probes.extend(author.invalid_packet(ends));
         probes.extend(author.within_pod(ends));
+        probes.extend(author.behind_interfaces(ends));
         probes
     });
     let proxy = &config.proxy;
@@ -42,6 +43,8 @@ pub fn trial(config: &Config, facts: &Facts, families: Families, surroundings: &
     let probes: Vec<Probe> = probes.collect();
     Trial {
         stand_ins: stand_ins(&probes, &ends),
+        entries: author.entries(&probes, &ends),
+        notes: author.missing_interfaces(),
         probes,
         proxy: author.proxy(|_| true, |_| true).unwrap_or(surroundings.caller),
         ports: [proxy.inbound_port, proxy.outbound_port]
@@ -171,7 +174,7 @@ impl Author<'_> {
         }
     }
 
-    fn captured_port(&self, address: IpAddr) -> Option<(Port, Owner)> {
+    pub(super) fn captured_port(&self, address: IpAddr) -> Option<(Port, Owner)> {
         let outbound = &self.config.outbound;
         if choice::holds(&outbound.exclude_cidrs, address) {
             return None;

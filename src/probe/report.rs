@@ -68,7 +68,11 @@ impl Report {
             Protocol::Udp => "UDP",
         };
         let source = probe.source.map(|source| format!(" from {}", source.address));
-        let bound = probe.bound_to.as_ref().map(|name| format!(" bound to {name}"));
+        let relation = match probe.caller {
+            Caller::Process(_) => "bound to",
+            Caller::Neighbour | Caller::Behind => "behind",
+        };
+        let bound = probe.bound_to.as_ref().map(|name| format!(" {relation} {name}"));
         let found = match outcome {
             Outcome::Found(finding) => description(probe, finding),
             Outcome::NotMade(reason) => reason.clone(),
@@ -179,7 +183,7 @@ fn entry(probe: &Probe, outcome: &Outcome) -> Value {
                 Some(mark) => json!({ "uid": owner.uid.get(), "gid": owner.gid.get(), "mark": mark.get() }),
                 None => json!({ "uid": owner.uid.get(), "gid": owner.gid.get() }),
             },
-            Caller::Neighbour => json!("neighbour"),
+            Caller::Neighbour | Caller::Behind => json!("neighbour"),
         },
         "source": probe.source.map(|source| source.address.to_string()),
         "interface": probe.bound_to.as_ref().map(|name| name.as_str()),

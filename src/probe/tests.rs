@@ -76,6 +76,7 @@ fn words(probe: &Probe) -> String {
             format!("{}:{}{mark}", owner.uid, owner.gid)
         }
         Caller::Neighbour => "neighbour".to_owned(),
+        Caller::Behind => "behind".to_owned(),
     };
     let source = probe
         .source
@@ -234,6 +235,10 @@ fn interfaces_are_proved_by_bound_sockets() {
     let found = list(|config, _| change(config));
     has(&found, "excluded-interface 1000:1000%eth1 192.0.2.254:15002");
     has(&found, "bound-interface 1000:1000%eth0 192.0.2.254:15002 > 15001");
+    has(
+        &found,
+        "excluded-inbound-interface behind@192.0.2.252%eth1 192.0.2.253:15002 (link)",
+    );
     let named = |name: &str| found.iter().filter(|line| line.starts_with(name)).count();
     assert_eq!((named("excluded-interface"), named("bound-interface")), (1, 1));
     let mut config = Settings::default().config;
@@ -242,9 +247,60 @@ fn interfaces_are_proved_by_bound_sockets() {
     let v6 = trial
         .probes
         .iter()
-        .filter(|probe| probe.bound_to.is_some() && probe.family() == Family::V6);
+        .filter(|probe| probe.bound_to.is_some() && probe.caller != Caller::Behind && probe.family() == Family::V6);
     let destinations: Vec<String> = v6.map(|probe| probe.destination.ip().to_string()).collect();
     assert_eq!(destinations, ["fd02::ffff:ffff:ffff:fffe", "fd00::ffff:ffff:ffff:fffe"]);
+}
+
+#[test]
+fn connections_from_behind_rerouted_interfaces_are_outbound() {
+    let eth = |name| InterfaceName::parse(name).unwrap();
+    let found = list(|config, _| {
+        config.general.reroute_interfaces = vec![eth("eth1"), eth("net7")];
+        config.general.exclude_interfaces = vec![eth("eth1"), eth("eth0")];
+    });
+    has(
+        &found,
+        "rerouted-interface behind@192.0.2.252%eth1 198.51.100.254:15002 > 15001 (link)",
+    );
+    has(
+        &found,
+        "excluded-inbound-interface behind@192.0.2.251%eth0 192.0.2.253:15002 (link)",
+    );
+    // Only some destinations are captured, or none.
+    let captured = |text: &str| {
+        list(|config, _| {
+            config.general.reroute_interfaces = vec![eth("eth1")];
+            config.outbound.include_cidrs = cidrs(text);
+        })
+    };
+    has(
+        &captured("10.0.0.0/8,fd10::/64"),
+        "rerouted-interface behind@192.0.2.252%eth1 10.255.255.254:15002 > 15001 (link)",
+    );
+    has_no(&captured(""), "rerouted-interface");
+    // An interface without an address of the family has no traffic of it.
+    let found = list(|config, surroundings| {
+        config.general.reroute_interfaces = vec![eth("eth1")];
+        surroundings
+            .interfaces
+            .iter_mut()
+            .for_each(|(_, networks)| networks.clear());
+    });
+    has_no(&found, "rerouted-interface");
+}
+
+#[test]
+fn interfaces_that_the_pod_does_not_have_are_named() {
+    let mut config = Settings::default().config;
+    let names = ["net7", "eth0", "lo"].map(|name| InterfaceName::parse(name).unwrap());
+    config.general.exclude_interfaces = names.to_vec();
+    let trial = trial(&config, &Facts::default(), Families::Both, &pod(), port(15002));
+    assert!(
+        trial.notes.len() == 1 && trial.notes[0].contains("net7"),
+        "{:?}",
+        trial.notes
+    );
 }
 
 #[test]

@@ -169,6 +169,8 @@ impl Validation {
             probes: self.families.iter().map(|family| self.probe(family, caller)).collect(),
             ends: Vec::new(),
             stand_ins: Vec::new(),
+            entries: Vec::new(),
+            notes: Vec::new(),
             proxy: caller,
             ports,
             transparent: None,

@@ -58,6 +58,9 @@ pub struct Pod {
     pub addresses: Vec<(InterfaceName, IpAddr)>,
     /// The marks by which packets are delivered to this pod, whatever their destination.
     pub local_marks: Vec<LocalMark>,
+    /// Whether an interface accepts IPv4 packets from other hosts to loopback addresses (sysctl route_localnet), as far as
+    /// it is known.
+    pub route_localnet: Vec<(InterfaceName, bool)>,
 }
 
 /// Policy routing that delivers packets with a mark to this pod.
@@ -93,6 +96,14 @@ impl Pod {
         let by_mark =
             marks.any(|local| mark & local.mask == local.mark && local.families.contains(Family::of(address)));
         by_mark || self.has(address)
+    }
+
+    /// Whether an interface accepts packets from other hosts to this loopback address; `None` if that is unknown.
+    pub fn accepts_loopback(&self, address: IpAddr, interface: &InterfaceName) -> Option<bool> {
+        let mut interfaces = self.route_localnet.iter().filter(|_| address.is_ipv4());
+        interfaces
+            .find(|(name, _)| name == interface)
+            .map(|(_, accepts)| *accepts)
     }
 
     /// The type of an address (`RTN_…`, linux/rtnetlink.h), as far as it is known.

@@ -347,6 +347,7 @@ mod tests {
         Pod {
             addresses: addresses.into(),
             local_marks: Vec::new(),
+            route_localnet: Vec::new(),
         }
     }
 
@@ -472,6 +473,7 @@ mod tests {
         let v4_alone = Pod {
             addresses: pod().addresses[..1].to_vec(),
             local_marks: Vec::new(),
+            route_localnet: Vec::new(),
         };
         for args in [
             args("outbound", "tcp", "[2001:db8::5]:443"),

@@ -9,6 +9,9 @@ use crate::types::{InterfaceName, Port};
 /// The path of a packet through the rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PacketPath<'r> {
+    /// The interface by which the packet arrived, if the kernel drops it there since its destination was translated to a
+    /// loopback address (sysctl route_localnet).
+    pub refused_on: Option<InterfaceName>,
     /// Every rule that was evaluated, in order.
     pub trace: Vec<TraceEntry<'r>>,
     /// What the rules do with the connection.

@@ -72,6 +72,7 @@ impl Pod {
         Self {
             addresses: addresses.collect(),
             local_marks: Vec::new(),
+            route_localnet: Vec::new(),
         }
     }
 }

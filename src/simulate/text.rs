@@ -58,6 +58,9 @@ pub fn document(explanation: &Explanation, style: Style) -> String {
         lines.push("This is not certain. It may depend on:".to_owned());
         lines.extend(path.doubts.iter().map(|doubt| format!("  - {doubt}")));
     }
+    lines.extend(path.refused_on.iter().map(|interface| {
+        format!("{interface} accepts no packets to loopback addresses from other hosts (sysctl route_localnet).")
+    }));
     lines.push(String::new());
     lines.push(format!("Packet  {}", packet(explanation.packet)));
     lines.extend(explanation.pod.map(|verdict| format!("Pod     {}", pod(verdict))));
@@ -174,6 +177,7 @@ fn verdict(explanation: &Explanation) -> String {
                 )
             };
             let why = match path.trace.last() {
+                _ if path.refused_on.is_some() => " by the kernel".to_owned(),
                 Some(entry) if entry.step == Step::PolicyDrop => format!(" by the policy of {}", place(entry)),
                 _ => why(path, |_, action| refuses(action) || redirects(action)),
             };

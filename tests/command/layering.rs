@@ -41,6 +41,7 @@ const PURE: [&str; 38] = [
     "backend/nftables/foreign.rs",
     "backend/nftables/installed",
     "backend/nftables/listing.rs",
+    "probe/behind.rs",
     "probe/exclusions.rs",
     "probe/interfaces.rs",
     "backend/nftables/live/decode.rs",

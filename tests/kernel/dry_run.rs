@@ -84,3 +84,19 @@ fn dry_run_changes_nothing() {
     }
     assert_eq!(BACKENDS.map(|backend| state(&netns, backend)), before);
 }
+
+/// It warned of every bridge, where `apply` warns only if the addresses of containers may be translated.
+#[test]
+fn dry_run_warns_of_a_bridge_only_beside_foreign_rules() {
+    let netns = Netns::new();
+    netns.ip("link add docker0 type bridge\nlink set docker0 up\n");
+    let warns = || {
+        let run = sidetrack(&netns, &["apply", "--dry-run"]).succeeded();
+        run.stderr.contains("--reroute-interfaces docker0")
+    };
+    assert!(!warns());
+    let masquerade = "table ip theirs { chain postrouting { type nat hook postrouting priority 100;
+        ip saddr 172.17.0.0/16 masquerade; }; }";
+    feed(&netns, "nft", &["-f", "-"], masquerade);
+    assert!(warns());
+}

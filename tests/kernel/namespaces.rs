@@ -59,6 +59,7 @@ fn repairs(pod: &Netns, fault: late::Fault, addresses: &[&str]) -> bool {
         pod: &PodName::default(),
         addresses: &addresses,
         netns: &open(&pod.path()),
+        is_of_plugin: false,
     };
     let late = late::add(&netconf, &running, fault, &[]).expect("nothing fails");
     late.is_some()

@@ -40,15 +40,20 @@ impl LinkRequest {
     }
 
     fn with(mut self, kind: u16, value: &[u8]) -> Result<Self, NetlinkError> {
-        const HEADER: usize = 4;
-        let length =
-            u16::try_from(HEADER + value.len()).map_err(|_| NetlinkError::TooLong("an attribute of a link"))?;
-        self.0.extend(length.to_ne_bytes());
-        self.0.extend(kind.to_ne_bytes());
-        self.0.extend(value);
-        self.0.resize(self.0.len().next_multiple_of(4), 0);
+        attribute(&mut self.0, kind, value)?;
         Ok(self)
     }
+}
+
+/// Appends an attribute to a message.
+pub fn attribute(message: &mut Vec<u8>, kind: u16, value: &[u8]) -> Result<(), NetlinkError> {
+    const HEADER: usize = 4;
+    let length = u16::try_from(HEADER + value.len()).map_err(|_| NetlinkError::TooLong("an attribute of a link"))?;
+    message.extend(length.to_ne_bytes());
+    message.extend(kind.to_ne_bytes());
+    message.extend(value);
+    message.resize(message.len().next_multiple_of(4), 0);
+    Ok(())
 }
 
 impl Emitable for LinkRequest {
@@ -76,7 +81,7 @@ pub fn has_flag(payload: &[u8], flag: libc::c_int) -> Result<bool, NetlinkError>
 }
 
 /// The kernel's answer to a change.
-type Change = Result<Result<(), Refusal>, RouteError>;
+pub type Change = Result<Result<(), Refusal>, RouteError>;
 
 impl Route {
     /// Adds a pair of interfaces with this name: one in this namespace, the other in `peer`. Both are down.
@@ -141,6 +146,31 @@ impl Route {
         message.header.flags = AddressHeaderFlags::Nodad;
         message.attributes = vec![AddressAttribute::Local(own), AddressAttribute::Address(other)];
         self.change(libc::RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &message)
+    }
+
+    /// Adds a route to one address by an interface, and by a router if there is one. The kernel removes it with the
+    /// interface.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn add_route(&mut self, index: u32, destination: IpAddr, router: Option<IpAddr>) -> Change {
+        let mut message = RouteMessage::default();
+        (message.header.address_family, message.header.destination_prefix_length) = host(destination);
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        message.header.kind = RouteType::Unicast;
+        message.header.protocol = RouteProtocol::Static;
+        message.header.scope = match router {
+            None => RouteScope::Link,
+            Some(_) => RouteScope::Universe,
+        };
+        message.attributes = vec![
+            RouteAttribute::Destination(destination.into()),
+            RouteAttribute::Oif(index),
+        ];
+        message
+            .attributes
+            .extend(router.map(|router| RouteAttribute::Gateway(router.into())));
+        self.change(libc::RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, &message)
     }
 
     /// Adds a route to one address by an interface, for the sockets of [`Selected`] alone. The kernel removes it with

@@ -3,6 +3,7 @@
 //! The messages are those of the crate below rtnetlink; these few requests need no asynchronous runtime.
 
 mod address;
+mod ingress;
 mod link;
 mod loopback;
 mod policy;

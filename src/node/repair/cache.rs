@@ -39,6 +39,8 @@ pub struct Cached {
     pub consul_config: Option<String>,
     /// `capabilityArgs`: the `runtimeConfig` that a plugin with all capabilities would have received.
     pub capability_args: Map<String, Value>,
+    /// The entry of our plugin in the chain, if it is known.
+    pub entry: Option<Value>,
     /// The result of the chain.
     pub result: Value,
     /// The addresses in the result.
@@ -140,6 +142,7 @@ pub fn parse(text: &str) -> Result<Cached, &'static str> {
         let address: IpAddr = text.split('/').next()?.parse().ok()?;
         (!address.is_loopback()).then_some(address)
     };
+    let (ran_plugin, entry) = member("config").map(|config| plugin(&config)).unwrap_or_default();
     Ok(Cached {
         container: member("containerId").ok_or("it has no containerId")?,
         network: member("networkName").ok_or("it has no networkName")?,
@@ -150,18 +153,25 @@ pub fn parse(text: &str) -> Result<Cached, &'static str> {
         consul_config,
         capability_args: value["capabilityArgs"].as_object().cloned().unwrap_or_default(),
         addresses: list("ips").iter().filter_map(address).collect(),
-        ran_plugin: member("config").and_then(|config| ran_plugin(&config)),
+        ran_plugin,
+        entry,
         result,
         attached: None,
     })
 }
 
-/// Whether our plugin is in a configuration: the conflist at the time of ADD, or the single plugin of a `.conf`.
-fn ran_plugin(config: &str) -> Option<bool> {
-    let text = String::from_utf8(base64::decode(config)?).ok()?;
+/// Whether our plugin is in a configuration, and its entry: the conflist at the time of ADD, or the single plugin of a
+/// `.conf`.
+fn plugin(config: &str) -> (Option<bool>, Option<Value>) {
+    let Some(text) = base64::decode(config).and_then(|bytes| String::from_utf8(bytes).ok()) else {
+        return (None, None);
+    };
+    let read = |chain: &Chain| (chain.runs_plugin(), chain.entry().cloned());
     // The text does not say its form: a single plugin with a name could be a list without plugins.
-    let of_list = Chain::list(&text).ok().and_then(|list| list.runs_plugin());
-    of_list.or_else(|| Chain::single(&text).ok()?.runs_plugin())
+    match Chain::list(&text).map(|list| read(&list)) {
+        Ok(list @ (Some(_), _)) => list,
+        _ => Chain::single(&text).map(|single| read(&single)).unwrap_or_default(),
+    }
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ use super::layout::{self, Choice, Waiting};
 use crate::backend::RuleBackend;
 use crate::backend::running::Holder;
 use crate::cni::error::Error as CniError;
-use crate::cni::late::{self, Fault, Late, Proof};
+use crate::cni::late::{self, Basis, Compared, Fault, Late, Proof};
 use crate::drift::Difference;
 use crate::linux::files::FileError;
 use crate::linux::netns::Netns;
@@ -73,6 +73,8 @@ pub struct Found {
     pub state: State,
     /// The network namespace, if it was observed, and what redirects its traffic.
     pub namespace: Option<(Arc<Netns>, Holder)>,
+    /// Whose options the rules were compared with, if they were.
+    pub basis: Option<Basis>,
     /// The differences that a comparison found.
     pub differences: Vec<Difference>,
     /// A problem that the rules do not fix: they would break the pod's proxy.
@@ -88,27 +90,25 @@ impl Found {
         }
     }
 
-    /// The network namespace, if sidetrack redirects the pod, and the plugin's options for it are known.
+    /// The network namespace, if sidetrack redirects the pod.
     pub fn comparable(&self) -> Option<&Arc<Netns>> {
-        match (&self.state, &self.decision, &self.namespace) {
-            (State::Redirected(_), Decision::Redirected { .. }, Some((netns, Holder::Sidetrack(_)))) => Some(netns),
+        match (&self.state, &self.namespace) {
+            (State::Redirected(_), Some((netns, Holder::Sidetrack(_)))) => Some(netns),
             _ => None,
         }
     }
 
-    /// Compares the rules with those that the plugin would install, if that is possible; changes nothing in the pod.
+    /// Compares the rules with the options that count for the pod, if that is possible; changes nothing in the pod.
     pub fn compare(&mut self, places: &Places) -> Option<Comparison> {
         let netns = Arc::clone(self.comparable()?);
         let running = self.sandbox.running(&netns);
         let netconf = self.sandbox.netconf();
-        let report = netconf.and_then(|netconf| late::drift(&netconf, &running, &[&places.proc]));
-        let comparison = Comparison::of(&report);
+        let compared = netconf.and_then(|netconf| late::drift(&netconf, &running, &[&places.proc]));
+        let comparison = Comparison::of(&compared);
         self.state = comparison.clone().state(netns);
-        self.differences = report
-            .ok()
-            .flatten()
-            .map(|report| report.differences)
-            .unwrap_or_default();
+        if let Ok(Compared::With(basis, report)) = compared {
+            (self.basis, self.differences) = (Some(basis), report.differences);
+        }
         Some(comparison)
     }
 }
@@ -185,6 +185,7 @@ pub fn scan(node: &Node, places: &Places) -> Result<Scan, RepairError> {
             decision,
             state,
             namespace,
+            basis: None,
             differences: Vec::new(),
             warning,
         }
@@ -222,6 +223,7 @@ pub fn scan_cache(node: &Node, places: &Places) -> Result<Scan, RepairError> {
             sandbox,
             decision,
             namespace: None,
+            basis: None,
             differences: Vec::new(),
             warning: None,
         }

@@ -41,6 +41,8 @@ pub struct Sandbox {
     pub ran_plugin: Option<bool>,
     /// When the pod was attached to that network.
     pub attached: Option<SystemTime>,
+    /// The entry of our plugin in the chain that attached the pod, if it is known.
+    entry: Option<Value>,
     /// Nomad's settings, in place of annotations.
     consul_config: Option<String>,
     /// The NetConf that our plugin would have received in the chain.
@@ -112,15 +114,13 @@ fn sandbox(attachments: Vec<Cached>, network: &str, entry: &Value) -> Option<San
         capability_args.insert(POD_ANNOTATIONS.to_owned(), annotations.clone());
     }
     let consul_config = attachments.iter().find_map(|one| one.consul_config.clone());
-    let mut netconf = entry.clone();
-    netconf["cniVersion"] = Version::NEWEST.as_str().into();
-    netconf["name"] = network.into();
-    netconf["runtimeConfig"] = Value::Object(capability_args);
-    netconf["prevResult"] = if attachment.result.is_object() {
-        attachment.result
-    } else {
-        json!({})
-    };
+    let result = attachment.result;
+    let passed = json!({
+        "cniVersion": Version::NEWEST.as_str(),
+        "name": network,
+        "runtimeConfig": capability_args,
+        "prevResult": if result.is_object() { result } else { json!({}) },
+    });
     Some(Sandbox {
         container: attachment.container,
         ifname: attachment.ifname,
@@ -128,11 +128,21 @@ fn sandbox(attachments: Vec<Cached>, network: &str, entry: &Value) -> Option<San
         uid: attachment.uid,
         ran_plugin: attachment.ran_plugin,
         attached: attachment.attached,
+        entry: attachment.entry,
         netns: attachments.iter().flat_map(|one| one.netns.clone()).collect(),
         addresses: attachments.iter().flat_map(|one| one.addresses.clone()).collect(),
         consul_config,
-        netconf,
+        netconf: with_passed(entry, &passed),
     })
+}
+
+/// An entry of a chain, with these keys of another NetConf that the runtime passes, not the chain.
+fn with_passed(entry: &Value, passed: &Value) -> Value {
+    let mut netconf = entry.clone();
+    for key in ["cniVersion", "name", "runtimeConfig", "prevResult"] {
+        netconf[key] = passed[key].clone();
+    }
+    netconf
 }
 
 impl Sandbox {
@@ -141,9 +151,24 @@ impl Sandbox {
     /// # Errors
     /// The plugin would have refused the NetConf.
     pub fn netconf(&self) -> Result<NetConf, Error> {
-        let mut netconf = NetConf::parse(self.netconf.to_string().as_bytes())?;
+        self.parsed(&self.netconf)
+    }
+
+    fn parsed(&self, netconf: &Value) -> Result<NetConf, Error> {
+        let mut netconf = NetConf::parse(netconf.to_string().as_bytes())?;
         netconf.learn(&self.attachment());
         Ok(netconf)
+    }
+
+    /// Whether the plugin redirected the pod when it was attached, by the chain in the runtime's cache. A later entry may
+    /// decide otherwise.
+    pub fn is_redirected_by_plugin(&self) -> bool {
+        let skipped = |entry: &Value| {
+            let netconf = self.parsed(&with_passed(entry, &self.netconf));
+            let verdict = netconf.and_then(|netconf| verdict(&netconf, &self.pod));
+            matches!(verdict, Ok(Verdict::Skipped(_)))
+        };
+        self.ran_plugin == Some(true) && !self.entry.as_ref().is_some_and(skipped)
     }
 
     /// The attachment that our plugin would have received.
@@ -163,6 +188,7 @@ impl Sandbox {
             pod: &self.pod,
             addresses: &self.addresses,
             netns,
+            is_of_plugin: self.is_redirected_by_plugin(),
         }
     }
 

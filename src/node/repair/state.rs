@@ -5,10 +5,10 @@ use std::sync::Arc;
 use super::locate::Located;
 use super::sandbox::Decision;
 use super::{Failure, Outcome};
-use crate::backend::check::{self, Report};
+use crate::backend::check;
 use crate::backend::running::Holder;
 use crate::cni::error::Error as CniError;
-use crate::cni::late::{Fault, Seen};
+use crate::cni::late::{Basis, Compared, Fault, OTHER_AUTHOR, Seen};
 use crate::drift::{self, Difference};
 use crate::linux::netns::Netns;
 use crate::types::{Choice, Uid, Uids};
@@ -54,9 +54,9 @@ impl Choice for Mode {
 /// The state of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// The rules are those that the plugin would install.
+    /// The rules are those of the options that count for the pod ([`Basis`]).
     InSync(String),
-    /// sidetrack redirects the traffic, with other rules than the plugin would install.
+    /// sidetrack redirects the traffic, with other rules than those of the options that count for the pod.
     Drifted {
         /// The differences.
         reason: String,
@@ -236,13 +236,9 @@ impl State {
         };
         match (decision, holder) {
             (Decision::NotRedirected(reason), _) => Self::NotRedirected(reason),
-            (Decision::Redirected { .. }, Holder::Sidetrack(backend)) => {
+            (_, Holder::Sidetrack(backend)) => {
                 Self::Redirected(format!("sidetrack, with {backend}; its rules were not compared"))
             }
-            (decision, Holder::Sidetrack(backend)) => Self::Redirected(format!(
-                "sidetrack, with {backend}; its rules cannot be compared: {}",
-                decision.reason()
-            )),
             (_, Holder::Other(tool)) => Self::Foreign(format!("{tool} redirects it")),
             (Decision::Redirected { reason, .. }, Holder::None) => Self::Lacking { reason, netns },
             (Decision::Refused(reason), Holder::None) => Self::Undecided(reason),
@@ -256,7 +252,7 @@ impl State {
     }
 }
 
-/// The result of comparing a pod's rules with those that the plugin would install. It holds no network namespace open.
+/// The result of comparing a pod's rules with the options that count for it. It holds no network namespace open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Comparison {
     /// They are the same: in which backend.
@@ -273,20 +269,31 @@ pub enum Comparison {
 }
 
 impl Comparison {
-    /// The comparison by this report. `None` is the report of a pod that the plugin does not redirect.
-    pub fn of(report: &Result<Option<Report>, CniError>) -> Self {
-        let report = match report {
-            Ok(Some(report)) => report,
-            Ok(None) => return Self::Failed("the plugin does not redirect it".to_owned()),
+    /// The comparison by this result.
+    pub fn of(compared: &Result<Compared, CniError>) -> Self {
+        let (basis, report) = match compared {
+            Ok(Compared::With(basis, report)) => (*basis, report),
+            Ok(Compared::Not(reason)) => return Self::Failed(reason.clone()),
             Err(error) => return Self::Failed(error.message()),
+        };
+        let (options, author) = match basis {
+            Basis::Plugin => ("its options", String::new()),
+            Basis::Record => ("the options recorded with them", format!("; {OTHER_AUTHOR}")),
         };
         let backends: Vec<String> = report.backends.iter().map(ToString::to_string).collect();
         match report.state {
-            check::State::InSync => Self::InSync(format!("its rules match its options, in {}", backends.join(", "))),
+            check::State::InSync => {
+                Self::InSync(format!("its rules match {options}, in {}{author}", backends.join(", ")))
+            }
             check::State::Absent | check::State::Foreign => Self::Failed("its rules were removed meanwhile".to_owned()),
             check::State::Drifted => Self::Drifted {
-                reason: drift::summary(&report.differences),
-                is_repairable: report.differences.iter().any(Difference::is_repaired_by_apply),
+                reason: match basis {
+                    Basis::Plugin => drift::summary(&report.differences),
+                    Basis::Record => format!("from {options}: {}{author}", drift::summary(&report.differences)),
+                },
+                // ADD would replace the options of an init container by the plugin's.
+                is_repairable: basis == Basis::Plugin
+                    && report.differences.iter().any(Difference::is_repaired_by_apply),
             },
         }
     }
@@ -309,6 +316,7 @@ impl Comparison {
 mod tests {
     use super::*;
     use crate::backend::RuleBackend;
+    use crate::backend::check::Report;
     use crate::backend::running::Survivors;
     use crate::cni::late::{Late, Proof};
     use crate::drift::{Kind, Subject};
@@ -376,16 +384,18 @@ mod tests {
     }
 
     #[test]
-    fn comparison_with_repairable_differences_is_drift_that_add_repairs() {
+    fn drift_from_the_plugins_options_is_repairable_and_drift_from_a_record_is_not() {
         let netns = Arc::new(Netns::open("/proc/self/ns/net".into()).unwrap());
         let difference = |kind| Difference::new(kind, Subject::Address, Some("::6".to_owned()), None);
-        let report = |state, differences: &[Difference]| {
-            Ok(Some(Report {
+        let compared = |basis, state, differences: &[Difference]| {
+            let report = Report {
                 state,
                 backends: vec![RuleBackend::Nftables],
                 differences: differences.to_vec(),
-            }))
+            };
+            Ok(Compared::With(basis, report))
         };
+        let report = |state, differences: &[Difference]| compared(Basis::Plugin, state, differences);
         let foreign = difference(Kind::Foreign);
         for (report, name, repairable) in [
             (report(check::State::InSync, &[]), "in-sync", None),
@@ -399,9 +409,15 @@ mod tests {
                 "drifted",
                 Some(Fault::Drifted),
             ),
+            (compared(Basis::Record, check::State::InSync, &[]), "in-sync", None),
+            (
+                compared(Basis::Record, check::State::Drifted, &[difference(Kind::Missing)]),
+                "drifted",
+                None,
+            ),
             (report(check::State::Absent, &[]), "redirected", None),
             (Err(CniError::Internal("no plan".to_owned())), "redirected", None),
-            (Ok(None), "redirected", None),
+            (Ok(Compared::Not("no record".to_owned())), "redirected", None),
         ] {
             let state = Comparison::of(&report).state(Arc::clone(&netns));
             assert_eq!(state.name(), name, "{report:?}");

@@ -48,6 +48,8 @@ const ONE_CONNTRACK_ZONE: &str = "one-conntrack-zone";
 const VNET: &str = "vnet";
 /// `/etc/resolv.conf` named no server whose queries could be captured.
 const NO_NAME_SERVERS: &str = "no-name-servers";
+/// The installer wrote the rules into a running pod, with the options that the plugin has for the pod.
+const BY_REPAIR: &str = "by-repair";
 /// The words that are left out.
 const OMITTED: &str = "omitted";
 
@@ -96,7 +98,17 @@ impl fmt::Display for Word {
 
 /// The record of a plan for this configuration and these facts.
 pub fn record(config: &Config, facts: &Facts) -> Record {
-    let words = words(config, facts);
+    of_words(&words(config, facts))
+}
+
+/// The same for rules that the installer writes into a running pod, which the plugin did not redirect.
+pub fn record_of_repair(config: &Config, facts: &Facts) -> Record {
+    let mut words = words(config, facts);
+    words.push(Word::flag(BY_REPAIR));
+    of_words(&words)
+}
+
+fn of_words(words: &[Word]) -> Record {
     let mut words: Vec<(&str, String)> = words.iter().map(|word| (word.name, word.to_string())).collect();
     let digest = digest(&joined(words.iter().map(|(_, text)| text.as_str())));
     let head = format!("sidetrack {VERSION} {digest:016x}:");

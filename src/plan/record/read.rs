@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use thiserror::Error;
 
 use super::{
-    BREAKS, DNS_OVER_TCP, GID_ORDER, ISTIO, KUMA, MAX_COMMENT_LENGTH, MAX_COMMENTS, NO_NAME_SERVERS, OMITTED,
-    ONE_CONNTRACK_ZONE, RULES_AS, UID_ORDER, VERSION, VNET, digest,
+    BREAKS, BY_REPAIR, DNS_OVER_TCP, GID_ORDER, ISTIO, KUMA, MAX_COMMENT_LENGTH, MAX_COMMENTS, NO_NAME_SERVERS,
+    OMITTED, ONE_CONNTRACK_ZONE, RULES_AS, UID_ORDER, VERSION, VNET, digest,
 };
 use crate::mesh;
 use crate::mesh::kuma::front_end::networks;
@@ -23,6 +23,8 @@ pub struct Recorded {
     /// The name servers that the configuration does not have, if they are known: those of the pod's `/etc/resolv.conf`
     /// when the rules were installed.
     pub resolvers: Option<Vec<IpAddr>>,
+    /// Whether the installer wrote the rules into a running pod, with the options that the plugin has for the pod.
+    pub is_of_repair: bool,
     /// The words of the record: options, and words that only a record has.
     pub words: Vec<String>,
 }
@@ -130,6 +132,7 @@ struct Draft {
     gids: Option<Vec<String>>,
     kuma: KumaRules,
     resolvers: Option<Vec<IpAddr>>,
+    is_of_repair: bool,
 }
 
 impl Draft {
@@ -145,6 +148,7 @@ impl Draft {
         let list = || value.map(|value| value.split(',').map(str::to_owned).collect());
         match (name, value) {
             (NO_NAME_SERVERS, None) => self.resolvers = Some(Vec::new()),
+            (BY_REPAIR, None) => self.is_of_repair = true,
             (DNS_OVER_TCP, None) => self.kuma.redirects_dns_over_tcp = true,
             (ONE_CONNTRACK_ZONE, None) => self.kuma.splits_conntrack_zones = false,
             (RULES_AS, Some(program)) => self.rules_as = Some(program.to_owned()),
@@ -186,6 +190,7 @@ impl Draft {
         Ok(Recorded {
             config,
             resolvers: self.resolvers,
+            is_of_repair: self.is_of_repair,
             words: Vec::new(),
         })
     }

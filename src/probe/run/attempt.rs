@@ -285,7 +285,7 @@ impl<'t> Attempt<'t> {
         let listens = |port: &Port| listeners.proxy_listens_on(Protocol::Tcp, self.probe.family(), port.get());
         let to_proxy = circumstances.trial.transparent.filter(listens);
         let transparent = match to_proxy {
-            Some(_) if self.probe.caller == Caller::Neighbour => is_transparent(at),
+            Some(_) if matches!(self.probe.caller, Caller::Neighbour | Caller::Behind) => is_transparent(at),
             _ => Some(false),
         };
         match (transparent, listeners.holds(at.local)) {

@@ -13,10 +13,11 @@ use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use thiserror::Error;
 
+use super::entry::Host;
 use crate::linux::netlink::Refusal;
 use crate::linux::netns::{Netns, NetnsError};
 use crate::linux::route::{Route, RouteError, Selected};
-use crate::probe::Ends;
+use crate::probe::{Ends, Trial};
 use crate::types::Family;
 
 /// The name of both interfaces. No other program uses it, and a namespace can have one such link at a time.
@@ -68,15 +69,16 @@ pub struct Link {
     unusable: Vec<(Family, String)>,
     /// The addresses that the host outside stands in for: the source to reach each from, or why it cannot be reached.
     stand_ins: Vec<(IpAddr, Result<IpAddr, String>)>,
+    /// The sources of packets that arrive on other interfaces, or why they do not.
+    entries: Vec<(IpAddr, Result<(), String>)>,
 }
 
 impl Link {
-    /// Creates the link, from the network namespace of this thread. The host outside also stands in for the hosts with
-    /// the addresses `stand_ins`.
+    /// Creates the link that a trial needs, from the network namespace of this thread.
     ///
     /// # Errors
     /// Creating it failed or is not permitted. Nothing is left of it then.
-    pub fn create(ends: &[Ends], stand_ins: &[IpAddr]) -> Result<Self, LinkError> {
+    pub fn create(trial: &Trial) -> Result<Self, LinkError> {
         let far = Netns::make().map_err(LinkError::NoNamespace)?;
         let mut route = Route::open()?;
         let mut added = Err(Errno::EEXIST.into());
@@ -101,8 +103,9 @@ impl Link {
             route,
             unusable: Vec::new(),
             stand_ins: Vec::new(),
+            entries: Vec::new(),
         };
-        link.bring_up(ends, stand_ins)?;
+        link.bring_up(trial)?;
         Ok(link)
     }
 
@@ -119,6 +122,17 @@ impl Link {
     pub fn stand_in(&self, address: IpAddr) -> Option<Result<IpAddr, &str>> {
         let (_, source) = self.stand_ins.iter().find(|(other, _)| *other == address)?;
         Some(source.as_ref().map(|source| *source).map_err(String::as_str))
+    }
+
+    /// Whether packets with this source arrive on the interface of their entry.
+    ///
+    /// # Errors
+    /// They do not: the reason.
+    pub fn entry(&self, source: IpAddr) -> Result<(), &str> {
+        match self.entries.iter().find(|(other, _)| *other == source) {
+            Some((_, made)) => made.as_ref().copied().map_err(String::as_str),
+            None => Err("there is no link"),
+        }
     }
 
     /// Removes the link, and returns once it is removed.
@@ -140,7 +154,7 @@ impl Link {
         }
     }
 
-    fn bring_up(&mut self, ends: &[Ends], stand_ins: &[IpAddr]) -> Result<(), LinkError> {
+    fn bring_up(&mut self, trial: &Trial) -> Result<(), LinkError> {
         let own = self.index.unwrap_or_default();
         let far = self.far.run(|| {
             let (mut route, index) = (Route::open()?, index()?);
@@ -152,14 +166,24 @@ impl Link {
         if !wait_until(|| Ok(self.route.is_running(own)? && far_route.is_running(far_index)?))? {
             return Err(LinkError::NotReady);
         }
-        for ends in ends {
+        for ends in &trial.ends {
             if let Err(reason) = add_addresses(&mut self.route, own, &mut far_route, far_index, ends) {
                 self.unusable.push((ends.family(), reason));
                 continue;
             }
-            for address in stand_ins.iter().filter(|address| ends.family().is_of(**address)) {
+            for address in trial.stand_ins.iter().filter(|address| ends.family().is_of(**address)) {
                 let added = add_stand_in(&mut self.route, own, &mut far_route, far_index, ends, *address);
                 self.stand_ins.push((*address, added.map(|()| ends.near)));
+            }
+            let mut host = Host {
+                near: &mut self.route,
+                near_index: own,
+                far: &mut far_route,
+                far_index,
+                ends,
+            };
+            for entry in trial.entries.iter().filter(|entry| ends.family().is_of(entry.source)) {
+                self.entries.push((entry.source, host.add_entry(entry)));
             }
         }
         Ok(())
@@ -251,7 +275,7 @@ fn add_stand_in(
 }
 
 /// Waits until a condition holds, or returns false after [`READY_TIMEOUT`].
-fn wait_until(mut condition: impl FnMut() -> Result<bool, RouteError>) -> Result<bool, RouteError> {
+pub fn wait_until(mut condition: impl FnMut() -> Result<bool, RouteError>) -> Result<bool, RouteError> {
     let begin = Instant::now();
     while !condition()? {
         if begin.elapsed() > READY_TIMEOUT {

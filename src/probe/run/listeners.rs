@@ -60,7 +60,12 @@ impl Listeners {
             }
             let usable = link.filter(|link| link.unusable(family).is_none());
             let near = usable.and(trial.ends(family)).map(|ends| ends.near);
-            for address in [loopback(family)].into_iter().chain(near) {
+            let entered = || trial.entries.iter().filter(|entry| Family::of(entry.source) == family);
+            let entries = usable
+                .into_iter()
+                .flat_map(|_| entered())
+                .flat_map(|entry| entry.own.iter().copied());
+            for address in [loopback(family)].into_iter().chain(near).chain(entries) {
                 for port in &trial.ports {
                     let transparent = near == Some(address) && trial.transparent == Some(*port);
                     let at = SocketAddr::new(address, port.get());

@@ -5,6 +5,7 @@
 //! end of the link, and with it the link, its addresses and its routes.
 
 mod attempt;
+mod entry;
 mod invalid;
 pub mod link;
 pub mod listeners;
@@ -89,7 +90,7 @@ pub fn current_owner() -> Result<Owner, ProbeError> {
 /// # Errors
 /// No probe could run. The outcome of a probe says what it alone lacks.
 pub fn run(trial: &Trial, timeout: Duration) -> Result<Report, ProbeError> {
-    let link = match Link::create(&trial.ends, &trial.stand_ins) {
+    let link = match Link::create(trial) {
         Ok(link) => Ok(link),
         Err(error @ LinkError::Busy) => return Err(error.into()),
         Err(error) => Err(error.to_string()),
@@ -140,7 +141,7 @@ pub fn run_with(
     }
     let (left_out, reported): (Vec<Attempt>, Vec<Attempt>) =
         attempts.into_iter().partition(|attempt| attempt.left_out.is_some());
-    let mut notes: Vec<String> = Vec::new();
+    let mut notes = trial.notes.clone();
     for reason in left_out.into_iter().filter_map(|attempt| attempt.left_out) {
         let note = format!("half-closed connections are not probed: {reason}");
         if !notes.contains(&note) {

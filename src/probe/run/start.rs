@@ -37,11 +37,11 @@ pub fn start(probe: &Probe, circumstances: &Circumstances) -> Result<(Client, Op
         Protocol::Udp => SockType::Datagram,
     };
     let opened = match (probe.caller, link) {
-        (Caller::Neighbour, Some(link)) => {
+        (Caller::Neighbour | Caller::Behind, Some(link)) => {
             let opened = link.far.run(|| open(probe.destination, kind));
             opened.map_err(|error| Outcome::NotMade(error.to_string()))?
         }
-        (Caller::Neighbour, None) => return Err(Outcome::NotMade("there is no link".to_owned())),
+        (Caller::Neighbour | Caller::Behind, None) => return Err(Outcome::NotMade("there is no link".to_owned())),
         (Caller::Process(owner), _) => run_as(owner, || open(probe.destination, kind)).map_err(|errno| {
             Outcome::NotMade(match errno {
                 Errno::EPERM => {
@@ -79,8 +79,12 @@ pub fn start(probe: &Probe, circumstances: &Circumstances) -> Result<(Client, Op
         Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
         Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let stand_in_source = stand_in.filter(IpAddr::is_ipv6).unwrap_or(any);
-    let address = probe.source.map_or(stand_in_source, |source| source.address);
+    let own = match probe.caller {
+        // The host outside has more addresses, and packets from these arrive elsewhere.
+        Caller::Neighbour => circumstances.trial.ends(probe.family()).map(|ends| ends.far),
+        Caller::Process(_) | Caller::Behind => stand_in.filter(IpAddr::is_ipv6),
+    };
+    let address = probe.source.map_or(own.unwrap_or(any), |source| source.address);
     bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(address, 0)))
         .map_err(|errno| Outcome::Found(Finding::NoSource(format!("{address}: {errno}"))))?;
     let connected = match connect(socket.as_raw_fd(), &SockaddrStorage::from(probe.destination)) {
@@ -116,9 +120,13 @@ fn link_for<'a>(probe: &Probe, circumstances: &Circumstances<'a>) -> Result<Opti
         Some(Err(reason)) => Err(reason),
         Some(Ok(_)) | None => Ok(link),
     };
+    let entry = |link: &'a Link| match (probe.caller, probe.source) {
+        (Caller::Behind, Some(source)) => link.entry(source.address).map(|()| link),
+        _ => stand_in(link),
+    };
     let usable = circumstances.link.and_then(|link| match link.unusable(probe.family()) {
         Some(reason) => Err(reason),
-        None => stand_in(link),
+        None => entry(link),
     });
     match (probe.needs, usable) {
         (Needs::Impossible(reason), _) => Err(Outcome::NotMade(reason.to_owned())),
@@ -139,7 +147,7 @@ fn prepare(socket: &OwnedFd, probe: &Probe) -> Result<(), Errno> {
         Protocol::Tcp => reset_on_close(socket)?,
         Protocol::Udp => socket_options::empty_datagrams_from_other_hosts(socket)?,
     }
-    if let Some(name) = &probe.bound_to {
+    if let (Caller::Process(_), Some(name)) = (probe.caller, &probe.bound_to) {
         setsockopt(socket, sockopt::BindToDevice, &OsString::from(name.as_str()))?;
     }
     if let Some(mark) = probe.mark() {

@@ -123,6 +123,8 @@ struct Run<'r, 'p> {
     is_excluded: bool,
     /// The destination that the packet has been translated to.
     translated: Option<SocketAddr>,
+    /// The interface on which the kernel refuses a packet to a loopback address.
+    refused_on: Option<InterfaceName>,
     trace: Vec<TraceEntry<'r>>,
     choices: Choices,
     doubts: Vec<String>,
@@ -179,6 +181,7 @@ impl<'r, 'p> Run<'r, 'p> {
             is_tracked: false,
             is_excluded: false,
             translated: None,
+            refused_on: None,
             trace: Vec::new(),
             choices,
             doubts: rules.unreadable.clone(),
@@ -199,6 +202,7 @@ impl<'r, 'p> Run<'r, 'p> {
         };
         let handed_over = handed_over.map(|port| SocketAddr::new(self.destination, port.get()));
         let path = PacketPath {
+            refused_on: self.refused_on,
             trace: self.trace,
             verdict,
             end,
@@ -257,12 +261,21 @@ impl<'r, 'p> Run<'r, 'p> {
             return self.forward(at);
         }
         if self.is_martian(&at.interface) {
-            self.is_lost = true;
-            self.doubt(format!(
-                "whether {} accepts packets to loopback addresses (sysctl route_localnet)",
-                at.interface
-            ));
-            return Ok(End::Dropped);
+            match self.pod.accepts_loopback(self.destination, &at.interface) {
+                Some(true) => {}
+                Some(false) => {
+                    self.refused_on = Some(at.interface);
+                    return Ok(End::Dropped);
+                }
+                None => {
+                    self.is_lost = true;
+                    self.doubt(format!(
+                        "whether {} accepts packets to loopback addresses (sysctl route_localnet)",
+                        at.interface
+                    ));
+                    return Ok(End::Dropped);
+                }
+            }
         }
         at.hook = Hook::Input;
         if self.packet.tracking == Tracking::Established || self.connection.handed_over.is_some() {

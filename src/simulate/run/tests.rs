@@ -23,6 +23,7 @@ fn pod() -> Pod {
     Pod {
         addresses: vec![(eth0(), "10.1.0.7".parse().unwrap())],
         local_marks: Vec::new(),
+        route_localnet: Vec::new(),
     }
 }
 

@@ -171,6 +171,7 @@ impl Case {
         let mut pod = Pod {
             addresses: Vec::new(),
             local_marks: plan.policy_routing.map(LocalMark::from).into_iter().collect(),
+            route_localnet: Vec::new(),
         };
         for link in &LINKS {
             let own = link.pod.iter().map(|address| ip(address));

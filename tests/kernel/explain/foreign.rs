@@ -105,7 +105,11 @@ fn pod(local_marks: Vec<LocalMark>) -> simulate::Pod {
         let interface = InterfaceName::parse(interface).expect("a name");
         addresses.extend(Family::BOTH.map(|family| (interface.clone(), address.of(family))));
     }
-    simulate::Pod { addresses, local_marks }
+    simulate::Pod {
+        addresses,
+        local_marks,
+        route_localnet: Vec::new(),
+    }
 }
 
 fn read(lab: &Lab) -> (Netfilter, Vec<LocalMark>) {

@@ -4,5 +4,7 @@ mod against_kernel;
 mod command;
 mod foreign;
 mod foreign_rules;
+mod martians;
+mod options;
 mod packets;
 mod random_foreign;

@@ -1,5 +1,6 @@
 //! `sidetrack probe`: its results with real packets, with correct and with faulty rules.
 
+mod behind;
 mod faults;
 mod istio;
 mod proxies;

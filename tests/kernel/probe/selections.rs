@@ -39,8 +39,9 @@ const BY_ADDRESSES: [&str; 4] = [
     "tcp excluded-inbound-address",
     "tcp excluded-port-for-user",
 ];
-const BY_INTERFACES: [&str; 5] = [
+const BY_INTERFACES: [&str; 6] = [
     "tcp excluded-interface",
+    "tcp excluded-inbound-interface",
     "tcp bound-interface",
     "tcp invalid-packet",
     "tcp lookup",
@@ -55,7 +56,7 @@ fn pod(backend: &str, options: &[&str]) -> Pod {
     pod
 }
 
-fn probe_with_short_timeout(pod: &Pod, options: &[&str]) -> Probed {
+pub fn probe_with_short_timeout(pod: &Pod, options: &[&str]) -> Probed {
     probe(&pod.netns, &[options, &["--timeout", "1s"]].concat())
 }
 
@@ -77,7 +78,7 @@ fn delete_iptables_rules(netns: &Netns, backend: &str, comment: &str) {
     }
 }
 
-fn delete(pod: &Pod, backend: &str, comment: &str) {
+pub fn delete(pod: &Pod, backend: &str, comment: &str) {
     match backend {
         "nftables" => delete_rules(&pod.netns, &[comment]),
         _ => delete_iptables_rules(&pod.netns, backend, comment),
@@ -121,7 +122,11 @@ fn each_missing_selection_fails_its_own_probes() {
             "ports excluded for these users",
             &["tcp excluded-port-for-user"],
         ),
-        (INTERFACES, "excluded interface", &["tcp excluded-interface"]),
+        (
+            INTERFACES,
+            "excluded interface",
+            &["tcp excluded-interface", "tcp excluded-inbound-interface"],
+        ),
         (INTERFACES, "invalid conntrack state", &["tcp invalid-packet"]),
     ];
     for backend in ["nftables", "iptables-nft"] {

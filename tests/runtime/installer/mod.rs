@@ -4,11 +4,13 @@ pub mod choice;
 mod connections;
 mod crash;
 pub mod fixture;
+mod init_containers;
 mod install;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;
 mod leaving;
 mod missed;
+mod name_servers;
 mod own;
 mod pods;
 mod refusal;

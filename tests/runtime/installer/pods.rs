@@ -6,15 +6,14 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use super::fixture::{Installer, eventually, program};
-use super::repair::Attached;
-use crate::cni::has_rules;
+use super::repair::{Attached, WITH_PLUGIN};
 use crate::common::{Netns, Owner, Pod, Server, output_of};
 use crate::program::{Run, apply, nft_state};
 
 const ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
 
 /// The annotations of a pod with Istio's sidecar, and these.
-fn annotations(more: &[(&str, &str)]) -> Value {
+pub fn annotations(more: &[(&str, &str)]) -> Value {
     let mut all = json!({ "sidecar.istio.io/status": "{}" });
     for (name, value) in more {
         all[*name] = (*value).into();
@@ -32,11 +31,13 @@ fn on_node(attached: &Attached, arguments: &[&str]) -> Command {
     command
 }
 
-fn run(attached: &Attached, arguments: &[&str]) -> Run {
+/// The end of such a command.
+pub fn run(attached: &Attached, arguments: &[&str]) -> Run {
     Run::of(&mut on_node(attached, arguments))
 }
 
-fn pods(attached: &Attached) -> Value {
+/// All pods, as `node pods` lists them.
+pub fn pods(attached: &Attached) -> Value {
     let run = run(attached, &["node", "pods", "--json"]).succeeded();
     serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {run:?}"))
 }
@@ -59,7 +60,8 @@ impl Mixed {
                 _ => annotations(&[]),
             };
             let file = attached.file(&pod.netns.path());
-            attached.attach(name, &file, &[("/capabilityArgs", capabilities)]);
+            let changes = [("/capabilityArgs", capabilities), ("/config", WITH_PLUGIN.into())];
+            attached.attach(name, &file, &changes);
         }
         apply(&pods[0].netns, "nftables", &[]);
         apply(&pods[1].netns, "nftables", &["--exclude-inbound-ports", "22"]);
@@ -366,98 +368,6 @@ fn existing_manifest_wins_over_a_pod_of_that_name() {
     std::fs::write(home.join("web-0"), manifest).expect("a file");
     let said = Run::of(&mut command).succeeded().stdout;
     assert!(!said.contains("15001") && said.contains("is false"), "{said}");
-}
-
-/// By the node's own `/etc/resolv.conf`, the pod looked drifted, and the advised apply broke its DNS.
-#[test]
-fn name_servers_of_a_pod_are_those_that_the_runtime_passed() {
-    let attached = Attached::new();
-    let [known, unknown] = [(); 2].map(|()| Pod::new());
-    let dns = [("traffic.sidetrack.dev/redirect-dns", "true")];
-    let mut capabilities = annotations(&dns);
-    capabilities["dns"] = json!({ "Servers": ["10.96.0.10"] });
-    attached.attach(
-        "known",
-        &attached.file(&known.netns.path()),
-        &[("/capabilityArgs", capabilities)],
-    );
-    attached.attach(
-        "unknown",
-        &attached.file(&unknown.netns.path()),
-        &[("/capabilityArgs", annotations(&dns))],
-    );
-    attached.command(&["repair"]).status().expect("the program");
-    assert!(has_rules(&known.netns) && nft_state(&known.netns).contains("10.96.0.10"));
-    for pod in ["known", "unknown"] {
-        run(&attached, &["check", "--pod", &format!("shop/{pod}")]).succeeded();
-    }
-    let explain = |server: &str, pod: &str| {
-        let (destination, pod) = (format!("{server}:53"), format!("shop/{pod}"));
-        run(&attached, &["explain", "outbound", "udp", &destination, "--pod", &pod])
-            .succeeded()
-            .stdout
-    };
-    for (server, pod, is_captured) in [
-        ("10.96.0.10", "known", true),
-        ("9.9.9.9", "known", false),
-        ("9.9.9.9", "unknown", true),
-    ] {
-        let said = explain(server, pod);
-        assert_eq!(
-            !said.contains("Leaves the pod by eth0"),
-            is_captured,
-            "{server} {pod}: {said}"
-        );
-    }
-    let states: Vec<Value> = pods(&attached)["pods"]
-        .as_array()
-        .expect("pods")
-        .iter()
-        .map(|pod| pod["state"].clone())
-        .collect();
-    assert_eq!(states, ["in-sync", "in-sync"]);
-}
-
-/// The same by `--netns`, where the runtime's cache has the pod of that namespace.
-#[test]
-fn name_servers_of_a_namespace_are_those_that_the_runtime_passed_for_its_pod() {
-    let attached = Attached::new();
-    let [known, unknown] = [(); 2].map(|()| Pod::new());
-    let dns = [("traffic.sidetrack.dev/redirect-dns", "true")];
-    let mut capabilities = annotations(&dns);
-    capabilities["dns"] = json!({ "Servers": ["10.96.0.10"] });
-    for (pod, name, capabilities) in [
-        (&known, "known", capabilities),
-        (&unknown, "unknown", annotations(&dns)),
-    ] {
-        let file = attached.file(&pod.netns.path());
-        // {"name":"a","plugins":[{"type":"x"},{"type":"sidetrack"}]}
-        let config = "eyJuYW1lIjoiYSIsInBsdWdpbnMiOlt7InR5cGUiOiJ4In0seyJ0eXBlIjoic2lkZXRyYWNrIn1dfQ==";
-        attached.attach(
-            name,
-            &file,
-            &[("/capabilityArgs", capabilities), ("/config", config.into())],
-        );
-    }
-    // Processes of the pods whose file is another one.
-    let _processes = [&known, &unknown].map(|pod| super::repair::Process::start(pod.netns.command("sleep").arg("60")));
-    attached.command(&["repair"]).status().expect("the program");
-    for pod in [&known, &unknown] {
-        let netns = pod.netns.path().display().to_string();
-        run(&attached, &["check", "--redirect-dns", "--netns", &netns]).succeeded();
-    }
-    let netns = known.netns.path().display().to_string();
-    let explain = [
-        "explain",
-        "outbound",
-        "udp",
-        "10.96.0.10:53",
-        "--redirect-dns",
-        "--netns",
-        &netns,
-    ];
-    let said = run(&attached, &explain).succeeded().stdout;
-    assert!(!said.contains("Leaves the pod"), "{said}");
 }
 
 #[test]

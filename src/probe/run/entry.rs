@@ -1,0 +1,83 @@
+//! Packets of the host outside that arrive on an interface of the pod other than the link's.
+
+use std::fs;
+
+use super::link::wait_until;
+use crate::linux::interfaces;
+use crate::linux::route::{Route, RouteError};
+use crate::probe::{Ends, Entry};
+use crate::types::InterfaceName;
+
+/// Both sides of the link, in one family.
+pub struct Host<'l> {
+    /// The netlink socket of the pod.
+    pub near: &'l mut Route,
+    /// The pod's end of the link.
+    pub near_index: u32,
+    /// The netlink socket of the host outside.
+    pub far: &'l mut Route,
+    /// Its end of the link.
+    pub far_index: u32,
+    /// The addresses.
+    pub ends: &'l Ends,
+}
+
+impl Host<'_> {
+    /// Lets TCP packets with the source of the entry arrive on its interface, by a filter on the link. The interface itself
+    /// stays unchanged. The error is a text for people.
+    pub fn add_entry(&mut self, entry: &Entry) -> Result<(), String> {
+        let Entry {
+            interface,
+            source,
+            remote,
+            ..
+        } = entry;
+        if source.is_ipv4() && filters_strictly(interface) {
+            return Err(format!(
+                "the kernel drops packets of probes that arrive on {interface}, by its strict reverse path filter: \
+                 net.ipv4.conf.all.rp_filter or that of the interface is 1"
+            ));
+        }
+        let index = interfaces::index(interface).ok_or_else(|| format!("the interface {interface} is gone"))?;
+        let near = self.ends.near;
+        let text = |error: RouteError| error.to_string();
+        let refused = |what: &str| {
+            let what = what.to_owned();
+            move |refusal| format!("{what}, for packets that arrive on {interface}, was refused: {refusal}")
+        };
+        let added = self.far.add_ends(self.far_index, *source, near).map_err(text)?;
+        added.map_err(refused(&format!("the address {source}")))?;
+        let is_usable = || Ok(self.far.usable_addresses()?.contains(source));
+        if !wait_until(is_usable).map_err(text)? {
+            return Err(format!(
+                "the address {source} for a link does not become usable in time"
+            ));
+        }
+        let added = self.near.add_route(self.near_index, *source, None).map_err(text)?;
+        added.map_err(refused(&format!("a route to {source}")))?;
+        if let Some(remote) = remote {
+            let added = self.far.add_route(self.far_index, *remote, Some(near)).map_err(text)?;
+            added.map_err(refused(&format!("a route to {remote}")))?;
+        }
+        let added = self.near.enter_by(self.near_index, *source, index).map_err(text)?;
+        added.map_err(|refusal| {
+            format!(
+                "packets of probes cannot arrive on {interface}: a filter on the link was refused: {refusal}. It takes a \
+                 kernel with sch_ingress, cls_u32 and act_mirred"
+            )
+        })
+    }
+}
+
+/// Whether the kernel drops IPv4 packets that arrive on an interface by which it would not answer
+/// (Documentation/networking/ip-sysctl.rst: the larger value counts).
+fn filters_strictly(interface: &InterfaceName) -> bool {
+    const STRICT: u32 = 1;
+    let value = |name: &str| {
+        let text = fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{name}/rp_filter"));
+        text.ok()
+            .and_then(|text| text.trim().parse::<u32>().ok())
+            .unwrap_or_default()
+    };
+    value("all").max(value(interface.as_str())) == STRICT
+}

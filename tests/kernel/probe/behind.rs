@@ -1,0 +1,81 @@
+//! Connections that arrive on rerouted and on excluded interfaces.
+
+use std::fs;
+
+use super::selections::{delete, probe_with_short_timeout};
+use super::{both, probe};
+use crate::common::{Netns, Pod, output_of};
+use crate::program::{BACKENDS, apply};
+
+const OPTIONS: &[&str] = &["--reroute-interfaces", "docker0", "--exclude-interfaces", "eth1,net7"];
+const NAMES: [&str; 2] = ["tcp rerouted-interface", "tcp excluded-inbound-interface"];
+
+/// A pod with a bridge for containers, and a second network.
+fn pod(backend: &str, options: &[&str]) -> Pod {
+    let pod = Pod::new();
+    pod.netns.ip("link add docker0 type bridge
+address add 172.17.0.1/16 dev docker0
+address add fd17::1/64 dev docker0 nodad
+link set docker0 up
+");
+    apply(&pod.netns, backend, options);
+    pod
+}
+
+fn routes_and_links(netns: &Netns) -> String {
+    let script = "ip -o link; ip -o address; ip route show table all; ip -6 route show table all; tc filter show dev docker0 ingress";
+    let listing = output_of(netns.command("sh").args(["-c", script]));
+    // Counters of routes, and lifetimes of addresses.
+    let lines = listing.lines().filter(|line| !line.contains("link-netns"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn connections_from_behind_interfaces_pass_on_every_backend_and_in_every_mode() {
+    for backend in BACKENDS {
+        for mode in ["redirect", "tproxy"] {
+            let options = [OPTIONS, &["--inbound-mode", mode]].concat();
+            let pod = pod(backend, &options);
+            let before = routes_and_links(&pod.netns);
+            let probed = probe(&pod.netns, &options);
+            probed.passed();
+            let passed = probed.with_result("passed");
+            for name in both(&NAMES) {
+                assert!(passed.contains(&name), "{backend} {mode}: no {name} in {passed:?}");
+            }
+            let notes = probed.report["notes"].to_string();
+            assert!(notes.contains("net7") && !notes.contains("eth1"), "{notes}");
+            assert_eq!(routes_and_links(&pod.netns), before, "{backend} {mode}");
+        }
+    }
+}
+
+#[test]
+fn a_missing_rule_for_an_interface_fails() {
+    for backend in ["nftables", "iptables-nft"] {
+        for (comment, name) in [
+            ("outbound from a rerouted interface", "tcp rerouted-interface"),
+            ("excluded interface", "tcp excluded-inbound-interface"),
+        ] {
+            let pod = pod(backend, OPTIONS);
+            delete(&pod, backend, comment);
+            let probed = probe_with_short_timeout(&pod, OPTIONS);
+            let failed = probed.with_result("failed");
+            assert!(both(&[name]).iter().all(|name| failed.contains(name)), "{probed:#?}");
+            assert_eq!(probed.code, Some(3), "{probed:#?}");
+        }
+    }
+}
+
+/// The kernel drops them before any rule sees them.
+#[test]
+fn connections_that_a_strict_reverse_path_filter_drops_are_not_made() {
+    let pod = pod("nftables", OPTIONS);
+    let strict = || fs::write("/proc/sys/net/ipv4/conf/docker0/rp_filter", "1");
+    pod.netns.run(strict).expect("a setting");
+    let probed = probe(&pod.netns, OPTIONS);
+    let not_made: Vec<String> = probed.with_result("not made").into_iter().collect();
+    assert_eq!(not_made, ["ipv4 tcp rerouted-interface"], "{probed:#?}");
+    let reason = probed.texts("ipv4 tcp rerouted-interface", "reason").concat();
+    assert!(reason.contains("rp_filter"), "{reason}");
+}
