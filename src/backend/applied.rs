@@ -12,7 +12,7 @@ use crate::linux::interfaces;
 use crate::options::{Config, Dialect};
 use crate::plan::{self, Plan};
 use crate::render;
-use crate::ruleset::TcpState;
+use crate::ruleset::{Layout, TcpState};
 use crate::types::{DnsServers, Families, Family, InboundMode, IpFamily, Mark, Number, Ranges};
 
 /// Logs which options have no effect on a plan, in the network namespace of this thread: the user may expect
@@ -119,7 +119,8 @@ pub fn log(config: &Config, facts: &Facts, plan: &Plan, backend: RuleBackend, ap
         }
     }
     if tracing::enabled!(Level::DEBUG) {
-        tracing::debug!(nft = render::nft::script(plan), "the rules");
+        let layout = backend.layout().unwrap_or(Layout::OneTable);
+        tracing::debug!(nft = render::nft::script_in(plan, layout), "the rules");
     }
 }
 

@@ -57,6 +57,8 @@ mod neighbours;
 mod netlink_faults;
 mod netlink_sockets;
 mod output;
+mod per_family;
+mod policy;
 mod privilege;
 mod probe;
 mod proxy_mark;
