@@ -19,8 +19,6 @@ pub const PORT: u16 = 9090;
 pub const APP_PORT: u16 = 7777;
 /// The neighbour's address on the link alone.
 pub const LINK_LOCAL: &str = "fe80::1";
-/// The source port of the proxy's connection.
-pub const PROXY_PORT: u16 = 40_000;
 
 /// What happens while an attack runs, done by root.
 #[derive(Clone, Copy, Debug)]
@@ -33,8 +31,8 @@ pub enum Step {
     Forget,
     /// A packet of the neighbour to the application's port.
     Packet(Family),
-    /// The proxy connects to the neighbour.
-    ProxyConnects(Family),
+    /// The proxy connects from this address to the neighbour.
+    ProxyConnects(SocketAddr),
 }
 
 /// The next sequence numbers of the proxy's connection, if there is one: of what it sends, and of what it receives.
@@ -88,8 +86,16 @@ impl Lab {
         let pod = Pod::new();
         for link in LINKS {
             // Reports of groups come at once instead of some time later.
-            set_sysctl(&pod.netns, &format!("ipv4/conf/{link}/igmpv3_unsolicited_report_interval"), "1");
-            set_sysctl(&pod.netns, &format!("ipv6/conf/{link}/mldv2_unsolicited_report_interval"), "1");
+            set_sysctl(
+                &pod.netns,
+                &format!("ipv4/conf/{link}/igmpv3_unsolicited_report_interval"),
+                "1",
+            );
+            set_sysctl(
+                &pod.netns,
+                &format!("ipv6/conf/{link}/mldv2_unsolicited_report_interval"),
+                "1",
+            );
         }
         // As container runtimes set it: any user may send echo requests.
         set_sysctl(&pod.netns, "ipv4/ping_group_range", "0 2147483647");
@@ -100,7 +106,12 @@ impl Lab {
             Server::start(&pod.peer, "server", Owner::ROOT, &[53, 443, PORT]),
         ];
         let wire = Wire::new(&pod);
-        Self { pod, wire, _servers: servers, connections: Vec::new() }
+        Self {
+            pod,
+            wire,
+            _servers: servers,
+            connections: Vec::new(),
+        }
     }
 
     /// Runs an attack as `assume` says. `rules` brings the rules into force.
@@ -130,6 +141,13 @@ impl Lab {
         Outcome { escaped, result }
     }
 
+    /// The next sequence numbers of the proxy's latest connection.
+    pub fn numbers(&self) -> Numbers {
+        let connection = self.connections.last().expect("a connection of the proxy");
+        let sequence = || segment::sequence_numbers(connection);
+        self.pod.netns.run(sequence).expect("sequence numbers")
+    }
+
     fn serve(&mut self, requests: &Receiver<(Step, SyncSender<Numbers>)>, rules: fn(&Pod)) {
         while let Ok((step, done)) = requests.recv() {
             let mut numbers = (0, 0);
@@ -138,11 +156,10 @@ impl Lab {
                 Step::Tracking => track(&self.pod),
                 Step::Forget => forget_connections(&self.pod),
                 Step::Packet(family) => packet_to_application(&self.pod, family),
-                Step::ProxyConnects(family) => {
-                    let connection = proxy_connects(&self.pod, family).expect("a connection of the proxy");
-                    let sequence = || segment::sequence_numbers(&connection);
-                    numbers = self.pod.netns.run(sequence).expect("sequence numbers");
+                Step::ProxyConnects(from) => {
+                    let connection = proxy_connects(&self.pod, from).expect("a connection of the proxy");
                     self.connections.push(connection);
+                    numbers = self.numbers();
                 }
             }
             self.wire.escaped();
@@ -169,7 +186,8 @@ fn know_neighbours(pod: &Pod) {
     };
     let words = |address: Address| address.both().map(|address| address.to_string()).to_vec();
     let first = [words(Address::PEER), vec![LINK_LOCAL.to_owned()]].concat();
-    pod.netns.ip(&[known("eth0", &first), known("eth1", &words(Address::PEER_SECOND))].concat());
+    pod.netns
+        .ip(&[known("eth0", &first), known("eth1", &words(Address::PEER_SECOND))].concat());
 }
 
 fn track(pod: &Pod) {
@@ -194,7 +212,11 @@ fn forget_connections(pod: &Pod) {
         let mut answer = [0; 256];
         let length = nix::unistd::read(&netlink, &mut answer).expect("an answer");
         let code = i32::from_ne_bytes(answer[16..20].try_into().expect("a number"));
-        assert!(length >= 20 && code == 0, "conntrack forgets nothing: {}", io::Error::from_raw_os_error(-code));
+        assert!(
+            length >= 20 && code == 0,
+            "conntrack forgets nothing: {}",
+            io::Error::from_raw_os_error(-code)
+        );
     });
 }
 
@@ -208,10 +230,11 @@ fn packet_to_application(pod: &Pod, family: Family) {
     });
 }
 
-fn proxy_connects(pod: &Pod, family: Family) -> io::Result<TcpStream> {
+fn proxy_connects(pod: &Pod, from: SocketAddr) -> io::Result<TcpStream> {
+    let family = if from.is_ipv4() { Family::V4 } else { Family::V6 };
     Caller::Proxy.run(pod, || {
         let socket = sys::internet(family, libc::SOCK_STREAM, 0)?;
-        sys::bind(&socket, (Address::POD.of(family), PROXY_PORT).into())?;
+        sys::bind(&socket, from)?;
         sys::connect_stream(&socket, (Address::FAR.of(family), PORT).into())?;
         Ok(socket.into())
     })

@@ -8,21 +8,31 @@
 )]
 
 // Shared with other targets, each of which uses a part of it.
+#[expect(dead_code, reason = "other targets use the rest")]
+#[path = "../common/cni.rs"]
+mod cni;
 #[expect(dead_code, unused_imports, reason = "other targets use the rest")]
 #[path = "../common/mod.rs"]
 mod common;
+#[expect(dead_code, reason = "other targets use the rest")]
+#[path = "../common/generated.rs"]
+mod generated;
+#[path = "../common/plans.rs"]
+mod plans;
 #[expect(dead_code, reason = "other targets use the rest")]
 #[path = "../common/program.rs"]
 mod program;
 
 mod attacks;
 mod column;
+mod flood;
 mod frame;
 mod lab;
 mod matrix;
 mod packet;
 mod sys;
 mod table;
+mod willing;
 mod wire;
 
 use matrix::set_user_id_shell;

@@ -10,7 +10,7 @@ use sidetrack::types::Family;
 use crate::column::Column;
 use crate::common::Owner;
 use crate::lab::{Lab, Outcome};
-use crate::table::{ATTACKS, Attack, Rules, Who};
+use crate::table::{ATTACKS, Attack, Escapes, Rules, Who};
 
 /// A shell that runs as the proxy's user, whoever starts it. It is removed with the directory of the build.
 pub fn set_user_id_shell() -> &'static Path {
@@ -64,10 +64,14 @@ fn differences(column: Column) -> Vec<String> {
             let name = format!("{}, {}, {family}", attack.name, attack.who.name());
             let escaped = !outcome.escaped.is_empty();
             println!("{column:?}: {name}: {:?}: {:?}", outcome.escaped, outcome.result);
-            if is_missing(attack, &outcome) {
+            let should_escape = attack.escapes(column).by(*family);
+            if should_escape && is_missing(attack, &outcome) {
                 println!("{column:?}: {name}: not in this kernel");
-            } else if escaped != attack.escapes(column).by(*family) {
-                differences.push(format!("{name}: {:?} left the pod; {:?}", outcome.escaped, outcome.result));
+            } else if escaped != should_escape {
+                differences.push(format!(
+                    "{name}: {:?} left the pod; {:?}",
+                    outcome.escaped, outcome.result
+                ));
             }
             // Later frames of the same attack must not be counted as another one's.
             if escaped || attack.rules == Rules::OnRequest || attack.who == Who::NetAdmin {
@@ -101,4 +105,52 @@ fn attacks_escape_an_owner_match() {
 #[test]
 fn attacks_escape_an_owner_match_of_both_families() {
     check(Column::OwnerMatchOfBoth);
+}
+
+#[test]
+fn named_exceptions_alone_escape_the_lock_with_nftables() {
+    check(Column::Locked("nftables"));
+}
+
+#[test]
+fn named_exceptions_alone_escape_the_lock_with_iptables_nft() {
+    check(Column::Locked("iptables-nft"));
+}
+
+#[test]
+fn named_exceptions_alone_escape_the_lock_with_iptables_legacy() {
+    check(Column::Locked("iptables-legacy"));
+}
+
+/// The columns of the page, each with its heading.
+const SHOWN: [(Column, &str); 5] = [
+    (Column::Variable, "`HTTP_PROXY`"),
+    (Column::Redirect, "redirection alone"),
+    (Column::OwnerMatch, "iptables, owner match"),
+    (Column::OwnerMatchOfBoth, "the same, ip6tables too"),
+    (Column::Locked("nftables"), "`proxy-only`"),
+];
+
+#[test]
+fn the_page_shows_what_the_attacks_are_tested_for() {
+    let mut table = "| Attack | By |".to_owned();
+    table.extend(SHOWN.map(|(_, heading)| format!(" {heading} |")));
+    table += "\n|---|---|---|---|---|---|---|\n";
+    for attack in ATTACKS {
+        table += &format!("| {} | {} |", attack.name, attack.who.name());
+        table.extend(SHOWN.map(|(column, _)| format!(" {} |", cell(attack, column))));
+        table.push('\n');
+    }
+    crate::generated::part("docs/locked-egress.md", "attacks", &table);
+}
+
+fn cell(attack: &Attack, column: Column) -> &'static str {
+    let is_locked = matches!(column, Column::Locked(_));
+    match attack.escapes(column) {
+        Escapes::No => "held",
+        Escapes::V6 if attack.families == [Family::V6] => "**out**",
+        Escapes::V6 => "**out** by IPv6",
+        Escapes::Yes if is_locked => "**out** ([why](#named-exceptions))",
+        Escapes::Yes => "**out**",
+    }
 }

@@ -54,17 +54,32 @@ pub fn tcp_segment(from: SocketAddr, to: SocketAddr, flags: u8, numbers: (u32, u
 
 /// "Port unreachable" about a packet, and the protocol that it is of.
 pub fn icmp_error(from: IpAddr, to: IpAddr, about: &[u8]) -> (u8, Vec<u8>) {
-    let is_v4 = from.is_ipv4();
-    let (protocol, kind, code) = if is_v4 { (1, 3, 3) } else { (58, 1, 4) };
-    let mut message = vec![kind, code, 0, 0, 0, 0, 0, 0];
-    message.extend(about);
-    let sum = if is_v4 {
+    let (protocol, kind, code) = if from.is_ipv4() { (1, 3, 3) } else { (58, 1, 4) };
+    icmp(from, to, protocol, &[&[kind, code, 0, 0, 0, 0, 0, 0], about].concat())
+}
+
+/// A message with its checksum, and the protocol that it is of.
+fn icmp(from: IpAddr, to: IpAddr, protocol: u8, message: &[u8]) -> (u8, Vec<u8>) {
+    let mut message = message.to_vec();
+    let sum = if from.is_ipv4() {
         checksum(&message)
     } else {
         upper_checksum(from, to, protocol, &message)
     };
     message[2..4].copy_from_slice(&sum.to_be_bytes());
     (protocol, message)
+}
+
+/// "Packet too big" about a packet, and the protocol that it is of.
+pub fn too_big(from: IpAddr, to: IpAddr, mtu: u16, about: &[u8]) -> (u8, Vec<u8>) {
+    let (protocol, kind, code) = if from.is_ipv4() { (1, 3, 4) } else { (58, 2, 0) };
+    let [high, low] = mtu.to_be_bytes();
+    icmp(
+        from,
+        to,
+        protocol,
+        &[&[kind, code, 0, 0, 0, 0, high, low], about].concat(),
+    )
 }
 
 /// An extension header in front of a payload of this protocol.

@@ -164,54 +164,136 @@ pub const ATTACKS: &[Attack] = &[
     attack("UDP in fragments", plain::fragments, OTHERS),
     attack("UDP, bound to an interface", plain::udp_bound_to_interface, OTHERS),
     attack("UDP by the second interface", plain::second_interface, OTHERS),
-    attack("UDP to a loopback address, bound to an interface", plain::loopback_address_by_interface, OTHERS),
-    attack("UDP to the pod's address, bound to an interface", plain::own_address_by_interface, OTHERS),
-    attack("UDP and TCP from 127.0.0.6 or ::6", plain::source_of_passthrough, [V6, V6, V6, No, No]),
+    attack(
+        "UDP to a loopback address, bound to an interface",
+        plain::loopback_address_by_interface,
+        OTHERS,
+    ),
+    attack(
+        "UDP to the pod's address, bound to an interface",
+        plain::own_address_by_interface,
+        OTHERS,
+    ),
+    attack(
+        "UDP and TCP from 127.0.0.6 or ::6",
+        plain::source_of_passthrough,
+        [V6, V6, V6, No, No],
+    ),
     attack("UDP to an IPv4-mapped address", plain::mapped, OTHERS).of(IPV4),
     attack("UDP to a link-local address", plain::link_local, OTHERS).of(IPV6),
     attack("UDP to broadcast addresses", plain::broadcast, OTHERS).of(IPV4),
     attack("UDP to a multicast group", plain::multicast, OTHERS),
     attack("membership of a multicast group (IGMP, MLD)", plain::join_group, ICMP),
     attack("UDP by a routing header", plain::source_route, OTHERS).of(IPV6),
-    attack("UDP by a routing header through loopback", plain::source_route_by_loopback, NONE).of(IPV6),
+    attack(
+        "UDP by a routing header through loopback",
+        plain::source_route_by_loopback,
+        NONE,
+    )
+    .of(IPV6),
     attack("DNS over UDP", plain::dns_over_udp, OTHERS),
     attack("DNS over TCP", plain::dns_over_tcp, TCP),
     attack("SCTP", plain::sctp, OTHERS).optional(),
     attack("DCCP", plain::dccp, OTHERS).optional(),
     attack("ICMP echo by a socket for it", plain::ping, ICMP),
     attack("sockets of other families", plain::other_families, NONE).of(IPV4),
-    attack("a TCP connection from before the rules", earlier::tcp_connection, OTHERS)
-        .with_rules_on_request(),
-    attack("a UDP exchange from before the rules", earlier::udp_exchange, [Yes, Yes, Yes, Yes, No])
-        .with_rules_on_request(),
-    attack("a TCP connection that connection tracking forgot", earlier::forgotten_connection, [Yes, Yes, V6, No, No]),
+    attack(
+        "a TCP connection from before the rules",
+        earlier::tcp_connection,
+        OTHERS,
+    )
+    .with_rules_on_request(),
+    attack(
+        "a UDP exchange from before the rules",
+        earlier::udp_exchange,
+        [Yes, Yes, Yes, Yes, No],
+    )
+    .with_rules_on_request(),
+    attack(
+        "a TCP connection that connection tracking forgot",
+        earlier::forgotten_connection,
+        [Yes, Yes, V6, No, No],
+    ),
     attack("an answer to a UDP packet from outside", earlier::answer, ALL),
-    attack("UDP as root of an own user namespace", processes::own_user_namespace, OTHERS),
-    attack("a raw socket in an own user namespace", processes::raw_in_own_user_namespace, NONE),
-    attack("UDP in an own network namespace", processes::own_network_namespace, NONE),
-    attack("UDP by a set-user-ID program of the proxy's user", processes::set_user_id, ALL),
+    attack(
+        "UDP as root of an own user namespace",
+        processes::own_user_namespace,
+        OTHERS,
+    ),
+    attack(
+        "a raw socket in an own user namespace",
+        processes::raw_in_own_user_namespace,
+        NONE,
+    ),
+    attack(
+        "UDP in an own network namespace",
+        processes::own_network_namespace,
+        NONE,
+    ),
+    attack(
+        "UDP by a set-user-ID program of the proxy's user",
+        processes::set_user_id,
+        ALL,
+    ),
     attack("UDP", plain::udp, OTHERS).by(Who::Root),
     attack("TCP", plain::tcp, TCP).by(Who::Root),
     attack("ICMP echo by a raw socket", raw::icmp_tunnel, ICMP).by(Who::NetRaw),
-    attack("forged neighbour and router discovery", raw::forged_discovery, ICMP).by(Who::NetRaw).of(IPV6),
+    attack("forged neighbour and router discovery", raw::forged_discovery, ICMP)
+        .by(Who::NetRaw)
+        .of(IPV6),
     attack("UDP with an own IP header", raw::own_header, OTHERS).by(Who::NetRaw),
     attack("a TCP segment with an own IP header", raw::tcp_syn, TCP).by(Who::NetRaw),
+    attack(
+        "TCP from a foreign address, own IP header",
+        raw::tcp_from_foreign_source,
+        [Yes, V6, V6, No, No],
+    )
+    .by(Who::NetRaw),
+    attack(
+        "the pod's own port from a foreign address",
+        raw::own_port_from_foreign_source,
+        [Yes, Yes, Yes, Yes, No],
+    )
+    .by(Who::NetRaw),
     attack("UDP from a foreign address, own IP header", raw::foreign_source, OTHERS).by(Who::NetRaw),
-    attack("UDP from a foreign address, IP_TRANSPARENT", raw::transparent_source, OTHERS).by(Who::NetRaw),
-    attack("UDP by a source route", plain::source_route, OTHERS).by(Who::NetRaw).of(IPV4),
-    attack("UDP by a source route through loopback", plain::source_route_by_loopback, NONE).by(Who::NetRaw).of(IPV4),
+    attack(
+        "UDP from a foreign address, IP_TRANSPARENT",
+        raw::transparent_source,
+        OTHERS,
+    )
+    .by(Who::NetRaw),
+    attack("UDP by a source route", plain::source_route, OTHERS)
+        .by(Who::NetRaw)
+        .of(IPV4),
+    attack(
+        "UDP by a source route through loopback",
+        plain::source_route_by_loopback,
+        NONE,
+    )
+    .by(Who::NetRaw)
+    .of(IPV4),
     attack("own fragments", raw::own_fragments, OTHERS).by(Who::NetRaw),
-    attack("extension headers, routing header 0", raw::extension_headers, OTHERS).by(Who::NetRaw).of(IPV6),
+    attack("extension headers, routing header 0", raw::extension_headers, OTHERS)
+        .by(Who::NetRaw)
+        .of(IPV6),
     attack("IP in IP", raw::ip_in_ip, OTHERS).by(Who::NetRaw),
     attack("GRE", raw::gre, OTHERS).by(Who::NetRaw),
     attack("ESP", raw::esp, OTHERS).by(Who::NetRaw),
     attack("SCTP by a raw socket", raw::raw_sctp, OTHERS).by(Who::NetRaw),
     attack("an unknown protocol", raw::unknown_protocol, OTHERS).by(Who::NetRaw),
     attack("UDP and TCP with the proxy's mark (SO_MARK)", raw::marked, OTHERS).by(Who::NetRaw),
-    attack("a forged segment of the proxy's connection", raw::forged_segment, [Yes, Yes, Yes, Yes, No])
-        .by(Who::NetRaw),
-    attack("a forged ICMP error about the proxy's connection", raw::forged_error, [Yes, Yes, Yes, Yes, No])
-        .by(Who::NetRaw),
+    attack(
+        "a forged segment of the proxy's connection",
+        raw::forged_segment,
+        [Yes, Yes, Yes, Yes, No],
+    )
+    .by(Who::NetRaw),
+    attack(
+        "a forged ICMP error about the proxy's connection",
+        raw::forged_error,
+        [Yes, Yes, Yes, Yes, No],
+    )
+    .by(Who::NetRaw),
     attack("a packet socket", raw::packet_socket, ALL).by(Who::NetRaw),
     attack("UDP by an own device", admin::own_device, OTHERS).by(Who::NetAdmin),
     attack("removed rules", admin::remove_rules, ALL).by(Who::NetAdmin),

@@ -115,7 +115,10 @@ impl Wire {
 
     #[expect(unsafe_code, reason = "nix does not know this option")]
     fn lost(&self) -> u32 {
-        let mut statistics = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
+        let mut statistics = libc::tpacket_stats {
+            tp_packets: 0,
+            tp_drops: 0,
+        };
         let mut length = size_of_val(&statistics) as libc::socklen_t;
         // SAFETY: statistics and length live through the call, which writes no more than the length says.
         let result = unsafe {

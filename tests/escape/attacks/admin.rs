@@ -33,7 +33,11 @@ pub fn own_device(stage: &Stage) -> io::Result<()> {
     }
     let socket = internet(stage.family, libc::SOCK_DGRAM, 0)?;
     bind_to_device(&socket, "own0")?;
-    let to = if stage.far(0).is_ipv4() { "10.99.2.1" } else { "fd99:2::1" };
+    let to = if stage.far(0).is_ipv4() {
+        "10.99.2.1"
+    } else {
+        "fd99:2::1"
+    };
     let to: std::net::IpAddr = to.parse().expect("an address");
     send_to(&socket, MARKER, (to, PORT).into())
 }

@@ -37,7 +37,12 @@ pub fn tcp(stage: &Stage) -> io::Result<()> {
 pub fn tcp_fast_open(stage: &Stage) -> io::Result<()> {
     let socket = internet(stage.family, libc::SOCK_STREAM, 0)?;
     set(&socket, libc::IPPROTO_TCP, TCP_FASTOPEN_NO_COOKIE, 1)?;
-    send_with(&socket, MARKER, stage.far(PORT), MsgFlags::from_bits_retain(libc::MSG_FASTOPEN))
+    send_with(
+        &socket,
+        MARKER,
+        stage.far(PORT),
+        MsgFlags::from_bits_retain(libc::MSG_FASTOPEN),
+    )
 }
 
 pub fn mptcp(stage: &Stage) -> io::Result<()> {

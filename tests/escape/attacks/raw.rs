@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use sidetrack::types::Family;
 
 use crate::common::Address;
-use crate::lab::{MARKER, PORT, PROXY_PORT, Stage, Step};
+use crate::lab::{MARKER, PORT, Stage, Step};
 use crate::packet::{icmp_error, packet, tcp_segment, udp_datagram, with_header};
 use crate::sys::{bind, connect_stream, internet, send_frame, send_to, set, set_bytes};
 use crate::wire::index;
@@ -15,6 +15,7 @@ use crate::wire::index;
 const IP_NODEFRAG: i32 = 22;
 const IPV6_DSTOPTS: i32 = 59;
 const IPV6_HOPOPTS: i32 = 54;
+const SYN: u8 = 2;
 const ACK: u8 = 0x10;
 /// The mark by which a proxy may be known: the default of TPROXY, too.
 const MARK: i32 = 1337;
@@ -57,19 +58,41 @@ pub fn own_header(stage: &Stage) -> io::Result<()> {
 }
 
 pub fn tcp_syn(stage: &Stage) -> io::Result<()> {
-    const SYN: u8 = 2;
     let from = SocketAddr::from((Address::POD.of(stage.family), 1234));
     let to = stage.far(PORT);
     let segment = tcp_segment(from, to, SYN, (1, 0), MARKER);
     send_packet(&packet(from.ip(), to.ip(), libc::IPPROTO_TCP as u8, &segment), to.ip())
 }
 
-/// From an address that is not the pod's.
-pub fn foreign_source(stage: &Stage) -> io::Result<()> {
-    let from: IpAddr = match stage.family {
+/// An address of an accomplice, reached by the default route.
+fn accomplice(family: Family) -> IpAddr {
+    match family {
         Family::V4 => Ipv4Addr::new(203, 0, 113, 9).into(),
         Family::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 9).into(),
-    };
+    }
+}
+
+/// TCP from an address that is not the pod's: whoever answers or refuses it sends to that address.
+pub fn tcp_from_foreign_source(stage: &Stage) -> io::Result<()> {
+    let from = SocketAddr::from((accomplice(stage.family), 1234));
+    let to = stage.far(PORT);
+    let segment = tcp_segment(from, to, SYN, (1, 0), MARKER);
+    send_packet(&packet(from.ip(), to.ip(), libc::IPPROTO_TCP as u8, &segment), to.ip())
+}
+
+/// To the pod's own port, from an address that is not the pod's.
+pub fn own_port_from_foreign_source(stage: &Stage) -> io::Result<()> {
+    let from = SocketAddr::from((accomplice(stage.family), 1234));
+    let to = SocketAddr::from((Address::POD.of(stage.family), PORT));
+    let segment = tcp_segment(from, to, SYN, (1, 0), MARKER);
+    send_packet(&packet(from.ip(), to.ip(), libc::IPPROTO_TCP as u8, &segment), to.ip())?;
+    let datagram = udp_datagram(from, to, MARKER);
+    send_packet(&packet(from.ip(), to.ip(), libc::IPPROTO_UDP as u8, &datagram), to.ip())
+}
+
+/// UDP from an address that is not the pod's.
+pub fn foreign_source(stage: &Stage) -> io::Result<()> {
+    let from = accomplice(stage.family);
     let to = stage.far(PORT);
     let datagram = udp_datagram((from, PORT).into(), to, MARKER);
     send_packet(&packet(from, to.ip(), libc::IPPROTO_UDP as u8, &datagram), to.ip())
@@ -78,17 +101,11 @@ pub fn foreign_source(stage: &Stage) -> io::Result<()> {
 /// The same by IP_TRANSPARENT.
 pub fn transparent_source(stage: &Stage) -> io::Result<()> {
     let socket = internet(stage.family, libc::SOCK_DGRAM, 0)?;
-    let from: IpAddr = match stage.family {
-        Family::V4 => {
-            set(&socket, libc::IPPROTO_IP, libc::IP_TRANSPARENT, 1)?;
-            Ipv4Addr::new(203, 0, 113, 9).into()
-        }
-        Family::V6 => {
-            set(&socket, libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT, 1)?;
-            Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 9).into()
-        }
-    };
-    bind(&socket, (from, PORT).into())?;
+    match stage.family {
+        Family::V4 => set(&socket, libc::IPPROTO_IP, libc::IP_TRANSPARENT, 1)?,
+        Family::V6 => set(&socket, libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT, 1)?,
+    }
+    bind(&socket, (accomplice(stage.family), PORT).into())?;
     send_to(&socket, MARKER, stage.far(PORT))
 }
 
@@ -194,8 +211,8 @@ fn routing_header_0(stage: &Stage) -> io::Result<()> {
 /// A segment of the proxy's own connection, which connection tracking knows.
 pub fn forged_segment(stage: &Stage) -> io::Result<()> {
     const ACK_AND_PUSH: u8 = ACK | 8;
-    let numbers = stage.after(Step::ProxyConnects(stage.family))?;
-    let from = SocketAddr::from((Address::POD.of(stage.family), PROXY_PORT));
+    let from = SocketAddr::from((Address::POD.of(stage.family), 40_001));
+    let numbers = stage.after(Step::ProxyConnects(from))?;
     let to = stage.far(PORT);
     let segment = tcp_segment(from, to, ACK_AND_PUSH, numbers, MARKER);
     send_packet(&packet(from.ip(), to.ip(), libc::IPPROTO_TCP as u8, &segment), to.ip())
@@ -203,8 +220,8 @@ pub fn forged_segment(stage: &Stage) -> io::Result<()> {
 
 /// An error about a packet that the proxy received: connection tracking calls it related.
 pub fn forged_error(stage: &Stage) -> io::Result<()> {
-    let (sent, received) = stage.after(Step::ProxyConnects(stage.family))?;
-    let proxy = SocketAddr::from((Address::POD.of(stage.family), PROXY_PORT));
+    let proxy = SocketAddr::from((Address::POD.of(stage.family), 40_002));
+    let (sent, received) = stage.after(Step::ProxyConnects(proxy))?;
     let server = stage.far(PORT);
     let about = packet(
         server.ip(),
