@@ -30,6 +30,7 @@ mod frame;
 mod lab;
 mod matrix;
 mod packet;
+mod recipes;
 mod sys;
 mod table;
 mod willing;
