@@ -197,6 +197,8 @@ impl Difference {
 fn hook(hook: Hook) -> &'static str {
     match hook {
         Hook::Prerouting => "prerouting",
+        Hook::Input => "input",
+        Hook::Forward => "forward",
         Hook::Output => "output",
     }
 }

@@ -19,6 +19,8 @@ pub struct Context<'c> {
     pub families: Families,
     /// The name lookups to capture, if any.
     pub dns: Option<Lookups>,
+    /// The name servers of `/etc/resolv.conf`.
+    pub resolvers: &'c [IpAddr],
     /// The sets added so far.
     pub sets: Sets,
 }

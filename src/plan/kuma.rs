@@ -18,8 +18,9 @@ const SELF_CALLS: &str = "self_calls";
 pub fn chains(context: &mut Context, kuma: &KumaRules) -> Vec<Chain> {
     // If nothing is captured, self-calls of the proxy are skipped, too.
     let captures = context.config.captures_outbound();
-    let mut rules = outbound::excluded_ports_for_uids(context);
-    rules.extend(outbound::excluded_destinations(context));
+    let protocols = outbound::captured_protocols(context);
+    let mut rules = outbound::excluded_ports_for_uids(context, &protocols);
+    rules.extend(outbound::excluded_destinations(context, context.families));
     if captures {
         rules.extend(skipped_tcp(context));
     }

@@ -7,6 +7,7 @@ mod istio;
 mod kuma;
 mod no_effect;
 mod outbound;
+mod policy;
 mod prerequisite;
 pub mod record;
 mod sets;
@@ -207,6 +208,7 @@ fn ruleset(config: &Config, facts: &Facts, families: Families) -> Ruleset {
         config,
         families,
         dns: Lookups::new(config, facts),
+        resolvers: &facts.resolvers,
         sets: Sets::default(),
     };
     let context = &mut context;
@@ -249,6 +251,7 @@ fn ruleset(config: &Config, facts: &Facts, families: Families) -> Ruleset {
     leaving.extend(outbound::entries(context));
     chains.extend(base_chain(context, "output", ChainType::Nat, Hook::Output, leaving));
     chains.extend(outbound::chains(context));
+    chains.extend(policy::chains(context));
     let mut ruleset = Ruleset {
         families,
         timeouts: None,
@@ -308,6 +311,7 @@ fn base_chain(context: &Context, name: &'static str, kind: ChainType, hook: Hook
         ChainType::Raw => priority::RAW,
         ChainType::Mangle => priority::MANGLE,
         ChainType::Nat => NAT_PRIORITY,
+        ChainType::Filter => policy::FILTER_PRIORITY,
     };
     (!rules.is_empty()).then(|| Chain {
         name: name.into(),

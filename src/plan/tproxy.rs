@@ -127,7 +127,7 @@ fn arriving(context: &mut Context) -> Vec<Rule> {
             "traffic within the pod",
         )),
     }
-    rules.extend(inbound::exclusions(context));
+    rules.extend(inbound::exclusions(context, context.families));
     let established = Match::ConntrackState(ConntrackState::Established);
     if let Some(ports) = inbound::included(context) {
         let divert = |matches: &[Match]| {

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use crate::plan::Plan;
 use crate::ruleset::{
     Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Match, PortMatch,
-    Protocol, Rule, Set, TABLE, TIMEOUTS, TcpState, Timeouts, UidMatch, Zone, ipv4_addresses, ipv6_addresses,
+    Protocol, Rejection, Rule, Set, TABLE, TIMEOUTS, TcpState, Timeouts, UidMatch, Zone, ipv4_addresses,
+    ipv6_addresses,
 };
 use crate::types::Family;
 
@@ -81,6 +82,8 @@ fn base_hook(base: &BaseHook) -> String {
     let kind = chain_type(base);
     let hook = match base.hook {
         Hook::Prerouting => "prerouting",
+        Hook::Input => "input",
+        Hook::Forward => "forward",
         Hook::Output => "output",
     };
     format!("type {kind} hook {hook} priority {}; policy accept;", base.priority)
@@ -92,7 +95,8 @@ pub fn chain_type(base: &BaseHook) -> &'static str {
     match (base.kind, base.hook) {
         (ChainType::Nat, _) => "nat",
         (ChainType::Mangle, Hook::Output) => "route",
-        (ChainType::Mangle, Hook::Prerouting) | (ChainType::Raw, _) => "filter",
+        (ChainType::Mangle, Hook::Prerouting | Hook::Input | Hook::Forward)
+        | (ChainType::Raw | ChainType::Filter, _) => "filter",
     }
 }
 
@@ -132,7 +136,17 @@ pub fn matcher(matcher: &Match) -> String {
         Match::MarkIsNot(mark) => format!("meta mark != {mark}"),
         Match::ConntrackMark(mark) => format!("ct mark {mark}"),
         Match::ConntrackState(ConntrackState::Invalid) => "ct state invalid".to_owned(),
+        Match::ConntrackState(ConntrackState::New) => "ct state new".to_owned(),
+        Match::ConntrackState(ConntrackState::Related) => "ct state related".to_owned(),
         Match::ConntrackState(ConntrackState::Established) => "ct state established,related".to_owned(),
+        Match::Reply => "ct direction reply".to_owned(),
+        Match::DestinationTranslated => "ct status dnat".to_owned(),
+        Match::SourceIsLocal => "fib saddr type local".to_owned(),
+        Match::DestinationIsLocal => "fib daddr type local".to_owned(),
+        // No user has this ID (`INVALID_UID`), so it matches every packet that has an owner.
+        Match::HasOwner => format!("meta skuid != {}", u32::MAX),
+        Match::TcpNotSyn => "tcp flags & (fin | syn | rst | ack) != syn".to_owned(),
+        Match::Icmpv6Type(number) => format!("icmpv6 type {number}"),
     }
 }
 
@@ -168,6 +182,8 @@ pub fn action(action: &Action) -> String {
         Action::Jump(chain) => format!("jump {chain}"),
         Action::Accept => "accept".to_owned(),
         Action::Drop => "drop".to_owned(),
+        Action::Reject(Rejection::TcpReset) => "reject with tcp reset".to_owned(),
+        Action::Reject(Rejection::AdminProhibited) => "reject with icmpx admin-prohibited".to_owned(),
         Action::Redirect(port) => format!("redirect to :{port}"),
         Action::Tproxy { port, mark } => format!("tproxy to :{port} meta mark set {mark} accept"),
         Action::SetMark(mark) => format!("meta mark set {mark}"),

@@ -6,7 +6,7 @@ use thiserror::Error;
 use super::tables::{Chain, Jump, Spec, TableName, Tables, chain_name};
 use crate::ruleset::{
     self, Action, Addresses, BaseHook, ChainType, ConntrackState, Elements, GidMatch, Hook, Match, PortMatch, Protocol,
-    Rule, Ruleset, UidMatch, Zone,
+    Rejection, Rule, Ruleset, UidMatch, Zone,
 };
 use crate::types::{Families, Family, Gid, Mark, Number, Port, Ports, Range, Ranges, Uid};
 
@@ -37,15 +37,24 @@ pub struct TooManyRules;
 /// There would be more than [`MAX_RULES`].
 pub fn lower(ruleset: &Ruleset) -> Result<Tables, TooManyRules> {
     let ruleset = &ruleset.without_timeouts();
+    let of_both_families = &Ruleset {
+        families: Families::Both,
+        ..ruleset.clone()
+    };
     let mut tables = Tables::default();
     let (mut lists, mut count) = (Lists::default(), 0);
     for chain in &ruleset.chains {
         let name = chain_name(&chain.name);
         let (mut rules, mut nested) = (Vec::new(), Vec::new());
+        let tables_of_chain = tables_of(ruleset, chain);
+        let ruleset = match tables_of_chain.as_slice() {
+            [TableName::Filter] => of_both_families,
+            _ => ruleset,
+        };
         for rule in &chain.rules {
             lists.lower(ruleset, rule, &mut rules, &mut nested)?;
         }
-        for table in tables_of(ruleset, chain) {
+        for table in tables_of_chain {
             count += rules.len();
             let table = tables.entry(table);
             let rules = rules.clone();
@@ -143,6 +152,9 @@ impl Lists {
     }
 }
 
+/// Every user that a socket can have.
+pub(super) const ANY_UID: &str = "0-4294967294";
+
 /// Name prefix of the chains made from lists.
 const LIST_PREFIX: &str = "list_";
 
@@ -151,6 +163,7 @@ pub(super) fn table(kind: ChainType) -> TableName {
         ChainType::Raw => TableName::Raw,
         ChainType::Mangle => TableName::Mangle,
         ChainType::Nat => TableName::Nat,
+        ChainType::Filter => TableName::Filter,
     }
 }
 
@@ -176,6 +189,8 @@ fn reaches(ruleset: &Ruleset, from: &ruleset::Chain, name: &str) -> bool {
 fn jump(ruleset: &Ruleset, base: BaseHook, chain: &str) -> Jump {
     let from = match base.hook {
         Hook::Prerouting => "PREROUTING",
+        Hook::Input => "INPUT",
+        Hook::Forward => "FORWARD",
         Hook::Output => "OUTPUT",
     };
     let family = match ruleset.families {
@@ -249,6 +264,15 @@ fn targets(action: &Action, families: &[Family]) -> Vec<(Option<Family>, Vec<Str
         Action::Jump(chain) => words(["-j", &chain_name(chain)]),
         Action::Accept => words(["-j", "ACCEPT"]),
         Action::Drop => words(["-j", "DROP"]),
+        Action::Reject(Rejection::TcpReset) => words(["-j", "REJECT", "--reject-with", "tcp-reset"]),
+        Action::Reject(Rejection::AdminProhibited) => {
+            let error = |family| match family {
+                Family::V4 => "icmp-admin-prohibited",
+                Family::V6 => "icmp6-adm-prohibited",
+            };
+            let target = |family| words(["-j", "REJECT", "--reject-with", error(family)]);
+            return families.iter().map(|family| (Some(*family), target(*family))).collect();
+        }
         Action::Redirect(port) => words(["-j", "REDIRECT", "--to-ports", &port.to_string()]),
         Action::Tproxy { port, mark } => {
             let target = |family| {
@@ -326,9 +350,27 @@ fn alternatives(ruleset: &Ruleset, matched: &Match) -> Vec<Vec<Part>> {
         Match::ConntrackState(state) => {
             let states = match state {
                 ConntrackState::Invalid => "INVALID",
+                ConntrackState::New => "NEW",
+                ConntrackState::Related => "RELATED",
                 ConntrackState::Established => "RELATED,ESTABLISHED",
             };
             extension(words(["-m", "conntrack", "--ctstate", states]))
+        }
+        Match::Reply => extension(words(["-m", "conntrack", "--ctdir", "REPLY"])),
+        Match::DestinationTranslated => extension(words(["-m", "conntrack", "--ctstate", "DNAT"])),
+        Match::SourceIsLocal => extension(words(["-m", "addrtype", "--src-type", "LOCAL"])),
+        Match::DestinationIsLocal => extension(words(["-m", "addrtype", "--dst-type", "LOCAL"])),
+        Match::HasOwner => extension(words(["-m", "owner", "--uid-owner", ANY_UID])),
+        Match::TcpNotSyn => {
+            let not_syn = words(["-m", "tcp", "!", "--tcp-flags", "FIN,SYN,RST,ACK", "SYN"]);
+            vec![vec![transport(Protocol::Tcp), (Place::Extension, not_syn)]]
+        }
+        Match::Icmpv6Type(number) => {
+            let kind = words(["-m", "icmp6", "--icmpv6-type", &number.to_string()]);
+            vec![vec![
+                (Place::Protocol, words(["-p", "ipv6-icmp"])),
+                (Place::Extension, kind),
+            ]]
         }
     }
 }

@@ -70,6 +70,13 @@ impl Tables {
         })
     }
 
+    /// Only the tables whose rules are for both families, whichever is redirected.
+    #[must_use]
+    pub fn of_both_families(&self) -> Self {
+        let tables = self.0.iter().filter(|(name, _)| **name == TableName::Filter);
+        Self(tables.map(|(name, table)| (*name, table.clone())).collect())
+    }
+
     /// The same without comments and without the record, for kernels without the comment extension.
     #[must_use]
     pub fn without_comments(&self) -> Self {

@@ -128,6 +128,8 @@ impl Table {
         let base_chain = |built_in: &BuiltIn| {
             let name = match built_in.hook {
                 Hook::Prerouting => "PREROUTING",
+                Hook::Input => "INPUT",
+                Hook::Forward => "FORWARD",
                 Hook::Output => "OUTPUT",
             };
             let (mut seen, mut catches) = (Vec::new(), Vec::new());
