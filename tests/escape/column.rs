@@ -14,8 +14,8 @@ pub enum Column {
     OwnerMatch,
     /// The same with ip6tables.
     OwnerMatchOfBoth,
-    /// `--outbound-policy proxy-only` by this backend.
-    Locked(&'static str),
+    /// `--outbound-policy proxy-only` by this backend, with more options.
+    Locked(&'static str, &'static [&'static str]),
 }
 
 /// The rules that people write: loopback, what belongs to known connections, the proxy's user; nothing else.
@@ -28,23 +28,25 @@ const OWNER_MATCH: &str = "*filter\n\
 
 impl Column {
     /// Brings its rules into force.
-    pub fn rules(self) -> fn(&Pod) {
+    pub fn apply(self, pod: &Pod) {
         match self {
-            Self::Variable => |_| {},
-            Self::Redirect => |pod| drop(apply(&pod.netns, "nftables", &[])),
-            Self::OwnerMatch => |pod| feed(&pod.netns, "iptables-nft-restore", &[], OWNER_MATCH),
-            Self::OwnerMatchOfBoth => |pod| {
+            Self::Variable => {}
+            Self::Redirect => drop(apply(&pod.netns, "nftables", &[])),
+            Self::OwnerMatch => feed(&pod.netns, "iptables-nft-restore", &[], OWNER_MATCH),
+            Self::OwnerMatchOfBoth => {
                 feed(&pod.netns, "iptables-nft-restore", &[], OWNER_MATCH);
                 // Without ICMPv6 there are no neighbours.
                 let discovery = "-A OUTPUT -p ipv6-icmp -j ACCEPT\n-A OUTPUT -j DROP";
                 let rules = OWNER_MATCH.replace("-A OUTPUT -j DROP", discovery);
                 feed(&pod.netns, "ip6tables-nft-restore", &[], &rules);
-            },
-            Self::Locked("nftables") => |pod| drop(apply(&pod.netns, "nftables", LOCK)),
-            Self::Locked("iptables-nft") => |pod| drop(apply(&pod.netns, "iptables-nft", LOCK)),
-            Self::Locked("iptables-legacy") => |pod| drop(apply(&pod.netns, "iptables-legacy", LOCK)),
-            Self::Locked(other) => panic!("no backend {other}"),
+            }
+            Self::Locked(backend, options) => drop(apply(&pod.netns, backend, &[LOCK, options].concat())),
         }
+    }
+
+    /// Whether what arrives is rejected, too.
+    pub fn rejects_inbound(self) -> bool {
+        matches!(self, Self::Locked(_, options) if options.contains(&"--inbound-policy"))
     }
 }
 

@@ -10,7 +10,7 @@ use sidetrack::plan::Plan;
 use sidetrack::types::Family;
 
 use crate::cni::request;
-use crate::column::{Column, LOCK};
+use crate::column::LOCK;
 use crate::common::{Address, Netns, Owner};
 use crate::lab::{Lab, MARKER, PORT};
 use crate::plans::plan;
@@ -99,7 +99,7 @@ fn a_process_that_is_older_than_the_rules_sends_until_they_are_there() {
     let mut lab = Lab::new();
     flood(&lab.pod.netns, |sent| sent >= 1);
     assert_ne!(lab.wire.escaped(), [""; 0]);
-    Column::Locked("nftables").rules()(&lab.pod);
+    apply(&lab.pod.netns, "nftables", LOCK);
     // Begun before the rules: what is repeated of it is not counted as later.
     lab.wire.escaped();
     flood(&lab.pod.netns, |sent| sent >= PACKETS);

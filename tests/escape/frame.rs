@@ -87,7 +87,10 @@ fn is_of_the_kernel(message: &[u8], addresses: &[Ipv6Addr]) -> bool {
     match message.first() {
         Some(&ROUTER_SOLICITATION) => true,
         Some(&(NEIGHBOUR_SOLICITATION | NEIGHBOUR_ADVERTISEMENT)) => {
-            address(8).is_some_and(|target| target.is_unicast_link_local() || is_of_links(target.into()))
+            let is_known = |target: Ipv6Addr| {
+                target.is_unicast_link_local() || is_of_links(target.into()) || addresses.contains(&target)
+            };
+            address(8).is_some_and(is_known)
         }
         Some(&LISTENER_REPORT) => {
             const RECORD: usize = 20;

@@ -1,24 +1,30 @@
 //! A pod with a proxy, an application that attacks, a neighbour that would answer, and what leaves the pod.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
+use std::time::Duration;
 
 use sidetrack::types::Family;
 
 use super::sys::{self, send, send_to};
 use super::wire::{LINKS, Wire, set_sysctl};
-use crate::common::{Address, Caller, Owner, Pod, Server, output_of, segment};
+use crate::common::{Address, Caller, Owner, Pod, Server, output_of, segment, socket};
 
 /// What attacks send.
 pub const MARKER: &[u8; 16] = b"sidetrack-escape";
 /// A port on which the neighbour answers.
 pub const PORT: u16 = 9090;
+/// A port of the neighbour that accepts nothing until [`Step::Read`].
+pub const STALLED_PORT: u16 = 9092;
 /// The port of the application in the pod.
 pub const APP_PORT: u16 = 7777;
 /// The neighbour's address on the link alone.
 pub const LINK_LOCAL: &str = "fe80::1";
+
+/// How long the neighbour waits for the rest of a connection.
+const READ_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What happens while an attack runs, done by root.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +37,8 @@ pub enum Step {
     Forget,
     /// A packet of the neighbour to the application's port.
     Packet(Family),
+    /// The neighbour reads what waits for it at [`STALLED_PORT`].
+    Read,
     /// The proxy connects from this address to the neighbour.
     ProxyConnects(SocketAddr),
 }
@@ -77,6 +85,7 @@ pub struct Lab {
     pub pod: Pod,
     pub wire: Wire,
     _servers: [Server; 2],
+    stalled: [TcpListener; 2],
     /// Connections of the proxy, which stay open.
     connections: Vec<TcpStream>,
 }
@@ -105,11 +114,14 @@ impl Lab {
             Server::start(&pod.netns, "proxy", Owner::PROXY, &[15001, 15006]),
             Server::start(&pod.peer, "server", Owner::ROOT, &[53, 443, PORT]),
         ];
+        let listener = |family| socket::listener(socket::any(family, STALLED_PORT)).expect("a listener");
+        let stalled = pod.peer.run(|| Family::BOTH.map(listener));
         let wire = Wire::new(&pod);
         Self {
             pod,
             wire,
             _servers: servers,
+            stalled,
             connections: Vec::new(),
         }
     }
@@ -120,7 +132,7 @@ impl Lab {
         family: Family,
         assume: impl FnOnce() -> io::Result<()> + Send,
         attack: fn(&Stage) -> io::Result<()>,
-        rules: fn(&Pod),
+        rules: impl Fn(&Pod),
     ) -> Outcome {
         let (steps, requests) = channel();
         let stage = Stage { family, steps };
@@ -141,6 +153,18 @@ impl Lab {
         Outcome { escaped, result }
     }
 
+    fn read_what_waits(&self) {
+        for listener in &self.stalled {
+            listener.set_nonblocking(true).expect("a listener");
+            while let Ok((mut stream, _)) = listener.accept() {
+                stream.set_nonblocking(false).expect("a connection");
+                stream.set_read_timeout(Some(READ_TIMEOUT)).expect("a connection");
+                // It ends with the data, or with the silence of a connection that was cut.
+                let _ = io::copy(&mut stream, &mut io::sink());
+            }
+        }
+    }
+
     /// The next sequence numbers of the proxy's latest connection.
     pub fn numbers(&self) -> Numbers {
         let connection = self.connections.last().expect("a connection of the proxy");
@@ -148,7 +172,7 @@ impl Lab {
         self.pod.netns.run(sequence).expect("sequence numbers")
     }
 
-    fn serve(&mut self, requests: &Receiver<(Step, SyncSender<Numbers>)>, rules: fn(&Pod)) {
+    fn serve(&mut self, requests: &Receiver<(Step, SyncSender<Numbers>)>, rules: impl Fn(&Pod)) {
         while let Ok((step, done)) = requests.recv() {
             let mut numbers = (0, 0);
             match step {
@@ -156,6 +180,12 @@ impl Lab {
                 Step::Tracking => track(&self.pod),
                 Step::Forget => forget_connections(&self.pod),
                 Step::Packet(family) => packet_to_application(&self.pod, family),
+                Step::Read => {
+                    // What comes of that counts.
+                    self.read_what_waits();
+                    let _ = done.send(numbers);
+                    continue;
+                }
                 Step::ProxyConnects(from) => {
                     let connection = proxy_connects(&self.pod, from).expect("a connection of the proxy");
                     self.connections.push(connection);

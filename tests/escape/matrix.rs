@@ -43,9 +43,9 @@ fn run(lab: &mut Option<Lab>, column: Column, attack: &Attack, family: Family) -
     let is_fresh = lab.is_none();
     let lab = lab.get_or_insert_with(Lab::new);
     if is_fresh && attack.rules == Rules::Before {
-        column.rules()(&lab.pod);
+        column.apply(&lab.pod);
     }
-    lab.run(family, || attack.who.assume(), attack.run, column.rules())
+    lab.run(family, || attack.who.assume(), attack.run, |pod| column.apply(pod))
 }
 
 /// Runs every attack, and returns where an outcome is another one than the table says.
@@ -109,17 +109,43 @@ fn attacks_escape_an_owner_match_of_both_families() {
 
 #[test]
 fn named_exceptions_alone_escape_the_lock_with_nftables() {
-    check(Column::Locked("nftables"));
+    check(Column::Locked("nftables", &[]));
 }
 
 #[test]
 fn named_exceptions_alone_escape_the_lock_with_iptables_nft() {
-    check(Column::Locked("iptables-nft"));
+    check(Column::Locked("iptables-nft", &[]));
 }
 
 #[test]
 fn named_exceptions_alone_escape_the_lock_with_iptables_legacy() {
-    check(Column::Locked("iptables-legacy"));
+    check(Column::Locked("iptables-legacy", &[]));
+}
+
+#[test]
+fn named_exceptions_alone_escape_the_lock_of_both_directions() {
+    check(Column::Locked("nftables", &["--inbound-policy", "proxy-only"]));
+}
+
+/// IPv6 is not redirected, and locked in all the same.
+#[test]
+fn named_exceptions_alone_escape_the_lock_of_redirected_ipv4() {
+    check(Column::Locked("nftables", &["--ip-family", "ipv4"]));
+}
+
+/// Marks, routes, lookups and sockets bound to interfaces are handled in other chains.
+#[test]
+fn named_exceptions_alone_escape_the_lock_with_other_options() {
+    let options = &[
+        "--inbound-mode",
+        "tproxy",
+        "--redirect-dns",
+        "--dns-servers",
+        "10.99.0.1,fd99::1",
+        "--bound-interfaces",
+        "eth0",
+    ];
+    check(Column::Locked("nftables", options));
 }
 
 /// The columns of the page, each with its heading.
@@ -128,7 +154,7 @@ const SHOWN: [(Column, &str); 5] = [
     (Column::Redirect, "redirection alone"),
     (Column::OwnerMatch, "iptables, owner match"),
     (Column::OwnerMatchOfBoth, "the same, ip6tables too"),
-    (Column::Locked("nftables"), "`proxy-only`"),
+    (Column::Locked("nftables", &[]), "`proxy-only`"),
 ];
 
 #[test]
@@ -145,7 +171,7 @@ fn the_page_shows_what_the_attacks_are_tested_for() {
 }
 
 fn cell(attack: &Attack, column: Column) -> &'static str {
-    let is_locked = matches!(column, Column::Locked(_));
+    let is_locked = matches!(column, Column::Locked(..));
     match attack.escapes(column) {
         Escapes::No => "held",
         Escapes::V6 if attack.families == [Family::V6] => "**out**",

@@ -89,6 +89,8 @@ pub struct Attack {
     pub rules: Rules,
     /// Without rules, with the redirection alone, with a match of the owner for IPv4, for both families, locked.
     escapes: [Escapes; 5],
+    /// It answers what comes from outside.
+    is_answer: bool,
     /// The kernel may not have what it needs.
     pub is_optional: bool,
 }
@@ -96,13 +98,20 @@ pub struct Attack {
 impl Attack {
     /// Which frames get out of what is put around the application.
     pub fn escapes(&self, column: Column) -> Escapes {
-        self.escapes[match column {
+        let column = match column {
             Column::Variable => 0,
             Column::Redirect => 1,
             Column::OwnerMatch => 2,
             Column::OwnerMatchOfBoth => 3,
-            Column::Locked(_) => 4,
-        }]
+            Column::Locked(..) if self.is_answer && column.rejects_inbound() => return No,
+            Column::Locked(..) => 4,
+        };
+        self.escapes[column]
+    }
+
+    const fn answering(mut self) -> Self {
+        self.is_answer = true;
+        self
     }
 
     const fn optional(mut self) -> Self {
@@ -134,6 +143,7 @@ const fn attack(name: &'static str, run: fn(&Stage) -> io::Result<()>, escapes: 
         run,
         rules: Rules::Before,
         escapes,
+        is_answer: false,
         is_optional: false,
     }
 }
@@ -214,7 +224,7 @@ pub const ATTACKS: &[Attack] = &[
         earlier::forgotten_connection,
         [Yes, Yes, V6, No, No],
     ),
-    attack("an answer to a UDP packet from outside", earlier::answer, ALL),
+    attack("an answer to a UDP packet from outside", earlier::answer, ALL).answering(),
     attack(
         "UDP as root of an own user namespace",
         processes::own_user_namespace,

@@ -5,7 +5,7 @@ use std::io;
 use nix::poll::PollFlags;
 
 use crate::common::Address;
-use crate::lab::{APP_PORT, MARKER, PORT, Stage, Step};
+use crate::lab::{APP_PORT, MARKER, PORT, STALLED_PORT, Stage, Step};
 use crate::sys::{bind, connect, connect_stream, internet, send, send_to, wait};
 
 /// A TCP connection from before the rules.
@@ -14,6 +14,18 @@ pub fn tcp_connection(stage: &Stage) -> io::Result<()> {
     connect_stream(&socket, stage.far(PORT))?;
     stage.after(Step::Rules)?;
     send(&socket, MARKER)
+}
+
+/// What a TCP connection from before the rules has left to send when it is closed. Its segments have no owner any more.
+pub fn closed_connection(stage: &Stage) -> io::Result<()> {
+    stage.after(Step::Tracking)?;
+    let socket = internet(stage.family, libc::SOCK_STREAM, 0)?;
+    connect_stream(&socket, stage.near(STALLED_PORT))?;
+    // More than the neighbour takes before it reads.
+    while send(&socket, &MARKER.repeat(4096)).is_ok() {}
+    drop(socket);
+    stage.after(Step::Rules)?;
+    stage.after(Step::Read).map(drop)
 }
 
 /// An exchange over UDP from before the rules, which connection tracking knows as established.
