@@ -200,6 +200,7 @@ fn hook(hook: Hook) -> &'static str {
         Hook::Input => "input",
         Hook::Forward => "forward",
         Hook::Output => "output",
+        Hook::Postrouting => "postrouting",
     }
 }
 

@@ -13,6 +13,10 @@
 //! server's packet of a connection that the application opened before the rules for the opening of an inbound one, and
 //! the application's for an answer. So TCP connections must begin with a SYN.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net};
+
 use super::context::{Context, DNS_PORT, over_loopback, rule, skip, tcp};
 use super::{excluded_interfaces, inbound, loopback_in, outbound};
 use crate::options::Dialect;
@@ -23,6 +27,9 @@ use crate::types::{Cidrs, DnsServers, Families, InboundMode, Policy};
 
 /// After the filter chains of firewalls: what they drop stays dropped, and their order does not depend on registration.
 pub const FILTER_PRIORITY: i32 = priority::FILTER + 1;
+
+/// The addresses of `lo` (RFC 1122, 3.2.1.3).
+const LOOPBACK_V4: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
 
 /// The chain that rejects what a process or a forwarding host sends.
 const REJECT_OUTBOUND: &str = "reject_outbound";
@@ -60,6 +67,7 @@ pub fn chains(context: &mut Context) -> Vec<Chain> {
     if is_locked {
         chains.push(base_chain("filter_output", Hook::Output, leaving(context)));
         chains.extend(forwarded(context));
+        chains.push(base_chain("filter_postrouting", Hook::Postrouting, routed(context)));
         chains.push(outbound::chain(REJECT_OUTBOUND, reject("outbound policy")));
     }
     let arriving = arriving(context);
@@ -128,6 +136,21 @@ fn leaving(context: &mut Context) -> Vec<Rule> {
         "the rest of a closed connection",
     ));
     rules.push(jump([], REJECT_OUTBOUND, "anything else"));
+    rules
+}
+
+/// Packets that leave, after routing. A socket that is bound to an interface sends to loopback addresses by it; a
+/// translated packet is rerouted after the output hook.
+fn routed(context: &mut Context) -> Vec<Rule> {
+    let loopback: Cidrs = [IpNet::from(LOOPBACK_V4), IpNet::from(IpAddr::from(Ipv6Addr::LOCALHOST))]
+        .into_iter()
+        .collect();
+    let loopback = context
+        .sets
+        .addresses("loopback_addresses", &loopback, Families::Both, Match::Destination);
+    let drop = |to| rule([to], Action::Drop, "to a loopback address by another interface");
+    let mut rules = vec![skip([over_loopback()], "traffic within the pod")];
+    rules.extend(loopback.into_iter().map(drop));
     rules
 }
 

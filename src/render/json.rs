@@ -106,6 +106,7 @@ fn base_hook(base: &BaseHook) -> Value {
         Hook::Input => "input",
         Hook::Forward => "forward",
         Hook::Output => "output",
+        Hook::Postrouting => "postrouting",
     };
     json!({ "type": kind, "hook": hook, "priority": base.priority })
 }

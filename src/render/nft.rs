@@ -85,6 +85,7 @@ fn base_hook(base: &BaseHook) -> String {
         Hook::Input => "input",
         Hook::Forward => "forward",
         Hook::Output => "output",
+        Hook::Postrouting => "postrouting",
     };
     format!("type {kind} hook {hook} priority {}; policy accept;", base.priority)
 }
@@ -95,7 +96,7 @@ pub fn chain_type(base: &BaseHook) -> &'static str {
     match (base.kind, base.hook) {
         (ChainType::Nat, _) => "nat",
         (ChainType::Mangle, Hook::Output) => "route",
-        (ChainType::Mangle, Hook::Prerouting | Hook::Input | Hook::Forward)
+        (ChainType::Mangle, Hook::Prerouting | Hook::Input | Hook::Forward | Hook::Postrouting)
         | (ChainType::Raw | ChainType::Filter, _) => "filter",
     }
 }

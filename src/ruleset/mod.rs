@@ -183,6 +183,8 @@ pub enum Hook {
     Forward,
     /// Locally generated packets.
     Output,
+    /// Packets that leave, after routing.
+    Postrouting,
 }
 
 /// A rule: where every match holds, the action is taken.

@@ -61,6 +61,32 @@ pub fn sender(source: Option<SocketAddr>, to: SocketAddr) -> io::Result<UdpSocke
     Ok(sender)
 }
 
+/// A UDP socket with an address that may belong to another host.
+pub fn foreign_sender(from: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = new(family(from), SockType::Datagram)?;
+    setsockopt(&socket, sockopt::IpFreebind, &true)?;
+    claim(&socket, from)?;
+    Ok(socket.into())
+}
+
+/// A connected UDP socket that is bound to an interface.
+pub fn bound_sender(interface: &str, to: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = new(family(to), SockType::Datagram)?;
+    setsockopt(&socket, sockopt::BindToDevice, &interface.into())?;
+    connect(socket.as_raw_fd(), &SockaddrStorage::from(to))?;
+    Ok(socket.into())
+}
+
+/// A TCP connection of a socket that is bound to an interface.
+pub fn bound_stream(interface: &str, to: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
+    let socket = new(family(to), SockType::Stream)?;
+    setsockopt(&socket, sockopt::BindToDevice, &interface.into())?;
+    let timeout = TimeVal::milliseconds(timeout.as_millis() as i64);
+    setsockopt(&socket, sockopt::SendTimeout, &timeout)?;
+    connect(socket.as_raw_fd(), &SockaddrStorage::from(to))?;
+    Ok(socket.into())
+}
+
 /// Where the client of an accepted connection wanted to go, before any rule changed it.
 pub fn original_destination(stream: &TcpStream) -> io::Result<SocketAddr> {
     let local = stream.local_addr()?;

@@ -57,6 +57,7 @@ mod neighbours;
 mod netlink_faults;
 mod netlink_sockets;
 mod output;
+mod policy;
 mod privilege;
 mod probe;
 mod published_ports;

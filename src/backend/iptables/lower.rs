@@ -47,9 +47,9 @@ pub fn lower(ruleset: &Ruleset) -> Result<Tables, TooManyRules> {
         let name = chain_name(&chain.name);
         let (mut rules, mut nested) = (Vec::new(), Vec::new());
         let tables_of_chain = tables_of(ruleset, chain);
-        let ruleset = match tables_of_chain.as_slice() {
-            [TableName::Filter] => of_both_families,
-            _ => ruleset,
+        let ruleset = match is_of_both_families(ruleset, chain) {
+            true => of_both_families,
+            false => ruleset,
         };
         for rule in &chain.rules {
             lists.lower(ruleset, rule, &mut rules, &mut nested)?;
@@ -74,10 +74,7 @@ pub fn lower(ruleset: &Ruleset) -> Result<Tables, TooManyRules> {
             }
         }
         if let Some(base) = chain.hook {
-            tables
-                .entry(table(base.kind))
-                .jumps
-                .push(jump(ruleset, base, &chain.name));
+            tables.entry(table(base)).jumps.push(jump(ruleset, base, &chain.name));
         }
     }
     if let (Some(record), Some(table)) = (&ruleset.record, tables.of_record()) {
@@ -158,12 +155,13 @@ pub(super) const ANY_UID: &str = "0-4294967294";
 /// Name prefix of the chains made from lists.
 const LIST_PREFIX: &str = "list_";
 
-pub(super) fn table(kind: ChainType) -> TableName {
-    match kind {
-        ChainType::Raw => TableName::Raw,
-        ChainType::Mangle => TableName::Mangle,
-        ChainType::Nat => TableName::Nat,
-        ChainType::Filter => TableName::Filter,
+/// The table of a base chain. The table `filter` has no chain POSTROUTING.
+fn table(base: BaseHook) -> TableName {
+    match (base.kind, base.hook) {
+        (ChainType::Raw, _) => TableName::Raw,
+        (ChainType::Mangle, _) | (ChainType::Filter, Hook::Postrouting) => TableName::Mangle,
+        (ChainType::Nat, _) => TableName::Nat,
+        (ChainType::Filter, _) => TableName::Filter,
     }
 }
 
@@ -171,10 +169,17 @@ pub(super) fn table(kind: ChainType) -> TableName {
 fn tables_of(ruleset: &Ruleset, chain: &ruleset::Chain) -> Vec<TableName> {
     let leads_here = |from: &ruleset::Chain| from.name == chain.name || reaches(ruleset, from, &chain.name);
     let tables = |name: &TableName| {
-        let of_table = |base: &ruleset::Chain| base.hook.is_some_and(|hook| table(hook.kind) == *name);
+        let of_table = |base: &ruleset::Chain| base.hook.is_some_and(|hook| table(hook) == *name);
         ruleset.chains.iter().any(|base| of_table(base) && leads_here(base))
     };
     TableName::ALL.into_iter().filter(tables).collect()
+}
+
+/// Whether only chains of type filter lead to a chain: they see the packets of both families.
+fn is_of_both_families(ruleset: &Ruleset, chain: &ruleset::Chain) -> bool {
+    let leads_here = |from: &&ruleset::Chain| from.name == chain.name || reaches(ruleset, from, &chain.name);
+    let bases = ruleset.chains.iter().filter(leads_here).filter_map(|from| from.hook);
+    bases.into_iter().all(|base| base.kind == ChainType::Filter)
 }
 
 fn reaches(ruleset: &Ruleset, from: &ruleset::Chain, name: &str) -> bool {
@@ -192,6 +197,7 @@ fn jump(ruleset: &Ruleset, base: BaseHook, chain: &str) -> Jump {
         Hook::Input => "INPUT",
         Hook::Forward => "FORWARD",
         Hook::Output => "OUTPUT",
+        Hook::Postrouting => "POSTROUTING",
     };
     let family = match ruleset.families {
         Families::Only(family) => Some(family),

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::lower::{ANY_UID, specs, table};
+use super::lower::{ANY_UID, specs};
 use super::tables::{Jump, PREFIX, Spec, TableName, Tables, chain_name};
 use crate::ruleset::{
     Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Installed, Match, Name,
@@ -23,8 +23,13 @@ pub fn raise(tables: &Tables, family: Family) -> Installed {
         ruleset: nothing(family),
         unreadable: Vec::new(),
     };
-    for kind in [ChainType::Raw, ChainType::Mangle, ChainType::Nat, ChainType::Filter] {
-        let Some(table) = tables.get(self::table(kind)) else {
+    for (kind, name) in [
+        (ChainType::Raw, TableName::Raw),
+        (ChainType::Mangle, TableName::Mangle),
+        (ChainType::Nat, TableName::Nat),
+        (ChainType::Filter, TableName::Filter),
+    ] {
+        let Some(table) = tables.get(name) else {
             continue;
         };
         let mut called: Vec<(String, BaseHook)> = Vec::new();
@@ -123,11 +128,12 @@ fn nothing(family: Family) -> Ruleset {
 
 /// The chain that an unconditional jump from a built-in chain calls, and its hook.
 fn call(kind: ChainType, jump: &Jump) -> Option<(String, BaseHook)> {
-    let hook = match jump.from.as_str() {
-        "PREROUTING" => Hook::Prerouting,
-        "INPUT" => Hook::Input,
-        "FORWARD" => Hook::Forward,
-        "OUTPUT" => Hook::Output,
+    let (kind, hook) = match jump.from.as_str() {
+        "PREROUTING" => (kind, Hook::Prerouting),
+        "INPUT" => (kind, Hook::Input),
+        "FORWARD" => (kind, Hook::Forward),
+        "OUTPUT" => (kind, Hook::Output),
+        "POSTROUTING" => (ChainType::Filter, Hook::Postrouting),
         _ => return None,
     };
     let priority = priority::in_iptables(kind);

@@ -262,7 +262,11 @@ impl Iptables {
         let step = |family| {
             let redirected = ruleset.families.contains(family);
             let wanted = planned.of(family);
-            let wanted = if redirected { wanted } else { wanted.of_both_families() };
+            let wanted = if redirected {
+                wanted
+            } else {
+                wanted.without_empty_chains()
+            };
             if !wanted.is_empty() {
                 self.programs(family)?;
             }

@@ -70,11 +70,14 @@ impl Tables {
         })
     }
 
-    /// Only the tables whose rules are for both families, whichever is redirected.
+    /// The same without chains that have no rules. In a family that is not redirected, those with rules reject.
     #[must_use]
-    pub fn of_both_families(&self) -> Self {
-        let tables = self.0.iter().filter(|(name, _)| **name == TableName::Filter);
-        Self(tables.map(|(name, table)| (*name, table.clone())).collect())
+    pub fn without_empty_chains(mut self) -> Self {
+        for table in self.0.values_mut() {
+            table.chains.retain(|chain| !chain.rules.is_empty());
+        }
+        self.0.retain(|_, table| *table != Table::default());
+        self
     }
 
     /// The same without comments and without the record, for kernels without the comment extension.

@@ -137,6 +137,7 @@ fn base_hook(listed: &listing::BaseHook) -> Option<BaseHook> {
         1 => Hook::Input,
         2 => Hook::Forward,
         3 => Hook::Output,
+        4 => Hook::Postrouting,
         _ => return None,
     };
     let kind = match (listed.kind.as_str(), hook) {
@@ -144,7 +145,7 @@ fn base_hook(listed: &listing::BaseHook) -> Option<BaseHook> {
         ("route", Hook::Output) => ChainType::Mangle,
         ("filter", _) if listed.priority < priority::CONNTRACK => ChainType::Raw,
         ("filter", Hook::Prerouting) => ChainType::Mangle,
-        ("filter", Hook::Input | Hook::Forward | Hook::Output) => ChainType::Filter,
+        ("filter", Hook::Input | Hook::Forward | Hook::Output | Hook::Postrouting) => ChainType::Filter,
         _ => return None,
     };
     (listed.policy == NF_ACCEPT).then_some(BaseHook {

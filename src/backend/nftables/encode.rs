@@ -317,6 +317,7 @@ fn write_base_hook(chain: &mut Attributes, base: &BaseHook) {
         Hook::Input => libc::NF_INET_LOCAL_IN,
         Hook::Forward => libc::NF_INET_FORWARD,
         Hook::Output => libc::NF_INET_LOCAL_OUT,
+        Hook::Postrouting => libc::NF_INET_POST_ROUTING,
     };
     chain.nest(NFTA_CHAIN_HOOK, |hook| {
         hook.number(NFTA_HOOK_HOOKNUM, number.cast_unsigned());

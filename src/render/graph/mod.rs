@@ -101,7 +101,13 @@ enum End {
 }
 
 /// The hooks, in the order of their columns.
-const HOOKS: [Hook; 4] = [Hook::Prerouting, Hook::Input, Hook::Forward, Hook::Output];
+const HOOKS: [Hook; 5] = [
+    Hook::Prerouting,
+    Hook::Input,
+    Hook::Forward,
+    Hook::Output,
+    Hook::Postrouting,
+];
 
 impl Graph {
     /// The graph of a ruleset.
@@ -142,6 +148,7 @@ impl Graph {
                 "Inbound packets for other hosts",
                 "Continues to its original destination",
             ),
+            Hook::Postrouting => ("Packets that leave", "Sent"),
             Hook::Output => ("Locally generated packets", "Continues to its original destination"),
         };
         let first = self.nodes.len();

@@ -400,8 +400,9 @@ impl<'v> Part<'v> {
             ("input", Hook::Input),
             ("forward", Hook::Forward),
             ("output", Hook::Output),
+            ("postrouting", Hook::Postrouting),
         ];
-        let hook = hook.word(&hooks, "prerouting, input, forward or output", wrong);
+        let hook = hook.word(&hooks, "a hook of netfilter", wrong);
         let number = priority.value.as_i64().and_then(|number| i32::try_from(number).ok());
         let priority = priority.expect(number, "a priority", wrong);
         Some(BaseHook {

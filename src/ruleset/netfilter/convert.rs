@@ -23,6 +23,7 @@ impl From<ruleset::BaseHook> for Base {
                 ruleset::Hook::Input => Hook::Input,
                 ruleset::Hook::Forward => Hook::Forward,
                 ruleset::Hook::Output => Hook::Output,
+                ruleset::Hook::Postrouting => Hook::Postrouting,
             },
             priority: base.priority,
             drops: false,

@@ -131,6 +131,7 @@ impl Table {
                 Hook::Input => "INPUT",
                 Hook::Forward => "FORWARD",
                 Hook::Output => "OUTPUT",
+                Hook::Postrouting => "POSTROUTING",
             };
             let (mut seen, mut catches) = (Vec::new(), Vec::new());
             self.follow(name, built_in.first, Some(built_in.policy), &mut seen, &mut catches);
