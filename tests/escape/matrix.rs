@@ -175,6 +175,7 @@ fn cell(attack: &Attack, column: Column) -> &'static str {
     match attack.escapes(column) {
         Escapes::No => "held",
         Escapes::V6 if attack.families == [Family::V6] => "**out**",
+        Escapes::V6 if is_locked => "**out** by IPv6 ([why](#named-exceptions))",
         Escapes::V6 => "**out** by IPv6",
         Escapes::Yes if is_locked => "**out** ([why](#named-exceptions))",
         Escapes::Yes => "**out**",

@@ -154,6 +154,8 @@ const TCP: [Escapes; 5] = [Yes, No, V6, No, No];
 const OTHERS: [Escapes; 5] = [Yes, Yes, V6, No, No];
 /// What ip6tables must let through for IPv6 to work.
 const ICMP: [Escapes; 5] = [Yes, Yes, V6, V6, No];
+/// The same, and what switches must see of IPv6.
+const LISTENER: [Escapes; 5] = [Yes, Yes, V6, V6, V6];
 /// What needs a capability that nothing in the pod resists.
 const ALL: [Escapes; 5] = [Yes; 5];
 const NONE: [Escapes; 5] = [No; 5];
@@ -189,11 +191,16 @@ pub const ATTACKS: &[Attack] = &[
         plain::source_of_passthrough,
         [V6, V6, V6, No, No],
     ),
+    attack("UDP from a foreign address", plain::foreign_source, OTHERS).of(IPV6),
     attack("UDP to an IPv4-mapped address", plain::mapped, OTHERS).of(IPV4),
     attack("UDP to a link-local address", plain::link_local, OTHERS).of(IPV6),
     attack("UDP to broadcast addresses", plain::broadcast, OTHERS).of(IPV4),
     attack("UDP to a multicast group", plain::multicast, OTHERS),
-    attack("membership of a multicast group (IGMP, MLD)", plain::join_group, ICMP),
+    attack(
+        "membership of a multicast group (IGMP, MLD)",
+        plain::join_group,
+        LISTENER,
+    ),
     attack("UDP by a routing header", plain::source_route, OTHERS).of(IPV6),
     attack(
         "UDP by a routing header through loopback",
@@ -211,6 +218,12 @@ pub const ATTACKS: &[Attack] = &[
         "a TCP connection from before the rules",
         earlier::tcp_connection,
         OTHERS,
+    )
+    .with_rules_on_request(),
+    attack(
+        "the rest of a closed TCP connection from before the rules",
+        earlier::closed_connection,
+        ALL,
     )
     .with_rules_on_request(),
     attack(

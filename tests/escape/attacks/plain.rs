@@ -1,7 +1,7 @@
 //! Sockets of an application without any capability.
 
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::Duration;
@@ -180,6 +180,22 @@ pub fn source_of_passthrough(stage: &Stage) -> io::Result<()> {
     let by_udp = from_there(libc::SOCK_DGRAM).and_then(|socket| send_to(&socket, MARKER, stage.far(PORT)));
     let by_tcp = from_there(libc::SOCK_STREAM).and_then(|socket| connect_stream(&socket, stage.far(PORT)));
     by_udp.and(by_tcp)
+}
+
+/// From an address of an accomplice: any user may bind to it over IPv6.
+pub fn foreign_source(stage: &Stage) -> io::Result<()> {
+    let socket = datagram(stage)?;
+    set(&socket, libc::IPPROTO_IPV6, IPV6_FREEBIND, 1)?;
+    bind(&socket, (accomplice(stage.family), PORT).into())?;
+    send_to(&socket, MARKER, stage.far(PORT))
+}
+
+/// An address outside, reached by the default route.
+pub fn accomplice(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::new(203, 0, 113, 9).into(),
+        Family::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 9).into(),
+    }
 }
 
 /// IPv4 by a socket of IPv6.

@@ -1,10 +1,11 @@
 //! Packets that an application with NET_RAW makes itself.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use sidetrack::types::Family;
 
+use super::plain::accomplice;
 use crate::common::Address;
 use crate::lab::{MARKER, PORT, Stage, Step};
 use crate::packet::{icmp_error, packet, tcp_segment, udp_datagram, with_header};
@@ -62,14 +63,6 @@ pub fn tcp_syn(stage: &Stage) -> io::Result<()> {
     let to = stage.far(PORT);
     let segment = tcp_segment(from, to, SYN, (1, 0), MARKER);
     send_packet(&packet(from.ip(), to.ip(), libc::IPPROTO_TCP as u8, &segment), to.ip())
-}
-
-/// An address of an accomplice, reached by the default route.
-fn accomplice(family: Family) -> IpAddr {
-    match family {
-        Family::V4 => Ipv4Addr::new(203, 0, 113, 9).into(),
-        Family::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 9).into(),
-    }
 }
 
 /// TCP from an address that is not the pod's: whoever answers or refuses it sends to that address.
