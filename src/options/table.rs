@@ -205,6 +205,11 @@ options! {
         proxy_gid "proxy-gid" <"GIDS">,
         "Groups that the proxy runs as; their traffic is not redirected";
 
+        /// The mark of the proxy's sockets (`SO_MARK`), which its traffic must have in addition.
+        mark: Option<Mark> = None,
+        proxy_mark "proxy-mark" <"MARK">,
+        "Mark of the proxy's sockets, required beside user or group; empty for none";
+
         /// Ports that the mesh serves itself in the pod: never captured inbound.
         mesh_ports: Ports = [15008, 15020, 15021, 15090].map(port).into_iter().collect(),
         mesh_ports "mesh-ports" <"PORTS">,

@@ -99,6 +99,20 @@ impl Value for Option<Timeout> {
     }
 }
 
+/// The empty text is no mark.
+impl Value for Option<Mark> {
+    fn read(texts: &[String], _: &dyn Accounts) -> Result<Self, Vec<Invalid>> {
+        one(texts, |text| match text.trim() {
+            "" => Ok(None),
+            text => Mark::parse(text).map(Some),
+        })
+    }
+
+    fn written(&self) -> String {
+        self.map_or_else(String::new, |mark| mark.to_string())
+    }
+}
+
 impl Value for Vec<InterfaceName> {
     fn read(texts: &[String], _: &dyn Accounts) -> Result<Self, Vec<Invalid>> {
         let texts = joined(texts);

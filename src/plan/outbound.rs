@@ -162,7 +162,7 @@ fn passthrough(context: &Context) -> Vec<Rule> {
 
 /// The proxy's own traffic: skipped, except its connections to the pod's own address, which are inbound.
 fn proxy(context: &mut Context) -> Vec<Rule> {
-    let owners = context.proxy_owners();
+    let senders = context.proxy_senders();
     let mut rules = Vec::new();
     if redirects_self_calls(context) {
         if context.config.inbound.mode == InboundMode::Tproxy {
@@ -171,25 +171,27 @@ fn proxy(context: &mut Context) -> Vec<Rule> {
                 "from the proxy to the application, with the client's address",
             ));
         }
-        rules.extend(owners.iter().map(|owner| {
+        rules.extend(senders.iter().map(|sender| {
             rule(
-                [over_loopback(), owner.clone()],
+                [over_loopback()].into_iter().chain(sender.clone()),
                 Action::Jump(SELF_CALLS.into()),
                 "from the proxy to the pod's own address",
             )
         }));
     }
-    rules.extend(skip_owners(owners));
+    rules.extend(skip_senders(senders));
     rules
 }
 
 /// The proxy's own traffic, wherever it goes.
-pub fn proxy_owners(context: &mut Context) -> impl Iterator<Item = Rule> + use<> {
-    skip_owners(context.proxy_owners())
+pub fn proxy_senders(context: &mut Context) -> impl Iterator<Item = Rule> + use<> {
+    skip_senders(context.proxy_senders())
 }
 
-fn skip_owners(owners: Vec<Match>) -> impl Iterator<Item = Rule> {
-    owners.into_iter().map(|owner| skip([owner], "the proxy's own traffic"))
+fn skip_senders(senders: Vec<Vec<Match>>) -> impl Iterator<Item = Rule> {
+    senders
+        .into_iter()
+        .map(|sender| skip(sender, "the proxy's own traffic"))
 }
 
 /// The chain for connections of the proxy to the pod's own address: handled like inbound connections.

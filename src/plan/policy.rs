@@ -131,7 +131,7 @@ fn leaving(context: &mut Context) -> Vec<Rule> {
         )
     };
     let mut rules = excluded_interfaces(context, Match::OutInterface);
-    rules.extend(outbound::proxy_owners(context));
+    rules.extend(outbound::proxy_senders(context));
     rules.push(answers());
     // A forged source address would make the pod's answer leave as a reply. A socket that is bound to an interface sends
     // even packets to loopback addresses by it.

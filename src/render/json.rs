@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::plan::{LoopbackRoute, Plan, PolicyRouting};
 use crate::ruleset::{
     Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Match, PortMatch,
-    Protocol, Record, Rejection, Rule, Set, TABLE, TcpState, Timeouts, UidMatch, Zone,
+    Protocol, Record, Rejection, Rule, Set, TABLE, TableFamily, TcpState, Timeouts, UidMatch, Zone,
 };
 use crate::types::Family;
 use crate::types::Id as _;
@@ -116,7 +116,7 @@ fn rule(rule: &Rule) -> Value {
         "comment": rule.comment,
         "matches": rule.matches.iter().map(matcher).collect::<Vec<_>>(),
         "action": action(&rule.action),
-        "nft": super::nft::rule(rule),
+        "nft": super::nft::rule(TableFamily::Inet, rule),
     })
 }
 

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use crate::plan::Plan;
 use crate::ruleset::{
-    Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Match, PortMatch,
-    Protocol, Rejection, Rule, Set, TABLE, TIMEOUTS, TcpState, Timeouts, UidMatch, Zone, ipv4_addresses,
+    Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Layout, Match, PortMatch,
+    Protocol, Rejection, Rule, Ruleset, Set, TIMEOUTS, TableFamily, TcpState, Timeouts, UidMatch, Zone, ipv4_addresses,
     ipv6_addresses,
 };
 use crate::types::Family;
@@ -17,14 +17,27 @@ const ELEMENTS_PER_LINE: usize = 8;
 ///
 /// Loading the script replaces our table atomically, and nothing else.
 pub fn script(plan: &Plan) -> String {
+    script_in(plan, Layout::OneTable)
+}
+
+/// The same with the tables of this layout.
+pub fn script_in(plan: &Plan, layout: Layout) -> String {
     let mut text = String::from("#!/usr/sbin/nft -f\n");
     text += &super::comments_on_the_rest(plan);
+    for (family, ruleset) in plan.ruleset.tables(layout) {
+        text += &table(family, &ruleset);
+    }
+    text
+}
+
+fn table(family: TableFamily, ruleset: &Ruleset) -> String {
+    let title = family.title();
     // The table is added first, so that its deletion succeeds if there is none yet; the script is one transaction.
-    text += &format!("table inet {TABLE}\ndelete table inet {TABLE}\n");
-    text += &format!("table inet {TABLE} {{\n");
-    let timeouts = plan.ruleset.timeouts.iter().map(timeouts);
-    let sets = plan.ruleset.sets.iter().map(set);
-    let chains = plan.ruleset.installed_chains().map(chain);
+    let mut text = format!("table {title}\ndelete table {title}\n");
+    text += &format!("table {title} {{\n");
+    let timeouts = ruleset.timeouts.iter().map(timeouts);
+    let sets = ruleset.sets.iter().map(set);
+    let chains = ruleset.installed_chains().map(|chain| self::chain(family, chain));
     text += &timeouts.chain(sets).chain(chains).collect::<Vec<_>>().join("\n");
     text + "}\n"
 }
@@ -67,13 +80,13 @@ fn words<E: ToString>(elements: impl IntoIterator<Item = E>) -> Vec<String> {
     elements.into_iter().map(|element| element.to_string()).collect()
 }
 
-fn chain(chain: &Chain) -> String {
+fn chain(family: TableFamily, chain: &Chain) -> String {
     let mut text = format!("\tchain {} {{\n", chain.name);
     if let Some(base) = &chain.hook {
         text += &format!("\t\t{}\n", base_hook(base));
     }
     for rule in &chain.rules {
-        text += &format!("\t\t{}\n", self::rule(rule));
+        text += &format!("\t\t{}\n", self::rule(family, rule));
     }
     text + "\t}\n"
 }
@@ -101,14 +114,14 @@ pub fn chain_type(base: &BaseHook) -> &'static str {
     }
 }
 
-/// One rule, as a line of a chain.
-pub fn rule(rule: &Rule) -> String {
+/// One rule, as a line of a chain in a table of this family.
+pub fn rule(family: TableFamily, rule: &Rule) -> String {
     let mut text = String::new();
     for matcher in &rule.matches {
         text += &self::matcher(matcher);
         text.push(' ');
     }
-    text += &action(&rule.action);
+    text += &action(family, &rule.action);
     if !rule.comment.is_empty() {
         let _ = write!(text, " comment \"{}\"", rule.comment);
     }
@@ -177,14 +190,21 @@ fn addresses(addresses: &Addresses, side: &str) -> String {
 }
 
 /// An action, as the end of a rule.
-pub fn action(action: &Action) -> String {
+pub fn action(family: TableFamily, action: &Action) -> String {
     match action {
         Action::Return => "return".to_owned(),
         Action::Jump(chain) => format!("jump {chain}"),
         Action::Accept => "accept".to_owned(),
         Action::Drop => "drop".to_owned(),
         Action::Reject(Rejection::TcpReset) => "reject with tcp reset".to_owned(),
-        Action::Reject(Rejection::AdminProhibited) => "reject with icmpx admin-prohibited".to_owned(),
+        Action::Reject(Rejection::AdminProhibited) => {
+            let protocol = match family {
+                TableFamily::Inet => "icmpx",
+                TableFamily::Only(Family::V4) => "icmp",
+                TableFamily::Only(Family::V6) => "icmpv6",
+            };
+            format!("reject with {protocol} admin-prohibited")
+        }
         Action::Redirect(port) => format!("redirect to :{port}"),
         Action::Tproxy { port, mark } => format!("tproxy to :{port} meta mark set {mark} accept"),
         Action::SetMark(mark) => format!("meta mark set {mark}"),

@@ -9,6 +9,7 @@ pub mod netfilter;
 pub mod priority;
 mod record;
 mod soundness;
+mod tables;
 mod timeouts;
 
 use std::borrow::Cow;
@@ -21,7 +22,8 @@ use crate::types::{Families, Family, Gid, Gids, InterfaceName, Mark, Port, Ports
 pub use installed::{Installed, Place, Unreadable};
 pub use matching::{Known, OPENING_FLAGS, RTN_LOCAL, TCP_SYN, Tracking, Value, View, applies, holds};
 pub use record::Record;
-pub use soundness::{MAX_JUMP_DEPTH, ProxyTraffic, Unsound, check};
+pub use soundness::{MAX_JUMP_DEPTH, ProxyTraffic, Sender, Unsound, check};
+pub use tables::{Layout, TableFamily};
 pub use timeouts::{TIMEOUTS, TcpState, Timeouts};
 
 /// The name of the table owned by sidetrack, and, in capitals, the name prefix of its iptables chains.

@@ -9,7 +9,7 @@ use super::{
     Action, Addresses, Chain, ChainType, Elements, GidMatch, Hook, Known, Match, PortMatch, Protocol, RTN_LOCAL,
     Rejection, Rule, Ruleset, Timeouts, UidMatch, Value, View, applies,
 };
-use crate::types::{Family, Gid, InterfaceName, Port, Uid};
+use crate::types::{Family, Gid, InterfaceName, Mark, Port, Uid};
 
 /// The deepest nesting of jumps (`NFT_JUMP_STACK_SIZE`, net/netfilter/nf_tables.h).
 pub const MAX_JUMP_DEPTH: usize = 16;
@@ -77,20 +77,25 @@ pub enum Unsound {
 /// A kind of traffic that the proxy sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyTraffic {
-    /// By one of the proxy's users, to other hosts.
-    OutboundOf(Uid),
-    /// By one of the proxy's groups, to other hosts.
-    OutboundOfGroup(Gid),
-    /// By one of the proxy's users, to other hosts and to the pod's own addresses.
-    AllOf(Uid),
-    /// By one of the proxy's groups, to other hosts and to the pod's own addresses.
-    AllOfGroup(Gid),
-    /// By one of the proxy's users to any port of the pod's own addresses but this one.
-    ToPodOf(Uid, Port),
-    /// By one of the proxy's groups to any port of the pod's own addresses but this one.
-    ToPodOfGroup(Gid, Port),
+    /// To other hosts.
+    Outbound(Sender),
+    /// To other hosts and to the pod's own addresses.
+    All(Sender),
+    /// To any port of the pod's own addresses but this one.
+    ToPod(Sender, Port),
     /// By any user over loopback, from this address: what the proxy passes on to the application.
     Passthrough(IpAddr),
+}
+
+/// The properties by which the rules recognise a socket of the proxy; the others are any.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sender {
+    /// The user that owns it.
+    pub uid: Option<Uid>,
+    /// The group that owns it.
+    pub gid: Option<Gid>,
+    /// Its mark.
+    pub mark: Option<Mark>,
 }
 
 /// Checks a ruleset: names, jump targets, cycles and sets, and that no traffic of the `proxy` is captured.
@@ -323,43 +328,28 @@ fn escapes(ruleset: &Ruleset, chain: &Chain, traffic: ProxyTraffic) -> Result<bo
 }
 
 /// The known properties of the proxy's traffic at the output hook.
-fn view(traffic: ProxyTraffic, loopback: &InterfaceName) -> View<'_> {
+fn view<'l>(traffic: ProxyTraffic, loopback: &'l InterfaceName) -> View<'l> {
     let to_others = View {
         in_interface: Value::Missing,
         out_interface: Value::IsNot(loopback),
         ..View::UNKNOWN
     };
-    let to_pod = |port| View {
-        out_interface: Value::Is(loopback),
-        destination_port: Value::IsNot(port),
-        ..to_others
+    let by = |sender: Sender, view: View<'l>| View {
+        uid: sender.uid.map_or(Value::Unknown, Value::Is),
+        gid: sender.gid.map_or(Value::Unknown, Value::Is),
+        mark: sender.mark.map_or(Value::Unknown, |mark| Value::Is(mark.get())),
+        ..view
     };
     match traffic {
-        ProxyTraffic::ToPodOf(uid, port) => View {
-            uid: Value::Is(uid),
-            ..to_pod(port)
+        ProxyTraffic::ToPod(sender, port) => View {
+            out_interface: Value::Is(loopback),
+            destination_port: Value::IsNot(port),
+            ..by(sender, to_others)
         },
-        ProxyTraffic::ToPodOfGroup(gid, port) => View {
-            gid: Value::Is(gid),
-            ..to_pod(port)
-        },
-        ProxyTraffic::OutboundOf(uid) => View {
-            uid: Value::Is(uid),
-            ..to_others
-        },
-        ProxyTraffic::OutboundOfGroup(gid) => View {
-            gid: Value::Is(gid),
-            ..to_others
-        },
-        ProxyTraffic::AllOf(uid) => View {
-            uid: Value::Is(uid),
-            in_interface: Value::Missing,
-            ..View::UNKNOWN
-        },
-        ProxyTraffic::AllOfGroup(gid) => View {
-            gid: Value::Is(gid),
-            in_interface: Value::Missing,
-            ..View::UNKNOWN
+        ProxyTraffic::Outbound(sender) => by(sender, to_others),
+        ProxyTraffic::All(sender) => View {
+            out_interface: Value::Unknown,
+            ..by(sender, to_others)
         },
         ProxyTraffic::Passthrough(address) => View {
             family: Value::Is(Family::of(address)),

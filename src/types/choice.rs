@@ -103,8 +103,10 @@ choice! {
     Backend {
         /// nftables, or legacy iptables if the kernel has no NAT in nf_tables.
         Auto = "auto",
-        /// nf_tables over netlink.
+        /// nf_tables over netlink: one table, or one for each IP family before Linux 5.2.
         Nftables = "nftables",
+        /// nf_tables over netlink, one table for each IP family.
+        NftablesPerFamily = "nftables-per-family",
         /// `iptables-nft-restore`.
         IptablesNft = "iptables-nft",
         /// `iptables-legacy-restore`.

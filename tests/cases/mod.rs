@@ -99,6 +99,28 @@ const RULES_ALONE: &[(&str, &[&str])] = &[
             "ipv4",
         ],
     ),
+    (
+        "tproxy with a marked proxy",
+        &["--inbound-mode", "tproxy", "--proxy-mark", "77", "--proxy-gid", ""],
+    ),
+    (
+        "lookups of a marked proxy",
+        &["--proxy-mark", "77", "--redirect-dns", "--dns-servers", "10.96.0.10"],
+    ),
+    (
+        "lookups of a proxy known by its mark alone",
+        &[
+            "--proxy-mark",
+            "77",
+            "--proxy-uid",
+            "",
+            "--proxy-gid",
+            "",
+            "--redirect-dns",
+            "--dns-servers",
+            "all",
+        ],
+    ),
     ("bound interfaces", &["--bound-interfaces", "eth0,eth1"]),
     ("every lookup", &["--redirect-dns", "--dns-servers", "all"]),
     (
@@ -268,7 +290,7 @@ impl Case {
     }
 
     fn always(&self) -> Vec<Expect> {
-        use Caller::{App, Passthrough, Process};
+        use Caller::{App, Passthrough, Sender};
         use Landing::Untouched;
         let mut rows = vec![
             row(
@@ -286,7 +308,7 @@ impl Case {
             ),
         ];
         for &owner in self.proxy {
-            let proxy = Process(owner.uid, owner.gid);
+            let proxy = Sender(owner);
             rows.extend([
                 row("the proxy calls a neighbour", proxy, To::Peer(9090), Untouched),
                 row("the proxy calls a host far away", proxy, To::Far(443), Untouched),

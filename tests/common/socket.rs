@@ -1,5 +1,6 @@
 //! Sockets that the standard library cannot make: bound before they connect, or for IPv6 alone.
 
+use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -107,6 +108,16 @@ pub fn original_destination(stream: &TcpStream) -> io::Result<SocketAddr> {
     }
 }
 
+thread_local! {
+    static MARK: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Marks the sockets with which this thread connects from now on, unless the mark is 0. Those that it listens on stay as
+/// they are, as with a proxy that marks its upstream connections.
+pub fn mark_those_of_this_thread(mark: u32) {
+    MARK.set(mark);
+}
+
 fn new(family: Family, kind: SockType) -> io::Result<OwnedFd> {
     let domain = match family {
         Family::V4 => AddressFamily::Inet,
@@ -137,6 +148,9 @@ fn family(address: SocketAddr) -> Family {
 
 fn connected(kind: SockType, source: Option<SocketAddr>, to: SocketAddr) -> io::Result<OwnedFd> {
     let socket = new(family(to), kind)?;
+    if MARK.get() != 0 {
+        setsockopt(&socket, sockopt::Mark, &MARK.get())?;
+    }
     // This limits connect() too.
     setsockopt(
         &socket,

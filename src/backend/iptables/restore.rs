@@ -13,7 +13,7 @@ use super::Variant;
 use super::program::{Programs, search_path};
 use super::saved::{self, Instantiated};
 use super::{InFront, IptablesError, TableName, Tables, contents, lower, patch, raise, removal, same};
-use crate::backend::{Change, KernelError, Rules};
+use crate::backend::{Change, KernelError, Observed, Rules};
 use crate::drift::{Difference, Subject};
 use crate::linux::netlink;
 use crate::mesh::Mesh;
@@ -347,7 +347,7 @@ impl Iptables {
 }
 
 impl Rules for Iptables {
-    fn apply(&mut self, ruleset: &Ruleset, _: bool) -> Result<Change, KernelError> {
+    fn apply(&mut self, ruleset: &Ruleset, _: &Observed) -> Result<Change, KernelError> {
         Ok(Self::apply(self, ruleset)?)
     }
 

@@ -8,15 +8,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{Ipv4Subnets, Ipv6Subnets};
 
 use super::attributes::{self, Attributes, find};
-use super::encode::timeout_attribute;
+use super::encode::{self, timeout_attribute};
 use super::listing::{self, Boundary, Expression, Listing};
 use super::uapi::*;
 use super::{elements, expression};
 use crate::render::nft;
 use crate::ruleset::{
     Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Installed, Match, Place,
-    PortMatch, Protocol, Rejection, Rule, Ruleset, Set, TIMEOUTS, TcpState, Timeouts, UidMatch, Unreadable, Zone,
-    priority,
+    PortMatch, Protocol, Rejection, Rule, Ruleset, Set, TIMEOUTS, TableFamily, TcpState, Timeouts, UidMatch,
+    Unreadable, Zone, priority,
 };
 use crate::types::{Families, Family, Id, InterfaceName, Mark, Number, Port, Range, Ranges, Timeout};
 
@@ -49,7 +49,7 @@ pub fn decode(listing: &Listing) -> Installed {
     }
     let mut timeouts = None;
     for ((name, kind), object) in &listing.objects {
-        match self::timeouts(object).filter(|_| name == TIMEOUTS && *kind == NFT_OBJECT_CT_TIMEOUT) {
+        match self::timeouts(listing.family, object).filter(|_| name == TIMEOUTS && *kind == NFT_OBJECT_CT_TIMEOUT) {
             Some(read) => timeouts = Some(read),
             None => report(
                 Place::Table,
@@ -74,7 +74,7 @@ pub fn decode(listing: &Listing) -> Installed {
         }
         let mut rules = Vec::new();
         for (position, listed) in listed.rules.iter().enumerate() {
-            match rule(listed) {
+            match rule(listing.family, listed) {
                 Some(rule) => rules.push(rule),
                 None => {
                     let names: Vec<&str> = listed.expressions.iter().map(|(name, _)| name.as_str()).collect();
@@ -94,7 +94,10 @@ pub fn decode(listing: &Listing) -> Installed {
     }
     Installed {
         ruleset: Ruleset {
-            families: families(&chains),
+            families: match listing.family {
+                TableFamily::Inet => families(&chains),
+                TableFamily::Only(family) => Families::Only(family),
+            },
             timeouts,
             sets,
             chains,
@@ -121,14 +124,14 @@ fn families(chains: &[Chain]) -> Families {
     }
 }
 
-/// The timeouts of an object, if it sets all that sidetrack sets, for TCP of both families.
-pub(super) fn timeouts(object: &listing::Object) -> Option<Timeouts> {
+/// The timeouts of an object in a table of this family, if it sets all that sidetrack sets, for TCP.
+pub(super) fn timeouts(family: TableFamily, object: &listing::Object) -> Option<Timeouts> {
     let of = |state: TcpState| Timeout::new(*object.timeouts.get(&timeout_attribute(state))?);
     let timeouts = Timeouts {
         close_wait: of(TcpState::CloseWait)?,
         last_ack: of(TcpState::LastAck)?,
     };
-    (object.family == u16::from(NFPROTO_INET) && object.protocol == IPPROTO_TCP).then_some(timeouts)
+    (object.family == u16::from(encode::number(family)) && object.protocol == IPPROTO_TCP).then_some(timeouts)
 }
 
 fn base_hook(listed: &listing::BaseHook) -> Option<BaseHook> {
@@ -176,7 +179,10 @@ enum Term {
     SetMeta(u32),
     Conntrack(u32),
     SetConntrack(u32),
-    Payload(u32),
+    /// An address of the IP header.
+    Network(u32),
+    /// A field of the transport header.
+    Transport(u32),
     Fib(u32),
     Reject(u32),
     Timeouts,
@@ -186,7 +192,10 @@ enum Term {
     HostToNetworkOrder,
     In(String),
     Immediate(Vec<u8>),
-    Verdict { code: u32, chain: String },
+    Verdict {
+        code: u32,
+        chain: String,
+    },
     Redirect,
     Tproxy,
 }
@@ -200,7 +209,11 @@ fn term((name, attributes): &Expression) -> Option<Term> {
         "meta" => Term::Meta(number(NFTA_META_KEY)?),
         "ct" if attributes.contains_key(&NFTA_CT_SREG) => Term::SetConntrack(number(NFTA_CT_KEY)?),
         "ct" => Term::Conntrack(number(NFTA_CT_KEY)?),
-        "payload" => Term::Payload(number(NFTA_PAYLOAD_OFFSET)?),
+        "payload" => match number(NFTA_PAYLOAD_BASE)? {
+            NFT_PAYLOAD_NETWORK_HEADER => Term::Network(number(NFTA_PAYLOAD_OFFSET)?),
+            NFT_PAYLOAD_TRANSPORT_HEADER => Term::Transport(number(NFTA_PAYLOAD_OFFSET)?),
+            _ => return None,
+        },
         "cmp" => match number(NFTA_CMP_OP)? {
             NFT_CMP_EQ => Term::Is(data(NFTA_CMP_DATA)?),
             NFT_CMP_NEQ => Term::IsNot(data(NFTA_CMP_DATA)?),
@@ -248,15 +261,15 @@ pub(super) fn text(bytes: &[u8]) -> Option<String> {
     String::from_utf8(bytes.to_vec()).ok()
 }
 
-/// The rule, if every part of it can be decoded.
-pub(super) fn rule(listed: &listing::Rule) -> Option<Rule> {
+/// The rule of a table of this family, if every part of it can be decoded.
+pub(super) fn rule(family: TableFamily, listed: &listing::Rule) -> Option<Rule> {
     let terms: Vec<Term> = listed.expressions.iter().map(term).collect::<Option<_>>()?;
     let (mut rest, mut matches) = (terms.as_slice(), Vec::new());
     let action = loop {
         match action(rest) {
             Some(action) => break action,
             None => {
-                let (matched, length) = matcher(rest)?;
+                let (matched, length) = matcher(family, rest)?;
                 matches.push(matched);
                 rest = &rest[length..];
             }
@@ -268,22 +281,22 @@ pub(super) fn rule(listed: &listing::Rule) -> Option<Rule> {
         comment: comment(&listed.user_data).into(),
     };
     let mut encoded = Attributes::default();
-    expression::write_rule(&mut encoded, &rule);
+    expression::write_rule(&mut encoded, family, &rule);
     (listing::expressions(&encoded) == listed.expressions).then_some(rule)
 }
 
 /// The rule in nft syntax; a part that cannot be decoded is its expression's name in brackets.
-pub(super) fn words(listed: &listing::Rule) -> String {
+pub(super) fn words(family: TableFamily, listed: &listing::Rule) -> String {
     let mut words = Vec::new();
     let mut rest = listed.expressions.as_slice();
     while let [first, after @ ..] = rest {
         let terms: Vec<Term> = rest.iter().map_while(term).collect();
         let action = action(&terms).filter(|_| terms.len() == rest.len());
         if let Some(action) = action {
-            words.push(nft::action(&action));
+            words.push(nft::action(family, &action));
             break;
         }
-        rest = match matcher(&terms) {
+        rest = match matcher(family, &terms) {
             Some((matched, length)) => {
                 words.push(nft::matcher(&matched));
                 &rest[length..]
@@ -298,26 +311,36 @@ pub(super) fn words(listed: &listing::Rule) -> String {
 }
 
 /// The match at the beginning of these terms, and the number of terms it takes.
-fn matcher(terms: &[Term]) -> Option<(Match, usize)> {
-    use Term::{Conntrack, Fib, HostToNetworkOrder, In, Is, IsNot, Masked, Meta, Payload};
+fn matcher(table: TableFamily, terms: &[Term]) -> Option<(Match, usize)> {
+    use Term::{Conntrack, Fib, HostToNetworkOrder, In, Is, IsNot, Masked, Meta, Network, Transport};
+    if let TableFamily::Only(family) = table
+        && let [Network(offset), value, ..] = terms
+    {
+        let addresses = match value {
+            Is(address) => Addresses::Ip(self::address(address)?),
+            In(set) => Addresses::Set(family, set.clone().into()),
+            _ => return None,
+        };
+        return Some((side(family, *offset)?(addresses), 2));
+    }
     Some(match terms {
-        [Meta(NFT_META_NFPROTO), Is(family), Payload(offset), Is(address), ..] => (
+        [Meta(NFT_META_NFPROTO), Is(family), Network(offset), Is(address), ..] => (
             side(self::family(family)?, *offset)?(Addresses::Ip(self::address(address)?)),
             4,
         ),
-        [Meta(NFT_META_NFPROTO), Is(family), Payload(offset), In(set), ..] => {
+        [Meta(NFT_META_NFPROTO), Is(family), Network(offset), In(set), ..] => {
             let family = self::family(family)?;
             (side(family, *offset)?(Addresses::Set(family, set.clone().into())), 4)
         }
         [Meta(NFT_META_NFPROTO), Is(family), ..] => (Match::Family(self::family(family)?), 2),
-        [Meta(NFT_META_L4PROTO), Is(_), Payload(_), Masked(_), IsNot(_), ..] => (Match::TcpNotSyn, 5),
-        [Meta(NFT_META_L4PROTO), Is(protocol), Payload(_), Is(kind), ..] if *protocol == [IPPROTO_ICMPV6] => {
+        [Meta(NFT_META_L4PROTO), Is(_), Transport(_), Masked(_), IsNot(_), ..] => (Match::TcpNotSyn, 5),
+        [Meta(NFT_META_L4PROTO), Is(protocol), Transport(_), Is(kind), ..] if *protocol == [IPPROTO_ICMPV6] => {
             (Match::Icmpv6Type(*kind.first()?), 4)
         }
-        [Meta(NFT_META_L4PROTO), Is(protocol), Payload(offset), Is(port), ..] => {
+        [Meta(NFT_META_L4PROTO), Is(protocol), Transport(offset), Is(port), ..] => {
             (port_of(protocol, *offset, PortMatch::Port(self::port(port)?))?, 4)
         }
-        [Meta(NFT_META_L4PROTO), Is(protocol), Payload(offset), In(set), ..] => {
+        [Meta(NFT_META_L4PROTO), Is(protocol), Transport(offset), In(set), ..] => {
             (port_of(protocol, *offset, PortMatch::Set(set.clone().into()))?, 4)
         }
         [Meta(NFT_META_L4PROTO), Is(protocol), ..] => (Match::Protocol(self::protocol(protocol)?), 2),

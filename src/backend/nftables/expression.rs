@@ -8,7 +8,7 @@ use super::attributes::Attributes;
 use super::uapi::*;
 use crate::ruleset::{
     Action, Addresses, ConntrackState, GidMatch, Match, OPENING_FLAGS, PortMatch, Protocol, RTN_LOCAL, Rejection, Rule,
-    TCP_SYN, TIMEOUTS, UidMatch, Zone,
+    TCP_SYN, TIMEOUTS, TableFamily, UidMatch, Zone,
 };
 use crate::types::{Family, Id};
 
@@ -18,12 +18,12 @@ const TCP_FLAGS_OFFSET: u32 = 13;
 /// Length of an interface name with its terminating zero (`IFNAMSIZ` in linux/if.h).
 const INTERFACE_NAME_LENGTH: usize = 16;
 
-/// Writes the list of a rule's expressions: its matches, then its action.
-pub fn write_rule(list: &mut Attributes, rule: &Rule) {
+/// Writes the list of a rule's expressions, in a table of this family: its matches, then its action.
+pub fn write_rule(list: &mut Attributes, family: TableFamily, rule: &Rule) {
     for matcher in &rule.matches {
-        write_match(list, matcher);
+        write_match(list, family, matcher);
     }
-    write_action(list, &rule.action);
+    write_action(list, family, &rule.action);
 }
 
 pub(super) fn expression(list: &mut Attributes, name: &str, write_data: impl FnOnce(&mut Attributes)) {
@@ -33,14 +33,14 @@ pub(super) fn expression(list: &mut Attributes, name: &str, write_data: impl FnO
     });
 }
 
-fn write_match(list: &mut Attributes, matcher: &Match) {
+fn write_match(list: &mut Attributes, table: TableFamily, matcher: &Match) {
     match matcher {
         Match::Family(family) => family_is(list, *family),
         Match::Protocol(protocol) => protocol_is(list, *protocol),
         Match::InInterface(name) => interface_is(list, NFT_META_IIFNAME, name.as_str()),
         Match::OutInterface(name) => interface_is(list, NFT_META_OIFNAME, name.as_str()),
-        Match::Source(addresses) => addresses_are(list, addresses, Side::Source),
-        Match::Destination(addresses) => addresses_are(list, addresses, Side::Destination),
+        Match::Source(addresses) => addresses_are(list, table, addresses, Side::Source),
+        Match::Destination(addresses) => addresses_are(list, table, addresses, Side::Destination),
         Match::SourcePort(protocol, ports) => port_is(list, *protocol, ports, 0),
         Match::DestinationPort(protocol, ports) => port_is(list, *protocol, ports, 2),
         Match::Uid(UidMatch::Uid(uid)) => owner_is(list, NFT_META_SKUID, *uid),
@@ -86,7 +86,7 @@ fn write_match(list: &mut Attributes, matcher: &Match) {
     }
 }
 
-fn write_action(list: &mut Attributes, action: &Action) {
+fn write_action(list: &mut Attributes, table: TableFamily, action: &Action) {
     match action {
         Action::Return => verdict(list, NFT_RETURN, None),
         Action::Jump(chain) => verdict(list, NFT_JUMP, Some(chain)),
@@ -94,7 +94,12 @@ fn write_action(list: &mut Attributes, action: &Action) {
         Action::Drop => verdict(list, NF_DROP, None),
         Action::Reject(Rejection::TcpReset) => reject(list, NFT_REJECT_TCP_RST, 0),
         Action::Reject(Rejection::AdminProhibited) => {
-            reject(list, NFT_REJECT_ICMPX_UNREACH, NFT_REJECT_ICMPX_ADMIN_PROHIBITED);
+            // Tables of one family have its own codes alone (`nft_reject_init`, net/netfilter/nft_reject.c).
+            match table {
+                TableFamily::Inet => reject(list, NFT_REJECT_ICMPX_UNREACH, NFT_REJECT_ICMPX_ADMIN_PROHIBITED),
+                TableFamily::Only(Family::V4) => reject(list, NFT_REJECT_ICMP_UNREACH, ICMP_PKT_FILTERED),
+                TableFamily::Only(Family::V6) => reject(list, NFT_REJECT_ICMP_UNREACH, ICMPV6_ADM_PROHIBITED),
+            }
         }
         Action::Redirect(port) => {
             immediate(list, &port.get().to_be_bytes());
@@ -102,7 +107,7 @@ fn write_action(list: &mut Attributes, action: &Action) {
         }
         Action::Tproxy { port, mark } => {
             immediate(list, &port.get().to_be_bytes());
-            tproxy(list);
+            tproxy(list, table);
             immediate(list, &mark.get().to_ne_bytes());
             set_mark(list);
             verdict(list, NF_ACCEPT, None);
@@ -158,9 +163,12 @@ enum Side {
     Destination,
 }
 
-fn addresses_are(list: &mut Attributes, addresses: &Addresses, side: Side) {
+fn addresses_are(list: &mut Attributes, table: TableFamily, addresses: &Addresses, side: Side) {
     let family = addresses.family();
-    family_is(list, family);
+    match table {
+        TableFamily::Inet => family_is(list, family),
+        TableFamily::Only(_) => {}
+    }
     // Offsets of the address in the IPv4 (RFC 791) and IPv6 (RFC 8200) headers.
     let (offset, length) = match (family, side) {
         (Family::V4, Side::Source) => (12, 4),
@@ -333,10 +341,15 @@ fn host_to_network_order(list: &mut Attributes) {
     });
 }
 
-fn tproxy(list: &mut Attributes) {
+fn tproxy(list: &mut Attributes, table: TableFamily) {
+    // That of the packet; a table of one family requires its own (`nft_tproxy_init`, net/netfilter/nft_tproxy.c).
+    let family = match table {
+        TableFamily::Inet => NFPROTO_UNSPEC,
+        TableFamily::Only(Family::V4) => NFPROTO_IPV4,
+        TableFamily::Only(Family::V6) => NFPROTO_IPV6,
+    };
     expression(list, "tproxy", |data| {
-        // The family of the packet.
-        data.number(NFTA_TPROXY_FAMILY, NFPROTO_UNSPEC.into());
+        data.number(NFTA_TPROXY_FAMILY, family.into());
         data.number(NFTA_TPROXY_REG_PORT, NFT_REG_1);
     });
 }
