@@ -68,7 +68,7 @@ pub fn chains(context: &mut Context) -> Vec<Chain> {
         chains.push(base_chain("filter_output", Hook::Output, leaving(context)));
         chains.extend(forwarded(context));
         chains.push(base_chain("filter_postrouting", Hook::Postrouting, routed(context)));
-        chains.push(outbound::chain(REJECT_OUTBOUND, reject("outbound policy")));
+        chains.push(outbound::chain(REJECT_OUTBOUND, reject_sent()));
     }
     let arriving = arriving(context);
     if !arriving.is_empty() {
@@ -101,6 +101,18 @@ fn reject(comment: &'static str) -> Vec<Rule> {
         rule([tcp()], Action::Reject(Rejection::TcpReset), comment),
         rule([], Action::Reject(Rejection::AdminProhibited), comment),
     ]
+}
+
+/// Rejects what this host sends. The answer to a forged source address would leave, and quote the packet, so such packets
+/// are dropped. Any user can forge one over IPv6 (`IPV6_FREEBIND`).
+fn reject_sent() -> Vec<Rule> {
+    let local = |mut rejected: Rule| {
+        rejected.matches.push(Match::SourceIsLocal);
+        rejected
+    };
+    let mut rules: Vec<Rule> = reject("outbound policy").into_iter().map(local).collect();
+    rules.push(rule([], Action::Drop, "outbound policy: from a foreign address"));
+    rules
 }
 
 fn neighbours(messages: &[(u8, &'static str)]) -> Vec<Rule> {
@@ -209,7 +221,7 @@ fn forwarded(context: &mut Context) -> Vec<Chain> {
     rules.extend(outbound::excluded_ports(context, &[Protocol::Tcp]));
     rules.extend(outbound::excluded_destinations(context, Families::Both));
     rules.extend(allowed_lookups(context));
-    rules.push(jump([], REJECT_OUTBOUND, "anything else"));
+    rules.extend(reject("outbound policy"));
     vec![
         base_chain("filter_forward", Hook::Forward, entries),
         outbound::chain(FORWARDED, rules),

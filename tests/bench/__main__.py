@@ -15,6 +15,7 @@ import cni
 import connections
 import half_closed
 import lists
+import locked
 import machine
 import reapply
 import report
@@ -36,6 +37,7 @@ def main():
         apply.check(bench)
         cni.check(bench)
         connections.check(bench)
+        locked.check(bench)
         if options.check:
             print("all that is compared installs its rules")
             return
@@ -102,6 +104,7 @@ MEASUREMENTS = (
     lists.measure,
     connections.measure_excluded,
     connections.measure_redirected,
+    locked.measure,
     half_closed.measure,
     cni.measure,
 )

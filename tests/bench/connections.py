@@ -75,7 +75,7 @@ def measure_excluded(bench):
         _hold(arrived == (CALLS,), f"{key}: {arrived}")
         return took
 
-    costs = _take_turns(places, one, bench.rounds(20))
+    costs = take_turns(places, one, bench.rounds(20))
     without = costs[None, NO_RULES]
     rows = [without.row(NO_RULES, without)]
     lines = {"CIDRs": {}, "ports": {}}
@@ -140,10 +140,10 @@ def _redirected(bench, calls, rounds):
         _hold(arrived == ((calls, 0) if name == NO_RULES else (0, calls)), f"{name}: {arrived}")
         return took
 
-    return _take_turns(places, one, rounds)
+    return take_turns(places, one, rounds)
 
 
-def _take_turns(places, one, rounds):
+def take_turns(places, one, rounds):
     """Calls `one` for each place in turn, and ends the places."""
     took = {key: [] for key in places}
     for _ in range(rounds):

@@ -6,6 +6,7 @@ mod containerd;
 mod ctr;
 mod image;
 mod installed;
+mod locked;
 mod networks;
 mod node;
 mod podman;

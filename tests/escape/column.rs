@@ -1,0 +1,54 @@
+//! What is put around the application: by hand, or by sidetrack.
+
+use crate::common::Pod;
+use crate::program::{apply, feed};
+
+/// A way to lock an application in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Column {
+    /// `HTTP_PROXY` and its like: whoever ignores them is free.
+    Variable,
+    /// `sidetrack apply`: TCP goes to the proxy.
+    Redirect,
+    /// `iptables -P OUTPUT` with a match of the owner, as many write it.
+    OwnerMatch,
+    /// The same with ip6tables.
+    OwnerMatchOfBoth,
+    /// `--outbound-policy proxy-only` by this backend, with more options.
+    Locked(&'static str, &'static [&'static str]),
+}
+
+/// The rules that people write: loopback, what belongs to known connections, the proxy's user; nothing else.
+const OWNER_MATCH: &str = "*filter\n\
+    -A OUTPUT -o lo -j ACCEPT\n\
+    -A OUTPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT\n\
+    -A OUTPUT -m owner --uid-owner 1337 -j ACCEPT\n\
+    -A OUTPUT -j DROP\n\
+    COMMIT\n";
+
+impl Column {
+    /// Brings its rules into force.
+    pub fn apply(self, pod: &Pod) {
+        match self {
+            Self::Variable => {}
+            Self::Redirect => drop(apply(&pod.netns, "nftables", &[])),
+            Self::OwnerMatch => feed(&pod.netns, "iptables-nft-restore", &[], OWNER_MATCH),
+            Self::OwnerMatchOfBoth => {
+                feed(&pod.netns, "iptables-nft-restore", &[], OWNER_MATCH);
+                // Without ICMPv6 there are no neighbours.
+                let discovery = "-A OUTPUT -p ipv6-icmp -j ACCEPT\n-A OUTPUT -j DROP";
+                let rules = OWNER_MATCH.replace("-A OUTPUT -j DROP", discovery);
+                feed(&pod.netns, "ip6tables-nft-restore", &[], &rules);
+            }
+            Self::Locked(backend, options) => drop(apply(&pod.netns, backend, &[LOCK, options].concat())),
+        }
+    }
+
+    /// Whether what arrives is rejected, too.
+    pub fn rejects_inbound(self) -> bool {
+        matches!(self, Self::Locked(_, options) if options.contains(&"--inbound-policy"))
+    }
+}
+
+/// The options of a lock.
+pub const LOCK: &[&str] = &["--outbound-policy", "proxy-only"];
