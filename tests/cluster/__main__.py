@@ -41,7 +41,7 @@ def main():
             "KUBECONFIG": str(cluster.kubeconfig),
         }
         return subprocess.run(words[1:] or ["bash"], env=environment).returncode
-    suite.ClusterTest.cluster = cluster
+    suite.ClusterTest.cluster, suite.ClusterTest.programs = cluster, programs
     loader = unittest.TestLoader()
     loader.testNamePatterns = [f"*{word}*" for word in words] or None
     tests = loader.discover(str(suite.HERE))

@@ -1,8 +1,11 @@
 """What all tests of the cluster have: sidetrack installed, a namespace of their own, pods that show who redirects them."""
 
+import contextlib
 import json
 import pathlib
 import re
+import shutil
+import tempfile
 import unittest
 import urllib.request
 
@@ -20,17 +23,52 @@ class ClusterTest(unittest.TestCase):
     """A test that finds sidetrack installed by its base manifests, and leaves nothing behind in its namespace."""
 
     cluster = None
-    longMessage = True
+    programs = None
+    is_installed = False
 
     def setUp(self):
         self.node = self.cluster.node
         self.kubectl = self.cluster.kubectl
-        self.install()
+        if not ClusterTest.is_installed:
+            self.install()
+            ClusterTest.is_installed = True
         self.namespace = re.sub("[^a-z0-9]+", "-", self._testMethodName.removeprefix("test_"))[:50].strip("-")
         self.create_namespace(self.namespace)
 
     def install(self):
         self.kubectl("apply", "-k", BASE)
+        self.wait_for_rollout()
+
+    def shortDescription(self):
+        """Names of tests say enough."""
+        return None
+
+    def change_installation(self):
+        """Start without sidetrack; after the test, the next one installs it again."""
+        self.uninstall()
+        ClusterTest.is_installed = False
+        self.addCleanup(self.uninstall)
+
+    def uninstall(self):
+        """As docs/operations.md says."""
+        if self.cluster.attempt("--namespace", SYSTEM, "get", "daemonset/sidetrack-node").returncode == 0:
+            last = ("daemonset/sidetrack-node", "SIDETRACK_NODE_UNINSTALL_ON_EXIT=true")
+            self.kubectl("--namespace", SYSTEM, "set", "env", *last)
+            self.wait_for_rollout()
+        self.kubectl("delete", "-k", BASE, "--ignore-not-found")
+
+    def kustomize(self, *components):
+        """Install the base with these components."""
+        with tempfile.TemporaryDirectory(dir=self.cluster.directory) as directory:
+            shutil.copytree(MANIFESTS, f"{directory}/kubernetes")
+            kustomization = {
+                "apiVersion": "kustomize.config.k8s.io/v1beta1",
+                "kind": "Kustomization",
+                "resources": ["kubernetes/base"],
+                "components": [f"kubernetes/{component}" for component in components],
+            }
+            pathlib.Path(directory, "kustomization.yaml").write_text(json.dumps(kustomization))
+            self.kubectl("apply", "-k", directory)
         self.wait_for_rollout()
 
     def wait_for_rollout(self):
@@ -91,13 +129,15 @@ class ClusterTest(unittest.TestCase):
         phase, log = self.finish(name)
         self.assertEqual(phase, "Succeeded", f"{name} did not reach the server: {log}")
 
-    def installer(self):
-        """The pod of the DaemonSet."""
-        selector = "app.kubernetes.io/name=sidetrack-node"
-        items = self.cluster.get("pods", "--namespace", SYSTEM, "--selector", selector)["items"]
-        running = [pod for pod in items if "deletionTimestamp" not in pod["metadata"]]
-        self.assertEqual(len(running), 1)
-        return running[0]
+    def installer_process(self):
+        """The process of the installer, if it runs."""
+        for entry in pathlib.Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    words = (entry / "cmdline").read_bytes().split(b"\0")
+                    if words[:3] == [b"/sidetrack", b"node", b"install"]:
+                        return int(entry.name)
+        return None
 
     def metrics(self):
         """What the installer reports, by name and labels."""
@@ -109,6 +149,11 @@ class ClusterTest(unittest.TestCase):
                 name, _, value = line.rpartition(" ")
                 values[name] = float(value)
         return values
+
+    def count(self, *states):
+        """How many pods the installer counts in these states."""
+        values = self.metrics()
+        return sum(values.get(f'sidetrack_node_pods{{state="{state}"}}', 0) for state in states)
 
     def conflist(self):
         """The plugins of the node's network configuration."""

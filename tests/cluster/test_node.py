@@ -11,19 +11,6 @@ from processes import eventually, run
 from suite import SYSTEM, ClusterTest
 
 
-def installer_process():
-    """The process of the installer."""
-    for entry in pathlib.Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if words[:3] == [b"/sidetrack", b"node", b"install"]:
-                return int(entry.name)
-    return None
-
-
 class Node(ClusterTest):
     def test_rolling_updates_leave_no_pod_without_rules(self):
         with churn(self) as running:
@@ -36,7 +23,7 @@ class Node(ClusterTest):
     def test_killed_installers_leave_no_pod_without_rules(self):
         with churn(self) as running:
             for _ in range(4):
-                process = eventually("the installer runs", installer_process)
+                process = eventually("the installer runs", self.installer_process)
                 os.kill(process, signal.SIGKILL)
                 running.wait_for(5)
 
@@ -70,12 +57,7 @@ class Node(ClusterTest):
         phase, seen = self.finish("caller")
         self.assertEqual((phase, set(seen.split())), ("Succeeded", {"127.0.0.6", "::6"}), seen)
         self.wait_for_rollout()
-        self.assertEqual(self.states("lacking", "missed", "suspected", "drifted"), 0)
-
-    def states(self, *names):
-        """How many pods the installer counts in these states."""
-        values = self.metrics()
-        return sum(values.get(f'sidetrack_node_pods{{state="{name}"}}', 0) for name in names)
+        self.assertEqual(self.count("lacking", "missed", "suspected", "drifted"), 0)
 
     def test_installer_works_while_the_api_server_is_down(self):
         """It repairs the node; pods of a StatefulSet or Job need the server, so what starts is a container again."""
