@@ -16,12 +16,16 @@ def libraries(program):
     return [word for line in listed.splitlines() for word in line.split() if word.startswith("/")]
 
 
-def write(archive, name, architecture, files, entrypoint):
-    """Write an image `name` of `files` (paths in the image: files of this machine) as an OCI archive."""
+def write(archive, name, architecture, files, entrypoint, links=None):
+    """Write an image `name` of `files` (paths in the image: files of this machine) and of links as an OCI archive."""
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as tar:
         for path, source in files.items():
             _add(tar, path.lstrip("/"), pathlib.Path(source).read_bytes(), 0o755)
+        for path, target in (links or {}).items():
+            entry = tarfile.TarInfo(path.lstrip("/"))
+            entry.type, entry.linkname = tarfile.SYMTYPE, target
+            tar.addfile(entry)
     blobs = {}
 
     def blob(content, kind):

@@ -20,6 +20,7 @@ from istio.mesh import (
     namespace,
     workload,
 )
+from istio.programs import import_images
 from processes import eventually
 from suite import BASE, SYSTEM as SIDETRACK, ClusterTest
 
@@ -37,10 +38,11 @@ class IstioTest(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cluster = ClusterTest.cluster
-        if "istio" not in cluster.programs:
+        cluster, programs = ClusterTest.cluster, ClusterTest.programs
+        if "istio" not in programs:
             raise unittest.SkipTest("it takes istiod: scripts/test-cluster istio")
-        cls.mesh = mesh = Mesh(cluster, cluster.programs["helm"], cluster.programs["charts"])
+        import_images(cluster, programs)
+        cls.mesh = mesh = Mesh(cluster, programs["helm"], programs["charts"])
         cluster.kubectl("apply", "-k", BASE)
         cluster.kubectl("--namespace", SIDETRACK, "rollout", "status", "daemonset/sidetrack-node", "--timeout=300s")
         mesh.apply(*name_server(), namespace(SYSTEM), namespace("outside"), *workload("outside", "outside"))

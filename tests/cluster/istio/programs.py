@@ -10,9 +10,9 @@ from processes import run
 BOOTSTRAP = "tools/packaging/common/envoy_bootstrap.json"
 
 
-def import_images(cluster):
+def import_images(cluster, programs):
     """Make the images and import them on the node."""
-    programs = {name: pathlib.Path(path) for name, path in cluster.programs.items()}
+    programs = {name: pathlib.Path(path) for name, path in programs.items()}
     built = programs["istio"]
     proxy = {
         "/usr/local/bin/pilot-agent": built / "pilot-agent",
@@ -21,14 +21,15 @@ def import_images(cluster):
         **_libraries(programs["envoy"]),
     }
     files, links = _iptables()
-    for name, contents, links, entry in (
+    architecture = run("dpkg", "--print-architecture").strip()
+    for name, contents, names, entry in (
         (f"{HUB}/pilot:test", {"/pilot-discovery": built / "pilot-discovery"}, {}, "/pilot-discovery"),
         (f"{HUB}/proxyv2:test", {**proxy, **files}, links, "/usr/local/bin/pilot-agent"),
         (APP, {"/app": built / "app"}, {}, "/app"),
         (DNS, {"/dns": built / "dns"}, {}, "/dns"),
     ):
         archive = cluster.directory / "istio.tar"
-        images.write(archive, name, run("dpkg", "--print-architecture").strip(), contents, [entry], links)
+        images.write(archive, name, architecture, contents, [entry], names)
         cluster.node.import_image(archive, name)
         archive.unlink()
 
