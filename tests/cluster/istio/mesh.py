@@ -166,7 +166,7 @@ def workload(space, name, annotations=None, containers=(), replicas=1):
         },
     }
     ports = [{"name": "http", "port": 8080}, {"name": "tcp-greeting", "port": 3306}]
-    service = {"selector": {"app": name}, "ports": ports, "ipFamilyPolicy": "PreferDualStack"}
+    service = {"selector": {"app": name}, "ports": ports}
     deployment = {
         "replicas": replicas,
         "strategy": {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
