@@ -79,7 +79,7 @@ class Node(ClusterTest):
         self.create(pods.client("client", *self.start_plain_server("after")))
         self.assert_redirected("client")
 
-    def test_conflist_that_another_tool_rewrites_is_repaired_or_reported(self):
+    def test_conflist_that_another_tool_rewrites_is_repaired(self):
         """As an agent does that renders its file again every few seconds. A pod of a gap is found and counted."""
         server = self.start_plain_server()
         directory = self.node.path("etc/cni/net.d")
