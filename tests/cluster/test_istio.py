@@ -255,7 +255,7 @@ class IstioTest(unittest.TestCase):
     def test_proxy_in_the_range_of_openshift_is_exempt(self):
         space, uids = "openshift", "1000650000/10000"
         self.mesh.control_plane(space, WAYS[PLUGIN], "platform=openshift", "pilot.cni.provider=default")
-        self.addCleanup(self.delete, "deployment", f"istiod-{space}", SYSTEM)
+        self.addCleanup(self.mesh.remove_control_plane, space)
         self.mesh.apply(namespace(space, revision=space, **{
             "openshift.io/sa.scc.uid-range": uids, "openshift.io/sa.scc.supplemental-groups": uids}))
         self.addCleanup(self.delete, "namespace", space)
@@ -286,7 +286,7 @@ class IstioTest(unittest.TestCase):
 
     def start_web(self, space, files=()):
         self.mesh.control_plane(space, files)
-        self.addCleanup(self.delete, "deployment", f"istiod-{space}", SYSTEM)
+        self.addCleanup(self.mesh.remove_control_plane, space)
         self.mesh.apply(namespace(space, revision=space))
         self.addCleanup(self.delete, "namespace", space)
         self.mesh.apply(*workload(space, "web", replicas=2), *workload(space, "caller"))
@@ -309,7 +309,7 @@ class IstioTest(unittest.TestCase):
     def test_upgrade_of_the_revision_loses_no_request(self):
         self.start_web("older", WAYS[PLUGIN])
         self.mesh.control_plane("newer", WAYS[PLUGIN])
-        self.addCleanup(self.delete, "deployment", "istiod-newer", SYSTEM)
+        self.addCleanup(self.mesh.remove_control_plane, "newer")
 
         def steps():
             self.mesh.kubectl("label", "namespace", "older", "istio.io/rev=newer", "--overwrite")

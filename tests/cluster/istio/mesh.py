@@ -35,9 +35,11 @@ class Mesh:
         self.cluster, self._helm, self._charts = cluster, helm, pathlib.Path(charts)
         self.kubectl, self.apply, self.get = cluster.kubectl, cluster.apply, cluster.get
 
+    def _run_helm(self, *words):
+        run("env", f"KUBECONFIG={self.cluster.kubeconfig}", self._helm, *map(str, words))
+
     def chart(self, chart, release, *words, namespace=SYSTEM):
-        upgrade = (self._helm, "upgrade", "--install", release, self._charts / chart, f"--namespace={namespace}")
-        run("env", f"KUBECONFIG={self.cluster.kubeconfig}", *map(str, (*upgrade, *words)))
+        self._run_helm("upgrade", "--install", release, self._charts / chart, f"--namespace={namespace}", *words)
 
     def control_plane(self, revision, files=(), *settings):
         """Install or change the control plane of a revision, and wait for it."""
@@ -45,6 +47,9 @@ class Mesh:
         words += [f"--set-string={setting}" for setting in settings]
         self.chart("istio-control/istio-discovery", f"istiod-{revision}", f"--set=revision={revision}", *words)
         self.wait(SYSTEM, f"istiod-{revision}")
+
+    def remove_control_plane(self, revision):
+        self._run_helm("uninstall", f"istiod-{revision}", f"--namespace={SYSTEM}")
 
     def wait(self, namespace, *deployments):
         for deployment in deployments:

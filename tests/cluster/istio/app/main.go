@@ -226,7 +226,7 @@ func load(url string) {
 		case <-ended:
 			must(json.NewEncoder(os.Stdout).Encode(map[string]any{"requests": requests, "failed": failed}))
 			return
-		case <-time.After(50 * time.Millisecond):
+		case <-time.After(100 * time.Millisecond):
 			requests++
 			if answer := get(url); !strings.HasPrefix(answer, "200 ") {
 				failed[answer]++
