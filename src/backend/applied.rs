@@ -12,8 +12,8 @@ use crate::linux::interfaces;
 use crate::options::{Config, Dialect};
 use crate::plan::{self, Plan};
 use crate::render;
-use crate::ruleset::TcpState;
-use crate::types::{DnsServers, Families, Family, InboundMode, IpFamily, Number, Ranges};
+use crate::ruleset::{Layout, TcpState};
+use crate::types::{DnsServers, Families, Family, InboundMode, IpFamily, Mark, Number, Ranges};
 
 /// Logs which options have no effect on a plan, in the network namespace of this thread: the user may expect
 /// otherwise.
@@ -75,6 +75,7 @@ pub fn log(config: &Config, facts: &Facts, plan: &Plan, backend: RuleBackend, ap
         rules_as,
         proxy_uid = %proxy.uids,
         proxy_gid = %proxy.gids,
+        proxy_mark = proxy.mark.map(Mark::get),
         inbound_mode = %inbound.mode,
         proxy_inbound_port = %proxy.inbound_port,
         proxy_outbound_port = %proxy.outbound_port,
@@ -118,7 +119,8 @@ pub fn log(config: &Config, facts: &Facts, plan: &Plan, backend: RuleBackend, ap
         }
     }
     if tracing::enabled!(Level::DEBUG) {
-        tracing::debug!(nft = render::nft::script(plan), "the rules");
+        let layout = backend.layout().unwrap_or(Layout::OneTable);
+        tracing::debug!(nft = render::nft::script_in(plan, layout), "the rules");
     }
 }
 

@@ -74,7 +74,7 @@ impl Namespace {
             differences.extend(self.differences_besides_rules(plan, observed)?);
         }
         let places = match usable.unwrap_or(wanted[0]) {
-            RuleBackend::Nftables => drift::places(&plan.ruleset),
+            RuleBackend::Nftables | RuleBackend::NftablesPerFamily => drift::places(&plan.ruleset),
             RuleBackend::IptablesNft | RuleBackend::IptablesLegacy => drift::places_in_iptables(&plan.ruleset),
         };
         differences.extend(drift::in_front(

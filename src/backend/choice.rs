@@ -7,6 +7,7 @@ use caps::{CapSet, Capability};
 use super::iptables::{Iptables, Variant};
 use super::nftables::{Nftables, NftablesError};
 use super::{KernelError, Observed};
+use crate::ruleset::Layout;
 use crate::types::Backend;
 
 /// A place for rules.
@@ -14,6 +15,8 @@ use crate::types::Backend;
 pub enum RuleBackend {
     /// Our own table of nf_tables.
     Nftables,
+    /// Our own tables of nf_tables, one for each IP family.
+    NftablesPerFamily,
     /// The tables that iptables-nft shares with other programs.
     IptablesNft,
     /// The tables of legacy iptables.
@@ -22,13 +25,30 @@ pub enum RuleBackend {
 
 impl RuleBackend {
     /// Every backend.
-    pub const ALL: [Self; 3] = [Self::Nftables, Self::IptablesNft, Self::IptablesLegacy];
+    pub const ALL: [Self; 4] = [
+        Self::Nftables,
+        Self::NftablesPerFamily,
+        Self::IptablesNft,
+        Self::IptablesLegacy,
+    ];
+}
+
+impl RuleBackend {
+    /// The layout of its tables, if it has tables of its own.
+    pub fn layout(self) -> Option<Layout> {
+        match self {
+            Self::Nftables => Some(Layout::OneTable),
+            Self::NftablesPerFamily => Some(Layout::PerFamily),
+            Self::IptablesNft | Self::IptablesLegacy => None,
+        }
+    }
 }
 
 impl fmt::Display for RuleBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Nftables => "nftables",
+            Self::NftablesPerFamily => "nftables-per-family",
             Self::IptablesNft => "iptables-nft",
             Self::IptablesLegacy => "iptables-legacy",
         })
@@ -38,8 +58,13 @@ impl fmt::Display for RuleBackend {
 /// The backends that an option allows, the preferred one first.
 pub fn candidates(wanted: Backend) -> &'static [RuleBackend] {
     match wanted {
-        Backend::Auto => &[RuleBackend::Nftables, RuleBackend::IptablesLegacy],
-        Backend::Nftables => &[RuleBackend::Nftables],
+        Backend::Auto => &[
+            RuleBackend::Nftables,
+            RuleBackend::NftablesPerFamily,
+            RuleBackend::IptablesLegacy,
+        ],
+        Backend::Nftables => &[RuleBackend::Nftables, RuleBackend::NftablesPerFamily],
+        Backend::NftablesPerFamily => &[RuleBackend::NftablesPerFamily],
         Backend::IptablesNft => &[RuleBackend::IptablesNft],
         Backend::IptablesLegacy => &[RuleBackend::IptablesLegacy],
     }
@@ -71,11 +96,25 @@ pub struct Chosen<T> {
     pub fallback: Option<String>,
 }
 
-/// Runs an attempt with the preferred backend; with the next one only if the kernel lacks what the first needs.
+impl<T> Chosen<T> {
+    /// Logs why another backend than the preferred one is used, if so. Two tables are as good as one.
+    pub fn log_fallback(&self) {
+        let (backend, reason) = (self.backend, self.fallback.as_deref());
+        match (backend, reason) {
+            (_, None) => {}
+            (RuleBackend::NftablesPerFamily, Some(reason)) => {
+                tracing::info!(%backend, reason, "the rules are in a table for each IP family, not in one for both");
+            }
+            (_, Some(reason)) => tracing::warn!(%backend, reason, "used instead of nftables"),
+        }
+    }
+}
+
+/// Runs an attempt with the preferred backend; with the next one only if the kernel lacks what the one before needs.
 /// `kernel_error` extracts the kernel's error from an error of the attempt, if it holds one.
 ///
 /// # Errors
-/// The error of the attempt; if both attempts failed, both errors.
+/// The error of the last attempt; if that was with legacy iptables, also that of the one before.
 pub fn choose<T, E: From<KernelError>>(
     wanted: Backend,
     kernel_error: fn(E) -> Result<KernelError, E>,
@@ -94,15 +133,17 @@ pub fn choose<T, E: From<KernelError>>(
             }
             Err(error) => kernel_error(error)?,
         };
+        let is_last = candidates(wanted).last() == Some(&backend);
         unsupported = Some(match (error, unsupported) {
-            (KernelError::Nftables(error @ NftablesError::Unsupported { .. }), None) if wanted == Backend::Auto => {
+            (KernelError::Nftables(error), _) if error.is_unsupported() && !is_last => {
+                tracing::debug!(%backend, %error, "the kernel lacks what this backend needs");
                 error
             }
-            (error, None) => return Err(error.into()),
-            (error, Some(nftables)) => {
+            (error, Some(nftables)) if backend == RuleBackend::IptablesLegacy => {
                 let legacy = Box::new(error);
                 return Err(KernelError::NoBackend { nftables, legacy }.into());
             }
+            (error, _) => return Err(error.into()),
         });
     }
     unreachable!("the last candidate returns")
@@ -120,7 +161,7 @@ pub fn ready(wanted: Backend) -> Result<(), String> {
     }
     let usable = |backend| -> Result<(), KernelError> {
         match backend {
-            RuleBackend::Nftables => Nftables::open()?.check_available()?,
+            RuleBackend::Nftables | RuleBackend::NftablesPerFamily => Nftables::open()?.check_available()?,
             RuleBackend::IptablesNft => drop(Iptables::find(Variant::Nft)?),
             RuleBackend::IptablesLegacy => drop(Iptables::find(Variant::Legacy)?),
         }

@@ -87,7 +87,7 @@ impl KernelError {
     /// The error, if the kernel lacks nf_tables or a part of it.
     pub fn unsupported(&self) -> Option<&NftablesError> {
         match self {
-            Self::Nftables(error @ NftablesError::Unsupported { .. }) => Some(error),
+            Self::Nftables(error) if error.is_unsupported() => Some(error),
             _ => None,
         }
     }

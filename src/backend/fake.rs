@@ -14,7 +14,7 @@ use crate::linux::netlink::NetlinkError;
 use crate::linux::route::{Loopback, RouteError};
 use crate::linux::sysctl::SysctlError;
 use crate::plan::Prerequisite;
-use crate::ruleset::{Ruleset, Timeouts};
+use crate::ruleset::{Ruleset, TableFamily, Timeouts};
 
 /// An operation on the namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +31,7 @@ pub type State = (Vec<Prerequisite>, Vec<Prerequisite>, HashMap<RuleBackend, Rul
 /// The namespace.
 pub struct Fake {
     pub nftables_supported: bool,
+    pub per_family_supported: bool,
     /// The number of open connections; `None` if it cannot be read.
     pub open: Option<usize>,
     /// The value of the sysctl `nf_conntrack_tcp_loose`.
@@ -49,6 +50,7 @@ impl Default for Fake {
     fn default() -> Self {
         Self {
             nftables_supported: true,
+            per_family_supported: true,
             open: Some(0),
             loose: "1".to_owned(),
             foreign: Vec::new(),
@@ -83,6 +85,7 @@ impl Fake {
             })
         };
         let nftables = chain(RuleBackend::Nftables, "inet sidetrack", "output");
+        let per_family = chain(RuleBackend::NftablesPerFamily, "ip sidetrack", "output");
         let iptables_nft = chain(RuleBackend::IptablesNft, "ip nat", "SIDETRACK_OUTPUT");
         let addresses = self.ours.iter().filter_map(|what| match what {
             Prerequisite::Address(address) => Some(*address),
@@ -110,7 +113,7 @@ impl Fake {
             policy_routing,
             foreign_rules: Vec::new(),
             foreign_tables: Vec::new(),
-            chains: nftables.into_iter().chain(iptables_nft).collect(),
+            chains: nftables.into_iter().chain(per_family).chain(iptables_nft).collect(),
             legacy: Some(legacy.into_iter().collect()),
             may_have_legacy_tables: false,
         }
@@ -123,7 +126,7 @@ impl Fake {
     fn attempt(&mut self, operation: Operation) -> Result<(), KernelError> {
         if self.failing.contains(&operation) {
             return Err(KernelError::Nftables(NftablesError::Refused {
-                object: Object::Table,
+                object: Object::Table(TableFamily::Inet),
                 refusal: Errno::ENOMEM.into(),
             }));
         }
@@ -175,8 +178,13 @@ impl Kernel for Fake {
         Ok([rules, routes, addresses, loopback_routes].concat())
     }
 
-    fn apply_rules(&mut self, backend: RuleBackend, ruleset: &Ruleset, _: bool) -> Result<Change, KernelError> {
-        if backend == RuleBackend::Nftables && !self.nftables_supported {
+    fn apply_rules(&mut self, backend: RuleBackend, ruleset: &Ruleset, _: &Observed) -> Result<Change, KernelError> {
+        let is_supported = match backend {
+            RuleBackend::Nftables => self.nftables_supported,
+            RuleBackend::NftablesPerFamily => self.per_family_supported,
+            RuleBackend::IptablesNft | RuleBackend::IptablesLegacy => true,
+        };
+        if !is_supported {
             return Err(KernelError::Nftables(NftablesError::Unsupported {
                 what: "NAT in nf_tables".to_owned(),
                 module: "nft_chain_nat".to_owned(),

@@ -127,9 +127,8 @@ pub fn apply_with(
         return Err(RouteError::Discards(discards).into());
     }
     let mut added = Added::default();
-    let installed = observed.holds_rules(backend);
     let mut open = OpenConnections::leave_alone(kernel, observed);
-    let result = add(kernel, &wanted, &mut added).and_then(|()| apply_rules(kernel, &plan.ruleset, backend, installed));
+    let result = add(kernel, &wanted, &mut added).and_then(|()| apply_rules(kernel, &plan.ruleset, backend, observed));
     let (change, half_closed) = match result {
         Ok(done) => done,
         // The rules may be in force and need the prerequisites. If they are not, those do no harm.
@@ -180,7 +179,7 @@ pub fn cleanup(kernel: &mut dyn Kernel, observed: &Observed) -> Result<Removed, 
         let possible = match backend {
             // The request is cheap, and its answer shows whether it is permitted.
             RuleBackend::Nftables => true,
-            RuleBackend::IptablesNft => seen,
+            RuleBackend::NftablesPerFamily | RuleBackend::IptablesNft => seen,
             RuleBackend::IptablesLegacy => seen || observed.legacy.is_none(),
         };
         if !possible {
@@ -233,14 +232,16 @@ fn apply_rules(
     kernel: &mut dyn Kernel,
     ruleset: &Ruleset,
     backend: RuleBackend,
-    installed: bool,
+    observed: &Observed,
 ) -> Result<(Change, HalfClosed), KernelError> {
-    let (change, why) = match (kernel.apply_rules(backend, ruleset, installed), backend) {
+    let (change, why) = match (kernel.apply_rules(backend, ruleset, observed), backend) {
         (Err(error), _) if error.lacks_timeouts() => {
-            let change = kernel.apply_rules(backend, &ruleset.without_timeouts(), installed)?;
+            let change = kernel.apply_rules(backend, &ruleset.without_timeouts(), observed)?;
             (change, NoTimeouts::InKernel)
         }
-        (result, RuleBackend::Nftables) => return Ok((result?, HalfClosed::AsPlanned)),
+        (result, RuleBackend::Nftables | RuleBackend::NftablesPerFamily) => {
+            return Ok((result?, HalfClosed::AsPlanned));
+        }
         (result, RuleBackend::IptablesNft | RuleBackend::IptablesLegacy) => (result?, NoTimeouts::InIptables),
     };
     let half_closed = match ruleset.timeouts.map(|timeouts| kernel.raise_timeouts(&timeouts)) {

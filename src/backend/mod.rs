@@ -29,7 +29,7 @@ pub use self::choice::RuleBackend;
 pub use self::error::KernelError;
 pub use self::foreign::RemovedForeign;
 use self::iptables::{Iptables, Variant, legacy};
-use self::nftables::{ForeignTable, Nftables, NftablesError, blocked, published as published_ports};
+use self::nftables::{ForeignTable, Nftables, NftablesError, OwnTables, blocked, published as published_ports};
 pub use self::observed::Observed;
 use crate::drift::Difference;
 use crate::facts::InstalledChain;
@@ -42,7 +42,7 @@ use crate::linux::tcp;
 use crate::options::Config;
 use crate::plan::{LoopbackRoute, Prerequisite};
 use crate::ruleset::netfilter::Netfilter;
-use crate::ruleset::{Installed, Ruleset, TcpState, Timeouts};
+use crate::ruleset::{Installed, Layout, Ruleset, TcpState, Timeouts};
 use crate::simulate::LocalMark;
 use crate::types::{Family, InboundMode, Port};
 
@@ -91,12 +91,17 @@ pub trait Kernel {
     /// It cannot be seen.
     fn prerequisites(&mut self) -> Result<Vec<Prerequisite>, KernelError>;
 
-    /// Replaces our rules in this backend with `ruleset` atomically. `installed`: the observation found our rules
-    /// there.
+    /// Replaces our rules in this backend with `ruleset` atomically. What the observation found saves requests, and need
+    /// not be right.
     ///
     /// # Errors
     /// Writing failed or is not permitted. Nothing changed, unless [`KernelError::may_have_changed_rules`].
-    fn apply_rules(&mut self, backend: RuleBackend, ruleset: &Ruleset, installed: bool) -> Result<Change, KernelError>;
+    fn apply_rules(
+        &mut self,
+        backend: RuleBackend,
+        ruleset: &Ruleset,
+        observed: &Observed,
+    ) -> Result<Change, KernelError>;
 
     /// Raises the conntrack timeouts of these states to at least these values, for all connections.
     ///
@@ -126,11 +131,11 @@ pub trait Kernel {
 
 /// Our rules in one backend.
 pub trait Rules {
-    /// Replaces them with `ruleset` atomically. `installed`: the observation found our rules there.
+    /// Replaces them with `ruleset` atomically. What the observation found saves requests, and need not be right.
     ///
     /// # Errors
     /// Writing failed or is not permitted. Nothing changed, unless [`KernelError::may_have_changed_rules`].
-    fn apply(&mut self, ruleset: &Ruleset, installed: bool) -> Result<Change, KernelError>;
+    fn apply(&mut self, ruleset: &Ruleset, observed: &Observed) -> Result<Change, KernelError>;
 
     /// Removes them. Returns whether there were any.
     ///
@@ -158,7 +163,6 @@ pub struct Namespace {
     _lock: Option<Lock>,
     route: Option<Route>,
     nftables: Option<Nftables>,
-    iptables: Option<Iptables>,
     /// Mount points of proc besides /proc.
     other_proc: Vec<PathBuf>,
 }
@@ -204,11 +208,12 @@ impl Namespace {
     ///
     /// # Errors
     /// The backend is not available, or opening a netlink socket failed.
-    pub fn rules(&mut self, backend: RuleBackend) -> Result<&mut dyn Rules, KernelError> {
+    pub fn rules(&mut self, backend: RuleBackend) -> Result<Box<dyn Rules + '_>, KernelError> {
         Ok(match backend {
-            RuleBackend::Nftables => self.nftables()?,
-            RuleBackend::IptablesNft => self.iptables.insert(Iptables::find(Variant::Nft)?),
-            RuleBackend::IptablesLegacy => self.iptables.insert(Iptables::find(Variant::Legacy)?),
+            RuleBackend::Nftables => Box::new(OwnTables::new(self.nftables()?, Layout::OneTable)),
+            RuleBackend::NftablesPerFamily => Box::new(OwnTables::new(self.nftables()?, Layout::PerFamily)),
+            RuleBackend::IptablesNft => Box::new(Iptables::find(Variant::Nft)?),
+            RuleBackend::IptablesLegacy => Box::new(Iptables::find(Variant::Legacy)?),
         })
     }
 
@@ -384,8 +389,13 @@ impl Kernel for Namespace {
         Ok(self.route()?.own_prerequisites()?)
     }
 
-    fn apply_rules(&mut self, backend: RuleBackend, ruleset: &Ruleset, installed: bool) -> Result<Change, KernelError> {
-        self.rules(backend)?.apply(ruleset, installed)
+    fn apply_rules(
+        &mut self,
+        backend: RuleBackend,
+        ruleset: &Ruleset,
+        observed: &Observed,
+    ) -> Result<Change, KernelError> {
+        self.rules(backend)?.apply(ruleset, observed)
     }
 
     fn raise_timeouts(&mut self, timeouts: &Timeouts) -> Result<(), SysctlError> {

@@ -8,7 +8,7 @@ use crate::mesh::redirectors::redirectors;
 use crate::mesh::{self, Delivery};
 use crate::options::Settings;
 use crate::plan::Prerequisite;
-use crate::ruleset::TABLE;
+use crate::ruleset::{Layout, TABLE, TableFamily};
 
 /// The observed state of a network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +42,9 @@ impl Observed {
 
     /// The foreign chains.
     pub fn foreign_chains(&self) -> impl Iterator<Item = &InstalledChain> {
-        let ours = |chain: &InstalledChain| chain.table == format!("inet {TABLE}") || is_iptables_chain(&chain.chain);
+        let ours = |chain: &InstalledChain| {
+            TableFamily::of_own_table(&chain.table).is_some() || is_iptables_chain(&chain.chain)
+        };
         self.all_chains().filter(move |chain| !ours(chain))
     }
 
@@ -164,10 +166,17 @@ impl Observed {
         other.map(|other| other.tool)
     }
 
+    /// The families of the nf_tables tables owned by sidetrack.
+    pub fn own_tables(&self) -> Vec<TableFamily> {
+        let holds = |family: &TableFamily| self.chains.iter().any(|chain| is_in(chain, *family));
+        TableFamily::ALL.into_iter().filter(holds).collect()
+    }
+
     /// Whether the observation found our rules in this backend.
     pub fn holds_rules(&self, backend: RuleBackend) -> bool {
         let (chains, ours): (_, fn(&InstalledChain) -> bool) = match backend {
-            RuleBackend::Nftables => (Some(&self.chains), |chain| chain.table == format!("inet {TABLE}")),
+            RuleBackend::Nftables => (Some(&self.chains), |chain| is_in_layout(chain, Layout::OneTable)),
+            RuleBackend::NftablesPerFamily => (Some(&self.chains), |chain| is_in_layout(chain, Layout::PerFamily)),
             RuleBackend::IptablesNft => (Some(&self.chains), |chain| {
                 chain.table.starts_with("ip") && is_iptables_chain(&chain.chain)
             }),
@@ -175,6 +184,14 @@ impl Observed {
         };
         chains.into_iter().flatten().any(ours)
     }
+}
+
+fn is_in(chain: &InstalledChain, family: TableFamily) -> bool {
+    TableFamily::of_own_table(&chain.table) == Some(family)
+}
+
+fn is_in_layout(chain: &InstalledChain, layout: Layout) -> bool {
+    layout.families().iter().any(|family| is_in(chain, *family))
 }
 
 /// Whether an iptables chain has a name owned by sidetrack.

@@ -208,6 +208,7 @@ impl Opened {
         // The rules were applied with this backend, whether an option or the kernel's abilities selected it.
         let backend = match backend {
             RuleBackend::Nftables => Backend::Nftables,
+            RuleBackend::NftablesPerFamily => Backend::NftablesPerFamily,
             RuleBackend::IptablesNft => Backend::IptablesNft,
             RuleBackend::IptablesLegacy => Backend::IptablesLegacy,
         };

@@ -155,7 +155,7 @@ fn installed(namespace: &mut Namespace, observed: &Observed) -> Result<Vec<(Fami
     let Some(backend) = choice::holding(Backend::Auto, observed) else {
         return Ok(Vec::new());
     };
-    let rules = namespace.rules(backend)?;
+    let mut rules = namespace.rules(backend)?;
     Family::BOTH
         .into_iter()
         .map(|family| Ok((family, rules.installed(family)?)))

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::name_servers::needs_resolv_conf;
 use super::output;
 use crate::backend::install::{self, Removed};
-use crate::backend::{Namespace, Observed, RemovedForeign, RuleBackend, applied, iptables};
+use crate::backend::{Namespace, Observed, RemovedForeign, RuleBackend, applied, choice, iptables};
 use crate::facts::Facts;
 use crate::linux::resolvers::{self, ResolversError};
 use crate::linux::route::Loopback;
@@ -13,6 +13,7 @@ use crate::mesh::Mesh;
 use crate::options::{Config, Settings};
 use crate::plan::Plan;
 use crate::render;
+use crate::ruleset::Layout;
 use crate::types::Output;
 
 /// Redirects the traffic of this network namespace, or prints how.
@@ -37,9 +38,7 @@ pub fn apply(settings: &Settings) -> anyhow::Result<()> {
     namespace.warn_of_foreign_rules(&settings.config, &observed);
     let chosen = install::apply(&mut namespace, &plan, settings.install.backend, &observed)?;
     let backend = chosen.backend;
-    if let Some(reason) = &chosen.fallback {
-        tracing::warn!(%backend, reason, "used instead of nftables");
-    }
+    chosen.log_fallback();
     applied::log(&settings.config, &facts, &plan, backend, &chosen.done);
     Ok(())
 }
@@ -54,7 +53,11 @@ pub fn text(settings: &Settings) -> anyhow::Result<String> {
     applied::warn_of_bridges(&settings.config);
     applied::warn_of_options_without_effect(&settings.config, &facts, &plan);
     Ok(match settings.dry_run.output {
-        Output::Nft => render::nft::script(&plan),
+        Output::Nft => {
+            let preferred = choice::candidates(settings.install.backend).first();
+            let layout = preferred.and_then(|backend| backend.layout());
+            render::nft::script_in(&plan, layout.unwrap_or(Layout::OneTable))
+        }
         Output::Iptables => iptables::script(&plan)?,
         Output::Json => render::json::document(&plan),
     })
@@ -140,7 +143,7 @@ fn log_removed(namespace: &mut Namespace, observed: &Observed, removed: Removed)
     for backend in removed.rules {
         tracing::info!(%backend, "the rules were removed");
         match backend {
-            RuleBackend::Nftables => {}
+            RuleBackend::Nftables | RuleBackend::NftablesPerFamily => {}
             RuleBackend::IptablesNft => namespace.remove_empty_tables(&observed.own_iptables_nft_tables()),
             RuleBackend::IptablesLegacy => {
                 tracing::info!(%backend, "its tables stay: the kernel removes them only with the network namespace");

@@ -106,16 +106,14 @@ pub(super) fn with_lock(netns: &Netns, backend: Backend, work: &mut Work) -> Res
     };
     let chosen = choose(backend, kernel_error, |backend| {
         let programs = match backend {
-            RuleBackend::Nftables => Programs::None,
+            RuleBackend::Nftables | RuleBackend::NftablesPerFamily => Programs::None,
             RuleBackend::IptablesNft | RuleBackend::IptablesLegacy => Programs::Isolated,
         };
         inside(netns, programs, Namespace::claim, &mut |namespace, observed| {
             work(backend, namespace, observed)
         })
     })?;
-    if let Some(reason) = &chosen.fallback {
-        tracing::warn!(backend = %chosen.backend, reason, "nftables does not work here; using another backend");
-    }
+    chosen.log_fallback();
     Ok(())
 }
 

@@ -13,6 +13,7 @@ pub mod netns;
 pub mod privilege;
 pub mod proc;
 pub mod processes;
+pub mod release;
 pub mod resolvers;
 pub mod route;
 pub mod signals;

@@ -2,22 +2,21 @@
 
 pub mod multicast;
 mod refusal;
+mod wire;
 
 use std::ops::RangeInclusive;
-use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use netlink_packet_core::NetlinkBuffer;
 use nix::errno::Errno;
-use nix::sys::socket::sockopt::{SndBuf, SndBufForce};
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recvfrom, sendto, setsockopt, socket,
-};
+use nix::sys::socket::SockProtocol;
 use thiserror::Error;
 
+use self::wire::DEFAULT_SEND_BUFFER;
+
 pub use self::refusal::{Explanation, Refusal};
-use super::socket_options;
+pub use self::wire::{KernelWire, Wire};
 
 /// A failed netlink exchange.
 #[derive(Debug, Error)]
@@ -138,82 +137,6 @@ pub fn pause(attempt: u32) {
 pub fn chance(limit: u32) -> u32 {
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since_epoch.map_or(0, |time| time.subsec_nanos() % limit)
-}
-
-/// The default size of a socket's send buffer in bytes, on any system (`net.core.wmem_default`).
-const DEFAULT_SEND_BUFFER: usize = 100 * 1024;
-
-/// A transport of datagrams to and from the kernel.
-pub trait Wire: Send {
-    /// Sends a datagram.
-    ///
-    /// # Errors
-    /// It was not sent.
-    fn send(&mut self, datagram: &[u8]) -> nix::Result<()>;
-
-    /// Receives a datagram and returns its length.
-    ///
-    /// # Errors
-    /// EAGAIN: there is none. With any other error, queued datagrams may be lost.
-    fn receive(&mut self, buffer: &mut [u8]) -> nix::Result<usize>;
-}
-
-/// A netlink socket of the kernel, in the network namespace of the thread that opens it.
-pub struct KernelWire(OwnedFd);
-
-impl KernelWire {
-    /// Opens a socket for one protocol.
-    ///
-    /// # Errors
-    /// The kernel does not support the protocol, or denies it.
-    pub fn open(protocol: SockProtocol) -> nix::Result<Self> {
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
-        /// Extended error reports, without the request in them; strict checking of dump requests.
-        /// Since Linux 4.12, 4.3, 4.20.
-        const OPTIONS: [libc::c_int; 3] = [
-            libc::NETLINK_EXT_ACK,
-            libc::NETLINK_CAP_ACK,
-            libc::NETLINK_GET_STRICT_CHK,
-        ];
-        // The last option is for rtnetlink alone.
-        let count = if protocol == SockProtocol::NetlinkRoute { 3 } else { 2 };
-        for option in &OPTIONS[..count] {
-            if let Err(errno) = socket_options::switch_on(&fd, libc::SOL_NETLINK, *option) {
-                tracing::debug!(option, %errno, "the kernel does not support this netlink socket option");
-            }
-        }
-        Ok(Self(fd))
-    }
-
-    /// Enlarges the send buffer. Exceeding `net.core.wmem_max` needs CAP_NET_ADMIN in the initial user namespace.
-    /// If the buffer is still too small, sending fails.
-    fn make_room(&self, length: usize) {
-        let wanted = length * 2;
-        let forced = setsockopt(&self.0, SndBufForce, &wanted).or_else(|_| setsockopt(&self.0, SndBuf, &wanted));
-        if let Err(errno) = forced {
-            tracing::debug!(wanted, %errno, "cannot enlarge the netlink send buffer");
-        }
-    }
-}
-
-impl Wire for KernelWire {
-    fn send(&mut self, datagram: &[u8]) -> nix::Result<()> {
-        if datagram.len() > DEFAULT_SEND_BUFFER {
-            self.make_room(datagram.len());
-        }
-        let kernel = NetlinkAddr::new(0, 0);
-        sendto(self.0.as_raw_fd(), datagram, &kernel, MsgFlags::empty()).map(drop)
-    }
-
-    fn receive(&mut self, buffer: &mut [u8]) -> nix::Result<usize> {
-        loop {
-            let (length, sender) = recvfrom::<NetlinkAddr>(self.0.as_raw_fd(), buffer)?;
-            if sender.is_none_or(|sender| sender.pid() == 0) {
-                return Ok(length);
-            }
-        }
-    }
 }
 
 /// A netlink socket. It stays in the network namespace in which it was opened.

@@ -12,7 +12,7 @@ use super::packet::{Origin, Packet, Pod};
 use super::path::{End, PacketPath, Step, TraceEntry, Verdict};
 use super::{Simulation, TooComplex, simulate};
 use crate::ruleset::netfilter::{Action, Netfilter, Rule, Table};
-use crate::ruleset::{self, Protocol, TABLE, Tracking};
+use crate::ruleset::{self, Protocol, TABLE, TableFamily, Tracking};
 use crate::types::Id as _;
 
 /// How rules compare with others by their effect.
@@ -123,7 +123,7 @@ fn has_own_chains(table: &Table) -> bool {
 }
 
 fn is_own_table(name: &str) -> bool {
-    name.strip_prefix("inet ") == Some(TABLE)
+    TableFamily::of_own_table(name).is_some()
 }
 
 fn is_own_chain(name: &str) -> bool {
@@ -185,6 +185,7 @@ fn decides(entry: &TraceEntry) -> bool {
                 ruleset::Action::Return
                 | ruleset::Action::Accept
                 | ruleset::Action::Drop
+                | ruleset::Action::Reject(_)
                 | ruleset::Action::Redirect(_)
                 | ruleset::Action::Tproxy { .. },
             )

@@ -11,7 +11,7 @@ use super::connection::{Action, Connection, Decider, Decision, Doubt, End};
 use super::message::{Event, Headers, Message, Verdict};
 use super::rules::{BaseChain, Hook, Rules};
 use super::{ARRIVES, Direction, LEAVES};
-use crate::ruleset::{Protocol, TABLE};
+use crate::ruleset::{Protocol, TableFamily};
 
 /// How long a packet may take from one step to the next. The steps take microseconds, except in a queue to a program.
 const STEP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -79,7 +79,7 @@ impl Step {
 
     fn is_own(&self) -> bool {
         let chain = &self.decision.chain;
-        chain.table == format!("inet {TABLE}") || chain.chain.starts_with(OWN_CHAIN_PREFIX)
+        TableFamily::of_own_table(&chain.table).is_some() || chain.chain.starts_with(OWN_CHAIN_PREFIX)
     }
 
     fn tproxy(&self) -> Option<u16> {

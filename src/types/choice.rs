@@ -89,12 +89,24 @@ choice! {
 }
 
 choice! {
+    /// What becomes of traffic of one direction that is neither redirected nor excluded.
+    Policy {
+        /// It passes.
+        Allow = "allow",
+        /// It is rejected.
+        ProxyOnly = "proxy-only",
+    }
+}
+
+choice! {
     /// The backend that installs the rules.
     Backend {
         /// nftables, or legacy iptables if the kernel has no NAT in nf_tables.
         Auto = "auto",
-        /// nf_tables over netlink.
+        /// nf_tables over netlink: one table, or one for each IP family before Linux 5.2.
         Nftables = "nftables",
+        /// nf_tables over netlink, one table for each IP family.
+        NftablesPerFamily = "nftables-per-family",
         /// `iptables-nft-restore`.
         IptablesNft = "iptables-nft",
         /// `iptables-legacy-restore`.

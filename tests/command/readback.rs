@@ -3,6 +3,7 @@
 use sidetrack::backend::iptables::{self, lower};
 use sidetrack::backend::nftables;
 use sidetrack::backend::nftables::listing::Listing;
+use sidetrack::ruleset::Layout;
 
 use crate::cases;
 use crate::plans::plan;
@@ -13,6 +14,10 @@ fn check(options: &[&str]) {
     let planned = plan(options).ruleset;
     let listing = Listing::of_steps(&nftables::create(&planned));
     assert_reads_back_as(&nftables::decode(&listing), &planned);
+    for (family, ruleset) in planned.tables(Layout::PerFamily) {
+        let listing = Listing::of_steps(&nftables::create_in(family, &ruleset));
+        assert_reads_back_as(&nftables::decode(&listing), &ruleset);
+    }
     for family in planned.families.iter() {
         let tables = lower(&planned).expect("not too many rules").of(family);
         let raised = iptables::raise(&tables, family);

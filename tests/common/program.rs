@@ -99,7 +99,7 @@ pub fn feed(netns: &Netns, program: &str, arguments: &[&str], text: &str) {
 /// The rules in the kernel, as the backend's own tools print them, without parts that differ between runs.
 pub fn state(netns: &Netns, backend: &str) -> String {
     let rules = match backend {
-        "nftables" => nft_state(netns),
+        "nftables" | "nftables-per-family" => nft_state(netns),
         "iptables-nft" => iptables_state(netns, "iptables-nft-save", "ip6tables-nft-save"),
         "iptables-legacy" => iptables_state(netns, "iptables-legacy-save", "ip6tables-legacy-save"),
         other => panic!("no backend {other}"),

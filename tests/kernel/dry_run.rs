@@ -11,7 +11,10 @@ fn dry_run(netns: &Netns, output: &str, options: &[&str]) -> String {
 
 /// Loads the output of a dry run by hand.
 pub fn load(netns: &Netns, backend: &str, options: &[&str]) {
-    let nft = dry_run(netns, "nft", options);
+    let nft = match backend {
+        "nftables-per-family" => dry_run(netns, "nft", &[&["--backend", backend], options].concat()),
+        _ => dry_run(netns, "nft", options),
+    };
     for command in nft
         .lines()
         .filter_map(|line| line.strip_prefix("# Part of the plan too, by hand: ip "))
@@ -21,7 +24,7 @@ pub fn load(netns: &Netns, backend: &str, options: &[&str]) {
     let iptables = dry_run(netns, "iptables", options);
     let only = |family| iptables.contains(&format!("# The rules are for {family} alone"));
     match backend {
-        "nftables" => {
+        "nftables" | "nftables-per-family" => {
             feed(netns, "nft", &["-c", "-f", "-"], &nft);
             feed(netns, "nft", &["-f", "-"], &nft);
         }
@@ -53,6 +56,11 @@ fn dry_run_loaded_by_hand_equals_apply(backend: &str) {
 #[test]
 fn dry_run_loaded_by_hand_equals_apply_with_nftables() {
     dry_run_loaded_by_hand_equals_apply("nftables");
+}
+
+#[test]
+fn dry_run_loaded_by_hand_equals_apply_with_nftables_per_family() {
+    dry_run_loaded_by_hand_equals_apply("nftables-per-family");
 }
 
 #[test]

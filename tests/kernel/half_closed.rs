@@ -280,7 +280,7 @@ fn kernel_without_ct_timeout_objects_gets_raised_sysctls() {
                 (change, HalfClosed::BySettings { why })
             );
         }
-        let nftables = namespace.rules(RuleBackend::Nftables).expect("nftables");
+        let mut nftables = namespace.rules(RuleBackend::Nftables).expect("nftables");
         assert_eq!(nftables.differences(&plan.ruleset).expect("an answer"), []);
     });
     assert!(!state(&pod.netns, "nftables").contains("ct timeout"));

@@ -7,10 +7,11 @@ use std::thread;
 use std::time::Instant;
 
 use sidetrack::backend::RuleBackend;
-use sidetrack::backend::nftables::transaction::Nftables;
+use sidetrack::backend::nftables::{Nftables, OwnTables};
 use sidetrack::facts::Facts;
 use sidetrack::options::Settings;
 use sidetrack::plan::Plan;
+use sidetrack::ruleset::Layout;
 use sidetrack::types::{Family, parse_ports};
 
 use crate::common::{Address, Caller, Netns, Owner, Pod, Server, To, Transport, call_from};
@@ -107,6 +108,14 @@ fn no_connection_bypasses_the_proxy_while_nftables_rules_are_replaced() {
 }
 
 #[test]
+fn no_connection_bypasses_the_proxy_while_nftables_rules_move_between_one_table_and_two() {
+    no_connection_slips_through_while("nftables", PLANS, |netns, number| {
+        let backend = ["nftables", "nftables-per-family"][number % 2];
+        apply(netns, backend, PLANS[number % 3 % 2]);
+    });
+}
+
+#[test]
 fn no_connection_bypasses_the_proxy_while_iptables_nft_rules_are_replaced() {
     no_connection_slips_through("iptables-nft", PLANS);
 }
@@ -133,7 +142,7 @@ fn no_connection_bypasses_the_proxy_while_nftables_rules_are_replaced_unread() {
     };
     let rulesets = [ruleset(1), ruleset(2)];
     no_connection_slips_through_while("nftables", PLANS, |netns, number| {
-        let renew = || Nftables::open()?.renew(&rulesets[number % 2]);
+        let renew = || OwnTables::new(&mut Nftables::open()?, Layout::OneTable).renew(&rulesets[number % 2], &[]);
         netns.run(renew).expect("renewed");
     });
 }

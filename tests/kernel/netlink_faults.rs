@@ -13,12 +13,14 @@ use nix::sys::socket::SockProtocol;
 
 use sidetrack::backend::install::{self, Applied, Removed};
 use sidetrack::backend::nftables::transaction::{Nftables, NftablesError};
+use sidetrack::backend::nftables::{Found, OwnTables};
 use sidetrack::backend::{Change, Kernel as _, KernelError, Namespace, RuleBackend};
 use sidetrack::facts::Facts;
 use sidetrack::linux::netlink::{ATTEMPTS, KernelWire, NetlinkError, Socket, Wire};
 use sidetrack::linux::route::{Route, RouteError};
 use sidetrack::options::Settings;
 use sidetrack::plan::{Plan, Prerequisite};
+use sidetrack::ruleset::Layout;
 use sidetrack::types::{InboundMode, Port};
 
 /// A fault.
@@ -180,6 +182,18 @@ fn distorted(fault: &Arc<Fault>) -> Namespace {
     )
 }
 
+fn one_table(nftables: &mut Nftables) -> OwnTables<'_> {
+    OwnTables::new(nftables, Layout::OneTable)
+}
+
+/// What the observation found.
+fn found(any: bool) -> Found {
+    Found {
+        any,
+        ..Found::default()
+    }
+}
+
 fn fault(distortion: Distortion, first: usize, end: usize) -> Arc<Fault> {
     Arc::new(Fault {
         distortion,
@@ -320,7 +334,7 @@ fn lost_acknowledgement_is_resolved_by_reading_back() {
             in_namespace(|| {
                 let (new, mut nftables) = (redirect(), Nftables::open().unwrap());
                 if let Some(old) = &old {
-                    nftables.apply(&old.ruleset, false).unwrap();
+                    one_table(&mut nftables).apply(&old.ruleset, &found(false)).unwrap();
                 }
                 // Created at the first exchange, or replaced after those that read what is there.
                 let exchanges = |installed| {
@@ -328,18 +342,20 @@ fn lost_acknowledgement_is_resolved_by_reading_back() {
                     let socket = DistortedWire::open(SockProtocol::NetlinkNetFilter, &counter);
                     let mut nftables = Nftables::over(socket);
                     let ruleset = if installed { &tproxy().ruleset } else { &new.ruleset };
-                    nftables.apply(ruleset, installed).unwrap();
+                    one_table(&mut nftables).apply(ruleset, &found(installed)).unwrap();
                     counter.exchanges.load(Ordering::Relaxed)
                 };
                 let at = if old.is_some() { exchanges(true) } else { 0 };
                 let fault = fault(distortion, at, at + 1);
                 let mut distorted = Nftables::over(DistortedWire::open(SockProtocol::NetlinkNetFilter, &fault));
                 assert_eq!(
-                    distorted.apply(&new.ruleset, old.is_some()).unwrap(),
+                    one_table(&mut distorted)
+                        .apply(&new.ruleset, &found(old.is_some()))
+                        .unwrap(),
                     expected,
                     "{distortion:?}"
                 );
-                assert_eq!(nftables.differences(&new.ruleset).unwrap(), []);
+                assert_eq!(one_table(&mut nftables).differences(&new.ruleset).unwrap(), []);
             });
         }
     }
@@ -401,7 +417,9 @@ fn constantly_interrupted_read_fails_with_advice() {
         };
         for distortion in [Disturbed, Interrupted] {
             let (socket, fault) = open(distortion, SockProtocol::NetlinkNetFilter);
-            let error = Nftables::over(socket).differences(&redirect().ruleset).unwrap_err();
+            let error = one_table(&mut Nftables::over(socket))
+                .differences(&redirect().ruleset)
+                .unwrap_err();
             assert!(matches!(error, NftablesError::Busy), "{error}");
             assert!(error.to_string().contains("Try again"), "{error}");
             let exchanges = fault.exchanges.load(Ordering::Relaxed);

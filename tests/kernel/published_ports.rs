@@ -271,25 +271,28 @@ fn container_behind_bridge_calls_out_through_proxy_only_if_its_bridge_is_reroute
     }
 }
 
+/// Rules of kube-proxy in both families.
+fn run_kube_proxy(pod: &Pod, variant: &str) {
+    for family in Family::BOTH {
+        let rules = kube_proxy(family);
+        feed(&pod.netns, &restore(family, variant), &["--noflush"], &rules);
+    }
+}
+
+/// Where a connection of the application to the Service lands.
+fn by_service(sidecar: &Sidecar, family: Family) -> (Option<String>, Accepted) {
+    let service = at(SERVICE, family, SERVICE_PORT);
+    landing(sidecar, &by(&sidecar.pod, Caller::App, service, family))
+}
+
 #[test]
 fn services_of_kube_proxy_are_translated_for_proxy_and_for_what_is_excluded() {
     for (backend, variant) in NEIGHBOURS {
         let pod = Pod::new();
         pod.netns.run(forward);
-        for family in Family::BOTH {
-            feed(
-                &pod.netns,
-                &restore(family, variant),
-                &["--noflush"],
-                &kube_proxy(family),
-            );
-        }
+        run_kube_proxy(&pod, variant);
         let sidecar = Sidecar::start(pod);
         let netns = &sidecar.pod.netns;
-        let by_service = |family| {
-            let service = at(SERVICE, family, SERVICE_PORT);
-            landing(&sidecar, &by(&sidecar.pod, Caller::App, service, family))
-        };
         let by_node_port = |family| {
             let node_port = at(Address::POD, family, NODE_PORT);
             landing(&sidecar, &by(&sidecar.pod, Caller::Far, node_port, family))
@@ -297,14 +300,14 @@ fn services_of_kube_proxy_are_translated_for_proxy_and_for_what_is_excluded() {
         let server = Some("server".to_owned());
         for family in Family::BOTH {
             let context = format!("{backend}, {variant}: {family}");
-            assert_eq!(by_service(family), (server.clone(), PAST), "{context}");
+            assert_eq!(by_service(&sidecar, family), (server.clone(), PAST), "{context}");
             assert_eq!(by_node_port(family), (server.clone(), PAST), "{context}");
         }
         assert!(warns(netns, backend, &[]), "{backend}, {variant}");
         for family in Family::BOTH {
             let context = format!("{backend}, {variant}: {family}");
             // The proxy's own connection is translated.
-            assert_eq!(by_service(family), (server.clone(), OUTBOUND), "{context}");
+            assert_eq!(by_service(&sidecar, family), (server.clone(), OUTBOUND), "{context}");
             let passed_on = passed_on(family).then(|| "server".to_owned());
             assert_eq!(by_node_port(family), (passed_on, INBOUND), "{context}");
         }
@@ -317,7 +320,7 @@ fn services_of_kube_proxy_are_translated_for_proxy_and_for_what_is_excluded() {
         assert!(!warns(netns, backend, &excluded), "{backend}, {variant}");
         for family in Family::BOTH {
             let context = format!("{backend}, {variant}: {family}");
-            assert_eq!(by_service(family), (server.clone(), PAST), "{context}");
+            assert_eq!(by_service(&sidecar, family), (server.clone(), PAST), "{context}");
             assert_eq!(by_node_port(family), (server.clone(), PAST), "{context}");
         }
     }
@@ -329,20 +332,9 @@ fn rules_that_kube_proxy_inserts_later_come_before_those_of_iptables_backends_an
     for (backend, variant) in NEIGHBOURS {
         let pod = Pod::new();
         apply(&pod.netns, backend, &[]);
-        for family in Family::BOTH {
-            feed(
-                &pod.netns,
-                &restore(family, variant),
-                &["--noflush"],
-                &kube_proxy(family),
-            );
-        }
+        run_kube_proxy(&pod, variant);
         let sidecar = Sidecar::start(pod);
         let netns = &sidecar.pod.netns;
-        let by_service = |family| {
-            let service = at(SERVICE, family, SERVICE_PORT);
-            landing(&sidecar, &by(&sidecar.pod, Caller::App, service, family))
-        };
         let check = sidetrack(netns, &["check", "--backend", backend]);
         let (state, way) = match backend {
             "nftables" => (0, OUTBOUND),
@@ -351,13 +343,21 @@ fn rules_that_kube_proxy_inserts_later_come_before_those_of_iptables_backends_an
         assert_eq!(check.code, Some(state), "{backend}: {check:?}");
         for family in Family::BOTH {
             let context = format!("{backend}, {variant}: {family}");
-            assert_eq!(by_service(family), (Some("server".to_owned()), way), "{context}");
+            assert_eq!(
+                by_service(&sidecar, family),
+                (Some("server".to_owned()), way),
+                "{context}"
+            );
         }
         apply(netns, backend, &[]);
         sidetrack(netns, &["check", "--backend", backend]).succeeded();
         for family in Family::BOTH {
             let context = format!("{backend}, {variant}: {family}, applied again");
-            assert_eq!(by_service(family), (Some("server".to_owned()), OUTBOUND), "{context}");
+            assert_eq!(
+                by_service(&sidecar, family),
+                (Some("server".to_owned()), OUTBOUND),
+                "{context}"
+            );
         }
     }
 }

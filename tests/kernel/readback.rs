@@ -25,6 +25,7 @@ pub fn what_is_installed_is_read_back<'c>(backend: RuleBackend, cases: impl Iter
             let installed = installed(&netns, backend, family);
             match backend {
                 RuleBackend::Nftables => assert_reads_back_as(&installed, &planned),
+                RuleBackend::NftablesPerFamily => assert_reads_back_as(&installed, &planned.of_family(family)),
                 RuleBackend::IptablesNft | RuleBackend::IptablesLegacy => {
                     assert_raised_from(&installed, &planned, family);
                 }
@@ -36,6 +37,11 @@ pub fn what_is_installed_is_read_back<'c>(backend: RuleBackend, cases: impl Iter
 #[test]
 fn nftables_rules_are_read_back() {
     what_is_installed_is_read_back(RuleBackend::Nftables, cases::all_options());
+}
+
+#[test]
+fn nftables_rules_in_a_table_for_each_family_are_read_back() {
+    what_is_installed_is_read_back(RuleBackend::NftablesPerFamily, cases::all_options());
 }
 
 /// Fewer cases: other tests cover apply itself.
@@ -119,7 +125,7 @@ fn rules_added_by_iptables_are_read_or_listed_as_unreadable() {
         apply(&netns, &backend.to_string(), &[]);
         let program = match backend {
             RuleBackend::IptablesLegacy => "iptables-legacy",
-            RuleBackend::IptablesNft | RuleBackend::Nftables => "iptables-nft",
+            _ => "iptables-nft",
         };
         let iptables = |rule: &str| drop(output_of(netns.command(program).args(rule.split(' '))));
         iptables("-t nat -I SIDETRACK_OUTPUT -m owner --uid-owner 7 -j RETURN");

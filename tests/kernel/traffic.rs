@@ -9,13 +9,13 @@ use crate::cases::{self, Case, Expect, Landing};
 use crate::common::{Arrival, Call, Caller, Owner, Pod, Server, To, Transport, call, output_of};
 
 /// A pod and its neighbour, listening on every port that is dialled.
-struct Lab {
-    pod: Pod,
+pub struct Lab {
+    pub pod: Pod,
     _servers: [Server; 2],
 }
 
 impl Lab {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let pod = Pod::new();
         let servers = [
             Server::start(&pod.netns, "pod", Owner::ROOT, cases::PORTS),
@@ -36,7 +36,7 @@ impl Lab {
     }
 
     /// Every row of a case that does not hold, with what happened instead.
-    fn wrong(&self, case: &Case) -> Vec<(Expect, String)> {
+    pub fn wrong(&self, case: &Case) -> Vec<(Expect, String)> {
         let rows = Family::BOTH
             .into_iter()
             .flat_map(|family| case.rows(family).into_iter().map(move |row| (family, row)));
@@ -129,6 +129,11 @@ fn each_case_holds(backend: &str) {
 #[test]
 fn each_case_holds_with_nftables() {
     each_case_holds("nftables");
+}
+
+#[test]
+fn each_case_holds_with_nftables_per_family() {
+    each_case_holds("nftables-per-family");
 }
 
 #[test]

@@ -149,6 +149,7 @@ fn stale_state_that_cannot_be_removed_is_reported() {
 fn auto_falls_back_to_legacy_only_where_nf_tables_cannot() {
     let mut fake = Fake::default();
     fake.nftables_supported = false;
+    fake.per_family_supported = false;
     let applied = apply_to(&mut fake, &default_plan(), Backend::Auto).unwrap();
     assert_eq!(applied.backend, RuleBackend::IptablesLegacy);
     assert!(applied.fallback.unwrap().contains("nft_chain_nat"));
@@ -163,6 +164,21 @@ fn auto_falls_back_to_legacy_only_where_nf_tables_cannot() {
     fake.fail_at(APPLY_RULES);
     apply_to(&mut fake, &default_plan(), Backend::Auto).unwrap_err();
     assert!(!fake.done.contains(&Operation::ApplyRules(RuleBackend::IptablesLegacy)));
+}
+
+#[test]
+fn a_table_for_each_family_comes_before_legacy_iptables() {
+    for wanted in [Backend::Auto, Backend::Nftables] {
+        let mut fake = Fake::default();
+        fake.nftables_supported = false;
+        let applied = apply_to(&mut fake, &default_plan(), wanted).unwrap();
+        assert_eq!(applied.backend, RuleBackend::NftablesPerFamily);
+        assert!(applied.fallback.unwrap().contains("nft_chain_nat"));
+        assert_eq!(
+            fake.done.last(),
+            Some(&Operation::ApplyRules(RuleBackend::NftablesPerFamily))
+        );
+    }
 }
 
 #[test]
@@ -190,7 +206,12 @@ fn unneeded_address_is_removed_after_the_rules() {
 fn cleanup_removes_only_own_state_on_every_backend() {
     let mut fake = Fake::default();
     let untouched = fake.state();
-    for backend in [Backend::IptablesLegacy, Backend::IptablesNft, Backend::Nftables] {
+    for backend in [
+        Backend::IptablesLegacy,
+        Backend::IptablesNft,
+        Backend::NftablesPerFamily,
+        Backend::Nftables,
+    ] {
         let observed = Fake::default().observed(); // As if the others had not been seen.
         apply(&mut fake, &default_plan(), backend, &observed).unwrap();
     }

@@ -13,7 +13,7 @@ use super::Variant;
 use super::program::{Programs, search_path};
 use super::saved::{self, Instantiated};
 use super::{InFront, IptablesError, TableName, Tables, contents, lower, patch, raise, removal, same};
-use crate::backend::{Change, KernelError, Rules};
+use crate::backend::{Change, KernelError, Observed, Rules};
 use crate::drift::{Difference, Subject};
 use crate::linux::netlink;
 use crate::mesh::Mesh;
@@ -25,6 +25,10 @@ const ATTEMPTS: u32 = 5;
 
 /// The tables that our rules go to. These must be readable.
 const REQUIRED_TABLES: [TableName; 3] = [TableName::Raw, TableName::Mangle, TableName::Nat];
+
+/// The table that the rules of a policy go to. It must be readable if there are any: other programs may have made one
+/// that iptables cannot read.
+const POLICY_TABLES: [TableName; 1] = [TableName::Filter];
 
 /// The programs of one variant. They act on the network namespace of the calling thread.
 #[derive(Clone, Debug)]
@@ -233,6 +237,7 @@ impl Iptables {
                 (Instantiated::Some, programs) => programs?.save(&[])?,
                 (Instantiated::Unknown, Ok(programs)) => REQUIRED_TABLES
                     .iter()
+                    .chain(&POLICY_TABLES)
                     .map(|table| programs.save(&["-t", table.as_str()]))
                     .collect::<Result<_, _>>()?,
             },
@@ -255,13 +260,22 @@ impl Iptables {
     fn steps(&self, ruleset: &Ruleset) -> Result<Vec<Step>, IptablesError> {
         let planned = lower(ruleset)?;
         let step = |family| {
-            let wanted = if ruleset.families.contains(family) {
-                self.programs(family)?;
-                planned.of(family)
+            let redirected = ruleset.families.contains(family);
+            let wanted = planned.of(family);
+            let wanted = if redirected {
+                wanted
             } else {
-                Tables::default()
+                wanted.without_empty_chains()
             };
+            if !wanted.is_empty() {
+                self.programs(family)?;
+            }
             let text = self.save(family)?;
+            if wanted.get(TableName::Filter).is_some()
+                && let Some(table) = saved::incompatible(&text, &POLICY_TABLES)
+            {
+                return Err(IptablesError::Incompatible { family, table });
+            }
             Ok(Step {
                 family,
                 installed: saved::parse(&text),
@@ -333,7 +347,7 @@ impl Iptables {
 }
 
 impl Rules for Iptables {
-    fn apply(&mut self, ruleset: &Ruleset, _: bool) -> Result<Change, KernelError> {
+    fn apply(&mut self, ruleset: &Ruleset, _: &Observed) -> Result<Change, KernelError> {
         Ok(Self::apply(self, ruleset)?)
     }
 

@@ -9,6 +9,7 @@ use super::uapi::{NFT_OBJECT_CT_TIMEOUT, NFT_SET_INTERVAL};
 use super::{decode, elements};
 use crate::drift::{Contents, Line, List, Subject, Thing};
 use crate::render::nft;
+use crate::ruleset::TableFamily;
 
 /// The contents of a table.
 pub fn contents(table: &str, listing: &Listing) -> Contents {
@@ -28,7 +29,8 @@ pub fn contents(table: &str, listing: &Listing) -> Contents {
     thing(&Subject::Table { table: table.clone() }, flags);
     for ((name, kind), object) in &listing.objects {
         let (table, name) = (table.clone(), name.clone());
-        thing(&Subject::Object { table, name }, self::object(*kind, object));
+        let text = self::object(listing.family, *kind, object);
+        thing(&Subject::Object { table, name }, text);
     }
     for (name, listed) in &listing.sets {
         let (table, set) = (table.clone(), name.clone());
@@ -49,15 +51,15 @@ pub fn contents(table: &str, listing: &Listing) -> Contents {
                 .rules
                 .iter()
                 .zip(1..)
-                .map(|(listed, position)| rule(position, listed))
+                .map(|(listed, position)| rule(listing.family, position, listed))
                 .collect(),
         });
     }
     contents
 }
 
-fn object(kind: u32, object: &Object) -> String {
-    match (kind, decode::timeouts(object)) {
+fn object(family: TableFamily, kind: u32, object: &Object) -> String {
+    match (kind, decode::timeouts(family, object)) {
         (NFT_OBJECT_CT_TIMEOUT, Some(timeouts)) => format!("ct timeout, {}", nft::policy(&timeouts)),
         (NFT_OBJECT_CT_TIMEOUT, None) => format!("ct timeout, {object:?}"),
         (kind, _) => format!("type number {kind}"),
@@ -83,14 +85,14 @@ fn base_hook(
     format!("type {kind} hook {hook} priority {priority}; policy {policy};")
 }
 
-fn rule(position: usize, listed: &Rule) -> Line {
+fn rule(family: TableFamily, position: usize, listed: &Rule) -> Line {
     let comment = decode::comment(&listed.user_data);
     let as_we_write = listed.user_data.is_empty()
         || super::encode::rule_user_data(&comment).is_ok_and(|written| written == listed.user_data);
-    let text = match decode::rule(listed) {
-        Some(rule) if as_we_write => nft::rule(&rule),
+    let text = match decode::rule(family, listed) {
+        Some(rule) if as_we_write => nft::rule(family, &rule),
         _ => {
-            let mut words = decode::words(listed);
+            let mut words = decode::words(family, listed);
             // A rule that is encoded in another way may have the same text as a planned one.
             if !words.contains('[') {
                 words += " [in another encoding]";
@@ -213,9 +215,9 @@ mod tests {
     fn any_changed_byte_of_a_rule_changes_its_text() {
         let mut changes = 0;
         for listed in listing().chains.values().flat_map(|chain| &chain.rules) {
-            let words = rule(1, listed);
+            let words = rule(TableFamily::Inet, 1, listed);
             let mut differs = |changed: &Rule| {
-                assert_ne!(rule(1, changed).text, words.text, "{changed:?}");
+                assert_ne!(rule(TableFamily::Inet, 1, changed).text, words.text, "{changed:?}");
                 changes += 1;
             };
             for user_data in flipped(&listed.user_data) {

@@ -8,14 +8,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{Ipv4Subnets, Ipv6Subnets};
 
 use super::attributes::{self, Attributes, find};
-use super::encode::timeout_attribute;
+use super::encode::{self, timeout_attribute};
 use super::listing::{self, Boundary, Expression, Listing};
 use super::uapi::*;
 use super::{elements, expression};
 use crate::render::nft;
 use crate::ruleset::{
     Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Installed, Match, Place,
-    PortMatch, Protocol, Rule, Ruleset, Set, TIMEOUTS, TcpState, Timeouts, UidMatch, Unreadable, Zone, priority,
+    PortMatch, Protocol, Rejection, Rule, Ruleset, Set, TIMEOUTS, TableFamily, TcpState, Timeouts, UidMatch,
+    Unreadable, Zone, priority,
 };
 use crate::types::{Families, Family, Id, InterfaceName, Mark, Number, Port, Range, Ranges, Timeout};
 
@@ -48,7 +49,7 @@ pub fn decode(listing: &Listing) -> Installed {
     }
     let mut timeouts = None;
     for ((name, kind), object) in &listing.objects {
-        match self::timeouts(object).filter(|_| name == TIMEOUTS && *kind == NFT_OBJECT_CT_TIMEOUT) {
+        match self::timeouts(listing.family, object).filter(|_| name == TIMEOUTS && *kind == NFT_OBJECT_CT_TIMEOUT) {
             Some(read) => timeouts = Some(read),
             None => report(
                 Place::Table,
@@ -73,7 +74,7 @@ pub fn decode(listing: &Listing) -> Installed {
         }
         let mut rules = Vec::new();
         for (position, listed) in listed.rules.iter().enumerate() {
-            match rule(listed) {
+            match rule(listing.family, listed) {
                 Some(rule) => rules.push(rule),
                 None => {
                     let names: Vec<&str> = listed.expressions.iter().map(|(name, _)| name.as_str()).collect();
@@ -93,7 +94,10 @@ pub fn decode(listing: &Listing) -> Installed {
     }
     Installed {
         ruleset: Ruleset {
-            families: families(&chains),
+            families: match listing.family {
+                TableFamily::Inet => families(&chains),
+                TableFamily::Only(family) => Families::Only(family),
+            },
             timeouts,
             sets,
             chains,
@@ -106,8 +110,10 @@ pub fn decode(listing: &Listing) -> Installed {
 
 /// The redirected families: the first rule of every base chain returns packets of any other.
 fn families(chains: &[Chain]) -> Families {
+    // Those of type filter see both families.
+    let redirects = |chain: &&Chain| chain.hook.is_some_and(|hook| hook.kind != ChainType::Filter);
     let turned_away = |family: Family| {
-        let base = chains.iter().filter(|chain| chain.hook.is_some());
+        let base = chains.iter().filter(redirects);
         let mut first = base.map(|chain| chain.rules.first()).peekable();
         let away = |rule: &Rule| rule.matches == [Match::Family(family)] && rule.action == Action::Return;
         first.peek().is_some() && first.all(|rule| rule.is_some_and(away))
@@ -118,20 +124,23 @@ fn families(chains: &[Chain]) -> Families {
     }
 }
 
-/// The timeouts of an object, if it sets all that sidetrack sets, for TCP of both families.
-pub(super) fn timeouts(object: &listing::Object) -> Option<Timeouts> {
+/// The timeouts of an object in a table of this family, if it sets all that sidetrack sets, for TCP.
+pub(super) fn timeouts(family: TableFamily, object: &listing::Object) -> Option<Timeouts> {
     let of = |state: TcpState| Timeout::new(*object.timeouts.get(&timeout_attribute(state))?);
     let timeouts = Timeouts {
         close_wait: of(TcpState::CloseWait)?,
         last_ack: of(TcpState::LastAck)?,
     };
-    (object.family == u16::from(NFPROTO_INET) && object.protocol == IPPROTO_TCP).then_some(timeouts)
+    (object.family == u16::from(encode::number(family)) && object.protocol == IPPROTO_TCP).then_some(timeouts)
 }
 
 fn base_hook(listed: &listing::BaseHook) -> Option<BaseHook> {
     let hook = match listed.hook {
         0 => Hook::Prerouting,
+        1 => Hook::Input,
+        2 => Hook::Forward,
         3 => Hook::Output,
+        4 => Hook::Postrouting,
         _ => return None,
     };
     let kind = match (listed.kind.as_str(), hook) {
@@ -139,6 +148,7 @@ fn base_hook(listed: &listing::BaseHook) -> Option<BaseHook> {
         ("route", Hook::Output) => ChainType::Mangle,
         ("filter", _) if listed.priority < priority::CONNTRACK => ChainType::Raw,
         ("filter", Hook::Prerouting) => ChainType::Mangle,
+        ("filter", Hook::Input | Hook::Forward | Hook::Output | Hook::Postrouting) => ChainType::Filter,
         _ => return None,
     };
     (listed.policy == NF_ACCEPT).then_some(BaseHook {
@@ -169,7 +179,12 @@ enum Term {
     SetMeta(u32),
     Conntrack(u32),
     SetConntrack(u32),
-    Payload(u32),
+    /// An address of the IP header.
+    Network(u32),
+    /// A field of the transport header.
+    Transport(u32),
+    Fib(u32),
+    Reject(u32),
     Timeouts,
     Is(Vec<u8>),
     IsNot(Vec<u8>),
@@ -177,7 +192,10 @@ enum Term {
     HostToNetworkOrder,
     In(String),
     Immediate(Vec<u8>),
-    Verdict { code: u32, chain: String },
+    Verdict {
+        code: u32,
+        chain: String,
+    },
     Redirect,
     Tproxy,
 }
@@ -191,7 +209,11 @@ fn term((name, attributes): &Expression) -> Option<Term> {
         "meta" => Term::Meta(number(NFTA_META_KEY)?),
         "ct" if attributes.contains_key(&NFTA_CT_SREG) => Term::SetConntrack(number(NFTA_CT_KEY)?),
         "ct" => Term::Conntrack(number(NFTA_CT_KEY)?),
-        "payload" => Term::Payload(number(NFTA_PAYLOAD_OFFSET)?),
+        "payload" => match number(NFTA_PAYLOAD_BASE)? {
+            NFT_PAYLOAD_NETWORK_HEADER => Term::Network(number(NFTA_PAYLOAD_OFFSET)?),
+            NFT_PAYLOAD_TRANSPORT_HEADER => Term::Transport(number(NFTA_PAYLOAD_OFFSET)?),
+            _ => return None,
+        },
         "cmp" => match number(NFTA_CMP_OP)? {
             NFT_CMP_EQ => Term::Is(data(NFTA_CMP_DATA)?),
             NFT_CMP_NEQ => Term::IsNot(data(NFTA_CMP_DATA)?),
@@ -214,6 +236,8 @@ fn term((name, attributes): &Expression) -> Option<Term> {
                 && text(attributes.get(&NFTA_OBJREF_IMM_NAME)?)? == TIMEOUTS;
             is_own_timeouts.then_some(Term::Timeouts)?
         }
+        "fib" => Term::Fib(number(NFTA_FIB_FLAGS)?),
+        "reject" => Term::Reject(number(NFTA_REJECT_TYPE)?),
         "redir" => Term::Redirect,
         "tproxy" => Term::Tproxy,
         _ => return None,
@@ -237,15 +261,15 @@ pub(super) fn text(bytes: &[u8]) -> Option<String> {
     String::from_utf8(bytes.to_vec()).ok()
 }
 
-/// The rule, if every part of it can be decoded.
-pub(super) fn rule(listed: &listing::Rule) -> Option<Rule> {
+/// The rule of a table of this family, if every part of it can be decoded.
+pub(super) fn rule(family: TableFamily, listed: &listing::Rule) -> Option<Rule> {
     let terms: Vec<Term> = listed.expressions.iter().map(term).collect::<Option<_>>()?;
     let (mut rest, mut matches) = (terms.as_slice(), Vec::new());
     let action = loop {
         match action(rest) {
             Some(action) => break action,
             None => {
-                let (matched, length) = matcher(rest)?;
+                let (matched, length) = matcher(family, rest)?;
                 matches.push(matched);
                 rest = &rest[length..];
             }
@@ -257,22 +281,22 @@ pub(super) fn rule(listed: &listing::Rule) -> Option<Rule> {
         comment: comment(&listed.user_data).into(),
     };
     let mut encoded = Attributes::default();
-    expression::write_rule(&mut encoded, &rule);
+    expression::write_rule(&mut encoded, family, &rule);
     (listing::expressions(&encoded) == listed.expressions).then_some(rule)
 }
 
 /// The rule in nft syntax; a part that cannot be decoded is its expression's name in brackets.
-pub(super) fn words(listed: &listing::Rule) -> String {
+pub(super) fn words(family: TableFamily, listed: &listing::Rule) -> String {
     let mut words = Vec::new();
     let mut rest = listed.expressions.as_slice();
     while let [first, after @ ..] = rest {
         let terms: Vec<Term> = rest.iter().map_while(term).collect();
         let action = action(&terms).filter(|_| terms.len() == rest.len());
         if let Some(action) = action {
-            words.push(nft::action(&action));
+            words.push(nft::action(family, &action));
             break;
         }
-        rest = match matcher(&terms) {
+        rest = match matcher(family, &terms) {
             Some((matched, length)) => {
                 words.push(nft::matcher(&matched));
                 &rest[length..]
@@ -287,27 +311,42 @@ pub(super) fn words(listed: &listing::Rule) -> String {
 }
 
 /// The match at the beginning of these terms, and the number of terms it takes.
-fn matcher(terms: &[Term]) -> Option<(Match, usize)> {
-    use Term::{Conntrack, HostToNetworkOrder, In, Is, IsNot, Masked, Meta, Payload};
+fn matcher(table: TableFamily, terms: &[Term]) -> Option<(Match, usize)> {
+    use Term::{Conntrack, Fib, HostToNetworkOrder, In, Is, IsNot, Masked, Meta, Network, Transport};
+    if let TableFamily::Only(family) = table
+        && let [Network(offset), value, ..] = terms
+    {
+        let addresses = match value {
+            Is(address) => Addresses::Ip(self::address(address)?),
+            In(set) => Addresses::Set(family, set.clone().into()),
+            _ => return None,
+        };
+        return Some((side(family, *offset)?(addresses), 2));
+    }
     Some(match terms {
-        [Meta(NFT_META_NFPROTO), Is(family), Payload(offset), Is(address), ..] => (
+        [Meta(NFT_META_NFPROTO), Is(family), Network(offset), Is(address), ..] => (
             side(self::family(family)?, *offset)?(Addresses::Ip(self::address(address)?)),
             4,
         ),
-        [Meta(NFT_META_NFPROTO), Is(family), Payload(offset), In(set), ..] => {
+        [Meta(NFT_META_NFPROTO), Is(family), Network(offset), In(set), ..] => {
             let family = self::family(family)?;
             (side(family, *offset)?(Addresses::Set(family, set.clone().into())), 4)
         }
         [Meta(NFT_META_NFPROTO), Is(family), ..] => (Match::Family(self::family(family)?), 2),
-        [Meta(NFT_META_L4PROTO), Is(protocol), Payload(offset), Is(port), ..] => {
+        [Meta(NFT_META_L4PROTO), Is(_), Transport(_), Masked(_), IsNot(_), ..] => (Match::TcpNotSyn, 5),
+        [Meta(NFT_META_L4PROTO), Is(protocol), Transport(_), Is(kind), ..] if *protocol == [IPPROTO_ICMPV6] => {
+            (Match::Icmpv6Type(*kind.first()?), 4)
+        }
+        [Meta(NFT_META_L4PROTO), Is(protocol), Transport(offset), Is(port), ..] => {
             (port_of(protocol, *offset, PortMatch::Port(self::port(port)?))?, 4)
         }
-        [Meta(NFT_META_L4PROTO), Is(protocol), Payload(offset), In(set), ..] => {
+        [Meta(NFT_META_L4PROTO), Is(protocol), Transport(offset), In(set), ..] => {
             (port_of(protocol, *offset, PortMatch::Set(set.clone().into()))?, 4)
         }
         [Meta(NFT_META_L4PROTO), Is(protocol), ..] => (Match::Protocol(self::protocol(protocol)?), 2),
         [Meta(NFT_META_IIFNAME), Is(name), ..] => (Match::InInterface(interface(name)?), 2),
         [Meta(NFT_META_OIFNAME), Is(name), ..] => (Match::OutInterface(interface(name)?), 2),
+        [Meta(NFT_META_SKUID), IsNot(_), ..] => (Match::HasOwner, 2),
         [Meta(NFT_META_SKUID), Is(id), ..] => (Match::Uid(UidMatch::Uid(self::id(id)?)), 2),
         [Meta(NFT_META_SKUID), HostToNetworkOrder, In(set), ..] => (Match::Uid(UidMatch::Set(set.clone().into())), 3),
         [Meta(NFT_META_SKGID), Is(id), ..] => (Match::Gid(GidMatch::Gid(self::id(id)?)), 2),
@@ -318,22 +357,30 @@ fn matcher(terms: &[Term]) -> Option<(Match, usize)> {
         [Conntrack(NFT_CT_STATE), Masked(states), IsNot(_), ..] => {
             let state = match host_order(states)? {
                 NF_CT_STATE_INVALID => ConntrackState::Invalid,
+                NF_CT_STATE_NEW => ConntrackState::New,
+                NF_CT_STATE_RELATED => ConntrackState::Related,
                 _ => ConntrackState::Established,
             };
             (Match::ConntrackState(state), 3)
         }
+        [Conntrack(NFT_CT_STATUS), Masked(_), IsNot(_), ..] => (Match::DestinationTranslated, 3),
+        [Conntrack(NFT_CT_DIRECTION), Is(_), ..] => (Match::Reply, 2),
+        [Fib(NFTA_FIB_F_SADDR), Is(_), ..] => (Match::SourceIsLocal, 2),
+        [Fib(NFTA_FIB_F_DADDR), Is(_), ..] => (Match::DestinationIsLocal, 2),
         _ => return None,
     })
 }
 
 /// The action that all these terms make up.
 fn action(terms: &[Term]) -> Option<Action> {
-    use Term::{Conntrack, Immediate, Meta, Redirect, SetConntrack, SetMeta, Timeouts, Tproxy, Verdict};
+    use Term::{Conntrack, Immediate, Meta, Redirect, Reject, SetConntrack, SetMeta, Timeouts, Tproxy, Verdict};
     Some(match terms {
         [Verdict { code: NFT_RETURN, .. }] => Action::Return,
         [Verdict { code: NFT_JUMP, chain }] => Action::Jump(chain.clone().into()),
         [Verdict { code: NF_ACCEPT, .. }] => Action::Accept,
         [Verdict { code: NF_DROP, .. }] => Action::Drop,
+        [Reject(NFT_REJECT_TCP_RST)] => Action::Reject(Rejection::TcpReset),
+        [Reject(_)] => Action::Reject(Rejection::AdminProhibited),
         [Immediate(port), Redirect] => Action::Redirect(self::port(port)?),
         [
             Immediate(port),

@@ -13,7 +13,10 @@ use super::Listing;
 use super::attributes::{Attributes, TooLong, user_data};
 use super::uapi::*;
 use super::{elements, expression};
-use crate::ruleset::{BaseHook, Chain, Hook, Name, Rule, Ruleset, Set, TABLE, TIMEOUTS, TcpState, Timeouts};
+use crate::ruleset::{
+    BaseHook, Chain, Hook, Name, Rule, Ruleset, Set, TABLE, TIMEOUTS, TableFamily, TcpState, Timeouts,
+};
+use crate::types::Family;
 
 /// One message of a transaction.
 pub struct Step {
@@ -22,7 +25,7 @@ pub struct Step {
     /// `enum nf_tables_msg_types`.
     pub(super) kind: i32,
     /// The family of the table: `NFPROTO_…` (linux/netfilter.h).
-    family: u8,
+    pub(super) family: u8,
     flags: u16,
     pub(super) attributes: Attributes,
 }
@@ -44,8 +47,8 @@ impl Step {
 /// The object of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Object {
-    /// Our table.
-    Table,
+    /// Our table of this family.
+    Table(TableFamily),
     /// A foreign table, as a person writes it.
     ForeignTable(String),
     /// All rules of our table.
@@ -74,10 +77,10 @@ pub enum Object {
 impl fmt::Display for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Table => write!(f, "table inet {TABLE}"),
+            Self::Table(family) => write!(f, "table {}", family.title()),
             Self::ForeignTable(name) => write!(f, "table {name}"),
             Self::TraceTable(name) => write!(f, "the trace's table inet {name}"),
-            Self::AllRules => write!(f, "the rules of table inet {TABLE}"),
+            Self::AllRules => write!(f, "the rules of table {TABLE}"),
             Self::Timeouts => write!(f, "ct timeout {TIMEOUTS}"),
             Self::Other(name) => write!(f, "the object {name}"),
             Self::Chain(name) => write!(f, "chain {name}"),
@@ -93,33 +96,57 @@ pub(super) const RULE_COMMENT: u8 = 0;
 /// `enum nft_set_userdata`: in which byte order the keys of a set are shown.
 const SET_KEY_BYTE_ORDER: u8 = 0;
 
-/// The steps that create the table with all its contents. They fail if it exists already.
+/// The steps that create the table for both families with all its contents. They fail if it exists already.
+pub fn create(ruleset: &Ruleset) -> Vec<Step> {
+    create_in(TableFamily::Inet, ruleset)
+}
+
+/// The same for a table of any family, whose packets `ruleset` is about.
 ///
 /// Nothing is deleted: a transaction that deletes makes the sender wait for an RCU grace period when it closes its
 /// socket, about ten times as long as everything else.
-pub fn create(ruleset: &Ruleset) -> Vec<Step> {
-    let mut steps = vec![table(NLM_F_CREATE | NLM_F_EXCL, |_| {})];
-    steps.extend(ruleset.timeouts.iter().map(timeouts));
-    steps.extend(sets(ruleset, |_| true));
+pub fn create_in(family: TableFamily, ruleset: &Ruleset) -> Vec<Step> {
+    let mut steps = vec![table(family, NLM_F_CREATE | NLM_F_EXCL, |_| {})];
+    steps.extend(ruleset.timeouts.iter().map(|of| timeouts(family, of)));
+    steps.extend(sets(family, ruleset, |_| true));
     steps.extend(ruleset.installed_chains().map(chain));
-    steps.extend(rules(ruleset));
-    steps
+    steps.extend(rules(family, ruleset));
+    of_family(family, steps)
 }
 
 /// The steps of a rehearsal that shows whether the kernel has ct timeout objects.
-pub fn only_timeouts(of: &Timeouts) -> Vec<Step> {
-    vec![table(NLM_F_CREATE, |_| {}), timeouts(of)]
+pub fn only_timeouts(family: TableFamily, of: &Timeouts) -> Vec<Step> {
+    let steps = vec![table(family, NLM_F_CREATE, |_| {}), timeouts(family, of)];
+    of_family(family, steps)
+}
+
+/// The steps, about our table of this family.
+fn of_family(family: TableFamily, mut steps: Vec<Step>) -> Vec<Step> {
+    for step in &mut steps {
+        step.family = number(family);
+    }
+    steps
+}
+
+/// `NFPROTO_…` (linux/netfilter.h).
+pub(super) fn number(family: TableFamily) -> u8 {
+    match family {
+        TableFamily::Inet => NFPROTO_INET,
+        TableFamily::Only(Family::V4) => NFPROTO_IPV4,
+        TableFamily::Only(Family::V6) => NFPROTO_IPV6,
+    }
 }
 
 /// The steps that turn the installed state into `ruleset`, whose listing is `planned`. Base chains stay in place, so
 /// their hooks are never empty; unused objects are deleted.
 pub fn replace(ruleset: &Ruleset, planned: &Listing, installed: &Listing) -> Vec<Step> {
+    let family = planned.family;
     let kept_set = |name: &str| planned.set(name).is_some() && planned.set(name) == installed.set(name);
     let kept_object = |name: &str| planned.object(name).is_some() && planned.object(name) == installed.object(name);
     let kept_chain = |name: &str| planned.chain_has_same_hook(installed, name);
     // Without the dormant flag: a dormant table becomes active again.
     let awake = |table: &mut Attributes| table.number(NFTA_TABLE_FLAGS, 0);
-    let mut steps = vec![table(NLM_F_CREATE, awake), flush_rules()];
+    let mut steps = vec![table(family, NLM_F_CREATE, awake), flush_rules()];
     // The kernel cannot change a ct timeout object; it can only delete one that no rule refers to any more.
     steps.extend(
         installed
@@ -134,27 +161,37 @@ pub fn replace(ruleset: &Ruleset, planned: &Listing, installed: &Listing) -> Vec
             .filter(|name| !kept_chain(name))
             .map(delete_chain),
     );
-    steps.extend(ruleset.timeouts.iter().filter(|_| !kept_object(TIMEOUTS)).map(timeouts));
-    steps.extend(sets(ruleset, |set| !kept_set(&set.name)));
+    let of = ruleset.timeouts.iter().filter(|_| !kept_object(TIMEOUTS));
+    steps.extend(of.map(|of| timeouts(family, of)));
+    steps.extend(sets(family, ruleset, |set| !kept_set(&set.name)));
     let chains = ruleset.installed_chains();
     steps.extend(chains.filter(|c| !kept_chain(&c.name)).map(chain));
-    steps.extend(rules(ruleset));
-    steps
+    steps.extend(rules(family, ruleset));
+    of_family(family, steps)
 }
 
 /// The steps that replace the whole table without reading it first. The new base chains are registered before the old
 /// ones are deleted; deleting is slow, see [`create`].
-pub fn renew(ruleset: &Ruleset) -> Vec<Step> {
-    let mut steps = vec![table(NLM_F_CREATE, |_| {})];
-    steps.extend(remove());
-    steps.extend(create(ruleset));
+pub fn renew(family: TableFamily, ruleset: &Ruleset) -> Vec<Step> {
+    let mut steps = discard(family);
+    steps.extend(create_in(family, ruleset));
     steps
 }
 
 /// The step that deletes our table with all its contents.
-pub fn remove() -> Vec<Step> {
+pub fn remove(family: TableFamily) -> Vec<Step> {
     let named = |table: &mut Attributes| table.text(NFTA_TABLE_NAME, TABLE);
-    vec![Step::new(Object::Table, NFT_MSG_DELTABLE, 0, named)]
+    of_family(
+        family,
+        vec![Step::new(Object::Table(family), NFT_MSG_DELTABLE, 0, named)],
+    )
+}
+
+/// The steps that delete our table, whether it exists or not.
+pub fn discard(family: TableFamily) -> Vec<Step> {
+    let mut steps = of_family(family, vec![table(family, NLM_F_CREATE, |_| {})]);
+    steps.extend(remove(family));
+    steps
 }
 
 /// The step that deletes a foreign table with all its contents. `family` is one of `NFPROTO_…`, and `title` the table
@@ -248,21 +285,20 @@ pub(super) fn append(
     Ok(())
 }
 
-fn table(flags: u16, write_more: impl FnOnce(&mut Attributes)) -> Step {
-    Step::new(Object::Table, NFT_MSG_NEWTABLE, flags, |table| {
+fn table(family: TableFamily, flags: u16, write_more: impl FnOnce(&mut Attributes)) -> Step {
+    Step::new(Object::Table(family), NFT_MSG_NEWTABLE, flags, |table| {
         table.text(NFTA_TABLE_NAME, TABLE);
         write_more(table);
     })
 }
 
-fn timeouts(timeouts: &Timeouts) -> Step {
+fn timeouts(family: TableFamily, timeouts: &Timeouts) -> Step {
     Step::new(Object::Timeouts, NFT_MSG_NEWOBJ, NLM_F_CREATE, |object| {
         object.text(NFTA_OBJ_TABLE, TABLE);
         object.text(NFTA_OBJ_NAME, TIMEOUTS);
         object.number(NFTA_OBJ_TYPE, NFT_OBJECT_CT_TIMEOUT);
         object.nest(NFTA_OBJ_DATA, |data| {
-            // Both families.
-            data.short(NFTA_CT_TIMEOUT_L3PROTO, NFPROTO_INET.into());
+            data.short(NFTA_CT_TIMEOUT_L3PROTO, number(family).into());
             data.bytes(NFTA_CT_TIMEOUT_L4PROTO, &[IPPROTO_TCP]);
             data.nest(NFTA_CT_TIMEOUT_DATA, |values| {
                 for state in TcpState::ALL {
@@ -314,7 +350,10 @@ fn write_base_hook(chain: &mut Attributes, base: &BaseHook) {
     // `enum nf_inet_hooks` of linux/netfilter.h.
     let number = match base.hook {
         Hook::Prerouting => libc::NF_INET_PRE_ROUTING,
+        Hook::Input => libc::NF_INET_LOCAL_IN,
+        Hook::Forward => libc::NF_INET_FORWARD,
         Hook::Output => libc::NF_INET_LOCAL_OUT,
+        Hook::Postrouting => libc::NF_INET_POST_ROUTING,
     };
     chain.nest(NFTA_CHAIN_HOOK, |hook| {
         hook.number(NFTA_HOOK_HOOKNUM, number.cast_unsigned());
@@ -332,13 +371,13 @@ fn delete_chain(name: &str) -> Step {
     })
 }
 
-fn rules(ruleset: &Ruleset) -> impl Iterator<Item = Step> {
+fn rules(family: TableFamily, ruleset: &Ruleset) -> impl Iterator<Item = Step> {
     ruleset
         .installed_chains()
-        .flat_map(|chain| chain.rules.iter().map(|rule| self::rule(chain, rule)))
+        .flat_map(move |chain| chain.rules.iter().map(move |rule| self::rule(family, chain, rule)))
 }
 
-fn rule(chain: &Chain, rule: &Rule) -> Step {
+fn rule(family: TableFamily, chain: &Chain, rule: &Rule) -> Step {
     let object = Object::Rule {
         chain: chain.name.clone(),
         comment: rule.comment.clone(),
@@ -346,21 +385,29 @@ fn rule(chain: &Chain, rule: &Rule) -> Step {
     Step::new(object, NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, |attributes| {
         attributes.text(NFTA_RULE_TABLE, TABLE);
         attributes.text(NFTA_RULE_CHAIN, &chain.name);
-        attributes.nest(NFTA_RULE_EXPRESSIONS, |list| expression::write_rule(list, rule));
+        attributes.nest(NFTA_RULE_EXPRESSIONS, |list| expression::write_rule(list, family, rule));
         attributes.user_data(NFTA_RULE_USERDATA, RULE_COMMENT, &terminated(&rule.comment));
     })
 }
 
-fn sets<'r>(ruleset: &'r Ruleset, wanted: impl Fn(&Set) -> bool + 'r) -> impl Iterator<Item = Step> + 'r {
+fn sets<'r>(
+    family: TableFamily,
+    ruleset: &'r Ruleset,
+    wanted: impl Fn(&Set) -> bool + 'r,
+) -> impl Iterator<Item = Step> + 'r {
+    let first_id = match family {
+        TableFamily::Only(Family::V6) => 0x1_0001,
+        TableFamily::Inet | TableFamily::Only(Family::V4) => 1,
+    };
     ruleset
         .sets
         .iter()
-        .zip(1..)
+        .zip(first_id..)
         .filter(move |(set, _)| wanted(set))
         .flat_map(|(set, id)| [self::set(set, id)].into_iter().chain(self::elements(set)))
 }
 
-/// The kernel requires an `id` for each set, unique in the transaction.
+/// The kernel requires an `id` for each set, unique in the transaction, which may hold the tables of two families.
 fn set(set: &Set, id: u32) -> Step {
     let key = elements::key(&set.elements);
     let object = Object::Set(set.name.clone());

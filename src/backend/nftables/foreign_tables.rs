@@ -8,7 +8,7 @@ use super::{Listing, Message, encode, request};
 use crate::drift::{BaseChain, Place};
 use crate::facts::InstalledChain;
 use crate::linux::netlink::NetlinkError;
-use crate::ruleset::TABLE;
+use crate::ruleset::TableFamily;
 use crate::ruleset::netfilter::Netfilter;
 use crate::types::Family;
 
@@ -37,7 +37,8 @@ impl Nftables {
             let Some(table) = chain.table().map(|name| ForeignTable(chain.family, name)) else {
                 continue;
             };
-            if table_name(table.0, &table.1) != format!("inet {TABLE}") && !tables.contains(&table) {
+            let is_own = TableFamily::of_own_table(&table_name(table.0, &table.1)).is_some();
+            if !is_own && !tables.contains(&table) {
                 tables.push(table);
             }
         }
@@ -177,10 +178,13 @@ impl Nftables {
             let of_family = match i32::from(family) {
                 libc::NFPROTO_IPV4 => Some(Family::V4),
                 libc::NFPROTO_IPV6 => Some(Family::V6),
-                libc::NFPROTO_INET if name != TABLE => None,
+                libc::NFPROTO_INET => None,
                 _ => continue,
             };
             let table = table_name(family, &name);
+            if TableFamily::of_own_table(&table).is_some() {
+                continue;
+            }
             let read = |messages: &[Message]| {
                 let listing = Listing::of(messages).map_err(malformed)?;
                 let mut chains = super::base_chains(&table, of_family, &listing);

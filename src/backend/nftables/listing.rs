@@ -7,14 +7,16 @@ use std::collections::BTreeMap;
 use libc::{NFT_MSG_NEWCHAIN, NFT_MSG_NEWOBJ, NFT_MSG_NEWRULE, NFT_MSG_NEWSET, NFT_MSG_NEWSETELEM, NFT_MSG_NEWTABLE};
 
 use super::attributes::{Attributes, Malformed, number, read, text};
-use super::encode::timeout_attribute;
+use super::encode::{number as family_number, timeout_attribute};
 use super::uapi::*;
 use super::{Message, Step};
-use crate::ruleset::TcpState;
+use crate::ruleset::{TableFamily, TcpState};
 
 /// The contents of our table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
+    /// The family of the table, if it is one that sidetrack writes to.
+    pub(super) family: TableFamily,
     /// `NFT_TABLE_F_…`: a dormant table holds rules that do nothing.
     pub(super) flags: u32,
     pub(super) chains: BTreeMap<String, Chain>,
@@ -84,9 +86,19 @@ pub(super) enum Boundary {
 }
 
 impl Listing {
+    /// An empty or absent table.
+    pub fn empty(family: TableFamily) -> Self {
+        Self {
+            family,
+            ..Self::default()
+        }
+    }
+
     /// The contents of a table that these steps create.
     pub fn of_steps(steps: &[Step]) -> Self {
-        let messages = steps.iter().map(|step| (step.kind, step.attributes.as_bytes()));
+        let messages = steps
+            .iter()
+            .map(|step| (step.family, step.kind, step.attributes.as_bytes()));
         Self::read(messages).unwrap_or_default() // Our own messages are not truncated.
     }
 
@@ -96,12 +108,14 @@ impl Listing {
     /// An attribute is truncated.
     pub fn of<'m>(messages: impl IntoIterator<Item = &'m Message>) -> Result<Self, Malformed> {
         let messages = messages.into_iter();
-        Self::read(messages.map(|message| (message.kind, message.attributes.as_slice())))
+        Self::read(messages.map(|message| (message.family, message.kind, message.attributes.as_slice())))
     }
 
-    fn read<'m>(messages: impl Iterator<Item = (i32, &'m [u8])>) -> Result<Self, Malformed> {
+    fn read<'m>(messages: impl Iterator<Item = (u8, i32, &'m [u8])>) -> Result<Self, Malformed> {
         let mut listing = Self::default();
-        for (kind, attributes) in messages {
+        for (family, kind, attributes) in messages {
+            let mut known = TableFamily::ALL.into_iter();
+            listing.family = known.find(|known| family_number(*known) == family).unwrap_or_default();
             match kind {
                 NFT_MSG_NEWTABLE => listing.read_table(attributes)?,
                 NFT_MSG_NEWCHAIN => listing.read_chain(attributes)?,

@@ -18,9 +18,9 @@ pub fn generation() -> Request {
     request(NFT_MSG_GETGEN, NFPROTO_UNSPEC, 0, |_| {})
 }
 
-/// All tables of our family.
-pub fn tables() -> Request {
-    request(NFT_MSG_GETTABLE, NFPROTO_INET, NLM_F_DUMP, |_| {})
+/// All tables of a family: `NFPROTO_…` of linux/netfilter.h.
+pub fn tables(family: u8) -> Request {
+    request(NFT_MSG_GETTABLE, family, NLM_F_DUMP, |_| {})
 }
 
 /// All tables of all families.
@@ -28,19 +28,14 @@ pub fn tables_of_all_families() -> Request {
     request(NFT_MSG_GETTABLE, NFPROTO_UNSPEC, NLM_F_DUMP, |_| {})
 }
 
-/// All chains of our family.
-pub fn chains() -> Request {
-    request(NFT_MSG_GETCHAIN, NFPROTO_INET, NLM_F_DUMP, |_| {})
+/// All chains of a family.
+pub fn chains(family: u8) -> Request {
+    request(NFT_MSG_GETCHAIN, family, NLM_F_DUMP, |_| {})
 }
 
 /// All chains of all families.
 pub fn chains_of_all_families() -> Request {
     request(NFT_MSG_GETCHAIN, NFPROTO_UNSPEC, NLM_F_DUMP, |_| {})
-}
-
-/// The rules of a table of our family.
-pub fn rules(table: &str) -> Request {
-    rules_of_family(NFPROTO_INET, table)
 }
 
 /// The rules of a table of any family: `NFPROTO_…` of linux/netfilter.h.
@@ -65,9 +60,9 @@ pub fn elements(family: u8, table: &str, set: &str) -> Request {
     })
 }
 
-/// The named objects of a table of our family.
-pub fn objects(table: &str) -> Request {
-    request(NFT_MSG_GETOBJ, NFPROTO_INET, NLM_F_DUMP, |objects| {
+/// The named objects of a table.
+pub fn objects(family: u8, table: &str) -> Request {
+    request(NFT_MSG_GETOBJ, family, NLM_F_DUMP, |objects| {
         objects.text(NFTA_OBJ_TABLE, table);
     })
 }

@@ -1,20 +1,15 @@
-//! The nftables backend: reads and writes our table over netlink, each change in one transaction.
+//! The netlink socket of the nftables backend: requests, dumps, transactions, and the errors they end with.
 
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 use thiserror::Error;
 
 use super::request::Request;
-use super::uapi::NFPROTO_INET;
-use super::{Listing, Malformed, Message, Object, Step, TooLong, encode, missing, request};
-use crate::backend::{Change, KernelError, Rules};
-use crate::drift::{Difference, Subject};
+use super::{Malformed, Message, Object, Step, TooLong, encode, missing, request};
 use crate::linux::netlink::{ATTEMPTS, Answer, NetlinkError, Refusal, Socket, attempts};
-use crate::ruleset::{Installed, Ruleset, TABLE};
+use crate::linux::release::Release;
+use crate::ruleset::TableFamily;
 use crate::types::Family;
-
-/// Attempts to update the table by comparison, before it is replaced without reading it.
-const MAX_COMPARE_ATTEMPTS: usize = 8;
 
 /// An error of the nftables backend.
 #[derive(Debug, Error)]
@@ -35,6 +30,12 @@ pub enum NftablesError {
         /// The kernel's refusal.
         refusal: Refusal,
     },
+    /// A table for each family does not work on this kernel.
+    #[error(
+        "Linux {0} cannot do NAT in a table for each IP family beside other NAT: it needs 4.18. Use a newer kernel, or \
+         --backend iptables-legacy"
+    )]
+    TooOld(Release),
     /// The kernel refused a step of the transaction. Nothing changed.
     #[error("the kernel refused {object}: {refusal}; nothing was changed")]
     Refused {
@@ -61,6 +62,11 @@ pub enum NftablesError {
 }
 
 impl NftablesError {
+    /// Whether the kernel lacks what the rules need.
+    pub fn is_unsupported(&self) -> bool {
+        matches!(self, Self::Unsupported { .. } | Self::TooOld(_))
+    }
+
     /// The kernel's error number, if it refused a step of a transaction.
     pub fn errno(&self) -> Option<Errno> {
         match self {
@@ -75,7 +81,7 @@ impl NftablesError {
     }
 
     /// Whether the object of a request does not exist.
-    fn is_not_found(&self) -> bool {
+    pub(super) fn is_not_found(&self) -> bool {
         matches!(self, Self::Netlink(NetlinkError::Refused(refusal)) if refusal.errno == Errno::ENOENT)
     }
 
@@ -97,7 +103,7 @@ impl From<TooLong> for NftablesError {
     }
 }
 
-/// Our table, in the network namespace that the thread was in when it was opened.
+/// nf_tables, in the network namespace that the thread was in when it was opened.
 pub struct Nftables {
     socket: Socket,
 }
@@ -126,166 +132,12 @@ impl Nftables {
         Self { socket }
     }
 
-    /// Makes our table hold exactly `ruleset` in one transaction; sends none if it does already.
-    ///
-    /// `installed`: the observation found our table. It saves a request and need not be right.
-    ///
-    /// # Errors
-    /// Writing failed or is not permitted. Nothing changed, except with [`NftablesError::Unanswered`].
-    pub fn apply(&mut self, ruleset: &Ruleset, installed: bool) -> Result<Change, NftablesError> {
-        let mut unanswered = None;
-        match self.try_apply(ruleset, installed, &mut unanswered) {
-            Err(error) => Err(unanswered.map_or(error, |(_, lost)| NftablesError::Unanswered(lost))),
-            done => done,
-        }
-    }
-
-    /// The same. A transaction whose acknowledgement was lost is stored in `unanswered`, with the change it makes if it
-    /// was committed: the next read of the table shows that.
-    fn try_apply(
-        &mut self,
-        ruleset: &Ruleset,
-        installed: bool,
-        unanswered: &mut Option<(Change, NetlinkError)>,
-    ) -> Result<Change, NftablesError> {
-        let steps = encode::create(ruleset);
-        if !installed {
-            match self.commit(&steps, None) {
-                Ok(()) => return Ok(Change::Created),
-                // For any other step, an existing object would be a bug.
-                Err(NftablesError::Refused {
-                    object: Object::Table,
-                    refusal,
-                }) if refusal.errno == Errno::EEXIST => tracing::debug!("another process created our table meanwhile"),
-                Err(NftablesError::Unanswered(lost)) => *unanswered = Some((Change::Created, lost)),
-                Err(error) => return Err(error),
-            }
-        }
-        let planned = Listing::of_steps(&steps);
-        for attempt in attempts().take(MAX_COMPARE_ATTEMPTS) {
-            let (generation, present) = match self.read() {
-                Err(NftablesError::Netlink(NetlinkError::Interrupted)) => continue,
-                read => read?,
-            };
-            if present == planned {
-                return Ok(unanswered.take().map_or(Change::Unchanged, |(change, _)| change));
-            }
-            *unanswered = None; // It was not committed.
-            match self.commit(&encode::replace(ruleset, &planned, &present), Some(generation)) {
-                Ok(()) => return Ok(Change::Replaced),
-                Err(error) if error.is_stale_generation() => {
-                    tracing::debug!(attempt, "another process changed the ruleset; reading it again");
-                }
-                Err(NftablesError::Unanswered(lost)) => *unanswered = Some((Change::Replaced, lost)),
-                Err(error) => return Err(error),
-            }
-        }
-        tracing::debug!("other processes keep changing the ruleset; replacing our table without reading it");
-        self.renew(ruleset)?;
-        Ok(Change::Replaced)
-    }
-
-    /// Replaces our table with `ruleset` without reading it, in one transaction that no other process can interrupt.
-    ///
-    /// # Errors
-    /// Writing failed or is not permitted. Nothing changed, except with [`NftablesError::Unanswered`].
-    pub fn renew(&mut self, ruleset: &Ruleset) -> Result<(), NftablesError> {
-        self.commit(&encode::renew(ruleset), None)
-    }
-
-    /// The differences of our table from `ruleset`.
-    ///
-    /// # Errors
-    /// Reading failed.
-    pub fn differences(&mut self, ruleset: &Ruleset) -> Result<Vec<Difference>, NftablesError> {
-        // Other options may have led to the same rules.
-        let ruleset = &ruleset.without_record();
-        let planned = Listing::of_steps(&encode::create(ruleset));
-        let present = super::without_record(self.listing()?);
-        if present == planned {
-            return Ok(Vec::new());
-        }
-        // A kernel without ct timeout objects can only hold rules without timeouts.
-        let without = ruleset.without_timeouts();
-        if present == Listing::of_steps(&encode::create(&without)) && self.lacks_timeouts(ruleset)? {
-            return Ok(Vec::new());
-        }
-        let table = format!("inet {TABLE}");
-        let contents = |listing| super::contents(&table, listing);
-        let (planned, present) = (contents(&planned), contents(&present));
-        Ok(planned.compare_unequal(&present, Subject::Table { table }))
-    }
-
-    /// The rules of our table; none if it does not exist.
-    ///
-    /// # Errors
-    /// Reading failed.
-    pub fn installed(&mut self) -> Result<Installed, NftablesError> {
-        Ok(super::decode(&self.listing()?))
-    }
-
-    /// Whether the kernel lacks ct timeout objects for these rules. Changes nothing.
-    fn lacks_timeouts(&mut self, ruleset: &Ruleset) -> Result<bool, NftablesError> {
-        let Some(timeouts) = &ruleset.timeouts else {
-            return Ok(false);
-        };
-        let steps = encode::only_timeouts(timeouts);
-        match self.exchange(encode::rehearsal(&steps, None)?, &steps) {
-            Ok(()) => Ok(false),
-            Err(error) if error.lacks_timeouts() => Ok(true),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn listing(&mut self) -> Result<Listing, NftablesError> {
-        let (_, present) = retry_interrupted(|| self.read())?;
-        Ok(present)
-    }
-
     /// Checks that nf_tables answers, with its cheapest request.
     ///
     /// # Errors
     /// The kernel has no nf_tables, or does not permit using it.
     pub fn check_available(&mut self) -> Result<(), NftablesError> {
         self.generation().map(drop)
-    }
-
-    /// Removes our table. Returns whether there was one.
-    ///
-    /// # Errors
-    /// Removing failed or is not permitted; or [`NftablesError::Unanswered`].
-    pub fn remove(&mut self) -> Result<bool, NftablesError> {
-        let mut unanswered = None;
-        for _ in attempts() {
-            match self.commit(&encode::remove(), None) {
-                Ok(()) => return Ok(true),
-                Err(error) if error.errno() == Some(Errno::ENOENT) => return Ok(unanswered.is_some()),
-                Err(NftablesError::Unanswered(lost)) => unanswered = Some(lost),
-                Err(error) => return Err(unanswered.map_or(error, NftablesError::Unanswered)),
-            }
-        }
-        Err(unanswered.map_or(NftablesError::Busy, NftablesError::Unanswered))
-    }
-
-    /// The contents of our table, and the generation of the ruleset. Reading takes several requests; if the ruleset
-    /// changes between them, the answers are inconsistent, and the read counts as interrupted.
-    fn read(&mut self) -> Result<(u32, Listing), NftablesError> {
-        let generation = self.generation()?;
-        let tables = self.dump(request::tables())?;
-        let chains = self.dump(request::chains())?;
-        let mut messages: Vec<Message> = tables.into_iter().chain(chains).collect();
-        messages.retain(|message| message.table().is_some_and(|table| table == TABLE));
-        messages.extend(self.dump(request::rules(TABLE))?);
-        // Old kernels ignore the table's name in this request and list the objects of all tables.
-        let mut objects = self.dump(request::objects(TABLE))?;
-        objects.retain(|message| message.table().is_some_and(|table| table == TABLE));
-        messages.extend(objects);
-        messages.extend(self.sets(NFPROTO_INET, TABLE)?);
-        let listing = Listing::of(&messages).map_err(malformed)?;
-        if self.generation()? != generation {
-            return Err(NetlinkError::Interrupted.into());
-        }
-        Ok((generation, listing))
     }
 
     /// The sets of a table, and their elements.
@@ -352,7 +204,7 @@ impl Nftables {
         self.exchange(bytes, steps)
     }
 
-    fn exchange(&mut self, bytes: Vec<u8>, steps: &[Step]) -> Result<(), NftablesError> {
+    pub(super) fn exchange(&mut self, bytes: Vec<u8>, steps: &[Step]) -> Result<(), NftablesError> {
         self.socket.send(bytes)?;
         let mut failure = None;
         let mut answered = false;
@@ -409,9 +261,14 @@ fn refused(refusal: Refusal, step: Option<&Step>) -> NftablesError {
         (Errno::EOPNOTSUPP | Errno::EINVAL, None) => {
             return unsupported("nf_tables".to_owned(), "nf_tables".to_owned(), refusal);
         }
-        (Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP, Some(Object::Table)) => {
-            let module = "nf_tables (with CONFIG_NF_TABLES_INET)".to_owned();
-            return unsupported("tables for both IP families in nf_tables".to_owned(), module, refusal);
+        (Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP, Some(Object::Table(family))) => {
+            let (packets, setting) = match family {
+                TableFamily::Inet => ("both IP families", "INET"),
+                TableFamily::Only(Family::V4) => ("IPv4", "IPV4"),
+                TableFamily::Only(Family::V6) => ("IPv6", "IPV6"),
+            };
+            let module = format!("nf_tables (with CONFIG_NF_TABLES_{setting})");
+            return unsupported(format!("tables for {packets} in nf_tables"), module, refusal);
         }
         _ => {}
     }
@@ -438,22 +295,4 @@ fn read_message(kind: u16, payload: &[u8]) -> Result<Message, NftablesError> {
 
 pub(super) fn malformed(message: Malformed) -> NftablesError {
     NetlinkError::Malformed(message.to_string()).into()
-}
-
-impl Rules for Nftables {
-    fn apply(&mut self, ruleset: &Ruleset, installed: bool) -> Result<Change, KernelError> {
-        Ok(Self::apply(self, ruleset, installed)?)
-    }
-
-    fn remove(&mut self) -> Result<bool, KernelError> {
-        Ok(Self::remove(self)?)
-    }
-
-    fn installed(&mut self, _: Family) -> Result<Installed, KernelError> {
-        Ok(Self::installed(self)?)
-    }
-
-    fn differences(&mut self, ruleset: &Ruleset) -> Result<Vec<Difference>, KernelError> {
-        Ok(Self::differences(self, ruleset)?)
-    }
 }

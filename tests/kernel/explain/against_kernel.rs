@@ -569,7 +569,8 @@ fn simulator_nftables_and_iptables_agree() {
         all.into_iter().all(enough),
         "the packets are of little use: {verdicts:?}"
     );
-    println!("{sent} packets through {plans} plans, each on 3 backends, and none differs: {verdicts:?}");
+    let backends = RuleBackend::ALL.len();
+    println!("{sent} packets through {plans} plans, each on {backends} backends, and none differs: {verdicts:?}");
 }
 
 fn name(verdict: Verdict) -> &'static str {

@@ -102,7 +102,7 @@ fn explain_follows_installed_rules_on_every_backend() {
         (&["inbound", "tcp", ":8080", "--from", "fd99::1"], is("tproxy", 15006)),
     ];
     let options = ["--exclude-outbound-ports", "3306,6379", "--inbound-mode", "tproxy"];
-    for backend in BACKENDS {
+    for backend in BACKENDS.into_iter().chain(["nftables-per-family"]) {
         apply(&pod.netns, backend, &options);
         for (question, expected) in &questions {
             let installed = [question, &["--from-kernel"][..]].concat();

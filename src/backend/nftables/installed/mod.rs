@@ -14,7 +14,7 @@ use super::decode;
 use super::listing::{self, Listing};
 use super::uapi::{NF_ACCEPT, NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6};
 use crate::ruleset::netfilter::{Base, Chain, Hook, Kind, Table};
-use crate::ruleset::{TABLE, priority};
+use crate::ruleset::{TableFamily, priority};
 use crate::types::Family;
 
 /// The messages about one table: the table itself, its chains, rules, sets and elements.
@@ -69,8 +69,8 @@ pub fn table(listed: &TableMessages) -> Result<Decoded, Malformed> {
             });
         }
     };
-    let is_own = (listed.family, listed.name.as_str()) == (NFPROTO_INET, TABLE);
-    let own = is_own.then(|| decode(&listing));
+    let own_family = TableFamily::of_own_table(&listed.title);
+    let own = own_family.map(|_| decode(&listing));
     let context = Context {
         family,
         sets: sets::read_sets(&listed.messages)?,
@@ -86,7 +86,7 @@ pub fn table(listed: &TableMessages) -> Result<Decoded, Malformed> {
             ));
         }
         let rule = |rule: &listing::Rule| {
-            let planned = is_own.then(|| decode::rule(rule)).flatten();
+            let planned = own_family.and_then(|family| decode::rule(family, rule));
             planned.map_or_else(|| rule::decode(rule, &context), Into::into)
         };
         chains.push(Chain {
