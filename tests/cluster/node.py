@@ -58,9 +58,10 @@ class Node:
         self._make_cgroup()
         enter = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
         words = (*enter, HERE / "machine.sh", self.directory)
-        self._machine = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        with (self._logs / "machine.log").open("a") as log:
+            self._machine = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
         if self._machine.stdout.readline() != "ready\n":
-            raise Failure("the node does not boot: see what machine.sh says")
+            raise Failure(f"the node does not boot, see {self._logs}/machine.log")
         children = pathlib.Path(f"/proc/{self._machine.pid}/task/{self._machine.pid}/children")
         self._init = int(children.read_text().split()[0])
         self.enter = ("nsenter", "--target", str(self._init), "--net", "--mount", "--pid", "--")

@@ -21,7 +21,7 @@ class Node(ClusterTest):
 
     def test_killed_installers_leave_no_pod_without_rules(self):
         with churn(self) as running:
-            for _ in range(4):
+            for _ in range(3):
                 process = eventually("the installer runs", self.installer_process)
                 os.kill(process, signal.SIGKILL)
                 running.wait_for(5)
