@@ -10,7 +10,7 @@ import pods
 class Churn:
     """Clients of a plain server, created in a thread of its own."""
 
-    def __init__(self, test, urls, interval=0.3):
+    def __init__(self, test, urls, interval=1):
         self._test, self._urls, self._interval = test, urls, interval
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._create)

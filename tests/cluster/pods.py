@@ -50,8 +50,8 @@ def _application(command, *words):
 
 def server(name, **options):
     """Answers with the address that a request comes from."""
-    container = {**_application("serve", str(PORT)), "readinessProbe": {"tcpSocket": {"port": PORT}, "periodSeconds": 1}}
-    return pod(name, container, **options)
+    probe = {"tcpSocket": {"port": PORT}, "periodSeconds": 1}
+    return pod(name, {**_application("serve", str(PORT)), "readinessProbe": probe}, **options)
 
 
 def client(name, *addresses, annotations=INJECTED, **options):
@@ -93,11 +93,12 @@ def init_container():
 def web(name, form, **options):
     """An application with Envoy. Its probes come by Envoy too, as does every request. Forms: plugin, init, native (a
     native sidecar, with the plugin), none (no rules)."""
+    slow = {"timeoutSeconds": 10, "failureThreshold": 10}
     application = {
         **_application("serve", str(PORT)),
         "ports": [{"name": "http", "containerPort": PORT}],
-        "readinessProbe": {"httpGet": {"path": "/", "port": PORT}, "periodSeconds": 1, "timeoutSeconds": 10},
-        "livenessProbe": {"tcpSocket": {"port": PORT}, "periodSeconds": 5, "timeoutSeconds": 10, "failureThreshold": 10},
+        "readinessProbe": {"httpGet": {"path": "/", "port": PORT}, "periodSeconds": 1, **slow},
+        "livenessProbe": {"tcpSocket": {"port": PORT}, "periodSeconds": 5, **slow},
     }
     containers, first = [application], []
     if form == "init":

@@ -6,22 +6,22 @@ import signal
 import subprocess
 import time
 
-PATIENCE = 300  # seconds that anything may take on a busy machine
+TIMEOUT = 300  # seconds: on a busy machine, everything may take long
 
 
 class Failure(Exception):
     """Something of the cluster did not work."""
 
 
-def eventually(what, attempt, patience=PATIENCE):
+def eventually(what, attempt, timeout=TIMEOUT):
     """Call `attempt` until it returns something true, and return that."""
-    end = time.monotonic() + patience
+    end = time.monotonic() + timeout
     while True:
         result = attempt()
         if result:
             return result
         if time.monotonic() > end:
-            raise Failure(f"not within {patience} s: {what}")
+            raise Failure(f"not within {timeout} s: {what}")
         time.sleep(0.2)
 
 

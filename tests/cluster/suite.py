@@ -1,4 +1,5 @@
-"""What all tests of the cluster have: sidetrack installed, a namespace of their own, pods that show who redirects them."""
+"""What all tests of the cluster have: sidetrack installed, a namespace of their own, and pods that show whether they
+are redirected."""
 
 import contextlib
 import json
@@ -10,10 +11,10 @@ import unittest
 import urllib.request
 
 import pods
-from cluster import ADDRESS, ROOT
+from cluster import HERE, ROOT
+from node import ADDRESS
 from processes import eventually
 
-HERE = pathlib.Path(__file__).resolve().parent
 MANIFESTS = ROOT / "cni-conf/kubernetes"
 SYSTEM = "sidetrack-system"
 BASE = MANIFESTS / "base"

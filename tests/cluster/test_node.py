@@ -1,14 +1,13 @@
 """What happens to a node, and that no pod that starts meanwhile or later lacks its rules."""
 
 import os
-import pathlib
 import signal
 import threading
 
 import pods
 from churn import churn
 from processes import eventually, run
-from suite import SYSTEM, ClusterTest
+from suite import HERE, SYSTEM, ClusterTest
 
 
 class Node(ClusterTest):
@@ -22,7 +21,7 @@ class Node(ClusterTest):
 
     def test_killed_installers_leave_no_pod_without_rules(self):
         with churn(self) as running:
-            for _ in range(4):
+            for _ in range(3):
                 process = eventually("the installer runs", self.installer_process)
                 os.kill(process, signal.SIGKILL)
                 running.wait_for(5)
@@ -68,7 +67,7 @@ class Node(ClusterTest):
         server.stop()
         try:
             conflist = self.node.path("etc/cni/net.d/10-net.conflist")
-            conflist.write_bytes((pathlib.Path(__file__).parent / "files/10-net.conflist").read_bytes())
+            conflist.write_bytes((HERE / "files/10-net.conflist").read_bytes())
             eventually("the entry is back", lambda: "sidetrack" in self.conflist())
             binary = self.node.path("opt/cni/bin/sidetrack")
             binary.unlink()
@@ -87,7 +86,7 @@ class Node(ClusterTest):
 
         def rewrite():
             while not ended.wait(5):
-                run("cp", pathlib.Path(__file__).parent / "files/10-net.conflist", directory / ".new")
+                run("cp", HERE / "files/10-net.conflist", directory / ".new")
                 os.rename(directory / ".new", directory / "10-net.conflist")
 
         writer = threading.Thread(target=rewrite)
@@ -114,8 +113,9 @@ class Node(ClusterTest):
             self.node.attempt("sh", "-c", f"head -c 100000 /dev/zero >{path}/zz-full")
             self.kubectl("--namespace", SYSTEM, "rollout", "restart", "daemonset/sidetrack-node")
             self.wait_for_rollout()
-            plain = pathlib.Path(__file__).parent / "files/10-net.conflist"
-            self.node.run("sh", "-c", f"rm {path}/zz-full; cat {plain} >{path}/10-net.conflist; head -c 100000 /dev/zero >{path}/zz-full; true")
+            plain = HERE / "files/10-net.conflist"
+            rewrite = f"rm zz-full; cat {plain} >10-net.conflist; head -c 100000 /dev/zero >zz-full; true"
+            self.node.run("sh", "-c", f"cd {path}; {rewrite}")
 
             def fails():
                 values = self.metrics()

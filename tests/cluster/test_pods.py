@@ -104,12 +104,13 @@ class PodSecurity(ClusterTest):
         for level in ("restricted", "baseline", "privileged"):
             self.assertEqual(self.admitted(level, pods.web("web", "plugin")).returncode, 0, level)
             refused = self.admitted(level, pods.web("web", "init"))
+            reason = "non-default capabilities" if level == "baseline" else "unrestricted capabilities"
             if level == "privileged":
                 self.assertEqual(refused.returncode, 0, refused.stderr)
             else:
                 self.assertNotEqual(refused.returncode, 0, level)
                 self.assertIn("NET_ADMIN", refused.stderr)
-                self.assertIn("non-default capabilities" if level == "baseline" else "unrestricted capabilities", refused.stderr)
+                self.assertIn(reason, refused.stderr)
 
     def test_restricted_pod_of_the_plugin_is_redirected(self):
         """Not only admitted: it also runs."""

@@ -1,5 +1,5 @@
-"""Pods that started before the plugin: repaired where they are, or labelled and evicted with the rights that the component
-`restart` gives."""
+"""Pods that started before the plugin: repaired where they are, or labelled and evicted with the rights that the
+component `restart` gives."""
 
 import pods
 from processes import eventually
@@ -46,7 +46,8 @@ class Repair(ClusterTest):
         self.assertEqual((phase, set(seen.split())), ("Succeeded", {"127.0.0.6", "::6"}), seen)
 
     def test_pods_that_started_before_are_labelled_and_evicted(self):
-        """By the account's own rights and within its admission policies. A budget holds; a pod without a controller stays."""
+        """By the account's own rights, within its admission policies. A budget holds, and so does a pod without a
+        controller."""
         self.create(
             pods.controller("Deployment", "web", pods.idle("web"), replicas=2),
             pods.controller("Deployment", "guarded", pods.idle("guarded"), replicas=1),
@@ -64,7 +65,8 @@ class Repair(ClusterTest):
         old = {pod["metadata"]["name"] for pod in self.pods("app=web")}
         guarded = self.pods("app=guarded")[0]["metadata"]["name"]
         self.kustomize("repair", "restart")
-        self.kubectl("--namespace", SYSTEM, "set", "env", "daemonset/sidetrack-node", "SIDETRACK_NODE_EVICTION_INTERVAL=1s")
+        interval = ("daemonset/sidetrack-node", "SIDETRACK_NODE_EVICTION_INTERVAL=1s")
+        self.kubectl("--namespace", SYSTEM, "set", "env", *interval)
         self.wait_for_rollout()
 
         def are_replaced():
@@ -84,7 +86,7 @@ class Repair(ClusterTest):
         for name in (guarded, "bare"):
             self.assertEqual(self.pod(name)["metadata"]["labels"].get(LABEL), "true")
             self.assertTrue(self.ask(name))
-        told = eventually("the pod without a controller has its event", lambda: self.events("BypassesProxy").get("bare"))
+        told = eventually("the other pod has its event", lambda: self.events("BypassesProxy").get("bare"))
         self.assertIn("controller", told)
 
         # Without the budget the pod is evicted, too, when its turn comes.
