@@ -1,0 +1,72 @@
+"""What containerd calls the plugin for."""
+
+import json
+import os
+import signal
+import stat
+
+import pods
+from processes import eventually
+from suite import ClusterTest
+
+# A plugin that writes down each call, and passes the result of the plugin before it on.
+RECORDER = """#!/usr/bin/env python3
+import json, os, sys
+netconf = json.load(sys.stdin)
+with open("/run/cni-commands", "a") as log:
+    print(os.environ["CNI_COMMAND"], netconf["cniVersion"], file=log)
+if os.environ["CNI_COMMAND"] == "ADD":
+    json.dump(netconf["prevResult"], sys.stdout)
+if os.environ["CNI_COMMAND"] == "VERSION":
+    json.dump({"cniVersion": "1.1.0", "supportedVersions": ["0.4.0", "1.0.0", "1.1.0"]}, sys.stdout)
+"""
+
+
+class Runtime(ClusterTest):
+    def test_commands_that_containerd_calls(self):
+        recorder = self.node.path("opt/cni/bin/recorder")
+        recorder.write_text(RECORDER)
+        recorder.chmod(recorder.stat().st_mode | stat.S_IXUSR)
+        path = self.node.path("etc/cni/net.d/10-net.conflist")
+        before = path.read_text()
+        self.addCleanup(recorder.unlink)
+        self.addCleanup(path.write_text, before)
+        conflist = json.loads(before)
+        conflist["plugins"].insert(-1, {"type": "recorder"})
+        path.write_text(json.dumps(conflist))
+
+        server = self.start_plain_server()
+        self.create(pods.client("client", *server))
+        self.assert_redirected("client")
+        self.in_namespace("delete", "pod", "client")
+
+        def commands():
+            return {tuple(line.split()) for line in self.node.run("cat", "/run/cni-commands").splitlines()}
+
+        def has_called():
+            return {"ADD", "DEL", "STATUS"} <= {command for command, _ in commands()}
+
+        eventually("ADD, DEL and STATUS are called", has_called)
+        self.assertEqual({version for _, version in commands()}, {"1.1.0"})
+        print(" ".join(sorted(command for command, _ in commands())), end=" ", flush=True)
+
+    def test_missing_plugin_keeps_pods_from_starting(self):
+        """Rather than let them start without rules. The installer brings it back, and the pod starts."""
+        server = self.start_plain_server()
+        binary = self.node.path("opt/cni/bin/sidetrack")
+        process = eventually("the installer runs", self.installer_process)
+        os.kill(process, signal.SIGSTOP)
+        try:
+            binary.rename(binary.with_name("moved"))
+            self.create(pods.client("client", *server))
+
+            def fails():
+                items = self.cluster.get("events", "--namespace", self.namespace)["items"]
+                return [item["message"] for item in items if item["reason"] == "FailedCreatePodSandBox"]
+
+            message = eventually("the pod does not start", fails)[0]
+            self.assertIn('failed to find plugin "sidetrack"', message)
+        finally:
+            os.kill(process, signal.SIGCONT)
+            binary.with_name("moved").unlink()
+        self.assert_redirected("client")
