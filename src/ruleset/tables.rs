@@ -94,51 +94,6 @@ impl Ruleset {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::Facts;
-    use crate::options::Settings;
-    use crate::plan::Plan;
-    use crate::types::{IpFamily, parse_cidrs};
-
-    fn ruleset(change: impl FnOnce(&mut Settings)) -> Ruleset {
-        let mut settings = Settings::default();
-        change(&mut settings);
-        Plan::new(&settings.config, &Facts::default()).unwrap().ruleset
-    }
-
-    #[test]
-    fn a_table_of_one_family_has_nothing_of_the_other() {
-        let both = ruleset(|settings| {
-            settings.config.outbound.exclude_cidrs = parse_cidrs("10.0.0.0/8,192.0.2.0/24,fd00::/8,fe80::/10").unwrap();
-        });
-        for family in Family::BOTH {
-            let one = both.of_family(family);
-            let matches = one
-                .chains
-                .iter()
-                .flat_map(|chain| &chain.rules)
-                .flat_map(|rule| &rule.matches);
-            for matched in matches {
-                assert!(!matches!(matched, Match::Family(_)), "{matched:?}");
-                assert!(matched.family().is_none_or(|only| only == family), "{matched:?}");
-                assert!(matched.set().is_none_or(|set| one.set(set).is_some()), "{matched:?}");
-            }
-            assert!(one.sets.len() < both.sets.len());
-            assert_eq!(one.chains.len(), both.chains.len());
-        }
-    }
-
-    #[test]
-    fn there_is_a_table_for_each_redirected_family() {
-        let families = |ruleset: &Ruleset| -> Vec<TableFamily> {
-            let tables = ruleset.tables(Layout::PerFamily);
-            tables.into_iter().map(|(family, _)| family).collect()
-        };
-        let [_, v4, v6] = TableFamily::ALL;
-        assert_eq!(families(&ruleset(|_| {})), [v4, v6]);
-        let only = |family| ruleset(move |settings| settings.config.general.ip_family = family);
-        assert_eq!(families(&only(IpFamily::Ipv4)), [v4]);
-        assert_eq!(families(&only(IpFamily::Ipv6)), [v6]);
-    }
 
     #[test]
     fn only_titles_of_own_tables_are_recognised() {

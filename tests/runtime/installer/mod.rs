@@ -16,4 +16,5 @@ mod reports;
 mod service;
 #[cfg(feature = "kubernetes")]
 mod startup_taint;
+mod warm_up;
 mod watch;
