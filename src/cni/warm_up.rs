@@ -54,10 +54,12 @@ pub fn warm_up(netconf: &NetConf) -> Result<Option<RuleBackend>, WarmUpError> {
         _ => WarmUpError::Netns(error),
     })?;
     let mut used = None;
-    let done = with_lock(&netns, only_nftables, &mut |backend, namespace, observed| {
-        let (config, facts) = planning_input(&settings.config, observed, &netconf.resolvers);
+    let done = with_lock(&netns, only_nftables, &mut |backend, namespace, _| {
+        namespace.set_loopback_up()?;
+        let observed = namespace.observe()?;
+        let (config, facts) = planning_input(&settings.config, &observed, &netconf.resolvers);
         let plan = Plan::new(&config, &facts)?;
-        install::apply_with(namespace, &plan, backend, observed)?;
+        install::apply_with(namespace, &plan, backend, &observed)?;
         used = Some(backend);
         Ok(())
     });
