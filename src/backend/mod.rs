@@ -37,7 +37,7 @@ use crate::facts::InstalledChain;
 use crate::linux::interfaces;
 use crate::linux::lock::Lock;
 use crate::linux::marks::{self, Discards};
-use crate::linux::route::{Loopback, Route, RouteError};
+use crate::linux::route::{LOOPBACK_INDEX, Loopback, Route, RouteError};
 use crate::linux::sysctl::{self, SysctlError};
 use crate::linux::tcp;
 use crate::options::Config;
@@ -230,6 +230,18 @@ impl Namespace {
     /// The kernel did not answer.
     pub fn loopback(&mut self) -> Result<Loopback, KernelError> {
         Ok(self.route()?.loopback()?)
+    }
+
+    /// Sets the loopback interface up, as a runtime does it for a pod.
+    ///
+    /// # Errors
+    /// It is not permitted, or the kernel did not answer.
+    pub fn set_loopback_up(&mut self) -> Result<(), KernelError> {
+        let refused = |refusal| RouteError::Refused {
+            what: "setting the loopback interface up".to_owned(),
+            refusal,
+        };
+        Ok(self.route()?.set_up(LOOPBACK_INDEX)?.map_err(refused)?)
     }
 
     /// Observes the whole state that matters to sidetrack, read-only.

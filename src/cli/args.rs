@@ -91,8 +91,23 @@ pub fn described(help: &str, default: &str, values: &[&str]) -> String {
     for part in [default, values].into_iter().flatten() {
         let fits = line + 1 + part.len() <= COLUMN_WIDTH;
         text.push(if fits { ' ' } else { '\n' });
-        line = if fits { line + 1 + part.len() } else { part.len() };
-        text += &part;
+        line = if fits { line + 1 } else { 0 };
+        // A list that is too long for a line goes on in the next one.
+        for (at, word) in part.split(' ').enumerate() {
+            match at {
+                0 => {}
+                _ if line + 1 + word.len() <= COLUMN_WIDTH => {
+                    text.push(' ');
+                    line += 1;
+                }
+                _ => {
+                    text.push('\n');
+                    line = 0;
+                }
+            }
+            text += word;
+            line += word.len();
+        }
     }
     text
 }

@@ -25,6 +25,7 @@ pub mod result;
 mod tests;
 pub mod verbatim;
 pub mod version;
+pub mod warm_up;
 
 use std::io::{self, Read, Write as _};
 use std::panic;

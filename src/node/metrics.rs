@@ -118,7 +118,8 @@ pub const DEGRADED: Metric = Metric {
     name: "sidetrack_node_degraded",
     kind: Kind::Gauge,
     help: "1 if this part does not work: inotify (the installer polls), health (probes and scrapes get no answer), \
-           pods (pods that lack their rules are not found), startup-taint (the startup taint cannot be removed)",
+           kernel (rules cannot be applied on this node), pods (pods that lack their rules are not found), \
+           startup-taint (the startup taint cannot be removed)",
 };
 /// Without labels.
 pub const STARTUP_TAINT_REMOVALS: Metric = Metric {
@@ -188,7 +189,7 @@ pub const METRICS: [Metric; 14] = [
 ];
 
 /// The optional parts of the installer.
-pub const PARTS: [&str; 4] = ["inotify", "health", "pods", "startup-taint"];
+pub const PARTS: [&str; 5] = ["inotify", "health", "kernel", "pods", "startup-taint"];
 
 /// Names and values of a metric's labels. No value has characters that would have to be escaped.
 pub type Labels<'l> = &'l [(&'static str, &'l str)];
@@ -210,6 +211,8 @@ struct State {
     missing: Option<String>,
     /// Further text for `/readyz` and `node status`.
     note: Option<String>,
+    /// Why rules cannot be applied on this node.
+    kernel: Option<String>,
     last_heartbeat: Instant,
 }
 
@@ -230,6 +233,7 @@ impl Default for Metrics {
             histograms: BTreeMap::new(),
             missing: Some("the installer has just started".to_owned()),
             note: None,
+            kernel: None,
             last_heartbeat: Instant::now(),
         }));
         for reason in Reason::ALL {
@@ -295,9 +299,18 @@ impl Metrics {
         self.state().note = Some(note);
     }
 
+    /// Sets why rules cannot be applied on this node, if so; it is shown beside readiness, too.
+    pub fn set_kernel(&self, reason: Option<String>) {
+        self.state().kernel = reason;
+    }
+
     /// What `/readyz` and `node status` show beside readiness.
     pub fn note(&self) -> Option<String> {
-        self.state().note.clone()
+        let state = self.state();
+        let kernel = state.kernel.as_ref();
+        let kernel = kernel.map(|reason| format!("rules cannot be applied on this node: {reason}"));
+        let parts: Vec<String> = kernel.into_iter().chain(state.note.clone()).collect();
+        (!parts.is_empty()).then(|| parts.join("; "))
     }
 
     /// Records that the service loop runs.

@@ -2,7 +2,7 @@
 //!
 //! [`chain`], [`entry`] and [`layout`] decide the contents of files, and [`pace`] the delay of repairs; they are pure.
 //! [`conf_dir`] and [`binary`] change files atomically. [`service`] is the daemon: it [`watch`]es and repairs, serves
-//! HTTP ([`health`], [`metrics`]), and logs the [`reports`] of plugin runs. [`repair`] finds pods that started before
+//! HTTP ([`health`], [`metrics`]), and logs the [`reports`] of plugin runs. [`warm_up`] loads kernel modules; [`repair`] finds pods that started before
 //! the plugin was installed; [`startup_taint`] keeps new pods off the node until then.
 
 pub mod binary;
@@ -18,6 +18,7 @@ pub mod repair;
 pub mod reports;
 pub mod service;
 pub mod startup_taint;
+pub mod warm_up;
 pub mod watch;
 
 use std::net::SocketAddr;

@@ -18,7 +18,7 @@ use super::startup_taint::StartupTaint;
 #[cfg(feature = "kubernetes")]
 use super::startup_taint::worker as untaint;
 use super::watch::{Pause, Watch};
-use super::{Directories, Node, NodeError, Observation, health, retry_if_changed};
+use super::{Directories, Node, NodeError, Observation, health, retry_if_changed, warm_up};
 use crate::linux::files::FileError;
 
 /// How often the node is scanned without a change notification.
@@ -115,6 +115,7 @@ impl Service {
         let mut optional = OptionalParts::new(&metrics);
         let mut reports = Reports::open(&self.socket, &metrics);
         self.node.directories.remove_unfinished()?;
+        warm_up::start(&self.node.wanted.entry, &metrics)?;
         let mut reconciler = Reconciler::new(&self.node, &metrics);
         let is_owner = Arc::new(AtomicBool::new(false));
         let repair = match self.repair.mode {

@@ -42,6 +42,7 @@ mod layering;
 mod linkerd_proxy_init;
 mod lint;
 mod options;
+mod per_family;
 mod policy;
 mod random_options;
 mod readback;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
@@ -12,9 +13,9 @@ use sidetrack::node::metrics::METRICS;
 use sidetrack::node::repair::FAILURES;
 use sidetrack::node::repair::state::State;
 
-use crate::SIDETRACK;
 use crate::common::output_of;
 use crate::program::schema::assert_conforms;
+use crate::{SIDETRACK, generated};
 
 fn text() -> String {
     fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/node.md")).expect("docs/node.md")
@@ -26,6 +27,14 @@ fn rows<'t>(text: &'t str, begin: &str) -> BTreeSet<&'t str> {
     rows.filter(|row| row.starts_with(begin))
         .filter_map(|row| row.split(['`', ' ', '{']).next())
         .collect()
+}
+
+/// So that what is said of it, such as where it answers, is true of what is installed.
+#[test]
+fn manifest_is_that_of_the_base() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("cni-conf/kubernetes/base/daemonset.yaml");
+    let base = fs::read_to_string(path).expect("the base");
+    generated::part("docs/node.md", "daemonset", &format!("```yaml\n{base}```\n"));
 }
 
 #[test]

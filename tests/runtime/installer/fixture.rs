@@ -282,6 +282,11 @@ impl Installer {
         self.address
     }
 
+    /// The ID of the process.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn log(&self) -> String {
         self.log.lock().expect("a log").clone()
     }

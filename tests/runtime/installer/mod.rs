@@ -19,4 +19,5 @@ mod reports;
 mod service;
 #[cfg(feature = "kubernetes")]
 mod startup_taint;
+mod warm_up;
 mod watch;
