@@ -134,7 +134,7 @@ impl<'v> Part<'v> {
         })
     }
 
-    fn interface(&self, wrong: &mut Mistakes) -> Option<InterfaceName> {
+    pub(super) fn interface(&self, wrong: &mut Mistakes) -> Option<InterfaceName> {
         // Exactly: no surrounding blanks, which are allowed in options.
         let exactly = |text: &str| InterfaceName::parse(text).ok().filter(|name| name.as_str() == text);
         self.parse("the name of an interface", wrong, exactly)
