@@ -27,7 +27,7 @@ pub fn pod() -> Arg {
     Arg::new(POD)
         .long(POD)
         .value_name("NAMESPACE/NAME")
-        .help("Work in this pod of the node, with the options that the plugin\nhas for it, or that its init container recorded; flags override")
+        .help("Work in this pod of the node, with the options that the plugin\nhas for it, or that its init container recorded; flags win")
         .help_heading(Group::Run.heading())
 }
 

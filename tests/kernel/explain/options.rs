@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
-use sidetrack::plan::{PASSTHROUGH_V4, PASSTHROUGH_V6};
+use sidetrack::plan::PASSTHROUGH_V6;
 use sidetrack::types::Family;
 
 use crate::common::Address;
