@@ -59,7 +59,9 @@ class Node:
         enter = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
         words = (*enter, HERE / "machine.sh", self.directory)
         with (self._logs / "machine.log").open("a") as log:
-            self._machine = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
+            self._machine = subprocess.Popen(
+                words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+            )
         if self._machine.stdout.readline() != "ready\n":
             raise Failure(f"the node does not boot, see {self._logs}/machine.log")
         children = pathlib.Path(f"/proc/{self._machine.pid}/task/{self._machine.pid}/children")
