@@ -132,12 +132,10 @@ class Node:
             raise Failure(f"on the node: {' '.join(map(str, words))}: {done.stderr}{done.stdout}")
         return done.stdout
 
-    def import_image(self, archive, name=None):
-        """Import an OCI archive; `name` is for one that has another or none."""
-        imported = self.run("ctr", "--namespace", "k8s.io", "images", "import", "--all-platforms=false", archive)
-        if name and name not in imported:
-            source = imported.split()[0]
-            self.run("ctr", "--namespace", "k8s.io", "images", "tag", "--force", source, name)
+    def import_image(self, archive, name):
+        """Import an OCI archive under this name alone: a container of an image with two may not start."""
+        names = ("--index-name", name, "--base-name", name.rpartition(":")[0])
+        self.run("ctr", "--namespace", "k8s.io", "images", "import", *names, "--all-platforms=false", archive)
 
     def power_off(self):
         """All processes of the node are killed at once; its namespaces end."""
