@@ -143,7 +143,8 @@ impl Lab {
         let result = thread::scope(|scope| {
             let running = scope.spawn(move || {
                 netns.enter()?;
-                assume()?;
+                // An attack without its rights would seem to be held.
+                assume().expect("the rights of the attacker");
                 let result = attack(&stage);
                 drop(stage);
                 result
