@@ -37,7 +37,9 @@ impl Owner {
     /// when they are made. With a mark, the thread keeps CAP_NET_ADMIN to set it on those that it makes.
     #[expect(unsafe_code, reason = "there is no safe wrapper for one thread alone")]
     pub fn assume(self) -> io::Result<()> {
-        prctl::set_keepcaps(self.mark != 0)?;
+        if self.mark != 0 {
+            prctl::set_keepcaps(true)?;
+        }
         // The functions of libc change every thread of the process, so these are plain system calls.
         // SAFETY: they take no pointers, but for the empty list of groups, which is not read.
         let results = unsafe {
