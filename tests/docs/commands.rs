@@ -41,7 +41,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "skopeo copy",
         "asks a registry; the archive is read back by podman in the test of the image",
     ),
-    ("podman ", "the test of the image runs it"),
+    ("podman ", "the tests of the image and of the locked pod run it"),
     ("apt-get ", "installs packages: `scripts/setup` does"),
     ("git clone", "asks another host"),
     ("dpkg ", "installs a package: the test of the package does"),

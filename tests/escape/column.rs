@@ -44,11 +44,19 @@ impl Column {
         }
     }
 
+    /// Whether the proxy is known by the mark of its sockets, too.
+    pub fn marks_the_proxy(self) -> bool {
+        matches!(self, Self::Locked(_, options) if options.contains(&"--proxy-mark"))
+    }
+
     /// Whether what arrives is rejected, too.
     pub fn rejects_inbound(self) -> bool {
         matches!(self, Self::Locked(_, options) if options.contains(&"--inbound-policy"))
     }
 }
+
+/// The mark of the proxy's sockets, where it is known by one.
+pub const PROXY_MARK: i32 = 77;
 
 /// The options of a lock.
 pub const LOCK: &[&str] = &["--outbound-policy", "proxy-only"];

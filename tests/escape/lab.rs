@@ -6,11 +6,13 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 use std::time::Duration;
 
+use caps::Capability;
 use sidetrack::types::Family;
 
+use super::column::PROXY_MARK;
 use super::sys::{self, send, send_to};
 use super::wire::{LINKS, Wire, set_sysctl};
-use crate::common::{Address, Caller, Owner, Pod, Server, output_of, segment, socket};
+use crate::common::{Address, Owner, Pod, Server, output_of, segment, socket};
 
 /// What attacks send.
 pub const MARKER: &[u8; 16] = b"sidetrack-escape";
@@ -141,7 +143,8 @@ impl Lab {
         let result = thread::scope(|scope| {
             let running = scope.spawn(move || {
                 netns.enter()?;
-                assume()?;
+                // An attack without its rights would seem to be held.
+                assume().expect("the rights of the attacker");
                 let result = attack(&stage);
                 drop(stage);
                 result
@@ -262,8 +265,10 @@ fn packet_to_application(pod: &Pod, family: Family) {
 
 fn proxy_connects(pod: &Pod, from: SocketAddr) -> io::Result<TcpStream> {
     let family = if from.is_ipv4() { Family::V4 } else { Family::V6 };
-    Caller::Proxy.run(pod, || {
+    pod.netns.run(|| {
+        Owner::PROXY.assume_with(Capability::CAP_NET_ADMIN)?;
         let socket = sys::internet(family, libc::SOCK_STREAM, 0)?;
+        sys::set(&socket, libc::SOL_SOCKET, libc::SO_MARK, PROXY_MARK)?;
         sys::bind(&socket, from)?;
         sys::connect_stream(&socket, (Address::FAR.of(family), PORT).into())?;
         Ok(socket.into())

@@ -127,6 +127,12 @@ fn named_exceptions_alone_escape_the_lock_of_both_directions() {
     check(Column::Locked("nftables", &["--inbound-policy", "proxy-only"]));
 }
 
+/// A mark holds whoever takes the proxy's user, as long as it cannot set one.
+#[test]
+fn user_of_the_proxy_is_locked_in_where_the_proxy_has_a_mark() {
+    check(Column::Locked("nftables", &["--proxy-mark", "77"]));
+}
+
 /// IPv6 is not redirected, and locked in all the same.
 #[test]
 fn named_exceptions_alone_escape_the_lock_of_redirected_ipv4() {

@@ -89,6 +89,8 @@ pub struct Attack {
     pub rules: Rules,
     /// Without rules, with the redirection alone, with a match of the owner for IPv4, for both families, locked.
     escapes: [Escapes; 5],
+    /// It is taken for the proxy by its user.
+    is_of_proxy: bool,
     /// It answers what comes from outside.
     is_answer: bool,
     /// The kernel may not have what it needs.
@@ -104,9 +106,15 @@ impl Attack {
             Column::OwnerMatch => 2,
             Column::OwnerMatchOfBoth => 3,
             Column::Locked(..) if self.is_answer && column.rejects_inbound() => return No,
+            Column::Locked(..) if self.is_of_proxy && column.marks_the_proxy() => return No,
             Column::Locked(..) => 4,
         };
         self.escapes[column]
+    }
+
+    const fn as_proxy(mut self) -> Self {
+        self.is_of_proxy = true;
+        self
     }
 
     const fn answering(mut self) -> Self {
@@ -143,6 +151,7 @@ const fn attack(name: &'static str, run: fn(&Stage) -> io::Result<()>, escapes: 
         run,
         rules: Rules::Before,
         escapes,
+        is_of_proxy: false,
         is_answer: false,
         is_optional: false,
     }
@@ -257,7 +266,8 @@ pub const ATTACKS: &[Attack] = &[
         "UDP by a set-user-ID program of the proxy's user",
         processes::set_user_id,
         ALL,
-    ),
+    )
+    .as_proxy(),
     attack("UDP", plain::udp, OTHERS).by(Who::Root),
     attack("TCP", plain::tcp, TCP).by(Who::Root),
     attack("ICMP echo by a raw socket", raw::icmp_tunnel, ICMP).by(Who::NetRaw),
@@ -320,6 +330,6 @@ pub const ATTACKS: &[Attack] = &[
     attack("a packet socket", raw::packet_socket, ALL).by(Who::NetRaw),
     attack("UDP by an own device", admin::own_device, OTHERS).by(Who::NetAdmin),
     attack("removed rules", admin::remove_rules, ALL).by(Who::NetAdmin),
-    attack("UDP", plain::udp, ALL).by(Who::Proxy),
-    attack("TCP", plain::tcp, ALL).by(Who::Proxy),
+    attack("UDP", plain::udp, ALL).by(Who::Proxy).as_proxy(),
+    attack("TCP", plain::tcp, ALL).by(Who::Proxy).as_proxy(),
 ];

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use sidetrack::types::Family;
 
 use super::plain::accomplice;
+use crate::column::PROXY_MARK;
 use crate::common::Address;
 use crate::lab::{MARKER, PORT, Stage, Step};
 use crate::packet::{icmp_error, packet, tcp_segment, udp_datagram, with_header};
@@ -18,8 +19,8 @@ const IPV6_DSTOPTS: i32 = 59;
 const IPV6_HOPOPTS: i32 = 54;
 const SYN: u8 = 2;
 const ACK: u8 = 0x10;
-/// The mark by which a proxy may be known: the default of TPROXY, too.
-const MARK: i32 = 1337;
+/// The default mark of TPROXY.
+const TPROXY_MARK: i32 = 1337;
 
 /// Sends with a header of its own.
 fn send_packet(packet: &[u8], to: IpAddr) -> io::Result<()> {
@@ -133,16 +134,20 @@ pub fn unknown_protocol(stage: &Stage) -> io::Result<()> {
     protocol(stage, 253)
 }
 
+/// With the marks that the rules know.
 pub fn marked(stage: &Stage) -> io::Result<()> {
-    let of = |kind| {
+    let of = |kind, mark| {
         let socket = internet(stage.family, kind, 0)?;
         // Linux 5.17: CAP_NET_RAW is enough.
-        set(&socket, libc::SOL_SOCKET, libc::SO_MARK, MARK)?;
+        set(&socket, libc::SOL_SOCKET, libc::SO_MARK, mark)?;
         Ok::<_, io::Error>(socket)
     };
-    let by_udp = of(libc::SOCK_DGRAM).and_then(|socket| send_to(&socket, MARKER, stage.far(PORT)));
-    let by_tcp = of(libc::SOCK_STREAM).and_then(|socket| connect_stream(&socket, stage.far(PORT)));
-    by_udp.and(by_tcp)
+    let sent = [TPROXY_MARK, PROXY_MARK].map(|mark| {
+        let by_udp = of(libc::SOCK_DGRAM, mark).and_then(|socket| send_to(&socket, MARKER, stage.far(PORT)));
+        let by_tcp = of(libc::SOCK_STREAM, mark).and_then(|socket| connect_stream(&socket, stage.far(PORT)));
+        by_udp.and(by_tcp)
+    });
+    sent.into_iter().collect()
 }
 
 /// Fragments that connection tracking does not put together: the second has no ports.
