@@ -13,7 +13,7 @@ use crate::options::{Config, Dialect};
 use crate::plan::{self, Plan};
 use crate::render;
 use crate::ruleset::{Layout, TcpState};
-use crate::types::{DnsServers, Families, Family, InboundMode, IpFamily, Number, Ranges};
+use crate::types::{DnsServers, Families, Family, InboundMode, IpFamily, Mark, Number, Ranges};
 
 /// Logs which options have no effect on a plan, in the network namespace of this thread: the user may expect
 /// otherwise.
@@ -75,6 +75,7 @@ pub fn log(config: &Config, facts: &Facts, plan: &Plan, backend: RuleBackend, ap
         rules_as,
         proxy_uid = %proxy.uids,
         proxy_gid = %proxy.gids,
+        proxy_mark = proxy.mark.map(Mark::get),
         inbound_mode = %inbound.mode,
         proxy_inbound_port = %proxy.inbound_port,
         proxy_outbound_port = %proxy.outbound_port,

@@ -197,7 +197,10 @@ impl Difference {
 fn hook(hook: Hook) -> &'static str {
     match hook {
         Hook::Prerouting => "prerouting",
+        Hook::Input => "input",
+        Hook::Forward => "forward",
         Hook::Output => "output",
+        Hook::Postrouting => "postrouting",
     }
 }
 

@@ -183,10 +183,11 @@ pub fn places_in_iptables(ruleset: &Ruleset) -> Vec<Place> {
     places_by(ruleset, |base| priority::in_iptables(base.kind))
 }
 
-/// Chains that only set timeouts are left out: no foreign chain before them changes their effect.
+/// Chains that only set timeouts or reject are left out: no foreign chain before them changes their effect.
 fn places_by(ruleset: &Ruleset, priority: impl Fn(BaseHook) -> i32) -> Vec<Place> {
     let ruleset = ruleset.without_timeouts();
     let hooks = ruleset.chains.iter().filter_map(|chain| chain.hook);
+    let hooks = hooks.filter(|base| base.kind != ChainType::Filter);
     hooks
         .map(|base| Place {
             hook: base.hook,

@@ -94,6 +94,10 @@ codes! {
         "A process with NET_ADMIN in the pod's network namespace can remove the redirection, or bypass it with \
          a mark or a route of its own.",
         "Remove privileged and NET_ADMIN from the container; add only the capability that it needs.";
+    MayTakeMark "ST205" Warning "An application may mark its sockets like the proxy's",
+        "The rules exempt sockets with the proxy's mark (proxy-mark). A process marks its own with NET_ADMIN, or since Linux \
+         5.17 with NET_RAW, which container runtimes grant to every container that runs as root.",
+        "Drop NET_RAW (capabilities.drop: [ALL]), and run the container as another user than root.";
     ProxyPort "ST301" Error "An application's port is the proxy's",
         "Two processes cannot listen on one port: the second one fails to start. Redirected connections would reach the \
          application instead of the proxy.",

@@ -86,8 +86,10 @@ fn between(subject: &Subject<'_>, report: &mut Report) {
         let uid = field("runAsUser").and_then(id::<Uid>);
         let gid = field("runAsGroup").and_then(id::<Gid>);
         let outbound = &subject.config.outbound;
-        let passes = uid.is_some_and(|uid| proxy.uids.contains(uid) || outbound.exclude_uids.contains(uid))
-            || gid.is_some_and(|gid| proxy.gids.contains(gid) || outbound.exclude_gids.contains(gid));
+        // With a mark, user and group alone are not exempt.
+        let by_owner = proxy.mark.is_none();
+        let passes = uid.is_some_and(|uid| by_owner && proxy.uids.contains(uid) || outbound.exclude_uids.contains(uid))
+            || gid.is_some_and(|gid| by_owner && proxy.gids.contains(gid) || outbound.exclude_gids.contains(gid));
         if !passes {
             let message = format!("{} starts before the proxy", container.description());
             report.add(Code::InitAfter, container.node.at, message);

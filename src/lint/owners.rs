@@ -1,9 +1,9 @@
-//! The users and capabilities of containers.
+//! The users and capabilities of containers, by which the rules recognise the proxy.
 
 use super::Report;
 use super::code::Code;
 use super::subject::Subject;
-use crate::mesh::container::{Container, Role, id};
+use crate::mesh::container::{Container, Role, id, is_true};
 use crate::mesh::verdict::{Unseen, UnseenPlace};
 use crate::types::{Gid, Id, Number, Ranges, Uid};
 use crate::yaml::Node;
@@ -12,12 +12,22 @@ use crate::yaml::Node;
 /// not exempt.
 pub fn check(subject: &Subject<'_>, report: &mut Report) {
     let proxy = &subject.config.proxy;
-    same_owner(subject, report, Code::ProxyUser, "runAsUser", &proxy.uids);
-    same_owner(subject, report, Code::ProxyGroup, "runAsGroup", &proxy.gids);
+    // With a mark, user and group alone are not exempt.
+    if proxy.mark.is_none() {
+        same_owner(subject, report, Code::ProxyUser, "runAsUser", &proxy.uids);
+        same_owner(subject, report, Code::ProxyGroup, "runAsGroup", &proxy.gids);
+    }
     for container in &subject.containers {
         match container.role {
             Role::Proxy => unknown_proxy(subject, container, report),
-            Role::App => may_change_rules(container, report),
+            Role::App => match administers(container) {
+                Some((node, what)) => {
+                    let message = format!("{} {what}", container.description());
+                    report.add(Code::MayChangeRules, node.at, message);
+                }
+                None if proxy.mark.is_some() => may_take_mark(subject, container, report),
+                None => {}
+            },
             Role::Redirector | Role::Validator | Role::Init => {}
         }
     }
@@ -43,6 +53,9 @@ fn same_owner<I: Id>(subject: &Subject<'_>, report: &mut Report, code: Code, key
 
 fn unknown_proxy(subject: &Subject<'_>, container: &Container<'_>, report: &mut Report) {
     let (uids, gids) = (&subject.config.proxy.uids, &subject.config.proxy.gids);
+    if uids.is_empty() && gids.is_empty() {
+        return;
+    }
     let gid = field(subject, container, "runAsGroup").map(id::<Gid>);
     let Some((node, uid)) = field(subject, container, "runAsUser").and_then(|node| Some((node, id::<Uid>(node)?)))
     else {
@@ -71,15 +84,31 @@ fn list<N: Number>(ids: &Ranges<N>) -> String {
     ids.to_string()
 }
 
-fn may_change_rules(container: &Container<'_>, report: &mut Report) {
-    let (node, what) = match (container.privileged(), container.capability("add", "NET_ADMIN")) {
-        (Some(node), _) => (node, "is privileged"),
-        (None, Some(node)) => (node, "has NET_ADMIN"),
-        (None, None) => return,
+/// What gives a container NET_ADMIN, if it has it.
+fn administers<'n>(container: &Container<'n>) -> Option<(&'n Node, &'static str)> {
+    match (container.privileged(), container.capability("add", "NET_ADMIN")) {
+        (Some(node), _) => Some((node, "is privileged")),
+        (None, Some(node)) => Some((node, "has NET_ADMIN")),
+        (None, None) => None,
+    }
+}
+
+/// Reports a container that may have NET_RAW.
+fn may_take_mark(subject: &Subject<'_>, container: &Container<'_>, report: &mut Report) {
+    let not_root = |key: &str, is_not_root: fn(&Node) -> bool| field(subject, container, key).is_some_and(is_not_root);
+    let is_not_root = not_root("runAsUser", |node| id::<Uid>(node).is_some_and(|uid| uid != Uid::MIN))
+        || not_root("runAsNonRoot", is_true);
+    let is_dropped = container.capability("drop", "NET_RAW").is_some();
+    let added = container.capability("add", "NET_RAW");
+    let at = match (added, is_dropped || is_not_root) {
+        (Some(added), _) => added.at,
+        (None, true) => return,
+        (None, false) => container.node.at,
     };
+    let verb = if added.is_some() { "has" } else { "may have" };
     report.add(
-        Code::MayChangeRules,
-        node.at,
-        format!("{} {what}", container.description()),
+        Code::MayTakeMark,
+        at,
+        format!("{} {verb} NET_RAW", container.description()),
     );
 }

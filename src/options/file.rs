@@ -36,8 +36,10 @@ mod tests {
         match name {
             "proxy-inbound-port" | "proxy-outbound-port" | "dns-port" => "1066",
             "tproxy-mark" | "tproxy-route-table" => "0x10",
+            "proxy-mark" => "0x20",
             "exclude-outbound-ports-for-uids" => "tcp:22,80-90:*;udp:53:7;*:1000-1999",
-            "redirect-dns" | "drop-invalid" => "true",
+            "redirect-dns" | "drop-invalid" | "allow-dns" => "true",
+            "inbound-policy" | "outbound-policy" => "proxy-only",
             "close-wait-timeout" => "90s",
             "dns-servers" => "10.0.0.10,fd00::a",
             "mesh" => "linkerd",
@@ -68,8 +70,11 @@ mod tests {
             let list = |option: &OptionSpec| {
                 let name = option.name;
                 let plural = name.ends_with('s') || matches!(name, "proxy-uid" | "proxy-gid");
-                let plural =
-                    plural && !matches!(name, "redirect-dns" | "exclude-outbound-ports-for-uids" | "dns-servers");
+                let plural = plural
+                    && !matches!(
+                        name,
+                        "redirect-dns" | "allow-dns" | "exclude-outbound-ports-for-uids" | "dns-servers"
+                    );
                 let takes = plural && (text.is_empty() || !name.ends_with("-interfaces"));
                 takes.then(|| vec![text.to_owned()])
             };

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use self::problem::Problem;
 pub use self::table::{Dns, DryRun, General, Inbound, Installation, Layer, Logging, Outbound, Proxy};
-use crate::types::{Cidrs, Family, Gid, InterfaceName, Uid};
+use crate::types::{Cidrs, Family, Gid, InboundMode, InterfaceName, Uid};
 
 /// The configuration of a redirection, grouped by direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -194,10 +194,20 @@ fn contradictions(config: &Config) -> Vec<Problem> {
             ),
         ));
     }
-    if proxy.uids.is_empty() && proxy.gids.is_empty() {
+    if proxy.uids.is_empty() && proxy.gids.is_empty() && proxy.mark.is_none() {
         problems.push(Problem::between(
             &["proxy-uid", "proxy-gid"],
-            "both are empty; unless the rules exempt the proxy's user or group, its own connections loop back to it",
+            "both are empty, and there is no --proxy-mark; unless the rules exempt the proxy's user, group or mark, its \
+             own connections loop back to it",
+        ));
+    }
+    if config.inbound.mode == InboundMode::Tproxy && proxy.mark == Some(config.inbound.tproxy_mark) {
+        problems.push(Problem::between(
+            &["proxy-mark", "tproxy-mark"],
+            format!(
+                "both are {}; packets with the mark of tproxy never leave the pod, so that the proxy would reach nobody",
+                config.inbound.tproxy_mark
+            ),
         ));
     }
     if proxy.uids.is_everything() || proxy.gids.is_everything() {
@@ -212,7 +222,7 @@ fn contradictions(config: &Config) -> Vec<Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Gids, Port, Uids};
+    use crate::types::{Gids, Mark, Port, Uids};
 
     #[test]
     fn an_empty_layer_gives_the_defaults() {
@@ -258,5 +268,28 @@ mod tests {
             ..Layer::default()
         };
         assert_eq!(Settings::from_layer(layer).unwrap_err().len(), 2);
+    }
+
+    #[test]
+    fn proxy_known_by_its_mark_alone_needs_no_user_or_group() {
+        let layer = Layer {
+            proxy_uid: Some(Uids::default()),
+            proxy_gid: Some(Gids::default()),
+            proxy_mark: Some(Mark::new(77)),
+            ..Layer::default()
+        };
+        assert_eq!(Settings::from_layer(layer).unwrap().config.proxy.mark, Mark::new(77));
+    }
+
+    #[test]
+    fn mark_of_tproxy_is_rejected_as_that_of_the_proxy_where_it_is_used() {
+        let layer = |mode| Layer {
+            inbound_mode: Some(mode),
+            proxy_mark: Some(Mark::new(1337)),
+            ..Layer::default()
+        };
+        assert!(Settings::from_layer(layer(InboundMode::Redirect)).is_ok());
+        let problems = Settings::from_layer(layer(InboundMode::Tproxy)).unwrap_err();
+        assert_eq!(problems[0].options(), ["proxy-mark", "tproxy-mark"]);
     }
 }

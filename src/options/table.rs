@@ -7,8 +7,8 @@
 use super::value::Value;
 use crate::types::{
     Accounts, Backend, Cidrs, DnsServers, Gid, Gids, Id, InboundMode, InterfaceName, Invalid, IpFamily, LogFormat,
-    LogLevel, LoopbackCidr, Mark, MeshName, Number as _, Output, Port, Ports, PortsForUids, Range, Ranges, RouteTable,
-    Timeout, Uid, Uids,
+    LogLevel, LoopbackCidr, Mark, MeshName, Number as _, Output, Policy, Port, Ports, PortsForUids, Range, Ranges,
+    RouteTable, Timeout, Uid, Uids,
 };
 
 /// An option, independent of its source.
@@ -205,6 +205,11 @@ options! {
         proxy_gid "proxy-gid" <"GIDS">,
         "Groups that the proxy runs as; their traffic is not redirected";
 
+        /// The mark of the proxy's sockets (`SO_MARK`), which its traffic must have in addition.
+        mark: Option<Mark> = None,
+        proxy_mark "proxy-mark" <"MARK">,
+        "Mark of the proxy's sockets, required beside user or group; empty for none";
+
         /// Ports that the mesh serves itself in the pod: never captured inbound.
         mesh_ports: Ports = [15008, 15020, 15021, 15090].map(port).into_iter().collect(),
         mesh_ports "mesh-ports" <"PORTS">,
@@ -242,6 +247,11 @@ options! {
         tproxy_route_table: RouteTable = TPROXY_ROUTE_TABLE,
         tproxy_route_table "tproxy-route-table" <"TABLE">,
         "Routing table that tproxy may use";
+
+        /// What becomes of packets that are neither captured nor excluded.
+        policy: Policy = Policy::Allow,
+        inbound_policy "inbound-policy" <"POLICY">,
+        "With proxy-only, reject what arrives and is neither captured nor excluded";
     }
 
     /// Which connections from the pod are captured: to included ports or included addresses, unless excluded.
@@ -285,6 +295,16 @@ options! {
         exclude_ports_for_uids: Vec<PortsForUids> = Vec::new(),
         exclude_outbound_ports_for_uids "exclude-outbound-ports-for-uids" <"PROTO:PORTS:UIDS">,
         "Exclude these ports for these users";
+
+        /// What becomes of packets that are neither captured nor excluded.
+        policy: Policy = Policy::Allow,
+        outbound_policy "outbound-policy" <"POLICY">,
+        "With proxy-only, reject what the pod sends and is neither captured nor excluded";
+
+        /// Whether the policy leaves DNS queries to the pod's name servers.
+        allow_dns: bool = false,
+        allow_dns "allow-dns",
+        "Let DNS queries reach the pod's name servers despite the outbound policy";
     }
 
     /// Which DNS queries are captured.

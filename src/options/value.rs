@@ -2,8 +2,8 @@
 
 use crate::types::{
     Accounts, Backend, Choice, Cidrs, DnsServers, Gids, InboundMode, InterfaceName, Invalid, IpFamily, LogFormat,
-    LogLevel, LoopbackCidr, Mark, MeshName, Output, Port, Ports, PortsForUids, RouteTable, Timeout, Uids, parse_cidrs,
-    parse_ids, parse_ports, parse_ports_for_uids,
+    LogLevel, LoopbackCidr, Mark, MeshName, Output, Policy, Port, Ports, PortsForUids, RouteTable, Timeout, Uids,
+    parse_cidrs, parse_ids, parse_ports, parse_ports_for_uids,
 };
 
 /// The value of an option.
@@ -81,6 +81,7 @@ value! {
     DnsServers [Self::listed, at most MAX_NAMES]: |texts, _| DnsServers::parse(&joined(texts));
     MeshName: |texts, _| one(texts, MeshName::parse), MeshName::ALL;
     InboundMode: |texts, _| one(texts, InboundMode::parse), InboundMode::ALL;
+    Policy: |texts, _| one(texts, Policy::parse), Policy::ALL;
     IpFamily: |texts, _| one(texts, IpFamily::parse), IpFamily::ALL;
     Backend: |texts, _| one(texts, Backend::parse), Backend::ALL;
     Output: |texts, _| one(texts, Output::parse), Output::ALL;
@@ -95,6 +96,20 @@ impl Value for Option<Timeout> {
 
     fn written(&self) -> String {
         self.map_or_else(|| "0".to_owned(), |timeout| timeout.to_string())
+    }
+}
+
+/// The empty text is no mark.
+impl Value for Option<Mark> {
+    fn read(texts: &[String], _: &dyn Accounts) -> Result<Self, Vec<Invalid>> {
+        one(texts, |text| match text.trim() {
+            "" => Ok(None),
+            text => Mark::parse(text).map(Some),
+        })
+    }
+
+    fn written(&self) -> String {
+        self.map_or_else(String::new, |mark| mark.to_string())
     }
 }
 

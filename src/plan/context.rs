@@ -19,6 +19,8 @@ pub struct Context<'c> {
     pub families: Families,
     /// The name lookups to capture, if any.
     pub dns: Option<Lookups>,
+    /// The name servers of `/etc/resolv.conf`.
+    pub resolvers: &'c [IpAddr],
     /// The sets added so far.
     pub sets: Sets,
 }
@@ -46,8 +48,29 @@ impl Context<'_> {
         mesh::named(self.config.proxy.mesh).is_none_or(|mesh| mesh.dns_over_tcp)
     }
 
-    /// The matches for the proxy's users, and for its groups.
-    pub fn proxy_owners(&mut self) -> Vec<Match> {
+    /// The matches for packets of the proxy's sockets: one list for its users, and one for its groups. A mark is required
+    /// in addition to them, or alone where there are none.
+    pub fn proxy_senders(&mut self) -> Vec<Vec<Match>> {
+        let mark = self.config.proxy.mark.map(Match::Mark);
+        let owners = self.proxy_owners();
+        let marked = |owner: Option<Match>| owner.into_iter().chain(mark.clone()).collect();
+        match owners.as_slice() {
+            [] => vec![marked(None)],
+            _ => owners.into_iter().map(|owner| marked(Some(owner))).collect(),
+        }
+    }
+
+    /// The matches for answers of the proxy to name lookups, from its port: by user and by group. The proxy may have
+    /// marked only the sockets with which it connects; answers leave the pod only where its port is reachable from
+    /// outside, and the rules for them set nothing but the conntrack zone.
+    pub fn answering_owners(&mut self) -> Vec<Option<Match>> {
+        match self.proxy_owners() {
+            owners if owners.is_empty() => vec![None],
+            owners => owners.into_iter().map(Some).collect(),
+        }
+    }
+
+    fn proxy_owners(&mut self) -> Vec<Match> {
         let proxy = &self.config.proxy;
         let uids = self.sets.uid("proxy_uids", &proxy.uids);
         let gids = self.sets.gid("proxy_gids", &proxy.gids);

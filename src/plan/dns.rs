@@ -65,18 +65,19 @@ pub fn output_zones(context: &mut Context) -> Vec<Rule> {
     }
     let answer = Match::SourcePort(Protocol::Udp, PortMatch::Port(context.config.dns.port));
     let mut rules = Vec::new();
-    for owner in context.proxy_owners() {
-        let asked = match context.config.dialect {
-            Dialect::Sidetrack => Action::Return,
-            Dialect::Istio(_) | Dialect::Kuma(_) => Action::SetZone(UPSTREAM),
-        };
+    let asked = match context.config.dialect {
+        Dialect::Sidetrack => Action::Return,
+        Dialect::Istio(_) | Dialect::Kuma(_) => Action::SetZone(UPSTREAM),
+    };
+    let senders = context.proxy_senders().into_iter();
+    for (sender, answering) in senders.zip(context.answering_owners()) {
         rules.push(rule(
-            [query(Protocol::Udp), owner.clone()],
-            asked,
+            [query(Protocol::Udp)].into_iter().chain(sender),
+            asked.clone(),
             "the proxy's DNS query",
         ));
         rules.push(rule(
-            [answer.clone(), owner],
+            [answer.clone()].into_iter().chain(answering),
             Action::SetZone(DOWNSTREAM),
             "the proxy's DNS answer",
         ));

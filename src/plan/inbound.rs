@@ -2,7 +2,7 @@
 
 use super::context::{Context, rule, skip, tcp};
 use crate::ruleset::{Action, Chain, Match, Protocol, Rule};
-use crate::types::Ports;
+use crate::types::{Families, Ports};
 
 /// The chain for connections to the pod.
 pub const CHAIN: &str = "inbound";
@@ -15,7 +15,7 @@ pub fn entry() -> Rule {
 /// The chain for connections to the pod, and for connections of the proxy to the pod's own address.
 pub fn chain(context: &mut Context) -> Chain {
     let mut rules = mesh_ports(context);
-    rules.extend(exclusions(context));
+    rules.extend(exclusions(context, context.families));
     let to_proxy = Action::Redirect(context.config.proxy.inbound_port);
     rules.extend(included(context).map(|ports| rule([ports], to_proxy, "inbound, to the proxy")));
     Chain {
@@ -32,7 +32,7 @@ pub fn mesh_ports(context: &mut Context) -> Vec<Rule> {
 }
 
 /// Skips excluded ports and sources.
-pub fn exclusions(context: &mut Context) -> Vec<Rule> {
+pub fn exclusions(context: &mut Context, families: Families) -> Vec<Rule> {
     let inbound = &context.config.inbound;
     let mut rules = skip_ports(
         context,
@@ -40,12 +40,9 @@ pub fn exclusions(context: &mut Context) -> Vec<Rule> {
         &inbound.exclude_ports,
         "excluded inbound ports",
     );
-    let sources = context.sets.addresses(
-        "exclude_inbound",
-        &inbound.exclude_cidrs,
-        context.families,
-        Match::Source,
-    );
+    let sources = context
+        .sets
+        .addresses("exclude_inbound", &inbound.exclude_cidrs, families, Match::Source);
     rules.extend(
         sources
             .into_iter()

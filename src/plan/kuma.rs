@@ -18,20 +18,21 @@ const SELF_CALLS: &str = "self_calls";
 pub fn chains(context: &mut Context, kuma: &KumaRules) -> Vec<Chain> {
     // If nothing is captured, self-calls of the proxy are skipped, too.
     let captures = context.config.captures_outbound();
-    let mut rules = outbound::excluded_ports_for_uids(context);
-    rules.extend(outbound::excluded_destinations(context));
+    let protocols = outbound::captured_protocols(context);
+    let mut rules = outbound::excluded_ports_for_uids(context, &protocols);
+    rules.extend(outbound::excluded_destinations(context, context.families));
     if captures {
         rules.extend(skipped_tcp(context));
     }
-    for owner in context.proxy_owners() {
+    for sender in context.proxy_senders() {
         if captures {
             rules.push(rule(
-                [tcp(), over_loopback(), owner.clone()],
+                [tcp(), over_loopback()].into_iter().chain(sender.clone()),
                 Action::Jump(SELF_CALLS.into()),
                 "from the proxy to the pod's own address",
             ));
         }
-        rules.push(skip([owner], "the proxy's own traffic"));
+        rules.push(skip(sender, "the proxy's own traffic"));
     }
     rules.extend(lookups(context));
     if captures {
@@ -122,9 +123,9 @@ pub fn output_zones(context: &mut Context) -> Vec<Rule> {
     let answer = Match::SourcePort(Protocol::Udp, PortMatch::Port(context.config.dns.port));
     let mut rules = Vec::new();
     for family in lookup_families(context) {
-        for owner in context.proxy_owners() {
+        for sender in context.proxy_senders() {
             let zone = |matched: Match, zone, comment| {
-                let matches = [matched, owner.clone()].into_iter().chain(family.clone());
+                let matches = [matched].into_iter().chain(sender.clone()).chain(family.clone());
                 rule(matches, Action::SetZone(zone), comment)
             };
             rules.push(zone(dns::query(Protocol::Udp), dns::UPSTREAM, "the proxy's DNS query"));

@@ -7,6 +7,7 @@ mod istio;
 mod kuma;
 mod no_effect;
 mod outbound;
+mod policy;
 mod prerequisite;
 pub mod record;
 mod sets;
@@ -19,10 +20,10 @@ use thiserror::Error;
 
 use crate::facts::{Facts, Ipv6};
 use crate::mesh::{self, Delivery};
-use crate::options::{Config, Dialect};
+use crate::options::{Config, Dialect, Proxy};
 use crate::ruleset::{
-    self, Action, BaseHook, Chain, ChainType, ConntrackState, Hook, Match, ProxyTraffic, Rule, Ruleset, Unsound,
-    priority,
+    self, Action, BaseHook, Chain, ChainType, ConntrackState, Hook, Match, ProxyTraffic, Rule, Ruleset, Sender,
+    Unsound, priority,
 };
 use crate::types::{Families, Family, InboundMode, InterfaceName, IpFamily, Mark, RouteTable};
 
@@ -207,6 +208,7 @@ fn ruleset(config: &Config, facts: &Facts, families: Families) -> Ruleset {
         config,
         families,
         dns: Lookups::new(config, facts),
+        resolvers: &facts.resolvers,
         sets: Sets::default(),
     };
     let context = &mut context;
@@ -249,6 +251,7 @@ fn ruleset(config: &Config, facts: &Facts, families: Families) -> Ruleset {
     leaving.extend(outbound::entries(context));
     chains.extend(base_chain(context, "output", ChainType::Nat, Hook::Output, leaving));
     chains.extend(outbound::chains(context));
+    chains.extend(policy::chains(context));
     let mut ruleset = Ruleset {
         families,
         timeouts: None,
@@ -308,6 +311,7 @@ fn base_chain(context: &Context, name: &'static str, kind: ChainType, hook: Hook
         ChainType::Raw => priority::RAW,
         ChainType::Mangle => priority::MANGLE,
         ChainType::Nat => NAT_PRIORITY,
+        ChainType::Filter => policy::FILTER_PRIORITY,
     };
     (!rules.is_empty()).then(|| Chain {
         name: name.into(),
@@ -336,8 +340,7 @@ pub fn passthrough(family: Family) -> IpAddr {
 
 /// Traffic that must never be captured. The ends of every range of the proxy's IDs represent the range.
 fn proxy_traffic(config: &Config, facts: &Facts, families: Families) -> Vec<ProxyTraffic> {
-    let uids = config.proxy.uids.iter().flat_map(|range| [range.first(), range.last()]);
-    let gids = config.proxy.gids.iter().flat_map(|range| [range.first(), range.last()]);
+    let senders = senders(&config.proxy);
     if mesh::delivery(config.proxy.mesh) == Delivery::FromPassthrough {
         // Kuma's rules also capture lookups from the passthrough address.
         let is_exempt = !(matches!(config.dialect, Dialect::Kuma(_)) && config.dns.redirect);
@@ -345,23 +348,33 @@ fn proxy_traffic(config: &Config, facts: &Facts, families: Families) -> Vec<Prox
             .iter()
             .filter(|_| is_exempt)
             .map(|family| ProxyTraffic::Passthrough(passthrough(family)));
-        uids.map(ProxyTraffic::OutboundOf)
-            .chain(gids.map(ProxyTraffic::OutboundOfGroup))
+        senders
+            .into_iter()
+            .map(ProxyTraffic::Outbound)
             .chain(passthrough)
             .collect()
     } else if matches!(Lookups::new(config, facts), Some(Lookups::FromAllSenders(_))) {
         // Lookups of the proxy to the mesh's DNS server on loopback are captured, too.
-        uids.flat_map(|uid| [ProxyTraffic::OutboundOf(uid), ProxyTraffic::ToPodOf(uid, DNS_PORT)])
-            .chain(gids.flat_map(|gid| {
-                [
-                    ProxyTraffic::OutboundOfGroup(gid),
-                    ProxyTraffic::ToPodOfGroup(gid, DNS_PORT),
-                ]
-            }))
+        senders
+            .into_iter()
+            .flat_map(|sender| [ProxyTraffic::Outbound(sender), ProxyTraffic::ToPod(sender, DNS_PORT)])
             .collect()
     } else {
-        uids.map(ProxyTraffic::AllOf)
-            .chain(gids.map(ProxyTraffic::AllOfGroup))
-            .collect()
+        senders.into_iter().map(ProxyTraffic::All).collect()
     }
+}
+
+/// The senders that the rules must recognise as the proxy.
+fn senders(proxy: &Proxy) -> Vec<Sender> {
+    let any = Sender {
+        mark: proxy.mark,
+        ..Sender::default()
+    };
+    let uids = proxy.uids.iter().flat_map(|range| [range.first(), range.last()]);
+    let gids = proxy.gids.iter().flat_map(|range| [range.first(), range.last()]);
+    let of_users = uids.map(|uid| Sender { uid: Some(uid), ..any });
+    let owners: Vec<Sender> = of_users
+        .chain(gids.map(|gid| Sender { gid: Some(gid), ..any }))
+        .collect();
+    if owners.is_empty() { vec![any] } else { owners }
 }

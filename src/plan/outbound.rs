@@ -5,7 +5,7 @@ use super::{dns, inbound, istio, kuma};
 use crate::mesh::Delivery;
 use crate::options::Dialect;
 use crate::ruleset::{Action, Chain, Match, Protocol, Rule};
-use crate::types::InboundMode;
+use crate::types::{Families, InboundMode};
 
 /// The chain for connections from the pod.
 pub const CHAIN: &str = "outbound";
@@ -35,11 +35,12 @@ pub fn chains(context: &mut Context) -> Vec<Chain> {
         return kuma::chains(context, kuma);
     }
     let mut rules = dns::from_all_senders(context);
-    rules.extend(excluded_ports(context));
+    let protocols = captured_protocols(context);
+    rules.extend(excluded_ports(context, &protocols));
     let mut chains = Vec::new();
     match context.config.dialect.clone() {
         Dialect::Sidetrack | Dialect::Kuma(_) => {
-            rules.extend(excluded_owners(context));
+            rules.extend(excluded_owners(context, &protocols));
             if context.delivery() == Delivery::FromPassthrough {
                 rules.extend(passthrough(context));
             }
@@ -85,18 +86,23 @@ fn redirects_self_calls(context: &Context) -> bool {
     context.delivery() == Delivery::FromPassthrough && !context.config.inbound.include_ports.is_empty()
 }
 
-/// Excluded ports are those of TCP, and where lookups are captured those of UDP as well.
-fn excluded_ports(context: &mut Context) -> Vec<Rule> {
+/// Skips the excluded ports of these protocols.
+pub fn excluded_ports(context: &mut Context, protocols: &[Protocol]) -> Vec<Rule> {
     let ports = &context.config.outbound.exclude_ports;
-    protocols(context)
-        .into_iter()
-        .filter_map(|protocol| context.sets.destination_port("exclude_outbound_ports", protocol, ports))
+    protocols
+        .iter()
+        .filter_map(|protocol| {
+            context
+                .sets
+                .destination_port("exclude_outbound_ports", *protocol, ports)
+        })
         .map(|ports| skip([ports], "excluded outbound ports"))
         .collect()
 }
 
-/// The protocols of which anything is captured.
-fn protocols(context: &Context) -> Vec<Protocol> {
+/// The protocols of which anything is captured. Excluded ports are those of TCP, and where lookups are captured those of
+/// UDP as well.
+pub fn captured_protocols(context: &Context) -> Vec<Protocol> {
     // Lookups of all senders are captured before all exclusions.
     let excludes_lookups = context
         .dns
@@ -106,25 +112,25 @@ fn protocols(context: &Context) -> Vec<Protocol> {
     [Protocol::Tcp].into_iter().chain(udp).collect()
 }
 
-fn excluded_owners(context: &mut Context) -> Vec<Rule> {
+/// Skips excluded users and groups, and the ports that are excluded for some users.
+pub fn excluded_owners(context: &mut Context, protocols: &[Protocol]) -> Vec<Rule> {
     let outbound = &context.config.outbound;
     let uids = context.sets.uid("exclude_uids", &outbound.exclude_uids);
     let mut rules: Vec<Rule> = uids.map(|uids| skip([uids], "excluded users")).into_iter().collect();
     rules.extend(excluded_groups(context));
-    rules.extend(excluded_ports_for_uids(context));
+    rules.extend(excluded_ports_for_uids(context, protocols));
     rules
 }
 
 /// Skips the ports that are excluded for some users.
-pub fn excluded_ports_for_uids(context: &mut Context) -> Vec<Rule> {
+pub fn excluded_ports_for_uids(context: &mut Context, protocols: &[Protocol]) -> Vec<Rule> {
     let outbound = &context.config.outbound;
-    let protocols = protocols(context);
     let mut rules = Vec::new();
     for (number, entry) in outbound.exclude_ports_for_uids.iter().enumerate() {
         let Some(uids) = context.sets.uid(format!("exclude_for_uids_{number}"), &entry.uids) else {
             continue;
         };
-        for protocol in &protocols {
+        for protocol in protocols {
             let meant = match protocol {
                 Protocol::Tcp => entry.tcp,
                 Protocol::Udp => entry.udp,
@@ -156,7 +162,7 @@ fn passthrough(context: &Context) -> Vec<Rule> {
 
 /// The proxy's own traffic: skipped, except its connections to the pod's own address, which are inbound.
 fn proxy(context: &mut Context) -> Vec<Rule> {
-    let owners = context.proxy_owners();
+    let senders = context.proxy_senders();
     let mut rules = Vec::new();
     if redirects_self_calls(context) {
         if context.config.inbound.mode == InboundMode::Tproxy {
@@ -165,16 +171,27 @@ fn proxy(context: &mut Context) -> Vec<Rule> {
                 "from the proxy to the application, with the client's address",
             ));
         }
-        rules.extend(owners.iter().map(|owner| {
+        rules.extend(senders.iter().map(|sender| {
             rule(
-                [over_loopback(), owner.clone()],
+                [over_loopback()].into_iter().chain(sender.clone()),
                 Action::Jump(SELF_CALLS.into()),
                 "from the proxy to the pod's own address",
             )
         }));
     }
-    rules.extend(owners.into_iter().map(|owner| skip([owner], "the proxy's own traffic")));
+    rules.extend(skip_senders(senders));
     rules
+}
+
+/// The proxy's own traffic, wherever it goes.
+pub fn proxy_senders(context: &mut Context) -> impl Iterator<Item = Rule> + use<> {
+    skip_senders(context.proxy_senders())
+}
+
+fn skip_senders(senders: Vec<Vec<Match>>) -> impl Iterator<Item = Rule> {
+    senders
+        .into_iter()
+        .map(|sender| skip(sender, "the proxy's own traffic"))
 }
 
 /// The chain for connections of the proxy to the pod's own address: handled like inbound connections.
@@ -202,7 +219,7 @@ fn self_calls(context: &mut Context) -> Chain {
 fn captured(context: &mut Context) -> Vec<Rule> {
     let mut rules = dns::from_applications(context);
     rules.extend(context.skip_loopback());
-    rules.extend(excluded_destinations(context));
+    rules.extend(excluded_destinations(context, context.families));
     if context.config.dialect == Dialect::Sidetrack {
         rules.extend(included_loopback(context));
         rules.push(skip([over_loopback()], "traffic within the pod"));
@@ -211,11 +228,11 @@ fn captured(context: &mut Context) -> Vec<Rule> {
     rules
 }
 
-pub fn excluded_destinations(context: &mut Context) -> Vec<Rule> {
+pub fn excluded_destinations(context: &mut Context, families: Families) -> Vec<Rule> {
     let cidrs = &context.config.outbound.exclude_cidrs;
     let excluded = context
         .sets
-        .addresses("exclude_outbound", cidrs, context.families, Match::Destination);
+        .addresses("exclude_outbound", cidrs, families, Match::Destination);
     let alone = |destination| skip([destination], "excluded outbound destinations");
     excluded.into_iter().map(alone).collect()
 }
@@ -296,9 +313,10 @@ pub fn rerouted_chains(context: &mut Context) -> Vec<Chain> {
     }
     let rules = match context.config.dialect {
         Dialect::Sidetrack | Dialect::Kuma(_) => {
-            let mut rules = excluded_ports(context);
+            let protocols = captured_protocols(context);
+            let mut rules = excluded_ports(context, &protocols);
             rules.extend(dns::from_applications(context));
-            rules.extend(excluded_destinations(context));
+            rules.extend(excluded_destinations(context, context.families));
             rules.extend(included_destinations(context));
             rules
         }

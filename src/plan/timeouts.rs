@@ -26,6 +26,7 @@ pub fn set(ruleset: &mut Ruleset, context: &Context) {
         | Action::Jump(_)
         | Action::Accept
         | Action::Drop
+        | Action::Reject(_)
         | Action::SetMark(_)
         | Action::SaveMark
         | Action::RestoreMark

@@ -58,9 +58,9 @@ pub fn output_rules(context: &mut Context) -> Vec<Rule> {
         "from the proxy to the application, with the client's address",
     )];
     if marks_self_calls(context) {
-        rules.extend(context.proxy_owners().into_iter().map(|owner| {
+        rules.extend(context.proxy_senders().into_iter().map(|sender| {
             rule(
-                [tcp(), over_loopback(), owner],
+                [tcp(), over_loopback()].into_iter().chain(sender),
                 Action::Jump(SELF_CALLS.into()),
                 "from the proxy to the pod's own address",
             )
@@ -127,7 +127,7 @@ fn arriving(context: &mut Context) -> Vec<Rule> {
             "traffic within the pod",
         )),
     }
-    rules.extend(inbound::exclusions(context));
+    rules.extend(inbound::exclusions(context, context.families));
     let established = Match::ConntrackState(ConntrackState::Established);
     if let Some(ports) = inbound::included(context) {
         let divert = |matches: &[Match]| {

@@ -51,6 +51,7 @@ mod tests {
             caller: Owner {
                 uid: Uid::new(0).unwrap(),
                 gid: Gid::new(0).unwrap(),
+                mark: None,
             },
             may_switch: false,
         };

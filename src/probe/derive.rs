@@ -58,6 +58,7 @@ pub fn suggested(rules: &[(Family, Installed)]) -> Config {
         .unwrap_or_default();
     if !proxies.is_empty() {
         (config.proxy.uids, config.proxy.gids) = ids(rules, &proxies);
+        config.proxy.mark = owners.marks.first().copied();
     }
     let excluded: Vec<Match> = owners
         .skipped
@@ -166,7 +167,7 @@ fn verdict(packet: &Packet, scene: &Scene) -> Option<Verdict> {
 fn packet(probe: &Probe, scene: &Scene, far: &[IpAddr]) -> Option<Packet> {
     let destination = probe.destination.ip();
     let neighbour = far.iter().copied().find(|far| Family::of(*far) == probe.family());
-    let mark = probe.source.and_then(|source| source.mark).map_or(0, Mark::get);
+    let mark = probe.mark().map_or(0, Mark::get);
     let (origin, source) = match probe.caller {
         Caller::Process(owner) => {
             let interface = match &probe.bound_to {
@@ -244,6 +245,8 @@ struct Owners {
     calling_pod: Vec<Match>,
     /// Their traffic is skipped.
     skipped: Vec<Match>,
+    /// Their traffic is skipped only with one of these marks.
+    marks: Vec<Mark>,
     /// Only their traffic reaches some chain.
     included: Vec<Match>,
 }
@@ -256,6 +259,10 @@ impl Direction {
         match (conditions.as_slice(), &rule.action) {
             ([Match::SourcePort(..), owner], Action::SetZone(_)) => self.owners.answering.push((*owner).clone()),
             ([Match::OutInterface(_), owner], Action::Jump(_)) => self.owners.calling_pod.push((*owner).clone()),
+            ([Match::OutInterface(_), owner, Match::Mark(mark)], Action::Jump(_)) => {
+                self.owners.marks.push(*mark);
+                self.owners.calling_pod.push((*owner).clone());
+            }
             ([owner @ Match::Gid(_)], Action::Jump(_)) => self.owners.included.push((*owner).clone()),
             ([Match::DestinationPort(Protocol::Udp, _), more @ ..], Action::Redirect(to)) => {
                 let servers = more.iter().flat_map(|matched| match matched {
@@ -281,6 +288,10 @@ impl Direction {
                     _ => {}
                 }
             }
+            ([owner @ (Match::Uid(_) | Match::Gid(_)), Match::Mark(mark)], Action::Return) => {
+                self.owners.marks.push(*mark);
+                self.owners.skipped.push((*owner).clone());
+            }
             ([condition], Action::Return) => self.skip(ruleset, condition),
             _ => {}
         }
@@ -295,6 +306,10 @@ impl Direction {
             }
             Match::Source(skipped) => self.skipped_sources.extend(others(ruleset, skipped)),
             Match::Destination(skipped) => self.skipped_destinations.extend(others(ruleset, skipped)),
+            Match::Mark(mark) => {
+                self.owners.marks.push(*mark);
+                self.owners.skipped.push(condition.clone());
+            }
             owner @ (Match::Uid(_) | Match::Gid(_)) => self.owners.skipped.push(owner.clone()),
             _ => {}
         }

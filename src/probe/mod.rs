@@ -60,11 +60,17 @@ pub struct Owner {
     pub uid: Uid,
     /// The group.
     pub gid: Gid,
+    /// The mark of its sockets, if that is how the rules recognise the proxy.
+    pub mark: Option<Mark>,
 }
 
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "user {}, group {}", self.uid, self.gid)
+        write!(f, "user {}, group {}", self.uid, self.gid)?;
+        match self.mark {
+            Some(mark) => write!(f, ", mark {mark}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -119,6 +125,15 @@ impl Probe {
         family_of(self.destination.ip())
     }
 
+    /// The mark of the client's socket: that of its source, or else of its owner.
+    pub fn mark(&self) -> Option<Mark> {
+        let owners = match self.caller {
+            Caller::Process(owner) => owner.mark,
+            Caller::Neighbour => None,
+        };
+        self.source.and_then(|source| source.mark).or(owners)
+    }
+
     /// The address of the other host, if the probe chooses it.
     pub fn other_host(&self) -> Option<IpAddr> {
         match self.caller {
@@ -142,6 +157,8 @@ pub enum Subject {
     Outbound,
     /// The proxy's own are not.
     Exempt,
+    /// Those of the proxy's user and group without its mark are captured.
+    Impostor,
     /// Connections to excluded ports are not.
     ExcludedOutboundPort,
     /// Those to excluded addresses are not.
@@ -186,6 +203,7 @@ impl Subject {
         match self {
             Self::Outbound => "outbound",
             Self::Exempt => "exempt",
+            Self::Impostor => "impostor",
             Self::ExcludedOutboundPort => "excluded-outbound-port",
             Self::ExcludedOutboundAddress => "excluded-outbound-address",
             Self::NotIncludedOutboundAddress => "not-included-outbound-address",
@@ -220,6 +238,7 @@ impl Subject {
             | Self::InvalidPacket => true,
             Self::Outbound
             | Self::Exempt
+            | Self::Impostor
             | Self::ExcludedOutboundPort
             | Self::ExcludedOutboundAddress
             | Self::NotIncludedOutboundAddress

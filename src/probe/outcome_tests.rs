@@ -11,6 +11,7 @@ fn owner(uid: u32, gid: u32) -> Owner {
     Owner {
         uid: Uid::new(uid).unwrap(),
         gid: Gid::new(gid).unwrap(),
+        mark: None,
     }
 }
 

@@ -27,7 +27,7 @@ impl Author<'_> {
         let gid = choice::number(&[self.usual(self.surroundings.caller.gid)], &gid_sets, |gid| {
             !proxy.gids.contains(gid) && outbound.include_gids.contains(gid) && !outbound.exclude_gids.contains(gid)
         })?;
-        Some(Owner { uid, gid })
+        Some(Owner { uid, gid, mark: None })
     }
 
     /// The user of a stand-in application: the caller's own, where that cannot be changed.
@@ -50,10 +50,16 @@ impl Author<'_> {
         })
     }
 
-    /// Each of the proxy's users, and each of its groups, alone: otherwise like this application.
+    /// Each of the proxy's users, and each of its groups, alone, with its mark: otherwise like this application.
     pub(super) fn exempt(&self, application: Owner) -> impl Iterator<Item = Owner> {
-        let (proxy, caller) = (&self.config.proxy, self.surroundings.caller);
+        let proxy = &self.config.proxy;
         let may_switch = self.surroundings.may_switch;
+        let marked = |owner| Owner {
+            mark: proxy.mark,
+            ..owner
+        };
+        let (application, caller) = (marked(application), marked(self.surroundings.caller));
+        let by_mark_alone = (proxy.uids.is_empty() && proxy.gids.is_empty()).then_some(application);
         let uids = proxy.uids.iter().map(move |range| match range.contains(caller.uid) {
             true if !may_switch => caller,
             _ => Owner {
@@ -68,12 +74,30 @@ impl Author<'_> {
                 ..application
             },
         });
-        uids.chain(gids)
+        uids.chain(gids).chain(by_mark_alone)
     }
 
-    /// Whom the proxy runs as: with user and group, where both are known.
+    /// The proxy's user and group without its mark, if the rules require one and would capture this owner's traffic to
+    /// the port.
+    pub(super) fn impostor(&self, protocol: Protocol, port: Port) -> Option<Owner> {
+        let (proxy, outbound) = (&self.config.proxy, &self.config.outbound);
+        let is_unmarked = proxy.mark.is_some() && !(proxy.uids.is_empty() && proxy.gids.is_empty());
+        let owner = is_unmarked.then(|| {
+            self.proxy(
+                |uid| !outbound.exclude_uids.contains(uid) && !self.is_excluded_for(uid, protocol, port),
+                |gid| outbound.include_gids.contains(gid) && !outbound.exclude_gids.contains(gid),
+            )
+        });
+        owner.flatten().map(|owner| Owner { mark: None, ..owner })
+    }
+
+    /// Whom the proxy runs as: with user, group and mark, as far as they are known.
     pub(super) fn proxy(&self, uid_will_do: impl Fn(Uid) -> bool, gid_will_do: impl Fn(Gid) -> bool) -> Option<Owner> {
-        let (proxy, caller) = (&self.config.proxy, self.surroundings.caller);
+        let proxy = &self.config.proxy;
+        let caller = Owner {
+            mark: proxy.mark,
+            ..self.surroundings.caller
+        };
         let (uids, gids) = match &self.config.dialect {
             Dialect::Sidetrack | Dialect::Kuma(_) => (proxy.uids.clone(), proxy.gids.clone()),
             // The rules for the first user come first and may hide those for others.
@@ -82,14 +106,16 @@ impl Author<'_> {
                 order.gids.first().copied().into_iter().collect(),
             ),
         };
-        let is_proxy =
-            uids.contains(caller.uid) || gids.contains(caller.gid) && self.config.dialect == Dialect::Sidetrack;
+        let by_mark_alone = proxy.uids.is_empty() && proxy.gids.is_empty();
+        let is_proxy = by_mark_alone
+            || uids.contains(caller.uid)
+            || gids.contains(caller.gid) && self.config.dialect == Dialect::Sidetrack;
         if !self.surroundings.may_switch && is_proxy && uid_will_do(caller.uid) && gid_will_do(caller.gid) {
             return Some(caller);
         }
         let uid = choice::number(&[], &[&uids], |uid| uids.contains(uid) && uid_will_do(uid));
         let gid = choice::number(&[], &[&gids], |gid| gids.contains(gid) && gid_will_do(gid));
-        if uid.is_none() && gid.is_none() {
+        if uid.is_none() && gid.is_none() && !by_mark_alone {
             return None;
         }
         // One of them is enough for the rules.
@@ -98,6 +124,7 @@ impl Author<'_> {
         Some(Owner {
             uid: uid.or_else(other_uid)?,
             gid: gid.or_else(other_gid)?,
+            mark: proxy.mark,
         })
     }
 

@@ -106,6 +106,11 @@ impl Author<'_> {
         let mut probes = vec![captured];
         probes.extend(half_closed);
         probes.extend(self.exempt(target.owner).map(|owner| untouched(Subject::Exempt, owner)));
+        let impostor = self.impostor(Protocol::Tcp, target.port);
+        probes.extend(impostor.map(|owner| Probe {
+            needs: by_any_route,
+            ..self.connection(Subject::Impostor, owner, destination, to_proxy)
+        }));
         let proxy = &self.config.proxy;
         let user = self.one_of(self.surroundings.caller.uid, &outbound.exclude_uids, |uid| {
             !proxy.uids.contains(uid)

@@ -175,7 +175,10 @@ fn entry(probe: &Probe, outcome: &Outcome) -> Value {
             Protocol::Udp => "udp",
         },
         "caller": match probe.caller {
-            Caller::Process(owner) => json!({ "uid": owner.uid.get(), "gid": owner.gid.get() }),
+            Caller::Process(owner) => match owner.mark {
+                Some(mark) => json!({ "uid": owner.uid.get(), "gid": owner.gid.get(), "mark": mark.get() }),
+                None => json!({ "uid": owner.uid.get(), "gid": owner.gid.get() }),
+            },
             Caller::Neighbour => json!("neighbour"),
         },
         "source": probe.source.map(|source| source.address.to_string()),

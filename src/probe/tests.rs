@@ -14,6 +14,7 @@ fn owner(uid: u32, gid: u32) -> Owner {
     Owner {
         uid: Uid::new(uid).unwrap(),
         gid: Gid::new(gid).unwrap(),
+        mark: None,
     }
 }
 
@@ -70,7 +71,10 @@ fn list(change: impl FnOnce(&mut Config, &mut Surroundings)) -> Vec<String> {
 
 fn words(probe: &Probe) -> String {
     let caller = match probe.caller {
-        Caller::Process(owner) => format!("{}:{}", owner.uid, owner.gid),
+        Caller::Process(owner) => {
+            let mark = owner.mark.map(|mark| format!("#{mark}")).unwrap_or_default();
+            format!("{}:{}{mark}", owner.uid, owner.gid)
+        }
         Caller::Neighbour => "neighbour".to_owned(),
     };
     let source = probe
@@ -407,4 +411,26 @@ fn a_family_that_the_pod_cannot_use_is_left_out() {
     let trial = trial(&config, &facts, Families::Both, &pod(), port(15002));
     assert!(trial.probes.iter().all(|probe| probe.family() == Family::V4));
     assert!(!trial.probes.is_empty());
+}
+
+#[test]
+fn marked_proxy_is_exempt_and_its_owners_without_the_mark_are_not() {
+    let marked = |config: &mut Config| config.proxy.mark = Mark::new(77);
+    let found = list(|config, _| marked(config));
+    has(&found, "exempt 1337:1000#77 192.0.2.254:15002 (link)");
+    has(&found, "exempt 1000:1337#77 192.0.2.254:15002 (link)");
+    has(&found, "impostor 1337:1337 192.0.2.254:15002 > 15001");
+    has(&found, "self-call 1337:1337#77 10.1.0.5:15002 > 15006");
+    let excluded = list(|config, _| {
+        marked(config);
+        config.outbound.exclude_uids = uids("1337");
+    });
+    has_no(&excluded, "impostor 1337");
+    let alone = list(|config, _| {
+        marked(config);
+        (config.proxy.uids, config.proxy.gids) = (uids(""), gids(""));
+    });
+    has(&alone, "exempt 1000:1000#77 192.0.2.254:15002 (link)");
+    has_no(&alone, "impostor");
+    has_no(&list(|_, _| {}), "impostor");
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::plan::{LoopbackRoute, Plan, PolicyRouting};
 use crate::ruleset::{
     Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Match, PortMatch,
-    Protocol, Record, Rule, Set, TABLE, TcpState, Timeouts, UidMatch, Zone,
+    Protocol, Record, Rejection, Rule, Set, TABLE, TableFamily, TcpState, Timeouts, UidMatch, Zone,
 };
 use crate::types::Family;
 use crate::types::Id as _;
@@ -99,10 +99,14 @@ fn base_hook(base: &BaseHook) -> Value {
         ChainType::Raw => "raw",
         ChainType::Mangle => "mangle",
         ChainType::Nat => "nat",
+        ChainType::Filter => "filter",
     };
     let hook = match base.hook {
         Hook::Prerouting => "prerouting",
+        Hook::Input => "input",
+        Hook::Forward => "forward",
         Hook::Output => "output",
+        Hook::Postrouting => "postrouting",
     };
     json!({ "type": kind, "hook": hook, "priority": base.priority })
 }
@@ -112,7 +116,7 @@ fn rule(rule: &Rule) -> Value {
         "comment": rule.comment,
         "matches": rule.matches.iter().map(matcher).collect::<Vec<_>>(),
         "action": action(&rule.action),
-        "nft": super::nft::rule(rule),
+        "nft": super::nft::rule(TableFamily::Inet, rule),
     })
 }
 
@@ -134,6 +138,15 @@ fn matcher(matcher: &Match) -> Value {
         Match::MarkIsNot(mark) => json!({ "mark": { "not": mark.get() } }),
         Match::ConntrackMark(mark) => json!({ "conntrackMark": mark.get() }),
         Match::ConntrackState(ConntrackState::Invalid) => json!({ "conntrackState": ["invalid"] }),
+        Match::ConntrackState(ConntrackState::New) => json!({ "conntrackState": ["new"] }),
+        Match::ConntrackState(ConntrackState::Related) => json!({ "conntrackState": ["related"] }),
+        Match::Reply => json!({ "conntrackDirection": "reply" }),
+        Match::DestinationTranslated => json!({ "conntrackStatus": "dnat" }),
+        Match::SourceIsLocal => json!({ "sourceType": "local" }),
+        Match::DestinationIsLocal => json!({ "destinationType": "local" }),
+        Match::HasOwner => json!({ "hasOwner": true }),
+        Match::TcpNotSyn => json!({ "protocol": "tcp", "tcpFlags": { "not": "syn" } }),
+        Match::Icmpv6Type(number) => json!({ "icmpv6Type": number }),
         Match::ConntrackState(ConntrackState::Established) => json!({ "conntrackState": ["established", "related"] }),
     }
 }
@@ -158,6 +171,8 @@ fn action(action: &Action) -> Value {
         Action::Jump(chain) => json!({ "jump": chain }),
         Action::Accept => json!("accept"),
         Action::Drop => json!("drop"),
+        Action::Reject(Rejection::TcpReset) => json!({ "reject": "tcp-reset" }),
+        Action::Reject(Rejection::AdminProhibited) => json!({ "reject": "admin-prohibited" }),
         Action::Redirect(port) => json!({ "redirect": port.get() }),
         Action::Tproxy { port, mark } => json!({ "tproxy": { "port": port.get(), "mark": mark.get() } }),
         Action::SetMark(mark) => json!({ "setMark": mark.get() }),

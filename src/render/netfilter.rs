@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::nft;
+use crate::ruleset::TableFamily;
 use crate::ruleset::netfilter::{
     Action, Choice, Entry, Field, Key, Lookup, MarkChange, Match, Rule, Span, Statement, state, status,
 };
@@ -219,7 +220,7 @@ fn bits(field: Field, value: u128) -> Vec<&'static str> {
 /// An action.
 pub fn action(action: &Action) -> String {
     match action {
-        Action::Planned(planned) => nft::action(planned),
+        Action::Planned(planned) => nft::action(TableFamily::Inet, planned),
         Action::Goto(chain) => format!("goto {chain}"),
         Action::Reject => "reject".to_owned(),
         Action::Queue => "queue".to_owned(),

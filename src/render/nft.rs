@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use crate::plan::Plan;
 use crate::ruleset::{
     Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Layout, Match, PortMatch,
-    Protocol, Rule, Ruleset, Set, TIMEOUTS, TcpState, Timeouts, UidMatch, Zone, ipv4_addresses, ipv6_addresses,
+    Protocol, Rejection, Rule, Ruleset, Set, TIMEOUTS, TableFamily, TcpState, Timeouts, UidMatch, Zone, ipv4_addresses,
+    ipv6_addresses,
 };
 use crate::types::Family;
 
@@ -24,18 +25,19 @@ pub fn script_in(plan: &Plan, layout: Layout) -> String {
     let mut text = String::from("#!/usr/sbin/nft -f\n");
     text += &super::comments_on_the_rest(plan);
     for (family, ruleset) in plan.ruleset.tables(layout) {
-        text += &table(&family.title(), &ruleset);
+        text += &table(family, &ruleset);
     }
     text
 }
 
-fn table(title: &str, ruleset: &Ruleset) -> String {
+fn table(family: TableFamily, ruleset: &Ruleset) -> String {
+    let title = family.title();
     // The table is added first, so that its deletion succeeds if there is none yet; the script is one transaction.
     let mut text = format!("table {title}\ndelete table {title}\n");
     text += &format!("table {title} {{\n");
     let timeouts = ruleset.timeouts.iter().map(timeouts);
     let sets = ruleset.sets.iter().map(set);
-    let chains = ruleset.installed_chains().map(chain);
+    let chains = ruleset.installed_chains().map(|chain| self::chain(family, chain));
     text += &timeouts.chain(sets).chain(chains).collect::<Vec<_>>().join("\n");
     text + "}\n"
 }
@@ -78,13 +80,13 @@ fn words<E: ToString>(elements: impl IntoIterator<Item = E>) -> Vec<String> {
     elements.into_iter().map(|element| element.to_string()).collect()
 }
 
-fn chain(chain: &Chain) -> String {
+fn chain(family: TableFamily, chain: &Chain) -> String {
     let mut text = format!("\tchain {} {{\n", chain.name);
     if let Some(base) = &chain.hook {
         text += &format!("\t\t{}\n", base_hook(base));
     }
     for rule in &chain.rules {
-        text += &format!("\t\t{}\n", self::rule(rule));
+        text += &format!("\t\t{}\n", self::rule(family, rule));
     }
     text + "\t}\n"
 }
@@ -93,7 +95,10 @@ fn base_hook(base: &BaseHook) -> String {
     let kind = chain_type(base);
     let hook = match base.hook {
         Hook::Prerouting => "prerouting",
+        Hook::Input => "input",
+        Hook::Forward => "forward",
         Hook::Output => "output",
+        Hook::Postrouting => "postrouting",
     };
     format!("type {kind} hook {hook} priority {}; policy accept;", base.priority)
 }
@@ -104,18 +109,19 @@ pub fn chain_type(base: &BaseHook) -> &'static str {
     match (base.kind, base.hook) {
         (ChainType::Nat, _) => "nat",
         (ChainType::Mangle, Hook::Output) => "route",
-        (ChainType::Mangle, Hook::Prerouting) | (ChainType::Raw, _) => "filter",
+        (ChainType::Mangle, Hook::Prerouting | Hook::Input | Hook::Forward | Hook::Postrouting)
+        | (ChainType::Raw | ChainType::Filter, _) => "filter",
     }
 }
 
-/// One rule, as a line of a chain.
-pub fn rule(rule: &Rule) -> String {
+/// One rule, as a line of a chain in a table of this family.
+pub fn rule(family: TableFamily, rule: &Rule) -> String {
     let mut text = String::new();
     for matcher in &rule.matches {
         text += &self::matcher(matcher);
         text.push(' ');
     }
-    text += &action(&rule.action);
+    text += &action(family, &rule.action);
     if !rule.comment.is_empty() {
         let _ = write!(text, " comment \"{}\"", rule.comment);
     }
@@ -144,7 +150,17 @@ pub fn matcher(matcher: &Match) -> String {
         Match::MarkIsNot(mark) => format!("meta mark != {mark}"),
         Match::ConntrackMark(mark) => format!("ct mark {mark}"),
         Match::ConntrackState(ConntrackState::Invalid) => "ct state invalid".to_owned(),
+        Match::ConntrackState(ConntrackState::New) => "ct state new".to_owned(),
+        Match::ConntrackState(ConntrackState::Related) => "ct state related".to_owned(),
         Match::ConntrackState(ConntrackState::Established) => "ct state established,related".to_owned(),
+        Match::Reply => "ct direction reply".to_owned(),
+        Match::DestinationTranslated => "ct status dnat".to_owned(),
+        Match::SourceIsLocal => "fib saddr type local".to_owned(),
+        Match::DestinationIsLocal => "fib daddr type local".to_owned(),
+        // No user has this ID (`INVALID_UID`), so it matches every packet that has an owner.
+        Match::HasOwner => format!("meta skuid != {}", u32::MAX),
+        Match::TcpNotSyn => "tcp flags & (fin | syn | rst | ack) != syn".to_owned(),
+        Match::Icmpv6Type(number) => format!("icmpv6 type {number}"),
     }
 }
 
@@ -174,12 +190,21 @@ fn addresses(addresses: &Addresses, side: &str) -> String {
 }
 
 /// An action, as the end of a rule.
-pub fn action(action: &Action) -> String {
+pub fn action(family: TableFamily, action: &Action) -> String {
     match action {
         Action::Return => "return".to_owned(),
         Action::Jump(chain) => format!("jump {chain}"),
         Action::Accept => "accept".to_owned(),
         Action::Drop => "drop".to_owned(),
+        Action::Reject(Rejection::TcpReset) => "reject with tcp reset".to_owned(),
+        Action::Reject(Rejection::AdminProhibited) => {
+            let protocol = match family {
+                TableFamily::Inet => "icmpx",
+                TableFamily::Only(Family::V4) => "icmp",
+                TableFamily::Only(Family::V6) => "icmpv6",
+            };
+            format!("reject with {protocol} admin-prohibited")
+        }
         Action::Redirect(port) => format!("redirect to :{port}"),
         Action::Tproxy { port, mark } => format!("tproxy to :{port} meta mark set {mark} accept"),
         Action::SetMark(mark) => format!("meta mark set {mark}"),

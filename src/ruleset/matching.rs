@@ -2,8 +2,16 @@
 
 use std::net::IpAddr;
 
+use super::netfilter::status;
 use super::{Addresses, ConntrackState, Elements, GidMatch, Match, Name, PortMatch, Protocol, Rule, Set, UidMatch};
 use crate::types::{Family, Gid, InterfaceName, Port, Uid};
+
+/// The type of an address of this host (`RTN_LOCAL`, linux/rtnetlink.h).
+pub const RTN_LOCAL: u8 = 2;
+/// The flag of a TCP segment that begins a connection, alone among [`OPENING_FLAGS`] (RFC 9293, 3.1).
+pub const TCP_SYN: u8 = 2;
+/// FIN, SYN, RST and ACK.
+pub const OPENING_FLAGS: u8 = 1 | TCP_SYN | 4 | 16;
 
 /// The knowledge of a packet's property.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,9 +201,28 @@ pub fn holds(sets: &[Set], matcher: &Match, packet: &View) -> Known {
         Match::MarkIsNot(mark) => is(packet.mark, mark.get()).negated(),
         Match::ConntrackMark(mark) => is(packet.conntrack_mark, mark.get()),
         Match::ConntrackState(ConntrackState::Invalid) => is(packet.tracking, Tracking::Invalid),
+        Match::ConntrackState(ConntrackState::Related) => is(packet.tracking, Tracking::Related),
+        Match::ConntrackState(ConntrackState::New) => is(packet.tracking, Tracking::New),
         Match::ConntrackState(ConntrackState::Established) => test(packet.tracking, |tracking| {
             Some(matches!(tracking, Tracking::Established | Tracking::Related))
         }),
+        Match::Reply => test(packet.conntrack_direction, |direction| Some(direction != 0)),
+        Match::DestinationTranslated => test(packet.conntrack_status, |bits| Some(bits & status::DST_NAT != 0)),
+        Match::SourceIsLocal => is(packet.source_type, RTN_LOCAL),
+        Match::DestinationIsLocal => is(packet.destination_type, RTN_LOCAL),
+        Match::HasOwner => match packet.uid {
+            Value::Is(_) | Value::IsNot(_) => Known::Yes,
+            Value::Missing => Known::No,
+            Value::Unknown => Known::Perhaps,
+        },
+        Match::TcpNotSyn => protocol_and(
+            Protocol::Tcp,
+            test(packet.tcp_flags, |flags| Some(flags & OPENING_FLAGS != TCP_SYN)),
+        ),
+        Match::Icmpv6Type(_) => match packet.protocol {
+            Value::Is(Protocol::Tcp | Protocol::Udp) | Value::Missing => Known::No,
+            Value::IsNot(_) | Value::Unknown => is(packet.family, Family::V6).and(Known::Perhaps),
+        },
     }
 }
 

@@ -20,9 +20,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use crate::types::{Families, Family, Gid, Gids, InterfaceName, Mark, Port, Ports, Uid, Uids};
 
 pub use installed::{Installed, Place, Unreadable};
-pub use matching::{Known, Tracking, Value, View, applies, holds};
+pub use matching::{Known, OPENING_FLAGS, RTN_LOCAL, TCP_SYN, Tracking, Value, View, applies, holds};
 pub use record::Record;
-pub use soundness::{MAX_JUMP_DEPTH, ProxyTraffic, Unsound, check};
+pub use soundness::{MAX_JUMP_DEPTH, ProxyTraffic, Sender, Unsound, check};
 pub use tables::{Layout, TableFamily};
 pub use timeouts::{TIMEOUTS, TcpState, Timeouts};
 
@@ -169,6 +169,9 @@ pub enum ChainType {
     Mangle,
     /// Sees the first packet of a connection and may translate its addresses.
     Nat,
+    /// Sees each packet, after translation of its destination, and may reject it. It sees packets of both families,
+    /// whatever [`Ruleset::families`] says.
+    Filter,
 }
 
 /// A hook that base chains are attached to.
@@ -176,8 +179,14 @@ pub enum ChainType {
 pub enum Hook {
     /// Inbound packets.
     Prerouting,
+    /// Inbound packets for this host.
+    Input,
+    /// Inbound packets for another host.
+    Forward,
     /// Locally generated packets.
     Output,
+    /// Packets that leave, after routing.
+    Postrouting,
 }
 
 /// A rule: where every match holds, the action is taken.
@@ -229,6 +238,21 @@ pub enum Match {
     ConntrackMark(Mark),
     /// The conntrack state of the packet.
     ConntrackState(ConntrackState),
+    /// The packet answers the first packet of its connection, or belongs to a connection that such a packet announced.
+    /// A packet without a connection does not match.
+    Reply,
+    /// The destination of the packet's connection has been translated.
+    DestinationTranslated,
+    /// The source address is one of this host.
+    SourceIsLocal,
+    /// The destination address is one of this host.
+    DestinationIsLocal,
+    /// The packet's socket is open in a process. Packets of the kernel and of closed sockets do not match.
+    HasOwner,
+    /// A TCP segment that does not begin a connection: any flags of FIN, SYN, RST and ACK but SYN alone.
+    TcpNotSyn,
+    /// The type of an ICMPv6 message.
+    Icmpv6Type(u8),
 }
 
 impl Match {
@@ -254,7 +278,14 @@ impl Match {
             | Self::Mark(_)
             | Self::MarkIsNot(_)
             | Self::ConntrackMark(_)
-            | Self::ConntrackState(_) => None,
+            | Self::ConntrackState(_)
+            | Self::Reply
+            | Self::DestinationTranslated
+            | Self::SourceIsLocal
+            | Self::DestinationIsLocal
+            | Self::HasOwner
+            | Self::TcpNotSyn
+            | Self::Icmpv6Type(_) => None,
         }
     }
 
@@ -263,6 +294,7 @@ impl Match {
         match self {
             Self::Family(family) => Some(*family),
             Self::Source(addresses) | Self::Destination(addresses) => Some(addresses.family()),
+            Self::Icmpv6Type(_) => Some(Family::V6),
             Self::Protocol(_)
             | Self::InInterface(_)
             | Self::OutInterface(_)
@@ -273,7 +305,13 @@ impl Match {
             | Self::Mark(_)
             | Self::MarkIsNot(_)
             | Self::ConntrackMark(_)
-            | Self::ConntrackState(_) => None,
+            | Self::ConntrackState(_)
+            | Self::Reply
+            | Self::DestinationTranslated
+            | Self::SourceIsLocal
+            | Self::DestinationIsLocal
+            | Self::HasOwner
+            | Self::TcpNotSyn => None,
         }
     }
 }
@@ -292,6 +330,10 @@ pub enum Protocol {
 pub enum ConntrackState {
     /// It belongs to no connection and cannot begin one.
     Invalid,
+    /// It is the first one of its connection that connection tracking sees.
+    New,
+    /// Another connection announced it, or it is an error about a packet of another connection.
+    Related,
     /// It belongs to a connection that packets have gone through in both directions, or to one that such a connection
     /// announced.
     Established,
@@ -359,6 +401,8 @@ pub enum Action {
     Accept,
     /// Drops the packet.
     Drop,
+    /// Rejects the packet and reports that to its sender.
+    Reject(Rejection),
     /// Redirects the connection to a port of this host; the proxy can read the original destination.
     Redirect(Port),
     /// Hands the packet, unchanged, to the transparent socket on a port of this host, and marks it. Without such a
@@ -381,6 +425,15 @@ pub enum Action {
     SetTimeouts,
 }
 
+/// How the sender of a rejected packet is notified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rejection {
+    /// By a TCP segment with the flag RST.
+    TcpReset,
+    /// By an ICMP or ICMPv6 error: administratively prohibited.
+    AdminProhibited,
+}
+
 impl Action {
     /// The chain that the action jumps to, if any.
     pub fn target(&self) -> Option<&Name> {
@@ -389,6 +442,7 @@ impl Action {
             Self::Return
             | Self::Accept
             | Self::Drop
+            | Self::Reject(_)
             | Self::Redirect(_)
             | Self::Tproxy { .. }
             | Self::SetMark(_)

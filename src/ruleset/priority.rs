@@ -25,5 +25,6 @@ pub fn in_iptables(kind: ChainType) -> i32 {
         ChainType::Raw => RAW,
         ChainType::Mangle => MANGLE,
         ChainType::Nat => NAT,
+        ChainType::Filter => FILTER,
     }
 }

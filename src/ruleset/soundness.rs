@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use thiserror::Error;
 
 use super::{
-    Action, Addresses, Chain, ChainType, Elements, GidMatch, Hook, Known, Match, PortMatch, Rule, Ruleset, Timeouts,
-    UidMatch, Value, View, applies,
+    Action, Addresses, Chain, ChainType, Elements, GidMatch, Hook, Known, Match, PortMatch, Protocol, RTN_LOCAL,
+    Rejection, Rule, Ruleset, Timeouts, UidMatch, Value, View, applies,
 };
-use crate::types::{Family, Gid, InterfaceName, Port, Uid};
+use crate::types::{Family, Gid, InterfaceName, Mark, Port, Uid};
 
 /// The deepest nesting of jumps (`NFT_JUMP_STACK_SIZE`, net/netfilter/nf_tables.h).
 pub const MAX_JUMP_DEPTH: usize = 16;
@@ -59,25 +59,43 @@ pub enum Unsound {
         /// The proxy traffic that would be captured.
         traffic: ProxyTraffic,
     },
+    /// The proxy's own traffic could be rejected.
+    #[error("chain {chain}: {traffic:?} can be rejected by the rule '{comment}'")]
+    ProxyRejected {
+        /// The chain of the rule.
+        chain: String,
+        /// The rule.
+        comment: String,
+        /// The proxy traffic that would be rejected.
+        traffic: ProxyTraffic,
+    },
+    /// A TCP reset for packets of other protocols, which the kernel drops instead.
+    #[error("chain {0}: a TCP reset for packets that may not be TCP")]
+    ResetWithoutTcp(String),
 }
 
 /// A kind of traffic that the proxy sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyTraffic {
-    /// By one of the proxy's users, to other hosts.
-    OutboundOf(Uid),
-    /// By one of the proxy's groups, to other hosts.
-    OutboundOfGroup(Gid),
-    /// By one of the proxy's users, to other hosts and to the pod's own addresses.
-    AllOf(Uid),
-    /// By one of the proxy's groups, to other hosts and to the pod's own addresses.
-    AllOfGroup(Gid),
-    /// By one of the proxy's users to any port of the pod's own addresses but this one.
-    ToPodOf(Uid, Port),
-    /// By one of the proxy's groups to any port of the pod's own addresses but this one.
-    ToPodOfGroup(Gid, Port),
+    /// To other hosts.
+    Outbound(Sender),
+    /// To other hosts and to the pod's own addresses.
+    All(Sender),
+    /// To any port of the pod's own addresses but this one.
+    ToPod(Sender, Port),
     /// By any user over loopback, from this address: what the proxy passes on to the application.
     Passthrough(IpAddr),
+}
+
+/// The properties by which the rules recognise a socket of the proxy; the others are any.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sender {
+    /// The user that owns it.
+    pub uid: Option<Uid>,
+    /// The group that owns it.
+    pub gid: Option<Gid>,
+    /// Its mark.
+    pub mark: Option<Mark>,
 }
 
 /// Checks a ruleset: names, jump targets, cycles and sets, and that no traffic of the `proxy` is captured.
@@ -147,10 +165,15 @@ fn check_rule(index: &Index, chain: &Chain, rule: &Rule) -> Result<(), Unsound> 
         Action::Return
         | Action::Accept
         | Action::Drop
+        | Action::Reject(Rejection::AdminProhibited)
         | Action::SetMark(_)
         | Action::SaveMark
         | Action::RestoreMark
         | Action::SetZone(_) => Ok(()),
+        Action::Reject(Rejection::TcpReset) => match rule.matches.iter().any(is_tcp) {
+            true => Ok(()),
+            false => Err(Unsound::ResetWithoutTcp(chain.name.to_string())),
+        },
         // In a raw chain, packets have no connection yet.
         Action::SetTimeouts => match chain.hook {
             Some(base) if base.kind != ChainType::Raw && index.timeouts.is_some() => Ok(()),
@@ -177,6 +200,16 @@ fn check_rule(index: &Index, chain: &Chain, rule: &Rule) -> Result<(), Unsound> 
             }
         }
     }
+}
+
+fn is_tcp(matcher: &Match) -> bool {
+    matches!(
+        matcher,
+        Match::Protocol(Protocol::Tcp)
+            | Match::SourcePort(Protocol::Tcp, _)
+            | Match::DestinationPort(Protocol::Tcp, _)
+            | Match::TcpNotSyn
+    )
 }
 
 /// The set of the match, if it is missing, empty, or of another type.
@@ -208,7 +241,14 @@ fn missing_set<'m>(index: &Index, matcher: &'m Match) -> Option<&'m str> {
         | Match::Mark(_)
         | Match::MarkIsNot(_)
         | Match::ConntrackMark(_)
-        | Match::ConntrackState(_) => return None,
+        | Match::ConntrackState(_)
+        | Match::Reply
+        | Match::DestinationTranslated
+        | Match::SourceIsLocal
+        | Match::DestinationIsLocal
+        | Match::HasOwner
+        | Match::TcpNotSyn
+        | Match::Icmpv6Type(_) => return None,
     };
     (!fits).then_some(name.as_ref())
 }
@@ -247,76 +287,75 @@ fn check_acyclic<'r>(
     Ok(height)
 }
 
-/// Follows `traffic` through a chain, on both branches if a match is unknown.
-fn escapes(ruleset: &Ruleset, chain: &Chain, traffic: ProxyTraffic) -> Result<(), Unsound> {
+/// Follows `traffic` through a chain, on both branches if a match is unknown. Returns whether the chain surely ends for it.
+fn escapes(ruleset: &Ruleset, chain: &Chain, traffic: ProxyTraffic) -> Result<bool, Unsound> {
     let interface = InterfaceName::loopback();
     let packet = view(traffic, &interface);
+    let (of, comment) = (|| chain.name.to_string(), |rule: &Rule| rule.comment.to_string());
     for rule in &chain.rules {
         match (&rule.action, applies(&ruleset.sets, rule, &packet)) {
             (_, Known::No)
             | (Action::Return | Action::Accept | Action::Drop, Known::Perhaps)
             | (Action::SetMark(_) | Action::SaveMark | Action::RestoreMark, _)
             | (Action::SetZone(_) | Action::SetTimeouts, _) => {}
-            (Action::Return | Action::Accept | Action::Drop, Known::Yes) => return Ok(()),
-            (Action::Jump(target), Known::Yes | Known::Perhaps) => {
-                if let Some(target) = ruleset.chain(target) {
-                    escapes(ruleset, target, traffic)?;
+            (Action::Return, Known::Yes) => return Ok(false),
+            (Action::Accept | Action::Drop, Known::Yes) => return Ok(true),
+            (Action::Jump(target), known @ (Known::Yes | Known::Perhaps)) => {
+                if let Some(target) = ruleset.chain(target)
+                    && escapes(ruleset, target, traffic)?
+                    && known == Known::Yes
+                {
+                    return Ok(true);
                 }
+            }
+            (Action::Reject(_), Known::Yes | Known::Perhaps) => {
+                return Err(Unsound::ProxyRejected {
+                    chain: of(),
+                    comment: comment(rule),
+                    traffic,
+                });
             }
             (Action::Redirect(_) | Action::Tproxy { .. }, Known::Yes | Known::Perhaps) => {
                 return Err(Unsound::ProxyCaptured {
-                    chain: chain.name.to_string(),
-                    comment: rule.comment.to_string(),
+                    chain: of(),
+                    comment: comment(rule),
                     traffic,
                 });
             }
         }
     }
-    Ok(())
+    Ok(false)
 }
 
 /// The known properties of the proxy's traffic at the output hook.
-fn view(traffic: ProxyTraffic, loopback: &InterfaceName) -> View<'_> {
+fn view<'l>(traffic: ProxyTraffic, loopback: &'l InterfaceName) -> View<'l> {
     let to_others = View {
         in_interface: Value::Missing,
         out_interface: Value::IsNot(loopback),
         ..View::UNKNOWN
     };
-    let to_pod = |port| View {
-        out_interface: Value::Is(loopback),
-        destination_port: Value::IsNot(port),
-        ..to_others
+    let by = |sender: Sender, view: View<'l>| View {
+        uid: sender.uid.map_or(Value::Unknown, Value::Is),
+        gid: sender.gid.map_or(Value::Unknown, Value::Is),
+        mark: sender.mark.map_or(Value::Unknown, |mark| Value::Is(mark.get())),
+        ..view
     };
     match traffic {
-        ProxyTraffic::ToPodOf(uid, port) => View {
-            uid: Value::Is(uid),
-            ..to_pod(port)
+        ProxyTraffic::ToPod(sender, port) => View {
+            out_interface: Value::Is(loopback),
+            destination_port: Value::IsNot(port),
+            ..by(sender, to_others)
         },
-        ProxyTraffic::ToPodOfGroup(gid, port) => View {
-            gid: Value::Is(gid),
-            ..to_pod(port)
-        },
-        ProxyTraffic::OutboundOf(uid) => View {
-            uid: Value::Is(uid),
-            ..to_others
-        },
-        ProxyTraffic::OutboundOfGroup(gid) => View {
-            gid: Value::Is(gid),
-            ..to_others
-        },
-        ProxyTraffic::AllOf(uid) => View {
-            uid: Value::Is(uid),
-            in_interface: Value::Missing,
-            ..View::UNKNOWN
-        },
-        ProxyTraffic::AllOfGroup(gid) => View {
-            gid: Value::Is(gid),
-            in_interface: Value::Missing,
-            ..View::UNKNOWN
+        ProxyTraffic::Outbound(sender) => by(sender, to_others),
+        ProxyTraffic::All(sender) => View {
+            out_interface: Value::Unknown,
+            ..by(sender, to_others)
         },
         ProxyTraffic::Passthrough(address) => View {
             family: Value::Is(Family::of(address)),
             source: Value::Is(address),
+            source_type: Value::Is(RTN_LOCAL),
+            destination_type: Value::Is(RTN_LOCAL),
             out_interface: Value::Is(loopback),
             ..to_others
         },

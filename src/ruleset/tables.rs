@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{Match, Ruleset, TABLE};
+use super::{Chain, ChainType, Match, Ruleset, TABLE};
 use crate::types::{Families, Family};
 
 /// The family of a table. It determines the packets that pass the table.
@@ -61,13 +61,17 @@ impl Layout {
 }
 
 impl Ruleset {
-    /// The tables of a layout, and the rules of each. There is none for a family whose traffic the rules do not change.
+    /// The tables of a layout, and the rules of each. There is none for a family that no rule is about.
     pub fn tables(&self, layout: Layout) -> Vec<(TableFamily, Cow<'_, Self>)> {
         match layout {
             Layout::OneTable => vec![(TableFamily::Inet, Cow::Borrowed(self))],
             Layout::PerFamily => {
                 let table = |family| (TableFamily::Only(family), Cow::Owned(self.of_family(family)));
-                self.families.iter().map(table).collect()
+                let families = match self.chains.iter().any(Chain::covers_both_families) {
+                    true => Families::Both,
+                    false => self.families,
+                };
+                families.iter().map(table).collect()
             }
         }
     }
@@ -76,6 +80,12 @@ impl Ruleset {
     #[must_use]
     pub fn of_family(&self, family: Family) -> Self {
         let mut ruleset = self.clone();
+        if !ruleset.families.contains(family) {
+            ruleset
+                .chains
+                .retain(|chain| chain.hook.is_none() || chain.covers_both_families());
+            ruleset.timeouts = None;
+        }
         ruleset.families = Families::Only(family);
         for chain in &mut ruleset.chains {
             chain.rules.retain(|rule| rule.can_match(family));
@@ -88,6 +98,13 @@ impl Ruleset {
             .retain(|chain| chain.hook.is_none() || !chain.rules.is_empty());
         ruleset.remove_unreachable();
         ruleset
+    }
+}
+
+impl Chain {
+    /// Whether it is a base chain for packets of both families, whatever [`Ruleset::families`] says.
+    fn covers_both_families(&self) -> bool {
+        self.hook.is_some_and(|hook| hook.kind == ChainType::Filter)
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use crate::render;
 use crate::ruleset::netfilter::{self, Choice, Field, Lookup, MarkChange, Table};
 use crate::ruleset::{
-    Action, Addresses, ConntrackState, Elements, GidMatch, Match, PortMatch, Protocol, Set, UidMatch, Zone,
+    Action, Addresses, ConntrackState, Elements, GidMatch, Match, PortMatch, Protocol, Rejection, Set, UidMatch, Zone,
 };
 use crate::types::Family;
 
@@ -73,6 +73,15 @@ fn matched_by_plan(sets: &[Set], matcher: &Match) -> String {
         Match::MarkIsNot(mark) => format!("packets without mark {mark}"),
         Match::ConntrackMark(mark) => format!("packets of connections with mark {mark}"),
         Match::ConntrackState(ConntrackState::Invalid) => "packets in conntrack state invalid".to_owned(),
+        Match::ConntrackState(ConntrackState::New) => "the first packet of a connection".to_owned(),
+        Match::ConntrackState(ConntrackState::Related) => "packets that another connection announced".to_owned(),
+        Match::Reply => "packets in the reply direction of their connection".to_owned(),
+        Match::DestinationTranslated => "packets whose destination is translated".to_owned(),
+        Match::SourceIsLocal => "packets from an address of the pod".to_owned(),
+        Match::DestinationIsLocal => "packets to an address of the pod".to_owned(),
+        Match::HasOwner => "packets of any user".to_owned(),
+        Match::TcpNotSyn => "TCP segments other than SYN".to_owned(),
+        Match::Icmpv6Type(number) => format!("ICMPv6 messages of type {number}"),
         Match::ConntrackState(ConntrackState::Established) => "packets of established connections".to_owned(),
     }
 }
@@ -124,6 +133,8 @@ fn planned_effect(action: &Action, in_base_chain: bool) -> String {
         Action::Jump(chain) => format!("jumps to chain {chain}"),
         Action::Accept => "accepted".to_owned(),
         Action::Drop => "dropped".to_owned(),
+        Action::Reject(Rejection::TcpReset) => "rejected with a TCP reset".to_owned(),
+        Action::Reject(Rejection::AdminProhibited) => "rejected with an ICMP error".to_owned(),
         Action::Redirect(port) => format!("redirected to port {port} of the pod"),
         Action::Tproxy { port, mark } => {
             format!("passed unchanged to the transparent socket on port {port} of the pod, with mark {mark}")

@@ -185,6 +185,7 @@ fn decides(entry: &TraceEntry) -> bool {
                 ruleset::Action::Return
                 | ruleset::Action::Accept
                 | ruleset::Action::Drop
+                | ruleset::Action::Reject(_)
                 | ruleset::Action::Redirect(_)
                 | ruleset::Action::Tproxy { .. },
             )

@@ -211,7 +211,7 @@ fn action(action: &Action) -> &'static str {
         Action::Planned(Planned::SetZone(_)) => "set-zone",
         Action::Planned(Planned::SetTimeouts) => "set-timeouts",
         Action::Goto(_) => "goto",
-        Action::Reject => "reject",
+        Action::Planned(Planned::Reject(_)) | Action::Reject => "reject",
         Action::Queue => "queue",
         Action::Untrack => "notrack",
         Action::Mark(MarkChange {

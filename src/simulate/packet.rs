@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::plan::PolicyRouting;
-use crate::ruleset::{Protocol, Tracking, Value};
+use crate::ruleset::{Protocol, RTN_LOCAL, Tracking, Value};
 use crate::types::{Families, Family, Gid, InterfaceName, Port, Uid};
 
 /// The first packet of a connection, or a later one in the same direction.
@@ -97,14 +97,13 @@ impl Pod {
 
     /// The type of an address (`RTN_…`, linux/rtnetlink.h), as far as it is known.
     pub fn address_type(&self, address: IpAddr) -> Value<u8> {
-        const LOCAL: u8 = 2;
         const MULTICAST: u8 = 5;
         match address {
-            address if self.has(address) => Value::Is(LOCAL),
+            address if self.has(address) => Value::Is(RTN_LOCAL),
             address if address.is_multicast() => Value::Is(MULTICAST),
             // Those of the pod are not among its addresses here.
             IpAddr::V6(address) if address.is_unicast_link_local() => Value::Unknown,
-            _ => Value::IsNot(LOCAL),
+            _ => Value::IsNot(RTN_LOCAL),
         }
     }
 

@@ -89,6 +89,16 @@ choice! {
 }
 
 choice! {
+    /// What becomes of traffic of one direction that is neither redirected nor excluded.
+    Policy {
+        /// It passes.
+        Allow = "allow",
+        /// It is rejected.
+        ProxyOnly = "proxy-only",
+    }
+}
+
+choice! {
     /// The backend that installs the rules.
     Backend {
         /// nftables, or legacy iptables if the kernel has no NAT in nf_tables.

@@ -13,7 +13,7 @@ mod ranges;
 mod routing;
 mod timestamp;
 
-pub use choice::{Backend, Choice, InboundMode, IpFamily, LogFormat, LogLevel, MeshName, Output};
+pub use choice::{Backend, Choice, InboundMode, IpFamily, LogFormat, LogLevel, MeshName, Output, Policy};
 pub use cidr::{Cidrs, LoopbackCidr, parse_cidrs};
 pub use dns::DnsServers;
 pub use duration::{Timeout, parse_duration};

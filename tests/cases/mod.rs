@@ -99,6 +99,28 @@ const RULES_ALONE: &[(&str, &[&str])] = &[
             "ipv4",
         ],
     ),
+    (
+        "tproxy with a marked proxy",
+        &["--inbound-mode", "tproxy", "--proxy-mark", "77", "--proxy-gid", ""],
+    ),
+    (
+        "lookups of a marked proxy",
+        &["--proxy-mark", "77", "--redirect-dns", "--dns-servers", "10.96.0.10"],
+    ),
+    (
+        "lookups of a proxy known by its mark alone",
+        &[
+            "--proxy-mark",
+            "77",
+            "--proxy-uid",
+            "",
+            "--proxy-gid",
+            "",
+            "--redirect-dns",
+            "--dns-servers",
+            "all",
+        ],
+    ),
     ("bound interfaces", &["--bound-interfaces", "eth0,eth1"]),
     ("every lookup", &["--redirect-dns", "--dns-servers", "all"]),
     (
@@ -154,6 +176,49 @@ const RULES_ALONE: &[(&str, &[&str])] = &[
             "--exclude-outbound-cidrs",
             "10.0.0.0/8,fd00::/8",
         ],
+    ),
+    ("proxy only", &["--outbound-policy", "proxy-only"]),
+    (
+        "proxy only with holes",
+        &[
+            "--outbound-policy",
+            "proxy-only",
+            "--allow-dns",
+            "--dns-servers",
+            "10.96.0.10,2001:db8::a",
+            "--redirect-dns",
+            "--ip-family",
+            "ipv4",
+            "--exclude-outbound-ports",
+            "22,8100-8101",
+            "--exclude-outbound-cidrs",
+            "10.0.0.0/8,fd00::/8",
+            "--exclude-uids",
+            "7,9",
+            "--exclude-outbound-ports-for-uids",
+            "udp:123:3000",
+            "--exclude-interfaces",
+            "eth1",
+        ],
+    ),
+    (
+        "proxy only in both directions",
+        &[
+            "--outbound-policy",
+            "proxy-only",
+            "--inbound-policy",
+            "proxy-only",
+            "--exclude-inbound-ports",
+            "22",
+            "--exclude-inbound-cidrs",
+            "10.0.0.0/8,fd00::/8",
+            "--reroute-interfaces",
+            "tap0,docker0",
+        ],
+    ),
+    (
+        "proxy only inbound with tproxy",
+        &["--inbound-policy", "proxy-only", "--inbound-mode", "tproxy"],
     ),
     ("invalid packets", &["--drop-invalid"]),
     (
@@ -225,7 +290,7 @@ impl Case {
     }
 
     fn always(&self) -> Vec<Expect> {
-        use Caller::{App, Passthrough, Process};
+        use Caller::{App, Passthrough, Sender};
         use Landing::Untouched;
         let mut rows = vec![
             row(
@@ -243,7 +308,7 @@ impl Case {
             ),
         ];
         for &owner in self.proxy {
-            let proxy = Process(owner.uid, owner.gid);
+            let proxy = Sender(owner);
             rows.extend([
                 row("the proxy calls a neighbour", proxy, To::Peer(9090), Untouched),
                 row("the proxy calls a host far away", proxy, To::Far(443), Untouched),

@@ -2,7 +2,7 @@
 
 use super::{Case, DEFAULT, row};
 use crate::cases::Landing::{Inbound, Outbound, Untouched};
-use crate::common::Caller::{App, Peer, Process, Proxy, Root};
+use crate::common::Caller::{App, Peer, Process, Proxy, Root, Sender};
 use crate::common::Owner;
 use crate::common::To::{Far, Peer as ToPeer, Pod};
 use sidetrack::types::{Families, Family};
@@ -133,6 +133,43 @@ pub const CASES: &[Case] = &[
         args: &["--proxy-uid", ""],
         expect: &[row("its usual user", Process(1337, 1000), ToPeer(9090), Outbound)],
         proxy: &[Owner::PROXY, Owner::new(1000, 1337)],
+        ..DEFAULT
+    },
+    Case {
+        name: "a proxy known by its mark and one of its owners",
+        args: &["--proxy-mark", "0x4d"],
+        expect: &[
+            row("its user and group without the mark", Proxy, ToPeer(9090), Outbound),
+            row("they call the pod's address", Proxy, Pod(8080), Untouched),
+            row(
+                "its user with another mark",
+                Sender(Owner::PROXY.marked(78)),
+                ToPeer(9090),
+                Outbound,
+            ),
+            row(
+                "its mark on anyone else's socket",
+                Sender(Owner::APP.marked(77)),
+                ToPeer(9090),
+                Outbound,
+            ),
+            row("inbound is not meant", Peer, Pod(8080), Inbound),
+        ],
+        proxy: &[
+            Owner::PROXY.marked(77),
+            Owner::new(1337, 1000).marked(77),
+            Owner::new(1000, 1337).marked(77),
+        ],
+        ..DEFAULT
+    },
+    Case {
+        name: "a proxy known by its mark alone",
+        args: &["--proxy-uid", "", "--proxy-gid", "", "--proxy-mark", "4294967295"],
+        expect: &[
+            row("the usual user and group of the proxy", Proxy, ToPeer(9090), Outbound),
+            row("another mark", Sender(Owner::APP.marked(1)), Far(443), Outbound),
+        ],
+        proxy: &[Owner::APP.marked(u32::MAX), Owner::ROOT.marked(u32::MAX)],
         ..DEFAULT
     },
     Case {

@@ -1,6 +1,6 @@
 //! The rules of a table for one IP family.
 
-use sidetrack::ruleset::{Layout, Match, Ruleset, TableFamily};
+use sidetrack::ruleset::{ChainType, Layout, Match, Ruleset, TableFamily};
 use sidetrack::types::Family;
 
 use crate::cases;
@@ -46,4 +46,22 @@ fn there_is_a_table_for_each_redirected_family() {
     assert_eq!(families(&plan(&["--ip-family", "dual"]).ruleset), [v4, v6]);
     assert_eq!(families(&plan(&["--ip-family", "ipv4"]).ruleset), [v4]);
     assert_eq!(families(&plan(&["--ip-family", "ipv6"]).ruleset), [v6]);
+}
+
+#[test]
+fn a_policy_has_tables_for_both_families() {
+    let locked = plan(&["--ip-family", "ipv4", "--outbound-policy", "proxy-only"]).ruleset;
+    let tables = locked.tables(Layout::PerFamily);
+    let hooks = |ruleset: &Ruleset| -> Vec<ChainType> {
+        let hooks = ruleset.chains.iter().filter_map(|chain| chain.hook);
+        hooks.map(|hook| hook.kind).collect()
+    };
+    let [(_, v4), (family, v6)] = &tables[..] else {
+        panic!("{tables:?}");
+    };
+    assert!(hooks(v4).contains(&ChainType::Nat));
+    assert_eq!(*family, TableFamily::Only(Family::V6));
+    assert!(!hooks(v6).is_empty());
+    assert!(hooks(v6).iter().all(|kind| *kind == ChainType::Filter));
+    assert!(v6.timeouts.is_none());
 }

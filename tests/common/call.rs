@@ -18,6 +18,8 @@ pub enum Caller {
     Proxy,
     /// A process of this user and this group in the pod.
     Process(u32, u32),
+    /// A process in the pod with such sockets.
+    Sender(Owner),
     /// The proxy as it passes an inbound connection on.
     Passthrough(Owner),
     /// The neighbour, from eth0.
@@ -34,7 +36,7 @@ impl Caller {
             Self::App => Owner::APP,
             Self::Proxy => Owner::PROXY,
             Self::Process(uid, gid) => Owner::new(uid, gid),
-            Self::Passthrough(owner) => owner,
+            Self::Sender(owner) | Self::Passthrough(owner) => owner,
             Self::Root | Self::Peer | Self::PeerSecond | Self::Far => Owner::ROOT,
         }
     }
@@ -49,7 +51,9 @@ impl Caller {
 
     fn netns(self, pod: &Pod) -> &Netns {
         match self {
-            Self::App | Self::Root | Self::Proxy | Self::Process(..) | Self::Passthrough(_) => &pod.netns,
+            Self::App | Self::Root | Self::Proxy | Self::Process(..) | Self::Sender(_) | Self::Passthrough(_) => {
+                &pod.netns
+            }
             Self::Peer | Self::PeerSecond | Self::Far => &pod.peer,
         }
     }
@@ -57,7 +61,7 @@ impl Caller {
     /// The address that the socket is bound to; the kernel chooses for the others.
     pub fn source(self, family: Family) -> Option<SocketAddr> {
         let address = match self {
-            Self::App | Self::Root | Self::Proxy | Self::Process(..) => return None,
+            Self::App | Self::Root | Self::Proxy | Self::Process(..) | Self::Sender(_) => return None,
             Self::Passthrough(_) => Address::PASSTHROUGH,
             Self::Peer => Address::PEER,
             Self::PeerSecond => Address::PEER_SECOND,

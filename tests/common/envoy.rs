@@ -83,7 +83,7 @@ impl Accepted {
 }
 
 impl Envoy {
-    /// Starts Envoy; it listens when this returns. With TPROXY it gets the capability for transparent sockets.
+    /// Starts Envoy; it listens when this returns. For transparent sockets (TPROXY) and marked ones it gets the capability.
     pub fn start(netns: &Netns, owner: Owner, inbound: InboundMode) -> Self {
         // The proxy's user need not be able to reach the checkout: the program is opened here, and the configuration
         // is an argument.
@@ -95,11 +95,11 @@ impl Envoy {
             )
         });
         let path = format!("/proc/self/fd/{}", program.as_raw_fd());
-        let mut command = match inbound {
-            InboundMode::Redirect => netns.command_of(owner, path),
-            InboundMode::Tproxy => netns.command_with(owner, Capability::CAP_NET_ADMIN, path),
+        let mut command = match (inbound, owner.mark) {
+            (InboundMode::Redirect, 0) => netns.command_of(owner, path),
+            _ => netns.command_with(owner, Capability::CAP_NET_ADMIN, path),
         };
-        command.arg0("envoy").args(arguments(inbound));
+        command.arg0("envoy").args(arguments(inbound, owner.mark));
 
         let (lines, stdout) = pipe().expect("a pipe");
         // Envoy opens /dev/stdout, which is this pipe, again.
@@ -154,18 +154,22 @@ pub fn binary() -> PathBuf {
         .unwrap_or_else(|| ".venv".into())
 }
 
-/// The arguments of its program.
-pub fn arguments(inbound: InboundMode) -> Vec<String> {
-    let config = config(inbound);
+/// The arguments of its program. It marks its connections, unless the mark is 0.
+pub fn arguments(inbound: InboundMode, mark: u32) -> Vec<String> {
+    let config = config(inbound, mark);
     let arguments = ["--config-yaml", &config, "--disable-hot-restart", "--concurrency", "1"];
     let log = ["--log-level", "info", "--file-flush-interval-msec", "10"];
     arguments.into_iter().chain(log).map(str::to_owned).collect()
 }
 
-/// The configuration for a way in which connections to the pod come. The file is the one for REDIRECT.
-fn config(inbound: InboundMode) -> String {
+/// The configuration for a way in which connections to the pod come. The file is the one for REDIRECT without marks.
+fn config(inbound: InboundMode, mark: u32) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/envoy/sidecar.yaml");
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let text = match mark {
+        0 => text,
+        mark => text.replace("\n#marked", "\n").replace("MARK, ", &format!("{mark}, ")),
+    };
     match inbound {
         InboundMode::Redirect => text,
         InboundMode::Tproxy => text

@@ -1,5 +1,6 @@
 //! Sockets that the standard library cannot make: bound before they connect, or for IPv6 alone.
 
+use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -61,6 +62,32 @@ pub fn sender(source: Option<SocketAddr>, to: SocketAddr) -> io::Result<UdpSocke
     Ok(sender)
 }
 
+/// A UDP socket with an address that may belong to another host.
+pub fn foreign_sender(from: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = new(family(from), SockType::Datagram)?;
+    setsockopt(&socket, sockopt::IpFreebind, &true)?;
+    claim(&socket, from)?;
+    Ok(socket.into())
+}
+
+/// A connected UDP socket that is bound to an interface.
+pub fn bound_sender(interface: &str, to: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = new(family(to), SockType::Datagram)?;
+    setsockopt(&socket, sockopt::BindToDevice, &interface.into())?;
+    connect(socket.as_raw_fd(), &SockaddrStorage::from(to))?;
+    Ok(socket.into())
+}
+
+/// A TCP connection of a socket that is bound to an interface.
+pub fn bound_stream(interface: &str, to: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
+    let socket = new(family(to), SockType::Stream)?;
+    setsockopt(&socket, sockopt::BindToDevice, &interface.into())?;
+    let timeout = TimeVal::milliseconds(timeout.as_millis() as i64);
+    setsockopt(&socket, sockopt::SendTimeout, &timeout)?;
+    connect(socket.as_raw_fd(), &SockaddrStorage::from(to))?;
+    Ok(socket.into())
+}
+
 /// Where the client of an accepted connection wanted to go, before any rule changed it.
 pub fn original_destination(stream: &TcpStream) -> io::Result<SocketAddr> {
     let local = stream.local_addr()?;
@@ -79,6 +106,16 @@ pub fn original_destination(stream: &TcpStream) -> io::Result<SocketAddr> {
         Err(Errno::ENOENT | Errno::ENOPROTOOPT) => Ok(local),
         original => Ok(original?),
     }
+}
+
+thread_local! {
+    static MARK: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Marks the sockets with which this thread connects from now on, unless the mark is 0. Those that it listens on stay as
+/// they are, as with a proxy that marks its upstream connections.
+pub fn mark_those_of_this_thread(mark: u32) {
+    MARK.set(mark);
 }
 
 fn new(family: Family, kind: SockType) -> io::Result<OwnedFd> {
@@ -111,6 +148,9 @@ fn family(address: SocketAddr) -> Family {
 
 fn connected(kind: SockType, source: Option<SocketAddr>, to: SocketAddr) -> io::Result<OwnedFd> {
     let socket = new(family(to), kind)?;
+    if MARK.get() != 0 {
+        setsockopt(&socket, sockopt::Mark, &MARK.get())?;
+    }
     // This limits connect() too.
     setsockopt(
         &socket,

@@ -6,7 +6,7 @@ use thiserror::Error;
 use super::tables::{Chain, Jump, Spec, TableName, Tables, chain_name};
 use crate::ruleset::{
     self, Action, Addresses, BaseHook, ChainType, ConntrackState, Elements, GidMatch, Hook, Match, PortMatch, Protocol,
-    Rule, Ruleset, UidMatch, Zone,
+    Rejection, Rule, Ruleset, UidMatch, Zone,
 };
 use crate::types::{Families, Family, Gid, Mark, Number, Port, Ports, Range, Ranges, Uid};
 
@@ -37,15 +37,24 @@ pub struct TooManyRules;
 /// There would be more than [`MAX_RULES`].
 pub fn lower(ruleset: &Ruleset) -> Result<Tables, TooManyRules> {
     let ruleset = &ruleset.without_timeouts();
+    let of_both_families = &Ruleset {
+        families: Families::Both,
+        ..ruleset.clone()
+    };
     let mut tables = Tables::default();
     let (mut lists, mut count) = (Lists::default(), 0);
     for chain in &ruleset.chains {
         let name = chain_name(&chain.name);
         let (mut rules, mut nested) = (Vec::new(), Vec::new());
+        let tables_of_chain = tables_of(ruleset, chain);
+        let ruleset = match is_of_both_families(ruleset, chain) {
+            true => of_both_families,
+            false => ruleset,
+        };
         for rule in &chain.rules {
             lists.lower(ruleset, rule, &mut rules, &mut nested)?;
         }
-        for table in tables_of(ruleset, chain) {
+        for table in tables_of_chain {
             count += rules.len();
             let table = tables.entry(table);
             let rules = rules.clone();
@@ -65,10 +74,7 @@ pub fn lower(ruleset: &Ruleset) -> Result<Tables, TooManyRules> {
             }
         }
         if let Some(base) = chain.hook {
-            tables
-                .entry(table(base.kind))
-                .jumps
-                .push(jump(ruleset, base, &chain.name));
+            tables.entry(table(base)).jumps.push(jump(ruleset, base, &chain.name));
         }
     }
     if let (Some(record), Some(table)) = (&ruleset.record, tables.of_record()) {
@@ -143,14 +149,19 @@ impl Lists {
     }
 }
 
+/// Every user that a socket can have.
+pub(super) const ANY_UID: &str = "0-4294967294";
+
 /// Name prefix of the chains made from lists.
 const LIST_PREFIX: &str = "list_";
 
-pub(super) fn table(kind: ChainType) -> TableName {
-    match kind {
-        ChainType::Raw => TableName::Raw,
-        ChainType::Mangle => TableName::Mangle,
-        ChainType::Nat => TableName::Nat,
+/// The table of a base chain. The table `filter` has no chain POSTROUTING.
+fn table(base: BaseHook) -> TableName {
+    match (base.kind, base.hook) {
+        (ChainType::Raw, _) => TableName::Raw,
+        (ChainType::Mangle, _) | (ChainType::Filter, Hook::Postrouting) => TableName::Mangle,
+        (ChainType::Nat, _) => TableName::Nat,
+        (ChainType::Filter, _) => TableName::Filter,
     }
 }
 
@@ -158,10 +169,17 @@ pub(super) fn table(kind: ChainType) -> TableName {
 fn tables_of(ruleset: &Ruleset, chain: &ruleset::Chain) -> Vec<TableName> {
     let leads_here = |from: &ruleset::Chain| from.name == chain.name || reaches(ruleset, from, &chain.name);
     let tables = |name: &TableName| {
-        let of_table = |base: &ruleset::Chain| base.hook.is_some_and(|hook| table(hook.kind) == *name);
+        let of_table = |base: &ruleset::Chain| base.hook.is_some_and(|hook| table(hook) == *name);
         ruleset.chains.iter().any(|base| of_table(base) && leads_here(base))
     };
     TableName::ALL.into_iter().filter(tables).collect()
+}
+
+/// Whether only chains of type filter lead to a chain: they see the packets of both families.
+fn is_of_both_families(ruleset: &Ruleset, chain: &ruleset::Chain) -> bool {
+    let leads_here = |from: &&ruleset::Chain| from.name == chain.name || reaches(ruleset, from, &chain.name);
+    let bases = ruleset.chains.iter().filter(leads_here).filter_map(|from| from.hook);
+    bases.into_iter().all(|base| base.kind == ChainType::Filter)
 }
 
 fn reaches(ruleset: &Ruleset, from: &ruleset::Chain, name: &str) -> bool {
@@ -176,7 +194,10 @@ fn reaches(ruleset: &Ruleset, from: &ruleset::Chain, name: &str) -> bool {
 fn jump(ruleset: &Ruleset, base: BaseHook, chain: &str) -> Jump {
     let from = match base.hook {
         Hook::Prerouting => "PREROUTING",
+        Hook::Input => "INPUT",
+        Hook::Forward => "FORWARD",
         Hook::Output => "OUTPUT",
+        Hook::Postrouting => "POSTROUTING",
     };
     let family = match ruleset.families {
         Families::Only(family) => Some(family),
@@ -249,6 +270,15 @@ fn targets(action: &Action, families: &[Family]) -> Vec<(Option<Family>, Vec<Str
         Action::Jump(chain) => words(["-j", &chain_name(chain)]),
         Action::Accept => words(["-j", "ACCEPT"]),
         Action::Drop => words(["-j", "DROP"]),
+        Action::Reject(Rejection::TcpReset) => words(["-j", "REJECT", "--reject-with", "tcp-reset"]),
+        Action::Reject(Rejection::AdminProhibited) => {
+            let error = |family| match family {
+                Family::V4 => "icmp-admin-prohibited",
+                Family::V6 => "icmp6-adm-prohibited",
+            };
+            let target = |family| words(["-j", "REJECT", "--reject-with", error(family)]);
+            return families.iter().map(|family| (Some(*family), target(*family))).collect();
+        }
         Action::Redirect(port) => words(["-j", "REDIRECT", "--to-ports", &port.to_string()]),
         Action::Tproxy { port, mark } => {
             let target = |family| {
@@ -326,9 +356,27 @@ fn alternatives(ruleset: &Ruleset, matched: &Match) -> Vec<Vec<Part>> {
         Match::ConntrackState(state) => {
             let states = match state {
                 ConntrackState::Invalid => "INVALID",
+                ConntrackState::New => "NEW",
+                ConntrackState::Related => "RELATED",
                 ConntrackState::Established => "RELATED,ESTABLISHED",
             };
             extension(words(["-m", "conntrack", "--ctstate", states]))
+        }
+        Match::Reply => extension(words(["-m", "conntrack", "--ctdir", "REPLY"])),
+        Match::DestinationTranslated => extension(words(["-m", "conntrack", "--ctstate", "DNAT"])),
+        Match::SourceIsLocal => extension(words(["-m", "addrtype", "--src-type", "LOCAL"])),
+        Match::DestinationIsLocal => extension(words(["-m", "addrtype", "--dst-type", "LOCAL"])),
+        Match::HasOwner => extension(words(["-m", "owner", "--uid-owner", ANY_UID])),
+        Match::TcpNotSyn => {
+            let not_syn = words(["-m", "tcp", "!", "--tcp-flags", "FIN,SYN,RST,ACK", "SYN"]);
+            vec![vec![transport(Protocol::Tcp), (Place::Extension, not_syn)]]
+        }
+        Match::Icmpv6Type(number) => {
+            let kind = words(["-m", "icmp6", "--icmpv6-type", &number.to_string()]);
+            vec![vec![
+                (Place::Protocol, words(["-p", "ipv6-icmp"])),
+                (Place::Extension, kind),
+            ]]
         }
     }
 }

@@ -6,11 +6,11 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::lower::{specs, table};
+use super::lower::{ANY_UID, specs};
 use super::tables::{Jump, PREFIX, Spec, TableName, Tables, chain_name};
 use crate::ruleset::{
     Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Installed, Match, Name,
-    Place, PortMatch, Protocol, Rule, Ruleset, Set, UidMatch, Unreadable, Zone, priority,
+    Place, PortMatch, Protocol, Rejection, Rule, Ruleset, Set, UidMatch, Unreadable, Zone, priority,
 };
 use crate::types::{Families, Family, Id, InterfaceName, Mark, Port, Ports, Range, Ranges};
 
@@ -23,8 +23,13 @@ pub fn raise(tables: &Tables, family: Family) -> Installed {
         ruleset: nothing(family),
         unreadable: Vec::new(),
     };
-    for kind in [ChainType::Raw, ChainType::Mangle, ChainType::Nat] {
-        let Some(table) = tables.get(self::table(kind)) else {
+    for (kind, name) in [
+        (ChainType::Raw, TableName::Raw),
+        (ChainType::Mangle, TableName::Mangle),
+        (ChainType::Nat, TableName::Nat),
+        (ChainType::Filter, TableName::Filter),
+    ] {
+        let Some(table) = tables.get(name) else {
             continue;
         };
         let mut called: Vec<(String, BaseHook)> = Vec::new();
@@ -57,14 +62,13 @@ pub fn raise(tables: &Tables, family: Family) -> Installed {
         }
     }
     raised.ruleset = raised.ruleset.with_record_of_chains();
-    for name in [TableName::Filter, TableName::Security] {
-        for chain in tables.get(name).into_iter().flat_map(|table| &table.chains) {
-            raised.unreadable.push(Unreadable {
-                place: Place::Hook(plan_name(&chain.name).into()),
-                text: format!("in table {}", name.as_str()),
-                comment: String::new(),
-            });
-        }
+    let name = TableName::Security;
+    for chain in tables.get(name).into_iter().flat_map(|table| &table.chains) {
+        raised.unreadable.push(Unreadable {
+            place: Place::Hook(plan_name(&chain.name).into()),
+            text: format!("in table {}", name.as_str()),
+            comment: String::new(),
+        });
     }
     raised
 }
@@ -124,9 +128,12 @@ fn nothing(family: Family) -> Ruleset {
 
 /// The chain that an unconditional jump from a built-in chain calls, and its hook.
 fn call(kind: ChainType, jump: &Jump) -> Option<(String, BaseHook)> {
-    let hook = match jump.from.as_str() {
-        "PREROUTING" => Hook::Prerouting,
-        "OUTPUT" => Hook::Output,
+    let (kind, hook) = match jump.from.as_str() {
+        "PREROUTING" => (kind, Hook::Prerouting),
+        "INPUT" => (kind, Hook::Input),
+        "FORWARD" => (kind, Hook::Forward),
+        "OUTPUT" => (kind, Hook::Output),
+        "POSTROUTING" => (ChainType::Filter, Hook::Postrouting),
         _ => return None,
     };
     let priority = priority::in_iptables(kind);
@@ -170,6 +177,9 @@ impl Draft {
             ["-d", network, ..] => (Match::Destination(self.addresses(network)?), 2),
             ["-i", name, ..] => (Match::InInterface(InterfaceName::parse(name).ok()?), 2),
             ["-o", name, ..] => (Match::OutInterface(InterfaceName::parse(name).ok()?), 2),
+            ["-p", "ipv6-icmp", "-m", "icmp6", "--icmpv6-type", number, ..] => {
+                (Match::Icmpv6Type(number.parse().ok()?), 6)
+            }
             ["-p", name, ..] => (Match::Protocol(protocol(name)?), 2),
             ["-m", "tcp" | "udp", "--sport", port, ..] => {
                 let ports = PortMatch::Port(Port::parse(port).ok()?);
@@ -187,6 +197,7 @@ impl Draft {
                 let ports = PortMatch::Set(self.ports(list)?);
                 (Match::DestinationPort(self.take_protocol()?, ports), 4)
             }
+            ["-m", "owner", "--uid-owner", id, ..] if *id == ANY_UID => (Match::HasOwner, 4),
             ["-m", "owner", "--uid-owner", id, ..] => {
                 let uids = ids(id)?;
                 let matched = match uids.only() {
@@ -207,6 +218,16 @@ impl Draft {
             ["-m", "mark", "!", "--mark", mark, ..] => (Match::MarkIsNot(Mark::parse(mark).ok()?), 5),
             ["-m", "connmark", "--mark", mark, ..] => (Match::ConntrackMark(Mark::parse(mark).ok()?), 4),
             ["-m", "conntrack", "--ctstate", "INVALID", ..] => (Match::ConntrackState(ConntrackState::Invalid), 4),
+            ["-m", "conntrack", "--ctstate", "NEW", ..] => (Match::ConntrackState(ConntrackState::New), 4),
+            ["-m", "conntrack", "--ctstate", "RELATED", ..] => (Match::ConntrackState(ConntrackState::Related), 4),
+            ["-m", "conntrack", "--ctstate", "DNAT", ..] => (Match::DestinationTranslated, 4),
+            ["-m", "conntrack", "--ctdir", "REPLY", ..] => (Match::Reply, 4),
+            ["-m", "addrtype", "--src-type", "LOCAL", ..] => (Match::SourceIsLocal, 4),
+            ["-m", "addrtype", "--dst-type", "LOCAL", ..] => (Match::DestinationIsLocal, 4),
+            ["-m", "tcp", "!", "--tcp-flags", "FIN,SYN,RST,ACK", "SYN", ..] => {
+                self.take_protocol()?;
+                (Match::TcpNotSyn, 6)
+            }
             ["-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED", ..] => {
                 (Match::ConntrackState(ConntrackState::Established), 4)
             }
@@ -268,6 +289,12 @@ fn action(words: &[&str]) -> Option<Action> {
         ["RETURN"] => Action::Return,
         ["ACCEPT"] => Action::Accept,
         ["DROP"] => Action::Drop,
+        ["REJECT", "--reject-with", "tcp-reset"] => Action::Reject(Rejection::TcpReset),
+        [
+            "REJECT",
+            "--reject-with",
+            "icmp-admin-prohibited" | "icmp6-adm-prohibited",
+        ] => Action::Reject(Rejection::AdminProhibited),
         ["REDIRECT", "--to-ports", to] => Action::Redirect(port(to)?),
         ["TPROXY", "--on-port", on, "--on-ip", any, "--tproxy-mark", with] => {
             any.parse::<IpAddr>().ok().filter(IpAddr::is_unspecified)?;

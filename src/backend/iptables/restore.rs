@@ -26,6 +26,10 @@ const ATTEMPTS: u32 = 5;
 /// The tables that our rules go to. These must be readable.
 const REQUIRED_TABLES: [TableName; 3] = [TableName::Raw, TableName::Mangle, TableName::Nat];
 
+/// The table that the rules of a policy go to. It must be readable if there are any: other programs may have made one
+/// that iptables cannot read.
+const POLICY_TABLES: [TableName; 1] = [TableName::Filter];
+
 /// The programs of one variant. They act on the network namespace of the calling thread.
 #[derive(Clone, Debug)]
 pub struct Iptables {
@@ -233,6 +237,7 @@ impl Iptables {
                 (Instantiated::Some, programs) => programs?.save(&[])?,
                 (Instantiated::Unknown, Ok(programs)) => REQUIRED_TABLES
                     .iter()
+                    .chain(&POLICY_TABLES)
                     .map(|table| programs.save(&["-t", table.as_str()]))
                     .collect::<Result<_, _>>()?,
             },
@@ -255,13 +260,22 @@ impl Iptables {
     fn steps(&self, ruleset: &Ruleset) -> Result<Vec<Step>, IptablesError> {
         let planned = lower(ruleset)?;
         let step = |family| {
-            let wanted = if ruleset.families.contains(family) {
-                self.programs(family)?;
-                planned.of(family)
+            let redirected = ruleset.families.contains(family);
+            let wanted = planned.of(family);
+            let wanted = if redirected {
+                wanted
             } else {
-                Tables::default()
+                wanted.without_empty_chains()
             };
+            if !wanted.is_empty() {
+                self.programs(family)?;
+            }
             let text = self.save(family)?;
+            if wanted.get(TableName::Filter).is_some()
+                && let Some(table) = saved::incompatible(&text, &POLICY_TABLES)
+            {
+                return Err(IptablesError::Incompatible { family, table });
+            }
             Ok(Step {
                 family,
                 installed: saved::parse(&text),

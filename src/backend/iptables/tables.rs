@@ -70,6 +70,16 @@ impl Tables {
         })
     }
 
+    /// The same without chains that have no rules. In a family that is not redirected, those with rules reject.
+    #[must_use]
+    pub fn without_empty_chains(mut self) -> Self {
+        for table in self.0.values_mut() {
+            table.chains.retain(|chain| !chain.rules.is_empty());
+        }
+        self.0.retain(|_, table| *table != Table::default());
+        self
+    }
+
     /// The same without comments and without the record, for kernels without the comment extension.
     #[must_use]
     pub fn without_comments(&self) -> Self {

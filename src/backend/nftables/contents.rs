@@ -90,7 +90,7 @@ fn rule(family: TableFamily, position: usize, listed: &Rule) -> Line {
     let as_we_write = listed.user_data.is_empty()
         || super::encode::rule_user_data(&comment).is_ok_and(|written| written == listed.user_data);
     let text = match decode::rule(family, listed) {
-        Some(rule) if as_we_write => nft::rule(&rule),
+        Some(rule) if as_we_write => nft::rule(family, &rule),
         _ => {
             let mut words = decode::words(family, listed);
             // A rule that is encoded in another way may have the same text as a planned one.

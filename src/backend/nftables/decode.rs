@@ -15,8 +15,8 @@ use super::{elements, expression};
 use crate::render::nft;
 use crate::ruleset::{
     Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Installed, Match, Place,
-    PortMatch, Protocol, Rule, Ruleset, Set, TIMEOUTS, TableFamily, TcpState, Timeouts, UidMatch, Unreadable, Zone,
-    priority,
+    PortMatch, Protocol, Rejection, Rule, Ruleset, Set, TIMEOUTS, TableFamily, TcpState, Timeouts, UidMatch,
+    Unreadable, Zone, priority,
 };
 use crate::types::{Families, Family, Id, InterfaceName, Mark, Number, Port, Range, Ranges, Timeout};
 
@@ -110,8 +110,10 @@ pub fn decode(listing: &Listing) -> Installed {
 
 /// The redirected families: the first rule of every base chain returns packets of any other.
 fn families(chains: &[Chain]) -> Families {
+    // Those of type filter see both families.
+    let redirects = |chain: &&Chain| chain.hook.is_some_and(|hook| hook.kind != ChainType::Filter);
     let turned_away = |family: Family| {
-        let base = chains.iter().filter(|chain| chain.hook.is_some());
+        let base = chains.iter().filter(redirects);
         let mut first = base.map(|chain| chain.rules.first()).peekable();
         let away = |rule: &Rule| rule.matches == [Match::Family(family)] && rule.action == Action::Return;
         first.peek().is_some() && first.all(|rule| rule.is_some_and(away))
@@ -135,7 +137,10 @@ pub(super) fn timeouts(family: TableFamily, object: &listing::Object) -> Option<
 fn base_hook(listed: &listing::BaseHook) -> Option<BaseHook> {
     let hook = match listed.hook {
         0 => Hook::Prerouting,
+        1 => Hook::Input,
+        2 => Hook::Forward,
         3 => Hook::Output,
+        4 => Hook::Postrouting,
         _ => return None,
     };
     let kind = match (listed.kind.as_str(), hook) {
@@ -143,6 +148,7 @@ fn base_hook(listed: &listing::BaseHook) -> Option<BaseHook> {
         ("route", Hook::Output) => ChainType::Mangle,
         ("filter", _) if listed.priority < priority::CONNTRACK => ChainType::Raw,
         ("filter", Hook::Prerouting) => ChainType::Mangle,
+        ("filter", Hook::Input | Hook::Forward | Hook::Output | Hook::Postrouting) => ChainType::Filter,
         _ => return None,
     };
     (listed.policy == NF_ACCEPT).then_some(BaseHook {
@@ -175,8 +181,10 @@ enum Term {
     SetConntrack(u32),
     /// An address of the IP header.
     Network(u32),
-    /// A port.
+    /// A field of the transport header.
     Transport(u32),
+    Fib(u32),
+    Reject(u32),
     Timeouts,
     Is(Vec<u8>),
     IsNot(Vec<u8>),
@@ -228,6 +236,8 @@ fn term((name, attributes): &Expression) -> Option<Term> {
                 && text(attributes.get(&NFTA_OBJREF_IMM_NAME)?)? == TIMEOUTS;
             is_own_timeouts.then_some(Term::Timeouts)?
         }
+        "fib" => Term::Fib(number(NFTA_FIB_FLAGS)?),
+        "reject" => Term::Reject(number(NFTA_REJECT_TYPE)?),
         "redir" => Term::Redirect,
         "tproxy" => Term::Tproxy,
         _ => return None,
@@ -283,7 +293,7 @@ pub(super) fn words(family: TableFamily, listed: &listing::Rule) -> String {
         let terms: Vec<Term> = rest.iter().map_while(term).collect();
         let action = action(&terms).filter(|_| terms.len() == rest.len());
         if let Some(action) = action {
-            words.push(nft::action(&action));
+            words.push(nft::action(family, &action));
             break;
         }
         rest = match matcher(family, &terms) {
@@ -302,7 +312,7 @@ pub(super) fn words(family: TableFamily, listed: &listing::Rule) -> String {
 
 /// The match at the beginning of these terms, and the number of terms it takes.
 fn matcher(table: TableFamily, terms: &[Term]) -> Option<(Match, usize)> {
-    use Term::{Conntrack, HostToNetworkOrder, In, Is, IsNot, Masked, Meta, Network, Transport};
+    use Term::{Conntrack, Fib, HostToNetworkOrder, In, Is, IsNot, Masked, Meta, Network, Transport};
     if let TableFamily::Only(family) = table
         && let [Network(offset), value, ..] = terms
     {
@@ -323,6 +333,10 @@ fn matcher(table: TableFamily, terms: &[Term]) -> Option<(Match, usize)> {
             (side(family, *offset)?(Addresses::Set(family, set.clone().into())), 4)
         }
         [Meta(NFT_META_NFPROTO), Is(family), ..] => (Match::Family(self::family(family)?), 2),
+        [Meta(NFT_META_L4PROTO), Is(_), Transport(_), Masked(_), IsNot(_), ..] => (Match::TcpNotSyn, 5),
+        [Meta(NFT_META_L4PROTO), Is(protocol), Transport(_), Is(kind), ..] if *protocol == [IPPROTO_ICMPV6] => {
+            (Match::Icmpv6Type(*kind.first()?), 4)
+        }
         [Meta(NFT_META_L4PROTO), Is(protocol), Transport(offset), Is(port), ..] => {
             (port_of(protocol, *offset, PortMatch::Port(self::port(port)?))?, 4)
         }
@@ -332,6 +346,7 @@ fn matcher(table: TableFamily, terms: &[Term]) -> Option<(Match, usize)> {
         [Meta(NFT_META_L4PROTO), Is(protocol), ..] => (Match::Protocol(self::protocol(protocol)?), 2),
         [Meta(NFT_META_IIFNAME), Is(name), ..] => (Match::InInterface(interface(name)?), 2),
         [Meta(NFT_META_OIFNAME), Is(name), ..] => (Match::OutInterface(interface(name)?), 2),
+        [Meta(NFT_META_SKUID), IsNot(_), ..] => (Match::HasOwner, 2),
         [Meta(NFT_META_SKUID), Is(id), ..] => (Match::Uid(UidMatch::Uid(self::id(id)?)), 2),
         [Meta(NFT_META_SKUID), HostToNetworkOrder, In(set), ..] => (Match::Uid(UidMatch::Set(set.clone().into())), 3),
         [Meta(NFT_META_SKGID), Is(id), ..] => (Match::Gid(GidMatch::Gid(self::id(id)?)), 2),
@@ -342,22 +357,30 @@ fn matcher(table: TableFamily, terms: &[Term]) -> Option<(Match, usize)> {
         [Conntrack(NFT_CT_STATE), Masked(states), IsNot(_), ..] => {
             let state = match host_order(states)? {
                 NF_CT_STATE_INVALID => ConntrackState::Invalid,
+                NF_CT_STATE_NEW => ConntrackState::New,
+                NF_CT_STATE_RELATED => ConntrackState::Related,
                 _ => ConntrackState::Established,
             };
             (Match::ConntrackState(state), 3)
         }
+        [Conntrack(NFT_CT_STATUS), Masked(_), IsNot(_), ..] => (Match::DestinationTranslated, 3),
+        [Conntrack(NFT_CT_DIRECTION), Is(_), ..] => (Match::Reply, 2),
+        [Fib(NFTA_FIB_F_SADDR), Is(_), ..] => (Match::SourceIsLocal, 2),
+        [Fib(NFTA_FIB_F_DADDR), Is(_), ..] => (Match::DestinationIsLocal, 2),
         _ => return None,
     })
 }
 
 /// The action that all these terms make up.
 fn action(terms: &[Term]) -> Option<Action> {
-    use Term::{Conntrack, Immediate, Meta, Redirect, SetConntrack, SetMeta, Timeouts, Tproxy, Verdict};
+    use Term::{Conntrack, Immediate, Meta, Redirect, Reject, SetConntrack, SetMeta, Timeouts, Tproxy, Verdict};
     Some(match terms {
         [Verdict { code: NFT_RETURN, .. }] => Action::Return,
         [Verdict { code: NFT_JUMP, chain }] => Action::Jump(chain.clone().into()),
         [Verdict { code: NF_ACCEPT, .. }] => Action::Accept,
         [Verdict { code: NF_DROP, .. }] => Action::Drop,
+        [Reject(NFT_REJECT_TCP_RST)] => Action::Reject(Rejection::TcpReset),
+        [Reject(_)] => Action::Reject(Rejection::AdminProhibited),
         [Immediate(port), Redirect] => Action::Redirect(self::port(port)?),
         [
             Immediate(port),

@@ -350,7 +350,10 @@ fn write_base_hook(chain: &mut Attributes, base: &BaseHook) {
     // `enum nf_inet_hooks` of linux/netfilter.h.
     let number = match base.hook {
         Hook::Prerouting => libc::NF_INET_PRE_ROUTING,
+        Hook::Input => libc::NF_INET_LOCAL_IN,
+        Hook::Forward => libc::NF_INET_FORWARD,
         Hook::Output => libc::NF_INET_LOCAL_OUT,
+        Hook::Postrouting => libc::NF_INET_POST_ROUTING,
     };
     chain.nest(NFTA_CHAIN_HOOK, |hook| {
         hook.number(NFTA_HOOK_HOOKNUM, number.cast_unsigned());

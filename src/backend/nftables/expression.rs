@@ -7,10 +7,13 @@ use std::net::IpAddr;
 use super::attributes::Attributes;
 use super::uapi::*;
 use crate::ruleset::{
-    Action, Addresses, ConntrackState, GidMatch, Match, PortMatch, Protocol, Rule, TIMEOUTS, TableFamily, UidMatch,
-    Zone,
+    Action, Addresses, ConntrackState, GidMatch, Match, OPENING_FLAGS, PortMatch, Protocol, RTN_LOCAL, Rejection, Rule,
+    TCP_SYN, TIMEOUTS, TableFamily, UidMatch, Zone,
 };
 use crate::types::{Family, Id};
+
+/// Offset of the flags in the TCP header (RFC 9293, 3.1).
+const TCP_FLAGS_OFFSET: u32 = 13;
 
 /// Length of an interface name with its terminating zero (`IFNAMSIZ` in linux/if.h).
 const INTERFACE_NAME_LENGTH: usize = 16;
@@ -56,9 +59,29 @@ fn write_match(list: &mut Attributes, table: TableFamily, matcher: &Match) {
             conntrack(list, NFT_CT_MARK);
             compare(list, NFT_CMP_EQ, &mark.get().to_ne_bytes());
         }
-        Match::ConntrackState(ConntrackState::Invalid) => conntrack_state(list, NF_CT_STATE_INVALID),
-        Match::ConntrackState(ConntrackState::Established) => {
-            conntrack_state(list, NF_CT_STATE_ESTABLISHED | NF_CT_STATE_RELATED);
+        Match::ConntrackState(state) => conntrack_bits(list, NFT_CT_STATE, state_bits(*state)),
+        Match::Reply => {
+            conntrack(list, NFT_CT_DIRECTION);
+            compare(list, NFT_CMP_EQ, &[IP_CT_DIR_REPLY]);
+        }
+        Match::DestinationTranslated => conntrack_bits(list, NFT_CT_STATUS, IPS_DST_NAT),
+        Match::SourceIsLocal => address_is_local(list, NFTA_FIB_F_SADDR),
+        Match::DestinationIsLocal => address_is_local(list, NFTA_FIB_F_DADDR),
+        Match::HasOwner => {
+            meta(list, NFT_META_SKUID);
+            compare(list, NFT_CMP_NEQ, &u32::MAX.to_ne_bytes());
+        }
+        Match::TcpNotSyn => {
+            protocol_is(list, Protocol::Tcp);
+            payload(list, NFT_PAYLOAD_TRANSPORT_HEADER, TCP_FLAGS_OFFSET, 1);
+            masked(list, &[OPENING_FLAGS]);
+            compare(list, NFT_CMP_NEQ, &[TCP_SYN]);
+        }
+        Match::Icmpv6Type(number) => {
+            meta(list, NFT_META_L4PROTO);
+            compare(list, NFT_CMP_EQ, &[IPPROTO_ICMPV6]);
+            payload(list, NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1);
+            compare(list, NFT_CMP_EQ, &[*number]);
         }
     }
 }
@@ -69,6 +92,15 @@ fn write_action(list: &mut Attributes, table: TableFamily, action: &Action) {
         Action::Jump(chain) => verdict(list, NFT_JUMP, Some(chain)),
         Action::Accept => verdict(list, NF_ACCEPT, None),
         Action::Drop => verdict(list, NF_DROP, None),
+        Action::Reject(Rejection::TcpReset) => reject(list, NFT_REJECT_TCP_RST, 0),
+        Action::Reject(Rejection::AdminProhibited) => {
+            // Tables of one family have its own codes alone (`nft_reject_init`, net/netfilter/nft_reject.c).
+            match table {
+                TableFamily::Inet => reject(list, NFT_REJECT_ICMPX_UNREACH, NFT_REJECT_ICMPX_ADMIN_PROHIBITED),
+                TableFamily::Only(Family::V4) => reject(list, NFT_REJECT_ICMP_UNREACH, ICMP_PKT_FILTERED),
+                TableFamily::Only(Family::V6) => reject(list, NFT_REJECT_ICMP_UNREACH, ICMPV6_ADM_PROHIBITED),
+            }
+        }
         Action::Redirect(port) => {
             immediate(list, &port.get().to_be_bytes());
             redirect(list);
@@ -174,18 +206,48 @@ fn owner_is_in(list: &mut Attributes, key: u32, set: &str) {
     is_in(list, set);
 }
 
-/// Matches if any of these bits is set in the connection's state.
-fn conntrack_state(list: &mut Attributes, bits: u32) {
-    const NONE: [u8; 4] = [0; 4];
-    conntrack(list, NFT_CT_STATE);
+/// The bits of conntrack states that match.
+pub(super) fn state_bits(state: ConntrackState) -> u32 {
+    match state {
+        ConntrackState::Invalid => NF_CT_STATE_INVALID,
+        ConntrackState::New => NF_CT_STATE_NEW,
+        ConntrackState::Related => NF_CT_STATE_RELATED,
+        ConntrackState::Established => NF_CT_STATE_ESTABLISHED | NF_CT_STATE_RELATED,
+    }
+}
+
+/// Matches if any of these bits of a property of the connection is set.
+fn conntrack_bits(list: &mut Attributes, key: u32, bits: u32) {
+    conntrack(list, key);
+    masked(list, &bits.to_ne_bytes());
+    compare(list, NFT_CMP_NEQ, &[0; 4]);
+}
+
+fn masked(list: &mut Attributes, mask: &[u8]) {
     expression(list, "bitwise", |data| {
         data.number(NFTA_BITWISE_SREG, NFT_REG_1);
         data.number(NFTA_BITWISE_DREG, NFT_REG_1);
-        data.number(NFTA_BITWISE_LEN, 4);
-        value(data, NFTA_BITWISE_MASK, &bits.to_ne_bytes());
-        value(data, NFTA_BITWISE_XOR, &NONE);
+        data.number(NFTA_BITWISE_LEN, mask.len() as u32);
+        value(data, NFTA_BITWISE_MASK, mask);
+        value(data, NFTA_BITWISE_XOR, &vec![0; mask.len()]);
     });
-    compare(list, NFT_CMP_NEQ, &NONE);
+}
+
+/// `flags`: which address, as `NFTA_FIB_F_…`.
+fn address_is_local(list: &mut Attributes, flags: u32) {
+    expression(list, "fib", |data| {
+        data.number(NFTA_FIB_DREG, NFT_REG_1);
+        data.number(NFTA_FIB_RESULT, NFT_FIB_RESULT_ADDRTYPE);
+        data.number(NFTA_FIB_FLAGS, flags);
+    });
+    compare(list, NFT_CMP_EQ, &u32::from(RTN_LOCAL).to_ne_bytes());
+}
+
+fn reject(list: &mut Attributes, kind: u32, code: u8) {
+    expression(list, "reject", |data| {
+        data.number(NFTA_REJECT_TYPE, kind);
+        data.bytes(NFTA_REJECT_ICMP_CODE, &[code]);
+    });
 }
 
 pub(super) fn meta(list: &mut Attributes, key: u32) {

@@ -231,11 +231,29 @@ pub const NFPROTO_IPV6: u8 = 10;
 /// Protocols of IP (linux/in.h).
 pub const IPPROTO_TCP: u8 = 6;
 pub const IPPROTO_UDP: u8 = 17;
+pub const IPPROTO_ICMPV6: u8 = 58;
 
 /// `enum ip_conntrack_info` as bits (`NF_CT_STATE_BIT`, linux/netfilter/nf_conntrack_common.h).
 pub const NF_CT_STATE_INVALID: u32 = 1;
 pub const NF_CT_STATE_ESTABLISHED: u32 = 2;
 pub const NF_CT_STATE_RELATED: u32 = 4;
+pub const NF_CT_STATE_NEW: u32 = 8;
+
+/// `enum ip_conntrack_status` (linux/netfilter/nf_conntrack_common.h).
+pub const IPS_DST_NAT: u32 = 1 << 5;
+/// `enum ip_conntrack_dir` (linux/netfilter/nf_conntrack_tuple_common.h).
+pub const IP_CT_DIR_REPLY: u8 = 1;
+
+/// `enum nft_reject_attributes`, `enum nft_reject_types` and `enum nft_reject_inet_code`.
+pub const NFTA_REJECT_TYPE: u16 = 1;
+pub const NFTA_REJECT_ICMP_CODE: u16 = 2;
+pub const NFT_REJECT_ICMP_UNREACH: u32 = 0;
+pub const NFT_REJECT_TCP_RST: u32 = 1;
+pub const NFT_REJECT_ICMPX_UNREACH: u32 = 2;
+pub const NFT_REJECT_ICMPX_ADMIN_PROHIBITED: u8 = 3;
+/// Codes of "destination unreachable": `linux/icmp.h`, `linux/icmpv6.h`.
+pub const ICMP_PKT_FILTERED: u8 = 13;
+pub const ICMPV6_ADM_PROHIBITED: u8 = 1;
 
 /// The range gives a port (linux/netfilter/nf_nat.h).
 pub const NF_NAT_RANGE_PROTO_SPECIFIED: u32 = 2;

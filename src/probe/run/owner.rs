@@ -13,17 +13,18 @@ pub fn current() -> Option<Owner> {
     Some(Owner {
         uid: Uid::new(geteuid().as_raw())?,
         gid: Gid::new(getegid().as_raw())?,
+        mark: None,
     })
 }
 
 /// Runs `work` as `owner`. Unless this thread is that user and group already, it runs on a thread of its own: no other
-/// thread of this process changes its user.
+/// thread of this process changes its user. The mark is an option of a socket, not of a process.
 ///
 /// # Errors
 /// Changing users is not permitted (EPERM), the user namespace has no such IDs (EINVAL), or no thread can be started
 /// (EAGAIN).
 pub fn run_as<T: Send>(owner: Owner, work: impl FnOnce() -> T + Send) -> Result<T, Errno> {
-    if current() == Some(owner) {
+    if current() == Some(Owner { mark: None, ..owner }) {
         return Ok(work());
     }
     let done = on_thread(|| {

@@ -57,6 +57,9 @@ pub fn start(probe: &Probe, circumstances: &Circumstances) -> Result<(Client, Op
             Errno::EPERM if probe.bound_to.is_some() => {
                 "binding a socket to an interface takes CAP_NET_RAW before Linux 5.7: run as root".to_owned()
             }
+            Errno::EPERM if probe.source.is_none_or(|source| source.mark.is_none()) => {
+                "marking a socket takes CAP_NET_ADMIN, or CAP_NET_RAW since Linux 5.17: run as root".to_owned()
+            }
             Errno::EPERM => {
                 "a client's own address as the source takes CAP_NET_ADMIN: run as root on the node, with --netns"
                     .to_owned()
@@ -139,8 +142,10 @@ fn prepare(socket: &OwnedFd, probe: &Probe) -> Result<(), Errno> {
     if let Some(name) = &probe.bound_to {
         setsockopt(socket, sockopt::BindToDevice, &OsString::from(name.as_str()))?;
     }
-    if let Some(mark) = probe.source.and_then(|source| source.mark) {
+    if let Some(mark) = probe.mark() {
         setsockopt(socket, sockopt::Mark, &mark.get())?;
+    }
+    if probe.source.is_some_and(|source| source.mark.is_some()) {
         setsockopt(socket, sockopt::IpTransparent, &true)?;
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! The layout of the SVG: a column of cards for each hook, and beside each column lanes for the edges.
 
-use super::{Graph, Kind, Node};
+use super::{Graph, HOOKS, Kind, Node};
 use crate::ruleset::Hook;
 
 /// Sizes, in pixels.
@@ -73,14 +73,14 @@ impl Layout {
             graph.nodes.len()
         ];
         let mut bottom: i32 = 0;
-        for hook in [Hook::Prerouting, Hook::Output] {
+        for hook in HOOKS {
             bottom = bottom.max(stack(graph, hook, &mut cards));
         }
         let detours = detours(graph, &cards);
         let lanes = lanes(&detours);
         let mut x = MARGIN;
-        let mut first_lane = [0; 2];
-        for (column, hook) in [Hook::Prerouting, Hook::Output].into_iter().enumerate() {
+        let mut first_lane = [0; HOOKS.len()];
+        for (column, hook) in HOOKS.into_iter().enumerate() {
             let of_hook = |index: &usize| graph.nodes[*index].hook == hook;
             let indices: Vec<usize> = (0..cards.len()).filter(of_hook).collect();
             let width = indices.iter().map(|index| cards[*index].width).fold(0, i32::max);
@@ -105,7 +105,12 @@ impl Layout {
                 .zip(&lanes)
                 .find(|(detour, _)| detour.hook == hook && detour.to == to);
             let number = found.map(|(_, lane)| *lane).unwrap_or_default();
-            first_lane[column(hook)] + times(number, LANE)
+            HOOKS
+                .iter()
+                .zip(first_lane)
+                .find(|(known, _)| **known == hook)
+                .map_or(MARGIN, |(_, first)| first)
+                + times(number, LANE)
         };
         let ways = graph
             .edges
@@ -123,13 +128,6 @@ impl Layout {
 /// `count` times `size`.
 pub fn times(count: usize, size: i32) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX).saturating_mul(size)
-}
-
-fn column(hook: Hook) -> usize {
-    match hook {
-        Hook::Prerouting => 0,
-        Hook::Output => 1,
-    }
 }
 
 /// Stacks the cards of a hook and returns the bottom of the last one.

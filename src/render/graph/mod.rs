@@ -97,7 +97,17 @@ pub struct Edge {
 enum End {
     Proxy(u16),
     Dropped,
+    Rejected,
 }
+
+/// The hooks, in the order of their columns.
+const HOOKS: [Hook; 5] = [
+    Hook::Prerouting,
+    Hook::Input,
+    Hook::Forward,
+    Hook::Output,
+    Hook::Postrouting,
+];
 
 impl Graph {
     /// The graph of a ruleset.
@@ -106,16 +116,13 @@ impl Graph {
             nodes: Vec::new(),
             edges: Vec::new(),
         };
-        for hook in [Hook::Prerouting, Hook::Output] {
+        for hook in HOOKS {
             graph.spine(ruleset, hook);
         }
         for name in callers_first(ruleset) {
             if let Some(chain) = ruleset.chain(name).filter(|chain| chain.hook.is_none()) {
-                let hook = if is_reached(ruleset, Hook::Output, name) {
-                    Hook::Output
-                } else {
-                    Hook::Prerouting
-                };
+                let mut reaching = HOOKS.into_iter().rev().filter(|hook| is_reached(ruleset, *hook, name));
+                let hook = reaching.next().unwrap_or(Hook::Prerouting);
                 graph.nodes.push(node(ruleset, chain, hook));
             }
         }
@@ -136,6 +143,12 @@ impl Graph {
         chains.sort_by_key(|(_, base)| base.priority);
         let (entry, end) = match hook {
             Hook::Prerouting => ("Inbound packets", "Continues to its original destination"),
+            Hook::Input => ("Inbound packets for the pod", "Delivered"),
+            Hook::Forward => (
+                "Inbound packets for other hosts",
+                "Continues to its original destination",
+            ),
+            Hook::Postrouting => ("Packets that leave", "Sent"),
             Hook::Output => ("Locally generated packets", "Continues to its original destination"),
         };
         let first = self.nodes.len();
@@ -163,6 +176,7 @@ impl Graph {
                     Action::Redirect(port) | Action::Tproxy { port, .. } => {
                         Some(self.end(&mut ends, End::Proxy(port.get()), self.nodes[from].hook))
                     }
+                    Action::Reject(_) => Some(self.end(&mut ends, End::Rejected, self.nodes[from].hook)),
                     Action::Drop => Some(self.end(&mut ends, End::Dropped, self.nodes[from].hook)),
                     Action::Return
                     | Action::Accept
@@ -188,6 +202,7 @@ impl Graph {
         self.nodes.push(match end {
             End::Proxy(port) => place(Kind::Proxy, format!("The proxy, port {port}"), hook),
             End::Dropped => place(Kind::Dropped, "Dropped", hook),
+            End::Rejected => place(Kind::Dropped, "Rejected", hook),
         });
         ends.push((end, self.nodes.len() - 1));
         self.nodes.len() - 1

@@ -3,8 +3,8 @@
 use super::Effect;
 use crate::render::nft;
 use crate::ruleset::{
-    Action, Addresses, BaseHook, ConntrackState, Elements, GidMatch, Match, Name, PortMatch, Protocol, Rule, Ruleset,
-    UidMatch, Zone,
+    Action, Addresses, BaseHook, ConntrackState, Elements, GidMatch, Match, Name, PortMatch, Protocol, Rejection, Rule,
+    Ruleset, UidMatch, Zone,
 };
 use crate::types::Family;
 
@@ -57,6 +57,15 @@ fn matched(ruleset: &Ruleset, matched: &Match) -> String {
         Match::MarkIsNot(mark) => format!("mark not {mark}"),
         Match::ConntrackMark(mark) => format!("connection mark {mark}"),
         Match::ConntrackState(ConntrackState::Invalid) => "invalid connection state".to_owned(),
+        Match::ConntrackState(ConntrackState::New) => "first packet of a connection".to_owned(),
+        Match::ConntrackState(ConntrackState::Related) => "related connection".to_owned(),
+        Match::Reply => "reply direction".to_owned(),
+        Match::DestinationTranslated => "translated destination".to_owned(),
+        Match::SourceIsLocal => "from this host".to_owned(),
+        Match::DestinationIsLocal => "to this host".to_owned(),
+        Match::HasOwner => "any user".to_owned(),
+        Match::TcpNotSyn => "TCP other than SYN".to_owned(),
+        Match::Icmpv6Type(number) => format!("ICMPv6 type {number}"),
         Match::ConntrackState(ConntrackState::Established) => "established or related connection".to_owned(),
     }
 }
@@ -93,6 +102,8 @@ pub fn action(action: &Action) -> (String, Effect) {
         Action::Jump(chain) => (format!("jump {chain}"), Effect::Jumps),
         Action::Accept => ("accept".to_owned(), Effect::Leaves),
         Action::Drop => ("drop".to_owned(), Effect::Drops),
+        Action::Reject(Rejection::TcpReset) => ("reject with TCP reset".to_owned(), Effect::Drops),
+        Action::Reject(Rejection::AdminProhibited) => ("reject with ICMP error".to_owned(), Effect::Drops),
         Action::Redirect(port) => (format!("redirect to {port}"), Effect::Proxy),
         Action::Tproxy { port, mark } => (format!("tproxy to {port}, mark {mark}"), Effect::Proxy),
         Action::SetMark(mark) => (format!("set mark {mark}"), Effect::GoesOn),

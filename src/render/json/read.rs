@@ -13,7 +13,7 @@ use super::VERSION;
 use crate::plan::{LoopbackRoute, Plan, PolicyRouting};
 use crate::ruleset::{
     self, Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Match, Name,
-    PortMatch, Protocol, Record, Rule, Ruleset, Set, TABLE, Timeouts, UidMatch, Unsound, Zone,
+    PortMatch, Protocol, Record, Rejection, Rule, Ruleset, Set, TABLE, Timeouts, UidMatch, Unsound, Zone,
 };
 use crate::types::{Families, Family, Id, InterfaceName, Mark, Number, Port, Range, Ranges, RouteTable, Timeout};
 
@@ -168,9 +168,12 @@ impl<'v> Part<'v> {
         self.expect(found.and_then(number), expected, wrong)
     }
 
-    fn word<T: Copy>(&self, known: &[(&str, T)], expected: &'static str, wrong: &mut Mistakes) -> Option<T> {
+    fn word<T: Clone>(&self, known: &[(&str, T)], expected: &'static str, wrong: &mut Mistakes) -> Option<T> {
         self.parse(expected, wrong, |text| {
-            known.iter().find(|(word, _)| *word == text).map(|(_, value)| *value)
+            known
+                .iter()
+                .find(|(word, _)| *word == text)
+                .map(|(_, value)| value.clone())
         })
     }
 
@@ -389,10 +392,17 @@ impl<'v> Part<'v> {
             ("raw", ChainType::Raw),
             ("mangle", ChainType::Mangle),
             ("nat", ChainType::Nat),
+            ("filter", ChainType::Filter),
         ];
-        let kind = kind.word(&kinds, "raw, mangle or nat", wrong);
-        let hooks = [("prerouting", Hook::Prerouting), ("output", Hook::Output)];
-        let hook = hook.word(&hooks, "prerouting or output", wrong);
+        let kind = kind.word(&kinds, "raw, mangle, nat or filter", wrong);
+        let hooks = [
+            ("prerouting", Hook::Prerouting),
+            ("input", Hook::Input),
+            ("forward", Hook::Forward),
+            ("output", Hook::Output),
+            ("postrouting", Hook::Postrouting),
+        ];
+        let hook = hook.word(&hooks, "a hook of netfilter", wrong);
         let number = priority.value.as_i64().and_then(|number| i32::try_from(number).ok());
         let priority = priority.expect(number, "a priority", wrong);
         Some(BaseHook {
@@ -451,6 +461,27 @@ impl<'v> Part<'v> {
                 mark => Match::Mark(mark.mark(wrong)?),
             },
             ["conntrackMark"] => Match::ConntrackMark(part("conntrackMark").mark(wrong)?),
+            ["conntrackDirection"] => part("conntrackDirection").word(&[("reply", Match::Reply)], "reply", wrong)?,
+            ["conntrackStatus"] => {
+                part("conntrackStatus").word(&[("dnat", Match::DestinationTranslated)], "dnat", wrong)?
+            }
+            ["sourceType"] => part("sourceType").word(&[("local", Match::SourceIsLocal)], "local", wrong)?,
+            ["destinationType"] => {
+                part("destinationType").word(&[("local", Match::DestinationIsLocal)], "local", wrong)?
+            }
+            ["hasOwner"] => {
+                let owner = part("hasOwner");
+                owner.expect((*owner.value == true).then_some(Match::HasOwner), "true", wrong)?
+            }
+            ["protocol", "tcpFlags"] => {
+                let [not] = part("tcpFlags").members(["not"], wrong)?;
+                not.word(&[("syn", Match::TcpNotSyn)], "syn", wrong)?
+            }
+            ["icmpv6Type"] => {
+                Match::Icmpv6Type(
+                    part("icmpv6Type").number("a number from 0 to 255", wrong, |number| u8::try_from(number).ok())?,
+                )
+            }
             ["conntrackState"] => Match::ConntrackState(part("conntrackState").state(wrong)?),
             _ => return self.refuse(EXPECTED, wrong),
         })
@@ -492,10 +523,16 @@ impl<'v> Part<'v> {
         let states = self.items(wrong, |state, wrong| state.text(wrong))?;
         let state = match states.as_slice() {
             ["invalid"] => Some(ConntrackState::Invalid),
+            ["new"] => Some(ConntrackState::New),
+            ["related"] => Some(ConntrackState::Related),
             ["established", "related"] => Some(ConntrackState::Established),
             _ => None,
         };
-        self.expect(state, r#"["invalid"] or ["established", "related"]"#, wrong)
+        self.expect(
+            state,
+            r#"["invalid"], ["new"], ["related"] or ["established", "related"]"#,
+            wrong,
+        )
     }
 
     fn action(&self, wrong: &mut Mistakes) -> Option<Action> {
@@ -517,6 +554,13 @@ impl<'v> Part<'v> {
         Some(match name.as_str() {
             "jump" => Action::Jump(part.name(wrong)?),
             "redirect" => Action::Redirect(part.port(wrong)?),
+            "reject" => {
+                let known = [
+                    ("tcp-reset", Rejection::TcpReset),
+                    ("admin-prohibited", Rejection::AdminProhibited),
+                ];
+                Action::Reject(part.word(&known, "tcp-reset or admin-prohibited", wrong)?)
+            }
             "tproxy" => {
                 let [port, mark] = part.members(["port", "mark"], wrong)?;
                 let (port, mark) = (port.port(wrong), mark.mark(wrong));

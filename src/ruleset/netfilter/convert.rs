@@ -9,6 +9,7 @@ impl From<ChainType> for Kind {
             ChainType::Raw => Self::Raw,
             ChainType::Mangle => Self::Mangle,
             ChainType::Nat => Self::Nat,
+            ChainType::Filter => Self::Filter,
         }
     }
 }
@@ -19,7 +20,10 @@ impl From<ruleset::BaseHook> for Base {
             kind: base.kind.into(),
             hook: match base.hook {
                 ruleset::Hook::Prerouting => Hook::Prerouting,
+                ruleset::Hook::Input => Hook::Input,
+                ruleset::Hook::Forward => Hook::Forward,
                 ruleset::Hook::Output => Hook::Output,
+                ruleset::Hook::Postrouting => Hook::Postrouting,
             },
             priority: base.priority,
             drops: false,

@@ -308,7 +308,14 @@ impl Values {
             | Planned::InInterface(_)
             | Planned::OutInterface(_)
             | Planned::SourcePort(..)
-            | Planned::ConntrackState(_) => {}
+            | Planned::ConntrackState(_)
+            | Planned::Reply
+            | Planned::DestinationTranslated
+            | Planned::SourceIsLocal
+            | Planned::DestinationIsLocal
+            | Planned::HasOwner
+            | Planned::TcpNotSyn
+            | Planned::Icmpv6Type(_) => {}
         }
     }
 }

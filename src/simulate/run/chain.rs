@@ -162,7 +162,7 @@ impl<'r> Run<'r, '_> {
             Action::Planned(Planned::Return) => Flow::Exit(ChainExit::Returned),
             Action::Planned(Planned::Accept) => Flow::Exit(ChainExit::Done),
             Action::Planned(Planned::Drop) => Flow::Exit(ChainExit::Dropped),
-            Action::Reject => Flow::Exit(ChainExit::Rejected),
+            Action::Reject | Action::Planned(Planned::Reject(_)) => Flow::Exit(ChainExit::Rejected),
             Action::Planned(Planned::Jump(target)) => match self.enter(place, target)? {
                 ChainExit::Returned => Flow::NextRule,
                 exit => Flow::Exit(exit),

@@ -2,11 +2,8 @@
 
 use super::{At, Run};
 use crate::ruleset::netfilter::{state, status};
-use crate::ruleset::{Protocol, Tracking, Value, View};
+use crate::ruleset::{Protocol, TCP_SYN, Tracking, Value, View};
 use crate::types::InterfaceName;
-
-/// The flags of a TCP segment that opens a connection.
-const TCP_SYN: u8 = 2;
 
 impl Run<'_, '_> {
     /// The properties of the packet that matches see at a hook.

@@ -73,6 +73,15 @@ impl Lab {
     }
 
     fn asking(upstream: Address, forwarder: [SocketAddr; 2]) -> Self {
+        Self::of(Owner::PROXY, upstream, forwarder)
+    }
+
+    /// With a proxy that runs as this owner.
+    pub fn with_proxy(owner: Owner) -> Self {
+        Self::of(owner, Address::PEER, FORWARDER)
+    }
+
+    fn of(owner: Owner, upstream: Address, forwarder: [SocketAddr; 2]) -> Self {
         let pod = Pod::new();
         let addresses = [Address::PEER, Address::PEER_SECOND, Address::FAR];
         let addresses = Family::BOTH.map(|family| addresses.map(|address| address.of(family)));
@@ -80,10 +89,10 @@ impl Lab {
         // As container runtimes have it.
         set(&pod.netns, "ip_unprivileged_port_start", "0");
         Self {
-            _envoy: Envoy::start(&pod.netns, Owner::PROXY, sidetrack::types::InboundMode::Redirect),
+            _envoy: Envoy::start(&pod.netns, owner, sidetrack::types::InboundMode::Redirect),
             _resolvers: [
                 Resolver::name_server(&pod.peer, Owner::ROOT, addresses.as_flattened()),
-                Resolver::forwarder(&pod.netns, Owner::PROXY, &forwarder, upstream),
+                Resolver::forwarder(&pod.netns, owner, &forwarder, upstream),
             ],
             pod,
         }

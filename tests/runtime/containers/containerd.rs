@@ -171,7 +171,7 @@ impl Containerd {
     }
 
     fn config(program: &Program) -> Value {
-        let Owner { uid, gid } = program.owner;
+        let Owner { uid, gid, .. } = program.owner;
         let mounts = program
             .mounts
             .iter()

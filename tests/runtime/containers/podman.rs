@@ -40,7 +40,7 @@ impl Podman {
     }
 
     pub fn start_container(&self, program: &Program, options: &[&str]) {
-        let Owner { uid, gid } = program.owner;
+        let Owner { uid, gid, .. } = program.owner;
         let user = format!("{uid}:{gid}");
         let parent = format!("/{}", self.node.name());
         let path = format!("path={}", self.log_of(program.name));

@@ -41,7 +41,7 @@ pub fn proxy() -> Program<'static> {
     let directory = binary.parent().and_then(Path::to_str).expect("a directory").to_owned();
     let libraries = ["/usr", "/lib", "/lib64"].map(|path| (path.to_owned(), path));
     let mut command = vec!["/envoy/envoy".to_owned()];
-    command.extend(envoy::arguments(InboundMode::Redirect));
+    command.extend(envoy::arguments(InboundMode::Redirect, 0));
     Program {
         name: "proxy",
         owner: Owner::PROXY,

@@ -128,7 +128,10 @@ impl Table {
         let base_chain = |built_in: &BuiltIn| {
             let name = match built_in.hook {
                 Hook::Prerouting => "PREROUTING",
+                Hook::Input => "INPUT",
+                Hook::Forward => "FORWARD",
                 Hook::Output => "OUTPUT",
+                Hook::Postrouting => "POSTROUTING",
             };
             let (mut seen, mut catches) = (Vec::new(), Vec::new());
             self.follow(name, built_in.first, Some(built_in.policy), &mut seen, &mut catches);

@@ -1,0 +1,258 @@
+//! The lock: with a policy of proxy-only, whatever does not pass the proxy is rejected.
+//!
+//! The chains are of type filter, so they see each packet, after the translation of its destination and of every protocol
+//! and family. A NAT chain decides about the first packet of a connection only.
+//!
+//! Three kinds of packets have no owner, and need rules of their own:
+//! - Those of a closed socket (data left to send, FIN, their retransmissions). Its connection is established; a process
+//!   cannot send packets of it with another socket.
+//! - Those of the kernel: answers, which go in the reply direction, and neighbour discovery.
+//! - Forwarded ones, which pass another hook.
+//!
+//! Connection tracking takes the first packet that it sees of a connection for the one that opened it. It would take a
+//! server's packet of a connection that the application opened before the rules for the opening of an inbound one, and
+//! the application's for an answer. So TCP connections must begin with a SYN.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net};
+
+use super::context::{Context, DNS_PORT, over_loopback, rule, skip, tcp};
+use super::{excluded_interfaces, inbound, loopback_in, outbound};
+use crate::options::Dialect;
+use crate::ruleset::{
+    Action, BaseHook, Chain, ChainType, ConntrackState, Hook, Match, PortMatch, Protocol, Rejection, Rule, priority,
+};
+use crate::types::{Cidrs, DnsServers, Families, InboundMode, Policy};
+
+/// After the filter chains of firewalls: what they drop stays dropped, and their order does not depend on registration.
+pub const FILTER_PRIORITY: i32 = priority::FILTER + 1;
+
+/// The addresses of `lo` (RFC 1122, 3.2.1.3).
+const LOOPBACK_V4: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
+
+/// The chain that rejects what a process or a forwarding host sends.
+const REJECT_OUTBOUND: &str = "reject_outbound";
+/// The chain that rejects what arrives.
+const REJECT_INBOUND: &str = "reject_inbound";
+/// The chain for forwarded packets of processes behind rerouted interfaces.
+const FORWARDED: &str = "rerouted_policy";
+
+/// ICMPv6 messages that hosts send for neighbour discovery (RFC 4861) and to receive them on a link with multicast
+/// snooping (RFC 2710, RFC 3810).
+const SENT: [(u8, &str); 6] = [
+    (133, "router solicitation"),
+    (135, "neighbour solicitation"),
+    (136, "neighbour advertisement"),
+    (131, "multicast listener report"),
+    (132, "multicast listener done"),
+    (143, "multicast listener report"),
+];
+/// Those that hosts receive.
+const RECEIVED: [(u8, &str); 5] = [
+    (130, "multicast listener query"),
+    (134, "router advertisement"),
+    (135, "neighbour solicitation"),
+    (136, "neighbour advertisement"),
+    (137, "redirect"),
+];
+
+/// The chains of both policies.
+pub fn chains(context: &mut Context) -> Vec<Chain> {
+    if context.config.dialect != Dialect::Sidetrack {
+        return Vec::new();
+    }
+    let is_locked = context.config.outbound.policy == Policy::ProxyOnly;
+    let mut chains = Vec::new();
+    if is_locked {
+        chains.push(base_chain("filter_output", Hook::Output, leaving(context)));
+        chains.extend(forwarded(context));
+        chains.push(base_chain("filter_postrouting", Hook::Postrouting, routed(context)));
+        chains.push(outbound::chain(REJECT_OUTBOUND, reject("outbound policy")));
+    }
+    let arriving = arriving(context);
+    if !arriving.is_empty() {
+        chains.push(base_chain("filter_input", Hook::Input, arriving));
+    }
+    if context.config.inbound.policy == Policy::ProxyOnly {
+        chains.push(outbound::chain(REJECT_INBOUND, reject("inbound policy")));
+    }
+    chains
+}
+
+fn base_chain(name: &'static str, hook: Hook, rules: Vec<Rule>) -> Chain {
+    Chain {
+        name: name.into(),
+        hook: Some(BaseHook {
+            kind: ChainType::Filter,
+            hook,
+            priority: FILTER_PRIORITY,
+        }),
+        rules,
+    }
+}
+
+fn jump(matches: impl IntoIterator<Item = Match>, chain: &'static str, comment: &'static str) -> Rule {
+    rule(matches, Action::Jump(chain.into()), comment)
+}
+
+fn reject(comment: &'static str) -> Vec<Rule> {
+    vec![
+        rule([tcp()], Action::Reject(Rejection::TcpReset), comment),
+        rule([], Action::Reject(Rejection::AdminProhibited), comment),
+    ]
+}
+
+fn neighbours(messages: &[(u8, &'static str)]) -> Vec<Rule> {
+    messages
+        .iter()
+        .map(|(number, name)| skip([Match::Icmpv6Type(*number)], name))
+        .collect()
+}
+
+/// Locally generated packets.
+fn leaving(context: &mut Context) -> Vec<Rule> {
+    let within = |matched| {
+        skip(
+            [matched, Match::SourceIsLocal, Match::DestinationIsLocal],
+            "traffic within the pod, and to the proxy",
+        )
+    };
+    let mut rules = excluded_interfaces(context, Match::OutInterface);
+    rules.extend(outbound::proxy_senders(context));
+    rules.push(answers());
+    // A forged source address would make the pod's answer leave as a reply. A socket that is bound to an interface sends
+    // even packets to loopback addresses by it.
+    rules.push(within(over_loopback()));
+    rules.push(within(Match::DestinationTranslated));
+    rules.extend(outbound::excluded_ports(context, &[Protocol::Tcp]));
+    rules.extend(outbound::excluded_owners(context, &[Protocol::Tcp, Protocol::Udp]));
+    rules.extend(outbound::excluded_destinations(context, Families::Both));
+    rules.extend(allowed_lookups(context));
+    rules.push(jump([Match::HasOwner], REJECT_OUTBOUND, "sent by a process"));
+    rules.extend(neighbours(&SENT));
+    rules.push(skip(
+        [tcp(), Match::ConntrackState(ConntrackState::Established)],
+        "the rest of a closed connection",
+    ));
+    rules.push(jump([], REJECT_OUTBOUND, "anything else"));
+    rules
+}
+
+/// Packets that leave, after routing. A socket that is bound to an interface sends to loopback addresses by it; a
+/// translated packet is rerouted after the output hook.
+fn routed(context: &mut Context) -> Vec<Rule> {
+    let loopback: Cidrs = [IpNet::from(LOOPBACK_V4), IpNet::from(IpAddr::from(Ipv6Addr::LOCALHOST))]
+        .into_iter()
+        .collect();
+    let loopback = context
+        .sets
+        .addresses("loopback_addresses", &loopback, Families::Both, Match::Destination);
+    let drop = |to| rule([to], Action::Drop, "to a loopback address by another interface");
+    let mut rules = vec![skip([over_loopback()], "traffic within the pod")];
+    rules.extend(loopback.into_iter().map(drop));
+    rules
+}
+
+fn answers() -> Rule {
+    skip([Match::Reply], "answers of the pod and of the kernel")
+}
+
+/// Lookups to the pod's name servers, if they are allowed.
+fn allowed_lookups(context: &mut Context) -> Vec<Rule> {
+    if !context.config.outbound.allow_dns {
+        return Vec::new();
+    }
+    let servers: Cidrs = match &context.config.dns.servers {
+        DnsServers::These(addresses) => addresses.iter().map(|address| (*address).into()).collect(),
+        DnsServers::All | DnsServers::ResolvConf => context.resolvers.iter().map(|server| (*server).into()).collect(),
+    };
+    let servers = context
+        .sets
+        .addresses("name_servers", &servers, Families::Both, Match::Destination);
+    let lookup = |server: &Match, protocol| {
+        let port = Match::DestinationPort(protocol, PortMatch::Port(DNS_PORT));
+        skip([port, server.clone()], "allowed DNS queries to the pod's name servers")
+    };
+    servers
+        .iter()
+        .flat_map(|server| [Protocol::Udp, Protocol::Tcp].map(|protocol| lookup(server, protocol)))
+        .collect()
+}
+
+/// The chains for packets that processes behind rerouted interfaces send to other hosts.
+fn forwarded(context: &mut Context) -> Vec<Chain> {
+    let interfaces = context.config.general.reroute_interfaces.clone();
+    if interfaces.is_empty() {
+        return Vec::new();
+    }
+    let mut entries = vec![not_begun("connection that began before the rules")];
+    entries.extend(
+        interfaces
+            .iter()
+            .cloned()
+            .map(|name| jump([Match::InInterface(name)], FORWARDED, "from a rerouted interface")),
+    );
+    let mut rules = vec![skip([Match::Reply], "answers to connections from outside")];
+    rules.extend(excluded_interfaces(context, Match::OutInterface));
+    rules.extend(
+        interfaces
+            .into_iter()
+            .map(|name| skip([Match::OutInterface(name)], "between rerouted interfaces")),
+    );
+    rules.extend(outbound::excluded_ports(context, &[Protocol::Tcp]));
+    rules.extend(outbound::excluded_destinations(context, Families::Both));
+    rules.extend(allowed_lookups(context));
+    rules.push(jump([], REJECT_OUTBOUND, "anything else"));
+    vec![
+        base_chain("filter_forward", Hook::Forward, entries),
+        outbound::chain(FORWARDED, rules),
+    ]
+}
+
+/// Rejects the segments of TCP connections that connection tracking has not seen begin.
+fn not_begun(comment: &'static str) -> Rule {
+    rule(
+        [Match::TcpNotSyn, Match::ConntrackState(ConntrackState::New)],
+        Action::Reject(Rejection::TcpReset),
+        comment,
+    )
+}
+
+/// Inbound packets for this host.
+fn arriving(context: &mut Context) -> Vec<Rule> {
+    let inbound = &context.config.inbound;
+    let (policy, mode, mark) = (inbound.policy, inbound.mode, inbound.tproxy_mark);
+    if policy == Policy::Allow && context.config.outbound.policy == Policy::Allow {
+        return Vec::new();
+    }
+    let mut rules = vec![skip([loopback_in()], "traffic within the pod")];
+    rules.extend(excluded_interfaces(context, Match::InInterface));
+    rules.push(not_begun("connection that began before the rules"));
+    if policy == Policy::Allow {
+        return rules;
+    }
+    rules.push(skip([Match::Reply], "answers to connections of the pod"));
+    let related = Match::ConntrackState(ConntrackState::Related);
+    rules.push(skip([related], "errors about known connections"));
+    rules.push(match mode {
+        InboundMode::Redirect => {
+            let port = PortMatch::Port(context.config.proxy.inbound_port);
+            skip(
+                [
+                    Match::DestinationPort(Protocol::Tcp, port),
+                    Match::DestinationTranslated,
+                ],
+                "inbound, to the proxy",
+            )
+        }
+        InboundMode::Tproxy => skip([tcp(), Match::Mark(mark)], "inbound, to the proxy"),
+    });
+    let rerouted = context.config.general.reroute_interfaces.iter().cloned();
+    rules.extend(rerouted.map(|name| skip([Match::InInterface(name)], "rerouted interface: not inbound")));
+    rules.extend(inbound::mesh_ports(context));
+    rules.extend(inbound::exclusions(context, Families::Both));
+    rules.extend(neighbours(&RECEIVED));
+    rules.push(jump([], REJECT_INBOUND, "anything else"));
+    rules
+}
