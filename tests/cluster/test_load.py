@@ -23,9 +23,11 @@ class Load(ClusterTest):
 
     def report(self, what, before, seconds):
         after = self.usage()
+        # Less than before: it is another process.
+        used = after[0] - before[0] if after[0] >= before[0] else after[0]
         load = pathlib.Path("/proc/loadavg").read_text().split()[0]
         print(
-            f"\n  {what}: {seconds:.1f} s; installer {after[0] - before[0]:.2f} s CPU,"
+            f"\n  {what}: {seconds:.1f} s; installer {used:.2f} s CPU,"
             f" {after[1]} kB resident, peak {after[2]} kB; load of the machine {load}",
             flush=True,
         )
