@@ -251,7 +251,7 @@ options! {
         /// What becomes of packets that are neither captured nor excluded.
         policy: Policy = Policy::Allow,
         inbound_policy "inbound-policy" <"POLICY">,
-        "With proxy-only, reject what arrives and is neither captured nor excluded";
+        "With proxy-only, reject inbound traffic that is not captured";
     }
 
     /// Which connections from the pod are captured: to included ports or included addresses, unless excluded.
@@ -299,7 +299,7 @@ options! {
         /// What becomes of packets that are neither captured nor excluded.
         policy: Policy = Policy::Allow,
         outbound_policy "outbound-policy" <"POLICY">,
-        "With proxy-only, reject what the pod sends and is neither captured nor excluded";
+        "With proxy-only, reject outbound traffic that is not captured";
 
         /// Whether the policy leaves DNS queries to the pod's name servers.
         allow_dns: bool = false,
