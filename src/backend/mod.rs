@@ -237,9 +237,12 @@ impl Namespace {
     /// # Errors
     /// It is not permitted, or the kernel did not answer.
     pub fn set_loopback_up(&mut self) -> Result<(), KernelError> {
-        let refused = |refusal| RouteError::Refused {
-            what: "setting the loopback interface up".to_owned(),
-            refusal,
+        let refused = |refusal: crate::linux::netlink::Refusal| match refusal.errno {
+            nix::errno::Errno::EPERM => RouteError::NotPermitted(refusal),
+            _ => RouteError::Refused {
+                what: "setting the loopback interface up".to_owned(),
+                refusal,
+            },
         };
         Ok(self.route()?.set_up(LOOPBACK_INDEX)?.map_err(refused)?)
     }
