@@ -2,7 +2,7 @@
 place, and by sidetrack's plugin.
 
 The three ways are there at once: for each a revision of istiod, and a namespace whose pods are injected by it. The
-namespace `outside` is outside of the mesh. Runs if scripts/test-cluster has a name with `istio`, as it takes istiod.
+namespace `outside` is outside of the mesh. Runs if scripts/test-cluster is told a name with `istio`, as it takes istiod.
 """
 
 import contextlib
@@ -265,3 +265,43 @@ class IstioTest(unittest.TestCase):
         proxies = [one for one in spec["containers"] + spec["initContainers"] if one["name"] == "istio-proxy"]
         self.assertIn(proxies[0]["securityContext"]["runAsUser"], range(1000650000, 1000660000))
         self.assert_works(space, "ranged")
+
+    def assert_no_request_lost(self, space, steps):
+        """Call `web` while the steps are taken."""
+        with self.mesh.load(space, "caller", f"http://web.{space}:8080/") as load:
+            steps()
+            result = load.end()
+        self.assertEqual(result["failed"], {}, f"of {result['requests']} requests")
+        self.assertGreater(result["requests"], 100)
+
+    def restart_web(self, space):
+        """As the docs do. Its pods are redirected afterwards; returns their revision and their first init container."""
+        self.mesh.restart(space, "web")
+        pod = self.mesh.pod(space, "web")
+        address = pod["status"]["podIPs"][0]["ip"]
+        call = self.mesh.call("outside", "outside", f"get:http://{address}:8080/", address)
+        self.assertEqual(call["server"], INBOUND)
+        container = pod["spec"]["initContainers"][0]
+        return pod["metadata"]["annotations"]["istio.io/rev"], container["name"], container["image"]
+
+    def start_web(self, space, files=()):
+        self.mesh.control_plane(space, files)
+        self.addCleanup(self.mesh.remove_control_plane, space)
+        self.mesh.apply(namespace(space, revision=space))
+        self.addCleanup(self.delete, "namespace", space)
+        self.mesh.apply(*workload(space, "web", replicas=2), *workload(space, "caller"))
+        self.mesh.wait(space, "web", "caller")
+
+    def test_moving_from_istio_init_and_back_loses_no_request(self):
+        for way in OURS:
+            with self.subTest(way):
+                space = f"from-{way}"
+                self.start_web(space)
+
+                def steps():
+                    self.mesh.control_plane(space, WAYS[way])
+                    self.assertEqual(self.restart_web(space), (space, *INIT_CONTAINERS[way]))
+                    self.mesh.control_plane(space)
+                    self.assertEqual(self.restart_web(space), (space, *INIT_CONTAINERS[ISTIO_INIT]))
+
+                self.assert_no_request_lost(space, steps)

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import subprocess
 
 from processes import eventually, run
 
@@ -88,6 +89,28 @@ class Mesh:
     def answer(self, namespace, app, what):
         return self.call(namespace, app, what)["answer"]
 
+    def load(self, namespace, app, url):
+        """Let a workload call without a pause until the load is ended."""
+        return Load(("kubectl", f"--kubeconfig={self.cluster.kubeconfig}", *self._exec(namespace, app), "load", url))
+
+
+class Load:
+    """A process that calls until its standard input is closed, and then says how many calls failed."""
+
+    def __init__(self, words):
+        self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._process.kill()
+        self._process.wait()
+
+    def end(self):
+        output, _ = self._process.communicate(timeout=60)
+        return json.loads(output)
+
 
 def namespace(name, revision=None, **annotations):
     metadata = {"name": name, "labels": {"istio.io/rev": revision} if revision else {}, "annotations": annotations}
@@ -117,7 +140,7 @@ def name_server():
     ]
 
 
-def workload(space, name, annotations=None, containers=()):
+def workload(space, name, annotations=None, containers=(), replicas=1):
     """A server with an account and Services of its own, as objects of Kubernetes."""
     about = {"name": name, "namespace": space}
     app = {
@@ -134,17 +157,24 @@ def workload(space, name, annotations=None, containers=()):
             "capabilities": {"drop": ["ALL"]},
         },
     }
+    seconds = 2
+    if replicas > 1:
+        # A rolling update waits until the proxies of callers know which pods are gone.
+        seconds = 15
+        app["lifecycle"] = {"preStop": {"sleep": {"seconds": 5}}}
     template = {
         "metadata": {"labels": {"app": name}, "annotations": {**EXCLUDED, **(annotations or {})}},
         "spec": {
             "serviceAccountName": name,
-            "terminationGracePeriodSeconds": 2,
+            "terminationGracePeriodSeconds": seconds,
             "containers": [app, *containers],
         },
     }
     ports = [{"name": "http", "port": 8080}, {"name": "tcp-greeting", "port": 3306}]
     service = {"selector": {"app": name}, "ports": ports}
     deployment = {
+        "replicas": replicas,
+        "strategy": {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
         "selector": {"matchLabels": {"app": name}},
         "template": template,
     }

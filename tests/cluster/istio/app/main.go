@@ -5,6 +5,7 @@
 //	app calls SERVER NAME=WHAT...      makes these calls, one after the other; prints one JSON object. SERVER is the address
 //	                                   of the pod whose Envoy is asked too, "" for none. WHAT is get:URL, first:HOST:PORT
 //	                                   or dig:NAME
+//	app load URL                       calls until standard input ends, each time by a new connection; prints how many failed
 package main
 
 import (
@@ -41,8 +42,10 @@ func main() {
 		serve()
 	case "calls":
 		calls(os.Args[2], os.Args[3:])
+	case "load":
+		load(os.Args[2])
 	default:
-		fmt.Fprintln(os.Stderr, "usage: app serve|calls, see main.go")
+		fmt.Fprintln(os.Stderr, "usage: app serve|calls|load, see main.go")
 		os.Exit(2)
 	}
 }
@@ -209,6 +212,27 @@ func failure(err error) string {
 		}
 	}
 	return text
+}
+
+func load(url string) {
+	ended := make(chan struct{})
+	go func() {
+		io.Copy(io.Discard, os.Stdin)
+		close(ended)
+	}()
+	requests, failed := 0, map[string]int{}
+	for {
+		select {
+		case <-ended:
+			must(json.NewEncoder(os.Stdout).Encode(map[string]any{"requests": requests, "failed": failed}))
+			return
+		case <-time.After(100 * time.Millisecond):
+			requests++
+			if answer := get(url); !strings.HasPrefix(answer, "200 ") {
+				failed[answer]++
+			}
+		}
+	}
 }
 
 func must(err error) {
