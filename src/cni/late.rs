@@ -159,7 +159,7 @@ enum Author {
     /// The plugin, or the installer with the plugin's options.
     Plugin,
     /// Another program, with these options in this backend.
-    Other(RuleBackend, Recorded),
+    Other(RuleBackend, Box<Recorded>),
     /// Another program, with unknown options: why they are unknown.
     Unknown(String),
 }
@@ -176,7 +176,7 @@ fn author(running: &Running, namespace: &mut Namespace, observed: &Observed) -> 
     };
     Ok(match record::read(&record) {
         Ok(recorded) if recorded.is_of_repair => Author::Plugin,
-        Ok(recorded) => Author::Other(backend, recorded),
+        Ok(recorded) => Author::Other(backend, Box::new(recorded)),
         Err(unusable) => Author::Unknown(format!(
             "{OTHER_AUTHOR}, and the record of their options cannot be used: {unusable}"
         )),

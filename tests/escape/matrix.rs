@@ -1,5 +1,10 @@
 //! Every attack under every way to lock the application in.
 
+#![allow(
+    clippy::print_stdout,
+    reason = "the outcome of each attack is read when a test fails"
+)]
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};

@@ -112,7 +112,7 @@ impl Attack {
         self.escapes[column]
     }
 
-    const fn as_proxy(mut self) -> Self {
+    const fn of_proxy(mut self) -> Self {
         self.is_of_proxy = true;
         self
     }
@@ -267,7 +267,7 @@ pub const ATTACKS: &[Attack] = &[
         processes::set_user_id,
         ALL,
     )
-    .as_proxy(),
+    .of_proxy(),
     attack("UDP", plain::udp, OTHERS).by(Who::Root),
     attack("TCP", plain::tcp, TCP).by(Who::Root),
     attack("ICMP echo by a raw socket", raw::icmp_tunnel, ICMP).by(Who::NetRaw),
@@ -330,6 +330,6 @@ pub const ATTACKS: &[Attack] = &[
     attack("a packet socket", raw::packet_socket, ALL).by(Who::NetRaw),
     attack("UDP by an own device", admin::own_device, OTHERS).by(Who::NetAdmin),
     attack("removed rules", admin::remove_rules, ALL).by(Who::NetAdmin),
-    attack("UDP", plain::udp, ALL).by(Who::Proxy).as_proxy(),
-    attack("TCP", plain::tcp, ALL).by(Who::Proxy).as_proxy(),
+    attack("UDP", plain::udp, ALL).by(Who::Proxy).of_proxy(),
+    attack("TCP", plain::tcp, ALL).by(Who::Proxy).of_proxy(),
 ];
