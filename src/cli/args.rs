@@ -89,10 +89,10 @@ pub fn described(help: &str, default: &str, values: &[&str]) -> String {
     let values = (!values.is_empty()).then(|| format!("[possible values: {}]", values.join(", ")));
     let (mut text, mut line) = (help.to_owned(), help.len());
     for part in [default, values].into_iter().flatten() {
-        let fits = line + 1 + part.len() <= COLUMN_WIDTH;
+        // A list that is too long for a line begins in this one.
+        let fits = line + 1 + part.len() <= COLUMN_WIDTH || part.len() > COLUMN_WIDTH;
         text.push(if fits { ' ' } else { '\n' });
         line = if fits { line + 1 } else { 0 };
-        // A list that is too long for a line goes on in the next one.
         for (at, word) in part.split(' ').enumerate() {
             match at {
                 0 => {}

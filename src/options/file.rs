@@ -38,7 +38,7 @@ mod tests {
             "tproxy-mark" | "tproxy-route-table" => "0x10",
             "proxy-mark" => "0x20",
             "exclude-outbound-ports-for-uids" => "tcp:22,80-90:*;udp:53:7;*:1000-1999",
-            "redirect-dns" | "drop-invalid" | "allow-dns" => "true",
+            "redirect-dns" | "drop-invalid" | "counters" | "allow-dns" => "true",
             "inbound-policy" | "outbound-policy" => "proxy-only",
             "close-wait-timeout" => "90s",
             "dns-servers" => "10.0.0.10,fd00::a",
@@ -73,7 +73,7 @@ mod tests {
                 let plural = plural
                     && !matches!(
                         name,
-                        "redirect-dns" | "allow-dns" | "exclude-outbound-ports-for-uids" | "dns-servers"
+                        "redirect-dns" | "allow-dns" | "counters" | "exclude-outbound-ports-for-uids" | "dns-servers"
                     );
                 let takes = plural && (text.is_empty() || !name.ends_with("-interfaces"));
                 takes.then(|| vec![text.to_owned()])

@@ -374,7 +374,7 @@ options! {
         /// The backend that installs the rules.
         backend: Backend = Backend::Auto,
         backend "backend" <"BACKEND">,
-        "Backend that writes the rules";
+        "Backend of the rules";
     }
 
     /// Dry runs.

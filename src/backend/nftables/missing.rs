@@ -91,7 +91,7 @@ mod tests {
         assert_eq!(of("rule 'inbound, to the proxy's transparent socket'"), ["nft_tproxy"]);
         assert_eq!(of("rule 'an application's DNS query'"), ["nft_ct"]);
         assert_eq!(of("rule 'loopback'"), Vec::<&str>::new());
-        assert_eq!(of("rule 'outbound policy'"), ["nft_reject_inet"]);
+        assert_eq!(of("rule 'outbound policy'"), ["nft_fib_inet", "nft_reject_inet"]);
         assert_eq!(of("rule 'traffic within the pod, and to the proxy'"), ["nft_fib_inet"]);
     }
 

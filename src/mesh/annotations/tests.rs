@@ -49,7 +49,7 @@ fn every_option_of_pods_is_an_annotation() {
         "ip-family" => "ipv4",
         "loopback-cidr" => "127.0.0.0/8",
         "dns-servers" => "10.96.0.10",
-        "redirect-dns" | "drop-invalid" | "allow-dns" => "true",
+        "redirect-dns" | "drop-invalid" | "counters" | "allow-dns" => "true",
         "inbound-policy" | "outbound-policy" => "proxy-only",
         "exclude-outbound-ports-for-uids" => "tcp:22:1000",
         name if name.ends_with("cidrs") => "10.0.0.0/8",
