@@ -6,6 +6,7 @@ starts has its init containers run or the CNI plugin called in the network names
 here fails.
 """
 
+import base64
 import json
 import os
 import subprocess
@@ -102,7 +103,8 @@ def start(pod):
 
 
 def add(pod):
-    conflist = json.loads(sorted(CONF.glob("*.conflist"))[0].read_text())
+    text = sorted(CONF.glob("*.conflist"))[0].read_bytes()
+    conflist = json.loads(text)
     for plugin in (each for each in conflist["plugins"] if each["type"] == "sidetrack"):
         annotations = pod["metadata"].get("annotations", {})
         netconf = {
@@ -127,11 +129,11 @@ def add(pod):
         (STATE / "log-plugin").write_text(ran.stderr)
         if ran.returncode:
             fail(f"ADD ended with {ran.returncode}: {ran.stdout}")
-        cache(netconf, variables)
+        cache(text, netconf, variables)
 
 
-def cache(netconf, variables):
-    """What libcni keeps of an attachment."""
+def cache(conflist, netconf, variables):
+    """What libcni keeps of an attachment, with the bytes of the chain."""
     listed = json.loads(in_pod("ip", "-json", "address", check=True, capture_output=True).stdout)
     addresses = [address for link in listed for address in link["addr_info"] if address["scope"] == "global"]
     kept = {
@@ -139,6 +141,7 @@ def cache(netconf, variables):
         "containerId": variables["CNI_CONTAINERID"],
         "ifName": variables["CNI_IFNAME"],
         "networkName": netconf["name"],
+        "config": base64.b64encode(conflist).decode(),
         "netns": "/var/run/netns/pod",
         "cniArgs": [pair.split("=") for pair in variables["CNI_ARGS"].split(";")],
         "capabilityArgs": netconf["runtimeConfig"],
