@@ -27,7 +27,7 @@ const DRIFTS: &[Drift] = &[
             "add rule inet sidetrack inbound ip saddr 10.0.0.1 counter drop comment \"a ban\"",
         )],
         reported: &[
-            "extra: rule 3 of chain inbound in inet sidetrack: ip saddr 10.0.0.1 [counter] drop comment \"a ban\"",
+            "extra: rule 3 of chain inbound in inet sidetrack: ip saddr 10.0.0.1 counter drop comment \"a ban\"",
         ],
     },
     Drift {
