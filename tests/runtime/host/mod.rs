@@ -237,7 +237,8 @@ fn dry_run_prints_plan_and_files_and_warns_of_lockout() {
     }
     assert!(run.stderr.contains("--exclude-inbound-ports 22"), "{}", run.stderr);
     // What containers send would count as inbound.
-    host.shell("ip link add docker0 type bridge").succeeded();
+    host.shell("ip link add docker0 type bridge && nft 'table ip containers { chain postrouting { type nat hook postrouting priority 100; ip saddr 172.17.0.0/16 masquerade; }; }'")
+        .succeeded();
     let hinted = |options: &str| {
         let run = host
             .shell(&format!("sidetrack apply --persist --dry-run {options}"))
