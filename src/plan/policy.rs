@@ -21,7 +21,8 @@ use super::context::{Context, DNS_PORT, over_loopback, rule, skip, tcp};
 use super::{excluded_interfaces, inbound, loopback_in, outbound};
 use crate::options::{Config, Dialect};
 use crate::ruleset::{
-    Action, BaseHook, Chain, ChainType, ConntrackState, Hook, Match, PortMatch, Protocol, Rejection, Rule, priority,
+    Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Hook, Match, PortMatch, Protocol, Rejection, Rule,
+    priority,
 };
 use crate::types::{Cidrs, DnsServers, Families, InboundMode, Policy};
 
@@ -131,8 +132,10 @@ fn leaving(context: &mut Context) -> Vec<Rule> {
         )
     };
     let mut rules = excluded_interfaces(context, Match::OutInterface);
-    rules.extend(outbound::proxy_senders(context));
+    // Most packets end at these rules, which look nothing up.
     rules.push(answers());
+    rules.extend([Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()].map(known_within));
+    rules.extend(outbound::proxy_senders(context));
     // A forged source address would make the pod's answer leave as a reply. A socket that is bound to an interface sends
     // even packets to loopback addresses by it.
     rules.push(within(over_loopback()));
@@ -149,6 +152,16 @@ fn leaving(context: &mut Context) -> Vec<Rule> {
     ));
     rules.push(jump([], REJECT_OUTBOUND, "anything else"));
     rules
+}
+
+/// Further packets of connections to this loopback address, which is also that of the proxy. Their first packet passed the
+/// rules, and none leaves by another interface ([`routed`]).
+fn known_within(loopback: IpAddr) -> Rule {
+    let established = Match::ConntrackState(ConntrackState::Established);
+    skip(
+        [Match::Destination(Addresses::Ip(loopback)), established],
+        "further packets within the pod, and to the proxy",
+    )
 }
 
 /// Packets that leave, after routing. A socket that is bound to an interface sends to loopback addresses by it; a
