@@ -156,6 +156,22 @@ fn every_field_of_the_json_plan_is_described() {
     assert_are_described(&fields, PAGE, schema);
 }
 
+/// A part of a page says something about each flag of a command but those of logging; the command has more than `few`.
+pub fn assert_flags_are_described(command: &str, few: usize, page: &str, text: &str) {
+    let help = output_of(Command::new(SIDETRACK).args([command, "--help"]));
+    let words = help.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
+    let flags: BTreeSet<&str> = words.filter(|word| word.starts_with("--")).collect();
+    assert!(flags.len() > few, "{help}");
+    let other = ["--help", "--verbose", "--log-level", "--log-format"];
+    for flag in flags.into_iter().filter(|flag| !other.contains(flag)) {
+        let described = [format!("`{flag}`"), format!("`{flag} ")];
+        assert!(
+            described.iter().any(|words| text.contains(words)),
+            "{page} says nothing about {flag}"
+        );
+    }
+}
+
 /// A part of a page says something about each of these fields.
 pub fn assert_are_described(fields: &BTreeSet<String>, page: &str, text: &str) {
     for field in fields {

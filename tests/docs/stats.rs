@@ -3,16 +3,13 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::Value;
 use sidetrack::ruleset::Hook;
 use sidetrack::stats::{Key, Row, Stats, Unit, Verdict, document};
 use sidetrack::types::Port;
 
-use crate::SIDETRACK;
-use crate::common::output_of;
-use crate::reference::{assert_are_described, collect_fields};
+use crate::reference::{assert_are_described, assert_flags_are_described, collect_fields};
 
 const PAGE: &str = "docs/stats.md";
 
@@ -22,18 +19,7 @@ fn page() -> String {
 
 #[test]
 fn every_flag_is_described() {
-    let help = output_of(Command::new(SIDETRACK).args(["stats", "--help"]));
-    let words = help.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
-    let flags: BTreeSet<&str> = words.filter(|word| word.starts_with("--")).collect();
-    assert!(flags.len() > 5, "{help}");
-    let (page, other) = (page(), ["--help", "--verbose", "--log-level", "--log-format"]);
-    for flag in flags.into_iter().filter(|flag| !other.contains(flag)) {
-        let described = [format!("`{flag}`"), format!("`{flag} ")];
-        assert!(
-            described.iter().any(|words| page.contains(words)),
-            "{PAGE} says nothing about {flag}"
-        );
-    }
+    assert_flags_are_described("stats", 5, PAGE, &page());
 }
 
 #[test]

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -12,9 +11,7 @@ use sidetrack::ruleset::Protocol;
 use sidetrack::trace::{Action, Connection, Direction, Doubt, End, Headers, Losses, Owner, json};
 use sidetrack::types::{Id as _, Uid};
 
-use crate::SIDETRACK;
-use crate::common::output_of;
-use crate::reference::{assert_are_described, collect_fields};
+use crate::reference::{assert_are_described, assert_flags_are_described, collect_fields};
 
 const PAGE: &str = "docs/trace.md";
 
@@ -24,22 +21,7 @@ fn page() -> String {
 
 #[test]
 fn every_flag_is_described() {
-    let help = output_of(Command::new(SIDETRACK).args(["trace", "--help"]));
-    let (usage, _) = help.split_once("Logging:").unwrap_or((&help, ""));
-    let words = usage.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
-    let flags: BTreeSet<&str> = words.filter(|word| word.starts_with("--")).collect();
-    assert!(flags.len() > 6, "{help}");
-    let page = page();
-    for flag in flags
-        .into_iter()
-        .filter(|flag| !["--help", "--verbose", "--log-level", "--log-format"].contains(flag))
-    {
-        let described = [format!("`{flag}`"), format!("`{flag} ")];
-        assert!(
-            described.iter().any(|words| page.contains(words)),
-            "{PAGE} says nothing about {flag}"
-        );
-    }
+    assert_flags_are_described("trace", 6, PAGE, &page());
 }
 
 #[test]
