@@ -2,7 +2,7 @@
 
 use crate::options::problem::{Problem, Source};
 use crate::options::{Layer, Settings};
-use crate::types::{Number, Policy, Ports, Ranges};
+use crate::types::{Cidrs, Number, Policy, Ports, Ranges};
 
 /// Whether these options of the node set a policy that pods must keep.
 pub fn has_floor(node: &Layer) -> bool {
@@ -27,6 +27,11 @@ fn problem((policy, option): (&str, &str)) -> Problem {
              the NetConf for all pods"
         ),
     }
+}
+
+/// Whether a pod's list has entries, and is another one than that of the node.
+fn names_others<T: PartialEq>(pod: Option<&T>, node: Option<&T>, is_empty: impl Fn(&T) -> bool) -> bool {
+    pod.is_some_and(|own| !is_empty(own)) && pod != node
 }
 
 /// The options of a pod that are laxer than those of the node, each with the policy that it concerns.
@@ -68,21 +73,20 @@ fn laxer(node: &Layer, pod: &Layer) -> Vec<(&'static str, &'static str)> {
             "exclude-gids",
             has_more(pod.exclude_gids.as_ref(), node.exclude_gids.as_ref()),
         );
-        let cidrs = pod
-            .exclude_outbound_cidrs
-            .as_ref()
-            .is_some_and(|cidrs| !cidrs.is_empty());
+        let (own, of_node) = (&pod.exclude_outbound_cidrs, &node.exclude_outbound_cidrs);
         check(
             OUTBOUND,
             "exclude-outbound-cidrs",
-            cidrs && pod.exclude_outbound_cidrs != node.exclude_outbound_cidrs,
+            names_others(own.as_ref(), of_node.as_ref(), Cidrs::is_empty),
         );
-        let for_uids = &pod.exclude_outbound_ports_for_uids;
+        let (own, of_node) = (
+            &pod.exclude_outbound_ports_for_uids,
+            &node.exclude_outbound_ports_for_uids,
+        );
         check(
             OUTBOUND,
             "exclude-outbound-ports-for-uids",
-            for_uids.as_ref().is_some_and(|entries| !entries.is_empty())
-                && *for_uids != node.exclude_outbound_ports_for_uids,
+            names_others(own.as_ref(), of_node.as_ref(), Vec::is_empty),
         );
         check(
             OUTBOUND,
@@ -111,21 +115,19 @@ fn laxer(node: &Layer, pod: &Layer) -> Vec<(&'static str, &'static str)> {
             has_more(pod.exclude_inbound_ports.as_ref(), Some(&allowed)),
         );
         check(INBOUND, "mesh-ports", has_more(pod.mesh_ports.as_ref(), Some(&served)));
-        let cidrs = pod
-            .exclude_inbound_cidrs
-            .as_ref()
-            .is_some_and(|cidrs| !cidrs.is_empty());
+        let (own, of_node) = (&pod.exclude_inbound_cidrs, &node.exclude_inbound_cidrs);
         check(
             INBOUND,
             "exclude-inbound-cidrs",
-            cidrs && pod.exclude_inbound_cidrs != node.exclude_inbound_cidrs,
+            names_others(own.as_ref(), of_node.as_ref(), Cidrs::is_empty),
         );
     }
-    let interfaces = pod.exclude_interfaces.as_ref().is_some_and(|names| !names.is_empty());
+    let (own, of_node) = (&pod.exclude_interfaces, &node.exclude_interfaces);
+    let interfaces = names_others(own.as_ref(), of_node.as_ref(), Vec::is_empty);
     check(
         if outbound { OUTBOUND } else { INBOUND },
         "exclude-interfaces",
-        (outbound || inbound) && interfaces && pod.exclude_interfaces != node.exclude_interfaces,
+        (outbound || inbound) && interfaces,
     );
     laxer
 }
