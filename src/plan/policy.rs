@@ -24,7 +24,7 @@ use crate::ruleset::{
     Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Hook, Match, PortMatch, Protocol, Rejection, Rule,
     priority,
 };
-use crate::types::{Cidrs, DnsServers, Families, InboundMode, Policy};
+use crate::types::{Cidrs, DnsServers, Families, InboundMode, InterfaceName, Policy};
 
 /// After the filter chains of firewalls: what they drop stays dropped, and their order does not depend on registration.
 pub const FILTER_PRIORITY: i32 = priority::FILTER + 1;
@@ -38,6 +38,10 @@ const REJECT_OUTBOUND: &str = "reject_outbound";
 const REJECT_INBOUND: &str = "reject_inbound";
 /// The chain for forwarded packets of processes behind rerouted interfaces.
 const FORWARDED: &str = "rerouted_policy";
+/// The chain for packets that are forwarded to them.
+const FORWARDED_TO: &str = "rerouted_inbound";
+/// The chain that checks the source addresses of what they send.
+const SOURCES: &str = "rerouted_sources";
 
 /// ICMPv6 messages that hosts send for neighbour discovery (RFC 4861) and to receive them on a link with multicast
 /// snooping (RFC 2710, RFC 3810).
@@ -66,8 +70,11 @@ pub fn chains(context: &mut Context) -> Vec<Chain> {
     let is_locked = context.config.outbound.policy == Policy::ProxyOnly;
     let mut chains = Vec::new();
     if is_locked {
+        chains.extend(sources(context));
         chains.push(base_chain("filter_output", Hook::Output, leaving(context)));
-        chains.extend(forwarded(context));
+    }
+    chains.extend(forwarded(context));
+    if is_locked {
         chains.push(base_chain("filter_postrouting", Hook::Postrouting, routed(context)));
         chains.push(outbound::chain(REJECT_OUTBOUND, reject_sent()));
     }
@@ -87,7 +94,10 @@ fn base_chain(name: &'static str, hook: Hook, rules: Vec<Rule>) -> Chain {
         hook: Some(BaseHook {
             kind: ChainType::Filter,
             hook,
-            priority: FILTER_PRIORITY,
+            priority: match hook {
+                Hook::Prerouting => priority::EARLY_FILTER,
+                Hook::Input | Hook::Forward | Hook::Output | Hook::Postrouting => FILTER_PRIORITY,
+            },
         }),
         rules,
     }
@@ -211,34 +221,104 @@ fn allowed_lookups(context: &mut Context) -> Vec<Rule> {
         .collect()
 }
 
-/// The chains for packets that processes behind rerouted interfaces send to other hosts.
-fn forwarded(context: &mut Context) -> Vec<Chain> {
-    let interfaces = context.config.general.reroute_interfaces.clone();
+/// The chains that drop what comes from a rerouted interface with a source that is not behind it. Whoever answers or
+/// refuses such a packet would send to that source, and a packet in the name of the pod would pass as an answer of it.
+/// This host's setting `rp_filter` may be off, and IPv6 has none.
+fn sources(context: &Context) -> Vec<Chain> {
+    let interfaces = &context.config.general.reroute_interfaces;
     if interfaces.is_empty() {
         return Vec::new();
     }
+    let check = |name: &InterfaceName| {
+        let from = Match::InInterface(name.clone());
+        jump([from], SOURCES, "from a rerouted interface")
+    };
+    // Hosts that ask for an address (DHCP, duplicate address detection) have no source yet. No packet goes there.
+    let unspecified = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+    let mut rules: Vec<Rule> = unspecified
+        .into_iter()
+        .map(|none| skip([Match::Source(Addresses::Ip(none))], "no source address yet"))
+        .collect();
+    rules.push(rule(
+        [Match::NoReversePath],
+        Action::Drop,
+        "outbound policy: from a foreign address",
+    ));
+    vec![
+        base_chain(
+            "filter_prerouting",
+            Hook::Prerouting,
+            interfaces.iter().map(check).collect(),
+        ),
+        outbound::chain(SOURCES, rules),
+    ]
+}
+
+/// The chains for packets that processes behind rerouted interfaces exchange with other hosts.
+fn forwarded(context: &mut Context) -> Vec<Chain> {
+    let interfaces = context.config.general.reroute_interfaces.clone();
+    let (outbound, inbound) = (context.config.outbound.policy, context.config.inbound.policy);
+    if interfaces.is_empty() || outbound == Policy::Allow && inbound == Policy::Allow {
+        return Vec::new();
+    }
     let mut entries = vec![not_begun("connection that began before the rules")];
-    entries.extend(
-        interfaces
-            .iter()
-            .cloned()
-            .map(|name| jump([Match::InInterface(name)], FORWARDED, "from a rerouted interface")),
-    );
+    let mut chains = Vec::new();
+    if outbound == Policy::ProxyOnly {
+        entries.extend(
+            interfaces
+                .iter()
+                .cloned()
+                .map(|name| jump([Match::InInterface(name)], FORWARDED, "from a rerouted interface")),
+        );
+        chains.push(outbound::chain(FORWARDED, forwarded_from(context)));
+    }
+    if inbound == Policy::ProxyOnly {
+        // What they send each other is not inbound.
+        entries.extend(
+            interfaces
+                .iter()
+                .cloned()
+                .map(|name| skip([Match::InInterface(name)], "rerouted interface: not inbound")),
+        );
+        entries.extend(
+            interfaces
+                .into_iter()
+                .map(|name| jump([Match::OutInterface(name)], FORWARDED_TO, "to a rerouted interface")),
+        );
+        chains.push(outbound::chain(FORWARDED_TO, forwarded_to(context)));
+    }
+    chains.insert(0, base_chain("filter_forward", Hook::Forward, entries));
+    chains
+}
+
+fn forwarded_from(context: &mut Context) -> Vec<Rule> {
     let mut rules = vec![skip([Match::Reply], "answers to connections from outside")];
     rules.extend(excluded_interfaces(context, Match::OutInterface));
-    rules.extend(
-        interfaces
-            .into_iter()
-            .map(|name| skip([Match::OutInterface(name)], "between rerouted interfaces")),
-    );
+    let rerouted = context.config.general.reroute_interfaces.iter().cloned();
+    rules.extend(rerouted.map(|name| skip([Match::OutInterface(name)], "between rerouted interfaces")));
     rules.extend(outbound::excluded_ports(context, &[Protocol::Tcp]));
     rules.extend(outbound::excluded_destinations(context, Families::Both));
     rules.extend(allowed_lookups(context));
     rules.extend(reject("outbound policy"));
-    vec![
-        base_chain("filter_forward", Hook::Forward, entries),
-        outbound::chain(FORWARDED, rules),
-    ]
+    rules
+}
+
+fn forwarded_to(context: &mut Context) -> Vec<Rule> {
+    let mut rules = excluded_interfaces(context, Match::InInterface);
+    rules.push(skip([Match::Reply], "answers to connections of the pod"));
+    rules.push(known_errors());
+    rules.extend(inbound::mesh_ports(context));
+    rules.extend(inbound::exclusions(context, Families::Both));
+    rules.extend(reject("inbound policy"));
+    rules
+}
+
+/// Errors about known connections, which path MTU discovery needs.
+fn known_errors() -> Rule {
+    skip(
+        [Match::ConntrackState(ConntrackState::Related)],
+        "errors about known connections",
+    )
 }
 
 /// Rejects the segments of TCP connections that connection tracking has not seen begin.
@@ -264,8 +344,7 @@ fn arriving(context: &mut Context) -> Vec<Rule> {
         return rules;
     }
     rules.push(skip([Match::Reply], "answers to connections of the pod"));
-    let related = Match::ConntrackState(ConntrackState::Related);
-    rules.push(skip([related], "errors about known connections"));
+    rules.push(known_errors());
     rules.push(match mode {
         InboundMode::Redirect => {
             let port = PortMatch::Port(context.config.proxy.inbound_port);

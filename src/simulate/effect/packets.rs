@@ -312,6 +312,7 @@ impl Values {
             | Planned::Reply
             | Planned::DestinationTranslated
             | Planned::SourceIsLocal
+            | Planned::NoReversePath
             | Planned::DestinationIsLocal
             | Planned::HasOwner
             | Planned::TcpNotSyn

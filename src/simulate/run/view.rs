@@ -58,6 +58,8 @@ impl Run<'_, '_> {
                 Value::IsNot(_) | Value::Missing | Value::Unknown => Value::Unknown,
             },
             destination_type: self.pod.address_type(self.destination),
+            // The packets of a simulation have no forged sources.
+            reverse_path: Value::Is(1),
         }
     }
 
