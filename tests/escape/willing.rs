@@ -104,7 +104,8 @@ fn inbound_connections_loopback_and_the_proxy_work_as_before_on_every_backend() 
 /// A router says that packets of the proxy's connection are too big.
 #[test]
 fn path_mtu_of_the_proxy_is_learnt_under_both_policies() {
-    let policies = [&[][..], &["--inbound-policy", "proxy-only"]];
+    const INBOUND: &[&str] = &["--inbound-policy", "proxy-only", "--inbound-mode", "tproxy"];
+    let policies = [&[], &INBOUND[..2], INBOUND];
     for (options, family) in policies
         .into_iter()
         .flat_map(|options| Family::BOTH.map(|family| (options, family)))
