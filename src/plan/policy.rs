@@ -18,7 +18,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::context::{Context, DNS_PORT, over_loopback, rule, skip, tcp};
-use super::{excluded_interfaces, inbound, loopback_in, outbound};
+use super::{PlanError, excluded_interfaces, inbound, loopback_in, outbound};
 use crate::options::{Config, Dialect};
 use crate::ruleset::{
     Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Hook, Match, PortMatch, Protocol, Rejection, Rule,
@@ -62,11 +62,26 @@ const RECEIVED: [(u8, &str); 5] = [
     (137, "redirect"),
 ];
 
+/// Checks that a policy is set in our own rules alone.
+///
+/// # Errors
+/// One is set in the rules of a mesh's own program.
+pub fn check(config: &Config) -> Result<(), PlanError> {
+    let policies = [
+        ("outbound-policy", config.outbound.policy),
+        ("inbound-policy", config.inbound.policy),
+    ];
+    let set = policies.into_iter().find(|(_, policy)| *policy != Policy::Allow);
+    match (&config.dialect, set) {
+        (Dialect::Istio(_) | Dialect::Kuma(_), Some((option, value))) => {
+            Err(PlanError::PolicyOfDialect { option, value })
+        }
+        (Dialect::Sidetrack, _) | (_, None) => Ok(()),
+    }
+}
+
 /// The chains of both policies.
 pub fn chains(context: &mut Context) -> Vec<Chain> {
-    if context.config.dialect != Dialect::Sidetrack {
-        return Vec::new();
-    }
     let is_locked = context.config.outbound.policy == Policy::ProxyOnly;
     let mut chains = Vec::new();
     if is_locked {
@@ -365,4 +380,30 @@ fn arriving(context: &mut Context) -> Vec<Rule> {
     rules.extend(neighbours(&RECEIVED));
     rules.push(jump([], REJECT_INBOUND, "anything else"));
     rules
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::Facts;
+    use crate::options::{KumaRules, OwnerOrder, Settings};
+    use crate::plan::Plan;
+
+    #[test]
+    fn a_policy_in_the_rules_of_another_program_is_an_error() {
+        for dialect in [
+            Dialect::Istio(OwnerOrder::default()),
+            Dialect::Kuma(KumaRules::default()),
+        ] {
+            let mut config = Settings::default().config;
+            config.dialect = dialect;
+            let is_refused = |config: &Config| {
+                let plan = Plan::new(config, &Facts::default());
+                matches!(plan, Err(PlanError::PolicyOfDialect { .. }))
+            };
+            assert!(!is_refused(&config));
+            config.inbound.policy = Policy::ProxyOnly;
+            assert!(is_refused(&config));
+        }
+    }
 }

@@ -49,7 +49,7 @@ fn plan_and_render_within(config: &Config, of_pod: bool) {
                 read_record(&plan, &facts);
             }
             Err(PlanError::Ipv6 { .. }) => {}
-            Err(error @ PlanError::Unsound(_)) => panic!("{error}: {config:?}"),
+            Err(error @ (PlanError::Unsound(_) | PlanError::PolicyOfDialect { .. })) => panic!("{error}: {config:?}"),
         }
     }
 }
