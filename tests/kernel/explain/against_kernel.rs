@@ -406,7 +406,7 @@ fn simulator_nftables_and_iptables_agree() {
         differing.join("\n")
     );
     let enough = |verdict: &str| verdicts.get(verdict).is_some_and(|count| *count >= wanted / 300);
-    let all = ["redirect", "tproxy", "accept", "drop"];
+    let all = ["redirect", "tproxy", "accept", "drop", "reject"];
     assert!(
         all.into_iter().all(enough),
         "the packets are of little use: {verdicts:?}"
