@@ -17,7 +17,7 @@ use sidetrack::ruleset::{Protocol, Record, Tracking};
 use sidetrack::ruleset::netfilter::Netfilter;
 use sidetrack::simulate::packet_args::{self, PacketArgs};
 use sidetrack::simulate::{self, End, Origin, Packet, Pod, Simulation};
-use sidetrack::types::{Gid, Id as _, NoAccounts, Number as _, Policy, Port, Uid};
+use sidetrack::types::{Gid, Id as _, NoAccounts, Policy, Port, Uid};
 
 /// Plans and renders `config` for each kind of namespace.
 ///
