@@ -41,6 +41,7 @@ mod kuma_init;
 mod layering;
 mod linkerd_proxy_init;
 mod lint;
+mod monitoring;
 mod options;
 mod per_family;
 mod policy;
