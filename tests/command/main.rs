@@ -49,6 +49,7 @@ mod random_options;
 mod readback;
 mod record;
 mod recorded_verdicts;
+mod release;
 mod repository;
 mod saved_plans;
 mod schemas;
