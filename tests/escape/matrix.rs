@@ -65,11 +65,18 @@ fn differences(column: Column) -> Vec<String> {
             if attack.rules == Rules::OnRequest || attack.who == Who::NetAdmin {
                 lab = None;
             }
-            let outcome = run(&mut lab, column, attack, *family);
+            let mut outcome = run(&mut lab, column, attack, *family);
+            let should_escape = attack.escapes(column).by(*family);
+            if let Some(lab) = &mut lab
+                && should_escape
+                && outcome.escaped.is_empty()
+                && outcome.result.is_ok()
+            {
+                outcome.escaped = lab.late_frames();
+            }
             let name = format!("{}, {}, {family}", attack.name, attack.who.name());
             let escaped = !outcome.escaped.is_empty();
             println!("{column:?}: {name}: {:?}: {:?}", outcome.escaped, outcome.result);
-            let should_escape = attack.escapes(column).by(*family);
             if should_escape && is_missing(attack, &outcome) {
                 println!("{column:?}: {name}: not in this kernel");
             } else if escaped != should_escape {
