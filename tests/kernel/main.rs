@@ -59,6 +59,7 @@ mod netlink_sockets;
 mod output;
 mod privilege;
 mod probe;
+mod proxy_cgroup;
 mod proxy_mark;
 mod published_ports;
 mod random_options;

@@ -9,10 +9,10 @@ use ipnet::IpNet;
 use super::lower::{specs, table};
 use super::tables::{Jump, PREFIX, Spec, TableName, Tables, chain_name};
 use crate::ruleset::{
-    Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Installed, Match, Name,
-    Place, PortMatch, Protocol, Rule, Ruleset, Set, UidMatch, Unreadable, Zone, priority,
+    Action, Addresses, BaseHook, Cgroup, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Installed, Match,
+    Name, Place, PortMatch, Protocol, Rule, Ruleset, Set, UidMatch, Unreadable, Zone, priority,
 };
-use crate::types::{Families, Family, Id, InterfaceName, Mark, Port, Ports, Range, Ranges};
+use crate::types::{CgroupPath, Families, Family, Id, InterfaceName, Mark, Port, Ports, Range, Ranges};
 
 /// Our installed rules in the tables of one family.
 ///
@@ -202,6 +202,15 @@ impl Draft {
                     None => GidMatch::Set(self.set(format!("gids_{id}"), Elements::Gids(gids))),
                 };
                 (Match::Gid(matched), 4)
+            }
+            ["-m", "cgroup", "--path", path, ..] => {
+                let path = CgroupPath::parse(path).ok()?;
+                let cgroup = Cgroup {
+                    level: path.level(),
+                    path: Some(path),
+                    id: None,
+                };
+                (Match::Cgroup(cgroup), 4)
             }
             ["-m", "mark", "--mark", mark, ..] => (Match::Mark(Mark::parse(mark).ok()?), 4),
             ["-m", "mark", "!", "--mark", mark, ..] => (Match::MarkIsNot(Mark::parse(mark).ok()?), 5),

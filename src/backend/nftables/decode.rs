@@ -14,8 +14,8 @@ use super::uapi::*;
 use super::{elements, expression};
 use crate::render::nft;
 use crate::ruleset::{
-    Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Installed, Match, Place,
-    PortMatch, Protocol, Rule, Ruleset, Set, TIMEOUTS, TcpState, Timeouts, UidMatch, Unreadable, Zone, priority,
+    Action, Addresses, BaseHook, Cgroup, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Installed, Match,
+    Place, PortMatch, Protocol, Rule, Ruleset, Set, TIMEOUTS, TcpState, Timeouts, UidMatch, Unreadable, Zone, priority,
 };
 use crate::types::{Families, Family, Id, InterfaceName, Mark, Number, Port, Range, Ranges, Timeout};
 
@@ -170,6 +170,7 @@ enum Term {
     Conntrack(u32),
     SetConntrack(u32),
     Payload(u32),
+    SocketCgroup(u32),
     Timeouts,
     Is(Vec<u8>),
     IsNot(Vec<u8>),
@@ -192,6 +193,10 @@ fn term((name, attributes): &Expression) -> Option<Term> {
         "ct" if attributes.contains_key(&NFTA_CT_SREG) => Term::SetConntrack(number(NFTA_CT_KEY)?),
         "ct" => Term::Conntrack(number(NFTA_CT_KEY)?),
         "payload" => Term::Payload(number(NFTA_PAYLOAD_OFFSET)?),
+        "socket" => match number(NFTA_SOCKET_KEY)? {
+            NFT_SOCKET_CGROUPV2 => Term::SocketCgroup(number(NFTA_SOCKET_LEVEL)?),
+            _ => return None,
+        },
         "cmp" => match number(NFTA_CMP_OP)? {
             NFT_CMP_EQ => Term::Is(data(NFTA_CMP_DATA)?),
             NFT_CMP_NEQ => Term::IsNot(data(NFTA_CMP_DATA)?),
@@ -288,7 +293,7 @@ pub(super) fn words(listed: &listing::Rule) -> String {
 
 /// The match at the beginning of these terms, and the number of terms it takes.
 fn matcher(terms: &[Term]) -> Option<(Match, usize)> {
-    use Term::{Conntrack, HostToNetworkOrder, In, Is, IsNot, Masked, Meta, Payload};
+    use Term::{Conntrack, HostToNetworkOrder, In, Is, IsNot, Masked, Meta, Payload, SocketCgroup};
     Some(match terms {
         [Meta(NFT_META_NFPROTO), Is(family), Payload(offset), Is(address), ..] => (
             side(self::family(family)?, *offset)?(Addresses::Ip(self::address(address)?)),
@@ -312,6 +317,15 @@ fn matcher(terms: &[Term]) -> Option<(Match, usize)> {
         [Meta(NFT_META_SKUID), HostToNetworkOrder, In(set), ..] => (Match::Uid(UidMatch::Set(set.clone().into())), 3),
         [Meta(NFT_META_SKGID), Is(id), ..] => (Match::Gid(GidMatch::Gid(self::id(id)?)), 2),
         [Meta(NFT_META_SKGID), HostToNetworkOrder, In(set), ..] => (Match::Gid(GidMatch::Set(set.clone().into())), 3),
+        [SocketCgroup(level), Is(id), ..] => {
+            let id = u64::from_ne_bytes(*id.as_array()?);
+            let cgroup = Cgroup {
+                path: None,
+                level: *level,
+                id: Some(id),
+            };
+            (Match::Cgroup(cgroup), 2)
+        }
         [Meta(NFT_META_MARK), Is(mark), ..] => (Match::Mark(self::mark(mark)?), 2),
         [Meta(NFT_META_MARK), IsNot(mark), ..] => (Match::MarkIsNot(self::mark(mark)?), 2),
         [Conntrack(NFT_CT_MARK), Is(mark), ..] => (Match::ConntrackMark(self::mark(mark)?), 2),

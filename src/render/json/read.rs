@@ -12,10 +12,12 @@ use thiserror::Error;
 use super::VERSION;
 use crate::plan::{LoopbackRoute, Plan, PolicyRouting};
 use crate::ruleset::{
-    self, Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Match, Name,
+    self, Action, Addresses, BaseHook, Cgroup, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Match, Name,
     PortMatch, Protocol, Record, Rule, Ruleset, Set, TABLE, Timeouts, UidMatch, Unsound, Zone,
 };
-use crate::types::{Families, Family, Id, InterfaceName, Mark, Number, Port, Range, Ranges, RouteTable, Timeout};
+use crate::types::{
+    CgroupPath, Families, Family, Id, InterfaceName, Mark, Number, Port, Range, Ranges, RouteTable, Timeout,
+};
 
 /// The text is not a saved plan.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -443,6 +445,20 @@ impl<'v> Part<'v> {
                 Some(set) => GidMatch::Set(set?),
                 None => GidMatch::Gid(part("gid").number("a GID, or a set", wrong, Id::new)?),
             }),
+            ["cgroup"] => {
+                let [path, level, id] = part("cgroup").members(["path", "level", "id"], wrong)?;
+                let exactly = |text: &str| CgroupPath::parse(text).ok().filter(|path| path.as_str() == text);
+                let path = match path.value.is_null() {
+                    true => None,
+                    false => Some(path.parse("the path of a cgroup", wrong, exactly)?),
+                };
+                let id = match id.value.is_null() {
+                    true => None,
+                    false => Some(id.expect(id.value.as_u64(), "the ID of a cgroup", wrong)?),
+                };
+                let level = level.number("the level of a cgroup", wrong, Some)?;
+                Match::Cgroup(Cgroup { path, level, id })
+            }
             ["mark"] => match part("mark") {
                 mark if mark.value.is_object() => {
                     let [not] = mark.members(["not"], wrong)?;

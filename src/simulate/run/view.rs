@@ -3,6 +3,7 @@
 use super::{At, Run};
 use crate::ruleset::netfilter::{state, status};
 use crate::ruleset::{Protocol, Tracking, Value, View};
+use crate::simulate::Origin;
 use crate::types::InterfaceName;
 
 /// The flags of a TCP segment that opens a connection.
@@ -10,7 +11,7 @@ const TCP_SYN: u8 = 2;
 
 impl Run<'_, '_> {
     /// The properties of the packet that matches see at a hook.
-    pub(super) fn view<'v>(&self, at: &'v At) -> View<'v> {
+    pub(super) fn view<'v>(&'v self, at: &'v At) -> View<'v> {
         fn interface(of: &Value<InterfaceName>) -> Value<&InterfaceName> {
             match of {
                 Value::Is(name) => Value::Is(name),
@@ -32,6 +33,11 @@ impl Run<'_, '_> {
             destination_port: Value::Is(self.port),
             uid: at.owner.map(|(uid, _)| uid),
             gid: at.owner.map(|(_, gid)| gid),
+            cgroup: match (&self.packet.origin, at.owner) {
+                (Origin::Process { cgroup, .. }, Value::Is(_)) => Value::Is(cgroup.as_ref()),
+                (_, Value::Missing) => Value::Missing,
+                _ => Value::Unknown,
+            },
             mark: Value::Is(self.mark),
             conntrack_mark: match is_tracked {
                 true => Value::Is(self.connection.mark),
