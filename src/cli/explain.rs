@@ -276,7 +276,7 @@ fn is_given(matches: &ArgMatches, name: &str) -> bool {
 
 /// The given flags that change the plan.
 fn plan_flags(matches: &ArgMatches) -> Vec<&'static str> {
-    let options = OPTIONS.iter().filter(|option| option.scope == Scope::Pod);
+    let options = OPTIONS.iter().filter(|option| option.scope.is_planned());
     let names = options.map(|option| option.name).chain(["annotation"]);
     names.filter(|name| is_given(matches, name)).collect()
 }

@@ -37,6 +37,7 @@ mod tests {
             "proxy-inbound-port" | "proxy-outbound-port" | "dns-port" => "1066",
             "tproxy-mark" | "tproxy-route-table" => "0x10",
             "proxy-mark" => "0x20",
+            "proxy-cgroup" => r"system.slice/a\x2db.service",
             "exclude-outbound-ports-for-uids" => "tcp:22,80-90:*;udp:53:7;*:1000-1999",
             "redirect-dns" | "drop-invalid" | "counters" | "allow-dns" => "true",
             "inbound-policy" | "outbound-policy" => "proxy-only",

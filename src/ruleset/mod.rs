@@ -18,7 +18,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::types::{Families, Family, Gid, Gids, InterfaceName, Mark, Port, Ports, Uid, Uids};
+use crate::types::{CgroupPath, Families, Family, Gid, Gids, InterfaceName, Mark, Port, Ports, Uid, Uids};
 
 pub use counting::{Counted, Counter, Counts};
 pub use installed::{Installed, Place, Unreadable};
@@ -234,6 +234,8 @@ pub enum Match {
     Uid(UidMatch),
     /// The group that owns the sending socket; supplementary groups do not count.
     Gid(GidMatch),
+    /// The cgroup of the process that created the sending socket, or one that this is in.
+    Cgroup(Cgroup),
     /// The packet's mark.
     Mark(Mark),
     /// Any other mark, or none.
@@ -279,6 +281,7 @@ impl Match {
             | Self::DestinationPort(_, PortMatch::Port(_))
             | Self::Uid(UidMatch::Uid(_))
             | Self::Gid(GidMatch::Gid(_))
+            | Self::Cgroup(_)
             | Self::Mark(_)
             | Self::MarkIsNot(_)
             | Self::ConntrackMark(_)
@@ -306,6 +309,7 @@ impl Match {
             | Self::DestinationPort(..)
             | Self::Uid(_)
             | Self::Gid(_)
+            | Self::Cgroup(_)
             | Self::Mark(_)
             | Self::MarkIsNot(_)
             | Self::ConntrackMark(_)
@@ -392,6 +396,27 @@ pub enum GidMatch {
     Gid(Gid),
     /// A named set.
     Set(Name),
+}
+
+/// A cgroup (v2). nftables knows it by level and ID, and iptables by its path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cgroup {
+    /// Its path, unless it was read from nftables.
+    pub path: Option<CgroupPath>,
+    /// Its level below the root.
+    pub level: u32,
+    /// Its ID, unless it was read from iptables, or was not observed.
+    pub id: Option<u64>,
+}
+
+impl Cgroup {
+    /// Its path, or else its ID.
+    pub fn name(&self) -> String {
+        match &self.path {
+            Some(path) => path.to_string(),
+            None => format!("with ID {}", self.id.unwrap_or_default()),
+        }
+    }
 }
 
 /// The action of a rule.

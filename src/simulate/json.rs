@@ -122,7 +122,9 @@ fn pod(verdict: &verdict::Verdict) -> Value {
 fn packet(packet: &Packet) -> Value {
     let endpoint = |address, port: crate::types::Port| SocketAddr::new(address, port.get()).to_string();
     let (direction, interface, owner) = match &packet.origin {
-        Origin::Process { uid, gid, interface } => ("outbound", interface, Some((uid.get(), gid.get()))),
+        Origin::Process {
+            uid, gid, interface, ..
+        } => ("outbound", interface, Some((uid.get(), gid.get()))),
         Origin::Interface(interface) => ("inbound", interface, None),
     };
     let protocol = match packet.protocol {

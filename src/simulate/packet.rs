@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::plan::PolicyRouting;
 use crate::ruleset::{Protocol, RTN_LOCAL, Tracking, Value};
-use crate::types::{Families, Family, Gid, InterfaceName, Port, Uid};
+use crate::types::{CgroupPath, Families, Family, Gid, InterfaceName, Port, Uid};
 
 /// The first packet of a connection, or a later one in the same direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub enum Origin {
         uid: Uid,
         /// The group that owns the socket.
         gid: Gid,
+        /// The cgroup of the process; `None` for one that no rule names.
+        cgroup: Option<CgroupPath>,
         /// The interface that leads to other hosts. Packets to the pod itself leave by the loopback interface.
         interface: InterfaceName,
     },

@@ -5,8 +5,8 @@ use thiserror::Error;
 
 use super::tables::{Chain, Jump, Spec, TableName, Tables, chain_name};
 use crate::ruleset::{
-    self, Action, Addresses, BaseHook, ChainType, ConntrackState, Elements, GidMatch, Hook, Match, PortMatch, Protocol,
-    Rejection, Rule, Ruleset, UidMatch, Zone,
+    self, Action, Addresses, BaseHook, Cgroup, ChainType, ConntrackState, Elements, GidMatch, Hook, Match, PortMatch,
+    Protocol, Rejection, Rule, Ruleset, UidMatch, Zone,
 };
 use crate::types::{Families, Family, Gid, Mark, Number, Port, Ports, Range, Ranges, Uid};
 
@@ -350,6 +350,11 @@ fn alternatives(ruleset: &Ruleset, matched: &Match) -> Vec<Vec<Part>> {
         Match::DestinationPort(protocol, to) => ports(ruleset, *protocol, to, "--dport"),
         Match::Uid(uids) => owners("--uid-owner", &users(ruleset, uids)),
         Match::Gid(gids) => owners("--gid-owner", &groups(ruleset, gids)),
+        Match::Cgroup(Cgroup { path, .. }) => match path {
+            Some(path) => extension(words(["-m", "cgroup", "--path", path.as_str()])),
+            // Read from nftables, so that no plan has it.
+            None => Vec::new(),
+        },
         Match::Mark(mark) => extension(words(["-m", "mark", "--mark", &hexadecimal(*mark)])),
         Match::MarkIsNot(mark) => extension(words(["-m", "mark", "!", "--mark", &hexadecimal(*mark)])),
         Match::ConntrackMark(mark) => extension(words(["-m", "connmark", "--mark", &hexadecimal(*mark)])),

@@ -11,10 +11,10 @@ use super::lower::{ANY_UID, specs};
 use super::saved;
 use super::tables::{Jump, PREFIX, Spec, TableName, Tables, chain_name};
 use crate::ruleset::{
-    Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Counts, Elements, GidMatch, Hook, Installed, Match,
-    Name, Place, PortMatch, Protocol, Rejection, Rule, Ruleset, Set, UidMatch, Unreadable, Zone, priority,
+    Action, Addresses, BaseHook, Cgroup, Chain, ChainType, ConntrackState, Counts, Elements, GidMatch, Hook, Installed,
+    Match, Name, Place, PortMatch, Protocol, Rejection, Rule, Ruleset, Set, UidMatch, Unreadable, Zone, priority,
 };
-use crate::types::{Families, Family, Id, InterfaceName, Mark, Port, Ports, Range, Ranges};
+use crate::types::{CgroupPath, Families, Family, Id, InterfaceName, Mark, Port, Ports, Range, Ranges};
 
 /// Our installed rules in the tables of one family.
 ///
@@ -235,6 +235,15 @@ impl Draft {
                     None => GidMatch::Set(self.set(format!("gids_{id}"), Elements::Gids(gids))),
                 };
                 (Match::Gid(matched), 4)
+            }
+            ["-m", "cgroup", "--path", path, ..] => {
+                let path = CgroupPath::parse(path).ok()?;
+                let cgroup = Cgroup {
+                    level: path.level(),
+                    path: Some(path),
+                    id: None,
+                };
+                (Match::Cgroup(cgroup), 4)
             }
             ["-m", "mark", "--mark", mark, ..] => (Match::Mark(Mark::parse(mark).ok()?), 4),
             ["-m", "mark", "!", "--mark", mark, ..] => (Match::MarkIsNot(Mark::parse(mark).ok()?), 5),

@@ -46,6 +46,8 @@ const DNS_OVER_TCP: &str = "dns-over-tcp";
 const ONE_CONNTRACK_ZONE: &str = "one-conntrack-zone";
 /// The virtual networks in Kuma's rules.
 const VNET: &str = "vnet";
+/// The ID of the proxy's cgroup, by which a cgroup of the same path that was made anew differs also in iptables.
+const CGROUP_ID: &str = "cgroup-id";
 /// `/etc/resolv.conf` named no server whose queries could be captured.
 const NO_NAME_SERVERS: &str = "no-name-servers";
 /// The installer wrote the rules into a running pod, with the options that the plugin has for the pod.
@@ -133,6 +135,7 @@ fn words(config: &Config, facts: &Facts) -> Vec<Word> {
         words.push(Word::new("mesh", config.proxy.mesh.to_string()));
     }
     words.extend(config.differing(&defaults).into_iter().map(Word::option));
+    words.extend(facts.proxy_cgroup.map(|id| Word::new(CGROUP_ID, id.to_string())));
     // The file may change, and a process on the node has another one than the pod.
     if config.dns.redirect && config.dns.servers == DnsServers::ResolvConf {
         const DNS_SERVERS: &str = "dns-servers";
@@ -196,7 +199,7 @@ fn joined<'w>(words: impl Iterator<Item = &'w str>) -> String {
 fn comments<'w>(head: &str, words: impl Iterator<Item = &'w str>) -> Vec<String> {
     let (mut comments, mut last) = (Vec::new(), head.to_owned());
     for word in words {
-        for (number, part) in word.split_inclusive(BREAKS).enumerate() {
+        for (number, part) in parts(word).enumerate() {
             let separator = if number == 0 { " " } else { "" };
             if last.len() + separator.len() + part.len() <= MAX_COMMENT_LENGTH {
                 last += separator;
@@ -208,6 +211,14 @@ fn comments<'w>(head: &str, words: impl Iterator<Item = &'w str>) -> Vec<String>
     }
     comments.push(last);
     comments
+}
+
+/// The parts of a word, between which a comment may end. A path alone is too long without a break at a slash.
+fn parts(word: &str) -> impl Iterator<Item = &str> {
+    word.split_inclusive(BREAKS).flat_map(|part| {
+        let is_long = part.len() >= MAX_COMMENT_LENGTH;
+        part.split_inclusive(move |c| is_long && c == '/')
+    })
 }
 
 /// The digest of the words of a record: 64-bit FNV-1a.

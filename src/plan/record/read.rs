@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use thiserror::Error;
 
 use super::{
-    BREAKS, BY_REPAIR, DNS_OVER_TCP, GID_ORDER, ISTIO, KUMA, MAX_COMMENT_LENGTH, MAX_COMMENTS, NO_NAME_SERVERS,
-    OMITTED, ONE_CONNTRACK_ZONE, RULES_AS, UID_ORDER, VERSION, VNET, digest,
+    BREAKS, BY_REPAIR, CGROUP_ID, DNS_OVER_TCP, GID_ORDER, ISTIO, KUMA, MAX_COMMENT_LENGTH, MAX_COMMENTS,
+    NO_NAME_SERVERS, OMITTED, ONE_CONNTRACK_ZONE, RULES_AS, UID_ORDER, VERSION, VNET, digest,
 };
 use crate::mesh;
 use crate::mesh::kuma::front_end::networks;
-use crate::options::table::{OPTIONS, Scope};
+use crate::options::table::OPTIONS;
 use crate::options::{Config, Dialect, KumaRules, Layer, OwnerOrder};
 use crate::ruleset::Record;
 use crate::types::{Id, NoAccounts, Ranges};
@@ -91,7 +91,7 @@ pub fn read(record: &Record) -> Result<Recorded, Unusable> {
 fn joined(record: &Record) -> String {
     let mut text = String::new();
     for comment in record.comments() {
-        if !(text.is_empty() || text.ends_with(BREAKS)) {
+        if !(text.is_empty() || text.ends_with(BREAKS) || text.ends_with('/')) {
             text.push(' ');
         }
         text += comment;
@@ -151,6 +151,8 @@ impl Draft {
             (BY_REPAIR, None) => self.is_of_repair = true,
             (DNS_OVER_TCP, None) => self.kuma.redirects_dns_over_tcp = true,
             (ONE_CONNTRACK_ZONE, None) => self.kuma.splits_conntrack_zones = false,
+            // It only tells records apart: what the cgroup is now is observed.
+            (CGROUP_ID, Some(id)) => drop(id.parse::<u64>().map_err(|_| invalid(name))?),
             (RULES_AS, Some(program)) => self.rules_as = Some(program.to_owned()),
             (UID_ORDER, Some(_)) => self.uids = list(),
             (GID_ORDER, Some(_)) => self.gids = list(),
@@ -164,7 +166,7 @@ impl Draft {
     }
 
     fn read_option(&mut self, name: &str, value: &str) -> Result<(), Unusable> {
-        let mut options = OPTIONS.iter().filter(|option| option.scope == Scope::Pod);
+        let mut options = OPTIONS.iter().filter(|option| option.scope.is_planned());
         let option = name
             .strip_prefix("--")
             .and_then(|name| options.find(|option| option.name == name))

@@ -3,11 +3,12 @@
 use super::{At, Run};
 use crate::ruleset::netfilter::{state, status};
 use crate::ruleset::{Protocol, TCP_SYN, Tracking, Value, View};
+use crate::simulate::Origin;
 use crate::types::InterfaceName;
 
 impl Run<'_, '_> {
     /// The properties of the packet that matches see at a hook.
-    pub(super) fn view<'v>(&self, at: &'v At) -> View<'v> {
+    pub(super) fn view<'v>(&'v self, at: &'v At) -> View<'v> {
         fn interface(of: &Value<InterfaceName>) -> Value<&InterfaceName> {
             match of {
                 Value::Is(name) => Value::Is(name),
@@ -29,6 +30,11 @@ impl Run<'_, '_> {
             destination_port: Value::Is(self.port),
             uid: at.owner.map(|(uid, _)| uid),
             gid: at.owner.map(|(_, gid)| gid),
+            cgroup: match (&self.packet.origin, at.owner) {
+                (Origin::Process { cgroup, .. }, Value::Is(_)) => Value::Is(cgroup.as_ref()),
+                (_, Value::Missing) => Value::Missing,
+                _ => Value::Unknown,
+            },
             mark: Value::Is(self.mark),
             conntrack_mark: match is_tracked {
                 true => Value::Is(self.connection.mark),
