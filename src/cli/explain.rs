@@ -87,8 +87,7 @@ fn arguments(command: Command) -> Command {
         .disable_help_subcommand(true)
         .after_help(
             "The options of apply select the plan, or the flags of istio-iptables after that word.\n\
-             Examples: sidetrack explain outbound tcp 10.0.0.5:443 --uid 1000 --exclude-outbound-ports 443\n          \
-             sidetrack explain inbound tcp :8080 --from 10.1.2.3 --from-kernel --netns pod",
+             Example: sidetrack explain outbound tcp 10.0.0.5:443 --uid 1000 --from-kernel --netns pod",
         )
         .args(packets::arguments())
         .arg(value(

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -50,26 +50,12 @@ pub enum CgroupError {
     },
 }
 
-/// The ID by which rules of nftables know a cgroup: the number of its directory.
+/// The ID by which rules of nftables have a cgroup: the number of its directory.
 ///
 /// # Errors
 /// It does not exist here, or this place does not show it.
 pub fn id(path: &CgroupPath) -> Result<u64, CgroupError> {
-    let unreadable = |file: &Path| {
-        let file = file.to_owned();
-        move |source| CgroupError::Unreadable { file, source }
-    };
-    let namespace = Path::new("/proc/self/ns/cgroup");
-    match fs::read_link(namespace) {
-        Ok(link) if link == Path::new(INITIAL_NAMESPACE) => {}
-        Ok(_) => return Err(CgroupError::Namespace),
-        // A kernel without cgroup namespaces.
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => return Err(unreadable(namespace)(error)),
-    }
-    let mounts = Path::new("/proc/self/mountinfo");
-    let text = fs::read_to_string(mounts).map_err(unreadable(mounts))?;
-    let mount = text.lines().find_map(mount_point).ok_or(CgroupError::NoHierarchy)?;
+    let mount = hierarchy()?;
     let directory = mount.join(path.as_str());
     let device = fs::metadata(&mount).map_err(unreadable(&mount))?.dev();
     match fs::symlink_metadata(&directory) {
@@ -80,6 +66,52 @@ pub fn id(path: &CgroupPath) -> Result<u64, CgroupError> {
             mount,
         }),
     }
+}
+
+/// The path of the cgroup with this ID at this level below the root, if it is there and this place shows it.
+pub fn path(id: u64, level: u32) -> Option<CgroupPath> {
+    let mount = match hierarchy() {
+        Ok(mount) => mount,
+        Err(error) => {
+            tracing::debug!(%error, "no cgroup has a name");
+            return None;
+        }
+    };
+    let found = find(&mount, id, level)?;
+    CgroupPath::parse(found.strip_prefix(&mount).ok()?.to_str()?).ok()
+}
+
+fn find(directory: &Path, id: u64, level: u32) -> Option<PathBuf> {
+    // A cgroup that is gone meanwhile is not the one.
+    let mut below = fs::read_dir(directory)
+        .ok()?
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    match level {
+        0 => None,
+        1 => below.find(|entry| entry.ino() == id).map(|entry| entry.path()),
+        _ => below.find_map(|entry| find(&entry.path(), id, level - 1)),
+    }
+}
+
+fn unreadable(file: &Path) -> impl FnOnce(io::Error) -> CgroupError + use<> {
+    let file = file.to_owned();
+    move |source| CgroupError::Unreadable { file, source }
+}
+
+/// Where the whole hierarchy is mounted.
+fn hierarchy() -> Result<PathBuf, CgroupError> {
+    let namespace = Path::new("/proc/self/ns/cgroup");
+    match fs::read_link(namespace) {
+        Ok(link) if link == Path::new(INITIAL_NAMESPACE) => {}
+        Ok(_) => return Err(CgroupError::Namespace),
+        // A kernel without cgroup namespaces.
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(unreadable(namespace)(error)),
+    }
+    let mounts = Path::new("/proc/self/mountinfo");
+    let text = fs::read_to_string(mounts).map_err(unreadable(mounts))?;
+    text.lines().find_map(mount_point).ok_or(CgroupError::NoHierarchy)
 }
 
 /// The mount point of a line of mountinfo, if the whole cgroup v2 hierarchy is mounted there (proc_pid_mountinfo(5)).
@@ -105,6 +137,6 @@ mod tests {
             Some("/sys/fs/cgroup/uni fied".into())
         );
         assert_eq!(mount_point(&line("/", "cgroup")), None);
-        assert_eq!(mount_point(&line("/../a", "cgroup2")), None);
+        assert_eq!(mount_point(&line("/..", "cgroup2")), None);
     }
 }

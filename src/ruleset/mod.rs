@@ -56,6 +56,19 @@ impl Ruleset {
         self.sets.iter().find(|set| set.name == name)
     }
 
+    /// The path of a cgroup that a rule matches, by its level and ID.
+    pub fn cgroup_path(&self, of: &Cgroup) -> Option<CgroupPath> {
+        let rules = self.chains.iter().flat_map(|chain| &chain.rules);
+        let cgroups = rules
+            .flat_map(|rule| &rule.matches)
+            .filter_map(|matched| match matched {
+                Match::Cgroup(cgroup) => Some(cgroup),
+                _ => None,
+            });
+        let mut same = cgroups.filter(|one| one.level == of.level && one.id == of.id);
+        same.find_map(|one| one.path.clone())
+    }
+
     /// The same rules without timeouts, which leaves them to the kernel.
     #[must_use]
     pub fn without_timeouts(&self) -> Self {
@@ -262,6 +275,15 @@ pub enum Match {
 }
 
 impl Match {
+    /// Gives a cgroup that was read without a path the one that is found for it.
+    pub fn name_cgroup(&mut self, path: CgroupPaths) {
+        if let Self::Cgroup(cgroup) = self
+            && cgroup.path.is_none()
+        {
+            cgroup.path = path(cgroup);
+        }
+    }
+
     /// The set that the match uses, if any.
     pub fn set(&self) -> Option<&Name> {
         match self {
@@ -398,16 +420,19 @@ pub enum GidMatch {
     Set(Name),
 }
 
-/// A cgroup (v2). nftables knows it by level and ID, and iptables by its path.
+/// A cgroup (v2). nftables has it by level and ID, and iptables by its path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cgroup {
     /// Its path, unless it was read from nftables.
     pub path: Option<CgroupPath>,
     /// Its level below the root.
     pub level: u32,
-    /// Its ID, unless it was read from iptables, or was not observed.
+    /// Its ID, unless it was not observed.
     pub id: Option<u64>,
 }
+
+/// Finds the path of a cgroup that was read without one.
+pub type CgroupPaths<'f> = &'f dyn Fn(&Cgroup) -> Option<CgroupPath>;
 
 impl Cgroup {
     /// Its path, or else its ID.

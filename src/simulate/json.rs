@@ -11,7 +11,7 @@ use crate::mesh::verdict::{self, By};
 use crate::render;
 use crate::ruleset::netfilter::{Action, Choice, Kind, MarkChange, Rule};
 use crate::ruleset::{self, Protocol, Tracking};
-use crate::types::Id as _;
+use crate::types::{CgroupPath, Id as _};
 
 /// The version of the schema.
 pub const VERSION: u32 = 1;
@@ -148,6 +148,7 @@ fn packet(packet: &Packet) -> Value {
         ("interface", interface.as_str().into()),
         ("uid", owner.map(|(uid, _)| uid).into()),
         ("gid", owner.map(|(_, gid)| gid).into()),
+        ("cgroup", packet.origin.cgroup().map(CgroupPath::as_str).into()),
         ("mark", packet.mark.into()),
         ("connectionState", state.into()),
     ])

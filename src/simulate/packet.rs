@@ -45,6 +45,16 @@ pub enum Origin {
     Interface(InterfaceName),
 }
 
+impl Origin {
+    /// The cgroup of the process, if one is given.
+    pub fn cgroup(&self) -> Option<&CgroupPath> {
+        match self {
+            Self::Process { cgroup, .. } => cgroup.as_ref(),
+            Self::Interface(_) => None,
+        }
+    }
+}
+
 impl Packet {
     /// The address family.
     pub fn family(&self) -> Family {

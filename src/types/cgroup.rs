@@ -73,7 +73,7 @@ mod tests {
         );
         assert_eq!(path(r"a\x2db.slice").level(), 1);
         assert_eq!(path("a/b/c").level(), 3);
-        for bad in ["", "/", "a//b", "../a", "a/.", "a b", "a,b", "a\"b", "*", "a\nb"] {
+        for bad in ["", "/", "a//b", "a/..", "a/.", "a b", "a,b", "a\"b", "*", "a\nb"] {
             assert!(CgroupPath::parse(bad).is_err(), "{bad:?}");
         }
         assert!(CgroupPath::parse(&"a".repeat(101)).is_err());

@@ -6,15 +6,17 @@
 )]
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use sidetrack::types::Family;
 
-use crate::column::Column;
-use crate::common::Owner;
-use crate::lab::{Lab, Outcome};
+use crate::attacks::plain;
+use crate::column::{Column, PROXY_CGROUP};
+use crate::common::{Cgroup, Owner};
+use crate::lab::{Lab, Outcome, Stage};
 use crate::table::{ATTACKS, Attack, Escapes, Rules, Who};
 
 /// A shell that runs as the proxy's user, whoever starts it. It is removed with the directory of the build.
@@ -47,6 +49,7 @@ fn is_missing(attack: &Attack, outcome: &Outcome) -> bool {
 fn run(lab: &mut Option<Lab>, column: Column, attack: &Attack, family: Family) -> Outcome {
     let is_fresh = lab.is_none();
     let lab = lab.get_or_insert_with(Lab::new);
+    lab.proxy_cgroup = column.proxy_cgroup();
     if is_fresh && attack.rules == Rules::Before {
         column.apply(&lab.pod);
     }
@@ -136,6 +139,40 @@ fn named_exceptions_alone_escape_the_lock_of_both_directions() {
 #[test]
 fn user_of_the_proxy_is_locked_in_where_the_proxy_has_a_mark() {
     check(Column::Locked("nftables", &["--proxy-mark", "77"]));
+}
+
+/// The options of a lock that recognises the proxy by a cgroup.
+fn by_cgroup(cgroup: &Cgroup, more: &[&'static str]) -> Column {
+    let path: &str = cgroup.proxy().leak();
+    Column::Locked("nftables", [&[PROXY_CGROUP, path], more].concat().leak())
+}
+
+/// So does a cgroup, which a user cannot move into.
+#[test]
+fn user_of_the_proxy_is_locked_in_where_the_proxy_has_a_cgroup() {
+    let cgroup = Cgroup::new();
+    check(by_cgroup(&cgroup, &[]));
+}
+
+/// Only the owner of its files may move a process into a cgroup, whatever the user of the process.
+#[test]
+fn only_root_moves_into_the_cgroup_of_the_proxy_and_escapes() {
+    let cgroup = Cgroup::new();
+    let column = by_cgroup(&cgroup, &["--proxy-uid", "", "--proxy-gid", ""]);
+    let mut lab = Lab::new();
+    column.apply(&lab.pod);
+    let attack = |stage: &Stage| cgroup.enter().and_then(|()| plain::udp(stage));
+    for who in [Who::Nobody, Who::Proxy, Who::NetRaw, Who::Root] {
+        let outcome = lab.run(Family::V4, || who.assume(), attack, |_| {});
+        match who {
+            Who::Root => assert!(!outcome.escaped.is_empty(), "{outcome:?}"),
+            _ => {
+                assert!(outcome.escaped.is_empty(), "{who:?}: {outcome:?}");
+                let refusal = outcome.result.expect_err("a refusal").kind();
+                assert_eq!(refusal, ErrorKind::PermissionDenied, "{who:?}");
+            }
+        }
+    }
 }
 
 /// IPv6 is not redirected, and locked in all the same.

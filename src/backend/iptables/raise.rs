@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::lower::{ANY_UID, specs};
+use super::lower::{ANY_UID, CGROUP_ID, specs};
 use super::saved;
 use super::tables::{Jump, PREFIX, Spec, TableName, Tables, chain_name};
 use crate::ruleset::{
@@ -100,6 +100,19 @@ struct Draft {
     sets: Vec<Set>,
 }
 
+/// Reads the ID of a matched cgroup from the comment. Returns the comment without it.
+fn take_cgroup_id<'c>(matches: &mut [Match], comment: &'c str) -> &'c str {
+    let cgroup = matches.iter_mut().find_map(|matched| match matched {
+        Match::Cgroup(cgroup) => Some(cgroup),
+        _ => None,
+    });
+    let Some((cgroup, (before, id))) = cgroup.zip(comment.rsplit_once(CGROUP_ID)) else {
+        return comment;
+    };
+    cgroup.id = id.parse().ok();
+    before
+}
+
 impl Installed {
     fn report(&mut self, place: Place, spec: &Spec) {
         // Without terminal control characters.
@@ -174,11 +187,13 @@ impl Draft {
                 _ => rest = &rest[self.condition(rest)?..],
             }
         };
+        let mut matches = std::mem::take(&mut self.matches);
+        let comment = take_cgroup_id(&mut matches, spec.comment());
         let rule = Rule {
-            matches: std::mem::take(&mut self.matches),
+            matches,
             action: action?,
             has_counter: false,
-            comment: spec.comment().to_owned().into(),
+            comment: comment.to_owned().into(),
         };
         let sets = self.sets.clone();
         let lowered = specs(

@@ -46,8 +46,6 @@ const DNS_OVER_TCP: &str = "dns-over-tcp";
 const ONE_CONNTRACK_ZONE: &str = "one-conntrack-zone";
 /// The virtual networks in Kuma's rules.
 const VNET: &str = "vnet";
-/// The ID of the proxy's cgroup, by which a cgroup of the same path that was made anew differs also in iptables.
-const CGROUP_ID: &str = "cgroup-id";
 /// `/etc/resolv.conf` named no server whose queries could be captured.
 const NO_NAME_SERVERS: &str = "no-name-servers";
 /// The installer wrote the rules into a running pod, with the options that the plugin has for the pod.
@@ -135,7 +133,6 @@ fn words(config: &Config, facts: &Facts) -> Vec<Word> {
         words.push(Word::new("mesh", config.proxy.mesh.to_string()));
     }
     words.extend(config.differing(&defaults).into_iter().map(Word::option));
-    words.extend(facts.proxy_cgroup.map(|id| Word::new(CGROUP_ID, id.to_string())));
     // The file may change, and a process on the node has another one than the pod.
     if config.dns.redirect && config.dns.servers == DnsServers::ResolvConf {
         const DNS_SERVERS: &str = "dns-servers";

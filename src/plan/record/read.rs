@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use thiserror::Error;
 
 use super::{
-    BREAKS, BY_REPAIR, CGROUP_ID, DNS_OVER_TCP, GID_ORDER, ISTIO, KUMA, MAX_COMMENT_LENGTH, MAX_COMMENTS,
-    NO_NAME_SERVERS, OMITTED, ONE_CONNTRACK_ZONE, RULES_AS, UID_ORDER, VERSION, VNET, digest,
+    BREAKS, BY_REPAIR, DNS_OVER_TCP, GID_ORDER, ISTIO, KUMA, MAX_COMMENT_LENGTH, MAX_COMMENTS, NO_NAME_SERVERS,
+    OMITTED, ONE_CONNTRACK_ZONE, RULES_AS, UID_ORDER, VERSION, VNET, digest,
 };
 use crate::mesh;
 use crate::mesh::kuma::front_end::networks;
@@ -151,8 +151,6 @@ impl Draft {
             (BY_REPAIR, None) => self.is_of_repair = true,
             (DNS_OVER_TCP, None) => self.kuma.redirects_dns_over_tcp = true,
             (ONE_CONNTRACK_ZONE, None) => self.kuma.splits_conntrack_zones = false,
-            // It only tells records apart: what the cgroup is now is observed.
-            (CGROUP_ID, Some(id)) => drop(id.parse::<u64>().map_err(|_| invalid(name))?),
             (RULES_AS, Some(program)) => self.rules_as = Some(program.to_owned()),
             (UID_ORDER, Some(_)) => self.uids = list(),
             (GID_ORDER, Some(_)) => self.gids = list(),

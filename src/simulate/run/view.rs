@@ -3,7 +3,6 @@
 use super::{At, Run};
 use crate::ruleset::netfilter::{state, status};
 use crate::ruleset::{Protocol, TCP_SYN, Tracking, Value, View};
-use crate::simulate::Origin;
 use crate::types::InterfaceName;
 
 impl Run<'_, '_> {
@@ -30,11 +29,7 @@ impl Run<'_, '_> {
             destination_port: Value::Is(self.port),
             uid: at.owner.map(|(uid, _)| uid),
             gid: at.owner.map(|(_, gid)| gid),
-            cgroup: match (&self.packet.origin, at.owner) {
-                (Origin::Process { cgroup, .. }, Value::Is(_)) => Value::Is(cgroup.as_ref()),
-                (_, Value::Missing) => Value::Missing,
-                _ => Value::Unknown,
-            },
+            cgroup: at.owner.map(|_| self.packet.origin.cgroup()),
             mark: Value::Is(self.mark),
             conntrack_mark: match is_tracked {
                 true => Value::Is(self.connection.mark),
