@@ -141,26 +141,32 @@ fn user_of_the_proxy_is_locked_in_where_the_proxy_has_a_mark() {
     check(Column::Locked("nftables", &["--proxy-mark", "77"]));
 }
 
-/// The options of a lock that recognises the proxy by a cgroup.
-fn by_cgroup(cgroup: &Cgroup, more: &[&'static str]) -> Column {
-    let path: &str = cgroup.proxy().leak();
-    Column::Locked("nftables", [&[PROXY_CGROUP, path], more].concat().leak())
+/// A lock that recognises the proxy by a cgroup alone.
+fn by_cgroup(cgroup: &Cgroup) -> Column {
+    let options = vec![
+        PROXY_CGROUP,
+        cgroup.proxy().leak(),
+        "--proxy-uid",
+        "",
+        "--proxy-gid",
+        "",
+    ];
+    Column::Locked("nftables", options.leak())
 }
 
-/// So does a cgroup, which a user cannot move into.
+/// A cgroup alone holds it, too: no user can move into that.
 #[test]
 fn user_of_the_proxy_is_locked_in_where_the_proxy_has_a_cgroup() {
     let cgroup = Cgroup::new();
-    check(by_cgroup(&cgroup, &[]));
+    check(by_cgroup(&cgroup));
 }
 
-/// Only the owner of its files may move a process into a cgroup, whatever the user of the process.
+/// Whoever may write its files moves a process into a cgroup.
 #[test]
 fn only_root_moves_into_the_cgroup_of_the_proxy_and_escapes() {
     let cgroup = Cgroup::new();
-    let column = by_cgroup(&cgroup, &["--proxy-uid", "", "--proxy-gid", ""]);
     let mut lab = Lab::new();
-    column.apply(&lab.pod);
+    by_cgroup(&cgroup).apply(&lab.pod);
     let attack = |stage: &Stage| cgroup.enter().and_then(|()| plain::udp(stage));
     for who in [Who::Nobody, Who::Proxy, Who::NetRaw, Who::Root] {
         let outcome = lab.run(Family::V4, || who.assume(), attack, |_| {});
