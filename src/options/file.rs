@@ -6,8 +6,8 @@ use super::table::{Layer, OPTIONS, Scope};
 pub fn text(layer: &Layer) -> String {
     let persistent = OPTIONS.iter().filter(|option| option.scope != Scope::DryRun);
     let lines = persistent.filter_map(|option| {
-        let value = (option.write)(layer)?;
-        // No value contains a character that needs escaping.
+        // The path of a cgroup may have backslashes, as systemd escapes names; nothing else needs escaping.
+        let value = (option.write)(layer)?.replace('\\', r"\\");
         Some(format!("{}: \"{value}\"\n", option.name))
     });
     lines.collect()
