@@ -5,10 +5,10 @@ use std::thread;
 use sidetrack::types::Family;
 
 use crate::SIDETRACK;
-use crate::common::Caller::Proxy;
+use crate::common::Caller::{Proxy, Sender};
 use crate::common::Transport::Tcp;
 use crate::common::sidecar::{APP_CALLS_PEER, PEER_CALLS_APP, journey};
-use crate::common::{Cgroup, Journey, Owner, Pod, Route, Server, Sidecar, To, call, output_of};
+use crate::common::{Caller, Cgroup, Journey, Owner, Pod, Route, Server, Sidecar, To, call, output_of};
 use crate::program::{BACKENDS, Run, apply, sidetrack};
 
 const JOURNEYS: [Journey; 3] = [
@@ -50,17 +50,43 @@ fn only_processes_of_its_cgroup_bypass_an_envoy_in_one() {
     }
 }
 
-/// Where a process of the proxy's user connects to from a cgroup.
-fn arrives_at(pod: &Pod, cgroup: &Cgroup) -> String {
-    let inside = || {
-        cgroup.enter().expect("a cgroup to enter");
-        call(pod, Tcp, Proxy, To::Far(SERVER), Family::V4)
+const SERVER: u16 = 9090;
+
+/// The proxy's port, and the server that is called.
+fn servers(pod: &Pod) -> [Server; 2] {
+    [
+        Server::start(&pod.netns, "proxy", Owner::PROXY, &[15001]),
+        Server::start(&pod.peer, "server", Owner::ROOT, &[SERVER]),
+    ]
+}
+
+/// Where a call of another host arrives, from the proxy's cgroup or from none.
+fn arrives_at(pod: &Pod, cgroup: Option<&Cgroup>, caller: Caller) -> String {
+    let made = || {
+        cgroup.map_or(Ok(()), Cgroup::enter).expect("a cgroup to enter");
+        call(pod, Tcp, caller, To::Far(SERVER), Family::V4)
     };
-    let made = thread::scope(|scope| scope.spawn(inside).join().expect("a caller"));
+    let made = thread::scope(|scope| scope.spawn(made).join().expect("a caller"));
     made.expect("a call").arrival.expect("an answer").server
 }
 
-const SERVER: u16 = 9090;
+#[test]
+fn mark_and_cgroup_of_the_proxy_are_both_required() {
+    for backend in BACKENDS {
+        let cgroup = Cgroup::new();
+        let pod = Pod::new();
+        let _servers = servers(&pod);
+        let marked = Sender(Owner::PROXY.marked(77));
+        apply(
+            &pod.netns,
+            backend,
+            &["--proxy-cgroup", &cgroup.proxy(), "--proxy-mark", "77"],
+        );
+        assert_eq!(arrives_at(&pod, Some(&cgroup), marked), "server", "{backend}");
+        assert_eq!(arrives_at(&pod, Some(&cgroup), Proxy), "proxy", "{backend}");
+        assert_eq!(arrives_at(&pod, None, marked), "proxy", "{backend}");
+    }
+}
 
 /// A cgroup with the same path is another one: rules have its ID, or, with iptables, the cgroup itself.
 #[test]
@@ -69,10 +95,7 @@ fn proxy_in_a_cgroup_that_was_made_anew_is_captured_until_the_next_apply_and_che
         let cgroup = Cgroup::new();
         let pod = Pod::new();
         let options = ["--proxy-cgroup", &cgroup.proxy()];
-        let _servers = [
-            Server::start(&pod.netns, "proxy", Owner::PROXY, &[15001]),
-            Server::start(&pod.peer, "server", Owner::ROOT, &[SERVER]),
-        ];
+        let _servers = servers(&pod);
         apply(&pod.netns, backend, &options);
         let check = |code| {
             for arguments in [
@@ -85,16 +108,16 @@ fn proxy_in_a_cgroup_that_was_made_anew_is_captured_until_the_next_apply_and_che
             sidetrack(&pod.netns, &["check"]).stdout
         };
         check(0);
-        assert_eq!(arrives_at(&pod, &cgroup), "server", "{backend}");
+        assert_eq!(arrives_at(&pod, Some(&cgroup), Proxy), "server", "{backend}");
         cgroup.remove();
         check(3);
         cgroup.make();
         let drift = check(3);
         assert!(drift.contains(&cgroup.proxy()), "{backend}: {drift}");
-        assert_eq!(arrives_at(&pod, &cgroup), "proxy", "{backend}");
+        assert_eq!(arrives_at(&pod, Some(&cgroup), Proxy), "proxy", "{backend}");
         apply(&pod.netns, backend, &options);
         check(0);
-        assert_eq!(arrives_at(&pod, &cgroup), "server", "{backend}");
+        assert_eq!(arrives_at(&pod, Some(&cgroup), Proxy), "server", "{backend}");
     }
 }
 
