@@ -2,6 +2,7 @@
 //! `unsafe` code, and the lowest layer with side effects: nothing here knows of rules or pods.
 
 pub mod accounts;
+pub mod cgroup;
 pub mod conntrack;
 pub mod credentials;
 pub mod files;

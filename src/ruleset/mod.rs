@@ -17,7 +17,7 @@ mod timeouts;
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use crate::types::{Families, Family, Gid, InterfaceName, Mark, Port, Uid};
+use crate::types::{CgroupPath, Families, Family, Gid, InterfaceName, Mark, Port, Uid};
 
 pub use counting::{Counted, Counter, Counts};
 pub use installed::{Installed, Place, Unreadable};
@@ -54,6 +54,19 @@ impl Ruleset {
     /// The set called `name`.
     pub fn set(&self, name: &str) -> Option<&Set> {
         self.sets.iter().find(|set| set.name == name)
+    }
+
+    /// The path of a cgroup that a rule matches, by its level and ID.
+    pub fn cgroup_path(&self, of: &Cgroup) -> Option<CgroupPath> {
+        let rules = self.chains.iter().flat_map(|chain| &chain.rules);
+        let cgroups = rules
+            .flat_map(|rule| &rule.matches)
+            .filter_map(|matched| match matched {
+                Match::Cgroup(cgroup) => Some(cgroup),
+                _ => None,
+            });
+        let mut same = cgroups.filter(|one| one.level == of.level && one.id == of.id);
+        same.find_map(|one| one.path.clone())
     }
 
     /// The same rules without timeouts, which leaves them to the kernel.
@@ -209,6 +222,8 @@ pub enum Match {
     Uid(UidMatch),
     /// The group that owns the sending socket; supplementary groups do not count.
     Gid(GidMatch),
+    /// The cgroup of the process that created the sending socket, or one that this is in.
+    Cgroup(Cgroup),
     /// The packet's mark.
     Mark(Mark),
     /// Any other mark, or none.
@@ -235,6 +250,15 @@ pub enum Match {
 }
 
 impl Match {
+    /// Gives a cgroup that was read without a path the one that is found for it.
+    pub fn name_cgroup(&mut self, path: CgroupPaths) {
+        if let Self::Cgroup(cgroup) = self
+            && cgroup.path.is_none()
+        {
+            cgroup.path = path(cgroup);
+        }
+    }
+
     /// The set that the match uses, if any.
     pub fn set(&self) -> Option<&Name> {
         match self {
@@ -254,6 +278,7 @@ impl Match {
             | Self::DestinationPort(_, PortMatch::Port(_))
             | Self::Uid(UidMatch::Uid(_))
             | Self::Gid(GidMatch::Gid(_))
+            | Self::Cgroup(_)
             | Self::Mark(_)
             | Self::MarkIsNot(_)
             | Self::ConntrackMark(_)
@@ -281,6 +306,7 @@ impl Match {
             | Self::DestinationPort(..)
             | Self::Uid(_)
             | Self::Gid(_)
+            | Self::Cgroup(_)
             | Self::Mark(_)
             | Self::MarkIsNot(_)
             | Self::ConntrackMark(_)
@@ -367,6 +393,30 @@ pub enum GidMatch {
     Gid(Gid),
     /// A named set.
     Set(Name),
+}
+
+/// A cgroup (v2). nftables has it by level and ID, and iptables by its path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cgroup {
+    /// Its path, unless it was read from nftables.
+    pub path: Option<CgroupPath>,
+    /// Its level below the root.
+    pub level: u32,
+    /// Its ID, unless it was not observed.
+    pub id: Option<u64>,
+}
+
+/// Finds the path of a cgroup that was read without one.
+pub type CgroupPaths<'f> = &'f dyn Fn(&Cgroup) -> Option<CgroupPath>;
+
+impl Cgroup {
+    /// Its path, or else its ID.
+    pub fn name(&self) -> String {
+        match &self.path {
+            Some(path) => path.to_string(),
+            None => format!("with ID {}", self.id.unwrap_or_default()),
+        }
+    }
 }
 
 /// The action of a rule.

@@ -54,6 +54,7 @@ fn only_exempt_packets_leave_with_any_options() {
                     origin: Origin::Process {
                         uid,
                         gid,
+                        cgroup: None,
                         interface: link.clone(),
                     },
                     protocol,

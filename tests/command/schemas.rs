@@ -107,7 +107,7 @@ fn key(Key { name, default, .. }: &Key) -> Value {
         "installer" | "logFile" | "logSocket" => json!({ "type": ["string", "null"] }),
         "redirect" => json!({
             "type": ["object", "null"],
-            "properties": properties(&format!("options{SUFFIX}"), |option| option.scope.affects_redirection()),
+            "properties": properties(&format!("options{SUFFIX}"), |option| option.scope.is_of_plugin()),
             "additionalProperties": false,
         }),
         unknown => panic!("the key {unknown} has no schema"),

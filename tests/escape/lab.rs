@@ -12,7 +12,7 @@ use sidetrack::types::Family;
 use super::column::PROXY_MARK;
 use super::sys::{self, send, send_to};
 use super::wire::{LINKS, Wire, set_sysctl};
-use crate::common::{Address, Owner, Pod, Server, output_of, segment, socket};
+use crate::common::{Address, Owner, Pod, Server, cgroup, output_of, segment, socket};
 
 /// What attacks send.
 pub const MARKER: &[u8; 16] = b"sidetrack-escape";
@@ -90,6 +90,8 @@ pub struct Lab {
     pub wire: Wire,
     _servers: [Server; 2],
     stalled: [TcpListener; 2],
+    /// The cgroup of the proxy, if the rules recognise it by one.
+    pub proxy_cgroup: Option<&'static str>,
     /// Connections of the proxy, which stay open.
     connections: Vec<TcpStream>,
 }
@@ -126,6 +128,7 @@ impl Lab {
             wire,
             _servers: servers,
             stalled,
+            proxy_cgroup: None,
             connections: Vec::new(),
         }
     }
@@ -135,7 +138,7 @@ impl Lab {
         &mut self,
         family: Family,
         assume: impl FnOnce() -> io::Result<()> + Send,
-        attack: fn(&Stage) -> io::Result<()>,
+        attack: impl FnOnce(&Stage) -> io::Result<()> + Send,
         rules: impl Fn(&Pod),
     ) -> Outcome {
         let (steps, requests) = channel();
@@ -204,7 +207,8 @@ impl Lab {
                     continue;
                 }
                 Step::ProxyConnects(from) => {
-                    let connection = proxy_connects(&self.pod, from).expect("a connection of the proxy");
+                    let connection =
+                        proxy_connects(&self.pod, self.proxy_cgroup, from).expect("a connection of the proxy");
                     self.connections.push(connection);
                     numbers = self.numbers();
                 }
@@ -277,9 +281,10 @@ fn packet_to_application(pod: &Pod, family: Family) {
     });
 }
 
-fn proxy_connects(pod: &Pod, from: SocketAddr) -> io::Result<TcpStream> {
+fn proxy_connects(pod: &Pod, cgroup: Option<&str>, from: SocketAddr) -> io::Result<TcpStream> {
     let family = if from.is_ipv4() { Family::V4 } else { Family::V6 };
     pod.netns.run(|| {
+        cgroup.map_or(Ok(()), cgroup::enter)?;
         Owner::PROXY.assume_with(Capability::CAP_NET_ADMIN)?;
         let socket = sys::internet(family, libc::SOCK_STREAM, 0)?;
         sys::set(&socket, libc::SOL_SOCKET, libc::SO_MARK, PROXY_MARK)?;

@@ -6,6 +6,7 @@
 )]
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -13,9 +14,10 @@ use std::thread;
 
 use sidetrack::types::Family;
 
-use crate::column::Column;
-use crate::common::Owner;
-use crate::lab::{Lab, Outcome};
+use crate::attacks::plain;
+use crate::column::{Column, PROXY_CGROUP};
+use crate::common::{Cgroup, Owner};
+use crate::lab::{Lab, Outcome, Stage};
 use crate::table::{ATTACKS, Attack, Escapes, Rules, Who};
 
 /// A shell that runs as the proxy's user, whoever starts it. It is removed with the directory of the build.
@@ -48,6 +50,7 @@ fn is_missing(attack: &Attack, outcome: &Outcome) -> bool {
 fn run(lab: &mut Option<Lab>, column: Column, attack: &Attack, family: Family) -> Outcome {
     let is_fresh = lab.is_none();
     let lab = lab.get_or_insert_with(Lab::new);
+    lab.proxy_cgroup = column.proxy_cgroup();
     if is_fresh && attack.rules == Rules::Before {
         column.apply(&lab.pod);
     }
@@ -160,6 +163,46 @@ fn named_exceptions_alone_escape_the_lock_of_both_directions() {
 #[test]
 fn user_of_the_proxy_is_locked_in_where_the_proxy_has_a_mark() {
     check(Column::Locked("nftables", &["--proxy-mark", "77"]));
+}
+
+/// A lock that recognises the proxy by a cgroup alone.
+fn by_cgroup(cgroup: &Cgroup) -> Column {
+    let options = vec![
+        PROXY_CGROUP,
+        cgroup.proxy().leak(),
+        "--proxy-uid",
+        "",
+        "--proxy-gid",
+        "",
+    ];
+    Column::Locked("nftables", options.leak())
+}
+
+/// A cgroup alone holds it, too: no user can move into that.
+#[test]
+fn user_of_the_proxy_is_locked_in_where_the_proxy_has_a_cgroup() {
+    let cgroup = Cgroup::new();
+    check(by_cgroup(&cgroup));
+}
+
+/// Whoever may write its files moves a process into a cgroup.
+#[test]
+fn only_root_moves_into_the_cgroup_of_the_proxy_and_escapes() {
+    let cgroup = Cgroup::new();
+    let mut lab = Lab::new();
+    by_cgroup(&cgroup).apply(&lab.pod);
+    let attack = |stage: &Stage| cgroup.enter().and_then(|()| plain::udp(stage));
+    for who in [Who::Nobody, Who::Proxy, Who::NetRaw, Who::Root] {
+        let outcome = lab.run(Family::V4, || who.assume(), attack, |_| {});
+        match who {
+            Who::Root => assert!(!outcome.escaped.is_empty(), "{outcome:?}"),
+            _ => {
+                assert!(outcome.escaped.is_empty(), "{who:?}: {outcome:?}");
+                let refusal = outcome.result.expect_err("a refusal").kind();
+                assert_eq!(refusal, ErrorKind::PermissionDenied, "{who:?}");
+            }
+        }
+    }
 }
 
 /// IPv6 is not redirected, and locked in all the same.

@@ -14,9 +14,9 @@ use super::listing::{self, Expression, Listing};
 use super::uapi::*;
 use crate::render::nft;
 use crate::ruleset::{
-    Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, GidMatch, Hook, Installed, Match, Place, PortMatch,
-    Protocol, Rejection, Rule, Ruleset, Set, TIMEOUTS, TableFamily, TcpState, Timeouts, UidMatch, Unreadable, Zone,
-    priority,
+    Action, Addresses, BaseHook, Cgroup, Chain, ChainType, ConntrackState, GidMatch, Hook, Installed, Match, Place,
+    PortMatch, Protocol, Rejection, Rule, Ruleset, Set, TIMEOUTS, TableFamily, TcpState, Timeouts, UidMatch,
+    Unreadable, Zone, priority,
 };
 use crate::types::{Families, Family, Id, InterfaceName, Mark, Port, Timeout};
 
@@ -189,6 +189,7 @@ enum Term {
     Transport(u32),
     Fib(u32),
     Reject(u32),
+    SocketCgroup(u32),
     Timeouts,
     Is(Vec<u8>),
     IsNot(Vec<u8>),
@@ -217,6 +218,10 @@ fn term((name, attributes): &Expression) -> Option<Term> {
         "payload" => match number(NFTA_PAYLOAD_BASE)? {
             NFT_PAYLOAD_NETWORK_HEADER => Term::Network(number(NFTA_PAYLOAD_OFFSET)?),
             NFT_PAYLOAD_TRANSPORT_HEADER => Term::Transport(number(NFTA_PAYLOAD_OFFSET)?),
+            _ => return None,
+        },
+        "socket" => match number(NFTA_SOCKET_KEY)? {
+            NFT_SOCKET_CGROUPV2 => Term::SocketCgroup(number(NFTA_SOCKET_LEVEL)?),
             _ => return None,
         },
         "cmp" => match number(NFTA_CMP_OP)? {
@@ -321,7 +326,7 @@ pub(super) fn words(family: TableFamily, listed: &listing::Rule) -> String {
 
 /// The match at the beginning of these terms, and the number of terms it takes.
 fn matcher(table: TableFamily, terms: &[Term]) -> Option<(Match, usize)> {
-    use Term::{Conntrack, Fib, HostToNetworkOrder, In, Is, IsNot, Masked, Meta, Network, Transport};
+    use Term::{Conntrack, Fib, HostToNetworkOrder, In, Is, IsNot, Masked, Meta, Network, SocketCgroup, Transport};
     if let TableFamily::Only(family) = table
         && let [Network(offset), value, ..] = terms
     {
@@ -371,6 +376,15 @@ fn matcher(table: TableFamily, terms: &[Term]) -> Option<(Match, usize)> {
         [Meta(NFT_META_SKUID), HostToNetworkOrder, In(set), ..] => (Match::Uid(UidMatch::Set(set.clone().into())), 3),
         [Meta(NFT_META_SKGID), Is(id), ..] => (Match::Gid(GidMatch::Gid(self::id(id)?)), 2),
         [Meta(NFT_META_SKGID), HostToNetworkOrder, In(set), ..] => (Match::Gid(GidMatch::Set(set.clone().into())), 3),
+        [SocketCgroup(level), Is(id), ..] => {
+            let id = u64::from_ne_bytes(*id.as_array()?);
+            let cgroup = Cgroup {
+                path: None,
+                level: *level,
+                id: Some(id),
+            };
+            (Match::Cgroup(cgroup), 2)
+        }
         [Meta(NFT_META_MARK), Is(mark), ..] => (Match::Mark(self::mark(mark)?), 2),
         [Meta(NFT_META_MARK), IsNot(mark), ..] => (Match::MarkIsNot(self::mark(mark)?), 2),
         [Conntrack(NFT_CT_MARK), Is(mark), ..] => (Match::ConntrackMark(self::mark(mark)?), 2),
