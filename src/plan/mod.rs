@@ -25,7 +25,7 @@ use crate::ruleset::{
     self, Action, BaseHook, Chain, ChainType, ConntrackState, Hook, Match, ProxyTraffic, Rule, Ruleset, Sender,
     Unsound, priority,
 };
-use crate::types::{Families, Family, InboundMode, InterfaceName, IpFamily, Mark, RouteTable};
+use crate::types::{Families, Family, InboundMode, InterfaceName, IpFamily, Mark, Policy, RouteTable};
 
 use self::context::{Context, rule, skip};
 use self::sets::Sets;
@@ -104,6 +104,17 @@ pub enum PlanError {
         /// What to do.
         advice: &'static str,
     },
+    /// A policy is wanted in the rules of a mesh's own program, which have none.
+    #[error(
+        "the rules of a mesh's own program have no policy, and {option} is {value}. Set it to allow, or use sidetrack apply, \
+         whose rules have one"
+    )]
+    PolicyOfDialect {
+        /// The option.
+        option: &'static str,
+        /// Its value.
+        value: Policy,
+    },
     /// The planned rules would capture the proxy's own traffic. This is a bug in sidetrack.
     #[error("the planned rules are not sound (please report this with the options used): {0}")]
     Unsound(#[from] Unsound),
@@ -115,6 +126,7 @@ impl Plan {
     /// # Errors
     /// IPv6 is wanted or in use, and cannot be redirected.
     pub fn new(config: &Config, facts: &Facts) -> Result<Self, PlanError> {
+        policy::check(config)?;
         let families = match config.dialect {
             Dialect::Sidetrack => families(config.general.ip_family, facts.ipv6)?,
             Dialect::Istio(_) => families_of_istio(config.general.ip_family, facts)?,

@@ -152,6 +152,7 @@ fn matcher(matcher: &Match) -> Value {
         Match::Reply => json!({ "conntrackDirection": "reply" }),
         Match::DestinationTranslated => json!({ "conntrackStatus": "dnat" }),
         Match::SourceIsLocal => json!({ "sourceType": "local" }),
+        Match::NoReversePath => json!({ "reversePath": "missing" }),
         Match::DestinationIsLocal => json!({ "destinationType": "local" }),
         Match::HasOwner => json!({ "hasOwner": true }),
         Match::TcpNotSyn => json!({ "protocol": "tcp", "tcpFlags": { "not": "syn" } }),

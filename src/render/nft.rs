@@ -198,6 +198,7 @@ pub fn matcher(matcher: &Match) -> String {
         Match::Reply => "ct direction reply".to_owned(),
         Match::DestinationTranslated => "ct status dnat".to_owned(),
         Match::SourceIsLocal => "fib saddr type local".to_owned(),
+        Match::NoReversePath => "fib saddr . iif oif missing".to_owned(),
         Match::DestinationIsLocal => "fib daddr type local".to_owned(),
         // No user has this ID (`INVALID_UID`), so it matches every packet that has an owner.
         Match::HasOwner => format!("meta skuid != {}", u32::MAX),

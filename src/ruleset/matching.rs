@@ -81,6 +81,8 @@ pub struct View<'p> {
     pub source_type: Value<u8>,
     /// The type of the destination address.
     pub destination_type: Value<u8>,
+    /// Whether the source address is reached by the interface that the packet arrived on: 1 if it is.
+    pub reverse_path: Value<u8>,
 }
 
 impl View<'_> {
@@ -106,6 +108,7 @@ impl View<'_> {
         conntrack_direction: Value::Unknown,
         source_type: Value::Unknown,
         destination_type: Value::Unknown,
+        reverse_path: Value::Unknown,
     };
 }
 
@@ -217,6 +220,7 @@ pub fn holds(sets: &[Set], matcher: &Match, packet: &View) -> Known {
         Match::Reply => test(packet.conntrack_direction, |direction| Some(direction != 0)),
         Match::DestinationTranslated => test(packet.conntrack_status, |bits| Some(bits & status::DST_NAT != 0)),
         Match::SourceIsLocal => is(packet.source_type, RTN_LOCAL),
+        Match::NoReversePath => is(packet.reverse_path, 0),
         Match::DestinationIsLocal => is(packet.destination_type, RTN_LOCAL),
         Match::HasOwner => match packet.uid {
             Value::Is(_) | Value::IsNot(_) => Known::Yes,

@@ -31,6 +31,9 @@ pub use timeouts::{TIMEOUTS, TcpState, Timeouts};
 /// The name of the table owned by sidetrack, and, in capitals, the name prefix of its iptables chains.
 pub const TABLE: &str = "sidetrack";
 
+/// How the names of base chains of type filter begin. iptables has no types: the name says it.
+pub const FILTER_PREFIX: &str = "filter_";
+
 /// The name of a chain or set.
 pub type Name = Cow<'static, str>;
 
@@ -239,6 +242,8 @@ pub enum Match {
     DestinationTranslated,
     /// The source address is one of this host.
     SourceIsLocal,
+    /// The source address is not reached by the interface that the packet arrived on (strict reverse path, RFC 3704).
+    NoReversePath,
     /// The destination address is one of this host.
     DestinationIsLocal,
     /// The packet's socket is open in a process. Packets of the kernel and of closed sockets do not match.
@@ -286,6 +291,7 @@ impl Match {
             | Self::Reply
             | Self::DestinationTranslated
             | Self::SourceIsLocal
+            | Self::NoReversePath
             | Self::DestinationIsLocal
             | Self::HasOwner
             | Self::TcpNotSyn
@@ -314,6 +320,7 @@ impl Match {
             | Self::Reply
             | Self::DestinationTranslated
             | Self::SourceIsLocal
+            | Self::NoReversePath
             | Self::DestinationIsLocal
             | Self::HasOwner
             | Self::TcpNotSyn => None,

@@ -248,6 +248,7 @@ fn missing_set<'m>(index: &Index, matcher: &'m Match) -> Option<&'m str> {
         | Match::Reply
         | Match::DestinationTranslated
         | Match::SourceIsLocal
+        | Match::NoReversePath
         | Match::DestinationIsLocal
         | Match::HasOwner
         | Match::TcpNotSyn

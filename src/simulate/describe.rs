@@ -79,6 +79,7 @@ fn matched_by_plan(sets: &[Set], matcher: &Match) -> String {
         Match::Reply => "packets in the reply direction of their connection".to_owned(),
         Match::DestinationTranslated => "packets whose destination is translated".to_owned(),
         Match::SourceIsLocal => "packets from an address of the pod".to_owned(),
+        Match::NoReversePath => "packets from an address that is not behind their interface".to_owned(),
         Match::DestinationIsLocal => "packets to an address of the pod".to_owned(),
         Match::HasOwner => "packets of any user".to_owned(),
         Match::TcpNotSyn => "TCP segments other than SYN".to_owned(),

@@ -31,6 +31,7 @@ mod temporary;
 mod decoding;
 mod explain_packets;
 mod explain_pod;
+mod front_end_policies;
 mod golden;
 mod graph;
 mod help;

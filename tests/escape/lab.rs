@@ -12,7 +12,7 @@ use sidetrack::types::Family;
 use super::column::PROXY_MARK;
 use super::sys::{self, send, send_to};
 use super::wire::{LINKS, Wire, set_sysctl};
-use crate::common::{Address, Owner, Pod, Server, cgroup, output_of, segment, socket};
+use crate::common::{Address, Netns, Owner, Pod, Server, cgroup, output_of, segment, socket};
 
 /// What attacks send.
 pub const MARKER: &[u8; 16] = b"sidetrack-escape";
@@ -133,7 +133,7 @@ impl Lab {
         }
     }
 
-    /// Runs an attack as `assume` says. `rules` brings the rules into force.
+    /// Runs an attack in the pod as `assume` says. `rules` brings the rules into force.
     pub fn run(
         &mut self,
         family: Family,
@@ -141,9 +141,21 @@ impl Lab {
         attack: impl FnOnce(&Stage) -> io::Result<()> + Send,
         rules: impl Fn(&Pod),
     ) -> Outcome {
+        let netns = self.pod.netns.clone();
+        self.run_in(&netns, family, assume, attack, rules)
+    }
+
+    /// Runs an attack in a network namespace.
+    pub fn run_in(
+        &mut self,
+        netns: &Netns,
+        family: Family,
+        assume: impl FnOnce() -> io::Result<()> + Send,
+        attack: impl FnOnce(&Stage) -> io::Result<()> + Send,
+        rules: impl Fn(&Pod),
+    ) -> Outcome {
         let (steps, requests) = channel();
         let stage = Stage { family, steps };
-        let netns = self.pod.netns.clone();
         self.wire.escaped();
         let result = thread::scope(|scope| {
             let running = scope.spawn(move || {

@@ -155,10 +155,10 @@ pub(super) const ANY_UID: &str = "0-4294967294";
 /// Name prefix of the chains made from lists.
 const LIST_PREFIX: &str = "list_";
 
-/// The table of a base chain. The table `filter` has no chain POSTROUTING.
+/// The table of a base chain. The table `filter` has no chains PREROUTING and POSTROUTING.
 fn table(base: BaseHook) -> TableName {
     match (base.kind, base.hook) {
-        (ChainType::Raw, _) => TableName::Raw,
+        (ChainType::Raw, _) | (ChainType::Filter, Hook::Prerouting) => TableName::Raw,
         (ChainType::Mangle, _) | (ChainType::Filter, Hook::Postrouting) => TableName::Mangle,
         (ChainType::Nat, _) => TableName::Nat,
         (ChainType::Filter, _) => TableName::Filter,
@@ -387,6 +387,7 @@ fn alternatives(ruleset: &Ruleset, matched: &Match) -> Vec<Vec<Part>> {
         Match::Reply => extension(words(["-m", "conntrack", "--ctdir", "REPLY"])),
         Match::DestinationTranslated => extension(words(["-m", "conntrack", "--ctstate", "DNAT"])),
         Match::SourceIsLocal => extension(words(["-m", "addrtype", "--src-type", "LOCAL"])),
+        Match::NoReversePath => extension(words(["-m", "rpfilter", "--invert"])),
         Match::DestinationIsLocal => extension(words(["-m", "addrtype", "--dst-type", "LOCAL"])),
         Match::HasOwner => extension(words(["-m", "owner", "--uid-owner", ANY_UID])),
         Match::TcpNotSyn => {

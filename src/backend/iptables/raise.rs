@@ -11,8 +11,9 @@ use super::lower::{ANY_UID, CGROUP_ID, specs};
 use super::saved;
 use super::tables::{Jump, PREFIX, Spec, TableName, Tables, chain_name};
 use crate::ruleset::{
-    Action, Addresses, BaseHook, Cgroup, Chain, ChainType, ConntrackState, Counts, Elements, GidMatch, Hook, Installed,
-    Match, Name, Place, PortMatch, Protocol, Rejection, Rule, Ruleset, Set, UidMatch, Unreadable, Zone, priority,
+    Action, Addresses, BaseHook, Cgroup, Chain, ChainType, ConntrackState, Counts, Elements, FILTER_PREFIX, GidMatch,
+    Hook, Installed, Match, Name, Place, PortMatch, Protocol, Rejection, Rule, Ruleset, Set, UidMatch, Unreadable,
+    Zone, priority,
 };
 use crate::types::{CgroupPath, Families, Family, Id, InterfaceName, Mark, Port, Ports, Range, Ranges};
 
@@ -162,19 +163,25 @@ fn nothing(family: Family) -> Ruleset {
 
 /// The chain that an unconditional jump from a built-in chain calls, and its hook.
 fn call(kind: ChainType, jump: &Jump) -> Option<(String, BaseHook)> {
-    let (kind, hook) = match jump.from.as_str() {
-        "PREROUTING" => (kind, Hook::Prerouting),
-        "INPUT" => (kind, Hook::Input),
-        "FORWARD" => (kind, Hook::Forward),
-        "OUTPUT" => (kind, Hook::Output),
-        "POSTROUTING" => (ChainType::Filter, Hook::Postrouting),
+    let hook = match jump.from.as_str() {
+        "PREROUTING" => Hook::Prerouting,
+        "INPUT" => Hook::Input,
+        "FORWARD" => Hook::Forward,
+        "OUTPUT" => Hook::Output,
+        "POSTROUTING" => Hook::Postrouting,
         _ => return None,
     };
-    let priority = priority::in_iptables(kind);
-    match jump.spec.without_comment().words() {
-        [how, chain] if how == "-j" => Some((chain.clone(), BaseHook { kind, hook, priority })),
-        _ => None,
-    }
+    let jump = jump.spec.without_comment();
+    let [how, chain] = jump.words() else {
+        return None;
+    };
+    // Chains of type filter are in other tables, too, where the table `filter` does not have their hook.
+    let kind = match plan_name(chain).starts_with(FILTER_PREFIX) {
+        true => ChainType::Filter,
+        false => kind,
+    };
+    let priority = priority::in_iptables(kind, hook);
+    (how == "-j").then(|| (chain.clone(), BaseHook { kind, hook, priority }))
 }
 
 impl Draft {
@@ -269,6 +276,7 @@ impl Draft {
             ["-m", "conntrack", "--ctstate", "DNAT", ..] => (Match::DestinationTranslated, 4),
             ["-m", "conntrack", "--ctdir", "REPLY", ..] => (Match::Reply, 4),
             ["-m", "addrtype", "--src-type", "LOCAL", ..] => (Match::SourceIsLocal, 4),
+            ["-m", "rpfilter", "--invert", ..] => (Match::NoReversePath, 3),
             ["-m", "addrtype", "--dst-type", "LOCAL", ..] => (Match::DestinationIsLocal, 4),
             ["-m", "tcp", "!", "--tcp-flags", "FIN,SYN,RST,ACK", "SYN", ..] => {
                 self.take_protocol()?;

@@ -150,6 +150,7 @@ fn base_hook(listed: &listing::BaseHook) -> Option<BaseHook> {
         ("nat", Hook::Input) => ChainType::Filter,
         ("nat", _) => ChainType::Nat,
         ("route", Hook::Output) => ChainType::Mangle,
+        ("filter", Hook::Prerouting) if listed.priority == priority::EARLY_FILTER => ChainType::Filter,
         ("filter", _) if listed.priority < priority::CONNTRACK => ChainType::Raw,
         ("filter", Hook::Prerouting) => ChainType::Mangle,
         ("filter", Hook::Input | Hook::Forward | Hook::Output | Hook::Postrouting) => ChainType::Filter,
@@ -400,6 +401,7 @@ fn matcher(table: TableFamily, terms: &[Term]) -> Option<(Match, usize)> {
         [Conntrack(NFT_CT_STATUS), Masked(_), IsNot(_), ..] => (Match::DestinationTranslated, 3),
         [Conntrack(NFT_CT_DIRECTION), Is(_), ..] => (Match::Reply, 2),
         [Fib(NFTA_FIB_F_SADDR), Is(_), ..] => (Match::SourceIsLocal, 2),
+        [Fib(expression::REVERSE_PATH), Is(_), ..] => (Match::NoReversePath, 2),
         [Fib(NFTA_FIB_F_DADDR), Is(_), ..] => (Match::DestinationIsLocal, 2),
         _ => return None,
     })

@@ -307,9 +307,12 @@ pub const NFTA_PAYLOAD_SREG: u16 = 5;
 pub const NFTA_FIB_DREG: u16 = 1;
 pub const NFTA_FIB_RESULT: u16 = 2;
 pub const NFTA_FIB_FLAGS: u16 = 3;
+pub const NFT_FIB_RESULT_OIF: u32 = 1;
 pub const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
 pub const NFTA_FIB_F_SADDR: u32 = 1;
 pub const NFTA_FIB_F_DADDR: u32 = 2;
+pub const NFTA_FIB_F_IIF: u32 = 8;
+pub const NFTA_FIB_F_PRESENT: u32 = 32;
 
 /// `enum nft_nat_attributes`; the type is 0 for source and 1 for destination.
 pub const NFTA_NAT_TYPE: u16 = 1;

@@ -38,6 +38,7 @@ pub fn decode(extension: &Extension) -> Decoded {
             .number(0)
             .map(|states| vec![any_state(xt_states(states), false)]),
         ("addrtype", 0 | 1) => address_type(extension),
+        ("rpfilter", 0) => reverse_path(extension),
         ("iprange", 1) => address_range(extension),
         _ => None,
     };
@@ -225,6 +226,15 @@ fn address_type(extension: &Extension) -> Option<Vec<Lookup>> {
     let source = condition(Field::SourceType, source, source_inverted);
     let destination = condition(Field::DestinationType, destination, destination_inverted);
     Some([source, destination].into_iter().flatten().collect())
+}
+
+/// `struct xt_rpfilter_info`.
+fn reverse_path(extension: &Extension) -> Option<Vec<Lookup>> {
+    const INVERT: u8 = 8;
+    let flags = extension.byte(0)?;
+    // The others are about routes by any interface, marks and sources of this host.
+    let is_strict = flags & !INVERT == 0;
+    is_strict.then(|| vec![Lookup::one_of(Field::ReversePath, [span(1u8, 1u8)]).negated_if(flags & INVERT != 0)])
 }
 
 /// `struct xt_iprange_mtinfo`.

@@ -12,6 +12,7 @@ use crate::mesh;
 use crate::mesh::kuma::front_end::networks;
 use crate::options::table::OPTIONS;
 use crate::options::{Config, Dialect, KumaRules, Layer, OwnerOrder};
+use crate::plan::policy;
 use crate::ruleset::Record;
 use crate::types::{Id, NoAccounts, Ranges};
 
@@ -187,6 +188,7 @@ impl Draft {
             Some(KUMA) => Dialect::Kuma(self.kuma),
             Some(other) => return Err(Unusable::Unknown(format!("{RULES_AS}={other}"))),
         };
+        policy::check(&config).map_err(|error| Unusable::Damaged(error.to_string()))?;
         Ok(Recorded {
             config,
             resolvers: self.resolvers,

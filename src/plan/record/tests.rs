@@ -131,6 +131,16 @@ fn rules_of_other_programs_are_read_back() {
     }
 }
 
+/// Sidetrack writes no such record, and there is no plan for it.
+#[test]
+fn a_policy_in_a_record_of_rules_of_other_programs_is_damage() {
+    let words = "rules-as=istio-iptables --proxy-uid=7 --proxy-gid=7";
+    let read = |words: &str| read(&Record::new([sealed(words)]));
+    assert!(read(words).is_ok());
+    let damaged = read(&format!("{words} --outbound-policy=proxy-only"));
+    assert!(matches!(damaged, Err(Unusable::Damaged(_))), "{damaged:?}");
+}
+
 #[test]
 fn comments_are_filled_to_the_last_byte() {
     let head = "sidetrack 1 0123456789abcdef:";

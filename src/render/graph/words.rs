@@ -63,6 +63,7 @@ fn matched(ruleset: &Ruleset, matched: &Match) -> String {
         Match::Reply => "reply direction".to_owned(),
         Match::DestinationTranslated => "translated destination".to_owned(),
         Match::SourceIsLocal => "from this host".to_owned(),
+        Match::NoReversePath => "from an address not behind its interface".to_owned(),
         Match::DestinationIsLocal => "to this host".to_owned(),
         Match::HasOwner => "any user".to_owned(),
         Match::TcpNotSyn => "TCP other than SYN".to_owned(),

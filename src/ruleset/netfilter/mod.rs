@@ -346,6 +346,8 @@ pub enum Field {
     SourceType,
     /// The type of the destination address.
     DestinationType,
+    /// Whether the source address is reached by the interface that the packet arrived on: 1 if it is.
+    ReversePath,
 }
 
 /// Bits of [`Field::ConntrackState`]: those of nf_tables, and two that only iptables has.
@@ -384,7 +386,7 @@ impl Field {
     /// Its length in bytes.
     pub fn length(self) -> usize {
         match self {
-            Self::Family | Self::Protocol | Self::TcpFlags | Self::ConntrackDirection => 1,
+            Self::Family | Self::Protocol | Self::TcpFlags | Self::ConntrackDirection | Self::ReversePath => 1,
             Self::SourcePort | Self::DestinationPort => 2,
             Self::Source(Family::V4) | Self::Destination(Family::V4) => 4,
             Self::InIndex | Self::OutIndex | Self::Uid | Self::Gid | Self::Mark | Self::ConntrackMark => 4,

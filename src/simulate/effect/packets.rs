@@ -314,6 +314,7 @@ impl Values {
             | Planned::Reply
             | Planned::DestinationTranslated
             | Planned::SourceIsLocal
+            | Planned::NoReversePath
             | Planned::DestinationIsLocal
             | Planned::HasOwner
             | Planned::TcpNotSyn

@@ -59,6 +59,8 @@ impl Run<'_, '_> {
                 Value::IsNot(_) | Value::Missing | Value::Unknown => Value::Unknown,
             },
             destination_type: self.pod.address_type(self.destination),
+            // The packets of a simulation have no forged sources.
+            reverse_path: Value::Is(1),
         }
     }
 
@@ -75,15 +77,26 @@ impl Run<'_, '_> {
             Tracking::Related => state::RELATED,
             Tracking::Invalid => return state::INVALID,
         };
-        let destination = self.connection.translation.map_or(0, |_| state::DNAT);
+        let destination = match self.is_destination_changed() {
+            true => state::DNAT,
+            false => 0,
+        };
         let source = self.connection.source_translation.map_or(0, |_| state::SNAT);
         of_packet | destination | source
+    }
+
+    /// Whether a translation leads elsewhere. One to where the packet goes anyway leaves no trace in the connection
+    /// (`nf_nat_setup_info`, net/netfilter/nf_nat_core.c).
+    fn is_destination_changed(&self) -> bool {
+        let original = (self.packet.destination, self.packet.destination_port);
+        let translation = self.connection.translation;
+        translation.is_some_and(|(_, destination, port)| (destination, port) != original)
     }
 
     fn conntrack_status(&self) -> u32 {
         let connection = &self.connection;
         let bits = [
-            (connection.translation.is_some(), status::DST_NAT),
+            (self.is_destination_changed(), status::DST_NAT),
             (connection.source_translation.is_some(), status::SRC_NAT),
             (connection.is_decided, status::DST_NAT_DONE),
             (connection.is_source_decided, status::SRC_NAT_DONE),

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::super::decode::{address, comment, nested, number, text};
+use super::super::expression;
 use super::super::listing::{self, Expression};
 use super::super::uapi::*;
 use super::Context;
@@ -126,6 +127,7 @@ impl Decoder<'_> {
                 let field = match (number(NFTA_FIB_RESULT)?, number(NFTA_FIB_FLAGS)?) {
                     (NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_F_SADDR) => Field::SourceType,
                     (NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_F_DADDR) => Field::DestinationType,
+                    (NFT_FIB_RESULT_OIF, expression::REVERSE_PATH) => Field::ReversePath,
                     _ => return None,
                 };
                 let loaded = Loaded::Fields(vec![Part::whole(field, true)]);

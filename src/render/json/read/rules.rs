@@ -127,6 +127,7 @@ impl<'v> Part<'v> {
                 part("conntrackStatus").word(&[("dnat", Match::DestinationTranslated)], "dnat", wrong)?
             }
             ["sourceType"] => part("sourceType").word(&[("local", Match::SourceIsLocal)], "local", wrong)?,
+            ["reversePath"] => part("reversePath").word(&[("missing", Match::NoReversePath)], "missing", wrong)?,
             ["destinationType"] => {
                 part("destinationType").word(&[("local", Match::DestinationIsLocal)], "local", wrong)?
             }
