@@ -3,9 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::net::Shutdown;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,10 +13,14 @@ use super::metrics::{Metrics, PLUGIN_RUN_DURATION, PLUGIN_RUNS};
 use crate::cni::environment::Verb;
 use crate::cni::report::{MAX_REPORT_BYTES, Outcome, Report};
 use crate::linux::files::{self, FileError};
+use crate::linux::unix_messages::{self, Listener};
+
+/// How many reports wait if the installer gets no processor time, or if nobody reads its log: more than a node has pods.
+const QUEUE: i32 = 1024;
 
 /// Whether an installer listens at the socket.
 pub fn is_answered(socket: &Path) -> bool {
-    UnixDatagram::unbound().is_ok_and(|probe| probe.connect(socket).is_ok())
+    unix_messages::is_answered(socket)
 }
 
 /// Removes the socket of an installer that was killed.
@@ -52,13 +54,12 @@ pub enum Owner {
     None,
 }
 
-/// The report socket, and a thread that logs and counts reports. The thread does nothing else: the kernel queues only a
-/// few datagrams.
+/// The report socket, and a thread that logs and counts reports. The thread does nothing else.
 #[derive(Debug)]
 pub struct Receiver {
     path: PathBuf,
     identity: (u64, u64),
-    socket: Arc<UnixDatagram>,
+    socket: Arc<Listener>,
     closed: Arc<AtomicBool>,
 }
 
@@ -76,7 +77,8 @@ impl Receiver {
         // Renamed into place: the path always has a socket, and never one with other permissions.
         let new = path.with_extension(format!("{}.new", std::process::id()));
         files::remove(&new)?;
-        let socket = Arc::new(UnixDatagram::bind(&new).map_err(listening)?);
+        let listener = Listener::bind(&new, QUEUE).map_err(|errno| listening(errno.into()))?;
+        let socket = Arc::new(listener);
         let closed = Arc::new(AtomicBool::new(false));
         let bind = || {
             fs::set_permissions(&new, fs::Permissions::from_mode(0o600))?;
@@ -113,9 +115,9 @@ impl Drop for Receiver {
         {
             tracing::debug!(%error, "cannot remove the socket");
         }
-        // Ends the thread.
+        // Ends the thread, once it has read what is in the queue.
         self.closed.store(true, Ordering::Release);
-        let _woken = self.socket.shutdown(Shutdown::Both);
+        self.socket.close();
     }
 }
 
@@ -124,22 +126,19 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
-fn receive(socket: &UnixDatagram, closed: &AtomicBool, metrics: &Metrics) {
-    let mut datagram = vec![0; MAX_REPORT_BYTES];
+fn receive(socket: &Listener, closed: &AtomicBool, metrics: &Metrics) {
+    let mut message = vec![0; MAX_REPORT_BYTES];
     loop {
-        let received = socket.recv(&mut datagram);
-        if closed.load(Ordering::Acquire) {
-            return;
-        }
-        match received {
-            Ok(length) => match Report::parse(&datagram[..length]) {
+        match socket.receive(&mut message) {
+            Ok(length) => match Report::parse(&message[..length]) {
                 Some(report) => {
                     count(&report, metrics);
                     log(&report);
                 }
-                None => tracing::debug!(length, "datagram is not a plugin report"),
+                None => tracing::debug!(length, "message is not a plugin report"),
             },
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // All reports in the queue were read before.
+            Err(_) if closed.load(Ordering::Acquire) => return,
             Err(error) => return tracing::error!(%error, "cannot read reports of plugin runs any more"),
         }
     }
