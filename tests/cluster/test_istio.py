@@ -2,7 +2,7 @@
 place, and by sidetrack's plugin.
 
 The three ways are there at once: for each a revision of istiod, and a namespace whose pods are injected by it. The
-namespace `outside` is outside of the mesh. Runs if scripts/test-cluster is told a name with `istio`, as it takes istiod.
+namespace `outside` is outside of the mesh. Runs if scripts/test-cluster has a name with `istio`, as it takes istiod.
 """
 
 import contextlib

@@ -47,7 +47,8 @@ class Repair(ClusterTest):
         self.assertEqual((phase, set(seen.split())), ("Succeeded", {"127.0.0.6", "::6"}), seen)
 
     def test_many_pods_are_repaired_in_place_while_as_many_start(self):
-        early, late = (pods.controller("Deployment", name, pods.idle(name), replicas=MANY) for name in ("early", "late"))
+        names = ("early", "late")
+        early, late = (pods.controller("Deployment", name, pods.idle(name), replicas=MANY) for name in names)
         self.create(early)
         self.in_namespace("rollout", "status", "deployment/early", "--timeout=300s")
         self.create(late)
