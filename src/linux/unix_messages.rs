@@ -15,6 +15,9 @@ use nix::sys::socket::{
     shutdown, socket,
 };
 
+/// As many messages as the kernel lets a listener queue: `net.core.somaxconn`, by default 4096, and 128 before Linux 5.4.
+pub const LONGEST_QUEUE: i32 = -1;
+
 /// The longest wait for the message of a connection: its sender may be stopped in between.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -49,14 +52,15 @@ pub fn is_answered(path: &Path) -> bool {
 pub struct Listener(UnixListener);
 
 impl Listener {
-    /// Listens at `path`, where nothing may be. Up to `queue` messages wait (`net.core.somaxconn` at most).
+    /// Listens at `path`, where nothing may be. Up to `queue` messages wait, 128 at most, or [`LONGEST_QUEUE`].
     ///
     /// # Errors
     /// The system refused.
     pub fn bind(path: &Path, queue: i32) -> nix::Result<Self> {
+        let queue = Backlog::new(queue)?;
         let socket = seqpacket(SockFlag::empty())?;
         bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
-        listen(&socket, Backlog::new(queue)?)?;
+        listen(&socket, queue)?;
         Ok(Self(UnixListener::from(socket)))
     }
 

@@ -13,10 +13,7 @@ use super::metrics::{Metrics, PLUGIN_RUN_DURATION, PLUGIN_RUNS};
 use crate::cni::environment::Verb;
 use crate::cni::report::{MAX_REPORT_BYTES, Outcome, Report};
 use crate::linux::files::{self, FileError};
-use crate::linux::unix_messages::{self, Listener};
-
-/// How many reports wait if the installer gets no processor time, or if nobody reads its log: more than a node has pods.
-const QUEUE: i32 = 1024;
+use crate::linux::unix_messages::{self, LONGEST_QUEUE, Listener};
 
 /// Whether an installer listens at the socket.
 pub fn is_answered(socket: &Path) -> bool {
@@ -77,18 +74,22 @@ impl Receiver {
         // Renamed into place: the path always has a socket, and never one with other permissions.
         let new = path.with_extension(format!("{}.new", std::process::id()));
         files::remove(&new)?;
-        let listener = Listener::bind(&new, QUEUE).map_err(|errno| listening(errno.into()))?;
-        let socket = Arc::new(listener);
         let closed = Arc::new(AtomicBool::new(false));
         let bind = || {
+            // Reports wait where this process gets no processor time, or where nobody reads its log.
+            let socket = Arc::new(Listener::bind(&new, LONGEST_QUEUE)?);
             fs::set_permissions(&new, fs::Permissions::from_mode(0o600))?;
             fs::rename(&new, path)?;
-            let (socket, closed, metrics) = (Arc::clone(&socket), Arc::clone(&closed), Arc::clone(metrics));
-            let receive = move || receive(&socket, &closed, &metrics);
+            let (received, closed, metrics) = (Arc::clone(&socket), Arc::clone(&closed), Arc::clone(metrics));
+            let receive = move || receive(&received, &closed, &metrics);
             thread::Builder::new().name("reports".to_owned()).spawn(receive)?;
-            identity(path)
+            Ok((socket, identity(path)?))
         };
-        let identity = bind().map_err(listening)?;
+        let (socket, identity) = bind().map_err(|reason| {
+            // Nothing is there once it was renamed.
+            let _removed = files::remove(&new);
+            listening(reason)
+        })?;
         let path = path.to_owned();
         Ok(Self {
             path,
