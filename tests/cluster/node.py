@@ -156,7 +156,8 @@ class Node:
         """All processes of the node are killed at once; its namespaces end."""
         os.kill(self._init, signal.SIGKILL)
         self._machine.wait()
-        eventually("the node's interface is gone", lambda: not pathlib.Path("/sys/class/net", self.name).exists())
+        shown = ("ip", "link", "show", self.name)
+        eventually("the node's interface is gone", lambda: subprocess.run(shown, capture_output=True).returncode != 0)
 
     def reboot(self):
         self.power_off()
