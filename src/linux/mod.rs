@@ -22,3 +22,4 @@ pub mod sock_diag;
 pub mod socket_options;
 pub mod sysctl;
 pub mod tcp;
+pub mod unix_messages;
