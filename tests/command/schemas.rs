@@ -336,8 +336,10 @@ fn options_files_conform_to_their_schema() {
         for spelling in [str::to_owned, generated::camel_case, |name: &str| {
             name.replace('-', "_")
         }] {
-            let members = options.chunks(2).map(|pair| match pair {
-                [flag, value] => (spelling(flag.trim_start_matches("--")), json!(value)),
+            let key = |flag: &str| spelling(flag.trim_start_matches("--"));
+            let members = options.chunks(2).map(|words| match words {
+                [flag, value] => (key(flag), json!(value)),
+                [flag] => (key(flag), json!(true)),
                 other => panic!("{other:?}"),
             });
             let document = Value::Object(members.collect());

@@ -134,7 +134,8 @@ fn words(config: &Config, facts: &Facts) -> Vec<Word> {
     }
     words.extend(config.differing(&defaults).into_iter().map(Word::option));
     // The file may change, and a process on the node has another one than the pod.
-    if config.dns.redirect && config.dns.servers == DnsServers::ResolvConf {
+    let uses_file = config.dns.redirect || config.outbound.allow_dns;
+    if uses_file && config.dns.servers == DnsServers::ResolvConf {
         const DNS_SERVERS: &str = "dns-servers";
         words.retain(|word| word.name != DNS_SERVERS);
         words.push(match facts.resolvers.as_slice() {
