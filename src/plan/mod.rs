@@ -20,7 +20,7 @@ use thiserror::Error;
 
 use crate::facts::{Facts, Ipv6};
 use crate::mesh::{self, Delivery};
-use crate::options::{Config, Dialect, Proxy};
+use crate::options::{Config, Dialect};
 use crate::ruleset::{
     self, Action, BaseHook, Chain, ChainType, ConntrackState, Hook, Match, ProxyTraffic, Rule, Ruleset, Sender,
     Unsound, priority,
@@ -219,6 +219,7 @@ fn ruleset(config: &Config, facts: &Facts, families: Families) -> Ruleset {
     let mut context = Context {
         config,
         families,
+        proxy_cgroup: facts.proxy_cgroup,
         dns: Lookups::new(config, facts),
         resolvers: &facts.resolvers,
         sets: Sets::default(),
@@ -355,7 +356,7 @@ pub fn passthrough(family: Family) -> IpAddr {
 
 /// Traffic that must never be captured. The ends of every range of the proxy's IDs represent the range.
 fn proxy_traffic(config: &Config, facts: &Facts, families: Families) -> Vec<ProxyTraffic> {
-    let senders = senders(&config.proxy);
+    let senders = senders(config);
     if mesh::delivery(config.proxy.mesh) == Delivery::FromPassthrough {
         // Kuma's rules also capture lookups from the passthrough address.
         let is_exempt = !(matches!(config.dialect, Dialect::Kuma(_)) && config.dns.redirect);
@@ -372,7 +373,12 @@ fn proxy_traffic(config: &Config, facts: &Facts, families: Families) -> Vec<Prox
         // Lookups of the proxy to the mesh's DNS server on loopback are captured, too.
         senders
             .into_iter()
-            .flat_map(|sender| [ProxyTraffic::Outbound(sender), ProxyTraffic::ToPod(sender, DNS_PORT)])
+            .flat_map(|sender| {
+                [
+                    ProxyTraffic::Outbound(sender.clone()),
+                    ProxyTraffic::ToPod(sender, DNS_PORT),
+                ]
+            })
             .collect()
     } else {
         senders.into_iter().map(ProxyTraffic::All).collect()
@@ -380,16 +386,24 @@ fn proxy_traffic(config: &Config, facts: &Facts, families: Families) -> Vec<Prox
 }
 
 /// The senders that the rules must recognise as the proxy.
-fn senders(proxy: &Proxy) -> Vec<Sender> {
-    let any = Sender {
+fn senders(config: &Config) -> Vec<Sender> {
+    let proxy = &config.proxy;
+    let any = || Sender {
         mark: proxy.mark,
+        cgroup: config.processes.cgroup.clone(),
         ..Sender::default()
     };
     let uids = proxy.uids.iter().flat_map(|range| [range.first(), range.last()]);
     let gids = proxy.gids.iter().flat_map(|range| [range.first(), range.last()]);
-    let of_users = uids.map(|uid| Sender { uid: Some(uid), ..any });
+    let of_users = uids.map(|uid| Sender {
+        uid: Some(uid),
+        ..any()
+    });
     let owners: Vec<Sender> = of_users
-        .chain(gids.map(|gid| Sender { gid: Some(gid), ..any }))
+        .chain(gids.map(|gid| Sender {
+            gid: Some(gid),
+            ..any()
+        }))
         .collect();
-    if owners.is_empty() { vec![any] } else { owners }
+    if owners.is_empty() { vec![any()] } else { owners }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::netfilter::status;
 use super::{Addresses, ConntrackState, Elements, GidMatch, Match, Name, PortMatch, Protocol, Rule, Set, UidMatch};
-use crate::types::{Family, Gid, InterfaceName, Port, Uid};
+use crate::types::{CgroupPath, Family, Gid, InterfaceName, Port, Uid};
 
 /// The type of an address of this host (`RTN_LOCAL`, linux/rtnetlink.h).
 pub const RTN_LOCAL: u8 = 2;
@@ -61,6 +61,8 @@ pub struct View<'p> {
     pub uid: Value<Uid>,
     /// The group that owns its socket.
     pub gid: Value<Gid>,
+    /// The cgroup of the process that created its socket; `None` for one that no rule names.
+    pub cgroup: Value<Option<&'p CgroupPath>>,
     /// Its mark; 0 for none.
     pub mark: Value<u32>,
     /// The mark of its connection; 0 for none.
@@ -96,6 +98,7 @@ impl View<'_> {
         destination_port: Value::Unknown,
         uid: Value::Unknown,
         gid: Value::Unknown,
+        cgroup: Value::Unknown,
         mark: Value::Unknown,
         conntrack_mark: Value::Unknown,
         tracking: Value::Unknown,
@@ -199,6 +202,11 @@ pub fn holds(sets: &[Set], matcher: &Match, packet: &View) -> Known {
         Match::Gid(GidMatch::Set(set)) => is_in(sets, set, packet.gid, |elements, gid| match elements {
             Elements::Gids(gids) => Some(gids.contains(gid)),
             Elements::Ipv4(_) | Elements::Ipv6(_) | Elements::Ports(_) | Elements::Uids(_) => None,
+        }),
+        Match::Cgroup(cgroup) => test(packet.cgroup, |of| match (of, &cgroup.path) {
+            (None, _) => Some(false),
+            (Some(of), Some(path)) => Some(path.contains(of)),
+            (Some(_), None) => None,
         }),
         Match::Mark(mark) => is(packet.mark, mark.get()),
         Match::MarkIsNot(mark) => is(packet.mark, mark.get()).negated(),

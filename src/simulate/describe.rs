@@ -69,6 +69,7 @@ fn matched_by_plan(sets: &[Set], matcher: &Match) -> String {
         Match::Uid(UidMatch::Set(name)) => format!("packets of user {}", set(sets, name)),
         Match::Gid(GidMatch::Gid(gid)) => format!("packets of group {gid}"),
         Match::Gid(GidMatch::Set(name)) => format!("packets of group {}", set(sets, name)),
+        Match::Cgroup(cgroup) => format!("packets of cgroup {}", cgroup.name()),
         Match::Mark(mark) => format!("packets with mark {mark}"),
         Match::MarkIsNot(mark) => format!("packets without mark {mark}"),
         Match::ConntrackMark(mark) => format!("packets of connections with mark {mark}"),

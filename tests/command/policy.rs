@@ -23,8 +23,9 @@ fn is_exempt(config: &Config, packet: &Packet, uid: Uid, gid: Gid, link: &Interf
         IpAddr::V6(to) => outbound.exclude_cidrs.v6().iter().any(|net| net.contains(&to)),
     };
     let port = packet.destination_port;
-    proxy.uids.contains(uid)
-        || proxy.gids.contains(gid)
+    // No packet of these has a mark.
+    let is_proxy = proxy.mark.is_none() && (proxy.uids.contains(uid) || proxy.gids.contains(gid));
+    is_proxy
         || outbound.exclude_uids.contains(uid)
         || outbound.exclude_gids.contains(gid)
         || excluded
@@ -54,6 +55,7 @@ fn only_exempt_packets_leave_with_any_options() {
                     origin: Origin::Process {
                         uid,
                         gid,
+                        cgroup: None,
                         interface: link.clone(),
                     },
                     protocol,

@@ -7,15 +7,15 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::lower::{ANY_UID, specs};
+use super::lower::{ANY_UID, CGROUP_ID, specs};
 use super::saved;
 use super::tables::{Jump, PREFIX, Spec, TableName, Tables, chain_name};
 use crate::ruleset::{
-    Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Counts, Elements, FILTER_PREFIX, GidMatch, Hook,
-    Installed, Match, Name, Place, PortMatch, Protocol, Rejection, Rule, Ruleset, Set, UidMatch, Unreadable, Zone,
-    priority,
+    Action, Addresses, BaseHook, Cgroup, Chain, ChainType, ConntrackState, Counts, Elements, FILTER_PREFIX, GidMatch,
+    Hook, Installed, Match, Name, Place, PortMatch, Protocol, Rejection, Rule, Ruleset, Set, UidMatch, Unreadable,
+    Zone, priority,
 };
-use crate::types::{Families, Family, Id, InterfaceName, Mark, Port, Ports, Range, Ranges};
+use crate::types::{CgroupPath, Families, Family, Id, InterfaceName, Mark, Port, Ports, Range, Ranges};
 
 /// Our installed rules in the tables of one family.
 ///
@@ -101,6 +101,19 @@ struct Draft {
     sets: Vec<Set>,
 }
 
+/// Reads the ID of a matched cgroup from the comment. Returns the comment without it.
+fn take_cgroup_id<'c>(matches: &mut [Match], comment: &'c str) -> &'c str {
+    let cgroup = matches.iter_mut().find_map(|matched| match matched {
+        Match::Cgroup(cgroup) => Some(cgroup),
+        _ => None,
+    });
+    let Some((cgroup, (before, id))) = cgroup.zip(comment.rsplit_once(CGROUP_ID)) else {
+        return comment;
+    };
+    cgroup.id = id.parse().ok();
+    before
+}
+
 impl Installed {
     fn report(&mut self, place: Place, spec: &Spec) {
         // Without terminal control characters.
@@ -181,11 +194,13 @@ impl Draft {
                 _ => rest = &rest[self.condition(rest)?..],
             }
         };
+        let mut matches = std::mem::take(&mut self.matches);
+        let comment = take_cgroup_id(&mut matches, spec.comment());
         let rule = Rule {
-            matches: std::mem::take(&mut self.matches),
+            matches,
             action: action?,
             has_counter: false,
-            comment: spec.comment().to_owned().into(),
+            comment: comment.to_owned().into(),
         };
         let sets = self.sets.clone();
         let lowered = specs(
@@ -242,6 +257,15 @@ impl Draft {
                     None => GidMatch::Set(self.set(format!("gids_{id}"), Elements::Gids(gids))),
                 };
                 (Match::Gid(matched), 4)
+            }
+            ["-m", "cgroup", "--path", path, ..] => {
+                let path = CgroupPath::parse(path).ok()?;
+                let cgroup = Cgroup {
+                    level: path.level(),
+                    path: Some(path),
+                    id: None,
+                };
+                (Match::Cgroup(cgroup), 4)
             }
             ["-m", "mark", "--mark", mark, ..] => (Match::Mark(Mark::parse(mark).ok()?), 4),
             ["-m", "mark", "!", "--mark", mark, ..] => (Match::MarkIsNot(Mark::parse(mark).ok()?), 5),

@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use super::attributes::Attributes;
 use super::uapi::*;
 use crate::ruleset::{
-    Action, Addresses, ConntrackState, GidMatch, Match, OPENING_FLAGS, PortMatch, Protocol, RTN_LOCAL, Rejection, Rule,
-    TCP_SYN, TIMEOUTS, TableFamily, UidMatch, Zone,
+    Action, Addresses, Cgroup, ConntrackState, GidMatch, Match, OPENING_FLAGS, PortMatch, Protocol, RTN_LOCAL,
+    Rejection, Rule, TCP_SYN, TIMEOUTS, TableFamily, UidMatch, Zone,
 };
 use crate::types::{Family, Id, InterfaceName};
 
@@ -48,6 +48,11 @@ fn write_match(list: &mut Attributes, table: TableFamily, matcher: &Match) {
         Match::Uid(UidMatch::Set(set)) => owner_is_in(list, NFT_META_SKUID, set),
         Match::Gid(GidMatch::Gid(gid)) => owner_is(list, NFT_META_SKGID, *gid),
         Match::Gid(GidMatch::Set(set)) => owner_is_in(list, NFT_META_SKGID, set),
+        Match::Cgroup(Cgroup { level, id, .. }) => {
+            socket_cgroup(list, *level);
+            // No cgroup has the ID 0.
+            compare(list, NFT_CMP_EQ, &id.unwrap_or_default().to_ne_bytes());
+        }
         Match::Mark(mark) => {
             meta(list, NFT_META_MARK);
             compare(list, NFT_CMP_EQ, &mark.get().to_ne_bytes());
@@ -288,6 +293,15 @@ pub(super) fn meta(list: &mut Attributes, key: u32) {
     expression(list, "meta", |data| {
         data.number(NFTA_META_DREG, NFT_REG_1);
         data.number(NFTA_META_KEY, key);
+    });
+}
+
+/// Since Linux 5.13.
+fn socket_cgroup(list: &mut Attributes, level: u32) {
+    expression(list, "socket", |data| {
+        data.number(NFTA_SOCKET_KEY, NFT_SOCKET_CGROUPV2);
+        data.number(NFTA_SOCKET_DREG, NFT_REG_1);
+        data.number(NFTA_SOCKET_LEVEL, level);
     });
 }
 

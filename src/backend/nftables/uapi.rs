@@ -172,6 +172,14 @@ pub const NFTA_REDIR_FLAGS: u16 = 3;
 pub const NFTA_TPROXY_FAMILY: u16 = 1;
 pub const NFTA_TPROXY_REG_PORT: u16 = 3;
 
+/// `enum nft_socket_attributes`.
+pub const NFTA_SOCKET_KEY: u16 = 1;
+pub const NFTA_SOCKET_DREG: u16 = 2;
+pub const NFTA_SOCKET_LEVEL: u16 = 3;
+
+/// `enum nft_socket_keys`.
+pub const NFT_SOCKET_CGROUPV2: u32 = 3;
+
 /// `enum nft_counter_attributes`.
 pub const NFTA_COUNTER_PACKETS: u16 = 2;
 

@@ -2,6 +2,8 @@
 
 use super::{Extension, number_of, span};
 use crate::ruleset::netfilter::{Field, Lookup, Match, state};
+use crate::ruleset::{self, Cgroup};
+use crate::types::CgroupPath;
 
 /// The conditions of a match, all of which must hold; or its comment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +20,11 @@ pub fn decode(extension: &Extension) -> Decoded {
         let end = extension.data.iter().position(|byte| *byte == 0);
         let text = &extension.data[..end.unwrap_or(extension.data.len())];
         return Decoded::Comment(String::from_utf8_lossy(text).replace(char::is_control, "\u{fffd}"));
+    }
+    if let ("cgroup", 1 | 2) = (extension.name, extension.revision)
+        && let Some(cgroup) = cgroup(extension)
+    {
+        return Decoded::Matches(vec![Match::Planned(cgroup)]);
     }
     let lookups = match (extension.name, extension.revision) {
         ("tcp", 0) => tcp(extension),
@@ -126,6 +133,19 @@ fn owner(extension: &Extension) -> Option<Vec<Lookup>> {
     let gid = condition(GID, Field::Gid, extension.number(8)?, extension.number(12)?);
     let socket = condition(SOCKET, Field::Uid, 0, u32::MAX);
     Some([uid, gid, socket].into_iter().flatten().collect())
+}
+
+/// The path of `struct xt_cgroup_info_v1` and `struct xt_cgroup_info_v2`.
+fn cgroup(extension: &Extension) -> Option<ruleset::Match> {
+    const HAS_PATH: [u8; 4] = [1, 0, 0, 0];
+    let path = extension.data.strip_prefix(&HAS_PATH)?;
+    let path = std::str::from_utf8(path.split(|byte| *byte == 0).next()?).ok()?;
+    let path = CgroupPath::parse(path).ok()?;
+    Some(ruleset::Match::Cgroup(Cgroup {
+        level: path.level(),
+        path: Some(path),
+        id: None,
+    }))
 }
 
 /// `struct xt_mark_mtinfo1` and `struct xt_connmark_mtinfo1`.

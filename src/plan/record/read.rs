@@ -10,7 +10,7 @@ use super::{
 };
 use crate::mesh;
 use crate::mesh::kuma::front_end::networks;
-use crate::options::table::{OPTIONS, Scope};
+use crate::options::table::OPTIONS;
 use crate::options::{Config, Dialect, KumaRules, Layer, OwnerOrder};
 use crate::plan::policy;
 use crate::ruleset::Record;
@@ -92,7 +92,7 @@ pub fn read(record: &Record) -> Result<Recorded, Unusable> {
 fn joined(record: &Record) -> String {
     let mut text = String::new();
     for comment in record.comments() {
-        if !(text.is_empty() || text.ends_with(BREAKS)) {
+        if !(text.is_empty() || text.ends_with(BREAKS) || text.ends_with('/')) {
             text.push(' ');
         }
         text += comment;
@@ -165,7 +165,7 @@ impl Draft {
     }
 
     fn read_option(&mut self, name: &str, value: &str) -> Result<(), Unusable> {
-        let mut options = OPTIONS.iter().filter(|option| option.scope == Scope::Pod);
+        let mut options = OPTIONS.iter().filter(|option| option.scope.is_planned());
         let option = name
             .strip_prefix("--")
             .and_then(|name| options.find(|option| option.name == name))

@@ -53,6 +53,7 @@ fn matched(ruleset: &Ruleset, matched: &Match) -> String {
         Match::Uid(UidMatch::Set(name)) => format!("user {}", set(name)),
         Match::Gid(GidMatch::Gid(gid)) => format!("group {gid}"),
         Match::Gid(GidMatch::Set(name)) => format!("group {}", set(name)),
+        Match::Cgroup(cgroup) => format!("cgroup {}", cgroup.name()),
         Match::Mark(mark) => format!("mark {mark}"),
         Match::MarkIsNot(mark) => format!("mark not {mark}"),
         Match::ConntrackMark(mark) => format!("connection mark {mark}"),

@@ -7,7 +7,7 @@ use crate::types::InterfaceName;
 
 impl Run<'_, '_> {
     /// The properties of the packet that matches see at a hook.
-    pub(super) fn view<'v>(&self, at: &'v At) -> View<'v> {
+    pub(super) fn view<'v>(&'v self, at: &'v At) -> View<'v> {
         fn interface(of: &Value<InterfaceName>) -> Value<&InterfaceName> {
             match of {
                 Value::Is(name) => Value::Is(name),
@@ -29,6 +29,7 @@ impl Run<'_, '_> {
             destination_port: Value::Is(self.port),
             uid: at.owner.map(|(uid, _)| uid),
             gid: at.owner.map(|(_, gid)| gid),
+            cgroup: at.owner.map(|_| self.packet.origin.cgroup()),
             mark: Value::Is(self.mark),
             conntrack_mark: match is_tracked {
                 true => Value::Is(self.connection.mark),

@@ -213,7 +213,12 @@ fn outbound(
                 _ => None,
             };
             let packet = Packet {
-                origin: Origin::Process { uid, gid, interface },
+                origin: Origin::Process {
+                    uid,
+                    gid,
+                    cgroup: None,
+                    interface,
+                },
                 protocol,
                 source: chosen.unwrap_or(usual),
                 source_port: Port::MIN,
