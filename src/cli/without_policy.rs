@@ -12,7 +12,7 @@ use crate::options::table::OPTIONS;
 use crate::types::Accounts;
 
 /// The options of a lock. No such program has them.
-const POLICIES: [&str; 3] = ["outbound-policy", "inbound-policy", "proxy-mark"];
+const POLICIES: [&str; 4] = ["outbound-policy", "inbound-policy", "proxy-mark", "proxy-cgroup"];
 
 /// The variable that names a file of options.
 const FILE: &str = "SIDETRACK_CONFIG";

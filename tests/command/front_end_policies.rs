@@ -51,6 +51,10 @@ fn policy_in_a_variable_is_refused_by_each_program() {
             &run(program, "SIDETRACK_PROXY_MARK", "77"),
             &["SIDETRACK_PROXY_MARK", "unset it"],
         );
+        is_refused(
+            &run(program, "SIDETRACK_PROXY_CGROUP", "/proxy"),
+            &["SIDETRACK_PROXY_CGROUP", "unset it"],
+        );
         // What has no policy in it is none of their business.
         run(program, "SIDETRACK_PROXY_UID", "no user").succeeded();
     }
