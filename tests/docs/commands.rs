@@ -24,6 +24,14 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "needs a machine that systemd boots: the tests of hosts run it on one",
     ),
     ("sidetrack cleanup --persist", "the same"),
+    (
+        "sidetrack apply --config /etc/sidetrack/config.yaml --proxy-cgroup",
+        "needs a service that systemd started: the tests of the proxy's cgroup make one of their own",
+    ),
+    (
+        "sidetrack check --config /etc/sidetrack/config.yaml --proxy-cgroup",
+        "the same",
+    ),
     ("scripts/bench", "takes minutes; a test checks what it compares"),
     ("scripts/book", "installs mdBook; `.ci/run` runs it"),
     ("scripts/build", "`scripts/test` begins with it"),
