@@ -32,6 +32,7 @@ use self::sets::Sets;
 
 pub use self::context::{DNS_PORT, Lookups};
 pub use self::no_effect::{NoEffect, uncaptured_lookups, without_effect};
+pub use self::policy::name_servers;
 pub use self::prerequisite::{LoopbackRoute, Prerequisite};
 
 /// The source address of the proxy's IPv4 connections to the application.

@@ -10,7 +10,7 @@ const LAYERS: [&str; 20] = [
 ];
 
 /// Files and directories without effects: no sockets, no files, no programs, no clock.
-const PURE: [&str; 39] = [
+const PURE: [&str; 41] = [
     "yaml",
     "types",
     "facts.rs",
@@ -44,6 +44,8 @@ const PURE: [&str; 39] = [
     "probe/behind.rs",
     "probe/exclusions.rs",
     "probe/interfaces.rs",
+    "probe/locked.rs",
+    "probe/lookups.rs",
     "backend/nftables/live/decode.rs",
     "backend/nftables/live/encode.rs",
     "backend/nftables/live/rules.rs",
