@@ -15,7 +15,7 @@ use crate::ruleset::{
 };
 use crate::simulate::{Origin, Packet, Pod, Verdict, simulate};
 use crate::types::{
-    DnsServers, Family, Gids, InboundMode, InterfaceName, Mark, Number as _, Policy, Port, Ports, Uids,
+    DnsServers, Family, Gids, InboundMode, InterfaceName, IpProtocol, Mark, Number as _, Policy, Port, Ports, Uids,
 };
 
 const DROPPED: &str = "the installed rules drop its packets";
@@ -231,15 +231,16 @@ fn packet(probe: &Probe, scene: &Scene, far: &[IpAddr]) -> Option<Packet> {
     };
     Some(Packet {
         origin,
-        protocol: match probe.protocol {
-            Transport::Tcp => Protocol::Tcp,
-            Transport::Udp => Protocol::Udp,
-            Transport::Icmp => return None,
+        protocol: match (probe.protocol, probe.family()) {
+            (Transport::Tcp, _) => IpProtocol::TCP,
+            (Transport::Udp, _) => IpProtocol::UDP,
+            (Transport::Icmp, Family::V4) => IpProtocol::ICMP,
+            (Transport::Icmp, Family::V6) => IpProtocol::ICMPV6,
         },
         source: source?,
-        source_port: Port::MAX,
+        source_port: (probe.protocol != Transport::Icmp).then_some(Port::MAX),
         destination,
-        destination_port: Port::new(probe.destination.port())?,
+        destination_port: Port::new(probe.destination.port()),
         mark,
         tracking: Tracking::New,
     })

@@ -18,7 +18,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::types::{Families, Family, Gid, Gids, InterfaceName, Mark, Port, Ports, Uid, Uids};
+use crate::types::{Families, Family, Gid, Gids, InterfaceName, IpProtocol, Mark, Port, Ports, Uid, Uids};
 
 pub use counting::{Counted, Counter, Counts};
 pub use installed::{Installed, Place, Unreadable};
@@ -327,6 +327,15 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+}
+
+impl From<Protocol> for IpProtocol {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Tcp => Self::TCP,
+            Protocol::Udp => Self::UDP,
+        }
+    }
 }
 
 /// The conntrack state of a packet.
