@@ -125,21 +125,19 @@ fn neighbours(messages: &[(u8, &'static str)]) -> Vec<Rule> {
 
 /// Locally generated packets.
 fn leaving(context: &mut Context) -> Vec<Rule> {
-    let within = |matched| {
-        skip(
-            [matched, Match::SourceIsLocal, Match::DestinationIsLocal],
-            "traffic within the pod, and to the proxy",
-        )
-    };
     let mut rules = excluded_interfaces(context, Match::OutInterface);
-    // Most packets end at these rules, which look nothing up.
+    // Most packets end at these rules, which look no route or owner up.
     rules.push(answers());
-    rules.extend([Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()].map(known_within));
+    let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    rules.extend(loopback.map(known_within));
+    rules.extend(loopback.map(first_within));
     rules.extend(outbound::proxy_senders(context));
     // A forged source address would make the pod's answer leave as a reply. A socket that is bound to an interface sends
     // even packets to loopback addresses by it.
-    rules.push(within(over_loopback()));
-    rules.push(within(Match::DestinationTranslated));
+    rules.push(skip(
+        [over_loopback(), Match::SourceIsLocal, Match::DestinationIsLocal],
+        "traffic within the pod",
+    ));
     rules.extend(outbound::excluded_ports(context, &[Protocol::Tcp]));
     rules.extend(outbound::excluded_owners(context, &[Protocol::Tcp, Protocol::Udp]));
     rules.extend(outbound::excluded_destinations(context, Families::Both));
@@ -161,6 +159,14 @@ fn known_within(loopback: IpAddr) -> Rule {
     skip(
         [Match::Destination(Addresses::Ip(loopback)), established],
         "further packets within the pod, and to the proxy",
+    )
+}
+
+/// First packets to this loopback address: of those that are redirected to the proxy, the owner need not be known.
+fn first_within(loopback: IpAddr) -> Rule {
+    skip(
+        [Match::Destination(Addresses::Ip(loopback)), Match::SourceIsLocal],
+        "first packets within the pod, and to the proxy",
     )
 }
 

@@ -8,7 +8,7 @@ use crate::ruleset::{
     Protocol, Rejection, Rule, Ruleset, Set, TIMEOUTS, TableFamily, TcpState, Timeouts, UidMatch, Zone, ipv4_addresses,
     ipv6_addresses,
 };
-use crate::types::Family;
+use crate::types::{Family, InterfaceName};
 
 /// Elements on one line of a set, as nft itself breaks them for reading.
 const ELEMENTS_PER_LINE: usize = 8;
@@ -83,7 +83,7 @@ fn words<E: ToString>(elements: impl IntoIterator<Item = E>) -> Vec<String> {
 fn chain(family: TableFamily, chain: &Chain) -> String {
     let mut text = format!("\tchain {} {{\n", chain.name);
     if let Some(base) = &chain.hook {
-        text += &format!("\t\t{}\n", base_hook(base));
+        text += &format!("\t\t{}\n", base_hook(chain, base));
     }
     for rule in &chain.rules {
         text += &format!("\t\t{}\n", self::rule(family, rule));
@@ -91,8 +91,8 @@ fn chain(family: TableFamily, chain: &Chain) -> String {
     text + "\t}\n"
 }
 
-fn base_hook(base: &BaseHook) -> String {
-    let kind = chain_type(base);
+fn base_hook(chain: &Chain, base: &BaseHook) -> String {
+    let kind = chain_type(chain, base);
     let hook = match base.hook {
         Hook::Prerouting => "prerouting",
         Hook::Input => "input",
@@ -104,9 +104,11 @@ fn base_hook(base: &BaseHook) -> String {
 }
 
 /// nft's name for the type of a base chain (nft(8), "CHAINS"). A chain of type route makes the kernel reroute packets
-/// with a new mark.
-pub fn chain_type(base: &BaseHook) -> &'static str {
+/// with a new mark. The kernel calls one of type nat for the first packet of a connection alone, so a chain that decides
+/// about no other costs the others nothing. nft rejects packets in such a chain; iptables does not.
+pub fn chain_type(chain: &Chain, base: &BaseHook) -> &'static str {
     match (base.kind, base.hook) {
+        (ChainType::Filter, Hook::Input) if chain.decides_about_first_packets_alone() => "nat",
         (ChainType::Nat, _) => "nat",
         (ChainType::Mangle, Hook::Output) => "route",
         (ChainType::Mangle, Hook::Prerouting | Hook::Input | Hook::Forward | Hook::Postrouting)
@@ -157,14 +159,20 @@ fn counting_action(family: TableFamily, rule: &Rule) -> String {
 /// The last word of [`Action::Tproxy`].
 const TPROXY_VERDICT: &str = "accept";
 
+fn interface(key: &str, name: &InterfaceName) -> String {
+    // As the nftables backend writes it: loopback by its index.
+    let by = if *name == InterfaceName::loopback() { "" } else { "name" };
+    format!("{key}{by} \"{name}\"")
+}
+
 /// One match, as a part of a rule.
 pub fn matcher(matcher: &Match) -> String {
     match matcher {
         Match::Family(Family::V4) => "meta nfproto ipv4".to_owned(),
         Match::Family(Family::V6) => "meta nfproto ipv6".to_owned(),
         Match::Protocol(protocol) => format!("meta l4proto {}", self::protocol(*protocol)),
-        Match::InInterface(name) => format!("iifname \"{name}\""),
-        Match::OutInterface(name) => format!("oifname \"{name}\""),
+        Match::InInterface(name) => interface("iif", name),
+        Match::OutInterface(name) => interface("oif", name),
         Match::Source(addresses) => self::addresses(addresses, "saddr"),
         Match::Destination(addresses) => self::addresses(addresses, "daddr"),
         Match::SourcePort(protocol, ports) => format!("{} sport {}", self::protocol(*protocol), self::ports(ports)),

@@ -150,6 +150,15 @@ pub struct Chain {
     pub rules: Vec<Rule>,
 }
 
+impl Chain {
+    /// Whether its rules do nothing with further packets of connections.
+    pub fn decides_about_first_packets_alone(&self) -> bool {
+        let new = Match::ConntrackState(ConntrackState::New);
+        let mut rules = self.rules.iter();
+        rules.all(|rule| rule.action == Action::Return || rule.matches.contains(&new))
+    }
+}
+
 /// The hook at which the kernel calls a base chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BaseHook {

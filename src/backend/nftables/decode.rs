@@ -144,6 +144,8 @@ fn base_hook(listed: &listing::BaseHook) -> Option<BaseHook> {
         _ => return None,
     };
     let kind = match (listed.kind.as_str(), hook) {
+        // Ours translates nothing there: see `nft::chain_type`.
+        ("nat", Hook::Input) => ChainType::Filter,
         ("nat", _) => ChainType::Nat,
         ("route", Hook::Output) => ChainType::Mangle,
         ("filter", _) if listed.priority < priority::CONNTRACK => ChainType::Raw,
@@ -358,6 +360,8 @@ fn matcher(table: TableFamily, terms: &[Term]) -> Option<(Match, usize)> {
             (port_of(protocol, *offset, PortMatch::Set(set.clone().into()))?, 4)
         }
         [Meta(NFT_META_L4PROTO), Is(protocol), ..] => (Match::Protocol(self::protocol(protocol)?), 2),
+        [Meta(NFT_META_IIF), Is(index), ..] => (Match::InInterface(by_index(index)?), 2),
+        [Meta(NFT_META_OIF), Is(index), ..] => (Match::OutInterface(by_index(index)?), 2),
         [Meta(NFT_META_IIFNAME), Is(name), ..] => (Match::InInterface(interface(name)?), 2),
         [Meta(NFT_META_OIFNAME), Is(name), ..] => (Match::OutInterface(interface(name)?), 2),
         [Meta(NFT_META_SKUID), IsNot(_), ..] => (Match::HasOwner, 2),
@@ -452,6 +456,10 @@ fn protocol(number: &[u8]) -> Option<Protocol> {
 pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
     let v4 = bytes.as_array().map(|bytes: &[u8; 4]| Ipv4Addr::from(*bytes).into());
     v4.or_else(|| bytes.as_array().map(|bytes: &[u8; 16]| Ipv6Addr::from(*bytes).into()))
+}
+
+fn by_index(index: &[u8]) -> Option<InterfaceName> {
+    (host_order(index)? == LOOPBACK_IFINDEX).then(InterfaceName::loopback)
 }
 
 fn interface(padded: &[u8]) -> Option<InterfaceName> {

@@ -341,12 +341,12 @@ fn chain(chain: &Chain) -> Step {
         attributes.text(NFTA_CHAIN_TABLE, TABLE);
         attributes.text(NFTA_CHAIN_NAME, &chain.name);
         if let Some(base) = &chain.hook {
-            write_base_hook(attributes, base);
+            write_base_hook(attributes, chain, base);
         }
     })
 }
 
-fn write_base_hook(chain: &mut Attributes, base: &BaseHook) {
+fn write_base_hook(attributes: &mut Attributes, chain: &Chain, base: &BaseHook) {
     // `enum nf_inet_hooks` of linux/netfilter.h.
     let number = match base.hook {
         Hook::Prerouting => libc::NF_INET_PRE_ROUTING,
@@ -355,12 +355,12 @@ fn write_base_hook(chain: &mut Attributes, base: &BaseHook) {
         Hook::Output => libc::NF_INET_LOCAL_OUT,
         Hook::Postrouting => libc::NF_INET_POST_ROUTING,
     };
-    chain.nest(NFTA_CHAIN_HOOK, |hook| {
+    attributes.nest(NFTA_CHAIN_HOOK, |hook| {
         hook.number(NFTA_HOOK_HOOKNUM, number.cast_unsigned());
         hook.number(NFTA_HOOK_PRIORITY, base.priority.cast_unsigned());
     });
-    chain.number(NFTA_CHAIN_POLICY, NF_ACCEPT);
-    chain.text(NFTA_CHAIN_TYPE, crate::render::nft::chain_type(base));
+    attributes.number(NFTA_CHAIN_POLICY, NF_ACCEPT);
+    attributes.text(NFTA_CHAIN_TYPE, crate::render::nft::chain_type(chain, base));
 }
 
 fn delete_chain(name: &str) -> Step {

@@ -221,7 +221,7 @@ fn place(kind: Kind, title: impl Into<String>, hook: Hook) -> Node {
 
 fn node(ruleset: &Ruleset, chain: &Chain, hook: Hook) -> Node {
     let (kind, subtitle) = match &chain.hook {
-        Some(base) => (Kind::BaseChain, words::base(base)),
+        Some(base) => (Kind::BaseChain, words::base(chain, base)),
         None => (Kind::Chain, String::new()),
     };
     Node {

@@ -3,8 +3,8 @@
 use super::Effect;
 use crate::render::nft;
 use crate::ruleset::{
-    Action, Addresses, BaseHook, ConntrackState, Elements, GidMatch, Match, Name, PortMatch, Protocol, Rejection, Rule,
-    Ruleset, UidMatch, Zone,
+    Action, Addresses, BaseHook, Chain, ConntrackState, Elements, GidMatch, Match, Name, PortMatch, Protocol,
+    Rejection, Rule, Ruleset, UidMatch, Zone,
 };
 use crate::types::Family;
 
@@ -12,8 +12,8 @@ use crate::types::Family;
 const MAX_SHOWN_ELEMENTS: usize = 4;
 
 /// Type and priority of a base chain.
-pub fn base(base: &BaseHook) -> String {
-    format!("{}, priority {}", nft::chain_type(base), base.priority)
+pub fn base(chain: &Chain, base: &BaseHook) -> String {
+    format!("{}, priority {}", nft::chain_type(chain, base), base.priority)
 }
 
 /// The condition of a rule.

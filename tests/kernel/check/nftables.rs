@@ -59,9 +59,9 @@ const DRIFTS: &[Drift] = &[
     Drift {
         // Nothing but the comment.
         options: &[],
-        done: &[("nft", "replace rule inet sidetrack outbound #9 oifname \"lo\" return")],
+        done: &[("nft", "replace rule inet sidetrack outbound #9 oif \"lo\" return")],
         reported: &[
-            "changed: rule 9 of chain outbound in inet sidetrack: expected oifname \"lo\" return comment \"traffic within the pod\", found oifname \"lo\" return",
+            "changed: rule 9 of chain outbound in inet sidetrack: expected oif \"lo\" return comment \"traffic within the pod\", found oif \"lo\" return",
         ],
     },
     Drift {
