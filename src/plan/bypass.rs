@@ -163,12 +163,16 @@ fn inbound(config: &Config) -> [Entry; 5] {
 /// The DNS queries that are allowed.
 fn allowed_queries(config: &Config, facts: &Facts) -> Option<Bypass> {
     let servers = policy::name_servers(config, &facts.resolvers);
+    let v4 = servers.v4().iter().map(|server| server.addr().to_string());
+    let servers: Vec<String> = v4
+        .chain(servers.v6().iter().map(|server| server.addr().to_string()))
+        .collect();
     let is_any = config.outbound.allow_dns && !servers.is_empty();
     is_any.then(|| Bypass {
         direction: Direction::Outbound,
         option: "--allow-dns".to_owned(),
         value: None,
-        traffic: format!("DNS queries to {servers}"),
+        traffic: format!("DNS queries to {}", servers.join(", ")),
     })
 }
 

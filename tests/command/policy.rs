@@ -34,7 +34,9 @@ fn is_listed(bypass: &Bypass, packet: &Packet, uid: Uid, gid: Gid, link: &Interf
     let value = bypass.value.as_deref().unwrap_or_default();
     let is_tcp = packet.protocol == IpProtocol::TCP;
     let is_of = |ports: &Ports| packet.destination_port.is_some_and(|port| ports.contains(port));
-    assert_eq!(bypass.direction, Direction::Outbound);
+    if bypass.direction == Direction::Inbound {
+        return false;
+    }
     match bypass.option.as_str() {
         "--proxy-uid" | "--exclude-uids" => parse_ids(value, &NoAccounts).unwrap().contains(uid),
         "--proxy-gid" | "--exclude-gids" => parse_ids(value, &NoAccounts).unwrap().contains(gid),
