@@ -11,6 +11,8 @@ pub struct Facts {
     pub addresses: UsableAddresses,
     /// The name servers of `/etc/resolv.conf`.
     pub resolvers: Vec<IpAddr>,
+    /// The ID of the proxy's cgroup, where an option names one and it exists.
+    pub proxy_cgroup: Option<u64>,
 }
 
 /// The facts of an ordinary pod, which a dry run assumes if it cannot observe any.
@@ -24,6 +26,7 @@ impl Default for Facts {
                 v6_link_local: true,
             },
             resolvers: Vec::new(),
+            proxy_cgroup: None,
         }
     }
 }

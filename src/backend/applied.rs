@@ -13,7 +13,7 @@ use crate::options::{Config, Dialect};
 use crate::plan::{self, Plan};
 use crate::render;
 use crate::ruleset::{Layout, TcpState};
-use crate::types::{DnsServers, Families, Family, InboundMode, IpFamily, Mark, Number, Policy, Ranges};
+use crate::types::{CgroupPath, DnsServers, Families, Family, InboundMode, IpFamily, Mark, Number, Policy, Ranges};
 
 /// Logs which options have no effect on a plan, in the network namespace of this thread: the user may expect
 /// otherwise.
@@ -49,6 +49,7 @@ pub fn warn_of_bridges(config: &Config) {
 pub fn log(config: &Config, facts: &Facts, plan: &Plan, backend: RuleBackend, applied: &Applied) {
     let Config {
         proxy,
+        processes,
         inbound,
         outbound,
         dns,
@@ -76,6 +77,7 @@ pub fn log(config: &Config, facts: &Facts, plan: &Plan, backend: RuleBackend, ap
         proxy_uid = %proxy.uids,
         proxy_gid = %proxy.gids,
         proxy_mark = proxy.mark.map(Mark::get),
+        proxy_cgroup = processes.cgroup.as_ref().map(CgroupPath::as_str),
         inbound_mode = %inbound.mode,
         proxy_inbound_port = %proxy.inbound_port,
         proxy_outbound_port = %proxy.outbound_port,

@@ -34,12 +34,12 @@ use self::nftables::{ForeignTable, Nftables, NftablesError, OwnTables, blocked, 
 pub use self::observed::Observed;
 use crate::drift::Difference;
 use crate::facts::InstalledChain;
-use crate::linux::interfaces;
 use crate::linux::lock::Lock;
 use crate::linux::marks::{self, Discards};
 use crate::linux::route::{LOOPBACK_INDEX, Loopback, Route, RouteError};
 use crate::linux::sysctl::{self, SysctlError};
 use crate::linux::tcp;
+use crate::linux::{cgroup, interfaces};
 use crate::options::Config;
 use crate::plan::{LoopbackRoute, Prerequisite};
 use crate::ruleset::netfilter::Netfilter;
@@ -302,6 +302,7 @@ impl Namespace {
                 .push("the tables of legacy iptables, which cannot be read".to_owned()),
         }
         rules.name_interfaces(&interfaces::indexes());
+        rules.name_cgroups(&|cgroup| cgroup::path(cgroup.id?, cgroup.level));
         Ok(rules)
     }
 

@@ -9,7 +9,7 @@ use crate::options::table::{Group, OPTIONS, OptionSpec, Scope};
 
 /// Whether an option applies to commands that compute rules and install none.
 pub fn is_rule_option(option: &OptionSpec) -> bool {
-    matches!(option.scope, Scope::Pod | Scope::Logging)
+    option.scope.is_planned() || option.scope == Scope::Logging
 }
 
 /// The options that are `wanted`.

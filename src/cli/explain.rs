@@ -87,8 +87,7 @@ fn arguments(command: Command) -> Command {
         .disable_help_subcommand(true)
         .after_help(
             "The options of apply select the plan, or the flags of istio-iptables after that word.\n\
-             Examples: sidetrack explain outbound tcp 10.0.0.5:443 --uid 1000 --exclude-outbound-ports 443\n          \
-             sidetrack explain inbound tcp :8080 --from 10.1.2.3 --from-kernel --netns pod",
+             Example: sidetrack explain outbound tcp 10.0.0.5:443 --uid 1000 --from-kernel --netns pod",
         )
         .args(packets::arguments())
         .arg(value(
@@ -276,7 +275,7 @@ fn is_given(matches: &ArgMatches, name: &str) -> bool {
 
 /// The given flags that change the plan.
 fn plan_flags(matches: &ArgMatches) -> Vec<&'static str> {
-    let options = OPTIONS.iter().filter(|option| option.scope == Scope::Pod);
+    let options = OPTIONS.iter().filter(|option| option.scope.is_planned());
     let names = options.map(|option| option.name).chain(["annotation"]);
     names.filter(|name| is_given(matches, name)).collect()
 }

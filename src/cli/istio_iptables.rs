@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::args::{self, first_line, sentences};
 use super::failure::Failure;
 use super::help::OF_ISTIO;
-use super::{logging, name_servers, output, redirection};
+use super::{logging, name_servers, output, redirection, without_policy};
 use crate::backend::Namespace;
 use crate::linux::accounts::AccountFiles;
 use crate::linux::netns::{self, Netns};
@@ -117,7 +117,12 @@ pub fn request(matches: &ArgMatches) -> Result<Request, Failure> {
     for note in parsed.notes {
         tracing::info!("{note}");
     }
-    parsed.request.map_err(failure)
+    let request = parsed.request.map_err(failure)?;
+    match request.task {
+        Task::Apply => without_policy::checked(NAME)?,
+        Task::Cleanup | Task::Nothing => {}
+    }
+    Ok(request)
 }
 
 /// What a command line and variables ask for, or what is wrong with them. `None` where it is no command to redirect.
@@ -136,7 +141,9 @@ pub fn settings(
         found.map(|(_, value)| (*value).to_owned())
     };
     match front_end::read(flag, variable, accounts).request {
-        Ok(request) if request.task == Task::Apply => Some(Ok(request.settings)),
+        Ok(request) if request.task == Task::Apply => {
+            Some(without_policy::checked_with(NAME, variables, accounts).map(|()| request.settings))
+        }
         Ok(_) => None,
         Err(mistakes) => Some(Err(sentences(&mistakes))),
     }

@@ -13,7 +13,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use super::args::{self, first_line, sentences};
 use super::failure::Failure;
 use super::help::OF_KUMA;
-use super::{logging, redirection};
+use super::{logging, redirection, without_policy};
 use crate::linux::accounts::AccountFiles;
 use crate::mesh::go;
 use crate::mesh::kuma::front_end::table::{Kind, SETTINGS, Setting};
@@ -101,7 +101,11 @@ pub fn settings_of(
         found.map(|(_, value)| (*value).to_owned())
     };
     let parsed = front_end::read(|setting| texts(setting.name), &[], variable, accounts);
-    Some(parsed.settings.map_err(|mistakes| sentences(&mistakes)))
+    let settings = parsed.settings.map_err(|mistakes| sentences(&mistakes));
+    Some(settings.and_then(|settings| {
+        without_policy::checked_with(NAME, variables, accounts)?;
+        Ok(settings)
+    }))
 }
 
 fn done(_: ()) -> ExitCode {
@@ -182,7 +186,11 @@ pub fn settings(matches: &ArgMatches) -> Result<Settings, Failure> {
     for warning in parsed.warnings {
         tracing::warn!("{warning}");
     }
-    parsed.settings.map_err(|mistakes| Failure::Input(sentences(&mistakes)))
+    let settings = parsed
+        .settings
+        .map_err(|mistakes| Failure::Input(sentences(&mistakes)))?;
+    without_policy::checked(NAME)?;
+    Ok(settings)
 }
 
 /// The files of this name, or standard input where it is `-`. An empty name is none.

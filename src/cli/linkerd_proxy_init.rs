@@ -8,7 +8,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use super::args::{self, first_line, sentences};
 use super::failure::Failure;
 use super::help::OF_LINKERD;
-use super::{logging, redirection};
+use super::{logging, redirection, without_policy};
 use crate::linux::netns;
 use crate::mesh::linkerd::front_end::table::{SETTINGS, Setting};
 use crate::mesh::linkerd::front_end::{self, Request};
@@ -82,14 +82,18 @@ pub fn request(matches: &ArgMatches) -> Result<Request, Failure> {
     for item in parsed.ignored_items {
         tracing::error!("{item}");
     }
-    parsed.request.map_err(|mistakes| Failure::Input(sentences(&mistakes)))
+    let request = parsed
+        .request
+        .map_err(|mistakes| Failure::Input(sentences(&mistakes)))?;
+    without_policy::checked(NAME)?;
+    Ok(request)
 }
 
 /// What a command line asks for, or what is wrong with it. Its program reads neither variables nor names of users.
 pub fn settings(
     arguments: Vec<OsString>,
-    _variables: &[(&str, &str)],
-    _accounts: &dyn Accounts,
+    variables: &[(&str, &str)],
+    accounts: &dyn Accounts,
 ) -> Option<Result<Settings, Vec<String>>> {
     let matches = match command().try_get_matches_from(arguments) {
         Ok(matches) => matches,
@@ -97,7 +101,7 @@ pub fn settings(
     };
     let parsed = front_end::read(|setting| given(&matches, setting));
     Some(match parsed.request {
-        Ok(request) => Ok(request.settings),
+        Ok(request) => without_policy::checked_with(NAME, variables, accounts).map(|()| request.settings),
         Err(mistakes) => Err(sentences(&mistakes)),
     })
 }

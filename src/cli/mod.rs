@@ -29,5 +29,6 @@ mod redirection;
 mod settings;
 mod stats;
 mod trace;
+mod without_policy;
 
 pub use self::command::{command, run};

@@ -23,8 +23,8 @@ use super::output;
 use super::settings::start_logging;
 use crate::node::layout::{Judged, Reason};
 use crate::node::repair::state::Mode;
-use crate::node::repair::worker::{self, Repair};
-use crate::node::repair::{self, Found, RepairError};
+use crate::node::repair::worker::Repair;
+use crate::node::repair::{self, Found, RepairError, log};
 use crate::node::service::{self, Service};
 use crate::node::startup_taint::StartupTaint;
 use crate::node::{Node, Observation, health};
@@ -207,11 +207,11 @@ fn repair(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     scan.warn_of_unusable(&places);
     scan.compare(&places);
     for mut found in scan.found {
-        worker::log_warning(&found.sandbox, found.warning.as_deref());
+        log::warning(&found.sandbox, found.warning.as_deref());
         if let (Some((fault, netns)), false) = (found.state.repairable(), dry_run) {
             let outcome = repair::repair(&found.sandbox, netns, fault, &places);
             failed |= outcome.is_err();
-            worker::log_outcome(&found.sandbox, &outcome);
+            log::outcome(&found.sandbox, &outcome);
             found.state = found.state.after(&outcome);
         }
         left |= found.state.is_wrong();

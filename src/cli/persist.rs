@@ -21,6 +21,12 @@ pub fn apply(matches: &ArgMatches) -> anyhow::Result<()> {
     let layer = settings::layer(matches)?;
     let settings = mesh::settings(layer.clone()).map_err(Failure::from)?;
     here(matches)?;
+    if settings.config.processes.cgroup.is_some() {
+        let reason = "--persist and --proxy-cgroup: at boot the rules come before the proxy, whose cgroup does not exist \
+                      yet, and a proxy that is started again has another one. Recognise it by --proxy-mark, or run `sidetrack \
+                      apply` after each start of the proxy";
+        return Err(Failure::Usage(vec![reason.to_owned()]).into());
+    }
     for warning in warnings(&settings.config) {
         tracing::warn!("{warning}");
     }

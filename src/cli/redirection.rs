@@ -7,6 +7,7 @@ use super::output;
 use crate::backend::install::{self, Removed};
 use crate::backend::{Namespace, Observed, RemovedForeign, RuleBackend, applied, choice, iptables};
 use crate::facts::Facts;
+use crate::linux::cgroup;
 use crate::linux::resolvers::{self, ResolversError};
 use crate::linux::route::Loopback;
 use crate::mesh::Mesh;
@@ -31,6 +32,9 @@ pub fn apply(settings: &Settings) -> anyhow::Result<()> {
     // Who makes a bridge for containers writes rules that translate their addresses, too.
     if observed.may_have_foreign_rules() {
         applied::warn_of_bridges(&settings.config);
+    }
+    if let Some(path) = &settings.config.processes.cgroup {
+        cgroup::id(path)?;
     }
     let facts = facts(&settings.config, Some(&observed.loopback))?;
     let plan = Plan::new(&settings.config, &facts)?;
@@ -125,13 +129,26 @@ pub fn facts_with(
         None if needs_resolv_conf(config) => resolvers::read()?,
         None => Vec::new(),
     };
-    Ok(match loopback {
+    let facts = match loopback {
         Some(loopback) => loopback.facts(resolvers),
         None => Facts {
             resolvers,
             ..Facts::default()
         },
+    };
+    Ok(Facts {
+        proxy_cgroup: proxy_cgroup(config),
+        ..facts
     })
+}
+
+/// The ID of the proxy's cgroup. Rules with a cgroup that is gone match nothing, and only apply needs one.
+fn proxy_cgroup(config: &Config) -> Option<u64> {
+    let observed = cgroup::id(config.processes.cgroup.as_ref()?);
+    if let Err(error) = &observed {
+        tracing::warn!("{error}");
+    }
+    observed.ok()
 }
 
 /// Removes everything owned by sidetrack from this network namespace.

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
 
@@ -113,7 +113,7 @@ fn gathered(
 }
 
 /// The variables of sidetrack, without those of `sidetrack node`, which has options of its own. Bytes that are not UTF-8 become replacement characters, which no option accepts.
-fn environment() -> impl Iterator<Item = (String, String)> {
+pub fn environment() -> impl Iterator<Item = (String, String)> {
     let ours = |(name, _): &(OsString, OsString)| {
         name.as_bytes().starts_with(b"SIDETRACK_") && !name.as_bytes().starts_with(b"SIDETRACK_NODE_")
     };
@@ -124,14 +124,17 @@ fn environment() -> impl Iterator<Item = (String, String)> {
 }
 
 fn file(matches: &ArgMatches) -> Parsed {
-    let Some(path) = args::text_or_variable(matches, "config").map(PathBuf::from) else {
-        return Parsed::default();
-    };
-    match std::fs::read_to_string(&path) {
-        Ok(text) => sources::from_file(&path, &text, &AccountFiles),
+    let path = args::text_or_variable(matches, "config").map(PathBuf::from);
+    path.map(|path| file_at(&path)).unwrap_or_default()
+}
+
+/// The options of a file.
+pub fn file_at(path: &Path) -> Parsed {
+    match std::fs::read_to_string(path) {
+        Ok(text) => sources::from_file(path, &text, &AccountFiles),
         Err(error) => Parsed {
             problems: vec![Problem::Source {
-                source: Source::File(path),
+                source: Source::File(path.to_owned()),
                 reason: error.to_string(),
             }],
             ..Parsed::default()

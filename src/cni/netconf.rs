@@ -18,6 +18,7 @@ use crate::mesh::annotations::Annotations;
 use crate::mesh::policy::Policy;
 use crate::options::Layer;
 use crate::options::problem::{Problem, Source};
+use crate::options::table::Scope;
 use crate::options::{Logging, Settings, sources, table};
 use crate::types::{Choice, Invalid, LogFormat, LogLevel, NoAccounts};
 
@@ -381,10 +382,16 @@ fn redirect(value: &Value) -> Result<Layer, Wrong> {
     let parsed = sources::from_value(Source::NetConf, value.clone(), &NoAccounts);
     let mut problems = parsed.problems;
     for key in value.as_object().into_iter().flat_map(Map::keys) {
-        if table::find(key).is_some_and(|option| !option.scope.affects_redirection()) {
-            let reason = format!("redirect: {key} is an option of the command line; the plugin does not have it");
-            problems.push(problem(reason));
-        }
+        let reason = match table::find(key).map(|option| option.scope) {
+            Some(Scope::Here) => {
+                format!("redirect: {key}: a pod's cgroups are made after its rules; recognise the proxy by proxy-mark")
+            }
+            Some(scope) if !scope.is_of_plugin() => {
+                format!("redirect: {key} is an option of the command line; the plugin does not have it")
+            }
+            _ => continue,
+        };
+        problems.push(problem(reason));
     }
     // A contradiction here affects every pod.
     if let Err(contradictions) = mesh::settings(parsed.layer.clone()) {

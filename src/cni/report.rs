@@ -1,15 +1,14 @@
-//! The report of a plugin run to the node installer: one JSON object in one datagram of a Unix socket.
+//! The report of a plugin run to the node installer: one JSON object in one message to a Unix socket.
 //!
-//! Reporting never blocks the plugin and never makes it fail: without a listener, or with a slow one, the datagram is
+//! Reporting never blocks the plugin and never makes it fail: without a listener, or if its queue is full, the report is
 //! lost.
 
-use std::io;
-use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::linux::unix_messages;
 use crate::mesh::pod::PodName;
 
 /// The default socket of the installer: the same path on the node and in the installer's container.
@@ -89,13 +88,7 @@ pub struct Report {
 impl Report {
     /// Sends the report to the installer. Never blocks; a report that cannot be sent is lost.
     pub fn send(&self, socket: &Path) {
-        let send = || -> io::Result<()> {
-            let sender = UnixDatagram::unbound()?;
-            sender.set_nonblocking(true)?;
-            sender.send_to(self.to_json().to_string().as_bytes(), socket)?;
-            Ok(())
-        };
-        if let Err(error) = send() {
+        if let Err(error) = unix_messages::send(socket, self.to_json().to_string().as_bytes()) {
             tracing::debug!(%error, socket = %socket.display(), "could not report this run to the node installer");
         }
     }
@@ -116,9 +109,9 @@ impl Report {
         })
     }
 
-    /// Parses a datagram; `None` where it is not a report.
-    pub fn parse(datagram: &[u8]) -> Option<Self> {
-        let value: Value = serde_json::from_slice(datagram).ok()?;
+    /// Parses a message; `None` where it is not a report.
+    pub fn parse(message: &[u8]) -> Option<Self> {
+        let value: Value = serde_json::from_slice(message).ok()?;
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let member = |key| text(&value[key]);
         let name = |key| Some(member(key)?).map(|name| Some(name).filter(|name| !name.is_empty()));
@@ -139,6 +132,7 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::linux::unix_messages::Listener;
 
     fn report(outcome: Outcome) -> Report {
         Report {
@@ -179,15 +173,15 @@ mod tests {
             namespace: Some(endless.clone()),
             name: Some(endless),
         };
-        let datagram = report.to_json().to_string();
-        assert!(datagram.len() <= MAX_REPORT_BYTES, "{} bytes", datagram.len());
-        let read = Report::parse(datagram.as_bytes()).unwrap();
+        let message = report.to_json().to_string();
+        assert!(message.len() <= MAX_REPORT_BYTES, "{} bytes", message.len());
+        let read = Report::parse(message.as_bytes()).unwrap();
         assert_eq!(read.outcome.reason().len(), MAX_TEXT_CHARS);
         assert_eq!(read.warnings.len(), MAX_WARNINGS);
     }
 
     #[test]
-    fn invalid_datagram_is_not_a_report() {
+    fn invalid_message_is_not_a_report() {
         for bytes in [&b""[..], b"x", b"{}", b"[]", b"{\"command\":3}", b"\xff"] {
             assert_eq!(Report::parse(bytes), None);
         }
@@ -208,15 +202,15 @@ mod tests {
         std::fs::write(&path, "no socket").unwrap();
         report(Outcome::Done).send(&path);
         std::fs::remove_file(&path).unwrap();
-        let listener = UnixDatagram::bind(&path).unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let sent = 100_000;
+        let listener = Listener::bind(&path, 10).unwrap();
+        let sent = 100;
         for _ in 0..sent {
             report(Outcome::Done).send(&path);
         }
-        let (mut datagram, mut arrived) = (vec![0; MAX_REPORT_BYTES], 0);
-        while let Ok(length) = listener.recv(&mut datagram) {
-            assert_eq!(Report::parse(&datagram[..length]), Some(report(Outcome::Done)));
+        listener.close();
+        let (mut message, mut arrived) = (vec![0; MAX_REPORT_BYTES], 0);
+        while let Ok(length) = listener.receive(&mut message) {
+            assert_eq!(Report::parse(&message[..length]), Some(report(Outcome::Done)));
             arrived += 1;
         }
         assert!(arrived > 0 && arrived < sent, "{arrived}");

@@ -180,7 +180,7 @@ pub fn places(ruleset: &Ruleset) -> Vec<Place> {
 
 /// The hooks and priorities of the iptables chains that jump to ours.
 pub fn places_in_iptables(ruleset: &Ruleset) -> Vec<Place> {
-    places_by(ruleset, |base| priority::in_iptables(base.kind))
+    places_by(ruleset, |base| priority::in_iptables(base.kind, base.hook))
 }
 
 /// Chains that only set timeouts or reject are left out: no foreign chain before them changes their effect.

@@ -2,6 +2,7 @@
 //! `unsafe` code, and the lowest layer with side effects: nothing here knows of rules or pods.
 
 pub mod accounts;
+pub mod cgroup;
 pub mod conntrack;
 pub mod credentials;
 pub mod files;
@@ -21,3 +22,4 @@ pub mod sock_diag;
 pub mod socket_options;
 pub mod sysctl;
 pub mod tcp;
+pub mod unix_messages;

@@ -3,9 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::net::Shutdown;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,10 +13,11 @@ use super::metrics::{Metrics, PLUGIN_RUN_DURATION, PLUGIN_RUNS};
 use crate::cni::environment::Verb;
 use crate::cni::report::{MAX_REPORT_BYTES, Outcome, Report};
 use crate::linux::files::{self, FileError};
+use crate::linux::unix_messages::{self, LONGEST_QUEUE, Listener};
 
 /// Whether an installer listens at the socket.
 pub fn is_answered(socket: &Path) -> bool {
-    UnixDatagram::unbound().is_ok_and(|probe| probe.connect(socket).is_ok())
+    unix_messages::is_answered(socket)
 }
 
 /// Removes the socket of an installer that was killed.
@@ -52,13 +51,12 @@ pub enum Owner {
     None,
 }
 
-/// The report socket, and a thread that logs and counts reports. The thread does nothing else: the kernel queues only a
-/// few datagrams.
+/// The report socket, and a thread that logs and counts reports. The thread does nothing else.
 #[derive(Debug)]
 pub struct Receiver {
     path: PathBuf,
     identity: (u64, u64),
-    socket: Arc<UnixDatagram>,
+    socket: Arc<Listener>,
     closed: Arc<AtomicBool>,
 }
 
@@ -76,17 +74,22 @@ impl Receiver {
         // Renamed into place: the path always has a socket, and never one with other permissions.
         let new = path.with_extension(format!("{}.new", std::process::id()));
         files::remove(&new)?;
-        let socket = Arc::new(UnixDatagram::bind(&new).map_err(listening)?);
         let closed = Arc::new(AtomicBool::new(false));
         let bind = || {
+            // Reports wait where this process gets no processor time, or where nobody reads its log.
+            let socket = Arc::new(Listener::bind(&new, LONGEST_QUEUE)?);
             fs::set_permissions(&new, fs::Permissions::from_mode(0o600))?;
             fs::rename(&new, path)?;
-            let (socket, closed, metrics) = (Arc::clone(&socket), Arc::clone(&closed), Arc::clone(metrics));
-            let receive = move || receive(&socket, &closed, &metrics);
+            let (received, closed, metrics) = (Arc::clone(&socket), Arc::clone(&closed), Arc::clone(metrics));
+            let receive = move || receive(&received, &closed, &metrics);
             thread::Builder::new().name("reports".to_owned()).spawn(receive)?;
-            identity(path)
+            Ok((socket, identity(path)?))
         };
-        let identity = bind().map_err(listening)?;
+        let (socket, identity) = bind().map_err(|reason| {
+            // Nothing is there once it was renamed.
+            let _removed = files::remove(&new);
+            listening(reason)
+        })?;
         let path = path.to_owned();
         Ok(Self {
             path,
@@ -113,9 +116,9 @@ impl Drop for Receiver {
         {
             tracing::debug!(%error, "cannot remove the socket");
         }
-        // Ends the thread.
+        // Ends the thread, once it has read what is in the queue.
         self.closed.store(true, Ordering::Release);
-        let _woken = self.socket.shutdown(Shutdown::Both);
+        self.socket.close();
     }
 }
 
@@ -124,22 +127,19 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
-fn receive(socket: &UnixDatagram, closed: &AtomicBool, metrics: &Metrics) {
-    let mut datagram = vec![0; MAX_REPORT_BYTES];
+fn receive(socket: &Listener, closed: &AtomicBool, metrics: &Metrics) {
+    let mut message = vec![0; MAX_REPORT_BYTES];
     loop {
-        let received = socket.recv(&mut datagram);
-        if closed.load(Ordering::Acquire) {
-            return;
-        }
-        match received {
-            Ok(length) => match Report::parse(&datagram[..length]) {
+        match socket.receive(&mut message) {
+            Ok(length) => match Report::parse(&message[..length]) {
                 Some(report) => {
                     count(&report, metrics);
                     log(&report);
                 }
-                None => tracing::debug!(length, "datagram is not a plugin report"),
+                None => tracing::debug!(length, "message is not a plugin report"),
             },
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // All reports in the queue were read before.
+            Err(_) if closed.load(Ordering::Acquire) => return,
             Err(error) => return tracing::error!(%error, "cannot read reports of plugin runs any more"),
         }
     }

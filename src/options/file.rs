@@ -6,8 +6,8 @@ use super::table::{Layer, OPTIONS, Scope};
 pub fn text(layer: &Layer) -> String {
     let persistent = OPTIONS.iter().filter(|option| option.scope != Scope::DryRun);
     let lines = persistent.filter_map(|option| {
-        let value = (option.write)(layer)?;
-        // No value contains a character that needs escaping.
+        // The path of a cgroup may have backslashes, as systemd escapes names; nothing else needs escaping.
+        let value = (option.write)(layer)?.replace('\\', r"\\");
         Some(format!("{}: \"{value}\"\n", option.name))
     });
     lines.collect()
@@ -37,6 +37,7 @@ mod tests {
             "proxy-inbound-port" | "proxy-outbound-port" | "dns-port" => "1066",
             "tproxy-mark" | "tproxy-route-table" => "0x10",
             "proxy-mark" => "0x20",
+            "proxy-cgroup" => r"system.slice/a\x2db.service",
             "exclude-outbound-ports-for-uids" => "tcp:22,80-90:*;udp:53:7;*:1000-1999",
             "redirect-dns" | "drop-invalid" | "counters" | "allow-dns" => "true",
             "inbound-policy" | "outbound-policy" => "proxy-only",

@@ -9,7 +9,7 @@ mod value;
 use ipnet::IpNet;
 
 use self::problem::Problem;
-pub use self::table::{Dns, DryRun, General, Inbound, Installation, Layer, Logging, Outbound, Proxy};
+pub use self::table::{Dns, DryRun, General, Inbound, Installation, Layer, Logging, Outbound, Processes, Proxy};
 use crate::types::{Cidrs, Family, Gid, InboundMode, InterfaceName, Uid};
 
 /// The configuration of a redirection, grouped by direction.
@@ -17,6 +17,8 @@ use crate::types::{Cidrs, Family, Gid, InboundMode, InterfaceName, Uid};
 pub struct Config {
     /// The proxy that traffic is redirected to.
     pub proxy: Proxy,
+    /// How this host knows the proxy's processes.
+    pub processes: Processes,
     /// Which connections to the pod are captured.
     pub inbound: Inbound,
     /// Which connections from the pod are captured.
@@ -46,6 +48,7 @@ impl Config {
     pub fn differing(&self, other: &Self) -> Vec<(&'static str, String)> {
         let Self {
             proxy,
+            processes,
             inbound,
             outbound,
             dns,
@@ -54,6 +57,7 @@ impl Config {
         } = self;
         [
             proxy.differing(&other.proxy),
+            processes.differing(&other.processes),
             inbound.differing(&other.inbound),
             outbound.differing(&other.outbound),
             dns.differing(&other.dns),
@@ -162,6 +166,7 @@ impl Settings {
             has_explicit_family: layer.ip_family.is_some(),
             config: Config {
                 proxy: Proxy::from_layer(&mut layer),
+                processes: Processes::from_layer(&mut layer),
                 inbound: Inbound::from_layer(&mut layer),
                 outbound: Outbound::from_layer(&mut layer),
                 dns: Dns::from_layer(&mut layer),
@@ -194,10 +199,11 @@ fn contradictions(config: &Config) -> Vec<Problem> {
             ),
         ));
     }
-    if proxy.uids.is_empty() && proxy.gids.is_empty() && proxy.mark.is_none() {
+    let is_known_otherwise = proxy.mark.is_some() || config.processes.cgroup.is_some();
+    if proxy.uids.is_empty() && proxy.gids.is_empty() && !is_known_otherwise {
         problems.push(Problem::between(
             &["proxy-uid", "proxy-gid"],
-            "both are empty, and there is no --proxy-mark; unless the rules exempt the proxy's user, group or mark, its \
+            "both are empty, and there is neither --proxy-mark nor --proxy-cgroup; unless the rules exempt the proxy, its \
              own connections loop back to it",
         ));
     }

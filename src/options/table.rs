@@ -6,9 +6,9 @@
 
 use super::value::Value;
 use crate::types::{
-    Accounts, Backend, Cidrs, DnsServers, Gid, Gids, Id, InboundMode, InterfaceName, Invalid, IpFamily, LogFormat,
-    LogLevel, LoopbackCidr, Mark, MeshName, Number as _, Output, Policy, Port, Ports, PortsForUids, Range, Ranges,
-    RouteTable, Timeout, Uid, Uids,
+    Accounts, Backend, CgroupPath, Cidrs, DnsServers, Gid, Gids, Id, InboundMode, InterfaceName, Invalid, IpFamily,
+    LogFormat, LogLevel, LoopbackCidr, Mark, MeshName, Number as _, Output, Policy, Port, Ports, PortsForUids, Range,
+    Ranges, RouteTable, Timeout, Uid, Uids,
 };
 
 /// An option, independent of its source.
@@ -57,6 +57,8 @@ pub type Reader = fn(&mut Layer, &[String], &dyn Accounts) -> Result<(), Vec<Inv
 pub enum Scope {
     /// The redirection of a pod, known to every command that makes a plan.
     Pod,
+    /// The redirection, by something of the host that sidetrack runs on: neither for pods nor for the CNI plugin.
+    Here,
     /// The installation of rules: not for pods to choose.
     Host,
     /// A dry run of `apply`; never persisted.
@@ -68,7 +70,17 @@ pub enum Scope {
 impl Scope {
     /// Whether it affects the redirection, rather than one run of a command.
     pub fn affects_redirection(self) -> bool {
+        matches!(self, Self::Pod | Self::Here | Self::Host)
+    }
+
+    /// Whether the CNI plugin has it.
+    pub fn is_of_plugin(self) -> bool {
         matches!(self, Self::Pod | Self::Host)
+    }
+
+    /// Whether the plan depends on it.
+    pub fn is_planned(self) -> bool {
+        matches!(self, Self::Pod | Self::Here)
     }
 }
 
@@ -214,6 +226,14 @@ options! {
         mesh_ports: Ports = [15008, 15020, 15021, 15090].map(port).into_iter().collect(),
         mesh_ports "mesh-ports" <"PORTS">,
         "Ports that the mesh serves itself; never captured inbound";
+    }
+
+    /// How this host knows the proxy's processes.
+    Proxy Here Processes {
+        /// The cgroup of the proxy's processes, which they must be in in addition.
+        cgroup: Option<CgroupPath> = None,
+        proxy_cgroup "proxy-cgroup" <"PATH">,
+        "Cgroup of the proxy, required beside user or group; empty for none";
     }
 
     /// Which connections to the pod are captured: to included ports, unless excluded.

@@ -1,9 +1,9 @@
 //! Parsing and formatting the values of options.
 
 use crate::types::{
-    Accounts, Backend, Choice, Cidrs, DnsServers, Gids, InboundMode, InterfaceName, Invalid, IpFamily, LogFormat,
-    LogLevel, LoopbackCidr, Mark, MeshName, Output, Policy, Port, Ports, PortsForUids, RouteTable, Timeout, Uids,
-    parse_cidrs, parse_ids, parse_ports, parse_ports_for_uids,
+    Accounts, Backend, CgroupPath, Choice, Cidrs, DnsServers, Gids, InboundMode, InterfaceName, Invalid, IpFamily,
+    LogFormat, LogLevel, LoopbackCidr, Mark, MeshName, Output, Policy, Port, Ports, PortsForUids, RouteTable, Timeout,
+    Uids, parse_cidrs, parse_ids, parse_ports, parse_ports_for_uids,
 };
 
 /// The value of an option.
@@ -110,6 +110,20 @@ impl Value for Option<Mark> {
 
     fn written(&self) -> String {
         self.map_or_else(String::new, |mark| mark.to_string())
+    }
+}
+
+/// The empty text is no cgroup.
+impl Value for Option<CgroupPath> {
+    fn read(texts: &[String], _: &dyn Accounts) -> Result<Self, Vec<Invalid>> {
+        one(texts, |text| match text.trim() {
+            "" => Ok(None),
+            text => CgroupPath::parse(text).map(Some),
+        })
+    }
+
+    fn written(&self) -> String {
+        self.as_ref().map_or_else(String::new, ToString::to_string)
     }
 }
 

@@ -82,12 +82,15 @@ fn listed<const N: usize>(direction: Direction, entries: [Entry; N]) -> impl Ite
     })
 }
 
-fn outbound(config: &Config) -> [Entry; 10] {
+fn outbound(config: &Config) -> [Entry; 11] {
     let (proxy, outbound, general) = (&config.proxy, &config.outbound, &config.general);
     let for_uids = joined(&outbound.exclude_ports_for_uids, ";");
-    let of_proxy = match proxy.mark {
-        Some(_) => "the proxy's traffic, with its mark",
-        None => "the proxy's traffic",
+    let cgroup = config.processes.cgroup.as_ref();
+    let of_proxy = match (proxy.mark, cgroup) {
+        (Some(_), Some(_)) => "the proxy's traffic, with its mark and in its cgroup",
+        (Some(_), None) => "the proxy's traffic, with its mark",
+        (None, Some(_)) => "the proxy's traffic, in its cgroup",
+        (None, None) => "the proxy's traffic",
     };
     let interfaces = joined(&general.exclude_interfaces, ",");
     let rerouted = joined(&general.reroute_interfaces, ",");
@@ -96,6 +99,7 @@ fn outbound(config: &Config) -> [Entry; 10] {
         ("--proxy-uid", proxy.uids.to_string(), of_proxy),
         ("--proxy-gid", proxy.gids.to_string(), of_proxy),
         ("--proxy-mark", joined(proxy.mark.as_slice(), ","), of_proxy),
+        ("--proxy-cgroup", joined(cgroup.as_slice(), ","), of_proxy),
         (
             "--exclude-outbound-ports",
             outbound.exclude_ports.to_string(),

@@ -8,7 +8,7 @@ use super::sets::Sets;
 use crate::facts::Facts;
 use crate::mesh::{self, Delivery};
 use crate::options::{Config, Dialect};
-use crate::ruleset::{Action, Addresses, Match, Protocol, Rule};
+use crate::ruleset::{Action, Addresses, Cgroup, Match, Protocol, Rule};
 use crate::types::{Cidrs, DnsServers, Families, Family, InterfaceName, Port};
 
 /// The configuration, values derived from it, and the sets added so far.
@@ -17,6 +17,8 @@ pub struct Context<'c> {
     pub config: &'c Config,
     /// The families to redirect.
     pub families: Families,
+    /// The ID of the proxy's cgroup, if it was observed.
+    pub proxy_cgroup: Option<u64>,
     /// The name lookups to capture, if any.
     pub dns: Option<Lookups>,
     /// The name servers of `/etc/resolv.conf`.
@@ -48,16 +50,24 @@ impl Context<'_> {
         mesh::named(self.config.proxy.mesh).is_none_or(|mesh| mesh.dns_over_tcp)
     }
 
-    /// The matches for packets of the proxy's sockets: one list for its users, and one for its groups. A mark is required
-    /// in addition to them, or alone where there are none.
+    /// The matches for packets of the proxy's sockets: one list for its users, and one for its groups. Mark and cgroup are
+    /// required in addition to them, or alone where there are none.
     pub fn proxy_senders(&mut self) -> Vec<Vec<Match>> {
         let mark = self.config.proxy.mark.map(Match::Mark);
+        let cgroup = self.config.processes.cgroup.as_ref().map(|path| {
+            Match::Cgroup(Cgroup {
+                level: path.level(),
+                path: Some(path.clone()),
+                id: self.proxy_cgroup,
+            })
+        });
+        let required: Vec<Match> = mark.into_iter().chain(cgroup).collect();
         let owners = self.proxy_owners();
-        let marked = |owner: Option<Match>| owner.into_iter().chain(mark.clone()).collect();
-        match owners.as_slice() {
-            [] => vec![marked(None)],
-            _ => owners.into_iter().map(|owner| marked(Some(owner))).collect(),
+        if owners.is_empty() {
+            return vec![required];
         }
+        let with_owner = |owner| [owner].into_iter().chain(required.clone()).collect();
+        owners.into_iter().map(with_owner).collect()
     }
 
     /// The matches for answers of the proxy to name lookups, from its port: by user and by group. The proxy may have

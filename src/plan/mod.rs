@@ -21,12 +21,12 @@ use thiserror::Error;
 
 use crate::facts::{Facts, Ipv6};
 use crate::mesh::{self, Delivery};
-use crate::options::{Config, Dialect, Proxy};
+use crate::options::{Config, Dialect};
 use crate::ruleset::{
     self, Action, BaseHook, Chain, ChainType, ConntrackState, Hook, Match, ProxyTraffic, Rule, Ruleset, Sender,
     Unsound, priority,
 };
-use crate::types::{Families, Family, InboundMode, InterfaceName, IpFamily, Mark, RouteTable};
+use crate::types::{Families, Family, InboundMode, InterfaceName, IpFamily, Mark, Policy, RouteTable};
 
 use self::context::{Context, rule, skip};
 use self::sets::Sets;
@@ -109,6 +109,17 @@ pub enum PlanError {
         /// What to do.
         advice: &'static str,
     },
+    /// A policy is wanted in the rules of a mesh's own program, which have none.
+    #[error(
+        "the rules of a mesh's own program have no policy, and {option} is {value}. Set it to allow, or use sidetrack apply, \
+         whose rules have one"
+    )]
+    PolicyOfDialect {
+        /// The option.
+        option: &'static str,
+        /// Its value.
+        value: Policy,
+    },
     /// The planned rules would capture the proxy's own traffic. This is a bug in sidetrack.
     #[error("the planned rules are not sound (please report this with the options used): {0}")]
     Unsound(#[from] Unsound),
@@ -120,6 +131,7 @@ impl Plan {
     /// # Errors
     /// IPv6 is wanted or in use, and cannot be redirected.
     pub fn new(config: &Config, facts: &Facts) -> Result<Self, PlanError> {
+        policy::check(config)?;
         let families = match config.dialect {
             Dialect::Sidetrack => families(config.general.ip_family, facts.ipv6)?,
             Dialect::Istio(_) => families_of_istio(config.general.ip_family, facts)?,
@@ -213,6 +225,7 @@ fn ruleset(config: &Config, facts: &Facts, families: Families) -> Ruleset {
     let mut context = Context {
         config,
         families,
+        proxy_cgroup: facts.proxy_cgroup,
         dns: Lookups::new(config, facts),
         resolvers: &facts.resolvers,
         sets: Sets::default(),
@@ -349,7 +362,7 @@ pub fn passthrough(family: Family) -> IpAddr {
 
 /// Traffic that must never be captured. The ends of every range of the proxy's IDs represent the range.
 fn proxy_traffic(config: &Config, facts: &Facts, families: Families) -> Vec<ProxyTraffic> {
-    let senders = senders(&config.proxy);
+    let senders = senders(config);
     if mesh::delivery(config.proxy.mesh) == Delivery::FromPassthrough {
         // Kuma's rules also capture lookups from the passthrough address.
         let is_exempt = !(matches!(config.dialect, Dialect::Kuma(_)) && config.dns.redirect);
@@ -366,7 +379,12 @@ fn proxy_traffic(config: &Config, facts: &Facts, families: Families) -> Vec<Prox
         // Lookups of the proxy to the mesh's DNS server on loopback are captured, too.
         senders
             .into_iter()
-            .flat_map(|sender| [ProxyTraffic::Outbound(sender), ProxyTraffic::ToPod(sender, DNS_PORT)])
+            .flat_map(|sender| {
+                [
+                    ProxyTraffic::Outbound(sender.clone()),
+                    ProxyTraffic::ToPod(sender, DNS_PORT),
+                ]
+            })
             .collect()
     } else {
         senders.into_iter().map(ProxyTraffic::All).collect()
@@ -374,16 +392,24 @@ fn proxy_traffic(config: &Config, facts: &Facts, families: Families) -> Vec<Prox
 }
 
 /// The senders that the rules must recognise as the proxy.
-fn senders(proxy: &Proxy) -> Vec<Sender> {
-    let any = Sender {
+fn senders(config: &Config) -> Vec<Sender> {
+    let proxy = &config.proxy;
+    let any = || Sender {
         mark: proxy.mark,
+        cgroup: config.processes.cgroup.clone(),
         ..Sender::default()
     };
     let uids = proxy.uids.iter().flat_map(|range| [range.first(), range.last()]);
     let gids = proxy.gids.iter().flat_map(|range| [range.first(), range.last()]);
-    let of_users = uids.map(|uid| Sender { uid: Some(uid), ..any });
+    let of_users = uids.map(|uid| Sender {
+        uid: Some(uid),
+        ..any()
+    });
     let owners: Vec<Sender> = of_users
-        .chain(gids.map(|gid| Sender { gid: Some(gid), ..any }))
+        .chain(gids.map(|gid| Sender {
+            gid: Some(gid),
+            ..any()
+        }))
         .collect();
-    if owners.is_empty() { vec![any] } else { owners }
+    if owners.is_empty() { vec![any()] } else { owners }
 }

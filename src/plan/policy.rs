@@ -18,13 +18,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::context::{Context, DNS_PORT, over_loopback, rule, skip, tcp};
-use super::{excluded_interfaces, inbound, loopback_in, outbound};
+use super::{PlanError, excluded_interfaces, inbound, loopback_in, outbound};
 use crate::options::{Config, Dialect};
 use crate::ruleset::{
     Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Hook, Match, PortMatch, Protocol, Rejection, Rule,
     priority,
 };
-use crate::types::{Cidrs, DnsServers, Families, InboundMode, Policy};
+use crate::types::{Cidrs, DnsServers, Families, InboundMode, InterfaceName, Policy};
 
 /// After the filter chains of firewalls: what they drop stays dropped, and their order does not depend on registration.
 pub const FILTER_PRIORITY: i32 = priority::FILTER + 1;
@@ -38,6 +38,10 @@ const REJECT_OUTBOUND: &str = "reject_outbound";
 const REJECT_INBOUND: &str = "reject_inbound";
 /// The chain for forwarded packets of processes behind rerouted interfaces.
 const FORWARDED: &str = "rerouted_policy";
+/// The chain for packets that are forwarded to them.
+const FORWARDED_TO: &str = "rerouted_inbound";
+/// The chain that checks the source addresses of what they send.
+const SOURCES: &str = "rerouted_sources";
 
 /// ICMPv6 messages that hosts send for neighbour discovery (RFC 4861) and to receive them on a link with multicast
 /// snooping (RFC 2710, RFC 3810).
@@ -58,16 +62,34 @@ const RECEIVED: [(u8, &str); 5] = [
     (137, "redirect"),
 ];
 
+/// Checks that a policy is set in our own rules alone.
+///
+/// # Errors
+/// One is set in the rules of a mesh's own program.
+pub fn check(config: &Config) -> Result<(), PlanError> {
+    let policies = [
+        ("outbound-policy", config.outbound.policy),
+        ("inbound-policy", config.inbound.policy),
+    ];
+    let set = policies.into_iter().find(|(_, policy)| *policy != Policy::Allow);
+    match (&config.dialect, set) {
+        (Dialect::Istio(_) | Dialect::Kuma(_), Some((option, value))) => {
+            Err(PlanError::PolicyOfDialect { option, value })
+        }
+        (Dialect::Sidetrack, _) | (_, None) => Ok(()),
+    }
+}
+
 /// The chains of both policies.
 pub fn chains(context: &mut Context) -> Vec<Chain> {
-    if context.config.dialect != Dialect::Sidetrack {
-        return Vec::new();
-    }
     let is_locked = context.config.outbound.policy == Policy::ProxyOnly;
     let mut chains = Vec::new();
     if is_locked {
+        chains.extend(sources(context));
         chains.push(base_chain("filter_output", Hook::Output, leaving(context)));
-        chains.extend(forwarded(context));
+    }
+    chains.extend(forwarded(context));
+    if is_locked {
         chains.push(base_chain("filter_postrouting", Hook::Postrouting, routed(context)));
         chains.push(outbound::chain(REJECT_OUTBOUND, reject_sent()));
     }
@@ -87,7 +109,10 @@ fn base_chain(name: &'static str, hook: Hook, rules: Vec<Rule>) -> Chain {
         hook: Some(BaseHook {
             kind: ChainType::Filter,
             hook,
-            priority: FILTER_PRIORITY,
+            priority: match hook {
+                Hook::Prerouting => priority::EARLY_FILTER,
+                Hook::Input | Hook::Forward | Hook::Output | Hook::Postrouting => FILTER_PRIORITY,
+            },
         }),
         rules,
     }
@@ -217,34 +242,104 @@ fn allowed_lookups(context: &mut Context) -> Vec<Rule> {
         .collect()
 }
 
-/// The chains for packets that processes behind rerouted interfaces send to other hosts.
-fn forwarded(context: &mut Context) -> Vec<Chain> {
-    let interfaces = context.config.general.reroute_interfaces.clone();
+/// The chains that drop what comes from a rerouted interface with a source that is not behind it. Whoever answers or
+/// refuses such a packet would send to that source, and a packet in the name of the pod would pass as an answer of it.
+/// This host's setting `rp_filter` may be off, and IPv6 has none.
+fn sources(context: &Context) -> Vec<Chain> {
+    let interfaces = &context.config.general.reroute_interfaces;
     if interfaces.is_empty() {
         return Vec::new();
     }
+    let check = |name: &InterfaceName| {
+        let from = Match::InInterface(name.clone());
+        jump([from], SOURCES, "from a rerouted interface")
+    };
+    // Hosts that ask for an address (DHCP, duplicate address detection) have no source yet. No packet goes there.
+    let unspecified = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+    let mut rules: Vec<Rule> = unspecified
+        .into_iter()
+        .map(|none| skip([Match::Source(Addresses::Ip(none))], "no source address yet"))
+        .collect();
+    rules.push(rule(
+        [Match::NoReversePath],
+        Action::Drop,
+        "outbound policy: from a foreign address",
+    ));
+    vec![
+        base_chain(
+            "filter_prerouting",
+            Hook::Prerouting,
+            interfaces.iter().map(check).collect(),
+        ),
+        outbound::chain(SOURCES, rules),
+    ]
+}
+
+/// The chains for packets that processes behind rerouted interfaces exchange with other hosts.
+fn forwarded(context: &mut Context) -> Vec<Chain> {
+    let interfaces = context.config.general.reroute_interfaces.clone();
+    let (outbound, inbound) = (context.config.outbound.policy, context.config.inbound.policy);
+    if interfaces.is_empty() || outbound == Policy::Allow && inbound == Policy::Allow {
+        return Vec::new();
+    }
     let mut entries = vec![not_begun("connection that began before the rules")];
-    entries.extend(
-        interfaces
-            .iter()
-            .cloned()
-            .map(|name| jump([Match::InInterface(name)], FORWARDED, "from a rerouted interface")),
-    );
+    let mut chains = Vec::new();
+    if outbound == Policy::ProxyOnly {
+        entries.extend(
+            interfaces
+                .iter()
+                .cloned()
+                .map(|name| jump([Match::InInterface(name)], FORWARDED, "from a rerouted interface")),
+        );
+        chains.push(outbound::chain(FORWARDED, forwarded_from(context)));
+    }
+    if inbound == Policy::ProxyOnly {
+        // What they send each other is not inbound.
+        entries.extend(
+            interfaces
+                .iter()
+                .cloned()
+                .map(|name| skip([Match::InInterface(name)], "rerouted interface: not inbound")),
+        );
+        entries.extend(
+            interfaces
+                .into_iter()
+                .map(|name| jump([Match::OutInterface(name)], FORWARDED_TO, "to a rerouted interface")),
+        );
+        chains.push(outbound::chain(FORWARDED_TO, forwarded_to(context)));
+    }
+    chains.insert(0, base_chain("filter_forward", Hook::Forward, entries));
+    chains
+}
+
+fn forwarded_from(context: &mut Context) -> Vec<Rule> {
     let mut rules = vec![skip([Match::Reply], "answers to connections from outside")];
     rules.extend(excluded_interfaces(context, Match::OutInterface));
-    rules.extend(
-        interfaces
-            .into_iter()
-            .map(|name| skip([Match::OutInterface(name)], "between rerouted interfaces")),
-    );
+    let rerouted = context.config.general.reroute_interfaces.iter().cloned();
+    rules.extend(rerouted.map(|name| skip([Match::OutInterface(name)], "between rerouted interfaces")));
     rules.extend(outbound::excluded_ports(context, &[Protocol::Tcp]));
     rules.extend(outbound::excluded_destinations(context, Families::Both));
     rules.extend(allowed_lookups(context));
     rules.extend(reject("outbound policy"));
-    vec![
-        base_chain("filter_forward", Hook::Forward, entries),
-        outbound::chain(FORWARDED, rules),
-    ]
+    rules
+}
+
+fn forwarded_to(context: &mut Context) -> Vec<Rule> {
+    let mut rules = excluded_interfaces(context, Match::InInterface);
+    rules.push(skip([Match::Reply], "answers to connections of the pod"));
+    rules.push(known_errors());
+    rules.extend(inbound::mesh_ports(context));
+    rules.extend(inbound::exclusions(context, Families::Both));
+    rules.extend(reject("inbound policy"));
+    rules
+}
+
+/// Errors about known connections, which path MTU discovery needs.
+fn known_errors() -> Rule {
+    skip(
+        [Match::ConntrackState(ConntrackState::Related)],
+        "errors about known connections",
+    )
 }
 
 /// Rejects the segments of TCP connections that connection tracking has not seen begin.
@@ -270,8 +365,7 @@ fn arriving(context: &mut Context) -> Vec<Rule> {
         return rules;
     }
     rules.push(skip([Match::Reply], "answers to connections of the pod"));
-    let related = Match::ConntrackState(ConntrackState::Related);
-    rules.push(skip([related], "errors about known connections"));
+    rules.push(known_errors());
     rules.push(match mode {
         InboundMode::Redirect => {
             let port = PortMatch::Port(context.config.proxy.inbound_port);
@@ -292,4 +386,30 @@ fn arriving(context: &mut Context) -> Vec<Rule> {
     rules.extend(neighbours(&RECEIVED));
     rules.push(jump([], REJECT_INBOUND, "anything else"));
     rules
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::Facts;
+    use crate::options::{KumaRules, OwnerOrder, Settings};
+    use crate::plan::Plan;
+
+    #[test]
+    fn a_policy_in_the_rules_of_another_program_is_an_error() {
+        for dialect in [
+            Dialect::Istio(OwnerOrder::default()),
+            Dialect::Kuma(KumaRules::default()),
+        ] {
+            let mut config = Settings::default().config;
+            config.dialect = dialect;
+            let is_refused = |config: &Config| {
+                let plan = Plan::new(config, &Facts::default());
+                matches!(plan, Err(PlanError::PolicyOfDialect { .. }))
+            };
+            assert!(!is_refused(&config));
+            config.inbound.policy = Policy::ProxyOnly;
+            assert!(is_refused(&config));
+        }
+    }
 }

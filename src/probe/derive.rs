@@ -216,6 +216,7 @@ fn packet(probe: &Probe, scene: &Scene, far: &[IpAddr]) -> Option<Packet> {
             let origin = Origin::Process {
                 uid: owner.uid,
                 gid: owner.gid,
+                cgroup: None,
                 interface,
             };
             (origin, probe.source.map(|source| source.address).or(source))

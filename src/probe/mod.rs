@@ -186,7 +186,7 @@ pub enum Subject {
     Outbound,
     /// The proxy's own are not.
     Exempt,
-    /// Those of the proxy's user and group without its mark are captured.
+    /// Those of the proxy's user and group without its mark, or outside of its cgroup, are captured.
     Impostor,
     /// Connections to excluded ports are not.
     ExcludedOutboundPort,

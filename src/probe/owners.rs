@@ -82,12 +82,13 @@ impl Author<'_> {
         uids.chain(gids).chain(by_mark_alone)
     }
 
-    /// The proxy's user and group without its mark, if the rules require one and would capture this owner's traffic to
-    /// the port.
+    /// The proxy's user and group without its mark and cgroup, if the rules require one and would capture this owner's
+    /// traffic to the port.
     pub(super) fn impostor(&self, protocol: Protocol, port: Port) -> Option<Owner> {
         let (proxy, outbound) = (&self.config.proxy, &self.config.outbound);
-        let is_unmarked = proxy.mark.is_some() && !(proxy.uids.is_empty() && proxy.gids.is_empty());
-        let owner = is_unmarked.then(|| {
+        let more_is_required = proxy.mark.is_some() || self.config.processes.cgroup.is_some();
+        let is_impostor = more_is_required && !(proxy.uids.is_empty() && proxy.gids.is_empty());
+        let owner = is_impostor.then(|| {
             self.proxy(
                 |uid| !outbound.exclude_uids.contains(uid) && !self.is_excluded_for(uid, protocol, port),
                 |gid| outbound.include_gids.contains(gid) && !outbound.exclude_gids.contains(gid),

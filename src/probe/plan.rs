@@ -46,6 +46,9 @@ pub fn trial(config: &Config, facts: &Facts, families: Families, surroundings: &
         probes.extend(author.within_pod(ends));
         probes.extend(author.behind_interfaces(ends));
         probes.extend(locked);
+        // These are the proxy's by its cgroup, which this process is not in.
+        let needs_cgroup = |probe: &Probe| matches!(probe.subject, Subject::Exempt | Subject::SelfCall);
+        probes.retain(|probe| config.processes.cgroup.is_none() || !needs_cgroup(probe));
         probes
     });
     let proxy = &config.proxy;

@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 
 use crate::plan::{Bypass, LoopbackRoute, Plan, PolicyRouting};
 use crate::ruleset::{
-    Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Match, PortMatch,
+    Action, Addresses, BaseHook, Cgroup, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Match, PortMatch,
     Protocol, Record, Rejection, Rule, Set, TABLE, TableFamily, TcpState, Timeouts, UidMatch, Zone,
 };
-use crate::types::Family;
 use crate::types::Id as _;
+use crate::types::{CgroupPath, Family};
 
 /// The version of the schema.
 pub const VERSION: u32 = 2;
@@ -150,6 +150,11 @@ fn matcher(matcher: &Match) -> Value {
         Match::Uid(UidMatch::Set(set)) => json!({ "uid": { "set": set } }),
         Match::Gid(GidMatch::Gid(gid)) => json!({ "gid": gid.get() }),
         Match::Gid(GidMatch::Set(set)) => json!({ "gid": { "set": set } }),
+        Match::Cgroup(Cgroup { path, level, id }) => json!({ "cgroup": {
+            "path": path.as_ref().map(CgroupPath::as_str),
+            "level": level,
+            "id": id,
+        } }),
         Match::Mark(mark) => json!({ "mark": mark.get() }),
         Match::MarkIsNot(mark) => json!({ "mark": { "not": mark.get() } }),
         Match::ConntrackMark(mark) => json!({ "conntrackMark": mark.get() }),
@@ -159,6 +164,7 @@ fn matcher(matcher: &Match) -> Value {
         Match::Reply => json!({ "conntrackDirection": "reply" }),
         Match::DestinationTranslated => json!({ "conntrackStatus": "dnat" }),
         Match::SourceIsLocal => json!({ "sourceType": "local" }),
+        Match::NoReversePath => json!({ "reversePath": "missing" }),
         Match::DestinationIsLocal => json!({ "destinationType": "local" }),
         Match::HasOwner => json!({ "hasOwner": true }),
         Match::TcpNotSyn => json!({ "protocol": "tcp", "tcpFlags": { "not": "syn" } }),

@@ -107,6 +107,7 @@ fn key(key: Key) -> String {
         Field::ConntrackDirection => "ct direction",
         Field::SourceType => "fib saddr type",
         Field::DestinationType => "fib daddr type",
+        Field::ReversePath => "fib saddr . iif oif",
     };
     let has_own_notation = matches!(
         key.field,
@@ -173,6 +174,7 @@ fn value_of(field: Field, value: u128) -> String {
             (4, "anycast"),
             (5, "multicast"),
         ]),
+        Field::ReversePath => of_names(&[(0, "missing"), (1, "exists")]),
         Field::ConntrackDirection => of_names(&[(0, "original"), (1, "reply")]),
         Field::ConntrackState => match bits(field, value).as_slice() {
             [only] => (*only).to_owned(),

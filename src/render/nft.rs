@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 
 use crate::plan::Plan;
 use crate::ruleset::{
-    Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Layout, Match, PortMatch,
-    Protocol, Rejection, Rule, Ruleset, Set, TIMEOUTS, TableFamily, TcpState, Timeouts, UidMatch, Zone, ipv4_addresses,
-    ipv6_addresses,
+    Action, Addresses, BaseHook, Cgroup, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Layout, Match,
+    PortMatch, Protocol, Rejection, Rule, Ruleset, Set, TIMEOUTS, TableFamily, TcpState, Timeouts, UidMatch, Zone,
+    ipv4_addresses, ipv6_addresses,
 };
 use crate::types::{Family, InterfaceName};
 
@@ -183,6 +183,11 @@ pub fn matcher(matcher: &Match) -> String {
         Match::Uid(UidMatch::Set(set)) => format!("meta skuid @{set}"),
         Match::Gid(GidMatch::Gid(gid)) => format!("meta skgid {gid}"),
         Match::Gid(GidMatch::Set(set)) => format!("meta skgid @{set}"),
+        Match::Cgroup(Cgroup { path, level, id }) => match (path, id) {
+            (Some(path), _) => format!("socket cgroupv2 level {level} \"{path}\""),
+            // As nft writes one that it cannot find.
+            (None, id) => format!("socket cgroupv2 level {level} {}", id.unwrap_or_default()),
+        },
         Match::Mark(mark) => format!("meta mark {mark}"),
         Match::MarkIsNot(mark) => format!("meta mark != {mark}"),
         Match::ConntrackMark(mark) => format!("ct mark {mark}"),
@@ -193,6 +198,7 @@ pub fn matcher(matcher: &Match) -> String {
         Match::Reply => "ct direction reply".to_owned(),
         Match::DestinationTranslated => "ct status dnat".to_owned(),
         Match::SourceIsLocal => "fib saddr type local".to_owned(),
+        Match::NoReversePath => "fib saddr . iif oif missing".to_owned(),
         Match::DestinationIsLocal => "fib daddr type local".to_owned(),
         // No user has this ID (`INVALID_UID`), so it matches every packet that has an owner.
         Match::HasOwner => format!("meta skuid != {}", u32::MAX),

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::netfilter::status;
 use super::{Addresses, ConntrackState, Elements, GidMatch, Match, Name, PortMatch, Protocol, Rule, Set, UidMatch};
-use crate::types::{Family, Gid, InterfaceName, IpProtocol, Port, Uid};
+use crate::types::{CgroupPath, Family, Gid, InterfaceName, IpProtocol, Port, Uid};
 
 /// The type of an address of this host (`RTN_LOCAL`, linux/rtnetlink.h).
 pub const RTN_LOCAL: u8 = 2;
@@ -63,6 +63,8 @@ pub struct View<'p> {
     pub uid: Value<Uid>,
     /// The group that owns its socket.
     pub gid: Value<Gid>,
+    /// The cgroup of the process that created its socket; `None` for one that no rule names.
+    pub cgroup: Value<Option<&'p CgroupPath>>,
     /// Its mark; 0 for none.
     pub mark: Value<u32>,
     /// The mark of its connection; 0 for none.
@@ -81,6 +83,8 @@ pub struct View<'p> {
     pub source_type: Value<u8>,
     /// The type of the destination address.
     pub destination_type: Value<u8>,
+    /// Whether the source address is reached by the interface that the packet arrived on: 1 if it is.
+    pub reverse_path: Value<u8>,
 }
 
 impl View<'_> {
@@ -97,6 +101,7 @@ impl View<'_> {
         destination_port: Value::Unknown,
         uid: Value::Unknown,
         gid: Value::Unknown,
+        cgroup: Value::Unknown,
         mark: Value::Unknown,
         conntrack_mark: Value::Unknown,
         tracking: Value::Unknown,
@@ -106,6 +111,7 @@ impl View<'_> {
         conntrack_direction: Value::Unknown,
         source_type: Value::Unknown,
         destination_type: Value::Unknown,
+        reverse_path: Value::Unknown,
     };
 }
 
@@ -200,6 +206,11 @@ pub fn holds(sets: &[Set], matcher: &Match, packet: &View) -> Known {
             Elements::Gids(gids) => Some(gids.contains(gid)),
             Elements::Ipv4(_) | Elements::Ipv6(_) | Elements::Ports(_) | Elements::Uids(_) => None,
         }),
+        Match::Cgroup(cgroup) => test(packet.cgroup, |of| match (of, &cgroup.path) {
+            (None, _) => Some(false),
+            (Some(of), Some(path)) => Some(path.contains(of)),
+            (Some(_), None) => None,
+        }),
         Match::Mark(mark) => is(packet.mark, mark.get()),
         Match::MarkIsNot(mark) => is(packet.mark, mark.get()).negated(),
         Match::ConntrackMark(mark) => is(packet.conntrack_mark, mark.get()),
@@ -212,6 +223,7 @@ pub fn holds(sets: &[Set], matcher: &Match, packet: &View) -> Known {
         Match::Reply => test(packet.conntrack_direction, |direction| Some(direction != 0)),
         Match::DestinationTranslated => test(packet.conntrack_status, |bits| Some(bits & status::DST_NAT != 0)),
         Match::SourceIsLocal => is(packet.source_type, RTN_LOCAL),
+        Match::NoReversePath => is(packet.reverse_path, 0),
         Match::DestinationIsLocal => is(packet.destination_type, RTN_LOCAL),
         Match::HasOwner => match packet.uid {
             Value::Is(_) | Value::IsNot(_) => Known::Yes,

@@ -9,27 +9,30 @@ mod matching;
 pub mod netfilter;
 pub mod priority;
 mod record;
+mod sets;
 mod soundness;
 mod tables;
 mod timeouts;
 
 use std::borrow::Cow;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-
-use crate::types::{Families, Family, Gid, Gids, InterfaceName, IpProtocol, Mark, Port, Ports, Uid, Uids};
+use crate::types::{CgroupPath, Families, Family, Gid, InterfaceName, IpProtocol, Mark, Port, Uid};
 
 pub use counting::{Counted, Counter, Counts};
 pub use installed::{Installed, Place, Unreadable};
 pub use matching::{Known, OPENING_FLAGS, RTN_LOCAL, TCP_SYN, Tracking, Value, View, applies, holds};
 pub use record::Record;
+pub use sets::{Elements, Set, ipv4_addresses, ipv6_addresses};
 pub use soundness::{MAX_JUMP_DEPTH, ProxyTraffic, Sender, Unsound, check};
 pub use tables::{Layout, TableFamily};
 pub use timeouts::{TIMEOUTS, TcpState, Timeouts};
 
 /// The name of the table owned by sidetrack, and, in capitals, the name prefix of its iptables chains.
 pub const TABLE: &str = "sidetrack";
+
+/// How the names of base chains of type filter begin. iptables has no types: the name says it.
+pub const FILTER_PREFIX: &str = "filter_";
 
 /// The name of a chain or set.
 pub type Name = Cow<'static, str>;
@@ -54,6 +57,19 @@ impl Ruleset {
     /// The set called `name`.
     pub fn set(&self, name: &str) -> Option<&Set> {
         self.sets.iter().find(|set| set.name == name)
+    }
+
+    /// The path of a cgroup that a rule matches, by its level and ID.
+    pub fn cgroup_path(&self, of: &Cgroup) -> Option<CgroupPath> {
+        let rules = self.chains.iter().flat_map(|chain| &chain.rules);
+        let cgroups = rules
+            .flat_map(|rule| &rule.matches)
+            .filter_map(|matched| match matched {
+                Match::Cgroup(cgroup) => Some(cgroup),
+                _ => None,
+            });
+        let mut same = cgroups.filter(|one| one.level == of.level && one.id == of.id);
+        same.find_map(|one| one.path.clone())
     }
 
     /// The same rules without timeouts, which leaves them to the kernel.
@@ -103,40 +119,6 @@ impl Ruleset {
     pub fn chain(&self, name: &str) -> Option<&Chain> {
         self.chains.iter().find(|chain| chain.name == name)
     }
-}
-
-/// A named set.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Set {
-    /// Name, unique in the table.
-    pub name: Name,
-    /// Elements; never empty.
-    pub elements: Elements,
-}
-
-/// The elements of a set. They never overlap.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Elements {
-    /// IPv4 addresses.
-    Ipv4(Vec<Ipv4Net>),
-    /// IPv6 addresses.
-    Ipv6(Vec<Ipv6Net>),
-    /// TCP or UDP ports.
-    Ports(Ports),
-    /// Users.
-    Uids(Uids),
-    /// Groups.
-    Gids(Gids),
-}
-
-/// Every address of a network, the first and the last ones included.
-pub fn ipv4_addresses(net: &Ipv4Net) -> impl Iterator<Item = Ipv4Addr> + use<> {
-    (net.network().to_bits()..=net.broadcast().to_bits()).map(Ipv4Addr::from_bits)
-}
-
-/// Every address of a network, the first and the last ones included.
-pub fn ipv6_addresses(net: &Ipv6Net) -> impl Iterator<Item = Ipv6Addr> + use<> {
-    (net.network().to_bits()..=net.broadcast().to_bits()).map(Ipv6Addr::from_bits)
 }
 
 /// A chain: rules that are evaluated in order.
@@ -243,6 +225,8 @@ pub enum Match {
     Uid(UidMatch),
     /// The group that owns the sending socket; supplementary groups do not count.
     Gid(GidMatch),
+    /// The cgroup of the process that created the sending socket, or one that this is in.
+    Cgroup(Cgroup),
     /// The packet's mark.
     Mark(Mark),
     /// Any other mark, or none.
@@ -258,6 +242,8 @@ pub enum Match {
     DestinationTranslated,
     /// The source address is one of this host.
     SourceIsLocal,
+    /// The source address is not reached by the interface that the packet arrived on (strict reverse path, RFC 3704).
+    NoReversePath,
     /// The destination address is one of this host.
     DestinationIsLocal,
     /// The packet's socket is open in a process. Packets of the kernel and of closed sockets do not match.
@@ -269,6 +255,15 @@ pub enum Match {
 }
 
 impl Match {
+    /// Gives a cgroup that was read without a path the one that is found for it.
+    pub fn name_cgroup(&mut self, path: CgroupPaths) {
+        if let Self::Cgroup(cgroup) = self
+            && cgroup.path.is_none()
+        {
+            cgroup.path = path(cgroup);
+        }
+    }
+
     /// The set that the match uses, if any.
     pub fn set(&self) -> Option<&Name> {
         match self {
@@ -288,6 +283,7 @@ impl Match {
             | Self::DestinationPort(_, PortMatch::Port(_))
             | Self::Uid(UidMatch::Uid(_))
             | Self::Gid(GidMatch::Gid(_))
+            | Self::Cgroup(_)
             | Self::Mark(_)
             | Self::MarkIsNot(_)
             | Self::ConntrackMark(_)
@@ -295,6 +291,7 @@ impl Match {
             | Self::Reply
             | Self::DestinationTranslated
             | Self::SourceIsLocal
+            | Self::NoReversePath
             | Self::DestinationIsLocal
             | Self::HasOwner
             | Self::TcpNotSyn
@@ -315,6 +312,7 @@ impl Match {
             | Self::DestinationPort(..)
             | Self::Uid(_)
             | Self::Gid(_)
+            | Self::Cgroup(_)
             | Self::Mark(_)
             | Self::MarkIsNot(_)
             | Self::ConntrackMark(_)
@@ -322,6 +320,7 @@ impl Match {
             | Self::Reply
             | Self::DestinationTranslated
             | Self::SourceIsLocal
+            | Self::NoReversePath
             | Self::DestinationIsLocal
             | Self::HasOwner
             | Self::TcpNotSyn => None,
@@ -412,6 +411,30 @@ pub enum GidMatch {
     Set(Name),
 }
 
+/// A cgroup (v2). nftables has it by level and ID, and iptables by its path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cgroup {
+    /// Its path, unless it was read from nftables.
+    pub path: Option<CgroupPath>,
+    /// Its level below the root.
+    pub level: u32,
+    /// Its ID, unless it was not observed.
+    pub id: Option<u64>,
+}
+
+/// Finds the path of a cgroup that was read without one.
+pub type CgroupPaths<'f> = &'f dyn Fn(&Cgroup) -> Option<CgroupPath>;
+
+impl Cgroup {
+    /// Its path, or else its ID.
+    pub fn name(&self) -> String {
+        match &self.path {
+            Some(path) => path.to_string(),
+            None => format!("with ID {}", self.id.unwrap_or_default()),
+        }
+    }
+}
+
 /// The action of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -473,80 +496,5 @@ impl Action {
             | Self::SetZone(_)
             | Self::SetTimeouts => None,
         }
-    }
-}
-
-impl Elements {
-    /// The number of addresses, if the set is to hold single addresses instead of intervals: if there are many, and no
-    /// more of them than these intervals have ends. The kernel keeps single addresses in a hash table and intervals in
-    /// a tree, which takes twice as long to fill. Ports stay intervals: the kernel keeps single ports in a bitmap and a
-    /// list, and traverses the list for each added one (`nft_bitmap_insert` in net/netfilter/nft_set_bitmap.c).
-    pub fn single_addresses(&self) -> Option<usize> {
-        const MIN_SINGLE_ADDRESSES: usize = 256;
-        fn addresses(bits: u8, prefix_lengths: impl Iterator<Item = u8>) -> usize {
-            prefix_lengths
-                .map(|length| 1_usize.checked_shl((bits - length).into()).unwrap_or(usize::MAX))
-                .fold(0, usize::saturating_add)
-        }
-        let addresses = match self {
-            Self::Ipv4(nets) => addresses(32, nets.iter().map(Ipv4Net::prefix_len)),
-            Self::Ipv6(nets) => addresses(128, nets.iter().map(Ipv6Net::prefix_len)),
-            Self::Ports(_) | Self::Uids(_) | Self::Gids(_) => return None,
-        };
-        (self.len() >= MIN_SINGLE_ADDRESSES && addresses <= 2 * self.len()).then_some(addresses)
-    }
-
-    /// The networks of a set of addresses.
-    pub fn networks(&self) -> Option<Vec<IpNet>> {
-        match self {
-            Self::Ipv4(nets) => Some(nets.iter().copied().map(IpNet::from).collect()),
-            Self::Ipv6(nets) => Some(nets.iter().copied().map(IpNet::from).collect()),
-            Self::Ports(_) | Self::Uids(_) | Self::Gids(_) => None,
-        }
-    }
-
-    /// The number of ranges or networks.
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Ipv4(nets) => nets.len(),
-            Self::Ipv6(nets) => nets.len(),
-            Self::Ports(ports) => ports.len(),
-            Self::Uids(uids) => uids.len(),
-            Self::Gids(gids) => gids.len(),
-        }
-    }
-
-    /// Whether the set is empty.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::types::parse_cidrs;
-
-    fn count(cidrs: impl Iterator<Item = String>) -> [Option<usize>; 2] {
-        let cidrs = parse_cidrs(&cidrs.collect::<Vec<_>>().join(",")).unwrap();
-        let elements = [Elements::Ipv4(cidrs.v4().to_vec()), Elements::Ipv6(cidrs.v6().to_vec())];
-        elements.map(|elements| elements.single_addresses())
-    }
-
-    #[test]
-    fn many_hosts_and_pairs_are_single_addresses() {
-        let v4 = |number| format!("10.0.{}.{}/31", number / 64, number % 64 * 4);
-        let v6 = |number| format!("fd00::{number:x}:0");
-        assert_eq!(count((0..256).map(v4).chain((0..300).map(v6))), [Some(512), Some(300)]);
-        assert_eq!(count((0..255).map(v4).chain((0..255).map(v6))), [None, None]);
-    }
-
-    #[test]
-    fn one_network_that_is_larger_makes_all_of_them_intervals() {
-        let hosts = (0..300).map(|number| format!("10.0.{}.{}", number / 64, number % 64 * 4));
-        assert_eq!(count(hosts.clone()), [Some(300), None]);
-        assert_eq!(count(hosts.chain(["128.0.0.0/1".to_owned()])), [None, None]);
-        let hosts = (0..300).map(|number| format!("fd00::{number:x}:0"));
-        assert_eq!(count(hosts.chain(["8000::/1".to_owned()])), [None, None]);
     }
 }

@@ -1,10 +1,12 @@
 //! The priorities at which netfilter calls its own hooks and the tables of iptables (`enum nf_ip_hook_priorities`,
 //! linux/netfilter_ipv4.h; the same for IPv6).
 
-use super::ChainType;
+use super::{ChainType, Hook};
 
 /// `NF_IP_PRI_RAW`.
 pub const RAW: i32 = -300;
+/// Of our chain of type filter that packets meet first: what it drops changes no connection.
+pub const EARLY_FILTER: i32 = RAW - 1;
 /// `NF_IP_PRI_CONNTRACK`: connection tracking sees the packet.
 pub const CONNTRACK: i32 = -200;
 /// `NF_IP_PRI_MANGLE`.
@@ -20,11 +22,11 @@ pub const SECURITY: i32 = 50;
 pub const NAT_SOURCE: i32 = 100;
 
 /// The priority of the table of iptables for this purpose.
-pub fn in_iptables(kind: ChainType) -> i32 {
-    match kind {
-        ChainType::Raw => RAW,
-        ChainType::Mangle => MANGLE,
-        ChainType::Nat => NAT,
-        ChainType::Filter => FILTER,
+pub fn in_iptables(kind: ChainType, hook: Hook) -> i32 {
+    match (kind, hook) {
+        (ChainType::Raw, _) | (ChainType::Filter, Hook::Prerouting) => RAW,
+        (ChainType::Mangle, _) | (ChainType::Filter, Hook::Postrouting) => MANGLE,
+        (ChainType::Nat, _) => NAT,
+        (ChainType::Filter, _) => FILTER,
     }
 }

@@ -9,7 +9,7 @@ use super::{
     Action, Addresses, Chain, ChainType, Elements, GidMatch, Hook, Known, Match, PortMatch, Protocol, RTN_LOCAL,
     Rejection, Rule, Ruleset, Timeouts, UidMatch, Value, View, applies,
 };
-use crate::types::{Family, Gid, InterfaceName, Mark, Port, Uid};
+use crate::types::{CgroupPath, Family, Gid, InterfaceName, Mark, Port, Uid};
 
 /// The deepest nesting of jumps (`NFT_JUMP_STACK_SIZE`, net/netfilter/nf_tables.h).
 pub const MAX_JUMP_DEPTH: usize = 16;
@@ -75,7 +75,7 @@ pub enum Unsound {
 }
 
 /// A kind of traffic that the proxy sends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProxyTraffic {
     /// To other hosts.
     Outbound(Sender),
@@ -88,7 +88,7 @@ pub enum ProxyTraffic {
 }
 
 /// The properties by which the rules recognise a socket of the proxy; the others are any.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sender {
     /// The user that owns it.
     pub uid: Option<Uid>,
@@ -96,6 +96,8 @@ pub struct Sender {
     pub gid: Option<Gid>,
     /// Its mark.
     pub mark: Option<Mark>,
+    /// The cgroup of the process that created it.
+    pub cgroup: Option<CgroupPath>,
 }
 
 /// Checks a ruleset: names, jump targets, cycles and sets, and that no traffic of the `proxy` is captured.
@@ -116,7 +118,7 @@ pub fn check(ruleset: &Ruleset, proxy: &[ProxyTraffic]) -> Result<(), Unsound> {
     for traffic in proxy {
         for chain in &ruleset.chains {
             if chain.hook.is_some_and(|base| base.hook == Hook::Output) {
-                escapes(ruleset, chain, *traffic)?;
+                escapes(ruleset, chain, traffic)?;
             }
         }
     }
@@ -238,6 +240,7 @@ fn missing_set<'m>(index: &Index, matcher: &'m Match) -> Option<&'m str> {
         | Match::Protocol(_)
         | Match::InInterface(_)
         | Match::OutInterface(_)
+        | Match::Cgroup(_)
         | Match::Mark(_)
         | Match::MarkIsNot(_)
         | Match::ConntrackMark(_)
@@ -245,6 +248,7 @@ fn missing_set<'m>(index: &Index, matcher: &'m Match) -> Option<&'m str> {
         | Match::Reply
         | Match::DestinationTranslated
         | Match::SourceIsLocal
+        | Match::NoReversePath
         | Match::DestinationIsLocal
         | Match::HasOwner
         | Match::TcpNotSyn
@@ -288,7 +292,7 @@ fn check_acyclic<'r>(
 }
 
 /// Follows `traffic` through a chain, on both branches if a match is unknown. Returns whether the chain surely ends for it.
-fn escapes(ruleset: &Ruleset, chain: &Chain, traffic: ProxyTraffic) -> Result<bool, Unsound> {
+fn escapes(ruleset: &Ruleset, chain: &Chain, traffic: &ProxyTraffic) -> Result<bool, Unsound> {
     let interface = InterfaceName::loopback();
     let packet = view(traffic, &interface);
     let (of, comment) = (|| chain.name.to_string(), |rule: &Rule| rule.comment.to_string());
@@ -312,14 +316,14 @@ fn escapes(ruleset: &Ruleset, chain: &Chain, traffic: ProxyTraffic) -> Result<bo
                 return Err(Unsound::ProxyRejected {
                     chain: of(),
                     comment: comment(rule),
-                    traffic,
+                    traffic: traffic.clone(),
                 });
             }
             (Action::Redirect(_) | Action::Tproxy { .. }, Known::Yes | Known::Perhaps) => {
                 return Err(Unsound::ProxyCaptured {
                     chain: of(),
                     comment: comment(rule),
-                    traffic,
+                    traffic: traffic.clone(),
                 });
             }
         }
@@ -328,22 +332,26 @@ fn escapes(ruleset: &Ruleset, chain: &Chain, traffic: ProxyTraffic) -> Result<bo
 }
 
 /// The known properties of the proxy's traffic at the output hook.
-fn view<'l>(traffic: ProxyTraffic, loopback: &'l InterfaceName) -> View<'l> {
+fn view<'l>(traffic: &'l ProxyTraffic, loopback: &'l InterfaceName) -> View<'l> {
     let to_others = View {
         in_interface: Value::Missing,
         out_interface: Value::IsNot(loopback),
         ..View::UNKNOWN
     };
-    let by = |sender: Sender, view: View<'l>| View {
+    let by = |sender: &'l Sender, view: View<'l>| View {
         uid: sender.uid.map_or(Value::Unknown, Value::Is),
         gid: sender.gid.map_or(Value::Unknown, Value::Is),
         mark: sender.mark.map_or(Value::Unknown, |mark| Value::Is(mark.get())),
+        cgroup: sender
+            .cgroup
+            .as_ref()
+            .map_or(Value::Unknown, |path| Value::Is(Some(path))),
         ..view
     };
     match traffic {
         ProxyTraffic::ToPod(sender, port) => View {
             out_interface: Value::Is(loopback),
-            destination_port: Value::IsNot(port),
+            destination_port: Value::IsNot(*port),
             ..by(sender, to_others)
         },
         ProxyTraffic::Outbound(sender) => by(sender, to_others),
@@ -352,8 +360,8 @@ fn view<'l>(traffic: ProxyTraffic, loopback: &'l InterfaceName) -> View<'l> {
             ..by(sender, to_others)
         },
         ProxyTraffic::Passthrough(address) => View {
-            family: Value::Is(Family::of(address)),
-            source: Value::Is(address),
+            family: Value::Is(Family::of(*address)),
+            source: Value::Is(*address),
             source_type: Value::Is(RTN_LOCAL),
             destination_type: Value::Is(RTN_LOCAL),
             out_interface: Value::Is(loopback),

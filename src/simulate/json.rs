@@ -11,7 +11,7 @@ use crate::mesh::verdict::{self, By};
 use crate::render;
 use crate::ruleset::netfilter::{Action, Choice, Kind, MarkChange, Rule};
 use crate::ruleset::{self, Tracking};
-use crate::types::{Id as _, Port};
+use crate::types::{CgroupPath, Id as _, Port};
 
 /// The version of the schema.
 pub const VERSION: u32 = 1;
@@ -124,7 +124,9 @@ fn pod(verdict: &verdict::Verdict) -> Value {
 
 fn packet(packet: &Packet) -> Value {
     let (direction, interface, owner) = match &packet.origin {
-        Origin::Process { uid, gid, interface } => ("outbound", interface, Some((uid.get(), gid.get()))),
+        Origin::Process {
+            uid, gid, interface, ..
+        } => ("outbound", interface, Some((uid.get(), gid.get()))),
         Origin::Interface(interface) => ("inbound", interface, None),
     };
     let state = match packet.tracking {
@@ -144,6 +146,7 @@ fn packet(packet: &Packet) -> Value {
         ("interface", interface.as_str().into()),
         ("uid", owner.map(|(uid, _)| uid).into()),
         ("gid", owner.map(|(_, gid)| gid).into()),
+        ("cgroup", packet.origin.cgroup().map(CgroupPath::as_str).into()),
         ("mark", packet.mark.into()),
         ("connectionState", state.into()),
     ])

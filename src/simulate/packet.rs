@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::plan::PolicyRouting;
 use crate::ruleset::{RTN_LOCAL, Tracking, Value};
-use crate::types::{Families, Family, Gid, InterfaceName, IpProtocol, Port, Uid};
+use crate::types::{CgroupPath, Families, Family, Gid, InterfaceName, IpProtocol, Port, Uid};
 
 /// The first packet of a connection, or a later one in the same direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,11 +36,23 @@ pub enum Origin {
         uid: Uid,
         /// The group that owns the socket.
         gid: Gid,
+        /// The cgroup of the process; `None` for one that no rule names.
+        cgroup: Option<CgroupPath>,
         /// The interface that leads to other hosts. Packets to the pod itself leave by the loopback interface.
         interface: InterfaceName,
     },
     /// An inbound packet, on this interface.
     Interface(InterfaceName),
+}
+
+impl Origin {
+    /// The cgroup of the process, if one is given.
+    pub fn cgroup(&self) -> Option<&CgroupPath> {
+        match self {
+            Self::Process { cgroup, .. } => cgroup.as_ref(),
+            Self::Interface(_) => None,
+        }
+    }
 }
 
 impl Packet {

@@ -8,7 +8,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::packet::{Origin, Packet, Pod, is_loopback};
 use crate::ruleset::Tracking;
-use crate::types::{Accounts, Family, Gid, Id, InterfaceName, Invalid, IpProtocol, Number as _, Port, Uid, parse_ids};
+use crate::types::{
+    Accounts, CgroupPath, Family, Gid, Id, InterfaceName, Invalid, IpProtocol, Number as _, Port, Uid, parse_ids,
+};
 
 /// The default user and group of the sender: an application's in most images.
 const DEFAULT_OWNER: u32 = 1000;
@@ -41,6 +43,8 @@ pub struct PacketArgs {
     pub gid: Option<String>,
     /// The packet's mark.
     pub mark: Option<String>,
+    /// The cgroup of the sending process.
+    pub cgroup: Option<String>,
     /// The incoming interface, or the one that leads to other hosts.
     pub interface: Option<String>,
     /// The conntrack state.
@@ -82,6 +86,7 @@ pub struct Description {
     uid: Uid,
     gid: Gid,
     mark: u32,
+    cgroup: Option<CgroupPath>,
     interface: Option<InterfaceName>,
     tracking: Tracking,
 }
@@ -104,6 +109,7 @@ pub fn parse(args: &PacketArgs, accounts: &dyn Accounts) -> Result<Description, 
     let uid = reader.parse("--uid", args.uid.as_deref(), |text| owner(text, accounts));
     let gid = reader.parse("--gid", args.gid.as_deref(), |text| owner(text, accounts));
     let mark = reader.parse("--mark", args.mark.as_deref(), mark);
+    let cgroup = reader.parse("--cgroup", args.cgroup.as_deref(), CgroupPath::parse);
     let interface = reader.parse("--interface", args.interface.as_deref(), InterfaceName::parse);
     let tracking = args.connection_state.as_ref().and_then(|text| {
         let states = [
@@ -114,9 +120,10 @@ pub fn parse(args: &PacketArgs, accounts: &dyn Accounts) -> Result<Description, 
         ];
         reader.keyword("--connection-state", text, &states)
     });
-    if outbound == Some(false) && (args.uid.is_some() || args.gid.is_some()) {
+    if outbound == Some(false) && [&args.uid, &args.gid, &args.cgroup].iter().any(|given| given.is_some()) {
         mistakes.push(Mistake::Contradiction(
-            "--uid and --gid name the local sender of a packet, which an inbound packet does not have: leave them out"
+            "--uid, --gid and --cgroup name the local sender of a packet, which an inbound packet does not have: leave \
+             them out"
                 .to_owned(),
         ));
     }
@@ -155,6 +162,7 @@ pub fn parse(args: &PacketArgs, accounts: &dyn Accounts) -> Result<Description, 
                 uid,
                 gid: gid.or(group_of_user).or(Gid::new(DEFAULT_OWNER)).unwrap_or(Gid::MIN),
                 mark: mark.unwrap_or(0),
+                cgroup,
                 interface,
                 tracking: tracking.unwrap_or(Tracking::New),
             })
@@ -329,6 +337,7 @@ impl Description {
                 Origin::Process {
                     uid: self.uid,
                     gid: self.gid,
+                    cgroup: self.cgroup.clone(),
                     interface,
                 }
             } else {

@@ -259,6 +259,9 @@ fn packet(packet: &Packet) -> String {
         Origin::Process { uid, gid, .. } => format!(", sent by user {uid}, group {gid}"),
         Origin::Interface(interface) => format!(", arriving on {interface}"),
     };
+    if let Some(cgroup) = packet.origin.cgroup() {
+        text += &format!(", in cgroup {cgroup}");
+    }
     if packet.mark != 0 {
         text += &format!(", with mark {}", packet.mark);
     }

@@ -1,5 +1,6 @@
 //! Types whose values are always valid. Each type parses its text, and reports what would be valid.
 
+mod cgroup;
 mod choice;
 mod cidr;
 mod dns;
@@ -14,6 +15,7 @@ mod ranges;
 mod routing;
 mod timestamp;
 
+pub use cgroup::CgroupPath;
 pub use choice::{Backend, Choice, InboundMode, IpFamily, LogFormat, LogLevel, MeshName, Output, Policy};
 pub use cidr::{Cidrs, LoopbackCidr, parse_cidrs};
 pub use dns::DnsServers;

@@ -6,24 +6,14 @@
  * Prints how many connections arrived at each server, on one line, and then how long each connect(2) took, in
  * nanoseconds, one a line.
  */
-#define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
-#include <fcntl.h>
+#include "namespaces.h"
+
 #include <poll.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
 
-enum { APP = 1000, MOST_SERVERS = 4, PATIENCE = 50 /* ms */ };
+enum { MAX_SERVERS = 4, POLL_TIMEOUT = 50 /* ms */ };
 
 static atomic_bool calls_are_over;
 
@@ -32,39 +22,11 @@ struct server {
     long arrived;
 };
 
-static void fail(const char *what) {
-    fprintf(stderr, "connect: %s: %s\n", what, strerror(errno));
-    exit(1);
-}
-
-static void enter(const char *netns) {
-    int fd = open(netns, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || setns(fd, CLONE_NEWNET) != 0)
-        fail(netns);
-    close(fd);
-}
-
-static struct sockaddr_in address_of(const char *ip, const char *port) {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(atoi(port))};
-    if (inet_pton(AF_INET, ip, &address.sin_addr) != 1)
-        fail(ip);
-    return address;
-}
-
-static int listen_on(const char *port) {
-    struct sockaddr_in address = address_of("0.0.0.0", port);
-    int listener = socket(AF_INET, SOCK_STREAM, 0), on = 1;
-    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (bind(listener, (struct sockaddr *)&address, sizeof address) != 0 || listen(listener, 4096) != 0)
-        fail(port);
-    return listener;
-}
-
 /* Accepts until the calls are over and none is pending. */
 static void *serve(void *argument) {
     struct server *server = argument;
     struct pollfd waiting = {.fd = server->listener, .events = POLLIN};
-    while (poll(&waiting, 1, PATIENCE) > 0 || !calls_are_over) {
+    while (poll(&waiting, 1, POLL_TIMEOUT) > 0 || !calls_are_over) {
         if (!(waiting.revents & POLLIN))
             continue;
         int fd = accept(server->listener, NULL, NULL);
@@ -74,12 +36,6 @@ static void *serve(void *argument) {
         server->arrived++;
     }
     return NULL;
-}
-
-static long long now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return time.tv_sec * 1000000000LL + time.tv_nsec;
 }
 
 static long long connect_once(const struct sockaddr_in *address) {
@@ -97,10 +53,10 @@ static long long connect_once(const struct sockaddr_in *address) {
 
 int main(int count, char **arguments) {
     int servers_count = (count - 5) / 2;
-    if (count < 7 || count % 2 == 0 || servers_count > MOST_SERVERS)
+    if (count < 7 || count % 2 == 0 || servers_count > MAX_SERVERS)
         return 2;
-    struct server servers[MOST_SERVERS] = {0};
-    pthread_t threads[MOST_SERVERS];
+    struct server servers[MAX_SERVERS] = {0};
+    pthread_t threads[MAX_SERVERS];
     for (int i = 0; i < servers_count; i++) {
         enter(arguments[5 + 2 * i]);
         servers[i].listener = listen_on(arguments[6 + 2 * i]);
@@ -108,12 +64,10 @@ int main(int count, char **arguments) {
     }
 
     long connections = atol(arguments[1]);
-    long long *took = calloc(connections, sizeof *took);
+    long long *took = results(connections);
     struct sockaddr_in address = address_of(arguments[3], arguments[4]);
     enter(arguments[2]);
-    /* Of this thread alone; the library's function would change every thread. */
-    if (took == NULL || syscall(SYS_setresuid, APP, APP, APP) != 0)
-        fail("preparing");
+    become_app();
     for (long i = 0; i < connections; i++)
         took[i] = connect_once(&address);
 
@@ -122,7 +76,6 @@ int main(int count, char **arguments) {
         pthread_join(threads[i], NULL);
         printf("%ld%c", servers[i].arrived, i + 1 < servers_count ? ' ' : '\n');
     }
-    for (long i = 0; i < connections; i++)
-        printf("%lld\n", took[i]);
+    print_all(took, connections);
     return 0;
 }

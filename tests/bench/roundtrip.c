@@ -6,41 +6,10 @@
  *
  * Prints how long each round trip took, in nanoseconds, one a line.
  */
-#define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
-#include <fcntl.h>
+#include "namespaces.h"
+
 #include <netinet/tcp.h>
 #include <pthread.h>
-#include <sched.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
-
-enum { APP = 1000 };
-
-static void fail(const char *what) {
-    fprintf(stderr, "roundtrip: %s: %s\n", what, strerror(errno));
-    exit(1);
-}
-
-static void enter(const char *netns) {
-    int fd = open(netns, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || setns(fd, CLONE_NEWNET) != 0)
-        fail(netns);
-    close(fd);
-}
-
-static struct sockaddr_in address_of(const char *ip, const char *port) {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(atoi(port))};
-    if (inet_pton(AF_INET, ip, &address.sin_addr) != 1)
-        fail(ip);
-    return address;
-}
 
 static void without_delay(int fd) {
     int on = 1;
@@ -60,30 +29,19 @@ static void *serve(void *argument) {
     return NULL;
 }
 
-static long long now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return time.tv_sec * 1000000000LL + time.tv_nsec;
-}
-
 int main(int count, char **arguments) {
     if (count != 7)
         return 2;
-    struct sockaddr_in any = address_of("0.0.0.0", arguments[6]), to = address_of(arguments[3], arguments[4]);
+    struct sockaddr_in to = address_of(arguments[3], arguments[4]);
     enter(arguments[5]);
-    int listener = socket(AF_INET, SOCK_STREAM, 0), on = 1;
-    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (bind(listener, (struct sockaddr *)&any, sizeof any) != 0 || listen(listener, 1) != 0)
-        fail(arguments[6]);
+    int listener = listen_on(arguments[6]);
     pthread_t thread;
     pthread_create(&thread, NULL, serve, &listener);
 
     long trips = atol(arguments[1]);
-    long long *took = calloc(trips, sizeof *took);
+    long long *took = results(trips);
     enter(arguments[2]);
-    /* Of this thread alone; the library's function would change every thread. */
-    if (took == NULL || syscall(SYS_setresuid, APP, APP, APP) != 0)
-        fail("preparing");
+    become_app();
     int client = socket(AF_INET, SOCK_STREAM, 0);
     if (connect(client, (const struct sockaddr *)&to, sizeof to) != 0)
         fail("connect");
@@ -97,7 +55,6 @@ int main(int count, char **arguments) {
     }
     close(client);
     pthread_join(thread, NULL);
-    for (long i = 0; i < trips; i++)
-        printf("%lld\n", took[i]);
+    print_all(took, trips);
     return 0;
 }

@@ -22,9 +22,9 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MOST_WORDS = 64, MOST_STEPS = 128 };
+enum { MAX_WORDS = 64, MAX_STEPS = 128 };
 
-static char *steps[MOST_STEPS][MOST_WORDS + 1];
+static char *steps[MAX_STEPS][MAX_WORDS + 1];
 
 static void fail(const char *what) {
     fprintf(stderr, "run: %s: %s\n", what, strerror(errno));
@@ -42,11 +42,11 @@ static int read_steps(const char *path) {
     text[status.st_size] = 0;
     int count = 0;
     for (char *line = strtok(text, "\n"); line != NULL; line = strtok(NULL, "\n")) {
-        if (count == MOST_STEPS)
+        if (count == MAX_STEPS)
             fail("too many steps");
         int words = 0;
         for (char *word; (word = strsep(&line, "\t")) != NULL;) {
-            if (words == MOST_WORDS)
+            if (words == MAX_WORDS)
                 fail("too many words");
             steps[count][words++] = word;
         }

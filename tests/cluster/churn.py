@@ -54,5 +54,8 @@ def churn(test):
         running.stop()
     if running.error:
         raise running.error
-    for name in running.names:
+    # A kubelet that ends between creating and starting a container does not start it later, and its log is empty.
+    ran = [name for name in running.names if test.finish(name) != ("Failed", "")]
+    test.assertGreater(len(ran), len(running.names) / 2)
+    for name in ran:
         test.assert_redirected(name)

@@ -1,4 +1,4 @@
-"""A cluster of one node, in namespaces that end with it.
+"""A cluster of one node, for a while of two, in namespaces that end with it.
 
     API server, controllers, etcd, the suite          node (a network, mount and PID namespace): kubelet,
     172.31.250.1 fd00:250::1  ---------- eth0 -----   containerd, kube-proxy, pods  172.31.250.2 fd00:250::2
@@ -6,12 +6,13 @@
 All of it is in the namespaces that scripts/test-cluster has made.
 """
 
+import contextlib
 import json
 import subprocess
 
 import images
 import pki
-from node import ADDRESS, ADDRESS_6, HERE, NODE, PODS, PODS_6, SERVER, SERVER_6, SERVICES, SERVICES_6, Node
+from node import HERE, PODS, PODS_6, SERVER, SERVER_6, SERVICES, SERVICES_6, Node
 from processes import Daemon, Failure, eventually, run
 
 ROOT = HERE.parent.parent
@@ -22,7 +23,7 @@ class Cluster:
     """The control plane and the node."""
 
     def __init__(self, directory, cgroup, programs):
-        self.directory, self._programs = directory, programs
+        self.directory, self._cgroup, self._programs = directory, cgroup, programs
         self.kubeconfig = directory / "admin.kubeconfig"
         # For people: `node COMMAND`.
         self.commands = directory / "bin"
@@ -30,9 +31,7 @@ class Cluster:
         (directory / "logs").mkdir()
         pki.create(
             directory / "pki",
-            NODE,
             (SERVER, SERVER_6, "127.0.0.1", SERVICES.replace("0.0/16", "0.1"), SERVICES_6.replace("::/112", "::1")),
-            (ADDRESS, ADDRESS_6, "127.0.0.1"),
         )
         self.node = Node(directory, cgroup, programs)
         self.daemons = {name: self._daemon(name, *words) for name, words in self._words().items()}
@@ -104,10 +103,23 @@ class Cluster:
         for name in ("kube-controller-manager", "kube-scheduler"):
             self.daemons[name].start()
         self.kubectl("apply", "-f", HERE / "files/cluster.yaml")
-        self._import_images()
+        self._import_images(self.node)
         self.wait_for_node()
 
-    def _import_images(self):
+    @contextlib.contextmanager
+    def second_node(self):
+        """Another node, until the block ends."""
+        node = Node(self.directory, self._cgroup, self._programs, number=2)
+        node.start()
+        try:
+            self._import_images(node)
+            self.wait_for_node(node.name)
+            yield node
+        finally:
+            node.power_off()
+            self.kubectl("delete", "node", node.name, "--ignore-not-found")
+
+    def _import_images(self, node):
         architecture = run("dpkg", "--print-architecture").strip()
         envoy = self._programs["envoy"]
         files = {path: path for path in images.libraries(envoy)}
@@ -117,9 +129,9 @@ class Cluster:
         ):
             archive = self.directory / "image.tar"
             images.write(archive, name, architecture, contents, entry)
-            self.node.import_image(archive, name)
+            node.import_image(archive, name)
             archive.unlink()
-        self.node.import_image(self._programs["image"], f"registry.example/sidetrack:{version()}")
+        node.import_image(self._programs["image"], f"registry.example/sidetrack:{version()}")
 
     def wait_for_server(self):
         def answers():
@@ -129,10 +141,10 @@ class Cluster:
 
         eventually("the API server is ready", answers)
 
-    def wait_for_node(self):
+    def wait_for_node(self, name="node1"):
         """Ready, and not as it was before a reboot: the kubelet has told it since."""
-        eventually("the node registers", lambda: self.attempt("get", "node", NODE).returncode == 0)
-        self.kubectl("wait", "--for=condition=Ready", f"node/{NODE}", "--timeout=300s")
+        eventually("the node registers", lambda: self.attempt("get", "node", name).returncode == 0)
+        self.kubectl("wait", "--for=condition=Ready", f"node/{name}", "--timeout=300s")
 
     def attempt(self, *words, stdin=None):
         """Run kubectl, whatever its exit code."""

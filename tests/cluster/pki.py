@@ -36,8 +36,8 @@ def certificate(directory, name, subject, names=(), issuer="ca"):
     openssl(directory, *sign, stdin="\n".join(extensions))
 
 
-def create(directory, node, server_addresses, node_addresses):
-    """Write all that the programs of a cluster need into `directory`."""
+def create(directory, server_addresses):
+    """Write all that the programs of the control plane and kube-proxy need into `directory`."""
     directory.mkdir()
     authority(directory, "ca")
     authority(directory, "front-proxy-ca")
@@ -46,11 +46,18 @@ def create(directory, node, server_addresses, node_addresses):
     certificate(directory, "front-proxy", "/CN=front-proxy-client", issuer="front-proxy-ca")
     names = [f"DNS:{name}" for name in CLUSTER_NAMES] + [f"IP:{address}" for address in server_addresses]
     certificate(directory, "apiserver", "/CN=kube-apiserver", names)
-    names = [f"DNS:{node}"] + [f"IP:{address}" for address in node_addresses]
-    certificate(directory, "kubelet", f"/O=system:nodes/CN=system:node:{node}", names)
     for name, subject in CLIENTS.items():
         certificate(directory, name, subject)
+        write_kubeconfig(directory, name)
+
+
+def certify_node(directory, node, addresses):
+    """Write what the kubelet of a node needs."""
+    names = [f"DNS:{node}"] + [f"IP:{address}" for address in addresses]
+    certificate(directory, node, f"/O=system:nodes/CN=system:node:{node}", names)
+    write_kubeconfig(directory, node)
+
+
+def write_kubeconfig(directory, name):
     template = string.Template((HERE / "files/kubeconfig.yaml").read_text())
-    for name in (*CLIENTS, "kubelet"):
-        text = template.substitute(pki=directory, name=name)
-        (directory.parent / f"{name}.kubeconfig").write_text(text)
+    (directory.parent / f"{name}.kubeconfig").write_text(template.substitute(pki=directory, name=name))

@@ -12,7 +12,6 @@ import urllib.request
 
 import pods
 from cluster import HERE, ROOT
-from node import ADDRESS
 from processes import eventually
 
 MANIFESTS = ROOT / "cni-conf/kubernetes"
@@ -143,7 +142,7 @@ class ClusterTest(unittest.TestCase):
     def metrics(self):
         """What the installer reports, by name and labels."""
         values = {}
-        with urllib.request.urlopen(f"http://{ADDRESS}:15014/metrics", timeout=20) as answer:
+        with urllib.request.urlopen(f"http://{self.node.addresses[0]}:15014/metrics", timeout=20) as answer:
             text = answer.read().decode()
         for line in text.splitlines():
             if line and not line.startswith("#"):
@@ -156,7 +155,7 @@ class ClusterTest(unittest.TestCase):
         values = self.metrics()
         return sum(values.get(f'sidetrack_node_pods{{state="{state}"}}', 0) for state in states)
 
-    def conflist(self):
-        """The plugins of the node's network configuration."""
-        path = self.node.path("etc/cni/net.d/10-net.conflist")
+    def conflist(self, node=None):
+        """The plugins of a node's network configuration."""
+        path = (node or self.node).path("etc/cni/net.d/10-net.conflist")
         return [plugin["type"] for plugin in json.loads(path.read_text())["plugins"]]

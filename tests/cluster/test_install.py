@@ -57,5 +57,5 @@ class Install(ClusterTest):
         self.helm("upgrade", CHART, "--set", "uninstallOnExit=true")
         self.wait_for_rollout()
         self.helm("uninstall")
-        eventually("the entry is gone", lambda: "sidetrack" not in self.conflist())
+        eventually("the installer has ended", lambda: self.installer_process() is None)
         self.assert_removed(binary=False)

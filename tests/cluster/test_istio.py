@@ -2,7 +2,7 @@
 place, and by sidetrack's plugin.
 
 The three ways are there at once: for each a revision of istiod, and a namespace whose pods are injected by it. The
-namespace `outside` is outside of the mesh. Runs if scripts/test-cluster is told a name with `istio`, as it takes istiod.
+namespace `outside` is outside of the mesh. Runs if scripts/test-cluster has a name with `istio`, as it takes istiod.
 """
 
 import contextlib
@@ -272,7 +272,8 @@ class IstioTest(unittest.TestCase):
             steps()
             result = load.end()
         self.assertEqual(result["failed"], {}, f"of {result['requests']} requests")
-        self.assertGreater(result["requests"], 100)
+        # A restart takes ten seconds at least: so the caller did not hang.
+        self.assertGreater(result["requests"], 20)
 
     def restart_web(self, space):
         """As the docs do. Its pods are redirected afterwards; returns their revision and their first init container."""
@@ -305,3 +306,16 @@ class IstioTest(unittest.TestCase):
                     self.assertEqual(self.restart_web(space), (space, *INIT_CONTAINERS[ISTIO_INIT]))
 
                 self.assert_no_request_lost(space, steps)
+
+    def test_upgrade_of_the_revision_and_back_loses_no_request(self):
+        # As Istio's documentation says: a control plane beside the old one, the label, a restart.
+        self.start_web("older", WAYS[PLUGIN])
+        self.mesh.control_plane("newer", WAYS[PLUGIN])
+        self.addCleanup(self.mesh.remove_control_plane, "newer")
+
+        def steps():
+            for revision in ("newer", "older"):
+                self.mesh.kubectl("label", "namespace", "older", f"istio.io/rev={revision}", "--overwrite")
+                self.assertEqual(self.restart_web("older"), (revision, *INIT_CONTAINERS[PLUGIN]))
+
+        self.assert_no_request_lost("older", steps)

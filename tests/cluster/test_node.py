@@ -38,7 +38,6 @@ class Node(ClusterTest):
 
     def test_pods_have_rules_after_a_reboot(self):
         """Namespaces and processes are gone, files are not: the plugin is there before any pod."""
-        server = self.start_plain_server()
         self.create(pods.configuration(), pods.controller("Deployment", "web", pods.web("web", "plugin"), replicas=3))
         self.in_namespace("rollout", "status", "deployment/web", "--timeout=300s")
         before = {pod["metadata"]["name"]: pod["status"]["podIPs"] for pod in self.pods("app=web")}

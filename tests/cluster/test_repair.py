@@ -6,6 +6,7 @@ from processes import eventually
 from suite import SYSTEM, ClusterTest
 
 LABEL = "traffic.sidetrack.dev/bypasses-proxy"
+MANY = 30
 
 
 class Repair(ClusterTest):
@@ -44,6 +45,18 @@ class Repair(ClusterTest):
         self.create(pods.client("caller", *pods.urls(self.addresses("web")), annotations={}))
         phase, seen = self.finish("caller")
         self.assertEqual((phase, set(seen.split())), ("Succeeded", {"127.0.0.6", "::6"}), seen)
+
+    def test_many_pods_are_repaired_in_place_while_as_many_start(self):
+        names = ("early", "late")
+        early, late = (pods.controller("Deployment", name, pods.idle(name), replicas=MANY) for name in names)
+        self.create(early)
+        self.in_namespace("rollout", "status", "deployment/early", "--timeout=300s")
+        self.create(late)
+        self.kustomize("repair")
+        self.in_namespace("rollout", "status", "deployment/late", "--timeout=300s")
+        eventually("all pods have rules", lambda: self.count("in-sync") == 2 * MANY)
+        for pod in self.pods("app in (early, late)"):
+            self.assertFalse(self.ask(pod["metadata"]["name"]))
 
     def test_pods_that_started_before_are_labelled_and_evicted(self):
         """By the account's own rights, within its admission policies. A budget holds, and so does a pod without a

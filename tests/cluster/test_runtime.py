@@ -36,9 +36,11 @@ class Runtime(ClusterTest):
         path.write_text(json.dumps(conflist))
 
         server = self.start_plain_server()
-        self.create(pods.client("client", *server))
-        self.assert_redirected("client")
-        self.in_namespace("delete", "pod", "client")
+        for name in ("client", "after-restart"):
+            self.create(pods.client(name, *server))
+            self.assert_redirected(name)
+            self.in_namespace("delete", "pod", name)
+            self.node.daemons["containerd"].restart()
 
         def commands():
             return {tuple(line.split()) for line in self.node.run("cat", "/run/cni-commands").splitlines()}
@@ -47,8 +49,8 @@ class Runtime(ClusterTest):
             return {"ADD", "DEL", "STATUS"} <= {command for command, _ in commands()}
 
         eventually("ADD, DEL and STATUS are called", has_called)
-        self.assertEqual({version for _, version in commands()}, {"1.1.0"})
-        print(" ".join(sorted(command for command, _ in commands())), end=" ", flush=True)
+        # No CHECK, and no GC even as it starts: another one is to be told in docs/compatibility.md.
+        self.assertEqual(commands(), {(command, "1.1.0") for command in ("ADD", "DEL", "STATUS")})
 
     def test_missing_plugin_keeps_pods_from_starting(self):
         """Rather than let them start without rules. The installer brings it back, and the pod starts."""

@@ -37,6 +37,10 @@ fn is_listed(bypass: &Bypass, packet: &Packet, uid: Uid, gid: Gid, link: &Interf
     if bypass.direction == Direction::Inbound {
         return false;
     }
+    // No packet of these has a mark.
+    if bypass.option.starts_with("--proxy") && bypass.traffic.contains("with its mark") {
+        return false;
+    }
     match bypass.option.as_str() {
         "--proxy-uid" | "--exclude-uids" => parse_ids(value, &NoAccounts).unwrap().contains(uid),
         "--proxy-gid" | "--exclude-gids" => parse_ids(value, &NoAccounts).unwrap().contains(gid),
@@ -88,6 +92,7 @@ fn only_what_the_plan_lists_leaves_with_any_options() {
                     origin: Origin::Process {
                         uid,
                         gid,
+                        cgroup: None,
                         interface: link.clone(),
                     },
                     protocol,

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use sidetrack::facts::Facts;
 use sidetrack::mesh;
-use sidetrack::options::table::{OPTIONS, Scope};
+use sidetrack::options::table::OPTIONS;
 use sidetrack::options::{Layer, Settings};
 use sidetrack::plan::Plan;
 use sidetrack::plan::record::{MAX_COMMENT_LENGTH, MAX_COMMENTS, Unusable, VERSION, digest, read, record};
@@ -105,7 +105,7 @@ proptest! {
 /// an option that is new, is not.
 #[test]
 fn version_of_the_record_belongs_to_these_defaults() {
-    let options = || OPTIONS.iter().filter(|option| option.scope == Scope::Pod);
+    let options = || OPTIONS.iter().filter(|option| option.scope.is_planned());
     let mut lines = vec![format!("version {VERSION}")];
     lines.extend(options().map(|option| format!("{}={}", option.name, (option.default)())));
     for (name, text) in MeshName::ALL {

@@ -107,7 +107,7 @@ fn key(Key { name, default, .. }: &Key) -> Value {
         "installer" | "logFile" | "logSocket" => json!({ "type": ["string", "null"] }),
         "redirect" => json!({
             "type": ["object", "null"],
-            "properties": properties(&format!("options{SUFFIX}"), |option| option.scope.affects_redirection()),
+            "properties": properties(&format!("options{SUFFIX}"), |option| option.scope.is_of_plugin()),
             "additionalProperties": false,
         }),
         unknown => panic!("the key {unknown} has no schema"),
@@ -336,8 +336,10 @@ fn options_files_conform_to_their_schema() {
         for spelling in [str::to_owned, generated::camel_case, |name: &str| {
             name.replace('-', "_")
         }] {
-            let members = options.chunks(2).map(|pair| match pair {
-                [flag, value] => (spelling(flag.trim_start_matches("--")), json!(value)),
+            let key = |flag: &str| spelling(flag.trim_start_matches("--"));
+            let members = options.chunks(2).map(|words| match words {
+                [flag, value] => (key(flag), json!(value)),
+                [flag] => (key(flag), json!(true)),
                 other => panic!("{other:?}"),
             });
             let document = Value::Object(members.collect());

@@ -120,6 +120,11 @@ impl Envoy {
         envoy
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// How many connections Envoy has accepted.
     pub fn accepted(&self) -> Accepted {
         Accepted::by(&self.netns).expect("Envoy's statistics")

@@ -4,6 +4,7 @@
 //! processes in them die with their parent.
 
 pub mod call;
+pub mod cgroup;
 pub mod conversation;
 pub mod dns;
 pub mod envoy;
@@ -20,6 +21,7 @@ pub mod sidecar;
 pub mod socket;
 
 pub use call::{Call, Caller, To, Transport, call, call_from};
+pub use cgroup::Cgroup;
 pub use envoy::Envoy;
 pub use files::with_file;
 pub use linkerd::LinkerdProxy;

@@ -89,18 +89,25 @@ fn options() -> impl Strategy<Value = Vec<String>> {
             (8_u8..=32).prop_map(|length| format!("127.0.0.1/{length}")),
         ),
         option("--outbound-policy", policy()),
+        option(
+            "--proxy-mark",
+            prop_oneof![Just("77"), Just("")].prop_map(str::to_owned),
+        ),
+        option("--reroute-interfaces", list("[a-z][a-z0-9_.-]{0,14}", 3)),
+        option("--dns-servers", Just("10.96.0.10,2001:db8::a".to_owned())),
         option("--inbound-policy", policy()),
         option(
             "--ip-family",
             prop_oneof![Just("auto"), Just("ipv4"), Just("ipv6"), Just("dual")].prop_map(str::to_owned),
         ),
     ]
-    .prop_map(|given| {
-        given
+    .prop_flat_map(|given| (Just(given), any::<bool>()))
+    .prop_map(|(given, allows_dns)| {
+        let given = given
             .into_iter()
             .flatten()
-            .flat_map(|(name, value)| [name.to_owned(), value])
-            .collect()
+            .flat_map(|(name, value)| [name.to_owned(), value]);
+        given.chain(allows_dns.then(|| "--allow-dns".to_owned())).collect()
     })
 }
 

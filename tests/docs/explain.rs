@@ -7,7 +7,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::common::Netns;
-use crate::questions::{REVIEWED, explain, json};
+use crate::questions::{REVIEWED, json};
+use crate::reference::{COMMON_FLAGS, assert_flags_are_described, help};
 
 fn read(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
@@ -16,21 +17,9 @@ fn read(name: &str) -> String {
 
 #[test]
 fn every_flag_of_the_help_is_described() {
-    let help = explain(&Netns::new(), &["--help"]).succeeded().stdout;
-    let documentation = read("docs/explain.md");
+    let help = help("explain");
     let (own, _) = help.split_once("\nProxy: ").expect("the options of apply follow");
-    let flags = own.split_whitespace().filter(|word| word.starts_with("--"));
-    let flags: BTreeSet<&str> = flags.map(|flag| flag.trim_end_matches([',', ']', ')', '.'])).collect();
-    assert!(flags.len() > 12, "{flags:?}");
-    for flag in flags
-        .into_iter()
-        .filter(|flag| !["--help", "--verbose", "--log-level", "--log-format"].contains(flag))
-    {
-        assert!(
-            documentation.contains(&format!("`{flag}")) || documentation.contains(&format!("{flag} ")),
-            "{flag}"
-        );
-    }
+    assert_flags_are_described(own, &COMMON_FLAGS, "docs/explain.md", &read("docs/explain.md"));
 }
 
 #[test]

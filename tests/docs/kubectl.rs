@@ -11,7 +11,7 @@ use crate::shell::{Ended, Shell};
 
 /// What a pod of Istio's mesh needs to start on the node of the stand-in.
 const START: &str = "helm upgrade istiod istio/istiod --namespace istio-system --reuse-values --values \
-                     cni-conf/examples/istio-cni.yaml; kubectl -n shop rollout restart deployment/web";
+                     cni-conf/examples/istio-cni.yaml; kubectl -n shop rollout restart statefulset/web";
 
 /// Runs commands in one shell.
 fn run(name: &str, commands: &[&str]) -> Vec<Ended> {

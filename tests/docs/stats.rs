@@ -9,7 +9,7 @@ use sidetrack::ruleset::Hook;
 use sidetrack::stats::{Key, Row, Stats, Unit, Verdict, document};
 use sidetrack::types::Port;
 
-use crate::reference::{assert_are_described, assert_flags_are_described, collect_fields};
+use crate::reference::{COMMON_FLAGS, assert_are_described, assert_flags_are_described, collect_fields, help};
 
 const PAGE: &str = "docs/stats.md";
 
@@ -19,7 +19,7 @@ fn page() -> String {
 
 #[test]
 fn every_flag_is_described() {
-    assert_flags_are_described("stats", 5, PAGE, &page());
+    assert_flags_are_described(&help("stats"), &COMMON_FLAGS, PAGE, &page());
 }
 
 #[test]

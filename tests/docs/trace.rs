@@ -11,7 +11,7 @@ use sidetrack::ruleset::Protocol;
 use sidetrack::trace::{Action, Connection, Direction, Doubt, End, Headers, Losses, Owner, json};
 use sidetrack::types::{Id as _, Uid};
 
-use crate::reference::{assert_are_described, assert_flags_are_described, collect_fields};
+use crate::reference::{COMMON_FLAGS, assert_are_described, assert_flags_are_described, collect_fields, help};
 
 const PAGE: &str = "docs/trace.md";
 
@@ -21,7 +21,7 @@ fn page() -> String {
 
 #[test]
 fn every_flag_is_described() {
-    assert_flags_are_described("trace", 6, PAGE, &page());
+    assert_flags_are_described(&help("trace"), &COMMON_FLAGS, PAGE, &page());
 }
 
 #[test]

@@ -44,9 +44,18 @@ impl Column {
         }
     }
 
-    /// Whether the proxy is known by the mark of its sockets, too.
-    pub fn marks_the_proxy(self) -> bool {
-        matches!(self, Self::Locked(_, options) if options.contains(&"--proxy-mark"))
+    /// Whether the proxy is recognised by more than its user.
+    pub fn requires_more_than_the_user(self) -> bool {
+        matches!(self, Self::Locked(_, options) if options.contains(&"--proxy-mark")) || self.proxy_cgroup().is_some()
+    }
+
+    /// The cgroup that the proxy is recognised by.
+    pub fn proxy_cgroup(self) -> Option<&'static str> {
+        let Self::Locked(_, options) = self else {
+            return None;
+        };
+        let mut rest = options.iter().skip_while(|option| **option != PROXY_CGROUP);
+        rest.nth(1).copied()
     }
 
     /// Whether what arrives is rejected, too.
@@ -54,6 +63,9 @@ impl Column {
         matches!(self, Self::Locked(_, options) if options.contains(&"--inbound-policy"))
     }
 }
+
+/// The option with the cgroup of the proxy.
+pub const PROXY_CGROUP: &str = "--proxy-cgroup";
 
 /// The mark of the proxy's sockets, where it is known by one.
 pub const PROXY_MARK: i32 = 77;

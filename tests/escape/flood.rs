@@ -17,8 +17,6 @@ use crate::plans::plan;
 use crate::program::apply;
 use crate::sys::{connect, internet, send_to};
 
-/// How often rules are replaced under the flood.
-const REPLACEMENTS: usize = 1000;
 /// How many packets an application sends at least, of each kind.
 const PACKETS: usize = 500;
 
@@ -44,17 +42,32 @@ fn flood(netns: &Netns, enough: impl Fn(usize) -> bool + Sync) -> usize {
     })
 }
 
-fn replace(namespace: &mut Namespace, plan: &Plan) {
+fn replace(namespace: &mut Namespace, plan: &Plan, backend: RuleBackend) {
     let observed = namespace.observe().expect("an observation");
-    let applied = install::apply_with(namespace, plan, RuleBackend::Nftables, &observed).expect("applied");
+    let applied = install::apply_with(namespace, plan, backend, &observed).expect("applied");
     assert_eq!(applied.change, Change::Replaced);
 }
 
 #[test]
 fn nothing_leaves_while_rules_are_replaced_a_thousand_times() {
+    nothing_leaves_while_rules_are_replaced(RuleBackend::Nftables, 1000);
+}
+
+/// Its tables are replaced one by one, by a program for each family.
+#[test]
+fn nothing_leaves_while_rules_of_iptables_nft_are_replaced() {
+    nothing_leaves_while_rules_are_replaced(RuleBackend::IptablesNft, 50);
+}
+
+#[test]
+fn nothing_leaves_while_rules_of_iptables_legacy_are_replaced() {
+    nothing_leaves_while_rules_are_replaced(RuleBackend::IptablesLegacy, 50);
+}
+
+fn nothing_leaves_while_rules_are_replaced(backend: RuleBackend, times: usize) {
     let mut lab = Lab::new();
     let excluded = [LOCK, &["--exclude-outbound-ports", "1-3"]].concat();
-    apply(&lab.pod.netns, "nftables", LOCK);
+    apply(&lab.pod.netns, &backend.to_string(), LOCK);
     let plans = [plan(&excluded), plan(LOCK)];
     let (done, sent) = (AtomicBool::new(false), AtomicUsize::new(0));
     let netns = &lab.pod.netns;
@@ -70,13 +83,13 @@ fn nothing_leaves_while_rules_are_replaced_a_thousand_times() {
             let work = || {
                 netns.run(|| {
                     let mut namespace = Namespace::claim();
-                    (0..REPLACEMENTS).for_each(|number| replace(&mut namespace, &plans[number % 2]));
+                    (0..times).for_each(|number| replace(&mut namespace, &plans[number % 2], backend));
                 });
             };
             scope.spawn(work).join()
         });
         done.store(true, Ordering::Relaxed);
-        replaced.expect("a thousand replacements");
+        replaced.expect("replacements");
     });
     assert!(sent.load(Ordering::Relaxed) >= PACKETS);
     assert_eq!(lab.wire.escaped(), [""; 0]);

@@ -101,8 +101,14 @@ fn is_of_the_kernel(message: &[u8], addresses: &[Ipv6Addr]) -> bool {
     }
 }
 
-/// Whether a group has members without any application: all nodes, all routers, and one for each address.
+/// Whether a group has members without any application: all nodes, all routers, and one for each address and for a
+/// router's address of the whole subnet (RFC 4291, 2.6.1).
 fn is_group_of(group: Ipv6Addr, addresses: &[Ipv6Addr]) -> bool {
+    const ROUTERS_OF_SITE: Ipv6Addr = Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 0, 2);
+    const OF_SUBNETS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00, 0);
+    if [ROUTERS_OF_SITE, OF_SUBNETS].contains(&group) {
+        return true;
+    }
     let of_address = |address: &Ipv6Addr| {
         let [.., high, low] = address.segments();
         group == Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | high & 0xff, low)

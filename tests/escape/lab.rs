@@ -4,7 +4,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use caps::Capability;
 use sidetrack::types::Family;
@@ -12,7 +12,7 @@ use sidetrack::types::Family;
 use super::column::PROXY_MARK;
 use super::sys::{self, send, send_to};
 use super::wire::{LINKS, Wire, set_sysctl};
-use crate::common::{Address, Owner, Pod, Server, output_of, segment, socket};
+use crate::common::{Address, Netns, Owner, Pod, Server, cgroup, output_of, segment, socket};
 
 /// What attacks send.
 pub const MARKER: &[u8; 16] = b"sidetrack-escape";
@@ -25,6 +25,8 @@ pub const APP_PORT: u16 = 7777;
 /// The neighbour's address on the link alone.
 pub const LINK_LOCAL: &str = "fe80::1";
 
+/// How long frames that must come are waited for.
+const LATE: Duration = Duration::from_secs(5);
 /// How long the neighbour waits for the rest of a connection.
 const READ_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -88,6 +90,8 @@ pub struct Lab {
     pub wire: Wire,
     _servers: [Server; 2],
     stalled: [TcpListener; 2],
+    /// The cgroup of the proxy, if the rules recognise it by one.
+    pub proxy_cgroup: Option<&'static str>,
     /// Connections of the proxy, which stay open.
     connections: Vec<TcpStream>,
 }
@@ -124,21 +128,34 @@ impl Lab {
             wire,
             _servers: servers,
             stalled,
+            proxy_cgroup: None,
             connections: Vec::new(),
         }
     }
 
-    /// Runs an attack as `assume` says. `rules` brings the rules into force.
+    /// Runs an attack in the pod as `assume` says. `rules` brings the rules into force.
     pub fn run(
         &mut self,
         family: Family,
         assume: impl FnOnce() -> io::Result<()> + Send,
-        attack: fn(&Stage) -> io::Result<()>,
+        attack: impl FnOnce(&Stage) -> io::Result<()> + Send,
+        rules: impl Fn(&Pod),
+    ) -> Outcome {
+        let netns = self.pod.netns.clone();
+        self.run_in(&netns, family, assume, attack, rules)
+    }
+
+    /// Runs an attack in a network namespace.
+    pub fn run_in(
+        &mut self,
+        netns: &Netns,
+        family: Family,
+        assume: impl FnOnce() -> io::Result<()> + Send,
+        attack: impl FnOnce(&Stage) -> io::Result<()> + Send,
         rules: impl Fn(&Pod),
     ) -> Outcome {
         let (steps, requests) = channel();
         let stage = Stage { family, steps };
-        let netns = self.pod.netns.clone();
         self.wire.escaped();
         let result = thread::scope(|scope| {
             let running = scope.spawn(move || {
@@ -154,6 +171,18 @@ impl Lab {
         });
         let escaped = self.wire.escaped();
         Outcome { escaped, result }
+    }
+
+    /// What leaves the pod later, as reports of groups do, which a timer of the kernel sends.
+    pub fn late_frames(&mut self) -> Vec<String> {
+        let end = Instant::now() + LATE;
+        loop {
+            let escaped = self.wire.escaped();
+            if !escaped.is_empty() || Instant::now() > end {
+                return escaped;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 
     fn read_what_waits(&self) {
@@ -190,7 +219,8 @@ impl Lab {
                     continue;
                 }
                 Step::ProxyConnects(from) => {
-                    let connection = proxy_connects(&self.pod, from).expect("a connection of the proxy");
+                    let connection =
+                        proxy_connects(&self.pod, self.proxy_cgroup, from).expect("a connection of the proxy");
                     self.connections.push(connection);
                     numbers = self.numbers();
                 }
@@ -263,9 +293,10 @@ fn packet_to_application(pod: &Pod, family: Family) {
     });
 }
 
-fn proxy_connects(pod: &Pod, from: SocketAddr) -> io::Result<TcpStream> {
+fn proxy_connects(pod: &Pod, cgroup: Option<&str>, from: SocketAddr) -> io::Result<TcpStream> {
     let family = if from.is_ipv4() { Family::V4 } else { Family::V6 };
     pod.netns.run(|| {
+        cgroup.map_or(Ok(()), cgroup::enter)?;
         Owner::PROXY.assume_with(Capability::CAP_NET_ADMIN)?;
         let socket = sys::internet(family, libc::SOCK_STREAM, 0)?;
         sys::set(&socket, libc::SOL_SOCKET, libc::SO_MARK, PROXY_MARK)?;

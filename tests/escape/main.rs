@@ -24,6 +24,7 @@ mod plans;
 mod program;
 
 mod attacks;
+mod behind;
 mod column;
 mod flood;
 mod frame;

@@ -6,15 +6,18 @@
 )]
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
+use std::thread;
 
 use sidetrack::types::Family;
 
-use crate::column::Column;
-use crate::common::Owner;
-use crate::lab::{Lab, Outcome};
+use crate::attacks::plain;
+use crate::column::{Column, PROXY_CGROUP};
+use crate::common::{Cgroup, Owner};
+use crate::lab::{Lab, Outcome, Stage};
 use crate::table::{ATTACKS, Attack, Escapes, Rules, Who};
 
 /// A shell that runs as the proxy's user, whoever starts it. It is removed with the directory of the build.
@@ -47,29 +50,53 @@ fn is_missing(attack: &Attack, outcome: &Outcome) -> bool {
 fn run(lab: &mut Option<Lab>, column: Column, attack: &Attack, family: Family) -> Outcome {
     let is_fresh = lab.is_none();
     let lab = lab.get_or_insert_with(Lab::new);
+    lab.proxy_cgroup = column.proxy_cgroup();
     if is_fresh && attack.rules == Rules::Before {
         column.apply(&lab.pod);
     }
     lab.run(family, || attack.who.assume(), attack.run, |pod| column.apply(pod))
 }
 
+/// How many pods are attacked at once. An attack mostly waits for packets.
+const PODS: usize = 4;
+
 /// Runs every attack, and returns where an outcome is another one than the table says.
 fn differences(column: Column) -> Vec<String> {
     // Made by root, before an attack needs it.
     set_user_id_shell();
+    thread::scope(|scope| {
+        let attacks = |pod| ATTACKS.iter().skip(pod).step_by(PODS);
+        let attackers: Vec<_> = (0..PODS)
+            .map(|pod| scope.spawn(move || differences_in_pod(column, attacks(pod))))
+            .collect();
+        let differences = attackers
+            .into_iter()
+            .map(|attacker| attacker.join().expect("attacks that end"));
+        differences.flatten().collect()
+    })
+}
+
+fn differences_in_pod<'a>(column: Column, attacks: impl Iterator<Item = &'a Attack>) -> Vec<String> {
     let mut differences = Vec::new();
     let mut lab: Option<Lab> = None;
-    for attack in ATTACKS {
+    for attack in attacks {
         for family in attack.families {
             // What asks for steps, or may change anything, does it in a pod of its own.
             if attack.rules == Rules::OnRequest || attack.who == Who::NetAdmin {
                 lab = None;
             }
-            let outcome = run(&mut lab, column, attack, *family);
+            let mut outcome = run(&mut lab, column, attack, *family);
+            let should_escape = attack.escapes(column).by(*family);
+            if let Some(lab) = &mut lab
+                && should_escape
+                && outcome.escaped.is_empty()
+                && outcome.result.is_ok()
+            {
+                outcome.escaped = lab.late_frames();
+            }
             let name = format!("{}, {}, {family}", attack.name, attack.who.name());
             let escaped = !outcome.escaped.is_empty();
             println!("{column:?}: {name}: {:?}: {:?}", outcome.escaped, outcome.result);
-            let should_escape = attack.escapes(column).by(*family);
             if should_escape && is_missing(attack, &outcome) {
                 println!("{column:?}: {name}: not in this kernel");
             } else if escaped != should_escape {
@@ -136,6 +163,46 @@ fn named_exceptions_alone_escape_the_lock_of_both_directions() {
 #[test]
 fn user_of_the_proxy_is_locked_in_where_the_proxy_has_a_mark() {
     check(Column::Locked("nftables", &["--proxy-mark", "77"]));
+}
+
+/// A lock that recognises the proxy by a cgroup alone.
+fn by_cgroup(cgroup: &Cgroup) -> Column {
+    let options = vec![
+        PROXY_CGROUP,
+        cgroup.proxy().leak(),
+        "--proxy-uid",
+        "",
+        "--proxy-gid",
+        "",
+    ];
+    Column::Locked("nftables", options.leak())
+}
+
+/// A cgroup alone holds it, too: no user can move into that.
+#[test]
+fn user_of_the_proxy_is_locked_in_where_the_proxy_has_a_cgroup() {
+    let cgroup = Cgroup::new();
+    check(by_cgroup(&cgroup));
+}
+
+/// Whoever may write its files moves a process into a cgroup.
+#[test]
+fn only_root_moves_into_the_cgroup_of_the_proxy_and_escapes() {
+    let cgroup = Cgroup::new();
+    let mut lab = Lab::new();
+    by_cgroup(&cgroup).apply(&lab.pod);
+    let attack = |stage: &Stage| cgroup.enter().and_then(|()| plain::udp(stage));
+    for who in [Who::Nobody, Who::Proxy, Who::NetRaw, Who::Root] {
+        let outcome = lab.run(Family::V4, || who.assume(), attack, |_| {});
+        match who {
+            Who::Root => assert!(!outcome.escaped.is_empty(), "{outcome:?}"),
+            _ => {
+                assert!(outcome.escaped.is_empty(), "{who:?}: {outcome:?}");
+                let refusal = outcome.result.expect_err("a refusal").kind();
+                assert_eq!(refusal, ErrorKind::PermissionDenied, "{who:?}");
+            }
+        }
+    }
 }
 
 /// IPv6 is not redirected, and locked in all the same.

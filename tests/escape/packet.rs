@@ -58,6 +58,12 @@ pub fn icmp_error(from: IpAddr, to: IpAddr, about: &[u8]) -> (u8, Vec<u8>) {
     icmp(from, to, protocol, &[&[kind, code, 0, 0, 0, 0, 0, 0], about].concat())
 }
 
+/// An echo request with this data, and the protocol that it is of.
+pub fn echo_request(from: IpAddr, to: IpAddr, data: &[u8]) -> (u8, Vec<u8>) {
+    let (protocol, kind) = if from.is_ipv4() { (1, 8) } else { (58, 128) };
+    icmp(from, to, protocol, &[&[kind, 0, 0, 0, 0, 7, 0, 1], data].concat())
+}
+
 /// A message with its checksum, and the protocol that it is of.
 fn icmp(from: IpAddr, to: IpAddr, protocol: u8, message: &[u8]) -> (u8, Vec<u8>) {
     let mut message = message.to_vec();

@@ -106,7 +106,7 @@ impl Attack {
             Column::OwnerMatch => 2,
             Column::OwnerMatchOfBoth => 3,
             Column::Locked(..) if self.is_answer && column.rejects_inbound() => return No,
-            Column::Locked(..) if self.is_of_proxy && column.marks_the_proxy() => return No,
+            Column::Locked(..) if self.is_of_proxy && column.requires_more_than_the_user() => return No,
             Column::Locked(..) => 4,
         };
         self.escapes[column]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use sidetrack::types::Family;
 
 use crate::column::LOCK;
-use crate::common::{Address, Caller, Owner, Server, To, Transport, call, output_of};
+use crate::common::{Address, Caller, Owner, Server, To, Transport, call, output_of, segment, socket};
 use crate::lab::{Lab, PORT, Step};
 use crate::packet::{packet, tcp_segment, too_big};
 use crate::program::{BACKENDS, apply};
@@ -104,12 +104,12 @@ fn inbound_connections_loopback_and_the_proxy_work_as_before_on_every_backend() 
 /// A router says that packets of the proxy's connection are too big.
 #[test]
 fn path_mtu_of_the_proxy_is_learnt_under_both_policies() {
-    let policies = [&[][..], &["--inbound-policy", "proxy-only"]];
+    const INBOUND: &[&str] = &["--inbound-policy", "proxy-only", "--inbound-mode", "tproxy"];
+    let policies = [&[], &INBOUND[..2], INBOUND];
     for (options, family) in policies
         .into_iter()
         .flat_map(|options| Family::BOTH.map(|family| (options, family)))
     {
-        const MTU: u16 = 1300;
         let (mut lab, _app) = locked("nftables", options);
         let pod = SocketAddr::from((Address::POD.of(family), 40_001));
         let server = SocketAddr::from((Address::FAR.of(family), PORT));
@@ -130,21 +130,48 @@ fn path_mtu_of_the_proxy_is_learnt_under_both_policies() {
             libc::IPPROTO_TCP as u8,
             &tcp_segment(pod, server, 0x10, lab.numbers(), &[]),
         );
-        let router = Address::PEER.of(family);
-        let (protocol, message) = too_big(router, pod.ip(), MTU, &about);
-        lab.pod
-            .peer
-            .run(|| tell(family, protocol, &message, pod.ip()))
-            .expect("a message");
-        let route = output_of(
-            lab.pod
-                .netns
-                .command("ip")
-                .args(["route", "get", &server.ip().to_string()]),
-        );
-        assert!(route.contains("mtu 1300"), "{family}, {options:?}: {route}");
+        assert_learns(&lab, &about, server.ip(), &format!("{family}, {options:?}"));
     }
 }
+
+/// The error is about an answer: it goes in the direction of the connection itself.
+#[test]
+fn path_mtu_of_inbound_connections_is_learnt_under_the_inbound_policy() {
+    const OPTIONS: &[&str] = &["--inbound-policy", "proxy-only", "--exclude-inbound-ports", "8080"];
+    for (backend, family) in BACKENDS
+        .into_iter()
+        .flat_map(|backend| Family::BOTH.map(|family| (backend, family)))
+    {
+        let (lab, _app) = locked(backend, OPTIONS);
+        let pod = SocketAddr::from((Address::POD.of(family), APP));
+        let (client, numbers) = lab.pod.peer.run(|| {
+            let from = SocketAddr::from((Address::FAR.of(family), 0));
+            let stream = socket::stream(Some(from), pod).expect("a connection");
+            let numbers = segment::sequence_numbers(&stream).expect("sequence numbers");
+            (stream, numbers)
+        });
+        let far = client.local_addr().expect("an address");
+        let answer = tcp_segment(pod, far, 0x10, (numbers.1, numbers.0), &[]);
+        let about = packet(pod.ip(), far.ip(), libc::IPPROTO_TCP as u8, &answer);
+        assert_learns(&lab, &about, far.ip(), &format!("{family}, {backend}"));
+    }
+}
+
+/// A router says that a packet of the pod is too big, and the pod takes smaller ones to that host.
+#[track_caller]
+fn assert_learns(lab: &Lab, about: &[u8], host: IpAddr, case: &str) {
+    let family = Family::of(host);
+    let [router, pod] = [Address::PEER, Address::POD].map(|address| address.of(family));
+    let (protocol, message) = too_big(router, pod, MTU, about);
+    let told = lab.pod.peer.run(|| tell(family, protocol, &message, pod));
+    told.expect("a message");
+    let mut route = lab.pod.netns.command("ip");
+    let route = output_of(route.args(["route", "get", &host.to_string()]));
+    assert!(route.contains(&format!("mtu {MTU}")), "{case}: {route}");
+}
+
+/// What the router's link takes.
+const MTU: u16 = 1300;
 
 fn tell(family: Family, protocol: u8, message: &[u8], to: IpAddr) -> io::Result<()> {
     let socket = internet(family, libc::SOCK_RAW, protocol.into())?;

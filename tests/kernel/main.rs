@@ -62,6 +62,7 @@ mod per_family;
 mod policy;
 mod privilege;
 mod probe;
+mod proxy_cgroup;
 mod proxy_mark;
 mod published_ports;
 mod random_options;

@@ -51,7 +51,8 @@ impl Wire for WithoutNat {
     }
 }
 
-fn apply_without_nat(
+/// Applies options where tables of these families have no NAT.
+pub fn apply_without_nat(
     netns: &Netns,
     families: &'static [i32],
     wanted: Backend,
@@ -67,7 +68,8 @@ fn apply_without_nat(
     })
 }
 
-const ONLY_INET: &[i32] = &[libc::NFPROTO_INET];
+/// As before Linux 5.2.
+pub const ONLY_INET: &[i32] = &[libc::NFPROTO_INET];
 const ALL: &[i32] = &[libc::NFPROTO_INET, libc::NFPROTO_IPV4, libc::NFPROTO_IPV6];
 
 #[test]

@@ -72,6 +72,7 @@ fn plan(loopback: &Loopback, options: impl FnOnce(&mut Settings)) -> Result<Plan
         ipv6: loopback.ipv6,
         addresses: loopback.addresses,
         resolvers: Vec::new(),
+        proxy_cgroup: None,
     };
     Plan::new(&settings.config, &facts)
 }

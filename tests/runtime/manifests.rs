@@ -374,33 +374,3 @@ fn lint_finds_nothing_in_shipped_manifests() {
         assert_eq!(found.stdout, "", "{file}");
     }
 }
-
-/// Alerts ask for metrics and labels that the installer has.
-#[test]
-fn alerts_use_existing_metrics() {
-    let rules = manifest("helm/sidetrack/files/alerts.yaml");
-    let machine = crate::installer::fixture::Machine::new();
-    let exposed = machine.start(&["--repair", "report"]).get("/metrics").1;
-    let groups = rules["groups"].as_array().expect("groups").iter();
-    let rules = groups.flat_map(|group| group["rules"].as_array().expect("rules"));
-    let mut asked = 0;
-    for rule in rules {
-        let expression = rule["expr"].as_str().expect("an expression");
-        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        let words = expression.split(|c: char| !is_name(c));
-        for metric in words.filter(|word| word.starts_with("sidetrack_")) {
-            asked += 1;
-            assert!(exposed.contains(&format!("# TYPE {metric} ")), "{metric}: {exposed}");
-        }
-        for state in expression
-            .split('"')
-            .skip(1)
-            .step_by(2)
-            .flat_map(|states| states.split('|'))
-        {
-            let known = sidetrack::node::repair::state::State::NAMES.contains(&state);
-            assert!(known || exposed.contains(&format!("=\"{state}\"")), "{state}");
-        }
-    }
-    assert!(asked > 3);
-}

@@ -5,8 +5,8 @@ use thiserror::Error;
 
 use super::tables::{Chain, Jump, Spec, TableName, Tables, chain_name};
 use crate::ruleset::{
-    self, Action, Addresses, BaseHook, ChainType, ConntrackState, Elements, GidMatch, Hook, Match, PortMatch, Protocol,
-    Rejection, Rule, Ruleset, UidMatch, Zone,
+    self, Action, Addresses, BaseHook, Cgroup, ChainType, ConntrackState, Elements, GidMatch, Hook, Match, PortMatch,
+    Protocol, Rejection, Rule, Ruleset, UidMatch, Zone,
 };
 use crate::types::{Families, Family, Gid, Mark, Number, Port, Ports, Range, Ranges, Uid};
 
@@ -155,10 +155,10 @@ pub(super) const ANY_UID: &str = "0-4294967294";
 /// Name prefix of the chains made from lists.
 const LIST_PREFIX: &str = "list_";
 
-/// The table of a base chain. The table `filter` has no chain POSTROUTING.
+/// The table of a base chain. The table `filter` has no chains PREROUTING and POSTROUTING.
 fn table(base: BaseHook) -> TableName {
     match (base.kind, base.hook) {
-        (ChainType::Raw, _) => TableName::Raw,
+        (ChainType::Raw, _) | (ChainType::Filter, Hook::Prerouting) => TableName::Raw,
         (ChainType::Mangle, _) | (ChainType::Filter, Hook::Postrouting) => TableName::Mangle,
         (ChainType::Nat, _) => TableName::Nat,
         (ChainType::Filter, _) => TableName::Filter,
@@ -243,13 +243,30 @@ pub(super) fn specs(ruleset: &Ruleset, rule: &Rule) -> Vec<Spec> {
             .flat_map(|begun| alternatives.iter().map(|more| [begun.as_slice(), more].concat()))
             .collect();
     }
+    let comment = with_cgroup(rule);
     targets(&rule.action, &families)
         .iter()
         .flat_map(|(family, target)| {
-            let spec = |parts: &Vec<Part>| Spec::new(*family, spec_words(parts, &rule.comment, target));
+            let spec = |parts: &Vec<Part>| Spec::new(*family, spec_words(parts, &comment, target));
             combinations.iter().map(spec)
         })
         .collect()
+}
+
+/// Between the comment of a rule and the ID of its cgroup.
+pub(super) const CGROUP_ID: &str = ", cgroup ID ";
+
+/// The comment of a rule. iptables has a cgroup by its path, so that one that was removed and created again would look the
+/// same, whose processes the rule does not match.
+fn with_cgroup(rule: &Rule) -> String {
+    let id = |matched: &Match| match matched {
+        Match::Cgroup(cgroup) => cgroup.id,
+        _ => None,
+    };
+    match rule.matches.iter().find_map(id) {
+        Some(id) => format!("{}{CGROUP_ID}{id}", rule.comment),
+        None => rule.comment.to_string(),
+    }
 }
 
 fn spec_words(parts: &[Part], comment: &str, target: &[String]) -> Vec<String> {
@@ -350,6 +367,11 @@ fn alternatives(ruleset: &Ruleset, matched: &Match) -> Vec<Vec<Part>> {
         Match::DestinationPort(protocol, to) => ports(ruleset, *protocol, to, "--dport"),
         Match::Uid(uids) => owners("--uid-owner", &users(ruleset, uids)),
         Match::Gid(gids) => owners("--gid-owner", &groups(ruleset, gids)),
+        Match::Cgroup(Cgroup { path, .. }) => match path {
+            Some(path) => extension(words(["-m", "cgroup", "--path", path.as_str()])),
+            // Read from nftables, so that no plan has it.
+            None => Vec::new(),
+        },
         Match::Mark(mark) => extension(words(["-m", "mark", "--mark", &hexadecimal(*mark)])),
         Match::MarkIsNot(mark) => extension(words(["-m", "mark", "!", "--mark", &hexadecimal(*mark)])),
         Match::ConntrackMark(mark) => extension(words(["-m", "connmark", "--mark", &hexadecimal(*mark)])),
@@ -365,6 +387,7 @@ fn alternatives(ruleset: &Ruleset, matched: &Match) -> Vec<Vec<Part>> {
         Match::Reply => extension(words(["-m", "conntrack", "--ctdir", "REPLY"])),
         Match::DestinationTranslated => extension(words(["-m", "conntrack", "--ctstate", "DNAT"])),
         Match::SourceIsLocal => extension(words(["-m", "addrtype", "--src-type", "LOCAL"])),
+        Match::NoReversePath => extension(words(["-m", "rpfilter", "--invert"])),
         Match::DestinationIsLocal => extension(words(["-m", "addrtype", "--dst-type", "LOCAL"])),
         Match::HasOwner => extension(words(["-m", "owner", "--uid-owner", ANY_UID])),
         Match::TcpNotSyn => {

@@ -4,16 +4,29 @@ use super::tables::{Chain, Jump, Table, TableName, Tables};
 
 /// Input for `iptables-restore --noflush` that turns the state `from` into `to`; `None` if they are equal.
 ///
-/// Each table is one commit, so a packet sees either the old or the new rules. Between two commits, one of the tables
-/// must still capture inbound connections, so the table that stops capturing them comes last. Only chains that differ
+/// Each table is one commit, so a packet sees either the old or the new rules. Only chains that differ
 /// are rebuilt. The jumps from a chain stay if they are as wanted and in the same positions: a foreign rule before them
 /// would take effect first. Otherwise all of them are deleted and inserted at the positions in `to`.
+///
+/// Between two commits, some tables are old and some are new. So the rules of a policy come before everything else, and
+/// go after everything else: what is not redirected meanwhile is rejected. One of the tables must still capture inbound
+/// connections, so a table that stops capturing them comes after those that begin to.
 pub fn patch(from: &Tables, to: &Tables) -> Option<String> {
     let nothing = Table::default();
-    let intercepts = |tables: &Tables, name| tables.get(name).is_some_and(Table::intercepts);
-    let gives_up = |name: &TableName| intercepts(from, *name) && !intercepts(to, *name);
+    let loses = |name, has: fn(&Table) -> bool| {
+        let has = |tables: &Tables| tables.get(name).is_some_and(has);
+        has(from) && !has(to)
+    };
     let mut names = TableName::ALL;
-    names.sort_by_key(gives_up);
+    names.sort_by_key(|name| {
+        let gives_up = loses(*name, Table::intercepts) || loses(*name, Table::has_policy);
+        match (*name, gives_up) {
+            (TableName::Filter, false) => 0,
+            (_, false) => 1,
+            (_, true) if *name != TableName::Filter => 2,
+            (_, true) => 3,
+        }
+    });
     let tables: Vec<String> = names
         .into_iter()
         .filter_map(|name| {

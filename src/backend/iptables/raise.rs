@@ -7,14 +7,15 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::lower::{ANY_UID, specs};
+use super::lower::{ANY_UID, CGROUP_ID, specs};
 use super::saved;
 use super::tables::{Jump, PREFIX, Spec, TableName, Tables, chain_name};
 use crate::ruleset::{
-    Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Counts, Elements, GidMatch, Hook, Installed, Match,
-    Name, Place, PortMatch, Protocol, Rejection, Rule, Ruleset, Set, UidMatch, Unreadable, Zone, priority,
+    Action, Addresses, BaseHook, Cgroup, Chain, ChainType, ConntrackState, Counts, Elements, FILTER_PREFIX, GidMatch,
+    Hook, Installed, Match, Name, Place, PortMatch, Protocol, Rejection, Rule, Ruleset, Set, UidMatch, Unreadable,
+    Zone, priority,
 };
-use crate::types::{Families, Family, Id, InterfaceName, Mark, Port, Ports, Range, Ranges};
+use crate::types::{CgroupPath, Families, Family, Id, InterfaceName, Mark, Port, Ports, Range, Ranges};
 
 /// Our installed rules in the tables of one family.
 ///
@@ -100,6 +101,19 @@ struct Draft {
     sets: Vec<Set>,
 }
 
+/// Reads the ID of a matched cgroup from the comment. Returns the comment without it.
+fn take_cgroup_id<'c>(matches: &mut [Match], comment: &'c str) -> &'c str {
+    let cgroup = matches.iter_mut().find_map(|matched| match matched {
+        Match::Cgroup(cgroup) => Some(cgroup),
+        _ => None,
+    });
+    let Some((cgroup, (before, id))) = cgroup.zip(comment.rsplit_once(CGROUP_ID)) else {
+        return comment;
+    };
+    cgroup.id = id.parse().ok();
+    before
+}
+
 impl Installed {
     fn report(&mut self, place: Place, spec: &Spec) {
         // Without terminal control characters.
@@ -149,19 +163,25 @@ fn nothing(family: Family) -> Ruleset {
 
 /// The chain that an unconditional jump from a built-in chain calls, and its hook.
 fn call(kind: ChainType, jump: &Jump) -> Option<(String, BaseHook)> {
-    let (kind, hook) = match jump.from.as_str() {
-        "PREROUTING" => (kind, Hook::Prerouting),
-        "INPUT" => (kind, Hook::Input),
-        "FORWARD" => (kind, Hook::Forward),
-        "OUTPUT" => (kind, Hook::Output),
-        "POSTROUTING" => (ChainType::Filter, Hook::Postrouting),
+    let hook = match jump.from.as_str() {
+        "PREROUTING" => Hook::Prerouting,
+        "INPUT" => Hook::Input,
+        "FORWARD" => Hook::Forward,
+        "OUTPUT" => Hook::Output,
+        "POSTROUTING" => Hook::Postrouting,
         _ => return None,
     };
-    let priority = priority::in_iptables(kind);
-    match jump.spec.without_comment().words() {
-        [how, chain] if how == "-j" => Some((chain.clone(), BaseHook { kind, hook, priority })),
-        _ => None,
-    }
+    let jump = jump.spec.without_comment();
+    let [how, chain] = jump.words() else {
+        return None;
+    };
+    // Chains of type filter are in other tables, too, where the table `filter` does not have their hook.
+    let kind = match plan_name(chain).starts_with(FILTER_PREFIX) {
+        true => ChainType::Filter,
+        false => kind,
+    };
+    let priority = priority::in_iptables(kind, hook);
+    (how == "-j").then(|| (chain.clone(), BaseHook { kind, hook, priority }))
 }
 
 impl Draft {
@@ -174,11 +194,13 @@ impl Draft {
                 _ => rest = &rest[self.condition(rest)?..],
             }
         };
+        let mut matches = std::mem::take(&mut self.matches);
+        let comment = take_cgroup_id(&mut matches, spec.comment());
         let rule = Rule {
-            matches: std::mem::take(&mut self.matches),
+            matches,
             action: action?,
             has_counter: false,
-            comment: spec.comment().to_owned().into(),
+            comment: comment.to_owned().into(),
         };
         let sets = self.sets.clone();
         let lowered = specs(
@@ -236,6 +258,15 @@ impl Draft {
                 };
                 (Match::Gid(matched), 4)
             }
+            ["-m", "cgroup", "--path", path, ..] => {
+                let path = CgroupPath::parse(path).ok()?;
+                let cgroup = Cgroup {
+                    level: path.level(),
+                    path: Some(path),
+                    id: None,
+                };
+                (Match::Cgroup(cgroup), 4)
+            }
             ["-m", "mark", "--mark", mark, ..] => (Match::Mark(Mark::parse(mark).ok()?), 4),
             ["-m", "mark", "!", "--mark", mark, ..] => (Match::MarkIsNot(Mark::parse(mark).ok()?), 5),
             ["-m", "connmark", "--mark", mark, ..] => (Match::ConntrackMark(Mark::parse(mark).ok()?), 4),
@@ -245,6 +276,7 @@ impl Draft {
             ["-m", "conntrack", "--ctstate", "DNAT", ..] => (Match::DestinationTranslated, 4),
             ["-m", "conntrack", "--ctdir", "REPLY", ..] => (Match::Reply, 4),
             ["-m", "addrtype", "--src-type", "LOCAL", ..] => (Match::SourceIsLocal, 4),
+            ["-m", "rpfilter", "--invert", ..] => (Match::NoReversePath, 3),
             ["-m", "addrtype", "--dst-type", "LOCAL", ..] => (Match::DestinationIsLocal, 4),
             ["-m", "tcp", "!", "--tcp-flags", "FIN,SYN,RST,ACK", "SYN", ..] => {
                 self.take_protocol()?;

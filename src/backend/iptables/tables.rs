@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::ruleset::Record;
+use crate::ruleset::{FILTER_PREFIX, Record};
 use crate::types::Family;
 
 /// Name prefix of our chains: [`crate::ruleset::TABLE`] in capitals. Chains with other names, and rules
@@ -164,6 +164,12 @@ impl Table {
     pub fn intercepts(&self) -> bool {
         let mut rules = self.chains.iter().flat_map(|chain| &chain.rules);
         rules.any(|spec| spec.words.windows(2).any(|words| words == ["-j", "TPROXY"]))
+    }
+
+    /// Whether base chains of type filter are in this table, with rules of a policy.
+    pub fn has_policy(&self) -> bool {
+        let prefix = chain_name(FILTER_PREFIX);
+        self.chains.iter().any(|chain| chain.name.starts_with(&prefix))
     }
 }
 

@@ -8,7 +8,8 @@ use crate::options::{Config, Settings};
 use crate::plan::Plan;
 use crate::ruleset::TABLE;
 use crate::types::{
-    DnsServers, Family, InboundMode, IpFamily, NoAccounts, parse_cidrs, parse_ids, parse_ports, parse_ports_for_uids,
+    DnsServers, Family, InboundMode, InterfaceName, IpFamily, NoAccounts, Policy, parse_cidrs, parse_ids, parse_ports,
+    parse_ports_for_uids,
 };
 
 fn plan(change: impl FnOnce(&mut Config)) -> Plan {
@@ -280,6 +281,13 @@ fn words_are_quoted_where_the_program_would_split_them() {
     assert_eq!(spec.to_string(), r#"-m comment --comment "a \"b\" \\c" """#);
 }
 
+/// The tables that a change commits, in order.
+fn commits(from: &Tables, to: &Tables) -> Vec<String> {
+    let text = patch(from, to).unwrap();
+    let names = text.lines().filter_map(|line| line.strip_prefix('*'));
+    names.map(str::to_owned).collect()
+}
+
 /// Between two commits one of the tables has to capture inbound connections.
 #[test]
 fn the_table_that_gives_up_capturing_inbound_connections_comes_last() {
@@ -291,15 +299,33 @@ fn the_table_that_gives_up_capturing_inbound_connections_comes_last() {
         lower(&plan.ruleset).unwrap().of(Family::V4)
     };
     let (redirect, tproxy) = (tables(InboundMode::Redirect), tables(InboundMode::Tproxy));
-    let order = |from, to| {
-        let text = patch(from, to).unwrap();
-        let names: Vec<String> = text
-            .lines()
-            .filter_map(|line| line.strip_prefix('*'))
-            .map(str::to_owned)
-            .collect();
-        names
+    assert_eq!(commits(&redirect, &tproxy), ["mangle", "nat"]);
+    assert_eq!(commits(&tproxy, &redirect), ["nat", "mangle"]);
+}
+
+/// Between two commits, what is not redirected must be rejected.
+#[test]
+fn the_rules_of_a_policy_come_first_and_go_last() {
+    let tables = |policy, excluded: &str, rerouted: &[&str]| {
+        let plan = plan(|config| {
+            config.outbound.policy = policy;
+            config.outbound.exclude_ports = parse_ports(excluded).unwrap();
+            let names = rerouted.iter().map(|name| InterfaceName::parse(name).unwrap());
+            config.general.reroute_interfaces = names.collect();
+        });
+        lower(&plan.ruleset).unwrap().of(Family::V6)
     };
-    assert_eq!(order(&redirect, &tproxy), ["mangle", "nat"]);
-    assert_eq!(order(&tproxy, &redirect), ["nat", "mangle"]);
+    let nothing = Tables::default();
+    let open = tables(Policy::Allow, "", &[]);
+    let locked = tables(Policy::ProxyOnly, "", &[]);
+    let with_hole = tables(Policy::ProxyOnly, "22", &[]);
+    let forwarding = tables(Policy::ProxyOnly, "", &["tap0"]);
+    assert_eq!(commits(&nothing, &locked), ["filter", "mangle", "nat"]);
+    assert_eq!(commits(&nothing, &forwarding), ["filter", "raw", "mangle", "nat"]);
+    assert_eq!(commits(&open, &locked), ["filter", "mangle", "nat"]);
+    assert_eq!(commits(&locked, &with_hole), ["filter", "nat"]);
+    assert_eq!(commits(&locked, &open), ["nat", "mangle", "filter"]);
+    assert_eq!(commits(&locked, &nothing), ["nat", "mangle", "filter"]);
+    assert_eq!(commits(&forwarding, &locked), ["filter", "nat", "raw"]);
+    assert_eq!(commits(&forwarding, &nothing), ["nat", "raw", "mangle", "filter"]);
 }

@@ -9,10 +9,10 @@ use super::uapi::{NFT_OBJECT_CT_TIMEOUT, NFT_SET_INTERVAL};
 use super::{decode, elements};
 use crate::drift::{Contents, Line, List, Subject, Thing};
 use crate::render::nft;
-use crate::ruleset::TableFamily;
+use crate::ruleset::{CgroupPaths, TableFamily};
 
-/// The contents of a table.
-pub fn contents(table: &str, listing: &Listing) -> Contents {
+/// The contents of a table. Cgroups have the paths that `cgroups` finds.
+pub fn contents(table: &str, listing: &Listing, cgroups: CgroupPaths) -> Contents {
     /// `NFT_TABLE_F_DORMANT`.
     const DORMANT: u32 = 1;
     let mut contents = Contents::default();
@@ -51,7 +51,7 @@ pub fn contents(table: &str, listing: &Listing) -> Contents {
                 .rules
                 .iter()
                 .zip(1..)
-                .map(|(listed, position)| rule(listing.family, position, listed))
+                .map(|(listed, position)| rule(listing.family, position, listed, cgroups))
                 .collect(),
         });
     }
@@ -85,12 +85,17 @@ fn base_hook(
     format!("type {kind} hook {hook} priority {priority}; policy {policy};")
 }
 
-fn rule(family: TableFamily, position: usize, listed: &Rule) -> Line {
+fn rule(family: TableFamily, position: usize, listed: &Rule, cgroups: CgroupPaths) -> Line {
     let comment = decode::comment(&listed.user_data);
     let as_we_write = listed.user_data.is_empty()
         || super::encode::rule_user_data(&comment).is_ok_and(|written| written == listed.user_data);
     let text = match decode::rule(family, listed) {
-        Some(rule) if as_we_write => nft::rule(family, &rule),
+        Some(mut rule) if as_we_write => {
+            for matched in &mut rule.matches {
+                matched.name_cgroup(cgroups);
+            }
+            nft::rule(family, &rule)
+        }
         _ => {
             let mut words = decode::words(family, listed);
             // A rule that is encoded in another way may have the same text as a planned one.
@@ -215,9 +220,13 @@ mod tests {
     fn any_changed_byte_of_a_rule_changes_its_text() {
         let mut changes = 0;
         for listed in listing().chains.values().flat_map(|chain| &chain.rules) {
-            let words = rule(TableFamily::Inet, 1, listed);
+            let words = rule(TableFamily::Inet, 1, listed, &|_| None);
             let mut differs = |changed: &Rule| {
-                assert_ne!(rule(TableFamily::Inet, 1, changed).text, words.text, "{changed:?}");
+                assert_ne!(
+                    rule(TableFamily::Inet, 1, changed, &|_| None).text,
+                    words.text,
+                    "{changed:?}"
+                );
                 changes += 1;
             };
             for user_data in flipped(&listed.user_data) {
@@ -247,11 +256,11 @@ mod tests {
     #[test]
     fn any_changed_property_of_a_table_changes_its_text() {
         let listing = listing();
-        let words = contents("t", &listing);
+        let words = contents("t", &listing, &|_| None);
         let differs = |change: &dyn Fn(&mut Listing)| {
             let mut changed = listing.clone();
             change(&mut changed);
-            assert_ne!(contents("t", &changed), words, "{changed:?}");
+            assert_ne!(contents("t", &changed, &|_| None), words, "{changed:?}");
         };
         differs(&|listing| listing.flags = 1);
         differs(&|listing| listing.flags = 2);

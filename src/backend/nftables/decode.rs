@@ -2,23 +2,25 @@
 //!
 //! Every decoded object is verified: it counts only if encoding it again gives what was listed.
 
+mod sets;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::{Ipv4Subnets, Ipv6Subnets};
-
 use super::attributes::{self, Attributes, find};
 use super::encode::{self, timeout_attribute};
-use super::listing::{self, Boundary, Expression, Listing};
+use super::expression;
+use super::listing::{self, Expression, Listing};
 use super::uapi::*;
-use super::{elements, expression};
 use crate::render::nft;
 use crate::ruleset::{
-    Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Installed, Match, Place,
+    Action, Addresses, BaseHook, Cgroup, Chain, ChainType, ConntrackState, GidMatch, Hook, Installed, Match, Place,
     PortMatch, Protocol, Rejection, Rule, Ruleset, Set, TIMEOUTS, TableFamily, TcpState, Timeouts, UidMatch,
     Unreadable, Zone, priority,
 };
-use crate::types::{Families, Family, Id, InterfaceName, Mark, Number, Port, Range, Ranges, Timeout};
+use crate::types::{Families, Family, Id, InterfaceName, Mark, Port, Timeout};
+
+pub(super) use self::sets::key;
 
 /// The rules of a listing. Chains and sets are sorted by name; rules keep their order.
 pub fn decode(listing: &Listing) -> Installed {
@@ -35,7 +37,7 @@ pub fn decode(listing: &Listing) -> Installed {
     let mut sets = Vec::new();
     for (name, listed) in &listing.sets {
         let name = printable(name);
-        match set(listed) {
+        match sets::elements(listed) {
             Some(elements) => sets.push(Set {
                 name: name.clone().into(),
                 elements,
@@ -148,6 +150,7 @@ fn base_hook(listed: &listing::BaseHook) -> Option<BaseHook> {
         ("nat", Hook::Input) => ChainType::Filter,
         ("nat", _) => ChainType::Nat,
         ("route", Hook::Output) => ChainType::Mangle,
+        ("filter", Hook::Prerouting) if listed.priority == priority::EARLY_FILTER => ChainType::Filter,
         ("filter", _) if listed.priority < priority::CONNTRACK => ChainType::Raw,
         ("filter", Hook::Prerouting) => ChainType::Mangle,
         ("filter", Hook::Input | Hook::Forward | Hook::Output | Hook::Postrouting) => ChainType::Filter,
@@ -187,6 +190,7 @@ enum Term {
     Transport(u32),
     Fib(u32),
     Reject(u32),
+    SocketCgroup(u32),
     Timeouts,
     Is(Vec<u8>),
     IsNot(Vec<u8>),
@@ -215,6 +219,10 @@ fn term((name, attributes): &Expression) -> Option<Term> {
         "payload" => match number(NFTA_PAYLOAD_BASE)? {
             NFT_PAYLOAD_NETWORK_HEADER => Term::Network(number(NFTA_PAYLOAD_OFFSET)?),
             NFT_PAYLOAD_TRANSPORT_HEADER => Term::Transport(number(NFTA_PAYLOAD_OFFSET)?),
+            _ => return None,
+        },
+        "socket" => match number(NFTA_SOCKET_KEY)? {
+            NFT_SOCKET_CGROUPV2 => Term::SocketCgroup(number(NFTA_SOCKET_LEVEL)?),
             _ => return None,
         },
         "cmp" => match number(NFTA_CMP_OP)? {
@@ -319,7 +327,7 @@ pub(super) fn words(family: TableFamily, listed: &listing::Rule) -> String {
 
 /// The match at the beginning of these terms, and the number of terms it takes.
 fn matcher(table: TableFamily, terms: &[Term]) -> Option<(Match, usize)> {
-    use Term::{Conntrack, Fib, HostToNetworkOrder, In, Is, IsNot, Masked, Meta, Network, Transport};
+    use Term::{Conntrack, Fib, HostToNetworkOrder, In, Is, IsNot, Masked, Meta, Network, SocketCgroup, Transport};
     if let TableFamily::Only(family) = table
         && let [Network(offset), value, ..] = terms
     {
@@ -369,6 +377,15 @@ fn matcher(table: TableFamily, terms: &[Term]) -> Option<(Match, usize)> {
         [Meta(NFT_META_SKUID), HostToNetworkOrder, In(set), ..] => (Match::Uid(UidMatch::Set(set.clone().into())), 3),
         [Meta(NFT_META_SKGID), Is(id), ..] => (Match::Gid(GidMatch::Gid(self::id(id)?)), 2),
         [Meta(NFT_META_SKGID), HostToNetworkOrder, In(set), ..] => (Match::Gid(GidMatch::Set(set.clone().into())), 3),
+        [SocketCgroup(level), Is(id), ..] => {
+            let id = u64::from_ne_bytes(*id.as_array()?);
+            let cgroup = Cgroup {
+                path: None,
+                level: *level,
+                id: Some(id),
+            };
+            (Match::Cgroup(cgroup), 2)
+        }
         [Meta(NFT_META_MARK), Is(mark), ..] => (Match::Mark(self::mark(mark)?), 2),
         [Meta(NFT_META_MARK), IsNot(mark), ..] => (Match::MarkIsNot(self::mark(mark)?), 2),
         [Conntrack(NFT_CT_MARK), Is(mark), ..] => (Match::ConntrackMark(self::mark(mark)?), 2),
@@ -384,6 +401,7 @@ fn matcher(table: TableFamily, terms: &[Term]) -> Option<(Match, usize)> {
         [Conntrack(NFT_CT_STATUS), Masked(_), IsNot(_), ..] => (Match::DestinationTranslated, 3),
         [Conntrack(NFT_CT_DIRECTION), Is(_), ..] => (Match::Reply, 2),
         [Fib(NFTA_FIB_F_SADDR), Is(_), ..] => (Match::SourceIsLocal, 2),
+        [Fib(expression::REVERSE_PATH), Is(_), ..] => (Match::NoReversePath, 2),
         [Fib(NFTA_FIB_F_DADDR), Is(_), ..] => (Match::DestinationIsLocal, 2),
         _ => return None,
     })
@@ -481,85 +499,4 @@ fn id<I: Id>(bytes: &[u8]) -> Option<I> {
 
 fn mark(bytes: &[u8]) -> Option<Mark> {
     Mark::new(host_order(bytes)?)
-}
-
-/// The elements of a set, each interval as networks or as a range.
-fn set(listed: &listing::Set) -> Option<Elements> {
-    let intervals = if listed.holds_single_keys() {
-        runs(&listed.boundaries)?
-    } else {
-        intervals(&listed.boundaries)?
-    };
-    let elements = match listed.datatype {
-        elements::IPV4_ADDRESS => Elements::Ipv4(networks(&intervals, |first, last| {
-            let address = |key| Some(Ipv4Addr::from(u32::try_from(key).ok()?));
-            Some(Ipv4Subnets::new(
-                address(first)?,
-                address(last.unwrap_or(u32::MAX.into()))?,
-                0,
-            ))
-        })?),
-        elements::IPV6_ADDRESS => Elements::Ipv6(networks(&intervals, |first, last| {
-            Some(Ipv6Subnets::new(first.into(), last.unwrap_or(u128::MAX).into(), 0))
-        })?),
-        elements::PORT => Elements::Ports(ranges(&intervals, |key| Port::new(u16::try_from(key).ok()?))?),
-        elements::UID => Elements::Uids(ranges(&intervals, |key| Id::new(u32::try_from(key).ok()?))?),
-        elements::GID => Elements::Gids(ranges(&intervals, |key| Id::new(u32::try_from(key).ok()?))?),
-        _ => return None,
-    };
-    (!elements.is_empty()).then_some(elements)
-}
-
-/// The first and the last key of an interval; no last key if it reaches to the largest key.
-type Interval = (u128, Option<u128>);
-
-fn intervals(boundaries: &[(Vec<u8>, Boundary)]) -> Option<Vec<Interval>> {
-    let mut intervals = Vec::new();
-    let mut rest = boundaries;
-    while let [(first, Boundary::Begin), after @ ..] = rest {
-        let (last, after) = match after {
-            [(end, Boundary::End), after @ ..] => (Some(key(end)?.checked_sub(1)?), after),
-            after => (None, after),
-        };
-        intervals.push((key(first)?, last));
-        rest = after;
-    }
-    let open = intervals.iter().filter(|(_, last)| last.is_none()).count();
-    let only_the_last = open == 0 || open == 1 && intervals.last().is_some_and(|(_, last)| last.is_none());
-    (rest.is_empty() && only_the_last).then_some(intervals)
-}
-
-/// Single keys, with consecutive keys merged into intervals.
-fn runs(keys: &[(Vec<u8>, Boundary)]) -> Option<Vec<Interval>> {
-    let mut runs: Vec<Interval> = Vec::new();
-    for (bytes, _) in keys {
-        let key = key(bytes)?;
-        match runs.last_mut() {
-            Some((_, Some(last))) if last.checked_add(1) == Some(key) => *last = key,
-            _ => runs.push((key, Some(key))),
-        }
-    }
-    Some(runs)
-}
-
-/// The bytes of a key as a number.
-pub(super) fn key(bytes: &[u8]) -> Option<u128> {
-    let shift = |number: u128, byte: &u8| number << 8 | u128::from(*byte);
-    (bytes.len() <= 16).then(|| bytes.iter().fold(0, shift))
-}
-
-fn networks<S: Iterator>(
-    intervals: &[Interval],
-    subnets: impl Fn(u128, Option<u128>) -> Option<S>,
-) -> Option<Vec<S::Item>> {
-    let subnets: Option<Vec<S>> = intervals.iter().map(|(first, last)| subnets(*first, *last)).collect();
-    Some(subnets?.into_iter().flatten().collect())
-}
-
-fn ranges<N: Number>(intervals: &[Interval], number: impl Fn(u128) -> Option<N>) -> Option<Ranges<N>> {
-    let range = |(first, last): &Interval| {
-        let last = last.map_or(Some(N::MAX), &number);
-        Range::new(number(*first)?, last?)
-    };
-    intervals.iter().map(range).collect()
 }

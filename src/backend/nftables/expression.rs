@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use super::attributes::Attributes;
 use super::uapi::*;
 use crate::ruleset::{
-    Action, Addresses, ConntrackState, GidMatch, Match, OPENING_FLAGS, PortMatch, Protocol, RTN_LOCAL, Rejection, Rule,
-    TCP_SYN, TIMEOUTS, TableFamily, UidMatch, Zone,
+    Action, Addresses, Cgroup, ConntrackState, GidMatch, Match, OPENING_FLAGS, PortMatch, Protocol, RTN_LOCAL,
+    Rejection, Rule, TCP_SYN, TIMEOUTS, TableFamily, UidMatch, Zone,
 };
 use crate::types::{Family, Id, InterfaceName};
 
@@ -48,6 +48,11 @@ fn write_match(list: &mut Attributes, table: TableFamily, matcher: &Match) {
         Match::Uid(UidMatch::Set(set)) => owner_is_in(list, NFT_META_SKUID, set),
         Match::Gid(GidMatch::Gid(gid)) => owner_is(list, NFT_META_SKGID, *gid),
         Match::Gid(GidMatch::Set(set)) => owner_is_in(list, NFT_META_SKGID, set),
+        Match::Cgroup(Cgroup { level, id, .. }) => {
+            socket_cgroup(list, *level);
+            // No cgroup has the ID 0.
+            compare(list, NFT_CMP_EQ, &id.unwrap_or_default().to_ne_bytes());
+        }
         Match::Mark(mark) => {
             meta(list, NFT_META_MARK);
             compare(list, NFT_CMP_EQ, &mark.get().to_ne_bytes());
@@ -68,6 +73,10 @@ fn write_match(list: &mut Attributes, table: TableFamily, matcher: &Match) {
         Match::DestinationTranslated => conntrack_bits(list, NFT_CT_STATUS, IPS_DST_NAT),
         Match::SourceIsLocal => address_is_local(list, NFTA_FIB_F_SADDR),
         Match::DestinationIsLocal => address_is_local(list, NFTA_FIB_F_DADDR),
+        Match::NoReversePath => {
+            fib(list, NFT_FIB_RESULT_OIF, REVERSE_PATH);
+            compare(list, NFT_CMP_EQ, &[0]);
+        }
         Match::HasOwner => {
             meta(list, NFT_META_SKUID);
             compare(list, NFT_CMP_NEQ, &u32::MAX.to_ne_bytes());
@@ -255,13 +264,21 @@ fn masked(list: &mut Attributes, mask: &[u8]) {
     });
 }
 
-/// `flags`: which address, as `NFTA_FIB_F_…`.
-fn address_is_local(list: &mut Attributes, flags: u32) {
+/// What nft calls `fib saddr . iif oif`, reduced to whether there is one.
+pub(super) const REVERSE_PATH: u32 = NFTA_FIB_F_SADDR | NFTA_FIB_F_IIF | NFTA_FIB_F_PRESENT;
+
+/// Looks up `result` of the route to an address, which `flags` say (`NFTA_FIB_F_…`).
+fn fib(list: &mut Attributes, result: u32, flags: u32) {
     expression(list, "fib", |data| {
         data.number(NFTA_FIB_DREG, NFT_REG_1);
-        data.number(NFTA_FIB_RESULT, NFT_FIB_RESULT_ADDRTYPE);
+        data.number(NFTA_FIB_RESULT, result);
         data.number(NFTA_FIB_FLAGS, flags);
     });
+}
+
+/// `flags`: which address, as `NFTA_FIB_F_…`.
+fn address_is_local(list: &mut Attributes, flags: u32) {
+    fib(list, NFT_FIB_RESULT_ADDRTYPE, flags);
     compare(list, NFT_CMP_EQ, &u32::from(RTN_LOCAL).to_ne_bytes());
 }
 
@@ -276,6 +293,15 @@ pub(super) fn meta(list: &mut Attributes, key: u32) {
     expression(list, "meta", |data| {
         data.number(NFTA_META_DREG, NFT_REG_1);
         data.number(NFTA_META_KEY, key);
+    });
+}
+
+/// Since Linux 5.13.
+fn socket_cgroup(list: &mut Attributes, level: u32) {
+    expression(list, "socket", |data| {
+        data.number(NFTA_SOCKET_KEY, NFT_SOCKET_CGROUPV2);
+        data.number(NFTA_SOCKET_DREG, NFT_REG_1);
+        data.number(NFTA_SOCKET_LEVEL, level);
     });
 }
 

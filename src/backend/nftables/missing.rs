@@ -47,6 +47,7 @@ const HEADER_LENGTH: usize = 4;
 fn module(expression: &str) -> Option<&'static str> {
     Some(match expression {
         "redir" => "nft_redir",
+        "socket" => "nft_socket of Linux 5.13 or later",
         "tproxy" => "nft_tproxy",
         "ct" => "nft_ct",
         "counter" => "nft_counter",

@@ -181,7 +181,7 @@ impl<'n> OwnTables<'n> {
             .filter(|(planned, present)| planned != present)
         {
             let table = planned.family.title();
-            let contents = |listing| super::contents(&table, listing);
+            let contents = |listing| super::contents(&table, listing, &|cgroup| ruleset.cgroup_path(cgroup));
             let (planned, present) = (contents(planned), contents(present));
             differences.extend(planned.compare_unequal(&present, Subject::Table { table: table.clone() }));
         }

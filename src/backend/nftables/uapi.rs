@@ -172,6 +172,14 @@ pub const NFTA_REDIR_FLAGS: u16 = 3;
 pub const NFTA_TPROXY_FAMILY: u16 = 1;
 pub const NFTA_TPROXY_REG_PORT: u16 = 3;
 
+/// `enum nft_socket_attributes`.
+pub const NFTA_SOCKET_KEY: u16 = 1;
+pub const NFTA_SOCKET_DREG: u16 = 2;
+pub const NFTA_SOCKET_LEVEL: u16 = 3;
+
+/// `enum nft_socket_keys`.
+pub const NFT_SOCKET_CGROUPV2: u32 = 3;
+
 /// `enum nft_counter_attributes`.
 pub const NFTA_COUNTER_PACKETS: u16 = 2;
 
@@ -299,9 +307,12 @@ pub const NFTA_PAYLOAD_SREG: u16 = 5;
 pub const NFTA_FIB_DREG: u16 = 1;
 pub const NFTA_FIB_RESULT: u16 = 2;
 pub const NFTA_FIB_FLAGS: u16 = 3;
+pub const NFT_FIB_RESULT_OIF: u32 = 1;
 pub const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
 pub const NFTA_FIB_F_SADDR: u32 = 1;
 pub const NFTA_FIB_F_DADDR: u32 = 2;
+pub const NFTA_FIB_F_IIF: u32 = 8;
+pub const NFTA_FIB_F_PRESENT: u32 = 32;
 
 /// `enum nft_nat_attributes`; the type is 0 for source and 1 for destination.
 pub const NFTA_NAT_TYPE: u16 = 1;

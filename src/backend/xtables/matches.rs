@@ -2,6 +2,8 @@
 
 use super::{Extension, number_of, span};
 use crate::ruleset::netfilter::{Field, Lookup, Match, state};
+use crate::ruleset::{self, Cgroup};
+use crate::types::CgroupPath;
 
 /// The conditions of a match, all of which must hold; or its comment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +21,11 @@ pub fn decode(extension: &Extension) -> Decoded {
         let text = &extension.data[..end.unwrap_or(extension.data.len())];
         return Decoded::Comment(String::from_utf8_lossy(text).replace(char::is_control, "\u{fffd}"));
     }
+    if let ("cgroup", 1 | 2) = (extension.name, extension.revision)
+        && let Some(cgroup) = cgroup(extension)
+    {
+        return Decoded::Matches(vec![Match::Planned(cgroup)]);
+    }
     let lookups = match (extension.name, extension.revision) {
         ("tcp", 0) => tcp(extension),
         ("udp", 0) => udp(extension),
@@ -31,6 +38,7 @@ pub fn decode(extension: &Extension) -> Decoded {
             .number(0)
             .map(|states| vec![any_state(xt_states(states), false)]),
         ("addrtype", 0 | 1) => address_type(extension),
+        ("rpfilter", 0) => reverse_path(extension),
         ("iprange", 1) => address_range(extension),
         _ => None,
     };
@@ -127,6 +135,19 @@ fn owner(extension: &Extension) -> Option<Vec<Lookup>> {
     Some([uid, gid, socket].into_iter().flatten().collect())
 }
 
+/// The path of `struct xt_cgroup_info_v1` and `struct xt_cgroup_info_v2`.
+fn cgroup(extension: &Extension) -> Option<ruleset::Match> {
+    const HAS_PATH: [u8; 4] = [1, 0, 0, 0];
+    let path = extension.data.strip_prefix(&HAS_PATH)?;
+    let path = std::str::from_utf8(path.split(|byte| *byte == 0).next()?).ok()?;
+    let path = CgroupPath::parse(path).ok()?;
+    Some(ruleset::Match::Cgroup(Cgroup {
+        level: path.level(),
+        path: Some(path),
+        id: None,
+    }))
+}
+
 /// `struct xt_mark_mtinfo1` and `struct xt_connmark_mtinfo1`.
 fn mark(extension: &Extension, field: Field) -> Option<Vec<Lookup>> {
     let (mark, mask) = (extension.number(0)?, extension.number(4)?);
@@ -205,6 +226,15 @@ fn address_type(extension: &Extension) -> Option<Vec<Lookup>> {
     let source = condition(Field::SourceType, source, source_inverted);
     let destination = condition(Field::DestinationType, destination, destination_inverted);
     Some([source, destination].into_iter().flatten().collect())
+}
+
+/// `struct xt_rpfilter_info`.
+fn reverse_path(extension: &Extension) -> Option<Vec<Lookup>> {
+    const INVERT: u8 = 8;
+    let flags = extension.byte(0)?;
+    // The others are about routes by any interface, marks and sources of this host.
+    let is_strict = flags & !INVERT == 0;
+    is_strict.then(|| vec![Lookup::one_of(Field::ReversePath, [span(1u8, 1u8)]).negated_if(flags & INVERT != 0)])
 }
 
 /// `struct xt_iprange_mtinfo`.

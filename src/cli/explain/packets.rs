@@ -45,7 +45,7 @@ pub fn arguments() -> impl Iterator<Item = Arg> {
 }
 
 /// The arguments that describe one packet.
-fn described() -> [Arg; 10] {
+fn described() -> [Arg; 11] {
     let word = |name: &'static str, help: &'static str| Arg::new(name).help(help);
     [
         word(
@@ -71,6 +71,11 @@ fn described() -> [Arg; 10] {
             "Where it arrives, or leaves for other hosts [default: eth0]",
         ),
         value("mark", "MARK", "Its mark, or that of the socket [default: 0]"),
+        value(
+            "cgroup",
+            "PATH",
+            "Cgroup of its process [default: none that rules name]",
+        ),
         value(
             "bound-to",
             "NAME",
@@ -111,6 +116,7 @@ fn one(matches: &ArgMatches, mistakes: &mut Vec<String>) -> Option<Asked> {
         uid: text("uid"),
         gid: text("gid"),
         mark: text("mark"),
+        cgroup: text("cgroup"),
         interface: text("interface").or_else(|| text("bound-to")),
         connection_state: text("connection-state"),
     };

@@ -87,6 +87,10 @@ fn options_of_the_command_line_and_names_of_users_are_refused() {
         (json!({ "dry-run": true }), "dry-run"),
         (json!({ "logLevel": "debug" }), "logLevel"),
         (json!({ "proxy-uid": "envoy" }), "envoy"),
+        (
+            json!({ "proxyCgroup": "system.slice" }),
+            "recognise the proxy by proxy-mark",
+        ),
         (json!({ "proxy-uid": "", "proxyGid": "" }), "both are empty"),
     ] {
         let error = parse(&json!({ "redirect": redirect })).unwrap_err();

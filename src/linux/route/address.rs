@@ -34,6 +34,7 @@ impl Loopback {
             ipv6: self.ipv6,
             addresses: self.addresses,
             resolvers,
+            proxy_cgroup: None,
         }
     }
 }

@@ -10,6 +10,18 @@ pub fn has_floor(node: &Layer) -> bool {
     policies.contains(&Some(Policy::ProxyOnly))
 }
 
+/// Whether these settings have the policies that the node sets.
+pub fn keeps(node: &Layer, settings: &Settings) -> bool {
+    let config = &settings.config;
+    let policies = [
+        (node.outbound_policy, config.outbound.policy),
+        (node.inbound_policy, config.inbound.policy),
+    ];
+    policies
+        .iter()
+        .all(|(of_node, own)| *of_node != Some(Policy::ProxyOnly) || *own == Policy::ProxyOnly)
+}
+
 /// Checks that the options of a pod are not laxer than those of the node.
 ///
 /// # Errors

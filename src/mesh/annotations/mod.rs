@@ -262,6 +262,10 @@ pub fn parse(annotations: &Annotations) -> Parsed {
             .map(|known| known.scope)
         {
             Some(Scope::Pod) => parsed.option(name, option, std::slice::from_ref(text)),
+            Some(Scope::Here) => parsed.problem(format!(
+                "{name}: a pod's cgroups are made after its rules: remove the annotation, and recognise the proxy by \
+                 {PREFIX}proxy-mark"
+            )),
             Some(Scope::Host) => parsed.problem(format!(
                 "{name}: {option} is an option of the node, not of a pod: remove the annotation, and set {option} in the \
                  NetConf if the default does not fit"

@@ -11,7 +11,7 @@ mod unseen;
 
 use self::unseen::unseen;
 pub use self::unseen::{Unseen, UnseenPlace};
-use super::annotations::floor::has_floor;
+use super::annotations::floor::{has_floor, keeps};
 use super::annotations::{self, Annotations, REDIRECT};
 use super::container::Container;
 use super::invocation::ReadInvocation;
@@ -250,15 +250,14 @@ fn reason(pod: &Pod<'_>, inputs: &Inputs<'_>) -> Result<Result<String, Skipped>,
         };
     }
     if let Some(skipped) = opt_out(pod).map_err(|problem| Undecided::Invalid(vec![problem]))? {
-        if always && has_floor(inputs.fallbacks) {
-            return Err(Undecided::Invalid(vec![Problem::Source {
-                source: Source::Annotation,
-                reason: format!(
-                    "{}, and the node has a policy of proxy-only for all pods (select is always): remove the annotation, \
-                     or list the namespace in excludeNamespaces of the NetConf",
-                    skipped.reason
-                ),
-            }]));
+        let floor = match skipped.kind {
+            _ if !has_floor(inputs.fallbacks) => None,
+            SkipKind::InitContainer(_) => Some(LEAVE_TO_PLUGIN),
+            _ if always => Some("a policy of proxy-only for all pods (select is always): remove the annotation"),
+            _ => None,
+        };
+        if let Some(floor) = floor {
+            return Err(laxer_than_the_node(skipped.reason, floor));
         }
         return Ok(Err(skipped));
     }
@@ -289,6 +288,19 @@ fn reason(pod: &Pod<'_>, inputs: &Inputs<'_>) -> Result<Result<String, Skipped>,
             None => skip(SkipKind::NotInjected, "it has no annotation of an injected sidecar"),
         },
     }
+}
+
+/// What the node has, where an init container redirects a pod, and what to do.
+const LEAVE_TO_PLUGIN: &str =
+    "a policy of proxy-only, which the rules of an init container need not have: let the plugin redirect the pod";
+
+fn laxer_than_the_node(reason: String, floor: &str) -> Undecided {
+    Undecided::Invalid(vec![Problem::Source {
+        source: Source::Annotation,
+        reason: format!(
+            "{reason}, and the node has {floor}, or list the namespace in excludeNamespaces of the NetConf"
+        ),
+    }])
 }
 
 /// Why a pod that is not injected yet is assumed to be injected later.
@@ -356,6 +368,13 @@ fn by_init_container(pod: &Pod<'_>, container: &Container<'_>, inputs: &Inputs<'
         }
         None => usual(pod, inputs, container.mesh()),
     };
+    if has_floor(inputs.fallbacks) && !(has_known_arguments && keeps(inputs.fallbacks, &settings)) {
+        let name = container.name;
+        return Err(laxer_than_the_node(
+            format!("its init container {name} redirects it"),
+            LEAVE_TO_PLUGIN,
+        ));
+    }
     let host_network = |described: &Described<'_>| described.host_network;
     let network = match pod.described.as_ref().is_some_and(host_network) {
         true => ", in the node's network (hostNetwork is true)",

@@ -5,7 +5,7 @@ use crate::mesh::annotations::PREFIX;
 use crate::mesh::invocation::Invocation;
 use crate::mesh::manifest;
 use crate::mesh::pod::PodName;
-use crate::types::Port;
+use crate::types::{Policy as Rule, Port};
 use crate::yaml;
 
 fn policy(select: Select) -> Policy {
@@ -16,11 +16,15 @@ fn policy(select: Select) -> Policy {
 }
 
 fn verdict_on(pod: &Pod<'_>, policy: &Policy, read: &ReadInvocation) -> Result<Verdict, Undecided> {
-    let nothing = Layer::default();
+    verdict_within(pod, policy, &Layer::default(), read)
+}
+
+/// The verdict on a pod where the node has these options.
+fn verdict_within(pod: &Pod<'_>, policy: &Policy, node: &Layer, read: &ReadInvocation) -> Result<Verdict, Undecided> {
     let inputs = Inputs {
         policy,
-        overrides: &nothing,
-        fallbacks: &nothing,
+        overrides: &Layer::default(),
+        fallbacks: node,
         read,
     };
     verdict(pod, &inputs)
@@ -122,6 +126,55 @@ fn opted_out_pods_are_skipped_even_if_select_is_always() {
             let (redirected, reason) = decided(select, &annotations);
             assert!(!redirected && reason.contains(name), "{name}: {reason}");
         }
+    }
+}
+
+/// The rules of an init container need not have the node's policy: in the dialects of Istio and Kuma they cannot.
+#[test]
+fn pods_of_init_containers_are_refused_under_a_policy_of_the_node() {
+    let node = Layer {
+        outbound_policy: Some(Rule::ProxyOnly),
+        ..Layer::default()
+    };
+    let refused = |annotations: &[(&str, &str)]| {
+        let object: Value = annotations.iter().map(|(name, value)| (*name, *value)).collect();
+        let annotations = Annotations::of(&object).unwrap();
+        let pod = PodName::default();
+        let pod = Pod::of_runtime(&pod, Some(&annotations));
+        let verdict = |node: &Layer| verdict_within(&pod, &policy(Select::Injected), node, &|_| None);
+        assert!(matches!(verdict(&Layer::default()), Ok(Verdict::Skipped(_))));
+        match verdict(&node) {
+            Err(Undecided::Invalid(problems)) => problems[0].to_string(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let istio = (
+        "sidecar.istio.io/status",
+        r#"{"initContainers":["istio-init"],"containers":["istio-proxy"]}"#,
+    );
+    for (annotations, reason) in [
+        (&[istio][..], "sidecar.istio.io/status"),
+        (&[KUMA], "kuma"),
+        (&CONSUL[..2], "Consul's init container"),
+    ] {
+        let problem = refused(annotations);
+        assert!(
+            problem.contains(reason) && problem.contains("policy of proxy-only"),
+            "{problem}"
+        );
+    }
+    let text = "{kind: Pod, metadata: {uid: x}, spec: {initContainers: [{name: istio-init, args: [istio-iptables]}], \
+                containers: [{name: app}]}}";
+    let document = yaml::document(text).expect("YAML");
+    let pod = Pod::of_manifest(&manifest::only_pod(&document).expect("a pod"), Annotations::default());
+    for (own, is_kept) in [(Rule::Allow, false), (Rule::ProxyOnly, true)] {
+        let read = move |_: &Invocation<'_>| {
+            let mut settings = Settings::default();
+            settings.config.outbound.policy = own;
+            Some(Ok(settings))
+        };
+        let verdict = verdict_within(&pod, &Policy::default(), &node, &read);
+        assert_eq!(verdict.is_ok(), is_kept, "{verdict:?}");
     }
 }
 

@@ -16,6 +16,7 @@ pub mod connections;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 pub mod locate;
+pub mod log;
 pub mod processes;
 pub mod sandbox;
 pub mod state;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, PipeWriter};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -12,10 +11,11 @@ use super::connections::Connections;
 #[cfg(feature = "kubernetes")]
 use super::kubernetes;
 use super::locate::Places;
+use super::log;
 use super::sandbox::Sandbox;
 use super::state::{Comparison, Mode, State};
 use super::{FAILURES, Failure, Found, Outcome, RepairError, repair, scan, scan_available, scan_cache};
-use crate::cni::late::{Fault, Late, Proof};
+use crate::cni::late::Fault;
 use crate::linux::netns::Netns;
 use crate::node::metrics::{DEGRADED, Metrics, POD_REPAIR_FAILURES, POD_REPAIRS, PODS};
 use crate::node::pace::{Spacing, backoff, due_for_comparison};
@@ -126,7 +126,7 @@ impl Worker {
         };
         let is_owner = Arc::clone(is_owner);
         if repair.mode != Mode::Report {
-            warn_of_missing(&places.proc);
+            log::missing_proc(&places.proc);
         }
         for reason in FAILURES {
             metrics.add(POD_REPAIR_FAILURES, &[("reason", reason)], 0.0);
@@ -221,12 +221,12 @@ impl Worker {
         {
             let memory = self.memory.entry(sandbox.container.clone()).or_default();
             if memory.warned != warning {
-                log_warning(&sandbox, warning.as_deref());
+                log::warning(&sandbox, warning.as_deref());
                 memory.warned = warning;
             }
             let now = (state.name(), state.reason().to_owned());
             if memory.logged.as_ref() != Some(&now) {
-                log_state(&sandbox, &state);
+                log::state(&sandbox, &state);
                 memory.logged = Some(now);
             }
             // The API server is asked about pods that bypass their proxy alone.
@@ -360,7 +360,7 @@ impl Worker {
         let memory = self.memory.entry(sandbox.container.clone()).or_default();
         memory.record(outcome);
         count(&self.metrics, self.mode, outcome);
-        log_outcome(sandbox, outcome);
+        log::outcome(sandbox, outcome);
     }
 
     fn log_error(&mut self, error: &RepairError) -> Duration {
@@ -399,73 +399,6 @@ fn count(metrics: &Metrics, mode: Mode, outcome: &Result<Outcome, Failure>) {
         Ok(Outcome::Repaired(_) | Outcome::Asked(_)) => metrics.add(POD_REPAIRS, &[("mode", mode.name())], 1.0),
         Ok(Outcome::Deferred(_) | Outcome::NotNeeded(_)) => {}
         Err(Failure { reason, .. }) => metrics.add(POD_REPAIR_FAILURES, &[("reason", reason)], 1.0),
-    }
-}
-
-/// Logs the state of a pod. Texts from outside are quoted, so that they cannot forge log lines.
-fn log_state(sandbox: &Sandbox, state: &State) {
-    let (pod, container) = (sandbox.pod.to_string(), sandbox.container.as_str());
-    let (name, reason) = (state.name(), state.reason());
-    if let State::Drifted { .. } = state {
-        tracing::warn!(
-            pod,
-            container,
-            state = name,
-            reason,
-            "the rules of the pod differ from its options"
-        );
-    } else if state.is_wrong() {
-        tracing::warn!(pod, container, state = name, reason, "pod may bypass its proxy");
-    } else {
-        tracing::debug!(pod, container, state = name, reason, "pod state");
-    }
-}
-
-/// Logs a problem of a pod that its rules do not fix.
-pub fn log_warning(sandbox: &Sandbox, warning: Option<&str>) {
-    if let Some(reason) = warning {
-        let (pod, container) = (sandbox.pod.to_string(), sandbox.container.as_str());
-        tracing::warn!(
-            pod,
-            container,
-            reason,
-            "the proxy's own traffic is redirected to itself"
-        );
-    }
-}
-
-/// Logs the outcome of a repair.
-pub fn log_outcome(sandbox: &Sandbox, outcome: &Result<Outcome, Failure>) {
-    let (pod, container) = (sandbox.pod.to_string(), sandbox.container.as_str());
-    match outcome {
-        Ok(Outcome::Repaired(Late { survivors, proof })) => {
-            let proof = match proof {
-                Proof::Proved(tally) => tally.to_string(),
-                Proof::None(why) => format!("none: {why}"),
-                Proof::Refuted(wrong) => wrong.clone(),
-            };
-            tracing::info!(
-                pod,
-                container,
-                probes = proof,
-                open_connections = survivors.open,
-                "repaired"
-            );
-        }
-        Ok(Outcome::Asked(done) | Outcome::Deferred(done)) => {
-            tracing::info!(pod, container, done, "request to the API server done");
-        }
-        Ok(Outcome::NotNeeded(why)) => tracing::info!(pod, container, why, "no repair needed"),
-        Err(Failure { reason, message }) => {
-            tracing::error!(pod, container, reason, error = message, "repair failed");
-        }
-    }
-}
-
-/// Logs that the node's proc file system is not mounted.
-fn warn_of_missing(proc: &Path) {
-    if !proc.is_dir() {
-        tracing::info!(directory = %proc.display(), "directory does not exist: processes of the node are not visible (--proc-dir)");
     }
 }
 

@@ -134,7 +134,8 @@ fn words(config: &Config, facts: &Facts) -> Vec<Word> {
     }
     words.extend(config.differing(&defaults).into_iter().map(Word::option));
     // The file may change, and a process on the node has another one than the pod.
-    if config.dns.redirect && config.dns.servers == DnsServers::ResolvConf {
+    let uses_file = config.dns.redirect || config.outbound.allow_dns;
+    if uses_file && config.dns.servers == DnsServers::ResolvConf {
         const DNS_SERVERS: &str = "dns-servers";
         words.retain(|word| word.name != DNS_SERVERS);
         words.push(match facts.resolvers.as_slice() {
@@ -196,7 +197,7 @@ fn joined<'w>(words: impl Iterator<Item = &'w str>) -> String {
 fn comments<'w>(head: &str, words: impl Iterator<Item = &'w str>) -> Vec<String> {
     let (mut comments, mut last) = (Vec::new(), head.to_owned());
     for word in words {
-        for (number, part) in word.split_inclusive(BREAKS).enumerate() {
+        for (number, part) in parts(word).enumerate() {
             let separator = if number == 0 { " " } else { "" };
             if last.len() + separator.len() + part.len() <= MAX_COMMENT_LENGTH {
                 last += separator;
@@ -208,6 +209,14 @@ fn comments<'w>(head: &str, words: impl Iterator<Item = &'w str>) -> Vec<String>
     }
     comments.push(last);
     comments
+}
+
+/// The parts of a word, between which a comment may end. A path alone is too long without a break at a slash.
+fn parts(word: &str) -> impl Iterator<Item = &str> {
+    word.split_inclusive(BREAKS).flat_map(|part| {
+        let is_long = part.len() >= MAX_COMMENT_LENGTH;
+        part.split_inclusive(move |c| is_long && c == '/')
+    })
 }
 
 /// The digest of the words of a record: 64-bit FNV-1a.

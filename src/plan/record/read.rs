@@ -10,8 +10,9 @@ use super::{
 };
 use crate::mesh;
 use crate::mesh::kuma::front_end::networks;
-use crate::options::table::{OPTIONS, Scope};
+use crate::options::table::OPTIONS;
 use crate::options::{Config, Dialect, KumaRules, Layer, OwnerOrder};
+use crate::plan::policy;
 use crate::ruleset::Record;
 use crate::types::{Id, NoAccounts, Ranges};
 
@@ -91,7 +92,7 @@ pub fn read(record: &Record) -> Result<Recorded, Unusable> {
 fn joined(record: &Record) -> String {
     let mut text = String::new();
     for comment in record.comments() {
-        if !(text.is_empty() || text.ends_with(BREAKS)) {
+        if !(text.is_empty() || text.ends_with(BREAKS) || text.ends_with('/')) {
             text.push(' ');
         }
         text += comment;
@@ -164,7 +165,7 @@ impl Draft {
     }
 
     fn read_option(&mut self, name: &str, value: &str) -> Result<(), Unusable> {
-        let mut options = OPTIONS.iter().filter(|option| option.scope == Scope::Pod);
+        let mut options = OPTIONS.iter().filter(|option| option.scope.is_planned());
         let option = name
             .strip_prefix("--")
             .and_then(|name| options.find(|option| option.name == name))
@@ -187,6 +188,7 @@ impl Draft {
             Some(KUMA) => Dialect::Kuma(self.kuma),
             Some(other) => return Err(Unusable::Unknown(format!("{RULES_AS}={other}"))),
         };
+        policy::check(&config).map_err(|error| Unusable::Damaged(error.to_string()))?;
         Ok(Recorded {
             config,
             resolvers: self.resolvers,

@@ -2,7 +2,7 @@ use super::*;
 use crate::options::VirtualNetwork;
 use crate::plan::Plan;
 use crate::types::{
-    DnsServers, Gid, Id as _, InterfaceName, MeshName, NoAccounts, Uid, parse_cidrs, parse_ids, parse_ports,
+    DnsServers, Gid, Id as _, InterfaceName, MeshName, NoAccounts, Policy, Uid, parse_cidrs, parse_ids, parse_ports,
 };
 
 fn config(change: impl FnOnce(&mut Config)) -> Config {
@@ -66,22 +66,37 @@ fn included_ports_are_recorded_without_the_destinations_that_they_replace() {
 
 #[test]
 fn known_name_servers_are_recorded_in_place_of_the_file() {
-    let config = config(|config| config.dns.redirect = true);
-    let of = |resolvers: &[&str]| {
+    let redirected = config(|config| config.dns.redirect = true);
+    let allowed = config(|config| {
+        config.outbound.policy = Policy::ProxyOnly;
+        config.outbound.allow_dns = true;
+    });
+    let of = |config: &Config, resolvers: &[&str]| {
         let facts = Facts {
             resolvers: resolvers.iter().map(|text| text.parse().unwrap()).collect(),
             ..Facts::default()
         };
-        (record(&config, &facts), facts)
+        (record(config, &facts), facts)
     };
-    for (resolvers, words) in [
+    for (config, resolvers, words) in [
         (
+            &redirected,
             &["10.96.0.10", "fd00::a"][..],
             "--redirect-dns --dns-servers=10.96.0.10,fd00::a",
         ),
-        (&[], "--redirect-dns no-name-servers"),
+        (&redirected, &[], "--redirect-dns no-name-servers"),
+        (
+            &allowed,
+            &["10.96.0.10"],
+            "--outbound-policy=proxy-only --allow-dns --dns-servers=10.96.0.10",
+        ),
+        (
+            &allowed,
+            &[],
+            "--outbound-policy=proxy-only --allow-dns no-name-servers",
+        ),
     ] {
-        let (record, facts) = of(resolvers);
+        let (record, facts) = of(config, resolvers);
         assert_eq!(record.comments().collect::<Vec<_>>(), [sealed(words)]);
         let recorded = read(&record).unwrap();
         // Whatever the file has by now.
@@ -91,7 +106,7 @@ fn known_name_servers_are_recorded_in_place_of_the_file() {
         };
         assert_eq!(
             Plan::new(&recorded.config, &later).unwrap(),
-            Plan::new(&config, &facts).unwrap()
+            Plan::new(config, &facts).unwrap()
         );
     }
 }
@@ -129,6 +144,16 @@ fn rules_of_other_programs_are_read_back() {
     for config in [istio, kuma] {
         assert_eq!(read(&record(&config, &Facts::default())).unwrap().config, config);
     }
+}
+
+/// Sidetrack writes no such record, and there is no plan for it.
+#[test]
+fn a_policy_in_a_record_of_rules_of_other_programs_is_damage() {
+    let words = "rules-as=istio-iptables --proxy-uid=7 --proxy-gid=7";
+    let read = |words: &str| read(&Record::new([sealed(words)]));
+    assert!(read(words).is_ok());
+    let damaged = read(&format!("{words} --outbound-policy=proxy-only"));
+    assert!(matches!(damaged, Err(Unusable::Damaged(_))), "{damaged:?}");
 }
 
 #[test]

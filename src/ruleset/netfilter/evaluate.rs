@@ -108,6 +108,7 @@ fn value(field: Field, packet: &View) -> Value<u128> {
         Field::ConntrackStatus => packet.conntrack_status.map(u128::from),
         Field::ConntrackDirection => packet.conntrack_direction.map(u128::from),
         Field::SourceType => packet.source_type.map(u128::from),
+        Field::ReversePath => packet.reverse_path.map(u128::from),
         Field::DestinationType => packet.destination_type.map(u128::from),
     }
 }

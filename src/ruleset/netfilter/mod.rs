@@ -10,7 +10,7 @@ mod evaluate;
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use super::{Name, Set, priority};
+use super::{CgroupPaths, Name, Set, priority};
 use crate::types::{Family, InterfaceName, Port};
 
 pub use evaluate::{applicable_entry, holds};
@@ -38,6 +38,17 @@ impl Netfilter {
                     name_interfaces(keys, entries.iter_mut().map(|entry| &mut entry.spans), interfaces);
                 }
                 Statement::Match(_) | Statement::Action(_) => {}
+            }
+        }
+    }
+
+    /// Gives the cgroups that rules have by their IDs the paths that are found for them.
+    pub fn name_cgroups(&mut self, path: CgroupPaths) {
+        let chains = self.tables.iter_mut().flat_map(|table| &mut table.chains);
+        let rules = chains.flat_map(|chain| &mut chain.rules);
+        for statement in rules.flat_map(|rule| &mut rule.statements) {
+            if let Statement::Match(Match::Planned(planned)) = statement {
+                planned.name_cgroup(path);
             }
         }
     }
@@ -335,6 +346,8 @@ pub enum Field {
     SourceType,
     /// The type of the destination address.
     DestinationType,
+    /// Whether the source address is reached by the interface that the packet arrived on: 1 if it is.
+    ReversePath,
 }
 
 /// Bits of [`Field::ConntrackState`]: those of nf_tables, and two that only iptables has.
@@ -373,7 +386,7 @@ impl Field {
     /// Its length in bytes.
     pub fn length(self) -> usize {
         match self {
-            Self::Family | Self::Protocol | Self::TcpFlags | Self::ConntrackDirection => 1,
+            Self::Family | Self::Protocol | Self::TcpFlags | Self::ConntrackDirection | Self::ReversePath => 1,
             Self::SourcePort | Self::DestinationPort => 2,
             Self::Source(Family::V4) | Self::Destination(Family::V4) => 4,
             Self::InIndex | Self::OutIndex | Self::Uid | Self::Gid | Self::Mark | Self::ConntrackMark => 4,

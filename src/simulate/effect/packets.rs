@@ -132,6 +132,7 @@ fn outbound(
         origin: Origin::Process {
             uid: Uid::new(uid)?,
             gid: Gid::new(gid)?,
+            cgroup: None,
             interface: link.clone(),
         },
         protocol: protocol.into(),
@@ -303,6 +304,7 @@ impl Values {
             | Planned::DestinationPort(_, PortMatch::Set(_))
             | Planned::Uid(UidMatch::Set(_))
             | Planned::Gid(GidMatch::Set(_))
+            | Planned::Cgroup(_)
             | Planned::Family(_)
             | Planned::Protocol(_)
             | Planned::InInterface(_)
@@ -312,6 +314,7 @@ impl Values {
             | Planned::Reply
             | Planned::DestinationTranslated
             | Planned::SourceIsLocal
+            | Planned::NoReversePath
             | Planned::DestinationIsLocal
             | Planned::HasOwner
             | Planned::TcpNotSyn

@@ -37,6 +37,7 @@ fn default_values_describe_an_ordinary_pod() {
         Origin::Process {
             uid,
             gid,
+            cgroup: None,
             interface: InterfaceName::parse("eth0").unwrap()
         }
     );

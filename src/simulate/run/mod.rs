@@ -241,7 +241,9 @@ impl<'r, 'p> Run<'r, 'p> {
     fn follow(&mut self, origin: &Origin) -> Result<End, TooComplex> {
         let interface = match origin {
             Origin::Interface(interface) => interface.clone(),
-            Origin::Process { uid, gid, interface } => match self.send((*uid, *gid), interface)? {
+            Origin::Process {
+                uid, gid, interface, ..
+            } => match self.send((*uid, *gid), interface)? {
                 Some(end) => return Ok(end),
                 None => InterfaceName::loopback(),
             },

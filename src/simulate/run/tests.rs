@@ -33,6 +33,7 @@ fn packet() -> Packet {
         origin: Origin::Process {
             uid: Uid::new(1000).unwrap(),
             gid: Gid::new(1000).unwrap(),
+            cgroup: None,
             interface: eth0(),
         },
         protocol: IpProtocol::TCP,

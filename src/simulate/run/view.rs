@@ -16,7 +16,7 @@ pub(super) fn port(port: Option<Port>) -> Value<Port> {
 
 impl Run<'_, '_> {
     /// The properties of the packet that matches see at a hook.
-    pub(super) fn view<'v>(&self, at: &'v At) -> View<'v> {
+    pub(super) fn view<'v>(&'v self, at: &'v At) -> View<'v> {
         fn interface(of: &Value<InterfaceName>) -> Value<&InterfaceName> {
             match of {
                 Value::Is(name) => Value::Is(name),
@@ -43,6 +43,7 @@ impl Run<'_, '_> {
             destination_port: port(self.port),
             uid: at.owner.map(|(uid, _)| uid),
             gid: at.owner.map(|(_, gid)| gid),
+            cgroup: at.owner.map(|_| self.packet.origin.cgroup()),
             mark: Value::Is(self.mark),
             conntrack_mark: match is_tracked {
                 true => Value::Is(self.connection.mark),
@@ -72,6 +73,8 @@ impl Run<'_, '_> {
                 Value::IsNot(_) | Value::Missing | Value::Unknown => Value::Unknown,
             },
             destination_type: self.pod.address_type(self.destination),
+            // The packets of a simulation have no forged sources.
+            reverse_path: Value::Is(1),
         }
     }
 
@@ -88,15 +91,26 @@ impl Run<'_, '_> {
             Tracking::Related => state::RELATED,
             Tracking::Invalid => return state::INVALID,
         };
-        let destination = self.connection.translation.map_or(0, |_| state::DNAT);
+        let destination = match self.is_destination_changed() {
+            true => state::DNAT,
+            false => 0,
+        };
         let source = self.connection.source_translation.map_or(0, |_| state::SNAT);
         of_packet | destination | source
+    }
+
+    /// Whether a translation leads elsewhere. One to where the packet goes anyway leaves no trace in the connection
+    /// (`nf_nat_setup_info`, net/netfilter/nf_nat_core.c).
+    fn is_destination_changed(&self) -> bool {
+        let original = (self.packet.destination, self.packet.destination_port);
+        let translation = self.connection.translation;
+        translation.is_some_and(|(_, destination, port)| (destination, port) != original)
     }
 
     fn conntrack_status(&self) -> u32 {
         let connection = &self.connection;
         let bits = [
-            (connection.translation.is_some(), status::DST_NAT),
+            (self.is_destination_changed(), status::DST_NAT),
             (connection.source_translation.is_some(), status::SRC_NAT),
             (connection.is_decided, status::DST_NAT_DONE),
             (connection.is_source_decided, status::SRC_NAT_DONE),

@@ -108,7 +108,7 @@ class Load:
         self._process.wait()
 
     def end(self):
-        output, _ = self._process.communicate(timeout=60)
+        output, _ = self._process.communicate(timeout=120)
         return json.loads(output)
 
 

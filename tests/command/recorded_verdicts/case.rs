@@ -163,6 +163,7 @@ impl Case {
                 v6_link_local: self.ipv6 || self.families.contains(&6),
             },
             resolvers: resolvers.map(|address| ip(address.trim())).collect(),
+            proxy_cgroup: None,
         };
         Plan::new(&self.settings().config, &facts).expect("a plan")
     }

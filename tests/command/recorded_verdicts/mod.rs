@@ -101,6 +101,7 @@ fn probe(name: &str, pod: &Pod) -> Probe {
             Origin::Process {
                 uid,
                 gid,
+                cgroup: None,
                 interface: out,
             },
             usual,

@@ -198,7 +198,7 @@ def kubectl(*words):
         case ("rollout", "status", "daemonset/sidetrack-node"):
             if not recall("installer", None):
                 fail("there is no such DaemonSet")
-        case ("rollout", "restart", workload) if workload.startswith("deployment/"):
+        case ("rollout", "restart", workload) if workload.startswith("statefulset/"):
             start(injected())
         case ("describe", "pod" | "replicaset"):
             print(yaml.safe_dump(recall("pod", injected())))

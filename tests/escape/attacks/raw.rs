@@ -8,8 +8,8 @@ use sidetrack::types::Family;
 use super::plain::accomplice;
 use crate::column::PROXY_MARK;
 use crate::common::Address;
-use crate::lab::{MARKER, PORT, Stage, Step};
-use crate::packet::{icmp_error, packet, tcp_segment, udp_datagram, with_header};
+use crate::lab::{APP_PORT, MARKER, PORT, Stage, Step};
+use crate::packet::{echo_request, icmp_error, packet, tcp_segment, udp_datagram, with_header};
 use crate::sys::{bind, connect_stream, internet, send_frame, send_to, set, set_bytes};
 use crate::wire::index;
 
@@ -80,6 +80,22 @@ pub fn own_port_from_foreign_source(stage: &Stage) -> io::Result<()> {
     let to = SocketAddr::from((Address::POD.of(stage.family), PORT));
     let segment = tcp_segment(from, to, SYN, (1, 0), MARKER);
     send_packet(&packet(from.ip(), to.ip(), libc::IPPROTO_TCP as u8, &segment), to.ip())?;
+    let datagram = udp_datagram(from, to, MARKER);
+    send_packet(&packet(from.ip(), to.ip(), libc::IPPROTO_UDP as u8, &datagram), to.ip())
+}
+
+/// Data in an echo request to the pod, whose answer goes to an address that is not the pod's.
+pub fn echo_from_foreign_source(stage: &Stage) -> io::Result<()> {
+    let (from, to) = (accomplice(stage.family), Address::POD.of(stage.family));
+    let (protocol, request) = echo_request(from, to, MARKER);
+    send_packet(&packet(from, to, protocol, &request), to)
+}
+
+/// An answer in the name of the pod, to whoever sent it a packet.
+pub fn answer_of_the_pod(stage: &Stage) -> io::Result<()> {
+    stage.after(Step::Packet(stage.family))?;
+    let from = SocketAddr::from((Address::POD.of(stage.family), APP_PORT));
+    let to = stage.far(PORT + 1);
     let datagram = udp_datagram(from, to, MARKER);
     send_packet(&packet(from.ip(), to.ip(), libc::IPPROTO_UDP as u8, &datagram), to.ip())
 }

@@ -13,11 +13,11 @@ use sidetrack::options::{Layer, sources};
 use sidetrack::plan::record::{self, Unusable};
 use sidetrack::plan::{Plan, PlanError};
 use sidetrack::render;
-use sidetrack::ruleset::{Record, Tracking};
+use sidetrack::ruleset::{Protocol, Record, Tracking};
 use sidetrack::ruleset::netfilter::Netfilter;
 use sidetrack::simulate::packet_args::{self, PacketArgs};
-use sidetrack::simulate::{self, Packet, Pod, Simulation};
-use sidetrack::types::NoAccounts;
+use sidetrack::simulate::{self, End, Origin, Packet, Pod, Simulation};
+use sidetrack::types::{Gid, Id as _, NoAccounts, Number as _, Policy, Port, Uid};
 
 /// Plans and renders `config` for each kind of namespace.
 ///
@@ -47,10 +47,45 @@ fn plan_and_render_within(config: &Config, of_pod: bool) {
             Ok(plan) => {
                 render(&plan, of_pod);
                 read_record(&plan, &facts);
+                hold(config, plan);
             }
             Err(PlanError::Ipv6 { .. }) => {}
-            Err(error @ PlanError::Unsound(_)) => panic!("{error}: {config:?}"),
+            Err(error @ (PlanError::Unsound(_) | PlanError::PolicyOfDialect { .. })) => panic!("{error}: {config:?}"),
         }
+    }
+}
+
+/// Checks that a policy without holes holds what a process sends that is not the proxy's.
+fn hold(config: &Config, plan: Plan) {
+    const APPLICATION: u32 = 4_000_000_000;
+    let (uid, gid) = (Uid::new(APPLICATION).expect("a user"), Gid::new(APPLICATION).expect("a group"));
+    let (proxy, outbound) = (&config.proxy, &config.outbound);
+    let has_holes = !outbound.exclude_cidrs.is_empty()
+        || outbound.exclude_uids.contains(uid)
+        || outbound.exclude_gids.contains(gid)
+        || outbound.exclude_ports_for_uids.iter().any(|entry| entry.uids.contains(uid))
+        || !config.general.exclude_interfaces.is_empty();
+    let is_proxy = proxy.mark.is_none() && (proxy.uids.contains(uid) || proxy.gids.contains(gid));
+    if outbound.policy == Policy::Allow || has_holes || is_proxy {
+        return;
+    }
+    let simulation = Simulation::planned("the plan", plan, Pod::default(), None);
+    let pod = &simulation.pod;
+    let interface = pod.addresses.first().expect("an address").0.clone();
+    for destination in ["198.51.100.1", "2001:db8:ffff::1"] {
+        let destination = destination.parse().expect("an address");
+        let packet = Packet {
+            origin: Origin::Process { uid, gid, interface: interface.clone() },
+            protocol: Protocol::Udp,
+            source: pod.source(destination, 0, &interface).expect("an address"),
+            source_port: Port::new(40_000).expect("a port"),
+            destination,
+            destination_port: Port::new(443).expect("a port"),
+            mark: 0,
+            tracking: Tracking::New,
+        };
+        let path = simulate::simulate(&simulation.rules, pod, &packet).expect("an end");
+        assert!(path.certain && path.end == End::Rejected, "{:?}, {:?}: {config:?}", path.end, path.doubts);
     }
 }
 

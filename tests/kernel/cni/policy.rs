@@ -62,3 +62,16 @@ fn pod_cannot_opt_out_of_a_policy_for_all_pods() {
     let error = add.fails(100);
     assert!(error.to_string().contains("proxy-only for all pods"), "{error}");
 }
+
+/// The rules of Istio's program have no policy, so its init container would undo that of the node.
+#[test]
+fn pod_of_an_init_container_is_refused_under_a_policy_of_the_node() {
+    let pod = Pod::new();
+    let status = r#"{"initContainers":["istio-init"],"containers":["istio-proxy"]}"#;
+    let mut add = request("ADD", &pod.netns.path()).annotated("sidecar.istio.io/status", status);
+    add.succeeds();
+    assert!(!has_rules(&pod.netns));
+    add.netconf["redirect"]["outbound-policy"] = "proxy-only".into();
+    let error = add.fails(100);
+    assert!(error.to_string().contains("let the plugin redirect the pod"), "{error}");
+}

@@ -92,7 +92,7 @@ pub fn own_address() -> impl Strategy<Value = IpAddr> {
 }
 
 pub fn mark() -> impl Strategy<Value = u32> {
-    prop_oneof![6 => Just(0), 3 => select(&[1337, 1338, 15006, 15007, 7][..])]
+    prop_oneof![6 => Just(0), 3 => select(&[1337, 1338, 15006, 15007, 7, 77][..])]
 }
 
 /// An option, given as often as `weight` in ten.
@@ -127,6 +127,7 @@ pub fn options() -> impl Strategy<Value = Vec<String>> {
         ),
         option(3, "--proxy-gid", ids()),
         option(2, "--mesh-ports", ports()),
+        option(2, "--proxy-mark", one_of(&["77", "1338"])),
     ];
     let inbound = [
         option(3, "--include-inbound-ports", all_or(ports().boxed())),
@@ -134,6 +135,7 @@ pub fn options() -> impl Strategy<Value = Vec<String>> {
         option(3, "--exclude-inbound-cidrs", cidrs()),
         option(3, "--inbound-mode", one_of(&["tproxy"])),
         option(2, "--tproxy-mark", one_of(&["1337", "15006", "7"])),
+        option(3, "--inbound-policy", one_of(&["proxy-only"])),
     ];
     let outbound = [
         option(2, "--include-outbound-ports", all_or(ports().boxed())),
@@ -150,6 +152,8 @@ pub fn options() -> impl Strategy<Value = Vec<String>> {
         ),
     ];
     let rest = [
+        option(3, "--outbound-policy", one_of(&["proxy-only"])),
+        switch(3, "--allow-dns"),
         switch(4, "--redirect-dns"),
         option(
             10,

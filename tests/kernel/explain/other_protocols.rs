@@ -79,6 +79,7 @@ impl Sent {
                 Origin::Process {
                     uid: uid.expect("a user"),
                     gid: gid.expect("a group"),
+                    cgroup: None,
                     interface: interface("eth0"),
                 },
                 Address::POD,

@@ -5,11 +5,13 @@ mod connections;
 
 use std::io::ErrorKind;
 
-use sidetrack::types::Family;
+use sidetrack::backend::RuleBackend;
+use sidetrack::types::{Backend, Family};
 
 use crate::cases::PORTS;
 use crate::common::{Caller, Owner, Pod, Server, To, Transport, call};
-use crate::program::{BACKENDS, apply};
+use crate::per_family::{ONLY_INET, apply_without_nat};
+use crate::program::apply;
 
 /// What becomes of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,44 +48,54 @@ const KEPT: &[Row] = {
     ]
 };
 
+/// Every backend, and the tables of kernels without NAT in those of the family inet.
+const ALL_BACKENDS: [&str; 4] = ["nftables", "nftables-per-family", "iptables-nft", "iptables-legacy"];
+
 /// Makes each call with each backend and in each of these families.
 #[track_caller]
 fn calls_end_like_this(options: &[&str], families: &[Family], rows: &[&[Row]]) {
     let mut wrong = Vec::new();
-    for backend in BACKENDS {
+    for backend in ALL_BACKENDS {
         let pod = Pod::new();
         apply(&pod.netns, backend, options);
         let _pod = Server::start(&pod.netns, "pod", Owner::ROOT, PORTS);
-        let _peer = Server::start(&pod.peer, "peer", Owner::ROOT, PORTS);
-        for (family, row) in families
-            .iter()
-            .flat_map(|family| rows.iter().copied().flatten().map(move |row| (*family, row)))
-        {
-            let (transport, caller, to, expected) = *row;
-            let found = match call(&pod, transport, caller, to, family) {
-                Ok(call) => call.arrival.map_or_else(
-                    || "no answer".to_owned(),
-                    |arrival| format!("{} {}", arrival.server, arrival.port),
-                ),
-                Err(error) => match error.kind() {
-                    ErrorKind::ConnectionRefused | ErrorKind::PermissionDenied | ErrorKind::HostUnreachable => {
-                        "rejected".to_owned()
-                    }
-                    _ => error.to_string(),
-                },
-            };
-            let wanted = match expected {
-                Outcome::Reaches(server, port) => format!("{server} {port}"),
-                Outcome::Rejected => "rejected".to_owned(),
-            };
-            if found != wanted {
-                wrong.push(format!(
-                    "{backend}, {family}: {transport:?} {caller:?} {to:?}: {found}, not {wanted}"
-                ));
-            }
-        }
+        wrong.extend(differences(&pod, families, rows).map(|text| format!("{backend}, {text}")));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The calls that end otherwise.
+fn differences(pod: &Pod, families: &[Family], rows: &[&[Row]]) -> impl Iterator<Item = String> + use<> {
+    let _peer = Server::start(&pod.peer, "peer", Owner::ROOT, PORTS);
+    let mut wrong = Vec::new();
+    for (family, row) in families
+        .iter()
+        .flat_map(|family| rows.iter().copied().flatten().map(move |row| (*family, row)))
+    {
+        let (transport, caller, to, expected) = *row;
+        let found = match call(pod, transport, caller, to, family) {
+            Ok(call) => call.arrival.map_or_else(
+                || "no answer".to_owned(),
+                |arrival| format!("{} {}", arrival.server, arrival.port),
+            ),
+            Err(error) => match error.kind() {
+                ErrorKind::ConnectionRefused | ErrorKind::PermissionDenied | ErrorKind::HostUnreachable => {
+                    "rejected".to_owned()
+                }
+                _ => error.to_string(),
+            },
+        };
+        let wanted = match expected {
+            Outcome::Reaches(server, port) => format!("{server} {port}"),
+            Outcome::Rejected => "rejected".to_owned(),
+        };
+        if found != wanted {
+            wrong.push(format!(
+                "{family}: {transport:?} {caller:?} {to:?}: {found}, not {wanted}"
+            ));
+        }
+    }
+    wrong.into_iter()
 }
 
 #[test]
@@ -173,4 +185,77 @@ fn inbound_policy_rejects_what_is_not_captured() {
         (Udp, App, To::Peer(9090), Reaches("peer", 9090)),
     ];
     calls_end_like_this(OPTIONS, &Family::BOTH, &[KEPT, rows]);
+}
+
+/// What the proxy gets keeps its destination.
+#[test]
+fn inbound_policy_rejects_what_tproxy_does_not_capture() {
+    use Caller::{App, Far, Peer, PeerSecond, Proxy};
+    use Outcome::{Reaches, Rejected};
+    use Transport::{Tcp, Udp};
+    const OPTIONS: &[&str] = &[
+        "--inbound-policy",
+        "proxy-only",
+        "--inbound-mode",
+        "tproxy",
+        "--exclude-inbound-ports",
+        "22",
+        "--include-inbound-ports",
+        "443,8080",
+    ];
+    const CLOSED: u16 = 9;
+    let rows: &[Row] = &[
+        (Tcp, Peer, To::Pod(8080), Reaches("proxy", 8080)),
+        (Tcp, Far, To::Pod(443), Reaches("proxy", 443)),
+        (Tcp, PeerSecond, To::PodSecond(8080), Reaches("proxy", 8080)),
+        (Udp, Peer, To::Pod(8080), Rejected),
+        (Udp, Far, To::Pod(53), Rejected),
+        (Tcp, Peer, To::Pod(80), Rejected),
+        (Tcp, Peer, To::Pod(15006), Rejected),
+        (Tcp, Peer, To::Pod(22), Reaches("pod", 22)),
+        (Tcp, Peer, To::Pod(15021), Reaches("pod", 15021)),
+        (Tcp, App, To::Loopback(8080), Reaches("pod", 8080)),
+        (Udp, App, To::Pod(8080), Reaches("pod", 8080)),
+        (Tcp, App, To::Peer(9090), Reaches("proxy", 15001)),
+        (Tcp, Proxy, To::Peer(9090), Reaches("peer", 9090)),
+        // An answer, and an error about what was sent.
+        (Udp, App, To::Peer(9090), Reaches("peer", 9090)),
+        (Udp, App, To::Peer(CLOSED), Rejected),
+    ];
+    let (of_proxy, of_app): (Vec<u16>, Vec<u16>) = PORTS.iter().partition(|port| [15001, 15006].contains(*port));
+    let mut wrong = Vec::new();
+    for backend in ALL_BACKENDS {
+        let pod = Pod::new();
+        apply(&pod.netns, backend, OPTIONS);
+        let _proxy = Server::start_transparent(&pod.netns, "proxy", &of_proxy);
+        let _app = Server::start(&pod.netns, "pod", Owner::ROOT, &of_app);
+        wrong.extend(differences(&pod, &Family::BOTH, &[rows]).map(|text| format!("{backend}, {text}")));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A kernel before Linux 5.2: the policy is in the tables that are chosen there, of both families.
+#[test]
+fn outbound_policy_holds_without_nat_in_tables_of_both_families() {
+    use Caller::{App, Proxy, Root};
+    use Outcome::{Reaches, Rejected};
+    use Transport::{Tcp, Udp};
+    const OPTIONS: &[&str] = &["--outbound-policy", "proxy-only", "--ip-family", "ipv4"];
+    let pod = Pod::new();
+    let chosen = apply_without_nat(&pod.netns, ONLY_INET, Backend::Auto, OPTIONS).expect("rules");
+    assert_eq!(chosen.backend, RuleBackend::NftablesPerFamily);
+    let _pod = Server::start(&pod.netns, "pod", Owner::ROOT, PORTS);
+    let both: &[Row] = &[
+        (Udp, App, To::Peer(443), Rejected),
+        (Udp, Root, To::Far(53), Rejected),
+        (Udp, App, To::Pod(8080), Reaches("pod", 8080)),
+        (Tcp, App, To::Loopback(8080), Reaches("pod", 8080)),
+        (Udp, Proxy, To::Peer(443), Reaches("peer", 443)),
+    ];
+    let of_v4: &[Row] = &[(Tcp, App, To::Peer(9090), PROXY)];
+    let of_v6: &[Row] = &[(Tcp, App, To::Peer(9090), Rejected)];
+    let v4 = differences(&pod, &[Family::V4], &[both, of_v4]);
+    let v6 = differences(&pod, &[Family::V6], &[both, of_v6]);
+    let wrong: Vec<String> = v4.chain(v6).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

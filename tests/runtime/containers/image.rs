@@ -1,5 +1,6 @@
 //! Our image as an init container: before the app and Envoy start, in the network namespace that they will share.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -33,10 +34,18 @@ const RESTRICTED: [&str; 6] = [
 #[test]
 fn image_redirects_a_pod_with_net_admin_alone() {
     let podman = Podman::new(Node::start(&[]));
-    let archive = podman.node.directory().join("sidetrack.tar");
-    let mut build = Command::new("scripts/image");
-    build.arg(&archive).current_dir(Path::new(env!("CARGO_MANIFEST_DIR")));
-    output_of(&mut build);
+    let build = |name: &str| {
+        let archive = podman.node.directory().join(name);
+        let mut command = Command::new("scripts/image");
+        command.arg(&archive).current_dir(Path::new(env!("CARGO_MANIFEST_DIR")));
+        output_of(&mut command);
+        archive
+    };
+    let (archive, again) = (build("sidetrack.tar"), build("again.tar"));
+    assert!(
+        fs::read(&archive).expect("an archive") == fs::read(again).expect("an archive"),
+        "not reproducible"
+    );
     let loaded = podman.run(&["load", "--quiet", "--input", archive.to_str().expect("text")]);
     let image = loaded.trim().rsplit(' ').next().expect("a name");
 

@@ -2,8 +2,8 @@
 
 use std::net::TcpStream;
 
+use super::attached::Attached;
 use super::fixture::{Installer, eventually};
-use super::repair::Attached;
 use crate::common::{Address, Caller, Pod};
 use crate::program::apply;
 use sidetrack::types::Family;

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
+use super::attached::{Attached, WITH_PLUGIN};
 use super::fixture::{Installer, eventually};
 use super::pods::{pods, run};
-use super::repair::{Attached, WITH_PLUGIN};
 use crate::common::{Netns, Pod};
 use crate::program::{Run, apply, nft_state, sidetrack};
 

@@ -10,8 +10,8 @@ use std::thread;
 
 use serde_json::{Map, Value, json};
 
+use super::attached::{Attached, UID};
 use super::fixture::{Installer, eventually};
-use super::repair::{Attached, UID};
 use crate::cni::has_rules;
 use crate::common::{Pod, output_of};
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::attached::Attached;
 use super::fixture::{End, FLANNEL, Installer, Machine, eventually};
-use super::repair::Attached;
 use crate::cni::has_rules;
 use crate::common::Pod;
 use crate::program::Run;

@@ -1,5 +1,6 @@
 //! The node installer: real processes, real files in a directory of their own, real events.
 
+mod attached;
 pub mod choice;
 mod connections;
 mod crash;

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::attached::{Attached, Process, WITH_PLUGIN};
 use super::pods::{annotations, pods, run};
-use super::repair::{Attached, Process, WITH_PLUGIN};
 use crate::cni::has_rules;
 use crate::common::Pod;
 use crate::program::nft_state;

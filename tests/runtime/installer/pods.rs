@@ -5,8 +5,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
+use super::attached::{Attached, WITH_PLUGIN};
 use super::fixture::{Installer, eventually, program};
-use super::repair::{Attached, WITH_PLUGIN};
 use crate::common::{Netns, Owner, Pod, Server, output_of};
 use crate::program::{Run, apply, nft_state};
 

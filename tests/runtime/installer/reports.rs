@@ -1,18 +1,20 @@
 //! The plugin's reports to the installer: real runs of the plugin in real namespaces.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
 
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
 use serde_json::Value;
+use sidetrack::linux::unix_messages::{self, Listener};
 
 use super::fixture::{FLANNEL, Installer, Machine, eventually};
 use crate::SIDETRACK;
 use crate::cni::{Request, has_rules, plugin, request};
 use crate::common::{Netns, output_of};
+use crate::program::static_program;
 
 /// A request as a runtime derives it from the conflist that was installed.
 fn installed_request(machine: &Machine, verb: &str, netns: &Path) -> Request {
@@ -118,18 +120,15 @@ fn only_reports_are_counted() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     let installer = machine.start(&[]);
     installer.eventually_ready();
-    let sender = UnixDatagram::unbound().expect("a socket");
     let report = |command: &str| {
         format!(
             "{{\"command\":{command:?},\"namespace\":\"\",\"pod\":\"\",\"container\":\"\",\"outcome\":\"failed\",\
              \"reason\":\"because\",\"warnings\":[],\"seconds\":0.25}}"
         )
     };
-    // An empty datagram, too, does not end the reading.
-    for datagram in ["", "no report", "{}", &report("made up\"} 1\nx"), &report("ADD")] {
-        sender
-            .send_to(datagram.as_bytes(), machine.socket())
-            .expect("a datagram");
+    // An empty message, too, does not end the reading.
+    for message in ["", "no report", "{}", &report("made up\"} 1\nx"), &report("ADD")] {
+        unix_messages::send(&machine.socket(), message.as_bytes()).expect("a message");
     }
     eventually_says(
         &installer,
@@ -149,6 +148,27 @@ fn only_reports_are_counted() {
         "sidetrack_node_plugin_run_duration_seconds_count{command=\"other\"} 1",
     ];
     assert_eq!(counted, expected);
+}
+
+/// On a busy node it gets no processor time while many pods start. The static program, whose C library has limits of its own.
+#[test]
+fn reports_wait_for_an_installer_that_does_not_run() {
+    const RUNS: usize = 50;
+    let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
+    let installer = Installer::start(machine.command_of(static_program(), &["install"]));
+    installer.eventually_ready();
+    installer.signal(Signal::SIGSTOP);
+    for _ in 0..RUNS {
+        let request = installed_request(&machine, "DEL", Path::new("/proc/self/ns/net"));
+        request.run_by(machine.binary()).succeeded();
+    }
+    installer.signal(Signal::SIGCONT);
+    eventually("all runs are counted", || {
+        match installer.metric(&runs("DEL", "done")) {
+            count if count == RUNS as f64 => Ok(()),
+            count => Err(count),
+        }
+    });
 }
 
 #[test]
@@ -191,15 +211,13 @@ fn pods_start_without_or_with_a_slow_listener() {
     fs::write(&path, "no socket").expect("a file");
     add();
     fs::remove_file(&path).expect("a file");
-    let listener = UnixDatagram::bind(&path).expect("a socket");
-    let sender = UnixDatagram::unbound().expect("a socket");
-    sender.set_nonblocking(true).expect("a socket");
+    let listener = Listener::bind(&path, 1).expect("a socket");
     let full = loop {
-        if let Err(error) = sender.send_to(b"x", &path) {
+        if let Err(error) = unix_messages::send(&path, b"x") {
             break error;
         }
     };
-    assert_eq!(full.kind(), ErrorKind::WouldBlock);
+    assert_eq!(full, Errno::EAGAIN);
     add();
     drop(listener);
     add();

@@ -6,9 +6,9 @@ use std::fs;
 use serde_json::{Map, Value, json};
 use sidetrack::node::startup_taint::KEY;
 
+use super::attached::Attached;
 use super::fixture::{Installer, Machine, eventually};
 use super::kubernetes::{Server, recorded};
-use super::repair::Attached;
 use crate::program::Run;
 
 const NODE: &str = "PATCH /api/v1/nodes/node-1";

@@ -166,7 +166,7 @@ pub fn masked(loaded: &Loaded, mask: &[u8], xor: &[u8]) -> Option<Loaded> {
             }
             _ => None,
         },
-        Loaded::Bytes(_) | Loaded::Ethertype | Loaded::Unknown(_) => None,
+        Loaded::Bytes(_) | Loaded::Ethertype | Loaded::Cgroup(_) | Loaded::Unknown(_) => None,
     }
 }
 

@@ -17,6 +17,8 @@ pub enum Loaded {
     Mark { of_connection: bool, mask: u32, xor: u32 },
     /// The number of the family in an Ethernet header.
     Ethertype,
+    /// The ID of the socket's cgroup at this level.
+    Cgroup(u32),
     /// Something that is not known: its name.
     Unknown(String),
 }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::super::decode::{address, comment, nested, number, text};
+use super::super::expression;
 use super::super::listing::{self, Expression};
 use super::super::uapi::*;
 use super::Context;
@@ -51,7 +52,7 @@ impl Decoder<'_> {
             "log" | "dup" | "flow_offload" => self.act(Action::Nothing(name)),
             "limit" | "quota" | "connlimit" => self.matches(Match::Unreadable(name)),
             // These load a value that is not known here.
-            "exthdr" | "socket" | "numgen" | "hash" | "rt" | "osf" | "xfrm" | "tunnel" | "inner" => {
+            "exthdr" | "numgen" | "hash" | "rt" | "osf" | "xfrm" | "tunnel" | "inner" => {
                 self.registers.clear();
                 self.unknown = name;
             }
@@ -69,7 +70,7 @@ impl Decoder<'_> {
     /// Adds an expression that cannot be decoded: as a match if that is all it can be.
     fn undecodable(&mut self, (kind, _): &Expression, name: String) {
         match kind.as_str() {
-            "meta" | "ct" | "payload" | "fib" | "bitwise" | "byteorder" => {
+            "meta" | "ct" | "payload" | "fib" | "socket" | "bitwise" | "byteorder" => {
                 self.registers.clear();
                 self.unknown = name;
             }
@@ -126,10 +127,15 @@ impl Decoder<'_> {
                 let field = match (number(NFTA_FIB_RESULT)?, number(NFTA_FIB_FLAGS)?) {
                     (NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_F_SADDR) => Field::SourceType,
                     (NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_F_DADDR) => Field::DestinationType,
+                    (NFT_FIB_RESULT_OIF, expression::REVERSE_PATH) => Field::ReversePath,
                     _ => return None,
                 };
                 let loaded = Loaded::Fields(vec![Part::whole(field, true)]);
                 self.registers.load(number(NFTA_FIB_DREG)?, loaded);
+            }
+            "socket" if number(NFTA_SOCKET_KEY)? == NFT_SOCKET_CGROUPV2 => {
+                let loaded = Loaded::Cgroup(number(NFTA_SOCKET_LEVEL)?);
+                self.registers.load(number(NFTA_SOCKET_DREG)?, loaded);
             }
             "payload" => {
                 let (offset, length) = (number(NFTA_PAYLOAD_OFFSET)?, number(NFTA_PAYLOAD_LEN)?);
@@ -159,12 +165,19 @@ impl Decoder<'_> {
                 self.registers.load(number(NFTA_BYTEORDER_DREG)?, loaded);
             }
             "cmp" => {
-                let lookups = compare(
-                    self.registers.get(number(NFTA_CMP_SREG)?),
-                    number(NFTA_CMP_OP)?,
-                    &data(NFTA_CMP_DATA)?,
-                );
-                self.lookups(lookups);
+                let (loaded, operator) = (self.registers.get(number(NFTA_CMP_SREG)?), number(NFTA_CMP_OP)?);
+                let compared = data(NFTA_CMP_DATA)?;
+                match (loaded, operator) {
+                    (Some(Loaded::Cgroup(level)), NFT_CMP_EQ) => {
+                        let cgroup = ruleset::Match::Cgroup(ruleset::Cgroup {
+                            path: None,
+                            level: *level,
+                            id: Some(u64::from_ne_bytes(*compared.as_array()?)),
+                        });
+                        self.matches(Match::Planned(cgroup));
+                    }
+                    _ => self.lookups(compare(loaded, operator, &compared)),
+                }
             }
             "range" => {
                 let bounds = (data(NFTA_RANGE_FROM_DATA)?, data(NFTA_RANGE_TO_DATA)?);

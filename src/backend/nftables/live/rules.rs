@@ -46,7 +46,7 @@ fn add(rules: &mut Rules, table: &str, messages: &[Message]) -> Result<(), Malfo
         }
     }
     let handles = handles(messages);
-    for list in contents(table, &listing).lists {
+    for list in contents(table, &listing, &|_| None).lists {
         let Subject::Chain { chain, .. } = list.of else {
             continue;
         };

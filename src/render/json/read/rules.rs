@@ -6,10 +6,10 @@ use serde_json::{Map, Value};
 
 use super::{COUNTER, Mistakes, Part};
 use crate::ruleset::{
-    Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, GidMatch, Hook, Match, Name, PortMatch, Protocol,
-    Rejection, Rule, UidMatch, Zone,
+    Action, Addresses, BaseHook, Cgroup, Chain, ChainType, ConntrackState, GidMatch, Hook, Match, Name, PortMatch,
+    Protocol, Rejection, Rule, UidMatch, Zone,
 };
-use crate::types::{Id, InterfaceName};
+use crate::types::{CgroupPath, Id, InterfaceName};
 
 impl<'v> Part<'v> {
     pub(super) fn chain(&self, wrong: &mut Mistakes) -> Option<Chain> {
@@ -100,6 +100,20 @@ impl<'v> Part<'v> {
                 Some(set) => GidMatch::Set(set?),
                 None => GidMatch::Gid(part("gid").number("a GID, or a set", wrong, Id::new)?),
             }),
+            ["cgroup"] => {
+                let [path, level, id] = part("cgroup").members(["path", "level", "id"], wrong)?;
+                let exactly = |text: &str| CgroupPath::parse(text).ok().filter(|path| path.as_str() == text);
+                let path = match path.value.is_null() {
+                    true => None,
+                    false => Some(path.parse("the path of a cgroup", wrong, exactly)?),
+                };
+                let id = match id.value.is_null() {
+                    true => None,
+                    false => Some(id.expect(id.value.as_u64(), "the ID of a cgroup", wrong)?),
+                };
+                let level = level.number("the level of a cgroup", wrong, Some)?;
+                Match::Cgroup(Cgroup { path, level, id })
+            }
             ["mark"] => match part("mark") {
                 mark if mark.value.is_object() => {
                     let [not] = mark.members(["not"], wrong)?;
@@ -113,6 +127,7 @@ impl<'v> Part<'v> {
                 part("conntrackStatus").word(&[("dnat", Match::DestinationTranslated)], "dnat", wrong)?
             }
             ["sourceType"] => part("sourceType").word(&[("local", Match::SourceIsLocal)], "local", wrong)?,
+            ["reversePath"] => part("reversePath").word(&[("missing", Match::NoReversePath)], "missing", wrong)?,
             ["destinationType"] => {
                 part("destinationType").word(&[("local", Match::DestinationIsLocal)], "local", wrong)?
             }
