@@ -109,6 +109,10 @@ pub fn log(config: &Config, facts: &Facts, plan: &Plan, backend: RuleBackend, ap
         tproxy_route_table = tproxy.then(|| inbound.tproxy_route_table.get()),
         "{message}"
     );
+    for bypass in &plan.bypasses {
+        let direction = bypass.direction.name();
+        tracing::info!(direction, %bypass, "this bypasses the proxy");
+    }
     log_half_closed(&applied.half_closed);
     log_survivors(&applied.survivors, outbound.policy);
     for (route, why) in &applied.skipped {

@@ -17,6 +17,8 @@ use libc::{SYS_setresgid as SETRESGID, SYS_setresuid as SETRESUID};
 use libc::{SYS_setresgid32 as SETRESGID, SYS_setresuid32 as SETRESUID};
 use nix::errno::Errno;
 
+use nix::unistd::{setfsgid, setfsuid};
+
 use crate::types::{Gid, Id as _, Uid};
 
 /// Sets the user and group of the calling thread for good; other threads of the process keep their own.
@@ -33,4 +35,20 @@ pub fn assume(uid: Uid, gid: Gid) -> Result<(), Errno> {
     // SAFETY: as above.
     Errno::result(unsafe { libc::syscall(SETRESUID, uid, uid, uid) })?;
     Ok(())
+}
+
+/// Sets the user and group of the calling thread for what it opens from now on, which includes the owner of its sockets
+/// (setfsuid(2)). The thread keeps its capabilities, but those for files.
+///
+/// # Errors
+/// This process may not change its credentials (EPERM).
+pub fn assume_for_files(uid: Uid, gid: Gid) -> Result<(), Errno> {
+    let (uid, gid) = (uid.get().into(), gid.get().into());
+    setfsgid(gid);
+    setfsuid(uid);
+    // The calls report nothing but the previous ID.
+    match setfsgid(gid) == gid && setfsuid(uid) == uid {
+        true => Ok(()),
+        false => Err(Errno::EPERM),
+    }
 }

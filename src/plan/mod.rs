@@ -1,5 +1,6 @@
 //! The plan: rules and prerequisites for a configuration and the observed facts. Pure functions.
 
+mod bypass;
 mod context;
 mod dns;
 mod inbound;
@@ -30,8 +31,10 @@ use crate::types::{Families, Family, InboundMode, InterfaceName, IpFamily, Mark,
 use self::context::{Context, rule, skip};
 use self::sets::Sets;
 
+pub use self::bypass::{Bypass, Direction};
 pub use self::context::{DNS_PORT, Lookups};
 pub use self::no_effect::{NoEffect, uncaptured_lookups, without_effect};
+pub use self::policy::name_servers;
 pub use self::prerequisite::{LoopbackRoute, Prerequisite};
 
 /// The source address of the proxy's IPv4 connections to the application.
@@ -69,6 +72,8 @@ pub struct Plan {
     pub policy_routing: Option<PolicyRouting>,
     /// Routes by which sockets bound to an interface reach the proxy.
     pub loopback_routes: Vec<LoopbackRoute>,
+    /// What bypasses the proxy despite a policy. It has no effect on packets.
+    pub bypasses: Vec<Bypass>,
 }
 
 /// Local delivery of marked packets with any destination: a rule selects a table whose only route is local.
@@ -153,6 +158,7 @@ impl Plan {
                 families: routed,
             }),
             loopback_routes: loopback_routes(config, routed),
+            bypasses: bypass::bypasses(config, facts),
         })
     }
 }

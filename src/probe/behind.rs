@@ -4,9 +4,8 @@
 use std::net::IpAddr;
 
 use super::plan::{Author, at};
-use super::{Caller, Ends, Expected, Needs, Probe, Source, Subject, choice};
+use super::{Caller, Ends, Expected, Needs, Probe, Source, Subject, Transport, choice};
 use crate::options::Dialect;
-use crate::ruleset::Protocol;
 use crate::types::{InterfaceName, Port};
 
 /// The number of interfaces of both options that get probes.
@@ -54,7 +53,7 @@ impl Author<'_> {
             };
             Some(Probe {
                 subject,
-                protocol: Protocol::Tcp,
+                protocol: Transport::Tcp,
                 caller: Caller::Behind,
                 source: Some(Source {
                     address: source,

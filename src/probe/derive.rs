@@ -5,16 +5,18 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Caller, Expected, Needs, Probe, Source, Subject, Trial};
+use super::{Caller, Expected, Needs, Probe, Source, Subject, Transport, Trial};
 use crate::options::{Config, Settings};
 use crate::plan::DNS_PORT;
 use crate::ruleset::netfilter::Netfilter;
 use crate::ruleset::{
-    Action, Addresses, Chain, Elements, GidMatch, Hook, Installed, Match, PortMatch, Protocol, Rule, Ruleset, Tracking,
-    UidMatch,
+    Action, Addresses, Chain, Elements, GidMatch, Hook, Installed, Match, PortMatch, Protocol, Rejection, Rule,
+    Ruleset, Tracking, UidMatch,
 };
 use crate::simulate::{Origin, Packet, Pod, Verdict, simulate};
-use crate::types::{DnsServers, Family, Gids, InboundMode, InterfaceName, Mark, Number as _, Port, Ports, Uids};
+use crate::types::{
+    DnsServers, Family, Gids, InboundMode, InterfaceName, IpProtocol, Mark, Number as _, Policy, Port, Ports, Uids,
+};
 
 const DROPPED: &str = "the installed rules drop its packets";
 const UNCERTAIN: &str = "sidetrack cannot read all installed rules, so nothing says what to expect";
@@ -97,6 +99,20 @@ pub fn suggested(rules: &[(Family, Installed)]) -> Config {
             false => DnsServers::These(servers),
         };
     }
+    let rejects = |hook, is_rejecting: fn(&Rule) -> bool| {
+        let reached = rules
+            .iter()
+            .flat_map(|(_, installed)| reached(&installed.ruleset, hook));
+        match reached.flat_map(|chain| &chain.rules).any(is_rejecting) {
+            true => Policy::ProxyOnly,
+            false => Policy::Allow,
+        }
+    };
+    config.outbound.policy = rejects(Hook::Output, |rule| matches!(rule.action, Action::Reject(_)));
+    // Connections that began before the rules are reset under either policy.
+    config.inbound.policy = rejects(Hook::Input, |rule| {
+        rule.action == Action::Reject(Rejection::AdminProhibited)
+    });
     config
 }
 
@@ -139,15 +155,37 @@ fn has_source(probe: &Probe, scene: &Scene) -> bool {
 /// The probe with the expectation of the rules; `None` if it would call a host past the proxy that is not the neighbour.
 fn judged(mut probe: Probe, scene: &Scene, far: &[IpAddr]) -> Option<Probe> {
     let verdict = packet(&probe, scene, far).and_then(|packet| verdict(&packet, scene));
+    if probe.expected == Expected::Rejected && verdict != Some(Verdict::Reject) {
+        return None;
+    }
     match verdict {
         Some(Verdict::Accept) => probe.expected = Expected::Untouched,
         Some(Verdict::Redirect(port) | Verdict::Tproxy(port)) => probe.expected = Expected::Captured(port),
-        Some(Verdict::Drop | Verdict::Reject) => probe.needs = Needs::Impossible(DROPPED),
+        Some(Verdict::Reject) => reject(&mut probe),
+        Some(Verdict::Drop) => probe.needs = Needs::Impossible(DROPPED),
         Some(Verdict::Dnat(_)) | None => probe.needs = Needs::Impossible(UNCERTAIN),
     }
     let destination = probe.destination.ip();
     let is_safe = far.contains(&destination) || scene.pod.has(destination) || probe.expected != Expected::Untouched;
     is_safe.then_some(probe)
+}
+
+/// Expects the probe to be rejected.
+fn reject(probe: &mut Probe) {
+    let sent_by_process = matches!(probe.caller, Caller::Process(_));
+    probe.expected = Expected::Rejected;
+    probe.subject = match (sent_by_process, probe.protocol) {
+        _ if probe.subject.is_locked() => probe.subject,
+        (true, Transport::Tcp) => Subject::LockedTcp,
+        (true, Transport::Udp) => Subject::LockedDns,
+        (true, Transport::Icmp) => Subject::LockedIcmp,
+        (false, Transport::Tcp) => Subject::LockedInboundTcp,
+        (false, Transport::Udp) => Subject::LockedInboundUdp,
+        (false, Transport::Icmp) => Subject::LockedInboundIcmp,
+    };
+    if probe.protocol == Transport::Tcp && sent_by_process {
+        probe.needs = Needs::Link;
+    }
 }
 
 /// Whether a rule matches packets from this address.
@@ -194,11 +232,16 @@ fn packet(probe: &Probe, scene: &Scene, far: &[IpAddr]) -> Option<Packet> {
     };
     Some(Packet {
         origin,
-        protocol: probe.protocol,
+        protocol: match (probe.protocol, probe.family()) {
+            (Transport::Tcp, _) => IpProtocol::TCP,
+            (Transport::Udp, _) => IpProtocol::UDP,
+            (Transport::Icmp, Family::V4) => IpProtocol::ICMP,
+            (Transport::Icmp, Family::V6) => IpProtocol::ICMPV6,
+        },
         source: source?,
-        source_port: Port::MAX,
+        source_port: (probe.protocol != Transport::Icmp).then_some(Port::MAX),
         destination,
-        destination_port: Port::new(probe.destination.port())?,
+        destination_port: Port::new(probe.destination.port()),
         mark,
         tracking: Tracking::New,
     })

@@ -45,7 +45,8 @@ impl Author<'_> {
         }
         let untouched = |subject| move |address| to(subject, address, Expected::Untouched);
         probes.extend(excluded.into_iter().map(untouched(Subject::ExcludedOutboundAddress)));
-        let left_out = is_far_left_out.then_some(ends.far);
+        // A policy rejects these.
+        let left_out = (is_far_left_out && !self.locks_outbound()).then_some(ends.far);
         probes.extend(left_out.into_iter().map(untouched(Subject::NotIncludedOutboundAddress)));
         probes
     }
@@ -86,9 +87,9 @@ impl Author<'_> {
     }
 
     /// Queries like this captured one, of users for whom the port of name servers is excluded.
-    pub(super) fn queries_of_excluded_users(&self, lookup: &Probe, owner: Owner) -> Vec<Probe> {
+    pub(super) fn queries_of_excluded_users(&self, lookup: &Probe, protocol: Protocol, owner: Owner) -> Vec<Probe> {
         let entries = self.config.outbound.exclude_ports_for_uids.iter().filter(|entry| {
-            let is_meant = match lookup.protocol {
+            let is_meant = match protocol {
                 Protocol::Tcp => entry.tcp,
                 Protocol::Udp => entry.udp,
             };

@@ -3,9 +3,8 @@
 use std::net::IpAddr;
 
 use super::plan::{Author, Target, at};
-use super::{Caller, Ends, Expected, Needs, Probe, Subject, choice};
+use super::{Caller, Ends, Expected, Needs, Probe, Subject, Transport, choice};
 use crate::options::Dialect;
-use crate::ruleset::Protocol;
 use crate::types::{Cidrs, Family, InterfaceName};
 
 /// The kernel's own timeout of half-closed connections, in seconds (`tcp_timeouts`,
@@ -81,7 +80,7 @@ impl Author<'_> {
     pub(super) fn invalid_packet(&self, ends: &Ends) -> Option<Probe> {
         self.config.general.drop_invalid.then(|| Probe {
             subject: Subject::InvalidPacket,
-            protocol: Protocol::Tcp,
+            protocol: Transport::Tcp,
             caller: Caller::Neighbour,
             source: None,
             bound_to: None,

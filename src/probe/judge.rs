@@ -40,6 +40,7 @@ fn is_as_expected(probe: &Probe, finding: &Finding) -> bool {
     match (probe.expected, finding) {
         (Expected::Untouched, finding) => matches!(finding, Finding::Direct | Finding::LeftByInterface),
         (Expected::Dropped, finding) => *finding == Finding::Dropped,
+        (Expected::Rejected, finding) => *finding == Finding::Rejected,
         (
             Expected::Remembered { port, seconds },
             Finding::HalfClosed {
@@ -74,6 +75,7 @@ fn is_captured(probe: &Probe, port: Port, finding: &Finding) -> bool {
         | Finding::HalfClosed { .. }
         | Finding::LeftByInterface
         | Finding::Dropped
+        | Finding::Rejected
         | Finding::Answered
         | Finding::AnsweredOutside
         | Finding::Unanswered { .. }
@@ -94,6 +96,15 @@ fn meaning(probe: &Probe, finding: &Finding) -> &'static str {
         Expected::Remembered { .. } if matches!(finding, Finding::HalfClosed { .. }) => {
             "the kernel forgets a half-closed connection that is silent for a minute, and its answer is lost"
         }
+        Expected::Rejected => match (probe.subject.calls_pod(), finding) {
+            (_, Finding::Redirected { .. } | Finding::HandedOver | Finding::Closed { .. } | Finding::AnsweredInPod) => {
+                "the proxy gets traffic that these options do not redirect to it"
+            }
+            (false, Finding::Lost) => "packets that the policy rejects leave the pod, or are lost without an error",
+            (false, _) => "traffic of the application leaves the pod without the proxy",
+            (true, Finding::Lost) => "packets that the policy rejects arrive, or are lost without an error",
+            (true, _) => "traffic from other hosts reaches the pod without the proxy",
+        },
         Expected::Dropped => "packets that belong to no known connection reach the pod's sockets",
         Expected::Captured(_) | Expected::Remembered { .. } if is_bypass(finding) => match probe.subject {
             Subject::Inbound | Subject::HalfClosedInbound => "connections to the application bypass the proxy",
@@ -134,6 +145,7 @@ fn is_bypass(finding: &Finding) -> bool {
         | Finding::HandedOver
         | Finding::AnsweredInPod
         | Finding::Dropped
+        | Finding::Rejected
         | Finding::Answered
         | Finding::Closed { .. }
         | Finding::Unanswered { .. }
@@ -156,7 +168,7 @@ fn advice(probe: &Probe, finding: &Finding) -> &'static str {
     match (probe.expected, finding) {
         (_, Finding::NoSource(_)) => NO_ADDRESS,
         (Expected::Remembered { .. }, Finding::HalfClosed { .. }) => HALF_CLOSED,
-        (Expected::Dropped, _) => APPLY,
+        (Expected::Dropped | Expected::Rejected, _) => APPLY,
         (_, Finding::Lost | Finding::Unreachable(_)) if probe.subject == Subject::BoundInterface => BOUND,
         (_, Finding::Lost | Finding::Unreachable(_)) if probe.subject == Subject::Rerouted => APPLY,
         (_, Finding::Redirected { at, .. })
@@ -169,7 +181,10 @@ fn advice(probe: &Probe, finding: &Finding) -> &'static str {
             "another redirection comes first, or these rules are for other ports of the proxy: remove the other \
              one, or apply these options"
         }
-        (Expected::Captured(_) | Expected::Remembered { .. }, Finding::Refused | Finding::Closed { .. }) => OTHERS,
+        (
+            Expected::Captured(_) | Expected::Remembered { .. },
+            Finding::Refused | Finding::Rejected | Finding::Closed { .. },
+        ) => OTHERS,
         (_, Finding::Lost | Finding::Unreachable(_)) => {
             "a firewall or a network policy drops it, or routes that it takes are missing: see `nft list ruleset`, \
              `ip rule`, and apply again"
@@ -195,6 +210,7 @@ pub fn expectation(probe: &Probe) -> String {
             format!("arrives at the proxy's port {port}, and half-closed is remembered for {seconds} s")
         }
         Expected::Dropped => "is dropped".to_owned(),
+        Expected::Rejected => "is rejected at once".to_owned(),
     }
 }
 
@@ -224,6 +240,7 @@ pub fn description(probe: &Probe, finding: &Finding) -> String {
         }
         Finding::LeftByInterface => "left by the interface with its addresses unchanged".to_owned(),
         Finding::Dropped => "was dropped".to_owned(),
+        Finding::Rejected => "was rejected at once".to_owned(),
         Finding::Answered => "was answered by the pod".to_owned(),
         Finding::AnsweredInPod => "was answered from within the pod".to_owned(),
         Finding::AnsweredOutside => "was answered from outside of the pod, past the proxy".to_owned(),

@@ -9,6 +9,8 @@ mod exclusions;
 mod interfaces;
 mod judge;
 mod link;
+mod locked;
+mod lookups;
 #[cfg(test)]
 mod outcome_tests;
 mod owners;
@@ -104,13 +106,13 @@ impl Trial {
     }
 }
 
-/// One connection or name lookup, and its expected result.
+/// One connection, name lookup or packet, and its expected result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
     /// What it proves.
     pub subject: Subject,
-    /// The transport protocol.
-    pub protocol: Protocol,
+    /// What it sends.
+    pub protocol: Transport,
     /// The client.
     pub caller: Caller,
     /// The source; `None` lets the kernel choose.
@@ -154,6 +156,26 @@ fn family_of(address: IpAddr) -> Family {
     match address {
         IpAddr::V4(_) => Family::V4,
         IpAddr::V6(_) => Family::V6,
+    }
+}
+
+/// What a probe sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// A TCP connection.
+    Tcp,
+    /// A UDP datagram.
+    Udp,
+    /// An echo request of ICMP, or over IPv6 of ICMPv6. Its destination has no port.
+    Icmp,
+}
+
+impl From<Protocol> for Transport {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Tcp => Self::Tcp,
+            Protocol::Udp => Self::Udp,
+        }
     }
 }
 
@@ -206,6 +228,24 @@ pub enum Subject {
     HalfClosedInbound,
     /// Packets that belong to no known connection are dropped.
     InvalidPacket,
+    /// The outbound policy rejects TCP that is not captured.
+    LockedTcp,
+    /// It rejects UDP.
+    LockedUdp,
+    /// It rejects QUIC.
+    LockedQuic,
+    /// It rejects DNS queries.
+    LockedDns,
+    /// It rejects ICMP.
+    LockedIcmp,
+    /// It leaves DNS queries to the pod's name servers.
+    AllowedDns,
+    /// The inbound policy rejects TCP that is not captured.
+    LockedInboundTcp,
+    /// It rejects UDP.
+    LockedInboundUdp,
+    /// It rejects ICMP.
+    LockedInboundIcmp,
 }
 
 impl Subject {
@@ -235,7 +275,31 @@ impl Subject {
             Self::HalfClosedOutbound => "half-closed-outbound",
             Self::HalfClosedInbound => "half-closed-inbound",
             Self::InvalidPacket => "invalid-packet",
+            Self::LockedTcp => "locked-tcp",
+            Self::LockedUdp => "locked-udp",
+            Self::LockedQuic => "locked-quic",
+            Self::LockedDns => "locked-dns",
+            Self::LockedIcmp => "locked-icmp",
+            Self::AllowedDns => "allowed-dns",
+            Self::LockedInboundTcp => "locked-inbound-tcp",
+            Self::LockedInboundUdp => "locked-inbound-udp",
+            Self::LockedInboundIcmp => "locked-inbound-icmp",
         }
+    }
+
+    /// Whether a policy rejects it.
+    pub fn is_locked(self) -> bool {
+        matches!(
+            self,
+            Self::LockedTcp
+                | Self::LockedUdp
+                | Self::LockedQuic
+                | Self::LockedDns
+                | Self::LockedIcmp
+                | Self::LockedInboundTcp
+                | Self::LockedInboundUdp
+                | Self::LockedInboundIcmp
+        )
     }
 
     /// Whether the destination is the pod itself.
@@ -249,7 +313,10 @@ impl Subject {
             | Self::SelfCall
             | Self::Passthrough
             | Self::HalfClosedInbound
-            | Self::InvalidPacket => true,
+            | Self::InvalidPacket
+            | Self::LockedInboundTcp
+            | Self::LockedInboundUdp
+            | Self::LockedInboundIcmp => true,
             Self::Outbound
             | Self::Exempt
             | Self::Impostor
@@ -263,7 +330,13 @@ impl Subject {
             | Self::HalfClosedOutbound
             | Self::ExcludedUser
             | Self::ExcludedGroup
-            | Self::Lookup => false,
+            | Self::Lookup
+            | Self::LockedTcp
+            | Self::LockedUdp
+            | Self::LockedQuic
+            | Self::LockedDns
+            | Self::LockedIcmp
+            | Self::AllowedDns => false,
         }
     }
 }
@@ -313,6 +386,8 @@ pub enum Expected {
     },
     /// It does not arrive.
     Dropped,
+    /// It is rejected at once: its sender gets an error, and it does not arrive.
+    Rejected,
 }
 
 impl Expected {
@@ -320,7 +395,7 @@ impl Expected {
     pub fn proxy_port(self) -> Option<Port> {
         match self {
             Self::Captured(port) | Self::Remembered { port, .. } => Some(port),
-            Self::Untouched | Self::Dropped => None,
+            Self::Untouched | Self::Dropped | Self::Rejected => None,
         }
     }
 }
@@ -370,6 +445,8 @@ pub enum Finding {
     LeftByInterface,
     /// The packet did not arrive, and a valid one that was sent after it did.
     Dropped,
+    /// The kernel rejected it: its sender got an error at once, and it did not arrive.
+    Rejected,
     /// The pod answered the packet.
     Answered,
     /// A name server answered from within the pod.

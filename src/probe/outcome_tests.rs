@@ -18,7 +18,7 @@ fn owner(uid: u32, gid: u32) -> Owner {
 fn probe(subject: Subject, expected: Expected) -> Probe {
     Probe {
         subject,
-        protocol: Protocol::Tcp,
+        protocol: Transport::Tcp,
         caller: Caller::Process(owner(1000, 1000)),
         source: None,
         bound_to: None,

@@ -12,6 +12,11 @@ const APPLICATION: u32 = 1000;
 impl Author<'_> {
     /// An owner whose traffic is captured.
     pub(super) fn application(&self, protocol: Protocol, port: Port) -> Option<Owner> {
+        self.sender(protocol, port, |gid| self.config.outbound.include_gids.contains(gid))
+    }
+
+    /// An owner that is neither the proxy nor excluded.
+    pub(super) fn sender(&self, protocol: Protocol, port: Port, gid_will_do: impl Fn(Gid) -> bool) -> Option<Owner> {
         let (proxy, outbound) = (&self.config.proxy, &self.config.outbound);
         let of_entries = outbound.exclude_ports_for_uids.iter().map(|entry| &entry.uids);
         let uid_sets: Vec<_> = [&proxy.uids, &outbound.exclude_uids]
@@ -25,7 +30,7 @@ impl Author<'_> {
         })?;
         let gid_sets = [&proxy.gids, &outbound.include_gids, &outbound.exclude_gids];
         let gid = choice::number(&[self.usual(self.surroundings.caller.gid)], &gid_sets, |gid| {
-            !proxy.gids.contains(gid) && outbound.include_gids.contains(gid) && !outbound.exclude_gids.contains(gid)
+            !proxy.gids.contains(gid) && gid_will_do(gid) && !outbound.exclude_gids.contains(gid)
         })?;
         Some(Owner { uid, gid, mark: None })
     }

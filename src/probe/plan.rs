@@ -2,23 +2,17 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::{Caller, Ends, Expected, Needs, Owner, Probe, Source, Subject, Surroundings, Trial, choice};
+use super::{Caller, Ends, Expected, Needs, Owner, Probe, Source, Subject, Surroundings, Transport, Trial, choice};
 use crate::facts::{Facts, Ipv6};
 use crate::mesh::{self, Delivery};
 use crate::options::{Config, Dialect};
-use crate::plan::{DNS_PORT, Lookups, NoEffect, passthrough, uncaptured_lookups};
+use crate::plan::{DNS_PORT, Lookups, passthrough, uncaptured_lookups};
 use crate::ruleset::Protocol;
-use crate::types::{DnsServers, Families, Family, InboundMode, Number as _, Port, Ports, Uid};
+use crate::types::{Families, Family, InboundMode, Number as _, Port, Ports, Uid};
 
 /// The probes for a configuration. `families` are those that its plan redirects. Probes use `port` wherever it is
 /// representative of other ports.
 pub fn trial(config: &Config, facts: &Facts, families: Families, surroundings: &Surroundings, port: Port) -> Trial {
-    let usable = |family: &Family| *family == Family::V4 || facts.ipv6 == Ipv6::Usable;
-    let ends: Vec<Ends> = families
-        .iter()
-        .filter(usable)
-        .map(|family| Ends::choose(family, config, &surroundings.routes))
-        .collect();
     let author = Author {
         config,
         facts,
@@ -26,8 +20,24 @@ pub fn trial(config: &Config, facts: &Facts, families: Families, surroundings: &
         port,
         captures_lookups: Lookups::new(config, facts).is_some(),
     };
+    let is_usable = |family: Family| family == Family::V4 || facts.ipv6 == Ipv6::Usable;
+    let is_ipv6_used = matches!(facts.ipv6, Ipv6::OffOnLoopback { used_elsewhere: true });
+    let is_probed = |family| {
+        let is_redirected = families.contains(family) && is_usable(family);
+        is_redirected || author.is_locked() && (is_usable(family) || is_ipv6_used)
+    };
+    let ends: Vec<Ends> = Family::BOTH
+        .into_iter()
+        .filter(|family| is_probed(*family))
+        .map(|family| Ends::choose(family, config, &surroundings.routes))
+        .collect();
     let no_effect = uncaptured_lookups(config, facts, families);
     let probes = ends.iter().flat_map(|ends| {
+        let is_redirected = families.contains(ends.family());
+        let locked = author.locked(ends, is_redirected);
+        if !is_redirected {
+            return locked;
+        }
         let mut probes = author.outbound(ends);
         probes.extend(author.lookups(ends));
         probes.extend(no_effect.map(|no_effect| author.uncaptured_lookup(ends, no_effect)));
@@ -35,6 +45,7 @@ pub fn trial(config: &Config, facts: &Facts, families: Families, surroundings: &
         probes.extend(author.invalid_packet(ends));
         probes.extend(author.within_pod(ends));
         probes.extend(author.behind_interfaces(ends));
+        probes.extend(locked);
         // These are the proxy's by its cgroup, which this process is not in.
         let needs_cgroup = |probe: &Probe| matches!(probe.subject, Subject::Exempt | Subject::SelfCall);
         probes.retain(|probe| config.processes.cgroup.is_none() || !needs_cgroup(probe));
@@ -74,10 +85,10 @@ fn stand_ins(probes: &[Probe], ends: &[Ends]) -> Vec<IpAddr> {
 /// The input of the probes.
 pub(super) struct Author<'a> {
     pub(super) config: &'a Config,
-    facts: &'a Facts,
+    pub(super) facts: &'a Facts,
     pub(super) surroundings: &'a Surroundings,
     pub(super) port: Port,
-    captures_lookups: bool,
+    pub(super) captures_lookups: bool,
 }
 
 /// A captured destination, and an owner whose connections to it are captured.
@@ -96,10 +107,7 @@ impl Author<'_> {
         let outbound = &self.config.outbound;
         let destination = at(target.address, target.port);
         let to_proxy = Expected::Captured(self.config.proxy.outbound_port);
-        let by_any_route = match self.config.general.exclude_interfaces.as_slice() {
-            [] => Needs::Route,
-            _ => Needs::Link,
-        };
+        let by_any_route = self.by_any_route();
         let captured = Probe {
             needs: by_any_route,
             ..self.connection(Subject::Outbound, target.owner, destination, to_proxy)
@@ -141,6 +149,14 @@ impl Author<'_> {
         probes
     }
 
+    /// What a probe needs whose packets may take any route, unless some interfaces are excluded.
+    pub(super) fn by_any_route(&self) -> Needs {
+        match self.config.general.exclude_interfaces.as_slice() {
+            [] => Needs::Route,
+            _ => Needs::Link,
+        }
+    }
+
     /// An outbound connection that is captured: to the far end of the link if possible.
     fn target(&self, ends: &Ends) -> Option<Target> {
         let outbound = &self.config.outbound;
@@ -167,7 +183,7 @@ impl Author<'_> {
     ) -> Probe {
         Probe {
             subject,
-            protocol: Protocol::Tcp,
+            protocol: Transport::Tcp,
             caller: Caller::Process(owner),
             source: None,
             bound_to: None,
@@ -204,93 +220,12 @@ impl Author<'_> {
         choice::holds(&outbound.include_cidrs, address) && !choice::holds(&outbound.exclude_cidrs, address)
     }
 
-    /// The application's name lookups; and the proxy's, if they use the link.
-    fn lookups(&self, ends: &Ends) -> Vec<Probe> {
-        let Some(lookups) = Lookups::new(self.config, self.facts) else {
-            return Vec::new();
-        };
-        let from_all_senders = matches!(lookups, Lookups::FromAllSenders(_));
-        if !from_all_senders && self.config.outbound.exclude_ports.contains(DNS_PORT) {
-            return Vec::new();
-        }
-        let servers: &[IpAddr] = match &self.config.dns.servers {
-            DnsServers::All => &[ends.far],
-            DnsServers::These(servers) => servers,
-            DnsServers::ResolvConf => &self.facts.resolvers,
-        };
-        let of_family = |server: &&IpAddr| ends.family().is_of(**server) && !is_link_local(**server);
-        let Some(server) = servers.iter().find(of_family) else {
-            return Vec::new();
-        };
-        let by_link = *server == ends.far;
-        let is_in_pod = server.is_loopback() || !self.is_remote(ends, *server);
-        let needs = match self.config.general.exclude_interfaces.as_slice() {
-            [] => Needs::Route,
-            _ if is_in_pod => Needs::Route,
-            _ => Needs::Link,
-        };
-        let is_kuma = matches!(self.config.dialect, Dialect::Kuma(_));
-        if is_kuma && choice::holds(&self.config.outbound.exclude_cidrs, *server) {
-            return Vec::new();
-        }
-        // Lookups over TCP are captured only if the proxy answers them.
-        let takes_tcp = mesh::named(self.config.proxy.mesh).is_none_or(|mesh| mesh.dns_over_tcp);
-        let protocols = [Some(Protocol::Udp), takes_tcp.then_some(Protocol::Tcp)];
-        let mut probes = Vec::new();
-        for protocol in protocols.into_iter().flatten() {
-            let Some(owner) = self.application(protocol, DNS_PORT) else {
-                continue;
-            };
-            let lookup = Probe {
-                subject: Subject::Lookup,
-                protocol,
-                caller: Caller::Process(owner),
-                source: None,
-                bound_to: None,
-                destination: at(*server, DNS_PORT),
-                expected: Expected::Captured(self.config.dns.port),
-                needs,
-            };
-            let exempt = self.exempt(owner).map(|owner| Probe {
-                subject: Subject::Exempt,
-                caller: Caller::Process(owner),
-                expected: Expected::Untouched,
-                needs: Needs::Link,
-                ..lookup.clone()
-            });
-            let exempt: Vec<Probe> = if by_link { exempt.collect() } else { Vec::new() };
-            let excluded = if from_all_senders || is_in_pod {
-                Vec::new()
-            } else {
-                self.queries_of_excluded_users(&lookup, owner)
-            };
-            probes.push(lookup);
-            probes.extend(exempt);
-            probes.extend(excluded);
-        }
-        probes
-    }
-
-    /// A placeholder for lookups that should be captured where none is: it cannot run.
-    fn uncaptured_lookup(&self, ends: &Ends, no_effect: NoEffect) -> Probe {
-        Probe {
-            subject: Subject::Lookup,
-            protocol: Protocol::Udp,
-            caller: Caller::Process(self.surroundings.caller),
-            source: None,
-            bound_to: None,
-            destination: at(ends.far, DNS_PORT),
-            expected: Expected::Captured(self.config.dns.port),
-            needs: Needs::Impossible(no_effect.reason()),
-        }
-    }
-
     /// Connections from other hosts.
     fn inbound(&self, ends: &Ends) -> Vec<Probe> {
         let (inbound, mesh) = (&self.config.inbound, &self.config.proxy.mesh_ports);
         let probe = |subject, port, expected| Probe {
             subject,
-            protocol: Protocol::Tcp,
+            protocol: Transport::Tcp,
             caller: Caller::Neighbour,
             source: None,
             bound_to: None,
@@ -333,7 +268,7 @@ impl Author<'_> {
     /// A port of the pod to which connections are captured.
     pub(super) fn inbound_port(&self, is_accepted: impl Fn(Port) -> bool) -> Option<Port> {
         let (inbound, proxy) = (&self.config.inbound, &self.config.proxy);
-        let own = Ports::from_iter([proxy.inbound_port, proxy.outbound_port, self.config.dns.port]);
+        let own = self.own_ports();
         let outbound = &self.config.outbound;
         let sets = [
             &inbound.include_ports,
@@ -348,6 +283,12 @@ impl Author<'_> {
                 && !left_alone.iter().any(|ports| ports.contains(port))
                 && is_accepted(port)
         })
+    }
+
+    /// The proxy's ports.
+    pub(super) fn own_ports(&self) -> Ports {
+        let proxy = &self.config.proxy;
+        Ports::from_iter([proxy.inbound_port, proxy.outbound_port, self.config.dns.port])
     }
 
     /// The proxy's connections to the pod's own address: as a client, and to the application.
@@ -372,7 +313,7 @@ impl Author<'_> {
         let port = self.inbound_port(|_| true)?;
         Some(Probe {
             subject: Subject::Passthrough,
-            protocol: Protocol::Tcp,
+            protocol: Transport::Tcp,
             caller: Caller::Process(self.proxy(|_| true, |_| true)?),
             source: source.map(|address| Source { address, mark: None }),
             bound_to: None,
@@ -416,7 +357,7 @@ impl Author<'_> {
         }?;
         Some(Probe {
             subject: Subject::SelfCall,
-            protocol: Protocol::Tcp,
+            protocol: Transport::Tcp,
             caller: Caller::Process(owner(port)?),
             source: source.map(|address| Source { address, mark: None }),
             bound_to: None,
@@ -430,7 +371,7 @@ impl Author<'_> {
         let owner = self.proxy(|_| true, |_| true)?;
         let probe = |owner, source, destination, needs| Probe {
             subject: Subject::Passthrough,
-            protocol: Protocol::Tcp,
+            protocol: Transport::Tcp,
             caller: Caller::Process(owner),
             source: Some(source),
             bound_to: None,
@@ -495,11 +436,4 @@ impl Author<'_> {
 
 pub(super) fn at(address: IpAddr, port: Port) -> SocketAddr {
     SocketAddr::new(address, port.get())
-}
-
-fn is_link_local(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(_) => false,
-        IpAddr::V6(address) => address.is_unicast_link_local(),
-    }
 }

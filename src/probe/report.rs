@@ -6,8 +6,7 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 
 use super::judge::{description, expectation};
-use super::{Caller, Expected, Outcome, Probe, Verdict, judge};
-use crate::ruleset::Protocol;
+use super::{Caller, Expected, Outcome, Probe, Transport, Verdict, judge};
 use crate::types::Family;
 use crate::types::Id as _;
 
@@ -64,8 +63,9 @@ impl Report {
     /// One probe and its outcome, as a line without a newline.
     pub fn line(probe: &Probe, outcome: &Outcome) -> String {
         let protocol = match probe.protocol {
-            Protocol::Tcp => "TCP",
-            Protocol::Udp => "UDP",
+            Transport::Tcp => "TCP",
+            Transport::Udp => "UDP",
+            Transport::Icmp => "ICMP",
         };
         let source = probe.source.map(|source| format!(" from {}", source.address));
         let relation = match probe.caller {
@@ -84,7 +84,7 @@ impl Report {
             probe.caller,
             source.unwrap_or_default(),
             bound.unwrap_or_default(),
-            probe.destination,
+            destination(probe),
         )
     }
 
@@ -150,6 +150,14 @@ fn lines(probe: &Probe, outcome: &Outcome) -> String {
     [line, more.concat()].concat()
 }
 
+/// The destination, without the port that echo requests lack.
+fn destination(probe: &Probe) -> String {
+    match probe.protocol {
+        Transport::Tcp | Transport::Udp => probe.destination.to_string(),
+        Transport::Icmp => probe.destination.ip().to_string(),
+    }
+}
+
 fn result(verdict: &Verdict) -> &'static str {
     match verdict {
         Verdict::Passed => "passed",
@@ -175,8 +183,9 @@ fn entry(probe: &Probe, outcome: &Outcome) -> Value {
             Family::V6 => "ipv6",
         },
         "protocol": match probe.protocol {
-            Protocol::Tcp => "tcp",
-            Protocol::Udp => "udp",
+            Transport::Tcp => "tcp",
+            Transport::Udp => "udp",
+            Transport::Icmp => "icmp",
         },
         "caller": match probe.caller {
             Caller::Process(owner) => match owner.mark {
@@ -187,12 +196,13 @@ fn entry(probe: &Probe, outcome: &Outcome) -> Value {
         },
         "source": probe.source.map(|source| source.address.to_string()),
         "interface": probe.bound_to.as_ref().map(|name| name.as_str()),
-        "destination": probe.destination.to_string(),
+        "destination": destination(probe),
         "expected": match probe.expected {
             Expected::Captured(port) => json!({ "port": port.get() }),
             Expected::Untouched => json!("untouched"),
             Expected::Remembered { port, seconds } => json!({ "port": port.get(), "closeWait": seconds }),
             Expected::Dropped => json!("dropped"),
+            Expected::Rejected => json!("rejected"),
         },
         "result": result(&verdict),
         "found": found,

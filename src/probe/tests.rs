@@ -1,3 +1,5 @@
+mod locked;
+
 use super::*;
 use crate::facts::{Facts, Ipv6};
 use crate::options::{Config, Dialect, OwnerOrder, Settings};
@@ -87,6 +89,7 @@ fn words(probe: &Probe) -> String {
         Expected::Untouched => String::new(),
         Expected::Remembered { port, seconds } => format!(" > {port} for {seconds}"),
         Expected::Dropped => " dropped".to_owned(),
+        Expected::Rejected => " rejected".to_owned(),
     };
     let bound = probe
         .bound_to

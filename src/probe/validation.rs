@@ -13,9 +13,8 @@ use thiserror::Error;
 
 use super::run::listeners::Listeners;
 use super::run::{self, ProbeError};
-use super::{Caller, Expected, Finding, Needs, Original, Outcome, Owner, Probe, Source, Subject, Trial};
+use super::{Caller, Expected, Finding, Needs, Original, Outcome, Owner, Probe, Source, Subject, Transport, Trial};
 use crate::plan::{PASSTHROUGH_V4, PASSTHROUGH_V6};
-use crate::ruleset::Protocol;
 use crate::types::{Families, Family, LoopbackCidr, Port};
 
 /// How long a call is waited for before the next one is made. Rules may be on their way.
@@ -186,7 +185,7 @@ impl Validation {
         };
         Probe {
             subject: Subject::SelfCall,
-            protocol: Protocol::Tcp,
+            protocol: Transport::Tcp,
             caller: Caller::Process(caller),
             source: Some(Source {
                 address: source,
@@ -223,6 +222,7 @@ impl Validation {
             },
             Outcome::Found(Finding::Redirected { at, .. }) => format!("it went to {at}"),
             Outcome::Found(Finding::Refused) => "Connection refused".to_owned(),
+            Outcome::Found(Finding::Rejected) => "a rule rejects it".to_owned(),
             Outcome::Found(Finding::Lost | Finding::Unanswered { .. }) => "no answer".to_owned(),
             Outcome::Found(Finding::Unreachable(reason) | Finding::NoSource(reason)) | Outcome::NotMade(reason) => {
                 reason

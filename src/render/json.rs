@@ -6,7 +6,7 @@ pub use read::{ReadError, Wrong, read};
 
 use serde_json::{Value, json};
 
-use crate::plan::{LoopbackRoute, Plan, PolicyRouting};
+use crate::plan::{Bypass, LoopbackRoute, Plan, PolicyRouting};
 use crate::ruleset::{
     Action, Addresses, BaseHook, Cgroup, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Match, PortMatch,
     Protocol, Record, Rejection, Rule, Set, TABLE, TableFamily, TcpState, Timeouts, UidMatch, Zone,
@@ -38,6 +38,9 @@ fn plan(plan: &Plan) -> Value {
     if !plan.loopback_routes.is_empty() {
         document["loopbackRoutes"] = plan.loopback_routes.iter().map(loopback_route).collect();
     }
+    if !plan.bypasses.is_empty() {
+        document["bypasses"] = plan.bypasses.iter().map(bypass).collect();
+    }
     document
 }
 
@@ -51,6 +54,15 @@ fn routing(routing: &PolicyRouting) -> Value {
 
 fn loopback_route(route: &LoopbackRoute) -> Value {
     json!({"family": family(route.family), "interface": route.interface.as_str()})
+}
+
+fn bypass(bypass: &Bypass) -> Value {
+    json!({
+        "direction": bypass.direction.name(),
+        "option": bypass.option,
+        "value": bypass.value,
+        "traffic": bypass.traffic,
+    })
 }
 
 /// In seconds.

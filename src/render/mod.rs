@@ -6,8 +6,8 @@ pub mod netfilter;
 pub mod nft;
 
 use crate::plan::{
-    LOOPBACK_ADDRESS_METRIC, LOOPBACK_ROUTE_METRIC, LoopbackRoute, POLICY_ROUTING_PROTOCOL, POLICY_RULE_PRIORITY, Plan,
-    PolicyRouting,
+    Bypass, LOOPBACK_ADDRESS_METRIC, LOOPBACK_ROUTE_METRIC, LoopbackRoute, POLICY_ROUTING_PROTOCOL,
+    POLICY_RULE_PRIORITY, Plan, PolicyRouting,
 };
 use crate::types::Family;
 
@@ -49,8 +49,10 @@ fn other_commands(plan: &Plan) -> Vec<String> {
     commands
 }
 
-/// The same as comments, for the beginning of a script.
+/// The same as comments, for the beginning of a script, and what bypasses the proxy despite a policy.
 pub fn comments_on_the_rest(plan: &Plan) -> String {
-    let comment = |command| format!("# Part of the plan too, by hand: {command}\n");
-    other_commands(plan).into_iter().map(comment).collect()
+    let command = |command| format!("# Part of the plan too, by hand: {command}\n");
+    let bypass = |bypass: &Bypass| format!("# Bypasses the proxy, {}: {bypass}\n", bypass.direction.name());
+    let commands = other_commands(plan).into_iter().map(command);
+    commands.chain(plan.bypasses.iter().map(bypass)).collect()
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::netfilter::status;
 use super::{Addresses, ConntrackState, Elements, GidMatch, Match, Name, PortMatch, Protocol, Rule, Set, UidMatch};
-use crate::types::{CgroupPath, Family, Gid, InterfaceName, Port, Uid};
+use crate::types::{CgroupPath, Family, Gid, InterfaceName, IpProtocol, Port, Uid};
 
 /// The type of an address of this host (`RTN_LOCAL`, linux/rtnetlink.h).
 pub const RTN_LOCAL: u8 = 2;
@@ -44,7 +44,9 @@ pub struct View<'p> {
     /// The address family.
     pub family: Value<Family>,
     /// The transport protocol.
-    pub protocol: Value<Protocol>,
+    pub protocol: Value<IpProtocol>,
+    /// The type of its ICMP or ICMPv6 message.
+    pub icmp_type: Value<u8>,
     /// The interface that it arrived on.
     pub in_interface: Value<&'p InterfaceName>,
     /// The interface that it leaves by.
@@ -90,6 +92,7 @@ impl View<'_> {
     pub const UNKNOWN: Self = Self {
         family: Value::Unknown,
         protocol: Value::Unknown,
+        icmp_type: Value::Unknown,
         in_interface: Value::Unknown,
         out_interface: Value::Unknown,
         source: Value::Unknown,
@@ -179,10 +182,10 @@ pub fn applies(sets: &[Set], rule: &Rule, packet: &View) -> Known {
 /// Whether a match holds. A set that is not among `sets` may hold any element.
 pub fn holds(sets: &[Set], matcher: &Match, packet: &View) -> Known {
     let family_and = |family: Family, rest: Known| is(packet.family, family).and(rest);
-    let protocol_and = |protocol: Protocol, rest: Known| is(packet.protocol, protocol).and(rest);
+    let protocol_and = |protocol: Protocol, rest: Known| is(packet.protocol, protocol.into()).and(rest);
     match matcher {
         Match::Family(family) => is(packet.family, *family),
-        Match::Protocol(protocol) => is(packet.protocol, *protocol),
+        Match::Protocol(protocol) => is(packet.protocol, (*protocol).into()),
         Match::InInterface(name) => is(packet.in_interface, name),
         Match::OutInterface(name) => is(packet.out_interface, name),
         Match::Source(addresses) => family_and(addresses.family(), is_address(sets, packet.source, addresses)),
@@ -231,10 +234,10 @@ pub fn holds(sets: &[Set], matcher: &Match, packet: &View) -> Known {
             Protocol::Tcp,
             test(packet.tcp_flags, |flags| Some(flags & OPENING_FLAGS != TCP_SYN)),
         ),
-        Match::Icmpv6Type(_) => match packet.protocol {
-            Value::Is(Protocol::Tcp | Protocol::Udp) | Value::Missing => Known::No,
-            Value::IsNot(_) | Value::Unknown => is(packet.family, Family::V6).and(Known::Perhaps),
-        },
+        Match::Icmpv6Type(number) => {
+            let is_icmpv6 = is(packet.protocol, IpProtocol::ICMPV6).and(is(packet.icmp_type, *number));
+            is(packet.family, Family::V6).and(is_icmpv6)
+        }
     }
 }
 

@@ -17,7 +17,7 @@ mod timeouts;
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use crate::types::{CgroupPath, Families, Family, Gid, InterfaceName, Mark, Port, Uid};
+use crate::types::{CgroupPath, Families, Family, Gid, InterfaceName, IpProtocol, Mark, Port, Uid};
 
 pub use counting::{Counted, Counter, Counts};
 pub use installed::{Installed, Place, Unreadable};
@@ -335,6 +335,15 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+}
+
+impl From<Protocol> for IpProtocol {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Tcp => Self::TCP,
+            Protocol::Udp => Self::UDP,
+        }
+    }
 }
 
 /// The conntrack state of a packet.

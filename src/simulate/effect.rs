@@ -10,11 +10,11 @@ mod tests;
 use std::fmt;
 use std::ptr;
 
-use super::packet::{Origin, Packet, Pod};
+use super::packet::{Origin, Packet, Pod, endpoint};
 use super::path::{End, PacketPath, Step, TraceEntry, Verdict};
 use super::{Simulation, TooComplex, simulate};
 use crate::ruleset::netfilter::{Action, Netfilter, Rule, Table};
-use crate::ruleset::{self, Protocol, TABLE, TableFamily, Tracking};
+use crate::ruleset::{self, TABLE, TableFamily, Tracking};
 use crate::types::Id as _;
 
 /// How rules compare with others by their effect.
@@ -223,9 +223,13 @@ fn rule(entry: &TraceEntry) -> String {
     }
 }
 
+/// Whether the rule of an entry is sidetrack's.
+pub fn is_own(entry: &TraceEntry) -> bool {
+    is_own_table(&entry.table.name) || is_own_chain(&entry.chain.name)
+}
+
 /// Where a foreign rule is in relation to sidetrack's; `None` for one of its own.
 fn place(path: &PacketPath, decisive: &TraceEntry) -> Option<&'static str> {
-    let is_own = |entry: &TraceEntry| is_own_table(&entry.table.name) || is_own_chain(&entry.chain.name);
     if is_own(decisive) {
         return None;
     }
@@ -240,11 +244,8 @@ fn place(path: &PacketPath, decisive: &TraceEntry) -> Option<&'static str> {
 
 /// The packet as `sidetrack explain` reads it.
 fn words(packet: &Packet) -> String {
-    let protocol = match packet.protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-    };
-    let to = std::net::SocketAddr::new(packet.destination, packet.destination_port.get());
+    let protocol = packet.protocol.word();
+    let to = endpoint(packet.destination, packet.destination_port);
     let mut words = match &packet.origin {
         Origin::Process { uid, gid, .. } => {
             format!("outbound {protocol} {to} --uid {} --gid {}", uid.get(), gid.get())

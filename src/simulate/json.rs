@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 
-use super::packet::{Origin, Packet};
+use super::packet::{Origin, Packet, endpoint};
 use super::path::{End, Step, TraceEntry, Verdict};
 use super::{Explanation, describe};
 use crate::mesh::verdict::{self, By};
 use crate::render;
 use crate::ruleset::netfilter::{Action, Choice, Kind, MarkChange, Rule};
-use crate::ruleset::{self, Protocol, Tracking};
-use crate::types::{CgroupPath, Id as _};
+use crate::ruleset::{self, Tracking};
+use crate::types::{CgroupPath, Id as _, Port};
 
 /// The version of the schema.
 pub const VERSION: u32 = 1;
@@ -60,14 +60,17 @@ fn summary(explanation: &Explanation) -> Value {
             "verdict",
             object([
                 ("action", action.into()),
-                ("port", port.or(to.map(SocketAddr::port)).into()),
+                (
+                    "port",
+                    port.or(to.map(SocketAddr::port)).filter(|port| *port != 0).into(),
+                ),
             ]),
         ),
         (
             "end",
             object([
                 ("what", what.into()),
-                ("to", to.map(ToString::to_string).into()),
+                ("to", to.map(|to| endpoint(to.ip(), Port::new(to.port()))).into()),
                 ("interface", interface.into()),
             ]),
         ),
@@ -120,16 +123,11 @@ fn pod(verdict: &verdict::Verdict) -> Value {
 }
 
 fn packet(packet: &Packet) -> Value {
-    let endpoint = |address, port: crate::types::Port| SocketAddr::new(address, port.get()).to_string();
     let (direction, interface, owner) = match &packet.origin {
         Origin::Process {
             uid, gid, interface, ..
         } => ("outbound", interface, Some((uid.get(), gid.get()))),
         Origin::Interface(interface) => ("inbound", interface, None),
-    };
-    let protocol = match packet.protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
     };
     let state = match packet.tracking {
         Tracking::New => "new",
@@ -139,7 +137,7 @@ fn packet(packet: &Packet) -> Value {
     };
     object([
         ("direction", direction.into()),
-        ("protocol", protocol.into()),
+        ("protocol", packet.protocol.word().into()),
         ("source", endpoint(packet.source, packet.source_port).into()),
         (
             "destination",

@@ -1,26 +1,26 @@
 //! A packet, and the pod that it passes.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::plan::PolicyRouting;
-use crate::ruleset::{Protocol, RTN_LOCAL, Tracking, Value};
-use crate::types::{CgroupPath, Families, Family, Gid, InterfaceName, Port, Uid};
+use crate::ruleset::{RTN_LOCAL, Tracking, Value};
+use crate::types::{CgroupPath, Families, Family, Gid, InterfaceName, IpProtocol, Port, Uid};
 
 /// The first packet of a connection, or a later one in the same direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {
     /// Where it comes from.
     pub origin: Origin,
-    /// The transport protocol.
-    pub protocol: Protocol,
+    /// The transport protocol. A packet of ICMP or ICMPv6 is an echo request.
+    pub protocol: IpProtocol,
     /// The source address.
     pub source: IpAddr,
-    /// The source port.
-    pub source_port: Port,
+    /// The source port, if the protocol has ports.
+    pub source_port: Option<Port>,
     /// The destination address, of the same family.
     pub destination: IpAddr,
-    /// The destination port.
-    pub destination_port: Port,
+    /// The destination port, if the protocol has ports.
+    pub destination_port: Option<Port>,
     /// Its mark; 0 for none. A locally generated packet has the mark of its socket.
     pub mark: u32,
     /// Its conntrack state.
@@ -59,6 +59,11 @@ impl Packet {
     /// The address family.
     pub fn family(&self) -> Family {
         Family::of(self.destination)
+    }
+
+    /// The destination; its port is 0 if the protocol has none.
+    pub fn to(&self) -> SocketAddr {
+        (self.destination, self.destination_port.map_or(0, Port::get)).into()
     }
 }
 
@@ -161,6 +166,14 @@ impl Pod {
             .into_iter()
             .chain(others)
             .find_map(|name| self.address(name, family))
+    }
+}
+
+/// An address, with the port that some protocols have.
+pub fn endpoint(address: IpAddr, port: Option<Port>) -> String {
+    match port {
+        Some(port) => SocketAddr::new(address, port.get()).to_string(),
+        None => address.to_string(),
     }
 }
 

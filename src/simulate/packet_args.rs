@@ -1,11 +1,16 @@
 //! Packets described by command-line arguments, such as `outbound tcp 10.0.0.5:443 --uid 1000`.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::packet::{Origin, Packet, Pod, is_loopback};
-use crate::ruleset::{Protocol, Tracking};
-use crate::types::{Accounts, CgroupPath, Family, Gid, Id, InterfaceName, Invalid, Number as _, Port, Uid, parse_ids};
+use crate::ruleset::Tracking;
+use crate::types::{
+    Accounts, CgroupPath, Family, Gid, Id, InterfaceName, Invalid, IpProtocol, Number as _, Port, Uid, parse_ids,
+};
 
 /// The default user and group of the sender: an application's in most images.
 const DEFAULT_OWNER: u32 = 1000;
@@ -26,9 +31,9 @@ const DEFAULT_INTERFACE: &str = "eth0";
 pub struct PacketArgs {
     /// `outbound` or `inbound`.
     pub direction: String,
-    /// `tcp` or `udp`.
+    /// `tcp`, another name, or a number.
     pub protocol: String,
-    /// An address and a port; without the address, an address of the pod.
+    /// An address, and a port if the protocol has ports; a port alone is one of the pod.
     pub destination: String,
     /// The source address, perhaps with a port.
     pub source: Option<String>,
@@ -75,8 +80,8 @@ impl fmt::Display for Mistake {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Description {
     outbound: bool,
-    protocol: Protocol,
-    destination: (Option<IpAddr>, Port),
+    protocol: IpProtocol,
+    destination: (Option<IpAddr>, Option<Port>),
     source: (Option<IpAddr>, Option<Port>),
     uid: Uid,
     gid: Gid,
@@ -94,12 +99,12 @@ pub fn parse(args: &PacketArgs, accounts: &dyn Accounts) -> Result<Description, 
     let mut mistakes = Vec::new();
     let mut reader = Reader(&mut mistakes);
     let outbound = reader.keyword("DIRECTION", &args.direction, &[("outbound", true), ("inbound", false)]);
-    let protocol = reader.keyword(
-        "PROTOCOL",
-        &args.protocol,
-        &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)],
-    );
-    let destination = reader.parse("DESTINATION", Some(&args.destination), destination);
+    let protocol = reader.parse("PROTOCOL", Some(&args.protocol), IpProtocol::parse);
+    let has_ports = protocol.is_none_or(IpProtocol::has_ports);
+    let destination = reader.parse("DESTINATION", Some(&args.destination), |text| match has_ports {
+        true => destination(text),
+        false => address_alone(text),
+    });
     let source = reader.parse("--source", args.source.as_deref(), source);
     let uid = reader.parse("--uid", args.uid.as_deref(), |text| owner(text, accounts));
     let gid = reader.parse("--gid", args.gid.as_deref(), |text| owner(text, accounts));
@@ -129,6 +134,21 @@ pub fn parse(args: &PacketArgs, accounts: &dyn Accounts) -> Result<Description, 
             "a packet from {from} cannot go to {to}: name two addresses of one family"
         )));
     }
+    if let (Some(protocol), Some((_, Some(_)))) = (protocol, source)
+        && !has_ports
+    {
+        mistakes.push(Mistake::Contradiction(format!(
+            "{protocol} has no ports: leave out the port of --source"
+        )));
+    }
+    let of_other_family = match (destination.and_then(|(address, _)| address.map(Family::of)), protocol) {
+        (Some(Family::V6), Some(IpProtocol::ICMP)) => Some((IpProtocol::ICMP, Family::V4)),
+        (Some(Family::V4), Some(IpProtocol::ICMPV6)) => Some((IpProtocol::ICMPV6, Family::V6)),
+        _ => None,
+    };
+    mistakes.extend(of_other_family.map(|(protocol, family)| {
+        Mistake::Contradiction(format!("{protocol} is a protocol of {family}: name an address of it"))
+    }));
     match (outbound, protocol, destination) {
         (Some(outbound), Some(protocol), Some(destination)) if mistakes.is_empty() => {
             let uid = uid.or(Uid::new(DEFAULT_OWNER)).unwrap_or(Uid::MIN);
@@ -183,17 +203,28 @@ impl Reader<'_> {
     }
 }
 
-fn destination(text: &str) -> Result<(Option<IpAddr>, Port), Invalid> {
+fn destination(text: &str) -> Result<(Option<IpAddr>, Option<Port>), Invalid> {
     let parsed = match text.strip_prefix(':') {
         Some(port) => Port::parse(port).ok().map(|port| (None, port)),
         None => endpoint(text),
     };
-    parsed.ok_or_else(|| {
+    parsed.map(|(address, port)| (address, Some(port))).ok_or_else(|| {
         Invalid::new(
             text,
             "an address and a port, such as 10.0.0.5:443, [2001:db8::5]:443, or :443 of the pod itself",
         )
     })
+}
+
+/// A destination of a protocol without ports.
+fn address_alone(text: &str) -> Result<(Option<IpAddr>, Option<Port>), Invalid> {
+    match text.trim_matches(['[', ']']).parse() {
+        Ok(address) => Ok((Some(as_sent(address)), None)),
+        Err(_) => Err(Invalid::new(
+            text,
+            "an address, such as 10.0.0.5 or 2001:db8::5: this protocol has no ports",
+        )),
+    }
 }
 
 fn endpoint(text: &str) -> Option<(Option<IpAddr>, Port)> {
@@ -260,7 +291,7 @@ impl Description {
         let (address, port) = self.destination;
         address
             .filter(|_| self.outbound)
-            .map(|address| (address, port.get()).into())
+            .map(|address| (address, port.map_or(0, Port::get)).into())
     }
 
     /// The packet, in this pod.
@@ -314,7 +345,10 @@ impl Description {
             },
             protocol: self.protocol,
             source,
-            source_port: source_port.unwrap_or(DEFAULT_SOURCE_PORT),
+            source_port: self
+                .protocol
+                .has_ports()
+                .then_some(source_port.unwrap_or(DEFAULT_SOURCE_PORT)),
             destination,
             destination_port,
             mark: self.mark,
@@ -332,166 +366,4 @@ fn own_address(pod: &Pod, interface: &InterfaceName, families: &[Family]) -> Res
             "the pod has no {families} address on {interface}; name its addresses with --pod-ip"
         ))
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::types::NoAccounts;
-
-    fn args(direction: &str, protocol: &str, destination: &str) -> PacketArgs {
-        PacketArgs {
-            direction: direction.to_owned(),
-            protocol: protocol.to_owned(),
-            destination: destination.to_owned(),
-            ..PacketArgs::default()
-        }
-    }
-
-    fn pod() -> Pod {
-        let eth0 = InterfaceName::parse("eth0").unwrap();
-        let addresses = ["10.1.0.7", "2001:db8:1::7"].map(|address| (eth0.clone(), address.parse().unwrap()));
-        Pod {
-            addresses: addresses.into(),
-            local_marks: Vec::new(),
-            route_localnet: Vec::new(),
-        }
-    }
-
-    fn packet(args: &PacketArgs) -> Packet {
-        parse(args, &NoAccounts).unwrap().packet(&pod()).unwrap()
-    }
-
-    #[test]
-    fn default_values_describe_an_ordinary_pod() {
-        let packet = packet(&args("outbound", "tcp", "10.0.0.5:443"));
-        assert_eq!(
-            (packet.source, packet.mark, packet.tracking),
-            ("10.1.0.7".parse().unwrap(), 0, Tracking::New)
-        );
-        let (uid, gid) = (Uid::new(1000).unwrap(), Gid::new(1000).unwrap());
-        assert_eq!(
-            packet.origin,
-            Origin::Process {
-                uid,
-                gid,
-                cgroup: None,
-                interface: InterfaceName::parse("eth0").unwrap()
-            }
-        );
-    }
-
-    #[test]
-    fn a_group_goes_with_its_user_and_a_user_alone_has_a_group_of_its_number() {
-        let owner = |uid: Option<&str>, gid: Option<&str>| {
-            let args = PacketArgs {
-                uid: uid.map(str::to_owned),
-                gid: gid.map(str::to_owned),
-                ..args("outbound", "tcp", "10.0.0.5:443")
-            };
-            match packet(&args).origin {
-                Origin::Process { uid, gid, .. } => (uid.get(), gid.get()),
-                Origin::Interface(_) => unreachable!(),
-            }
-        };
-        assert_eq!(owner(Some("1337"), None), (1337, 1337));
-        assert_eq!(owner(None, Some("1337")), (1000, 1337));
-        assert_eq!(owner(Some("0"), Some("1337")), (0, 1337));
-    }
-
-    #[test]
-    fn a_port_alone_is_the_pods_in_the_family_of_the_source() {
-        let inbound = args("inbound", "tcp", ":8080");
-        assert_eq!(packet(&inbound).destination, "10.1.0.7".parse::<IpAddr>().unwrap());
-        assert_eq!(packet(&inbound).source, IpAddr::from(DEFAULT_CLIENT_V4));
-        let from = PacketArgs {
-            source: Some("2001:db8::9".to_owned()),
-            ..inbound
-        };
-        assert_eq!(packet(&from).destination, "2001:db8:1::7".parse::<IpAddr>().unwrap());
-    }
-
-    #[test]
-    fn a_call_of_the_pod_itself_comes_from_the_address_that_is_called() {
-        assert_eq!(
-            packet(&args("outbound", "udp", "[2001:db8:1::7]:53")).source,
-            "2001:db8:1::7".parse::<IpAddr>().unwrap()
-        );
-        assert_eq!(
-            packet(&args("outbound", "tcp", "127.0.0.9:80")).source,
-            IpAddr::from(Ipv4Addr::LOCALHOST)
-        );
-        assert_eq!(
-            packet(&args("outbound", "tcp", "[::1]:80")).source,
-            IpAddr::from(Ipv6Addr::LOCALHOST)
-        );
-    }
-
-    #[test]
-    fn all_mistakes_are_reported_at_once() {
-        let args = PacketArgs {
-            source: Some("here".to_owned()),
-            uid: Some("1-5".to_owned()),
-            gid: Some("-1".to_owned()),
-            mark: Some("0xg".to_owned()),
-            interface: Some("eth 0".to_owned()),
-            connection_state: Some("open".to_owned()),
-            ..args("out", "icmp", "10.0.0.5")
-        };
-        let mistakes = parse(&args, &NoAccounts).unwrap_err();
-        let told: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
-        let names = [
-            "DIRECTION",
-            "PROTOCOL",
-            "DESTINATION",
-            "--source",
-            "--uid",
-            "--gid",
-            "--mark",
-            "--interface",
-            "--connection-state",
-        ];
-        assert_eq!(told.len(), names.len(), "{told:#?}");
-        for (told, name) in told.iter().zip(names) {
-            assert!(told.starts_with(&format!("{name}: ")), "{told}");
-        }
-    }
-
-    #[test]
-    fn contradicting_arguments_are_refused() {
-        let inbound = PacketArgs {
-            uid: Some("1".to_owned()),
-            ..args("inbound", "tcp", ":80")
-        };
-        let families = PacketArgs {
-            source: Some("::1".to_owned()),
-            ..args("outbound", "tcp", "10.0.0.5:80")
-        };
-        for args in [inbound, families] {
-            let mistakes = parse(&args, &NoAccounts).unwrap_err();
-            assert!(
-                matches!(mistakes.as_slice(), [Mistake::Contradiction(_)]),
-                "{mistakes:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn missing_pod_address_is_an_error() {
-        let v4_alone = Pod {
-            addresses: pod().addresses[..1].to_vec(),
-            local_marks: Vec::new(),
-            route_localnet: Vec::new(),
-        };
-        for args in [
-            args("outbound", "tcp", "[2001:db8::5]:443"),
-            PacketArgs {
-                source: Some("2001:db8::9".to_owned()),
-                ..args("inbound", "tcp", ":8080")
-            },
-        ] {
-            let mistake = parse(&args, &NoAccounts).unwrap().packet(&v4_alone).unwrap_err();
-            assert!(mistake.to_string().contains("--pod-ip"), "{mistake}");
-        }
-    }
 }

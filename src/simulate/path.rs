@@ -51,7 +51,7 @@ pub enum Verdict {
     Reject,
 }
 
-/// The final destination of a packet.
+/// The final destination of a packet. The port is 0 if the protocol has none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
     /// A socket of the pod, at this address.

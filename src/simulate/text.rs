@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 
-use super::packet::{Origin, Packet};
+use super::packet::{Origin, Packet, endpoint};
 use super::path::{End, PacketPath, Step, TraceEntry, Verdict};
-use super::{Explanation, describe};
+use super::{Explanation, describe, effect};
 use crate::mesh::verdict::{self, By};
 use crate::render;
 use crate::ruleset::netfilter::{Action, Hook, Kind, Netfilter, Rule};
-use crate::ruleset::{self, Protocol, TABLE, Tracking, Zone};
+use crate::ruleset::{self, TABLE, Tracking, Zone};
+use crate::types::{IpProtocol, Port};
 
 /// Whether an explanation is coloured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +128,7 @@ fn verdict(explanation: &Explanation) -> String {
     use ruleset::Action as Planned;
     let path = explanation.path;
     let what = match (explanation.packet.protocol, explanation.packet.tracking) {
-        (Protocol::Tcp, Tracking::New) => "The connection",
+        (IpProtocol::TCP, Tracking::New) => "The connection",
         _ => "The packet",
     };
     let redirects = |action: &Action| matches!(action, Action::Redirect(_) | Action::Planned(Planned::Redirect(_)));
@@ -147,7 +148,7 @@ fn verdict(explanation: &Explanation) -> String {
         }
         Verdict::Dnat(to) => {
             let why = why(path, |_, action| translates(action));
-            format!("{what} is translated to another host, {to}{why}.")
+            format!("{what} is translated to another host, {}{why}.", place_of(&to))
         }
         Verdict::Accept => {
             let accepts = |action: &Action| matches!(action, Action::Planned(Planned::Return | Planned::Accept));
@@ -159,7 +160,11 @@ fn verdict(explanation: &Explanation) -> String {
                         skipped.reason
                     )
                 }
-                ("", _) if path.certain => format!("{what} is not redirected: no rule matches."),
+                ("", _) if path.certain => match (left_by_policy(path), explanation.packet.protocol) {
+                    (Some(comment), _) => format!("{what} is not redirected: {comment}."),
+                    (None, IpProtocol::TCP | IpProtocol::UDP) => format!("{what} is not redirected: no rule matches."),
+                    (None, other) => format!("{what} is not redirected: {other} is not TCP, and no rule matches."),
+                },
                 ("", _) => format!("{what} is not redirected, as far as the rules could be read."),
                 (why, _) => format!("{what} is not redirected{why}."),
             }
@@ -187,6 +192,27 @@ fn verdict(explanation: &Explanation) -> String {
             }
         }
     }
+}
+
+/// A destination, without the port that some protocols lack.
+fn place_of(to: &SocketAddr) -> String {
+    endpoint(to.ip(), Port::new(to.port()))
+}
+
+/// What the last rule of sidetrack's policy is for that left the packet.
+fn left_by_policy<'p>(path: &'p PacketPath) -> Option<&'p str> {
+    let entries = path.trace.iter().rev();
+    let mut own = entries.filter(|entry| entry.base.kind == Kind::Filter && effect::is_own(entry));
+    own.find_map(|entry| match entry.step {
+        Step::Taken(rule)
+            if rule
+                .actions()
+                .any(|action| *action == Action::Planned(ruleset::Action::Return)) =>
+        {
+            Some(rule.comment.as_ref())
+        }
+        _ => None,
+    })
 }
 
 /// The last rule that was taken and has such an action: its comment, or its place.
@@ -223,10 +249,9 @@ fn is_same_chain(one: &TraceEntry, other: &TraceEntry) -> bool {
 }
 
 fn packet(packet: &Packet) -> String {
-    let endpoint = |address, port: crate::types::Port| SocketAddr::new(address, port.get());
     let mut text = format!(
         "{} from {} to {}",
-        describe::protocol(packet.protocol),
+        packet.protocol,
         endpoint(packet.source, packet.source_port),
         endpoint(packet.destination, packet.destination_port),
     );
@@ -334,9 +359,13 @@ fn step(entry: &TraceEntry, style: Style) -> String {
 
 fn end(path: &PacketPath) -> String {
     let mut text = match &path.end {
+        End::Delivered(to) if to.port() == 0 => format!("Delivered to the pod at {}", to.ip()),
         End::Delivered(to) => format!("Delivered to a socket of the pod at {to}"),
-        End::Sent { to, interface } => format!("Leaves the pod by {interface}, to {to}"),
-        End::PassedThrough(to) => format!("For another host, {to}: forwarded only if the pod forwards packets"),
+        End::Sent { to, interface } => format!("Leaves the pod by {interface}, to {}", place_of(to)),
+        End::PassedThrough(to) => {
+            let to = place_of(to);
+            format!("For another host, {to}: forwarded only if the pod forwards packets")
+        }
         End::Dropped => "Dropped".to_owned(),
         End::Rejected => "Rejected".to_owned(),
     };

@@ -90,3 +90,33 @@ fn a_packet_that_the_pod_cannot_send_leaves_the_others_their_answers() {
     );
     assert_eq!(lines[1]["verdict"]["action"], "redirect", "{lines:?}");
 }
+
+#[test]
+fn packets_of_other_protocols_are_rejected_by_a_policy_and_else_left_alone() {
+    let packets = [
+        "outbound icmp 10.0.0.5",
+        "outbound icmpv6 2001:db8::5",
+        "outbound sctp 10.0.0.5:38412",
+        "outbound dccp 10.0.0.5:5001",
+        "outbound udplite 10.0.0.5:5001",
+        "outbound 47 2001:db8::5",
+    ];
+    let names = ["ICMP", "ICMPv6", "SCTP", "DCCP", "UDP-Lite", "protocol 47"];
+    let of = |more: &[&str]| explain("protocols", &packets.join("\n"), more).succeeded().stdout;
+    let left: Vec<String> = (1..)
+        .zip(names)
+        .map(|(number, name)| {
+            format!("{number}: The packet is not redirected: {name} is not TCP, and no rule matches.\n")
+        })
+        .collect();
+    assert_eq!(of(&[]), left.concat());
+    let lock = ["--outbound-policy", "proxy-only"];
+    let rejected = (1..=packets.len()).map(|number| format!("{number}: The packet is rejected: outbound policy.\n"));
+    assert_eq!(of(&lock), rejected.collect::<String>());
+    let excluded =
+        (1..=packets.len()).map(|number| format!("{number}: The packet is not redirected: excluded users.\n"));
+    assert_eq!(
+        of(&[&lock[..], &["--exclude-uids", "1000"]].concat()),
+        excluded.collect::<String>()
+    );
+}

@@ -10,7 +10,7 @@ const LAYERS: [&str; 20] = [
 ];
 
 /// Files and directories without effects: no sockets, no files, no programs, no clock.
-const PURE: [&str; 40] = [
+const PURE: [&str; 42] = [
     "yaml",
     "types",
     "facts.rs",
@@ -45,6 +45,8 @@ const PURE: [&str; 40] = [
     "probe/behind.rs",
     "probe/exclusions.rs",
     "probe/interfaces.rs",
+    "probe/locked.rs",
+    "probe/lookups.rs",
     "backend/nftables/live/decode.rs",
     "backend/nftables/live/encode.rs",
     "backend/nftables/live/rules.rs",

@@ -52,8 +52,11 @@ fn described() -> [Arg; 11] {
             "DIRECTION",
             "outbound: a process of the pod sends it; inbound: it arrives",
         ),
-        word("PROTOCOL", "[possible values: tcp, udp]"),
-        word("DESTINATION", "ADDRESS:PORT; without the address, the pod's own"),
+        word("PROTOCOL", "tcp, udp, icmp, icmpv6, sctp, dccp, udplite, or a number"),
+        word(
+            "DESTINATION",
+            "ADDRESS:PORT, or :PORT of the pod itself; of ICMP and numbers, ADDRESS",
+        ),
         value("uid", "UID", "User that sends it [default: 1000]"),
         value("gid", "GID", "Group that sends it [default: as --uid]"),
         value(

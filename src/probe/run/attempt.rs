@@ -7,16 +7,17 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
+use super::echo::Echo;
 use super::invalid::InvalidPacket;
 use super::link::Link;
 use super::listeners::Listeners;
 use super::lookup;
-use super::start::start;
+use super::start::{Started, start};
 use crate::linux::conntrack;
 use crate::linux::netlink::NetlinkError;
 use crate::linux::sock_diag::is_transparent;
 use crate::linux::tcp::Connection;
-use crate::probe::{Caller, Expected, Finding, Original, Outcome, Probe, Subject, Trial};
+use crate::probe::{Caller, Expected, Finding, Original, Outcome, Probe, Subject, Transport, Trial};
 use crate::ruleset::Protocol;
 use crate::types::Port;
 
@@ -41,6 +42,8 @@ pub struct Attempt<'t> {
     answered_at: Option<SocketAddr>,
     /// The finding of the arrival of a connection that the client has half-closed.
     arrived: Option<Finding>,
+    /// Whether its sender got the error of a rejection. What arrives nevertheless shows soon.
+    is_rejected: bool,
     last_query: Instant,
     observations: u32,
 }
@@ -51,6 +54,8 @@ pub enum Client {
     Tcp(TcpStream),
     /// A UDP socket that has sent its query.
     Udp(UdpSocket),
+    /// A socket that has sent an echo request.
+    Echo(Echo),
     /// The sockets that sent an invalid packet.
     Packet(InvalidPacket),
 }
@@ -76,13 +81,21 @@ impl<'t> Attempt<'t> {
             local: None,
             answered_at: None,
             arrived: None,
+            is_rejected: false,
             last_query: Instant::now(),
             observations: 0,
         };
         match start(probe, circumstances) {
-            Ok((client, local)) => {
+            Ok(Started {
+                client,
+                local,
+                is_rejected,
+            }) => {
                 attempt.client = Some(client);
                 attempt.local = local;
+                if is_rejected {
+                    attempt.record(Finding::Rejected);
+                }
             }
             Err(outcome) => attempt.outcome = Some(outcome),
         }
@@ -91,12 +104,16 @@ impl<'t> Attempt<'t> {
 
     /// Whether `client` is the client of this probe.
     pub fn is_from(&self, protocol: Protocol, client: SocketAddr) -> bool {
-        self.probe.protocol == protocol && self.local == Some(client)
+        self.probe.protocol == Transport::from(protocol) && self.local == Some(client)
     }
 
     /// Records the finding, unless there is an outcome already. A connection that arrived where it is expected, and that
     /// conntrack must remember, is half-closed now.
     pub fn record(&mut self, finding: Finding) {
+        if (self.probe.expected, &finding) == (Expected::Rejected, &Finding::Rejected) {
+            self.is_rejected = true;
+            return;
+        }
         let Expected::Remembered { port, .. } = self.probe.expected else {
             self.outcome.get_or_insert(Outcome::Found(finding));
             return;
@@ -137,6 +154,7 @@ impl<'t> Attempt<'t> {
             _ if self.outcome.is_some() => None,
             Some(Client::Tcp(stream)) => (!self.is_connected()).then(|| stream.as_fd()),
             Some(Client::Udp(socket)) => Some(socket.as_fd()),
+            Some(Client::Echo(echo)) => Some(echo.as_fd()),
             Some(Client::Packet(_)) | None => None,
         }
     }
@@ -145,7 +163,8 @@ impl<'t> Attempt<'t> {
     pub fn needs_polling(&self) -> bool {
         let leaves_by_interface = self.probe.subject == Subject::ExcludedInterface && self.client.is_some();
         let is_packet = matches!(self.client, Some(Client::Packet(_)));
-        self.outcome.is_none() && (self.is_connected() || is_packet || leaves_by_interface)
+        let is_observed = self.is_connected() || is_packet || leaves_by_interface || self.is_rejected;
+        self.outcome.is_none() && is_observed
     }
 
     fn is_connected(&self) -> bool {
@@ -154,7 +173,7 @@ impl<'t> Attempt<'t> {
 
     /// The time of the next observation if no event comes before.
     pub fn next_observation(&self) -> Option<Instant> {
-        let asks = self.outcome.is_none() && matches!(self.client, Some(Client::Udp(_)));
+        let asks = self.outcome.is_none() && matches!(self.client, Some(Client::Udp(_) | Client::Echo(_)));
         asks.then(|| self.last_query + QUERY_INTERVAL)
     }
 
@@ -163,6 +182,13 @@ impl<'t> Attempt<'t> {
         if self.outcome.is_some() {
             return;
         }
+        if self.is_rejected {
+            if self.is_decided() {
+                self.outcome = Some(Outcome::Found(Finding::Rejected));
+            }
+            return;
+        }
+        self.ask_again();
         self.outcome = match &mut self.client {
             Some(Client::Tcp(_)) if self.probe.subject == Subject::ExcludedInterface => self.observe_departure(),
             Some(Client::Tcp(_)) if self.arrived.is_some() => {
@@ -176,20 +202,37 @@ impl<'t> Attempt<'t> {
                 }
                 outcome => outcome,
             },
-            Some(Client::Udp(socket)) => {
-                if self.last_query.elapsed() >= QUERY_INTERVAL {
-                    self.last_query = Instant::now();
-                    // An error shows when the answer is read.
-                    let _ = socket.send(&lookup::query());
-                }
-                match &self.client {
+            Some(Client::Udp(_) | Client::Echo(_)) => {
+                let answer = match &self.client {
                     Some(Client::Udp(socket)) => self.observe_answer(socket),
+                    Some(Client::Echo(echo)) => self.observe_echo(echo),
                     _ => None,
+                };
+                match answer {
+                    Some(Outcome::Found(finding)) => {
+                        self.record(finding);
+                        return;
+                    }
+                    outcome => outcome,
                 }
             }
             Some(Client::Packet(packet)) => packet.observe(),
             None => None,
         };
+    }
+
+    /// Repeats a query or request that has no answer yet.
+    fn ask_again(&mut self) {
+        if self.last_query.elapsed() < QUERY_INTERVAL {
+            return;
+        }
+        self.last_query = Instant::now();
+        // An error shows when the answer is read.
+        match &self.client {
+            Some(Client::Udp(socket)) => drop(socket.send(&lookup::query())),
+            Some(Client::Echo(echo)) => drop(echo.send()),
+            Some(Client::Tcp(_) | Client::Packet(_)) | None => {}
+        }
     }
 
     /// The entry of this connection in conntrack.
@@ -319,6 +362,7 @@ impl<'t> Attempt<'t> {
 
     fn by_error(&self, error: &io::Error, circumstances: &Circumstances) -> Finding {
         match error.kind() {
+            ErrorKind::ConnectionRefused if self.probe.expected == Expected::Rejected => Finding::Rejected,
             ErrorKind::ConnectionRefused => Finding::Refused,
             ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => self.closed(circumstances),
             ErrorKind::TimedOut => Finding::Lost,
@@ -348,10 +392,33 @@ impl<'t> Attempt<'t> {
             Err(error) => match error.kind() {
                 ErrorKind::WouldBlock | ErrorKind::Interrupted => return None,
                 ErrorKind::ConnectionRefused => Finding::Refused,
+                _ if self.is_rejection(&error) => Finding::Rejected,
                 _ => Finding::Unreachable(error.to_string()),
             },
         };
         Some(Outcome::Found(finding))
+    }
+
+    fn observe_echo(&self, echo: &Echo) -> Option<Outcome> {
+        let finding = match echo.is_answered().map_err(io::Error::from) {
+            Ok(false) => return None,
+            Ok(true) if self.probe.subject.calls_pod() => Finding::Answered,
+            Ok(true) => Finding::AnsweredOutside,
+            Err(error) if self.is_rejection(&error) => Finding::Rejected,
+            Err(error) => Finding::Unreachable(error.to_string()),
+        };
+        Some(Outcome::Found(finding))
+    }
+
+    /// Whether the pod reported to a host outside that communication is prohibited (icmp(7); `icmp_err_convert`,
+    /// net/ipv4/icmp.c; `icmpv6_err_convert`, net/ipv6/icmp.c). A process of the pod gets EPERM when it sends; to it, such
+    /// a report comes from a router.
+    fn is_rejection(&self, error: &io::Error) -> bool {
+        let prohibited = match self.probe.destination {
+            SocketAddr::V4(_) => Errno::EHOSTUNREACH,
+            SocketAddr::V6(_) => Errno::EACCES,
+        };
+        self.probe.caller == Caller::Neighbour && error.raw_os_error() == Some(prohibited as i32)
     }
 
     /// Whether the destination is this host: a loopback address, or the source address of the probe.

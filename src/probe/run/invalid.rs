@@ -138,7 +138,7 @@ fn pseudo_header(source: IpAddr, destination: IpAddr) -> Vec<u8> {
 }
 
 /// The internet checksum of an even number of bytes (RFC 1071).
-fn checksum(bytes: &[u8]) -> u16 {
+pub fn checksum(bytes: &[u8]) -> u16 {
     let words = bytes
         .chunks_exact(2)
         .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));

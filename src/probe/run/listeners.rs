@@ -11,7 +11,7 @@ use super::link::Link;
 use super::owner::run_as;
 use super::socket::{open, reset_on_close};
 use crate::linux::route::SELECTED_TOS;
-use crate::probe::{Expected, Finding, Original, Probe, Trial};
+use crate::probe::{Expected, Finding, Original, Probe, Transport, Trial};
 use crate::ruleset::Protocol;
 use crate::types::Family;
 
@@ -96,18 +96,23 @@ impl Listeners {
             is(|ends| ends.far) || !probe.subject.calls_pod() && stand_in()
         };
         match (probe.protocol, usable) {
+            // The kernel answers echo requests.
+            (Transport::Icmp, _) => {}
             (protocol, Some(link)) if probe.bound_to.is_none() && is_far(link) => {
                 self.add_far(protocol, probe.destination, link)
             }
-            (Protocol::Tcp, Some(_)) if is(|ends| ends.near) => {
+            (Transport::Udp, Some(_)) if is(|ends| ends.near) => {
+                self.keep_udp(probe.destination, Role::Destination, bound_udp(probe.destination));
+            }
+            (Transport::Tcp, Some(_)) if is(|ends| ends.near) => {
                 self.add_tcp(probe.destination, Role::Destination, None);
             }
-            (Protocol::Tcp, _) if probe.subject.calls_pod() && !is(|ends| ends.near) => {
+            (Transport::Tcp, _) if probe.subject.calls_pod() && !is(|ends| ends.near) => {
                 self.add_tcp(probe.destination, Role::Destination, None);
             }
             _ => {}
         }
-        if let (Protocol::Udp, Expected::Captured(port)) = (probe.protocol, probe.expected) {
+        if let (Transport::Udp, Expected::Captured(port)) = (probe.protocol, probe.expected) {
             let at = SocketAddr::new(loopback(family), port.get());
             // The proxy's user must own the socket: the rules recognise the proxy's answers by their owner.
             let receiver = run_as(trial.proxy, || bound_udp(at))
@@ -117,10 +122,11 @@ impl Listeners {
         }
     }
 
-    fn add_far(&mut self, protocol: Protocol, at: SocketAddr, link: &Link) {
+    fn add_far(&mut self, protocol: Transport, at: SocketAddr, link: &Link) {
         match protocol {
-            Protocol::Tcp => self.add_tcp(at, Role::Destination, Some(link)),
-            Protocol::Udp => {
+            Transport::Icmp => {}
+            Transport::Tcp => self.add_tcp(at, Role::Destination, Some(link)),
+            Transport::Udp => {
                 let receiver = link
                     .far
                     .run(|| bound_udp(at))

@@ -5,6 +5,7 @@
 //! end of the link, and with it the link, its addresses and its routes.
 
 mod attempt;
+mod echo;
 mod entry;
 mod invalid;
 pub mod link;
@@ -27,7 +28,7 @@ use thiserror::Error;
 use self::attempt::{Attempt, Circumstances};
 use self::link::{Link, LinkError};
 use self::listeners::{Listeners, Role};
-use super::{Finding, Owner, Report, Surroundings, Trial};
+use super::{Finding, Owner, Report, Surroundings, Transport, Trial};
 use crate::backend::Namespace;
 use crate::linux::route::RouteError;
 use crate::linux::{interfaces, tcp};
@@ -231,8 +232,8 @@ fn wait(listeners: &Listeners, attempts: &[Attempt], deadline: Instant) -> io::R
     let arrivals = listeners.fds().map(|fd| (fd, PollFlags::POLLIN));
     let answers = attempts.iter().filter_map(|attempt| {
         let flags = match attempt.probe.protocol {
-            Protocol::Tcp => PollFlags::POLLOUT,
-            Protocol::Udp => PollFlags::POLLIN,
+            Transport::Tcp => PollFlags::POLLOUT,
+            Transport::Udp | Transport::Icmp => PollFlags::POLLIN,
         };
         Some((attempt.fd()?, flags))
     });

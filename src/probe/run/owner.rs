@@ -24,11 +24,27 @@ pub fn current() -> Option<Owner> {
 /// Changing users is not permitted (EPERM), the user namespace has no such IDs (EINVAL), or no thread can be started
 /// (EAGAIN).
 pub fn run_as<T: Send>(owner: Owner, work: impl FnOnce() -> T + Send) -> Result<T, Errno> {
+    run_with(owner, credentials::assume, work)
+}
+
+/// The same, with the capabilities of this process: for sockets that take one.
+///
+/// # Errors
+/// As for [`run_as`].
+pub fn run_capable_as<T: Send>(owner: Owner, work: impl FnOnce() -> T + Send) -> Result<T, Errno> {
+    run_with(owner, credentials::assume_for_files, work)
+}
+
+fn run_with<T: Send>(
+    owner: Owner,
+    assume: fn(Uid, Gid) -> Result<(), Errno>,
+    work: impl FnOnce() -> T + Send,
+) -> Result<T, Errno> {
     if current() == Some(Owner { mark: None, ..owner }) {
         return Ok(work());
     }
     let done = on_thread(|| {
-        credentials::assume(owner.uid, owner.gid)?;
+        assume(owner.uid, owner.gid)?;
         Ok(work())
     });
     done.unwrap_or(Err(Errno::EAGAIN)) // pthread_create(3) fails with nothing else here.

@@ -9,19 +9,29 @@ use nix::errno::Errno;
 use nix::sys::socket::{SockType, SockaddrStorage, bind, connect, setsockopt, sockopt};
 
 use super::attempt::{Circumstances, Client};
+use super::echo::{self, Echo};
 use super::invalid::InvalidPacket;
 use super::link::Link;
 use super::lookup;
-use super::owner::run_as;
+use super::owner::{run_as, run_capable_as};
 use super::socket::{open, reset_on_close};
 use crate::linux::route::SELECTED_TOS;
 use crate::linux::socket_options;
-use crate::probe::{Caller, Expected, Finding, Needs, Outcome, Probe};
-use crate::ruleset::Protocol;
+use crate::probe::{Caller, Expected, Finding, Needs, Outcome, Owner, Probe, Transport};
 use crate::types::Family;
 
+/// A probe that has started.
+pub struct Started {
+    /// Its client.
+    pub client: Client,
+    /// The client's address, which no other probe has, if others could see it.
+    pub local: Option<SocketAddr>,
+    /// Whether the kernel refused to send its packet (EPERM): a rule rejected or dropped it.
+    pub is_rejected: bool,
+}
+
 /// Opens the socket of the client, and connects it or sends the query. The error is the outcome if that fails.
-pub fn start(probe: &Probe, circumstances: &Circumstances) -> Result<(Client, Option<SocketAddr>), Outcome> {
+pub fn start(probe: &Probe, circumstances: &Circumstances) -> Result<Started, Outcome> {
     let link = link_for(probe, circumstances)?;
     if let Some((at, error)) = circumstances.listeners.failure(probe) {
         return Err(Outcome::NotMade(format!(
@@ -30,28 +40,13 @@ pub fn start(probe: &Probe, circumstances: &Circumstances) -> Result<(Client, Op
     }
     if let (Expected::Dropped, Some(link)) = (probe.expected, link) {
         let packet = InvalidPacket::send(link, probe.destination, circumstances.trial.ends(probe.family()));
-        return packet.map(|packet| (Client::Packet(packet), None));
+        return packet.map(|packet| Started {
+            client: Client::Packet(packet),
+            local: None,
+            is_rejected: false,
+        });
     }
-    let kind = match probe.protocol {
-        Protocol::Tcp => SockType::Stream,
-        Protocol::Udp => SockType::Datagram,
-    };
-    let opened = match (probe.caller, link) {
-        (Caller::Neighbour | Caller::Behind, Some(link)) => {
-            let opened = link.far.run(|| open(probe.destination, kind));
-            opened.map_err(|error| Outcome::NotMade(error.to_string()))?
-        }
-        (Caller::Neighbour | Caller::Behind, None) => return Err(Outcome::NotMade("there is no link".to_owned())),
-        (Caller::Process(owner), _) => run_as(owner, || open(probe.destination, kind)).map_err(|errno| {
-            Outcome::NotMade(match errno {
-                Errno::EPERM => {
-                    format!("acting as {owner} takes CAP_SETUID and CAP_SETGID: run as root, or as that user")
-                }
-                errno => format!("acting as {owner}: {errno}; maybe the user namespace has no such IDs"),
-            })
-        })?,
-    };
-    let socket = opened.map_err(|errno| Outcome::NotMade(format!("opening a socket: {errno}")))?;
+    let socket = opened(probe, link)?;
     prepare(&socket, probe).map_err(|errno| {
         Outcome::NotMade(match errno {
             Errno::EPERM if probe.bound_to.is_some() => {
@@ -88,11 +83,11 @@ pub fn start(probe: &Probe, circumstances: &Circumstances) -> Result<(Client, Op
     bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(address, 0)))
         .map_err(|errno| Outcome::Found(Finding::NoSource(format!("{address}: {errno}"))))?;
     let connected = match connect(socket.as_raw_fd(), &SockaddrStorage::from(probe.destination)) {
-        Ok(()) | Err(Errno::EINPROGRESS) => client(socket, probe.protocol),
+        Ok(()) | Err(Errno::EINPROGRESS) => client(socket, probe),
         Err(errno) => Err(errno),
     };
-    let connected = connected.map(|(client, local)| (client, Some(local)));
     connected.map_err(|errno| match errno {
+        Errno::ECONNREFUSED if probe.expected == Expected::Rejected => Outcome::Found(Finding::Rejected),
         Errno::ECONNREFUSED => Outcome::Found(Finding::Refused),
         Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EADDRNOTAVAIL if probe.bound_to.is_some() => {
             let interface = probe.bound_to.as_ref().map_or("", |name| name.as_str());
@@ -112,6 +107,55 @@ pub fn start(probe: &Probe, circumstances: &Circumstances) -> Result<(Client, Op
         }
         errno => Outcome::Found(Finding::Unreachable(errno.to_string())),
     })
+}
+
+/// The socket of the client, with its owner.
+fn opened(probe: &Probe, link: Option<&Link>) -> Result<OwnedFd, Outcome> {
+    let open = || match probe.protocol {
+        Transport::Tcp => open(probe.destination, SockType::Stream),
+        Transport::Udp => open(probe.destination, SockType::Datagram),
+        Transport::Icmp => echo::open_unprivileged(probe.family()),
+    };
+    let opened = match (probe.caller, link) {
+        (Caller::Neighbour | Caller::Behind, Some(link)) => {
+            let opened = link.far.run(open);
+            opened.map_err(|error| Outcome::NotMade(error.to_string()))?
+        }
+        (Caller::Neighbour | Caller::Behind, None) => return Err(Outcome::NotMade("there is no link".to_owned())),
+        (Caller::Process(owner), _) => run_as(owner, open).map_err(not_made(owner))?,
+    };
+    // A group that may not send echo requests.
+    let opened = match (opened, probe.protocol, probe.caller, link) {
+        (Err(_), Transport::Icmp, Caller::Process(owner), _) => {
+            run_capable_as(owner, || echo::open_raw(probe.family())).map_err(not_made(owner))?
+        }
+        (Err(_), Transport::Icmp, _, Some(link)) => {
+            let opened = link.far.run(|| echo::open_raw(probe.family()));
+            opened.map_err(|error| Outcome::NotMade(error.to_string()))?
+        }
+        (opened, ..) => opened,
+    };
+    opened.map_err(|errno| {
+        Outcome::NotMade(match (probe.protocol, errno) {
+            (Transport::Icmp, Errno::EPERM) => {
+                "sending an echo request takes CAP_NET_RAW, or a group within net.ipv4.ping_group_range: run as root"
+                    .to_owned()
+            }
+            (_, errno) => format!("opening a socket: {errno}"),
+        })
+    })
+}
+
+/// Why nothing can be sent as this owner.
+fn not_made(owner: Owner) -> impl FnOnce(Errno) -> Outcome {
+    move |errno| {
+        Outcome::NotMade(match errno {
+            Errno::EPERM => {
+                format!("acting as {owner} takes CAP_SETUID and CAP_SETGID: run as root, or as that user")
+            }
+            errno => format!("acting as {owner}: {errno}; maybe the user namespace has no such IDs"),
+        })
+    }
 }
 
 /// The link, if the probe can use it.
@@ -144,8 +188,9 @@ fn prepare(socket: &OwnedFd, probe: &Probe) -> Result<(), Errno> {
         Family::V6 => setsockopt(socket, sockopt::Ipv6Ttl, &HOPS)?,
     }
     match probe.protocol {
-        Protocol::Tcp => reset_on_close(socket)?,
-        Protocol::Udp => socket_options::empty_datagrams_from_other_hosts(socket)?,
+        Transport::Tcp => reset_on_close(socket)?,
+        Transport::Udp => socket_options::empty_datagrams_from_other_hosts(socket)?,
+        Transport::Icmp => {}
     }
     if let (Caller::Process(_), Some(name)) = (probe.caller, &probe.bound_to) {
         setsockopt(socket, sockopt::BindToDevice, &OsString::from(name.as_str()))?;
@@ -159,20 +204,33 @@ fn prepare(socket: &OwnedFd, probe: &Probe) -> Result<(), Errno> {
     Ok(())
 }
 
-/// The client of a connected socket, and its address. A UDP client sends its query.
-fn client(socket: OwnedFd, protocol: Protocol) -> Result<(Client, SocketAddr), Errno> {
+/// The client of a connected socket. One that is not TCP sends its query or request.
+fn client(socket: OwnedFd, probe: &Probe) -> Result<Started, Errno> {
     let errno = |error: io::Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-    match protocol {
-        Protocol::Tcp => {
+    let started = |client, local, sent: Result<(), Errno>| match sent {
+        Ok(()) | Err(Errno::EPERM) => Ok(Started {
+            client,
+            local,
+            is_rejected: sent.is_err(),
+        }),
+        Err(errno) => Err(errno),
+    };
+    match probe.protocol {
+        Transport::Tcp => {
             let stream = TcpStream::from(socket);
             let local = stream.local_addr().map_err(errno)?;
-            Ok((Client::Tcp(stream), local))
+            started(Client::Tcp(stream), Some(local), Ok(()))
         }
-        Protocol::Udp => {
+        Transport::Udp => {
             let socket = UdpSocket::from(socket);
             let local = socket.local_addr().map_err(errno)?;
-            socket.send(&lookup::query()).map_err(errno)?;
-            Ok((Client::Udp(socket), local))
+            let sent = socket.send(&lookup::query()).map(drop).map_err(errno);
+            started(Client::Udp(socket), Some(local), sent)
+        }
+        Transport::Icmp => {
+            let echo = Echo::new(socket, probe.destination.ip());
+            let sent = echo.send();
+            started(Client::Echo(echo), None, sent)
         }
     }
 }

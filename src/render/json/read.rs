@@ -12,7 +12,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::VERSION;
-use crate::plan::{LoopbackRoute, Plan, PolicyRouting};
+use crate::plan::{Bypass, Direction, LoopbackRoute, Plan, PolicyRouting};
 use crate::ruleset::{self, Elements, Name, Record, Ruleset, Set, TABLE, Timeouts, Unsound};
 use crate::types::{Families, Family, Id, Mark, Number, Port, Range, Ranges, RouteTable, Timeout};
 
@@ -189,6 +189,7 @@ impl<'v> Part<'v> {
             "policyRouting",
             "loopbackAddresses",
             "loopbackRoutes",
+            "bypasses",
             "table",
             "timeouts",
             "sets",
@@ -200,11 +201,12 @@ impl<'v> Part<'v> {
             routing,
             addresses,
             loopback_routes,
+            bypasses,
             table,
             timeouts,
             sets,
             chains,
-        ] = self.members_or_null(names, ["loopbackRoutes", RECORD], wrong)?;
+        ] = self.members_or_null(names, ["loopbackRoutes", "bypasses", RECORD], wrong)?;
         let families = families.families(wrong);
         let policy_routing = match routing.value {
             Value::Null => Some(None),
@@ -218,6 +220,10 @@ impl<'v> Part<'v> {
         let loopback_routes = match loopback_routes.value {
             Value::Null => Some(Vec::new()),
             _ => loopback_routes.items(wrong, |route, wrong| route.loopback_route(wrong)),
+        };
+        let bypasses = match bypasses.value {
+            Value::Null => Some(Vec::new()),
+            _ => bypasses.items(wrong, |bypass, wrong| bypass.bypass(wrong)),
         };
         table.word(&[(TABLE, ())], "the table name of sidetrack", wrong);
         let timeouts = match timeouts.value {
@@ -241,6 +247,26 @@ impl<'v> Part<'v> {
             loopback_addresses: loopback_addresses?,
             policy_routing: policy_routing?,
             loopback_routes: loopback_routes?,
+            bypasses: bypasses?,
+        })
+    }
+
+    fn bypass(&self, wrong: &mut Mistakes) -> Option<Bypass> {
+        let names = ["direction", "option", "value", "traffic"];
+        let [direction, option, value, traffic] = self.members(names, wrong)?;
+        let known = Direction::ALL.map(|direction| (direction.name(), direction));
+        let direction = direction.word(&known, "outbound or inbound", wrong);
+        let option = option.text(wrong);
+        let traffic = traffic.text(wrong);
+        let value = match value.value {
+            Value::Null => Some(None),
+            _ => value.text(wrong).map(Some),
+        };
+        Some(Bypass {
+            direction: direction?,
+            option: option?.to_owned(),
+            value: value?.map(str::to_owned),
+            traffic: traffic?.to_owned(),
         })
     }
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{Entry, Field, Key, Lookup, Match, Span};
-use crate::ruleset::{Known, Protocol, Set, Value, View};
+use crate::ruleset::{Known, Set, Value, View};
 use crate::types::{Family, Id as _, InterfaceName};
 
 /// Whether a condition holds. A planned condition's set is looked up in `sets`.
@@ -90,10 +90,7 @@ fn value(field: Field, packet: &View) -> Value<u128> {
             Family::V4 => 2,
             Family::V6 => 10,
         }),
-        Field::Protocol => packet.protocol.map(|protocol| match protocol {
-            Protocol::Tcp => 6,
-            Protocol::Udp => 17,
-        }),
+        Field::Protocol => packet.protocol.map(|protocol| protocol.get().into()),
         Field::InInterface => name(packet.in_interface),
         Field::OutInterface => name(packet.out_interface),
         Field::InIndex => index(packet.in_interface),

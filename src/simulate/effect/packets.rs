@@ -135,11 +135,11 @@ fn outbound(
             cgroup: None,
             interface: link.clone(),
         },
-        protocol,
+        protocol: protocol.into(),
         source: source.or_else(|| pod.source(to, mark, link))?,
-        source_port: Port::new(SOURCE_PORT)?,
+        source_port: Some(Port::new(SOURCE_PORT)?),
         destination: to,
-        destination_port: Port::new(port)?,
+        destination_port: Some(Port::new(port)?),
         mark,
         tracking: Tracking::New,
     })
@@ -155,11 +155,11 @@ fn inbound(
 ) -> Option<Packet> {
     Some(Packet {
         origin: Origin::Interface(link.clone()),
-        protocol,
+        protocol: protocol.into(),
         source: from,
-        source_port: Port::new(SOURCE_PORT)?,
+        source_port: Some(Port::new(SOURCE_PORT)?),
         destination: to,
-        destination_port: Port::new(port)?,
+        destination_port: Some(Port::new(port)?),
         mark: 0,
         tracking,
     })

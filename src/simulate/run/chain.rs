@@ -200,7 +200,7 @@ impl<'r> Run<'r, '_> {
                 Flow::Exit(ChainExit::Done)
             }
             Action::Tproxy { port, mark, is_final } => {
-                self.connection.handed_over = Some(self.chosen(*port));
+                self.connection.handed_over = self.chosen(*port);
                 self.change_mark(*mark);
                 match is_final {
                     true => Flow::Exit(ChainExit::Done),
@@ -271,10 +271,11 @@ impl<'r> Run<'r, '_> {
         Flow::Exit(ChainExit::Done)
     }
 
-    fn chosen(&mut self, port: Choice<Port>) -> Port {
+    fn chosen(&mut self, port: Choice<Port>) -> Option<Port> {
         match port {
+            _ if self.port.is_none() => None,
             Choice::Keep => self.port,
-            Choice::One(port) => port,
+            Choice::One(port) => Some(port),
             Choice::Any => self.lose(self.port, "the port that connections are translated to"),
         }
     }

@@ -98,7 +98,7 @@ struct Connection {
     /// Whether the first packet has passed all hooks.
     is_confirmed: bool,
     /// The hook that translated the first packet, and the new destination.
-    translation: Option<(Hook, IpAddr, Port)>,
+    translation: Option<(Hook, IpAddr, Option<Port>)>,
     /// The hook that translated the first packet's source, and the new source.
     source_translation: Option<(Hook, Value<IpAddr>, Value<Port>)>,
     /// The port of the transparent socket that accepted it.
@@ -112,7 +112,7 @@ struct Run<'r, 'p> {
     source: Value<IpAddr>,
     source_port: Value<Port>,
     destination: IpAddr,
-    port: Port,
+    port: Option<Port>,
     mark: u32,
     /// The mark by which a locally generated packet was routed.
     routed_mark: u32,
@@ -172,7 +172,7 @@ impl<'r, 'p> Run<'r, 'p> {
             pod,
             packet,
             source: Value::Is(packet.source),
-            source_port: Value::Is(packet.source_port),
+            source_port: view::port(packet.source_port),
             destination: packet.destination,
             port: packet.destination_port,
             mark: packet.mark,
@@ -196,7 +196,7 @@ impl<'r, 'p> Run<'r, 'p> {
             (End::Dropped, ..) => Verdict::Drop,
             (End::Rejected, ..) => Verdict::Reject,
             (End::Delivered(_), Some(port), _) => Verdict::Tproxy(port),
-            (End::Delivered(to), None, Some(_)) => Port::new(to.port()).map_or(Verdict::Accept, Verdict::Redirect),
+            (End::Delivered(to), None, Some(_)) => Port::new(to.port()).map_or(Verdict::Dnat(*to), Verdict::Redirect),
             (_, _, Some(to)) => Verdict::Dnat(to),
             (_, _, None) => Verdict::Accept,
         };
@@ -225,7 +225,7 @@ impl<'r, 'p> Run<'r, 'p> {
     }
 
     fn to(&self) -> SocketAddr {
-        (self.destination, self.port.get()).into()
+        (self.destination, self.port.map_or(0, Port::get)).into()
     }
 
     fn is_local(&self, mark: u32) -> bool {
@@ -456,7 +456,7 @@ impl<'r, 'p> Run<'r, 'p> {
         }
     }
 
-    fn translate(&mut self, hook: Hook, destination: IpAddr, port: Port) {
+    fn translate(&mut self, hook: Hook, destination: IpAddr, port: Option<Port>) {
         if hook == Hook::Output && destination != self.destination {
             self.routed_mark = self.mark;
         }

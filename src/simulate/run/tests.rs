@@ -8,8 +8,8 @@ use super::{simulate, simulate_later};
 use crate::ruleset::netfilter::{
     Action, Base, Chain, Field, Hook, Kind, Lookup, Match, Netfilter, Rule, Statement, Table,
 };
-use crate::ruleset::{self, Protocol, Tracking};
-use crate::types::{Gid, Id as _, InterfaceName, Port, Uid};
+use crate::ruleset::{self, Tracking};
+use crate::types::{Gid, Id as _, InterfaceName, IpProtocol, Port, Uid};
 
 fn port(number: u16) -> Port {
     Port::new(number).unwrap()
@@ -36,11 +36,11 @@ fn packet() -> Packet {
             cgroup: None,
             interface: eth0(),
         },
-        protocol: Protocol::Tcp,
+        protocol: IpProtocol::TCP,
         source: address("10.1.0.7"),
-        source_port: port(40000),
+        source_port: Some(port(40000)),
         destination: address("10.0.0.5"),
-        destination_port: port(443),
+        destination_port: Some(port(443)),
         mark: 0,
         tracking: Tracking::New,
     }

@@ -2,8 +2,17 @@
 
 use super::{At, Run};
 use crate::ruleset::netfilter::{state, status};
-use crate::ruleset::{Protocol, TCP_SYN, Tracking, Value, View};
-use crate::types::InterfaceName;
+use crate::ruleset::{TCP_SYN, Tracking, Value, View};
+use crate::types::{InterfaceName, IpProtocol, Port};
+
+/// The types of the packets of ICMP (RFC 792) and ICMPv6 (RFC 4443).
+const ECHO_REQUEST: u8 = 8;
+const ECHO_REQUEST_V6: u8 = 128;
+
+/// What matches on a port see, which read the first bytes of any header.
+pub(super) fn port(port: Option<Port>) -> Value<Port> {
+    port.map_or(Value::Unknown, Value::Is)
+}
 
 impl Run<'_, '_> {
     /// The properties of the packet that matches see at a hook.
@@ -16,17 +25,22 @@ impl Run<'_, '_> {
                 Value::Unknown => Value::Unknown,
             }
         }
-        let is_tcp = self.packet.protocol == Protocol::Tcp;
+        let protocol = self.packet.protocol;
         let is_tracked = self.has_connection() && self.is_tracked;
         View {
             family: Value::Is(self.family()),
-            protocol: Value::Is(self.packet.protocol),
+            protocol: Value::Is(protocol),
+            icmp_type: match protocol {
+                IpProtocol::ICMP => Value::Is(ECHO_REQUEST),
+                IpProtocol::ICMPV6 => Value::Is(ECHO_REQUEST_V6),
+                _ => Value::Missing,
+            },
             in_interface: interface(&at.in_interface),
             out_interface: interface(&at.out_interface),
             source: self.source,
             destination: Value::Is(self.destination),
             source_port: self.source_port,
-            destination_port: Value::Is(self.port),
+            destination_port: port(self.port),
             uid: at.owner.map(|(uid, _)| uid),
             gid: at.owner.map(|(_, gid)| gid),
             cgroup: at.owner.map(|_| self.packet.origin.cgroup()),
@@ -40,7 +54,7 @@ impl Run<'_, '_> {
                 false => Value::Is(self.packet.tracking),
             },
             tcp_flags: match self.packet.tracking {
-                _ if !is_tcp => Value::Missing,
+                _ if protocol != IpProtocol::TCP => Value::Missing,
                 Tracking::New => Value::Is(TCP_SYN),
                 Tracking::Established | Tracking::Related | Tracking::Invalid => Value::Unknown,
             },

@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use sidetrack::ruleset::netfilter::{Chain, Kind, Netfilter};
 use sidetrack::ruleset::{Protocol, Tracking};
 use sidetrack::simulate::{End, Origin, Packet, PacketPath, Pod, Verdict, simulate, simulate_later};
-use sidetrack::types::{Family, Gid, Id, Port, Uid};
+use sidetrack::types::{Family, Gid, Id, IpProtocol, Port, Uid};
 
 use self::case::{Recorded, cases};
 use self::pod::{LINKS, POD_TCP, POD_UDP, interface, ip, link_to};
@@ -128,11 +128,11 @@ fn probe(name: &str, pod: &Pod) -> Probe {
     };
     let packet = Packet {
         origin,
-        protocol,
+        protocol: protocol.into(),
         source,
-        source_port: Port::new(source_port).expect("a port"),
+        source_port: Port::new(source_port),
         destination: to.ip(),
-        destination_port: Port::new(to.port()).expect("a port"),
+        destination_port: Port::new(to.port()),
         mark,
         tracking: Tracking::New,
     };
@@ -190,10 +190,10 @@ impl Seen {
 
 /// Where a first packet lands if the simulator is right; `untouched` is what was seen without rules.
 fn landing(packet: &Packet, path: &PacketPath, untouched: &Seen) -> Vec<Seen> {
-    let original = SocketAddr::from((packet.destination, packet.destination_port.get()));
+    let original = packet.to();
     let listened: &[u16] = match packet.protocol {
-        Protocol::Tcp => &POD_TCP,
-        Protocol::Udp => &POD_UDP,
+        IpProtocol::TCP => &POD_TCP,
+        _ => &POD_UDP,
     };
     let local = match &path.end {
         End::Dropped | End::Rejected => return vec![Seen::word("timeout")],
@@ -217,12 +217,12 @@ fn landing(packet: &Packet, path: &PacketPath, untouched: &Seen) -> Vec<Seen> {
         return vec![Seen::word("refused")];
     }
     let mut landing = vec![match packet.protocol {
-        Protocol::Tcp => Seen::Pod(port, local, original),
-        Protocol::Udp => Seen::Pod(port, local, local),
+        IpProtocol::TCP => Seen::Pod(port, local, original),
+        _ => Seen::Pod(port, local, local),
     }];
     let own = |address| pod_has(address);
     let is_transparent = matches!(port, 15006 | 16006);
-    if packet.protocol == Protocol::Tcp && (!own(packet.source) || !own(local.ip()) && !is_transparent) {
+    if packet.protocol == IpProtocol::TCP && (!own(packet.source) || !own(local.ip()) && !is_transparent) {
         landing.push(Seen::word("timeout")); // The answer does not find its way back.
     }
     landing

@@ -8,7 +8,7 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -20,7 +20,7 @@ use sidetrack::plan::{PASSTHROUGH_V4, PASSTHROUGH_V6, Plan};
 use sidetrack::ruleset::netfilter::Netfilter;
 use sidetrack::ruleset::{Elements, Protocol, Ruleset, Tracking};
 use sidetrack::simulate::{End, LocalMark, Origin, Packet, Pod, Verdict, simulate, simulate_later};
-use sidetrack::types::{Family, Gid, Id as _, InterfaceName, Number as _, Port, Uid};
+use sidetrack::types::{Family, Gid, Id as _, InterfaceName, IpProtocol, Number as _, Port, Uid};
 
 use super::options::{address, id, mark, options, own_address, port};
 use super::packets::{Lab, Landing, Outcome, Shot, interface_to, is_usable};
@@ -98,7 +98,7 @@ fn around(first: u32, last: u32) -> [u32; 4] {
 }
 
 /// The pod of the laboratory.
-fn pod(plan: &Plan) -> Pod {
+pub fn pod(plan: &Plan) -> Pod {
     let mut addresses = Vec::new();
     for (interface, address) in [("eth0", Address::POD), ("eth1", Address::POD_SECOND)] {
         let interface = InterfaceName::parse(interface).expect("a name");
@@ -164,11 +164,11 @@ fn inbound(
         let unasked = chance == 0;
         let packet = Packet {
             origin: Origin::Interface(InterfaceName::parse(name).expect("a name")),
-            protocol: if unasked { Protocol::Tcp } else { protocol },
+            protocol: if unasked { Protocol::Tcp } else { protocol }.into(),
             source: if unasked { neighbour.of(family) } else { from },
-            source_port: Port::MIN,
+            source_port: Some(Port::MIN),
             destination: to.of(family),
-            destination_port: port,
+            destination_port: Some(port),
             mark: 0,
             tracking: if unasked { Tracking::Invalid } else { Tracking::New },
         };
@@ -219,11 +219,11 @@ fn outbound(
                     cgroup: None,
                     interface,
                 },
-                protocol,
+                protocol: protocol.into(),
                 source: chosen.unwrap_or(usual),
-                source_port: Port::MIN,
+                source_port: Some(Port::MIN),
                 destination: to,
-                destination_port: port,
+                destination_port: Some(port),
                 mark,
                 tracking: Tracking::New,
             };
@@ -247,8 +247,8 @@ pub fn explained(rules: &Netfilter, pod: &Pod, shot: &Shot) -> Explained {
     let packet = &shot.packet;
     let path = simulate(rules, pod, packet).expect("an end");
     let mut is_certain = path.certain;
-    let tcp = packet.protocol == Protocol::Tcp;
-    let original = SocketAddr::from((packet.destination, packet.destination_port.get()));
+    let tcp = packet.protocol == IpProtocol::TCP;
+    let original = packet.to();
     let landing = match (&path.end, path.verdict) {
         // The kernel, or a rule, answers with a reset. It belongs to no connection, so a lock holds it.
         (End::Delivered(_) | End::PassedThrough(_) | End::Rejected, _) if packet.tracking == Tracking::Invalid => {
@@ -326,11 +326,11 @@ fn inbound_packets_without_an_address_to_redirect_to_are_dropped() {
     let shot = |port| Shot {
         packet: Packet {
             origin: Origin::Interface(InterfaceName::parse("eth1").expect("a name")),
-            protocol: Protocol::Tcp,
+            protocol: IpProtocol::TCP,
             source: Address::PEER_SECOND.of(Family::V4),
-            source_port: Port::MIN,
+            source_port: Some(Port::MIN),
             destination: Address::POD.of(Family::V4),
-            destination_port: Port::new(port).expect("a port"),
+            destination_port: Port::new(port),
             mark: 0,
             tracking: Tracking::New,
         },

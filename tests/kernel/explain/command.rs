@@ -319,7 +319,7 @@ fn all_errors_are_reported_at_once() {
     let file = Temporary::new("wrong.json", r#"{"version": 2, "chains": 7}"#);
     let wrong = [
         "outbound",
-        "icmp",
+        "quic",
         "10.0.0.5",
         "--uid",
         "nobody-here",
@@ -331,7 +331,7 @@ fn all_errors_are_reported_at_once() {
     explain(&netns, &[&wrong[..], &["--plan", file.path()]].concat()).failed(
         2,
         &[
-            "PROTOCOL: \"icmp\" is not tcp or udp",
+            "PROTOCOL: \"quic\" is not tcp, udp, icmp",
             "DESTINATION: \"10.0.0.5\" is not an address and a port",
             "--uid: \"nobody-here\"",
             "--exclude-outbound-ports: \"http\"",

@@ -128,7 +128,7 @@ pub fn compare(chance: &mut Chance, rules: &Rules, variant: &str) -> (usize, usi
     let pod = pod(local_marks);
     let mut shots = chance.one(vec(shot(&pod, &edges(), &LISTENING), setting("PACKETS", PACKETS)));
     for shot in &mut shots {
-        shot.packet.source_port = SOURCE_PORT;
+        shot.packet.source_port = Some(SOURCE_PORT);
     }
     let outcomes = lab.send(&LISTENING, &shots);
     let (mut certain, mut differing) = (0, Vec::new());

@@ -6,5 +6,6 @@ mod foreign;
 mod foreign_rules;
 mod martians;
 mod options;
+mod other_protocols;
 mod packets;
 mod random_foreign;

@@ -19,9 +19,9 @@ use nix::sys::socket::{
     socket, sockopt,
 };
 use nix::unistd::{Gid, Pid, Uid, setfsgid, setfsuid};
-use sidetrack::ruleset::{Protocol, Tracking};
+use sidetrack::ruleset::Tracking;
 use sidetrack::simulate::{Origin, Packet};
-use sidetrack::types::{Family, Id as _, Port};
+use sidetrack::types::{Family, Id as _, IpProtocol, Port};
 
 use crate::common::segment::Segment;
 use crate::common::socket::original_destination;
@@ -288,7 +288,7 @@ impl Lab {
     fn send_unasked(&self, packet: &Packet, port: u16) -> io::Result<()> {
         let segment = Segment {
             from: (packet.source, port).into(),
-            to: (packet.destination, packet.destination_port.get()).into(),
+            to: packet.to(),
             flags: Segment::SYN | Segment::ACK,
             sequence: 1,
             acknowledgement: 1,
@@ -319,8 +319,8 @@ impl Lab {
             Origin::Interface(_) => (Place::World, (0, 0)),
         };
         let kind = match packet.protocol {
-            Protocol::Tcp => SockType::Stream,
-            Protocol::Udp => SockType::Datagram,
+            IpProtocol::TCP => SockType::Stream,
+            _ => SockType::Datagram,
         };
         let family = packet.family();
         let (any, to) = match family {
@@ -328,7 +328,7 @@ impl Lab {
             Family::V6 => (IpAddr::from(Ipv6Addr::UNSPECIFIED), packet.destination),
         };
         let source = SocketAddr::new(if *bound { packet.source } else { any }, port);
-        let to = SocketAddr::new(to, packet.destination_port.get());
+        let to = SocketAddr::new(to, packet.to().port());
         self.run(place, || {
             let socket = owned_by(owner, || new(kind, family, place == Place::World))?;
             if packet.mark != 0 && place == Place::Pod {

@@ -3,6 +3,7 @@
 mod behind;
 mod faults;
 mod istio;
+mod locked;
 mod proxies;
 mod record;
 mod rights;

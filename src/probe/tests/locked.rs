@@ -1,0 +1,115 @@
+use super::*;
+use crate::types::Policy;
+
+fn of_lock(change: impl FnOnce(&mut Config, &mut Surroundings)) -> Vec<String> {
+    let mut found = list(|config, surroundings| {
+        config.outbound.policy = Policy::ProxyOnly;
+        change(config, surroundings);
+    });
+    found.retain(|line| line.starts_with("locked-") || line.starts_with("allowed-"));
+    found
+}
+
+#[test]
+fn lock_is_probed_for_each_protocol() {
+    let expected = [
+        "locked-udp 1000:1000 192.0.2.254:15002 rejected",
+        "locked-quic 1000:1000 192.0.2.254:443 rejected",
+        "locked-dns 1000:1000 192.0.2.254:53 rejected",
+        "locked-icmp 1000:1000 192.0.2.254:0 rejected",
+    ];
+    assert_eq!(of_lock(|_, _| {}), expected);
+    assert_eq!(list(|_, _| {}).len(), 11, "nothing is locked by default");
+}
+
+#[test]
+fn lock_is_probed_by_neither_proxy_nor_excluded_owners() {
+    let found = of_lock(|config, _| {
+        config.proxy.uids = uids("1000");
+        config.outbound.exclude_uids = uids("0-999");
+        config.outbound.exclude_gids = gids("1000");
+        config.outbound.exclude_ports_for_uids = parse_ports_for_uids("udp:15002:1001", &NoAccounts).unwrap();
+        config.outbound.exclude_cidrs = cidrs("192.0.2.0/24,2001:db8::/32");
+    });
+    has(&found, "locked-udp 1002:0 198.51.100.254:15002 rejected");
+    has(&found, "locked-quic 1001:0 198.51.100.254:443 rejected");
+    let none = of_lock(|config, _| config.outbound.exclude_uids = Uids::everything());
+    assert_eq!(none, Vec::<String>::new());
+    let none = of_lock(|config, _| config.outbound.exclude_cidrs = cidrs("*"));
+    assert_eq!(none, Vec::<String>::new());
+}
+
+#[test]
+fn locked_tcp_is_that_of_no_captured_address_port_or_group() {
+    let by_address = of_lock(|config, _| config.outbound.include_cidrs = cidrs("10.0.0.0/8,fd00::/8"));
+    has(&by_address, "locked-tcp 1000:1000 192.0.2.254:15002 rejected (link)");
+    let unlocked = list(|config, _| config.outbound.include_cidrs = cidrs("10.0.0.0/8,fd00::/8"));
+    has(
+        &unlocked,
+        "not-included-outbound-address 1000:1000 192.0.2.254:15002 (link)",
+    );
+    let by_port = of_lock(|config, _| {
+        config.outbound.include_cidrs = cidrs("");
+        config.outbound.include_ports = ports("15002");
+    });
+    has(&by_port, "locked-tcp 1000:1000 192.0.2.254:1 rejected (link)");
+    let by_group = of_lock(|config, _| config.outbound.include_gids = gids("1000"));
+    has(&by_group, "locked-tcp 1000:0 192.0.2.254:15002 rejected (link)");
+}
+
+#[test]
+fn captured_queries_are_not_locked() {
+    let captured = of_lock(|config, _| {
+        config.dns.redirect = true;
+        config.dns.servers = DnsServers::All;
+    });
+    has_no(&captured, "locked-dns");
+    let to_others = of_lock(|config, _| config.dns.redirect = true);
+    has(&to_others, "locked-dns 1000:1000 192.0.2.254:53 rejected");
+    has_no(&to_others, "allowed-dns");
+    let allowed = of_lock(|config, _| config.outbound.allow_dns = true);
+    has(&allowed, "allowed-dns 1000:1000 10.96.0.10:53 (link)");
+    has(&allowed, "locked-dns 1000:1000 192.0.2.254:53 rejected");
+}
+
+#[test]
+fn marked_proxys_user_is_locked_without_the_mark() {
+    let found = of_lock(|config, _| config.proxy.mark = Mark::new(7));
+    has(&found, "locked-udp 1337:1337 192.0.2.254:15002 rejected");
+}
+
+#[test]
+fn inbound_lock_is_probed_by_a_host_that_is_not_excluded() {
+    let found = list(|config, _| {
+        config.inbound.policy = Policy::ProxyOnly;
+        config.inbound.include_ports = ports("8080");
+        config.inbound.exclude_cidrs = cidrs("192.0.2.0/24,2001:db8::/32");
+    });
+    let of_lock = |line: &&String| line.starts_with("locked-");
+    let found: Vec<&String> = found.iter().filter(of_lock).collect();
+    let expected = [
+        "locked-inbound-tcp neighbour 198.51.100.253:15002 rejected (link)",
+        "locked-inbound-udp neighbour 198.51.100.253:15002 rejected (link)",
+        "locked-inbound-icmp neighbour 198.51.100.253:0 rejected (link)",
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn family_that_is_not_redirected_has_locked_probes_alone() {
+    let mut config = Settings::default().config;
+    config.outbound.policy = Policy::ProxyOnly;
+    let subjects = |facts: &Facts| {
+        let trial = trial(&config, facts, Families::Only(Family::V4), &pod(), port(15002));
+        let v6 = trial.probes.into_iter().filter(|probe| probe.family() == Family::V6);
+        v6.map(|probe| probe.subject.name()).collect::<Vec<_>>()
+    };
+    let all = ["locked-tcp", "locked-udp", "locked-quic", "locked-dns", "locked-icmp"];
+    assert_eq!(subjects(&Facts::default()), all);
+    let off = |used_elsewhere| Facts {
+        ipv6: Ipv6::OffOnLoopback { used_elsewhere },
+        ..Facts::default()
+    };
+    assert_eq!(subjects(&off(true)), all);
+    assert_eq!(subjects(&off(false)), [""; 0]);
+}
