@@ -64,7 +64,10 @@ class Runtime(ClusterTest):
 
             def fails():
                 items = self.cluster.get("events", "--namespace", self.namespace)["items"]
-                return [item["message"] for item in items if item["reason"] == "FailedCreatePodSandBox"]
+                # By ADD, or by STATUS if the kubelet has asked for it first.
+                reasons = ("FailedCreatePodSandBox", "NetworkNotReady")
+                messages = [item["message"] for item in items if item["reason"] in reasons]
+                return [message for message in messages if "find plugin" in message]
 
             message = eventually("the pod does not start", fails)[0]
             self.assertIn('failed to find plugin "sidetrack"', message)
