@@ -75,7 +75,7 @@ fn write_match(list: &mut Attributes, table: TableFamily, matcher: &Match) {
         Match::DestinationIsLocal => address_is_local(list, NFTA_FIB_F_DADDR),
         Match::NoReversePath => {
             fib(list, NFT_FIB_RESULT_OIF, REVERSE_PATH);
-            compare(list, NFT_CMP_EQ, &[0]);
+            compare(list, NFT_CMP_EQ, &0_u32.to_ne_bytes());
         }
         Match::HasOwner => {
             meta(list, NFT_META_SKUID);
