@@ -75,12 +75,12 @@ fn hold(config: &Config, plan: Plan) {
     for destination in ["198.51.100.1", "2001:db8:ffff::1"] {
         let destination = destination.parse().expect("an address");
         let packet = Packet {
-            origin: Origin::Process { uid, gid, interface: interface.clone() },
-            protocol: Protocol::Udp,
+            origin: Origin::Process { uid, gid, cgroup: None, interface: interface.clone() },
+            protocol: Protocol::Udp.into(),
             source: pod.source(destination, 0, &interface).expect("an address"),
-            source_port: Port::new(40_000).expect("a port"),
+            source_port: Port::new(40_000),
             destination,
-            destination_port: Port::new(443).expect("a port"),
+            destination_port: Port::new(443),
             mark: 0,
             tracking: Tracking::New,
         };
