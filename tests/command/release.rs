@@ -71,7 +71,7 @@ fn commands(job: &Value) -> String {
         .join("\n")
 }
 
-/// A tag of somebody's action can be moved; a commit cannot.
+/// The tag of an action can be moved to another commit, so the workflow names commits.
 #[test]
 fn workflow_pins_actions_and_may_write_only_the_draft() {
     let workflow = yaml(".github/workflows/ci.yaml");

@@ -3,6 +3,10 @@
 use super::decode::{nested, number, text};
 use super::foreign::{catching, protocol, verdict};
 use super::listing::{Expression, Listing, Rule};
+use super::uapi::{
+    LOOPBACK_IFINDEX, NF_CT_STATE_NEW, NFT_CMP_EQ, NFT_CT_STATE, NFT_META_IIF, NFT_META_IIFNAME,
+    NFT_PAYLOAD_TRANSPORT_HEADER,
+};
 use crate::backend::arrival::{self, Arrival, Matching, Verdict};
 use crate::drift::CatchEffect;
 
@@ -93,34 +97,29 @@ fn could_match(rule: &Rule, arrival: Arrival) -> bool {
 
 /// Whether a rule compares a value with another one than the connection has.
 fn excludes((load, from): &Expression, (compare, with): &Expression, arrival: Arrival) -> Option<bool> {
-    // NFT_META_IIF, NFT_META_IIFNAME, NFT_CT_STATE; NFT_PAYLOAD_TRANSPORT_HEADER.
-    const IIF: u32 = 4;
-    const IIFNAME: u32 = 6;
-    const CT_STATE: u32 = 0;
-    const TRANSPORT: u32 = 2;
-    // NF_CT_STATE_BIT(IP_CT_NEW).
-    const NEW: u32 = 8;
     if (load.as_str(), compare.as_str()) == ("ct", "bitwise") {
         // NFTA_CT_KEY, NFTA_BITWISE_MASK: `ct state established,related`.
         let mask = nested(with.get(&4)?, 1)?;
         let mask = u32::from_ne_bytes(*mask.as_array()?);
-        return Some(number(from, 2)? == CT_STATE && mask & NEW == 0);
+        return Some(number(from, 2)? == NFT_CT_STATE && mask & NF_CT_STATE_NEW == 0);
     }
-    // NFTA_CMP_OP is NFT_CMP_EQ.
-    if compare != "cmp" || number(with, 2)? != 0 {
+    // NFTA_CMP_OP.
+    if compare != "cmp" || number(with, 2)? != NFT_CMP_EQ {
         return None;
     }
     let value = nested(with.get(&3)?, 1)?;
     match load.as_str() {
         "meta" => {
             let of_loopback = match number(from, 2)? {
-                IIF => u32::from_ne_bytes(*value.as_array()?) == 1,
-                IIFNAME => text(value.split(|byte| *byte == 0).next()?)? == "lo",
+                NFT_META_IIF => u32::from_ne_bytes(*value.as_array()?) == LOOPBACK_IFINDEX,
+                NFT_META_IIFNAME => text(value.split(|byte| *byte == 0).next()?)? == "lo",
                 _ => return None,
             };
             Some(of_loopback != arrival.over_loopback)
         }
-        "payload" if number(from, 2)? == TRANSPORT && number(from, 3)? == 2 && number(from, 4)? == 2 => {
+        "payload"
+            if number(from, 2)? == NFT_PAYLOAD_TRANSPORT_HEADER && number(from, 3)? == 2 && number(from, 4)? == 2 =>
+        {
             Some(u16::from_be_bytes(*value.as_array()?) != arrival.port.get())
         }
         _ => None,

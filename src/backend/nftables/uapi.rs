@@ -140,10 +140,11 @@ pub const NFTA_META_DREG: u16 = 1;
 pub const NFTA_META_KEY: u16 = 2;
 pub const NFTA_META_SREG: u16 = 3;
 
-/// `enum nft_meta_keys`.
-pub const NFT_META_MARK: u32 = 3;
 /// The index of `lo` in each network namespace (include/net/flow.h).
 pub const LOOPBACK_IFINDEX: u32 = 1;
+
+/// `enum nft_meta_keys`.
+pub const NFT_META_MARK: u32 = 3;
 pub const NFT_META_IIFNAME: u32 = 6;
 pub const NFT_META_OIFNAME: u32 = 7;
 pub const NFT_META_IIFTYPE: u32 = 8;

@@ -11,7 +11,7 @@ use crate::types::Family;
 
 /// What follows the header of the request: an even number of bytes.
 const PAYLOAD: &[u8] = b"sidetrack-probe\0";
-/// The identifier of requests by a raw socket. The kernel chooses that of others.
+/// The identifier of requests by a raw socket. For a ping socket the kernel sets one.
 const IDENTIFIER: [u8; 2] = *b"st";
 /// Length of the header, in bytes.
 const HEADER: usize = 8;
