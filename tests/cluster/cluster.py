@@ -148,8 +148,11 @@ class Cluster:
 
     def attempt(self, *words, stdin=None):
         """Run kubectl, whatever its exit code."""
-        command = (f"{self._programs['kubernetes']}/kubectl", f"--kubeconfig={self.kubeconfig}", *map(str, words))
-        return subprocess.run(command, input=stdin, capture_output=True, text=True)
+        return subprocess.run(self.command(*words), input=stdin, capture_output=True, text=True)
+
+    def command(self, *words):
+        """The words that run kubectl."""
+        return (f"{self._programs['kubernetes']}/kubectl", f"--kubeconfig={self.kubeconfig}", *map(str, words))
 
     def kubectl(self, *words, stdin=None):
         done = self.attempt(*words, stdin=stdin)

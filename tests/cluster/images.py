@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import pathlib
+import struct
 import subprocess
 import tarfile
 
@@ -16,12 +17,14 @@ def libraries(program):
     return [word for line in listed.splitlines() for word in line.split() if word.startswith("/")]
 
 
-def write(archive, name, architecture, files, entrypoint, links=None):
-    """Write an image `name` of `files` (paths in the image: files of this machine) and of links as an OCI archive."""
+def write(archive, name, architecture, files, entrypoint, links=None, capabilities=None):
+    """Write an image `name` of `files` (paths in the image: files of this machine) and of links as an OCI archive. Files
+    may have capabilities, by their numbers, as `setcap NAME+ep` gives them."""
+    capabilities = capabilities or {}
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as tar:
         for path, source in files.items():
-            _add(tar, path.lstrip("/"), pathlib.Path(source).read_bytes(), 0o755)
+            _add(tar, path.lstrip("/"), pathlib.Path(source).read_bytes(), 0o755, capabilities.get(path))
         for path, target in (links or {}).items():
             entry = tarfile.TarInfo(path.lstrip("/"))
             entry.type, entry.linkname = tarfile.SYMTYPE, target
@@ -56,7 +59,12 @@ def write(archive, name, architecture, files, entrypoint, links=None):
             _add(tar, f"blobs/sha256/{digest}", data)
 
 
-def _add(tar, path, data, mode=0o644):
+def _add(tar, path, data, mode=0o644, capabilities=None):
     entry = tarfile.TarInfo(path)
     entry.mode, entry.size = mode, len(data)
+    if capabilities:
+        # struct vfs_cap_data of linux/capability.h, revision 2, with the bit that makes them effective.
+        permitted = sum(1 << number for number in capabilities)
+        attribute = struct.pack("<5I", 0x02000001, permitted, 0, 0, 0)
+        entry.pax_headers["SCHILY.xattr.security.capability"] = attribute.decode()
     tar.addfile(entry, io.BytesIO(data))

@@ -9,7 +9,7 @@ import contextlib
 import unittest
 
 from cluster import version
-from istio.matrix import IPV6_WITHOUT_LISTENER, differences, matrix
+from istio.matrix import IPV6_WITHOUT_LISTENER, matrix
 from istio.mesh import (
     HUB,
     IMAGE,
@@ -18,11 +18,12 @@ from istio.mesh import (
     SYSTEM,
     WAYS,
     Mesh,
-    name_server,
     namespace,
     workload,
 )
 from istio.programs import import_images
+from meshes.matrix import differences
+from meshes.mesh import name_server
 from processes import eventually
 from suite import BASE, SYSTEM as SIDETRACK, ClusterTest
 
@@ -50,7 +51,7 @@ class IstioTest(unittest.TestCase):
         if "istio" not in programs:
             raise unittest.SkipTest("it takes istiod: scripts/test-cluster istio")
         import_images(cluster, programs)
-        cls.mesh = mesh = Mesh(cluster, programs["helm"], programs["charts"])
+        cls.mesh = mesh = Mesh(cluster, programs)
         cluster.kubectl("apply", "-k", BASE)
         cluster.kubectl("--namespace", SIDETRACK, "rollout", "status", "daemonset/sidetrack-node", "--timeout=300s")
         mesh.apply(*name_server(), namespace(SYSTEM), namespace("outside"), *workload("outside", "outside"))

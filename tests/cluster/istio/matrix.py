@@ -1,5 +1,7 @@
 """The calls that are compared between the ways of redirection: who answers, and which proxies took part."""
 
+from meshes.matrix import Roles
+
 # Rows where sidetrack differs on purpose (docs/migration.md): the plugin redirects IPv6 where the pod could use it, and
 # Envoy does not listen there unless ISTIO_DUAL_STACK is on.
 REFUSED = {"answer": "connection refused", "own": [], "server": []}
@@ -51,32 +53,9 @@ def matrix(mesh, space):
             "readiness": f"get:http://{server[0]}:15021/healthz/ready",
         }),
     }
-    # What differs between namespaces but means the same.
-    roles = {mesh.pod(place, app)["metadata"]["name"]: app for place, app in
-             ((space, "server"), (space, "client"), ("outside", "outside"))}
-    for role, (v4, v6) in {"SERVER": server, "CLIENT": client, "OUTSIDE": outside}.items():
-        roles |= {v4: f"{role}4", v6: f"{role}6"}
-    roles |= {f".{space}.": ".NAMESPACE.", f"/ns/{space}/": "/ns/NAMESPACE/"}
-
-    def neutral(value):
-        if isinstance(value, list):
-            return [neutral(item) for item in value]
-        for text, role in sorted(roles.items(), key=lambda pair: -len(pair[0])):
-            value = value.replace(text, role)
-        return value
-
+    roles = Roles(mesh, space)
     return {
-        f"{caller}: {name}": {field: neutral(value) for field, value in outcome.items()}
+        f"{caller}: {name}": roles.neutral(outcome)
         for caller, (place, app, asked, calls) in callers.items()
         for name, outcome in mesh.calls(place, app, asked, calls).items()
     }
-
-
-def differences(reference, other, expected):
-    """The rows in which a way of redirection differs from the reference, but for those that are expected to differ."""
-    rows = []
-    for name, row in reference.items():
-        wanted = expected.get(name, row)
-        if other[name] != wanted:
-            rows.append(f"{name}: {other[name]}, not {wanted}")
-    return rows

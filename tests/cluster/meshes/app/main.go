@@ -4,11 +4,14 @@
 //	                                   has been used
 //	app calls SERVER NAME=WHAT...      makes these calls, one after the other; prints one JSON object. SERVER is the address
 //	                                   of the pod whose Envoy is asked too, "" for none. WHAT is get:URL, first:HOST:PORT
-//	                                   or dig:NAME
+//	                                   dig:NAME or dig-tcp:NAME
+//	app ask                            reads a line, says what it came to as JSON, and so on: a call, as above, or used:SOCKETS,
+//	                                   what has been used of the Envoy behind one of these Unix sockets (a pattern)
 //	app load URL                       calls until standard input ends, each time by a new connection; prints how many failed
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -16,6 +19,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"regexp"
 	"sort"
 	"strings"
@@ -23,7 +27,8 @@ import (
 )
 
 const (
-	admin   = "http://127.0.0.1:15000/stats?format=json&usedonly&filter=upstream_(cx|rq)_total"
+	stats   = "/stats?format=json&usedonly&filter=upstream_(cx|rq)_total"
+	admin   = "http://127.0.0.1:15000" + stats
 	control = "9999"
 	timeout = 5 * time.Second
 	// A request that is answered late is not lost: on a busy machine, a pod may get no processor time for seconds.
@@ -34,7 +39,7 @@ const (
 type echo struct {
 	Host   string `json:"host"`   // the pod
 	Client string `json:"client"` // the address that the connection came from
-	Peer   string `json:"peer"`   // who called, by the certificate that the proxy has seen
+	Peer   string `json:"peer"`   // who called, by the certificate that the proxy has seen: Envoy, or Linkerd's
 }
 
 func main() {
@@ -44,10 +49,12 @@ func main() {
 		serve()
 	case "calls":
 		calls(os.Args[2], os.Args[3:])
+	case "ask":
+		ask()
 	case "load":
 		load(os.Args[2])
 	default:
-		fmt.Fprintln(os.Stderr, "usage: app serve|calls|load, see main.go")
+		fmt.Fprintln(os.Stderr, "usage: app serve|calls|ask|load, see main.go")
 		os.Exit(2)
 	}
 }
@@ -78,6 +85,8 @@ func serve() {
 		seen := echo{Host: name, Client: client}
 		if found := peer.FindStringSubmatch(request.Header.Get("X-Forwarded-Client-Cert")); found != nil {
 			seen.Peer = found[1]
+		} else {
+			seen.Peer = request.Header.Get("L5d-Client-Id")
 		}
 		must(json.NewEncoder(writer).Encode(seen))
 	})
@@ -96,15 +105,37 @@ func used(writer http.ResponseWriter, _ *http.Request) {
 	io.Copy(writer, response.Body)
 }
 
-var counter = regexp.MustCompile(`^cluster\.((?:outbound|inbound)\|.*|\w*(?:Passthrough|BlackHole)Cluster\w*);?\.upstream_(?:cx|rq)_total$`)
+// As Istio names the clusters of applications, and as Kuma does.
+var counter = regexp.MustCompile(`^cluster\.((?:outbound|inbound)\|.*|\w*(?:Passthrough|BlackHole)Cluster\w*|(?:kri|self)_.*?);?\.upstream_(?:cx|rq)_total$`)
 
 // How often each cluster of an Envoy has been used for applications, by its statistics at this URL.
 func clusters(url string) map[string]int {
+	counts, _ := count(&http.Transport{DisableKeepAlives: true}, url)
+	return counts
+}
+
+// The same by the first of these Unix sockets where somebody answers: an Envoy that has ended leaves its own behind.
+func behind(sockets string) (map[string]int, error) {
+	paths, err := filepath.Glob(sockets)
+	for _, path := range paths {
+		transport := http.Transport{DisableKeepAlives: true}
+		transport.DialContext = func(within context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(within, "unix", path)
+		}
+		var counts map[string]int
+		if counts, err = count(&transport, "http://envoy"+stats); err == nil {
+			return counts, nil
+		}
+	}
+	return nil, fmt.Errorf("no Envoy answers at %s: %w", sockets, err)
+}
+
+func count(transport *http.Transport, url string) (map[string]int, error) {
 	counts := map[string]int{}
-	client := http.Client{Timeout: timeout, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := http.Client{Timeout: timeout, Transport: transport}
 	response, err := client.Get(url)
 	if err != nil {
-		return counts
+		return counts, err
 	}
 	defer response.Body.Close()
 	var answer struct {
@@ -119,7 +150,7 @@ func clusters(url string) map[string]int {
 			counts[strings.TrimSuffix(found[1], ";")] += stat.Value
 		}
 	}
-	return counts
+	return counts, nil
 }
 
 func difference(before, after map[string]int) []string {
@@ -156,6 +187,21 @@ func calls(server string, words []string) {
 	must(json.NewEncoder(os.Stdout).Encode(outcomes))
 }
 
+func ask() {
+	lines := bufio.NewScanner(os.Stdin)
+	for lines.Scan() {
+		var answer any
+		if sockets, found := strings.CutPrefix(lines.Text(), "used:"); found {
+			counts, err := behind(sockets)
+			must(err)
+			answer = counts
+		} else {
+			answer = call(lines.Text())
+		}
+		must(json.NewEncoder(os.Stdout).Encode(answer))
+	}
+}
+
 func call(what string) string {
 	kind, target, _ := strings.Cut(what, ":")
 	switch kind {
@@ -176,8 +222,13 @@ func call(what string) string {
 			return "closed"
 		}
 		return strings.TrimSpace(string(greeting))
-	case "dig":
-		resolver := net.Resolver{PreferGo: true}
+	case "dig", "dig-tcp":
+		resolver := net.Resolver{PreferGo: true, Dial: func(within context.Context, protocol, address string) (net.Conn, error) {
+			if kind == "dig-tcp" {
+				protocol = "tcp"
+			}
+			return new(net.Dialer).DialContext(within, protocol, address)
+		}}
 		within, cancel := context.WithTimeout(context.Background(), timeout)
 		defer cancel()
 		addresses, err := resolver.LookupHost(within, target)
