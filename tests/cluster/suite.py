@@ -19,6 +19,24 @@ SYSTEM = "sidetrack-system"
 BASE = MANIFESTS / "base"
 
 
+def wait_for_rollout(cluster):
+    cluster.kubectl("--namespace", SYSTEM, "rollout", "status", "daemonset/sidetrack-node", "--timeout=300s")
+
+
+def install(cluster):
+    cluster.kubectl("apply", "-k", BASE)
+    wait_for_rollout(cluster)
+
+
+def uninstall(cluster):
+    """As docs/operations.md says."""
+    if cluster.attempt("--namespace", SYSTEM, "get", "daemonset/sidetrack-node").returncode == 0:
+        last = ("daemonset/sidetrack-node", "SIDETRACK_NODE_UNINSTALL_ON_EXIT=true")
+        cluster.kubectl("--namespace", SYSTEM, "set", "env", *last)
+        wait_for_rollout(cluster)
+    cluster.kubectl("delete", "-k", BASE, "--ignore-not-found")
+
+
 class ClusterTest(unittest.TestCase):
     """A test that finds sidetrack installed by its base manifests, and leaves nothing behind in its namespace."""
 
@@ -36,8 +54,7 @@ class ClusterTest(unittest.TestCase):
         self.create_namespace(self.namespace)
 
     def install(self):
-        self.kubectl("apply", "-k", BASE)
-        self.wait_for_rollout()
+        install(self.cluster)
 
     def shortDescription(self):
         """Names of tests say enough."""
@@ -50,12 +67,7 @@ class ClusterTest(unittest.TestCase):
         self.addCleanup(self.uninstall)
 
     def uninstall(self):
-        """As docs/operations.md says."""
-        if self.cluster.attempt("--namespace", SYSTEM, "get", "daemonset/sidetrack-node").returncode == 0:
-            last = ("daemonset/sidetrack-node", "SIDETRACK_NODE_UNINSTALL_ON_EXIT=true")
-            self.kubectl("--namespace", SYSTEM, "set", "env", *last)
-            self.wait_for_rollout()
-        self.kubectl("delete", "-k", BASE, "--ignore-not-found")
+        uninstall(self.cluster)
 
     def kustomize(self, *components):
         """Install the base with these components."""
@@ -72,7 +84,7 @@ class ClusterTest(unittest.TestCase):
         self.wait_for_rollout()
 
     def wait_for_rollout(self):
-        self.kubectl("--namespace", SYSTEM, "rollout", "status", "daemonset/sidetrack-node", "--timeout=300s")
+        wait_for_rollout(self.cluster)
 
     def create_namespace(self, name, **labels):
         self.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})

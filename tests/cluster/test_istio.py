@@ -25,7 +25,7 @@ from istio.programs import import_images
 from meshes.matrix import differences
 from meshes.mesh import name_server
 from processes import eventually
-from suite import BASE, SYSTEM as SIDETRACK, ClusterTest
+from suite import ClusterTest, install
 
 OURS = (IMAGE, PLUGIN)
 INBOUND = ["inbound|8080||"]
@@ -36,7 +36,7 @@ INIT_CONTAINERS = {
     PLUGIN: ("istio-validation", PROXY),
 }
 # What a caller sees whose connection Envoy closes.
-CLOSED = ("connection reset", "EOF")
+CLOSED = ("connection reset", "EOF", "server closed")
 CAPTURE = {"proxy.istio.io/config": 'proxyMetadata: {ISTIO_META_DNS_CAPTURE: "true"}'}
 # A name without an address, which no DNS server knows. istiod chooses one, and agents that capture DNS answer it.
 NAME, CHOSEN = "chosen.example", r"\b240\.240\.\d+\.\d+\b"
@@ -52,8 +52,7 @@ class IstioTest(unittest.TestCase):
             raise unittest.SkipTest("it takes istiod: scripts/test-cluster istio")
         import_images(cluster, programs)
         cls.mesh = mesh = Mesh(cluster, programs)
-        cluster.kubectl("apply", "-k", BASE)
-        cluster.kubectl("--namespace", SIDETRACK, "rollout", "status", "daemonset/sidetrack-node", "--timeout=300s")
+        install(cluster)
         mesh.apply(*name_server(), namespace(SYSTEM), namespace("outside"), *workload("outside", "outside"))
         mesh.chart("base", "istio-base", f"--set=defaultRevision={ISTIO_INIT}")
         for way, files in WAYS.items():

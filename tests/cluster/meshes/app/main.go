@@ -259,7 +259,7 @@ func get(url string, timeout time.Duration) string {
 // The kind of failure, without what differs between two runs.
 func failure(err error) string {
 	text := err.Error()
-	for _, kind := range []string{"connection refused", "connection reset", "timeout", "no such host", "EOF", "unreachable"} {
+	for _, kind := range []string{"connection refused", "connection reset", "timeout", "no such host", "EOF", "unreachable", "server closed"} {
 		if strings.Contains(strings.ToLower(text), strings.ToLower(kind)) {
 			return kind
 		}

@@ -1,0 +1,159 @@
+"""Kuma's control plane, its injector, its data plane and Envoy: pods redirected by Kuma's own kuma-init, by sidetrack's image
+in its place, and by sidetrack's plugin.
+
+The namespaces of the three ways are there at once, and `outside`, which is outside of the mesh. There is one control plane,
+which changed from one way to the next while they were made. Runs if scripts/test-cluster has a name with `kuma`, and the
+directory of Kuma's programs.
+"""
+
+import unittest
+
+from kuma.matrix import matrix
+from kuma.mesh import (
+    HUB,
+    IMAGE,
+    KUMA_INIT,
+    PLUGIN,
+    SIDETRACK_INIT,
+    SYSTEM,
+    TAG,
+    WAYS,
+    Mesh,
+    namespace,
+    permission,
+    workload,
+)
+from kuma.programs import import_images
+from meshes.matrix import differences
+from meshes.mesh import first_init_container, name_server
+from processes import eventually
+from suite import ClusterTest, install
+
+INBOUND = ["self_inbound_dp_8080"]
+OUTBOUND = ["kri_msvc_default_default_NAMESPACE_server_http"]
+OWN_INIT = f"{HUB}/kuma-init:{TAG}"
+INIT_CONTAINERS = {
+    KUMA_INIT: ("kuma-init", OWN_INIT),
+    IMAGE: ("kuma-init", SIDETRACK_INIT),
+    # Kuma's own program, under the plugin's rules.
+    PLUGIN: ("kuma-validation", OWN_INIT),
+}
+# What a caller sees whose connection Envoy closes.
+CLOSED = ("connection reset", "EOF", "server closed")
+
+
+class KumaTest(unittest.TestCase):
+    maxDiff = None
+
+    @classmethod
+    def setUpClass(cls):
+        cluster, programs = ClusterTest.cluster, ClusterTest.programs
+        if "kuma" not in programs:
+            raise unittest.SkipTest("it takes Kuma's programs: scripts/test-cluster --meshes DIR kuma")
+        import_images(cluster, programs)
+        cls.mesh = mesh = Mesh(cluster, programs)
+        install(cluster)
+        mesh.apply(*name_server(), namespace("outside", injected=False), *workload("outside", "outside"))
+        for way, values in WAYS.items():
+            mesh.control_plane(values)
+            mesh.apply(namespace(way), *workload(way, "server"), *workload(way, "client"))
+            # What is injected has to be there before the control plane changes.
+            for app in ("server", "client"):
+                mesh.pod(way, app)
+        mesh.wait("outside", "outside")
+        for way in WAYS:
+            mesh.wait(way, "server", "client")
+
+    def test_injector_writes_the_init_container_of_each_way(self):
+        for way, expected in INIT_CONTAINERS.items():
+            with self.subTest(way):
+                self.assertEqual(first_init_container(self.mesh.pod(way, "server")), (*expected, 0))
+                plugin = self.mesh.pod(way, "server")["metadata"]["annotations"].get("k8s.v1.cni.cncf.io/networks")
+                self.assertEqual(plugin, "kuma-cni" if way == PLUGIN else None)
+
+    def test_probes_of_the_kubelet_reach_the_data_plane_and_the_application(self):
+        for way in WAYS:
+            with self.subTest(way):
+                pod = self.mesh.pod(way, "server")
+                containers = {one["name"]: one for one in pod["spec"]["containers"] + pod["spec"]["initContainers"]}
+                # The injector has rewritten the application's probes: kuma-dp takes them, and calls the application.
+                ports = [containers[name]["readinessProbe"]["httpGet"]["port"] for name in ("app", "kuma-sidecar")]
+                self.assertEqual(ports, [9001, 9902])
+                self.assertEqual(containers["app"]["livenessProbe"]["httpGet"]["path"], "/tcp/8080")
+                conditions = {one["type"]: one["status"] for one in pod["status"]["conditions"]}
+                self.assertEqual(conditions["ContainersReady"], "True")
+
+    def test_traffic_is_that_of_kuma_init(self):
+        seen = {way: matrix(self.mesh, way) for way in WAYS}
+        own = seen[KUMA_INIT]
+        # So that the comparison is not one of nothing with nothing.
+        for name, expected in {
+            "client: Service": {"answer": "200 server from 127.0.0.6 ", "client": OUTBOUND, "server": INBOUND},
+            "client: outside the mesh, IPv6": {"answer": "200 outside from CLIENT6 ", "server": [],
+                                               "client": ["self_transparentproxy_passthrough_outbound_ipv6"]},
+            "client: excluded port": {"answer": "server CLIENT4", "client": [], "server": []},
+            "outside: pod": {"answer": "200 server from 127.0.0.6 ", "client": [], "server": INBOUND},
+            "outside: readiness of the proxy": {"answer": "200", "client": [], "server": []},
+        }.items():
+            with self.subTest(name):
+                self.assertEqual(own[name], expected)
+        for way in (IMAGE, PLUGIN):
+            with self.subTest(way):
+                self.assertEqual(differences(own, seen[way], {}), [])
+
+    def delete(self, kind, name):
+        self.mesh.kubectl("delete", kind, name, f"--namespace={SYSTEM}")
+
+    def test_mtls_is_between_the_proxies_and_refuses_plaintext(self):
+        self.mesh.apply(*permission())
+        for kind, name in (("meshidentity", "suite"), ("meshtrust", "suite"), ("meshtrafficpermission", "suite")):
+            self.addCleanup(self.delete, kind, name)
+        for way in WAYS:
+            with self.subTest(way):
+                address = self.mesh.addresses(way, "server")[0]
+                plaintext = f"get:http://{address}:8080/"
+                eventually("plaintext is refused", lambda: self.mesh.answer("outside", "outside", plaintext) in CLOSED)
+
+                def answer():
+                    return self.mesh.answer(way, "client", f"get:http://server.{way}:8080/")
+
+                eventually("the permission is there", lambda: answer().startswith("200"))
+                identity = f"spiffe://default.default.mesh.local/ns/{way}/sa/client"
+                self.assertRegex(answer(), rf"^200 server-\S+ from 127.0.0.6 {identity}$")
+                # Nothing between the caller and the application could refuse it at an excluded port.
+                self.assertRegex(self.mesh.answer("outside", "outside", f"first:{address}:7777"), "^server-")
+
+    def test_dns_is_answered_by_the_data_plane(self):
+        # No DNS server knows these names: only kuma-dp does, which has them from the control plane.
+        self.mesh.apply({
+            "apiVersion": "kuma.io/v1alpha1", "kind": "HostnameGenerator",
+            "metadata": {"name": "suite", "namespace": SYSTEM},
+            "spec": {"selector": {"meshService": {"matchLabels": {"kuma.io/env": "kubernetes"}}},
+                     "template": "{{ .DisplayName }}.{{ .Namespace }}.chosen.example"},
+        })
+        self.addCleanup(self.delete, "hostnamegenerator", "suite")
+        for way in WAYS:
+            with self.subTest(way):
+                name = f"server.{way}.chosen.example"
+
+                def answer(what):
+                    return self.mesh.answer(way, "client", what)
+
+                eventually("kuma-dp knows the name", lambda: answer(f"dig:{name}") != "no such host")
+                service = self.mesh.get("service", "server", f"--namespace={way}")["spec"]["clusterIP"]
+                # Once for each family: for IPv6, kuma-dp has the same address.
+                self.assertEqual(set(answer(f"dig:{name}").split()), {service})
+                self.assertRegex(answer(f"get:http://{name}:8080/"), r"^200 server-\S+ from 127.0.0.6 ")
+                # Kuma leaves TCP alone: the cluster's own server is asked.
+                self.assertEqual(answer(f"dig-tcp:{name}"), "no such host")
+                known = "server.image.svc.cluster.local"
+                self.assertEqual(answer(f"dig-tcp:{known}"), answer(f"dig:{known}"))
+
+    def test_rules_are_those_that_the_quickstart_names(self):
+        # With the port that the suite excludes besides.
+        excluded = ("--exclude-inbound-ports=7777,9001,9902", "--exclude-outbound-ports=7777")
+        options = ("--mesh", "kuma", *excluded, "--redirect-dns", "--dns-servers", "all")
+        for command in ("check", "probe"):
+            with self.subTest(command):
+                done = self.mesh.sidetrack(PLUGIN, "server", command, *options)
+                self.assertEqual(done.returncode, 0, done.stdout + done.stderr)

@@ -1,0 +1,97 @@
+"""Linkerd's control plane, its injector and its proxy: pods redirected by Linkerd's own linkerd-init, by sidetrack's binary
+in its place, and by sidetrack's plugin.
+
+The namespaces of the three ways are there at once, and `outside`, which is outside of the mesh. There is one control plane,
+which changed from one way to the next while they were made, its own pods too. Runs if scripts/test-cluster has a name with
+`linkerd`, and the directory of Linkerd's programs.
+"""
+
+import unittest
+
+from linkerd.matrix import matrix
+from linkerd.mesh import (
+    CONTROL_PLANE_PODS,
+    HUB,
+    IMAGE,
+    LINKERD_INIT,
+    PLUGIN,
+    SIDETRACK_PROXY,
+    SYSTEM,
+    TAG,
+    WAYS,
+    Mesh,
+    namespace,
+    workload,
+)
+from linkerd.programs import import_images
+from meshes.matrix import differences
+from meshes.mesh import first_init_container, name_server
+from suite import ClusterTest, install, uninstall
+
+INIT_CONTAINERS = {
+    LINKERD_INIT: ("linkerd-init", f"{HUB}/proxy:{TAG}"),
+    IMAGE: ("linkerd-init", f"{SIDETRACK_PROXY}:{TAG}"),
+    # Linkerd's own program, under the plugin's rules.
+    PLUGIN: ("linkerd-network-validator", f"{HUB}/proxy:{TAG}"),
+}
+ACCEPTED = {"client": ["1 outbound"], "server": ["1 inbound"]}
+IDENTITY = "client.NAMESPACE.serviceaccount.identity.linkerd.cluster.local"
+
+
+class LinkerdTest(unittest.TestCase):
+    maxDiff = None
+
+    @classmethod
+    def setUpClass(cls):
+        cluster, programs = ClusterTest.cluster, ClusterTest.programs
+        if "linkerd" not in programs:
+            raise unittest.SkipTest("it takes Linkerd's programs: scripts/test-cluster --meshes DIR linkerd")
+        import_images(cluster, programs)
+        cls.mesh = mesh = Mesh(cluster, programs)
+        # The plugin cannot see Linkerd's init container: both would redirect the pods.
+        uninstall(cluster)
+        mesh.apply(*name_server(), namespace("outside", injected=False), *workload("outside", "outside"))
+        cls.control_plane = {}
+        for way, values in WAYS.items():
+            if way == PLUGIN:
+                install(cluster)
+            mesh.control_plane(values)
+            cls.control_plane[way] = [first_init_container(mesh.pod(SYSTEM, *pod)) for pod in CONTROL_PLANE_PODS]
+            mesh.apply(namespace(way), *workload(way, "server"), *workload(way, "client"))
+            mesh.wait(way, "server", "client")
+        mesh.wait("outside", "outside")
+
+    def test_injector_writes_the_init_container_of_each_way(self):
+        for way, expected in INIT_CONTAINERS.items():
+            with self.subTest(way):
+                for app in ("server", "client"):
+                    self.assertEqual(first_init_container(self.mesh.pod(way, app)), (*expected, 0))
+                # The control plane's own pods were redirected in the same way, and served the others.
+                self.assertEqual(set(self.control_plane[way]), {(*expected, 0)})
+
+    def test_traffic_is_that_of_linkerd_init(self):
+        seen = {way: matrix(self.mesh, way) for way in WAYS}
+        own = seen[LINKERD_INIT]
+        # So that the comparison is not one of nothing with nothing. A request that both proxies took has an identity.
+        for name, expected in {
+            "client: Service": {"answer": f"200 server from SERVER4 {IDENTITY}", **ACCEPTED},
+            "client: outside the mesh, pod": {
+                "answer": "200 outside from CLIENT4 ", "client": ["1 outbound"], "server": []},
+            "client: excluded port": {"answer": "server CLIENT4", "client": [], "server": []},
+            "server: own address": {"answer": "200 server from SERVER4 ", "client": [], "server": []},
+            "outside: pod": {"answer": "200 server from SERVER4 ", "client": [], "server": ["1 inbound"]},
+            "outside: readiness of the proxy": {"answer": "200", "client": [], "server": []},
+        }.items():
+            with self.subTest(name):
+                self.assertEqual(own[name], expected)
+        for way in (IMAGE, PLUGIN):
+            with self.subTest(way):
+                self.assertEqual(differences(own, seen[way], {}), [])
+
+    def test_rules_are_those_that_the_quickstart_names(self):
+        # With the port that the suite excludes: the annotation replaces 4567 and 4568, which the charts exclude.
+        excluded = ("--exclude-inbound-ports=7777", "--exclude-outbound-ports=7777")
+        for command in ("check", "probe"):
+            with self.subTest(command):
+                done = self.mesh.sidetrack(PLUGIN, "server", command, "--mesh", "linkerd", *excluded)
+                self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
