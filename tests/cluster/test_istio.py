@@ -24,6 +24,7 @@ from istio.mesh import (
 from istio.programs import import_images
 from meshes.matrix import differences
 from meshes.mesh import name_server
+from meshes.suite import MeshTest
 from processes import eventually
 from suite import ClusterTest, install
 
@@ -42,9 +43,7 @@ CAPTURE = {"proxy.istio.io/config": 'proxyMetadata: {ISTIO_META_DNS_CAPTURE: "tr
 NAME, CHOSEN = "chosen.example", r"\b240\.240\.\d+\.\d+\b"
 
 
-class IstioTest(unittest.TestCase):
-    maxDiff = None
-
+class IstioTest(MeshTest):
     @classmethod
     def setUpClass(cls):
         cluster, programs = ClusterTest.cluster, ClusterTest.programs
@@ -75,9 +74,6 @@ class IstioTest(unittest.TestCase):
         finally:
             for way in ways:
                 self.delete("deployment", name, way)
-
-    def delete(self, kind, name, *space):
-        self.mesh.kubectl("delete", kind, name, "--wait=false", *(f"--namespace={name}" for name in space))
 
     def assert_works(self, space, app, server=PLUGIN):
         """Requests go through the workload's proxy in both directions."""
@@ -265,15 +261,6 @@ class IstioTest(unittest.TestCase):
         proxies = [one for one in spec["containers"] + spec["initContainers"] if one["name"] == "istio-proxy"]
         self.assertIn(proxies[0]["securityContext"]["runAsUser"], range(1000650000, 1000660000))
         self.assert_works(space, "ranged")
-
-    def assert_no_request_lost(self, space, steps):
-        """Call `web` while the steps are taken."""
-        with self.mesh.load(space, "caller", f"http://web.{space}:8080/") as load:
-            steps()
-            result = load.end()
-        self.assertEqual(result["failed"], {}, f"of {result['requests']} requests")
-        # A restart takes ten seconds at least: so the caller did not hang.
-        self.assertGreater(result["requests"], 20)
 
     def restart_web(self, space):
         """As the docs do. Its pods are redirected afterwards; returns their revision and their first init container."""

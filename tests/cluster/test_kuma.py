@@ -6,6 +6,7 @@ which changed from one way to the next while they were made. Runs if scripts/tes
 directory of Kuma's programs.
 """
 
+import re
 import unittest
 
 from kuma.matrix import matrix
@@ -26,6 +27,7 @@ from kuma.mesh import (
 from kuma.programs import import_images
 from meshes.matrix import differences
 from meshes.mesh import first_init_container, name_server
+from meshes.suite import MeshTest
 from processes import eventually
 from suite import ClusterTest, install
 
@@ -42,9 +44,7 @@ INIT_CONTAINERS = {
 CLOSED = ("connection reset", "EOF", "server closed")
 
 
-class KumaTest(unittest.TestCase):
-    maxDiff = None
-
+class KumaTest(MeshTest):
     @classmethod
     def setUpClass(cls):
         cluster, programs = ClusterTest.cluster, ClusterTest.programs
@@ -101,25 +101,22 @@ class KumaTest(unittest.TestCase):
             with self.subTest(way):
                 self.assertEqual(differences(own, seen[way], {}), [])
 
-    def delete(self, kind, name):
-        self.mesh.kubectl("delete", kind, name, f"--namespace={SYSTEM}")
-
     def test_mtls_is_between_the_proxies_and_refuses_plaintext(self):
         self.mesh.apply(*permission())
         for kind, name in (("meshidentity", "suite"), ("meshtrust", "suite"), ("meshtrafficpermission", "suite")):
-            self.addCleanup(self.delete, kind, name)
+            self.addCleanup(self.delete, kind, name, SYSTEM)
         for way in WAYS:
             with self.subTest(way):
                 address = self.mesh.addresses(way, "server")[0]
                 plaintext = f"get:http://{address}:8080/"
                 eventually("plaintext is refused", lambda: self.mesh.answer("outside", "outside", plaintext) in CLOSED)
 
-                def answer():
-                    return self.mesh.answer(way, "client", f"get:http://server.{way}:8080/")
-
-                eventually("the permission is there", lambda: answer().startswith("200"))
                 identity = f"spiffe://default.default.mesh.local/ns/{way}/sa/client"
-                self.assertRegex(answer(), rf"^200 server-\S+ from 127.0.0.6 {identity}$")
+                expected = re.compile(rf"200 server-\S+ from 127.0.0.6 {identity}")
+                call = f"get:http://server.{way}:8080/"
+                # Proxies learn of identities and permissions one after the other.
+                eventually("the server sees the caller's identity",
+                           lambda: expected.fullmatch(self.mesh.answer(way, "client", call)))
                 # Nothing between the caller and the application could refuse it at an excluded port.
                 self.assertRegex(self.mesh.answer("outside", "outside", f"first:{address}:7777"), "^server-")
 
@@ -131,7 +128,7 @@ class KumaTest(unittest.TestCase):
             "spec": {"selector": {"meshService": {"matchLabels": {"kuma.io/env": "kubernetes"}}},
                      "template": "{{ .DisplayName }}.{{ .Namespace }}.chosen.example"},
         })
-        self.addCleanup(self.delete, "hostnamegenerator", "suite")
+        self.addCleanup(self.delete, "hostnamegenerator", "suite", SYSTEM)
         for way in WAYS:
             with self.subTest(way):
                 name = f"server.{way}.chosen.example"
@@ -157,3 +154,28 @@ class KumaTest(unittest.TestCase):
             with self.subTest(command):
                 done = self.mesh.sidetrack(PLUGIN, "server", command, *options)
                 self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+    def test_gateway_takes_no_inbound_traffic_and_reaches_the_mesh(self):
+        self.mesh.apply(*workload(PLUGIN, "gateway", {"kuma.io/gateway": "enabled"}))
+        self.addCleanup(self.delete, "deployment", "gateway", PLUGIN)
+        self.mesh.wait(PLUGIN, "gateway")
+        outside, gateway = (self.mesh.addresses(*pod)[0] for pod in (("outside", "outside"), (PLUGIN, "gateway")))
+        answer = self.mesh.answer("outside", "outside", f"get:http://{gateway}:8080/")
+        self.assertRegex(answer, rf"^200 gateway-\S+ from {outside} $")
+        self.assertRegex(self.mesh.answer(PLUGIN, "gateway", f"get:http://server.{PLUGIN}:8080/"), "^200 server-")
+
+    def test_moving_from_kuma_init_and_back_loses_no_request(self):
+        space = "moved"
+        self.addCleanup(self.mesh.control_plane, WAYS[PLUGIN])
+        self.mesh.control_plane(WAYS[KUMA_INIT])
+        self.mesh.apply(namespace(space), *workload(space, "web", replicas=2), *workload(space, "caller"))
+        self.addCleanup(self.delete, "namespace", space)
+        self.mesh.wait(space, "web", "caller")
+
+        def steps():
+            for way in (PLUGIN, IMAGE, KUMA_INIT):
+                self.mesh.control_plane(WAYS[way])
+                self.mesh.restart(space, "web")
+                self.assertEqual(first_init_container(self.mesh.pod(space, "web")), (*INIT_CONTAINERS[way], 0))
+
+        self.assert_no_request_lost(space, steps)

@@ -10,6 +10,7 @@ import unittest
 
 from linkerd.matrix import matrix
 from linkerd.mesh import (
+    CONTROL_PLANE,
     CONTROL_PLANE_PODS,
     HUB,
     IMAGE,
@@ -26,6 +27,7 @@ from linkerd.mesh import (
 from linkerd.programs import import_images
 from meshes.matrix import differences
 from meshes.mesh import first_init_container, name_server
+from meshes.suite import MeshTest
 from suite import ClusterTest, install, uninstall
 
 INIT_CONTAINERS = {
@@ -38,9 +40,7 @@ ACCEPTED = {"client": ["1 outbound"], "server": ["1 inbound"]}
 IDENTITY = "client.NAMESPACE.serviceaccount.identity.linkerd.cluster.local"
 
 
-class LinkerdTest(unittest.TestCase):
-    maxDiff = None
-
+class LinkerdTest(MeshTest):
     @classmethod
     def setUpClass(cls):
         cluster, programs = ClusterTest.cluster, ClusterTest.programs
@@ -48,18 +48,24 @@ class LinkerdTest(unittest.TestCase):
             raise unittest.SkipTest("it takes Linkerd's programs: scripts/test-cluster --meshes DIR linkerd")
         import_images(cluster, programs)
         cls.mesh = mesh = Mesh(cluster, programs)
-        # The plugin cannot see Linkerd's init container: both would redirect the pods.
-        uninstall(cluster)
         mesh.apply(*name_server(), namespace("outside", injected=False), *workload("outside", "outside"))
         cls.control_plane = {}
-        for way, values in WAYS.items():
-            if way == PLUGIN:
-                install(cluster)
-            mesh.control_plane(values)
+        for way in WAYS:
+            cls.use(way)
             cls.control_plane[way] = [first_init_container(mesh.pod(SYSTEM, *pod)) for pod in CONTROL_PLANE_PODS]
             mesh.apply(namespace(way), *workload(way, "server"), *workload(way, "client"))
             mesh.wait(way, "server", "client")
         mesh.wait("outside", "outside")
+
+    @classmethod
+    def use(cls, way, **values):
+        """Let new pods be redirected in this way. The plugin is there for its own alone: it cannot see Linkerd's init
+        container, and both would redirect the pods."""
+        if way == PLUGIN:
+            install(cls.mesh.cluster)
+        else:
+            uninstall(cls.mesh.cluster)
+        cls.mesh.control_plane({**WAYS[way], **values})
 
     def test_injector_writes_the_init_container_of_each_way(self):
         for way, expected in INIT_CONTAINERS.items():
@@ -95,3 +101,52 @@ class LinkerdTest(unittest.TestCase):
             with self.subTest(command):
                 done = self.mesh.sidetrack(PLUGIN, "server", command, "--mesh", "linkerd", *excluded)
                 self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+    def test_proxies_that_listen_on_ipv6_get_it_as_from_linkerd_init(self):
+        self.addCleanup(self.use, PLUGIN)
+        # docs/quickstart.md: no pod of Linkerd shows that its proxy does.
+        redirected = {PLUGIN: {"traffic.sidetrack.dev/ip-family": "auto"}}
+        seen = {}
+        for way in WAYS:
+            self.use(way, disableIPv6=False)
+            space = f"{way}-dual"
+            self.mesh.apply(namespace(space))
+            self.addCleanup(self.delete, "namespace", space)
+            for app in ("server", "client"):
+                self.mesh.apply(*workload(space, app, redirected.get(way)))
+            self.mesh.wait(space, "server", "client")
+            seen[way] = matrix(self.mesh, space)
+        own = seen[LINKERD_INIT]
+        self.assertEqual(own["outside: IPv6"], {
+            "answer": "200 server from SERVER6 ", "client": [], "server": ["1 inbound"]})
+        self.assertEqual(own["client: pod, IPv6"], {"answer": f"200 server from SERVER6 {IDENTITY}", **ACCEPTED})
+        for way in (IMAGE, PLUGIN):
+            with self.subTest(way):
+                self.assertEqual(differences(own, seen[way], {}), [])
+
+    def test_moving_from_linkerd_init_and_back_loses_no_request(self):
+        # In the order of docs/migration.md.
+        space, annotations = "moved", WAYS[PLUGIN]["podAnnotations"]
+        self.addCleanup(self.use, PLUGIN)
+        self.use(LINKERD_INIT)
+        self.mesh.apply(namespace(space), *workload(space, "web", replicas=2), *workload(space, "caller"))
+        self.addCleanup(self.delete, "namespace", space)
+        self.mesh.wait(space, "web", "caller")
+
+        def restart(way):
+            self.mesh.restart(space, "web")
+            self.assertEqual(first_init_container(self.mesh.pod(space, "web")), (*INIT_CONTAINERS[way], 0))
+
+        def steps():
+            self.mesh.control_plane({"podAnnotations": annotations})
+            install(self.mesh.cluster)
+            self.mesh.restart(SYSTEM, *CONTROL_PLANE)
+            self.mesh.control_plane(WAYS[PLUGIN])
+            restart(PLUGIN)
+            self.mesh.control_plane({"podAnnotations": annotations})
+            restart(LINKERD_INIT)
+            uninstall(self.mesh.cluster)
+            self.mesh.control_plane({})
+            restart(LINKERD_INIT)
+
+        self.assert_no_request_lost(space, steps)

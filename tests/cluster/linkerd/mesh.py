@@ -1,5 +1,6 @@
 """Linkerd on the cluster: its control plane, workloads of its namespaces, and what their proxies have accepted."""
 
+import base64
 import pathlib
 import re
 import subprocess
@@ -40,29 +41,42 @@ class Mesh(mesh.Mesh):
     def __init__(self, cluster, programs):
         super().__init__(cluster, programs)
         self._linkerd = pathlib.Path(programs["linkerd"], "linkerd")
-        self._is_installed = False
+        # Of the first installation: later ones keep its certificates.
+        self._identity = None
 
-    def _run(self, command, *words, values=""):
-        words = (self._linkerd, command, *words)
-        done = subprocess.run(words, input=values, capture_output=True, text=True,
-                              env={"KUBECONFIG": str(self.cluster.kubeconfig), "HOME": str(self.cluster.directory)})
+    def _install(self, *words):
+        words = (self._linkerd, "install", "--ignore-cluster", *words)
+        done = subprocess.run(words, capture_output=True, text=True, env={"HOME": str(self.cluster.directory)})
         if done.returncode:
             raise Failure(f"{' '.join(map(str, words))}: exit {done.returncode}: {done.stderr}")
         self.kubectl("apply", "--server-side", "--force-conflicts", "--filename=-", stdin=done.stdout)
 
     def control_plane(self, values):
         """Install or change the control plane, and wait for it."""
-        command = "upgrade" if self._is_installed else "install"
-        if not self._is_installed:
-            self._run("install", "--crds", "--set=installGatewayAPI=true")
+        if self._identity is None:
+            self._install("--crds", "--set=installGatewayAPI=true")
         file = self.cluster.directory / "linkerd.yaml"
         file.write_text(yaml.safe_dump({
             "controllerImage": f"{HUB}/controller", "linkerdVersion": TAG, "disableHeartBeat": True,
             **values, "proxy": {"image": {"name": f"{HUB}/proxy"}, **values.get("proxy", {})},
         }))
-        self._run(command, f"--values={HERE}/values.yaml", f"--values={file}")
-        self._is_installed = True
+        self._install(f"--values={HERE}/values.yaml", f"--values={file}", *(self._identity or ()))
+        self._identity = self._identity or self._keep_identity()
         self.wait(SYSTEM, *CONTROL_PLANE)
+
+    def _keep_identity(self):
+        roots = self.get("configmap", "linkerd-identity-trust-roots", f"--namespace={SYSTEM}")["data"]["ca-bundle.crt"]
+        issuer = self.get("secret", "linkerd-identity-issuer", f"--namespace={SYSTEM}")["data"]
+        words = []
+        for name, text in {
+            "trust-anchors": roots,
+            "issuer-certificate": base64.b64decode(issuer["crt.pem"]).decode(),
+            "issuer-key": base64.b64decode(issuer["key.pem"]).decode(),
+        }.items():
+            file = self.cluster.directory / f"linkerd-{name}.pem"
+            file.write_text(text)
+            words.append(f"--identity-{name}-file={file}")
+        return words
 
     def accepted(self, namespace, app):
         """How many connections the proxy of a workload has accepted, inbound and outbound."""

@@ -1,0 +1,20 @@
+"""What the tests of all meshes have."""
+
+import unittest
+
+
+class MeshTest(unittest.TestCase):
+    maxDiff = None
+    mesh = None
+
+    def delete(self, kind, name, *space):
+        self.mesh.kubectl("delete", kind, name, "--wait=false", *(f"--namespace={name}" for name in space))
+
+    def assert_no_request_lost(self, space, steps):
+        """Call `web` while the steps are taken."""
+        with self.mesh.load(space, "caller", f"http://web.{space}:8080/") as load:
+            steps()
+            result = load.end()
+        self.assertEqual(result["failed"], {}, f"of {result['requests']} requests")
+        # A restart takes ten seconds at least: so the caller did not hang.
+        self.assertGreater(result["requests"], 20)
