@@ -104,11 +104,12 @@ class LinkerdTest(MeshTest):
 
     def test_proxies_that_listen_on_ipv6_get_it_as_from_linkerd_init(self):
         self.addCleanup(self.use, PLUGIN)
-        # docs/quickstart.md: no pod of Linkerd shows that its proxy does.
+        # docs/quickstart.md: no pod of Linkerd shows that its proxy does, those of the control plane neither.
         redirected = {PLUGIN: {"traffic.sidetrack.dev/ip-family": "auto"}}
         seen = {}
         for way in WAYS:
-            self.use(way, disableIPv6=False)
+            annotations = {**WAYS[way].get("podAnnotations", {}), **redirected.get(way, {})}
+            self.use(way, disableIPv6=False, podAnnotations=annotations)
             space = f"{way}-dual"
             self.mesh.apply(namespace(space))
             self.addCleanup(self.delete, "namespace", space)
