@@ -25,7 +25,8 @@ pub fn go_program(module: &str, package: &str, name: &str) -> PathBuf {
     let program = kept.join(name);
     let mut build = Command::new(root.join(".venv/bin/go"));
     build
-        .args(["build", "-trimpath", "-o"])
+        // Without optimization and debug information, Helm's thousand packages compile in three quarters of the time.
+        .args(["build", "-trimpath", "-gcflags=all=-N -l", "-ldflags=-s -w", "-o"])
         .arg(&program)
         .arg(package)
         .current_dir(root.join(module))
