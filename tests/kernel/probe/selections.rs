@@ -57,7 +57,7 @@ fn pod(backend: &str, options: &[&str]) -> Pod {
 }
 
 pub fn probe_with_short_timeout(pod: &Pod, options: &[&str]) -> Probed {
-    probe(&pod.netns, &[options, &["--timeout", "1s"]].concat())
+    probe(&pod.netns, &[options, &["--timeout", "2s"]].concat())
 }
 
 #[track_caller]
