@@ -231,7 +231,7 @@ fn no_effect(subject: &Subject<'_>, report: &mut Report) {
 }
 
 /// The position of the annotation that sets an option.
-fn place(said: &Said<'_>, option: &str) -> Option<Position> {
+pub fn place(said: &Said<'_>, option: &str) -> Option<Position> {
     let means = |name: &str| {
         name.strip_prefix(PREFIX) == Some(option)
             || mesh_annotations::all()

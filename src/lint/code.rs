@@ -21,7 +21,7 @@ pub enum Level {
     Error,
     /// The pod may behave differently than intended.
     Warning,
-    /// A setting has no effect.
+    /// A setting has no effect, or one that a reviewer should know.
     Note,
 }
 
@@ -102,6 +102,10 @@ codes! {
         "Packets of packet sockets (AF_PACKET) do not pass the rules. They take NET_RAW, which most container runtimes grant \
          unless it is dropped.",
         "Drop NET_RAW, or ALL, in securityContext.capabilities.drop of the container.";
+    Hole "ST207" Note "An annotation opens a hole in a policy",
+        "The traffic that it excludes bypasses the proxy, although the pod has a policy of proxy-only. `bypasses` of a dry run \
+         lists all such traffic, the proxy's own included.",
+        "Remove the annotation, unless the application needs this traffic, and whoever audits it knows.";
     ProxyPort "ST301" Error "An application's port is the proxy's",
         "Two processes cannot listen on one port: the second one fails to start. Redirected connections would reach the \
          application instead of the proxy.",

@@ -4,6 +4,7 @@
 
 mod annotations;
 pub mod code;
+mod holes;
 mod init;
 mod owners;
 mod pod;
@@ -132,4 +133,5 @@ fn check(pod: manifest::Pod<'_>, services: &Services<'_>, context: &Context<'_>,
     ports::check(&subject, services, report);
     probes::check(&subject, report);
     init::check(&subject, report);
+    holes::check(&subject, report);
 }

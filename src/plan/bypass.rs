@@ -1,11 +1,14 @@
 //! What bypasses the proxy despite a policy: the proxy's own traffic, and everything that options exclude.
 
 use std::fmt;
+use std::net::IpAddr;
 
+use super::context::{DNS_PORT, Lookups};
 use super::policy;
 use crate::facts::Facts;
+use crate::mesh;
 use crate::options::{Config, Dialect};
-use crate::types::Policy;
+use crate::types::{Families, Family, Policy};
 
 /// The direction of traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,15 +56,15 @@ impl fmt::Display for Bypass {
 }
 
 /// What bypasses the proxy although a policy of these options rejects all else. Traffic within the pod, answers and what
-/// the kernel itself sends stay in any case.
-pub fn bypasses(config: &Config, facts: &Facts) -> Vec<Bypass> {
+/// the kernel itself sends stay in any case. `families` are those that are redirected.
+pub fn bypasses(config: &Config, facts: &Facts, families: Families) -> Vec<Bypass> {
     let mut bypasses = Vec::new();
     if config.dialect != Dialect::Sidetrack {
         return bypasses;
     }
     if config.outbound.policy == Policy::ProxyOnly {
         bypasses.extend(listed(Direction::Outbound, outbound(config)));
-        bypasses.extend(allowed_queries(config, facts));
+        bypasses.extend(allowed_queries(config, facts, families));
     }
     if config.inbound.policy == Policy::ProxyOnly {
         bypasses.extend(listed(Direction::Inbound, inbound(config)));
@@ -164,23 +167,151 @@ fn inbound(config: &Config) -> [Entry; 5] {
     ]
 }
 
-/// The DNS queries that are allowed.
-fn allowed_queries(config: &Config, facts: &Facts) -> Option<Bypass> {
+/// The DNS queries that are allowed, and that are not captured.
+fn allowed_queries(config: &Config, facts: &Facts, families: Families) -> Vec<Bypass> {
+    if !config.outbound.allow_dns {
+        return Vec::new();
+    }
     let servers = policy::name_servers(config, &facts.resolvers);
-    let v4 = servers.v4().iter().map(|server| server.addr().to_string());
-    let servers: Vec<String> = v4
-        .chain(servers.v6().iter().map(|server| server.addr().to_string()))
-        .collect();
-    let is_any = config.outbound.allow_dns && !servers.is_empty();
-    is_any.then(|| Bypass {
-        direction: Direction::Outbound,
-        option: "--allow-dns".to_owned(),
-        value: None,
-        traffic: format!("DNS queries to {}", servers.join(", ")),
-    })
+    let v4 = servers.v4().iter().map(|server| IpAddr::from(server.addr()));
+    let v6 = servers.v6().iter().map(|server| IpAddr::from(server.addr()));
+    // Queries to loopback addresses stay in the pod.
+    let remote: Vec<IpAddr> = v4.chain(v6).filter(|server| !server.is_loopback()).collect();
+    let lookups = Lookups::new(config, facts);
+    let leaves = |server: &IpAddr| {
+        let is_redirected = families.contains(Family::of(*server));
+        let is_lookup = is_redirected
+            && match &lookups {
+                Some(Lookups::All) => true,
+                Some(Lookups::To(servers) | Lookups::FromAllSenders(servers)) => servers.contains(*server),
+                None => false,
+            };
+        let is_captured_tcp = match is_lookup {
+            true => mesh::named(config.proxy.mesh).is_none_or(|mesh| mesh.dns_over_tcp),
+            false => is_redirected && captures_tcp(config, *server),
+        };
+        (!is_lookup, !is_captured_tcp)
+    };
+    let kinds = [
+        ((true, true), "DNS queries to"),
+        ((true, false), "DNS queries over UDP to"),
+        ((false, true), "DNS queries over TCP to"),
+    ];
+    let others = "DNS queries of groups that are not included, to";
+    let is_everyone = config.outbound.include_gids.is_everything();
+    let of_others = remote
+        .iter()
+        .filter(|server| !is_everyone && leaves(server) != (true, true));
+    let of_all =
+        kinds.map(|(kind, queries)| (queries, remote.iter().filter(|server| leaves(server) == kind).collect()));
+    let listed = of_all.into_iter().chain([(others, of_others.collect::<Vec<_>>())]);
+    listed
+        .filter(|(_, servers)| !servers.is_empty())
+        .map(|(queries, servers)| Bypass {
+            direction: Direction::Outbound,
+            option: "--allow-dns".to_owned(),
+            value: None,
+            traffic: format!(
+                "{queries} {}",
+                servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+            ),
+        })
+        .collect()
+}
+
+/// Whether TCP to a name server is redirected to the proxy like any other.
+fn captures_tcp(config: &Config, server: IpAddr) -> bool {
+    let outbound = &config.outbound;
+    let is_excluded = outbound.exclude_ports.contains(DNS_PORT) || outbound.exclude_cidrs.contains(server);
+    !is_excluded && (outbound.include_ports.contains(DNS_PORT) || outbound.include_cidrs.contains(server))
 }
 
 fn joined<T: ToString>(values: &[T], separator: &str) -> String {
     let values: Vec<String> = values.iter().map(ToString::to_string).collect();
     values.join(separator)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::Facts;
+    use crate::options::Settings;
+    use crate::types::{DnsServers, Gid, Gids, Id as _, MeshName, parse_cidrs};
+
+    /// What of the allowed queries leaves.
+    fn queries(change: impl FnOnce(&mut Config), families: Families) -> Vec<String> {
+        let mut config = Settings::default().config;
+        config.outbound.policy = Policy::ProxyOnly;
+        config.outbound.allow_dns = true;
+        change(&mut config);
+        let resolvers = ["10.96.0.10", "fd96::a", "127.0.0.53"];
+        let facts = Facts {
+            resolvers: resolvers.map(|server| server.parse().unwrap()).to_vec(),
+            ..Facts::default()
+        };
+        let mut found = bypasses(&config, &facts, families);
+        found.retain(|bypass| bypass.option == "--allow-dns");
+        found.into_iter().map(|bypass| bypass.traffic).collect()
+    }
+
+    #[test]
+    fn allowed_queries_are_listed_if_they_leave() {
+        let all = "10.96.0.10, fd96::a";
+        assert_eq!(
+            queries(|_| {}, Families::Both),
+            [format!("DNS queries over UDP to {all}")]
+        );
+        let uncaptured = queries(
+            |config| config.outbound.include_cidrs = parse_cidrs("192.0.2.0/24").unwrap(),
+            Families::Both,
+        );
+        assert_eq!(uncaptured, [format!("DNS queries to {all}")]);
+    }
+
+    #[test]
+    fn captured_queries_are_not_listed() {
+        for servers in [DnsServers::All, DnsServers::ResolvConf] {
+            let captured = |config: &mut Config| {
+                config.dns.redirect = true;
+                config.dns.servers = servers.clone();
+            };
+            assert_eq!(queries(captured, Families::Both), [""; 0], "{servers:?}");
+            let of_one = queries(captured, Families::Only(Family::V4));
+            assert_eq!(of_one, ["DNS queries to fd96::a"], "{servers:?}");
+        }
+    }
+
+    #[test]
+    fn queries_of_others_and_those_that_the_proxy_does_not_answer_are_listed() {
+        let of_group = |config: &mut Config| {
+            config.dns.redirect = true;
+            config.outbound.include_gids = [Gid::new(1000).unwrap()].into_iter().collect::<Gids>();
+        };
+        assert_eq!(
+            queries(of_group, Families::Only(Family::V4)),
+            [
+                "DNS queries to fd96::a",
+                "DNS queries of groups that are not included, to 10.96.0.10"
+            ]
+        );
+        let over_udp = |config: &mut Config| {
+            config.dns.redirect = true;
+            config.proxy.mesh = MeshName::Kuma;
+        };
+        assert_eq!(
+            queries(over_udp, Families::Both),
+            ["DNS queries over TCP to 10.96.0.10, fd96::a"]
+        );
+    }
+
+    #[test]
+    fn cgroup_of_the_proxy_is_listed() {
+        let mut config = Settings::default().config;
+        config.outbound.policy = Policy::ProxyOnly;
+        config.processes.cgroup = Some(crate::types::CgroupPath::parse("system.slice/envoy.service").unwrap());
+        let found = bypasses(&config, &Facts::default(), Families::Both);
+        let texts: Vec<String> = found.iter().map(ToString::to_string).collect();
+        let expected = "--proxy-cgroup=system.slice/envoy.service: the proxy's traffic, in its cgroup";
+        assert!(texts.iter().any(|text| text == expected), "{texts:?}");
+    }
 }

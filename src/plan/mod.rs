@@ -31,7 +31,7 @@ use crate::types::{Families, Family, InboundMode, InterfaceName, IpFamily, Mark,
 use self::context::{Context, rule, skip};
 use self::sets::Sets;
 
-pub use self::bypass::{Bypass, Direction};
+pub use self::bypass::{Bypass, Direction, bypasses};
 pub use self::context::{DNS_PORT, Lookups};
 pub use self::no_effect::{NoEffect, uncaptured_lookups, without_effect};
 pub use self::policy::name_servers;
@@ -158,7 +158,7 @@ impl Plan {
                 families: routed,
             }),
             loopback_routes: loopback_routes(config, routed),
-            bypasses: bypass::bypasses(config, facts),
+            bypasses: bypasses(config, facts, families),
         })
     }
 }

@@ -4,12 +4,10 @@
 use std::net::IpAddr;
 
 use super::plan::{Author, at};
+use super::ways_out::MAX_PROBED_INTERFACES;
 use super::{Caller, Ends, Expected, Needs, Probe, Source, Subject, Transport, choice};
 use crate::options::Dialect;
 use crate::types::{InterfaceName, Port};
-
-/// The number of interfaces of both options that get probes.
-const MAX_PROBED_INTERFACES: usize = 8;
 
 /// An interface on which packets of the host outside arrive, if they have a certain source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,13 +18,19 @@ pub struct Entry {
     pub source: IpAddr,
     /// A destination outside of the pod that the host reaches by the pod, if the probe has one.
     pub remote: Option<IpAddr>,
+    /// Whether the pod has a route to that destination by the link, so that it would forward packets there.
+    pub is_forwarded: bool,
+    /// Whether answers to the source come back by the link. A lock drops what comes from an interface that does not lead to
+    /// its source, so the answers go by the interface.
+    pub is_answered: bool,
     /// The addresses of the interface in the family of the source: the kernel redirects to the first of them.
     pub own: Vec<IpAddr>,
 }
 
 impl Author<'_> {
     /// Connections from behind rerouted interfaces, which are outbound, and those that arrive on excluded ones.
-    pub(super) fn behind_interfaces(&self, ends: &Ends) -> Vec<Probe> {
+    /// The host outside has the addresses of the other probes itself, so that its packets do not go elsewhere.
+    pub(super) fn behind_interfaces(&self, ends: &Ends, others: &[Probe]) -> Vec<Probe> {
         let general = &self.config.general;
         let is_rerouted = |name: &InterfaceName| general.reroute_interfaces.contains(name);
         let rerouted = match self.config.dialect {
@@ -38,9 +42,13 @@ impl Author<'_> {
         let names = rerouted.iter().chain(excluded).filter(|name| self.has(name, ends));
         let sources = ends.others();
         let probe = |(name, source): (&InterfaceName, IpAddr)| {
+            let source = match is_rerouted(name) && self.locks_outbound() {
+                true => self.sources_behind(name, ends).next()?,
+                false => source,
+            };
             let (subject, destination, expected) = match is_rerouted(name) {
                 true => {
-                    let (address, port) = self.outbound_target(ends)?;
+                    let (address, port) = self.outbound_target(ends, others)?;
                     let to_proxy = Expected::Captured(self.config.proxy.outbound_port);
                     (Subject::Rerouted, at(address, port), to_proxy)
                 }
@@ -73,7 +81,7 @@ impl Author<'_> {
     }
 
     /// Whether the pod has this interface, with an address of the family: without one, the family is not used there.
-    fn has(&self, name: &InterfaceName, ends: &Ends) -> bool {
+    pub(super) fn has(&self, name: &InterfaceName, ends: &Ends) -> bool {
         !self.addresses_of(name, ends).is_empty()
     }
 
@@ -87,9 +95,13 @@ impl Author<'_> {
     }
 
     /// A captured destination outside of the pod, whatever the owner of the connection, and not the host outside.
-    fn outbound_target(&self, ends: &Ends) -> Option<(IpAddr, Port)> {
-        let is_captured =
-            |address| self.captures_address(address) && self.is_remote(ends, address) && !ends.belongs_to_link(address);
+    fn outbound_target(&self, ends: &Ends, others: &[Probe]) -> Option<(IpAddr, Port)> {
+        let is_captured = |address| {
+            self.captures_address(address)
+                && self.is_remote(ends, address)
+                && !ends.belongs_to_link(address)
+                && !others.iter().any(|probe| probe.other_host() == Some(address))
+        };
         let outbound = &self.config.outbound;
         let sets = [&outbound.include_cidrs, &outbound.exclude_cidrs];
         let unused = ends.unused().into_iter().find(|address| is_captured(*address));
@@ -106,6 +118,8 @@ impl Author<'_> {
             Some(Entry {
                 source: probe.source?.address,
                 remote: (!probe.subject.calls_pod()).then_some(probe.destination.ip()),
+                is_forwarded: probe.expected == Expected::Rejected,
+                is_answered: probe.subject.calls_pod() || !self.locks_outbound(),
                 own: self.addresses_of(&interface, ends),
                 interface,
             })

@@ -49,6 +49,7 @@ mod tests {
             routes: ["0.0.0.0/0", "::/0"].map(|net| net.parse().unwrap()).to_vec(),
             addresses: ["10.0.0.2", "fd00::2"].map(|address| address.parse().unwrap()).to_vec(),
             interfaces: Vec::new(),
+            forwarding: Vec::new(),
             caller: Owner {
                 uid: Uid::new(0).unwrap(),
                 gid: Gid::new(0).unwrap(),

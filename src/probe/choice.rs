@@ -20,10 +20,7 @@ pub fn number<N: Number>(preferred: &[N], sets: &[&Ranges<N>], is_accepted: impl
 
 /// Whether a set of addresses holds `address`.
 pub fn holds(cidrs: &Cidrs, address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => cidrs.v4().iter().any(|net| net.contains(&address)),
-        IpAddr::V6(address) => cidrs.v6().iter().any(|net| net.contains(&address)),
-    }
+    cidrs.contains(address)
 }
 
 /// A unicast address that is accepted: the first of those within the networks of the sets and next to them. Those at the

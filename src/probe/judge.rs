@@ -238,6 +238,7 @@ pub fn description(probe: &Probe, finding: &Finding) -> String {
                 format!("{arrived}, and half-closed is remembered for {seconds} s")
             }
         }
+        Finding::LeftByInterface if probe.expected == Expected::Rejected => "left by the interface".to_owned(),
         Finding::LeftByInterface => "left by the interface with its addresses unchanged".to_owned(),
         Finding::Dropped => "was dropped".to_owned(),
         Finding::Rejected => "was rejected at once".to_owned(),

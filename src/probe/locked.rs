@@ -36,6 +36,8 @@ impl Author<'_> {
         let mut probes = Vec::new();
         if self.locks_outbound() {
             probes.extend(self.locked_outbound(ends, is_redirected));
+            probes.extend(self.locked_bound(ends));
+            probes.extend(self.locked_forwarded(ends, is_redirected));
             probes.extend(self.allowed_query(ends, is_redirected));
         }
         if self.locks_inbound() {

@@ -20,6 +20,7 @@ pub mod run;
 #[cfg(test)]
 mod tests;
 pub mod validation;
+mod ways_out;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -51,6 +52,8 @@ pub struct Surroundings {
     pub addresses: Vec<IpAddr>,
     /// Its interfaces that are up, and the networks of their addresses.
     pub interfaces: Vec<(InterfaceName, Vec<IpNet>)>,
+    /// Those of them from which packets of a family are forwarded.
+    pub forwarding: Vec<(InterfaceName, Family)>,
     /// The user and group of this process.
     pub caller: Owner,
     /// Whether this process may change its user and group.
@@ -95,6 +98,8 @@ pub struct Trial {
     pub ports: Vec<Port>,
     /// The port of the transparent socket (TPROXY), if there is one.
     pub transparent: Option<Port>,
+    /// The families in which the pod has no address that other hosts could reach.
+    pub unused: Vec<Family>,
     /// Probes that are left out, and why. Each a sentence.
     pub notes: Vec<String>,
 }
@@ -103,6 +108,12 @@ impl Trial {
     /// The ends of the link in a family.
     pub fn ends(&self, family: Family) -> Option<&Ends> {
         self.ends.iter().find(|ends| ends.family() == family)
+    }
+
+    /// The entry by which the packets of a probe arrive, if it is not the link.
+    pub fn entry_of(&self, probe: &Probe) -> Option<&Entry> {
+        let source = probe.source.filter(|_| probe.caller == Caller::Behind)?.address;
+        self.entries.iter().find(|entry| entry.source == source)
     }
 }
 

@@ -44,7 +44,8 @@ pub fn trial(config: &Config, facts: &Facts, families: Families, surroundings: &
         probes.extend(author.inbound(ends));
         probes.extend(author.invalid_packet(ends));
         probes.extend(author.within_pod(ends));
-        probes.extend(author.behind_interfaces(ends));
+        let behind = author.behind_interfaces(ends, &probes);
+        probes.extend(behind);
         probes.extend(locked);
         // These are the proxy's by its cgroup, which this process is not in.
         let needs_cgroup = |probe: &Probe| matches!(probe.subject, Subject::Exempt | Subject::SelfCall);
@@ -58,7 +59,11 @@ pub fn trial(config: &Config, facts: &Facts, families: Families, surroundings: &
     Trial {
         stand_ins: stand_ins(&probes, &ends),
         entries: author.entries(&probes, &ends),
-        notes: author.missing_interfaces(),
+        unused: Family::BOTH
+            .into_iter()
+            .filter(|family| !surroundings.addresses.iter().any(|address| family.is_of(*address)))
+            .collect(),
+        notes: [author.missing_interfaces(), author.not_forwarding(&ends)].concat(),
         probes,
         proxy: author.proxy(|_| true, |_| true).unwrap_or(surroundings.caller),
         ports: [proxy.inbound_port, proxy.outbound_port]

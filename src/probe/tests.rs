@@ -50,6 +50,7 @@ fn pod() -> Surroundings {
             (InterfaceName::parse(name).unwrap(), networks)
         })
         .to_vec(),
+        forwarding: Vec::new(),
         caller: owner(0, 0),
         may_switch: true,
     }
@@ -279,7 +280,7 @@ fn connections_from_behind_rerouted_interfaces_are_outbound() {
     };
     has(
         &captured("10.0.0.0/8,fd10::/64"),
-        "rerouted-interface behind@192.0.2.252%eth1 10.255.255.254:15002 > 15001 (link)",
+        "rerouted-interface behind@192.0.2.252%eth1 10.255.255.255:15002 > 15001 (link)",
     );
     has_no(&captured(""), "rerouted-interface");
     // An interface without an address of the family has no traffic of it.

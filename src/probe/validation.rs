@@ -169,6 +169,7 @@ impl Validation {
             ends: Vec::new(),
             stand_ins: Vec::new(),
             entries: Vec::new(),
+            unused: Vec::new(),
             notes: Vec::new(),
             proxy: caller,
             ports,

@@ -36,6 +36,14 @@ impl Cidrs {
         &self.v6
     }
 
+    /// Whether the set holds an address.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.v4.iter().any(|net| net.contains(&address)),
+            IpAddr::V6(address) => self.v6.iter().any(|net| net.contains(&address)),
+        }
+    }
+
     /// Whether the set holds no address.
     pub fn is_empty(&self) -> bool {
         self.v4.is_empty() && self.v6.is_empty()

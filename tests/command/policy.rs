@@ -64,7 +64,11 @@ fn is_listed(bypass: &Bypass, packet: &Packet, uid: Uid, gid: Gid, link: &Interf
         // Processes behind these send none of the packets.
         "--reroute-interfaces" => false,
         "--allow-dns" => {
-            let is_query = is_tcp || packet.protocol == IpProtocol::UDP;
+            let is_query = match bypass.traffic.strip_prefix("DNS queries over ") {
+                Some(text) if text.starts_with("TCP") => is_tcp,
+                Some(_) => packet.protocol == IpProtocol::UDP,
+                None => is_tcp || packet.protocol == IpProtocol::UDP,
+            };
             let to = packet.destination.to_string();
             is_query && packet.to().port() == 53 && bypass.traffic.split([' ', ',']).any(|server| server == to)
         }

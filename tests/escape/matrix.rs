@@ -145,6 +145,11 @@ fn named_exceptions_alone_escape_the_lock_with_nftables() {
 }
 
 #[test]
+fn named_exceptions_alone_escape_the_lock_with_a_table_for_each_family() {
+    check(Column::Locked("nftables-per-family", &[]));
+}
+
+#[test]
 fn named_exceptions_alone_escape_the_lock_with_iptables_nft() {
     check(Column::Locked("iptables-nft", &[]));
 }

@@ -1,5 +1,5 @@
-//! A filter on packets that arrive on an interface: TCP packets with a source arrive on another one instead (tc-u32(8),
-//! tc-mirred(8)). The kernel removes it with the interface.
+//! A filter on packets that arrive on an interface: TCP, UDP and echo requests with a source arrive on another one instead
+//! (tc-u32(8), tc-mirred(8)). The kernel removes it with the interface.
 
 use std::net::IpAddr;
 
@@ -56,8 +56,8 @@ impl Emitable for Request {
 type Key = (u32, u32, u32);
 
 impl Route {
-    /// Lets TCP packets from `source` that arrive on the interface with the index `on` arrive on that with the index
-    /// `instead`.
+    /// Lets TCP, UDP and echo requests from `source` that arrive on the interface with the index `on` arrive on that with
+    /// the index `instead`. Neighbour discovery stays with the interface.
     ///
     /// # Errors
     /// The netlink exchange failed; inner error: the kernel refused.
@@ -69,21 +69,41 @@ impl Route {
             // It is there for another source.
             Ok(()) | Err(_) => {}
         }
-        let filter = filter(on, source, instead)?;
-        self.change(libc::RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL, &filter)
+        for keys in kinds(source) {
+            let filter = filter(on, source, &keys, instead)?;
+            if let Err(refusal) = self.change(libc::RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL, &filter)? {
+                return Ok(Err(refusal));
+            }
+        }
+        Ok(Ok(()))
     }
 }
 
-fn filter(on: u32, source: IpAddr, instead: u32) -> Result<Request, RouteError> {
-    const TCP: u32 = libc::IPPROTO_TCP as u32;
-    let (protocol, priority, keys): (libc::c_int, u32, Vec<Key>) = match source {
-        // The protocol is the 10th byte, and the source begins at the 13th one.
-        IpAddr::V4(source) => (
-            libc::ETH_P_IP,
-            1,
-            vec![(0x00ff_0000, TCP << 16, 8), (u32::MAX, source.into(), 12)],
-        ),
-        // The next header is the 7th byte, and the source begins at the 9th one.
+/// The comparisons for each kind of packet.
+fn kinds(source: IpAddr) -> [Vec<Key>; 3] {
+    let (tcp, udp) = (libc::IPPROTO_TCP as u32, libc::IPPROTO_UDP as u32);
+    match source {
+        // The protocol is the 10th byte.
+        IpAddr::V4(_) => [tcp, udp, libc::IPPROTO_ICMP as u32].map(|protocol| vec![(0x00ff_0000, protocol << 16, 8)]),
+        // The next header is the 7th byte; the type of an ICMPv6 message, the first one after 40.
+        IpAddr::V6(_) => {
+            const ECHO_REQUEST: u32 = 128;
+            let next = |protocol: u32| (0x0000_ff00, protocol << 8, 4);
+            let echo = (0xff00_0000, ECHO_REQUEST << 24, 40);
+            [
+                vec![next(tcp)],
+                vec![next(udp)],
+                vec![next(libc::IPPROTO_ICMPV6 as u32), echo],
+            ]
+        }
+    }
+}
+
+fn filter(on: u32, source: IpAddr, kind: &[Key], instead: u32) -> Result<Request, RouteError> {
+    let (protocol, priority, source): (libc::c_int, u32, Vec<Key>) = match source {
+        // The source begins at the 13th byte.
+        IpAddr::V4(source) => (libc::ETH_P_IP, 1, vec![(u32::MAX, source.into(), 12)]),
+        // The source begins at the 9th byte.
         IpAddr::V6(source) => {
             let words = source.octets();
             let words = words
@@ -92,10 +112,10 @@ fn filter(on: u32, source: IpAddr, instead: u32) -> Result<Request, RouteError> 
             let words = words
                 .zip([8, 12, 16, 20])
                 .map(|(word, offset)| (u32::MAX, word, offset));
-            let keys = std::iter::once((0x0000_ff00, TCP << 8, 4)).chain(words).collect();
-            (libc::ETH_P_IPV6, 2, keys)
+            (libc::ETH_P_IPV6, 2, words.collect())
         }
     };
+    let keys = [kind, &source].concat();
     let protocol = u32::from((protocol as u16).to_be());
     let mut action = Vec::new();
     attribute(&mut action, TCA_ACT_KIND, b"mirred\0")?;

@@ -259,7 +259,7 @@ impl Selected {
 }
 
 /// The family of an address, and the prefix length of a network that has no other address.
-fn host(address: IpAddr) -> (AddressFamily, u8) {
+pub fn host(address: IpAddr) -> (AddressFamily, u8) {
     match address {
         IpAddr::V4(_) => (AddressFamily::Inet, 32),
         IpAddr::V6(_) => (AddressFamily::Inet6, 128),

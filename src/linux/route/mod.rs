@@ -6,6 +6,7 @@ mod address;
 mod ingress;
 mod link;
 mod loopback;
+mod neighbour;
 mod policy;
 mod shared;
 
@@ -26,6 +27,7 @@ use crate::types::{Family, RouteTable};
 pub use address::Loopback;
 pub use link::{SELECTED_TOS, Selected};
 pub use loopback::Unusable;
+pub use neighbour::Neighbour;
 pub use shared::{ForeignRule, Sharing};
 
 /// Index of the loopback interface, the first of any network namespace (`LOOPBACK_IFINDEX`, include/net/flow.h).

@@ -8,16 +8,17 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use super::echo::Echo;
+use super::forwarded::{Trace, trace};
 use super::invalid::InvalidPacket;
 use super::link::Link;
 use super::listeners::Listeners;
 use super::lookup;
-use super::start::{Started, start};
+use super::start::{NotStarted, Started, start};
 use crate::linux::conntrack;
 use crate::linux::netlink::NetlinkError;
 use crate::linux::sock_diag::is_transparent;
 use crate::linux::tcp::Connection;
-use crate::probe::{Caller, Expected, Finding, Original, Outcome, Probe, Subject, Transport, Trial};
+use crate::probe::{Caller, Entry, Expected, Finding, Original, Outcome, Probe, Subject, Transport, Trial};
 use crate::ruleset::Protocol;
 use crate::types::Port;
 
@@ -33,7 +34,7 @@ pub struct Attempt<'t> {
     pub probe: &'t Probe,
     /// Its outcome, once known.
     pub outcome: Option<Outcome>,
-    /// Why the probe proves nothing here, so that it has no place in the report.
+    /// A note why the probe proves nothing here, so that it has no place in the report.
     pub left_out: Option<String>,
     client: Option<Client>,
     /// The client's address, which no other probe has.
@@ -46,6 +47,8 @@ pub struct Attempt<'t> {
     is_rejected: bool,
     last_query: Instant,
     observations: u32,
+    /// The entry of its packets, if no answer to them comes back by the link.
+    unanswered: Option<&'t Entry>,
 }
 
 /// The client's end of a probe.
@@ -72,7 +75,7 @@ pub struct Circumstances<'a> {
 
 impl<'t> Attempt<'t> {
     /// Starts a probe.
-    pub fn start(probe: &'t Probe, circumstances: &Circumstances) -> Self {
+    pub fn start(probe: &'t Probe, circumstances: &Circumstances<'t>) -> Self {
         let mut attempt = Self {
             probe,
             outcome: None,
@@ -84,6 +87,7 @@ impl<'t> Attempt<'t> {
             is_rejected: false,
             last_query: Instant::now(),
             observations: 0,
+            unanswered: circumstances.trial.entry_of(probe).filter(|entry| !entry.is_answered),
         };
         match start(probe, circumstances) {
             Ok(Started {
@@ -97,7 +101,8 @@ impl<'t> Attempt<'t> {
                     attempt.record(Finding::Rejected);
                 }
             }
-            Err(outcome) => attempt.outcome = Some(outcome),
+            Err(NotStarted::Ended(outcome)) => attempt.outcome = Some(outcome),
+            Err(NotStarted::LeftOut(note)) => attempt.leave_out(note),
         }
         attempt
     }
@@ -131,15 +136,15 @@ impl<'t> Attempt<'t> {
                     self.arrived = Some(finding);
                 }
             }
-            (_, Finding::Closed { proxy_listens: true }) => self.leave_out(CLOSED_AT_ONCE.to_owned()),
+            (_, Finding::Closed { proxy_listens: true }) => self.leave_out(half_closed(CLOSED_AT_ONCE)),
             (_, finding) => {
                 self.outcome.get_or_insert(Outcome::Found(finding));
             }
         }
     }
 
-    fn leave_out(&mut self, reason: String) {
-        self.left_out = Some(reason);
+    fn leave_out(&mut self, note: String) {
+        self.left_out = Some(note);
         self.outcome = Some(Outcome::NotMade(String::new()));
     }
 
@@ -163,7 +168,8 @@ impl<'t> Attempt<'t> {
     pub fn needs_polling(&self) -> bool {
         let leaves_by_interface = self.probe.subject == Subject::ExcludedInterface && self.client.is_some();
         let is_packet = matches!(self.client, Some(Client::Packet(_)));
-        let is_observed = self.is_connected() || is_packet || leaves_by_interface || self.is_rejected;
+        let is_observed =
+            self.is_connected() || is_packet || leaves_by_interface || self.is_rejected || self.unanswered.is_some();
         self.outcome.is_none() && is_observed
     }
 
@@ -180,6 +186,11 @@ impl<'t> Attempt<'t> {
     /// Updates the outcome. `connections` are those of the pod's sockets.
     pub fn observe(&mut self, circumstances: &Circumstances, connections: &io::Result<Vec<Connection>>) {
         if self.outcome.is_some() {
+            return;
+        }
+        if let (Some(entry), Expected::Rejected) = (self.unanswered, self.probe.expected) {
+            self.ask_again();
+            self.outcome = self.observe_forwarded(entry);
             return;
         }
         if self.is_rejected {
@@ -219,6 +230,20 @@ impl<'t> Attempt<'t> {
             Some(Client::Packet(packet)) => packet.observe(),
             None => None,
         };
+    }
+
+    /// The result of a packet from behind a rerouted interface that the pod must not forward. A refused one is not
+    /// forwarded a moment later.
+    fn observe_forwarded(&mut self, entry: &Entry) -> Option<Outcome> {
+        match trace(entry) {
+            Err(outcome) => Some(outcome),
+            Ok(Some(Trace::Forwarded)) => Some(Outcome::Found(Finding::Direct)),
+            Ok(Some(Trace::Answered)) => {
+                self.is_rejected = true;
+                self.is_decided().then_some(Outcome::Found(Finding::Rejected))
+            }
+            Ok(None) => None,
+        }
     }
 
     /// Repeats a query or request that has no answer yet.
@@ -266,7 +291,11 @@ impl<'t> Attempt<'t> {
     fn observe_half_closed(&mut self) {
         match self.entry() {
             Err(error) if error.errno() == Some(Errno::EPERM) => self.outcome = Some(unreadable(&error)),
-            Err(error) => self.leave_out(format!("this kernel does not show entries of conntrack ({error})")),
+            Err(error) => {
+                self.leave_out(half_closed(&format!(
+                    "this kernel does not show entries of conntrack ({error})"
+                )));
+            }
             Ok(Some(entry)) if entry.state == conntrack::CLOSE_WAIT => {
                 self.outcome = self.arrived.take().map(|arrived| {
                     Outcome::Found(Finding::HalfClosed {
@@ -275,7 +304,7 @@ impl<'t> Attempt<'t> {
                     })
                 });
             }
-            Ok(Some(entry)) if entry.state > conntrack::CLOSE_WAIT => self.leave_out(CLOSED_AT_ONCE.to_owned()),
+            Ok(Some(entry)) if entry.state > conntrack::CLOSE_WAIT => self.leave_out(half_closed(CLOSED_AT_ONCE)),
             Ok(Some(_) | None) => {}
         }
     }
@@ -291,7 +320,7 @@ impl<'t> Attempt<'t> {
         if let Ok(Some(error)) | Err(error) = stream.take_error() {
             return Some(Outcome::Found(self.by_error(&error, circumstances)));
         }
-        if !self.is_connected() {
+        if !self.is_connected() && self.unanswered.is_none() {
             return None;
         }
         let connections = match connections {
@@ -310,12 +339,12 @@ impl<'t> Attempt<'t> {
         match arrived {
             Some(at) if at.local == self.probe.destination => self.at_destination(at, circumstances),
             // The listener accepts it soon.
-            Some(at) if listeners.holds(at.local) => None,
+            Some(at) if listeners.holds(at.local) && self.unanswered.is_none() => None,
             Some(at) => Some(Outcome::Found(Finding::Redirected {
                 at: at.local,
                 original: Original::NotAsked,
             })),
-            None if !self.is_decided() => None,
+            None if self.unanswered.is_some() || !self.is_decided() => None,
             None if closed => Some(Outcome::Found(self.closed(circumstances))),
             None => Some(Outcome::Found(Finding::AnsweredOutside)),
         }
@@ -431,6 +460,7 @@ impl<'t> Attempt<'t> {
     pub fn end(self) -> Outcome {
         let at_timeout = match self.answered_at {
             Some(at) => Finding::Unanswered { at },
+            None if self.is_rejected => Finding::Rejected,
             None => Finding::Lost,
         };
         self.outcome.unwrap_or(Outcome::Found(at_timeout))
@@ -439,6 +469,11 @@ impl<'t> Attempt<'t> {
 
 /// The reason to leave out a connection that the proxy does not keep open, so that it is never half-closed.
 const CLOSED_AT_ONCE: &str = "the proxy closes them at once. Probe before the proxy starts";
+
+/// The note that half-closed connections prove nothing.
+fn half_closed(reason: &str) -> String {
+    format!("half-closed connections are not probed: {reason}")
+}
 
 /// The outcome of a probe that needs an entry of conntrack.
 fn unreadable(error: &NetlinkError) -> Outcome {

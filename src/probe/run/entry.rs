@@ -2,9 +2,11 @@
 
 use std::fs;
 
+use nix::errno::Errno;
+
 use super::link::wait_until;
 use crate::linux::interfaces;
-use crate::linux::route::{Route, RouteError};
+use crate::linux::route::{Neighbour, Route, RouteError};
 use crate::probe::{Ends, Entry};
 use crate::types::InterfaceName;
 
@@ -23,16 +25,18 @@ pub struct Host<'l> {
 }
 
 impl Host<'_> {
-    /// Lets TCP packets with the source of the entry arrive on its interface, by a filter on the link. The interface itself
+    /// Lets packets with the source of the entry arrive on its interface, by a filter on the link. The interface itself
     /// stays unchanged. The error is a text for people.
     pub fn add_entry(&mut self, entry: &Entry) -> Result<(), String> {
         let Entry {
             interface,
             source,
             remote,
+            is_forwarded,
+            is_answered,
             ..
         } = entry;
-        if source.is_ipv4() && filters_strictly(interface) {
+        if source.is_ipv4() && *is_answered && filters_strictly(interface) {
             return Err(format!(
                 "the kernel drops packets of probes that arrive on {interface}, by its strict reverse path filter: \
                  net.ipv4.conf.all.rp_filter or that of the interface is 1"
@@ -41,6 +45,9 @@ impl Host<'_> {
         let index = interfaces::index(interface).ok_or_else(|| format!("the interface {interface} is gone"))?;
         let near = self.ends.near;
         let text = |error: RouteError| error.to_string();
+        if !is_answered {
+            self.forget_source(index, entry)?;
+        }
         let refused = |what: &str| {
             let what = what.to_owned();
             move |refusal| format!("{what}, for packets that arrive on {interface}, was refused: {refusal}")
@@ -53,8 +60,11 @@ impl Host<'_> {
                 "the address {source} for a link does not become usable in time"
             ));
         }
-        let added = self.near.add_route(self.near_index, *source, None).map_err(text)?;
-        added.map_err(refused(&format!("a route to {source}")))?;
+        let to_near = is_answered.then_some(source);
+        for leading in to_near.into_iter().chain(remote.as_ref().filter(|_| *is_forwarded)) {
+            let added = self.near.add_route(self.near_index, *leading, None).map_err(text)?;
+            added.map_err(refused(&format!("a route to {leading}")))?;
+        }
         if let Some(remote) = remote {
             let added = self.far.add_route(self.far_index, *remote, Some(near)).map_err(text)?;
             added.map_err(refused(&format!("a route to {remote}")))?;
@@ -66,6 +76,25 @@ impl Host<'_> {
                  kernel with sch_ingress, cls_u32 and act_mirred"
             )
         })
+    }
+
+    /// Makes the kernel look for the neighbour with the source of the entry again once it answers.
+    fn forget_source(&mut self, index: u32, entry: &Entry) -> Result<(), String> {
+        let text = |error: RouteError| error.to_string();
+        let refused = |refusal| format!("the neighbour {} cannot be forgotten: {refusal}", entry.source);
+        if self.near.neighbour(index, entry.source).map_err(text)? == Some(Neighbour::Sought) {
+            // By an earlier probe.
+            let forgotten = self.near.forget_neighbour(index, entry.source).map_err(text)?;
+            forgotten.map_err(refused)?;
+        }
+        match self.near.neighbour(index, entry.source).map_err(text)? {
+            None => Ok(()),
+            Some(Neighbour::Sought) => Err(refused(Errno::EBUSY.into())),
+            Some(Neighbour::Known) => Err(format!(
+                "packets of probes cannot arrive on {} from {}: another host has that address",
+                entry.interface, entry.source
+            )),
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 mod attempt;
 mod echo;
 mod entry;
+mod forwarded;
 mod invalid;
 pub mod link;
 pub mod listeners;
@@ -15,6 +16,7 @@ mod owner;
 mod socket;
 mod start;
 
+use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::BorrowedFd;
@@ -30,9 +32,10 @@ use self::link::{Link, LinkError};
 use self::listeners::{Listeners, Role};
 use super::{Finding, Owner, Report, Surroundings, Transport, Trial};
 use crate::backend::Namespace;
-use crate::linux::route::RouteError;
+use crate::linux::route::{Route, RouteError};
 use crate::linux::{interfaces, tcp};
 use crate::ruleset::Protocol;
+use crate::types::{Family, InterfaceName};
 
 /// The interval between observations of what the kernel reports no changes of.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
@@ -63,14 +66,33 @@ pub enum ProbeError {
 /// The kernel did not answer.
 pub fn surroundings(namespace: &mut Namespace) -> Result<Surroundings, ProbeError> {
     let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
+    let interfaces = interfaces::networks().map_err(ProbeError::Interfaces)?;
+    let forwarding = interfaces.iter().flat_map(|(name, _)| {
+        let forwards = |family: &Family| forwards(name, *family);
+        Family::BOTH
+            .into_iter()
+            .filter(forwards)
+            .map(|family| (name.clone(), family))
+    });
     let route = namespace.route()?;
     Ok(Surroundings {
         routes: route.destinations()?,
         addresses: route.usable_addresses()?,
-        interfaces: interfaces::networks().map_err(ProbeError::Interfaces)?,
+        forwarding: forwarding.collect(),
+        interfaces,
         caller: current_owner()?,
         may_switch: has(Capability::CAP_SETUID) && has(Capability::CAP_SETGID),
     })
+}
+
+/// Whether the pod forwards packets that arrive on an interface (Documentation/networking/ip-sysctl.rst).
+fn forwards(interface: &InterfaceName, family: Family) -> bool {
+    let path = match family {
+        Family::V4 => format!("/proc/sys/net/ipv4/conf/{interface}/forwarding"),
+        // Of one interface, the setting says whether it is that of a router.
+        Family::V6 => "/proc/sys/net/ipv6/conf/all/forwarding".to_owned(),
+    };
+    fs::read_to_string(path).is_ok_and(|value| value.trim() != "0")
 }
 
 /// Whether this process has the right to read rules.
@@ -101,6 +123,7 @@ pub fn run(trial: &Trial, timeout: Duration) -> Result<Report, ProbeError> {
     let report = run_with(trial, link.as_ref().map_err(String::as_str), &listeners, timeout);
     drop(listeners);
     if let Ok(link) = link {
+        forwarded::forget(&mut Route::open()?, &trial.entries)?;
         link.remove()?;
     }
     report
@@ -143,8 +166,7 @@ pub fn run_with(
     let (left_out, reported): (Vec<Attempt>, Vec<Attempt>) =
         attempts.into_iter().partition(|attempt| attempt.left_out.is_some());
     let mut notes = trial.notes.clone();
-    for reason in left_out.into_iter().filter_map(|attempt| attempt.left_out) {
-        let note = format!("half-closed connections are not probed: {reason}");
+    for note in left_out.into_iter().filter_map(|attempt| attempt.left_out) {
         if !notes.contains(&note) {
             notes.push(note);
         }

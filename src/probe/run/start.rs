@@ -30,18 +30,34 @@ pub struct Started {
     pub is_rejected: bool,
 }
 
-/// Opens the socket of the client, and connects it or sends the query. The error is the outcome if that fails.
-pub fn start(probe: &Probe, circumstances: &Circumstances) -> Result<Started, Outcome> {
-    let link = link_for(probe, circumstances)?;
+/// A probe that has not started.
+pub enum NotStarted {
+    /// It has an outcome already.
+    Ended(Outcome),
+    /// It proves nothing here, so it has no place in the report: a note.
+    LeftOut(String),
+}
+
+impl From<Outcome> for NotStarted {
+    fn from(outcome: Outcome) -> Self {
+        Self::Ended(outcome)
+    }
+}
+
+/// Opens the socket of the client, and connects it or sends the query.
+///
+/// # Errors
+/// It has an outcome without that, or it proves nothing here.
+pub fn start(probe: &Probe, circumstances: &Circumstances) -> Result<Started, NotStarted> {
+    let link = link_for(probe, circumstances).map_err(|outcome| without_family(probe, circumstances, outcome))?;
     if let Some((at, error)) = circumstances.listeners.failure(probe) {
-        return Err(Outcome::NotMade(format!(
-            "listening on {at}, in place of the proxy or of the destination, failed: {error}"
-        )));
+        let reason = format!("listening on {at}, in place of the proxy or of the destination, failed: {error}");
+        return Err(Outcome::NotMade(reason).into());
     }
     if let (Expected::Dropped, Some(link)) = (probe.expected, link) {
         let packet = InvalidPacket::send(link, probe.destination, circumstances.trial.ends(probe.family()));
-        return packet.map(|packet| Started {
-            client: Client::Packet(packet),
+        return Ok(Started {
+            client: Client::Packet(packet?),
             local: None,
             is_rejected: false,
         });
@@ -86,27 +102,54 @@ pub fn start(probe: &Probe, circumstances: &Circumstances) -> Result<Started, Ou
         Ok(()) | Err(Errno::EINPROGRESS) => client(socket, probe),
         Err(errno) => Err(errno),
     };
-    connected.map_err(|errno| match errno {
-        Errno::ECONNREFUSED if probe.expected == Expected::Rejected => Outcome::Found(Finding::Rejected),
-        Errno::ECONNREFUSED => Outcome::Found(Finding::Refused),
-        Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EADDRNOTAVAIL if probe.bound_to.is_some() => {
-            let interface = probe.bound_to.as_ref().map_or("", |name| name.as_str());
-            let destination = probe.destination.ip();
-            Outcome::NotMade(format!("{interface} has no route to {destination} ({errno})"))
+    let started = connected.map_err(|errno| unconnected(probe, circumstances, link, errno))?;
+    // No host is known to answer there. Whatever is sent has passed all rules.
+    match (&probe.bound_to, probe.caller, probe.expected) {
+        (Some(_), Caller::Process(_), Expected::Rejected) if !started.is_rejected => {
+            Err(Outcome::Found(Finding::LeftByInterface).into())
         }
-        Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EADDRNOTAVAIL
-            if link.is_none() && !probe.subject.calls_pod() =>
-        {
-            let destination = probe.destination.ip();
+        _ => Ok(started),
+    }
+}
+
+/// What it means that the client cannot connect or send.
+fn unconnected(probe: &Probe, circumstances: &Circumstances, link: Option<&Link>, errno: Errno) -> NotStarted {
+    let is_unroutable = matches!(errno, Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EADDRNOTAVAIL);
+    let destination = probe.destination.ip();
+    match errno {
+        Errno::ECONNREFUSED if probe.expected == Expected::Rejected => Outcome::Found(Finding::Rejected).into(),
+        Errno::ECONNREFUSED => Outcome::Found(Finding::Refused).into(),
+        _ if is_unroutable && let Some(interface) = &probe.bound_to => {
+            let reason = format!("{interface} has no route to {destination} ({errno})");
+            match probe.expected {
+                Expected::Rejected => NotStarted::LeftOut(format!(
+                    "what sockets bound to {interface} send over {} is not probed: {reason}, so nothing leaves",
+                    probe.family()
+                )),
+                _ => Outcome::NotMade(reason).into(),
+            }
+        }
+        _ if is_unroutable && link.is_none() && !probe.subject.calls_pod() => {
             let why = circumstances.link.err().unwrap_or_default();
-            Outcome::NotMade(
-                format!("the pod has no route to {destination} ({errno}). {why}")
-                    .trim_end()
-                    .to_owned(),
-            )
+            let reason = format!("the pod has no route to {destination} ({errno}). {why}");
+            without_family(probe, circumstances, Outcome::NotMade(reason.trim_end().to_owned()))
         }
-        errno => Outcome::Found(Finding::Unreachable(errno.to_string())),
-    })
+        errno => Outcome::Found(Finding::Unreachable(errno.to_string())).into(),
+    }
+}
+
+/// What it means that a probe cannot be made over a family. Where the pod has no address of it, a policy holds without one.
+fn without_family(probe: &Probe, circumstances: &Circumstances, outcome: Outcome) -> NotStarted {
+    let family = probe.family();
+    match outcome {
+        Outcome::NotMade(reason) if probe.subject.is_locked() && circumstances.trial.unused.contains(&family) => {
+            NotStarted::LeftOut(format!(
+                "what the policies reject over {family} is not probed: the pod has no {family} address, so nothing leaves or \
+                 arrives. {reason}"
+            ))
+        }
+        outcome => outcome.into(),
+    }
 }
 
 /// The socket of the client, with its owner.
@@ -180,12 +223,16 @@ fn link_for<'a>(probe: &Probe, circumstances: &Circumstances<'a>) -> Result<Opti
     }
 }
 
-/// Sets the options of a client's socket. The TTL of 1 keeps its packets from other hosts if a rule is missing.
+/// Sets the options of a client's socket. The TTL keeps its packets from other hosts if a rule is missing: no router after
+/// the pod forwards them.
 fn prepare(socket: &OwnedFd, probe: &Probe) -> Result<(), Errno> {
-    const HOPS: libc::c_int = 1;
+    let hops: libc::c_int = match probe.caller {
+        Caller::Behind => 2,
+        Caller::Process(_) | Caller::Neighbour => 1,
+    };
     match probe.family() {
-        Family::V4 => setsockopt(socket, sockopt::Ipv4Ttl, &HOPS)?,
-        Family::V6 => setsockopt(socket, sockopt::Ipv6Ttl, &HOPS)?,
+        Family::V4 => setsockopt(socket, sockopt::Ipv4Ttl, &hops)?,
+        Family::V6 => setsockopt(socket, sockopt::Ipv6Ttl, &hops)?,
     }
     match probe.protocol {
         Transport::Tcp => reset_on_close(socket)?,

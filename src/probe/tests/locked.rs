@@ -17,6 +17,10 @@ fn lock_is_probed_for_each_protocol() {
         "locked-quic 1000:1000 192.0.2.254:443 rejected",
         "locked-dns 1000:1000 192.0.2.254:53 rejected",
         "locked-icmp 1000:1000 192.0.2.254:0 rejected",
+        "locked-udp 1000:1000%eth0 192.0.2.254:15002 rejected",
+        "locked-icmp 1000:1000%eth0 192.0.2.254:0 rejected",
+        "locked-udp 1000:1000%eth1 192.0.2.254:15002 rejected",
+        "locked-icmp 1000:1000%eth1 192.0.2.254:0 rejected",
     ];
     assert_eq!(of_lock(|_, _| {}), expected);
     assert_eq!(list(|_, _| {}).len(), 11, "nothing is locked by default");
@@ -105,6 +109,8 @@ fn family_that_is_not_redirected_has_locked_probes_alone() {
         v6.map(|probe| probe.subject.name()).collect::<Vec<_>>()
     };
     let all = ["locked-tcp", "locked-udp", "locked-quic", "locked-dns", "locked-icmp"];
+    let by_interfaces = ["locked-udp", "locked-icmp"].repeat(pod().interfaces.len());
+    let all = [&all[..], &by_interfaces].concat();
     assert_eq!(subjects(&Facts::default()), all);
     let off = |used_elsewhere| Facts {
         ipv6: Ipv6::OffOnLoopback { used_elsewhere },
@@ -112,4 +118,48 @@ fn family_that_is_not_redirected_has_locked_probes_alone() {
     };
     assert_eq!(subjects(&off(true)), all);
     assert_eq!(subjects(&off(false)), [""; 0]);
+}
+
+#[test]
+fn lock_is_probed_by_each_interface_that_is_not_excluded() {
+    let found = of_lock(|config, _| config.general.exclude_interfaces = vec![eth("eth0")]);
+    has(&found, "locked-udp 1000:1000%eth1 192.0.2.254:15002 rejected");
+    assert!(!found.iter().any(|line| line.contains("%eth0")), "{found:#?}");
+}
+
+fn eth(name: &str) -> InterfaceName {
+    InterfaceName::parse(name).unwrap()
+}
+
+/// What comes from elsewhere than from behind the interface is dropped, and so proves nothing.
+#[test]
+fn forwarded_packets_are_probed_from_behind_the_interface() {
+    let rerouted = |config: &mut Config, surroundings: &mut Surroundings| {
+        config.outbound.policy = Policy::ProxyOnly;
+        config.general.reroute_interfaces = vec![eth("eth1")];
+        config.outbound.include_cidrs = cidrs("10.0.0.0/8,fd00::/8");
+        surroundings.addresses.push("10.2.255.253".parse().unwrap());
+        surroundings
+            .addresses
+            .push("fd02::ffff:ffff:ffff:fffd".parse().unwrap());
+        surroundings.forwarding = Family::BOTH.map(|family| (eth("eth1"), family)).to_vec();
+    };
+    let mut found = list(rerouted);
+    found.retain(|line| line.contains("behind"));
+    let expected = [
+        "rerouted-interface behind@10.2.255.254%eth1 10.255.255.255:15002 > 15001 (link)",
+        "locked-udp behind@10.2.255.252%eth1 192.0.2.244:15002 rejected (link)",
+        "locked-icmp behind@10.2.255.251%eth1 192.0.2.243:0 rejected (link)",
+        "locked-tcp behind@10.2.255.250%eth1 192.0.2.242:15002 rejected (link)",
+    ];
+    assert_eq!(found, expected);
+    let unforwarded = list(|config, surroundings| {
+        rerouted(config, surroundings);
+        surroundings.forwarding.clear();
+    });
+    assert!(
+        !unforwarded
+            .iter()
+            .any(|line| line.starts_with("locked-") && line.contains("behind"))
+    );
 }

@@ -2,6 +2,8 @@
 
 mod bound;
 mod connections;
+mod mode_change;
+mod reports;
 
 use std::io::ErrorKind;
 

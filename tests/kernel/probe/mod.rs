@@ -9,6 +9,7 @@ mod record;
 mod rights;
 mod selections;
 mod traces;
+mod ways_out;
 
 use std::collections::BTreeSet;
 use std::fmt;
