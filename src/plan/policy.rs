@@ -20,7 +20,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::context::{Context, DNS_PORT, over_loopback, rule, skip, tcp};
-use super::{PlanError, excluded_interfaces, inbound, loopback_in, outbound};
+use super::{PlanError, excluded_interfaces, inbound, loopback_in, outbound, tproxy};
 use crate::options::{Config, Dialect};
 use crate::ruleset::{
     Action, Addresses, BaseHook, Chain, ChainType, ConntrackState, Hook, Match, PortMatch, Protocol, Rejection, Rule,
@@ -437,19 +437,17 @@ fn arriving(context: &mut Context) -> Vec<Rule> {
     }
     rules.push(skip([Match::Reply], "answers to connections of the pod"));
     rules.push(known_errors());
-    rules.push(match mode {
-        InboundMode::Redirect => {
-            let port = PortMatch::Port(context.config.proxy.inbound_port);
-            skip(
-                [
-                    Match::DestinationPort(Protocol::Tcp, port),
-                    Match::DestinationTranslated,
-                ],
-                "inbound, to the proxy",
-            )
-        }
-        InboundMode::Tproxy => skip([tcp(), Match::Mark(mark)], "inbound, to the proxy"),
-    });
+    let to_proxy = Match::DestinationPort(Protocol::Tcp, PortMatch::Port(context.config.proxy.inbound_port));
+    let redirected = vec![to_proxy, Match::DestinationTranslated];
+    let (current, former) = match mode {
+        InboundMode::Redirect => (
+            redirected,
+            vec![tcp(), Match::ConntrackMark(tproxy::intercepted_mark(mark))],
+        ),
+        InboundMode::Tproxy => (vec![tcp(), Match::Mark(mark)], redirected),
+    };
+    rules.push(skip(current, "inbound, to the proxy"));
+    rules.push(skip(former, "inbound, to the proxy since before the mode changed"));
     let rerouted = context.config.general.reroute_interfaces.iter().cloned();
     rules.extend(rerouted.map(|name| skip([Match::InInterface(name)], "rerouted interface: not inbound")));
     rules.extend(inbound::mesh_ports(context));

@@ -152,7 +152,7 @@ fn arriving(context: &mut Context) -> Vec<Rule> {
 }
 
 /// The conntrack mark of intercepted connections. It differs from the mark of packets.
-fn intercepted_mark(mark: Mark) -> Mark {
+pub fn intercepted_mark(mark: Mark) -> Mark {
     if mark == INTERCEPTED_MARK {
         ALTERNATIVE_INTERCEPTED_MARK
     } else {
