@@ -5,7 +5,7 @@ use super::{dns, inbound, istio, kuma};
 use crate::mesh::Delivery;
 use crate::options::Dialect;
 use crate::ruleset::{Action, Chain, Match, Protocol, Rule};
-use crate::types::{Families, InboundMode};
+use crate::types::{Families, InboundMode, Policy};
 
 /// The chain for connections from the pod.
 pub const CHAIN: &str = "outbound";
@@ -18,7 +18,13 @@ const REROUTED: &str = "rerouted";
 
 /// The rules that jump to the chain for connections from the pod.
 pub fn entries(context: &Context) -> Vec<Rule> {
-    let entry = |matched, comment| rule([matched], Action::Jump(CHAIN.into()), comment);
+    let is_locked = context.config.outbound.policy == Policy::ProxyOnly;
+    // The proxy's answer to a forged source address would leave.
+    let source = is_locked.then_some(Match::SourceIsLocal);
+    let entry = |matched, comment| {
+        let matches = [matched].into_iter().chain(source.clone());
+        rule(matches, Action::Jump(CHAIN.into()), comment)
+    };
     let lookups = context
         .dns
         .is_some()

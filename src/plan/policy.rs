@@ -1,7 +1,9 @@
 //! The lock: with a policy of proxy-only, whatever does not pass the proxy is rejected.
 //!
-//! The chains are of type filter, so they see each packet, after the translation of its destination and of every protocol
-//! and family. A NAT chain decides about the first packet of a connection only.
+//! What leaves is decided about at the postrouting hook, where each packet of every protocol and family passes, its destination
+//! is translated, and its interface known: one rule ends traffic over loopback, which is what is redirected. Nothing can be
+//! rejected there, so the first packet of a connection is rejected at the output hook, in a chain that the kernel calls for
+//! no other, and what is left is dropped. A process gets an error in both cases.
 //!
 //! Three kinds of packets have no owner, and need rules of their own:
 //! - Those of a closed socket (data left to send, FIN, their retransmissions). Its connection is established; a process
@@ -32,6 +34,11 @@ pub const FILTER_PRIORITY: i32 = priority::FILTER + 1;
 /// The addresses of `lo` (RFC 1122, 3.2.1.3).
 const LOOPBACK_V4: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
 
+/// The loopback addresses that packets are redirected to.
+const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+
+/// The chain for first packets of connections from this host.
+const FIRST_OUTBOUND: &str = "first_outbound";
 /// The chain that rejects what a process or a forwarding host sends.
 const REJECT_OUTBOUND: &str = "reject_outbound";
 /// The chain that rejects what arrives.
@@ -86,11 +93,10 @@ pub fn chains(context: &mut Context) -> Vec<Chain> {
     let mut chains = Vec::new();
     if is_locked {
         chains.extend(sources(context));
-        chains.push(base_chain("filter_output", Hook::Output, leaving(context)));
+        chains.extend(leaving(context));
     }
     chains.extend(forwarded(context));
     if is_locked {
-        chains.push(base_chain("filter_postrouting", Hook::Postrouting, routed(context)));
         chains.push(outbound::chain(REJECT_OUTBOUND, reject_sent()));
     }
     let arriving = arriving(context);
@@ -148,37 +154,110 @@ fn neighbours(messages: &[(u8, &'static str)]) -> Vec<Rule> {
         .collect()
 }
 
+/// The base chains for packets that leave.
+fn leaving(context: &mut Context) -> Vec<Chain> {
+    let (output, postrouting) = ("filter_output", "filter_postrouting");
+    if context.config.processes.cgroup.is_some() {
+        // nf_tables has no match for the cgroup of a socket at the postrouting hook (nft_socket_validate).
+        let routed = within_or_lost(context);
+        return vec![
+            base_chain(output, Hook::Output, sent(context)),
+            base_chain(postrouting, Hook::Postrouting, routed),
+        ];
+    }
+    let first = jump(
+        [Match::ConntrackState(ConntrackState::New)],
+        FIRST_OUTBOUND,
+        "first packets of connections",
+    );
+    vec![
+        base_chain(output, Hook::Output, vec![first]),
+        outbound::chain(FIRST_OUTBOUND, first_packets(context)),
+        base_chain(postrouting, Hook::Postrouting, routed(context)),
+    ]
+}
+
 /// Locally generated packets.
-fn leaving(context: &mut Context) -> Vec<Rule> {
-    let mut rules = excluded_interfaces(context, Match::OutInterface);
-    // Most packets end at these rules, which look no route or owner up.
-    rules.push(answers());
-    let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-    rules.extend(loopback.map(known_within));
-    rules.extend(loopback.map(first_within));
-    rules.extend(outbound::proxy_senders(context));
-    // A forged source address would make the pod's answer leave as a reply. A socket that is bound to an interface sends
-    // even packets to loopback addresses by it.
-    rules.push(skip(
-        [over_loopback(), Match::SourceIsLocal, Match::DestinationIsLocal],
-        "traffic within the pod",
-    ));
-    rules.extend(outbound::excluded_ports(context, &[Protocol::Tcp]));
-    rules.extend(outbound::excluded_owners(context, &[Protocol::Tcp, Protocol::Udp]));
-    rules.extend(outbound::excluded_destinations(context, Families::Both));
-    rules.extend(allowed_lookups(context));
+fn sent(context: &mut Context) -> Vec<Rule> {
+    let mut rules = vec![answers()];
+    rules.extend(LOOPBACK.map(known_within));
+    rules.extend(within());
+    rules.extend(exempt(context));
     rules.push(jump([Match::HasOwner], REJECT_OUTBOUND, "sent by a process"));
-    rules.extend(neighbours(&SENT));
-    rules.push(skip(
-        [tcp(), Match::ConntrackState(ConntrackState::Established)],
-        "the rest of a closed connection",
-    ));
+    rules.extend(of_the_kernel());
     rules.push(jump([], REJECT_OUTBOUND, "anything else"));
     rules
 }
 
+/// Locally generated first packets of connections.
+fn first_packets(context: &mut Context) -> Vec<Rule> {
+    let mut rules = within();
+    rules.extend(exempt(context));
+    rules.push(jump([], REJECT_OUTBOUND, "anything else"));
+    rules
+}
+
+/// Packets that leave, after routing.
+fn routed(context: &mut Context) -> Vec<Rule> {
+    let mut rules = within_or_lost(context);
+    rules.push(answers());
+    rules.extend(exempt(context));
+    rules.push(rule(
+        [Match::HasOwner],
+        Action::Drop,
+        "outbound policy: sent by a process",
+    ));
+    rules.extend(of_the_kernel());
+    // Forwarded packets have another source, and chains of their own.
+    rules.push(rule(
+        [Match::SourceIsLocal],
+        Action::Drop,
+        "outbound policy: sent by the kernel",
+    ));
+    rules
+}
+
+/// What the policy does not hold for: the proxy's traffic, and what is excluded or allowed.
+fn exempt(context: &mut Context) -> Vec<Rule> {
+    let mut rules = excluded_interfaces(context, Match::OutInterface);
+    rules.extend(outbound::proxy_senders(context));
+    rules.extend(outbound::excluded_ports(context, &[Protocol::Tcp]));
+    rules.extend(outbound::excluded_owners(context, &[Protocol::Tcp, Protocol::Udp]));
+    rules.extend(outbound::excluded_destinations(context, Families::Both));
+    rules.extend(allowed_lookups(context));
+    rules
+}
+
+/// Packets without an owner that are no answers.
+fn of_the_kernel() -> Vec<Rule> {
+    let mut rules = neighbours(&SENT);
+    rules.push(skip(
+        [tcp(), Match::ConntrackState(ConntrackState::Established)],
+        "the rest of a closed connection",
+    ));
+    rules
+}
+
+/// First packets within the pod. A forged source address would make the pod's answer leave as a reply. A packet that was
+/// redirected still has the interface of its former route; a socket that is bound to one sends even packets to loopback
+/// addresses by it, which [`within_or_lost`] drops.
+fn within() -> Vec<Rule> {
+    let redirected = |loopback| {
+        skip(
+            [Match::Destination(Addresses::Ip(loopback)), Match::SourceIsLocal],
+            "within the pod, and to the proxy",
+        )
+    };
+    let mut rules: Vec<Rule> = LOOPBACK.into_iter().map(redirected).collect();
+    rules.push(skip(
+        [over_loopback(), Match::SourceIsLocal, Match::DestinationIsLocal],
+        "traffic within the pod",
+    ));
+    rules
+}
+
 /// Further packets of connections to this loopback address, which is also that of the proxy. Their first packet passed the
-/// rules, and none leaves by another interface ([`routed`]).
+/// rules, and none leaves by another interface ([`within_or_lost`]).
 fn known_within(loopback: IpAddr) -> Rule {
     let established = Match::ConntrackState(ConntrackState::Established);
     skip(
@@ -187,17 +266,9 @@ fn known_within(loopback: IpAddr) -> Rule {
     )
 }
 
-/// First packets to this loopback address: of those that are redirected to the proxy, the owner need not be known.
-fn first_within(loopback: IpAddr) -> Rule {
-    skip(
-        [Match::Destination(Addresses::Ip(loopback)), Match::SourceIsLocal],
-        "first packets within the pod, and to the proxy",
-    )
-}
-
-/// Packets that leave, after routing. A socket that is bound to an interface sends to loopback addresses by it; a
-/// translated packet is rerouted after the output hook.
-fn routed(context: &mut Context) -> Vec<Rule> {
+/// Packets that do not leave, and those that would by an interface that their address is not behind: of a socket that is
+/// bound to it, and was translated or sent to a loopback address.
+fn within_or_lost(context: &mut Context) -> Vec<Rule> {
     let loopback: Cidrs = [IpNet::from(LOOPBACK_V4), IpNet::from(IpAddr::from(Ipv6Addr::LOCALHOST))]
         .into_iter()
         .collect();

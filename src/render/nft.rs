@@ -108,7 +108,7 @@ fn base_hook(chain: &Chain, base: &BaseHook) -> String {
 /// about no other costs the others nothing. nft rejects packets in such a chain; iptables does not.
 pub fn chain_type(chain: &Chain, base: &BaseHook) -> &'static str {
     match (base.kind, base.hook) {
-        (ChainType::Filter, Hook::Input) if chain.decides_about_first_packets_alone() => "nat",
+        (ChainType::Filter, Hook::Input | Hook::Output) if chain.decides_about_first_packets_alone() => "nat",
         (ChainType::Nat, _) => "nat",
         (ChainType::Mangle, Hook::Output) => "route",
         (ChainType::Mangle, Hook::Prerouting | Hook::Input | Hook::Forward | Hook::Postrouting)

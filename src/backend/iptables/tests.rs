@@ -323,7 +323,7 @@ fn the_rules_of_a_policy_come_first_and_go_last() {
     assert_eq!(commits(&nothing, &locked), ["filter", "mangle", "nat"]);
     assert_eq!(commits(&nothing, &forwarding), ["filter", "raw", "mangle", "nat"]);
     assert_eq!(commits(&open, &locked), ["filter", "mangle", "nat"]);
-    assert_eq!(commits(&locked, &with_hole), ["filter", "nat"]);
+    assert_eq!(commits(&locked, &with_hole), ["filter", "mangle", "nat"]);
     assert_eq!(commits(&locked, &open), ["nat", "mangle", "filter"]);
     assert_eq!(commits(&locked, &nothing), ["nat", "mangle", "filter"]);
     assert_eq!(commits(&forwarding, &locked), ["filter", "nat", "raw"]);

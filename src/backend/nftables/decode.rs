@@ -146,8 +146,9 @@ fn base_hook(listed: &listing::BaseHook) -> Option<BaseHook> {
         _ => return None,
     };
     let kind = match (listed.kind.as_str(), hook) {
-        // Ours translates nothing there: see `nft::chain_type`.
+        // Ours translate nothing there: see `nft::chain_type`.
         ("nat", Hook::Input) => ChainType::Filter,
+        ("nat", Hook::Output) if listed.priority > priority::FILTER => ChainType::Filter,
         ("nat", _) => ChainType::Nat,
         ("route", Hook::Output) => ChainType::Mangle,
         ("filter", Hook::Prerouting) if listed.priority == priority::EARLY_FILTER => ChainType::Filter,

@@ -93,10 +93,7 @@ mod tests {
         assert_eq!(of("rule 'an application's DNS query'"), ["nft_ct"]);
         assert_eq!(of("rule 'loopback'"), Vec::<&str>::new());
         assert_eq!(of("rule 'outbound policy'"), ["nft_fib_inet", "nft_reject_inet"]);
-        assert_eq!(
-            of("rule 'first packets within the pod, and to the proxy'"),
-            ["nft_fib_inet"]
-        );
+        assert_eq!(of("rule 'within the pod, and to the proxy'"), ["nft_fib_inet"]);
     }
 
     #[test]

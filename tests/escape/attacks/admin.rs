@@ -9,7 +9,14 @@ use crate::sys::{bind_to_device, internet, send_to};
 
 /// Whoever may write rules may remove them.
 pub fn remove_rules(stage: &Stage) -> io::Result<()> {
-    for program in ["nft flush ruleset", "iptables-legacy -F", "ip6tables-legacy -F"] {
+    let programs = [
+        "nft flush ruleset",
+        "iptables-legacy -t filter -F",
+        "iptables-legacy -t mangle -F",
+        "ip6tables-legacy -t filter -F",
+        "ip6tables-legacy -t mangle -F",
+    ];
+    for program in programs {
         let mut words = program.split(' ');
         let mut command = Command::new(words.next().unwrap_or_default());
         command.args(words).stdout(Stdio::null()).stderr(Stdio::null());

@@ -65,6 +65,7 @@ fn empty_lock_fails_the_locked_probes() {
     let pod = Pod::new();
     apply(&pod.netns, "nftables", LOCKED);
     flush(&pod.netns, "reject_outbound");
+    flush(&pod.netns, "filter_postrouting");
     let probed = probe(&pod.netns, LOCKED);
     let names = both(&OUTBOUND);
     probed.failed(&names.iter().map(String::as_str).collect::<Vec<_>>());
