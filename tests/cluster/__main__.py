@@ -14,7 +14,7 @@ import time
 import unittest
 
 import suite
-from cluster import Cluster
+from cluster import HERE, Cluster
 from processes import Failure
 
 
@@ -44,7 +44,7 @@ def main():
     suite.ClusterTest.cluster, suite.ClusterTest.programs = cluster, programs
     loader = unittest.TestLoader()
     loader.testNamePatterns = [f"*{word}*" for word in words] or None
-    tests = loader.discover(str(suite.HERE))
+    tests = loader.discover(str(HERE))
     result = unittest.TextTestRunner(verbosity=2).run(tests)
     if not result.wasSuccessful():
         keep_logs(directory)

@@ -8,6 +8,7 @@ All of it is in the namespaces that scripts/test-cluster has made.
 
 import contextlib
 import json
+import shutil
 import subprocess
 
 import images
@@ -29,6 +30,8 @@ class Cluster:
         self.commands = directory / "bin"
         self.commands.mkdir()
         (directory / "logs").mkdir()
+        # All nodes get the same, also while another run writes its own.
+        self._image = shutil.copy(programs["image"], directory)
         pki.create(
             directory / "pki",
             (SERVER, SERVER_6, "127.0.0.1", SERVICES.replace("0.0/16", "0.1"), SERVICES_6.replace("::/112", "::1")),
@@ -131,7 +134,7 @@ class Cluster:
             images.write(archive, name, architecture, contents, entry)
             node.import_image(archive, name)
             archive.unlink()
-        node.import_image(self._programs["image"], f"registry.example/sidetrack:{version()}")
+        node.import_image(self._image, f"registry.example/sidetrack:{version()}")
 
     def wait_for_server(self):
         def answers():

@@ -114,6 +114,10 @@ def web(name, form, **options):
     return made
 
 
+def is_ready(of):
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in of["status"].get("conditions", []))
+
+
 def template(of):
     """A pod as the template of a controller."""
     metadata = {key: value for key, value in of["metadata"].items() if key != "name"}

@@ -11,7 +11,7 @@ import unittest
 import urllib.request
 
 import pods
-from cluster import HERE, ROOT
+from cluster import ROOT
 from processes import eventually
 
 MANIFESTS = ROOT / "cni-conf/kubernetes"
@@ -57,8 +57,7 @@ class ClusterTest(unittest.TestCase):
         install(self.cluster)
 
     def shortDescription(self):
-        """Names of tests say enough."""
-        return None
+        """Nothing: the names of tests say enough."""
 
     def change_installation(self):
         """Start without sidetrack; after the test, the next one installs it again."""
@@ -107,6 +106,18 @@ class ClusterTest(unittest.TestCase):
     def pods(self, selector):
         return self.cluster.get("pods", "--namespace", self.namespace, "--selector", selector)["items"]
 
+    def wait_for_other_pods(self, selector, old, count):
+        """Until there are `count` pods, all ready, none of them one of the pods `old`. A rollout may still be shown as
+        complete right after its pods have ended."""
+        old = {pod["metadata"]["uid"] for pod in old}
+
+        def are_ready():
+            found = self.pods(selector)
+            is_other = all(pod["metadata"]["uid"] not in old for pod in found)
+            return is_other and len(found) == count and all(pods.is_ready(pod) for pod in found)
+
+        eventually(f"{count} pods with {selector} are ready", are_ready)
+
     def wait_until_ready(self, *names):
         names = [f"pod/{name}" for name in names]
         self.in_namespace("wait", "--for=condition=Ready", *names, "--timeout=300s")
@@ -152,11 +163,17 @@ class ClusterTest(unittest.TestCase):
         return None
 
     def metrics(self):
-        """What the installer reports, by name and labels."""
+        """What the installer reports, by name and labels. One that was killed, or a busy node, responds late."""
+
+        def text():
+            with contextlib.suppress(OSError):
+                url = f"http://{self.node.addresses[0]}:15014/metrics"
+                with urllib.request.urlopen(url, timeout=20) as response:
+                    return response.read().decode()
+            return None
+
         values = {}
-        with urllib.request.urlopen(f"http://{self.node.addresses[0]}:15014/metrics", timeout=20) as answer:
-            text = answer.read().decode()
-        for line in text.splitlines():
+        for line in eventually("the installer serves metrics", text).splitlines():
             if line and not line.startswith("#"):
                 name, _, value = line.rpartition(" ")
                 values[name] = float(value)

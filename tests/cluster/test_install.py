@@ -1,9 +1,9 @@
 """Install, upgrade and uninstall, by kustomize and by Helm."""
 
 import pods
-from cluster import ROOT
+from cluster import HERE, ROOT
 from processes import eventually, run
-from suite import HERE, SYSTEM, ClusterTest
+from suite import SYSTEM, ClusterTest
 
 CHART = ROOT / "cni-conf/helm/sidetrack"
 

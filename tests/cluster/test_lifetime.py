@@ -5,8 +5,9 @@ import pathlib
 import signal
 import subprocess
 
+from cluster import HERE
 from processes import eventually
-from suite import HERE, ClusterTest
+from suite import ClusterTest
 
 
 class Lifetime(ClusterTest):

@@ -23,6 +23,9 @@ class Repair(ClusterTest):
             self.assertIn("connection refused", asked.stderr)
         return asked.returncode == 0
 
+    def is_labelled(self, name):
+        return self.pod(name)["metadata"]["labels"].get(LABEL) == "true"
+
     def events(self, reason):
         """The messages of events, by the name of their pod."""
         items = self.cluster.get("events", "--namespace", self.namespace)["items"]
@@ -91,13 +94,15 @@ class Repair(ClusterTest):
         for pod in self.pods("app=web"):
             self.assertFalse(self.ask(pod["metadata"]["name"]))
             self.assertNotIn(LABEL, pod["metadata"]["labels"])
+        # Written after the eviction.
+        eventually("evictions have their events", lambda: len(self.events("EvictedForRedirection")) >= len(old))
         self.assertEqual(set(self.events("EvictedForRedirection")), old)
 
         blocked = eventually("the budget is respected", lambda: self.events("EvictionBlocked"))
         self.assertEqual(set(blocked), {guarded})
         self.assertIn("disruption budget", blocked[guarded])
         for name in (guarded, "bare"):
-            self.assertEqual(self.pod(name)["metadata"]["labels"].get(LABEL), "true")
+            eventually(f"{name} has its label", lambda name=name: self.is_labelled(name))
             self.assertTrue(self.ask(name))
         told = eventually("the other pod has its event", lambda: self.events("BypassesProxy").get("bare"))
         self.assertIn("controller", told)

@@ -1,13 +1,11 @@
 """What containerd calls the plugin for."""
 
 import json
-import os
-import signal
 import stat
 
 import pods
 from processes import eventually
-from suite import ClusterTest
+from suite import SYSTEM, ClusterTest
 
 # A plugin that writes down each call, and passes the result of the plugin before it on.
 RECORDER = """#!/usr/bin/env python3
@@ -52,13 +50,19 @@ class Runtime(ClusterTest):
         # No CHECK, and no GC even as it starts: another one is to be told in docs/compatibility.md.
         self.assertEqual(commands(), {(command, "1.1.0") for command in ("ADD", "DEL", "STATUS")})
 
+    def select_nodes(self, labels):
+        """Change the labels of nodes on which the installer runs."""
+        patch = json.dumps({"spec": {"template": {"spec": {"nodeSelector": labels}}}})
+        self.kubectl("--namespace", SYSTEM, "patch", "daemonset/sidetrack-node", "--patch", patch)
+
     def test_missing_plugin_keeps_pods_from_starting(self):
         """Rather than let them start without rules. The installer brings it back, and the pod starts."""
         server = self.start_plain_server()
         binary = self.node.path("opt/cni/bin/sidetrack")
-        process = eventually("the installer runs", self.installer_process)
-        os.kill(process, signal.SIGSTOP)
+        # The kubelet would replace one that is only stopped, before the pod has failed on a busy node.
+        self.select_nodes({"nobody": "here"})
         try:
+            eventually("the installer has ended", lambda: self.installer_process() is None)
             binary.rename(binary.with_name("moved"))
             self.create(pods.client("client", *server))
 
@@ -72,6 +76,6 @@ class Runtime(ClusterTest):
             message = eventually("the pod does not start", fails)[0]
             self.assertIn('failed to find plugin "sidetrack"', message)
         finally:
-            os.kill(process, signal.SIGCONT)
-            binary.with_name("moved").unlink()
+            self.select_nodes({"nobody": None})
+            binary.with_name("moved").unlink(missing_ok=True)
         self.assert_redirected("client")
