@@ -167,6 +167,15 @@ fn inbound(config: &Config) -> [Entry; 5] {
     ]
 }
 
+/// The queries to a name server that leave the pod past the proxy.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Queries {
+    All,
+    OverUdp,
+    OverTcp,
+    None,
+}
+
 /// The DNS queries that are allowed, and that are not captured.
 fn allowed_queries(config: &Config, facts: &Facts, families: Families) -> Vec<Bypass> {
     if !config.outbound.allow_dns {
@@ -176,47 +185,54 @@ fn allowed_queries(config: &Config, facts: &Facts, families: Families) -> Vec<By
     let v4 = servers.v4().iter().map(|server| IpAddr::from(server.addr()));
     let v6 = servers.v6().iter().map(|server| IpAddr::from(server.addr()));
     // Queries to loopback addresses stay in the pod.
-    let remote: Vec<IpAddr> = v4.chain(v6).filter(|server| !server.is_loopback()).collect();
+    let remote = v4.chain(v6).filter(|server| !server.is_loopback());
     let lookups = Lookups::new(config, facts);
-    let leaves = |server: &IpAddr| {
-        let is_redirected = families.contains(Family::of(*server));
-        let is_lookup = is_redirected
-            && match &lookups {
-                Some(Lookups::All) => true,
-                Some(Lookups::To(servers) | Lookups::FromAllSenders(servers)) => servers.contains(*server),
-                None => false,
-            };
-        let is_captured_tcp = match is_lookup {
-            true => mesh::named(config.proxy.mesh).is_none_or(|mesh| mesh.dns_over_tcp),
-            false => is_redirected && captures_tcp(config, *server),
-        };
-        (!is_lookup, !is_captured_tcp)
-    };
-    let kinds = [
-        ((true, true), "DNS queries to"),
-        ((true, false), "DNS queries over UDP to"),
-        ((false, true), "DNS queries over TCP to"),
-    ];
-    let others = "DNS queries of groups that are not included, to";
-    let is_everyone = config.outbound.include_gids.is_everything();
-    let of_others = remote
-        .iter()
-        .filter(|server| !is_everyone && leaves(server) != (true, true));
-    let of_all =
-        kinds.map(|(kind, queries)| (queries, remote.iter().filter(|server| leaves(server) == kind).collect()));
-    let listed = of_all.into_iter().chain([(others, of_others.collect::<Vec<_>>())]);
-    listed
-        .filter(|(_, servers)| !servers.is_empty())
-        .map(|(queries, servers)| Bypass {
+    let remote: Vec<(IpAddr, Queries)> = remote
+        .map(|server| {
+            let is_redirected = families.contains(Family::of(server));
+            (server, uncaptured(config, lookups.as_ref(), server, is_redirected))
+        })
+        .collect();
+    let list = |traffic, is_listed: &dyn Fn(Queries) -> bool| {
+        let servers = remote.iter().filter(|(_, queries)| is_listed(*queries));
+        let servers: Vec<String> = servers.map(|(server, _)| server.to_string()).collect();
+        (!servers.is_empty()).then(|| Bypass {
             direction: Direction::Outbound,
             option: "--allow-dns".to_owned(),
             value: None,
-            traffic: format!(
-                "{queries} {}",
-                servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-            ),
+            traffic: format!("{traffic} {}", servers.join(", ")),
         })
-        .collect()
+    };
+    let captures_everyone = config.outbound.include_gids.is_everything();
+    [
+        list("DNS queries to", &|queries| queries == Queries::All),
+        list("DNS queries over UDP to", &|queries| queries == Queries::OverUdp),
+        list("DNS queries over TCP to", &|queries| queries == Queries::OverTcp),
+        list("DNS queries of groups that are not included, to", &|queries| {
+            !captures_everyone && queries != Queries::All
+        }),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// The queries of included groups to this name server that are not captured.
+fn uncaptured(config: &Config, lookups: Option<&Lookups>, server: IpAddr, is_redirected: bool) -> Queries {
+    let is_lookup = is_redirected
+        && match lookups {
+            Some(Lookups::All) => true,
+            Some(Lookups::To(servers) | Lookups::FromAllSenders(servers)) => servers.contains(server),
+            None => false,
+        };
+    if is_lookup {
+        let answers_tcp = mesh::named(config.proxy.mesh).is_none_or(|mesh| mesh.dns_over_tcp);
+        return if answers_tcp { Queries::None } else { Queries::OverTcp };
+    }
+    match is_redirected && captures_tcp(config, server) {
+        true => Queries::OverUdp,
+        false => Queries::All,
+    }
 }
 
 /// Whether TCP to a name server is redirected to the proxy like any other.
