@@ -1,11 +1,12 @@
 """Kuma on the cluster: its control plane, and workloads of its namespaces."""
 
+import json
 import pathlib
 import subprocess
 
 import yaml
 from meshes import mesh
-from processes import Failure
+from processes import Failure, eventually
 
 HERE = pathlib.Path(__file__).resolve().parent
 EXAMPLES = HERE.parents[2] / "cni-conf/examples"
@@ -44,6 +45,15 @@ class Mesh(mesh.Mesh):
         # Client-side apply has no room for the largest definitions.
         self.kubectl("apply", "--server-side", "--force-conflicts", "--filename=-", stdin=done.stdout)
         self.wait(SYSTEM, "kuma-control-plane")
+        # The node's rules for its Service follow later.
+        eventually("the control plane's webhooks answer", self._admits)
+
+    def _admits(self):
+        try:
+            self.kubectl("apply", "--dry-run=server", "--filename=-", stdin=json.dumps(permission()[1]))
+        except Failure:
+            return False
+        return True
 
 
 def namespace(name, injected=True):

@@ -16,6 +16,8 @@ def import_images(cluster, programs):
     passwd.write_text(PASSWD)
     files, links = iptables()
     proxy = {"/usr/bin/kuma-dp": directory / "kuma-dp", **with_libraries("/usr/bin/envoy", programs["envoy"])}
+    # The injector's preStop hook calls it, so that Envoy drains its connections.
+    proxy["/usr/bin/killall"] = "/bin/busybox"
     init = {"/usr/bin/kumactl": directory / "kumactl", "/etc/passwd": passwd, **files}
     for name, contents, names, entry in (
         ("kuma-cp", {"/usr/bin/kuma-cp": directory / "kuma-cp"}, {}, "/usr/bin/kuma-cp"),
