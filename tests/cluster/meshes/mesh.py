@@ -168,8 +168,8 @@ def workload(space, name, annotations=None, containers=(), replicas=1):
     seconds = 2
     if replicas > 1:
         # A rolling update waits until the proxies of callers know which pods are gone.
-        seconds = 15
-        app["lifecycle"] = {"preStop": {"sleep": {"seconds": 5}}}
+        seconds = 30
+        app["lifecycle"] = {"preStop": {"sleep": {"seconds": 15}}}
     template = {
         "metadata": {"labels": {"app": name}, "annotations": annotations or {}},
         "spec": {
