@@ -132,7 +132,7 @@ func behind(sockets string) (map[string]int, error) {
 
 func count(transport *http.Transport, url string) (map[string]int, error) {
 	counts := map[string]int{}
-	client := http.Client{Timeout: timeout, Transport: transport}
+	client := http.Client{Timeout: loadTimeout, Transport: transport}
 	response, err := client.Get(url)
 	if err != nil {
 		return counts, err
