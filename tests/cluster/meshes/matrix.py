@@ -1,6 +1,41 @@
 """The comparison of traffic between ways of redirection."""
 
 
+def calls(mesh, space):
+    """The calls that are compared in every mesh, by who makes them and by name."""
+    server, outside = mesh.addresses(space, "server"), mesh.addresses("outside", "outside")
+    return {
+        "client": {
+            "Service": f"get:http://server.{space}:8080/",
+            "headless Service": f"get:http://server-headless.{space}:8080/",
+            "pod": f"get:http://{server[0]}:8080/",
+            "pod, IPv6": f"get:http://[{server[1]}]:8080/",
+            "port of no Service": f"get:http://{server[0]}:9090/",
+            "server speaks first": f"first:server.{space}:3306",
+            "excluded port": f"first:{server[0]}:7777",
+            "outside the mesh, Service": "get:http://outside.outside:8080/",
+            "outside the mesh, pod": f"get:http://{outside[0]}:8080/",
+            "outside the mesh, IPv6": f"get:http://[{outside[1]}]:8080/",
+            "outside the mesh, excluded port": f"first:{outside[0]}:7777",
+        },
+        "server": {
+            "own Service": f"get:http://server.{space}:8080/",
+            "own address": f"get:http://{server[0]}:8080/",
+            "own address, IPv6": f"get:http://[{server[1]}]:8080/",
+            "loopback": "get:http://127.0.0.1:8080/",
+            "loopback, IPv6": "get:http://[::1]:8080/",
+        },
+        "outside": {
+            "pod": f"get:http://{server[0]}:8080/",
+            "IPv6": f"get:http://[{server[1]}]:8080/",
+            "Service": f"get:http://server.{space}:8080/",
+            "port of no Service": f"get:http://{server[0]}:9090/",
+            "server speaks first": f"first:{server[0]}:3306",
+            "excluded port": f"first:{server[0]}:7777",
+        },
+    }
+
+
 class Roles:
     """What differs between the namespaces of two ways, but means the same: names and addresses of pods."""
 

@@ -75,8 +75,8 @@ class Mesh:
         return Asked(self._start(*self._exec(namespace, app, container), "ask"))
 
 
-class Asked:
-    """A process that is asked one question after another."""
+class Started:
+    """A process in a container. It ends with the block that uses it."""
 
     def __init__(self, process):
         self._process = process
@@ -87,6 +87,10 @@ class Asked:
     def __exit__(self, *_):
         self._process.kill()
         self._process.wait()
+
+
+class Asked(Started):
+    """A process that is asked one question after another."""
 
     def __call__(self, question):
         self._process.stdin.write(question + "\n")
@@ -96,18 +100,8 @@ class Asked:
         return json.loads(answer)
 
 
-class Load:
+class Load(Started):
     """A process that calls until its standard input is closed, and then says how many calls failed."""
-
-    def __init__(self, process):
-        self._process = process
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._process.kill()
-        self._process.wait()
 
     def end(self):
         output, _ = self._process.communicate(timeout=120)

@@ -114,7 +114,7 @@ func clusters(url string) map[string]int {
 	return counts
 }
 
-// The same by the first of these Unix sockets where somebody answers: an Envoy that has ended leaves its own behind.
+// The same by the first of these Unix sockets where an Envoy answers: one that has ended leaves its socket behind.
 func behind(sockets string) (map[string]int, error) {
 	paths, err := filepath.Glob(sockets)
 	for _, path := range paths {
