@@ -53,7 +53,7 @@ impl Author<'_> {
                     (Subject::Rerouted, at(address, port), to_proxy)
                 }
                 false => {
-                    let is_excluded_anyway = choice::holds(&self.config.inbound.exclude_cidrs, source);
+                    let is_excluded_anyway = self.config.inbound.exclude_cidrs.contains(source);
                     let port = self.inbound_port(|_| true).filter(|_| !is_excluded_anyway)?;
                     let destination = at(ends.near, port);
                     (Subject::ExcludedInboundInterface, destination, Expected::Untouched)

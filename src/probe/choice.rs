@@ -18,11 +18,6 @@ pub fn number<N: Number>(preferred: &[N], sets: &[&Ranges<N>], is_accepted: impl
     candidates.find(|number| is_accepted(*number))
 }
 
-/// Whether a set of addresses holds `address`.
-pub fn holds(cidrs: &Cidrs, address: IpAddr) -> bool {
-    cidrs.contains(address)
-}
-
 /// A unicast address that is accepted: the first of those within the networks of the sets and next to them. Those at the
 /// end of a network come first: they are the least likely to be assigned.
 pub fn address(family: Family, sets: &[&Cidrs], is_accepted: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
@@ -102,7 +97,7 @@ mod tests {
         let find = |family, included, excluded| {
             let (included, excluded) = (parse_cidrs(included).unwrap(), parse_cidrs(excluded).unwrap());
             let found = address(family, &[&included, &excluded], |address| {
-                holds(&included, address) && !holds(&excluded, address)
+                included.contains(address) && !excluded.contains(address)
             });
             found.map(|address| address.to_string())
         };

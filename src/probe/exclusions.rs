@@ -19,20 +19,19 @@ impl Author<'_> {
         let outbound = &self.config.outbound;
         let (family, port) = (ends.family(), target.port);
         let includes_port = outbound.include_ports.contains(port);
-        let is_included = |address| choice::holds(&outbound.include_cidrs, address);
+        let is_included = |address| outbound.include_cidrs.contains(address);
         let included = each_network(&outbound.include_cidrs, family, |network| {
             choice::address(family, &[network, &outbound.exclude_cidrs], |address| {
-                choice::holds(network, address) && self.captures_address(address) && self.is_remote(ends, address)
+                network.contains(address) && self.captures_address(address) && self.is_remote(ends, address)
             })
         });
         let excluded = each_network(&outbound.exclude_cidrs, family, |network| {
             choice::address(family, &[network, &outbound.include_cidrs], |address| {
                 let would_be_captured = is_included(address) || includes_port;
-                choice::holds(network, address) && would_be_captured && self.is_remote(ends, address)
+                network.contains(address) && would_be_captured && self.is_remote(ends, address)
             })
         });
-        let is_far_left_out =
-            !includes_port && !is_included(ends.far) && !choice::holds(&outbound.exclude_cidrs, ends.far);
+        let is_far_left_out = !includes_port && !is_included(ends.far) && !outbound.exclude_cidrs.contains(ends.far);
         let to = |subject, address, expected| Probe {
             needs: Needs::Link,
             ..self.connection(subject, target.owner, at(address, port), expected)
@@ -54,11 +53,11 @@ impl Author<'_> {
     /// An address of each network from which inbound connections are excluded.
     pub(super) fn excluded_clients(&self, ends: &Ends) -> Vec<IpAddr> {
         each_network(&self.config.inbound.exclude_cidrs, ends.family(), |network| {
-            if choice::holds(network, ends.far) {
+            if network.contains(ends.far) {
                 return Some(ends.far);
             }
             choice::address(ends.family(), &[network], |address| {
-                choice::holds(network, address) && self.is_remote(ends, address)
+                network.contains(address) && self.is_remote(ends, address)
             })
         })
     }

@@ -40,7 +40,7 @@ impl Author<'_> {
         let on_link = || {
             let networks: Cidrs = networks.iter().copied().collect();
             choice::address(Family::V6, &[&networks], |address| {
-                choice::holds(&networks, address) && self.captures_address(address) && self.is_remote(ends, address)
+                networks.contains(address) && self.captures_address(address) && self.is_remote(ends, address)
             })
         };
         let far = (target.address == ends.far).then_some(ends.far);

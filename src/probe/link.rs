@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::{choice, family_of};
+use super::family_of;
 use crate::options::Config;
 use crate::types::Family;
 
@@ -77,9 +77,8 @@ impl Ends {
         };
         let captured = |ends: &Self| {
             let (outbound, inbound) = (&config.outbound, &config.inbound);
-            let as_client = !choice::holds(&inbound.exclude_cidrs, ends.far);
-            let as_server =
-                choice::holds(&outbound.include_cidrs, ends.far) && !choice::holds(&outbound.exclude_cidrs, ends.far);
+            let as_client = !inbound.exclude_cidrs.contains(ends.far);
+            let as_server = outbound.include_cidrs.contains(ends.far) && !outbound.exclude_cidrs.contains(ends.far);
             (as_client, as_server)
         };
         let free_ones: Vec<Self> = candidates.into_iter().map(ends).filter(|ends| ends.free).collect();

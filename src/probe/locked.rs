@@ -76,7 +76,7 @@ impl Author<'_> {
             true => self.outsider(Protocol::Udp, DNS_PORT),
             false => sender(DNS_PORT),
         };
-        let querying = querying.filter(|_| !self.allowed_servers().is_some_and(|all| choice::holds(&all, address)));
+        let querying = querying.filter(|_| !self.allowed_servers().is_some_and(|all| all.contains(address)));
         probes.extend(querying.map(|owner| datagram(Subject::LockedDns, owner, DNS_PORT)));
         probes.extend(sender(self.port).map(|owner| sent(Subject::LockedIcmp, Transport::Icmp, owner, None)));
         probes
@@ -92,7 +92,7 @@ impl Author<'_> {
             .collect();
         let is_left = |port| !outbound.exclude_ports.contains(port);
         let uncaptured = self.locked_address(ends, |address| {
-            !is_redirected || !choice::holds(&outbound.include_cidrs, address)
+            !is_redirected || !outbound.include_cidrs.contains(address)
         });
         let of_address = uncaptured.and_then(|address| {
             let sender = |port| self.sender(Protocol::Tcp, port, |_| true);
@@ -117,7 +117,7 @@ impl Author<'_> {
     /// An address of another host that is not excluded: the far end of the link if possible.
     fn locked_address(&self, ends: &Ends, is_accepted: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
         let outbound = &self.config.outbound;
-        let will_do = |address: IpAddr| !choice::holds(&outbound.exclude_cidrs, address) && is_accepted(address);
+        let will_do = |address: IpAddr| !outbound.exclude_cidrs.contains(address) && is_accepted(address);
         if will_do(ends.far) {
             return Some(ends.far);
         }
@@ -137,7 +137,7 @@ impl Author<'_> {
         is_redirected
             && match Lookups::new(self.config, self.facts) {
                 Some(Lookups::All) => true,
-                Some(Lookups::To(servers) | Lookups::FromAllSenders(servers)) => choice::holds(&servers, server),
+                Some(Lookups::To(servers) | Lookups::FromAllSenders(servers)) => servers.contains(server),
                 None => false,
             }
     }
@@ -153,10 +153,10 @@ impl Author<'_> {
         let servers = self.allowed_servers()?;
         let outbound = &self.config.outbound;
         let server = choice::address(ends.family(), &[&servers], |address| {
-            choice::holds(&servers, address)
+            servers.contains(address)
                 && !is_link_local(address)
                 && self.is_remote(ends, address)
-                && !choice::holds(&outbound.exclude_cidrs, address)
+                && !outbound.exclude_cidrs.contains(address)
                 && !self.captures_query(address, is_redirected)
         })?;
         let owner = self.sender(Protocol::Udp, DNS_PORT, |_| true)?;
@@ -170,7 +170,7 @@ impl Author<'_> {
     /// What arrives and is neither captured nor excluded.
     fn locked_inbound(&self, ends: &Ends, is_redirected: bool) -> Vec<Probe> {
         let (inbound, mesh) = (&self.config.inbound, &self.config.proxy.mesh_ports);
-        let is_held = |address| !choice::holds(&inbound.exclude_cidrs, address);
+        let is_held = |address| !inbound.exclude_cidrs.contains(address);
         let other = || {
             choice::address(ends.family(), &[&inbound.exclude_cidrs], |address| {
                 is_held(address) && self.is_remote(ends, address)

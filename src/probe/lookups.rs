@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::plan::{Author, at};
-use super::{Caller, Ends, Expected, Needs, Probe, Subject, Transport, choice};
+use super::{Caller, Ends, Expected, Needs, Probe, Subject, Transport};
 use crate::mesh;
 use crate::options::Dialect;
 use crate::plan::{DNS_PORT, Lookups, NoEffect};
@@ -37,7 +37,7 @@ impl Author<'_> {
             _ => Needs::Link,
         };
         let is_kuma = matches!(self.config.dialect, Dialect::Kuma(_));
-        if is_kuma && choice::holds(&self.config.outbound.exclude_cidrs, *server) {
+        if is_kuma && self.config.outbound.exclude_cidrs.contains(*server) {
             return Vec::new();
         }
         // Lookups over TCP are captured only if the proxy answers them.

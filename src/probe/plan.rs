@@ -200,7 +200,7 @@ impl Author<'_> {
 
     pub(super) fn captured_port(&self, address: IpAddr) -> Option<(Port, Owner)> {
         let outbound = &self.config.outbound;
-        if choice::holds(&outbound.exclude_cidrs, address) {
+        if outbound.exclude_cidrs.contains(address) {
             return None;
         }
         let of_uids = outbound.exclude_ports_for_uids.iter().map(|entry| &entry.ports);
@@ -222,7 +222,7 @@ impl Author<'_> {
     /// Whether connections to this address are captured, ports and owners aside.
     pub(super) fn captures_address(&self, address: IpAddr) -> bool {
         let outbound = &self.config.outbound;
-        choice::holds(&outbound.include_cidrs, address) && !choice::holds(&outbound.exclude_cidrs, address)
+        outbound.include_cidrs.contains(address) && !outbound.exclude_cidrs.contains(address)
     }
 
     /// Connections from other hosts.
@@ -244,7 +244,7 @@ impl Author<'_> {
         let mut probes = Vec::new();
         if let Some(port) = captured {
             let captured = probe(Subject::Inbound, port, to_proxy);
-            if !choice::holds(&inbound.exclude_cidrs, ends.far) {
+            if !inbound.exclude_cidrs.contains(ends.far) {
                 probes.extend(self.half_closed_inbound(&captured));
                 probes.insert(0, captured);
             }
@@ -338,8 +338,8 @@ impl Author<'_> {
             .any(|name| name.as_str() == "lo");
         let from = source.unwrap_or(address);
         let kuma_leaves_alone = matches!(config.dialect, Dialect::Kuma(_))
-            && (!config.captures_outbound() || choice::holds(&outbound.exclude_cidrs, address));
-        let is_excluded = config.dialect == Dialect::Sidetrack && choice::holds(&config.inbound.exclude_cidrs, from);
+            && (!config.captures_outbound() || outbound.exclude_cidrs.contains(address));
+        let is_excluded = config.dialect == Dialect::Sidetrack && config.inbound.exclude_cidrs.contains(from);
         if by_loopback || is_excluded || kuma_leaves_alone {
             return None;
         }

@@ -47,13 +47,13 @@ impl Author<'_> {
     /// An address that the interface with these networks leads to, and that no host is known to have. IPv4 takes any
     /// address as one on the link of the interface if it has no route; IPv6 does not.
     fn locked_address_by(&self, ends: &Ends, networks: &[IpNet]) -> Option<IpAddr> {
-        let is_locked = |address| !choice::holds(&self.config.outbound.exclude_cidrs, address);
+        let is_locked = |address| !self.config.outbound.exclude_cidrs.contains(address);
         match ends.family() {
             Family::V4 => Some(ends.far).filter(|far| is_locked(*far)),
             Family::V6 => {
                 let networks: Cidrs = networks.iter().copied().collect();
                 choice::address(Family::V6, &[&networks], |address| {
-                    choice::holds(&networks, address) && is_locked(address) && self.is_remote(ends, address)
+                    networks.contains(address) && is_locked(address) && self.is_remote(ends, address)
                 })
             }
         }
@@ -66,7 +66,7 @@ impl Author<'_> {
         let mut destinations = ends
             .others()
             .skip(MAX_PROBED_INTERFACES)
-            .filter(|address| !choice::holds(&outbound.exclude_cidrs, *address));
+            .filter(|address| !outbound.exclude_cidrs.contains(*address));
         let mut probes = Vec::new();
         for name in self.rerouted(ends).filter(|name| self.forwards(name, ends.family())) {
             // The first one is that of the captured connection.
@@ -100,7 +100,7 @@ impl Author<'_> {
         let outbound = &self.config.outbound;
         let sets: [&Ports; 2] = [&outbound.include_ports, &outbound.exclude_ports];
         let is_captured = |port: Port| {
-            is_redirected && (choice::holds(&outbound.include_cidrs, host) || outbound.include_ports.contains(port))
+            is_redirected && (outbound.include_cidrs.contains(host) || outbound.include_ports.contains(port))
         };
         let port = choice::number(&[self.port], &sets, |port| {
             !is_captured(port) && !outbound.exclude_ports.contains(port)
