@@ -187,19 +187,12 @@ fn reaches(ruleset: &Ruleset, from: &ruleset::Chain, name: &str) -> bool {
 }
 
 fn jump(ruleset: &Ruleset, base: BaseHook, chain: &str) -> Jump {
-    let from = match base.hook {
-        Hook::Prerouting => "PREROUTING",
-        Hook::Input => "INPUT",
-        Hook::Forward => "FORWARD",
-        Hook::Output => "OUTPUT",
-        Hook::Postrouting => "POSTROUTING",
-    };
     let family = match ruleset.families {
         Families::Only(family) => Some(family),
         Families::Both => None,
     };
     Jump {
-        from: from.to_owned(),
+        from: base.hook.name().to_uppercase(),
         position: 1,
         spec: Spec::new(family, words(["-j", &chain_name(chain)])),
     }

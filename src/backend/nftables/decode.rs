@@ -132,14 +132,7 @@ pub(super) fn timeouts(family: TableFamily, object: &listing::Object) -> Option<
 }
 
 fn base_hook(listed: &listing::BaseHook) -> Option<BaseHook> {
-    let hook = match listed.hook {
-        0 => Hook::Prerouting,
-        1 => Hook::Input,
-        2 => Hook::Forward,
-        3 => Hook::Output,
-        4 => Hook::Postrouting,
-        _ => return None,
-    };
+    let hook = Hook::of_number(listed.hook)?;
     let kind = match (listed.kind.as_str(), hook) {
         // Ours translate nothing there: see `nft::chain_type`.
         ("nat", Hook::Input) => ChainType::Filter,

@@ -189,13 +189,13 @@ fn networks(ruleset: &Ruleset, addresses: &Addresses, place: Place, option: &str
 fn ports(ruleset: &Ruleset, protocol: Protocol, ports: &PortMatch, option: &str) -> Vec<Vec<Part>> {
     let extensions: Vec<Vec<String>> = match ports {
         PortMatch::Port(port) => vec![words(["-m", protocol_name(protocol), option, &port.to_string()])],
-        PortMatch::Set(name) => match elements(ruleset, name) {
-            Some(Elements::Ports(ports)) => multiport(ports)
-                .iter()
-                .map(|ports| words(["-m", "multiport", &format!("{option}s"), ports]))
-                .collect(),
-            Some(Elements::Ipv4(_) | Elements::Ipv6(_) | Elements::Uids(_) | Elements::Gids(_)) | None => Vec::new(),
-        },
+        PortMatch::Set(name) => {
+            let lists = elements(ruleset, name).and_then(Elements::ports).map(multiport);
+            let lists = lists.unwrap_or_default().into_iter();
+            lists
+                .map(|ports| words(["-m", "multiport", &format!("{option}s"), &ports]))
+                .collect()
+        }
     };
     extensions
         .into_iter()
@@ -238,24 +238,20 @@ fn owners<N: Number>(option: &str, ranges: &Ranges<N>) -> Vec<Vec<Part>> {
 fn users(ruleset: &Ruleset, uids: &UidMatch) -> Ranges<Uid> {
     match uids {
         UidMatch::Uid(uid) => [*uid].into_iter().collect(),
-        UidMatch::Set(name) => match elements(ruleset, name) {
-            Some(Elements::Uids(uids)) => uids.clone(),
-            Some(Elements::Ipv4(_) | Elements::Ipv6(_) | Elements::Ports(_) | Elements::Gids(_)) | None => {
-                Ranges::default()
-            }
-        },
+        UidMatch::Set(name) => elements(ruleset, name)
+            .and_then(Elements::uids)
+            .cloned()
+            .unwrap_or_default(),
     }
 }
 
 fn groups(ruleset: &Ruleset, gids: &GidMatch) -> Ranges<Gid> {
     match gids {
         GidMatch::Gid(gid) => [*gid].into_iter().collect(),
-        GidMatch::Set(name) => match elements(ruleset, name) {
-            Some(Elements::Gids(gids)) => gids.clone(),
-            Some(Elements::Ipv4(_) | Elements::Ipv6(_) | Elements::Ports(_) | Elements::Uids(_)) | None => {
-                Ranges::default()
-            }
-        },
+        GidMatch::Set(name) => elements(ruleset, name)
+            .and_then(Elements::gids)
+            .cloned()
+            .unwrap_or_default(),
     }
 }
 
