@@ -8,6 +8,8 @@ from processes import Failure, eventually
 HUB = "registry.example/meshes"
 APP, DNS = f"{HUB}/app:test", f"{HUB}/dns:test"
 NAME_SERVER = "10.96.0.10"
+# What a caller sees whose connection is closed without an answer, by chance.
+CLOSED = ("connection reset", "EOF", "server closed")
 
 
 class Mesh:
