@@ -103,7 +103,7 @@ class Asked(Started):
 
 
 class Load(Started):
-    """A process that calls until its standard input is closed, and then says how many calls failed."""
+    """A process that calls until its standard input is closed, and then says which calls failed."""
 
     def end(self):
         output, _ = self._process.communicate(timeout=120)
