@@ -1,5 +1,6 @@
 """What the tests of all meshes have."""
 
+import sys
 import unittest
 
 from meshes.matrix import differences
@@ -76,6 +77,7 @@ class MeshTest(unittest.TestCase):
         with self.mesh.load(space, "caller", f"http://web.{space}:8080/") as load:
             steps()
             result = load.end()
+        print(f"{result['requests']} requests", end=" ... ", file=sys.stderr, flush=True)
         self.assertEqual(result["failed"], {}, f"of {result['requests']} requests")
         # A restart takes ten seconds at least: so the caller did not hang.
         self.assertGreater(result["requests"], 20)
