@@ -213,7 +213,7 @@ mod tests {
         std::fs::write(&path, "no socket").unwrap();
         report(Outcome::Done).send(&path);
         std::fs::remove_file(&path).unwrap();
-        let listener = Listener::bind(&path, 10).unwrap();
+        let listener = Listener::bind(&path, 10, Duration::from_secs(60)).unwrap();
         let sent = 100;
         for _ in 0..sent {
             report(Outcome::Done).send(&path);

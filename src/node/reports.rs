@@ -8,12 +8,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use super::metrics::{Metrics, PLUGIN_RUN_DURATION, PLUGIN_RUNS};
 use crate::cni::environment::Verb;
 use crate::cni::report::{MAX_REPORT_BYTES, Outcome, Report};
 use crate::linux::files::{self, FileError};
 use crate::linux::unix_messages::{self, LONGEST_QUEUE, Listener};
+
+/// The longest wait for a report of a plugin that has connected. On a busy node it may get no processor time for seconds;
+/// other reports wait in the queue meanwhile.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Whether an installer listens at the socket.
 pub fn is_answered(socket: &Path) -> bool {
@@ -78,7 +83,7 @@ impl Receiver {
         let closed = Arc::new(AtomicBool::new(false));
         let bind = || {
             // Reports wait where this process gets no processor time, or where nobody reads its log.
-            let socket = Arc::new(Listener::bind(&new, LONGEST_QUEUE)?);
+            let socket = Arc::new(Listener::bind(&new, LONGEST_QUEUE, PATIENCE)?);
             fs::set_permissions(&new, fs::Permissions::from_mode(0o600))?;
             fs::rename(&new, path)?;
             let (received, closed, metrics) = (Arc::clone(&socket), Arc::clone(&closed), Arc::clone(metrics));

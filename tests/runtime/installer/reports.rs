@@ -1,12 +1,16 @@
 //! The plugin's reports to the installer: real runs of the plugin in real namespaces.
 
 use std::fs;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, send, socket};
 use serde_json::Value;
 use sidetrack::linux::unix_messages::{self, Listener};
 
@@ -175,6 +179,26 @@ fn reports_wait_for_an_installer_that_does_not_run() {
     });
 }
 
+/// The plugin may get no processor time either, between its connection and its report.
+#[test]
+fn a_plugin_that_stands_still_for_seconds_loses_no_report() {
+    let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
+    let installer = machine.start(&[]);
+    installer.eventually_ready();
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let stopped = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).expect("a socket");
+    let address = UnixAddr::new(&machine.socket()).expect("an address");
+    connect(stopped.as_raw_fd(), &address).expect("a connection");
+    let report = "{\"command\":\"GC\",\"namespace\":\"\",\"pod\":\"\",\"container\":\"\",\"outcome\":\"done\",\
+                  \"reason\":\"\",\"warnings\":[],\"seconds\":2}";
+    thread::sleep(Duration::from_secs(2));
+    send(stopped.as_raw_fd(), report.as_bytes(), MsgFlags::MSG_NOSIGNAL).expect("the installer still waits for it");
+    eventually("it is counted", || match installer.metric(&runs("GC", "done")) {
+        1.0 => Ok(()),
+        count => Err(count),
+    });
+}
+
 #[test]
 fn removed_socket_is_recreated() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
@@ -215,7 +239,7 @@ fn pods_start_without_or_with_a_slow_listener() {
     fs::write(&path, "no socket").expect("a file");
     add();
     fs::remove_file(&path).expect("a file");
-    let listener = Listener::bind(&path, 1).expect("a socket");
+    let listener = Listener::bind(&path, 1, Duration::from_secs(60)).expect("a socket");
     let full = loop {
         if let Err(error) = unix_messages::send(&path, b"x") {
             break error;
