@@ -6,7 +6,6 @@ namespace `outside` is outside of the mesh. Runs if scripts/test-cluster has a n
 """
 
 import contextlib
-import unittest
 
 from cluster import version
 from istio.matrix import IPV6_WITHOUT_LISTENER, matrix
@@ -22,11 +21,10 @@ from istio.mesh import (
     workload,
 )
 from istio.programs import import_images
-from meshes.matrix import differences
 from meshes.mesh import name_server
 from meshes.suite import MeshTest
 from processes import eventually
-from suite import ClusterTest, install
+from suite import install
 
 OURS = (IMAGE, PLUGIN)
 INBOUND = ["inbound|8080||"]
@@ -36,22 +34,18 @@ INIT_CONTAINERS = {
     IMAGE: ("istio-init", SIDETRACK_IMAGE),
     PLUGIN: ("istio-validation", PROXY),
 }
-# What a caller sees whose connection Envoy closes.
-CLOSED = ("connection reset", "EOF", "server closed")
 CAPTURE = {"proxy.istio.io/config": 'proxyMetadata: {ISTIO_META_DNS_CAPTURE: "true"}'}
 # A name without an address, which no DNS server knows. istiod chooses one, and agents that capture DNS answer it.
 NAME, CHOSEN = "chosen.example", r"\b240\.240\.\d+\.\d+\b"
 
 
 class IstioTest(MeshTest):
+    init_containers = INIT_CONTAINERS
+
     @classmethod
     def setUpClass(cls):
-        cluster, programs = ClusterTest.cluster, ClusterTest.programs
-        if "istio" not in programs:
-            raise unittest.SkipTest("it takes istiod: scripts/test-cluster istio")
-        import_images(cluster, programs)
-        cls.mesh = mesh = Mesh(cluster, programs)
-        install(cluster)
+        mesh = cls.start_mesh(Mesh, import_images, "istio", "scripts/test-cluster istio")
+        install(mesh.cluster)
         mesh.apply(*name_server(), namespace(SYSTEM), namespace("outside"), *workload("outside", "outside"))
         mesh.chart("base", "istio-base", f"--set=defaultRevision={ISTIO_INIT}")
         for way, files in WAYS.items():
@@ -85,43 +79,33 @@ class IstioTest(MeshTest):
         self.assertRegex(answer, rf"^200 server-\S+ from 127.0.0.6 spiffe://cluster.local/ns/{space}/sa/{app}$")
 
     def test_injector_writes_the_init_container_of_each_way(self):
-        for way, expected in INIT_CONTAINERS.items():
+        for way in WAYS:
             with self.subTest(way):
-                pod = self.mesh.pod(way, "server")
-                container = pod["spec"]["initContainers"][0]
-                self.assertEqual((container["name"], container["image"]), expected)
-                status = pod["status"]["initContainerStatuses"][0]["state"]["terminated"]
-                self.assertEqual(status["exitCode"], 0)
-                self.assertEqual(pod["metadata"]["annotations"]["istio.io/rev"], way)
+                self.assert_init_container(way, way, "server")
+                self.assert_revision(way, way, "server")
 
     def test_traffic_is_that_of_istio_init(self):
         seen = {way: matrix(self.mesh, way) for way in WAYS}
-        own = seen[ISTIO_INIT]
-        # So that the comparison is not one of nothing with nothing.
-        self.assertEqual(own["client: Service"], {
-            "answer": "200 server from 127.0.0.6 spiffe://cluster.local/ns/NAMESPACE/sa/client",
-            "own": ["outbound|8080||server.NAMESPACE.svc.cluster.local"],
-            "server": INBOUND,
-        })
-        self.assertEqual(own["outside: pod"], {"answer": "200 server from 127.0.0.6 ", "own": [], "server": INBOUND})
-        self.assertEqual(own["client: excluded port"], {"answer": "server CLIENT4", "own": [], "server": []})
-        self.assertEqual(differences(own, seen[IMAGE], {}), [])
-        self.assertEqual(differences(own, seen[PLUGIN], IPV6_WITHOUT_LISTENER), [])
+        self.assert_same_traffic(seen, {
+            "client: Service": {
+                "answer": "200 server from 127.0.0.6 spiffe://cluster.local/ns/NAMESPACE/sa/client",
+                "own": ["outbound|8080||server.NAMESPACE.svc.cluster.local"],
+                "server": INBOUND,
+            },
+            "outside: pod": {"answer": "200 server from 127.0.0.6 ", "own": [], "server": INBOUND},
+            "client: excluded port": {"answer": "server CLIENT4", "own": [], "server": []},
+        }, {PLUGIN: IPV6_WITHOUT_LISTENER})
 
     def test_strict_mtls_refuses_plaintext(self):
         for way in WAYS:
             with self.subTest(way):
-                address = self.mesh.addresses(way, "server")[0]
                 about = {"name": "strict", "namespace": way}
                 self.mesh.apply({"apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication", "metadata": about,
                                  "spec": {"mtls": {"mode": "STRICT"}}})
                 self.addCleanup(self.delete, "peerauthentication", "strict", way)
-                plaintext = f"get:http://{address}:8080/"
-                eventually("plaintext is refused", lambda: self.mesh.answer("outside", "outside", plaintext) in CLOSED)
+                self.assert_refuses_plaintext(way)
                 answer = self.mesh.answer(way, "client", f"get:http://server.{way}:8080/")
                 self.assertRegex(answer, rf"^200 server-\S+ from 127.0.0.6 spiffe://cluster.local/ns/{way}/sa/client$")
-                # Nothing between the caller and the application could refuse it at an excluded port.
-                self.assertRegex(self.mesh.answer("outside", "outside", f"first:{address}:7777"), "^server-")
 
     def test_excluded_ports_of_annotations_bypass_the_proxy(self):
         for way in WAYS:
@@ -200,11 +184,8 @@ class IstioTest(MeshTest):
         self.addCleanup(change)
         change("env.ISTIO_DUAL_STACK=true", "meshConfig.defaultConfig.proxyMetadata.ISTIO_DUAL_STACK=true")
         seen = {way: matrix(self.mesh, way) for way in WAYS}
-        own = seen[ISTIO_INIT]
-        self.assertEqual(own["outside: IPv6"]["server"], INBOUND)
-        for way in OURS:
-            with self.subTest(way):
-                self.assertEqual(differences(own, seen[way], {}), [])
+        self.assertEqual(seen[ISTIO_INIT]["outside: IPv6"]["server"], INBOUND)
+        self.assert_same_traffic(seen, {})
 
     def test_native_sidecars_and_others_are_redirected(self):
         for native, place in (("true", "initContainers"), ("false", "containers")):
@@ -262,47 +243,45 @@ class IstioTest(MeshTest):
         self.assertIn(proxies[0]["securityContext"]["runAsUser"], range(1000650000, 1000660000))
         self.assert_works(space, "ranged")
 
-    def restart_web(self, space):
-        """As the docs do. Its pods are redirected afterwards; returns their revision and their first init container."""
-        self.mesh.restart(space, "web")
-        pod = self.mesh.pod(space, "web")
-        address = pod["status"]["podIPs"][0]["ip"]
+    def assert_revision(self, revision, space, app):
+        self.assertEqual(self.mesh.pod(space, app)["metadata"]["annotations"]["istio.io/rev"], revision)
+
+    def restart_web(self, space, way, revision):
+        """As the docs do. Its pods are redirected afterwards."""
+        super().restart_web(space, way)
+        self.assert_revision(revision, space, "web")
+        address = self.mesh.addresses(space, "web")[0]
         call = self.mesh.call("outside", "outside", f"get:http://{address}:8080/", address)
         self.assertEqual(call["server"], INBOUND)
-        container = pod["spec"]["initContainers"][0]
-        return pod["metadata"]["annotations"]["istio.io/rev"], container["name"], container["image"]
 
-    def start_web(self, space, files=()):
+    def start_web_and_control_plane(self, space, files=()):
         self.mesh.control_plane(space, files)
         self.addCleanup(self.mesh.remove_control_plane, space)
-        self.mesh.apply(namespace(space, revision=space))
-        self.addCleanup(self.delete, "namespace", space)
-        self.mesh.apply(*workload(space, "web", replicas=2), *workload(space, "caller"))
-        self.mesh.wait(space, "web", "caller")
+        self.start_web(namespace(space, revision=space), workload)
 
     def test_moving_from_istio_init_and_back_loses_no_request(self):
         for way in OURS:
             with self.subTest(way):
                 space = f"from-{way}"
-                self.start_web(space)
+                self.start_web_and_control_plane(space)
 
                 def steps():
                     self.mesh.control_plane(space, WAYS[way])
-                    self.assertEqual(self.restart_web(space), (space, *INIT_CONTAINERS[way]))
+                    self.restart_web(space, way, revision=space)
                     self.mesh.control_plane(space)
-                    self.assertEqual(self.restart_web(space), (space, *INIT_CONTAINERS[ISTIO_INIT]))
+                    self.restart_web(space, ISTIO_INIT, revision=space)
 
                 self.assert_no_request_lost(space, steps)
 
     def test_upgrade_of_the_revision_and_back_loses_no_request(self):
         # As Istio's documentation says: a control plane beside the old one, the label, a restart.
-        self.start_web("older", WAYS[PLUGIN])
+        self.start_web_and_control_plane("older", WAYS[PLUGIN])
         self.mesh.control_plane("newer", WAYS[PLUGIN])
         self.addCleanup(self.mesh.remove_control_plane, "newer")
 
         def steps():
             for revision in ("newer", "older"):
                 self.mesh.kubectl("label", "namespace", "older", f"istio.io/rev={revision}", "--overwrite")
-                self.assertEqual(self.restart_web("older"), (revision, *INIT_CONTAINERS[PLUGIN]))
+                self.restart_web("older", PLUGIN, revision)
 
         self.assert_no_request_lost("older", steps)

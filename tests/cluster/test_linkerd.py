@@ -6,8 +6,6 @@ which changed from one way to the next while they were made, its own pods too. R
 `linkerd`, and the directory of Linkerd's programs.
 """
 
-import unittest
-
 from linkerd.matrix import matrix
 from linkerd.mesh import (
     CONTROL_PLANE,
@@ -25,10 +23,9 @@ from linkerd.mesh import (
     workload,
 )
 from linkerd.programs import import_images
-from meshes.matrix import differences
 from meshes.mesh import first_init_container, name_server
 from meshes.suite import MeshTest
-from suite import ClusterTest, install, uninstall
+from suite import install, uninstall
 
 INIT_CONTAINERS = {
     LINKERD_INIT: ("linkerd-init", f"{HUB}/proxy:{TAG}"),
@@ -41,13 +38,11 @@ IDENTITY = "client.NAMESPACE.serviceaccount.identity.linkerd.cluster.local"
 
 
 class LinkerdTest(MeshTest):
+    init_containers = INIT_CONTAINERS
+
     @classmethod
     def setUpClass(cls):
-        cluster, programs = ClusterTest.cluster, ClusterTest.programs
-        if "linkerd" not in programs:
-            raise unittest.SkipTest("it takes Linkerd's programs: scripts/test-cluster --meshes DIR linkerd")
-        import_images(cluster, programs)
-        cls.mesh = mesh = Mesh(cluster, programs)
+        mesh = cls.start_mesh(Mesh, import_images, "linkerd", "scripts/test-cluster --meshes DIR linkerd")
         mesh.apply(*name_server(), namespace("outside", injected=False), *workload("outside", "outside"))
         cls.control_plane = {}
         for way in WAYS:
@@ -71,15 +66,14 @@ class LinkerdTest(MeshTest):
         for way, expected in INIT_CONTAINERS.items():
             with self.subTest(way):
                 for app in ("server", "client"):
-                    self.assertEqual(first_init_container(self.mesh.pod(way, app)), (*expected, 0))
+                    self.assert_init_container(way, way, app)
                 # The control plane's own pods were redirected in the same way, and served the others.
                 self.assertEqual(set(self.control_plane[way]), {(*expected, 0)})
 
     def test_traffic_is_that_of_linkerd_init(self):
         seen = {way: matrix(self.mesh, way) for way in WAYS}
-        own = seen[LINKERD_INIT]
-        # So that the comparison is not one of nothing with nothing. A request that both proxies took has an identity.
-        for name, expected in {
+        # A request that both proxies took has an identity.
+        self.assert_same_traffic(seen, {
             "client: Service": {"answer": f"200 server from SERVER4 {IDENTITY}", **ACCEPTED},
             "client: outside the mesh, pod": {
                 "answer": "200 outside from CLIENT4 ", "client": ["1 outbound"], "server": []},
@@ -87,20 +81,12 @@ class LinkerdTest(MeshTest):
             "server: own address": {"answer": "200 server from SERVER4 ", "client": [], "server": []},
             "outside: pod": {"answer": "200 server from SERVER4 ", "client": [], "server": ["1 inbound"]},
             "outside: readiness of the proxy": {"answer": "200", "client": [], "server": []},
-        }.items():
-            with self.subTest(name):
-                self.assertEqual(own[name], expected)
-        for way in (IMAGE, PLUGIN):
-            with self.subTest(way):
-                self.assertEqual(differences(own, seen[way], {}), [])
+        })
 
     def test_rules_are_those_that_the_quickstart_names(self):
         # With the port that the suite excludes: the annotation replaces 4567 and 4568, which the charts exclude.
         excluded = ("--exclude-inbound-ports=7777", "--exclude-outbound-ports=7777")
-        for command in ("check", "probe"):
-            with self.subTest(command):
-                done = self.mesh.sidetrack(PLUGIN, "server", command, "--mesh", "linkerd", *excluded)
-                self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assert_rules(PLUGIN, "server", "--mesh", "linkerd", *excluded)
 
     def test_proxies_that_listen_on_ipv6_get_it_as_from_linkerd_init(self):
         self.addCleanup(self.use, PLUGIN)
@@ -117,37 +103,28 @@ class LinkerdTest(MeshTest):
                 self.mesh.apply(*workload(space, app, redirected.get(way)))
             self.mesh.wait(space, "server", "client")
             seen[way] = matrix(self.mesh, space)
-        own = seen[LINKERD_INIT]
-        self.assertEqual(own["outside: IPv6"], {
-            "answer": "200 server from SERVER6 ", "client": [], "server": ["1 inbound"]})
-        self.assertEqual(own["client: pod, IPv6"], {"answer": f"200 server from SERVER6 {IDENTITY}", **ACCEPTED})
-        for way in (IMAGE, PLUGIN):
-            with self.subTest(way):
-                self.assertEqual(differences(own, seen[way], {}), [])
+        self.assert_same_traffic(seen, {
+            "client: pod, IPv6": {"answer": f"200 server from SERVER6 {IDENTITY}", **ACCEPTED},
+            "outside: IPv6": {"answer": "200 server from SERVER6 ", "client": [], "server": ["1 inbound"]},
+        })
 
     def test_moving_from_linkerd_init_and_back_loses_no_request(self):
         # In the order of docs/migration.md.
         space, annotations = "moved", WAYS[PLUGIN]["podAnnotations"]
         self.addCleanup(self.use, PLUGIN)
         self.use(LINKERD_INIT)
-        self.mesh.apply(namespace(space), *workload(space, "web", replicas=2), *workload(space, "caller"))
-        self.addCleanup(self.delete, "namespace", space)
-        self.mesh.wait(space, "web", "caller")
-
-        def restart(way):
-            self.mesh.restart(space, "web")
-            self.assertEqual(first_init_container(self.mesh.pod(space, "web")), (*INIT_CONTAINERS[way], 0))
+        self.start_web(namespace(space), workload)
 
         def steps():
             self.mesh.control_plane({"podAnnotations": annotations})
             install(self.mesh.cluster)
             self.mesh.restart(SYSTEM, *CONTROL_PLANE)
             self.mesh.control_plane(WAYS[PLUGIN])
-            restart(PLUGIN)
+            self.restart_web(space, PLUGIN)
             self.mesh.control_plane({"podAnnotations": annotations})
-            restart(LINKERD_INIT)
+            self.restart_web(space, LINKERD_INIT)
             uninstall(self.mesh.cluster)
             self.mesh.control_plane({})
-            restart(LINKERD_INIT)
+            self.restart_web(space, LINKERD_INIT)
 
         self.assert_no_request_lost(space, steps)

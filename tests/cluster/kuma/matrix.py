@@ -4,13 +4,12 @@ import contextlib
 import re
 
 from meshes.matrix import Roles, calls
+from meshes.mesh import CLOSED
 
 # Where kuma-dp has put the socket of its Envoy.
 ENVOY = "used:/tmp/kuma-dp-*/kuma-envoy-admin.sock"
 # Kuma names a server of a headless Service by its pod, and a hash.
 HASH = re.compile("_server-[0-9a-f]+_")
-# What a caller sees whose connection is closed without an answer, by chance.
-CLOSED = {"connection reset": "closed", "EOF": "closed", "server closed": "closed"}
 
 
 def matrix(mesh, space):
@@ -37,7 +36,7 @@ def matrix(mesh, space):
         def outcome(caller, what):
             before = {name: envoy(ENVOY) for name, envoy in envoys.items()}
             answer = apps[caller](what)
-            found = {"answer": CLOSED.get(answer, answer)}
+            found = {"answer": "closed" if answer in CLOSED else answer}
             for name, envoy in envoys.items():
                 used = [cluster for cluster, count in envoy(ENVOY).items() if count != before[name].get(cluster)]
                 found[name] = sorted(HASH.sub("_server-HASH_", roles.neutral(cluster)) for cluster in used)
