@@ -52,6 +52,8 @@ class Mesh(mesh.Mesh):
             f"--kubeconfig={self.cluster.kubeconfig}", "--timeout=10m", f"--values={HERE}/values.yaml", *files)
         self.kubectl("rollout", "status", "statefulset/consul-server", f"--namespace={SYSTEM}", "--timeout=300s")
         self.wait(SYSTEM, "consul-webhook-cert-manager", "consul-connect-injector")
+        # That of the one before, which has ended, holds for another 90 seconds. Nothing is registered meanwhile.
+        self.kubectl("delete", "lease", "consul-controller-lock", f"--namespace={SYSTEM}", "--ignore-not-found")
         # The node's rules for its Service follow later.
         eventually("the control plane's webhooks answer", self._admits)
 
