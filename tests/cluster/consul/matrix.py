@@ -38,7 +38,9 @@ def matrix(mesh, space):
             answer = "closed" if answer in CLOSED else IDENTITY.sub("", answer).replace(f"-{space}", "")
             found = {"answer": answer}
             for name, envoy in envoys.items():
-                used = [cluster for cluster, count in envoy(ENVOY).items() if count != before[name].get(cluster)]
+                # The kubelet's probes come by Envoy all the time, and use `local_app` too.
+                used = [cluster for cluster, count in envoy(ENVOY).items()
+                        if cluster != "local_app" and count != before[name].get(cluster)]
                 # A name of a service, its place and the domain of its certificates.
                 found[name] = sorted(cluster.partition(".")[0].removesuffix(f"-{space}") for cluster in used)
             return roles.neutral(found)
