@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::environment::Verb;
 use crate::linux::unix_messages;
 use crate::mesh::pod::PodName;
 
@@ -37,6 +38,16 @@ pub enum Outcome {
 impl Outcome {
     /// The names of the variants.
     pub const NAMES: [&str; 4] = ["redirected", "let-through", "done", "failed"];
+
+    /// The names of those that a run of this verb can have.
+    pub fn names_after(verb: Verb) -> Vec<&'static str> {
+        let [redirected, not_redirected, done, failed] = Self::NAMES;
+        match verb {
+            Verb::Add => vec![redirected, not_redirected, failed],
+            Verb::Check | Verb::Gc | Verb::Status => vec![done, failed],
+            Verb::Del | Verb::Version => vec![done],
+        }
+    }
 
     /// The name in reports, logs and metrics.
     pub fn name(&self) -> &'static str {
@@ -202,7 +213,7 @@ mod tests {
         std::fs::write(&path, "no socket").unwrap();
         report(Outcome::Done).send(&path);
         std::fs::remove_file(&path).unwrap();
-        let listener = Listener::bind(&path, 10).unwrap();
+        let listener = Listener::bind(&path, 10, Duration::from_secs(60)).unwrap();
         let sent = 100;
         for _ in 0..sent {
             report(Outcome::Done).send(&path);

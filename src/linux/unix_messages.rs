@@ -18,9 +18,6 @@ use nix::sys::socket::{
 /// As many messages as the kernel lets a listener queue: `net.core.somaxconn`, by default 4096, and 128 before Linux 5.4.
 pub const LONGEST_QUEUE: i32 = -1;
 
-/// The longest wait for the message of a connection: its sender may be stopped in between.
-const MESSAGE_TIMEOUT: Duration = Duration::from_secs(1);
-
 fn seqpacket(flags: SockFlag) -> nix::Result<OwnedFd> {
     let flags = flags | SockFlag::SOCK_CLOEXEC;
     socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)
@@ -49,19 +46,24 @@ pub fn is_answered(path: &Path) -> bool {
 
 /// A listener for messages.
 #[derive(Debug)]
-pub struct Listener(UnixListener);
+pub struct Listener {
+    socket: UnixListener,
+    patience: Duration,
+}
 
 impl Listener {
-    /// Listens at `path`, where nothing may be. Up to `queue` messages wait, 128 at most, or [`LONGEST_QUEUE`].
+    /// Listens at `path`, where nothing may be. Up to `queue` messages wait, 128 at most, or [`LONGEST_QUEUE`]. A
+    /// connection is given up after `patience` without its message: a sender can be stopped between the two.
     ///
     /// # Errors
     /// The system refused.
-    pub fn bind(path: &Path, queue: i32) -> nix::Result<Self> {
+    pub fn bind(path: &Path, queue: i32, patience: Duration) -> nix::Result<Self> {
         let queue = Backlog::new(queue)?;
         let socket = seqpacket(SockFlag::empty())?;
         bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
         listen(&socket, queue)?;
-        Ok(Self(UnixListener::from(socket)))
+        let socket = UnixListener::from(socket);
+        Ok(Self { socket, patience })
     }
 
     /// Waits for the next message and returns its length: 0 if a connection ends without one. What does not fit is cut.
@@ -69,8 +71,8 @@ impl Listener {
     /// # Errors
     /// The listener was closed, and its queue is empty; or the system refused.
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let (mut connection, _) = self.0.accept()?;
-        connection.set_read_timeout(Some(MESSAGE_TIMEOUT))?;
+        let (mut connection, _) = self.socket.accept()?;
+        connection.set_read_timeout(Some(self.patience))?;
         loop {
             match connection.read(buffer).map_err(|error| (error.kind(), error)) {
                 Ok(length) => return Ok(length),
@@ -84,7 +86,7 @@ impl Listener {
     /// Accepts no more messages. Those in the queue can still be received.
     pub fn close(&self) {
         // It fails for a socket without a connection or queue alone.
-        let _closed = shutdown(self.0.as_raw_fd(), Shutdown::Both);
+        let _closed = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
     }
 }
 
@@ -94,6 +96,8 @@ mod tests {
 
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_millis(100);
+
     #[test]
     fn messages_wait_in_the_queue_also_of_a_closed_listener() {
         let directory = std::env::temp_dir().join(format!("sidetrack-messages-{}", std::process::id()));
@@ -102,7 +106,7 @@ mod tests {
         assert!(!is_answered(&path));
         assert_eq!(send(&path, b"to nobody"), Err(Errno::ENOENT));
 
-        let listener = Listener::bind(&path, 100).unwrap();
+        let listener = Listener::bind(&path, 100, PATIENCE).unwrap();
         for number in 0..100_u8 {
             send(&path, &[number; 3]).unwrap();
         }
@@ -124,7 +128,7 @@ mod tests {
     #[test]
     fn full_queue_refuses_at_once_and_connection_without_message_is_empty() {
         let path = std::env::temp_dir().join(format!("sidetrack-full-queue-{}", std::process::id()));
-        let listener = Listener::bind(&path, 1).unwrap();
+        let listener = Listener::bind(&path, 1, PATIENCE).unwrap();
         drop(connected(&path).unwrap());
         let refused = (0..10).find_map(|_| send(&path, b"x").err());
         assert_eq!(refused, Some(Errno::EAGAIN));

@@ -8,12 +8,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use super::metrics::{Metrics, PLUGIN_RUN_DURATION, PLUGIN_RUNS};
 use crate::cni::environment::Verb;
 use crate::cni::report::{MAX_REPORT_BYTES, Outcome, Report};
 use crate::linux::files::{self, FileError};
 use crate::linux::unix_messages::{self, LONGEST_QUEUE, Listener};
+
+/// The longest wait for a report of a plugin that has connected. On a busy node it may get no processor time for seconds;
+/// other reports wait in the queue meanwhile.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Whether an installer listens at the socket.
 pub fn is_answered(socket: &Path) -> bool {
@@ -71,13 +76,14 @@ impl Receiver {
             files::make_directory(directory)?;
         }
         refuse_non_socket(path).map_err(listening)?;
+        add_counters(metrics);
         // Renamed into place: the path always has a socket, and never one with other permissions.
         let new = path.with_extension(format!("{}.new", std::process::id()));
         files::remove(&new)?;
         let closed = Arc::new(AtomicBool::new(false));
         let bind = || {
             // Reports wait where this process gets no processor time, or where nobody reads its log.
-            let socket = Arc::new(Listener::bind(&new, LONGEST_QUEUE)?);
+            let socket = Arc::new(Listener::bind(&new, LONGEST_QUEUE, PATIENCE)?);
             fs::set_permissions(&new, fs::Permissions::from_mode(0o600))?;
             fs::rename(&new, path)?;
             let (received, closed, metrics) = (Arc::clone(&socket), Arc::clone(&closed), Arc::clone(metrics));
@@ -141,6 +147,15 @@ fn receive(socket: &Listener, closed: &AtomicBool, metrics: &Metrics) {
             // All reports in the queue were read before.
             Err(_) if closed.load(Ordering::Acquire) => return,
             Err(error) => return tracing::error!(%error, "cannot read reports of plugin runs any more"),
+        }
+    }
+}
+
+/// Adds the counters of all runs that can be, at zero: Prometheus sees no increase where a counter begins at one.
+fn add_counters(metrics: &Metrics) {
+    for (verb, command) in Verb::ALL {
+        for outcome in Outcome::names_after(verb) {
+            metrics.add(PLUGIN_RUNS, &[("command", command), ("outcome", outcome)], 0.0);
         }
     }
 }

@@ -316,15 +316,19 @@ impl Installer {
         (status.unwrap_or_else(|| panic!("{head:?}")), body.to_owned())
     }
 
-    /// The value of a metric, by name and labels.
+    /// The value of a metric, by name and labels, once the installer has it.
+    #[track_caller]
     pub fn metric(&self, sample: &str) -> f64 {
-        let (_, text) = self.get("/metrics");
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("no {sample} in\n{text}"))
-            .parse()
-            .expect("a number")
+        let mut value = None;
+        eventually(sample, || {
+            let (_, text) = self.get("/metrics");
+            value = text
+                .lines()
+                .find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '))
+                .map(|value| value.parse().expect("a number"));
+            value.map(drop).ok_or(text)
+        });
+        value.expect("a value")
     }
 
     #[track_caller]

@@ -1,12 +1,16 @@
 //! The plugin's reports to the installer: real runs of the plugin in real namespaces.
 
 use std::fs;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, send, socket};
 use serde_json::Value;
 use sidetrack::linux::unix_messages::{self, Listener};
 
@@ -52,6 +56,8 @@ fn each_run_of_the_installed_plugin_is_logged_and_counted() {
     assert_eq!(mode & 0o777, 0o600);
     let netns = Netns::new();
     let ask = |verb, netns: &Path| installed_request(&machine, verb, netns);
+    // An alert on an increase misses the first failure where the counter begins with it.
+    assert_eq!(installer.metric(&runs("ADD", "failed")), 0.0);
 
     ask("ADD", &netns.path()).run_by(machine.binary()).succeeded();
     let redirected = "reason=\"Istio injected a sidecar (sidecar.istio.io/status)\"";
@@ -137,7 +143,9 @@ fn only_reports_are_counted() {
     let (_, metrics) = installer.get("/metrics");
     let counted: Vec<&str> = metrics
         .lines()
-        .filter(|line| line.starts_with("sidetrack_node_plugin_") && !line.contains("_bucket{"))
+        .filter(|line| {
+            line.starts_with("sidetrack_node_plugin_") && !line.contains("_bucket{") && !line.ends_with(" 0")
+        })
         .collect();
     let expected = [
         &format!("{} 1", runs("ADD", "failed")),
@@ -168,6 +176,26 @@ fn reports_wait_for_an_installer_that_does_not_run() {
             count if count == RUNS as f64 => Ok(()),
             count => Err(count),
         }
+    });
+}
+
+/// The plugin may get no processor time either, between its connection and its report.
+#[test]
+fn a_plugin_that_stands_still_for_seconds_loses_no_report() {
+    let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
+    let installer = machine.start(&[]);
+    installer.eventually_ready();
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let stopped = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).expect("a socket");
+    let address = UnixAddr::new(&machine.socket()).expect("an address");
+    connect(stopped.as_raw_fd(), &address).expect("a connection");
+    let report = "{\"command\":\"GC\",\"namespace\":\"\",\"pod\":\"\",\"container\":\"\",\"outcome\":\"done\",\
+                  \"reason\":\"\",\"warnings\":[],\"seconds\":2}";
+    thread::sleep(Duration::from_secs(2));
+    send(stopped.as_raw_fd(), report.as_bytes(), MsgFlags::MSG_NOSIGNAL).expect("the installer still waits for it");
+    eventually("it is counted", || match installer.metric(&runs("GC", "done")) {
+        1.0 => Ok(()),
+        count => Err(count),
     });
 }
 
@@ -211,7 +239,7 @@ fn pods_start_without_or_with_a_slow_listener() {
     fs::write(&path, "no socket").expect("a file");
     add();
     fs::remove_file(&path).expect("a file");
-    let listener = Listener::bind(&path, 1).expect("a socket");
+    let listener = Listener::bind(&path, 1, Duration::from_secs(60)).expect("a socket");
     let full = loop {
         if let Err(error) = unix_messages::send(&path, b"x") {
             break error;
