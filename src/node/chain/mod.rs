@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 pub use self::libcni::NotAChain;
 use crate::cni::netconf::AWAITS_NETWORK;
+use crate::cni::nomad;
 use crate::cni::verbatim::{elements, member};
 use crate::cni::version::Version;
 
@@ -21,6 +22,10 @@ pub const PLUGIN: &str = "sidetrack";
 
 /// The key of an entry that names its installer. An entry written by hand has none.
 pub const INSTALLER: &str = "installer";
+
+/// Plugins whose installers put them at the end again and again. They only add rules, as ours does, so ours stays before
+/// them: otherwise both installers would rewrite the conflist without end.
+const BEHIND: &[&str] = &[nomad::PLUGIN];
 
 /// The key that marks a conflist written by sidetrack as the copy of another.
 const COPY: &str = "sidetrack.dev/copy";
@@ -54,6 +59,10 @@ impl Plugin {
     fn is_managed(&self) -> bool {
         is_managed(&self.value)
     }
+
+    fn is_behind(&self) -> bool {
+        libcni::plugin(&self.value).is_ok_and(|plugin| BEHIND.contains(&plugin.kind.as_str()))
+    }
 }
 
 fn is_ours(plugin: &Value) -> bool {
@@ -67,7 +76,7 @@ fn is_managed(plugin: &Value) -> bool {
 /// How our entry was found in a conflist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// Last in the chain, with the content it should have.
+    /// Last in the chain but for [`BEHIND`], with the content it should have.
     AsWanted,
     /// Missing.
     Missing,
@@ -211,14 +220,20 @@ impl<'t> Chain<'t> {
         match ours.as_slice() {
             [] => Found::Missing,
             [one] if one.value != *entry => Found::Different,
-            [_] if !self.plugins.last().is_some_and(Plugin::is_ours) => Found::NotLast,
+            [_] if !self.end().is_some_and(Plugin::is_ours) => Found::NotLast,
             [_] if self.delegates(Plugin::is_ours) => Found::Delegated,
             [_] => Found::AsWanted,
             [_, _, ..] => Found::Different,
         }
     }
 
-    /// The text of the conflist with `entry` as its last plugin, and no other entry of sidetrack.
+    /// The plugin that ours comes after, or ours.
+    fn end(&self) -> Option<&Plugin> {
+        let mut plugins = self.plugins.iter().rev();
+        plugins.find(|plugin| !plugin.is_behind()).or(self.plugins.last())
+    }
+
+    /// The text of the conflist with `entry` at its end, and no other entry of sidetrack.
     pub fn with(&self, entry: &Value) -> String {
         if self.find(entry) == Found::AsWanted {
             return self.text.to_owned();
@@ -237,7 +252,7 @@ impl<'t> Chain<'t> {
     }
 
     fn append(&self, entry: &Value) -> String {
-        let Some(last) = self.plugins.last() else {
+        let Some(last) = self.end() else {
             return self.text.to_owned();
         };
         let (before, after) = self.text.split_at(last.at.end);

@@ -103,6 +103,20 @@ fn changed_entry_is_reported_and_repaired() {
     }
 }
 
+/// Consul's installer puts its plugin last again, whatever comes behind it.
+#[test]
+fn installer_of_consul_does_not_fight_with_ours() {
+    let before = r#"{"name":"a","plugins":[{"type":"x"},{"type":"consul-cni"}]}"#;
+    assert_eq!(chain(before).find(&ours()), Found::Missing);
+    let with = chain(before).with(&ours());
+    assert_eq!(types(&with), ["x", "sidetrack", "consul-cni"]);
+    assert_eq!(chain(&with).find(&ours()), Found::AsWanted);
+    assert_eq!(chain(&with).without_managed(), before);
+    let behind = with.replace("consul-cni", "y");
+    assert_eq!(chain(&behind).find(&ours()), Found::NotLast);
+    assert_eq!(types(&chain(&behind).with(&ours())), ["x", "y", "sidetrack"]);
+}
+
 #[test]
 fn order_of_keys_in_the_entry_is_ignored() {
     let text = r#"{"name":"a","plugins":[{"type":"x"},{"b":1,"type":"sidetrack"}]}"#;

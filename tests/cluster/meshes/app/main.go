@@ -5,8 +5,8 @@
 //	app calls SERVER NAME=WHAT...      makes these calls, one after the other; prints one JSON object. SERVER is the address
 //	                                   of the pod whose Envoy is asked too, "" for none. WHAT is get:URL, first:HOST:PORT
 //	                                   dig:NAME or dig-tcp:NAME
-//	app ask                            reads a line, says what it came to as JSON, and so on: a call, as above, or used:SOCKETS,
-//	                                   what has been used of the Envoy behind one of these Unix sockets (a pattern)
+//	app ask                            reads a line, says what it came to as JSON, and so on: a call, as above, or used:PLACE,
+//	                                   what has been used of the Envoy at a URL or behind one of these Unix sockets (a pattern)
 //	app load URL                       calls until standard input ends, each time by a new connection; prints how many calls
 //	                                   there were, and by their answers the numbers of those that failed
 package main
@@ -106,8 +106,9 @@ func used(writer http.ResponseWriter, _ *http.Request) {
 	io.Copy(writer, response.Body)
 }
 
-// As Istio names the clusters of applications, and as Kuma does.
-var counter = regexp.MustCompile(`^cluster\.((?:outbound|inbound)\|.*|\w*(?:Passthrough|BlackHole)Cluster\w*|(?:kri|self)_.*?);?\.upstream_(?:cx|rq)_total$`)
+// As Istio names the clusters of applications, and as Kuma and Consul do.
+var counter = regexp.MustCompile(`^cluster\.((?:outbound|inbound)\|.*|\w*(?:Passthrough|BlackHole)Cluster\w*|(?:kri|self)_.*?|` +
+	`local_app|original-destination|[\w-]+\.default\.\w+\.internal\.[\w-]+\.consul);?\.upstream_(?:cx|rq)_total$`)
 
 // How often each cluster of an Envoy has been used for applications, by its statistics at this URL.
 func clusters(url string) map[string]int {
@@ -115,9 +116,13 @@ func clusters(url string) map[string]int {
 	return counts
 }
 
-// The same by the first of these Unix sockets where an Envoy answers: one that has ended leaves its socket behind.
-func behind(sockets string) (map[string]int, error) {
-	paths, err := filepath.Glob(sockets)
+// The same at a URL, or by the first of these Unix sockets where an Envoy answers: one that has ended leaves its socket
+// behind.
+func behind(place string) (map[string]int, error) {
+	if strings.HasPrefix(place, "http:") {
+		return count(&http.Transport{DisableKeepAlives: true}, place+stats)
+	}
+	paths, err := filepath.Glob(place)
 	for _, path := range paths {
 		transport := http.Transport{DisableKeepAlives: true}
 		transport.DialContext = func(within context.Context, _, _ string) (net.Conn, error) {
@@ -128,7 +133,7 @@ func behind(sockets string) (map[string]int, error) {
 			return counts, nil
 		}
 	}
-	return nil, fmt.Errorf("no Envoy answers at %s: %w", sockets, err)
+	return nil, fmt.Errorf("no Envoy answers at %s: %w", place, err)
 }
 
 func count(transport *http.Transport, url string) (map[string]int, error) {
@@ -192,8 +197,8 @@ func ask() {
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {
 		var answer any
-		if sockets, found := strings.CutPrefix(lines.Text(), "used:"); found {
-			counts, err := behind(sockets)
+		if place, found := strings.CutPrefix(lines.Text(), "used:"); found {
+			counts, err := behind(place)
 			must(err)
 			answer = counts
 		} else {
