@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Checks that links within a book lead somewhere. Usage: links.py DIRECTORY"""
 
 import html.parser

@@ -4,6 +4,7 @@ import copy
 import json
 
 import yaml
+
 from cluster import APP, ENVOY, ROOT
 
 PORT = 8080

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """What the account of the installer may do, by the answers of a real API server.
 
 Usage: admission.py KUBE-APISERVER ETCD SIDETRACK [--record]
@@ -16,8 +15,9 @@ import time
 import urllib.error
 import urllib.request
 
-import pods
 import startup_taint
+
+import pods
 
 HERE = pathlib.Path(__file__).parent
 MANIFESTS = HERE.parent.parent / "cni-conf/kubernetes"

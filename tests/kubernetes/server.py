@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Answers as an API server of Kubernetes would, over TLS, on loopback.
 
 Usage: server.py CERTIFICATE KEY ANSWERS

@@ -4,6 +4,7 @@ import json
 import pathlib
 
 import yaml
+
 from meshes import mesh
 from processes import Failure, eventually, run
 

@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 
 import yaml
+
 from meshes import mesh
 from processes import Failure, eventually
 

@@ -7,6 +7,7 @@ import subprocess
 import urllib.request
 
 import yaml
+
 from meshes import mesh
 from processes import Failure
 
