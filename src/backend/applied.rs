@@ -13,7 +13,9 @@ use crate::options::{Config, Dialect};
 use crate::plan::{self, Plan};
 use crate::render;
 use crate::ruleset::{Layout, TcpState};
-use crate::types::{CgroupPath, DnsServers, Families, Family, InboundMode, IpFamily, Mark, Number, Policy, Ranges};
+use crate::types::{
+    CgroupPath, Cidrs, DnsServers, Families, Family, InboundMode, IpFamily, Mark, Number, Policy, Ranges,
+};
 
 /// Logs which options have no effect on a plan, in the network namespace of this thread: the user may expect
 /// otherwise.
@@ -81,17 +83,17 @@ pub fn log(config: &Config, facts: &Facts, plan: &Plan, backend: RuleBackend, ap
         inbound_mode = %inbound.mode,
         proxy_inbound_port = %proxy.inbound_port,
         proxy_outbound_port = %proxy.outbound_port,
-        include_inbound_ports = %inbound.include_ports,
+        include_inbound_ports = %ranges(&inbound.include_ports).unwrap_or_default(),
         mesh_ports = ranges(&proxy.mesh_ports),
         exclude_inbound_ports = ranges(&inbound.exclude_ports),
-        exclude_inbound_cidrs = list([&inbound.exclude_cidrs]),
-        include_outbound_cidrs = %outbound.include_cidrs,
+        exclude_inbound_cidrs = cidrs(&inbound.exclude_cidrs),
+        include_outbound_cidrs = %cidrs(&outbound.include_cidrs).unwrap_or_default(),
         include_outbound_ports = ranges(&outbound.include_ports),
-        exclude_outbound_cidrs = list([&outbound.exclude_cidrs]),
+        exclude_outbound_cidrs = cidrs(&outbound.exclude_cidrs),
         exclude_outbound_ports = ranges(&outbound.exclude_ports),
         exclude_outbound_ports_for_uids = list(&outbound.exclude_ports_for_uids),
         exclude_uids = ranges(&outbound.exclude_uids),
-        include_gids = (!outbound.include_gids.is_everything()).then(|| outbound.include_gids.to_string()),
+        include_gids = (!outbound.include_gids.is_everything()).then(|| ranges(&outbound.include_gids).unwrap_or_default()),
         exclude_gids = ranges(&outbound.exclude_gids),
         dns_port = dns.redirect.then(|| dns.port.get()),
         dns_servers = dns.redirect.then(|| servers(&dns.servers, facts)),
@@ -210,12 +212,29 @@ fn servers(servers: &DnsServers, facts: &Facts) -> String {
 
 /// A set of numbers as text; `None` if empty.
 fn ranges<N: Number>(ranges: &Ranges<N>) -> Option<String> {
-    (!ranges.is_empty()).then(|| ranges.to_string())
+    if ranges.is_everything() {
+        return Some(ranges.to_string());
+    }
+    list(ranges)
 }
 
-/// The items of a list as text; `None` if all are empty.
+/// A set of addresses as text; `None` if empty.
+fn cidrs(cidrs: &Cidrs) -> Option<String> {
+    if cidrs.is_everything() {
+        return Some(cidrs.to_string());
+    }
+    list(cidrs.iter())
+}
+
+/// The most items of a list in a log line.
+const MAX_ITEMS: usize = 20;
+
+/// The items of a list as text, the first ones and the number of the others if it is long; `None` if it is empty.
 fn list(items: impl IntoIterator<Item = impl Display>) -> Option<String> {
-    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
-    let text = items.join(",");
-    (!text.is_empty()).then_some(text)
+    let mut items = items.into_iter();
+    let first: Vec<String> = items.by_ref().take(MAX_ITEMS).map(|item| item.to_string()).collect();
+    match (first.join(","), items.count()) {
+        (text, 0) => (!text.is_empty()).then_some(text),
+        (text, more) => Some(format!("{text} and {more} more")),
+    }
 }

@@ -138,6 +138,12 @@ pub fn variable(name: &str) -> Option<String> {
     std::env::var_os(name).map(|text| text.to_string_lossy().into_owned())
 }
 
+/// The same of given variables.
+pub fn variable_among(variables: &[(&str, &str)], name: &str) -> Option<String> {
+    let found = variables.iter().find(|(variable, _)| *variable == name);
+    found.map(|(_, value)| (*value).to_owned())
+}
+
 /// The texts that flags give for an option, or none where the flag is absent, or the command does not have it.
 pub fn texts(matches: &ArgMatches, option: &OptionSpec) -> Option<Vec<String>> {
     match option.value_name {

@@ -136,10 +136,7 @@ pub fn settings(
         Err(error) => return Some(Err(first_line(&error))),
     };
     let flag = |setting: &Setting| matches.get_one::<String>(setting.name).cloned();
-    let variable = |name: &str| {
-        let found = variables.iter().find(|(variable, _)| *variable == name);
-        found.map(|(_, value)| (*value).to_owned())
-    };
+    let variable = |name: &str| args::variable_among(variables, name);
     match front_end::read(flag, variable, accounts).request {
         Ok(request) if request.task == Task::Apply => {
             Some(without_policy::checked_with(NAME, variables, accounts).map(|()| request.settings))

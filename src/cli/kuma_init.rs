@@ -52,15 +52,14 @@ pub struct Called {
 
 /// What is asked for, if it is one of Kuma's commands: as `sidetrack kuma-init`, or in the place of `kumactl`.
 pub fn called(all: &[OsString]) -> Option<Called> {
-    let program = Path::new(all.first()?).file_name()?;
-    if program != KUMACTL {
-        let is_first = all.get(1).is_some_and(|word| word == NAME);
-        let called = || Called::new(command, |matches| run(matches).map(done));
-        return is_first.then(|| called().with([&all[..1], &all[2..]].concat()));
+    if let Some(arguments) = arguments(all) {
+        return Some(Called::new(command, |matches| run(matches).map(done)).with(arguments));
+    }
+    if Path::new(all.first()?).file_name()? != KUMACTL {
+        return None;
     }
     let found = all.windows(2).enumerate().find_map(|(at, pair)| {
         let called = match [pair.first()?.to_str()?, pair.get(1)?.to_str()?] {
-            ["install", "transparent-proxy"] => Called::new(command, |matches| run(matches).map(done)),
             ["install", VALIDATOR] => Called::new(validator, |matches| validate(matches).map(done)),
             ["uninstall", "transparent-proxy"] => Called::new(uninstaller, |matches| uninstall(matches).map(done)),
             _ => return None,
@@ -96,10 +95,7 @@ pub fn settings_of(
     if texts("config").is_some() {
         return None;
     }
-    let variable = |name: &str| {
-        let found = variables.iter().find(|(variable, _)| *variable == name);
-        found.map(|(_, value)| (*value).to_owned())
-    };
+    let variable = |name: &str| args::variable_among(variables, name);
     let parsed = front_end::read(|setting| texts(setting.name), &[], variable, accounts);
     let settings = parsed.settings.map_err(|mistakes| sentences(&mistakes));
     Some(settings.and_then(|settings| {

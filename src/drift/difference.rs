@@ -164,7 +164,7 @@ impl Difference {
             } => {
                 set("table", json!(table));
                 set("chain", json!(chain));
-                set("hook", json!(self::hook(*hook)));
+                set("hook", json!(hook.name()));
                 set("priority", json!(priority));
             }
             Subject::Set { table, set: name } => {
@@ -191,16 +191,6 @@ impl Difference {
         set("repairedByApply", json!(self.is_repaired_by_apply()));
         set("words", json!(self.to_string()));
         object
-    }
-}
-
-fn hook(hook: Hook) -> &'static str {
-    match hook {
-        Hook::Prerouting => "prerouting",
-        Hook::Input => "input",
-        Hook::Forward => "forward",
-        Hook::Output => "output",
-        Hook::Postrouting => "postrouting",
     }
 }
 
@@ -272,7 +262,7 @@ impl fmt::Display for Subject {
             } => write!(
                 f,
                 "chain {chain} in {table}, at hook {} with priority {priority},",
-                self::hook(*hook)
+                hook.name()
             ),
             Self::Set { table, set } => write!(f, "set {set} in {table}"),
             Self::Object { table, name } => write!(f, "object {name} in {table}"),

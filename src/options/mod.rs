@@ -180,6 +180,13 @@ impl Settings {
     }
 }
 
+impl Logging {
+    /// The log settings of these options.
+    pub fn of(layer: &Layer) -> Self {
+        Self::from_layer(&mut layer.clone())
+    }
+}
+
 /// The settings without any options.
 impl Default for Settings {
     fn default() -> Self {

@@ -6,7 +6,7 @@ use super::lookups::is_link_local;
 use super::plan::{Author, at};
 use super::{Caller, Ends, Expected, Needs, Owner, Probe, Source, Subject, Transport, choice};
 use crate::options::Dialect;
-use crate::plan::{DNS_PORT, Lookups, name_servers};
+use crate::plan::{DNS_PORT, Lookups, captures_query, captures_tcp, name_servers};
 use crate::ruleset::Protocol;
 use crate::types::{Cidrs, Policy, Port, Ports};
 
@@ -27,7 +27,8 @@ impl Author<'_> {
         self.config.dialect == Dialect::Sidetrack && self.config.outbound.policy == Policy::ProxyOnly
     }
 
-    fn locks_inbound(&self) -> bool {
+    /// Whether they reject what arrives.
+    pub(super) fn locks_inbound(&self) -> bool {
         self.config.dialect == Dialect::Sidetrack && self.config.inbound.policy == Policy::ProxyOnly
     }
 
@@ -36,12 +37,13 @@ impl Author<'_> {
         let mut probes = Vec::new();
         if self.locks_outbound() {
             probes.extend(self.locked_outbound(ends, is_redirected));
-            probes.extend(self.locked_bound(ends));
+            probes.extend(self.locked_bound(ends, is_redirected));
             probes.extend(self.locked_forwarded(ends, is_redirected));
             probes.extend(self.allowed_query(ends, is_redirected));
         }
         if self.locks_inbound() {
             probes.extend(self.locked_inbound(ends, is_redirected));
+            probes.extend(self.locked_behind(ends, is_redirected));
         }
         probes
     }
@@ -84,34 +86,44 @@ impl Author<'_> {
 
     /// A TCP connection that is neither captured nor excluded. Only the link shows that nobody answered it.
     fn locked_tcp(&self, ends: &Ends, is_redirected: bool) -> Option<Probe> {
-        let outbound = &self.config.outbound;
-        let of_uids = outbound.exclude_ports_for_uids.iter().map(|entry| &entry.ports);
-        let sets: Vec<&Ports> = [&outbound.include_ports, &outbound.exclude_ports]
-            .into_iter()
-            .chain(of_uids)
-            .collect();
-        let is_left = |port| !outbound.exclude_ports.contains(port);
         let uncaptured = self.locked_address(ends, |address| {
-            !is_redirected || !outbound.include_cidrs.contains(address)
+            !is_redirected || !self.config.outbound.include_cidrs.contains(address)
         });
         let of_address = uncaptured.and_then(|address| {
             let sender = |port| self.sender(Protocol::Tcp, port, |_| true);
-            let is_included = |port| is_redirected && outbound.include_ports.contains(port);
-            let port = choice::number(&[self.port], &sets, |port| {
-                is_left(port) && !is_included(port) && sender(port).is_some()
-            })?;
+            let port =
+                self.locked_port(|port| !self.captures(address, port, is_redirected) && sender(port).is_some())?;
             Some((address, port, sender(port)?))
         });
         let (address, port, owner) = of_address.or_else(|| {
             let address = self.locked_address(ends, |_| true)?;
             let outsider = |port| self.outsider(Protocol::Tcp, port);
-            let port = choice::number(&[self.port], &sets, |port| is_left(port) && outsider(port).is_some())?;
+            let port = self.locked_port(|port| outsider(port).is_some())?;
             Some((address, port, outsider(port)?))
         })?;
         Some(Probe {
             needs: Needs::Link,
             ..self.connection(Subject::LockedTcp, owner, at(address, port), Expected::Rejected)
         })
+    }
+
+    /// A TCP port that is not excluded. That of name servers has a lock of its own.
+    pub(super) fn locked_port(&self, is_accepted: impl Fn(Port) -> bool) -> Option<Port> {
+        let outbound = &self.config.outbound;
+        let of_name_servers = Ports::from_iter([DNS_PORT]);
+        let of_uids = outbound.exclude_ports_for_uids.iter().map(|entry| &entry.ports);
+        let sets: Vec<&Ports> = [&outbound.include_ports, &outbound.exclude_ports, &of_name_servers]
+            .into_iter()
+            .chain(of_uids)
+            .collect();
+        choice::number(&[self.port], &sets, |port| {
+            port != DNS_PORT && !outbound.exclude_ports.contains(port) && is_accepted(port)
+        })
+    }
+
+    /// Whether TCP to this port of another host is captured, if its sender is of an included group.
+    pub(super) fn captures(&self, host: IpAddr, port: Port, is_redirected: bool) -> bool {
+        is_redirected && captures_tcp(self.config, host, port)
     }
 
     /// An address of another host that is not excluded: the far end of the link if possible.
@@ -134,12 +146,8 @@ impl Author<'_> {
     }
 
     fn captures_query(&self, server: IpAddr, is_redirected: bool) -> bool {
-        is_redirected
-            && match Lookups::new(self.config, self.facts) {
-                Some(Lookups::All) => true,
-                Some(Lookups::To(servers) | Lookups::FromAllSenders(servers)) => servers.contains(server),
-                None => false,
-            }
+        let lookups = Lookups::new(self.config, self.facts);
+        is_redirected && captures_query(self.config, lookups.as_ref(), Protocol::Udp, server)
     }
 
     /// The name servers to which DNS queries are allowed.
@@ -169,7 +177,7 @@ impl Author<'_> {
 
     /// What arrives and is neither captured nor excluded.
     fn locked_inbound(&self, ends: &Ends, is_redirected: bool) -> Vec<Probe> {
-        let (inbound, mesh) = (&self.config.inbound, &self.config.proxy.mesh_ports);
+        let inbound = &self.config.inbound;
         let is_held = |address| !inbound.exclude_cidrs.contains(address);
         let other = || {
             choice::address(ends.family(), &[&inbound.exclude_cidrs], |address| {
@@ -192,19 +200,25 @@ impl Author<'_> {
             expected: Expected::Rejected,
             needs: Needs::Link,
         };
-        let own = self.own_ports();
-        let sets = [&inbound.include_ports, &inbound.exclude_ports, mesh, &own];
-        let tcp = choice::number(&[self.port], &sets, |port| {
-            let is_captured = is_redirected && inbound.include_ports.contains(port);
-            let left_alone = [&inbound.exclude_ports, mesh, &own];
-            !is_captured && !left_alone.iter().any(|ports| ports.contains(port))
-        });
-        let mut probes: Vec<Probe> = tcp
+        let mut probes: Vec<Probe> = self
+            .locked_inbound_port(is_redirected)
             .map(|port| probe(Subject::LockedInboundTcp, Transport::Tcp, Some(port)))
             .into_iter()
             .collect();
         probes.push(probe(Subject::LockedInboundUdp, Transport::Udp, Some(self.port)));
         probes.push(probe(Subject::LockedInboundIcmp, Transport::Icmp, None));
         probes
+    }
+
+    /// A TCP port to which connections from other hosts are neither captured nor excluded.
+    pub(super) fn locked_inbound_port(&self, is_redirected: bool) -> Option<Port> {
+        let (inbound, mesh) = (&self.config.inbound, &self.config.proxy.mesh_ports);
+        let own = self.own_ports();
+        let sets = [&inbound.include_ports, &inbound.exclude_ports, mesh, &own];
+        choice::number(&[self.port], &sets, |port| {
+            let is_captured = is_redirected && inbound.include_ports.contains(port);
+            let left_alone = [&inbound.exclude_ports, mesh, &own];
+            !is_captured && !left_alone.iter().any(|ports| ports.contains(port))
+        })
     }
 }

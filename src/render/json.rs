@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::plan::{Bypass, LoopbackRoute, Plan, PolicyRouting};
 use crate::ruleset::{
-    Action, Addresses, BaseHook, Cgroup, Chain, ChainType, ConntrackState, Elements, GidMatch, Hook, Match, PortMatch,
-    Protocol, Record, Rejection, Rule, Set, TABLE, TableFamily, TcpState, Timeouts, UidMatch, Zone,
+    Action, Addresses, BaseHook, Cgroup, Chain, ConntrackState, Elements, GidMatch, Match, PortMatch, Protocol, Record,
+    Rejection, Rule, Set, TABLE, TableFamily, TcpState, Timeouts, UidMatch, Zone,
 };
 use crate::types::Id as _;
 use crate::types::{CgroupPath, Family};
@@ -107,20 +107,7 @@ fn chain(chain: &Chain) -> Value {
 }
 
 fn base_hook(base: &BaseHook) -> Value {
-    let kind = match base.kind {
-        ChainType::Raw => "raw",
-        ChainType::Mangle => "mangle",
-        ChainType::Nat => "nat",
-        ChainType::Filter => "filter",
-    };
-    let hook = match base.hook {
-        Hook::Prerouting => "prerouting",
-        Hook::Input => "input",
-        Hook::Forward => "forward",
-        Hook::Output => "output",
-        Hook::Postrouting => "postrouting",
-    };
-    json!({ "type": kind, "hook": hook, "priority": base.priority })
+    json!({ "type": base.kind.name(), "hook": base.hook.name(), "priority": base.priority })
 }
 
 fn rule(rule: &Rule) -> Value {

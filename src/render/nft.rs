@@ -93,13 +93,7 @@ fn chain(family: TableFamily, chain: &Chain) -> String {
 
 fn base_hook(chain: &Chain, base: &BaseHook) -> String {
     let kind = chain_type(chain, base);
-    let hook = match base.hook {
-        Hook::Prerouting => "prerouting",
-        Hook::Input => "input",
-        Hook::Forward => "forward",
-        Hook::Output => "output",
-        Hook::Postrouting => "postrouting",
-    };
+    let hook = base.hook.name();
     format!("type {kind} hook {hook} priority {}; policy accept;", base.priority)
 }
 

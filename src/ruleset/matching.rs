@@ -197,14 +197,12 @@ pub fn holds(sets: &[Set], matcher: &Match, packet: &View) -> Known {
             protocol_and(*protocol, is_port(sets, packet.destination_port, ports))
         }
         Match::Uid(UidMatch::Uid(uid)) => is(packet.uid, *uid),
-        Match::Uid(UidMatch::Set(set)) => is_in(sets, set, packet.uid, |elements, uid| match elements {
-            Elements::Uids(uids) => Some(uids.contains(uid)),
-            Elements::Ipv4(_) | Elements::Ipv6(_) | Elements::Ports(_) | Elements::Gids(_) => None,
+        Match::Uid(UidMatch::Set(set)) => is_in(sets, set, packet.uid, |elements, uid| {
+            Some(elements.uids()?.contains(uid))
         }),
         Match::Gid(GidMatch::Gid(gid)) => is(packet.gid, *gid),
-        Match::Gid(GidMatch::Set(set)) => is_in(sets, set, packet.gid, |elements, gid| match elements {
-            Elements::Gids(gids) => Some(gids.contains(gid)),
-            Elements::Ipv4(_) | Elements::Ipv6(_) | Elements::Ports(_) | Elements::Uids(_) => None,
+        Match::Gid(GidMatch::Set(set)) => is_in(sets, set, packet.gid, |elements, gid| {
+            Some(elements.gids()?.contains(gid))
         }),
         Match::Cgroup(cgroup) => test(packet.cgroup, |of| match (of, &cgroup.path) {
             (None, _) => Some(false),
@@ -279,9 +277,8 @@ fn is_address(sets: &[Set], value: Value<IpAddr>, addresses: &Addresses) -> Know
 fn is_port(sets: &[Set], value: Value<Port>, ports: &PortMatch) -> Known {
     match ports {
         PortMatch::Port(port) => is(value, *port),
-        PortMatch::Set(set) => is_in(sets, set, value, |elements, port| match elements {
-            Elements::Ports(ports) => Some(ports.contains(port)),
-            Elements::Ipv4(_) | Elements::Ipv6(_) | Elements::Uids(_) | Elements::Gids(_) => None,
+        PortMatch::Set(set) => is_in(sets, set, value, |elements, port| {
+            Some(elements.ports()?.contains(port))
         }),
     }
 }

@@ -4,6 +4,7 @@
 //! and match on it exhaustively: a new match or action does not compile until each of them knows it.
 
 mod counting;
+mod hook;
 mod installed;
 mod matching;
 pub mod netfilter;
@@ -20,6 +21,7 @@ use std::net::IpAddr;
 use crate::types::{CgroupPath, Families, Family, Gid, InterfaceName, IpProtocol, Mark, Port, Uid};
 
 pub use counting::{Counted, Counter, Counts};
+pub use hook::{BaseHook, ChainType, Hook};
 pub use installed::{Installed, Place, Unreadable};
 pub use matching::{Known, OPENING_FLAGS, RTN_LOCAL, TCP_SYN, Tracking, Value, View, applies, holds};
 pub use record::Record;
@@ -139,47 +141,6 @@ impl Chain {
         let mut rules = self.rules.iter();
         rules.all(|rule| rule.action == Action::Return || rule.matches.contains(&new))
     }
-}
-
-/// The hook at which the kernel calls a base chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BaseHook {
-    /// Type.
-    pub kind: ChainType,
-    /// Netfilter hook.
-    pub hook: Hook,
-    /// Priority among chains at one hook: lower is earlier. A number, since names differ between versions of nft.
-    pub priority: i32,
-}
-
-/// The type of a base chain. It determines the useful matches and actions, and when the kernel calls it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ChainType {
-    /// Sees each packet before connection tracking, and may set the conntrack zone.
-    Raw,
-    /// Sees each packet after connection tracking, and may mark, drop, or hand it to a socket. At the output hook, a
-    /// packet whose mark has changed is rerouted.
-    Mangle,
-    /// Sees the first packet of a connection and may translate its addresses.
-    Nat,
-    /// Sees each packet, after translation of its destination, and may reject it. It sees packets of both families,
-    /// whatever [`Ruleset::families`] says.
-    Filter,
-}
-
-/// A hook that base chains are attached to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Hook {
-    /// Inbound packets.
-    Prerouting,
-    /// Inbound packets for this host.
-    Input,
-    /// Inbound packets for another host.
-    Forward,
-    /// Locally generated packets.
-    Output,
-    /// Packets that leave, after routing.
-    Postrouting,
 }
 
 /// A rule: where every match holds, the action is taken.

@@ -60,6 +60,30 @@ impl Elements {
         }
     }
 
+    /// The ports, if these are ports.
+    pub fn ports(&self) -> Option<&Ports> {
+        match self {
+            Self::Ports(ports) => Some(ports),
+            Self::Ipv4(_) | Self::Ipv6(_) | Self::Uids(_) | Self::Gids(_) => None,
+        }
+    }
+
+    /// The users, if these are users.
+    pub fn uids(&self) -> Option<&Uids> {
+        match self {
+            Self::Uids(uids) => Some(uids),
+            Self::Ipv4(_) | Self::Ipv6(_) | Self::Ports(_) | Self::Gids(_) => None,
+        }
+    }
+
+    /// The groups, if these are groups.
+    pub fn gids(&self) -> Option<&Gids> {
+        match self {
+            Self::Gids(gids) => Some(gids),
+            Self::Ipv4(_) | Self::Ipv6(_) | Self::Ports(_) | Self::Uids(_) => None,
+        }
+    }
+
     /// The number of ranges or networks.
     pub fn len(&self) -> usize {
         match self {

@@ -9,7 +9,7 @@ use super::path::{End, Step, TraceEntry, Verdict};
 use super::{Explanation, describe};
 use crate::mesh::verdict::{self, By};
 use crate::render;
-use crate::ruleset::netfilter::{Action, Choice, Kind, MarkChange, Rule};
+use crate::ruleset::netfilter::{Action, Choice, MarkChange, Rule};
 use crate::ruleset::{self, Tracking};
 use crate::types::{CgroupPath, Id as _, Port};
 
@@ -153,12 +153,6 @@ fn packet(packet: &Packet) -> Value {
 }
 
 fn entry(entry: &TraceEntry) -> Value {
-    let kind = match entry.base.kind {
-        Kind::Raw => "raw",
-        Kind::Mangle => "mangle",
-        Kind::Nat => "nat",
-        Kind::Filter => "filter",
-    };
     let rule = entry.step.rule();
     let comment = rule.map(|rule| rule.comment.as_ref());
     let only = match entry.step {
@@ -167,7 +161,7 @@ fn entry(entry: &TraceEntry) -> Value {
     };
     object([
         ("hook", entry.base.hook.name().into()),
-        ("type", kind.into()),
+        ("type", entry.base.kind.name().into()),
         ("priority", entry.base.priority.into()),
         ("interface", entry.interface.as_str().into()),
         ("table", entry.table.name.as_str().into()),

@@ -7,8 +7,8 @@ use super::path::{End, PacketPath, Step, TraceEntry, Verdict};
 use super::{Explanation, describe, effect};
 use crate::mesh::verdict::{self, By};
 use crate::render;
-use crate::ruleset::netfilter::{Action, Hook, Kind, Netfilter, Rule};
-use crate::ruleset::{self, TABLE, Tracking, Zone};
+use crate::ruleset::netfilter::{Action, Netfilter, Rule};
+use crate::ruleset::{self, ChainType, Hook, TABLE, Tracking, Zone};
 use crate::types::{IpProtocol, Port};
 
 /// Whether an explanation is coloured.
@@ -152,7 +152,7 @@ fn verdict(explanation: &Explanation) -> String {
         }
         Verdict::Accept => {
             let accepts = |action: &Action| matches!(action, Action::Planned(Planned::Return | Planned::Accept));
-            let why = why(path, |kind, action| kind != Kind::Filter && accepts(action));
+            let why = why(path, |kind, action| kind != ChainType::Filter && accepts(action));
             match (why.as_str(), explanation.pod) {
                 ("", Some(verdict::Verdict::Skipped(skipped))) => {
                     format!(
@@ -202,7 +202,7 @@ fn place_of(to: &SocketAddr) -> String {
 /// What the last rule of sidetrack's policy is for that left the packet.
 fn left_by_policy<'p>(path: &'p PacketPath) -> Option<&'p str> {
     let entries = path.trace.iter().rev();
-    let mut own = entries.filter(|entry| entry.base.kind == Kind::Filter && effect::is_own(entry));
+    let mut own = entries.filter(|entry| entry.base.kind == ChainType::Filter && effect::is_own(entry));
     own.find_map(|entry| match entry.step {
         Step::Taken(rule)
             if rule
@@ -216,7 +216,7 @@ fn left_by_policy<'p>(path: &'p PacketPath) -> Option<&'p str> {
 }
 
 /// The last rule that was taken and has such an action: its comment, or its place.
-fn why(path: &PacketPath, decides: impl Fn(Kind, &Action) -> bool) -> String {
+fn why(path: &PacketPath, decides: impl Fn(ChainType, &Action) -> bool) -> String {
     let decides = |entry: &&TraceEntry| match entry.step {
         Step::Taken(rule) | Step::NowhereToRedirect(rule) => {
             rule.actions().any(|action| decides(entry.base.kind, action))
@@ -286,10 +286,10 @@ fn heading(entry: &TraceEntry) -> String {
 
 fn chain(rules: &Netfilter, entry: &TraceEntry) -> String {
     let purpose = match entry.base.kind {
-        Kind::Raw => "raw: before connection tracking",
-        Kind::Mangle => "mangle: marks, drops, TPROXY",
-        Kind::Nat => "nat: translates connections",
-        Kind::Filter => "filter: accepts, drops",
+        ChainType::Raw => "raw: before connection tracking",
+        ChainType::Mangle => "mangle: marks, drops, TPROXY",
+        ChainType::Nat => "nat: translates connections",
+        ChainType::Filter => "filter: accepts, drops",
     };
     let own = format!("inet {TABLE}");
     let table = match rules.tables.iter().all(|table| table.name == own) {

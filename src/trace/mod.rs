@@ -14,12 +14,13 @@ mod tests;
 pub mod text;
 mod tracer;
 
+use crate::ruleset::Hook;
 use crate::types::Uid;
 
 pub use connection::{Action, Connection, Decider, Decision, Doubt, End};
 pub use filter::{DNS_PORT, Filter, read};
 pub use message::{ChainId, Event, Headers, Message, Verdict};
-pub use rules::{BaseChain, Hook, Rule, Rules};
+pub use rules::{BaseChain, Rule, Rules};
 pub use tracer::{Counts, Tracer};
 
 /// How the names of the tables begin that mark packets. Each trace has a table of its own.

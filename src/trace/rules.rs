@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::message::{ChainId, Headers};
-use crate::ruleset::TABLE;
+use crate::ruleset::{Hook, TABLE};
 use crate::types::Family;
 
 /// The rules and base chains of a network namespace.
@@ -20,27 +20,10 @@ pub struct Rules {
 /// The place of a base chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BaseChain {
-    /// The hook.
-    pub hook: Hook,
+    /// The hook; `None` for hooks of devices.
+    pub hook: Option<Hook>,
     /// Whether it sees only the first packet of a connection, and may translate its addresses.
     pub is_nat: bool,
-}
-
-/// A hook of netfilter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hook {
-    /// Packets from an interface.
-    Prerouting,
-    /// Packets to a local socket.
-    Input,
-    /// Packets that are routed on.
-    Forward,
-    /// Locally generated packets.
-    Output,
-    /// Packets to an interface.
-    Postrouting,
-    /// Hooks of devices.
-    Other,
 }
 
 /// A rule for a person.
@@ -61,7 +44,7 @@ impl Rules {
     pub fn has_nat(&self, hook: Hook, headers: &Headers) -> bool {
         self.base_chains
             .iter()
-            .any(|(id, base)| base.is_nat && base.hook == hook && id.sees(Family::of(headers.source.ip())))
+            .any(|(id, base)| base.is_nat && base.hook == Some(hook) && id.sees(Family::of(headers.source.ip())))
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::*;
-use crate::ruleset::Protocol;
+use crate::ruleset::{Hook, Protocol};
 use crate::types::Id as _;
 
 const NOW: Duration = Duration::from_secs(1_795_335_240);
@@ -35,7 +35,10 @@ fn rules() -> Rules {
         ("forward", Hook::Forward, false),
         ("input", Hook::Input, false),
     ] {
-        let base = BaseChain { hook, is_nat };
+        let base = BaseChain {
+            hook: Some(hook),
+            is_nat,
+        };
         rules.base_chains.insert(chain("inet sidetrack", name), base);
     }
     for (name, handle, tproxy) in [("output", 7, None), ("prerouting", 8, None), ("mangle", 9, Some(15006))] {

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use super::connection::{Action, Connection, Decider, Decision, Doubt, End};
 use super::message::{Event, Headers, Message, Verdict};
-use super::rules::{BaseChain, Hook, Rules};
+use super::rules::{BaseChain, Rules};
 use super::{ARRIVES, Direction, LEAVES};
-use crate::ruleset::{Protocol, TableFamily};
+use crate::ruleset::{Hook, Protocol, TableFamily};
 
 /// How long a packet may take from one step to the next. The steps take microseconds, except in a queue to a program.
 const STEP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -123,7 +123,7 @@ impl Tracer {
             packet.now = *headers;
             packet.base = rules.base_chains.get(chain).copied();
             packet.passed_nat |= packet.base.is_some_and(|base| base.is_nat);
-            packet.was_forwarded |= packet.base.is_some_and(|base| base.hook == Hook::Forward);
+            packet.was_forwarded |= packet.base.is_some_and(|base| base.hook == Some(Hook::Forward));
         }
         let (rule, verdict) = match message.event {
             Event::Rule { handle, verdict } => {
@@ -336,7 +336,7 @@ impl Open {
     /// sidetrack's rules if one matched.
     fn exemption(&self) -> Option<&Step> {
         let first_hook = self.direction.first_hook();
-        let at_hook = |step: &&Step| step.base.is_some_and(|base| base.hook == first_hook);
+        let at_hook = |step: &&Step| step.base.is_some_and(|base| base.hook == Some(first_hook));
         let of_kind = |step: &&Step| step.is_nat() || !self.passed_nat;
         let steps = || self.steps.iter().rev().filter(at_hook).filter(of_kind);
         steps().find(|step| step.is_own()).or_else(|| steps().next())

@@ -36,6 +36,13 @@ impl Cidrs {
         &self.v6
     }
 
+    /// All CIDRs, as the notation of options lists them.
+    pub fn iter(&self) -> impl Iterator<Item = IpNet> + use<'_> {
+        let (v4, v6) = (self.v4.iter().copied(), self.v6.iter().copied());
+        let both = v4.map(IpNet::V4).chain(v6.map(IpNet::V6));
+        both.chain(self.covered_loopback.iter().copied())
+    }
+
     /// Whether the set holds an address.
     pub fn contains(&self, address: IpAddr) -> bool {
         match address {
@@ -60,10 +67,7 @@ impl Cidrs {
     /// A wider range, such as 0.0.0.0/0, does not include loopback traffic.
     #[must_use]
     pub fn loopback(&self) -> Self {
-        let v4 = self.v4.iter().copied().map(IpNet::V4);
-        let v6 = self.v6.iter().copied().map(IpNet::V6);
-        let written = v4.chain(v6).filter(is_loopback);
-        written.chain(self.covered_loopback.iter().copied()).collect()
+        self.iter().filter(is_loopback).collect()
     }
 }
 
@@ -120,14 +124,17 @@ fn canonical(net: IpNet) -> IpNet {
 /// In the notation of options: `10.0.0.0/8,fd00::/8`, or `*` for everything.
 impl fmt::Display for Cidrs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let texts: Vec<String> = if self.is_everything() {
-            vec!["*".to_owned()]
+        let skipped = if self.is_everything() {
+            f.write_str("*")?;
+            self.v4.len() + self.v6.len()
         } else {
-            let v4 = self.v4.iter().map(ToString::to_string);
-            v4.chain(self.v6.iter().map(ToString::to_string)).collect()
+            0
         };
-        let loopback = self.covered_loopback.iter().map(ToString::to_string);
-        f.write_str(&texts.into_iter().chain(loopback).collect::<Vec<_>>().join(","))
+        for (at, net) in self.iter().enumerate().skip(skipped) {
+            let separator = if at == 0 { "" } else { "," };
+            write!(f, "{separator}{net}")?;
+        }
+        Ok(())
     }
 }
 

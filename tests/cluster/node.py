@@ -57,7 +57,12 @@ class Node:
                 *(f"{kubernetes}/kubelet", f"--config={files['kubelet.yaml']}", named),
                 *(f"--kubeconfig={directory}/{self.name}.kubeconfig", f"--node-ip={','.join(self.addresses)}"),
             ),
-            "kube-proxy": (f"{kubernetes}/kube-proxy", f"--config={files['kube-proxy.yaml']}", named),
+            # It ends when the addresses of its node change, as they do where the node registers late. Everywhere else, it
+            # is in a pod, and starts again.
+            "kube-proxy": (
+                *("bash", "-c", 'until "$@"; do sleep 1; done', "again"),
+                *(f"{kubernetes}/kube-proxy", f"--config={files['kube-proxy.yaml']}", named),
+            ),
         }
         self.daemons = {}
 

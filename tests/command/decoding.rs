@@ -9,7 +9,8 @@ use sidetrack::backend::iptables::legacy::decode::{self, EntryPoint};
 use sidetrack::backend::nftables::Message;
 use sidetrack::backend::nftables::installed::{self, TableMessages};
 use sidetrack::render;
-use sidetrack::ruleset::netfilter::{Hook, Table};
+use sidetrack::ruleset::Hook;
+use sidetrack::ruleset::netfilter::Table;
 use sidetrack::types::Family;
 
 fn recording(path: &str) -> Vec<u8> {

@@ -89,7 +89,7 @@ proptest! {
     fn words_of_any_origin_are_refused_or_lead_to_a_plan(
         words in vec(vec(select(PARTS.to_vec()), 1..4).prop_map(|parts| parts.concat()), 0..5)
     ) {
-        let head = format!("sidetrack {VERSION} {:016x}:", digest(&words.join(" ")));
+        let head = format!("sidetrack {VERSION} {:016x}:", digest(words.iter().map(String::as_str)));
         match read(&Record::new([head].into_iter().chain(words))) {
             Ok(recorded) => {
                 let again = record(&recorded.config, &Facts { resolvers: recorded.resolvers.unwrap_or_default(), ..Facts::default() });

@@ -145,6 +145,19 @@ fn graph_draws_the_plan_and_applies_nothing() {
 }
 
 #[test]
+fn log_has_the_number_of_items_of_a_long_list() {
+    let netns = Netns::new();
+    let ports: Vec<String> = (0..300).map(|number| (20_001 + 2 * number).to_string()).collect();
+    let text = sidetrack(&netns, &["apply", "--exclude-outbound-ports", &ports.join(",")])
+        .succeeded()
+        .stderr;
+    let expected = format!(" exclude_outbound_ports=\"{} and 280 more\" ", ports[..20].join(","));
+    assert!(text.contains(&expected), "{text}");
+    let rules = sidetrack(&netns, &["apply", "-v", "--exclude-outbound-ports", &ports.join(",")]);
+    assert!(rules.succeeded().stderr.contains(&ports[299]));
+}
+
+#[test]
 fn applied_plan_is_logged_once() {
     let netns = Netns::new();
     let options = [

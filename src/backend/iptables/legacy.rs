@@ -174,7 +174,7 @@ pub fn decoded_tables() -> Result<Option<Vec<netfilter::Table>>, LegacyError> {
 /// Reading is possible, but failed now.
 pub fn blocking(arrival: Arrival) -> Result<Vec<InstalledChain>, LegacyError> {
     let find = |layout: &Layout, table: &Raw| {
-        input::drops(layout, &table.entries, table.bounds(netfilter::Hook::Input)?, arrival).then_some(())
+        input::drops(layout, &table.entries, table.bounds(Hook::Input)?, arrival).then_some(())
     };
     let found = in_each_family("filter", find)?.into_iter();
     Ok(found.map(|(table, ())| InstalledChain::new(table, "INPUT")).collect())
@@ -186,7 +186,7 @@ pub fn blocking(arrival: Arrival) -> Result<Vec<InstalledChain>, LegacyError> {
 /// Reading is possible, but failed now.
 pub fn publishing() -> Result<Vec<(InstalledChain, Vec<Ports>)>, LegacyError> {
     let find = |layout: &Layout, table: &Raw| {
-        let ports = input::published_ports(layout, &table.entries, table.bounds(netfilter::Hook::Prerouting)?);
+        let ports = input::published_ports(layout, &table.entries, table.bounds(Hook::Prerouting)?);
         (!ports.is_empty()).then_some(ports)
     };
     let found = in_each_family("nat", find)?.into_iter();
@@ -231,13 +231,8 @@ fn tables(has_any: &mut bool) -> Result<Option<Vec<Titled>>, LegacyError> {
                 return Ok(None);
             };
             let built_in = raw.entry_points.iter().filter_map(|point| {
-                let hook = match point.hook {
-                    netfilter::Hook::Prerouting => Hook::Prerouting,
-                    netfilter::Hook::Output => Hook::Output,
-                    netfilter::Hook::Input | netfilter::Hook::Forward | netfilter::Hook::Postrouting => return None,
-                };
-                let (first, policy) = (point.first, point.policy);
-                Some(BuiltIn { hook, first, policy })
+                let EntryPoint { hook, first, policy } = *point;
+                matches!(hook, Hook::Prerouting | Hook::Output).then_some(BuiltIn { hook, first, policy })
             });
             let table = Table::new(
                 protocol.layout,
@@ -307,7 +302,7 @@ impl Protocol {
 
 impl Raw {
     /// Where the built-in chain of a hook begins, and where its policy is.
-    fn bounds(&self, hook: netfilter::Hook) -> Option<(usize, usize)> {
+    fn bounds(&self, hook: Hook) -> Option<(usize, usize)> {
         let point = self.entry_points.iter().find(|point| point.hook == hook)?;
         Some((point.first, point.policy))
     }
@@ -336,7 +331,7 @@ fn read(protocol: &Protocol, table: &str) -> Result<Raw, Errno> {
     for index in (0..HOOKS).filter(|index| valid_hooks & 1 << index != 0) {
         let at = index as usize * 4;
         let (first, policy) = (number(HOOK_ENTRIES + at)? as usize, number(UNDERFLOWS + at)? as usize);
-        let hook = netfilter::Hook::of_number(index);
+        let hook = Hook::of_number(index);
         entry_points.extend(hook.map(|hook| EntryPoint { hook, first, policy }));
     }
 

@@ -1,17 +1,15 @@
 //! Lowers a ruleset to iptables rules.
 
-use ipnet::IpNet;
+mod words;
+
 use thiserror::Error;
 
+use self::words::{Part, alternatives, targets, words};
 use super::tables::{Chain, Jump, Spec, TableName, Tables, chain_name};
-use crate::ruleset::{
-    self, Action, Addresses, BaseHook, Cgroup, ChainType, ConntrackState, Elements, GidMatch, Hook, Match, PortMatch,
-    Protocol, Rejection, Rule, Ruleset, UidMatch, Zone,
-};
-use crate::types::{Families, Family, Gid, Mark, Number, Port, Ports, Range, Ranges, Uid};
+use crate::ruleset::{self, Action, BaseHook, ChainType, Hook, Match, Rule, Ruleset};
+use crate::types::{Families, Family};
 
-/// The most ports in a `multiport` match; a range counts as two (iptables-extensions(8)).
-const MAX_MULTIPORT_PORTS: usize = 15;
+pub use self::words::ANY_UID;
 
 /// The most rules that a ruleset may become: twice the number for the largest annotations of a pod.
 pub const MAX_RULES: usize = 65_536;
@@ -149,9 +147,6 @@ impl Lists {
     }
 }
 
-/// Every user that a socket can have.
-pub(super) const ANY_UID: &str = "0-4294967294";
-
 /// Name prefix of the chains made from lists.
 const LIST_PREFIX: &str = "list_";
 
@@ -192,44 +187,19 @@ fn reaches(ruleset: &Ruleset, from: &ruleset::Chain, name: &str) -> bool {
 }
 
 fn jump(ruleset: &Ruleset, base: BaseHook, chain: &str) -> Jump {
-    let from = match base.hook {
-        Hook::Prerouting => "PREROUTING",
-        Hook::Input => "INPUT",
-        Hook::Forward => "FORWARD",
-        Hook::Output => "OUTPUT",
-        Hook::Postrouting => "POSTROUTING",
-    };
     let family = match ruleset.families {
         Families::Only(family) => Some(family),
         Families::Both => None,
     };
     Jump {
-        from: from.to_owned(),
+        from: base.hook.name().to_uppercase(),
         position: 1,
         spec: Spec::new(family, words(["-j", &chain_name(chain)])),
     }
 }
 
-fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
-    words.map(str::to_owned).to_vec()
-}
-
-/// The position of a part of a rule. `iptables-save` prints these first, in this order, then the extensions.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
-    Source,
-    Destination,
-    InInterface,
-    OutInterface,
-    Protocol,
-    Extension,
-}
-
-/// The words of one match.
-type Part = (Place, Vec<String>);
-
 /// The rules that one rule becomes: one for each combination of the alternatives that its matches have.
-pub(super) fn specs(ruleset: &Ruleset, rule: &Rule) -> Vec<Spec> {
+pub fn specs(ruleset: &Ruleset, rule: &Rule) -> Vec<Spec> {
     let families: Vec<Family> = ruleset
         .families
         .iter()
@@ -254,7 +224,7 @@ pub(super) fn specs(ruleset: &Ruleset, rule: &Rule) -> Vec<Spec> {
 }
 
 /// Between the comment of a rule and the ID of its cgroup.
-pub(super) const CGROUP_ID: &str = ", cgroup ID ";
+pub const CGROUP_ID: &str = ", cgroup ID ";
 
 /// The comment of a rule. iptables has a cgroup by its path, so that one that was removed and created again would look the
 /// same, whose processes the rule does not match.
@@ -276,234 +246,4 @@ fn spec_words(parts: &[Part], comment: &str, target: &[String]) -> Vec<String> {
     let comment = words(["-m", "comment", "--comment", comment]);
     let parts = parts.into_iter().flat_map(|(_, words)| words);
     parts.chain(comment).chain(target.iter().cloned()).collect()
-}
-
-/// The words of an action for the families of a rule; once for both if they are the same.
-fn targets(action: &Action, families: &[Family]) -> Vec<(Option<Family>, Vec<String>)> {
-    const ALL_BITS: &str = "0xffffffff";
-    let marked = |mark: &Mark| format!("{}/{ALL_BITS}", hexadecimal(*mark));
-    let of_any_family = match action {
-        Action::Return => words(["-j", "RETURN"]),
-        Action::Jump(chain) => words(["-j", &chain_name(chain)]),
-        Action::Accept => words(["-j", "ACCEPT"]),
-        Action::Drop => words(["-j", "DROP"]),
-        Action::Reject(Rejection::TcpReset) => words(["-j", "REJECT", "--reject-with", "tcp-reset"]),
-        Action::Reject(Rejection::AdminProhibited) => {
-            let error = |family| match family {
-                Family::V4 => "icmp-admin-prohibited",
-                Family::V6 => "icmp6-adm-prohibited",
-            };
-            let target = |family| words(["-j", "REJECT", "--reject-with", error(family)]);
-            return families.iter().map(|family| (Some(*family), target(*family))).collect();
-        }
-        Action::Redirect(port) => words(["-j", "REDIRECT", "--to-ports", &port.to_string()]),
-        Action::Tproxy { port, mark } => {
-            let target = |family| {
-                let any = match family {
-                    Family::V4 => "0.0.0.0",
-                    Family::V6 => "::",
-                };
-                let (port, mark) = (port.to_string(), marked(mark));
-                words([
-                    "-j",
-                    "TPROXY",
-                    "--on-port",
-                    &port,
-                    "--on-ip",
-                    any,
-                    "--tproxy-mark",
-                    &mark,
-                ])
-            };
-            return families.iter().map(|family| (Some(*family), target(*family))).collect();
-        }
-        Action::SetMark(mark) => words(["-j", "MARK", "--set-xmark", &marked(mark)]),
-        Action::SaveMark => words([
-            "-j",
-            "CONNMARK",
-            "--save-mark",
-            "--nfmask",
-            ALL_BITS,
-            "--ctmask",
-            ALL_BITS,
-        ]),
-        Action::RestoreMark => words([
-            "-j",
-            "CONNMARK",
-            "--restore-mark",
-            "--nfmask",
-            ALL_BITS,
-            "--ctmask",
-            ALL_BITS,
-        ]),
-        Action::SetZone(Zone(zone)) => words(["-j", "CT", "--zone", &zone.to_string()]),
-        // The target CT takes the name of a timeout policy that another program has to create (iptables-extensions(8)).
-        Action::SetTimeouts => return Vec::new(),
-    };
-    let family = match families {
-        [] => return Vec::new(),
-        [only] => Some(*only),
-        _ => None,
-    };
-    vec![(family, of_any_family)]
-}
-
-fn hexadecimal(mark: Mark) -> String {
-    format!("{:#x}", mark.get())
-}
-
-/// The alternatives that a match becomes; none if its set is missing or of another type.
-fn alternatives(ruleset: &Ruleset, matched: &Match) -> Vec<Vec<Part>> {
-    let part = |place, words| vec![(place, words)];
-    match matched {
-        // Only the program of that family gets the rule.
-        Match::Family(_) => vec![Vec::new()],
-        Match::Protocol(protocol) => vec![vec![transport(*protocol)]],
-        Match::InInterface(name) => vec![part(Place::InInterface, words(["-i", name.as_str()]))],
-        Match::OutInterface(name) => vec![part(Place::OutInterface, words(["-o", name.as_str()]))],
-        Match::Source(addresses) => networks(ruleset, addresses, Place::Source, "-s"),
-        Match::Destination(addresses) => networks(ruleset, addresses, Place::Destination, "-d"),
-        Match::SourcePort(protocol, from) => ports(ruleset, *protocol, from, "--sport"),
-        Match::DestinationPort(protocol, to) => ports(ruleset, *protocol, to, "--dport"),
-        Match::Uid(uids) => owners("--uid-owner", &users(ruleset, uids)),
-        Match::Gid(gids) => owners("--gid-owner", &groups(ruleset, gids)),
-        Match::Cgroup(Cgroup { path, .. }) => match path {
-            Some(path) => extension(words(["-m", "cgroup", "--path", path.as_str()])),
-            // Read from nftables, so that no plan has it.
-            None => Vec::new(),
-        },
-        Match::Mark(mark) => extension(words(["-m", "mark", "--mark", &hexadecimal(*mark)])),
-        Match::MarkIsNot(mark) => extension(words(["-m", "mark", "!", "--mark", &hexadecimal(*mark)])),
-        Match::ConntrackMark(mark) => extension(words(["-m", "connmark", "--mark", &hexadecimal(*mark)])),
-        Match::ConntrackState(state) => {
-            let states = match state {
-                ConntrackState::Invalid => "INVALID",
-                ConntrackState::New => "NEW",
-                ConntrackState::Related => "RELATED",
-                ConntrackState::Established => "RELATED,ESTABLISHED",
-            };
-            extension(words(["-m", "conntrack", "--ctstate", states]))
-        }
-        Match::Reply => extension(words(["-m", "conntrack", "--ctdir", "REPLY"])),
-        Match::DestinationTranslated => extension(words(["-m", "conntrack", "--ctstate", "DNAT"])),
-        Match::SourceIsLocal => extension(words(["-m", "addrtype", "--src-type", "LOCAL"])),
-        Match::NoReversePath => extension(words(["-m", "rpfilter", "--invert"])),
-        Match::DestinationIsLocal => extension(words(["-m", "addrtype", "--dst-type", "LOCAL"])),
-        Match::HasOwner => extension(words(["-m", "owner", "--uid-owner", ANY_UID])),
-        Match::TcpNotSyn => {
-            let not_syn = words(["-m", "tcp", "!", "--tcp-flags", "FIN,SYN,RST,ACK", "SYN"]);
-            vec![vec![transport(Protocol::Tcp), (Place::Extension, not_syn)]]
-        }
-        Match::Icmpv6Type(number) => {
-            let kind = words(["-m", "icmp6", "--icmpv6-type", &number.to_string()]);
-            vec![vec![
-                (Place::Protocol, words(["-p", "ipv6-icmp"])),
-                (Place::Extension, kind),
-            ]]
-        }
-    }
-}
-
-fn extension(words: Vec<String>) -> Vec<Vec<Part>> {
-    vec![vec![(Place::Extension, words)]]
-}
-
-fn transport(protocol: Protocol) -> Part {
-    (Place::Protocol, words(["-p", protocol_name(protocol)]))
-}
-
-fn protocol_name(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-    }
-}
-
-fn networks(ruleset: &Ruleset, addresses: &Addresses, place: Place, option: &str) -> Vec<Vec<Part>> {
-    let networks = match addresses {
-        Addresses::Ip(address) => vec![IpNet::from(*address)],
-        Addresses::Set(_, name) => elements(ruleset, name).and_then(Elements::networks).unwrap_or_default(),
-    };
-    let part = |network: IpNet| match network.prefix_len() {
-        0 => Vec::new(), // A match of every address is not printed.
-        _ => vec![(place, words([option, &network.to_string()]))],
-    };
-    networks.into_iter().map(part).collect()
-}
-
-fn ports(ruleset: &Ruleset, protocol: Protocol, ports: &PortMatch, option: &str) -> Vec<Vec<Part>> {
-    let extensions: Vec<Vec<String>> = match ports {
-        PortMatch::Port(port) => vec![words(["-m", protocol_name(protocol), option, &port.to_string()])],
-        PortMatch::Set(name) => match elements(ruleset, name) {
-            Some(Elements::Ports(ports)) => multiport(ports)
-                .iter()
-                .map(|ports| words(["-m", "multiport", &format!("{option}s"), ports]))
-                .collect(),
-            Some(Elements::Ipv4(_) | Elements::Ipv6(_) | Elements::Uids(_) | Elements::Gids(_)) | None => Vec::new(),
-        },
-    };
-    extensions
-        .into_iter()
-        .map(|words| vec![transport(protocol), (Place::Extension, words)])
-        .collect()
-}
-
-/// The ports, split into lists that fit a `multiport` match.
-fn multiport(ports: &Ports) -> Vec<String> {
-    let mut lists: Vec<(usize, String)> = Vec::new();
-    for range in ports {
-        let (size, text) = port_range(range);
-        match lists.last_mut() {
-            Some((filled, list)) if *filled + size <= MAX_MULTIPORT_PORTS => {
-                *filled += size;
-                list.push(',');
-                list.push_str(&text);
-            }
-            _ => lists.push((size, text)),
-        }
-    }
-    lists.into_iter().map(|(_, list)| list).collect()
-}
-
-fn port_range(range: &Range<Port>) -> (usize, String) {
-    if range.first() == range.last() {
-        (1, range.first().to_string())
-    } else {
-        (2, format!("{}:{}", range.first(), range.last()))
-    }
-}
-
-fn owners<N: Number>(option: &str, ranges: &Ranges<N>) -> Vec<Vec<Part>> {
-    ranges
-        .iter()
-        .map(|range| vec![(Place::Extension, words(["-m", "owner", option, &range.to_string()]))])
-        .collect()
-}
-
-fn users(ruleset: &Ruleset, uids: &UidMatch) -> Ranges<Uid> {
-    match uids {
-        UidMatch::Uid(uid) => [*uid].into_iter().collect(),
-        UidMatch::Set(name) => match elements(ruleset, name) {
-            Some(Elements::Uids(uids)) => uids.clone(),
-            Some(Elements::Ipv4(_) | Elements::Ipv6(_) | Elements::Ports(_) | Elements::Gids(_)) | None => {
-                Ranges::default()
-            }
-        },
-    }
-}
-
-fn groups(ruleset: &Ruleset, gids: &GidMatch) -> Ranges<Gid> {
-    match gids {
-        GidMatch::Gid(gid) => [*gid].into_iter().collect(),
-        GidMatch::Set(name) => match elements(ruleset, name) {
-            Some(Elements::Gids(gids)) => gids.clone(),
-            Some(Elements::Ipv4(_) | Elements::Ipv6(_) | Elements::Ports(_) | Elements::Uids(_)) | None => {
-                Ranges::default()
-            }
-        },
-    }
-}
-
-fn elements<'r>(ruleset: &'r Ruleset, name: &str) -> Option<&'r Elements> {
-    ruleset.set(name).map(|set| &set.elements)
 }

@@ -9,9 +9,8 @@ use super::uapi::{
 };
 use crate::backend::arrival::{self, Arrival, Matching, Verdict};
 use crate::drift::CatchEffect;
+use crate::ruleset::Hook;
 
-/// `NF_INET_LOCAL_IN` (linux/netfilter.h).
-const INPUT: u32 = 1;
 const TCP: u8 = 6;
 
 /// The input chains of a table that drop such connections.
@@ -26,7 +25,7 @@ pub fn blocking(listing: &Listing, arrival: Arrival) -> Vec<String> {
             .collect()
     };
     let chains = listing.chains.iter().filter(|(name, chain)| {
-        let base = chain.hook.as_ref().filter(|base| base.hook == INPUT);
+        let base = chain.hook.as_ref().filter(|base| base.hook == Hook::Input.number());
         base.is_some_and(|base| arrival::is_dropped(*name, base.policy == DROP, &rules))
     });
     chains.map(|(name, _)| name.clone()).collect()

@@ -14,7 +14,7 @@ use super::attributes::{Attributes, TooLong, user_data};
 use super::uapi::*;
 use super::{elements, expression};
 use crate::ruleset::{
-    BaseHook, Chain, Counts, Hook, Name, Rule, Ruleset, Set, TABLE, TIMEOUTS, TableFamily, TcpState, Timeouts,
+    BaseHook, Chain, Counts, Name, Rule, Ruleset, Set, TABLE, TIMEOUTS, TableFamily, TcpState, Timeouts,
 };
 use crate::types::Family;
 
@@ -347,16 +347,8 @@ fn chain(chain: &Chain) -> Step {
 }
 
 fn write_base_hook(attributes: &mut Attributes, chain: &Chain, base: &BaseHook) {
-    // `enum nf_inet_hooks` of linux/netfilter.h.
-    let number = match base.hook {
-        Hook::Prerouting => libc::NF_INET_PRE_ROUTING,
-        Hook::Input => libc::NF_INET_LOCAL_IN,
-        Hook::Forward => libc::NF_INET_FORWARD,
-        Hook::Output => libc::NF_INET_LOCAL_OUT,
-        Hook::Postrouting => libc::NF_INET_POST_ROUTING,
-    };
     attributes.nest(NFTA_CHAIN_HOOK, |hook| {
-        hook.number(NFTA_HOOK_HOOKNUM, number.cast_unsigned());
+        hook.number(NFTA_HOOK_HOOKNUM, base.hook.number());
         hook.number(NFTA_HOOK_PRIORITY, base.priority.cast_unsigned());
     });
     attributes.number(NFTA_CHAIN_POLICY, NF_ACCEPT);

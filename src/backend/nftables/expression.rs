@@ -106,7 +106,7 @@ fn write_action(list: &mut Attributes, table: TableFamily, rule: &Rule, packets:
         immediate(list, &port.get().to_be_bytes());
         tproxy(list, table);
         immediate(list, &mark.get().to_ne_bytes());
-        set_mark(list);
+        set_meta(list, NFT_META_MARK);
     }
     if rule.has_counter {
         counter(list, packets);
@@ -131,7 +131,7 @@ fn write_action(list: &mut Attributes, table: TableFamily, rule: &Rule, packets:
         }
         Action::SetMark(mark) => {
             immediate(list, &mark.get().to_ne_bytes());
-            set_mark(list);
+            set_meta(list, NFT_META_MARK);
         }
         Action::SaveMark => {
             meta(list, NFT_META_MARK);
@@ -139,7 +139,7 @@ fn write_action(list: &mut Attributes, table: TableFamily, rule: &Rule, packets:
         }
         Action::RestoreMark => {
             conntrack(list, NFT_CT_MARK);
-            set_mark(list);
+            set_meta(list, NFT_META_MARK);
         }
         Action::SetZone(Zone(zone)) => {
             immediate(list, &zone.to_ne_bytes());
@@ -254,7 +254,7 @@ fn conntrack_bits(list: &mut Attributes, key: u32, bits: u32) {
     compare(list, NFT_CMP_NEQ, &[0; 4]);
 }
 
-fn masked(list: &mut Attributes, mask: &[u8]) {
+pub(super) fn masked(list: &mut Attributes, mask: &[u8]) {
     expression(list, "bitwise", |data| {
         data.number(NFTA_BITWISE_SREG, NFT_REG_1);
         data.number(NFTA_BITWISE_DREG, NFT_REG_1);
@@ -305,9 +305,9 @@ fn socket_cgroup(list: &mut Attributes, level: u32) {
     });
 }
 
-fn set_mark(list: &mut Attributes) {
+pub(super) fn set_meta(list: &mut Attributes, key: u32) {
     expression(list, "meta", |data| {
-        data.number(NFTA_META_KEY, NFT_META_MARK);
+        data.number(NFTA_META_KEY, key);
         data.number(NFTA_META_SREG, NFT_REG_1);
     });
 }

@@ -10,17 +10,12 @@ use crate::types::Family;
 /// The base chains of a table at the hooks that sidetrack uses, except those that jump to our chains: their position is
 /// checked by the comparison.
 pub fn base_chains(table: &str, family: Option<Family>, listing: &Listing) -> Vec<BaseChain> {
-    // `enum nf_inet_hooks`, NF_DROP (linux/netfilter.h).
-    const PREROUTING: u32 = 0;
-    const OUTPUT: u32 = 3;
+    // NF_DROP (linux/netfilter.h).
     const DROP: u32 = 0;
     let base_chain = |(name, chain): (&String, &super::listing::Chain)| {
         let base = chain.hook.as_ref()?;
-        let hook = match base.hook {
-            PREROUTING => Hook::Prerouting,
-            OUTPUT => Hook::Output,
-            _ => return None,
-        };
+        let is_used = |hook: &Hook| matches!(hook, Hook::Prerouting | Hook::Output);
+        let hook = Hook::of_number(base.hook).filter(is_used)?;
         let mut search = Search {
             listing,
             seen: Vec::new(),

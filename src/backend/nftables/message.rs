@@ -4,6 +4,7 @@ use libc::{NFNL_SUBSYS_NFTABLES, NFT_MSG_NEWCHAIN, NFT_MSG_NEWGEN, NFT_MSG_NEWSE
 
 use super::attributes::{Malformed, find, number, read, text};
 use super::uapi::*;
+use crate::ruleset::Hook;
 
 /// The fixed part before the attributes: `struct nfgenmsg` (linux/netfilter/nfnetlink.h).
 const HEADER_LENGTH: usize = 4;
@@ -75,10 +76,10 @@ impl Message {
             .attribute(NFTA_CHAIN_HOOK)
             .and_then(|hook| find(hook, NFTA_HOOK_HOOKNUM))
             .and_then(|hook| number(hook).ok());
-        let is_at = |wanted: i32| hook == Some(wanted as u32);
+        let is_at = |wanted: Hook| hook == Some(wanted.number());
         let is_nat = || chain.attribute(NFTA_CHAIN_TYPE).map(text).as_deref() == Some("nat");
         matches!(family, libc::NFPROTO_INET | libc::NFPROTO_IPV4 | libc::NFPROTO_IPV6)
-            && (is_at(libc::NF_INET_LOCAL_IN) || is_at(libc::NF_INET_PRE_ROUTING) && is_nat())
+            && (is_at(Hook::Input) || is_at(Hook::Prerouting) && is_nat())
     }
 
     /// The number of chains, sets and other objects in a table, if the message is about one.

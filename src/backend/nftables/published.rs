@@ -5,18 +5,17 @@ use super::foreign::{catching, protocol, target};
 use super::listing::{Expression, Listing, Rule};
 use crate::backend::published::{self, ALL, Effect, Ports};
 use crate::drift::CatchEffect;
+use crate::ruleset::Hook;
 
 /// The chains of type `nat` at the hook prerouting that publish ports.
 pub fn publishing(listing: &Listing) -> Vec<(String, Vec<Ports>)> {
-    // NF_INET_PRE_ROUTING (linux/netfilter.h).
-    const PREROUTING: u32 = 0;
     let rules = |name: &String| {
         let rules = listing.chains.get(name).map(|chain| chain.rules.as_slice());
         rules.unwrap_or_default().iter().filter_map(rule_of).collect()
     };
     let chains = listing.chains.iter().filter(|(_, chain)| {
         let base = chain.hook.as_ref();
-        base.is_some_and(|base| base.kind == "nat" && base.hook == PREROUTING)
+        base.is_some_and(|base| base.kind == "nat" && base.hook == Hook::Prerouting.number())
     });
     chains
         .map(|(name, _)| (name.clone(), published::published(name, &rules)))

@@ -289,52 +289,30 @@ fn every_reason_to_skip_a_pod_is_reported() {
             "{{metadata: {{labels: {{{name}: \"{value}\"}}}}, spec: {{containers: [{{name: app}}]}}}}"
         ))
     };
-    let cases = [
-        (
-            annotated("sidecar.istio.io/inject", "false"),
-            SkipKind::OptedOut,
-            "sidecar.istio.io/inject",
-        ),
-        (
-            labelled("sidecar.istio.io/inject", "false"),
-            SkipKind::OptedOut,
-            "sidecar.istio.io/inject",
-        ),
+    let opted_out = [
+        (annotated("sidecar.istio.io/inject", "false"), "sidecar.istio.io/inject"),
+        (labelled("sidecar.istio.io/inject", "false"), "sidecar.istio.io/inject"),
         (
             annotated("traffic.sidetrack.dev/redirect", "false"),
-            SkipKind::OptedOut,
             "redirect is false",
         ),
-        (
-            annotated("linkerd.io/inject", "disabled"),
-            SkipKind::OptedOut,
-            "linkerd.io/inject",
-        ),
-        (
-            annotated("linkerd.io/inject", "yes"),
-            SkipKind::OptedOut,
-            "linkerd.io/inject",
-        ),
+        (annotated("linkerd.io/inject", "disabled"), "linkerd.io/inject"),
+        (annotated("linkerd.io/inject", "yes"), "linkerd.io/inject"),
         (
             annotated("consul.hashicorp.com/connect-inject", "false"),
-            SkipKind::OptedOut,
             "connect-inject",
         ),
         (
             annotated("sidecar.istio.io/interceptionMode", "NONE"),
-            SkipKind::OptedOut,
             "interceptionMode",
         ),
-        (
-            labelled("kuma.io/sidecar-injection", "no"),
-            SkipKind::OptedOut,
-            "kuma.io/sidecar-injection",
-        ),
+        (labelled("kuma.io/sidecar-injection", "no"), "kuma.io/sidecar-injection"),
         (
             annotated("consul.hashicorp.com/transparent-proxy", "0"),
-            SkipKind::OptedOut,
             "transparent-proxy",
         ),
+    ];
+    let other = [
         (
             template("{spec: {hostNetwork: true, containers: [{name: app}]}}"),
             SkipKind::HostNetwork,
@@ -359,7 +337,8 @@ fn every_reason_to_skip_a_pod_is_reported() {
             "istio-init",
         ),
     ];
-    for (text, kind, reason) in cases {
+    let opted_out = opted_out.map(|(text, reason)| (text, SkipKind::OptedOut, reason));
+    for (text, kind, reason) in opted_out.into_iter().chain(other) {
         let Ok(Verdict::Skipped(skipped)) = described(&text) else {
             panic!("{text}: {:?}", described(&text));
         };

@@ -240,13 +240,18 @@ fn stand_alone(snapshot: &Snapshot, name: &str, network: &Value) -> Result<Plann
         text: format!("{wanted:#}\n"),
         like: name.to_owned(),
     };
-    Ok(Planned {
+    Ok(alone(name, step, reason))
+}
+
+/// The plan of a file that is owned by sidetrack, whose step is taken if there is a reason.
+fn alone(name: &str, step: Step, reason: Option<Reason>) -> Planned {
+    Planned {
         target: name.to_owned(),
         source: name.to_owned(),
         holders: vec![name.to_owned()],
         steps: reason.map(|_| step).into_iter().collect(),
         reasons: reason.into_iter().collect(),
-    })
+    }
 }
 
 /// What stands in for the copy until there is a network to copy: a configuration by which every pod fails and is tried
@@ -307,11 +312,5 @@ fn copy(snapshot: &Snapshot, name: &str, source: &str, entry: &Value) -> Result<
         text,
         like: source.to_owned(),
     };
-    Ok(Planned {
-        target: name.to_owned(),
-        source: name.to_owned(),
-        holders: vec![name.to_owned()],
-        steps: reason.map(|_| step).into_iter().collect(),
-        reasons: reason.into_iter().collect(),
-    })
+    Ok(alone(name, step, reason))
 }

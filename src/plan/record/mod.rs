@@ -11,8 +11,6 @@ mod read;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
-
 pub use read::{Recorded, Unusable, read};
 
 use crate::facts::Facts;
@@ -60,66 +58,54 @@ const KUMA: &str = "kumactl";
 /// A word of a record.
 struct Word {
     name: &'static str,
-    value: Option<String>,
+    text: String,
 }
 
 impl Word {
-    fn new(name: &'static str, value: impl Into<String>) -> Self {
-        Self {
-            name,
-            value: Some(value.into()),
-        }
+    /// An option, as the command line takes it.
+    fn option(name: &'static str, value: &str) -> Self {
+        let text = match value {
+            "true" => format!("--{name}"),
+            value => format!("--{name}={value}"),
+        };
+        Self { name, text }
     }
 
-    fn flag(name: &'static str) -> Self {
-        Self { name, value: None }
+    /// A word that only a record has.
+    fn own(name: &'static str, value: &str) -> Self {
+        let text = format!("{name}={value}");
+        Self { name, text }
     }
 
-    fn option((name, value): (&'static str, String)) -> Self {
-        let value = Some(value).filter(|value| value != "true");
-        Self { name, value }
-    }
-
-    fn is_option(&self) -> bool {
-        crate::options::table::find(self.name).is_some()
-    }
-}
-
-impl fmt::Display for Word {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hyphens = if self.is_option() { "--" } else { "" };
-        write!(f, "{hyphens}{}", self.name)?;
-        match &self.value {
-            Some(value) => write!(f, "={value}"),
-            None => Ok(()),
-        }
+    fn own_flag(name: &'static str) -> Self {
+        let text = name.to_owned();
+        Self { name, text }
     }
 }
 
 /// The record of a plan for this configuration and these facts.
 pub fn record(config: &Config, facts: &Facts) -> Record {
-    of_words(&words(config, facts))
+    of_words(words(config, facts))
 }
 
 /// The same for rules that the installer writes into a running pod, which the plugin did not redirect.
 pub fn record_of_repair(config: &Config, facts: &Facts) -> Record {
     let mut words = words(config, facts);
-    words.push(Word::flag(BY_REPAIR));
-    of_words(&words)
+    words.push(Word::own_flag(BY_REPAIR));
+    of_words(words)
 }
 
-fn of_words(words: &[Word]) -> Record {
-    let mut words: Vec<(&str, String)> = words.iter().map(|word| (word.name, word.to_string())).collect();
-    let digest = digest(&joined(words.iter().map(|(_, text)| text.as_str())));
+fn of_words(mut words: Vec<Word>) -> Record {
+    let digest = digest(words.iter().map(|word| word.text.as_str()));
     let head = format!("sidetrack {VERSION} {digest:016x}:");
     let mut omitted = Vec::new();
     loop {
         let note = (!omitted.is_empty()).then(|| format!("{OMITTED}={}", omitted.join(",")));
-        let texts = words.iter().map(|(_, text)| text).chain(&note);
+        let texts = words.iter().map(|word| &word.text).chain(&note);
         let comments = comments(&head, texts.map(String::as_str));
-        let longest = (0..words.len()).max_by_key(|at| words[*at].1.len());
+        let longest = (0..words.len()).max_by_key(|at| words[*at].text.len());
         match longest {
-            Some(longest) if comments.len() > MAX_COMMENTS => omitted.push(words.remove(longest).0),
+            Some(longest) if comments.len() > MAX_COMMENTS => omitted.push(words.remove(longest).name),
             _ => return Record::new(comments),
         }
     }
@@ -130,17 +116,18 @@ fn words(config: &Config, facts: &Facts) -> Vec<Word> {
     let defaults = defaults(config);
     let mut words = dialect(&config.dialect);
     if config.proxy.mesh != Settings::default().config.proxy.mesh {
-        words.push(Word::new("mesh", config.proxy.mesh.to_string()));
+        words.push(Word::option("mesh", &config.proxy.mesh.to_string()));
     }
-    words.extend(config.differing(&defaults).into_iter().map(Word::option));
+    let differing = config.differing(&defaults);
+    words.extend(differing.iter().map(|(name, value)| Word::option(name, value)));
     // The file may change, and a process on the node has another one than the pod.
     let uses_file = config.dns.redirect || config.outbound.allow_dns;
     if uses_file && config.dns.servers == DnsServers::ResolvConf {
         const DNS_SERVERS: &str = "dns-servers";
         words.retain(|word| word.name != DNS_SERVERS);
         words.push(match facts.resolvers.as_slice() {
-            [] => Word::flag(NO_NAME_SERVERS),
-            known => Word::new(DNS_SERVERS, DnsServers::These(known.to_vec()).to_string()),
+            [] => Word::own_flag(NO_NAME_SERVERS),
+            known => Word::option(DNS_SERVERS, &DnsServers::These(known.to_vec()).to_string()),
         });
     }
     words
@@ -163,10 +150,10 @@ fn dialect(dialect: &Dialect) -> Vec<Word> {
     match dialect {
         Dialect::Sidetrack => Vec::new(),
         Dialect::Istio(OwnerOrder { uids, gids }) => {
-            let order = |name, ids: Vec<String>| (ids.len() > 1).then(|| Word::new(name, ids.join(",")));
+            let order = |name, ids: Vec<String>| (ids.len() > 1).then(|| Word::own(name, &ids.join(",")));
             let uids = order(UID_ORDER, uids.iter().map(ToString::to_string).collect());
             let gids = order(GID_ORDER, gids.iter().map(ToString::to_string).collect());
-            let words = [Some(Word::new(RULES_AS, ISTIO)), uids, gids];
+            let words = [Some(Word::own(RULES_AS, ISTIO)), uids, gids];
             words.into_iter().flatten().collect()
         }
         Dialect::Kuma(KumaRules {
@@ -179,21 +166,17 @@ fn dialect(dialect: &Dialect) -> Vec<Word> {
                 .map(|network| format!("{}:{}", network.interface, network.cidr))
                 .collect();
             let words = [
-                Some(Word::new(RULES_AS, KUMA)),
-                redirects_dns_over_tcp.then(|| Word::flag(DNS_OVER_TCP)),
-                (!splits_conntrack_zones).then(|| Word::flag(ONE_CONNTRACK_ZONE)),
-                (!networks.is_empty()).then(|| Word::new(VNET, networks.join(","))),
+                Some(Word::own(RULES_AS, KUMA)),
+                redirects_dns_over_tcp.then(|| Word::own_flag(DNS_OVER_TCP)),
+                (!splits_conntrack_zones).then(|| Word::own_flag(ONE_CONNTRACK_ZONE)),
+                (!networks.is_empty()).then(|| Word::own(VNET, &networks.join(","))),
             ];
             words.into_iter().flatten().collect()
         }
     }
 }
 
-fn joined<'w>(words: impl Iterator<Item = &'w str>) -> String {
-    words.collect::<Vec<_>>().join(" ")
-}
-
-/// The head and the words, cut into comments.
+/// The head and the words, cut into comments. Ends early if there are too many.
 fn comments<'w>(head: &str, words: impl Iterator<Item = &'w str>) -> Vec<String> {
     let (mut comments, mut last) = (Vec::new(), head.to_owned());
     for word in words {
@@ -204,6 +187,9 @@ fn comments<'w>(head: &str, words: impl Iterator<Item = &'w str>) -> Vec<String>
                 last += part;
             } else {
                 comments.push(std::mem::replace(&mut last, part.to_owned()));
+                if comments.len() > MAX_COMMENTS {
+                    return comments;
+                }
             }
         }
     }
@@ -219,10 +205,15 @@ fn parts(word: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The digest of the words of a record: 64-bit FNV-1a.
-pub fn digest(text: &str) -> u64 {
+/// The digest of the words of a record, with a space between them: 64-bit FNV-1a.
+pub fn digest<'w>(words: impl IntoIterator<Item = &'w str>) -> u64 {
     const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0100_0000_01b3;
-    text.bytes()
-        .fold(OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME))
+    let add = |hash: u64, text: &str| {
+        let bytes = text.bytes();
+        bytes.fold(hash, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME))
+    };
+    let mut words = words.into_iter();
+    let first = words.next().map_or(OFFSET, |word| add(OFFSET, word));
+    words.fold(first, |hash, word| add(add(hash, " "), word))
 }

@@ -75,7 +75,7 @@ pub fn read(record: &Record) -> Result<Recorded, Unusable> {
             omitted.split(',').filter_map(known_name).collect(),
         ));
     }
-    if digest != self::digest(&words.join(" ")) {
+    if digest != self::digest(words.iter().copied()) {
         return Err(damaged("its digest is not that of its options"));
     }
     let mut draft = Draft::default();

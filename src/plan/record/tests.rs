@@ -22,7 +22,7 @@ fn read_text(text: &str) -> Result<Recorded, Unusable> {
 
 /// A text with the right digest.
 fn sealed(words: &str) -> String {
-    format!("sidetrack {VERSION} {:016x}: {words}", digest(words))
+    format!("sidetrack {VERSION} {:016x}: {words}", digest([words]))
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The layout of the SVG: a column of cards for each hook, and beside each column lanes for the edges.
 
-use super::{Graph, HOOKS, Kind, Node};
+use super::{Graph, Kind, Node};
 use crate::ruleset::Hook;
 
 /// Sizes, in pixels.
@@ -73,14 +73,14 @@ impl Layout {
             graph.nodes.len()
         ];
         let mut bottom: i32 = 0;
-        for hook in HOOKS {
+        for hook in Hook::ALL {
             bottom = bottom.max(stack(graph, hook, &mut cards));
         }
         let detours = detours(graph, &cards);
         let lanes = lanes(&detours);
         let mut x = MARGIN;
-        let mut first_lane = [0; HOOKS.len()];
-        for (column, hook) in HOOKS.into_iter().enumerate() {
+        let mut first_lane = [0; Hook::ALL.len()];
+        for (column, hook) in Hook::ALL.into_iter().enumerate() {
             let of_hook = |index: &usize| graph.nodes[*index].hook == hook;
             let indices: Vec<usize> = (0..cards.len()).filter(of_hook).collect();
             let width = indices.iter().map(|index| cards[*index].width).fold(0, i32::max);
@@ -105,12 +105,7 @@ impl Layout {
                 .zip(&lanes)
                 .find(|(detour, _)| detour.hook == hook && detour.to == to);
             let number = found.map(|(_, lane)| *lane).unwrap_or_default();
-            HOOKS
-                .iter()
-                .zip(first_lane)
-                .find(|(known, _)| **known == hook)
-                .map_or(MARGIN, |(_, first)| first)
-                + times(number, LANE)
+            first_lane[hook.number() as usize] + times(number, LANE)
         };
         let ways = graph
             .edges

@@ -100,15 +100,6 @@ enum End {
     Rejected,
 }
 
-/// The hooks, in the order of their columns.
-const HOOKS: [Hook; 5] = [
-    Hook::Prerouting,
-    Hook::Input,
-    Hook::Forward,
-    Hook::Output,
-    Hook::Postrouting,
-];
-
 impl Graph {
     /// The graph of a ruleset.
     pub fn new(ruleset: &Ruleset) -> Self {
@@ -116,12 +107,15 @@ impl Graph {
             nodes: Vec::new(),
             edges: Vec::new(),
         };
-        for hook in HOOKS {
+        for hook in Hook::ALL {
             graph.spine(ruleset, hook);
         }
         for name in callers_first(ruleset) {
             if let Some(chain) = ruleset.chain(name).filter(|chain| chain.hook.is_none()) {
-                let mut reaching = HOOKS.into_iter().rev().filter(|hook| is_reached(ruleset, *hook, name));
+                let mut reaching = Hook::ALL
+                    .into_iter()
+                    .rev()
+                    .filter(|hook| is_reached(ruleset, *hook, name));
                 let hook = reaching.next().unwrap_or(Hook::Prerouting);
                 graph.nodes.push(node(ruleset, chain, hook));
             }

@@ -1,30 +1,13 @@
 //! Planned rules, and those owned by sidetrack, as rules of a namespace.
 
-use super::{Action, Base, Chain, Hook, Kind, Match, Netfilter, Rule, Statement, Table};
-use crate::ruleset::{self, ChainType, Installed, Place, Ruleset};
-
-impl From<ChainType> for Kind {
-    fn from(kind: ChainType) -> Self {
-        match kind {
-            ChainType::Raw => Self::Raw,
-            ChainType::Mangle => Self::Mangle,
-            ChainType::Nat => Self::Nat,
-            ChainType::Filter => Self::Filter,
-        }
-    }
-}
+use super::{Action, Base, Chain, Match, Netfilter, Rule, Statement, Table};
+use crate::ruleset::{self, Installed, Place, Ruleset};
 
 impl From<ruleset::BaseHook> for Base {
     fn from(base: ruleset::BaseHook) -> Self {
         Self {
-            kind: base.kind.into(),
-            hook: match base.hook {
-                ruleset::Hook::Prerouting => Hook::Prerouting,
-                ruleset::Hook::Input => Hook::Input,
-                ruleset::Hook::Forward => Hook::Forward,
-                ruleset::Hook::Output => Hook::Output,
-                ruleset::Hook::Postrouting => Hook::Postrouting,
-            },
+            kind: base.kind,
+            hook: base.hook,
             priority: base.priority,
             drops: false,
         }

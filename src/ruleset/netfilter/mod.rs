@@ -10,7 +10,7 @@ mod evaluate;
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use super::{CgroupPaths, Name, Set, priority};
+use super::{CgroupPaths, ChainType, Hook, Name, Set};
 use crate::types::{Family, InterfaceName, Port};
 
 pub use evaluate::{applicable_entry, holds};
@@ -118,76 +118,14 @@ pub struct Chain {
 /// How the kernel calls a base chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Base {
-    /// Purpose.
-    pub kind: Kind,
+    /// Type. Chains of other programs may do more than it says, such as to drop packets in one of type NAT.
+    pub kind: ChainType,
     /// Netfilter hook.
     pub hook: Hook,
     /// Priority among chains at one hook: lower is earlier.
     pub priority: i32,
     /// Whether the policy is to drop packets that no rule accepts.
     pub drops: bool,
-}
-
-/// The purpose of a base chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// Before connection tracking.
-    Raw,
-    /// After connection tracking. At the output hook, a packet whose mark has changed is rerouted.
-    Mangle,
-    /// Translates addresses, for the first packet of a connection.
-    Nat,
-    /// Accepts or drops.
-    Filter,
-}
-
-/// The hooks that a packet passes (`enum nf_inet_hooks`, linux/netfilter.h).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Hook {
-    /// Packets that arrive.
-    Prerouting,
-    /// Packets for this host.
-    Input,
-    /// Packets for another host that did not originate here.
-    Forward,
-    /// Locally generated packets.
-    Output,
-    /// Packets that leave.
-    Postrouting,
-}
-
-impl Hook {
-    /// The hook with this number of `enum nf_inet_hooks`.
-    pub fn of_number(number: u32) -> Option<Self> {
-        [
-            Self::Prerouting,
-            Self::Input,
-            Self::Forward,
-            Self::Output,
-            Self::Postrouting,
-        ]
-        .get(number as usize)
-        .copied()
-    }
-
-    /// Its name in nft and, in capitals, the name of its chains in iptables.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Prerouting => "prerouting",
-            Self::Input => "input",
-            Self::Forward => "forward",
-            Self::Output => "output",
-            Self::Postrouting => "postrouting",
-        }
-    }
-
-    /// The priority at which the kernel translates addresses.
-    pub fn nat_priority(self) -> i32 {
-        match self {
-            Self::Prerouting | Self::Output => priority::NAT,
-            Self::Input | Self::Forward | Self::Postrouting => priority::NAT_SOURCE,
-        }
-    }
 }
 
 /// A rule: statements in the order of evaluation. A match that does not hold ends the rule.

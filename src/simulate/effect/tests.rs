@@ -8,7 +8,7 @@ use crate::facts::Facts;
 use crate::options::Config;
 use crate::options::sources::from_file;
 use crate::plan::Plan;
-use crate::ruleset::netfilter::Kind;
+use crate::ruleset::ChainType;
 use crate::ruleset::{Counted, Ruleset};
 use crate::simulate::{Explanation, text};
 use crate::types::NoAccounts;
@@ -64,7 +64,7 @@ fn counters_change_no_effect_and_count_each_connection_once() {
             let counted: Vec<_> = path
                 .trace
                 .iter()
-                .filter(|entry| entry.base.kind == Kind::Nat)
+                .filter(|entry| entry.base.kind == ChainType::Nat)
                 .filter_map(|entry| {
                     let Step::Taken(rule) = entry.step else { return None };
                     let position = entry.chain.rules.iter().position(|other| ptr::eq(other, rule))?;
@@ -76,7 +76,7 @@ fn counters_change_no_effect_and_count_each_connection_once() {
                     (counter.counted == Counted::Decides).then(|| rule.comment.clone())
                 })
                 .collect();
-            let by_nat_alone = path.trace.iter().all(|entry| entry.base.kind != Kind::Mangle);
+            let by_nat_alone = path.trace.iter().all(|entry| entry.base.kind != ChainType::Mangle);
             match counted.as_slice() {
                 [] => assert!(
                     !by_nat_alone || why.contains("no rule matches"),

@@ -5,10 +5,8 @@ use std::net::IpAddr;
 use super::super::packet::loopback;
 use super::super::path::Step;
 use super::{At, ChainExit, MAX_JUMPS, Place, Run, TooComplex};
-use crate::ruleset::netfilter::{
-    Action, Choice, Hook, Kind, MarkChange, Match, Rule, Statement, applicable_entry, holds,
-};
-use crate::ruleset::{self, Known, Tracking, Value};
+use crate::ruleset::netfilter::{Action, Choice, MarkChange, Match, Rule, Statement, applicable_entry, holds};
+use crate::ruleset::{self, ChainType, Hook, Known, Tracking, Value};
 use crate::types::Port;
 
 /// What follows an action.
@@ -26,7 +24,7 @@ impl<'r> Run<'r, '_> {
     pub(super) fn base_chain(&mut self, place: Place<'r, '_>) -> Result<ChainExit, TooComplex> {
         let mark = self.mark;
         let exit = self.chain(place)?;
-        if place.at.hook == Hook::Output && place.base.kind == Kind::Mangle && self.mark != mark {
+        if place.at.hook == Hook::Output && place.base.kind == ChainType::Mangle && self.mark != mark {
             self.routed_mark = self.mark;
         }
         if exit == ChainExit::Returned && place.base.drops {

@@ -12,8 +12,8 @@ use thiserror::Error;
 use super::choices::{Choices, explore};
 use super::packet::{Origin, Packet, Pod, is_loopback};
 use super::path::{End, PacketPath, Step, TraceEntry, Verdict};
-use crate::ruleset::netfilter::{Base, Chain, Hook, Kind, Netfilter, Table};
-use crate::ruleset::{Tracking, Value, Zone, priority};
+use crate::ruleset::netfilter::{Base, Chain, Netfilter, Table};
+use crate::ruleset::{ChainType, Hook, Tracking, Value, Zone, priority};
 use crate::types::{Family, Gid, InterfaceName, Port, Uid};
 
 /// More than any plan needs; a saved plan that was edited could need exponentially many.
@@ -365,8 +365,8 @@ impl<'r, 'p> Run<'r, 'p> {
         });
         // All NAT chains are called at one priority, in the order of their own.
         let order = |base: &Base| match base.kind {
-            Kind::Nat => (at.hook.nat_priority(), base.priority),
-            Kind::Raw | Kind::Mangle | Kind::Filter => (base.priority, 0),
+            ChainType::Nat => (at.hook.nat_priority(), base.priority),
+            ChainType::Raw | ChainType::Mangle | ChainType::Filter => (base.priority, 0),
         };
         let mut chains: Vec<_> = chains.collect();
         if chains.len() > MAX_BASE_CHAINS_PER_HOOK {
@@ -393,8 +393,8 @@ impl<'r, 'p> Run<'r, 'p> {
                 self.is_tracked = true;
             }
             let exit = match base.kind {
-                Kind::Nat => self.translation(place)?,
-                Kind::Raw | Kind::Mangle | Kind::Filter => self.base_chain(place)?,
+                ChainType::Nat => self.translation(place)?,
+                ChainType::Raw | ChainType::Mangle | ChainType::Filter => self.base_chain(place)?,
             };
             match exit {
                 ChainExit::Dropped => return Ok(Some(End::Dropped)),

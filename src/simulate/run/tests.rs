@@ -5,10 +5,8 @@ use std::net::IpAddr;
 use super::super::packet::{Origin, Packet, Pod};
 use super::super::path::{End, PacketPath, Verdict};
 use super::{simulate, simulate_later};
-use crate::ruleset::netfilter::{
-    Action, Base, Chain, Field, Hook, Kind, Lookup, Match, Netfilter, Rule, Statement, Table,
-};
-use crate::ruleset::{self, Tracking};
+use crate::ruleset::netfilter::{Action, Base, Chain, Field, Lookup, Match, Netfilter, Rule, Statement, Table};
+use crate::ruleset::{self, ChainType, Hook, Tracking};
 use crate::types::{Gid, Id as _, InterfaceName, IpProtocol, Port, Uid};
 
 fn port(number: u16) -> Port {
@@ -70,7 +68,7 @@ fn redirect(to: u16) -> Statement {
     planned(ruleset::Action::Redirect(port(to)))
 }
 
-fn table(name: &str, kind: Kind, hook: Hook, priority: i32, drops: bool, rules: Vec<Rule>) -> Table {
+fn table(name: &str, kind: ChainType, hook: Hook, priority: i32, drops: bool, rules: Vec<Rule>) -> Table {
     let base = Some(Base {
         kind,
         hook,
@@ -91,7 +89,7 @@ fn table(name: &str, kind: Kind, hook: Hook, priority: i32, drops: bool, rules: 
 }
 
 fn nat(name: &str, rules: Vec<Rule>) -> Table {
-    table(name, Kind::Nat, Hook::Output, -100, false, rules)
+    table(name, ChainType::Nat, Hook::Output, -100, false, rules)
 }
 
 fn rules(tables: Vec<Table>) -> Netfilter {
@@ -141,7 +139,7 @@ fn order_of_chains_with_equal_priority_is_unknown() {
     assert!(!path_of(nat("b", vec![rule([redirect(2)])])).0);
     assert!(path_of(nat("b", vec![rule([redirect(1)])])).0);
     assert!(path_of(nat("b", vec![rule([to_port(80), redirect(2)])])).0);
-    let later = table("b", Kind::Nat, Hook::Output, -99, false, vec![rule([redirect(2)])]);
+    let later = table("b", ChainType::Nat, Hook::Output, -99, false, vec![rule([redirect(2)])]);
     assert_eq!(path_of(later), (true, Verdict::Redirect(port(1))));
 }
 
@@ -157,7 +155,7 @@ fn unreadable_action_is_never_certain() {
 fn policy_drops_a_redirected_connection_at_input() {
     let input = table(
         "filter",
-        Kind::Filter,
+        ChainType::Filter,
         Hook::Input,
         0,
         true,
@@ -177,7 +175,7 @@ fn policy_drops_a_redirected_connection_at_input() {
 fn filter_sees_translated_port_of_later_packets() {
     let filter = table(
         "filter",
-        Kind::Filter,
+        ChainType::Filter,
         Hook::Output,
         0,
         false,

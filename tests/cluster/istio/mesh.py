@@ -43,7 +43,7 @@ class Mesh(mesh.Mesh):
         words = [f"--values={file}" for file in (HERE / "values.yaml", *files)]
         words += [f"--set-string={setting}" for setting in settings]
         self.chart("istio-control/istio-discovery", f"istiod-{revision}", f"--set=revision={revision}", *words)
-        self.wait(SYSTEM, f"istiod-{revision}")
+        self.wait_for_control_plane(SYSTEM, f"istiod-{revision}")
 
     def remove_control_plane(self, revision):
         self._run_helm("uninstall", f"istiod-{revision}", f"--namespace={SYSTEM}")

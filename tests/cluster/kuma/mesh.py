@@ -44,7 +44,7 @@ class Mesh(mesh.Mesh):
             raise Failure(f"{' '.join(map(str, words))}: exit {done.returncode}: {done.stderr}")
         # Client-side apply has no room for the largest definitions.
         self.kubectl("apply", "--server-side", "--force-conflicts", "--filename=-", stdin=done.stdout)
-        self.wait(SYSTEM, "kuma-control-plane")
+        self.wait_for_control_plane(SYSTEM, "kuma-control-plane")
         # The node's rules for its Service follow later.
         eventually("the control plane's webhooks answer", self._admits)
 

@@ -62,7 +62,7 @@ class Mesh(mesh.Mesh):
         }))
         self._install(f"--values={HERE}/values.yaml", f"--values={file}", *(self._identity or ()))
         self._identity = self._identity or self._keep_identity()
-        self.wait(SYSTEM, *CONTROL_PLANE)
+        self.wait_for_control_plane(SYSTEM, *CONTROL_PLANE)
 
     def _keep_identity(self):
         roots = self.get("configmap", "linkerd-identity-trust-roots", f"--namespace={SYSTEM}")["data"]["ca-bundle.crt"]

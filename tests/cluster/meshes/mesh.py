@@ -23,6 +23,17 @@ class Mesh:
         for deployment in deployments:
             self.kubectl("rollout", "status", f"deployment/{deployment}", f"--namespace={namespace}", "--timeout=300s")
 
+    def wait_for_control_plane(self, namespace, *deployments):
+        """Until its pods are ready, and those before them gone: the API server may still call their webhooks, and one
+        that ends refuses that some time."""
+        self.wait(namespace, *deployments)
+
+        def have_ended():
+            pods = self.get("pods", f"--namespace={namespace}")["items"]
+            return not any("deletionTimestamp" in pod["metadata"] for pod in pods)
+
+        eventually("the former pods of the control plane have ended", have_ended)
+
     def restart(self, namespace, *deployments):
         names = [f"deployment/{deployment}" for deployment in deployments]
         self.kubectl("rollout", "restart", *names, f"--namespace={namespace}")
@@ -103,7 +114,7 @@ class Asked(Started):
 
 
 class Load(Started):
-    """A process that calls until its standard input is closed, and then says how many calls failed."""
+    """A process that calls until its standard input is closed, and then says which calls failed."""
 
     def end(self):
         output, _ = self._process.communicate(timeout=120)

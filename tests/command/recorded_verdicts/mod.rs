@@ -9,8 +9,8 @@ mod pod;
 
 use std::net::{IpAddr, SocketAddr};
 
-use sidetrack::ruleset::netfilter::{Chain, Kind, Netfilter};
-use sidetrack::ruleset::{Protocol, Tracking};
+use sidetrack::ruleset::netfilter::{Chain, Netfilter};
+use sidetrack::ruleset::{ChainType, Protocol, Tracking};
 use sidetrack::simulate::{End, Origin, Packet, PacketPath, Pod, Verdict, simulate, simulate_later};
 use sidetrack::types::{Family, Gid, Id, IpProtocol, Port, Uid};
 
@@ -299,7 +299,7 @@ fn is_diverted(rules: &Netfilter, pod: &Pod, packet: &Packet) -> bool {
     };
     // Nothing has translated the connection.
     let mut untranslating = rules.clone();
-    let translates = |chain: &Chain| chain.base.is_some_and(|base| base.kind == Kind::Nat);
+    let translates = |chain: &Chain| chain.base.is_some_and(|base| base.kind == ChainType::Nat);
     for table in &mut untranslating.tables {
         table.chains.retain(|chain| !translates(chain));
     }

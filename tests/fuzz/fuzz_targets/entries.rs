@@ -3,7 +3,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use sidetrack::backend::iptables::legacy::decode::{EntryPoint, TABLES, table};
-use sidetrack::ruleset::netfilter::{Hook, Netfilter};
+use sidetrack::ruleset::Hook;
+use sidetrack::ruleset::netfilter::Netfilter;
 use sidetrack::types::Family;
 
 fuzz_target!(|entries: &[u8]| {

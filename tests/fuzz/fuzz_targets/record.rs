@@ -9,7 +9,7 @@ use sidetrack_fuzz::read_record_of_any_origin;
 fuzz_target!(|text: &str| {
     read_record_of_any_origin(&Record::new(text.lines().map(str::to_owned)));
     let words: Vec<&str> = text.split_ascii_whitespace().collect();
-    let head = format!("sidetrack {VERSION} {:016x}:", digest(&words.join(" ")));
+    let head = format!("sidetrack {VERSION} {:016x}:", digest(words.iter().copied()));
     let comments = [head].into_iter().chain(words.iter().map(|word| (*word).to_owned()));
     read_record_of_any_origin(&Record::new(comments));
 });

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::entries::{number, short, text};
 use crate::backend::xtables::{self, Extension};
-use crate::ruleset::netfilter::{Action, Base, Chain, Field, Hook, Key, Kind, Lookup, Match, Rule, Statement, Table};
-use crate::ruleset::{self, priority};
+use crate::ruleset::netfilter::{Action, Base, Chain, Field, Key, Lookup, Match, Rule, Statement, Table};
+use crate::ruleset::{self, ChainType, Hook, priority};
 use crate::types::Family;
 
 /// A table of legacy iptables: its name, and when the kernel calls its chains.
@@ -13,7 +13,7 @@ use crate::types::Family;
 pub struct Kinds {
     /// Name.
     pub name: &'static str,
-    kind: Kind,
+    kind: ChainType,
     priority: i32,
     /// The priority at the hooks where sources are translated.
     late_priority: i32,
@@ -21,14 +21,14 @@ pub struct Kinds {
 
 /// The tables that packets pass (`enum nf_ip_hook_priorities`, linux/netfilter_ipv4.h).
 pub const TABLES: [Kinds; 5] = [
-    kinds("raw", Kind::Raw, priority::RAW, priority::RAW),
-    kinds("mangle", Kind::Mangle, priority::MANGLE, priority::MANGLE),
-    kinds("nat", Kind::Nat, priority::NAT, priority::NAT_SOURCE),
-    kinds("filter", Kind::Filter, priority::FILTER, priority::FILTER),
-    kinds("security", Kind::Filter, priority::SECURITY, priority::SECURITY),
+    kinds("raw", ChainType::Raw, priority::RAW, priority::RAW),
+    kinds("mangle", ChainType::Mangle, priority::MANGLE, priority::MANGLE),
+    kinds("nat", ChainType::Nat, priority::NAT, priority::NAT_SOURCE),
+    kinds("filter", ChainType::Filter, priority::FILTER, priority::FILTER),
+    kinds("security", ChainType::Filter, priority::SECURITY, priority::SECURITY),
 ];
 
-const fn kinds(name: &'static str, kind: Kind, priority: i32, late_priority: i32) -> Kinds {
+const fn kinds(name: &'static str, kind: ChainType, priority: i32, late_priority: i32) -> Kinds {
     Kinds {
         name,
         kind,

@@ -13,8 +13,8 @@ use super::attributes::Malformed;
 use super::decode;
 use super::listing::{self, Listing};
 use super::uapi::{NF_ACCEPT, NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6};
-use crate::ruleset::netfilter::{Base, Chain, Hook, Kind, Table};
-use crate::ruleset::{TableFamily, priority};
+use crate::ruleset::netfilter::{Base, Chain, Table};
+use crate::ruleset::{ChainType, Hook, TableFamily, priority};
 use crate::types::Family;
 
 /// The messages about one table: the table itself, its chains, rules, sets and elements.
@@ -110,11 +110,11 @@ pub fn table(listed: &TableMessages) -> Result<Decoded, Malformed> {
 fn base(listed: &listing::BaseHook) -> Option<Base> {
     let hook = Hook::of_number(listed.hook)?;
     let kind = match (listed.kind.as_str(), hook) {
-        ("nat", _) => Kind::Nat,
-        ("route", _) => Kind::Mangle,
-        ("filter", Hook::Prerouting | Hook::Output) if listed.priority < priority::CONNTRACK => Kind::Raw,
-        ("filter", Hook::Prerouting) => Kind::Mangle,
-        ("filter", _) => Kind::Filter,
+        ("nat", _) => ChainType::Nat,
+        ("route", _) => ChainType::Mangle,
+        ("filter", Hook::Prerouting | Hook::Output) if listed.priority < priority::CONNTRACK => ChainType::Raw,
+        ("filter", Hook::Prerouting) => ChainType::Mangle,
+        ("filter", _) => ChainType::Filter,
         _ => return None,
     };
     Some(Base {

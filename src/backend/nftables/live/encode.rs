@@ -9,9 +9,11 @@ use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
 
 use super::super::attributes::Attributes;
 use super::super::encode::{Object, Step};
-use super::super::expression::{compare, expression, immediate, meta, owner_is, payload, protocol_is, value, verdict};
+use super::super::expression::{
+    compare, expression, immediate, masked, meta, owner_is, payload, protocol_is, set_meta, verdict,
+};
 use super::super::uapi::*;
-use crate::ruleset::Protocol;
+use crate::ruleset::{Hook, Protocol};
 use crate::trace::{ARRIVES, DNS_PORT, Direction, Filter, LEAVES};
 use crate::types::Port;
 
@@ -56,16 +58,12 @@ pub fn create(table: &str, flags: u32, wanted: &Wanted<'_>) -> Vec<Step> {
         attributes.text(NFTA_TABLE_NAME, table);
         attributes.number(NFTA_TABLE_FLAGS, flags);
     })];
-    steps.push(chain(table, LEAVES, Some((libc::NF_INET_POST_ROUTING, LAST))));
-    steps.push(chain(table, ARRIVES, Some((libc::NF_INET_LOCAL_IN, LAST))));
+    steps.push(chain(table, LEAVES, Some((Hook::Postrouting, LAST))));
+    steps.push(chain(table, ARRIVES, Some((Hook::Input, LAST))));
     for direction in Direction::BOTH
         .into_iter()
         .filter(|direction| wanted.filter.includes(*direction))
     {
-        let hook = match direction {
-            Direction::Outbound => libc::NF_INET_LOCAL_OUT,
-            Direction::Inbound => libc::NF_INET_PRE_ROUTING,
-        };
         steps.push(chain(table, direction.name(), None));
         steps.push(rule(table, direction.name(), |list| {
             expression(list, "counter", |_| {})
@@ -75,7 +73,11 @@ pub fn create(table: &str, flags: u32, wanted: &Wanted<'_>) -> Vec<Step> {
             expression(list, "counter", |_| {});
             mark(list);
         }));
-        steps.push(chain(table, base_chain(direction), Some((hook, FIRST))));
+        steps.push(chain(
+            table,
+            base_chain(direction),
+            Some((direction.first_hook(), FIRST)),
+        ));
         for protocol in wanted.protocols() {
             steps.push(rule(table, base_chain(direction), |list| {
                 matches(list, direction, protocol, wanted.filter);
@@ -121,14 +123,14 @@ fn step(table: &str, kind: i32, flags: u16, write: impl FnOnce(&mut Attributes))
     Step::new(Object::TraceTable(table.to_owned()), kind, flags, write)
 }
 
-fn chain(table: &str, name: &str, hook: Option<(i32, i32)>) -> Step {
+fn chain(table: &str, name: &str, hook: Option<(Hook, i32)>) -> Step {
     step(table, NFT_MSG_NEWCHAIN, NLM_F_CREATE, |attributes| {
         attributes.text(NFTA_CHAIN_TABLE, table);
         attributes.text(NFTA_CHAIN_NAME, name);
-        if let Some((number, priority)) = hook {
-            attributes.nest(NFTA_CHAIN_HOOK, |hook| {
-                hook.number(NFTA_HOOK_HOOKNUM, number.cast_unsigned());
-                hook.number(NFTA_HOOK_PRIORITY, priority.cast_unsigned());
+        if let Some((hook, priority)) = hook {
+            attributes.nest(NFTA_CHAIN_HOOK, |base| {
+                base.number(NFTA_HOOK_HOOKNUM, hook.number());
+                base.number(NFTA_HOOK_PRIORITY, priority.cast_unsigned());
             });
             attributes.number(NFTA_CHAIN_POLICY, NF_ACCEPT);
             attributes.text(NFTA_CHAIN_TYPE, "filter");
@@ -203,16 +205,6 @@ fn network_is(list: &mut Attributes, network: IpNet, (v4_at, v6_at): (u32, u32))
     compare(list, NFT_CMP_EQ, &address);
 }
 
-fn masked(list: &mut Attributes, mask: &[u8]) {
-    expression(list, "bitwise", |data| {
-        data.number(NFTA_BITWISE_SREG, NFT_REG_1);
-        data.number(NFTA_BITWISE_DREG, NFT_REG_1);
-        data.number(NFTA_BITWISE_LEN, mask.len() as u32);
-        value(data, NFTA_BITWISE_MASK, mask);
-        value(data, NFTA_BITWISE_XOR, &vec![0; mask.len()]);
-    });
-}
-
 /// At most this many packets a second, and as many at once.
 fn limit(list: &mut Attributes, rate: u32) {
     const SECOND: u64 = 1;
@@ -226,8 +218,5 @@ fn limit(list: &mut Attributes, rate: u32) {
 /// Makes the kernel report each further step of the packet.
 fn mark(list: &mut Attributes) {
     immediate(list, &[1]);
-    expression(list, "meta", |data| {
-        data.number(NFTA_META_KEY, NFT_META_NFTRACE);
-        data.number(NFTA_META_SREG, NFT_REG_1);
-    });
+    set_meta(list, NFT_META_NFTRACE);
 }

@@ -12,7 +12,8 @@ use super::super::listing::{Listing, Rule as Listed};
 use super::super::uapi::*;
 use super::super::{Message, contents};
 use crate::drift::Subject;
-use crate::trace::{BaseChain, ChainId, Hook, Rule, Rules};
+use crate::ruleset::Hook;
+use crate::trace::{BaseChain, ChainId, Rule, Rules};
 
 /// The rules of a dump of all chains and of the rules of each table.
 ///
@@ -39,7 +40,7 @@ fn add(rules: &mut Rules, table: &str, messages: &[Message]) -> Result<(), Malfo
     for (name, chain) in &listing.chains {
         if let Some(base) = &chain.hook {
             let base = BaseChain {
-                hook: hook(base.hook),
+                hook: Hook::of_number(base.hook),
                 is_nat: base.kind == "nat",
             };
             rules.base_chains.insert(id(table, name), base);
@@ -74,18 +75,6 @@ fn id(table: &str, chain: &str) -> ChainId {
     ChainId {
         table: table.to_owned(),
         chain: chain.to_owned(),
-    }
-}
-
-/// `enum nf_inet_hooks` (linux/netfilter.h). Tables of other families have other hooks, but their packets are not traced.
-fn hook(number: u32) -> Hook {
-    match number.cast_signed() {
-        libc::NF_INET_PRE_ROUTING => Hook::Prerouting,
-        libc::NF_INET_LOCAL_IN => Hook::Input,
-        libc::NF_INET_FORWARD => Hook::Forward,
-        libc::NF_INET_LOCAL_OUT => Hook::Output,
-        libc::NF_INET_POST_ROUTING => Hook::Postrouting,
-        _ => Hook::Other,
     }
 }
 

@@ -7,7 +7,7 @@ use super::table::SETTINGS;
 use super::{Probe, Request, Task};
 use crate::mesh::front_end::{Mistake, is_wrong, settle};
 use crate::options::Layer;
-use crate::options::{Dialect, Logging, OwnerOrder, Settings};
+use crate::options::{Dialect, OwnerOrder, Settings};
 use crate::types::{Accounts, AccountsError, Backend, Gid, Id, Output, Port, Uid};
 
 /// The default UID of the proxy.
@@ -32,15 +32,6 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// The log settings.
-    pub(super) fn logging(&self) -> Logging {
-        let defaults = Settings::default().logging;
-        Logging {
-            level: self.layer.log_level.unwrap_or(defaults.level),
-            format: self.layer.log_format.unwrap_or(defaults.format),
-        }
-    }
-
     /// Combines the single settings.
     ///
     /// # Errors

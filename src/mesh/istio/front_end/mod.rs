@@ -89,7 +89,7 @@ pub fn read(
             }));
         }
     }
-    let logging = draft.logging();
+    let logging = Logging::of(&draft.layer);
     Parsed {
         request: draft.request(accounts, mistakes),
         logging,

@@ -4,7 +4,7 @@ use super::Request;
 use super::table::SETTINGS;
 use super::values::MODES;
 use crate::mesh::front_end::{Mistake, settle};
-use crate::options::{Layer, Logging, Settings};
+use crate::options::{Layer, Settings};
 use crate::types::{Backend, Invalid, MeshName, Output, Ports};
 
 /// The single flags.
@@ -19,15 +19,6 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// The log settings.
-    pub(super) fn logging(&self) -> Logging {
-        let defaults = Settings::default().logging;
-        Logging {
-            level: self.layer.log_level.unwrap_or(defaults.level),
-            format: self.layer.log_format.unwrap_or(defaults.format),
-        }
-    }
-
     /// Combines the single flags.
     ///
     /// # Errors

@@ -63,7 +63,7 @@ pub fn read(given: impl Fn(&Setting) -> Vec<String>) -> Parsed {
         let items = std::mem::take(&mut draft.ignored_items).into_iter();
         ignored_items.extend(items.map(|invalid| format!("{}; ignored", mistake(invalid))));
     }
-    let logging = draft.logging();
+    let logging = Logging::of(&draft.layer);
     Parsed {
         request: draft.request(mistakes),
         logging,

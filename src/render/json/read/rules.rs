@@ -29,20 +29,10 @@ impl<'v> Part<'v> {
 
     fn base_hook(&self, wrong: &mut Mistakes) -> Option<BaseHook> {
         let [kind, hook, priority] = self.members(["type", "hook", "priority"], wrong)?;
-        let kinds = [
-            ("raw", ChainType::Raw),
-            ("mangle", ChainType::Mangle),
-            ("nat", ChainType::Nat),
-            ("filter", ChainType::Filter),
-        ];
+        let kinds = [ChainType::Raw, ChainType::Mangle, ChainType::Nat, ChainType::Filter];
+        let kinds = kinds.map(|kind| (kind.name(), kind));
         let kind = kind.word(&kinds, "raw, mangle, nat or filter", wrong);
-        let hooks = [
-            ("prerouting", Hook::Prerouting),
-            ("input", Hook::Input),
-            ("forward", Hook::Forward),
-            ("output", Hook::Output),
-            ("postrouting", Hook::Postrouting),
-        ];
+        let hooks = Hook::ALL.map(|hook| (hook.name(), hook));
         let hook = hook.word(&hooks, "a hook of netfilter", wrong);
         let number = priority.value.as_i64().and_then(|number| i32::try_from(number).ok());
         let priority = priority.expect(number, "a priority", wrong);

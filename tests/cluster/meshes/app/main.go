@@ -7,7 +7,8 @@
 //	                                   dig:NAME or dig-tcp:NAME
 //	app ask                            reads a line, says what it came to as JSON, and so on: a call, as above, or used:PLACE,
 //	                                   what has been used of the Envoy at a URL or behind one of these Unix sockets (a pattern)
-//	app load URL                       calls until standard input ends, each time by a new connection; prints how many failed
+//	app load URL                       calls until standard input ends, each time by a new connection; prints how many calls
+//	                                   there were, and by their answers the numbers of those that failed
 package main
 
 import (
@@ -211,7 +212,8 @@ func call(what string) string {
 	kind, target, _ := strings.Cut(what, ":")
 	switch kind {
 	case "get":
-		return get(target, timeout)
+		answer, _ := get(target, timeout)
+		return answer
 	case "first":
 		connection, err := net.DialTimeout("tcp", target, timeout)
 		if err != nil {
@@ -246,19 +248,20 @@ func call(what string) string {
 	return "no such call"
 }
 
-func get(url string, timeout time.Duration) string {
+// The answer of an application, or a status code and the text that a proxy sent with it.
+func get(url string, timeout time.Duration) (answer, text string) {
 	client := http.Client{Timeout: timeout, Transport: &http.Transport{DisableKeepAlives: true}}
 	response, err := client.Get(url)
 	if err != nil {
-		return failure(err)
+		return failure(err), ""
 	}
 	defer response.Body.Close()
 	var seen echo
 	body, _ := io.ReadAll(response.Body)
 	if json.Unmarshal(body, &seen) != nil || seen.Host == "" {
-		return fmt.Sprint(response.StatusCode)
+		return fmt.Sprint(response.StatusCode), string(body)
 	}
-	return fmt.Sprintf("%d %s from %s %s", response.StatusCode, seen.Host, seen.Client, seen.Peer)
+	return fmt.Sprintf("%d %s from %s %s", response.StatusCode, seen.Host, seen.Client, seen.Peer), ""
 }
 
 // The kind of failure, without what differs between two runs.
@@ -278,7 +281,7 @@ func load(url string) {
 		io.Copy(io.Discard, os.Stdin)
 		close(ended)
 	}()
-	requests, failed := 0, map[string]int{}
+	requests, failed := 0, map[string][]int{}
 	for {
 		select {
 		case <-ended:
@@ -286,8 +289,9 @@ func load(url string) {
 			return
 		case <-time.After(100 * time.Millisecond):
 			requests++
-			if answer := get(url, loadTimeout); !strings.HasPrefix(answer, "200 ") {
-				failed[answer]++
+			if answer, text := get(url, loadTimeout); !strings.HasPrefix(answer, "200 ") {
+				answer = strings.TrimSpace(answer + " " + text)
+				failed[answer] = append(failed[answer], requests)
 			}
 		}
 	}

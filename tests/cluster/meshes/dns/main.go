@@ -1,5 +1,6 @@
-// The DNS server of the cluster: addresses of Services, which it asks the API server for at each query. Other names do not
-// exist, so no query leaves the cluster.
+// The DNS server of the cluster: addresses of Services, which it asks the API server for at each query. While that does not
+// answer, they are those of the last time, as with any other name server. Other names do not exist, so no query leaves the
+// cluster.
 package main
 
 import (
@@ -12,6 +13,8 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -20,11 +23,15 @@ const (
 	account = "/var/run/secrets/kubernetes.io/serviceaccount/"
 	suffix  = ".svc.cluster.local."
 	ttl     = 1
+	// Resolvers wait for 5 s.
+	timeout = 2 * time.Second
 )
 
 type api struct {
 	client *http.Client
 	server string
+	mutex  sync.Mutex
+	last   map[string][]string
 }
 
 func main() {
@@ -34,7 +41,8 @@ func main() {
 	pool.AppendCertsFromPEM(authority)
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}
 	server := "https://" + net.JoinHostPort(os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT"))
-	cluster := api{&http.Client{Transport: transport}, server}
+	client := &http.Client{Transport: transport, Timeout: timeout}
+	cluster := &api{client: client, server: server, last: map[string][]string{}}
 	for _, network := range []string{"udp", "tcp"} {
 		server := &dns.Server{Addr: ":53", Net: network, Handler: dns.HandlerFunc(cluster.answer)}
 		go func() { must(server.ListenAndServe()) }()
@@ -42,12 +50,12 @@ func main() {
 	select {}
 }
 
-func (cluster api) answer(writer dns.ResponseWriter, query *dns.Msg) {
+func (cluster *api) answer(writer dns.ResponseWriter, query *dns.Msg) {
 	reply := new(dns.Msg)
 	reply.SetReply(query)
 	reply.Authoritative = true
 	question := query.Question[0]
-	addresses, err := cluster.addresses(strings.ToLower(question.Name))
+	addresses, err := cluster.remembered(strings.ToLower(question.Name))
 	switch {
 	case err != nil:
 		log.Print(question.Name, ": ", err)
@@ -69,8 +77,23 @@ func (cluster api) answer(writer dns.ResponseWriter, query *dns.Msg) {
 	writer.WriteMsg(reply)
 }
 
+// The addresses of a name, or those that it had before, if the API server does not answer.
+func (cluster *api) remembered(name string) ([]string, error) {
+	addresses, err := cluster.addresses(name)
+	cluster.mutex.Lock()
+	defer cluster.mutex.Unlock()
+	if last, found := cluster.last[name]; err != nil && found {
+		log.Print(name, ": ", err, ", so that of the last time")
+		return last, nil
+	}
+	if err == nil && addresses != nil {
+		cluster.last[name] = addresses
+	}
+	return addresses, err
+}
+
 // The addresses of NAME.NAMESPACE.svc.cluster.local; nothing if there is no such Service.
-func (cluster api) addresses(name string) ([]string, error) {
+func (cluster *api) addresses(name string) ([]string, error) {
 	words := strings.Split(strings.TrimSuffix(name, suffix), ".")
 	if !strings.HasSuffix(name, suffix) || len(words) != 2 {
 		return nil, nil
@@ -106,7 +129,7 @@ func (cluster api) addresses(name string) ([]string, error) {
 	return addresses, nil
 }
 
-func (cluster api) get(path string, into any) (bool, error) {
+func (cluster *api) get(path string, into any) (bool, error) {
 	token, err := os.ReadFile(account + "token")
 	if err != nil {
 		return false, err
