@@ -164,7 +164,8 @@ def workload(space, name, annotations=None, containers=(), replicas=1):
         "args": ["serve"],
         "ports": [{"containerPort": port} for port in (8080, 9090, 3306, 7777)],
         "readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 2, "timeoutSeconds": 10},
-        "livenessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 5, "timeoutSeconds": 10},
+        # Before its proxy listens, nobody does. On a busy machine that took 15 s, after which the kubelet restarts it.
+        "livenessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 5, "timeoutSeconds": 10, "failureThreshold": 60},
         "securityContext": {
             "runAsUser": 1000,
             "runAsGroup": 1000,
