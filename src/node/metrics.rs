@@ -7,6 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::layout::{Reason, Verdict};
+use crate::cni::environment::Verb;
+use crate::cni::report::Outcome;
 
 /// A metric.
 #[derive(Clone, Copy, Debug)]
@@ -226,7 +228,7 @@ struct Histogram {
 }
 
 impl Default for Metrics {
-    /// All metrics whose labels are known, at zero.
+    /// All metrics whose labels are known, at zero: Prometheus sees no increase where a counter begins at one.
     fn default() -> Self {
         let metrics = Self(Mutex::new(State {
             samples: BTreeMap::new(),
@@ -241,6 +243,11 @@ impl Default for Metrics {
         }
         metrics.add(FAILURES, &[], 0.0);
         metrics.add(STARTUP_TAINT_REMOVALS, &[], 0.0);
+        for (verb, command) in Verb::ALL {
+            for outcome in Outcome::names_after(verb) {
+                metrics.add(PLUGIN_RUNS, &[("command", command), ("outcome", outcome)], 0.0);
+            }
+        }
         metrics.set(READY, &[], 0.0);
         metrics.set(CONTENDED, &[], 0.0);
         for verdict in Verdict::NAMES {

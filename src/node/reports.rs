@@ -76,7 +76,6 @@ impl Receiver {
             files::make_directory(directory)?;
         }
         refuse_non_socket(path).map_err(listening)?;
-        add_counters(metrics);
         // Renamed into place: the path always has a socket, and never one with other permissions.
         let new = path.with_extension(format!("{}.new", std::process::id()));
         files::remove(&new)?;
@@ -147,15 +146,6 @@ fn receive(socket: &Listener, closed: &AtomicBool, metrics: &Metrics) {
             // All reports in the queue were read before.
             Err(_) if closed.load(Ordering::Acquire) => return,
             Err(error) => return tracing::error!(%error, "cannot read reports of plugin runs any more"),
-        }
-    }
-}
-
-/// Adds the counters of all runs that can be, at zero: Prometheus sees no increase where a counter begins at one.
-fn add_counters(metrics: &Metrics) {
-    for (verb, command) in Verb::ALL {
-        for outcome in Outcome::names_after(verb) {
-            metrics.add(PLUGIN_RUNS, &[("command", command), ("outcome", outcome)], 0.0);
         }
     }
 }
