@@ -1,5 +1,13 @@
 """The comparison of traffic between ways of redirection."""
 
+import contextlib
+
+# Calls of the client by name, of meshes that capture its queries.
+NAMES = {
+    "name": "dig:outside.outside.svc.cluster.local",
+    "name by TCP": "dig-tcp:outside.outside.svc.cluster.local",
+}
+
 
 def calls(mesh, space):
     """The calls that are compared in every mesh, by who makes them and by name."""
@@ -34,6 +42,33 @@ def calls(mesh, space):
             "excluded port": f"first:{server[0]}:7777",
         },
     }
+
+
+def rows(mesh, space, made, outcome):
+    """The outcome of each of these calls, by caller and name. `outcome` gets the workload, which makes a call, and the call."""
+    places = {"client": space, "server": space, "outside": "outside"}
+    with contextlib.ExitStack() as stack:
+        apps = {name: stack.enter_context(mesh.ask(place, name)) for name, place in places.items()}
+        return {f"{caller}: {name}": outcome(apps[caller], what)
+                for caller, of_caller in made.items() for name, what in of_caller.items()}
+
+
+@contextlib.contextmanager
+def envoys(mesh, space, place, *container):
+    """Makes a call and tells its answer, and the clusters that the Envoys of the client and of the server used meanwhile.
+    `place` is where these are asked, in a container of the pods."""
+    with contextlib.ExitStack() as stack:
+        asked = {name: stack.enter_context(mesh.ask(space, name, *container)) for name in ("client", "server")}
+
+        def observe(app, what):
+            before = {name: envoy(place) for name, envoy in asked.items()}
+            answer = app(what)
+            return answer, {
+                name: [cluster for cluster, count in envoy(place).items() if count != before[name].get(cluster)]
+                for name, envoy in asked.items()
+            }
+
+        yield observe
 
 
 class Roles:
