@@ -23,8 +23,9 @@ const MAX_CONNECTIONS: usize = 256;
 const MAX_ACCEPTED: usize = 16;
 /// The longest request that is read, in bytes.
 const MAX_REQUEST_BYTES: usize = 8192;
-/// The time that a connection may be open.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
+/// The time that a connection may be open: no shorter than the timeout of our liveness probe, since the kubelet of a busy
+/// node may take seconds from connecting to its request.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Starts the server at `address`. Returns the bound address, which has the assigned port where port 0 was given.
 ///

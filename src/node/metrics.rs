@@ -115,7 +115,7 @@ pub const CONFIGURATIONS: Metric = Metric {
     kind: Kind::Gauge,
     help: "Files in the directory of network configurations, by verdict; a blocking file keeps containerd from using any",
 };
-/// One for each of [`PARTS`].
+/// One for each [`Part`].
 pub const DEGRADED: Metric = Metric {
     name: "sidetrack_node_degraded",
     kind: Kind::Gauge,
@@ -190,8 +190,42 @@ pub const METRICS: [Metric; 14] = [
     BUILD,
 ];
 
-/// The optional parts of the installer.
-pub const PARTS: [&str; 5] = ["inotify", "health", "kernel", "pods", "startup-taint"];
+/// An optional part of the installer: what it does not need in order to install the plugin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Notifications of changed files.
+    Inotify,
+    /// The server for probes and scrapes.
+    Health,
+    /// The rules of pods, on this node's kernel.
+    Kernel,
+    /// The search for pods that lack their rules.
+    Pods,
+    /// The removal of the node's startup taint.
+    StartupTaint,
+}
+
+impl Part {
+    /// All parts.
+    pub const ALL: [Self; 5] = [
+        Self::Inotify,
+        Self::Health,
+        Self::Kernel,
+        Self::Pods,
+        Self::StartupTaint,
+    ];
+
+    /// The name in [`DEGRADED`].
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Inotify => "inotify",
+            Self::Health => "health",
+            Self::Kernel => "kernel",
+            Self::Pods => "pods",
+            Self::StartupTaint => "startup-taint",
+        }
+    }
+}
 
 /// Names and values of a metric's labels. No value has characters that would have to be escaped.
 pub type Labels<'l> = &'l [(&'static str, &'l str)];
@@ -253,8 +287,8 @@ impl Default for Metrics {
         for verdict in Verdict::NAMES {
             metrics.set(CONFIGURATIONS, &[("verdict", verdict)], 0.0);
         }
-        for part in PARTS {
-            metrics.set(DEGRADED, &[("part", part)], 0.0);
+        for part in Part::ALL {
+            metrics.set_degraded(part, false);
         }
         metrics.set(BUILD, &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
         metrics
@@ -278,6 +312,11 @@ impl Metrics {
     /// Sets a gauge.
     pub fn set(&self, metric: Metric, labels: Labels, value: f64) {
         self.state().samples.insert((metric.name, label_text(labels)), value);
+    }
+
+    /// Sets whether a part does not work.
+    pub fn set_degraded(&self, part: Part, is_degraded: bool) {
+        self.set(DEGRADED, &[("part", part.name())], f64::from(is_degraded));
     }
 
     /// Adds an observation to a histogram.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::layout::{Judged, Verdict, Waiting};
-use super::metrics::{CONFIGURATIONS, CONTENDED, DEGRADED, FAILURES, Metrics, REPAIRS};
+use super::metrics::{CONFIGURATIONS, CONTENDED, FAILURES, Metrics, Part, REPAIRS};
 use super::pace::{Pace, backoff};
 use super::repair::cache;
 use super::repair::locate::Places;
@@ -186,6 +186,7 @@ impl<'s> OptionalParts<'s> {
 
     fn watch(&mut self, watch: &mut Watch, folders: &[PathBuf]) {
         let renewed = watch.renew(folders);
+        self.metrics.set_degraded(Part::Inotify, renewed.is_err());
         match &renewed {
             Err(error) if !self.is_polling => tracing::warn!(
                 %error,
@@ -196,15 +197,15 @@ impl<'s> OptionalParts<'s> {
             _ => {}
         }
         self.is_polling = renewed.is_err();
-        let polling = f64::from(u8::from(self.is_polling));
-        self.metrics.set(DEGRADED, &[("part", "inotify")], polling);
     }
 
     fn serve(&mut self, address: SocketAddr) {
         if self.is_served {
             return;
         }
-        match health::serve(address, self.metrics) {
+        let served = health::serve(address, self.metrics);
+        self.metrics.set_degraded(Part::Health, served.is_err());
+        match served {
             Ok(health) => {
                 tracing::info!(%health, "serving /readyz, /healthz and /metrics");
                 self.is_served = true;
@@ -215,8 +216,6 @@ impl<'s> OptionalParts<'s> {
             }
             Err(_) => {}
         }
-        let unavailable = f64::from(u8::from(!self.is_served));
-        self.metrics.set(DEGRADED, &[("part", "health")], unavailable);
     }
 }
 
@@ -351,12 +350,12 @@ impl<'n> Reconciler<'n> {
         let was_waiting = self.pace.is_waiting();
         let wait = self.pace.wait(now);
         if !wait.is_zero() {
-            if !was_waiting {
-                self.warn_of_conflict(&observation, wait);
-            }
             let slowed_down =
                 |missing| format!("{missing}; repairs are slowed down: another process keeps reverting our changes");
             self.metrics.set_missing(observation.missing().map(slowed_down));
+            if !was_waiting {
+                self.warn_of_conflict(&observation, wait);
+            }
             return Ok(wait);
         }
         self.node.install(&observation)?;

@@ -6,7 +6,7 @@ use std::thread;
 use serde_json::{Value, json};
 
 use super::NodeError;
-use super::metrics::{DEGRADED, Metrics};
+use super::metrics::{Metrics, Part};
 use crate::cni::netconf::NetConf;
 use crate::cni::version::Version;
 use crate::cni::warm_up::{WarmUpError, warm_up};
@@ -35,33 +35,26 @@ fn netconf(entry: &Value) -> Vec<u8> {
 
 fn run(netconf: &[u8], metrics: &Metrics) {
     let parsed = NetConf::parse(netconf).map_err(WarmUpError::Failed);
-    let is_broken = match parsed.and_then(|netconf| warm_up(&netconf)) {
-        Ok(Some(backend)) => {
-            tracing::info!(%backend, "the kernel has what the rules of pods need");
-            None
-        }
-        Ok(None) => None,
+    let result = parsed.and_then(|netconf| warm_up(&netconf));
+    let broken = match &result {
+        Err(error @ WarmUpError::Failed(_)) => Some(error.to_string()),
+        _ => None,
+    };
+    metrics.set_degraded(Part::Kernel, broken.is_some());
+    metrics.set_kernel(broken);
+    match result {
+        Ok(Some(backend)) => tracing::info!(%backend, "the kernel has what the rules of pods need"),
+        Ok(None) => {}
         Err(error @ WarmUpError::NoRights(_)) => {
             tracing::debug!(%error, "kernel modules are loaded for the first pod, not before");
-            None
         }
         Err(error @ (WarmUpError::Netns(_) | WarmUpError::OnlyLegacy(_))) => {
             tracing::warn!(%error, "cannot load the kernel modules of nf_tables before the first pod");
-            None
         }
-        Err(error @ WarmUpError::Failed(_)) => {
-            tracing::error!(
-                %error,
-                "rules cannot be applied on this node: pods that need them will not start. Load the module, or change \
-                 the plugin's configuration, and restart the installer"
-            );
-            Some(error.to_string())
-        }
-    };
-    metrics.set(
-        DEGRADED,
-        &[("part", "kernel")],
-        f64::from(u8::from(is_broken.is_some())),
-    );
-    metrics.set_kernel(is_broken);
+        Err(error @ WarmUpError::Failed(_)) => tracing::error!(
+            %error,
+            "rules cannot be applied on this node: pods that need them will not start. Load the module, or change the \
+             plugin's configuration, and restart the installer"
+        ),
+    }
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use sidetrack::cni::environment::Verb;
 use sidetrack::cni::report::Outcome;
 use sidetrack::node::layout::Verdict;
-use sidetrack::node::metrics::{Kind, METRICS, Metric, PARTS};
+use sidetrack::node::metrics::{Kind, METRICS, Metric, Part};
 use sidetrack::node::repair::state::State;
 
 /// What Prometheus adds to a sample: the scraped node, and the bound of a histogram's bucket.
@@ -95,7 +95,7 @@ fn values(metric: &str, label: &str) -> Vec<&'static str> {
     match (metric, label) {
         ("sidetrack_node_pods", "state") => State::NAMES.to_vec(),
         ("sidetrack_node_configurations", "verdict") => Verdict::NAMES.to_vec(),
-        ("sidetrack_node_degraded", "part") => PARTS.to_vec(),
+        ("sidetrack_node_degraded", "part") => Part::ALL.map(Part::name).to_vec(),
         (_, "command") => Verb::ALL.map(|(_, name)| name).to_vec(),
         (_, "outcome") => Outcome::NAMES.to_vec(),
         _ => panic!("what can {label} of {metric} be?"),

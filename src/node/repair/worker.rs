@@ -17,7 +17,7 @@ use super::state::{Comparison, Mode, State};
 use super::{FAILURES, Failure, Found, Outcome, RepairError, repair, scan, scan_available, scan_cache};
 use crate::cni::late::Fault;
 use crate::linux::netns::Netns;
-use crate::node::metrics::{DEGRADED, Metrics, POD_REPAIR_FAILURES, POD_REPAIRS, PODS};
+use crate::node::metrics::{Metrics, POD_REPAIR_FAILURES, POD_REPAIRS, PODS, Part};
 use crate::node::pace::{Spacing, backoff, due_for_comparison};
 use crate::node::watch::{Pause, Watch};
 use crate::node::{Node, NodeError};
@@ -187,8 +187,8 @@ impl Worker {
             Mode::Report => scan_available(&self.node, &self.places),
             _ => scan(&self.node, &self.places),
         };
-        let unable = f64::from(u8::from(matches!(scan, Err(RepairError::File(_)))));
-        self.metrics.set(DEGRADED, &[("part", "pods")], unable);
+        let is_unable = matches!(scan, Err(RepairError::File(_)));
+        self.metrics.set_degraded(Part::Pods, is_unable);
         let scan = match scan {
             Ok(scan) => scan,
             Err(error) => return self.log_error(&error),

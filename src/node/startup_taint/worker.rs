@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::StartupTaint;
 use super::patch::removal;
 use crate::node::NodeError;
-use crate::node::metrics::{DEGRADED, Metrics, STARTUP_TAINT_REMOVALS};
+use crate::node::metrics::{Metrics, Part, STARTUP_TAINT_REMOVALS};
 use crate::node::pace::backoff;
 use crate::node::repair::kubernetes::{ApiError, Client};
 
@@ -111,34 +111,30 @@ impl Worker {
         }
     }
 
-    /// Logs the state where it changed, counts it, and shows it at `/readyz` and in `node status`.
+    /// Counts the state, shows it at `/readyz` and in `node status`, and logs it where it changed.
     fn report(&mut self, state: State) {
         let (key, node) = (self.taint.key.as_str(), self.taint.node.as_str());
-        let is_new = self.state.as_ref() != Some(&state);
         let text = match &state {
             State::NotReady => "stays until the installer is ready".to_owned(),
-            State::Absent => {
-                if is_new {
-                    tracing::info!(key, node, "the node does not have the startup taint");
-                }
-                "absent".to_owned()
-            }
+            State::Absent => "absent".to_owned(),
             State::Removed => {
-                tracing::info!(key, node, "startup taint removed");
                 self.metrics.add(STARTUP_TAINT_REMOVALS, &[], 1.0);
                 "removed".to_owned()
             }
-            State::Failed(error) => {
-                if is_new {
-                    tracing::error!(key, node, error, "removing the startup taint failed; trying again");
-                }
-                format!("not removed: {error}")
-            }
+            State::Failed(error) => format!("not removed: {error}"),
         };
         let has_failed = matches!(state, State::Failed(_));
-        self.metrics
-            .set(DEGRADED, &[("part", "startup-taint")], f64::from(u8::from(has_failed)));
+        self.metrics.set_degraded(Part::StartupTaint, has_failed);
         self.metrics.set_note(format!("startup taint {key}: {text}"));
+        let is_new = self.state.as_ref() != Some(&state);
+        match &state {
+            State::Removed => tracing::info!(key, node, "startup taint removed"),
+            State::Absent if is_new => tracing::info!(key, node, "the node does not have the startup taint"),
+            State::Failed(error) if is_new => {
+                tracing::error!(key, node, error, "removing the startup taint failed; trying again");
+            }
+            State::NotReady | State::Absent | State::Failed(_) => {}
+        }
         self.state = Some(state);
     }
 }

@@ -60,11 +60,7 @@ fn startup_taint_alone_is_removed_once_the_plugin_is_installed() {
 
     attached.machine.write("10-flannel.conflist", &conflist);
     installer.eventually_logs(&format!("startup taint removed key=\"{KEY}\" node=\"node-1\""));
-    eventually("it is counted", || match removals(&installer) {
-        1.0 => Ok(()),
-        other => Err(other),
-    });
-    assert_eq!(degraded(&installer), 0.0);
+    assert_eq!((removals(&installer), degraded(&installer)), (1.0, 0.0));
     let patches = sent(&server, PATCH);
     assert_eq!(patches.len(), 1, "{patches:#?}");
     let taints = recorded("node-200.json")["spec"]["taints"].clone();
@@ -108,10 +104,7 @@ fn concurrently_changed_taints_are_never_overwritten() {
     assert_eq!(degraded(&installer), 1.0);
     server.answer(willing());
     installer.eventually_logs("startup taint removed");
-    eventually("it is counted", || match (removals(&installer), degraded(&installer)) {
-        (1.0, 0.0) => Ok(()),
-        other => Err(other),
-    });
+    assert_eq!((removals(&installer), degraded(&installer)), (1.0, 0.0));
 }
 
 /// A server that refuses, and none at all: reported, tried again, and the plugin is installed all the same.
@@ -125,14 +118,12 @@ fn unremovable_startup_taint_is_reported_and_affects_nothing_else() {
     installer.eventually_logs("ValidatingAdmissionPolicy 'sidetrack-node-taint'");
     installer.eventually_logs("with those of cni-conf/kubernetes/taint");
     installer.eventually_ready();
-    // The failure is logged before it is reported.
-    eventually("the failure is reported", || {
-        let (status, body) = installer.get("/readyz");
-        match status == 200 && body.starts_with(&format!("ok; startup taint {KEY}: not removed: ")) {
-            true => Ok(()),
-            false => Err(body),
-        }
-    });
+    let (status, body) = installer.get("/readyz");
+    assert_eq!(status, 200);
+    assert!(
+        body.starts_with(&format!("ok; startup taint {KEY}: not removed: ")),
+        "{body}"
+    );
     assert_eq!((removals(&installer), degraded(&installer)), (0.0, 1.0));
     eventually("it is tried again", || match sent(&server, READ).len() {
         0 | 1 => Err(installer.log()),
