@@ -107,6 +107,11 @@ pub fn delivery(name: MeshName) -> Delivery {
     named(name).map_or(Delivery::FromPassthrough, |mesh| mesh.delivery)
 }
 
+/// Whether the proxy of this mesh answers DNS over TCP; without a mesh, as Istio's does.
+pub fn answers_dns_over_tcp(name: MeshName) -> bool {
+    named(name).is_none_or(|mesh| mesh.dns_over_tcp)
+}
+
 /// The mesh whose default excludes IPv6, since its proxy does not listen on IPv6 unless configured to; `None` if an option
 /// sets the families.
 pub fn mesh_without_ipv6(settings: &Settings) -> Option<&'static Mesh> {

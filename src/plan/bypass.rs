@@ -3,11 +3,12 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::context::{DNS_PORT, Lookups};
+use super::captured::captures_query;
+use super::context::Lookups;
 use super::policy;
 use crate::facts::Facts;
-use crate::mesh;
 use crate::options::{Config, Dialect};
+use crate::ruleset::Protocol;
 use crate::types::{Families, Family, Policy};
 
 /// The direction of traffic.
@@ -219,27 +220,13 @@ fn allowed_queries(config: &Config, facts: &Facts, families: Families) -> Vec<By
 
 /// The queries of included groups to this name server that are not captured.
 fn uncaptured(config: &Config, lookups: Option<&Lookups>, server: IpAddr, is_redirected: bool) -> Queries {
-    let is_lookup = is_redirected
-        && match lookups {
-            Some(Lookups::All) => true,
-            Some(Lookups::To(servers) | Lookups::FromAllSenders(servers)) => servers.contains(server),
-            None => false,
-        };
-    if is_lookup {
-        let answers_tcp = mesh::named(config.proxy.mesh).is_none_or(|mesh| mesh.dns_over_tcp);
-        return if answers_tcp { Queries::None } else { Queries::OverTcp };
+    let is_captured = |protocol| is_redirected && captures_query(config, lookups, protocol, server);
+    match (is_captured(Protocol::Udp), is_captured(Protocol::Tcp)) {
+        (true, true) => Queries::None,
+        (true, false) => Queries::OverTcp,
+        (false, true) => Queries::OverUdp,
+        (false, false) => Queries::All,
     }
-    match is_redirected && captures_tcp(config, server) {
-        true => Queries::OverUdp,
-        false => Queries::All,
-    }
-}
-
-/// Whether TCP to a name server is redirected to the proxy like any other.
-fn captures_tcp(config: &Config, server: IpAddr) -> bool {
-    let outbound = &config.outbound;
-    let is_excluded = outbound.exclude_ports.contains(DNS_PORT) || outbound.exclude_cidrs.contains(server);
-    !is_excluded && (outbound.include_ports.contains(DNS_PORT) || outbound.include_cidrs.contains(server))
 }
 
 fn joined<T: ToString>(values: &[T], separator: &str) -> String {

@@ -47,7 +47,7 @@ impl Context<'_> {
 
     /// Whether the proxy answers name lookups over TCP.
     pub fn dns_over_tcp(&self) -> bool {
-        mesh::named(self.config.proxy.mesh).is_none_or(|mesh| mesh.dns_over_tcp)
+        mesh::answers_dns_over_tcp(self.config.proxy.mesh)
     }
 
     /// The matches for packets of the proxy's sockets: one list for its users, and one for its groups. Mark and cgroup are

@@ -1,6 +1,7 @@
 //! The plan: rules and prerequisites for a configuration and the observed facts. Pure functions.
 
 mod bypass;
+mod captured;
 mod context;
 mod dns;
 mod inbound;
@@ -32,6 +33,7 @@ use self::context::{Context, rule, skip};
 use self::sets::Sets;
 
 pub use self::bypass::{Bypass, Direction, bypasses};
+pub use self::captured::{captures_query, captures_tcp};
 pub use self::context::{DNS_PORT, Lookups};
 pub use self::no_effect::{NoEffect, uncaptured_lookups, without_effect};
 pub use self::policy::name_servers;

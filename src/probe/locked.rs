@@ -6,7 +6,7 @@ use super::lookups::is_link_local;
 use super::plan::{Author, at};
 use super::{Caller, Ends, Expected, Needs, Owner, Probe, Source, Subject, Transport, choice};
 use crate::options::Dialect;
-use crate::plan::{DNS_PORT, Lookups, name_servers};
+use crate::plan::{DNS_PORT, Lookups, captures_query, captures_tcp, name_servers};
 use crate::ruleset::Protocol;
 use crate::types::{Cidrs, Policy, Port, Ports};
 
@@ -84,34 +84,44 @@ impl Author<'_> {
 
     /// A TCP connection that is neither captured nor excluded. Only the link shows that nobody answered it.
     fn locked_tcp(&self, ends: &Ends, is_redirected: bool) -> Option<Probe> {
-        let outbound = &self.config.outbound;
-        let of_uids = outbound.exclude_ports_for_uids.iter().map(|entry| &entry.ports);
-        let sets: Vec<&Ports> = [&outbound.include_ports, &outbound.exclude_ports]
-            .into_iter()
-            .chain(of_uids)
-            .collect();
-        let is_left = |port| !outbound.exclude_ports.contains(port);
         let uncaptured = self.locked_address(ends, |address| {
-            !is_redirected || !outbound.include_cidrs.contains(address)
+            !is_redirected || !self.config.outbound.include_cidrs.contains(address)
         });
         let of_address = uncaptured.and_then(|address| {
             let sender = |port| self.sender(Protocol::Tcp, port, |_| true);
-            let is_included = |port| is_redirected && outbound.include_ports.contains(port);
-            let port = choice::number(&[self.port], &sets, |port| {
-                is_left(port) && !is_included(port) && sender(port).is_some()
-            })?;
+            let port =
+                self.locked_port(|port| !self.captures(address, port, is_redirected) && sender(port).is_some())?;
             Some((address, port, sender(port)?))
         });
         let (address, port, owner) = of_address.or_else(|| {
             let address = self.locked_address(ends, |_| true)?;
             let outsider = |port| self.outsider(Protocol::Tcp, port);
-            let port = choice::number(&[self.port], &sets, |port| is_left(port) && outsider(port).is_some())?;
+            let port = self.locked_port(|port| outsider(port).is_some())?;
             Some((address, port, outsider(port)?))
         })?;
         Some(Probe {
             needs: Needs::Link,
             ..self.connection(Subject::LockedTcp, owner, at(address, port), Expected::Rejected)
         })
+    }
+
+    /// A TCP port that is not excluded. That of name servers has a lock of its own.
+    pub(super) fn locked_port(&self, is_accepted: impl Fn(Port) -> bool) -> Option<Port> {
+        let outbound = &self.config.outbound;
+        let of_name_servers = Ports::from_iter([DNS_PORT]);
+        let of_uids = outbound.exclude_ports_for_uids.iter().map(|entry| &entry.ports);
+        let sets: Vec<&Ports> = [&outbound.include_ports, &outbound.exclude_ports, &of_name_servers]
+            .into_iter()
+            .chain(of_uids)
+            .collect();
+        choice::number(&[self.port], &sets, |port| {
+            port != DNS_PORT && !outbound.exclude_ports.contains(port) && is_accepted(port)
+        })
+    }
+
+    /// Whether TCP to this port of another host is captured, if its sender is of an included group.
+    pub(super) fn captures(&self, host: IpAddr, port: Port, is_redirected: bool) -> bool {
+        is_redirected && captures_tcp(self.config, host, port)
     }
 
     /// An address of another host that is not excluded: the far end of the link if possible.
@@ -134,12 +144,8 @@ impl Author<'_> {
     }
 
     fn captures_query(&self, server: IpAddr, is_redirected: bool) -> bool {
-        is_redirected
-            && match Lookups::new(self.config, self.facts) {
-                Some(Lookups::All) => true,
-                Some(Lookups::To(servers) | Lookups::FromAllSenders(servers)) => servers.contains(server),
-                None => false,
-            }
+        let lookups = Lookups::new(self.config, self.facts);
+        is_redirected && captures_query(self.config, lookups.as_ref(), Protocol::Udp, server)
     }
 
     /// The name servers to which DNS queries are allowed.

@@ -41,7 +41,7 @@ impl Author<'_> {
             return Vec::new();
         }
         // Lookups over TCP are captured only if the proxy answers them.
-        let takes_tcp = mesh::named(self.config.proxy.mesh).is_none_or(|mesh| mesh.dns_over_tcp);
+        let takes_tcp = mesh::answers_dns_over_tcp(self.config.proxy.mesh);
         let protocols = [Some(Protocol::Udp), takes_tcp.then_some(Protocol::Tcp)];
         let mut probes = Vec::new();
         for protocol in protocols.into_iter().flatten() {

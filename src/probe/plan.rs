@@ -6,7 +6,7 @@ use super::{Caller, Ends, Expected, Needs, Owner, Probe, Source, Subject, Surrou
 use crate::facts::{Facts, Ipv6};
 use crate::mesh::{self, Delivery};
 use crate::options::{Config, Dialect};
-use crate::plan::{DNS_PORT, Lookups, passthrough, uncaptured_lookups};
+use crate::plan::{DNS_PORT, Lookups, captures_tcp, passthrough, uncaptured_lookups};
 use crate::ruleset::Protocol;
 use crate::types::{Families, Family, InboundMode, Number as _, Port, Ports, Uid};
 
@@ -200,21 +200,14 @@ impl Author<'_> {
 
     pub(super) fn captured_port(&self, address: IpAddr) -> Option<(Port, Owner)> {
         let outbound = &self.config.outbound;
-        if outbound.exclude_cidrs.contains(address) {
-            return None;
-        }
         let of_uids = outbound.exclude_ports_for_uids.iter().map(|entry| &entry.ports);
         let sets: Vec<&Ports> = [&outbound.include_ports, &outbound.exclude_ports]
             .into_iter()
             .chain(of_uids)
             .collect();
         let port = choice::number(&[self.port], &sets, |port| {
-            let included = self.captures_address(address) || outbound.include_ports.contains(port);
             let lookup = self.captures_lookups && port == DNS_PORT;
-            included
-                && !lookup
-                && !outbound.exclude_ports.contains(port)
-                && self.application(Protocol::Tcp, port).is_some()
+            captures_tcp(self.config, address, port) && !lookup && self.application(Protocol::Tcp, port).is_some()
         })?;
         Some((port, self.application(Protocol::Tcp, port)?))
     }

@@ -5,10 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::plan::{Author, at};
+use super::plan::Author;
 use super::{Caller, Ends, Expected, Needs, Probe, Source, Subject, Transport, choice};
 use crate::ruleset::Protocol;
-use crate::types::{Cidrs, Family, InterfaceName, Port, Ports};
+use crate::types::{Cidrs, Family, InterfaceName};
 
 /// The number of interfaces that get probes: of those that sockets are bound to, and of those that packets arrive on.
 pub const MAX_PROBED_INTERFACES: usize = 8;
@@ -89,23 +89,11 @@ impl Author<'_> {
             }));
             probes.extend(forwarded(Subject::LockedIcmp, Transport::Icmp, &|_| Some(0)));
             probes.extend(forwarded(Subject::LockedTcp, Transport::Tcp, &|to| {
-                self.locked_port(to, is_redirected)
+                let port = self.locked_port(|port| !self.captures(to, port, is_redirected))?;
+                Some(port.get())
             }));
         }
         probes
-    }
-
-    /// A TCP port of this host to which the connections of no process are captured or excluded.
-    fn locked_port(&self, host: IpAddr, is_redirected: bool) -> Option<u16> {
-        let outbound = &self.config.outbound;
-        let sets: [&Ports; 2] = [&outbound.include_ports, &outbound.exclude_ports];
-        let is_captured = |port: Port| {
-            is_redirected && (outbound.include_cidrs.contains(host) || outbound.include_ports.contains(port))
-        };
-        let port = choice::number(&[self.port], &sets, |port| {
-            !is_captured(port) && !outbound.exclude_ports.contains(port)
-        })?;
-        Some(at(host, port).port())
     }
 
     /// The rerouted interfaces that use the family.

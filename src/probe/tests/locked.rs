@@ -61,6 +61,24 @@ fn locked_tcp_is_that_of_no_captured_address_port_or_group() {
     has(&by_group, "locked-tcp 1000:0 192.0.2.254:15002 rejected (link)");
 }
 
+/// Queries may be captured or allowed there.
+#[test]
+fn locked_tcp_is_not_that_of_name_servers() {
+    let found = of_lock(|config, surroundings| {
+        config.dns.redirect = true;
+        config.dns.servers = DnsServers::All;
+        config.outbound.include_cidrs = cidrs("10.0.0.0/8,fd00::/8");
+        config.outbound.exclude_ports = ports("1-52,15002");
+        config.general.reroute_interfaces = vec![eth("eth1")];
+        surroundings.forwarding = Family::BOTH.map(|family| (eth("eth1"), family)).to_vec();
+    });
+    has(&found, "locked-tcp 1000:1000 192.0.2.254:15003 rejected (link)");
+    has(
+        &found,
+        "locked-tcp behind@10.2.255.251%eth1 192.0.2.242:15003 rejected (link)",
+    );
+}
+
 #[test]
 fn captured_queries_are_not_locked() {
     let captured = of_lock(|config, _| {
