@@ -10,7 +10,7 @@ use super::{Change, RuleBackend};
 use crate::facts::{Facts, Ipv6};
 use crate::linux::interfaces;
 use crate::options::{Config, Dialect};
-use crate::plan::{self, Plan};
+use crate::plan::{self, Bypass, Plan};
 use crate::render;
 use crate::ruleset::{Layout, TcpState};
 use crate::types::{
@@ -113,6 +113,7 @@ pub fn log(config: &Config, facts: &Facts, plan: &Plan, backend: RuleBackend, ap
     );
     for bypass in &plan.bypasses {
         let direction = bypass.direction.name();
+        let bypass = shortened(bypass);
         tracing::info!(direction, %bypass, "this bypasses the proxy");
     }
     log_half_closed(&applied.half_closed);
@@ -236,5 +237,15 @@ fn list(items: impl IntoIterator<Item = impl Display>) -> Option<String> {
     match (first.join(","), items.count()) {
         (text, 0) => (!text.is_empty()).then_some(text),
         (text, more) => Some(format!("{text} and {more} more")),
+    }
+}
+
+/// A bypass with the first items of its value.
+fn shortened(bypass: &Bypass) -> Bypass {
+    Bypass {
+        direction: bypass.direction,
+        option: bypass.option.clone(),
+        value: bypass.value.as_deref().and_then(|value| list(value.split(','))),
+        traffic: bypass.traffic.clone(),
     }
 }

@@ -153,6 +153,15 @@ fn log_has_the_number_of_items_of_a_long_list() {
         .stderr;
     let expected = format!(" exclude_outbound_ports=\"{} and 280 more\" ", ports[..20].join(","));
     assert!(text.contains(&expected), "{text}");
+    let locked = ["apply", "--outbound-policy", "proxy-only", "--exclude-outbound-ports"];
+    let text = sidetrack(&netns, &[&locked[..], &[&ports.join(",")]].concat())
+        .succeeded()
+        .stderr;
+    let expected = format!(
+        "--exclude-outbound-ports={} and 280 more: TCP to these ports",
+        ports[..20].join(",")
+    );
+    assert!(text.contains(&expected) && !text.contains(&ports[20]), "{text}");
     let rules = sidetrack(&netns, &["apply", "-v", "--exclude-outbound-ports", &ports.join(",")]);
     assert!(rules.succeeded().stderr.contains(&ports[299]));
 }
