@@ -51,6 +51,15 @@ fn connections_from_behind_interfaces_pass_on_every_backend_and_in_every_mode() 
     }
 }
 
+/// The kernel did not ask for the host outside until the link's own address was in use, two seconds later by default.
+#[test]
+fn connections_from_behind_interfaces_pass_while_link_local_addresses_are_tentative() {
+    let pod = pod("nftables", OPTIONS);
+    let tentative = || fs::write("/proc/sys/net/ipv6/conf/default/dad_transmits", "60");
+    pod.netns.run(tentative).expect("a setting");
+    probe(&pod.netns, OPTIONS).passed();
+}
+
 #[test]
 fn a_missing_rule_for_an_interface_fails() {
     for backend in ["nftables", "iptables-nft"] {
