@@ -239,6 +239,20 @@ fn redirection_that_loses_original_destination_is_reported() {
     );
 }
 
+/// As a busy kernel delivers it late: the other end accepts the connection once it has repeated its part of the handshake.
+#[test]
+fn connection_that_is_accepted_late_is_not_one_from_outside() {
+    let pod = Pod::new();
+    apply(&pod.netns, "nftables", &[]);
+    let lossy = "table ip lossy { chain postrouting { type filter hook postrouting priority 300;
+        oifname sidetrack-probe meta skuid 1337 tcp flags & (syn | ack | fin | rst) == ack quota until 60 bytes drop;
+    }; }";
+    feed(&pod.netns, "nft", &["-f", "-"], lossy);
+    probe(&pod.netns, &[]).passed();
+    let rules = output_of(pod.netns.command("nft").args(["list", "table", "ip", "lossy"]));
+    assert!(rules.contains(" used "), "no packet was dropped: {rules}");
+}
+
 #[test]
 fn dropped_packets_are_reported_as_timeout() {
     let pod = Pod::new();
