@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use super::selections::{delete, probe_with_short_timeout};
-use super::{both, probe};
+use super::selections::delete;
+use super::{both, probe, probe_with_losses};
 use crate::common::{Netns, Pod, output_of};
 use crate::program::{BACKENDS, apply};
 
@@ -69,7 +69,7 @@ fn a_missing_rule_for_an_interface_fails() {
         ] {
             let pod = pod(backend, OPTIONS);
             delete(&pod, backend, comment);
-            let probed = probe_with_short_timeout(&pod, OPTIONS);
+            let probed = probe_with_losses(&pod.netns, OPTIONS);
             let failed = probed.with_result("failed");
             assert!(both(&[name]).iter().all(|name| failed.contains(name)), "{probed:#?}");
             assert_eq!(probed.code, Some(3), "{probed:#?}");
