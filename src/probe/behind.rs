@@ -43,7 +43,7 @@ impl Author<'_> {
         let sources = ends.others();
         let probe = |(name, source): (&InterfaceName, IpAddr)| {
             let source = match is_rerouted(name) && self.locks_outbound() {
-                true => self.sources_behind(name, ends).next()?,
+                true => self.addresses_behind(name, ends).next()?,
                 false => source,
             };
             let (subject, destination, expected) = match is_rerouted(name) {

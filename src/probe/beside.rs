@@ -50,6 +50,7 @@ mod tests {
             addresses: ["10.0.0.2", "fd00::2"].map(|address| address.parse().unwrap()).to_vec(),
             interfaces: Vec::new(),
             forwarding: Vec::new(),
+            forwarding_links: Vec::new(),
             caller: Owner {
                 uid: Uid::new(0).unwrap(),
                 gid: Gid::new(0).unwrap(),

@@ -155,8 +155,11 @@ fn has_source(probe: &Probe, scene: &Scene) -> bool {
 /// The probe with the expectation of the rules; `None` if it would call a host past the proxy that is not the neighbour.
 fn judged(mut probe: Probe, scene: &Scene, far: &[IpAddr]) -> Option<Probe> {
     let verdict = packet(&probe, scene, far).and_then(|packet| verdict(&packet, scene));
-    if probe.expected == Expected::Rejected && verdict != Some(Verdict::Reject) {
-        return None;
+    match probe.expected {
+        Expected::Rejected if verdict != Some(Verdict::Reject) => return None,
+        // No reset reaches a bound socket.
+        Expected::Dropped => return matches!(verdict, Some(Verdict::Reject | Verdict::Drop)).then_some(probe),
+        _ => {}
     }
     match verdict {
         Some(Verdict::Accept) => probe.expected = Expected::Untouched,

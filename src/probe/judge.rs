@@ -96,7 +96,10 @@ fn meaning(probe: &Probe, finding: &Finding) -> &'static str {
         Expected::Remembered { .. } if matches!(finding, Finding::HalfClosed { .. }) => {
             "the kernel forgets a half-closed connection that is silent for a minute, and its answer is lost"
         }
-        Expected::Rejected => match (probe.subject.calls_pod(), finding) {
+        Expected::Dropped if !probe.subject.is_locked() => {
+            "packets that belong to no known connection reach the pod's sockets"
+        }
+        Expected::Rejected | Expected::Dropped => match (probe.subject.calls_pod(), finding) {
             (_, Finding::Redirected { .. } | Finding::HandedOver | Finding::Closed { .. } | Finding::AnsweredInPod) => {
                 "the proxy gets traffic that these options do not redirect to it"
             }
@@ -105,7 +108,6 @@ fn meaning(probe: &Probe, finding: &Finding) -> &'static str {
             (true, Finding::Lost) => "packets that the policy rejects arrive, or are lost without an error",
             (true, _) => "traffic from other hosts reaches the pod without the proxy",
         },
-        Expected::Dropped => "packets that belong to no known connection reach the pod's sockets",
         Expected::Captured(_) | Expected::Remembered { .. } if is_bypass(finding) => match probe.subject {
             Subject::Inbound | Subject::HalfClosedInbound => "connections to the application bypass the proxy",
             Subject::SelfCall => "connections of the proxy to the pod's own address bypass its inbound port",
@@ -238,7 +240,7 @@ pub fn description(probe: &Probe, finding: &Finding) -> String {
                 format!("{arrived}, and half-closed is remembered for {seconds} s")
             }
         }
-        Finding::LeftByInterface if probe.expected == Expected::Rejected => "left by the interface".to_owned(),
+        Finding::LeftByInterface if probe.subject.is_locked() => "left by the interface".to_owned(),
         Finding::LeftByInterface => "left by the interface with its addresses unchanged".to_owned(),
         Finding::Dropped => "was dropped".to_owned(),
         Finding::Rejected => "was rejected at once".to_owned(),

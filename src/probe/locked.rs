@@ -27,7 +27,8 @@ impl Author<'_> {
         self.config.dialect == Dialect::Sidetrack && self.config.outbound.policy == Policy::ProxyOnly
     }
 
-    fn locks_inbound(&self) -> bool {
+    /// Whether they reject what arrives.
+    pub(super) fn locks_inbound(&self) -> bool {
         self.config.dialect == Dialect::Sidetrack && self.config.inbound.policy == Policy::ProxyOnly
     }
 
@@ -36,12 +37,13 @@ impl Author<'_> {
         let mut probes = Vec::new();
         if self.locks_outbound() {
             probes.extend(self.locked_outbound(ends, is_redirected));
-            probes.extend(self.locked_bound(ends));
+            probes.extend(self.locked_bound(ends, is_redirected));
             probes.extend(self.locked_forwarded(ends, is_redirected));
             probes.extend(self.allowed_query(ends, is_redirected));
         }
         if self.locks_inbound() {
             probes.extend(self.locked_inbound(ends, is_redirected));
+            probes.extend(self.locked_behind(ends, is_redirected));
         }
         probes
     }
@@ -175,7 +177,7 @@ impl Author<'_> {
 
     /// What arrives and is neither captured nor excluded.
     fn locked_inbound(&self, ends: &Ends, is_redirected: bool) -> Vec<Probe> {
-        let (inbound, mesh) = (&self.config.inbound, &self.config.proxy.mesh_ports);
+        let inbound = &self.config.inbound;
         let is_held = |address| !inbound.exclude_cidrs.contains(address);
         let other = || {
             choice::address(ends.family(), &[&inbound.exclude_cidrs], |address| {
@@ -198,19 +200,25 @@ impl Author<'_> {
             expected: Expected::Rejected,
             needs: Needs::Link,
         };
-        let own = self.own_ports();
-        let sets = [&inbound.include_ports, &inbound.exclude_ports, mesh, &own];
-        let tcp = choice::number(&[self.port], &sets, |port| {
-            let is_captured = is_redirected && inbound.include_ports.contains(port);
-            let left_alone = [&inbound.exclude_ports, mesh, &own];
-            !is_captured && !left_alone.iter().any(|ports| ports.contains(port))
-        });
-        let mut probes: Vec<Probe> = tcp
+        let mut probes: Vec<Probe> = self
+            .locked_inbound_port(is_redirected)
             .map(|port| probe(Subject::LockedInboundTcp, Transport::Tcp, Some(port)))
             .into_iter()
             .collect();
         probes.push(probe(Subject::LockedInboundUdp, Transport::Udp, Some(self.port)));
         probes.push(probe(Subject::LockedInboundIcmp, Transport::Icmp, None));
         probes
+    }
+
+    /// A TCP port to which connections from other hosts are neither captured nor excluded.
+    pub(super) fn locked_inbound_port(&self, is_redirected: bool) -> Option<Port> {
+        let (inbound, mesh) = (&self.config.inbound, &self.config.proxy.mesh_ports);
+        let own = self.own_ports();
+        let sets = [&inbound.include_ports, &inbound.exclude_ports, mesh, &own];
+        choice::number(&[self.port], &sets, |port| {
+            let is_captured = is_redirected && inbound.include_ports.contains(port);
+            let left_alone = [&inbound.exclude_ports, mesh, &own];
+            !is_captured && !left_alone.iter().any(|ports| ports.contains(port))
+        })
     }
 }

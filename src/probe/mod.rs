@@ -20,6 +20,7 @@ pub mod run;
 #[cfg(test)]
 mod tests;
 pub mod validation;
+mod ways_in;
 mod ways_out;
 
 use std::fmt;
@@ -54,6 +55,8 @@ pub struct Surroundings {
     pub interfaces: Vec<(InterfaceName, Vec<IpNet>)>,
     /// Those of them from which packets of a family are forwarded.
     pub forwarding: Vec<(InterfaceName, Family)>,
+    /// The families of which packets are forwarded that arrive on a new interface, such as the link.
+    pub forwarding_links: Vec<Family>,
     /// The user and group of this process.
     pub caller: Owner,
     /// Whether this process may change its user and group.
@@ -128,7 +131,8 @@ pub struct Probe {
     pub caller: Caller,
     /// The source; `None` lets the kernel choose.
     pub source: Option<Source>,
-    /// The interface that the socket of a process is bound to (SO_BINDTODEVICE), or that a client is behind.
+    /// The interface that the socket of a process is bound to (SO_BINDTODEVICE), that a client is behind, or that the
+    /// destination of a neighbour is behind.
     pub bound_to: Option<InterfaceName>,
     /// The destination.
     pub destination: SocketAddr,
@@ -156,8 +160,8 @@ impl Probe {
     /// The address of the other host, if the probe chooses it.
     pub fn other_host(&self) -> Option<IpAddr> {
         match self.caller {
-            Caller::Neighbour => self.source.map(|source| source.address),
-            Caller::Behind => None,
+            Caller::Neighbour if self.bound_to.is_none() => self.source.map(|source| source.address),
+            Caller::Neighbour | Caller::Behind => None,
             Caller::Process(_) => (!self.subject.calls_pod()).then_some(self.destination.ip()),
         }
     }
@@ -395,7 +399,7 @@ pub enum Expected {
         /// The seconds.
         seconds: u32,
     },
-    /// It does not arrive.
+    /// It does not arrive, or not leave.
     Dropped,
     /// It is rejected at once: its sender gets an error, and it does not arrive.
     Rejected,
@@ -454,7 +458,7 @@ pub enum Finding {
     },
     /// It left by the interface that its socket is bound to, with its addresses unchanged.
     LeftByInterface,
-    /// The packet did not arrive, and a valid one that was sent after it did.
+    /// The packet did not arrive or leave, and a valid one that was sent after it did.
     Dropped,
     /// The kernel rejected it: its sender got an error at once, and it did not arrive.
     Rejected,

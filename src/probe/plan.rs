@@ -63,7 +63,12 @@ pub fn trial(config: &Config, facts: &Facts, families: Families, surroundings: &
             .into_iter()
             .filter(|family| !surroundings.addresses.iter().any(|address| family.is_of(*address)))
             .collect(),
-        notes: [author.missing_interfaces(), author.not_forwarding(&ends)].concat(),
+        notes: [
+            author.missing_interfaces(),
+            author.not_forwarding(&ends),
+            author.not_forwarded_to(&ends),
+        ]
+        .concat(),
         probes,
         proxy: author.proxy(|_| true, |_| true).unwrap_or(surroundings.caller),
         ports: [proxy.inbound_port, proxy.outbound_port]

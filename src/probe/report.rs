@@ -73,18 +73,23 @@ impl Report {
             Caller::Neighbour | Caller::Behind => "behind",
         };
         let bound = probe.bound_to.as_ref().map(|name| format!(" {relation} {name}"));
+        let (bound, behind) = match probe.destination_behind() {
+            Some(_) => (None, bound),
+            None => (bound, None),
+        };
         let found = match outcome {
             Outcome::Found(finding) => description(probe, finding),
             Outcome::NotMade(reason) => reason.clone(),
         };
         format!(
-            "{} {protocol} {}: {}{}{} to {}: {found}",
+            "{} {protocol} {}: {}{}{} to {}{}: {found}",
             probe.family(),
             probe.subject.name(),
             probe.caller,
             source.unwrap_or_default(),
             bound.unwrap_or_default(),
             destination(probe),
+            behind.unwrap_or_default(),
         )
     }
 

@@ -51,6 +51,7 @@ fn pod() -> Surroundings {
         })
         .to_vec(),
         forwarding: Vec::new(),
+        forwarding_links: Vec::new(),
         caller: owner(0, 0),
         may_switch: true,
     }

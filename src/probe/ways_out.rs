@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::plan::Author;
+use super::plan::{Author, at};
 use super::{Caller, Ends, Expected, Needs, Probe, Source, Subject, Transport, choice};
 use crate::ruleset::Protocol;
 use crate::types::{Cidrs, Family, InterfaceName};
@@ -13,10 +13,13 @@ use crate::types::{Cidrs, Family, InterfaceName};
 /// The number of interfaces that get probes: of those that sockets are bound to, and of those that packets arrive on.
 pub const MAX_PROBED_INTERFACES: usize = 8;
 
+/// The number of addresses behind an interface that are sources of probes: of a captured connection, and one for each
+/// protocol that the lock rejects.
+pub(super) const PROBED_SOURCES: usize = 4;
+
 impl Author<'_> {
-    /// Datagrams of sockets that are bound to an interface (SO_BINDTODEVICE), by each that is not excluded. No answer and
-    /// no reset reaches a bound TCP socket over loopback, so nothing would say that it is refused.
-    pub(super) fn locked_bound(&self, ends: &Ends) -> Vec<Probe> {
+    /// What sockets send that are bound to an interface (SO_BINDTODEVICE), by each that is not excluded.
+    pub(super) fn locked_bound(&self, ends: &Ends, is_redirected: bool) -> Vec<Probe> {
         let Some(owner) = self.sender(Protocol::Udp, self.port, |_| true) else {
             return Vec::new();
         };
@@ -29,10 +32,12 @@ impl Author<'_> {
                 bound_to: Some(name.clone()),
                 ..self.connection(subject, owner, (address, port).into(), Expected::Rejected)
             };
-            Some([
+            let mut probes = vec![
                 sent(Subject::LockedUdp, Transport::Udp, self.port.get()),
                 sent(Subject::LockedIcmp, Transport::Icmp, 0),
-            ])
+            ];
+            probes.extend(self.locked_bound_tcp(name, address, is_redirected));
+            Some(probes)
         };
         interfaces
             .filter(|(name, networks)| {
@@ -42,6 +47,22 @@ impl Author<'_> {
             .filter_map(by_interface)
             .flatten()
             .collect()
+    }
+
+    /// A connection by an interface. No reset reaches a bound socket over loopback, so it is not refused at once; captured
+    /// ones are dropped, too, unless `--bound-interfaces` names the interface. That one can leave, the proxy's shows.
+    fn locked_bound_tcp(&self, name: &InterfaceName, address: IpAddr, is_redirected: bool) -> Option<Probe> {
+        // The proxy's are those of a cgroup that this process is not in.
+        self.config.processes.cgroup.is_none().then_some(())?;
+        let reaches_proxy = self.config.general.bound_interfaces.contains(name);
+        let sender = |port| self.sender(Protocol::Tcp, port, |_| true);
+        let port = self.locked_port(|port| {
+            !(reaches_proxy && self.captures(address, port, is_redirected)) && sender(port).is_some()
+        })?;
+        Some(Probe {
+            bound_to: Some(name.clone()),
+            ..self.connection(Subject::LockedTcp, sender(port)?, at(address, port), Expected::Dropped)
+        })
     }
 
     /// An address that the interface with these networks leads to, and that no host is known to have. IPv4 takes any
@@ -70,7 +91,7 @@ impl Author<'_> {
         let mut probes = Vec::new();
         for name in self.rerouted(ends).filter(|name| self.forwards(name, ends.family())) {
             // The first one is that of the captured connection.
-            let mut sources = self.sources_behind(name, ends).skip(1);
+            let mut sources = self.addresses_behind(name, ends).take(PROBED_SOURCES).skip(1);
             let mut forwarded = |subject, protocol, port: &dyn Fn(IpAddr) -> Option<u16>| {
                 let (address, destination) = (sources.next()?, destinations.next()?);
                 Some(Probe {
@@ -110,7 +131,7 @@ impl Author<'_> {
 
     /// Addresses behind an interface that no host is known to have: the last ones of its networks. A lock drops what comes
     /// from elsewhere.
-    pub(super) fn sources_behind(&self, name: &InterfaceName, ends: &Ends) -> impl Iterator<Item = IpAddr> {
+    pub(super) fn addresses_behind(&self, name: &InterfaceName, ends: &Ends) -> impl Iterator<Item = IpAddr> {
         let mut interfaces = self.surroundings.interfaces.iter();
         let networks = interfaces.find(|(other, _)| other == name);
         let networks = networks.into_iter().flat_map(|(_, networks)| networks);

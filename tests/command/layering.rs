@@ -10,7 +10,7 @@ const LAYERS: [&str; 20] = [
 ];
 
 /// Files and directories without effects: no sockets, no files, no programs, no clock.
-const PURE: [&str; 43] = [
+const PURE: [&str; 45] = [
     "yaml",
     "types",
     "facts.rs",
@@ -48,6 +48,8 @@ const PURE: [&str; 43] = [
     "probe/interfaces.rs",
     "probe/locked.rs",
     "probe/lookups.rs",
+    "probe/ways_in.rs",
+    "probe/ways_out.rs",
     "backend/nftables/live/decode.rs",
     "backend/nftables/live/encode.rs",
     "backend/nftables/live/rules.rs",

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use super::echo::Echo;
-use super::forwarded::{Trace, trace};
+use super::forwarded::{Neighbours, Trace, Watched};
 use super::invalid::InvalidPacket;
 use super::link::Link;
 use super::listeners::Listeners;
@@ -18,7 +18,7 @@ use crate::linux::conntrack;
 use crate::linux::netlink::NetlinkError;
 use crate::linux::sock_diag::is_transparent;
 use crate::linux::tcp::Connection;
-use crate::probe::{Caller, Entry, Expected, Finding, Original, Outcome, Probe, Subject, Transport, Trial};
+use crate::probe::{Caller, Expected, Finding, Original, Outcome, Probe, Subject, Transport, Trial};
 use crate::ruleset::Protocol;
 use crate::types::Port;
 
@@ -52,8 +52,10 @@ pub struct Attempt<'t> {
     observations: u32,
     /// Since when the connection is open, if no known socket has accepted it.
     open_since: Option<Instant>,
-    /// The entry of its packets, if no answer to them comes back by the link.
-    unanswered: Option<&'t Entry>,
+    /// Whether answers to its packets come back by the link.
+    is_answered: bool,
+    /// The neighbours that show whether the pod forwards its packet, if it must not.
+    watched: Option<Watched>,
 }
 
 /// The client's end of a probe.
@@ -93,7 +95,11 @@ impl<'t> Attempt<'t> {
             last_query: Instant::now(),
             observations: 0,
             open_since: None,
-            unanswered: circumstances.trial.entry_of(probe).filter(|entry| !entry.is_answered),
+            is_answered: circumstances
+                .trial
+                .entry_of(probe)
+                .is_none_or(|entry| entry.is_answered),
+            watched: Watched::of(probe, circumstances.trial),
         };
         match start(probe, circumstances) {
             Ok(Started {
@@ -175,8 +181,13 @@ impl<'t> Attempt<'t> {
         let leaves_by_interface = self.probe.subject == Subject::ExcludedInterface && self.client.is_some();
         let is_packet = matches!(self.client, Some(Client::Packet(_)));
         let is_observed =
-            self.is_connected() || is_packet || leaves_by_interface || self.is_rejected || self.unanswered.is_some();
-        self.outcome.is_none() && is_observed
+            self.is_connected() || is_packet || leaves_by_interface || self.is_rejected || !self.is_answered;
+        self.outcome.is_none() && (is_observed || self.watched.is_some())
+    }
+
+    /// Whether neighbours of the pod show its result.
+    pub fn needs_neighbours(&self) -> bool {
+        self.outcome.is_none() && self.watched.is_some()
     }
 
     fn is_connected(&self) -> bool {
@@ -190,14 +201,23 @@ impl<'t> Attempt<'t> {
     }
 
     /// Updates the outcome. `connections` are those of the pod's sockets.
-    pub fn observe(&mut self, circumstances: &Circumstances, connections: &io::Result<Vec<Connection>>) {
+    pub fn observe(
+        &mut self,
+        circumstances: &Circumstances,
+        connections: &io::Result<Vec<Connection>>,
+        neighbours: &Neighbours,
+    ) {
         if self.outcome.is_some() {
             return;
         }
-        if let (Some(entry), Expected::Rejected) = (self.unanswered, self.probe.expected) {
-            self.ask_again();
-            self.outcome = self.observe_forwarded(entry);
-            return;
+        match self.watched.and_then(|watched| watched.trace(neighbours)) {
+            Some(Trace::Forwarded) => {
+                self.outcome = Some(Outcome::Found(Finding::Direct));
+                return;
+            }
+            // A refused packet is not forwarded a moment later.
+            Some(Trace::Answered) => self.is_rejected = true,
+            None => {}
         }
         if self.is_rejected {
             if self.is_decided() {
@@ -236,20 +256,6 @@ impl<'t> Attempt<'t> {
             Some(Client::Packet(packet)) => packet.observe(),
             None => None,
         };
-    }
-
-    /// The result of a packet from behind a rerouted interface that the pod must not forward. A refused one is not
-    /// forwarded a moment later.
-    fn observe_forwarded(&mut self, entry: &Entry) -> Option<Outcome> {
-        match trace(entry) {
-            Err(outcome) => Some(outcome),
-            Ok(Some(Trace::Forwarded)) => Some(Outcome::Found(Finding::Direct)),
-            Ok(Some(Trace::Answered)) => {
-                self.is_rejected = true;
-                self.is_decided().then_some(Outcome::Found(Finding::Rejected))
-            }
-            Ok(None) => None,
-        }
     }
 
     /// Repeats a query or request that has no answer yet.
@@ -326,7 +332,7 @@ impl<'t> Attempt<'t> {
         if let Ok(Some(error)) | Err(error) = stream.take_error() {
             return Some(Outcome::Found(self.by_error(&error, circumstances)));
         }
-        if !self.is_connected() && self.unanswered.is_none() {
+        if !self.is_connected() && self.is_answered {
             return None;
         }
         let connections = match connections {
@@ -345,12 +351,12 @@ impl<'t> Attempt<'t> {
         match arrived {
             Some(at) if at.local == self.probe.destination => self.at_destination(at, circumstances),
             // The listener accepts it soon.
-            Some(at) if listeners.holds(at.local) && self.unanswered.is_none() => None,
+            Some(at) if listeners.holds(at.local) && self.is_answered => None,
             Some(at) => Some(Outcome::Found(Finding::Redirected {
                 at: at.local,
                 original: Original::NotAsked,
             })),
-            None if self.unanswered.is_some() || !self.is_decided() => None,
+            None if !self.is_answered || !self.is_decided() => None,
             None if closed => Some(Outcome::Found(self.closed(circumstances))),
             None => {
                 let since = *self.open_since.get_or_insert_with(Instant::now);
@@ -486,7 +492,7 @@ fn half_closed(reason: &str) -> String {
 }
 
 /// The outcome of a probe that needs an entry of conntrack.
-fn unreadable(error: &NetlinkError) -> Outcome {
+pub fn unreadable(error: &NetlinkError) -> Outcome {
     Outcome::NotMade(format!(
         "the connection's entry in conntrack cannot be read ({error}): this takes CAP_NET_ADMIN and a kernel with \
          nf_conntrack_netlink"

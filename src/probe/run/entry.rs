@@ -1,6 +1,7 @@
-//! Packets of the host outside that arrive on an interface of the pod other than the link's.
+//! Packets of the host outside that arrive on an interface of the pod other than the link's, or go to behind one.
 
 use std::fs;
+use std::net::IpAddr;
 
 use nix::errno::Errno;
 
@@ -42,28 +43,20 @@ impl Host<'_> {
                  net.ipv4.conf.all.rp_filter or that of the interface is 1"
             ));
         }
-        let index = interfaces::index(interface).ok_or_else(|| format!("the interface {interface} is gone"))?;
+        let index = index(interface)?;
         let near = self.ends.near;
         let text = |error: RouteError| error.to_string();
         if !is_answered {
-            self.forget_source(index, entry)?;
+            self.forget(index, interface, *source)?;
         }
         let refused = |what: &str| {
             let what = what.to_owned();
             move |refusal| format!("{what}, for packets that arrive on {interface}, was refused: {refusal}")
         };
-        let added = self.far.add_ends(self.far_index, *source, near).map_err(text)?;
-        added.map_err(refused(&format!("the address {source}")))?;
-        let is_usable = || Ok(self.far.usable_addresses()?.contains(source));
-        if !wait_until(is_usable).map_err(text)? {
-            return Err(format!(
-                "the address {source} for a link does not become usable in time"
-            ));
-        }
-        let to_near = is_answered.then_some(source);
-        for leading in to_near.into_iter().chain(remote.as_ref().filter(|_| *is_forwarded)) {
-            let added = self.near.add_route(self.near_index, *leading, None).map_err(text)?;
-            added.map_err(refused(&format!("a route to {leading}")))?;
+        self.add_source(*source, *is_answered)?;
+        if let Some(remote) = remote.as_ref().filter(|_| *is_forwarded) {
+            let added = self.near.add_route(self.near_index, *remote, None).map_err(text)?;
+            added.map_err(refused(&format!("a route to {remote}")))?;
         }
         if let Some(remote) = remote {
             let added = self.far.add_route(self.far_index, *remote, Some(near)).map_err(text)?;
@@ -78,24 +71,67 @@ impl Host<'_> {
         })
     }
 
-    /// Makes the kernel look for the neighbour with the source of the entry again once it answers.
-    fn forget_source(&mut self, index: u32, entry: &Entry) -> Result<(), String> {
+    /// Gives the host outside one more address, to which answers come by the link or not. The error is a text for people.
+    fn add_source(&mut self, source: IpAddr, is_answered: bool) -> Result<(), String> {
         let text = |error: RouteError| error.to_string();
-        let refused = |refusal| format!("the neighbour {} cannot be forgotten: {refusal}", entry.source);
-        if self.near.neighbour(index, entry.source).map_err(text)? == Some(Neighbour::Sought) {
+        let added = self
+            .far
+            .add_ends(self.far_index, source, self.ends.near)
+            .map_err(text)?;
+        added.map_err(|refusal| format!("the address {source} for a link was refused: {refusal}"))?;
+        let is_usable = || Ok(self.far.usable_addresses()?.contains(&source));
+        if !wait_until(is_usable).map_err(text)? {
+            return Err(format!(
+                "the address {source} for a link does not become usable in time"
+            ));
+        }
+        if is_answered {
+            let added = self.near.add_route(self.near_index, source, None).map_err(text)?;
+            added.map_err(|refusal| format!("a route to {source} by a link was refused: {refusal}"))?;
+        }
+        Ok(())
+    }
+
+    /// Makes packets of the host outside from this source to an address behind an interface go to the pod. The error is a text
+    /// for people.
+    pub fn add_way_to(
+        &mut self,
+        interface: &InterfaceName,
+        address: IpAddr,
+        source: Option<IpAddr>,
+    ) -> Result<(), String> {
+        let index = index(interface)?;
+        self.forget(index, interface, address)?;
+        if let Some(source) = source {
+            self.add_source(source, true)?;
+        }
+        let added = self.far.add_route(self.far_index, address, Some(self.ends.near));
+        added.map_err(|error| error.to_string())?.map_err(|refusal| {
+            format!("a route to {address}, for packets to behind {interface}, was refused: {refusal}")
+        })
+    }
+
+    /// Makes the kernel look for a neighbour again once it sends something there.
+    fn forget(&mut self, index: u32, interface: &InterfaceName, address: IpAddr) -> Result<(), String> {
+        let text = |error: RouteError| error.to_string();
+        let refused = |refusal| format!("the neighbour {address} cannot be forgotten: {refusal}");
+        if self.near.neighbour(index, address).map_err(text)? == Some(Neighbour::Sought) {
             // By an earlier probe.
-            let forgotten = self.near.forget_neighbour(index, entry.source).map_err(text)?;
+            let forgotten = self.near.forget_neighbour(index, address).map_err(text)?;
             forgotten.map_err(refused)?;
         }
-        match self.near.neighbour(index, entry.source).map_err(text)? {
+        match self.near.neighbour(index, address).map_err(text)? {
             None => Ok(()),
             Some(Neighbour::Sought) => Err(refused(Errno::EBUSY.into())),
             Some(Neighbour::Known) => Err(format!(
-                "packets of probes cannot arrive on {} from {}: another host has that address",
-                entry.interface, entry.source
+                "probes cannot use the address {address} behind {interface}: another host has it"
             )),
         }
     }
+}
+
+fn index(interface: &InterfaceName) -> Result<u32, String> {
+    interfaces::index(interface).ok_or_else(|| format!("the interface {interface} is gone"))
 }
 
 /// Whether the kernel drops IPv4 packets that arrive on an interface by which it would not answer

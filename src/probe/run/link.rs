@@ -79,7 +79,7 @@ pub struct Link {
     unusable: Vec<(Family, String)>,
     /// The addresses that the host outside stands in for: the source to reach each from, or why it cannot be reached.
     stand_ins: Vec<(IpAddr, Result<IpAddr, String>)>,
-    /// The sources of packets that arrive on other interfaces, or why they do not.
+    /// The addresses behind other interfaces that packets come from or go to, or why they do not.
     entries: Vec<(IpAddr, Result<(), String>)>,
 }
 
@@ -134,12 +134,12 @@ impl Link {
         Some(source.as_ref().map(|source| *source).map_err(String::as_str))
     }
 
-    /// Whether packets with this source arrive on the interface of their entry.
+    /// Whether packets with this source arrive on the interface of their entry, or those to this destination get to the pod.
     ///
     /// # Errors
     /// They do not: the reason.
-    pub fn entry(&self, source: IpAddr) -> Result<(), &str> {
-        match self.entries.iter().find(|(other, _)| *other == source) {
+    pub fn entry(&self, address: IpAddr) -> Result<(), &str> {
+        match self.entries.iter().find(|(other, _)| *other == address) {
             Some((_, made)) => made.as_ref().copied().map_err(String::as_str),
             None => Err("there is no link"),
         }
@@ -194,6 +194,13 @@ impl Link {
             };
             for entry in trial.entries.iter().filter(|entry| ends.family().is_of(entry.source)) {
                 self.entries.push((entry.source, host.add_entry(entry)));
+            }
+            for probe in trial.probes.iter().filter(|probe| probe.family() == ends.family()) {
+                if let Some((interface, address)) = probe.destination_behind() {
+                    let source = probe.source.map(|source| source.address);
+                    self.entries
+                        .push((address, host.add_way_to(interface, address, source)));
+                }
             }
         }
         Ok(())

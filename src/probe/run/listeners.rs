@@ -98,6 +98,8 @@ impl Listeners {
         match (probe.protocol, usable) {
             // The kernel answers echo requests.
             (Transport::Icmp, _) => {}
+            // It has no address there.
+            _ if probe.destination_behind().is_some() => {}
             (protocol, Some(link)) if probe.bound_to.is_none() && is_far(link) => {
                 self.add_far(protocol, probe.destination, link)
             }

@@ -5,6 +5,7 @@
 //! end of the link, and with it the link, its addresses and its routes.
 
 mod attempt;
+mod bound;
 mod echo;
 mod entry;
 mod forwarded;
@@ -28,6 +29,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use thiserror::Error;
 
 use self::attempt::{Attempt, Circumstances};
+use self::forwarded::Neighbours;
 use self::link::{Link, LinkError};
 use self::listeners::{Listeners, Role};
 use super::{Finding, Owner, Report, Surroundings, Transport, Trial};
@@ -35,7 +37,7 @@ use crate::backend::Namespace;
 use crate::linux::route::{Route, RouteError};
 use crate::linux::{interfaces, tcp};
 use crate::ruleset::Protocol;
-use crate::types::{Family, InterfaceName};
+use crate::types::Family;
 
 /// The interval between observations of what the kernel reports no changes of.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
@@ -68,7 +70,7 @@ pub fn surroundings(namespace: &mut Namespace) -> Result<Surroundings, ProbeErro
     let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
     let interfaces = interfaces::networks().map_err(ProbeError::Interfaces)?;
     let forwarding = interfaces.iter().flat_map(|(name, _)| {
-        let forwards = |family: &Family| forwards(name, *family);
+        let forwards = |family: &Family| forwards(name.as_str(), *family);
         Family::BOTH
             .into_iter()
             .filter(forwards)
@@ -79,14 +81,19 @@ pub fn surroundings(namespace: &mut Namespace) -> Result<Surroundings, ProbeErro
         routes: route.destinations()?,
         addresses: route.usable_addresses()?,
         forwarding: forwarding.collect(),
+        forwarding_links: Family::BOTH
+            .into_iter()
+            .filter(|family| forwards("default", *family))
+            .collect(),
         interfaces,
         caller: current_owner()?,
         may_switch: has(Capability::CAP_SETUID) && has(Capability::CAP_SETGID),
     })
 }
 
-/// Whether the pod forwards packets that arrive on an interface (Documentation/networking/ip-sysctl.rst).
-fn forwards(interface: &InterfaceName, family: Family) -> bool {
+/// Whether the pod forwards packets that arrive on an interface, or by default on a new one
+/// (Documentation/networking/ip-sysctl.rst).
+fn forwards(interface: &str, family: Family) -> bool {
     let path = match family {
         Family::V4 => format!("/proc/sys/net/ipv4/conf/{interface}/forwarding"),
         // Of one interface, the setting says whether it is that of a router.
@@ -123,7 +130,7 @@ pub fn run(trial: &Trial, timeout: Duration) -> Result<Report, ProbeError> {
     let report = run_with(trial, link.as_ref().map_err(String::as_str), &listeners, timeout);
     drop(listeners);
     if let Ok(link) = link {
-        forwarded::forget(&mut Route::open()?, &trial.entries)?;
+        forwarded::forget(&mut Route::open()?, trial)?;
         link.remove()?;
     }
     report
@@ -148,16 +155,20 @@ pub fn run_with(
         .collect();
     // A proxy closes a connection once its upstream is closed, so accepted connections stay open.
     let mut accepted: Vec<TcpStream> = Vec::new();
+    let mut neighbours = Neighbours::default();
     loop {
         let connections = if attempts.iter().any(Attempt::needs_polling) {
             tcp::connections()
         } else {
             Ok(Vec::new())
         };
+        if attempts.iter().any(Attempt::needs_neighbours) {
+            neighbours.list()?;
+        }
         accept(listeners, &mut attempts, &mut accepted).map_err(ProbeError::Wait)?;
         attempts
             .iter_mut()
-            .for_each(|attempt| attempt.observe(&circumstances, &connections));
+            .for_each(|attempt| attempt.observe(&circumstances, &connections, &neighbours));
         if attempts.iter().all(|attempt| attempt.outcome.is_some()) || Instant::now() >= deadline {
             break;
         }

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{SockType, SockaddrStorage, bind, connect, setsockopt, sockopt};
 
 use super::attempt::{Circumstances, Client};
+use super::bound;
 use super::echo::{self, Echo};
 use super::invalid::InvalidPacket;
 use super::link::Link;
@@ -54,14 +55,32 @@ pub fn start(probe: &Probe, circumstances: &Circumstances) -> Result<Started, No
         let reason = format!("listening on {at}, in place of the proxy or of the destination, failed: {error}");
         return Err(Outcome::NotMade(reason).into());
     }
-    if let (Expected::Dropped, Some(link)) = (probe.expected, link) {
-        let packet = InvalidPacket::send(link, probe.destination, circumstances.trial.ends(probe.family()));
-        return Ok(Started {
-            client: Client::Packet(packet?),
-            local: None,
-            is_rejected: false,
-        });
+    match (probe.expected, probe.caller, link) {
+        (Expected::Dropped, Caller::Process(_), _) => {
+            let connect = |probe: &Probe| connected(probe, circumstances, link);
+            Err(bound::outcome(probe, circumstances.trial.proxy, connect)?.into())
+        }
+        (Expected::Dropped, _, Some(link)) => {
+            let packet = InvalidPacket::send(link, probe.destination, circumstances.trial.ends(probe.family()));
+            Ok(Started {
+                client: Client::Packet(packet?),
+                local: None,
+                is_rejected: false,
+            })
+        }
+        // No host is known to answer there. Whatever is sent has passed all rules.
+        (Expected::Rejected, Caller::Process(_), _) if probe.bound_to.is_some() => {
+            match connected(probe, circumstances, link)? {
+                started if started.is_rejected => Ok(started),
+                _ => Err(Outcome::Found(Finding::LeftByInterface).into()),
+            }
+        }
+        _ => connected(probe, circumstances, link),
     }
+}
+
+/// Opens the socket of the client, and connects it. One that is not TCP sends its query or request.
+fn connected(probe: &Probe, circumstances: &Circumstances, link: Option<&Link>) -> Result<Started, NotStarted> {
     let socket = opened(probe, link)?;
     prepare(&socket, probe).map_err(|errno| {
         Outcome::NotMade(match errno {
@@ -102,14 +121,7 @@ pub fn start(probe: &Probe, circumstances: &Circumstances) -> Result<Started, No
         Ok(()) | Err(Errno::EINPROGRESS) => client(socket, probe),
         Err(errno) => Err(errno),
     };
-    let started = connected.map_err(|errno| unconnected(probe, circumstances, link, errno))?;
-    // No host is known to answer there. Whatever is sent has passed all rules.
-    match (&probe.bound_to, probe.caller, probe.expected) {
-        (Some(_), Caller::Process(_), Expected::Rejected) if !started.is_rejected => {
-            Err(Outcome::Found(Finding::LeftByInterface).into())
-        }
-        _ => Ok(started),
-    }
+    connected.map_err(|errno| unconnected(probe, circumstances, link, errno))
 }
 
 /// What it means that the client cannot connect or send.
@@ -122,7 +134,7 @@ fn unconnected(probe: &Probe, circumstances: &Circumstances, link: Option<&Link>
         _ if is_unroutable && let Some(interface) = &probe.bound_to => {
             let reason = format!("{interface} has no route to {destination} ({errno})");
             match probe.expected {
-                Expected::Rejected => NotStarted::LeftOut(format!(
+                Expected::Rejected | Expected::Dropped => NotStarted::LeftOut(format!(
                     "what sockets bound to {interface} send over {} is not probed: {reason}, so nothing leaves",
                     probe.family()
                 )),
@@ -207,8 +219,9 @@ fn link_for<'a>(probe: &Probe, circumstances: &Circumstances<'a>) -> Result<Opti
         Some(Err(reason)) => Err(reason),
         Some(Ok(_)) | None => Ok(link),
     };
-    let entry = |link: &'a Link| match (probe.caller, probe.source) {
-        (Caller::Behind, Some(source)) => link.entry(source.address).map(|()| link),
+    let entry = |link: &'a Link| match (probe.caller, probe.source, probe.destination_behind()) {
+        (Caller::Behind, Some(source), _) => link.entry(source.address).map(|()| link),
+        (_, _, Some((_, address))) => link.entry(address).map(|()| link),
         _ => stand_in(link),
     };
     let usable = circumstances.link.and_then(|link| match link.unusable(probe.family()) {
@@ -228,6 +241,7 @@ fn link_for<'a>(probe: &Probe, circumstances: &Circumstances<'a>) -> Result<Opti
 fn prepare(socket: &OwnedFd, probe: &Probe) -> Result<(), Errno> {
     let hops: libc::c_int = match probe.caller {
         Caller::Behind => 2,
+        Caller::Neighbour if probe.destination_behind().is_some() => 2,
         Caller::Process(_) | Caller::Neighbour => 1,
     };
     match probe.family() {

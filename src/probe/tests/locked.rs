@@ -19,8 +19,10 @@ fn lock_is_probed_for_each_protocol() {
         "locked-icmp 1000:1000 192.0.2.254:0 rejected",
         "locked-udp 1000:1000%eth0 192.0.2.254:15002 rejected",
         "locked-icmp 1000:1000%eth0 192.0.2.254:0 rejected",
+        "locked-tcp 1000:1000%eth0 192.0.2.254:15002 dropped",
         "locked-udp 1000:1000%eth1 192.0.2.254:15002 rejected",
         "locked-icmp 1000:1000%eth1 192.0.2.254:0 rejected",
+        "locked-tcp 1000:1000%eth1 192.0.2.254:15002 dropped",
     ];
     assert_eq!(of_lock(|_, _| {}), expected);
     assert_eq!(list(|_, _| {}).len(), 11, "nothing is locked by default");
@@ -127,7 +129,7 @@ fn family_that_is_not_redirected_has_locked_probes_alone() {
         v6.map(|probe| probe.subject.name()).collect::<Vec<_>>()
     };
     let all = ["locked-tcp", "locked-udp", "locked-quic", "locked-dns", "locked-icmp"];
-    let by_interfaces = ["locked-udp", "locked-icmp"].repeat(pod().interfaces.len());
+    let by_interfaces = ["locked-udp", "locked-icmp", "locked-tcp"].repeat(pod().interfaces.len());
     let all = [&all[..], &by_interfaces].concat();
     assert_eq!(subjects(&Facts::default()), all);
     let off = |used_elsewhere| Facts {
@@ -180,4 +182,55 @@ fn forwarded_packets_are_probed_from_behind_the_interface() {
             .iter()
             .any(|line| line.starts_with("locked-") && line.contains("behind"))
     );
+}
+
+#[test]
+fn forwarded_packets_are_probed_to_behind_the_interface() {
+    let rerouted = |config: &mut Config, surroundings: &mut Surroundings| {
+        config.inbound.policy = Policy::ProxyOnly;
+        config.inbound.include_ports = ports("15002");
+        config.general.reroute_interfaces = vec![eth("eth1")];
+        surroundings.forwarding_links = Family::BOTH.to_vec();
+    };
+    let mut found = list(rerouted);
+    found.retain(|line| line.contains("%eth1") && line.starts_with("locked-"));
+    let expected = [
+        "locked-inbound-tcp neighbour@192.0.2.220%eth1 10.2.255.250:1 rejected (link)",
+        "locked-inbound-udp neighbour@192.0.2.219%eth1 10.2.255.249:15002 rejected (link)",
+        "locked-inbound-icmp neighbour@192.0.2.218%eth1 10.2.255.248:0 rejected (link)",
+    ];
+    assert_eq!(found, expected);
+    for prevent in [
+        |_: &mut Config, surroundings: &mut Surroundings| surroundings.forwarding_links.clear(),
+        |config: &mut Config, _: &mut Surroundings| config.inbound.exclude_cidrs = cidrs("*"),
+    ] {
+        let found = list(|config, surroundings| {
+            rerouted(config, surroundings);
+            prevent(config, surroundings);
+        });
+        assert!(!found.iter().any(|line| line.contains("%eth1 10.2.255.")), "{found:#?}");
+    }
+}
+
+/// Connections of other sockets bound to these interfaces do not get to the proxy.
+#[test]
+fn bound_tcp_is_probed_unless_it_is_captured_or_the_proxy_is_a_cgroup() {
+    let bound = |change: fn(&mut Config)| {
+        let mut found = of_lock(|config, _| change(config));
+        found.retain(|line| line.starts_with("locked-tcp") && line.contains('%'));
+        found
+    };
+    let by_other = bound(|config| config.general.bound_interfaces = vec![eth("eth0")]);
+    assert_eq!(by_other, ["locked-tcp 1000:1000%eth1 192.0.2.254:15002 dropped"]);
+    let uncaptured = bound(|config| {
+        config.general.bound_interfaces = vec![eth("eth0"), eth("eth1")];
+        config.outbound.include_cidrs = cidrs("");
+        config.outbound.include_ports = ports("15002");
+    });
+    let expected = ["eth0", "eth1"].map(|name| format!("locked-tcp 1000:1000%{name} 192.0.2.254:1 dropped"));
+    assert_eq!(uncaptured, expected);
+    let of_cgroup = bound(|config| {
+        config.processes.cgroup = Some(crate::types::CgroupPath::parse("system.slice/envoy.service").unwrap());
+    });
+    assert_eq!(of_cgroup, [""; 0]);
 }

@@ -3,21 +3,16 @@
 use std::fs;
 
 use super::selections::delete;
-use super::{both, probe, probe_with_losses};
+use super::{both, pod_with_bridge, probe, probe_with_losses};
 use crate::common::{Netns, Pod, output_of};
 use crate::program::{BACKENDS, apply};
 
 const OPTIONS: &[&str] = &["--reroute-interfaces", "docker0", "--exclude-interfaces", "eth1,net7"];
 const NAMES: [&str; 2] = ["tcp rerouted-interface", "tcp excluded-inbound-interface"];
 
-/// A pod with a bridge for containers, and a second network.
+/// A pod with a bridge for containers, and rules.
 fn pod(backend: &str, options: &[&str]) -> Pod {
-    let pod = Pod::new();
-    pod.netns.ip("link add docker0 type bridge
-address add 172.17.0.1/16 dev docker0
-address add fd17::1/64 dev docker0 nodad
-link set docker0 up
-");
+    let pod = pod_with_bridge();
     apply(&pod.netns, backend, options);
     pod
 }

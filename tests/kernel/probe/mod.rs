@@ -131,6 +131,17 @@ fn both(names: &[&str]) -> Vec<String> {
     of("ipv4").chain(of("ipv6")).collect()
 }
 
+/// A pod with a bridge for containers.
+fn pod_with_bridge() -> Pod {
+    let pod = Pod::new();
+    pod.netns.ip("link add docker0 type bridge
+address add 172.17.0.1/16 dev docker0
+address add fd17::1/64 dev docker0 nodad
+link set docker0 up
+");
+    pod
+}
+
 /// Runs `sidetrack probe` with these options inside. An answer to each probe has as long as a busy machine may take.
 fn probe(netns: &Netns, options: &[&str]) -> Probed {
     probe_for(netns, options, "1m")

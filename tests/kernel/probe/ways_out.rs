@@ -1,31 +1,30 @@
-//! The lock by each way out of the pod: sockets bound to an interface, and what is forwarded from behind one.
+//! The lock by each way out of the pod: sockets bound to an interface, and what is forwarded from behind one, and to there.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{Probed, both, probe, probe_with_losses};
+use super::{Probed, both, pod_with_bridge, probe, probe_with_losses};
 use crate::common::{Netns, Pod, output_of};
 use crate::program::{BACKENDS, apply};
 
-/// Some TCP is not captured.
+/// Both policies, beside which some TCP is captured in neither direction.
 const LOCKED: &[&str] = &[
     "--outbound-policy",
     "proxy-only",
     "--reroute-interfaces",
     "docker0",
     "--include-outbound-cidrs",
-    "10.0.0.0/8,fd00::/8",
+    "10.0.0.0/8,fd09::/16",
+    "--inbound-policy",
+    "proxy-only",
+    "--include-inbound-ports",
+    "8080",
 ];
 
-/// A pod with a bridge for containers.
+/// A pod with a bridge for containers, which forwards packets or not.
 fn pod(forwards: bool) -> Pod {
-    let pod = Pod::new();
-    pod.netns.ip("link add docker0 type bridge
-address add 172.17.0.1/16 dev docker0
-address add fd17::1/64 dev docker0 nodad
-link set docker0 up
-");
+    let pod = pod_with_bridge();
     let set = |setting: &str| std::fs::write(format!("/proc/sys/net/{setting}"), if forwards { "1" } else { "0" });
     let set = || {
         ["ipv4/ip_forward", "ipv6/conf/all/forwarding"]
@@ -55,30 +54,33 @@ fn open(netns: &Netns, hooks: &[&str], packets: &str) {
     output_of(netns.command("nft").arg(rules));
 }
 
-/// The probes with this result, by their way out: `ipv4 udp behind docker0`.
-fn ways(probed: &Probed, result: &str) -> BTreeSet<String> {
-    let locked = |probe: &&Value| probe["name"].as_str().is_some_and(|name| name.starts_with("locked-"));
-    let of_result = probed
-        .probes()
-        .iter()
-        .filter(|probe| probe["result"] == result)
-        .filter(locked);
-    of_result
-        .filter_map(|probe| {
-            let interface = probe["interface"].as_str()?;
-            let text = |field: &str| probe[field].as_str().expect("text").to_owned();
-            let relation = if probe["caller"] == "neighbour" { "behind" } else { "by" };
-            Some(format!(
-                "{} {} {relation} {interface}",
-                text("family"),
-                text("protocol")
-            ))
-        })
-        .collect()
+/// The probes of the lock with this result that name an interface.
+fn of_interfaces<'p>(probed: &'p Probed, result: &str) -> impl Iterator<Item = &'p Value> {
+    let of_result = probed.probes().iter().filter(move |probe| probe["result"] == result);
+    of_result.filter(|probe| {
+        let is_locked = probe["name"].as_str().is_some_and(|name| name.starts_with("locked-"));
+        is_locked && !probe["interface"].is_null()
+    })
 }
 
-const BOUND: [&str; 2] = ["udp by docker0", "icmp by docker0"];
-const FORWARDED: [&str; 3] = ["udp behind docker0", "icmp behind docker0", "tcp behind docker0"];
+/// Their ways: `ipv4 udp from docker0`.
+fn ways(probed: &Probed, result: &str) -> BTreeSet<String> {
+    let way = |probe: &Value| {
+        let text = |field: &str| probe[field].as_str().expect("text").to_owned();
+        let relation = match probe["caller"] == "neighbour" {
+            true if text("name").starts_with("locked-inbound-") => "to",
+            true => "from",
+            false => "by",
+        };
+        let (family, protocol, interface) = (text("family"), text("protocol"), text("interface"));
+        format!("{family} {protocol} {relation} {interface}")
+    };
+    of_interfaces(probed, result).map(way).collect()
+}
+
+const BOUND: &[&str] = &["udp by docker0", "icmp by docker0", "tcp by docker0"];
+const FORWARDED: &[&str] = &["udp from docker0", "icmp from docker0", "tcp from docker0"];
+const FORWARDED_TO: &[&str] = &["udp to docker0", "icmp to docker0", "tcp to docker0"];
 
 #[test]
 fn every_way_out_passes_on_every_backend() {
@@ -90,8 +92,10 @@ fn every_way_out_passes_on_every_backend() {
         for _ in 0..times {
             let probed = probe(&pod.netns, LOCKED);
             probed.passed();
-            let others = ["udp by eth0", "icmp by eth0", "udp by eth1", "icmp by eth1"];
-            let expected = both(&[&BOUND[..], &FORWARDED, &others].concat());
+            let others =
+                ["udp", "icmp", "tcp"].map(|protocol| ["eth0", "eth1"].map(|name| format!("{protocol} by {name}")));
+            let others: Vec<&str> = others.as_flattened().iter().map(String::as_str).collect();
+            let expected = both(&[BOUND, FORWARDED, FORWARDED_TO, &others].concat());
             assert_eq!(ways(&probed, "passed"), expected.into_iter().collect(), "{backend}");
             let passed = probed.with_result("passed");
             for name in both(&["tcp rerouted-interface"]) {
@@ -101,54 +105,67 @@ fn every_way_out_passes_on_every_backend() {
     }
 }
 
-/// Sockets bound to other interfaces stay locked in.
-#[test]
-fn hole_for_an_interface_fails_the_probes_of_bound_sockets() {
-    let pod = pod(true);
-    apply(&pod.netns, "nftables", LOCKED);
-    open(&pod.netns, &["output", "postrouting"], "oifname docker0 accept");
-    let probed = probe(&pod.netns, LOCKED);
-    assert_eq!(
-        ways(&probed, "failed"),
-        both(&BOUND).into_iter().collect(),
-        "{probed:#?}"
-    );
-    assert_eq!(probed.code, Some(3));
-    for name in both(&["udp locked-udp", "icmp locked-icmp"]) {
-        probed.says(&name, "left by the interface");
-    }
+/// A rule before those of the lock, and the probes that fail with it.
+struct Fault {
+    hooks: &'static [&'static str],
+    rule: &'static str,
+    fails: &'static [&'static str],
+    found: &'static str,
 }
 
-#[test]
-fn hole_for_forwarded_packets_fails_the_probes_of_containers() {
-    let pod = pod(true);
-    apply(&pod.netns, "nftables", LOCKED);
-    open(&pod.netns, &["forward", "postrouting"], "iifname docker0 accept");
-    let probed = probe(&pod.netns, LOCKED);
-    assert_eq!(
-        ways(&probed, "failed"),
-        both(&FORWARDED).into_iter().collect(),
-        "{probed:#?}"
-    );
-    assert_eq!(probed.code, Some(3));
-    for name in both(&["udp locked-udp", "icmp locked-icmp", "tcp locked-tcp"]) {
-        probed.says(&name, "left the pod, past the proxy");
-    }
-}
+const FAULTS: [Fault; 5] = [
+    // Sockets bound to other interfaces stay locked in.
+    Fault {
+        hooks: &["output", "postrouting"],
+        rule: "oifname docker0 accept",
+        fails: BOUND,
+        found: "left by the interface",
+    },
+    Fault {
+        hooks: &["forward", "postrouting"],
+        rule: "iifname docker0 accept",
+        fails: FORWARDED,
+        found: "left the pod, past the proxy",
+    },
+    // Nothing leaves, but containers wait for what they are not told.
+    Fault {
+        hooks: &["forward"],
+        rule: "iifname docker0 drop",
+        fails: FORWARDED,
+        found: "got no answer in time",
+    },
+    Fault {
+        hooks: &["forward"],
+        rule: "oifname docker0 accept",
+        fails: FORWARDED_TO,
+        found: "arrived directly, past the proxy",
+    },
+    Fault {
+        hooks: &["forward"],
+        rule: "oifname docker0 drop",
+        fails: FORWARDED_TO,
+        found: "got no answer in time",
+    },
+];
 
-/// Nothing leaves, but containers wait for what they are not told.
 #[test]
-fn silent_drop_fails_the_probes_of_containers() {
-    let pod = pod(true);
-    apply(&pod.netns, "nftables", LOCKED);
-    open(&pod.netns, &["forward"], "iifname docker0 drop");
-    let probed = probe_with_losses(&pod.netns, LOCKED);
-    assert_eq!(
-        ways(&probed, "failed"),
-        both(&FORWARDED).into_iter().collect(),
-        "{probed:#?}"
-    );
-    probed.says("ipv4 udp locked-udp", "got no answer in time");
+fn fault_of_the_lock_fails_the_probes_of_its_way() {
+    for fault in FAULTS {
+        let pod = pod(true);
+        apply(&pod.netns, "nftables", LOCKED);
+        open(&pod.netns, fault.hooks, fault.rule);
+        // What is dropped has no answer to wait for.
+        let probed = match fault.rule.ends_with("drop") {
+            true => probe_with_losses(&pod.netns, LOCKED),
+            false => probe(&pod.netns, LOCKED),
+        };
+        let expected = both(fault.fails).into_iter().collect();
+        assert_eq!(ways(&probed, "failed"), expected, "{}: {probed:#?}", fault.rule);
+        assert_eq!(probed.code, Some(3), "{}", fault.rule);
+        for failed in of_interfaces(&probed, "failed") {
+            assert_eq!(failed["found"], fault.found, "{}: {failed}", fault.rule);
+        }
+    }
 }
 
 #[test]
@@ -158,7 +175,10 @@ fn pod_that_forwards_nothing_says_so_and_passes() {
     let probed = probe(&pod.netns, LOCKED);
     probed.passed();
     let passed = ways(&probed, "passed");
-    assert!(!passed.iter().any(|way| way.contains("behind")), "{passed:?}");
+    assert!(passed.iter().all(|way| way.contains(" by ")), "{passed:?}");
     let notes = probed.report["notes"].to_string();
-    assert!(notes.contains("from behind docker0 is not probed"), "{notes}");
+    for direction in ["from", "to"] {
+        let note = format!("{direction} behind docker0 is not probed");
+        assert!(notes.contains(&note), "{notes}");
+    }
 }
