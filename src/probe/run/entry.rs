@@ -5,8 +5,9 @@ use std::net::IpAddr;
 
 use nix::errno::Errno;
 
-use super::link::wait_until;
+use super::link::wait_for_routes;
 use crate::linux::interfaces;
+use crate::linux::netlink::Refusal;
 use crate::linux::route::{Neighbour, Route, RouteError};
 use crate::probe::{Ends, Entry};
 use crate::types::InterfaceName;
@@ -23,6 +24,8 @@ pub struct Host<'l> {
     pub far_index: u32,
     /// The addresses.
     pub ends: &'l Ends,
+    /// More addresses that the host outside has got.
+    pub sources: Vec<IpAddr>,
 }
 
 impl Host<'_> {
@@ -44,7 +47,6 @@ impl Host<'_> {
             ));
         }
         let index = index(interface)?;
-        let near = self.ends.near;
         let text = |error: RouteError| error.to_string();
         if !is_answered {
             self.forget(index, interface, *source)?;
@@ -59,8 +61,8 @@ impl Host<'_> {
             added.map_err(refused(&format!("a route to {remote}")))?;
         }
         if let Some(remote) = remote {
-            let added = self.far.add_route(self.far_index, *remote, Some(near)).map_err(text)?;
-            added.map_err(refused(&format!("a route to {remote}")))?;
+            self.add_far_route(*remote)?
+                .map_err(refused(&format!("a route to {remote}")))?;
         }
         let added = self.near.enter_by(self.near_index, *source, index).map_err(text)?;
         added.map_err(|refusal| {
@@ -79,12 +81,7 @@ impl Host<'_> {
             .add_ends(self.far_index, source, self.ends.near)
             .map_err(text)?;
         added.map_err(|refusal| format!("the address {source} for a link was refused: {refusal}"))?;
-        let is_usable = || Ok(self.far.usable_addresses()?.contains(&source));
-        if !wait_until(is_usable).map_err(text)? {
-            return Err(format!(
-                "the address {source} for a link does not become usable in time"
-            ));
-        }
+        self.sources.push(source);
         if is_answered {
             let added = self.near.add_route(self.near_index, source, None).map_err(text)?;
             added.map_err(|refusal| format!("a route to {source} by a link was refused: {refusal}"))?;
@@ -105,22 +102,43 @@ impl Host<'_> {
         if let Some(source) = source {
             self.add_source(source, true)?;
         }
-        let added = self.far.add_route(self.far_index, address, Some(self.ends.near));
-        added.map_err(|error| error.to_string())?.map_err(|refusal| {
+        self.add_far_route(address)?.map_err(|refusal| {
             format!("a route to {address}, for packets to behind {interface}, was refused: {refusal}")
         })
+    }
+
+    /// Lets the host outside send packets to this address to the pod. The outer error is a text for people.
+    fn add_far_route(&mut self, destination: IpAddr) -> Result<Result<(), Refusal>, String> {
+        let added = self.far.add_route(self.far_index, destination, Some(self.ends.near));
+        match added.map_err(|error| error.to_string())? {
+            // It is there for packets that arrive on another interface.
+            Err(refusal) if refusal.errno == Errno::EEXIST => Ok(Ok(())),
+            added => Ok(added),
+        }
+    }
+
+    /// Waits until all its addresses get packets. The error is a text for people.
+    pub fn wait_for_sources(&mut self) -> Result<(), String> {
+        match wait_for_routes(self.far, &self.sources)?.as_slice() {
+            [] => Ok(()),
+            [missing, ..] => Err(format!(
+                "the address {missing} for a link does not become usable in time"
+            )),
+        }
     }
 
     /// Makes the kernel look for a neighbour again once it sends something there.
     fn forget(&mut self, index: u32, interface: &InterfaceName, address: IpAddr) -> Result<(), String> {
         let text = |error: RouteError| error.to_string();
         let refused = |refusal| format!("the neighbour {address} cannot be forgotten: {refusal}");
-        if self.near.neighbour(index, address).map_err(text)? == Some(Neighbour::Sought) {
+        let mut known = self.near.neighbour(index, address).map_err(text)?;
+        if known == Some(Neighbour::Sought) {
             // By an earlier probe.
             let forgotten = self.near.forget_neighbour(index, address).map_err(text)?;
             forgotten.map_err(refused)?;
+            known = self.near.neighbour(index, address).map_err(text)?;
         }
-        match self.near.neighbour(index, address).map_err(text)? {
+        match known {
             None => Ok(()),
             Some(Neighbour::Sought) => Err(refused(Errno::EBUSY.into())),
             Some(Neighbour::Known) => Err(format!(

@@ -191,6 +191,7 @@ impl Link {
                 far: &mut far_route,
                 far_index,
                 ends,
+                sources: Vec::new(),
             };
             for entry in trial.entries.iter().filter(|entry| ends.family().is_of(entry.source)) {
                 self.entries.push((entry.source, host.add_entry(entry)));
@@ -201,6 +202,9 @@ impl Link {
                     self.entries
                         .push((address, host.add_way_to(interface, address, source)));
                 }
+            }
+            if let Err(reason) = host.wait_for_sources() {
+                self.unusable.push((ends.family(), reason));
             }
         }
         Ok(())
@@ -244,21 +248,37 @@ fn add_addresses(
     added
         .map_err(|error| error.to_string())?
         .map_err(|refusal| format!("the address {} for a link was refused: {refusal}", ends.far))?;
+    let mut leading = [vec![ends.far], vec![ends.near]];
     if family == Family::V6 {
         let [own, other] = LINK_LOCAL.map(IpAddr::from);
         let added = near.add_ends(near_index, own, other);
         added
             .map_err(|error| error.to_string())?
             .map_err(|refusal| format!("the address {own} for a link was refused: {refusal}"))?;
+        leading[0].push(own);
     }
-    // The kernel adds routes of IPv6 addresses asynchronously (addrconf_dad_work, net/ipv6/addrconf.c).
-    for (route, other) in [(near, ends.far), (far, ends.near)] {
-        let is_there = || route.destinations().map(|nets| nets.contains(&IpNet::from(other)));
-        if !wait_until(is_there).map_err(|error| error.to_string())? {
-            return Err(format!("the route to {other} by a link does not appear in time"));
+    for (route, destinations) in [near, far].into_iter().zip(leading) {
+        if let [missing, ..] = wait_for_routes(route, &destinations)?.as_slice() {
+            return Err(format!("the route to {missing} by a link does not appear in time"));
         }
     }
     check_route(ends)
+}
+
+/// Waits until routes lead to all these addresses, and returns those to which none does in time. The kernel adds routes of
+/// IPv6 addresses asynchronously, to a host's own addresses too, and lets neighbours look for these no earlier
+/// (`addrconf_dad_work`, net/ipv6/addrconf.c). The error is a text for people.
+pub fn wait_for_routes(route: &mut Route, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, String> {
+    let mut missing = addresses.to_vec();
+    let are_there = || {
+        if !missing.is_empty() {
+            let destinations = route.destinations()?;
+            missing.retain(|address| !destinations.contains(&IpNet::from(*address)));
+        }
+        Ok(missing.is_empty())
+    };
+    wait_until(are_there).map_err(|error| error.to_string())?;
+    Ok(missing)
 }
 
 /// Makes the far end stand in for an address: it gets the address, and the near end a route that only sockets of probes
@@ -279,8 +299,7 @@ fn add_stand_in(
     far.add_ends(far_index, address, ends.near)
         .map_err(|error| error.to_string())?
         .map_err(|refusal| format!("the address {address} for a link was refused: {refusal}"))?;
-    let is_usable = || far.usable_addresses().map(|addresses| addresses.contains(&address));
-    if !wait_until(is_usable).map_err(|error| error.to_string())? {
+    if !wait_for_routes(far, &[address])?.is_empty() {
         return Err(format!(
             "the address {address} for a link does not become usable in time"
         ));
@@ -299,7 +318,7 @@ fn add_stand_in(
 }
 
 /// Waits until a condition holds, or returns false after [`READY_TIMEOUT`].
-pub fn wait_until(mut condition: impl FnMut() -> Result<bool, RouteError>) -> Result<bool, RouteError> {
+fn wait_until(mut condition: impl FnMut() -> Result<bool, RouteError>) -> Result<bool, RouteError> {
     let begin = Instant::now();
     while !condition()? {
         if begin.elapsed() > READY_TIMEOUT {

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use serde_json::Value;
+
 use super::selections::delete;
 use super::{both, pod_with_bridge, probe, probe_with_losses};
 use crate::common::{Netns, Pod, output_of};
@@ -42,6 +44,28 @@ fn connections_from_behind_interfaces_pass_on_every_backend_and_in_every_mode() 
             let notes = probed.report["notes"].to_string();
             assert!(notes.contains("net7") && !notes.contains("eth1"), "{notes}");
             assert_eq!(routes_and_links(&pod.netns), before, "{backend} {mode}");
+        }
+    }
+}
+
+/// The host outside could have only one route to what packets from both call.
+#[test]
+fn connections_from_behind_two_interfaces_pass() {
+    for policy in [&[][..], &["--outbound-policy", "proxy-only"]] {
+        let pod = pod_with_bridge();
+        pod.netns.ip("link add docker1 type bridge
+address add 172.18.0.1/16 dev docker1
+address add fd18::1/64 dev docker1 nodad
+link set docker1 up
+");
+        let options = [policy, &["--reroute-interfaces", "docker0,docker1"]].concat();
+        apply(&pod.netns, "nftables", &options);
+        let probed = probe(&pod.netns, &options);
+        probed.passed();
+        for interface in ["docker0", "docker1"] {
+            let is_by = |probe: &&Value| probe["name"] == "rerouted-interface" && probe["interface"] == interface;
+            let count = probed.probes().iter().filter(is_by).count();
+            assert_eq!(count, 2, "{policy:?} {interface}: {probed:#?}");
         }
     }
 }
