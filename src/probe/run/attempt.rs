@@ -31,6 +31,10 @@ const ACCEPT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The time until a query without an answer is repeated.
 const QUERY_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The time until a packet is repeated that the kernel did not reject. It sends some fifty errors at once, and makes up for
+/// them within that time (`icmp_msgs_burst`, Documentation/networking/ip-sysctl.rst).
+const REJECTION_INTERVAL: Duration = Duration::from_millis(100);
+
 /// A running probe.
 pub struct Attempt<'t> {
     /// The probe.
@@ -197,7 +201,7 @@ impl<'t> Attempt<'t> {
     /// The time of the next observation if no event comes before.
     pub fn next_observation(&self) -> Option<Instant> {
         let asks = self.outcome.is_none() && matches!(self.client, Some(Client::Udp(_) | Client::Echo(_)));
-        asks.then(|| self.last_query + QUERY_INTERVAL)
+        asks.then(|| self.last_query + self.query_interval())
     }
 
     /// Updates the outcome. `connections` are those of the pod's sockets.
@@ -258,9 +262,16 @@ impl<'t> Attempt<'t> {
         };
     }
 
+    fn query_interval(&self) -> Duration {
+        match self.probe.expected {
+            Expected::Rejected => REJECTION_INTERVAL,
+            _ => QUERY_INTERVAL,
+        }
+    }
+
     /// Repeats a query or request that has no answer yet.
     fn ask_again(&mut self) {
-        if self.last_query.elapsed() < QUERY_INTERVAL {
+        if self.last_query.elapsed() < self.query_interval() {
             return;
         }
         self.last_query = Instant::now();
