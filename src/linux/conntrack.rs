@@ -42,6 +42,8 @@ pub const CLOSE_WAIT: u8 = 5;
 pub struct Entry {
     /// The source of its answers: the address that the connection was translated to, or its original destination.
     pub answers_from: SocketAddr,
+    /// The destination of its answers: the address that its client was translated to, or its own.
+    pub answers_to: SocketAddr,
     /// The seconds until the kernel removes it if no packet comes.
     pub timeout: u32,
     /// Its state (`enum tcp_conntrack`).
@@ -128,12 +130,16 @@ fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
 fn parse(attributes: &[u8]) -> Option<Entry> {
     let reply = find(attributes, TUPLE_REPLY)?;
     let (addresses, ports) = (find(&reply, ADDRESSES)?, find(&reply, PORTS)?);
-    let v4 = || Some(IpAddr::from(<[u8; 4]>::try_from(find(&addresses, V4_SOURCE)?).ok()?));
-    let v6 = || Some(IpAddr::from(<[u8; 16]>::try_from(find(&addresses, V6_SOURCE)?).ok()?));
-    let port = u16::from_be_bytes(find(&ports, SOURCE_PORT)?.try_into().ok()?);
+    let end = |v4, v6, port| {
+        let v4 = || Some(IpAddr::from(<[u8; 4]>::try_from(find(&addresses, v4)?).ok()?));
+        let v6 = || Some(IpAddr::from(<[u8; 16]>::try_from(find(&addresses, v6)?).ok()?));
+        let port = u16::from_be_bytes(find(&ports, port)?.try_into().ok()?);
+        Some(SocketAddr::new(v4().or_else(v6)?, port))
+    };
     let state = find(&find(&find(attributes, PROTOCOL_STATE)?, TCP)?, TCP_STATE)?;
     Some(Entry {
-        answers_from: SocketAddr::new(v4().or_else(v6)?, port),
+        answers_from: end(V4_SOURCE, V6_SOURCE, SOURCE_PORT)?,
+        answers_to: end(V4_DESTINATION, V6_DESTINATION, DESTINATION_PORT)?,
         timeout: u32::from_be_bytes(find(attributes, TIMEOUT)?.try_into().ok()?),
         state: *state.first()?,
     })
@@ -168,11 +174,17 @@ mod tests {
 
     #[test]
     fn an_entry_is_parsed_or_refused() {
-        let addresses = attribute(V4_SOURCE, &[127, 0, 0, 1]);
-        let ports = attribute(SOURCE_PORT, &15001_u16.to_be_bytes());
+        let addresses = [
+            attribute(V4_SOURCE, &[127, 0, 0, 1]),
+            attribute(V4_DESTINATION, &[10, 0, 0, 2]),
+        ];
+        let ports = [
+            attribute(SOURCE_PORT, &15001_u16.to_be_bytes()),
+            attribute(DESTINATION_PORT, &40000_u16.to_be_bytes()),
+        ];
         let reply = [
-            attribute(ADDRESSES | NESTED, &addresses),
-            attribute(PORTS | NESTED, &ports),
+            attribute(ADDRESSES | NESTED, &addresses.concat()),
+            attribute(PORTS | NESTED, &ports.concat()),
         ];
         let state = attribute(TCP | NESTED, &attribute(TCP_STATE, &[CLOSE_WAIT]));
         let parts = [
@@ -182,6 +194,7 @@ mod tests {
         ];
         let entry = Entry {
             answers_from: "127.0.0.1:15001".parse().unwrap(),
+            answers_to: "10.0.0.2:40000".parse().unwrap(),
             timeout: 432_000,
             state: CLOSE_WAIT,
         };

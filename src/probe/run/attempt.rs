@@ -128,6 +128,20 @@ impl<'t> Attempt<'t> {
         self.probe.protocol == Transport::from(protocol) && self.local == Some(client)
     }
 
+    /// Whether the kernel made this client of the one of this probe: after redirection, a recent connection to another
+    /// destination would have had the same addresses (`nf_nat_alloc_null_binding`, net/netfilter/nf_nat_core.c).
+    pub fn is_translated_to(&self, client: SocketAddr) -> bool {
+        let is_possible = self.outcome.is_none() && self.local.is_some_and(|local| local.ip() == client.ip());
+        is_possible && self.translated() == Some(client)
+    }
+
+    /// The client that listeners see, as far as conntrack shows it.
+    fn translated(&self) -> Option<SocketAddr> {
+        let is_tcp = matches!(self.client, Some(Client::Tcp(_)));
+        let entry = is_tcp.then(|| self.entry().ok().flatten()).flatten()?;
+        Some(entry.answers_to)
+    }
+
     /// Records the finding, unless there is an outcome already. A connection that arrived where it is expected, and that
     /// conntrack must remember, is half-closed now.
     pub fn record(&mut self, finding: Finding) {
@@ -354,9 +368,11 @@ impl<'t> Attempt<'t> {
                 )));
             }
         };
-        let arrived = connections
-            .iter()
-            .find(|connection| Some(connection.remote) == self.local);
+        let from = |client: Option<SocketAddr>| {
+            let mut connections = connections.iter();
+            connections.find(|connection| Some(connection.remote) == client)
+        };
+        let arrived = from(self.local).or_else(|| from(self.translated()));
         let closed = is_closed(stream);
         let listeners = circumstances.listeners;
         match arrived {

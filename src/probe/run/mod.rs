@@ -233,7 +233,15 @@ fn attempt_of<'a, 't>(
     protocol: Protocol,
     client: SocketAddr,
 ) -> Option<&'a mut Attempt<'t>> {
-    attempts.iter_mut().find(|attempt| attempt.is_from(protocol, client))
+    let from = attempts.iter().position(|attempt| attempt.is_from(protocol, client));
+    let is_tcp = protocol == Protocol::Tcp;
+    let translated = || {
+        attempts
+            .iter()
+            .position(|attempt| is_tcp && attempt.is_translated_to(client))
+    };
+    let index = from.or_else(translated)?;
+    attempts.get_mut(index)
 }
 
 fn received(result: io::Result<(usize, SocketAddr)>) -> io::Result<Option<(usize, SocketAddr)>> {

@@ -163,6 +163,19 @@ fn a_missing_route_of_a_bound_interface_fails() {
     }
 }
 
+/// The kernel gave connections other ports, so that they were not recognised where they arrived.
+#[test]
+fn recent_connections_with_the_same_ports_change_nothing() {
+    let pod = Pod::new();
+    let few = || fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40039");
+    pod.netns.run(few).expect("a setting");
+    for port in ["15002", "15003"].into_iter().cycle().take(12) {
+        let options = ["--exclude-outbound-ports", port];
+        apply(&pod.netns, "nftables", &options);
+        probe(&pod.netns, &options).passed();
+    }
+}
+
 #[test]
 fn short_timeouts_of_half_closed_connections_fail() {
     const CLOSE_WAIT: &str = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close_wait";
