@@ -126,7 +126,7 @@ fn running_older_binary_is_replaced_and_keeps_running() {
     let copied = Command::new("cp").arg("/bin/sleep").arg(machine.binary()).status();
     assert!(copied.expect("cp").success());
     let mut running = Command::new(machine.binary())
-        .arg("60")
+        .arg("600")
         .stdout(Stdio::null())
         .spawn()
         .expect("a process");

@@ -196,7 +196,8 @@ fn installer_works_without_a_socket() {
 #[test]
 fn used_health_address_does_not_prevent_installation() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
-    let taken = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    // An address that no other test uses: nobody takes the port while it is free.
+    let taken = TcpListener::bind("127.15.0.14:0").expect("a listener");
     let address = taken.local_addr().expect("an address");
     let installer = thread::scope(|scope| {
         scope.spawn(|| {
