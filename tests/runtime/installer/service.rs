@@ -164,7 +164,11 @@ fn last_started_installer_owns_the_node() {
     let is_newer = || fs::read(machine.binary()).expect("a file") == fs::read(&newer).expect("a file");
     assert!(is_newer());
     // The old one sees the other binary, and leaves it.
-    old.eventually_not_ready("has taken over");
+    old.eventually_logs("a newer installer has taken over this node");
+    assert_eq!(
+        old.get("/readyz"),
+        (503, "a newer installer has taken over this node\n".to_owned())
+    );
     assert!(old.stop(Signal::SIGTERM).success());
     assert!(is_newer());
     assert_eq!(machine.plugins("10-flannel.conflist").expect("a chain"), CHAINED);
