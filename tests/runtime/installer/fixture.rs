@@ -177,8 +177,7 @@ impl Machine {
     /// nothing to it, and there is one byte more than in the program.
     pub fn other_build(&self, name: &str) -> PathBuf {
         let path = self.0.join(name);
-        // By another process: a file that this one has open for writing might be inherited by a child of another
-        // thread, and could not be executed.
+        // By another process: see `write_program`.
         let script = "cp \"$1\" \"$2\"; printf %.1s \"$3\" >>\"$2\"";
         let status = Command::new("sh")
             .args(["-e", "-c", script, "sh"])

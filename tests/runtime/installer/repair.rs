@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use caps::Capability::{CAP_NET_ADMIN, CAP_SYS_ADMIN};
@@ -13,7 +13,7 @@ use super::attached::{ANNOTATIONS, Attached, Process, states};
 use super::fixture::{FLANNEL, eventually};
 use crate::cni::has_rules;
 use crate::common::conversation::{Conversation, Echo};
-use crate::common::{Address, Netns, Owner, Pod, Server, Transport, call_from};
+use crate::common::{Address, Netns, Owner, Pod, Server, Transport, call_from, copy_program};
 use crate::program::{Run, apply, closed_pipe, nft_state};
 use crate::sandbox::with_capabilities;
 
@@ -214,7 +214,7 @@ fn proxy_that_the_rules_do_not_exempt_is_found_by_its_process() {
         if warned == expected { Ok(()) } else { Err(run) }
     };
     let program = attached.machine.root().join("envoy");
-    fs::copy("/bin/sleep", &program).expect("a program");
+    copy_program(Path::new("/bin/sleep"), &program);
     let program = program.to_str().expect("text");
     is_warned_of(false).expect("nothing runs there");
     let _others = Process::start(pod.netns.command_of(Owner::APP, program).arg("600"));
