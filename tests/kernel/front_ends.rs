@@ -43,7 +43,7 @@ fn check_probe_and_explain_take_the_flags_of_each_front_end() {
         let drifted = check(others);
         assert_eq!(drifted.code, Some(3), "{drifted:?}");
         assert!(drifted.stdout.starts_with("drifted"), "{drifted:?}");
-        sidetrack(&pod.netns, &[&["probe", "--timeout", "2s"], program].concat()).succeeded();
+        sidetrack(&pod.netns, &[&["probe", "--timeout", "1m"], program].concat()).succeeded();
         let verdict = |uid: &str| {
             let question = ["explain", "--json", "outbound", "tcp", "9.9.9.9:443", "--uid", uid];
             let answer = sidetrack(&pod.netns, &[&question[..], program].concat()).succeeded();

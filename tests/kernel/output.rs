@@ -39,7 +39,7 @@ fn commands_exit_quietly_on_a_closed_pipe() {
         &["check"],
         &["check", "--json"],
         &["check", "--json", "istio-iptables"],
-        &["probe", "--json", "--timeout", "100ms"],
+        &["probe", "--json", "--timeout", "1m"],
     ];
     let explain = [&["explain"], &question[..]].concat();
     let explain_as_json = [&explain[..], &["--json"]].concat();

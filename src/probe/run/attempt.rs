@@ -25,6 +25,9 @@ use crate::types::Port;
 /// The number of equal observations in a row that decide: the kernel lists a connection before it can be accepted.
 const DECISIVE_OBSERVATIONS: u32 = 4;
 
+/// The time that a listener may take to accept an open connection: the kernel repeats a SYN/ACK after a second.
+const ACCEPT_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// The time until a query without an answer is repeated.
 const QUERY_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -47,6 +50,8 @@ pub struct Attempt<'t> {
     is_rejected: bool,
     last_query: Instant,
     observations: u32,
+    /// Since when the connection is open, if no known socket has accepted it.
+    open_since: Option<Instant>,
     /// The entry of its packets, if no answer to them comes back by the link.
     unanswered: Option<&'t Entry>,
 }
@@ -87,6 +92,7 @@ impl<'t> Attempt<'t> {
             is_rejected: false,
             last_query: Instant::now(),
             observations: 0,
+            open_since: None,
             unanswered: circumstances.trial.entry_of(probe).filter(|entry| !entry.is_answered),
         };
         match start(probe, circumstances) {
@@ -346,7 +352,10 @@ impl<'t> Attempt<'t> {
             })),
             None if self.unanswered.is_some() || !self.is_decided() => None,
             None if closed => Some(Outcome::Found(self.closed(circumstances))),
-            None => Some(Outcome::Found(Finding::AnsweredOutside)),
+            None => {
+                let since = *self.open_since.get_or_insert_with(Instant::now);
+                (since.elapsed() >= ACCEPT_TIMEOUT).then_some(Outcome::Found(Finding::AnsweredOutside))
+            }
         }
     }
 
@@ -461,6 +470,7 @@ impl<'t> Attempt<'t> {
         let at_timeout = match self.answered_at {
             Some(at) => Finding::Unanswered { at },
             None if self.is_rejected => Finding::Rejected,
+            None if self.open_since.is_some() && self.arrived.is_none() => Finding::AnsweredOutside,
             None => Finding::Lost,
         };
         self.outcome.unwrap_or(Outcome::Found(at_timeout))

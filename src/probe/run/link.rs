@@ -26,6 +26,16 @@ pub const NAME: &str = "sidetrack-probe";
 /// The time that the link may take until it carries packets, and another probe until its link is removed.
 const READY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Link-local addresses of the pod's end and of the host outside.
+///
+/// The kernel has one for each interface, but for a second or two it is tentative. Until then it asks for no neighbour if
+/// the packet that waits for it has an address of another interface (`ndisc_send_ns`, net/ipv6/ndisc.c): the pod's answers
+/// to packets that arrive on other interfaces.
+const LINK_LOCAL: [Ipv6Addr; 2] = [
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1),
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2),
+];
+
 /// A link that could not be created.
 #[derive(Debug, Error)]
 pub enum LinkError {
@@ -227,6 +237,13 @@ fn add_addresses(
     added
         .map_err(|error| error.to_string())?
         .map_err(|refusal| format!("the address {} for a link was refused: {refusal}", ends.far))?;
+    if family == Family::V6 {
+        let [own, other] = LINK_LOCAL.map(IpAddr::from);
+        let added = near.add_ends(near_index, own, other);
+        added
+            .map_err(|error| error.to_string())?
+            .map_err(|refusal| format!("the address {own} for a link was refused: {refusal}"))?;
+    }
     // The kernel adds routes of IPv6 addresses asynchronously (addrconf_dad_work, net/ipv6/addrconf.c).
     for (route, other) in [(near, ends.far), (far, ends.near)] {
         let is_there = || route.destinations().map(|nets| nets.contains(&IpNet::from(other)));

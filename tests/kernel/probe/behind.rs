@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use super::selections::{delete, probe_with_short_timeout};
-use super::{both, probe};
+use super::selections::delete;
+use super::{both, probe, probe_with_losses};
 use crate::common::{Netns, Pod, output_of};
 use crate::program::{BACKENDS, apply};
 
@@ -51,6 +51,15 @@ fn connections_from_behind_interfaces_pass_on_every_backend_and_in_every_mode() 
     }
 }
 
+/// The kernel did not ask for the host outside until the link's own address was in use, two seconds later by default.
+#[test]
+fn connections_from_behind_interfaces_pass_while_link_local_addresses_are_tentative() {
+    let pod = pod("nftables", OPTIONS);
+    let tentative = || fs::write("/proc/sys/net/ipv6/conf/default/dad_transmits", "60");
+    pod.netns.run(tentative).expect("a setting");
+    probe(&pod.netns, OPTIONS).passed();
+}
+
 #[test]
 fn a_missing_rule_for_an_interface_fails() {
     for backend in ["nftables", "iptables-nft"] {
@@ -60,7 +69,7 @@ fn a_missing_rule_for_an_interface_fails() {
         ] {
             let pod = pod(backend, OPTIONS);
             delete(&pod, backend, comment);
-            let probed = probe_with_short_timeout(&pod, OPTIONS);
+            let probed = probe_with_losses(&pod.netns, OPTIONS);
             let failed = probed.with_result("failed");
             assert!(both(&[name]).iter().all(|name| failed.contains(name)), "{probed:#?}");
             assert_eq!(probed.code, Some(3), "{probed:#?}");

@@ -1,6 +1,6 @@
 //! Rules that are missing, changed, or preceded by foreign ones.
 
-use super::{EVERYTHING, Probed, both, probe};
+use super::{EVERYTHING, both, probe, probe_with_losses};
 use crate::common::{Netns, Owner, Pod, Server, output_of};
 use crate::program::{apply, feed};
 
@@ -20,11 +20,6 @@ pub fn delete_rules(netns: &Netns, words: &[&str]) {
         }
     }
     assert!(deleted > 0, "no rule has {words:?}: {listing}");
-}
-
-/// Probes of which no answer may come are not waited for as long as others.
-fn probe_impatiently(netns: &Netns, options: &[&str]) -> Probed {
-    probe(netns, &[options, &["--timeout", "1s"]].concat())
 }
 
 #[test]
@@ -83,7 +78,7 @@ fn a_missing_rule_fails_the_probes_that_it_is_for_and_no_others() {
         delete_rules(&pod.netns, words);
         let failed = both(failed);
         let failed: Vec<&str> = failed.iter().map(String::as_str).collect();
-        let probed = probe_impatiently(&pod.netns, options);
+        let probed = probe_with_losses(&pod.netns, options);
         probed.failed(&failed);
     }
 }
@@ -99,7 +94,7 @@ fn exemptions_fail_each_for_itself() {
         let pod = Pod::new();
         apply(&pod.netns, "nftables", EVERYTHING);
         delete_rules(&pod.netns, words);
-        let probed = probe_impatiently(&pod.netns, EVERYTHING);
+        let probed = probe_with_losses(&pod.netns, EVERYTHING);
         let (field, number) = of;
         for probe in probed.probes() {
             let hit = probe["name"] == exempt && probe["caller"][field] == number;
@@ -137,7 +132,7 @@ fn routes_and_addresses_that_rules_rely_on_are_missed() {
     let pod = Pod::new();
     apply(&pod.netns, "nftables", &["--inbound-mode", "tproxy"]);
     pod.netns.ip("rule del fwmark 1337\n");
-    probe_impatiently(&pod.netns, &["--inbound-mode", "tproxy"]).failed(&["ipv4 tcp passthrough"]);
+    probe_with_losses(&pod.netns, &["--inbound-mode", "tproxy"]).failed(&["ipv4 tcp passthrough"]);
     let pod = Pod::new();
     apply(&pod.netns, "nftables", &[]);
     pod.netns.ip("address del ::6/128 dev lo\n");
@@ -228,7 +223,7 @@ fn redirection_that_loses_original_destination_is_reported() {
         ip daddr 10.99.0.2 tcp sport 15001 ip saddr set 192.0.2.254 tcp sport set 15002
     }; }";
     feed(&pod.netns, "nft", &["-f", "-"], foreign);
-    let probed = probe_impatiently(&pod.netns, &[]);
+    let probed = probe_with_losses(&pod.netns, &[]);
     assert!(
         probed.with_result("failed").contains("ipv4 tcp outbound"),
         "{probed:#?}"
@@ -239,6 +234,20 @@ fn redirection_that_loses_original_destination_is_reported() {
     );
 }
 
+/// As a busy kernel delivers it late: the other end accepts the connection once it has repeated its part of the handshake.
+#[test]
+fn connection_that_is_accepted_late_is_not_one_from_outside() {
+    let pod = Pod::new();
+    apply(&pod.netns, "nftables", &[]);
+    let lossy = "table ip lossy { chain postrouting { type filter hook postrouting priority 300;
+        oifname sidetrack-probe meta skuid 1337 tcp flags & (syn | ack | fin | rst) == ack quota until 60 bytes drop;
+    }; }";
+    feed(&pod.netns, "nft", &["-f", "-"], lossy);
+    probe(&pod.netns, &[]).passed();
+    let rules = output_of(pod.netns.command("nft").args(["list", "table", "ip", "lossy"]));
+    assert!(rules.contains(" used "), "no packet was dropped: {rules}");
+}
+
 #[test]
 fn dropped_packets_are_reported_as_timeout() {
     let pod = Pod::new();
@@ -247,7 +256,7 @@ fn dropped_packets_are_reported_as_timeout() {
         meta skuid 1000 meta skgid 1000 tcp dport { 53, 15002 } drop; meta skuid 1000 meta skgid 1000 udp dport 53 drop;
     }; }";
     feed(&pod.netns, "nft", &["-f", "-"], firewall);
-    let probed = probe(&pod.netns, &[EVERYTHING, &["--timeout", "400ms"]].concat());
+    let probed = probe_with_losses(&pod.netns, EVERYTHING);
     let failed = both(&["tcp outbound", "tcp lookup", "udp lookup"]);
     probed.failed(&failed.iter().map(String::as_str).collect::<Vec<_>>());
     probed.says("ipv4 tcp outbound", "got no answer in time");

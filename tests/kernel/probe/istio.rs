@@ -82,6 +82,10 @@ fn istio_iptables(netns: &Netns, flags: &[&str]) -> Run {
 
 /// Validates as the proxy's user, who may do everything that probes take.
 fn validate(netns: &Netns, flags: &[&str]) -> Run {
+    validate_for(netns, flags, "1m")
+}
+
+fn validate_for(netns: &Netns, flags: &[&str], timeout: &str) -> Run {
     let mut command = netns.command(SIDETRACK);
     command.arg("istio-iptables").args(flags);
     command.args([
@@ -90,7 +94,7 @@ fn validate(netns: &Netns, flags: &[&str]) -> Run {
         "--log_output_level",
         "default:debug",
     ]);
-    command.args(["--probe-timeout", "2s"]);
+    command.args(["--probe-timeout", timeout]);
     let needed = [CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_SETUID, CAP_SETGID];
     with_capabilities(&mut command, Owner::PROXY, &needed, &[]);
     Run::of(&mut command)
@@ -162,7 +166,7 @@ fn probe_takes_the_flags_of_istio_and_proves_foreign_rules() {
         feed(&pod.netns, program, &["--noflush"], &text);
     }
     pod.netns.ip("address add ::6/128 dev lo");
-    probe(&[]).succeeded();
+    probe(&["--timeout", "1m"]).succeeded();
     output_of(
         pod.netns
             .command("iptables-nft")
@@ -187,5 +191,5 @@ fn missing_rules_of_ipv6_are_found() {
     );
     validate(&pod.netns, &flags).failed(126, &["IPv6 TCP inbound"]);
     output_of(pod.netns.command("ip6tables-nft").args(["-t", "nat", "-F", "OUTPUT"]));
-    validate(&pod.netns, &flags).failed(126, &["no connection to [::6]:15002 reached the proxy's ports"]);
+    validate_for(&pod.netns, &flags, "3s").failed(126, &["no connection to [::6]:15002 reached the proxy's ports"]);
 }

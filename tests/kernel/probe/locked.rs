@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Probed, both, probe};
+use super::{Probed, both, probe, probe_with_losses};
 use crate::SIDETRACK;
 use crate::common::{Netns, Pod, output_of};
 use crate::program::{BACKENDS, Run, apply};
@@ -113,7 +113,7 @@ fn silent_drop_fails_the_locked_probes_of_connections() {
             .command("nft")
             .args(["insert", "rule", "inet", "sidetrack", "reject_outbound", "drop"]),
     );
-    let probed = probe(&pod.netns, &[&options[..], &["--timeout", "300ms"]].concat());
+    let probed = probe_with_losses(&pod.netns, &options);
     probed.failed(&["ipv6 tcp locked-tcp"]);
     probed.says("ipv6 tcp locked-tcp", "got no answer in time");
     assert!(

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{Probed, both, probe};
+use super::{both, probe, probe_with_losses};
 use crate::common::{Netns, Pod, output_of};
 use crate::program::{BACKENDS, apply, feed};
 
@@ -56,15 +56,11 @@ fn pod(backend: &str, options: &[&str]) -> Pod {
     pod
 }
 
-pub fn probe_with_short_timeout(pod: &Pod, options: &[&str]) -> Probed {
-    probe(&pod.netns, &[options, &["--timeout", "2s"]].concat())
-}
-
 #[track_caller]
 fn fails(pod: &Pod, options: &[&str], names: &[&str]) {
     let names = both(names);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    probe_with_short_timeout(pod, options).failed(&names);
+    probe_with_losses(&pod.netns, options).failed(&names);
 }
 
 /// Deletes the rules with this comment from both families of iptables.
@@ -160,7 +156,7 @@ fn a_missing_route_of_a_bound_interface_fails() {
             let delete = ["route", "delete", "local", address, "dev", "eth0", "table", "local"];
             output_of(pod.netns.command("ip").arg(family).args(delete));
         }
-        let probed = probe_with_short_timeout(&pod, INTERFACES);
+        let probed = probe_with_losses(&pod.netns, INTERFACES);
         probed.failed(&["ipv4 tcp bound-interface", "ipv6 tcp bound-interface"]);
         let advice = probed.texts("ipv6 tcp bound-interface", "advice").concat();
         assert!(advice.contains("local ::1 dev"), "{advice}");
@@ -174,7 +170,7 @@ fn short_timeouts_of_half_closed_connections_fail() {
         let options = ["--inbound-mode", mode];
         let pod = pod("nftables", &options);
         delete_rules(&pod.netns, &["timeouts of half-closed connections"]);
-        let probed = probe_with_short_timeout(&pod, &options);
+        let probed = probe_with_losses(&pod.netns, &options);
         let names = both(&["tcp half-closed-outbound", "tcp half-closed-inbound"]);
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         probed.failed(&names);
@@ -182,7 +178,7 @@ fn short_timeouts_of_half_closed_connections_fail() {
         // iptables has no rule for it: the namespace's own setting is raised.
         let pod = self::pod("iptables-legacy", &options);
         pod.netns.run(|| fs::write(CLOSE_WAIT, "60")).expect("a setting");
-        probe_with_short_timeout(&pod, &options).failed(&names);
+        probe_with_losses(&pod.netns, &options).failed(&names);
     }
 }
 
@@ -195,10 +191,10 @@ fn routes_for_probes_leave_other_traffic_alone() {
         meta skuid 1000 tcp dport 15002 drop; }; }";
     feed(&pod.netns, "nft", &["-f", "-"], firewall);
     let routes = "while [ ! -e /proc/sys/net/ipv4/conf/sidetrack-probe ] ||
-            ! ip route show | grep -q '10.255.255.254 tos'; do :; done
-        ip route get 10.255.255.254 uid 0; ip -6 route get fd09::9";
+            ! ip route show | grep -q '10.255.255.254 tos'; do kill -0 $!; done
+        ip route get 10.255.255.254 uid 0; ip -6 route get fd09::9; kill $!";
     let script = format!(
-        "\"$0\" probe --timeout 2s {} >/dev/null 2>&1 & {routes}; wait",
+        "set -e; \"$0\" probe --timeout 1m {} >/dev/null 2>&1 & {routes}",
         ADDRESSES.join(" ")
     );
     let routes = output_of(pod.netns.command("sh").args(["-c", &script, crate::SIDETRACK]));

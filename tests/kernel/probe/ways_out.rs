@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{Probed, both, probe};
+use super::{Probed, both, probe, probe_with_losses};
 use crate::common::{Netns, Pod, output_of};
 use crate::program::{BACKENDS, apply};
 
@@ -142,7 +142,7 @@ fn silent_drop_fails_the_probes_of_containers() {
     let pod = pod(true);
     apply(&pod.netns, "nftables", LOCKED);
     open(&pod.netns, &["forward"], "iifname docker0 drop");
-    let probed = probe(&pod.netns, &[LOCKED, &["--timeout", "300ms"]].concat());
+    let probed = probe_with_losses(&pod.netns, LOCKED);
     assert_eq!(
         ways(&probed, "failed"),
         both(&FORWARDED).into_iter().collect(),

@@ -237,7 +237,7 @@ fn istio_validation_under_loopback_8_finds_redirected_traffic() {
             .arg("istio-iptables")
             .args(INJECTED)
             .args(["--run-validation", "--skip-rule-apply"]);
-        command.args(["--probe-timeout", "1s"]).env(loopback.0, loopback.1);
+        command.args(["--probe-timeout", "1m"]).env(loopback.0, loopback.1);
         Run::of(&mut command).succeeded();
     }
 }
