@@ -143,7 +143,6 @@ impl Service {
             let pause = if owner {
                 reconciler.run_once(Instant::now())?
             } else {
-                metrics.set_missing(Some("a newer installer has taken over this node".to_owned()));
                 Pause::of(RESYNC_INTERVAL)
             };
             // After the first scan: an address in use must not prevent the installation.
@@ -243,6 +242,8 @@ impl<'s> Reports<'s> {
     fn is_owner(&mut self) -> bool {
         match self.receiver.as_ref().map(Receiver::owner) {
             Some(Owner::AnotherInstaller) if !self.is_replaced => {
+                self.metrics
+                    .set_missing(Some("a newer installer has taken over this node".to_owned()));
                 tracing::warn!("a newer installer has taken over this node; standing by");
                 self.is_replaced = true;
             }
@@ -293,8 +294,7 @@ impl<'n> Reconciler<'n> {
     /// A failure before the first success. Later failures are retried.
     fn run_once(&mut self, now: Instant) -> Result<Pause, FileError> {
         let result = self.scan_and_repair(now);
-        let contended = self.pace.is_contended(now);
-        self.metrics.set(CONTENDED, &[], f64::from(contended));
+        self.publish_contention(now);
         match result {
             Ok(longest) => {
                 self.failures = Some(0);
@@ -353,6 +353,7 @@ impl<'n> Reconciler<'n> {
             let slowed_down =
                 |missing| format!("{missing}; repairs are slowed down: another process keeps reverting our changes");
             self.metrics.set_missing(observation.missing().map(slowed_down));
+            self.publish_contention(now);
             if !was_waiting {
                 self.warn_of_conflict(&observation, wait);
             }
@@ -391,6 +392,11 @@ impl<'n> Reconciler<'n> {
         }
         let gone = *self.gone.get_or_insert(now);
         SETTLE_TIME.saturating_sub(now.saturating_duration_since(gone))
+    }
+
+    fn publish_contention(&self, now: Instant) {
+        let contended = self.pace.is_contended(now);
+        self.metrics.set(CONTENDED, &[], f64::from(contended));
     }
 
     fn warn_of_conflict(&self, observation: &Observation, wait: Duration) {

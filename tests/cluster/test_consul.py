@@ -8,14 +8,13 @@ directory of Consul's programs.
 
 import json
 
-from consul.matrix import matrix
+from consul.matrix import ENVOY, matrix
 from consul.mesh import (
     ANNOTATIONS,
     CONNECT_INIT,
     CONSUL_CNI,
     HUB,
     PLUGIN,
-    SYSTEM,
     TAG,
     WAYS,
     Mesh,
@@ -67,7 +66,7 @@ class ConsulTest(MeshTest):
         mesh = cls.mesh
         if way == CONSUL_CNI:
             mesh.control_plane(WAYS[way])
-            mesh.kubectl("rollout", "status", "daemonset/consul-cni", f"--namespace={SYSTEM}", "--timeout=300s")
+            mesh.start_own_plugin()
             uninstall(mesh.cluster)
         else:
             # It skips the pods that the init container redirects.
@@ -76,22 +75,26 @@ class ConsulTest(MeshTest):
         if way == PLUGIN:
             mesh.remove_own_plugin()
 
+    def assert_configured(self, way, space, app):
+        """A pod has the settings where this way reads them, and nowhere else."""
+        self.assert_init_container(way, space, app)
+        pod = self.mesh.pod(space, app)
+        annotations = pod["metadata"]["annotations"]
+        # Only Consul's plugin tells that it has redirected.
+        status = "complete" if way == CONSUL_CNI else "enabled"
+        self.assertEqual(annotations[f"{ANNOTATIONS}transparent-proxy-status"], status)
+        environment = {one["name"]: one.get("value") for one in pod["spec"]["initContainers"][0]["env"]}
+        written, other = environment.get("CONSUL_REDIRECT_TRAFFIC_CONFIG"), annotations.get(CONFIGURATION)
+        if way != CONNECT_INIT:
+            written, other = other, written
+        self.assertIsNone(other)
+        configuration = json.loads(written)
+        self.assertEqual({name: configuration[name] for name in CONFIGURED}, CONFIGURED)
+
     def test_injector_writes_the_configuration_of_each_way(self):
         for way in WAYS:
             with self.subTest(way):
-                self.assert_init_container(way, way, "server")
-                pod = self.mesh.pod(way, "server")
-                annotations = pod["metadata"]["annotations"]
-                # Only Consul's plugin tells that it has redirected.
-                status = "complete" if way == CONSUL_CNI else "enabled"
-                self.assertEqual(annotations[f"{ANNOTATIONS}transparent-proxy-status"], status)
-                environment = {one["name"]: one.get("value") for one in pod["spec"]["initContainers"][0]["env"]}
-                written, other = environment.get("CONSUL_REDIRECT_TRAFFIC_CONFIG"), annotations.get(CONFIGURATION)
-                if way != CONNECT_INIT:
-                    written, other = other, written
-                self.assertIsNone(other)
-                configuration = json.loads(written)
-                self.assertEqual({name: configuration[name] for name in CONFIGURED}, CONFIGURED)
+                self.assert_configured(way, way, "server")
 
     def test_probes_of_the_kubelet_reach_the_application(self):
         for way in WAYS:
@@ -150,3 +153,45 @@ class ConsulTest(MeshTest):
         # docs/quickstart.md: where the data plane runs, nothing tells its answer from one of the pod's own port 53.
         failed = [line for line in lines if line.startswith("failed") and "UDP lookup" not in line]
         self.assertEqual(failed, [])
+
+    def start_web(self, namespace, workload):
+        super().start_web(namespace, workload)
+        space = namespace["metadata"]["name"]
+        self.wait_until_called_by_envoy(space, ENVOY, f"{name_in_consul(space, 'web')}.")
+
+    def restart_web(self, space, way):
+        super().restart_web(space, way)
+        self.assert_configured(way, space, "web")
+        self.assert_refuses_plaintext(space, "web")
+        # The load goes on while their proxies drain.
+        self.mesh.wait_for_former_pods(space)
+
+    def assert_moves(self, way, back):
+        """From a way of Consul's to sidetrack's plugin, and back, in the order of docs/migration.md."""
+        space = f"from-{way}"
+        self.addCleanup(self.use, PLUGIN)
+        self.use(way)
+        uninstall(self.mesh.cluster)
+        self.start_web(namespace(space), workload)
+
+        def steps():
+            self.use(PLUGIN)
+            self.restart_web(space, PLUGIN)
+            back(space)
+
+        self.assert_no_request_lost(space, steps)
+
+    def test_moving_from_connect_init_and_back_loses_no_request(self):
+        def back(space):
+            self.mesh.control_plane(WAYS[CONNECT_INIT])
+            self.restart_web(space, CONNECT_INIT)
+            uninstall(self.mesh.cluster)
+
+        self.assert_moves(CONNECT_INIT, back)
+
+    def test_moving_from_consul_cni_and_back_loses_no_request(self):
+        def back(space):
+            self.use(CONSUL_CNI)
+            self.restart_web(space, CONSUL_CNI)
+
+        self.assert_moves(CONSUL_CNI, back)

@@ -144,17 +144,9 @@ class KumaTest(MeshTest):
 
     def start_web(self, namespace, workload):
         super().start_web(namespace, workload)
-        # Pods are ready before the control plane has sent their addresses to callers: until then, the caller's Envoy
-        # answers in their place, with 503.
         space = namespace["metadata"]["name"]
         web = OUTBOUND.replace("NAMESPACE", space).replace("server", "web")
-        with self.mesh.ask(space, "caller", "kuma-sidecar") as envoy:
-
-            def has_called():
-                self.mesh.answer(space, "caller", f"get:http://web.{space}:8080/")
-                return web in envoy(ENVOY)
-
-            eventually("the caller's Envoy calls a pod of web", has_called)
+        self.wait_until_called_by_envoy(space, ENVOY, web, "kuma-sidecar")
 
     def test_moving_from_kuma_init_and_back_loses_no_request(self):
         space = "moved"

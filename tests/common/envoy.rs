@@ -21,7 +21,7 @@ use sidetrack::types::InboundMode;
 use super::{Netns, Owner, http, socket};
 
 /// How long a line of the access log may take. Envoy writes it when the connection has ended on both sides.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running Envoy. It is killed when dropped.
 pub struct Envoy {

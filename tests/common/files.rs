@@ -1,11 +1,35 @@
-//! Files that one process sees and others do not.
+//! Programs that can be executed at once, and files that one process sees and others do not.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+
+use super::output_of;
+
+/// Writes a script that everybody may execute. By another process: a file that this one has open for writing may be
+/// inherited by a child of another thread, and cannot be executed until that child executes its own program (ETXTBSY).
+pub fn write_program(path: &Path, text: &str) {
+    let mut command = Command::new("install");
+    command
+        .args(["-m", "755", "/dev/stdin"])
+        .arg(path)
+        .stdin(Stdio::piped());
+    let mut install = command.spawn().expect("install (coreutils)");
+    let mut stdin = install.stdin.take().expect("a pipe");
+    stdin.write_all(text.as_bytes()).expect("install reads");
+    drop(stdin);
+    assert!(install.wait().expect("its end").success(), "{}", path.display());
+}
+
+/// Copies a program, in the same way.
+pub fn copy_program(from: &Path, to: &Path) {
+    output_of(Command::new("install").args(["-m", "755"]).args([from, to]));
+}
 
 /// Makes `command` find this text in a file, which must exist. Nothing of that is left once it has ended.
 #[expect(unsafe_code, reason = "file systems are mounted between fork and exec")]

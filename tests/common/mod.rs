@@ -23,7 +23,7 @@ pub mod socket;
 pub use call::{Call, Caller, To, Transport, call, call_from};
 pub use cgroup::Cgroup;
 pub use envoy::Envoy;
-pub use files::with_file;
+pub use files::{copy_program, with_file, write_program};
 pub use linkerd::LinkerdProxy;
 pub use netns::{Netns, inside, output_of};
 pub use owner::Owner;

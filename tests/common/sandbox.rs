@@ -12,7 +12,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 
-use crate::common::Owner;
+use crate::common::{Owner, copy_program};
 
 /// Makes `command` run as `owner` with these capabilities effective, and these others in the bounding set alone.
 #[expect(unsafe_code, reason = "rights are given up between fork and exec")]
@@ -245,7 +245,7 @@ impl Scratch {
     pub fn with(program: &Path) -> Self {
         let directory = std::env::temp_dir().join(format!("sidetrack-scratch-{}", std::process::id()));
         fs::create_dir_all(&directory).expect("a directory");
-        fs::copy(program, directory.join("sidetrack")).expect("the static program");
+        copy_program(program, &directory.join("sidetrack"));
         Self(directory)
     }
 

@@ -26,7 +26,7 @@ pub const APP_PORT: u16 = 7777;
 pub const LINK_LOCAL: &str = "fe80::1";
 
 /// How long frames that must come are waited for.
-const LATE: Duration = Duration::from_secs(5);
+const LATE: Duration = Duration::from_secs(60);
 /// How long the neighbour waits for the rest of a connection.
 const READ_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -301,7 +301,7 @@ fn proxy_connects(pod: &Pod, cgroup: Option<&str>, from: SocketAddr) -> io::Resu
         let socket = sys::internet(family, libc::SOCK_STREAM, 0)?;
         sys::set(&socket, libc::SOL_SOCKET, libc::SO_MARK, PROXY_MARK)?;
         sys::bind(&socket, from)?;
-        sys::connect_stream(&socket, (Address::FAR.of(family), PORT).into())?;
+        sys::connect_patiently(&socket, (Address::FAR.of(family), PORT).into())?;
         Ok(socket.into())
     })
 }

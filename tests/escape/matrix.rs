@@ -16,7 +16,7 @@ use sidetrack::types::Family;
 
 use crate::attacks::plain;
 use crate::column::{Column, PROXY_CGROUP};
-use crate::common::{Cgroup, Owner};
+use crate::common::{Cgroup, Owner, copy_program};
 use crate::lab::{Lab, Outcome, Stage};
 use crate::table::{ATTACKS, Attack, Escapes, Rules, Who};
 
@@ -25,7 +25,7 @@ pub fn set_user_id_shell() -> &'static Path {
     static SHELL: LazyLock<PathBuf> = LazyLock::new(|| {
         let path = std::env::temp_dir().join("sidetrack-set-user-id-shell");
         let copy = path.with_extension(std::process::id().to_string());
-        fs::copy("/bin/bash", &copy).expect("bash");
+        copy_program(Path::new("/bin/bash"), &copy);
         chown(&copy, Some(Owner::PROXY.uid), Some(Owner::PROXY.gid)).expect("another owner");
         fs::set_permissions(&copy, fs::Permissions::from_mode(0o4755)).expect("a mode");
         fs::rename(&copy, &path).expect("a file");

@@ -89,11 +89,20 @@ pub fn send(socket: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
 
 /// Connects a stream. A connection that is not answered soon is given up: its first packet has been sent.
 pub fn connect_stream(socket: &OwnedFd, to: SocketAddr) -> io::Result<()> {
+    connect_within(socket, to, ANSWER_TIMEOUT)
+}
+
+/// Connects a stream where more depends on the answer than the first packet.
+pub fn connect_patiently(socket: &OwnedFd, to: SocketAddr) -> io::Result<()> {
+    connect_within(socket, to, PATIENCE)
+}
+
+fn connect_within(socket: &OwnedFd, to: SocketAddr, timeout: Duration) -> io::Result<()> {
     match connect(socket, to) {
         Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
         result => return result,
     }
-    wait(socket, PollFlags::POLLOUT)?;
+    wait_within(socket, PollFlags::POLLOUT, timeout)?;
     let error = nix::sys::socket::getsockopt(socket, nix::sys::socket::sockopt::SocketError)?;
     if error == 0 {
         Ok(())
@@ -104,10 +113,16 @@ pub fn connect_stream(socket: &OwnedFd, to: SocketAddr) -> io::Result<()> {
 
 /// How long an answer may take; on the links of the tests it is there at once.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(200);
+/// How long it may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Waits until a socket is ready.
 pub fn wait(socket: &OwnedFd, flags: PollFlags) -> io::Result<()> {
-    let timeout = PollTimeout::try_from(ANSWER_TIMEOUT).unwrap_or(PollTimeout::MAX);
+    wait_within(socket, flags, PATIENCE)
+}
+
+fn wait_within(socket: &OwnedFd, flags: PollFlags, timeout: Duration) -> io::Result<()> {
+    let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
     let mut waiting = [PollFd::new(std::os::fd::AsFd::as_fd(socket), flags)];
     match poll(&mut waiting, timeout)? {
         0 => Err(io::ErrorKind::TimedOut.into()),

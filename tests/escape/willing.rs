@@ -16,7 +16,7 @@ use crate::sys::{internet, send_to};
 /// The port of the application.
 const APP: u16 = 8080;
 /// Far more than a refusal takes, which comes without a packet.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn locked(backend: &str, options: &[&str]) -> (Lab, Server) {
     let lab = Lab::new();

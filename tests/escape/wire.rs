@@ -83,7 +83,7 @@ impl Wire {
     /// The next frame that came over a link.
     #[expect(unsafe_code, reason = "nix does not return the type of a packet")]
     fn receive(&self) -> Vec<u8> {
-        const PATIENCE_MILLISECONDS: u16 = 10_000;
+        const PATIENCE_MILLISECONDS: u16 = 60_000;
         let mut buffer = vec![0; 1 << 16];
         loop {
             let mut waiting = [PollFd::new(self.capture.as_fd(), PollFlags::POLLIN)];

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sidetrack::backend::check::State;
 use sidetrack::backend::nftables::transaction::NftablesError;
@@ -105,7 +105,7 @@ impl Neighbour for Tables {
         for restore in &self.restores {
             let mut command = self.netns.command(restore);
             let mut child = command
-                .args(["--noflush", "-w", "5"])
+                .args(["--noflush", "-w", "60"])
                 .stdin(Stdio::piped())
                 .spawn()
                 .expect(restore);
@@ -226,9 +226,11 @@ fn observed_state(netns: &Netns, mode: InboundMode, backend: Backend) -> State {
         let observed = namespace.observe()?;
         namespace.check(&plan(mode), backend, &observed)
     };
-    let mut results = (0..20)
-        .map(|_| netns.run(read))
-        .skip_while(|result| matches!(result, Err(KernelError::Nftables(NftablesError::Busy))));
+    let begun = Instant::now();
+    let mut results = std::iter::repeat_with(|| netns.run(read)).skip_while(|result| {
+        let is_busy = matches!(result, Err(KernelError::Nftables(NftablesError::Busy)));
+        is_busy && begun.elapsed() < Duration::from_secs(60)
+    });
     results.next().expect("a successful read").expect("an answer").state
 }
 

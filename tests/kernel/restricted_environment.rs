@@ -1,14 +1,12 @@
 //! Restricted environments: hidden file systems, filters and policies that deny system calls, incomplete network
 //! namespaces. Each either works, or fails with the cause and advice, and changes nothing.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
 use sidetrack::linux::lock::Lock;
 
 use crate::SIDETRACK;
-use crate::common::{Netns, Owner, Pod, output_of};
+use crate::common::{Netns, Owner, Pod, output_of, write_program};
 use crate::program::{BACKENDS, Run, apply, nft_state, sidetrack, state};
 use crate::sandbox::{Denial, deny, deny_all, hide, like_docker, with_capabilities};
 use crate::temporary::Directory;
@@ -56,8 +54,7 @@ fn programs_of_the_working_directory_are_not_run() {
     for program in ["iptables", "ip6tables"] {
         for name in ["", "-save", "-restore", "-nft-save", "-nft-restore", "-nft"] {
             let path = directory.path().join(format!("{program}{name}"));
-            fs::write(&path, "#!/bin/sh\ntouch trap\n").expect("a script");
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a mode");
+            write_program(&path, "#!/bin/sh\ntouch trap\n");
         }
     }
     let netns = Netns::new();

@@ -47,7 +47,7 @@ class Server(HTTPServer):
     def get_request(self):
         # The handshake belongs to one connection: a client that refuses the certificate ends that alone.
         connection, address = self.socket.accept()
-        connection.settimeout(10)
+        connection.settimeout(60)
         return context.wrap_socket(connection, server_side=True), address
 
 

@@ -52,7 +52,7 @@ class Mesh(mesh.Mesh):
         run(self.programs["helm"], "upgrade", "--install", "consul", self._chart, f"--namespace={SYSTEM}",
             f"--kubeconfig={self.cluster.kubeconfig}", "--timeout=10m", f"--values={HERE}/values.yaml", *files)
         self.kubectl("rollout", "status", "statefulset/consul-server", f"--namespace={SYSTEM}", "--timeout=300s")
-        self.wait(SYSTEM, "consul-webhook-cert-manager", "consul-connect-injector")
+        self.wait_for_control_plane(SYSTEM, "consul-webhook-cert-manager", "consul-connect-injector")
         # That of the one before, which has ended, holds for another 90 seconds. Nothing is registered meanwhile.
         self.kubectl("delete", "lease", "consul-controller-lock", f"--namespace={SYSTEM}", "--ignore-not-found")
         # The node's rules for its Service follow later.
@@ -64,6 +64,11 @@ class Mesh(mesh.Mesh):
         except Failure:
             return False
         return True
+
+    def start_own_plugin(self):
+        """As docs/migration.md says: after the quota has refused its pods, they come late otherwise."""
+        for action in (("restart",), ("status", "--timeout=300s")):
+            self.kubectl("rollout", *action, "daemonset/consul-cni", f"--namespace={SYSTEM}")
 
     def remove_own_plugin(self):
         """As docs/migration.md says."""
@@ -109,4 +114,5 @@ def workload(space, name, annotations=None, **more):
         **EXCLUDED,
         **(annotations or {}),
     }
-    return [*mesh.workload(space, name, wanted, **more), protocol(name_in_consul(space, name))]
+    # Before its pods: a change of the protocol closes their connections.
+    return [protocol(name_in_consul(space, name)), *mesh.workload(space, name, wanted, **more)]

@@ -27,12 +27,14 @@ class Mesh:
         """Until its pods are ready, and those before them gone: the API server may still call their webhooks, and one
         that ends refuses that some time."""
         self.wait(namespace, *deployments)
+        self.wait_for_former_pods(namespace)
 
+    def wait_for_former_pods(self, namespace):
         def have_ended():
             pods = self.get("pods", f"--namespace={namespace}")["items"]
             return not any("deletionTimestamp" in pod["metadata"] for pod in pods)
 
-        eventually("the former pods of the control plane have ended", have_ended)
+        eventually(f"the former pods in {namespace} have ended", have_ended)
 
     def restart(self, namespace, *deployments):
         names = [f"deployment/{deployment}" for deployment in deployments]

@@ -43,16 +43,16 @@ class MeshTest(unittest.TestCase):
             with self.subTest(way):
                 self.assertEqual(differences(seen[own], seen[way], (expected or {}).get(way, {})), [])
 
-    def assert_refuses_plaintext(self, space):
-        """`server` closes a plain connection from outside of the mesh, if it is not to an excluded port: nothing between
+    def assert_refuses_plaintext(self, space, app="server"):
+        """A pod closes a plain connection from outside of the mesh, if it is not to an excluded port: nothing between
         the caller and the application could."""
-        address = self.mesh.addresses(space, "server")[0]
+        address = self.mesh.addresses(space, app)[0]
 
         def answer(what):
             return self.mesh.answer("outside", "outside", what)
 
         eventually("plaintext is refused", lambda: answer(f"get:http://{address}:8080/") in CLOSED)
-        self.assertRegex(answer(f"first:{address}:7777"), "^server-")
+        self.assertRegex(answer(f"first:{address}:7777"), f"^{app}-")
 
     def assert_rules(self, space, app, *options):
         """A pod's rules are those of these options, and work."""
@@ -67,6 +67,17 @@ class MeshTest(unittest.TestCase):
         self.mesh.apply(namespace, *workload(space, "web", replicas=2), *workload(space, "caller"))
         self.addCleanup(self.delete, "namespace", space)
         self.mesh.wait(space, "web", "caller")
+
+    def wait_until_called_by_envoy(self, space, place, cluster, container="app"):
+        """Pods are ready before the control plane has sent their addresses to callers: until then, the caller's Envoy
+        answers in their place, or calls them by another cluster. `place` is where it is asked, in a container."""
+        with self.mesh.ask(space, "caller", container) as envoy:
+
+            def has_called():
+                answer = self.mesh.answer(space, "caller", f"get:http://web.{space}:8080/")
+                return answer.startswith("200 ") and any(used.startswith(cluster) for used in envoy(place))
+
+            eventually("the caller's Envoy calls a pod of web", has_called)
 
     def restart_web(self, space, way):
         self.mesh.restart(space, "web")

@@ -6,12 +6,12 @@ use nix::poll::PollFlags;
 
 use crate::common::Address;
 use crate::lab::{APP_PORT, MARKER, PORT, STALLED_PORT, Stage, Step};
-use crate::sys::{bind, connect, connect_stream, internet, send, send_to, wait};
+use crate::sys::{bind, connect, connect_patiently, internet, send, send_to, wait};
 
 /// A TCP connection from before the rules.
 pub fn tcp_connection(stage: &Stage) -> io::Result<()> {
     let socket = internet(stage.family, libc::SOCK_STREAM, 0)?;
-    connect_stream(&socket, stage.far(PORT))?;
+    connect_patiently(&socket, stage.far(PORT))?;
     stage.after(Step::Rules)?;
     send(&socket, MARKER)
 }
@@ -20,7 +20,7 @@ pub fn tcp_connection(stage: &Stage) -> io::Result<()> {
 pub fn closed_connection(stage: &Stage) -> io::Result<()> {
     stage.after(Step::Tracking)?;
     let socket = internet(stage.family, libc::SOCK_STREAM, 0)?;
-    connect_stream(&socket, stage.near(STALLED_PORT))?;
+    connect_patiently(&socket, stage.near(STALLED_PORT))?;
     // More than the neighbour takes before it reads.
     while send(&socket, &MARKER.repeat(4096)).is_ok() {}
     drop(socket);
@@ -52,7 +52,7 @@ pub fn answer(stage: &Stage) -> io::Result<()> {
 /// A redirected connection that connection tracking has lost, so that nothing translates its packets.
 pub fn forgotten_connection(stage: &Stage) -> io::Result<()> {
     let socket = internet(stage.family, libc::SOCK_STREAM, 0)?;
-    connect_stream(&socket, stage.far(PORT))?;
+    connect_patiently(&socket, stage.far(PORT))?;
     stage.after(Step::Forget)?;
     send(&socket, MARKER)
 }

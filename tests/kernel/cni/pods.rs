@@ -211,12 +211,12 @@ impl OtherUsers {
     fn start() -> Self {
         let mut unshare = Command::new("unshare");
         let child = unshare
-            .args(["--user", "--net", "sleep", "60"])
+            .args(["--user", "--net", "sleep", "600"])
             .spawn()
             .expect("unshare (util-linux)");
         let other = Self(child);
         let own = fs::read_link("/proc/self/ns/net").expect("a namespace");
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while fs::read_link(other.netns()).is_ok_and(|netns| netns == own) {
             assert!(Instant::now() < deadline, "unshare did not get anywhere");
             thread::sleep(Duration::from_millis(5));

@@ -181,7 +181,7 @@ fn name_servers_of_a_host_process_in_the_namespace_do_not_count() {
     let netns = format!("/proc/{}/ns/net", container.0.id());
     let script = format!(
         "mount -t tmpfs tmpfs /etc; echo nameserver 10.99.0.77 >/etc/resolv.conf; \
-         nsenter --net={netns} sleep 60 & \
+         nsenter --net={netns} sleep 600 & \
          until [ \"$(readlink /proc/$!/ns/net)\" = \"$(readlink {netns})\" ]; do :; done; \
          code=0; {SIDETRACK} apply --netns {netns} --redirect-dns || code=$?; kill $!; exit $code"
     );

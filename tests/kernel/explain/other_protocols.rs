@@ -210,7 +210,7 @@ fn fates(lab: &Pod, sent: &[Sent]) -> Vec<Option<Fate>> {
     };
     // The first packet to a neighbour waits until it is known.
     let (mut left, mut arrived) = (BTreeSet::new(), BTreeSet::new());
-    let deadline = Instant::now() + Duration::from_secs(2);
+    let deadline = Instant::now() + Duration::from_secs(60);
     let of_pod = |number: &u8| sent[usize::from(*number)].by.is_some();
     loop {
         left.extend(outside.numbers());

@@ -3,9 +3,11 @@
 use std::env;
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process;
+
+use crate::common::write_program;
 
 use super::{VARIANTS, dump, in_namespace, iptables, plain_name, ruleset, tool};
 use sidetrack::backend::Change;
@@ -39,14 +41,8 @@ impl Programs {
 
     /// Replaces a program by a shell script, in which `$real` is the program.
     fn replace(&self, name: &str, script: &str) {
-        let path = self.0.join(name);
-        self.delete(name);
-        fs::write(
-            &path,
-            format!("#!/bin/sh\nreal={}\n{script}\n", self.real(name).display()),
-        )
-        .unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let text = format!("#!/bin/sh\nreal={}\n{script}\n", self.real(name).display());
+        write_program(&self.0.join(name), &text);
     }
 
     fn delete(&self, name: &str) {

@@ -54,6 +54,7 @@ fn the_rest_of_a_connection_that_the_proxy_closed_arrives() {
             let pod = Pod::new();
             apply(&pod.netns, backend, LOCKED);
             let (mut ours, mut theirs) = connect(&pod, Caller::Proxy, family);
+            theirs.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
             ours.set_nonblocking(true).unwrap();
             let mut sent = 0;
             while let Ok(length) = ours.write(&[7; 65_536]) {

@@ -20,7 +20,7 @@ fn change(backend: &str, family: Family, modes: [&str; 2], options: &[&str]) -> 
     let mut open = begin()?;
     open.go_on(3)?;
     mode(modes[1]);
-    open.stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    open.stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     open.go_on(3)?;
     begin()?.go_on(3)
 }

@@ -9,12 +9,11 @@ mod packets;
 mod table;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use self::table::REGRESSIONS;
-use crate::common::{Netns, output_of};
+use crate::common::{Netns, output_of, write_program};
 use crate::istio::INJECTED;
 use crate::program::{BACKENDS, Run, state};
 use crate::{SIDETRACK, cases};
@@ -125,9 +124,7 @@ impl Programs {
 
     /// Adds a shell script.
     pub fn put(&self, name: &str, script: &str) {
-        let program = self.0.join(name);
-        fs::write(&program, format!("#!/bin/sh\n{script}\n")).expect("a script");
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("an executable");
+        write_program(&self.0.join(name), &format!("#!/bin/sh\n{script}\n"));
     }
 
     pub fn path(&self) -> &Path {

@@ -18,7 +18,7 @@ use crate::SIDETRACK;
 use crate::common::{Netns, Owner, Pod, Server};
 
 /// Ends a wait that would never end.
-const TIMEOUT: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A running trace with JSON lines.
 struct Trace {

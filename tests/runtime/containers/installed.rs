@@ -44,6 +44,15 @@ fn install(node: &Node, options: &[&str]) -> Installer {
     installer
 }
 
+/// The installer ends some time after the program that it was started by.
+fn eventually_uninstalls(node: &Node) {
+    eventually("an uninstallation, once the installer has ended", || {
+        let mut command = node.command(program());
+        let run = Run::of(command.args(["node", "uninstall"]).args(DIRECTORIES));
+        if run.code == Some(0) { Ok(()) } else { Err(run) }
+    });
+}
+
 #[test]
 fn containerd_runs_installed_plugin_and_installer_logs_it() {
     let node = Node::start(&[]);
@@ -90,8 +99,7 @@ fn containerd_runs_installed_plugin_and_installer_logs_it() {
         containerd.remove(&[sandbox]);
     }
 
-    let mut command = containerd.node.command(program());
-    Run::of(command.args(["node", "uninstall"]).args(DIRECTORIES)).succeeded();
+    eventually_uninstalls(&containerd.node);
     eventually_redirects(false);
     assert_eq!(containerd.node.leftovers(), [""; 0]);
 }
@@ -120,27 +128,24 @@ fn pods_fail_until_own_conflist_is_ready_and_none_starts_without_rules() {
     assert!(refused.contains("no network configuration to join yet"), "{refused}");
 
     // Network plugins fail, too, where other tests change iptables' rules at the same time.
-    let mut started = 0;
-    for number in 1..=50 {
+    let (mut tried, mut started) = (0, 0);
+    eventually("five pods start", || {
+        tried += 1;
         containerd.node.add_network(KUBERNETES, &without_us());
-        if let Ok(sandbox) = containerd.run(injected(&format!("web-{number}"))) {
-            assert!(
-                has_rules(&containerd.netns(&sandbox)),
-                "a pod started without the plugin"
-            );
-            started += 1;
-        }
+        let sandbox = containerd.run(injected(&format!("web-{tried}")))?;
+        assert!(
+            has_rules(&containerd.netns(&sandbox)),
+            "a pod started without the plugin"
+        );
+        started += 1;
         if started == 5 {
-            break;
+            Ok(())
+        } else {
+            Err(format!("{started} started"))
         }
-    }
-    assert_eq!(started, 5, "pods that started");
-    drop(installer);
-    eventually("an uninstallation, once the installer has ended", || {
-        let mut command = containerd.node.command(program());
-        let run = Run::of(command.args(["node", "uninstall"]).args(DIRECTORIES));
-        if run.code == Some(0) { Ok(()) } else { Err(run) }
     });
+    drop(installer);
+    eventually_uninstalls(&containerd.node);
     assert!(!containerd.node.path("/etc/cni/net.d").join(OWN).exists());
 }
 

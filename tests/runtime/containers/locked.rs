@@ -8,11 +8,12 @@ use super::node::Node;
 use super::podman::Podman;
 use crate::SIDETRACK;
 use crate::common::{Netns, Owner, Server, output_of};
+use crate::installer::fixture::eventually;
 
 /// The port of the host outside.
 const SERVER: u16 = 9090;
-/// Sends a datagram, and prints the answer if there is one.
-const ASK: &str = "exec 3<>/dev/udp/198.51.100.2/9090; echo ? >&3; /usr/bin/timeout 2 /usr/bin/head -c 12 <&3";
+/// Sends a datagram, and prints the answer if it left.
+const ASK: &str = "exec 3<>/dev/udp/198.51.100.2/9090; echo ? >&3 && /usr/bin/timeout 60 /usr/bin/head -c 12 <&3";
 
 /// The commands of the page's block of podman.
 fn recipe() -> Vec<String> {
@@ -77,11 +78,10 @@ fn podman_recipe_locks_the_job_and_not_the_proxy() {
     output_of(&mut run(&lines[1], &[]));
     assert_eq!(job(&[]).0, "");
     output_of(&mut run(&lines[2], &["--name", "proxy"]));
-    let answered = |_| podman.run(&["logs", "proxy"]).contains("outside 9090");
-    assert!((0..100).any(|turn| {
-        std::thread::sleep(std::time::Duration::from_millis(100));
-        answered(turn)
-    }));
+    eventually("the proxy is answered", || match podman.run(&["logs", "proxy"]) {
+        said if said.contains("outside 9090") => Ok(()),
+        said => Err(said),
+    });
     let netns = podman.inspect("lock", "{{.NetworkSettings.SandboxKey}}");
     let netns = Netns::open(&node.path(&netns));
     let check = ["check", "--outbound-policy", "proxy-only"];

@@ -4,14 +4,13 @@ use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread;
 
 use super::{conflist, file};
 use crate::SIDETRACK;
-use crate::common::{Address, Netns, inside, output_of};
+use crate::common::{Address, Netns, inside, output_of, write_program};
 
 /// Network, mount and PID namespaces, and a directory. They end when this is dropped, or with the tests, and with them
 /// everything that runs there.
@@ -94,8 +93,7 @@ impl Node {
         let bin = self.directory.join("bin");
         let path = bin.join("stand-in");
         let text = format!("#!/bin/sh\nsidetrack={}/sidetrack\n{script}", bin.display());
-        fs::write(&path, text).expect("a script");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("our file");
+        write_program(&path, &text);
         self.link_plugin("stand-in");
     }
 

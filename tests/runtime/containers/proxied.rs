@@ -3,18 +3,16 @@
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::thread;
-use std::time::{Duration, Instant};
 
+use sidetrack::linux::tcp;
 use sidetrack::types::InboundMode;
 
 use super::containerd::Program;
 use super::node::Node;
 use crate::common::envoy::{self, Accepted};
 use crate::common::{Address, Netns, Owner, Server, http, socket};
+use crate::installer::fixture::eventually;
 
-/// How long Envoy may take to start.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// The port of the app.
 pub const APP: u16 = 8080;
 /// The port of the node that leads to it.
@@ -77,7 +75,7 @@ pub struct Proxied<'p> {
 impl Proxied<'_> {
     /// Checks, in both families, that connections of outside and of the app go through Envoy, and which do not.
     pub fn check(&self) {
-        self.wait_for_envoy();
+        self.wait_for_app_and_envoy();
         let _server = Server::start(&self.node.outside, "outside", Owner::ROOT, &[SERVER]);
         let strays = self.addresses.into_iter().flat_map(|pod| {
             let [outside, node, passthrough, loopback] =
@@ -103,12 +101,21 @@ impl Proxied<'_> {
         assert!(strays.is_empty(), "{}\n{}", strays.join("\n"), self.end_of_log());
     }
 
-    fn wait_for_envoy(&self) {
-        let begun = Instant::now();
-        while let Err(error) = Accepted::by(&self.netns) {
-            assert!(begun.elapsed() < PATIENCE, "Envoy: {error}\n{}", self.end_of_log());
-            thread::sleep(Duration::from_millis(20));
-        }
+    fn wait_for_app_and_envoy(&self) {
+        eventually("both listen", || {
+            let listening = self.netns.run(tcp::census).expect("sockets").listening;
+            let listens = |port: &u16| listening.iter().any(|address| address.port() == *port);
+            match [APP, 15001, 15006].iter().all(listens) {
+                true => Ok(()),
+                false => Err(format!("{listening:?}\n{}", self.end_of_log())),
+            }
+        });
+        eventually("Envoy serves", || {
+            let accepted = Accepted::by(&self.netns);
+            accepted
+                .map(drop)
+                .map_err(|error| format!("{error}\n{}", self.end_of_log()))
+        });
     }
 
     fn end_of_log(&self) -> String {

@@ -1,18 +1,19 @@
 //! A node: the directories that the installer works in, and installers at work there.
 
 use std::fmt::Debug;
-use std::fs;
-use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, LazyLock, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -176,8 +177,7 @@ impl Machine {
     /// nothing to it, and there is one byte more than in the program.
     pub fn other_build(&self, name: &str) -> PathBuf {
         let path = self.0.join(name);
-        // By another process: a file that this one has open for writing might be inherited by a child of another
-        // thread, and could not be executed.
+        // By another process: see `write_program`.
         let script = "cp \"$1\" \"$2\"; printf %.1s \"$3\" >>\"$2\"";
         let status = Command::new("sh")
             .args(["-e", "-c", script, "sh"])
@@ -222,9 +222,9 @@ impl Drop for End<'_> {
     }
 }
 
-/// How long anything may take. The installer checks once a minute without any event, so that anything
+/// How long anything may take, on a busy machine. The installer checks once a minute without any event, so that anything
 /// sooner was caused by an event.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(50);
 
 /// Waits until something is so.
 #[track_caller]
@@ -245,36 +245,61 @@ pub fn eventually_runs(machine: &Machine, name: &str, wanted: &[&str]) {
     });
 }
 
+/// What a program writes: to a file, so that what it wrote before anything else is there when that is seen. A thread that
+/// reads a pipe may come later.
+pub struct Written(File);
+
+impl Written {
+    pub fn new() -> Self {
+        let file = memfd_create("written", MFdFlags::MFD_CLOEXEC).expect("a file in memory");
+        Self(file.into())
+    }
+
+    /// The writing end.
+    pub fn stdio(&self) -> Stdio {
+        self.0.try_clone().expect("the same file").into()
+    }
+
+    pub fn text(&self) -> String {
+        let length = self.0.metadata().expect("a file").len();
+        let mut bytes = vec![0; length as usize];
+        // Not from the place in the file, which is the program's.
+        self.0.read_exact_at(&mut bytes, 0).expect("what was written");
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// The lines that are whole.
+    pub fn lines(&self) -> Vec<String> {
+        let text = self.text();
+        let whole = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+        whole.map(str::to_owned).collect()
+    }
+}
+
 /// An installer at work. It is killed with the test.
 pub struct Installer {
     child: Child,
     address: SocketAddr,
-    log: Arc<Mutex<String>>,
+    log: Written,
 }
 
 impl Installer {
     #[expect(unsafe_code, reason = "the installer is to end with its test")]
     pub fn start(mut command: Command) -> Self {
-        command.stdin(Stdio::null()).stderr(Stdio::piped());
+        let log = Written::new();
+        command.stdin(Stdio::null()).stderr(log.stdio());
         // SAFETY: the closure makes a system call and nothing else.
         unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) };
         let mut child = command.spawn().expect("the program");
-        let mut stderr = BufReader::new(child.stderr.take().expect("a pipe"));
-        let (mut line, mut seen) = (String::new(), String::new());
-        let address = loop {
-            line.clear();
-            let length = stderr.read_line(&mut line).expect("text");
-            assert_ne!(length, 0, "it ended: {seen}");
-            seen += &line;
-            if let Some((_, rest)) = line.split_once("health=") {
-                break rest.trim().parse().expect("an address");
-            }
-        };
-        let log = Arc::new(Mutex::new(seen));
-        thread::spawn({
-            let log = Arc::clone(&log);
-            move || collect(stderr, &log)
+        let mut address = None;
+        eventually("its address", || {
+            let end = child.try_wait().expect("its state");
+            let health = |line: &String| line.split_once("health=").map(|(_, rest)| rest.trim().to_owned());
+            address = log.lines().iter().find_map(health);
+            assert!(address.is_some() || end.is_none(), "it ended: {}", log.text());
+            address.as_ref().map(drop).ok_or(log.text())
         });
+        let address = address.and_then(|address| address.parse().ok()).expect("an address");
         Self { child, address, log }
     }
 
@@ -288,7 +313,7 @@ impl Installer {
     }
 
     pub fn log(&self) -> String {
-        self.log.lock().expect("a log").clone()
+        self.log.text()
     }
 
     /// The status and the body of an answer.
@@ -301,7 +326,7 @@ impl Installer {
         let mut stream = TcpStream::connect(self.address).expect("a connection");
         // Longer than a kubelet waits, so that an answer that never comes ends the test.
         stream
-            .set_read_timeout(Some(Duration::from_secs(10)))
+            .set_read_timeout(Some(Duration::from_secs(60)))
             .expect("a timeout");
         // In one piece, as a kubelet sends it.
         let request = format!("GET {path} HTTP/1.1\r\nHost: node\r\nAccept: {accept}\r\n\r\n");
@@ -369,7 +394,7 @@ impl Installer {
         let mut end = None;
         eventually("its end", || {
             end = child.try_wait().expect("its state");
-            end.map(drop).ok_or(log)
+            end.map(drop).ok_or(log.text())
         });
         end.expect("its end")
     }
@@ -379,13 +404,5 @@ impl Drop for Installer {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-fn collect(mut stderr: BufReader<ChildStderr>, log: &Mutex<String>) {
-    let mut line = String::new();
-    while stderr.read_line(&mut line).is_ok_and(|length| length > 0) {
-        log.lock().expect("a log").push_str(&line);
-        line.clear();
     }
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::fixture::{CILIUM, End, FLANNEL, Machine, WEAVE, names, plugins};
 use crate::cni::{has_rules, request};
-use crate::common::Netns;
+use crate::common::{Netns, copy_program};
 use crate::program::Run;
 
 /// The identity of a file, which changes when the file is replaced.
@@ -122,11 +122,9 @@ fn single_plugin_configuration_becomes_a_conflist_and_is_restored() {
 #[test]
 fn running_older_binary_is_replaced_and_keeps_running() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
-    // By another process: see `other_build`.
-    let copied = Command::new("cp").arg("/bin/sleep").arg(machine.binary()).status();
-    assert!(copied.expect("cp").success());
+    copy_program(Path::new("/bin/sleep"), &machine.binary());
     let mut running = Command::new(machine.binary())
-        .arg("60")
+        .arg("600")
         .stdout(Stdio::null())
         .spawn()
         .expect("a process");

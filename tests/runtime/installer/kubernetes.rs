@@ -2,16 +2,13 @@
 //! ones (1.20, and 1.34 with the policies of `cni-conf/kubernetes/restart`; `scripts/test-admission` asks one).
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread;
 
 use serde_json::{Map, Value, json};
 
 use super::attached::{Attached, UID};
-use super::fixture::{Installer, eventually};
+use super::fixture::{Installer, Written, eventually};
 use crate::cni::has_rules;
 use crate::common::{Pod, output_of};
 
@@ -50,7 +47,8 @@ pub struct Server {
     port: String,
     account: PathBuf,
     answers: PathBuf,
-    requests: Arc<Mutex<Vec<Value>>>,
+    /// Its port, then each request before it is answered.
+    written: Written,
 }
 
 impl Server {
@@ -63,29 +61,26 @@ impl Server {
         let file = root.join("answers");
         write_answers(&file, answers);
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kubernetes/server.py");
-        let mut child = Command::new("python3")
+        let written = Written::new();
+        let child = Command::new("python3")
             .arg(script)
             .args([&account.join("ca.crt"), &root.join("key"), &file])
-            .stdout(Stdio::piped())
+            .stdout(written.stdio())
             .spawn()
             .expect("python3");
-        let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-        let port = lines.next().expect("a port").expect("text");
-        let requests = Arc::new(Mutex::new(Vec::new()));
-        let seen = Arc::clone(&requests);
-        thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                let request = serde_json::from_str(&line).expect("JSON");
-                seen.lock().expect("requests").push(request);
-            }
-        });
-        Self {
+        let mut server = Self {
             child,
-            port,
+            port: String::new(),
             account,
             answers: file,
-            requests,
-        }
+            written,
+        };
+        eventually("a port", || {
+            let first = server.written.lines().into_iter().next();
+            server.port = first.ok_or("the server does not listen yet")?;
+            Ok::<_, &str>(())
+        });
+        server
     }
 
     /// Answers like this from now on.
@@ -94,7 +89,9 @@ impl Server {
     }
 
     pub fn requests(&self) -> Vec<Value> {
-        self.requests.lock().expect("requests").clone()
+        let lines = self.written.lines();
+        let requests = lines.iter().skip(1);
+        requests.map(|line| serde_json::from_str(line).expect("JSON")).collect()
     }
 
     /// Requests of this method, or to this path, by their beginning.

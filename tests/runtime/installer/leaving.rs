@@ -1,13 +1,11 @@
 //! Uninstalling while pods run that were attached with the plugin: libcni itself takes them down, as CRI-O has it do.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use super::choice::libcni;
 use super::fixture::{FLANNEL, Machine, names};
 use crate::cni::has_rules;
-use crate::common::Pod;
+use crate::common::{Pod, write_program};
 use crate::program::Run;
 
 /// A plugin that does nothing.
@@ -22,12 +20,7 @@ esac
 fn machine() -> Machine {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
     for name in ["flannel", "portmap"] {
-        let path = machine.bin().join(name);
-        // By another process: a file that this one has open for writing might be inherited, and could not be executed.
-        let script = "printf %s \"$2\" >\"$1\"";
-        let run = Run::of(Command::new("sh").args(["-ec", script, "sh"]).arg(&path).arg(PLUGIN));
-        run.succeeded();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a mode");
+        write_program(&machine.bin().join(name), PLUGIN);
     }
     machine
 }

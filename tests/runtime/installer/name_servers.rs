@@ -78,7 +78,7 @@ fn name_servers_of_a_namespace_are_those_that_the_runtime_passed_for_its_pod() {
         );
     }
     // Processes of the pods whose file is another one.
-    let _processes = [&known, &unknown].map(|pod| Process::start(pod.netns.command("sleep").arg("60")));
+    let _processes = [&known, &unknown].map(|pod| Process::start(pod.netns.command("sleep").arg("600")));
     attached.command(&["repair"]).status().expect("the program");
     for pod in [&known, &unknown] {
         let netns = pod.netns.path().display().to_string();

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use caps::Capability::{CAP_NET_ADMIN, CAP_SYS_ADMIN};
@@ -13,7 +13,7 @@ use super::attached::{ANNOTATIONS, Attached, Process, states};
 use super::fixture::{FLANNEL, eventually};
 use crate::cni::has_rules;
 use crate::common::conversation::{Conversation, Echo};
-use crate::common::{Address, Netns, Owner, Pod, Server, Transport, call_from};
+use crate::common::{Address, Netns, Owner, Pod, Server, Transport, call_from, copy_program};
 use crate::program::{Run, apply, closed_pipe, nft_state};
 use crate::sandbox::with_capabilities;
 
@@ -192,9 +192,9 @@ fn running_proxy_without_annotations_is_reported_and_not_repaired() {
         &attached.file(&pod.netns.path()),
         &[("/capabilityArgs", json!({}))],
     );
-    let _app = Process::start(pod.netns.command_of(Owner::APP, "sleep").arg("60"));
+    let _app = Process::start(pod.netns.command_of(Owner::APP, "sleep").arg("600"));
     assert_eq!(attached.states()["web-0"].0, "undecided");
-    let _proxy = Process::start(pod.netns.command_of(Owner::PROXY, "sleep").arg("60"));
+    let _proxy = Process::start(pod.netns.command_of(Owner::PROXY, "sleep").arg("600"));
     let run = attached.repair(&[]);
     assert_eq!(run.code, Some(3), "{run:?}");
     let (state, reason) = &states(&run)["web-0"];
@@ -214,13 +214,13 @@ fn proxy_that_the_rules_do_not_exempt_is_found_by_its_process() {
         if warned == expected { Ok(()) } else { Err(run) }
     };
     let program = attached.machine.root().join("envoy");
-    fs::copy("/bin/sleep", &program).expect("a program");
+    copy_program(Path::new("/bin/sleep"), &program);
     let program = program.to_str().expect("text");
     is_warned_of(false).expect("nothing runs there");
-    let _others = Process::start(pod.netns.command_of(Owner::APP, program).arg("60"));
+    let _others = Process::start(pod.netns.command_of(Owner::APP, program).arg("600"));
     // A process has the name of its program once that runs.
     eventually("the proxy of another user is found", || is_warned_of(true));
-    let _proxy = Process::start(pod.netns.command_of(Owner::PROXY, program).arg("60"));
+    let _proxy = Process::start(pod.netns.command_of(Owner::PROXY, program).arg("600"));
     eventually(
         "where the proxy runs as it should, the other is the application's",
         || is_warned_of(false),
@@ -286,7 +286,7 @@ fn pod_in_user_namespace_is_repaired_with_two_capabilities() {
     let mut unshare = Command::new("unshare");
     unshare.args(["--user", "--map-root-user", "--net", "sh", "-c"]);
     let setup = "ip link set lo up; ip link add eth0 type veth peer name far; ip addr add 10.99.0.2/24 dev eth0; \
-                 ip link set far up; ip link set eth0 up; exec sleep 60";
+                 ip link set far up; ip link set eth0 up; exec sleep 600";
     let pod = Process::start(unshare.arg(setup));
     let is_up = || {
         Netns::open(&pod.netns())
@@ -316,7 +316,7 @@ fn missing_privileges_are_reported_and_nothing_is_changed() {
     let pod = Pod::new();
     // A process without rights, so that no right is needed to inspect it.
     let mut sleep = pod.netns.command("sleep");
-    with_capabilities(sleep.arg("60"), Owner::ROOT, &[], &[]);
+    with_capabilities(sleep.arg("600"), Owner::ROOT, &[], &[]);
     let process = Process::start(&mut sleep);
     attached.attach("web-0", &attached.file(&process.netns()), &[]);
     for (capability, said) in [

@@ -231,7 +231,7 @@ fn pods_start_without_or_with_a_slow_listener() {
         let request = request("ADD", &netns.path()).with("logSocket", path.to_str().into());
         // Where it waits for ever, so would the test.
         let mut command = request.command_of("timeout");
-        command.args(["30", SIDETRACK]);
+        command.args(["120", SIDETRACK]);
         plugin(&mut command, request.netconf.to_string().as_bytes()).succeeded();
         assert!(has_rules(&netns));
     };

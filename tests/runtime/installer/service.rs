@@ -164,7 +164,11 @@ fn last_started_installer_owns_the_node() {
     let is_newer = || fs::read(machine.binary()).expect("a file") == fs::read(&newer).expect("a file");
     assert!(is_newer());
     // The old one sees the other binary, and leaves it.
-    old.eventually_not_ready("has taken over");
+    old.eventually_logs("a newer installer has taken over this node");
+    assert_eq!(
+        old.get("/readyz"),
+        (503, "a newer installer has taken over this node\n".to_owned())
+    );
     assert!(old.stop(Signal::SIGTERM).success());
     assert!(is_newer());
     assert_eq!(machine.plugins("10-flannel.conflist").expect("a chain"), CHAINED);
@@ -196,7 +200,8 @@ fn installer_works_without_a_socket() {
 #[test]
 fn used_health_address_does_not_prevent_installation() {
     let machine = Machine::with(&[("10-flannel.conflist", FLANNEL)]);
-    let taken = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    // An address that no other test uses: nobody takes the port while it is free.
+    let taken = TcpListener::bind("127.15.0.14:0").expect("a listener");
     let address = taken.local_addr().expect("an address");
     let installer = thread::scope(|scope| {
         scope.spawn(|| {
