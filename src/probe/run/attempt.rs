@@ -1,5 +1,7 @@
 //! One connection, name lookup or packet: its start, and its result as far as its own end shows it.
 
+pub mod tracked;
+
 use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -7,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
+use self::tracked::{CLOSED_AT_ONCE, half_closed};
 use super::echo::Echo;
 use super::forwarded::{Neighbours, Trace, Watched};
 use super::invalid::InvalidPacket;
@@ -14,8 +17,6 @@ use super::link::Link;
 use super::listeners::Listeners;
 use super::lookup;
 use super::start::{NotStarted, Started, start};
-use crate::linux::conntrack;
-use crate::linux::netlink::NetlinkError;
 use crate::linux::sock_diag::is_transparent;
 use crate::linux::tcp::Connection;
 use crate::probe::{Caller, Expected, Finding, Original, Outcome, Probe, Subject, Transport, Trial};
@@ -126,20 +127,6 @@ impl<'t> Attempt<'t> {
     /// Whether `client` is the client of this probe.
     pub fn is_from(&self, protocol: Protocol, client: SocketAddr) -> bool {
         self.probe.protocol == Transport::from(protocol) && self.local == Some(client)
-    }
-
-    /// Whether the kernel made this client of the one of this probe: after redirection, a recent connection to another
-    /// destination would have had the same addresses (`nf_nat_alloc_null_binding`, net/netfilter/nf_nat_core.c).
-    pub fn is_translated_to(&self, client: SocketAddr) -> bool {
-        let is_possible = self.outcome.is_none() && self.local.is_some_and(|local| local.ip() == client.ip());
-        is_possible && self.translated() == Some(client)
-    }
-
-    /// The client that listeners see, as far as conntrack shows it.
-    fn translated(&self) -> Option<SocketAddr> {
-        let is_tcp = matches!(self.client, Some(Client::Tcp(_)));
-        let entry = is_tcp.then(|| self.entry().ok().flatten()).flatten()?;
-        Some(entry.answers_to)
     }
 
     /// Records the finding, unless there is an outcome already. A connection that arrived where it is expected, and that
@@ -294,55 +281,6 @@ impl<'t> Attempt<'t> {
             Some(Client::Udp(socket)) => drop(socket.send(&lookup::query())),
             Some(Client::Echo(echo)) => drop(echo.send()),
             Some(Client::Tcp(_) | Client::Packet(_)) | None => {}
-        }
-    }
-
-    /// The entry of this connection in conntrack.
-    fn entry(&self) -> Result<Option<conntrack::Entry>, NetlinkError> {
-        match self.local {
-            Some(local) => conntrack::entry(local, self.probe.destination),
-            None => Ok(None),
-        }
-    }
-
-    /// The result of a connection that leaves by an interface behind which no host is known to answer.
-    fn observe_departure(&self) -> Option<Outcome> {
-        let error = match &self.client {
-            Some(Client::Tcp(stream)) => stream.take_error().unwrap_or_else(Some),
-            _ => None,
-        };
-        match self.entry() {
-            Err(error) => Some(unreadable(&error)),
-            Ok(Some(entry)) if entry.answers_from == self.probe.destination => {
-                Some(Outcome::Found(Finding::LeftByInterface))
-            }
-            Ok(Some(entry)) => Some(Outcome::Found(Finding::Redirected {
-                at: entry.answers_from,
-                original: Original::NotAsked,
-            })),
-            Ok(None) => error.map(|error| Outcome::Found(Finding::Unreachable(error.to_string()))),
-        }
-    }
-
-    /// Updates the outcome of a connection whose client has closed its half.
-    fn observe_half_closed(&mut self) {
-        match self.entry() {
-            Err(error) if error.errno() == Some(Errno::EPERM) => self.outcome = Some(unreadable(&error)),
-            Err(error) => {
-                self.leave_out(half_closed(&format!(
-                    "this kernel does not show entries of conntrack ({error})"
-                )));
-            }
-            Ok(Some(entry)) if entry.state == conntrack::CLOSE_WAIT => {
-                self.outcome = self.arrived.take().map(|arrived| {
-                    Outcome::Found(Finding::HalfClosed {
-                        arrived: Box::new(arrived),
-                        seconds: entry.timeout,
-                    })
-                });
-            }
-            Ok(Some(entry)) if entry.state > conntrack::CLOSE_WAIT => self.leave_out(half_closed(CLOSED_AT_ONCE)),
-            Ok(Some(_) | None) => {}
         }
     }
 
@@ -508,22 +446,6 @@ impl<'t> Attempt<'t> {
         };
         self.outcome.unwrap_or(Outcome::Found(at_timeout))
     }
-}
-
-/// The reason to leave out a connection that the proxy does not keep open, so that it is never half-closed.
-const CLOSED_AT_ONCE: &str = "the proxy closes them at once. Probe before the proxy starts";
-
-/// The note that half-closed connections prove nothing.
-fn half_closed(reason: &str) -> String {
-    format!("half-closed connections are not probed: {reason}")
-}
-
-/// The outcome of a probe that needs an entry of conntrack.
-pub fn unreadable(error: &NetlinkError) -> Outcome {
-    Outcome::NotMade(format!(
-        "the connection's entry in conntrack cannot be read ({error}): this takes CAP_NET_ADMIN and a kernel with \
-         nf_conntrack_netlink"
-    ))
 }
 
 fn is_closed(stream: &TcpStream) -> bool {

@@ -6,7 +6,7 @@
 
 use nix::errno::Errno;
 
-use super::attempt::{Client, unreadable};
+use super::attempt::{Client, tracked::unreadable};
 use super::start::{NotStarted, Started};
 use crate::linux::conntrack;
 use crate::probe::{Caller, Finding, Original, Outcome, Owner, Probe};
