@@ -4,7 +4,7 @@ pub mod tracked;
 
 use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -53,6 +53,8 @@ pub struct Attempt<'t> {
     arrived: Option<Finding>,
     /// Whether its sender got the error of a rejection. What arrives nevertheless shows soon.
     is_rejected: bool,
+    /// Keeps the client's port from another host whose address the client has.
+    reserved: Option<OwnedFd>,
     last_query: Instant,
     observations: u32,
     /// Since when the connection is open, if no known socket has accepted it.
@@ -97,6 +99,7 @@ impl<'t> Attempt<'t> {
             answered_at: None,
             arrived: None,
             is_rejected: false,
+            reserved: None,
             last_query: Instant::now(),
             observations: 0,
             open_since: None,
@@ -111,8 +114,10 @@ impl<'t> Attempt<'t> {
                 client,
                 local,
                 is_rejected,
+                reserved,
             }) => {
                 attempt.client = Some(client);
+                attempt.reserved = reserved;
                 attempt.local = local;
                 if is_rejected {
                     attempt.record(Finding::Rejected);

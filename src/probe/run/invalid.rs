@@ -100,8 +100,8 @@ impl InvalidPacket {
     }
 }
 
-/// A port of the host outside that no other socket uses.
-fn reserve(address: IpAddr) -> Result<(OwnedFd, u16), Errno> {
+/// A port that no other socket of this namespace uses, and will not use while the returned one is open.
+pub fn reserve(address: IpAddr) -> Result<(OwnedFd, u16), Errno> {
     let socket = open(SocketAddr::new(address, 0), SockType::Stream)?;
     bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(address, 0)))?;
     let bound: SockaddrStorage = getsockname(socket.as_raw_fd())?;

@@ -11,7 +11,7 @@ use nix::sys::socket::{SockType, SockaddrStorage, bind, connect, setsockopt, soc
 use super::attempt::{Circumstances, Client};
 use super::bound;
 use super::echo::{self, Echo};
-use super::invalid::InvalidPacket;
+use super::invalid::{InvalidPacket, reserve};
 use super::link::Link;
 use super::lookup;
 use super::owner::{run_as, run_capable_as};
@@ -29,6 +29,8 @@ pub struct Started {
     pub local: Option<SocketAddr>,
     /// Whether the kernel refused to send its packet (EPERM): a rule rejected or dropped it.
     pub is_rejected: bool,
+    /// Keeps its port from connections of the host whose address it has.
+    pub reserved: Option<OwnedFd>,
 }
 
 /// A probe that has not started.
@@ -66,6 +68,7 @@ pub fn start(probe: &Probe, circumstances: &Circumstances) -> Result<Started, No
                 client: Client::Packet(packet?),
                 local: None,
                 is_rejected: false,
+                reserved: None,
             })
         }
         // No host is known to answer there. Whatever is sent has passed all rules.
@@ -115,13 +118,41 @@ fn connected(probe: &Probe, circumstances: &Circumstances, link: Option<&Link>) 
         Caller::Process(_) | Caller::Behind => stand_in.filter(IpAddr::is_ipv6),
     };
     let address = probe.source.map_or(own.unwrap_or(any), |source| source.address);
-    bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(address, 0)))
+    let host = link.filter(|_| probe.source.is_some_and(|source| source.mark.is_some()));
+    let reserved = bind_client(&socket, address, host)
         .map_err(|errno| Outcome::Found(Finding::NoSource(format!("{address}: {errno}"))))?;
     let connected = match connect(socket.as_raw_fd(), &SockaddrStorage::from(probe.destination)) {
         Ok(()) | Err(Errno::EINPROGRESS) => client(socket, probe),
         Err(errno) => Err(errno),
     };
-    connected.map_err(|errno| unconnected(probe, circumstances, link, errno))
+    let started = connected.map_err(|errno| unconnected(probe, circumstances, link, errno))?;
+    Ok(Started { reserved, ..started })
+}
+
+/// Binds the socket of a client to a port of this address. The host outside with the same address chooses ports of its own,
+/// and the same one would be the same connection: it is reserved there while the returned socket is open.
+fn bind_client(socket: &OwnedFd, address: IpAddr, host: Option<&Link>) -> Result<Option<OwnedFd>, Errno> {
+    const MAX_ATTEMPTS: usize = 16;
+    let bind_to = |port| {
+        bind(
+            socket.as_raw_fd(),
+            &SockaddrStorage::from(SocketAddr::new(address, port)),
+        )
+    };
+    let Some(host) = host else {
+        return bind_to(0).map(|()| None);
+    };
+    // Other ports come next while these stay reserved.
+    let mut refused = Vec::new();
+    loop {
+        let reserved = host.far.run(|| reserve(address)).map_err(|_| Errno::EAGAIN)?;
+        let (reservation, port) = reserved?;
+        match bind_to(port) {
+            Ok(()) => return Ok(Some(reservation)),
+            Err(Errno::EADDRINUSE) if refused.len() < MAX_ATTEMPTS => refused.push(reservation),
+            Err(errno) => return Err(errno),
+        }
+    }
 }
 
 /// What it means that the client cannot connect or send.
@@ -273,6 +304,7 @@ fn client(socket: OwnedFd, probe: &Probe) -> Result<Started, Errno> {
             client,
             local,
             is_rejected: sent.is_err(),
+            reserved: None,
         }),
         Err(errno) => Err(errno),
     };

@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
-use super::{EVERYTHING, probe};
+use super::{EVERYTHING, probe, probe_with_losses};
 use crate::SIDETRACK;
 use crate::common::{Netns, Pod, output_of};
 use crate::program::{Run, apply, feed, state};
@@ -40,7 +40,7 @@ fn nothing_is_left_whether_probes_pass_or_fail() {
     for options in [&[][..], EVERYTHING, &["--inbound-mode", "tproxy"]] {
         let pod = Pod::new();
         let (before, open) = (configuration(&pod.netns), sockets(&pod.netns));
-        assert_eq!(probe(&pod.netns, options).code, Some(3));
+        assert_eq!(probe_with_losses(&pod.netns, options).code, Some(3));
         assert_eq!(configuration(&pod.netns), before);
         assert_eq!(sockets(&pod.netns), open);
         apply(&pod.netns, "nftables", options);
