@@ -198,6 +198,8 @@ def kubectl(*words):
         case ("rollout", "status", "daemonset/sidetrack-node"):
             if not recall("installer", None):
                 fail("there is no such DaemonSet")
+        case ("rollout", "restart", "daemonset/consul-cni"):
+            pass  # as the command of the chart before it
         case ("rollout", "restart", workload) if workload.startswith("statefulset/"):
             start(injected())
         case ("describe", "pod" | "replicaset"):
