@@ -40,6 +40,8 @@ const REJECTION_INTERVAL: Duration = Duration::from_millis(100);
 pub struct Attempt<'t> {
     /// The probe.
     pub probe: &'t Probe,
+    /// The ID of its DNS query.
+    id: u16,
     /// Its outcome, once known.
     pub outcome: Option<Outcome>,
     /// A note why the probe proves nothing here, so that it has no place in the report.
@@ -88,10 +90,11 @@ pub struct Circumstances<'a> {
 }
 
 impl<'t> Attempt<'t> {
-    /// Starts a probe.
-    pub fn start(probe: &'t Probe, circumstances: &Circumstances<'t>) -> Self {
+    /// Starts a probe. The ID is that of its DNS query, if it sends one, and of no other's.
+    pub fn start(probe: &'t Probe, id: u16, circumstances: &Circumstances<'t>) -> Self {
         let mut attempt = Self {
             probe,
+            id,
             outcome: None,
             left_out: None,
             client: None,
@@ -109,7 +112,7 @@ impl<'t> Attempt<'t> {
                 .is_none_or(|entry| entry.is_answered),
             watched: Watched::of(probe, circumstances.trial),
         };
-        match start(probe, circumstances) {
+        match start(probe, id, circumstances) {
             Ok(Started {
                 client,
                 local,
@@ -129,9 +132,14 @@ impl<'t> Attempt<'t> {
         attempt
     }
 
-    /// Whether `client` is the client of this probe.
-    pub fn is_from(&self, protocol: Protocol, client: SocketAddr) -> bool {
-        self.probe.protocol == Transport::from(protocol) && self.local == Some(client)
+    /// Whether `client` is the TCP client of this probe.
+    pub fn is_from(&self, client: SocketAddr) -> bool {
+        self.probe.protocol == Transport::Tcp && self.local == Some(client)
+    }
+
+    /// Whether the DNS query with this ID is that of this probe.
+    pub fn is_query(&self, id: u16) -> bool {
+        self.probe.protocol == Transport::Udp && self.id == id
     }
 
     /// Records the finding, unless there is an outcome already. A connection that arrived where it is expected, and that
@@ -235,7 +243,7 @@ impl<'t> Attempt<'t> {
             }
             return;
         }
-        self.ask_again();
+        self.ask_again(circumstances);
         self.outcome = match &mut self.client {
             Some(Client::Tcp(_)) if self.probe.subject == Subject::ExcludedInterface => self.observe_departure(),
             Some(Client::Tcp(_)) if self.arrived.is_some() => {
@@ -276,14 +284,22 @@ impl<'t> Attempt<'t> {
     }
 
     /// Repeats a query or request that has no answer yet.
-    fn ask_again(&mut self) {
+    fn ask_again(&mut self, circumstances: &Circumstances) {
         if self.last_query.elapsed() < self.query_interval() {
             return;
         }
         self.last_query = Instant::now();
         // An error shows when the answer is read.
         match &self.client {
-            Some(Client::Udp(socket)) => drop(socket.send(&lookup::query())),
+            Some(Client::Udp(socket)) if self.probe.expected == Expected::Rejected => {
+                drop(socket.send(&lookup::query(self.id)));
+            }
+            // From another port: conntrack may remember a recent query from this one, which went elsewhere.
+            Some(Client::Udp(_)) => {
+                if let Ok(Started { client, local, .. }) = start(self.probe, self.id, circumstances) {
+                    (self.client, self.local) = (Some(client), local);
+                }
+            }
             Some(Client::Echo(echo)) => drop(echo.send()),
             Some(Client::Tcp(_) | Client::Packet(_)) | None => {}
         }
@@ -388,7 +404,7 @@ impl<'t> Attempt<'t> {
         let mut message = [0; 512];
         let finding = match socket.recv(&mut message) {
             Ok(0) => Finding::AnsweredOutside,
-            Ok(length) if !lookup::is_answer(&message[..length]) => return None,
+            Ok(length) if !lookup::is_answer(&message[..length], self.id) => return None,
             Ok(_) => match self.answered_at {
                 Some(at) => Finding::Redirected {
                     at,

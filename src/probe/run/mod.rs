@@ -36,7 +36,6 @@ use super::{Finding, Owner, Report, Surroundings, Transport, Trial};
 use crate::backend::Namespace;
 use crate::linux::route::{Route, RouteError};
 use crate::linux::{interfaces, tcp};
-use crate::ruleset::Protocol;
 use crate::types::Family;
 
 /// The interval between observations of what the kernel reports no changes of.
@@ -151,7 +150,8 @@ pub fn run_with(
     let mut attempts: Vec<Attempt> = trial
         .probes
         .iter()
-        .map(|probe| Attempt::start(probe, &circumstances))
+        .zip(1..)
+        .map(|(probe, id)| Attempt::start(probe, id, &circumstances))
         .collect();
     // A proxy closes a connection once its upstream is closed, so accepted connections stay open.
     let mut accepted: Vec<TcpStream> = Vec::new();
@@ -196,7 +196,7 @@ pub fn run_with(
 fn accept(listeners: &Listeners, attempts: &mut [Attempt], accepted: &mut Vec<TcpStream>) -> io::Result<()> {
     for listener in &listeners.tcp {
         while let Some((stream, client)) = listener.next()? {
-            match attempt_of(attempts, Protocol::Tcp, client) {
+            match attempt_of(attempts, client) {
                 Some(attempt) => {
                     attempt.record(listener.finding(&stream));
                     accepted.push(stream);
@@ -210,16 +210,19 @@ fn accept(listeners: &Listeners, attempts: &mut [Attempt], accepted: &mut Vec<Tc
     for receiver in &listeners.udp {
         let mut message = [0; 512];
         while let Some((length, client)) = received(receiver.socket.recv_from(&mut message))? {
-            let Some(attempt) = attempt_of(attempts, Protocol::Udp, client) else {
+            // Not by the client: its port may be another one where the query arrives.
+            let Some(id) = lookup::id_of_query(&message[..length]) else {
+                continue;
+            };
+            let Some(attempt) = attempts.iter_mut().find(|attempt| attempt.is_query(id)) else {
                 continue;
             };
             match receiver.role {
-                _ if !lookup::is_query(&message[..length]) => {}
                 Role::Destination => attempt.record(Finding::Direct),
                 Role::Proxy { .. } => {
                     attempt.record_answer(receiver.address);
                     // An answer that is not sent is reported as one that did not arrive.
-                    let _ = receiver.socket.send_to(&lookup::answer(), client);
+                    let _ = receiver.socket.send_to(&lookup::answer(id), client);
                 }
             }
         }
@@ -227,19 +230,10 @@ fn accept(listeners: &Listeners, attempts: &mut [Attempt], accepted: &mut Vec<Tc
     Ok(())
 }
 
-/// The attempt with this client.
-fn attempt_of<'a, 't>(
-    attempts: &'a mut [Attempt<'t>],
-    protocol: Protocol,
-    client: SocketAddr,
-) -> Option<&'a mut Attempt<'t>> {
-    let from = attempts.iter().position(|attempt| attempt.is_from(protocol, client));
-    let is_tcp = protocol == Protocol::Tcp;
-    let translated = || {
-        attempts
-            .iter()
-            .position(|attempt| is_tcp && attempt.is_translated_to(client))
-    };
+/// The attempt with this TCP client.
+fn attempt_of<'a, 't>(attempts: &'a mut [Attempt<'t>], client: SocketAddr) -> Option<&'a mut Attempt<'t>> {
+    let from = attempts.iter().position(|attempt| attempt.is_from(client));
+    let translated = || attempts.iter().position(|attempt| attempt.is_translated_to(client));
     let index = from.or_else(translated)?;
     attempts.get_mut(index)
 }

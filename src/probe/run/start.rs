@@ -47,11 +47,11 @@ impl From<Outcome> for NotStarted {
     }
 }
 
-/// Opens the socket of the client, and connects it or sends the query.
+/// Opens the socket of the client, and connects it or sends the query with this ID.
 ///
 /// # Errors
 /// It has an outcome without that, or it proves nothing here.
-pub fn start(probe: &Probe, circumstances: &Circumstances) -> Result<Started, NotStarted> {
+pub fn start(probe: &Probe, id: u16, circumstances: &Circumstances) -> Result<Started, NotStarted> {
     let link = link_for(probe, circumstances).map_err(|outcome| without_family(probe, circumstances, outcome))?;
     if let Some((at, error)) = circumstances.listeners.failure(probe) {
         let reason = format!("listening on {at}, in place of the proxy or of the destination, failed: {error}");
@@ -59,7 +59,7 @@ pub fn start(probe: &Probe, circumstances: &Circumstances) -> Result<Started, No
     }
     match (probe.expected, probe.caller, link) {
         (Expected::Dropped, Caller::Process(_), _) => {
-            let connect = |probe: &Probe| connected(probe, circumstances, link);
+            let connect = |probe: &Probe| connected(probe, id, circumstances, link);
             Err(bound::outcome(probe, circumstances.trial.proxy, connect)?.into())
         }
         (Expected::Dropped, _, Some(link)) => {
@@ -73,17 +73,22 @@ pub fn start(probe: &Probe, circumstances: &Circumstances) -> Result<Started, No
         }
         // No host is known to answer there. Whatever is sent has passed all rules.
         (Expected::Rejected, Caller::Process(_), _) if probe.bound_to.is_some() => {
-            match connected(probe, circumstances, link)? {
+            match connected(probe, id, circumstances, link)? {
                 started if started.is_rejected => Ok(started),
                 _ => Err(Outcome::Found(Finding::LeftByInterface).into()),
             }
         }
-        _ => connected(probe, circumstances, link),
+        _ => connected(probe, id, circumstances, link),
     }
 }
 
 /// Opens the socket of the client, and connects it. One that is not TCP sends its query or request.
-fn connected(probe: &Probe, circumstances: &Circumstances, link: Option<&Link>) -> Result<Started, NotStarted> {
+fn connected(
+    probe: &Probe,
+    id: u16,
+    circumstances: &Circumstances,
+    link: Option<&Link>,
+) -> Result<Started, NotStarted> {
     let socket = opened(probe, link)?;
     prepare(&socket, probe).map_err(|errno| {
         Outcome::NotMade(match errno {
@@ -122,7 +127,7 @@ fn connected(probe: &Probe, circumstances: &Circumstances, link: Option<&Link>) 
     let reserved = bind_client(&socket, address, host)
         .map_err(|errno| Outcome::Found(Finding::NoSource(format!("{address}: {errno}"))))?;
     let connected = match connect(socket.as_raw_fd(), &SockaddrStorage::from(probe.destination)) {
-        Ok(()) | Err(Errno::EINPROGRESS) => client(socket, probe),
+        Ok(()) | Err(Errno::EINPROGRESS) => client(socket, probe, id),
         Err(errno) => Err(errno),
     };
     let started = connected.map_err(|errno| unconnected(probe, circumstances, link, errno))?;
@@ -297,7 +302,7 @@ fn prepare(socket: &OwnedFd, probe: &Probe) -> Result<(), Errno> {
 }
 
 /// The client of a connected socket. One that is not TCP sends its query or request.
-fn client(socket: OwnedFd, probe: &Probe) -> Result<Started, Errno> {
+fn client(socket: OwnedFd, probe: &Probe, id: u16) -> Result<Started, Errno> {
     let errno = |error: io::Error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
     let started = |client, local, sent: Result<(), Errno>| match sent {
         Ok(()) | Err(Errno::EPERM) => Ok(Started {
@@ -317,7 +322,7 @@ fn client(socket: OwnedFd, probe: &Probe) -> Result<Started, Errno> {
         Transport::Udp => {
             let socket = UdpSocket::from(socket);
             let local = socket.local_addr().map_err(errno)?;
-            let sent = socket.send(&lookup::query()).map(drop).map_err(errno);
+            let sent = socket.send(&lookup::query(id)).map(drop).map_err(errno);
             started(Client::Udp(socket), Some(local), sent)
         }
         Transport::Icmp => {

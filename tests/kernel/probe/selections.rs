@@ -163,14 +163,25 @@ fn a_missing_route_of_a_bound_interface_fails() {
     }
 }
 
-/// The kernel gave connections other ports, so that they were not recognised where they arrived.
+/// The kernel gave connections and queries other ports, so that they were not recognised where they arrived, or sent queries
+/// where earlier ones from their ports went.
 #[test]
 fn recent_connections_with_the_same_ports_change_nothing() {
     let pod = Pod::new();
     let few = || fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40039");
     pod.netns.run(few).expect("a setting");
-    for port in ["15002", "15003"].into_iter().cycle().take(12) {
-        let options = ["--exclude-outbound-ports", port];
+    for (port, servers) in [("15002", "10.99.0.53,fd99::53"), ("15003", "10.99.0.54,fd99::54")]
+        .into_iter()
+        .cycle()
+        .take(12)
+    {
+        let options = [
+            "--exclude-outbound-ports",
+            port,
+            "--redirect-dns",
+            "--dns-servers",
+            servers,
+        ];
         apply(&pod.netns, "nftables", &options);
         probe(&pod.netns, &options).passed();
     }
