@@ -1,10 +1,7 @@
 """What the lock costs beside the redirection alone: for each connection, and for each packet."""
 
-import contextlib
-import os
-
 import connections
-from connections import CALLS, PEER, SERVICE, Costs
+from connections import CALLS, PEER, SERVICE, SHARED_CPU, Costs
 from lab import output
 from report import Section, Table, at_most
 from sample import factor, number
@@ -23,24 +20,12 @@ def _places(bench):
     }
 
 
-@contextlib.contextmanager
-def _one_cpu():
-    """Client and server on the same CPU: the time that an idle one takes to wake up varies more than the rules cost."""
-    all_cpus = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(all_cpus)})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, all_cpus)
-
-
 def measure(bench):
     """Connections of the app that are redirected to the proxy, and round trips of a byte over one of them."""
     rows, targets = [], []
     for what, one in (("a connection", _connect), ("a round trip", _round_trip)):
         places = _places(bench)
-        with _one_cpu():
-            costs = connections.take_turns(places, lambda name: one(bench, places[name]), bench.rounds(100))
+        costs = connections.take_turns(places, lambda name: one(bench, places[name]), bench.rounds(100))
         allowed = costs[ALLOW]
         rows += [_row(f"{what}, {name}", cost, allowed) for name, cost in costs.items()]
         measured = costs[LOCKED].median / allowed.median
@@ -49,8 +34,7 @@ def measure(bench):
         "Cost of the lock",
         "Outbound connections of an app, redirected to the proxy's port, without `--outbound-policy proxy-only` and with "
         "it: 1,000 connections in each round, then 1,000 round trips of a byte over one connection. The rules see every "
-        "packet of both directions twice, since they pass the loopback interface. Client and proxy share a CPU, which shows "
-        "the cost best: nothing waits for another CPU to wake up.",
+        f"packet of both directions twice, since they pass the loopback interface. {SHARED_CPU}",
         Table(COLUMNS, rows),
         targets=targets,
     )
