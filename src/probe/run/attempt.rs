@@ -296,8 +296,8 @@ impl<'t> Attempt<'t> {
             }
             // From another port: conntrack may remember a recent query from this one, which went elsewhere.
             Some(Client::Udp(_)) => {
-                if let Ok(Started { client, local, .. }) = start(self.probe, self.id, circumstances) {
-                    (self.client, self.local) = (Some(client), local);
+                if let Ok(started) = start(self.probe, self.id, circumstances) {
+                    (self.client, self.local, self.reserved) = (Some(started.client), started.local, started.reserved);
                 }
             }
             Some(Client::Echo(echo)) => drop(echo.send()),

@@ -119,9 +119,9 @@ impl Host<'_> {
 
     /// Waits until all its addresses get packets. The error is a text for people.
     pub fn wait_for_sources(&mut self) -> Result<(), String> {
-        match wait_for_routes(self.far, &self.sources)?.as_slice() {
-            [] => Ok(()),
-            [missing, ..] => Err(format!(
+        match wait_for_routes(self.far, &self.sources)? {
+            None => Ok(()),
+            Some(missing) => Err(format!(
                 "the address {missing} for a link does not become usable in time"
             )),
         }

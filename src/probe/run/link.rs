@@ -258,17 +258,17 @@ fn add_addresses(
         leading[0].push(own);
     }
     for (route, destinations) in [near, far].into_iter().zip(leading) {
-        if let [missing, ..] = wait_for_routes(route, &destinations)?.as_slice() {
+        if let Some(missing) = wait_for_routes(route, &destinations)? {
             return Err(format!("the route to {missing} by a link does not appear in time"));
         }
     }
     check_route(ends)
 }
 
-/// Waits until routes lead to all these addresses, and returns those to which none does in time. The kernel adds routes of
+/// Waits until routes lead to all these addresses, and returns the first to which none does in time. The kernel adds routes of
 /// IPv6 addresses asynchronously, to a host's own addresses too, and lets neighbours look for these no earlier
 /// (`addrconf_dad_work`, net/ipv6/addrconf.c). The error is a text for people.
-pub fn wait_for_routes(route: &mut Route, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, String> {
+pub fn wait_for_routes(route: &mut Route, addresses: &[IpAddr]) -> Result<Option<IpAddr>, String> {
     let mut missing = addresses.to_vec();
     let are_there = || {
         if !missing.is_empty() {
@@ -278,7 +278,7 @@ pub fn wait_for_routes(route: &mut Route, addresses: &[IpAddr]) -> Result<Vec<Ip
         Ok(missing.is_empty())
     };
     wait_until(are_there).map_err(|error| error.to_string())?;
-    Ok(missing)
+    Ok(missing.first().copied())
 }
 
 /// Makes the far end stand in for an address: it gets the address, and the near end a route that only sockets of probes
@@ -299,7 +299,7 @@ fn add_stand_in(
     far.add_ends(far_index, address, ends.near)
         .map_err(|error| error.to_string())?
         .map_err(|refusal| format!("the address {address} for a link was refused: {refusal}"))?;
-    if !wait_for_routes(far, &[address])?.is_empty() {
+    if wait_for_routes(far, &[address])?.is_some() {
         return Err(format!(
             "the address {address} for a link does not become usable in time"
         ));

@@ -7,21 +7,21 @@ use nix::errno::Errno;
 use super::{Attempt, Client};
 use crate::linux::conntrack;
 use crate::linux::netlink::NetlinkError;
-use crate::probe::{Finding, Original, Outcome};
+use crate::probe::{Finding, Original, Outcome, Transport};
 
 impl Attempt<'_> {
     /// Whether the kernel gave the client of this probe this address: with its own port, the redirected connection would have
     /// the addresses of a recent one to another destination (`nf_nat_alloc_null_binding`, net/netfilter/nf_nat_core.c).
     pub fn is_translated_to(&self, client: SocketAddr) -> bool {
-        let is_possible = self.outcome.is_none() && self.local.is_some_and(|local| local.ip() == client.ip());
+        let is_possible = self.outcome.is_none()
+            && self.probe.protocol == Transport::Tcp
+            && self.local.is_some_and(|local| local.ip() == client.ip());
         is_possible && self.translated() == Some(client)
     }
 
-    /// The address of the client that listeners see, if conntrack shows it.
+    /// The address of the TCP client that listeners see, if conntrack shows it.
     pub(super) fn translated(&self) -> Option<SocketAddr> {
-        let is_tcp = matches!(self.client, Some(Client::Tcp(_)));
-        let entry = is_tcp.then(|| self.entry().ok().flatten()).flatten()?;
-        Some(entry.answers_to)
+        Some(self.entry().ok()??.answers_to)
     }
 
     /// The entry of this connection in conntrack.
